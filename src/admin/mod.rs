@@ -1,0 +1,1 @@
+//! The private listener: API, metrics, health.

@@ -1,0 +1,428 @@
+//! The words of the project as types, and the clock. No I/O but reading the time.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// A moment, in milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The moment `millis` milliseconds after 1970-01-01T00:00:00Z.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// Reads an RFC 3339 date and time; digits past the millisecond are cut off.
+    ///
+    /// `None` where `text` is anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        let millis = moment.unix_timestamp_nanos().div_euclid(1_000_000);
+        i64::try_from(millis).ok().map(Self)
+    }
+
+    /// The moment `delay` later, or the last one that exists.
+    #[must_use]
+    pub fn after(self, delay: Duration) -> Self {
+        let millis = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// The moment `delay` earlier, or the first one that exists.
+    #[must_use]
+    pub fn before(self, delay: Duration) -> Self {
+        let millis = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(millis))
+    }
+
+    /// How long after `earlier` this is; zero where it is not after.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// RFC 3339 in UTC with milliseconds: `2026-11-23T08:00:00.000Z`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let format = time::macros::format_description!(
+            "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+        );
+        let text = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
+            .ok()
+            .and_then(|moment| moment.format(format).ok());
+        match text {
+            Some(text) => f.write_str(&text),
+            None => write!(f, "{} ms", self.0),
+        }
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Where the time comes from; tests hold one that they set themselves.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    Manual(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands at `start` until it is set; its copies move with it.
+    pub fn manual(start: Timestamp) -> Self {
+        Self(Source::Manual(Arc::new(AtomicI64::new(start.as_millis()))))
+    }
+
+    /// The present moment.
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Source::System => {
+                let nanos = OffsetDateTime::now_utc().unix_timestamp_nanos();
+                Timestamp(i64::try_from(nanos.div_euclid(1_000_000)).unwrap_or(i64::MAX))
+            }
+            Source::Manual(millis) => Timestamp(millis.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Moves a manual clock forward.
+    ///
+    /// # Panics
+    ///
+    /// On the machine's clock, which nobody here may set.
+    pub fn advance(&self, by: Duration) {
+        match &self.0 {
+            Source::System => panic!("the machine's clock cannot be advanced"),
+            Source::Manual(millis) => {
+                millis.store(self.now().after(by).as_millis(), Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+/// What the vendor tells us about: the event of a subscription.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Event {
+    /// An accountant exported documents of one company.
+    OnExported,
+    /// A document was digitised.
+    OnDigitized,
+}
+
+impl Event {
+    /// Both events.
+    pub const ALL: [Self; 2] = [Self::OnExported, Self::OnDigitized];
+
+    /// The vendor's spelling, also the path segment of the webhook.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OnExported => "on_exported",
+            Self::OnDigitized => "on_digitized",
+        }
+    }
+
+    /// Reads the vendor's spelling.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| event.as_str() == text)
+    }
+
+    /// The queue that holds what this event announces.
+    pub const fn queue(self) -> Queue {
+        match self {
+            Self::OnExported => Queue::Exported,
+            Self::OnDigitized => Queue::Digitized,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One of the vendor's two lists of documents.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Queue {
+    /// Documents that an accountant exported; one company in each answer.
+    Exported,
+    /// Documents as soon as they are digitised; companies mixed.
+    Digitized,
+}
+
+impl Queue {
+    /// Both queues.
+    pub const ALL: [Self; 2] = [Self::Exported, Self::Digitized];
+
+    /// The queue's name in the store, in logs and in the API's path.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exported => "exported",
+            Self::Digitized => "digitized",
+        }
+    }
+
+    /// Reads [`Queue::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|queue| queue.as_str() == text)
+    }
+
+    /// The document field that holds its version: `exportedat` or `digitizedat`.
+    pub const fn version_field(self) -> &'static str {
+        match self {
+            Self::Exported => "exportedat",
+            Self::Digitized => "digitizedat",
+        }
+    }
+}
+
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A word that is not one of ours: too long, empty, or with other characters.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not {expected}")]
+pub struct InvalidWord {
+    text: String,
+    expected: &'static str,
+}
+
+/// The name of one API key at the vendor, as the settings call it.
+///
+/// 1 to 40 of `a-z`, `0-9`, `-` and `_`, so that it stands in paths, logs and
+/// environment variables as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Account(String);
+
+impl Account {
+    /// Reads an account's name.
+    pub fn parse(text: &str) -> Result<Self, InvalidWord> {
+        let allowed =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        if (1..=40).contains(&text.len()) && text.chars().all(allowed) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidWord {
+                text: text.chars().take(60).collect(),
+                expected: "an account name (1 to 40 of a-z, 0-9, - and _)",
+            })
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A company's code, trimmed, leading zeros kept (`vendor-api` U17).
+///
+/// Empty for the one feed of an account's digitized queue.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Company(String);
+
+impl Company {
+    /// Longest code that is taken, in bytes.
+    pub const MAX_BYTES: usize = 64;
+
+    /// Reads a company's code: 1 to [`Company::MAX_BYTES`] bytes once trimmed,
+    /// no control characters.
+    pub fn parse(text: &str) -> Result<Self, InvalidWord> {
+        let code = text.trim();
+        if (1..=Self::MAX_BYTES).contains(&code.len()) && !code.chars().any(char::is_control) {
+            Ok(Self(code.to_owned()))
+        } else {
+            Err(InvalidWord {
+                text: code.chars().filter(|c| !c.is_control()).take(60).collect(),
+                expected: "a company code (1 to 64 characters)",
+            })
+        }
+    }
+
+    /// What stands for the company in the digitized queue, which mixes them.
+    pub const fn mixed() -> Self {
+        Self(String::new())
+    }
+
+    /// The code.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Company {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One list that is read with one cursor: (account, queue, company).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Feed {
+    /// Whose API key reads it.
+    pub account: Account,
+    /// Which list.
+    pub queue: Queue,
+    /// Whose documents; [`Company::mixed`] in the digitized queue.
+    pub company: Company,
+}
+
+impl Feed {
+    /// The feed of one company's exported documents.
+    pub fn exported(account: Account, company: Company) -> Self {
+        Self {
+            account,
+            queue: Queue::Exported,
+            company,
+        }
+    }
+
+    /// The one feed of an account's digitized queue.
+    pub fn digitized(account: Account) -> Self {
+        Self {
+            account,
+            queue: Queue::Digitized,
+            company: Company::mixed(),
+        }
+    }
+}
+
+impl fmt::Display for Feed {
+    /// `default/exported/302320404`, or `default/digitized`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.account, self.queue)?;
+        if !self.company.as_str().is_empty() {
+            write!(f, "/{}", self.company)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a feed goes on, as the vendor wrote it: stored and sent back byte for
+/// byte, never read and never computed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Cursor(String);
+
+impl Cursor {
+    /// Wraps the vendor's text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The vendor's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One version of one document, as the vendor's list gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocumentVersion {
+    /// The vendor's `id`.
+    pub id: String,
+    /// The vendor's `exportedat` or `digitizedat`, as written; empty where absent.
+    pub version: String,
+    /// The whole JSON object, byte for byte.
+    pub body: Vec<u8>,
+}
+
+impl DocumentVersion {
+    /// [`DocumentVersion::version`] as a moment, where it is one.
+    pub fn version_time(&self) -> Option<Timestamp> {
+        Timestamp::parse(&self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_prints_milliseconds_and_reads_back() {
+        let moment = Timestamp::parse("2019-11-26T14:30:47.373+02:00").expect("a valid timestamp");
+        assert_eq!(moment.to_string(), "2019-11-26T12:30:47.373Z");
+        assert_eq!(Timestamp::parse(&moment.to_string()), Some(moment));
+    }
+
+    #[test]
+    fn a_company_code_keeps_its_leading_zeros_and_loses_outer_space() {
+        assert_eq!(
+            Company::parse(" 00302320404 ").map(|c| c.to_string()),
+            Ok("00302320404".to_owned())
+        );
+        assert!(Company::parse("  ").is_err());
+        assert!(Company::parse("a\nb").is_err());
+    }
+
+    #[test]
+    fn an_account_name_is_safe_in_a_path() {
+        assert!(Account::parse("default").is_ok());
+        for bad in ["", "A", "a/b", "a b", &"a".repeat(41)] {
+            assert!(Account::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

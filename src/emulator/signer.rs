@@ -1,0 +1,1 @@
+//! Makes and signs SNS messages with a certificate of its own.

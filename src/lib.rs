@@ -1,0 +1,34 @@
+//! `ivesk-webhook` connects a company's own software to Įvesk.lt.
+//!
+//! Data flows one way: the receiver stores what was proven genuine, the puller
+//! stores the documents that it announced, and hand-off reads the store. The
+//! store is where they meet; none calls another.
+//!
+//! - [`domain`]: the words of the project as types, and the clock. No I/O.
+//! - [`refusal`]: every reason for refusing a delivery, with its code.
+//! - [`config`]: every setting: name, unit, default, environment variable.
+//! - [`egress`]: the one way out to other hosts.
+//! - [`sns`]: envelope, canonical text, trust policy, certificates, signature,
+//!   confirmation. No HTTP server, no SQL.
+//! - [`ivesk`]: the vendor's REST API. No SQL.
+//! - [`receiver`]: the public listener.
+//! - [`subscriptions`]: subscribing, pending confirmations, restore.
+//! - [`pull`]: scheduler, page step, reconciliation.
+//! - [`store`]: all SQL.
+//! - [`admin`]: the private listener.
+//! - [`emulator`]: a faithful Įvesk.lt, SNS and S3 for demos and tests.
+//! - [`cli`]: one file for each subcommand: wiring and printing only.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod domain;
+pub mod egress;
+pub mod emulator;
+pub mod ivesk;
+pub mod pull;
+pub mod receiver;
+pub mod refusal;
+pub mod sns;
+pub mod store;
+pub mod subscriptions;

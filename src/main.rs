@@ -1,0 +1,3 @@
+//! Parses the arguments and runs one subcommand.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Reading the queues: scheduler, page step, reconciliation.

@@ -1,0 +1,1 @@
+//! One integration binary: each promise is tested through the real parts.
