@@ -1,0 +1,13 @@
+//! `config`
+
+use super::{Exit, Failure, Globals};
+
+/// Arguments of `config`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs `config`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let _ = (args, globals);
+    Err(Failure::usage(anyhow::anyhow!("not built yet")))
+}

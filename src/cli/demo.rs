@@ -1,0 +1,13 @@
+//! `demo`
+
+use super::{Exit, Failure, Globals};
+
+/// Arguments of `demo`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs `demo`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let _ = (args, globals);
+    Err(Failure::usage(anyhow::anyhow!("not built yet")))
+}

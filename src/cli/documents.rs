@@ -1,0 +1,13 @@
+//! `documents`
+
+use super::{Exit, Failure, Globals};
+
+/// Arguments of `documents`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs `documents`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let _ = (args, globals);
+    Err(Failure::usage(anyhow::anyhow!("not built yet")))
+}

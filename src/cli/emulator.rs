@@ -1,0 +1,13 @@
+//! `emulator`
+
+use super::{Exit, Failure, Globals};
+
+/// Arguments of `emulator`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs `emulator`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let _ = (args, globals);
+    Err(Failure::usage(anyhow::anyhow!("not built yet")))
+}

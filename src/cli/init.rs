@@ -1,0 +1,13 @@
+//! `init`
+
+use super::{Exit, Failure, Globals};
+
+/// Arguments of `init`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs `init`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let _ = (args, globals);
+    Err(Failure::usage(anyhow::anyhow!("not built yet")))
+}

@@ -1,0 +1,13 @@
+//! `pull`
+
+use super::{Exit, Failure, Globals};
+
+/// Arguments of `pull`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs `pull`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let _ = (args, globals);
+    Err(Failure::usage(anyhow::anyhow!("not built yet")))
+}

@@ -1,0 +1,13 @@
+//! `replay`
+
+use super::{Exit, Failure, Globals};
+
+/// Arguments of `replay`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs `replay`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let _ = (args, globals);
+    Err(Failure::usage(anyhow::anyhow!("not built yet")))
+}

@@ -1,0 +1,13 @@
+//! `serve`
+
+use super::{Exit, Failure, Globals};
+
+/// Arguments of `serve`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs `serve`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let _ = (args, globals);
+    Err(Failure::usage(anyhow::anyhow!("not built yet")))
+}

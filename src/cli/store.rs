@@ -1,0 +1,13 @@
+//! `store`
+
+use super::{Exit, Failure, Globals};
+
+/// Arguments of `store`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs `store`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let _ = (args, globals);
+    Err(Failure::usage(anyhow::anyhow!("not built yet")))
+}

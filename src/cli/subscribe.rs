@@ -1,0 +1,13 @@
+//! `subscribe`
+
+use super::{Exit, Failure, Globals};
+
+/// Arguments of `subscribe`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs `subscribe`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let _ = (args, globals);
+    Err(Failure::usage(anyhow::anyhow!("not built yet")))
+}
