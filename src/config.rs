@@ -208,3 +208,27 @@ pub struct AccountConfig {
     /// `digitized`, default true: whether the digitized queue is reconciled without hints.
     pub digitized: bool,
 }
+
+impl Default for SnsConfig {
+    /// What is documented at each setting.
+    fn default() -> Self {
+        Self {
+            topics: vec![TopicRule::default()],
+            certificate_names: BTreeMap::new(),
+            confirm: ConfirmMode::Auto,
+            max_age: Duration::from_secs(8 * 60 * 60),
+            local_origins: Vec::new(),
+        }
+    }
+}
+
+impl Default for TopicRule {
+    /// The vendor's topics (vendor-api U10).
+    fn default() -> Self {
+        Self {
+            account: "007272210889".to_owned(),
+            region: "eu-west-1".to_owned(),
+            name_prefix: "DPWebHook_".to_owned(),
+        }
+    }
+}
