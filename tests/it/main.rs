@@ -1,1 +1,2 @@
 //! One integration binary: each promise is tested through the real parts.
+mod store;
