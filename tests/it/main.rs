@@ -1,2 +1,4 @@
 //! One integration binary: each promise is tested through the real parts.
+
+mod config;
 mod store;

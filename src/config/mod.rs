@@ -3,16 +3,35 @@
 //! Order of precedence: flags, then `IVESK_WEBHOOK_…` variables, then the file,
 //! then the defaults here. A misspelt or contradictory setting stops the start
 //! and names itself.
+//!
+//! `load` turns text and variables into these types, `layers` knows where each
+//! value came from, `check` says what a value must look like, and `template` is
+//! the file that `init` writes.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::domain::{Account, Company, Event};
+
+mod check;
+mod layers;
+mod load;
+mod template;
+
+pub use check::is_loopback;
+pub use layers::{ConfigError, Origin, Problem, Setting};
+pub use template::{FreshSettings, fresh_token};
+
+/// The settings file that is looked for where none is named.
+pub const DEFAULT_FILE: &str = "ivesk-webhook.toml";
+
+/// What the name of every environment variable of ours begins with.
+pub const VARIABLE_PREFIX: &str = "IVESK_WEBHOOK_";
 
 /// All settings, checked against each other.
 #[derive(Clone, Debug)]
@@ -37,6 +56,95 @@ pub struct Config {
     pub accounts: BTreeMap<Account, AccountConfig>,
 }
 
+/// The account's name where there is no reason for another: `default`.
+pub fn default_account() -> Account {
+    Account::parse("default").expect("a constant name is valid")
+}
+
+/// What differs between one machine's demo or test and another's.
+#[derive(Clone, Debug)]
+pub struct Loopback {
+    /// Where SNS, emulated, reaches us. `public.url` is made from it, so a caller
+    /// that lets the system choose the port sets [`PublicConfig::url`] afterwards.
+    pub listen: SocketAddr,
+    /// The database file.
+    pub store: PathBuf,
+    /// The emulated vendor's API.
+    pub api_url: Url,
+    /// The emulated vendor's key.
+    pub api_key: SecretString,
+    /// Origins of the emulated SNS.
+    pub local_origins: Vec<String>,
+    /// Companies whose exported queue is read from the start.
+    pub companies: Vec<Company>,
+}
+
+impl Config {
+    /// Settings for a demo or a test on one machine: one account `default` without
+    /// tokens, private listener on a port that the system chooses, the exported
+    /// queue at `/exported/{company}`, all else at its default.
+    pub fn for_loopback(setup: Loopback) -> Self {
+        let mut public_url = Url::parse("http://127.0.0.1/").expect("a constant URL is valid");
+        // Neither can fail: the URL has a host, and the address is one.
+        let _ = public_url.set_ip_host(setup.listen.ip());
+        let _ = public_url.set_port(Some(setup.listen.port()));
+        let account = AccountConfig {
+            api_key: Some(setup.api_key),
+            companies: setup.companies,
+            ..AccountConfig::default()
+        };
+        Self {
+            public: PublicConfig {
+                listen: setup.listen,
+                ..PublicConfig::at(public_url)
+            },
+            private: PrivateConfig {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                token: None,
+            },
+            store: StoreConfig {
+                url: StoreUrl::Sqlite(setup.store),
+                ..StoreConfig::default()
+            },
+            sns: SnsConfig {
+                local_origins: setup.local_origins,
+                ..SnsConfig::default()
+            },
+            api: ApiConfig {
+                url: setup.api_url,
+                exported_path: Some(ExportedPath {
+                    template: "/exported/{company}".to_owned(),
+                }),
+                ..ApiConfig::default()
+            },
+            pull: PullConfig::default(),
+            retention: RetentionConfig::default(),
+            log: LogConfig::default(),
+            accounts: BTreeMap::from([(default_account(), account)]),
+        }
+    }
+
+    /// Where SNS is to deliver an account's event: the address to give to the vendor.
+    ///
+    /// A secret, since it holds the path's token: the first of the event's, or none
+    /// where `public.url` is a loopback address and no token is set. `None` where
+    /// there is no such account, or it has no token and needs one.
+    pub fn webhook_target(&self, account: &Account, event: Event) -> Option<SecretString> {
+        let settings = self.accounts.get(account)?;
+        let base = self.public.url.as_str().trim_end_matches('/');
+        let path = format!("{base}/webhooks/{account}/{event}");
+        match settings
+            .tokens
+            .get(&event)
+            .and_then(|tokens| tokens.first())
+        {
+            Some(token) => Some(format!("{path}/{}", token.expose_secret()).into()),
+            None if is_loopback(&self.public.url) => Some(path.into()),
+            None => None,
+        }
+    }
+}
+
 /// The listener that SNS reaches.
 #[derive(Clone, Debug)]
 pub struct PublicConfig {
@@ -55,6 +163,20 @@ pub struct PublicConfig {
     pub drain_timeout: Duration,
 }
 
+impl PublicConfig {
+    /// The defaults, reached under `url`.
+    pub fn at(url: Url) -> Self {
+        Self {
+            url,
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
+            max_connections: 2048,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
 /// The listener for people and programs of the house.
 #[derive(Clone, Debug)]
 pub struct PrivateConfig {
@@ -63,6 +185,15 @@ pub struct PrivateConfig {
     /// `private.token_file`, or `IVESK_WEBHOOK_PRIVATE_TOKEN`: required where
     /// [`PrivateConfig::listen`] is not a loopback address.
     pub token: Option<SecretString>,
+}
+
+impl Default for PrivateConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
+            token: None,
+        }
+    }
 }
 
 /// Where everything is kept.
@@ -75,6 +206,16 @@ pub struct StoreConfig {
     pub min_free_bytes: u64,
     /// `store.queue`, default 4096: deliveries that may wait for the next commit.
     pub queue: usize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            url: StoreUrl::Sqlite(PathBuf::from("ivesk-webhook.db")),
+            min_free_bytes: 256 * 1024 * 1024,
+            queue: 4096,
+        }
+    }
 }
 
 /// Which database.
@@ -100,6 +241,18 @@ pub struct SnsConfig {
     pub local_origins: Vec<String>,
 }
 
+impl Default for SnsConfig {
+    fn default() -> Self {
+        Self {
+            topics: vec![TopicRule::default()],
+            certificate_names: BTreeMap::new(),
+            confirm: ConfirmMode::Auto,
+            max_age: Duration::from_secs(8 * 60 * 60),
+            local_origins: Vec::new(),
+        }
+    }
+}
+
 /// One entry of the topic allowlist; all parts must match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicRule {
@@ -109,6 +262,17 @@ pub struct TopicRule {
     pub region: String,
     /// What the topic's name begins with, default `DPWebHook_`.
     pub name_prefix: String,
+}
+
+impl Default for TopicRule {
+    /// The vendor's topics, as its published sample names one (vendor-api U10).
+    fn default() -> Self {
+        Self {
+            account: "007272210889".to_owned(),
+            region: "eu-west-1".to_owned(),
+            name_prefix: "DPWebHook_".to_owned(),
+        }
+    }
 }
 
 /// Who decides that a subscription is confirmed.
@@ -134,6 +298,18 @@ pub struct ApiConfig {
     pub timeout: Duration,
     /// `api.max_page_bytes`, default 32 MiB.
     pub max_page_bytes: usize,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            url: Url::parse("https://app.ivesk.lt/api/pub").expect("a constant URL is valid"),
+            exported_path: None,
+            subscribe_path: None,
+            timeout: Duration::from_secs(30),
+            max_page_bytes: 32 * 1024 * 1024,
+        }
+    }
 }
 
 /// Where the company stands in the exported queue's URL.
@@ -163,6 +339,18 @@ pub struct PullConfig {
     pub lease: Duration,
 }
 
+impl Default for PullConfig {
+    fn default() -> Self {
+        Self {
+            lookback: Duration::from_secs(24 * 60 * 60),
+            follow_ups: [Duration::from_secs(30), Duration::from_secs(5 * 60)],
+            reconcile_every: Duration::from_secs(60 * 60),
+            requests_per_account: 1,
+            lease: Duration::from_secs(2 * 60),
+        }
+    }
+}
+
 /// How long bodies are kept; identities are kept for ever.
 #[derive(Clone, Debug)]
 pub struct RetentionConfig {
@@ -176,6 +364,18 @@ pub struct RetentionConfig {
     pub quarantine_bytes: u64,
 }
 
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Self {
+            notifications: 30 * DAY,
+            documents: 400 * DAY,
+            quarantine: 7 * DAY,
+            quarantine_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
 /// What is written to standard error.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
@@ -183,6 +383,15 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// `log.level`, default `info`; a `tracing` filter such as `info,ivesk_webhook::pull=debug`.
     pub level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_owned(),
+        }
+    }
 }
 
 /// The form of the log.
@@ -209,26 +418,13 @@ pub struct AccountConfig {
     pub digitized: bool,
 }
 
-impl Default for SnsConfig {
-    /// What is documented at each setting.
+impl Default for AccountConfig {
     fn default() -> Self {
         Self {
-            topics: vec![TopicRule::default()],
-            certificate_names: BTreeMap::new(),
-            confirm: ConfirmMode::Auto,
-            max_age: Duration::from_secs(8 * 60 * 60),
-            local_origins: Vec::new(),
-        }
-    }
-}
-
-impl Default for TopicRule {
-    /// The vendor's topics (vendor-api U10).
-    fn default() -> Self {
-        Self {
-            account: "007272210889".to_owned(),
-            region: "eu-west-1".to_owned(),
-            name_prefix: "DPWebHook_".to_owned(),
+            api_key: None,
+            companies: Vec::new(),
+            tokens: BTreeMap::new(),
+            digitized: true,
         }
     }
 }

@@ -1,0 +1,453 @@
+//! What each value must look like. Pure functions: text in, value or advice out.
+//!
+//! Advice says what is wrong and what to write. It repeats neither secrets nor
+//! addresses, which may hold some.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tracing_subscriber::EnvFilter;
+use url::{Host, Url};
+
+use super::{ConfirmMode, ExportedPath, LogFormat, TopicRule};
+
+/// The fewest characters of a token: 32 of 64 possible ones are 192 random bits.
+const MIN_TOKEN_CHARS: usize = 32;
+/// The most characters of a token, so that the path stays a path.
+const MAX_TOKEN_CHARS: usize = 200;
+/// Longer than anyone waits, and far from where sums of times overflow.
+const MAX_DURATION: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
+/// Far more than a key needs; a larger file is the wrong file.
+const MAX_SECRET_FILE_BYTES: u64 = 16 * 1024;
+
+/// Whether a URL's host is this machine: `localhost`, `127.0.0.0/8` or `[::1]`.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+/// The name in the first `${NAME}` of a text.
+pub(super) fn placeholder(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("${")?;
+    let (name, _) = rest.split_once('}')?;
+    Some(name)
+}
+
+/// An `https` address to which paths are added; `http` on loopback only.
+fn base_url(text: &str) -> Result<Url, String> {
+    let example = "write an address such as https://hooks.example.lt";
+    let url =
+        Url::parse(text).map_err(|error| format!("is not an address ({error}); {example}"))?;
+    if !matches!(url.scheme(), "https" | "http") || url.host().is_none() {
+        return Err(format!("is not a web address; {example}"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("holds a user name or a password; remove it, and the @".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("holds a ? or a #; write the address without what follows it".to_owned());
+    }
+    if url.scheme() == "http" && !is_loopback(&url) {
+        return Err(
+            "begins with http://; only a loopback address (127.0.0.1, [::1], localhost) may: \
+             write https://"
+                .to_owned(),
+        );
+    }
+    Ok(url)
+}
+
+/// `public.url`
+pub(super) fn public_url(text: &str) -> Result<Url, String> {
+    let url = base_url(text)?;
+    // SNS delivers to no such host (AWS re:Post, "HTTPS endpoints").
+    if url.domain().is_some_and(|name| name.contains('_')) {
+        return Err(
+            "has an underscore in its host name, and SNS does not deliver to such a host; use \
+             another name"
+                .to_owned(),
+        );
+    }
+    Ok(url)
+}
+
+/// `api.url`
+pub(super) fn api_url(text: &str) -> Result<Url, String> {
+    base_url(text)
+}
+
+/// An address and port to listen on.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "`{}` is not an IP address and port; write one such as 127.0.0.1:8080 or [::]:8080",
+            shortened(text)
+        )
+    })
+}
+
+/// A time span with its unit.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|_| {
+        format!(
+            "`{}` is not a time span; write a number with its unit, such as \"10s\", \"5m\", \
+             \"24h\" or \"30d\"",
+            shortened(text)
+        )
+    })?;
+    if duration.is_zero() {
+        return Err("is zero; write a time span that is longer".to_owned());
+    }
+    if duration > MAX_DURATION {
+        return Err("is more than a hundred years; write a shorter time span".to_owned());
+    }
+    Ok(duration)
+}
+
+/// A time span in the largest unit that divides it: `24h`, not `1day`.
+pub(super) fn show_duration(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 4] = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1_000, "s"),
+    ];
+    let millis = duration.as_millis();
+    let whole = |(length, _): &&(u128, &str)| millis >= *length && millis.is_multiple_of(*length);
+    match UNITS.iter().find(whole) {
+        // One day of retries or of overlap is thought of in hours.
+        Some((length, "d")) if millis == *length => "24h".to_owned(),
+        Some((length, unit)) => format!("{}{unit}", millis / length),
+        None => format!("{millis}ms"),
+    }
+}
+
+/// `store.url`: the path behind `sqlite://`.
+pub(super) fn sqlite_path(text: &str) -> Result<&str, String> {
+    let Some((scheme, path)) = text.split_once("://") else {
+        return Err(
+            "is not a database address; write sqlite:// and a path, such as \
+                    sqlite://ivesk-webhook.db"
+                .to_owned(),
+        );
+    };
+    match scheme {
+        "sqlite" => {}
+        "postgres" | "postgresql" => {
+            return Err(
+                "names PostgreSQL, which is not in this version; write sqlite:// and a \
+                        path, such as sqlite://ivesk-webhook.db"
+                    .to_owned(),
+            );
+        }
+        _ => {
+            return Err(
+                "names a database that is not known; write sqlite:// and a path".to_owned(),
+            );
+        }
+    }
+    if path.is_empty() || path.ends_with('/') {
+        return Err("names no file; write a path, such as sqlite://ivesk-webhook.db".to_owned());
+    }
+    if path == ":memory:" {
+        return Err(
+            "would keep nothing: acknowledged notifications must be on a disk; write a path"
+                .to_owned(),
+        );
+    }
+    if path.contains(['?', '#']) {
+        return Err("holds a ? or a #; write the path alone, it takes no options".to_owned());
+    }
+    Ok(path)
+}
+
+/// One topic rule from its three parts.
+pub(super) fn topic(account: &str, region: &str, name_prefix: &str) -> Result<TopicRule, String> {
+    if account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!(
+            "the topic's account `{}` is not 12 digits; copy it from the topic's ARN",
+            shortened(account)
+        ));
+    }
+    let in_region = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if !region.contains('-') || !region.chars().all(in_region) {
+        return Err(format!(
+            "the topic's region `{}` is not an AWS region; write one such as eu-west-1",
+            shortened(region)
+        ));
+    }
+    let in_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
+    if name_prefix.len() > 256 || !name_prefix.chars().all(in_name) {
+        return Err(
+            "the beginning of the topic's name holds other characters than A-Z, a-z, 0-9, - _ and \
+             . (write it without *)"
+                .to_owned(),
+        );
+    }
+    Ok(TopicRule {
+        account: account.to_owned(),
+        region: region.to_owned(),
+        name_prefix: name_prefix.to_owned(),
+    })
+}
+
+/// One topic rule as a variable holds it, like the end of an ARN: `REGION:ACCOUNT:PREFIX`.
+pub(super) fn topic_text(text: &str) -> Result<TopicRule, String> {
+    let mut parts = text.splitn(3, ':');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(region), Some(account), Some(prefix)) => topic(account, region, prefix),
+        _ => Err(
+            "write each topic as REGION:ACCOUNT:BEGINNING-OF-NAME, such as \
+                  eu-west-1:007272210889:DPWebHook_"
+                .to_owned(),
+        ),
+    }
+}
+
+/// A region and the name that its certificates carry.
+pub(super) fn certificate_name(region: &str, name: &str) -> Result<(String, String), String> {
+    let in_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let in_region = |c: char| in_name(c) && c != '.';
+    if region.is_empty() || !region.chars().all(in_region) {
+        return Err(format!(
+            "`{}` is not an AWS region; write one such as eu-west-1",
+            shortened(region)
+        ));
+    }
+    if !name.contains('.') || !name.chars().all(in_name) || name.starts_with(['.', '-']) {
+        return Err(format!(
+            "the name for {region} is not a host name in small letters, such as sns.amazonaws.com"
+        ));
+    }
+    Ok((region.to_owned(), name.to_owned()))
+}
+
+/// `sns.confirm`
+pub(super) fn confirm(text: &str) -> Result<ConfirmMode, String> {
+    match text {
+        "auto" => Ok(ConfirmMode::Auto),
+        "ask" => Ok(ConfirmMode::Ask),
+        _ => Err(format!(
+            "`{}` is neither \"auto\" nor \"ask\"; write one of them",
+            shortened(text)
+        )),
+    }
+}
+
+/// One exact origin: scheme, host and port, nothing after it.
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    let example = "write scheme, host and port alone, such as http://127.0.0.1:4566";
+    let url = Url::parse(text).map_err(|error| format!("holds no address ({error}); {example}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!(
+            "holds an address that is not http or https; {example}"
+        ));
+    }
+    let exact = url.origin().ascii_serialization();
+    if exact == text {
+        Ok(exact)
+    } else {
+        Err(format!(
+            "holds more than an origin, or writes one another way; write `{exact}`"
+        ))
+    }
+}
+
+/// `api.exported_path`: a preset's name or a template.
+pub(super) fn exported_path(text: &str) -> Result<ExportedPath, String> {
+    let template = match text {
+        "path" => "/exported/{company}",
+        "query" => "/exported?companycode={company}",
+        "prefix" => "/{company}/exported",
+        "none" => "/exported",
+        other => other,
+    };
+    if !template.starts_with('/') {
+        return Err(format!(
+            "`{}` is neither a preset (path, query, prefix, none) nor a path that begins with /; \
+             `doctor` finds the right one",
+            shortened(text)
+        ));
+    }
+    if template.matches("{company}").count() > 1 {
+        return Err("holds {company} more than once; write it once".to_owned());
+    }
+    api_path(&template.replacen("{company}", "0", 1))?;
+    Ok(ExportedPath {
+        template: template.to_owned(),
+    })
+}
+
+/// A path below `api.url`, perhaps with a query.
+pub(super) fn api_path(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') || text.starts_with("//") {
+        return Err(
+            "does not begin with a single /; write the path that follows `api.url`".to_owned(),
+        );
+    }
+    if text.contains(['{', '}']) {
+        return Err(
+            "holds other braces than those of {company} (and `from` is added by itself)".to_owned(),
+        );
+    }
+    if text.contains(['#', '\\']) || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err("holds #, \\ or white space; write the path alone".to_owned());
+    }
+    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    // What a URL parser takes for a step up or a step nowhere, also when percent-encoded.
+    let is_step = |segment: &str| {
+        let segment = segment.to_ascii_lowercase().replace("%2e", ".");
+        segment == "." || segment == ".."
+    };
+    if path.split('/').any(is_step) {
+        return Err("holds . or .. as a step of the path; write the path without it".to_owned());
+    }
+    let mut names = query.split('&').filter_map(|pair| pair.split('=').next());
+    if names.any(|name| name.eq_ignore_ascii_case("from")) {
+        return Err("sets `from`, which is added by itself; remove it".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A secret segment of the webhook's path. Never repeated in advice.
+pub(super) fn token(text: &str) -> Result<SecretString, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !(MIN_TOKEN_CHARS..=MAX_TOKEN_CHARS).contains(&text.len()) || !text.chars().all(allowed) {
+        return Err(format!(
+            "a token is not {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS} characters of A-Z, a-z, 0-9, - \
+             and _; make one with `openssl rand -hex 32`"
+        ));
+    }
+    Ok(text.into())
+}
+
+/// The private listener's token. Never repeated in advice.
+pub(super) fn private_token(text: &str) -> Result<SecretString, String> {
+    if text.len() < MIN_TOKEN_CHARS || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "the token is not {MIN_TOKEN_CHARS} or more characters without spaces; make one with \
+             `openssl rand -hex 32`"
+        ));
+    }
+    Ok(text.into())
+}
+
+/// An API key: anything that stands in a header. Never repeated in advice.
+pub(super) fn api_key(text: &str) -> Result<SecretString, String> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(
+            "the API key holds white space or letters that no header can hold; copy it again from \
+             app.ivesk.lt/settings/general, alone on one line"
+                .to_owned(),
+        );
+    }
+    Ok(text.into())
+}
+
+/// What a secret's file holds, without white space around it.
+pub(super) fn secret_file(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let file = File::open(path).map_err(|error| format!("{shown} can't be opened: {error}"))?;
+    let mut text = String::new();
+    file.take(MAX_SECRET_FILE_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| format!("{shown} can't be read as text: {error}"))?;
+    if text.len() as u64 > MAX_SECRET_FILE_BYTES {
+        return Err(format!(
+            "{shown} is too large for a secret; name another file"
+        ));
+    }
+    let secret = text.trim_start_matches('\u{feff}').trim();
+    if secret.is_empty() {
+        return Err(format!("{shown} is empty; write the secret into it"));
+    }
+    if let Some(unfilled) = placeholder(secret) {
+        return Err(format!(
+            "{shown} still holds `${{{unfilled}}}`; write the secret itself into it"
+        ));
+    }
+    Ok(secret.to_owned())
+}
+
+/// `log.format`
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!(
+            "`{}` is neither \"text\" nor \"json\"; write one of them",
+            shortened(text)
+        )),
+    }
+}
+
+/// `log.level`
+pub(super) fn log_level(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!(
+            "is not a log filter ({error}); write error, warn, info, debug or trace, or a list \
+             such as info,ivesk_webhook::pull=debug"
+        )),
+    }
+}
+
+/// Advice for a setting that is kept elsewhere on purpose.
+pub(super) fn kept_elsewhere(name: &str) -> Option<String> {
+    if name == "private.token" {
+        return Some(
+            "a secret does not stand in this file; remove it, and set `private.token_file` or \
+             IVESK_WEBHOOK_PRIVATE_TOKEN"
+                .to_owned(),
+        );
+    }
+    (name.starts_with("accounts.") && name.ends_with(".api_key")).then(|| {
+        "a key does not stand in this file; remove it, and set `api_key_file` or \
+         IVESK_WEBHOOK_API_KEY"
+            .to_owned()
+    })
+}
+
+/// The name most like `name`, where one is like it.
+pub(super) fn nearest<'a>(
+    name: &str,
+    names: impl Iterator<Item = &'a String>,
+) -> Option<&'a String> {
+    let leaf = |name: &str| name.rsplit('.').next().map(str::to_owned);
+    let likeness = |other: &str| {
+        // The right name in the wrong section is a likely slip as well.
+        let same_leaf = name.contains('.') && leaf(name) == leaf(other);
+        let likeness = strsim::normalized_damerau_levenshtein(name, other);
+        if same_leaf {
+            likeness.max(0.8)
+        } else {
+            likeness
+        }
+    };
+    names
+        .map(|other| (likeness(other), other))
+        .filter(|(likeness, _)| *likeness >= 0.7)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, other)| other)
+}
+
+/// Whether two addresses can't both be listened on.
+pub(super) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let everywhere = |ip: IpAddr| ip.is_unspecified();
+    a.port() == b.port()
+        && a.port() != 0
+        && (a.ip() == b.ip() || everywhere(a.ip()) || everywhere(b.ip()))
+}
+
+/// What may be repeated of a value that is no secret.
+fn shortened(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(60).collect()
+}

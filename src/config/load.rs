@@ -1,0 +1,605 @@
+//! From text and variables to checked settings, section by section.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use url::Url;
+
+use super::layers::{ConfigError, Given, Layers, Problem, Raw, Setting, variable_of};
+use super::{
+    AccountConfig, ApiConfig, Config, ConfirmMode, DEFAULT_FILE, LogConfig, LogFormat,
+    PrivateConfig, PublicConfig, PullConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl,
+    TopicRule, VARIABLE_PREFIX, check, default_account, is_loopback,
+};
+use crate::domain::{Account, Company, Event};
+
+/// Where an account's variables begin: `IVESK_WEBHOOK_ACCOUNTS_<NAME>_…`.
+const ACCOUNTS_PREFIX: &str = "IVESK_WEBHOOK_ACCOUNTS_";
+/// What they end with: the account's settings, one that ends like another before it.
+const ACCOUNT_SETTINGS: [&str; 5] = [
+    "tokens.on_exported",
+    "tokens.on_digitized",
+    "api_key_file",
+    "companies",
+    "digitized",
+];
+/// The API key of the only account; `_<NAME>` is added for one of several.
+const API_KEY_VARIABLE: &str = "IVESK_WEBHOOK_API_KEY";
+/// SNS goes on delivering for up to an hour (AWS caps the whole retry policy at
+/// 3,600 s), and a retry carries the time of its first publication.
+const MIN_MAX_AGE: Duration = Duration::from_secs(60 * 60);
+
+impl Config {
+    /// Reads the settings file, then the `IVESK_WEBHOOK_…` variables of
+    /// `environment` over it; what neither sets has its default.
+    ///
+    /// A missing file is no mistake where it has the name that is looked for by
+    /// itself and the variables name `public.url`: a container may need no file.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake that was found, not only the first.
+    pub fn load(path: &Path, environment: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        Self::explain(path, environment).map(|(config, _)| config)
+    }
+
+    /// The same as [`Config::load`], with the list of all settings in force and
+    /// where each came from. Secrets in it read `[set]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn explain(
+        path: &Path,
+        environment: &BTreeMap<String, String>,
+    ) -> Result<(Self, Vec<Setting>), ConfigError> {
+        let text = read_file(path, environment)?;
+        let base_dir = path.parent().unwrap_or(Path::new(""));
+        let source = path.display().to_string();
+        read(Layers::new(source, &text, base_dir, environment))
+    }
+
+    /// Reads settings from text; `base_dir` is where relative paths in it start.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn parse(
+        toml_text: &str,
+        base_dir: &Path,
+        environment: &BTreeMap<String, String>,
+    ) -> Result<Self, ConfigError> {
+        let source = DEFAULT_FILE.to_owned();
+        read(Layers::new(source, toml_text, base_dir, environment)).map(|(config, _)| config)
+    }
+}
+
+fn read_file(path: &Path, environment: &BTreeMap<String, String>) -> Result<String, ConfigError> {
+    let message = match std::fs::read_to_string(path) {
+        Ok(text) => return Ok(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if path == Path::new(DEFAULT_FILE)
+                && environment.contains_key(&variable_of("public.url"))
+            {
+                return Ok(String::new());
+            }
+            "there is no such file; write one with `ivesk-webhook init --public-url URL`, or name \
+             another with --config"
+                .to_owned()
+        }
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            "the file is not UTF-8 text; save it as UTF-8".to_owned()
+        }
+        Err(error) => format!("the file can't be read: {error}"),
+    };
+    Err(ConfigError {
+        problems: vec![Problem {
+            setting: String::new(),
+            place: path.display().to_string(),
+            message,
+        }],
+    })
+}
+
+fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
+    if !layers.readable() {
+        let settings = layers.finish();
+        return Err(settings.err().unwrap_or(ConfigError {
+            problems: Vec::new(),
+        }));
+    }
+    let public = public(&mut layers);
+    let private = private(&mut layers, public.as_ref());
+    let store = store(&mut layers);
+    let sns = sns(&mut layers);
+    let api = api(&mut layers);
+    let pull = pull(&mut layers, &api);
+    let retention = retention(&mut layers);
+    let log = log(&mut layers);
+    let accounts = accounts(&mut layers, public.as_ref());
+    let settings = layers.finish()?;
+    let Some(public) = public else {
+        // `public` gives none only after noting why, which `finish` has given above.
+        return Err(ConfigError {
+            problems: Vec::new(),
+        });
+    };
+    let config = Config {
+        public,
+        private,
+        store,
+        sns,
+        api,
+        pull,
+        retention,
+        log,
+        accounts,
+    };
+    Ok((config, settings))
+}
+
+/// `[public]`; none where its URL, which has no default, is missing or wrong.
+fn public(layers: &mut Layers<'_>) -> Option<PublicConfig> {
+    let url = layers.text(
+        "public.url",
+        None,
+        |text| check::public_url(text).map(Some),
+        |url| {
+            url.as_ref()
+                .map_or(Value::Null, |url: &Url| url.as_str().into())
+        },
+    );
+    if url.is_none() && !layers.has_failed("public.url") {
+        layers.contradiction(
+            "public.url",
+            "is not set; write the https address under which SNS reaches this service, or set \
+             IVESK_WEBHOOK_PUBLIC_URL",
+        );
+    }
+    // The stand-in lets the other settings of the section be judged all the same.
+    let stand_in = || ApiConfig::default().url;
+    let default = PublicConfig::at(url.clone().unwrap_or_else(stand_in));
+    let read = PublicConfig {
+        listen: layers.text("public.listen", default.listen, check::listen, show),
+        max_connections: layers.number(
+            "public.max_connections",
+            default.max_connections,
+            1..=1_000_000,
+        ),
+        header_timeout: layers.duration("public.header_timeout", default.header_timeout),
+        body_timeout: layers.duration("public.body_timeout", default.body_timeout),
+        drain_timeout: layers.duration("public.drain_timeout", default.drain_timeout),
+        url: default.url,
+    };
+    url.map(|_| read)
+}
+
+/// `[private]`
+fn private(layers: &mut Layers<'_>, public: Option<&PublicConfig>) -> PrivateConfig {
+    let default = PrivateConfig::default();
+    let listen = layers.text("private.listen", default.listen, check::listen, show);
+    let token = layers.secret(
+        "private.token_file",
+        "IVESK_WEBHOOK_PRIVATE_TOKEN",
+        check::private_token,
+    );
+    if !listen.ip().is_loopback() && token.is_none() && !layers.has_failed("private.token_file") {
+        layers.contradiction(
+            "private.listen",
+            "is not a loopback address, and no token is set; listen on 127.0.0.1, or set \
+             `private.token_file` or IVESK_WEBHOOK_PRIVATE_TOKEN",
+        );
+    }
+    if public.is_some_and(|public| check::collide(public.listen, listen)) {
+        layers.contradiction(
+            "private.listen",
+            "is taken by `public.listen`; give the two different ports",
+        );
+    }
+    PrivateConfig { listen, token }
+}
+
+/// `[store]`
+fn store(layers: &mut Layers<'_>) -> StoreConfig {
+    let default = StoreConfig::default();
+    let StoreUrl::Sqlite(file) = &default.url;
+    let beside_settings = StoreUrl::Sqlite(layers.path(&file.to_string_lossy()));
+    StoreConfig {
+        url: layers.read(
+            "store.url",
+            beside_settings,
+            |given, layers| {
+                let path = check::sqlite_path(given.text()?)?;
+                Ok(StoreUrl::Sqlite(layers.path(path)))
+            },
+            |StoreUrl::Sqlite(path)| format!("sqlite://{}", path.display()).into(),
+        ),
+        min_free_bytes: layers.number("store.min_free_bytes", default.min_free_bytes, 0..=1 << 50),
+        queue: layers.number("store.queue", default.queue, 1..=1_000_000),
+    }
+}
+
+/// `[sns]`
+fn sns(layers: &mut Layers<'_>) -> SnsConfig {
+    let default = SnsConfig::default();
+    let read = SnsConfig {
+        topics: layers.read("sns.topics", default.topics, topics, |topics| {
+            topics.iter().map(show_topic).collect::<Vec<_>>().into()
+        }),
+        certificate_names: layers.read(
+            "sns.certificate_names",
+            default.certificate_names,
+            certificate_names,
+            |names| json!(names),
+        ),
+        confirm: layers.text(
+            "sns.confirm",
+            default.confirm,
+            check::confirm,
+            |mode| match mode {
+                ConfirmMode::Auto => "auto".into(),
+                ConfirmMode::Ask => "ask".into(),
+            },
+        ),
+        max_age: layers.duration("sns.max_age", default.max_age),
+        local_origins: layers.list("sns.local_origins", Vec::new(), check::origin, |origin| {
+            origin.as_str().into()
+        }),
+    };
+    if read.max_age < MIN_MAX_AGE && !layers.has_failed("sns.max_age") {
+        layers.contradiction(
+            "sns.max_age",
+            "is shorter than the hour for which SNS may go on delivering a message, so genuine \
+             retries would be refused; write \"1h\" or more",
+        );
+    }
+    read
+}
+
+fn show_topic(rule: &TopicRule) -> Value {
+    format!("{}:{}:{}", rule.region, rule.account, rule.name_prefix).into()
+}
+
+fn topics(given: &Given, _: &Layers<'_>) -> Result<Vec<TopicRule>, String> {
+    const HOW: &str = "write [[sns.topics]] with account, region and name_prefix below it";
+    let rules: Vec<TopicRule> = match &given.raw {
+        Raw::List(items) => items
+            .iter()
+            .map(|item| match item {
+                Raw::Table(entries) => topic_table(entries),
+                _ => Err(format!("holds something else than tables; {HOW}")),
+            })
+            .collect::<Result<_, _>>()?,
+        _ => given
+            .list()
+            .map_err(|_| format!("is not a list of tables; {HOW}"))?
+            .iter()
+            .map(|text| check::topic_text(text))
+            .collect::<Result<_, _>>()?,
+    };
+    if rules.is_empty() {
+        return Err(
+            "is empty, so that every message would be refused; remove it for the vendor's topics, \
+             or name some"
+                .to_owned(),
+        );
+    }
+    Ok(rules)
+}
+
+fn topic_table(entries: &BTreeMap<String, Raw>) -> Result<TopicRule, String> {
+    let default = TopicRule::default();
+    let mut parts = [default.account, default.region, default.name_prefix];
+    for (key, value) in entries {
+        let at = match key.as_str() {
+            "account" => 0,
+            "region" => 1,
+            "name_prefix" => 2,
+            other => {
+                return Err(format!(
+                    "has no `{}`; a topic has account, region and name_prefix",
+                    other.chars().take(60).collect::<String>()
+                ));
+            }
+        };
+        match value {
+            Raw::Text(text) => parts[at].clone_from(text),
+            _ => {
+                return Err(format!(
+                    "`{key}` is not text; write it between double quotes"
+                ));
+            }
+        }
+    }
+    let [account, region, name_prefix] = parts;
+    check::topic(&account, &region, &name_prefix)
+}
+
+fn certificate_names(given: &Given, _: &Layers<'_>) -> Result<BTreeMap<String, String>, String> {
+    const HOW: &str = "write region = \"name\", such as eu-west-1 = \"sns.amazonaws.com\"";
+    match &given.raw {
+        Raw::Table(entries) => entries
+            .iter()
+            .map(|(region, name)| match name {
+                Raw::Text(name) => check::certificate_name(region, name),
+                _ => Err(format!("holds a name that is not text; {HOW}")),
+            })
+            .collect(),
+        _ => given
+            .list()
+            .map_err(|_| format!("is not a table; {HOW}"))?
+            .iter()
+            .map(|entry| match entry.split_once('=') {
+                Some((region, name)) => check::certificate_name(region.trim(), name.trim()),
+                None => Err(format!("holds an entry without =; {HOW}")),
+            })
+            .collect(),
+    }
+}
+
+/// `[api]`
+fn api(layers: &mut Layers<'_>) -> ApiConfig {
+    let default = ApiConfig::default();
+    ApiConfig {
+        url: layers.text("api.url", default.url, check::api_url, |url| {
+            url.as_str().into()
+        }),
+        exported_path: layers.text(
+            "api.exported_path",
+            None,
+            |text| check::exported_path(text).map(Some),
+            |path| {
+                path.as_ref()
+                    .map_or(Value::Null, |path| path.template.as_str().into())
+            },
+        ),
+        subscribe_path: layers.text(
+            "api.subscribe_path",
+            None,
+            |text| check::api_path(text).map(Some),
+            |path| json!(path),
+        ),
+        timeout: layers.duration("api.timeout", default.timeout),
+        max_page_bytes: layers.number(
+            "api.max_page_bytes",
+            default.max_page_bytes,
+            64 * 1024..=1 << 30,
+        ),
+    }
+}
+
+/// `[pull]`
+fn pull(layers: &mut Layers<'_>, api: &ApiConfig) -> PullConfig {
+    let default = PullConfig::default();
+    let read = PullConfig {
+        lookback: layers.duration("pull.lookback", default.lookback),
+        follow_ups: layers.read("pull.follow_ups", default.follow_ups, follow_ups, |both| {
+            both.map(check::show_duration).to_vec().into()
+        }),
+        reconcile_every: layers.duration("pull.reconcile_every", default.reconcile_every),
+        requests_per_account: layers.number(
+            "pull.requests_per_account",
+            default.requests_per_account,
+            1..=16,
+        ),
+        lease: layers.duration("pull.lease", default.lease),
+    };
+    let judged = !layers.has_failed("pull.lease") && !layers.has_failed("api.timeout");
+    if judged && read.lease <= api.timeout {
+        layers.contradiction(
+            "pull.lease",
+            format!(
+                "is not longer than `api.timeout` ({}), so that a page could come after its lease; \
+                 write a longer one",
+                check::show_duration(api.timeout)
+            ),
+        );
+    }
+    read
+}
+
+fn follow_ups(given: &Given, _: &Layers<'_>) -> Result<[Duration; 2], String> {
+    let read: Result<Vec<Duration>, String> = given
+        .list()?
+        .iter()
+        .map(|item| check::duration(item))
+        .collect();
+    match read?.as_slice() {
+        [first, second] if first <= second => Ok([*first, *second]),
+        [_, _] => Err("names the later look first; write the shorter time span first".to_owned()),
+        _ => Err("does not hold two time spans; write [\"30s\", \"5m\"]".to_owned()),
+    }
+}
+
+/// `[retention]`
+fn retention(layers: &mut Layers<'_>) -> RetentionConfig {
+    let default = RetentionConfig::default();
+    RetentionConfig {
+        notifications: layers.duration("retention.notifications", default.notifications),
+        documents: layers.duration("retention.documents", default.documents),
+        quarantine: layers.duration("retention.quarantine", default.quarantine),
+        quarantine_bytes: layers.number(
+            "retention.quarantine_bytes",
+            default.quarantine_bytes,
+            0..=1 << 40,
+        ),
+    }
+}
+
+/// `[log]`
+fn log(layers: &mut Layers<'_>) -> LogConfig {
+    let default = LogConfig::default();
+    LogConfig {
+        format: layers.text(
+            "log.format",
+            default.format,
+            check::log_format,
+            |format| match format {
+                LogFormat::Text => "text".into(),
+                LogFormat::Json => "json".into(),
+            },
+        ),
+        level: layers.text("log.level", default.level, check::log_level, |level| {
+            level.as_str().into()
+        }),
+    }
+}
+
+/// `[accounts.NAME]`
+fn accounts(
+    layers: &mut Layers<'_>,
+    public: Option<&PublicConfig>,
+) -> BTreeMap<Account, AccountConfig> {
+    let names = account_names(layers);
+    let mut key_variables: BTreeMap<String, Account> = BTreeMap::new();
+    let mut accounts = BTreeMap::new();
+    for name in &names {
+        let own = format!("{API_KEY_VARIABLE}_{}", environment_name(name));
+        if let Some(twin) = key_variables.insert(own.clone(), name.clone()) {
+            layers.contradiction(
+                &format!("accounts.{name}"),
+                format!("has the same variables as the account `{twin}`; rename one of them"),
+            );
+        }
+        let sole = names.len() == 1 && layers.has_variable(API_KEY_VARIABLE);
+        let key_variable = if sole {
+            API_KEY_VARIABLE.to_owned()
+        } else {
+            own
+        };
+        accounts.insert(name.clone(), account(layers, name, &key_variable));
+    }
+    if names.len() > 1 && layers.has_variable(API_KEY_VARIABLE) {
+        layers.contradiction(
+            API_KEY_VARIABLE,
+            format!(
+                "does not say whose key it is, and there are {} accounts; use \
+                 {API_KEY_VARIABLE}_<NAME>, with the account's name in capitals",
+                names.len()
+            ),
+        );
+    }
+    let needs_tokens = public.is_some_and(|public| !is_loopback(&public.url));
+    check_tokens(layers, &accounts, needs_tokens);
+    accounts
+}
+
+/// The accounts that the file names; where it names none, those of the variables;
+/// where they name none either, `default`.
+fn account_names(layers: &mut Layers<'_>) -> Vec<Account> {
+    let mut names = Vec::new();
+    for name in layers.names_below("accounts") {
+        match Account::parse(&name) {
+            Ok(account) => names.push(account),
+            Err(error) => layers.contradiction(&format!("accounts.{name}"), error.to_string()),
+        }
+    }
+    if names.is_empty() {
+        let settings = layers.variables_below(ACCOUNTS_PREFIX);
+        let named = settings.into_iter().filter_map(|rest| {
+            let endings = ACCOUNT_SETTINGS
+                .iter()
+                .map(|setting| format!("_{}", setting.replace('.', "_").to_ascii_uppercase()));
+            endings
+                .into_iter()
+                .find_map(|ending| rest.strip_suffix(&ending))
+        });
+        names = named
+            .filter_map(|name| Account::parse(&name.to_ascii_lowercase()).ok())
+            .collect();
+        names.sort();
+        names.dedup();
+    }
+    if names.is_empty() {
+        names.push(default_account());
+    }
+    names
+}
+
+/// An account's name as variables spell it.
+fn environment_name(account: &Account) -> String {
+    let variable = variable_of(account.as_str());
+    variable.trim_start_matches(VARIABLE_PREFIX).to_owned()
+}
+
+fn account(layers: &mut Layers<'_>, name: &Account, key_variable: &str) -> AccountConfig {
+    let setting = |leaf: &str| format!("accounts.{name}.{leaf}");
+    let tokens = Event::ALL.into_iter().map(|event| {
+        let tokens = layers.list(
+            &setting(&format!("tokens.{event}")),
+            Vec::new(),
+            check::token,
+            |_: &SecretString| "[set]".into(),
+        );
+        (event, tokens)
+    });
+    let tokens = tokens.filter(|(_, tokens)| !tokens.is_empty()).collect();
+    let default = AccountConfig::default();
+    AccountConfig {
+        api_key: layers.secret(&setting("api_key_file"), key_variable, check::api_key),
+        companies: layers.read(&setting("companies"), default.companies, companies, |all| {
+            all.iter().map(Company::as_str).collect::<Vec<_>>().into()
+        }),
+        tokens,
+        digitized: layers.read(
+            &setting("digitized"),
+            default.digitized,
+            |given, _| given.switch(),
+            |switch| (*switch).into(),
+        ),
+    }
+}
+
+fn companies(given: &Given, _: &Layers<'_>) -> Result<Vec<Company>, String> {
+    let mut companies = Vec::new();
+    for code in given.list()? {
+        let company = Company::parse(&code).map_err(|error| error.to_string())?;
+        if companies.contains(&company) {
+            return Err(format!("names `{company}` twice; write it once"));
+        }
+        companies.push(company);
+    }
+    Ok(companies)
+}
+
+/// Each token once only, since it proves the account and the event; and each event
+/// with one, unless only this machine can reach us.
+fn check_tokens(
+    layers: &mut Layers<'_>,
+    accounts: &BTreeMap<Account, AccountConfig>,
+    needed: bool,
+) {
+    let mut seen: BTreeMap<&str, String> = BTreeMap::new();
+    for (account, settings) in accounts {
+        for event in Event::ALL {
+            let name = format!("accounts.{account}.tokens.{event}");
+            let tokens = settings.tokens.get(&event).map_or(&[][..], Vec::as_slice);
+            if needed && tokens.is_empty() && !layers.has_failed(&name) {
+                layers.contradiction(
+                    &name,
+                    format!(
+                        "holds no token, and `public.url` can be reached from elsewhere; write \
+                         [\"…\"] with the output of `openssl rand -hex 32`, or set {}",
+                        variable_of(&name)
+                    ),
+                );
+            }
+            for token in tokens {
+                if let Some(other) = seen.insert(token.expose_secret(), name.clone()) {
+                    layers.contradiction(
+                        &name,
+                        format!("holds a token that `{other}` holds too; give each its own"),
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn show<T: ToString>(value: &T) -> Value {
+    value.to_string().into()
+}

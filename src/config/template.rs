@@ -1,0 +1,157 @@
+//! The settings file that `init` writes.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::domain::{Account, Company, Event};
+
+/// 32 bytes from the system's generator of random numbers, as 43 characters that may
+/// stand in a path.
+///
+/// # Errors
+///
+/// Where the system gives no random numbers.
+pub fn fresh_token() -> Result<SecretString, getrandom::Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes).into())
+}
+
+/// What a new settings file starts with.
+#[derive(Debug)]
+pub struct FreshSettings {
+    /// `public.url`
+    pub public_url: String,
+    /// The account's name.
+    pub account: Account,
+    /// Its companies.
+    pub companies: Vec<Company>,
+    /// One token for each event.
+    pub tokens: Vec<(Event, SecretString)>,
+}
+
+impl FreshSettings {
+    /// The whole file: what must be set, and every other setting as a comment with its
+    /// default (`#name = value`) or, where there is none, an example (`#name = value  # example`).
+    pub fn to_toml(&self) -> SecretString {
+        let mut text = HEAD.replace("{url}", &quoted(&self.public_url));
+        // Writing to a String can't fail.
+        let _ = write!(text, "\n[accounts.{}]\n{ACCOUNT}", self.account);
+        let companies: Vec<String> = self.companies.iter().map(|c| quoted(c.as_str())).collect();
+        let _ = writeln!(text, "companies = [{}]", companies.join(", "));
+        let _ = write!(text, "\n[accounts.{}.tokens]\n{TOKENS}", self.account);
+        for (event, token) in &self.tokens {
+            let _ = writeln!(text, "{event} = [{}]", quoted(token.expose_secret()));
+        }
+        text.into()
+    }
+}
+
+/// A TOML string, escaped.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+const HEAD: &str = r##"# Settings of ivesk-webhook. It holds tokens: keep it readable for the service alone.
+#
+# A line that begins with # and a name shows a default, or an example where there is none.
+# Every setting has an environment variable that decides over this file:
+# `public.url` is IVESK_WEBHOOK_PUBLIC_URL. After a change: `ivesk-webhook config check`.
+
+[public]
+# The https address under which SNS reaches this service, through your proxy or tunnel.
+url = {url}
+# Where the proxy finds it.
+#listen = "0.0.0.0:8080"
+# The next connection waits.
+#max_connections = 2048
+#header_timeout = "10s"
+# SNS gives up after 15 s.
+#body_timeout = "10s"
+# How long open requests may finish after SIGTERM.
+#drain_timeout = "20s"
+
+[private]
+# Status, metrics and the API for people and programs of the house. An address other than
+# loopback needs a token: from this file, or from IVESK_WEBHOOK_PRIVATE_TOKEN.
+#listen = "127.0.0.1:8081"
+#token_file = "private-token.txt"  # example
+
+[store]
+# Relative to this file.
+#url = "sqlite://ivesk-webhook.db"
+# With less room on the disk, deliveries are answered 503 and SNS sends them again. 256 MiB.
+#min_free_bytes = 268435456
+# Deliveries that may wait for the next commit.
+#queue = 4096
+
+[sns]
+# "ask" lets a subscription wait for `ivesk-webhook subscriptions approve`.
+#confirm = "auto"
+# Older messages are refused. Not less than 1h: retries carry the time of the first attempt.
+#max_age = "8h"
+# For tests alone: origins such as "http://127.0.0.1:4566" that may stand in for SNS.
+#local_origins = []
+# Over the built-in names of signing certificates, by region.
+#certificate_names = { eu-west-1 = "sns.amazonaws.com" }  # example
+# Whose topics may speak to us. All parts must match; the name only has to begin so.
+#[[sns.topics]]
+#account = "007272210889"
+#region = "eu-west-1"
+#name_prefix = "DPWebHook_"
+
+[api]
+#url = "https://app.ivesk.lt/api/pub"
+# Where the company stands in the exported queue's address. Not published: pulling that queue
+# waits until this is set. "path" is /exported/{company}, "query" is
+# /exported?companycode={company}, "prefix" is /{company}/exported, "none" is /exported;
+# or write such a template yourself. `from` is added by itself.
+#exported_path = "path"  # example
+# Where subscriptions are made. Not published either; `subscribe --print` helps meanwhile.
+#subscribe_path = "/webhooks"  # example
+# For one request, answer included.
+#timeout = "30s"
+# 32 MiB.
+#max_page_bytes = 33554432
+
+[pull]
+# How far follow-ups and reconciliation read back.
+#lookback = "24h"
+# When a feed is looked at again after a hint was served.
+#follow_ups = ["30s", "5m"]
+#reconcile_every = "1h"
+# Requests in flight at once, at most 16.
+#requests_per_account = 1
+# Longer than `api.timeout`.
+#lease = "2m"
+
+[retention]
+# How long bodies are kept; that something was seen is kept for ever.
+#notifications = "30d"
+# After hand-off.
+#documents = "400d"
+#quarantine = "7d"
+# 64 MiB.
+#quarantine_bytes = 67108864
+
+[log]
+# "json" writes one object a line.
+#format = "text"
+# error, warn, info, debug or trace, or a list such as "info,ivesk_webhook::pull=debug".
+#level = "info"
+"##;
+
+const ACCOUNT: &str = r##"# The API key, from app.ivesk.lt/settings/general: alone in a file whose path is relative to
+# this one, or in IVESK_WEBHOOK_API_KEY. Without it hints are kept and nothing is pulled.
+#api_key_file = "api-key.txt"  # example
+# Whether the digitized queue is read without hints too.
+#digitized = true
+# Codes of the companies whose exported documents are read from the start, such as "302320404".
+"##;
+
+const TOKENS: &str = r##"# The secret ends of the webhooks' paths. Several may live at once; the first is used for new
+# subscriptions. To change one, put a new one in front, subscribe again, then remove the old one.
+"##;
