@@ -9,13 +9,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
-use crate::config::PullConfig;
+use crate::config::{AccountConfig, Config, PullConfig};
 use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
-use crate::ivesk::{self, Client, Page};
+use crate::ivesk::{self, ApiError, Client, Page};
 use crate::store::{
     Demand, LeaseRequest, PageCommitted, PageLease, PageOutcome, PageToCommit, PullKind, PullPlan, SharedStore,
     StoreError,
@@ -63,6 +65,43 @@ pub enum Pulled {
     Nothing,
 }
 
+/// A queue that can't be asked for until a setting is made. Its hints are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Blocked {
+    /// Whose queue.
+    pub account: Account,
+    /// Which queue.
+    pub queue: Queue,
+    /// What is missing: `api_key` or `exported_path`.
+    pub missing: &'static str,
+}
+
+/// The queues that `config` does not let us ask for.
+pub fn blocked(config: &Config) -> Vec<Blocked> {
+    let mut blocked = Vec::new();
+    for (account, settings) in &config.accounts {
+        for queue in Queue::ALL {
+            let missing = match queue {
+                _ if settings.api_key.is_none() => "api_key",
+                Queue::Exported if config.api.exported_path.is_none() => "exported_path",
+                _ => continue,
+            };
+            blocked.push(Blocked { account: account.clone(), queue, missing });
+        }
+    }
+    blocked
+}
+
+/// The feeds that `config` names itself.
+pub fn configured_feeds(config: &Config) -> Vec<Feed> {
+    let feeds_of = |(account, settings): (&Account, &AccountConfig)| {
+        let exported = settings.companies.iter().map(|company| Feed::exported(account.clone(), company.clone()));
+        let digitized = settings.digitized.then(|| Feed::digitized(account.clone()));
+        exported.chain(digitized).collect::<Vec<_>>()
+    };
+    config.accounts.iter().flat_map(feeds_of).collect()
+}
+
 /// Pulls pages of every account's feeds.
 pub struct Puller {
     store: SharedStore,
@@ -75,29 +114,35 @@ pub struct Puller {
 }
 
 impl Puller {
-    /// A puller that asks through `clients`.
+    /// A puller for the accounts of `config`; queues that are [`blocked`] keep their hints.
     ///
-    /// `blocked` names what can't be asked for until a setting is made: its hints are
-    /// kept.
-    pub fn new(
-        store: SharedStore,
-        clients: BTreeMap<Account, Client>,
-        config: PullConfig,
-        blocked: Vec<(Account, Queue)>,
-        clock: Clock,
-    ) -> Self {
-        Self { store, clients, config, blocked, clock, more: Notify::new() }
+    /// # Errors
+    ///
+    /// Where a key can't stand in a header, or the machine offers no TLS.
+    pub fn new(config: &Config, store: SharedStore, clock: Clock) -> Result<Self, ApiError> {
+        let mut clients = BTreeMap::new();
+        for (account, settings) in &config.accounts {
+            if let Some(key) = &settings.api_key {
+                clients.insert(account.clone(), Client::new(&config.api, key.clone())?.with_clock(clock.clone()));
+            }
+        }
+        let blocked = blocked(config).into_iter().map(|blocked| (blocked.account, blocked.queue)).collect();
+        Ok(Self { store, clients, config: config.pull.clone(), blocked, clock, more: Notify::new() })
     }
 
-    /// Makes feeds known and every known feed due for reconciliation now.
-    pub async fn reconcile_now(&self, feeds: Vec<Feed>) -> Result<usize, StoreError> {
-        let now = self.clock.now();
-        let demands = feeds
-            .into_iter()
-            .map(|feed| Demand { feed, kind: PullKind::Reconciliation, due_at: now, from: None })
-            .collect();
-        self.store.demand(demands).await?;
-        self.store.demand_reconciliation(now).await
+    /// How many workers can be busy at once: more than 16 would only wait for the store.
+    pub fn workers(&self) -> usize {
+        (self.clients.len() * self.config.requests_per_account as usize).clamp(1, 16)
+    }
+
+    /// Makes feeds known; new ones are due for reconciliation at once.
+    pub async fn make_known(&self, feeds: Vec<Feed>) -> Result<(), StoreError> {
+        self.store.make_known(feeds, self.clock.now()).await
+    }
+
+    /// Makes every known feed due for reconciliation now, as at each start.
+    pub async fn reconcile_now(&self) -> Result<usize, StoreError> {
+        self.store.demand_reconciliation(self.clock.now()).await
     }
 
     /// Leases the most urgent feed, asks for one page of it, and stores that.
@@ -263,10 +308,11 @@ fn report(feed: &Feed, kind: PullKind, committed: PageCommitted, possible_gap: b
     }
 }
 
-/// Pulls with `workers` at once until `shutdown`; pages under way are finished first.
-pub async fn run(puller: Arc<Puller>, workers: usize, shutdown: CancellationToken) {
-    let tracker = tokio_util::task::TaskTracker::new();
-    for _ in 0..workers.max(1) {
+/// Pulls with [`Puller::workers`] at once until `shutdown`; pages under way are
+/// finished first.
+pub async fn run(puller: Arc<Puller>, shutdown: CancellationToken) {
+    let tracker = TaskTracker::new();
+    for _ in 0..puller.workers() {
         tracker.spawn(work(Arc::clone(&puller), shutdown.clone()));
     }
     tracker.close();

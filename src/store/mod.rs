@@ -628,6 +628,9 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<NotificationRow>, StoreError>;
 
+    /// Makes feeds known; new ones are due for reconciliation at `now`.
+    async fn make_known(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError>;
+
     /// Makes feeds known and raises pulls of them.
     async fn demand(&self, demands: Vec<Demand>) -> Result<(), StoreError>;
 
