@@ -235,7 +235,6 @@ async fn count(
         tally.known += known;
         tally.new += documents.len() - known;
         let step = next_step(&position, entries, &documents, page.next);
-        // With nothing stored a page that is only perhaps the last one is taken as such.
         if step.end != PageEnd::More {
             return Ok(Ok(()));
         }

@@ -254,8 +254,6 @@ pub enum PageEnd {
     More,
     /// The feed is up to date.
     UpToDate,
-    /// It is, unless the page holds a version that the store did not know.
-    UpToDateIfNothingNew,
 }
 
 /// What storing a page did.
