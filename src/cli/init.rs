@@ -1,13 +1,137 @@
-//! `init`
+//! `init`: a commented settings file with fresh tokens.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{Exit, Failure, Globals};
+use crate::config::{Config, FreshSettings, fresh_token};
+use crate::domain::{Account, Company, Event, InvalidWord};
 
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The https address under which SNS will reach this service
+    #[arg(long, value_name = "URL")]
+    public_url: String,
+    /// Name of the account, one for each API key
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = parse_account)]
+    account: Account,
+    /// Code of a company whose exported documents to pull; may be repeated
+    #[arg(long, value_name = "CODE", value_parser = parse_company)]
+    company: Vec<Company>,
+    /// Write a new file where there is one; the old one is kept as FILE.old
+    #[arg(long)]
+    force: bool,
+}
+
+fn parse_account(text: &str) -> Result<Account, InvalidWord> {
+    Account::parse(text)
+}
+
+fn parse_company(text: &str) -> Result<Company, InvalidWord> {
+    Company::parse(text)
+}
 
 /// Runs `init`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
-    let _ = (args, globals);
-    Err(Failure::usage(anyhow::anyhow!("not built yet")))
+    let path = &globals.config;
+    let settings = fresh(args.public_url, args.account, args.company)?;
+    let text = settings.to_toml();
+    // What is wrong with the arguments is found before anything is written.
+    let folder = path.parent().unwrap_or(Path::new(""));
+    Config::parse(text.expose_secret(), folder, &BTreeMap::new()).map_err(Failure::usage)?;
+
+    let kept = if args.force { keep_old(path)? } else { None };
+    write_new(path, &text)?;
+    print!("{}", next_steps(path, kept.as_deref(), &settings));
+    Ok(Exit::Done)
+}
+
+fn fresh(
+    public_url: String,
+    account: Account,
+    companies: Vec<Company>,
+) -> anyhow::Result<FreshSettings> {
+    let tokens = Event::ALL
+        .into_iter()
+        .map(|event| Ok((event, fresh_token()?)))
+        .collect::<Result<_, getrandom::Error>>()
+        .context("the system gives no random numbers for the tokens")?;
+    Ok(FreshSettings {
+        public_url,
+        account,
+        companies,
+        tokens,
+    })
+}
+
+/// Moves a file that is there out of the way: the tokens in it may be in use.
+fn keep_old(path: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".old");
+    let old = PathBuf::from(name);
+    match std::fs::rename(path, &old) {
+        Ok(()) => Ok(Some(old)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error)
+            .with_context(|| format!("{} can't be renamed to {}", path.display(), old.display())),
+    }
+}
+
+/// Writes a file that was not there, readable by its owner alone.
+fn write_new(path: &Path, text: &SecretString) -> Result<(), Failure> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(path).and_then(|mut file: File| {
+        file.write_all(text.expose_secret().as_bytes())?;
+        file.sync_all()
+    });
+    match written {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Err(Failure::usage(anyhow::anyhow!(
+                "{} is there already, and its tokens may be in use; name another file with \
+                 --config, or replace it with --force (the old one is kept as {0}.old)",
+                path.display()
+            )))
+        }
+        Err(error) => Err(Failure::usage(
+            anyhow::Error::new(error).context(format!("{} can't be written", path.display())),
+        )),
+    }
+}
+
+fn next_steps(path: &Path, kept: Option<&Path>, settings: &FreshSettings) -> String {
+    let file = path.display();
+    let kept = kept.map_or_else(String::new, |old| {
+        format!(
+            "The old file is now {}; webhooks with its tokens are refused from now on.\n",
+            old.display()
+        )
+    });
+    let companies = if settings.companies.is_empty() {
+        "\n     and the codes of your companies, in `companies`"
+    } else {
+        ""
+    };
+    format!(
+        "Wrote {file}. It holds two secret tokens; keep it to yourself.
+{kept}
+Next:
+  1. Put your API key (app.ivesk.lt/settings/general) into a file and name it in
+     `api_key_file`, or set IVESK_WEBHOOK_API_KEY{companies}.
+  2. Let your proxy pass {url} on to port 8080 (docs/reverse-proxy.md).
+  3. ivesk-webhook --config {file} config check
+  4. ivesk-webhook --config {file} serve
+  5. ivesk-webhook --config {file} subscribe --print
+",
+        url = settings.public_url
+    )
 }

@@ -1,10 +1,15 @@
 //! One file for each subcommand: wiring and printing only.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{DEFAULT_FILE, LogConfig, LogFormat, VARIABLE_PREFIX};
 
 pub mod config;
 pub mod demo;
@@ -25,7 +30,7 @@ pub mod verify;
 
 /// Receives Įvesk.lt webhooks, proves that they are genuine, and pulls every document exactly once.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(version, arg_required_else_help = true, after_help = EXAMPLES_AND_EXIT_CODES)]
 pub struct Cli {
     /// The settings file
     #[arg(
@@ -34,7 +39,7 @@ pub struct Cli {
         global = true,
         value_name = "FILE",
         env = "IVESK_WEBHOOK_CONFIG",
-        default_value = "ivesk-webhook.toml"
+        default_value = DEFAULT_FILE
     )]
     pub config: PathBuf,
     /// What to do.
@@ -42,7 +47,17 @@ pub struct Cli {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no, 2 wrong use or bad configuration, 3 a service could not be reached";
+const EXAMPLES_AND_EXIT_CODES: &str = "\
+Examples:
+  ivesk-webhook demo --once                                   the whole loop on this machine
+  ivesk-webhook init --public-url https://hooks.example.lt    a settings file with fresh tokens
+  ivesk-webhook config check                                  every mistake in it, before starting
+  ivesk-webhook serve                                         receive and pull until stopped
+  ivesk-webhook subscribe --print                             what to give to Įvesk.lt
+  ivesk-webhook documents list                                what has come
+
+Results go to standard output, logs to standard error.
+Exit codes: 0 done, 1 the answer is no, 2 wrong use or bad configuration, 3 a service could not be reached";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
@@ -146,9 +161,17 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 /// Runs the subcommand and gives the process's exit code.
 pub fn run(cli: Cli) -> ExitCode {
+    end_quietly_when_nobody_reads();
+    let environment = match environment(std::env::vars_os()) {
+        Ok(environment) => environment,
+        Err(name) => {
+            eprintln!("error: the environment variable {name} does not hold UTF-8 text");
+            return Exit::Usage.into();
+        }
+    };
     let globals = Globals {
         config: cli.config,
-        environment: std::env::vars().collect(),
+        environment,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -178,6 +201,65 @@ fn cell(value: &serde_json::Value) -> String {
     }
 }
 
+/// The variables that are text. Those that are not are left out, unless they are ours:
+/// then the error is the variable's name.
+fn environment(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<BTreeMap<String, String>, String> {
+    let mut environment = BTreeMap::new();
+    for (name, value) in variables {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => {
+                environment.insert(name, value);
+            }
+            (name, _) => {
+                let name = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
+                if name.starts_with(VARIABLE_PREFIX) {
+                    return Err(name);
+                }
+            }
+        }
+    }
+    Ok(environment)
+}
+
+/// Ends the process when whoever read our standard output has gone (`… | head`).
+///
+/// `println!` panics then, from whichever subcommand; and SIGPIPE's default, which
+/// would end us quietly, would also end `serve` at the first client that hangs up.
+fn end_quietly_when_nobody_reads() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // The standard library gives nothing but this text to know it by.
+        let message = panic.payload_as_str().unwrap_or_default();
+        if message.starts_with("failed printing to stdout") && message.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        report(panic);
+    }));
+}
+
+/// Starts logging to standard error, as `[log]` says. A second call changes nothing.
+///
+/// # Errors
+///
+/// Where `log.level` is no filter, which [`crate::config`] has refused before.
+pub fn start_logging(log: &LogConfig) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&log.level).map_err(Failure::usage)?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = match log.format {
+        LogFormat::Text => builder
+            .with_ansi(std::io::stderr().is_terminal())
+            .try_init(),
+        LogFormat::Json => builder.json().with_ansi(false).try_init(),
+    };
+    // It fails where logging has been started before, by a test for instance.
+    drop(started);
+    Ok(())
+}
+
 async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> {
     match command {
         Command::Config(args) => config::run(args, globals).await,
@@ -201,8 +283,27 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> 
 mod tests {
     use clap::CommandFactory;
 
+    use super::*;
+
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_variable_that_is_not_text_is_skipped_unless_it_is_ours() {
+        use std::os::unix::ffi::OsStringExt as _;
+
+        let bad = || OsString::from_vec(vec![0xff]);
+        let foreign = [("LANG".into(), bad()), ("HOME".into(), "/root".into())];
+        let read = environment(foreign.into_iter()).expect("foreign variables don't matter");
+        assert_eq!(read.into_keys().collect::<Vec<_>>(), ["HOME"]);
+
+        let ours = [("IVESK_WEBHOOK_API_KEY".into(), bad())];
+        assert_eq!(
+            environment(ours.into_iter()),
+            Err("IVESK_WEBHOOK_API_KEY".to_owned())
+        );
     }
 }

@@ -327,8 +327,9 @@ impl<'a> Layers<'a> {
         names.filter_map(|name| name.strip_prefix(prefix)).collect()
     }
 
-    /// Whether a variable is set.
-    pub(super) fn has_variable(&self, name: &str) -> bool {
+    /// Whether a variable, which exists, is set.
+    pub(super) fn has_variable(&mut self, name: &str) -> bool {
+        self.variables.insert(name.to_owned());
         self.environment.contains_key(name)
     }
 
@@ -357,15 +358,20 @@ impl<'a> Layers<'a> {
         self.names.insert(name.to_owned());
         let above = self.variable(variable);
         let given = above.or_else(|| self.file.get(name).cloned())?;
-        if let Some(unfilled) = given.raw.placeholder() {
-            let message = format!(
-                "still holds `${{{unfilled}}}`: nothing fills variables in here; write the value \
-                 itself, or remove it and set {variable} in the environment"
-            );
-            self.fail(name, &given.origin, message);
-            return None;
-        }
-        Some(given)
+        self.filled(name, variable, given)
+    }
+
+    /// `given`, unless a `${NAME}` was left in it.
+    fn filled(&mut self, name: &str, variable: &str, given: Given) -> Option<Given> {
+        let Some(unfilled) = given.raw.placeholder() else {
+            return Some(given);
+        };
+        let message = format!(
+            "still holds `${{{unfilled}}}`: nothing fills variables in here; write the value \
+             itself, or remove it and set {variable} in the environment"
+        );
+        self.fail(name, &given.origin, message);
+        None
     }
 
     /// Notes a mistake in a setting that was given.
@@ -495,6 +501,7 @@ impl<'a> Layers<'a> {
         let file_variable = variable_of(file_setting);
         let file = self.given(file_setting, &file_variable);
         let direct = self.variable(secret_variable);
+        let direct = direct.and_then(|direct| self.filled(file_setting, secret_variable, direct));
         let given = match (direct, file) {
             (Some(direct), Some(file)) if file.from_variable() => {
                 let message = format!(

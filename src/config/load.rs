@@ -19,13 +19,13 @@ use crate::domain::{Account, Company, Event};
 
 /// Where an account's variables begin: `IVESK_WEBHOOK_ACCOUNTS_<NAME>_…`.
 const ACCOUNTS_PREFIX: &str = "IVESK_WEBHOOK_ACCOUNTS_";
-/// What they end with: the account's settings.
+/// What they end with: the account's settings, one that ends like another before it.
 const ACCOUNT_SETTINGS: [&str; 5] = [
+    "tokens.on_exported",
+    "tokens.on_digitized",
     "api_key_file",
     "companies",
     "digitized",
-    "tokens.on_exported",
-    "tokens.on_digitized",
 ];
 /// The API key of the only account; `_<NAME>` is added for one of several.
 const API_KEY_VARIABLE: &str = "IVESK_WEBHOOK_API_KEY";
@@ -472,6 +472,16 @@ fn accounts(
             own
         };
         accounts.insert(name.clone(), account(layers, name, &key_variable));
+    }
+    if names.len() > 1 && layers.has_variable(API_KEY_VARIABLE) {
+        layers.contradiction(
+            API_KEY_VARIABLE,
+            format!(
+                "does not say whose key it is, and there are {} accounts; use \
+                 {API_KEY_VARIABLE}_<NAME>, with the account's name in capitals",
+                names.len()
+            ),
+        );
     }
     let needs_tokens = public.is_some_and(|public| !is_loopback(&public.url));
     check_tokens(layers, &accounts, needs_tokens);

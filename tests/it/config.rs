@@ -1,0 +1,586 @@
+//! Settings: what is taken, what is refused and how that is said.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ivesk_webhook::config::{
+    Config, ConfigError, ConfirmMode, LogFormat, Loopback, Origin, StoreUrl, TopicRule,
+};
+use ivesk_webhook::domain::{Account, Company, Event};
+use proptest::prelude::*;
+use secrecy::{ExposeSecret as _, SecretString};
+
+const TOKEN_A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const TOKEN_B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+/// The least that can be served under a public address.
+fn public(more: &str) -> String {
+    format!(
+        "public.url = 'https://hooks.example.lt'\n\
+         [accounts.default]\n\
+         tokens.on_exported = ['{TOKEN_A}']\n\
+         tokens.on_digitized = ['{TOKEN_B}']\n\
+         {more}"
+    )
+}
+
+/// The least that can be served on this machine alone.
+fn local(more: &str) -> String {
+    format!("public.url = 'http://127.0.0.1:8080'\n{more}")
+}
+
+fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    parse_with(text, &[])
+}
+
+fn parse_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("/etc/ivesk"), &variables(environment))
+}
+
+fn used(text: &str) -> Config {
+    parse(text).unwrap_or_else(|error| panic!("{error}\n---\n{text}"))
+}
+
+fn refused(text: &str) -> String {
+    refused_with(text, &[])
+}
+
+fn refused_with(text: &str, environment: &[(&str, &str)]) -> String {
+    match parse_with(text, environment) {
+        Ok(_) => panic!("these settings were taken:\n{text}\n{environment:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The settings named by the mistakes.
+fn names(text: &str) -> Vec<String> {
+    let error = parse(text).expect_err("a mistake");
+    error.problems.into_iter().map(|p| p.setting).collect()
+}
+
+fn account(name: &str) -> Account {
+    Account::parse(name).expect("a valid name")
+}
+
+#[test]
+fn what_is_not_set_has_its_documented_default() {
+    let config = used(&public(""));
+    assert_eq!(config.public.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.private.listen.to_string(), "127.0.0.1:8081");
+    assert_eq!(
+        config.store.url,
+        StoreUrl::Sqlite(PathBuf::from("/etc/ivesk/ivesk-webhook.db"))
+    );
+    assert_eq!(config.sns.topics, [TopicRule::default()]);
+    assert_eq!(config.sns.confirm, ConfirmMode::Auto);
+    assert_eq!(config.sns.max_age, Duration::from_secs(8 * 3600));
+    assert_eq!(config.api.url.as_str(), "https://app.ivesk.lt/api/pub");
+    assert!(config.api.exported_path.is_none());
+    assert_eq!(config.pull.lookback, Duration::from_secs(24 * 3600));
+    assert_eq!(config.log.format, LogFormat::Text);
+    let account = &config.accounts[&account("default")];
+    assert!(account.api_key.is_none());
+    assert!(account.digitized);
+}
+
+#[test]
+fn a_variable_decides_over_the_file() {
+    let text = public("[pull]\nlookback = '1h'\n[sns]\nconfirm = 'ask'");
+    let environment = [
+        ("IVESK_WEBHOOK_PUBLIC_URL", "https://other.example.lt"),
+        ("IVESK_WEBHOOK_PULL_LOOKBACK", "2h"),
+        ("IVESK_WEBHOOK_PULL_FOLLOW_UPS", "10s, 20s"),
+        ("IVESK_WEBHOOK_PULL_REQUESTS_PER_ACCOUNT", "3"),
+        ("IVESK_WEBHOOK_STORE_URL", "sqlite:///var/lib/x.db"),
+        ("IVESK_WEBHOOK_SNS_CONFIRM", "auto"),
+        (
+            "IVESK_WEBHOOK_SNS_TOPICS",
+            "eu-west-1:111122223333:A_,eu-north-1:111122223333:B_",
+        ),
+        (
+            "IVESK_WEBHOOK_SNS_CERTIFICATE_NAMES",
+            "eu-north-1=sns.example.com",
+        ),
+        ("IVESK_WEBHOOK_ACCOUNTS_DEFAULT_COMPANIES", "001,302320404"),
+        ("IVESK_WEBHOOK_ACCOUNTS_DEFAULT_DIGITIZED", "false"),
+        ("IVESK_WEBHOOK_API_KEY", " dp_key \n"),
+    ];
+    let config = parse_with(&text, &environment).expect("valid settings");
+    assert_eq!(config.public.url.as_str(), "https://other.example.lt/");
+    assert_eq!(config.pull.lookback, Duration::from_secs(7200));
+    assert_eq!(config.pull.follow_ups[1], Duration::from_secs(20));
+    assert_eq!(config.pull.requests_per_account, 3);
+    assert_eq!(
+        config.store.url,
+        StoreUrl::Sqlite(PathBuf::from("/var/lib/x.db"))
+    );
+    assert_eq!(config.sns.confirm, ConfirmMode::Auto);
+    assert_eq!(config.sns.topics[1].name_prefix, "B_");
+    assert_eq!(config.sns.topics[1].region, "eu-north-1");
+    assert_eq!(
+        config.sns.certificate_names["eu-north-1"],
+        "sns.example.com"
+    );
+    let account = &config.accounts[&account("default")];
+    let codes: Vec<_> = account.companies.iter().map(Company::as_str).collect();
+    assert_eq!(codes, ["001", "302320404"]);
+    assert!(!account.digitized);
+    let key = account.api_key.as_ref().expect("a key");
+    assert_eq!(key.expose_secret(), "dp_key");
+}
+
+#[test]
+fn variables_alone_are_enough() {
+    let environment = [
+        ("IVESK_WEBHOOK_PUBLIC_URL", "https://hooks.example.lt"),
+        ("IVESK_WEBHOOK_ACCOUNTS_UAB_TOKENS_ON_EXPORTED", TOKEN_A),
+        ("IVESK_WEBHOOK_ACCOUNTS_UAB_TOKENS_ON_DIGITIZED", TOKEN_B),
+        ("IVESK_WEBHOOK_API_KEY", "key"),
+    ];
+    let config = parse_with("", &environment).expect("valid settings");
+    assert!(config.accounts[&account("uab")].api_key.is_some());
+}
+
+#[test]
+fn several_accounts_have_a_key_variable_each() {
+    let text = local("[accounts.first-one]\n[accounts.second]");
+    let config = parse_with(
+        &text,
+        &[
+            ("IVESK_WEBHOOK_API_KEY_FIRST_ONE", "key1"),
+            ("IVESK_WEBHOOK_API_KEY_SECOND", "key2"),
+        ],
+    )
+    .expect("valid settings");
+    let key = |name| config.accounts[&account(name)].api_key.as_ref();
+    assert_eq!(key("first-one").map(|k| k.expose_secret()), Some("key1"));
+    assert_eq!(key("second").map(|k| k.expose_secret()), Some("key2"));
+
+    let message = refused_with(&text, &[("IVESK_WEBHOOK_API_KEY", "key")]);
+    assert!(message.contains("IVESK_WEBHOOK_API_KEY_"), "{message}");
+    let message = refused(&local("[accounts.a-b]\n[accounts.a_b]"));
+    assert!(message.contains("same variables"), "{message}");
+}
+
+#[test]
+fn every_mistake_is_named_and_not_only_the_first() {
+    let text = "\
+[public]
+url = 'http://hooks.example.lt'
+listne = '0.0.0.0:1'
+header_timeout = 10
+[pull]
+lookback = '24'
+requests_per_account = 17
+[sns]
+topics = []
+[store]
+url = 'postgres://db/ivesk'
+";
+    let found = names(text);
+    for name in [
+        "public.url",
+        "public.listne",
+        "public.header_timeout",
+        "pull.lookback",
+        "pull.requests_per_account",
+        "sns.topics",
+        "store.url",
+    ] {
+        assert!(found.contains(&name.to_owned()), "{name} not in {found:?}");
+    }
+    assert_eq!(found.len(), 7, "{found:?}");
+    let message = refused(text);
+    assert!(message.contains("line 3"), "{message}");
+    assert!(
+        message.contains("did you mean `public.listen`?"),
+        "{message}"
+    );
+    assert!(message.contains("not in this version"), "{message}");
+}
+
+#[test]
+fn a_misspelt_name_is_answered_with_the_nearest_one() {
+    for (text, nearest) in [
+        ("[pubilc]\nlisten = '0.0.0.0:1'", "`public.listen`"),
+        ("[pull]\nlook_back = '1h'", "`pull.lookback`"),
+        ("[pull]\ntimeout = '1h'", "`api.timeout`"),
+        (
+            "[accounts.default]\ncompany = ['1']",
+            "`accounts.default.companies`",
+        ),
+    ] {
+        let message = refused(&local(text));
+        assert!(message.contains(nearest), "{text}: {message}");
+    }
+    let message = refused(&local("[nonsense]"));
+    assert!(message.contains("`nonsense`"), "{message}");
+    let message = refused(&local("[accounts.default]\napi_key = 'dp_secret'"));
+    assert!(message.contains("api_key_file"), "{message}");
+    assert!(!message.contains("dp_secret"), "{message}");
+}
+
+#[test]
+fn an_unknown_variable_of_ours_is_refused_and_others_are_not() {
+    let message = refused_with(&local(""), &[("IVESK_WEBHOOK_STORE_ULR", "x")]);
+    assert!(message.contains("IVESK_WEBHOOK_STORE_URL"), "{message}");
+    let message = refused_with(&local(""), &[("IVESK_WEBHOOK_API_KEY_FILE", "x")]);
+    assert!(message.contains("no such variable"), "{message}");
+    let fine = [
+        ("IVESK_WEBHOOK_CONFIG", "x"),
+        ("IVESK_WEBHOOK_AWS_VECTORS", "x"),
+        ("IVESK_WEBHOOK_TEST_KILLS", "x"),
+        ("PATH", "${HOME}"),
+    ];
+    assert!(parse_with(&local(""), &fine).is_ok());
+}
+
+#[test]
+fn a_variable_that_nobody_filled_in_is_named() {
+    let message = refused(&local("[store]\nurl = 'sqlite://${DATA_DIR}/x.db'"));
+    assert!(message.contains("`${DATA_DIR}`"), "{message}");
+    let message = refused_with(&local(""), &[("IVESK_WEBHOOK_API_KEY", "${IVESK_KEY}")]);
+    assert!(message.contains("`${IVESK_KEY}`"), "{message}");
+    let text = public("").replace(TOKEN_A, "${TOKEN}");
+    assert!(refused(&text).contains("`${TOKEN}`"));
+}
+
+#[test]
+fn text_that_is_not_toml_is_refused_with_its_line_and_without_its_content() {
+    let message = refused(&format!("[public]\nurl = 'x'\ntokens = ['{TOKEN_A}"));
+    assert!(message.contains("line 3"), "{message}");
+    assert!(!message.contains(TOKEN_A), "{message}");
+}
+
+#[test]
+fn no_mistake_repeats_a_secret() {
+    let short = "short-secret-token";
+    let doubled = public("").replace(TOKEN_B, TOKEN_A);
+    let short = public("").replace(TOKEN_A, short);
+    for text in [doubled, short] {
+        let message = refused(&text);
+        assert!(!message.contains(TOKEN_A), "{message}");
+        assert!(!message.contains("short-secret-token"), "{message}");
+    }
+    let text = local("[api]\nurl = 'https://user:hunter2@app.ivesk.lt'");
+    assert!(!refused(&text).contains("hunter2"));
+    let message = refused_with(&local(""), &[("IVESK_WEBHOOK_API_KEY", "two words")]);
+    assert!(!message.contains("two words"), "{message}");
+}
+
+#[test]
+fn tokens_are_long_unique_and_there_unless_only_this_machine_can_reach_us() {
+    assert!(parse(&local("")).is_ok());
+    assert_eq!(
+        names("public.url = 'https://hooks.example.lt'"),
+        [
+            "accounts.default.tokens.on_exported",
+            "accounts.default.tokens.on_digitized"
+        ]
+    );
+    assert_eq!(
+        names(&public("").replace(TOKEN_B, TOKEN_A)),
+        ["accounts.default.tokens.on_digitized"]
+    );
+    for bad in [
+        "a".repeat(31),
+        "a".repeat(201),
+        format!("{TOKEN_A}/"),
+        format!("{TOKEN_A}ž"),
+    ] {
+        assert_eq!(
+            names(&public("").replace(TOKEN_A, &bad)),
+            ["accounts.default.tokens.on_exported"],
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn public_and_api_addresses_are_https_unless_loopback() {
+    for good in [
+        "http://127.0.0.1:1",
+        "http://[::1]:1",
+        "http://localhost:1/x",
+    ] {
+        assert!(
+            parse(&format!("public.url = '{good}'\napi.url = '{good}'")).is_ok(),
+            "{good}"
+        );
+    }
+    for bad in [
+        "http://hooks.example.lt",
+        "http://127.0.0.1.example.lt",
+        "http://localhost.example.lt",
+        "http://192.168.1.4",
+        "ftp://hooks.example.lt",
+        "hooks.example.lt",
+        "https://user@hooks.example.lt",
+        "https://hooks.example.lt/?a=b",
+        "https://hooks.example.lt/#a",
+    ] {
+        assert_eq!(
+            names(&format!("public.url = '{bad}'\napi.url = '{bad}'")),
+            ["public.url", "api.url"],
+            "{bad}"
+        );
+    }
+    // SNS refuses such a host (failure-stories F14).
+    assert_eq!(
+        names(&public("").replace("hooks", "my_hooks")),
+        ["public.url"]
+    );
+    assert_eq!(names(""), ["public.url"]);
+}
+
+#[test]
+fn an_empty_or_malformed_topic_list_refuses_to_start() {
+    for bad in [
+        "topics = []",
+        "topics = ['DPWebHook_']",
+        "topics = [{ account = '00727221088' }]",
+        "topics = [{ account = '00727221088x' }]",
+        "topics = [{ region = 'Ireland' }]",
+        "topics = [{ name_prefix = 'DPWebHook_*' }]",
+        "topics = [{ name = 'DPWebHook_' }]",
+        "topics = '*'",
+    ] {
+        assert_eq!(
+            names(&local(&format!("[sns]\n{bad}"))),
+            ["sns.topics"],
+            "{bad}"
+        );
+    }
+    let message = refused_with(&local(""), &[("IVESK_WEBHOOK_SNS_TOPICS", "")]);
+    assert!(message.contains("sns.topics"), "{message}");
+}
+
+#[test]
+fn a_local_origin_is_written_exactly() {
+    let config = used(&local(
+        "[sns]\nlocal_origins = ['http://127.0.0.1:4566', 'http://localstack:4566']",
+    ));
+    assert_eq!(config.sns.local_origins.len(), 2);
+    for bad in [
+        "http://127.0.0.1:4566/",
+        "http://127.0.0.1:4566/x",
+        "http://127.0.0.1:80",
+        "HTTP://127.0.0.1:4566",
+        "http://user@127.0.0.1:4566",
+        "*",
+        "127.0.0.1:4566",
+        "file:///tmp",
+    ] {
+        assert_eq!(
+            names(&local(&format!("[sns]\nlocal_origins = ['{bad}']"))),
+            ["sns.local_origins"],
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    for (text, name) in [
+        ("[pull]\nlease = '30s'", "pull.lease"),
+        ("[api]\ntimeout = '5m'", "pull.lease"),
+        ("[private]\nlisten = '0.0.0.0:8081'", "private.listen"),
+        ("[private]\nlisten = '127.0.0.1:8080'", "private.listen"),
+        ("[sns]\nmax_age = '5m'", "sns.max_age"),
+        ("[pull]\nfollow_ups = ['5m', '30s']", "pull.follow_ups"),
+        ("[pull]\nfollow_ups = ['30s']", "pull.follow_ups"),
+    ] {
+        assert_eq!(names(&local(text)), [name], "{text}");
+    }
+    let text = local("[private]\nlisten = '0.0.0.0:8081'");
+    assert!(parse_with(&text, &[("IVESK_WEBHOOK_PRIVATE_TOKEN", TOKEN_A)]).is_ok());
+}
+
+#[test]
+fn an_exported_path_is_a_preset_or_a_template() {
+    for (written, template) in [
+        ("path", "/exported/{company}"),
+        ("query", "/exported?companycode={company}"),
+        ("prefix", "/{company}/exported"),
+        ("none", "/exported"),
+        ("/v2/{company}/exported?x=1", "/v2/{company}/exported?x=1"),
+    ] {
+        let config = used(&local(&format!("[api]\nexported_path = '{written}'")));
+        let path = config.api.exported_path.expect("a path");
+        assert_eq!(path.template, template);
+    }
+    for bad in [
+        "exported",
+        "paht",
+        "/exported/{company}/{company}",
+        "/exported/{code}",
+        "/exported/{company}?from={from}",
+        "/exported/{company}?FROM=1",
+        "//evil.example/{company}",
+        "/../{company}",
+        "/%2E%2e/{company}",
+        "/exported/{company}#x",
+        "https://evil.example/{company}",
+    ] {
+        let text = local(&format!("[api]\nexported_path = '{bad}'"));
+        assert_eq!(names(&text), ["api.exported_path"], "{bad}");
+    }
+}
+
+#[test]
+fn a_key_file_is_found_beside_the_settings_and_trimmed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("key.txt"), "\u{feff} dp_key\r\n").expect("written");
+    std::fs::write(folder.path().join("empty.txt"), " \n").expect("written");
+    let read = |name: &str, environment: &[(&str, &str)]| {
+        let text = local(&format!("[accounts.default]\napi_key_file = '{name}'"));
+        Config::parse(&text, folder.path(), &variables(environment))
+    };
+    let key = |config: &Config| {
+        let key = config.accounts[&account("default")].api_key.clone();
+        key.expect("a key").expose_secret().to_owned()
+    };
+    assert_eq!(key(&read("key.txt", &[]).expect("valid")), "dp_key");
+    let above = [("IVESK_WEBHOOK_API_KEY", "from_variable")];
+    assert_eq!(
+        key(&read("key.txt", &above).expect("valid")),
+        "from_variable"
+    );
+    for (name, words) in [("empty.txt", "is empty"), ("none.txt", "can't be opened")] {
+        let message = read(name, &[]).expect_err(name).to_string();
+        assert!(message.contains(words), "{message}");
+        assert!(message.contains("api_key_file"), "{message}");
+    }
+    let both = [
+        ("IVESK_WEBHOOK_API_KEY", "key"),
+        ("IVESK_WEBHOOK_ACCOUNTS_DEFAULT_API_KEY_FILE", "key.txt"),
+    ];
+    let message = refused_with(&local(""), &both);
+    assert!(message.contains("keep one of the two"), "{message}");
+}
+
+#[test]
+fn a_database_address_is_a_file() {
+    for bad in [
+        "sqlite://",
+        "sqlite://:memory:",
+        "sqlite://x.db?mode=ro",
+        "sqlite://folder/",
+        "x.db",
+        "mysql://x",
+    ] {
+        let text = local(&format!("[store]\nurl = '{bad}'"));
+        assert_eq!(names(&text), ["store.url"], "{bad}");
+    }
+}
+
+#[test]
+fn the_list_of_settings_shows_origins_and_no_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("settings.toml");
+    std::fs::write(&file, public("")).expect("written");
+    let environment = variables(&[
+        ("IVESK_WEBHOOK_API_KEY", "dp_planted"),
+        ("IVESK_WEBHOOK_LOG_FORMAT", "json"),
+    ]);
+    let (config, settings) = Config::explain(&file, &environment).expect("valid settings");
+    let find = |name: &str| {
+        let found = settings.iter().find(|setting| setting.name == name);
+        found.unwrap_or_else(|| panic!("{name} is not listed"))
+    };
+    assert_eq!(find("public.url").origin, Origin::File { line: 1 });
+    assert_eq!(find("pull.lookback").origin, Origin::Default);
+    assert_eq!(find("pull.lookback").value, "24h");
+    assert_eq!(
+        find("log.format").origin,
+        Origin::Variable("IVESK_WEBHOOK_LOG_FORMAT".to_owned())
+    );
+    assert_eq!(find("accounts.default.api_key_file").value, "[set]");
+
+    let shown = serde_json::to_string(&settings).expect("JSON");
+    let debug = format!("{config:?}");
+    for secret in ["dp_planted", TOKEN_A, TOKEN_B] {
+        assert!(!shown.contains(secret), "{shown}");
+        assert!(!debug.contains(secret), "{debug}");
+    }
+}
+
+#[test]
+fn a_missing_file_says_how_to_write_one() {
+    let message = Config::load(Path::new("/nowhere/x.toml"), &BTreeMap::new())
+        .expect_err("no file")
+        .to_string();
+    assert!(message.contains("/nowhere/x.toml"), "{message}");
+    assert!(message.contains("init --public-url"), "{message}");
+}
+
+#[test]
+fn a_webhook_target_ends_in_the_first_token() {
+    let text = public("").replace(
+        &format!("'{TOKEN_A}'"),
+        &format!("'{TOKEN_A}', 'cccccccccccccccccccccccccccccccccccc'"),
+    );
+    let config = used(&text.replace("example.lt", "example.lt/in/"));
+    let target = config.webhook_target(&account("default"), Event::OnExported);
+    assert_eq!(
+        target.expect("a target").expose_secret(),
+        format!("https://hooks.example.lt/in/webhooks/default/on_exported/{TOKEN_A}")
+    );
+    assert!(
+        config
+            .webhook_target(&account("other"), Event::OnExported)
+            .is_none()
+    );
+}
+
+#[test]
+fn settings_for_one_machine_need_no_token() {
+    let config = Config::for_loopback(Loopback {
+        listen: SocketAddr::from(([127, 0, 0, 1], 18080)),
+        store: PathBuf::from("x.db"),
+        api_url: "http://127.0.0.1:4570/api/pub".parse().expect("a URL"),
+        api_key: SecretString::from("key"),
+        local_origins: vec!["http://127.0.0.1:4566".to_owned()],
+        companies: vec![Company::parse("1").expect("a code")],
+    });
+    let target = config.webhook_target(&account("default"), Event::OnDigitized);
+    assert_eq!(
+        target.expect("a target").expose_secret(),
+        "http://127.0.0.1:18080/webhooks/default/on_digitized"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "\\PC{0,200}", value in "\\PC{0,60}") {
+        let _ = parse(&text);
+        let _ = parse_with(&local(""), &[
+            ("IVESK_WEBHOOK_PUBLIC_URL", &value),
+            ("IVESK_WEBHOOK_SNS_TOPICS", &value),
+            ("IVESK_WEBHOOK_API_EXPORTED_PATH", &value),
+            ("IVESK_WEBHOOK_STORE_URL", &value),
+            ("IVESK_WEBHOOK_PULL_LOOKBACK", &value),
+        ]);
+    }
+
+    #[test]
+    fn a_time_span_that_is_shown_reads_back(millis in 1_u64..100_000_000_000) {
+        let text = local(&format!("[pull]\nlookback = '{millis}ms'"));
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("x.toml");
+        std::fs::write(&file, text).expect("written");
+        let (config, settings) = Config::explain(&file, &BTreeMap::new()).expect("valid");
+        let shown = settings.iter().find(|s| s.name == "pull.lookback").expect("listed");
+        let again = used(&local(&format!("[pull]\nlookback = {}", shown.value)));
+        prop_assert_eq!(again.pull.lookback, config.pull.lookback);
+    }
+}
