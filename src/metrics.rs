@@ -136,10 +136,7 @@ impl Metrics {
 
     /// Adds another room's metrics to the registry.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
-        add(&mut self
-            .registry
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner));
+        add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn register_own(&self, registry: &mut Registry) {
@@ -277,7 +274,8 @@ impl Metrics {
 
     /// Notes how many bytes are free on the disk of the store.
     pub fn free_bytes(&self, bytes: u64) {
-        self.free_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.free_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Takes over what the store knows of feeds, accounts and subscriptions.
@@ -353,10 +351,7 @@ impl Metrics {
     /// All metrics in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        let registry = self
-            .registry
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         // Writing to a String can't fail.
         let _ = encode(&mut text, &registry);
         text

@@ -145,8 +145,7 @@ async fn set_parked(
             ));
         }
     };
-    let now = app.clock.now();
-    let changed = app.store.set_parked(account, feed, parked, now).await?;
+    let changed = app.store.set_parked(account, feed, parked).await?;
     Ok(Json(Changed { changed }))
 }
 

@@ -98,7 +98,13 @@ mod tests {
             headers.insert(HOST, HeaderValue::from_static(host));
             names_loopback(&headers)
         };
-        for ours in ["127.0.0.1", "127.0.0.1:8081", "localhost:8081", "LocalHost", "[::1]:8081"] {
+        for ours in [
+            "127.0.0.1",
+            "127.0.0.1:8081",
+            "localhost:8081",
+            "LocalHost",
+            "[::1]:8081",
+        ] {
             assert!(says(ours), "{ours}");
         }
         for theirs in [
@@ -123,7 +129,13 @@ mod tests {
         };
         assert!(says("Bearer right-token"));
         assert!(says("bearer right-token"));
-        for wrong in ["Bearer", "Bearer ", "Bearer right", "Basic right-token", "right-token"] {
+        for wrong in [
+            "Bearer",
+            "Bearer ",
+            "Bearer right",
+            "Basic right-token",
+            "right-token",
+        ] {
             assert!(!says(wrong), "{wrong}");
         }
     }

@@ -36,9 +36,18 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/feeds/resume", post(feeds::resume))
         .route("/v1/pull", post(feeds::pull))
         .route("/v1/subscriptions", get(subscriptions::list))
-        .route("/v1/subscriptions/requested", post(subscriptions::requested))
-        .route("/v1/subscriptions/{id}/approve", post(subscriptions::approve))
-        .route("/v1/subscriptions/{id}/restore", post(subscriptions::restore))
+        .route(
+            "/v1/subscriptions/requested",
+            post(subscriptions::requested),
+        )
+        .route(
+            "/v1/subscriptions/{id}/approve",
+            post(subscriptions::approve),
+        )
+        .route(
+            "/v1/subscriptions/{id}/restore",
+            post(subscriptions::restore),
+        )
         .route("/v1/quarantine", get(deliveries::quarantine))
         .route("/v1/quarantine/{id}", get(deliveries::quarantined))
         .route("/v1/quarantine/{id}/retry", post(deliveries::retry))

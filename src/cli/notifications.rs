@@ -69,7 +69,7 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
         "message_id",
     ];
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(columns);
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(columns);
     for row in rows.as_array().into_iter().flatten() {
         table.add_row(columns.map(|column| super::cell(&row[column])));
     }

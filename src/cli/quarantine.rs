@@ -78,7 +78,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         "size_bytes",
     ];
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(columns);
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(columns);
     for row in &rows {
         table.add_row(columns.map(|column| super::cell(&row[column])));
     }
@@ -115,7 +115,7 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
     };
     let mut table = Table::new();
     table
-        .load_preset(UTF8_HORIZONTAL_ONLY)
+        .load_style(UTF8_HORIZONTAL_ONLY)
         .set_header(["id", "outcome", "why"]);
     let mut exit = Exit::Done;
     for id in ids {

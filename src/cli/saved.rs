@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 /// Where exported deliveries go.
-pub struct ExportDir(PathBuf);
+pub(super) struct ExportDir(PathBuf);
 
 impl ExportDir {
     /// The folder `path`, made where it is missing.
@@ -15,7 +15,7 @@ impl ExportDir {
     /// # Errors
     ///
     /// Where it can't be made.
-    pub fn open(path: &Path) -> Result<Self, anyhow::Error> {
+    pub(super) fn open(path: &Path) -> Result<Self, anyhow::Error> {
         std::fs::create_dir_all(path)
             .with_context(|| format!("{} can't be made", path.display()))?;
         Ok(Self(path.to_owned()))
@@ -27,7 +27,7 @@ impl ExportDir {
     /// # Errors
     ///
     /// Where the file can't be written.
-    pub fn write(
+    pub(super) fn write(
         &self,
         received_at: &str,
         event: &str,
@@ -67,7 +67,14 @@ mod tests {
 
     #[test]
     fn a_file_name_can_t_leave_its_folder() {
-        let name = file_name("2026-11-23T08:00:00.000Z", "on_exported", "../../etc/passwd");
-        assert_eq!(name, "2026-11-23T080000.000Z-on_exported-....etcpasswd.json");
+        let name = file_name(
+            "2026-11-23T08:00:00.000Z",
+            "on_exported",
+            "../../etc/passwd",
+        );
+        assert_eq!(
+            name,
+            "2026-11-23T080000.000Z-on_exported-....etcpasswd.json"
+        );
     }
 }

@@ -70,7 +70,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         "last_error",
     ];
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(columns);
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(columns);
     for row in rows {
         table.add_row(columns.map(|column| super::cell(&row[column])));
     }

@@ -66,7 +66,10 @@ mod tests {
     #[test]
     fn kept_headers_are_sns_s_and_the_content_type_and_read_back_the_same() {
         let mut headers = HeaderMap::new();
-        headers.insert("x-amz-sns-message-type", HeaderValue::from_static("Notification"));
+        headers.insert(
+            "x-amz-sns-message-type",
+            HeaderValue::from_static("Notification"),
+        );
         headers.insert("x-amz-sns-rawdelivery", HeaderValue::from_static("TRUE"));
         headers.insert("content-type", HeaderValue::from_static("text/plain"));
         headers.insert("authorization", HeaderValue::from_static("Bearer planted"));
@@ -74,10 +77,16 @@ mod tests {
 
         let lines = header_lines(&headers);
 
-        assert!(!lines.contains("planted") && !lines.contains("192.0.2.1"), "{lines}");
+        assert!(
+            !lines.contains("planted") && !lines.contains("192.0.2.1"),
+            "{lines}"
+        );
         let back = read_header_lines(&lines);
         assert_eq!(back.len(), 3);
         assert!(sns_headers(&back).raw_delivery);
-        assert_eq!(sns_headers(&back).message_type.as_deref(), Some("Notification"));
+        assert_eq!(
+            sns_headers(&back).message_type.as_deref(),
+            Some("Notification")
+        );
     }
 }

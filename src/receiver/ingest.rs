@@ -21,9 +21,7 @@ use crate::ivesk::hint;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::sns::{Envelope, MessageType, VerifiedMessage, Verifier};
-use crate::store::{
-    Accepted, Insertion, QuarantineRow, Quarantined, SharedStore, StoreError,
-};
+use crate::store::{Accepted, Insertion, QuarantineRow, Quarantined, SharedStore, StoreError};
 use crate::subscriptions::Confirmations;
 
 /// How long the store may take to commit; SNS itself gives up after 15 s.

@@ -75,7 +75,9 @@ impl Public {
                 }
             }
             _ => {
-                self.ingest.metrics().refused(None, Refusal::UnknownPath.code());
+                self.ingest
+                    .metrics()
+                    .refused(None, Refusal::UnknownPath.code());
                 Problem::from(&Refusal::UnknownPath).into_response()
             }
         }

@@ -91,10 +91,9 @@ impl From<&Refusal> for Problem {
                 "The body did not arrive whole in time.",
             ),
 
-            Refusal::MalformedJson(_) => (
-                StatusCode::BAD_REQUEST,
-                "The body is not one JSON object.",
-            ),
+            Refusal::MalformedJson(_) => {
+                (StatusCode::BAD_REQUEST, "The body is not one JSON object.")
+            }
             Refusal::RepeatedKey(_) => (StatusCode::BAD_REQUEST, "A key stands twice."),
             Refusal::MissingField(_) => (StatusCode::BAD_REQUEST, "A field is missing."),
             Refusal::MalformedField { .. } => (
@@ -105,10 +104,9 @@ impl From<&Refusal> for Problem {
                 StatusCode::BAD_REQUEST,
                 "A signed field holds a control character.",
             ),
-            Refusal::HeaderMismatch(_) => (
-                StatusCode::BAD_REQUEST,
-                "A header disagrees with the body.",
-            ),
+            Refusal::HeaderMismatch(_) => {
+                (StatusCode::BAD_REQUEST, "A header disagrees with the body.")
+            }
             Refusal::UnsupportedType => (
                 StatusCode::BAD_REQUEST,
                 "The message type is not one that SNS sends.",
@@ -121,10 +119,9 @@ impl From<&Refusal> for Problem {
                 StatusCode::FORBIDDEN,
                 "Raw message delivery carries no signature.",
             ),
-            Refusal::TopicNotAllowed => (
-                StatusCode::FORBIDDEN,
-                "The topic is not on the allowlist.",
-            ),
+            Refusal::TopicNotAllowed => {
+                (StatusCode::FORBIDDEN, "The topic is not on the allowlist.")
+            }
             Refusal::UntrustedCertificateUrl => (
                 StatusCode::FORBIDDEN,
                 "The certificate's URL is not an SNS address.",
@@ -172,9 +169,10 @@ impl From<&Refusal> for Problem {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The message could not be stored.",
             ),
-            Refusal::DiskNearlyFull => {
-                (StatusCode::SERVICE_UNAVAILABLE, "There is no room to store.")
-            }
+            Refusal::DiskNearlyFull => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "There is no room to store.",
+            ),
             Refusal::QueueFull => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too many deliveries are waiting.",

@@ -55,7 +55,11 @@ impl Tally {
         let code = refusal.code();
         match webhook {
             // Anybody can ask for any path.
-            None => info!(code, route = ROUTE_TEMPLATE, "refused a delivery: {refusal}"),
+            None => info!(
+                code,
+                route = ROUTE_TEMPLATE,
+                "refused a delivery: {refusal}"
+            ),
             Some(Webhook { account, event, .. }) => warn!(
                 code,
                 %account,
@@ -83,7 +87,10 @@ impl Tally {
         let new = self.new.swap(0, Ordering::Relaxed);
         let duplicate = self.duplicate.swap(0, Ordering::Relaxed);
         if new + duplicate > 0 {
-            info!(new, duplicate, "accepted {new} deliveries and {duplicate} repeated ones");
+            info!(
+                new,
+                duplicate, "accepted {new} deliveries and {duplicate} repeated ones"
+            );
         }
     }
 }

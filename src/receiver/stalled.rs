@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 /// Fails a write that has not moved for some time.
-pub struct WriteDeadline<S> {
+pub(super) struct WriteDeadline<S> {
     stream: S,
     patience: Duration,
     // Made when a write first has to wait, which most connections never see.
@@ -23,7 +23,7 @@ pub struct WriteDeadline<S> {
 
 impl<S> WriteDeadline<S> {
     /// A `stream` whose writes fail once they have waited for `patience`.
-    pub fn new(stream: S, patience: Duration) -> Self {
+    pub(super) fn new(stream: S, patience: Duration) -> Self {
         Self {
             stream,
             patience,
@@ -130,7 +130,10 @@ mod tests {
             theirs
         });
 
-        stream.write_all(&[0; 4]).await.expect("someone reads, slowly");
+        stream
+            .write_all(&[0; 4])
+            .await
+            .expect("someone reads, slowly");
 
         reader.await.expect("the reader ends");
     }

@@ -72,7 +72,11 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     let mut forget = started;
     loop {
         let next = disk.min(tell).min(forget);
-        if shutdown.run_until_cancelled(sleep_until(next)).await.is_none() {
+        if shutdown
+            .run_until_cancelled(sleep_until(next))
+            .await
+            .is_none()
+        {
             break;
         }
         let now = Instant::now();

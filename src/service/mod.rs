@@ -17,10 +17,10 @@ use tracing::{error, info, warn};
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::domain::Clock;
 use crate::metrics::Metrics;
+use crate::receiver::Public;
 use crate::receiver::health::Health;
 use crate::receiver::ingest::{Ingest, Parts};
 use crate::receiver::listener::{self, Drained, Limits};
-use crate::receiver::Public;
 use crate::sns::{CertificateShelf, Confirmer, Verifier};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{CertificateRow, SharedStore, StoreError};
@@ -285,11 +285,14 @@ impl Service {
         };
         let mut well = tokio::time::timeout(patience, others).await.is_ok();
         if !well {
-            warn!("a worker did not stop in time and was cut off; what it had not committed is done anew at the next start");
+            warn!(
+                "a worker did not stop in time and was cut off; what it had not committed is done anew at the next start"
+            );
         }
         self.stop_private.cancel();
         // A connection of the private listener must not hold up the end.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), self.tasks.join_next()).await;
+        let _ =
+            tokio::time::timeout(std::time::Duration::from_secs(2), self.tasks.join_next()).await;
         self.tasks.shutdown().await;
         if let Err(error) = self.app.store.close().await {
             error!("the store did not close well: {error}");

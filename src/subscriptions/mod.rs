@@ -308,7 +308,10 @@ mod tests {
         let now = Timestamp::from_millis(0);
         assert_eq!(next_try(&row(0), now), Some(now.after(FIRST_PAUSE)));
         assert_eq!(next_try(&row(1), now), Some(now.after(FIRST_PAUSE * 2)));
-        assert_eq!(next_try(&row(u32::MAX), now), Some(now.after(LONGEST_PAUSE)));
+        assert_eq!(
+            next_try(&row(u32::MAX), now),
+            Some(now.after(LONGEST_PAUSE))
+        );
         let late = now.after(TOKEN_LIFE).before(Duration::from_secs(10));
         assert_eq!(next_try(&row(3), late), None);
     }
