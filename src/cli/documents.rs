@@ -72,9 +72,19 @@ struct Choice {
 impl Choice {
     fn filter(&self) -> Result<DocumentFilter, Failure> {
         Ok(DocumentFilter {
-            account: self.account.as_deref().map(Account::parse).transpose().map_err(Failure::usage)?,
+            account: self
+                .account
+                .as_deref()
+                .map(Account::parse)
+                .transpose()
+                .map_err(Failure::usage)?,
             queue: self.queue,
-            company: self.company.as_deref().map(Company::parse).transpose().map_err(Failure::usage)?,
+            company: self
+                .company
+                .as_deref()
+                .map(Company::parse)
+                .transpose()
+                .map_err(Failure::usage)?,
             document_id: None,
             after: self.after,
             limit: STEP,
@@ -88,8 +98,14 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let StoreUrl::Sqlite(path) = &config.store.url;
     let store = SqliteStore::open_for_reading(path)?;
     let outcome = match args.action {
-        Action::List { choice, limit, json: false } => list(&store, choice.filter()?, limit).await,
-        Action::List { choice, json: true, .. } => list_json(&store, choice.filter()?).await,
+        Action::List {
+            choice,
+            limit,
+            json: false,
+        } => list(&store, choice.filter()?, limit).await,
+        Action::List {
+            choice, json: true, ..
+        } => list_json(&store, choice.filter()?).await,
         Action::Show { document } => show(&store, &document).await,
         Action::Export { dir, choice } => export(&store, choice.filter()?, &dir).await,
     };
@@ -131,7 +147,10 @@ async fn list(store: &dyn Store, filter: DocumentFilter, limit: usize) -> Result
     }
     println!("{}", table(newest.iter()));
     if count > newest.len() as u64 {
-        println!("The newest {} of {count}; --limit shows more, --json all.", newest.len());
+        println!(
+            "The newest {} of {count}; --limit shows more, --json all.",
+            newest.len()
+        );
     }
     Ok(Exit::Done)
 }
@@ -140,17 +159,26 @@ async fn list(store: &dyn Store, filter: DocumentFilter, limit: usize) -> Result
 pub(super) fn table<'a>(rows: impl Iterator<Item = &'a DocumentRow>) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY).set_header([
-        "sequence", "queue", "company", "document", "version", "number", "date", "seller", "buyer", "total",
+        "sequence", "queue", "company", "document", "version", "number", "date", "seller", "buyer",
+        "total",
     ]);
     for row in rows {
         let view = row.body.as_deref().map(View::read).unwrap_or_default();
-        let total = [view.total.unwrap_or_default(), view.currency.unwrap_or_default()].join(" ");
+        let total = [
+            view.total.unwrap_or_default(),
+            view.currency.unwrap_or_default(),
+        ]
+        .join(" ");
         table.add_row([
             row.sequence.to_string(),
             row.feed.queue.to_string(),
             row.feed.company.to_string(),
             row.document_id.clone(),
-            if row.superseded { format!("{} (superseded)", row.version) } else { row.version.clone() },
+            if row.superseded {
+                format!("{} (superseded)", row.version)
+            } else {
+                row.version.clone()
+            },
             view.number.unwrap_or_default(),
             view.date.unwrap_or_default(),
             view.seller.unwrap_or_default(),
@@ -170,7 +198,10 @@ struct Line {
 
 async fn list_json(store: &dyn Store, filter: DocumentFilter) -> Result<Exit, Failure> {
     for_each(store, filter, |row| {
-        let document = row.body.as_deref().and_then(|body| serde_json::from_slice(body).ok());
+        let document = row
+            .body
+            .as_deref()
+            .and_then(|body| serde_json::from_slice(body).ok());
         println!("{}", serde_json::to_string(&Line { row, document })?);
         Ok(())
     })
@@ -179,24 +210,43 @@ async fn list_json(store: &dyn Store, filter: DocumentFilter) -> Result<Exit, Fa
 }
 
 async fn show(store: &dyn Store, wanted: &str) -> Result<Exit, Failure> {
-    let by_id = DocumentFilter { document_id: Some(wanted.to_owned()), limit: STEP, ..DocumentFilter::default() };
+    let by_id = DocumentFilter {
+        document_id: Some(wanted.to_owned()),
+        limit: STEP,
+        ..DocumentFilter::default()
+    };
     let mut found = store.documents(by_id).await?;
     if found.is_empty()
         && let Ok(sequence) = wanted.parse::<i64>()
     {
-        let by_number = DocumentFilter { after: Some(sequence.saturating_sub(1)), limit: 1, ..DocumentFilter::default() };
+        let by_number = DocumentFilter {
+            after: Some(sequence.saturating_sub(1)),
+            limit: 1,
+            ..DocumentFilter::default()
+        };
         found = store.documents(by_number).await?;
         found.retain(|row| row.sequence == sequence);
     }
     let current = found.iter().rposition(|row| !row.superseded);
-    let Some(row) = current.map(|at| found.swap_remove(at)).or_else(|| found.pop()) else {
-        return Err(anyhow!("there is no document `{wanted}`; `ivesk-webhook documents list` shows what there is").into());
+    let Some(row) = current
+        .map(|at| found.swap_remove(at))
+        .or_else(|| found.pop())
+    else {
+        return Err(anyhow!(
+            "there is no document `{wanted}`; `ivesk-webhook documents list` shows what there is"
+        )
+        .into());
     };
     let Some(body) = row.body else {
-        return Err(anyhow!("the body of `{wanted}` was removed after `retention.documents`").into());
+        return Err(
+            anyhow!("the body of `{wanted}` was removed after `retention.documents`").into(),
+        );
     };
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(&body).and_then(|()| stdout.write_all(b"\n")).context("standard output can't be written")?;
+    stdout
+        .write_all(&body)
+        .and_then(|()| stdout.write_all(b"\n"))
+        .context("standard output can't be written")?;
     Ok(Exit::Done)
 }
 
@@ -212,9 +262,15 @@ async fn export(store: &dyn Store, filter: DocumentFilter, dir: &Path) -> Result
             "" => row.feed.queue.as_str(),
             company => company,
         }));
-        std::fs::create_dir_all(&folder).with_context(|| format!("{} can't be made", folder.display()))?;
-        let file = folder.join(format!("{}-{}.json", row.sequence, component(&row.document_id)));
-        std::fs::write(&file, body).with_context(|| format!("{} can't be written", file.display()))?;
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("{} can't be made", folder.display()))?;
+        let file = folder.join(format!(
+            "{}-{}.json",
+            row.sequence,
+            component(&row.document_id)
+        ));
+        std::fs::write(&file, body)
+            .with_context(|| format!("{} can't be written", file.display()))?;
         written += 1;
         Ok(())
     })
@@ -230,10 +286,20 @@ async fn export(store: &dyn Store, filter: DocumentFilter, dir: &Path) -> Result
 fn component(text: &str) -> String {
     let safe: String = text
         .chars()
-        .map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' })
+        .map(|c| {
+            if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') {
+                c
+            } else {
+                '_'
+            }
+        })
         .take(80)
         .collect();
-    if safe.chars().all(|c| c == '.') { format!("_{safe}") } else { safe }
+    if safe.chars().all(|c| c == '.') {
+        format!("_{safe}")
+    } else {
+        safe
+    }
 }
 
 #[cfg(test)]
@@ -242,7 +308,16 @@ mod tests {
 
     #[test]
     fn a_file_name_stays_one_component() {
-        for odd in ["..", ".", "", "../../etc/passwd", "a/b", "a\\b", "a\0b", "ąč"] {
+        for odd in [
+            "..",
+            ".",
+            "",
+            "../../etc/passwd",
+            "a/b",
+            "a\\b",
+            "a\0b",
+            "ąč",
+        ] {
             let name = component(odd);
             assert!(!name.contains(['/', '\\', '\0']), "{name}");
             assert!(name != "." && name != ".." && !name.is_empty(), "{odd}");

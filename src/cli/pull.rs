@@ -61,7 +61,9 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let outcome = match api.own_store() {
         None => {
             let feeds = demanded["feeds"].as_array().map_or(0, Vec::len);
-            println!("The running server was asked to pull {feeds} feeds; its log tells what came.");
+            println!(
+                "The running server was asked to pull {feeds} feeds; its log tells what came."
+            );
             Ok(Exit::Done)
         }
         Some(store) => pull_all(&config, store).await,
@@ -104,22 +106,39 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
         match puller.pull_page().await? {
             Pulled::Nothing => break,
             Pulled::Stale { .. } => {}
-            Pulled::Page { feed, committed, .. } => {
+            Pulled::Page {
+                feed, committed, ..
+            } => {
                 let tally = tallies.entry(feed).or_default();
                 tally.new += committed.new;
                 tally.known += committed.known;
                 tally.pages += 1;
                 tally.error = None;
             }
-            Pulled::Failed { feed, error, unreachable } => {
+            Pulled::Failed {
+                feed,
+                error,
+                unreachable,
+            } => {
                 tallies.entry(feed).or_default().error = Some(error);
-                exit = if unreachable { Exit::Unreachable } else if exit == Exit::Done { Exit::No } else { exit };
+                exit = if unreachable {
+                    Exit::Unreachable
+                } else if exit == Exit::Done {
+                    Exit::No
+                } else {
+                    exit
+                };
             }
         }
     }
     print_tallies(&tallies);
     for blocked in blocked(config) {
-        println!("Not pulled: the {} queue of account {}, for want of {}.", blocked.queue, blocked.account, setting(blocked.missing));
+        println!(
+            "Not pulled: the {} queue of account {}, for want of {}.",
+            blocked.queue,
+            blocked.account,
+            setting(blocked.missing)
+        );
         if exit == Exit::Done {
             exit = Exit::Usage;
         }
@@ -140,14 +159,19 @@ fn print_tallies(tallies: &BTreeMap<Feed, Tally>) {
         return;
     }
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["feed", "pages", "new", "known", "outcome"]);
+    table
+        .load_style(UTF8_HORIZONTAL_ONLY)
+        .set_header(["feed", "pages", "new", "known", "outcome"]);
     for (feed, tally) in tallies {
         table.add_row([
             feed.to_string(),
             tally.pages.to_string(),
             tally.new.to_string(),
             tally.known.to_string(),
-            tally.error.clone().unwrap_or_else(|| "up to date".to_owned()),
+            tally
+                .error
+                .clone()
+                .unwrap_or_else(|| "up to date".to_owned()),
         ]);
     }
     println!("{table}");
@@ -156,13 +180,24 @@ fn print_tallies(tallies: &BTreeMap<Feed, Tally>) {
 /// Reads the queues without storing anything, and counts what the store does not have.
 async fn dry_run(args: &Args, config: &Config) -> Result<Exit, Failure> {
     let StoreUrl::Sqlite(path) = &config.store.url;
-    let store = if path.exists() { Some(SqliteStore::open_for_reading(path)?) } else { None };
+    let store = if path.exists() {
+        Some(SqliteStore::open_for_reading(path)?)
+    } else {
+        None
+    };
     let feeds = chosen(args, config, store.as_ref()).await?;
     let mut tallies = BTreeMap::new();
     let mut exit = Exit::Done;
     for (feed, cursor) in feeds {
-        let Some(key) = config.accounts.get(&feed.account).and_then(|account| account.api_key.clone()) else {
-            return Err(Failure::usage(anyhow!("account {} has no API key", feed.account)));
+        let Some(key) = config
+            .accounts
+            .get(&feed.account)
+            .and_then(|account| account.api_key.clone())
+        else {
+            return Err(Failure::usage(anyhow!(
+                "account {} has no API key",
+                feed.account
+            )));
         };
         let client = Client::new(&config.api, key).map_err(Failure::usage)?;
         let mut tally = Tally::default();
@@ -187,25 +222,52 @@ async fn chosen(
     config: &Config,
     store: Option<&SqliteStore>,
 ) -> Result<Vec<(Feed, Option<Cursor>)>, Failure> {
-    let account = args.account.as_deref().map(Account::parse).transpose().map_err(Failure::usage)?;
-    let company = args.company.as_deref().map(Company::parse).transpose().map_err(Failure::usage)?;
-    let mut feeds: BTreeMap<Feed, Option<Cursor>> =
-        configured_feeds(config).into_iter().map(|feed| (feed, None)).collect();
+    let account = args
+        .account
+        .as_deref()
+        .map(Account::parse)
+        .transpose()
+        .map_err(Failure::usage)?;
+    let company = args
+        .company
+        .as_deref()
+        .map(Company::parse)
+        .transpose()
+        .map_err(Failure::usage)?;
+    let mut feeds: BTreeMap<Feed, Option<Cursor>> = configured_feeds(config)
+        .into_iter()
+        .map(|feed| (feed, None))
+        .collect();
     if let Some(company) = &company {
         let accounts = config.accounts.keys();
-        feeds.extend(accounts.map(|account| (Feed::exported(account.clone(), company.clone()), None)));
+        feeds.extend(
+            accounts.map(|account| (Feed::exported(account.clone(), company.clone()), None)),
+        );
     }
     if let Some(store) = store {
-        feeds.extend(store.feeds().await?.into_iter().map(|row| (row.feed, row.cursor)));
+        feeds.extend(
+            store
+                .feeds()
+                .await?
+                .into_iter()
+                .map(|row| (row.feed, row.cursor)),
+        );
     }
     feeds.retain(|feed, _| {
         config.accounts.contains_key(&feed.account)
-            && account.as_ref().is_none_or(|account| feed.account == *account)
+            && account
+                .as_ref()
+                .is_none_or(|account| feed.account == *account)
             && args.queue.is_none_or(|queue| feed.queue == queue)
-            && company.as_ref().is_none_or(|company| feed.company == *company)
+            && company
+                .as_ref()
+                .is_none_or(|company| feed.company == *company)
     });
     let from = args.from.as_deref().map(Cursor::new);
-    Ok(feeds.into_iter().map(|(feed, cursor)| (feed, from.clone().or(cursor))).collect())
+    Ok(feeds
+        .into_iter()
+        .map(|(feed, cursor)| (feed, from.clone().or(cursor)))
+        .collect())
 }
 
 /// Reads one feed to its end.
@@ -216,16 +278,28 @@ async fn count(
     store: Option<&SqliteStore>,
     tally: &mut Tally,
 ) -> Result<Result<(), ApiError>, Failure> {
-    let mut position = Position { from, ..Position::default() };
+    let mut position = Position {
+        from,
+        ..Position::default()
+    };
     loop {
-        let page = match client.page(feed.queue, &feed.company, position.from.as_ref()).await {
+        let page = match client
+            .page(feed.queue, &feed.company, position.from.as_ref())
+            .await
+        {
             Ok(page) => page,
             Err(error) => return Ok(Err(error)),
         };
         let entries = page.documents.len();
-        let documents: Vec<_> =
-            page.documents.iter().filter_map(|body| ivesk::document::read(feed.queue, body).ok()).collect();
-        let versions = documents.iter().map(|document| (document.id.clone(), document.version.clone())).collect();
+        let documents: Vec<_> = page
+            .documents
+            .iter()
+            .filter_map(|body| ivesk::document::read(feed.queue, body).ok())
+            .collect();
+        let versions = documents
+            .iter()
+            .map(|document| (document.id.clone(), document.version.clone()))
+            .collect();
         let known = match store {
             Some(store) => store.known_versions(feed.clone(), versions).await?,
             None => vec![false; documents.len()],
@@ -238,6 +312,10 @@ async fn count(
         if step.end != PageEnd::More {
             return Ok(Ok(()));
         }
-        position = Position { from: step.next_from, previous_next: step.cursor, previous_entries: entries };
+        position = Position {
+            from: step.next_from,
+            previous_next: step.cursor,
+            previous_entries: entries,
+        };
     }
 }

@@ -37,7 +37,10 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     let Action::Backup { file, force } = args.action;
     if file.exists() && !force {
-        return Err(Failure::usage(anyhow!("{} exists; name another file, or add --force", file.display())));
+        return Err(Failure::usage(anyhow!(
+            "{} exists; name another file, or add --force",
+            file.display()
+        )));
     }
     let StoreUrl::Sqlite(path) = &config.store.url;
     // Reading is enough: the copy is one snapshot, whatever the service does meanwhile.
@@ -45,6 +48,10 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     store.backup(file.clone()).await?;
     let sequence = store.sequence().await?;
     store.close().await?;
-    println!("{} holds everything up to document version {} or later.", file.display(), sequence.last);
+    println!(
+        "{} holds everything up to document version {} or later.",
+        file.display(),
+        sequence.last
+    );
     Ok(Exit::Done)
 }

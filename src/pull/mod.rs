@@ -19,8 +19,8 @@ use crate::config::{AccountConfig, Config, PullConfig};
 use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
 use crate::ivesk::{self, ApiError, Client, Page};
 use crate::store::{
-    Demand, LeaseRequest, PageCommitted, PageLease, PageOutcome, PageToCommit, PullKind, PullPlan, SharedStore,
-    StoreError,
+    LeaseRequest, PageCommitted, PageLease, PageOutcome, PageToCommit, PullKind, PullPlan,
+    SharedStore, StoreError,
 };
 
 pub mod failures;
@@ -86,7 +86,11 @@ pub fn blocked(config: &Config) -> Vec<Blocked> {
                 Queue::Exported if config.api.exported_path.is_none() => "exported_path",
                 _ => continue,
             };
-            blocked.push(Blocked { account: account.clone(), queue, missing });
+            blocked.push(Blocked {
+                account: account.clone(),
+                queue,
+                missing,
+            });
         }
     }
     blocked
@@ -95,7 +99,10 @@ pub fn blocked(config: &Config) -> Vec<Blocked> {
 /// The feeds that `config` names itself.
 pub fn configured_feeds(config: &Config) -> Vec<Feed> {
     let feeds_of = |(account, settings): (&Account, &AccountConfig)| {
-        let exported = settings.companies.iter().map(|company| Feed::exported(account.clone(), company.clone()));
+        let exported = settings
+            .companies
+            .iter()
+            .map(|company| Feed::exported(account.clone(), company.clone()));
         let digitized = settings.digitized.then(|| Feed::digitized(account.clone()));
         exported.chain(digitized).collect::<Vec<_>>()
     };
@@ -123,11 +130,24 @@ impl Puller {
         let mut clients = BTreeMap::new();
         for (account, settings) in &config.accounts {
             if let Some(key) = &settings.api_key {
-                clients.insert(account.clone(), Client::new(&config.api, key.clone())?.with_clock(clock.clone()));
+                clients.insert(
+                    account.clone(),
+                    Client::new(&config.api, key.clone())?.with_clock(clock.clone()),
+                );
             }
         }
-        let blocked = blocked(config).into_iter().map(|blocked| (blocked.account, blocked.queue)).collect();
-        Ok(Self { store, clients, config: config.pull.clone(), blocked, clock, more: Notify::new() })
+        let blocked = blocked(config)
+            .into_iter()
+            .map(|blocked| (blocked.account, blocked.queue))
+            .collect();
+        Ok(Self {
+            store,
+            clients,
+            config: config.pull.clone(),
+            blocked,
+            clock,
+            more: Notify::new(),
+        })
     }
 
     /// How many workers can be busy at once: more than 16 would only wait for the store.
@@ -160,14 +180,26 @@ impl Puller {
         let Some(client) = self.clients.get(&lease.feed.account) else {
             // An account that was removed from the settings, while its feeds stay known.
             let feed = lease.feed.clone();
-            self.store.set_parked(feed.account.clone(), Some(feed.clone()), true).await?;
+            self.store
+                .set_parked(feed.account.clone(), Some(feed.clone()), true)
+                .await?;
             return Ok(Pulled::Failed {
-                error: format!("the settings have no API key for the account `{}`", feed.account),
+                error: format!(
+                    "the settings have no API key for the account `{}`",
+                    feed.account
+                ),
                 feed,
                 unreachable: false,
             });
         };
-        match client.page(lease.feed.queue, &lease.feed.company, lease.position.from.as_ref()).await {
+        match client
+            .page(
+                lease.feed.queue,
+                &lease.feed.company,
+                lease.position.from.as_ref(),
+            )
+            .await
+        {
             Ok(page) => self.store_page(lease, page).await,
             Err(error) => self.note_failure(lease, &error).await,
         }
@@ -199,14 +231,22 @@ impl Puller {
         match self.store.commit_page(lease, page, self.plan()).await {
             Ok(PageOutcome::Committed(committed)) => {
                 report(&feed, kind, committed, possible_gap);
-                Ok(Pulled::Page { feed, kind, committed })
+                Ok(Pulled::Page {
+                    feed,
+                    kind,
+                    committed,
+                })
             }
             Ok(PageOutcome::CompanyFilterIgnored) => {
                 let error = "Įvesk.lt gave another company's documents: it ignored the company in the request. \
                              Check `api.exported_path`, then run `ivesk-webhook pull --resume`"
                     .to_owned();
                 error!(%feed, "parked `{feed}`: {error}");
-                Ok(Pulled::Failed { feed, error, unreachable: false })
+                Ok(Pulled::Failed {
+                    feed,
+                    error,
+                    unreachable: false,
+                })
             }
             Err(StoreError::StaleLease) => {
                 debug!(%feed, "the lease on `{feed}` was taken over; its page was dropped");
@@ -216,14 +256,22 @@ impl Puller {
         }
     }
 
-    async fn note_failure(&self, lease: PageLease, error: &ivesk::ApiError) -> Result<Pulled, StoreError> {
+    async fn note_failure(
+        &self,
+        lease: PageLease,
+        error: &ivesk::ApiError,
+    ) -> Result<Pulled, StoreError> {
         let feed = lease.feed.clone();
         let unreachable = matches!(error, ivesk::ApiError::Unreachable(_));
         let failure = failures::judge(error, &lease, self.clock.now(), chance());
         let text = error.to_string();
         warn!(%feed, ?failure, "a page of `{feed}` could not be had: {text}");
         match self.store.fail_page(lease, failure, text.clone()).await {
-            Ok(()) => Ok(Pulled::Failed { feed, error: text, unreachable }),
+            Ok(()) => Ok(Pulled::Failed {
+                feed,
+                error: text,
+                unreachable,
+            }),
             Err(StoreError::StaleLease) => Ok(Pulled::Stale { feed }),
             Err(error) => Err(error),
         }
@@ -289,7 +337,12 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
 }
 
 fn report(feed: &Feed, kind: PullKind, committed: PageCommitted, possible_gap: bool) {
-    let PageCommitted { new, known, up_to_date, lost_hints } = committed;
+    let PageCommitted {
+        new,
+        known,
+        up_to_date,
+        lost_hints,
+    } = committed;
     let kind = kind.as_str();
     if new > 0 {
         info!(%feed, kind, new, known, up_to_date, "stored {new} new document versions of `{feed}`");
@@ -328,7 +381,9 @@ async fn work(puller: Arc<Puller>, shutdown: CancellationToken) {
             Ok(Pulled::Page { .. } | Pulled::Failed { .. } | Pulled::Stale { .. }) => {}
             Err(error) => {
                 error!(%error, "pulling pauses for {AFTER_STORE_ERROR:?}: {error}");
-                shutdown.run_until_cancelled(tokio::time::sleep(AFTER_STORE_ERROR)).await;
+                shutdown
+                    .run_until_cancelled(tokio::time::sleep(AFTER_STORE_ERROR))
+                    .await;
             }
         }
     }
