@@ -332,3 +332,18 @@ fn nobody_reading_our_output_is_no_panic() {
     assert_eq!(text(&output.stderr), "");
     assert_eq!(output.status.code(), Some(0));
 }
+
+#[test]
+fn the_documentation_explains_every_refusal_once() {
+    let documentation =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/refusals.md"))
+            .expect("docs/refusals.md");
+    let mut listed: Vec<&str> = documentation
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    let mut codes = ivesk_webhook::refusal::Refusal::CODES.to_vec();
+    listed.sort_unstable();
+    codes.sort_unstable();
+    assert_eq!(listed, codes);
+}
