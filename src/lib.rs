@@ -17,6 +17,8 @@
 //! - [`store`]: all SQL.
 //! - [`admin`]: the private listener.
 //! - [`emulator`]: a faithful Įvesk.lt, SNS and S3 for demos and tests.
+//! - [`metrics`]: what is counted.
+//! - [`service`]: everything that `serve` runs, put together.
 //! - [`cli`]: one file for each subcommand: wiring and printing only.
 
 pub mod admin;
@@ -26,9 +28,11 @@ pub mod domain;
 pub mod egress;
 pub mod emulator;
 pub mod ivesk;
+pub mod metrics;
 pub mod pull;
 pub mod receiver;
 pub mod refusal;
+pub mod service;
 pub mod sns;
 pub mod store;
 pub mod subscriptions;

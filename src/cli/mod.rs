@@ -17,10 +17,13 @@ pub mod demo;
 pub mod documents;
 pub mod emulator;
 pub mod init;
+pub mod notifications;
 pub mod pull;
 pub mod quarantine;
 pub mod replay;
+mod saved;
 pub mod serve;
+pub mod server;
 pub mod store;
 pub mod subscribe;
 pub mod subscriptions;
@@ -70,6 +73,8 @@ pub enum Command {
     Emulator(emulator::Args),
     /// Write a commented settings file with fresh tokens
     Init(init::Args),
+    /// List stored notifications, or export them to files
+    Notifications(notifications::Args),
     /// Pull documents now, once (for cron), or read an old stretch again
     Pull(pull::Args),
     /// List, export or retry refused deliveries
@@ -196,6 +201,15 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
+/// A JSON value as a table shows it: text without quotes, nothing for `null`.
+fn cell(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// The variables that are text. Those that are not are left out, unless they are ours:
 /// then the error is the variable's name.
 fn environment(
@@ -266,6 +280,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> 
         Command::Documents(args) => documents::run(args, globals).await,
         Command::Emulator(args) => emulator::run(args, globals).await,
         Command::Init(args) => init::run(args, globals).await,
+        Command::Notifications(args) => notifications::run(args, globals).await,
         Command::Pull(args) => pull::run(args, globals).await,
         Command::Quarantine(args) => quarantine::run(args, globals).await,
         Command::Replay(args) => replay::run(args, globals).await,

@@ -1,13 +1,156 @@
 //! `quarantine`
 
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::Subcommand;
+use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use serde_json::{Value, json};
+
+use super::saved::ExportDir;
+use super::server::Api;
 use super::{Exit, Failure, Globals};
+use crate::config::Config;
 
 /// Arguments of `quarantine`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show refused deliveries and why they were refused
+    List {
+        /// One JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write their bodies to files that `verify` and `replay` take
+    Export {
+        /// The folder, made where it is missing
+        dir: PathBuf,
+    },
+    /// Judge them anew, as of the time they came, after a setting was put right
+    Retry {
+        /// One number of `quarantine list`
+        #[arg(required_unless_present = "all")]
+        id: Option<i64>,
+        /// All of them
+        #[arg(long, conflicts_with = "id")]
+        all: bool,
+    },
+}
 
 /// Runs `quarantine`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
-    let _ = (args, globals);
-    Err(Failure::usage(anyhow::anyhow!("not built yet")))
+    let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
+    super::start_logging(&config.log)?;
+    let api = Api::open(&config).await?;
+    let outcome = match args.action {
+        Action::List { json } => list(&api, json).await,
+        Action::Export { dir } => export(&api, &dir).await,
+        Action::Retry { id, .. } => retry(&api, id).await,
+    };
+    api.close().await?;
+    outcome
+}
+
+async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
+    let rows = api.rows("/v1/quarantine").await?;
+    if json {
+        println!("{:#}", Value::Array(rows));
+        return Ok(Exit::Done);
+    }
+    if rows.is_empty() {
+        println!("The quarantine is empty.");
+        return Ok(Exit::Done);
+    }
+    let columns = [
+        "id",
+        "received_at",
+        "account",
+        "event",
+        "reason",
+        "size_bytes",
+    ];
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(columns);
+    for row in &rows {
+        table.add_row(columns.map(|column| super::cell(&row[column])));
+    }
+    println!("{table}");
+    Ok(Exit::Done)
+}
+
+async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
+    let rows = api.rows("/v1/quarantine").await?;
+    let folder = ExportDir::open(dir)?;
+    for row in &rows {
+        let id = row_id(row)?;
+        let full = api.get(&format!("/v1/quarantine/{id}")).await?;
+        let body = body_of(&full)?.unwrap_or_default();
+        let name = format!("q{id}-{}", super::cell(&full["reason"]));
+        let path = folder.write(
+            &super::cell(&full["received_at"]),
+            &super::cell(&full["event"]),
+            &name,
+            &body,
+        )?;
+        println!("{}", path.display());
+    }
+    Ok(Exit::Done)
+}
+
+async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
+    let ids = match id {
+        Some(id) => vec![id],
+        None => {
+            let rows = api.rows("/v1/quarantine").await?;
+            rows.iter().map(row_id).collect::<Result<_, _>>()?
+        }
+    };
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_HORIZONTAL_ONLY)
+        .set_header(["id", "outcome", "why"]);
+    let mut exit = Exit::Done;
+    for id in ids {
+        let path = format!("/v1/quarantine/{id}/retry");
+        let outcome = api.post(&path, &json!({})).await?;
+        let word = match (&outcome["accepted"], &outcome["duplicate"]) {
+            (Value::Bool(true), Value::Bool(true)) => "accepted before",
+            (Value::Bool(true), _) => "accepted",
+            _ => {
+                exit = Exit::No;
+                "refused"
+            }
+        };
+        table.add_row([
+            id.to_string(),
+            word.to_owned(),
+            super::cell(&outcome["reason"]),
+        ]);
+    }
+    println!("{table}");
+    Ok(exit)
+}
+
+/// The row's number.
+pub(super) fn row_id(row: &Value) -> Result<i64, anyhow::Error> {
+    row["id"]
+        .as_i64()
+        .ok_or_else(|| anyhow!("the server's answer has a row without a number"))
+}
+
+/// The row's body, where it is still kept.
+pub(super) fn body_of(row: &Value) -> Result<Option<Vec<u8>>, anyhow::Error> {
+    row["body"]
+        .as_str()
+        .map(|body| STANDARD.decode(body))
+        .transpose()
+        .context("the server's answer has a body that is not base64")
 }

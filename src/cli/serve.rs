@@ -1,13 +1,152 @@
 //! `serve`
 
+use std::io::Write;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::{Exit, Failure, Globals};
+use crate::config::{Config, ConfirmMode, StoreUrl};
+use crate::domain::Clock;
+use crate::pull::blocked;
+use crate::service::{Service, StartError};
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+SIGTERM and SIGINT stop it in order: /readyz fails, nothing new is taken, what is under way is
+finished (`public.drain_timeout`). A second signal ends it at once; nothing acknowledged is lost.")]
 pub struct Args {}
 
 /// Runs `serve`.
-pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
-    let _ = (args, globals);
-    Err(Failure::usage(anyhow::anyhow!("not built yet")))
+pub async fn run(_: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
+    super::start_logging(&config.log)?;
+    // Before anything runs, so that no signal finds nobody listening.
+    let mut signals = Signals::listen()?;
+
+    let service = Service::start(config, Clock::system())
+        .await
+        .map_err(explain)?;
+    print_lines(&introduction(&service));
+
+    let stopped_well = service.run_until(signals.first()).await;
+    Ok(if stopped_well { Exit::Done } else { Exit::No })
+}
+
+fn explain(error: StartError) -> Failure {
+    match error {
+        StartError::Listen { .. } | StartError::Api(_) => Failure::usage(error),
+        StartError::Store(_) | StartError::Client(_) => Failure::from(error),
+    }
+}
+
+/// The two signals that ask a process to stop.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, anyhow::Error> {
+        let listen = |kind| signal(kind).context("signals can't be listened to");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Returns at the first signal; from then on another one ends the process at once.
+    async fn first(&mut self) {
+        self.next().await;
+        // Streams of their own: the ones here end with the future that holds them.
+        if let Ok(mut again) = Self::listen() {
+            tokio::spawn(async move {
+                again.next().await;
+                eprintln!("stopped at once by a second signal");
+                std::process::exit(1);
+            });
+        }
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// What a person wants to know at start, a line each.
+fn introduction(service: &Service) -> Vec<String> {
+    let config = &service.app().config;
+    let mut lines = vec![format!(
+        "ivesk-webhook {} receives at {} and is administered at http://{}",
+        env!("CARGO_PKG_VERSION"),
+        service.public_address(),
+        service.private_address(),
+    )];
+    lines.push(format!(
+        "  register    {}webhooks/{{account}}/{{event}}/… (`ivesk-webhook subscribe --print` shows it whole)",
+        config.public.url
+    ));
+    lines.push(format!("  trusts      {}", trusted(config)));
+    let StoreUrl::Sqlite(path) = &config.store.url;
+    lines.push(format!("  stores      {}", path.display()));
+    lines.extend(missing(config));
+    if !config.sns.local_origins.is_empty() {
+        lines.push(format!(
+            "  WARNING     `sns.local_origins` trusts messages signed at {}: whoever controls these can \
+             forge any message. For tests alone; remove it before Įvesk.lt is subscribed",
+            config.sns.local_origins.join(", ")
+        ));
+    }
+    lines
+}
+
+fn trusted(config: &Config) -> String {
+    let topics: Vec<String> = config
+        .sns
+        .topics
+        .iter()
+        .map(|topic| {
+            format!(
+                "topics {}* of AWS account {} in {}",
+                topic.name_prefix, topic.account, topic.region
+            )
+        })
+        .collect();
+    let confirm = match config.sns.confirm {
+        ConfirmMode::Auto => "subscriptions are confirmed at once",
+        ConfirmMode::Ask => "subscriptions wait for `subscriptions approve`",
+    };
+    format!("{}; {confirm}", topics.join(", "))
+}
+
+fn missing(config: &Config) -> Vec<String> {
+    blocked(config)
+        .iter()
+        .map(|row| {
+            let (account, queue) = (&row.account, row.queue);
+            match row.missing {
+                "api_key" => format!(
+                    "  missing     no API key for account {account}: hints for its {queue} queue are kept, nothing is pulled"
+                ),
+                setting => format!(
+                    "  blocked     {setting}: the {queue} queue of account {account} is not pulled until `api.{setting}` is set; hints are kept"
+                ),
+            }
+        })
+        .collect()
+}
+
+/// Prints without minding whether anybody reads.
+fn print_lines(lines: &[String]) {
+    let mut stdout = std::io::stdout().lock();
+    for line in lines {
+        if writeln!(stdout, "{line}").is_err() {
+            return;
+        }
+    }
+    let _ = stdout.flush();
 }

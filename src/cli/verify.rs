@@ -1,13 +1,213 @@
-//! `verify`
+//! `verify`: judges saved messages, offline where the certificates are at hand.
+
+use std::io::{self, Read, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use comfy_table::Table;
+use serde::Serialize;
 
 use super::{Exit, Failure, Globals};
+use crate::config::SnsConfig;
+use crate::domain::{Clock, Timestamp};
+use crate::refusal::Refusal;
+use crate::sns::{
+    CertificateSummary, Envelope, MAX_BODY_BYTES, SavedMessages, SnsHeaders, Verifier,
+};
 
 /// Arguments of `verify`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(after_help = "Exit codes: 0 all are valid, 1 one is not, 2 a file can't be read")]
+pub struct Args {
+    /// Print one JSON object a line for each file
+    #[arg(long)]
+    json: bool,
+    /// Take the certificates from this folder, by the last segment of their URL, and fetch nothing
+    #[arg(long, value_name = "DIR")]
+    certs: Option<PathBuf>,
+    /// Judge as of this moment [default: now]
+    #[arg(long, value_name = "RFC3339", value_parser = moment)]
+    at: Option<Timestamp>,
+    /// Take messages of any topic, not only of the allowlist
+    #[arg(long)]
+    any_topic: bool,
+    /// Saved messages: the bodies as they came; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text)
+        .ok_or_else(|| "expected a date and time such as 2022-07-29T00:00:00Z".to_owned())
+}
 
 /// Runs `verify`.
+///
+/// # Errors
+///
+/// Where the folder of certificates does not exist, or the answer can't be written.
+/// A file that can't be read is named on standard error, and the others are judged.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
-    let _ = (args, globals);
-    Err(Failure::usage(anyhow::anyhow!("not built yet")))
+    if let Some(folder) = &args.certs
+        && !folder.is_dir()
+    {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "--certs {}: there is no such folder",
+            folder.display()
+        )));
+    }
+    let clock = args.at.map_or_else(Clock::system, Clock::manual);
+    let saved = SavedMessages {
+        certificates: args.certs,
+        any_topic: args.any_topic,
+    };
+    let verifier = Verifier::for_saved(&sns_settings(globals)?, saved, clock)
+        .context("preparing to fetch certificates")?;
+
+    let mut verdicts = Vec::with_capacity(args.files.len());
+    let mut all_read = true;
+    for file in &args.files {
+        match read(file) {
+            Ok(body) => {
+                let verdict = judge(&verifier, file, body).await;
+                if args.json {
+                    print_line(&verdict)?;
+                }
+                verdicts.push(verdict);
+            }
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                all_read = false;
+            }
+        }
+    }
+    if !args.json && !verdicts.is_empty() {
+        print_table(&verdicts)?;
+    }
+    Ok(if !all_read {
+        Exit::Usage
+    } else if verdicts.iter().all(Verdict::is_valid) {
+        Exit::Done
+    } else {
+        Exit::No
+    })
+}
+
+/// Whom to believe: the settings file where there is one, else the defaults.
+fn sns_settings(globals: &Globals) -> Result<SnsConfig, Failure> {
+    let _ = globals;
+    Ok(SnsConfig::default())
+}
+
+/// One line of the answer; the names are part of the command's contract.
+#[derive(Debug, Serialize)]
+struct Verdict {
+    file: String,
+    verdict: &'static str,
+    reason: Option<&'static str>,
+    #[serde(rename = "type")]
+    message_type: Option<&'static str>,
+    message_id: Option<String>,
+    topic_arn: Option<String>,
+    certificate: Option<CertificateSummary>,
+    /// For people.
+    #[serde(skip)]
+    explanation: Option<Refusal>,
+}
+
+impl Verdict {
+    fn is_valid(&self) -> bool {
+        self.reason.is_none()
+    }
+
+    fn refused_by(mut self, refusal: Refusal) -> Self {
+        self.verdict = "invalid";
+        self.reason = Some(refusal.code());
+        self.explanation = Some(refusal);
+        self
+    }
+}
+
+async fn judge(verifier: &Verifier, file: &Path, body: Bytes) -> Verdict {
+    let mut verdict = Verdict {
+        file: file.display().to_string(),
+        verdict: "valid",
+        reason: None,
+        message_type: None,
+        message_id: None,
+        topic_arn: None,
+        certificate: None,
+        explanation: None,
+    };
+    let envelope = match Envelope::parse(body, &SnsHeaders::default()) {
+        Ok(envelope) => envelope,
+        Err(refusal) => return verdict.refused_by(refusal),
+    };
+    verdict.message_type = Some(envelope.message_type().as_str());
+    verdict.message_id = Some(envelope.message_id().to_owned());
+    verdict.topic_arn = Some(envelope.topic_arn().to_owned());
+    let certificate_url = envelope.certificate_url().to_owned();
+    match verifier.verify(envelope).await {
+        Ok(message) => {
+            verdict.certificate = Some(message.certificate().clone());
+            verdict
+        }
+        Err(refusal) => {
+            verdict.certificate = verifier.known_certificate(&certificate_url);
+            verdict.refused_by(refusal)
+        }
+    }
+}
+
+/// Reads a message whole, but no more of it than it takes to see that it is too large.
+fn read(file: &Path) -> anyhow::Result<Bytes> {
+    if file == Path::new("-") {
+        return read_bounded(io::stdin().lock()).context("standard input can't be read");
+    }
+    let cannot = || format!("{} can't be read", file.display());
+    let open = std::fs::File::open(file).with_context(cannot)?;
+    read_bounded(open).with_context(cannot)
+}
+
+fn read_bounded(source: impl Read) -> io::Result<Bytes> {
+    let mut body = Vec::new();
+    source
+        .take(MAX_BODY_BYTES as u64 + 1)
+        .read_to_end(&mut body)?;
+    Ok(body.into())
+}
+
+fn print_line(verdict: &Verdict) -> anyhow::Result<()> {
+    let line = serde_json::to_string(verdict).context("writing a verdict as JSON")?;
+    writeln!(io::stdout(), "{line}").context("writing to standard output")
+}
+
+fn print_table(verdicts: &[Verdict]) -> anyhow::Result<()> {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["File", "Verdict", "Type", "Topic", "Certificate", "Reason"]);
+    for verdict in verdicts {
+        table.add_row([
+            verdict.file.clone(),
+            verdict.verdict.to_owned(),
+            verdict.message_type.unwrap_or("").to_owned(),
+            verdict.topic_arn.clone().unwrap_or_default(),
+            verdict.certificate.as_ref().map_or_else(String::new, shown),
+            verdict
+                .explanation
+                .as_ref()
+                .map_or_else(String::new, |refusal| {
+                    format!("{}: {refusal}", refusal.code())
+                }),
+        ]);
+    }
+    writeln!(io::stdout(), "{table}").context("writing to standard output")
+}
+
+fn shown(certificate: &CertificateSummary) -> String {
+    format!(
+        "{}\n{} to {}",
+        certificate.subject, certificate.not_before, certificate.not_after
+    )
 }

@@ -1,1 +1,121 @@
-//! The public listener.
+//! The public listener: what SNS reaches.
+//!
+//! [`listener`] accepts connections, [`Public`] finds the route, [`ingest`]
+//! takes a delivery step by step, and [`problem`] alone knows the statuses.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body_util::Full;
+use hyper::body::Body;
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use tracing::error;
+
+use crate::refusal::Refusal;
+
+pub mod body;
+pub mod headers;
+pub mod health;
+pub mod ingest;
+pub mod listener;
+pub mod problem;
+mod report;
+mod stalled;
+pub mod webhooks;
+
+use ingest::Ingest;
+use problem::Problem;
+
+/// An answer of the public listener.
+pub type Answer = Response<Full<Bytes>>;
+
+/// The public listener's routes.
+#[derive(Clone)]
+pub struct Public {
+    ingest: Arc<Ingest>,
+}
+
+impl Public {
+    /// Routes whose deliveries go to `ingest`.
+    pub fn new(ingest: Arc<Ingest>) -> Self {
+        Self { ingest }
+    }
+
+    /// Answers one request, whatever happens.
+    pub async fn answer<B: Body<Data = Bytes>>(
+        self,
+        request: Request<B>,
+    ) -> Result<Answer, Infallible> {
+        // Every step may run twice, so a step that broke off leaves nothing half done.
+        let answer = AssertUnwindSafe(self.route(request)).catch_unwind().await;
+        let answer = answer.unwrap_or_else(|_| {
+            self.ingest.metrics().panicked();
+            error!("a request ended in a defect of this program; SNS will send it again");
+            Problem::defect().into_response()
+        });
+        Ok(answer)
+    }
+
+    async fn route<B: Body<Data = Bytes>>(&self, request: Request<B>) -> Answer {
+        let path = request.uri().path();
+        match (request.method(), path) {
+            (&Method::POST, path) if path.starts_with(webhooks::PREFIX) => {
+                self.deliver(request).await
+            }
+            (&Method::GET | &Method::HEAD, "/healthz") => plain(StatusCode::OK, "alive\n"),
+            (&Method::GET | &Method::HEAD, "/readyz") => {
+                let readiness = self.ingest.readiness().await;
+                match readiness {
+                    Ok(()) => plain(StatusCode::OK, "ready\n"),
+                    Err(refusal) => Problem::from(&refusal).into_response(),
+                }
+            }
+            _ => {
+                self.ingest
+                    .metrics()
+                    .refused(None, Refusal::UnknownPath.code());
+                Problem::from(&Refusal::UnknownPath).into_response()
+            }
+        }
+    }
+
+    async fn deliver<B: Body<Data = Bytes>>(&self, request: Request<B>) -> Answer {
+        match self.ingest.receive(request).await {
+            Ok(_) => Answer::new(Full::default()),
+            Err(refusal) => {
+                let mut answer = Problem::from(&refusal).into_response();
+                if leaves_bytes_unread(&refusal) {
+                    answer
+                        .headers_mut()
+                        .insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer
+            }
+        }
+    }
+}
+
+/// Whether the connection is of no more use: its body was not read to the end,
+/// or it is to end anyway.
+fn leaves_bytes_unread(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::BodyTooLarge { .. } | Refusal::BodyIncomplete | Refusal::ShuttingDown
+    )
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Answer {
+    let mut answer = Answer::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

@@ -21,7 +21,7 @@ pub mod sqlite;
 pub type SharedStore = Arc<dyn Store>;
 
 /// Why the store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// More deliveries are waiting than the queue holds.
     #[error("more deliveries are waiting than the queue holds")]
@@ -67,6 +67,9 @@ pub enum StoreError {
         /// The system's words.
         detail: String,
     },
+    /// It was opened for reading only.
+    #[error("the store was opened for reading only")]
+    ReadOnly,
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -201,16 +204,25 @@ pub struct PageLease {
     pub kind: PullKind,
     /// Rises with every lease of the feed; a stale owner's is refused.
     pub fence: i64,
-    /// What to send as `from`; `None` is the beginning of the queue.
-    pub from: Option<Cursor>,
-    /// The vendor's `next` of the run's page before this one, where there was one.
-    pub previous_next: Option<Cursor>,
+    /// Where the run stands.
+    pub position: Position,
     /// Whether no run of this feed has come to its end yet.
     pub first_pull: bool,
     /// Failures of this feed since its last success.
     pub feed_failures: u32,
     /// Failures of its account since its last success.
     pub account_failures: u32,
+}
+
+/// Where a run of pages stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// What to send as `from`; `None` is the beginning of the queue.
+    pub from: Option<Cursor>,
+    /// The newest `next` that the vendor gave in this run.
+    pub previous_next: Option<Cursor>,
+    /// How many entries the run's page before this one held; 0 where there was none.
+    pub previous_entries: usize,
 }
 
 /// A page on its way into the store.
@@ -224,7 +236,7 @@ pub struct PageToCommit {
     /// the kind of pull demands. `None` leaves the cursor as it is.
     pub cursor: Option<Cursor>,
     /// What the run sends as `from` next.
-    pub position: Option<Cursor>,
+    pub next_from: Option<Cursor>,
     /// What the caller concluded about the run's end.
     pub end: PageEnd,
     /// Companies seen in a page of the digitized queue: their exported feeds are
@@ -242,8 +254,6 @@ pub enum PageEnd {
     More,
     /// The feed is up to date.
     UpToDate,
-    /// It is, unless the page holds a version that the store did not know.
-    UpToDateIfNothingNew,
 }
 
 /// What storing a page did.
@@ -270,16 +280,26 @@ pub enum PageOutcome {
 }
 
 /// What a failed request means for the work that follows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageFailure {
     /// The whole account waits until then.
     AccountWaits(Timestamp),
     /// This feed alone waits until then.
     FeedWaits(Timestamp),
-    /// This feed waits for a person, or for the next reconciliation.
-    FeedParked(ParkReason),
-    /// The whole account does.
-    AccountParked(ParkReason),
+    /// A person should look at this feed; it is tried once more at `retry_at`.
+    FeedParked {
+        /// Why.
+        reason: ParkReason,
+        /// When it is tried again.
+        retry_at: Timestamp,
+    },
+    /// A person should look at the whole account; it is tried once more at `retry_at`.
+    AccountParked {
+        /// Why.
+        reason: ParkReason,
+        /// When it is tried again.
+        retry_at: Timestamp,
+    },
 }
 
 /// Why a feed or an account is not pulled any more.
@@ -340,6 +360,8 @@ pub struct FeedRow {
     pub lost_hints: u64,
     /// Pages whose edge may have hidden documents.
     pub possible_gaps: u64,
+    /// Entries of its pages that have no usable `id`, set aside.
+    pub unidentified: u64,
     /// Why it is not pulled.
     pub parked: Option<ParkReason>,
     /// Not pulled before this moment.
@@ -604,6 +626,9 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<NotificationRow>, StoreError>;
 
+    /// Makes feeds known; new ones are due for reconciliation at `now`.
+    async fn make_known(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError>;
+
     /// Makes feeds known and raises pulls of them.
     async fn demand(&self, demands: Vec<Demand>) -> Result<(), StoreError>;
 
@@ -630,7 +655,6 @@ pub trait Store: Send + Sync + 'static {
         lease: PageLease,
         failure: PageFailure,
         error: String,
-        now: Timestamp,
     ) -> Result<(), StoreError>;
 
     /// Gives a lease back with nothing done: the service is stopping.
@@ -639,6 +663,10 @@ pub trait Store: Send + Sync + 'static {
     /// When something is next due; `None` where nothing ever is.
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError>;
 
+    /// Returns when a demand may have been raised since the last call: a hint to
+    /// look at the rows, never the work itself.
+    async fn demand_raised(&self);
+
     /// Parks feeds by hand, or frees them; all of an account's where `feed` is none.
     /// Gives how many changed.
     async fn set_parked(
@@ -646,7 +674,6 @@ pub trait Store: Send + Sync + 'static {
         account: Account,
         feed: Option<Feed>,
         parked: bool,
-        now: Timestamp,
     ) -> Result<usize, StoreError>;
 
     /// Every feed.

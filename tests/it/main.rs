@@ -5,3 +5,4 @@ mod config;
 mod ivesk;
 mod ivesk_upload;
 mod stand_in;
+mod store;

@@ -1,1 +1,512 @@
-//! The store on SQLite.
+//! The store on SQLite: one file, one writing thread, one reading thread.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, TransactionBehavior, params};
+use tokio::sync::{Notify, oneshot};
+
+use self::error::explain;
+use self::writer::{Inbox, Writer};
+use super::{
+    Accepted, AccountRow, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion,
+    LeaseRequest, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan,
+    QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
+    SubscriptionChange, SubscriptionRow,
+};
+use crate::domain::{Account, Event, Feed, Timestamp};
+
+mod backup;
+mod error;
+mod ingest;
+mod pages;
+mod quarantine;
+mod reading;
+mod rows;
+mod schema;
+mod subscriptions;
+mod writer;
+
+/// Certificates kept at the most.
+const CERTIFICATES: i64 = 32;
+
+/// Rows that one retention step changes at the most, so that ingest never waits long.
+const RETENTION_STEP: i64 = 2_000;
+
+/// How a [`SqliteStore`] is opened.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// The database file; made where it is missing.
+    pub path: PathBuf,
+    /// Deliveries that may wait for the next commit.
+    pub queue: usize,
+    /// Bytes of refused deliveries that are kept.
+    pub quarantine_bytes: u64,
+    /// Whether new subscriptions wait for a person's approval.
+    pub ask: bool,
+}
+
+/// A read of the database.
+type Read = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The store on SQLite.
+pub struct SqliteStore {
+    path: PathBuf,
+    /// `None` where it was opened for reading only.
+    inbox: Option<Arc<Inbox>>,
+    reads: Mutex<Option<mpsc::SyncSender<Read>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    demand: Arc<Notify>,
+}
+
+impl SqliteStore {
+    /// Opens the file for this process alone: made, migrated and locked.
+    ///
+    /// Blocks for a few milliseconds, longer where a migration runs.
+    pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
+        let path = options.path;
+        let lock = lock_file(&path)?;
+        let connection = schema::open_for_writing(&path)?;
+        let explain_here = |error| explain(&path, error);
+        backup::settle_epoch(&connection).map_err(explain_here)?;
+        pages::start_afresh(&connection).map_err(explain_here)?;
+        let shelf =
+            quarantine::Shelf::open(&connection, options.quarantine_bytes).map_err(explain_here)?;
+        let inbox = Arc::new(Inbox::new(options.queue));
+        let demand = Arc::new(Notify::new());
+        let writer = Writer {
+            connection,
+            path: path.clone(),
+            inbox: Arc::clone(&inbox),
+            demand: Arc::clone(&demand),
+            ask: options.ask,
+            shelf,
+            _lock: lock,
+        };
+        let thread = spawn("store-writer", &path, move || writer.run())?;
+        let store = Self::with_reader(path, Some(inbox), demand)?;
+        store
+            .threads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(thread);
+        Ok(store)
+    }
+
+    /// Opens the file for reading, also while another process serves it.
+    pub fn open_for_reading(path: &Path) -> Result<Self, StoreError> {
+        Self::with_reader(path.to_owned(), None, Arc::new(Notify::new()))
+    }
+
+    fn with_reader(
+        path: PathBuf,
+        inbox: Option<Arc<Inbox>>,
+        demand: Arc<Notify>,
+    ) -> Result<Self, StoreError> {
+        let mut connection = schema::open_for_reading(&path)?;
+        let (reads, inbox_of_reader) = mpsc::sync_channel::<Read>(256);
+        let thread = spawn("store-reader", &path, move || {
+            for read in inbox_of_reader {
+                read(&mut connection);
+            }
+        })?;
+        Ok(Self {
+            path,
+            inbox,
+            reads: Mutex::new(Some(reads)),
+            threads: Mutex::new(vec![thread]),
+            demand,
+        })
+    }
+
+    /// Runs `change` on the writing thread, in a transaction of its own.
+    async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&rusqlite::Transaction<'_>, &Path) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
+        let (answer, outcome) = oneshot::channel();
+        let path = self.path.clone();
+        inbox.submit(Box::new(move |connection| {
+            let outcome = connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .map_err(|error| explain(&path, error))
+                .and_then(|transaction| {
+                    let value = change(&transaction, &path)?;
+                    transaction
+                        .commit()
+                        .map_err(|error| explain(&path, error))?;
+                    Ok(value)
+                });
+            // Nobody waits any more where the caller was dropped; the change stands.
+            let _ = answer.send(outcome);
+        }))?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// [`SqliteStore::write`] for changes whose only errors are SQLite's.
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.write(|transaction, path| change(transaction).map_err(|error| explain(path, error)))
+            .await
+    }
+
+    /// Runs `read` on the reading thread.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        let path = self.path.clone();
+        let task: Read = Box::new(move |connection| {
+            let _ = answer.send(read(connection).map_err(|error| explain(&path, error)));
+        });
+        let reads = self
+            .reads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        reads
+            .ok_or(StoreError::Closed)?
+            .try_send(task)
+            .map_err(|error| match error {
+                mpsc::TrySendError::Full(_) => StoreError::QueueFull,
+                mpsc::TrySendError::Disconnected(_) => StoreError::Closed,
+            })?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+/// Takes the lock of the one process that may write; it ends with the process.
+fn lock_file(path: &Path) -> Result<File, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let not_accessible = |error: std::io::Error| StoreError::NotAccessible {
+        path: path.to_owned(),
+        detail: format!("{error}; check that its folder exists and that this user may write there"),
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&name)
+        .map_err(not_accessible)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse {
+            path: path.to_owned(),
+        }),
+        Err(std::fs::TryLockError::Error(error)) => Err(not_accessible(error)),
+    }
+}
+
+fn spawn(
+    name: &str,
+    path: &Path,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StoreError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|error| StoreError::NotAccessible {
+            path: path.to_owned(),
+            detail: format!("no thread for it could be started: {error}"),
+        })
+}
+
+/// Removes the bodies of a step's worth of old notifications, from where the last step ended.
+fn remove_notification_bodies(
+    connection: &Connection,
+    before: Timestamp,
+) -> rusqlite::Result<usize> {
+    let newest: Option<i64> = connection.query_row(
+        "SELECT max(id) FROM (
+             SELECT id, received_at FROM notification
+             WHERE id > (SELECT notification_id FROM retention) ORDER BY id LIMIT ?2)
+         WHERE received_at < ?1",
+        params![before.as_millis(), RETENTION_STEP],
+        |row| row.get(0),
+    )?;
+    let Some(newest) = newest else {
+        return Ok(0);
+    };
+    let removed = connection.execute(
+        "UPDATE notification SET body = NULL
+         WHERE id > (SELECT notification_id FROM retention) AND id <= ?1 AND body IS NOT NULL",
+        params![newest],
+    )?;
+    connection.execute("UPDATE retention SET notification_id = ?1", params![newest])?;
+    Ok(removed)
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn accept(&self, delivery: Accepted) -> Result<Insertion, StoreError> {
+        let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
+        inbox
+            .deliver(delivery)?
+            .await
+            .map_err(|_| StoreError::Closed)?
+    }
+
+    fn offer_quarantine(&self, item: Quarantined) -> bool {
+        self.inbox.as_ref().is_some_and(|inbox| inbox.offer(item))
+    }
+
+    async fn notifications(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<NotificationRow>, StoreError> {
+        self.read(move |connection| reading::notifications(connection, after, limit))
+            .await
+    }
+
+    async fn make_known(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
+        self.change(move |connection| {
+            feeds
+                .iter()
+                .try_for_each(|feed| rows::feed_id(connection, feed, now).map(drop))
+        })
+        .await?;
+        self.demand.notify_one();
+        Ok(())
+    }
+
+    async fn demand(&self, demands: Vec<Demand>) -> Result<(), StoreError> {
+        self.change(move |connection| pages::demand(connection, &demands))
+            .await?;
+        self.demand.notify_one();
+        Ok(())
+    }
+
+    async fn demand_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
+        let feeds = self
+            .change(move |connection| pages::demand_reconciliation(connection, due_at))
+            .await?;
+        self.demand.notify_one();
+        Ok(feeds)
+    }
+
+    async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>, StoreError> {
+        self.change(move |connection| pages::lease(connection, &request))
+            .await
+    }
+
+    async fn commit_page(
+        &self,
+        lease: PageLease,
+        page: PageToCommit,
+        plan: PullPlan,
+    ) -> Result<PageOutcome, StoreError> {
+        self.write(move |transaction, path| pages::commit(transaction, path, &lease, &page, &plan))
+            .await
+    }
+
+    async fn fail_page(
+        &self,
+        lease: PageLease,
+        failure: PageFailure,
+        error: String,
+    ) -> Result<(), StoreError> {
+        self.write(move |transaction, path| pages::fail(transaction, path, &lease, failure, &error))
+            .await
+    }
+
+    async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
+        self.change(move |connection| pages::release(connection, &lease))
+            .await
+    }
+
+    async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
+        self.read(move |connection| pages::next_due(connection, &request))
+            .await
+    }
+
+    async fn demand_raised(&self) {
+        self.demand.notified().await;
+    }
+
+    async fn set_parked(
+        &self,
+        account: Account,
+        feed: Option<Feed>,
+        parked: bool,
+    ) -> Result<usize, StoreError> {
+        let changed = self
+            .change(move |connection| {
+                pages::set_parked(connection, &account, feed.as_ref(), parked)
+            })
+            .await?;
+        self.demand.notify_one();
+        Ok(changed)
+    }
+
+    async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError> {
+        self.read(|connection| reading::feeds(connection)).await
+    }
+
+    async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
+        self.read(|connection| reading::accounts(connection)).await
+    }
+
+    async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError> {
+        self.read(move |connection| reading::documents(connection, &filter))
+            .await
+    }
+
+    async fn known_versions(
+        &self,
+        feed: Feed,
+        versions: Vec<(String, String)>,
+    ) -> Result<Vec<bool>, StoreError> {
+        self.read(move |connection| reading::known_versions(connection, &feed, &versions))
+            .await
+    }
+
+    async fn sequence(&self) -> Result<SequenceRow, StoreError> {
+        self.read(|connection| reading::sequence(connection)).await
+    }
+
+    async fn subscription_requested(
+        &self,
+        account: Account,
+        event: Event,
+        name: String,
+        now: Timestamp,
+    ) -> Result<i64, StoreError> {
+        self.change(move |connection| {
+            subscriptions::requested(connection, &account, event, &name, now)
+        })
+        .await
+    }
+
+    async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError> {
+        self.read(|connection| subscriptions::list(connection))
+            .await
+    }
+
+    async fn change_subscription(
+        &self,
+        id: i64,
+        change: SubscriptionChange,
+        now: Timestamp,
+    ) -> Result<Option<SubscriptionRow>, StoreError> {
+        self.change(move |connection| subscriptions::change(connection, id, &change, now))
+            .await
+    }
+
+    async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
+        self.read(move |connection| quarantine::list(connection, after, limit))
+            .await
+    }
+
+    async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError> {
+        self.change(move |connection| {
+            connection
+                .execute("DELETE FROM quarantine WHERE id = ?1", params![id])
+                .map(drop)
+        })
+        .await
+    }
+
+    async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
+        self.read(|connection| reading::certificates(connection))
+            .await
+    }
+
+    async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError> {
+        self.change(move |connection| {
+            connection.execute(
+                "INSERT INTO certificate (url, pem, fetched_at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (url) DO UPDATE SET pem = excluded.pem, fetched_at = excluded.fetched_at",
+                params![certificate.url, certificate.pem, certificate.fetched_at.as_millis()],
+            )?;
+            connection.execute(
+                "DELETE FROM certificate WHERE url NOT IN
+                     (SELECT url FROM certificate ORDER BY fetched_at DESC, url LIMIT ?1)",
+                params![CERTIFICATES],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
+        self.change(move |connection| {
+            Ok(Retained {
+                notification_bodies: remove_notification_bodies(
+                    connection,
+                    retention.notifications_before,
+                )?,
+                quarantined: connection.execute(
+                    "DELETE FROM quarantine WHERE id IN (
+                         SELECT id FROM quarantine WHERE received_at < ?1 ORDER BY id LIMIT ?2)",
+                    params![retention.quarantine_before.as_millis(), RETENTION_STEP],
+                )?,
+            })
+        })
+        .await
+    }
+
+    async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        let source = self.path.clone();
+        // A thread of its own: other reads go on during a long copy.
+        let thread = spawn("store-backup", &self.path, move || {
+            let copied = schema::open_for_reading(&source).and_then(|connection| {
+                backup::copy(&connection, &to).map_err(|error| explain(&to, error))
+            });
+            let _ = answer.send(copied);
+        })?;
+        drop(thread);
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        let folder = match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let numbers = rustix::fs::statvfs(folder).map_err(|error| StoreError::NotAccessible {
+            path: self.path.clone(),
+            detail: error.to_string(),
+        })?;
+        Ok(Some(numbers.f_bavail.saturating_mul(numbers.f_frsize)))
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        if let Some(inbox) = &self.inbox {
+            inbox.close();
+        }
+        self.reads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().all(|thread| thread.join().is_ok())
+        })
+        .await;
+        match joined {
+            Ok(true) => Ok(()),
+            _ => Err(StoreError::Database(
+                "a thread of the store ended early".to_owned(),
+            )),
+        }
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        if let Some(inbox) = &self.inbox {
+            inbox.close();
+        }
+    }
+}

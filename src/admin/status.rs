@@ -1,0 +1,83 @@
+//! How the service stands, as a whole.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use super::{AdminError, Input, Outcome};
+use crate::pull::{Blocked, blocked};
+use crate::service::App;
+use crate::store::{AccountRow, SequenceRow};
+
+/// The answer to `GET /v1/status`.
+#[derive(Serialize)]
+pub(super) struct Status {
+    service: &'static str,
+    version: &'static str,
+    ready: bool,
+    reason: Option<&'static str>,
+    sequence: SequenceRow,
+    free_bytes: Option<u64>,
+    accounts: Vec<AccountRow>,
+    blocked: Vec<Blocked>,
+    feeds: usize,
+    parked_feeds: usize,
+    subscriptions: usize,
+}
+
+pub(super) async fn status(State(app): State<Arc<App>>) -> Outcome<Status> {
+    let feeds = app.store.feeds().await?;
+    let reason = app.ingest.readiness().await.err();
+    Ok(Json(Status {
+        service: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        ready: reason.is_none(),
+        reason: reason.map(|refusal| refusal.code()),
+        sequence: app.store.sequence().await?,
+        free_bytes: app.store.free_bytes().await?,
+        accounts: app.store.accounts().await?,
+        blocked: blocked(&app.config),
+        feeds: feeds.len(),
+        parked_feeds: feeds.iter().filter(|row| row.parked.is_some()).count(),
+        subscriptions: app.store.subscriptions().await?.len(),
+    }))
+}
+
+/// Where a backup goes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Backup {
+    path: PathBuf,
+}
+
+#[derive(Serialize)]
+pub(super) struct BackedUp {
+    path: PathBuf,
+}
+
+pub(super) async fn backup(
+    State(app): State<Arc<App>>,
+    Input(Backup { path }): Input<Backup>,
+) -> Outcome<BackedUp> {
+    if !path.is_absolute() {
+        return Err(AdminError::BadRequest(
+            "`path` must be absolute: the server runs in a folder of its own".to_owned(),
+        ));
+    }
+    app.store.backup(path.clone()).await?;
+    Ok(Json(BackedUp { path }))
+}
+
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, AdminError> {
+    let feeds = app.store.feeds().await?;
+    let accounts = app.store.accounts().await?;
+    let subscriptions = app.store.subscriptions().await?;
+    app.metrics.observe(&feeds, &accounts, &subscriptions);
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, kind)], app.metrics.render()).into_response())
+}

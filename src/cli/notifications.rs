@@ -1,0 +1,115 @@
+//! `notifications`
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use serde_json::Value;
+
+use super::quarantine::{body_of, row_id};
+use super::saved::ExportDir;
+use super::server::Api;
+use super::{Exit, Failure, Globals};
+use crate::config::Config;
+
+/// Arguments of `notifications`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show stored notifications, oldest first
+    List {
+        /// Only those after this number
+        #[arg(long, default_value_t = 0)]
+        after: i64,
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: u16,
+        /// One JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write their bodies to files that `verify` and `replay` take
+    Export {
+        /// The folder, made where it is missing
+        dir: PathBuf,
+    },
+}
+
+/// Runs `notifications`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
+    super::start_logging(&config.log)?;
+    let api = Api::open(&config).await?;
+    let outcome = match args.action {
+        Action::List { after, limit, json } => list(&api, after, limit, json).await,
+        Action::Export { dir } => export(&api, &dir).await,
+    };
+    api.close().await?;
+    outcome
+}
+
+async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Failure> {
+    let path = format!("/v1/notifications?after={after}&limit={limit}");
+    let rows = api.get(&path).await?;
+    if json {
+        println!("{rows:#}");
+        return Ok(Exit::Done);
+    }
+    let columns = [
+        "id",
+        "received_at",
+        "account",
+        "event",
+        "kind",
+        "message_id",
+    ];
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(columns);
+    for row in rows.as_array().into_iter().flatten() {
+        table.add_row(columns.map(|column| super::cell(&row[column])));
+    }
+    println!("{table}");
+    Ok(Exit::Done)
+}
+
+async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
+    let folder = ExportDir::open(dir)?;
+    let (mut after, mut gone) = (0, 0_usize);
+    loop {
+        let page = api.get(&format!("/v1/notifications?after={after}")).await?;
+        let rows = page.as_array().map(Vec::as_slice).unwrap_or_default();
+        if rows.is_empty() {
+            break;
+        }
+        for row in rows {
+            after = row_id(row)?;
+            match write_one(api, &folder, after).await? {
+                Some(path) => println!("{}", path.display()),
+                None => gone += 1,
+            }
+        }
+    }
+    if gone > 0 {
+        eprintln!("{gone} older ones have no body any more (`retention.notifications`)");
+    }
+    Ok(Exit::Done)
+}
+
+async fn write_one(api: &Api, folder: &ExportDir, id: i64) -> Result<Option<PathBuf>, Failure> {
+    let row: Value = api.get(&format!("/v1/notifications/{id}")).await?;
+    let Some(body) = body_of(&row)? else {
+        return Ok(None);
+    };
+    let path = folder.write(
+        &super::cell(&row["received_at"]),
+        &super::cell(&row["event"]),
+        &super::cell(&row["message_id"]),
+        &body,
+    )?;
+    Ok(Some(path))
+}

@@ -1,0 +1,80 @@
+//! Files that hold one delivered body each, as `replay` and `verify` take them.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+/// Where exported deliveries go.
+pub(super) struct ExportDir(PathBuf);
+
+impl ExportDir {
+    /// The folder `path`, made where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// Where it can't be made.
+    pub(super) fn open(path: &Path) -> Result<Self, anyhow::Error> {
+        std::fs::create_dir_all(path)
+            .with_context(|| format!("{} can't be made", path.display()))?;
+        Ok(Self(path.to_owned()))
+    }
+
+    /// Writes `body` to `<received_at>-<event>-<id>.json`, for the owner's eyes alone:
+    /// a body may hold a confirmation's token. Writing it again replaces it.
+    ///
+    /// # Errors
+    ///
+    /// Where the file can't be written.
+    pub(super) fn write(
+        &self,
+        received_at: &str,
+        event: &str,
+        id: &str,
+        body: &[u8],
+    ) -> Result<PathBuf, anyhow::Error> {
+        let path = self.0.join(file_name(received_at, event, id));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::OpenOptionsExt;
+            options.mode(0o600);
+        }
+        options
+            .open(&path)
+            .and_then(|mut file| file.write_all(body))
+            .with_context(|| format!("{} can't be written", path.display()))?;
+        Ok(path)
+    }
+}
+
+/// A name that is safe as one path component on every system.
+fn file_name(received_at: &str, event: &str, id: &str) -> String {
+    let plain = |text: &str| -> String {
+        text.chars()
+            .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+            .take(80)
+            .collect()
+    };
+    format!("{}-{}-{}.json", plain(received_at), plain(event), plain(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_can_t_leave_its_folder() {
+        let name = file_name(
+            "2026-11-23T08:00:00.000Z",
+            "on_exported",
+            "../../etc/passwd",
+        );
+        assert_eq!(
+            name,
+            "2026-11-23T080000.000Z-on_exported-....etcpasswd.json"
+        );
+    }
+}

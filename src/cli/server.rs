@@ -1,0 +1,270 @@
+//! Where a subcommand's work is done: by the server that runs, or by this
+//! process where none does.
+//!
+//! Both speak the private listener's API, so a command is written once. Without a
+//! server the same routes are called in this process, on a store that it opens.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use axum::http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use tower::ServiceExt;
+
+use super::Failure;
+use crate::config::Config;
+use crate::domain::Clock;
+use crate::egress;
+use crate::service::{App, open_store};
+use crate::store::{SharedStore, StoreError};
+
+/// How long to wait for the server to say that it is there.
+const FIND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a call may take; a backup of a large store is the slowest.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// The largest answer that is read.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// A server of this program that runs under the same settings.
+#[derive(Debug)]
+pub struct RunningServer {
+    client: reqwest::Client,
+    address: SocketAddr,
+    token: Option<SecretString>,
+}
+
+impl RunningServer {
+    /// The server that answers at `private.listen`; `None` where nothing of ours does.
+    ///
+    /// # Errors
+    ///
+    /// Where one runs but refuses our token.
+    pub async fn find(config: &Config) -> Result<Option<Self>, Failure> {
+        let server = Self {
+            client: egress::client(CALL_TIMEOUT)?,
+            address: reachable(config.private.listen),
+            token: config.private.token.clone(),
+        };
+        let asked = server.call(Method::GET, "/v1/status", None);
+        match tokio::time::timeout(FIND_TIMEOUT, asked).await {
+            Ok(Ok((StatusCode::OK, status))) if status["service"] == env!("CARGO_PKG_NAME") => {
+                Ok(Some(server))
+            }
+            // It runs, though its store is in trouble.
+            Ok(Ok((StatusCode::SERVICE_UNAVAILABLE, problem)))
+                if problem["code"] == "store_unavailable" =>
+            {
+                Ok(Some(server))
+            }
+            Ok(Ok((StatusCode::UNAUTHORIZED, _))) => Err(Failure::usage(anyhow!(
+                "a server answers at {} but refuses our token; set `private.token_file` or \
+                 IVESK_WEBHOOK_PRIVATE_TOKEN to the one that it was started with",
+                server.address
+            ))),
+            // Somebody else's, or nobody's: the store's lock decides what may be done.
+            Ok(Ok(_) | Err(_)) | Err(_) => Ok(None),
+        }
+    }
+
+    /// Calls the API and gives the status and the JSON answered, [`Value::Null`]
+    /// where it is none.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no answer.
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Value), anyhow::Error> {
+        let url = format!("http://{}{path}", self.address);
+        let mut request = self.client.request(method, url);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose_secret());
+        }
+        if let Some(body) = body {
+            request = request
+                .header(CONTENT_TYPE, "application/json")
+                .body(body.to_string());
+        }
+        let response = request
+            .send()
+            .await
+            .map_err(|error| anyhow!(egress::describe(error)))?;
+        let status = response.status();
+        let body = egress::read_body(response, MAX_ANSWER_BYTES).await?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+    }
+}
+
+/// Where a listener that may listen on every address is reached from here.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+/// The private listener's API, wherever it is served.
+pub enum Api {
+    /// By a server that runs.
+    Running(RunningServer),
+    /// By this process, which holds the store meanwhile.
+    Own {
+        /// The same routes.
+        router: Router,
+        /// The store under them.
+        store: SharedStore,
+        /// The token that they ask for.
+        token: Option<SecretString>,
+    },
+}
+
+impl Api {
+    /// Finds the running server, or opens the store.
+    ///
+    /// # Errors
+    ///
+    /// Where neither can be had.
+    pub async fn open(config: &Config) -> Result<Self, Failure> {
+        if let Some(server) = RunningServer::find(config).await? {
+            return Ok(Self::Running(server));
+        }
+        let store = open_store(config).map_err(|error| match error {
+            StoreError::InUse { path } => Failure::unreachable(anyhow!(
+                "{} is in use by another process, but no server answers at {}: \
+                 is `private.listen` the address that the server was started with?",
+                path.display(),
+                config.private.listen
+            )),
+            other => Failure::from(other),
+        })?;
+        let app = App::assemble(config.clone(), store.clone(), Clock::system())?;
+        Ok(Self::Own {
+            router: crate::admin::router(app),
+            store,
+            token: config.private.token.clone(),
+        })
+    }
+
+    /// The store that this process opened; `None` where a server does the work.
+    pub fn own_store(&self) -> Option<SharedStore> {
+        match self {
+            Self::Running(_) => None,
+            Self::Own { store, .. } => Some(SharedStore::clone(store)),
+        }
+    }
+
+    /// Whether a server does the work.
+    pub fn is_running_server(&self) -> bool {
+        matches!(self, Self::Running(_))
+    }
+
+    /// What is at `path`.
+    ///
+    /// # Errors
+    ///
+    /// What the API says is wrong, or that there is no answer.
+    pub async fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// Does what `path` stands for.
+    ///
+    /// # Errors
+    ///
+    /// What the API says is wrong, or that there is no answer.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    /// Every row at `path`, which gives them in pages ascending by `id`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Api::get`].
+    pub async fn rows(&self, path: &str) -> Result<Vec<Value>, Failure> {
+        let mut rows: Vec<Value> = Vec::new();
+        loop {
+            let after = rows.last().and_then(|row| row["id"].as_i64()).unwrap_or(0);
+            let page = self.get(&format!("{path}?after={after}")).await?;
+            match page {
+                Value::Array(page) if !page.is_empty() => rows.extend(page),
+                _ => return Ok(rows),
+            }
+        }
+    }
+
+    /// Closes the store, where this process had opened it.
+    ///
+    /// # Errors
+    ///
+    /// Where the store does not close well.
+    pub async fn close(self) -> Result<(), Failure> {
+        match self {
+            Self::Running(_) => Ok(()),
+            Self::Own { store, .. } => Ok(store.close().await?),
+        }
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let (status, answer) = match self {
+            Self::Running(server) => server
+                .call(method, path, body)
+                .await
+                .context("the running server did not answer")
+                .map_err(Failure::unreachable)?,
+            Self::Own { router, token, .. } => {
+                call_own(router, token.as_ref(), method, path, body).await?
+            }
+        };
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let why = answer["title"].as_str().unwrap_or("no reason given");
+        Err(anyhow!("{why}").into())
+    }
+}
+
+async fn call_own(
+    router: &Router,
+    token: Option<&SecretString>,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<(StatusCode, Value), anyhow::Error> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, "localhost")
+        .header(CONTENT_TYPE, "application/json");
+    if let Some(token) = token {
+        request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose_secret()));
+    }
+    let body = body.map(Value::to_string).unwrap_or_default();
+    // A router has an answer for everything: its error type has no values.
+    let response = router
+        .clone()
+        .oneshot(request.body(Body::from(body))?)
+        .await
+        .unwrap_or_else(|never| match never {});
+    let status = response.status();
+    let bytes = response.into_body().collect().await?.to_bytes();
+    Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
+}

@@ -1,0 +1,262 @@
+//! What a page means for the run: where it goes on, or that it has ended.
+//!
+//! The vendor gives two stop rules, and leaves open whether `from` is inclusive, whether
+//! the last page has a `next`, and how documents with one timestamp are cut
+//! (vendor-api U11, U13 to U15). The rules here are right under every answer.
+
+use crate::domain::{Cursor, DocumentVersion, Timestamp};
+use crate::store::{PageEnd, Position};
+
+/// "~100" documents make a page (vendor-api 2.5): so many with one timestamp may be
+/// a page that was cut within them.
+const FULL_PAGE: usize = 100;
+
+/// What follows a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextStep {
+    /// What becomes the feed's cursor, where this kind of pull may move it.
+    pub cursor: Option<Cursor>,
+    /// What to send as `from` next.
+    pub next_from: Option<Cursor>,
+    /// Whether the run has ended.
+    pub end: PageEnd,
+    /// Whether the vendor's paging may have left documents out.
+    pub possible_gap: bool,
+}
+
+impl NextStep {
+    fn up_to_date(cursor: Option<Cursor>) -> Self {
+        Self {
+            cursor,
+            next_from: None,
+            end: PageEnd::UpToDate,
+            possible_gap: false,
+        }
+    }
+}
+
+/// Judges the page that came for `position`.
+///
+/// `entries` counts all of the page's entries, `documents` are those with an id.
+pub fn next_step(
+    position: &Position,
+    entries: usize,
+    documents: &[DocumentVersion],
+    next: Option<Cursor>,
+) -> NextStep {
+    let Some(next) = next else {
+        // The last page may lack `next`: its last document's own text stands for it.
+        return NextStep::up_to_date(last_version(documents));
+    };
+    if entries == 0 {
+        return NextStep::up_to_date(Some(next));
+    }
+    if position.from.as_ref() == Some(&next) {
+        let possible_gap = stuck(&next, documents);
+        return NextStep {
+            possible_gap,
+            ..NextStep::up_to_date(Some(next))
+        };
+    }
+    if position.previous_next.as_ref() == Some(&next) {
+        return after_the_edge(position, entries, documents, next);
+    }
+    if went_back(position.previous_next.as_ref(), &next) {
+        return NextStep {
+            possible_gap: true,
+            ..NextStep::up_to_date(position.previous_next.clone())
+        };
+    }
+    let next_from = edge(documents, &next).filter(|edge| position.from.as_ref() != Some(edge));
+    NextStep {
+        next_from: Some(next_from.unwrap_or_else(|| next.clone())),
+        cursor: Some(next),
+        end: PageEnd::More,
+        possible_gap: false,
+    }
+}
+
+/// A page asked for from before the edge of the last one, which brought the run no
+/// further.
+///
+/// Shorter than the page before it, it was not cut, so nothing follows. Otherwise one
+/// group of equal timestamps may fill it, and only `next` itself leads past the group;
+/// what of the group did not fit may then be left out.
+fn after_the_edge(
+    position: &Position,
+    entries: usize,
+    documents: &[DocumentVersion],
+    next: Cursor,
+) -> NextStep {
+    if entries < position.previous_entries {
+        return NextStep::up_to_date(Some(next));
+    }
+    NextStep {
+        possible_gap: documents
+            .iter()
+            .all(|document| document.version == next.as_str()),
+        next_from: Some(next.clone()),
+        cursor: Some(next),
+        end: PageEnd::More,
+    }
+}
+
+/// The newest version in the page before its last group of equal ones, where `next` is
+/// the text of that group.
+///
+/// Going on from there asks for the whole group again: documents of it that the page's
+/// end cut off are not lost where `from` is exclusive.
+fn edge(documents: &[DocumentVersion], next: &Cursor) -> Option<Cursor> {
+    let last = documents.last()?;
+    if last.version != next.as_str() {
+        return None;
+    }
+    let before = documents
+        .iter()
+        .rev()
+        .find(|document| document.version != last.version)?;
+    (!before.version.is_empty()).then(|| Cursor::new(before.version.clone()))
+}
+
+/// Whether `next` stays where it was though the queue goes on: documents newer than it,
+/// or a whole page of documents that share its moment.
+fn stuck(next: &Cursor, documents: &[DocumentVersion]) -> bool {
+    let newer = documents
+        .iter()
+        .filter_map(DocumentVersion::version_time)
+        .max()
+        .zip(Timestamp::parse(next.as_str()))
+        .is_some_and(|(newest, next)| newest > next);
+    let ties = documents
+        .iter()
+        .filter(|document| document.version == next.as_str())
+        .count();
+    newer || ties >= FULL_PAGE
+}
+
+fn went_back(previous: Option<&Cursor>, next: &Cursor) -> bool {
+    let previous = previous.and_then(|previous| Timestamp::parse(previous.as_str()));
+    previous
+        .zip(Timestamp::parse(next.as_str()))
+        .is_some_and(|(previous, next)| next < previous)
+}
+
+fn last_version(documents: &[DocumentVersion]) -> Option<Cursor> {
+    let last = documents.last()?;
+    (!last.version.is_empty()).then(|| Cursor::new(last.version.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn documents(versions: &[&str]) -> Vec<DocumentVersion> {
+        versions
+            .iter()
+            .enumerate()
+            .map(|(n, version)| DocumentVersion {
+                id: n.to_string(),
+                version: (*version).to_owned(),
+                body: Vec::new(),
+            })
+            .collect()
+    }
+
+    fn judge(
+        from: Option<&str>,
+        previous: Option<(&str, usize)>,
+        versions: &[&str],
+        next: Option<&str>,
+    ) -> NextStep {
+        let position = Position {
+            from: from.map(Cursor::new),
+            previous_next: previous.map(|(next, _)| Cursor::new(next)),
+            previous_entries: previous.map_or(0, |(_, entries)| entries),
+        };
+        next_step(
+            &position,
+            versions.len(),
+            &documents(versions),
+            next.map(Cursor::new),
+        )
+    }
+
+    const T1: &str = "2026-01-01T00:00:01.000Z";
+    const T2: &str = "2026-01-01T00:00:02.000Z";
+    const T3: &str = "2026-01-01T00:00:03.000Z";
+
+    #[test]
+    fn a_page_without_next_ends_the_run_and_its_last_version_becomes_the_cursor() {
+        let step = judge(Some(T1), None, &[T1, T2], None);
+        assert_eq!(
+            (step.end, step.cursor),
+            (PageEnd::UpToDate, Some(Cursor::new(T2)))
+        );
+    }
+
+    #[test]
+    fn an_empty_page_ends_the_run() {
+        assert_eq!(judge(Some(T1), None, &[], Some(T1)).end, PageEnd::UpToDate);
+        assert_eq!(judge(Some(T1), None, &[], None).cursor, None);
+    }
+
+    #[test]
+    fn next_equal_to_from_ends_the_run() {
+        let step = judge(Some(T2), None, &[T2], Some(T2));
+        assert_eq!((step.end, step.possible_gap), (PageEnd::UpToDate, false));
+    }
+
+    #[test]
+    fn next_that_stays_though_documents_are_newer_is_a_possible_gap() {
+        let step = judge(Some(T1), None, &[T2, T3], Some(T1));
+        assert_eq!((step.end, step.possible_gap), (PageEnd::UpToDate, true));
+    }
+
+    #[test]
+    fn a_full_page_of_one_timestamp_that_leads_nowhere_is_a_possible_gap() {
+        assert!(judge(Some(T1), None, &[T1; 100], Some(T1)).possible_gap);
+        assert!(!judge(Some(T1), None, &[T1; 3], Some(T1)).possible_gap);
+    }
+
+    #[test]
+    fn the_next_request_asks_again_for_the_last_group_of_equal_timestamps() {
+        let step = judge(None, None, &[T1, T2, T3, T3], Some(T3));
+        assert_eq!(
+            (step.next_from, step.cursor),
+            (Some(Cursor::new(T2)), Some(Cursor::new(T3)))
+        );
+    }
+
+    #[test]
+    fn a_shorter_page_from_before_the_edge_proves_that_nothing_follows() {
+        let step = judge(Some(T2), Some((T3, 4)), &[T3, T3], Some(T3));
+        assert_eq!((step.end, step.possible_gap), (PageEnd::UpToDate, false));
+    }
+
+    #[test]
+    fn a_group_larger_than_a_page_is_passed_by_next_itself_and_told() {
+        let step = judge(Some(T2), Some((T3, 4)), &[T3; 4], Some(T3));
+        assert_eq!(
+            (step.end, step.possible_gap, step.next_from),
+            (PageEnd::More, true, Some(Cursor::new(T3)))
+        );
+    }
+
+    #[test]
+    fn an_opaque_next_is_sent_back_as_it_is() {
+        let step = judge(None, None, &[T1, T2], Some("b2s="));
+        assert_eq!(
+            (step.next_from, step.cursor),
+            (Some(Cursor::new("b2s=")), Some(Cursor::new("b2s=")))
+        );
+    }
+
+    #[test]
+    fn next_that_goes_back_in_time_ends_the_run_and_the_cursor_stays() {
+        let step = judge(Some(T3), Some((T3, 1)), &[T1], Some(T2));
+        assert_eq!(
+            (step.end, step.possible_gap, step.cursor),
+            (PageEnd::UpToDate, true, Some(Cursor::new(T3)))
+        );
+    }
+}

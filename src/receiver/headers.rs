@@ -1,0 +1,92 @@
+//! The headers of a delivery that mean something, and how the quarantine keeps them.
+
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+
+use crate::sns::SnsHeaders;
+
+/// What the names of SNS's own headers begin with.
+pub const SNS_PREFIX: &str = "x-amz-sns-";
+
+/// The most that is kept of one delivery's headers.
+const MAX_KEPT_BYTES: usize = 8 * 1024;
+
+/// The headers that the envelope is compared with.
+pub fn sns_headers(headers: &HeaderMap) -> SnsHeaders {
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    SnsHeaders {
+        message_type: text("x-amz-sns-message-type"),
+        message_id: text("x-amz-sns-message-id"),
+        topic_arn: text("x-amz-sns-topic-arn"),
+        raw_delivery: headers
+            .get("x-amz-sns-rawdelivery")
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true")),
+    }
+}
+
+/// SNS's headers and the content type as `name: value` lines; no other header
+/// is kept, since a proxy may add secrets of its own.
+pub fn header_lines(headers: &HeaderMap) -> String {
+    let mut lines = String::new();
+    for (name, value) in headers {
+        let ours = name == CONTENT_TYPE || name.as_str().starts_with(SNS_PREFIX);
+        let Some(value) = value.to_str().ok().filter(|_| ours) else {
+            continue;
+        };
+        if lines.len() + name.as_str().len() + value.len() + 3 > MAX_KEPT_BYTES {
+            break;
+        }
+        lines.push_str(name.as_str());
+        lines.push_str(": ");
+        lines.push_str(value);
+        lines.push('\n');
+    }
+    lines
+}
+
+/// The headers that [`header_lines`] wrote; lines of another form are left out.
+pub fn read_header_lines(lines: &str) -> HeaderMap {
+    lines
+        .lines()
+        .filter_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+            Some((name, HeaderValue::from_str(value).ok()?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_headers_are_sns_s_and_the_content_type_and_read_back_the_same() {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            "x-amz-sns-message-type",
+            HeaderValue::from_static("Notification"),
+        );
+        headers.insert("x-amz-sns-rawdelivery", HeaderValue::from_static("TRUE"));
+        headers.insert("content-type", HeaderValue::from_static("text/plain"));
+        headers.insert("authorization", HeaderValue::from_static("Bearer planted"));
+        headers.insert("x-forwarded-for", HeaderValue::from_static("192.0.2.1"));
+
+        let lines = header_lines(&headers);
+
+        assert!(
+            !lines.contains("planted") && !lines.contains("192.0.2.1"),
+            "{lines}"
+        );
+        let back = read_header_lines(&lines);
+        assert_eq!(back.len(), 3);
+        assert!(sns_headers(&back).raw_delivery);
+        assert_eq!(
+            sns_headers(&back).message_type.as_deref(),
+            Some("Notification")
+        );
+    }
+}

@@ -1,0 +1,388 @@
+//! Taking a delivery: token, body, shape, proof, commit, confirmation.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::body::Body;
+use hyper::header::HeaderMap;
+use hyper::{Request, http};
+use secrecy::SecretString;
+use tracing::error;
+
+use super::body::BodyReader;
+use super::headers::{header_lines, read_header_lines, sns_headers};
+use super::health::Health;
+use super::report::{self, Tally};
+use super::webhooks::{PREFIX, Webhook, Webhooks};
+use crate::config::Config;
+use crate::domain::{Clock, Event, Feed, Timestamp};
+use crate::ivesk::hint;
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::sns::{Envelope, MessageType, VerifiedMessage, Verifier};
+use crate::store::{Accepted, Insertion, QuarantineRow, Quarantined, SharedStore, StoreError};
+use crate::subscriptions::Confirmations;
+
+/// How long the store may take to commit; SNS itself gives up after 15 s.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the store may take to say that it is there.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A delivery to one of our webhooks, read whole and not judged yet.
+pub struct Delivery<'w> {
+    /// Where it came to.
+    pub webhook: &'w Webhook,
+    /// All its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// When it came.
+    pub received_at: Timestamp,
+}
+
+/// What has to do with deliveries, from the first byte to the commit.
+pub struct Ingest {
+    webhooks: Webhooks,
+    body: BodyReader,
+    verifier: Arc<Verifier>,
+    store: SharedStore,
+    confirmations: Arc<Confirmations>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    tally: Tally,
+    clock: Clock,
+}
+
+/// What [`Ingest`] works with.
+pub struct Parts {
+    /// Proves messages.
+    pub verifier: Arc<Verifier>,
+    /// Keeps them.
+    pub store: SharedStore,
+    /// Confirms subscriptions.
+    pub confirmations: Arc<Confirmations>,
+    /// Says whether deliveries are taken.
+    pub health: Arc<Health>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Ingest {
+    /// The ingest of `config`'s webhooks.
+    pub fn new(config: &Config, parts: Parts) -> Self {
+        Self {
+            webhooks: Webhooks::new(config, &parts.metrics),
+            body: BodyReader::new(config.public.body_timeout),
+            verifier: parts.verifier,
+            store: parts.store,
+            confirmations: parts.confirmations,
+            health: parts.health,
+            metrics: parts.metrics,
+            tally: Tally::default(),
+            clock: parts.clock,
+        }
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Accepted deliveries since they were last told.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Takes one POST to a webhook: `Ok` means that it is committed, and a
+    /// subscription confirmed where it asks for that.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not taken; told, counted and quarantined already.
+    pub async fn receive<B: Body<Data = Bytes>>(
+        &self,
+        request: Request<B>,
+    ) -> Result<Insertion, Refusal> {
+        let started = Instant::now();
+        let (head, body) = request.into_parts();
+        let webhook = self
+            .webhooks
+            .find(webhook_path(&head))
+            .inspect_err(|refusal| self.turned_away(None, refusal))?;
+        let delivery = self
+            .read(webhook, head, body)
+            .await
+            .inspect_err(|refusal| self.turned_away(Some(webhook), refusal))?;
+        let outcome = self
+            .judge(&delivery)
+            .await
+            .inspect_err(|refusal| self.set_aside(&delivery, refusal))?;
+        self.metrics.accept_took(started.elapsed());
+        Ok(outcome)
+    }
+
+    async fn read<'w, B: Body<Data = Bytes>>(
+        &self,
+        webhook: &'w Webhook,
+        head: http::request::Parts,
+        body: B,
+    ) -> Result<Delivery<'w>, Refusal> {
+        self.health.admit()?;
+        let received_at = self.clock.now();
+        let body = self.body.read(body).await?;
+        Ok(Delivery {
+            webhook,
+            headers: head.headers,
+            body,
+            received_at,
+        })
+    }
+
+    /// Proves a delivery as of its receipt, commits it, and confirms where it
+    /// asks for that. Doing it twice does no more than doing it once.
+    ///
+    /// # Errors
+    ///
+    /// Why it was refused.
+    pub async fn judge(&self, delivery: &Delivery<'_>) -> Result<Insertion, Refusal> {
+        let webhook = delivery.webhook;
+        let headers = sns_headers(&delivery.headers);
+        let envelope = Envelope::parse(delivery.body.clone(), &headers)?;
+        let message = self
+            .verifier
+            .verify_at(envelope, delivery.received_at)
+            .await?;
+        let meaning = Meaning::of(&message);
+
+        // SNS may deliver a message twice, so a duplicate is a success.
+        let insertion = self.commit(webhook, message, delivery.received_at).await?;
+        self.tally.accepted(webhook, insertion);
+        self.act(webhook, meaning, insertion).await?;
+        Ok(insertion)
+    }
+
+    /// Judges a quarantined delivery anew, as of its receipt, and takes it out of
+    /// the quarantine where it is committed now.
+    ///
+    /// # Errors
+    ///
+    /// Why it is refused still; it stays in the quarantine.
+    pub async fn retry(&self, row: QuarantineRow) -> Result<Insertion, Refusal> {
+        let webhook = self
+            .webhooks
+            .get(&row.account, row.event)
+            .ok_or(Refusal::UnknownPath)?;
+        let delivery = Delivery {
+            webhook,
+            headers: read_header_lines(&row.headers),
+            body: Bytes::from(row.body),
+            received_at: row.received_at,
+        };
+        let insertion = self.judge(&delivery).await?;
+        // Should this fail, the next retry finds a duplicate, which is a success too.
+        self.store
+            .remove_quarantined(row.id)
+            .await
+            .map_err(|error| refused_by_store(&error))?;
+        Ok(insertion)
+    }
+
+    async fn commit(
+        &self,
+        webhook: &Webhook,
+        message: VerifiedMessage,
+        received_at: Timestamp,
+    ) -> Result<Insertion, Refusal> {
+        let delivery = Accepted {
+            account: webhook.account.clone(),
+            event: webhook.event,
+            hint: hint_of(webhook, &message),
+            message,
+            received_at,
+        };
+        match tokio::time::timeout(COMMIT_TIMEOUT, self.store.accept(delivery)).await {
+            Ok(Ok(insertion)) => Ok(insertion),
+            Ok(Err(error)) => Err(refused_by_store(&error)),
+            Err(_) => {
+                error!("the store did not answer within {COMMIT_TIMEOUT:?}");
+                Err(Refusal::StoreUnavailable)
+            }
+        }
+    }
+
+    /// Does what a committed message asks for, besides the pull that its hint raised.
+    async fn act(
+        &self,
+        webhook: &Webhook,
+        meaning: Meaning,
+        insertion: Insertion,
+    ) -> Result<(), Refusal> {
+        match meaning {
+            Meaning::Notification => Ok(()),
+            Meaning::Confirm { topic_arn, token } => {
+                self.confirmations
+                    .confirm_delivered(&webhook.account, webhook.event, &topic_arn, &token)
+                    .await
+            }
+            Meaning::Ended { topic_arn } => {
+                if insertion == Insertion::New {
+                    self.metrics.unsubscribed(webhook.event);
+                    report::unsubscribed(webhook, &topic_arn);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells and counts a delivery that was refused before it was read whole.
+    fn turned_away(&self, webhook: Option<&Webhook>, refusal: &Refusal) {
+        self.metrics
+            .refused(webhook.map(|webhook| webhook.event), refusal.code());
+        self.tally.refused(webhook, refusal);
+    }
+
+    /// Tells, counts and keeps a delivery that was refused.
+    fn set_aside(&self, delivery: &Delivery<'_>, refusal: &Refusal) {
+        self.turned_away(Some(delivery.webhook), refusal);
+        if !is_worth_keeping(refusal) {
+            return;
+        }
+        let headers = sns_headers(&delivery.headers);
+        let allowed_topic = Envelope::parse(delivery.body.clone(), &headers)
+            .is_ok_and(|envelope| self.verifier.allows_topic(envelope.topic_arn()));
+        let kept = self.store.offer_quarantine(Quarantined {
+            received_at: delivery.received_at,
+            account: delivery.webhook.account.clone(),
+            event: delivery.webhook.event,
+            reason: refusal.code().to_owned(),
+            allowed_topic,
+            headers: header_lines(&delivery.headers),
+            body: delivery.body.clone(),
+        });
+        if !kept {
+            self.metrics.quarantine_dropped();
+        }
+    }
+
+    /// Whether a delivery would be taken now.
+    ///
+    /// # Errors
+    ///
+    /// Why it would not be.
+    pub async fn readiness(&self) -> Result<(), Refusal> {
+        self.health.admit()?;
+        match tokio::time::timeout(PROBE_TIMEOUT, self.store.sequence()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(refused_by_store(&error)),
+            Err(_) => Err(Refusal::StoreUnavailable),
+        }
+    }
+}
+
+/// What a message asks for once it is committed.
+enum Meaning {
+    /// A pull, which its hint raises.
+    Notification,
+    /// That its topic's subscription be confirmed.
+    Confirm {
+        topic_arn: String,
+        token: SecretString,
+    },
+    /// Nothing: it tells that its topic's subscription has ended.
+    Ended { topic_arn: String },
+}
+
+impl Meaning {
+    fn of(message: &VerifiedMessage) -> Self {
+        let topic_arn = || message.topic_arn().to_owned();
+        match message.message_type() {
+            MessageType::Notification => Self::Notification,
+            MessageType::SubscriptionConfirmation => Self::Confirm {
+                topic_arn: topic_arn(),
+                // The envelope refuses a confirmation without one.
+                token: message.token().cloned().unwrap_or_default(),
+            },
+            MessageType::UnsubscribeConfirmation => Self::Ended {
+                topic_arn: topic_arn(),
+            },
+        }
+    }
+}
+
+/// The feed that a notification wants pulled.
+///
+/// The webhook's account and event decide, being proven by the token; of the
+/// message only the company is believed, since it is signed.
+fn hint_of(webhook: &Webhook, message: &VerifiedMessage) -> Option<Feed> {
+    if message.message_type() != MessageType::Notification {
+        return None;
+    }
+    match webhook.event {
+        Event::OnExported => hint::company(message.message())
+            .map(|company| Feed::exported(webhook.account.clone(), company)),
+        Event::OnDigitized => Some(Feed::digitized(webhook.account.clone())),
+    }
+}
+
+/// What a failed commit means for the delivery.
+fn refused_by_store(error: &StoreError) -> Refusal {
+    match error {
+        StoreError::QueueFull => Refusal::QueueFull,
+        StoreError::Closed => Refusal::ShuttingDown,
+        StoreError::DiskFull { .. } => {
+            report::store_failed(error);
+            Refusal::DiskNearlyFull
+        }
+        _ => {
+            report::store_failed(error);
+            Refusal::StoreUnavailable
+        }
+    }
+}
+
+/// Whether judging the same bytes anew could ever come out otherwise.
+///
+/// Not where the fault was ours and passes: SNS sends those again by itself.
+fn is_worth_keeping(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::UnknownPath
+        | Refusal::UnknownToken
+        | Refusal::BodyTooLarge { .. }
+        | Refusal::BodyIncomplete
+        | Refusal::ConfirmationUnavailable(_)
+        | Refusal::StoreUnavailable
+        | Refusal::DiskNearlyFull
+        | Refusal::QueueFull
+        | Refusal::ShuttingDown => false,
+        Refusal::RawDelivery
+        | Refusal::MalformedJson(_)
+        | Refusal::RepeatedKey(_)
+        | Refusal::MissingField(_)
+        | Refusal::MalformedField { .. }
+        | Refusal::ControlCharacter(_)
+        | Refusal::HeaderMismatch(_)
+        | Refusal::UnsupportedType
+        | Refusal::UnsupportedSignatureVersion
+        | Refusal::TopicNotAllowed
+        | Refusal::UntrustedCertificateUrl
+        | Refusal::UntrustedSubscribeUrl
+        | Refusal::CertificateUnavailable(_)
+        | Refusal::MalformedCertificate
+        | Refusal::CertificateName
+        | Refusal::CertificateDates { .. }
+        | Refusal::CertificateKey
+        | Refusal::MalformedSignature
+        | Refusal::SignatureMismatch
+        | Refusal::TooOld
+        | Refusal::FromTheFuture => true,
+    }
+}
+
+/// What follows the webhooks' prefix in the request's path.
+fn webhook_path(head: &http::request::Parts) -> &str {
+    head.uri.path().strip_prefix(PREFIX).unwrap_or_default()
+}

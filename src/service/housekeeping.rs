@@ -1,0 +1,99 @@
+//! What is looked at every now and then: the disk's room, what is to be
+//! forgotten, and one line on what was accepted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::App;
+use crate::store::{Retained, Retention};
+
+/// How often the disk's room is looked at.
+const DISK_EVERY: Duration = Duration::from_secs(5);
+
+/// How often the log says how many deliveries were accepted.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// How often what is too old is removed.
+const RETAIN_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// Looks at the disk's room: with less than `store.min_free_bytes`, deliveries
+/// are answered 503 until there is more.
+pub async fn check_disk(app: &App) {
+    let minimum = app.config.store.min_free_bytes;
+    match app.store.free_bytes().await {
+        Ok(Some(free)) => {
+            app.metrics.free_bytes(free);
+            let nearly_full = free < minimum;
+            if !app.health.set_disk_nearly_full(nearly_full) {
+                return;
+            }
+            if nearly_full {
+                error!(
+                    free_bytes = free,
+                    "the store's disk has {free} bytes left, less than `store.min_free_bytes` = {minimum}: \
+                     deliveries are answered 503 until there is room, and SNS sends them again for about half an hour"
+                );
+            } else {
+                info!(free_bytes = free, "the store's disk has room again");
+            }
+        }
+        Ok(None) => {
+            app.health.set_disk_nearly_full(false);
+        }
+        // Deliveries find out by themselves whether the store takes them.
+        Err(error) => warn!("the disk's room could not be read: {error}"),
+    }
+}
+
+/// Removes what the settings no longer want kept, a bounded part of it.
+pub async fn retain(app: &App) -> Retained {
+    let now = app.clock.now();
+    let retention = Retention {
+        notifications_before: now.before(app.config.retention.notifications),
+        quarantine_before: now.before(app.config.retention.quarantine),
+    };
+    match app.store.retain(retention).await {
+        Ok(removed) => removed,
+        Err(error) => {
+            warn!("what is too old could not be removed: {error}");
+            Retained::default()
+        }
+    }
+}
+
+/// Keeps house until `shutdown` is cancelled.
+pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
+    let started = Instant::now();
+    let (mut disk, mut tell) = (started + DISK_EVERY, started + TELL_EVERY);
+    let mut forget = started;
+    loop {
+        let next = disk.min(tell).min(forget);
+        if shutdown
+            .run_until_cancelled(sleep_until(next))
+            .await
+            .is_none()
+        {
+            break;
+        }
+        let now = Instant::now();
+        if now >= disk {
+            check_disk(&app).await;
+            disk = now + DISK_EVERY;
+        }
+        if now >= tell {
+            app.ingest.tally().tell();
+            tell = now + TELL_EVERY;
+        }
+        if now >= forget {
+            // As long as there is more to remove, the next part follows soon.
+            let removed = retain(&app).await;
+            let more = removed != Retained::default();
+            forget = now + if more { DISK_EVERY } else { RETAIN_EVERY };
+        }
+    }
+    app.ingest.tally().tell();
+}

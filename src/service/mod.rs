@@ -1,0 +1,379 @@
+//! Everything that `serve` runs, put together; the demo and the tests start the
+//! same in their own process.
+//!
+//! [`App`] is what every room shares. [`Service`] is an `App` with its two
+//! listeners and its workers, which it starts and stops in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::{Config, ConfirmMode, StoreUrl};
+use crate::domain::Clock;
+use crate::ivesk::ApiError;
+use crate::metrics::Metrics;
+use crate::pull::{self, Puller, configured_feeds};
+use crate::receiver::Public;
+use crate::receiver::health::Health;
+use crate::receiver::ingest::{Ingest, Parts};
+use crate::receiver::listener::{self, Drained, Limits};
+use crate::sns::{CertificateShelf, Confirmer, Verifier};
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::{CertificateRow, SharedStore, StoreError};
+use crate::subscriptions::{self, Confirmations};
+
+pub mod housekeeping;
+
+/// Connections of the private listener at once.
+const PRIVATE_CONNECTIONS: usize = 64;
+
+/// Why the service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address can't be had.
+    #[error("`{setting}` = {address} can't be listened on: {source}")]
+    Listen {
+        /// The setting that names the address.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// The store can't be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A client for Įvesk.lt's API can't be made.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The client for certificates and confirmations can't be made.
+    #[error("the HTTPS client can't be set up: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// Opens the store that `config` names, for this process alone.
+///
+/// Blocks for a few milliseconds, longer where a migration runs.
+///
+/// # Errors
+///
+/// [`StoreError::InUse`] where another process has it, and others that say what to do.
+pub fn open_store(config: &Config) -> Result<SharedStore, StoreError> {
+    let StoreUrl::Sqlite(path) = &config.store.url;
+    Ok(Arc::new(SqliteStore::open(SqliteOptions {
+        path: path.clone(),
+        queue: config.store.queue,
+        quarantine_bytes: config.retention.quarantine_bytes,
+        ask: config.sns.confirm == ConfirmMode::Ask,
+    })?))
+}
+
+/// What every room shares.
+pub struct App {
+    /// The settings.
+    pub config: Config,
+    /// What is kept.
+    pub store: SharedStore,
+    /// The way of deliveries.
+    pub ingest: Arc<Ingest>,
+    /// The way of subscriptions.
+    pub confirmations: Arc<Confirmations>,
+    /// Whether deliveries are taken.
+    pub health: Arc<Health>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl App {
+    /// Puts the rooms together; nothing runs yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Client`].
+    pub fn assemble(
+        config: Config,
+        store: SharedStore,
+        clock: Clock,
+    ) -> Result<Arc<Self>, StartError> {
+        let metrics = Arc::new(Metrics::new());
+        let health = Arc::new(Health::default());
+        let shelf = Arc::new(StoreShelf {
+            store: Arc::clone(&store),
+            clock: clock.clone(),
+        });
+        let verifier = Arc::new(Verifier::new(&config.sns, shelf, clock.clone())?);
+        let confirmations = Arc::new(Confirmations::new(
+            Arc::clone(&store),
+            Confirmer::new(&config.sns)?,
+            Arc::clone(&metrics),
+            clock.clone(),
+        ));
+        let ingest = Arc::new(Ingest::new(
+            &config,
+            Parts {
+                verifier,
+                store: Arc::clone(&store),
+                confirmations: Arc::clone(&confirmations),
+                health: Arc::clone(&health),
+                metrics: Arc::clone(&metrics),
+                clock: clock.clone(),
+            },
+        ));
+        Ok(Arc::new(Self {
+            config,
+            store,
+            ingest,
+            confirmations,
+            health,
+            metrics,
+            clock,
+        }))
+    }
+}
+
+/// The running service.
+pub struct Service {
+    app: Arc<App>,
+    public: SocketAddr,
+    private: SocketAddr,
+    tasks: JoinSet<&'static str>,
+    stop_public: CancellationToken,
+    stop_workers: CancellationToken,
+    stop_private: CancellationToken,
+}
+
+/// The name of the task that answers the private listener: the last to stop.
+const PRIVATE: &str = "the private listener";
+
+impl Service {
+    /// Opens the store that `config` names and starts everything.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+        let store = open_store(&config)?;
+        Self::start_with(config, store, clock).await
+    }
+
+    /// Starts everything on a store that is open already.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing runs then.
+    pub async fn start_with(
+        config: Config,
+        store: SharedStore,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let public = bind("public.listen", config.public.listen).await?;
+        let private = bind("private.listen", config.private.listen).await?;
+        let app = App::assemble(config, store, clock)?;
+        let puller = Puller::new(&app.config, Arc::clone(&app.store), app.clock.clone())?;
+        puller.make_known(configured_feeds(&app.config)).await?;
+        // What was missed while nothing ran is found at once, not within the hour.
+        puller.reconcile_now().await?;
+        housekeeping::check_disk(&app).await;
+        let mut service = Self {
+            public: local_address("public.listen", &public, app.config.public.listen)?,
+            private: local_address("private.listen", &private, app.config.private.listen)?,
+            app,
+            tasks: JoinSet::new(),
+            stop_public: CancellationToken::new(),
+            stop_workers: CancellationToken::new(),
+            stop_private: CancellationToken::new(),
+        };
+        service.spawn_listeners(public, private);
+        service.spawn_workers(Arc::new(puller));
+        Ok(service)
+    }
+
+    fn spawn_listeners(&mut self, public: TcpListener, private: TcpListener) {
+        let settings = &self.app.config.public;
+        let limits = Limits {
+            max_connections: settings.max_connections,
+            header_timeout: settings.header_timeout,
+            drain_timeout: settings.drain_timeout,
+        };
+        let routes = Public::new(Arc::clone(&self.app.ingest));
+        let stop = self.stop_public.clone();
+        self.tasks.spawn(async move {
+            let answer = hyper::service::service_fn(move |request| routes.clone().answer(request));
+            if listener::serve(public, limits, answer, stop).await == Drained::CutOff {
+                warn!("some requests did not end within `public.drain_timeout` and were cut off");
+            }
+            "the public listener"
+        });
+
+        let limits = Limits {
+            max_connections: PRIVATE_CONNECTIONS,
+            ..limits
+        };
+        let routes = TowerToHyperService::new(crate::admin::router(Arc::clone(&self.app)));
+        let stop = self.stop_private.clone();
+        self.tasks.spawn(async move {
+            listener::serve(private, limits, routes, stop).await;
+            PRIVATE
+        });
+    }
+
+    /// Starts what works without being asked. Each ends soon after `stop_workers`,
+    /// finishing the step under way.
+    fn spawn_workers(&mut self, puller: Arc<Puller>) {
+        let stop = self.stop_workers.clone();
+        self.tasks.spawn(async move {
+            pull::run(puller, stop).await;
+            "the puller"
+        });
+
+        let confirmations = Arc::clone(&self.app.confirmations);
+        let stop = self.stop_workers.clone();
+        self.tasks.spawn(async move {
+            subscriptions::run(confirmations, stop).await;
+            "the confirmation worker"
+        });
+
+        let app = Arc::clone(&self.app);
+        let stop = self.stop_workers.clone();
+        self.tasks.spawn(async move {
+            housekeeping::run(app, stop).await;
+            "housekeeping"
+        });
+    }
+
+    /// What the rooms share.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Where the public listener listens.
+    pub fn public_address(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// Where the private listener listens.
+    pub fn private_address(&self) -> SocketAddr {
+        self.private
+    }
+
+    /// Runs until `stop` is ready or a part ends by itself, then stops in order.
+    ///
+    /// True where nothing ended by itself and the store closed well.
+    pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> bool {
+        let as_wished = tokio::select! {
+            () = stop => true,
+            ended = self.tasks.join_next() => {
+                report_early_end(ended);
+                false
+            }
+        };
+        self.stop().await && as_wished
+    }
+
+    /// Stops: `/readyz` fails, nothing new is taken, requests and pages under way
+    /// are finished, the store is closed last.
+    ///
+    /// True where all of that went well.
+    pub async fn stop(mut self) -> bool {
+        info!("stopping: finishing what is under way");
+        self.app.health.drain();
+        self.stop_public.cancel();
+        self.stop_workers.cancel();
+        // The listener keeps to the same limit by itself, so this one is for workers.
+        let patience = self.app.config.public.drain_timeout + std::time::Duration::from_secs(5);
+        let others = async {
+            while self.tasks.len() > 1 {
+                match self.tasks.join_next().await {
+                    Some(Ok(PRIVATE)) | None => break,
+                    Some(Ok(_)) => {}
+                    failed @ Some(Err(_)) => report_early_end(failed),
+                }
+            }
+        };
+        let mut well = tokio::time::timeout(patience, others).await.is_ok();
+        if !well {
+            warn!(
+                "a worker did not stop in time and was cut off; what it had not committed is done anew at the next start"
+            );
+        }
+        self.stop_private.cancel();
+        // A connection of the private listener must not hold up the end.
+        let _ =
+            tokio::time::timeout(std::time::Duration::from_secs(2), self.tasks.join_next()).await;
+        self.tasks.shutdown().await;
+        if let Err(error) = self.app.store.close().await {
+            error!("the store did not close well: {error}");
+            well = false;
+        }
+        info!("stopped");
+        well
+    }
+}
+
+fn report_early_end(ended: Option<Result<&'static str, tokio::task::JoinError>>) {
+    match ended {
+        Some(Ok(name)) => error!("{name} ended by itself; stopping"),
+        Some(Err(failure)) => error!("a part of the service failed: {failure}; stopping"),
+        None => {}
+    }
+}
+
+async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Listen {
+            setting,
+            address,
+            source,
+        })
+}
+
+fn local_address(
+    setting: &'static str,
+    listener: &TcpListener,
+    address: SocketAddr,
+) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|source| StartError::Listen {
+        setting,
+        address,
+        source,
+    })
+}
+
+/// The store as the place where good certificates are kept.
+struct StoreShelf {
+    store: SharedStore,
+    clock: Clock,
+}
+
+#[async_trait]
+impl CertificateShelf for StoreShelf {
+    async fn load(&self) -> Vec<(String, Vec<u8>)> {
+        match self.store.certificates().await {
+            Ok(rows) => rows.into_iter().map(|row| (row.url, row.pem)).collect(),
+            Err(error) => {
+                warn!("kept certificates could not be read and will be fetched anew: {error}");
+                Vec::new()
+            }
+        }
+    }
+
+    async fn keep(&self, url: &str, pem: &[u8]) {
+        let row = CertificateRow {
+            url: url.to_owned(),
+            pem: pem.to_vec(),
+            fetched_at: self.clock.now(),
+        };
+        if let Err(error) = self.store.keep_certificate(row).await {
+            warn!("a certificate could not be kept and will be fetched anew: {error}");
+        }
+    }
+}

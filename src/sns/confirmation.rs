@@ -1,0 +1,233 @@
+//! Confirming a subscription by asking for its SubscribeURL.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::policy::Policy;
+use crate::config::SnsConfig;
+use crate::egress;
+use crate::refusal::Refusal;
+
+/// How long SNS may take to confirm: SNS itself waits 15 s for our answer.
+pub const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(4);
+/// The largest answer that is read; SNS's has about 400 bytes.
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// Why a subscription was not confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfirmError {
+    /// [`Refusal::UntrustedSubscribeUrl`]: nothing was asked for.
+    #[error("{}", Refusal::UntrustedSubscribeUrl)]
+    Untrusted,
+    /// [`Refusal::ConfirmationUnavailable`]: unreachable or throttled, so another try may do.
+    #[error("SNS could not be asked to confirm the subscription: {0}")]
+    Unavailable(String),
+    /// SNS said no, and will say so again: the token has expired (after two days) or is
+    /// none of its own.
+    #[error(
+        "SNS does not confirm the subscription ({status}{}); subscribe anew for a fresh token",
+        code.as_deref().map(|code| format!(", {code}")).unwrap_or_default()
+    )]
+    Rejected {
+        /// The HTTP status, 400 to 499.
+        status: u16,
+        /// SNS's `Code`, such as `InvalidParameter`; `None` where it gave none.
+        code: Option<String>,
+    },
+}
+
+impl ConfirmError {
+    /// The refusal for the one whose delivery asked for it; `None` where SNS's no is
+    /// final, and sending the message again would change nothing.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Untrusted => Some(Refusal::UntrustedSubscribeUrl),
+            Self::Unavailable(why) => Some(Refusal::ConfirmationUnavailable(why.clone())),
+            Self::Rejected { .. } => None,
+        }
+    }
+}
+
+/// Asks SNS to confirm subscriptions.
+pub struct Confirmer {
+    client: reqwest::Client,
+    policy: Policy,
+}
+
+impl Confirmer {
+    /// A confirmer that goes only where `config` allows.
+    ///
+    /// # Errors
+    ///
+    /// Where no HTTPS client can be made, such as without CA certificates.
+    pub fn new(config: &SnsConfig) -> Result<Self, reqwest::Error> {
+        Ok(Self {
+            client: egress::client(CONFIRMATION_TIMEOUT)?,
+            policy: Policy::new(config),
+        })
+    }
+
+    /// Asks for `subscribe_url` and gives the `SubscriptionArn` in the answer.
+    ///
+    /// The URL is judged again, so a stored one may be confirmed later. Redirects are
+    /// not followed. Confirming twice is harmless: SNS answers the same ARN.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfirmError`].
+    pub async fn confirm(
+        &self,
+        topic_arn: &str,
+        subscribe_url: &SecretString,
+        token: &SecretString,
+    ) -> Result<String, ConfirmError> {
+        let url = subscribe_url.expose_secret();
+        self.policy
+            .judge_subscribe_url(url, topic_arn, token.expose_secret())
+            .map_err(|_| ConfirmError::Untrusted)?;
+        let response = self
+            .client
+            .get(url)
+            .send()
+            .await
+            .map_err(|error| ConfirmError::Unavailable(egress::describe(error)))?;
+        let status = response.status();
+        let body = egress::read_body(response, MAX_ANSWER_BYTES)
+            .await
+            .map_err(|error| ConfirmError::Unavailable(error.to_string()))?;
+        let answer = String::from_utf8_lossy(&body);
+        if status == StatusCode::OK {
+            return subscription_arn(&answer, topic_arn).ok_or_else(|| {
+                ConfirmError::Unavailable("the answer holds no SubscriptionArn".to_owned())
+            });
+        }
+        Err(judge_failure(status, error_code(&answer)))
+    }
+}
+
+fn judge_failure(status: StatusCode, code: Option<String>) -> ConfirmError {
+    // AWS also throttles with 400 and a code, such as `Throttling`.
+    let throttled = matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+    ) || code
+        .as_deref()
+        .is_some_and(|code| code.contains("Throttl") || code == "RequestLimitExceeded");
+    if status.is_client_error() && !throttled {
+        return ConfirmError::Rejected {
+            status: status.as_u16(),
+            code,
+        };
+    }
+    ConfirmError::Unavailable(match code {
+        Some(code) => format!("it answered {} ({code})", status.as_u16()),
+        None => format!("it answered {}", status.as_u16()),
+    })
+}
+
+/// The text of the first `<name>` in SNS's answer, which has neither attributes nor
+/// entities in the elements that are read.
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    let (text, _) = rest.split_once(&format!("</{name}>"))?;
+    Some(text.trim())
+}
+
+/// `SubscriptionArn`, if it is one of a subscription to this topic.
+fn subscription_arn(xml: &str, topic_arn: &str) -> Option<String> {
+    let arn = element(xml, "SubscriptionArn")?;
+    let id = arn.strip_prefix(topic_arn)?.strip_prefix(':')?;
+    let plausible =
+        (1..=100).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    plausible.then(|| arn.to_owned())
+}
+
+fn error_code(xml: &str) -> Option<String> {
+    element(xml, "Code")
+        .filter(|code| {
+            (1..=64).contains(&code.len())
+                && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.')
+        })
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPIC: &str = "arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport";
+
+    #[test]
+    fn the_subscription_arn_is_read_from_snss_own_answer() {
+        let answer = format!(
+            "<ConfirmSubscriptionResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\">\n  \
+             <ConfirmSubscriptionResult>\n    <SubscriptionArn>{TOPIC}:6b0e71bd-7e97-4d97-80ce-4a0994e55286\
+             </SubscriptionArn>\n  </ConfirmSubscriptionResult>\n  <ResponseMetadata>\n    \
+             <RequestId>075ecce8</RequestId>\n  </ResponseMetadata>\n</ConfirmSubscriptionResponse>"
+        );
+
+        assert_eq!(
+            subscription_arn(&answer, TOPIC),
+            Some(format!("{TOPIC}:6b0e71bd-7e97-4d97-80ce-4a0994e55286"))
+        );
+    }
+
+    #[test]
+    fn an_arn_of_anything_else_is_no_subscription_of_ours() {
+        for text in [
+            "",
+            "pending confirmation",
+            TOPIC,
+            "arn:aws:sns:eu-west-1:111122223333:other:6b0e71bd",
+            &format!("{TOPIC}:"),
+            &format!("{TOPIC}:<b>"),
+            &format!("{TOPIC}:a&amp;b"),
+            &format!("{TOPIC}:{}", "a".repeat(101)),
+        ] {
+            let answer = format!("<SubscriptionArn>{text}</SubscriptionArn>");
+            assert_eq!(subscription_arn(&answer, TOPIC), None, "{text}");
+        }
+        assert_eq!(subscription_arn("<SubscriptionArn>arn", TOPIC), None);
+    }
+
+    #[test]
+    fn a_throttled_request_may_be_tried_again_and_an_expired_token_may_not() {
+        let judge = |status: u16, code: Option<&str>| {
+            judge_failure(
+                StatusCode::from_u16(status).unwrap(),
+                code.map(str::to_owned),
+            )
+        };
+        for (status, code) in [
+            (429, None),
+            (408, None),
+            (400, Some("Throttling")),
+            (403, Some("ThrottlingException")),
+            (400, Some("Throttled")),
+            (500, None),
+            (503, Some("ServiceUnavailable")),
+            (302, None),
+        ] {
+            let error = judge(status, code);
+            assert!(matches!(error, ConfirmError::Unavailable(_)), "{status}");
+            assert_eq!(
+                error.refusal().map(|refusal| refusal.code()),
+                Some("confirmation_unavailable")
+            );
+        }
+        for (status, code) in [
+            (400, Some("InvalidParameter")),
+            (403, None),
+            (404, Some("NotFound")),
+        ] {
+            let error = judge(status, code);
+            assert!(
+                matches!(error, ConfirmError::Rejected { .. }),
+                "{status} {error}"
+            );
+            assert_eq!(error.refusal(), None);
+        }
+    }
+}

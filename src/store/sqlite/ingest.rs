@@ -1,0 +1,242 @@
+//! Verified messages: the row, the hint, and what a confirmation means.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use secrecy::ExposeSecret;
+use uuid::Uuid;
+
+use super::rows::{account_id, event_code, feed_id, kind_code};
+use crate::domain::{Account, Feed, Timestamp};
+use crate::sns::{MessageType, VerifiedMessage};
+use crate::store::{Accepted, Insertion, PullKind, SubscriptionState};
+
+/// Feeds remembered at the most, before starting over.
+const KNOWN_FEEDS: usize = 100_000;
+
+/// Row numbers that were looked up before.
+#[derive(Default)]
+pub(super) struct Known {
+    accounts: HashMap<Account, i64>,
+    feeds: HashMap<Feed, i64>,
+}
+
+impl Known {
+    /// Forgets everything: rows may have been rolled back.
+    pub(super) fn forget(&mut self) {
+        self.accounts.clear();
+        self.feeds.clear();
+    }
+
+    fn account(&mut self, connection: &Connection, account: &Account) -> rusqlite::Result<i64> {
+        if let Some(id) = self.accounts.get(account) {
+            return Ok(*id);
+        }
+        let id = account_id(connection, account)?;
+        self.accounts.insert(account.clone(), id);
+        Ok(id)
+    }
+
+    fn feed(
+        &mut self,
+        connection: &Connection,
+        feed: &Feed,
+        now: Timestamp,
+    ) -> rusqlite::Result<i64> {
+        if let Some(id) = self.feeds.get(feed) {
+            return Ok(*id);
+        }
+        if self.feeds.len() >= KNOWN_FEEDS {
+            self.feeds.clear();
+        }
+        let id = feed_id(connection, feed, now)?;
+        self.feeds.insert(feed.clone(), id);
+        Ok(id)
+    }
+}
+
+/// One group's work: rows at once, hints summed up for the end.
+pub(super) struct Ingest<'a> {
+    known: &'a mut Known,
+    ask: bool,
+    hints: HashMap<i64, (i64, Timestamp)>,
+}
+
+impl<'a> Ingest<'a> {
+    pub(super) fn new(known: &'a mut Known, ask: bool) -> Self {
+        Self {
+            known,
+            ask,
+            hints: HashMap::new(),
+        }
+    }
+
+    /// Forgets row numbers after a savepoint was rolled back.
+    pub(super) fn forget(&mut self) {
+        self.known.forget();
+    }
+
+    /// Stores one message; its hint is raised by [`Ingest::raise_hints`].
+    pub(super) fn store(
+        &mut self,
+        connection: &Connection,
+        delivery: &Accepted,
+    ) -> rusqlite::Result<Insertion> {
+        let account = self.known.account(connection, &delivery.account)?;
+        let message = &delivery.message;
+        let inserted = connection
+            .prepare_cached(
+                "INSERT INTO notification (account_id, event, message_id, kind, received_at, body)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT (message_id, account_id, event) DO NOTHING",
+            )?
+            .execute(params![
+                account,
+                event_code(delivery.event),
+                message_key(message.message_id()),
+                message.message_type().as_str(),
+                delivery.received_at.as_millis(),
+                message.body().as_ref(),
+            ])?;
+        if inserted == 0 {
+            return Ok(Insertion::Duplicate);
+        }
+        match message.message_type() {
+            MessageType::Notification => {
+                if let Some(feed) = &delivery.hint {
+                    let feed = self.known.feed(connection, feed, delivery.received_at)?;
+                    self.hints
+                        .entry(feed)
+                        .or_insert((0, delivery.received_at))
+                        .0 += 1;
+                }
+            }
+            MessageType::SubscriptionConfirmation => {
+                let state = if self.ask {
+                    SubscriptionState::AwaitingApproval
+                } else {
+                    SubscriptionState::Pending
+                };
+                note_subscription(connection, account, delivery, state)?;
+            }
+            MessageType::UnsubscribeConfirmation => {
+                note_subscription(
+                    connection,
+                    account,
+                    delivery,
+                    SubscriptionState::Unsubscribed,
+                )?;
+            }
+        }
+        Ok(Insertion::New)
+    }
+
+    /// Raises each feed's `wanted` once for the whole group; whether there was any.
+    pub(super) fn raise_hints(self, connection: &Connection) -> rusqlite::Result<bool> {
+        let mut statement = connection.prepare_cached(
+            "INSERT INTO feed_demand (feed_id, kind, wanted, due_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (feed_id, kind) DO UPDATE SET wanted = wanted + excluded.wanted, due_at = excluded.due_at",
+        )?;
+        for (feed, (count, due_at)) in &self.hints {
+            statement.execute(params![
+                feed,
+                kind_code(PullKind::Hint),
+                count,
+                due_at.as_millis()
+            ])?;
+        }
+        Ok(!self.hints.is_empty())
+    }
+}
+
+/// The key of a message id: a UUID's 16 bytes; anything else is longer than that.
+fn message_key(id: &str) -> Vec<u8> {
+    match Uuid::try_parse(id) {
+        Ok(uuid) if uuid.hyphenated().to_string() == id => uuid.as_bytes().to_vec(),
+        _ => [&[0; 16], id.as_bytes(), &[0]].concat(),
+    }
+}
+
+/// The message id of a key.
+pub(super) fn message_id(key: &[u8]) -> String {
+    match Uuid::from_slice(key) {
+        Ok(uuid) => uuid.hyphenated().to_string(),
+        Err(_) => {
+            String::from_utf8_lossy(key.get(16..key.len() - 1).unwrap_or_default()).into_owned()
+        }
+    }
+}
+
+/// Brings the topic's subscription to `state`, unless a newer message already spoke.
+///
+/// A subscription that we asked for has no topic until SNS speaks first.
+fn note_subscription(
+    connection: &Connection,
+    account: i64,
+    delivery: &Accepted,
+    state: SubscriptionState,
+) -> rusqlite::Result<()> {
+    let message: &VerifiedMessage = &delivery.message;
+    let event = delivery.event.as_str();
+    let row: Option<(i64, Option<i64>)> = connection
+        .query_row(
+            "SELECT id, spoken_at FROM subscription
+             WHERE account_id = ?1 AND event = ?2 AND (topic_arn = ?3 OR (topic_arn IS NULL AND state = 'requested'))
+             ORDER BY topic_arn IS NULL, id DESC LIMIT 1",
+            params![account, event, message.topic_arn()],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    let spoken_at = message.timestamp().as_millis();
+    let now = delivery.received_at.as_millis();
+    let id = match row {
+        Some((_, Some(newer))) if newer > spoken_at => return Ok(()),
+        Some((id, _)) => id,
+        None => {
+            connection.execute(
+                "INSERT INTO subscription (account_id, event, state, created_at, changed_at) VALUES (?1, ?2, ?3, ?4, ?4)",
+                params![account, event, state.as_str(), now],
+            )?;
+            connection.last_insert_rowid()
+        }
+    };
+    let next_try_at = (state == SubscriptionState::Pending).then_some(now);
+    connection.execute(
+        "UPDATE subscription SET topic_arn = ?2, state = ?3, changed_at = ?4, spoken_at = ?5, next_try_at = ?6,
+             attempts = 0, last_error = NULL, subscribe_url = ?7, token = ?8
+         WHERE id = ?1",
+        params![
+            id,
+            message.topic_arn(),
+            state.as_str(),
+            now,
+            spoken_at,
+            next_try_at,
+            message.subscribe_url().map(ExposeSecret::expose_secret),
+            message.token().map(ExposeSecret::expose_secret),
+        ],
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_id_comes_back_from_its_key_as_it_was() {
+        for id in [
+            "da41e39f-ea4d-435a-b922-c6aae3915ebe",
+            "DA41E39F-EA4D-435A-B922-C6AAE3915EBE",
+            "x",
+            "",
+            "ąžuolas",
+        ] {
+            assert_eq!(message_id(&message_key(id)), id);
+        }
+        assert_eq!(
+            message_key("da41e39f-ea4d-435a-b922-c6aae3915ebe").len(),
+            16
+        );
+    }
+}

@@ -1,0 +1,112 @@
+//! Opening the file: pragmas, migrations, and what is not ours.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::error::explain;
+use crate::store::StoreError;
+
+/// `PRAGMA application_id` of our files: "IvWh".
+const APPLICATION_ID: i32 = 0x4976_5768;
+
+/// The migrations in order; the schema's version is how many were run. Append only.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_first.sql")];
+
+/// The newest schema that this program knows.
+pub(super) const NEWEST: u32 = MIGRATIONS.len() as u32;
+
+/// How many pages the write-ahead log may hold before they are moved into the
+/// database: SQLite's 1,000 would sync twice as often as the commits do.
+const WAL_AUTOCHECKPOINT_PAGES: u32 = 16_384;
+
+/// Opens the file for its one writer, made and migrated as needed.
+///
+/// A file with an older schema is copied beside itself first.
+pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
+    let mut connection = Connection::open(path).map_err(|error| explain(path, error))?;
+    prepare(&connection).map_err(|error| explain(path, error))?;
+    let found = our_schema(&connection, path)?;
+    if found > NEWEST {
+        return Err(StoreError::NewerSchema {
+            found,
+            known: NEWEST,
+        });
+    }
+    if (1..NEWEST).contains(&found) {
+        let copy = PathBuf::from(format!("{}.schema-{found}.backup", path.display()));
+        super::backup::copy(&connection, &copy).map_err(|error| explain(&copy, error))?;
+    }
+    migrate(&mut connection, found).map_err(|error| explain(path, error))?;
+    Ok(connection)
+}
+
+/// Opens the file for reading, with or without a writer beside it.
+pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection =
+        Connection::open_with_flags(path, flags).map_err(|error| explain(path, error))?;
+    connection
+        .busy_timeout(Duration::from_secs(5))
+        .map_err(|error| explain(path, error))?;
+    match our_schema(&connection, path)? {
+        NEWEST => Ok(connection),
+        found if found > NEWEST => Err(StoreError::NewerSchema {
+            found,
+            known: NEWEST,
+        }),
+        _ => Err(StoreError::NotAccessible {
+            path: path.to_owned(),
+            detail:
+                "it has not been brought up to this version's schema; run `serve` or `pull` once"
+                    .to_owned(),
+        }),
+    }
+}
+
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // FULL syncs the log at every commit: 200 means that it is on the disk.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES)?;
+    // Once moved, the log shrinks to this again (bytes).
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    // 16 MiB hold the upper levels of the message-id index of tens of millions of rows.
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+/// The schema's version; 0 for a new file. Refuses another program's database.
+fn our_schema(connection: &Connection, path: &Path) -> Result<u32, StoreError> {
+    let read =
+        |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    let application = read("application_id").map_err(|error| explain(path, error))?;
+    let version = read("user_version").map_err(|error| explain(path, error))?;
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(|error| explain(path, error))?;
+    if application != APPLICATION_ID && tables > 0 {
+        return Err(StoreError::Corrupt {
+            path: path.to_owned(),
+            detail: "it belongs to another program".to_owned(),
+        });
+    }
+    Ok(u32::try_from(version).unwrap_or(0))
+}
+
+fn migrate(connection: &mut Connection, found: u32) -> rusqlite::Result<()> {
+    if found == NEWEST {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for migration in &MIGRATIONS[found as usize..] {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", NEWEST)?;
+    transaction.commit()
+}

@@ -1,0 +1,107 @@
+//! Subscriptions: what we asked for, and what became of it.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use secrecy::SecretString;
+
+use super::rows::{self, account_id};
+use crate::domain::{Account, Event, Timestamp};
+use crate::store::{SubscriptionChange, SubscriptionRow, SubscriptionState};
+
+const COLUMNS: &str =
+    "s.id, a.name, s.event, s.name, s.topic_arn, s.subscription_arn, s.state, s.created_at,
+    s.changed_at, s.next_try_at, s.attempts, s.last_error, s.subscribe_url, s.token
+    FROM subscription s JOIN account a ON a.id = s.account_id";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<SubscriptionRow> {
+    Ok(SubscriptionRow {
+        id: row.get(0)?,
+        account: rows::account(row, 1)?,
+        event: rows::event_name(row, 2)?,
+        name: row.get(3)?,
+        topic_arn: row.get(4)?,
+        subscription_arn: row.get(5)?,
+        state: rows::subscription_state(row, 6)?,
+        created_at: rows::moment(row, 7)?,
+        changed_at: rows::moment(row, 8)?,
+        next_try_at: rows::maybe_moment(row, 9)?,
+        attempts: row.get(10)?,
+        last_error: row.get(11)?,
+        subscribe_url: row.get::<_, Option<String>>(12)?.map(SecretString::from),
+        token: row.get::<_, Option<String>>(13)?.map(SecretString::from),
+    })
+}
+
+pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<SubscriptionRow>> {
+    connection
+        .prepare_cached(&format!("SELECT {COLUMNS} ORDER BY s.id"))?
+        .query_map([], read)?
+        .collect()
+}
+
+/// Notes that the vendor was asked; asked twice is one row until SNS speaks.
+pub(super) fn requested(
+    connection: &Connection,
+    account: &Account,
+    event: Event,
+    name: &str,
+    now: Timestamp,
+) -> rusqlite::Result<i64> {
+    let account = account_id(connection, account)?;
+    let waiting: Option<i64> = connection
+        .query_row(
+            "SELECT id FROM subscription WHERE account_id = ?1 AND event = ?2 AND name = ?3 AND state = 'requested'",
+            params![account, event.as_str(), name],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if let Some(id) = waiting {
+        return Ok(id);
+    }
+    connection.execute(
+        "INSERT INTO subscription (account_id, event, name, state, created_at, changed_at)
+         VALUES (?1, ?2, ?3, 'requested', ?4, ?4)",
+        params![account, event.as_str(), name, now.as_millis()],
+    )?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// Changes one; `None` where there is none or its state does not allow it.
+pub(super) fn change(
+    connection: &Connection,
+    id: i64,
+    change: &SubscriptionChange,
+    now: Timestamp,
+) -> rusqlite::Result<Option<SubscriptionRow>> {
+    let set_state = "UPDATE subscription SET state = ?2, changed_at = ?3, next_try_at = ?4, attempts = 0, last_error = NULL";
+    let now_ms = now.as_millis();
+    let pending = SubscriptionState::Pending.as_str();
+    let changed = match change {
+        SubscriptionChange::Approved => connection.execute(
+            &format!("{set_state} WHERE id = ?1 AND state = 'awaiting_approval'"),
+            params![id, pending, now_ms, now_ms],
+        )?,
+        // A token that SNS gives in vain is tried again by hand in the same way.
+        SubscriptionChange::Restored => connection.execute(
+            &format!("{set_state} WHERE id = ?1 AND state IN ('unsubscribed', 'pending') AND subscribe_url IS NOT NULL"),
+            params![id, pending, now_ms, now_ms],
+        )?,
+        SubscriptionChange::Confirmed { subscription_arn } => connection.execute(
+            &format!("{set_state}, subscription_arn = ?5, subscribe_url = NULL, token = NULL WHERE id = ?1 AND state = 'pending'"),
+            params![id, SubscriptionState::Confirmed.as_str(), now_ms, None::<i64>, subscription_arn],
+        )?,
+        SubscriptionChange::TryFailed { error, next_try_at } => connection.execute(
+            "UPDATE subscription SET attempts = attempts + 1, last_error = ?2, next_try_at = ?3 WHERE id = ?1 AND state = 'pending'",
+            params![id, error, next_try_at.map(Timestamp::as_millis)],
+        )?,
+    };
+    if changed == 0 {
+        return Ok(None);
+    }
+    connection
+        .query_row(
+            &format!("SELECT {COLUMNS} WHERE s.id = ?1"),
+            params![id],
+            read,
+        )
+        .optional()
+}

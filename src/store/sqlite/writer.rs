@@ -1,0 +1,251 @@
+//! The one thread that writes: deliveries in groups, everything else in between.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{Notify, oneshot};
+
+use super::error::explain;
+use super::ingest::{Ingest, Known};
+use super::quarantine::Shelf;
+use crate::store::{Accepted, Insertion, Quarantined, StoreError};
+
+/// Deliveries that share one commit at the most.
+const GROUP: usize = 1024;
+
+/// Changes, other than deliveries, that may wait.
+const TASKS: usize = 1024;
+
+/// Refused deliveries that may wait for a place in the quarantine.
+const QUARANTINE: usize = 64;
+
+/// A change of the database, run inside a transaction of its own.
+type Task = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A delivery and who waits for it.
+struct Waiting {
+    delivery: Accepted,
+    answer: oneshot::Sender<Result<Insertion, StoreError>>,
+}
+
+#[derive(Default)]
+struct Lanes {
+    deliveries: VecDeque<Waiting>,
+    tasks: VecDeque<Task>,
+    quarantine: VecDeque<Quarantined>,
+    closing: bool,
+}
+
+/// The way to the writer, with a bound for each lane.
+pub(super) struct Inbox {
+    lanes: Mutex<Lanes>,
+    filled: Condvar,
+    capacity: usize,
+}
+
+impl Inbox {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            lanes: Mutex::default(),
+            filled: Condvar::new(),
+            capacity,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lanes> {
+        // The lanes are whole whenever the lock is free, also after a panic.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a delivery in line for the next commit.
+    pub(super) fn deliver(
+        &self,
+        delivery: Accepted,
+    ) -> Result<oneshot::Receiver<Result<Insertion, StoreError>>, StoreError> {
+        let (answer, receiver) = oneshot::channel();
+        let mut lanes = self.lock();
+        if lanes.closing {
+            return Err(StoreError::Closed);
+        }
+        if lanes.deliveries.len() >= self.capacity {
+            return Err(StoreError::QueueFull);
+        }
+        lanes.deliveries.push_back(Waiting { delivery, answer });
+        drop(lanes);
+        self.filled.notify_one();
+        Ok(receiver)
+    }
+
+    /// Puts a change in line.
+    pub(super) fn submit(&self, task: Task) -> Result<(), StoreError> {
+        let mut lanes = self.lock();
+        if lanes.closing {
+            return Err(StoreError::Closed);
+        }
+        if lanes.tasks.len() >= TASKS {
+            return Err(StoreError::QueueFull);
+        }
+        lanes.tasks.push_back(task);
+        drop(lanes);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Puts a refused delivery in line, or drops it.
+    pub(super) fn offer(&self, item: Quarantined) -> bool {
+        let mut lanes = self.lock();
+        if lanes.closing || lanes.quarantine.len() >= QUARANTINE {
+            return false;
+        }
+        lanes.quarantine.push_back(item);
+        drop(lanes);
+        self.filled.notify_one();
+        true
+    }
+
+    /// Takes nothing more; what is in line is still done.
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.filled.notify_one();
+    }
+
+    /// What to do next: all deliveries that fit one commit, and one other change, so
+    /// that neither starves the other. `None` once closed and empty.
+    fn next(&self) -> Option<(Vec<Waiting>, Option<Task>, Vec<Quarantined>)> {
+        let mut lanes = self.lock();
+        loop {
+            let group = lanes.deliveries.len().min(GROUP);
+            let deliveries: Vec<_> = lanes.deliveries.drain(..group).collect();
+            let task = lanes.tasks.pop_front();
+            let quarantine: Vec<_> = if deliveries.is_empty() {
+                lanes.quarantine.drain(..).collect()
+            } else {
+                Vec::new()
+            };
+            if !deliveries.is_empty() || task.is_some() || !quarantine.is_empty() {
+                return Some((deliveries, task, quarantine));
+            }
+            if lanes.closing {
+                return None;
+            }
+            lanes = self
+                .filled
+                .wait(lanes)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// What the writer thread owns.
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+    pub(super) inbox: Arc<Inbox>,
+    /// Told when a demand may have been raised.
+    pub(super) demand: Arc<Notify>,
+    pub(super) ask: bool,
+    pub(super) shelf: Shelf,
+    /// The lock of the one process that may write, held until the last change is done.
+    pub(super) _lock: File,
+}
+
+impl Writer {
+    /// Works until the inbox is closed and empty.
+    pub(super) fn run(mut self) {
+        let mut known = Known::default();
+        while let Some((deliveries, task, quarantine)) = self.inbox.next() {
+            if !deliveries.is_empty() {
+                self.commit_group(deliveries, &mut known);
+            }
+            if let Some(task) = task {
+                task(&mut self.connection);
+            }
+            if !quarantine.is_empty()
+                && let Err(error) = self.shelf.keep(&mut self.connection, quarantine)
+            {
+                let error = explain(&self.path, error);
+                tracing::warn!(%error, "refused deliveries could not be kept in the quarantine");
+            }
+        }
+        // Moves the log into the database, so that a copy of the one file is whole.
+        if let Err(error) = self
+            .connection
+            .pragma_update(None, "wal_checkpoint", "TRUNCATE")
+        {
+            tracing::debug!(%error, "the write-ahead log was left for the next start");
+        }
+    }
+
+    /// Stores a group in one transaction and answers each when it is on the disk.
+    fn commit_group(&mut self, group: Vec<Waiting>, known: &mut Known) {
+        let (deliveries, answers): (Vec<_>, Vec<_>) = group
+            .into_iter()
+            .map(|waiting| (waiting.delivery, waiting.answer))
+            .unzip();
+        match self.store_group(deliveries, known) {
+            Ok((outcomes, raised)) => {
+                if raised {
+                    self.demand.notify_waiters();
+                    self.demand.notify_one();
+                }
+                for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                    let outcome = outcome.map_err(|error| explain(&self.path, error));
+                    // Nobody waits any more where the connection was dropped.
+                    let _ = answer.send(outcome);
+                }
+            }
+            Err(error) => {
+                // Rows that the rollback took must not be remembered.
+                known.forget();
+                let error = explain(&self.path, error);
+                tracing::error!(%error, "a group of {} deliveries could not be stored", answers.len());
+                for answer in answers {
+                    let _ = answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+    fn store_group(
+        &mut self,
+        deliveries: Vec<Accepted>,
+        known: &mut Known,
+    ) -> rusqlite::Result<(Vec<rusqlite::Result<Insertion>>, bool)> {
+        let mut transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut ingest = Ingest::new(known, self.ask);
+        let mut outcomes = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            // One delivery that fails leaves the others of its group alone.
+            let savepoint = transaction.savepoint()?;
+            match ingest.store(&savepoint, &delivery) {
+                Ok(insertion) => {
+                    savepoint.commit()?;
+                    outcomes.push(Ok(insertion));
+                }
+                Err(error) if transaction_is_gone(&error) => return Err(error),
+                Err(error) => {
+                    drop(savepoint);
+                    ingest.forget();
+                    outcomes.push(Err(error));
+                }
+            }
+        }
+        let raised = ingest.raise_hints(&transaction)?;
+        transaction.commit()?;
+        Ok((outcomes, raised))
+    }
+}
+
+/// Whether SQLite rolls the whole transaction back on this error
+/// (sqlite.org/lang_transaction.html, "Response To Errors Within A Transaction").
+fn transaction_is_gone(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, OutOfMemory, SystemIoFailure};
+    matches!(
+        error.sqlite_error_code(),
+        Some(DiskFull | SystemIoFailure | OutOfMemory | DatabaseCorrupt)
+    )
+}
