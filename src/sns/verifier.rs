@@ -10,10 +10,8 @@ use secrecy::SecretString;
 
 use super::MessageType;
 use super::canonical::CanonicalText;
-use super::certificate::{
-    CERTIFICATE_TIMEOUT, Certificate, CertificateShelf, CertificateSummary, Certificates, NoShelf,
-    Source,
-};
+use super::certificate::{Certificate, CertificateSummary};
+use super::certificates::{CERTIFICATE_TIMEOUT, CertificateShelf, Certificates, NoShelf, Source};
 use super::envelope::{Contents, Envelope};
 use super::policy::{CertificateOrigin, Policy, TopicArn};
 use super::signature::Signature;
@@ -231,7 +229,9 @@ impl Verifier {
     ) -> Result<VerifiedMessage, Refusal> {
         let Envelope { body, contents } = envelope;
         let (origin, signature) = self.judge_claims(&contents)?;
-        let certificate = self.prove(&contents, &origin, &signature, received_at).await?;
+        let certificate = self
+            .prove(&contents, &origin, &signature, received_at)
+            .await?;
         self.judge_age(contents.timestamp, received_at)?;
         let secret = |text: &str| SecretString::from(text.to_owned());
         Ok(VerifiedMessage {
