@@ -195,12 +195,11 @@ fn body(parcel: &Parcel, certificate_url: &str) -> String {
         Tamper::Nothing => signed,
         Tamper::Signature => changed(&signed, "Signature", |signature| {
             // Another base64 text of the same length.
-            signature
-                .chars()
-                .rev()
-                .skip_while(|c| *c == '=')
-                .collect::<String>()
-                + &"=".repeat(signature.chars().filter(|c| *c == '=').count())
+            let other = |c| if c == 'A' { 'B' } else { 'A' };
+            let letters = signature.chars().enumerate();
+            letters
+                .map(|(index, c)| if index == 9 { other(c) } else { c })
+                .collect()
         }),
         Tamper::Message => changed(&signed, "Message", |message| format!("{message} ")),
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
 use super::faults::{Endpoint, FaultKind};
@@ -165,6 +165,11 @@ pub(super) fn broken(
     parts
         .headers
         .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    let chunks = [Ok(half), Err(io::Error::other("broken off on request"))];
-    Response::from_parts(parts, Body::from_stream(stream::iter(chunks)))
+    let breaks = stream::once(async {
+        // While the body waits, what was written so far is sent.
+        tokio::task::yield_now().await;
+        Err(io::Error::other("broken off on request"))
+    });
+    let chunks = stream::once(std::future::ready(Ok(half))).chain(breaks);
+    Response::from_parts(parts, Body::from_stream(chunks))
 }

@@ -1,1 +1,3 @@
 //! One integration binary: each promise is tested through the real parts.
+
+mod emulator;
