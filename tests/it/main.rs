@@ -2,10 +2,9 @@
 
 mod command_line;
 mod config;
+mod emulator;
 mod ivesk;
 mod ivesk_upload;
-mod stand_in;
-mod store;
 mod sns;
 mod sns_certificates;
 mod sns_confirmation;
@@ -13,3 +12,5 @@ mod sns_envelope;
 mod sns_support;
 mod sns_vectors;
 mod sns_verify_command;
+mod stand_in;
+mod store;
