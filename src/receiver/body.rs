@@ -9,9 +9,7 @@ use hyper::body::Body;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::refusal::Refusal;
-
-/// The most that is read: a legal message of 256 KiB can reach 1.6 MB once escaped.
-pub const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
+use crate::sns::MAX_BODY_BYTES;
 
 /// Above this a body counts as large, and only [`MAX_LARGE_BODIES`] are read at once.
 const LARGE_BODY_BYTES: usize = 64 * 1024;

@@ -1,3 +1,6 @@
 //! One integration binary: each promise is tested through the real parts.
 
+mod admin;
 mod config;
+mod receiver;
+mod subscriptions;

@@ -1,0 +1,11 @@
+//! What the public listener promises to SNS, and to everybody else.
+
+pub(crate) mod app;
+pub(crate) mod fake_sns;
+pub(crate) mod faulty_store;
+
+mod acknowledging;
+mod connections;
+mod logging;
+mod refusing;
+mod stopping;
