@@ -197,6 +197,12 @@ async fn what_no_setting_could_make_right_is_403() {
 #[tokio::test]
 async fn what_can_come_right_is_503_with_retry_after() {
     let app = TestApp::spawn().await;
+    app.sns.set_certificate_down(true);
+    let outcome = refused(&app, &Message::notification(&app.sns)).await;
+    assert_eq!(outcome, answer(503, "certificate_unavailable"));
+    app.sns.set_certificate_down(false);
+    app.clock.advance(Duration::from_secs(300));
+
     let future =
         Message::notification(&app.sns).published_at(start().after(Duration::from_secs(3 * 3_600)));
     let response = app.deliver(&future).await;
@@ -209,9 +215,6 @@ async fn what_can_come_right_is_503_with_retry_after() {
     let outcome = refused_body(&app, &newer).await;
     assert_eq!(outcome, answer(503, "unsupported_signature_version"));
 
-    app.sns.set_certificate_down(true);
-    let outcome = refused(&app, &Message::notification(&app.sns)).await;
-    assert_eq!(outcome, answer(503, "certificate_unavailable"));
 }
 
 #[tokio::test]
