@@ -22,8 +22,6 @@ mod guard;
 mod status;
 mod subscriptions;
 
-pub use status::{Blocked, blocked};
-
 /// The most that a request to this listener may hold.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 

@@ -10,8 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use super::{AdminError, Input, Outcome};
-use crate::config::Config;
-use crate::domain::{Account, Queue};
+use crate::pull::{Blocked, blocked};
 use crate::service::App;
 use crate::store::{AccountRow, SequenceRow};
 
@@ -29,37 +28,6 @@ pub(super) struct Status {
     feeds: usize,
     parked_feeds: usize,
     subscriptions: usize,
-}
-
-/// A queue that can't be pulled until a setting is made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Blocked {
-    /// Whose.
-    pub account: Account,
-    /// Which queue.
-    pub queue: Queue,
-    /// The setting: `api_key` or `exported_path`.
-    pub missing: &'static str,
-}
-
-/// What can't be pulled for want of a setting.
-pub fn blocked(config: &Config) -> Vec<Blocked> {
-    let mut blocked = Vec::new();
-    for (account, settings) in &config.accounts {
-        for queue in Queue::ALL {
-            let missing = match queue {
-                _ if settings.api_key.is_none() => "api_key",
-                Queue::Exported if config.api.exported_path.is_none() => "exported_path",
-                Queue::Exported | Queue::Digitized => continue,
-            };
-            blocked.push(Blocked {
-                account: account.clone(),
-                queue,
-                missing,
-            });
-        }
-    }
-    blocked
 }
 
 pub(super) async fn status(State(app): State<Arc<App>>) -> Outcome<Status> {

@@ -6,9 +6,9 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Exit, Failure, Globals};
-use crate::admin::blocked;
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::domain::Clock;
+use crate::pull::blocked;
 use crate::service::{Service, StartError};
 
 /// Arguments of `serve`.
@@ -36,7 +36,7 @@ pub async fn run(_: Args, globals: &Globals) -> Result<Exit, Failure> {
 
 fn explain(error: StartError) -> Failure {
     match error {
-        StartError::Listen { .. } => Failure::usage(error),
+        StartError::Listen { .. } | StartError::Api(_) => Failure::usage(error),
         StartError::Store(_) | StartError::Client(_) => Failure::from(error),
     }
 }

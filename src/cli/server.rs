@@ -158,6 +158,14 @@ impl Api {
         })
     }
 
+    /// The store that this process opened; `None` where a server does the work.
+    pub fn own_store(&self) -> Option<SharedStore> {
+        match self {
+            Self::Running(_) => None,
+            Self::Own { store, .. } => Some(SharedStore::clone(store)),
+        }
+    }
+
     /// Whether a server does the work.
     pub fn is_running_server(&self) -> bool {
         matches!(self, Self::Running(_))

@@ -174,7 +174,7 @@ pub(super) struct Given {
 }
 
 impl Given {
-    fn from_variable(&self) -> bool {
+    fn is_variable(&self) -> bool {
         matches!(self.origin, Origin::Variable(_))
     }
 
@@ -197,7 +197,7 @@ impl Given {
         let wrong = || "is not a whole number; write digits only, such as 4096".to_owned();
         match &self.raw {
             Raw::Integer(number) => u64::try_from(*number).map_err(|_| wrong()),
-            Raw::Text(text) if self.from_variable() => text.trim().parse().map_err(|_| wrong()),
+            Raw::Text(text) if self.is_variable() => text.trim().parse().map_err(|_| wrong()),
             Raw::Text(_) => Err("is text; write the number without quotes".to_owned()),
             _ => Err(wrong()),
         }
@@ -207,8 +207,8 @@ impl Given {
     pub(super) fn switch(&self) -> Result<bool, String> {
         match &self.raw {
             Raw::Switch(switch) => Ok(*switch),
-            Raw::Text(text) if self.from_variable() && text.trim() == "true" => Ok(true),
-            Raw::Text(text) if self.from_variable() && text.trim() == "false" => Ok(false),
+            Raw::Text(text) if self.is_variable() && text.trim() == "true" => Ok(true),
+            Raw::Text(text) if self.is_variable() && text.trim() == "false" => Ok(false),
             _ => Err("is neither true nor false; write one of them, without quotes".to_owned()),
         }
     }
@@ -216,7 +216,7 @@ impl Given {
     /// A list of texts; in a variable, text between commas.
     pub(super) fn list(&self) -> Result<Vec<String>, String> {
         match &self.raw {
-            Raw::Text(text) if self.from_variable() => Ok(text
+            Raw::Text(text) if self.is_variable() => Ok(text
                 .split(',')
                 .map(|item| item.trim().to_owned())
                 .filter(|item| !item.is_empty())
@@ -503,7 +503,7 @@ impl<'a> Layers<'a> {
         let direct = self.variable(secret_variable);
         let direct = direct.and_then(|direct| self.filled(file_setting, secret_variable, direct));
         let given = match (direct, file) {
-            (Some(direct), Some(file)) if file.from_variable() => {
+            (Some(direct), Some(file)) if file.is_variable() => {
                 let message = format!(
                     "{secret_variable} is set too; keep one of the two and remove the other"
                 );

@@ -104,8 +104,8 @@ impl Signer {
     fn from_parts(key_pem: String, certificate_pem: String) -> anyhow::Result<Self> {
         let private =
             RsaPrivateKey::from_pkcs8_pem(&key_pem).context("the key is no RSA key in PKCS #8")?;
-        let (_, key) = x509_parser::pem::parse_x509_pem(key_pem.as_bytes())
-            .context("the key is not PEM")?;
+        let (_, key) =
+            x509_parser::pem::parse_x509_pem(key_pem.as_bytes()).context("the key is not PEM")?;
         let (_, certificate) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes())
             .context("the certificate is not PEM")?;
         let sha256 = RsaKeyPair::from_pkcs8(&key.contents)
@@ -261,9 +261,12 @@ mod tests {
     #[test]
     fn a_signer_read_back_signs_the_same() {
         let from = Timestamp::parse("2026-01-01T00:00:00Z").unwrap();
-        let signer =
-            Signer::generate(SNS_NAME, from, from.after(std::time::Duration::from_secs(60)))
-                .unwrap();
+        let signer = Signer::generate(
+            SNS_NAME,
+            from,
+            from.after(std::time::Duration::from_secs(60)),
+        )
+        .unwrap();
 
         let again = Signer::from_pem(&signer.to_pem()).unwrap();
 

@@ -26,33 +26,49 @@ const ACCOUNT_CONCERNED: u32 = 2;
 /// `chance` in 0..1 spreads the waits, so that many feeds don't come back at once.
 pub fn judge(error: &ApiError, lease: &PageLease, now: Timestamp, chance: f64) -> PageFailure {
     let account_concerned = lease.account_failures >= ACCOUNT_CONCERNED;
-    let account_waits = || PageFailure::AccountWaits(now.after(backoff(lease.account_failures, chance)));
+    let account_waits =
+        || PageFailure::AccountWaits(now.after(backoff(lease.account_failures, chance)));
     let feed_waits = || PageFailure::FeedWaits(now.after(backoff(lease.feed_failures, chance)));
     let retry_at = now.after(PARKED);
     match error {
         ApiError::Unreachable(_) => account_waits(),
-        ApiError::Status { retry_after: Some(wait), .. } => {
-            PageFailure::AccountWaits(now.after((*wait).clamp(FIRST_WAIT, LONGEST_RETRY_AFTER)))
-        }
+        ApiError::Status {
+            retry_after: Some(wait),
+            ..
+        } => PageFailure::AccountWaits(now.after((*wait).clamp(FIRST_WAIT, LONGEST_RETRY_AFTER))),
         ApiError::Status { status: 429, .. } => account_waits(),
         // A key may read one company and not another (vendor-api U25), so one company's
         // 401 parks that company; several in a row say that the key itself is bad.
-        ApiError::Status { status: 401, .. } if account_concerned => {
-            PageFailure::AccountParked { reason: ParkReason::Unauthorized, retry_at }
-        }
-        ApiError::Status { status: 401, .. } => PageFailure::FeedParked { reason: ParkReason::Unauthorized, retry_at },
-        ApiError::Status { status: 403, .. } => PageFailure::FeedParked { reason: ParkReason::Forbidden, retry_at },
-        ApiError::Status { status: 404, .. } => PageFailure::FeedParked { reason: ParkReason::NotFound, retry_at },
+        ApiError::Status { status: 401, .. } if account_concerned => PageFailure::AccountParked {
+            reason: ParkReason::Unauthorized,
+            retry_at,
+        },
+        ApiError::Status { status: 401, .. } => PageFailure::FeedParked {
+            reason: ParkReason::Unauthorized,
+            retry_at,
+        },
+        ApiError::Status { status: 403, .. } => PageFailure::FeedParked {
+            reason: ParkReason::Forbidden,
+            retry_at,
+        },
+        ApiError::Status { status: 404, .. } => PageFailure::FeedParked {
+            reason: ParkReason::NotFound,
+            retry_at,
+        },
         // It would cost the same again; the vendor or the setting has to change first.
         ApiError::TooLarge { .. } => PageFailure::FeedWaits(retry_at),
         ApiError::Status { .. } | ApiError::Malformed(_) if account_concerned => account_waits(),
-        ApiError::Status { .. } | ApiError::Malformed(_) | ApiError::NotConfigured { .. } => feed_waits(),
+        ApiError::Status { .. } | ApiError::Malformed(_) | ApiError::NotConfigured { .. } => {
+            feed_waits()
+        }
     }
 }
 
 /// 5 s, doubled with each failure up to 10 min, and up to a fifth more by chance.
 fn backoff(failures: u32, chance: f64) -> Duration {
-    let wait = FIRST_WAIT.saturating_mul(1 << failures.min(10)).min(LONGEST_WAIT);
+    let wait = FIRST_WAIT
+        .saturating_mul(1 << failures.min(10))
+        .min(LONGEST_WAIT);
     wait.mul_f64(1.0 + chance.clamp(0.0, 1.0) / 5.0)
 }
 
@@ -67,7 +83,10 @@ mod tests {
     fn lease(feed_failures: u32, account_failures: u32) -> PageLease {
         PageLease {
             feed_id: 1,
-            feed: Feed::exported(Account::parse("default").unwrap(), Company::parse("1").unwrap()),
+            feed: Feed::exported(
+                Account::parse("default").unwrap(),
+                Company::parse("1").unwrap(),
+            ),
             kind: PullKind::Hint,
             fence: 1,
             position: Position::default(),
@@ -78,14 +97,23 @@ mod tests {
     }
 
     fn status(status: u16, retry_after: Option<Duration>) -> ApiError {
-        ApiError::Status { status, message: None, retry_after }
+        ApiError::Status {
+            status,
+            message: None,
+            retry_after,
+        }
     }
 
     #[test]
     fn retry_after_is_obeyed_by_the_whole_account() {
         for code in [429, 503] {
             assert_eq!(
-                judge(&status(code, Some(Duration::from_secs(77))), &lease(0, 0), NOW, 0.9),
+                judge(
+                    &status(code, Some(Duration::from_secs(77))),
+                    &lease(0, 0),
+                    NOW,
+                    0.9
+                ),
                 PageFailure::AccountWaits(NOW.after(Duration::from_secs(77)))
             );
         }
@@ -93,9 +121,11 @@ mod tests {
 
     #[test]
     fn one_companys_refusal_parks_that_company_and_several_401_the_account() {
-        for (code, reason) in
-            [(401, ParkReason::Unauthorized), (403, ParkReason::Forbidden), (404, ParkReason::NotFound)]
-        {
+        for (code, reason) in [
+            (401, ParkReason::Unauthorized),
+            (403, ParkReason::Forbidden),
+            (404, ParkReason::NotFound),
+        ] {
             assert!(matches!(
                 judge(&status(code, None), &lease(0, 0), NOW, 0.0),
                 PageFailure::FeedParked { reason: parked, .. } if parked == reason
@@ -103,14 +133,22 @@ mod tests {
         }
         assert!(matches!(
             judge(&status(401, None), &lease(0, 2), NOW, 0.0),
-            PageFailure::AccountParked { reason: ParkReason::Unauthorized, .. }
+            PageFailure::AccountParked {
+                reason: ParkReason::Unauthorized,
+                ..
+            }
         ));
     }
 
     #[test]
     fn waits_double_up_to_ten_minutes_and_never_reach_zero() {
-        let waits: Vec<_> = (0..12).map(|failures| backoff(failures, 0.0).as_secs()).collect();
-        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 600, 600, 600, 600, 600]);
+        let waits: Vec<_> = (0..12)
+            .map(|failures| backoff(failures, 0.0).as_secs())
+            .collect();
+        assert_eq!(
+            waits,
+            [5, 10, 20, 40, 80, 160, 320, 600, 600, 600, 600, 600]
+        );
         assert_eq!(backoff(0, 1.0), Duration::from_secs(6));
         assert_eq!(
             judge(&status(503, Some(Duration::ZERO)), &lease(0, 0), NOW, 0.0),
@@ -121,7 +159,13 @@ mod tests {
     #[test]
     fn one_bad_company_does_not_hold_up_the_others_but_a_vendor_that_is_down_does() {
         let error = status(500, None);
-        assert!(matches!(judge(&error, &lease(4, 0), NOW, 0.0), PageFailure::FeedWaits(_)));
-        assert!(matches!(judge(&error, &lease(0, 2), NOW, 0.0), PageFailure::AccountWaits(_)));
+        assert!(matches!(
+            judge(&error, &lease(4, 0), NOW, 0.0),
+            PageFailure::FeedWaits(_)
+        ));
+        assert!(matches!(
+            judge(&error, &lease(0, 2), NOW, 0.0),
+            PageFailure::AccountWaits(_)
+        ));
     }
 }

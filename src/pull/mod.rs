@@ -9,16 +9,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
-use crate::config::PullConfig;
+use crate::config::{AccountConfig, Config, PullConfig};
 use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
-use crate::ivesk::{self, Client, Page};
+use crate::ivesk::{self, ApiError, Client, Page};
 use crate::store::{
-    Demand, LeaseRequest, PageCommitted, PageLease, PageOutcome, PageToCommit, PullKind, PullPlan, SharedStore,
-    StoreError,
+    LeaseRequest, PageCommitted, PageLease, PageOutcome, PageToCommit, PullKind, PullPlan,
+    SharedStore, StoreError,
 };
 
 pub mod failures;
@@ -63,6 +65,50 @@ pub enum Pulled {
     Nothing,
 }
 
+/// A queue that can't be asked for until a setting is made. Its hints are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Blocked {
+    /// Whose queue.
+    pub account: Account,
+    /// Which queue.
+    pub queue: Queue,
+    /// What is missing: `api_key` or `exported_path`.
+    pub missing: &'static str,
+}
+
+/// The queues that `config` does not let us ask for.
+pub fn blocked(config: &Config) -> Vec<Blocked> {
+    let mut blocked = Vec::new();
+    for (account, settings) in &config.accounts {
+        for queue in Queue::ALL {
+            let missing = match queue {
+                _ if settings.api_key.is_none() => "api_key",
+                Queue::Exported if config.api.exported_path.is_none() => "exported_path",
+                _ => continue,
+            };
+            blocked.push(Blocked {
+                account: account.clone(),
+                queue,
+                missing,
+            });
+        }
+    }
+    blocked
+}
+
+/// The feeds that `config` names itself.
+pub fn configured_feeds(config: &Config) -> Vec<Feed> {
+    let feeds_of = |(account, settings): (&Account, &AccountConfig)| {
+        let exported = settings
+            .companies
+            .iter()
+            .map(|company| Feed::exported(account.clone(), company.clone()));
+        let digitized = settings.digitized.then(|| Feed::digitized(account.clone()));
+        exported.chain(digitized).collect::<Vec<_>>()
+    };
+    config.accounts.iter().flat_map(feeds_of).collect()
+}
+
 /// Pulls pages of every account's feeds.
 pub struct Puller {
     store: SharedStore,
@@ -75,29 +121,48 @@ pub struct Puller {
 }
 
 impl Puller {
-    /// A puller that asks through `clients`.
+    /// A puller for the accounts of `config`; queues that are [`blocked`] keep their hints.
     ///
-    /// `blocked` names what can't be asked for until a setting is made: its hints are
-    /// kept.
-    pub fn new(
-        store: SharedStore,
-        clients: BTreeMap<Account, Client>,
-        config: PullConfig,
-        blocked: Vec<(Account, Queue)>,
-        clock: Clock,
-    ) -> Self {
-        Self { store, clients, config, blocked, clock, more: Notify::new() }
+    /// # Errors
+    ///
+    /// Where a key can't stand in a header, or the machine offers no TLS.
+    pub fn new(config: &Config, store: SharedStore, clock: Clock) -> Result<Self, ApiError> {
+        let mut clients = BTreeMap::new();
+        for (account, settings) in &config.accounts {
+            if let Some(key) = &settings.api_key {
+                clients.insert(
+                    account.clone(),
+                    Client::new(&config.api, key.clone())?.with_clock(clock.clone()),
+                );
+            }
+        }
+        let blocked = blocked(config)
+            .into_iter()
+            .map(|blocked| (blocked.account, blocked.queue))
+            .collect();
+        Ok(Self {
+            store,
+            clients,
+            config: config.pull.clone(),
+            blocked,
+            clock,
+            more: Notify::new(),
+        })
     }
 
-    /// Makes feeds known and every known feed due for reconciliation now.
-    pub async fn reconcile_now(&self, feeds: Vec<Feed>) -> Result<usize, StoreError> {
-        let now = self.clock.now();
-        let demands = feeds
-            .into_iter()
-            .map(|feed| Demand { feed, kind: PullKind::Reconciliation, due_at: now, from: None })
-            .collect();
-        self.store.demand(demands).await?;
-        self.store.demand_reconciliation(now).await
+    /// How many workers can be busy at once: more than 16 would only wait for the store.
+    pub fn workers(&self) -> usize {
+        (self.clients.len() * self.config.requests_per_account as usize).clamp(1, 16)
+    }
+
+    /// Makes feeds known; new ones are due for reconciliation at once.
+    pub async fn make_known(&self, feeds: Vec<Feed>) -> Result<(), StoreError> {
+        self.store.make_known(feeds, self.clock.now()).await
+    }
+
+    /// Makes every known feed due for reconciliation now, as at each start.
+    pub async fn reconcile_now(&self) -> Result<usize, StoreError> {
+        self.store.demand_reconciliation(self.clock.now()).await
     }
 
     /// Leases the most urgent feed, asks for one page of it, and stores that.
@@ -115,14 +180,26 @@ impl Puller {
         let Some(client) = self.clients.get(&lease.feed.account) else {
             // An account that was removed from the settings, while its feeds stay known.
             let feed = lease.feed.clone();
-            self.store.set_parked(feed.account.clone(), Some(feed.clone()), true).await?;
+            self.store
+                .set_parked(feed.account.clone(), Some(feed.clone()), true)
+                .await?;
             return Ok(Pulled::Failed {
-                error: format!("the settings have no API key for the account `{}`", feed.account),
+                error: format!(
+                    "the settings have no API key for the account `{}`",
+                    feed.account
+                ),
                 feed,
                 unreachable: false,
             });
         };
-        match client.page(lease.feed.queue, &lease.feed.company, lease.position.from.as_ref()).await {
+        match client
+            .page(
+                lease.feed.queue,
+                &lease.feed.company,
+                lease.position.from.as_ref(),
+            )
+            .await
+        {
             Ok(page) => self.store_page(lease, page).await,
             Err(error) => self.note_failure(lease, &error).await,
         }
@@ -154,14 +231,22 @@ impl Puller {
         match self.store.commit_page(lease, page, self.plan()).await {
             Ok(PageOutcome::Committed(committed)) => {
                 report(&feed, kind, committed, possible_gap);
-                Ok(Pulled::Page { feed, kind, committed })
+                Ok(Pulled::Page {
+                    feed,
+                    kind,
+                    committed,
+                })
             }
             Ok(PageOutcome::CompanyFilterIgnored) => {
                 let error = "Įvesk.lt gave another company's documents: it ignored the company in the request. \
                              Check `api.exported_path`, then run `ivesk-webhook pull --resume`"
                     .to_owned();
                 error!(%feed, "parked `{feed}`: {error}");
-                Ok(Pulled::Failed { feed, error, unreachable: false })
+                Ok(Pulled::Failed {
+                    feed,
+                    error,
+                    unreachable: false,
+                })
             }
             Err(StoreError::StaleLease) => {
                 debug!(%feed, "the lease on `{feed}` was taken over; its page was dropped");
@@ -171,14 +256,22 @@ impl Puller {
         }
     }
 
-    async fn note_failure(&self, lease: PageLease, error: &ivesk::ApiError) -> Result<Pulled, StoreError> {
+    async fn note_failure(
+        &self,
+        lease: PageLease,
+        error: &ivesk::ApiError,
+    ) -> Result<Pulled, StoreError> {
         let feed = lease.feed.clone();
         let unreachable = matches!(error, ivesk::ApiError::Unreachable(_));
         let failure = failures::judge(error, &lease, self.clock.now(), chance());
         let text = error.to_string();
         warn!(%feed, ?failure, "a page of `{feed}` could not be had: {text}");
         match self.store.fail_page(lease, failure, text.clone()).await {
-            Ok(()) => Ok(Pulled::Failed { feed, error: text, unreachable }),
+            Ok(()) => Ok(Pulled::Failed {
+                feed,
+                error: text,
+                unreachable,
+            }),
             Err(StoreError::StaleLease) => Ok(Pulled::Stale { feed }),
             Err(error) => Err(error),
         }
@@ -244,7 +337,12 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
 }
 
 fn report(feed: &Feed, kind: PullKind, committed: PageCommitted, possible_gap: bool) {
-    let PageCommitted { new, known, up_to_date, lost_hints } = committed;
+    let PageCommitted {
+        new,
+        known,
+        up_to_date,
+        lost_hints,
+    } = committed;
     let kind = kind.as_str();
     if new > 0 {
         info!(%feed, kind, new, known, up_to_date, "stored {new} new document versions of `{feed}`");
@@ -263,10 +361,11 @@ fn report(feed: &Feed, kind: PullKind, committed: PageCommitted, possible_gap: b
     }
 }
 
-/// Pulls with `workers` at once until `shutdown`; pages under way are finished first.
-pub async fn run(puller: Arc<Puller>, workers: usize, shutdown: CancellationToken) {
-    let tracker = tokio_util::task::TaskTracker::new();
-    for _ in 0..workers.max(1) {
+/// Pulls with [`Puller::workers`] at once until `shutdown`; pages under way are
+/// finished first.
+pub async fn run(puller: Arc<Puller>, shutdown: CancellationToken) {
+    let tracker = TaskTracker::new();
+    for _ in 0..puller.workers() {
         tracker.spawn(work(Arc::clone(&puller), shutdown.clone()));
     }
     tracker.close();
@@ -282,7 +381,9 @@ async fn work(puller: Arc<Puller>, shutdown: CancellationToken) {
             Ok(Pulled::Page { .. } | Pulled::Failed { .. } | Pulled::Stale { .. }) => {}
             Err(error) => {
                 error!(%error, "pulling pauses for {AFTER_STORE_ERROR:?}: {error}");
-                shutdown.run_until_cancelled(tokio::time::sleep(AFTER_STORE_ERROR)).await;
+                shutdown
+                    .run_until_cancelled(tokio::time::sleep(AFTER_STORE_ERROR))
+                    .await;
             }
         }
     }

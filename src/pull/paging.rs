@@ -26,7 +26,12 @@ pub struct NextStep {
 
 impl NextStep {
     fn up_to_date(cursor: Option<Cursor>) -> Self {
-        Self { cursor, next_from: None, end: PageEnd::UpToDate, possible_gap: false }
+        Self {
+            cursor,
+            next_from: None,
+            end: PageEnd::UpToDate,
+            possible_gap: false,
+        }
     }
 }
 
@@ -48,13 +53,19 @@ pub fn next_step(
     }
     if position.from.as_ref() == Some(&next) {
         let possible_gap = stuck(&next, documents);
-        return NextStep { possible_gap, ..NextStep::up_to_date(Some(next)) };
+        return NextStep {
+            possible_gap,
+            ..NextStep::up_to_date(Some(next))
+        };
     }
     if position.previous_next.as_ref() == Some(&next) {
         return after_the_edge(position, entries, documents, next);
     }
     if went_back(position.previous_next.as_ref(), &next) {
-        return NextStep { possible_gap: true, ..NextStep::up_to_date(position.previous_next.clone()) };
+        return NextStep {
+            possible_gap: true,
+            ..NextStep::up_to_date(position.previous_next.clone())
+        };
     }
     let next_from = edge(documents, &next).filter(|edge| position.from.as_ref() != Some(edge));
     NextStep {
@@ -71,12 +82,19 @@ pub fn next_step(
 /// Shorter than the page before it, it was not cut, so nothing follows. Otherwise one
 /// group of equal timestamps may fill it, and only `next` itself leads past the group;
 /// what of the group did not fit may then be left out.
-fn after_the_edge(position: &Position, entries: usize, documents: &[DocumentVersion], next: Cursor) -> NextStep {
+fn after_the_edge(
+    position: &Position,
+    entries: usize,
+    documents: &[DocumentVersion],
+    next: Cursor,
+) -> NextStep {
     if entries < position.previous_entries {
         return NextStep::up_to_date(Some(next));
     }
     NextStep {
-        possible_gap: documents.iter().all(|document| document.version == next.as_str()),
+        possible_gap: documents
+            .iter()
+            .all(|document| document.version == next.as_str()),
         next_from: Some(next.clone()),
         cursor: Some(next),
         end: PageEnd::More,
@@ -93,7 +111,10 @@ fn edge(documents: &[DocumentVersion], next: &Cursor) -> Option<Cursor> {
     if last.version != next.as_str() {
         return None;
     }
-    let before = documents.iter().rev().find(|document| document.version != last.version)?;
+    let before = documents
+        .iter()
+        .rev()
+        .find(|document| document.version != last.version)?;
     (!before.version.is_empty()).then(|| Cursor::new(before.version.clone()))
 }
 
@@ -106,13 +127,18 @@ fn stuck(next: &Cursor, documents: &[DocumentVersion]) -> bool {
         .max()
         .zip(Timestamp::parse(next.as_str()))
         .is_some_and(|(newest, next)| newest > next);
-    let ties = documents.iter().filter(|document| document.version == next.as_str()).count();
+    let ties = documents
+        .iter()
+        .filter(|document| document.version == next.as_str())
+        .count();
     newer || ties >= FULL_PAGE
 }
 
 fn went_back(previous: Option<&Cursor>, next: &Cursor) -> bool {
     let previous = previous.and_then(|previous| Timestamp::parse(previous.as_str()));
-    previous.zip(Timestamp::parse(next.as_str())).is_some_and(|(previous, next)| next < previous)
+    previous
+        .zip(Timestamp::parse(next.as_str()))
+        .is_some_and(|(previous, next)| next < previous)
 }
 
 fn last_version(documents: &[DocumentVersion]) -> Option<Cursor> {
@@ -136,13 +162,23 @@ mod tests {
             .collect()
     }
 
-    fn judge(from: Option<&str>, previous: Option<(&str, usize)>, versions: &[&str], next: Option<&str>) -> NextStep {
+    fn judge(
+        from: Option<&str>,
+        previous: Option<(&str, usize)>,
+        versions: &[&str],
+        next: Option<&str>,
+    ) -> NextStep {
         let position = Position {
             from: from.map(Cursor::new),
             previous_next: previous.map(|(next, _)| Cursor::new(next)),
             previous_entries: previous.map_or(0, |(_, entries)| entries),
         };
-        next_step(&position, versions.len(), &documents(versions), next.map(Cursor::new))
+        next_step(
+            &position,
+            versions.len(),
+            &documents(versions),
+            next.map(Cursor::new),
+        )
     }
 
     const T1: &str = "2026-01-01T00:00:01.000Z";
@@ -152,7 +188,10 @@ mod tests {
     #[test]
     fn a_page_without_next_ends_the_run_and_its_last_version_becomes_the_cursor() {
         let step = judge(Some(T1), None, &[T1, T2], None);
-        assert_eq!((step.end, step.cursor), (PageEnd::UpToDate, Some(Cursor::new(T2))));
+        assert_eq!(
+            (step.end, step.cursor),
+            (PageEnd::UpToDate, Some(Cursor::new(T2)))
+        );
     }
 
     #[test]
@@ -182,7 +221,10 @@ mod tests {
     #[test]
     fn the_next_request_asks_again_for_the_last_group_of_equal_timestamps() {
         let step = judge(None, None, &[T1, T2, T3, T3], Some(T3));
-        assert_eq!((step.next_from, step.cursor), (Some(Cursor::new(T2)), Some(Cursor::new(T3))));
+        assert_eq!(
+            (step.next_from, step.cursor),
+            (Some(Cursor::new(T2)), Some(Cursor::new(T3)))
+        );
     }
 
     #[test]
@@ -194,18 +236,27 @@ mod tests {
     #[test]
     fn a_group_larger_than_a_page_is_passed_by_next_itself_and_told() {
         let step = judge(Some(T2), Some((T3, 4)), &[T3; 4], Some(T3));
-        assert_eq!((step.end, step.possible_gap, step.next_from), (PageEnd::More, true, Some(Cursor::new(T3))));
+        assert_eq!(
+            (step.end, step.possible_gap, step.next_from),
+            (PageEnd::More, true, Some(Cursor::new(T3)))
+        );
     }
 
     #[test]
     fn an_opaque_next_is_sent_back_as_it_is() {
         let step = judge(None, None, &[T1, T2], Some("b2s="));
-        assert_eq!((step.next_from, step.cursor), (Some(Cursor::new("b2s=")), Some(Cursor::new("b2s="))));
+        assert_eq!(
+            (step.next_from, step.cursor),
+            (Some(Cursor::new("b2s=")), Some(Cursor::new("b2s=")))
+        );
     }
 
     #[test]
     fn next_that_goes_back_in_time_ends_the_run_and_the_cursor_stays() {
         let step = judge(Some(T3), Some((T3, 1)), &[T1], Some(T2));
-        assert_eq!((step.end, step.possible_gap, step.cursor), (PageEnd::UpToDate, true, Some(Cursor::new(T3))));
+        assert_eq!(
+            (step.end, step.possible_gap, step.cursor),
+            (PageEnd::UpToDate, true, Some(Cursor::new(T3)))
+        );
     }
 }

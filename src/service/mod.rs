@@ -16,7 +16,9 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::domain::Clock;
+use crate::ivesk::ApiError;
 use crate::metrics::Metrics;
+use crate::pull::{self, Puller, configured_feeds};
 use crate::receiver::Public;
 use crate::receiver::health::Health;
 use crate::receiver::ingest::{Ingest, Parts};
@@ -47,6 +49,9 @@ pub enum StartError {
     /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A client for Įvesk.lt's API can't be made.
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// The client for certificates and confirmations can't be made.
     #[error("the HTTPS client can't be set up: {0}")]
     Client(#[from] reqwest::Error),
@@ -172,6 +177,10 @@ impl Service {
         let public = bind("public.listen", config.public.listen).await?;
         let private = bind("private.listen", config.private.listen).await?;
         let app = App::assemble(config, store, clock)?;
+        let puller = Puller::new(&app.config, Arc::clone(&app.store), app.clock.clone())?;
+        puller.make_known(configured_feeds(&app.config)).await?;
+        // What was missed while nothing ran is found at once, not within the hour.
+        puller.reconcile_now().await?;
         housekeeping::check_disk(&app).await;
         let mut service = Self {
             public: local_address("public.listen", &public, app.config.public.listen)?,
@@ -183,7 +192,7 @@ impl Service {
             stop_private: CancellationToken::new(),
         };
         service.spawn_listeners(public, private);
-        service.spawn_workers();
+        service.spawn_workers(Arc::new(puller));
         Ok(service)
     }
 
@@ -218,7 +227,13 @@ impl Service {
 
     /// Starts what works without being asked. Each ends soon after `stop_workers`,
     /// finishing the step under way.
-    fn spawn_workers(&mut self) {
+    fn spawn_workers(&mut self, puller: Arc<Puller>) {
+        let stop = self.stop_workers.clone();
+        self.tasks.spawn(async move {
+            pull::run(puller, stop).await;
+            "the puller"
+        });
+
         let confirmations = Arc::clone(&self.app.confirmations);
         let stop = self.stop_workers.clone();
         self.tasks.spawn(async move {

@@ -139,8 +139,8 @@ fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 fn subscription_arn(xml: &str, topic_arn: &str) -> Option<String> {
     let arn = element(xml, "SubscriptionArn")?;
     let id = arn.strip_prefix(topic_arn)?.strip_prefix(':')?;
-    let plausible = (1..=100).contains(&id.len())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let plausible =
+        (1..=100).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     plausible.then(|| arn.to_owned())
 }
 
@@ -148,9 +148,7 @@ fn error_code(xml: &str) -> Option<String> {
     element(xml, "Code")
         .filter(|code| {
             (1..=64).contains(&code.len())
-                && code
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'.')
+                && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.')
         })
         .map(str::to_owned)
 }

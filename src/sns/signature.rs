@@ -131,6 +131,9 @@ mod tests {
                 "{len}"
             );
         }
-        assert!(Signature::decode(&"-_".repeat(200)).is_err(), "URL alphabet");
+        assert!(
+            Signature::decode(&"-_".repeat(200)).is_err(),
+            "URL alphabet"
+        );
     }
 }

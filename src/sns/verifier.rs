@@ -231,7 +231,9 @@ impl Verifier {
     ) -> Result<VerifiedMessage, Refusal> {
         let Envelope { body, contents } = envelope;
         let (origin, signature) = self.judge_claims(&contents)?;
-        let certificate = self.prove(&contents, &origin, &signature, received_at).await?;
+        let certificate = self
+            .prove(&contents, &origin, &signature, received_at)
+            .await?;
         self.judge_age(contents.timestamp, received_at)?;
         let secret = |text: &str| SecretString::from(text.to_owned());
         Ok(VerifiedMessage {

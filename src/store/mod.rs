@@ -254,8 +254,6 @@ pub enum PageEnd {
     More,
     /// The feed is up to date.
     UpToDate,
-    /// It is, unless the page holds a version that the store did not know.
-    UpToDateIfNothingNew,
 }
 
 /// What storing a page did.
@@ -627,6 +625,9 @@ pub trait Store: Send + Sync + 'static {
         after: i64,
         limit: usize,
     ) -> Result<Vec<NotificationRow>, StoreError>;
+
+    /// Makes feeds known; new ones are due for reconciliation at `now`.
+    async fn make_known(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError>;
 
     /// Makes feeds known and raises pulls of them.
     async fn demand(&self, demands: Vec<Demand>) -> Result<(), StoreError>;

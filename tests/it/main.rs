@@ -3,4 +3,5 @@
 mod admin;
 mod config;
 mod receiver;
+mod store;
 mod subscriptions;

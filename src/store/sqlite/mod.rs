@@ -267,6 +267,17 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn make_known(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
+        self.change(move |connection| {
+            feeds
+                .iter()
+                .try_for_each(|feed| rows::feed_id(connection, feed, now).map(drop))
+        })
+        .await?;
+        self.demand.notify_one();
+        Ok(())
+    }
+
     async fn demand(&self, demands: Vec<Demand>) -> Result<(), StoreError> {
         self.change(move |connection| pages::demand(connection, &demands))
             .await?;

@@ -400,11 +400,7 @@ fn store_page(
             plan.now,
         )?;
     }
-    let up_to_date = match page.end {
-        PageEnd::More => false,
-        PageEnd::UpToDate => true,
-        PageEnd::UpToDateIfNothingNew => new == 0,
-    };
+    let up_to_date = page.end == PageEnd::UpToDate;
     move_cursor(connection, lease, page, plan, up_to_date)?;
     let lost_hints = if lease.kind == PullKind::Reconciliation && !lease.first_pull {
         new

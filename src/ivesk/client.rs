@@ -1,0 +1,180 @@
+//! One account's view of the API: every request that carries its key.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{ACCEPT, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response};
+use secrecy::{ExposeSecret as _, SecretString};
+use url::{Origin, Url};
+
+use super::error::{ApiError, message, retry_after};
+use super::page::Page;
+use crate::config::ApiConfig;
+use crate::domain::{Clock, Company, Cursor, Queue};
+use crate::egress::{self, BodyError};
+
+/// All but RFC 3986's unreserved characters: what remains stands for itself in a path
+/// segment as well as in a query.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+/// The header that carries the key, on calls of the API and nowhere else.
+const KEY_HEADER: &str = "x-api-key";
+/// Path of the digitized queue, certain from the vendor's own client (vendor-api §2.3).
+const DIGITIZED_PATH: &str = "/digitized";
+/// The most that is read of an answer that is not a page.
+pub(super) const MAX_SMALL_BODY_BYTES: usize = 64 * 1024;
+
+/// One account's view of the API.
+#[derive(Debug)]
+pub struct Client {
+    pub(super) http: reqwest::Client,
+    pub(super) config: ApiConfig,
+    pub(super) origin: Origin,
+    key: SecretString,
+    key_header: HeaderValue,
+    clock: Clock,
+}
+
+impl Client {
+    /// A client that asks with `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::NotConfigured`] where the key can't stand in a header, and
+    /// [`ApiError::Unreachable`] where the machine offers no TLS.
+    pub fn new(config: &ApiConfig, key: SecretString) -> Result<Self, ApiError> {
+        let header = HeaderValue::from_bytes(key.expose_secret().as_bytes());
+        let mut key_header = header.map_err(|_| ApiError::NotConfigured {
+            setting: "api_key_file",
+            why: "the API key holds characters that no header can hold; copy it again",
+        })?;
+        key_header.set_sensitive(true);
+        let http = egress::client(config.timeout).map_err(|error| {
+            ApiError::Unreachable(format!("no HTTP client: {}", egress::describe(error)))
+        })?;
+        Ok(Self {
+            http,
+            origin: config.url.origin(),
+            config: config.clone(),
+            key,
+            key_header,
+            clock: Clock::system(),
+        })
+    }
+
+    /// The same client, reading `Retry-After` dates by another clock.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Asks for one page of a queue.
+    ///
+    /// The URL is built from scratch, with exactly one `from` where there is one.
+    /// `company` counts for the exported queue alone: the digitized one mixes them.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::NotConfigured`] for the exported queue where `api.exported_path`
+    /// is not set; the others as they say.
+    pub async fn page(
+        &self,
+        queue: Queue,
+        company: &Company,
+        from: Option<&Cursor>,
+    ) -> Result<Page, ApiError> {
+        let mut path = match queue {
+            Queue::Digitized => DIGITIZED_PATH.to_owned(),
+            Queue::Exported => self.exported_path(company)?,
+        };
+        if let Some(from) = from {
+            path.push(if path.contains('?') { '&' } else { '?' });
+            path.push_str("from=");
+            path.push_str(&encoded(from.as_str()));
+        }
+        let request = self.request(Method::GET, &path)?;
+        let limit_bytes = self.config.max_page_bytes;
+        let body = self.answer(request, limit_bytes, &[]).await?;
+        Page::read(&body)
+    }
+
+    fn exported_path(&self, company: &Company) -> Result<String, ApiError> {
+        let Some(path) = &self.config.exported_path else {
+            return Err(ApiError::NotConfigured {
+                setting: "api.exported_path",
+                why: "Įvesk.lt does not publish where the company stands in the address; try the \
+                      presets path, query, prefix and none",
+            });
+        };
+        // A URL parser takes these for steps of a path, also when percent-encoded.
+        if matches!(company.as_str(), "." | "..") {
+            return Err(ApiError::Malformed(
+                "the company's code can't stand in an address".to_owned(),
+            ));
+        }
+        Ok(path
+            .template
+            .replace("{company}", &encoded(company.as_str())))
+    }
+
+    /// A request with the key, to the API's origin and to no other.
+    pub(super) fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, ApiError> {
+        let base = self.config.url.as_str().trim_end_matches('/');
+        let url = Url::parse(&format!("{base}{path}"))
+            .ok()
+            .filter(|url| url.origin() == self.origin);
+        let Some(url) = url else {
+            return Err(ApiError::Malformed(
+                "the address leaves the API's origin; check the paths in `[api]`".to_owned(),
+            ));
+        };
+        let request = self.http.request(method, url);
+        Ok(request
+            .header(KEY_HEADER, self.key_header.clone())
+            .header(ACCEPT, "application/json"))
+    }
+
+    /// Sends a request and gives the body of a success. `secrets` went with it and
+    /// must not come back in an error, nor must the key.
+    pub(super) async fn answer(
+        &self,
+        request: RequestBuilder,
+        limit_bytes: usize,
+        secrets: &[&str],
+    ) -> Result<Vec<u8>, ApiError> {
+        let sent = request.send().await;
+        let response = sent.map_err(|error| ApiError::Unreachable(egress::describe(error)))?;
+        if !response.status().is_success() {
+            return Err(self.failure(response, secrets).await);
+        }
+        let announced = response.content_length();
+        if announced.is_some_and(|bytes| bytes > limit_bytes as u64) {
+            return Err(ApiError::TooLarge { limit_bytes });
+        }
+        match egress::read_body(response, limit_bytes).await {
+            Ok(body) => Ok(body),
+            Err(BodyError::TooLarge { limit_bytes }) => Err(ApiError::TooLarge { limit_bytes }),
+            Err(error @ BodyError::Broken(_)) => Err(ApiError::Unreachable(error.to_string())),
+        }
+    }
+
+    async fn failure(&self, response: Response, secrets: &[&str]) -> ApiError {
+        let status = response.status().as_u16();
+        let retry_after = retry_after(response.headers(), self.clock.now());
+        // A body that can't be read takes nothing from what the status says.
+        let body = egress::read_body(response, MAX_SMALL_BODY_BYTES).await;
+        let secrets = [&[self.key.expose_secret()], secrets].concat();
+        ApiError::Status {
+            status,
+            message: body.ok().and_then(|body| message(&body, &secrets)),
+            retry_after,
+        }
+    }
+}
+
+/// `text` as one path segment or one query value.
+pub(super) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED).to_string()
+}

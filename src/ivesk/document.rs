@@ -1,0 +1,175 @@
+//! What must be known of a document: its identity, and whose it is.
+
+use super::fields::Fields;
+use crate::domain::{Company, DocumentVersion, Queue};
+
+/// The most bytes of an `id` and of a version.
+const MAX_KEY_BYTES: usize = 200;
+
+/// Why an entry of a queue can't be told from others. It is set aside, not lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unidentified {
+    /// It is not a JSON object.
+    #[error("it is not a JSON object")]
+    NotAnObject,
+    /// Its `id` is absent, empty, or neither text nor number.
+    #[error("its `id` is missing")]
+    NoId,
+    /// Its `id` is too long or holds control characters.
+    #[error("its `id` is longer than 200 bytes or holds control characters")]
+    UnusableId,
+    /// Its `exportedat` or `digitizedat` is.
+    #[error(
+        "its time of export or digitisation is longer than 200 bytes or holds control characters"
+    )]
+    UnusableVersion,
+}
+
+/// Reads one entry of a queue, as [`super::Page::documents`] holds it.
+///
+/// `id` may be text or number and is trimmed. The version is `exportedat` or
+/// `digitizedat` as written, empty where it is absent or neither text nor number.
+///
+/// # Errors
+///
+/// One [`Unidentified`] for each reason why it has no identity.
+pub fn read(queue: Queue, raw: &[u8]) -> Result<DocumentVersion, Unidentified> {
+    let fields = Fields::read(raw).ok_or(Unidentified::NotAnObject)?;
+    let id = fields.text("id").ok_or(Unidentified::NoId)?;
+    let id = id.trim();
+    if id.is_empty() {
+        return Err(Unidentified::NoId);
+    }
+    if !usable(id) {
+        return Err(Unidentified::UnusableId);
+    }
+    let version = fields.text(queue.version_field()).unwrap_or_default();
+    // Cutting it short could make two versions one.
+    if !usable(&version) {
+        return Err(Unidentified::UnusableVersion);
+    }
+    Ok(DocumentVersion {
+        id: id.to_owned(),
+        version,
+        body: raw.to_vec(),
+    })
+}
+
+fn usable(key: &str) -> bool {
+    key.len() <= MAX_KEY_BYTES && !key.chars().any(char::is_control)
+}
+
+/// The companies of ours that a document of the digitized queue names: the seller
+/// where `sellerisfavorite`, the buyer where `buyerisfavorite`, each once.
+///
+/// `sellercode` and `buyercode` are known from the vendor's XML export alone
+/// (vendor-api §2.5), so what is absent or odd names nobody.
+pub fn companies(raw: &[u8]) -> Vec<Company> {
+    let Some(fields) = Fields::read(raw) else {
+        return Vec::new();
+    };
+    let mut companies = Vec::new();
+    for (flag, code) in [
+        ("sellerisfavorite", "sellercode"),
+        ("buyerisfavorite", "buyercode"),
+    ] {
+        let company = fields
+            .flag(flag)
+            .then(|| fields.text(code))
+            .flatten()
+            .and_then(|code| Company::parse(&code).ok());
+        companies.extend(company.filter(|company| !companies.contains(company)));
+    }
+    companies
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_id_is_text_or_number_and_the_body_stays_byte_for_byte() {
+        let raw = br#"{ "id" : " a-1 ", "exportedat":"2019-11-26T12:30:47.370Z", "total": 1.50 }"#;
+        let document = read(Queue::Exported, raw).expect("a document");
+        assert_eq!(document.id, "a-1");
+        assert_eq!(document.version, "2019-11-26T12:30:47.370Z");
+        assert_eq!(document.body, raw);
+
+        let raw = br#"{"id":12345678901234567890123,"digitizedat":null,"exportedat":"x"}"#;
+        let document = read(Queue::Digitized, raw).expect("a document");
+        assert_eq!(document.id, "12345678901234567890123");
+        assert_eq!(document.version, "");
+    }
+
+    #[test]
+    fn what_has_no_identity_says_why() {
+        let long = format!(r#"{{"id":"{}"}}"#, "a".repeat(201));
+        let odd = r#"{"id":"1","exportedat":"a\u0000"}"#;
+        for (raw, reason) in [
+            ("", Unidentified::NotAnObject),
+            ("null", Unidentified::NotAnObject),
+            ("[1]", Unidentified::NotAnObject),
+            (r#"{"id":"1""#, Unidentified::NotAnObject),
+            ("{}", Unidentified::NoId),
+            (r#"{"id":null}"#, Unidentified::NoId),
+            (r#"{"id":"  "}"#, Unidentified::NoId),
+            (r#"{"id":true}"#, Unidentified::NoId),
+            (r#"{"id":"a\nb"}"#, Unidentified::UnusableId),
+            (&long, Unidentified::UnusableId),
+            (odd, Unidentified::UnusableVersion),
+        ] {
+            assert_eq!(read(Queue::Exported, raw.as_bytes()), Err(reason), "{raw}");
+        }
+    }
+
+    #[test]
+    fn only_favourites_are_companies_of_ours() {
+        let codes = |raw: &str| -> Vec<String> {
+            let companies = companies(raw.as_bytes());
+            companies.iter().map(Company::to_string).collect()
+        };
+        assert_eq!(
+            codes(
+                r#"{"sellerisfavorite":true,"sellercode":"01","buyerisfavorite":false,"buyercode":"2"}"#
+            ),
+            ["01"]
+        );
+        assert_eq!(
+            codes(
+                r#"{"SellerIsFavorite":"true","SellerCode":1,"buyerisfavorite":1,"buyercode":" 2 "}"#
+            ),
+            ["1", "2"]
+        );
+        assert_eq!(
+            codes(
+                r#"{"sellerisfavorite":true,"sellercode":"1","buyerisfavorite":true,"buyercode":1}"#
+            ),
+            ["1"]
+        );
+        for none in [
+            "",
+            "[]",
+            "{}",
+            r#"{"sellerisfavorite":true}"#,
+            r#"{"buyercode":"1"}"#,
+        ] {
+            assert!(codes(none).is_empty(), "{none}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(raw in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(Queue::Exported, &raw);
+            let _ = companies(&raw);
+        }
+
+        #[test]
+        fn any_usable_id_reads_back(id in "[^\\p{Cc}\\s]{1,40}") {
+            let raw = serde_json::json!({ "id": id }).to_string();
+            let document = read(Queue::Exported, raw.as_bytes());
+            prop_assert_eq!(document.map(|d| d.id), Ok(id));
+        }
+    }
+}

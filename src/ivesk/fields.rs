@@ -1,0 +1,79 @@
+//! One JSON object of the vendor's, read without insisting on kinds or letter case.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The fields of one JSON object, their values as written.
+pub(super) struct Fields<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// Reads one object; `None` where `raw` is anything else.
+    pub(super) fn read(raw: &'a [u8]) -> Option<Self> {
+        let raw = raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(raw);
+        serde_json::from_slice(raw).ok()
+    }
+
+    /// A field's value as written. The exact name is preferred to one in other
+    /// letters; of a name that stands twice the last counts, as in JavaScript.
+    pub(super) fn raw(&self, name: &str) -> Option<&'a str> {
+        let find = |same: &dyn Fn(&str) -> bool| {
+            let mut fields = self.0.iter().rev();
+            fields
+                .find(|(key, _)| same(key))
+                .map(|(_, value)| value.get())
+        };
+        find(&|key| key == name).or_else(|| find(&|key| key.eq_ignore_ascii_case(name)))
+    }
+
+    /// The first field whose name `matches`, as text or number.
+    pub(super) fn text_where(&self, matches: impl Fn(&str) -> bool) -> Option<String> {
+        let (_, value) = self.0.iter().find(|(key, _)| matches(key))?;
+        text(value.get())
+    }
+
+    /// A text, or a number's digits as written; `None` for any other kind.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.raw(name).and_then(text)
+    }
+
+    /// Whether a flag is raised, as a boolean, a text or a number.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.raw(name) == Some("true") || matches!(self.text(name).as_deref(), Some("true" | "1"))
+    }
+}
+
+/// A JSON text's content, or a number's digits as written; `None` for any other kind.
+pub(super) fn text(raw: &str) -> Option<String> {
+    match raw.bytes().next()? {
+        b'"' => serde_json::from_str(raw).ok(),
+        b'-' | b'0'..=b'9' => Some(raw.to_owned()),
+        _ => None,
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    fields.push(entry);
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}

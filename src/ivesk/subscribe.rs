@@ -1,0 +1,63 @@
+//! Asking the vendor to deliver an event to us.
+
+use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
+
+use super::client::{Client, MAX_SMALL_BODY_BYTES};
+use super::error::ApiError;
+use crate::domain::Event;
+
+/// The request body of a subscription (vendor-api §2.7). A secret: the target holds
+/// the path's token.
+pub fn subscription_body(name: &str, event: Event, target: &SecretString) -> SecretString {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        name: &'a str,
+        #[serde(rename = "eventType")]
+        event_type: &'a str,
+        target: &'a str,
+    }
+    let body = Body {
+        name,
+        event_type: event.as_str(),
+        target: target.expose_secret(),
+    };
+    // Three texts always make JSON.
+    serde_json::to_string(&body).unwrap_or_default().into()
+}
+
+impl Client {
+    /// Asks the vendor to deliver `event` to `target`, under a name for people.
+    ///
+    /// What the vendor answers to a success is unknown (U3); SNS then sends a
+    /// SubscriptionConfirmation to the target.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::NotConfigured`] where `api.subscribe_path` is not set; the others
+    /// as they say.
+    pub async fn subscribe(
+        &self,
+        name: &str,
+        event: Event,
+        target: &SecretString,
+    ) -> Result<(), ApiError> {
+        let Some(path) = &self.config.subscribe_path else {
+            return Err(ApiError::NotConfigured {
+                setting: "api.subscribe_path",
+                why: "Įvesk.lt does not publish the address; `subscribe --print` shows what to \
+                      send by hand",
+            });
+        };
+        let body = subscription_body(name, event, target);
+        let request = self
+            .request(Method::POST, path)?
+            .header(CONTENT_TYPE, "application/json")
+            .body(body.expose_secret().to_owned());
+        let secrets = [target.expose_secret()];
+        self.answer(request, MAX_SMALL_BODY_BYTES, &secrets).await?;
+        Ok(())
+    }
+}

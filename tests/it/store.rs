@@ -1,0 +1,1135 @@
+//! The store's promises, kept by the database itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use ivesk_webhook::config::SnsConfig;
+use ivesk_webhook::domain::{
+    Account, Clock, Company, Cursor, DocumentVersion, Event, Feed, Queue, Timestamp,
+};
+use ivesk_webhook::emulator::signer::{Signer, Unsigned};
+use ivesk_webhook::sns::{
+    CertificateShelf, Envelope, MessageType, SnsHeaders, VerifiedMessage, Verifier,
+};
+use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
+use ivesk_webhook::store::{
+    Accepted, Demand, DocumentFilter, FeedRow, Insertion, LeaseRequest, PageEnd, PageFailure,
+    PageLease, PageOutcome, PageToCommit, ParkReason, PullKind, PullPlan, Quarantined, Retention,
+    SharedStore, Store, StoreError, SubscriptionChange, SubscriptionState,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+const TOPIC: &str = "arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport";
+
+/// A store of its own in a folder of its own, with a clock that the test sets.
+struct TestStore {
+    store: SharedStore,
+    folder: tempfile::TempDir,
+    clock: Clock,
+}
+
+impl TestStore {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut SqliteOptions)) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut options = options(&folder.path().join("test.db"));
+        change(&mut options);
+        Self {
+            store: Arc::new(SqliteStore::open(options).expect("a fresh store opens")),
+            folder,
+            clock: Clock::manual(START),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("test.db")
+    }
+
+    /// Closes and opens again, as after a restart.
+    async fn reopened(self) -> Self {
+        self.store.close().await.expect("the store closes");
+        let store =
+            Arc::new(SqliteStore::open(options(&self.path())).expect("the store opens again"));
+        Self { store, ..self }
+    }
+
+    async fn demand(&self, feed: &Feed, kind: PullKind) {
+        let demand = Demand {
+            feed: feed.clone(),
+            kind,
+            due_at: self.clock.now(),
+            from: None,
+        };
+        self.store
+            .demand(vec![demand])
+            .await
+            .expect("a demand is taken");
+    }
+
+    fn request(&self) -> LeaseRequest {
+        LeaseRequest {
+            now: self.clock.now(),
+            lease: Duration::from_secs(120),
+            requests_per_account: 1,
+            lookback: 24 * HOUR,
+            blocked: Vec::new(),
+        }
+    }
+
+    async fn lease(&self) -> Option<PageLease> {
+        self.store
+            .lease_page(self.request())
+            .await
+            .expect("leasing works")
+    }
+
+    fn plan(&self) -> PullPlan {
+        PullPlan {
+            now: self.clock.now(),
+            follow_ups: [Duration::from_secs(30), Duration::from_secs(300)],
+            reconcile_every: HOUR,
+            lookback: 24 * HOUR,
+        }
+    }
+
+    async fn commit(
+        &self,
+        lease: PageLease,
+        page: PageToCommit,
+    ) -> Result<PageOutcome, StoreError> {
+        self.store.commit_page(lease, page, self.plan()).await
+    }
+
+    /// Serves everything that is due with empty last pages, and tells what it was.
+    async fn drain(&self) -> Vec<PullKind> {
+        let mut served = Vec::new();
+        while let Some(lease) = self.lease().await {
+            served.push(lease.kind);
+            self.commit(lease, last_page(&[], None))
+                .await
+                .expect("an empty page is stored");
+        }
+        served
+    }
+
+    async fn feed(&self, feed: &Feed) -> FeedRow {
+        let feeds = self.store.feeds().await.expect("feeds can be read");
+        feeds
+            .into_iter()
+            .find(|row| row.feed == *feed)
+            .expect("the feed is known")
+    }
+
+    async fn stored(&self) -> Vec<(i64, String, String, bool)> {
+        let filter = DocumentFilter {
+            limit: 10_000,
+            ..DocumentFilter::default()
+        };
+        let rows = self
+            .store
+            .documents(filter)
+            .await
+            .expect("documents can be read");
+        rows.into_iter()
+            .map(|row| (row.sequence, row.document_id, row.version, row.superseded))
+            .collect()
+    }
+}
+
+fn options(path: &Path) -> SqliteOptions {
+    SqliteOptions {
+        path: path.to_owned(),
+        queue: 4096,
+        quarantine_bytes: 64 << 20,
+        ask: false,
+    }
+}
+
+fn account() -> Account {
+    Account::parse("default").expect("a valid name")
+}
+
+fn company(code: &str) -> Feed {
+    Feed::exported(account(), Company::parse(code).expect("a valid code"))
+}
+
+fn documents(ids: &[(&str, &str)]) -> Vec<DocumentVersion> {
+    ids.iter()
+        .map(|(id, version)| DocumentVersion {
+            id: (*id).to_owned(),
+            version: (*version).to_owned(),
+            body: format!(r#"{{"id":"{id}","exportedat":"{version}"}}"#).into_bytes(),
+        })
+        .collect()
+}
+
+fn page(ids: &[(&str, &str)], next: &str) -> PageToCommit {
+    PageToCommit {
+        documents: documents(ids),
+        cursor: Some(Cursor::new(next)),
+        next_from: Some(Cursor::new(next)),
+        end: PageEnd::More,
+        ..PageToCommit::default()
+    }
+}
+
+fn last_page(ids: &[(&str, &str)], cursor: Option<&str>) -> PageToCommit {
+    PageToCommit {
+        documents: documents(ids),
+        cursor: cursor.map(Cursor::new),
+        end: PageEnd::UpToDate,
+        ..PageToCommit::default()
+    }
+}
+
+/// Signs messages and proves them, without any network.
+struct Messages {
+    signer: Signer,
+    verifier: Verifier,
+}
+
+const CERTIFICATE_HOST: &str = "https://sns.eu-west-1.amazonaws.com";
+
+struct OneCertificate(String, Vec<u8>);
+
+#[async_trait]
+impl CertificateShelf for OneCertificate {
+    async fn load(&self) -> Vec<(String, Vec<u8>)> {
+        vec![(self.0.clone(), self.1.clone())]
+    }
+    async fn keep(&self, _: &str, _: &[u8]) {}
+}
+
+impl Messages {
+    fn new() -> Self {
+        let signer = Signer::generate(
+            "sns.amazonaws.com",
+            START.before(HOUR),
+            START.after(24 * HOUR),
+        )
+        .expect("a signer");
+        let url = format!("{CERTIFICATE_HOST}{}", signer.certificate_path());
+        let shelf = OneCertificate(url, signer.certificate_pem().as_bytes().to_vec());
+        let verifier = Verifier::new(&SnsConfig::default(), Arc::new(shelf), Clock::manual(START))
+            .expect("a verifier");
+        Self { signer, verifier }
+    }
+
+    async fn verified(
+        &self,
+        id: &str,
+        message_type: MessageType,
+        published: Timestamp,
+    ) -> VerifiedMessage {
+        let confirms = message_type != MessageType::Notification;
+        let unsigned = Unsigned {
+            message_type,
+            message_id: id.to_owned(),
+            topic_arn: TOPIC.to_owned(),
+            subject: None,
+            message: r#"{"companyCode":"302320404"}"#.to_owned(),
+            timestamp: published.to_string(),
+            token: confirms.then(|| "2336412f37".to_owned()),
+            subscribe_url: confirms.then(|| {
+                format!("{CERTIFICATE_HOST}/?Action=ConfirmSubscription&TopicArn={TOPIC}&Token=2336412f37")
+            }),
+            unsubscribe_url: None,
+            attributes: serde_json::Map::new(),
+        };
+        let url = format!("{CERTIFICATE_HOST}{}", self.signer.certificate_path());
+        let body = Bytes::from(self.signer.sign(&unsigned, 2, &url));
+        let envelope =
+            Envelope::parse(body, &SnsHeaders::default()).expect("a well-formed message");
+        self.verifier
+            .verify(envelope)
+            .await
+            .expect("a genuine message")
+    }
+
+    async fn accepted(&self, id: &str, hint: Option<Feed>) -> Accepted {
+        Accepted {
+            account: account(),
+            event: Event::OnExported,
+            message: self.verified(id, MessageType::Notification, START).await,
+            received_at: START,
+            hint,
+        }
+    }
+
+    async fn confirmation(
+        &self,
+        id: &str,
+        message_type: MessageType,
+        published: Timestamp,
+    ) -> Accepted {
+        Accepted {
+            account: account(),
+            event: Event::OnExported,
+            message: self.verified(id, message_type, published).await,
+            received_at: START,
+            hint: None,
+        }
+    }
+}
+
+fn uuid(n: u32) -> String {
+    format!("00000000-0000-4000-8000-{n:012}")
+}
+
+#[tokio::test]
+async fn one_message_delivered_eight_times_at_once_is_one_row_and_one_pull() {
+    let test = TestStore::new();
+    let messages = Messages::new();
+    let feed = company("302320404");
+    let mut copies = Vec::new();
+    for _ in 0..8 {
+        copies.push(messages.accepted(&uuid(1), Some(feed.clone())).await);
+    }
+    let outcomes =
+        futures_util::future::join_all(copies.into_iter().map(|copy| test.store.accept(copy)))
+            .await;
+    let new = outcomes
+        .into_iter()
+        .filter(|outcome| matches!(outcome, Ok(Insertion::New)))
+        .count();
+    assert_eq!(new, 1);
+    assert_eq!(
+        test.store
+            .notifications(0, 10)
+            .await
+            .expect("readable")
+            .len(),
+        1
+    );
+    let hints = test
+        .drain()
+        .await
+        .into_iter()
+        .filter(|kind| *kind == PullKind::Hint)
+        .count();
+    assert_eq!(hints, 1);
+}
+
+#[tokio::test]
+async fn ten_thousand_hints_for_one_company_are_one_pull() {
+    let test = TestStore::with(|options| options.queue = 20_000);
+    let messages = Messages::new();
+    let feed = company("302320404");
+    // One signature serves as many ids as there are accounts and events; here hints
+    // come from the same call that ingest makes for each.
+    let first = messages.accepted(&uuid(1), Some(feed.clone())).await;
+    test.store.accept(first).await.expect("accepted");
+    for _ in 0..100 {
+        let demands = (0..100)
+            .map(|_| Demand {
+                feed: feed.clone(),
+                kind: PullKind::Hint,
+                due_at: START,
+                from: None,
+            })
+            .collect();
+        test.store.demand(demands).await.expect("demanded");
+    }
+    assert_eq!(
+        test.drain().await,
+        [PullKind::Hint, PullKind::Reconciliation]
+    );
+}
+
+#[tokio::test]
+async fn a_hint_that_comes_while_its_feed_is_pulled_is_served_by_another_pull() {
+    let test = TestStore::new();
+    let feed = company("1");
+    test.demand(&feed, PullKind::Hint).await;
+    let lease = test.lease().await.expect("the hint is due");
+    test.demand(&feed, PullKind::Hint).await;
+    assert!(test.lease().await.is_none(), "one pull for a feed");
+    test.commit(lease, last_page(&[], None))
+        .await
+        .expect("committed");
+    assert_eq!(
+        test.lease().await.expect("the later hint is due").kind,
+        PullKind::Hint
+    );
+}
+
+#[tokio::test]
+async fn a_stale_owner_writes_nothing() {
+    let test = TestStore::new();
+    let feed = company("1");
+    test.demand(&feed, PullKind::Hint).await;
+    let stale = test.lease().await.expect("leased");
+    test.clock.advance(Duration::from_secs(121));
+    let owner = test
+        .lease()
+        .await
+        .expect("the lease ran out, so another worker has it");
+    assert!(matches!(
+        test.commit(stale.clone(), page(&[("a", "1")], "1")).await,
+        Err(StoreError::StaleLease)
+    ));
+    let failure = PageFailure::FeedWaits(test.clock.now().after(HOUR));
+    assert!(matches!(
+        test.store
+            .fail_page(stale.clone(), failure, "late".to_owned())
+            .await,
+        Err(StoreError::StaleLease)
+    ));
+    test.store
+        .release_page(stale)
+        .await
+        .expect("giving back what one has lost changes nothing");
+    assert!(test.lease().await.is_none(), "the owner still holds it");
+    test.commit(owner, last_page(&[("a", "1")], Some("1")))
+        .await
+        .expect("the owner may write");
+    assert_eq!(test.stored().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_page_stored_twice_is_stored_once() {
+    let test = TestStore::new();
+    let feed = company("1");
+    for _ in 0..2 {
+        test.demand(&feed, PullKind::Hint).await;
+        let lease = test.lease().await.expect("leased");
+        test.commit(lease, last_page(&[("a", "1"), ("b", "2")], Some("2")))
+            .await
+            .expect("committed");
+    }
+    let expected = [
+        (1, "a".to_owned(), "1".to_owned(), false),
+        (2, "b".to_owned(), "2".to_owned(), false),
+    ];
+    assert_eq!(test.stored().await, expected);
+    assert_eq!(test.feed(&feed).await.documents, 2);
+    assert_eq!(test.store.sequence().await.expect("readable").last, 2);
+}
+
+#[tokio::test]
+async fn an_overlap_read_moves_the_cursor_with_its_last_page_only() {
+    let test = TestStore::new();
+    let feed = company("1");
+    test.demand(&feed, PullKind::Hint).await;
+    let lease = test.lease().await.expect("leased");
+    test.commit(
+        lease,
+        last_page(
+            &[("a", "2026-09-20T00:00:00.000Z")],
+            Some("2026-09-20T00:00:00.000Z"),
+        ),
+    )
+    .await
+    .expect("ok");
+    test.clock.advance(25 * HOUR);
+    test.demand(&feed, PullKind::Hint).await;
+    let lease = test.lease().await.expect("leased");
+    assert_eq!(
+        lease.position.from,
+        Some(Cursor::new("2026-09-20T00:00:00.000Z"))
+    );
+    test.commit(lease, last_page(&[("b", "5")], Some("5")))
+        .await
+        .expect("ok");
+
+    let overlap = test
+        .lease()
+        .await
+        .expect("a follow-up or the reconciliation is due");
+    assert!(overlap.kind.overlaps());
+    assert_eq!(
+        overlap.position.from,
+        Some(Cursor::new("2026-09-20T00:00:00.000Z")),
+        "the newest that is old enough"
+    );
+    let kind = overlap.kind;
+    test.commit(overlap, page(&[("late", "3")], "3"))
+        .await
+        .expect("ok");
+    assert_eq!(
+        test.feed(&feed).await.cursor,
+        Some(Cursor::new("5")),
+        "its first page leaves the cursor"
+    );
+
+    let test = test.reopened().await;
+    let overlap = test.lease().await.expect("it goes on after a restart");
+    assert_eq!(
+        (overlap.kind, overlap.position.from.clone()),
+        (kind, Some(Cursor::new("3")))
+    );
+    test.commit(overlap, last_page(&[("b", "5")], Some("6")))
+        .await
+        .expect("ok");
+    assert_eq!(test.feed(&feed).await.cursor, Some(Cursor::new("6")));
+    assert_eq!(test.stored().await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_first_pull_that_is_interrupted_by_a_hint_is_not_begun_anew() {
+    let test = TestStore::new();
+    let feed = company("1");
+    test.demand(&feed, PullKind::Reconciliation).await;
+    let lease = test.lease().await.expect("leased");
+    assert!(lease.first_pull);
+    test.commit(lease, page(&[("a", "1")], "1"))
+        .await
+        .expect("ok");
+    test.demand(&feed, PullKind::Hint).await;
+    let hint = test.lease().await.expect("the hint goes first");
+    assert_eq!(
+        (hint.kind, hint.position.from.clone()),
+        (PullKind::Hint, Some(Cursor::new("1")))
+    );
+    test.commit(hint, last_page(&[("b", "2")], Some("2")))
+        .await
+        .expect("ok");
+    let row = test.feed(&feed).await;
+    assert!(row.first_complete_at.is_some());
+    assert_eq!((row.documents, row.lost_hints), (2, 0));
+}
+
+#[tokio::test]
+async fn what_reconciliation_finds_first_is_counted_as_lost_hints() {
+    let test = TestStore::new();
+    let feed = company("1");
+    test.demand(&feed, PullKind::Hint).await;
+    test.drain().await;
+    test.clock.advance(2 * HOUR);
+    test.drain().await;
+    test.clock.advance(2 * HOUR);
+    let lease = test.lease().await.expect("an hour has passed");
+    assert_eq!(lease.kind, PullKind::Reconciliation);
+    let outcome = test
+        .commit(lease, last_page(&[("a", "1"), ("b", "1")], Some("1")))
+        .await
+        .expect("ok");
+    assert!(matches!(outcome, PageOutcome::Committed(committed) if committed.lost_hints == 2));
+    assert_eq!(test.feed(&feed).await.lost_hints, 2);
+}
+
+#[tokio::test]
+async fn a_served_hint_is_followed_up_twice_and_a_later_hint_moves_neither_away() {
+    let test = TestStore::new();
+    let feed = company("1");
+    test.demand(&feed, PullKind::Hint).await;
+    assert_eq!(
+        test.drain().await,
+        [PullKind::Hint, PullKind::Reconciliation]
+    );
+    test.clock.advance(Duration::from_secs(20));
+    test.demand(&feed, PullKind::Hint).await;
+    assert_eq!(test.drain().await, [PullKind::Hint]);
+    test.clock.advance(Duration::from_secs(10));
+    assert_eq!(
+        test.drain().await,
+        [PullKind::FollowUp],
+        "30 s after the first hint"
+    );
+    test.clock.advance(Duration::from_secs(20));
+    assert_eq!(
+        test.drain().await,
+        [PullKind::FollowUp],
+        "30 s after the second"
+    );
+    test.clock.advance(Duration::from_secs(250));
+    assert_eq!(test.drain().await, [PullKind::LateFollowUp]);
+    test.clock.advance(Duration::from_secs(20));
+    assert_eq!(test.drain().await, [PullKind::LateFollowUp]);
+    test.clock.advance(Duration::from_secs(600));
+    assert!(test.drain().await.is_empty());
+}
+
+#[tokio::test]
+async fn follow_ups_survive_a_restart() {
+    let test = TestStore::new();
+    test.demand(&company("1"), PullKind::Hint).await;
+    test.drain().await;
+    let test = test.reopened().await;
+    test.clock.advance(Duration::from_secs(300));
+    assert_eq!(
+        test.drain().await,
+        [PullKind::FollowUp, PullKind::LateFollowUp]
+    );
+}
+
+#[tokio::test]
+async fn hints_go_before_everything_else_and_companies_take_turns() {
+    let test = TestStore::new();
+    let (a, b) = (company("a"), company("b"));
+    test.demand(&a, PullKind::Backfill).await;
+    test.demand(&b, PullKind::Hint).await;
+    test.demand(&a, PullKind::Hint).await;
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        let lease = test.lease().await.expect("leased");
+        order.push((lease.kind, lease.feed.company.to_string()));
+        test.clock.advance(Duration::from_millis(1));
+        test.commit(lease, page(&[], "x")).await.expect("ok");
+    }
+    let companies: Vec<_> = order.iter().map(|(_, company)| company.as_str()).collect();
+    assert!(
+        order.iter().all(|(kind, _)| *kind == PullKind::Hint),
+        "{order:?}"
+    );
+    assert!(
+        companies == ["a", "b", "a", "b"] || companies == ["b", "a", "b", "a"],
+        "{order:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_account_never_has_more_requests_in_flight_than_it_may() {
+    let test = TestStore::new();
+    for n in 0..10 {
+        test.demand(&company(&n.to_string()), PullKind::Hint).await;
+    }
+    let request = LeaseRequest {
+        requests_per_account: 3,
+        ..test.request()
+    };
+    let mut leased = Vec::new();
+    while let Some(lease) = test
+        .store
+        .lease_page(request.clone())
+        .await
+        .expect("leasing works")
+    {
+        leased.push(lease);
+    }
+    assert_eq!(leased.len(), 3);
+}
+
+#[tokio::test]
+async fn a_newer_version_supersedes_and_an_older_one_that_comes_late_is_superseded() {
+    let test = TestStore::new();
+    let feed = company("1");
+    let versions = [
+        "2026-01-02T00:00:00.000Z",
+        "2026-01-03T00:00:00.000Z",
+        "2026-01-01T00:00:00.000Z",
+    ];
+    for version in versions {
+        test.demand(&feed, PullKind::Hint).await;
+        let lease = test.lease().await.expect("leased");
+        test.commit(lease, last_page(&[("a", version)], None))
+            .await
+            .expect("ok");
+    }
+    let current: Vec<_> = test
+        .stored()
+        .await
+        .into_iter()
+        .map(|(_, _, version, superseded)| (version, superseded))
+        .collect();
+    assert_eq!(
+        current,
+        [
+            (versions[0].to_owned(), true),
+            (versions[1].to_owned(), false),
+            (versions[2].to_owned(), true)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_page_of_another_companys_documents_parks_the_feed_and_stores_nothing() {
+    let test = TestStore::new();
+    let (a, b) = (company("a"), company("b"));
+    test.demand(&a, PullKind::Hint).await;
+    let lease = test.lease().await.expect("leased");
+    test.commit(lease, last_page(&[("x", "1"), ("y", "2")], Some("2")))
+        .await
+        .expect("ok");
+    test.drain().await;
+    test.demand(&b, PullKind::Hint).await;
+    let lease = test.lease().await.expect("leased");
+    let outcome = test
+        .commit(lease, last_page(&[("x", "1"), ("y", "2")], Some("2")))
+        .await
+        .expect("answered");
+    assert_eq!(outcome, PageOutcome::CompanyFilterIgnored);
+    let row = test.feed(&b).await;
+    assert_eq!(
+        (row.parked, row.documents, row.cursor),
+        (Some(ParkReason::CompanyFilterIgnored), 0, None)
+    );
+    test.demand(&b, PullKind::Hint).await;
+    assert!(test.lease().await.is_none(), "it waits for a person");
+    assert_eq!(
+        test.store
+            .set_parked(account(), Some(b.clone()), false)
+            .await
+            .expect("freed"),
+        1
+    );
+    assert_eq!(test.lease().await.expect("a person freed it").feed, b);
+}
+
+#[tokio::test]
+async fn a_parked_feed_is_tried_once_more_later_and_success_frees_it() {
+    let test = TestStore::new();
+    let feed = company("1");
+    test.demand(&feed, PullKind::Hint).await;
+    let lease = test.lease().await.expect("leased");
+    let failure = PageFailure::FeedParked {
+        reason: ParkReason::Forbidden,
+        retry_at: START.after(HOUR),
+    };
+    test.store
+        .fail_page(lease, failure, "403".to_owned())
+        .await
+        .expect("noted");
+    assert_eq!(test.feed(&feed).await.parked, Some(ParkReason::Forbidden));
+    assert!(test.lease().await.is_none());
+    assert_eq!(
+        test.store.next_due(test.request()).await.expect("known"),
+        Some(START.after(HOUR))
+    );
+    test.clock.advance(HOUR);
+    let lease = test.lease().await.expect("tried again");
+    test.commit(lease, last_page(&[("a", "1")], Some("1")))
+        .await
+        .expect("ok");
+    let row = test.feed(&feed).await;
+    assert_eq!((row.parked, row.failures, row.last_error), (None, 0, None));
+}
+
+#[tokio::test]
+async fn an_accounts_wait_holds_back_all_its_feeds() {
+    let test = TestStore::new();
+    test.demand(&company("1"), PullKind::Hint).await;
+    test.demand(&company("2"), PullKind::Hint).await;
+    let lease = test.lease().await.expect("leased");
+    let until = START.after(Duration::from_secs(77));
+    test.store
+        .fail_page(lease, PageFailure::AccountWaits(until), "429".to_owned())
+        .await
+        .expect("noted");
+    assert!(test.lease().await.is_none());
+    test.clock.advance(Duration::from_secs(77));
+    assert!(test.lease().await.is_some());
+}
+
+#[tokio::test]
+async fn a_blocked_queue_keeps_its_hints() {
+    let test = TestStore::new();
+    test.demand(&company("1"), PullKind::Hint).await;
+    let blocked = LeaseRequest {
+        blocked: vec![(account(), Queue::Exported)],
+        ..test.request()
+    };
+    assert!(
+        test.store
+            .lease_page(blocked.clone())
+            .await
+            .expect("answered")
+            .is_none()
+    );
+    assert_eq!(test.store.next_due(blocked).await.expect("answered"), None);
+    assert_eq!(
+        test.lease()
+            .await
+            .expect("once it is no longer blocked")
+            .kind,
+        PullKind::Hint
+    );
+}
+
+#[tokio::test]
+async fn a_backfill_has_its_own_position_and_leaves_the_cursor() {
+    let test = TestStore::new();
+    let feed = company("1");
+    test.demand(&feed, PullKind::Hint).await;
+    let lease = test.lease().await.expect("leased");
+    test.commit(lease, last_page(&[("a", "9")], Some("9")))
+        .await
+        .expect("ok");
+    test.drain().await;
+    let demand = Demand {
+        feed: feed.clone(),
+        kind: PullKind::Backfill,
+        due_at: START,
+        from: Some(Cursor::new("3")),
+    };
+    test.store.demand(vec![demand]).await.expect("demanded");
+    let lease = test.lease().await.expect("leased");
+    assert_eq!(
+        (lease.kind, lease.position.from.clone()),
+        (PullKind::Backfill, Some(Cursor::new("3")))
+    );
+    test.commit(lease, page(&[("b", "4")], "4"))
+        .await
+        .expect("ok");
+    let lease = test.lease().await.expect("leased");
+    assert_eq!(lease.position.from, Some(Cursor::new("4")));
+    test.commit(lease, last_page(&[("a", "9")], Some("9.5")))
+        .await
+        .expect("ok");
+    let row = test.feed(&feed).await;
+    assert_eq!((row.cursor, row.documents), (Some(Cursor::new("9")), 2));
+}
+
+#[tokio::test]
+async fn companies_of_the_digitized_queue_become_feeds() {
+    let test = TestStore::new();
+    let digitized = Feed::digitized(account());
+    test.demand(&digitized, PullKind::Hint).await;
+    let lease = test.lease().await.expect("leased");
+    let page = PageToCommit {
+        companies: vec![Company::parse("302320404").expect("a code")],
+        unidentified: vec![b"{}".to_vec(), b"{}".to_vec()],
+        ..last_page(&[("a", "1")], None)
+    };
+    test.commit(lease, page).await.expect("ok");
+    assert!(test.drain().await.contains(&PullKind::Reconciliation));
+    assert_eq!(test.feed(&company("302320404")).await.documents, 0);
+    assert_eq!(
+        test.feed(&digitized).await.unidentified,
+        1,
+        "the same bytes are set aside once"
+    );
+}
+
+#[tokio::test]
+async fn a_confirmation_becomes_a_pending_subscription_and_is_confirmed_once() {
+    let test = TestStore::new();
+    let messages = Messages::new();
+    test.store
+        .subscription_requested(account(), Event::OnExported, "hook".to_owned(), START)
+        .await
+        .expect("noted");
+    for _ in 0..2 {
+        let delivery = messages
+            .confirmation(&uuid(1), MessageType::SubscriptionConfirmation, START)
+            .await;
+        test.store.accept(delivery).await.expect("accepted");
+    }
+    let rows = test.store.subscriptions().await.expect("readable");
+    assert_eq!(rows.len(), 1, "the row that we asked for");
+    assert_eq!(
+        (rows[0].state, rows[0].name.as_deref()),
+        (SubscriptionState::Pending, Some("hook"))
+    );
+    assert_eq!(rows[0].next_try_at, Some(START));
+    let confirmed = SubscriptionChange::Confirmed {
+        subscription_arn: format!("{TOPIC}:1"),
+    };
+    let row = test
+        .store
+        .change_subscription(rows[0].id, confirmed, START)
+        .await
+        .expect("changed")
+        .expect("allowed");
+    assert_eq!(
+        (row.state, row.subscribe_url.is_none()),
+        (SubscriptionState::Confirmed, true)
+    );
+}
+
+#[tokio::test]
+async fn in_ask_mode_a_confirmation_waits_for_approval() {
+    let test = TestStore::with(|options| options.ask = true);
+    let messages = Messages::new();
+    let delivery = messages
+        .confirmation(&uuid(1), MessageType::SubscriptionConfirmation, START)
+        .await;
+    test.store.accept(delivery).await.expect("accepted");
+    let row = test
+        .store
+        .subscriptions()
+        .await
+        .expect("readable")
+        .remove(0);
+    assert_eq!(
+        (row.state, row.next_try_at),
+        (SubscriptionState::AwaitingApproval, None)
+    );
+    let row = test
+        .store
+        .change_subscription(row.id, SubscriptionChange::Approved, START)
+        .await
+        .expect("ok")
+        .expect("allowed");
+    assert_eq!(
+        (row.state, row.next_try_at),
+        (SubscriptionState::Pending, Some(START))
+    );
+}
+
+#[tokio::test]
+async fn an_unsubscription_that_is_older_than_the_confirmation_changes_nothing() {
+    let test = TestStore::new();
+    let messages = Messages::new();
+    let later = START.after(Duration::from_secs(60));
+    for (n, message_type, published) in [
+        (1, MessageType::SubscriptionConfirmation, later),
+        (2, MessageType::UnsubscribeConfirmation, START),
+    ] {
+        test.store
+            .accept(
+                messages
+                    .confirmation(&uuid(n), message_type, published)
+                    .await,
+            )
+            .await
+            .expect("accepted");
+    }
+    assert_eq!(
+        test.store.subscriptions().await.expect("readable")[0].state,
+        SubscriptionState::Pending
+    );
+    let newest = messages
+        .confirmation(
+            &uuid(3),
+            MessageType::UnsubscribeConfirmation,
+            later.after(HOUR / 60),
+        )
+        .await;
+    test.store.accept(newest).await.expect("accepted");
+    assert_eq!(
+        test.store.subscriptions().await.expect("readable")[0].state,
+        SubscriptionState::Unsubscribed
+    );
+}
+
+#[tokio::test]
+async fn the_quarantine_drops_what_does_not_fit_and_keeps_a_share_for_allowed_topics() {
+    let test = TestStore::with(|options| options.quarantine_bytes = 4000);
+    let refused = |allowed_topic| Quarantined {
+        received_at: START,
+        account: account(),
+        event: Event::OnExported,
+        reason: "signature_mismatch".to_owned(),
+        allowed_topic,
+        headers: String::new(),
+        body: Bytes::from(vec![b'x'; 900]),
+    };
+    for _ in 0..20 {
+        test.store.offer_quarantine(refused(false));
+    }
+    for _ in 0..2 {
+        test.store.offer_quarantine(refused(true));
+    }
+    // A change goes behind what was offered before it, or with it.
+    while test.store.quarantine(0, 100).await.expect("readable").len() < 4 {
+        test.store
+            .demand(Vec::new())
+            .await
+            .expect("the writer answers");
+    }
+    assert_eq!(
+        test.store.quarantine(0, 100).await.expect("readable").len(),
+        4
+    );
+    let old = Retention {
+        notifications_before: START,
+        quarantine_before: START.after(HOUR),
+    };
+    assert_eq!(
+        test.store.retain(old).await.expect("retained").quarantined,
+        4
+    );
+    assert!(test.store.offer_quarantine(refused(false)));
+    while test
+        .store
+        .quarantine(0, 100)
+        .await
+        .expect("readable")
+        .is_empty()
+    {
+        test.store
+            .demand(Vec::new())
+            .await
+            .expect("the writer answers");
+    }
+}
+
+#[tokio::test]
+async fn retention_removes_bodies_and_never_identities() {
+    let test = TestStore::new();
+    let messages = Messages::new();
+    for n in 0..3 {
+        test.store
+            .accept(messages.accepted(&uuid(n), None).await)
+            .await
+            .expect("accepted");
+    }
+    let retention = Retention {
+        notifications_before: START.after(HOUR),
+        quarantine_before: START,
+    };
+    assert_eq!(
+        test.store
+            .retain(retention.clone())
+            .await
+            .expect("retained")
+            .notification_bodies,
+        3
+    );
+    assert_eq!(
+        test.store
+            .retain(retention)
+            .await
+            .expect("retained")
+            .notification_bodies,
+        0
+    );
+    let rows = test.store.notifications(0, 10).await.expect("readable");
+    assert!(rows.iter().all(|row| row.body.is_none()));
+    assert_eq!(rows[2].message_id, uuid(2));
+    let again = messages.accepted(&uuid(1), None).await;
+    assert_eq!(
+        test.store.accept(again).await.expect("answered"),
+        Insertion::Duplicate
+    );
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused_and_may_read() {
+    let test = TestStore::new();
+    let Err(error) = SqliteStore::open(options(&test.path())) else {
+        panic!("the lock was not held")
+    };
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    let reader = SqliteStore::open_for_reading(&test.path()).expect("reading is allowed");
+    assert!(
+        reader
+            .documents(DocumentFilter {
+                limit: 1,
+                ..DocumentFilter::default()
+            })
+            .await
+            .is_ok()
+    );
+    assert!(matches!(
+        reader.demand(Vec::new()).await,
+        Err(StoreError::ReadOnly)
+    ));
+}
+
+#[tokio::test]
+async fn a_backup_is_whole_and_opens_with_a_new_epoch() {
+    let test = TestStore::new();
+    let feed = company("1");
+    test.demand(&feed, PullKind::Hint).await;
+    let lease = test.lease().await.expect("leased");
+    test.commit(lease, last_page(&[("a", "1")], Some("1")))
+        .await
+        .expect("ok");
+    let copy = test.folder.path().join("copy.db");
+    test.store.backup(copy.clone()).await.expect("backed up");
+    let before = test.store.sequence().await.expect("readable");
+    let restored = SqliteStore::open(options(&copy)).expect("the copy opens");
+    let after = restored.sequence().await.expect("readable");
+    assert_eq!((after.last, after.epoch == before.epoch), (1, false));
+    restored.close().await.expect("closes");
+    let again = SqliteStore::open(options(&copy)).expect("opens again");
+    assert_eq!(
+        again.sequence().await.expect("readable"),
+        after,
+        "the new epoch stays"
+    );
+}
+
+#[tokio::test]
+async fn files_that_are_not_ours_are_refused_with_advice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let advice = |name: &str| match SqliteStore::open(options(&folder.path().join(name))) {
+        Ok(_) => panic!("{name} was opened"),
+        Err(error) => error.to_string(),
+    };
+    std::fs::write(
+        folder.path().join("text.db"),
+        "this is not a database, it only is long enough".repeat(100),
+    )
+    .expect("written");
+    assert!(
+        advice("text.db").contains("restore the newest backup"),
+        "{}",
+        advice("text.db")
+    );
+
+    let foreign = rusqlite_file(&folder.path().join("foreign.db"), "CREATE TABLE other (x)");
+    drop(foreign);
+    assert!(advice("foreign.db").contains("another program"));
+
+    drop(SqliteStore::open(options(&folder.path().join("newer.db"))).expect("a fresh store"));
+    let newer = loop {
+        // The writer's lock ends with its thread.
+        match SqliteStore::open(options(&folder.path().join("newer.db"))) {
+            Ok(store) => break store,
+            Err(StoreError::InUse { .. }) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    newer.close().await.expect("closes");
+    drop(rusqlite_file(
+        &folder.path().join("newer.db"),
+        "PRAGMA user_version = 999",
+    ));
+    assert!(advice("newer.db").contains("schema 999"));
+
+    assert!(advice("no/such/folder.db").contains("folder exists"));
+}
+
+fn rusqlite_file(path: &Path, sql: &str) -> rusqlite::Connection {
+    let connection = rusqlite::Connection::open(path).expect("opens");
+    connection.execute_batch(sql).expect("runs");
+    connection
+}
+
+#[tokio::test]
+async fn a_full_queue_answers_at_once_and_loses_nothing_that_was_taken() {
+    let test = TestStore::with(|options| options.queue = 1);
+    let messages = Messages::new();
+    let mut deliveries = Vec::new();
+    for n in 0..50 {
+        deliveries.push(messages.accepted(&uuid(n), None).await);
+    }
+    let outcomes = futures_util::future::join_all(
+        deliveries
+            .into_iter()
+            .map(|delivery| test.store.accept(delivery)),
+    )
+    .await;
+    let taken = outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome, Ok(Insertion::New)))
+        .count();
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, Ok(_) | Err(StoreError::QueueFull)))
+    );
+    assert_eq!(
+        test.store
+            .notifications(0, 100)
+            .await
+            .expect("readable")
+            .len(),
+        taken
+    );
+    assert!(taken >= 1);
+}
+
+#[tokio::test]
+async fn a_closed_store_says_so_and_has_kept_what_it_took() {
+    let test = TestStore::new();
+    test.demand(&company("1"), PullKind::Hint).await;
+    test.store.close().await.expect("closes");
+    assert!(matches!(
+        test.store.demand(Vec::new()).await,
+        Err(StoreError::Closed)
+    ));
+    assert!(matches!(test.store.feeds().await, Err(StoreError::Closed)));
+    let again = SqliteStore::open(options(&test.path())).expect("opens again");
+    assert_eq!(again.feeds().await.expect("readable").len(), 1);
+}
