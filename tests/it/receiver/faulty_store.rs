@@ -123,6 +123,10 @@ impl Store for FaultyStore {
         self.real.demand(demands).await
     }
 
+    async fn make_known(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
+        self.real.make_known(feeds, now).await
+    }
+
     async fn demand_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
         self.real.demand_reconciliation(due_at).await
     }

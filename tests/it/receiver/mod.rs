@@ -5,6 +5,7 @@ pub(crate) mod fake_sns;
 pub(crate) mod faulty_store;
 
 mod acknowledging;
+mod commands;
 mod connections;
 mod logging;
 mod refusing;

@@ -214,7 +214,6 @@ async fn what_can_come_right_is_503_with_retry_after() {
     let newer = newer.replace(r#""SignatureVersion" : "1""#, r#""SignatureVersion" : "3""#);
     let outcome = refused_body(&app, &newer).await;
     assert_eq!(outcome, answer(503, "unsupported_signature_version"));
-
 }
 
 #[tokio::test]
