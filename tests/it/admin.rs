@@ -1,6 +1,7 @@
 //! What the private listener promises, and the subcommands that use it.
 
 use ivesk_webhook::cli::server::{Api, RunningServer};
+use ivesk_webhook::config::Config;
 use ivesk_webhook::store::{PullKind, Store};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -184,7 +185,7 @@ async fn a_quarantined_delivery_is_judged_anew_as_of_its_receipt() {
 #[tokio::test]
 async fn a_retry_that_is_refused_again_says_why_and_keeps_the_row() {
     let app = TestApp::spawn().await;
-    app.deliver(&Message::notification(&app.sns).to_topic(FOREIGN_TOPIC))
+    app.deliver(&Message::notification(&app.sns).of_topic(FOREIGN_TOPIC))
         .await;
     let row = app.quarantine().await.remove(0);
 
@@ -196,6 +197,11 @@ async fn a_retry_that_is_refused_again_says_why_and_keeps_the_row() {
     assert_eq!(app.quarantine().await.len(), 1);
 }
 
+async fn opened(config: &Config) -> Api {
+    let opened = Api::open(config).await;
+    opened.unwrap_or_else(|failure| panic!("{failure:?}"))
+}
+
 #[tokio::test]
 async fn commands_find_the_running_server_and_work_without_one() {
     let mut app = TestApp::spawn().await;
@@ -203,14 +209,14 @@ async fn commands_find_the_running_server_and_work_without_one() {
     app.deliver(&message).await;
     let config = app.config();
 
-    let api = Api::open(&config).await.ok().expect("a server runs");
+    let api = opened(&config).await;
     assert!(api.is_running_server());
     let over_http = api.rows("/v1/notifications").await.ok().unwrap();
     assert_eq!(over_http.len(), 1);
 
     assert!(app.stop().await);
     assert!(RunningServer::find(&config).await.ok().unwrap().is_none());
-    let api = Api::open(&config).await.ok().expect("the store is free");
+    let api = opened(&config).await;
     assert!(!api.is_running_server());
     let here = api.rows("/v1/notifications").await.ok().unwrap();
     assert_eq!(here, over_http);

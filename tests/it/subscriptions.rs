@@ -164,7 +164,7 @@ async fn an_ended_subscription_raises_the_alarm_and_can_be_restored() {
 async fn a_confirmation_of_a_stranger_s_topic_visits_nothing() {
     let app = TestApp::spawn().await;
 
-    let foreign = Message::confirmation(&app.sns).to_topic(FOREIGN_TOPIC);
+    let foreign = Message::confirmation(&app.sns).of_topic(FOREIGN_TOPIC);
     let answer = code(app.deliver(&foreign).await).await;
 
     assert_eq!(answer, (403, "topic_not_allowed".to_owned()));

@@ -184,7 +184,9 @@ fn settings(sns: &FakeSns, dir: &Path) -> Config {
         companies: Vec::new(),
     });
     // Nothing is pulled in these tests.
-    config.accounts.get_mut(&default_account()).unwrap().api_key = None;
+    let account = config.accounts.get_mut(&default_account()).unwrap();
+    account.api_key = None;
+    account.digitized = false;
     // A public address, so that the path's token is required.
     config.public.url = "https://hooks.example.lt/".parse().unwrap();
     let account = config.accounts.get_mut(&default_account()).unwrap();

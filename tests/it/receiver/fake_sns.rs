@@ -185,7 +185,7 @@ impl Message {
         self
     }
 
-    pub(crate) fn to_topic(mut self, topic_arn: &str) -> Self {
+    pub(crate) fn of_topic(mut self, topic_arn: &str) -> Self {
         self.unsigned.topic_arn = topic_arn.to_owned();
         self
     }

@@ -161,7 +161,7 @@ async fn what_no_setting_could_make_right_is_403() {
 
     let table = [
         (notification().signed_by(&STRANGER), "signature_mismatch"),
-        (notification().to_topic(FOREIGN_TOPIC), "topic_not_allowed"),
+        (notification().of_topic(FOREIGN_TOPIC), "topic_not_allowed"),
         (
             notification().with_certificate_at(
                 "https://sns.s3-eu-west-1.amazonaws.com/SimpleNotificationService-00.pem",
@@ -365,7 +365,7 @@ async fn unsigned_attributes_and_headers_change_nothing() {
     assert_eq!(names, ["default/exported/302320404"]);
 
     // The header says ours, the signed body says theirs.
-    let foreign = Message::notification(&app.sns).to_topic(FOREIGN_TOPIC);
+    let foreign = Message::notification(&app.sns).of_topic(FOREIGN_TOPIC);
     let path = app.webhook(Event::OnExported);
     let headers = [("x-amz-sns-topic-arn", super::fake_sns::TOPIC)];
     let response = app.post(&path, foreign.body(), &headers).await;
