@@ -37,8 +37,7 @@ impl BodyReader {
     /// # Errors
     ///
     /// [`Refusal::BodyTooLarge`] as soon as it is, [`Refusal::BodyIncomplete`]
-    /// where it breaks off or takes too long, [`Refusal::QueueFull`] where too
-    /// many large bodies are being read.
+    /// where it breaks off or takes too long.
     pub async fn read<B: Body<Data = Bytes>>(&self, body: B) -> Result<Bytes, Refusal> {
         // The timer is set only where the body isn't there yet.
         match tokio::time::timeout(self.timeout, self.read_whole(body)).await {
@@ -66,7 +65,8 @@ impl BodyReader {
                 return Err(TOO_LARGE);
             }
             if length > LARGE_BODY_BYTES && slot.is_none() {
-                slot = Some(self.large.try_acquire().map_err(|_| Refusal::QueueFull)?);
+                // What waits here waits in its sender's socket, not in our memory.
+                slot = self.large.acquire().await.ok();
             }
             if first.is_empty() && rest.is_empty() {
                 first = data;
