@@ -278,13 +278,16 @@ impl Metrics {
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Takes over what the store knows of feeds, accounts and subscriptions.
-    pub fn observe(
+    /// All metrics in the OpenMetrics text format, with what the store knows of
+    /// feeds, accounts and subscriptions.
+    pub fn render(
         &self,
         feeds: &[FeedRow],
         accounts: &[AccountRow],
         subscriptions: &[SubscriptionRow],
-    ) {
+    ) -> String {
+        // Held throughout, so that two who ask at once don't count rows twice.
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         self.observe_feeds(feeds);
         self.observe_parked(feeds, accounts);
         self.subscriptions.clear();
@@ -297,6 +300,10 @@ impl Metrics {
                 })
                 .inc();
         }
+        let mut text = String::new();
+        // Writing to a String can't fail.
+        let _ = encode(&mut text, &registry);
+        text
     }
 
     fn observe_feeds(&self, feeds: &[FeedRow]) {
@@ -346,14 +353,5 @@ impl Metrics {
                 })
                 .inc();
         }
-    }
-
-    /// All metrics in the OpenMetrics text format.
-    pub fn render(&self) -> String {
-        let mut text = String::new();
-        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        // Writing to a String can't fail.
-        let _ = encode(&mut text, &registry);
-        text
     }
 }

@@ -38,7 +38,8 @@ fn admit(app: &App, request: &Request) -> Result<(), AdminError> {
         None if !names_loopback(headers) => return Err(AdminError::ForeignHost),
         None => {}
     }
-    if request.method() == Method::POST && !(is_json(headers) && !headers.contains_key(ORIGIN)) {
+    let from_a_page = headers.contains_key(ORIGIN) || !is_json(headers);
+    if request.method() == Method::POST && from_a_page {
         return Err(AdminError::NotJson);
     }
     Ok(())

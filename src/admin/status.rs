@@ -77,7 +77,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Adm
     let feeds = app.store.feeds().await?;
     let accounts = app.store.accounts().await?;
     let subscriptions = app.store.subscriptions().await?;
-    app.metrics.observe(&feeds, &accounts, &subscriptions);
+    let text = app.metrics.render(&feeds, &accounts, &subscriptions);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(CONTENT_TYPE, kind)], app.metrics.render()).into_response())
+    Ok(([(CONTENT_TYPE, kind)], text).into_response())
 }

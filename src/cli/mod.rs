@@ -21,6 +21,7 @@ pub mod notifications;
 pub mod pull;
 pub mod quarantine;
 pub mod replay;
+mod resign;
 mod saved;
 pub mod serve;
 pub mod server;

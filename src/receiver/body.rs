@@ -9,9 +9,7 @@ use hyper::body::Body;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::refusal::Refusal;
-
-/// The most that is read: a legal message of 256 KiB can reach 1.6 MB once escaped.
-pub const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
+use crate::sns::MAX_BODY_BYTES;
 
 /// Above this a body counts as large, and only [`MAX_LARGE_BODIES`] are read at once.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
@@ -39,8 +37,7 @@ impl BodyReader {
     /// # Errors
     ///
     /// [`Refusal::BodyTooLarge`] as soon as it is, [`Refusal::BodyIncomplete`]
-    /// where it breaks off or takes too long, [`Refusal::QueueFull`] where too
-    /// many large bodies are being read.
+    /// where it breaks off or takes too long.
     pub async fn read<B: Body<Data = Bytes>>(&self, body: B) -> Result<Bytes, Refusal> {
         // The timer is set only where the body isn't there yet.
         match tokio::time::timeout(self.timeout, self.read_whole(body)).await {
@@ -68,7 +65,8 @@ impl BodyReader {
                 return Err(TOO_LARGE);
             }
             if length > LARGE_BODY_BYTES && slot.is_none() {
-                slot = Some(self.large.try_acquire().map_err(|_| Refusal::QueueFull)?);
+                // What waits here waits in its sender's socket, not in our memory.
+                slot = self.large.acquire().await.ok();
             }
             if first.is_empty() && rest.is_empty() {
                 first = data;

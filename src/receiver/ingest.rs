@@ -8,6 +8,7 @@ use hyper::body::Body;
 use hyper::header::HeaderMap;
 use hyper::{Request, http};
 use secrecy::SecretString;
+use tokio::sync::Mutex;
 use tracing::error;
 
 use super::body::BodyReader;
@@ -53,6 +54,8 @@ pub struct Ingest {
     metrics: Arc<Metrics>,
     tally: Tally,
     clock: Clock,
+    // Anybody may ask whether we are ready, so only one at a time asks the store.
+    probing: Mutex<()>,
 }
 
 /// What [`Ingest`] works with.
@@ -84,6 +87,7 @@ impl Ingest {
             metrics: parts.metrics,
             tally: Tally::default(),
             clock: parts.clock,
+            probing: Mutex::new(()),
         }
     }
 
@@ -275,7 +279,11 @@ impl Ingest {
     /// Why it would not be.
     pub async fn readiness(&self) -> Result<(), Refusal> {
         self.health.admit()?;
-        match tokio::time::timeout(PROBE_TIMEOUT, self.store.sequence()).await {
+        let probe = async {
+            let _turn = self.probing.lock().await;
+            self.store.sequence().await
+        };
+        match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(refused_by_store(&error)),
             Err(_) => Err(Refusal::StoreUnavailable),

@@ -189,3 +189,70 @@ impl From<&Refusal> for Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of every reason, with the status that design.md's table gives it.
+    fn table() -> Vec<(Refusal, u16)> {
+        let text = || "x".to_owned();
+        vec![
+            (Refusal::UnknownPath, 404),
+            (Refusal::UnknownToken, 404),
+            (Refusal::BodyTooLarge { limit_bytes: 1 }, 413),
+            (Refusal::BodyIncomplete, 503),
+            (Refusal::RawDelivery, 403),
+            (Refusal::MalformedJson(text()), 400),
+            (Refusal::RepeatedKey(text()), 400),
+            (Refusal::MissingField("Type"), 400),
+            (
+                Refusal::MalformedField {
+                    field: "Type",
+                    expected: "x",
+                },
+                400,
+            ),
+            (Refusal::ControlCharacter("Type"), 400),
+            (Refusal::HeaderMismatch("x"), 400),
+            (Refusal::UnsupportedType, 400),
+            (Refusal::UnsupportedSignatureVersion, 503),
+            (Refusal::TopicNotAllowed, 403),
+            (Refusal::UntrustedCertificateUrl, 403),
+            (Refusal::UntrustedSubscribeUrl, 403),
+            (Refusal::CertificateUnavailable(text()), 503),
+            (Refusal::MalformedCertificate, 503),
+            (Refusal::CertificateName, 503),
+            (
+                Refusal::CertificateDates {
+                    not_before: text(),
+                    not_after: text(),
+                },
+                503,
+            ),
+            (Refusal::CertificateKey, 503),
+            (Refusal::MalformedSignature, 400),
+            (Refusal::SignatureMismatch, 403),
+            (Refusal::TooOld, 403),
+            (Refusal::FromTheFuture, 503),
+            (Refusal::ConfirmationUnavailable(text()), 503),
+            (Refusal::StoreUnavailable, 503),
+            (Refusal::DiskNearlyFull, 503),
+            (Refusal::QueueFull, 503),
+            (Refusal::ShuttingDown, 503),
+        ]
+    }
+
+    #[test]
+    fn every_reason_has_the_status_of_the_table_and_never_429() {
+        let codes: Vec<&str> = table().iter().map(|(refusal, _)| refusal.code()).collect();
+        assert_eq!(codes, Refusal::CODES);
+        for (refusal, status) in table() {
+            let response = Problem::from(&refusal).into_response();
+            assert_eq!(response.status().as_u16(), status, "{refusal:?}");
+            let retry_after = response.headers().contains_key(RETRY_AFTER);
+            assert_eq!(retry_after, status == 503, "{refusal:?}");
+            assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        }
+    }
+}

@@ -1,10 +1,12 @@
 //! One integration binary: each promise is tested through the real parts.
 
+mod admin;
 mod command_line;
 mod config;
 mod emulator;
 mod ivesk;
 mod ivesk_upload;
+mod receiver;
 mod sns;
 mod sns_certificates;
 mod sns_confirmation;
@@ -14,3 +16,4 @@ mod sns_vectors;
 mod sns_verify_command;
 mod stand_in;
 mod store;
+mod subscriptions;

@@ -1,0 +1,193 @@
+//! Signing saved messages anew, with a certificate served on this machine.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use axum::Router;
+use axum::routing::get;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Failure;
+use crate::domain::Clock;
+use crate::emulator::signer::{SNS_NAME, Signer, Unsigned};
+use crate::sns::MessageType;
+
+/// How long the certificate made for one run is valid, before and after now. Saved
+/// messages are judged at the time they come, so this needs no more.
+const VALIDITY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How messages are signed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SignOptions {
+    /// Where the certificate is served; 0 takes any free port.
+    pub(super) port: u16,
+    /// Whether each message gets a new id and time.
+    pub(super) fresh: bool,
+}
+
+/// Signs messages, and serves the certificate until it is dropped.
+pub(super) struct Resigner {
+    signer: Signer,
+    address: SocketAddr,
+    fresh: bool,
+    clock: Clock,
+    _server: AbortOnDropHandle<()>,
+}
+
+impl Resigner {
+    /// Makes a key and starts serving its certificate.
+    pub(super) async fn start(options: SignOptions) -> Result<Self, Failure> {
+        let clock = Clock::system();
+        let now = clock.now();
+        let signer = Signer::generate(SNS_NAME, now.before(VALIDITY), now.after(VALIDITY))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))
+            .await
+            .with_context(|| format!("--sign-port {} can't be listened on", options.port))
+            .map_err(Failure::usage)?;
+        let address = listener.local_addr()?;
+        let pem = signer.certificate_pem().to_owned();
+        let routes = Router::new().route(
+            &signer.certificate_path(),
+            get(move || std::future::ready(pem.clone())),
+        );
+        let server = tokio::spawn(async move {
+            // It serves until this command ends.
+            let _ = axum::serve(listener, routes).await;
+        });
+        Ok(Self {
+            signer,
+            address,
+            fresh: options.fresh,
+            clock,
+            _server: AbortOnDropHandle::new(server),
+        })
+    }
+
+    /// What `sns.local_origins` must name.
+    pub(super) fn origin(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The saved message with a signature of ours in the place of its own, of the
+    /// same SignatureVersion.
+    pub(super) fn sign_anew(&self, saved: &[u8]) -> Result<Vec<u8>, anyhow::Error> {
+        let (mut message, version) = read(saved)?;
+        if self.fresh {
+            message.message_id = fresh_id()?;
+            message.timestamp = self.clock.now().to_string();
+        }
+        let url = format!("{}{}", self.origin(), self.signer.certificate_path());
+        Ok(self.signer.sign(&message, version, &url).into_bytes())
+    }
+}
+
+fn read(saved: &[u8]) -> Result<(Unsigned, u8), anyhow::Error> {
+    let message: Value = serde_json::from_slice(saved).context("it is not JSON")?;
+    let text = |field: &str| message[field].as_str().map(str::to_owned);
+    let needed = |field: &str| text(field).ok_or_else(|| anyhow!("the field `{field}` is missing"));
+    let message_type = MessageType::parse(&needed("Type")?)
+        .ok_or_else(|| anyhow!("`Type` is none of the three that SNS sends"))?;
+    let version = match message["SignatureVersion"].as_str() {
+        Some("2") => 2,
+        _ => 1,
+    };
+    let unsigned = Unsigned {
+        message_type,
+        message_id: needed("MessageId")?,
+        topic_arn: needed("TopicArn")?,
+        subject: text("Subject"),
+        message: needed("Message")?,
+        timestamp: needed("Timestamp")?,
+        token: text("Token"),
+        subscribe_url: text("SubscribeURL"),
+        unsubscribe_url: text("UnsubscribeURL"),
+        attributes: message["MessageAttributes"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default(),
+    };
+    Ok((unsigned, version))
+}
+
+/// A random UUID, as SNS's ids are.
+fn fresh_id() -> Result<String, anyhow::Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random bytes: {error}"))?;
+    Ok(uuid::Builder::from_random_bytes(bytes)
+        .into_uuid()
+        .to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::config::SnsConfig;
+    use crate::sns::{Envelope, NoShelf, SnsHeaders, Verifier};
+
+    const SAVED: &[u8] = br#"{"Type":"Notification","MessageId":"22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
+        "TopicArn":"arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport","Subject":"x\u0161",
+        "Message":"{\"companyCode\":\"302320404\"}","Timestamp":"2012-05-02T00:54:06.000Z",
+        "SignatureVersion":"2","Signature":"eA==","SigningCertURL":"https://sns.eu-west-1.amazonaws.com/x.pem"}"#;
+
+    async fn resigner(fresh: bool) -> Resigner {
+        let options = SignOptions { port: 0, fresh };
+        let started = Resigner::start(options).await;
+        started.unwrap_or_else(|failure| panic!("{failure:?}"))
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_trusts_the_origin_accepts_a_message_signed_anew() {
+        let resigner = resigner(true).await;
+        let config = SnsConfig {
+            local_origins: vec![resigner.origin()],
+            ..SnsConfig::default()
+        };
+        let clock = Clock::system();
+        let verifier =
+            Verifier::new(&config, Arc::new(NoShelf), clock).expect("a client can be made");
+
+        let body = resigner.sign_anew(SAVED).expect("it can be signed");
+        let again = resigner.sign_anew(SAVED).expect("it can be signed");
+        assert_ne!(body, again, "each has an id of its own");
+
+        let envelope = Envelope::parse(Bytes::from(body), &SnsHeaders::default());
+        let message = verifier.verify(envelope.expect("it has SNS's shape")).await;
+        let message = message.expect("it is genuine to this receiver");
+        assert_eq!(message.message(), r#"{"companyCode":"302320404"}"#);
+    }
+
+    #[tokio::test]
+    async fn without_fresh_everything_signed_stays_as_it_was() {
+        let resigner = resigner(false).await;
+        let body = resigner.sign_anew(SAVED).expect("it can be signed");
+        let before: Value = serde_json::from_slice(SAVED).expect("JSON");
+        let after: Value = serde_json::from_slice(&body).expect("JSON");
+        for field in [
+            "Type",
+            "MessageId",
+            "TopicArn",
+            "Subject",
+            "Message",
+            "Timestamp",
+            "SignatureVersion",
+        ] {
+            assert_eq!(before[field], after[field], "{field}");
+        }
+        assert_ne!(before["Signature"], after["Signature"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_sns_message_is_told_apart() {
+        let resigner = resigner(false).await;
+        for saved in [&b"not json"[..], b"{}", br#"{"Type":"Advert"}"#] {
+            assert!(resigner.sign_anew(saved).is_err());
+        }
+    }
+}

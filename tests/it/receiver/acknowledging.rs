@@ -1,0 +1,128 @@
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use ivesk_webhook::domain::Event;
+use ivesk_webhook::store::Store;
+
+use super::app::{TestApp, code};
+use super::fake_sns::Message;
+use super::faulty_store::Fault;
+
+#[tokio::test]
+async fn eight_copies_at_once_are_one_row() {
+    let app = TestApp::spawn().await;
+    let message = Message::notification(&app.sns);
+    app.store.hold();
+
+    let copies = join_all((0..8).map(|_| app.deliver(&message)));
+    let release = async {
+        // All eight have passed their checks and stand before the insert.
+        app.store.until_waiting(8).await;
+        app.store.release();
+    };
+    let (answers, ()) = tokio::join!(copies, release);
+
+    assert!(answers.iter().all(|answer| answer.status() == 200));
+    assert_eq!(app.stored_ids().await, [message.id()]);
+    let metrics = app.metrics().await;
+    let duplicates =
+        r#"ivesk_webhook_deliveries_total{event="on_exported",outcome="duplicate",code=""} 7"#;
+    assert!(metrics.contains(duplicates), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_delivery_during_an_outage_lands_when_sns_tries_again() {
+    let app = TestApp::spawn().await;
+    let message = Message::notification(&app.sns);
+
+    app.store.set_fault(Some(Fault::Down));
+    assert_eq!(app.deliver(&message).await.status(), 503);
+    assert_eq!(app.get("/readyz").await, 503);
+    assert!(app.stored_ids().await.is_empty());
+
+    app.store.set_fault(None);
+    assert_eq!(app.deliver(&message).await.status(), 200);
+    assert_eq!(app.get("/readyz").await, 200);
+    assert_eq!(app.stored_ids().await, [message.id()]);
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_is_a_duplicate_the_next_time() {
+    let app = TestApp::spawn().await;
+    let message = Message::notification(&app.sns);
+
+    app.store.set_fault(Some(Fault::AnswerLost));
+    assert_eq!(app.deliver(&message).await.status(), 503);
+    app.store.set_fault(None);
+    assert_eq!(app.deliver(&message).await.status(), 200);
+
+    assert_eq!(app.stored_ids().await, [message.id()]);
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_before_it_is_committed() {
+    let app = Arc::new(TestApp::spawn().await);
+    let message = Message::notification(&app.sns);
+    app.store.hold();
+
+    let delivery = app.deliver(&message);
+    tokio::pin!(delivery);
+    tokio::select! {
+        answer = &mut delivery => panic!("answered {} before the commit", answer.status()),
+        () = app.store.until_waiting(1) => {}
+    }
+    assert!(app.stored_ids().await.is_empty());
+    app.store.release();
+
+    assert_eq!(delivery.await.status(), 200);
+    assert_eq!(app.stored_ids().await, [message.id()]);
+}
+
+#[tokio::test]
+async fn a_defect_is_answered_503_and_the_next_request_is_served() {
+    let app = TestApp::spawn().await;
+    let message = Message::notification(&app.sns);
+
+    app.store.set_fault(Some(Fault::Panic));
+    let response = app.deliver(&message).await;
+    assert_eq!(code(response).await, (503, "internal".to_owned()));
+    app.store.set_fault(None);
+
+    assert_eq!(app.deliver(&message).await.status(), 200);
+    assert!(app.metrics().await.contains("ivesk_webhook_panics_total 1"));
+}
+
+#[tokio::test]
+async fn a_notification_raises_its_own_feed() {
+    let app = TestApp::spawn().await;
+    let exported = Message::notification(&app.sns);
+    let digitized = Message::notification(&app.sns).saying(r#"{"id":"x","buyercode":"1"}"#);
+    app.deliver(&exported).await;
+    app.deliver_to(&app.webhook(Event::OnDigitized), &digitized)
+        .await;
+
+    let feeds = app.store.feeds().await.unwrap();
+    let mut names: Vec<String> = feeds.iter().map(|row| row.feed.to_string()).collect();
+    names.sort();
+    assert_eq!(names, ["default/digitized", "default/exported/302320404"]);
+}
+
+#[tokio::test]
+async fn plain_text_is_stored_and_answered_200() {
+    let app = TestApp::spawn().await;
+    let message = Message::notification(&app.sns).saying("You have been subscribed. Hello!");
+
+    assert_eq!(app.deliver(&message).await.status(), 200);
+
+    assert_eq!(app.stored_ids().await, [message.id()]);
+    assert!(app.store.feeds().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_retry_forty_minutes_late_is_accepted() {
+    let app = TestApp::spawn().await;
+    let message = Message::notification(&app.sns);
+    app.clock.advance(std::time::Duration::from_secs(40 * 60));
+
+    assert_eq!(app.deliver(&message).await.status(), 200);
+}

@@ -1,0 +1,231 @@
+//! A small SNS on loopback: serves a signing certificate and confirms subscriptions.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use ivesk_webhook::domain::Timestamp;
+use ivesk_webhook::emulator::signer::{Signer, Unsigned};
+use ivesk_webhook::sns::MessageType;
+
+pub(crate) const TOPIC: &str = "arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport";
+pub(crate) const FOREIGN_TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:DPWebHook_onexport";
+
+/// Planted in confirmations; never to be seen in a log.
+pub(crate) const PLANTED_TOKEN: &str = "planted5e7c0nf1rmat10nt0ken";
+
+/// The moment at which the tests' clocks start.
+pub(crate) fn start() -> Timestamp {
+    Timestamp::parse("2026-11-23T08:00:00Z").unwrap()
+}
+
+fn signer(name: &str) -> Signer {
+    let day = Duration::from_secs(86_400);
+    Signer::generate(name, start().before(day * 30), start().after(day * 30)).unwrap()
+}
+
+/// Keys are slow to make, so the whole suite shares these.
+pub(crate) static SIGNER: LazyLock<Signer> = LazyLock::new(|| signer("sns.amazonaws.com"));
+pub(crate) static STRANGER: LazyLock<Signer> = LazyLock::new(|| signer("sns.amazonaws.com"));
+pub(crate) static MISNAMED: LazyLock<Signer> = LazyLock::new(|| signer("sns.example.com"));
+
+/// How visits of SubscribeURL are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Confirming {
+    Works,
+    Fails,
+    SaysNo,
+}
+
+struct Behaviour {
+    confirming: Mutex<Confirming>,
+    visits: AtomicUsize,
+    certificate_down: Mutex<bool>,
+}
+
+pub(crate) struct FakeSns {
+    address: SocketAddr,
+    behaviour: Arc<Behaviour>,
+}
+
+impl FakeSns {
+    pub(crate) async fn start() -> Self {
+        let behaviour = Arc::new(Behaviour {
+            confirming: Mutex::new(Confirming::Works),
+            visits: AtomicUsize::new(0),
+            certificate_down: Mutex::new(false),
+        });
+        let routes = Router::new()
+            .route(&SIGNER.certificate_path(), get(certificate))
+            .route("/", get(confirm))
+            .with_state(Arc::clone(&behaviour));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Self { address, behaviour }
+    }
+
+    pub(crate) fn origin(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn certificate_url(&self) -> String {
+        format!("{}{}", self.origin(), SIGNER.certificate_path())
+    }
+
+    pub(crate) fn set_confirming(&self, confirming: Confirming) {
+        *self.behaviour.confirming.lock().unwrap() = confirming;
+    }
+
+    pub(crate) fn set_certificate_down(&self, down: bool) {
+        *self.behaviour.certificate_down.lock().unwrap() = down;
+    }
+
+    pub(crate) fn visits(&self) -> usize {
+        self.behaviour.visits.load(Ordering::SeqCst)
+    }
+}
+
+async fn certificate(State(behaviour): State<Arc<Behaviour>>) -> (StatusCode, String) {
+    if *behaviour.certificate_down.lock().unwrap() {
+        return (StatusCode::SERVICE_UNAVAILABLE, String::new());
+    }
+    (StatusCode::OK, SIGNER.certificate_pem().to_owned())
+}
+
+async fn confirm(
+    State(behaviour): State<Arc<Behaviour>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> (StatusCode, String) {
+    behaviour.visits.fetch_add(1, Ordering::SeqCst);
+    let confirming = *behaviour.confirming.lock().unwrap();
+    match confirming {
+        Confirming::Works => (
+            StatusCode::OK,
+            format!(
+                "<ConfirmSubscriptionResponse><ConfirmSubscriptionResult><SubscriptionArn>{}:0f0e\
+                 </SubscriptionArn></ConfirmSubscriptionResult></ConfirmSubscriptionResponse>",
+                query["TopicArn"]
+            ),
+        ),
+        Confirming::Fails => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
+        Confirming::SaysNo => (
+            StatusCode::BAD_REQUEST,
+            "<ErrorResponse><Error><Code>InvalidParameter</Code></Error></ErrorResponse>"
+                .to_owned(),
+        ),
+    }
+}
+
+/// A message on its way to being signed.
+pub(crate) struct Message {
+    unsigned: Unsigned,
+    signer: &'static Signer,
+    certificate_url: String,
+    version: u8,
+}
+
+static NEXT_ID: AtomicUsize = AtomicUsize::new(1);
+
+impl Message {
+    fn new(sns: &FakeSns, message_type: MessageType, message: &str) -> Self {
+        let number = NEXT_ID.fetch_add(1, Ordering::SeqCst);
+        Self {
+            unsigned: Unsigned {
+                message_type,
+                message_id: format!("00000000-0000-4000-8000-{number:012x}"),
+                topic_arn: TOPIC.to_owned(),
+                subject: None,
+                message: message.to_owned(),
+                timestamp: start().to_string(),
+                token: None,
+                subscribe_url: None,
+                unsubscribe_url: None,
+                attributes: serde_json::Map::new(),
+            },
+            signer: &SIGNER,
+            certificate_url: sns.certificate_url(),
+            version: 1,
+        }
+    }
+
+    pub(crate) fn notification(sns: &FakeSns) -> Self {
+        let message = r#"{"companyCode":"302320404"}"#;
+        Self::new(sns, MessageType::Notification, message)
+    }
+
+    pub(crate) fn confirmation(sns: &FakeSns) -> Self {
+        Self::with_token(sns, MessageType::SubscriptionConfirmation)
+    }
+
+    pub(crate) fn ended(sns: &FakeSns) -> Self {
+        Self::with_token(sns, MessageType::UnsubscribeConfirmation)
+    }
+
+    fn with_token(sns: &FakeSns, message_type: MessageType) -> Self {
+        let mut message = Self::new(sns, message_type, "You have chosen to …");
+        let number = NEXT_ID.load(Ordering::SeqCst);
+        let token = format!("{PLANTED_TOKEN}{number}");
+        message.unsigned.subscribe_url = Some(format!(
+            "{}/?Action=ConfirmSubscription&TopicArn={TOPIC}&Token={token}",
+            sns.origin()
+        ));
+        message.unsigned.token = Some(token);
+        message
+    }
+
+    pub(crate) fn saying(mut self, message: &str) -> Self {
+        self.unsigned.message = message.to_owned();
+        self
+    }
+
+    pub(crate) fn of_topic(mut self, topic_arn: &str) -> Self {
+        self.unsigned.topic_arn = topic_arn.to_owned();
+        self
+    }
+
+    pub(crate) fn published_at(mut self, moment: Timestamp) -> Self {
+        self.unsigned.timestamp = moment.to_string();
+        self
+    }
+
+    pub(crate) fn signed_by(mut self, signer: &'static Signer) -> Self {
+        self.signer = signer;
+        self
+    }
+
+    pub(crate) fn with_certificate_at(mut self, url: &str) -> Self {
+        self.certificate_url = url.to_owned();
+        self
+    }
+
+    pub(crate) fn with_subscribe_url(mut self, url: &str) -> Self {
+        self.unsigned.subscribe_url = Some(url.to_owned());
+        self
+    }
+
+    pub(crate) fn with_attribute(mut self, name: &str, value: &str) -> Self {
+        let attribute = serde_json::json!({"Type": "String", "Value": value});
+        self.unsigned.attributes.insert(name.to_owned(), attribute);
+        self
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.unsigned.message_id
+    }
+
+    pub(crate) fn body(&self) -> String {
+        self.signer
+            .sign(&self.unsigned, self.version, &self.certificate_url)
+    }
+
+    pub(crate) fn type_name(&self) -> &'static str {
+        self.unsigned.message_type.as_str()
+    }
+}

@@ -1,0 +1,264 @@
+//! A store that fails on demand, around a real one.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use ivesk_webhook::domain::{Account, Event, Feed, Timestamp};
+use ivesk_webhook::store::*;
+use tokio::sync::Semaphore;
+
+/// How the next deliveries fare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The database answers nothing but errors.
+    Down,
+    /// The queue is full.
+    QueueFull,
+    /// The disk is full.
+    DiskFull,
+    /// The commit works, and its answer is lost.
+    AnswerLost,
+    /// A defect.
+    Panic,
+}
+
+pub(crate) struct FaultyStore {
+    real: SharedStore,
+    fault: Mutex<Option<Fault>>,
+    free_bytes: Mutex<Option<u64>>,
+    gate: Semaphore,
+    waiting: Semaphore,
+    accepts: AtomicUsize,
+}
+
+const OPEN: usize = 1 << 20;
+
+impl FaultyStore {
+    pub(crate) fn around(real: SharedStore) -> Self {
+        Self {
+            real,
+            fault: Mutex::new(None),
+            free_bytes: Mutex::new(None),
+            gate: Semaphore::new(OPEN),
+            waiting: Semaphore::new(0),
+            accepts: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn set_fault(&self, fault: Option<Fault>) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    pub(crate) fn set_free_bytes(&self, bytes: u64) {
+        *self.free_bytes.lock().unwrap() = Some(bytes);
+    }
+
+    /// Deliveries wait before their commit until [`FaultyStore::release`].
+    pub(crate) fn hold(&self) {
+        self.gate.forget_permits(OPEN);
+    }
+
+    pub(crate) fn release(&self) {
+        self.gate.add_permits(OPEN);
+    }
+
+    /// Returns once `count` deliveries wait at the gate.
+    pub(crate) async fn until_waiting(&self, count: u32) {
+        self.waiting.acquire_many(count).await.unwrap().forget();
+    }
+
+    /// How many deliveries came this far.
+    pub(crate) fn accepts(&self) -> usize {
+        self.accepts.load(Ordering::SeqCst)
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        *self.fault.lock().unwrap()
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        match self.fault() {
+            Some(Fault::Down) => Err(StoreError::Database("planted: down".to_owned())),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn accept(&self, delivery: Accepted) -> Result<Insertion, StoreError> {
+        self.accepts.fetch_add(1, Ordering::SeqCst);
+        self.waiting.add_permits(1);
+        let _pass = self.gate.acquire().await.unwrap();
+        match self.fault() {
+            Some(Fault::Down) => Err(StoreError::Database("planted: down".to_owned())),
+            Some(Fault::QueueFull) => Err(StoreError::QueueFull),
+            Some(Fault::DiskFull) => Err(StoreError::DiskFull {
+                path: PathBuf::from("planted.db"),
+            }),
+            Some(Fault::AnswerLost) => {
+                self.real.accept(delivery).await?;
+                Err(StoreError::Database("planted: answer lost".to_owned()))
+            }
+            Some(Fault::Panic) => panic!("planted"),
+            None => self.real.accept(delivery).await,
+        }
+    }
+
+    fn offer_quarantine(&self, item: Quarantined) -> bool {
+        self.real.offer_quarantine(item)
+    }
+
+    async fn notifications(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<NotificationRow>, StoreError> {
+        self.real.notifications(after, limit).await
+    }
+
+    async fn demand(&self, demands: Vec<Demand>) -> Result<(), StoreError> {
+        self.real.demand(demands).await
+    }
+
+    async fn make_known(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
+        self.real.make_known(feeds, now).await
+    }
+
+    async fn demand_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
+        self.real.demand_reconciliation(due_at).await
+    }
+
+    async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>, StoreError> {
+        self.real.lease_page(request).await
+    }
+
+    async fn commit_page(
+        &self,
+        lease: PageLease,
+        page: PageToCommit,
+        plan: PullPlan,
+    ) -> Result<PageOutcome, StoreError> {
+        self.real.commit_page(lease, page, plan).await
+    }
+
+    async fn fail_page(
+        &self,
+        lease: PageLease,
+        failure: PageFailure,
+        error: String,
+    ) -> Result<(), StoreError> {
+        self.real.fail_page(lease, failure, error).await
+    }
+
+    async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
+        self.real.release_page(lease).await
+    }
+
+    async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
+        self.real.next_due(request).await
+    }
+
+    async fn demand_raised(&self) {
+        self.real.demand_raised().await;
+    }
+
+    async fn set_parked(
+        &self,
+        account: Account,
+        feed: Option<Feed>,
+        parked: bool,
+    ) -> Result<usize, StoreError> {
+        self.real.set_parked(account, feed, parked).await
+    }
+
+    async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError> {
+        self.check()?;
+        self.real.feeds().await
+    }
+
+    async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
+        self.real.accounts().await
+    }
+
+    async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError> {
+        self.real.documents(filter).await
+    }
+
+    async fn known_versions(
+        &self,
+        feed: Feed,
+        versions: Vec<(String, String)>,
+    ) -> Result<Vec<bool>, StoreError> {
+        self.real.known_versions(feed, versions).await
+    }
+
+    async fn sequence(&self) -> Result<SequenceRow, StoreError> {
+        self.check()?;
+        self.real.sequence().await
+    }
+
+    async fn subscription_requested(
+        &self,
+        account: Account,
+        event: Event,
+        name: String,
+        now: Timestamp,
+    ) -> Result<i64, StoreError> {
+        self.real
+            .subscription_requested(account, event, name, now)
+            .await
+    }
+
+    async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError> {
+        self.check()?;
+        self.real.subscriptions().await
+    }
+
+    async fn change_subscription(
+        &self,
+        id: i64,
+        change: SubscriptionChange,
+        now: Timestamp,
+    ) -> Result<Option<SubscriptionRow>, StoreError> {
+        self.real.change_subscription(id, change, now).await
+    }
+
+    async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
+        self.real.quarantine(after, limit).await
+    }
+
+    async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError> {
+        self.real.remove_quarantined(id).await
+    }
+
+    async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
+        self.real.certificates().await
+    }
+
+    async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError> {
+        self.real.keep_certificate(certificate).await
+    }
+
+    async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
+        self.real.retain(retention).await
+    }
+
+    async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+        self.real.backup(to).await
+    }
+
+    async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        let planted = *self.free_bytes.lock().unwrap();
+        match planted {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.real.free_bytes().await,
+        }
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.real.close().await
+    }
+}
