@@ -149,8 +149,8 @@ fn requests(load: &Load, signer: &Signer, origin: &str) -> anyhow::Result<Vec<Ve
         };
         signer.sign(&unsigned, load.signature_version, &url)
     };
+    let half = load.messages / 2;
     let halves = std::thread::scope(|scope| {
-        let half = load.messages / 2;
         let first = scope.spawn(|| (0..half).map(sign).collect::<Vec<_>>());
         let second = (half..load.messages).map(sign).collect::<Vec<_>>();
         first.join().map(|first| [first, second].concat())
