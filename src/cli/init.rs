@@ -47,7 +47,13 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     Config::parse(text.expose_secret(), folder, &BTreeMap::new()).map_err(Failure::usage)?;
 
     let kept = if args.force { keep_old(path)? } else { None };
-    write_new(path, &text)?;
+    if let Err(failure) = write_new(path, &text) {
+        if let Some(old) = &kept {
+            // Back to where it was; the reason for the failure is worth more than a second one.
+            let _ = std::fs::rename(old, path);
+        }
+        return Err(failure);
+    }
     print!("{}", next_steps(path, kept.as_deref(), &settings));
     Ok(Exit::Done)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -94,12 +95,20 @@ pub enum Command {
 }
 
 /// What every subcommand may need of its surroundings, passed in so that tests can differ.
-#[derive(Debug)]
 pub struct Globals {
     /// The settings file, which need not exist.
     pub config: PathBuf,
     /// The process environment.
     pub environment: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Globals {
+    /// Without the environment, which holds secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Globals")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How a subcommand ended well enough to say so.
@@ -224,6 +233,10 @@ fn environment(
     Ok(environment)
 }
 
+/// How a shell sees a program that SIGPIPE ended. Not 0: `verify … | head` has not
+/// said that all is valid.
+const ENDED_BY_SIGPIPE: i32 = 128 + 13;
+
 /// Ends the process when whoever read our standard output has gone (`… | head`).
 ///
 /// `println!` panics then, from whichever subcommand; and SIGPIPE's default, which
@@ -234,7 +247,7 @@ fn end_quietly_when_nobody_reads() {
         // The standard library gives nothing but this text to know it by.
         let message = panic.payload_as_str().unwrap_or_default();
         if message.starts_with("failed printing to stdout") && message.contains("Broken pipe") {
-            std::process::exit(0);
+            std::process::exit(ENDED_BY_SIGPIPE);
         }
         report(panic);
     }));

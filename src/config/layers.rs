@@ -5,15 +5,15 @@
 //! `config show` prints: there is no second list of names to keep in step.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::Serialize;
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
+use super::given::{Given, Raw};
+use super::problem::{ConfigError, Origin, Problem, Setting};
 use super::{VARIABLE_PREFIX, check};
 
 /// Names that belong to other parts: the file's own name, and switches of the tests.
@@ -23,220 +23,10 @@ const TEST_VARIABLES: &str = "IVESK_WEBHOOK_TEST_";
 /// The one setting that is a table with names of the user's choosing.
 const FREE_TABLE: &str = "sns.certificate_names";
 
-/// Where a setting in force came from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Origin {
-    /// Nobody set it.
-    Default,
-    /// The settings file.
-    File {
-        /// Counted from 1.
-        line: usize,
-    },
-    /// An environment variable.
-    Variable(String),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File { line } => write!(f, "file, line {line}"),
-            Self::Variable(name) => f.write_str(name),
-        }
-    }
-}
-
-/// One setting in force, fit to be shown: secrets are `[set]`.
-#[derive(Clone, Debug, Serialize)]
-pub struct Setting {
-    /// Its name in the file, with its section.
-    pub name: String,
-    /// The environment variable that sets it.
-    pub variable: String,
-    /// What is in force; null where it is not set and has no default.
-    pub value: Value,
-    /// Where it came from.
-    pub origin: Origin,
-}
-
-/// One mistake in the settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The setting or variable that it is about, as the user wrote it.
-    pub setting: String,
-    /// Where it stands: file and line, or variable; empty where it is missing.
-    pub place: String,
-    /// What is wrong and what to write instead. Holds no secret.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.setting.as_str(), self.place.as_str()) {
-            ("", place) => write!(f, "{place}: {}", self.message),
-            (setting, "") => write!(f, "`{setting}`: {}", self.message),
-            (setting, place) => write!(f, "`{setting}` ({place}): {}", self.message),
-        }
-    }
-}
-
-/// Settings that can't be used: every mistake that was found.
-#[derive(Clone, Debug, thiserror::Error)]
-pub struct ConfigError {
-    /// At least one, in the order in which the settings are read.
-    pub problems: Vec<Problem>,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.problems.as_slice() {
-            [problem] => write!(f, "wrong setting: {problem}"),
-            problems => {
-                write!(f, "{} wrong settings:", problems.len())?;
-                problems
-                    .iter()
-                    .try_for_each(|problem| write!(f, "\n  {problem}"))
-            }
-        }
-    }
-}
-
 /// The environment variable of a setting: `public.url` is `IVESK_WEBHOOK_PUBLIC_URL`.
 pub(super) fn variable_of(name: &str) -> String {
     let name = name.replace(['.', '-'], "_").to_ascii_uppercase();
     format!("{VARIABLE_PREFIX}{name}")
-}
-
-/// A value as it was given, before anybody judged it.
-#[derive(Clone, Debug)]
-pub(super) enum Raw {
-    Text(String),
-    Integer(i64),
-    Switch(bool),
-    List(Vec<Raw>),
-    Table(BTreeMap<String, Raw>),
-    Other(&'static str),
-}
-
-impl Raw {
-    fn read(value: &DeValue<'_>) -> Self {
-        match value {
-            DeValue::String(text) => Self::Text(text.to_string()),
-            DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix())
-                .map_or(Self::Other("too large a number"), Self::Integer),
-            DeValue::Float(_) => Self::Other("a fraction"),
-            DeValue::Boolean(switch) => Self::Switch(*switch),
-            DeValue::Datetime(_) => Self::Other("a date"),
-            DeValue::Array(items) => Self::List(
-                items
-                    .iter()
-                    .map(|item| Self::read(item.get_ref()))
-                    .collect(),
-            ),
-            DeValue::Table(table) => Self::Table(
-                table
-                    .iter()
-                    .map(|(key, value)| (key.get_ref().to_string(), Self::read(value.get_ref())))
-                    .collect(),
-            ),
-        }
-    }
-
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Text(_) => "text",
-            Self::Integer(_) => "a number",
-            Self::Switch(_) => "true or false",
-            Self::List(_) => "a list",
-            Self::Table(_) => "a table",
-            Self::Other(kind) => kind,
-        }
-    }
-
-    /// The name in a `${NAME}` that nobody filled in.
-    fn placeholder(&self) -> Option<&str> {
-        match self {
-            Self::Text(text) => check::placeholder(text),
-            Self::List(items) => items.iter().find_map(Self::placeholder),
-            Self::Table(entries) => entries.values().find_map(Self::placeholder),
-            Self::Integer(_) | Self::Switch(_) | Self::Other(_) => None,
-        }
-    }
-}
-
-/// A value and where it was given.
-#[derive(Clone, Debug)]
-pub(super) struct Given {
-    pub(super) raw: Raw,
-    pub(super) origin: Origin,
-}
-
-impl Given {
-    fn is_variable(&self) -> bool {
-        matches!(self.origin, Origin::Variable(_))
-    }
-
-    /// The text of a setting that is one.
-    pub(super) fn text(&self) -> Result<&str, String> {
-        match &self.raw {
-            Raw::Text(text) if text.trim().is_empty() => {
-                Err("is empty; write a value, or remove it".to_owned())
-            }
-            Raw::Text(text) => Ok(text.trim()),
-            other => Err(format!(
-                "is {}; write text between double quotes",
-                other.kind()
-            )),
-        }
-    }
-
-    /// A whole number, not negative.
-    pub(super) fn number(&self) -> Result<u64, String> {
-        let wrong = || "is not a whole number; write digits only, such as 4096".to_owned();
-        match &self.raw {
-            Raw::Integer(number) => u64::try_from(*number).map_err(|_| wrong()),
-            Raw::Text(text) if self.is_variable() => text.trim().parse().map_err(|_| wrong()),
-            Raw::Text(_) => Err("is text; write the number without quotes".to_owned()),
-            _ => Err(wrong()),
-        }
-    }
-
-    /// `true` or `false`.
-    pub(super) fn switch(&self) -> Result<bool, String> {
-        match &self.raw {
-            Raw::Switch(switch) => Ok(*switch),
-            Raw::Text(text) if self.is_variable() && text.trim() == "true" => Ok(true),
-            Raw::Text(text) if self.is_variable() && text.trim() == "false" => Ok(false),
-            _ => Err("is neither true nor false; write one of them, without quotes".to_owned()),
-        }
-    }
-
-    /// A list of texts; in a variable, text between commas.
-    pub(super) fn list(&self) -> Result<Vec<String>, String> {
-        match &self.raw {
-            Raw::Text(text) if self.is_variable() => Ok(text
-                .split(',')
-                .map(|item| item.trim().to_owned())
-                .filter(|item| !item.is_empty())
-                .collect()),
-            Raw::List(items) => items
-                .iter()
-                .map(|item| match item {
-                    Raw::Text(text) => Ok(text.trim().to_owned()),
-                    other => Err(format!(
-                        "holds {}; write each entry as text between double quotes",
-                        other.kind()
-                    )),
-                })
-                .collect(),
-            other => Err(format!(
-                "is {}; write a list, such as [\"one\", \"two\"]",
-                other.kind()
-            )),
-        }
-    }
 }
 
 /// All layers, and what was found wrong in them so far.

@@ -4,9 +4,9 @@
 //! then the defaults here. A misspelt or contradictory setting stops the start
 //! and names itself.
 //!
-//! `load` turns text and variables into these types, `layers` knows where each
-//! value came from, `check` says what a value must look like, and `template` is
-//! the file that `init` writes.
+//! `load` and `accounts` turn text and variables into these types, `layers` knows
+//! where each value came from, `check` says what a value must look like, and
+//! `template` is the file that `init` writes.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,13 +18,16 @@ use url::Url;
 
 use crate::domain::{Account, Company, Event};
 
+mod accounts;
 mod check;
+mod given;
 mod layers;
 mod load;
+mod problem;
 mod template;
 
 pub use check::is_loopback;
-pub use layers::{ConfigError, Origin, Problem, Setting};
+pub use problem::{ConfigError, Origin, Problem, Setting};
 pub use template::{FreshSettings, fresh_token};
 
 /// The settings file that is looked for where none is named.

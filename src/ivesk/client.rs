@@ -85,6 +85,19 @@ impl Client {
         company: &Company,
         from: Option<&Cursor>,
     ) -> Result<Page, ApiError> {
+        let path = self.page_path(queue, company, from)?;
+        let request = self.request(Method::GET, &path)?;
+        let limit_bytes = self.config.max_page_bytes;
+        let body = self.answer(request, limit_bytes, &[]).await?;
+        Page::read(&body)
+    }
+
+    fn page_path(
+        &self,
+        queue: Queue,
+        company: &Company,
+        from: Option<&Cursor>,
+    ) -> Result<String, ApiError> {
         let mut path = match queue {
             Queue::Digitized => DIGITIZED_PATH.to_owned(),
             Queue::Exported => self.exported_path(company)?,
@@ -94,10 +107,7 @@ impl Client {
             path.push_str("from=");
             path.push_str(&encoded(from.as_str()));
         }
-        let request = self.request(Method::GET, &path)?;
-        let limit_bytes = self.config.max_page_bytes;
-        let body = self.answer(request, limit_bytes, &[]).await?;
-        Page::read(&body)
+        Ok(path)
     }
 
     fn exported_path(&self, company: &Company) -> Result<String, ApiError> {
@@ -177,4 +187,55 @@ impl Client {
 /// `text` as one path segment or one query value.
 pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ExportedPath;
+    use proptest::prelude::*;
+
+    fn url(template: &str, company: &Company, from: &Cursor) -> Url {
+        let config = ApiConfig {
+            exported_path: Some(ExportedPath {
+                template: template.to_owned(),
+            }),
+            ..ApiConfig::default()
+        };
+        let client = Client::new(&config, SecretString::from("key")).expect("a client");
+        let path = client.page_path(Queue::Exported, company, Some(from));
+        let request = client.request(Method::GET, &path.expect("a path"));
+        let request = request.expect("a request").build().expect("a request");
+        request.url().clone()
+    }
+
+    proptest! {
+        // A client is made for each case, and that loads the system's certificates.
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn whatever_company_and_cursor_hold_they_stay_one_segment_and_one_value(
+            code in "[^\\p{Cc}\\s]{1,16}",
+            cursor in "\\PC{0,40}",
+        ) {
+            prop_assume!(code != "." && code != "..");
+            let company = Company::parse(&code).expect("a code");
+            let from = Cursor::new(cursor.clone());
+
+            let in_path = url("/exported/{company}", &company, &from);
+            let path = in_path.path().strip_prefix("/api/pub/exported/").expect("the prefix");
+            prop_assert!(!path.contains('/'));
+            let decoded = percent_encoding::percent_decode_str(path).decode_utf8();
+            prop_assert_eq!(decoded.expect("UTF-8"), code.as_str());
+            let pairs: Vec<_> = in_path.query_pairs().collect();
+            prop_assert_eq!(pairs, [("from".into(), cursor.as_str().into())]);
+
+            let in_query = url("/exported?companycode={company}", &company, &from);
+            let pairs: Vec<_> = in_query.query_pairs().collect();
+            prop_assert_eq!(
+                pairs,
+                [("companycode".into(), code.into()), ("from".into(), cursor.into())]
+            );
+        }
+    }
 }

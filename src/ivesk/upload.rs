@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use reqwest::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::{Host, Url};
@@ -227,6 +227,8 @@ impl Client {
             .http
             .put(url)
             .timeout(deadline)
+            // hyper leaves it out for an empty file, and S3 insists on it.
+            .header(CONTENT_LENGTH, size)
             .header(CONTENT_TYPE, &location.content_type)
             .header(CONTENT_DISPOSITION, &location.content_disposition)
             .body(file)

@@ -1,0 +1,86 @@
+//! What is said of settings: those in force, and those that are wrong.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// Where a setting in force came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// The settings file.
+    File {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// An environment variable.
+    Variable(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { line } => write!(f, "file, line {line}"),
+            Self::Variable(name) => f.write_str(name),
+        }
+    }
+}
+
+/// One setting in force, fit to be shown: secrets are `[set]`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Setting {
+    /// Its name in the file, with its section.
+    pub name: String,
+    /// The environment variable that sets it.
+    pub variable: String,
+    /// What is in force; null where it is not set and has no default.
+    pub value: Value,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// One mistake in the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The setting or variable that it is about, as the user wrote it.
+    pub setting: String,
+    /// Where it stands: file and line, or variable; empty where it is missing.
+    pub place: String,
+    /// What is wrong and what to write instead. Holds no secret.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.setting.as_str(), self.place.as_str()) {
+            ("", place) => write!(f, "{place}: {}", self.message),
+            (setting, "") => write!(f, "`{setting}`: {}", self.message),
+            (setting, place) => write!(f, "`{setting}` ({place}): {}", self.message),
+        }
+    }
+}
+
+/// Settings that can't be used: every mistake that was found.
+#[derive(Clone, Debug, thiserror::Error)]
+pub struct ConfigError {
+    /// At least one, in the order in which the settings are read.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.problems.as_slice() {
+            [problem] => write!(f, "wrong setting: {problem}"),
+            problems => {
+                write!(f, "{} wrong settings:", problems.len())?;
+                problems
+                    .iter()
+                    .try_for_each(|problem| write!(f, "\n  {problem}"))
+            }
+        }
+    }
+}
