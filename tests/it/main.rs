@@ -3,9 +3,17 @@
 mod admin;
 mod command_line;
 mod config;
+mod emulator;
 mod ivesk;
 mod ivesk_upload;
 mod receiver;
+mod sns;
+mod sns_certificates;
+mod sns_confirmation;
+mod sns_envelope;
+mod sns_support;
+mod sns_vectors;
+mod sns_verify_command;
 mod stand_in;
 mod store;
 mod subscriptions;

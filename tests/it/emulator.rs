@@ -1,0 +1,257 @@
+//! The emulator: each switch does what it says, through real HTTP.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use ivesk_webhook::domain::{Clock, Event, Timestamp};
+use ivesk_webhook::emulator::signer::Signer;
+use ivesk_webhook::emulator::{
+    AccountSettings, Control, DEFAULT_KEY, Emulator, EmulatorSettings, Switches,
+};
+use serde_json::Value;
+
+mod deliveries;
+mod faults;
+mod files;
+mod queues;
+mod reports;
+
+/// The company that most tests are about, and another one of the same key.
+const COMPANY: &str = "302320404";
+const NEIGHBOUR: &str = "304567890";
+/// Another key and its company.
+const STRANGER_KEY: &str = "another-key";
+const STRANGER: &str = "110000001";
+
+/// An emulator whose clock stands still, and a client.
+struct Bench {
+    emulator: Emulator,
+    control: Control,
+    http: reqwest::Client,
+}
+
+/// An answer, read whole.
+struct Answer {
+    status: u16,
+    headers: reqwest::header::HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("the answer is JSON")
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).expect("the answer is text")
+    }
+
+    fn message(&self) -> String {
+        let json = self.json();
+        json["message"].as_str().expect("a message").to_owned()
+    }
+}
+
+fn start_of_time() -> Timestamp {
+    Timestamp::parse("2026-11-23T08:00:00.000Z").expect("valid")
+}
+
+/// One key for all tests: making one takes longer than most of them.
+fn signer() -> Arc<Signer> {
+    static SIGNER: OnceLock<Arc<Signer>> = OnceLock::new();
+    let day = Duration::from_secs(86_400);
+    let made = SIGNER.get_or_init(|| {
+        let (from, to) = (
+            start_of_time().before(day),
+            start_of_time().after(day * 300),
+        );
+        Arc::new(Signer::generate("sns.amazonaws.com", from, to).expect("a certificate"))
+    });
+    Arc::clone(made)
+}
+
+impl Bench {
+    async fn start(switches: &str) -> Self {
+        let account = |key: &str, companies: &[&str]| AccountSettings {
+            key: key.to_owned(),
+            companies: companies.iter().map(|c| (*c).to_owned()).collect(),
+        };
+        let settings = EmulatorSettings {
+            accounts: vec![
+                account(DEFAULT_KEY, &[COMPANY, NEIGHBOUR]),
+                account(STRANGER_KEY, &[STRANGER]),
+            ],
+            switches: Switches::parse(switches).expect("switches that exist"),
+            clock: Clock::manual(start_of_time()),
+            signer: Some(signer()),
+            ..EmulatorSettings::default()
+        };
+        let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into())
+            .await
+            .expect("a free port");
+        Self {
+            control: emulator.control(),
+            emulator,
+            http: ivesk_webhook::egress::client(Duration::from_secs(60)).expect("a client"),
+        }
+    }
+
+    /// Sends a request to the API with the default key.
+    async fn api(&self, method: &str, path: &str) -> Answer {
+        self.api_as(DEFAULT_KEY, method, path, None).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.api("GET", path).await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.api_as(DEFAULT_KEY, "POST", path, Some(body)).await
+    }
+
+    async fn api_as(&self, key: &str, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        let url = format!("{}{path}", self.emulator.api_url());
+        let method = method.parse().expect("a method");
+        let mut request = self.http.request(method, url).header("x-api-key", key);
+        if let Some(body) = body {
+            request = request
+                .header("content-type", "application/json")
+                .body(body.to_string());
+        }
+        read(request).await
+    }
+
+    /// All pages of a queue as an obedient client reads them: ids and versions.
+    async fn read_queue(&self, path: &str, version_field: &str) -> Vec<(String, String)> {
+        let mut documents = Vec::new();
+        let mut from: Option<String> = None;
+        loop {
+            let mark = if path.contains('?') { '&' } else { '?' };
+            let query = from.map_or_else(String::new, |from| format!("{mark}from={from}"));
+            let answer = self.get(&format!("{path}{query}")).await;
+            assert_eq!(answer.status, 200);
+            let page = answer.json();
+            documents.extend(listed(&page, version_field));
+            match page["next"].as_str() {
+                None => return documents,
+                Some(next) => from = Some(next.to_owned()),
+            }
+        }
+    }
+
+    async fn exported(&self) -> Vec<(String, String)> {
+        let path = format!("/exported/{COMPANY}");
+        self.read_queue(&path, "exportedat").await
+    }
+}
+
+async fn read(request: reqwest::RequestBuilder) -> Answer {
+    let response = request.send().await.expect("an answer");
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
+    let body = response.bytes().await.expect("a whole body").to_vec();
+    Answer {
+        status,
+        headers,
+        body,
+    }
+}
+
+fn listed(page: &Value, version_field: &str) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    page["documents"]
+        .as_array()
+        .expect("documents")
+        .iter()
+        .map(|document| (text(&document["id"]), text(&document[version_field])))
+        .collect()
+}
+
+/// One delivery as it arrived.
+#[derive(Clone, Debug)]
+struct Delivery {
+    headers: BTreeMap<String, String>,
+    body: Bytes,
+}
+
+impl Delivery {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("an envelope")
+    }
+
+    fn field(&self, name: &str) -> String {
+        self.json()[name].as_str().expect("text").to_owned()
+    }
+}
+
+/// A webhook that keeps what comes and answers as it is told.
+#[derive(Clone)]
+struct Webhook {
+    url: String,
+    received: Arc<Mutex<Vec<Delivery>>>,
+    statuses: Arc<Mutex<VecDeque<u16>>>,
+}
+
+impl Webhook {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let webhook = Self {
+            url: format!("http://{address}/hook"),
+            received: Arc::default(),
+            statuses: Arc::default(),
+        };
+        let router = Router::new()
+            .fallback(Self::receive)
+            .layer(axum::extract::DefaultBodyLimit::max(4 * 1024 * 1024))
+            .with_state(webhook.clone());
+        tokio::spawn(axum::serve(listener, router).into_future());
+        webhook
+    }
+
+    async fn receive(State(webhook): State<Self>, headers: HeaderMap, body: Bytes) -> StatusCode {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| {
+                let value = value.to_str().expect("ASCII").to_owned();
+                (name.to_string(), value)
+            })
+            .collect();
+        let mut received = webhook.received.lock().expect("not poisoned");
+        received.push(Delivery { headers, body });
+        let status = webhook.statuses.lock().expect("not poisoned").pop_front();
+        StatusCode::from_u16(status.unwrap_or(200)).expect("a status")
+    }
+
+    /// The next answers; 200 after them.
+    fn will_answer(&self, statuses: &[u16]) {
+        let mut next = self.statuses.lock().expect("not poisoned");
+        next.extend(statuses);
+    }
+
+    /// Takes what has come so far.
+    fn take(&self) -> Vec<Delivery> {
+        std::mem::take(&mut *self.received.lock().expect("not poisoned"))
+    }
+
+    /// Subscribes for `event` and confirms; gives the subscription's ARN.
+    async fn confirmed(&self, bench: &Bench, event: Event) -> String {
+        let arn = bench
+            .control
+            .subscribe(event, &self.url)
+            .expect("a good target");
+        bench.control.idle().await;
+        let confirmation = self.take().pop().expect("a confirmation");
+        let answer = read(bench.http.get(confirmation.field("SubscribeURL"))).await;
+        assert_eq!(answer.status, 200);
+        arn
+    }
+}
