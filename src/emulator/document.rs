@@ -347,7 +347,7 @@ const OTHER_CODES: [&str; 5] = [
 ];
 
 /// A complete PDF of one page that shows `text`, which is ASCII without brackets.
-pub(super) fn pdf(text: &str) -> Vec<u8> {
+pub fn pdf(text: &str) -> Vec<u8> {
     let drawing = format!("BT /F1 14 Tf 50 780 Td ({text}) Tj ET");
     let objects = [
         "<</Type/Catalog/Pages 2 0 R>>".to_owned(),

@@ -46,6 +46,7 @@ mod vendor;
 
 pub use control::{Control, ControlError, Selection};
 pub use delivery::{DeliveryRecord, Outcome, Tamper};
+pub use document::pdf as sample_pdf;
 pub use faults::{Endpoint, Fault, FaultKind};
 pub use meter::{RequestCounters, RequestRecord};
 pub use s3::UploadRecord;
