@@ -69,6 +69,10 @@ pub enum Refusal {
     #[error("SubscribeURL is not the SNS address that confirms this topic and token")]
     UntrustedSubscribeUrl,
 
+    /// `Signature` is not base64 of a plausible length.
+    #[error("the signature is not base64")]
+    MalformedSignature,
+
     /// The signing certificate could not be had just now.
     #[error("the signing certificate could not be had: {0}")]
     CertificateUnavailable(String),
@@ -90,9 +94,6 @@ pub enum Refusal {
     #[error("the certificate's key is not RSA of at least 2048 bits")]
     CertificateKey,
 
-    /// `Signature` is not base64 of a plausible length.
-    #[error("the signature is not base64")]
-    MalformedSignature,
     /// The signature does not match the message.
     #[error("the signature does not match the message")]
     SignatureMismatch,
@@ -140,12 +141,12 @@ impl Refusal {
         "topic_not_allowed",
         "untrusted_certificate_url",
         "untrusted_subscribe_url",
+        "malformed_signature",
         "certificate_unavailable",
         "malformed_certificate",
         "certificate_name",
-        "certificate_dates",
         "certificate_key",
-        "malformed_signature",
+        "certificate_dates",
         "signature_mismatch",
         "too_old",
         "from_the_future",
@@ -175,12 +176,12 @@ impl Refusal {
             Self::TopicNotAllowed => "topic_not_allowed",
             Self::UntrustedCertificateUrl => "untrusted_certificate_url",
             Self::UntrustedSubscribeUrl => "untrusted_subscribe_url",
+            Self::MalformedSignature => "malformed_signature",
             Self::CertificateUnavailable(_) => "certificate_unavailable",
             Self::MalformedCertificate => "malformed_certificate",
             Self::CertificateName => "certificate_name",
             Self::CertificateDates { .. } => "certificate_dates",
             Self::CertificateKey => "certificate_key",
-            Self::MalformedSignature => "malformed_signature",
             Self::SignatureMismatch => "signature_mismatch",
             Self::TooOld => "too_old",
             Self::FromTheFuture => "from_the_future",
@@ -189,6 +190,101 @@ impl Refusal {
             Self::DiskNearlyFull => "disk_nearly_full",
             Self::QueueFull => "queue_full",
             Self::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each. A variant that is missing here is missing in `position` too, and
+    /// that does not compile.
+    fn one_of_each() -> Vec<Refusal> {
+        vec![
+            Refusal::UnknownPath,
+            Refusal::UnknownToken,
+            Refusal::BodyTooLarge { limit_bytes: 1 },
+            Refusal::BodyIncomplete,
+            Refusal::RawDelivery,
+            Refusal::MalformedJson(String::new()),
+            Refusal::RepeatedKey(String::new()),
+            Refusal::MissingField("Type"),
+            Refusal::MalformedField {
+                field: "Type",
+                expected: "text",
+            },
+            Refusal::ControlCharacter("Type"),
+            Refusal::HeaderMismatch("x-amz-sns-topic-arn"),
+            Refusal::UnsupportedType,
+            Refusal::UnsupportedSignatureVersion,
+            Refusal::TopicNotAllowed,
+            Refusal::UntrustedCertificateUrl,
+            Refusal::UntrustedSubscribeUrl,
+            Refusal::MalformedSignature,
+            Refusal::CertificateUnavailable(String::new()),
+            Refusal::MalformedCertificate,
+            Refusal::CertificateName,
+            Refusal::CertificateKey,
+            Refusal::CertificateDates {
+                not_before: String::new(),
+                not_after: String::new(),
+            },
+            Refusal::SignatureMismatch,
+            Refusal::TooOld,
+            Refusal::FromTheFuture,
+            Refusal::ConfirmationUnavailable(String::new()),
+            Refusal::StoreUnavailable,
+            Refusal::DiskNearlyFull,
+            Refusal::QueueFull,
+            Refusal::ShuttingDown,
+        ]
+    }
+
+    /// The variant's place in [`Refusal::CODES`], by hand.
+    fn position(refusal: &Refusal) -> usize {
+        match refusal {
+            Refusal::UnknownPath => 0,
+            Refusal::UnknownToken => 1,
+            Refusal::BodyTooLarge { .. } => 2,
+            Refusal::BodyIncomplete => 3,
+            Refusal::RawDelivery => 4,
+            Refusal::MalformedJson(_) => 5,
+            Refusal::RepeatedKey(_) => 6,
+            Refusal::MissingField(_) => 7,
+            Refusal::MalformedField { .. } => 8,
+            Refusal::ControlCharacter(_) => 9,
+            Refusal::HeaderMismatch(_) => 10,
+            Refusal::UnsupportedType => 11,
+            Refusal::UnsupportedSignatureVersion => 12,
+            Refusal::TopicNotAllowed => 13,
+            Refusal::UntrustedCertificateUrl => 14,
+            Refusal::UntrustedSubscribeUrl => 15,
+            Refusal::MalformedSignature => 16,
+            Refusal::CertificateUnavailable(_) => 17,
+            Refusal::MalformedCertificate => 18,
+            Refusal::CertificateName => 19,
+            Refusal::CertificateKey => 20,
+            Refusal::CertificateDates { .. } => 21,
+            Refusal::SignatureMismatch => 22,
+            Refusal::TooOld => 23,
+            Refusal::FromTheFuture => 24,
+            Refusal::ConfirmationUnavailable(_) => 25,
+            Refusal::StoreUnavailable => 26,
+            Refusal::DiskNearlyFull => 27,
+            Refusal::QueueFull => 28,
+            Refusal::ShuttingDown => 29,
+        }
+    }
+
+    #[test]
+    fn the_list_of_codes_holds_the_code_of_every_variant_once() {
+        let each = one_of_each();
+
+        assert_eq!(each.len(), Refusal::CODES.len());
+        for (place, refusal) in each.iter().enumerate() {
+            assert_eq!(position(refusal), place, "{refusal:?}");
+            assert_eq!(refusal.code(), Refusal::CODES[place]);
         }
     }
 }

@@ -121,6 +121,22 @@ impl Verdict {
         self.reason.is_none()
     }
 
+    fn shown(&self) -> String {
+        match &self.explanation {
+            None => self.verdict.to_owned(),
+            Some(refusal) => format!("{}: {}\n{refusal}", self.verdict, refusal.code()),
+        }
+    }
+
+    fn message_shown(&self) -> String {
+        let parts = [
+            self.message_type,
+            self.message_id.as_deref(),
+            self.topic_arn.as_deref(),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
+    }
+
     fn refused_by(mut self, refusal: Refusal) -> Self {
         self.verdict = "invalid";
         self.reason = Some(refusal.code());
@@ -185,21 +201,16 @@ fn print_line(verdict: &Verdict) -> anyhow::Result<()> {
 
 fn print_table(verdicts: &[Verdict]) -> anyhow::Result<()> {
     let mut table = Table::new();
-    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["File", "Verdict", "Type", "Topic", "Certificate", "Reason"]);
+    table
+        .load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+    table.set_header(["File", "Verdict", "Message", "Certificate"]);
     for verdict in verdicts {
         table.add_row([
             verdict.file.clone(),
-            verdict.verdict.to_owned(),
-            verdict.message_type.unwrap_or("").to_owned(),
-            verdict.topic_arn.clone().unwrap_or_default(),
+            verdict.shown(),
+            verdict.message_shown(),
             verdict.certificate.as_ref().map_or_else(String::new, shown),
-            verdict
-                .explanation
-                .as_ref()
-                .map_or_else(String::new, |refusal| {
-                    format!("{}: {refusal}", refusal.code())
-                }),
         ]);
     }
     writeln!(io::stdout(), "{table}").context("writing to standard output")
@@ -207,7 +218,7 @@ fn print_table(verdicts: &[Verdict]) -> anyhow::Result<()> {
 
 fn shown(certificate: &CertificateSummary) -> String {
     format!(
-        "{}\n{} to {}",
+        "{}\nfrom {}\nto   {}",
         certificate.subject, certificate.not_before, certificate.not_after
     )
 }

@@ -1,58 +1,15 @@
-//! Signing certificates: what is checked on them, and where they come from.
+//! What is checked on a signing certificate.
 
-use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use serde::Serialize;
-use tokio::sync::{OnceCell, watch};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, parse_x509_pem};
 use x509_parser::public_key::PublicKey;
 
-use super::policy::{CertificateOrigin, Policy, certificate_region};
 use super::signature::{Signature, SignatureVersion, VerificationKey};
-use crate::domain::{Clock, Timestamp};
-use crate::egress;
+use crate::domain::Timestamp;
 use crate::refusal::Refusal;
-
-/// How long a certificate may take to come, body included.
-pub const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(4);
-/// The largest certificate that is read; AWS's have about 2 KiB.
-pub const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
-/// How many certificates are asked for within [`FETCH_PERIOD`], whatever their URLs.
-pub const MAX_FETCHES: usize = 10;
-/// See [`MAX_FETCHES`].
-pub const FETCH_PERIOD: Duration = Duration::from_secs(60);
-/// How long a failure is remembered: less than the 20 s after which SNS tries again.
-pub const FAILURE_MEMORY: Duration = Duration::from_secs(15);
-/// How many good certificates are held.
-pub const MAX_GOOD: usize = 32;
-/// How many failures are held, apart from the good ones.
-pub const MAX_FAILURES: usize = 64;
-
-/// Where certificates that have verified a message outlive the process.
-#[async_trait]
-pub trait CertificateShelf: Send + Sync {
-    /// Every certificate kept, as URL and PEM, newest first.
-    async fn load(&self) -> Vec<(String, Vec<u8>)>;
-    /// Keeps one.
-    async fn keep(&self, url: &str, pem: &[u8]);
-}
-
-/// Keeps nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoShelf;
-
-#[async_trait]
-impl CertificateShelf for NoShelf {
-    async fn load(&self) -> Vec<(String, Vec<u8>)> {
-        Vec::new()
-    }
-    async fn keep(&self, _: &str, _: &[u8]) {}
-}
 
 /// What people want to know about a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -142,6 +99,22 @@ impl Certificate {
         })
     }
 
+    /// The file as it came.
+    pub fn pem(&self) -> &[u8] {
+        &self.pem
+    }
+
+    /// Whether it has verified a message.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it has verified a message; true the first time.
+    pub(super) fn prove(&self) -> bool {
+        // Reading first keeps the many later messages from writing to shared memory.
+        !self.is_proven() && !self.proven.swap(true, Ordering::Relaxed)
+    }
+
     /// Whether `signature` over `text` was made with its key.
     ///
     /// # Errors
@@ -189,372 +162,109 @@ fn rsa_bits(certificate: &X509Certificate<'_>) -> usize {
     }
 }
 
-/// Where certificates come from.
-#[derive(Clone, Debug)]
-pub(super) enum Source {
-    /// The URL in the message.
-    Network(reqwest::Client),
-    /// `DIR/<last path segment of the URL>`, for `verify --certs`; nothing is fetched.
-    Folder(PathBuf),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emulator::signer::{SNS_NAME, Signer};
 
-/// The certificates that were fetched, and the fetches that are under way.
-///
-/// A flood of made-up URLs costs at most [`MAX_FETCHES`] requests in
-/// [`FETCH_PERIOD`] and never pushes out a good certificate.
-pub(super) struct Certificates {
-    source: Source,
-    policy: Arc<Policy>,
-    clock: Clock,
-    shelf: Arc<dyn CertificateShelf>,
-    shelf_read: OnceCell<()>,
-    held: RwLock<Held>,
-}
+    /// RSA of 1024 bits for `sns.amazonaws.com`.
+    const SHORT_KEY: &str = "-----BEGIN CERTIFICATE-----
+MIICFjCCAX+gAwIBAgIUO6QqLs9JZ6DNXFD700GuTZrhSyQwDQYJKoZIhvcNAQEL
+BQAwHDEaMBgGA1UEAwwRc25zLmFtYXpvbmF3cy5jb20wIBcNMjYxMTIzMDUyNTM1
+WhgPMjEyNjEwMzAwNTI1MzVaMBwxGjAYBgNVBAMMEXNucy5hbWF6b25hd3MuY29t
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDpQ3wXIZxwdOm6xizPP50ZjTBd
+GmawMRaxxbZ1vevE4qFyvlDrX3LNhcko/JKgENYCDcrnuvVrGSsngMsJTtK3ZkSW
+XjCp+LWICQIBsNpkeK3q8erh5b6EiSQcL9HcvUby62jy64AhO9d6GPJKXBvMskEg
+OJKXsrDzyMvugqPZKQIDAQABo1MwUTAdBgNVHQ4EFgQU3Y4dkEU9bUaZRnpEVZP9
+NY3XvsIwHwYDVR0jBBgwFoAU3Y4dkEU9bUaZRnpEVZP9NY3XvsIwDwYDVR0TAQH/
+BAUwAwEB/zANBgkqhkiG9w0BAQsFAAOBgQDRsFmxPo/AWUL1skvdWG5m8pguusEI
+KztolLmXHFlf3eM+VLNUkB5IfPOPCoGxgBdMGLL4Iu75Am6F0wBAB2uASnhJ/wK8
+/oN2DJbLNIzHzpN24EbjW0y3AlNTE9d06lFVQIOJyPHtCbogla5xhxZjYqZKyFMt
+q2Ex/OXE5/NwJA==
+-----END CERTIFICATE-----
+";
 
-type Outcome = Result<Arc<Certificate>, Refusal>;
-type Flight = watch::Receiver<Option<Outcome>>;
+    /// ECDSA on P-256 for `sns.amazonaws.com`.
+    const ELLIPTIC_KEY: &str = "-----BEGIN CERTIFICATE-----
+MIIBjzCCATWgAwIBAgIUL0F2IPxDtpwG9GE/w9YIA3ha4NcwCgYIKoZIzj0EAwIw
+HDEaMBgGA1UEAwwRc25zLmFtYXpvbmF3cy5jb20wIBcNMjYxMTIzMDUyNTM1WhgP
+MjEyNjEwMzAwNTI1MzVaMBwxGjAYBgNVBAMMEXNucy5hbWF6b25hd3MuY29tMFkw
+EwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEiJ6mdHxK6Yut2vllT9WqB2ukIhvtT2cc
+CjgUVKfiRZ59plsKESzWdfGV4oRoHkVV9woQrY1bb/EHC+4YjZ2VUKNTMFEwHQYD
+VR0OBBYEFBpCBYfhhYF56yDUzE4MGf+9qX5UMB8GA1UdIwQYMBaAFBpCBYfhhYF5
+6yDUzE4MGf+9qX5UMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSAAwRQIg
+RekKaiIWHRz2A6pP0Dbk3np9g3oVLtMKC6lRSjaga6kCIQCZspc0GKihZ+iJdtlj
+UnuZKg9gsK3g7EnlTakgU6rpLQ==
+-----END CERTIFICATE-----
+";
 
-#[derive(Default)]
-struct Held {
-    good: HashMap<String, Good>,
-    failures: HashMap<String, Failure>,
-    /// Fetches under way, so that many waiters share one.
-    flights: HashMap<String, Flight>,
-    /// When the last [`MAX_FETCHES`] fetches began.
-    begun: VecDeque<Timestamp>,
-    arrivals: u64,
-}
+    fn parse(pem: &str, name: Option<&str>) -> Option<Refusal> {
+        Certificate::parse(pem.as_bytes(), name).err()
+    }
 
-struct Good {
-    certificate: Arc<Certificate>,
-    arrival: u64,
-}
+    fn signer(name: &str) -> Signer {
+        let from = Timestamp::parse("2026-01-01T00:00:00Z").unwrap();
+        Signer::generate(name, from, from.after(Duration::from_secs(3600))).unwrap()
+    }
 
-struct Failure {
-    at: Timestamp,
-    refusal: Refusal,
-}
+    #[test]
+    fn a_key_that_is_short_or_not_rsa_is_refused() {
+        assert_eq!(
+            parse(SHORT_KEY, Some(SNS_NAME)),
+            Some(Refusal::CertificateKey)
+        );
+        assert_eq!(
+            parse(ELLIPTIC_KEY, Some(SNS_NAME)),
+            Some(Refusal::CertificateKey)
+        );
+        assert_eq!(parse(SHORT_KEY, None), Some(Refusal::CertificateKey));
+    }
 
-/// What is to be done for a certificate that is not simply there.
-enum Step {
-    Have(Outcome),
-    Await(Flight),
-    Fetch(watch::Sender<Option<Outcome>>, Flight),
-}
+    #[test]
+    fn a_certificate_for_another_name_is_refused() {
+        let signer = signer(SNS_NAME);
+        let pem = signer.certificate_pem();
 
-impl Certificates {
-    pub(super) fn new(
-        source: Source,
-        policy: Arc<Policy>,
-        clock: Clock,
-        shelf: Arc<dyn CertificateShelf>,
-    ) -> Self {
-        Self {
-            source,
-            policy,
-            clock,
-            shelf,
-            shelf_read: OnceCell::new(),
-            held: RwLock::default(),
+        assert_eq!(parse(pem, Some(SNS_NAME)), None);
+        assert_eq!(parse(pem, Some("SNS.amazonaws.com")), None);
+        for other in [
+            "sns.amazonaws.com.cn",
+            "amazonaws.com",
+            "*.amazonaws.com",
+            "xsns.amazonaws.com",
+            "sns.eu-west-1.amazonaws.com",
+            "",
+        ] {
+            assert_eq!(
+                parse(pem, Some(other)),
+                Some(Refusal::CertificateName),
+                "{other}"
+            );
         }
-    }
-
-    /// The certificate at `url` if it is here already: the way of nearly every message.
-    pub(super) fn held(&self, url: &str) -> Option<Arc<Certificate>> {
-        let held = self.read();
-        held.good.get(url).map(|good| Arc::clone(&good.certificate))
-    }
-
-    /// The certificate at `url`, which policy has agreed to: from memory, from the
-    /// shelf, or fetched, once for however many ask at the same time.
-    pub(super) async fn get(
-        self: &Arc<Self>,
-        url: &str,
-        origin: &CertificateOrigin<'_>,
-    ) -> Outcome {
-        if let Some(certificate) = self.held(url) {
-            return Ok(certificate);
-        }
-        self.shelf_read.get_or_init(|| self.read_shelf()).await;
-        self.obtain(url, origin, None).await
-    }
-
-    /// A newer certificate at `url` than `stale`; `None` where there is none or it
-    /// can't be had, which leaves the held one as it is.
-    pub(super) async fn newer(
-        self: &Arc<Self>,
-        url: &str,
-        origin: &CertificateOrigin<'_>,
-        stale: &Arc<Certificate>,
-    ) -> Option<Arc<Certificate>> {
-        let fetched = self.obtain(url, origin, Some(stale)).await.ok()?;
-        (fetched.pem != stale.pem).then_some(fetched)
-    }
-
-    /// Notes that `certificate` has verified a message; the first time it is shelved.
-    pub(super) async fn proven(
-        &self,
-        url: &str,
-        origin: &CertificateOrigin<'_>,
-        certificate: &Certificate,
-    ) {
-        let first = !certificate.proven.load(Ordering::Relaxed)
-            && !certificate.proven.swap(true, Ordering::Relaxed);
-        // A local origin's certificate may change under the same URL.
-        if first && *origin != CertificateOrigin::Local {
-            self.shelf.keep(url, &certificate.pem).await;
-        }
-    }
-
-    async fn obtain(
-        self: &Arc<Self>,
-        url: &str,
-        origin: &CertificateOrigin<'_>,
-        stale: Option<&Arc<Certificate>>,
-    ) -> Outcome {
-        let step = self.write().next_step(url, stale, self.allowance());
-        let mut flight = match step {
-            Step::Have(outcome) => return outcome,
-            Step::Await(flight) => flight,
-            Step::Fetch(landing, flight) => {
-                let certificates = Arc::clone(self);
-                let (url, origin) = (url.to_owned(), origin.clone().into_owned());
-                // A task of its own: whoever asked first may hang up, and the others
-                // still get what was fetched.
-                tokio::spawn(async move {
-                    let outcome = certificates.fetch(&url, &origin).await;
-                    certificates.settle(&url, &outcome);
-                    landing.send_replace(Some(outcome));
-                });
-                flight
-            }
-        };
-        let landed = flight.wait_for(Option::is_some).await;
-        match landed.as_deref() {
-            Ok(Some(outcome)) => outcome.clone(),
-            _ => {
-                self.write().flights.remove(url);
-                Err(Refusal::CertificateUnavailable(
-                    "the request was given up".to_owned(),
-                ))
-            }
-        }
-    }
-
-    fn allowance(&self) -> Allowance {
-        Allowance {
-            now: self.clock.now(),
-            // Reading a folder troubles nobody.
-            limited: matches!(self.source, Source::Network(_)),
-        }
-    }
-
-    async fn fetch(&self, url: &str, origin: &CertificateOrigin<'_>) -> Outcome {
-        let pem = match &self.source {
-            Source::Network(client) => fetch_pem(client, url).await?,
-            Source::Folder(folder) => read_pem(folder, url).await?,
-        };
-        self.judge(&pem, origin).map(Arc::new)
-    }
-
-    fn judge(&self, pem: &[u8], origin: &CertificateOrigin<'_>) -> Result<Certificate, Refusal> {
-        match origin {
-            CertificateOrigin::Sns { region } => {
-                Certificate::parse(pem, Some(&self.policy.certificate_name(region)))
-            }
-            CertificateOrigin::Local => Certificate::parse(pem, None),
-        }
-    }
-
-    fn settle(&self, url: &str, outcome: &Outcome) {
-        let now = self.clock.now();
-        let mut held = self.write();
-        held.flights.remove(url);
-        match outcome {
-            Ok(certificate) => held.add_good(url, certificate),
-            Err(refusal) => held.add_failure(url, refusal, now),
-        }
-    }
-
-    /// Takes in what the shelf holds, judged by today's policy.
-    async fn read_shelf(&self) {
-        let kept = self.shelf.load().await;
-        // Oldest first, so that the newest arrive last and stay longest.
-        for (url, pem) in kept.into_iter().take(MAX_GOOD).rev() {
-            let Some(region) = certificate_region(&url) else {
-                continue;
-            };
-            let origin = CertificateOrigin::Sns {
-                region: region.into(),
-            };
-            match self.judge(&pem, &origin) {
-                Ok(certificate) => {
-                    certificate.proven.store(true, Ordering::Relaxed);
-                    self.write().add_good(&url, &Arc::new(certificate));
-                }
-                Err(refusal) => tracing::warn!(
-                    reason = refusal.code(),
-                    "a stored signing certificate is passed over: {refusal}"
-                ),
-            }
-        }
-    }
-
-    // A panic can't leave the maps half-changed in a way that matters: at worst a
-    // certificate is fetched again.
-    fn read(&self) -> RwLockReadGuard<'_, Held> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Held> {
-        self.held.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How many good certificates, failures and fetches under way are held.
-    #[cfg(test)]
-    fn sizes(&self) -> (usize, usize, usize) {
-        let held = self.read();
-        (held.good.len(), held.failures.len(), held.flights.len())
-    }
-}
-
-/// When a fetch would begin, and whether it counts.
-struct Allowance {
-    now: Timestamp,
-    limited: bool,
-}
-
-impl Held {
-    fn next_step(
-        &mut self,
-        url: &str,
-        stale: Option<&Arc<Certificate>>,
-        allowance: Allowance,
-    ) -> Step {
-        if let Some(good) = self.good.get(url)
-            && stale.is_none_or(|stale| !Arc::ptr_eq(stale, &good.certificate))
-        {
-            return Step::Have(Ok(Arc::clone(&good.certificate)));
-        }
-        if let Some(flight) = self.flights.get(url) {
-            return Step::Await(flight.clone());
-        }
-        if let Some(failure) = self.failures.get(url)
-            && failure.is_fresh(allowance.now)
-        {
-            return Step::Have(Err(failure.refusal.clone()));
-        }
-        if allowance.limited && !self.begin_fetch(allowance.now) {
-            return Step::Have(Err(Refusal::CertificateUnavailable(format!(
-                "{MAX_FETCHES} certificates were asked for within a minute already"
-            ))));
-        }
-        let (landing, flight) = watch::channel(None);
-        self.flights.insert(url.to_owned(), flight.clone());
-        Step::Fetch(landing, flight)
-    }
-
-    /// Counts one fetch, unless there were [`MAX_FETCHES`] in the last [`FETCH_PERIOD`].
-    fn begin_fetch(&mut self, now: Timestamp) -> bool {
-        // A moment that is still to come means that the clock was set back.
-        self.begun
-            .retain(|begun| *begun <= now && now.since(*begun) < FETCH_PERIOD);
-        if self.begun.len() >= MAX_FETCHES {
-            return false;
-        }
-        self.begun.push_back(now);
-        true
-    }
-
-    fn add_good(&mut self, url: &str, certificate: &Arc<Certificate>) {
-        self.failures.remove(url);
-        if self.good.len() >= MAX_GOOD && !self.good.contains_key(url) {
-            self.drop_one_good();
-        }
-        self.arrivals += 1;
-        self.good.insert(
-            url.to_owned(),
-            Good {
-                certificate: Arc::clone(certificate),
-                arrival: self.arrivals,
-            },
+        // By the common name alone, the key is what is wrong with it.
+        assert_eq!(
+            parse(SHORT_KEY, Some("sns.amazonaws.com")),
+            Some(Refusal::CertificateKey)
         );
     }
 
-    /// One that never verified a message goes before any that has.
-    fn drop_one_good(&mut self) {
-        let victim = self
-            .good
-            .iter()
-            .min_by_key(|(_, good)| {
-                (
-                    good.certificate.proven.load(Ordering::Relaxed),
-                    good.arrival,
-                )
-            })
-            .map(|(url, _)| url.clone());
-        if let Some(url) = victim {
-            self.good.remove(&url);
-        }
+    #[test]
+    fn a_wildcard_in_the_certificate_stands_for_itself_alone() {
+        let signer = signer("*.amazonaws.com");
+
+        assert_eq!(
+            parse(signer.certificate_pem(), Some(SNS_NAME)),
+            Some(Refusal::CertificateName)
+        );
     }
 
-    fn add_failure(&mut self, url: &str, refusal: &Refusal, now: Timestamp) {
-        self.failures.retain(|_, failure| failure.is_fresh(now));
-        if self.failures.len() < MAX_FAILURES {
-            let failure = Failure {
-                at: now,
-                refusal: refusal.clone(),
-            };
-            self.failures.insert(url.to_owned(), failure);
-        }
-    }
-}
+    #[test]
+    fn only_the_first_proof_is_the_first() {
+        let signer = signer(SNS_NAME);
+        let certificate = Certificate::parse(signer.certificate_pem().as_bytes(), None).unwrap();
 
-impl Failure {
-    fn is_fresh(&self, now: Timestamp) -> bool {
-        self.at <= now && now.since(self.at) < FAILURE_MEMORY
+        assert!(!certificate.is_proven());
+        assert!(certificate.prove());
+        assert!(!certificate.prove());
     }
-}
-
-async fn fetch_pem(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, Refusal> {
-    let response = client
-        .get(url)
-        .send()
-        .await
-        .map_err(|error| Refusal::CertificateUnavailable(egress::describe(error)))?;
-    let status = response.status();
-    if status != reqwest::StatusCode::OK {
-        return Err(Refusal::CertificateUnavailable(format!(
-            "the server answered {}",
-            status.as_u16()
-        )));
-    }
-    egress::read_body(response, MAX_CERTIFICATE_BYTES)
-        .await
-        .map_err(|error| Refusal::CertificateUnavailable(error.to_string()))
-}
-
-async fn read_pem(folder: &std::path::Path, url: &str) -> Result<Vec<u8>, Refusal> {
-    let name = url
-        .split(['?', '#'])
-        .next()
-        .and_then(|path| path.rsplit('/').next())
-        .filter(|name| !name.is_empty() && !name.starts_with('.') && !name.contains(['\\', ':']))
-        .ok_or_else(|| {
-            Refusal::CertificateUnavailable("its URL ends in no file name".to_owned())
-        })?;
-    let path = folder.join(name);
-    let unavailable = |why: &dyn std::fmt::Display| {
-        Refusal::CertificateUnavailable(format!("{}: {why}", path.display()))
-    };
-    let size = tokio::fs::metadata(&path)
-        .await
-        .map_err(|error| unavailable(&error))?
-        .len();
-    if size > MAX_CERTIFICATE_BYTES as u64 {
-        return Err(unavailable(&"too large for a certificate"));
-    }
-    tokio::fs::read(&path)
-        .await
-        .map_err(|error| unavailable(&error))
 }

@@ -71,6 +71,11 @@ impl Envelope {
         self.contents.text.topic_arn()
     }
 
+    /// The text that its signature must cover.
+    pub fn signed_text(&self) -> &[u8] {
+        self.contents.text.as_bytes()
+    }
+
     /// `SigningCertURL`, as claimed.
     pub fn certificate_url(&self) -> &str {
         &self.contents.certificate_url

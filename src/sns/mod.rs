@@ -6,20 +6,23 @@
 //! - [`envelope`]: the body's shape.
 //! - [`canonical`]: the text that is signed.
 //! - [`policy`]: which topics, URLs and certificate names are trusted.
-//! - [`certificate`]: certificates, their checks, where they come from.
+//! - [`certificate`]: what is checked on a certificate.
+//! - [`certificates`]: where certificates come from, and which are held.
 //! - [`signature`]: the signature check.
 //! - [`verifier`]: all of that in order.
 //! - [`confirmation`]: asking SNS to confirm a subscription.
 
 pub mod canonical;
 pub mod certificate;
+pub mod certificates;
 pub mod confirmation;
 pub mod envelope;
 pub mod policy;
 pub mod signature;
 pub mod verifier;
 
-pub use certificate::{CertificateShelf, CertificateSummary, NoShelf};
+pub use certificate::CertificateSummary;
+pub use certificates::{CertificateShelf, NoShelf};
 pub use confirmation::{ConfirmError, Confirmer};
 pub use envelope::Envelope;
 pub use verifier::{SavedMessages, VerifiedMessage, Verifier};

@@ -1,0 +1,177 @@
+//! What it costs to prove one message: `cargo bench --bench verify`.
+//!
+//! `signature` compares aws-lc-rs, which does the work, with the `rsa` crate.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ivesk_webhook::config::SnsConfig;
+use ivesk_webhook::domain::{Clock, Timestamp};
+use ivesk_webhook::emulator::signer::{SNS_NAME, Signer, Unsigned};
+use ivesk_webhook::sns::canonical::{CanonicalText, SignedFields};
+use ivesk_webhook::sns::certificate::Certificate;
+use ivesk_webhook::sns::signature::{Signature, SignatureVersion};
+use ivesk_webhook::sns::{CertificateShelf, Envelope, MessageType, SnsHeaders, Verifier};
+use rsa::RsaPublicKey;
+use rsa::pkcs1v15::VerifyingKey;
+use rsa::pkcs8::DecodePublicKey as _;
+use rsa::signature::Verifier as _;
+
+const NOW: &str = "2026-11-23T08:00:00.000Z";
+
+/// What the vendor's topic sends: `on_exported` for one company.
+fn message() -> Unsigned {
+    let attributes = serde_json::json!({
+        "account" : {"Type" : "String", "Value" : "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed"}
+    });
+    Unsigned {
+        message_type: MessageType::Notification,
+        message_id: "165545c9-2a5c-472c-8df2-7ff2be2b3b1b".to_owned(),
+        topic_arn: "arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport".to_owned(),
+        subject: None,
+        message: "{\"companyCode\":\"302320404\"}".to_owned(),
+        timestamp: NOW.to_owned(),
+        token: None,
+        subscribe_url: None,
+        unsubscribe_url: Some(
+            "https://sns.eu-west-1.amazonaws.com/?Action=Unsubscribe&SubscriptionArn=arn:aws:sns:\
+             eu-west-1:007272210889:DPWebHook_onexport:c9135db0-26c4-47ec-8998-413945fb5a96"
+                .to_owned(),
+        ),
+        attributes: attributes.as_object().cloned().unwrap_or_default(),
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::parse(NOW).expect("it is a date")
+}
+
+fn signer() -> Signer {
+    let year = std::time::Duration::from_secs(365 * 24 * 3600);
+    Signer::generate(SNS_NAME, now().before(year), now().after(year)).expect("a key can be made")
+}
+
+/// Holds the signer's certificate, so that nothing is fetched.
+struct OneCertificate(String, Vec<u8>);
+
+#[async_trait]
+impl CertificateShelf for OneCertificate {
+    async fn load(&self) -> Vec<(String, Vec<u8>)> {
+        vec![(self.0.clone(), self.1.clone())]
+    }
+    async fn keep(&self, _: &str, _: &[u8]) {}
+}
+
+fn parse(criterion: &mut Criterion) {
+    let signer = signer();
+    let url = format!(
+        "https://sns.eu-west-1.amazonaws.com{}",
+        signer.certificate_path()
+    );
+    let headers = SnsHeaders::default();
+    let mut group = criterion.benchmark_group("parse and canonical text");
+    let large = Unsigned {
+        message: "{\"companyCode\":\"302320404\",\"name\":\"Sąskaita\"}".repeat(2000),
+        ..message()
+    };
+    for (name, message) in [("notification", message()), ("94 kB message", large)] {
+        let body = Bytes::from(signer.sign(&message, 1, &url));
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| Envelope::parse(black_box(body.clone()), &headers));
+        });
+    }
+    group.finish();
+}
+
+fn canonical(criterion: &mut Criterion) {
+    let message = message();
+    let fields = SignedFields {
+        message_type: message.message_type,
+        message: &message.message,
+        message_id: &message.message_id,
+        subject: None,
+        subscribe_url: None,
+        timestamp: &message.timestamp,
+        token: None,
+        topic_arn: &message.topic_arn,
+    };
+    criterion.bench_function("canonical text alone", |bencher| {
+        bencher.iter(|| CanonicalText::new(black_box(&fields)));
+    });
+}
+
+fn signature(criterion: &mut Criterion) {
+    let signer = signer();
+    let pem = signer.certificate_pem().as_bytes();
+    let certificate = Certificate::parse(pem, None).expect("it was just made");
+    let (_, block) = x509_parser::pem::parse_x509_pem(pem).expect("it was just made");
+    let parsed = block.parse_x509().expect("it was just made");
+    let key = RsaPublicKey::from_public_key_der(parsed.public_key().raw).expect("it is RSA");
+    let sha1 = VerifyingKey::<sha1::Sha1>::new(key.clone());
+    let sha256 = VerifyingKey::<rsa::sha2::Sha256>::new(key);
+    let text = b"Message\nhello\nMessageId\n165545c9\nTimestamp\n2026\nTopicArn\narn\nType\nNotification\n";
+
+    let mut group = criterion.benchmark_group("signature");
+    for (name, version, number) in [
+        ("1, SHA-1", SignatureVersion::Sha1, 1),
+        ("2, SHA-256", SignatureVersion::Sha256, 2),
+    ] {
+        let signature = Signature::decode(&signer.signature(text, number)).expect("it is base64");
+        group.bench_function(format!("{name}, aws-lc-rs"), |bencher| {
+            bencher.iter(|| {
+                certificate
+                    .verify(version, black_box(text), &signature)
+                    .expect("it matches");
+            });
+        });
+        let signature =
+            rsa::pkcs1v15::Signature::try_from(signature.as_bytes()).expect("it is a signature");
+        group.bench_function(format!("{name}, rsa"), |bencher| {
+            bencher.iter(|| {
+                match version {
+                    SignatureVersion::Sha1 => sha1.verify(black_box(text), &signature),
+                    SignatureVersion::Sha256 => sha256.verify(black_box(text), &signature),
+                }
+                .expect("it matches");
+            });
+        });
+    }
+    group.finish();
+}
+
+/// All that one delivery costs before the store: parse, policy, certificate, signature.
+fn whole(criterion: &mut Criterion) {
+    let signer = signer();
+    let url = format!(
+        "https://sns.eu-west-1.amazonaws.com{}",
+        signer.certificate_path()
+    );
+    let shelf = OneCertificate(url.clone(), signer.certificate_pem().into());
+    let verifier = Verifier::new(&SnsConfig::default(), Arc::new(shelf), Clock::manual(now()))
+        .expect("the CA certificates are there");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime can be made");
+    let headers = SnsHeaders::default();
+    let mut group = criterion.benchmark_group("parse and Verifier::verify");
+    group.throughput(Throughput::Elements(1));
+    for version in [1, 2] {
+        let body = Bytes::from(signer.sign(&message(), version, &url));
+        group.bench_function(format!("version {version}"), |bencher| {
+            bencher.iter(|| {
+                let envelope = Envelope::parse(body.clone(), &headers).expect("it is well-formed");
+                runtime
+                    .block_on(verifier.verify(envelope))
+                    .expect("it is genuine")
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, parse, canonical, signature, whole);
+criterion_main!(benches);
