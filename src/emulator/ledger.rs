@@ -16,7 +16,7 @@ use crate::egress;
 /// Deliveries that are remembered.
 const RECORDS: usize = 200_000;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Book {
     pub(super) subscriptions: Vec<Subscription>,
     records: VecDeque<DeliveryRecord>,

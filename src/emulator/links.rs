@@ -22,7 +22,10 @@ pub(super) struct Signed<'a> {
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
+    let pairs = bytes.iter().map(|byte| [byte >> 4, byte & 15]);
+    pairs.flatten().map(digit).collect()
 }
 
 fn encode(text: &str) -> String {

@@ -70,12 +70,21 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 const CERTIFICATE_NAME: &str = "sns.amazonaws.com";
 
 /// One API key and its companies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct AccountSettings {
     /// The API key.
     pub key: String,
     /// Codes of its companies.
     pub companies: Vec<String>,
+}
+
+impl std::fmt::Debug for AccountSettings {
+    /// Without the API key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccountSettings")
+            .field("companies", &self.companies)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How an emulator starts.

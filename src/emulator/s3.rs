@@ -41,14 +41,18 @@ pub struct UploadRecord {
     pub sha256: Option<String>,
     /// The document made of it.
     pub document_id: Option<String>,
-    #[serde(skip)]
+}
+
+/// A file with what is known of it.
+struct Upload {
+    record: UploadRecord,
     content: Option<Bytes>,
 }
 
 /// Announced and received files, and the key that signs links.
 pub(super) struct S3 {
     key: hmac::Key,
-    uploads: Mutex<HashMap<Uuid, UploadRecord>>,
+    uploads: Mutex<HashMap<Uuid, Upload>>,
 }
 
 /// Where a file goes, and with which headers.
@@ -69,10 +73,14 @@ impl S3 {
     }
 
     pub(super) fn uploads(&self) -> Vec<UploadRecord> {
-        self.lock().values().cloned().collect()
+        let uploads = self.lock();
+        uploads
+            .values()
+            .map(|upload| upload.record.clone())
+            .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, UploadRecord>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Upload>> {
         self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -130,19 +138,17 @@ pub(super) fn locate(
         content_type: &content_type,
         disposition: &content_disposition,
     });
-    vendor.s3.lock().insert(
+    let record = UploadRecord {
         id,
-        UploadRecord {
-            id,
-            account,
-            file_name: file_name.to_owned(),
-            parameters,
-            bytes: None,
-            sha256: None,
-            document_id: None,
-            content: None,
-        },
-    );
+        account,
+        file_name: file_name.to_owned(),
+        parameters,
+        bytes: None,
+        sha256: None,
+        document_id: None,
+    };
+    let content = None;
+    vendor.s3.lock().insert(id, Upload { record, content });
     Location {
         url: format!("{}{path}?{query}&{parameter}={signature}", vendor.origin),
         content_type,
@@ -300,8 +306,8 @@ async fn receive(vendor: &Arc<Vendor>, id: Uuid, request: Request) -> Result<(),
         let mut uploads = vendor.s3.lock();
         let upload = uploads.get_mut(&id).ok_or(NO_KEY)?;
         let first = upload.content.is_none();
-        upload.bytes = Some(content.len());
-        upload.sha256 = Some(hex(digest::digest(&digest::SHA256, &content).as_ref()));
+        upload.record.bytes = Some(content.len());
+        upload.record.sha256 = Some(hex(digest::digest(&digest::SHA256, &content).as_ref()));
         upload.content = Some(content);
         first
     };
@@ -316,8 +322,14 @@ async fn receive(vendor: &Arc<Vendor>, id: Uuid, request: Request) -> Result<(),
 /// It is the company's, or that of the account's first company. `None` where there
 /// is no such file or company, or where it has become a document already.
 pub(super) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) -> Option<String> {
-    let upload = vendor.s3.lock().get(&id).cloned()?;
-    let content = upload.content.filter(|_| upload.document_id.is_none())?;
+    let (upload, content) = {
+        let uploads = vendor.s3.lock();
+        let upload = uploads.get(&id)?;
+        (upload.record.clone(), upload.content.clone()?)
+    };
+    if upload.document_id.is_some() {
+        return None;
+    }
     let correlation = ["sourcedata", "userdata"]
         .iter()
         .find_map(|name| upload.parameters.get(*name).cloned());
@@ -335,7 +347,7 @@ pub(super) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) ->
         (index, world.at_index(index).id.to_string())
     };
     if let Some(upload) = vendor.s3.lock().get_mut(&id) {
-        upload.document_id = Some(document_id.clone());
+        upload.record.document_id = Some(document_id.clone());
     }
     super::announce::digitized(vendor, &[index]);
     Some(document_id)

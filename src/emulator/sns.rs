@@ -44,8 +44,8 @@ pub enum SubscriptionState {
     Ended,
 }
 
-/// One webhook.
-#[derive(Clone, Debug, Serialize)]
+/// One webhook. Target and token are secrets, and are not printed.
+#[derive(Clone, Serialize)]
 pub struct Subscription {
     /// Its ARN, which the subscriber learns when it confirms.
     pub subscription_arn: String,
@@ -66,6 +66,16 @@ pub struct Subscription {
     token_made_at: Timestamp,
 }
 
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription")
+            .field("subscription_arn", &self.subscription_arn)
+            .field("event", &self.event)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Subscription {
     pub(super) fn hears(&self, event: Event, account: Uuid) -> bool {
         self.event == event && self.account == account && self.state == SubscriptionState::Confirmed
@@ -73,7 +83,7 @@ impl Subscription {
 }
 
 /// A message to publish: by default an ordinary notification of an account.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct Publication {
     /// To whose subscribers.
     pub event: Event,
@@ -109,6 +119,19 @@ pub struct Publication {
     /// Another signature version than the switch says.
     #[serde(default)]
     pub signature_version: Option<u8>,
+}
+
+impl std::fmt::Debug for Publication {
+    /// Without the API key and the message.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publication")
+            .field("event", &self.event)
+            .field("company", &self.company)
+            .field("copies", &self.copies)
+            .field("topic_arn", &self.topic_arn)
+            .field("tamper", &self.tamper)
+            .finish_non_exhaustive()
+    }
 }
 
 const fn one() -> usize {

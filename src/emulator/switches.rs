@@ -188,6 +188,8 @@ switches! {
     retry_after: RetryAfter = RetryAfter(None),
     /// Form of error answers.
     error_body: ErrorBody = ErrorBody::Json,
+    /// An account with more API requests in flight than this gets 429; 0 sets no limit (U12).
+    max_in_flight: u64 = 0,
     /// Every API answer comes so much later.
     slow_ms: u64 = 0,
     /// No API request is answered until this is off again.
