@@ -71,7 +71,7 @@ const GOODS: [(&str, &str, i64); 6] = [
 ];
 
 /// Everything that is kept of a document.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Document {
     pub(super) id: Uuid,
     /// Running number; the contents follow from it.
@@ -87,7 +87,7 @@ pub(super) struct Document {
 }
 
 /// Where an uploaded document came from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct UploadedFrom {
     pub(super) file_name: String,
     pub(super) correlation: Option<String>,
