@@ -3,6 +3,7 @@
 mod admin;
 mod command_line;
 mod config;
+mod databases;
 mod emulator;
 mod ivesk;
 mod ivesk_upload;

@@ -40,7 +40,9 @@ impl TestApp {
         let mut config = settings(&sns, dir.path());
         change(&mut config);
         let clock = Clock::manual(start());
-        let store = Arc::new(FaultyStore::around(open_store(&config).unwrap()));
+        let store = Arc::new(FaultyStore::around(
+            open_store(&config, &clock).await.unwrap(),
+        ));
         let shared: SharedStore = store.clone();
         let service = Service::start_with(config.clone(), shared, clock.clone())
             .await
