@@ -383,10 +383,13 @@ fn store_page(
         )?;
         return Ok(PageOutcome::CompanyFilterIgnored);
     }
+    let told_at = told_at(connection, lease.feed_id)?;
     let mut numbering = Numbering::read(connection)?;
+    let mut lost_hints = 0;
     let mut new = 0;
     for document in &page.documents {
         if insert_document(connection, lease, document, plan.now, &mut numbering)? {
+            lost_hints += usize::from(was_not_told(lease, document, told_at));
             new += 1;
         }
     }
@@ -402,11 +405,6 @@ fn store_page(
     }
     let up_to_date = page.end == PageEnd::UpToDate;
     move_cursor(connection, lease, page, plan, up_to_date)?;
-    let lost_hints = if lease.kind == PullKind::Reconciliation && !lease.first_pull {
-        new
-    } else {
-        0
-    };
     connection
         .prepare_cached(
             "UPDATE feed SET leased_until = NULL, last_page_at = ?2, documents = documents + ?3,
@@ -435,6 +433,33 @@ fn store_page(
         lost_hints,
     }))
 }
+/// When the newest notification of this feed came.
+fn told_at(connection: &Connection, feed: i64) -> rusqlite::Result<Option<Timestamp>> {
+    connection
+        .prepare_cached("SELECT due_at FROM feed_demand WHERE feed_id = ?1 AND kind = ?2")?
+        .query_row(params![feed, kind_code(PullKind::Hint)], |row| {
+            rows::moment(row, 0)
+        })
+        .optional()
+}
+
+/// Whether no notification told of a new version.
+///
+/// One that is older than the newest notification was told of, and only listed late,
+/// whoever finds it. One that is newer was not, also where a follow-up of that
+/// notification finds it first, as after the service was down.
+fn was_not_told(lease: &PageLease, document: &DocumentVersion, told_at: Option<Timestamp>) -> bool {
+    let looked_anyway = match lease.kind {
+        PullKind::FollowUp | PullKind::LateFollowUp | PullKind::Reconciliation => !lease.first_pull,
+        PullKind::Hint | PullKind::Backfill => false,
+    };
+    looked_anyway
+        && match (document.version_time(), told_at) {
+            (Some(version), Some(told_at)) => version > told_at,
+            (None, _) | (_, None) => lease.kind == PullKind::Reconciliation,
+        }
+}
+
 
 /// Whether every document is stored for another company, and not all for this one.
 fn company_filter_ignored(
