@@ -269,6 +269,11 @@ pub struct PageCommitted {
     pub lost_hints: usize,
 }
 
+/// What people are told of a feed whose company the vendor ignored: what happened, and
+/// what to do.
+pub const COMPANY_FILTER_IGNORED: &str = "Įvesk.lt gave another company's documents: it ignored the company in the \
+     request. Check `api.exported_path`, then run `ivesk-webhook pull --resume`";
+
 /// What storing a page came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageOutcome {

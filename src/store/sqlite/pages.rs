@@ -9,8 +9,8 @@ use super::error::explain;
 use super::rows::{self, account_id, feed_id, kind_code};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 use crate::store::{
-    Demand, LeaseRequest, PageCommitted, PageEnd, PageFailure, PageLease, PageOutcome,
-    PageToCommit, ParkReason, Position, PullKind, PullPlan, StoreError,
+    COMPANY_FILTER_IGNORED, Demand, LeaseRequest, PageCommitted, PageEnd, PageFailure, PageLease,
+    PageOutcome, PageToCommit, ParkReason, Position, PullKind, PullPlan, StoreError,
 };
 
 /// Entries without an id kept for one feed at the most.
@@ -379,7 +379,7 @@ fn store_page(
             lease.feed_id,
             ParkReason::CompanyFilterIgnored,
             None,
-            error,
+            COMPANY_FILTER_IGNORED,
         )?;
         return Ok(PageOutcome::CompanyFilterIgnored);
     }
