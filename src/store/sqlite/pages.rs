@@ -373,7 +373,6 @@ fn store_page(
     plan: &PullPlan,
 ) -> rusqlite::Result<PageOutcome> {
     if company_filter_ignored(connection, lease, &page.documents)? {
-        let error = "every document of the page already belongs to another company";
         park_feed(
             connection,
             lease.feed_id,
@@ -383,14 +382,14 @@ fn store_page(
         )?;
         return Ok(PageOutcome::CompanyFilterIgnored);
     }
-    let told_at = told_at(connection, lease.feed_id)?;
     let mut numbering = Numbering::read(connection)?;
-    let mut lost_hints = 0;
+    let told_at = told_at(connection, lease.feed_id)?;
     let mut new = 0;
+    let mut lost_hints = 0;
     for document in &page.documents {
         if insert_document(connection, lease, document, plan.now, &mut numbering)? {
-            lost_hints += usize::from(was_not_told(lease, document, told_at));
             new += 1;
+            lost_hints += usize::from(was_not_told(lease, document, told_at));
         }
     }
     for body in &page.unidentified {
@@ -433,6 +432,7 @@ fn store_page(
         lost_hints,
     }))
 }
+
 /// When the newest notification of this feed came.
 fn told_at(connection: &Connection, feed: i64) -> rusqlite::Result<Option<Timestamp>> {
     connection
@@ -459,7 +459,6 @@ fn was_not_told(lease: &PageLease, document: &DocumentVersion, told_at: Option<T
             (None, _) | (_, None) => lease.kind == PullKind::Reconciliation,
         }
 }
-
 
 /// Whether every document is stored for another company, and not all for this one.
 fn company_filter_ignored(
@@ -780,7 +779,8 @@ fn note_failure(
             .map(drop),
         PageFailure::AccountWaits(until) => connection
             .execute(
-                "UPDATE account SET waits_until = ?2 WHERE id = ?1",
+                // A longer wait that another request in flight has set still stands.
+                "UPDATE account SET waits_until = max(coalesce(waits_until, 0), ?2) WHERE id = ?1",
                 params![account, until.as_millis()],
             )
             .map(drop),
