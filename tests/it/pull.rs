@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use ivesk_webhook::domain::Event;
 use ivesk_webhook::domain::{Cursor, Timestamp};
 use ivesk_webhook::emulator::{Endpoint, Publication};
-use ivesk_webhook::domain::Event;
 use ivesk_webhook::ivesk;
 use ivesk_webhook::pull::Pulled;
 use ivesk_webhook::store::{ParkReason, PullKind};
@@ -185,7 +185,11 @@ async fn u16_a_document_that_becomes_listed_behind_the_cursor_is_not_lost() {
         bench.switch("visibility_lag_ms=0");
         bench.export(COMPANY, 2).await;
         bench.settle().await;
-        assert_eq!(bench.documents().await.len(), 2, "the cursor has passed two");
+        assert_eq!(
+            bench.documents().await.len(),
+            2,
+            "the cursor has passed two"
+        );
         bench.pass(minutes(10)).await;
         bench.assert_complete(&exported(COMPANY)).await;
         assert_eq!(bench.feed(&exported(COMPANY)).await.lost_hints, 0);
@@ -558,10 +562,7 @@ async fn a_worker_too_slow_for_its_lease_writes_nothing_and_nothing_is_stored_tw
     ));
     let slow = bench.another_puller();
     let slow_step = tokio::spawn(async move { slow.pull_page().await });
-    bench
-        .control
-        .requests_reached(Endpoint::Exported, 1)
-        .await;
+    bench.control.requests_reached(Endpoint::Exported, 1).await;
     bench.clock.advance(bench.config.pull.lease + seconds(1));
     // The fault was taken by the first request; the second one goes through.
     let second = bench.another_puller();
