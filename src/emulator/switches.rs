@@ -95,6 +95,17 @@ choice! {
     }
 }
 choice! {
+    /// How `next` is written; `from` is taken in each of these forms.
+    NextForm {
+        /// As documents write their version: `"2019-11-26T12:30:47.373Z"`.
+        Time = "time",
+        /// The same moment in Lithuania's winter time: `"2019-11-26T14:30:47.373+02:00"`.
+        Offset = "offset",
+        /// Milliseconds since 1970, as a JSON number.
+        Number = "number",
+    }
+}
+choice! {
     /// Whether the exported queue looks at the company it was asked for.
     CompanyFilter {
         /// It answers that company's documents.
@@ -550,6 +561,8 @@ switches! {
     from: From = From::Exclusive,
     /// Whether the last page has a `next`.
     last_page_next: LastPageNext = LastPageNext::Present,
+    /// How `next` is written.
+    next_form: NextForm = NextForm::Time,
     /// `next` is always the `from` that was sent: the cursor never moves (U15).
     stuck_next: Toggle = Toggle::Off,
     /// Documents in a page.
