@@ -281,18 +281,45 @@ fn save_position(
     Ok(())
 }
 
-/// The newest saved cursor that is old enough: saved at least `lookback` ago, or
-/// itself the text of a moment at least `lookback` ago. `None` is the beginning.
+/// The newest saved cursor that is old enough: saved at least `lookback` before the
+/// feed was last looked at anew, or itself the text of a moment as early. `None` is the
+/// beginning.
 fn overlap_start(
     connection: &Connection,
     feed: i64,
     request: &LeaseRequest,
 ) -> rusqlite::Result<Option<Cursor>> {
-    let old_enough = request.now.before(request.lookback);
+    let old_enough = last_look(connection, feed, request.now)?.before(request.lookback);
     Ok(saved_cursors(connection, feed)?
         .into_iter()
         .find(|saved| saved.is_from_before(old_enough))
         .map(|saved| saved.cursor))
+}
+
+/// When the newest overlap read began that has come to its end; the end of the first
+/// pull where there was none yet.
+///
+/// What is listed late is looked for from before this, not from before the present:
+/// while the service was down nobody looked.
+fn last_look(connection: &Connection, feed: i64, now: Timestamp) -> rusqlite::Result<Timestamp> {
+    let last_look = connection
+        .prepare_cached(
+            "SELECT coalesce(
+                 (SELECT max(started_at) FROM feed_run
+                  WHERE feed_id = ?1 AND kind IN (?2, ?3, ?4) AND noted IS NULL),
+                 first_complete_at)
+             FROM feed WHERE id = ?1",
+        )?
+        .query_row(
+            params![
+                feed,
+                kind_code(PullKind::FollowUp),
+                kind_code(PullKind::LateFollowUp),
+                kind_code(PullKind::Reconciliation),
+            ],
+            |row| rows::maybe_moment(row, 0),
+        )?;
+    Ok(last_look.unwrap_or(now).min(now))
 }
 
 struct SavedCursor {
@@ -650,7 +677,7 @@ fn save_cursor(
     plan: &PullPlan,
 ) -> rusqlite::Result<()> {
     let saved = saved_cursors(connection, feed)?;
-    let old_enough = plan.now.before(plan.lookback);
+    let old_enough = last_look(connection, feed, plan.now)?.before(plan.lookback);
     let mut delete = connection
         .prepare_cached("DELETE FROM feed_cursor WHERE feed_id = ?1 AND saved_at = ?2")?;
     // The newest makes way where it is nearly as new as this one and the one before
