@@ -296,8 +296,8 @@ fn overlap_start(
         .map(|saved| saved.cursor))
 }
 
-/// When the newest overlap read began that has come to its end; the end of the first
-/// pull where there was none yet.
+/// When the newest overlap read began that has come to its end; the first pull counts
+/// as one, and is the first.
 ///
 /// What is listed late is looked for from before this, not from before the present:
 /// while the service was down nobody looked.
@@ -307,8 +307,7 @@ fn last_look(connection: &Connection, feed: i64, now: Timestamp) -> rusqlite::Re
             "SELECT coalesce(
                  (SELECT max(started_at) FROM feed_run
                   WHERE feed_id = ?1 AND kind IN (?2, ?3, ?4) AND noted IS NULL),
-                 first_complete_at)
-             FROM feed WHERE id = ?1",
+                 (SELECT min(started_at) FROM feed_run WHERE feed_id = ?1 AND kind <> ?5))",
         )?
         .query_row(
             params![
@@ -316,6 +315,7 @@ fn last_look(connection: &Connection, feed: i64, now: Timestamp) -> rusqlite::Re
                 kind_code(PullKind::FollowUp),
                 kind_code(PullKind::LateFollowUp),
                 kind_code(PullKind::Reconciliation),
+                kind_code(PullKind::Backfill),
             ],
             |row| rows::maybe_moment(row, 0),
         )?;
@@ -740,6 +740,18 @@ fn end_run(connection: &Connection, lease: &PageLease, plan: &PullPlan) -> rusql
         .prepare_cached("UPDATE feed_run SET served = coalesce(noted, served), noted = NULL WHERE feed_id = ?1 AND kind = ?2")?
         .execute(params![lease.feed_id, kind])?;
     if lease.first_pull && lease.kind != PullKind::Backfill {
+        // It has read everything: for what follows, as a reconciliation that began with it.
+        connection
+            .prepare_cached(
+                "INSERT INTO feed_run (feed_id, kind, started_at)
+                 SELECT ?1, ?2, min(started_at) FROM feed_run WHERE feed_id = ?1 AND kind <> ?3
+                 ON CONFLICT (feed_id, kind) DO UPDATE SET started_at = excluded.started_at",
+            )?
+            .execute(params![
+                lease.feed_id,
+                kind_code(PullKind::Reconciliation),
+                kind_code(PullKind::Backfill)
+            ])?;
         // Runs of other kinds began at the beginning too; they now start as overlap reads.
         connection
             .prepare_cached("UPDATE feed_run SET noted = NULL, position = NULL WHERE feed_id = ?1 AND kind <> ?2")?
