@@ -10,7 +10,7 @@ use super::rows::{self, account_id, feed_id, kind_code};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 use crate::store::{
     COMPANY_FILTER_IGNORED, Demand, LeaseRequest, PageCommitted, PageEnd, PageFailure, PageLease,
-    PageOutcome, PageToCommit, ParkReason, Position, PullKind, PullPlan, StoreError,
+    PageOutcome, PageToCommit, ParkReason, Position, PullKind, PullPlan, SetAside, StoreError,
 };
 
 /// Entries without an id kept for one feed at the most.
@@ -419,8 +419,8 @@ fn store_page(
             lost_hints += usize::from(was_not_told(lease, document, told_at));
         }
     }
-    for body in &page.unidentified {
-        set_aside(connection, lease.feed_id, body, plan.now)?;
+    for entry in &page.unidentified {
+        set_aside(connection, lease.feed_id, entry, plan.now)?;
     }
     for company in &page.companies {
         feed_id(
@@ -616,7 +616,7 @@ fn supersede(
 fn set_aside(
     connection: &Connection,
     feed: i64,
-    body: &[u8],
+    entry: &SetAside,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     connection
@@ -627,9 +627,9 @@ fn set_aside(
         )?
         .execute(params![
             feed,
-            digest(&SHA256, body).as_ref(),
+            digest(&SHA256, &entry.likeness).as_ref(),
             now.as_millis(),
-            body,
+            entry.body,
             UNIDENTIFIED
         ])?;
     Ok(())
