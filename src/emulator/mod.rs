@@ -49,7 +49,7 @@ pub use delivery::{DeliveryRecord, Outcome, Tamper};
 pub use faults::{Endpoint, Fault, FaultKind};
 pub use meter::{RequestCounters, RequestRecord};
 pub use s3::UploadRecord;
-pub use sns::{Publication, Subscription, SubscriptionState, TargetError};
+pub use sns::{AttemptTotals, Publication, Subscription, SubscriptionState, TargetError};
 pub use switches::{SwitchError, Switches};
 pub use vendor::ErrorReport;
 
