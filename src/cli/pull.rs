@@ -1,6 +1,6 @@
 //! `pull`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use anyhow::anyhow;
 use serde_json::json;
@@ -331,6 +331,7 @@ async fn count(
         from,
         ..Position::default()
     };
+    let mut last_page: HashSet<(String, String)> = HashSet::new();
     loop {
         let page = match client
             .page(feed.queue, &feed.company, position.from.as_ref())
@@ -345,18 +346,24 @@ async fn count(
             .iter()
             .filter_map(|body| ivesk::document::read(feed.queue, body).ok())
             .collect();
-        let versions = documents
+        let versions: Vec<_> = documents
             .iter()
             .map(|document| (document.id.clone(), document.version.clone()))
             .collect();
         let known = match store {
-            Some(store) => store.known_versions(feed.clone(), versions).await?,
-            None => vec![false; documents.len()],
+            Some(store) => store.known_versions(feed.clone(), versions.clone()).await?,
+            None => vec![false; versions.len()],
         };
-        let known = known.into_iter().filter(|known| *known).count();
         tally.pages += 1;
-        tally.known += known;
-        tally.new += documents.len() - known;
+        for (version, known) in versions.iter().zip(known) {
+            // Pages overlap, so that nothing is missed between them.
+            if last_page.contains(version) {
+                continue;
+            }
+            tally.known += usize::from(known);
+            tally.new += usize::from(!known);
+        }
+        last_page = versions.into_iter().collect();
         let step = next_step(&position, entries, &documents, page.next);
         if step.end != PageEnd::More {
             return Ok(Ok(()));
