@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::anyhow;
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde_json::json;
 
 use super::server::Api;
@@ -158,10 +157,7 @@ fn print_tallies(tallies: &BTreeMap<Feed, Tally>) {
         println!("Nothing was due.");
         return;
     }
-    let mut table = Table::new();
-    table
-        .load_style(UTF8_HORIZONTAL_ONLY)
-        .set_header(["feed", "pages", "new", "known", "outcome"]);
+    let mut table = super::table(["feed", "pages", "new", "known", "outcome"]);
     for (feed, tally) in tallies {
         table.add_row([
             feed.to_string(),

@@ -70,35 +70,38 @@ pub fn next_step(
     let next_from = edge(documents, &next).filter(|edge| position.from.as_ref() != Some(edge));
     NextStep {
         next_from: Some(next_from.unwrap_or_else(|| next.clone())),
+        // Such a page has no edge to go back to, and `next` may pass the rest of the group.
+        possible_gap: entries >= FULL_PAGE && of_one_moment(&next, documents),
         cursor: Some(next),
         end: PageEnd::More,
-        possible_gap: false,
     }
 }
 
 /// A page asked for from before the edge of the last one, which brought the run no
-/// further.
+/// further: only `next` itself leads past its last group of equal timestamps.
 ///
-/// Shorter than the page before it, it was not cut, so nothing follows. Otherwise one
-/// group of equal timestamps may fill it, and only `next` itself leads past the group;
-/// what of the group did not fit may then be left out.
+/// That it is shorter than the page before it says that it was not cut within the group,
+/// but not that nothing follows: a vendor whose pages grow to hold a group ends them
+/// there, whatever comes after.
 fn after_the_edge(
     position: &Position,
     entries: usize,
     documents: &[DocumentVersion],
     next: Cursor,
 ) -> NextStep {
-    if entries < position.previous_entries {
-        return NextStep::up_to_date(Some(next));
-    }
     NextStep {
-        possible_gap: documents
-            .iter()
-            .all(|document| document.version == next.as_str()),
+        possible_gap: entries >= position.previous_entries && of_one_moment(&next, documents),
         next_from: Some(next.clone()),
         cursor: Some(next),
         end: PageEnd::More,
     }
+}
+
+/// Whether all documents share the moment that `next` names.
+fn of_one_moment(next: &Cursor, documents: &[DocumentVersion]) -> bool {
+    documents
+        .iter()
+        .all(|document| document.version == next.as_str())
 }
 
 /// The newest version in the page before its last group of equal ones, where `next` is
@@ -228,9 +231,18 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_page_from_before_the_edge_proves_that_nothing_follows() {
+    fn a_shorter_page_from_before_the_edge_is_passed_by_next_itself() {
         let step = judge(Some(T2), Some((T3, 4)), &[T3, T3], Some(T3));
-        assert_eq!((step.end, step.possible_gap), (PageEnd::UpToDate, false));
+        assert_eq!(
+            (step.end, step.possible_gap, step.next_from),
+            (PageEnd::More, false, Some(Cursor::new(T3)))
+        );
+    }
+
+    #[test]
+    fn a_full_page_of_one_timestamp_is_a_possible_gap_also_where_next_leads_on() {
+        assert!(judge(None, None, &[T1; 100], Some(T1)).possible_gap);
+        assert!(!judge(None, None, &[T1; 99], Some(T1)).possible_gap);
     }
 
     #[test]

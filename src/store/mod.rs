@@ -265,9 +265,14 @@ pub struct PageCommitted {
     pub known: usize,
     /// Whether the run has come to its end.
     pub up_to_date: bool,
-    /// New versions that this feed should have been told of: found by reconciliation.
+    /// New versions that this feed should have been told of, and was not.
     pub lost_hints: usize,
 }
+
+/// What people are told of a feed whose company the vendor ignored: what happened, and
+/// what to do.
+pub const COMPANY_FILTER_IGNORED: &str = "Įvesk.lt gave another company's documents: it ignored the company in the \
+     request. Check `api.exported_path`, then run `ivesk-webhook pull --resume`";
 
 /// What storing a page came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -356,7 +361,8 @@ pub struct FeedRow {
     pub first_complete_at: Option<Timestamp>,
     /// Versions stored.
     pub documents: u64,
-    /// Versions that reconciliation found before any notification told of them.
+    /// Versions that no notification told of: newer than the last one, and found when
+    /// the feed was looked at anyway.
     pub lost_hints: u64,
     /// Pages whose edge may have hidden documents.
     pub possible_gaps: u64,

@@ -9,8 +9,8 @@ use super::error::explain;
 use super::rows::{self, account_id, feed_id, kind_code};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 use crate::store::{
-    Demand, LeaseRequest, PageCommitted, PageEnd, PageFailure, PageLease, PageOutcome,
-    PageToCommit, ParkReason, Position, PullKind, PullPlan, StoreError,
+    COMPANY_FILTER_IGNORED, Demand, LeaseRequest, PageCommitted, PageEnd, PageFailure, PageLease,
+    PageOutcome, PageToCommit, ParkReason, Position, PullKind, PullPlan, StoreError,
 };
 
 /// Entries without an id kept for one feed at the most.
@@ -373,21 +373,23 @@ fn store_page(
     plan: &PullPlan,
 ) -> rusqlite::Result<PageOutcome> {
     if company_filter_ignored(connection, lease, &page.documents)? {
-        let error = "every document of the page already belongs to another company";
         park_feed(
             connection,
             lease.feed_id,
             ParkReason::CompanyFilterIgnored,
             None,
-            error,
+            COMPANY_FILTER_IGNORED,
         )?;
         return Ok(PageOutcome::CompanyFilterIgnored);
     }
     let mut numbering = Numbering::read(connection)?;
+    let told_at = told_at(connection, lease.feed_id)?;
     let mut new = 0;
+    let mut lost_hints = 0;
     for document in &page.documents {
         if insert_document(connection, lease, document, plan.now, &mut numbering)? {
             new += 1;
+            lost_hints += usize::from(was_not_told(lease, document, told_at));
         }
     }
     for body in &page.unidentified {
@@ -402,11 +404,6 @@ fn store_page(
     }
     let up_to_date = page.end == PageEnd::UpToDate;
     move_cursor(connection, lease, page, plan, up_to_date)?;
-    let lost_hints = if lease.kind == PullKind::Reconciliation && !lease.first_pull {
-        new
-    } else {
-        0
-    };
     connection
         .prepare_cached(
             "UPDATE feed SET leased_until = NULL, last_page_at = ?2, documents = documents + ?3,
@@ -434,6 +431,33 @@ fn store_page(
         up_to_date,
         lost_hints,
     }))
+}
+
+/// When the newest notification of this feed came.
+fn told_at(connection: &Connection, feed: i64) -> rusqlite::Result<Option<Timestamp>> {
+    connection
+        .prepare_cached("SELECT due_at FROM feed_demand WHERE feed_id = ?1 AND kind = ?2")?
+        .query_row(params![feed, kind_code(PullKind::Hint)], |row| {
+            rows::moment(row, 0)
+        })
+        .optional()
+}
+
+/// Whether no notification told of a new version.
+///
+/// One that is older than the newest notification was told of, and only listed late,
+/// whoever finds it. One that is newer was not, also where a follow-up of that
+/// notification finds it first, as after the service was down.
+fn was_not_told(lease: &PageLease, document: &DocumentVersion, told_at: Option<Timestamp>) -> bool {
+    let looked_anyway = match lease.kind {
+        PullKind::FollowUp | PullKind::LateFollowUp | PullKind::Reconciliation => !lease.first_pull,
+        PullKind::Hint | PullKind::Backfill => false,
+    };
+    looked_anyway
+        && match (document.version_time(), told_at) {
+            (Some(version), Some(told_at)) => version > told_at,
+            (None, _) | (_, None) => lease.kind == PullKind::Reconciliation,
+        }
 }
 
 /// Whether every document is stored for another company, and not all for this one.
@@ -755,7 +779,8 @@ fn note_failure(
             .map(drop),
         PageFailure::AccountWaits(until) => connection
             .execute(
-                "UPDATE account SET waits_until = ?2 WHERE id = ?1",
+                // A longer wait that another request in flight has set still stands.
+                "UPDATE account SET waits_until = max(coalesce(waits_until, 0), ?2) WHERE id = ?1",
                 params![account, until.as_millis()],
             )
             .map(drop),
