@@ -24,5 +24,6 @@ mod sns_support;
 mod sns_vectors;
 mod sns_verify_command;
 mod stand_in;
+mod stopping_process;
 mod store;
 mod subscriptions;

@@ -257,6 +257,11 @@ impl Server {
         kill_process(self.pid(), Signal::TERM).expect("it can be signalled");
     }
 
+    /// Whether it ends before `pause` is over.
+    pub(crate) async fn has_ended_within(&mut self, pause: Duration) -> bool {
+        tokio::time::timeout(pause, self.child.wait()).await.is_ok()
+    }
+
     /// Waits for its end: how it ended, and all that it logged.
     pub(crate) async fn ended(mut self) -> (ExitStatus, String) {
         let status = within("the server's end", self.child.wait()).await;
