@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Subcommand;
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::Table;
 use serde::Serialize;
 
 use super::{Exit, Failure, Globals};
@@ -157,10 +157,9 @@ async fn list(store: &dyn Store, filter: DocumentFilter, limit: usize) -> Result
 
 /// The table of documents that `documents list` and `demo` print.
 pub(super) fn table<'a>(rows: impl Iterator<Item = &'a DocumentRow>) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header([
-        "sequence", "queue", "company", "document", "version", "number", "date", "seller", "buyer",
-        "total",
+    let mut table = super::table([
+        "sequence", "queue", "company", "number", "date", "seller", "buyer", "total", "document",
+        "",
     ]);
     for row in rows {
         let view = row.body.as_deref().map(View::read).unwrap_or_default();
@@ -173,17 +172,13 @@ pub(super) fn table<'a>(rows: impl Iterator<Item = &'a DocumentRow>) -> Table {
             row.sequence.to_string(),
             row.feed.queue.to_string(),
             row.feed.company.to_string(),
-            row.document_id.clone(),
-            if row.superseded {
-                format!("{} (superseded)", row.version)
-            } else {
-                row.version.clone()
-            },
             view.number.unwrap_or_default(),
             view.date.unwrap_or_default(),
             view.seller.unwrap_or_default(),
             view.buyer.unwrap_or_default(),
             total.trim().to_owned(),
+            row.document_id.clone(),
+            if row.superseded { "superseded" } else { "" }.to_owned(),
         ]);
     }
     table

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use comfy_table::{Table, presets};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{DEFAULT_FILE, LogConfig, LogFormat, VARIABLE_PREFIX};
@@ -200,6 +201,15 @@ pub fn run(cli: Cli) -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// A table with these columns, as every subcommand prints one: no lines, so that a
+/// row stays one line that `grep` finds.
+fn table(columns: impl IntoIterator<Item = &'static str>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(columns);
+    table
 }
 
 /// A JSON value as a table shows it: text without quotes, nothing for `null`.

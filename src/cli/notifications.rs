@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde_json::Value;
 
 use super::quarantine::{body_of, row_id};
@@ -68,8 +67,7 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
         "kind",
         "message_id",
     ];
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(columns);
+    let mut table = super::table(columns);
     for row in rows.as_array().into_iter().flatten() {
         table.add_row(columns.map(|column| super::cell(&row[column])));
     }

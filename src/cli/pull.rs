@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashSet};
 
 use anyhow::anyhow;
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde_json::json;
 
 use super::server::Api;
@@ -98,7 +97,8 @@ struct Tally {
 
 /// Pulls everything that is due, then tells it as a table.
 async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> {
-    let puller = Puller::new(config, store, Clock::system()).map_err(Failure::usage)?;
+    let puller =
+        Puller::new(config, SharedStore::clone(&store), Clock::system()).map_err(Failure::usage)?;
     puller.make_known(configured_feeds(config)).await?;
     let mut tallies: BTreeMap<Feed, Tally> = BTreeMap::new();
     let mut exit = Exit::Done;
@@ -132,6 +132,12 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
         }
     }
     print_tallies(&tallies);
+    for held_back in held_back(store.as_ref(), &tallies).await? {
+        println!("{held_back}");
+        if exit == Exit::Done {
+            exit = Exit::No;
+        }
+    }
     for blocked in blocked(config) {
         println!(
             "Not pulled: the {} queue of account {}, for want of {}.",
@@ -146,6 +152,52 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
     Ok(exit)
 }
 
+/// What was not asked for because an earlier failure still holds it back, a line each.
+async fn held_back(
+    store: &dyn Store,
+    asked: &BTreeMap<Feed, Tally>,
+) -> Result<Vec<String>, Failure> {
+    let now = Clock::system().now();
+    let why = |error: Option<String>| error.unwrap_or_else(|| "no reason noted".to_owned());
+    let mut lines = Vec::new();
+    for row in store.accounts().await? {
+        let asked = asked.keys().any(|feed| feed.account == row.account);
+        match (row.parked, row.waits_until) {
+            _ if asked => {}
+            (Some(reason), _) => lines.push(format!(
+                "Account {} is parked ({}): {}. `pull --resume` frees it.",
+                row.account,
+                reason.as_str(),
+                why(row.last_error)
+            )),
+            (None, Some(until)) if until > now => lines.push(format!(
+                "Account {} waits until {until}: {}.",
+                row.account,
+                why(row.last_error)
+            )),
+            _ => {}
+        }
+    }
+    for row in store.feeds().await? {
+        match (row.parked, row.waits_until) {
+            _ if asked.contains_key(&row.feed) => {}
+            (Some(reason), _) => lines.push(format!(
+                "{} is parked ({}): {}. `pull --resume` frees it.",
+                row.feed,
+                reason.as_str(),
+                why(row.last_error)
+            )),
+            (None, Some(until)) if until > now => lines.push(format!(
+                "{} waits until {until}: {}.",
+                row.feed,
+                why(row.last_error)
+            )),
+            _ => {}
+        }
+    }
+    Ok(lines)
+}
+
 fn setting(missing: &str) -> String {
     match missing {
         "api_key" => "its API key".to_owned(),
@@ -158,10 +210,7 @@ fn print_tallies(tallies: &BTreeMap<Feed, Tally>) {
         println!("Nothing was due.");
         return;
     }
-    let mut table = Table::new();
-    table
-        .load_style(UTF8_HORIZONTAL_ONLY)
-        .set_header(["feed", "pages", "new", "known", "outcome"]);
+    let mut table = super::table(["feed", "pages", "new", "known", "outcome"]);
     for (feed, tally) in tallies {
         table.add_row([
             feed.to_string(),

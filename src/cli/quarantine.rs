@@ -6,7 +6,6 @@ use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde_json::{Value, json};
 
 use super::saved::ExportDir;
@@ -77,8 +76,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         "reason",
         "size_bytes",
     ];
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(columns);
+    let mut table = super::table(columns);
     for row in &rows {
         table.add_row(columns.map(|column| super::cell(&row[column])));
     }
@@ -113,10 +111,7 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
             rows.iter().map(row_id).collect::<Result<_, _>>()?
         }
     };
-    let mut table = Table::new();
-    table
-        .load_style(UTF8_HORIZONTAL_ONLY)
-        .set_header(["id", "outcome", "why"]);
+    let mut table = super::table(["id", "outcome", "why"]);
     let mut exit = Exit::Done;
     for id in ids {
         let path = format!("/v1/quarantine/{id}/retry");

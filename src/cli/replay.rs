@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use reqwest::StatusCode;
 use serde_json::Value;
 use url::Url;
@@ -145,10 +144,7 @@ async fn send(client: &reqwest::Client, to: &Url, body: Vec<u8>) -> Fate {
 }
 
 fn print_answers(answers: &[(&Path, Fate)]) {
-    let mut table = Table::new();
-    table
-        .load_style(UTF8_HORIZONTAL_ONLY)
-        .set_header(["file", "answer", "code"]);
+    let mut table = super::table(["file", "answer", "code"]);
     for (path, fate) in answers {
         let (answer, code) = match fate {
             Fate::Answered(status, code) => (status.as_u16().to_string(), code.clone()),

@@ -1,6 +1,7 @@
 //! `serve`
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,6 +42,9 @@ fn explain(error: StartError) -> Failure {
     }
 }
 
+/// Signals that come so soon after the first one repeat it.
+const ONE_WISH: Duration = Duration::from_millis(500);
+
 /// The two signals that ask a process to stop.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -62,6 +66,14 @@ impl Signals {
         // Streams of their own: the ones here end with the future that holds them.
         if let Ok(mut again) = Self::listen() {
             tokio::spawn(async move {
+                // Some senders, `timeout` among them, signal the process and its group:
+                // that is one wish, not two.
+                let repeats = async {
+                    loop {
+                        again.next().await
+                    }
+                };
+                let _ = tokio::time::timeout(ONE_WISH, repeats).await;
                 again.next().await;
                 eprintln!("stopped at once by a second signal");
                 std::process::exit(1);

@@ -1,7 +1,6 @@
 //! `subscriptions`
 
 use clap::Subcommand;
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde_json::{Value, json};
 
 use super::server::Api;
@@ -69,8 +68,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         "topic_arn",
         "last_error",
     ];
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(columns);
+    let mut table = super::table(columns);
     for row in rows {
         table.add_row(columns.map(|column| super::cell(&row[column])));
     }

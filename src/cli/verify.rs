@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use comfy_table::Table;
 use serde::Serialize;
 
 use super::{Exit, Failure, Globals};
-use crate::config::SnsConfig;
+use crate::config::{Config, DEFAULT_FILE, SnsConfig};
 use crate::domain::{Clock, Timestamp};
 use crate::refusal::Refusal;
 use crate::sns::{
@@ -96,8 +95,11 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 
 /// Whom to believe: the settings file where there is one, else the defaults.
 fn sns_settings(globals: &Globals) -> Result<SnsConfig, Failure> {
-    let _ = globals;
-    Ok(SnsConfig::default())
+    if globals.config == Path::new(DEFAULT_FILE) && !globals.config.exists() {
+        return Ok(SnsConfig::default());
+    }
+    let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
+    Ok(config.sns)
 }
 
 /// One line of the answer; the names are part of the command's contract.
@@ -200,11 +202,7 @@ fn print_line(verdict: &Verdict) -> anyhow::Result<()> {
 }
 
 fn print_table(verdicts: &[Verdict]) -> anyhow::Result<()> {
-    let mut table = Table::new();
-    table
-        .load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
-    table.set_header(["File", "Verdict", "Message", "Certificate"]);
+    let mut table = super::table(["file", "verdict", "message", "certificate"]);
     for verdict in verdicts {
         table.add_row([
             verdict.file.clone(),

@@ -127,7 +127,12 @@ pub(super) async fn answer(State(vendor): State<Arc<Vendor>>, request: Request) 
         account: account.map(|(_, id)| id),
         status: None,
     });
-    let answer = respond(&vendor, &call, account, &parts, &query, body).await;
+    let limit = usize::try_from(vendor.switches().max_in_flight).unwrap_or(usize::MAX);
+    let answer = if limit > 0 && under_way.in_flight > limit {
+        gate::refuse(&vendor, 429, "Too Many Requests")
+    } else {
+        respond(&vendor, &call, account, &parts, &query, body).await
+    };
     under_way.answered(answer.status().as_u16());
     answer
 }

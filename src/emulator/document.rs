@@ -71,7 +71,7 @@ const GOODS: [(&str, &str, i64); 6] = [
 ];
 
 /// Everything that is kept of a document.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Document {
     pub(super) id: Uuid,
     /// Running number; the contents follow from it.
@@ -87,7 +87,7 @@ pub(super) struct Document {
 }
 
 /// Where an uploaded document came from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct UploadedFrom {
     pub(super) file_name: String,
     pub(super) correlation: Option<String>,
@@ -347,7 +347,7 @@ const OTHER_CODES: [&str; 5] = [
 ];
 
 /// A complete PDF of one page that shows `text`, which is ASCII without brackets.
-pub(super) fn pdf(text: &str) -> Vec<u8> {
+pub fn pdf(text: &str) -> Vec<u8> {
     let drawing = format!("BT /F1 14 Tf 50 780 Td ({text}) Tj ET");
     let objects = [
         "<</Type/Catalog/Pages 2 0 R>>".to_owned(),

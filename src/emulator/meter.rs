@@ -85,6 +85,8 @@ pub(super) struct UnderWay {
     number: u64,
     api: bool,
     account: Option<Uuid>,
+    /// The account's API requests in flight when it came, itself included.
+    pub(super) in_flight: usize,
 }
 
 impl Meter {
@@ -104,12 +106,13 @@ impl Meter {
             counts.in_flight += 1;
             counts.max_in_flight = counts.max_in_flight.max(counts.in_flight);
         }
+        let mut in_flight = 0;
         if let (true, Some(account)) = (api, account) {
             let now = counts.in_flight_by_account.entry(account).or_default();
             *now += 1;
-            let now = *now;
+            in_flight = *now;
             let most = counts.max_in_flight_by_account.entry(account).or_default();
-            *most = now.max(*most);
+            *most = in_flight.max(*most);
         }
         if counts.log.len() == LOG_LENGTH {
             counts.log.pop_front();
@@ -124,6 +127,7 @@ impl Meter {
             number,
             api,
             account,
+            in_flight,
         }
     }
 

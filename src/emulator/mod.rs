@@ -1,9 +1,9 @@
 //! A faithful Įvesk.lt, SNS and S3 for demos and tests, in one server.
 //!
-//! - [`switches`]: what Įvesk.lt might do either way, each position settable.
+//! - [`switches`], `positions`: what Įvesk.lt might do either way, each position settable.
 //! - `state`, `document`: what it knows, and how that looks.
-//! - `api`, `s3`, `sns_api`, `control_api`: the four kinds of path.
-//! - `sns`, `delivery`, `announce`: topics, subscriptions, and the way to a subscriber.
+//! - `api`, `s3` with `links`, `sns_api`, `control_api`: the four kinds of path.
+//! - `sns`, `ledger`, `delivery`, `announce`: topics, subscriptions, and the way to a subscriber.
 //! - `gate`, [`faults`]: what goes wrong on request.
 //! - `meter`: what clients asked for.
 //! - [`control`]: the handle for tests, also `POST /control/…`.
@@ -35,7 +35,10 @@ pub mod delivery;
 mod document;
 pub mod faults;
 mod gate;
+mod ledger;
+mod links;
 mod meter;
+mod positions;
 mod s3;
 pub mod signer;
 mod sns;
@@ -46,7 +49,9 @@ mod vendor;
 
 pub use control::{Control, ControlError, Selection};
 pub use delivery::{DeliveryRecord, Outcome, Tamper};
+pub use document::pdf as sample_pdf;
 pub use faults::{Endpoint, Fault, FaultKind};
+pub use ledger::AttemptTotals;
 pub use meter::{RequestCounters, RequestRecord};
 pub use s3::UploadRecord;
 pub use sns::{Publication, Subscription, SubscriptionState, TargetError};
@@ -67,12 +72,21 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 const CERTIFICATE_NAME: &str = "sns.amazonaws.com";
 
 /// One API key and its companies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct AccountSettings {
     /// The API key.
     pub key: String,
     /// Codes of its companies.
     pub companies: Vec<String>,
+}
+
+impl std::fmt::Debug for AccountSettings {
+    /// Without the API key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccountSettings")
+            .field("companies", &self.companies)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How an emulator starts.
@@ -173,7 +187,7 @@ impl Emulator {
             stopping: CancellationToken::new(),
             faults: faults::Faults::default(),
             meter: meter::Meter::new(),
-            sns: sns::Sns::new(signer, settings.concurrent_deliveries)?,
+            sns: ledger::Sns::new(signer, settings.concurrent_deliveries)?,
             s3: s3::S3::new()?,
             reports: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -256,7 +270,7 @@ fn new_signer(now: Timestamp) -> anyhow::Result<Arc<Signer>> {
 }
 
 fn router(vendor: Arc<Vendor>) -> Router {
-    let bucket = format!("/{}/{{id}}", s3::BUCKET);
+    let bucket = format!("/{}/{{id}}", links::BUCKET);
     Router::new()
         .route("/", get(sns_api::query))
         .route(&format!("{}/{{*path}}", api::BASE), any(api::answer))

@@ -11,24 +11,19 @@ use axum::body::{Bytes, to_bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::faults::Endpoint;
 use super::gate;
+use super::links::{Signed, expiry, hex, path_of, query_of};
 use super::meter::RequestRecord;
-use super::switches::{DigitizeUploads, Pdf, Switches, UploadHost};
+use super::switches::{DigitizeUploads, Pdf, Switches};
 use super::vendor::Vendor;
 use crate::domain::Timestamp;
 
 /// The largest file that is taken.
 const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
-/// Temporary credentials begin with `ASIA`, as in the vendor's sample.
-const ACCESS_KEY: &str = "ASIAEMULATOR00000000";
-/// The first path segment of `upload_host=s3`.
-pub(super) const BUCKET: &str = "ivesk-emulator-uploads";
-
 /// A file that was announced, and perhaps came.
 #[derive(Clone, Debug, Serialize)]
 pub struct UploadRecord {
@@ -46,14 +41,18 @@ pub struct UploadRecord {
     pub sha256: Option<String>,
     /// The document made of it.
     pub document_id: Option<String>,
-    #[serde(skip)]
+}
+
+/// A file with what is known of it.
+struct Upload {
+    record: UploadRecord,
     content: Option<Bytes>,
 }
 
 /// Announced and received files, and the key that signs links.
 pub(super) struct S3 {
     key: hmac::Key,
-    uploads: Mutex<HashMap<Uuid, UploadRecord>>,
+    uploads: Mutex<HashMap<Uuid, Upload>>,
 }
 
 /// Where a file goes, and with which headers.
@@ -74,10 +73,14 @@ impl S3 {
     }
 
     pub(super) fn uploads(&self) -> Vec<UploadRecord> {
-        self.lock().values().cloned().collect()
+        let uploads = self.lock();
+        uploads
+            .values()
+            .map(|upload| upload.record.clone())
+            .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, UploadRecord>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Upload>> {
         self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -88,105 +91,6 @@ impl S3 {
         );
         hex(hmac::sign(&self.key, text.as_bytes()).as_ref())
     }
-}
-
-/// What a link's signature covers.
-struct Signed<'a> {
-    method: &'a str,
-    path: &'a str,
-    /// All of the query before the signature.
-    query: &'a str,
-    content_type: &'a str,
-    disposition: &'a str,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn encode(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
-fn path_of(host: UploadHost, id: Uuid) -> String {
-    match host {
-        UploadHost::Own => format!("/public/{id}"),
-        UploadHost::S3 => format!("/{BUCKET}/{id}"),
-    }
-}
-
-/// The query of a link up to its signature, and the signature's parameter.
-fn query_of(
-    host: UploadHost,
-    now: Timestamp,
-    expires_ms: u64,
-    headers: Option<(&str, &str)>,
-) -> (String, &'static str) {
-    let seconds = |millis: u64| millis.div_ceil(1000);
-    match host {
-        UploadHost::Own => {
-            let now_ms = u64::try_from(now.as_millis()).unwrap_or(0);
-            let expires = seconds(now_ms.saturating_add(expires_ms));
-            let named = headers.map_or_else(String::new, |(content_type, disposition)| {
-                format!(
-                    "Content-Disposition={}&Content-Type={}&",
-                    encode(disposition),
-                    encode(content_type)
-                )
-            });
-            let query = format!(
-                "AWSAccessKeyId={ACCESS_KEY}&{named}Expires={expires}&x-amz-security-token=emulator"
-            );
-            (query, "Signature")
-        }
-        UploadHost::S3 => {
-            let stamp = basic_time(now);
-            let day = &stamp[..8];
-            let names = match headers {
-                Some(_) => "content-disposition%3Bcontent-type%3Bhost",
-                None => "host",
-            };
-            let query = format!(
-                "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={ACCESS_KEY}%2F{day}%2Feu-west-1%2Fs3%2Faws4_request&X-Amz-Date={stamp}&X-Amz-Expires={}&X-Amz-Security-Token=emulator&X-Amz-SignedHeaders={names}",
-                seconds(expires_ms)
-            );
-            (query, "X-Amz-Signature")
-        }
-    }
-}
-
-/// `20261123T080000Z`
-fn basic_time(moment: Timestamp) -> String {
-    let text = moment.to_string();
-    let digits: String = text[..19].chars().filter(|c| !"-:".contains(*c)).collect();
-    format!("{digits}Z")
-}
-
-/// The moment at which a link of this query ends.
-fn expiry(query: &str) -> Option<Timestamp> {
-    let value = |name: &str| {
-        query
-            .split('&')
-            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
-    };
-    let seconds = |text: &str| text.parse::<i64>().ok()?.checked_mul(1000);
-    if let Some(expires) = value("Expires") {
-        return seconds(expires).map(Timestamp::from_millis);
-    }
-    let stamp = value("X-Amz-Date").filter(|stamp| stamp.len() == 16 && stamp.is_ascii())?;
-    let made = Timestamp::parse(&format!(
-        "{}-{}-{}T{}:{}:{}Z",
-        &stamp[..4],
-        &stamp[4..6],
-        &stamp[6..8],
-        &stamp[9..11],
-        &stamp[11..13],
-        &stamp[13..15]
-    ))?;
-    let lasts = seconds(value("X-Amz-Expires")?)?;
-    Some(Timestamp::from_millis(
-        made.as_millis().saturating_add(lasts),
-    ))
 }
 
 /// The link to a document's file.
@@ -234,19 +138,17 @@ pub(super) fn locate(
         content_type: &content_type,
         disposition: &content_disposition,
     });
-    vendor.s3.lock().insert(
+    let record = UploadRecord {
         id,
-        UploadRecord {
-            id,
-            account,
-            file_name: file_name.to_owned(),
-            parameters,
-            bytes: None,
-            sha256: None,
-            document_id: None,
-            content: None,
-        },
-    );
+        account,
+        file_name: file_name.to_owned(),
+        parameters,
+        bytes: None,
+        sha256: None,
+        document_id: None,
+    };
+    let content = None;
+    vendor.s3.lock().insert(id, Upload { record, content });
     Location {
         url: format!("{}{path}?{query}&{parameter}={signature}", vendor.origin),
         content_type,
@@ -404,8 +306,8 @@ async fn receive(vendor: &Arc<Vendor>, id: Uuid, request: Request) -> Result<(),
         let mut uploads = vendor.s3.lock();
         let upload = uploads.get_mut(&id).ok_or(NO_KEY)?;
         let first = upload.content.is_none();
-        upload.bytes = Some(content.len());
-        upload.sha256 = Some(hex(digest::digest(&digest::SHA256, &content).as_ref()));
+        upload.record.bytes = Some(content.len());
+        upload.record.sha256 = Some(hex(digest::digest(&digest::SHA256, &content).as_ref()));
         upload.content = Some(content);
         first
     };
@@ -420,8 +322,14 @@ async fn receive(vendor: &Arc<Vendor>, id: Uuid, request: Request) -> Result<(),
 /// It is the company's, or that of the account's first company. `None` where there
 /// is no such file or company, or where it has become a document already.
 pub(super) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) -> Option<String> {
-    let upload = vendor.s3.lock().get(&id).cloned()?;
-    let content = upload.content.filter(|_| upload.document_id.is_none())?;
+    let (upload, content) = {
+        let uploads = vendor.s3.lock();
+        let upload = uploads.get(&id)?;
+        (upload.record.clone(), upload.content.clone()?)
+    };
+    if upload.document_id.is_some() {
+        return None;
+    }
     let correlation = ["sourcedata", "userdata"]
         .iter()
         .find_map(|name| upload.parameters.get(*name).cloned());
@@ -439,7 +347,7 @@ pub(super) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) ->
         (index, world.at_index(index).id.to_string())
     };
     if let Some(upload) = vendor.s3.lock().get_mut(&id) {
-        upload.document_id = Some(document_id.clone());
+        upload.record.document_id = Some(document_id.clone());
     }
     super::announce::digitized(vendor, &[index]);
     Some(document_id)
@@ -492,20 +400,5 @@ fn record(endpoint: Endpoint, request: &Request) -> RequestRecord {
         query: String::new(),
         account: None,
         status: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_forms_of_link_say_when_they_end() {
-        let now = Timestamp::parse("2026-11-23T08:00:00.000Z").expect("valid");
-        for host in [UploadHost::Own, UploadHost::S3] {
-            let (query, _) = query_of(host, now, 900_000, None);
-            let ends = expiry(&query).map(|moment| moment.to_string());
-            assert_eq!(ends.as_deref(), Some("2026-11-23T08:15:00.000Z"));
-        }
     }
 }

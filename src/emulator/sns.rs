@@ -1,20 +1,17 @@
 //! The emulated SNS: two topics, their subscriptions, and what is published to them.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
 use url::Url;
 use uuid::Uuid;
 
 use super::delivery::{self, DeliveryRecord, Outcome, Parcel, Tamper};
-use super::signer::{Signer, Unsigned};
+use super::signer::Unsigned;
 use super::vendor::Vendor;
 use crate::domain::{Event, Timestamp};
-use crate::egress;
 use crate::sns::MessageType;
 
 /// The AWS account of the vendor's topics (vendor-api §3).
@@ -25,8 +22,6 @@ pub(super) const REGION: &str = "eu-west-1";
 pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(2 * 24 * 3600);
 /// The most bytes that a `Message` to an HTTP subscriber may have (failure-stories F10).
 pub(super) const MAX_MESSAGE_BYTES: usize = 262_144;
-/// Deliveries that are remembered.
-const RECORDS: usize = 200_000;
 
 /// The topic of an event.
 pub(super) fn topic_arn(event: Event) -> String {
@@ -49,8 +44,8 @@ pub enum SubscriptionState {
     Ended,
 }
 
-/// One webhook.
-#[derive(Clone, Debug, Serialize)]
+/// One webhook. Target and token are secrets, and are not printed.
+#[derive(Clone, Serialize)]
 pub struct Subscription {
     /// Its ARN, which the subscriber learns when it confirms.
     pub subscription_arn: String,
@@ -71,14 +66,24 @@ pub struct Subscription {
     token_made_at: Timestamp,
 }
 
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription")
+            .field("subscription_arn", &self.subscription_arn)
+            .field("event", &self.event)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Subscription {
-    fn hears(&self, event: Event, account: Uuid) -> bool {
+    pub(super) fn hears(&self, event: Event, account: Uuid) -> bool {
         self.event == event && self.account == account && self.state == SubscriptionState::Confirmed
     }
 }
 
 /// A message to publish: by default an ordinary notification of an account.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct Publication {
     /// To whose subscribers.
     pub event: Event,
@@ -116,6 +121,19 @@ pub struct Publication {
     pub signature_version: Option<u8>,
 }
 
+impl std::fmt::Debug for Publication {
+    /// Without the API key and the message.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publication")
+            .field("event", &self.event)
+            .field("company", &self.company)
+            .field("copies", &self.copies)
+            .field("topic_arn", &self.topic_arn)
+            .field("tamper", &self.tamper)
+            .finish_non_exhaustive()
+    }
+}
+
 const fn one() -> usize {
     1
 }
@@ -146,145 +164,6 @@ impl Publication {
             company: Some(company.to_owned()),
             ..Self::new(Event::OnExported, message)
         }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Book {
-    subscriptions: Vec<Subscription>,
-    records: VecDeque<DeliveryRecord>,
-    /// Number of the oldest record.
-    first: u64,
-    lose_next: usize,
-}
-
-/// Topics, subscriptions and deliveries.
-pub(super) struct Sns {
-    signers: Mutex<Vec<Arc<Signer>>>,
-    book: Mutex<Book>,
-    pending: watch::Sender<usize>,
-    permits: Arc<Semaphore>,
-    /// Raised to have every waiting delivery tried at once.
-    pub(super) hurry: watch::Sender<u64>,
-    pub(super) client: reqwest::Client,
-}
-
-/// One delivery that has not settled; counted until it is dropped.
-pub(super) struct Pending(watch::Sender<usize>);
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.0.send_modify(|pending| *pending -= 1);
-    }
-}
-
-impl Sns {
-    pub(super) fn new(signer: Arc<Signer>, concurrency: usize) -> Result<Self, reqwest::Error> {
-        Ok(Self {
-            signers: Mutex::new(vec![signer]),
-            book: Mutex::default(),
-            pending: watch::Sender::new(0),
-            permits: Arc::new(Semaphore::new(concurrency.clamp(1, 10_000))),
-            hurry: watch::Sender::new(0),
-            // Each request sets its own time limit.
-            client: egress::client(Duration::from_secs(3600))?,
-        })
-    }
-
-    pub(super) fn pending(&self) -> Pending {
-        self.pending.send_modify(|pending| *pending += 1);
-        Pending(self.pending.clone())
-    }
-
-    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
-        Arc::clone(&self.permits).acquire_owned().await
-    }
-
-    /// Waits until no delivery is pending.
-    pub(super) async fn idle(&self) {
-        // An error would mean that the sender is gone, and it is ours.
-        let _ = self
-            .pending
-            .subscribe()
-            .wait_for(|pending| *pending == 0)
-            .await;
-    }
-
-    /// Signs with `signer` from now on; older certificates are served as before.
-    pub(super) fn rotate(&self, signer: Arc<Signer>) {
-        self.signers().push(signer);
-    }
-
-    fn signer(&self) -> Arc<Signer> {
-        let signers = self.signers();
-        Arc::clone(signers.last().expect("made with one, never emptied"))
-    }
-
-    /// The certificate that is served at `path`.
-    pub(super) fn certificate(&self, path: &str) -> Option<String> {
-        let signers = self.signers();
-        let signer = signers.iter().find(|s| s.certificate_path() == path)?;
-        Some(signer.certificate_pem().to_owned())
-    }
-
-    /// The path of the certificate in use.
-    pub(super) fn certificate_path(&self) -> String {
-        self.signer().certificate_path()
-    }
-
-    pub(super) fn subscriptions(&self) -> Vec<Subscription> {
-        self.book().subscriptions.clone()
-    }
-
-    pub(super) fn has_subscribers(&self, event: Event, account: Uuid) -> bool {
-        self.book()
-            .subscriptions
-            .iter()
-            .any(|subscription| subscription.hears(event, account))
-    }
-
-    pub(super) fn records(&self) -> Vec<DeliveryRecord> {
-        self.book().records.iter().cloned().collect()
-    }
-
-    pub(super) fn forget_records(&self) {
-        let mut book = self.book();
-        book.first += book.records.len() as u64;
-        book.records.clear();
-    }
-
-    pub(super) fn lose_next(&self, count: usize) {
-        self.book().lose_next = count;
-    }
-
-    /// Notes an attempt's outcome.
-    pub(super) fn attempted(&self, number: u64, status: Option<u16>, outcome: Outcome) {
-        let mut book = self.book();
-        let index = number.checked_sub(book.first);
-        let index = index.and_then(|index| usize::try_from(index).ok());
-        if let Some(record) = index.and_then(|index| book.records.get_mut(index)) {
-            record.attempts += 1;
-            record.last_status = status;
-            record.outcome = outcome;
-        }
-    }
-
-    fn record(&self, record: DeliveryRecord) -> u64 {
-        let mut book = self.book();
-        if book.records.len() == RECORDS {
-            book.records.pop_front();
-            book.first += 1;
-        }
-        book.records.push_back(record);
-        book.first + book.records.len() as u64 - 1
-    }
-
-    fn signers(&self) -> MutexGuard<'_, Vec<Arc<Signer>>> {
-        self.signers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -16,7 +16,6 @@ use super::switches::{
 use crate::domain::{Queue, Timestamp};
 
 /// One API key and what it may read.
-#[derive(Clone, Debug)]
 pub(super) struct Account {
     pub(super) key: String,
     /// The UUID in `MessageAttributes.account`.
@@ -34,7 +33,7 @@ pub(super) struct Entry {
 }
 
 /// The lists of one account, each ascending by [`Entry::at`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Lists {
     digitized: Vec<Entry>,
     exported: Vec<Entry>,
@@ -46,7 +45,7 @@ struct Lists {
 }
 
 /// Hands out timestamps: ascending, `ties` of them alike.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Stamps {
     last: i64,
     used: usize,
@@ -86,7 +85,6 @@ pub(super) struct PageRequest<'a> {
 }
 
 /// What it answers, before it is written.
-#[derive(Debug)]
 pub(super) struct PageAnswer {
     /// Each with its version and its company's code.
     pub(super) documents: Vec<(Document, i64, Arc<str>)>,
@@ -94,7 +92,6 @@ pub(super) struct PageAnswer {
 }
 
 /// Everything that Įvesk.lt knows.
-#[derive(Debug)]
 pub(super) struct World {
     pub(super) accounts: Vec<Account>,
     companies: Vec<Arc<str>>,
@@ -107,7 +104,6 @@ pub(super) struct World {
 }
 
 /// Makes version 4 UUIDs from a seed (SplitMix64): fast, and not guessed by chance.
-#[derive(Debug)]
 struct Ids(u64);
 
 impl Ids {

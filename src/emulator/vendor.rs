@@ -11,9 +11,9 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::faults::Faults;
+use super::ledger::Sns;
 use super::meter::Meter;
 use super::s3::S3;
-use super::sns::Sns;
 use super::state::World;
 use super::switches::Switches;
 use crate::domain::{Clock, Timestamp};

@@ -78,6 +78,10 @@ fn signer() -> Arc<Signer> {
 
 impl Bench {
     async fn start(switches: &str) -> Self {
+        Self::start_with(switches, 64).await
+    }
+
+    async fn start_with(switches: &str, concurrent_deliveries: usize) -> Self {
         let account = |key: &str, companies: &[&str]| AccountSettings {
             key: key.to_owned(),
             companies: companies.iter().map(|c| (*c).to_owned()).collect(),
@@ -90,6 +94,7 @@ impl Bench {
             switches: Switches::parse(switches).expect("switches that exist"),
             clock: Clock::manual(start_of_time()),
             signer: Some(signer()),
+            concurrent_deliveries,
             ..EmulatorSettings::default()
         };
         let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into())

@@ -12,7 +12,7 @@ use ivesk_webhook::refusal::Refusal;
 use ivesk_webhook::sns::certificates::{
     CERTIFICATE_TIMEOUT, FAILURE_MEMORY, FETCH_PERIOD, MAX_CERTIFICATE_BYTES, MAX_FETCHES,
 };
-use ivesk_webhook::sns::{NoShelf, Verifier};
+use ivesk_webhook::sns::{NoShelf, SavedMessages, Verifier};
 
 use crate::sns_support::*;
 
@@ -337,4 +337,29 @@ async fn a_local_certificate_is_never_put_on_the_shelf() {
     assert_eq!(code(&verifier, &body).await, "valid");
 
     assert!(shelf.kept.lock().unwrap().is_empty());
+}
+
+/// The same message, signature and URL: only the name in the certificate differs.
+#[tokio::test]
+async fn a_certificate_from_snss_own_address_must_have_snss_name() {
+    for (name, expected) in [
+        ("sns.amazonaws.com", "valid"),
+        ("evil.example", "certificate_name"),
+        ("sns-signing.me-south-1.amazonaws.com", "certificate_name"),
+    ] {
+        let signer = signer_named(name);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(
+            folder.path().join(&signer.certificate_path()[1..]),
+            signer.certificate_pem(),
+        )
+        .unwrap();
+        let saved = SavedMessages {
+            certificates: Some(folder.path().to_owned()),
+            any_topic: false,
+        };
+        let verifier = Verifier::for_saved(&SnsConfig::default(), saved, clock()).unwrap();
+        let body = signer.sign(&notification(), 2, &sns_url(&signer));
+        assert_eq!(code(&verifier, &body).await, expected, "{name}");
+    }
 }

@@ -487,6 +487,11 @@ fn was_not_told(lease: &PageLease, document: &DocumentVersion, told_at: Option<T
         }
 }
 
+/// Whether other companies' feeds have a version, and whether this one has.
+const OTHER_COMPANIES: &str = "
+    SELECT max(d.feed_id <> ?3), max(d.feed_id = ?3) FROM document d JOIN feed f ON f.id = d.feed_id
+    WHERE d.document_id = ?1 AND d.version = ?2 AND f.account_id = ?4 AND f.queue = 'exported'";
+
 /// Whether every document is stored for another company, and not all for this one.
 fn company_filter_ignored(
     connection: &Connection,
@@ -497,10 +502,7 @@ fn company_filter_ignored(
         return Ok(false);
     }
     let account = account_id(connection, &lease.feed.account)?;
-    let mut elsewhere = connection.prepare_cached(
-        "SELECT max(d.feed_id <> ?3), max(d.feed_id = ?3) FROM document d JOIN feed f ON f.id = d.feed_id
-         WHERE d.document_id = ?1 AND d.version = ?2 AND f.account_id = ?4 AND f.queue = 'exported'",
-    )?;
+    let mut elsewhere = connection.prepare_cached(OTHER_COMPANIES)?;
     let mut all_here = true;
     for document in documents {
         let (others, here): (Option<bool>, Option<bool>) = elsewhere.query_row(
@@ -584,6 +586,13 @@ fn insert_document(
     Ok(true)
 }
 
+/// The document's current version besides one. Left to itself SQLite would rather walk
+/// through the whole feed, whose documents are many, than through the document's few
+/// versions.
+const CURRENT_VERSION: &str = "
+    SELECT sequence, version_ms FROM document INDEXED BY document_identity
+    WHERE document_id = ?1 AND feed_id = ?2 AND superseded = 0 AND sequence <> ?3";
+
 /// Leaves one version of the document current: the later by its time, else by its number.
 fn supersede(
     connection: &Connection,
@@ -593,10 +602,7 @@ fn supersede(
     version_ms: Option<i64>,
 ) -> rusqlite::Result<()> {
     let current: Option<(i64, Option<i64>)> = connection
-        .prepare_cached(
-            "SELECT sequence, version_ms FROM document
-             WHERE document_id = ?1 AND feed_id = ?2 AND superseded = 0 AND sequence <> ?3",
-        )?
+        .prepare_cached(CURRENT_VERSION)?
         .query_row(params![document.id, feed, sequence], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })
@@ -911,4 +917,33 @@ pub(super) fn start_afresh(connection: &Connection) -> rusqlite::Result<()> {
     )?;
     connection.execute("UPDATE account SET parked = NULL, waits_until = NULL WHERE parked IS NOT NULL AND parked <> 'by_hand'", [])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_each_document_never_walks_through_its_feed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("plan.db");
+        let connection =
+            super::super::schema::open_for_writing(&path).expect("a new store can be made");
+        for sql in [CURRENT_VERSION, OTHER_COMPANIES] {
+            let plan: Vec<String> = connection
+                .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+                .and_then(|mut statement| {
+                    let parameters = vec![1; statement.parameter_count()];
+                    statement
+                        .query_map(rusqlite::params_from_iter(parameters), |row| row.get(3))?
+                        .collect()
+                })
+                .expect("the plan can be asked for");
+            let plan = plan.join("; ");
+            assert!(
+                plan.contains("INDEX document_identity (document_id=?"),
+                "{sql}: {plan}"
+            );
+        }
+    }
 }

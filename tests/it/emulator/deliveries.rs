@@ -559,6 +559,65 @@ async fn a_thousand_notifications_are_all_delivered() {
 }
 
 #[tokio::test]
+async fn deliveries_go_out_together_and_no_more_than_the_bound() {
+    let bench = Bench::start_with("", 2).await;
+    // Each delivery waits for another one, so a bound of one would never end.
+    let pair = Arc::new(tokio::sync::Barrier::new(2));
+    let counts = Arc::new(Mutex::new((0_usize, 0_usize)));
+    let seen = Arc::clone(&counts);
+    let handler = async move || {
+        {
+            let mut counts = seen.lock().expect("not poisoned");
+            counts.0 += 1;
+            counts.1 = counts.1.max(counts.0);
+        }
+        pair.wait().await;
+        seen.lock().expect("not poisoned").0 -= 1;
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    let router = Router::new().fallback(handler);
+    tokio::spawn(axum::serve(listener, router).into_future());
+
+    for number in 0..20 {
+        let target = format!("{url}{number}");
+        bench
+            .control
+            .subscribe(Event::OnDigitized, &target)
+            .expect("good");
+    }
+    bench.control.idle().await;
+    assert_eq!(counts.lock().expect("not poisoned").1, 2);
+}
+
+#[tokio::test]
+async fn no_secret_is_printed() {
+    let bench = Bench::start("").await;
+    let webhook = Webhook::start().await;
+    bench
+        .control
+        .subscribe(Event::OnExported, &webhook.url)
+        .expect("good");
+    bench.control.idle().await;
+    let token = webhook.take()[0].field("Token");
+    let settings = EmulatorSettings::default();
+    let printed = format!(
+        "{:?} {:?} {:?} {settings:?} {:?} {} {}",
+        bench.control.subscriptions(),
+        bench.control.deliveries(),
+        bench.emulator,
+        settings.accounts,
+        json!(bench.control.subscriptions()),
+        json!(bench.control.deliveries()),
+    );
+    for secret in [token.as_str(), webhook.url.as_str(), DEFAULT_KEY] {
+        assert!(!printed.contains(secret));
+    }
+}
+
+#[tokio::test]
 async fn a_stopped_emulator_leaves_nothing_running() {
     let bench = Bench::start("").await;
     let webhook = Webhook::start().await;

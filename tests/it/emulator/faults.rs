@@ -251,6 +251,19 @@ async fn the_most_requests_in_flight_are_counted_for_each_account() {
 }
 
 #[tokio::test]
+async fn one_request_more_in_flight_than_allowed_answers_429() {
+    let bench = Bench::start("hang=on,max_in_flight=1").await;
+    let (first, second) = tokio::join!(bench.get("/digitized"), async {
+        bench.control.requests_reached(Endpoint::Digitized, 1).await;
+        let second = bench.get("/digitized").await;
+        bench.control.set_switches("hang=off").expect("exists");
+        second
+    });
+    assert_eq!((first.status, second.status), (200, 429));
+    assert_eq!(bench.get("/digitized").await.status, 200);
+}
+
+#[tokio::test]
 async fn the_control_api_does_over_http_what_the_handle_does() {
     let bench = Bench::start("").await;
     let control = async |operation: &str, body: &Value| {

@@ -4,6 +4,8 @@ use std::convert::Infallible;
 
 use axum::http::header::HeaderValue;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::*;
 
@@ -192,6 +194,22 @@ async fn a_chunked_upload_and_one_without_a_length_are_refused() {
     let answer = read(chunked).await;
     assert_eq!(answer.status, 501);
     assert_eq!(xml_code(&answer), "NotImplemented");
+
+    // No client of ours leaves the length out, so this is written by hand.
+    let path = location.url.strip_prefix(&bench.emulator.origin());
+    let head = format!(
+        "PUT {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: {}\r\ncontent-disposition: {}\r\n\r\n",
+        path.expect("here"),
+        location.content_type,
+        location.disposition
+    );
+    let address = bench.emulator.origin().replace("http://", "");
+    let mut connection = TcpStream::connect(address).await.expect("it listens");
+    connection.write_all(head.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.expect("read");
+    assert!(answer.starts_with("HTTP/1.1 411 "), "{answer}");
+    assert!(answer.contains("<Code>MissingContentLength</Code>"));
     assert_eq!(bench.control.uploads()[0].bytes, None);
 }
 
