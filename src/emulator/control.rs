@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::announce;
 use super::delivery::DeliveryRecord;
 use super::faults::{Endpoint, Fault};
+use super::ledger::AttemptTotals;
 use super::meter::RequestCounters;
 use super::s3::{self, UploadRecord};
 use super::sns::{self, Publication, Subscription, TargetError};
@@ -323,6 +324,24 @@ impl Control {
     /// Waits until every delivery has settled: acknowledged, refused or given up.
     pub async fn idle(&self) {
         self.0.sns.idle().await;
+    }
+
+    /// How attempts ended so far, the forgotten ones too.
+    pub fn attempts(&self) -> AttemptTotals {
+        *self.0.sns.totals.borrow()
+    }
+
+    /// Waits until the totals of attempts are as `wished`, and gives them.
+    pub async fn attempts_reached(
+        &self,
+        mut wished: impl FnMut(&AttemptTotals) -> bool,
+    ) -> AttemptTotals {
+        let mut totals = self.0.sns.totals.subscribe();
+        match totals.wait_for(|totals| wished(totals)).await {
+            Ok(totals) => *totals,
+            // The sender is gone only with the emulator, and this handle holds it.
+            Err(_) => self.attempts(),
+        }
     }
 
     /// Has every delivery that waits for its next attempt tried at once.

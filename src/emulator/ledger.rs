@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
@@ -25,11 +26,42 @@ pub(super) struct Book {
     pub(super) lose_next: usize,
 }
 
+/// How attempts ended, from the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AttemptTotals {
+    /// Attempts answered with a 2xx.
+    pub acknowledged: u64,
+    /// Attempts answered with a 5xx.
+    pub failed: u64,
+    /// Attempts that nobody answered in time.
+    pub unanswered: u64,
+    /// Attempts answered with a 3xx or 4xx, which SNS takes for delivered.
+    pub refused: u64,
+    /// Messages given up after their last attempt.
+    pub given_up: u64,
+}
+
+impl AttemptTotals {
+    fn count(&mut self, status: Option<u16>, outcome: Outcome) {
+        match status {
+            Some(200..=299) => self.acknowledged += 1,
+            Some(500..) => self.failed += 1,
+            Some(_) => self.refused += 1,
+            None => self.unanswered += 1,
+        }
+        if outcome == Outcome::GivenUp {
+            self.given_up += 1;
+        }
+    }
+}
+
 /// Topics, subscriptions and deliveries.
 pub(super) struct Sns {
     signers: Mutex<Vec<Arc<Signer>>>,
     book: Mutex<Book>,
     pending: watch::Sender<usize>,
+    /// Raised after the attempt's record was changed.
+    pub(super) totals: watch::Sender<AttemptTotals>,
     permits: Arc<Semaphore>,
     /// Raised to have every waiting delivery tried at once.
     pub(super) hurry: watch::Sender<u64>,
@@ -51,6 +83,7 @@ impl Sns {
             signers: Mutex::new(vec![signer]),
             book: Mutex::default(),
             pending: watch::Sender::new(0),
+            totals: watch::Sender::new(AttemptTotals::default()),
             permits: Arc::new(Semaphore::new(concurrency.clamp(1, 10_000))),
             hurry: watch::Sender::new(0),
             // Each request sets its own time limit.
@@ -134,6 +167,9 @@ impl Sns {
             record.last_status = status;
             record.outcome = outcome;
         }
+        drop(book);
+        self.totals
+            .send_modify(|totals| totals.count(status, outcome));
     }
 
     pub(super) fn record(&self, record: DeliveryRecord) -> u64 {

@@ -51,6 +51,7 @@ pub use control::{Control, ControlError, Selection};
 pub use delivery::{DeliveryRecord, Outcome, Tamper};
 pub use document::pdf as sample_pdf;
 pub use faults::{Endpoint, Fault, FaultKind};
+pub use ledger::AttemptTotals;
 pub use meter::{RequestCounters, RequestRecord};
 pub use s3::UploadRecord;
 pub use sns::{Publication, Subscription, SubscriptionState, TargetError};

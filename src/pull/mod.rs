@@ -19,8 +19,8 @@ use crate::config::{AccountConfig, Config, PullConfig};
 use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
 use crate::ivesk::{self, ApiError, Client, Page};
 use crate::store::{
-    LeaseRequest, PageCommitted, PageLease, PageOutcome, PageToCommit, PullKind, PullPlan,
-    SharedStore, StoreError,
+    COMPANY_FILTER_IGNORED, LeaseRequest, PageCommitted, PageLease, PageOutcome, PageToCommit,
+    PullKind, PullPlan, SetAside, SharedStore, StoreError,
 };
 
 pub mod failures;
@@ -238,9 +238,7 @@ impl Puller {
                 })
             }
             Ok(PageOutcome::CompanyFilterIgnored) => {
-                let error = "Įvesk.lt gave another company's documents: it ignored the company in the request. \
-                             Check `api.exported_path`, then run `ivesk-webhook pull --resume`"
-                    .to_owned();
+                let error = COMPANY_FILTER_IGNORED.to_owned();
                 error!(%feed, "parked `{feed}`: {error}");
                 Ok(Pulled::Failed {
                     feed,
@@ -318,7 +316,10 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
             Ok(document) => documents.push(document),
             Err(reason) => {
                 warn!(feed = %lease.feed, "an entry of `{}` was set aside: {reason}", lease.feed);
-                unidentified.push(body);
+                unidentified.push(SetAside {
+                    likeness: ivesk::document::likeness(&body),
+                    body,
+                });
             }
         }
     }

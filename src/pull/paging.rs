@@ -70,45 +70,55 @@ pub fn next_step(
     let next_from = edge(documents, &next).filter(|edge| position.from.as_ref() != Some(edge));
     NextStep {
         next_from: Some(next_from.unwrap_or_else(|| next.clone())),
+        // Such a page has no edge to go back to, and `next` may pass the rest of the group.
+        possible_gap: entries >= FULL_PAGE && of_one_moment(&next, documents),
         cursor: Some(next),
         end: PageEnd::More,
-        possible_gap: false,
     }
 }
 
 /// A page asked for from before the edge of the last one, which brought the run no
-/// further.
+/// further: only `next` itself leads past its last group of equal timestamps.
 ///
-/// Shorter than the page before it, it was not cut, so nothing follows. Otherwise one
-/// group of equal timestamps may fill it, and only `next` itself leads past the group;
-/// what of the group did not fit may then be left out.
+/// That it is shorter than the page before it says that it was not cut within the group,
+/// but not that nothing follows: a vendor whose pages grow to hold a group ends them
+/// there, whatever comes after.
 fn after_the_edge(
     position: &Position,
     entries: usize,
     documents: &[DocumentVersion],
     next: Cursor,
 ) -> NextStep {
-    if entries < position.previous_entries {
-        return NextStep::up_to_date(Some(next));
-    }
     NextStep {
-        possible_gap: documents
-            .iter()
-            .all(|document| document.version == next.as_str()),
+        possible_gap: entries >= position.previous_entries && of_one_moment(&next, documents),
         next_from: Some(next.clone()),
         cursor: Some(next),
         end: PageEnd::More,
     }
 }
 
-/// The newest version in the page before its last group of equal ones, where `next` is
-/// the text of that group.
+/// Whether all documents share the moment that `next` names.
+fn of_one_moment(next: &Cursor, documents: &[DocumentVersion]) -> bool {
+    documents.iter().all(|document| names(next, document))
+}
+
+/// Whether `next` names the moment of this document's version, also where the vendor
+/// writes the two in different forms.
+fn names(next: &Cursor, document: &DocumentVersion) -> bool {
+    document.version == next.as_str()
+        || document
+            .version_time()
+            .is_some_and(|version| Timestamp::parse(next.as_str()) == Some(version))
+}
+
+/// The newest version in the page before its last group of equal ones, where `next`
+/// names the moment of that group.
 ///
 /// Going on from there asks for the whole group again: documents of it that the page's
 /// end cut off are not lost where `from` is exclusive.
 fn edge(documents: &[DocumentVersion], next: &Cursor) -> Option<Cursor> {
     let last = documents.last()?;
-    if last.version != next.as_str() {
+    if !names(next, last) {
         return None;
     }
     let before = documents
@@ -129,7 +139,7 @@ fn stuck(next: &Cursor, documents: &[DocumentVersion]) -> bool {
         .is_some_and(|(newest, next)| newest > next);
     let ties = documents
         .iter()
-        .filter(|document| document.version == next.as_str())
+        .filter(|document| names(next, document))
         .count();
     newer || ties >= FULL_PAGE
 }
@@ -228,9 +238,18 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_page_from_before_the_edge_proves_that_nothing_follows() {
+    fn a_shorter_page_from_before_the_edge_is_passed_by_next_itself() {
         let step = judge(Some(T2), Some((T3, 4)), &[T3, T3], Some(T3));
-        assert_eq!((step.end, step.possible_gap), (PageEnd::UpToDate, false));
+        assert_eq!(
+            (step.end, step.possible_gap, step.next_from),
+            (PageEnd::More, false, Some(Cursor::new(T3)))
+        );
+    }
+
+    #[test]
+    fn a_full_page_of_one_timestamp_is_a_possible_gap_also_where_next_leads_on() {
+        assert!(judge(None, None, &[T1; 100], Some(T1)).possible_gap);
+        assert!(!judge(None, None, &[T1; 99], Some(T1)).possible_gap);
     }
 
     #[test]
@@ -239,6 +258,16 @@ mod tests {
         assert_eq!(
             (step.end, step.possible_gap, step.next_from),
             (PageEnd::More, true, Some(Cursor::new(T3)))
+        );
+    }
+
+    #[test]
+    fn a_next_that_writes_the_moment_in_another_form_has_an_edge_too() {
+        let local = "2026-01-01T02:00:02.000+02:00";
+        let step = judge(None, None, &[T1, T2], Some(local));
+        assert_eq!(
+            (step.next_from, step.cursor),
+            (Some(Cursor::new(T1)), Some(Cursor::new(local)))
         );
     }
 

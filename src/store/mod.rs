@@ -254,8 +254,8 @@ pub struct Position {
 pub struct PageToCommit {
     /// Its documents, in the vendor's order.
     pub documents: Vec<DocumentVersion>,
-    /// Entries without a usable `id`, set aside byte for byte.
-    pub unidentified: Vec<Vec<u8>>,
+    /// Entries without a usable `id`, set aside.
+    pub unidentified: Vec<SetAside>,
     /// The vendor's `next`, or what stands for it; becomes the feed's cursor as
     /// the kind of pull demands. `None` leaves the cursor as it is.
     pub cursor: Option<Cursor>,
@@ -268,6 +268,15 @@ pub struct PageToCommit {
     pub companies: Vec<Company>,
     /// The vendor's paging may have left documents out here (vendor-api U14, U15).
     pub possible_gap: bool,
+}
+
+/// An entry that has no usable `id`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    /// What stays the same whenever the vendor lists it: an entry like it is kept once.
+    pub likeness: Vec<u8>,
+    /// The entry, byte for byte.
+    pub body: Vec<u8>,
 }
 
 /// Whether a page is its run's last.
@@ -289,9 +298,14 @@ pub struct PageCommitted {
     pub known: usize,
     /// Whether the run has come to its end.
     pub up_to_date: bool,
-    /// New versions that this feed should have been told of: found by reconciliation.
+    /// New versions that this feed should have been told of, and was not.
     pub lost_hints: usize,
 }
+
+/// What people are told of a feed whose company the vendor ignored: what happened, and
+/// what to do.
+pub const COMPANY_FILTER_IGNORED: &str = "Įvesk.lt gave another company's documents: it ignored the company in the \
+     request. Check `api.exported_path`, then run `ivesk-webhook pull --resume`";
 
 /// What storing a page came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -380,7 +394,8 @@ pub struct FeedRow {
     pub first_complete_at: Option<Timestamp>,
     /// Versions stored.
     pub documents: u64,
-    /// Versions that reconciliation found before any notification told of them.
+    /// Versions that no notification told of: newer than the last one, and found when
+    /// the feed was looked at anyway.
     pub lost_hints: u64,
     /// Pages whose edge may have hidden documents.
     pub possible_gaps: u64,

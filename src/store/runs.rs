@@ -1,7 +1,7 @@
 //! What a run of pages does with cursors, whatever database keeps them.
 
-use super::{PageLease, PageToCommit, Position, PullKind, PullPlan};
-use crate::domain::{Cursor, Timestamp};
+use super::{PageLease, PageToCommit, Position, PullKind};
+use crate::domain::{Cursor, DocumentVersion, Timestamp};
 
 /// Saved cursors are at least so far apart in time, or the newer replaces the older.
 const CURSOR_SPACING_MS: i64 = 5 * 60 * 1000;
@@ -30,8 +30,8 @@ impl SavedCursor {
 }
 
 /// Where an overlap read starts: the newest of the saved cursors (newest first) that
-/// was saved by `old_enough`, or is itself the text of a moment by then. `None` is the
-/// beginning.
+/// was saved by `old_enough` (`lookback` before the feed was last looked at anew), or is
+/// itself the text of a moment as early. `None` is the beginning.
 pub(super) fn overlap_start(saved: Vec<SavedCursor>, old_enough: Timestamp) -> Option<Cursor> {
     saved
         .into_iter()
@@ -47,14 +47,18 @@ pub(super) struct CursorChange {
     pub(super) saved_at: Timestamp,
 }
 
-/// Judges the saved cursors (newest first) when one more is saved at `plan.now`.
-pub(super) fn one_more_cursor(saved: &[SavedCursor], plan: &PullPlan) -> CursorChange {
-    let old_enough = plan.now.before(plan.lookback);
+/// Judges the saved cursors (newest first) when one more is saved now; the newest from
+/// before `old_enough` is where the next overlap read starts.
+pub(super) fn one_more_cursor(
+    saved: &[SavedCursor],
+    old_enough: Timestamp,
+    now: Timestamp,
+) -> CursorChange {
     let mut unneeded = Vec::new();
     // The newest makes way where it is nearly as new as this one and the one before
     // it is near as well: at least one stays for each stretch of time.
     if let [newest, before, ..] = saved
-        && plan.now.as_millis() - before.saved_at.as_millis() < CURSOR_SPACING_MS
+        && now.as_millis() - before.saved_at.as_millis() < CURSOR_SPACING_MS
         && !newest.is_from_before(old_enough)
     {
         unneeded.push(newest.saved_at);
@@ -65,8 +69,8 @@ pub(super) fn one_more_cursor(saved: &[SavedCursor], plan: &PullPlan) -> CursorC
     let past = saved.iter().skip(kept.map_or(usize::MAX, |kept| kept + 1));
     unneeded.extend(past.map(|saved| saved.saved_at));
     // Two pages may be stored in one millisecond; the later one counts as later.
-    let saved_at = saved.first().map_or(plan.now.as_millis(), |newest| {
-        plan.now.as_millis().max(newest.saved_at.as_millis() + 1)
+    let saved_at = saved.first().map_or(now.as_millis(), |newest| {
+        now.as_millis().max(newest.saved_at.as_millis() + 1)
     });
     CursorChange {
         unneeded,
@@ -107,4 +111,25 @@ pub(super) fn moved(lease: &PageLease, page: &PageToCommit, up_to_date: bool) ->
         position,
         cursor,
     }
+}
+
+/// Whether no notification told of a new version; `told_at` is when the newest came.
+///
+/// One that is older than the newest notification was told of, and only listed late,
+/// whoever finds it. One that is newer was not, also where a follow-up of that
+/// notification finds it first, as after the service was down.
+pub(super) fn was_not_told(
+    lease: &PageLease,
+    document: &DocumentVersion,
+    told_at: Option<Timestamp>,
+) -> bool {
+    let looked_anyway = match lease.kind {
+        PullKind::FollowUp | PullKind::LateFollowUp | PullKind::Reconciliation => !lease.first_pull,
+        PullKind::Hint | PullKind::Backfill => false,
+    };
+    looked_anyway
+        && match (document.version_time(), told_at) {
+            (Some(version), Some(told_at)) => version > told_at,
+            (None, _) | (_, None) => lease.kind == PullKind::Reconciliation,
+        }
 }

@@ -207,7 +207,7 @@ async fn start_or_resume(
         _ if first_pull => stored.from.or_else(|| candidate.cursor.clone()),
         kind if kind.overlaps() => runs::overlap_start(
             saved_cursors(transaction, feed).await?,
-            transaction.now().before(request.lookback),
+            last_look(transaction, feed).await?.before(request.lookback),
         ),
         _ => candidate.cursor.clone(),
     };
@@ -279,6 +279,34 @@ pub(super) async fn save_position(
         )
         .await?;
     Ok(())
+}
+
+/// When the newest overlap read began that has come to its end; the first pull counts
+/// as one, and is the first.
+///
+/// What is listed late is looked for from before this, not from before the present:
+/// while the service was down nobody looked.
+pub(super) async fn last_look(
+    transaction: &Transaction<'_>,
+    feed: i64,
+) -> Result<Timestamp, StoreError> {
+    let row = transaction
+        .query_one(
+            "SELECT coalesce(
+                 (SELECT max(started_at) FROM feed_run
+                  WHERE feed_id = $1 AND kind IN ($2, $3, $4) AND noted IS NULL),
+                 (SELECT min(started_at) FROM feed_run WHERE feed_id = $1 AND kind <> $5))",
+            &[
+                &feed,
+                &kind_code(PullKind::FollowUp),
+                &kind_code(PullKind::LateFollowUp),
+                &kind_code(PullKind::Reconciliation),
+                &kind_code(PullKind::Backfill),
+            ],
+        )
+        .await?;
+    let now = transaction.now();
+    Ok(rows::maybe_moment(&row, 0)?.unwrap_or(now).min(now))
 }
 
 /// The feed's saved cursors, newest first.

@@ -9,14 +9,14 @@ use std::collections::HashMap;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::connection::{Parameter, Pool, Transaction};
-use super::leases::{save_position, saved_cursors};
+use super::leases::{last_look, save_position, saved_cursors};
 use super::rows::{self, feed_ids, keepable};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
-use crate::store::runs::{self, position_holder};
+use crate::store::runs::{self, position_holder, was_not_told};
 use crate::store::words::{UNIDENTIFIED, kind_code};
 use crate::store::{
-    PageCommitted, PageEnd, PageFailure, PageLease, PageOutcome, PageToCommit, ParkReason,
-    PullKind, PullPlan, StoreError,
+    COMPANY_FILTER_IGNORED, PageCommitted, PageEnd, PageFailure, PageLease, PageOutcome,
+    PageToCommit, ParkReason, PullKind, PullPlan, SetAside, StoreError,
 };
 
 /// Stores a page, its cursor and what follows from it, and gives the lease back.
@@ -38,13 +38,12 @@ pub(super) async fn commit(
     };
     let stored = Stored::read(&transaction, lease, account, &page.documents).await?;
     if stored.company_filter_ignored(lease, &page.documents) {
-        let error = "every document of the page already belongs to another company";
         park_feed(
             &transaction,
             lease.feed_id,
             ParkReason::CompanyFilterIgnored,
             None,
-            error,
+            COMPANY_FILTER_IGNORED,
         )
         .await?;
         transaction.commit().await?;
@@ -52,11 +51,11 @@ pub(super) async fn commit(
     }
     let new = stored.new_of(&page.documents);
     let up_to_date = page.end == PageEnd::UpToDate;
-    let lost_hints = if lease.kind == PullKind::Reconciliation && !lease.first_pull {
-        new.len()
-    } else {
-        0
-    };
+    let told_at = told_at(&transaction, lease.feed_id).await?;
+    let lost_hints = new
+        .iter()
+        .filter(|document| was_not_told(lease, document, told_at))
+        .count();
     note_page(&transaction, lease, page, &plan, [new.len(), lost_hints]).await?;
     note_success(&transaction, account, &plan).await?;
     let companies = page
@@ -156,6 +155,20 @@ impl Stored {
     }
 }
 
+/// When the newest notification of this feed came.
+async fn told_at(
+    transaction: &Transaction<'_>,
+    feed: i64,
+) -> Result<Option<Timestamp>, StoreError> {
+    let row = transaction
+        .query_opt(
+            "SELECT due_at FROM feed_demand WHERE feed_id = $1 AND kind = $2",
+            &[&feed, &kind_code(PullKind::Hint)],
+        )
+        .await?;
+    row.map(|row| rows::moment(&row, 0)).transpose()
+}
+
 async fn note_page(
     transaction: &Transaction<'_>,
     lease: &PageLease,
@@ -178,8 +191,8 @@ async fn note_page(
             ],
         )
         .await?;
-    for body in &page.unidentified {
-        set_aside(transaction, lease.feed_id, body, plan.now).await?;
+    for entry in &page.unidentified {
+        set_aside(transaction, lease.feed_id, entry, plan.now).await?;
     }
     Ok(())
 }
@@ -325,7 +338,7 @@ async fn insert_documents(
 async fn set_aside(
     transaction: &Transaction<'_>,
     feed: i64,
-    body: &[u8],
+    entry: &SetAside,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     transaction
@@ -335,9 +348,9 @@ async fn set_aside(
              ON CONFLICT (feed_id, digest) DO NOTHING",
             &[
                 &feed,
-                &digest(&SHA256, body).as_ref(),
+                &digest(&SHA256, &entry.likeness).as_ref(),
                 &now.as_millis(),
-                &body,
+                &entry.body,
                 &UNIDENTIFIED,
             ],
         )
@@ -374,7 +387,9 @@ async fn save_cursor(
     cursor: &Cursor,
     plan: &PullPlan,
 ) -> Result<(), StoreError> {
-    let change = runs::one_more_cursor(&saved_cursors(transaction, feed).await?, plan);
+    let old_enough = last_look(transaction, feed).await?.before(plan.lookback);
+    let saved = saved_cursors(transaction, feed).await?;
+    let change = runs::one_more_cursor(&saved, old_enough, plan.now);
     if !change.unneeded.is_empty() {
         let unneeded: Vec<i64> = change.unneeded.iter().map(|at| at.as_millis()).collect();
         transaction
@@ -443,6 +458,19 @@ async fn end_run(
         )
         .await?;
     if lease.first_pull && lease.kind != PullKind::Backfill {
+        // It has read everything: for what follows, as a reconciliation that began with it.
+        transaction
+            .execute(
+                "INSERT INTO feed_run (feed_id, kind, started_at)
+                 SELECT $1, $2, min(started_at) FROM feed_run WHERE feed_id = $1 AND kind <> $3
+                 ON CONFLICT (feed_id, kind) DO UPDATE SET started_at = excluded.started_at",
+                &[
+                    &feed,
+                    &kind_code(PullKind::Reconciliation),
+                    &kind_code(PullKind::Backfill),
+                ],
+            )
+            .await?;
         // Runs of other kinds began at the beginning too; they now start as overlap reads.
         transaction
             .execute(
@@ -552,7 +580,8 @@ pub(super) async fn fail(
         PageFailure::AccountWaits(until) => {
             transaction
                 .execute(
-                    "UPDATE account SET waits_until = $2 WHERE id = $1",
+                    // A longer wait that another request in flight has set still stands.
+                    "UPDATE account SET waits_until = greatest(waits_until, $2) WHERE id = $1",
                     &[&account, &until.as_millis()],
                 )
                 .await?;

@@ -8,11 +8,11 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::error::explain;
 use super::rows::{self, account_id, feed_id};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
-use crate::store::runs::{self, SavedCursor, position_holder};
+use crate::store::runs::{self, SavedCursor, position_holder, was_not_told};
 use crate::store::words::{UNIDENTIFIED, kind_code};
 use crate::store::{
-    Demand, LeaseRequest, PageCommitted, PageEnd, PageFailure, PageLease, PageOutcome,
-    PageToCommit, ParkReason, Position, PullKind, PullPlan, StoreError,
+    COMPANY_FILTER_IGNORED, Demand, LeaseRequest, PageCommitted, PageEnd, PageFailure, PageLease,
+    PageOutcome, PageToCommit, ParkReason, Position, PullKind, PullPlan, SetAside, StoreError,
 };
 
 /// Makes feeds known and raises pulls of them.
@@ -209,7 +209,7 @@ fn start_or_resume(
         _ if candidate.first_pull => stored.from.or_else(|| candidate.cursor.clone()),
         kind if kind.overlaps() => runs::overlap_start(
             saved_cursors(connection, candidate.feed_id)?,
-            request.now.before(request.lookback),
+            last_look(connection, candidate.feed_id, request.now)?.before(request.lookback),
         ),
         _ => candidate.cursor.clone(),
     };
@@ -268,6 +268,32 @@ fn save_position(
             position.previous_entries,
         ])?;
     Ok(())
+}
+
+/// When the newest overlap read began that has come to its end; the first pull counts
+/// as one, and is the first.
+///
+/// What is listed late is looked for from before this, not from before the present:
+/// while the service was down nobody looked.
+fn last_look(connection: &Connection, feed: i64, now: Timestamp) -> rusqlite::Result<Timestamp> {
+    let last_look = connection
+        .prepare_cached(
+            "SELECT coalesce(
+                 (SELECT max(started_at) FROM feed_run
+                  WHERE feed_id = ?1 AND kind IN (?2, ?3, ?4) AND noted IS NULL),
+                 (SELECT min(started_at) FROM feed_run WHERE feed_id = ?1 AND kind <> ?5))",
+        )?
+        .query_row(
+            params![
+                feed,
+                kind_code(PullKind::FollowUp),
+                kind_code(PullKind::LateFollowUp),
+                kind_code(PullKind::Reconciliation),
+                kind_code(PullKind::Backfill),
+            ],
+            |row| rows::maybe_moment(row, 0),
+        )?;
+    Ok(last_look.unwrap_or(now).min(now))
 }
 
 /// Newest first.
@@ -336,25 +362,27 @@ fn store_page(
     plan: &PullPlan,
 ) -> rusqlite::Result<PageOutcome> {
     if company_filter_ignored(connection, lease, &page.documents)? {
-        let error = "every document of the page already belongs to another company";
         park_feed(
             connection,
             lease.feed_id,
             ParkReason::CompanyFilterIgnored,
             None,
-            error,
+            COMPANY_FILTER_IGNORED,
         )?;
         return Ok(PageOutcome::CompanyFilterIgnored);
     }
     let mut numbering = Numbering::read(connection)?;
+    let told_at = told_at(connection, lease.feed_id)?;
     let mut new = 0;
+    let mut lost_hints = 0;
     for document in &page.documents {
         if insert_document(connection, lease, document, plan.now, &mut numbering)? {
             new += 1;
+            lost_hints += usize::from(was_not_told(lease, document, told_at));
         }
     }
-    for body in &page.unidentified {
-        set_aside(connection, lease.feed_id, body, plan.now)?;
+    for entry in &page.unidentified {
+        set_aside(connection, lease.feed_id, entry, plan.now)?;
     }
     for company in &page.companies {
         feed_id(
@@ -365,11 +393,6 @@ fn store_page(
     }
     let up_to_date = page.end == PageEnd::UpToDate;
     move_cursor(connection, lease, page, plan, up_to_date)?;
-    let lost_hints = if lease.kind == PullKind::Reconciliation && !lease.first_pull {
-        new
-    } else {
-        0
-    };
     connection
         .prepare_cached(
             "UPDATE feed SET leased_until = NULL, last_page_at = ?2, documents = documents + ?3,
@@ -399,6 +422,21 @@ fn store_page(
     }))
 }
 
+/// When the newest notification of this feed came.
+fn told_at(connection: &Connection, feed: i64) -> rusqlite::Result<Option<Timestamp>> {
+    connection
+        .prepare_cached("SELECT due_at FROM feed_demand WHERE feed_id = ?1 AND kind = ?2")?
+        .query_row(params![feed, kind_code(PullKind::Hint)], |row| {
+            rows::moment(row, 0)
+        })
+        .optional()
+}
+
+/// Whether other companies' feeds have a version, and whether this one has.
+const OTHER_COMPANIES: &str = "
+    SELECT max(d.feed_id <> ?3), max(d.feed_id = ?3) FROM document d JOIN feed f ON f.id = d.feed_id
+    WHERE d.document_id = ?1 AND d.version = ?2 AND f.account_id = ?4 AND f.queue = 'exported'";
+
 /// Whether every document is stored for another company, and not all for this one.
 fn company_filter_ignored(
     connection: &Connection,
@@ -409,10 +447,7 @@ fn company_filter_ignored(
         return Ok(false);
     }
     let account = account_id(connection, &lease.feed.account)?;
-    let mut elsewhere = connection.prepare_cached(
-        "SELECT max(d.feed_id <> ?3), max(d.feed_id = ?3) FROM document d JOIN feed f ON f.id = d.feed_id
-         WHERE d.document_id = ?1 AND d.version = ?2 AND f.account_id = ?4 AND f.queue = 'exported'",
-    )?;
+    let mut elsewhere = connection.prepare_cached(OTHER_COMPANIES)?;
     let mut all_here = true;
     for document in documents {
         let (others, here): (Option<bool>, Option<bool>) = elsewhere.query_row(
@@ -496,6 +531,13 @@ fn insert_document(
     Ok(true)
 }
 
+/// The document's current version besides one. Left to itself SQLite would rather walk
+/// through the whole feed, whose documents are many, than through the document's few
+/// versions.
+const CURRENT_VERSION: &str = "
+    SELECT sequence, version_ms FROM document INDEXED BY document_identity
+    WHERE document_id = ?1 AND feed_id = ?2 AND superseded = 0 AND sequence <> ?3";
+
 /// Leaves one version of the document current: the later by its time, else by its number.
 fn supersede(
     connection: &Connection,
@@ -505,10 +547,7 @@ fn supersede(
     version_ms: Option<i64>,
 ) -> rusqlite::Result<()> {
     let current: Option<(i64, Option<i64>)> = connection
-        .prepare_cached(
-            "SELECT sequence, version_ms FROM document
-             WHERE document_id = ?1 AND feed_id = ?2 AND superseded = 0 AND sequence <> ?3",
-        )?
+        .prepare_cached(CURRENT_VERSION)?
         .query_row(params![document.id, feed, sequence], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })
@@ -528,7 +567,7 @@ fn supersede(
 fn set_aside(
     connection: &Connection,
     feed: i64,
-    body: &[u8],
+    entry: &SetAside,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     connection
@@ -539,9 +578,9 @@ fn set_aside(
         )?
         .execute(params![
             feed,
-            digest(&SHA256, body).as_ref(),
+            digest(&SHA256, &entry.likeness).as_ref(),
             now.as_millis(),
-            body,
+            entry.body,
             UNIDENTIFIED
         ])?;
     Ok(())
@@ -573,7 +612,8 @@ fn save_cursor(
     cursor: &Cursor,
     plan: &PullPlan,
 ) -> rusqlite::Result<()> {
-    let change = runs::one_more_cursor(&saved_cursors(connection, feed)?, plan);
+    let old_enough = last_look(connection, feed, plan.now)?.before(plan.lookback);
+    let change = runs::one_more_cursor(&saved_cursors(connection, feed)?, old_enough, plan.now);
     let mut delete = connection
         .prepare_cached("DELETE FROM feed_cursor WHERE feed_id = ?1 AND saved_at = ?2")?;
     for unneeded in change.unneeded {
@@ -621,6 +661,18 @@ fn end_run(connection: &Connection, lease: &PageLease, plan: &PullPlan) -> rusql
         .prepare_cached("UPDATE feed_run SET served = coalesce(noted, served), noted = NULL WHERE feed_id = ?1 AND kind = ?2")?
         .execute(params![lease.feed_id, kind])?;
     if lease.first_pull && lease.kind != PullKind::Backfill {
+        // It has read everything: for what follows, as a reconciliation that began with it.
+        connection
+            .prepare_cached(
+                "INSERT INTO feed_run (feed_id, kind, started_at)
+                 SELECT ?1, ?2, min(started_at) FROM feed_run WHERE feed_id = ?1 AND kind <> ?3
+                 ON CONFLICT (feed_id, kind) DO UPDATE SET started_at = excluded.started_at",
+            )?
+            .execute(params![
+                lease.feed_id,
+                kind_code(PullKind::Reconciliation),
+                kind_code(PullKind::Backfill)
+            ])?;
         // Runs of other kinds began at the beginning too; they now start as overlap reads.
         connection
             .prepare_cached("UPDATE feed_run SET noted = NULL, position = NULL WHERE feed_id = ?1 AND kind <> ?2")?
@@ -687,7 +739,8 @@ fn note_failure(
             .map(drop),
         PageFailure::AccountWaits(until) => connection
             .execute(
-                "UPDATE account SET waits_until = ?2 WHERE id = ?1",
+                // A longer wait that another request in flight has set still stands.
+                "UPDATE account SET waits_until = max(coalesce(waits_until, 0), ?2) WHERE id = ?1",
                 params![account, until.as_millis()],
             )
             .map(drop),
@@ -779,4 +832,33 @@ pub(super) fn start_afresh(connection: &Connection) -> rusqlite::Result<()> {
     )?;
     connection.execute("UPDATE account SET parked = NULL, waits_until = NULL WHERE parked IS NOT NULL AND parked <> 'by_hand'", [])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_each_document_never_walks_through_its_feed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("plan.db");
+        let connection =
+            super::super::schema::open_for_writing(&path).expect("a new store can be made");
+        for sql in [CURRENT_VERSION, OTHER_COMPANIES] {
+            let plan: Vec<String> = connection
+                .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+                .and_then(|mut statement| {
+                    let parameters = vec![1; statement.parameter_count()];
+                    statement
+                        .query_map(rusqlite::params_from_iter(parameters), |row| row.get(3))?
+                        .collect()
+                })
+                .expect("the plan can be asked for");
+            let plan = plan.join("; ");
+            assert!(
+                plan.contains("INDEX document_identity (document_id=?"),
+                "{sql}: {plan}"
+            );
+        }
+    }
 }
