@@ -67,6 +67,20 @@ impl Database {
         }
     }
 
+    /// What a test that doesn't care is to use: a PostgreSQL database where
+    /// `IVESK_WEBHOOK_TEST_STORE` is `postgres`, `None` for the file it would make itself.
+    pub(crate) async fn of_the_suite() -> Option<Self> {
+        match std::env::var("IVESK_WEBHOOK_TEST_STORE").as_deref() {
+            Err(_) | Ok("sqlite") => None,
+            Ok("postgres") => Some(
+                Self::postgres("the whole suite")
+                    .await
+                    .expect("IVESK_WEBHOOK_TEST_STORE asks for PostgreSQL, and there is none"),
+            ),
+            Ok(other) => panic!("IVESK_WEBHOOK_TEST_STORE is {other}: sqlite or postgres"),
+        }
+    }
+
     /// A new database of the server at `url`.
     pub(crate) async fn on(url: &str) -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);

@@ -40,7 +40,7 @@ pub(super) enum Encryption {
 /// `Debug` and `Display` show it without its password.
 #[derive(Clone)]
 pub struct Address {
-    pub(super) settings: tokio_postgres::Config,
+    pub(super) settings: Box<tokio_postgres::Config>,
     pub(super) encryption: Encryption,
     shown: String,
 }
@@ -121,7 +121,7 @@ impl Address {
         // It fails where the URL has no host, and then it has no password either.
         let _ = url.set_password(None);
         Ok(Self {
-            settings,
+            settings: Box::new(settings),
             encryption,
             shown: url.into(),
         })

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use self::connection::{Pool, Transaction};
 use self::ingest::{Ingest, Waiting};
+use self::quarantine::Offer;
 use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
 use super::{
     Accepted, AccountRow, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion,
@@ -60,7 +61,7 @@ pub struct PostgresOptions {
 /// The ways to the tasks that write.
 struct Inboxes {
     deliveries: mpsc::Sender<Waiting>,
-    quarantine: mpsc::Sender<Quarantined>,
+    quarantine: mpsc::Sender<Offer>,
 }
 
 /// The store on PostgreSQL.
@@ -181,17 +182,21 @@ impl Store for PostgresStore {
     async fn accept(&self, delivery: Accepted) -> Result<Insertion, StoreError> {
         self.may_write()?;
         let (answer, outcome) = oneshot::channel();
-        self.inboxes(|inboxes| inboxes.deliveries.try_send(Waiting { delivery, answer }))
-            .ok_or(StoreError::Closed)?
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => StoreError::QueueFull,
-                mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
-            })?;
+        let inbox = self.inboxes(|inboxes| inboxes.deliveries.clone());
+        match inbox.as_ref().map(mpsc::Sender::try_reserve) {
+            Some(Ok(place)) => place.send(Waiting { delivery, answer }),
+            Some(Err(mpsc::error::TrySendError::Full(()))) => return Err(StoreError::QueueFull),
+            Some(Err(mpsc::error::TrySendError::Closed(()))) | None => {
+                return Err(StoreError::Closed);
+            }
+        }
+        // Kept any longer, it would keep the writer from ending.
+        drop(inbox);
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
     fn offer_quarantine(&self, item: Quarantined) -> bool {
-        self.inboxes(|inboxes| inboxes.quarantine.try_send(item).is_ok())
+        self.inboxes(|inboxes| inboxes.quarantine.try_send(Offer::Refused(item)).is_ok())
             .unwrap_or(false)
     }
 
@@ -331,6 +336,13 @@ impl Store for PostgresStore {
     }
 
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
+        // What this process was offered before is to be seen.
+        if let Some(inbox) = self.inboxes(|inboxes| inboxes.quarantine.clone()) {
+            let (looker, kept) = oneshot::channel();
+            if inbox.send(Offer::Look(looker)).await.is_ok() {
+                let _ = kept.await;
+            }
+        }
         read!(self, quarantine::list(after, limit))
     }
 

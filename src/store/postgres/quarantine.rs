@@ -3,23 +3,43 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::connection::{Pool, Transaction};
 use super::rows::{self, keepable};
 use crate::store::words::{self, QUARANTINE_QUEUE, row_limit};
 use crate::store::{QuarantineRow, Quarantined, StoreError};
 
+/// What the task that keeps is told.
+pub(super) enum Offer {
+    /// A refused delivery.
+    Refused(Quarantined),
+    /// Somebody who will look wants to hear when all before this was kept or dropped.
+    Look(oneshot::Sender<()>),
+}
+
 /// Keeps what comes until nobody can send any more.
-pub(super) async fn run(pool: Arc<Pool>, limit_bytes: u64, mut inbox: mpsc::Receiver<Quarantined>) {
+pub(super) async fn run(pool: Arc<Pool>, limit_bytes: u64, mut inbox: mpsc::Receiver<Offer>) {
     // Half is for messages that claim an allowed topic.
     let share_bytes = limit_bytes / 2;
     let mut arrived = Vec::new();
     while inbox.recv_many(&mut arrived, QUARANTINE_QUEUE).await > 0 {
-        if let Err(error) = keep(&pool, share_bytes, &arrived).await {
+        let (mut refused, mut lookers) = (Vec::new(), Vec::new());
+        for offer in arrived.drain(..) {
+            match offer {
+                Offer::Refused(item) => refused.push(item),
+                Offer::Look(looker) => lookers.push(looker),
+            }
+        }
+        if !refused.is_empty()
+            && let Err(error) = keep(&pool, share_bytes, &refused).await
+        {
             tracing::warn!(%error, "refused deliveries could not be kept in the quarantine");
         }
-        arrived.clear();
+        for looker in lookers {
+            // It may have gone meanwhile.
+            let _ = looker.send(());
+        }
     }
 }
 
