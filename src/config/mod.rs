@@ -234,6 +234,17 @@ pub enum StoreUrl {
     Postgres(Address),
 }
 
+impl StoreUrl {
+    /// Reads what the flag `name` gives, as `store.url` is read.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, for people; nothing of a password.
+    pub fn parse(text: &str, name: &str) -> Result<Self, anyhow::Error> {
+        check::store_url(text).map_err(|problem| anyhow::anyhow!("{name} {problem}"))
+    }
+}
+
 impl fmt::Display for StoreUrl {
     /// The URL without a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -89,6 +89,14 @@ pub enum StoreError {
         "the database has not been brought up to this version's schema; run `serve` or `pull` once"
     )]
     NotPrepared,
+    /// What is copied goes into an empty database alone.
+    #[error(
+        "{target} holds rows already; a copy goes into an empty database, so that nothing is mixed"
+    )]
+    NotEmpty {
+        /// The database, without its password.
+        target: String,
+    },
     /// PostgreSQL is backed up with its own tools.
     #[error(
         "a PostgreSQL store is backed up with PostgreSQL's own tools: run `pg_dump --format=custom --file=FILE DATABASE` (docs/postgres.md)"

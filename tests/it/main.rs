@@ -31,5 +31,6 @@ mod sns_verify_command;
 mod stand_in;
 mod stopping_process;
 mod store;
+mod store_copy;
 mod subscriptions;
 mod wires;

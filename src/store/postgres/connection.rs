@@ -82,7 +82,9 @@ parameters! {
     Vec<u8> => BYTEA,
     Vec<&[u8]> => BYTEA_ARRAY,
     Vec<Vec<u8>> => BYTEA_ARRAY,
-    Vec<Option<&[u8]>> => BYTEA_ARRAY,
+    Vec<Option<bool>> => BOOL_ARRAY,
+    Vec<Option<String>> => TEXT_ARRAY,
+    Vec<Option<Vec<u8>>> => BYTEA_ARRAY,
 }
 
 fn typed<'a>(values: &[&'a dyn Parameter]) -> Vec<(&'a (dyn ToSql + Sync), Type)> {

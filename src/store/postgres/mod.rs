@@ -25,9 +25,11 @@ use super::{
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 
 pub use self::address::Address;
+pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
 mod address;
 mod connection;
+mod copy;
 mod demands;
 mod error;
 mod ingest;
