@@ -205,7 +205,7 @@ url = 'mysql://db/ivesk'
         message.contains("did you mean `public.listen`?"),
         "{message}"
     );
-    assert!(message.contains("not in this version"), "{message}");
+    assert!(message.contains("postgres://USER@HOST"), "{message}");
 }
 
 #[test]
