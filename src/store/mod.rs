@@ -15,7 +15,9 @@ use serde::Serialize;
 use crate::domain::{Account, Company, Cursor, DocumentVersion, Event, Feed, Queue, Timestamp};
 use crate::sns::VerifiedMessage;
 
+mod runs;
 pub mod sqlite;
+mod words;
 
 /// A handle to the store that everything shares.
 pub type SharedStore = Arc<dyn Store>;

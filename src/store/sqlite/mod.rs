@@ -11,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 
 use self::error::explain;
 use self::writer::{Inbox, Writer};
+use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
     Accepted, AccountRow, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion,
     LeaseRequest, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan,
@@ -29,12 +30,6 @@ mod rows;
 mod schema;
 mod subscriptions;
 mod writer;
-
-/// Certificates kept at the most.
-const CERTIFICATES: i64 = 32;
-
-/// Rows that one retention step changes at the most, so that ingest never waits long.
-const RETENTION_STEP: i64 = 2_000;
 
 /// How a [`SqliteStore`] is opened.
 #[derive(Clone, Debug)]

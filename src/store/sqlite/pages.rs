@@ -6,18 +6,14 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::error::explain;
-use super::rows::{self, account_id, feed_id, kind_code};
+use super::rows::{self, account_id, feed_id};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
+use crate::store::runs::{self, SavedCursor, position_holder};
+use crate::store::words::{UNIDENTIFIED, kind_code};
 use crate::store::{
     COMPANY_FILTER_IGNORED, Demand, LeaseRequest, PageCommitted, PageEnd, PageFailure, PageLease,
     PageOutcome, PageToCommit, ParkReason, Position, PullKind, PullPlan, SetAside, StoreError,
 };
-
-/// Entries without an id kept for one feed at the most.
-const UNIDENTIFIED: i64 = 1000;
-
-/// Saved cursors are at least so far apart in time, or the newer replaces the older.
-const CURSOR_SPACING_MS: i64 = 5 * 60 * 1000;
 
 /// Makes feeds known and raises pulls of them.
 pub(super) fn demand(connection: &Connection, demands: &[Demand]) -> rusqlite::Result<()> {
@@ -211,7 +207,10 @@ fn start_or_resume(
         PullKind::Backfill => stored.from,
         // Another kind may have begun the first pull.
         _ if candidate.first_pull => stored.from.or_else(|| candidate.cursor.clone()),
-        kind if kind.overlaps() => overlap_start(connection, candidate.feed_id, request)?,
+        kind if kind.overlaps() => runs::overlap_start(
+            saved_cursors(connection, candidate.feed_id)?,
+            last_look(connection, candidate.feed_id, request.now)?.before(request.lookback),
+        ),
         _ => candidate.cursor.clone(),
     };
     let position = Position {
@@ -231,16 +230,6 @@ fn start_or_resume(
         ])?;
     save_position(connection, candidate.feed_id, holder, &position)?;
     Ok(position)
-}
-
-/// Whose row holds the position: all kinds but a backfill share one during a feed's
-/// first pull, when there is nothing yet to overlap with.
-fn position_holder(kind: PullKind, first_pull: bool) -> PullKind {
-    if first_pull && kind != PullKind::Backfill {
-        PullKind::Hint
-    } else {
-        kind
-    }
 }
 
 fn position(connection: &Connection, feed: i64, kind: PullKind) -> rusqlite::Result<Position> {
@@ -281,21 +270,6 @@ fn save_position(
     Ok(())
 }
 
-/// The newest saved cursor that is old enough: saved at least `lookback` before the
-/// feed was last looked at anew, or itself the text of a moment as early. `None` is the
-/// beginning.
-fn overlap_start(
-    connection: &Connection,
-    feed: i64,
-    request: &LeaseRequest,
-) -> rusqlite::Result<Option<Cursor>> {
-    let old_enough = last_look(connection, feed, request.now)?.before(request.lookback);
-    Ok(saved_cursors(connection, feed)?
-        .into_iter()
-        .find(|saved| saved.is_from_before(old_enough))
-        .map(|saved| saved.cursor))
-}
-
 /// When the newest overlap read began that has come to its end; the first pull counts
 /// as one, and is the first.
 ///
@@ -320,18 +294,6 @@ fn last_look(connection: &Connection, feed: i64, now: Timestamp) -> rusqlite::Re
             |row| rows::maybe_moment(row, 0),
         )?;
     Ok(last_look.unwrap_or(now).min(now))
-}
-
-struct SavedCursor {
-    saved_at: Timestamp,
-    cursor: Cursor,
-}
-
-impl SavedCursor {
-    fn is_from_before(&self, moment: Timestamp) -> bool {
-        self.saved_at <= moment
-            || Timestamp::parse(self.cursor.as_str()).is_some_and(|named| named <= moment)
-    }
 }
 
 /// Newest first.
@@ -649,30 +611,15 @@ fn move_cursor(
     plan: &PullPlan,
     up_to_date: bool,
 ) -> rusqlite::Result<()> {
-    let holder = position_holder(lease.kind, lease.first_pull);
-    let position = Position {
-        from: page.next_from.clone(),
-        previous_next: page
-            .cursor
-            .clone()
-            .or_else(|| lease.position.previous_next.clone()),
-        previous_entries: page.documents.len() + page.unidentified.len(),
-    };
-    save_position(connection, lease.feed_id, holder, &position)?;
-    let cursor = match holder {
-        PullKind::Backfill => None,
-        PullKind::Hint => page.cursor.as_ref(),
-        // An overlap read ends where the queue ends; until then the cursor stays.
-        _ if up_to_date => position.previous_next.as_ref(),
-        _ => None,
-    };
-    let Some(cursor) = cursor else {
+    let moved = runs::moved(lease, page, up_to_date);
+    save_position(connection, lease.feed_id, moved.holder, &moved.position)?;
+    let Some(cursor) = moved.cursor else {
         return Ok(());
     };
     connection
         .prepare_cached("UPDATE feed SET cursor = ?2 WHERE id = ?1")?
         .execute(params![lease.feed_id, cursor.as_str()])?;
-    save_cursor(connection, lease.feed_id, cursor, plan)
+    save_cursor(connection, lease.feed_id, &cursor, plan)
 }
 
 /// Adds a cursor to the saved ones, and drops those that no overlap read needs.
@@ -682,31 +629,17 @@ fn save_cursor(
     cursor: &Cursor,
     plan: &PullPlan,
 ) -> rusqlite::Result<()> {
-    let saved = saved_cursors(connection, feed)?;
     let old_enough = last_look(connection, feed, plan.now)?.before(plan.lookback);
+    let saved = saved_cursors(connection, feed)?;
+    let change = runs::one_more_cursor(&saved, plan.now, old_enough);
     let mut delete = connection
         .prepare_cached("DELETE FROM feed_cursor WHERE feed_id = ?1 AND saved_at = ?2")?;
-    // The newest makes way where it is nearly as new as this one and the one before
-    // it is near as well: at least one stays for each stretch of time.
-    if let [newest, before, ..] = &saved[..]
-        && plan.now.as_millis() - before.saved_at.as_millis() < CURSOR_SPACING_MS
-        && !newest.is_from_before(old_enough)
-    {
-        delete.execute(params![feed, newest.saved_at.as_millis()])?;
+    for unneeded in change.unneeded {
+        delete.execute(params![feed, unneeded.as_millis()])?;
     }
-    let kept = saved
-        .iter()
-        .position(|saved| saved.is_from_before(old_enough));
-    for unneeded in saved.iter().skip(kept.map_or(usize::MAX, |kept| kept + 1)) {
-        delete.execute(params![feed, unneeded.saved_at.as_millis()])?;
-    }
-    // Two pages may be stored in one millisecond; the later one counts as later.
-    let saved_at = saved.first().map_or(plan.now.as_millis(), |newest| {
-        plan.now.as_millis().max(newest.saved_at.as_millis() + 1)
-    });
     connection
         .prepare_cached("INSERT INTO feed_cursor (feed_id, saved_at, cursor) VALUES (?1, ?2, ?3)")?
-        .execute(params![feed, saved_at, cursor.as_str()])?;
+        .execute(params![feed, change.saved_at.as_millis(), cursor.as_str()])?;
     Ok(())
 }
 
