@@ -1,7 +1,7 @@
 //! What a run of pages does with cursors, whatever database keeps them.
 
 use super::{PageLease, PageToCommit, Position, PullKind};
-use crate::domain::{Cursor, Timestamp};
+use crate::domain::{Cursor, DocumentVersion, Timestamp};
 
 /// Saved cursors are at least so far apart in time, or the newer replaces the older.
 const CURSOR_SPACING_MS: i64 = 5 * 60 * 1000;
@@ -111,4 +111,25 @@ pub(super) fn moved(lease: &PageLease, page: &PageToCommit, up_to_date: bool) ->
         position,
         cursor,
     }
+}
+
+/// Whether no notification told of a new version.
+///
+/// One that is older than the newest notification was told of, and only listed late,
+/// whoever finds it. One that is newer was not, also where a follow-up of that
+/// notification finds it first, as after the service was down.
+pub(super) fn was_not_told(
+    lease: &PageLease,
+    document: &DocumentVersion,
+    told_at: Option<Timestamp>,
+) -> bool {
+    let looked_anyway = match lease.kind {
+        PullKind::FollowUp | PullKind::LateFollowUp | PullKind::Reconciliation => !lease.first_pull,
+        PullKind::Hint | PullKind::Backfill => false,
+    };
+    looked_anyway
+        && match (document.version_time(), told_at) {
+            (Some(version), Some(told_at)) => version > told_at,
+            (None, _) | (_, None) => lease.kind == PullKind::Reconciliation,
+        }
 }
