@@ -197,6 +197,37 @@ async fn u16_a_document_that_becomes_listed_behind_the_cursor_is_not_lost() {
 }
 
 #[tokio::test]
+async fn u16_a_document_listed_late_is_found_also_after_the_service_was_down_for_a_weekend() {
+    let mut bench = Bench::caught_up("").await;
+    bench.switch("visibility_lag_ms=60000");
+    bench.export(COMPANY, 1).await;
+    bench.clock.advance(seconds(10));
+    bench.switch("visibility_lag_ms=0");
+    bench.export(COMPANY, 1).await;
+    bench.settle().await;
+    bench.clock.advance(hours(64));
+    bench.restart().await;
+    bench.settle().await;
+    bench.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
+async fn u16_a_document_listed_late_is_found_also_where_the_first_pull_was_cut_off_for_days() {
+    let mut bench = Bench::new("").await;
+    bench.switch("visibility_lag_ms=60000");
+    bench.export_unheard(COMPANY, 1);
+    bench.clock.advance(seconds(10));
+    bench.switch("visibility_lag_ms=0");
+    bench.export(COMPANY, 1).await;
+    bench.step().await;
+    assert_eq!(bench.documents().await.len(), 1);
+    bench.clock.advance(hours(64));
+    bench.restart().await;
+    bench.settle().await;
+    bench.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
 async fn u16_a_late_document_that_reconciliation_meets_before_the_follow_up_is_no_lost_hint() {
     let bench = Bench::caught_up("").await;
     bench.pass(minutes(58)).await;

@@ -281,18 +281,45 @@ fn save_position(
     Ok(())
 }
 
-/// The newest saved cursor that is old enough: saved at least `lookback` ago, or
-/// itself the text of a moment at least `lookback` ago. `None` is the beginning.
+/// The newest saved cursor that is old enough: saved at least `lookback` before the
+/// feed was last looked at anew, or itself the text of a moment as early. `None` is the
+/// beginning.
 fn overlap_start(
     connection: &Connection,
     feed: i64,
     request: &LeaseRequest,
 ) -> rusqlite::Result<Option<Cursor>> {
-    let old_enough = request.now.before(request.lookback);
+    let old_enough = last_look(connection, feed, request.now)?.before(request.lookback);
     Ok(saved_cursors(connection, feed)?
         .into_iter()
         .find(|saved| saved.is_from_before(old_enough))
         .map(|saved| saved.cursor))
+}
+
+/// When the newest overlap read began that has come to its end; the first pull counts
+/// as one, and is the first.
+///
+/// What is listed late is looked for from before this, not from before the present:
+/// while the service was down nobody looked.
+fn last_look(connection: &Connection, feed: i64, now: Timestamp) -> rusqlite::Result<Timestamp> {
+    let last_look = connection
+        .prepare_cached(
+            "SELECT coalesce(
+                 (SELECT max(started_at) FROM feed_run
+                  WHERE feed_id = ?1 AND kind IN (?2, ?3, ?4) AND noted IS NULL),
+                 (SELECT min(started_at) FROM feed_run WHERE feed_id = ?1 AND kind <> ?5))",
+        )?
+        .query_row(
+            params![
+                feed,
+                kind_code(PullKind::FollowUp),
+                kind_code(PullKind::LateFollowUp),
+                kind_code(PullKind::Reconciliation),
+                kind_code(PullKind::Backfill),
+            ],
+            |row| rows::maybe_moment(row, 0),
+        )?;
+    Ok(last_look.unwrap_or(now).min(now))
 }
 
 struct SavedCursor {
@@ -656,7 +683,7 @@ fn save_cursor(
     plan: &PullPlan,
 ) -> rusqlite::Result<()> {
     let saved = saved_cursors(connection, feed)?;
-    let old_enough = plan.now.before(plan.lookback);
+    let old_enough = last_look(connection, feed, plan.now)?.before(plan.lookback);
     let mut delete = connection
         .prepare_cached("DELETE FROM feed_cursor WHERE feed_id = ?1 AND saved_at = ?2")?;
     // The newest makes way where it is nearly as new as this one and the one before
@@ -719,6 +746,18 @@ fn end_run(connection: &Connection, lease: &PageLease, plan: &PullPlan) -> rusql
         .prepare_cached("UPDATE feed_run SET served = coalesce(noted, served), noted = NULL WHERE feed_id = ?1 AND kind = ?2")?
         .execute(params![lease.feed_id, kind])?;
     if lease.first_pull && lease.kind != PullKind::Backfill {
+        // It has read everything: for what follows, as a reconciliation that began with it.
+        connection
+            .prepare_cached(
+                "INSERT INTO feed_run (feed_id, kind, started_at)
+                 SELECT ?1, ?2, min(started_at) FROM feed_run WHERE feed_id = ?1 AND kind <> ?3
+                 ON CONFLICT (feed_id, kind) DO UPDATE SET started_at = excluded.started_at",
+            )?
+            .execute(params![
+                lease.feed_id,
+                kind_code(PullKind::Reconciliation),
+                kind_code(PullKind::Backfill)
+            ])?;
         // Runs of other kinds began at the beginning too; they now start as overlap reads.
         connection
             .prepare_cached("UPDATE feed_run SET noted = NULL, position = NULL WHERE feed_id = ?1 AND kind <> ?2")?
