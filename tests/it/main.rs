@@ -4,6 +4,7 @@ mod admin;
 mod command_line;
 mod config;
 mod emulator;
+mod fixtures;
 mod history;
 mod ivesk;
 mod ivesk_upload;
