@@ -11,6 +11,7 @@ use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::domain::Clock;
 use crate::pull::blocked;
 use crate::service::{Service, StartError};
+use crate::store::StoreError;
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -38,6 +39,7 @@ pub async fn run(_: Args, globals: &Globals) -> Result<Exit, Failure> {
 fn explain(error: StartError) -> Failure {
     match error {
         StartError::Listen { .. } | StartError::Api(_) => Failure::usage(error),
+        StartError::Store(StoreError::Unreachable { .. }) => Failure::unreachable(error),
         StartError::Store(_) | StartError::Client(_) => Failure::from(error),
     }
 }
@@ -103,8 +105,10 @@ fn introduction(service: &Service) -> Vec<String> {
         config.public.url
     ));
     lines.push(format!("  trusts      {}", trusted(config)));
-    let StoreUrl::Sqlite(path) = &config.store.url;
-    lines.push(format!("  stores      {}", path.display()));
+    lines.push(match &config.store.url {
+        StoreUrl::Sqlite(path) => format!("  stores      {}", path.display()),
+        StoreUrl::Postgres(address) => format!("  shares      {address}"),
+    });
     lines.extend(missing(config));
     if !config.sns.local_origins.is_empty() {
         lines.push(format!(

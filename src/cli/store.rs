@@ -6,9 +6,8 @@ use anyhow::anyhow;
 use clap::Subcommand;
 
 use super::{Exit, Failure, Globals};
-use crate::config::{Config, StoreUrl};
-use crate::store::Store;
-use crate::store::sqlite::SqliteStore;
+use crate::config::Config;
+use crate::service::open_store_for_reading;
 
 /// Arguments of `store`.
 #[derive(Debug, clap::Args)]
@@ -42,9 +41,8 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             file.display()
         )));
     }
-    let StoreUrl::Sqlite(path) = &config.store.url;
     // Reading is enough: the copy is one snapshot, whatever the service does meanwhile.
-    let store = SqliteStore::open_for_reading(path)?;
+    let store = open_store_for_reading(&config).await?;
     store.backup(file.clone()).await?;
     let sequence = store.sequence().await?;
     store.close().await?;

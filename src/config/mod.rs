@@ -9,6 +9,7 @@
 //! `template` is the file that `init` writes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::domain::{Account, Company, Event};
+use crate::store::postgres::Address;
 
 mod accounts;
 mod check;
@@ -202,7 +204,8 @@ impl Default for PrivateConfig {
 /// Where everything is kept.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// `store.url`, default `sqlite://ivesk-webhook.db`, relative to the settings file.
+    /// `store.url`, default `sqlite://ivesk-webhook.db`, relative to the settings file;
+    /// or `postgres://USER@HOST/DATABASE`, which several replicas may share.
     pub url: StoreUrl,
     /// `store.min_free_bytes`, default 256 MiB: with less room on the disk,
     /// deliveries are answered 503 and SNS sends them again.
@@ -226,6 +229,19 @@ impl Default for StoreConfig {
 pub enum StoreUrl {
     /// `sqlite://PATH`
     Sqlite(PathBuf),
+    /// `postgres://USER@HOST/DATABASE`, its password from the URL, from
+    /// `store.password_file` or from `IVESK_WEBHOOK_STORE_PASSWORD`.
+    Postgres(Address),
+}
+
+impl fmt::Display for StoreUrl {
+    /// The URL without a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Self::Postgres(address) => address.fmt(f),
+        }
+    }
 }
 
 /// Whom to believe.

@@ -184,7 +184,7 @@ requests_per_account = 17
 [sns]
 topics = []
 [store]
-url = 'postgres://db/ivesk'
+url = 'mysql://db/ivesk'
 ";
     let found = names(text);
     for name in [
