@@ -5,6 +5,7 @@ mod command_line;
 mod config;
 mod databases;
 mod emulator;
+mod fixtures;
 mod history;
 mod ivesk;
 mod ivesk_upload;

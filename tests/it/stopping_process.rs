@@ -10,6 +10,7 @@ use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, Emulator, EmulatorSettings, Outcome, Publication, Switches,
 };
 use ivesk_webhook::sns::MessageType;
+use ivesk_webhook::store::sqlite::SqliteStore;
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -228,7 +229,12 @@ async fn without_room_for_the_store_deliveries_get_503_and_land_when_there_is_ro
     let (status, log) = server.ended().await;
 
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(log.contains("could not be stored"), "{log}");
+    assert!(log.contains("limits on file sizes"), "{log}");
+    everything_landed(&control, &stored(&installation).await, &log);
+}
+
+/// Every message was acknowledged in the end, and is stored.
+fn everything_landed(control: &Control, stored: &Stored, log: &str) {
     let deliveries = control.deliveries();
     assert!(
         deliveries
@@ -236,9 +242,87 @@ async fn without_room_for_the_store_deliveries_get_503_and_land_when_there_is_ro
             .all(|delivery| delivery.outcome == Outcome::Acknowledged),
         "{deliveries:#?}\n{log}"
     );
-    let messages = Sent::messages(&control);
-    let broken = broken_promises(&messages, &BTreeSet::new(), &stored(&installation).await);
+    let messages = Sent::messages(control);
+    let broken = broken_promises(&messages, &BTreeSet::new(), stored);
     assert!(broken.is_empty(), "{broken:#?}\n{log}");
+}
+
+/// A file system of two mebibytes, unmounted when this is dropped.
+#[cfg(target_os = "linux")]
+struct SmallDisk(tempfile::TempDir);
+
+#[cfg(target_os = "linux")]
+impl SmallDisk {
+    /// `None` where this user may not mount.
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
+            .arg(folder.path())
+            .output()
+            .ok()?;
+        mount.status.success().then(|| Self(folder))
+    }
+
+    /// Takes all the room that is left; gives the file that has it.
+    fn fill(&self) -> std::path::PathBuf {
+        use std::io::Write as _;
+
+        let path = self.0.path().join("ballast");
+        let mut file = std::fs::File::create(&path).expect("a file");
+        while file.write_all(&[0; 512]).is_ok() {}
+        path
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Its users may be ending still; what is left is taken away with them.
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_full_disk_deliveries_get_503_and_land_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("this user may not mount: a limit on file sizes stands in, in the test above");
+        return;
+    };
+    let (emulator, _) = emulator("time_scale=0.02").await;
+    let control = emulator.control();
+    let database = disk.0.path().join("store.db");
+    let store = format!(
+        "[store]\nmin_free_bytes = 0\nurl = \"sqlite://{}\"",
+        database.display()
+    );
+    let installation = Installation::beside(&emulator, "", &store);
+    let server = installation.start().await;
+    subscribe(&control, &installation).await;
+    publish(&control, 20);
+    within("the first deliveries", control.idle()).await;
+
+    let ballast = disk.fill();
+    for _ in 0..5 {
+        let large = Publication::new(Event::OnExported, "x".repeat(50_000));
+        control.notify(&large).expect("the account exists");
+    }
+    let refused = control.attempts_reached(|totals| totals.failed >= 5);
+    within("refusals", refused).await;
+    std::fs::remove_file(ballast).expect("removed");
+    within("the retries", control.idle()).await;
+    server.terminate();
+    let (status, log) = server.ended().await;
+
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("is full; free some space"), "{log}");
+    let store = SqliteStore::open_for_reading(&database).expect("it can be read");
+    let stored = Stored::all(&store).await;
+    everything_landed(&control, &stored, &log);
 }
 
 #[tokio::test]

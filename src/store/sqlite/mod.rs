@@ -21,9 +21,12 @@ use super::{
 use crate::domain::{Account, Event, Feed, Timestamp};
 
 mod backup;
+mod demands;
 mod error;
 mod ingest;
+mod leases;
 mod pages;
+mod parking;
 mod quarantine;
 mod reading;
 mod rows;
@@ -67,7 +70,7 @@ impl SqliteStore {
         let connection = schema::open_for_writing(&path)?;
         let explain_here = |error| explain(&path, error);
         backup::settle_epoch(&connection).map_err(explain_here)?;
-        pages::start_afresh(&connection).map_err(explain_here)?;
+        parking::start_afresh(&connection).map_err(explain_here)?;
         let shelf =
             quarantine::Shelf::open(&connection, options.quarantine_bytes).map_err(explain_here)?;
         let inbox = Arc::new(Inbox::new(options.queue));
@@ -283,7 +286,7 @@ impl Store for SqliteStore {
     }
 
     async fn demand(&self, demands: Vec<Demand>) -> Result<(), StoreError> {
-        self.change(move |connection| pages::demand(connection, &demands))
+        self.change(move |connection| demands::demand(connection, &demands))
             .await?;
         self.demand.notify_one();
         Ok(())
@@ -291,14 +294,14 @@ impl Store for SqliteStore {
 
     async fn demand_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
         let feeds = self
-            .change(move |connection| pages::demand_reconciliation(connection, due_at))
+            .change(move |connection| demands::demand_reconciliation(connection, due_at))
             .await?;
         self.demand.notify_one();
         Ok(feeds)
     }
 
     async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>, StoreError> {
-        self.change(move |connection| pages::lease(connection, &request))
+        self.change(move |connection| leases::lease(connection, &request))
             .await
     }
 
@@ -318,17 +321,19 @@ impl Store for SqliteStore {
         failure: PageFailure,
         error: String,
     ) -> Result<(), StoreError> {
-        self.write(move |transaction, path| pages::fail(transaction, path, &lease, failure, &error))
-            .await
+        self.write(move |transaction, path| {
+            parking::fail(transaction, path, &lease, failure, &error)
+        })
+        .await
     }
 
     async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
-        self.change(move |connection| pages::release(connection, &lease))
+        self.change(move |connection| leases::release(connection, &lease))
             .await
     }
 
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
-        self.read(move |connection| pages::next_due(connection, &request))
+        self.read(move |connection| leases::next_due(connection, &request))
             .await
     }
 
@@ -344,7 +349,7 @@ impl Store for SqliteStore {
     ) -> Result<usize, StoreError> {
         let changed = self
             .change(move |connection| {
-                pages::set_parked(connection, &account, feed.as_ref(), parked)
+                parking::set_parked(connection, &account, feed.as_ref(), parked)
             })
             .await?;
         self.demand.notify_one();
