@@ -38,11 +38,14 @@ pub fn judge(error: &ApiError, lease: &PageLease, now: Timestamp, chance: f64) -
         } => PageFailure::AccountWaits(now.after((*wait).clamp(FIRST_WAIT, LONGEST_RETRY_AFTER))),
         ApiError::Status { status: 429, .. } => account_waits(),
         // A key may read one company and not another (vendor-api U25), so one company's
-        // 401 parks that company; several in a row say that the key itself is bad.
-        ApiError::Status { status: 401, .. } if account_concerned => PageFailure::AccountParked {
-            reason: ParkReason::Unauthorized,
-            retry_at,
-        },
+        // 401 parks that company. Several failures in a row say that the key itself is bad,
+        // but not where companies that it never could read come one after another.
+        ApiError::Status { status: 401, .. } if account_concerned && lease.speaks_of_key => {
+            PageFailure::AccountParked {
+                reason: ParkReason::Unauthorized,
+                retry_at,
+            }
+        }
         ApiError::Status { status: 401, .. } => PageFailure::FeedParked {
             reason: ParkReason::Unauthorized,
             retry_at,
@@ -93,6 +96,7 @@ mod tests {
             first_pull: false,
             feed_failures,
             account_failures,
+            speaks_of_key: true,
         }
     }
 
@@ -137,6 +141,18 @@ mod tests {
                 reason: ParkReason::Unauthorized,
                 ..
             }
+        ));
+    }
+
+    #[test]
+    fn companies_that_the_key_never_could_read_do_not_park_the_account() {
+        let unread = PageLease {
+            speaks_of_key: false,
+            ..lease(0, 2)
+        };
+        assert!(matches!(
+            judge(&status(401, None), &unread, NOW, 0.0),
+            PageFailure::FeedParked { .. }
         ));
     }
 

@@ -114,7 +114,7 @@ pub struct Puller {
     store: SharedStore,
     clients: BTreeMap<Account, Client>,
     config: PullConfig,
-    blocked: Vec<(Account, Queue)>,
+    askable: Vec<(Account, Queue)>,
     clock: Clock,
     /// Wakes another worker when there may be more to do.
     more: Notify,
@@ -136,15 +136,22 @@ impl Puller {
                 );
             }
         }
-        let blocked = blocked(config)
-            .into_iter()
-            .map(|blocked| (blocked.account, blocked.queue))
+        let blocked = blocked(config);
+        let askable = config
+            .accounts
+            .keys()
+            .flat_map(|account| Queue::ALL.map(|queue| (account.clone(), queue)))
+            .filter(|(account, queue)| {
+                !blocked
+                    .iter()
+                    .any(|row| row.account == *account && row.queue == *queue)
+            })
             .collect();
         Ok(Self {
             store,
             clients,
             config: config.pull.clone(),
-            blocked,
+            askable,
             clock,
             more: Notify::new(),
         })
@@ -178,19 +185,9 @@ impl Puller {
         // The rest of the work is for another worker, if there is one.
         self.more.notify_one();
         let Some(client) = self.clients.get(&lease.feed.account) else {
-            // An account that was removed from the settings, while its feeds stay known.
-            let feed = lease.feed.clone();
-            self.store
-                .set_parked(feed.account.clone(), Some(feed.clone()), true)
-                .await?;
-            return Ok(Pulled::Failed {
-                error: format!(
-                    "the settings have no API key for the account `{}`",
-                    feed.account
-                ),
-                feed,
-                unreachable: false,
-            });
+            // Only what has a client is asked for.
+            self.store.release_page(lease).await?;
+            return Ok(Pulled::Nothing);
         };
         match client
             .page(
@@ -211,7 +208,7 @@ impl Puller {
             lease: self.config.lease,
             requests_per_account: self.config.requests_per_account,
             lookback: self.config.lookback,
-            blocked: self.blocked.clone(),
+            askable: self.askable.clone(),
         }
     }
 

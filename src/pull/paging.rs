@@ -7,7 +7,7 @@
 use crate::domain::{Cursor, DocumentVersion, Timestamp};
 use crate::store::{PageEnd, Position};
 
-/// "~100" documents make a page (vendor-api 2.5): so many with one timestamp may be
+/// "~100" documents make a page (vendor-api, "The queues"): so many with one timestamp may be
 /// a page that was cut within them.
 const FULL_PAGE: usize = 100;
 

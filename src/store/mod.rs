@@ -221,8 +221,9 @@ pub struct LeaseRequest {
     pub requests_per_account: u32,
     /// How far overlap reads go back.
     pub lookback: Duration,
-    /// (account, queue) pairs that can't be pulled now: no key, or no known path.
-    pub blocked: Vec<(Account, Queue)>,
+    /// (account, queue) pairs that this process can ask for: it has a key and knows the
+    /// path. Wishes for others are kept, for when it can or for a replica that can.
+    pub askable: Vec<(Account, Queue)>,
 }
 
 /// The right to ask for one page of one feed and to store it.
@@ -244,6 +245,9 @@ pub struct PageLease {
     pub feed_failures: u32,
     /// Failures of its account since its last success.
     pub account_failures: u32,
+    /// Whether a 401 here speaks of the key: this feed has given pages before, or no feed
+    /// of its account ever has.
+    pub speaks_of_key: bool,
 }
 
 /// Where a run of pages stands.

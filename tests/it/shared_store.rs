@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ivesk_webhook::domain::{Account, Clock, Company, Cursor, DocumentVersion, Feed, Timestamp};
+use ivesk_webhook::domain::{
+    Account, Clock, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp,
+};
 use ivesk_webhook::store::{
     Demand, DocumentFilter, LeaseRequest, PageEnd, PageFailure, PageLease, PageOutcome,
     PageToCommit, PullKind, PullPlan, SharedStore, StoreError,
@@ -53,7 +55,9 @@ impl Pair {
             lease: Duration::from_secs(120),
             requests_per_account,
             lookback: Duration::from_secs(3600),
-            blocked: Vec::new(),
+            askable: ["default", "one", "two"]
+                .map(|name| (account(name), Queue::Exported))
+                .to_vec(),
         }
     }
 

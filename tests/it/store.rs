@@ -84,7 +84,7 @@ impl TestStore {
             lease: Duration::from_secs(120),
             requests_per_account: 1,
             lookback: 24 * HOUR,
-            blocked: Vec::new(),
+            askable: Queue::ALL.map(|queue| (account(), queue)).to_vec(),
         }
     }
 
@@ -333,6 +333,8 @@ on_both_stores! {
     a_parked_feed_is_tried_once_more_later_and_success_frees_it,
     an_accounts_wait_holds_back_all_its_feeds,
     a_blocked_queue_keeps_its_hints,
+    a_feed_tells_whether_its_401_speaks_of_the_key,
+    an_account_that_this_process_does_not_know_is_left_alone,
     a_backfill_has_its_own_position_and_leaves_the_cursor,
     companies_of_the_digitized_queue_become_feeds,
     a_confirmation_becomes_a_pending_subscription_and_is_confirmed_once,
@@ -771,7 +773,7 @@ async fn a_blocked_queue_keeps_its_hints(on: Database) {
     let test = TestStore::new(on).await;
     test.demand(&company("1"), PullKind::Hint).await;
     let blocked = LeaseRequest {
-        blocked: vec![(account(), Queue::Exported)],
+        askable: vec![(account(), Queue::Digitized)],
         ..test.request()
     };
     assert!(
@@ -788,6 +790,63 @@ async fn a_blocked_queue_keeps_its_hints(on: Database) {
             .expect("once it is no longer blocked")
             .kind,
         PullKind::Hint
+    );
+}
+
+async fn an_account_that_this_process_does_not_know_is_left_alone(on: Database) {
+    let test = TestStore::new(on).await;
+    let other = Feed::digitized(Account::parse("other").expect("a valid name"));
+    test.demand(&other, PullKind::Hint).await;
+    assert!(test.lease().await.is_none());
+    let knows_it = LeaseRequest {
+        askable: vec![(other.account.clone(), Queue::Digitized)],
+        ..test.request()
+    };
+    let lease = test.store.lease_page(knows_it).await.expect("answered");
+    assert_eq!(lease.expect("its wish was kept").feed, other);
+    let nothing = LeaseRequest {
+        askable: Vec::new(),
+        ..test.request()
+    };
+    test.demand(&company("1"), PullKind::Hint).await;
+    assert!(
+        test.store
+            .lease_page(nothing)
+            .await
+            .expect("answered")
+            .is_none()
+    );
+}
+
+async fn a_feed_tells_whether_its_401_speaks_of_the_key(on: Database) {
+    let test = TestStore::new(on).await;
+    test.demand(&company("1"), PullKind::Hint).await;
+    let first = test.lease().await.expect("leased");
+    assert!(first.speaks_of_key, "the key never worked yet");
+    test.commit(first, last_page(&[], None)).await.expect("ok");
+    test.drain().await;
+    test.demand(&company("2"), PullKind::Hint).await;
+    let unread = test.lease().await.expect("leased");
+    assert!(!unread.speaks_of_key, "the key works for another company");
+    test.store.release_page(unread).await.expect("given back");
+    test.demand(&company("1"), PullKind::Hint).await;
+    let request = LeaseRequest {
+        requests_per_account: 2,
+        ..test.request()
+    };
+    let mut leases = Vec::new();
+    while let Some(lease) = test
+        .store
+        .lease_page(request.clone())
+        .await
+        .expect("answered")
+    {
+        leases.push(lease);
+    }
+    let known = leases.into_iter().find(|lease| lease.feed == company("1"));
+    assert!(
+        known.expect("leased").speaks_of_key,
+        "it worked for this very company"
     );
 }
 

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use ivesk_webhook::domain::{Account, Clock, Company, Cursor, DocumentVersion, Feed, Timestamp};
+use ivesk_webhook::domain::{
+    Account, Clock, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp,
+};
 use ivesk_webhook::store::{
     Demand, DocumentFilter, LeaseRequest, PageEnd, PageToCommit, PullKind, PullPlan, SharedStore,
 };
@@ -25,7 +27,7 @@ fn request() -> LeaseRequest {
         lease: Duration::from_secs(120),
         requests_per_account: 1,
         lookback: Duration::from_secs(3600),
-        blocked: Vec::new(),
+        askable: Queue::ALL.map(|queue| (feed().account, queue)).to_vec(),
     }
 }
 

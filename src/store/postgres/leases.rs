@@ -21,7 +21,7 @@ const PENDING: &str = "
     WHERE d.wanted > coalesce(r.served, 0)
       AND coalesce(f.parked, '') NOT IN ('by_hand', 'company_filter_ignored')
       AND coalesce(a.parked, '') <> 'by_hand'
-      AND NOT a.name || '/' || f.queue = ANY ($1)";
+      AND a.name || '/' || f.queue = ANY ($1)";
 
 /// What may be pulled now (`$2`), with a request of the account's to spare (`$3`).
 const DUE: &str = "
@@ -31,9 +31,9 @@ const DUE: &str = "
       AND coalesce(a.waits_until, 0) <= $2
       AND (SELECT count(*) FROM feed busy WHERE busy.account_id = a.id AND busy.leased_until > $2) < $3";
 
-fn blocked(request: &LeaseRequest) -> Vec<String> {
+fn askable(request: &LeaseRequest) -> Vec<String> {
     request
-        .blocked
+        .askable
         .iter()
         .map(|(account, queue)| format!("{account}/{queue}"))
         .collect()
@@ -47,7 +47,7 @@ pub(super) async fn next_due(
     let sql = format!(
         "SELECT min(greatest(d.due_at, f.waits_until, a.waits_until, f.leased_until)) {PENDING}"
     );
-    let row = transaction.query_one(&sql, &[&blocked(request)]).await?;
+    let row = transaction.query_one(&sql, &[&askable(request)]).await?;
     rows::maybe_moment(&row, 0)
 }
 
@@ -92,7 +92,7 @@ async fn choose(
         .query_opt(
             &sql,
             &[
-                &blocked(request),
+                &askable(request),
                 &transaction.now().as_millis(),
                 &i64::from(request.requests_per_account),
             ],
@@ -128,14 +128,16 @@ async fn candidate(
 ) -> Result<Option<Candidate>, StoreError> {
     let sql = format!(
         "SELECT a.name, f.queue, f.company, d.kind, d.wanted, r.noted IS NOT NULL, f.cursor,
-                f.first_complete_at IS NULL, f.failures, a.failures, f.fence
+                f.first_complete_at IS NULL, f.failures, a.failures, f.fence,
+                (f.last_page_at IS NOT NULL OR NOT EXISTS
+                     (SELECT 1 FROM feed w WHERE w.account_id = a.id AND w.last_page_at IS NOT NULL))
          {PENDING} {DUE} AND f.id = $4 ORDER BY d.kind LIMIT 1"
     );
     let row = transaction
         .query_opt(
             &sql,
             &[
-                &blocked(request),
+                &askable(request),
                 &transaction.now().as_millis(),
                 &i64::from(request.requests_per_account),
                 &feed_id,
@@ -159,6 +161,7 @@ async fn candidate(
             first_pull: row.try_get(7)?,
             feed_failures: rows::count(&row, 8)?,
             account_failures: rows::count(&row, 9)?,
+            speaks_of_key: row.try_get(11)?,
         },
     }))
 }

@@ -22,14 +22,21 @@ const PENDING: &str = "
       AND coalesce(f.parked, '') NOT IN ('by_hand', 'company_filter_ignored')
       AND coalesce(a.parked, '') <> 'by_hand'";
 
-/// Leaves out what can't be pulled for want of a setting. The names are ours: account
-/// names hold no quotes.
-fn without_blocked(request: &LeaseRequest) -> String {
-    request
-        .blocked
+/// Leaves out what this process can't ask for. The names are ours: account names hold no
+/// quotes.
+fn askable(request: &LeaseRequest) -> String {
+    let queues: Vec<String> = request
+        .askable
         .iter()
-        .map(|(account, queue)| format!(" AND NOT (a.name = '{account}' AND f.queue = '{queue}')"))
-        .collect()
+        .map(|(account, queue)| format!("('{account}', '{queue}')"))
+        .collect();
+    format!(
+        " AND (a.name, f.queue) IN (VALUES {})",
+        match queues.is_empty() {
+            true => "(NULL, NULL)".to_owned(),
+            false => queues.join(", "),
+        }
+    )
 }
 
 struct Candidate {
@@ -42,6 +49,7 @@ struct Candidate {
     first_pull: bool,
     feed_failures: u32,
     account_failures: u32,
+    speaks_of_key: bool,
 }
 
 /// Leases the most urgent feed that may be asked for now; its run starts or goes on.
@@ -74,6 +82,7 @@ pub(super) fn lease(
         first_pull: candidate.first_pull,
         feed_failures: candidate.feed_failures,
         account_failures: candidate.account_failures,
+        speaks_of_key: candidate.speaks_of_key,
     }))
 }
 
@@ -83,7 +92,9 @@ fn most_urgent(
 ) -> rusqlite::Result<Option<Candidate>> {
     let sql = format!(
         "SELECT f.id, a.name, f.queue, f.company, d.kind, d.wanted, r.noted IS NOT NULL, f.cursor,
-                f.first_complete_at IS NULL, f.failures, a.failures
+                f.first_complete_at IS NULL, f.failures, a.failures,
+                (f.last_page_at IS NOT NULL OR NOT EXISTS
+                     (SELECT 1 FROM feed w WHERE w.account_id = a.id AND w.last_page_at IS NOT NULL))
          {PENDING} {}
            AND d.due_at <= ?1
            AND coalesce(f.leased_until, 0) <= ?1
@@ -92,7 +103,7 @@ fn most_urgent(
            AND (SELECT count(*) FROM feed busy WHERE busy.account_id = a.id AND busy.leased_until > ?1) < ?2
          ORDER BY d.kind, f.asked_at, f.id
          LIMIT 1",
-        without_blocked(request)
+        askable(request)
     );
     connection
         .prepare_cached(&sql)?
@@ -109,6 +120,7 @@ fn most_urgent(
                     first_pull: row.get(8)?,
                     feed_failures: row.get(9)?,
                     account_failures: row.get(10)?,
+                    speaks_of_key: row.get(11)?,
                 })
             },
         )
@@ -250,7 +262,7 @@ pub(super) fn next_due(
     let sql = format!(
         "SELECT min(max(d.due_at, coalesce(f.waits_until, 0), coalesce(a.waits_until, 0), coalesce(f.leased_until, 0)))
          {PENDING} {}",
-        without_blocked(request)
+        askable(request)
     );
     connection
         .prepare_cached(&sql)?
