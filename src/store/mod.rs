@@ -17,6 +17,7 @@ use crate::domain::{
 };
 use crate::sns::VerifiedMessage;
 
+mod debug;
 pub mod postgres;
 mod runs;
 pub mod sqlite;
@@ -135,7 +136,7 @@ pub enum Insertion {
 }
 
 /// A stored notification, for listing and export.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct NotificationRow {
     /// Ascending in the order of arrival.
     pub id: i64,
@@ -279,7 +280,7 @@ pub struct PageToCommit {
 }
 
 /// An entry that has no usable `id`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SetAside {
     /// What stays the same whenever the vendor lists it: an entry like it is kept once.
     pub likeness: Vec<u8>,
@@ -454,7 +455,7 @@ pub struct DocumentFilter {
 }
 
 /// One stored version of a document.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct DocumentRow {
     /// Our number: gap-free, in the order of commits.
     pub sequence: i64,
@@ -479,7 +480,7 @@ pub struct DocumentRow {
 }
 
 /// A refused delivery, kept for a while.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Quarantined {
     /// When it came.
     pub received_at: Timestamp,
@@ -498,7 +499,7 @@ pub struct Quarantined {
 }
 
 /// A row of the quarantine.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct QuarantineRow {
     /// Ascending in the order of arrival.
     pub id: i64,
