@@ -20,6 +20,9 @@
 //! - [`metrics`]: what is counted.
 //! - [`service`]: everything that `serve` runs, put together.
 //! - [`cli`]: one file for each subcommand: wiring and printing only.
+//!
+//! Comments that cite "vendor-api" mean `docs/vendor-api.md`: what is known of the
+//! vendor, and the register of unknowns U1 to U26.
 
 pub mod admin;
 pub mod cli;
