@@ -474,7 +474,8 @@ pub struct DocumentRow {
     pub found_by: PullKind,
     /// When it was stored.
     pub stored_at: Timestamp,
-    /// The JSON as the vendor sent it; `None` once retention removed it.
+    /// The JSON as the vendor sent it. The schema allows none; nothing removes it in this
+    /// version.
     #[serde(skip)]
     pub body: Option<Vec<u8>>,
 }
