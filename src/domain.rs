@@ -413,8 +413,17 @@ impl fmt::Display for Cursor {
     }
 }
 
+/// Bytes that no log or error may show, as `Debug` writes them: their number alone.
+pub(crate) struct Unseen<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Debug for Unseen<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} bytes]", self.0.len())
+    }
+}
+
 /// One version of one document, as the vendor's list gave it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct DocumentVersion {
     /// The vendor's `id`.
     pub id: String,
@@ -422,6 +431,17 @@ pub struct DocumentVersion {
     pub version: String,
     /// The whole JSON object, byte for byte.
     pub body: Vec<u8>,
+}
+
+impl fmt::Debug for DocumentVersion {
+    /// Without the body.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DocumentVersion")
+            .field("id", &self.id)
+            .field("version", &self.version)
+            .field("body", &Unseen(&self.body))
+            .finish()
+    }
 }
 
 impl DocumentVersion {

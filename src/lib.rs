@@ -1,8 +1,8 @@
 //! `ivesk-webhook` connects a company's own software to Įvesk.lt.
 //!
 //! Data flows one way: the receiver stores what was proven genuine, the puller
-//! stores the documents that it announced, and hand-off reads the store. The
-//! store is where they meet; none calls another.
+//! stores the documents that it announced, and the `documents` command reads the
+//! store. The store is where they meet; none calls another.
 //!
 //! - [`domain`]: the words of the project as types, and the clock. No I/O.
 //! - [`refusal`]: every reason for refusing a delivery, with its code.
@@ -20,6 +20,9 @@
 //! - [`metrics`]: what is counted.
 //! - [`service`]: everything that `serve` runs, put together.
 //! - [`cli`]: one file for each subcommand: wiring and printing only.
+//!
+//! Comments that cite "vendor-api" mean `docs/vendor-api.md`: what is known of the
+//! vendor, and the register of unknowns U1 to U26.
 
 pub mod admin;
 pub mod cli;

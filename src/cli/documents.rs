@@ -232,9 +232,7 @@ async fn show(store: &dyn Store, wanted: &str) -> Result<Exit, Failure> {
         .into());
     };
     let Some(body) = row.body else {
-        return Err(
-            anyhow!("the body of `{wanted}` was removed after `retention.documents`").into(),
-        );
+        return Err(anyhow!("the store has no body of `{wanted}`, only that it was there").into());
     };
     let mut stdout = std::io::stdout().lock();
     stdout
@@ -271,7 +269,7 @@ async fn export(store: &dyn Store, filter: DocumentFilter, dir: &Path) -> Result
     .await?;
     println!("{written} document versions are in {}.", dir.display());
     if without_body > 0 {
-        println!("{without_body} are left out: retention removed their bodies.");
+        println!("{without_body} are left out: the store has no body of them.");
     }
     Ok(Exit::Done)
 }

@@ -270,7 +270,7 @@ pub(super) fn exported_path(text: &str) -> Result<ExportedPath, String> {
     if !template.starts_with('/') {
         return Err(format!(
             "`{}` is neither a preset (path, query, prefix, none) nor a path that begins with /; \
-             `doctor` finds the right one",
+             `pull --dry-run` tells whether one is right",
             shortened(text)
         ));
     }

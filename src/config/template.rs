@@ -135,8 +135,6 @@ url = {url}
 [retention]
 # How long bodies are kept; that something was seen is kept for ever.
 #notifications = "30d"
-# After hand-off.
-#documents = "400d"
 #quarantine = "7d"
 # 64 MiB.
 #quarantine_bytes = 67108864

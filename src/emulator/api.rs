@@ -415,7 +415,7 @@ async fn subscribe(vendor: &Arc<Vendor>, account: Uuid, body: Body) -> Result<Re
     )
 }
 
-/// Custom columns (vendor-api endpoint 7): a few values, paged with `next`.
+/// Custom columns (vendor-api, "The queues"): a few values, paged with `next`.
 fn columns(
     vendor: &Vendor,
     account: usize,

@@ -3,7 +3,7 @@
 //! The waits are the vendor's: [`RETRIES`] retries, from [`FIRST_WAIT`] growing
 //! geometrically to [`LAST_WAIT`]. Only a status of 500 and above, a timeout or
 //! a failed connection is a failed attempt; anything else counts as delivered,
-//! even a refusal (failure-stories F3).
+//! even a refusal (vendor-api, "How SNS delivers").
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -14,13 +14,13 @@ use super::vendor::Vendor;
 use crate::domain::{Event, Timestamp};
 use crate::sns::MessageType;
 
-/// The AWS account of the vendor's topics (vendor-api §3).
+/// The AWS account of the vendor's topics (vendor-api, "Webhook messages").
 pub(super) const TOPIC_OWNER: &str = "007272210889";
 /// Their region.
 pub(super) const REGION: &str = "eu-west-1";
-/// How long a confirmation token is good (failure-stories F12).
+/// How long a confirmation token is good (vendor-api, "How SNS delivers").
 pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(2 * 24 * 3600);
-/// The most bytes that a `Message` to an HTTP subscriber may have (failure-stories F10).
+/// The most bytes that a `Message` to an HTTP subscriber may have (vendor-api, "How SNS delivers").
 pub(super) const MAX_MESSAGE_BYTES: usize = 262_144;
 
 /// The topic of an event.

@@ -21,7 +21,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 /// The header that carries the key, on calls of the API and nowhere else.
 const KEY_HEADER: &str = "x-api-key";
-/// Path of the digitized queue, certain from the vendor's own client (vendor-api §2.3).
+/// Path of the digitized queue, certain from the vendor's own client (vendor-api, "The queues").
 const DIGITIZED_PATH: &str = "/digitized";
 /// The most that is read of an answer that is not a page.
 pub(super) const MAX_SMALL_BODY_BYTES: usize = 64 * 1024;

@@ -69,7 +69,7 @@ fn usable(key: &str) -> bool {
 /// where `sellerisfavorite`, the buyer where `buyerisfavorite`, each once.
 ///
 /// `sellercode` and `buyercode` are known from the vendor's XML export alone
-/// (vendor-api §2.5), so what is absent or odd names nobody.
+/// (vendor-api, "What a document holds"), so what is absent or odd names nobody.
 pub fn companies(raw: &[u8]) -> Vec<Company> {
     let Some(fields) = Fields::read(raw) else {
         return Vec::new();

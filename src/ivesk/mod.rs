@@ -2,7 +2,7 @@
 //!
 //! [`Client`] asks for pages, upload locations and subscriptions; [`document`],
 //! [`hint`] and [`view`] read what the vendor wrote, leniently: its field names and
-//! kinds are known in part only (vendor-api §2.5, U17, U21, U22).
+//! kinds are known in part only (vendor-api U17, U21, U22).
 
 mod client;
 pub mod document;

@@ -1,20 +1,33 @@
 //! Reading one answer of a queue.
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
 use super::fields;
-use crate::domain::Cursor;
+use crate::domain::{Cursor, Unseen};
 
 /// One answer of a queue.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Page {
     /// Each entry's JSON, byte for byte, in the vendor's order.
     pub documents: Vec<Vec<u8>>,
     /// The vendor's `next`.
     pub next: Option<Cursor>,
+}
+
+impl fmt::Debug for Page {
+    /// Without the documents.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let documents: Vec<_> = self.documents.iter().map(|raw| Unseen(raw)).collect();
+        f.debug_struct("Page")
+            .field("documents", &documents)
+            .field("next", &self.next)
+            .finish()
+    }
 }
 
 impl Page {

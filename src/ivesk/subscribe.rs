@@ -9,7 +9,7 @@ use super::client::{Client, MAX_SMALL_BODY_BYTES};
 use super::error::ApiError;
 use crate::domain::Event;
 
-/// The request body of a subscription (vendor-api §2.7). A secret: the target holds
+/// The request body of a subscription (vendor-api, "Subscribing"). A secret: the target holds
 /// the path's token.
 pub fn subscription_body(name: &str, event: Event, target: &SecretString) -> SecretString {
     #[derive(Serialize)]

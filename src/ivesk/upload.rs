@@ -45,7 +45,7 @@ impl CorrelationKey {
 }
 
 /// What may be asked for with an upload. What is none is not sent: the vendor
-/// requires nothing and explains little (vendor-api §2.1).
+/// requires nothing and explains little (vendor-api, "Uploading").
 #[derive(Clone, Debug, Default)]
 pub struct UploadOptions {
     /// Data of ours that comes back with the document.

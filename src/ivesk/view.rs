@@ -6,7 +6,7 @@ use super::fields::Fields;
 
 /// What a person looks for in a document. All of it may be absent or odd: the
 /// field names are known from the vendor's clients and its XML export (vendor-api
-/// §2.5, U21, U22), so nothing is ever decided by them.
+/// U21, U22), so nothing is ever decided by them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct View {
     /// `docnum`

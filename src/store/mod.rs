@@ -17,6 +17,7 @@ use crate::domain::{
 };
 use crate::sns::VerifiedMessage;
 
+mod debug;
 pub mod postgres;
 mod runs;
 pub mod sqlite;
@@ -135,7 +136,7 @@ pub enum Insertion {
 }
 
 /// A stored notification, for listing and export.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct NotificationRow {
     /// Ascending in the order of arrival.
     pub id: i64,
@@ -283,7 +284,7 @@ pub struct PageToCommit {
 }
 
 /// An entry that has no usable `id`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SetAside {
     /// What stays the same whenever the vendor lists it: an entry like it is kept once.
     pub likeness: Vec<u8>,
@@ -458,7 +459,7 @@ pub struct DocumentFilter {
 }
 
 /// One stored version of a document.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct DocumentRow {
     /// Our number: gap-free, in the order of commits.
     pub sequence: i64,
@@ -477,13 +478,14 @@ pub struct DocumentRow {
     pub found_by: PullKind,
     /// When it was stored.
     pub stored_at: Timestamp,
-    /// The JSON as the vendor sent it; `None` once retention removed it.
+    /// The JSON as the vendor sent it. The schema allows none; nothing removes it in this
+    /// version.
     #[serde(skip)]
     pub body: Option<Vec<u8>>,
 }
 
 /// A refused delivery, kept for a while.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Quarantined {
     /// When it came.
     pub received_at: Timestamp,
@@ -502,7 +504,7 @@ pub struct Quarantined {
 }
 
 /// A row of the quarantine.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct QuarantineRow {
     /// Ascending in the order of arrival.
     pub id: i64,

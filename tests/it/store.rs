@@ -338,6 +338,7 @@ on_both_stores! {
     a_backfill_has_its_own_position_and_leaves_the_cursor,
     companies_of_the_digitized_queue_become_feeds,
     a_confirmation_becomes_a_pending_subscription_and_is_confirmed_once,
+    subscribing_anew_ends_in_the_row_of_the_topic_under_its_new_name,
     in_ask_mode_a_confirmation_waits_for_approval,
     an_unsubscription_that_is_older_than_the_confirmation_changes_nothing,
     the_quarantine_drops_what_does_not_fit_and_keeps_a_share_for_allowed_topics,
@@ -935,6 +936,58 @@ async fn a_confirmation_becomes_a_pending_subscription_and_is_confirmed_once(on:
     assert_eq!(
         (row.state, row.subscribe_url.is_none()),
         (SubscriptionState::Confirmed, true)
+    );
+}
+
+async fn subscribing_anew_ends_in_the_row_of_the_topic_under_its_new_name(on: Database) {
+    let test = TestStore::new(on).await;
+    let messages = Messages::new();
+    let second = |n: u32| START.after(Duration::from_secs(n.into()));
+    let confirmation = MessageType::SubscriptionConfirmation;
+    let request = async |name: &str| {
+        test.store
+            .subscription_requested(account(), Event::OnExported, name.to_owned(), START)
+            .await
+            .expect("noted");
+    };
+    let speak = async |n: u32, message_type: MessageType| {
+        let delivery = messages
+            .confirmation(&uuid(n), message_type, second(n))
+            .await;
+        test.store.accept(delivery).await.expect("accepted");
+    };
+    let rows = async || -> Vec<(SubscriptionState, Option<String>)> {
+        let rows = test.store.subscriptions().await.expect("readable");
+        rows.into_iter().map(|row| (row.state, row.name)).collect()
+    };
+    let named = |state, name: &str| (state, Some(name.to_owned()));
+    request("first").await;
+    speak(1, confirmation).await;
+    request("second").await;
+    request("third").await;
+    speak(2, MessageType::UnsubscribeConfirmation).await;
+    assert_eq!(
+        rows().await,
+        [
+            named(SubscriptionState::Unsubscribed, "first"),
+            named(SubscriptionState::Requested, "second"),
+            named(SubscriptionState::Requested, "third"),
+        ],
+        "that the old one ended answers no request"
+    );
+    speak(3, confirmation).await;
+    assert_eq!(
+        rows().await,
+        [
+            named(SubscriptionState::Pending, "second"),
+            named(SubscriptionState::Requested, "third"),
+        ]
+    );
+    speak(4, confirmation).await;
+    assert_eq!(
+        rows().await,
+        [named(SubscriptionState::Pending, "third")],
+        "each confirmation answers one request"
     );
 }
 

@@ -282,7 +282,8 @@ async fn note_confirmation(
 
 /// Brings the topic's subscription to `state`, unless a newer message already spoke.
 ///
-/// A subscription that we asked for has no topic until SNS speaks first.
+/// A subscription that we asked for has no topic until SNS speaks first. Where its topic
+/// has a row already, as after subscribing anew, it ends in that row.
 async fn note_subscription(
     transaction: &Transaction<'_>,
     account: i64,
@@ -296,7 +297,7 @@ async fn note_subscription(
     let event: Event = delivery.event;
     let row = transaction
         .query_opt(
-            "SELECT id, spoken_at FROM subscription
+            "SELECT id, spoken_at, topic_arn IS NOT NULL FROM subscription
              WHERE account_id = $1 AND event = $2
                AND (topic_arn = $3 OR (topic_arn IS NULL AND state = 'requested'))
              ORDER BY topic_arn IS NULL, id DESC LIMIT 1",
@@ -313,7 +314,14 @@ async fn note_subscription(
         {
             return Ok(());
         }
-        Some(row) => row.try_get(0)?,
+        Some(row) => {
+            let id = row.try_get(0)?;
+            let of_this_topic: bool = row.try_get(2)?;
+            if of_this_topic && message.message_type() == MessageType::SubscriptionConfirmation {
+                take_request(transaction, id, account, event).await?;
+            }
+            id
+        }
         None => transaction
             .query_one(
                 "INSERT INTO subscription (account_id, event, state, created_at, changed_at)
@@ -341,6 +349,36 @@ async fn note_subscription(
             ],
         )
         .await?;
+    Ok(())
+}
+
+/// Lets subscription `id` take the name of the oldest request that SNS has not answered,
+/// and removes that request.
+async fn take_request(
+    transaction: &Transaction<'_>,
+    id: i64,
+    account: i64,
+    event: Event,
+) -> Result<(), StoreError> {
+    let request = transaction
+        .query_opt(
+            "DELETE FROM subscription WHERE id = (
+                 SELECT id FROM subscription
+                 WHERE account_id = $1 AND event = $2 AND topic_arn IS NULL AND state = 'requested'
+                 ORDER BY id LIMIT 1)
+             RETURNING name",
+            &[&account, &event.as_str()],
+        )
+        .await?;
+    if let Some(request) = request {
+        let name: Option<String> = request.try_get(0)?;
+        transaction
+            .execute(
+                "UPDATE subscription SET name = coalesce($2, name) WHERE id = $1",
+                &[&id, &name],
+            )
+            .await?;
+    }
     Ok(())
 }
 

@@ -151,7 +151,8 @@ impl<'a> Ingest<'a> {
 
 /// Brings the topic's subscription to `state`, unless a newer message already spoke.
 ///
-/// A subscription that we asked for has no topic until SNS speaks first.
+/// A subscription that we asked for has no topic until SNS speaks first. Where its topic
+/// has a row already, as after subscribing anew, it ends in that row.
 fn note_subscription(
     connection: &Connection,
     account: i64,
@@ -160,20 +161,25 @@ fn note_subscription(
 ) -> rusqlite::Result<()> {
     let message: &VerifiedMessage = &delivery.message;
     let event = delivery.event.as_str();
-    let row: Option<(i64, Option<i64>)> = connection
+    let row: Option<(i64, Option<i64>, bool)> = connection
         .query_row(
-            "SELECT id, spoken_at FROM subscription
+            "SELECT id, spoken_at, topic_arn IS NOT NULL FROM subscription
              WHERE account_id = ?1 AND event = ?2 AND (topic_arn = ?3 OR (topic_arn IS NULL AND state = 'requested'))
              ORDER BY topic_arn IS NULL, id DESC LIMIT 1",
             params![account, event, message.topic_arn()],
-            |row| Ok((row.get(0)?, row.get(1)?)),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
         .optional()?;
     let spoken_at = message.timestamp().as_millis();
     let now = delivery.received_at.as_millis();
     let id = match row {
-        Some((_, Some(newer))) if newer > spoken_at => return Ok(()),
-        Some((id, _)) => id,
+        Some((_, Some(newer), _)) if newer > spoken_at => return Ok(()),
+        Some((id, _, of_this_topic)) => {
+            if of_this_topic && message.message_type() == MessageType::SubscriptionConfirmation {
+                take_request(connection, id, account, event)?;
+            }
+            id
+        }
         None => {
             connection.execute(
                 "INSERT INTO subscription (account_id, event, state, created_at, changed_at) VALUES (?1, ?2, ?3, ?4, ?4)",
@@ -198,5 +204,32 @@ fn note_subscription(
             message.token().map(ExposeSecret::expose_secret),
         ],
     )?;
+    Ok(())
+}
+
+/// Lets subscription `id` take the name of the oldest request that SNS has not answered,
+/// and removes that request.
+fn take_request(
+    connection: &Connection,
+    id: i64,
+    account: i64,
+    event: &str,
+) -> rusqlite::Result<()> {
+    let request: Option<(i64, Option<String>)> = connection
+        .query_row(
+            "SELECT id, name FROM subscription
+             WHERE account_id = ?1 AND event = ?2 AND topic_arn IS NULL AND state = 'requested'
+             ORDER BY id LIMIT 1",
+            params![account, event],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    if let Some((request, name)) = request {
+        connection.execute("DELETE FROM subscription WHERE id = ?1", params![request])?;
+        connection.execute(
+            "UPDATE subscription SET name = coalesce(?2, name) WHERE id = ?1",
+            params![id, name],
+        )?;
+    }
     Ok(())
 }

@@ -1,0 +1,188 @@
+//! What `{:?}` shows of what goes in and out of the store: nothing of a body, so that no
+//! log, error or failed assertion repeats a document or a message.
+
+use std::fmt;
+
+use super::{DocumentRow, NotificationRow, QuarantineRow, Quarantined, SetAside};
+use crate::domain::Unseen;
+
+impl fmt::Debug for NotificationRow {
+    /// Without the body.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NotificationRow")
+            .field("id", &self.id)
+            .field("account", &self.account)
+            .field("event", &self.event)
+            .field("kind", &self.kind)
+            .field("message_id", &self.message_id)
+            .field("received_at", &self.received_at)
+            .field("body", &self.body.as_deref().map(Unseen))
+            .finish()
+    }
+}
+
+impl fmt::Debug for SetAside {
+    /// Without the entry, of which the likeness is made.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SetAside")
+            .field("likeness", &Unseen(&self.likeness))
+            .field("body", &Unseen(&self.body))
+            .finish()
+    }
+}
+
+impl fmt::Debug for DocumentRow {
+    /// Without the body.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DocumentRow")
+            .field("sequence", &self.sequence)
+            .field("feed", &self.feed)
+            .field("document_id", &self.document_id)
+            .field("version", &self.version)
+            .field("superseded", &self.superseded)
+            .field("first_pull", &self.first_pull)
+            .field("found_by", &self.found_by)
+            .field("stored_at", &self.stored_at)
+            .field("body", &self.body.as_deref().map(Unseen))
+            .finish()
+    }
+}
+
+impl fmt::Debug for Quarantined {
+    /// Without headers and body: a stranger wrote them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Quarantined")
+            .field("received_at", &self.received_at)
+            .field("account", &self.account)
+            .field("event", &self.event)
+            .field("reason", &self.reason)
+            .field("allowed_topic", &self.allowed_topic)
+            .field("headers", &Unseen(self.headers.as_bytes()))
+            .field("body", &Unseen(&self.body))
+            .finish()
+    }
+}
+
+impl fmt::Debug for QuarantineRow {
+    /// Without headers and body: a stranger wrote them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuarantineRow")
+            .field("id", &self.id)
+            .field("received_at", &self.received_at)
+            .field("account", &self.account)
+            .field("event", &self.event)
+            .field("reason", &self.reason)
+            .field("headers", &Unseen(self.headers.as_bytes()))
+            .field("size_bytes", &self.size_bytes)
+            .field("body", &Unseen(&self.body))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Account, Company, DocumentVersion, Event, Feed, Queue, Timestamp};
+    use crate::ivesk::Page;
+    use crate::store::{PageToCommit, PullKind};
+
+    const SECRET: &str = "planted-secret";
+
+    #[test]
+    fn a_body_is_not_shown_by_debug_and_its_length_is() {
+        let body = || SECRET.as_bytes().to_vec();
+        let account = Account::parse("default").expect("a valid name");
+        let event = Event::OnExported;
+        let received_at = Timestamp::from_millis(0);
+        let document = DocumentVersion {
+            id: "1".to_owned(),
+            version: String::new(),
+            body: body(),
+        };
+        let set_aside = SetAside {
+            likeness: body(),
+            body: body(),
+        };
+        let shown = [
+            format!("{document:?}"),
+            format!("{set_aside:?}"),
+            format!(
+                "{:?}",
+                PageToCommit {
+                    documents: vec![document],
+                    unidentified: vec![set_aside],
+                    ..PageToCommit::default()
+                }
+            ),
+            format!(
+                "{:?}",
+                Page {
+                    documents: vec![body()],
+                    next: None
+                }
+            ),
+            format!(
+                "{:?}",
+                NotificationRow {
+                    id: 1,
+                    account: account.clone(),
+                    event,
+                    kind: String::new(),
+                    message_id: String::new(),
+                    received_at,
+                    body: Some(body()),
+                }
+            ),
+            format!(
+                "{:?}",
+                DocumentRow {
+                    sequence: 1,
+                    feed: Feed {
+                        account: account.clone(),
+                        queue: Queue::Digitized,
+                        company: Company::mixed(),
+                    },
+                    document_id: String::new(),
+                    version: String::new(),
+                    superseded: false,
+                    first_pull: false,
+                    found_by: PullKind::Hint,
+                    stored_at: received_at,
+                    body: Some(body()),
+                }
+            ),
+            format!(
+                "{:?}",
+                Quarantined {
+                    received_at,
+                    account: account.clone(),
+                    event,
+                    reason: String::new(),
+                    allowed_topic: false,
+                    headers: SECRET.to_owned(),
+                    body: body().into(),
+                }
+            ),
+            format!(
+                "{:?}",
+                QuarantineRow {
+                    id: 1,
+                    received_at,
+                    account,
+                    event,
+                    reason: String::new(),
+                    headers: SECRET.to_owned(),
+                    size_bytes: 0,
+                    body: body(),
+                }
+            ),
+        ];
+        let as_numbers = format!("{:?}", SECRET.as_bytes());
+        let as_numbers = as_numbers.trim_matches(['[', ']']);
+        for text in shown {
+            assert!(!text.contains(SECRET), "{text}");
+            assert!(!text.contains(as_numbers), "{text}");
+            assert!(text.contains("[14 bytes]"), "{text}");
+        }
+    }
+}
