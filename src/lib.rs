@@ -14,6 +14,7 @@
 //! - [`receiver`]: the public listener.
 //! - [`subscriptions`]: subscribing, pending confirmations, restore.
 //! - [`pull`]: scheduler, page step, reconciliation.
+//! - [`uploads`]: giving files to the vendor, a watched folder.
 //! - [`store`]: all SQL.
 //! - [`admin`]: the private listener.
 //! - [`emulator`]: a faithful Įvesk.lt, SNS and S3 for demos and tests.
@@ -36,3 +37,4 @@ pub mod service;
 pub mod sns;
 pub mod store;
 pub mod subscriptions;
+pub mod uploads;

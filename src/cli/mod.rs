@@ -29,6 +29,8 @@ pub mod server;
 pub mod store;
 pub mod subscribe;
 pub mod subscriptions;
+pub mod upload;
+pub mod uploads;
 pub mod verify;
 
 /// Receives Įvesk.lt webhooks, proves that they are genuine, and pulls every document exactly once.
@@ -57,6 +59,7 @@ Examples:
   ivesk-webhook config check                                  every mistake in it, before starting
   ivesk-webhook serve                                         receive and pull until stopped
   ivesk-webhook subscribe --print                             what to give to Įvesk.lt
+  ivesk-webhook upload invoice.pdf scans/                     give files to Įvesk.lt
   ivesk-webhook documents list                                what has come
 
 Results go to standard output, logs to standard error.
@@ -91,6 +94,10 @@ pub enum Command {
     Subscribe(subscribe::Args),
     /// List, approve or restore subscriptions
     Subscriptions(subscriptions::Args),
+    /// Give files to Įvesk.lt, each content once; or watch a folder
+    Upload(upload::Args),
+    /// List uploads, and which documents were made of them
+    Uploads(uploads::Args),
     /// Judge saved messages, offline if you like
     Verify(verify::Args),
 }
@@ -161,6 +168,13 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// What to print.
+    fn words(&self) -> String {
+        format!("{:#}", self.error)
+    }
+}
+
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self {
@@ -197,7 +211,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match runtime.block_on(dispatch(cli.command, &globals)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("error: {:#}", failure.error);
+            eprintln!("error: {}", failure.words());
             failure.exit.into()
         }
     }
@@ -299,6 +313,8 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> 
         Command::Store(args) => store::run(args, globals).await,
         Command::Subscribe(args) => subscribe::run(args, globals).await,
         Command::Subscriptions(args) => subscriptions::run(args, globals).await,
+        Command::Upload(args) => upload::run(args, globals).await,
+        Command::Uploads(args) => uploads::run(args, globals).await,
         Command::Verify(args) => verify::run(args, globals).await,
     }
 }

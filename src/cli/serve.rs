@@ -37,8 +37,12 @@ pub async fn run(_: Args, globals: &Globals) -> Result<Exit, Failure> {
 
 fn explain(error: StartError) -> Failure {
     match error {
-        StartError::Listen { .. } | StartError::Api(_) => Failure::usage(error),
-        StartError::Store(_) | StartError::Client(_) => Failure::from(error),
+        StartError::Listen { .. } | StartError::Api(_) | StartError::Watch(_) => {
+            Failure::usage(error)
+        }
+        StartError::Store(_) | StartError::Client(_) | StartError::Random(_) => {
+            Failure::from(error)
+        }
     }
 }
 
@@ -105,6 +109,12 @@ fn introduction(service: &Service) -> Vec<String> {
     lines.push(format!("  trusts      {}", trusted(config)));
     let StoreUrl::Sqlite(path) = &config.store.url;
     lines.push(format!("  stores      {}", path.display()));
+    if let Some(folder) = &config.upload.watch {
+        lines.push(format!(
+            "  uploads     what is put into {}",
+            folder.display()
+        ));
+    }
     lines.extend(missing(config));
     if !config.sns.local_origins.is_empty() {
         lines.push(format!(

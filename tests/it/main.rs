@@ -26,3 +26,4 @@ mod sns_verify_command;
 mod stand_in;
 mod store;
 mod subscriptions;
+mod uploads;

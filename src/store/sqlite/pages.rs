@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::error::explain;
 use super::rows::{self, account_id, feed_id, kind_code};
+use super::uploads;
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 use crate::store::{
     COMPANY_FILTER_IGNORED, Demand, LeaseRequest, PageCommitted, PageEnd, PageFailure, PageLease,
@@ -402,6 +403,7 @@ fn store_page(
             plan.now,
         )?;
     }
+    uploads::tie(connection, &lease.feed.account, &page.uploads)?;
     let up_to_date = page.end == PageEnd::UpToDate;
     move_cursor(connection, lease, page, plan, up_to_date)?;
     connection

@@ -4,7 +4,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::domain::{Account, Company, Event, Feed, Queue, Timestamp};
-use crate::store::{ParkReason, PullKind, SubscriptionState};
+use crate::store::{ParkReason, PullKind, SubscriptionState, UploadState};
 
 /// 1 or 2, as in the notification table.
 pub(super) const fn event_code(event: Event) -> i64 {
@@ -140,6 +140,15 @@ pub(super) fn subscription_state(
         .into_iter()
         .find(|state| state.as_str() == text)
         .ok_or_else(|| foreign(column, "no state of a subscription"))
+}
+
+/// Reads where an upload stands.
+pub(super) fn upload_state(row: &Row<'_>, column: usize) -> rusqlite::Result<UploadState> {
+    let text: String = row.get(column)?;
+    UploadState::ALL
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or_else(|| foreign(column, "no state of an upload"))
 }
 
 /// Reads a feed from three columns: account name, queue, company.
