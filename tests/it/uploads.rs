@@ -509,3 +509,73 @@ async fn a_server_that_runs_keeps_the_rows_and_empties_its_own_folder() {
     assert_eq!(names(&outbox.join(SENT)), ["a.pdf"], "{log}");
     assert_eq!(emulator.control().uploads().len(), 1);
 }
+
+/// A vendor whose storage counts the bytes of a PUT and keeps none.
+async fn sink() -> (String, Arc<std::sync::Mutex<Option<(u64, bool)>>>) {
+    use axum::body::Body;
+    use axum::extract::Request;
+    use axum::response::IntoResponse as _;
+    use futures_util::StreamExt as _;
+
+    let seen = Arc::new(std::sync::Mutex::new(None));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a free port");
+    let origin = format!("http://{}", listener.local_addr().expect("an address"));
+    let (counted, url) = (Arc::clone(&seen), format!("{origin}/put"));
+    let router = axum::Router::new().fallback(move |request: Request<Body>| {
+        let (counted, url) = (Arc::clone(&counted), url.clone());
+        async move {
+            if request.method() == axum::http::Method::GET {
+                let location = serde_json::json!({
+                    "url": url, "Content-Type": "application/pdf", "Content-Disposition": "x",
+                });
+                return location.to_string().into_response();
+            }
+            let headers = request.headers();
+            let announced = headers["content-length"].to_str().expect("text").to_owned();
+            let chunked = headers.contains_key("transfer-encoding");
+            let mut body = request.into_body().into_data_stream();
+            let mut bytes = 0;
+            while let Some(Ok(chunk)) = body.next().await {
+                bytes += chunk.len() as u64;
+            }
+            let as_announced = announced == bytes.to_string() && !chunked;
+            *counted.lock().expect("unpoisoned") = Some((bytes, as_announced));
+            ().into_response()
+        }
+    });
+    tokio::spawn(crate::stand_in::axum_serve(listener, router));
+    (origin, seen)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn two_gigabytes_are_sent_in_flat_memory_with_their_length() {
+    const SIZE_BYTES: u64 = 2 << 30;
+    let (origin, seen) = sink().await;
+    let here = Installation::alone(&format!("[api]\nurl = \"{origin}\"\n"));
+    // A file of zeros that takes no room.
+    let file = std::fs::File::create(here.folder().join("large.pdf")).expect("made");
+    file.set_len(SIZE_BYTES).expect("stretched");
+    // The shell tells the most memory that the program took, in kilobytes.
+    let script = "\"$0\" upload large.pdf & pid=$!; peak=0; \
+                  while kill -0 $pid 2>/dev/null; do \
+                    now=$(sed -n 's/^VmHWM:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$pid/status 2>/dev/null); \
+                    [ -n \"$now\" ] && peak=$now; sleep 0.1; done; wait $pid; code=$?; echo \"peak $peak\"; exit $code";
+    let mut command = tokio::process::Command::new("/bin/sh");
+    command
+        .args(["-c", script, env!("CARGO_BIN_EXE_ivesk-webhook")])
+        .current_dir(here.folder())
+        .env("IVESK_WEBHOOK_CONFIG", here.settings())
+        .env("IVESK_WEBHOOK_API_KEY", DEFAULT_KEY)
+        .kill_on_drop(true);
+    let output = crate::process::within("the upload's end", command.output()).await;
+    let output = output.expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{errors}");
+    assert_eq!(*seen.lock().expect("unpoisoned"), Some((SIZE_BYTES, true)));
+    let peak = said.lines().find_map(|line| line.strip_prefix("peak "));
+    let peak: u64 = peak.expect("a peak").parse().expect("a number");
+    assert!((1..100_000).contains(&peak), "{peak} kB");
+}
