@@ -76,7 +76,10 @@ async fn chosen_feeds(app: &App, request: &PullRequest) -> Result<Vec<Feed>, Adm
         }
     }
     for account in accounts {
-        feeds.insert(Feed::digitized(account.clone()));
+        // Where it is switched off, only a request that names it makes it known.
+        if app.config.accounts[account].digitized || request.queue == Some(Queue::Digitized) {
+            feeds.insert(Feed::digitized(account.clone()));
+        }
         let configured = app.config.accounts[account].companies.iter();
         for company in configured.chain(&company) {
             feeds.insert(Feed::exported(account.clone(), company.clone()));

@@ -1,6 +1,6 @@
 //! `pull`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use anyhow::anyhow;
 use serde_json::json;
@@ -97,7 +97,8 @@ struct Tally {
 
 /// Pulls everything that is due, then tells it as a table.
 async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> {
-    let puller = Puller::new(config, store, Clock::system()).map_err(Failure::usage)?;
+    let puller =
+        Puller::new(config, SharedStore::clone(&store), Clock::system()).map_err(Failure::usage)?;
     puller.make_known(configured_feeds(config)).await?;
     let mut tallies: BTreeMap<Feed, Tally> = BTreeMap::new();
     let mut exit = Exit::Done;
@@ -131,6 +132,12 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
         }
     }
     print_tallies(&tallies);
+    for held_back in held_back(store.as_ref(), &tallies).await? {
+        println!("{held_back}");
+        if exit == Exit::Done {
+            exit = Exit::No;
+        }
+    }
     for blocked in blocked(config) {
         println!(
             "Not pulled: the {} queue of account {}, for want of {}.",
@@ -143,6 +150,52 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
         }
     }
     Ok(exit)
+}
+
+/// What was not asked for because an earlier failure still holds it back, a line each.
+async fn held_back(
+    store: &dyn Store,
+    asked: &BTreeMap<Feed, Tally>,
+) -> Result<Vec<String>, Failure> {
+    let now = Clock::system().now();
+    let why = |error: Option<String>| error.unwrap_or_else(|| "no reason noted".to_owned());
+    let mut lines = Vec::new();
+    for row in store.accounts().await? {
+        let asked = asked.keys().any(|feed| feed.account == row.account);
+        match (row.parked, row.waits_until) {
+            _ if asked => {}
+            (Some(reason), _) => lines.push(format!(
+                "Account {} is parked ({}): {}. `pull --resume` frees it.",
+                row.account,
+                reason.as_str(),
+                why(row.last_error)
+            )),
+            (None, Some(until)) if until > now => lines.push(format!(
+                "Account {} waits until {until}: {}.",
+                row.account,
+                why(row.last_error)
+            )),
+            _ => {}
+        }
+    }
+    for row in store.feeds().await? {
+        match (row.parked, row.waits_until) {
+            _ if asked.contains_key(&row.feed) => {}
+            (Some(reason), _) => lines.push(format!(
+                "{} is parked ({}): {}. `pull --resume` frees it.",
+                row.feed,
+                reason.as_str(),
+                why(row.last_error)
+            )),
+            (None, Some(until)) if until > now => lines.push(format!(
+                "{} waits until {until}: {}.",
+                row.feed,
+                why(row.last_error)
+            )),
+            _ => {}
+        }
+    }
+    Ok(lines)
 }
 
 fn setting(missing: &str) -> String {
@@ -278,6 +331,7 @@ async fn count(
         from,
         ..Position::default()
     };
+    let mut last_page: HashSet<(String, String)> = HashSet::new();
     loop {
         let page = match client
             .page(feed.queue, &feed.company, position.from.as_ref())
@@ -292,18 +346,24 @@ async fn count(
             .iter()
             .filter_map(|body| ivesk::document::read(feed.queue, body).ok())
             .collect();
-        let versions = documents
+        let versions: Vec<_> = documents
             .iter()
             .map(|document| (document.id.clone(), document.version.clone()))
             .collect();
         let known = match store {
-            Some(store) => store.known_versions(feed.clone(), versions).await?,
-            None => vec![false; documents.len()],
+            Some(store) => store.known_versions(feed.clone(), versions.clone()).await?,
+            None => vec![false; versions.len()],
         };
-        let known = known.into_iter().filter(|known| *known).count();
         tally.pages += 1;
-        tally.known += known;
-        tally.new += documents.len() - known;
+        for (version, known) in versions.iter().zip(known) {
+            // Pages overlap, so that nothing is missed between them.
+            if last_page.contains(version) {
+                continue;
+            }
+            tally.known += usize::from(known);
+            tally.new += usize::from(!known);
+        }
+        last_page = versions.into_iter().collect();
         let step = next_step(&position, entries, &documents, page.next);
         if step.end != PageEnd::More {
             return Ok(Ok(()));

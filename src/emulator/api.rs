@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
@@ -20,7 +21,8 @@ use super::faults::Endpoint;
 use super::meter::{RequestRecord, redacted};
 use super::state::PageRequest;
 use super::switches::{
-    CompanyFilter, CompanyIn, ErrorRepeat, HeaderKeys, ReportType, Switches, UnknownCompany,
+    CompanyFilter, CompanyIn, ErrorRepeat, HeaderKeys, NextForm, ReportType, Switches,
+    UnknownCompany,
 };
 use super::vendor::{ErrorReport, Vendor};
 use super::{announce, gate, s3, sns};
@@ -246,11 +248,7 @@ fn page(
 ) -> Result<Response, Refused> {
     let from = match single(query, "from")? {
         None => None,
-        Some(text) => Some(
-            Timestamp::parse(text)
-                .ok_or((400, "from is not a date"))?
-                .as_millis(),
-        ),
+        Some(text) => Some(cursor_from(text).ok_or((400, "from is not a date"))?),
     };
     let switches = vendor.switches();
     let request = PageRequest {
@@ -273,11 +271,31 @@ fn page(
     }
     body.push(']');
     if let Some(next) = found.next {
-        let next = Timestamp::from_millis(next);
-        body.push_str(&format!(",\"next\":\"{next}\""));
+        body.push_str(",\"next\":");
+        body.push_str(&cursor_to(next, switches.next_form));
     }
     body.push('}');
     Ok(json_text(body))
+}
+
+/// Reads `from` in whichever form `next` may have had.
+fn cursor_from(text: &str) -> Option<i64> {
+    let time = Timestamp::parse(text).map(Timestamp::as_millis);
+    time.or_else(|| text.parse().ok())
+}
+
+/// Writes `next`, as JSON.
+fn cursor_to(millis: i64, form: NextForm) -> String {
+    const WINTER_TIME: Duration = Duration::from_secs(2 * 3600);
+    let moment = Timestamp::from_millis(millis);
+    match form {
+        NextForm::Time => format!("\"{moment}\""),
+        NextForm::Offset => {
+            let local = moment.after(WINTER_TIME).to_string();
+            format!("\"{}+02:00\"", local.trim_end_matches('Z'))
+        }
+        NextForm::Number => millis.to_string(),
+    }
 }
 
 fn page_start(vendor: &Vendor) -> String {

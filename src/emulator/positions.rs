@@ -51,6 +51,17 @@ choice! {
     }
 }
 choice! {
+    /// How `next` is written; `from` is taken in each of these forms.
+    NextForm {
+        /// As documents write their version: `"2019-11-26T12:30:47.373Z"`.
+        Time = "time",
+        /// The same moment in Lithuania's winter time: `"2019-11-26T14:30:47.373+02:00"`.
+        Offset = "offset",
+        /// Milliseconds since 1970, as a JSON number.
+        Number = "number",
+    }
+}
+choice! {
     /// Whether the last page that has documents has a `next` (U11).
     LastPageNext {
         /// Every page with documents has one; an empty page has none.

@@ -122,6 +122,8 @@ switches! {
     from: From = From::Exclusive,
     /// Whether the last page has a `next`.
     last_page_next: LastPageNext = LastPageNext::Present,
+    /// How `next` is written.
+    next_form: NextForm = NextForm::Time,
     /// `next` is always the `from` that was sent: the cursor never moves (U15).
     stuck_next: Toggle = Toggle::Off,
     /// Documents in a page.

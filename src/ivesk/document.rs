@@ -58,6 +58,12 @@ pub fn read(queue: Queue, raw: &[u8]) -> Result<DocumentVersion, Unidentified> {
     })
 }
 
+/// What tells an entry from others where its `id` can't: all of it but the link to its
+/// file, which the vendor signs anew for each answer.
+pub fn likeness(raw: &[u8]) -> Vec<u8> {
+    Fields::read(raw).map_or_else(|| raw.to_vec(), |fields| fields.without("url"))
+}
+
 fn usable(key: &str) -> bool {
     key.len() <= MAX_KEY_BYTES && !key.chars().any(char::is_control)
 }
@@ -129,6 +135,26 @@ mod tests {
         let document = read(Queue::Digitized, raw).expect("a document");
         assert_eq!(document.id, "12345678901234567890123");
         assert_eq!(document.version, "");
+    }
+
+    #[test]
+    fn an_entry_is_like_itself_under_another_link_and_like_no_other() {
+        let like = |raw: &str| likeness(raw.as_bytes());
+        let entry = like(r#"{"id":null,"url":"https://a?Signature=1","docnum":"1"}"#);
+        assert_eq!(
+            entry,
+            like(r#"{"id":null,"url":"https://a?Signature=2","docnum":"1"}"#)
+        );
+        for other in [
+            r#"{"id":null,"url":"https://a?Signature=1","docnum":"2"}"#,
+            r#"{"id":null,"url":"https://a?Signature=1","docnum":1}"#,
+            r#"{"id":null}"#,
+            "null",
+            "7",
+        ] {
+            assert_ne!(entry, like(other), "{other}");
+        }
+        assert_ne!(like(r#"{"a":1,"b":2}"#), like(r#"{"a":1,"b,":2}"#));
     }
 
     #[test]

@@ -34,6 +34,18 @@ impl<'a> Fields<'a> {
         text(value.get())
     }
 
+    /// All fields but those of this name, in their order, each on a line of its own.
+    pub(super) fn without(&self, name: &str) -> Vec<u8> {
+        let mut text = String::new();
+        for (key, value) in &self.0 {
+            if !key.eq_ignore_ascii_case(name) {
+                // A key's debug form is escaped, so that no two objects write the same.
+                text.push_str(&format!("{key:?}:{}\n", value.get()));
+            }
+        }
+        text.into_bytes()
+    }
+
     /// A text, or a number's digits as written; `None` for any other kind.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         self.raw(name).and_then(text)

@@ -20,7 +20,7 @@ use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
 use crate::ivesk::{self, ApiError, Client, Page};
 use crate::store::{
     COMPANY_FILTER_IGNORED, LeaseRequest, PageCommitted, PageLease, PageOutcome, PageToCommit,
-    PullKind, PullPlan, SharedStore, StoreError, UploadReturn,
+    PullKind, PullPlan, SetAside, SharedStore, StoreError, UploadReturn,
 };
 
 pub mod failures;
@@ -324,7 +324,10 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
             }
             Err(reason) => {
                 warn!(feed = %lease.feed, "an entry of `{}` was set aside: {reason}", lease.feed);
-                unidentified.push(body);
+                unidentified.push(SetAside {
+                    likeness: ivesk::document::likeness(&body),
+                    body,
+                });
             }
         }
     }

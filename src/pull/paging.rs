@@ -99,19 +99,26 @@ fn after_the_edge(
 
 /// Whether all documents share the moment that `next` names.
 fn of_one_moment(next: &Cursor, documents: &[DocumentVersion]) -> bool {
-    documents
-        .iter()
-        .all(|document| document.version == next.as_str())
+    documents.iter().all(|document| names(next, document))
 }
 
-/// The newest version in the page before its last group of equal ones, where `next` is
-/// the text of that group.
+/// Whether `next` names the moment of this document's version, also where the vendor
+/// writes the two in different forms.
+fn names(next: &Cursor, document: &DocumentVersion) -> bool {
+    document.version == next.as_str()
+        || document
+            .version_time()
+            .is_some_and(|version| Timestamp::parse(next.as_str()) == Some(version))
+}
+
+/// The newest version in the page before its last group of equal ones, where `next`
+/// names the moment of that group.
 ///
 /// Going on from there asks for the whole group again: documents of it that the page's
 /// end cut off are not lost where `from` is exclusive.
 fn edge(documents: &[DocumentVersion], next: &Cursor) -> Option<Cursor> {
     let last = documents.last()?;
-    if last.version != next.as_str() {
+    if !names(next, last) {
         return None;
     }
     let before = documents
@@ -132,7 +139,7 @@ fn stuck(next: &Cursor, documents: &[DocumentVersion]) -> bool {
         .is_some_and(|(newest, next)| newest > next);
     let ties = documents
         .iter()
-        .filter(|document| document.version == next.as_str())
+        .filter(|document| names(next, document))
         .count();
     newer || ties >= FULL_PAGE
 }
@@ -251,6 +258,16 @@ mod tests {
         assert_eq!(
             (step.end, step.possible_gap, step.next_from),
             (PageEnd::More, true, Some(Cursor::new(T3)))
+        );
+    }
+
+    #[test]
+    fn a_next_that_writes_the_moment_in_another_form_has_an_edge_too() {
+        let local = "2026-01-01T02:00:02.000+02:00";
+        let step = judge(None, None, &[T1, T2], Some(local));
+        assert_eq!(
+            (step.next_from, step.cursor),
+            (Some(Cursor::new(T1)), Some(Cursor::new(local)))
         );
     }
 

@@ -15,7 +15,9 @@ use serde::Serialize;
 use crate::domain::{Account, Company, Cursor, DocumentVersion, Event, Feed, Queue, Timestamp};
 use crate::sns::VerifiedMessage;
 
+mod runs;
 pub mod sqlite;
+mod words;
 
 /// A handle to the store that everything shares.
 pub type SharedStore = Arc<dyn Store>;
@@ -230,8 +232,8 @@ pub struct Position {
 pub struct PageToCommit {
     /// Its documents, in the vendor's order.
     pub documents: Vec<DocumentVersion>,
-    /// Entries without a usable `id`, set aside byte for byte.
-    pub unidentified: Vec<Vec<u8>>,
+    /// Entries without a usable `id`, set aside.
+    pub unidentified: Vec<SetAside>,
     /// The vendor's `next`, or what stands for it; becomes the feed's cursor as
     /// the kind of pull demands. `None` leaves the cursor as it is.
     pub cursor: Option<Cursor>,
@@ -255,6 +257,15 @@ pub struct UploadReturn {
     pub correlation: String,
     /// The vendor's id of the document.
     pub document_id: String,
+}
+
+/// An entry that has no usable `id`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    /// What stays the same whenever the vendor lists it: an entry like it is kept once.
+    pub likeness: Vec<u8>,
+    /// The entry, byte for byte.
+    pub body: Vec<u8>,
 }
 
 /// Whether a page is its run's last.

@@ -198,7 +198,7 @@ mod tests {
 
     async fn sent(file: &OpenFile) -> (Result<Vec<u8>, ()>, Option<FileError>) {
         let (body, fault) = file.stream(Arc::new(Unheard)).await.expect("it opens");
-        let response = reqwest::Response::from(http::Response::new(body));
+        let response = reqwest::Response::from(hyper::Response::new(body));
         let mut whole = Vec::new();
         let mut chunks = response.bytes_stream();
         while let Some(chunk) = chunks.next().await {

@@ -36,13 +36,13 @@ pub(crate) fn program() -> Command {
 ///
 /// Bound but not listening: the system hands it to no other, and a listener that reuses
 /// addresses, as ours does, may still have it.
-struct Port {
-    number: u16,
+pub(crate) struct Port {
+    pub(crate) number: u16,
     _holder: TcpSocket,
 }
 
 impl Port {
-    fn reserve() -> Self {
+    pub(crate) fn reserve() -> Self {
         let holder = TcpSocket::new_v4().expect("a socket");
         holder.set_reuseaddr(true).expect("an option of sockets");
         holder
@@ -81,6 +81,11 @@ impl Installation {
     /// Settings that name nobody to pull from.
     pub(crate) fn alone(sections: &str) -> Self {
         Self::write(false, "", sections)
+    }
+
+    /// Settings for the one subcommand or the other, with an API key.
+    pub(crate) fn with_key(sections: &str) -> Self {
+        Self::write(true, "", sections)
     }
 
     fn write(with_key: bool, of_public: &str, sections: &str) -> Self {
@@ -255,6 +260,11 @@ impl Server {
     /// `kill`, as a service manager stops it.
     pub(crate) fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("it can be signalled");
+    }
+
+    /// Whether it ends before `pause` is over.
+    pub(crate) async fn has_ended_within(&mut self, pause: Duration) -> bool {
+        tokio::time::timeout(pause, self.child.wait()).await.is_ok()
     }
 
     /// Waits for its end: how it ended, and all that it logged.

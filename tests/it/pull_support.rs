@@ -415,3 +415,18 @@ pub(crate) fn tally(steps: &[Pulled]) -> (usize, usize) {
         Pulled::Stale { .. } | Pulled::Nothing => (new, failed),
     })
 }
+
+/// Exports in three clicks, two of them heard, and holds the outcome against the vendor.
+pub(crate) async fn everything_arrives(switches: &str) {
+    let bench = Bench::caught_up(switches).await;
+    bench.export(COMPANY, 7).await;
+    bench.settle().await;
+    bench.pass(minutes(3)).await;
+    bench.export(COMPANY, 4).await;
+    bench.export_unheard(COMPANY, 5);
+    bench.pass(hours(2)).await;
+    bench.assert_complete(&exported(COMPANY)).await;
+    let row = bench.feed(&exported(COMPANY)).await;
+    assert_eq!((row.documents, row.last_error), (16, None), "{switches}");
+    assert_eq!(row.possible_gaps, 0, "{switches}");
+}

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, params};
 
+use crate::store::words::new_epoch;
+
 /// Writes a complete copy of the database to `to`, which is replaced.
 ///
 /// `VACUUM INTO` reads one snapshot, so writers go on meanwhile. The copy is made
@@ -38,11 +40,4 @@ pub(super) fn settle_epoch(connection: &Connection) -> rusqlite::Result<()> {
         params![epoch],
     )?;
     Ok(())
-}
-
-fn new_epoch() -> String {
-    let mut random = [0_u8; 8];
-    // The system's random source fails on no supported system once it has started.
-    getrandom::fill(&mut random).expect("the system gives random bytes");
-    random.iter().map(|byte| format!("{byte:02x}")).collect()
 }

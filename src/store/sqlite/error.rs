@@ -22,6 +22,12 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> StoreError {
                 detail: error.to_string(),
             }
         }
+        // EIO, EFBIG and their like; SQLite keeps the system's own word for itself.
+        Some(ErrorCode::SystemIoFailure) => StoreError::Database(format!(
+            "{error}: the system could not read or write {} or the files beside it; look at the \
+             system's log, the disk's health, and limits on file sizes",
+            path.display()
+        )),
         _ => StoreError::Database(error.to_string()),
     }
 }

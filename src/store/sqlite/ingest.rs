@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use secrecy::ExposeSecret;
-use uuid::Uuid;
 
-use super::rows::{account_id, event_code, feed_id, kind_code};
+use super::rows::{account_id, feed_id};
 use crate::domain::{Account, Feed, Timestamp};
 use crate::sns::{MessageType, VerifiedMessage};
+use crate::store::words::{event_code, kind_code, message_key};
 use crate::store::{Accepted, Insertion, PullKind, SubscriptionState};
 
 /// Feeds remembered at the most, before starting over.
@@ -149,24 +149,6 @@ impl<'a> Ingest<'a> {
     }
 }
 
-/// The key of a message id: a UUID's 16 bytes; anything else is longer than that.
-fn message_key(id: &str) -> Vec<u8> {
-    match Uuid::try_parse(id) {
-        Ok(uuid) if uuid.hyphenated().to_string() == id => uuid.as_bytes().to_vec(),
-        _ => [&[0; 16], id.as_bytes(), &[0]].concat(),
-    }
-}
-
-/// The message id of a key.
-pub(super) fn message_id(key: &[u8]) -> String {
-    match Uuid::from_slice(key) {
-        Ok(uuid) => uuid.hyphenated().to_string(),
-        Err(_) => {
-            String::from_utf8_lossy(key.get(16..key.len() - 1).unwrap_or_default()).into_owned()
-        }
-    }
-}
-
 /// Brings the topic's subscription to `state`, unless a newer message already spoke.
 ///
 /// A subscription that we asked for has no topic until SNS speaks first.
@@ -217,26 +199,4 @@ fn note_subscription(
         ],
     )?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_id_comes_back_from_its_key_as_it_was() {
-        for id in [
-            "da41e39f-ea4d-435a-b922-c6aae3915ebe",
-            "DA41E39F-EA4D-435A-B922-C6AAE3915EBE",
-            "x",
-            "",
-            "ąžuolas",
-        ] {
-            assert_eq!(message_id(&message_key(id)), id);
-        }
-        assert_eq!(
-            message_key("da41e39f-ea4d-435a-b922-c6aae3915ebe").len(),
-            16
-        );
-    }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 
 use self::error::explain;
 use self::writer::{Inbox, Writer};
+use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
     Accepted, AccountRow, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion,
     LeaseRequest, NewUpload, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
@@ -20,9 +21,12 @@ use super::{
 use crate::domain::{Account, Event, Feed, Timestamp};
 
 mod backup;
+mod demands;
 mod error;
 mod ingest;
+mod leases;
 mod pages;
+mod parking;
 mod quarantine;
 mod reading;
 mod rows;
@@ -30,12 +34,6 @@ mod schema;
 mod subscriptions;
 mod uploads;
 mod writer;
-
-/// Certificates kept at the most.
-const CERTIFICATES: i64 = 32;
-
-/// Rows that one retention step changes at the most, so that ingest never waits long.
-const RETENTION_STEP: i64 = 2_000;
 
 /// How a [`SqliteStore`] is opened.
 #[derive(Clone, Debug)]
@@ -73,7 +71,7 @@ impl SqliteStore {
         let connection = schema::open_for_writing(&path)?;
         let explain_here = |error| explain(&path, error);
         backup::settle_epoch(&connection).map_err(explain_here)?;
-        pages::start_afresh(&connection).map_err(explain_here)?;
+        parking::start_afresh(&connection).map_err(explain_here)?;
         let shelf =
             quarantine::Shelf::open(&connection, options.quarantine_bytes).map_err(explain_here)?;
         let inbox = Arc::new(Inbox::new(options.queue));
@@ -280,7 +278,7 @@ impl Store for SqliteStore {
     }
 
     async fn demand(&self, demands: Vec<Demand>) -> Result<(), StoreError> {
-        self.change(move |connection| pages::demand(connection, &demands))
+        self.change(move |connection| demands::demand(connection, &demands))
             .await?;
         self.demand.notify_one();
         Ok(())
@@ -288,14 +286,14 @@ impl Store for SqliteStore {
 
     async fn demand_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
         let feeds = self
-            .change(move |connection| pages::demand_reconciliation(connection, due_at))
+            .change(move |connection| demands::demand_reconciliation(connection, due_at))
             .await?;
         self.demand.notify_one();
         Ok(feeds)
     }
 
     async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>, StoreError> {
-        self.change(move |connection| pages::lease(connection, &request))
+        self.change(move |connection| leases::lease(connection, &request))
             .await
     }
 
@@ -315,17 +313,19 @@ impl Store for SqliteStore {
         failure: PageFailure,
         error: String,
     ) -> Result<(), StoreError> {
-        self.write(move |transaction, path| pages::fail(transaction, path, &lease, failure, &error))
-            .await
+        self.write(move |transaction, path| {
+            parking::fail(transaction, path, &lease, failure, &error)
+        })
+        .await
     }
 
     async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
-        self.change(move |connection| pages::release(connection, &lease))
+        self.change(move |connection| leases::release(connection, &lease))
             .await
     }
 
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
-        self.read(move |connection| pages::next_due(connection, &request))
+        self.read(move |connection| leases::next_due(connection, &request))
             .await
     }
 
@@ -341,7 +341,7 @@ impl Store for SqliteStore {
     ) -> Result<usize, StoreError> {
         let changed = self
             .change(move |connection| {
-                pages::set_parked(connection, &account, feed.as_ref(), parked)
+                parking::set_parked(connection, &account, feed.as_ref(), parked)
             })
             .await?;
         self.demand.notify_one();

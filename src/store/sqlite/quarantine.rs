@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, params};
 
-use super::reading::row_limit;
 use super::rows;
+use crate::store::words::row_limit;
 use crate::store::{QuarantineRow, Quarantined};
 
 /// Counts the bytes kept, so that a flood costs no look at the table.

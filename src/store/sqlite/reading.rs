@@ -2,12 +2,11 @@
 
 use rusqlite::{Connection, params};
 
-use super::ingest::message_id;
-use super::rows::{self, kind_code};
+use super::rows;
 use crate::domain::{Account, Cursor, Feed};
+use crate::store::words::{message_id, row_limit, wanted_kinds};
 use crate::store::{
-    AccountRow, CertificateRow, DocumentFilter, DocumentRow, FeedRow, NotificationRow, PullKind,
-    SequenceRow,
+    AccountRow, CertificateRow, DocumentFilter, DocumentRow, FeedRow, NotificationRow, SequenceRow,
 };
 
 pub(super) fn notifications(
@@ -66,18 +65,6 @@ pub(super) fn feeds(connection: &Connection) -> rusqlite::Result<Vec<FeedRow>> {
                 wanted: wanted_kinds(wanted.as_deref().unwrap_or_default()),
             })
         })?
-        .collect()
-}
-
-/// Reads `0,3`: the kinds' codes.
-fn wanted_kinds(codes: &str) -> Vec<PullKind> {
-    PullKind::ALL
-        .into_iter()
-        .filter(|kind| {
-            codes
-                .split(',')
-                .any(|code| code.parse() == Ok(kind_code(*kind)))
-        })
         .collect()
 }
 
@@ -188,9 +175,4 @@ pub(super) fn certificates(connection: &Connection) -> rusqlite::Result<Vec<Cert
             })
         })?
         .collect()
-}
-
-/// SQLite counts rows in signed numbers.
-pub(super) fn row_limit(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }

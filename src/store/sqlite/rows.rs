@@ -1,29 +1,11 @@
-//! How our words are written in the tables, and the rows that others refer to.
+//! Reading our words from columns, and the rows that others refer to.
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::domain::{Account, Company, Event, Feed, Queue, Timestamp};
+use crate::domain::{Account, Event, Feed, Timestamp};
+use crate::store::words::{self, kind_code};
 use crate::store::{ParkReason, PullKind, SubscriptionState, UploadState};
-
-/// 1 or 2, as in the notification table.
-pub(super) const fn event_code(event: Event) -> i64 {
-    match event {
-        Event::OnExported => 1,
-        Event::OnDigitized => 2,
-    }
-}
-
-/// 0 to 4, the order of urgency.
-pub(super) const fn kind_code(kind: PullKind) -> i64 {
-    match kind {
-        PullKind::Hint => 0,
-        PullKind::FollowUp => 1,
-        PullKind::LateFollowUp => 2,
-        PullKind::Reconciliation => 3,
-        PullKind::Backfill => 4,
-    }
-}
 
 /// The account's row, made where it is new.
 pub(super) fn account_id(connection: &Connection, account: &Account) -> rusqlite::Result<i64> {
@@ -73,37 +55,28 @@ pub(super) fn feed_id(
 }
 
 /// A column whose text or number is none of ours: another program wrote the file.
-fn foreign(column: usize, what: &str) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.to_owned().into())
+fn foreign(column: usize) -> impl FnOnce(words::Foreign) -> rusqlite::Error {
+    move |what| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
 }
 
 /// Reads an account's name.
 pub(super) fn account(row: &Row<'_>, column: usize) -> rusqlite::Result<Account> {
-    Account::parse(&row.get::<_, String>(column)?)
-        .map_err(|error| foreign(column, &error.to_string()))
+    words::account(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
 /// Reads an event's number.
 pub(super) fn event(row: &Row<'_>, column: usize) -> rusqlite::Result<Event> {
-    let code: i64 = row.get(column)?;
-    Event::ALL
-        .into_iter()
-        .find(|event| event_code(*event) == code)
-        .ok_or_else(|| foreign(column, "no event"))
+    words::event(row.get(column)?).map_err(foreign(column))
 }
 
 /// Reads an event's name.
 pub(super) fn event_name(row: &Row<'_>, column: usize) -> rusqlite::Result<Event> {
-    Event::parse(&row.get::<_, String>(column)?).ok_or_else(|| foreign(column, "no event"))
+    words::event_name(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
 /// Reads a kind of pull.
 pub(super) fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<PullKind> {
-    let code: i64 = row.get(column)?;
-    PullKind::ALL
-        .into_iter()
-        .find(|kind| kind_code(*kind) == code)
-        .ok_or_else(|| foreign(column, "no kind of pull"))
+    words::kind(row.get(column)?).map_err(foreign(column))
 }
 
 /// Reads a moment.
@@ -121,13 +94,7 @@ pub(super) fn maybe_moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Opt
 /// Reads why something is parked.
 pub(super) fn park_reason(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<ParkReason>> {
     let text: Option<String> = row.get(column)?;
-    text.map(|text| {
-        ParkReason::ALL
-            .into_iter()
-            .find(|reason| reason.as_str() == text)
-            .ok_or_else(|| foreign(column, "no reason for parking"))
-    })
-    .transpose()
+    words::park_reason(text.as_deref()).map_err(foreign(column))
 }
 
 /// Reads where a subscription stands.
@@ -135,33 +102,18 @@ pub(super) fn subscription_state(
     row: &Row<'_>,
     column: usize,
 ) -> rusqlite::Result<SubscriptionState> {
-    let text: String = row.get(column)?;
-    SubscriptionState::ALL
-        .into_iter()
-        .find(|state| state.as_str() == text)
-        .ok_or_else(|| foreign(column, "no state of a subscription"))
+    words::subscription_state(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
 /// Reads where an upload stands.
 pub(super) fn upload_state(row: &Row<'_>, column: usize) -> rusqlite::Result<UploadState> {
-    let text: String = row.get(column)?;
-    UploadState::ALL
-        .into_iter()
-        .find(|state| state.as_str() == text)
-        .ok_or_else(|| foreign(column, "no state of an upload"))
+    words::upload_state(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
 /// Reads a feed from three columns: account name, queue, company.
 pub(super) fn feed(row: &Row<'_>, first: usize) -> rusqlite::Result<Feed> {
+    let name: String = row.get(first)?;
     let queue: String = row.get(first + 1)?;
     let company: String = row.get(first + 2)?;
-    Ok(Feed {
-        account: account(row, first)?,
-        queue: Queue::parse(&queue).ok_or_else(|| foreign(first + 1, "no queue"))?,
-        company: if company.is_empty() {
-            Company::mixed()
-        } else {
-            Company::parse(&company).map_err(|error| foreign(first + 2, &error.to_string()))?
-        },
-    })
+    words::feed(&name, &queue, &company).map_err(foreign(first))
 }

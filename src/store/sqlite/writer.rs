@@ -11,16 +11,11 @@ use tokio::sync::{Notify, oneshot};
 use super::error::explain;
 use super::ingest::{Ingest, Known};
 use super::quarantine::Shelf;
+use crate::store::words::{GROUP, QUARANTINE_QUEUE};
 use crate::store::{Accepted, Insertion, Quarantined, StoreError};
-
-/// Deliveries that share one commit at the most.
-const GROUP: usize = 1024;
 
 /// Changes, other than deliveries, that may wait.
 const TASKS: usize = 1024;
-
-/// Refused deliveries that may wait for a place in the quarantine.
-const QUARANTINE: usize = 64;
 
 /// A change of the database, run inside a transaction of its own.
 type Task = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -97,7 +92,7 @@ impl Inbox {
     /// Puts a refused delivery in line, or drops it.
     pub(super) fn offer(&self, item: Quarantined) -> bool {
         let mut lanes = self.lock();
-        if lanes.closing || lanes.quarantine.len() >= QUARANTINE {
+        if lanes.closing || lanes.quarantine.len() >= QUARANTINE_QUEUE {
             return false;
         }
         lanes.quarantine.push_back(item);

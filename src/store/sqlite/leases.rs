@@ -1,0 +1,288 @@
+//! Who is pulled next, and where its run stands.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::error::explain;
+use super::rows;
+use crate::domain::{Cursor, Feed, Timestamp};
+use crate::store::runs::{self, SavedCursor, position_holder};
+use crate::store::words::kind_code;
+use crate::store::{LeaseRequest, PageLease, Position, PullKind, StoreError};
+
+/// What may be pulled at `:now`, and what it waits for. `parked` feeds and accounts
+/// are tried again when their wait is over, but for those that need a person.
+const PENDING: &str = "
+    FROM feed_demand d
+    JOIN feed f ON f.id = d.feed_id
+    JOIN account a ON a.id = f.account_id
+    LEFT JOIN feed_run r ON r.feed_id = d.feed_id AND r.kind = d.kind
+    WHERE d.wanted > coalesce(r.served, 0)
+      AND coalesce(f.parked, '') NOT IN ('by_hand', 'company_filter_ignored')
+      AND coalesce(a.parked, '') <> 'by_hand'";
+
+/// Leaves out what can't be pulled for want of a setting. The names are ours: account
+/// names hold no quotes.
+fn without_blocked(request: &LeaseRequest) -> String {
+    request
+        .blocked
+        .iter()
+        .map(|(account, queue)| format!(" AND NOT (a.name = '{account}' AND f.queue = '{queue}')"))
+        .collect()
+}
+
+struct Candidate {
+    feed_id: i64,
+    feed: Feed,
+    kind: PullKind,
+    wanted: i64,
+    under_way: bool,
+    cursor: Option<Cursor>,
+    first_pull: bool,
+    feed_failures: u32,
+    account_failures: u32,
+}
+
+/// Leases the most urgent feed that may be asked for now; its run starts or goes on.
+pub(super) fn lease(
+    connection: &Connection,
+    request: &LeaseRequest,
+) -> rusqlite::Result<Option<PageLease>> {
+    let Some(candidate) = most_urgent(connection, request)? else {
+        return Ok(None);
+    };
+    let position = start_or_resume(connection, request, &candidate)?;
+    let fence: i64 = connection
+        .prepare_cached(
+            "UPDATE feed SET fence = fence + 1, leased_until = ?2, asked_at = ?3 WHERE id = ?1 RETURNING fence",
+        )?
+        .query_row(
+            params![
+                candidate.feed_id,
+                request.now.after(request.lease).as_millis(),
+                request.now.as_millis()
+            ],
+            |row| row.get(0),
+        )?;
+    Ok(Some(PageLease {
+        feed_id: candidate.feed_id,
+        feed: candidate.feed,
+        kind: candidate.kind,
+        fence,
+        position,
+        first_pull: candidate.first_pull,
+        feed_failures: candidate.feed_failures,
+        account_failures: candidate.account_failures,
+    }))
+}
+
+fn most_urgent(
+    connection: &Connection,
+    request: &LeaseRequest,
+) -> rusqlite::Result<Option<Candidate>> {
+    let sql = format!(
+        "SELECT f.id, a.name, f.queue, f.company, d.kind, d.wanted, r.noted IS NOT NULL, f.cursor,
+                f.first_complete_at IS NULL, f.failures, a.failures
+         {PENDING} {}
+           AND d.due_at <= ?1
+           AND coalesce(f.leased_until, 0) <= ?1
+           AND coalesce(f.waits_until, 0) <= ?1
+           AND coalesce(a.waits_until, 0) <= ?1
+           AND (SELECT count(*) FROM feed busy WHERE busy.account_id = a.id AND busy.leased_until > ?1) < ?2
+         ORDER BY d.kind, f.asked_at, f.id
+         LIMIT 1",
+        without_blocked(request)
+    );
+    connection
+        .prepare_cached(&sql)?
+        .query_row(
+            params![request.now.as_millis(), request.requests_per_account],
+            |row| {
+                Ok(Candidate {
+                    feed_id: row.get(0)?,
+                    feed: rows::feed(row, 1)?,
+                    kind: rows::kind(row, 4)?,
+                    wanted: row.get(5)?,
+                    under_way: row.get(6)?,
+                    cursor: row.get::<_, Option<String>>(7)?.map(Cursor::new),
+                    first_pull: row.get(8)?,
+                    feed_failures: row.get(9)?,
+                    account_failures: row.get(10)?,
+                })
+            },
+        )
+        .optional()
+}
+
+/// Where the run stands; a run that begins is noted first.
+fn start_or_resume(
+    connection: &Connection,
+    request: &LeaseRequest,
+    candidate: &Candidate,
+) -> rusqlite::Result<Position> {
+    let holder = position_holder(candidate.kind, candidate.first_pull);
+    let stored = position(connection, candidate.feed_id, holder)?;
+    if candidate.under_way {
+        return Ok(stored);
+    }
+    let start = match candidate.kind {
+        // Set when it was asked for.
+        PullKind::Backfill => stored.from,
+        // Another kind may have begun the first pull.
+        _ if candidate.first_pull => stored.from.or_else(|| candidate.cursor.clone()),
+        kind if kind.overlaps() => runs::overlap_start(
+            saved_cursors(connection, candidate.feed_id)?,
+            last_look(connection, candidate.feed_id, request.now)?.before(request.lookback),
+        ),
+        _ => candidate.cursor.clone(),
+    };
+    let position = Position {
+        from: start,
+        ..Position::default()
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO feed_run (feed_id, kind, noted, started_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (feed_id, kind) DO UPDATE SET noted = excluded.noted, started_at = excluded.started_at",
+        )?
+        .execute(params![
+            candidate.feed_id,
+            kind_code(candidate.kind),
+            candidate.wanted,
+            request.now.as_millis(),
+        ])?;
+    save_position(connection, candidate.feed_id, holder, &position)?;
+    Ok(position)
+}
+
+fn position(connection: &Connection, feed: i64, kind: PullKind) -> rusqlite::Result<Position> {
+    let stored = connection
+        .prepare_cached(
+            "SELECT position, previous_next, previous_entries FROM feed_run WHERE feed_id = ?1 AND kind = ?2",
+        )?
+        .query_row(params![feed, kind_code(kind)], |row| {
+            Ok(Position {
+                from: row.get::<_, Option<String>>(0)?.map(Cursor::new),
+                previous_next: row.get::<_, Option<String>>(1)?.map(Cursor::new),
+                previous_entries: row.get(2)?,
+            })
+        })
+        .optional()?;
+    Ok(stored.unwrap_or_default())
+}
+
+pub(super) fn save_position(
+    connection: &Connection,
+    feed: i64,
+    kind: PullKind,
+    position: &Position,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO feed_run (feed_id, kind, position, previous_next, previous_entries) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (feed_id, kind) DO UPDATE SET position = excluded.position,
+                 previous_next = excluded.previous_next, previous_entries = excluded.previous_entries",
+        )?
+        .execute(params![
+            feed,
+            kind_code(kind),
+            position.from.as_ref().map(Cursor::as_str),
+            position.previous_next.as_ref().map(Cursor::as_str),
+            position.previous_entries,
+        ])?;
+    Ok(())
+}
+
+/// When the newest overlap read began that has come to its end; the first pull counts
+/// as one, and is the first.
+///
+/// What is listed late is looked for from before this, not from before the present:
+/// while the service was down nobody looked.
+pub(super) fn last_look(
+    connection: &Connection,
+    feed: i64,
+    now: Timestamp,
+) -> rusqlite::Result<Timestamp> {
+    let last_look = connection
+        .prepare_cached(
+            "SELECT coalesce(
+                 (SELECT max(started_at) FROM feed_run
+                  WHERE feed_id = ?1 AND kind IN (?2, ?3, ?4) AND noted IS NULL),
+                 (SELECT min(started_at) FROM feed_run WHERE feed_id = ?1 AND kind <> ?5))",
+        )?
+        .query_row(
+            params![
+                feed,
+                kind_code(PullKind::FollowUp),
+                kind_code(PullKind::LateFollowUp),
+                kind_code(PullKind::Reconciliation),
+                kind_code(PullKind::Backfill),
+            ],
+            |row| rows::maybe_moment(row, 0),
+        )?;
+    Ok(last_look.unwrap_or(now).min(now))
+}
+
+/// Newest first.
+pub(super) fn saved_cursors(
+    connection: &Connection,
+    feed: i64,
+) -> rusqlite::Result<Vec<SavedCursor>> {
+    connection
+        .prepare_cached(
+            "SELECT saved_at, cursor FROM feed_cursor WHERE feed_id = ?1 ORDER BY saved_at DESC",
+        )?
+        .query_map(params![feed], |row| {
+            Ok(SavedCursor {
+                saved_at: rows::moment(row, 0)?,
+                cursor: Cursor::new(row.get::<_, String>(1)?),
+            })
+        })?
+        .collect()
+}
+
+/// When something is next due; `None` where nothing is pending.
+pub(super) fn next_due(
+    connection: &Connection,
+    request: &LeaseRequest,
+) -> rusqlite::Result<Option<Timestamp>> {
+    let sql = format!(
+        "SELECT min(max(d.due_at, coalesce(f.waits_until, 0), coalesce(a.waits_until, 0), coalesce(f.leased_until, 0)))
+         {PENDING} {}",
+        without_blocked(request)
+    );
+    connection
+        .prepare_cached(&sql)?
+        .query_row([], |row| rows::maybe_moment(row, 0))
+}
+
+/// Refuses a stale owner: somebody leased the feed after it.
+pub(super) fn check_fence(
+    connection: &Connection,
+    path: &Path,
+    lease: &PageLease,
+) -> Result<(), StoreError> {
+    let fence: Option<i64> = connection
+        .prepare_cached("SELECT fence FROM feed WHERE id = ?1")
+        .and_then(|mut statement| {
+            statement
+                .query_row(params![lease.feed_id], |row| row.get(0))
+                .optional()
+        })
+        .map_err(|error| explain(path, error))?;
+    if fence == Some(lease.fence) {
+        Ok(())
+    } else {
+        Err(StoreError::StaleLease)
+    }
+}
+
+/// Gives a lease back with nothing done.
+pub(super) fn release(connection: &Connection, lease: &PageLease) -> rusqlite::Result<()> {
+    connection.execute(
+        "UPDATE feed SET leased_until = NULL WHERE id = ?1 AND fence = ?2",
+        params![lease.feed_id, lease.fence],
+    )?;
+    Ok(())
+}

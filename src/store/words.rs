@@ -1,0 +1,184 @@
+//! How our words are written in the tables of either database.
+
+use uuid::Uuid;
+
+use super::{ParkReason, PullKind, StoreError, SubscriptionState, UploadState};
+use crate::domain::{Account, Company, Event, Feed, Queue};
+
+/// Certificates kept at the most.
+pub(super) const CERTIFICATES: i64 = 32;
+
+/// Rows that one retention step changes at the most, so that ingest never waits long.
+pub(super) const RETENTION_STEP: i64 = 2_000;
+
+/// Entries without an id kept for one feed at the most.
+pub(super) const UNIDENTIFIED: i64 = 1000;
+
+/// Deliveries that share one commit at the most.
+pub(super) const GROUP: usize = 1024;
+
+/// Refused deliveries that may wait for a place in the quarantine.
+pub(super) const QUARANTINE_QUEUE: usize = 64;
+
+/// A column holds a text or number that is none of ours: another program wrote it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("a row holds no {0} that this version knows")]
+pub(super) struct Foreign(&'static str);
+
+impl From<Foreign> for StoreError {
+    fn from(foreign: Foreign) -> Self {
+        Self::Database(foreign.to_string())
+    }
+}
+
+/// 1 or 2, as in the notification table.
+pub(super) const fn event_code(event: Event) -> i64 {
+    match event {
+        Event::OnExported => 1,
+        Event::OnDigitized => 2,
+    }
+}
+
+/// The event of a code.
+pub(super) fn event(code: i64) -> Result<Event, Foreign> {
+    Event::ALL
+        .into_iter()
+        .find(|event| event_code(*event) == code)
+        .ok_or(Foreign("event"))
+}
+
+/// The event of a name.
+pub(super) fn event_name(name: &str) -> Result<Event, Foreign> {
+    Event::parse(name).ok_or(Foreign("event"))
+}
+
+/// 0 to 4, the order of urgency.
+pub(super) const fn kind_code(kind: PullKind) -> i64 {
+    match kind {
+        PullKind::Hint => 0,
+        PullKind::FollowUp => 1,
+        PullKind::LateFollowUp => 2,
+        PullKind::Reconciliation => 3,
+        PullKind::Backfill => 4,
+    }
+}
+
+/// The kind of pull of a code.
+pub(super) fn kind(code: i64) -> Result<PullKind, Foreign> {
+    PullKind::ALL
+        .into_iter()
+        .find(|kind| kind_code(*kind) == code)
+        .ok_or(Foreign("kind of pull"))
+}
+
+/// Reads `0,3`: the kinds' codes.
+pub(super) fn wanted_kinds(codes: &str) -> Vec<PullKind> {
+    PullKind::ALL
+        .into_iter()
+        .filter(|kind| {
+            codes
+                .split(',')
+                .any(|code| code.parse() == Ok(kind_code(*kind)))
+        })
+        .collect()
+}
+
+/// The account of a name.
+pub(super) fn account(name: &str) -> Result<Account, Foreign> {
+    Account::parse(name).map_err(|_| Foreign("account's name"))
+}
+
+/// The feed of three columns.
+pub(super) fn feed(account_name: &str, queue: &str, company: &str) -> Result<Feed, Foreign> {
+    Ok(Feed {
+        account: account(account_name)?,
+        queue: Queue::parse(queue).ok_or(Foreign("queue"))?,
+        company: if company.is_empty() {
+            Company::mixed()
+        } else {
+            Company::parse(company).map_err(|_| Foreign("company's code"))?
+        },
+    })
+}
+
+/// Why something is parked.
+pub(super) fn park_reason(text: Option<&str>) -> Result<Option<ParkReason>, Foreign> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    ParkReason::ALL
+        .into_iter()
+        .find(|reason| reason.as_str() == text)
+        .map(Some)
+        .ok_or(Foreign("reason for parking"))
+}
+
+/// Where a subscription stands.
+pub(super) fn subscription_state(text: &str) -> Result<SubscriptionState, Foreign> {
+    SubscriptionState::ALL
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or(Foreign("state of a subscription"))
+}
+
+/// Where an upload stands.
+pub(super) fn upload_state(text: &str) -> Result<UploadState, Foreign> {
+    UploadState::ALL
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or(Foreign("state of an upload"))
+}
+
+/// The key of a message id: a UUID's 16 bytes; anything else is longer than that.
+pub(super) fn message_key(id: &str) -> Vec<u8> {
+    match Uuid::try_parse(id) {
+        Ok(uuid) if uuid.hyphenated().to_string() == id => uuid.as_bytes().to_vec(),
+        _ => [&[0; 16], id.as_bytes(), &[0]].concat(),
+    }
+}
+
+/// The message id of a key.
+pub(super) fn message_id(key: &[u8]) -> String {
+    match Uuid::from_slice(key) {
+        Ok(uuid) => uuid.hyphenated().to_string(),
+        Err(_) => {
+            let end = key.len().saturating_sub(1);
+            String::from_utf8_lossy(key.get(16..end).unwrap_or_default()).into_owned()
+        }
+    }
+}
+
+/// An epoch that no other store has.
+pub(super) fn new_epoch() -> String {
+    let mut random = [0_u8; 8];
+    // The system's random source fails on no supported system once it has started.
+    getrandom::fill(&mut random).expect("the system gives random bytes");
+    random.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Databases count rows in signed numbers.
+pub(super) fn row_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_id_comes_back_from_its_key_as_it_was() {
+        for id in [
+            "da41e39f-ea4d-435a-b922-c6aae3915ebe",
+            "DA41E39F-EA4D-435A-B922-C6AAE3915EBE",
+            "x",
+            "",
+            "ąžuolas",
+        ] {
+            assert_eq!(message_id(&message_key(id)), id);
+        }
+        assert_eq!(
+            message_key("da41e39f-ea4d-435a-b922-c6aae3915ebe").len(),
+            16
+        );
+    }
+}
