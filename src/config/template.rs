@@ -136,8 +136,8 @@ url = {url}
 # Under which name correlation data goes: sourcedata, userdata or both.
 #correlation_key = "sourcedata"
 # What goes with every upload: processlines, splitdocuments, checkduplicates, rejectnoninvoices,
-# warehouse, allocation, tags.
-#parameters = ["checkduplicates=true", "tags=scanned"]  # example
+# warehouse, allocation, tags; such as ["checkduplicates=true", "tags=scanned"].
+#parameters = []
 
 [retention]
 # How long bodies are kept; that something was seen is kept for ever.
