@@ -19,12 +19,14 @@
 //! - [`admin`]: the private listener.
 //! - [`emulator`]: a faithful Įvesk.lt, SNS and S3 for demos and tests.
 //! - [`metrics`]: what is counted.
+//! - [`doctor`]: what keeps an installation from working, and how to mend it.
 //! - [`service`]: everything that `serve` runs, put together.
 //! - [`cli`]: one file for each subcommand: wiring and printing only.
 
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod domain;
 pub mod egress;
 pub mod emulator;

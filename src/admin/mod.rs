@@ -54,6 +54,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/notifications/{id}", get(deliveries::notification))
         .route("/v1/uploads", get(uploads::list).post(uploads::begin))
         .route("/v1/uploads/{id}/end", post(uploads::end))
+        .route("/v1/challenge", post(status::challenge))
         .route("/v1/backup", post(status::backup))
         .route("/metrics", get(status::metrics))
         .fallback(|| async { AdminError::UnknownPath })

@@ -15,6 +15,7 @@ use crate::config::{DEFAULT_FILE, LogConfig, LogFormat, VARIABLE_PREFIX};
 
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod documents;
 pub mod emulator;
 pub mod init;
@@ -57,6 +58,7 @@ Examples:
   ivesk-webhook demo --once                                   the whole loop on this machine
   ivesk-webhook init --public-url https://hooks.example.lt    a settings file with fresh tokens
   ivesk-webhook config check                                  every mistake in it, before starting
+  ivesk-webhook doctor                                        what is wrong, and how to mend it
   ivesk-webhook serve                                         receive and pull until stopped
   ivesk-webhook subscribe --print                             what to give to Įvesk.lt
   ivesk-webhook upload invoice.pdf scans/                     give files to Įvesk.lt
@@ -72,6 +74,8 @@ pub enum Command {
     Config(config::Args),
     /// Show the whole loop on this machine, with an emulated Įvesk.lt
     Demo(demo::Args),
+    /// Find out what keeps this installation from working, and how to mend it
+    Doctor(doctor::Args),
     /// List, show or export stored documents
     Documents(documents::Args),
     /// Run an emulated Įvesk.lt, SNS and S3
@@ -302,6 +306,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> 
     match command {
         Command::Config(args) => config::run(args, globals).await,
         Command::Demo(args) => demo::run(args, globals).await,
+        Command::Doctor(args) => doctor::run(args, globals).await,
         Command::Documents(args) => documents::run(args, globals).await,
         Command::Emulator(args) => emulator::run(args, globals).await,
         Command::Init(args) => init::run(args, globals).await,

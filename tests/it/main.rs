@@ -3,6 +3,7 @@
 mod admin;
 mod command_line;
 mod config;
+mod doctor;
 mod emulator;
 mod fixtures;
 mod history;
