@@ -24,8 +24,16 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) async fn of(here: &Installation, arguments: &[&str]) -> Self {
+        Self::with(here, arguments, &[]).await
+    }
+
+    pub(crate) async fn with(
+        here: &Installation,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let arguments = [&["doctor", "--json"], arguments].concat();
-        let (code, out, errors) = here.run(&arguments).await;
+        let (code, out, errors) = here.run_with(&arguments, variables).await;
         let report: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{errors}"));
         Self {
             code,

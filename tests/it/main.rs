@@ -11,6 +11,7 @@ mod ivesk;
 mod ivesk_upload;
 mod kill;
 mod process;
+mod proxies;
 mod pull;
 mod pull_command;
 mod pull_faults;
