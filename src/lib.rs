@@ -15,6 +15,7 @@
 //! - [`subscriptions`]: subscribing, pending confirmations, restore.
 //! - [`pull`]: scheduler, page step, reconciliation.
 //! - [`uploads`]: giving files to the vendor, a watched folder.
+//! - [`tunnel`]: the public address of a tunnel on this machine.
 //! - [`store`]: all SQL.
 //! - [`admin`]: the private listener.
 //! - [`emulator`]: a faithful Įvesk.lt, SNS and S3 for demos and tests.
@@ -39,4 +40,5 @@ pub mod service;
 pub mod sns;
 pub mod store;
 pub mod subscriptions;
+pub mod tunnel;
 pub mod uploads;

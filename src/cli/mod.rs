@@ -13,12 +13,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{DEFAULT_FILE, LogConfig, LogFormat, VARIABLE_PREFIX};
 
+pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod documents;
 pub mod emulator;
 pub mod init;
+pub mod man;
 pub mod notifications;
 pub mod pull;
 pub mod quarantine;
@@ -30,6 +32,7 @@ pub mod server;
 pub mod store;
 pub mod subscribe;
 pub mod subscriptions;
+mod tunnel;
 pub mod upload;
 pub mod uploads;
 pub mod verify;
@@ -70,6 +73,8 @@ Exit codes: 0 done, 1 the answer is no, 2 wrong use or bad configuration, 3 a se
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Write a shell's completions to standard output
+    Completions(completions::Args),
     /// Show the settings in force, or check them
     Config(config::Args),
     /// Show the whole loop on this machine, with an emulated Įvesk.lt
@@ -82,6 +87,8 @@ pub enum Command {
     Emulator(emulator::Args),
     /// Write a commented settings file with fresh tokens
     Init(init::Args),
+    /// Write man pages to a folder
+    Man(man::Args),
     /// List stored notifications, or export them to files
     Notifications(notifications::Args),
     /// Pull documents now, once (for cron), or read an old stretch again
@@ -304,12 +311,14 @@ pub fn start_logging(log: &LogConfig) -> Result<(), Failure> {
 
 async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> {
     match command {
+        Command::Completions(args) => completions::run(args, globals).await,
         Command::Config(args) => config::run(args, globals).await,
         Command::Demo(args) => demo::run(args, globals).await,
         Command::Doctor(args) => doctor::run(args, globals).await,
         Command::Documents(args) => documents::run(args, globals).await,
         Command::Emulator(args) => emulator::run(args, globals).await,
         Command::Init(args) => init::run(args, globals).await,
+        Command::Man(args) => man::run(args, globals).await,
         Command::Notifications(args) => notifications::run(args, globals).await,
         Command::Pull(args) => pull::run(args, globals).await,
         Command::Quarantine(args) => quarantine::run(args, globals).await,

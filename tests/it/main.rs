@@ -32,4 +32,5 @@ mod stand_in;
 mod stopping_process;
 mod store;
 mod subscriptions;
+mod tunnel;
 mod uploads;

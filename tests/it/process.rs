@@ -175,6 +175,11 @@ impl Installation {
         Server::spawn(self.command(&["serve"]))
     }
 
+    /// [`Installation::spawn`] with more arguments.
+    pub(crate) fn spawn_with(&self, arguments: &[&str]) -> Server {
+        Server::spawn(self.command(&[&["serve"], arguments].concat()))
+    }
+
     /// [`Installation::spawn`] with SIGXFSZ ignored, so that a file that reaches the
     /// process's limit is an error of the write and not the end of the process.
     pub(crate) fn spawn_with_file_limits(&self) -> Server {

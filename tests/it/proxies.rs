@@ -123,7 +123,7 @@ impl Behind {
             .map(|name| format!("{name}_temp_path {};\n", self.path(name)))
             .collect();
         let config = format!(
-            "{user}\ndaemon off;\npid {};\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{temp}{server}\n}}\n",
+            "{user}\ndaemon off;\nmaster_process off;\npid {};\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{temp}{server}\n}}\n",
             self.path("nginx.pid")
         );
         std::fs::write(self.path("nginx.conf"), config).expect("written");
