@@ -65,6 +65,7 @@ fn main() -> anyhow::Result<()> {
         .build()?;
     let client_runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
+        .thread_name("load")
         .enable_all()
         .build()?;
 
@@ -176,6 +177,8 @@ fn requests(load: &Load, signer: &Signer, origin: &str) -> anyhow::Result<Vec<Ve
 /// What came of a run.
 struct Run {
     elapsed: Duration,
+    /// Processor time of the whole process, on all cores: service and load generator.
+    processor: Duration,
     latencies: Vec<Duration>,
     accepted: usize,
     refused: usize,
@@ -188,7 +191,7 @@ async fn send(
     requests: Arc<Vec<Vec<u8>>>,
 ) -> anyhow::Result<Run> {
     let next = Arc::new(AtomicUsize::new(0));
-    let started = Instant::now();
+    let (started, processor) = (Instant::now(), processor_time());
     let mut connections = tokio::task::JoinSet::new();
     for _ in 0..load.connections {
         connections.spawn(one_connection(
@@ -199,6 +202,7 @@ async fn send(
     }
     let mut run = Run {
         elapsed: Duration::ZERO,
+        processor: Duration::ZERO,
         latencies: Vec::new(),
         accepted: 0,
         refused: 0,
@@ -215,8 +219,18 @@ async fn send(
         }
     }
     run.elapsed = started.elapsed();
+    run.processor = processor_time().saturating_sub(processor);
     run.latencies.sort();
     Ok(run)
+}
+
+/// What this process has used so far. Other work on the machine hardly changes it.
+fn processor_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(
+        used.tv_sec.unsigned_abs(),
+        u32::try_from(used.tv_nsec).unwrap_or(0),
+    )
 }
 
 async fn one_connection(
@@ -287,6 +301,10 @@ fn report(load: &Load, run: Run, rows: usize) -> anyhow::Result<()> {
         load.connections,
         run.elapsed.as_secs_f64(),
         total as f64 / run.elapsed.as_secs_f64()
+    );
+    println!(
+        "processor time: {:.1} µs a request, the load generator's share included",
+        run.processor.as_secs_f64() * 1e6 / total as f64
     );
     println!(
         "latency ms: p50 {:.2}  p90 {:.2}  p99 {:.2}  max {:.2}",

@@ -83,6 +83,19 @@ pub struct Clock(Source);
 enum Source {
     System,
     Manual(Arc<AtomicI64>),
+    /// Another one, and how many milliseconds it is behind.
+    Corrected(Arc<Clock>, Arc<AtomicI64>),
+}
+
+/// By how much a [`Clock::corrected`] one differs from the clock that it was made of.
+#[derive(Clone, Debug)]
+pub struct Correction(Arc<AtomicI64>);
+
+impl Correction {
+    /// Sets how many milliseconds are added.
+    pub fn set(&self, millis: i64) {
+        self.0.store(millis, Ordering::SeqCst);
+    }
 }
 
 impl Clock {
@@ -96,6 +109,22 @@ impl Clock {
         Self(Source::Manual(Arc::new(AtomicI64::new(start.as_millis()))))
     }
 
+    /// A clock that runs with this one, with a correction that is zero at first.
+    pub fn corrected(&self) -> (Self, Correction) {
+        let millis = Arc::new(AtomicI64::new(0));
+        let corrected = Source::Corrected(Arc::new(self.clone()), Arc::clone(&millis));
+        (Self(corrected), Correction(millis))
+    }
+
+    /// Whether it stands until somebody sets it.
+    pub fn is_manual(&self) -> bool {
+        match &self.0 {
+            Source::System => false,
+            Source::Manual(_) => true,
+            Source::Corrected(clock, _) => clock.is_manual(),
+        }
+    }
+
     /// The present moment.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
@@ -104,6 +133,10 @@ impl Clock {
                 Timestamp(i64::try_from(nanos.div_euclid(1_000_000)).unwrap_or(i64::MAX))
             }
             Source::Manual(millis) => Timestamp(millis.load(Ordering::SeqCst)),
+            Source::Corrected(clock, correction) => {
+                let now = clock.now().as_millis();
+                Timestamp(now.saturating_add(correction.load(Ordering::SeqCst)))
+            }
         }
     }
 
@@ -118,6 +151,7 @@ impl Clock {
             Source::Manual(millis) => {
                 millis.store(self.now().after(by).as_millis(), Ordering::SeqCst);
             }
+            Source::Corrected(clock, _) => clock.advance(by),
         }
     }
 }

@@ -9,10 +9,10 @@ use comfy_table::Table;
 use serde::Serialize;
 
 use super::{Exit, Failure, Globals};
-use crate::config::{Config, StoreUrl};
+use crate::config::Config;
 use crate::domain::{Account, Company, Queue};
 use crate::ivesk::view::View;
-use crate::store::sqlite::SqliteStore;
+use crate::service::open_store_for_reading;
 use crate::store::{DocumentFilter, DocumentRow, Store};
 
 /// Rows read at once.
@@ -95,19 +95,18 @@ impl Choice {
 /// Runs `documents`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    let StoreUrl::Sqlite(path) = &config.store.url;
-    let store = SqliteStore::open_for_reading(path)?;
+    let store = open_store_for_reading(&config).await?;
     let outcome = match args.action {
         Action::List {
             choice,
             limit,
             json: false,
-        } => list(&store, choice.filter()?, limit).await,
+        } => list(store.as_ref(), choice.filter()?, limit).await,
         Action::List {
             choice, json: true, ..
-        } => list_json(&store, choice.filter()?).await,
-        Action::Show { document } => show(&store, &document).await,
-        Action::Export { dir, choice } => export(&store, choice.filter()?, &dir).await,
+        } => list_json(store.as_ref(), choice.filter()?).await,
+        Action::Show { document } => show(store.as_ref(), &document).await,
+        Action::Export { dir, choice } => export(store.as_ref(), choice.filter()?, &dir).await,
     };
     store.close().await?;
     outcome

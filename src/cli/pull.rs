@@ -12,8 +12,8 @@ use crate::domain::{Account, Clock, Company, Cursor, Feed, Queue};
 use crate::ivesk::{self, ApiError, Client};
 use crate::pull::paging::next_step;
 use crate::pull::{Pulled, Puller, blocked, configured_feeds};
-use crate::store::sqlite::SqliteStore;
-use crate::store::{PageEnd, Position, SharedStore, Store};
+use crate::service::open_store_for_reading;
+use crate::store::{PageEnd, Position, SharedStore, Store, StoreError};
 
 /// Arguments of `pull`.
 #[derive(Debug, clap::Args)]
@@ -97,8 +97,8 @@ struct Tally {
 
 /// Pulls everything that is due, then tells it as a table.
 async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> {
-    let puller =
-        Puller::new(config, SharedStore::clone(&store), Clock::system()).map_err(Failure::usage)?;
+    let clock = store.clock().unwrap_or_else(Clock::system);
+    let puller = Puller::new(config, SharedStore::clone(&store), clock).map_err(Failure::usage)?;
     puller.make_known(configured_feeds(config)).await?;
     let mut tallies: BTreeMap<Feed, Tally> = BTreeMap::new();
     let mut exit = Exit::Done;
@@ -228,13 +228,15 @@ fn print_tallies(tallies: &BTreeMap<Feed, Tally>) {
 
 /// Reads the queues without storing anything, and counts what the store does not have.
 async fn dry_run(args: &Args, config: &Config) -> Result<Exit, Failure> {
-    let StoreUrl::Sqlite(path) = &config.store.url;
-    let store = if path.exists() {
-        Some(SqliteStore::open_for_reading(path)?)
-    } else {
-        None
+    let store = match &config.store.url {
+        // Nothing was pulled yet.
+        StoreUrl::Sqlite(path) if !path.exists() => None,
+        _ => match open_store_for_reading(config).await {
+            Err(StoreError::NotPrepared) => None,
+            opened => Some(opened?),
+        },
     };
-    let feeds = chosen(args, config, store.as_ref()).await?;
+    let feeds = chosen(args, config, store.as_deref()).await?;
     let mut tallies = BTreeMap::new();
     let mut exit = Exit::Done;
     for (feed, cursor) in feeds {
@@ -250,7 +252,7 @@ async fn dry_run(args: &Args, config: &Config) -> Result<Exit, Failure> {
         };
         let client = Client::new(&config.api, key).map_err(Failure::usage)?;
         let mut tally = Tally::default();
-        if let Err(error) = count(&client, &feed, cursor, store.as_ref(), &mut tally).await? {
+        if let Err(error) = count(&client, &feed, cursor, store.as_deref(), &mut tally).await? {
             exit = match error {
                 ApiError::Unreachable(_) => Exit::Unreachable,
                 ApiError::NotConfigured { .. } => Exit::Usage,
@@ -269,7 +271,7 @@ async fn dry_run(args: &Args, config: &Config) -> Result<Exit, Failure> {
 async fn chosen(
     args: &Args,
     config: &Config,
-    store: Option<&SqliteStore>,
+    store: Option<&dyn Store>,
 ) -> Result<Vec<(Feed, Option<Cursor>)>, Failure> {
     let account = args
         .account
@@ -324,7 +326,7 @@ async fn count(
     client: &Client,
     feed: &Feed,
     from: Option<Cursor>,
-    store: Option<&SqliteStore>,
+    store: Option<&dyn Store>,
     tally: &mut Tally,
 ) -> Result<Result<(), ApiError>, Failure> {
     let mut position = Position {

@@ -14,6 +14,7 @@ use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::domain::Clock;
 use crate::pull::blocked;
 use crate::service::{Service, StartError};
+use crate::store::StoreError;
 use crate::tunnel::Kind;
 
 /// Arguments of `serve`.
@@ -64,6 +65,7 @@ fn explain(error: StartError) -> Failure {
         StartError::Listen { .. } | StartError::Api(_) | StartError::Watch(_) => {
             Failure::usage(error)
         }
+        StartError::Store(StoreError::Unreachable { .. }) => Failure::unreachable(error),
         StartError::Store(_) | StartError::Client(_) | StartError::Random(_) => {
             Failure::from(error)
         }
@@ -131,8 +133,10 @@ fn introduction(service: &Service) -> Vec<String> {
         config.public.url
     ));
     lines.push(format!("  trusts      {}", trusted(config)));
-    let StoreUrl::Sqlite(path) = &config.store.url;
-    lines.push(format!("  stores      {}", path.display()));
+    lines.push(match &config.store.url {
+        StoreUrl::Sqlite(path) => format!("  stores      {}", path.display()),
+        StoreUrl::Postgres(address) => format!("  shares      {address}"),
+    });
     if let Some(folder) = &config.upload.watch {
         lines.push(format!(
             "  uploads     what is put into {}",

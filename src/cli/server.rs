@@ -141,16 +141,20 @@ impl Api {
         if let Some(server) = RunningServer::find(config).await? {
             return Ok(Self::Running(server));
         }
-        let store = open_store(config).map_err(|error| match error {
-            StoreError::InUse { path } => Failure::unreachable(anyhow!(
-                "{} is in use by another process, but no server answers at {}: \
+        let clock = Clock::system();
+        let store = open_store(config, &clock)
+            .await
+            .map_err(|error| match error {
+                StoreError::InUse { path } => Failure::unreachable(anyhow!(
+                    "{} is in use by another process, but no server answers at {}: \
                  is `private.listen` the address that the server was started with?",
-                path.display(),
-                config.private.listen
-            )),
-            other => Failure::from(other),
-        })?;
-        let app = App::assemble(config.clone(), store.clone(), Clock::system())?;
+                    path.display(),
+                    config.private.listen
+                )),
+                unreachable @ StoreError::Unreachable { .. } => Failure::unreachable(unreachable),
+                other => Failure::from(other),
+            })?;
+        let app = App::assemble(config.clone(), store.clone(), clock)?;
         Ok(Self::Own {
             router: crate::admin::router(app),
             store,

@@ -1,14 +1,17 @@
 //! `store`
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use anyhow::anyhow;
 use clap::Subcommand;
+use secrecy::SecretString;
 
 use super::{Exit, Failure, Globals};
 use crate::config::{Config, StoreUrl};
-use crate::store::Store;
-use crate::store::sqlite::SqliteStore;
+use crate::service::open_store_for_reading;
+use crate::store::StoreError;
+use crate::store::postgres::{Progress, copy_from_sqlite};
 
 /// Arguments of `store`.
 #[derive(Debug, clap::Args)]
@@ -30,21 +33,42 @@ that end in -wal and -shm, start. Sequence numbers then belong to a new epoch.")
         #[arg(long)]
         force: bool,
     },
+    /// Move everything from a SQLite file to an empty PostgreSQL database
+    #[command(after_help = "\
+Stop the service first, and keep the file until all is well: it is left as it is. Then set
+`store.url` to the new address and start any number of replicas. A password that is not part of
+--to is taken from IVESK_WEBHOOK_STORE_PASSWORD; in --to, other users of this machine could read it.")]
+    Copy {
+        /// What to copy: sqlite://PATH
+        #[arg(long, value_name = "URL")]
+        from: String,
+        /// Where to: postgres://USER@HOST/DATABASE
+        #[arg(long, value_name = "URL")]
+        to: String,
+    },
 }
 
 /// Runs `store`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
-    let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    let Action::Backup { file, force } = args.action;
+    match args.action {
+        Action::Backup { file, force } => {
+            let config =
+                Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
+            back_up(&config, file, force).await
+        }
+        Action::Copy { from, to } => copy(&from, &to, globals).await,
+    }
+}
+
+async fn back_up(config: &Config, file: PathBuf, force: bool) -> Result<Exit, Failure> {
     if file.exists() && !force {
         return Err(Failure::usage(anyhow!(
             "{} exists; name another file, or add --force",
             file.display()
         )));
     }
-    let StoreUrl::Sqlite(path) = &config.store.url;
     // Reading is enough: the copy is one snapshot, whatever the service does meanwhile.
-    let store = SqliteStore::open_for_reading(path)?;
+    let store = open_store_for_reading(config).await?;
     store.backup(file.clone()).await?;
     let sequence = store.sequence().await?;
     store.close().await?;
@@ -54,4 +78,69 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         sequence.last
     );
     Ok(Exit::Done)
+}
+
+async fn copy(from: &str, to: &str, globals: &Globals) -> Result<Exit, Failure> {
+    let StoreUrl::Sqlite(from) = StoreUrl::parse(from, "--from").map_err(Failure::usage)? else {
+        return Err(Failure::usage(anyhow!("--from must be sqlite://PATH")));
+    };
+    let StoreUrl::Postgres(mut to) = StoreUrl::parse(to, "--to").map_err(Failure::usage)? else {
+        return Err(Failure::usage(anyhow!(
+            "--to must be postgres://USER@HOST/DATABASE"
+        )));
+    };
+    if !to.has_password()
+        && let Some(password) = globals.environment.get("IVESK_WEBHOOK_STORE_PASSWORD")
+    {
+        to = to.with_password(&SecretString::from(password.as_str()));
+    }
+    let shown = to.to_string();
+    let mut bar = Bar::new();
+    let copied = copy_from_sqlite(from, to, |progress| bar.show(progress)).await;
+    bar.clear();
+    let copied = copied.map_err(|error| match error {
+        unreachable @ StoreError::Unreachable { .. } => Failure::unreachable(unreachable),
+        other => Failure::from(other),
+    })?;
+    println!(
+        "{shown} holds all {} rows, up to document version {}. Set `store.url` to it and start.",
+        copied.rows, copied.last
+    );
+    Ok(Exit::Done)
+}
+
+/// How far it is, on a terminal alone.
+struct Bar {
+    visible: bool,
+}
+
+impl Bar {
+    fn new() -> Self {
+        Self {
+            visible: std::io::stderr().is_terminal(),
+        }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        const WIDTH: u64 = 40;
+        if !self.visible {
+            return;
+        }
+        let total = progress.total.max(1);
+        let filled = (progress.done * WIDTH / total).min(WIDTH) as usize;
+        let rest = WIDTH as usize - filled;
+        eprint!(
+            "\r[{}{}] {} of {} rows",
+            "#".repeat(filled),
+            " ".repeat(rest),
+            progress.done,
+            progress.total
+        );
+    }
+
+    fn clear(&mut self) {
+        if self.visible {
+            eprint!("\r\x1b[K");
+        }
+    }
 }

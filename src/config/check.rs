@@ -6,14 +6,15 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
-use super::{ConfirmMode, ExportedPath, LogFormat, TopicRule};
+use super::{ConfirmMode, ExportedPath, LogFormat, StoreUrl, TopicRule};
+use crate::store::postgres::Address;
 
 /// The fewest characters of a token: 32 of 64 possible ones are 192 random bits.
 const MIN_TOKEN_CHARS: usize = 32;
@@ -130,8 +131,8 @@ pub(super) fn show_duration(duration: Duration) -> String {
     }
 }
 
-/// `store.url`: the path behind `sqlite://`.
-pub(super) fn sqlite_path(text: &str) -> Result<&str, String> {
+/// `store.url`: a file, or a database that replicas share.
+pub(super) fn store_url(text: &str) -> Result<StoreUrl, String> {
     let Some((scheme, path)) = text.split_once("://") else {
         return Err(
             "is not a database address; write sqlite:// and a path, such as \
@@ -141,16 +142,12 @@ pub(super) fn sqlite_path(text: &str) -> Result<&str, String> {
     };
     match scheme {
         "sqlite" => {}
-        "postgres" | "postgresql" => {
-            return Err(
-                "names PostgreSQL, which is not in this version; write sqlite:// and a \
-                        path, such as sqlite://ivesk-webhook.db"
-                    .to_owned(),
-            );
-        }
+        "postgres" | "postgresql" => return Address::parse(text).map(StoreUrl::Postgres),
         _ => {
             return Err(
-                "names a database that is not known; write sqlite:// and a path".to_owned(),
+                "names a database that is not known; write sqlite:// and a path, or \
+                        postgres://USER@HOST/DATABASE"
+                    .to_owned(),
             );
         }
     }
@@ -166,7 +163,7 @@ pub(super) fn sqlite_path(text: &str) -> Result<&str, String> {
     if path.contains(['?', '#']) {
         return Err("holds a ? or a #; write the path alone, it takes no options".to_owned());
     }
-    Ok(path)
+    Ok(StoreUrl::Sqlite(PathBuf::from(path)))
 }
 
 /// One topic rule from its three parts.

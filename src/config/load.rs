@@ -199,18 +199,50 @@ fn private(layers: &mut Layers<'_>, public: Option<&PublicConfig>) -> PrivateCon
 /// `[store]`
 fn store(layers: &mut Layers<'_>) -> StoreConfig {
     let default = StoreConfig::default();
-    let StoreUrl::Sqlite(file) = &default.url;
-    let beside_settings = StoreUrl::Sqlite(layers.path(&file.to_string_lossy()));
+    let beside_settings = match default.url {
+        StoreUrl::Sqlite(file) => StoreUrl::Sqlite(layers.path(&file.to_string_lossy())),
+        shared => shared,
+    };
+    let url = layers.read(
+        "store.url",
+        beside_settings,
+        |given, layers| {
+            check::store_url(given.text()?).map(|url| match url {
+                StoreUrl::Sqlite(path) => StoreUrl::Sqlite(layers.path(&path.to_string_lossy())),
+                shared => shared,
+            })
+        },
+        show,
+    );
+    let password = layers.secret(
+        "store.password_file",
+        "IVESK_WEBHOOK_STORE_PASSWORD",
+        |text| Ok(text.into()),
+    );
+    let url = match (url, password) {
+        (StoreUrl::Postgres(address), Some(_)) if address.has_password() => {
+            layers.contradiction(
+                "store.password_file",
+                "is set, and `store.url` holds a password too; keep one of the two",
+            );
+            StoreUrl::Postgres(address)
+        }
+        (StoreUrl::Postgres(address), Some(password)) => {
+            StoreUrl::Postgres(address.with_password(&password))
+        }
+        (url, None) => url,
+        (url @ StoreUrl::Sqlite(_), Some(_)) => {
+            if !layers.has_failed("store.url") {
+                layers.contradiction(
+                    "store.password_file",
+                    "is set, and `store.url` names a file, which has no password; remove it",
+                );
+            }
+            url
+        }
+    };
     StoreConfig {
-        url: layers.read(
-            "store.url",
-            beside_settings,
-            |given, layers| {
-                let path = check::sqlite_path(given.text()?)?;
-                Ok(StoreUrl::Sqlite(layers.path(path)))
-            },
-            |StoreUrl::Sqlite(path)| format!("sqlite://{}", path.display()).into(),
-        ),
+        url,
         min_free_bytes: layers.number("store.min_free_bytes", default.min_free_bytes, 0..=1 << 50),
         queue: layers.number("store.queue", default.queue, 1..=1_000_000),
     }

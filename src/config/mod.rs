@@ -9,6 +9,7 @@
 //! `template` is the file that `init` writes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use url::Url;
 
 use crate::domain::{Account, Company, Event};
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
+use crate::store::postgres::Address;
 use crate::uploads::parameters;
 
 mod accounts;
@@ -215,7 +217,8 @@ impl Default for PrivateConfig {
 /// Where everything is kept.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// `store.url`, default `sqlite://ivesk-webhook.db`, relative to the settings file.
+    /// `store.url`, default `sqlite://ivesk-webhook.db`, relative to the settings file;
+    /// or `postgres://USER@HOST/DATABASE`, which several replicas may share.
     pub url: StoreUrl,
     /// `store.min_free_bytes`, default 256 MiB: with less room on the disk,
     /// deliveries are answered 503 and SNS sends them again.
@@ -239,6 +242,30 @@ impl Default for StoreConfig {
 pub enum StoreUrl {
     /// `sqlite://PATH`
     Sqlite(PathBuf),
+    /// `postgres://USER@HOST/DATABASE`, its password from the URL, from
+    /// `store.password_file` or from `IVESK_WEBHOOK_STORE_PASSWORD`.
+    Postgres(Address),
+}
+
+impl StoreUrl {
+    /// Reads what the flag `name` gives, as `store.url` is read.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, for people; nothing of a password.
+    pub fn parse(text: &str, name: &str) -> Result<Self, anyhow::Error> {
+        check::store_url(text).map_err(|problem| anyhow::anyhow!("{name} {problem}"))
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    /// The URL without a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Self::Postgres(address) => address.fmt(f),
+        }
+    }
 }
 
 /// Whom to believe.

@@ -83,6 +83,10 @@ url = {url}
 [store]
 # Relative to this file.
 #url = "sqlite://ivesk-webhook.db"
+# Or a PostgreSQL database, which several replicas may share (docs/postgres.md). Its password
+# from this file, or from IVESK_WEBHOOK_STORE_PASSWORD.
+#url = "postgres://ivesk@db.example.lt/ivesk"  # example
+#password_file = "store-password.txt"  # example
 # With less room on the disk, deliveries are answered 503 and SNS sends them again. 256 MiB.
 #min_free_bytes = 268435456
 # Deliveries that may wait for the next commit.

@@ -11,6 +11,7 @@ use crate::domain::{Clock, Company, Queue, Timestamp};
 use crate::egress;
 use crate::ivesk::{ApiError, Client};
 use crate::sns::policy::endpoint;
+use crate::store::postgres::{Address, PostgresStore};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store as _, StoreError};
 
@@ -75,9 +76,39 @@ pub fn settings(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// The store's file, where no server answers for it.
+/// The store, where no server answers for it.
 pub async fn store(config: &Config) -> Vec<Finding> {
-    let StoreUrl::Sqlite(path) = &config.store.url;
+    match &config.store.url {
+        StoreUrl::Sqlite(path) => file(config, path).await,
+        StoreUrl::Postgres(address) => vec![database(address).await],
+    }
+}
+
+/// Whether the database can be asked; where it is empty still, the first start fills it.
+async fn database(address: &Address) -> Finding {
+    match PostgresStore::open_for_reading(address.clone()).await {
+        Ok(store) => {
+            let last = store.sequence().await.map(|sequence| sequence.last);
+            // It was read only; nothing can be lost.
+            let _ = store.close().await;
+            match last {
+                Ok(last) => {
+                    Finding::ok("store", format!("{address} holds {last} document versions"))
+                }
+                Err(error) => unusable(&error),
+            }
+        }
+        Err(error @ StoreError::Unreachable { .. }) => {
+            Finding::unreachable("store", error.to_string())
+                .because("without it nothing can be received")
+                .mend("start the database, or check `store.url`")
+        }
+        Err(error) => unusable(&error),
+    }
+}
+
+/// The store's file.
+async fn file(config: &Config, path: &Path) -> Vec<Finding> {
     let shown = path.display();
     if !path.exists() {
         return vec![folder(path)];

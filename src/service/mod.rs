@@ -24,6 +24,7 @@ use crate::receiver::health::Health;
 use crate::receiver::ingest::{Ingest, Parts};
 use crate::receiver::listener::{self, Drained, Limits};
 use crate::sns::{CertificateShelf, Confirmer, Verifier};
+use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{CertificateRow, SharedStore, StoreError};
 use crate::subscriptions::{self, Confirmations};
@@ -65,21 +66,51 @@ pub enum StartError {
     Client(#[from] reqwest::Error),
 }
 
-/// Opens the store that `config` names, for this process alone.
+/// Opens the store that `config` names: a SQLite file for this process alone, a
+/// PostgreSQL database beside others.
 ///
-/// Blocks for a few milliseconds, longer where a migration runs.
+/// Takes a few milliseconds, longer where a migration runs. `clock` is what this machine
+/// says the time is; a shared store sets it right ([`crate::store::Store::clock`]).
 ///
 /// # Errors
 ///
-/// [`StoreError::InUse`] where another process has it, and others that say what to do.
-pub fn open_store(config: &Config) -> Result<SharedStore, StoreError> {
-    let StoreUrl::Sqlite(path) = &config.store.url;
-    Ok(Arc::new(SqliteStore::open(SqliteOptions {
-        path: path.clone(),
-        queue: config.store.queue,
-        quarantine_bytes: config.retention.quarantine_bytes,
-        ask: config.sns.confirm == ConfirmMode::Ask,
-    })?))
+/// [`StoreError::InUse`] where another process has the file, [`StoreError::Unreachable`]
+/// where the server can't be had, and others that say what to do.
+pub async fn open_store(config: &Config, clock: &Clock) -> Result<SharedStore, StoreError> {
+    let ask = config.sns.confirm == ConfirmMode::Ask;
+    let quarantine_bytes = config.retention.quarantine_bytes;
+    match &config.store.url {
+        StoreUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open(SqliteOptions {
+            path: path.clone(),
+            queue: config.store.queue,
+            quarantine_bytes,
+            ask,
+        })?)),
+        StoreUrl::Postgres(address) => Ok(Arc::new(
+            PostgresStore::open(PostgresOptions {
+                address: address.clone(),
+                queue: config.store.queue,
+                quarantine_bytes,
+                ask,
+                clock: clock.clone(),
+            })
+            .await?,
+        )),
+    }
+}
+
+/// Opens the store that `config` names for reading, also while others serve it.
+///
+/// # Errors
+///
+/// Where there is none, or it can't be had.
+pub async fn open_store_for_reading(config: &Config) -> Result<SharedStore, StoreError> {
+    match &config.store.url {
+        StoreUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open_for_reading(path)?)),
+        StoreUrl::Postgres(address) => Ok(Arc::new(
+            PostgresStore::open_for_reading(address.clone()).await?,
+        )),
+    }
 }
 
 /// What every room shares.
@@ -111,6 +142,8 @@ impl App {
         store: SharedStore,
         clock: Clock,
     ) -> Result<Arc<Self>, StartError> {
+        // Replicas that share a store must agree on the time.
+        let clock = store.clock().unwrap_or(clock);
         let metrics = Arc::new(Metrics::new());
         let health = Arc::new(Health::default());
         let shelf = Arc::new(StoreShelf {
@@ -168,7 +201,7 @@ impl Service {
     ///
     /// [`StartError`]; nothing runs then.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
-        let store = open_store(&config)?;
+        let store = open_store(&config, &clock).await?;
         Self::start_with(config, store, clock).await
     }
 

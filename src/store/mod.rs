@@ -12,9 +12,12 @@ use bytes::Bytes;
 use secrecy::SecretString;
 use serde::Serialize;
 
-use crate::domain::{Account, Company, Cursor, DocumentVersion, Event, Feed, Queue, Timestamp};
+use crate::domain::{
+    Account, Clock, Company, Cursor, DocumentVersion, Event, Feed, Queue, Timestamp,
+};
 use crate::sns::VerifiedMessage;
 
+pub mod postgres;
 mod runs;
 pub mod sqlite;
 mod words;
@@ -75,6 +78,33 @@ pub enum StoreError {
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
+    /// The database server can't be reached, or does not let us in.
+    #[error("PostgreSQL can't be used now: {detail}")]
+    Unreachable {
+        /// What was tried, and the server's or the system's words.
+        detail: String,
+    },
+    /// The database has not this version's tables, and reading alone makes none.
+    #[error(
+        "the database has not been brought up to this version's schema; run `serve` or `pull` once"
+    )]
+    NotPrepared,
+    /// What is copied goes into an empty database alone.
+    #[error(
+        "{target} holds rows already; a copy goes into an empty database, so that nothing is mixed"
+    )]
+    NotEmpty {
+        /// The database, without its password.
+        target: String,
+    },
+    /// PostgreSQL is backed up with its own tools.
+    #[error(
+        "a PostgreSQL store is backed up with PostgreSQL's own tools: run `pg_dump --format=custom --file=FILE DATABASE` (docs/postgres.md)"
+    )]
+    BackedUpElsewhere,
+    /// The database refuses a value: the same again would be refused again.
+    #[error("the database refused a value: {0}")]
+    Value(String),
     /// Anything else that the database said.
     #[error("the database answered: {0}")]
     Database(String),
@@ -773,6 +803,12 @@ pub struct SequenceRow {
 /// What is kept, and every change of it. All methods may be called twice.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// The clock that all who share this store live by; `None` where nobody else does,
+    /// and the machine's own is as good.
+    fn clock(&self) -> Option<Clock> {
+        None
+    }
+
     /// Stores a verified message and raises its hint, in one transaction that is
     /// synced to disk when this returns.
     ///

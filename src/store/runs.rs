@@ -30,8 +30,8 @@ impl SavedCursor {
 }
 
 /// Where an overlap read starts: the newest of the saved cursors (newest first) that
-/// was saved by `old_enough`, or is itself the text of a moment by then. `None` is the
-/// beginning.
+/// was saved by `old_enough` (`lookback` before the feed was last looked at anew), or is
+/// itself the text of a moment as early. `None` is the beginning.
 pub(super) fn overlap_start(saved: Vec<SavedCursor>, old_enough: Timestamp) -> Option<Cursor> {
     saved
         .into_iter()
@@ -47,12 +47,12 @@ pub(super) struct CursorChange {
     pub(super) saved_at: Timestamp,
 }
 
-/// Judges the saved cursors (newest first) when one more is saved at `now`, and overlap
-/// reads start from before `old_enough`.
+/// Judges the saved cursors (newest first) when one more is saved now; the newest from
+/// before `old_enough` is where the next overlap read starts.
 pub(super) fn one_more_cursor(
     saved: &[SavedCursor],
-    now: Timestamp,
     old_enough: Timestamp,
+    now: Timestamp,
 ) -> CursorChange {
     let mut unneeded = Vec::new();
     // The newest makes way where it is nearly as new as this one and the one before
@@ -113,7 +113,7 @@ pub(super) fn moved(lease: &PageLease, page: &PageToCommit, up_to_date: bool) ->
     }
 }
 
-/// Whether no notification told of a new version.
+/// Whether no notification told of a new version; `told_at` is when the newest came.
 ///
 /// One that is older than the newest notification was told of, and only listed late,
 /// whoever finds it. One that is newer was not, also where a follow-up of that

@@ -178,7 +178,7 @@ fn the_examples_in_the_written_file_can_be_used() {
     let folder = tempfile::tempdir().expect("a folder");
     init(folder.path());
     let secret = "0123456789abcdef0123456789abcdef";
-    for name in ["private-token.txt", "api-key.txt"] {
+    for name in ["private-token.txt", "api-key.txt", "store-password.txt"] {
         std::fs::write(folder.path().join(name), secret).expect("written");
     }
     let lines = written(folder.path());

@@ -184,7 +184,7 @@ requests_per_account = 17
 [sns]
 topics = []
 [store]
-url = 'postgres://db/ivesk'
+url = 'mysql://db/ivesk'
 ";
     let found = names(text);
     for name in [
@@ -205,7 +205,7 @@ url = 'postgres://db/ivesk'
         message.contains("did you mean `public.listen`?"),
         "{message}"
     );
-    assert!(message.contains("not in this version"), "{message}");
+    assert!(message.contains("postgres://USER@HOST"), "{message}");
 }
 
 #[test]
@@ -583,4 +583,27 @@ proptest! {
         let again = used(&local(&format!("[pull]\nlookback = {}", shown.value)));
         prop_assert_eq!(again.pull.lookback, config.pull.lookback);
     }
+}
+
+fn postgres(url: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    parse_with(&local(&format!("store.url = '{url}'")), environment)
+}
+
+#[test]
+fn a_shared_stores_password_comes_from_one_place_and_is_never_shown() {
+    let apart = [("IVESK_WEBHOOK_STORE_PASSWORD", "planted-s3cret")];
+    let config = postgres("postgres://ivesk@db.example.lt/ivesk", &apart).expect("usable");
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("planted-s3cret"), "{shown}");
+    assert!(matches!(&config.store.url, StoreUrl::Postgres(address) if address.has_password()));
+    let inside = "postgres://ivesk:planted-s3cret@db.example.lt/ivesk";
+    let config = postgres(inside, &[]).expect("usable");
+    let shown = format!("{config:?} {}", config.store.url);
+    assert!(!shown.contains("planted-s3cret"), "{shown}");
+    let error = postgres(inside, &apart).expect_err("two places");
+    let shown = format!("{error} {error:?}");
+    assert!(shown.contains("keep one of the two"), "{shown}");
+    assert!(!shown.contains("planted-s3cret"), "{shown}");
+    let error = postgres("sqlite://x.db", &apart).expect_err("a file has none");
+    assert!(error.to_string().contains("password"), "{error}");
 }

@@ -20,7 +20,7 @@ const KILLS: usize = 12;
 const SWITCHES: &str = "time_scale=0.002,page_size=7,delivery_timeout_ms=5000";
 
 /// A generator whose whole course follows from its seed (SplitMix64).
-struct Chance(u64);
+pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
     fn next(&mut self) -> u64 {
@@ -32,7 +32,7 @@ impl Chance {
     }
 
     /// A number from 0 to `below - 1`.
-    fn below(&mut self, below: u64) -> u64 {
+    pub(crate) fn below(&mut self, below: u64) -> u64 {
         self.next() % below
     }
 
@@ -41,7 +41,7 @@ impl Chance {
     }
 }
 
-fn number_from(variable: &str) -> Option<u64> {
+pub(crate) fn number_from(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(
         text.parse()
@@ -49,7 +49,7 @@ fn number_from(variable: &str) -> Option<u64> {
     )
 }
 
-async fn emulator(switches: &str) -> Emulator {
+pub(crate) async fn emulator(switches: &str) -> Emulator {
     let settings = EmulatorSettings {
         switches: Switches::parse(switches).expect("all exist"),
         ..EmulatorSettings::default()
@@ -74,14 +74,14 @@ async fn subscribe(control: &Control, installation: &Installation) {
 }
 
 /// What the vendor, its accountants and strangers do, at random.
-struct Load {
+pub(crate) struct Load {
     control: Control,
-    forged: BTreeSet<String>,
+    pub(crate) forged: BTreeSet<String>,
     exported: Vec<String>,
 }
 
 impl Load {
-    fn new(control: Control) -> Self {
+    pub(crate) fn new(control: Control) -> Self {
         Self {
             control,
             forged: BTreeSet::new(),
@@ -90,7 +90,7 @@ impl Load {
     }
 
     /// A burst of everything that can happen.
-    fn burst(&mut self, chance: &mut Chance) {
+    pub(crate) fn burst(&mut self, chance: &mut Chance) {
         for _ in 0..8 + chance.below(24) {
             self.happen(chance);
         }

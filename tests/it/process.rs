@@ -218,7 +218,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn spawn(mut command: Command) -> Self {
+    pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

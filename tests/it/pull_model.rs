@@ -20,6 +20,7 @@ use super::pull_support::{
     check_numbering, company, digitized, documents, exported, exported_path, folder, hours, pass,
     settings, settle, signer, start_of_time, stored,
 };
+use crate::databases::Database;
 
 /// Histories tried, unless `PULL_HISTORIES` says another number; each takes a third of a
 /// second, most of it clients that load the system's certificates.
@@ -73,6 +74,7 @@ struct Run {
     ever_listed: BTreeSet<(String, String)>,
     late: Vec<Feed>,
     _folder: tempfile::TempDir,
+    _database: Option<Database>,
 }
 
 impl Run {
@@ -103,6 +105,10 @@ impl Run {
             &key,
             &vendor.emulator.origin(),
         );
+        let database = Database::of_the_suite().await;
+        if let Some(database) = &database {
+            config.store.url = database.url();
+        }
         exported_path(&mut config, positions.company_in);
         config.api.timeout = TIMEOUT;
         let account = config.accounts.get_mut(&default_account());
@@ -124,6 +130,7 @@ impl Run {
             ever_listed: BTreeSet::new(),
             late: Vec::new(),
             _folder: dir,
+            _database: database,
         }
     }
 
@@ -322,7 +329,7 @@ impl Run {
 }
 
 async fn open(config: &Config, clock: &Clock) -> (SharedStore, [Arc<Puller>; 2]) {
-    let store = open_store(config).expect("the store opens");
+    let store = open_store(config, clock).await.expect("the store opens");
     let puller = || {
         let puller = Puller::new(config, Arc::clone(&store), clock.clone());
         Arc::new(puller.expect("a puller"))

@@ -7,9 +7,8 @@ use ivesk_webhook::config::Config;
 use ivesk_webhook::domain::Event;
 use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Publication, SubscriptionState};
 use ivesk_webhook::pull::blocked;
-use ivesk_webhook::service::Service;
-use ivesk_webhook::store::sqlite::SqliteStore;
-use ivesk_webhook::store::{PullKind, Store};
+use ivesk_webhook::service::{Service, open_store_for_reading};
+use ivesk_webhook::store::PullKind;
 
 use super::pull_support::{
     Bench, COMPANY, NEIGHBOUR, digitized, documents, exported, exported_path, hours, minutes,
@@ -179,8 +178,8 @@ async fn the_running_service_pulls_by_itself_and_finishes_its_page_when_stopped(
     bench.export_unheard(COMPANY, 5);
     bench.control.requests_reached(Endpoint::Exported, 1).await;
     assert!(service.stop().await);
-    let store = SqliteStore::open_for_reading(&bench.dir().join("test.db"));
-    let store: Arc<dyn Store> = Arc::new(store.expect("a store"));
+    let store = open_store_for_reading(&bench.config).await;
+    let store = store.expect("a store");
     let rows = documents(&store).await;
     assert_eq!(
         stored(&rows, &exported(COMPANY)),

@@ -19,6 +19,8 @@ use ivesk_webhook::store::{
     AccountRow, Demand, DocumentFilter, DocumentRow, FeedRow, PullKind, SharedStore,
 };
 
+use crate::databases::Database;
+
 /// The company that most tests are about, and another one of the same key.
 pub(crate) const COMPANY: &str = "302320404";
 pub(crate) const NEIGHBOUR: &str = "304567890";
@@ -104,7 +106,8 @@ pub(crate) struct Bench {
     pub(crate) config: Config,
     store: Option<SharedStore>,
     puller: Option<Arc<Puller>>,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
+    _database: Option<Database>,
 }
 
 impl Bench {
@@ -132,15 +135,20 @@ impl Bench {
             DEFAULT_KEY,
             &emulator.origin(),
         );
+        let database = Database::of_the_suite().await;
+        if let Some(database) = &database {
+            config.store.url = database.url();
+        }
         change(&mut config);
         let mut bench = Self {
+            _database: database,
             control: emulator.control(),
             emulator,
             clock,
             config,
             store: None,
             puller: None,
-            dir,
+            _dir: dir,
         };
         bench.open().await;
         bench
@@ -154,7 +162,8 @@ impl Bench {
     }
 
     async fn open(&mut self) {
-        self.store = Some(open_store(&self.config).expect("the store opens"));
+        let store = open_store(&self.config, &self.clock).await;
+        self.store = Some(store.expect("the store opens"));
         let puller = self.another_puller();
         let feeds = configured_feeds(&self.config);
         puller.make_known(feeds).await.expect("feeds are known");
@@ -189,10 +198,6 @@ impl Bench {
 
     pub(crate) fn puller(&self) -> &Arc<Puller> {
         self.puller.as_ref().expect("the puller is there")
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     pub(crate) fn origin(&self) -> String {

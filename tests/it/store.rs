@@ -16,48 +16,54 @@ use ivesk_webhook::sns::{
 };
 use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
 use ivesk_webhook::store::{
-    Accepted, Demand, DocumentFilter, FeedRow, Insertion, LeaseRequest, PageEnd, PageFailure,
-    PageLease, PageOutcome, PageToCommit, ParkReason, PullKind, PullPlan, Quarantined, Retention,
-    SetAside, SharedStore, Store, StoreError, SubscriptionChange, SubscriptionState,
+    Accepted, Demand, DocumentFilter, FeedRow, Insertion, LeaseRequest, NewUpload, PageEnd,
+    PageFailure, PageLease, PageOutcome, PageToCommit, ParkReason, PullKind, PullPlan, Quarantined,
+    Retention, SetAside, SharedStore, Store, StoreError, SubscriptionChange, SubscriptionState,
+    UploadBegun, UploadEnd, UploadFilter, UploadReturn,
 };
+
+use crate::databases::{Database, Options};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 const TOPIC: &str = "arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport";
 
-/// A store of its own in a folder of its own, with a clock that the test sets.
+/// A store of its own, with a clock that the test sets.
 struct TestStore {
     store: SharedStore,
-    folder: tempfile::TempDir,
     clock: Clock,
+    // Last, so that the store is gone before its database.
+    database: Database,
 }
 
 impl TestStore {
-    fn new() -> Self {
-        Self::with(|_| {})
+    async fn new(database: Database) -> Self {
+        Self::with(database, |_| {}).await
     }
 
-    fn with(change: impl FnOnce(&mut SqliteOptions)) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut options = options(&folder.path().join("test.db"));
+    async fn with(database: Database, change: impl FnOnce(&mut Options)) -> Self {
+        let clock = Clock::manual(START);
+        let mut options = Options::at(clock.clone());
         change(&mut options);
         Self {
-            store: Arc::new(SqliteStore::open(options).expect("a fresh store opens")),
-            folder,
-            clock: Clock::manual(START),
+            store: database.open(options).await.expect("a fresh store opens"),
+            clock,
+            database,
         }
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join("test.db")
+        self.database.folder().join("test.db")
     }
 
     /// Closes and opens again, as after a restart.
     async fn reopened(self) -> Self {
         self.store.close().await.expect("the store closes");
-        let store =
-            Arc::new(SqliteStore::open(options(&self.path())).expect("the store opens again"));
-        Self { store, ..self }
+        let store = self.database.open(Options::at(self.clock.clone())).await;
+        Self {
+            store: store.expect("the store opens again"),
+            ..self
+        }
     }
 
     async fn demand(&self, feed: &Feed, kind: PullKind) {
@@ -286,13 +292,67 @@ impl Messages {
     }
 }
 
+/// Runs each promise on both stores.
+macro_rules! on_both_stores {
+    ($($promise:ident,)*) => {
+        mod on_sqlite {
+            $(
+                #[tokio::test]
+                async fn $promise() {
+                    super::$promise(super::Database::sqlite()).await;
+                }
+            )*
+        }
+        mod on_postgres {
+            $(
+                #[tokio::test]
+                async fn $promise() {
+                    if let Some(database) = super::Database::postgres(stringify!($promise)).await {
+                        super::$promise(database).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+
+on_both_stores! {
+    one_message_delivered_eight_times_at_once_is_one_row_and_one_pull,
+    ten_thousand_hints_for_one_company_are_one_pull,
+    a_hint_that_comes_while_its_feed_is_pulled_is_served_by_another_pull,
+    a_stale_owner_writes_nothing,
+    a_page_stored_twice_is_stored_once,
+    an_overlap_read_moves_the_cursor_with_its_last_page_only,
+    a_first_pull_that_is_interrupted_by_a_hint_is_not_begun_anew,
+    what_reconciliation_finds_first_is_counted_as_lost_hints,
+    a_served_hint_is_followed_up_twice_and_a_later_hint_moves_neither_away,
+    follow_ups_survive_a_restart,
+    hints_go_before_everything_else_and_companies_take_turns,
+    an_account_never_has_more_requests_in_flight_than_it_may,
+    a_newer_version_supersedes_and_an_older_one_that_comes_late_is_superseded,
+    a_page_of_another_companys_documents_parks_the_feed_and_stores_nothing,
+    a_parked_feed_is_tried_once_more_later_and_success_frees_it,
+    an_accounts_wait_holds_back_all_its_feeds,
+    a_blocked_queue_keeps_its_hints,
+    a_backfill_has_its_own_position_and_leaves_the_cursor,
+    companies_of_the_digitized_queue_become_feeds,
+    a_confirmation_becomes_a_pending_subscription_and_is_confirmed_once,
+    in_ask_mode_a_confirmation_waits_for_approval,
+    an_unsubscription_that_is_older_than_the_confirmation_changes_nothing,
+    the_quarantine_drops_what_does_not_fit_and_keeps_a_share_for_allowed_topics,
+    retention_removes_bodies_and_never_identities,
+    one_content_is_claimed_by_one_process_and_sent_once_unless_forced,
+    a_document_is_tied_to_its_upload_once_and_an_upload_without_one_is_missed,
+    a_full_queue_answers_at_once_and_loses_nothing_that_was_taken,
+    a_closed_store_says_so_and_has_kept_what_it_took,
+}
+
 fn uuid(n: u32) -> String {
     format!("00000000-0000-4000-8000-{n:012}")
 }
 
-#[tokio::test]
-async fn one_message_delivered_eight_times_at_once_is_one_row_and_one_pull() {
-    let test = TestStore::new();
+async fn one_message_delivered_eight_times_at_once_is_one_row_and_one_pull(on: Database) {
+    let test = TestStore::new(on).await;
     let messages = Messages::new();
     let feed = company("302320404");
     let mut copies = Vec::new();
@@ -324,9 +384,8 @@ async fn one_message_delivered_eight_times_at_once_is_one_row_and_one_pull() {
     assert_eq!(hints, 1);
 }
 
-#[tokio::test]
-async fn ten_thousand_hints_for_one_company_are_one_pull() {
-    let test = TestStore::with(|options| options.queue = 20_000);
+async fn ten_thousand_hints_for_one_company_are_one_pull(on: Database) {
+    let test = TestStore::with(on, |options| options.queue = 20_000).await;
     let messages = Messages::new();
     let feed = company("302320404");
     // One signature serves as many ids as there are accounts and events; here hints
@@ -350,9 +409,8 @@ async fn ten_thousand_hints_for_one_company_are_one_pull() {
     );
 }
 
-#[tokio::test]
-async fn a_hint_that_comes_while_its_feed_is_pulled_is_served_by_another_pull() {
-    let test = TestStore::new();
+async fn a_hint_that_comes_while_its_feed_is_pulled_is_served_by_another_pull(on: Database) {
+    let test = TestStore::new(on).await;
     let feed = company("1");
     test.demand(&feed, PullKind::Hint).await;
     let lease = test.lease().await.expect("the hint is due");
@@ -367,9 +425,8 @@ async fn a_hint_that_comes_while_its_feed_is_pulled_is_served_by_another_pull() 
     );
 }
 
-#[tokio::test]
-async fn a_stale_owner_writes_nothing() {
-    let test = TestStore::new();
+async fn a_stale_owner_writes_nothing(on: Database) {
+    let test = TestStore::new(on).await;
     let feed = company("1");
     test.demand(&feed, PullKind::Hint).await;
     let stale = test.lease().await.expect("leased");
@@ -400,9 +457,8 @@ async fn a_stale_owner_writes_nothing() {
     assert_eq!(test.stored().await.len(), 1);
 }
 
-#[tokio::test]
-async fn a_page_stored_twice_is_stored_once() {
-    let test = TestStore::new();
+async fn a_page_stored_twice_is_stored_once(on: Database) {
+    let test = TestStore::new(on).await;
     let feed = company("1");
     for _ in 0..2 {
         test.demand(&feed, PullKind::Hint).await;
@@ -420,9 +476,8 @@ async fn a_page_stored_twice_is_stored_once() {
     assert_eq!(test.store.sequence().await.expect("readable").last, 2);
 }
 
-#[tokio::test]
-async fn an_overlap_read_moves_the_cursor_with_its_last_page_only() {
-    let test = TestStore::new();
+async fn an_overlap_read_moves_the_cursor_with_its_last_page_only(on: Database) {
+    let test = TestStore::new(on).await;
     let feed = company("1");
     test.demand(&feed, PullKind::Hint).await;
     let lease = test.lease().await.expect("leased");
@@ -479,9 +534,8 @@ async fn an_overlap_read_moves_the_cursor_with_its_last_page_only() {
     assert_eq!(test.stored().await.len(), 3);
 }
 
-#[tokio::test]
-async fn a_first_pull_that_is_interrupted_by_a_hint_is_not_begun_anew() {
-    let test = TestStore::new();
+async fn a_first_pull_that_is_interrupted_by_a_hint_is_not_begun_anew(on: Database) {
+    let test = TestStore::new(on).await;
     let feed = company("1");
     test.demand(&feed, PullKind::Reconciliation).await;
     let lease = test.lease().await.expect("leased");
@@ -503,9 +557,8 @@ async fn a_first_pull_that_is_interrupted_by_a_hint_is_not_begun_anew() {
     assert_eq!((row.documents, row.lost_hints), (2, 0));
 }
 
-#[tokio::test]
-async fn what_reconciliation_finds_first_is_counted_as_lost_hints() {
-    let test = TestStore::new();
+async fn what_reconciliation_finds_first_is_counted_as_lost_hints(on: Database) {
+    let test = TestStore::new(on).await;
     let feed = company("1");
     test.demand(&feed, PullKind::Hint).await;
     test.drain().await;
@@ -522,9 +575,8 @@ async fn what_reconciliation_finds_first_is_counted_as_lost_hints() {
     assert_eq!(test.feed(&feed).await.lost_hints, 2);
 }
 
-#[tokio::test]
-async fn a_served_hint_is_followed_up_twice_and_a_later_hint_moves_neither_away() {
-    let test = TestStore::new();
+async fn a_served_hint_is_followed_up_twice_and_a_later_hint_moves_neither_away(on: Database) {
+    let test = TestStore::new(on).await;
     let feed = company("1");
     test.demand(&feed, PullKind::Hint).await;
     assert_eq!(
@@ -554,9 +606,8 @@ async fn a_served_hint_is_followed_up_twice_and_a_later_hint_moves_neither_away(
     assert!(test.drain().await.is_empty());
 }
 
-#[tokio::test]
-async fn follow_ups_survive_a_restart() {
-    let test = TestStore::new();
+async fn follow_ups_survive_a_restart(on: Database) {
+    let test = TestStore::new(on).await;
     test.demand(&company("1"), PullKind::Hint).await;
     test.drain().await;
     let test = test.reopened().await;
@@ -567,9 +618,8 @@ async fn follow_ups_survive_a_restart() {
     );
 }
 
-#[tokio::test]
-async fn hints_go_before_everything_else_and_companies_take_turns() {
-    let test = TestStore::new();
+async fn hints_go_before_everything_else_and_companies_take_turns(on: Database) {
+    let test = TestStore::new(on).await;
     let (a, b) = (company("a"), company("b"));
     test.demand(&a, PullKind::Backfill).await;
     test.demand(&b, PullKind::Hint).await;
@@ -592,9 +642,8 @@ async fn hints_go_before_everything_else_and_companies_take_turns() {
     );
 }
 
-#[tokio::test]
-async fn an_account_never_has_more_requests_in_flight_than_it_may() {
-    let test = TestStore::new();
+async fn an_account_never_has_more_requests_in_flight_than_it_may(on: Database) {
+    let test = TestStore::new(on).await;
     for n in 0..10 {
         test.demand(&company(&n.to_string()), PullKind::Hint).await;
     }
@@ -614,9 +663,8 @@ async fn an_account_never_has_more_requests_in_flight_than_it_may() {
     assert_eq!(leased.len(), 3);
 }
 
-#[tokio::test]
-async fn a_newer_version_supersedes_and_an_older_one_that_comes_late_is_superseded() {
-    let test = TestStore::new();
+async fn a_newer_version_supersedes_and_an_older_one_that_comes_late_is_superseded(on: Database) {
+    let test = TestStore::new(on).await;
     let feed = company("1");
     let versions = [
         "2026-01-02T00:00:00.000Z",
@@ -646,9 +694,8 @@ async fn a_newer_version_supersedes_and_an_older_one_that_comes_late_is_supersed
     );
 }
 
-#[tokio::test]
-async fn a_page_of_another_companys_documents_parks_the_feed_and_stores_nothing() {
-    let test = TestStore::new();
+async fn a_page_of_another_companys_documents_parks_the_feed_and_stores_nothing(on: Database) {
+    let test = TestStore::new(on).await;
     let (a, b) = (company("a"), company("b"));
     test.demand(&a, PullKind::Hint).await;
     let lease = test.lease().await.expect("leased");
@@ -680,9 +727,8 @@ async fn a_page_of_another_companys_documents_parks_the_feed_and_stores_nothing(
     assert_eq!(test.lease().await.expect("a person freed it").feed, b);
 }
 
-#[tokio::test]
-async fn a_parked_feed_is_tried_once_more_later_and_success_frees_it() {
-    let test = TestStore::new();
+async fn a_parked_feed_is_tried_once_more_later_and_success_frees_it(on: Database) {
+    let test = TestStore::new(on).await;
     let feed = company("1");
     test.demand(&feed, PullKind::Hint).await;
     let lease = test.lease().await.expect("leased");
@@ -709,9 +755,8 @@ async fn a_parked_feed_is_tried_once_more_later_and_success_frees_it() {
     assert_eq!((row.parked, row.failures, row.last_error), (None, 0, None));
 }
 
-#[tokio::test]
-async fn an_accounts_wait_holds_back_all_its_feeds() {
-    let test = TestStore::new();
+async fn an_accounts_wait_holds_back_all_its_feeds(on: Database) {
+    let test = TestStore::new(on).await;
     test.demand(&company("1"), PullKind::Hint).await;
     test.demand(&company("2"), PullKind::Hint).await;
     let lease = test.lease().await.expect("leased");
@@ -725,9 +770,8 @@ async fn an_accounts_wait_holds_back_all_its_feeds() {
     assert!(test.lease().await.is_some());
 }
 
-#[tokio::test]
-async fn a_blocked_queue_keeps_its_hints() {
-    let test = TestStore::new();
+async fn a_blocked_queue_keeps_its_hints(on: Database) {
+    let test = TestStore::new(on).await;
     test.demand(&company("1"), PullKind::Hint).await;
     let blocked = LeaseRequest {
         blocked: vec![(account(), Queue::Exported)],
@@ -750,9 +794,8 @@ async fn a_blocked_queue_keeps_its_hints() {
     );
 }
 
-#[tokio::test]
-async fn a_backfill_has_its_own_position_and_leaves_the_cursor() {
-    let test = TestStore::new();
+async fn a_backfill_has_its_own_position_and_leaves_the_cursor(on: Database) {
+    let test = TestStore::new(on).await;
     let feed = company("1");
     test.demand(&feed, PullKind::Hint).await;
     let lease = test.lease().await.expect("leased");
@@ -784,9 +827,8 @@ async fn a_backfill_has_its_own_position_and_leaves_the_cursor() {
     assert_eq!((row.cursor, row.documents), (Some(Cursor::new("9")), 2));
 }
 
-#[tokio::test]
-async fn companies_of_the_digitized_queue_become_feeds() {
-    let test = TestStore::new();
+async fn companies_of_the_digitized_queue_become_feeds(on: Database) {
+    let test = TestStore::new(on).await;
     let digitized = Feed::digitized(account());
     test.demand(&digitized, PullKind::Hint).await;
     let lease = test.lease().await.expect("leased");
@@ -805,9 +847,8 @@ async fn companies_of_the_digitized_queue_become_feeds() {
     );
 }
 
-#[tokio::test]
-async fn a_confirmation_becomes_a_pending_subscription_and_is_confirmed_once() {
-    let test = TestStore::new();
+async fn a_confirmation_becomes_a_pending_subscription_and_is_confirmed_once(on: Database) {
+    let test = TestStore::new(on).await;
     let messages = Messages::new();
     test.store
         .subscription_requested(account(), Event::OnExported, "hook".to_owned(), START)
@@ -841,9 +882,8 @@ async fn a_confirmation_becomes_a_pending_subscription_and_is_confirmed_once() {
     );
 }
 
-#[tokio::test]
-async fn in_ask_mode_a_confirmation_waits_for_approval() {
-    let test = TestStore::with(|options| options.ask = true);
+async fn in_ask_mode_a_confirmation_waits_for_approval(on: Database) {
+    let test = TestStore::with(on, |options| options.ask = true).await;
     let messages = Messages::new();
     let delivery = messages
         .confirmation(&uuid(1), MessageType::SubscriptionConfirmation, START)
@@ -871,9 +911,8 @@ async fn in_ask_mode_a_confirmation_waits_for_approval() {
     );
 }
 
-#[tokio::test]
-async fn an_unsubscription_that_is_older_than_the_confirmation_changes_nothing() {
-    let test = TestStore::new();
+async fn an_unsubscription_that_is_older_than_the_confirmation_changes_nothing(on: Database) {
+    let test = TestStore::new(on).await;
     let messages = Messages::new();
     let later = START.after(Duration::from_secs(60));
     for (n, message_type, published) in [
@@ -907,9 +946,8 @@ async fn an_unsubscription_that_is_older_than_the_confirmation_changes_nothing()
     );
 }
 
-#[tokio::test]
-async fn the_quarantine_drops_what_does_not_fit_and_keeps_a_share_for_allowed_topics() {
-    let test = TestStore::with(|options| options.quarantine_bytes = 4000);
+async fn the_quarantine_drops_what_does_not_fit_and_keeps_a_share_for_allowed_topics(on: Database) {
+    let test = TestStore::with(on, |options| options.quarantine_bytes = 4000).await;
     let refused = |allowed_topic| Quarantined {
         received_at: START,
         account: account(),
@@ -959,9 +997,8 @@ async fn the_quarantine_drops_what_does_not_fit_and_keeps_a_share_for_allowed_to
     }
 }
 
-#[tokio::test]
-async fn retention_removes_bodies_and_never_identities() {
-    let test = TestStore::new();
+async fn retention_removes_bodies_and_never_identities(on: Database) {
+    let test = TestStore::new(on).await;
     let messages = Messages::new();
     for n in 0..3 {
         test.store
@@ -1001,7 +1038,7 @@ async fn retention_removes_bodies_and_never_identities() {
 
 #[tokio::test]
 async fn a_second_process_is_refused_and_may_read() {
-    let test = TestStore::new();
+    let test = TestStore::new(Database::sqlite()).await;
     let Err(error) = SqliteStore::open(options(&test.path())) else {
         panic!("the lock was not held")
     };
@@ -1024,14 +1061,14 @@ async fn a_second_process_is_refused_and_may_read() {
 
 #[tokio::test]
 async fn a_backup_is_whole_and_opens_with_a_new_epoch() {
-    let test = TestStore::new();
+    let test = TestStore::new(Database::sqlite()).await;
     let feed = company("1");
     test.demand(&feed, PullKind::Hint).await;
     let lease = test.lease().await.expect("leased");
     test.commit(lease, last_page(&[("a", "1")], Some("1")))
         .await
         .expect("ok");
-    let copy = test.folder.path().join("copy.db");
+    let copy = test.database.folder().join("copy.db");
     test.store.backup(copy.clone()).await.expect("backed up");
     let before = test.store.sequence().await.expect("readable");
     let restored = SqliteStore::open(options(&copy)).expect("the copy opens");
@@ -1093,9 +1130,8 @@ fn rusqlite_file(path: &Path, sql: &str) -> rusqlite::Connection {
     connection
 }
 
-#[tokio::test]
-async fn a_full_queue_answers_at_once_and_loses_nothing_that_was_taken() {
-    let test = TestStore::with(|options| options.queue = 1);
+async fn a_full_queue_answers_at_once_and_loses_nothing_that_was_taken(on: Database) {
+    let test = TestStore::with(on, |options| options.queue = 1).await;
     let messages = Messages::new();
     let mut deliveries = Vec::new();
     for n in 0..50 {
@@ -1127,9 +1163,8 @@ async fn a_full_queue_answers_at_once_and_loses_nothing_that_was_taken() {
     assert!(taken >= 1);
 }
 
-#[tokio::test]
-async fn a_closed_store_says_so_and_has_kept_what_it_took() {
-    let test = TestStore::new();
+async fn a_closed_store_says_so_and_has_kept_what_it_took(on: Database) {
+    let test = TestStore::new(on).await;
     test.demand(&company("1"), PullKind::Hint).await;
     test.store.close().await.expect("closes");
     assert!(matches!(
@@ -1137,6 +1172,119 @@ async fn a_closed_store_says_so_and_has_kept_what_it_took() {
         Err(StoreError::Closed)
     ));
     assert!(matches!(test.store.feeds().await, Err(StoreError::Closed)));
-    let again = SqliteStore::open(options(&test.path())).expect("opens again");
-    assert_eq!(again.feeds().await.expect("readable").len(), 1);
+    let test = TestStore {
+        store: test
+            .database
+            .open(Options::at(test.clock.clone()))
+            .await
+            .expect("opens again"),
+        ..test
+    };
+    assert_eq!(test.store.feeds().await.expect("readable").len(), 1);
+}
+
+fn file(owner: &str, correlation: &str, now: Timestamp) -> NewUpload {
+    NewUpload {
+        account: account(),
+        sha256: "ab".repeat(32),
+        size_bytes: 7,
+        file_name: "a.pdf".to_owned(),
+        correlation: correlation.to_owned(),
+        force: false,
+        owner: owner.to_owned(),
+        now,
+        claim: HOUR,
+    }
+}
+
+async fn one_content_is_claimed_by_one_process_and_sent_once_unless_forced(on: Database) {
+    let test = TestStore::new(on).await;
+    let begin = async |upload| test.store.begin_upload(upload).await.expect("begun");
+    let end = async |owner: &str, how| {
+        let ended = test.store.end_upload(1, owner.to_owned(), how, START);
+        ended.await.expect("ended")
+    };
+    // Two at once: one of them sends.
+    let (one, other) = tokio::join!(
+        begin(file("a", "c-1", START)),
+        begin(file("b", "c-2", START))
+    );
+    let (owner, late) = match (&one, &other) {
+        (UploadBegun::Send(_), UploadBegun::Busy { .. }) => ("a", "b"),
+        (UploadBegun::Busy { .. }, UploadBegun::Send(_)) => ("b", "a"),
+        both => panic!("{both:?}"),
+    };
+    let again = begin(file(owner, "c-3", START)).await;
+    assert!(matches!(again, UploadBegun::Send(row) if row.id == 1 && row.attempts == 2));
+    assert!(!end(late, UploadEnd::Sent).await, "it is not its own");
+
+    // The owner was cut off, and its claim ended: the other goes on with the same row.
+    let taken = begin(file(late, "c-4", START.after(HOUR))).await;
+    assert!(matches!(taken, UploadBegun::Send(row) if row.id == 1));
+    assert!(
+        !end(owner, UploadEnd::Sent).await,
+        "it is not its own any more"
+    );
+    assert!(end(late, UploadEnd::Failed("why".to_owned())).await);
+    let tried = begin(file(owner, "c-5", START.after(HOUR))).await;
+    assert!(matches!(tried, UploadBegun::Send(row) if row.last_error.as_deref() == Some("why")));
+    assert!(end(owner, UploadEnd::Sent).await);
+    let sent = begin(file(late, "c-6", START.after(HOUR))).await;
+    assert!(matches!(sent, UploadBegun::Already(row) if row.id == 1 && row.last_error.is_none()));
+    let mut forced = file(late, "c-7", START);
+    forced.force = true;
+    let forced = begin(forced).await;
+    assert!(matches!(forced, UploadBegun::Send(row) if row.id == 2 && row.correlation == "c-7"));
+}
+
+async fn a_document_is_tied_to_its_upload_once_and_an_upload_without_one_is_missed(on: Database) {
+    let test = TestStore::new(on).await;
+    let begun = test.store.begin_upload(file("a", "c-1", START)).await;
+    begun.expect("begun");
+    let ended = test
+        .store
+        .end_upload(1, "a".to_owned(), UploadEnd::Sent, START);
+    assert!(ended.await.expect("ended"));
+    let uploads = async |missing_since| {
+        let filter = UploadFilter {
+            missing_since,
+            limit: 10,
+            after: 0,
+        };
+        test.store.uploads(filter).await.expect("rows")
+    };
+    let later = Some(START.after(HOUR));
+    assert_eq!(uploads(later).await.len(), 1);
+    assert_eq!(
+        uploads(Some(START)).await.len(),
+        0,
+        "it was sent at that moment"
+    );
+
+    let feed = company("1");
+    for _ in 0..2 {
+        test.demand(&feed, PullKind::Hint).await;
+        let lease = test.lease().await.expect("a lease");
+        let mut page = last_page(&[("d-1", "1"), ("d-2", "1")], Some("c"));
+        page.uploads = ["d-1", "d-2"]
+            .map(|id| UploadReturn {
+                correlation: "c-1".to_owned(),
+                document_id: id.to_owned(),
+            })
+            .to_vec();
+        page.uploads.push(UploadReturn {
+            correlation: "somebody else's".to_owned(),
+            document_id: "d-3".to_owned(),
+        });
+        let plan = test.plan();
+        let stored = test.store.commit_page(lease, page, plan).await;
+        assert!(
+            matches!(stored, Ok(PageOutcome::Committed(_))),
+            "{stored:?}"
+        );
+    }
+    let rows = uploads(None).await;
+    assert_eq!(rows[0].documents, ["d-1", "d-2"]);
+    assert_eq!(rows[0].standing(START), "returned");
+    assert!(uploads(later).await.is_empty());
 }

@@ -7,7 +7,7 @@ use rusqlite::ErrorCode;
 use crate::store::StoreError;
 
 /// Turns SQLite's error about the file at `path` into one that says what to do.
-pub(super) fn explain(path: &Path, error: rusqlite::Error) -> StoreError {
+pub(in crate::store) fn explain(path: &Path, error: rusqlite::Error) -> StoreError {
     let path = PathBuf::from(path);
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::DiskFull { path },

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::{Notify, oneshot};
 
-use self::error::explain;
+pub(super) use self::error::explain;
 use self::writer::{Inbox, Writer};
 use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
@@ -179,6 +179,15 @@ impl SqliteStore {
             })?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
+}
+
+/// Opens the file for reading while no server has it, nor may take it until the file
+/// that is given too is dropped.
+pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, File), StoreError> {
+    // Looked at first, so that a file that isn't there gets no lock beside it.
+    drop(schema::open_for_reading(path)?);
+    let lock = lock_file(path)?;
+    Ok((schema::open_for_reading(path)?, lock))
 }
 
 /// Takes the lock of the one process that may write; it ends with the process.

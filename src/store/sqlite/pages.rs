@@ -291,7 +291,7 @@ fn save_cursor(
 ) -> rusqlite::Result<()> {
     let old_enough = last_look(connection, feed, plan.now)?.before(plan.lookback);
     let saved = saved_cursors(connection, feed)?;
-    let change = runs::one_more_cursor(&saved, plan.now, old_enough);
+    let change = runs::one_more_cursor(&saved, old_enough, plan.now);
     let mut delete = connection
         .prepare_cached("DELETE FROM feed_cursor WHERE feed_id = ?1 AND saved_at = ?2")?;
     for unneeded in change.unneeded {

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::fake_sns::{FakeSns, Message, start};
 use super::faulty_store::FaultyStore;
+use crate::databases::Database;
 
 /// Planted in the webhook's path; never to be seen in a log or an answer.
 pub(crate) const PATH_TOKEN: &str = "planted-path-token-5e7f";
@@ -27,6 +28,7 @@ pub(crate) struct TestApp {
     client: reqwest::Client,
     config: Config,
     _dir: tempfile::TempDir,
+    database: Option<Database>,
 }
 
 impl TestApp {
@@ -38,9 +40,15 @@ impl TestApp {
         let sns = FakeSns::start().await;
         let dir = tempfile::tempdir().unwrap();
         let mut config = settings(&sns, dir.path());
+        let database = Database::of_the_suite().await;
+        if let Some(database) = &database {
+            config.store.url = database.url();
+        }
         change(&mut config);
         let clock = Clock::manual(start());
-        let store = Arc::new(FaultyStore::around(open_store(&config).unwrap()));
+        let store = Arc::new(FaultyStore::around(
+            open_store(&config, &clock).await.unwrap(),
+        ));
         let shared: SharedStore = store.clone();
         let service = Service::start_with(config.clone(), shared, clock.clone())
             .await
@@ -55,6 +63,7 @@ impl TestApp {
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
             config,
             _dir: dir,
+            database,
         }
     }
 
@@ -64,6 +73,14 @@ impl TestApp {
         config.public.listen = self.public;
         config.private.listen = self.private;
         config
+    }
+
+    /// Where the store is, as settings in [`TestApp::dir`] say it.
+    pub(crate) fn store_url(&self) -> String {
+        match &self.database {
+            Some(database) => database.url_text(),
+            None => "sqlite://test.db".to_owned(),
+        }
     }
 
     pub(crate) fn dir(&self) -> &Path {

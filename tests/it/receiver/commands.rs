@@ -168,7 +168,8 @@ async fn exports_are_what_came_byte_for_byte() {
     assert_eq!(app.quarantine().await.len(), 1);
     assert!(app.stop().await);
 
-    let settings = write_settings(app.dir(), "[store]\nurl = \"sqlite://test.db\"");
+    let store = format!("[store]\nurl = \"{}\"", app.store_url());
+    let settings = write_settings(app.dir(), &store);
     for (command, message) in [("notifications", &accepted), ("quarantine", &refused)] {
         let out = app.dir().join(command);
         let mut export = binary();

@@ -43,7 +43,9 @@ async fn stopping_finishes_what_is_under_way_and_takes_nothing_new() {
 
     assert_eq!(delivery.await.status(), 200);
     assert!(service.await.unwrap(), "it stopped well");
-    let reopened = ivesk_webhook::service::open_store(&app.config()).unwrap();
+    let reopened = ivesk_webhook::service::open_store(&app.config(), &app.clock)
+        .await
+        .unwrap();
     let rows = reopened.notifications(0, 10).await.unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].message_id, message.id());

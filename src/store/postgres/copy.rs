@@ -1,0 +1,378 @@
+//! Moving everything from a SQLite file to an empty PostgreSQL database.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use tokio::sync::mpsc;
+
+use super::address::Address;
+use super::connection::{Parameter, Pool, Transaction};
+use super::rows::keepable;
+use super::schema;
+use crate::domain::Clock;
+use crate::store::{StoreError, sqlite};
+
+/// The tables, those that others refer to first.
+const TABLES: [&str; 15] = [
+    "account",
+    "feed",
+    "feed_cursor",
+    "feed_demand",
+    "feed_run",
+    "notification",
+    "retention",
+    "document",
+    "unidentified",
+    "subscription",
+    "certificate",
+    "quarantine",
+    "upload",
+    "upload_document",
+    "sequence",
+];
+
+/// Rows that go in one statement at the most.
+const BATCH_ROWS: usize = 500;
+
+/// Bytes after which a batch is full.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// What was moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Rows of all tables.
+    pub rows: u64,
+    /// The newest sequence number.
+    pub last: i64,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Rows that have been sent.
+    pub done: u64,
+    /// Rows that there are.
+    pub total: u64,
+}
+
+/// Copies the file at `from` to the database at `to`, in one transaction: broken off, it
+/// leaves the target as it was. Sequence, epoch and cursors go along.
+///
+/// # Errors
+///
+/// [`StoreError::InUse`] where a server has the file, [`StoreError::NotEmpty`] where the
+/// target holds anything, and what either database says.
+pub async fn copy_from_sqlite(
+    from: PathBuf,
+    to: Address,
+    mut progress: impl FnMut(Progress),
+) -> Result<Copied, StoreError> {
+    let target = to.to_string();
+    // Locked until the end: no server may start on the file meanwhile.
+    let (connection, lock) = sqlite::open_locked_for_reading(&from)?;
+    let pool = Pool::new(to, Clock::system())?;
+    schema::migrate(&pool).await?;
+    let transaction = pool.write().await?;
+    transaction
+        .script(&format!(
+            "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT",
+            TABLES.join(", ")
+        ))
+        .await?;
+    if !is_empty(&transaction).await? {
+        transaction.roll_back().await?;
+        return Err(StoreError::NotEmpty { target });
+    }
+    transaction
+        .script("DELETE FROM sequence; DELETE FROM retention")
+        .await?;
+    let tables = columns(&transaction).await?;
+    let (sender, mut batches) = mpsc::channel(2);
+    let reading = {
+        let tables = tables.clone();
+        tokio::task::spawn_blocking(move || read_all(&connection, &from, &tables, &sender))
+    };
+    let mut done = 0;
+    while let Some(batch) = batches.recv().await {
+        let total = batch.total;
+        done += batch.insert(&transaction, &tables).await?;
+        progress(Progress { done, total });
+    }
+    reading
+        .await
+        .map_err(|_| StoreError::Database("reading the file ended early".to_owned()))??;
+    carry_on(&transaction).await?;
+    let row = transaction
+        .query_one("SELECT last FROM sequence", &[])
+        .await?;
+    let last = row.try_get(0)?;
+    transaction.commit().await?;
+    pool.close();
+    drop(lock);
+    Ok(Copied { rows: done, last })
+}
+
+/// Whether no table holds what a service has put there.
+async fn is_empty(transaction: &Transaction<'_>) -> Result<bool, StoreError> {
+    for table in TABLES {
+        if table == "retention" {
+            continue;
+        }
+        let condition = if table == "sequence" {
+            "WHERE last > 0"
+        } else {
+            ""
+        };
+        let row = transaction
+            .query_one(
+                &format!("SELECT EXISTS (SELECT 1 FROM {table} {condition})"),
+                &[],
+            )
+            .await?;
+        if row.try_get(0)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What follows the rows: numbers go on after the highest, and nobody holds a lease.
+async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    transaction
+        .script("UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL")
+        .await?;
+    for table in [
+        "account",
+        "feed",
+        "notification",
+        "subscription",
+        "quarantine",
+        "upload",
+    ] {
+        transaction
+            .query(
+                &format!(
+                    "SELECT setval(pg_get_serial_sequence('{table}', 'id'), greatest(max(id), 1), max(id) IS NOT NULL) FROM {table}"
+                ),
+                &[],
+            )
+            .await?;
+    }
+    Ok(())
+}
+
+/// A column of the target, and what it holds.
+#[derive(Clone, Debug)]
+struct Column {
+    name: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Number,
+    Text,
+    Bytes,
+    Switch,
+}
+
+#[derive(Clone, Debug)]
+struct Table {
+    name: &'static str,
+    columns: Vec<Column>,
+}
+
+/// The target's columns, so that they are listed in the migrations alone.
+async fn columns(transaction: &Transaction<'_>) -> Result<Vec<Table>, StoreError> {
+    let mut tables = Vec::with_capacity(TABLES.len());
+    for name in TABLES {
+        let rows = transaction
+            .query(
+                "SELECT attname::text, format_type(atttypid, NULL) FROM pg_attribute
+                 WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+                &[&name],
+            )
+            .await?;
+        let mut columns = Vec::with_capacity(rows.len());
+        for row in rows {
+            let kind = match row.try_get(1)? {
+                "bigint" => Kind::Number,
+                "text" => Kind::Text,
+                "bytea" => Kind::Bytes,
+                "boolean" => Kind::Switch,
+                other => {
+                    return Err(StoreError::Database(format!(
+                        "`{name}` has a column of type {other}, which can't be copied"
+                    )));
+                }
+            };
+            columns.push(Column {
+                name: row.try_get(0)?,
+                kind,
+            });
+        }
+        tables.push(Table { name, columns });
+    }
+    Ok(tables)
+}
+
+/// Values of one column of a batch.
+enum Values {
+    Numbers(Vec<Option<i64>>),
+    Texts(Vec<Option<String>>),
+    Bytes(Vec<Option<Vec<u8>>>),
+    Switches(Vec<Option<bool>>),
+}
+
+impl Values {
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Number => Self::Numbers(Vec::new()),
+            Kind::Text => Self::Texts(Vec::new()),
+            Kind::Bytes => Self::Bytes(Vec::new()),
+            Kind::Switch => Self::Switches(Vec::new()),
+        }
+    }
+
+    /// Adds SQLite's value and gives its size.
+    fn push(&mut self, value: ValueRef<'_>) -> Result<usize, rusqlite::types::FromSqlError> {
+        let size = match value {
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+            ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 8,
+        };
+        match self {
+            Self::Numbers(values) => values.push(value.as_i64_or_null()?),
+            Self::Texts(values) => values.push(value.as_str_or_null()?.map(keepable)),
+            Self::Bytes(values) => values.push(value.as_blob_or_null()?.map(<[u8]>::to_vec)),
+            Self::Switches(values) => {
+                values.push(value.as_i64_or_null()?.map(|number| number != 0));
+            }
+        }
+        Ok(size)
+    }
+
+    fn parameter(&self) -> &dyn Parameter {
+        match self {
+            Self::Numbers(values) => values,
+            Self::Texts(values) => values,
+            Self::Bytes(values) => values,
+            Self::Switches(values) => values,
+        }
+    }
+}
+
+/// Rows of one table on their way.
+struct Batch {
+    table: usize,
+    rows: u64,
+    values: Vec<Values>,
+    total: u64,
+}
+
+impl Batch {
+    async fn insert(
+        &self,
+        transaction: &Transaction<'_>,
+        tables: &[Table],
+    ) -> Result<u64, StoreError> {
+        let Table { name, columns } = &tables[self.table];
+        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        let places: Vec<String> = (1..=columns.len()).map(|n| format!("${n}")).collect();
+        let sql = format!(
+            "INSERT INTO {name} ({}) OVERRIDING SYSTEM VALUE SELECT * FROM unnest({})",
+            names.join(", "),
+            places.join(", ")
+        );
+        let values: Vec<&dyn Parameter> = self.values.iter().map(Values::parameter).collect();
+        transaction.execute(&sql, &values).await?;
+        Ok(self.rows)
+    }
+}
+
+/// Sends every row of the file, in batches.
+fn read_all(
+    connection: &Connection,
+    path: &Path,
+    tables: &[Table],
+    sender: &mpsc::Sender<Batch>,
+) -> Result<(), StoreError> {
+    let explain = |error| sqlite::explain(path, error);
+    refuse_unknown_tables(connection).map_err(explain)??;
+    let mut total = 0;
+    for table in TABLES {
+        total += connection
+            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+                row.get::<_, u64>(0)
+            })
+            .map_err(explain)?;
+    }
+    for (index, table) in tables.iter().enumerate() {
+        read_table(connection, table, |values, rows| {
+            let batch = Batch {
+                table: index,
+                rows,
+                values,
+                total,
+            };
+            // Nobody listens any more where the other side failed; it says why.
+            sender.blocking_send(batch).is_ok()
+        })
+        .map_err(explain)?;
+    }
+    Ok(())
+}
+
+/// A table that is not in the list would be left behind.
+fn refuse_unknown_tables(connection: &Connection) -> rusqlite::Result<Result<(), StoreError>> {
+    let mut statement = connection.prepare(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
+    )?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0))?;
+    for name in names {
+        let name = name?;
+        if !TABLES.contains(&name.as_str()) {
+            return Ok(Err(StoreError::Database(format!(
+                "the file has a table `{name}`, which this version can't copy"
+            ))));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Gives each batch to `send` until that is false.
+fn read_table(
+    connection: &Connection,
+    table: &Table,
+    mut send: impl FnMut(Vec<Values>, u64) -> bool,
+) -> rusqlite::Result<()> {
+    let names: Vec<&str> = table
+        .columns
+        .iter()
+        .map(|column| column.name.as_str())
+        .collect();
+    let mut statement =
+        connection.prepare(&format!("SELECT {} FROM {}", names.join(", "), table.name))?;
+    let mut rows = statement.query([])?;
+    let empty = || -> Vec<Values> {
+        let kinds = table.columns.iter().map(|column| column.kind);
+        kinds.map(Values::of).collect()
+    };
+    let (mut values, mut count, mut bytes) = (empty(), 0, 0);
+    while let Some(row) = rows.next()? {
+        for (index, column) in values.iter_mut().enumerate() {
+            bytes += column.push(row.get_ref(index)?)?;
+        }
+        count += 1;
+        if count >= BATCH_ROWS || bytes >= BATCH_BYTES {
+            if !send(std::mem::replace(&mut values, empty()), count as u64) {
+                return Ok(());
+            }
+            (count, bytes) = (0, 0);
+        }
+    }
+    if count > 0 {
+        send(values, count as u64);
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! What PostgreSQL's errors mean to the person who runs the service.
+
+use std::error::Error as _;
+use std::path::PathBuf;
+
+use tokio_postgres::error::{DbError, SqlState};
+
+use crate::store::StoreError;
+
+impl From<tokio_postgres::Error> for StoreError {
+    /// Says what to do. Of the server's words only the message is kept: its detail may
+    /// quote rows.
+    fn from(error: tokio_postgres::Error) -> Self {
+        if let Some(answer) = error.as_db_error() {
+            return explain(answer);
+        }
+        let mut detail = error.to_string();
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            detail = format!("{detail}: {inner}");
+            cause = inner.source();
+        }
+        Self::Unreachable { detail }
+    }
+}
+
+fn explain(answer: &DbError) -> StoreError {
+    let code = answer.code();
+    let said = format!("{} ({})", answer.message(), code.code());
+    let class = code.code().get(..2).unwrap_or_default();
+    if *code == SqlState::DISK_FULL {
+        return StoreError::DiskFull {
+            path: PathBuf::from("the PostgreSQL database"),
+        };
+    }
+    if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
+        return StoreError::Unreachable {
+            detail: format!("{said}; this server is a standby, `store.url` must name the primary"),
+        };
+    }
+    match class {
+        // Connections, resources, an operator's stop, a crash.
+        "08" | "53" | "58" => StoreError::Unreachable { detail: said },
+        "57" if *code != SqlState::QUERY_CANCELED => StoreError::Unreachable { detail: said },
+        "28" | "3D" => StoreError::Unreachable {
+            detail: format!("{said}; check user, password and database of `store.url`"),
+        },
+        "42" if *code == SqlState::INSUFFICIENT_PRIVILEGE => StoreError::Database(format!(
+            "{said}; the user of `store.url` must own the tables and may create them in its schema"
+        )),
+        // Data exceptions, constraints, limits: the value is at fault, not the server.
+        "22" | "23" | "54" => StoreError::Value(said),
+        _ => StoreError::Database(said),
+    }
+}

@@ -1,0 +1,351 @@
+//! Verified messages: many in one commit, their hints summed up.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::connection::{Pool, Transaction};
+use super::rows::{account_id, feed_ids};
+use crate::domain::{Account, Event, Feed, Timestamp};
+use crate::sns::MessageType;
+use crate::store::words::{GROUP, event_code, kind_code, message_key};
+use crate::store::{Accepted, Insertion, PullKind, StoreError, SubscriptionState};
+
+/// Bytes of messages that share one commit at the most, so that a group of large ones
+/// is no burden on memory.
+const GROUP_BYTES: usize = 16 << 20;
+
+/// Feeds remembered at the most, before starting over.
+const KNOWN_FEEDS: usize = 100_000;
+
+/// The lock of whoever changes subscriptions; any number of ours: "IvWi".
+pub(super) const SUBSCRIPTIONS_LOCK: i64 = 0x4976_5769;
+
+/// A delivery and who waits for it.
+pub(super) struct Waiting {
+    pub(super) delivery: Accepted,
+    pub(super) answer: oneshot::Sender<Result<Insertion, StoreError>>,
+}
+
+/// Row numbers that were looked up before. Rows are never removed.
+#[derive(Default)]
+struct Known {
+    accounts: HashMap<Account, i64>,
+    feeds: HashMap<Feed, i64>,
+}
+
+/// The one task of a process that stores deliveries.
+pub(super) struct Ingest {
+    pub(super) pool: Arc<Pool>,
+    pub(super) demand: Arc<Notify>,
+    pub(super) ask: bool,
+}
+
+impl Ingest {
+    /// Stores what comes until nobody can send any more.
+    pub(super) async fn run(self, mut inbox: mpsc::Receiver<Waiting>) {
+        let mut known = Known::default();
+        let mut arrived = Vec::with_capacity(GROUP);
+        while inbox.recv_many(&mut arrived, GROUP).await > 0 {
+            while !arrived.is_empty() {
+                let group = take_group(&mut arrived);
+                self.commit_group(group, &mut known).await;
+            }
+        }
+    }
+
+    /// Stores a group and answers each when it is committed.
+    async fn commit_group(&self, group: Vec<Waiting>, known: &mut Known) {
+        let (deliveries, answers): (Vec<_>, Vec<_>) = group
+            .into_iter()
+            .map(|waiting| (waiting.delivery, waiting.answer))
+            .unzip();
+        match self.store_group(&deliveries, known).await {
+            Ok(outcomes) => {
+                for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                    // Nobody waits any more where the connection was dropped.
+                    let _ = answer.send(Ok(outcome));
+                }
+            }
+            Err(StoreError::Value(_)) if deliveries.len() > 1 => {
+                // One delivery that can't be stored leaves the others of its group alone.
+                for (delivery, answer) in deliveries.iter().zip(answers) {
+                    let outcome = self
+                        .store_group(std::slice::from_ref(delivery), known)
+                        .await
+                        .map(|outcomes| outcomes[0]);
+                    let _ = answer.send(outcome);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a group of {} deliveries could not be stored", answers.len());
+                for answer in answers {
+                    let _ = answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    async fn store_group(
+        &self,
+        deliveries: &[Accepted],
+        known: &mut Known,
+    ) -> Result<Vec<Insertion>, StoreError> {
+        let transaction = self.pool.write().await?;
+        let mut accounts = HashMap::new();
+        // In order of names, as everywhere.
+        for account in deliveries
+            .iter()
+            .map(|delivery| (delivery.account.as_str(), &delivery.account))
+            .collect::<BTreeMap<_, _>>()
+            .into_values()
+        {
+            let id = match known.accounts.get(account) {
+                Some(id) => *id,
+                None => account_id(&transaction, account).await?,
+            };
+            accounts.insert(account.clone(), id);
+        }
+        let outcomes = insert_notifications(&transaction, deliveries, &accounts).await?;
+        let new = || {
+            deliveries
+                .iter()
+                .zip(&outcomes)
+                .filter(|(_, outcome)| **outcome == Insertion::New)
+                .map(|(delivery, _)| delivery)
+        };
+        let (feeds, raised) = raise_hints(&transaction, new(), known).await?;
+        for delivery in new() {
+            note_confirmation(
+                &transaction,
+                accounts[&delivery.account],
+                delivery,
+                self.ask,
+            )
+            .await?;
+        }
+        transaction.commit().await?;
+        // Only what is committed is known.
+        known.accounts.extend(accounts);
+        if known.feeds.len() >= KNOWN_FEEDS {
+            known.feeds.clear();
+        }
+        known.feeds.extend(feeds);
+        if raised {
+            self.demand.notify_waiters();
+            self.demand.notify_one();
+        }
+        Ok(outcomes)
+    }
+}
+
+/// As many deliveries as share one commit; at least one.
+fn take_group(arrived: &mut Vec<Waiting>) -> Vec<Waiting> {
+    let mut bytes = 0;
+    let fits = arrived
+        .iter()
+        .take_while(|waiting| {
+            bytes += waiting.delivery.message.body().len();
+            bytes <= GROUP_BYTES
+        })
+        .count();
+    arrived.drain(..fits.max(1)).collect()
+}
+
+type Key = (Vec<u8>, i64, i64);
+
+/// Inserts a row for each message that has none, and tells which had.
+async fn insert_notifications(
+    transaction: &Transaction<'_>,
+    deliveries: &[Accepted],
+    accounts: &HashMap<Account, i64>,
+) -> Result<Vec<Insertion>, StoreError> {
+    let key = |delivery: &Accepted| -> Key {
+        (
+            message_key(delivery.message.message_id()),
+            accounts[&delivery.account],
+            event_code(delivery.event),
+        )
+    };
+    // In one order everywhere: replicas that are given the same messages wait for each
+    // other, and never in a circle.
+    let mut sorted: Vec<(Key, &Accepted)> = deliveries
+        .iter()
+        .map(|delivery| (key(delivery), delivery))
+        .collect();
+    sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let keys: Vec<&[u8]> = sorted.iter().map(|((id, ..), _)| id.as_slice()).collect();
+    let account_ids: Vec<i64> = sorted.iter().map(|((_, id, _), _)| *id).collect();
+    let events: Vec<i64> = sorted.iter().map(|((_, _, event), _)| *event).collect();
+    let kinds: Vec<&str> = sorted
+        .iter()
+        .map(|(_, delivery)| delivery.message.message_type().as_str())
+        .collect();
+    let times: Vec<i64> = sorted
+        .iter()
+        .map(|(_, delivery)| delivery.received_at.as_millis())
+        .collect();
+    let bodies: Vec<&[u8]> = sorted
+        .iter()
+        .map(|(_, delivery)| delivery.message.body().as_ref())
+        .collect();
+    let rows = transaction
+        .query(
+            "INSERT INTO notification (account_id, event, message_id, kind, received_at, body)
+             SELECT * FROM unnest($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (message_id, account_id, event) DO NOTHING
+             RETURNING message_id, account_id, event",
+            &[&account_ids, &events, &keys, &kinds, &times, &bodies],
+        )
+        .await?;
+    let mut inserted = HashSet::with_capacity(rows.len());
+    for row in rows {
+        inserted.insert((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+    }
+    Ok(deliveries
+        .iter()
+        .map(|delivery| {
+            // The first of several copies in one group is the new one.
+            if inserted.remove(&key(delivery)) {
+                Insertion::New
+            } else {
+                Insertion::Duplicate
+            }
+        })
+        .collect())
+}
+
+/// Raises each feed's `wanted` once for the whole group; gives the feeds' rows, and
+/// whether there was any hint.
+async fn raise_hints(
+    transaction: &Transaction<'_>,
+    new: impl Iterator<Item = &Accepted>,
+    known: &Known,
+) -> Result<(HashMap<Feed, i64>, bool), StoreError> {
+    let mut hints: HashMap<&Feed, i64> = HashMap::new();
+    for delivery in new {
+        if let Some(feed) = &delivery.hint {
+            *hints.entry(feed).or_default() += 1;
+        }
+    }
+    if hints.is_empty() {
+        return Ok((HashMap::new(), false));
+    }
+    let unknown = hints
+        .keys()
+        .filter(|feed| !known.feeds.contains_key(**feed))
+        .map(|feed| (*feed).clone());
+    let made = feed_ids(transaction, unknown, transaction.now()).await?;
+    let by_row: BTreeMap<i64, i64> = hints
+        .into_iter()
+        .filter_map(|(feed, count)| {
+            let id = known.feeds.get(feed).or_else(|| made.get(feed))?;
+            Some((*id, count))
+        })
+        .collect();
+    let rows: Vec<i64> = by_row.keys().copied().collect();
+    let counts: Vec<i64> = by_row.values().copied().collect();
+    transaction
+        .execute(
+            "INSERT INTO feed_demand AS d (feed_id, kind, wanted, due_at)
+             SELECT feed_id, $3, hints, $4 FROM unnest($1, $2) AS raised (feed_id, hints)
+             ON CONFLICT (feed_id, kind) DO UPDATE
+             SET wanted = d.wanted + excluded.wanted, due_at = excluded.due_at",
+            &[
+                &rows,
+                &counts,
+                &kind_code(PullKind::Hint),
+                // The database's present: a replica whose clock is ahead can't put it off.
+                &transaction.now().as_millis(),
+            ],
+        )
+        .await?;
+    Ok((made, true))
+}
+
+async fn note_confirmation(
+    transaction: &Transaction<'_>,
+    account: i64,
+    delivery: &Accepted,
+    ask: bool,
+) -> Result<(), StoreError> {
+    let state = match delivery.message.message_type() {
+        MessageType::Notification => return Ok(()),
+        MessageType::SubscriptionConfirmation if ask => SubscriptionState::AwaitingApproval,
+        MessageType::SubscriptionConfirmation => SubscriptionState::Pending,
+        MessageType::UnsubscribeConfirmation => SubscriptionState::Unsubscribed,
+    };
+    note_subscription(transaction, account, delivery, state).await
+}
+
+/// Brings the topic's subscription to `state`, unless a newer message already spoke.
+///
+/// A subscription that we asked for has no topic until SNS speaks first.
+async fn note_subscription(
+    transaction: &Transaction<'_>,
+    account: i64,
+    delivery: &Accepted,
+    state: SubscriptionState,
+) -> Result<(), StoreError> {
+    transaction
+        .query("SELECT pg_advisory_xact_lock($1)", &[&SUBSCRIPTIONS_LOCK])
+        .await?;
+    let message = &delivery.message;
+    let event: Event = delivery.event;
+    let row = transaction
+        .query_opt(
+            "SELECT id, spoken_at FROM subscription
+             WHERE account_id = $1 AND event = $2
+               AND (topic_arn = $3 OR (topic_arn IS NULL AND state = 'requested'))
+             ORDER BY topic_arn IS NULL, id DESC LIMIT 1",
+            &[&account, &event.as_str(), &message.topic_arn()],
+        )
+        .await?;
+    let spoken_at = message.timestamp().as_millis();
+    let now = delivery.received_at.as_millis();
+    let id: i64 = match row {
+        Some(row)
+            if row
+                .try_get::<_, Option<i64>>(1)?
+                .is_some_and(|newer| newer > spoken_at) =>
+        {
+            return Ok(());
+        }
+        Some(row) => row.try_get(0)?,
+        None => transaction
+            .query_one(
+                "INSERT INTO subscription (account_id, event, state, created_at, changed_at)
+                 VALUES ($1, $2, $3, $4, $4) RETURNING id",
+                &[&account, &event.as_str(), &state.as_str(), &now],
+            )
+            .await?
+            .try_get(0)?,
+    };
+    let next_try_at = (state == SubscriptionState::Pending).then_some(now);
+    transaction
+        .execute(
+            "UPDATE subscription SET topic_arn = $2, state = $3, changed_at = $4, spoken_at = $5, next_try_at = $6,
+                 attempts = 0, last_error = NULL, subscribe_url = $7, token = $8
+             WHERE id = $1",
+            &[
+                &id,
+                &message.topic_arn(),
+                &state.as_str(),
+                &now,
+                &spoken_at,
+                &next_try_at,
+                &message.subscribe_url().map(ExposeSecret::expose_secret),
+                &message.token().map(ExposeSecret::expose_secret),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// The present, for what a caller dates itself: a moment that has not come yet by the
+/// database's clock would put work off.
+pub(super) fn not_later(moment: Timestamp, transaction: &Transaction<'_>) -> Timestamp {
+    moment.min(transaction.now())
+}

@@ -1,0 +1,622 @@
+//! A page with its cursor in one transaction, and what a failed request means.
+//!
+//! Every change of a feed and its runs is made by whoever has locked the feed's row and
+//! holds its newest fence. Rows are locked in one order everywhere: feed, account, what
+//! belongs to the feed, and the sequence's counter last.
+
+use std::collections::HashMap;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::connection::{Parameter, Pool, Transaction};
+use super::leases::{last_look, save_position, saved_cursors};
+use super::rows::{self, feed_ids, keepable};
+use super::uploads;
+use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
+use crate::store::runs::{self, position_holder, was_not_told};
+use crate::store::words::{UNIDENTIFIED, kind_code};
+use crate::store::{
+    COMPANY_FILTER_IGNORED, PageCommitted, PageEnd, PageFailure, PageLease, PageOutcome,
+    PageToCommit, ParkReason, PullKind, PullPlan, SetAside, StoreError,
+};
+
+/// Stores a page, its cursor and what follows from it, and gives the lease back.
+pub(super) async fn commit(
+    pool: &Pool,
+    lease: &PageLease,
+    page: &PageToCommit,
+    plan: &PullPlan,
+) -> Result<PageOutcome, StoreError> {
+    let transaction = pool.write().await?;
+    let Some(account) = lock_as_owner(&transaction, lease).await? else {
+        transaction.roll_back().await?;
+        return Err(StoreError::StaleLease);
+    };
+    // The database's time, whatever the caller's clock says.
+    let plan = PullPlan {
+        now: transaction.now(),
+        ..plan.clone()
+    };
+    let stored = Stored::read(&transaction, lease, account, &page.documents).await?;
+    if stored.company_filter_ignored(lease, &page.documents) {
+        park_feed(
+            &transaction,
+            lease.feed_id,
+            ParkReason::CompanyFilterIgnored,
+            None,
+            COMPANY_FILTER_IGNORED,
+        )
+        .await?;
+        transaction.commit().await?;
+        return Ok(PageOutcome::CompanyFilterIgnored);
+    }
+    let new = stored.new_of(&page.documents);
+    let up_to_date = page.end == PageEnd::UpToDate;
+    let told_at = told_at(&transaction, lease.feed_id).await?;
+    let lost_hints = new
+        .iter()
+        .filter(|document| was_not_told(lease, document, told_at))
+        .count();
+    note_page(&transaction, lease, page, &plan, [new.len(), lost_hints]).await?;
+    note_success(&transaction, account, &plan).await?;
+    let companies = page
+        .companies
+        .iter()
+        .map(|company| Feed::exported(lease.feed.account.clone(), company.clone()));
+    feed_ids(&transaction, companies, plan.now).await?;
+    move_cursor(&transaction, lease, page, &plan, up_to_date).await?;
+    if up_to_date {
+        end_run(&transaction, lease, &plan).await?;
+    }
+    let outcome = PageOutcome::Committed(PageCommitted {
+        new: new.len(),
+        known: page.documents.len() - new.len(),
+        up_to_date,
+        lost_hints,
+    });
+    insert_documents(transaction, lease, &new, plan.now).await?;
+    Ok(outcome)
+}
+
+/// Locks the lease's feed and gives its account's row; `None` for a stale owner:
+/// somebody leased the feed after it.
+async fn lock_as_owner(
+    transaction: &Transaction<'_>,
+    lease: &PageLease,
+) -> Result<Option<i64>, StoreError> {
+    let row = transaction
+        .query_opt(
+            "SELECT account_id FROM feed WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE",
+            &[&lease.feed_id, &lease.fence],
+        )
+        .await?;
+    row.map(|row| Ok(row.try_get(0)?)).transpose()
+}
+
+/// What is stored of a page's versions already.
+struct Stored {
+    /// (id, version) to (stored for another company of the account, stored here).
+    versions: HashMap<(String, String), (bool, bool)>,
+}
+
+impl Stored {
+    async fn read(
+        transaction: &Transaction<'_>,
+        lease: &PageLease,
+        account: i64,
+        documents: &[DocumentVersion],
+    ) -> Result<Self, StoreError> {
+        let ids: Vec<String> = documents.iter().map(|d| keepable(&d.id)).collect();
+        let versions: Vec<String> = documents.iter().map(|d| keepable(&d.version)).collect();
+        let rows = transaction
+            .query(
+                "SELECT d.document_id, d.version,
+                        bool_or(d.feed_id <> $3 AND f.account_id = $4 AND f.queue = 'exported'),
+                        bool_or(d.feed_id = $3)
+                 FROM unnest($1, $2) AS p (document_id, version)
+                 JOIN document d ON d.document_id = p.document_id AND d.version = p.version
+                 JOIN feed f ON f.id = d.feed_id
+                 GROUP BY d.document_id, d.version",
+                &[&ids, &versions, &lease.feed_id, &account],
+            )
+            .await?;
+        let mut versions = HashMap::with_capacity(rows.len());
+        for row in rows {
+            versions.insert(
+                (rows::text(&row, 0)?, rows::text(&row, 1)?),
+                (row.try_get(2)?, row.try_get(3)?),
+            );
+        }
+        Ok(Self { versions })
+    }
+
+    fn of(&self, document: &DocumentVersion) -> (bool, bool) {
+        let key = (document.id.clone(), document.version.clone());
+        self.versions.get(&key).copied().unwrap_or_default()
+    }
+
+    /// Whether every document is stored for another company, and not all for this one.
+    fn company_filter_ignored(&self, lease: &PageLease, documents: &[DocumentVersion]) -> bool {
+        lease.feed.queue == Queue::Exported
+            && !documents.is_empty()
+            && documents.iter().all(|document| self.of(document).0)
+            && !documents.iter().all(|document| self.of(document).1)
+    }
+
+    /// The versions that are not here yet, each once. They stay so until COMMIT: only
+    /// who has locked the feed inserts any.
+    fn new_of<'d>(&self, documents: &'d [DocumentVersion]) -> Vec<&'d DocumentVersion> {
+        let mut seen = std::collections::HashSet::new();
+        documents
+            .iter()
+            .filter(|document| {
+                !self.of(document).1 && seen.insert((&document.id, &document.version))
+            })
+            .collect()
+    }
+}
+
+/// When the newest notification of this feed came.
+async fn told_at(
+    transaction: &Transaction<'_>,
+    feed: i64,
+) -> Result<Option<Timestamp>, StoreError> {
+    let row = transaction
+        .query_opt(
+            "SELECT due_at FROM feed_demand WHERE feed_id = $1 AND kind = $2",
+            &[&feed, &kind_code(PullKind::Hint)],
+        )
+        .await?;
+    row.map(|row| rows::moment(&row, 0)).transpose()
+}
+
+async fn note_page(
+    transaction: &Transaction<'_>,
+    lease: &PageLease,
+    page: &PageToCommit,
+    plan: &PullPlan,
+    [new, lost_hints]: [usize; 2],
+) -> Result<(), StoreError> {
+    transaction
+        .execute(
+            "UPDATE feed SET leased_until = NULL, last_page_at = $2, documents = documents + $3,
+                 lost_hints = lost_hints + $4, possible_gaps = possible_gaps + $5,
+                 parked = CASE WHEN parked = 'by_hand' THEN parked END, waits_until = NULL, failures = 0, last_error = NULL
+             WHERE id = $1",
+            &[
+                &lease.feed_id,
+                &plan.now.as_millis(),
+                &signed(new),
+                &signed(lost_hints),
+                &i64::from(page.possible_gap),
+            ],
+        )
+        .await?;
+    for entry in &page.unidentified {
+        set_aside(transaction, lease.feed_id, entry, plan.now).await?;
+    }
+    uploads::tie(transaction, &lease.feed.account, &page.uploads).await
+}
+
+async fn note_success(
+    transaction: &Transaction<'_>,
+    account: i64,
+    plan: &PullPlan,
+) -> Result<(), StoreError> {
+    transaction
+        .execute(
+            // A wait that another request in flight has set since still stands.
+            "UPDATE account SET parked = CASE WHEN parked = 'by_hand' THEN parked END,
+                 waits_until = CASE WHEN waits_until > $2 THEN waits_until END, failures = 0, last_error = NULL
+             WHERE id = $1 AND (failures > 0 OR parked IS NOT NULL)",
+            &[&account, &plan.now.as_millis()],
+        )
+        .await?;
+    Ok(())
+}
+
+fn signed(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Which versions are not their document's newest: the later by its time is, else by its
+/// number.
+#[derive(Default)]
+struct Superseded {
+    /// For each new version, in order.
+    new: Vec<bool>,
+    /// Sequence numbers of stored ones that were the newest until now.
+    stored: Vec<i64>,
+}
+
+impl Superseded {
+    async fn judge(
+        transaction: &Transaction<'_>,
+        feed: i64,
+        new: &[&DocumentVersion],
+    ) -> Result<Self, StoreError> {
+        enum Newest {
+            Stored(i64),
+            New(usize),
+        }
+        let ids: Vec<String> = new.iter().map(|document| keepable(&document.id)).collect();
+        let rows = transaction
+            .query(
+                "SELECT document_id, sequence, version_ms FROM document
+                 WHERE document_id = ANY ($2) AND feed_id = $1 AND NOT superseded",
+                &[&feed, &ids],
+            )
+            .await?;
+        let mut newest: HashMap<String, (Newest, Option<i64>)> = HashMap::new();
+        for row in rows {
+            newest.insert(
+                rows::text(&row, 0)?,
+                (Newest::Stored(row.try_get(1)?), row.try_get(2)?),
+            );
+        }
+        let mut superseded = Self {
+            new: vec![false; new.len()],
+            stored: Vec::new(),
+        };
+        for (index, document) in new.iter().enumerate() {
+            let time = document.version_time().map(Timestamp::as_millis);
+            let before = newest.get(&document.id);
+            let arrived_late = before.is_some_and(
+                |(_, before)| matches!((time, before), (Some(time), Some(before)) if time < *before),
+            );
+            if arrived_late {
+                superseded.new[index] = true;
+                continue;
+            }
+            match newest.insert(document.id.clone(), (Newest::New(index), time)) {
+                Some((Newest::Stored(sequence), _)) => superseded.stored.push(sequence),
+                Some((Newest::New(earlier), _)) => superseded.new[earlier] = true,
+                None => {}
+            }
+        }
+        Ok(superseded)
+    }
+}
+
+/// Stores the new versions under the next numbers, and commits.
+///
+/// The counter is taken in the last statement, which goes to the server together with
+/// COMMIT: until then nobody waits for it, and a number that is seen is a number that is
+/// committed, as are all before it.
+async fn insert_documents(
+    transaction: Transaction<'_>,
+    lease: &PageLease,
+    new: &[&DocumentVersion],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if new.is_empty() {
+        return transaction.commit().await;
+    }
+    let superseded = Superseded::judge(&transaction, lease.feed_id, new).await?;
+    if !superseded.stored.is_empty() {
+        transaction
+            .execute(
+                "UPDATE document SET superseded = true WHERE sequence = ANY ($1)",
+                &[&superseded.stored],
+            )
+            .await?;
+    }
+    let ids: Vec<String> = new.iter().map(|document| keepable(&document.id)).collect();
+    let versions: Vec<String> = new.iter().map(|d| keepable(&d.version)).collect();
+    let times: Vec<Option<i64>> = new
+        .iter()
+        .map(|document| document.version_time().map(Timestamp::as_millis))
+        .collect();
+    let bodies: Vec<&[u8]> = new.iter().map(|d| d.body.as_slice()).collect();
+    let values: [&dyn Parameter; 10] = [
+        &signed(new.len()),
+        &ids,
+        &versions,
+        &times,
+        &superseded.new,
+        &bodies,
+        &lease.feed_id,
+        &lease.first_pull,
+        &kind_code(lease.kind),
+        &now.as_millis(),
+    ];
+    let inserted = transaction
+        .execute_and_commit(
+            "WITH counter AS (UPDATE sequence SET last = last + $1 RETURNING last - $1 AS before)
+             INSERT INTO document (sequence, feed_id, document_id, version, version_ms, superseded, first_pull,
+                 found_by, stored_at, body)
+             SELECT counter.before + n.number, $7, n.document_id, n.version, n.version_ms, n.superseded, $8, $9, $10, n.body
+             FROM counter, unnest($2, $3, $4, $5, $6) WITH ORDINALITY
+                 AS n (document_id, version, version_ms, superseded, body, number)",
+            &values,
+        )
+        .await?;
+    debug_assert_eq!(inserted, new.len());
+    Ok(())
+}
+
+/// Keeps an entry that has no usable id, once.
+async fn set_aside(
+    transaction: &Transaction<'_>,
+    feed: i64,
+    entry: &SetAside,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    transaction
+        .execute(
+            "INSERT INTO unidentified (feed_id, digest, seen_at, body)
+             SELECT $1, $2, $3, $4 WHERE (SELECT count(*) FROM unidentified WHERE feed_id = $1) < $5
+             ON CONFLICT (feed_id, digest) DO NOTHING",
+            &[
+                &feed,
+                &digest(&SHA256, &entry.likeness).as_ref(),
+                &now.as_millis(),
+                &entry.body,
+                &UNIDENTIFIED,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Moves the run's position, and the feed's cursor where this kind of pull may.
+async fn move_cursor(
+    transaction: &Transaction<'_>,
+    lease: &PageLease,
+    page: &PageToCommit,
+    plan: &PullPlan,
+    up_to_date: bool,
+) -> Result<(), StoreError> {
+    let moved = runs::moved(lease, page, up_to_date);
+    save_position(transaction, lease.feed_id, moved.holder, &moved.position).await?;
+    let Some(cursor) = moved.cursor else {
+        return Ok(());
+    };
+    transaction
+        .execute(
+            "UPDATE feed SET cursor = $2 WHERE id = $1",
+            &[&lease.feed_id, &keepable(cursor.as_str())],
+        )
+        .await?;
+    save_cursor(transaction, lease.feed_id, &cursor, plan).await
+}
+
+/// Adds a cursor to the saved ones, and drops those that no overlap read needs.
+async fn save_cursor(
+    transaction: &Transaction<'_>,
+    feed: i64,
+    cursor: &Cursor,
+    plan: &PullPlan,
+) -> Result<(), StoreError> {
+    let old_enough = last_look(transaction, feed).await?.before(plan.lookback);
+    let saved = saved_cursors(transaction, feed).await?;
+    let change = runs::one_more_cursor(&saved, old_enough, plan.now);
+    if !change.unneeded.is_empty() {
+        let unneeded: Vec<i64> = change.unneeded.iter().map(|at| at.as_millis()).collect();
+        transaction
+            .execute(
+                "DELETE FROM feed_cursor WHERE feed_id = $1 AND saved_at = ANY ($2)",
+                &[&feed, &unneeded],
+            )
+            .await?;
+    }
+    transaction
+        .execute(
+            "INSERT INTO feed_cursor (feed_id, saved_at, cursor) VALUES ($1, $2, $3)",
+            &[
+                &feed,
+                &change.saved_at.as_millis(),
+                &keepable(cursor.as_str()),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Notes that the run has served its wish, and raises what follows from it.
+async fn end_run(
+    transaction: &Transaction<'_>,
+    lease: &PageLease,
+    plan: &PullPlan,
+) -> Result<(), StoreError> {
+    let (feed, kind) = (lease.feed_id, kind_code(lease.kind));
+    transaction
+        .execute(
+            "UPDATE feed SET up_to_date_at = $2,
+                 first_complete_at = CASE WHEN $3 THEN first_complete_at ELSE coalesce(first_complete_at, $2) END
+             WHERE id = $1",
+            &[&feed, &plan.now.as_millis(), &(lease.kind == PullKind::Backfill)],
+        )
+        .await?;
+    let holder = kind_code(position_holder(lease.kind, lease.first_pull));
+    transaction
+        .execute(
+            "UPDATE feed_run SET position = NULL, previous_next = NULL, previous_entries = 0
+             WHERE feed_id = $1 AND kind IN ($2, $3)",
+            &[&feed, &kind, &holder],
+        )
+        .await?;
+    if matches!(lease.kind, PullKind::FollowUp | PullKind::LateFollowUp) {
+        // Its wish came again while one was pending: once more at that time, if the run
+        // began before it. Only these kinds have that, so a hint's row, which ingest
+        // writes, is never touched here.
+        transaction
+            .execute(
+                "UPDATE feed_demand d
+                 SET due_at = CASE WHEN d.again_at > r.started_at THEN d.again_at ELSE d.due_at END,
+                     wanted = CASE WHEN d.again_at > r.started_at THEN d.wanted + 1 ELSE d.wanted END,
+                     again_at = NULL
+                 FROM feed_run r
+                 WHERE d.feed_id = $1 AND d.kind = $2 AND r.feed_id = $1 AND r.kind = $2 AND d.again_at IS NOT NULL",
+                &[&feed, &kind],
+            )
+            .await?;
+    }
+    transaction
+        .execute(
+            "UPDATE feed_run SET served = coalesce(noted, served), noted = NULL WHERE feed_id = $1 AND kind = $2",
+            &[&feed, &kind],
+        )
+        .await?;
+    if lease.first_pull && lease.kind != PullKind::Backfill {
+        // It has read everything: for what follows, as a reconciliation that began with it.
+        transaction
+            .execute(
+                "INSERT INTO feed_run (feed_id, kind, started_at)
+                 SELECT $1, $2, min(started_at) FROM feed_run WHERE feed_id = $1 AND kind <> $3
+                 ON CONFLICT (feed_id, kind) DO UPDATE SET started_at = excluded.started_at",
+                &[
+                    &feed,
+                    &kind_code(PullKind::Reconciliation),
+                    &kind_code(PullKind::Backfill),
+                ],
+            )
+            .await?;
+        // Runs of other kinds began at the beginning too; they now start as overlap reads.
+        transaction
+            .execute(
+                "UPDATE feed_run SET noted = NULL, position = NULL WHERE feed_id = $1 AND kind <> $2",
+                &[&feed, &kind_code(PullKind::Backfill)],
+            )
+            .await?;
+    }
+    match lease.kind {
+        PullKind::Hint => {
+            let [soon, late] = plan.follow_ups;
+            raise(transaction, feed, PullKind::FollowUp, plan.now.after(soon)).await?;
+            raise(
+                transaction,
+                feed,
+                PullKind::LateFollowUp,
+                plan.now.after(late),
+            )
+            .await
+        }
+        PullKind::Reconciliation => {
+            let next = plan.now.after(plan.reconcile_every);
+            raise(transaction, feed, PullKind::Reconciliation, next).await
+        }
+        PullKind::FollowUp | PullKind::LateFollowUp | PullKind::Backfill => Ok(()),
+    }
+}
+
+/// Raises one wish.
+///
+/// A hint or a backfill always counts, also while a run is under way: it may speak of
+/// something newer. Of the timed kinds one is pending at a time, at the sooner time;
+/// a follow-up that is wished for later than that is kept for another run.
+pub(super) async fn raise(
+    transaction: &Transaction<'_>,
+    feed: i64,
+    kind: PullKind,
+    due_at: Timestamp,
+) -> Result<(), StoreError> {
+    // `excluded.wanted` is one more than was served: a wish is pending from there on.
+    let on_conflict = match kind {
+        PullKind::Hint | PullKind::Backfill => "wanted = d.wanted + 1, due_at = excluded.due_at",
+        PullKind::FollowUp | PullKind::LateFollowUp => {
+            "wanted = greatest(d.wanted, excluded.wanted),
+             due_at = CASE WHEN d.wanted >= excluded.wanted THEN least(d.due_at, excluded.due_at) ELSE excluded.due_at END,
+             again_at = CASE WHEN d.wanted >= excluded.wanted
+                 THEN greatest(coalesce(d.again_at, d.due_at), excluded.due_at) END"
+        }
+        PullKind::Reconciliation => {
+            "wanted = greatest(d.wanted, excluded.wanted),
+             due_at = CASE WHEN d.wanted >= excluded.wanted THEN least(d.due_at, excluded.due_at) ELSE excluded.due_at END"
+        }
+    };
+    transaction
+        .execute(
+            &format!(
+                "INSERT INTO feed_demand AS d (feed_id, kind, wanted, due_at)
+                 VALUES ($1, $2, 1 + coalesce((SELECT served FROM feed_run WHERE feed_id = $1 AND kind = $2), 0), $3)
+                 ON CONFLICT (feed_id, kind) DO UPDATE SET {on_conflict}"
+            ),
+            &[&feed, &kind_code(kind), &due_at.as_millis()],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Notes a failed request and gives the lease back.
+pub(super) async fn fail(
+    pool: &Pool,
+    lease: &PageLease,
+    failure: PageFailure,
+    error: &str,
+) -> Result<(), StoreError> {
+    let transaction = pool.write().await?;
+    let Some(account) = lock_as_owner(&transaction, lease).await? else {
+        transaction.roll_back().await?;
+        return Err(StoreError::StaleLease);
+    };
+    let error = keepable(error);
+    transaction
+        .execute(
+            "UPDATE feed SET leased_until = NULL, failures = failures + 1, last_error = $2 WHERE id = $1",
+            &[&lease.feed_id, &error],
+        )
+        .await?;
+    match failure {
+        PageFailure::FeedWaits(until) => {
+            transaction
+                .execute(
+                    "UPDATE feed SET waits_until = $2 WHERE id = $1",
+                    &[&lease.feed_id, &until.as_millis()],
+                )
+                .await?;
+        }
+        PageFailure::FeedParked { reason, retry_at } => {
+            park_feed(&transaction, lease.feed_id, reason, Some(retry_at), &error).await?;
+        }
+        PageFailure::AccountWaits(_) | PageFailure::AccountParked { .. } => {}
+    }
+    transaction
+        .execute(
+            "UPDATE account SET failures = failures + 1, last_error = $2 WHERE id = $1",
+            &[&account, &error],
+        )
+        .await?;
+    match failure {
+        PageFailure::AccountWaits(until) => {
+            transaction
+                .execute(
+                    // A longer wait that another request in flight has set still stands.
+                    "UPDATE account SET waits_until = greatest(waits_until, $2) WHERE id = $1",
+                    &[&account, &until.as_millis()],
+                )
+                .await?;
+        }
+        PageFailure::AccountParked { reason, retry_at } => {
+            transaction
+                .execute(
+                    "UPDATE account SET parked = $2, waits_until = $3 WHERE id = $1",
+                    &[&account, &reason.as_str(), &retry_at.as_millis()],
+                )
+                .await?;
+        }
+        PageFailure::FeedWaits(_) | PageFailure::FeedParked { .. } => {}
+    }
+    transaction.commit().await
+}
+
+async fn park_feed(
+    transaction: &Transaction<'_>,
+    feed: i64,
+    reason: ParkReason,
+    retry_at: Option<Timestamp>,
+    error: &str,
+) -> Result<(), StoreError> {
+    transaction
+        .execute(
+            "UPDATE feed SET leased_until = NULL, parked = $2, waits_until = $3, last_error = $4 WHERE id = $1",
+            &[
+                &feed,
+                &reason.as_str(),
+                &retry_at.map(Timestamp::as_millis),
+                &error,
+            ],
+        )
+        .await?;
+    Ok(())
+}
