@@ -44,6 +44,9 @@ pub fn next_step(
     documents: &[DocumentVersion],
     next: Option<Cursor>,
 ) -> NextStep {
+    if let Some(offered) = stepped_back_from(position) {
+        return after_the_edge(position, entries, documents, next, offered);
+    }
     let Some(next) = next else {
         // The last page may lack `next`: its last document's own text stands for it.
         return NextStep::up_to_date(last_version(documents));
@@ -58,15 +61,29 @@ pub fn next_step(
             ..NextStep::up_to_date(Some(next))
         };
     }
-    if position.previous_next.as_ref() == Some(&next) {
-        return after_the_edge(position, entries, documents, next);
-    }
     if went_back(position.previous_next.as_ref(), &next) {
         return NextStep {
             possible_gap: true,
             ..NextStep::up_to_date(position.previous_next.clone())
         };
     }
+    go_on(position, entries, documents, next)
+}
+
+/// The `next` that the vendor offered and we have not taken yet: we asked from before
+/// the edge of the last page instead.
+fn stepped_back_from(position: &Position) -> Option<&Cursor> {
+    let offered = position.previous_next.as_ref()?;
+    (position.from.as_ref() != Some(offered)).then_some(offered)
+}
+
+/// A page that leads on: the next one is asked for from before its edge.
+fn go_on(
+    position: &Position,
+    entries: usize,
+    documents: &[DocumentVersion],
+    next: Cursor,
+) -> NextStep {
     let next_from = edge(documents, &next).filter(|edge| position.from.as_ref() != Some(edge));
     NextStep {
         next_from: Some(next_from.unwrap_or_else(|| next.clone())),
@@ -77,24 +94,47 @@ pub fn next_step(
     }
 }
 
-/// A page asked for from before the edge of the last one, which brought the run no
-/// further: only `next` itself leads past its last group of equal timestamps.
+/// A page asked for from before the edge of the last one, whose `next` was `offered`.
 ///
-/// That it is shorter than the page before it says that it was not cut within the group,
-/// but not that nothing follows: a vendor whose pages grow to hold a group ends them
-/// there, whatever comes after.
+/// Where it leads past `offered`, the run goes on from it. Where it does not, the run
+/// goes on from `offered` itself: that we stepped back proves nothing about the queue's
+/// end. Such a page may end before `offered` when documents of that group became visible
+/// meanwhile, or when pages differ in size; and one that was not cut within the group may
+/// still have been ended there by a vendor whose pages grow to hold a group.
 fn after_the_edge(
     position: &Position,
     entries: usize,
     documents: &[DocumentVersion],
-    next: Cursor,
+    next: Option<Cursor>,
+    offered: &Cursor,
 ) -> NextStep {
+    let possible_gap = match next {
+        // The vendor says that nothing follows this page.
+        None if entries > 0 => {
+            let last = last_version(documents).filter(|last| !went_back(Some(offered), last));
+            return NextStep::up_to_date(Some(last.unwrap_or_else(|| offered.clone())));
+        }
+        Some(next) if leads_past(&next, offered, position) => {
+            return go_on(position, entries, documents, next);
+        }
+        // The group fills pages of this size: `offered` may pass the rest of it.
+        Some(next) => {
+            next == *offered
+                && entries >= position.previous_entries
+                && of_one_moment(&next, documents)
+        }
+        None => false,
+    };
     NextStep {
-        possible_gap: entries >= position.previous_entries && of_one_moment(&next, documents),
-        next_from: Some(next.clone()),
-        cursor: Some(next),
+        possible_gap,
+        next_from: Some(offered.clone()),
+        cursor: Some(offered.clone()),
         end: PageEnd::More,
     }
+}
+
+fn leads_past(next: &Cursor, offered: &Cursor, position: &Position) -> bool {
+    next != offered && position.from.as_ref() != Some(next) && !went_back(Some(offered), next)
 }
 
 /// Whether all documents share the moment that `next` names.
@@ -268,6 +308,39 @@ mod tests {
         assert_eq!(
             (step.next_from, step.cursor),
             (Some(Cursor::new(T1)), Some(Cursor::new(local)))
+        );
+    }
+
+    #[test]
+    fn a_page_from_before_the_edge_that_ends_before_it_ends_nothing() {
+        // Pages of 100 and then 98, or documents of T2 that became visible meanwhile.
+        for next in [Some(T2), Some(T1), None] {
+            let entries: &[&str] = if next.is_some() { &[T2, T2] } else { &[] };
+            let step = judge(Some(T2), Some((T3, 3)), entries, next);
+            assert_eq!(
+                (step.end, step.next_from, step.cursor, step.possible_gap),
+                (
+                    PageEnd::More,
+                    Some(Cursor::new(T3)),
+                    Some(Cursor::new(T3)),
+                    false
+                ),
+                "{next:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_last_page_from_before_the_edge_never_moves_the_cursor_back() {
+        let step = judge(Some(T1), Some((T3, 3)), &[T2], None);
+        assert_eq!(
+            (step.end, step.cursor),
+            (PageEnd::UpToDate, Some(Cursor::new(T3)))
+        );
+        let step = judge(Some(T1), Some((T2, 3)), &[T2, T3], None);
+        assert_eq!(
+            (step.end, step.cursor),
+            (PageEnd::UpToDate, Some(Cursor::new(T3)))
         );
     }
 

@@ -293,9 +293,14 @@ impl Cluster {
 
     /// Starts it (again) and waits until it answers.
     pub(crate) fn resume(&self) -> Result<(), String> {
+        self.resume_with("")
+    }
+
+    /// [`Cluster::resume`] with more options for the server.
+    pub(crate) fn resume_with(&self, more: &str) -> Result<(), String> {
         // No test takes the machine down, and what a process wrote survives its kill.
         let options = format!(
-            "-k {} -c listen_addresses='' -c max_connections=300 -c fsync=off",
+            "-k {} -c listen_addresses='' -c max_connections=300 -c fsync=off {more}",
             self.folder.display()
         );
         run(self
@@ -308,6 +313,15 @@ impl Cluster {
     /// Stops it as a crash does: every connection is cut, nothing is tidied up.
     pub(crate) fn crash(&self) -> Result<(), String> {
         run(self.tool("pg_ctl").args(["-w", "-m", "immediate", "stop"]))
+    }
+
+    /// Makes a file the server's own, which nobody else may read.
+    pub(crate) fn own(&self, file: &Path) -> Result<(), String> {
+        run(Command::new("chmod").arg("600").arg(file))?;
+        match &self.user {
+            Some(user) => run(Command::new("chown").arg(user).arg(file)),
+            None => Ok(()),
+        }
     }
 
     /// The folder that holds its socket.

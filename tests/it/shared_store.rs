@@ -11,7 +11,8 @@ use ivesk_webhook::store::{
     PageToCommit, PullKind, PullPlan, SharedStore, StoreError,
 };
 
-use crate::databases::{Database, Options, query_sql, run_sql};
+use crate::databases::{Cluster, Database, Options, leave_out, query_sql, run_sql};
+use crate::process::Port;
 
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
@@ -410,4 +411,73 @@ async fn a_reader_never_makes_tables_and_a_backup_is_left_to_postgres() {
         reader.demand(Vec::new()).await,
         Err(StoreError::ReadOnly)
     ));
+}
+
+/// A certificate for `name`, signed by itself, and its key.
+fn certificate(name: &str) -> (String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let parameters = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("a name");
+    let certificate = parameters.self_signed(&key).expect("a certificate");
+    (certificate.pem(), key.serialize_pem())
+}
+
+/// What connecting comes to: `None` where it works.
+async fn refusal(url: &str) -> Option<String> {
+    let address = ivesk_webhook::store::postgres::Address::parse(url).expect("an address");
+    let opened = ivesk_webhook::store::postgres::PostgresStore::open_for_reading(address).await;
+    match opened.err() {
+        None | Some(StoreError::NotPrepared) => None,
+        Some(error) => Some(error.to_string()),
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_to_be_encrypted_is_made_with_the_right_server_alone() {
+    let cluster = match Cluster::start() {
+        Ok(cluster) => cluster,
+        Err(why) => return leave_out("encrypted connections", &why),
+    };
+    let (pem, key) = certificate("localhost");
+    let data = cluster.folder().join("data");
+    let trusted = cluster.folder().join("trusted.pem");
+    std::fs::write(data.join("server.crt"), &pem).expect("a file");
+    std::fs::write(data.join("server.key"), key).expect("a file");
+    std::fs::write(&trusted, &pem).expect("a file");
+    let others = cluster.folder().join("others.pem");
+    std::fs::write(&others, certificate("localhost").0).expect("a file");
+    cluster
+        .own(&data.join("server.key"))
+        .expect("it is the server's");
+    cluster.crash().expect("it stops");
+    let port = Port::reserve().number;
+    let resumed = cluster.resume_with(&format!(
+        "-c ssl=on -c listen_addresses=127.0.0.1 -c port={port}"
+    ));
+    resumed.expect("it starts again");
+    let url = |host: &str, authorities: &std::path::Path| {
+        let authorities = authorities.display();
+        format!(
+            "postgres://postgres@{host}:{port}/postgres?sslmode=verify-full&sslrootcert={authorities}"
+        )
+    };
+    assert_eq!(refusal(&url("localhost", &trusted)).await, None);
+    for (url, why) in [
+        (url("localhost", &others), "UnknownIssuer"),
+        (url("127.0.0.1", &trusted), "NotValidForName"),
+        (
+            url("localhost", &cluster.folder().join("none.pem")),
+            "sslrootcert",
+        ),
+    ] {
+        let said = refusal(&url).await.expect("it is refused");
+        assert!(
+            said.contains(why) || said.contains("certificate"),
+            "{why}: {said}"
+        );
+    }
+    cluster.crash().expect("it stops");
+    let plain = format!("-c ssl=off -c listen_addresses=127.0.0.1 -c port={port}");
+    cluster.resume_with(&plain).expect("it starts again");
+    let said = refusal(&url("localhost", &trusted)).await;
+    said.expect("a server that offers no TLS is refused, not talked to in the clear");
 }
