@@ -1,6 +1,6 @@
 //! All SQL. One trait; the types that go in and out of it.
 //!
-//! Times are given by the caller's [`Clock`](crate::domain::Clock), so that a
+//! Times are given by the caller's [`Clock`], so that a
 //! test can set them.
 
 use std::path::PathBuf;
