@@ -16,6 +16,7 @@ pub(crate) struct Positions {
     pub(crate) company_code: &'static str,
     pub(crate) null_fields: &'static str,
     pub(crate) re_export: &'static str,
+    /// The smallest: the vendor says "~100", so it may change.
     pub(crate) page_size: usize,
 }
 
@@ -125,6 +126,10 @@ pub(crate) enum Operation {
         times: u32,
     },
     TroubleEnds,
+    /// Pages hold so many more than the history's smallest from now on.
+    PageSize {
+        more: usize,
+    },
     Step,
     StepOfAnother,
     /// A step that is dropped while its request is under way.
@@ -222,7 +227,8 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
             Operation::Trouble { trouble, times }
         }),
         1 => Just(Operation::TroubleEnds),
-        4 => Just(Operation::Step),
+        3 => (0_usize..=6).prop_map(|more| Operation::PageSize { more }),
+        6 => Just(Operation::Step),
         2 => Just(Operation::StepOfAnother),
         2 => Just(Operation::DroppedStep),
         3 => Just(Operation::Settle),

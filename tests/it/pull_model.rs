@@ -191,6 +191,10 @@ impl Run {
             Operation::DroppedStep => self.dropped_step().await,
             Operation::Settle => drop(settle(&self.pullers[0]).await),
             Operation::Restart => self.restart().await,
+            Operation::PageSize { more } => {
+                let page_size = self.positions.page_size + more;
+                self.switch(&format!("page_size={page_size}"));
+            }
             Operation::Pass { minutes } => {
                 let time = Duration::from_secs(minutes * 60);
                 pass(&self.pullers[0], &self.clock, time).await;
