@@ -12,6 +12,15 @@ pub const USER_AGENT: &str = concat!("ivesk-webhook/", env!("CARGO_PKG_VERSION")
 
 /// A client whose requests end after `timeout`, body included.
 pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    builder(timeout).build()
+}
+
+/// The same client, whose answers also tell of the other side's certificate.
+pub fn client_that_sees_certificates(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    builder(timeout).tls_info(true).build()
+}
+
+fn builder(timeout: Duration) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .user_agent(USER_AGENT)
         .redirect(Policy::none())
@@ -19,7 +28,6 @@ pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
         .connect_timeout(timeout.min(Duration::from_secs(10)))
         .timeout(timeout)
         .pool_idle_timeout(Duration::from_secs(30))
-        .build()
 }
 
 /// Why a body could not be read.

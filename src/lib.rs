@@ -14,10 +14,13 @@
 //! - [`receiver`]: the public listener.
 //! - [`subscriptions`]: subscribing, pending confirmations, restore.
 //! - [`pull`]: scheduler, page step, reconciliation.
+//! - [`uploads`]: giving files to the vendor, a watched folder.
+//! - [`tunnel`]: the public address of a tunnel on this machine.
 //! - [`store`]: all SQL.
 //! - [`admin`]: the private listener.
 //! - [`emulator`]: a faithful Įvesk.lt, SNS and S3 for demos and tests.
 //! - [`metrics`]: what is counted.
+//! - [`doctor`]: what keeps an installation from working, and how to mend it.
 //! - [`service`]: everything that `serve` runs, put together.
 //! - [`cli`]: one file for each subcommand: wiring and printing only.
 //!
@@ -27,6 +30,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod domain;
 pub mod egress;
 pub mod emulator;
@@ -39,3 +43,5 @@ pub mod service;
 pub mod sns;
 pub mod store;
 pub mod subscriptions;
+pub mod tunnel;
+pub mod uploads;

@@ -89,6 +89,7 @@ pub struct Metrics {
     unsubscribed: Family<EventLabels, Counter>,
     confirmations: Family<OutcomeLabels, Counter>,
     free_bytes: Gauge,
+    uploads_late: Gauge,
     feed_documents: Family<FeedLabels, Gauge>,
     feed_lost_hints: Family<FeedLabels, Gauge>,
     feed_possible_gaps: Family<FeedLabels, Gauge>,
@@ -122,6 +123,7 @@ impl Metrics {
             unsubscribed: Family::default(),
             confirmations: Family::default(),
             free_bytes: Gauge::default(),
+            uploads_late: Gauge::default(),
             feed_documents: Family::default(),
             feed_lost_hints: Family::default(),
             feed_possible_gaps: Family::default(),
@@ -174,6 +176,11 @@ impl Metrics {
             "disk_free_bytes",
             "Free bytes on the disk of the store",
             self.free_bytes.clone(),
+        );
+        registry.register(
+            "uploads_late",
+            "Uploads of which no document has come for half a day",
+            self.uploads_late.clone(),
         );
         registry.register(
             "feed_documents",
@@ -276,6 +283,12 @@ impl Metrics {
     pub fn free_bytes(&self, bytes: u64) {
         self.free_bytes
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Notes how many uploads are late; whether that is more than before.
+    pub fn uploads_late(&self, count: usize) -> bool {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.uploads_late.set(count) < count
     }
 
     /// All metrics in the OpenMetrics text format, with what the store knows of

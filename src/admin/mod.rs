@@ -21,6 +21,7 @@ mod feeds;
 mod guard;
 mod status;
 mod subscriptions;
+pub(crate) mod uploads;
 
 /// The most that a request to this listener may hold.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -51,6 +52,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/quarantine/{id}/retry", post(deliveries::retry))
         .route("/v1/notifications", get(deliveries::notifications))
         .route("/v1/notifications/{id}", get(deliveries::notification))
+        .route("/v1/uploads", get(uploads::list).post(uploads::begin))
+        .route("/v1/uploads/{id}/end", post(uploads::end))
+        .route("/v1/challenge", post(status::challenge))
         .route("/v1/backup", post(status::backup))
         .route("/metrics", get(status::metrics))
         .fallback(|| async { AdminError::UnknownPath })

@@ -9,8 +9,10 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use super::subscriptions::NoFields;
 use super::{AdminError, Input, Outcome};
 use crate::pull::{Blocked, blocked};
+use crate::receiver::challenge::Challenge;
 use crate::service::App;
 use crate::store::{AccountRow, SequenceRow};
 
@@ -71,6 +73,17 @@ pub(super) async fn backup(
     }
     app.store.backup(path.clone()).await?;
     Ok(Json(BackedUp { path }))
+}
+
+/// A question for the public address, and the answer that only this process gives.
+pub(super) async fn challenge(
+    State(app): State<Arc<App>>,
+    Input(NoFields {}): Input<NoFields>,
+) -> Outcome<Challenge> {
+    let challenge = app.ingest.challenges().issue(app.clock.now());
+    challenge
+        .map(Json)
+        .map_err(|_| AdminError::Conflict("the system gives no random numbers"))
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, AdminError> {

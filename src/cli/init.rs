@@ -136,7 +136,8 @@ Next:
   2. Let your proxy pass {url} on to port 8080 (docs/reverse-proxy.md).
   3. ivesk-webhook --config {file} config check
   4. ivesk-webhook --config {file} serve
-  5. ivesk-webhook --config {file} subscribe --print
+  5. ivesk-webhook --config {file} doctor
+  6. ivesk-webhook --config {file} subscribe --print
 ",
         url = settings.public_url
     )

@@ -13,11 +13,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{DEFAULT_FILE, LogConfig, LogFormat, VARIABLE_PREFIX};
 
+pub mod completions;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod documents;
 pub mod emulator;
 pub mod init;
+pub mod man;
 pub mod notifications;
 pub mod pull;
 pub mod quarantine;
@@ -29,6 +32,9 @@ pub mod server;
 pub mod store;
 pub mod subscribe;
 pub mod subscriptions;
+mod tunnel;
+pub mod upload;
+pub mod uploads;
 pub mod verify;
 
 /// Receives Įvesk.lt webhooks, proves that they are genuine, and pulls every document exactly once.
@@ -55,8 +61,10 @@ Examples:
   ivesk-webhook demo --once                                   the whole loop on this machine
   ivesk-webhook init --public-url https://hooks.example.lt    a settings file with fresh tokens
   ivesk-webhook config check                                  every mistake in it, before starting
+  ivesk-webhook doctor                                        what is wrong, and how to mend it
   ivesk-webhook serve                                         receive and pull until stopped
   ivesk-webhook subscribe --print                             what to give to Įvesk.lt
+  ivesk-webhook upload invoice.pdf scans/                     give files to Įvesk.lt
   ivesk-webhook documents list                                what has come
 
 Results go to standard output, logs to standard error.
@@ -65,16 +73,22 @@ Exit codes: 0 done, 1 the answer is no, 2 wrong use or bad configuration, 3 a se
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Write a shell's completions to standard output
+    Completions(completions::Args),
     /// Show the settings in force, or check them
     Config(config::Args),
     /// Show the whole loop on this machine, with an emulated Įvesk.lt
     Demo(demo::Args),
+    /// Find out what keeps this installation from working, and how to mend it
+    Doctor(doctor::Args),
     /// List, show or export stored documents
     Documents(documents::Args),
     /// Run an emulated Įvesk.lt, SNS and S3
     Emulator(emulator::Args),
     /// Write a commented settings file with fresh tokens
     Init(init::Args),
+    /// Write man pages to a folder
+    Man(man::Args),
     /// List stored notifications, or export them to files
     Notifications(notifications::Args),
     /// Pull documents now, once (for cron), or read an old stretch again
@@ -91,6 +105,10 @@ pub enum Command {
     Subscribe(subscribe::Args),
     /// List, approve or restore subscriptions
     Subscriptions(subscriptions::Args),
+    /// Give files to Įvesk.lt, each content once; or watch a folder
+    Upload(upload::Args),
+    /// List uploads, and which documents were made of them
+    Uploads(uploads::Args),
     /// Judge saved messages, offline if you like
     Verify(verify::Args),
 }
@@ -161,6 +179,13 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// What to print.
+    fn words(&self) -> String {
+        format!("{:#}", self.error)
+    }
+}
+
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self {
@@ -197,7 +222,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match runtime.block_on(dispatch(cli.command, &globals)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("error: {:#}", failure.error);
+            eprintln!("error: {}", failure.words());
             failure.exit.into()
         }
     }
@@ -286,11 +311,14 @@ pub fn start_logging(log: &LogConfig) -> Result<(), Failure> {
 
 async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> {
     match command {
+        Command::Completions(args) => completions::run(args, globals).await,
         Command::Config(args) => config::run(args, globals).await,
         Command::Demo(args) => demo::run(args, globals).await,
+        Command::Doctor(args) => doctor::run(args, globals).await,
         Command::Documents(args) => documents::run(args, globals).await,
         Command::Emulator(args) => emulator::run(args, globals).await,
         Command::Init(args) => init::run(args, globals).await,
+        Command::Man(args) => man::run(args, globals).await,
         Command::Notifications(args) => notifications::run(args, globals).await,
         Command::Pull(args) => pull::run(args, globals).await,
         Command::Quarantine(args) => quarantine::run(args, globals).await,
@@ -299,6 +327,8 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> 
         Command::Store(args) => store::run(args, globals).await,
         Command::Subscribe(args) => subscribe::run(args, globals).await,
         Command::Subscriptions(args) => subscriptions::run(args, globals).await,
+        Command::Upload(args) => upload::run(args, globals).await,
+        Command::Uploads(args) => uploads::run(args, globals).await,
         Command::Verify(args) => verify::run(args, globals).await,
     }
 }

@@ -1,28 +1,43 @@
 //! `serve`
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Exit, Failure, Globals};
+use url::Url;
+
+use super::{Exit, Failure, Globals, tunnel};
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::domain::Clock;
 use crate::pull::blocked;
 use crate::service::{Service, StartError};
 use crate::store::StoreError;
+use crate::tunnel::Kind;
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 SIGTERM and SIGINT stop it in order: /readyz fails, nothing new is taken, what is under way is
 finished (`public.drain_timeout`). A second signal ends it at once; nothing acknowledged is lost.")]
-pub struct Args {}
+pub struct Args {
+    /// Take the public address from a tunnel that runs on this machine; subscribe where that can be done, and
+    /// take the subscription back at the end. For trying it out
+    #[arg(long, value_enum, value_name = "TUNNEL")]
+    tunnel: Option<Kind>,
+    /// Where the tunnel's local API answers, if not at its usual place
+    #[arg(long, value_name = "URL", requires = "tunnel")]
+    tunnel_api: Option<Url>,
+}
 
 /// Runs `serve`.
-pub async fn run(_: Args, globals: &Globals) -> Result<Exit, Failure> {
-    let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let config = match args.tunnel {
+        Some(kind) => tunnel::settings(kind, args.tunnel_api.as_ref(), globals).await?,
+        None => Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?,
+    };
     super::start_logging(&config.log)?;
     // Before anything runs, so that no signal finds nobody listening.
     let mut signals = Signals::listen()?;
@@ -32,15 +47,28 @@ pub async fn run(_: Args, globals: &Globals) -> Result<Exit, Failure> {
         .map_err(explain)?;
     print_lines(&introduction(&service));
 
-    let stopped_well = service.run_until(signals.first()).await;
+    let app = Arc::clone(service.app());
+    let stop = async {
+        if args.tunnel.is_none() {
+            return signals.first().await;
+        }
+        let subscribed = tunnel::subscribe(&app).await;
+        signals.first().await;
+        subscribed.take_back(&app).await;
+    };
+    let stopped_well = service.run_until(stop).await;
     Ok(if stopped_well { Exit::Done } else { Exit::No })
 }
 
 fn explain(error: StartError) -> Failure {
     match error {
-        StartError::Listen { .. } | StartError::Api(_) => Failure::usage(error),
+        StartError::Listen { .. } | StartError::Api(_) | StartError::Watch(_) => {
+            Failure::usage(error)
+        }
         StartError::Store(StoreError::Unreachable { .. }) => Failure::unreachable(error),
-        StartError::Store(_) | StartError::Client(_) => Failure::from(error),
+        StartError::Store(_) | StartError::Client(_) | StartError::Random(_) => {
+            Failure::from(error)
+        }
     }
 }
 
@@ -109,6 +137,12 @@ fn introduction(service: &Service) -> Vec<String> {
         StoreUrl::Sqlite(path) => format!("  stores      {}", path.display()),
         StoreUrl::Postgres(address) => format!("  shares      {address}"),
     });
+    if let Some(folder) = &config.upload.watch {
+        lines.push(format!(
+            "  uploads     what is put into {}",
+            folder.display()
+        ));
+    }
     lines.extend(missing(config));
     if !config.sns.local_origins.is_empty() {
         lines.push(format!(

@@ -96,7 +96,7 @@ fn wishes(args: &Args, config: &Config) -> Result<Vec<Wish>, Failure> {
         .collect()
 }
 
-fn chosen_account(name: Option<&str>, config: &Config) -> Result<Account, Failure> {
+pub(super) fn chosen_account(name: Option<&str>, config: &Config) -> Result<Account, Failure> {
     let Some(name) = name else {
         let mut accounts = config.accounts.keys();
         return match (accounts.next(), accounts.next()) {

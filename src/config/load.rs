@@ -12,10 +12,13 @@ use super::given::{Given, Raw};
 use super::layers::{Layers, variable_of};
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
-    ApiConfig, Config, ConfirmMode, DEFAULT_FILE, LogConfig, LogFormat, PrivateConfig,
-    PublicConfig, PullConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl, TopicRule,
-    accounts, check,
+    AccountConfig, ApiConfig, Config, ConfirmMode, DEFAULT_FILE, LogConfig, LogFormat,
+    PrivateConfig, PublicConfig, PullConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl,
+    TopicRule, UploadConfig, accounts, check,
 };
+use crate::domain::Account;
+use crate::ivesk::upload::{CorrelationKey, UploadOptions};
+use crate::uploads::parameters;
 
 /// SNS goes on delivering for up to an hour (AWS caps the whole retry policy at
 /// 3,600 s), and a retry carries the time of its first publication.
@@ -109,6 +112,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let retention = retention(&mut layers);
     let log = log(&mut layers);
     let accounts = accounts::read(&mut layers, public.as_ref());
+    let upload = upload(&mut layers, &accounts);
     let settings = layers.finish()?;
     let Some(public) = public else {
         // `public` gives none only after noting why, which `finish` has given above.
@@ -123,6 +127,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         sns,
         api,
         pull,
+        upload,
         retention,
         log,
         accounts,
@@ -433,6 +438,65 @@ fn follow_ups(given: &Given, _: &Layers<'_>) -> Result<[Duration; 2], String> {
         [_, _] => Err("names the later look first; write the shorter time span first".to_owned()),
         _ => Err("does not hold two time spans; write [\"30s\", \"5m\"]".to_owned()),
     }
+}
+
+/// `[upload]`
+fn upload(layers: &mut Layers<'_>, accounts: &BTreeMap<Account, AccountConfig>) -> UploadConfig {
+    let default = UploadConfig::default();
+    let read = UploadConfig {
+        watch: layers.read(
+            "upload.watch",
+            default.watch,
+            |given, layers| match given.text()?.trim() {
+                "" => Err("is empty; write a folder, or remove it".to_owned()),
+                folder => Ok(Some(layers.path(folder))),
+            },
+            |folder| json!(folder),
+        ),
+        account: layers.text(
+            "upload.account",
+            default.account,
+            |text| {
+                let account = Account::parse(text).map_err(|error| error.to_string())?;
+                if accounts.contains_key(&account) {
+                    Ok(Some(account))
+                } else {
+                    Err(format!(
+                        "names `{account}`, and there is no [accounts.{account}]"
+                    ))
+                }
+            },
+            |account| json!(account),
+        ),
+        correlation_key: layers.text(
+            "upload.correlation_key",
+            default.correlation_key,
+            |text| {
+                CorrelationKey::parse(text).ok_or_else(|| {
+                    "is not \"sourcedata\", \"userdata\" or \"both\"; write one of these".to_owned()
+                })
+            },
+            |key| key.as_str().into(),
+        ),
+        parameters: layers.list(
+            "upload.parameters",
+            default.parameters,
+            |text| {
+                parameters::add(&mut UploadOptions::default(), text)?;
+                Ok(text.to_owned())
+            },
+            |text| text.as_str().into(),
+        ),
+    };
+    let undecided = read.account.is_none() && accounts.len() > 1;
+    if read.watch.is_some() && undecided && !layers.has_failed("upload.account") {
+        layers.contradiction(
+            "upload.account",
+            "is not set, and there are several accounts; name the one whose key the files of \
+             `upload.watch` go with",
+        );
+    }
+    read
 }
 
 /// `[retention]`

@@ -18,7 +18,9 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::domain::{Account, Company, Event};
+use crate::ivesk::upload::{CorrelationKey, UploadOptions};
 use crate::store::postgres::Address;
+use crate::uploads::parameters;
 
 mod accounts;
 mod check;
@@ -53,6 +55,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// `[pull]`
     pub pull: PullConfig,
+    /// `[upload]`
+    pub upload: UploadConfig,
     /// `[retention]`
     pub retention: RetentionConfig,
     /// `[log]`
@@ -123,9 +127,18 @@ impl Config {
                 ..ApiConfig::default()
             },
             pull: PullConfig::default(),
+            upload: UploadConfig::default(),
             retention: RetentionConfig::default(),
             log: LogConfig::default(),
             accounts: BTreeMap::from([(default_account(), account)]),
+        }
+    }
+
+    /// The account that the files of [`UploadConfig::watch`] go with.
+    pub fn upload_account(&self) -> Option<(&Account, &AccountConfig)> {
+        match &self.upload.account {
+            Some(name) => self.accounts.get_key_value(name),
+            None => self.accounts.first_key_value(),
         }
     }
 
@@ -378,6 +391,37 @@ impl Default for PullConfig {
             requests_per_account: 1,
             lease: Duration::from_secs(2 * 60),
         }
+    }
+}
+
+/// What `serve` uploads by itself, and what goes with every upload.
+#[derive(Clone, Debug, Default)]
+pub struct UploadConfig {
+    /// `upload.watch`: a folder whose files `serve` uploads; none by default. Relative
+    /// to the settings file.
+    pub watch: Option<PathBuf>,
+    /// `upload.account`: whose key the folder's files go with; needed where there are
+    /// several accounts.
+    pub account: Option<Account>,
+    /// `upload.correlation_key`: under which name correlation data goes (vendor-api U4).
+    pub correlation_key: CorrelationKey,
+    /// `upload.parameters`: `name=value` pairs that go with every upload, where a flag
+    /// does not say otherwise.
+    pub parameters: Vec<String>,
+}
+
+impl UploadConfig {
+    /// What goes with an upload that has nothing of its own.
+    pub fn options(&self) -> UploadOptions {
+        let mut options = UploadOptions {
+            correlation_key: self.correlation_key,
+            ..UploadOptions::default()
+        };
+        for parameter in &self.parameters {
+            // Each was read once, when the settings were checked.
+            let _ = parameters::add(&mut options, parameter);
+        }
+        options
     }
 }
 

@@ -132,6 +132,17 @@ url = {url}
 # Longer than `api.timeout`.
 #lease = "2m"
 
+[upload]
+# A folder whose files `serve` uploads; sent ones move to `sent/` in it, refused ones to `refused/`.
+#watch = "outbox"  # example
+# Whose key they go with; needed where there are several accounts.
+#account = "default"  # example
+# Under which name correlation data goes: sourcedata, userdata or both.
+#correlation_key = "sourcedata"
+# What goes with every upload: processlines, splitdocuments, checkduplicates, rejectnoninvoices,
+# warehouse, allocation, tags; such as ["checkduplicates=true", "tags=scanned"].
+#parameters = []
+
 [retention]
 # How long bodies are kept; that something was seen is kept for ever.
 #notifications = "30d"

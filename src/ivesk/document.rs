@@ -1,5 +1,8 @@
 //! What must be known of a document: its identity, and whose it is.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::fields::Fields;
 use crate::domain::{Company, DocumentVersion, Queue};
 
@@ -89,6 +92,32 @@ pub fn companies(raw: &[u8]) -> Vec<Company> {
     companies
 }
 
+/// The name under which an upload's own mark stands among its correlation data.
+pub const UPLOAD_MARK: &str = "ivesk_webhook_upload";
+
+/// The mark of the upload that a document was made of, where it carries one.
+///
+/// The data comes back as `sourcedata` or `userdata` (vendor-api U4), as base64 of the
+/// JSON that was sent, as its text, or as an object.
+pub fn upload(raw: &[u8]) -> Option<String> {
+    let fields = Fields::read(raw)?;
+    ["sourcedata", "userdata"]
+        .iter()
+        .filter_map(|name| fields.raw(name))
+        .find_map(mark)
+}
+
+fn mark(value: &str) -> Option<String> {
+    let found = |json: &[u8]| Fields::read(json)?.text(UPLOAD_MARK);
+    if value.starts_with('{') {
+        return found(value.as_bytes());
+    }
+    let text = super::fields::text(value)?;
+    let decoded = STANDARD.decode(text.trim()).ok();
+    let mark = decoded.and_then(|json| found(&json));
+    mark.or_else(|| found(text.as_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +179,30 @@ mod tests {
     }
 
     #[test]
+    fn an_upload_s_mark_is_found_in_every_form_that_it_may_come_back_in() {
+        let data = r#"{"order":7,"ivesk_webhook_upload":"u-1"}"#;
+        let base64 = STANDARD.encode(data);
+        let text = serde_json::to_string(data).expect("JSON");
+        for body in [
+            format!(r#"{{"sourcedata":"{base64}"}}"#),
+            format!(r#"{{"sourcedata":null,"UserData":"{base64}"}}"#),
+            format!(r#"{{"sourcedata":{text}}}"#),
+            format!(r#"{{"userdata":{data}}}"#),
+        ] {
+            assert_eq!(upload(body.as_bytes()).as_deref(), Some("u-1"), "{body}");
+        }
+        for none in [
+            "",
+            "{}",
+            r#"{"sourcedata":"x"}"#,
+            r#"{"sourcedata":"e30="}"#,
+            r#"{"sourcedata":[1]}"#,
+        ] {
+            assert_eq!(upload(none.as_bytes()), None, "{none}");
+        }
+    }
+
+    #[test]
     fn only_favourites_are_companies_of_ours() {
         let codes = |raw: &str| -> Vec<String> {
             let companies = companies(raw.as_bytes());
@@ -189,6 +242,7 @@ mod tests {
         fn no_bytes_make_it_panic(raw in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = read(Queue::Exported, &raw);
             let _ = companies(&raw);
+            let _ = upload(&raw);
         }
 
         #[test]

@@ -35,6 +35,23 @@ pub enum CorrelationKey {
 }
 
 impl CorrelationKey {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Sourcedata, Self::Userdata, Self::Both];
+
+    /// The name in settings and flags.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sourcedata => "sourcedata",
+            Self::Userdata => "userdata",
+            Self::Both => "both",
+        }
+    }
+
+    /// Reads [`CorrelationKey::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|key| key.as_str() == text)
+    }
+
     const fn names(self) -> &'static [&'static str] {
         match self {
             Self::Sourcedata => &["sourcedata"],
@@ -175,10 +192,69 @@ pub enum UploadError {
     },
 }
 
+/// What a failed attempt means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Another attempt may pass, not sooner than this where the vendor names a time.
+    TryAgain(Option<Duration>),
+    /// The vendor does not want this file.
+    FileRefused,
+    /// Nothing passes until a person has put something right.
+    NoneWillPass,
+}
+
+/// Whether an S3 error of a 4xx passes by itself.
+fn is_passing(code: Option<&str>) -> bool {
+    matches!(
+        code,
+        Some("RequestTimeout" | "SlowDown" | "IncompleteBody" | "RequestTimeTooSkewed")
+    )
+}
+
 impl UploadError {
     /// Whether a new location may help: the old one may have expired (vendor-api U6).
     pub fn asks_for_new_location(&self) -> bool {
         matches!(self, Self::Refused { status: 403, .. })
+    }
+
+    /// What this means for the file, and for those that follow it.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::FileName => Verdict::FileRefused,
+            Self::UntrustedLocation => Verdict::NoneWillPass,
+            Self::Unreachable(_) => Verdict::TryAgain(None),
+            Self::Refused { code, .. } if is_passing(code.as_deref()) => Verdict::TryAgain(None),
+            Self::Refused { status, .. } => match status {
+                // S3 answers 403 to a location that has expired, and redirects where it is wrong.
+                300..=399 | 403 | 408 | 429 | 500.. => Verdict::TryAgain(None),
+                _ => Verdict::FileRefused,
+            },
+            Self::Api(error) => match error {
+                ApiError::NotConfigured { .. } => Verdict::NoneWillPass,
+                ApiError::Unreachable(_) => Verdict::TryAgain(None),
+                ApiError::TooLarge { .. } | ApiError::Malformed(_) => Verdict::TryAgain(None),
+                ApiError::Status {
+                    status,
+                    retry_after,
+                    ..
+                } => match status {
+                    401 | 403 => Verdict::NoneWillPass,
+                    408 | 429 | 500.. => Verdict::TryAgain(*retry_after),
+                    // A parameter or a file name that the vendor does not take; 404 would be
+                    // the API's address.
+                    404 | 300..=399 => Verdict::NoneWillPass,
+                    _ => Verdict::FileRefused,
+                },
+            },
+        }
+    }
+
+    /// Whether nobody answered.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable(_) | Self::Api(ApiError::Unreachable(_))
+        )
     }
 }
 
@@ -220,15 +296,35 @@ impl Client {
         location: &UploadLocation,
         file: Bytes,
     ) -> Result<(), UploadError> {
+        let size_bytes = u64::try_from(file.len()).unwrap_or(u64::MAX);
+        self.put_stream(location, size_bytes, file.into()).await
+    }
+
+    /// How long putting a file of this size may take.
+    pub fn put_deadline(&self, size_bytes: u64) -> Duration {
+        self.config.timeout + Duration::from_secs(size_bytes / SLOWEST_BYTES_PER_SECOND)
+    }
+
+    /// The same as [`Client::put_file`] for a file that need not be in memory:
+    /// `file` must give exactly `size_bytes`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::put_file`].
+    pub async fn put_stream(
+        &self,
+        location: &UploadLocation,
+        size_bytes: u64,
+        file: reqwest::Body,
+    ) -> Result<(), UploadError> {
         let url = self.checked(&location.url)?;
-        let size = u64::try_from(file.len()).unwrap_or(u64::MAX);
-        let deadline = self.config.timeout + Duration::from_secs(size / SLOWEST_BYTES_PER_SECOND);
         let sent = self
             .http
             .put(url)
-            .timeout(deadline)
-            // hyper leaves it out for an empty file, and S3 insists on it.
-            .header(CONTENT_LENGTH, size)
+            .timeout(self.put_deadline(size_bytes))
+            // hyper leaves it out for an empty file and would send a stream in chunks; S3
+            // insists on it.
+            .header(CONTENT_LENGTH, size_bytes)
             .header(CONTENT_TYPE, &location.content_type)
             .header(CONTENT_DISPOSITION, &location.content_disposition)
             .body(file)

@@ -20,7 +20,7 @@ use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
 use crate::ivesk::{self, ApiError, Client, Page};
 use crate::store::{
     COMPANY_FILTER_IGNORED, LeaseRequest, PageCommitted, PageLease, PageOutcome, PageToCommit,
-    PullKind, PullPlan, SetAside, SharedStore, StoreError,
+    PullKind, PullPlan, SetAside, SharedStore, StoreError, UploadReturn,
 };
 
 pub mod failures;
@@ -305,12 +305,20 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
     let mut documents = Vec::with_capacity(entries);
     let mut unidentified = Vec::new();
     let mut companies = Vec::new();
+    let mut uploads = Vec::new();
     for body in page.documents {
         if queue == Queue::Digitized {
             companies.extend(ivesk::document::companies(&body));
         }
         match ivesk::document::read(queue, &body) {
-            Ok(document) => documents.push(document),
+            Ok(document) => {
+                let correlation = ivesk::document::upload(&document.body);
+                uploads.extend(correlation.map(|correlation| UploadReturn {
+                    correlation,
+                    document_id: document.id.clone(),
+                }));
+                documents.push(document);
+            }
             Err(reason) => {
                 warn!(feed = %lease.feed, "an entry of `{}` was set aside: {reason}", lease.feed);
                 unidentified.push(SetAside {
@@ -331,6 +339,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
         end: step.end,
         companies,
         possible_gap: step.possible_gap,
+        uploads,
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use tracing::error;
 
 use super::body::BodyReader;
+use super::challenge::{self, Challenges, Echo};
 use super::headers::{header_lines, read_header_lines, sns_headers};
 use super::health::Health;
 use super::report::{self, Tally};
@@ -54,6 +55,7 @@ pub struct Ingest {
     metrics: Arc<Metrics>,
     tally: Tally,
     clock: Clock,
+    challenges: Challenges,
     // Anybody may ask whether we are ready, so only one at a time asks the store.
     probing: Mutex<()>,
 }
@@ -87,6 +89,7 @@ impl Ingest {
             metrics: parts.metrics,
             tally: Tally::default(),
             clock: parts.clock,
+            challenges: Challenges::default(),
             probing: Mutex::new(()),
         }
     }
@@ -99,6 +102,35 @@ impl Ingest {
     /// Accepted deliveries since they were last told.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// The questions that `doctor` may ask.
+    pub fn challenges(&self) -> &Challenges {
+        &self.challenges
+    }
+
+    /// The answer to the question that a request carries, where it is an open one.
+    pub fn challenged(&self, headers: &HeaderMap) -> Option<String> {
+        let question = headers.get(challenge::HEADER)?;
+        self.challenges
+            .answer(question.as_bytes(), self.clock.now())
+    }
+
+    /// Reads such a request and tells what arrived; nothing of it is kept.
+    ///
+    /// # Errors
+    ///
+    /// Where the body is too large or too slow.
+    pub async fn echo<B: Body<Data = Bytes>>(
+        &self,
+        answer: String,
+        request: Request<B>,
+    ) -> Result<Echo, Refusal> {
+        let (head, body) = request.into_parts();
+        let webhook = self.webhooks.find(webhook_path(&head)).ok();
+        let webhook = webhook.map(|webhook| format!("{}/{}", webhook.account, webhook.event));
+        let body = self.body.read(body).await?;
+        Ok(Echo::of(answer, webhook, &body))
     }
 
     /// Takes one POST to a webhook: `Ok` means that it is committed, and a

@@ -18,6 +18,7 @@ use tracing::error;
 use crate::refusal::Refusal;
 
 pub mod body;
+pub mod challenge;
 pub mod headers;
 pub mod health;
 pub mod ingest;
@@ -84,6 +85,12 @@ impl Public {
     }
 
     async fn deliver<B: Body<Data = Bytes>>(&self, request: Request<B>) -> Answer {
+        if let Some(answer) = self.ingest.challenged(request.headers()) {
+            return match self.ingest.echo(answer, request).await {
+                Ok(echo) => json(&echo),
+                Err(refusal) => Problem::from(&refusal).into_response(),
+            };
+        }
         match self.ingest.receive(request).await {
             Ok(_) => Answer::new(Full::default()),
             Err(refusal) => {
@@ -106,6 +113,17 @@ fn leaves_bytes_unread(refusal: &Refusal) -> bool {
         refusal,
         Refusal::BodyTooLarge { .. } | Refusal::BodyIncomplete | Refusal::ShuttingDown
     )
+}
+
+/// What `doctor` is told.
+fn json(echo: &challenge::Echo) -> Answer {
+    // It holds text and numbers alone, which JSON can always say.
+    let body = serde_json::to_vec(echo).unwrap_or_default();
+    let mut answer = Answer::new(Full::new(Bytes::from(body)));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Answer {

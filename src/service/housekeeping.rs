@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::App;
-use crate::store::{Retained, Retention};
+use crate::store::{LATE_AFTER, Retained, Retention, UploadFilter};
 
 /// How often the disk's room is looked at.
 const DISK_EVERY: Duration = Duration::from_secs(5);
@@ -65,6 +65,27 @@ pub async fn retain(app: &App) -> Retained {
     }
 }
 
+/// At most so many late uploads are counted.
+const MOST_LATE: usize = 1_000;
+
+/// Counts the uploads whose documents are late, and says so when they become more.
+pub async fn check_uploads(app: &App) {
+    let filter = UploadFilter {
+        after: 0,
+        missing_since: Some(app.clock.now().before(LATE_AFTER)),
+        limit: MOST_LATE,
+    };
+    match app.store.uploads(filter).await {
+        Ok(late) if app.metrics.uploads_late(late.len()) => warn!(
+            "{} uploads were sent more than 12 hours ago and no document of them has come: \
+             `ivesk-webhook uploads list --late` names them; ask Įvesk.lt",
+            late.len()
+        ),
+        Ok(_) => {}
+        Err(error) => warn!("late uploads could not be counted: {error}"),
+    }
+}
+
 /// Keeps house until `shutdown` is cancelled.
 pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     let started = Instant::now();
@@ -86,6 +107,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
         }
         if now >= tell {
             app.ingest.tally().tell();
+            check_uploads(&app).await;
             tell = now + TELL_EVERY;
         }
         if now >= forget {

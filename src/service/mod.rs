@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::domain::Clock;
-use crate::ivesk::ApiError;
+use crate::ivesk::{ApiError, Client};
 use crate::metrics::Metrics;
 use crate::pull::{self, Puller, configured_feeds};
 use crate::receiver::Public;
@@ -28,6 +28,8 @@ use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{CertificateRow, SharedStore, StoreError};
 use crate::subscriptions::{self, Confirmations};
+use crate::uploads::watch::{self, WatchError, Watcher};
+use crate::uploads::{self, Manner, Uploader};
 
 pub mod housekeeping;
 
@@ -53,6 +55,12 @@ pub enum StartError {
     /// A client for Įvesk.lt's API can't be made.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// The folder of `upload.watch` can't be used.
+    #[error("`upload.watch`: {0}")]
+    Watch(#[from] WatchError),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
     /// The client for certificates and confirmations can't be made.
     #[error("the HTTPS client can't be set up: {0}")]
     Client(#[from] reqwest::Error),
@@ -214,6 +222,8 @@ impl Service {
         puller.make_known(configured_feeds(&app.config)).await?;
         // What was missed while nothing ran is found at once, not within the hour.
         puller.reconcile_now().await?;
+        let stop_workers = CancellationToken::new();
+        let watcher = watcher(&app, &stop_workers)?;
         housekeeping::check_disk(&app).await;
         let mut service = Self {
             public: local_address("public.listen", &public, app.config.public.listen)?,
@@ -221,11 +231,11 @@ impl Service {
             app,
             tasks: JoinSet::new(),
             stop_public: CancellationToken::new(),
-            stop_workers: CancellationToken::new(),
+            stop_workers,
             stop_private: CancellationToken::new(),
         };
         service.spawn_listeners(public, private);
-        service.spawn_workers(Arc::new(puller));
+        service.spawn_workers(Arc::new(puller), watcher);
         Ok(service)
     }
 
@@ -260,7 +270,7 @@ impl Service {
 
     /// Starts what works without being asked. Each ends soon after `stop_workers`,
     /// finishing the step under way.
-    fn spawn_workers(&mut self, puller: Arc<Puller>) {
+    fn spawn_workers(&mut self, puller: Arc<Puller>, watcher: Option<Watcher>) {
         let stop = self.stop_workers.clone();
         self.tasks.spawn(async move {
             pull::run(puller, stop).await;
@@ -273,6 +283,14 @@ impl Service {
             subscriptions::run(confirmations, stop).await;
             "the confirmation worker"
         });
+
+        if let Some(watcher) = watcher {
+            let stop = self.stop_workers.clone();
+            self.tasks.spawn(async move {
+                watch::run(watcher, watch::LOOK_EVERY, stop, |_| {}).await;
+                "the drop folder"
+            });
+        }
 
         let app = Arc::clone(&self.app);
         let stop = self.stop_workers.clone();
@@ -349,6 +367,32 @@ impl Service {
         info!("stopped");
         well
     }
+}
+
+/// The watcher of `upload.watch`; none where that is not set, or its account has no key.
+fn watcher(app: &App, stop: &CancellationToken) -> Result<Option<Watcher>, StartError> {
+    let Some(folder) = &app.config.upload.watch else {
+        return Ok(None);
+    };
+    let account = app.config.upload_account();
+    let Some((account, key)) = account.and_then(|(name, account)| {
+        let key = account.api_key.clone()?;
+        Some((name.clone(), key))
+    }) else {
+        warn!("`upload.watch` is set, but there is no API key to upload with: nothing is uploaded");
+        return Ok(None);
+    };
+    let manner = Manner {
+        account,
+        options: app.config.upload.options(),
+        force: false,
+        first_pause: uploads::FIRST_PAUSE,
+    };
+    let client = Client::new(&app.config.api, key)?.with_clock(app.clock.clone());
+    let journal = Arc::new(Arc::clone(&app.store));
+    let uploader = Uploader::new(client, journal, manner, app.clock.clone(), stop.clone())
+        .map_err(|error| StartError::Random(error.to_string()))?;
+    Ok(Some(Watcher::open(folder, uploader)?))
 }
 
 fn report_early_end(ended: Option<Result<&'static str, tokio::task::JoinError>>) {

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
+use url::Url;
 
-use super::policy::Policy;
+use super::policy::{Policy, TopicArn, endpoint};
 use crate::config::SnsConfig;
 use crate::egress;
 use crate::refusal::Refusal;
@@ -104,6 +105,48 @@ impl Confirmer {
             });
         }
         Err(judge_failure(status, error_code(&answer)))
+    }
+
+    /// Ends a subscription that this service confirmed.
+    ///
+    /// Confirming by a plain GET leaves ending it open to whoever knows its ARN (AWS,
+    /// ConfirmSubscription, `AuthenticateOnUnsubscribe`), so no key of the vendor's is
+    /// needed. The address is made here, from the topic's region: `UnsubscribeURL` is not
+    /// signed. Ending it twice is harmless.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfirmError`].
+    pub async fn unsubscribe(
+        &self,
+        topic_arn: &str,
+        subscription_arn: &str,
+    ) -> Result<(), ConfirmError> {
+        let topic = TopicArn::parse(topic_arn).ok_or(ConfirmError::Untrusted)?;
+        let origin = match self.policy.local_origins() {
+            [] => endpoint(topic.region),
+            [local, ..] => local.clone(),
+        };
+        let mut url = Url::parse(&origin).map_err(|_| ConfirmError::Untrusted)?;
+        url.query_pairs_mut()
+            .append_pair("Action", "Unsubscribe")
+            .append_pair("SubscriptionArn", subscription_arn);
+        let response = self
+            .client
+            .get(url)
+            .send()
+            .await
+            .map_err(|error| ConfirmError::Unavailable(egress::describe(error)))?;
+        let status = response.status();
+        if status == StatusCode::OK {
+            return Ok(());
+        }
+        let body = egress::read_body(response, MAX_ANSWER_BYTES).await;
+        let body = body.unwrap_or_default();
+        Err(judge_failure(
+            status,
+            error_code(&String::from_utf8_lossy(&body)),
+        ))
     }
 }
 

@@ -79,8 +79,8 @@ fn is_topic_name(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// The host of SNS in a region, as it stands in both kinds of URL.
-fn endpoint(region: &str) -> String {
+/// The origin of SNS in a region, as it stands in both kinds of URL.
+pub fn endpoint(region: &str) -> String {
     let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
     format!("https://sns.{region}.amazonaws.com{suffix}")
 }

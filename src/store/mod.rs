@@ -1,6 +1,6 @@
 //! All SQL. One trait; the types that go in and out of it.
 //!
-//! Times are given by the caller's [`Clock`](crate::domain::Clock), so that a
+//! Times are given by the caller's [`Clock`], so that a
 //! test can set them.
 
 use std::path::PathBuf;
@@ -281,6 +281,17 @@ pub struct PageToCommit {
     pub companies: Vec<Company>,
     /// The vendor's paging may have left documents out here (vendor-api U14, U15).
     pub possible_gap: bool,
+    /// Documents that say which of our uploads they were made of.
+    pub uploads: Vec<UploadReturn>,
+}
+
+/// A document that carries the correlation data of a file that we uploaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadReturn {
+    /// [`UploadRow::correlation`].
+    pub correlation: String,
+    /// The vendor's id of the document.
+    pub document_id: String,
 }
 
 /// An entry that has no usable `id`.
@@ -631,6 +642,143 @@ pub struct CertificateRow {
     pub fetched_at: Timestamp,
 }
 
+/// A file that is about to be sent.
+#[derive(Clone, Debug)]
+pub struct NewUpload {
+    /// Whose key sends it.
+    pub account: Account,
+    /// SHA-256 of its content in lower-case hexadecimal digits: what makes it the same file.
+    pub sha256: String,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+    /// Its name, without folders.
+    pub file_name: String,
+    /// What a new row carries as [`UploadRow::correlation`]; unique.
+    pub correlation: String,
+    /// Whether content that was sent before is sent again, as a row of its own.
+    pub force: bool,
+    /// Which process sends it: its own claim does not hold it up.
+    pub owner: String,
+    /// The present moment.
+    pub now: Timestamp,
+    /// How long other processes leave the file to this one.
+    pub claim: Duration,
+}
+
+/// Whether a file is to be sent.
+#[derive(Clone, Debug)]
+pub enum UploadBegun {
+    /// Send it, then say how that ended ([`Store::end_upload`]).
+    Send(UploadRow),
+    /// This content was sent before.
+    Already(UploadRow),
+    /// Another process sends it, or did and was cut off: ask again then.
+    Busy {
+        /// When its claim ends.
+        until: Timestamp,
+    },
+}
+
+/// How an attempt to send a file ended.
+#[derive(Clone, Debug)]
+pub enum UploadEnd {
+    /// The vendor's storage has it.
+    Sent,
+    /// The vendor does not want this file, and why.
+    Refused(String),
+    /// It did not get there, and why; it may be tried again.
+    Failed(String),
+}
+
+/// Where an upload stands, as far as sending goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UploadState {
+    /// It is being sent, or its sender was cut off.
+    Sending,
+    /// The vendor's storage has it.
+    Sent,
+    /// The vendor does not want it.
+    Refused,
+    /// It did not get there.
+    Failed,
+}
+
+impl UploadState {
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Sending, Self::Sent, Self::Refused, Self::Failed];
+
+    /// The state's name in the store and in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sending => "sending",
+            Self::Sent => "sent",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Which uploads to list.
+#[derive(Clone, Debug, Default)]
+pub struct UploadFilter {
+    /// Only those after this row.
+    pub after: i64,
+    /// Only those sent before this moment of which no document has come.
+    pub missing_since: Option<Timestamp>,
+    /// At most so many, oldest first.
+    pub limit: usize,
+}
+
+/// A file that was given to the vendor, or was to be.
+#[derive(Clone, Debug, Serialize)]
+pub struct UploadRow {
+    /// The row.
+    pub id: i64,
+    /// Whose key sent it.
+    pub account: Account,
+    /// Its name, without folders.
+    pub file_name: String,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+    /// SHA-256 of its content in lower-case hexadecimal digits.
+    pub sha256: String,
+    /// What went with it and comes back with its documents.
+    pub correlation: String,
+    /// Where sending stands.
+    pub state: UploadState,
+    /// How often sending was begun.
+    pub attempts: u32,
+    /// When it was first begun.
+    pub created_at: Timestamp,
+    /// When its state last changed.
+    pub changed_at: Timestamp,
+    /// When the storage took it.
+    pub sent_at: Option<Timestamp>,
+    /// What the last failure was.
+    pub last_error: Option<String>,
+    /// The vendor's ids of the documents made of it.
+    pub documents: Vec<String>,
+}
+
+/// How long a document may take to come back. No source says how long digitisation
+/// takes; half a day lets a night pass without an alarm.
+pub const LATE_AFTER: Duration = Duration::from_secs(12 * 60 * 60);
+
+impl UploadRow {
+    /// One word for where it stands at `now`: its state, `returned` once a document of
+    /// it has come, or `late` where none has within [`LATE_AFTER`].
+    pub fn standing(&self, now: Timestamp) -> &'static str {
+        if !self.documents.is_empty() {
+            return "returned";
+        }
+        match (self.state, self.sent_at) {
+            (UploadState::Sent, Some(sent_at)) if sent_at.after(LATE_AFTER) < now => "late",
+            (state, _) => state.as_str(),
+        }
+    }
+}
+
 /// How long things are kept.
 #[derive(Clone, Debug)]
 pub struct Retention {
@@ -785,6 +933,22 @@ pub trait Store: Send + Sync + 'static {
 
     /// Keeps a certificate that has verified a message; the oldest of more than 32 go.
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError>;
+
+    /// Claims a file's content for sending, or tells that this is not to be done.
+    async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError>;
+
+    /// Notes how `owner`'s attempt ended; false where it is not its own any more, and
+    /// nothing was changed then.
+    async fn end_upload(
+        &self,
+        id: i64,
+        owner: String,
+        end: UploadEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Uploads in ascending order of their rows.
+    async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError>;
 
     /// Removes what is older than `retention` says, a bounded part of it at a time.
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError>;

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{ParkReason, PullKind, StoreError, SubscriptionState};
+use super::{ParkReason, PullKind, StoreError, SubscriptionState, UploadState};
 use crate::domain::{Account, Company, Event, Feed, Queue};
 
 /// Certificates kept at the most.
@@ -119,6 +119,14 @@ pub(super) fn subscription_state(text: &str) -> Result<SubscriptionState, Foreig
         .into_iter()
         .find(|state| state.as_str() == text)
         .ok_or(Foreign("state of a subscription"))
+}
+
+/// Where an upload stands.
+pub(super) fn upload_state(text: &str) -> Result<UploadState, Foreign> {
+    UploadState::ALL
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or(Foreign("state of an upload"))
 }
 
 /// The key of a message id: a UUID's 16 bytes; anything else is longer than that.

@@ -348,3 +348,31 @@ fn the_documentation_explains_every_refusal_once() {
     codes.sort_unstable();
     assert_eq!(listed, codes);
 }
+
+#[test]
+fn completions_and_man_pages_know_every_subcommand() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(folder.path(), &["completions", shell], &[]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let script = text(&output.stdout);
+        for word in ["doctor", "upload", "subscribe", "--parallel"] {
+            let word = if shell == "fish" {
+                word.trim_start_matches('-')
+            } else {
+                word
+            };
+            assert!(script.contains(word), "{shell} lacks {word}");
+        }
+    }
+    let output = run(folder.path(), &["man", "pages"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for page in [
+        "ivesk-webhook.1",
+        "ivesk-webhook-upload.1",
+        "ivesk-webhook-store-backup.1",
+    ] {
+        let page = std::fs::read_to_string(folder.path().join("pages").join(page));
+        assert!(page.expect("a page").contains(".TH"));
+    }
+}

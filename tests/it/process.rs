@@ -150,7 +150,18 @@ impl Installation {
 
     /// Runs a subcommand to its end: exit code, standard output, standard error.
     pub(crate) async fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
-        let output = within("a subcommand's end", self.command(arguments).output()).await;
+        self.run_with(arguments, &[]).await
+    }
+
+    /// [`Installation::run`] with more variables.
+    pub(crate) async fn run_with(
+        &self,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> (Option<i32>, String, String) {
+        let mut command = self.command(arguments);
+        command.envs(variables.iter().copied());
+        let output = within("a subcommand's end", command.output()).await;
         let output = output.expect("the program runs");
         (
             output.status.code(),
@@ -162,6 +173,11 @@ impl Installation {
     /// Starts `serve` and returns at once.
     pub(crate) fn spawn(&self) -> Server {
         Server::spawn(self.command(&["serve"]))
+    }
+
+    /// [`Installation::spawn`] with more arguments.
+    pub(crate) fn spawn_with(&self, arguments: &[&str]) -> Server {
+        Server::spawn(self.command(&[&["serve"], arguments].concat()))
     }
 
     /// [`Installation::spawn`] with SIGXFSZ ignored, so that a file that reaches the

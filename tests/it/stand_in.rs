@@ -130,7 +130,7 @@ async fn answer(
 }
 
 /// `axum::serve` without its feature, which the crate does not use.
-async fn axum_serve(listener: TcpListener, router: Router) {
+pub(crate) async fn axum_serve(listener: TcpListener, router: Router) {
     use hyper_util::rt::TokioIo;
     use hyper_util::service::TowerToHyperService;
 

@@ -16,9 +16,10 @@ use ivesk_webhook::sns::{
 };
 use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
 use ivesk_webhook::store::{
-    Accepted, Demand, DocumentFilter, FeedRow, Insertion, LeaseRequest, PageEnd, PageFailure,
-    PageLease, PageOutcome, PageToCommit, ParkReason, PullKind, PullPlan, Quarantined, Retention,
-    SetAside, SharedStore, Store, StoreError, SubscriptionChange, SubscriptionState,
+    Accepted, Demand, DocumentFilter, FeedRow, Insertion, LeaseRequest, NewUpload, PageEnd,
+    PageFailure, PageLease, PageOutcome, PageToCommit, ParkReason, PullKind, PullPlan, Quarantined,
+    Retention, SetAside, SharedStore, Store, StoreError, SubscriptionChange, SubscriptionState,
+    UploadBegun, UploadEnd, UploadFilter, UploadReturn,
 };
 
 use crate::databases::{Database, Options};
@@ -343,6 +344,8 @@ on_both_stores! {
     an_unsubscription_that_is_older_than_the_confirmation_changes_nothing,
     the_quarantine_drops_what_does_not_fit_and_keeps_a_share_for_allowed_topics,
     retention_removes_bodies_and_never_identities,
+    one_content_is_claimed_by_one_process_and_sent_once_unless_forced,
+    a_document_is_tied_to_its_upload_once_and_an_upload_without_one_is_missed,
     a_full_queue_answers_at_once_and_loses_nothing_that_was_taken,
     a_closed_store_says_so_and_has_kept_what_it_took,
 }
@@ -1290,4 +1293,110 @@ async fn a_closed_store_says_so_and_has_kept_what_it_took(on: Database) {
         ..test
     };
     assert_eq!(test.store.feeds().await.expect("readable").len(), 1);
+}
+
+fn file(owner: &str, correlation: &str, now: Timestamp) -> NewUpload {
+    NewUpload {
+        account: account(),
+        sha256: "ab".repeat(32),
+        size_bytes: 7,
+        file_name: "a.pdf".to_owned(),
+        correlation: correlation.to_owned(),
+        force: false,
+        owner: owner.to_owned(),
+        now,
+        claim: HOUR,
+    }
+}
+
+async fn one_content_is_claimed_by_one_process_and_sent_once_unless_forced(on: Database) {
+    let test = TestStore::new(on).await;
+    let begin = async |upload| test.store.begin_upload(upload).await.expect("begun");
+    let end = async |owner: &str, how| {
+        let ended = test.store.end_upload(1, owner.to_owned(), how, START);
+        ended.await.expect("ended")
+    };
+    // Two at once: one of them sends.
+    let (one, other) = tokio::join!(
+        begin(file("a", "c-1", START)),
+        begin(file("b", "c-2", START))
+    );
+    let (owner, late) = match (&one, &other) {
+        (UploadBegun::Send(_), UploadBegun::Busy { .. }) => ("a", "b"),
+        (UploadBegun::Busy { .. }, UploadBegun::Send(_)) => ("b", "a"),
+        both => panic!("{both:?}"),
+    };
+    let again = begin(file(owner, "c-3", START)).await;
+    assert!(matches!(again, UploadBegun::Send(row) if row.id == 1 && row.attempts == 2));
+    assert!(!end(late, UploadEnd::Sent).await, "it is not its own");
+
+    // The owner was cut off, and its claim ended: the other goes on with the same row.
+    let taken = begin(file(late, "c-4", START.after(HOUR))).await;
+    assert!(matches!(taken, UploadBegun::Send(row) if row.id == 1));
+    assert!(
+        !end(owner, UploadEnd::Sent).await,
+        "it is not its own any more"
+    );
+    assert!(end(late, UploadEnd::Failed("why".to_owned())).await);
+    let tried = begin(file(owner, "c-5", START.after(HOUR))).await;
+    assert!(matches!(tried, UploadBegun::Send(row) if row.last_error.as_deref() == Some("why")));
+    assert!(end(owner, UploadEnd::Sent).await);
+    let sent = begin(file(late, "c-6", START.after(HOUR))).await;
+    assert!(matches!(sent, UploadBegun::Already(row) if row.id == 1 && row.last_error.is_none()));
+    let mut forced = file(late, "c-7", START);
+    forced.force = true;
+    let forced = begin(forced).await;
+    assert!(matches!(forced, UploadBegun::Send(row) if row.id == 2 && row.correlation == "c-7"));
+}
+
+async fn a_document_is_tied_to_its_upload_once_and_an_upload_without_one_is_missed(on: Database) {
+    let test = TestStore::new(on).await;
+    let begun = test.store.begin_upload(file("a", "c-1", START)).await;
+    begun.expect("begun");
+    let ended = test
+        .store
+        .end_upload(1, "a".to_owned(), UploadEnd::Sent, START);
+    assert!(ended.await.expect("ended"));
+    let uploads = async |missing_since| {
+        let filter = UploadFilter {
+            missing_since,
+            limit: 10,
+            after: 0,
+        };
+        test.store.uploads(filter).await.expect("rows")
+    };
+    let later = Some(START.after(HOUR));
+    assert_eq!(uploads(later).await.len(), 1);
+    assert_eq!(
+        uploads(Some(START)).await.len(),
+        0,
+        "it was sent at that moment"
+    );
+
+    let feed = company("1");
+    for _ in 0..2 {
+        test.demand(&feed, PullKind::Hint).await;
+        let lease = test.lease().await.expect("a lease");
+        let mut page = last_page(&[("d-1", "1"), ("d-2", "1")], Some("c"));
+        page.uploads = ["d-1", "d-2"]
+            .map(|id| UploadReturn {
+                correlation: "c-1".to_owned(),
+                document_id: id.to_owned(),
+            })
+            .to_vec();
+        page.uploads.push(UploadReturn {
+            correlation: "somebody else's".to_owned(),
+            document_id: "d-3".to_owned(),
+        });
+        let plan = test.plan();
+        let stored = test.store.commit_page(lease, page, plan).await;
+        assert!(
+            matches!(stored, Ok(PageOutcome::Committed(_))),
+            "{stored:?}"
+        );
+    }
+    let rows = uploads(None).await;
+    assert_eq!(rows[0].documents, ["d-1", "d-2"]);
+    assert_eq!(rows[0].standing(START), "returned");
+    assert!(uploads(later).await.is_empty());
 }

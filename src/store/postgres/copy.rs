@@ -14,7 +14,7 @@ use crate::domain::Clock;
 use crate::store::{StoreError, sqlite};
 
 /// The tables, those that others refer to first.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 15] = [
     "account",
     "feed",
     "feed_cursor",
@@ -27,6 +27,8 @@ const TABLES: [&str; 13] = [
     "subscription",
     "certificate",
     "quarantine",
+    "upload",
+    "upload_document",
     "sequence",
 ];
 
@@ -146,6 +148,7 @@ async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
         "notification",
         "subscription",
         "quarantine",
+        "upload",
     ] {
         transaction
             .query(

@@ -18,9 +18,9 @@ use self::quarantine::Offer;
 use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
 use super::{
     Accepted, AccountRow, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion,
-    LeaseRequest, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan,
-    QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
-    SubscriptionChange, SubscriptionRow,
+    LeaseRequest, NewUpload, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
+    PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
+    SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd, UploadFilter, UploadRow,
 };
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 
@@ -40,6 +40,7 @@ mod reading;
 mod rows;
 mod schema;
 mod subscriptions;
+mod uploads;
 
 /// How long until a worker looks at the rows, as another replica may have raised a wish.
 const POLL: Duration = Duration::from_secs(1);
@@ -381,6 +382,24 @@ impl Store for PostgresStore {
             )
             .await?;
         transaction.commit().await
+    }
+
+    async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
+        Ok(write!(self, uploads::begin(&upload)))
+    }
+
+    async fn end_upload(
+        &self,
+        id: i64,
+        owner: String,
+        end: UploadEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        Ok(write!(self, uploads::end(id, &owner, &end, now)))
+    }
+
+    async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
+        read!(self, uploads::list(&filter))
     }
 
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {

@@ -11,6 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::connection::{Parameter, Pool, Transaction};
 use super::leases::{last_look, save_position, saved_cursors};
 use super::rows::{self, feed_ids, keepable};
+use super::uploads;
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 use crate::store::runs::{self, position_holder, was_not_told};
 use crate::store::words::{UNIDENTIFIED, kind_code};
@@ -194,7 +195,7 @@ async fn note_page(
     for entry in &page.unidentified {
         set_aside(transaction, lease.feed_id, entry, plan.now).await?;
     }
-    Ok(())
+    uploads::tie(transaction, &lease.feed.account, &page.uploads).await
 }
 
 async fn note_success(

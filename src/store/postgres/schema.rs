@@ -6,10 +6,16 @@ use crate::store::words::new_epoch;
 
 /// The migrations in order; the schema's version is how many were run. Append only, and
 /// each leaves what the release before works with (`works_from` in the schema's row).
-const MIGRATIONS: [Migration; 1] = [Migration {
-    sql: include_str!("migrations/0001_first.sql"),
-    works_from: 1,
-}];
+const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        sql: include_str!("migrations/0001_first.sql"),
+        works_from: 1,
+    },
+    Migration {
+        sql: include_str!("migrations/0002_upload.sql"),
+        works_from: 1,
+    },
+];
 
 struct Migration {
     sql: &'static str,

@@ -14,9 +14,9 @@ use self::writer::{Inbox, Writer};
 use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
     Accepted, AccountRow, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion,
-    LeaseRequest, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan,
-    QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
-    SubscriptionChange, SubscriptionRow,
+    LeaseRequest, NewUpload, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
+    PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
+    SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd, UploadFilter, UploadRow,
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
 
@@ -32,6 +32,7 @@ mod reading;
 mod rows;
 mod schema;
 mod subscriptions;
+mod uploads;
 mod writer;
 
 /// How a [`SqliteStore`] is opened.
@@ -444,6 +445,27 @@ impl Store for SqliteStore {
             Ok(())
         })
         .await
+    }
+
+    async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
+        self.change(move |connection| uploads::begin(connection, &upload))
+            .await
+    }
+
+    async fn end_upload(
+        &self,
+        id: i64,
+        owner: String,
+        end: UploadEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.change(move |connection| uploads::end(connection, id, &owner, &end, now))
+            .await
+    }
+
+    async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
+        self.read(move |connection| uploads::list(connection, &filter))
+            .await
     }
 
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {

@@ -10,6 +10,7 @@ use super::error::explain;
 use super::leases::{check_fence, last_look, save_position, saved_cursors};
 use super::parking::park_feed;
 use super::rows::{self, account_id, feed_id};
+use super::uploads;
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 use crate::store::runs::{self, position_holder};
 use crate::store::words::{UNIDENTIFIED, kind_code};
@@ -66,6 +67,7 @@ fn store_page(
             plan.now,
         )?;
     }
+    uploads::tie(connection, &lease.feed.account, &page.uploads)?;
     let up_to_date = page.end == PageEnd::UpToDate;
     move_cursor(connection, lease, page, plan, up_to_date)?;
     connection

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::store::words::{self, kind_code};
-use crate::store::{ParkReason, PullKind, SubscriptionState};
+use crate::store::{ParkReason, PullKind, SubscriptionState, UploadState};
 
 /// The account's row, made where it is new.
 pub(super) fn account_id(connection: &Connection, account: &Account) -> rusqlite::Result<i64> {
@@ -103,6 +103,11 @@ pub(super) fn subscription_state(
     column: usize,
 ) -> rusqlite::Result<SubscriptionState> {
     words::subscription_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+}
+
+/// Reads where an upload stands.
+pub(super) fn upload_state(row: &Row<'_>, column: usize) -> rusqlite::Result<UploadState> {
+    words::upload_state(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
 /// Reads a feed from three columns: account name, queue, company.

@@ -12,7 +12,10 @@ use crate::store::StoreError;
 const APPLICATION_ID: i32 = 0x4976_5768;
 
 /// The migrations in order; the schema's version is how many were run. Append only.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_first.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/0001_first.sql"),
+    include_str!("migrations/0002_upload.sql"),
+];
 
 /// The newest schema that this program knows.
 pub(super) const NEWEST: u32 = MIGRATIONS.len() as u32;

@@ -242,6 +242,24 @@ impl Store for FaultyStore {
         self.real.keep_certificate(certificate).await
     }
 
+    async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
+        self.real.begin_upload(upload).await
+    }
+
+    async fn end_upload(
+        &self,
+        id: i64,
+        owner: String,
+        end: UploadEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.real.end_upload(id, owner, end, now).await
+    }
+
+    async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
+        self.real.uploads(filter).await
+    }
+
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
         self.real.retain(retention).await
     }

@@ -1,0 +1,25 @@
+//! `man`
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::CommandFactory as _;
+
+use super::{Cli, Exit, Failure, Globals};
+
+/// Arguments of `man`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The folder, made where it is missing; such as /usr/local/share/man/man1
+    dir: PathBuf,
+}
+
+/// Runs `man`.
+pub async fn run(args: Args, _: &Globals) -> Result<Exit, Failure> {
+    let dir = args.dir;
+    std::fs::create_dir_all(&dir).with_context(|| format!("{} can't be made", dir.display()))?;
+    clap_mangen::generate_to(Cli::command(), &dir)
+        .with_context(|| format!("{} can't be written to", dir.display()))?;
+    println!("Wrote the man pages to {}.", dir.display());
+    Ok(Exit::Done)
+}

@@ -1,0 +1,29 @@
+-- Files given to the vendor. `correlation` went with the file and comes back with the
+-- documents made of it. `owner` is the process that sends it, until `claimed_until`:
+-- another one leaves the file alone so long.
+CREATE TABLE upload (
+    id INTEGER PRIMARY KEY,
+    account_id INTEGER NOT NULL REFERENCES account (id),
+    correlation TEXT NOT NULL UNIQUE,
+    sha256 TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    file_name TEXT NOT NULL,
+    state TEXT NOT NULL,
+    owner TEXT,
+    claimed_until INTEGER,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    sent_at INTEGER,
+    last_error TEXT
+) STRICT;
+
+-- Not unique: `--force` sends the same content again.
+CREATE INDEX upload_content ON upload (account_id, sha256);
+
+-- What became of a file: one document, or several where the vendor splits it.
+CREATE TABLE upload_document (
+    upload_id INTEGER NOT NULL REFERENCES upload (id),
+    document_id TEXT NOT NULL,
+    PRIMARY KEY (upload_id, document_id)
+) STRICT, WITHOUT ROWID;
