@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// One of every reason, with the status that design.md's table gives it.
+    /// One of every reason, with the status that docs/refusals.md's table gives it.
     fn table() -> Vec<(Refusal, u16)> {
         let text = || "x".to_owned();
         vec![
