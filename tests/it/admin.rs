@@ -149,6 +149,14 @@ async fn a_backup_is_written_while_it_runs() {
     assert_eq!(status, 200, "{answer}");
     assert!(path.metadata().unwrap().len() > 0);
 
+    let (status, answer) = app.admin_post("/v1/backup", &json!({"path": path})).await;
+    assert_eq!(status, 409, "it never replaces a file unasked: {answer}");
+    let forced = json!({"path": path, "force": true});
+    assert_eq!(app.admin_post("/v1/backup", &forced).await.0, 200);
+    let live = json!({"path": app.dir().join("test.db"), "force": true});
+    let (status, answer) = app.admin_post("/v1/backup", &live).await;
+    assert_eq!(status, 400, "{answer}");
+
     let (status, _) = app
         .admin_post("/v1/backup", &json!({"path": "relative.db"}))
         .await;

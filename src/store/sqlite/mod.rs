@@ -468,9 +468,8 @@ impl Store for SqliteStore {
         let source = self.path.clone();
         // A thread of its own: other reads go on during a long copy.
         let thread = spawn("store-backup", &self.path, move || {
-            let copied = schema::open_for_reading(&source).and_then(|connection| {
-                backup::copy(&connection, &to).map_err(|error| explain(&to, error))
-            });
+            let copied = schema::open_for_reading(&source)
+                .and_then(|connection| backup::copy(&connection, &source, &to));
             let _ = answer.send(copied);
         })?;
         drop(thread);
