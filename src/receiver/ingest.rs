@@ -191,7 +191,7 @@ impl Ingest {
         self.store
             .remove_quarantined(row.id)
             .await
-            .map_err(|error| refused_by_store(&error))?;
+            .map_err(|error| self.refused_by_store(&error))?;
         Ok(insertion)
     }
 
@@ -210,7 +210,7 @@ impl Ingest {
         };
         match tokio::time::timeout(COMMIT_TIMEOUT, self.store.accept(delivery)).await {
             Ok(Ok(insertion)) => Ok(insertion),
-            Ok(Err(error)) => Err(refused_by_store(&error)),
+            Ok(Err(error)) => Err(self.refused_by_store(&error)),
             Err(_) => {
                 error!("the store did not answer within {COMMIT_TIMEOUT:?}");
                 Err(Refusal::StoreUnavailable)
@@ -272,6 +272,16 @@ impl Ingest {
         }
     }
 
+    /// What a failed commit means for the delivery.
+    fn refused_by_store(&self, error: &StoreError) -> Refusal {
+        // Closed by itself it is a defect, not the end of the service.
+        if matches!(error, StoreError::Closed) && !self.health.is_draining() {
+            report::store_failed(error);
+            return Refusal::StoreUnavailable;
+        }
+        refused_by_store(error)
+    }
+
     /// Whether a delivery would be taken now.
     ///
     /// # Errors
@@ -281,11 +291,11 @@ impl Ingest {
         self.health.admit()?;
         let probe = async {
             let _turn = self.probing.lock().await;
-            self.store.sequence().await
+            self.store.probe().await
         };
         match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(refused_by_store(&error)),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.refused_by_store(&error)),
             Err(_) => Err(Refusal::StoreUnavailable),
         }
     }

@@ -674,6 +674,13 @@ pub trait Store: Send + Sync + 'static {
     /// approval where `ask` was set at opening; an UnsubscribeConfirmation ends one.
     async fn accept(&self, delivery: Accepted) -> Result<Insertion, StoreError>;
 
+    /// Whether a delivery would be stored now; it goes the way of one, and stores nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the delivery would be answered.
+    async fn probe(&self) -> Result<(), StoreError>;
+
     /// Offers a refused delivery to the quarantine; false where it was dropped
     /// because the way there is full. Never waits.
     fn offer_quarantine(&self, item: Quarantined) -> bool;

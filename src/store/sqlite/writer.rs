@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -107,6 +108,22 @@ impl Inbox {
         self.filled.notify_one();
     }
 
+    /// Takes nothing more and drops what is in line, so that whoever waits is told.
+    fn abandon(&self) {
+        let dropped = {
+            let mut lanes = self.lock();
+            std::mem::replace(
+                &mut *lanes,
+                Lanes {
+                    closing: true,
+                    ..Lanes::default()
+                },
+            )
+        };
+        // Not while the lock is held: a task's end may run code of its own.
+        drop(dropped);
+    }
+
     /// What to do next: all deliveries that fit one commit, and one other change, so
     /// that neither starves the other. `None` once closed and empty.
     fn next(&self) -> Option<(Vec<Waiting>, Option<Task>, Vec<Quarantined>)> {
@@ -148,8 +165,22 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Works until the inbox is closed and empty.
-    pub(super) fn run(mut self) {
+    /// Works until the inbox is closed and empty. A defect on the way closes the inbox
+    /// and answers everyone [`StoreError::Closed`]; the thread then ends by it.
+    pub(super) fn run_to_its_end(self) {
+        let inbox = Arc::clone(&self.inbox);
+        // Nothing of the writer is used after a defect, so nothing half-done is seen.
+        if let Err(defect) = catch_unwind(AssertUnwindSafe(move || self.run())) {
+            inbox.abandon();
+            tracing::error!(
+                "the store's writing thread ended by a defect: nothing is stored any more, and \
+                 deliveries are answered 503; restart the service, and please report it"
+            );
+            resume_unwind(defect);
+        }
+    }
+
+    fn run(mut self) {
         let mut known = Known::default();
         while let Some((deliveries, task, quarantine)) = self.inbox.next() {
             if !deliveries.is_empty() {
@@ -243,4 +274,57 @@ fn transaction_is_gone(error: &rusqlite::Error) -> bool {
         error.sqlite_error_code(),
         Some(DiskFull | SystemIoFailure | OutOfMemory | DatabaseCorrupt)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+    use crate::store::{Store as _, StoreError};
+
+    fn store(folder: &tempfile::TempDir) -> SqliteStore {
+        let options = SqliteOptions {
+            path: folder.path().join("test.db"),
+            queue: 8,
+            quarantine_bytes: 1024,
+            ask: false,
+        };
+        SqliteStore::open(options).expect("a fresh store opens")
+    }
+
+    #[tokio::test]
+    async fn a_defect_of_the_writer_answers_everyone_and_fails_the_probe() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store(&folder);
+        store.probe().await.expect("a write would be taken");
+        let (go, held) = std::sync::mpsc::channel::<()>();
+
+        let defect = store.change(move |_| -> rusqlite::Result<()> {
+            let _ = held.recv();
+            panic!("planted")
+        });
+        let in_line = store.change(|_| Ok(()));
+        let release = async { go.send(()) };
+        let (defect, in_line, released) = tokio::join!(defect, in_line, release);
+
+        released.expect("the writer waited");
+        for outcome in [defect, in_line, store.probe().await] {
+            assert!(matches!(outcome, Err(StoreError::Closed)), "{outcome:?}");
+        }
+        assert!(store.sequence().await.is_ok(), "reading goes on");
+        assert!(store.close().await.is_err(), "the early end is told");
+    }
+
+    #[tokio::test]
+    async fn a_defect_of_the_reader_fails_the_probe() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store(&folder);
+
+        let defect = store
+            .read(|_| -> rusqlite::Result<()> { panic!("planted") })
+            .await;
+
+        assert!(matches!(defect, Err(StoreError::Closed)), "{defect:?}");
+        let probed = store.probe().await;
+        assert!(matches!(probed, Err(StoreError::Closed)), "{probed:?}");
+    }
 }
