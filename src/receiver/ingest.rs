@@ -8,10 +8,10 @@ use hyper::body::Body;
 use hyper::header::HeaderMap;
 use hyper::{Request, http};
 use secrecy::SecretString;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use tracing::error;
 
-use super::body::BodyReader;
+use super::body::{self, BodyReader};
 use super::headers::{header_lines, read_header_lines, sns_headers};
 use super::health::Health;
 use super::report::{self, Tally};
@@ -41,6 +41,8 @@ pub struct Delivery<'w> {
     pub body: Bytes,
     /// When it came.
     pub received_at: Timestamp,
+    /// The place of a large body, given back when the delivery is answered.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// What has to do with deliveries, from the first byte to the commit.
@@ -137,12 +139,13 @@ impl Ingest {
     ) -> Result<Delivery<'w>, Refusal> {
         self.health.admit()?;
         let received_at = self.clock.now();
-        let body = self.body.read(body).await?;
+        let body::Body { bytes, place } = self.body.read(body).await?;
         Ok(Delivery {
             webhook,
             headers: head.headers,
-            body,
+            body: bytes,
             received_at,
+            _place: place,
         })
     }
 
@@ -185,6 +188,7 @@ impl Ingest {
             headers: read_header_lines(&row.headers),
             body: Bytes::from(row.body),
             received_at: row.received_at,
+            _place: None,
         };
         let insertion = self.judge(&delivery).await?;
         // Should this fail, the next retry finds a duplicate, which is a success too.

@@ -18,6 +18,10 @@ use crate::store::{Accepted, Insertion, Quarantined, StoreError};
 /// Changes, other than deliveries, that may wait.
 const TASKS: usize = 1024;
 
+/// Bytes of messages that may wait for the next commit: those whose sender was answered
+/// in the meantime still lie here.
+const LANE_BYTES: usize = 64 << 20;
+
 /// A change of the database, run inside a transaction of its own.
 type Task = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -27,9 +31,48 @@ struct Waiting {
     answer: oneshot::Sender<Result<Insertion, StoreError>>,
 }
 
+/// A line with a bound on what stands in it, in number and in bytes.
+struct Line<T> {
+    waiting: VecDeque<(usize, T)>,
+    bytes: usize,
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+}
+
+impl<T> Line<T> {
+    /// Puts `item` of so many `bytes` at the end, if there is room for it.
+    fn push(&mut self, item: T, bytes: usize, capacity: usize) -> Result<(), StoreError> {
+        if self.waiting.len() >= capacity || self.bytes + bytes > LANE_BYTES {
+            return Err(StoreError::QueueFull);
+        }
+        self.bytes += bytes;
+        self.waiting.push_back((bytes, item));
+        Ok(())
+    }
+
+    /// The first `count`, or as many as there are.
+    fn take(&mut self, count: usize) -> Vec<T> {
+        let count = count.min(self.waiting.len());
+        let taken = self.waiting.drain(..count);
+        taken
+            .map(|(bytes, item)| {
+                self.bytes -= bytes;
+                item
+            })
+            .collect()
+    }
+}
+
 #[derive(Default)]
 struct Lanes {
-    deliveries: VecDeque<Waiting>,
+    deliveries: Line<Waiting>,
     tasks: VecDeque<Task>,
     quarantine: VecDeque<Quarantined>,
     closing: bool,
@@ -66,10 +109,10 @@ impl Inbox {
         if lanes.closing {
             return Err(StoreError::Closed);
         }
-        if lanes.deliveries.len() >= self.capacity {
-            return Err(StoreError::QueueFull);
-        }
-        lanes.deliveries.push_back(Waiting { delivery, answer });
+        let bytes = delivery.message.body().len();
+        lanes
+            .deliveries
+            .push(Waiting { delivery, answer }, bytes, self.capacity)?;
         drop(lanes);
         self.filled.notify_one();
         Ok(receiver)
@@ -129,8 +172,7 @@ impl Inbox {
     fn next(&self) -> Option<(Vec<Waiting>, Option<Task>, Vec<Quarantined>)> {
         let mut lanes = self.lock();
         loop {
-            let group = lanes.deliveries.len().min(GROUP);
-            let deliveries: Vec<_> = lanes.deliveries.drain(..group).collect();
+            let deliveries = lanes.deliveries.take(GROUP);
             let task = lanes.tasks.pop_front();
             let quarantine: Vec<_> = if deliveries.is_empty() {
                 lanes.quarantine.drain(..).collect()
@@ -278,6 +320,7 @@ fn transaction_is_gone(error: &rusqlite::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::{LANE_BYTES, Line};
     use crate::store::sqlite::{SqliteOptions, SqliteStore};
     use crate::store::{Store as _, StoreError};
 
@@ -289,6 +332,22 @@ mod tests {
             ask: false,
         };
         SqliteStore::open(options).expect("a fresh store opens")
+    }
+
+    #[test]
+    fn a_line_is_bounded_in_number_and_in_bytes_and_has_room_again_once_taken_from() {
+        let mut line = Line::default();
+        let full = |outcome| matches!(outcome, Err(StoreError::QueueFull));
+        line.push('a', LANE_BYTES - 1, 3).expect("there is room");
+        assert!(full(line.push('x', 2, 3)), "too many bytes");
+        line.push('b', 1, 3).expect("the last byte");
+        line.push('c', 0, 3).expect("the last place");
+        assert!(full(line.push('x', 0, 3)), "too many");
+
+        assert_eq!(line.take(1), ['a']);
+        line.push('d', LANE_BYTES - 1, 3).expect("room again");
+        assert_eq!(line.take(9), ['b', 'c', 'd']);
+        line.push('e', LANE_BYTES, 3).expect("all of it again");
     }
 
     #[tokio::test]
