@@ -26,7 +26,7 @@ use crate::receiver::listener::{self, Drained, Limits};
 use crate::sns::{CertificateShelf, Confirmer, Verifier};
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::store::{CertificateRow, SharedStore, StoreError};
+use crate::store::{CertificateRow, SharedStore, StoreError, SubscriptionRow, SubscriptionState};
 use crate::subscriptions::{self, Confirmations};
 
 pub mod housekeeping;
@@ -215,6 +215,12 @@ impl Service {
         // What was missed while nothing ran is found at once, not within the hour.
         puller.reconcile_now().await?;
         housekeeping::check_disk(&app).await;
+        // The process may have died between the commit and the alarm.
+        for row in app.store.subscriptions().await? {
+            if row.state == SubscriptionState::Unsubscribed {
+                report_ended(&row);
+            }
+        }
         let mut service = Self {
             public: local_address("public.listen", &public, app.config.public.listen)?,
             private: local_address("private.listen", &private, app.config.private.listen)?,
@@ -349,6 +355,18 @@ impl Service {
         info!("stopped");
         well
     }
+}
+
+fn report_ended(row: &SubscriptionRow) {
+    let SubscriptionRow {
+        id, account, event, ..
+    } = row;
+    error!(
+        %account,
+        %event,
+        "subscription {id} of {account}/{event} has ended: no more notifications come. \
+         If nobody here wanted that, `ivesk-webhook subscriptions restore {id}` brings it back"
+    );
 }
 
 fn report_early_end(ended: Option<Result<&'static str, tokio::task::JoinError>>) {
