@@ -214,7 +214,7 @@ impl Metrics {
         );
         registry.register(
             "subscriptions",
-            "Subscriptions by state",
+            "Subscriptions by state, as stored: an unsubscribed one needs a person",
             self.subscriptions.clone(),
         );
     }

@@ -32,12 +32,15 @@ pub(super) struct Demanded {
 }
 
 /// Raises a pull of the named feeds; with `from` an overlap read that leaves the
-/// feed's own cursor alone.
+/// feed's own cursor alone, one at a time for each feed.
 pub(super) async fn pull(
     State(app): State<Arc<App>>,
     Input(request): Input<PullRequest>,
 ) -> Outcome<Demanded> {
     let feeds = chosen_feeds(&app, &request).await?;
+    if request.from.is_some() {
+        refuse_second_backfill(&app, &feeds).await?;
+    }
     let now = app.clock.now();
     let from = request.from.map(Cursor::new);
     let kind = match from {
@@ -55,6 +58,33 @@ pub(super) async fn pull(
         .collect();
     app.store.demand(demands).await?;
     Ok(Json(Demanded { feeds }))
+}
+
+/// A feed has one position for reading an old stretch: a second wish would end the first.
+async fn refuse_second_backfill(app: &App, chosen: &[Feed]) -> Result<(), AdminError> {
+    let busy: Vec<String> = app
+        .store
+        .feeds()
+        .await?
+        .into_iter()
+        .filter(|row| row.wanted.contains(&PullKind::Backfill) && chosen.contains(&row.feed))
+        .map(|row| row.feed.to_string())
+        .collect();
+    let Some(first) = busy.first() else {
+        return Ok(());
+    };
+    let others = match busy.len() - 1 {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    Err(AdminError::Conflict(
+        format!(
+            "{first}{others} still reads an earlier stretch again, which a new `from` would cut short; \
+             nothing was asked for. Wait until `wanted` of GET /v1/feeds holds no `backfill`, or name \
+             other feeds"
+        )
+        .into(),
+    ))
 }
 
 /// The feeds that a request names: configured, known from before, or new.

@@ -1,6 +1,7 @@
 //! The private listener: the API for people and programs of the house, metrics,
 //! health. Subcommands use the same API, also where no server runs.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Router;
@@ -93,7 +94,7 @@ enum AdminError {
     #[error("there is no such row")]
     UnknownRow,
     #[error("{0}")]
-    Conflict(&'static str),
+    Conflict(Cow<'static, str>),
     #[error(transparent)]
     Store(#[from] StoreError),
 }

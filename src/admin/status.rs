@@ -14,7 +14,7 @@ use super::{AdminError, Input, Outcome};
 use crate::pull::{Blocked, blocked};
 use crate::receiver::challenge::Challenge;
 use crate::service::App;
-use crate::store::{AccountRow, SequenceRow};
+use crate::store::{AccountRow, SequenceRow, StoreError};
 
 /// The answer to `GET /v1/status`.
 #[derive(Serialize)]
@@ -55,6 +55,8 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Outcome<Status> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Backup {
     path: PathBuf,
+    #[serde(default)]
+    force: bool,
 }
 
 #[derive(Serialize)]
@@ -64,14 +66,25 @@ pub(super) struct BackedUp {
 
 pub(super) async fn backup(
     State(app): State<Arc<App>>,
-    Input(Backup { path }): Input<Backup>,
+    Input(Backup { path, force }): Input<Backup>,
 ) -> Outcome<BackedUp> {
     if !path.is_absolute() {
         return Err(AdminError::BadRequest(
             "`path` must be absolute: the server runs in a folder of its own".to_owned(),
         ));
     }
-    app.store.backup(path.clone()).await?;
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(AdminError::Conflict(
+            "a file is there already; name another `path`, or add `\"force\": true`".into(),
+        ));
+    }
+    app.store
+        .backup(path.clone())
+        .await
+        .map_err(|error| match error {
+            StoreError::BackupOntoItself { .. } => AdminError::BadRequest(error.to_string()),
+            other => AdminError::Store(other),
+        })?;
     Ok(Json(BackedUp { path }))
 }
 
@@ -83,7 +96,7 @@ pub(super) async fn challenge(
     let challenge = app.ingest.challenges().issue(app.clock.now());
     challenge
         .map(Json)
-        .map_err(|_| AdminError::Conflict("the system gives no random numbers"))
+        .map_err(|_| AdminError::Conflict("the system gives no random numbers".into()))
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, AdminError> {

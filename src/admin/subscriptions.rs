@@ -89,7 +89,7 @@ async fn change(
         .confirmations
         .change(id, change)
         .await?
-        .ok_or(AdminError::Conflict(why_not))?;
+        .ok_or(AdminError::Conflict(why_not.into()))?;
     Ok(Json(match visit {
         Visit::Confirmed { .. } | Visit::Idle => Visited {
             confirmed: true,

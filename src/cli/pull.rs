@@ -31,7 +31,8 @@ pub struct Args {
     /// Only this company, which becomes known if it was not
     #[arg(long, value_name = "CODE")]
     company: Option<String>,
-    /// Read again from this cursor, an old `next` or document time; the live cursor stays
+    /// Read again from this cursor, an old `next` or document time; the live cursor stays.
+    /// Refused while a chosen feed still reads an earlier stretch
     #[arg(long, value_name = "CURSOR", conflicts_with = "resume")]
     from: Option<String>,
     /// Store nothing; tell what would come

@@ -29,7 +29,7 @@ that end in -wal and -shm, start. Sequence numbers then belong to a new epoch.")
     Backup {
         /// The file to write
         file: PathBuf,
-        /// Replace the file where it exists
+        /// Replace the file where it exists; never the store itself
         #[arg(long)]
         force: bool,
     },
@@ -69,7 +69,13 @@ async fn back_up(config: &Config, file: PathBuf, force: bool) -> Result<Exit, Fa
     }
     // Reading is enough: the copy is one snapshot, whatever the service does meanwhile.
     let store = open_store_for_reading(config).await?;
-    store.backup(file.clone()).await?;
+    store
+        .backup(file.clone())
+        .await
+        .map_err(|error| match error {
+            ours @ StoreError::BackupOntoItself { .. } => Failure::usage(ours),
+            other => Failure::from(other),
+        })?;
     let sequence = store.sequence().await?;
     store.close().await?;
     println!(

@@ -1,26 +1,36 @@
 //! Reading a body within its limits of size, time and memory.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::Body;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use hyper::body::Body as Incoming;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::refusal::Refusal;
 use crate::sns::MAX_BODY_BYTES;
 
-/// Above this a body counts as large, and only [`MAX_LARGE_BODIES`] are read at once.
+/// Above this a body counts as large, and only [`MAX_LARGE_BODIES`] are taken at once.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
 
-/// Large bodies in memory at once; together they take at most 128 MiB.
+/// Large bodies in memory at once, until each is answered; together at most 128 MiB.
 const MAX_LARGE_BODIES: usize = 64;
+
+/// A body read whole.
+#[derive(Debug)]
+pub struct Body {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// The place of a large one, to be kept until it is answered.
+    pub place: Option<OwnedSemaphorePermit>,
+}
 
 /// Reads bodies of any content type.
 pub struct BodyReader {
     timeout: Duration,
-    large: Semaphore,
+    large: Arc<Semaphore>,
 }
 
 impl BodyReader {
@@ -28,7 +38,7 @@ impl BodyReader {
     pub fn new(timeout: Duration) -> Self {
         Self {
             timeout,
-            large: Semaphore::new(MAX_LARGE_BODIES),
+            large: Arc::new(Semaphore::new(MAX_LARGE_BODIES)),
         }
     }
 
@@ -37,8 +47,9 @@ impl BodyReader {
     /// # Errors
     ///
     /// [`Refusal::BodyTooLarge`] as soon as it is, [`Refusal::BodyIncomplete`]
-    /// where it breaks off or takes too long.
-    pub async fn read<B: Body<Data = Bytes>>(&self, body: B) -> Result<Bytes, Refusal> {
+    /// where it breaks off or takes too long, [`Refusal::QueueFull`] where it is
+    /// large and too many such are under way.
+    pub async fn read<B: Incoming<Data = Bytes>>(&self, body: B) -> Result<Body, Refusal> {
         // The timer is set only where the body isn't there yet.
         match tokio::time::timeout(self.timeout, self.read_whole(body)).await {
             Ok(outcome) => outcome,
@@ -46,7 +57,7 @@ impl BodyReader {
         }
     }
 
-    async fn read_whole<B: Body<Data = Bytes>>(&self, body: B) -> Result<Bytes, Refusal> {
+    async fn read_whole<B: Incoming<Data = Bytes>>(&self, body: B) -> Result<Body, Refusal> {
         let announced = body.size_hint().lower();
         if announced > MAX_BODY_BYTES as u64 {
             return Err(TOO_LARGE);
@@ -54,7 +65,7 @@ impl BodyReader {
         let mut body = pin!(body);
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
-        let mut slot: Option<SemaphorePermit<'_>> = None;
+        let mut place = None;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| Refusal::BodyIncomplete)?;
             let Ok(data) = frame.into_data() else {
@@ -64,9 +75,10 @@ impl BodyReader {
             if length > MAX_BODY_BYTES {
                 return Err(TOO_LARGE);
             }
-            if length > LARGE_BODY_BYTES && slot.is_none() {
-                // What waits here waits in its sender's socket, not in our memory.
-                slot = self.large.acquire().await.ok();
+            if length > LARGE_BODY_BYTES && place.is_none() {
+                // Answered at once: SNS sends it again, when others have been stored.
+                let free = Arc::clone(&self.large).try_acquire_owned();
+                place = Some(free.map_err(|_| Refusal::QueueFull)?);
             }
             if first.is_empty() && rest.is_empty() {
                 first = data;
@@ -76,14 +88,44 @@ impl BodyReader {
                 rest.extend_from_slice(&data);
             }
         }
-        if rest.is_empty() {
-            Ok(first)
+        let bytes = if rest.is_empty() {
+            first
         } else {
-            Ok(rest.freeze())
-        }
+            rest.freeze()
+        };
+        Ok(Body { bytes, place })
     }
 }
 
 const TOO_LARGE: Refusal = Refusal::BodyTooLarge {
     limit_bytes: MAX_BODY_BYTES,
 };
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    fn body(length: usize) -> Full<Bytes> {
+        Full::new(Bytes::from(vec![b'x'; length]))
+    }
+
+    #[tokio::test]
+    async fn a_large_body_has_its_place_until_it_is_dropped_and_others_are_refused_at_once() {
+        let reader = BodyReader::new(Duration::from_secs(10));
+        let mut kept = Vec::new();
+        for _ in 0..MAX_LARGE_BODIES {
+            let large = reader.read(body(LARGE_BODY_BYTES + 1)).await;
+            kept.push(large.expect("there is room"));
+        }
+
+        let refused = reader.read(body(LARGE_BODY_BYTES + 1)).await;
+        assert_eq!(refused.err(), Some(Refusal::QueueFull));
+        let small = reader.read(body(LARGE_BODY_BYTES)).await;
+        assert!(small.expect("small ones need no place").place.is_none());
+
+        kept.pop();
+        assert!(reader.read(body(LARGE_BODY_BYTES + 1)).await.is_ok());
+    }
+}

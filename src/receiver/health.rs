@@ -17,6 +17,11 @@ impl Health {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Whether the service is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     /// Notes whether the disk has less room than the settings ask for; true
     /// where that is news.
     pub fn set_disk_nearly_full(&self, nearly_full: bool) -> bool {

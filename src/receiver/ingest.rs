@@ -8,10 +8,10 @@ use hyper::body::Body;
 use hyper::header::HeaderMap;
 use hyper::{Request, http};
 use secrecy::SecretString;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use tracing::error;
 
-use super::body::BodyReader;
+use super::body::{self, BodyReader};
 use super::challenge::{self, Challenges, Echo};
 use super::headers::{header_lines, read_header_lines, sns_headers};
 use super::health::Health;
@@ -42,6 +42,8 @@ pub struct Delivery<'w> {
     pub body: Bytes,
     /// When it came.
     pub received_at: Timestamp,
+    /// The place of a large body, given back when the delivery is answered.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// What has to do with deliveries, from the first byte to the commit.
@@ -130,7 +132,7 @@ impl Ingest {
         let webhook = self.webhooks.find(webhook_path(&head)).ok();
         let webhook = webhook.map(|webhook| format!("{}/{}", webhook.account, webhook.event));
         let body = self.body.read(body).await?;
-        Ok(Echo::of(answer, webhook, &body))
+        Ok(Echo::of(answer, webhook, &body.bytes))
     }
 
     /// Takes one POST to a webhook: `Ok` means that it is committed, and a
@@ -169,12 +171,13 @@ impl Ingest {
     ) -> Result<Delivery<'w>, Refusal> {
         self.health.admit()?;
         let received_at = self.clock.now();
-        let body = self.body.read(body).await?;
+        let body::Body { bytes, place } = self.body.read(body).await?;
         Ok(Delivery {
             webhook,
             headers: head.headers,
-            body,
+            body: bytes,
             received_at,
+            _place: place,
         })
     }
 
@@ -217,13 +220,14 @@ impl Ingest {
             headers: read_header_lines(&row.headers),
             body: Bytes::from(row.body),
             received_at: row.received_at,
+            _place: None,
         };
         let insertion = self.judge(&delivery).await?;
         // Should this fail, the next retry finds a duplicate, which is a success too.
         self.store
             .remove_quarantined(row.id)
             .await
-            .map_err(|error| refused_by_store(&error))?;
+            .map_err(|error| self.refused_by_store(&error))?;
         Ok(insertion)
     }
 
@@ -242,7 +246,7 @@ impl Ingest {
         };
         match tokio::time::timeout(COMMIT_TIMEOUT, self.store.accept(delivery)).await {
             Ok(Ok(insertion)) => Ok(insertion),
-            Ok(Err(error)) => Err(refused_by_store(&error)),
+            Ok(Err(error)) => Err(self.refused_by_store(&error)),
             Err(_) => {
                 error!("the store did not answer within {COMMIT_TIMEOUT:?}");
                 Err(Refusal::StoreUnavailable)
@@ -304,6 +308,16 @@ impl Ingest {
         }
     }
 
+    /// What a failed commit means for the delivery.
+    fn refused_by_store(&self, error: &StoreError) -> Refusal {
+        // Closed by itself it is a defect, not the end of the service.
+        if matches!(error, StoreError::Closed) && !self.health.is_draining() {
+            report::store_failed(error);
+            return Refusal::StoreUnavailable;
+        }
+        refused_by_store(error)
+    }
+
     /// Whether a delivery would be taken now.
     ///
     /// # Errors
@@ -313,11 +327,11 @@ impl Ingest {
         self.health.admit()?;
         let probe = async {
             let _turn = self.probing.lock().await;
-            self.store.sequence().await
+            self.store.probe().await
         };
         match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(refused_by_store(&error)),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.refused_by_store(&error)),
             Err(_) => Err(Refusal::StoreUnavailable),
         }
     }

@@ -26,7 +26,7 @@ use crate::receiver::listener::{self, Drained, Limits};
 use crate::sns::{CertificateShelf, Confirmer, Verifier};
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::store::{CertificateRow, SharedStore, StoreError};
+use crate::store::{CertificateRow, SharedStore, StoreError, SubscriptionRow, SubscriptionState};
 use crate::subscriptions::{self, Confirmations};
 use crate::uploads::watch::{self, WatchError, Watcher};
 use crate::uploads::{self, Manner, Uploader};
@@ -225,6 +225,12 @@ impl Service {
         let stop_workers = CancellationToken::new();
         let watcher = watcher(&app, &stop_workers)?;
         housekeeping::check_disk(&app).await;
+        // The process may have died between the commit and the alarm.
+        for row in app.store.subscriptions().await? {
+            if row.state == SubscriptionState::Unsubscribed {
+                report_ended(&row);
+            }
+        }
         let mut service = Self {
             public: local_address("public.listen", &public, app.config.public.listen)?,
             private: local_address("private.listen", &private, app.config.private.listen)?,
@@ -393,6 +399,18 @@ fn watcher(app: &App, stop: &CancellationToken) -> Result<Option<Watcher>, Start
     let uploader = Uploader::new(client, journal, manner, app.clock.clone(), stop.clone())
         .map_err(|error| StartError::Random(error.to_string()))?;
     Ok(Some(Watcher::open(folder, uploader)?))
+}
+
+fn report_ended(row: &SubscriptionRow) {
+    let SubscriptionRow {
+        id, account, event, ..
+    } = row;
+    error!(
+        %account,
+        %event,
+        "subscription {id} of {account}/{event} has ended: no more notifications come. \
+         If nobody here wanted that, `ivesk-webhook subscriptions restore {id}` brings it back"
+    );
 }
 
 fn report_early_end(ended: Option<Result<&'static str, tokio::task::JoinError>>) {

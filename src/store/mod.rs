@@ -98,6 +98,12 @@ pub enum StoreError {
         /// The database, without its password.
         target: String,
     },
+    /// A backup was to be written over the store itself.
+    #[error("{} is the store itself or one of the files beside it; name another file for the copy", path.display())]
+    BackupOntoItself {
+        /// Where the copy was to go.
+        path: PathBuf,
+    },
     /// PostgreSQL is backed up with its own tools.
     #[error(
         "a PostgreSQL store is backed up with PostgreSQL's own tools: run `pg_dump --format=custom --file=FILE DATABASE` (docs/postgres.md)"
@@ -822,6 +828,13 @@ pub trait Store: Send + Sync + 'static {
     /// approval where `ask` was set at opening; an UnsubscribeConfirmation ends one.
     async fn accept(&self, delivery: Accepted) -> Result<Insertion, StoreError>;
 
+    /// Whether a delivery would be stored now; it goes the way of one, and stores nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the delivery would be answered.
+    async fn probe(&self) -> Result<(), StoreError>;
+
     /// Offers a refused delivery to the quarantine; false where it was dropped
     /// because the way there is full. Never waits.
     fn offer_quarantine(&self, item: Quarantined) -> bool;
@@ -953,7 +966,8 @@ pub trait Store: Send + Sync + 'static {
     /// Removes what is older than `retention` says, a bounded part of it at a time.
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError>;
 
-    /// Writes a complete copy to `to` while the service runs.
+    /// Writes a complete copy to `to` while the service runs; a file that is there is
+    /// replaced, but for the store's own ([`StoreError::BackupOntoItself`]).
     async fn backup(&self, to: PathBuf) -> Result<(), StoreError>;
 
     /// Bytes that are free on the disk of the store; `None` where it isn't ours to know.

@@ -110,6 +110,22 @@ async fn a_pull_raises_the_feeds_it_names() {
     let wanted = &digitized.unwrap().wanted;
     assert!(wanted.contains(&PullKind::Backfill), "{wanted:?}");
 
+    let second = json!({"from": "2024-01-01T00:00:00.000Z"});
+    let (status, problem) = app.admin_post("/v1/pull", &second).await;
+    assert_eq!(status, 409, "the first is not cut short: {problem}");
+    let title = problem["title"].as_str().unwrap();
+    assert!(title.contains("default/digitized"), "{title}");
+    let feeds = app.store.feeds().await.unwrap();
+    let company = feeds
+        .iter()
+        .find(|row| row.feed.to_string() == "default/exported/00302320404");
+    let wanted = &company.unwrap().wanted;
+    assert!(!wanted.contains(&PullKind::Backfill), "all or nothing");
+    let elsewhere = json!({"company": "00302320404", "from": "2024-01-01T00:00:00.000Z"});
+    assert_eq!(app.admin_post("/v1/pull", &elsewhere).await.0, 200);
+    let hint = json!({"queue": "digitized"});
+    assert_eq!(app.admin_post("/v1/pull", &hint).await.0, 200);
+
     for wrong in [
         json!({"account": "nobody"}),
         json!({"queue": "imported"}),
@@ -148,6 +164,14 @@ async fn a_backup_is_written_while_it_runs() {
     let (status, answer) = app.admin_post("/v1/backup", &json!({"path": path})).await;
     assert_eq!(status, 200, "{answer}");
     assert!(path.metadata().unwrap().len() > 0);
+
+    let (status, answer) = app.admin_post("/v1/backup", &json!({"path": path})).await;
+    assert_eq!(status, 409, "it never replaces a file unasked: {answer}");
+    let forced = json!({"path": path, "force": true});
+    assert_eq!(app.admin_post("/v1/backup", &forced).await.0, 200);
+    let live = json!({"path": app.dir().join("test.db"), "force": true});
+    let (status, answer) = app.admin_post("/v1/backup", &live).await;
+    assert_eq!(status, 400, "{answer}");
 
     let (status, _) = app
         .admin_post("/v1/backup", &json!({"path": "relative.db"}))

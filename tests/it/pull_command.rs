@@ -302,6 +302,11 @@ async fn a_backup_is_a_store_that_holds_everything_and_never_replaces_a_file_una
     assert_eq!(again.code, 2);
     assert!(again.told.contains("--force"), "{}", again.told);
     desk.done(&["store", "backup", "--force", "copy.db"]).await;
+    if desk.path("test.db").exists() {
+        let itself = desk.run(&["store", "backup", "--force", "test.db"]).await;
+        assert_eq!(itself.code, 2);
+        assert!(itself.told.contains("the store itself"), "{}", itself.told);
+    }
 
     let copy = SqliteStore::open_for_reading(&desk.path("copy.db")).expect("a store");
     assert_eq!(copy.sequence().await.expect("numbering").last, 7);

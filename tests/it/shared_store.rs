@@ -411,6 +411,8 @@ async fn a_reader_never_makes_tables_and_a_backup_is_left_to_postgres() {
     assert!(error.to_string().contains("pg_dump"), "{error}");
     let reader = open(address).await.expect("there is something to read");
     use ivesk_webhook::store::Store as _;
+    store.probe().await.expect("a write would be taken");
+    assert!(matches!(reader.probe().await, Err(StoreError::ReadOnly)));
     assert!(matches!(
         reader.demand(Vec::new()).await,
         Err(StoreError::ReadOnly)

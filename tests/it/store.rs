@@ -1196,6 +1196,42 @@ async fn a_backup_is_whole_and_opens_with_a_new_epoch() {
 }
 
 #[tokio::test]
+async fn a_backup_never_replaces_the_store_or_a_file_beside_it() {
+    let test = TestStore::new(Database::sqlite()).await;
+    let folder = test.database.folder().to_owned();
+    let link = folder.join("link.db");
+    std::os::unix::fs::symlink(test.path(), &link).expect("a link");
+    let hard_link = folder.join("hard.db");
+    std::fs::hard_link(test.path(), &hard_link).expect("a link");
+    std::fs::hard_link(test.path(), folder.join("other.partial")).expect("a link");
+    let beside = |suffix: &str| folder.join(format!("test.db{suffix}"));
+    let roundabout = folder.join("..").join(folder.file_name().expect("a name"));
+
+    for target in [
+        test.path(),
+        roundabout.join("test.db"),
+        beside("-wal"),
+        beside("-shm"),
+        beside("-journal"),
+        beside(".lock"),
+        link,
+        hard_link,
+        folder.join("other"),
+    ] {
+        let error = test.store.backup(target.clone()).await.err();
+        assert!(
+            matches!(error, Some(StoreError::BackupOntoItself { .. })),
+            "{}: {error:?}",
+            target.display()
+        );
+    }
+    // What is written now is in the file that has the name.
+    test.demand(&company("1"), PullKind::Hint).await;
+    let reader = SqliteStore::open_for_reading(&test.path()).expect("it opens");
+    assert_eq!(reader.feeds().await.expect("readable").len(), 1);
+}
+
+#[tokio::test]
 async fn files_that_are_not_ours_are_refused_with_advice() {
     let folder = tempfile::tempdir().expect("a folder");
     let advice = |name: &str| match SqliteStore::open(options(&folder.path().join(name))) {

@@ -1,15 +1,22 @@
 //! Confirming, approving, ending and restoring subscriptions.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use ivesk_webhook::config::ConfirmMode;
+use ivesk_webhook::service::{Service, open_store};
 use ivesk_webhook::store::{Store, SubscriptionState};
 use ivesk_webhook::subscriptions::{Outcome, TOKEN_LIFE};
 use serde_json::json;
+use tracing::instrument::WithSubscriber as _;
 
 use crate::receiver::app::{TestApp, code};
 use crate::receiver::fake_sns::{Confirming, FOREIGN_TOPIC, Message, TOPIC};
+
+/// What the metrics say of a subscription that has ended.
+const ENDED: &str =
+    r#"ivesk_webhook_subscriptions{account="default",event="on_exported",state="unsubscribed"} 1"#;
 
 #[tokio::test]
 async fn a_confirmation_is_confirmed_within_its_delivery() {
@@ -151,6 +158,7 @@ async fn an_ended_subscription_raises_the_alarm_and_can_be_restored() {
     let alarm = r#"ivesk_webhook_unsubscribe_confirmations_total{event="on_exported"} 1"#;
     let metrics = app.metrics().await;
     assert!(metrics.contains(alarm), "{metrics}");
+    assert!(metrics.contains(ENDED), "{metrics}");
     assert_eq!(app.sns.visits(), 1, "nothing is visited by itself");
 
     let path = format!("/v1/subscriptions/{}/restore", row.id);
@@ -158,6 +166,62 @@ async fn an_ended_subscription_raises_the_alarm_and_can_be_restored() {
     assert_eq!(outcome["confirmed"], true);
     assert_eq!(app.subscription().await.state, SubscriptionState::Confirmed);
     assert_eq!(app.sns.visits(), 2);
+    assert!(!app.metrics().await.contains(ENDED), "the alarm is over");
+}
+
+#[tokio::test]
+async fn an_ended_subscription_is_told_again_at_each_start() {
+    let mut app = TestApp::spawn().await;
+    app.deliver(&Message::confirmation(&app.sns)).await;
+    app.clock.advance(Duration::from_secs(60));
+    let ended = Message::ended(&app.sns).published_at(app.clock.now());
+    app.deliver(&ended).await;
+    let mut config = app.config();
+    config.public.listen.set_port(0);
+    config.private.listen.set_port(0);
+    assert!(app.stop().await);
+
+    let (subscriber, log) = captured();
+    let store = open_store(&config, &app.clock).await.unwrap();
+    // What the first process counted is forgotten; what it stored is not.
+    let service = Service::start_with(config, store, app.clock.clone())
+        .with_subscriber(subscriber)
+        .await
+        .unwrap();
+
+    let told = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let line = told.lines().find(|line| line.contains("has ended"));
+    let line = line.unwrap_or_else(|| panic!("{told}"));
+    assert!(line.contains("ERROR"), "{line}");
+    assert!(line.contains("default/on_exported"), "{line}");
+    let rows = service.app().store.subscriptions().await.unwrap();
+    let metrics = service.app().metrics.render(&[], &[], &rows);
+    assert!(metrics.contains(ENDED), "{metrics}");
+    assert!(service.stop().await);
+}
+
+/// A subscriber, and what it is told.
+fn captured() -> (tracing::Dispatch, Arc<Mutex<Vec<u8>>>) {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let writer = Arc::clone(&log);
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || Lines(Arc::clone(&writer)))
+        .finish();
+    (tracing::Dispatch::new(subscriber), log)
+}
+
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[tokio::test]

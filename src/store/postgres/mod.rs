@@ -198,6 +198,31 @@ impl Store for PostgresStore {
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.may_write()?;
+        // The task that stores deliveries must be there to take one.
+        if self.inboxes(|inboxes| inboxes.deliveries.is_closed()) != Some(false) {
+            return Err(StoreError::Closed);
+        }
+        // A server in recovery refuses a transaction that may write; one that a
+        // middleman sends elsewhere tells it here.
+        let transaction = self.pool.write().await?;
+        let row = transaction
+            .query_one(
+                "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean",
+                &[],
+            )
+            .await?;
+        let takes_no_writes: bool = row.try_get(0)?;
+        transaction.commit().await?;
+        if takes_no_writes {
+            return Err(StoreError::Unreachable {
+                detail: "the server is a standby, which takes no writes; check `store.url`".into(),
+            });
+        }
+        Ok(())
+    }
+
     fn offer_quarantine(&self, item: Quarantined) -> bool {
         self.inboxes(|inboxes| inboxes.quarantine.try_send(Offer::Refused(item)).is_ok())
             .unwrap_or(false)

@@ -1,6 +1,7 @@
 //! The store on SQLite: one file, one writing thread, one reading thread.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -85,7 +86,7 @@ impl SqliteStore {
             shelf,
             _lock: lock,
         };
-        let thread = spawn("store-writer", &path, move || writer.run())?;
+        let thread = spawn("store-writer", &path, move || writer.run_to_its_end())?;
         let store = Self::with_reader(path, Some(inbox), demand)?;
         store
             .threads
@@ -108,8 +109,17 @@ impl SqliteStore {
         let mut connection = schema::open_for_reading(&path)?;
         let (reads, inbox_of_reader) = mpsc::sync_channel::<Read>(256);
         let thread = spawn("store-reader", &path, move || {
-            for read in inbox_of_reader {
-                read(&mut connection);
+            let reading = AssertUnwindSafe(move || {
+                for read in inbox_of_reader {
+                    read(&mut connection);
+                }
+            });
+            if let Err(defect) = catch_unwind(reading) {
+                // The way to it is gone with it: later reads answer that it is closed.
+                tracing::error!(
+                    "the store's reading thread ended by a defect: restart the service"
+                );
+                resume_unwind(defect);
             }
         })?;
         Ok(Self {
@@ -260,6 +270,22 @@ impl Store for SqliteStore {
             .deliver(delivery)?
             .await
             .map_err(|_| StoreError::Closed)?
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
+        let (answer, outcome) = oneshot::channel();
+        let path = self.path.clone();
+        inbox.submit(Box::new(move |connection| {
+            let begun = connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .and_then(rusqlite::Transaction::rollback)
+                .map_err(|error| explain(&path, error));
+            let _ = answer.send(begun);
+        }))?;
+        outcome.await.map_err(|_| StoreError::Closed)??;
+        // A reader that ended leaves the puller and the private API without answers.
+        self.sequence().await.map(drop)
     }
 
     fn offer_quarantine(&self, item: Quarantined) -> bool {
@@ -490,9 +516,8 @@ impl Store for SqliteStore {
         let source = self.path.clone();
         // A thread of its own: other reads go on during a long copy.
         let thread = spawn("store-backup", &self.path, move || {
-            let copied = schema::open_for_reading(&source).and_then(|connection| {
-                backup::copy(&connection, &to).map_err(|error| explain(&to, error))
-            });
+            let copied = schema::open_for_reading(&source)
+                .and_then(|connection| backup::copy(&connection, &source, &to));
             let _ = answer.send(copied);
         })?;
         drop(thread);

@@ -39,7 +39,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
     }
     if (1..NEWEST).contains(&found) {
         let copy = PathBuf::from(format!("{}.schema-{found}.backup", path.display()));
-        super::backup::copy(&connection, &copy).map_err(|error| explain(&copy, error))?;
+        super::backup::copy(&connection, path, &copy)?;
     }
     migrate(&mut connection, found).map_err(|error| explain(path, error))?;
     Ok(connection)

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +18,10 @@ use crate::store::{Accepted, Insertion, Quarantined, StoreError};
 /// Changes, other than deliveries, that may wait.
 const TASKS: usize = 1024;
 
+/// Bytes of messages that may wait for the next commit: those whose sender was answered
+/// in the meantime still lie here.
+const LANE_BYTES: usize = 64 << 20;
+
 /// A change of the database, run inside a transaction of its own.
 type Task = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -26,9 +31,48 @@ struct Waiting {
     answer: oneshot::Sender<Result<Insertion, StoreError>>,
 }
 
+/// A line with a bound on what stands in it, in number and in bytes.
+struct Line<T> {
+    waiting: VecDeque<(usize, T)>,
+    bytes: usize,
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+}
+
+impl<T> Line<T> {
+    /// Puts `item` of so many `bytes` at the end, if there is room for it.
+    fn push(&mut self, item: T, bytes: usize, capacity: usize) -> Result<(), StoreError> {
+        if self.waiting.len() >= capacity || self.bytes + bytes > LANE_BYTES {
+            return Err(StoreError::QueueFull);
+        }
+        self.bytes += bytes;
+        self.waiting.push_back((bytes, item));
+        Ok(())
+    }
+
+    /// The first `count`, or as many as there are.
+    fn take(&mut self, count: usize) -> Vec<T> {
+        let count = count.min(self.waiting.len());
+        let taken = self.waiting.drain(..count);
+        taken
+            .map(|(bytes, item)| {
+                self.bytes -= bytes;
+                item
+            })
+            .collect()
+    }
+}
+
 #[derive(Default)]
 struct Lanes {
-    deliveries: VecDeque<Waiting>,
+    deliveries: Line<Waiting>,
     tasks: VecDeque<Task>,
     quarantine: VecDeque<Quarantined>,
     closing: bool,
@@ -65,10 +109,10 @@ impl Inbox {
         if lanes.closing {
             return Err(StoreError::Closed);
         }
-        if lanes.deliveries.len() >= self.capacity {
-            return Err(StoreError::QueueFull);
-        }
-        lanes.deliveries.push_back(Waiting { delivery, answer });
+        let bytes = delivery.message.body().len();
+        lanes
+            .deliveries
+            .push(Waiting { delivery, answer }, bytes, self.capacity)?;
         drop(lanes);
         self.filled.notify_one();
         Ok(receiver)
@@ -107,13 +151,28 @@ impl Inbox {
         self.filled.notify_one();
     }
 
+    /// Takes nothing more and drops what is in line, so that whoever waits is told.
+    fn abandon(&self) {
+        let dropped = {
+            let mut lanes = self.lock();
+            std::mem::replace(
+                &mut *lanes,
+                Lanes {
+                    closing: true,
+                    ..Lanes::default()
+                },
+            )
+        };
+        // Not while the lock is held: a task's end may run code of its own.
+        drop(dropped);
+    }
+
     /// What to do next: all deliveries that fit one commit, and one other change, so
     /// that neither starves the other. `None` once closed and empty.
     fn next(&self) -> Option<(Vec<Waiting>, Option<Task>, Vec<Quarantined>)> {
         let mut lanes = self.lock();
         loop {
-            let group = lanes.deliveries.len().min(GROUP);
-            let deliveries: Vec<_> = lanes.deliveries.drain(..group).collect();
+            let deliveries = lanes.deliveries.take(GROUP);
             let task = lanes.tasks.pop_front();
             let quarantine: Vec<_> = if deliveries.is_empty() {
                 lanes.quarantine.drain(..).collect()
@@ -148,8 +207,22 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Works until the inbox is closed and empty.
-    pub(super) fn run(mut self) {
+    /// Works until the inbox is closed and empty. A defect on the way closes the inbox
+    /// and answers everyone [`StoreError::Closed`]; the thread then ends by it.
+    pub(super) fn run_to_its_end(self) {
+        let inbox = Arc::clone(&self.inbox);
+        // Nothing of the writer is used after a defect, so nothing half-done is seen.
+        if let Err(defect) = catch_unwind(AssertUnwindSafe(move || self.run())) {
+            inbox.abandon();
+            tracing::error!(
+                "the store's writing thread ended by a defect: nothing is stored any more, and \
+                 deliveries are answered 503; restart the service, and please report it"
+            );
+            resume_unwind(defect);
+        }
+    }
+
+    fn run(mut self) {
         let mut known = Known::default();
         while let Some((deliveries, task, quarantine)) = self.inbox.next() {
             if !deliveries.is_empty() {
@@ -243,4 +316,74 @@ fn transaction_is_gone(error: &rusqlite::Error) -> bool {
         error.sqlite_error_code(),
         Some(DiskFull | SystemIoFailure | OutOfMemory | DatabaseCorrupt)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LANE_BYTES, Line};
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+    use crate::store::{Store as _, StoreError};
+
+    fn store(folder: &tempfile::TempDir) -> SqliteStore {
+        let options = SqliteOptions {
+            path: folder.path().join("test.db"),
+            queue: 8,
+            quarantine_bytes: 1024,
+            ask: false,
+        };
+        SqliteStore::open(options).expect("a fresh store opens")
+    }
+
+    #[test]
+    fn a_line_is_bounded_in_number_and_in_bytes_and_has_room_again_once_taken_from() {
+        let mut line = Line::default();
+        let full = |outcome| matches!(outcome, Err(StoreError::QueueFull));
+        line.push('a', LANE_BYTES - 1, 3).expect("there is room");
+        assert!(full(line.push('x', 2, 3)), "too many bytes");
+        line.push('b', 1, 3).expect("the last byte");
+        line.push('c', 0, 3).expect("the last place");
+        assert!(full(line.push('x', 0, 3)), "too many");
+
+        assert_eq!(line.take(1), ['a']);
+        line.push('d', LANE_BYTES - 1, 3).expect("room again");
+        assert_eq!(line.take(9), ['b', 'c', 'd']);
+        line.push('e', LANE_BYTES, 3).expect("all of it again");
+    }
+
+    #[tokio::test]
+    async fn a_defect_of_the_writer_answers_everyone_and_fails_the_probe() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store(&folder);
+        store.probe().await.expect("a write would be taken");
+        let (go, held) = std::sync::mpsc::channel::<()>();
+
+        let defect = store.change(move |_| -> rusqlite::Result<()> {
+            let _ = held.recv();
+            panic!("planted")
+        });
+        let in_line = store.change(|_| Ok(()));
+        let release = async { go.send(()) };
+        let (defect, in_line, released) = tokio::join!(defect, in_line, release);
+
+        released.expect("the writer waited");
+        for outcome in [defect, in_line, store.probe().await] {
+            assert!(matches!(outcome, Err(StoreError::Closed)), "{outcome:?}");
+        }
+        assert!(store.sequence().await.is_ok(), "reading goes on");
+        assert!(store.close().await.is_err(), "the early end is told");
+    }
+
+    #[tokio::test]
+    async fn a_defect_of_the_reader_fails_the_probe() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store(&folder);
+
+        let defect = store
+            .read(|_| -> rusqlite::Result<()> { panic!("planted") })
+            .await;
+
+        assert!(matches!(defect, Err(StoreError::Closed)), "{defect:?}");
+        let probed = store.probe().await;
+        assert!(matches!(probed, Err(StoreError::Closed)), "{probed:?}");
+    }
 }

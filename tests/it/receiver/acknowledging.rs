@@ -47,6 +47,18 @@ async fn a_delivery_during_an_outage_lands_when_sns_tries_again() {
 }
 
 #[tokio::test]
+async fn it_is_not_ready_while_nothing_can_be_written_though_reads_work() {
+    let app = TestApp::spawn().await;
+    for fault in [Fault::DiskFull, Fault::Closed] {
+        app.store.set_fault(Some(fault));
+        assert!(app.store.sequence().await.is_ok());
+        assert_eq!(app.get("/readyz").await, 503, "{fault:?}");
+    }
+    app.store.set_fault(None);
+    assert_eq!(app.get("/readyz").await, 200);
+}
+
+#[tokio::test]
 async fn a_commit_whose_answer_was_lost_is_a_duplicate_the_next_time() {
     let app = TestApp::spawn().await;
     let message = Message::notification(&app.sns);

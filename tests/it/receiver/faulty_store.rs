@@ -16,8 +16,10 @@ pub(crate) enum Fault {
     Down,
     /// The queue is full.
     QueueFull,
-    /// The disk is full.
+    /// The disk is full: reads work.
     DiskFull,
+    /// The thread that writes has ended: reads work.
+    Closed,
     /// The commit works, and its answer is lost.
     AnswerLost,
     /// A defect.
@@ -98,12 +100,26 @@ impl Store for FaultyStore {
             Some(Fault::DiskFull) => Err(StoreError::DiskFull {
                 path: PathBuf::from("planted.db"),
             }),
+            Some(Fault::Closed) => Err(StoreError::Closed),
             Some(Fault::AnswerLost) => {
                 self.real.accept(delivery).await?;
                 Err(StoreError::Database("planted: answer lost".to_owned()))
             }
             Some(Fault::Panic) => panic!("planted"),
             None => self.real.accept(delivery).await,
+        }
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        match self.fault() {
+            Some(Fault::DiskFull) => Err(StoreError::DiskFull {
+                path: PathBuf::from("planted.db"),
+            }),
+            Some(Fault::Closed) => Err(StoreError::Closed),
+            _ => {
+                self.check()?;
+                self.real.probe().await
+            }
         }
     }
 

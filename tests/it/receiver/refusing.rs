@@ -245,6 +245,7 @@ async fn a_store_in_trouble_is_503_and_quarantines_nothing() {
         (Fault::Down, "store_unavailable"),
         (Fault::QueueFull, "queue_full"),
         (Fault::DiskFull, "disk_nearly_full"),
+        (Fault::Closed, "store_unavailable"),
         (Fault::AnswerLost, "store_unavailable"),
     ] {
         app.store.set_fault(Some(fault));
