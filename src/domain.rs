@@ -307,6 +307,35 @@ impl fmt::Display for Account {
     }
 }
 
+/// The name of a place where documents are handed on, as the settings call it; spelt as
+/// an [`Account`]'s.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct SinkName(String);
+
+impl SinkName {
+    /// Reads a sink's name.
+    pub fn parse(text: &str) -> Result<Self, InvalidWord> {
+        match Account::parse(text) {
+            Ok(Account(name)) => Ok(Self(name)),
+            Err(InvalidWord { text, .. }) => Err(InvalidWord {
+                text,
+                expected: "a sink's name (1 to 40 of a-z, 0-9, - and _)",
+            }),
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A company's code, trimmed, leading zeros kept (`vendor-api` U17).
 ///
 /// Empty for the one feed of an account's digitized queue.

@@ -14,6 +14,7 @@
 //! - [`receiver`]: the public listener.
 //! - [`subscriptions`]: subscribing, pending confirmations, restore.
 //! - [`pull`]: scheduler, page step, reconciliation.
+//! - [`handoff`]: sinks, and what comes back from them.
 //! - [`uploads`]: giving files to the vendor, a watched folder.
 //! - [`tunnel`]: the public address of a tunnel on this machine.
 //! - [`store`]: all SQL.
@@ -34,6 +35,7 @@ pub mod doctor;
 pub mod domain;
 pub mod egress;
 pub mod emulator;
+pub mod handoff;
 pub mod ivesk;
 pub mod metrics;
 pub mod pull;

@@ -128,6 +128,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         api,
         pull,
         upload,
+        sinks: BTreeMap::new(),
         retention,
         log,
         accounts,

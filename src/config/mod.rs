@@ -17,7 +17,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::domain::{Account, Company, Event};
+use crate::domain::{Account, Company, Event, Queue, SinkName};
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
 use crate::store::postgres::Address;
 use crate::uploads::parameters;
@@ -57,6 +57,8 @@ pub struct Config {
     pub pull: PullConfig,
     /// `[upload]`
     pub upload: UploadConfig,
+    /// `[sinks.NAME]`: where documents are handed on; none by default.
+    pub sinks: BTreeMap<SinkName, SinkConfig>,
     /// `[retention]`
     pub retention: RetentionConfig,
     /// `[log]`
@@ -128,6 +130,7 @@ impl Config {
             },
             pull: PullConfig::default(),
             upload: UploadConfig::default(),
+            sinks: BTreeMap::new(),
             retention: RetentionConfig::default(),
             log: LogConfig::default(),
             accounts: BTreeMap::from([(default_account(), account)]),
@@ -423,6 +426,84 @@ impl UploadConfig {
         }
         options
     }
+}
+
+/// A place where documents are handed on.
+#[derive(Clone, Debug)]
+pub struct SinkConfig {
+    /// `queue`, default `exported`.
+    pub queue: Queue,
+    /// `accounts`: only documents of these; all where it is empty.
+    pub accounts: Vec<Account>,
+    /// `companies`: only documents of these; all where it is empty.
+    pub companies: Vec<Company>,
+    /// `first_pull`: what becomes of what a feed's first pull brings.
+    pub first_pull: FirstPull,
+    /// `in_flight`, default 1, at most 16: documents that the sink is given side by side.
+    /// With 1 they come in the order of their numbers.
+    pub in_flight: usize,
+    /// `timeout`, default 30 s: how long the sink may take for one document.
+    pub timeout: Duration,
+    /// `kind` and the settings that belong to it.
+    pub kind: SinkKind,
+}
+
+/// What becomes of the documents of a feed until a person decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FirstPull {
+    /// `hold`: they wait for `handoff start`, or years of booked invoices would be booked
+    /// again.
+    #[default]
+    Hold,
+    /// `hand_on`: everything is handed on, from each feed's beginning.
+    HandOn,
+}
+
+/// What a sink is.
+#[derive(Clone, Debug)]
+pub enum SinkKind {
+    /// `http`: a POST, signed after the Standard Webhooks specification.
+    Http {
+        /// `url`: https; `http` on loopback only.
+        url: Url,
+        /// `secret_file` or `IVESK_WEBHOOK_SINKS_<NAME>_SECRET`: `whsec_` and base64, a
+        /// line each; every one signs, so that they can be changed without a pause.
+        secrets: Vec<SecretString>,
+    },
+    /// `command`: a program that reads JSON from its standard input.
+    Command {
+        /// `program`: an absolute path, or one relative to the settings file.
+        program: PathBuf,
+        /// `arguments`
+        arguments: Vec<String>,
+        /// `environment`: names of the variables that it is given beside the few that
+        /// every program is.
+        environment: Vec<String>,
+    },
+    /// `folder`: JSON and PDF files.
+    Folder {
+        /// `path`, relative to the settings file.
+        path: PathBuf,
+        /// `layout`
+        layout: FolderLayout,
+        /// `files`, default true: whether the documents' PDFs are fetched.
+        files: bool,
+        /// `max_file_bytes`, default 64 MiB: a larger PDF is left out.
+        max_file_bytes: u64,
+    },
+    /// `api`: a program asks for them, `GET /v1/documents?after=`.
+    Api,
+}
+
+/// How a folder sink lays out its files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FolderLayout {
+    /// `company`: `<company>/`
+    #[default]
+    Company,
+    /// `archiver`: `<company>/<YYYY-MM>/<Pirkimai|Pardavimai>/`, as the vendor's own
+    /// archiver lays them out.
+    Archiver,
 }
 
 /// How long bodies are kept; identities are kept for ever.

@@ -1,0 +1,165 @@
+//! Handing documents on: sinks, and what comes back from them.
+//!
+//! A [`Sink`] is where documents are handed on. It is given one [`Item`] at a time and
+//! answers with a [`Verdict`]; which item, when, and what follows from the verdict is
+//! decided elsewhere, from rows.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_lc_rs::digest::{Context, SHA256};
+use secrecy::SecretString;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::domain::{Feed, Queue, Timestamp, Unseen};
+
+/// One version of one document on its way to a sink.
+#[derive(Clone)]
+pub struct Item {
+    /// Where it came from.
+    pub feed: Feed,
+    /// The vendor's id of the document.
+    pub document_id: String,
+    /// The vendor's version text.
+    pub version: String,
+    /// The store's epoch: numbers of different epochs don't compare.
+    pub epoch: String,
+    /// Our number of the version within the epoch.
+    pub sequence: i64,
+    /// When it was stored.
+    pub stored_at: Timestamp,
+    /// The JSON as the vendor sent it.
+    pub body: Vec<u8>,
+    /// A link to the document's file that is newer than the one in [`Item::body`].
+    pub link: Option<SecretString>,
+    /// What this sink noted when it took an earlier version of the document
+    /// ([`Verdict::Booked`]).
+    pub earlier_note: Option<String>,
+}
+
+impl fmt::Debug for Item {
+    /// Without the body and the link.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item")
+            .field("feed", &self.feed)
+            .field("document_id", &self.document_id)
+            .field("version", &self.version)
+            .field("sequence", &self.sequence)
+            .field("body", &Unseen(&self.body))
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a sink is told of an [`Item`]: the JSON on the wire and on standard input.
+///
+/// Its outer form is that of the Standard Webhooks specification ("Payload structure").
+#[derive(Serialize)]
+struct Notice<'a> {
+    r#type: &'static str,
+    timestamp: Timestamp,
+    data: NoticeData<'a>,
+}
+
+#[derive(Serialize)]
+struct NoticeData<'a> {
+    key: String,
+    #[serde(flatten)]
+    feed: &'a Feed,
+    document_id: &'a str,
+    version: &'a str,
+    epoch: &'a str,
+    sequence: i64,
+    document: &'a RawValue,
+}
+
+impl Item {
+    /// The idempotency key: the same for the same version of the same document, whatever
+    /// is restored, repeated or renumbered. `doc_` and 32 hexadecimal digits.
+    pub fn key(&self) -> String {
+        let mut digest = Context::new(&SHA256);
+        for part in [
+            self.feed.account.as_str(),
+            self.feed.queue.as_str(),
+            self.feed.company.as_str(),
+            &self.document_id,
+            &self.version,
+        ] {
+            // The length in front, so that no two lists of parts read the same.
+            digest.update(&(part.len() as u64).to_be_bytes());
+            digest.update(part.as_bytes());
+        }
+        let digest = digest.finish();
+        let hex: String = digest.as_ref()[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        format!("doc_{hex}")
+    }
+
+    /// The JSON object that sinks are given: `type` (`document.exported` or
+    /// `document.digitized`), `timestamp`, and `data` with the key, the identity, the
+    /// numbers and, under `document`, the vendor's JSON byte for byte.
+    ///
+    /// `None` where the stored body is no JSON, which no page lets into the store.
+    pub fn to_json(&self) -> Option<Vec<u8>> {
+        let document: &RawValue = serde_json::from_slice(&self.body).ok()?;
+        let notice = Notice {
+            r#type: match self.feed.queue {
+                Queue::Exported => "document.exported",
+                Queue::Digitized => "document.digitized",
+            },
+            timestamp: self.stored_at,
+            data: NoticeData {
+                key: self.key(),
+                feed: &self.feed,
+                document_id: &self.document_id,
+                version: &self.version,
+                epoch: &self.epoch,
+                sequence: self.sequence,
+                document,
+            },
+        };
+        serde_json::to_vec(&notice).ok()
+    }
+}
+
+/// What a sink said of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has it. The same item may come again and must be answered the same.
+    Booked {
+        /// What the sink wants to be told when a later version of the document comes
+        /// ([`Item::earlier_note`]): where a folder filed it, for instance.
+        note: Option<String>,
+    },
+    /// It does not want this version, and says why: the accountant is told.
+    Rejected {
+        /// The sink's words, as they came.
+        message: String,
+    },
+    /// It can't take anything now: the sink waits and the same item comes again. Spends
+    /// no attempt.
+    Unavailable {
+        /// What went wrong and, where a person can mend it, how. Nothing secret.
+        error: String,
+        /// How long it asked us to wait.
+        retry_after: Option<Duration>,
+    },
+    /// It wants nothing any more until a person resumes it (HTTP 410).
+    Closed {
+        /// What it said. Nothing secret.
+        error: String,
+    },
+    /// The link to the document's file has expired: the item comes again once a fresh
+    /// pull has brought a fresh link.
+    LinkExpired,
+}
+
+/// A place where documents are handed on.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Gives it one item, within the sink's own time limit.
+    async fn hand_on(&self, item: &Item) -> Verdict;
+}
