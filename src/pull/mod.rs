@@ -19,8 +19,8 @@ use crate::config::{AccountConfig, Config, PullConfig};
 use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
 use crate::ivesk::{self, ApiError, Client, Page};
 use crate::store::{
-    COMPANY_FILTER_IGNORED, LeaseRequest, PageCommitted, PageLease, PageOutcome, PageToCommit,
-    PullKind, PullPlan, SetAside, SharedStore, StoreError, UploadReturn,
+    COMPANY_FILTER_IGNORED, FreshLink, LeaseRequest, PageCommitted, PageLease, PageOutcome,
+    PageToCommit, PullKind, PullPlan, SetAside, SharedStore, StoreError, UploadReturn,
 };
 
 pub mod failures;
@@ -306,6 +306,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
     let mut unidentified = Vec::new();
     let mut companies = Vec::new();
     let mut uploads = Vec::new();
+    let mut links = Vec::new();
     for body in page.documents {
         if queue == Queue::Digitized {
             companies.extend(ivesk::document::companies(&body));
@@ -316,6 +317,11 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
                 uploads.extend(correlation.map(|correlation| UploadReturn {
                     correlation,
                     document_id: document.id.clone(),
+                }));
+                links.extend(ivesk::document::link(&document.body).map(|url| FreshLink {
+                    document_id: document.id.clone(),
+                    version: document.version.clone(),
+                    url,
                 }));
                 documents.push(document);
             }
@@ -340,6 +346,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
         companies,
         possible_gap: step.possible_gap,
         uploads,
+        links,
     }
 }
 
