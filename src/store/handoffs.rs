@@ -510,7 +510,8 @@ pub trait HandoffStore: Send + Sync + 'static {
     async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError>;
 
     /// Notes what became of leased versions, with the reports that follow from it, and
-    /// what becomes of the lease.
+    /// what becomes of the lease. Gives whether the lease holds: not where it was given
+    /// back, or a person has paused the sink meanwhile.
     ///
     /// # Errors
     ///
@@ -521,7 +522,7 @@ pub trait HandoffStore: Send + Sync + 'static {
         settled: Vec<Settled>,
         afterwards: Afterwards,
         now: Timestamp,
-    ) -> Result<(), StoreError>;
+    ) -> Result<bool, StoreError>;
 
     /// Changes a sink, and gives how many feeds or versions that was about; `None` where
     /// there is no such sink.

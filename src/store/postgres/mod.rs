@@ -552,14 +552,20 @@ impl HandoffStore for PostgresStore {
         settled: Vec<Settled>,
         afterwards: Afterwards,
         _now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         self.may_write()?;
-        handoffs::settle(&self.pool, &lease, &settled, &afterwards).await?;
+        let holds = handoffs::settle(&self.pool, &lease, &settled, &afterwards).await?;
         let pulls = |one: &Settled| matches!(one.outcome, HandoffOutcome::LinkExpired);
+        let rejected = settled
+            .iter()
+            .any(|one| matches!(one.outcome, HandoffOutcome::Rejected { .. }));
         if settled.iter().any(pulls) {
             self.demand.notify_one();
         }
-        Ok(())
+        if rejected {
+            self.arrivals.send_replace(());
+        }
+        Ok(holds)
     }
 
     async fn change_sink(

@@ -599,18 +599,25 @@ impl HandoffStore for SqliteStore {
         settled: Vec<Settled>,
         afterwards: Afterwards,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let pulls = settled
             .iter()
             .any(|one| matches!(one.outcome, HandoffOutcome::LinkExpired));
-        self.write(move |transaction, path| {
-            handoffs::settle(transaction, path, &lease, &settled, &afterwards, now)
-        })
-        .await?;
+        let rejected = settled
+            .iter()
+            .any(|one| matches!(one.outcome, HandoffOutcome::Rejected { .. }));
+        let holds = self
+            .write(move |transaction, path| {
+                handoffs::settle(transaction, path, &lease, &settled, &afterwards, now)
+            })
+            .await?;
         if pulls {
             self.demand.notify_one();
         }
-        Ok(())
+        if rejected {
+            self.arrivals.send_replace(());
+        }
+        Ok(holds)
     }
 
     async fn change_sink(

@@ -322,7 +322,7 @@ impl HandoffStore for FaultyStore {
         settled: Vec<Settled>,
         afterwards: Afterwards,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         self.real
             .settle_handoffs(lease, settled, afterwards, now)
             .await
