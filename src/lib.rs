@@ -8,6 +8,7 @@
 //! - [`refusal`]: every reason for refusing a delivery, with its code.
 //! - [`config`]: every setting: name, unit, default, environment variable.
 //! - [`egress`]: the one way out to other hosts.
+//! - [`file_names`]: names of files that stay in their folder.
 //! - [`sns`]: envelope, canonical text, trust policy, certificates, signature,
 //!   confirmation. No HTTP server, no SQL.
 //! - [`ivesk`]: the vendor's REST API. No SQL.
@@ -35,6 +36,7 @@ pub mod doctor;
 pub mod domain;
 pub mod egress;
 pub mod emulator;
+pub mod file_names;
 pub mod handoff;
 pub mod ivesk;
 pub mod metrics;

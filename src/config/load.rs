@@ -14,7 +14,7 @@ use super::problem::{ConfigError, Problem, Setting};
 use super::{
     AccountConfig, ApiConfig, Config, ConfirmMode, DEFAULT_FILE, LogConfig, LogFormat,
     PrivateConfig, PublicConfig, PullConfig, ReportLanguage, ReportsConfig, RetentionConfig,
-    SnsConfig, StoreConfig, StoreUrl, TopicRule, UploadConfig, accounts, check,
+    SnsConfig, StoreConfig, StoreUrl, TopicRule, UploadConfig, accounts, check, sinks,
 };
 use crate::domain::Account;
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
@@ -114,6 +114,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let reports = reports(&mut layers);
     let accounts = accounts::read(&mut layers, public.as_ref());
     let upload = upload(&mut layers, &accounts);
+    let sinks = sinks::read(&mut layers, &accounts);
     let settings = layers.finish()?;
     let Some(public) = public else {
         // `public` gives none only after noting why, which `finish` has given above.
@@ -129,7 +130,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         api,
         pull,
         upload,
-        sinks: BTreeMap::new(),
+        sinks,
         reports,
         retention,
         log,
@@ -371,11 +372,18 @@ fn certificate_names(given: &Given, _: &Layers<'_>) -> Result<BTreeMap<String, S
 
 /// `[api]`
 fn api(layers: &mut Layers<'_>) -> ApiConfig {
-    let default = ApiConfig::default();
+    let url = layers.text("api.url", ApiConfig::default().url, check::api_url, |url| {
+        url.as_str().into()
+    });
+    let default = ApiConfig::at(url);
     ApiConfig {
-        url: layers.text("api.url", default.url, check::api_url, |url| {
-            url.as_str().into()
-        }),
+        url: default.url,
+        file_hosts: layers.list(
+            "api.file_hosts",
+            default.file_hosts,
+            check::file_host,
+            |host| host.as_str().into(),
+        ),
         exported_path: layers.text(
             "api.exported_path",
             None,
