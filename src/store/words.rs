@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{ParkReason, PullKind, StoreError, SubscriptionState, UploadState};
+use super::{ParkReason, PullKind, Rights, StoreError, SubscriptionState, UploadState};
 use crate::domain::{Account, Company, Event, Feed, Queue};
 
 /// Certificates kept at the most.
@@ -127,6 +127,14 @@ pub(super) fn upload_state(text: &str) -> Result<UploadState, Foreign> {
         .into_iter()
         .find(|state| state.as_str() == text)
         .ok_or(Foreign("state of an upload"))
+}
+
+/// What a token's bearer may do.
+pub(super) fn rights(text: &str) -> Result<Rights, Foreign> {
+    Rights::ALL
+        .into_iter()
+        .find(|rights| rights.as_str() == text)
+        .ok_or(Foreign("right of a token"))
 }
 
 /// The key of a message id: a UUID's 16 bytes; anything else is longer than that.

@@ -17,9 +17,10 @@ use self::ingest::{Ingest, Waiting};
 use self::quarantine::Offer;
 use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion,
-    LeaseRequest, NewUpload, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
+    Accepted, AccountRow, ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter,
+    DocumentLook, DocumentRow, FeedRow, Insertion, LeaseRequest, LookedBack, NewApiToken,
+    NewUpload, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan,
+    QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
     SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd, UploadFilter, UploadRow,
 };
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
@@ -34,12 +35,14 @@ mod demands;
 mod error;
 mod ingest;
 mod leases;
+mod looking;
 mod pages;
 mod quarantine;
 mod reading;
 mod rows;
 mod schema;
 mod subscriptions;
+mod tokens;
 mod uploads;
 
 /// How long until a worker looks at the rows, as another replica may have raised a wish.
@@ -325,6 +328,10 @@ impl Store for PostgresStore {
         read!(self, reading::documents(&filter))
     }
 
+    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError> {
+        read!(self, looking::look_back(&look))
+    }
+
     async fn known_versions(
         &self,
         feed: Feed,
@@ -407,6 +414,22 @@ impl Store for PostgresStore {
             )
             .await?;
         transaction.commit().await
+    }
+
+    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
+        Ok(write!(self, tokens::make(&token)))
+    }
+
+    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
+        read!(self, tokens::list())
+    }
+
+    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
+        read!(self, tokens::find(&hash))
+    }
+
+    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
+        Ok(write!(self, tokens::revoke(id)))
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {

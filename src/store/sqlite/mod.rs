@@ -14,9 +14,10 @@ pub(super) use self::error::explain;
 use self::writer::{Inbox, Writer};
 use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion,
-    LeaseRequest, NewUpload, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
+    Accepted, AccountRow, ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter,
+    DocumentLook, DocumentRow, FeedRow, Insertion, LeaseRequest, LookedBack, NewApiToken,
+    NewUpload, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan,
+    QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
     SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd, UploadFilter, UploadRow,
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
@@ -26,6 +27,7 @@ mod demands;
 mod error;
 mod ingest;
 mod leases;
+mod looking;
 mod pages;
 mod parking;
 mod quarantine;
@@ -33,6 +35,7 @@ mod reading;
 mod rows;
 mod schema;
 mod subscriptions;
+mod tokens;
 mod uploads;
 mod writer;
 
@@ -396,6 +399,11 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError> {
+        self.read(move |connection| looking::look_back(connection, &look))
+            .await
+    }
+
     async fn known_versions(
         &self,
         feed: Feed,
@@ -471,6 +479,25 @@ impl Store for SqliteStore {
             Ok(())
         })
         .await
+    }
+
+    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
+        self.change(move |connection| tokens::make(connection, &token))
+            .await
+    }
+
+    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
+        self.read(|connection| tokens::list(connection)).await
+    }
+
+    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
+        self.read(move |connection| tokens::find(connection, &hash))
+            .await
+    }
+
+    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
+        self.change(move |connection| tokens::revoke(connection, id))
+            .await
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {

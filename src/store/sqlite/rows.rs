@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::store::words::{self, kind_code};
-use crate::store::{ParkReason, PullKind, SubscriptionState, UploadState};
+use crate::store::{ParkReason, PullKind, Rights, SubscriptionState, UploadState};
 
 /// The account's row, made where it is new.
 pub(super) fn account_id(connection: &Connection, account: &Account) -> rusqlite::Result<i64> {
@@ -108,6 +108,11 @@ pub(super) fn subscription_state(
 /// Reads where an upload stands.
 pub(super) fn upload_state(row: &Row<'_>, column: usize) -> rusqlite::Result<UploadState> {
     words::upload_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+}
+
+/// Reads what a token's bearer may do.
+pub(super) fn rights(row: &Row<'_>, column: usize) -> rusqlite::Result<Rights> {
+    words::rights(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
 /// Reads a feed from three columns: account name, queue, company.
