@@ -67,7 +67,7 @@ pub enum Pulled {
 }
 
 /// A queue that can't be asked for until a setting is made. Its hints are kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Blocked {
     /// Whose queue.
     pub account: Account,

@@ -17,13 +17,14 @@ use self::ingest::{Ingest, Waiting};
 use self::quarantine::Offer;
 use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, Afterwards, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow,
-    HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest, HandoffRow,
-    HandoffStore, HeldFeed, Insertion, LaterVerdict, LeaseRequest, NewUpload, NotificationRow,
-    Offered, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow,
-    Quarantined, ReportEnd, ReportFilter, ReportLease, ReportRow, Retained, Retention, SequenceRow,
-    Settled, SinkChange, SinkRow, Store, StoreError, SubscriptionChange, SubscriptionRow,
-    UploadBegun, UploadEnd, UploadFilter, UploadRow, Wants,
+    Accepted, AccountRow, Afterwards, ApiTokenMade, ApiTokenRow, CertificateRow, Demand,
+    DocumentFilter, DocumentLook, DocumentRow, FeedRow, HandoffFilter, HandoffLease, HandoffLeased,
+    HandoffOutcome, HandoffRequest, HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict,
+    LeaseRequest, LookedBack, NewApiToken, NewUpload, NotificationRow, Offered, PageFailure,
+    PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow, Quarantined, ReportEnd,
+    ReportFilter, ReportLease, ReportRow, Retained, Retention, SequenceRow, Settled, SinkChange,
+    SinkRow, Store, StoreError, SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd,
+    UploadFilter, UploadRow, Wants,
 };
 use crate::domain::{Account, Clock, Event, Feed, SinkName, Timestamp};
 
@@ -39,6 +40,7 @@ mod handoffs;
 mod ingest;
 mod leases;
 mod links;
+mod looking;
 mod pages;
 mod quarantine;
 mod reading;
@@ -47,6 +49,7 @@ mod rows;
 mod schema;
 mod sinks;
 mod subscriptions;
+mod tokens;
 mod uploads;
 
 /// How long until a worker looks at the rows, as another replica may have raised a wish.
@@ -337,6 +340,10 @@ impl Store for PostgresStore {
         read!(self, reading::documents(&filter))
     }
 
+    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError> {
+        read!(self, looking::look_back(&look))
+    }
+
     async fn known_versions(
         &self,
         feed: Feed,
@@ -419,6 +426,22 @@ impl Store for PostgresStore {
             )
             .await?;
         transaction.commit().await
+    }
+
+    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
+        Ok(write!(self, tokens::make(&token)))
+    }
+
+    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
+        read!(self, tokens::list())
+    }
+
+    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
+        read!(self, tokens::find(&hash))
+    }
+
+    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
+        Ok(write!(self, tokens::revoke(id)))
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {

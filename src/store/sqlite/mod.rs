@@ -15,13 +15,14 @@ pub(super) use self::error::explain;
 use self::writer::{Inbox, Writer};
 use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, Afterwards, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow,
-    HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest, HandoffRow,
-    HandoffStore, HeldFeed, Insertion, LaterVerdict, LeaseRequest, NewUpload, NotificationRow,
-    Offered, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow,
-    Quarantined, ReportEnd, ReportFilter, ReportLease, ReportRow, Retained, Retention, SequenceRow,
-    Settled, SinkChange, SinkRow, Store, StoreError, SubscriptionChange, SubscriptionRow,
-    UploadBegun, UploadEnd, UploadFilter, UploadRow, Wants,
+    Accepted, AccountRow, Afterwards, ApiTokenMade, ApiTokenRow, CertificateRow, Demand,
+    DocumentFilter, DocumentLook, DocumentRow, FeedRow, HandoffFilter, HandoffLease, HandoffLeased,
+    HandoffOutcome, HandoffRequest, HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict,
+    LeaseRequest, LookedBack, NewApiToken, NewUpload, NotificationRow, Offered, PageFailure,
+    PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow, Quarantined, ReportEnd,
+    ReportFilter, ReportLease, ReportRow, Retained, Retention, SequenceRow, Settled, SinkChange,
+    SinkRow, Store, StoreError, SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd,
+    UploadFilter, UploadRow, Wants,
 };
 use crate::domain::{Account, Event, Feed, SinkName, Timestamp};
 
@@ -32,6 +33,7 @@ mod handoffs;
 mod ingest;
 mod leases;
 mod links;
+mod looking;
 mod pages;
 mod parking;
 mod quarantine;
@@ -41,6 +43,7 @@ mod rows;
 mod schema;
 mod sinks;
 mod subscriptions;
+mod tokens;
 mod uploads;
 mod writer;
 
@@ -410,6 +413,11 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError> {
+        self.read(move |connection| looking::look_back(connection, &look))
+            .await
+    }
+
     async fn known_versions(
         &self,
         feed: Feed,
@@ -485,6 +493,25 @@ impl Store for SqliteStore {
             Ok(())
         })
         .await
+    }
+
+    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
+        self.change(move |connection| tokens::make(connection, &token))
+            .await
+    }
+
+    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
+        self.read(|connection| tokens::list(connection)).await
+    }
+
+    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
+        self.read(move |connection| tokens::find(connection, &hash))
+            .await
+    }
+
+    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
+        self.change(move |connection| tokens::revoke(connection, id))
+            .await
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
