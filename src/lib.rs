@@ -17,6 +17,7 @@
 //! - [`pull`]: scheduler, page step, reconciliation.
 //! - [`handoff`]: sinks, and what comes back from them.
 //! - [`uploads`]: giving files to the vendor, a watched folder.
+//! - [`trace`]: what became of one document.
 //! - [`tunnel`]: the public address of a tunnel on this machine.
 //! - [`store`]: all SQL.
 //! - [`admin`]: the private listener.
@@ -47,5 +48,6 @@ pub mod service;
 pub mod sns;
 pub mod store;
 pub mod subscriptions;
+pub mod trace;
 pub mod tunnel;
 pub mod uploads;

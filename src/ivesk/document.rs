@@ -153,6 +153,23 @@ pub fn upload(raw: &[u8]) -> Option<String> {
         .find_map(mark)
 }
 
+/// The correlation data that a document carries, as text: decoded where it is base64.
+pub fn userdata(raw: &[u8]) -> Option<String> {
+    let fields = Fields::read(raw)?;
+    let value = ["sourcedata", "userdata"]
+        .iter()
+        .find_map(|name| fields.raw(name).filter(|value| *value != "null"))?;
+    let Some(text) = super::fields::text(value) else {
+        return Some(value.to_owned());
+    };
+    let decoded = STANDARD.decode(text.trim()).ok();
+    Some(
+        decoded
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .unwrap_or(text),
+    )
+}
+
 fn mark(value: &str) -> Option<String> {
     let found = |json: &[u8]| Fields::read(json)?.text(UPLOAD_MARK);
     if value.starts_with('{') {
