@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
@@ -93,6 +94,40 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
             shortened(text)
         )
     })
+}
+
+/// An address, or a network of them.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let alone = text.parse::<IpAddr>().map(IpNet::from);
+    let network = alone.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+        format!(
+            "`{}` is neither an IP address nor a network; write one such as 10.0.0.5 or 10.0.0.0/24",
+            shortened(text)
+        )
+    })?;
+    if network.prefix_len() == 0 {
+        return Err(format!(
+            "`{network}` is everybody, so anybody could write what is believed; name your proxies"
+        ));
+    }
+    if network.trunc() != network {
+        return Err(format!(
+            "`{network}` names an address within a network; write `{}` for that one, or `{}` for \
+             the whole network",
+            network.addr(),
+            network.trunc()
+        ));
+    }
+    Ok(network)
+}
+
+/// A network as [`network`] reads it: one address without its length.
+pub(super) fn show_network(network: IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() {
+        network.addr().to_string()
+    } else {
+        network.to_string()
+    }
 }
 
 /// A time span with its unit.

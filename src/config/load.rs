@@ -167,6 +167,12 @@ fn public(layers: &mut Layers<'_>) -> Option<PublicConfig> {
         header_timeout: layers.duration("public.header_timeout", default.header_timeout),
         body_timeout: layers.duration("public.body_timeout", default.body_timeout),
         drain_timeout: layers.duration("public.drain_timeout", default.drain_timeout),
+        trusted_proxies: layers.list(
+            "public.trusted_proxies",
+            default.trusted_proxies,
+            check::network,
+            |network| check::show_network(*network).into(),
+        ),
         url: default.url,
     };
     url.map(|_| read)
@@ -530,6 +536,12 @@ fn log(layers: &mut Layers<'_>) -> LogConfig {
         level: layers.text("log.level", default.level, check::log_level, |level| {
             level.as_str().into()
         }),
+        client_addresses: layers.read(
+            "log.client_addresses",
+            default.client_addresses,
+            |given, _| given.switch(),
+            |switch| (*switch).into(),
+        ),
     }
 }
 

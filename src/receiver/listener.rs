@@ -2,6 +2,7 @@
 //! take, and how they end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::caller::Peer;
 use super::stalled::WriteDeadline;
 
 /// The longest request head, in bytes; SNS's are under 2 KiB.
@@ -47,7 +49,7 @@ pub enum Drained {
 }
 
 /// Answers requests with `service` until `stop` is cancelled, then lets those
-/// under way finish.
+/// under way finish. Each request has its [`Peer`] among its extensions.
 pub async fn serve<S, B>(
     listener: TcpListener,
     limits: Limits,
@@ -68,7 +70,7 @@ where
         .run_until_cancelled(Arc::clone(&slots).acquire_owned())
         .await
     {
-        let Some(stream) = stop.run_until_cancelled(accept(&listener)).await else {
+        let Some((stream, peer)) = stop.run_until_cancelled(accept(&listener)).await else {
             break;
         };
         let io = TokioIo::new(WriteDeadline::new(stream, limits.header_timeout));
@@ -76,7 +78,13 @@ where
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
             .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(io, service.clone());
+            .serve_connection(
+                io,
+                FromPeer {
+                    service: service.clone(),
+                    peer: Peer(peer),
+                },
+            );
         let connection = connections.watch(connection);
         let cut_off = cut_off.clone();
         tokio::spawn(async move {
@@ -96,15 +104,32 @@ where
     }
 }
 
+/// Tells a service who is at the other end of the connection.
+struct FromPeer<S> {
+    service: S,
+    peer: Peer,
+}
+
+impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for FromPeer<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        self.service.call(request)
+    }
+}
+
 /// The next connection, however often the system says that it can't give one.
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Without it an answer may wait 40 ms for the client's next packet.
                 // A socket that refuses is closed already.
                 let _ = stream.set_nodelay(true);
-                return stream;
+                return (stream, peer);
             }
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {

@@ -20,6 +20,7 @@ use crate::ivesk::{ApiError, Client};
 use crate::metrics::Metrics;
 use crate::pull::{self, Puller, configured_feeds};
 use crate::receiver::Public;
+use crate::receiver::caller::Callers;
 use crate::receiver::health::Health;
 use crate::receiver::ingest::{Ingest, Parts};
 use crate::receiver::listener::{self, Drained, Limits};
@@ -218,6 +219,8 @@ impl Service {
         let public = bind("public.listen", config.public.listen).await?;
         let private = bind("private.listen", config.private.listen).await?;
         let app = App::assemble(config, store, clock)?;
+        let callers =
+            Callers::new(&app.config).map_err(|error| StartError::Random(error.to_string()))?;
         let puller = Puller::new(&app.config, Arc::clone(&app.store), app.clock.clone())?;
         puller.make_known(configured_feeds(&app.config)).await?;
         // What was missed while nothing ran is found at once, not within the hour.
@@ -240,19 +243,24 @@ impl Service {
             stop_workers,
             stop_private: CancellationToken::new(),
         };
-        service.spawn_listeners(public, private);
+        service.spawn_listeners(public, private, callers);
         service.spawn_workers(Arc::new(puller), watcher);
         Ok(service)
     }
 
-    fn spawn_listeners(&mut self, public: TcpListener, private: TcpListener) {
+    fn spawn_listeners(
+        &mut self,
+        public: TcpListener,
+        private: TcpListener,
+        callers: Arc<Callers>,
+    ) {
         let settings = &self.app.config.public;
         let limits = Limits {
             max_connections: settings.max_connections,
             header_timeout: settings.header_timeout,
             drain_timeout: settings.drain_timeout,
         };
-        let routes = Public::new(Arc::clone(&self.app.ingest));
+        let routes = Public::new(Arc::clone(&self.app.ingest), callers);
         let stop = self.stop_public.clone();
         self.tasks.spawn(async move {
             let answer = hyper::service::service_fn(move |request| routes.clone().answer(request));
