@@ -387,7 +387,12 @@ pub(super) fn api_key(text: &str) -> Result<SecretString, String> {
 /// What a secret's file holds, without white space around it.
 pub(super) fn secret_file(path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let file = File::open(path).map_err(|error| format!("{shown} can't be opened: {error}"))?;
+    let file = File::open(path).map_err(|error| {
+        format!(
+            "{shown} can't be opened: {error}; write the secret into that file, let this user read \
+             it, or name another file"
+        )
+    })?;
     let mut text = String::new();
     file.take(MAX_SECRET_FILE_BYTES + 1)
         .read_to_string(&mut text)

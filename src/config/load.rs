@@ -78,14 +78,20 @@ fn read_file(path: &Path, environment: &BTreeMap<String, String>) -> Result<Stri
             {
                 return Ok(String::new());
             }
-            "there is no such file; write one with `ivesk-webhook init --public-url URL`, or name \
-             another with --config"
+            "there is no such file; write one with `ivesk-webhook init --public-url URL`, name \
+             another with --config, or set IVESK_WEBHOOK_PUBLIC_URL to do without one"
                 .to_owned()
         }
         Err(error) if error.kind() == ErrorKind::InvalidData => {
             "the file is not UTF-8 text; save it as UTF-8".to_owned()
         }
-        Err(error) => format!("the file can't be read: {error}"),
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            "this is a folder; name the file in it with --config".to_owned()
+        }
+        Err(error) => format!(
+            "the file can't be read: {error}; give it to the user that runs this, or run it as the \
+             user that the file belongs to"
+        ),
     };
     Err(ConfigError {
         problems: vec![Problem {

@@ -39,6 +39,78 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
+/// An address that can't be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("{}; {}", self.found(), self.mend())]
+pub struct ListenError {
+    setting: &'static str,
+    address: SocketAddr,
+    // Part of the message, so not a source that would be told again.
+    reason: io::Error,
+}
+
+impl ListenError {
+    /// What can't be had and why, in the system's words.
+    pub fn found(&self) -> String {
+        let Self {
+            setting,
+            address,
+            reason,
+        } = self;
+        format!("`{setting}` = {address} can't be listened on: {reason}")
+    }
+
+    /// What to do about it.
+    pub fn mend(&self) -> &'static str {
+        match self.reason.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program has that port (`ss -ltnp` names it): stop that one, or set another port"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "this user may not have that port: set one above 1023, and let the proxy pass on to it"
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "no interface of this machine has that address (`ip address` lists them): set one of \
+                 those, or 0.0.0.0 for all"
+            }
+            _ => "set another address",
+        }
+    }
+}
+
+/// Listens on the address that `setting` names.
+///
+/// # Errors
+///
+/// [`ListenError`], which says what to do.
+pub async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|reason| ListenError {
+            setting,
+            address,
+            reason,
+        })
+}
+
+/// The address that is really listened on, also where the setting leaves the port to
+/// the system.
+///
+/// # Errors
+///
+/// [`ListenError`], where the system does not say.
+pub fn local_address(
+    setting: &'static str,
+    listener: &TcpListener,
+    address: SocketAddr,
+) -> Result<SocketAddr, ListenError> {
+    listener.local_addr().map_err(|reason| ListenError {
+        setting,
+        address,
+        reason,
+    })
+}
+
 /// How a listener's last requests ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {

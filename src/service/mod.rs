@@ -23,7 +23,7 @@ use crate::receiver::Public;
 use crate::receiver::caller::Callers;
 use crate::receiver::health::Health;
 use crate::receiver::ingest::{Ingest, Parts};
-use crate::receiver::listener::{self, Drained, Limits};
+use crate::receiver::listener::{self, Drained, Limits, ListenError, bind, local_address};
 use crate::sns::{CertificateShelf, Confirmer, Verifier};
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -41,15 +41,8 @@ const PRIVATE_CONNECTIONS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener's address can't be had.
-    #[error("`{setting}` = {address} can't be listened on: {source}")]
-    Listen {
-        /// The setting that names the address.
-        setting: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// The system's words.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -57,7 +50,7 @@ pub enum StartError {
     #[error(transparent)]
     Api(#[from] ApiError),
     /// The folder of `upload.watch` can't be used.
-    #[error("`upload.watch`: {0}")]
+    #[error("`upload.watch` can't be used")]
     Watch(#[from] WatchError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
@@ -427,28 +420,6 @@ fn report_early_end(ended: Option<Result<&'static str, tokio::task::JoinError>>)
         Some(Err(failure)) => error!("a part of the service failed: {failure}; stopping"),
         None => {}
     }
-}
-
-async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| StartError::Listen {
-            setting,
-            address,
-            source,
-        })
-}
-
-fn local_address(
-    setting: &'static str,
-    listener: &TcpListener,
-    address: SocketAddr,
-) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|source| StartError::Listen {
-        setting,
-        address,
-        source,
-    })
 }
 
 /// The store as the place where good certificates are kept.

@@ -43,12 +43,12 @@ const STOPPED_REST: Duration = Duration::from_secs(5 * 60);
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// The folder or what lies in it can't be used.
-    #[error("{}: {source}; check that it exists and that this user may read, write and rename there", path.display())]
+    #[error("{}: {reason}; check that it exists and that this user may read, write and rename there", path.display())]
     Folder {
         /// The folder or file.
         path: PathBuf,
-        /// The system's words.
-        source: io::Error,
+        /// The system's words; part of the message, so not a source that would be told again.
+        reason: io::Error,
     },
     /// Rows can't be kept.
     #[error(transparent)]
@@ -102,7 +102,7 @@ impl Watcher {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 made => made,
             };
-            made.map_err(|source| WatchError::Folder { path, source })?;
+            made.map_err(|reason| WatchError::Folder { path, reason })?;
         }
         Ok(Self {
             folder: folder.to_owned(),
@@ -182,9 +182,9 @@ impl Watcher {
     }
 
     fn files(&self) -> Result<Vec<PathBuf>, WatchError> {
-        let failed = |source| WatchError::Folder {
+        let failed = |reason| WatchError::Folder {
             path: self.folder.clone(),
-            source,
+            reason,
         };
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
@@ -249,11 +249,11 @@ impl Watcher {
     /// Moves a file into a folder beside it, under a name that is free there; a note
     /// goes first, so that no file lies there without one.
     fn put_away(&mut self, path: &Path, to: &str, note: Option<&str>) -> Result<(), WatchError> {
-        let failed = |path: &Path, source| WatchError::Folder {
+        let failed = |path: &Path, reason| WatchError::Folder {
             path: path.to_owned(),
-            source,
+            reason,
         };
-        let shape = Shape::of(path).map_err(|source| failed(path, source))?;
+        let shape = Shape::of(path).map_err(|reason| failed(path, reason))?;
         if self.seen.get(path).is_none_or(|seen| seen.shape != shape) {
             // Somebody put another file there meanwhile: that one is looked at anew.
             self.seen.remove(path);
@@ -267,9 +267,9 @@ impl Watcher {
                 note,
                 self.now()
             );
-            std::fs::write(&beside, text).map_err(|source| failed(&beside, source))?;
+            std::fs::write(&beside, text).map_err(|reason| failed(&beside, reason))?;
         }
-        std::fs::rename(path, &target).map_err(|source| failed(path, source))?;
+        std::fs::rename(path, &target).map_err(|reason| failed(path, reason))?;
         self.seen.remove(path);
         Ok(())
     }
