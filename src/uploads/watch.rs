@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::journal::JournalError;
-use super::{Outcome, Report, Told, Unheard, Uploader, walk};
+use super::{Outcome, Report, Told, Unheard, Uploader, walk, writers};
 use crate::domain::Timestamp;
 
 /// Where a folder's files go once they were sent.
@@ -24,7 +24,7 @@ pub const SENT: &str = "sent";
 pub const REFUSED: &str = "refused";
 
 /// How long after one look the next one comes. A file is complete when two looks in
-/// a row find it unchanged.
+/// a row find it unchanged and nobody is seen to write to it.
 pub const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// Files on their way at once.
@@ -78,6 +78,8 @@ struct Seen {
     shape: Shape,
     failures: u32,
     not_before: Option<Timestamp>,
+    /// Whether it was told that another program still writes to it.
+    told_open: bool,
 }
 
 /// A drop folder and what was seen in it.
@@ -123,6 +125,7 @@ impl Watcher {
         if self.stopped_until.is_some_and(|until| until > self.now()) {
             return Ok(Vec::new());
         }
+        let complete = self.let_go(complete).await;
         let uploader = &self.uploader;
         let reports: Vec<(PathBuf, Result<Report, JournalError>)> = stream::iter(complete)
             .map(|path| async move {
@@ -173,12 +176,37 @@ impl Watcher {
                 shape,
                 failures: 0,
                 not_before: None,
+                told_open: false,
             });
             here.insert(path, seen);
         }
         self.seen = here;
         complete.sort();
         Ok(complete.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// Those of `complete` that no program is seen to write to any more. Says once of
+    /// each other one that it waits, since its program may never let it go.
+    async fn let_go(&mut self, complete: Vec<PathBuf>) -> Vec<PathBuf> {
+        if complete.is_empty() {
+            return complete;
+        }
+        let looking = tokio::task::spawn_blocking(move || {
+            let written = writers::being_written(&complete);
+            (complete, written)
+        });
+        // Where looking breaks off, the next look tries again.
+        let (mut complete, written) = looking.await.unwrap_or_default();
+        complete.retain(|path| !written.contains(path));
+        for path in written {
+            if let Some(seen) = self.seen.get_mut(&path)
+                && !std::mem::replace(&mut seen.told_open, true)
+            {
+                let name = shown(&path);
+                info!("`{name}` waits until the program that has it open for writing closes it");
+            }
+        }
+        complete
     }
 
     fn files(&self) -> Result<Vec<PathBuf>, WatchError> {
