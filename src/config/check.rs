@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
-use super::{ConfirmMode, ExportedPath, LogFormat, StoreUrl, TopicRule};
+use super::{ConfirmMode, ExportedPath, LogFormat, ReportLanguage, StoreUrl, TopicRule};
 use crate::store::postgres::Address;
 
 /// The fewest characters of a token: 32 of 64 possible ones are 192 random bits.
@@ -412,6 +412,44 @@ pub(super) fn secret_file(path: &Path) -> Result<String, String> {
         ));
     }
     Ok(secret.to_owned())
+}
+
+/// The Content-Type of a request.
+pub(super) fn media_type(text: &str) -> Result<String, String> {
+    let visible = text
+        .bytes()
+        .all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    if text.contains('/') && visible && text.len() <= 100 {
+        Ok(text.to_owned())
+    } else {
+        Err("is not a media type; write one such as application/json".to_owned())
+    }
+}
+
+/// `reports.language`
+pub(super) fn report_language(text: &str) -> Result<ReportLanguage, String> {
+    match text {
+        "lt" => Ok(ReportLanguage::Lithuanian),
+        "en" => Ok(ReportLanguage::English),
+        _ => Err(format!(
+            "`{}` is neither \"lt\" nor \"en\"; write one of them",
+            shortened(text)
+        )),
+    }
+}
+
+/// `reports.template`
+pub(super) fn report_template(text: &str) -> Result<String, String> {
+    if text.matches("{message}").count() != 1 {
+        return Err(
+            "does not hold {message} once, which stands for what the sink said; write it"
+                .to_owned(),
+        );
+    }
+    if text.len() > 500 || text.chars().any(char::is_control) {
+        return Err("is longer than 500 bytes or more than one line; shorten it".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// `log.format`

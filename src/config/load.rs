@@ -13,8 +13,8 @@ use super::layers::{Layers, variable_of};
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
     AccountConfig, ApiConfig, Config, ConfirmMode, DEFAULT_FILE, LogConfig, LogFormat,
-    PrivateConfig, PublicConfig, PullConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl,
-    TopicRule, UploadConfig, accounts, check,
+    PrivateConfig, PublicConfig, PullConfig, ReportLanguage, ReportsConfig, RetentionConfig,
+    SnsConfig, StoreConfig, StoreUrl, TopicRule, UploadConfig, accounts, check,
 };
 use crate::domain::Account;
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
@@ -117,6 +117,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let pull = pull(&mut layers, &api);
     let retention = retention(&mut layers);
     let log = log(&mut layers);
+    let reports = reports(&mut layers);
     let accounts = accounts::read(&mut layers, public.as_ref());
     let upload = upload(&mut layers, &accounts);
     let settings = layers.finish()?;
@@ -135,6 +136,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         pull,
         upload,
         sinks: BTreeMap::new(),
+        reports,
         retention,
         log,
         accounts,
@@ -401,6 +403,18 @@ fn api(layers: &mut Layers<'_>) -> ApiConfig {
             |text| check::api_path(text).map(Some),
             |path| json!(path),
         ),
+        error_report_path: layers.text(
+            "api.error_report_path",
+            None,
+            |text| check::api_path(text).map(Some),
+            |path| json!(path),
+        ),
+        error_report_type: layers.text(
+            "api.error_report_type",
+            default.error_report_type,
+            check::media_type,
+            |kind| kind.as_str().into(),
+        ),
         timeout: layers.duration("api.timeout", default.timeout),
         max_page_bytes: layers.number(
             "api.max_page_bytes",
@@ -510,6 +524,28 @@ fn upload(layers: &mut Layers<'_>, accounts: &BTreeMap<Account, AccountConfig>) 
         );
     }
     read
+}
+
+/// `[reports]`
+fn reports(layers: &mut Layers<'_>) -> ReportsConfig {
+    let default = ReportsConfig::default();
+    ReportsConfig {
+        language: layers.text(
+            "reports.language",
+            default.language,
+            check::report_language,
+            |language| match language {
+                ReportLanguage::Lithuanian => "lt".into(),
+                ReportLanguage::English => "en".into(),
+            },
+        ),
+        template: layers.text(
+            "reports.template",
+            default.template,
+            |text| check::report_template(text).map(Some),
+            |template| json!(template),
+        ),
+    }
 }
 
 /// `[retention]`

@@ -60,6 +60,8 @@ pub struct Config {
     pub upload: UploadConfig,
     /// `[sinks.NAME]`: where documents are handed on; none by default.
     pub sinks: BTreeMap<SinkName, SinkConfig>,
+    /// `[reports]`
+    pub reports: ReportsConfig,
     /// `[retention]`
     pub retention: RetentionConfig,
     /// `[log]`
@@ -132,6 +134,7 @@ impl Config {
             pull: PullConfig::default(),
             upload: UploadConfig::default(),
             sinks: BTreeMap::new(),
+            reports: ReportsConfig::default(),
             retention: RetentionConfig::default(),
             log: LogConfig::default(),
             accounts: BTreeMap::from([(default_account(), account)]),
@@ -348,6 +351,11 @@ pub struct ApiConfig {
     pub exported_path: Option<ExportedPath>,
     /// `api.subscribe_path` (U2): `None` until set; `subscribe --print` helps meanwhile.
     pub subscribe_path: Option<String>,
+    /// `api.error_report_path` (U2): `None` until set; import errors are kept meanwhile.
+    pub error_report_path: Option<String>,
+    /// `api.error_report_type` (U7), default `application/json`: the Content-Type of an
+    /// error report.
+    pub error_report_type: String,
     /// `api.timeout`, default 30 s for one request, body included.
     pub timeout: Duration,
     /// `api.max_page_bytes`, default 32 MiB.
@@ -360,6 +368,8 @@ impl Default for ApiConfig {
             url: Url::parse("https://app.ivesk.lt/api/pub").expect("a constant URL is valid"),
             exported_path: None,
             subscribe_path: None,
+            error_report_path: None,
+            error_report_type: "application/json".to_owned(),
             timeout: Duration::from_secs(30),
             max_page_bytes: 32 * 1024 * 1024,
         }
@@ -512,6 +522,26 @@ pub enum FolderLayout {
     /// `archiver`: `<company>/<YYYY-MM>/<Pirkimai|Pardavimai>/`, as the vendor's own
     /// archiver lays them out.
     Archiver,
+}
+
+/// How the vendor's accountant is told of what a sink rejected.
+#[derive(Clone, Debug, Default)]
+pub struct ReportsConfig {
+    /// `reports.language`, default `lt`.
+    pub language: ReportLanguage,
+    /// `reports.template`: a text of one's own with `{message}` in it, in place of the
+    /// language's.
+    pub template: Option<String>,
+}
+
+/// The language of the texts for the accountant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReportLanguage {
+    /// `lt`
+    #[default]
+    Lithuanian,
+    /// `en`
+    English,
 }
 
 /// How long bodies are kept; identities are kept for ever.

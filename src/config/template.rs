@@ -119,6 +119,10 @@ url = {url}
 #exported_path = "path"  # example
 # Where subscriptions are made. Not published either; `subscribe --print` helps meanwhile.
 #subscribe_path = "/webhooks"  # example
+# Where import errors are reported, for the accountant to see. Not published either: until it is
+# set they are kept and wait. And the Content-Type that they go with.
+#error_report_path = "/errors"  # example
+#error_report_type = "application/json"
 # For one request, answer included.
 #timeout = "30s"
 # 32 MiB.
@@ -145,6 +149,12 @@ url = {url}
 # What goes with every upload: processlines, splitdocuments, checkduplicates, rejectnoninvoices,
 # warehouse, allocation, tags; such as ["checkduplicates=true", "tags=scanned"].
 #parameters = []
+
+[reports]
+# What the accountant at Įvesk.lt reads of a document that was rejected: in "lt" or "en", or in
+# words of your own, where {message} stands for what your system said.
+#language = "lt"
+#template = "Nepriimta: {message}"  # example
 
 [retention]
 # How long bodies are kept; that something was seen is kept for ever.

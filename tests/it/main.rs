@@ -9,6 +9,7 @@ mod emulator;
 #[cfg(target_os = "linux")]
 mod first_hour;
 mod fixtures;
+mod handoff_store;
 mod history;
 mod ivesk;
 mod ivesk_upload;
