@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::Stdio;
 
-use ivesk_webhook::emulator::{Emulator, EmulatorSettings};
+use ivesk_webhook::emulator::{DEFAULT_COMPANIES, Emulator, EmulatorSettings};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -58,7 +58,7 @@ fn make_certificate(folder: &Path) {
 /// A service behind a proxy on this machine, with TLS.
 struct Behind {
     here: Installation,
-    _emulator: Emulator,
+    emulator: Emulator,
     port: Port,
 }
 
@@ -84,7 +84,7 @@ impl Behind {
         make_certificate(here.folder());
         Self {
             here,
-            _emulator: emulator,
+            emulator,
             port,
         }
     }
@@ -235,6 +235,49 @@ async fn behind_nginx_as_the_page_shows_it_all_is_well() {
     assert_eq!(elsewhere.expect("an answer").status(), 404);
     let log = std::fs::read_to_string(behind.path("proxy.log")).expect("a log");
     assert!(!log.contains(TOKEN), "{log}");
+}
+
+#[tokio::test]
+async fn what_init_writes_works_behind_nginx_with_nothing_but_addresses_set() {
+    if !is_installed("nginx") {
+        return;
+    }
+    let behind = Behind::new("").await;
+    let mut proxy = behind.nginx(&block("nginx"));
+    behind.ready(&mut proxy).await;
+    let url = format!("https://localhost:{}", behind.port.number);
+    let arguments = ["init", "--force", "--company", DEFAULT_COMPANIES[0]];
+    let arguments = [&arguments[..], &["--public-url", &url]].concat();
+    let (code, said, errors) = behind.here.run(&arguments).await;
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(said.contains(&url), "{said}");
+
+    let (here, emulator) = (&behind.here, &behind.emulator);
+    let local = |port: u16| format!("127.0.0.1:{port}");
+    let (public, private) = (local(here.public_port()), local(here.private_port()));
+    let (origin, api, root) = (
+        emulator.origin(),
+        emulator.api_url(),
+        behind.path("root.pem"),
+    );
+    let variables = [
+        ("IVESK_WEBHOOK_PUBLIC_LISTEN", public.as_str()),
+        ("IVESK_WEBHOOK_PRIVATE_LISTEN", private.as_str()),
+        ("IVESK_WEBHOOK_API_URL", api.as_str()),
+        ("IVESK_WEBHOOK_API_EXPORTED_PATH", "path"),
+        ("IVESK_WEBHOOK_SNS_LOCAL_ORIGINS", origin.as_str()),
+        ("SSL_CERT_FILE", root.as_str()),
+    ];
+    let mut serve = here.command(&["serve"]);
+    serve.envs(variables);
+    let mut server = Server::spawn(serve);
+    server.receiving().await;
+
+    let report = Report::with(here, &["--quick"], &variables).await;
+
+    let words = report.words("public_address");
+    assert_eq!(report.verdicts("public_address"), ["ok", "ok"], "{words}");
+    assert_eq!(report.code, Some(0));
 }
 
 #[tokio::test]
