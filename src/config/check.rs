@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
@@ -180,6 +181,40 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
             shortened(text)
         )
     })
+}
+
+/// An address, or a network of them.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let alone = text.parse::<IpAddr>().map(IpNet::from);
+    let network = alone.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+        format!(
+            "`{}` is neither an IP address nor a network; write one such as 10.0.0.5 or 10.0.0.0/24",
+            shortened(text)
+        )
+    })?;
+    if network.prefix_len() == 0 {
+        return Err(format!(
+            "`{network}` is everybody, so anybody could write what is believed; name your proxies"
+        ));
+    }
+    if network.trunc() != network {
+        return Err(format!(
+            "`{network}` names an address within a network; write `{}` for that one, or `{}` for \
+             the whole network",
+            network.addr(),
+            network.trunc()
+        ));
+    }
+    Ok(network)
+}
+
+/// A network as [`network`] reads it: one address without its length.
+pub(super) fn show_network(network: IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() {
+        network.addr().to_string()
+    } else {
+        network.to_string()
+    }
 }
 
 /// A time span with its unit.
@@ -439,7 +474,12 @@ pub(super) fn api_key(text: &str) -> Result<SecretString, String> {
 /// What a secret's file holds, without white space around it.
 pub(super) fn secret_file(path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let file = File::open(path).map_err(|error| format!("{shown} can't be opened: {error}"))?;
+    let file = File::open(path).map_err(|error| {
+        format!(
+            "{shown} can't be opened: {error}; write the secret into that file, let this user read \
+             it, or name another file"
+        )
+    })?;
     let mut text = String::new();
     file.take(MAX_SECRET_FILE_BYTES + 1)
         .read_to_string(&mut text)

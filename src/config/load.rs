@@ -78,14 +78,20 @@ fn read_file(path: &Path, environment: &BTreeMap<String, String>) -> Result<Stri
             {
                 return Ok(String::new());
             }
-            "there is no such file; write one with `ivesk-webhook init --public-url URL`, or name \
-             another with --config"
+            "there is no such file; write one with `ivesk-webhook init --public-url URL`, name \
+             another with --config, or set IVESK_WEBHOOK_PUBLIC_URL to do without one"
                 .to_owned()
         }
         Err(error) if error.kind() == ErrorKind::InvalidData => {
             "the file is not UTF-8 text; save it as UTF-8".to_owned()
         }
-        Err(error) => format!("the file can't be read: {error}"),
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            "this is a folder; name the file in it with --config".to_owned()
+        }
+        Err(error) => format!(
+            "the file can't be read: {error}; give it to the user that runs this, or run it as the \
+             user that the file belongs to"
+        ),
     };
     Err(ConfigError {
         problems: vec![Problem {
@@ -170,6 +176,12 @@ fn public(layers: &mut Layers<'_>) -> Option<PublicConfig> {
         header_timeout: layers.duration("public.header_timeout", default.header_timeout),
         body_timeout: layers.duration("public.body_timeout", default.body_timeout),
         drain_timeout: layers.duration("public.drain_timeout", default.drain_timeout),
+        trusted_proxies: layers.list(
+            "public.trusted_proxies",
+            default.trusted_proxies,
+            check::network,
+            |network| check::show_network(*network).into(),
+        ),
         url: default.url,
     };
     url.map(|_| read)
@@ -574,6 +586,12 @@ fn log(layers: &mut Layers<'_>) -> LogConfig {
         level: layers.text("log.level", default.level, check::log_level, |level| {
             level.as_str().into()
         }),
+        client_addresses: layers.read(
+            "log.client_addresses",
+            default.client_addresses,
+            |given, _| given.switch(),
+            |switch| (*switch).into(),
+        ),
     }
 }
 

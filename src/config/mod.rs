@@ -10,10 +10,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -186,6 +187,9 @@ pub struct PublicConfig {
     pub body_timeout: Duration,
     /// `public.drain_timeout`, default 20 s: how long open requests may finish after SIGTERM.
     pub drain_timeout: Duration,
+    /// `public.trusted_proxies`, default this machine: whose word on a request's id
+    /// and on the address that it came from is believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl PublicConfig {
@@ -198,6 +202,10 @@ impl PublicConfig {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(20),
+            trusted_proxies: vec![
+                IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8),
+                IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128),
+            ],
         }
     }
 }
@@ -633,6 +641,9 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// `log.level`, default `info`; a `tracing` filter such as `info,ivesk_webhook::pull=debug`.
     pub level: String,
+    /// `log.client_addresses`, default false: whether the line of a refused delivery
+    /// names the address that it came from.
+    pub client_addresses: bool,
 }
 
 impl Default for LogConfig {
@@ -640,6 +651,7 @@ impl Default for LogConfig {
         Self {
             format: LogFormat::Text,
             level: "info".to_owned(),
+            client_addresses: false,
         }
     }
 }

@@ -73,6 +73,9 @@ url = {url}
 #body_timeout = "10s"
 # How long open requests may finish after SIGTERM.
 #drain_timeout = "20s"
+# Proxies, addresses or networks, that are believed what X-Request-Id, X-Forwarded-For and
+# Forwarded say. [] believes none.
+#trusted_proxies = ["127.0.0.0/8", "::1"]
 
 [private]
 # Status, metrics and the API for people and programs of the house. An address other than
@@ -212,6 +215,8 @@ url = {url}
 #format = "text"
 # error, warn, info, debug or trace, or a list such as "info,ivesk_webhook::pull=debug".
 #level = "info"
+# Whether the line of a refused delivery names the address that it came from.
+#client_addresses = false
 "##;
 
 const ACCOUNT: &str = r##"# The API key, from app.ivesk.lt/settings/general: alone in a file whose path is relative to

@@ -406,6 +406,39 @@ fn a_local_origin_is_written_exactly() {
 }
 
 #[test]
+fn a_trusted_proxy_is_an_address_or_a_network_and_never_everybody() {
+    let config = used(&local("public.trusted_proxies = ['10.0.0.5', 'fd00::/8']"));
+    let named: Vec<String> = config
+        .public
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(named, ["10.0.0.5/32", "fd00::/8"]);
+    assert!(
+        used(&local("public.trusted_proxies = []"))
+            .public
+            .trusted_proxies
+            .is_empty()
+    );
+    for bad in [
+        "proxy.example.lt",
+        "10.0.0.0/33",
+        "10.0.0.5:80",
+        "0.0.0.0/0",
+        "::/0",
+    ] {
+        let text = local(&format!("public.trusted_proxies = ['{bad}']"));
+        assert_eq!(names(&text), ["public.trusted_proxies"], "{bad}");
+    }
+    let message = refused(&local("public.trusted_proxies = ['10.1.2.3/8']"));
+    assert!(
+        message.contains("`10.1.2.3`") && message.contains("`10.0.0.0/8`"),
+        "{message}"
+    );
+}
+
+#[test]
 fn settings_that_contradict_each_other_are_refused() {
     for (text, name) in [
         ("[pull]\nlease = '30s'", "pull.lease"),

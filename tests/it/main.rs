@@ -6,6 +6,8 @@ mod config;
 mod databases;
 mod doctor;
 mod emulator;
+#[cfg(target_os = "linux")]
+mod first_hour;
 mod fixtures;
 mod handoff_store;
 mod history;
