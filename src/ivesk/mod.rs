@@ -9,6 +9,7 @@ pub mod document;
 mod error;
 mod fields;
 pub mod hint;
+mod observer;
 mod page;
 mod subscribe;
 pub mod upload;
@@ -16,5 +17,6 @@ pub mod view;
 
 pub use client::Client;
 pub use error::ApiError;
+pub use observer::{Asked, Endpoint, Observer};
 pub use page::Page;
 pub use subscribe::subscription_body;

@@ -218,7 +218,8 @@ impl Service {
         let public = bind("public.listen", config.public.listen).await?;
         let private = bind("private.listen", config.private.listen).await?;
         let app = App::assemble(config, store, clock)?;
-        let puller = Puller::new(&app.config, Arc::clone(&app.store), app.clock.clone())?;
+        let puller = Puller::new(&app.config, Arc::clone(&app.store), app.clock.clone())?
+            .counted_in(Arc::clone(&app.metrics));
         puller.make_known(configured_feeds(&app.config)).await?;
         // What was missed while nothing ran is found at once, not within the hour.
         puller.reconcile_now().await?;
@@ -394,7 +395,9 @@ fn watcher(app: &App, stop: &CancellationToken) -> Result<Option<Watcher>, Start
         force: false,
         first_pause: uploads::FIRST_PAUSE,
     };
-    let client = Client::new(&app.config.api, key)?.with_clock(app.clock.clone());
+    let client = Client::new(&app.config.api, key)?
+        .with_clock(app.clock.clone())
+        .observed_by(Arc::clone(&app.metrics) as _);
     let journal = Arc::new(Arc::clone(&app.store));
     let uploader = Uploader::new(client, journal, manner, app.clock.clone(), stop.clone())
         .map_err(|error| StartError::Random(error.to_string()))?;

@@ -172,6 +172,9 @@ pub trait Store: Send + Sync + 'static {
     /// because the way there is full. Never waits.
     fn offer_quarantine(&self, item: Quarantined) -> bool;
 
+    /// What waits in this process to be written. Never waits itself.
+    fn waiting(&self) -> Waiting;
+
     /// Stored notifications after row `after`, oldest first, at most `limit`.
     async fn notifications(
         &self,

@@ -11,6 +11,7 @@ mod history;
 mod ivesk;
 mod ivesk_upload;
 mod kill;
+mod metrics;
 mod process;
 mod proxies;
 mod pull;

@@ -228,6 +228,15 @@ impl Store for PostgresStore {
             .unwrap_or(false)
     }
 
+    fn waiting(&self) -> super::Waiting {
+        let lengths = self.inboxes(|inboxes| super::Waiting {
+            deliveries: in_line(&inboxes.deliveries),
+            refused: in_line(&inboxes.quarantine),
+            changes: 0,
+        });
+        lengths.unwrap_or_default()
+    }
+
     async fn notifications(
         &self,
         after: i64,
@@ -473,6 +482,11 @@ impl Store for PostgresStore {
             ))
         }
     }
+}
+
+/// How many stand in a line.
+fn in_line<T>(line: &mpsc::Sender<T>) -> usize {
+    line.max_capacity() - line.capacity()
 }
 
 /// Removes the bodies of a step's worth of old notifications, from where the last step

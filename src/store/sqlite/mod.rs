@@ -17,7 +17,7 @@ use super::{
     Accepted, AccountRow, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion,
     LeaseRequest, NewUpload, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
     PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
-    SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd, UploadFilter, UploadRow,
+    SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd, UploadFilter, UploadRow, Waiting,
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
 
@@ -290,6 +290,13 @@ impl Store for SqliteStore {
 
     fn offer_quarantine(&self, item: Quarantined) -> bool {
         self.inbox.as_ref().is_some_and(|inbox| inbox.offer(item))
+    }
+
+    fn waiting(&self) -> Waiting {
+        self.inbox
+            .as_ref()
+            .map(|inbox| inbox.waiting())
+            .unwrap_or_default()
     }
 
     async fn notifications(

@@ -127,6 +127,10 @@ impl Store for FaultyStore {
         self.real.offer_quarantine(item)
     }
 
+    fn waiting(&self) -> Waiting {
+        self.real.waiting()
+    }
+
     async fn notifications(
         &self,
         after: i64,
