@@ -20,6 +20,9 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 /// How often what is too old is removed.
 const RETAIN_EVERY: Duration = Duration::from_secs(10 * 60);
 
+/// How long it is remembered that there was an alarm.
+const ALARMS_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
 /// Looks at the disk's room: with less than `store.min_free_bytes`, deliveries
 /// are answered 503 until there is more.
 pub async fn check_disk(app: &App) {
@@ -55,6 +58,7 @@ pub async fn retain(app: &App) -> Retained {
     let retention = Retention {
         notifications_before: now.before(app.config.retention.notifications),
         quarantine_before: now.before(app.config.retention.quarantine),
+        alarms_before: now.before(ALARMS_KEPT),
     };
     match app.store.retain(retention).await {
         Ok(removed) => removed,

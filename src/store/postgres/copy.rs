@@ -14,7 +14,7 @@ use crate::domain::Clock;
 use crate::store::{StoreError, sqlite};
 
 /// The tables, those that others refer to first.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 16] = [
     "account",
     "feed",
     "feed_cursor",
@@ -29,6 +29,7 @@ const TABLES: [&str; 15] = [
     "quarantine",
     "upload",
     "upload_document",
+    "alarm",
     "sequence",
 ];
 
@@ -149,6 +150,7 @@ async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
         "subscription",
         "quarantine",
         "upload",
+        "alarm",
     ] {
         transaction
             .query(

@@ -17,10 +17,11 @@ use self::ingest::{Ingest, Waiting};
 use self::quarantine::Offer;
 use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion,
-    LeaseRequest, NewUpload, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
+    Accepted, AccountRow, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice, AlarmRow,
+    CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion, LeaseRequest,
+    NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
     PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
-    SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd, UploadFilter, UploadRow,
+    SubscriptionChange, SubscriptionRow, Untold, UploadBegun, UploadEnd, UploadFilter, UploadRow,
 };
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 
@@ -28,6 +29,7 @@ pub use self::address::Address;
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
 mod address;
+mod alarms;
 mod connection;
 mod copy;
 mod demands;
@@ -436,6 +438,35 @@ impl Store for PostgresStore {
         read!(self, uploads::list(&filter))
     }
 
+    async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError> {
+        Ok(write!(self, alarms::note(&look)))
+    }
+
+    async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
+        read!(self, alarms::list(&filter))
+    }
+
+    async fn lease_notice(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<AlarmNotice>, StoreError> {
+        Ok(write!(self, alarms::lease_notice(now, lease)))
+    }
+
+    async fn end_notice(
+        &self,
+        notice: AlarmNotice,
+        end: NoticeEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        Ok(write!(self, alarms::end_notice(&notice, &end, now)))
+    }
+
+    async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError> {
+        read!(self, alarms::untold(stored_by))
+    }
+
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
         let transaction = self.write().await?;
         let notification_bodies =
@@ -447,10 +478,12 @@ impl Store for PostgresStore {
                 &[&retention.quarantine_before.as_millis(), &RETENTION_STEP],
             )
             .await?;
+        let alarms = alarms::retain(&transaction, retention.alarms_before).await?;
         transaction.commit().await?;
         Ok(Retained {
             notification_bodies,
             quarantined,
+            alarms,
         })
     }
 

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -14,13 +15,16 @@ pub(super) use self::error::explain;
 use self::writer::{Inbox, Writer};
 use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion,
-    LeaseRequest, NewUpload, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
+    Accepted, AccountRow, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice, AlarmRow,
+    CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion, LeaseRequest,
+    NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
     PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
-    SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd, UploadFilter, UploadRow, Waiting,
+    SubscriptionChange, SubscriptionRow, Untold, UploadBegun, UploadEnd, UploadFilter, UploadRow,
+    Waiting,
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
 
+mod alarms;
 mod backup;
 mod demands;
 mod error;
@@ -501,6 +505,40 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError> {
+        self.change(move |connection| alarms::note(connection, &look))
+            .await
+    }
+
+    async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
+        self.read(move |connection| alarms::list(connection, &filter))
+            .await
+    }
+
+    async fn lease_notice(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<AlarmNotice>, StoreError> {
+        self.change(move |connection| alarms::lease_notice(connection, now, lease))
+            .await
+    }
+
+    async fn end_notice(
+        &self,
+        notice: AlarmNotice,
+        end: NoticeEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.change(move |connection| alarms::end_notice(connection, &notice, &end, now))
+            .await
+    }
+
+    async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError> {
+        self.read(move |connection| alarms::untold(connection, stored_by))
+            .await
+    }
+
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
         self.change(move |connection| {
             Ok(Retained {
@@ -513,6 +551,7 @@ impl Store for SqliteStore {
                          SELECT id FROM quarantine WHERE received_at < ?1 ORDER BY id LIMIT ?2)",
                     params![retention.quarantine_before.as_millis(), RETENTION_STEP],
                 )?,
+                alarms: alarms::retain(connection, retention.alarms_before)?,
             })
         })
         .await
