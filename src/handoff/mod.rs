@@ -34,6 +34,9 @@ pub struct Item {
     pub body: Vec<u8>,
     /// A link to the document's file that is newer than the one in [`Item::body`].
     pub link: Option<SecretString>,
+    /// How often a fresh link was asked for in vain: a sink that has waited long enough
+    /// goes on without the file.
+    pub link_tries: u32,
     /// What this sink noted when it took an earlier version of the document
     /// ([`Verdict::Booked`]).
     pub earlier_note: Option<String>,

@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use secrecy::SecretString;
+
 use super::fields::Fields;
 use crate::domain::{Company, DocumentVersion, Queue};
 
@@ -90,6 +92,13 @@ pub fn companies(raw: &[u8]) -> Vec<Company> {
         companies.extend(company.filter(|company| !companies.contains(company)));
     }
     companies
+}
+
+/// The link to a document's file, where it has one; a secret.
+pub fn link(raw: &[u8]) -> Option<SecretString> {
+    let url = Fields::read(raw)?.text("url")?;
+    let url = url.trim();
+    (!url.is_empty()).then(|| url.to_owned().into())
 }
 
 /// The name under which an upload's own mark stands among its correlation data.

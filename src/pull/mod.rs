@@ -20,8 +20,8 @@ use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
 use crate::ivesk::{self, ApiError, Client, Page};
 use crate::metrics::{Metrics, PullEnd, StoreStep};
 use crate::store::{
-    COMPANY_FILTER_IGNORED, LeaseRequest, PageCommitted, PageLease, PageOutcome, PageToCommit,
-    PullKind, PullPlan, SetAside, SharedStore, StoreError, UploadReturn,
+    COMPANY_FILTER_IGNORED, FreshLink, LeaseRequest, PageCommitted, PageLease, PageOutcome,
+    PageToCommit, PullKind, PullPlan, SetAside, SharedStore, StoreError, UploadReturn,
 };
 
 pub mod failures;
@@ -341,6 +341,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
     let mut unidentified = Vec::new();
     let mut companies = Vec::new();
     let mut uploads = Vec::new();
+    let mut links = Vec::new();
     for body in page.documents {
         if queue == Queue::Digitized {
             companies.extend(ivesk::document::companies(&body));
@@ -351,6 +352,11 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
                 uploads.extend(correlation.map(|correlation| UploadReturn {
                     correlation,
                     document_id: document.id.clone(),
+                }));
+                links.extend(ivesk::document::link(&document.body).map(|url| FreshLink {
+                    document_id: document.id.clone(),
+                    version: document.version.clone(),
+                    url,
                 }));
                 documents.push(document);
             }
@@ -375,6 +381,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
         companies,
         possible_gap: step.possible_gap,
         uploads,
+        links,
     }
 }
 

@@ -16,6 +16,8 @@ mod alarms;
 mod debug;
 mod deliveries;
 mod documents;
+mod handoffs;
+mod outcomes;
 pub mod postgres;
 mod pulling;
 mod runs;
@@ -25,6 +27,7 @@ mod words;
 pub use alarms::*;
 pub use deliveries::*;
 pub use documents::*;
+pub use handoffs::*;
 pub use pulling::*;
 
 /// A handle to the store that everything shares.
@@ -154,7 +157,7 @@ pub struct SequenceRow {
 
 /// What is kept, and every change of it. All methods may be called twice.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: HandoffStore {
     /// The clock that all who share this store live by; `None` where nobody else does,
     /// and the machine's own is as good.
     fn clock(&self) -> Option<Clock> {
