@@ -18,6 +18,7 @@
 //! - [`uploads`]: giving files to the vendor, a watched folder.
 //! - [`tunnel`]: the public address of a tunnel on this machine.
 //! - [`store`]: all SQL.
+//! - [`alarms`]: what a person should know of, told once and once more when it is over.
 //! - [`admin`]: the private listener.
 //! - [`emulator`]: a faithful Įvesk.lt, SNS and S3 for demos and tests.
 //! - [`metrics`]: what is counted.
@@ -29,6 +30,7 @@
 //! vendor, and the register of unknowns U1 to U26.
 
 pub mod admin;
+pub mod alarms;
 pub mod cli;
 pub mod config;
 pub mod doctor;

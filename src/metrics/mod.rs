@@ -4,6 +4,7 @@
 //! that the store knows anyway is read from it when somebody asks ([`Stored`]). Labels
 //! are bounded: words of this program, configured accounts, and at most so many feeds.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -148,6 +149,9 @@ pub struct AcceptedCounters {
     pub duplicate: Counter,
 }
 
+/// Refused deliveries of our webhooks since the start, by event and code.
+pub type Refusals = BTreeMap<(Event, &'static str), u64>;
+
 /// Every metric of the service.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -164,6 +168,8 @@ pub struct Metrics {
     vendor_seconds: Family<EndpointLabels, Histogram, fn() -> Histogram>,
     store_seconds: Family<StoreLabels, Histogram, fn() -> Histogram>,
     gauges: Gauges,
+    /// Counted apart: the family of [`Metrics::deliveries`] can't be read.
+    refusals: Mutex<Refusals>,
 }
 
 impl fmt::Debug for Metrics {
@@ -196,6 +202,7 @@ impl Metrics {
             vendor_seconds: Family::new_with_constructor(|| Histogram::new(VENDOR_BUCKETS)),
             store_seconds: Family::new_with_constructor(|| Histogram::new(STORE_BUCKETS)),
             gauges: Gauges::default(),
+            refusals: Mutex::default(),
         };
         // There before the first of each kind, so that a rate has something to start from.
         for step in StoreStep::ALL {
@@ -300,6 +307,18 @@ impl Metrics {
                 code,
             })
             .inc();
+        if let Some(event) = event {
+            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            *refusals.entry((event, code)).or_default() += 1;
+        }
+    }
+
+    /// Refused deliveries of our webhooks since the start.
+    pub fn refusals(&self) -> Refusals {
+        self.refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Notes how long a delivery took until it was committed.
@@ -340,10 +359,10 @@ impl Metrics {
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Notes how many uploads are late; whether that is more than before.
-    pub fn uploads_late(&self, count: usize) -> bool {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.uploads_late.set(count) < count
+    /// Notes how many uploads are late.
+    pub fn uploads_late(&self, count: usize) {
+        self.uploads_late
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Counts an asked page.

@@ -12,7 +12,8 @@ use url::Url;
 use crate::domain::Timestamp;
 use crate::sns::CertificateSummary;
 use crate::store::{
-    AccountRow, CertificateRow, FeedRow, Store, StoreError, SubscriptionRow, Waiting,
+    AccountRow, AlarmFilter, AlarmKind, AlarmRow, CertificateRow, FeedRow, PauseReason, SinkRow,
+    Store, StoreError, SubscriptionRow, Waiting,
 };
 
 /// Feeds that get series of their own; more would burden who collects them.
@@ -20,6 +21,16 @@ const MAX_FEED_SERIES: usize = 2_000;
 
 /// Hosts that get series of their own: signing certificates of more are not kept.
 const MAX_HOST_SERIES: usize = 32;
+
+/// Sinks that get series of their own.
+const MAX_SINK_SERIES: usize = 100;
+
+/// The alarms that are on: of each kind there are a hundred at the most.
+const ON: AlarmFilter = AlarmFilter {
+    active: true,
+    after: 0,
+    limit: 100 * AlarmKind::ALL.len(),
+};
 
 /// What the store knew at one moment.
 #[derive(Clone, Debug)]
@@ -34,6 +45,10 @@ pub struct Stored {
     pub subscriptions: Vec<SubscriptionRow>,
     /// The last day of each host's newest signing certificate.
     pub certificates: BTreeMap<String, Timestamp>,
+    /// Every sink that was ever known.
+    pub sinks: Vec<SinkRow>,
+    /// Alarms that are on.
+    pub alarms: Vec<AlarmRow>,
     /// What waits to be written.
     pub waiting: Waiting,
 }
@@ -51,6 +66,8 @@ impl Stored {
             accounts: store.accounts().await?,
             subscriptions: store.subscriptions().await?,
             certificates: last_days(&store.certificates().await?),
+            sinks: store.sinks().await?,
+            alarms: store.alarms(ON).await?,
             waiting: store.waiting(),
         })
     }
@@ -108,6 +125,22 @@ struct LineLabels {
     line: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SinkLabels {
+    sink: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PauseLabels {
+    sink: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AlarmLabels {
+    kind: &'static str,
+}
+
 /// The gauges that are set anew from [`Stored`] whenever somebody asks.
 #[derive(Debug, Default)]
 pub(super) struct Gauges {
@@ -122,6 +155,14 @@ pub(super) struct Gauges {
     subscriptions: Family<SubscriptionLabels, Gauge>,
     certificate_left: Family<HostLabels, Gauge>,
     waiting: Family<LineLabels, Gauge>,
+    sink_behind: Family<SinkLabels, Gauge>,
+    sink_booked: Family<SinkLabels, Gauge>,
+    sink_rejected: Family<SinkLabels, Gauge>,
+    sink_rejected_now: Family<SinkLabels, Gauge>,
+    sink_failing: Family<SinkLabels, Gauge>,
+    sink_last_success: Family<SinkLabels, Gauge>,
+    sink_paused: Family<PauseLabels, Gauge>,
+    alarms: Family<AlarmLabels, Gauge>,
 }
 
 impl Gauges {
@@ -177,11 +218,111 @@ impl Gauges {
             "What waits to be written, by line: deliveries, refused ones, other changes",
             self.waiting.clone(),
         );
+        self.register_sinks(registry);
+        registry.register(
+            "alarms",
+            "Alarms that are on, by kind: docs/alarms.md says what to do",
+            self.alarms.clone(),
+        );
+    }
+
+    fn register_sinks(&self, registry: &mut Registry) {
+        for (name, help, family) in [
+            (
+                "sink_behind",
+                "Document versions that a sink has not been given yet",
+                &self.sink_behind,
+            ),
+            (
+                "sink_booked",
+                "Versions that a sink has taken since the store began",
+                &self.sink_booked,
+            ),
+            (
+                "sink_rejected",
+                "Versions that a sink has rejected since the store began",
+                &self.sink_rejected,
+            ),
+            (
+                "sink_rejected_now",
+                "Versions that stand rejected now",
+                &self.sink_rejected_now,
+            ),
+            (
+                "sink_failing_seconds",
+                "For how long a sink has failed without a success; 0 where it works",
+                &self.sink_failing,
+            ),
+            (
+                "sink_last_success_timestamp_seconds",
+                "When a sink last took something, in Unix seconds",
+                &self.sink_last_success,
+            ),
+        ] {
+            registry.register(name, help, family.clone());
+        }
+        registry.register(
+            "sink_paused",
+            "Sinks that are given nothing until a person resumes them, by reason",
+            self.sink_paused.clone(),
+        );
+    }
+
+    fn set_sinks(&self, stored: &Stored) {
+        for family in [
+            &self.sink_behind,
+            &self.sink_booked,
+            &self.sink_rejected,
+            &self.sink_rejected_now,
+            &self.sink_failing,
+            &self.sink_last_success,
+        ] {
+            family.clear();
+        }
+        self.sink_paused.clear();
+        for row in stored.sinks.iter().take(MAX_SINK_SERIES) {
+            let sink = row.name.to_string();
+            let labels = SinkLabels { sink: sink.clone() };
+            let set = |family: &Family<SinkLabels, Gauge>, value: i64| {
+                family.get_or_create(&labels).set(value);
+            };
+            let failing = row.failing_since.map(|since| stored.now.since(since));
+            set(&self.sink_behind, row.behind);
+            set(&self.sink_booked, gauge(row.booked));
+            set(&self.sink_rejected, gauge(row.rejected));
+            set(&self.sink_rejected_now, gauge(row.rejected_now));
+            set(&self.sink_failing, failing.map_or(0, seconds));
+            if let Some(moment) = row.last_success_at {
+                set(&self.sink_last_success, moment.as_millis() / 1_000);
+            }
+            for reason in PauseReason::ALL {
+                let labels = PauseLabels {
+                    sink: sink.clone(),
+                    reason: reason.as_str(),
+                };
+                let paused = row.paused == Some(reason);
+                self.sink_paused.get_or_create(&labels).set(paused.into());
+            }
+        }
+    }
+
+    fn set_alarms(&self, stored: &Stored) {
+        for kind in AlarmKind::ALL {
+            let on = stored.alarms.iter().filter(|alarm| alarm.kind == kind);
+            let labels = AlarmLabels {
+                kind: kind.as_str(),
+            };
+            self.alarms
+                .get_or_create(&labels)
+                .set(gauge(on.count() as u64));
+        }
     }
 
     pub(super) fn set(&self, stored: &Stored) {
         self.set_feeds(stored);
         self.set_parked(stored);
+        self.set_sinks(stored);
+        self.set_alarms(stored);
         self.subscriptions.clear();
         for row in &stored.subscriptions {
             let labels = SubscriptionLabels {

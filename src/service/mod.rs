@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::alarms::{self, Alarms};
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::domain::Clock;
 use crate::ivesk::{ApiError, Client};
@@ -226,6 +227,8 @@ impl Service {
         let stop_workers = CancellationToken::new();
         let watcher = watcher(&app, &stop_workers)?;
         housekeeping::check_disk(&app).await;
+        let (store, metrics) = (Arc::clone(&app.store), Arc::clone(&app.metrics));
+        let alarms = Alarms::new(&app.config, store, metrics, app.clock.clone())?;
         // The process may have died between the commit and the alarm.
         for row in app.store.subscriptions().await? {
             if row.state == SubscriptionState::Unsubscribed {
@@ -242,7 +245,7 @@ impl Service {
             stop_private: CancellationToken::new(),
         };
         service.spawn_listeners(public, private);
-        service.spawn_workers(Arc::new(puller), watcher);
+        service.spawn_workers(Arc::new(puller), watcher, alarms);
         Ok(service)
     }
 
@@ -277,7 +280,7 @@ impl Service {
 
     /// Starts what works without being asked. Each ends soon after `stop_workers`,
     /// finishing the step under way.
-    fn spawn_workers(&mut self, puller: Arc<Puller>, watcher: Option<Watcher>) {
+    fn spawn_workers(&mut self, puller: Arc<Puller>, watcher: Option<Watcher>, alarms: Alarms) {
         let stop = self.stop_workers.clone();
         self.tasks.spawn(async move {
             pull::run(puller, stop).await;
@@ -298,6 +301,12 @@ impl Service {
                 "the drop folder"
             });
         }
+
+        let stop = self.stop_workers.clone();
+        self.tasks.spawn(async move {
+            alarms::run(alarms, stop).await;
+            "the alarms"
+        });
 
         let app = Arc::clone(&self.app);
         let stop = self.stop_workers.clone();

@@ -28,11 +28,13 @@ pub enum AlarmKind {
     Disk,
     /// No document has come of files that were uploaded long ago.
     UploadsLate,
+    /// A sink takes nothing for long, or wants nothing any more.
+    Sink,
 }
 
 impl AlarmKind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Silence,
         Self::Unsubscribed,
         Self::Parked,
@@ -42,6 +44,7 @@ impl AlarmKind {
         Self::Certificate,
         Self::Disk,
         Self::UploadsLate,
+        Self::Sink,
     ];
 
     /// The kind's name in the store, in logs and in answers.
@@ -56,6 +59,7 @@ impl AlarmKind {
             Self::Certificate => "certificate",
             Self::Disk => "disk",
             Self::UploadsLate => "uploads_late",
+            Self::Sink => "sink",
         }
     }
 
@@ -76,7 +80,8 @@ impl AlarmKind {
             | Self::Parked
             | Self::Behind
             | Self::Certificate
-            | Self::UploadsLate => Duration::ZERO,
+            | Self::UploadsLate
+            | Self::Sink => Duration::ZERO,
         }
     }
 }

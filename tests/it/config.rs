@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ivesk_webhook::config::{
-    Config, ConfigError, ConfirmMode, LogFormat, Loopback, Origin, StoreUrl, TopicRule,
+    AlarmTarget, Config, ConfigError, ConfirmMode, LogFormat, Loopback, Origin, StoreUrl, TopicRule,
 };
 use ivesk_webhook::domain::{Account, Company, Event};
 use proptest::prelude::*;
@@ -622,4 +622,34 @@ fn a_shared_stores_password_comes_from_one_place_and_is_never_shown() {
     assert!(!shown.contains("planted-s3cret"), "{shown}");
     let error = postgres("sqlite://x.db", &apart).expect_err("a file has none");
     assert!(error.to_string().contains("password"), "{error}");
+}
+
+#[test]
+fn alarms_are_told_to_one_address_or_one_program() {
+    let command = used(&public("[alarms]\ncommand = ['bin/tell', '-x']"));
+    let Some(AlarmTarget::Command(command)) = command.alarms.target else {
+        panic!("{:?}", command.alarms);
+    };
+    assert_eq!(command.program, PathBuf::from("/etc/ivesk/bin/tell"));
+    assert_eq!(command.arguments, ["-x"]);
+
+    let url = "https://chat.example.lt/hooks/planted";
+    let told = used(&public(&format!("[alarms]\nurl = '{url}'\nrefusals = 3")));
+    assert!(matches!(&told.alarms.target, Some(AlarmTarget::Url(it)) if it.expose_secret() == url));
+    assert_eq!(told.alarms.refusals, 3);
+    assert!(!format!("{told:?}").contains("planted"));
+
+    let both = public(&format!("[alarms]\nurl = '{url}'\ncommand = ['/bin/tell']"));
+    assert_eq!(names(&both), ["alarms.command"]);
+    for (wrong, why) in [
+        ("url = 'http://chat.example.lt/planted'", "https://"),
+        ("url = 'planted'", "is not a URL"),
+        ("command = ['tell']", "whole path"),
+        ("command = []", "is empty"),
+        ("refusals = 0", "from 1 to"),
+    ] {
+        let said = refused(&public(&format!("[alarms]\n{wrong}")));
+        assert!(said.contains(why), "{wrong}: {said}");
+        assert!(!said.contains("planted"), "{said}");
+    }
 }

@@ -1,6 +1,7 @@
 //! One integration binary: each promise is tested through the real parts.
 
 mod admin;
+mod alarms;
 mod command_line;
 mod config;
 mod databases;
