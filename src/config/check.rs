@@ -539,6 +539,35 @@ pub(super) fn report_template(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// `alarms.url`
+pub(super) fn alarm_url(text: &str) -> Result<Url, String> {
+    // What is wrong is told without the address, which may be a secret.
+    let url = Url::parse(text.trim()).map_err(|_| {
+        "is not a URL; write one such as https://chat.example.lt/hooks/…".to_owned()
+    })?;
+    match url.scheme() {
+        "https" if url.host().is_some() => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        _ => Err(
+            "does not begin with https://; only a loopback address may begin with http://"
+                .to_owned(),
+        ),
+    }
+}
+
+/// A program and its arguments.
+pub(super) fn command(words: &[String]) -> Result<(&str, &[String]), String> {
+    match words {
+        [program, arguments @ ..] if program.contains('/') => Ok((program, arguments)),
+        [] => Err("is empty; write a program and its arguments, or remove it".to_owned()),
+        [program, ..] => Err(format!(
+            "names the program `{}` without its folder, and no shell looks for it; write its \
+             whole path, or one relative to the settings file with a /",
+            shortened(program)
+        )),
+    }
+}
+
 /// `log.format`
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {

@@ -12,9 +12,10 @@ use super::given::{Given, Raw};
 use super::layers::{Layers, variable_of};
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
-    AccountConfig, ApiConfig, Config, ConfirmMode, DEFAULT_FILE, LogConfig, LogFormat,
-    PrivateConfig, PublicConfig, PullConfig, ReportLanguage, ReportsConfig, RetentionConfig,
-    SnsConfig, StoreConfig, StoreUrl, TopicRule, UploadConfig, accounts, check, sinks,
+    AccountConfig, AlarmCommand, AlarmTarget, AlarmsConfig, ApiConfig, Config, ConfirmMode,
+    DEFAULT_FILE, LogConfig, LogFormat, PrivateConfig, PublicConfig, PullConfig, ReportLanguage,
+    ReportsConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl, TopicRule, UploadConfig,
+    accounts, check, sinks,
 };
 use crate::domain::Account;
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
@@ -116,6 +117,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let api = api(&mut layers);
     let pull = pull(&mut layers, &api);
     let retention = retention(&mut layers);
+    let alarms = alarms(&mut layers);
     let log = log(&mut layers);
     let reports = reports(&mut layers);
     let accounts = accounts::read(&mut layers, public.as_ref());
@@ -139,6 +141,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         sinks,
         reports,
         retention,
+        alarms,
         log,
         accounts,
     };
@@ -567,6 +570,50 @@ fn retention(layers: &mut Layers<'_>) -> RetentionConfig {
             default.quarantine_bytes,
             0..=1 << 40,
         ),
+    }
+}
+
+/// `[alarms]`
+fn alarms(layers: &mut Layers<'_>) -> AlarmsConfig {
+    let default = AlarmsConfig::default();
+    let url = layers.text(
+        "alarms.url",
+        None,
+        |text| check::alarm_url(text).map(Some),
+        |url| url.as_ref().map_or(Value::Null, |_: &Url| "[set]".into()),
+    );
+    let command = layers.read(
+        "alarms.command",
+        None,
+        |given, layers| {
+            let words = given.list()?;
+            let (program, arguments) = check::command(&words)?;
+            Ok(Some(AlarmCommand {
+                program: layers.path(program),
+                arguments: arguments.to_vec(),
+            }))
+        },
+        |command| {
+            command
+                .as_ref()
+                .map_or(Value::Null, |command: &AlarmCommand| json!(command.program))
+        },
+    );
+    if url.is_some() && command.is_some() {
+        layers.contradiction(
+            "alarms.command",
+            "is set, and `alarms.url` too; keep one of the two: the command can send to several",
+        );
+    }
+    let url = url.map(|url| AlarmTarget::Url(String::from(url).into()));
+    AlarmsConfig {
+        target: url.or(command.map(AlarmTarget::Command)),
+        silence_after: layers.duration("alarms.silence_after", default.silence_after),
+        behind_after: layers.duration("alarms.behind_after", default.behind_after),
+        sink_after: layers.duration("alarms.sink_after", default.sink_after),
+        refusals: layers.number("alarms.refusals", default.refusals, 1..=1_000_000),
+        certificate_left: layers.duration("alarms.certificate_left", default.certificate_left),
+        free_bytes: layers.number("alarms.free_bytes", default.free_bytes, 0..=1 << 50),
     }
 }
 

@@ -65,6 +65,8 @@ pub struct Config {
     pub reports: ReportsConfig,
     /// `[retention]`
     pub retention: RetentionConfig,
+    /// `[alarms]`
+    pub alarms: AlarmsConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[accounts.NAME]`, at least one.
@@ -137,6 +139,7 @@ impl Config {
             sinks: BTreeMap::new(),
             reports: ReportsConfig::default(),
             retention: RetentionConfig::default(),
+            alarms: AlarmsConfig::default(),
             log: LogConfig::default(),
             accounts: BTreeMap::from([(default_account(), account)]),
         }
@@ -632,6 +635,61 @@ impl Default for RetentionConfig {
             quarantine_bytes: 64 * 1024 * 1024,
         }
     }
+}
+
+/// When something counts as wrong, and who is told.
+#[derive(Clone, Debug)]
+pub struct AlarmsConfig {
+    /// `alarms.url` or `alarms.command`, one of them; none by default: then alarms are
+    /// in the log and on the private listener alone.
+    pub target: Option<AlarmTarget>,
+    /// `alarms.silence_after`, default 15 min: documents have been there so long, and no
+    /// notification has come.
+    pub silence_after: Duration,
+    /// `alarms.behind_after`, default 2 h: a feed has not been up to date for so much
+    /// longer than [`PullConfig::reconcile_every`].
+    pub behind_after: Duration,
+    /// `alarms.sink_after`, default 30 min: a sink has failed so long.
+    pub sink_after: Duration,
+    /// `alarms.refusals`, default 20: deliveries of one event refused within ten minutes.
+    pub refusals: u64,
+    /// `alarms.certificate_left`, default 7 d: a signing certificate ends sooner.
+    pub certificate_left: Duration,
+    /// `alarms.free_bytes`, default 1 GiB: the disk has less room.
+    pub free_bytes: u64,
+}
+
+impl Default for AlarmsConfig {
+    fn default() -> Self {
+        Self {
+            target: None,
+            silence_after: Duration::from_secs(15 * 60),
+            behind_after: Duration::from_secs(2 * 60 * 60),
+            sink_after: Duration::from_secs(30 * 60),
+            refusals: 20,
+            certificate_left: Duration::from_secs(7 * 24 * 60 * 60),
+            free_bytes: 1024 * 1024 * 1024,
+        }
+    }
+}
+
+/// Who is told of alarms.
+#[derive(Clone, Debug)]
+pub enum AlarmTarget {
+    /// A POST goes to this address: https; `http` on loopback only. A secret, since
+    /// chat programs give out addresses that anybody who knows them may post to.
+    Url(SecretString),
+    /// A program is run.
+    Command(AlarmCommand),
+}
+
+/// A program that is given an alarm as JSON on its standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlarmCommand {
+    /// An absolute path, or one relative to the settings file.
+    pub program: PathBuf,
+    /// What it is started with.
+    pub arguments: Vec<String>,
 }
 
 /// What is written to standard error.

@@ -210,6 +210,24 @@ url = {url}
 # 64 MiB.
 #quarantine_bytes = 67108864
 
+[alarms]
+# Alarms are in the log and at GET /v1/alarms. They can be told elsewhere too (docs/alarms.md):
+# as a POST to an https address, such as a chat's incoming webhook; or, in its place, by a program that
+# is given JSON: command = ["bin/tell-somebody", "--urgent"]
+#url = "https://chat.example.lt/hooks/ivesk"  # example
+# Documents are found without a notification for so long.
+#silence_after = "15m"
+# A feed has not been up to date for so much longer than `pull.reconcile_every`.
+#behind_after = "2h"
+# A sink has failed for so long.
+#sink_after = "30m"
+# Deliveries of one event refused within ten minutes.
+#refusals = 20
+# A signing certificate ends sooner.
+#certificate_left = "7d"
+# The store's disk has less room. 1 GiB.
+#free_bytes = 1073741824
+
 [log]
 # "json" writes one object a line.
 #format = "text"

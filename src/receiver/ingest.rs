@@ -21,7 +21,7 @@ use super::webhooks::{PREFIX, Webhook, Webhooks};
 use crate::config::Config;
 use crate::domain::{Clock, Event, Feed, Timestamp};
 use crate::ivesk::hint;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreStep};
 use crate::refusal::Refusal;
 use crate::sns::{Envelope, MessageType, VerifiedMessage, Verifier};
 use crate::store::{Accepted, Insertion, QuarantineRow, Quarantined, SharedStore, StoreError};
@@ -252,7 +252,10 @@ impl Ingest {
             message,
             received_at,
         };
-        match tokio::time::timeout(COMMIT_TIMEOUT, self.store.accept(delivery)).await {
+        let accepted = self
+            .metrics
+            .timed(StoreStep::Accept, self.store.accept(delivery));
+        match tokio::time::timeout(COMMIT_TIMEOUT, accepted).await {
             Ok(Ok(insertion)) => Ok(insertion),
             Ok(Err(error)) => Err(self.refused_by_store(&error)),
             Err(_) => {

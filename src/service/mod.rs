@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::alarms::{self, Alarms};
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::domain::Clock;
 use crate::ivesk::{ApiError, Client};
@@ -214,13 +215,16 @@ impl Service {
         let app = App::assemble(config, store, clock)?;
         let callers =
             Callers::new(&app.config).map_err(|error| StartError::Random(error.to_string()))?;
-        let puller = Puller::new(&app.config, Arc::clone(&app.store), app.clock.clone())?;
+        let puller = Puller::new(&app.config, Arc::clone(&app.store), app.clock.clone())?
+            .counted_in(Arc::clone(&app.metrics));
         puller.make_known(configured_feeds(&app.config)).await?;
         // What was missed while nothing ran is found at once, not within the hour.
         puller.reconcile_now().await?;
         let stop_workers = CancellationToken::new();
         let watcher = watcher(&app, &stop_workers)?;
         housekeeping::check_disk(&app).await;
+        let (store, metrics) = (Arc::clone(&app.store), Arc::clone(&app.metrics));
+        let alarms = Alarms::new(&app.config, store, metrics, app.clock.clone())?;
         // The process may have died between the commit and the alarm.
         for row in app.store.subscriptions().await? {
             if row.state == SubscriptionState::Unsubscribed {
@@ -237,7 +241,7 @@ impl Service {
             stop_private: CancellationToken::new(),
         };
         service.spawn_listeners(public, private, callers);
-        service.spawn_workers(Arc::new(puller), watcher);
+        service.spawn_workers(Arc::new(puller), watcher, alarms);
         Ok(service)
     }
 
@@ -277,7 +281,7 @@ impl Service {
 
     /// Starts what works without being asked. Each ends soon after `stop_workers`,
     /// finishing the step under way.
-    fn spawn_workers(&mut self, puller: Arc<Puller>, watcher: Option<Watcher>) {
+    fn spawn_workers(&mut self, puller: Arc<Puller>, watcher: Option<Watcher>, alarms: Alarms) {
         let stop = self.stop_workers.clone();
         self.tasks.spawn(async move {
             pull::run(puller, stop).await;
@@ -298,6 +302,12 @@ impl Service {
                 "the drop folder"
             });
         }
+
+        let stop = self.stop_workers.clone();
+        self.tasks.spawn(async move {
+            alarms::run(alarms, stop).await;
+            "the alarms"
+        });
 
         let app = Arc::clone(&self.app);
         let stop = self.stop_workers.clone();
@@ -395,7 +405,9 @@ fn watcher(app: &App, stop: &CancellationToken) -> Result<Option<Watcher>, Start
         force: false,
         first_pause: uploads::FIRST_PAUSE,
     };
-    let client = Client::new(&app.config.api, key)?.with_clock(app.clock.clone());
+    let client = Client::new(&app.config.api, key)?
+        .with_clock(app.clock.clone())
+        .observed_by(Arc::clone(&app.metrics) as _);
     let journal = Arc::new(Arc::clone(&app.store));
     let uploader = Uploader::new(client, journal, manner, app.clock.clone(), stop.clone())
         .map_err(|error| StartError::Random(error.to_string()))?;

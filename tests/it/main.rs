@@ -1,6 +1,7 @@
 //! One integration binary: each promise is tested through the real parts.
 
 mod admin;
+mod alarms;
 mod command_line;
 mod config;
 mod databases;
@@ -14,6 +15,7 @@ mod history;
 mod ivesk;
 mod ivesk_upload;
 mod kill;
+mod metrics;
 mod process;
 mod proxies;
 mod pull;
