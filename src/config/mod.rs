@@ -71,6 +71,38 @@ pub struct Config {
     pub log: LogConfig,
     /// `[accounts.NAME]`, at least one.
     pub accounts: BTreeMap<Account, AccountConfig>,
+    /// What programs of sinks may be given of the service's own variables.
+    pub environment: Environment,
+}
+
+/// Variables of the process, without those of ours, which hold secrets.
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// What of `all` may be passed on.
+    fn of(all: &BTreeMap<String, String>) -> Self {
+        let others = all
+            .iter()
+            .filter(|(name, _)| !name.starts_with(VARIABLE_PREFIX));
+        Self(
+            others
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        )
+    }
+
+    /// The variables by name.
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Environment {
+    /// Without names and values: others' secrets stand there too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} variables]", self.0.len())
+    }
 }
 
 /// The account's name where there is no reason for another: `default`.
@@ -142,6 +174,7 @@ impl Config {
             alarms: AlarmsConfig::default(),
             log: LogConfig::default(),
             accounts: BTreeMap::from([(default_account(), account)]),
+            environment: Environment::default(),
         }
     }
 

@@ -108,6 +108,11 @@ impl HandOn {
         }
     }
 
+    /// Which sink it gives documents to.
+    pub fn name(&self) -> &SinkName {
+        &self.name
+    }
+
     fn request(&self) -> HandoffRequest {
         HandoffRequest {
             sink: self.name.clone(),
