@@ -11,6 +11,7 @@ mod history;
 mod ivesk;
 mod ivesk_upload;
 mod kill;
+mod openapi;
 mod process;
 mod proxies;
 mod pull;
