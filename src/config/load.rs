@@ -13,8 +13,8 @@ use super::layers::{Layers, variable_of};
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
     AccountConfig, ApiConfig, Config, ConfirmMode, DEFAULT_FILE, LogConfig, LogFormat,
-    PrivateConfig, PublicConfig, PullConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl,
-    TopicRule, UploadConfig, accounts, check,
+    PrivateConfig, PublicConfig, PullConfig, ReportLanguage, ReportsConfig, RetentionConfig,
+    SnsConfig, StoreConfig, StoreUrl, TopicRule, UploadConfig, accounts, check, sinks,
 };
 use crate::domain::Account;
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
@@ -111,8 +111,10 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let pull = pull(&mut layers, &api);
     let retention = retention(&mut layers);
     let log = log(&mut layers);
+    let reports = reports(&mut layers);
     let accounts = accounts::read(&mut layers, public.as_ref());
     let upload = upload(&mut layers, &accounts);
+    let sinks = sinks::read(&mut layers, &accounts);
     let settings = layers.finish()?;
     let Some(public) = public else {
         // `public` gives none only after noting why, which `finish` has given above.
@@ -128,7 +130,8 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         api,
         pull,
         upload,
-        sinks: BTreeMap::new(),
+        sinks,
+        reports,
         retention,
         log,
         accounts,
@@ -377,11 +380,18 @@ fn certificate_names(given: &Given, _: &Layers<'_>) -> Result<BTreeMap<String, S
 
 /// `[api]`
 fn api(layers: &mut Layers<'_>) -> ApiConfig {
-    let default = ApiConfig::default();
+    let url = layers.text("api.url", ApiConfig::default().url, check::api_url, |url| {
+        url.as_str().into()
+    });
+    let default = ApiConfig::at(url);
     ApiConfig {
-        url: layers.text("api.url", default.url, check::api_url, |url| {
-            url.as_str().into()
-        }),
+        url: default.url,
+        file_hosts: layers.list(
+            "api.file_hosts",
+            default.file_hosts,
+            check::file_host,
+            |host| host.as_str().into(),
+        ),
         exported_path: layers.text(
             "api.exported_path",
             None,
@@ -396,6 +406,18 @@ fn api(layers: &mut Layers<'_>) -> ApiConfig {
             None,
             |text| check::api_path(text).map(Some),
             |path| json!(path),
+        ),
+        error_report_path: layers.text(
+            "api.error_report_path",
+            None,
+            |text| check::api_path(text).map(Some),
+            |path| json!(path),
+        ),
+        error_report_type: layers.text(
+            "api.error_report_type",
+            default.error_report_type,
+            check::media_type,
+            |kind| kind.as_str().into(),
         ),
         timeout: layers.duration("api.timeout", default.timeout),
         max_page_bytes: layers.number(
@@ -506,6 +528,28 @@ fn upload(layers: &mut Layers<'_>, accounts: &BTreeMap<Account, AccountConfig>) 
         );
     }
     read
+}
+
+/// `[reports]`
+fn reports(layers: &mut Layers<'_>) -> ReportsConfig {
+    let default = ReportsConfig::default();
+    ReportsConfig {
+        language: layers.text(
+            "reports.language",
+            default.language,
+            check::report_language,
+            |language| match language {
+                ReportLanguage::Lithuanian => "lt".into(),
+                ReportLanguage::English => "en".into(),
+            },
+        ),
+        template: layers.text(
+            "reports.template",
+            default.template,
+            |text| check::report_template(text).map(Some),
+            |template| json!(template),
+        ),
+    }
 }
 
 /// `[retention]`

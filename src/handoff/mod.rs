@@ -1,8 +1,9 @@
 //! Handing documents on: sinks, and what comes back from them.
 //!
 //! A [`Sink`] is where documents are handed on. It is given one [`Item`] at a time and
-//! answers with a [`Verdict`]; which item, when, and what follows from the verdict is
-//! decided elsewhere, from rows.
+//! answers with a [`Verdict`]; [`worker`] decides from rows which item, when, and what
+//! follows. What was rejected is told to the accountant by [`reporter`], in the words of
+//! [`texts`].
 
 use std::fmt;
 use std::time::Duration;
@@ -14,6 +15,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::domain::{Feed, Queue, Timestamp, Unseen};
+
+pub mod reporter;
+pub mod texts;
+pub mod worker;
 
 /// One version of one document on its way to a sink.
 #[derive(Clone)]
@@ -34,6 +39,9 @@ pub struct Item {
     pub body: Vec<u8>,
     /// A link to the document's file that is newer than the one in [`Item::body`].
     pub link: Option<SecretString>,
+    /// How often a fresh link was asked for in vain: a sink that has waited long enough
+    /// goes on without the file.
+    pub link_tries: u32,
     /// What this sink noted when it took an earlier version of the document
     /// ([`Verdict::Booked`]).
     pub earlier_note: Option<String>,

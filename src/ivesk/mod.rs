@@ -10,6 +10,7 @@ mod error;
 mod fields;
 pub mod hint;
 mod page;
+mod report;
 mod subscribe;
 pub mod upload;
 pub mod view;

@@ -17,10 +17,11 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::{AccountConfig, Config, PullConfig};
 use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
+use crate::egress;
 use crate::ivesk::{self, ApiError, Client, Page};
 use crate::store::{
-    COMPANY_FILTER_IGNORED, LeaseRequest, PageCommitted, PageLease, PageOutcome, PageToCommit,
-    PullKind, PullPlan, SetAside, SharedStore, StoreError, UploadReturn,
+    COMPANY_FILTER_IGNORED, FreshLink, LeaseRequest, PageCommitted, PageLease, PageOutcome,
+    PageToCommit, PullKind, PullPlan, SetAside, SharedStore, StoreError, UploadReturn,
 };
 
 pub mod failures;
@@ -258,7 +259,7 @@ impl Puller {
     ) -> Result<Pulled, StoreError> {
         let feed = lease.feed.clone();
         let unreachable = matches!(error, ivesk::ApiError::Unreachable(_));
-        let failure = failures::judge(error, &lease, self.clock.now(), chance());
+        let failure = failures::judge(error, &lease, self.clock.now(), egress::chance());
         let text = error.to_string();
         warn!(%feed, ?failure, "a page of `{feed}` could not be had: {text}");
         match self.store.fail_page(lease, failure, text.clone()).await {
@@ -293,11 +294,6 @@ impl Puller {
     }
 }
 
-/// A number in 0..1.
-fn chance() -> f64 {
-    getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
-}
-
 /// Turns the vendor's page into rows, and judges what follows it.
 fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
     let queue = lease.feed.queue;
@@ -306,6 +302,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
     let mut unidentified = Vec::new();
     let mut companies = Vec::new();
     let mut uploads = Vec::new();
+    let mut links = Vec::new();
     for body in page.documents {
         if queue == Queue::Digitized {
             companies.extend(ivesk::document::companies(&body));
@@ -316,6 +313,11 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
                 uploads.extend(correlation.map(|correlation| UploadReturn {
                     correlation,
                     document_id: document.id.clone(),
+                }));
+                links.extend(ivesk::document::link(&document.body).map(|url| FreshLink {
+                    document_id: document.id.clone(),
+                    version: document.version.clone(),
+                    url,
                 }));
                 documents.push(document);
             }
@@ -340,6 +342,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
         companies,
         possible_gap: step.possible_gap,
         uploads,
+        links,
     }
 }
 

@@ -14,6 +14,8 @@ use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 mod debug;
 mod deliveries;
 mod documents;
+mod handoffs;
+mod outcomes;
 pub mod postgres;
 mod pulling;
 mod runs;
@@ -23,6 +25,7 @@ mod words;
 
 pub use deliveries::*;
 pub use documents::*;
+pub use handoffs::*;
 pub use pulling::*;
 pub use tokens::*;
 
@@ -149,7 +152,7 @@ pub struct SequenceRow {
 
 /// What is kept, and every change of it. All methods may be called twice.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: HandoffStore {
     /// The clock that all who share this store live by; `None` where nobody else does,
     /// and the machine's own is as good.
     fn clock(&self) -> Option<Clock> {

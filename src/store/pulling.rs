@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::FreshLink;
 use crate::domain::{Account, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp};
 
 /// Why pages are asked for, most urgent first.
@@ -134,6 +135,8 @@ pub struct PageToCommit {
     pub possible_gap: bool,
     /// Documents that say which of our uploads they were made of.
     pub uploads: Vec<UploadReturn>,
+    /// Links to the documents' files, kept where the feed is read for their sake.
+    pub links: Vec<FreshLink>,
 }
 
 /// A document that carries the correlation data of a file that we uploaded.

@@ -2,8 +2,11 @@
 
 use uuid::Uuid;
 
-use super::{ParkReason, PullKind, Rights, StoreError, SubscriptionState, UploadState};
-use crate::domain::{Account, Company, Event, Feed, Queue};
+use super::{
+    HandoffState, ParkReason, PauseReason, PullKind, ReportState, Rights, StoreError,
+    SubscriptionState, UploadState,
+};
+use crate::domain::{Account, Company, Event, Feed, Queue, SinkName};
 
 /// Certificates kept at the most.
 pub(super) const CERTIFICATES: i64 = 32;
@@ -127,6 +130,46 @@ pub(super) fn upload_state(text: &str) -> Result<UploadState, Foreign> {
         .into_iter()
         .find(|state| state.as_str() == text)
         .ok_or(Foreign("state of an upload"))
+}
+
+/// Where a version stands at a sink.
+pub(super) fn handoff_state(text: &str) -> Result<HandoffState, Foreign> {
+    HandoffState::ALL
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or(Foreign("state of a hand-off"))
+}
+
+/// Why a sink is paused.
+pub(super) fn pause_reason(text: Option<&str>) -> Result<Option<PauseReason>, Foreign> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    PauseReason::ALL
+        .into_iter()
+        .find(|reason| reason.as_str() == text)
+        .map(Some)
+        .ok_or(Foreign("reason for pausing"))
+}
+
+/// Where an import error report stands.
+pub(super) fn report_state(text: &str) -> Result<ReportState, Foreign> {
+    ReportState::ALL
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or(Foreign("state of a report"))
+}
+
+/// The sink of a name.
+pub(super) fn sink(name: &str) -> Result<SinkName, Foreign> {
+    SinkName::parse(name).map_err(|_| Foreign("sink's name"))
+}
+
+/// A company that may be absent; empty text is none.
+pub(super) fn maybe_company(code: Option<&str>) -> Result<Option<Company>, Foreign> {
+    code.filter(|code| !code.is_empty())
+        .map(|code| Company::parse(code).map_err(|_| Foreign("company's code")))
+        .transpose()
 }
 
 /// What a token's bearer may do.

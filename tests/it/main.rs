@@ -7,6 +7,7 @@ mod databases;
 mod doctor;
 mod emulator;
 mod fixtures;
+mod handoff_store;
 mod history;
 mod ivesk;
 mod ivesk_upload;

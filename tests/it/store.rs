@@ -300,7 +300,7 @@ macro_rules! on_both_stores {
             $(
                 #[tokio::test]
                 async fn $promise() {
-                    super::$promise(super::Database::sqlite()).await;
+                    super::$promise(crate::databases::Database::sqlite()).await;
                 }
             )*
         }
@@ -308,7 +308,7 @@ macro_rules! on_both_stores {
             $(
                 #[tokio::test]
                 async fn $promise() {
-                    if let Some(database) = super::Database::postgres(stringify!($promise)).await {
+                    if let Some(database) = crate::databases::Database::postgres(stringify!($promise)).await {
                         super::$promise(database).await;
                     }
                 }
@@ -316,6 +316,7 @@ macro_rules! on_both_stores {
         }
     };
 }
+pub(crate) use on_both_stores;
 
 on_both_stores! {
     one_message_delivered_eight_times_at_once_is_one_row_and_one_pull,

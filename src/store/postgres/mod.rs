@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::connection::{Pool, Transaction};
@@ -17,13 +17,16 @@ use self::ingest::{Ingest, Waiting};
 use self::quarantine::Offer;
 use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter,
-    DocumentLook, DocumentRow, FeedRow, Insertion, LeaseRequest, LookedBack, NewApiToken,
-    NewUpload, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan,
-    QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
-    SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd, UploadFilter, UploadRow,
+    Accepted, AccountRow, Afterwards, ApiTokenMade, ApiTokenRow, CertificateRow, Demand,
+    DocumentFilter, DocumentLook, DocumentRow, FeedRow, HandoffFilter, HandoffLease, HandoffLeased,
+    HandoffOutcome, HandoffRequest, HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict,
+    LeaseRequest, LookedBack, NewApiToken, NewUpload, NotificationRow, Offered, PageFailure,
+    PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow, Quarantined, ReportEnd,
+    ReportFilter, ReportLease, ReportRow, Retained, Retention, SequenceRow, Settled, SinkChange,
+    SinkRow, Store, StoreError, SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd,
+    UploadFilter, UploadRow, Wants,
 };
-use crate::domain::{Account, Clock, Event, Feed, Timestamp};
+use crate::domain::{Account, Clock, Event, Feed, SinkName, Timestamp};
 
 pub use self::address::Address;
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
@@ -33,14 +36,18 @@ mod connection;
 mod copy;
 mod demands;
 mod error;
+mod handoffs;
 mod ingest;
 mod leases;
+mod links;
 mod looking;
 mod pages;
 mod quarantine;
 mod reading;
+mod reports;
 mod rows;
 mod schema;
+mod sinks;
 mod subscriptions;
 mod tokens;
 mod uploads;
@@ -77,6 +84,7 @@ pub struct PostgresStore {
     inboxes: Mutex<Option<Inboxes>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     demand: Arc<Notify>,
+    arrivals: watch::Sender<()>,
 }
 
 impl PostgresStore {
@@ -117,6 +125,7 @@ impl PostgresStore {
             })),
             tasks: Mutex::new(tasks),
             demand,
+            arrivals: watch::Sender::new(()),
         })
     }
 
@@ -134,6 +143,7 @@ impl PostgresStore {
             inboxes: Mutex::new(None),
             tasks: Mutex::default(),
             demand: Arc::new(Notify::new()),
+            arrivals: watch::Sender::new(()),
         })
     }
 
@@ -272,7 +282,9 @@ impl Store for PostgresStore {
         plan: PullPlan,
     ) -> Result<PageOutcome, StoreError> {
         self.may_write()?;
-        pages::commit(&self.pool, &lease, &page, &plan).await
+        let outcome = pages::commit(&self.pool, &lease, &page, &plan).await?;
+        self.arrivals.send_replace(());
+        Ok(outcome)
     }
 
     async fn fail_page(
@@ -535,4 +547,127 @@ async fn remove_notification_bodies(
         .execute("UPDATE retention SET notification_id = $1", &[&newest])
         .await?;
     Ok(removed)
+}
+
+#[async_trait]
+impl HandoffStore for PostgresStore {
+    fn arrivals(&self) -> watch::Receiver<()> {
+        self.arrivals.subscribe()
+    }
+
+    async fn make_sinks_known(
+        &self,
+        sinks: Vec<SinkName>,
+        _now: Timestamp,
+    ) -> Result<(), StoreError> {
+        write!(self, sinks::make_known(&sinks));
+        Ok(())
+    }
+
+    async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError> {
+        self.may_write()?;
+        handoffs::lease(&self.pool, &request).await
+    }
+
+    async fn settle_handoffs(
+        &self,
+        lease: HandoffLease,
+        settled: Vec<Settled>,
+        afterwards: Afterwards,
+        _now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.may_write()?;
+        let holds = handoffs::settle(&self.pool, &lease, &settled, &afterwards).await?;
+        let pulls = |one: &Settled| matches!(one.outcome, HandoffOutcome::LinkExpired);
+        let rejected = settled
+            .iter()
+            .any(|one| matches!(one.outcome, HandoffOutcome::Rejected { .. }));
+        if settled.iter().any(pulls) {
+            self.demand.notify_one();
+        }
+        if rejected {
+            self.arrivals.send_replace(());
+        }
+        Ok(holds)
+    }
+
+    async fn change_sink(
+        &self,
+        sink: SinkName,
+        change: SinkChange,
+        _now: Timestamp,
+    ) -> Result<Option<usize>, StoreError> {
+        let changed = write!(self, sinks::change(&sink, &change));
+        self.arrivals.send_replace(());
+        Ok(changed)
+    }
+
+    async fn note_verdict(
+        &self,
+        sink: SinkName,
+        sequence: i64,
+        verdict: LaterVerdict,
+        _now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let noted = write!(
+            self,
+            handoffs::note_verdict(sink.as_str(), sequence, &verdict)
+        );
+        self.arrivals.send_replace(());
+        Ok(noted)
+    }
+
+    async fn sinks(&self) -> Result<Vec<SinkRow>, StoreError> {
+        read!(self, sinks::list())
+    }
+
+    async fn held_feeds(&self, sink: SinkName, wants: Wants) -> Result<Vec<HeldFeed>, StoreError> {
+        read!(self, sinks::held_feeds(&sink, &wants))
+    }
+
+    async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError> {
+        read!(self, sinks::handoffs(&filter))
+    }
+
+    async fn offered(
+        &self,
+        sink: SinkName,
+        after: i64,
+        limit: usize,
+        most_bytes: usize,
+    ) -> Result<Vec<Offered>, StoreError> {
+        read!(self, sinks::offered(&sink, after, limit, most_bytes))
+    }
+
+    async fn lease_report(
+        &self,
+        accounts: Vec<Account>,
+        _now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<ReportLease>, StoreError> {
+        Ok(write!(self, reports::lease(&accounts, lease)))
+    }
+
+    async fn end_report(
+        &self,
+        lease: ReportLease,
+        end: ReportEnd,
+        _now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if write!(self, reports::end(&lease, &end)) {
+            Ok(())
+        } else {
+            Err(StoreError::StaleLease)
+        }
+    }
+
+    async fn retry_report(&self, id: i64, _now: Timestamp) -> Result<bool, StoreError> {
+        let found = write!(self, reports::retry(id));
+        self.arrivals.send_replace(());
+        Ok(found)
+    }
+
+    async fn reports(&self, filter: ReportFilter) -> Result<Vec<ReportRow>, StoreError> {
+        read!(self, reports::list(&filter))
+    }
 }

@@ -5,35 +5,43 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, TransactionBehavior, params};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 pub(super) use self::error::explain;
 use self::writer::{Inbox, Writer};
 use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter,
-    DocumentLook, DocumentRow, FeedRow, Insertion, LeaseRequest, LookedBack, NewApiToken,
-    NewUpload, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan,
-    QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
-    SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd, UploadFilter, UploadRow,
+    Accepted, AccountRow, Afterwards, ApiTokenMade, ApiTokenRow, CertificateRow, Demand,
+    DocumentFilter, DocumentLook, DocumentRow, FeedRow, HandoffFilter, HandoffLease, HandoffLeased,
+    HandoffOutcome, HandoffRequest, HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict,
+    LeaseRequest, LookedBack, NewApiToken, NewUpload, NotificationRow, Offered, PageFailure,
+    PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow, Quarantined, ReportEnd,
+    ReportFilter, ReportLease, ReportRow, Retained, Retention, SequenceRow, Settled, SinkChange,
+    SinkRow, Store, StoreError, SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd,
+    UploadFilter, UploadRow, Wants,
 };
-use crate::domain::{Account, Event, Feed, Timestamp};
+use crate::domain::{Account, Event, Feed, SinkName, Timestamp};
 
 mod backup;
 mod demands;
 mod error;
+mod handoffs;
 mod ingest;
 mod leases;
+mod links;
 mod looking;
 mod pages;
 mod parking;
 mod quarantine;
 mod reading;
+mod reports;
 mod rows;
 mod schema;
+mod sinks;
 mod subscriptions;
 mod tokens;
 mod uploads;
@@ -63,6 +71,7 @@ pub struct SqliteStore {
     reads: Mutex<Option<mpsc::SyncSender<Read>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     demand: Arc<Notify>,
+    arrivals: watch::Sender<()>,
 }
 
 impl SqliteStore {
@@ -76,6 +85,7 @@ impl SqliteStore {
         let explain_here = |error| explain(&path, error);
         backup::settle_epoch(&connection).map_err(explain_here)?;
         parking::start_afresh(&connection).map_err(explain_here)?;
+        sinks::start_afresh(&connection).map_err(explain_here)?;
         let shelf =
             quarantine::Shelf::open(&connection, options.quarantine_bytes).map_err(explain_here)?;
         let inbox = Arc::new(Inbox::new(options.queue));
@@ -131,6 +141,7 @@ impl SqliteStore {
             reads: Mutex::new(Some(reads)),
             threads: Mutex::new(vec![thread]),
             demand,
+            arrivals: watch::Sender::new(()),
         })
     }
 
@@ -341,8 +352,11 @@ impl Store for SqliteStore {
         page: PageToCommit,
         plan: PullPlan,
     ) -> Result<PageOutcome, StoreError> {
-        self.write(move |transaction, path| pages::commit(transaction, path, &lease, &page, &plan))
-            .await
+        let outcome = self
+            .write(move |transaction, path| pages::commit(transaction, path, &lease, &page, &plan))
+            .await?;
+        self.arrivals.send_replace(());
+        Ok(outcome)
     }
 
     async fn fail_page(
@@ -583,6 +597,141 @@ impl Store for SqliteStore {
                 "a thread of the store ended early".to_owned(),
             )),
         }
+    }
+}
+
+#[async_trait]
+impl HandoffStore for SqliteStore {
+    fn arrivals(&self) -> watch::Receiver<()> {
+        self.arrivals.subscribe()
+    }
+
+    async fn make_sinks_known(
+        &self,
+        sinks: Vec<SinkName>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.change(move |connection| sinks::make_known(connection, &sinks, now))
+            .await
+    }
+
+    async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError> {
+        self.change(move |connection| handoffs::lease(connection, &request))
+            .await
+    }
+
+    async fn settle_handoffs(
+        &self,
+        lease: HandoffLease,
+        settled: Vec<Settled>,
+        afterwards: Afterwards,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let pulls = settled
+            .iter()
+            .any(|one| matches!(one.outcome, HandoffOutcome::LinkExpired));
+        let rejected = settled
+            .iter()
+            .any(|one| matches!(one.outcome, HandoffOutcome::Rejected { .. }));
+        let holds = self
+            .write(move |transaction, path| {
+                handoffs::settle(transaction, path, &lease, &settled, &afterwards, now)
+            })
+            .await?;
+        if pulls {
+            self.demand.notify_one();
+        }
+        if rejected {
+            self.arrivals.send_replace(());
+        }
+        Ok(holds)
+    }
+
+    async fn change_sink(
+        &self,
+        sink: SinkName,
+        change: SinkChange,
+        now: Timestamp,
+    ) -> Result<Option<usize>, StoreError> {
+        let changed = self
+            .change(move |connection| sinks::change(connection, &sink, &change, now))
+            .await?;
+        self.arrivals.send_replace(());
+        Ok(changed)
+    }
+
+    async fn note_verdict(
+        &self,
+        sink: SinkName,
+        sequence: i64,
+        verdict: LaterVerdict,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let noted = self
+            .change(move |connection| {
+                handoffs::note_verdict(connection, sink.as_str(), sequence, &verdict, now)
+            })
+            .await?;
+        self.arrivals.send_replace(());
+        Ok(noted)
+    }
+
+    async fn sinks(&self) -> Result<Vec<SinkRow>, StoreError> {
+        self.read(|connection| sinks::list(connection)).await
+    }
+
+    async fn held_feeds(&self, sink: SinkName, wants: Wants) -> Result<Vec<HeldFeed>, StoreError> {
+        self.read(move |connection| sinks::held_feeds(connection, &sink, &wants))
+            .await
+    }
+
+    async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError> {
+        self.read(move |connection| sinks::handoffs(connection, &filter))
+            .await
+    }
+
+    async fn offered(
+        &self,
+        sink: SinkName,
+        after: i64,
+        limit: usize,
+        most_bytes: usize,
+    ) -> Result<Vec<Offered>, StoreError> {
+        self.read(move |connection| sinks::offered(connection, &sink, after, limit, most_bytes))
+            .await
+    }
+
+    async fn lease_report(
+        &self,
+        accounts: Vec<Account>,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<ReportLease>, StoreError> {
+        self.change(move |connection| reports::lease(connection, &accounts, now, lease))
+            .await
+    }
+
+    async fn end_report(
+        &self,
+        lease: ReportLease,
+        end: ReportEnd,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write(move |transaction, path| reports::end(transaction, path, &lease, &end, now))
+            .await
+    }
+
+    async fn retry_report(&self, id: i64, now: Timestamp) -> Result<bool, StoreError> {
+        let found = self
+            .change(move |connection| reports::retry(connection, id, now))
+            .await?;
+        self.arrivals.send_replace(());
+        Ok(found)
+    }
+
+    async fn reports(&self, filter: ReportFilter) -> Result<Vec<ReportRow>, StoreError> {
+        self.read(move |connection| reports::list(connection, &filter))
+            .await
     }
 }
 

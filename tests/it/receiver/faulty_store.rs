@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use ivesk_webhook::domain::{Account, Event, Feed, Timestamp};
+use ivesk_webhook::domain::{Account, Event, Feed, SinkName, Timestamp};
 use ivesk_webhook::store::*;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// How the next deliveries fare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,5 +317,103 @@ impl Store for FaultyStore {
 
     async fn close(&self) -> Result<(), StoreError> {
         self.real.close().await
+    }
+}
+
+#[async_trait]
+impl HandoffStore for FaultyStore {
+    fn arrivals(&self) -> watch::Receiver<()> {
+        self.real.arrivals()
+    }
+
+    async fn make_sinks_known(
+        &self,
+        sinks: Vec<SinkName>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.real.make_sinks_known(sinks, now).await
+    }
+
+    async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError> {
+        self.real.lease_handoffs(request).await
+    }
+
+    async fn settle_handoffs(
+        &self,
+        lease: HandoffLease,
+        settled: Vec<Settled>,
+        afterwards: Afterwards,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.real
+            .settle_handoffs(lease, settled, afterwards, now)
+            .await
+    }
+
+    async fn change_sink(
+        &self,
+        sink: SinkName,
+        change: SinkChange,
+        now: Timestamp,
+    ) -> Result<Option<usize>, StoreError> {
+        self.real.change_sink(sink, change, now).await
+    }
+
+    async fn note_verdict(
+        &self,
+        sink: SinkName,
+        sequence: i64,
+        verdict: LaterVerdict,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.real.note_verdict(sink, sequence, verdict, now).await
+    }
+
+    async fn sinks(&self) -> Result<Vec<SinkRow>, StoreError> {
+        self.real.sinks().await
+    }
+
+    async fn held_feeds(&self, sink: SinkName, wants: Wants) -> Result<Vec<HeldFeed>, StoreError> {
+        self.real.held_feeds(sink, wants).await
+    }
+
+    async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError> {
+        self.real.handoffs(filter).await
+    }
+
+    async fn offered(
+        &self,
+        sink: SinkName,
+        after: i64,
+        limit: usize,
+        most_bytes: usize,
+    ) -> Result<Vec<Offered>, StoreError> {
+        self.real.offered(sink, after, limit, most_bytes).await
+    }
+
+    async fn lease_report(
+        &self,
+        accounts: Vec<Account>,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<ReportLease>, StoreError> {
+        self.real.lease_report(accounts, now, lease).await
+    }
+
+    async fn end_report(
+        &self,
+        lease: ReportLease,
+        end: ReportEnd,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.real.end_report(lease, end, now).await
+    }
+
+    async fn retry_report(&self, id: i64, now: Timestamp) -> Result<bool, StoreError> {
+        self.real.retry_report(id, now).await
+    }
+
+    async fn reports(&self, filter: ReportFilter) -> Result<Vec<ReportRow>, StoreError> {
+        self.real.reports(filter).await
     }
 }
