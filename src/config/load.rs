@@ -214,7 +214,15 @@ fn private(layers: &mut Layers<'_>, public: Option<&PublicConfig>) -> PrivateCon
             "is taken by `public.listen`; give the two different ports",
         );
     }
-    PrivateConfig { listen, token }
+    PrivateConfig {
+        listen,
+        token,
+        requests_per_second: layers.number(
+            "private.requests_per_second",
+            default.requests_per_second,
+            1..=1_000_000,
+        ),
+    }
 }
 
 /// `[store]`

@@ -155,7 +155,7 @@ impl Config {
             },
             private: PrivateConfig {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-                token: None,
+                ..PrivateConfig::default()
             },
             store: StoreConfig {
                 url: StoreUrl::Sqlite(setup.store),
@@ -254,6 +254,9 @@ pub struct PrivateConfig {
     /// `private.token_file`, or `IVESK_WEBHOOK_PRIVATE_TOKEN`: required where
     /// [`PrivateConfig::listen`] is not a loopback address.
     pub token: Option<SecretString>,
+    /// `private.requests_per_second`, default 100: what one token, or this machine
+    /// without one, may ask for; ten seconds' worth may come at once.
+    pub requests_per_second: u32,
 }
 
 impl Default for PrivateConfig {
@@ -261,6 +264,7 @@ impl Default for PrivateConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
             token: None,
+            requests_per_second: 100,
         }
     }
 }
