@@ -39,6 +39,18 @@ fn builder(timeout: Duration) -> reqwest::ClientBuilder {
         .pool_idle_timeout(Duration::from_secs(30))
 }
 
+/// How long to wait after so many `failures` in a row: `first`, doubled with each up to
+/// `longest`, and up to a fifth more by `chance` in 0..1, so that many don't come back at once.
+pub fn backoff(first: Duration, longest: Duration, failures: u32, chance: f64) -> Duration {
+    let wait = first.saturating_mul(1 << failures.min(16)).min(longest);
+    wait.mul_f64(1.0 + chance.clamp(0.0, 1.0) / 5.0)
+}
+
+/// A number in 0..1, for [`backoff`].
+pub fn chance() -> f64 {
+    getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
+}
+
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {

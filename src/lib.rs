@@ -17,8 +17,10 @@
 //! - [`pull`]: scheduler, page step, reconciliation.
 //! - [`handoff`]: sinks, and what comes back from them.
 //! - [`uploads`]: giving files to the vendor, a watched folder.
+//! - [`trace`]: what became of one document.
 //! - [`tunnel`]: the public address of a tunnel on this machine.
 //! - [`store`]: all SQL.
+//! - [`alarms`]: what a person should know of, told once and once more when it is over.
 //! - [`admin`]: the private listener.
 //! - [`emulator`]: a faithful Įvesk.lt, SNS and S3 for demos and tests.
 //! - [`metrics`]: what is counted.
@@ -30,6 +32,7 @@
 //! vendor, and the register of unknowns U1 to U26.
 
 pub mod admin;
+pub mod alarms;
 pub mod cli;
 pub mod config;
 pub mod doctor;
@@ -47,5 +50,6 @@ pub mod service;
 pub mod sns;
 pub mod store;
 pub mod subscriptions;
+pub mod trace;
 pub mod tunnel;
 pub mod uploads;

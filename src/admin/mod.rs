@@ -17,6 +17,7 @@ use crate::receiver::problem::Problem;
 use crate::service::App;
 use crate::store::StoreError;
 
+mod alarms;
 mod deliveries;
 mod feeds;
 mod guard;
@@ -31,6 +32,7 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 pub fn router(app: Arc<App>) -> Router {
     let guarded = Router::new()
         .route("/v1/status", get(status::status))
+        .route("/v1/alarms", get(alarms::list))
         .route("/v1/feeds", get(feeds::list))
         .route("/v1/feeds/park", post(feeds::park))
         .route("/v1/feeds/resume", post(feeds::resume))

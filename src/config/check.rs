@@ -11,11 +11,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
-use super::{ConfirmMode, ExportedPath, LogFormat, StoreUrl, TopicRule, VARIABLE_PREFIX};
+use super::{
+    ConfirmMode, ExportedPath, LogFormat, ReportLanguage, StoreUrl, TopicRule, VARIABLE_PREFIX,
+};
 use crate::store::postgres::Address;
 
 /// The fewest characters of a token: 32 of 64 possible ones are 192 random bits.
@@ -178,6 +181,40 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
             shortened(text)
         )
     })
+}
+
+/// An address, or a network of them.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let alone = text.parse::<IpAddr>().map(IpNet::from);
+    let network = alone.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+        format!(
+            "`{}` is neither an IP address nor a network; write one such as 10.0.0.5 or 10.0.0.0/24",
+            shortened(text)
+        )
+    })?;
+    if network.prefix_len() == 0 {
+        return Err(format!(
+            "`{network}` is everybody, so anybody could write what is believed; name your proxies"
+        ));
+    }
+    if network.trunc() != network {
+        return Err(format!(
+            "`{network}` names an address within a network; write `{}` for that one, or `{}` for \
+             the whole network",
+            network.addr(),
+            network.trunc()
+        ));
+    }
+    Ok(network)
+}
+
+/// A network as [`network`] reads it: one address without its length.
+pub(super) fn show_network(network: IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() {
+        network.addr().to_string()
+    } else {
+        network.to_string()
+    }
 }
 
 /// A time span with its unit.
@@ -437,7 +474,12 @@ pub(super) fn api_key(text: &str) -> Result<SecretString, String> {
 /// What a secret's file holds, without white space around it.
 pub(super) fn secret_file(path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let file = File::open(path).map_err(|error| format!("{shown} can't be opened: {error}"))?;
+    let file = File::open(path).map_err(|error| {
+        format!(
+            "{shown} can't be opened: {error}; write the secret into that file, let this user read \
+             it, or name another file"
+        )
+    })?;
     let mut text = String::new();
     file.take(MAX_SECRET_FILE_BYTES + 1)
         .read_to_string(&mut text)
@@ -457,6 +499,73 @@ pub(super) fn secret_file(path: &Path) -> Result<String, String> {
         ));
     }
     Ok(secret.to_owned())
+}
+
+/// The Content-Type of a request.
+pub(super) fn media_type(text: &str) -> Result<String, String> {
+    let visible = text
+        .bytes()
+        .all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    if text.contains('/') && visible && text.len() <= 100 {
+        Ok(text.to_owned())
+    } else {
+        Err("is not a media type; write one such as application/json".to_owned())
+    }
+}
+
+/// `reports.language`
+pub(super) fn report_language(text: &str) -> Result<ReportLanguage, String> {
+    match text {
+        "lt" => Ok(ReportLanguage::Lithuanian),
+        "en" => Ok(ReportLanguage::English),
+        _ => Err(format!(
+            "`{}` is neither \"lt\" nor \"en\"; write one of them",
+            shortened(text)
+        )),
+    }
+}
+
+/// `reports.template`
+pub(super) fn report_template(text: &str) -> Result<String, String> {
+    if text.matches("{message}").count() != 1 {
+        return Err(
+            "does not hold {message} once, which stands for what the sink said; write it"
+                .to_owned(),
+        );
+    }
+    if text.len() > 500 || text.chars().any(char::is_control) {
+        return Err("is longer than 500 bytes or more than one line; shorten it".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// `alarms.url`
+pub(super) fn alarm_url(text: &str) -> Result<Url, String> {
+    // What is wrong is told without the address, which may be a secret.
+    let url = Url::parse(text.trim()).map_err(|_| {
+        "is not a URL; write one such as https://chat.example.lt/hooks/…".to_owned()
+    })?;
+    match url.scheme() {
+        "https" if url.host().is_some() => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        _ => Err(
+            "does not begin with https://; only a loopback address may begin with http://"
+                .to_owned(),
+        ),
+    }
+}
+
+/// A program and its arguments.
+pub(super) fn command(words: &[String]) -> Result<(&str, &[String]), String> {
+    match words {
+        [program, arguments @ ..] if program.contains('/') => Ok((program, arguments)),
+        [] => Err("is empty; write a program and its arguments, or remove it".to_owned()),
+        [program, ..] => Err(format!(
+            "names the program `{}` without its folder, and no shell looks for it; write its \
+             whole path, or one relative to the settings file with a /",
+            shortened(program)
+        )),
+    }
 }
 
 /// `log.format`

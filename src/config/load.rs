@@ -12,9 +12,10 @@ use super::given::{Given, Raw};
 use super::layers::{Layers, variable_of};
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
-    AccountConfig, ApiConfig, Config, ConfirmMode, DEFAULT_FILE, LogConfig, LogFormat,
-    PrivateConfig, PublicConfig, PullConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl,
-    TopicRule, UploadConfig, accounts, check, sinks,
+    AccountConfig, AlarmCommand, AlarmTarget, AlarmsConfig, ApiConfig, Config, ConfirmMode,
+    DEFAULT_FILE, LogConfig, LogFormat, PrivateConfig, PublicConfig, PullConfig, ReportLanguage,
+    ReportsConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl, TopicRule, UploadConfig,
+    accounts, check, sinks,
 };
 use crate::domain::Account;
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
@@ -78,14 +79,20 @@ fn read_file(path: &Path, environment: &BTreeMap<String, String>) -> Result<Stri
             {
                 return Ok(String::new());
             }
-            "there is no such file; write one with `ivesk-webhook init --public-url URL`, or name \
-             another with --config"
+            "there is no such file; write one with `ivesk-webhook init --public-url URL`, name \
+             another with --config, or set IVESK_WEBHOOK_PUBLIC_URL to do without one"
                 .to_owned()
         }
         Err(error) if error.kind() == ErrorKind::InvalidData => {
             "the file is not UTF-8 text; save it as UTF-8".to_owned()
         }
-        Err(error) => format!("the file can't be read: {error}"),
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            "this is a folder; name the file in it with --config".to_owned()
+        }
+        Err(error) => format!(
+            "the file can't be read: {error}; give it to the user that runs this, or run it as the \
+             user that the file belongs to"
+        ),
     };
     Err(ConfigError {
         problems: vec![Problem {
@@ -110,7 +117,9 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let api = api(&mut layers);
     let pull = pull(&mut layers, &api);
     let retention = retention(&mut layers);
+    let alarms = alarms(&mut layers);
     let log = log(&mut layers);
+    let reports = reports(&mut layers);
     let accounts = accounts::read(&mut layers, public.as_ref());
     let upload = upload(&mut layers, &accounts);
     let sinks = sinks::read(&mut layers, &accounts);
@@ -130,7 +139,9 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         pull,
         upload,
         sinks,
+        reports,
         retention,
+        alarms,
         log,
         accounts,
     };
@@ -168,6 +179,12 @@ fn public(layers: &mut Layers<'_>) -> Option<PublicConfig> {
         header_timeout: layers.duration("public.header_timeout", default.header_timeout),
         body_timeout: layers.duration("public.body_timeout", default.body_timeout),
         drain_timeout: layers.duration("public.drain_timeout", default.drain_timeout),
+        trusted_proxies: layers.list(
+            "public.trusted_proxies",
+            default.trusted_proxies,
+            check::network,
+            |network| check::show_network(*network).into(),
+        ),
         url: default.url,
     };
     url.map(|_| read)
@@ -397,6 +414,18 @@ fn api(layers: &mut Layers<'_>) -> ApiConfig {
             |text| check::api_path(text).map(Some),
             |path| json!(path),
         ),
+        error_report_path: layers.text(
+            "api.error_report_path",
+            None,
+            |text| check::api_path(text).map(Some),
+            |path| json!(path),
+        ),
+        error_report_type: layers.text(
+            "api.error_report_type",
+            default.error_report_type,
+            check::media_type,
+            |kind| kind.as_str().into(),
+        ),
         timeout: layers.duration("api.timeout", default.timeout),
         max_page_bytes: layers.number(
             "api.max_page_bytes",
@@ -508,6 +537,28 @@ fn upload(layers: &mut Layers<'_>, accounts: &BTreeMap<Account, AccountConfig>) 
     read
 }
 
+/// `[reports]`
+fn reports(layers: &mut Layers<'_>) -> ReportsConfig {
+    let default = ReportsConfig::default();
+    ReportsConfig {
+        language: layers.text(
+            "reports.language",
+            default.language,
+            check::report_language,
+            |language| match language {
+                ReportLanguage::Lithuanian => "lt".into(),
+                ReportLanguage::English => "en".into(),
+            },
+        ),
+        template: layers.text(
+            "reports.template",
+            default.template,
+            |text| check::report_template(text).map(Some),
+            |template| json!(template),
+        ),
+    }
+}
+
 /// `[retention]`
 fn retention(layers: &mut Layers<'_>) -> RetentionConfig {
     let default = RetentionConfig::default();
@@ -519,6 +570,50 @@ fn retention(layers: &mut Layers<'_>) -> RetentionConfig {
             default.quarantine_bytes,
             0..=1 << 40,
         ),
+    }
+}
+
+/// `[alarms]`
+fn alarms(layers: &mut Layers<'_>) -> AlarmsConfig {
+    let default = AlarmsConfig::default();
+    let url = layers.text(
+        "alarms.url",
+        None,
+        |text| check::alarm_url(text).map(Some),
+        |url| url.as_ref().map_or(Value::Null, |_: &Url| "[set]".into()),
+    );
+    let command = layers.read(
+        "alarms.command",
+        None,
+        |given, layers| {
+            let words = given.list()?;
+            let (program, arguments) = check::command(&words)?;
+            Ok(Some(AlarmCommand {
+                program: layers.path(program),
+                arguments: arguments.to_vec(),
+            }))
+        },
+        |command| {
+            command
+                .as_ref()
+                .map_or(Value::Null, |command: &AlarmCommand| json!(command.program))
+        },
+    );
+    if url.is_some() && command.is_some() {
+        layers.contradiction(
+            "alarms.command",
+            "is set, and `alarms.url` too; keep one of the two: the command can send to several",
+        );
+    }
+    let url = url.map(|url| AlarmTarget::Url(String::from(url).into()));
+    AlarmsConfig {
+        target: url.or(command.map(AlarmTarget::Command)),
+        silence_after: layers.duration("alarms.silence_after", default.silence_after),
+        behind_after: layers.duration("alarms.behind_after", default.behind_after),
+        sink_after: layers.duration("alarms.sink_after", default.sink_after),
+        refusals: layers.number("alarms.refusals", default.refusals, 1..=1_000_000),
+        certificate_left: layers.duration("alarms.certificate_left", default.certificate_left),
+        free_bytes: layers.number("alarms.free_bytes", default.free_bytes, 0..=1 << 50),
     }
 }
 
@@ -538,6 +633,12 @@ fn log(layers: &mut Layers<'_>) -> LogConfig {
         level: layers.text("log.level", default.level, check::log_level, |level| {
             level.as_str().into()
         }),
+        client_addresses: layers.read(
+            "log.client_addresses",
+            default.client_addresses,
+            |given, _| given.switch(),
+            |switch| (*switch).into(),
+        ),
     }
 }
 

@@ -10,10 +10,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -60,8 +61,12 @@ pub struct Config {
     pub upload: UploadConfig,
     /// `[sinks.NAME]`: where documents are handed on; none by default.
     pub sinks: BTreeMap<SinkName, SinkConfig>,
+    /// `[reports]`
+    pub reports: ReportsConfig,
     /// `[retention]`
     pub retention: RetentionConfig,
+    /// `[alarms]`
+    pub alarms: AlarmsConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[accounts.NAME]`, at least one.
@@ -132,7 +137,9 @@ impl Config {
             pull: PullConfig::default(),
             upload: UploadConfig::default(),
             sinks: BTreeMap::new(),
+            reports: ReportsConfig::default(),
             retention: RetentionConfig::default(),
+            alarms: AlarmsConfig::default(),
             log: LogConfig::default(),
             accounts: BTreeMap::from([(default_account(), account)]),
         }
@@ -183,6 +190,9 @@ pub struct PublicConfig {
     pub body_timeout: Duration,
     /// `public.drain_timeout`, default 20 s: how long open requests may finish after SIGTERM.
     pub drain_timeout: Duration,
+    /// `public.trusted_proxies`, default this machine: whose word on a request's id
+    /// and on the address that it came from is believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl PublicConfig {
@@ -195,6 +205,10 @@ impl PublicConfig {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(20),
+            trusted_proxies: vec![
+                IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8),
+                IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128),
+            ],
         }
     }
 }
@@ -341,6 +355,11 @@ pub struct ApiConfig {
     pub exported_path: Option<ExportedPath>,
     /// `api.subscribe_path` (U2): `None` until set; `subscribe --print` helps meanwhile.
     pub subscribe_path: Option<String>,
+    /// `api.error_report_path` (U2): `None` until set; import errors are kept meanwhile.
+    pub error_report_path: Option<String>,
+    /// `api.error_report_type` (U7), default `application/json`: the Content-Type of an
+    /// error report.
+    pub error_report_type: String,
     /// `api.timeout`, default 30 s for one request, body included.
     pub timeout: Duration,
     /// `api.max_page_bytes`, default 32 MiB.
@@ -362,6 +381,8 @@ impl ApiConfig {
             url,
             exported_path: None,
             subscribe_path: None,
+            error_report_path: None,
+            error_report_type: "application/json".to_owned(),
             timeout: Duration::from_secs(30),
             max_page_bytes: 32 * 1024 * 1024,
         }
@@ -574,6 +595,26 @@ pub enum FolderLayout {
     Archiver,
 }
 
+/// How the vendor's accountant is told of what a sink rejected.
+#[derive(Clone, Debug, Default)]
+pub struct ReportsConfig {
+    /// `reports.language`, default `lt`.
+    pub language: ReportLanguage,
+    /// `reports.template`: a text of one's own with `{message}` in it, in place of the
+    /// language's.
+    pub template: Option<String>,
+}
+
+/// The language of the texts for the accountant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReportLanguage {
+    /// `lt`
+    #[default]
+    Lithuanian,
+    /// `en`
+    English,
+}
+
 /// How long bodies are kept; identities are kept for ever.
 #[derive(Clone, Debug)]
 pub struct RetentionConfig {
@@ -596,6 +637,61 @@ impl Default for RetentionConfig {
     }
 }
 
+/// When something counts as wrong, and who is told.
+#[derive(Clone, Debug)]
+pub struct AlarmsConfig {
+    /// `alarms.url` or `alarms.command`, one of them; none by default: then alarms are
+    /// in the log and on the private listener alone.
+    pub target: Option<AlarmTarget>,
+    /// `alarms.silence_after`, default 15 min: documents have been there so long, and no
+    /// notification has come.
+    pub silence_after: Duration,
+    /// `alarms.behind_after`, default 2 h: a feed has not been up to date for so much
+    /// longer than [`PullConfig::reconcile_every`].
+    pub behind_after: Duration,
+    /// `alarms.sink_after`, default 30 min: a sink has failed so long.
+    pub sink_after: Duration,
+    /// `alarms.refusals`, default 20: deliveries of one event refused within ten minutes.
+    pub refusals: u64,
+    /// `alarms.certificate_left`, default 7 d: a signing certificate ends sooner.
+    pub certificate_left: Duration,
+    /// `alarms.free_bytes`, default 1 GiB: the disk has less room.
+    pub free_bytes: u64,
+}
+
+impl Default for AlarmsConfig {
+    fn default() -> Self {
+        Self {
+            target: None,
+            silence_after: Duration::from_secs(15 * 60),
+            behind_after: Duration::from_secs(2 * 60 * 60),
+            sink_after: Duration::from_secs(30 * 60),
+            refusals: 20,
+            certificate_left: Duration::from_secs(7 * 24 * 60 * 60),
+            free_bytes: 1024 * 1024 * 1024,
+        }
+    }
+}
+
+/// Who is told of alarms.
+#[derive(Clone, Debug)]
+pub enum AlarmTarget {
+    /// A POST goes to this address: https; `http` on loopback only. A secret, since
+    /// chat programs give out addresses that anybody who knows them may post to.
+    Url(SecretString),
+    /// A program is run.
+    Command(AlarmCommand),
+}
+
+/// A program that is given an alarm as JSON on its standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlarmCommand {
+    /// An absolute path, or one relative to the settings file.
+    pub program: PathBuf,
+    /// What it is started with.
+    pub arguments: Vec<String>,
+}
+
 /// What is written to standard error.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
@@ -603,6 +699,9 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// `log.level`, default `info`; a `tracing` filter such as `info,ivesk_webhook::pull=debug`.
     pub level: String,
+    /// `log.client_addresses`, default false: whether the line of a refused delivery
+    /// names the address that it came from.
+    pub client_addresses: bool,
 }
 
 impl Default for LogConfig {
@@ -610,6 +709,7 @@ impl Default for LogConfig {
         Self {
             format: LogFormat::Text,
             level: "info".to_owned(),
+            client_addresses: false,
         }
     }
 }

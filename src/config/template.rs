@@ -73,6 +73,9 @@ url = {url}
 #body_timeout = "10s"
 # How long open requests may finish after SIGTERM.
 #drain_timeout = "20s"
+# Proxies, addresses or networks, that are believed what X-Request-Id, X-Forwarded-For and
+# Forwarded say. [] believes none.
+#trusted_proxies = ["127.0.0.0/8", "::1"]
 
 [private]
 # Status, metrics and the API for people and programs of the house. An address other than
@@ -116,6 +119,10 @@ url = {url}
 #exported_path = "path"  # example
 # Where subscriptions are made. Not published either; `subscribe --print` helps meanwhile.
 #subscribe_path = "/webhooks"  # example
+# Where import errors are reported, for the accountant to see. Not published either: until it is
+# set they are kept and wait. And the Content-Type that they go with.
+#error_report_path = "/errors"  # example
+#error_report_type = "application/json"
 # For one request, answer included.
 #timeout = "30s"
 # 32 MiB.
@@ -144,6 +151,12 @@ url = {url}
 # What goes with every upload: processlines, splitdocuments, checkduplicates, rejectnoninvoices,
 # warehouse, allocation, tags; such as ["checkduplicates=true", "tags=scanned"].
 #parameters = []
+
+[reports]
+# What the accountant at Įvesk.lt reads of a document that was rejected: in "lt" or "en", or in
+# words of your own, where {message} stands for what your system said.
+#language = "lt"
+#template = "Nepriimta: {message}"  # example
 
 # Where documents are handed on (docs/sinks.md): as many sinks as you like, each with a name of
 # its own. Remove the # before the lines of one.
@@ -197,11 +210,31 @@ url = {url}
 # 64 MiB.
 #quarantine_bytes = 67108864
 
+[alarms]
+# Alarms are in the log and at GET /v1/alarms. They can be told elsewhere too (docs/alarms.md):
+# as a POST to an https address, such as a chat's incoming webhook; or, in its place, by a program that
+# is given JSON: command = ["bin/tell-somebody", "--urgent"]
+#url = "https://chat.example.lt/hooks/ivesk"  # example
+# Documents are found without a notification for so long.
+#silence_after = "15m"
+# A feed has not been up to date for so much longer than `pull.reconcile_every`.
+#behind_after = "2h"
+# A sink has failed for so long.
+#sink_after = "30m"
+# Deliveries of one event refused within ten minutes.
+#refusals = 20
+# A signing certificate ends sooner.
+#certificate_left = "7d"
+# The store's disk has less room. 1 GiB.
+#free_bytes = 1073741824
+
 [log]
 # "json" writes one object a line.
 #format = "text"
 # error, warn, info, debug or trace, or a list such as "info,ivesk_webhook::pull=debug".
 #level = "info"
+# Whether the line of a refused delivery names the address that it came from.
+#client_addresses = false
 "##;
 
 const ACCOUNT: &str = r##"# The API key, from app.ivesk.lt/settings/general: alone in a file whose path is relative to

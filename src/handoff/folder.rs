@@ -39,6 +39,8 @@ const MAX_PART_BYTES: usize = 55;
 const JSON: &str = ".json";
 const PDF: &str = ".pdf";
 const NO_PDF: &str = ".nopdf.txt";
+/// How often a fresh link to a document's file is asked for.
+const MOST_LINK_TRIES: u32 = 5;
 
 /// A sink that is a folder.
 pub(super) struct Folder {
@@ -142,6 +144,12 @@ impl Folder {
         match files.fetch(link, item.link.is_some(), &place.0).await {
             Fetched::Pdf(hash) => Ok(Attachment::Pdf { place, hash }),
             Fetched::LeftOut(why) => Ok(Attachment::LeftOut(why)),
+            // The JSON must not wait for ever.
+            Fetched::Not(Verdict::LinkExpired) if item.link_tries >= MOST_LINK_TRIES => {
+                let why =
+                    "its link has expired, and pulling the document again brought none that works";
+                Ok(Attachment::LeftOut(why.to_owned()))
+            }
             Fetched::Not(verdict) => Err(verdict),
             Fetched::Disk(error) => Err(self.disk.trouble(&error)),
         }

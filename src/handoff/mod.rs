@@ -1,12 +1,13 @@
 //! Handing documents on: sinks, and what comes back from them.
 //!
 //! A [`Sink`] is where documents are handed on. It is given one [`Item`] at a time and
-//! answers with a [`Verdict`]; which item, when, and what follows from the verdict is
-//! decided elsewhere, from rows.
+//! answers with a [`Verdict`].
 //!
 //! - `http`: a signed POST.
 //! - `command`: a program.
 //! - `folder` with `files`: JSON files and the PDFs that belong to them.
+//! - [`worker`] decides from rows which item, when, and what follows from the verdict.
+//! - [`reporter`] tells the accountant what was rejected, in the words of [`texts`].
 //!
 //! `docs/sinks.md` has the contracts for those who write the other side.
 
@@ -27,6 +28,9 @@ mod command;
 mod files;
 mod folder;
 mod http;
+pub mod reporter;
+pub mod texts;
+pub mod worker;
 
 /// The most bytes of a rejection's words.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
@@ -50,6 +54,9 @@ pub struct Item {
     pub body: Vec<u8>,
     /// A link to the document's file that is newer than the one in [`Item::body`].
     pub link: Option<SecretString>,
+    /// How often a fresh link was asked for in vain: a sink that has waited long enough
+    /// goes on without the file.
+    pub link_tries: u32,
     /// What this sink noted when it took an earlier version of the document
     /// ([`Verdict::Booked`]).
     pub earlier_note: Option<String>,

@@ -72,7 +72,9 @@ fn usable(key: &str) -> bool {
 
 /// The link to a document's file, which lets everybody in who has it.
 pub fn link(raw: &[u8]) -> Option<SecretString> {
-    Some(Fields::read(raw)?.text("url")?.trim().into())
+    let url = Fields::read(raw)?.text("url")?;
+    let url = url.trim();
+    (!url.is_empty()).then(|| url.into())
 }
 
 /// On which side of a document a company stands.
@@ -149,6 +151,23 @@ pub fn upload(raw: &[u8]) -> Option<String> {
         .iter()
         .filter_map(|name| fields.raw(name))
         .find_map(mark)
+}
+
+/// The correlation data that a document carries, as text: decoded where it is base64.
+pub fn userdata(raw: &[u8]) -> Option<String> {
+    let fields = Fields::read(raw)?;
+    let value = ["sourcedata", "userdata"]
+        .iter()
+        .find_map(|name| fields.raw(name).filter(|value| *value != "null"))?;
+    let Some(text) = super::fields::text(value) else {
+        return Some(value.to_owned());
+    };
+    let decoded = STANDARD.decode(text.trim()).ok();
+    Some(
+        decoded
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .unwrap_or(text),
+    )
 }
 
 fn mark(value: &str) -> Option<String> {

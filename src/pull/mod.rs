@@ -17,10 +17,12 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::{AccountConfig, Config, PullConfig};
 use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
+use crate::egress;
 use crate::ivesk::{self, ApiError, Client, Page};
+use crate::metrics::{Metrics, PullEnd, StoreStep};
 use crate::store::{
-    COMPANY_FILTER_IGNORED, LeaseRequest, PageCommitted, PageLease, PageOutcome, PageToCommit,
-    PullKind, PullPlan, SetAside, SharedStore, StoreError, UploadReturn,
+    COMPANY_FILTER_IGNORED, FreshLink, LeaseRequest, PageCommitted, PageLease, PageOutcome,
+    PageToCommit, PullKind, PullPlan, SetAside, SharedStore, StoreError, UploadReturn,
 };
 
 pub mod failures;
@@ -66,7 +68,7 @@ pub enum Pulled {
 }
 
 /// A queue that can't be asked for until a setting is made. Its hints are kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Blocked {
     /// Whose queue.
     pub account: Account,
@@ -116,6 +118,7 @@ pub struct Puller {
     config: PullConfig,
     askable: Vec<(Account, Queue)>,
     clock: Clock,
+    metrics: Arc<Metrics>,
     /// Wakes another worker when there may be more to do.
     more: Notify,
 }
@@ -153,8 +156,23 @@ impl Puller {
             config: config.pull.clone(),
             askable,
             clock,
+            metrics: Arc::new(Metrics::new()),
             more: Notify::new(),
         })
+    }
+
+    /// The same puller, counted in `metrics`.
+    #[must_use]
+    pub fn counted_in(self, metrics: Arc<Metrics>) -> Self {
+        let observed = |client: Client| client.observed_by(Arc::clone(&metrics) as _);
+        let clients = self.clients.into_iter();
+        Self {
+            clients: clients
+                .map(|(account, client)| (account, observed(client)))
+                .collect(),
+            metrics,
+            ..self
+        }
     }
 
     /// How many workers can be busy at once: more than 16 would only wait for the store.
@@ -179,7 +197,8 @@ impl Puller {
     /// Only the store's; the vendor's are noted in the rows and come as
     /// [`Pulled::Failed`].
     pub async fn pull_page(&self) -> Result<Pulled, StoreError> {
-        let Some(lease) = self.store.lease_page(self.lease_request()).await? else {
+        let leased = self.store.lease_page(self.lease_request());
+        let Some(lease) = self.metrics.timed(StoreStep::Lease, leased).await? else {
             return Ok(Pulled::Nothing);
         };
         // The rest of the work is for another worker, if there is one.
@@ -189,17 +208,33 @@ impl Puller {
             self.store.release_page(lease).await?;
             return Ok(Pulled::Nothing);
         };
-        match client
+        let kind = lease.kind;
+        let asked = client
             .page(
                 lease.feed.queue,
                 &lease.feed.company,
                 lease.position.from.as_ref(),
             )
-            .await
-        {
+            .await;
+        let pulled = match asked {
             Ok(page) => self.store_page(lease, page).await,
             Err(error) => self.note_failure(lease, &error).await,
+        };
+        if let Ok(pulled) = &pulled {
+            self.count(kind, pulled);
         }
+        pulled
+    }
+
+    fn count(&self, kind: PullKind, pulled: &Pulled) {
+        let end = match pulled {
+            Pulled::Page { committed, .. } if committed.new > 0 => PullEnd::New,
+            Pulled::Page { .. } => PullEnd::NothingNew,
+            Pulled::Failed { .. } => PullEnd::Failed,
+            Pulled::Stale { .. } => PullEnd::Stale,
+            Pulled::Nothing => return,
+        };
+        self.metrics.pulled(kind, end);
     }
 
     fn lease_request(&self) -> LeaseRequest {
@@ -225,7 +260,8 @@ impl Puller {
         let (feed, kind) = (lease.feed.clone(), lease.kind);
         let page = read_page(&lease, page);
         let possible_gap = page.possible_gap;
-        match self.store.commit_page(lease, page, self.plan()).await {
+        let committed = self.store.commit_page(lease, page, self.plan());
+        match self.metrics.timed(StoreStep::Page, committed).await {
             Ok(PageOutcome::Committed(committed)) => {
                 report(&feed, kind, committed, possible_gap);
                 Ok(Pulled::Page {
@@ -258,7 +294,7 @@ impl Puller {
     ) -> Result<Pulled, StoreError> {
         let feed = lease.feed.clone();
         let unreachable = matches!(error, ivesk::ApiError::Unreachable(_));
-        let failure = failures::judge(error, &lease, self.clock.now(), chance());
+        let failure = failures::judge(error, &lease, self.clock.now(), egress::chance());
         let text = error.to_string();
         warn!(%feed, ?failure, "a page of `{feed}` could not be had: {text}");
         match self.store.fail_page(lease, failure, text.clone()).await {
@@ -293,11 +329,6 @@ impl Puller {
     }
 }
 
-/// A number in 0..1.
-fn chance() -> f64 {
-    getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
-}
-
 /// Turns the vendor's page into rows, and judges what follows it.
 fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
     let queue = lease.feed.queue;
@@ -306,6 +337,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
     let mut unidentified = Vec::new();
     let mut companies = Vec::new();
     let mut uploads = Vec::new();
+    let mut links = Vec::new();
     for body in page.documents {
         if queue == Queue::Digitized {
             companies.extend(ivesk::document::companies(&body));
@@ -316,6 +348,11 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
                 uploads.extend(correlation.map(|correlation| UploadReturn {
                     correlation,
                     document_id: document.id.clone(),
+                }));
+                links.extend(ivesk::document::link(&document.body).map(|url| FreshLink {
+                    document_id: document.id.clone(),
+                    version: document.version.clone(),
+                    url,
                 }));
                 documents.push(document);
             }
@@ -340,6 +377,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
         companies,
         possible_gap: step.possible_gap,
         uploads,
+        links,
     }
 }
 

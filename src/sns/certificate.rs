@@ -12,7 +12,7 @@ use crate::domain::Timestamp;
 use crate::refusal::Refusal;
 
 /// What people want to know about a certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct CertificateSummary {
     /// Its subject, such as `CN=sns.amazonaws.com`.
     pub subject: String,
@@ -20,6 +20,17 @@ pub struct CertificateSummary {
     pub not_before: Timestamp,
     /// The last second in which it is valid.
     pub not_after: Timestamp,
+}
+
+impl CertificateSummary {
+    /// What the first certificate in `pem` says.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::MalformedCertificate`] or [`Refusal::CertificateKey`].
+    pub fn read(pem: &[u8]) -> Result<Self, Refusal> {
+        Certificate::parse(pem, None).map(|certificate| certificate.summary)
+    }
 }
 
 /// A certificate whose name and key were checked; its dates are judged at each use.

@@ -22,6 +22,17 @@ pub struct Accepted {
     pub hint: Option<Feed>,
 }
 
+/// What waits in this process to be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Deliveries that nobody was answered yet.
+    pub deliveries: usize,
+    /// Refused deliveries on their way to the quarantine.
+    pub refused: usize,
+    /// Other changes; PostgreSQL has no such line.
+    pub changes: usize,
+}
+
 /// What became of something that may come twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Insertion {
@@ -32,7 +43,7 @@ pub enum Insertion {
 }
 
 /// A stored notification, for listing and export.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, utoipa::ToSchema)]
 pub struct NotificationRow {
     /// Ascending in the order of arrival.
     pub id: i64,
@@ -71,7 +82,7 @@ pub struct Quarantined {
 }
 
 /// A row of the quarantine.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, utoipa::ToSchema)]
 pub struct QuarantineRow {
     /// Ascending in the order of arrival.
     pub id: i64,
@@ -94,7 +105,7 @@ pub struct QuarantineRow {
 }
 
 /// Where a subscription stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SubscriptionState {
     /// The vendor was asked; SNS has not spoken yet.
@@ -132,7 +143,7 @@ impl SubscriptionState {
 }
 
 /// A subscription as the store knows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct SubscriptionRow {
     /// The row.
     pub id: i64,

@@ -5,24 +5,32 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 
+mod alarms;
 mod debug;
 mod deliveries;
 mod documents;
+mod handoffs;
+mod outcomes;
 pub mod postgres;
 mod pulling;
 mod runs;
 pub mod sqlite;
+mod tokens;
 mod words;
 
+pub use alarms::*;
 pub use deliveries::*;
 pub use documents::*;
+pub use handoffs::*;
 pub use pulling::*;
+pub use tokens::*;
 
 /// A handle to the store that everything shares.
 pub type SharedStore = Arc<dyn Store>;
@@ -125,6 +133,8 @@ pub struct Retention {
     pub notifications_before: Timestamp,
     /// Quarantined deliveries older than this go.
     pub quarantine_before: Timestamp,
+    /// Alarms that were over before this go.
+    pub alarms_before: Timestamp,
 }
 
 /// What a retention step removed.
@@ -134,10 +144,12 @@ pub struct Retained {
     pub notification_bodies: usize,
     /// Quarantined deliveries.
     pub quarantined: usize,
+    /// Alarms.
+    pub alarms: usize,
 }
 
 /// Where the store stands in its numbering.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct SequenceRow {
     /// Changes whenever a backup is restored.
     pub epoch: String,
@@ -147,7 +159,7 @@ pub struct SequenceRow {
 
 /// What is kept, and every change of it. All methods may be called twice.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: HandoffStore {
     /// The clock that all who share this store live by; `None` where nobody else does,
     /// and the machine's own is as good.
     fn clock(&self) -> Option<Clock> {
@@ -171,6 +183,9 @@ pub trait Store: Send + Sync + 'static {
     /// Offers a refused delivery to the quarantine; false where it was dropped
     /// because the way there is full. Never waits.
     fn offer_quarantine(&self, item: Quarantined) -> bool;
+
+    /// What waits in this process to be written. Never waits itself.
+    fn waiting(&self) -> Waiting;
 
     /// Stored notifications after row `after`, oldest first, at most `limit`.
     async fn notifications(
@@ -238,6 +253,10 @@ pub trait Store: Send + Sync + 'static {
     /// Documents in ascending sequence.
     async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError>;
 
+    /// A bounded look at documents in descending sequence: through one document's or one
+    /// company's by an index, else through a stretch of the sequence.
+    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError>;
+
     /// Which of these versions of `feed` are stored already.
     async fn known_versions(
         &self,
@@ -280,6 +299,18 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps a certificate that has verified a message; the oldest of more than 32 go.
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError>;
 
+    /// Makes a token of the private listener known.
+    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError>;
+
+    /// Every token of the private listener, in the order in which they were made.
+    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError>;
+
+    /// The token whose SHA-256 this is.
+    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError>;
+
+    /// Forgets a token; false where there is none of this number.
+    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError>;
+
     /// Claims a file's content for sending, or tells that this is not to be done.
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError>;
 
@@ -295,6 +326,33 @@ pub trait Store: Send + Sync + 'static {
 
     /// Uploads in ascending order of their rows.
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError>;
+
+    /// Begins, goes on with and ends alarms as a look found things. What it gives was
+    /// changed by this call and by no other, on whichever replica.
+    async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError>;
+
+    /// Alarms in the order in which they began.
+    async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError>;
+
+    /// Takes the alarm that is to be told first; nobody else tells it for so long.
+    async fn lease_notice(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<AlarmNotice>, StoreError>;
+
+    /// Notes how telling ended; false where another process has taken it over, and
+    /// nothing was changed then.
+    async fn end_notice(
+        &self,
+        notice: AlarmNotice,
+        end: NoticeEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Documents, stored by `stored_by`, that no notification has told of since the last
+    /// one of their queue; among the newest thousand documents.
+    async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError>;
 
     /// Removes what is older than `retention` says, a bounded part of it at a time.
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError>;

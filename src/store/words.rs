@@ -2,8 +2,11 @@
 
 use uuid::Uuid;
 
-use super::{ParkReason, PullKind, StoreError, SubscriptionState, UploadState};
-use crate::domain::{Account, Company, Event, Feed, Queue};
+use super::{
+    HandoffState, ParkReason, PauseReason, PullKind, ReportState, Rights, StoreError,
+    SubscriptionState, UploadState,
+};
+use crate::domain::{Account, Company, Event, Feed, Queue, SinkName};
 
 /// Certificates kept at the most.
 pub(super) const CERTIFICATES: i64 = 32;
@@ -13,6 +16,9 @@ pub(super) const RETENTION_STEP: i64 = 2_000;
 
 /// Entries without an id kept for one feed at the most.
 pub(super) const UNIDENTIFIED: i64 = 1000;
+
+/// Documents, the newest, among which those are looked for that nothing told of.
+pub(super) const LATELY_STORED: i64 = 1_000;
 
 /// Deliveries that share one commit at the most.
 pub(super) const GROUP: usize = 1024;
@@ -88,11 +94,16 @@ pub(super) fn account(name: &str) -> Result<Account, Foreign> {
     Account::parse(name).map_err(|_| Foreign("account's name"))
 }
 
+/// The queue of a name.
+pub(super) fn queue(name: &str) -> Result<Queue, Foreign> {
+    Queue::parse(name).ok_or(Foreign("queue"))
+}
+
 /// The feed of three columns.
 pub(super) fn feed(account_name: &str, queue: &str, company: &str) -> Result<Feed, Foreign> {
     Ok(Feed {
         account: account(account_name)?,
-        queue: Queue::parse(queue).ok_or(Foreign("queue"))?,
+        queue: self::queue(queue)?,
         company: if company.is_empty() {
             Company::mixed()
         } else {
@@ -127,6 +138,54 @@ pub(super) fn upload_state(text: &str) -> Result<UploadState, Foreign> {
         .into_iter()
         .find(|state| state.as_str() == text)
         .ok_or(Foreign("state of an upload"))
+}
+
+/// Where a version stands at a sink.
+pub(super) fn handoff_state(text: &str) -> Result<HandoffState, Foreign> {
+    HandoffState::ALL
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or(Foreign("state of a hand-off"))
+}
+
+/// Why a sink is paused.
+pub(super) fn pause_reason(text: Option<&str>) -> Result<Option<PauseReason>, Foreign> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    PauseReason::ALL
+        .into_iter()
+        .find(|reason| reason.as_str() == text)
+        .map(Some)
+        .ok_or(Foreign("reason for pausing"))
+}
+
+/// Where an import error report stands.
+pub(super) fn report_state(text: &str) -> Result<ReportState, Foreign> {
+    ReportState::ALL
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or(Foreign("state of a report"))
+}
+
+/// The sink of a name.
+pub(super) fn sink(name: &str) -> Result<SinkName, Foreign> {
+    SinkName::parse(name).map_err(|_| Foreign("sink's name"))
+}
+
+/// A company that may be absent; empty text is none.
+pub(super) fn maybe_company(code: Option<&str>) -> Result<Option<Company>, Foreign> {
+    code.filter(|code| !code.is_empty())
+        .map(|code| Company::parse(code).map_err(|_| Foreign("company's code")))
+        .transpose()
+}
+
+/// What a token's bearer may do.
+pub(super) fn rights(text: &str) -> Result<Rights, Foreign> {
+    Rights::ALL
+        .into_iter()
+        .find(|rights| rights.as_str() == text)
+        .ok_or(Foreign("right of a token"))
 }
 
 /// The key of a message id: a UUID's 16 bytes; anything else is longer than that.

@@ -1,16 +1,21 @@
 //! One integration binary: each promise is tested through the real parts.
 
 mod admin;
+mod alarms;
 mod command_line;
 mod config;
 mod databases;
 mod doctor;
 mod emulator;
+#[cfg(target_os = "linux")]
+mod first_hour;
 mod fixtures;
+mod handoff_store;
 mod history;
 mod ivesk;
 mod ivesk_upload;
 mod kill;
+mod metrics;
 mod process;
 mod proxies;
 mod pull;

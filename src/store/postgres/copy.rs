@@ -14,7 +14,7 @@ use crate::domain::Clock;
 use crate::store::{StoreError, sqlite};
 
 /// The tables, those that others refer to first.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 24] = [
     "account",
     "feed",
     "feed_cursor",
@@ -29,6 +29,15 @@ const TABLES: [&str; 15] = [
     "quarantine",
     "upload",
     "upload_document",
+    "sink",
+    "sink_feed",
+    "handoff",
+    "handoff_attempt",
+    "error_report",
+    "fresh_link_wish",
+    "document_link",
+    "api_token",
+    "alarm",
     "sequence",
 ];
 
@@ -140,7 +149,11 @@ async fn is_empty(transaction: &Transaction<'_>) -> Result<bool, StoreError> {
 /// What follows the rows: numbers go on after the highest, and nobody holds a lease.
 async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     transaction
-        .script("UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL")
+        .script(
+            "UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL;
+             UPDATE sink SET leased_until = NULL WHERE leased_until IS NOT NULL;
+             UPDATE error_report SET leased_until = NULL WHERE leased_until IS NOT NULL",
+        )
         .await?;
     for table in [
         "account",
@@ -149,6 +162,10 @@ async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
         "subscription",
         "quarantine",
         "upload",
+        "sink",
+        "error_report",
+        "api_token",
+        "alarm",
     ] {
         transaction
             .query(

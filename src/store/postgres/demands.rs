@@ -34,6 +34,25 @@ pub(super) async fn demand(
     Ok(())
 }
 
+/// Reads a feed from its beginning, unless an old stretch of it is read already.
+pub(super) async fn read_from_beginning(
+    transaction: &Transaction<'_>,
+    feed: i64,
+) -> Result<(), StoreError> {
+    let under_way = transaction
+        .query_opt(
+            "SELECT 1 FROM feed_demand d LEFT JOIN feed_run r ON r.feed_id = d.feed_id AND r.kind = d.kind
+             WHERE d.feed_id = $1 AND d.kind = $2 AND d.wanted > coalesce(r.served, 0)",
+            &[&feed, &kind_code(PullKind::Backfill)],
+        )
+        .await?;
+    if under_way.is_some() {
+        return Ok(());
+    }
+    start_backfill(transaction, feed, None).await?;
+    raise(transaction, feed, PullKind::Backfill, transaction.now()).await
+}
+
 async fn start_backfill(
     transaction: &Transaction<'_>,
     feed: i64,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::connection::{Pool, Transaction};
@@ -17,29 +17,41 @@ use self::ingest::{Ingest, Waiting};
 use self::quarantine::Offer;
 use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion,
-    LeaseRequest, NewUpload, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
-    SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd, UploadFilter, UploadRow,
+    Accepted, AccountRow, Afterwards, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice, AlarmRow,
+    ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook, DocumentRow,
+    FeedRow, HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest,
+    HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict, LeaseRequest, LookedBack,
+    NewApiToken, NewUpload, NoticeEnd, NotificationRow, Offered, PageFailure, PageLease,
+    PageOutcome, PageToCommit, PullPlan, QuarantineRow, Quarantined, ReportEnd, ReportFilter,
+    ReportLease, ReportRow, Retained, Retention, SequenceRow, Settled, SinkChange, SinkRow, Store,
+    StoreError, SubscriptionChange, SubscriptionRow, Untold, UploadBegun, UploadEnd, UploadFilter,
+    UploadRow, Wants,
 };
-use crate::domain::{Account, Clock, Event, Feed, Timestamp};
+use crate::domain::{Account, Clock, Event, Feed, SinkName, Timestamp};
 
 pub use self::address::Address;
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
 mod address;
+mod alarms;
 mod connection;
 mod copy;
 mod demands;
 mod error;
+mod handoffs;
 mod ingest;
 mod leases;
+mod links;
+mod looking;
 mod pages;
 mod quarantine;
 mod reading;
+mod reports;
 mod rows;
 mod schema;
+mod sinks;
 mod subscriptions;
+mod tokens;
 mod uploads;
 
 /// How long until a worker looks at the rows, as another replica may have raised a wish.
@@ -74,6 +86,7 @@ pub struct PostgresStore {
     inboxes: Mutex<Option<Inboxes>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     demand: Arc<Notify>,
+    arrivals: watch::Sender<()>,
 }
 
 impl PostgresStore {
@@ -114,6 +127,7 @@ impl PostgresStore {
             })),
             tasks: Mutex::new(tasks),
             demand,
+            arrivals: watch::Sender::new(()),
         })
     }
 
@@ -131,6 +145,7 @@ impl PostgresStore {
             inboxes: Mutex::new(None),
             tasks: Mutex::default(),
             demand: Arc::new(Notify::new()),
+            arrivals: watch::Sender::new(()),
         })
     }
 
@@ -228,6 +243,15 @@ impl Store for PostgresStore {
             .unwrap_or(false)
     }
 
+    fn waiting(&self) -> super::Waiting {
+        let lengths = self.inboxes(|inboxes| super::Waiting {
+            deliveries: in_line(&inboxes.deliveries),
+            refused: in_line(&inboxes.quarantine),
+            changes: 0,
+        });
+        lengths.unwrap_or_default()
+    }
+
     async fn notifications(
         &self,
         after: i64,
@@ -269,7 +293,9 @@ impl Store for PostgresStore {
         plan: PullPlan,
     ) -> Result<PageOutcome, StoreError> {
         self.may_write()?;
-        pages::commit(&self.pool, &lease, &page, &plan).await
+        let outcome = pages::commit(&self.pool, &lease, &page, &plan).await?;
+        self.arrivals.send_replace(());
+        Ok(outcome)
     }
 
     async fn fail_page(
@@ -323,6 +349,10 @@ impl Store for PostgresStore {
 
     async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError> {
         read!(self, reading::documents(&filter))
+    }
+
+    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError> {
+        read!(self, looking::look_back(&look))
     }
 
     async fn known_versions(
@@ -409,6 +439,22 @@ impl Store for PostgresStore {
         transaction.commit().await
     }
 
+    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
+        Ok(write!(self, tokens::make(&token)))
+    }
+
+    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
+        read!(self, tokens::list())
+    }
+
+    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
+        read!(self, tokens::find(&hash))
+    }
+
+    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
+        Ok(write!(self, tokens::revoke(id)))
+    }
+
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
         Ok(write!(self, uploads::begin(&upload)))
     }
@@ -427,6 +473,35 @@ impl Store for PostgresStore {
         read!(self, uploads::list(&filter))
     }
 
+    async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError> {
+        Ok(write!(self, alarms::note(&look)))
+    }
+
+    async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
+        read!(self, alarms::list(&filter))
+    }
+
+    async fn lease_notice(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<AlarmNotice>, StoreError> {
+        Ok(write!(self, alarms::lease_notice(now, lease)))
+    }
+
+    async fn end_notice(
+        &self,
+        notice: AlarmNotice,
+        end: NoticeEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        Ok(write!(self, alarms::end_notice(&notice, &end, now)))
+    }
+
+    async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError> {
+        read!(self, alarms::untold(stored_by))
+    }
+
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
         let transaction = self.write().await?;
         let notification_bodies =
@@ -438,10 +513,12 @@ impl Store for PostgresStore {
                 &[&retention.quarantine_before.as_millis(), &RETENTION_STEP],
             )
             .await?;
+        let alarms = alarms::retain(&transaction, retention.alarms_before).await?;
         transaction.commit().await?;
         Ok(Retained {
             notification_bodies,
             quarantined,
+            alarms,
         })
     }
 
@@ -473,6 +550,11 @@ impl Store for PostgresStore {
             ))
         }
     }
+}
+
+/// How many stand in a line.
+fn in_line<T>(line: &mpsc::Sender<T>) -> usize {
+    line.max_capacity() - line.capacity()
 }
 
 /// Removes the bodies of a step's worth of old notifications, from where the last step
@@ -512,4 +594,127 @@ async fn remove_notification_bodies(
         .execute("UPDATE retention SET notification_id = $1", &[&newest])
         .await?;
     Ok(removed)
+}
+
+#[async_trait]
+impl HandoffStore for PostgresStore {
+    fn arrivals(&self) -> watch::Receiver<()> {
+        self.arrivals.subscribe()
+    }
+
+    async fn make_sinks_known(
+        &self,
+        sinks: Vec<SinkName>,
+        _now: Timestamp,
+    ) -> Result<(), StoreError> {
+        write!(self, sinks::make_known(&sinks));
+        Ok(())
+    }
+
+    async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError> {
+        self.may_write()?;
+        handoffs::lease(&self.pool, &request).await
+    }
+
+    async fn settle_handoffs(
+        &self,
+        lease: HandoffLease,
+        settled: Vec<Settled>,
+        afterwards: Afterwards,
+        _now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.may_write()?;
+        let holds = handoffs::settle(&self.pool, &lease, &settled, &afterwards).await?;
+        let pulls = |one: &Settled| matches!(one.outcome, HandoffOutcome::LinkExpired);
+        let rejected = settled
+            .iter()
+            .any(|one| matches!(one.outcome, HandoffOutcome::Rejected { .. }));
+        if settled.iter().any(pulls) {
+            self.demand.notify_one();
+        }
+        if rejected {
+            self.arrivals.send_replace(());
+        }
+        Ok(holds)
+    }
+
+    async fn change_sink(
+        &self,
+        sink: SinkName,
+        change: SinkChange,
+        _now: Timestamp,
+    ) -> Result<Option<usize>, StoreError> {
+        let changed = write!(self, sinks::change(&sink, &change));
+        self.arrivals.send_replace(());
+        Ok(changed)
+    }
+
+    async fn note_verdict(
+        &self,
+        sink: SinkName,
+        sequence: i64,
+        verdict: LaterVerdict,
+        _now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let noted = write!(
+            self,
+            handoffs::note_verdict(sink.as_str(), sequence, &verdict)
+        );
+        self.arrivals.send_replace(());
+        Ok(noted)
+    }
+
+    async fn sinks(&self) -> Result<Vec<SinkRow>, StoreError> {
+        read!(self, sinks::list())
+    }
+
+    async fn held_feeds(&self, sink: SinkName, wants: Wants) -> Result<Vec<HeldFeed>, StoreError> {
+        read!(self, sinks::held_feeds(&sink, &wants))
+    }
+
+    async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError> {
+        read!(self, sinks::handoffs(&filter))
+    }
+
+    async fn offered(
+        &self,
+        sink: SinkName,
+        after: i64,
+        limit: usize,
+        most_bytes: usize,
+    ) -> Result<Vec<Offered>, StoreError> {
+        read!(self, sinks::offered(&sink, after, limit, most_bytes))
+    }
+
+    async fn lease_report(
+        &self,
+        accounts: Vec<Account>,
+        _now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<ReportLease>, StoreError> {
+        Ok(write!(self, reports::lease(&accounts, lease)))
+    }
+
+    async fn end_report(
+        &self,
+        lease: ReportLease,
+        end: ReportEnd,
+        _now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if write!(self, reports::end(&lease, &end)) {
+            Ok(())
+        } else {
+            Err(StoreError::StaleLease)
+        }
+    }
+
+    async fn retry_report(&self, id: i64, _now: Timestamp) -> Result<bool, StoreError> {
+        let found = write!(self, reports::retry(id));
+        self.arrivals.send_replace(());
+        Ok(found)
+    }
+
+    async fn reports(&self, filter: ReportFilter) -> Result<Vec<ReportRow>, StoreError> {
+        read!(self, reports::list(&filter))
+    }
 }

@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::connection::{Parameter, Pool, Transaction};
 use super::leases::{last_look, save_position, saved_cursors};
 use super::rows::{self, feed_ids, keepable};
-use super::uploads;
+use super::{links, uploads};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 use crate::store::runs::{self, position_holder, was_not_told};
 use crate::store::words::{UNIDENTIFIED, kind_code};
@@ -195,7 +195,8 @@ async fn note_page(
     for entry in &page.unidentified {
         set_aside(transaction, lease.feed_id, entry, plan.now).await?;
     }
-    uploads::tie(transaction, &lease.feed.account, &page.uploads).await
+    uploads::tie(transaction, &lease.feed.account, &page.uploads).await?;
+    links::keep(transaction, lease.feed_id, &page.links, plan.now).await
 }
 
 async fn note_success(
@@ -420,6 +421,9 @@ async fn end_run(
     plan: &PullPlan,
 ) -> Result<(), StoreError> {
     let (feed, kind) = (lease.feed_id, kind_code(lease.kind));
+    if lease.kind.overlaps() {
+        links::end_wish(transaction, feed, lease.kind).await?;
+    }
     transaction
         .execute(
             "UPDATE feed SET up_to_date_at = $2,

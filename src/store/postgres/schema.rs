@@ -6,13 +6,25 @@ use crate::store::words::new_epoch;
 
 /// The migrations in order; the schema's version is how many were run. Append only, and
 /// each leaves what the release before works with (`works_from` in the schema's row).
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration {
         sql: include_str!("migrations/0001_first.sql"),
         works_from: 1,
     },
     Migration {
         sql: include_str!("migrations/0002_upload.sql"),
+        works_from: 1,
+    },
+    Migration {
+        sql: include_str!("migrations/0003_handoff.sql"),
+        works_from: 1,
+    },
+    Migration {
+        sql: include_str!("migrations/0004_api_token.sql"),
+        works_from: 1,
+    },
+    Migration {
+        sql: include_str!("migrations/0005_alarm.sql"),
         works_from: 1,
     },
 ];

@@ -13,18 +13,49 @@ pub(super) fn demand(connection: &Connection, demands: &[Demand]) -> rusqlite::R
         let feed = feed_id(connection, &demand.feed, demand.due_at)?;
         raise(connection, feed, demand.kind, demand.due_at)?;
         if demand.kind == PullKind::Backfill {
-            // A page of an earlier backfill that is under way must not set this one's position.
-            connection.execute(
-                "UPDATE feed SET fence = fence + 1, leased_until = NULL WHERE id = ?1",
-                params![feed],
-            )?;
-            connection.execute(
-                "INSERT INTO feed_run (feed_id, kind, position) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (feed_id, kind) DO UPDATE SET noted = NULL, position = excluded.position",
-                params![feed, kind_code(PullKind::Backfill), demand.from.as_ref().map(Cursor::as_str)],
-            )?;
+            start_backfill(connection, feed, demand.from.as_ref())?;
         }
     }
+    Ok(())
+}
+
+/// Reads a feed from its beginning, unless an old stretch of it is read already.
+pub(super) fn read_from_beginning(
+    connection: &Connection,
+    feed: i64,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let kind = kind_code(PullKind::Backfill);
+    let wanted: Option<i64> = connection
+        .prepare_cached("SELECT wanted FROM feed_demand WHERE feed_id = ?1 AND kind = ?2")?
+        .query_row(params![feed, kind], |row| row.get(0))
+        .optional()?;
+    if wanted.unwrap_or(0) > served(connection, feed, PullKind::Backfill)? {
+        return Ok(());
+    }
+    raise(connection, feed, PullKind::Backfill, now)?;
+    start_backfill(connection, feed, None)
+}
+
+fn start_backfill(
+    connection: &Connection,
+    feed: i64,
+    from: Option<&Cursor>,
+) -> rusqlite::Result<()> {
+    // A page of an earlier backfill that is under way must not set this one's position.
+    connection.execute(
+        "UPDATE feed SET fence = fence + 1, leased_until = NULL WHERE id = ?1",
+        params![feed],
+    )?;
+    connection.execute(
+        "INSERT INTO feed_run (feed_id, kind, position) VALUES (?1, ?2, ?3)
+         ON CONFLICT (feed_id, kind) DO UPDATE SET noted = NULL, position = excluded.position",
+        params![
+            feed,
+            kind_code(PullKind::Backfill),
+            from.map(Cursor::as_str)
+        ],
+    )?;
     Ok(())
 }
 

@@ -5,34 +5,47 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, TransactionBehavior, params};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 pub(super) use self::error::explain;
 use self::writer::{Inbox, Writer};
 use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, Insertion,
-    LeaseRequest, NewUpload, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
-    SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd, UploadFilter, UploadRow,
+    Accepted, AccountRow, Afterwards, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice, AlarmRow,
+    ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook, DocumentRow,
+    FeedRow, HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest,
+    HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict, LeaseRequest, LookedBack,
+    NewApiToken, NewUpload, NoticeEnd, NotificationRow, Offered, PageFailure, PageLease,
+    PageOutcome, PageToCommit, PullPlan, QuarantineRow, Quarantined, ReportEnd, ReportFilter,
+    ReportLease, ReportRow, Retained, Retention, SequenceRow, Settled, SinkChange, SinkRow, Store,
+    StoreError, SubscriptionChange, SubscriptionRow, Untold, UploadBegun, UploadEnd, UploadFilter,
+    UploadRow, Waiting, Wants,
 };
-use crate::domain::{Account, Event, Feed, Timestamp};
+use crate::domain::{Account, Event, Feed, SinkName, Timestamp};
 
+mod alarms;
 mod backup;
 mod demands;
 mod error;
+mod handoffs;
 mod ingest;
 mod leases;
+mod links;
+mod looking;
 mod pages;
 mod parking;
 mod quarantine;
 mod reading;
+mod reports;
 mod rows;
 mod schema;
+mod sinks;
 mod subscriptions;
+mod tokens;
 mod uploads;
 mod writer;
 
@@ -60,6 +73,7 @@ pub struct SqliteStore {
     reads: Mutex<Option<mpsc::SyncSender<Read>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     demand: Arc<Notify>,
+    arrivals: watch::Sender<()>,
 }
 
 impl SqliteStore {
@@ -73,6 +87,7 @@ impl SqliteStore {
         let explain_here = |error| explain(&path, error);
         backup::settle_epoch(&connection).map_err(explain_here)?;
         parking::start_afresh(&connection).map_err(explain_here)?;
+        sinks::start_afresh(&connection).map_err(explain_here)?;
         let shelf =
             quarantine::Shelf::open(&connection, options.quarantine_bytes).map_err(explain_here)?;
         let inbox = Arc::new(Inbox::new(options.queue));
@@ -128,6 +143,7 @@ impl SqliteStore {
             reads: Mutex::new(Some(reads)),
             threads: Mutex::new(vec![thread]),
             demand,
+            arrivals: watch::Sender::new(()),
         })
     }
 
@@ -292,6 +308,13 @@ impl Store for SqliteStore {
         self.inbox.as_ref().is_some_and(|inbox| inbox.offer(item))
     }
 
+    fn waiting(&self) -> Waiting {
+        self.inbox
+            .as_ref()
+            .map(|inbox| inbox.waiting())
+            .unwrap_or_default()
+    }
+
     async fn notifications(
         &self,
         after: i64,
@@ -338,8 +361,11 @@ impl Store for SqliteStore {
         page: PageToCommit,
         plan: PullPlan,
     ) -> Result<PageOutcome, StoreError> {
-        self.write(move |transaction, path| pages::commit(transaction, path, &lease, &page, &plan))
-            .await
+        let outcome = self
+            .write(move |transaction, path| pages::commit(transaction, path, &lease, &page, &plan))
+            .await?;
+        self.arrivals.send_replace(());
+        Ok(outcome)
     }
 
     async fn fail_page(
@@ -393,6 +419,11 @@ impl Store for SqliteStore {
 
     async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError> {
         self.read(move |connection| reading::documents(connection, &filter))
+            .await
+    }
+
+    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError> {
+        self.read(move |connection| looking::look_back(connection, &look))
             .await
     }
 
@@ -473,6 +504,25 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
+        self.change(move |connection| tokens::make(connection, &token))
+            .await
+    }
+
+    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
+        self.read(|connection| tokens::list(connection)).await
+    }
+
+    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
+        self.read(move |connection| tokens::find(connection, &hash))
+            .await
+    }
+
+    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
+        self.change(move |connection| tokens::revoke(connection, id))
+            .await
+    }
+
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
         self.change(move |connection| uploads::begin(connection, &upload))
             .await
@@ -494,6 +544,40 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError> {
+        self.change(move |connection| alarms::note(connection, &look))
+            .await
+    }
+
+    async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
+        self.read(move |connection| alarms::list(connection, &filter))
+            .await
+    }
+
+    async fn lease_notice(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<AlarmNotice>, StoreError> {
+        self.change(move |connection| alarms::lease_notice(connection, now, lease))
+            .await
+    }
+
+    async fn end_notice(
+        &self,
+        notice: AlarmNotice,
+        end: NoticeEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.change(move |connection| alarms::end_notice(connection, &notice, &end, now))
+            .await
+    }
+
+    async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError> {
+        self.read(move |connection| alarms::untold(connection, stored_by))
+            .await
+    }
+
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
         self.change(move |connection| {
             Ok(Retained {
@@ -506,6 +590,7 @@ impl Store for SqliteStore {
                          SELECT id FROM quarantine WHERE received_at < ?1 ORDER BY id LIMIT ?2)",
                     params![retention.quarantine_before.as_millis(), RETENTION_STEP],
                 )?,
+                alarms: alarms::retain(connection, retention.alarms_before)?,
             })
         })
         .await
@@ -556,6 +641,141 @@ impl Store for SqliteStore {
                 "a thread of the store ended early".to_owned(),
             )),
         }
+    }
+}
+
+#[async_trait]
+impl HandoffStore for SqliteStore {
+    fn arrivals(&self) -> watch::Receiver<()> {
+        self.arrivals.subscribe()
+    }
+
+    async fn make_sinks_known(
+        &self,
+        sinks: Vec<SinkName>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.change(move |connection| sinks::make_known(connection, &sinks, now))
+            .await
+    }
+
+    async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError> {
+        self.change(move |connection| handoffs::lease(connection, &request))
+            .await
+    }
+
+    async fn settle_handoffs(
+        &self,
+        lease: HandoffLease,
+        settled: Vec<Settled>,
+        afterwards: Afterwards,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let pulls = settled
+            .iter()
+            .any(|one| matches!(one.outcome, HandoffOutcome::LinkExpired));
+        let rejected = settled
+            .iter()
+            .any(|one| matches!(one.outcome, HandoffOutcome::Rejected { .. }));
+        let holds = self
+            .write(move |transaction, path| {
+                handoffs::settle(transaction, path, &lease, &settled, &afterwards, now)
+            })
+            .await?;
+        if pulls {
+            self.demand.notify_one();
+        }
+        if rejected {
+            self.arrivals.send_replace(());
+        }
+        Ok(holds)
+    }
+
+    async fn change_sink(
+        &self,
+        sink: SinkName,
+        change: SinkChange,
+        now: Timestamp,
+    ) -> Result<Option<usize>, StoreError> {
+        let changed = self
+            .change(move |connection| sinks::change(connection, &sink, &change, now))
+            .await?;
+        self.arrivals.send_replace(());
+        Ok(changed)
+    }
+
+    async fn note_verdict(
+        &self,
+        sink: SinkName,
+        sequence: i64,
+        verdict: LaterVerdict,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let noted = self
+            .change(move |connection| {
+                handoffs::note_verdict(connection, sink.as_str(), sequence, &verdict, now)
+            })
+            .await?;
+        self.arrivals.send_replace(());
+        Ok(noted)
+    }
+
+    async fn sinks(&self) -> Result<Vec<SinkRow>, StoreError> {
+        self.read(|connection| sinks::list(connection)).await
+    }
+
+    async fn held_feeds(&self, sink: SinkName, wants: Wants) -> Result<Vec<HeldFeed>, StoreError> {
+        self.read(move |connection| sinks::held_feeds(connection, &sink, &wants))
+            .await
+    }
+
+    async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError> {
+        self.read(move |connection| sinks::handoffs(connection, &filter))
+            .await
+    }
+
+    async fn offered(
+        &self,
+        sink: SinkName,
+        after: i64,
+        limit: usize,
+        most_bytes: usize,
+    ) -> Result<Vec<Offered>, StoreError> {
+        self.read(move |connection| sinks::offered(connection, &sink, after, limit, most_bytes))
+            .await
+    }
+
+    async fn lease_report(
+        &self,
+        accounts: Vec<Account>,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<ReportLease>, StoreError> {
+        self.change(move |connection| reports::lease(connection, &accounts, now, lease))
+            .await
+    }
+
+    async fn end_report(
+        &self,
+        lease: ReportLease,
+        end: ReportEnd,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write(move |transaction, path| reports::end(transaction, path, &lease, &end, now))
+            .await
+    }
+
+    async fn retry_report(&self, id: i64, now: Timestamp) -> Result<bool, StoreError> {
+        let found = self
+            .change(move |connection| reports::retry(connection, id, now))
+            .await?;
+        self.arrivals.send_replace(());
+        Ok(found)
+    }
+
+    async fn reports(&self, filter: ReportFilter) -> Result<Vec<ReportRow>, StoreError> {
+        self.read(move |connection| reports::list(connection, &filter))
+            .await
     }
 }
 

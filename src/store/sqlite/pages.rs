@@ -10,7 +10,7 @@ use super::error::explain;
 use super::leases::{check_fence, last_look, save_position, saved_cursors};
 use super::parking::park_feed;
 use super::rows::{self, account_id, feed_id};
-use super::uploads;
+use super::{links, uploads};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 use crate::store::runs::{self, position_holder};
 use crate::store::words::{UNIDENTIFIED, kind_code};
@@ -68,6 +68,7 @@ fn store_page(
         )?;
     }
     uploads::tie(connection, &lease.feed.account, &page.uploads)?;
+    links::keep(connection, lease.feed_id, &page.links, plan.now)?;
     let up_to_date = page.end == PageEnd::UpToDate;
     move_cursor(connection, lease, page, plan, up_to_date)?;
     connection
@@ -306,6 +307,9 @@ fn save_cursor(
 /// Notes that the run has served its wish, and raises what follows from it.
 fn end_run(connection: &Connection, lease: &PageLease, plan: &PullPlan) -> rusqlite::Result<()> {
     let kind = kind_code(lease.kind);
+    if lease.kind.overlaps() {
+        links::end_wish(connection, lease.feed_id, lease.kind)?;
+    }
     connection
         .prepare_cached(
             "UPDATE feed SET up_to_date_at = ?2,

@@ -3,9 +3,12 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::domain::{Account, Event, Feed, Timestamp};
+use crate::domain::{Account, Company, Event, Feed, Queue, SinkName, Timestamp};
 use crate::store::words::{self, kind_code};
-use crate::store::{ParkReason, PullKind, SubscriptionState, UploadState};
+use crate::store::{
+    HandoffState, ParkReason, PauseReason, PullKind, ReportState, Rights, SubscriptionState,
+    UploadState,
+};
 
 /// The account's row, made where it is new.
 pub(super) fn account_id(connection: &Connection, account: &Account) -> rusqlite::Result<i64> {
@@ -64,6 +67,11 @@ pub(super) fn account(row: &Row<'_>, column: usize) -> rusqlite::Result<Account>
     words::account(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
+/// Reads a queue.
+pub(super) fn queue(row: &Row<'_>, column: usize) -> rusqlite::Result<Queue> {
+    words::queue(&row.get::<_, String>(column)?).map_err(foreign(column))
+}
+
 /// Reads an event's number.
 pub(super) fn event(row: &Row<'_>, column: usize) -> rusqlite::Result<Event> {
     words::event(row.get(column)?).map_err(foreign(column))
@@ -108,6 +116,38 @@ pub(super) fn subscription_state(
 /// Reads where an upload stands.
 pub(super) fn upload_state(row: &Row<'_>, column: usize) -> rusqlite::Result<UploadState> {
     words::upload_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+}
+
+/// Reads a sink's name.
+pub(super) fn sink(row: &Row<'_>, column: usize) -> rusqlite::Result<SinkName> {
+    words::sink(&row.get::<_, String>(column)?).map_err(foreign(column))
+}
+
+/// Reads where a version stands at a sink.
+pub(super) fn handoff_state(row: &Row<'_>, column: usize) -> rusqlite::Result<HandoffState> {
+    words::handoff_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+}
+
+/// Reads why a sink is paused.
+pub(super) fn pause_reason(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<PauseReason>> {
+    let text: Option<String> = row.get(column)?;
+    words::pause_reason(text.as_deref()).map_err(foreign(column))
+}
+
+/// Reads where an import error report stands.
+pub(super) fn report_state(row: &Row<'_>, column: usize) -> rusqlite::Result<ReportState> {
+    words::report_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+}
+
+/// Reads a company that may be absent.
+pub(super) fn maybe_company(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Company>> {
+    let code: Option<String> = row.get(column)?;
+    words::maybe_company(code.as_deref()).map_err(foreign(column))
+}
+
+/// Reads what a token's bearer may do.
+pub(super) fn rights(row: &Row<'_>, column: usize) -> rusqlite::Result<Rights> {
+    words::rights(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
 /// Reads a feed from three columns: account name, queue, company.

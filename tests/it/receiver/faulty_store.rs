@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use ivesk_webhook::domain::{Account, Event, Feed, Timestamp};
+use ivesk_webhook::domain::{Account, Event, Feed, SinkName, Timestamp};
 use ivesk_webhook::store::*;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// How the next deliveries fare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +128,10 @@ impl Store for FaultyStore {
         self.real.offer_quarantine(item)
     }
 
+    fn waiting(&self) -> Waiting {
+        self.real.waiting()
+    }
+
     async fn notifications(
         &self,
         after: i64,
@@ -203,6 +208,11 @@ impl Store for FaultyStore {
         self.real.documents(filter).await
     }
 
+    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError> {
+        self.check()?;
+        self.real.look_back(look).await
+    }
+
     async fn known_versions(
         &self,
         feed: Feed,
@@ -258,6 +268,23 @@ impl Store for FaultyStore {
         self.real.keep_certificate(certificate).await
     }
 
+    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
+        self.real.make_api_token(token).await
+    }
+
+    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
+        self.real.api_tokens().await
+    }
+
+    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
+        self.check()?;
+        self.real.api_token(hash).await
+    }
+
+    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
+        self.real.revoke_api_token(id).await
+    }
+
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
         self.real.begin_upload(upload).await
     }
@@ -274,6 +301,35 @@ impl Store for FaultyStore {
 
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
         self.real.uploads(filter).await
+    }
+
+    async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError> {
+        self.real.note_alarms(look).await
+    }
+
+    async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
+        self.real.alarms(filter).await
+    }
+
+    async fn lease_notice(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<AlarmNotice>, StoreError> {
+        self.real.lease_notice(now, lease).await
+    }
+
+    async fn end_notice(
+        &self,
+        notice: AlarmNotice,
+        end: NoticeEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.real.end_notice(notice, end, now).await
+    }
+
+    async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError> {
+        self.real.untold(stored_by).await
     }
 
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
@@ -294,5 +350,103 @@ impl Store for FaultyStore {
 
     async fn close(&self) -> Result<(), StoreError> {
         self.real.close().await
+    }
+}
+
+#[async_trait]
+impl HandoffStore for FaultyStore {
+    fn arrivals(&self) -> watch::Receiver<()> {
+        self.real.arrivals()
+    }
+
+    async fn make_sinks_known(
+        &self,
+        sinks: Vec<SinkName>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.real.make_sinks_known(sinks, now).await
+    }
+
+    async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError> {
+        self.real.lease_handoffs(request).await
+    }
+
+    async fn settle_handoffs(
+        &self,
+        lease: HandoffLease,
+        settled: Vec<Settled>,
+        afterwards: Afterwards,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.real
+            .settle_handoffs(lease, settled, afterwards, now)
+            .await
+    }
+
+    async fn change_sink(
+        &self,
+        sink: SinkName,
+        change: SinkChange,
+        now: Timestamp,
+    ) -> Result<Option<usize>, StoreError> {
+        self.real.change_sink(sink, change, now).await
+    }
+
+    async fn note_verdict(
+        &self,
+        sink: SinkName,
+        sequence: i64,
+        verdict: LaterVerdict,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.real.note_verdict(sink, sequence, verdict, now).await
+    }
+
+    async fn sinks(&self) -> Result<Vec<SinkRow>, StoreError> {
+        self.real.sinks().await
+    }
+
+    async fn held_feeds(&self, sink: SinkName, wants: Wants) -> Result<Vec<HeldFeed>, StoreError> {
+        self.real.held_feeds(sink, wants).await
+    }
+
+    async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError> {
+        self.real.handoffs(filter).await
+    }
+
+    async fn offered(
+        &self,
+        sink: SinkName,
+        after: i64,
+        limit: usize,
+        most_bytes: usize,
+    ) -> Result<Vec<Offered>, StoreError> {
+        self.real.offered(sink, after, limit, most_bytes).await
+    }
+
+    async fn lease_report(
+        &self,
+        accounts: Vec<Account>,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<ReportLease>, StoreError> {
+        self.real.lease_report(accounts, now, lease).await
+    }
+
+    async fn end_report(
+        &self,
+        lease: ReportLease,
+        end: ReportEnd,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.real.end_report(lease, end, now).await
+    }
+
+    async fn retry_report(&self, id: i64, now: Timestamp) -> Result<bool, StoreError> {
+        self.real.retry_report(id, now).await
+    }
+
+    async fn reports(&self, filter: ReportFilter) -> Result<Vec<ReportRow>, StoreError> {
+        self.real.reports(filter).await
     }
 }

@@ -1,0 +1,590 @@
+//! Handing documents on: sinks, how far each has come, what became of each version, and
+//! the import errors that are reported back.
+//!
+//! A sink has a *position*: every version at or below it is settled for that sink, as far
+//! as the sink's feeds have been started. A version is settled when it was booked,
+//! rejected, offered, left out, or superseded by a newer one. So a sink that is paused
+//! costs nothing, however much waits for it, and starting a feed later, or trying a
+//! version again, only moves the position back: what is settled stays so.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::StoreError;
+use crate::domain::{Account, Company, Feed, Queue, SinkName, Timestamp};
+use crate::handoff::Item;
+
+/// How many versions after a sink's position one lease looks through.
+pub(super) const WINDOW: i64 = 2_000;
+
+/// Attempts that are told of one version at the most; the oldest but the first go.
+pub(super) const ATTEMPTS: i64 = 50;
+
+/// Why a report that names no company can't be sent.
+pub(super) const NO_COMPANY: &str = "nothing says which of your companies the document belongs to, and Įvesk.lt wants to \
+     know; tell the accountant yourself";
+
+/// How long a version waits after its file's link was found to have expired, unless a
+/// fresh one comes sooner.
+pub(super) const LINK_WAIT: Duration = Duration::from_secs(60);
+
+/// Which documents a sink takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wants {
+    /// From this queue.
+    pub queue: Queue,
+    /// Of these accounts; of all where it is empty.
+    pub accounts: Vec<Account>,
+    /// Of these companies; of all where it is empty. Of the digitized queue, which mixes
+    /// companies, the store gives all.
+    pub companies: Vec<Company>,
+}
+
+/// What a worker says when it asks for something to hand on.
+#[derive(Clone, Debug)]
+pub struct HandoffRequest {
+    /// For which sink.
+    pub sink: SinkName,
+    /// Which documents it takes.
+    pub wants: Wants,
+    /// Whether feeds are started by themselves, from their beginning.
+    pub start_all: bool,
+    /// Whether it fetches files, so that versions whose links are being renewed wait.
+    pub files: bool,
+    /// The present moment.
+    pub now: Timestamp,
+    /// How long the lease holds unless it is renewed.
+    pub lease: Duration,
+    /// At most so many versions.
+    pub most: usize,
+    /// No more versions after so many bytes of them.
+    pub most_bytes: usize,
+}
+
+/// What there is to do for a sink.
+#[derive(Clone, Debug)]
+pub enum HandoffLeased {
+    /// Hand these on.
+    Batch(HandoffLease),
+    /// None of the versions that were looked through is to be handed on: ask again.
+    Passed,
+    /// Nothing may be handed on now; something that waits for its time may be from then on.
+    Nothing {
+        /// When to ask again at the latest, where that is known.
+        until: Option<Timestamp>,
+    },
+}
+
+/// The right to hand a sink's documents on.
+#[derive(Clone, Debug)]
+pub struct HandoffLease {
+    /// The sink's row.
+    pub sink_id: i64,
+    /// The sink.
+    pub sink: SinkName,
+    /// Rises with every lease of the sink; a stale owner's is refused.
+    pub fence: i64,
+    /// Failures of the sink since its last success.
+    pub failures: u32,
+    /// What is to be handed on, in the order of the numbers; at most one version of a
+    /// document.
+    pub items: Vec<Item>,
+}
+
+/// What became of one version at a sink.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// Its number.
+    pub sequence: i64,
+    /// When it was begun.
+    pub began_at: Timestamp,
+    /// How it ended.
+    pub outcome: HandoffOutcome,
+}
+
+/// How giving one version to a sink ended.
+#[derive(Clone, Debug)]
+pub enum HandoffOutcome {
+    /// The sink has it.
+    Booked {
+        /// What it wants to be told at a later version.
+        note: Option<String>,
+    },
+    /// The sink does not want it.
+    Rejected {
+        /// Why, as far as it may be kept and shown.
+        message: String,
+        /// What the accountant is told.
+        report: ReportDraft,
+    },
+    /// It is in the list that a program asks for.
+    Offered,
+    /// It is of a company that the sink doesn't take.
+    NotWanted,
+    /// The link to its file has expired; a fresh pull is raised.
+    LinkExpired,
+}
+
+/// An import error for the vendor's accountant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportDraft {
+    /// Whose document; none where nothing says so, and then it can't be sent.
+    pub company: Option<Company>,
+    /// The text for the accountant.
+    pub message: String,
+}
+
+/// What becomes of the lease once outcomes are noted.
+#[derive(Clone, Debug)]
+pub enum Afterwards {
+    /// It holds for so long again.
+    Keep(Duration),
+    /// It is given back.
+    Release,
+    /// It is given back, and the sink waits: it could take nothing.
+    Wait {
+        /// At which version.
+        sequence: i64,
+        /// When giving it that was begun.
+        began_at: Timestamp,
+        /// Why; nothing secret.
+        error: String,
+        /// When it is tried again; never by itself where it is none.
+        until: Option<Timestamp>,
+    },
+}
+
+/// Where a person lets the feeds of a sink begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartFrom {
+    /// Everything that is stored, and what will come.
+    All,
+    /// What comes from now on.
+    Now,
+    /// Versions from this moment on, by the vendor's time, and what will come.
+    Since(Timestamp),
+}
+
+/// What a person changes at a sink.
+#[derive(Clone, Debug)]
+pub enum SinkChange {
+    /// Nothing is handed on until [`SinkChange::Resume`].
+    Pause,
+    /// Goes on now, whatever it waited for.
+    Resume,
+    /// Lets feeds begin; those that have begun begin earlier where this says so, and
+    /// nothing that is settled is handed on again.
+    Start {
+        /// Which documents the sink takes.
+        wants: Wants,
+        /// Only this account's feeds.
+        account: Option<Account>,
+        /// Only this company's feed.
+        company: Option<Company>,
+        /// From where.
+        from: StartFrom,
+    },
+    /// Hands rejected versions on again, as far as no newer one has come.
+    Retry {
+        /// This one, whatever became of it; all rejected ones where it is none.
+        sequence: Option<i64>,
+    },
+    /// Leaves a version out that was not settled.
+    Skip {
+        /// Its number.
+        sequence: i64,
+    },
+}
+
+/// What a program says of a version that it was offered, or a sink of one that it had.
+#[derive(Clone, Debug)]
+pub enum LaterVerdict {
+    /// It is booked.
+    Booked,
+    /// It is rejected.
+    Rejected {
+        /// Why.
+        message: String,
+        /// What the accountant is told.
+        report: ReportDraft,
+    },
+}
+
+/// Where one version stands at one sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HandoffState {
+    /// It was tried, or is to be tried again.
+    Waiting,
+    /// It is in the list that a program asks for; the program has not said what became of it.
+    Offered,
+    /// The sink has it.
+    Booked,
+    /// The sink does not want it.
+    Rejected,
+    /// A person left it out.
+    Skipped,
+    /// It is of a company that the sink doesn't take.
+    NotWanted,
+}
+
+impl HandoffState {
+    /// All states.
+    pub const ALL: [Self; 6] = [
+        Self::Waiting,
+        Self::Offered,
+        Self::Booked,
+        Self::Rejected,
+        Self::Skipped,
+        Self::NotWanted,
+    ];
+
+    /// The state's name in the store and in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Offered => "offered",
+            Self::Booked => "booked",
+            Self::Rejected => "rejected",
+            Self::Skipped => "skipped",
+            Self::NotWanted => "not_wanted",
+        }
+    }
+}
+
+/// Why a sink is given nothing until a person resumes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseReason {
+    /// A person paused it.
+    ByHand,
+    /// It said that it wants nothing any more.
+    Closed,
+}
+
+impl PauseReason {
+    /// All reasons.
+    pub const ALL: [Self; 2] = [Self::ByHand, Self::Closed];
+
+    /// The reason's name in the store and in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ByHand => "by_hand",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// A sink as people see it.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct SinkRow {
+    /// Its name.
+    pub name: SinkName,
+    /// Every version at or below this number is settled, as far as its feeds were started.
+    pub position: i64,
+    /// Versions that came after the position, of whatever feeds.
+    pub behind: i64,
+    /// Versions that it took, since the store began.
+    pub booked: u64,
+    /// Versions that it rejected, since the store began.
+    pub rejected: u64,
+    /// Versions that stand rejected now.
+    pub rejected_now: u64,
+    /// Why it is given nothing until a person resumes it.
+    pub paused: Option<PauseReason>,
+    /// It is given nothing before this moment.
+    pub waits_until: Option<Timestamp>,
+    /// Since when it has failed without a success.
+    pub failing_since: Option<Timestamp>,
+    /// Failures since the last success.
+    pub failures: u32,
+    /// What the last failure was.
+    pub last_error: Option<String>,
+    /// The version at which it failed.
+    pub stuck_at: Option<i64>,
+    /// When it last took something.
+    pub last_success_at: Option<Timestamp>,
+}
+
+/// A feed of which a sink is given nothing until a person lets it begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct HeldFeed {
+    /// The feed.
+    #[serde(flatten)]
+    pub feed: Feed,
+    /// Versions that wait.
+    pub documents: u64,
+    /// Whether its first pull has come to its end.
+    pub complete: bool,
+}
+
+/// One attempt to give a version to a sink; several in a row that ended alike are one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Attempt {
+    /// When the first of them began.
+    pub began_at: Timestamp,
+    /// When the last of them ended.
+    pub ended_at: Timestamp,
+    /// How they ended: a state's name, or `unavailable`, `closed` or `link_expired`.
+    pub result: String,
+    /// What the sink said.
+    pub detail: Option<String>,
+    /// How many they are.
+    pub times: u64,
+}
+
+/// What became of one version at one sink.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct HandoffRow {
+    /// The sink.
+    pub sink: SinkName,
+    /// The version's number.
+    pub sequence: i64,
+    /// Where it stands.
+    pub state: HandoffState,
+    /// When it was first given to the sink.
+    pub began_at: Timestamp,
+    /// When its state last changed.
+    pub changed_at: Timestamp,
+    /// What the sink said, or noted.
+    pub detail: Option<String>,
+    /// Attempts, oldest first.
+    pub attempts: Vec<Attempt>,
+}
+
+/// Which hand-offs to list.
+#[derive(Clone, Debug, Default)]
+pub struct HandoffFilter {
+    /// Only this sink's.
+    pub sink: Option<SinkName>,
+    /// Only in this state.
+    pub state: Option<HandoffState>,
+    /// Only of this version.
+    pub sequence: Option<i64>,
+    /// Only of versions after this number.
+    pub after: i64,
+    /// At most so many, in ascending order of the numbers.
+    pub limit: usize,
+}
+
+/// A version in the list that a program asks for.
+#[derive(Clone, Debug)]
+pub struct Offered {
+    /// Its place in the sink's list: gap-free, in the order of offering.
+    pub number: i64,
+    /// Where it stands.
+    pub state: HandoffState,
+    /// The version.
+    pub item: Item,
+}
+
+/// Which import error reports to list.
+#[derive(Clone, Debug, Default)]
+pub struct ReportFilter {
+    /// Only those after this row.
+    pub after: i64,
+    /// Only of this version.
+    pub sequence: Option<i64>,
+    /// Only in this state.
+    pub state: Option<ReportState>,
+    /// At most so many, oldest first.
+    pub limit: usize,
+}
+
+/// Where an import error report stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportState {
+    /// It is to be sent.
+    Waiting,
+    /// The vendor has it.
+    Sent,
+    /// The vendor does not want it, or it can't be sent.
+    Refused,
+}
+
+impl ReportState {
+    /// All states.
+    pub const ALL: [Self; 3] = [Self::Waiting, Self::Sent, Self::Refused];
+
+    /// The state's name in the store and in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Sent => "sent",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// An import error report as people see it: one for each (version, text).
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct ReportRow {
+    /// The row.
+    pub id: i64,
+    /// Whose key sends it.
+    pub account: Account,
+    /// The version's number.
+    pub sequence: i64,
+    /// The vendor's id of the document.
+    pub document_id: String,
+    /// Whose document.
+    pub company: Option<Company>,
+    /// The text for the accountant.
+    pub message: String,
+    /// Where it stands.
+    pub state: ReportState,
+    /// Attempts to send it.
+    pub attempts: u32,
+    /// When the sink rejected the version.
+    pub created_at: Timestamp,
+    /// When the vendor took it.
+    pub sent_at: Option<Timestamp>,
+    /// When it is tried (again).
+    pub next_try_at: Option<Timestamp>,
+    /// What the last failure was.
+    pub last_error: Option<String>,
+}
+
+/// The right to send one report.
+#[derive(Clone, Debug)]
+pub struct ReportLease {
+    /// The report.
+    pub row: ReportRow,
+    /// Rises with every lease; a stale owner's is refused.
+    pub fence: i64,
+}
+
+/// How sending a report ended.
+#[derive(Clone, Debug)]
+pub enum ReportEnd {
+    /// The vendor has it.
+    Sent,
+    /// It is tried again.
+    Failed {
+        /// Why; nothing secret.
+        error: String,
+        /// When.
+        next_try_at: Timestamp,
+    },
+    /// The vendor does not want it.
+    Refused {
+        /// Why; nothing secret.
+        error: String,
+    },
+}
+
+/// A link to a document's file, newer than the one that is stored with the document.
+#[derive(Clone, Debug)]
+pub struct FreshLink {
+    /// The vendor's id of the document.
+    pub document_id: String,
+    /// The vendor's version text.
+    pub version: String,
+    /// The link; a secret.
+    pub url: SecretString,
+}
+
+/// What is kept of handing documents on. All methods may be called twice.
+#[async_trait]
+pub trait HandoffStore: Send + Sync + 'static {
+    /// Changes whenever documents may have been stored, or a sink been changed, by this
+    /// process: a hint to look at the rows, never the work itself.
+    fn arrivals(&self) -> watch::Receiver<()>;
+
+    /// Makes sinks known. What is stored already counts as held for a new one.
+    async fn make_sinks_known(
+        &self,
+        sinks: Vec<SinkName>,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// Leases a sink with the next versions for it.
+    ///
+    /// Feeds without a first pull to hold begin by themselves here. The lease is one for
+    /// the whole sink, so that a document is in one pair of hands at a time.
+    async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError>;
+
+    /// Notes what became of leased versions, with the reports that follow from it, and
+    /// what becomes of the lease. Gives whether the lease holds: not where it was given
+    /// back, or a person has paused the sink meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::StaleLease`] where somebody leased the sink since: nothing is noted.
+    async fn settle_handoffs(
+        &self,
+        lease: HandoffLease,
+        settled: Vec<Settled>,
+        afterwards: Afterwards,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Changes a sink, and gives how many feeds or versions that was about; `None` where
+    /// there is no such sink.
+    async fn change_sink(
+        &self,
+        sink: SinkName,
+        change: SinkChange,
+        now: Timestamp,
+    ) -> Result<Option<usize>, StoreError>;
+
+    /// Notes what a program says of a version that its sink was given; false where the
+    /// sink was not given it.
+    async fn note_verdict(
+        &self,
+        sink: SinkName,
+        sequence: i64,
+        verdict: LaterVerdict,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Every sink that was ever known.
+    async fn sinks(&self) -> Result<Vec<SinkRow>, StoreError>;
+
+    /// The feeds that `sink`, which takes `wants`, is given nothing of until they are started.
+    async fn held_feeds(&self, sink: SinkName, wants: Wants) -> Result<Vec<HeldFeed>, StoreError>;
+
+    /// What became of versions at sinks, with every attempt.
+    async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError>;
+
+    /// The list that a program asks for: at most `limit` after place `after`, and none
+    /// after `most_bytes` of them.
+    async fn offered(
+        &self,
+        sink: SinkName,
+        after: i64,
+        limit: usize,
+        most_bytes: usize,
+    ) -> Result<Vec<Offered>, StoreError>;
+
+    /// Leases the report that has waited longest, of one of these accounts.
+    async fn lease_report(
+        &self,
+        accounts: Vec<Account>,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<ReportLease>, StoreError>;
+
+    /// Notes how sending a report ended.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::StaleLease`].
+    async fn end_report(
+        &self,
+        lease: ReportLease,
+        end: ReportEnd,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// Makes a report that was refused, or waits, due now; false where there is none such.
+    async fn retry_report(&self, id: i64, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Import error reports.
+    async fn reports(&self, filter: ReportFilter) -> Result<Vec<ReportRow>, StoreError>;
+}

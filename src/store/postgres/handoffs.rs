@@ -1,0 +1,548 @@
+//! What is handed on next, and what became of it.
+//!
+//! A sink's row is locked first, by whoever leases, settles or changes it; what belongs
+//! to it follows. Rows of feeds are touched after it and never before.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use tokio_postgres::Row;
+
+use super::connection::{Pool, Transaction};
+use super::pages::raise;
+use super::rows::{self, keepable};
+use super::{demands, sinks};
+use crate::domain::{Account, Company, Timestamp};
+use crate::handoff::Item;
+use crate::store::handoffs::{ATTEMPTS, NO_COMPANY, WINDOW};
+use crate::store::outcomes::Outcome;
+use crate::store::{
+    Afterwards, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest, LaterVerdict,
+    PullKind, ReportDraft, Settled, StoreError, Wants,
+};
+
+/// The columns that [`item`] reads.
+pub(super) const ITEM: &str = "
+    d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body, h.link_tries, l.url";
+
+/// Versions in a window after the position (`$2` to `$3`) of a sink (`$1`) that are not
+/// settled.
+const UNSETTLED: &str = "
+    FROM document d
+    JOIN sink_feed s ON s.sink_id = $1 AND s.feed_id = d.feed_id
+    JOIN feed f ON f.id = d.feed_id
+    JOIN account a ON a.id = f.account_id
+    LEFT JOIN handoff h ON h.sink_id = $1 AND h.sequence = d.sequence
+    LEFT JOIN document_link l ON l.sequence = d.sequence
+    LEFT JOIN fresh_link_wish w ON w.feed_id = d.feed_id
+    WHERE d.sequence > $2 AND d.sequence <= $3
+      AND NOT d.superseded AND d.body IS NOT NULL
+      AND (s.everything OR (d.sequence > s.after_sequence AND NOT d.first_pull)
+           OR coalesce(coalesce(d.version_ms, d.stored_at) >= s.since_ms, false))
+      AND (h.sequence IS NULL OR h.state = 'waiting')
+      AND f.queue = $4
+      AND (cardinality($5) = 0 OR a.name = ANY ($5))
+      AND (cardinality($6) = 0 OR f.queue = 'digitized' OR f.company = ANY ($6))";
+
+/// Of those, the ones that wait for nothing at `$7`; `$8` tells whether files are fetched.
+const READY: &str = "
+      AND (h.next_try_at IS NULL OR h.next_try_at <= $7 OR coalesce(l.listed_at >= h.changed_at, false))
+      AND (NOT $8 OR w.asked_at IS NULL OR coalesce(l.listed_at >= w.asked_at, false))";
+
+/// The names of accounts.
+pub(super) fn account_names(wants: &Wants) -> Vec<&str> {
+    wants.accounts.iter().map(Account::as_str).collect()
+}
+
+/// The codes of companies.
+pub(super) fn company_codes(wants: &Wants) -> Vec<&str> {
+    wants.companies.iter().map(Company::as_str).collect()
+}
+
+/// A sink's row as far as leasing goes.
+struct Candidate {
+    id: i64,
+    position: i64,
+    failures: u32,
+    paused: bool,
+    waits_until: Option<Timestamp>,
+    leased_until: Option<Timestamp>,
+}
+
+/// Leases a sink with the next versions for it.
+pub(super) async fn lease(
+    pool: &Pool,
+    request: &HandoffRequest,
+) -> Result<HandoffLeased, StoreError> {
+    let transaction = pool.write().await?;
+    let leased = choose(&transaction, request).await?;
+    transaction.commit().await?;
+    Ok(leased)
+}
+
+async fn choose(
+    transaction: &Transaction<'_>,
+    request: &HandoffRequest,
+) -> Result<HandoffLeased, StoreError> {
+    let now = transaction.now();
+    let Some(sink) = candidate(transaction, request).await? else {
+        return Ok(HandoffLeased::Nothing { until: None });
+    };
+    if sink.paused {
+        return Ok(HandoffLeased::Nothing { until: None });
+    }
+    let busy = [sink.waits_until, sink.leased_until].into_iter().flatten();
+    if let Some(until) = busy.filter(|until| *until > now).max() {
+        return Ok(HandoffLeased::Nothing { until: Some(until) });
+    }
+    // The counter first: what it has counted is committed, and seen by what follows.
+    let row = transaction
+        .query_one("SELECT epoch, last FROM sequence", &[])
+        .await?;
+    let (epoch, last): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let end = last.min(sink.position.saturating_add(WINDOW));
+    let first = first_unsettled(transaction, request, &sink, end).await?;
+    let position = first.map_or(end, |first| first - 1);
+    if position > sink.position {
+        sinks::set_position(transaction, sink.id, position).await?;
+    }
+    let items = match first {
+        Some(_) => ready(transaction, request, &sink, end, &epoch).await?,
+        None => Vec::new(),
+    };
+    if items.is_empty() {
+        let all_settled = first.is_none();
+        if (all_settled && end < last)
+            || sinks::start_by_themselves(transaction, sink.id, request).await?
+        {
+            return Ok(HandoffLeased::Passed);
+        }
+        return Ok(HandoffLeased::Nothing {
+            until: ready_at(transaction, request, &sink, end).await?,
+        });
+    }
+    let row = transaction
+        .query_one(
+            "UPDATE sink SET fence = fence + 1, leased_until = $2 WHERE id = $1 RETURNING fence",
+            &[&sink.id, &now.after(request.lease).as_millis()],
+        )
+        .await?;
+    Ok(HandoffLeased::Batch(HandoffLease {
+        sink_id: sink.id,
+        sink: request.sink.clone(),
+        fence: row.try_get(0)?,
+        failures: sink.failures,
+        items,
+    }))
+}
+
+/// The sink's row, locked; `None` also where another replica has locked it.
+async fn candidate(
+    transaction: &Transaction<'_>,
+    request: &HandoffRequest,
+) -> Result<Option<Candidate>, StoreError> {
+    let row = transaction
+        .query_opt(
+            "SELECT id, position, failures, paused IS NOT NULL, waits_until, leased_until FROM sink
+             WHERE name = $1 FOR NO KEY UPDATE SKIP LOCKED",
+            &[&request.sink.as_str()],
+        )
+        .await?;
+    row.map(|row| {
+        Ok(Candidate {
+            id: row.try_get(0)?,
+            position: row.try_get(1)?,
+            failures: rows::count(&row, 2)?,
+            paused: row.try_get(3)?,
+            waits_until: rows::maybe_moment(&row, 4)?,
+            leased_until: rows::maybe_moment(&row, 5)?,
+        })
+    })
+    .transpose()
+}
+
+async fn first_unsettled(
+    transaction: &Transaction<'_>,
+    request: &HandoffRequest,
+    sink: &Candidate,
+    end: i64,
+) -> Result<Option<i64>, StoreError> {
+    let row = transaction
+        .query_opt(
+            &format!("SELECT d.sequence {UNSETTLED} ORDER BY d.sequence LIMIT 1"),
+            &[
+                &sink.id,
+                &sink.position,
+                &end,
+                &request.wants.queue.as_str(),
+                &account_names(&request.wants),
+                &company_codes(&request.wants),
+            ],
+        )
+        .await?;
+    row.map(|row| Ok(row.try_get(0)?)).transpose()
+}
+
+async fn ready(
+    transaction: &Transaction<'_>,
+    request: &HandoffRequest,
+    sink: &Candidate,
+    end: i64,
+    epoch: &str,
+) -> Result<Vec<Item>, StoreError> {
+    let sql = format!(
+        "SELECT * FROM (
+             SELECT chosen.*, sum(octet_length(body)) OVER (ORDER BY sequence) - octet_length(body) AS before,
+                    (SELECT n.note FROM document e JOIN handoff n ON n.sequence = e.sequence AND n.sink_id = $1
+                     WHERE e.document_id = chosen.document_id AND e.feed_id = chosen.feed_id AND n.note IS NOT NULL
+                     ORDER BY n.sequence DESC LIMIT 1) AS earlier_note
+             FROM (SELECT {ITEM}, d.feed_id {UNSETTLED} {READY} ORDER BY d.sequence LIMIT $9) AS chosen) AS weighed
+         WHERE before < $10 ORDER BY sequence"
+    );
+    let rows = transaction
+        .query(
+            &sql,
+            &[
+                &sink.id,
+                &sink.position,
+                &end,
+                &request.wants.queue.as_str(),
+                &account_names(&request.wants),
+                &company_codes(&request.wants),
+                &transaction.now().as_millis(),
+                &request.files,
+                &i64::try_from(request.most).unwrap_or(i64::MAX),
+                &i64::try_from(request.most_bytes).unwrap_or(i64::MAX),
+            ],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Item {
+                earlier_note: rows::maybe_text(row, 12)?,
+                ..item(row, epoch)?
+            })
+        })
+        .collect()
+}
+
+async fn ready_at(
+    transaction: &Transaction<'_>,
+    request: &HandoffRequest,
+    sink: &Candidate,
+    end: i64,
+) -> Result<Option<Timestamp>, StoreError> {
+    let row = transaction
+        .query_one(
+            &format!("SELECT min(h.next_try_at) {UNSETTLED} AND h.next_try_at > $7"),
+            &[
+                &sink.id,
+                &sink.position,
+                &end,
+                &request.wants.queue.as_str(),
+                &account_names(&request.wants),
+                &company_codes(&request.wants),
+                &transaction.now().as_millis(),
+            ],
+        )
+        .await?;
+    rows::maybe_moment(&row, 0)
+}
+
+/// Reads a version from the columns of [`ITEM`].
+pub(super) fn item(row: &Row, epoch: &str) -> Result<Item, StoreError> {
+    Ok(Item {
+        sequence: row.try_get(0)?,
+        feed: rows::feed(row, 1)?,
+        document_id: rows::text(row, 4)?,
+        version: rows::text(row, 5)?,
+        stored_at: rows::moment(row, 6)?,
+        body: row.try_get(7)?,
+        link_tries: u32::try_from(row.try_get::<_, Option<i64>>(8)?.unwrap_or(0)).unwrap_or(0),
+        link: rows::maybe_text(row, 9)?.map(Into::into),
+        earlier_note: None,
+        epoch: epoch.to_owned(),
+    })
+}
+
+/// Notes what became of leased versions, and of the lease.
+pub(super) async fn settle(
+    pool: &Pool,
+    lease: &HandoffLease,
+    settled: &[Settled],
+    afterwards: &Afterwards,
+) -> Result<bool, StoreError> {
+    let transaction = pool.write().await?;
+    let owned = transaction
+        .query_opt(
+            "SELECT 1 FROM sink WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE",
+            &[&lease.sink_id, &lease.fence],
+        )
+        .await?;
+    if owned.is_none() {
+        transaction.roll_back().await?;
+        return Err(StoreError::StaleLease);
+    }
+    for one in settled {
+        note(&transaction, lease.sink_id, one).await?;
+    }
+    let holds = note_afterwards(&transaction, lease.sink_id, settled, afterwards).await?;
+    transaction.commit().await?;
+    Ok(holds)
+}
+
+async fn note(transaction: &Transaction<'_>, sink: i64, one: &Settled) -> Result<(), StoreError> {
+    let outcome = Outcome::of(&one.outcome, transaction.now());
+    write_row(transaction, sink, one.sequence, one.began_at, &outcome).await?;
+    match &one.outcome {
+        HandoffOutcome::Rejected { report, .. } => {
+            write_report(transaction, one.sequence, report).await
+        }
+        HandoffOutcome::Offered => sinks::give_number(transaction, sink, one.sequence).await,
+        HandoffOutcome::LinkExpired => ask_for_link(transaction, sink, one.sequence).await,
+        HandoffOutcome::Booked { .. } | HandoffOutcome::NotWanted => Ok(()),
+    }
+}
+
+async fn write_row(
+    transaction: &Transaction<'_>,
+    sink: i64,
+    sequence: i64,
+    began_at: Timestamp,
+    outcome: &Outcome<'_>,
+) -> Result<(), StoreError> {
+    // By the database's clock a moment may have begun that has not come yet here.
+    let began_at = began_at.min(transaction.now()).as_millis();
+    let now = transaction.now().as_millis();
+    let detail = outcome.detail.map(keepable);
+    transaction
+        .execute(
+            "INSERT INTO handoff (sink_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+             ON CONFLICT (sink_id, sequence) DO UPDATE SET state = excluded.state, changed_at = excluded.changed_at,
+                 next_try_at = excluded.next_try_at, note = coalesce(excluded.note, handoff.note),
+                 detail = excluded.detail",
+            &[
+                &sink,
+                &sequence,
+                &outcome.state,
+                &began_at,
+                &now,
+                &outcome.next_try_at.map(Timestamp::as_millis),
+                &outcome.note.map(keepable),
+                &detail,
+            ],
+        )
+        .await?;
+    // An attempt that ended as the last one did is counted to it.
+    let alike = transaction
+        .execute(
+            "UPDATE handoff_attempt SET ended_at = $3, times = times + 1
+             WHERE sink_id = $1 AND sequence = $2 AND result = $4 AND detail IS NOT DISTINCT FROM $5
+               AND number = (SELECT max(number) FROM handoff_attempt WHERE sink_id = $1 AND sequence = $2)",
+            &[&sink, &sequence, &now, &outcome.result, &detail],
+        )
+        .await?;
+    if alike > 0 {
+        return Ok(());
+    }
+    transaction
+        .execute(
+            "WITH newest AS (
+                 INSERT INTO handoff_attempt (sink_id, sequence, number, began_at, ended_at, result, detail, times)
+                 SELECT $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5, $6, 1
+                 FROM handoff_attempt WHERE sink_id = $1 AND sequence = $2
+                 RETURNING number)
+             DELETE FROM handoff_attempt old USING newest
+             WHERE old.sink_id = $1 AND old.sequence = $2 AND old.number > 1 AND old.number <= newest.number - $7",
+            &[
+                &sink,
+                &sequence,
+                &began_at,
+                &now,
+                &outcome.result,
+                &detail,
+                &ATTEMPTS,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Keeps an import error for the accountant, once for each (version, text).
+async fn write_report(
+    transaction: &Transaction<'_>,
+    sequence: i64,
+    report: &ReportDraft,
+) -> Result<(), StoreError> {
+    let company = report.company.as_ref().map(Company::as_str);
+    let can_be_sent = company.is_some();
+    let now = transaction.now().as_millis();
+    transaction
+        .execute(
+            "INSERT INTO error_report (account_id, sequence, digest, company, message, state, created_at, next_try_at, last_error)
+             SELECT f.account_id, d.sequence, $2, $3, $4, $5, $6, $7, $8
+             FROM document d JOIN feed f ON f.id = d.feed_id WHERE d.sequence = $1
+             ON CONFLICT (sequence, digest) DO NOTHING",
+            &[
+                &sequence,
+                &digest(&SHA256, report.message.as_bytes()).as_ref(),
+                &company,
+                &keepable(&report.message),
+                &if can_be_sent { "waiting" } else { "refused" },
+                &now,
+                &can_be_sent.then_some(now),
+                &(!can_be_sent).then_some(NO_COMPANY),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Wishes for a fresh link to the version's file: by the reading that looks back anyway,
+/// and where that brought none by reading the feed from its beginning.
+async fn ask_for_link(
+    transaction: &Transaction<'_>,
+    sink: i64,
+    sequence: i64,
+) -> Result<(), StoreError> {
+    let now = transaction.now();
+    let row = transaction
+        .query_one(
+            "UPDATE handoff h SET link_tries = link_tries + 1 FROM document d
+             WHERE h.sink_id = $1 AND h.sequence = $2 AND d.sequence = h.sequence
+             RETURNING h.link_tries, d.feed_id",
+            &[&sink, &sequence],
+        )
+        .await?;
+    let (tries, feed): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    transaction
+        .execute(
+            "INSERT INTO fresh_link_wish (feed_id, asked_at) VALUES ($1, $2) ON CONFLICT (feed_id) DO NOTHING",
+            &[&feed, &now.as_millis()],
+        )
+        .await?;
+    if tries == 1 {
+        raise(transaction, feed, PullKind::Reconciliation, now).await
+    } else {
+        demands::read_from_beginning(transaction, feed).await
+    }
+}
+
+async fn note_afterwards(
+    transaction: &Transaction<'_>,
+    sink: i64,
+    settled: &[Settled],
+    afterwards: &Afterwards,
+) -> Result<bool, StoreError> {
+    let now = transaction.now();
+    let count = |is: fn(&HandoffOutcome) -> bool| {
+        let count = settled.iter().filter(|one| is(&one.outcome)).count();
+        i64::try_from(count).unwrap_or(i64::MAX)
+    };
+    let booked = count(|outcome| matches!(outcome, HandoffOutcome::Booked { .. }));
+    let rejected = count(|outcome| matches!(outcome, HandoffOutcome::Rejected { .. }));
+    if count(|outcome| !matches!(outcome, HandoffOutcome::LinkExpired)) > 0 {
+        transaction
+            .execute(
+                "UPDATE sink SET booked = booked + $2, rejected = rejected + $3, last_success_at = $4,
+                     failures = 0, failing_since = NULL, last_error = NULL, stuck_at = NULL, waits_until = NULL
+                 WHERE id = $1",
+                &[&sink, &booked, &rejected, &now.as_millis()],
+            )
+            .await?;
+    }
+    match afterwards {
+        Afterwards::Keep(lease) => {
+            let row = transaction
+                .query_one(
+                    "UPDATE sink SET leased_until = CASE WHEN paused IS NULL THEN $2 END WHERE id = $1
+                     RETURNING paused IS NULL",
+                    &[&sink, &now.after(*lease).as_millis()],
+                )
+                .await?;
+            Ok(row.try_get(0)?)
+        }
+        Afterwards::Release => {
+            transaction
+                .execute(
+                    "UPDATE sink SET leased_until = NULL WHERE id = $1",
+                    &[&sink],
+                )
+                .await?;
+            Ok(false)
+        }
+        Afterwards::Wait {
+            sequence,
+            began_at,
+            error,
+            until,
+        } => {
+            let outcome = Outcome::not_taken(error, until.is_some());
+            write_row(transaction, sink, *sequence, *began_at, &outcome).await?;
+            transaction
+                .execute(
+                    "UPDATE sink SET leased_until = NULL, failures = failures + 1,
+                         failing_since = coalesce(failing_since, $2), last_error = $3, stuck_at = $4, waits_until = $5,
+                         paused = CASE WHEN $5 IS NULL THEN coalesce(paused, 'closed') ELSE paused END
+                     WHERE id = $1",
+                    &[
+                        &sink,
+                        &now.as_millis(),
+                        &keepable(error),
+                        sequence,
+                        &until.map(Timestamp::as_millis),
+                    ],
+                )
+                .await?;
+            Ok(false)
+        }
+    }
+}
+
+/// Notes what a program says of a version that its sink was given.
+pub(super) async fn note_verdict(
+    transaction: &Transaction<'_>,
+    sink: &str,
+    sequence: i64,
+    verdict: &LaterVerdict,
+) -> Result<bool, StoreError> {
+    let given = transaction
+        .query_opt(
+            "SELECT s.id FROM sink s WHERE s.name = $1 FOR NO KEY UPDATE",
+            &[&sink],
+        )
+        .await?;
+    let Some(row) = given else {
+        return Ok(false);
+    };
+    let sink: i64 = row.try_get(0)?;
+    let given = transaction
+        .query_opt(
+            "SELECT state, detail FROM handoff
+             WHERE sink_id = $1 AND sequence = $2 AND state IN ('offered', 'booked', 'rejected')",
+            &[&sink, &sequence],
+        )
+        .await?;
+    let Some(row) = given else {
+        return Ok(false);
+    };
+    let outcome = Outcome::later(verdict);
+    let as_row = Outcome::of(&outcome, transaction.now());
+    let state: String = row.try_get(0)?;
+    if state == as_row.state && rows::maybe_text(&row, 1)?.as_deref() == as_row.detail {
+        return Ok(true);
+    }
+    let settled = Settled {
+        sequence,
+        began_at: transaction.now(),
+        outcome,
+    };
+    note(transaction, sink, &settled).await?;
+    let booked = i64::from(matches!(verdict, LaterVerdict::Booked));
+    transaction
+        .execute(
+            "UPDATE sink SET booked = booked + $2, rejected = rejected + $3 WHERE id = $1",
+            &[&sink, &booked, &(1 - booked)],
+        )
+        .await?;
+    Ok(true)
+}

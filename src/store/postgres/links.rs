@@ -1,0 +1,58 @@
+//! Fresh links to documents' files.
+
+use secrecy::ExposeSecret;
+
+use super::connection::Transaction;
+use super::rows::keepable;
+use crate::domain::Timestamp;
+use crate::store::words::kind_code;
+use crate::store::{FreshLink, PullKind, StoreError};
+
+/// Keeps the links of a page, where the feed is read for their sake.
+pub(super) async fn keep(
+    transaction: &Transaction<'_>,
+    feed: i64,
+    links: &[FreshLink],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let wanted = transaction
+        .query_opt("SELECT 1 FROM fresh_link_wish WHERE feed_id = $1", &[&feed])
+        .await?;
+    if wanted.is_none() || links.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<String> = links.iter().map(|l| keepable(&l.document_id)).collect();
+    let versions: Vec<String> = links.iter().map(|l| keepable(&l.version)).collect();
+    let urls: Vec<String> = links
+        .iter()
+        .map(|l| keepable(l.url.expose_secret()))
+        .collect();
+    transaction
+        .execute(
+            "INSERT INTO document_link (sequence, url, listed_at)
+             SELECT DISTINCT ON (d.sequence) d.sequence, p.url, $5
+             FROM unnest($1, $2, $3) WITH ORDINALITY AS p (document_id, version, url, place)
+             JOIN document d ON d.document_id = p.document_id AND d.version = p.version AND d.feed_id = $4
+             ORDER BY d.sequence, p.place DESC
+             ON CONFLICT (sequence) DO UPDATE SET url = excluded.url, listed_at = excluded.listed_at",
+            &[&ids, &versions, &urls, &feed, &now.as_millis()],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Ends the wish that a run has served: one that began after it.
+pub(super) async fn end_wish(
+    transaction: &Transaction<'_>,
+    feed: i64,
+    kind: PullKind,
+) -> Result<(), StoreError> {
+    transaction
+        .execute(
+            "DELETE FROM fresh_link_wish WHERE feed_id = $1 AND asked_at <=
+                 (SELECT started_at FROM feed_run WHERE feed_id = $1 AND kind = $2)",
+            &[&feed, &kind_code(kind)],
+        )
+        .await?;
+    Ok(())
+}

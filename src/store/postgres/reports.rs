@@ -1,0 +1,133 @@
+//! Import errors on their way to the vendor's accountant.
+
+use std::time::Duration;
+
+use tokio_postgres::Row;
+
+use super::connection::Transaction;
+use super::rows::{self, keepable};
+use crate::domain::{Account, Timestamp};
+use crate::store::words::{self, row_limit};
+use crate::store::{ReportEnd, ReportFilter, ReportLease, ReportRow, StoreError};
+
+/// `condition` may use $1 and what follows.
+fn select(condition: &str) -> String {
+    format!(
+        "SELECT r.id, a.name, r.sequence, d.document_id, r.company, r.message, r.state, r.attempts,
+                r.created_at, r.sent_at, r.next_try_at, r.last_error
+         FROM error_report r
+         JOIN account a ON a.id = r.account_id
+         JOIN document d ON d.sequence = r.sequence
+         WHERE {condition}"
+    )
+}
+
+fn read(row: &Row) -> Result<ReportRow, StoreError> {
+    Ok(ReportRow {
+        id: row.try_get(0)?,
+        account: words::account(row.try_get(1)?)?,
+        sequence: row.try_get(2)?,
+        document_id: rows::text(row, 3)?,
+        company: words::maybe_company(row.try_get(4)?)?,
+        message: rows::text(row, 5)?,
+        state: words::report_state(row.try_get(6)?)?,
+        attempts: rows::count(row, 7)?,
+        created_at: rows::moment(row, 8)?,
+        sent_at: rows::maybe_moment(row, 9)?,
+        next_try_at: rows::maybe_moment(row, 10)?,
+        last_error: rows::maybe_text(row, 11)?,
+    })
+}
+
+pub(super) async fn lease(
+    transaction: &Transaction<'_>,
+    accounts: &[Account],
+    lease: Duration,
+) -> Result<Option<ReportLease>, StoreError> {
+    let now = transaction.now();
+    let names: Vec<&str> = accounts.iter().map(Account::as_str).collect();
+    let sql = select(
+        "r.state = 'waiting' AND r.next_try_at <= $1 AND coalesce(r.leased_until, 0) <= $1 AND a.name = ANY ($2)
+         ORDER BY r.next_try_at, r.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED",
+    );
+    let row = transaction
+        .query_opt(&sql, &[&now.as_millis(), &names])
+        .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let mut row = read(&row)?;
+    let leased = transaction
+        .query_one(
+            "UPDATE error_report SET fence = fence + 1, attempts = attempts + 1, leased_until = $2 WHERE id = $1
+             RETURNING fence",
+            &[&row.id, &now.after(lease).as_millis()],
+        )
+        .await?;
+    row.attempts += 1;
+    Ok(Some(ReportLease {
+        row,
+        fence: leased.try_get(0)?,
+    }))
+}
+
+/// False for a stale owner.
+pub(super) async fn end(
+    transaction: &Transaction<'_>,
+    lease: &ReportLease,
+    end: &ReportEnd,
+) -> Result<bool, StoreError> {
+    let (state, error, next_try_at) = match end {
+        ReportEnd::Sent => ("sent", None, None),
+        ReportEnd::Failed { error, next_try_at } => ("waiting", Some(error), Some(*next_try_at)),
+        ReportEnd::Refused { error } => ("refused", Some(error), None),
+    };
+    let changed = transaction
+        .execute(
+            "UPDATE error_report SET state = $3, last_error = $4, next_try_at = $5, leased_until = NULL,
+                 sent_at = CASE WHEN $3 = 'sent' THEN $6 ELSE sent_at END
+             WHERE id = $1 AND fence = $2",
+            &[
+                &lease.row.id,
+                &lease.fence,
+                &state,
+                &error.map(|error| keepable(error)),
+                &next_try_at.map(Timestamp::as_millis),
+                &transaction.now().as_millis(),
+            ],
+        )
+        .await?;
+    Ok(changed > 0)
+}
+
+pub(super) async fn retry(transaction: &Transaction<'_>, id: i64) -> Result<bool, StoreError> {
+    let changed = transaction
+        .execute(
+            "UPDATE error_report SET state = 'waiting', next_try_at = $2
+             WHERE id = $1 AND state <> 'sent' AND company IS NOT NULL",
+            &[&id, &transaction.now().as_millis()],
+        )
+        .await?;
+    Ok(changed > 0)
+}
+
+pub(super) async fn list(
+    transaction: &Transaction<'_>,
+    filter: &ReportFilter,
+) -> Result<Vec<ReportRow>, StoreError> {
+    let found = transaction
+        .query(
+            &select(
+                "r.id > $1 AND ($2 IS NULL OR r.sequence = $2) AND ($3 IS NULL OR r.state = $3)
+                 ORDER BY r.id LIMIT $4",
+            ),
+            &[
+                &filter.after,
+                &filter.sequence,
+                &filter.state.map(|state| state.as_str()),
+                &row_limit(filter.limit),
+            ],
+        )
+        .await?;
+    found.iter().map(read).collect()
+}

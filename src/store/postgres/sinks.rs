@@ -1,0 +1,466 @@
+//! Sinks: how far each has come, what a person changes, and what people are shown.
+
+use tokio_postgres::Row;
+
+use super::connection::Transaction;
+use super::handoffs::{ITEM, account_names, company_codes, item};
+use super::rows;
+use crate::domain::{Account, Company, SinkName};
+use crate::store::words::{self, row_limit};
+use crate::store::{
+    Attempt, HandoffFilter, HandoffRequest, HandoffRow, HeldFeed, Offered, PauseReason, SinkChange,
+    SinkRow, StartFrom, StoreError, Wants,
+};
+
+/// Makes sinks known.
+pub(super) async fn make_known(
+    transaction: &Transaction<'_>,
+    sinks: &[SinkName],
+) -> Result<(), StoreError> {
+    let mut names: Vec<&str> = sinks.iter().map(SinkName::as_str).collect();
+    // In one order everywhere, so that no two transactions wait for each other.
+    names.sort_unstable();
+    transaction
+        .execute(
+            "INSERT INTO sink (name, created_at, since_sequence, position)
+             SELECT n.name, $2, q.last, q.last FROM unnest($1) AS n (name), sequence q
+             ON CONFLICT (name) DO NOTHING",
+            &[&names, &transaction.now().as_millis()],
+        )
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn set_position(
+    transaction: &Transaction<'_>,
+    sink: i64,
+    position: i64,
+) -> Result<(), StoreError> {
+    transaction
+        .execute(
+            "UPDATE sink SET position = $2 WHERE id = $1",
+            &[&sink, &position],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Gives a version the next place in the sink's list.
+pub(super) async fn give_number(
+    transaction: &Transaction<'_>,
+    sink: i64,
+    sequence: i64,
+) -> Result<(), StoreError> {
+    transaction
+        .execute(
+            "WITH next AS (UPDATE sink SET last_number = last_number + 1 WHERE id = $1 RETURNING last_number)
+             UPDATE handoff SET number = next.last_number FROM next WHERE sink_id = $1 AND sequence = $2",
+            &[&sink, &sequence],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Feeds that a sink (`$1`) takes and that have not begun there.
+const HELD: &str = "
+    FROM feed f JOIN account a ON a.id = f.account_id
+    WHERE f.queue = $2
+      AND (cardinality($3) = 0 OR a.name = ANY ($3))
+      AND (cardinality($4) = 0 OR f.queue = 'digitized' OR f.company = ANY ($4))
+      AND NOT EXISTS (SELECT 1 FROM sink_feed s WHERE s.sink_id = $1 AND s.feed_id = f.id)";
+
+/// Lets feeds begin that have nothing to hold: their first pull brought nothing, and
+/// nothing was stored when the sink became known. All where the request says so.
+pub(super) async fn start_by_themselves(
+    transaction: &Transaction<'_>,
+    sink: i64,
+    request: &HandoffRequest,
+) -> Result<bool, StoreError> {
+    let found = transaction
+        .query(
+            &format!(
+                "SELECT f.id {HELD} AND ($5 OR (f.first_complete_at IS NOT NULL AND NOT EXISTS (
+                     SELECT 1 FROM document d WHERE d.feed_id = f.id
+                       AND (d.first_pull OR d.sequence <= (SELECT since_sequence FROM sink WHERE id = $1)))))"
+            ),
+            &[
+                &sink,
+                &request.wants.queue.as_str(),
+                &account_names(&request.wants),
+                &company_codes(&request.wants),
+                &request.start_all,
+            ],
+        )
+        .await?;
+    for row in &found {
+        start_feed(transaction, sink, row.try_get(0)?, StartFrom::All).await?;
+    }
+    Ok(!found.is_empty())
+}
+
+/// Lets a feed begin, or begin earlier than it did; what is settled stays so.
+async fn start_feed(
+    transaction: &Transaction<'_>,
+    sink: i64,
+    feed: i64,
+    from: StartFrom,
+) -> Result<(), StoreError> {
+    let since = match from {
+        StartFrom::Since(moment) => Some(moment.as_millis()),
+        StartFrom::All | StartFrom::Now => None,
+    };
+    transaction
+        .execute(
+            "INSERT INTO sink_feed AS s (sink_id, feed_id, started_at, everything, after_sequence, since_ms)
+             SELECT $1, $2, $3, $4, last, $5 FROM sequence
+             ON CONFLICT (sink_id, feed_id) DO UPDATE SET everything = s.everything OR excluded.everything,
+                 since_ms = least(s.since_ms, excluded.since_ms)",
+            &[
+                &sink,
+                &feed,
+                &transaction.now().as_millis(),
+                &(from == StartFrom::All),
+                &since,
+            ],
+        )
+        .await?;
+    if from != StartFrom::Now {
+        // What the position had passed over is looked at again.
+        transaction
+            .execute(
+                "UPDATE sink SET position = least(position,
+                     (SELECT sequence - 1 FROM document WHERE feed_id = $2 ORDER BY sequence LIMIT 1))
+                 WHERE id = $1",
+                &[&sink, &feed],
+            )
+            .await?;
+    }
+    Ok(())
+}
+
+/// Changes a sink; `None` where there is none of that name.
+pub(super) async fn change(
+    transaction: &Transaction<'_>,
+    sink: &SinkName,
+    change: &SinkChange,
+) -> Result<Option<usize>, StoreError> {
+    let row = transaction
+        .query_opt(
+            "SELECT id FROM sink WHERE name = $1 FOR NO KEY UPDATE",
+            &[&sink.as_str()],
+        )
+        .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let id: i64 = row.try_get(0)?;
+    let changed = match change {
+        SinkChange::Pause => {
+            transaction
+                .execute(
+                    "UPDATE sink SET paused = $2 WHERE id = $1 AND paused IS DISTINCT FROM $2",
+                    &[&id, &PauseReason::ByHand.as_str()],
+                )
+                .await?
+        }
+        SinkChange::Resume => {
+            transaction
+                .execute(
+                    "UPDATE sink SET paused = NULL, waits_until = NULL
+                     WHERE id = $1 AND (paused IS NOT NULL OR waits_until IS NOT NULL)",
+                    &[&id],
+                )
+                .await?
+        }
+        SinkChange::Start {
+            wants,
+            account,
+            company,
+            from,
+        } => {
+            let feeds =
+                matching_feeds(transaction, wants, account.as_ref(), company.as_ref()).await?;
+            for feed in &feeds {
+                start_feed(transaction, id, *feed, *from).await?;
+            }
+            feeds.len()
+        }
+        SinkChange::Retry { sequence } => retry(transaction, id, *sequence).await?,
+        SinkChange::Skip { sequence } => skip(transaction, id, *sequence).await?,
+    };
+    Ok(Some(changed))
+}
+
+async fn matching_feeds(
+    transaction: &Transaction<'_>,
+    wants: &Wants,
+    account: Option<&Account>,
+    company: Option<&Company>,
+) -> Result<Vec<i64>, StoreError> {
+    let found = transaction
+        .query(
+            "SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
+             WHERE f.queue = $1
+               AND (cardinality($2) = 0 OR a.name = ANY ($2))
+               AND (cardinality($3) = 0 OR f.queue = 'digitized' OR f.company = ANY ($3))
+               AND ($4 IS NULL OR a.name = $4)
+               AND ($5 IS NULL OR f.company = $5)",
+            &[
+                &wants.queue.as_str(),
+                &account_names(wants),
+                &company_codes(wants),
+                &account.map(Account::as_str),
+                &company.map(Company::as_str),
+            ],
+        )
+        .await?;
+    found.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// Makes versions wait again, as far as no newer one has come, and goes back to the first.
+async fn retry(
+    transaction: &Transaction<'_>,
+    sink: i64,
+    sequence: Option<i64>,
+) -> Result<usize, StoreError> {
+    let again = transaction
+        .query(
+            "UPDATE handoff h SET state = 'waiting', next_try_at = NULL, link_tries = 0, number = NULL, changed_at = $3
+             FROM document d
+             WHERE h.sink_id = $1 AND (h.sequence = $2 OR ($2 IS NULL AND h.state = 'rejected'))
+               AND d.sequence = h.sequence AND NOT d.superseded
+             RETURNING h.sequence",
+            &[&sink, &sequence, &transaction.now().as_millis()],
+        )
+        .await?;
+    let mut first: Option<i64> = None;
+    for row in &again {
+        let sequence: i64 = row.try_get(0)?;
+        first = Some(first.map_or(sequence, |first| first.min(sequence)));
+    }
+    if let Some(first) = first {
+        transaction
+            .execute(
+                "UPDATE sink SET position = least(position, $2) WHERE id = $1",
+                &[&sink, &(first - 1)],
+            )
+            .await?;
+    }
+    Ok(again.len())
+}
+
+async fn skip(
+    transaction: &Transaction<'_>,
+    sink: i64,
+    sequence: i64,
+) -> Result<usize, StoreError> {
+    let skipped = transaction
+        .execute(
+            "INSERT INTO handoff AS h (sink_id, sequence, state, began_at, changed_at)
+             SELECT $1, sequence, 'skipped', $3, $3 FROM document WHERE sequence = $2
+             ON CONFLICT (sink_id, sequence) DO UPDATE SET state = 'skipped', changed_at = excluded.changed_at,
+                 next_try_at = NULL
+             WHERE h.state = 'waiting'",
+            &[&sink, &sequence, &transaction.now().as_millis()],
+        )
+        .await?;
+    if skipped > 0 {
+        transaction
+            .execute(
+                "UPDATE sink SET waits_until = NULL, stuck_at = NULL WHERE id = $1 AND stuck_at = $2",
+                &[&sink, &sequence],
+            )
+            .await?;
+    }
+    Ok(skipped)
+}
+
+pub(super) async fn list(transaction: &Transaction<'_>) -> Result<Vec<SinkRow>, StoreError> {
+    let found = transaction
+        .query(
+            "SELECT s.name, s.position, greatest(q.last - s.position, 0), s.booked, s.rejected,
+                    (SELECT count(*) FROM handoff h WHERE h.sink_id = s.id AND h.state = 'rejected'),
+                    s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at
+             FROM sink s, sequence q ORDER BY s.name",
+            &[],
+        )
+        .await?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(SinkRow {
+                name: words::sink(row.try_get(0)?)?,
+                position: row.try_get(1)?,
+                behind: row.try_get(2)?,
+                booked: rows::count(row, 3)?,
+                rejected: rows::count(row, 4)?,
+                rejected_now: rows::count(row, 5)?,
+                paused: words::pause_reason(row.try_get(6)?)?,
+                waits_until: rows::maybe_moment(row, 7)?,
+                failing_since: rows::maybe_moment(row, 8)?,
+                failures: rows::count(row, 9)?,
+                last_error: rows::maybe_text(row, 10)?,
+                stuck_at: row.try_get(11)?,
+                last_success_at: rows::maybe_moment(row, 12)?,
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn held_feeds(
+    transaction: &Transaction<'_>,
+    sink: &SinkName,
+    wants: &Wants,
+) -> Result<Vec<HeldFeed>, StoreError> {
+    let Some(sink) = id(transaction, sink).await? else {
+        return Ok(Vec::new());
+    };
+    let found = transaction
+        .query(
+            &format!(
+                "SELECT a.name, f.queue, f.company, f.documents, f.first_complete_at IS NOT NULL {HELD}
+                 ORDER BY a.name, f.company"
+            ),
+            &[
+                &sink,
+                &wants.queue.as_str(),
+                &account_names(wants),
+                &company_codes(wants),
+            ],
+        )
+        .await?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(HeldFeed {
+                feed: rows::feed(row, 0)?,
+                documents: rows::count(row, 3)?,
+                complete: row.try_get(4)?,
+            })
+        })
+        .collect()
+}
+
+async fn id(transaction: &Transaction<'_>, sink: &SinkName) -> Result<Option<i64>, StoreError> {
+    let row = transaction
+        .query_opt("SELECT id FROM sink WHERE name = $1", &[&sink.as_str()])
+        .await?;
+    row.map(|row| Ok(row.try_get(0)?)).transpose()
+}
+
+pub(super) async fn handoffs(
+    transaction: &Transaction<'_>,
+    filter: &HandoffFilter,
+) -> Result<Vec<HandoffRow>, StoreError> {
+    let found = transaction
+        .query(
+            "SELECT s.name, h.sequence, h.state, h.began_at, h.changed_at, coalesce(h.detail, h.note), h.sink_id
+             FROM handoff h JOIN sink s ON s.id = h.sink_id
+             WHERE h.sequence > $5 AND ($4 IS NULL OR h.sequence = $4)
+               AND ($1 IS NULL OR s.name = $1) AND ($2 IS NULL OR h.state = $2)
+             ORDER BY h.sequence, s.name LIMIT $3",
+            &[
+                &filter.sink.as_ref().map(SinkName::as_str),
+                &filter.state.map(|state| state.as_str()),
+                &row_limit(filter.limit),
+                &filter.sequence,
+                &filter.after,
+            ],
+        )
+        .await?;
+    let mut handoffs = Vec::with_capacity(found.len());
+    for row in &found {
+        let mut handoff = handoff(row)?;
+        handoff.attempts = attempts(transaction, row.try_get(6)?, handoff.sequence).await?;
+        handoffs.push(handoff);
+    }
+    Ok(handoffs)
+}
+
+fn handoff(row: &Row) -> Result<HandoffRow, StoreError> {
+    Ok(HandoffRow {
+        sink: words::sink(row.try_get(0)?)?,
+        sequence: row.try_get(1)?,
+        state: words::handoff_state(row.try_get(2)?)?,
+        began_at: rows::moment(row, 3)?,
+        changed_at: rows::moment(row, 4)?,
+        detail: rows::maybe_text(row, 5)?,
+        attempts: Vec::new(),
+    })
+}
+
+async fn attempts(
+    transaction: &Transaction<'_>,
+    sink: i64,
+    sequence: i64,
+) -> Result<Vec<Attempt>, StoreError> {
+    let found = transaction
+        .query(
+            "SELECT began_at, ended_at, result, detail, times FROM handoff_attempt
+             WHERE sink_id = $1 AND sequence = $2 ORDER BY number",
+            &[&sink, &sequence],
+        )
+        .await?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(Attempt {
+                began_at: rows::moment(row, 0)?,
+                ended_at: rows::moment(row, 1)?,
+                result: row.try_get(2)?,
+                detail: rows::maybe_text(row, 3)?,
+                times: rows::count(row, 4)?,
+            })
+        })
+        .collect()
+}
+
+/// The list that a program asks for.
+pub(super) async fn offered(
+    transaction: &Transaction<'_>,
+    sink: &SinkName,
+    after: i64,
+    limit: usize,
+    most_bytes: usize,
+) -> Result<Vec<Offered>, StoreError> {
+    let Some(sink) = id(transaction, sink).await? else {
+        return Ok(Vec::new());
+    };
+    let row = transaction
+        .query_one("SELECT epoch FROM sequence", &[])
+        .await?;
+    let epoch: String = row.try_get(0)?;
+    let found = transaction
+        .query(
+            &format!(
+                "SELECT * FROM (
+                     SELECT chosen.*, sum(octet_length(body)) OVER (ORDER BY number) - octet_length(body) AS before
+                     FROM (SELECT {ITEM}, h.number, h.state
+                           FROM handoff h
+                           JOIN document d ON d.sequence = h.sequence
+                           JOIN feed f ON f.id = d.feed_id
+                           JOIN account a ON a.id = f.account_id
+                           LEFT JOIN document_link l ON l.sequence = d.sequence
+                           WHERE h.sink_id = $1 AND h.number > $2 AND d.body IS NOT NULL
+                           ORDER BY h.number LIMIT $3) AS chosen) AS weighed
+                 WHERE before < $4 ORDER BY number"
+            ),
+            &[
+                &sink,
+                &after,
+                &row_limit(limit),
+                &i64::try_from(most_bytes).unwrap_or(i64::MAX),
+            ],
+        )
+        .await?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(Offered {
+                item: item(row, &epoch)?,
+                number: row.try_get(10)?,
+                state: words::handoff_state(row.try_get(11)?)?,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,484 @@
+//! What is handed on next, and what became of it.
+
+use std::path::Path;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, params};
+
+use super::demands::raise;
+use super::error::explain;
+use super::rows;
+use super::sinks;
+use crate::domain::{Account, Company, Timestamp};
+use crate::handoff::Item;
+use crate::store::handoffs::{ATTEMPTS, NO_COMPANY, WINDOW};
+use crate::store::outcomes::Outcome;
+use crate::store::{
+    Afterwards, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest, LaterVerdict,
+    PullKind, ReportDraft, Settled, StoreError, Wants,
+};
+
+/// Versions in a window after the position that are not settled. `ready` are those that
+/// wait for nothing.
+const UNSETTLED: &str = "
+    SELECT d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body,
+           coalesce(h.link_tries, 0), l.url,
+           (SELECT n.note FROM document e JOIN handoff n ON n.sequence = e.sequence AND n.sink_id = :sink
+            WHERE e.document_id = d.document_id AND e.feed_id = d.feed_id AND n.note IS NOT NULL
+            ORDER BY n.sequence DESC LIMIT 1),
+           (h.next_try_at IS NULL OR h.next_try_at <= :now OR coalesce(l.listed_at >= h.changed_at, 0))
+               AND (NOT :files OR w.asked_at IS NULL OR coalesce(l.listed_at >= w.asked_at, 0)) AS ready,
+           h.next_try_at
+    FROM document d
+    JOIN sink_feed s ON s.sink_id = :sink AND s.feed_id = d.feed_id
+    JOIN feed f ON f.id = d.feed_id
+    JOIN account a ON a.id = f.account_id
+    LEFT JOIN handoff h ON h.sink_id = :sink AND h.sequence = d.sequence
+    LEFT JOIN document_link l ON l.sequence = d.sequence
+    LEFT JOIN fresh_link_wish w ON w.feed_id = d.feed_id
+    WHERE d.sequence > :position AND d.sequence <= :end
+      AND d.superseded = 0 AND d.body IS NOT NULL
+      AND (s.everything OR (d.sequence > s.after_sequence AND d.first_pull = 0)
+           OR coalesce(coalesce(d.version_ms, d.stored_at) >= s.since_ms, 0))
+      AND (h.sequence IS NULL OR h.state = 'waiting')
+      AND f.queue = :queue
+      AND (:accounts = '[]' OR a.name IN (SELECT value FROM json_each(:accounts)))
+      AND (:companies = '[]' OR f.queue = 'digitized' OR f.company IN (SELECT value FROM json_each(:companies)))
+    ORDER BY d.sequence";
+
+/// The names of accounts as a JSON array.
+pub(super) fn account_names(wants: &Wants) -> String {
+    let names: Vec<&str> = wants.accounts.iter().map(Account::as_str).collect();
+    serde_json::json!(names).to_string()
+}
+
+/// The codes of companies as a JSON array.
+pub(super) fn company_codes(wants: &Wants) -> String {
+    let codes: Vec<&str> = wants.companies.iter().map(Company::as_str).collect();
+    serde_json::json!(codes).to_string()
+}
+
+/// A sink's row as far as leasing goes.
+struct Candidate {
+    id: i64,
+    position: i64,
+    failures: u32,
+    paused: bool,
+    waits_until: Option<Timestamp>,
+    leased_until: Option<Timestamp>,
+}
+
+/// What the window after the position holds.
+#[derive(Default)]
+struct Found {
+    items: Vec<Item>,
+    first_unsettled: Option<i64>,
+    /// When the first of those that are not ready is.
+    ready_at: Option<Timestamp>,
+}
+
+/// Leases a sink with the next versions for it.
+pub(super) fn lease(
+    connection: &Connection,
+    request: &HandoffRequest,
+) -> rusqlite::Result<HandoffLeased> {
+    let Some(sink) = candidate(connection, request)? else {
+        return Ok(HandoffLeased::Nothing { until: None });
+    };
+    if sink.paused {
+        return Ok(HandoffLeased::Nothing { until: None });
+    }
+    let busy = [sink.waits_until, sink.leased_until].into_iter().flatten();
+    if let Some(until) = busy.filter(|until| *until > request.now).max() {
+        return Ok(HandoffLeased::Nothing { until: Some(until) });
+    }
+    let (epoch, last): (String, i64) = connection
+        .prepare_cached("SELECT epoch, last FROM sequence")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let end = last.min(sink.position.saturating_add(WINDOW));
+    let found = look(connection, request, &sink, end, &epoch)?;
+    let position = found.first_unsettled.map_or(end, |first| first - 1);
+    if position > sink.position {
+        sinks::set_position(connection, sink.id, position)?;
+    }
+    if found.items.is_empty() {
+        return nothing_ready(connection, request, &sink, &found, end < last);
+    }
+    let fence = connection
+        .prepare_cached(
+            "UPDATE sink SET fence = fence + 1, leased_until = ?2 WHERE id = ?1 RETURNING fence",
+        )?
+        .query_row(
+            params![sink.id, request.now.after(request.lease).as_millis()],
+            |row| row.get(0),
+        )?;
+    Ok(HandoffLeased::Batch(HandoffLease {
+        sink_id: sink.id,
+        sink: request.sink.clone(),
+        fence,
+        failures: sink.failures,
+        items: found.items,
+    }))
+}
+
+fn nothing_ready(
+    connection: &Connection,
+    request: &HandoffRequest,
+    sink: &Candidate,
+    found: &Found,
+    more: bool,
+) -> rusqlite::Result<HandoffLeased> {
+    let all_settled = found.first_unsettled.is_none();
+    if (all_settled && more) || sinks::start_by_themselves(connection, sink.id, request)? {
+        return Ok(HandoffLeased::Passed);
+    }
+    Ok(HandoffLeased::Nothing {
+        until: found.ready_at,
+    })
+}
+
+fn candidate(
+    connection: &Connection,
+    request: &HandoffRequest,
+) -> rusqlite::Result<Option<Candidate>> {
+    connection
+        .prepare_cached(
+            "SELECT id, position, failures, paused IS NOT NULL, waits_until, leased_until FROM sink WHERE name = ?1",
+        )?
+        .query_row(params![request.sink.as_str()], |row| {
+            Ok(Candidate {
+                id: row.get(0)?,
+                position: row.get(1)?,
+                failures: row.get(2)?,
+                paused: row.get(3)?,
+                waits_until: rows::maybe_moment(row, 4)?,
+                leased_until: rows::maybe_moment(row, 5)?,
+            })
+        })
+        .optional()
+}
+
+fn look(
+    connection: &Connection,
+    request: &HandoffRequest,
+    sink: &Candidate,
+    end: i64,
+    epoch: &str,
+) -> rusqlite::Result<Found> {
+    let mut statement = connection.prepare_cached(UNSETTLED)?;
+    let mut rows = statement.query(named_params! {
+        ":sink": sink.id,
+        ":now": request.now.as_millis(),
+        ":files": request.files,
+        ":position": sink.position,
+        ":end": end,
+        ":queue": request.wants.queue.as_str(),
+        ":accounts": account_names(&request.wants),
+        ":companies": company_codes(&request.wants),
+    })?;
+    let mut found = Found::default();
+    let mut bytes = 0;
+    while found.items.len() < request.most && bytes < request.most_bytes {
+        let Some(row) = rows.next()? else {
+            break;
+        };
+        found.first_unsettled.get_or_insert(row.get(0)?);
+        if row.get(11)? {
+            let item = item(row, epoch)?;
+            bytes += item.body.len();
+            found.items.push(item);
+        } else if let Some(ready_at) = rows::maybe_moment(row, 12)? {
+            found.ready_at = Some(found.ready_at.map_or(ready_at, |at| at.min(ready_at)));
+        }
+    }
+    Ok(found)
+}
+
+/// Reads a version from the first eleven columns of [`UNSETTLED`].
+pub(super) fn item(row: &Row<'_>, epoch: &str) -> rusqlite::Result<Item> {
+    Ok(Item {
+        sequence: row.get(0)?,
+        feed: rows::feed(row, 1)?,
+        document_id: row.get(4)?,
+        version: row.get(5)?,
+        stored_at: rows::moment(row, 6)?,
+        body: row.get(7)?,
+        link_tries: row.get(8)?,
+        link: row.get::<_, Option<String>>(9)?.map(Into::into),
+        earlier_note: row.get(10)?,
+        epoch: epoch.to_owned(),
+    })
+}
+
+/// Notes what became of leased versions, and of the lease.
+pub(super) fn settle(
+    transaction: &Transaction<'_>,
+    path: &Path,
+    lease: &HandoffLease,
+    settled: &[Settled],
+    afterwards: &Afterwards,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let explain = |error| explain(path, error);
+    let fence: Option<i64> = transaction
+        .query_row(
+            "SELECT fence FROM sink WHERE id = ?1",
+            params![lease.sink_id],
+            |row| row.get(0),
+        )
+        .optional()
+        .map_err(explain)?;
+    if fence != Some(lease.fence) {
+        return Err(StoreError::StaleLease);
+    }
+    for one in settled {
+        note(transaction, lease.sink_id, one, now).map_err(explain)?;
+    }
+    note_afterwards(transaction, lease.sink_id, settled, afterwards, now).map_err(explain)
+}
+
+fn note(connection: &Connection, sink: i64, one: &Settled, now: Timestamp) -> rusqlite::Result<()> {
+    let outcome = Outcome::of(&one.outcome, now);
+    write_row(connection, sink, one.sequence, one.began_at, now, &outcome)?;
+    match &one.outcome {
+        HandoffOutcome::Rejected { report, .. } => {
+            write_report(connection, one.sequence, report, now)
+        }
+        HandoffOutcome::Offered => sinks::give_number(connection, sink, one.sequence),
+        HandoffOutcome::LinkExpired => ask_for_link(connection, sink, one.sequence, now),
+        HandoffOutcome::Booked { .. } | HandoffOutcome::NotWanted => Ok(()),
+    }
+}
+
+fn write_row(
+    connection: &Connection,
+    sink: i64,
+    sequence: i64,
+    began_at: Timestamp,
+    now: Timestamp,
+    outcome: &Outcome<'_>,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO handoff (sink_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT (sink_id, sequence) DO UPDATE SET state = excluded.state, changed_at = excluded.changed_at,
+                 next_try_at = excluded.next_try_at, note = coalesce(excluded.note, note), detail = excluded.detail",
+        )?
+        .execute(params![
+            sink,
+            sequence,
+            outcome.state,
+            began_at.as_millis(),
+            now.as_millis(),
+            outcome.next_try_at.map(Timestamp::as_millis),
+            outcome.note,
+            outcome.detail,
+        ])?;
+    write_attempt(
+        connection,
+        sink,
+        sequence,
+        [began_at, now],
+        outcome.result,
+        outcome.detail,
+    )
+}
+
+/// Adds an attempt, or counts it to the last one where that ended alike.
+fn write_attempt(
+    connection: &Connection,
+    sink: i64,
+    sequence: i64,
+    [began_at, ended_at]: [Timestamp; 2],
+    result: &str,
+    detail: Option<&str>,
+) -> rusqlite::Result<()> {
+    let alike = connection
+        .prepare_cached(
+            "UPDATE handoff_attempt SET ended_at = ?3, times = times + 1
+             WHERE sink_id = ?1 AND sequence = ?2 AND result = ?4 AND detail IS ?5
+               AND number = (SELECT max(number) FROM handoff_attempt WHERE sink_id = ?1 AND sequence = ?2)",
+        )?
+        .execute(params![sink, sequence, ended_at.as_millis(), result, detail])?;
+    if alike > 0 {
+        return Ok(());
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO handoff_attempt (sink_id, sequence, number, began_at, ended_at, result, detail, times)
+             SELECT ?1, ?2, coalesce(max(number), 0) + 1, ?3, ?4, ?5, ?6, 1
+             FROM handoff_attempt WHERE sink_id = ?1 AND sequence = ?2",
+        )?
+        .execute(params![
+            sink,
+            sequence,
+            began_at.as_millis(),
+            ended_at.as_millis(),
+            result,
+            detail
+        ])?;
+    connection
+        .prepare_cached(
+            "DELETE FROM handoff_attempt WHERE sink_id = ?1 AND sequence = ?2 AND number > 1
+               AND number <= (SELECT max(number) FROM handoff_attempt WHERE sink_id = ?1 AND sequence = ?2) - ?3",
+        )?
+        .execute(params![sink, sequence, ATTEMPTS])?;
+    Ok(())
+}
+
+/// Keeps an import error for the accountant, once for each (version, text).
+fn write_report(
+    connection: &Connection,
+    sequence: i64,
+    report: &ReportDraft,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let company = report.company.as_ref().map(Company::as_str);
+    connection
+        .prepare_cached(
+            "INSERT INTO error_report (account_id, sequence, digest, company, message, state, created_at, next_try_at, last_error)
+             SELECT f.account_id, d.sequence, ?2, ?3, ?4, iif(?3 IS NULL, 'refused', 'waiting'), ?5,
+                 iif(?3 IS NULL, NULL, ?5), iif(?3 IS NULL, ?6, NULL)
+             FROM document d JOIN feed f ON f.id = d.feed_id WHERE d.sequence = ?1
+             ON CONFLICT (sequence, digest) DO NOTHING",
+        )?
+        .execute(params![
+            sequence,
+            digest(&SHA256, report.message.as_bytes()).as_ref(),
+            company,
+            report.message,
+            now.as_millis(),
+            NO_COMPANY,
+        ])?;
+    Ok(())
+}
+
+/// Wishes for a fresh link to the version's file: by the reading that looks back anyway,
+/// and where that brought none by reading the feed from its beginning.
+fn ask_for_link(
+    connection: &Connection,
+    sink: i64,
+    sequence: i64,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let tries: i64 = connection.query_row(
+        "UPDATE handoff SET link_tries = link_tries + 1 WHERE sink_id = ?1 AND sequence = ?2 RETURNING link_tries",
+        params![sink, sequence],
+        |row| row.get(0),
+    )?;
+    let feed: i64 = connection.query_row(
+        "SELECT feed_id FROM document WHERE sequence = ?1",
+        params![sequence],
+        |row| row.get(0),
+    )?;
+    connection.execute(
+        "INSERT INTO fresh_link_wish (feed_id, asked_at) VALUES (?1, ?2) ON CONFLICT (feed_id) DO NOTHING",
+        params![feed, now.as_millis()],
+    )?;
+    if tries == 1 {
+        raise(connection, feed, PullKind::Reconciliation, now)
+    } else {
+        super::demands::read_from_beginning(connection, feed, now)
+    }
+}
+
+fn note_afterwards(
+    connection: &Connection,
+    sink: i64,
+    settled: &[Settled],
+    afterwards: &Afterwards,
+    now: Timestamp,
+) -> rusqlite::Result<bool> {
+    let count = |is: fn(&HandoffOutcome) -> bool| settled.iter().filter(|s| is(&s.outcome)).count();
+    let booked = count(|outcome| matches!(outcome, HandoffOutcome::Booked { .. }));
+    let rejected = count(|outcome| matches!(outcome, HandoffOutcome::Rejected { .. }));
+    let took = count(|outcome| !matches!(outcome, HandoffOutcome::LinkExpired)) > 0;
+    if took {
+        connection
+            .prepare_cached(
+                "UPDATE sink SET booked = booked + ?2, rejected = rejected + ?3, last_success_at = ?4,
+                     failures = 0, failing_since = NULL, last_error = NULL, stuck_at = NULL, waits_until = NULL
+                 WHERE id = ?1",
+            )?
+            .execute(params![sink, booked, rejected, now.as_millis()])?;
+    }
+    match afterwards {
+        Afterwards::Keep(lease) => connection
+            .prepare_cached(
+                "UPDATE sink SET leased_until = CASE WHEN paused IS NULL THEN ?2 END WHERE id = ?1
+                 RETURNING paused IS NULL",
+            )?
+            .query_row(params![sink, now.after(*lease).as_millis()], |row| {
+                row.get(0)
+            }),
+        Afterwards::Release => {
+            connection
+                .prepare_cached("UPDATE sink SET leased_until = NULL WHERE id = ?1")?
+                .execute(params![sink])?;
+            Ok(false)
+        }
+        Afterwards::Wait {
+            sequence,
+            began_at,
+            error,
+            until,
+        } => {
+            let outcome = Outcome::not_taken(error, until.is_some());
+            write_row(connection, sink, *sequence, *began_at, now, &outcome)?;
+            connection
+                .prepare_cached(
+                    "UPDATE sink SET leased_until = NULL, failures = failures + 1,
+                         failing_since = coalesce(failing_since, ?2), last_error = ?3, stuck_at = ?4, waits_until = ?5,
+                         paused = CASE WHEN ?5 IS NULL THEN coalesce(paused, 'closed') ELSE paused END
+                     WHERE id = ?1",
+                )?
+                .execute(params![
+                    sink,
+                    now.as_millis(),
+                    error,
+                    sequence,
+                    until.map(Timestamp::as_millis)
+                ])?;
+            Ok(false)
+        }
+    }
+}
+
+/// Notes what a program says of a version that its sink was given.
+pub(super) fn note_verdict(
+    connection: &Connection,
+    sink: &str,
+    sequence: i64,
+    verdict: &LaterVerdict,
+    now: Timestamp,
+) -> rusqlite::Result<bool> {
+    let given: Option<(i64, String, Option<String>)> = connection
+        .query_row(
+            "SELECT h.sink_id, h.state, h.detail FROM handoff h JOIN sink s ON s.id = h.sink_id
+             WHERE s.name = ?1 AND h.sequence = ?2 AND h.state IN ('offered', 'booked', 'rejected')",
+            params![sink, sequence],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .optional()?;
+    let Some((sink, state, detail)) = given else {
+        return Ok(false);
+    };
+    let outcome = Outcome::later(verdict);
+    let as_row = Outcome::of(&outcome, now);
+    if state == as_row.state && detail.as_deref() == as_row.detail {
+        return Ok(true);
+    }
+    let settled = Settled {
+        sequence,
+        began_at: now,
+        outcome,
+    };
+    note(connection, sink, &settled, now)?;
+    let booked = matches!(verdict, LaterVerdict::Booked);
+    connection.execute(
+        "UPDATE sink SET booked = booked + ?2, rejected = rejected + ?3 WHERE id = ?1",
+        params![sink, booked, !booked],
+    )?;
+    Ok(true)
+}

@@ -1,0 +1,50 @@
+//! Fresh links to documents' files.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use secrecy::ExposeSecret;
+
+use crate::domain::Timestamp;
+use crate::store::words::kind_code;
+use crate::store::{FreshLink, PullKind};
+
+/// Keeps the links of a page, where the feed is read for their sake.
+pub(super) fn keep(
+    connection: &Connection,
+    feed: i64,
+    links: &[FreshLink],
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let wanted = connection
+        .prepare_cached("SELECT 1 FROM fresh_link_wish WHERE feed_id = ?1")?
+        .query_row(params![feed], |_| Ok(()))
+        .optional()?;
+    if wanted.is_none() {
+        return Ok(());
+    }
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO document_link (sequence, url, listed_at)
+         SELECT sequence, ?4, ?5 FROM document WHERE document_id = ?1 AND version = ?2 AND feed_id = ?3
+         ON CONFLICT (sequence) DO UPDATE SET url = excluded.url, listed_at = excluded.listed_at",
+    )?;
+    for link in links {
+        statement.execute(params![
+            link.document_id,
+            link.version,
+            feed,
+            link.url.expose_secret(),
+            now.as_millis()
+        ])?;
+    }
+    Ok(())
+}
+
+/// Ends the wish that a run has served: one that began after it.
+pub(super) fn end_wish(connection: &Connection, feed: i64, kind: PullKind) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "DELETE FROM fresh_link_wish WHERE feed_id = ?1 AND asked_at <=
+                 (SELECT started_at FROM feed_run WHERE feed_id = ?1 AND kind = ?2)",
+        )?
+        .execute(params![feed, kind_code(kind)])?;
+    Ok(())
+}

@@ -1,0 +1,108 @@
+-- Places where documents are handed on. Every version at or below `position` is settled,
+-- as far as the sink's feeds were started. What was stored when the sink became known
+-- (`since_sequence`) is never handed on by itself. One worker at a time holds the lease;
+-- `fence` rises with each, so that a stale owner can't write. `last_number` is the newest
+-- place in the list that a program asks for.
+CREATE TABLE sink (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    created_at INTEGER NOT NULL,
+    since_sequence INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    last_number INTEGER NOT NULL DEFAULT 0,
+    fence INTEGER NOT NULL DEFAULT 0,
+    leased_until INTEGER,
+    paused TEXT,
+    waits_until INTEGER,
+    failing_since INTEGER,
+    failures INTEGER NOT NULL DEFAULT 0,
+    last_error TEXT,
+    stuck_at INTEGER,
+    last_success_at INTEGER,
+    booked INTEGER NOT NULL DEFAULT 0,
+    rejected INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- Feeds that were let begin at a sink; of others it is given nothing. Versions of all
+-- times (`everything`), those after a number that are not of the first pull, and those
+-- from a moment on.
+CREATE TABLE sink_feed (
+    sink_id INTEGER NOT NULL REFERENCES sink (id),
+    feed_id INTEGER NOT NULL REFERENCES feed (id),
+    started_at INTEGER NOT NULL,
+    everything INTEGER NOT NULL,
+    after_sequence INTEGER NOT NULL,
+    since_ms INTEGER,
+    PRIMARY KEY (sink_id, feed_id)
+) STRICT, WITHOUT ROWID;
+
+-- What became of a version at a sink; none for those that were never given to it.
+-- `note` is the sink's own, `detail` what it said. `number` is its place in the list that
+-- a program asks for.
+CREATE TABLE handoff (
+    sink_id INTEGER NOT NULL REFERENCES sink (id),
+    sequence INTEGER NOT NULL REFERENCES document (sequence),
+    state TEXT NOT NULL,
+    number INTEGER,
+    began_at INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    next_try_at INTEGER,
+    link_tries INTEGER NOT NULL DEFAULT 0,
+    note TEXT,
+    detail TEXT,
+    PRIMARY KEY (sink_id, sequence)
+) STRICT, WITHOUT ROWID;
+
+-- A sequence is looked up alone by whoever asks what became of a document.
+CREATE INDEX handoff_version ON handoff (sequence);
+CREATE UNIQUE INDEX handoff_number ON handoff (sink_id, number) WHERE number IS NOT NULL;
+CREATE INDEX handoff_rejected ON handoff (sink_id, sequence) WHERE state = 'rejected';
+
+-- Attempts, several in a row that ended alike as one.
+CREATE TABLE handoff_attempt (
+    sink_id INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    began_at INTEGER NOT NULL,
+    ended_at INTEGER NOT NULL,
+    result TEXT NOT NULL,
+    detail TEXT,
+    times INTEGER NOT NULL,
+    PRIMARY KEY (sink_id, sequence, number),
+    FOREIGN KEY (sink_id, sequence) REFERENCES handoff (sink_id, sequence)
+) STRICT, WITHOUT ROWID;
+
+-- Import errors for the vendor's accountant: one for each (version, text), whose digest
+-- is kept because an index of whole texts would be as large as the texts.
+CREATE TABLE error_report (
+    id INTEGER PRIMARY KEY,
+    account_id INTEGER NOT NULL REFERENCES account (id),
+    sequence INTEGER NOT NULL REFERENCES document (sequence),
+    digest BLOB NOT NULL,
+    company TEXT,
+    message TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    fence INTEGER NOT NULL DEFAULT 0,
+    leased_until INTEGER,
+    created_at INTEGER NOT NULL,
+    sent_at INTEGER,
+    next_try_at INTEGER,
+    last_error TEXT,
+    UNIQUE (sequence, digest)
+) STRICT;
+
+CREATE INDEX error_report_waiting ON error_report (next_try_at) WHERE state = 'waiting';
+
+-- Feeds that are read again because links to files have expired, and the links that this
+-- brought. A link is a secret, as is the one in the document's body.
+CREATE TABLE fresh_link_wish (
+    feed_id INTEGER PRIMARY KEY REFERENCES feed (id),
+    asked_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE document_link (
+    sequence INTEGER PRIMARY KEY REFERENCES document (sequence),
+    url TEXT NOT NULL,
+    listed_at INTEGER NOT NULL
+) STRICT;

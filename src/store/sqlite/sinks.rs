@@ -1,0 +1,425 @@
+//! Sinks: how far each has come, what a person changes, and what people are shown.
+
+use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+
+use super::handoffs::{account_names, company_codes, item};
+use super::rows;
+use crate::domain::{Account, Company, SinkName, Timestamp};
+use crate::store::words::row_limit;
+use crate::store::{
+    Attempt, HandoffFilter, HandoffRequest, HandoffRow, HeldFeed, Offered, PauseReason, SinkChange,
+    SinkRow, StartFrom, Wants,
+};
+
+/// Makes sinks known.
+pub(super) fn make_known(
+    connection: &Connection,
+    sinks: &[SinkName],
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    for sink in sinks {
+        connection.execute(
+            "INSERT INTO sink (name, created_at, since_sequence, position)
+             SELECT ?1, ?2, last, last FROM sequence WHERE true ON CONFLICT (name) DO NOTHING",
+            params![sink.as_str(), now.as_millis()],
+        )?;
+    }
+    Ok(())
+}
+
+/// Leases of a process that ended: at the start nobody else holds one.
+pub(super) fn start_afresh(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("UPDATE sink SET leased_until = NULL", [])?;
+    connection.execute("UPDATE error_report SET leased_until = NULL", [])?;
+    Ok(())
+}
+
+pub(super) fn set_position(
+    connection: &Connection,
+    sink: i64,
+    position: i64,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE sink SET position = ?2 WHERE id = ?1")?
+        .execute(params![sink, position])?;
+    Ok(())
+}
+
+/// Gives a version the next place in the sink's list.
+pub(super) fn give_number(
+    connection: &Connection,
+    sink: i64,
+    sequence: i64,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE sink SET last_number = last_number + 1 WHERE id = ?1")?
+        .execute(params![sink])?;
+    connection
+        .prepare_cached(
+            "UPDATE handoff SET number = (SELECT last_number FROM sink WHERE id = ?1)
+             WHERE sink_id = ?1 AND sequence = ?2",
+        )?
+        .execute(params![sink, sequence])?;
+    Ok(())
+}
+
+/// Feeds that the sink takes and that have not begun there.
+const HELD: &str = "
+    FROM feed f JOIN account a ON a.id = f.account_id
+    WHERE f.queue = :queue
+      AND (:accounts = '[]' OR a.name IN (SELECT value FROM json_each(:accounts)))
+      AND (:companies = '[]' OR f.queue = 'digitized' OR f.company IN (SELECT value FROM json_each(:companies)))
+      AND NOT EXISTS (SELECT 1 FROM sink_feed s WHERE s.sink_id = :sink AND s.feed_id = f.id)";
+
+/// Lets feeds begin that have nothing to hold: their first pull brought nothing, and
+/// nothing was stored when the sink became known. All where the request says so.
+pub(super) fn start_by_themselves(
+    connection: &Connection,
+    sink: i64,
+    request: &HandoffRequest,
+) -> rusqlite::Result<bool> {
+    let feeds: Vec<i64> = connection
+        .prepare_cached(&format!(
+            "SELECT f.id {HELD} AND (:all OR (f.first_complete_at IS NOT NULL AND NOT EXISTS (
+                 SELECT 1 FROM document d WHERE d.feed_id = f.id
+                   AND (d.first_pull OR d.sequence <= (SELECT since_sequence FROM sink WHERE id = :sink)))))"
+        ))?
+        .query_map(
+            named_params! {
+                ":sink": sink,
+                ":all": request.start_all,
+                ":queue": request.wants.queue.as_str(),
+                ":accounts": account_names(&request.wants),
+                ":companies": company_codes(&request.wants),
+            },
+            |row| row.get(0),
+        )?
+        .collect::<rusqlite::Result<_>>()?;
+    for feed in &feeds {
+        start_feed(connection, sink, *feed, StartFrom::All, request.now)?;
+    }
+    Ok(!feeds.is_empty())
+}
+
+/// Lets a feed begin, or begin earlier than it did; what is settled stays so.
+fn start_feed(
+    connection: &Connection,
+    sink: i64,
+    feed: i64,
+    from: StartFrom,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let since = match from {
+        StartFrom::Since(moment) => Some(moment.as_millis()),
+        StartFrom::All | StartFrom::Now => None,
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO sink_feed (sink_id, feed_id, started_at, everything, after_sequence, since_ms)
+             SELECT ?1, ?2, ?3, ?4, last, ?5 FROM sequence WHERE true
+             ON CONFLICT (sink_id, feed_id) DO UPDATE SET everything = max(everything, excluded.everything),
+                 since_ms = min(coalesce(since_ms, excluded.since_ms), coalesce(excluded.since_ms, since_ms))",
+        )?
+        .execute(params![
+            sink,
+            feed,
+            now.as_millis(),
+            from == StartFrom::All,
+            since
+        ])?;
+    if from != StartFrom::Now {
+        // What the position had passed over is looked at again.
+        connection
+            .prepare_cached(
+                "UPDATE sink SET position = min(position, coalesce(
+                     (SELECT sequence - 1 FROM document WHERE feed_id = ?2 ORDER BY sequence LIMIT 1), position))
+                 WHERE id = ?1",
+            )?
+            .execute(params![sink, feed])?;
+    }
+    Ok(())
+}
+
+/// Changes a sink; `None` where there is none of that name.
+pub(super) fn change(
+    connection: &Connection,
+    sink: &SinkName,
+    change: &SinkChange,
+    now: Timestamp,
+) -> rusqlite::Result<Option<usize>> {
+    let Some(id) = id(connection, sink)? else {
+        return Ok(None);
+    };
+    let changed = match change {
+        SinkChange::Pause => connection.execute(
+            "UPDATE sink SET paused = ?2 WHERE id = ?1 AND paused IS NOT ?2",
+            params![id, PauseReason::ByHand.as_str()],
+        )?,
+        SinkChange::Resume => connection.execute(
+            "UPDATE sink SET paused = NULL, waits_until = NULL
+             WHERE id = ?1 AND (paused IS NOT NULL OR waits_until IS NOT NULL)",
+            params![id],
+        )?,
+        SinkChange::Start {
+            wants,
+            account,
+            company,
+            from,
+        } => {
+            let feeds = matching_feeds(connection, wants, account.as_ref(), company.as_ref())?;
+            for feed in &feeds {
+                start_feed(connection, id, *feed, *from, now)?;
+            }
+            feeds.len()
+        }
+        SinkChange::Retry { sequence } => retry(connection, id, *sequence, now)?,
+        SinkChange::Skip { sequence } => skip(connection, id, *sequence, now)?,
+    };
+    Ok(Some(changed))
+}
+
+fn id(connection: &Connection, sink: &SinkName) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached("SELECT id FROM sink WHERE name = ?1")?
+        .query_row(params![sink.as_str()], |row| row.get(0))
+        .optional()
+}
+
+fn matching_feeds(
+    connection: &Connection,
+    wants: &Wants,
+    account: Option<&Account>,
+    company: Option<&Company>,
+) -> rusqlite::Result<Vec<i64>> {
+    connection
+        .prepare_cached(
+            "SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
+             WHERE f.queue = ?1
+               AND (?2 = '[]' OR a.name IN (SELECT value FROM json_each(?2)))
+               AND (?3 = '[]' OR f.queue = 'digitized' OR f.company IN (SELECT value FROM json_each(?3)))
+               AND (?4 IS NULL OR a.name = ?4)
+               AND (?5 IS NULL OR f.company = ?5)",
+        )?
+        .query_map(
+            params![
+                wants.queue.as_str(),
+                account_names(wants),
+                company_codes(wants),
+                account.map(Account::as_str),
+                company.map(Company::as_str),
+            ],
+            |row| row.get(0),
+        )?
+        .collect()
+}
+
+/// Makes versions wait again, as far as no newer one has come, and goes back to the first.
+fn retry(
+    connection: &Connection,
+    sink: i64,
+    sequence: Option<i64>,
+    now: Timestamp,
+) -> rusqlite::Result<usize> {
+    let again: Vec<i64> = connection
+        .prepare_cached(
+            "UPDATE handoff SET state = 'waiting', next_try_at = NULL, link_tries = 0, number = NULL, changed_at = ?3
+             WHERE sink_id = ?1 AND (sequence = ?2 OR (?2 IS NULL AND state = 'rejected'))
+               AND EXISTS (SELECT 1 FROM document d WHERE d.sequence = handoff.sequence AND d.superseded = 0)
+             RETURNING sequence",
+        )?
+        .query_map(params![sink, sequence, now.as_millis()], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    if let Some(first) = again.iter().min() {
+        connection.execute(
+            "UPDATE sink SET position = min(position, ?2) WHERE id = ?1",
+            params![sink, first - 1],
+        )?;
+    }
+    Ok(again.len())
+}
+
+fn skip(
+    connection: &Connection,
+    sink: i64,
+    sequence: i64,
+    now: Timestamp,
+) -> rusqlite::Result<usize> {
+    let skipped = connection.execute(
+        "INSERT INTO handoff (sink_id, sequence, state, began_at, changed_at)
+         SELECT ?1, sequence, 'skipped', ?3, ?3 FROM document WHERE sequence = ?2
+         ON CONFLICT (sink_id, sequence) DO UPDATE SET state = 'skipped', changed_at = excluded.changed_at,
+             next_try_at = NULL
+         WHERE state = 'waiting'",
+        params![sink, sequence, now.as_millis()],
+    )?;
+    if skipped > 0 {
+        connection.execute(
+            "UPDATE sink SET waits_until = NULL, stuck_at = NULL WHERE id = ?1 AND stuck_at = ?2",
+            params![sink, sequence],
+        )?;
+    }
+    Ok(skipped)
+}
+
+pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<SinkRow>> {
+    connection
+        .prepare_cached(
+            "SELECT s.name, s.position, max(q.last - s.position, 0), s.booked, s.rejected,
+                    (SELECT count(*) FROM handoff h WHERE h.sink_id = s.id AND h.state = 'rejected'),
+                    s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at
+             FROM sink s, sequence q ORDER BY s.name",
+        )?
+        .query_map([], |row| {
+            Ok(SinkRow {
+                name: rows::sink(row, 0)?,
+                position: row.get(1)?,
+                behind: row.get(2)?,
+                booked: row.get(3)?,
+                rejected: row.get(4)?,
+                rejected_now: row.get(5)?,
+                paused: rows::pause_reason(row, 6)?,
+                waits_until: rows::maybe_moment(row, 7)?,
+                failing_since: rows::maybe_moment(row, 8)?,
+                failures: row.get(9)?,
+                last_error: row.get(10)?,
+                stuck_at: row.get(11)?,
+                last_success_at: rows::maybe_moment(row, 12)?,
+            })
+        })?
+        .collect()
+}
+
+pub(super) fn held_feeds(
+    connection: &Connection,
+    sink: &SinkName,
+    wants: &Wants,
+) -> rusqlite::Result<Vec<HeldFeed>> {
+    let Some(sink) = id(connection, sink)? else {
+        return Ok(Vec::new());
+    };
+    connection
+        .prepare_cached(&format!(
+            "SELECT a.name, f.queue, f.company, f.documents, f.first_complete_at IS NOT NULL {HELD}
+             ORDER BY a.name, f.company"
+        ))?
+        .query_map(
+            named_params! {
+                ":sink": sink,
+                ":queue": wants.queue.as_str(),
+                ":accounts": account_names(wants),
+                ":companies": company_codes(wants),
+            },
+            |row| {
+                Ok(HeldFeed {
+                    feed: rows::feed(row, 0)?,
+                    documents: row.get(3)?,
+                    complete: row.get(4)?,
+                })
+            },
+        )?
+        .collect()
+}
+
+pub(super) fn handoffs(
+    connection: &Connection,
+    filter: &HandoffFilter,
+) -> rusqlite::Result<Vec<HandoffRow>> {
+    // Each way of asking has an index of its own.
+    let place = match filter.sequence {
+        Some(_) => "h.sequence = ?4",
+        None => "h.sequence > ?5 AND ?4 IS NULL",
+    };
+    let mut found = connection
+        .prepare_cached(&format!(
+            "SELECT s.name, h.sequence, h.state, h.began_at, h.changed_at, coalesce(h.detail, h.note), h.sink_id
+             FROM handoff h JOIN sink s ON s.id = h.sink_id
+             WHERE {place} AND (?1 IS NULL OR s.name = ?1) AND (?2 IS NULL OR h.state = ?2)
+               AND h.sequence > ?5
+             ORDER BY h.sequence, s.name LIMIT ?3"
+        ))?
+        .query_map(
+            params![
+                filter.sink.as_ref().map(SinkName::as_str),
+                filter.state.map(|state| state.as_str()),
+                row_limit(filter.limit),
+                filter.sequence,
+                filter.after,
+            ],
+            |row| Ok((row.get::<_, i64>(6)?, handoff(row)?)),
+        )?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    for (sink, row) in &mut found {
+        row.attempts = attempts(connection, *sink, row.sequence)?;
+    }
+    Ok(found.into_iter().map(|(_, row)| row).collect())
+}
+
+fn handoff(row: &Row<'_>) -> rusqlite::Result<HandoffRow> {
+    Ok(HandoffRow {
+        sink: rows::sink(row, 0)?,
+        sequence: row.get(1)?,
+        state: rows::handoff_state(row, 2)?,
+        began_at: rows::moment(row, 3)?,
+        changed_at: rows::moment(row, 4)?,
+        detail: row.get(5)?,
+        attempts: Vec::new(),
+    })
+}
+
+fn attempts(connection: &Connection, sink: i64, sequence: i64) -> rusqlite::Result<Vec<Attempt>> {
+    connection
+        .prepare_cached(
+            "SELECT began_at, ended_at, result, detail, times FROM handoff_attempt
+             WHERE sink_id = ?1 AND sequence = ?2 ORDER BY number",
+        )?
+        .query_map(params![sink, sequence], |row| {
+            Ok(Attempt {
+                began_at: rows::moment(row, 0)?,
+                ended_at: rows::moment(row, 1)?,
+                result: row.get(2)?,
+                detail: row.get(3)?,
+                times: row.get(4)?,
+            })
+        })?
+        .collect()
+}
+
+/// The list that a program asks for.
+pub(super) fn offered(
+    connection: &Connection,
+    sink: &SinkName,
+    after: i64,
+    limit: usize,
+    most_bytes: usize,
+) -> rusqlite::Result<Vec<Offered>> {
+    let Some(sink) = id(connection, sink)? else {
+        return Ok(Vec::new());
+    };
+    let epoch: String = connection.query_row("SELECT epoch FROM sequence", [], |row| row.get(0))?;
+    let mut statement = connection.prepare_cached(
+        "SELECT d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body,
+                h.link_tries, l.url, NULL, h.number, h.state
+         FROM handoff h
+         JOIN document d ON d.sequence = h.sequence
+         JOIN feed f ON f.id = d.feed_id
+         JOIN account a ON a.id = f.account_id
+         LEFT JOIN document_link l ON l.sequence = d.sequence
+         WHERE h.sink_id = ?1 AND h.number > ?2 AND d.body IS NOT NULL ORDER BY h.number LIMIT ?3",
+    )?;
+    let mut rows = statement.query(params![sink, after, row_limit(limit)])?;
+    let mut offered = Vec::new();
+    let mut bytes = 0;
+    while bytes < most_bytes {
+        let Some(row) = rows.next()? else {
+            break;
+        };
+        let item = item(row, &epoch)?;
+        bytes += item.body.len();
+        offered.push(Offered {
+            number: row.get(11)?,
+            state: super::rows::handoff_state(row, 12)?,
+            item,
+        });
+    }
+    Ok(offered)
+}

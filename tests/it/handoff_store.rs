@@ -1,0 +1,994 @@
+//! What the store promises of handing documents on, kept by the database itself.
+
+use std::time::Duration;
+
+use ivesk_webhook::domain::{
+    Account, Clock, Company, Cursor, DocumentVersion, Feed, Queue, SinkName, Timestamp,
+};
+use ivesk_webhook::handoff::Item;
+use ivesk_webhook::store::{
+    Afterwards, Demand, FreshLink, HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome,
+    HandoffRequest, HandoffState, LaterVerdict, LeaseRequest, PageEnd, PageToCommit, PauseReason,
+    PullKind, PullPlan, ReportDraft, ReportEnd, ReportFilter, ReportState, Settled, SharedStore,
+    SinkChange, SinkRow, StartFrom, StoreError, Wants,
+};
+use secrecy::ExposeSecret;
+
+use crate::databases::{Database, Options};
+use crate::store::on_both_stores;
+
+const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+const HOUR: Duration = Duration::from_secs(3600);
+const LEASE: Duration = Duration::from_secs(60);
+
+/// A store with one sink, `books`, that takes the exported queue.
+struct Books {
+    store: SharedStore,
+    clock: Clock,
+    wants: Wants,
+    // Last, so that the store is gone before its database.
+    database: Database,
+}
+
+impl Books {
+    async fn new(database: Database) -> Self {
+        let books = Self::without_sink(database).await;
+        books.make_known().await;
+        books
+    }
+
+    async fn without_sink(database: Database) -> Self {
+        let clock = Clock::manual(START);
+        let store = database.open(Options::at(clock.clone())).await;
+        Self {
+            store: store.expect("a fresh store opens"),
+            clock,
+            wants: Wants {
+                queue: Queue::Exported,
+                accounts: Vec::new(),
+                companies: Vec::new(),
+            },
+            database,
+        }
+    }
+
+    async fn make_known(&self) {
+        let known = self.store.make_sinks_known(vec![name()], self.clock.now());
+        known.await.expect("the sink is made known");
+    }
+
+    async fn reopened(self) -> Self {
+        self.store.close().await.expect("the store closes");
+        let store = self.database.open(Options::at(self.clock.clone())).await;
+        Self {
+            store: store.expect("the store opens again"),
+            ..self
+        }
+    }
+
+    /// Stores versions as one page that ends a pull.
+    async fn pull(&self, feed: &Feed, documents: &[(&str, &str)]) {
+        self.pull_as(feed, PullKind::Hint, documents, &[]).await;
+    }
+
+    async fn pull_as(
+        &self,
+        feed: &Feed,
+        kind: PullKind,
+        documents: &[(&str, &str)],
+        links: &[(&str, &str, &str)],
+    ) {
+        let now = self.clock.now();
+        if kind == PullKind::Hint {
+            let demand = Demand {
+                feed: feed.clone(),
+                kind,
+                due_at: now,
+                from: None,
+            };
+            self.store
+                .demand(vec![demand])
+                .await
+                .expect("a wish is taken");
+        }
+        loop {
+            let request = LeaseRequest {
+                now,
+                lease: LEASE,
+                requests_per_account: 16,
+                lookback: 24 * HOUR,
+                askable: Queue::ALL.map(|queue| (account(), queue)).to_vec(),
+            };
+            let lease = self.store.lease_page(request).await.expect("leasing works");
+            let lease = lease.expect("the feed is due");
+            let wanted = lease.feed == *feed && lease.kind == kind;
+            let page = if wanted {
+                page(documents, links)
+            } else {
+                page(&[], &[])
+            };
+            let plan = PullPlan {
+                now,
+                follow_ups: [1000 * HOUR, 2000 * HOUR],
+                reconcile_every: 1000 * HOUR,
+                lookback: 24 * HOUR,
+            };
+            self.store
+                .commit_page(lease, page, plan)
+                .await
+                .expect("the page is stored");
+            if wanted {
+                return;
+            }
+        }
+    }
+
+    fn request(&self) -> HandoffRequest {
+        HandoffRequest {
+            sink: name(),
+            wants: self.wants.clone(),
+            start_all: false,
+            files: false,
+            now: self.clock.now(),
+            lease: LEASE,
+            most: 100,
+            most_bytes: 1 << 20,
+        }
+    }
+
+    async fn lease_with(&self, change: impl FnOnce(&mut HandoffRequest)) -> Option<HandoffLease> {
+        let mut request = self.request();
+        change(&mut request);
+        loop {
+            let leased = self.store.lease_handoffs(request.clone()).await;
+            match leased.expect("leasing works") {
+                HandoffLeased::Batch(lease) => return Some(lease),
+                HandoffLeased::Passed => {}
+                HandoffLeased::Nothing { .. } => return None,
+            }
+        }
+    }
+
+    async fn lease(&self) -> Option<HandoffLease> {
+        self.lease_with(|_| {}).await
+    }
+
+    /// What would be handed on now, in order; the lease is given back.
+    async fn next(&self) -> Vec<String> {
+        let Some(lease) = self.lease().await else {
+            return Vec::new();
+        };
+        let next = names(&lease.items);
+        self.settle(lease, Vec::new(), Afterwards::Release)
+            .await
+            .expect("the lease is given back");
+        next
+    }
+
+    async fn settle(
+        &self,
+        lease: HandoffLease,
+        settled: Vec<Settled>,
+        afterwards: Afterwards,
+    ) -> Result<bool, StoreError> {
+        self.store
+            .settle_handoffs(lease, settled, afterwards, self.clock.now())
+            .await
+    }
+
+    fn settled(&self, item: &Item, outcome: HandoffOutcome) -> Settled {
+        Settled {
+            sequence: item.sequence,
+            began_at: self.clock.now(),
+            outcome,
+        }
+    }
+
+    /// Books everything that is to be handed on, and tells what that was.
+    async fn book_all(&self) -> Vec<String> {
+        let mut booked = Vec::new();
+        while let Some(lease) = self.lease().await {
+            booked.extend(names(&lease.items));
+            let settled = lease
+                .items
+                .iter()
+                .map(|item| self.settled(item, HandoffOutcome::Booked { note: None }))
+                .collect();
+            self.settle(lease, settled, Afterwards::Release)
+                .await
+                .expect("it is noted");
+        }
+        booked
+    }
+
+    async fn change(&self, change: SinkChange) -> usize {
+        let changed = self.store.change_sink(name(), change, self.clock.now());
+        changed
+            .await
+            .expect("the sink can be changed")
+            .expect("there is such a sink")
+    }
+
+    async fn start(&self, from: StartFrom) -> usize {
+        self.change(SinkChange::Start {
+            wants: self.wants.clone(),
+            account: None,
+            company: None,
+            from,
+        })
+        .await
+    }
+
+    async fn sink(&self) -> SinkRow {
+        let sinks = self.store.sinks().await.expect("sinks can be read");
+        let found = sinks.into_iter().find(|row| row.name == name());
+        found.expect("the sink is known")
+    }
+
+    async fn held(&self) -> Vec<(String, u64, bool)> {
+        let held = self.store.held_feeds(name(), self.wants.clone()).await;
+        held.expect("held feeds can be read")
+            .into_iter()
+            .map(|held| (held.feed.to_string(), held.documents, held.complete))
+            .collect()
+    }
+}
+
+fn name() -> SinkName {
+    SinkName::parse("books").expect("a valid name")
+}
+
+fn account() -> Account {
+    Account::parse("default").expect("a valid name")
+}
+
+fn company(code: &str) -> Feed {
+    Feed::exported(account(), Company::parse(code).expect("a valid code"))
+}
+
+fn names(items: &[Item]) -> Vec<String> {
+    items
+        .iter()
+        .map(|item| format!("{}@{}", item.document_id, item.version))
+        .collect()
+}
+
+/// `day` of January at noon.
+fn at(day: u32) -> String {
+    format!("2026-01-{day:02}T12:00:00.000Z")
+}
+
+fn page(documents: &[(&str, &str)], links: &[(&str, &str, &str)]) -> PageToCommit {
+    PageToCommit {
+        documents: documents
+            .iter()
+            .map(|(id, version)| DocumentVersion {
+                id: (*id).to_owned(),
+                version: (*version).to_owned(),
+                body: format!(r#"{{"id":"{id}","exportedat":"{version}"}}"#).into_bytes(),
+            })
+            .collect(),
+        links: links
+            .iter()
+            .map(|(id, version, url)| FreshLink {
+                document_id: (*id).to_owned(),
+                version: (*version).to_owned(),
+                url: (*url).to_owned().into(),
+            })
+            .collect(),
+        cursor: Some(Cursor::new("c")),
+        end: PageEnd::UpToDate,
+        ..PageToCommit::default()
+    }
+}
+
+fn rejected(message: &str) -> HandoffOutcome {
+    HandoffOutcome::Rejected {
+        message: message.to_owned(),
+        report: ReportDraft {
+            company: Company::parse("1").ok(),
+            message: format!("The document was not imported: {message}"),
+        },
+    }
+}
+
+fn wait(item: &Item, at: Timestamp, error: &str, until: Option<Timestamp>) -> Afterwards {
+    Afterwards::Wait {
+        sequence: item.sequence,
+        began_at: at,
+        error: error.to_owned(),
+        until,
+    }
+}
+
+on_both_stores! {
+    a_first_pull_is_held_until_a_person_lets_the_feed_begin,
+    a_feed_whose_first_pull_brought_nothing_begins_by_itself,
+    a_sink_that_is_added_later_is_given_nothing_of_what_was_there,
+    from_now_leaves_out_the_first_pull_also_while_it_is_under_way,
+    since_takes_the_versions_from_that_moment_on,
+    a_feed_that_began_may_begin_earlier_and_nothing_is_handed_on_twice,
+    versions_come_in_the_order_of_their_numbers_and_once,
+    an_older_version_is_never_handed_on_once_a_newer_one_is_there,
+    a_sink_takes_one_queue_and_the_companies_that_it_wants,
+    a_stale_owner_of_a_sink_notes_nothing,
+    a_lease_ends_by_itself_and_its_versions_come_again,
+    a_sink_that_could_take_nothing_waits_and_goes_on_at_the_same_version,
+    a_sink_that_closed_waits_for_a_person,
+    attempts_that_end_alike_are_counted_as_one,
+    a_rejection_is_reported_once_for_each_text,
+    a_rejected_version_is_handed_on_again_only_when_a_person_wants_it,
+    a_skipped_version_lets_the_next_one_pass,
+    a_batch_is_bounded_in_number_and_in_bytes,
+    a_window_full_of_other_feeds_is_passed_over,
+    a_program_s_list_has_no_gaps_and_no_version_twice,
+    a_program_may_say_later_what_became_of_a_version,
+    an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fresh_one,
+    what_a_sink_noted_is_told_at_the_next_version,
+    reports_are_leased_sent_and_tried_again,
+    everything_survives_a_restart,
+}
+
+async fn a_first_pull_is_held_until_a_person_lets_the_feed_begin(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    books.pull(&feed, &[("a", &at(1)), ("b", &at(2))]).await;
+    books.pull(&feed, &[("c", &at(3))]).await;
+    assert!(books.next().await.is_empty());
+    assert_eq!(
+        books.held().await,
+        [("default/exported/1".to_owned(), 3, true)]
+    );
+
+    assert_eq!(books.start(StartFrom::All).await, 1);
+    assert_eq!(
+        books.book_all().await,
+        [
+            format!("a@{}", at(1)),
+            format!("b@{}", at(2)),
+            format!("c@{}", at(3))
+        ]
+    );
+    assert!(books.held().await.is_empty());
+}
+
+async fn a_feed_whose_first_pull_brought_nothing_begins_by_itself(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    books.pull(&feed, &[]).await;
+    books.pull(&feed, &[("a", &at(1))]).await;
+    assert_eq!(books.book_all().await, [format!("a@{}", at(1))]);
+}
+
+async fn a_sink_that_is_added_later_is_given_nothing_of_what_was_there(database: Database) {
+    let books = Books::without_sink(database).await;
+    let feed = company("1");
+    books.pull(&feed, &[]).await;
+    books.pull(&feed, &[("a", &at(1))]).await;
+    books.make_known().await;
+    books.pull(&feed, &[("b", &at(2))]).await;
+    assert!(books.next().await.is_empty());
+    assert_eq!(
+        books.held().await,
+        [("default/exported/1".to_owned(), 2, true)]
+    );
+}
+
+async fn from_now_leaves_out_the_first_pull_also_while_it_is_under_way(database: Database) {
+    let books = Books::new(database).await;
+    let (done, under_way) = (company("1"), company("2"));
+    books.pull(&done, &[("a", &at(1))]).await;
+    let demanded = books.store.demand(vec![Demand {
+        feed: under_way.clone(),
+        kind: PullKind::Reconciliation,
+        due_at: books.clock.now(),
+        from: None,
+    }]);
+    demanded.await.expect("the feed is made known");
+    assert_eq!(books.start(StartFrom::Now).await, 2);
+    books.pull(&under_way, &[("old", &at(1))]).await;
+    books.pull(&under_way, &[("new", &at(4))]).await;
+    books.pull(&done, &[("b", &at(5))]).await;
+    assert_eq!(
+        books.book_all().await,
+        [format!("new@{}", at(4)), format!("b@{}", at(5))]
+    );
+}
+
+async fn since_takes_the_versions_from_that_moment_on(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    let documents = [("a", at(1)), ("b", at(2)), ("c", at(3))];
+    let documents: Vec<(&str, &str)> = documents.iter().map(|(id, v)| (*id, &**v)).collect();
+    books.pull(&feed, &documents).await;
+    let since = Timestamp::parse(&at(2)).expect("a moment");
+    books.start(StartFrom::Since(since)).await;
+    books.pull(&feed, &[("d", &at(4))]).await;
+    assert_eq!(
+        books.book_all().await,
+        [
+            format!("b@{}", at(2)),
+            format!("c@{}", at(3)),
+            format!("d@{}", at(4))
+        ]
+    );
+}
+
+async fn a_feed_that_began_may_begin_earlier_and_nothing_is_handed_on_twice(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    books.pull(&feed, &[("a", &at(1)), ("b", &at(2))]).await;
+    books.start(StartFrom::Now).await;
+    books.pull(&feed, &[("c", &at(3))]).await;
+    assert_eq!(books.book_all().await, [format!("c@{}", at(3))]);
+    let since = Timestamp::parse(&at(2)).expect("a moment");
+    books.start(StartFrom::Since(since)).await;
+    assert_eq!(books.book_all().await, [format!("b@{}", at(2))]);
+    books.start(StartFrom::All).await;
+    assert_eq!(books.book_all().await, [format!("a@{}", at(1))]);
+}
+
+async fn versions_come_in_the_order_of_their_numbers_and_once(database: Database) {
+    let books = Books::new(database).await;
+    let (one, two) = (company("1"), company("2"));
+    books.pull(&one, &[("a", &at(9))]).await;
+    books.pull(&two, &[("b", &at(1))]).await;
+    books.start(StartFrom::All).await;
+    books.pull(&one, &[("c", &at(3)), ("d", &at(2))]).await;
+    let expected = ["a", "b", "c", "d"];
+    let handed_on = books.book_all().await;
+    let ids: Vec<&str> = handed_on.iter().map(|name| &name[..1]).collect();
+    assert_eq!(ids, expected);
+    assert!(books.next().await.is_empty());
+    let sink = books.sink().await;
+    assert_eq!((sink.booked, sink.behind, sink.position), (4, 0, 4));
+}
+
+async fn an_older_version_is_never_handed_on_once_a_newer_one_is_there(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    books.pull(&feed, &[("a", &at(1)), ("b", &at(1))]).await;
+    books.start(StartFrom::All).await;
+    books.pull(&feed, &[("a", &at(3))]).await;
+    // One that comes late is older than what is there.
+    books.pull(&feed, &[("a", &at(2))]).await;
+    assert_eq!(
+        books.book_all().await,
+        [format!("b@{}", at(1)), format!("a@{}", at(3))]
+    );
+    // Nor when somebody tries an older one again.
+    books.pull(&feed, &[("b", &at(5))]).await;
+    assert_eq!(books.book_all().await, [format!("b@{}", at(5))]);
+    assert_eq!(
+        books.change(SinkChange::Retry { sequence: Some(2) }).await,
+        0
+    );
+    assert!(books.next().await.is_empty());
+}
+
+async fn a_sink_takes_one_queue_and_the_companies_that_it_wants(database: Database) {
+    let mut books = Books::new(database).await;
+    books.wants.companies = vec![Company::parse("1").expect("a code")];
+    let digitized = Feed::digitized(account());
+    for feed in [&company("1"), &company("2"), &digitized] {
+        books.pull(feed, &[("a", &at(1))]).await;
+    }
+    assert_eq!(
+        books.held().await,
+        [("default/exported/1".to_owned(), 1, true)]
+    );
+    assert_eq!(books.start(StartFrom::All).await, 1);
+    let lease = books.lease().await.expect("something to hand on");
+    let feeds: Vec<String> = lease.items.iter().map(|i| i.feed.to_string()).collect();
+    assert_eq!(feeds, ["default/exported/1"]);
+}
+
+async fn a_stale_owner_of_a_sink_notes_nothing(database: Database) {
+    let books = Books::new(database).await;
+    books.pull(&company("1"), &[("a", &at(1))]).await;
+    books.start(StartFrom::All).await;
+    let stale = books.lease().await.expect("a lease");
+    books.clock.advance(LEASE + Duration::from_secs(1));
+    let fresh = books.lease().await.expect("the lease has run out");
+    let settled = vec![books.settled(&stale.items[0], rejected("stale"))];
+    let refused = books.settle(stale, settled, Afterwards::Release).await;
+    assert!(matches!(refused, Err(StoreError::StaleLease)));
+    let all = books.store.handoffs(HandoffFilter {
+        limit: 10,
+        ..HandoffFilter::default()
+    });
+    assert!(all.await.expect("readable").is_empty());
+    let settled = vec![books.settled(&fresh.items[0], HandoffOutcome::Booked { note: None })];
+    books
+        .settle(fresh, settled, Afterwards::Release)
+        .await
+        .expect("the owner notes it");
+}
+
+async fn a_lease_ends_by_itself_and_its_versions_come_again(database: Database) {
+    let books = Books::new(database).await;
+    books.pull(&company("1"), &[("a", &at(1))]).await;
+    books.start(StartFrom::All).await;
+    let lease = books.lease().await.expect("a lease");
+    assert!(books.lease().await.is_none(), "it is in somebody's hands");
+    books
+        .settle(lease, Vec::new(), Afterwards::Keep(2 * LEASE))
+        .await
+        .expect("it is renewed");
+    books.clock.advance(LEASE + Duration::from_secs(1));
+    assert!(books.lease().await.is_none(), "it was renewed");
+    books.clock.advance(LEASE);
+    assert_eq!(books.next().await, [format!("a@{}", at(1))]);
+}
+
+async fn a_sink_that_could_take_nothing_waits_and_goes_on_at_the_same_version(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    books.pull(&feed, &[("a", &at(1)), ("b", &at(2))]).await;
+    books.start(StartFrom::All).await;
+    let lease = books.lease().await.expect("a lease");
+    let until = books.clock.now().after(HOUR);
+    let afterwards = wait(&lease.items[0], books.clock.now(), "HTTP 500", Some(until));
+    books
+        .settle(lease, Vec::new(), afterwards)
+        .await
+        .expect("it is noted");
+    assert!(books.lease().await.is_none());
+    let sink = books.sink().await;
+    assert_eq!(sink.waits_until, Some(until));
+    assert_eq!(sink.failing_since, Some(books.clock.now()));
+    assert_eq!((sink.failures, sink.stuck_at), (1, Some(1)));
+    assert_eq!(sink.last_error.as_deref(), Some("HTTP 500"));
+
+    // A person need not wait that long.
+    assert_eq!(books.change(SinkChange::Resume).await, 1);
+    let lease = books.lease().await.expect("a lease");
+    assert_eq!(lease.failures, 1);
+    assert_eq!(lease.items.len(), 2);
+    let settled = vec![books.settled(&lease.items[0], HandoffOutcome::Booked { note: None })];
+    books
+        .settle(lease, settled, Afterwards::Release)
+        .await
+        .expect("it is noted");
+    let sink = books.sink().await;
+    assert_eq!((sink.failures, sink.failing_since), (0, None));
+    assert_eq!(books.next().await, [format!("b@{}", at(2))]);
+}
+
+async fn a_sink_that_closed_waits_for_a_person(database: Database) {
+    let books = Books::new(database).await;
+    books.pull(&company("1"), &[("a", &at(1))]).await;
+    books.start(StartFrom::All).await;
+    let lease = books.lease().await.expect("a lease");
+    let afterwards = wait(&lease.items[0], books.clock.now(), "HTTP 410", None);
+    books
+        .settle(lease, Vec::new(), afterwards)
+        .await
+        .expect("it is noted");
+    books.clock.advance(1000 * HOUR);
+    assert!(books.lease().await.is_none());
+    assert_eq!(books.sink().await.paused, Some(PauseReason::Closed));
+    assert_eq!(books.change(SinkChange::Resume).await, 1);
+    assert_eq!(books.next().await, [format!("a@{}", at(1))]);
+    let lease = books.lease().await.expect("a lease");
+    assert_eq!(books.change(SinkChange::Pause).await, 1);
+    assert_eq!(books.change(SinkChange::Pause).await, 0);
+    let kept = books.settle(lease, Vec::new(), Afterwards::Keep(LEASE));
+    assert!(!kept.await.expect("it is noted"), "it was paused meanwhile");
+    assert!(books.lease().await.is_none());
+    assert_eq!(books.sink().await.paused, Some(PauseReason::ByHand));
+}
+
+async fn attempts_that_end_alike_are_counted_as_one(database: Database) {
+    let books = Books::new(database).await;
+    books.pull(&company("1"), &[("a", &at(1))]).await;
+    books.start(StartFrom::All).await;
+    let first = books.clock.now();
+    for (round, error) in ["HTTP 500", "HTTP 500", "timed out"].iter().enumerate() {
+        let lease = books.lease().await.expect("a lease");
+        let now = books.clock.now();
+        let afterwards = wait(&lease.items[0], now, error, Some(now.after(HOUR)));
+        books
+            .settle(lease, Vec::new(), afterwards)
+            .await
+            .unwrap_or_else(|error| panic!("round {round}: {error}"));
+        books.clock.advance(HOUR);
+    }
+    books.book_all().await;
+    let rows = books.store.handoffs(HandoffFilter {
+        sequence: Some(1),
+        limit: 10,
+        ..HandoffFilter::default()
+    });
+    let rows = rows.await.expect("readable");
+    assert_eq!(rows[0].state, HandoffState::Booked);
+    assert_eq!(rows[0].began_at, first);
+    let attempts: Vec<(&str, Option<&str>, u64)> = rows[0]
+        .attempts
+        .iter()
+        .map(|one| (&*one.result, one.detail.as_deref(), one.times))
+        .collect();
+    assert_eq!(
+        attempts,
+        [
+            ("unavailable", Some("HTTP 500"), 2),
+            ("unavailable", Some("timed out"), 1),
+            ("booked", None, 1)
+        ]
+    );
+    assert_eq!(rows[0].attempts[0].ended_at, first.after(HOUR));
+
+    // However long it goes on, what is kept has a bound, and the first stays.
+    books.change(SinkChange::Retry { sequence: Some(1) }).await;
+    for round in 0..60 {
+        let lease = books.lease().await.expect("a lease");
+        let now = books.clock.now();
+        let afterwards = wait(&lease.items[0], now, &format!("error {round}"), Some(now));
+        books
+            .settle(lease, Vec::new(), afterwards)
+            .await
+            .expect("it is noted");
+    }
+    let rows = books.store.handoffs(HandoffFilter {
+        sequence: Some(1),
+        limit: 10,
+        ..HandoffFilter::default()
+    });
+    let attempts = &rows.await.expect("readable")[0].attempts;
+    assert!(attempts.len() <= 51, "{}", attempts.len());
+    assert_eq!(attempts[0].detail.as_deref(), Some("HTTP 500"));
+    let newest = attempts.last().expect("the newest");
+    assert_eq!(newest.detail.as_deref(), Some("error 59"));
+}
+
+async fn a_rejection_is_reported_once_for_each_text(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    books.pull(&feed, &[("a", &at(1))]).await;
+    books.start(StartFrom::All).await;
+    for message in ["no such VAT code", "no such VAT code", "no such account"] {
+        let lease = books.lease().await.expect("a lease");
+        let settled = vec![books.settled(&lease.items[0], rejected(message))];
+        books
+            .settle(lease, settled, Afterwards::Release)
+            .await
+            .expect("it is noted");
+        assert_eq!(books.change(SinkChange::Retry { sequence: None }).await, 1);
+    }
+    let reports = books.store.reports(ReportFilter {
+        limit: 10,
+        ..ReportFilter::default()
+    });
+    let texts: Vec<String> = reports
+        .await
+        .expect("readable")
+        .into_iter()
+        .map(|row| row.message)
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            "The document was not imported: no such VAT code",
+            "The document was not imported: no such account"
+        ]
+    );
+    assert_eq!(books.sink().await.rejected, 3);
+}
+
+async fn a_rejected_version_is_handed_on_again_only_when_a_person_wants_it(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    books.pull(&feed, &[("a", &at(1)), ("b", &at(1))]).await;
+    books.start(StartFrom::All).await;
+    let lease = books.lease().await.expect("a lease");
+    let settled = vec![
+        books.settled(&lease.items[0], rejected("no")),
+        books.settled(&lease.items[1], HandoffOutcome::Booked { note: None }),
+    ];
+    books
+        .settle(lease, settled, Afterwards::Release)
+        .await
+        .expect("it is noted");
+    assert!(books.next().await.is_empty());
+    assert_eq!(books.sink().await.rejected_now, 1);
+    assert_eq!(books.change(SinkChange::Retry { sequence: None }).await, 1);
+    assert_eq!(books.book_all().await, [format!("a@{}", at(1))]);
+    assert_eq!(books.sink().await.rejected_now, 0);
+}
+
+async fn a_skipped_version_lets_the_next_one_pass(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    books.pull(&feed, &[("a", &at(1)), ("b", &at(2))]).await;
+    books.start(StartFrom::All).await;
+    let lease = books.lease().await.expect("a lease");
+    let until = books.clock.now().after(HOUR);
+    let afterwards = wait(&lease.items[0], books.clock.now(), "HTTP 500", Some(until));
+    books
+        .settle(lease, Vec::new(), afterwards)
+        .await
+        .expect("it is noted");
+    assert_eq!(books.change(SinkChange::Skip { sequence: 1 }).await, 1);
+    assert_eq!(books.book_all().await, [format!("b@{}", at(2))]);
+    // What is booked can't be left out any more.
+    assert_eq!(books.change(SinkChange::Skip { sequence: 2 }).await, 0);
+    assert_eq!(books.change(SinkChange::Skip { sequence: 99 }).await, 0);
+}
+
+async fn a_batch_is_bounded_in_number_and_in_bytes(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    let version = at(1);
+    let documents: Vec<(&str, &str)> = ["a", "b", "c", "d"].map(|id| (id, &*version)).to_vec();
+    books.pull(&feed, &documents).await;
+    books.start(StartFrom::All).await;
+    let by_number = books.lease_with(|request| request.most = 3).await;
+    let by_number = by_number.expect("a lease");
+    assert_eq!(by_number.items.len(), 3);
+    books
+        .settle(by_number, Vec::new(), Afterwards::Release)
+        .await
+        .expect("it is given back");
+    // One is always given, however large it is.
+    let by_bytes = books.lease_with(|request| request.most_bytes = 1).await;
+    assert_eq!(by_bytes.expect("a lease").items.len(), 1);
+}
+
+async fn a_window_full_of_other_feeds_is_passed_over(database: Database) {
+    let books = Books::new(database).await;
+    let ids: Vec<String> = (0..2500).map(|number| format!("x{number:04}")).collect();
+    let version = at(1);
+    let documents: Vec<(&str, &str)> = ids.iter().map(|id| (&**id, &*version)).collect();
+    books.pull(&company("1"), &[]).await;
+    assert!(
+        books.next().await.is_empty(),
+        "both have begun by themselves"
+    );
+    books.pull(&Feed::digitized(account()), &documents).await;
+    books.pull(&company("1"), &[("a", &version)]).await;
+    let request = books.request();
+    let passed = books.store.lease_handoffs(request.clone()).await;
+    assert!(matches!(passed, Ok(HandoffLeased::Passed)));
+    assert_eq!(books.book_all().await, [format!("a@{version}")]);
+}
+
+async fn a_program_s_list_has_no_gaps_and_no_version_twice(database: Database) {
+    let books = Books::new(database).await;
+    let (one, two) = (company("1"), company("2"));
+    books.pull(&one, &[("a", &at(1))]).await;
+    books.pull(&two, &[]).await;
+    books.pull(&two, &[("b", &at(2)), ("c", &at(3))]).await;
+    let offer = async || {
+        while let Some(lease) = books.lease().await {
+            let offered = lease.items.iter();
+            let settled = offered
+                .map(|item| books.settled(item, HandoffOutcome::Offered))
+                .collect();
+            books
+                .settle(lease, settled, Afterwards::Release)
+                .await
+                .expect("it is noted");
+        }
+    };
+    let list = async |after: i64| {
+        let offered = books.store.offered(name(), after, 100, 1 << 20).await;
+        offered
+            .expect("readable")
+            .into_iter()
+            .map(|one| (one.number, one.item.document_id))
+            .collect::<Vec<_>>()
+    };
+    offer().await;
+    assert_eq!(list(0).await, [(1, "b".to_owned()), (2, "c".to_owned())]);
+    // A feed that begins later comes after what was listed, whatever its numbers are.
+    books.start(StartFrom::All).await;
+    offer().await;
+    assert_eq!(list(2).await, [(3, "a".to_owned())]);
+    // So does a version that is tried again.
+    books.change(SinkChange::Retry { sequence: Some(2) }).await;
+    offer().await;
+    assert_eq!(list(3).await, [(4, "b".to_owned())]);
+    let limited = books.store.offered(name(), 0, 100, 1).await;
+    assert_eq!(limited.expect("readable").len(), 1);
+}
+
+async fn a_program_may_say_later_what_became_of_a_version(database: Database) {
+    let books = Books::new(database).await;
+    books.pull(&company("1"), &[("a", &at(1))]).await;
+    books.start(StartFrom::All).await;
+    let say = async |sequence: i64, verdict: LaterVerdict| {
+        let now = books.clock.now();
+        let noted = books.store.note_verdict(name(), sequence, verdict, now);
+        noted.await.expect("it can be noted")
+    };
+    assert!(!say(1, LaterVerdict::Booked).await, "it was never given");
+    let lease = books.lease().await.expect("a lease");
+    let settled = vec![books.settled(&lease.items[0], HandoffOutcome::Offered)];
+    books
+        .settle(lease, settled, Afterwards::Release)
+        .await
+        .expect("it is noted");
+    let no = LaterVerdict::Rejected {
+        message: "no".to_owned(),
+        report: ReportDraft {
+            company: None,
+            message: "no".to_owned(),
+        },
+    };
+    for _ in 0..2 {
+        assert!(say(1, no.clone()).await);
+    }
+    assert_eq!(books.sink().await.rejected, 1);
+    // Nothing says whose document it is, so nobody can be told, and that is said.
+    let reports = books.store.reports(ReportFilter {
+        limit: 10,
+        ..ReportFilter::default()
+    });
+    let reports = reports.await.expect("readable");
+    assert_eq!(reports[0].state, ReportState::Refused);
+    assert!(reports[0].last_error.is_some());
+    assert!(say(1, LaterVerdict::Booked).await);
+    let sink = books.sink().await;
+    assert_eq!((sink.booked, sink.rejected_now), (1, 0));
+}
+
+async fn an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fresh_one(
+    database: Database,
+) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    let (one, two) = (at(1), at(2));
+    let documents = [("a", &*one), ("b", &*two)];
+    books.pull(&feed, &documents).await;
+    // A page that nobody wants links of leaves none.
+    books
+        .pull_as(
+            &feed,
+            PullKind::Hint,
+            &[],
+            &[("b", &two, "https://x/unwanted")],
+        )
+        .await;
+    books.start(StartFrom::All).await;
+    let files = |request: &mut HandoffRequest| request.files = true;
+    let lease = books.lease_with(files).await.expect("a lease");
+    assert!(lease.items[1].link.is_none());
+    let settled = vec![books.settled(&lease.items[0], HandoffOutcome::LinkExpired)];
+    books
+        .settle(lease, settled, Afterwards::Release)
+        .await
+        .expect("it is noted");
+    // Until the feed was read again, nothing of it comes to a sink that fetches files,
+    // and all of it to one that doesn't.
+    assert!(books.lease_with(files).await.is_none());
+    assert_eq!(books.next().await, [format!("b@{two}")]);
+
+    let fresh = [("a", &*one, "https://x/fresh")];
+    books.clock.advance(Duration::from_secs(1));
+    books
+        .pull_as(&feed, PullKind::Reconciliation, &documents, &fresh)
+        .await;
+    let lease = books.lease_with(files).await.expect("a lease");
+    assert_eq!(
+        names(&lease.items),
+        [format!("a@{one}"), format!("b@{two}")]
+    );
+    let link = lease.items[0]
+        .link
+        .as_ref()
+        .map(ExposeSecret::expose_secret);
+    assert_eq!(link, Some("https://x/fresh"));
+    assert_eq!(lease.items[0].link_tries, 1);
+
+    // Where the reading that looks back brings none, the feed is read from its beginning.
+    let settled = vec![books.settled(&lease.items[0], HandoffOutcome::LinkExpired)];
+    books
+        .settle(lease, settled, Afterwards::Release)
+        .await
+        .expect("it is noted");
+    books.clock.advance(Duration::from_secs(1));
+    let fresh = [("a", &*one, "https://x/fresher")];
+    books
+        .pull_as(&feed, PullKind::Backfill, &documents, &fresh)
+        .await;
+    let lease = books.lease_with(files).await.expect("a lease");
+    let link = lease.items[0]
+        .link
+        .as_ref()
+        .map(ExposeSecret::expose_secret);
+    assert_eq!(link, Some("https://x/fresher"));
+}
+
+async fn what_a_sink_noted_is_told_at_the_next_version(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    books.pull(&feed, &[]).await;
+    books.pull(&feed, &[("a", &at(1))]).await;
+    let lease = books.lease().await.expect("a lease");
+    assert_eq!(lease.items[0].earlier_note, None);
+    let note = Some("1/a.json".to_owned());
+    let settled = vec![books.settled(&lease.items[0], HandoffOutcome::Booked { note })];
+    books
+        .settle(lease, settled, Afterwards::Release)
+        .await
+        .expect("it is noted");
+    books.pull(&feed, &[("a", &at(2)), ("b", &at(2))]).await;
+    let lease = books.lease().await.expect("a lease");
+    let notes: Vec<Option<&str>> = lease
+        .items
+        .iter()
+        .map(|item| item.earlier_note.as_deref())
+        .collect();
+    assert_eq!(notes, [Some("1/a.json"), None]);
+}
+
+async fn reports_are_leased_sent_and_tried_again(database: Database) {
+    let books = Books::new(database).await;
+    books.pull(&company("1"), &[("a", &at(1))]).await;
+    books.start(StartFrom::All).await;
+    let lease = books.lease().await.expect("a lease");
+    let settled = vec![books.settled(&lease.items[0], rejected("no"))];
+    books
+        .settle(lease, settled, Afterwards::Release)
+        .await
+        .expect("it is noted");
+    let take = async |account: Account| {
+        let now = books.clock.now();
+        let leased = books.store.lease_report(vec![account], now, LEASE);
+        leased.await.expect("leasing works")
+    };
+    let other = Account::parse("other").expect("a name");
+    assert!(take(other).await.is_none(), "another account's key");
+    let stale = take(account()).await.expect("a report");
+    assert_eq!(stale.row.document_id, "a");
+    assert_eq!(stale.row.company.as_ref().map(Company::as_str), Some("1"));
+    assert!(take(account()).await.is_none(), "it is in somebody's hands");
+    books.clock.advance(LEASE + Duration::from_secs(1));
+    let lease = take(account()).await.expect("the lease has run out");
+    assert_eq!(lease.row.attempts, 2);
+    let end = async |lease, end| books.store.end_report(lease, end, books.clock.now()).await;
+    let refused = end(stale, ReportEnd::Sent).await;
+    assert!(matches!(refused, Err(StoreError::StaleLease)));
+    let next_try_at = books.clock.now().after(HOUR);
+    let failed = ReportEnd::Failed {
+        error: "timed out".to_owned(),
+        next_try_at,
+    };
+    end(lease, failed).await.expect("it is noted");
+    assert!(take(account()).await.is_none(), "not before its time");
+    let retried = books.store.retry_report(1, books.clock.now()).await;
+    assert!(retried.expect("it can be retried"));
+    let lease = take(account()).await.expect("a report");
+    end(lease, ReportEnd::Sent).await.expect("it is noted");
+    let retried = books.store.retry_report(1, books.clock.now()).await;
+    assert!(!retried.expect("answered"), "what was sent stays sent");
+    let sent = books.store.reports(ReportFilter {
+        state: Some(ReportState::Sent),
+        limit: 10,
+        ..ReportFilter::default()
+    });
+    let sent = sent.await.expect("readable");
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].sent_at, Some(books.clock.now()));
+}
+
+async fn everything_survives_a_restart(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    books.pull(&feed, &[("a", &at(1)), ("b", &at(2))]).await;
+    books.start(StartFrom::All).await;
+    let lease = books.lease_with(|request| request.most = 1).await;
+    let lease = lease.expect("a lease");
+    let settled = vec![books.settled(&lease.items[0], rejected("no"))];
+    books
+        .settle(lease, settled, Afterwards::Keep(LEASE))
+        .await
+        .expect("it is noted");
+    let books = books.reopened().await;
+    // A file has one server, so its leases end with it; a database may have others.
+    books.clock.advance(LEASE + Duration::from_secs(1));
+    assert_eq!(books.next().await, [format!("b@{}", at(2))]);
+    assert_eq!(books.sink().await.rejected_now, 1);
+    books.make_known().await;
+    assert_eq!(books.sink().await.rejected_now, 1);
+}
