@@ -284,7 +284,10 @@ async fn documents_are_shown_and_exported_byte_for_byte_under_names_that_stay_in
     assert!(odd.starts_with("_._.._a_b"), "{odd}");
     assert_eq!(
         names,
-        [format!("1-{}.json", made[0].0), format!("2-{odd}.json")]
+        [
+            format!("1-{}.json", made[0].0).as_str(),
+            format!("2-{odd}.json").as_str()
+        ]
     );
     let file = std::fs::read_to_string(folder.join(&names[0])).expect("a file");
     assert!(file + "\n" == shown, "the bytes differ");

@@ -741,21 +741,31 @@ proptest! {
 async fn a_document_is_written_by_one_attempt_at_a_time() {
     let archive = Archive::of_json(FolderLayout::Company);
     let sink = archive.sink();
-    let first = item("a-1", json!({ "total": 1 }));
-    let second = item("a-1", json!({ "total": 2 }));
+    // Whoever opens a pipe waits for its other end, as for a disk that hangs.
+    let pipe = archive.root().join("302320404/a-1.json");
+    std::fs::create_dir(pipe.parent().expect("a folder")).expect("made");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo is there").success());
+
+    let (one, two) = (item("a-1", json!({})), item("a-1", json!({ "total": 2 })));
     let neighbour = item("a-2", json!({}));
-    let (first, second, third) = tokio::join!(
-        sink.hand_on(&first),
-        sink.hand_on(&second),
-        sink.hand_on(&neighbour)
-    );
-    booked(first);
+    let mut first = sink.hand_on(&one);
+    let others = async { (sink.hand_on(&two).await, sink.hand_on(&neighbour).await) };
+    let (second, third) = tokio::select! {
+        biased;
+        verdict = &mut first => panic!("{verdict:?}"),
+        others = others => others,
+    };
+    // Before anything is judged: a thread that waits here would keep a failed test open.
+    let released = tokio::task::spawn_blocking(move || std::fs::File::create(pipe));
+    booked(within("the first attempt", first).await);
+    let other_end = within("the pipe", released).await;
+    drop(other_end.expect("it ran").expect("a pipe"));
     let (error, _) = unavailable(second);
     assert!(error.contains("still writing"), "{error}");
     booked(third);
-    let again = item("a-1", json!({ "total": 2 }));
-    booked(sink.hand_on(&again).await);
-    assert_eq!(archive.read("302320404/a-1.json"), again.body);
+    booked(sink.hand_on(&two).await);
+    assert_eq!(archive.read("302320404/a-1.json"), two.body);
 }
 
 #[tokio::test]
