@@ -133,8 +133,8 @@ async fn act(api: &Api, config: &Config, action: Action) -> Result<Exit, Failure
             let changed = change(api, &sink, "start", &body).await?;
             told(
                 changed,
-                &format!("{changed} companies' lists have begun at `{sink}`."),
-                "There is no such list yet; `ivesk-webhook pull` reads what Įvesk.lt has.",
+                &format!("Feeds that `{sink}` is given now: {changed}."),
+                "There is no such feed yet; `ivesk-webhook pull` reads what Įvesk.lt has.",
             )
         }
         Action::Pause { sink } => {
@@ -215,7 +215,6 @@ async fn status(api: &Api, json: bool) -> Result<Exit, Failure> {
         "stands",
         "booked",
         "rejected",
-        "to look at",
         "held",
         "waits until",
         "last error",
@@ -230,7 +229,6 @@ async fn status(api: &Api, json: bool) -> Result<Exit, Failure> {
             standing(sink),
             cell(&sink["booked"]),
             cell(&sink["rejected_now"]),
-            cell(&sink["behind"]),
             held_documents(sink).to_string(),
             cell(&sink["waits_until"]),
             cell(&sink["last_error"]),
@@ -269,8 +267,8 @@ fn tell_what_to_do(sink: &Value) {
     let documents = held_documents(sink);
     if documents > 0 {
         println!(
-            "{documents} documents of {} companies are held at `{name}`: `ivesk-webhook handoff start {name}` with \
-             --all, --from-now or --since MOMENT lets them begin.",
+            "{documents} documents of {} feeds are held at `{name}`: `ivesk-webhook handoff start {name}` with --all, \
+             --from-now or --since MOMENT lets them begin.",
             held.len()
         );
     }

@@ -227,7 +227,7 @@ async fn held(app: &App) -> Vec<String> {
         let documents: u64 = held.iter().map(|feed| feed.documents).sum();
         if documents > 0 {
             lines.push(format!(
-                "  held        {documents} documents of {} companies wait until `ivesk-webhook handoff start {name}` says from \
+                "  held        {documents} documents of {} feeds wait until `ivesk-webhook handoff start {name}` says from \
                  where to begin",
                 held.len()
             ));
