@@ -10,7 +10,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// A moment, in milliseconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
+#[schema(value_type = String, format = DateTime, examples("2026-11-23T08:00:00.000Z"))]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -169,6 +170,7 @@ impl Clock {
     Serialize,
     Deserialize,
     clap::ValueEnum,
+    utoipa::ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
@@ -224,6 +226,7 @@ impl fmt::Display for Event {
     Serialize,
     Deserialize,
     clap::ValueEnum,
+    utoipa::ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Queue {
@@ -277,7 +280,8 @@ pub struct InvalidWord {
 ///
 /// 1 to 40 of `a-z`, `0-9`, `-` and `_`, so that it stands in paths, logs and
 /// environment variables as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
+#[schema(pattern = "^[a-z0-9_-]{1,40}$")]
 pub struct Account(String);
 
 impl Account {
@@ -309,7 +313,7 @@ impl fmt::Display for Account {
 
 /// The name of a place where documents are handed on, as the settings call it; spelt as
 /// an [`Account`]'s.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 pub struct SinkName(String);
 
 impl SinkName {
@@ -339,7 +343,8 @@ impl fmt::Display for SinkName {
 /// A company's code, trimmed, leading zeros kept (`vendor-api` U17).
 ///
 /// Empty for the one feed of an account's digitized queue.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
+#[schema(max_length = 64)]
 pub struct Company(String);
 
 impl Company {
@@ -378,7 +383,7 @@ impl fmt::Display for Company {
 }
 
 /// One list that is read with one cursor: (account, queue, company).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 pub struct Feed {
     /// Whose API key reads it.
     pub account: Account,
@@ -421,7 +426,7 @@ impl fmt::Display for Feed {
 
 /// Where a feed goes on, as the vendor wrote it: stored and sent back byte for
 /// byte, never read and never computed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 pub struct Cursor(String);
 
 impl Cursor {

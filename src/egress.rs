@@ -3,12 +3,21 @@
 //! No redirects, no system proxy, no cookies, no compression. Who may be asked
 //! is decided by the callers' policies before a request is built.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
+
+use crate::domain::Timestamp;
 
 /// What every request says that it is.
 pub const USER_AGENT: &str = concat!("ivesk-webhook/", env!("CARGO_PKG_VERSION"));
+
+/// The longest that a `Retry-After` makes us wait: asking once an hour harms nobody,
+/// and a date that is wrong by a year must not stop anything for one.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+/// The most characters of another's text that a log is given.
+const MAX_LOGGED_CHARS: usize = 300;
 
 /// A client whose requests end after `timeout`, body included.
 pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
@@ -28,6 +37,18 @@ fn builder(timeout: Duration) -> reqwest::ClientBuilder {
         .connect_timeout(timeout.min(Duration::from_secs(10)))
         .timeout(timeout)
         .pool_idle_timeout(Duration::from_secs(30))
+}
+
+/// How long to wait after so many `failures` in a row: `first`, doubled with each up to
+/// `longest`, and up to a fifth more by `chance` in 0..1, so that many don't come back at once.
+pub fn backoff(first: Duration, longest: Duration, failures: u32, chance: f64) -> Duration {
+    let wait = first.saturating_mul(1 << failures.min(16)).min(longest);
+    wait.mul_f64(1.0 + chance.clamp(0.0, 1.0) / 5.0)
+}
+
+/// A number in 0..1, for [`backoff`].
+pub fn chance() -> f64 {
+    getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
 }
 
 /// Why a body could not be read.
@@ -76,4 +97,84 @@ pub fn describe(error: reqwest::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// How long `Retry-After` asks us to wait from `now`, at most an hour.
+///
+/// Seconds or a date, as RFC 9110 §10.2.3 has it; `None` for anything else.
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let delay = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit are still "very long".
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    } else {
+        let moment = httpdate::parse_http_date(text).ok()?;
+        let millis = moment.duration_since(UNIX_EPOCH).ok()?.as_millis();
+        Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)).since(now)
+    };
+    Some(delay.min(MAX_RETRY_AFTER))
+}
+
+/// Text of another's as a log may hold it: one line, short, without addresses.
+pub fn fit_for_a_log(text: &str) -> String {
+    let text = without_addresses(text);
+    // Control characters could forge lines of a log or drive a terminal.
+    let spaced = text.replace(char::is_control, " ");
+    let words: Vec<&str> = spaced.split_whitespace().collect();
+    words.join(" ").chars().take(MAX_LOGGED_CHARS).collect()
+}
+
+/// `text` with each address in it replaced by `[address]`: it may be a presigned one.
+fn without_addresses(text: &str) -> String {
+    let ends_address = |c: char| c.is_whitespace() || c.is_control() || "\"'<>".contains(c);
+    let mut clean = String::new();
+    let mut rest = text;
+    while let Some(colon) = rest.find("://") {
+        let (before, after) = rest.split_at(colon);
+        let scheme = before
+            .rfind(|c: char| !c.is_ascii_alphanumeric())
+            .map_or(0, |at| {
+                at + before[at..].chars().next().map_or(0, char::len_utf8)
+            });
+        clean.push_str(&before[..scheme]);
+        clean.push_str("[address]");
+        rest = after.find(ends_address).map_or("", |end| &after[end..]);
+    }
+    clean.push_str(rest);
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn delay(value: &str) -> Option<Duration> {
+        let now = Timestamp::parse("1994-11-06T08:49:00Z").expect("a valid time");
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, value.parse().expect("a header value"));
+        retry_after(&headers, now)
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_date_and_never_exceeds_an_hour() {
+        let seconds = |n| Some(Duration::from_secs(n));
+        assert_eq!(delay("7"), seconds(7));
+        assert_eq!(delay("Sun, 06 Nov 1994 08:49:37 GMT"), seconds(37));
+        assert_eq!(delay("Sunday, 06-Nov-94 08:49:37 GMT"), seconds(37));
+        assert_eq!(delay("Sun, 06 Nov 1994 08:48:00 GMT"), seconds(0));
+        assert_eq!(delay("Sat, 06 Nov 2094 08:48:00 GMT"), seconds(3600));
+        assert_eq!(delay("99999999999999999999999"), seconds(3600));
+        for bad in ["", "-1", "soon", "1.5"] {
+            assert_eq!(delay(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_address_survives(before in "\\PC{0,20}", after in "\\PC{0,20}") {
+            let text = format!("{before} https://host/secret {after}");
+            prop_assert!(!without_addresses(&text).contains("host/secret"));
+        }
+    }
 }

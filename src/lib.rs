@@ -8,6 +8,7 @@
 //! - [`refusal`]: every reason for refusing a delivery, with its code.
 //! - [`config`]: every setting: name, unit, default, environment variable.
 //! - [`egress`]: the one way out to other hosts.
+//! - [`file_names`]: names of files that stay in their folder.
 //! - [`sns`]: envelope, canonical text, trust policy, certificates, signature,
 //!   confirmation. No HTTP server, no SQL.
 //! - [`ivesk`]: the vendor's REST API. No SQL.
@@ -16,6 +17,7 @@
 //! - [`pull`]: scheduler, page step, reconciliation.
 //! - [`handoff`]: sinks, and what comes back from them.
 //! - [`uploads`]: giving files to the vendor, a watched folder.
+//! - [`trace`]: what became of one document.
 //! - [`tunnel`]: the public address of a tunnel on this machine.
 //! - [`store`]: all SQL.
 //! - [`alarms`]: what a person should know of, told once and once more when it is over.
@@ -37,6 +39,7 @@ pub mod doctor;
 pub mod domain;
 pub mod egress;
 pub mod emulator;
+pub mod file_names;
 pub mod handoff;
 pub mod ivesk;
 pub mod metrics;
@@ -47,5 +50,6 @@ pub mod service;
 pub mod sns;
 pub mod store;
 pub mod subscriptions;
+pub mod trace;
 pub mod tunnel;
 pub mod uploads;

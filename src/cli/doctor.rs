@@ -54,7 +54,10 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let server = RunningServer::find(&config).await?;
     match &server {
         Some(server) => findings.extend(running(server, &config).await?),
-        None => findings.extend(inside::store(&config).await),
+        None => {
+            findings.extend(inside::store(&config).await);
+            findings.extend(inside::listeners(&config).await);
+        }
     }
     findings.extend(inside::way_to_sns(&config, &clock).await);
     findings.extend(inside::keys(&config).await);
@@ -63,8 +66,11 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         let account = chosen_account(args.account.as_deref(), &config)?;
         if let Some(key) = &config.accounts[&account].api_key {
             let probed = probe::exported_path(&config.api, key, &company).await;
-            // What was said before, without having asked, is said again.
-            findings.retain(|finding| finding.check != "exported_path");
+            // What was said before, without having asked, is said better.
+            let decided = probed
+                .iter()
+                .any(|finding| finding.check == "exported_path");
+            findings.retain(|finding| !decided || finding.check != "exported_path");
             findings.extend(probed);
         }
     }

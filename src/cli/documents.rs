@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{Exit, Failure, Globals};
 use crate::config::Config;
 use crate::domain::{Account, Company, Queue};
+use crate::file_names::identity;
 use crate::ivesk::view::View;
 use crate::service::open_store_for_reading;
 use crate::store::{DocumentFilter, DocumentRow, Store};
@@ -250,7 +251,7 @@ async fn export(store: &dyn Store, filter: DocumentFilter, dir: &Path) -> Result
             without_body += 1;
             return Ok(());
         };
-        let folder = dir.join(component(match row.feed.company.as_str() {
+        let folder = dir.join(identity(match row.feed.company.as_str() {
             "" => row.feed.queue.as_str(),
             company => company,
         }));
@@ -259,7 +260,7 @@ async fn export(store: &dyn Store, filter: DocumentFilter, dir: &Path) -> Result
         let file = folder.join(format!(
             "{}-{}.json",
             row.sequence,
-            component(&row.document_id)
+            identity(&row.document_id)
         ));
         std::fs::write(&file, body)
             .with_context(|| format!("{} can't be written", file.display()))?;
@@ -272,47 +273,4 @@ async fn export(store: &dyn Store, filter: DocumentFilter, dir: &Path) -> Result
         println!("{without_body} are left out: the store has no body of them.");
     }
     Ok(Exit::Done)
-}
-
-/// One path component that no text of the vendor's can turn into another place.
-fn component(text: &str) -> String {
-    let safe: String = text
-        .chars()
-        .map(|c| {
-            if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') {
-                c
-            } else {
-                '_'
-            }
-        })
-        .take(80)
-        .collect();
-    if safe.chars().all(|c| c == '.') {
-        format!("_{safe}")
-    } else {
-        safe
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::component;
-
-    #[test]
-    fn a_file_name_stays_one_component() {
-        for odd in [
-            "..",
-            ".",
-            "",
-            "../../etc/passwd",
-            "a/b",
-            "a\\b",
-            "a\0b",
-            "ąč",
-        ] {
-            let name = component(odd);
-            assert!(!name.contains(['/', '\\', '\0']), "{name}");
-            assert!(name != "." && name != ".." && !name.is_empty(), "{odd}");
-        }
-    }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
 
 use url::Url;
@@ -62,10 +62,11 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 
 fn explain(error: StartError) -> Failure {
     match error {
-        StartError::Listen { .. } | StartError::Api(_) | StartError::Watch(_) => {
-            Failure::usage(error)
-        }
+        StartError::Listen(_) | StartError::Api(_) | StartError::Watch(_) => Failure::usage(error),
         StartError::Store(StoreError::Unreachable { .. }) => Failure::unreachable(error),
+        StartError::Store(StoreError::NotAccessible { .. }) => Failure::usage(anyhow!(
+            "{error}. `ivesk-webhook doctor`, run as the same user, says what to look at"
+        )),
         StartError::Store(_) | StartError::Client(_) | StartError::Random(_) => {
             Failure::from(error)
         }
@@ -180,10 +181,12 @@ fn missing(config: &Config) -> Vec<String> {
             let (account, queue) = (&row.account, row.queue);
             match row.missing {
                 "api_key" => format!(
-                    "  missing     no API key for account {account}: hints for its {queue} queue are kept, nothing is pulled"
+                    "  missing     no API key for account {account}: hints for its {queue} queue are kept, nothing is pulled until \
+                     IVESK_WEBHOOK_API_KEY or `accounts.{account}.api_key_file` is set"
                 ),
                 setting => format!(
-                    "  blocked     {setting}: the {queue} queue of account {account} is not pulled until `api.{setting}` is set; hints are kept"
+                    "  blocked     {setting}: the {queue} queue of account {account} is not pulled until `api.{setting}` is set; hints are \
+                     kept. `ivesk-webhook doctor --company CODE` finds it"
                 ),
             }
         })

@@ -9,9 +9,7 @@ use super::layers::{Layers, variable_of};
 use super::{AccountConfig, PublicConfig, VARIABLE_PREFIX, check, default_account, is_loopback};
 use crate::domain::{Account, Company, Event};
 
-/// Where an account's variables begin: `IVESK_WEBHOOK_ACCOUNTS_<NAME>_…`.
-const ACCOUNTS_PREFIX: &str = "IVESK_WEBHOOK_ACCOUNTS_";
-/// What they end with: the account's settings, one that ends like another before it.
+/// An account's settings.
 const ACCOUNT_SETTINGS: [&str; 5] = [
     "tokens.on_exported",
     "tokens.on_digitized",
@@ -71,20 +69,11 @@ fn account_names(layers: &mut Layers<'_>) -> Vec<Account> {
         }
     }
     if names.is_empty() {
-        let settings = layers.variables_below(ACCOUNTS_PREFIX);
-        let named = settings.into_iter().filter_map(|rest| {
-            let endings = ACCOUNT_SETTINGS
-                .iter()
-                .map(|setting| format!("_{}", setting.replace('.', "_").to_ascii_uppercase()));
-            endings
-                .into_iter()
-                .find_map(|ending| rest.strip_suffix(&ending))
-        });
+        let named = layers.names_in_variables("accounts", &ACCOUNT_SETTINGS);
         names = named
-            .filter_map(|name| Account::parse(&name.to_ascii_lowercase()).ok())
+            .iter()
+            .filter_map(|name| Account::parse(name).ok())
             .collect();
-        names.sort();
-        names.dedup();
     }
     if names.is_empty() {
         names.push(default_account());
@@ -113,9 +102,7 @@ fn account(layers: &mut Layers<'_>, name: &Account, key_variable: &str) -> Accou
     let default = AccountConfig::default();
     AccountConfig {
         api_key: layers.secret(&setting("api_key_file"), key_variable, check::api_key),
-        companies: layers.read(&setting("companies"), default.companies, companies, |all| {
-            all.iter().map(Company::as_str).collect::<Vec<_>>().into()
-        }),
+        companies: companies(layers, &setting("companies")),
         tokens,
         digitized: layers.read(
             &setting("digitized"),
@@ -126,16 +113,22 @@ fn account(layers: &mut Layers<'_>, name: &Account, key_variable: &str) -> Accou
     }
 }
 
-fn companies(given: &Given, _: &Layers<'_>) -> Result<Vec<Company>, String> {
-    let mut companies = Vec::new();
-    for code in given.list()? {
-        let company = Company::parse(&code).map_err(|error| error.to_string())?;
-        if companies.contains(&company) {
-            return Err(format!("names `{company}` twice; write it once"));
+/// A list of company codes, each once.
+pub(super) fn companies(layers: &mut Layers<'_>, name: &str) -> Vec<Company> {
+    let check = |given: &Given, _: &Layers<'_>| {
+        let mut companies = Vec::new();
+        for code in given.list()? {
+            let company = Company::parse(&code).map_err(|error| error.to_string())?;
+            if companies.contains(&company) {
+                return Err(format!("names `{company}` twice; write it once"));
+            }
+            companies.push(company);
         }
-        companies.push(company);
-    }
-    Ok(companies)
+        Ok(companies)
+    };
+    layers.read(name, Vec::new(), check, |all| {
+        all.iter().map(Company::as_str).collect::<Vec<_>>().into()
+    })
 }
 
 /// Each token once only, since it proves the account and the event; and each event

@@ -9,11 +9,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
-use super::{ConfirmMode, ExportedPath, LogFormat, StoreUrl, TopicRule};
+use super::{
+    ConfirmMode, ExportedPath, LogFormat, ReportLanguage, StoreUrl, TopicRule, VARIABLE_PREFIX,
+};
 use crate::store::postgres::Address;
 
 /// The fewest characters of a token: 32 of 64 possible ones are 192 random bits.
@@ -24,6 +29,11 @@ const MAX_TOKEN_CHARS: usize = 200;
 const MAX_DURATION: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 /// Far more than a key needs; a larger file is the wrong file.
 const MAX_SECRET_FILE_BYTES: u64 = 16 * 1024;
+
+/// How long a key is that a sink signs with (Standard Webhooks specification).
+const WEBHOOK_KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+/// A new one and the old one are two; each makes the header longer.
+const MAX_WEBHOOK_SECRETS: usize = 8;
 
 /// Whether a URL's host is this machine: `localhost`, `127.0.0.0/8` or `[::1]`.
 pub fn is_loopback(url: &Url) -> bool {
@@ -44,7 +54,15 @@ pub(super) fn placeholder(text: &str) -> Option<&str> {
 
 /// An `https` address to which paths are added; `http` on loopback only.
 fn base_url(text: &str) -> Result<Url, String> {
-    let example = "write an address such as https://hooks.example.lt";
+    let url = web_url(text, "write an address such as https://hooks.example.lt")?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("holds a ? or a #; write the address without what follows it".to_owned());
+    }
+    Ok(url)
+}
+
+/// An `https` address without a user; `http` on loopback only.
+fn web_url(text: &str, example: &str) -> Result<Url, String> {
     let url =
         Url::parse(text).map_err(|error| format!("is not an address ({error}); {example}"))?;
     if !matches!(url.scheme(), "https" | "http") || url.host().is_none() {
@@ -52,9 +70,6 @@ fn base_url(text: &str) -> Result<Url, String> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("holds a user name or a password; remove it, and the @".to_owned());
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("holds a ? or a #; write the address without what follows it".to_owned());
     }
     if url.scheme() == "http" && !is_loopback(&url) {
         return Err(
@@ -85,6 +100,79 @@ pub(super) fn api_url(text: &str) -> Result<Url, String> {
     base_url(text)
 }
 
+/// `sinks.NAME.url`
+pub(super) fn sink_url(text: &str) -> Result<Url, String> {
+    let url = web_url(
+        text,
+        "write an address such as https://books.example.lt/ivesk",
+    )?;
+    if url.fragment().is_some() {
+        return Err("holds a #, which no server is sent; remove it and what follows".to_owned());
+    }
+    Ok(url)
+}
+
+/// One of `api.file_hosts`: a host, which stands for those below it too.
+pub(super) fn file_host(text: &str) -> Result<String, String> {
+    let is_address = Host::parse(text).is_ok_and(|host| !matches!(host, Host::Domain(_)));
+    let in_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let is_name = text.chars().all(in_name)
+        && !text.starts_with(['.', '-'])
+        && !text.ends_with(['.', '-'])
+        // The name of a whole country would be everybody's.
+        && (text.contains('.') || text == "localhost");
+    if is_address || is_name {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "`{}` is not a host; write its name alone in small letters, such as files.example.lt, \
+             which stands for a.files.example.lt too",
+            shortened(text)
+        ))
+    }
+}
+
+/// The secrets that a sink signs with, white space between them (Standard Webhooks
+/// specification, "Signature scheme"). Never repeated in advice.
+pub(super) fn webhook_secrets(text: &str) -> Result<SecretString, String> {
+    let is_secret = |word: &str| {
+        let key = word.strip_prefix("whsec_").map(|key| STANDARD.decode(key));
+        matches!(key, Some(Ok(key)) if WEBHOOK_KEY_BYTES.contains(&key.len()))
+    };
+    let count = text.split_whitespace().count();
+    if !(1..=MAX_WEBHOOK_SECRETS).contains(&count) || !text.split_whitespace().all(is_secret) {
+        return Err(format!(
+            "a secret is not whsec_ with the base64 of {} to {} bytes behind it, or there are more \
+             than {MAX_WEBHOOK_SECRETS}; write whsec_ and the output of `openssl rand -base64 32` \
+             behind it, each secret on a line of its own",
+            WEBHOOK_KEY_BYTES.start(),
+            WEBHOOK_KEY_BYTES.end()
+        ));
+    }
+    Ok(text.into())
+}
+
+/// The name of a variable that a program is to be given.
+pub(super) fn passed_variable(text: &str) -> Result<String, String> {
+    let in_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if text.is_empty()
+        || !text.chars().all(in_name)
+        || text.starts_with(|c: char| c.is_ascii_digit())
+    {
+        return Err(format!(
+            "`{}` is not the name of a variable (A-Z, a-z, 0-9 and _); write the name alone",
+            shortened(text)
+        ));
+    }
+    if text.starts_with(VARIABLE_PREFIX) {
+        return Err(format!(
+            "names {text}, and {VARIABLE_PREFIX}… variables hold this service's own secrets; give \
+             the program a variable of its own"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
 /// An address and port to listen on.
 pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
@@ -93,6 +181,40 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
             shortened(text)
         )
     })
+}
+
+/// An address, or a network of them.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let alone = text.parse::<IpAddr>().map(IpNet::from);
+    let network = alone.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+        format!(
+            "`{}` is neither an IP address nor a network; write one such as 10.0.0.5 or 10.0.0.0/24",
+            shortened(text)
+        )
+    })?;
+    if network.prefix_len() == 0 {
+        return Err(format!(
+            "`{network}` is everybody, so anybody could write what is believed; name your proxies"
+        ));
+    }
+    if network.trunc() != network {
+        return Err(format!(
+            "`{network}` names an address within a network; write `{}` for that one, or `{}` for \
+             the whole network",
+            network.addr(),
+            network.trunc()
+        ));
+    }
+    Ok(network)
+}
+
+/// A network as [`network`] reads it: one address without its length.
+pub(super) fn show_network(network: IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() {
+        network.addr().to_string()
+    } else {
+        network.to_string()
+    }
 }
 
 /// A time span with its unit.
@@ -352,7 +474,12 @@ pub(super) fn api_key(text: &str) -> Result<SecretString, String> {
 /// What a secret's file holds, without white space around it.
 pub(super) fn secret_file(path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let file = File::open(path).map_err(|error| format!("{shown} can't be opened: {error}"))?;
+    let file = File::open(path).map_err(|error| {
+        format!(
+            "{shown} can't be opened: {error}; write the secret into that file, let this user read \
+             it, or name another file"
+        )
+    })?;
     let mut text = String::new();
     file.take(MAX_SECRET_FILE_BYTES + 1)
         .read_to_string(&mut text)
@@ -372,6 +499,44 @@ pub(super) fn secret_file(path: &Path) -> Result<String, String> {
         ));
     }
     Ok(secret.to_owned())
+}
+
+/// The Content-Type of a request.
+pub(super) fn media_type(text: &str) -> Result<String, String> {
+    let visible = text
+        .bytes()
+        .all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    if text.contains('/') && visible && text.len() <= 100 {
+        Ok(text.to_owned())
+    } else {
+        Err("is not a media type; write one such as application/json".to_owned())
+    }
+}
+
+/// `reports.language`
+pub(super) fn report_language(text: &str) -> Result<ReportLanguage, String> {
+    match text {
+        "lt" => Ok(ReportLanguage::Lithuanian),
+        "en" => Ok(ReportLanguage::English),
+        _ => Err(format!(
+            "`{}` is neither \"lt\" nor \"en\"; write one of them",
+            shortened(text)
+        )),
+    }
+}
+
+/// `reports.template`
+pub(super) fn report_template(text: &str) -> Result<String, String> {
+    if text.matches("{message}").count() != 1 {
+        return Err(
+            "does not hold {message} once, which stands for what the sink said; write it"
+                .to_owned(),
+        );
+    }
+    if text.len() > 500 || text.chars().any(char::is_control) {
+        return Err("is longer than 500 bytes or more than one line; shorten it".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// `alarms.url`
@@ -432,6 +597,13 @@ pub(super) fn kept_elsewhere(name: &str) -> Option<String> {
         return Some(
             "a secret does not stand in this file; remove it, and set `private.token_file` or \
              IVESK_WEBHOOK_PRIVATE_TOKEN"
+                .to_owned(),
+        );
+    }
+    if name.starts_with("sinks.") && name.ends_with(".secret") {
+        return Some(
+            "a secret does not stand in this file; remove it, and set `secret_file` or \
+             IVESK_WEBHOOK_SINKS_<NAME>_SECRET"
                 .to_owned(),
         );
     }

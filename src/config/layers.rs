@@ -111,10 +111,39 @@ impl<'a> Layers<'a> {
             .collect()
     }
 
-    /// The variables of ours that begin with `prefix`, without it.
-    pub(super) fn variables_below(&self, prefix: &str) -> Vec<&'a str> {
-        let names = self.environment.keys();
-        names.filter_map(|name| name.strip_prefix(prefix)).collect()
+    /// The names that variables give the entries of a section, in small letters: what
+    /// stands between its own name and one of its entries' `settings`.
+    pub(super) fn names_in_variables(&self, section: &str, settings: &[&str]) -> BTreeSet<String> {
+        let prefix = format!("{}_", variable_of(section));
+        let endings: Vec<String> = settings
+            .iter()
+            .map(|setting| format!("_{}", setting.replace('.', "_").to_ascii_uppercase()))
+            .collect();
+        let below = self.environment.keys();
+        let below = below.filter_map(|name| name.strip_prefix(&prefix));
+        below
+            .filter_map(|rest| {
+                let names = endings
+                    .iter()
+                    .filter_map(|ending| rest.strip_suffix(ending));
+                // Of endings that end alike the longest is meant.
+                names.min_by_key(|name| name.len())
+            })
+            .map(str::to_ascii_lowercase)
+            .collect()
+    }
+
+    /// Notes a setting that has no business where it stands, if it was given.
+    pub(super) fn out_of_place(&mut self, name: &str, message: impl FnOnce() -> String) {
+        if let Some(given) = self.given(name, &variable_of(name)) {
+            self.fail(name, &given.origin, message());
+        }
+    }
+
+    /// Notes that a setting exists, whatever it was given.
+    pub(super) fn leave_unjudged(&mut self, name: &str) {
+        self.names.insert(name.to_owned());
+        self.variables.insert(variable_of(name));
     }
 
     /// Whether a variable, which exists, is set.
@@ -361,6 +390,7 @@ impl<'a> Layers<'a> {
         let is_section = |table: &str| {
             let below = format!("{table}.");
             table == "accounts"
+                || table == "sinks"
                 || table == FREE_TABLE
                 || self.names.iter().any(|name| name.starts_with(&below))
                 || self.file.keys().any(|name| name.starts_with(&below))

@@ -13,8 +13,9 @@ use super::layers::{Layers, variable_of};
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
     AccountConfig, AlarmCommand, AlarmTarget, AlarmsConfig, ApiConfig, Config, ConfirmMode,
-    DEFAULT_FILE, LogConfig, LogFormat, PrivateConfig, PublicConfig, PullConfig, RetentionConfig,
-    SnsConfig, StoreConfig, StoreUrl, TopicRule, UploadConfig, accounts, check,
+    DEFAULT_FILE, LogConfig, LogFormat, PrivateConfig, PublicConfig, PullConfig, ReportLanguage,
+    ReportsConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl, TopicRule, UploadConfig,
+    accounts, check, sinks,
 };
 use crate::domain::Account;
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
@@ -78,14 +79,20 @@ fn read_file(path: &Path, environment: &BTreeMap<String, String>) -> Result<Stri
             {
                 return Ok(String::new());
             }
-            "there is no such file; write one with `ivesk-webhook init --public-url URL`, or name \
-             another with --config"
+            "there is no such file; write one with `ivesk-webhook init --public-url URL`, name \
+             another with --config, or set IVESK_WEBHOOK_PUBLIC_URL to do without one"
                 .to_owned()
         }
         Err(error) if error.kind() == ErrorKind::InvalidData => {
             "the file is not UTF-8 text; save it as UTF-8".to_owned()
         }
-        Err(error) => format!("the file can't be read: {error}"),
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            "this is a folder; name the file in it with --config".to_owned()
+        }
+        Err(error) => format!(
+            "the file can't be read: {error}; give it to the user that runs this, or run it as the \
+             user that the file belongs to"
+        ),
     };
     Err(ConfigError {
         problems: vec![Problem {
@@ -112,8 +119,10 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let retention = retention(&mut layers);
     let alarms = alarms(&mut layers);
     let log = log(&mut layers);
+    let reports = reports(&mut layers);
     let accounts = accounts::read(&mut layers, public.as_ref());
     let upload = upload(&mut layers, &accounts);
+    let sinks = sinks::read(&mut layers, &accounts);
     let settings = layers.finish()?;
     let Some(public) = public else {
         // `public` gives none only after noting why, which `finish` has given above.
@@ -129,7 +138,8 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         api,
         pull,
         upload,
-        sinks: BTreeMap::new(),
+        sinks,
+        reports,
         retention,
         alarms,
         log,
@@ -169,6 +179,12 @@ fn public(layers: &mut Layers<'_>) -> Option<PublicConfig> {
         header_timeout: layers.duration("public.header_timeout", default.header_timeout),
         body_timeout: layers.duration("public.body_timeout", default.body_timeout),
         drain_timeout: layers.duration("public.drain_timeout", default.drain_timeout),
+        trusted_proxies: layers.list(
+            "public.trusted_proxies",
+            default.trusted_proxies,
+            check::network,
+            |network| check::show_network(*network).into(),
+        ),
         url: default.url,
     };
     url.map(|_| read)
@@ -371,11 +387,18 @@ fn certificate_names(given: &Given, _: &Layers<'_>) -> Result<BTreeMap<String, S
 
 /// `[api]`
 fn api(layers: &mut Layers<'_>) -> ApiConfig {
-    let default = ApiConfig::default();
+    let url = layers.text("api.url", ApiConfig::default().url, check::api_url, |url| {
+        url.as_str().into()
+    });
+    let default = ApiConfig::at(url);
     ApiConfig {
-        url: layers.text("api.url", default.url, check::api_url, |url| {
-            url.as_str().into()
-        }),
+        url: default.url,
+        file_hosts: layers.list(
+            "api.file_hosts",
+            default.file_hosts,
+            check::file_host,
+            |host| host.as_str().into(),
+        ),
         exported_path: layers.text(
             "api.exported_path",
             None,
@@ -390,6 +413,18 @@ fn api(layers: &mut Layers<'_>) -> ApiConfig {
             None,
             |text| check::api_path(text).map(Some),
             |path| json!(path),
+        ),
+        error_report_path: layers.text(
+            "api.error_report_path",
+            None,
+            |text| check::api_path(text).map(Some),
+            |path| json!(path),
+        ),
+        error_report_type: layers.text(
+            "api.error_report_type",
+            default.error_report_type,
+            check::media_type,
+            |kind| kind.as_str().into(),
         ),
         timeout: layers.duration("api.timeout", default.timeout),
         max_page_bytes: layers.number(
@@ -502,6 +537,28 @@ fn upload(layers: &mut Layers<'_>, accounts: &BTreeMap<Account, AccountConfig>) 
     read
 }
 
+/// `[reports]`
+fn reports(layers: &mut Layers<'_>) -> ReportsConfig {
+    let default = ReportsConfig::default();
+    ReportsConfig {
+        language: layers.text(
+            "reports.language",
+            default.language,
+            check::report_language,
+            |language| match language {
+                ReportLanguage::Lithuanian => "lt".into(),
+                ReportLanguage::English => "en".into(),
+            },
+        ),
+        template: layers.text(
+            "reports.template",
+            default.template,
+            |text| check::report_template(text).map(Some),
+            |template| json!(template),
+        ),
+    }
+}
+
 /// `[retention]`
 fn retention(layers: &mut Layers<'_>) -> RetentionConfig {
     let default = RetentionConfig::default();
@@ -576,6 +633,12 @@ fn log(layers: &mut Layers<'_>) -> LogConfig {
         level: layers.text("log.level", default.level, check::log_level, |level| {
             level.as_str().into()
         }),
+        client_addresses: layers.read(
+            "log.client_addresses",
+            default.client_addresses,
+            |given, _| given.switch(),
+            |switch| (*switch).into(),
+        ),
     }
 }
 

@@ -4,16 +4,17 @@
 //! then the defaults here. A misspelt or contradictory setting stops the start
 //! and names itself.
 //!
-//! `load` and `accounts` turn text and variables into these types, `layers` knows
-//! where each value came from, `check` says what a value must look like, and
+//! `load`, `accounts` and `sinks` turn text and variables into these types, `layers`
+//! knows where each value came from, `check` says what a value must look like, and
 //! `template` is the file that `init` writes.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -28,6 +29,7 @@ mod given;
 mod layers;
 mod load;
 mod problem;
+mod sinks;
 mod template;
 
 pub use check::is_loopback;
@@ -59,6 +61,8 @@ pub struct Config {
     pub upload: UploadConfig,
     /// `[sinks.NAME]`: where documents are handed on; none by default.
     pub sinks: BTreeMap<SinkName, SinkConfig>,
+    /// `[reports]`
+    pub reports: ReportsConfig,
     /// `[retention]`
     pub retention: RetentionConfig,
     /// `[alarms]`
@@ -106,6 +110,12 @@ impl Config {
             companies: setup.companies,
             ..AccountConfig::default()
         };
+        let api = ApiConfig {
+            exported_path: Some(ExportedPath {
+                template: "/exported/{company}".to_owned(),
+            }),
+            ..ApiConfig::at(setup.api_url)
+        };
         Self {
             public: PublicConfig {
                 listen: setup.listen,
@@ -123,16 +133,11 @@ impl Config {
                 local_origins: setup.local_origins,
                 ..SnsConfig::default()
             },
-            api: ApiConfig {
-                url: setup.api_url,
-                exported_path: Some(ExportedPath {
-                    template: "/exported/{company}".to_owned(),
-                }),
-                ..ApiConfig::default()
-            },
+            api,
             pull: PullConfig::default(),
             upload: UploadConfig::default(),
             sinks: BTreeMap::new(),
+            reports: ReportsConfig::default(),
             retention: RetentionConfig::default(),
             alarms: AlarmsConfig::default(),
             log: LogConfig::default(),
@@ -185,6 +190,9 @@ pub struct PublicConfig {
     pub body_timeout: Duration,
     /// `public.drain_timeout`, default 20 s: how long open requests may finish after SIGTERM.
     pub drain_timeout: Duration,
+    /// `public.trusted_proxies`, default this machine: whose word on a request's id
+    /// and on the address that it came from is believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl PublicConfig {
@@ -197,6 +205,10 @@ impl PublicConfig {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(20),
+            trusted_proxies: vec![
+                IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8),
+                IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128),
+            ],
         }
     }
 }
@@ -343,21 +355,43 @@ pub struct ApiConfig {
     pub exported_path: Option<ExportedPath>,
     /// `api.subscribe_path` (U2): `None` until set; `subscribe --print` helps meanwhile.
     pub subscribe_path: Option<String>,
+    /// `api.error_report_path` (U2): `None` until set; import errors are kept meanwhile.
+    pub error_report_path: Option<String>,
+    /// `api.error_report_type` (U7), default `application/json`: the Content-Type of an
+    /// error report.
+    pub error_report_type: String,
     /// `api.timeout`, default 30 s for one request, body included.
     pub timeout: Duration,
     /// `api.max_page_bytes`, default 32 MiB.
     pub max_page_bytes: usize,
+    /// `api.file_hosts`: from where documents' files may be fetched, these hosts and
+    /// those below them. Default the API's own and `amazonaws.com`, where S3 is.
+    pub file_hosts: Vec<String>,
+}
+
+impl ApiConfig {
+    /// The defaults, at another address.
+    pub fn at(url: Url) -> Self {
+        let own = url.host_str().map(str::to_owned);
+        Self {
+            file_hosts: own
+                .into_iter()
+                .chain(["amazonaws.com".to_owned()])
+                .collect(),
+            url,
+            exported_path: None,
+            subscribe_path: None,
+            error_report_path: None,
+            error_report_type: "application/json".to_owned(),
+            timeout: Duration::from_secs(30),
+            max_page_bytes: 32 * 1024 * 1024,
+        }
+    }
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self {
-            url: Url::parse("https://app.ivesk.lt/api/pub").expect("a constant URL is valid"),
-            exported_path: None,
-            subscribe_path: None,
-            timeout: Duration::from_secs(30),
-            max_page_bytes: 32 * 1024 * 1024,
-        }
+        Self::at(Url::parse("https://app.ivesk.lt/api/pub").expect("a constant URL is valid"))
     }
 }
 
@@ -451,6 +485,21 @@ pub struct SinkConfig {
     pub kind: SinkKind,
 }
 
+impl SinkConfig {
+    /// The defaults, for a sink of this kind.
+    pub fn of(kind: SinkKind) -> Self {
+        Self {
+            queue: Queue::Exported,
+            accounts: Vec::new(),
+            companies: Vec::new(),
+            first_pull: FirstPull::default(),
+            in_flight: 1,
+            timeout: Duration::from_secs(30),
+            kind,
+        }
+    }
+}
+
 /// What becomes of the documents of a feed until a person decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FirstPull {
@@ -463,11 +512,11 @@ pub enum FirstPull {
 }
 
 /// What a sink is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum SinkKind {
     /// `http`: a POST, signed after the Standard Webhooks specification.
     Http {
-        /// `url`: https; `http` on loopback only.
+        /// `url`: https; `http` on loopback only. What follows its `?` may be a secret.
         url: Url,
         /// `secret_file` or `IVESK_WEBHOOK_SINKS_<NAME>_SECRET`: `whsec_` and base64, a
         /// line each; every one signs, so that they can be changed without a pause.
@@ -482,6 +531,8 @@ pub enum SinkKind {
         /// `environment`: names of the variables that it is given beside the few that
         /// every program is.
         environment: Vec<String>,
+        /// Where it runs: the folder of the settings file.
+        folder: PathBuf,
     },
     /// `folder`: JSON and PDF files.
     Folder {
@@ -498,6 +549,41 @@ pub enum SinkKind {
     Api,
 }
 
+impl SinkKind {
+    /// The kind's name in the settings.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Http { .. } => "http",
+            Self::Command { .. } => "command",
+            Self::Folder { .. } => "folder",
+            Self::Api => "api",
+        }
+    }
+}
+
+impl fmt::Debug for SinkKind {
+    /// The kind and its place, without secrets, arguments and the query of an address.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct(self.as_str());
+        match self {
+            Self::Http { url, .. } => shown.field("url", &without_query(url)),
+            Self::Command { program, .. } => shown.field("program", program),
+            Self::Folder { path, layout, .. } => shown.field("path", path).field("layout", layout),
+            Self::Api => return shown.finish(),
+        };
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// An address as it may be shown: what follows its `?` may be a secret.
+fn without_query(url: &Url) -> String {
+    let mut shown = url.clone();
+    if shown.query().is_some() {
+        shown.set_query(Some("[set]"));
+    }
+    shown.into()
+}
+
 /// How a folder sink lays out its files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FolderLayout {
@@ -507,6 +593,26 @@ pub enum FolderLayout {
     /// `archiver`: `<company>/<YYYY-MM>/<Pirkimai|Pardavimai>/`, as the vendor's own
     /// archiver lays them out.
     Archiver,
+}
+
+/// How the vendor's accountant is told of what a sink rejected.
+#[derive(Clone, Debug, Default)]
+pub struct ReportsConfig {
+    /// `reports.language`, default `lt`.
+    pub language: ReportLanguage,
+    /// `reports.template`: a text of one's own with `{message}` in it, in place of the
+    /// language's.
+    pub template: Option<String>,
+}
+
+/// The language of the texts for the accountant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReportLanguage {
+    /// `lt`
+    #[default]
+    Lithuanian,
+    /// `en`
+    English,
 }
 
 /// How long bodies are kept; identities are kept for ever.
@@ -593,6 +699,9 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// `log.level`, default `info`; a `tracing` filter such as `info,ivesk_webhook::pull=debug`.
     pub level: String,
+    /// `log.client_addresses`, default false: whether the line of a refused delivery
+    /// names the address that it came from.
+    pub client_addresses: bool,
 }
 
 impl Default for LogConfig {
@@ -600,6 +709,7 @@ impl Default for LogConfig {
         Self {
             format: LogFormat::Text,
             level: "info".to_owned(),
+            client_addresses: false,
         }
     }
 }

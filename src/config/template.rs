@@ -73,6 +73,9 @@ url = {url}
 #body_timeout = "10s"
 # How long open requests may finish after SIGTERM.
 #drain_timeout = "20s"
+# Proxies, addresses or networks, that are believed what X-Request-Id, X-Forwarded-For and
+# Forwarded say. [] believes none.
+#trusted_proxies = ["127.0.0.0/8", "::1"]
 
 [private]
 # Status, metrics and the API for people and programs of the house. An address other than
@@ -116,10 +119,16 @@ url = {url}
 #exported_path = "path"  # example
 # Where subscriptions are made. Not published either; `subscribe --print` helps meanwhile.
 #subscribe_path = "/webhooks"  # example
+# Where import errors are reported, for the accountant to see. Not published either: until it is
+# set they are kept and wait. And the Content-Type that they go with.
+#error_report_path = "/errors"  # example
+#error_report_type = "application/json"
 # For one request, answer included.
 #timeout = "30s"
 # 32 MiB.
 #max_page_bytes = 33554432
+# From where documents' files may be fetched: these hosts, and those below them.
+#file_hosts = ["app.ivesk.lt", "amazonaws.com"]
 
 [pull]
 # How far follow-ups and reconciliation read back.
@@ -142,6 +151,57 @@ url = {url}
 # What goes with every upload: processlines, splitdocuments, checkduplicates, rejectnoninvoices,
 # warehouse, allocation, tags; such as ["checkduplicates=true", "tags=scanned"].
 #parameters = []
+
+[reports]
+# What the accountant at Įvesk.lt reads of a document that was rejected: in "lt" or "en", or in
+# words of your own, where {message} stands for what your system said.
+#language = "lt"
+#template = "Nepriimta: {message}"  # example
+
+# Where documents are handed on (docs/sinks.md): as many sinks as you like, each with a name of
+# its own. Remove the # before the lines of one.
+#
+# Every document is posted, signed after the Standard Webhooks specification.
+#[sinks.erp]  # example
+#kind = "http"  # example
+#url = "https://books.example.lt/ivesk"  # example
+# A file with whsec_ and the output of `openssl rand -base64 32` behind it, relative to this
+# one; or that itself in IVESK_WEBHOOK_SINKS_ERP_SECRET.
+#secret_file = "erp-secret.txt"  # example
+# Or "digitized": documents as soon as they are read, before an accountant exported them.
+#queue = "exported"  # example
+# Only these accounts' and these companies' documents; all where a list is empty.
+#accounts = []  # example
+#companies = []  # example
+# "hold": what a company's first pull brings waits for `ivesk-webhook handoff start`, or years
+# of booked invoices would be booked again. "hand_on": all of it is handed on.
+#first_pull = "hold"  # example
+# Documents given side by side, at most 16. With 1 they come in order.
+#in_flight = 1  # example
+# How long the sink may take for one document.
+#timeout = "30s"  # example
+#
+# Every document is written to a program's standard input. Paths are relative to this file.
+#[sinks.import]  # example
+#kind = "command"  # example
+#program = "/usr/local/bin/import-invoice"  # example
+#arguments = ["--quiet"]  # example
+# Variables that it is given beside the few that every program is.
+#environment = ["TMPDIR"]  # example
+#
+# Every document becomes a JSON file, with its PDF beside it.
+#[sinks.archive]  # example
+#kind = "folder"  # example
+#path = "archive"  # example
+# "archiver" files by month, purchases and sales apart, as Įvesk.lt's own archiver does.
+#layout = "company"  # example
+#files = true  # example
+# A larger PDF is left out. 64 MiB.
+#max_file_bytes = 67108864  # example
+#
+# A program asks for documents itself: GET /v1/documents?after=
+#[sinks.reports]  # example
+#kind = "api"  # example
 
 [retention]
 # How long bodies are kept; that something was seen is kept for ever.
@@ -173,6 +233,8 @@ url = {url}
 #format = "text"
 # error, warn, info, debug or trace, or a list such as "info,ivesk_webhook::pull=debug".
 #level = "info"
+# Whether the line of a refused delivery names the address that it came from.
+#client_addresses = false
 "##;
 
 const ACCOUNT: &str = r##"# The API key, from app.ivesk.lt/settings/general: alone in a file whose path is relative to

@@ -1,9 +1,17 @@
 //! Handing documents on: sinks, and what comes back from them.
 //!
 //! A [`Sink`] is where documents are handed on. It is given one [`Item`] at a time and
-//! answers with a [`Verdict`]; which item, when, and what follows from the verdict is
-//! decided elsewhere, from rows.
+//! answers with a [`Verdict`].
+//!
+//! - `http`: a signed POST.
+//! - `command`: a program.
+//! - `folder` with `files`: JSON files and the PDFs that belong to them.
+//! - [`worker`] decides from rows which item, when, and what follows from the verdict.
+//! - [`reporter`] tells the accountant what was rejected, in the words of [`texts`].
+//!
+//! `docs/sinks.md` has the contracts for those who write the other side.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -13,7 +21,19 @@ use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{Feed, Queue, Timestamp, Unseen};
+use crate::config::{Config, SinkConfig, SinkKind};
+use crate::domain::{Clock, Feed, Queue, SinkName, Timestamp, Unseen};
+
+mod command;
+mod files;
+mod folder;
+mod http;
+pub mod reporter;
+pub mod texts;
+pub mod worker;
+
+/// The most bytes of a rejection's words.
+const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
 /// One version of one document on its way to a sink.
 #[derive(Clone)]
@@ -165,4 +185,73 @@ pub enum Verdict {
 pub trait Sink: Send + Sync {
     /// Gives it one item, within the sink's own time limit.
     async fn hand_on(&self, item: &Item) -> Verdict;
+}
+
+/// Why a sink can't be used, for people.
+#[derive(Debug, thiserror::Error)]
+#[error("the sink `{name}` can't be used: {problem}")]
+pub struct OpenError {
+    /// Which one.
+    pub name: SinkName,
+    /// What is wrong and what to do.
+    pub problem: String,
+}
+
+/// Opens a sink: looks whether its program can be run, or its folder written to.
+///
+/// `environment` holds the service's own variables. `None` for a sink of the kind `api`,
+/// which is given nothing: its program asks.
+///
+/// # Errors
+///
+/// What keeps the sink from being used, whatever it is given.
+pub fn open(
+    name: &SinkName,
+    sink: &SinkConfig,
+    config: &Config,
+    environment: &BTreeMap<String, String>,
+    clock: &Clock,
+) -> Result<Option<Box<dyn Sink>>, OpenError> {
+    let timeout = sink.timeout;
+    let opened: Result<Box<dyn Sink>, String> = match &sink.kind {
+        SinkKind::Http { url, secrets } => {
+            http::Http::new(url, secrets, timeout, clock.clone()).map(|sink| Box::new(sink) as _)
+        }
+        SinkKind::Command {
+            program,
+            arguments,
+            environment: wanted,
+            folder,
+        } => command::Command::new(program, arguments, wanted, environment, folder, timeout)
+            .map(|sink| Box::new(sink) as _),
+        SinkKind::Folder { .. } => {
+            folder::Folder::new(name, sink, config, clock).map(|sink| Box::new(sink) as _)
+        }
+        SinkKind::Api => return Ok(None),
+    };
+    opened.map(Some).map_err(|problem| OpenError {
+        name: name.clone(),
+        problem,
+    })
+}
+
+/// A rejection in the sink's words, cut where they are longer than anybody reads.
+fn rejection(message: &str) -> Verdict {
+    let mut end = message.len().min(MAX_MESSAGE_BYTES);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    Verdict::Rejected {
+        message: message[..end].to_owned(),
+    }
+}
+
+/// What becomes of an item whose stored body is no JSON.
+fn unreadable() -> Verdict {
+    Verdict::Unavailable {
+        error: "the stored document is not what the puller stored; look for what else writes to \
+                the store, and for a broken disk"
+            .to_owned(),
+        retry_after: None,
+    }
 }

@@ -9,7 +9,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::{Origin, Url};
 
-use super::error::{ApiError, message, retry_after};
+use super::error::{ApiError, message};
 use super::observer::{Asked, Endpoint, Observer, Unobserved};
 use super::page::Page;
 use crate::config::ApiConfig;
@@ -208,7 +208,7 @@ impl Client {
 
     async fn failure(&self, response: Response, secrets: &[&str]) -> ApiError {
         let status = response.status().as_u16();
-        let retry_after = retry_after(response.headers(), self.clock.now());
+        let retry_after = egress::retry_after(response.headers(), self.clock.now());
         // A body that can't be read takes nothing from what the status says.
         let body = egress::read_body(response, MAX_SMALL_BODY_BYTES).await;
         let secrets = [&[self.key.expose_secret()], secrets].concat();

@@ -70,6 +70,53 @@ fn usable(key: &str) -> bool {
     key.len() <= MAX_KEY_BYTES && !key.chars().any(char::is_control)
 }
 
+/// The link to a document's file, which lets everybody in who has it.
+pub fn link(raw: &[u8]) -> Option<SecretString> {
+    let url = Fields::read(raw)?.text("url")?;
+    let url = url.trim();
+    (!url.is_empty()).then(|| url.into())
+}
+
+/// On which side of a document a company stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// It sells.
+    Seller,
+    /// It buys.
+    Buyer,
+}
+
+impl Side {
+    /// Both sides: the field that is raised where that company is one of ours, and the
+    /// one with its code.
+    const FIELDS: [(Self, &str, &str); 2] = [
+        (Self::Seller, "sellerisfavorite", "sellercode"),
+        (Self::Buyer, "buyerisfavorite", "buyercode"),
+    ];
+}
+
+/// The side on which `company` stands: by its code, or else by which of the two parties
+/// alone is said to be ours. `None` where neither decides.
+pub fn side(raw: &[u8], company: &Company) -> Option<Side> {
+    let fields = Fields::read(raw)?;
+    let only = |of_it: &dyn Fn(&str, &str) -> bool| {
+        let mut sides = Side::FIELDS
+            .iter()
+            .filter(|(_, flag, code)| of_it(flag, code));
+        match (sides.next(), sides.next()) {
+            (Some((side, ..)), None) => Some(*side),
+            _ => None,
+        }
+    };
+    let has_code = |code: &str| {
+        let code = fields
+            .text(code)
+            .and_then(|code| Company::parse(&code).ok());
+        code.as_ref() == Some(company)
+    };
+    only(&|_, code| has_code(code)).or_else(|| only(&|flag, _| fields.flag(flag)))
+}
+
 /// The companies of ours that a document of the digitized queue names: the seller
 /// where `sellerisfavorite`, the buyer where `buyerisfavorite`, each once.
 ///
@@ -80,10 +127,7 @@ pub fn companies(raw: &[u8]) -> Vec<Company> {
         return Vec::new();
     };
     let mut companies = Vec::new();
-    for (flag, code) in [
-        ("sellerisfavorite", "sellercode"),
-        ("buyerisfavorite", "buyercode"),
-    ] {
+    for (_, flag, code) in Side::FIELDS {
         let company = fields
             .flag(flag)
             .then(|| fields.text(code))
@@ -92,13 +136,6 @@ pub fn companies(raw: &[u8]) -> Vec<Company> {
         companies.extend(company.filter(|company| !companies.contains(company)));
     }
     companies
-}
-
-/// The link to a document's file, where it has one; a secret.
-pub fn link(raw: &[u8]) -> Option<SecretString> {
-    let url = Fields::read(raw)?.text("url")?;
-    let url = url.trim();
-    (!url.is_empty()).then(|| url.to_owned().into())
 }
 
 /// The name under which an upload's own mark stands among its correlation data.
@@ -114,6 +151,23 @@ pub fn upload(raw: &[u8]) -> Option<String> {
         .iter()
         .filter_map(|name| fields.raw(name))
         .find_map(mark)
+}
+
+/// The correlation data that a document carries, as text: decoded where it is base64.
+pub fn userdata(raw: &[u8]) -> Option<String> {
+    let fields = Fields::read(raw)?;
+    let value = ["sourcedata", "userdata"]
+        .iter()
+        .find_map(|name| fields.raw(name).filter(|value| *value != "null"))?;
+    let Some(text) = super::fields::text(value) else {
+        return Some(value.to_owned());
+    };
+    let decoded = STANDARD.decode(text.trim()).ok();
+    Some(
+        decoded
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .unwrap_or(text),
+    )
 }
 
 fn mark(value: &str) -> Option<String> {
@@ -246,10 +300,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_company_stands_on_the_side_that_its_code_or_else_a_flag_says() {
+        let side = |raw: &str| {
+            let company = Company::parse("7").expect("a code");
+            super::side(raw.as_bytes(), &company)
+        };
+        for (raw, expected) in [
+            (r#"{"sellercode":"7","buyercode":"8"}"#, Some(Side::Seller)),
+            (
+                r#"{"sellercode":8,"buyercode":" 7 ","sellerisfavorite":true}"#,
+                Some(Side::Buyer),
+            ),
+            (
+                r#"{"buyerisfavorite":true,"sellerisfavorite":false}"#,
+                Some(Side::Buyer),
+            ),
+            (
+                r#"{"sellerisfavorite":"true","buyercode":"8"}"#,
+                Some(Side::Seller),
+            ),
+            (r#"{"sellerisfavorite":true,"buyerisfavorite":true}"#, None),
+            (r#"{"sellercode":"7","buyercode":"7"}"#, None),
+            ("{}", None),
+            ("7", None),
+        ] {
+            assert_eq!(side(raw), expected, "{raw}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(raw in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = read(Queue::Exported, &raw);
+            let _ = side(&raw, &Company::mixed());
+            let _ = link(&raw);
             let _ = companies(&raw);
             let _ = upload(&raw);
         }

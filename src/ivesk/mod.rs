@@ -11,6 +11,7 @@ mod fields;
 pub mod hint;
 mod observer;
 mod page;
+mod report;
 mod subscribe;
 pub mod upload;
 pub mod view;

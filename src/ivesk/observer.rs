@@ -18,6 +18,8 @@ pub enum Endpoint {
     File,
     /// A subscription.
     Subscribe,
+    /// An import error.
+    ErrorReport,
 }
 
 impl Endpoint {
@@ -29,6 +31,7 @@ impl Endpoint {
             Self::UploadLocation => "upload_location",
             Self::File => "file",
             Self::Subscribe => "subscribe",
+            Self::ErrorReport => "error_report",
         }
     }
 }

@@ -370,7 +370,7 @@ impl Client {
 }
 
 /// The `<Code>` of an S3 error, where it is a plain word.
-fn s3_code(body: &[u8]) -> Option<String> {
+pub(crate) fn s3_code(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
     let (_, rest) = text.split_once("<Code>")?;
     let (code, _) = rest.split_once("</Code>")?;

@@ -7,7 +7,7 @@ use super::fields::Fields;
 /// What a person looks for in a document. All of it may be absent or odd: the
 /// field names are known from the vendor's clients and its XML export (vendor-api
 /// U21, U22), so nothing is ever decided by them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct View {
     /// `docnum`
     pub number: Option<String>,

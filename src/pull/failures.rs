@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::Timestamp;
+use crate::egress;
 use crate::ivesk::ApiError;
 use crate::store::{PageFailure, PageLease, ParkReason};
 
@@ -67,12 +68,8 @@ pub fn judge(error: &ApiError, lease: &PageLease, now: Timestamp, chance: f64) -
     }
 }
 
-/// 5 s, doubled with each failure up to 10 min, and up to a fifth more by chance.
 fn backoff(failures: u32, chance: f64) -> Duration {
-    let wait = FIRST_WAIT
-        .saturating_mul(1 << failures.min(10))
-        .min(LONGEST_WAIT);
-    wait.mul_f64(1.0 + chance.clamp(0.0, 1.0) / 5.0)
+    egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, chance)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::{AccountConfig, Config, PullConfig};
 use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
+use crate::egress;
 use crate::ivesk::{self, ApiError, Client, Page};
 use crate::metrics::{Metrics, PullEnd, StoreStep};
 use crate::store::{
@@ -67,7 +68,7 @@ pub enum Pulled {
 }
 
 /// A queue that can't be asked for until a setting is made. Its hints are kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Blocked {
     /// Whose queue.
     pub account: Account,
@@ -293,7 +294,7 @@ impl Puller {
     ) -> Result<Pulled, StoreError> {
         let feed = lease.feed.clone();
         let unreachable = matches!(error, ivesk::ApiError::Unreachable(_));
-        let failure = failures::judge(error, &lease, self.clock.now(), chance());
+        let failure = failures::judge(error, &lease, self.clock.now(), egress::chance());
         let text = error.to_string();
         warn!(%feed, ?failure, "a page of `{feed}` could not be had: {text}");
         match self.store.fail_page(lease, failure, text.clone()).await {
@@ -326,11 +327,6 @@ impl Puller {
             () = self.more.notified() => {}
         }
     }
-}
-
-/// A number in 0..1.
-fn chance() -> f64 {
-    getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
 }
 
 /// Turns the vendor's page into rows, and judges what follows it.

@@ -26,7 +26,7 @@ const GOOD_FOR: Duration = Duration::from_secs(5 * 60);
 const OPEN: usize = 16;
 
 /// A question and its answer: for the one who asked for them, over the private listener.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Challenge {
     /// What the header holds.
     pub question: String,

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use tracing::error;
 
 use super::body::{self, BodyReader};
+use super::caller::{Caller, RequestId};
 use super::challenge::{self, Challenges, Echo};
 use super::headers::{header_lines, read_header_lines, sns_headers};
 use super::health::Health;
@@ -42,6 +43,8 @@ pub struct Delivery<'w> {
     pub body: Bytes,
     /// When it came.
     pub received_at: Timestamp,
+    /// What its request is called; none where it is judged anew.
+    pub request_id: Option<RequestId>,
     /// The place of a large body, given back when the delivery is answered.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -143,6 +146,7 @@ impl Ingest {
     /// Why it was not taken; told, counted and quarantined already.
     pub async fn receive<B: Body<Data = Bytes>>(
         &self,
+        caller: &Caller,
         request: Request<B>,
     ) -> Result<Insertion, Refusal> {
         let started = Instant::now();
@@ -150,15 +154,15 @@ impl Ingest {
         let webhook = self
             .webhooks
             .find(webhook_path(&head))
-            .inspect_err(|refusal| self.turned_away(None, refusal))?;
+            .inspect_err(|refusal| self.turned_away(None, caller, refusal))?;
         let delivery = self
-            .read(webhook, head, body)
+            .read(webhook, caller, head, body)
             .await
-            .inspect_err(|refusal| self.turned_away(Some(webhook), refusal))?;
+            .inspect_err(|refusal| self.turned_away(Some(webhook), caller, refusal))?;
         let outcome = self
             .judge(&delivery)
             .await
-            .inspect_err(|refusal| self.set_aside(&delivery, refusal))?;
+            .inspect_err(|refusal| self.set_aside(&delivery, caller, refusal))?;
         self.metrics.accept_took(started.elapsed());
         Ok(outcome)
     }
@@ -166,6 +170,7 @@ impl Ingest {
     async fn read<'w, B: Body<Data = Bytes>>(
         &self,
         webhook: &'w Webhook,
+        caller: &Caller,
         head: http::request::Parts,
         body: B,
     ) -> Result<Delivery<'w>, Refusal> {
@@ -177,6 +182,7 @@ impl Ingest {
             headers: head.headers,
             body: bytes,
             received_at,
+            request_id: Some(caller.request_id.clone()),
             _place: place,
         })
     }
@@ -199,7 +205,8 @@ impl Ingest {
 
         // SNS may deliver a message twice, so a duplicate is a success.
         let insertion = self.commit(webhook, message, delivery.received_at).await?;
-        self.tally.accepted(webhook, insertion);
+        self.tally
+            .accepted(webhook, insertion, delivery.request_id.as_ref());
         self.act(webhook, meaning, insertion).await?;
         Ok(insertion)
     }
@@ -220,6 +227,7 @@ impl Ingest {
             headers: read_header_lines(&row.headers),
             body: Bytes::from(row.body),
             received_at: row.received_at,
+            request_id: None,
             _place: None,
         };
         let insertion = self.judge(&delivery).await?;
@@ -282,15 +290,15 @@ impl Ingest {
     }
 
     /// Tells and counts a delivery that was refused before it was read whole.
-    fn turned_away(&self, webhook: Option<&Webhook>, refusal: &Refusal) {
+    fn turned_away(&self, webhook: Option<&Webhook>, caller: &Caller, refusal: &Refusal) {
         self.metrics
             .refused(webhook.map(|webhook| webhook.event), refusal.code());
-        self.tally.refused(webhook, refusal);
+        self.tally.refused(webhook, refusal, caller);
     }
 
     /// Tells, counts and keeps a delivery that was refused.
-    fn set_aside(&self, delivery: &Delivery<'_>, refusal: &Refusal) {
-        self.turned_away(Some(delivery.webhook), refusal);
+    fn set_aside(&self, delivery: &Delivery<'_>, caller: &Caller, refusal: &Refusal) {
+        self.turned_away(Some(delivery.webhook), caller, refusal);
         if !is_worth_keeping(refusal) {
             return;
         }

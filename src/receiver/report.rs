@@ -1,11 +1,13 @@
 //! What the log says of deliveries: identifiers and reasons, never a path's
-//! token, an address, a signature or a body.
+//! token, a signature or a body; an address only where `log.client_addresses` wants it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use tracing::field::display;
 use tracing::{debug, error, info, warn};
 
+use super::caller::{Caller, RequestId};
 use super::webhooks::{ROUTE_TEMPLATE, Webhook};
 use crate::refusal::Refusal;
 use crate::store::{Insertion, StoreError};
@@ -36,27 +38,43 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Counts an accepted delivery; at level `debug` it has a line of its own.
-    pub(super) fn accepted(&self, webhook: &Webhook, insertion: Insertion) {
+    /// Counts an accepted delivery; at level `debug` it has a line of its own. One that
+    /// is judged anew belongs to no request.
+    pub(super) fn accepted(
+        &self,
+        webhook: &Webhook,
+        insertion: Insertion,
+        request: Option<&RequestId>,
+    ) {
         let (total, lately) = match insertion {
             Insertion::New => (&webhook.accepted.new, &self.new),
             Insertion::Duplicate => (&webhook.accepted.duplicate, &self.duplicate),
         };
         total.inc();
         lately.fetch_add(1, Ordering::Relaxed);
-        debug!(account = %webhook.account, event = %webhook.event, ?insertion, "accepted a delivery");
+        debug!(
+            account = %webhook.account,
+            event = %webhook.event,
+            request.id = request.map(RequestId::as_str),
+            ?insertion,
+            "accepted a delivery"
+        );
     }
 
     /// Tells a refused delivery, unless too many were told within this second.
-    pub(super) fn refused(&self, webhook: Option<&Webhook>, refusal: &Refusal) {
+    pub(super) fn refused(&self, webhook: Option<&Webhook>, refusal: &Refusal, caller: &Caller) {
         if !self.may_tell() {
             return;
         }
         let code = refusal.code();
+        let request = caller.request_id.as_str();
+        let client = caller.address.map(display);
         match webhook {
             // Anybody can ask for any path.
             None => info!(
                 code,
+                request.id = request,
+                client.address = client,
                 route = ROUTE_TEMPLATE,
                 "refused a delivery: {refusal}"
             ),
@@ -64,6 +82,8 @@ impl Tally {
                 code,
                 %account,
                 %event,
+                request.id = request,
+                client.address = client,
                 route = ROUTE_TEMPLATE,
                 "refused a delivery of {account}/{event}: {refusal} ({code})"
             ),

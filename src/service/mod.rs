@@ -21,9 +21,10 @@ use crate::ivesk::{ApiError, Client};
 use crate::metrics::Metrics;
 use crate::pull::{self, Puller, configured_feeds};
 use crate::receiver::Public;
+use crate::receiver::caller::Callers;
 use crate::receiver::health::Health;
 use crate::receiver::ingest::{Ingest, Parts};
-use crate::receiver::listener::{self, Drained, Limits};
+use crate::receiver::listener::{self, Drained, Limits, ListenError, bind, local_address};
 use crate::sns::{CertificateShelf, Confirmer, Verifier};
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -41,15 +42,8 @@ const PRIVATE_CONNECTIONS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener's address can't be had.
-    #[error("`{setting}` = {address} can't be listened on: {source}")]
-    Listen {
-        /// The setting that names the address.
-        setting: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// The system's words.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -57,7 +51,7 @@ pub enum StartError {
     #[error(transparent)]
     Api(#[from] ApiError),
     /// The folder of `upload.watch` can't be used.
-    #[error("`upload.watch`: {0}")]
+    #[error("`upload.watch` can't be used")]
     Watch(#[from] WatchError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
@@ -219,6 +213,8 @@ impl Service {
         let public = bind("public.listen", config.public.listen).await?;
         let private = bind("private.listen", config.private.listen).await?;
         let app = App::assemble(config, store, clock)?;
+        let callers =
+            Callers::new(&app.config).map_err(|error| StartError::Random(error.to_string()))?;
         let puller = Puller::new(&app.config, Arc::clone(&app.store), app.clock.clone())?
             .counted_in(Arc::clone(&app.metrics));
         puller.make_known(configured_feeds(&app.config)).await?;
@@ -244,19 +240,24 @@ impl Service {
             stop_workers,
             stop_private: CancellationToken::new(),
         };
-        service.spawn_listeners(public, private);
+        service.spawn_listeners(public, private, callers);
         service.spawn_workers(Arc::new(puller), watcher, alarms);
         Ok(service)
     }
 
-    fn spawn_listeners(&mut self, public: TcpListener, private: TcpListener) {
+    fn spawn_listeners(
+        &mut self,
+        public: TcpListener,
+        private: TcpListener,
+        callers: Arc<Callers>,
+    ) {
         let settings = &self.app.config.public;
         let limits = Limits {
             max_connections: settings.max_connections,
             header_timeout: settings.header_timeout,
             drain_timeout: settings.drain_timeout,
         };
-        let routes = Public::new(Arc::clone(&self.app.ingest));
+        let routes = Public::new(Arc::clone(&self.app.ingest), callers);
         let stop = self.stop_public.clone();
         self.tasks.spawn(async move {
             let answer = hyper::service::service_fn(move |request| routes.clone().answer(request));
@@ -431,28 +432,6 @@ fn report_early_end(ended: Option<Result<&'static str, tokio::task::JoinError>>)
         Some(Err(failure)) => error!("a part of the service failed: {failure}; stopping"),
         None => {}
     }
-}
-
-async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| StartError::Listen {
-            setting,
-            address,
-            source,
-        })
-}
-
-fn local_address(
-    setting: &'static str,
-    listener: &TcpListener,
-    address: SocketAddr,
-) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|source| StartError::Listen {
-        setting,
-        address,
-        source,
-    })
 }
 
 /// The store as the place where good certificates are kept.

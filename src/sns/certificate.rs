@@ -12,7 +12,7 @@ use crate::domain::Timestamp;
 use crate::refusal::Refusal;
 
 /// What people want to know about a certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct CertificateSummary {
     /// Its subject, such as `CN=sns.amazonaws.com`.
     pub subject: String,

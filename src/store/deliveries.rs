@@ -43,7 +43,7 @@ pub enum Insertion {
 }
 
 /// A stored notification, for listing and export.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, utoipa::ToSchema)]
 pub struct NotificationRow {
     /// Ascending in the order of arrival.
     pub id: i64,
@@ -82,7 +82,7 @@ pub struct Quarantined {
 }
 
 /// A row of the quarantine.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, utoipa::ToSchema)]
 pub struct QuarantineRow {
     /// Ascending in the order of arrival.
     pub id: i64,
@@ -105,7 +105,7 @@ pub struct QuarantineRow {
 }
 
 /// Where a subscription stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SubscriptionState {
     /// The vendor was asked; SNS has not spoken yet.
@@ -143,7 +143,7 @@ impl SubscriptionState {
 }
 
 /// A subscription as the store knows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct SubscriptionRow {
     /// The row.
     pub id: i64,

@@ -25,7 +25,7 @@ pub struct DocumentFilter {
 }
 
 /// One stored version of a document.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, utoipa::ToSchema)]
 pub struct DocumentRow {
     /// Our number: gap-free, in the order of commits.
     pub sequence: i64,
@@ -48,6 +48,52 @@ pub struct DocumentRow {
     /// version.
     #[serde(skip)]
     pub body: Option<Vec<u8>>,
+}
+
+/// Where to look for documents, the newest first.
+#[derive(Clone, Debug, Default)]
+pub struct DocumentLook {
+    /// Only this account's.
+    pub account: Option<Account>,
+    /// Only this queue's.
+    pub queue: Option<Queue>,
+    /// Only this company's.
+    pub company: Option<Company>,
+    /// Only this vendor's id.
+    pub document_id: Option<String>,
+    /// Only those before this sequence number.
+    pub before: Option<i64>,
+    /// How many versions are read at the most, whether they are wanted or not.
+    pub versions: u16,
+}
+
+/// What was found there.
+#[derive(Clone, Debug)]
+pub struct LookedBack {
+    /// The versions that are wanted, in descending sequence.
+    pub rows: Vec<DocumentRow>,
+    /// The `before` of the look that goes on from here; none where nothing older is left.
+    pub next: Option<i64>,
+}
+
+impl LookedBack {
+    /// What a look gave that reads wanted versions only: where it is full, there may be more.
+    pub(super) fn wanted(rows: Vec<DocumentRow>, versions: u16) -> Self {
+        let full = rows.len() >= usize::from(versions);
+        Self {
+            next: rows.last().map(|row| row.sequence).filter(|_| full),
+            rows,
+        }
+    }
+
+    /// What a look gave at all versions from `first` on.
+    pub(super) fn from(rows: Vec<DocumentRow>, first: i64) -> Self {
+        Self {
+            rows,
+            // Numbers begin at 1.
+            next: (first > 1).then_some(first),
+        }
+    }
 }
 
 /// A file that is about to be sent.
@@ -99,7 +145,7 @@ pub enum UploadEnd {
 }
 
 /// Where an upload stands, as far as sending goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UploadState {
     /// It is being sent, or its sender was cut off.
@@ -139,7 +185,7 @@ pub struct UploadFilter {
 }
 
 /// A file that was given to the vendor, or was to be.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct UploadRow {
     /// The row.
     pub id: i64,

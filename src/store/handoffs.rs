@@ -215,7 +215,7 @@ pub enum LaterVerdict {
 }
 
 /// Where one version stands at one sink.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HandoffState {
     /// It was tried, or is to be tried again.
@@ -257,7 +257,7 @@ impl HandoffState {
 }
 
 /// Why a sink is given nothing until a person resumes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PauseReason {
     /// A person paused it.
@@ -280,7 +280,7 @@ impl PauseReason {
 }
 
 /// A sink as people see it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct SinkRow {
     /// Its name.
     pub name: SinkName,
@@ -311,7 +311,7 @@ pub struct SinkRow {
 }
 
 /// A feed of which a sink is given nothing until a person lets it begin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct HeldFeed {
     /// The feed.
     #[serde(flatten)]
@@ -323,7 +323,7 @@ pub struct HeldFeed {
 }
 
 /// One attempt to give a version to a sink; several in a row that ended alike are one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Attempt {
     /// When the first of them began.
     pub began_at: Timestamp,
@@ -338,7 +338,7 @@ pub struct Attempt {
 }
 
 /// What became of one version at one sink.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct HandoffRow {
     /// The sink.
     pub sink: SinkName,
@@ -396,7 +396,7 @@ pub struct ReportFilter {
 }
 
 /// Where an import error report stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReportState {
     /// It is to be sent.
@@ -422,7 +422,7 @@ impl ReportState {
 }
 
 /// An import error report as people see it: one for each (version, text).
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct ReportRow {
     /// The row.
     pub id: i64,
@@ -510,7 +510,8 @@ pub trait HandoffStore: Send + Sync + 'static {
     async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError>;
 
     /// Notes what became of leased versions, with the reports that follow from it, and
-    /// what becomes of the lease.
+    /// what becomes of the lease. Gives whether the lease holds: not where it was given
+    /// back, or a person has paused the sink meanwhile.
     ///
     /// # Errors
     ///
@@ -521,7 +522,7 @@ pub trait HandoffStore: Send + Sync + 'static {
         settled: Vec<Settled>,
         afterwards: Afterwards,
         now: Timestamp,
-    ) -> Result<(), StoreError>;
+    ) -> Result<bool, StoreError>;
 
     /// Changes a sink, and gives how many feeds or versions that was about; `None` where
     /// there is no such sink.

@@ -22,6 +22,7 @@ pub mod postgres;
 mod pulling;
 mod runs;
 pub mod sqlite;
+mod tokens;
 mod words;
 
 pub use alarms::*;
@@ -29,6 +30,7 @@ pub use deliveries::*;
 pub use documents::*;
 pub use handoffs::*;
 pub use pulling::*;
+pub use tokens::*;
 
 /// A handle to the store that everything shares.
 pub type SharedStore = Arc<dyn Store>;
@@ -147,7 +149,7 @@ pub struct Retained {
 }
 
 /// Where the store stands in its numbering.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct SequenceRow {
     /// Changes whenever a backup is restored.
     pub epoch: String,
@@ -251,6 +253,10 @@ pub trait Store: HandoffStore {
     /// Documents in ascending sequence.
     async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError>;
 
+    /// A bounded look at documents in descending sequence: through one document's or one
+    /// company's by an index, else through a stretch of the sequence.
+    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError>;
+
     /// Which of these versions of `feed` are stored already.
     async fn known_versions(
         &self,
@@ -292,6 +298,18 @@ pub trait Store: HandoffStore {
 
     /// Keeps a certificate that has verified a message; the oldest of more than 32 go.
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError>;
+
+    /// Makes a token of the private listener known.
+    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError>;
+
+    /// Every token of the private listener, in the order in which they were made.
+    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError>;
+
+    /// The token whose SHA-256 this is.
+    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError>;
+
+    /// Forgets a token; false where there is none of this number.
+    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError>;
 
     /// Claims a file's content for sending, or tells that this is not to be done.
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError>;

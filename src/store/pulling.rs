@@ -8,7 +8,7 @@ use super::FreshLink;
 use crate::domain::{Account, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp};
 
 /// Why pages are asked for, most urgent first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PullKind {
     /// A notification, or a person who asked.
@@ -219,7 +219,7 @@ pub enum PageFailure {
 }
 
 /// Why a feed or an account is not pulled any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ParkReason {
     /// The vendor answered 401: the key is wrong or withdrawn.
@@ -257,7 +257,7 @@ impl ParkReason {
 }
 
 /// A feed as people see it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct FeedRow {
     /// The feed.
     #[serde(flatten)]
@@ -292,7 +292,7 @@ pub struct FeedRow {
 }
 
 /// An account's state as people see it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct AccountRow {
     /// Its name.
     pub account: Account,

@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use super::{
-    HandoffState, ParkReason, PauseReason, PullKind, ReportState, StoreError, SubscriptionState,
-    UploadState,
+    HandoffState, ParkReason, PauseReason, PullKind, ReportState, Rights, StoreError,
+    SubscriptionState, UploadState,
 };
 use crate::domain::{Account, Company, Event, Feed, Queue, SinkName};
 
@@ -178,6 +178,14 @@ pub(super) fn maybe_company(code: Option<&str>) -> Result<Option<Company>, Forei
     code.filter(|code| !code.is_empty())
         .map(|code| Company::parse(code).map_err(|_| Foreign("company's code")))
         .transpose()
+}
+
+/// What a token's bearer may do.
+pub(super) fn rights(text: &str) -> Result<Rights, Foreign> {
+    Rights::ALL
+        .into_iter()
+        .find(|rights| rights.as_str() == text)
+        .ok_or(Foreign("right of a token"))
 }
 
 /// The key of a message id: a UUID's 16 bytes; anything else is longer than that.

@@ -181,6 +181,8 @@ fn the_examples_in_the_written_file_can_be_used() {
     for name in ["private-token.txt", "api-key.txt", "store-password.txt"] {
         std::fs::write(folder.path().join(name), secret).expect("written");
     }
+    let signs = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    std::fs::write(folder.path().join("erp-secret.txt"), signs).expect("written");
     let lines = written(folder.path());
     let switched: Vec<&str> = lines
         .lines()
@@ -209,13 +211,23 @@ fn the_documentation_lists_every_setting_with_variable_and_default() {
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md"))
             .expect("docs/settings.md");
     let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(
-        folder.path().join("ivesk-webhook.toml"),
-        "public.url = 'http://127.0.0.1:8080'\n[accounts.name]",
-    )
-    .expect("written");
-    for setting in shown(folder.path()) {
+    let signs = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    std::fs::write(folder.path().join("secret"), signs).expect("written");
+    let of_sinks = [
+        "kind = 'http'\nurl = 'https://x.example.lt'\nsecret_file = 'secret'",
+        "kind = 'command'\nprogram = '/bin/true'",
+        "kind = 'folder'\npath = 'archive'",
+    ];
+    let settings = of_sinks.iter().flat_map(|of_sink| {
+        let text = format!(
+            "public.url = 'http://127.0.0.1:8080'\n[accounts.name]\n[sinks.name]\n{of_sink}"
+        );
+        std::fs::write(folder.path().join("ivesk-webhook.toml"), text).expect("written");
+        shown(folder.path())
+    });
+    for setting in settings {
         let name = setting.name.replace("accounts.name", "accounts.NAME");
+        let name = name.replace("sinks.name", "sinks.NAME");
         let variable = setting.variable.replace("_NAME_", "_<NAME>_");
         let row = format!("| `{name}` | `{variable}` | ");
         let line = documentation.lines().find(|line| line.starts_with(&row));
@@ -225,7 +237,7 @@ fn the_documentation_lists_every_setting_with_variable_and_default() {
                 assert!(text.ends_with("/ivesk-webhook.db"), "{text}");
                 "sqlite://ivesk-webhook.db".to_owned()
             }
-            Value::String(_) if setting.name == "public.url" => continue,
+            Value::String(_) if line.contains("` | required |") => continue,
             Value::String(text) => text,
             Value::Array(items) if !items.is_empty() => {
                 let items: Vec<_> = items.iter().filter_map(Value::as_str).collect();

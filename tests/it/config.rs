@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ivesk_webhook::config::{
-    AlarmTarget, Config, ConfigError, ConfirmMode, LogFormat, Loopback, Origin, StoreUrl, TopicRule,
+    AlarmTarget, Config, ConfigError, ConfirmMode, FirstPull, FolderLayout, LogFormat, Loopback,
+    Origin, SinkKind, StoreUrl, TopicRule,
 };
-use ivesk_webhook::domain::{Account, Company, Event};
+use ivesk_webhook::domain::{Account, Company, Event, Queue, SinkName};
 use proptest::prelude::*;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -405,6 +406,39 @@ fn a_local_origin_is_written_exactly() {
 }
 
 #[test]
+fn a_trusted_proxy_is_an_address_or_a_network_and_never_everybody() {
+    let config = used(&local("public.trusted_proxies = ['10.0.0.5', 'fd00::/8']"));
+    let named: Vec<String> = config
+        .public
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(named, ["10.0.0.5/32", "fd00::/8"]);
+    assert!(
+        used(&local("public.trusted_proxies = []"))
+            .public
+            .trusted_proxies
+            .is_empty()
+    );
+    for bad in [
+        "proxy.example.lt",
+        "10.0.0.0/33",
+        "10.0.0.5:80",
+        "0.0.0.0/0",
+        "::/0",
+    ] {
+        let text = local(&format!("public.trusted_proxies = ['{bad}']"));
+        assert_eq!(names(&text), ["public.trusted_proxies"], "{bad}");
+    }
+    let message = refused(&local("public.trusted_proxies = ['10.1.2.3/8']"));
+    assert!(
+        message.contains("`10.1.2.3`") && message.contains("`10.0.0.0/8`"),
+        "{message}"
+    );
+}
+
+#[test]
 fn settings_that_contradict_each_other_are_refused() {
     for (text, name) in [
         ("[pull]\nlease = '30s'", "pull.lease"),
@@ -622,6 +656,218 @@ fn a_shared_stores_password_comes_from_one_place_and_is_never_shown() {
     assert!(!shown.contains("planted-s3cret"), "{shown}");
     let error = postgres("sqlite://x.db", &apart).expect_err("a file has none");
     assert!(error.to_string().contains("password"), "{error}");
+}
+
+const SIGNS: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// Settings of one sink, `erp`.
+fn sink(lines: &str) -> String {
+    local(&format!("[sinks.erp]\n{lines}"))
+}
+
+/// A sink that posts, with its secret in a variable.
+fn posting(lines: &str) -> Result<Config, ConfigError> {
+    let text = sink(&format!("kind = 'http'\n{lines}"));
+    parse_with(&text, &[("IVESK_WEBHOOK_SINKS_ERP_SECRET", SIGNS)])
+}
+
+#[test]
+fn a_sink_has_its_documented_defaults_and_paths_beside_the_settings() {
+    let config = used(&local(
+        "[sinks.import]\nkind = 'command'\nprogram = 'bin/import'\n\
+         [sinks.archive]\nkind = 'folder'\npath = 'archive'\n\
+         [sinks.reports]\nkind = 'api'\nqueue = 'digitized'\nfirst_pull = 'hand_on'\n\
+         in_flight = 16\ntimeout = '2m'\ncompanies = ['007']\naccounts = ['default']",
+    ));
+    let sink = |name: &str| &config.sinks[&SinkName::parse(name).expect("a name")];
+    let import = sink("import");
+    assert_eq!((import.queue, import.in_flight), (Queue::Exported, 1));
+    assert_eq!(import.first_pull, FirstPull::Hold);
+    assert_eq!(import.timeout, Duration::from_secs(30));
+    let SinkKind::Command {
+        program, folder, ..
+    } = &import.kind
+    else {
+        panic!("{import:?}");
+    };
+    assert_eq!(program, Path::new("/etc/ivesk/bin/import"));
+    assert_eq!(folder, Path::new("/etc/ivesk/"));
+    let SinkKind::Folder {
+        path,
+        layout,
+        files,
+        max_file_bytes,
+    } = &sink("archive").kind
+    else {
+        panic!("{config:?}");
+    };
+    assert_eq!(path, Path::new("/etc/ivesk/archive"));
+    assert_eq!(*layout, FolderLayout::Company);
+    assert_eq!((*files, *max_file_bytes), (true, 64 * 1024 * 1024));
+    let reports = sink("reports");
+    assert!(matches!(reports.kind, SinkKind::Api));
+    assert_eq!((reports.queue, reports.in_flight), (Queue::Digitized, 16));
+    assert_eq!(reports.first_pull, FirstPull::HandOn);
+    assert_eq!(reports.companies[0].as_str(), "007");
+    assert_eq!(reports.accounts, [account("default")]);
+}
+
+#[test]
+fn a_sink_may_be_named_by_variables_alone() {
+    let config = parse_with(
+        &local(""),
+        &[
+            ("IVESK_WEBHOOK_SINKS_MY_ERP_KIND", "http"),
+            (
+                "IVESK_WEBHOOK_SINKS_MY_ERP_URL",
+                "https://books.example.lt/a?key=planted",
+            ),
+            (
+                "IVESK_WEBHOOK_SINKS_MY_ERP_SECRET",
+                &format!("{SIGNS}\n{SIGNS}"),
+            ),
+            ("IVESK_WEBHOOK_SINKS_ARCHIVE_KIND", "folder"),
+            ("IVESK_WEBHOOK_SINKS_ARCHIVE_PATH", "/srv/archive"),
+            ("IVESK_WEBHOOK_SINKS_ARCHIVE_MAX_FILE_BYTES", "4096"),
+        ],
+    )
+    .expect("valid settings");
+    let names: Vec<_> = config.sinks.keys().map(SinkName::as_str).collect();
+    assert_eq!(names, ["archive", "my_erp"]);
+    let shown = format!("{config:?}");
+    assert!(
+        !shown.contains("planted") && !shown.contains("whsec"),
+        "{shown}"
+    );
+    let SinkKind::Http { secrets, .. } = &config.sinks.values().last().expect("one").kind else {
+        panic!("{shown}");
+    };
+    assert_eq!(secrets.len(), 2);
+}
+
+#[test]
+fn what_is_wrong_with_a_sink_is_named_with_its_setting() {
+    for (lines, name) in [
+        ("", "sinks.erp.kind"),
+        ("kind = 'webhook'\nurl = 'x'", "sinks.erp.kind"),
+        ("kind = 'command'", "sinks.erp.program"),
+        ("kind = 'folder'", "sinks.erp.path"),
+        (
+            "kind = 'folder'\npath = 'x'\nlayout = 'year'",
+            "sinks.erp.layout",
+        ),
+        (
+            "kind = 'folder'\npath = 'x'\nmax_file_bytes = 1",
+            "sinks.erp.max_file_bytes",
+        ),
+        (
+            "kind = 'folder'\npath = 'x'\nurl = 'https://x.lt'",
+            "sinks.erp.url",
+        ),
+        ("kind = 'api'\nprogram = '/bin/true'", "sinks.erp.program"),
+        ("kind = 'api'\nsecret = 'planted'", "sinks.erp.secret"),
+        ("kind = 'api'\nqueue = 'all'", "sinks.erp.queue"),
+        ("kind = 'api'\nfirst_pull = 'all'", "sinks.erp.first_pull"),
+        ("kind = 'api'\nin_flight = 0", "sinks.erp.in_flight"),
+        ("kind = 'api'\nin_flight = 17", "sinks.erp.in_flight"),
+        ("kind = 'api'\ntimeout = '2h'", "sinks.erp.timeout"),
+        ("kind = 'api'\naccounts = ['other']", "sinks.erp.accounts"),
+        (
+            "kind = 'api'\ncompanies = ['1', '1']",
+            "sinks.erp.companies",
+        ),
+        ("kind = 'api'\nqueues = 'exported'", "sinks.erp.queues"),
+        (
+            "kind = 'command'\nprogram = 'x'\nenvironment = ['A=1']",
+            "sinks.erp.environment",
+        ),
+        (
+            "kind = 'command'\nprogram = 'x'\nenvironment = ['IVESK_WEBHOOK_API_KEY']",
+            "sinks.erp.environment",
+        ),
+        (
+            "kind = 'http'\nurl = 'https://x.lt'",
+            "sinks.erp.secret_file",
+        ),
+    ] {
+        assert_eq!(names(&sink(lines)), [name], "{lines}");
+        assert!(!refused(&sink(lines)).contains("planted"), "{lines}");
+    }
+    assert_eq!(
+        names(&local("[sinks.Erp]\nkind = 'api'")),
+        ["sinks.Erp", "sinks.Erp.kind"]
+    );
+    let twins = "[sinks.a-b]\nkind = 'api'\n[sinks.a_b]\nkind = 'api'";
+    assert!(refused(&local(twins)).contains("same variables"));
+    let shared = "[sinks.a]\nkind = 'folder'\npath = 'x'\n[sinks.b]\nkind = 'folder'\npath = 'x'";
+    assert_eq!(names(&local(shared)), ["sinks.b.path"]);
+    let message = refused(&sink("kind = 'http'\nurl = 'https://x.lt'"));
+    assert!(message.contains("openssl rand -base64 32"), "{message}");
+    let message = refused(&sink(
+        "kind = 'http'\nurl = 'https://x.lt'\nsecret = 'planted'",
+    ));
+    assert!(message.contains("`secret_file`"), "{message}");
+}
+
+#[test]
+fn documents_are_posted_to_https_or_loopback_and_signed_with_a_long_secret() {
+    for good in [
+        "https://x.lt/a?b=c",
+        "http://127.0.0.1:1",
+        "http://localhost/x",
+    ] {
+        assert!(posting(&format!("url = '{good}'")).is_ok(), "{good}");
+    }
+    for bad in [
+        "http://x.lt",
+        "ftp://x.lt",
+        "x.lt",
+        "https://u:planted@x.lt",
+        "https://x.lt/#a",
+    ] {
+        let error = posting(&format!("url = '{bad}'"))
+            .expect_err(bad)
+            .to_string();
+        assert!(error.contains("sinks.erp.url"), "{error}");
+        assert!(!error.contains("planted"), "{error}");
+    }
+    let short = "whsec_c2hvcnQ=";
+    let long = format!("whsec_{}", "QUFB".repeat(30));
+    for bad in [
+        short,
+        &long,
+        "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+        "whsec_%%%",
+    ] {
+        let text = sink("kind = 'http'\nurl = 'https://x.lt'");
+        let error = refused_with(&text, &[("IVESK_WEBHOOK_SINKS_ERP_SECRET", bad)]);
+        assert!(error.contains("whsec_ and the output"), "{error}");
+        assert!(!error.contains(bad), "{error}");
+    }
+}
+
+#[test]
+fn files_come_from_named_hosts_by_default_the_api_s_own_and_s3() {
+    let config = used(&local("[api]\nurl = 'https://stagingapp.ivesk.lt/api/pub'"));
+    assert_eq!(
+        config.api.file_hosts,
+        ["stagingapp.ivesk.lt", "amazonaws.com"]
+    );
+    for good in ["files.example.lt", "127.0.0.1", "[::1]", "localhost"] {
+        let text = local(&format!("[api]\nfile_hosts = ['{good}']"));
+        assert_eq!(used(&text).api.file_hosts, [good]);
+    }
+    for bad in [
+        "",
+        "lt",
+        "*.example.lt",
+        ".example.lt",
+        "https://example.lt",
+        "Example.lt",
+    ] {
+        let text = local(&format!("[api]\nfile_hosts = ['{bad}']"));
+        assert_eq!(names(&text), ["api.file_hosts"], "{bad}");
+    }
 }
 
 #[test]

@@ -170,7 +170,7 @@ impl Books {
         lease: HandoffLease,
         settled: Vec<Settled>,
         afterwards: Afterwards,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         self.store
             .settle_handoffs(lease, settled, afterwards, self.clock.now())
             .await
@@ -570,8 +570,11 @@ async fn a_sink_that_closed_waits_for_a_person(database: Database) {
     assert_eq!(books.sink().await.paused, Some(PauseReason::Closed));
     assert_eq!(books.change(SinkChange::Resume).await, 1);
     assert_eq!(books.next().await, [format!("a@{}", at(1))]);
+    let lease = books.lease().await.expect("a lease");
     assert_eq!(books.change(SinkChange::Pause).await, 1);
     assert_eq!(books.change(SinkChange::Pause).await, 0);
+    let kept = books.settle(lease, Vec::new(), Afterwards::Keep(LEASE));
+    assert!(!kept.await.expect("it is noted"), "it was paused meanwhile");
     assert!(books.lease().await.is_none());
     assert_eq!(books.sink().await.paused, Some(PauseReason::ByHand));
 }

@@ -17,11 +17,11 @@ use ivesk_webhook::sns::{
 };
 use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
 use ivesk_webhook::store::{
-    Accepted, AlarmFilter, AlarmKind, AlarmLook, AlarmRow, Demand, DocumentFilter, FeedRow,
-    Finding, Insertion, LeaseRequest, NewUpload, NoticeEnd, PageEnd, PageFailure, PageLease,
-    PageOutcome, PageToCommit, ParkReason, PullKind, PullPlan, Quarantined, Retention, SetAside,
-    SharedStore, Store, StoreError, SubscriptionChange, SubscriptionState, UploadBegun, UploadEnd,
-    UploadFilter, UploadReturn,
+    Accepted, AlarmFilter, AlarmKind, AlarmLook, AlarmRow, ApiTokenMade, Demand, DocumentFilter,
+    DocumentLook, FeedRow, Finding, Insertion, LeaseRequest, MAX_API_TOKENS, NewApiToken,
+    NewUpload, NoticeEnd, PageEnd, PageFailure, PageLease, PageOutcome, PageToCommit, ParkReason,
+    PullKind, PullPlan, Quarantined, Retention, Rights, SetAside, SharedStore, Store, StoreError,
+    SubscriptionChange, SubscriptionState, UploadBegun, UploadEnd, UploadFilter, UploadReturn,
 };
 
 use crate::databases::{Database, Options};
@@ -349,6 +349,9 @@ on_both_stores! {
     retention_removes_bodies_and_never_identities,
     one_content_is_claimed_by_one_process_and_sent_once_unless_forced,
     a_document_is_tied_to_its_upload_once_and_an_upload_without_one_is_missed,
+    a_token_is_found_by_its_hash_until_it_is_revoked_and_its_number_is_not_given_again,
+    tokens_are_few_and_their_names_differ,
+    a_look_back_reads_no_more_than_it_may_and_goes_on_to_the_first_document,
     an_alarm_begins_once_and_ends_once_whoever_looks,
     what_one_process_sees_alone_lingers_until_nobody_has_seen_it_for_a_while,
     an_alarm_is_told_in_order_by_one_process_at_a_time_until_it_is_taken,
@@ -1340,6 +1343,134 @@ async fn a_closed_store_says_so_and_has_kept_what_it_took(on: Database) {
         ..test
     };
     assert_eq!(test.store.feeds().await.expect("readable").len(), 1);
+}
+
+fn token(name: &str, hash: u8) -> NewApiToken {
+    NewApiToken {
+        name: name.to_owned(),
+        rights: Rights::Read,
+        hash: [hash; 32],
+        now: START,
+    }
+}
+
+async fn a_token_is_found_by_its_hash_until_it_is_revoked_and_its_number_is_not_given_again(
+    on: Database,
+) {
+    let test = TestStore::new(on).await;
+    let make = |wish| test.store.make_api_token(wish);
+    let ApiTokenMade::Row(id) = make(token("one", 1)).await.expect("made") else {
+        panic!("it is the first");
+    };
+    let found = test.store.api_token([1; 32]).await.expect("readable");
+    let found = found.expect("it is there");
+    assert_eq!((found.id, found.name.as_str()), (id, "one"));
+    assert_eq!((found.rights, found.created_at), (Rights::Read, START));
+    assert!(
+        test.store
+            .api_token([2; 32])
+            .await
+            .expect("readable")
+            .is_none()
+    );
+
+    assert!(test.store.revoke_api_token(id).await.expect("revoked"));
+    assert!(!test.store.revoke_api_token(id).await.expect("answered"));
+    assert!(
+        test.store
+            .api_token([1; 32])
+            .await
+            .expect("readable")
+            .is_none()
+    );
+    let again = make(token("one", 1)).await.expect("made");
+    assert!(
+        matches!(again, ApiTokenMade::Row(new) if new > id),
+        "{again:?}"
+    );
+}
+
+async fn tokens_are_few_and_their_names_differ(on: Database) {
+    let test = TestStore::new(on).await;
+    for number in 0..MAX_API_TOKENS {
+        let wish = token(&format!("{number}"), u8::try_from(number).expect("a few"));
+        let made = test.store.make_api_token(wish).await.expect("answered");
+        assert!(matches!(made, ApiTokenMade::Row(_)), "{made:?}");
+    }
+    let taken = test.store.make_api_token(token("7", 200)).await;
+    assert_eq!(taken.expect("answered"), ApiTokenMade::NameTaken);
+    let more = test.store.make_api_token(token("more", 201)).await;
+    assert_eq!(more.expect("answered"), ApiTokenMade::TooMany);
+    let rows = test.store.api_tokens().await.expect("readable");
+    assert_eq!(rows.len() as i64, MAX_API_TOKENS);
+    assert!(rows.windows(2).all(|pair| pair[0].id < pair[1].id));
+}
+
+async fn a_look_back_reads_no_more_than_it_may_and_goes_on_to_the_first_document(on: Database) {
+    let test = TestStore::new(on).await;
+    // Sequences 1 to 4 are one company's, 5 and 6 another's, and 6 is 5 anew.
+    for (code, ids) in [
+        (
+            "1",
+            &[
+                ("a", "2026-01-01"),
+                ("b", "2026-01-01"),
+                ("c", "2026-01-01"),
+                ("d", "2026-01-01"),
+            ][..],
+        ),
+        ("2", &[("e", "2026-01-01"), ("e", "2026-01-02")][..]),
+    ] {
+        test.demand(&company(code), PullKind::Hint).await;
+        let lease = test.lease().await.expect("due");
+        test.commit(lease, last_page(ids, Some("x")))
+            .await
+            .expect("stored");
+    }
+    let look = |versions| DocumentLook {
+        versions,
+        ..DocumentLook::default()
+    };
+    let sequences = |look| async {
+        let looked = test.store.look_back(look).await.expect("readable");
+        let sequences: Vec<i64> = looked.rows.iter().map(|row| row.sequence).collect();
+        (sequences, looked.next)
+    };
+    assert_eq!(sequences(look(4)).await, (vec![6, 5, 4, 3], Some(3)));
+    let rest = DocumentLook {
+        before: Some(3),
+        ..look(4)
+    };
+    assert_eq!(sequences(rest).await, (vec![2, 1], None));
+
+    let of_one = DocumentLook {
+        company: Some(Company::parse("1").expect("a code")),
+        ..look(3)
+    };
+    assert_eq!(sequences(of_one.clone()).await, (vec![4, 3, 2], Some(2)));
+    let rest = DocumentLook {
+        before: Some(2),
+        ..of_one
+    };
+    assert_eq!(sequences(rest).await, (vec![1], None));
+
+    let by_id = DocumentLook {
+        document_id: Some("e".to_owned()),
+        ..look(10)
+    };
+    assert_eq!(sequences(by_id).await, (vec![6, 5], None));
+    // A stretch without any wanted one still leads on.
+    let elsewhere = DocumentLook {
+        queue: Some(Queue::Digitized),
+        ..look(4)
+    };
+    assert_eq!(sequences(elsewhere).await, (vec![], Some(3)));
+    let nobody = DocumentLook {
+        account: Some(Account::parse("nobody").expect("a name")),
+        document_id: Some("e".to_owned()),
+        ..look(10)
+    };
+    assert_eq!(sequences(nobody).await, (vec![], None));
 }
 
 fn file(owner: &str, correlation: &str, now: Timestamp) -> NewUpload {

@@ -14,7 +14,7 @@ use crate::domain::Clock;
 use crate::store::{StoreError, sqlite};
 
 /// The tables, those that others refer to first.
-const TABLES: [&str; 23] = [
+const TABLES: [&str; 24] = [
     "account",
     "feed",
     "feed_cursor",
@@ -36,6 +36,7 @@ const TABLES: [&str; 23] = [
     "error_report",
     "fresh_link_wish",
     "document_link",
+    "api_token",
     "alarm",
     "sequence",
 ];
@@ -163,6 +164,7 @@ async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
         "upload",
         "sink",
         "error_report",
+        "api_token",
         "alarm",
     ] {
         transaction

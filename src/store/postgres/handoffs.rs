@@ -269,7 +269,7 @@ pub(super) async fn settle(
     lease: &HandoffLease,
     settled: &[Settled],
     afterwards: &Afterwards,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let transaction = pool.write().await?;
     let owned = transaction
         .query_opt(
@@ -284,8 +284,9 @@ pub(super) async fn settle(
     for one in settled {
         note(&transaction, lease.sink_id, one).await?;
     }
-    note_afterwards(&transaction, lease.sink_id, settled, afterwards).await?;
-    transaction.commit().await
+    let holds = note_afterwards(&transaction, lease.sink_id, settled, afterwards).await?;
+    transaction.commit().await?;
+    Ok(holds)
 }
 
 async fn note(transaction: &Transaction<'_>, sink: i64, one: &Settled) -> Result<(), StoreError> {
@@ -431,7 +432,7 @@ async fn note_afterwards(
     sink: i64,
     settled: &[Settled],
     afterwards: &Afterwards,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let now = transaction.now();
     let count = |is: fn(&HandoffOutcome) -> bool| {
         let count = settled.iter().filter(|one| is(&one.outcome)).count();
@@ -450,8 +451,25 @@ async fn note_afterwards(
             .await?;
     }
     match afterwards {
-        Afterwards::Keep(lease) => set_lease(transaction, sink, Some(now.after(*lease))).await,
-        Afterwards::Release => set_lease(transaction, sink, None).await,
+        Afterwards::Keep(lease) => {
+            let row = transaction
+                .query_one(
+                    "UPDATE sink SET leased_until = CASE WHEN paused IS NULL THEN $2 END WHERE id = $1
+                     RETURNING paused IS NULL",
+                    &[&sink, &now.after(*lease).as_millis()],
+                )
+                .await?;
+            Ok(row.try_get(0)?)
+        }
+        Afterwards::Release => {
+            transaction
+                .execute(
+                    "UPDATE sink SET leased_until = NULL WHERE id = $1",
+                    &[&sink],
+                )
+                .await?;
+            Ok(false)
+        }
         Afterwards::Wait {
             sequence,
             began_at,
@@ -475,23 +493,9 @@ async fn note_afterwards(
                     ],
                 )
                 .await?;
-            Ok(())
+            Ok(false)
         }
     }
-}
-
-async fn set_lease(
-    transaction: &Transaction<'_>,
-    sink: i64,
-    until: Option<Timestamp>,
-) -> Result<(), StoreError> {
-    transaction
-        .execute(
-            "UPDATE sink SET leased_until = $2 WHERE id = $1",
-            &[&sink, &until.map(Timestamp::as_millis)],
-        )
-        .await?;
-    Ok(())
 }
 
 /// Notes what a program says of a version that its sink was given.

@@ -18,13 +18,14 @@ use self::quarantine::Offer;
 use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
 use super::{
     Accepted, AccountRow, Afterwards, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice, AlarmRow,
-    CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, HandoffFilter, HandoffLease,
-    HandoffLeased, HandoffOutcome, HandoffRequest, HandoffRow, HandoffStore, HeldFeed, Insertion,
-    LaterVerdict, LeaseRequest, NewUpload, NoticeEnd, NotificationRow, Offered, PageFailure,
-    PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow, Quarantined, ReportEnd,
-    ReportFilter, ReportLease, ReportRow, Retained, Retention, SequenceRow, Settled, SinkChange,
-    SinkRow, Store, StoreError, SubscriptionChange, SubscriptionRow, Untold, UploadBegun,
-    UploadEnd, UploadFilter, UploadRow, Wants,
+    ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook, DocumentRow,
+    FeedRow, HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest,
+    HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict, LeaseRequest, LookedBack,
+    NewApiToken, NewUpload, NoticeEnd, NotificationRow, Offered, PageFailure, PageLease,
+    PageOutcome, PageToCommit, PullPlan, QuarantineRow, Quarantined, ReportEnd, ReportFilter,
+    ReportLease, ReportRow, Retained, Retention, SequenceRow, Settled, SinkChange, SinkRow, Store,
+    StoreError, SubscriptionChange, SubscriptionRow, Untold, UploadBegun, UploadEnd, UploadFilter,
+    UploadRow, Wants,
 };
 use crate::domain::{Account, Clock, Event, Feed, SinkName, Timestamp};
 
@@ -41,6 +42,7 @@ mod handoffs;
 mod ingest;
 mod leases;
 mod links;
+mod looking;
 mod pages;
 mod quarantine;
 mod reading;
@@ -49,6 +51,7 @@ mod rows;
 mod schema;
 mod sinks;
 mod subscriptions;
+mod tokens;
 mod uploads;
 
 /// How long until a worker looks at the rows, as another replica may have raised a wish.
@@ -348,6 +351,10 @@ impl Store for PostgresStore {
         read!(self, reading::documents(&filter))
     }
 
+    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError> {
+        read!(self, looking::look_back(&look))
+    }
+
     async fn known_versions(
         &self,
         feed: Feed,
@@ -430,6 +437,22 @@ impl Store for PostgresStore {
             )
             .await?;
         transaction.commit().await
+    }
+
+    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
+        Ok(write!(self, tokens::make(&token)))
+    }
+
+    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
+        read!(self, tokens::list())
+    }
+
+    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
+        read!(self, tokens::find(&hash))
+    }
+
+    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
+        Ok(write!(self, tokens::revoke(id)))
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
@@ -599,14 +622,20 @@ impl HandoffStore for PostgresStore {
         settled: Vec<Settled>,
         afterwards: Afterwards,
         _now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         self.may_write()?;
-        handoffs::settle(&self.pool, &lease, &settled, &afterwards).await?;
+        let holds = handoffs::settle(&self.pool, &lease, &settled, &afterwards).await?;
         let pulls = |one: &Settled| matches!(one.outcome, HandoffOutcome::LinkExpired);
+        let rejected = settled
+            .iter()
+            .any(|one| matches!(one.outcome, HandoffOutcome::Rejected { .. }));
         if settled.iter().any(pulls) {
             self.demand.notify_one();
         }
-        Ok(())
+        if rejected {
+            self.arrivals.send_replace(());
+        }
+        Ok(holds)
     }
 
     async fn change_sink(

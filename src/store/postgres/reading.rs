@@ -1,5 +1,7 @@
 //! Lists for people and programs.
 
+use tokio_postgres::Row;
+
 use super::connection::Transaction;
 use super::rows::{self, keepable};
 use crate::domain::{Account, Cursor, Feed};
@@ -119,21 +121,22 @@ pub(super) async fn documents(
             ],
         )
         .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(DocumentRow {
-                sequence: row.try_get(0)?,
-                feed: rows::feed(row, 1)?,
-                document_id: rows::text(row, 4)?,
-                version: rows::text(row, 5)?,
-                superseded: row.try_get(6)?,
-                first_pull: row.try_get(7)?,
-                found_by: words::kind(row.try_get(8)?)?,
-                stored_at: rows::moment(row, 9)?,
-                body: row.try_get(10)?,
-            })
-        })
-        .collect()
+    rows.iter().map(document).collect()
+}
+
+/// Reads a version from the columns that [`documents`] asks for.
+pub(super) fn document(row: &Row) -> Result<DocumentRow, StoreError> {
+    Ok(DocumentRow {
+        sequence: row.try_get(0)?,
+        feed: rows::feed(row, 1)?,
+        document_id: rows::text(row, 4)?,
+        version: rows::text(row, 5)?,
+        superseded: row.try_get(6)?,
+        first_pull: row.try_get(7)?,
+        found_by: words::kind(row.try_get(8)?)?,
+        stored_at: rows::moment(row, 9)?,
+        body: row.try_get(10)?,
+    })
 }
 
 pub(super) async fn known_versions(

@@ -218,7 +218,7 @@ pub(super) fn settle(
     settled: &[Settled],
     afterwards: &Afterwards,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let explain = |error| explain(path, error);
     let fence: Option<i64> = transaction
         .query_row(
@@ -389,7 +389,7 @@ fn note_afterwards(
     settled: &[Settled],
     afterwards: &Afterwards,
     now: Timestamp,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<bool> {
     let count = |is: fn(&HandoffOutcome) -> bool| settled.iter().filter(|s| is(&s.outcome)).count();
     let booked = count(|outcome| matches!(outcome, HandoffOutcome::Booked { .. }));
     let rejected = count(|outcome| matches!(outcome, HandoffOutcome::Rejected { .. }));
@@ -405,13 +405,19 @@ fn note_afterwards(
     }
     match afterwards {
         Afterwards::Keep(lease) => connection
-            .prepare_cached("UPDATE sink SET leased_until = ?2 WHERE id = ?1")?
-            .execute(params![sink, now.after(*lease).as_millis()])
-            .map(drop),
-        Afterwards::Release => connection
-            .prepare_cached("UPDATE sink SET leased_until = NULL WHERE id = ?1")?
-            .execute(params![sink])
-            .map(drop),
+            .prepare_cached(
+                "UPDATE sink SET leased_until = CASE WHEN paused IS NULL THEN ?2 END WHERE id = ?1
+                 RETURNING paused IS NULL",
+            )?
+            .query_row(params![sink, now.after(*lease).as_millis()], |row| {
+                row.get(0)
+            }),
+        Afterwards::Release => {
+            connection
+                .prepare_cached("UPDATE sink SET leased_until = NULL WHERE id = ?1")?
+                .execute(params![sink])?;
+            Ok(false)
+        }
         Afterwards::Wait {
             sequence,
             began_at,
@@ -433,8 +439,8 @@ fn note_afterwards(
                     error,
                     sequence,
                     until.map(Timestamp::as_millis)
-                ])
-                .map(drop)
+                ])?;
+            Ok(false)
         }
     }
 }

@@ -16,13 +16,14 @@ use self::writer::{Inbox, Writer};
 use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
     Accepted, AccountRow, Afterwards, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice, AlarmRow,
-    CertificateRow, Demand, DocumentFilter, DocumentRow, FeedRow, HandoffFilter, HandoffLease,
-    HandoffLeased, HandoffOutcome, HandoffRequest, HandoffRow, HandoffStore, HeldFeed, Insertion,
-    LaterVerdict, LeaseRequest, NewUpload, NoticeEnd, NotificationRow, Offered, PageFailure,
-    PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow, Quarantined, ReportEnd,
-    ReportFilter, ReportLease, ReportRow, Retained, Retention, SequenceRow, Settled, SinkChange,
-    SinkRow, Store, StoreError, SubscriptionChange, SubscriptionRow, Untold, UploadBegun,
-    UploadEnd, UploadFilter, UploadRow, Waiting, Wants,
+    ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook, DocumentRow,
+    FeedRow, HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest,
+    HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict, LeaseRequest, LookedBack,
+    NewApiToken, NewUpload, NoticeEnd, NotificationRow, Offered, PageFailure, PageLease,
+    PageOutcome, PageToCommit, PullPlan, QuarantineRow, Quarantined, ReportEnd, ReportFilter,
+    ReportLease, ReportRow, Retained, Retention, SequenceRow, Settled, SinkChange, SinkRow, Store,
+    StoreError, SubscriptionChange, SubscriptionRow, Untold, UploadBegun, UploadEnd, UploadFilter,
+    UploadRow, Waiting, Wants,
 };
 use crate::domain::{Account, Event, Feed, SinkName, Timestamp};
 
@@ -34,6 +35,7 @@ mod handoffs;
 mod ingest;
 mod leases;
 mod links;
+mod looking;
 mod pages;
 mod parking;
 mod quarantine;
@@ -43,6 +45,7 @@ mod rows;
 mod schema;
 mod sinks;
 mod subscriptions;
+mod tokens;
 mod uploads;
 mod writer;
 
@@ -419,6 +422,11 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError> {
+        self.read(move |connection| looking::look_back(connection, &look))
+            .await
+    }
+
     async fn known_versions(
         &self,
         feed: Feed,
@@ -494,6 +502,25 @@ impl Store for SqliteStore {
             Ok(())
         })
         .await
+    }
+
+    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
+        self.change(move |connection| tokens::make(connection, &token))
+            .await
+    }
+
+    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
+        self.read(|connection| tokens::list(connection)).await
+    }
+
+    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
+        self.read(move |connection| tokens::find(connection, &hash))
+            .await
+    }
+
+    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
+        self.change(move |connection| tokens::revoke(connection, id))
+            .await
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
@@ -643,18 +670,25 @@ impl HandoffStore for SqliteStore {
         settled: Vec<Settled>,
         afterwards: Afterwards,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let pulls = settled
             .iter()
             .any(|one| matches!(one.outcome, HandoffOutcome::LinkExpired));
-        self.write(move |transaction, path| {
-            handoffs::settle(transaction, path, &lease, &settled, &afterwards, now)
-        })
-        .await?;
+        let rejected = settled
+            .iter()
+            .any(|one| matches!(one.outcome, HandoffOutcome::Rejected { .. }));
+        let holds = self
+            .write(move |transaction, path| {
+                handoffs::settle(transaction, path, &lease, &settled, &afterwards, now)
+            })
+            .await?;
         if pulls {
             self.demand.notify_one();
         }
-        Ok(())
+        if rejected {
+            self.arrivals.send_replace(());
+        }
+        Ok(holds)
     }
 
     async fn change_sink(

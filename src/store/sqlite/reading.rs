@@ -1,6 +1,6 @@
 //! Lists for people and programs.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use super::rows;
 use crate::domain::{Account, Cursor, Feed};
@@ -110,21 +110,24 @@ pub(super) fn documents(
                 filter.document_id,
                 row_limit(filter.limit),
             ],
-            |row| {
-                Ok(DocumentRow {
-                    sequence: row.get(0)?,
-                    feed: rows::feed(row, 1)?,
-                    document_id: row.get(4)?,
-                    version: row.get(5)?,
-                    superseded: row.get(6)?,
-                    first_pull: row.get(7)?,
-                    found_by: rows::kind(row, 8)?,
-                    stored_at: rows::moment(row, 9)?,
-                    body: row.get(10)?,
-                })
-            },
+            document,
         )?
         .collect()
+}
+
+/// Reads a version from the columns that [`documents`] asks for.
+pub(super) fn document(row: &Row<'_>) -> rusqlite::Result<DocumentRow> {
+    Ok(DocumentRow {
+        sequence: row.get(0)?,
+        feed: rows::feed(row, 1)?,
+        document_id: row.get(4)?,
+        version: row.get(5)?,
+        superseded: row.get(6)?,
+        first_pull: row.get(7)?,
+        found_by: rows::kind(row, 8)?,
+        stored_at: rows::moment(row, 9)?,
+        body: row.get(10)?,
+    })
 }
 
 pub(super) fn known_versions(

@@ -6,7 +6,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::domain::{Account, Company, Event, Feed, Queue, SinkName, Timestamp};
 use crate::store::words::{self, kind_code};
 use crate::store::{
-    HandoffState, ParkReason, PauseReason, PullKind, ReportState, SubscriptionState, UploadState,
+    HandoffState, ParkReason, PauseReason, PullKind, ReportState, Rights, SubscriptionState,
+    UploadState,
 };
 
 /// The account's row, made where it is new.
@@ -142,6 +143,11 @@ pub(super) fn report_state(row: &Row<'_>, column: usize) -> rusqlite::Result<Rep
 pub(super) fn maybe_company(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Company>> {
     let code: Option<String> = row.get(column)?;
     words::maybe_company(code.as_deref()).map_err(foreign(column))
+}
+
+/// Reads what a token's bearer may do.
+pub(super) fn rights(row: &Row<'_>, column: usize) -> rusqlite::Result<Rights> {
+    words::rights(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
 /// Reads a feed from three columns: account name, queue, company.

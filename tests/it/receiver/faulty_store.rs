@@ -208,6 +208,11 @@ impl Store for FaultyStore {
         self.real.documents(filter).await
     }
 
+    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError> {
+        self.check()?;
+        self.real.look_back(look).await
+    }
+
     async fn known_versions(
         &self,
         feed: Feed,
@@ -261,6 +266,23 @@ impl Store for FaultyStore {
 
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError> {
         self.real.keep_certificate(certificate).await
+    }
+
+    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
+        self.real.make_api_token(token).await
+    }
+
+    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
+        self.real.api_tokens().await
+    }
+
+    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
+        self.check()?;
+        self.real.api_token(hash).await
+    }
+
+    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
+        self.real.revoke_api_token(id).await
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
@@ -355,7 +377,7 @@ impl HandoffStore for FaultyStore {
         settled: Vec<Settled>,
         afterwards: Afterwards,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         self.real
             .settle_handoffs(lease, settled, afterwards, now)
             .await

@@ -1,0 +1,316 @@
+//! `[sinks.NAME]`: where documents are handed on.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use url::Url;
+
+use super::accounts::companies;
+use super::check;
+use super::layers::{Layers, variable_of};
+use super::{AccountConfig, FirstPull, FolderLayout, SinkConfig, SinkKind, without_query};
+use crate::domain::{Account, Queue, SinkName};
+
+/// What every sink has.
+const COMMON: [&str; 7] = [
+    "kind",
+    "queue",
+    "accounts",
+    "companies",
+    "first_pull",
+    "in_flight",
+    "timeout",
+];
+/// What the sinks of one kind have beside that.
+const KINDS: [(&str, &[&str]); 4] = [
+    ("http", &["url", "secret_file", SECRET]),
+    ("command", &["program", "arguments", "environment"]),
+    ("folder", &["path", "layout", "files", "max_file_bytes"]),
+    ("api", &[]),
+];
+/// A variable without a setting beside it.
+const SECRET: &str = "secret";
+/// The longest that one document may take, so that a sink which hangs is seen to.
+const MAX_TIMEOUT_SECONDS: u64 = 60 * 60;
+
+/// `[sinks.NAME]`
+pub(super) fn read(
+    layers: &mut Layers<'_>,
+    accounts: &BTreeMap<Account, AccountConfig>,
+) -> BTreeMap<SinkName, SinkConfig> {
+    let mut sinks = BTreeMap::new();
+    let mut variables: BTreeMap<String, SinkName> = BTreeMap::new();
+    let mut folders: BTreeMap<PathBuf, SinkName> = BTreeMap::new();
+    for name in names(layers) {
+        if let Some(twin) = variables.insert(variable_of(name.as_str()), name.clone()) {
+            layers.contradiction(
+                &format!("sinks.{name}"),
+                format!("has the same variables as the sink `{twin}`; rename one of them"),
+            );
+        }
+        let Some(sink) = sink(layers, &name, accounts) else {
+            continue;
+        };
+        if let SinkKind::Folder { path, .. } = &sink.kind
+            && let Some(twin) = folders.insert(path.clone(), name.clone())
+        {
+            layers.contradiction(
+                &format!("sinks.{name}.path"),
+                format!("is the folder of the sink `{twin}`; give each its own"),
+            );
+        }
+        sinks.insert(name, sink);
+    }
+    sinks
+}
+
+/// The sinks that the file names; where it names none, those of the variables.
+fn names(layers: &mut Layers<'_>) -> Vec<SinkName> {
+    let mut names = layers.names_below("sinks");
+    if names.is_empty() {
+        let own = KINDS.iter().flat_map(|(_, settings)| settings.iter());
+        let settings: Vec<&str> = COMMON.iter().chain(own).copied().collect();
+        names = layers.names_in_variables("sinks", &settings);
+    }
+    let mut usable = Vec::new();
+    for name in names {
+        match SinkName::parse(&name) {
+            Ok(name) => usable.push(name),
+            Err(error) => layers.contradiction(&format!("sinks.{name}"), error.to_string()),
+        }
+    }
+    usable
+}
+
+/// One sink; none where its kind, or what it can't do without, is missing or wrong.
+fn sink(
+    layers: &mut Layers<'_>,
+    name: &SinkName,
+    accounts: &BTreeMap<Account, AccountConfig>,
+) -> Option<SinkConfig> {
+    let setting = |leaf: &str| format!("sinks.{name}.{leaf}");
+    let kind_name = kind_name(layers, &setting("kind"));
+    let kind = kind_name.and_then(|kind| match kind {
+        "http" => http(layers, name),
+        "command" => command(layers, name),
+        "folder" => folder(layers, name),
+        _ => Some(SinkKind::Api),
+    });
+    refuse_other_kinds(layers, name, kind_name);
+    // The stand-in lets the other settings of the section be judged all the same.
+    let default = SinkConfig::of(kind.clone().unwrap_or(SinkKind::Api));
+    let read = SinkConfig {
+        queue: layers.text(
+            &setting("queue"),
+            default.queue,
+            |text| {
+                Queue::parse(text).ok_or_else(|| {
+                    "is neither \"exported\" nor \"digitized\"; write one".to_owned()
+                })
+            },
+            |queue| queue.as_str().into(),
+        ),
+        accounts: layers.list(
+            &setting("accounts"),
+            default.accounts,
+            |text| known_account(text, accounts),
+            |account| account.as_str().into(),
+        ),
+        companies: companies(layers, &setting("companies")),
+        first_pull: layers.text(
+            &setting("first_pull"),
+            default.first_pull,
+            |text| match text {
+                "hold" => Ok(FirstPull::Hold),
+                "hand_on" => Ok(FirstPull::HandOn),
+                _ => Err("is neither \"hold\" nor \"hand_on\"; write one of them".to_owned()),
+            },
+            |first_pull| match first_pull {
+                FirstPull::Hold => "hold".into(),
+                FirstPull::HandOn => "hand_on".into(),
+            },
+        ),
+        in_flight: layers.number(&setting("in_flight"), default.in_flight, 1..=16),
+        timeout: layers.duration(&setting("timeout"), default.timeout),
+        kind: default.kind,
+    };
+    if read.timeout.as_secs() > MAX_TIMEOUT_SECONDS {
+        layers.contradiction(
+            &setting("timeout"),
+            "is more than an hour, for which a sink that hangs would keep a document waiting; \
+             write a shorter one",
+        );
+    }
+    kind.map(|_| read)
+}
+
+fn known_account(
+    text: &str,
+    accounts: &BTreeMap<Account, AccountConfig>,
+) -> Result<Account, String> {
+    let account = Account::parse(text).map_err(|error| error.to_string())?;
+    if accounts.contains_key(&account) {
+        Ok(account)
+    } else {
+        Err(format!(
+            "names `{account}`, and there is no [accounts.{account}]"
+        ))
+    }
+}
+
+fn kind_name(layers: &mut Layers<'_>, setting: &str) -> Option<&'static str> {
+    const HOW: &str = "write \"http\", \"command\", \"folder\" or \"api\"";
+    let kind = layers.text(
+        setting,
+        None,
+        |text| {
+            let known = KINDS.iter().find(|(name, _)| *name == text);
+            known
+                .map(|(name, _)| Some(*name))
+                .ok_or_else(|| format!("names a kind that is not known; {HOW}"))
+        },
+        |kind| json!(kind),
+    );
+    if kind.is_none() && !layers.has_failed(setting) {
+        layers.contradiction(setting, format!("is not set; {HOW}"));
+    }
+    kind
+}
+
+/// Notes what was given and belongs to sinks of another kind.
+fn refuse_other_kinds(layers: &mut Layers<'_>, name: &SinkName, kind: Option<&str>) {
+    for (other, settings) in KINDS {
+        for leaf in settings {
+            let setting = format!("sinks.{name}.{leaf}");
+            match kind {
+                Some(kind) if kind == other => {}
+                Some(kind) => layers.out_of_place(&setting, || {
+                    format!(
+                        "belongs to sinks of the kind `{other}`, and this is `{kind}`; remove it"
+                    )
+                }),
+                // What is wrong is the kind; what was meant is not known.
+                None => layers.leave_unjudged(&setting),
+            }
+        }
+    }
+}
+
+fn http(layers: &mut Layers<'_>, name: &SinkName) -> Option<SinkKind> {
+    let url = required(
+        layers,
+        &format!("sinks.{name}.url"),
+        "write the https address to which documents are posted",
+        |text, _| check::sink_url(text),
+        |url: &Url| without_query(url).into(),
+    );
+    let setting = format!("sinks.{name}.secret_file");
+    let variable = variable_of(&format!("sinks.{name}.{SECRET}"));
+    let secrets = layers.secret(&setting, &variable, check::webhook_secrets);
+    if secrets.is_none() && !layers.has_failed(&setting) {
+        layers.contradiction(
+            &setting,
+            format!(
+                "is not set, and what is posted must be signed; write whsec_ and the output of \
+                 `openssl rand -base64 32` behind it into a file and name that, or set {variable}"
+            ),
+        );
+    }
+    let secrets = secrets?;
+    let secrets = secrets.expose_secret().split_whitespace();
+    Some(SinkKind::Http {
+        secrets: secrets.map(SecretString::from).collect(),
+        url: url?,
+    })
+}
+
+fn command(layers: &mut Layers<'_>, name: &SinkName) -> Option<SinkKind> {
+    let program = required(
+        layers,
+        &format!("sinks.{name}.program"),
+        "write the program's path",
+        |text, layers| Ok(layers.path(text)),
+        |program: &PathBuf| json!(program),
+    );
+    let text = |text: &str| Ok(text.to_owned());
+    let arguments = layers.list(
+        &format!("sinks.{name}.arguments"),
+        Vec::new(),
+        text,
+        |argument| argument.as_str().into(),
+    );
+    let environment = layers.list(
+        &format!("sinks.{name}.environment"),
+        Vec::new(),
+        check::passed_variable,
+        |variable| variable.as_str().into(),
+    );
+    Some(SinkKind::Command {
+        program: program?,
+        arguments,
+        environment,
+        folder: layers.path(""),
+    })
+}
+
+fn folder(layers: &mut Layers<'_>, name: &SinkName) -> Option<SinkKind> {
+    let path = required(
+        layers,
+        &format!("sinks.{name}.path"),
+        "write the folder's path",
+        |text, layers| Ok(layers.path(text)),
+        |path: &PathBuf| json!(path),
+    );
+    let layout = layers.text(
+        &format!("sinks.{name}.layout"),
+        FolderLayout::default(),
+        |text| match text {
+            "company" => Ok(FolderLayout::Company),
+            "archiver" => Ok(FolderLayout::Archiver),
+            _ => Err("is neither \"company\" nor \"archiver\"; write one of them".to_owned()),
+        },
+        |layout| match layout {
+            FolderLayout::Company => "company".into(),
+            FolderLayout::Archiver => "archiver".into(),
+        },
+    );
+    let files = layers.read(
+        &format!("sinks.{name}.files"),
+        true,
+        |given, _| given.switch(),
+        |switch| (*switch).into(),
+    );
+    let max_file_bytes = layers.number(
+        &format!("sinks.{name}.max_file_bytes"),
+        64 * 1024 * 1024_u64,
+        1024..=1 << 32,
+    );
+    Some(SinkKind::Folder {
+        path: path?,
+        layout,
+        files,
+        max_file_bytes,
+    })
+}
+
+/// A text without which the sink can't be; `how` is the advice where it is missing.
+fn required<T>(
+    layers: &mut Layers<'_>,
+    setting: &str,
+    how: &str,
+    check: impl FnOnce(&str, &Layers<'_>) -> Result<T, String>,
+    show: impl Fn(&T) -> Value,
+) -> Option<T> {
+    let value = layers.read(
+        setting,
+        None,
+        |given, layers| check(given.text()?, layers).map(Some),
+        |value| value.as_ref().map_or(Value::Null, show),
+    );
+    if value.is_none() && !layers.has_failed(setting) {
+        layers.contradiction(setting, format!("is not set; {how}"));
+    }
+    value
+}

@@ -1,0 +1,67 @@
+//! Looking for documents from the newest one backwards, a bounded piece at a time.
+
+use rusqlite::{Connection, params};
+
+use super::reading::{document, sequence};
+use crate::domain::{Account, Company, Queue};
+use crate::store::{DocumentLook, LookedBack};
+
+const COLUMNS: &str = "
+    SELECT d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.superseded, d.first_pull,
+        d.found_by, d.stored_at, d.body";
+
+const JOINED: &str = "JOIN feed f ON f.id = d.feed_id JOIN account a ON a.id = f.account_id
+    WHERE (?2 IS NULL OR a.name = ?2) AND (?3 IS NULL OR f.queue = ?3) AND (?4 IS NULL OR f.company = ?4)";
+
+pub(super) fn look_back(
+    connection: &Connection,
+    look: &DocumentLook,
+) -> rusqlite::Result<LookedBack> {
+    let newest = sequence(connection)?.last;
+    let before = look
+        .before
+        .unwrap_or(i64::MAX)
+        .min(newest.saturating_add(1));
+    let first = before.saturating_sub(i64::from(look.versions)).max(1);
+    // Left to themselves the first two would rather walk down the whole sequence.
+    let sql = if look.document_id.is_some() {
+        format!(
+            "{COLUMNS} FROM document d INDEXED BY document_identity {JOINED}
+                 AND d.document_id = ?5 AND d.sequence < ?1 ORDER BY d.sequence DESC LIMIT ?6"
+        )
+    } else if look.company.is_some() {
+        format!(
+            "{COLUMNS} FROM document d {JOINED} AND d.sequence IN (
+                 SELECT one.sequence FROM document one INDEXED BY document_feed
+                 WHERE one.sequence < ?1 AND one.feed_id IN (
+                     SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
+                     WHERE f.company = ?4 AND (?2 IS NULL OR a.name = ?2) AND (?3 IS NULL OR f.queue = ?3))
+                 ORDER BY one.sequence DESC LIMIT ?6)
+             ORDER BY d.sequence DESC"
+        )
+    } else {
+        format!(
+            "{COLUMNS} FROM document d {JOINED}
+                 AND d.sequence >= ?7 AND d.sequence < ?1 ORDER BY d.sequence DESC LIMIT ?6"
+        )
+    };
+    let mut statement = connection.prepare_cached(&sql)?;
+    let all = params![
+        before,
+        look.account.as_ref().map(Account::as_str),
+        look.queue.map(Queue::as_str),
+        look.company.as_ref().map(Company::as_str),
+        look.document_id,
+        look.versions,
+        first,
+    ];
+    let used = &all[..statement.parameter_count()];
+    let rows = statement
+        .query_map(used, document)?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(if look.document_id.is_some() || look.company.is_some() {
+        LookedBack::wanted(rows, look.versions)
+    } else {
+        LookedBack::from(rows, first)
+    })
+}
