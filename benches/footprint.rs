@@ -211,7 +211,7 @@ fn drain(wish: &Wish) -> anyhow::Result<()> {
 
 fn stored(private: SocketAddr) -> anyhow::Result<u64> {
     let feeds: Value = serde_json::from_str(&ask(private, "GET", "/v1/feeds", "")?)?;
-    let feeds = feeds.as_array().context("a list of feeds")?;
+    let feeds = feeds["rows"].as_array().context("a list of feeds")?;
     Ok(feeds
         .iter()
         .filter_map(|feed| feed["documents"].as_u64())

@@ -3,54 +3,48 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::subscriptions::NoFields;
-use super::{AdminError, Input, Outcome};
+use super::paging::{List, Page, PageOf};
+use super::{AdminError, Input, NoFields, Outcome, Params, RowId};
 use crate::service::App;
 use crate::store::{Insertion, NotificationRow, QuarantineRow};
 
-/// Rows in one answer, unless the request asks for fewer.
-const MAX_ROWS: usize = 500;
-
-/// Which rows: those after `after`, at most `limit`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PageOf {
-    #[serde(default)]
-    after: i64,
-    #[serde(default = "max_rows")]
-    limit: usize,
-}
-
-fn max_rows() -> usize {
-    MAX_ROWS
-}
-
 /// A row with what came.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct WithBody<R> {
     #[serde(flatten)]
     row: R,
+    /// The SNS headers, `name: value` lines; empty where they are not kept.
     headers: String,
-    /// Base64: a refused body need not be text.
+    /// The body in base64, since a refused one need not be text; null once retention
+    /// removed it.
     body: Option<String>,
 }
 
+/// Refused deliveries, oldest first
+#[utoipa::path(get, path = "/v1/quarantine", tag = "deliveries", params(PageOf),
+    responses((status = OK, description = "Refused deliveries", body = Page<QuarantineRow>)))]
 pub(super) async fn quarantine(
     State(app): State<Arc<App>>,
-    Query(page): Query<PageOf>,
-) -> Outcome<Vec<QuarantineRow>> {
-    let limit = page.limit.min(MAX_ROWS);
-    Ok(Json(app.store.quarantine(page.after, limit).await?))
+    Params(page): Params<PageOf>,
+) -> Outcome<Page<QuarantineRow>> {
+    let (limit, after) = (page.limit()?, page.row(List::QUARANTINE)?);
+    let rows = app.store.quarantine(after, limit + 1).await?;
+    Ok(Json(Page::of(List::QUARANTINE, rows, limit, |row| row.id)))
 }
 
+/// A refused delivery with its body
+#[utoipa::path(get, path = "/v1/quarantine/{id}", tag = "deliveries",
+    params(("id" = i64, Path, description = "The row")),
+    responses((status = OK, description = "The delivery", body = WithBody<QuarantineRow>)))]
 pub(super) async fn quarantined(
     State(app): State<Arc<App>>,
-    Path(id): Path<i64>,
+    RowId(id): RowId,
 ) -> Outcome<WithBody<QuarantineRow>> {
     let row = quarantine_row(&app, id).await?;
     Ok(Json(WithBody {
@@ -68,21 +62,34 @@ async fn quarantine_row(app: &App, id: i64) -> Result<QuarantineRow, AdminError>
 }
 
 /// What came of judging a quarantined delivery anew.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Retried {
-    accepted: bool,
+    /// Whether it is accepted now, and has left the quarantine.
+    pub(super) accepted: bool,
+    /// Whether it had been accepted before.
     duplicate: bool,
+    /// The code of the refusal, where it is refused again.
     code: Option<&'static str>,
+    /// The refusal in words.
     reason: Option<String>,
 }
 
+/// Judge a refused delivery anew, as of the time it came
+#[utoipa::path(post, path = "/v1/quarantine/{id}/retry", tag = "deliveries", request_body = NoFields,
+    params(("id" = i64, Path, description = "The row")),
+    responses((status = OK, description = "What came of it", body = Retried)))]
 pub(super) async fn retry(
     State(app): State<Arc<App>>,
-    Path(id): Path<i64>,
+    RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
 ) -> Outcome<Retried> {
-    let row = quarantine_row(&app, id).await?;
-    Ok(Json(match app.ingest.retry(row).await {
+    judge_anew(&app, id).await.map(Json)
+}
+
+/// Judges a row of the quarantine anew.
+pub(super) async fn judge_anew(app: &App, id: i64) -> Result<Retried, AdminError> {
+    let row = quarantine_row(app, id).await?;
+    Ok(match app.ingest.retry(row).await {
         Ok(insertion) => Retried {
             accepted: true,
             duplicate: insertion == Insertion::Duplicate,
@@ -95,20 +102,30 @@ pub(super) async fn retry(
             code: Some(refusal.code()),
             reason: Some(refusal.to_string()),
         },
-    }))
+    })
 }
 
+/// Stored notifications, oldest first
+#[utoipa::path(get, path = "/v1/notifications", tag = "deliveries", params(PageOf),
+    responses((status = OK, description = "Notifications", body = Page<NotificationRow>)))]
 pub(super) async fn notifications(
     State(app): State<Arc<App>>,
-    Query(page): Query<PageOf>,
-) -> Outcome<Vec<NotificationRow>> {
-    let limit = page.limit.min(MAX_ROWS);
-    Ok(Json(app.store.notifications(page.after, limit).await?))
+    Params(page): Params<PageOf>,
+) -> Outcome<Page<NotificationRow>> {
+    let (limit, after) = (page.limit()?, page.row(List::NOTIFICATIONS)?);
+    let rows = app.store.notifications(after, limit + 1).await?;
+    Ok(Json(Page::of(List::NOTIFICATIONS, rows, limit, |row| {
+        row.id
+    })))
 }
 
+/// A notification with its body
+#[utoipa::path(get, path = "/v1/notifications/{id}", tag = "deliveries",
+    params(("id" = i64, Path, description = "The row")),
+    responses((status = OK, description = "The notification", body = WithBody<NotificationRow>)))]
 pub(super) async fn notification(
     State(app): State<Arc<App>>,
-    Path(id): Path<i64>,
+    RowId(id): RowId,
 ) -> Outcome<WithBody<NotificationRow>> {
     let rows = app.store.notifications(id.saturating_sub(1), 1).await?;
     let row = rows

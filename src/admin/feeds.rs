@@ -6,40 +6,91 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::{AdminError, Input, Outcome};
+use super::paging::{List, Page, PageOf};
+use super::{AdminError, Input, Outcome, Params};
 use crate::domain::{Account, Company, Cursor, Feed, Queue};
 use crate::service::App;
 use crate::store::{Demand, FeedRow, PullKind};
 
-pub(super) async fn list(State(app): State<Arc<App>>) -> Outcome<Vec<FeedRow>> {
-    Ok(Json(app.store.feeds().await?))
+/// Every feed and how it stands
+#[utoipa::path(get, path = "/v1/feeds", tag = "feeds", params(PageOf),
+    responses((status = OK, description = "Feeds by account, queue and company", body = Page<FeedRow>)))]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Params(page): Params<PageOf>,
+) -> Outcome<Page<FeedRow>> {
+    page_of(&app, &page).await.map(Json)
+}
+
+/// A page of the feeds, in the order of their names.
+pub(super) async fn page_of(app: &App, page: &PageOf) -> Result<Page<FeedRow>, AdminError> {
+    let limit = page.limit()?;
+    let place = page.place(List::FEEDS)?;
+    let place: Option<Vec<&str>> = place.as_ref().map(|text| text.splitn(3, '/').collect());
+    let mut rows = app.store.feeds().await?;
+    if let Some(place) = place {
+        rows.retain(|row| parts(&row.feed).as_slice() > place.as_slice());
+    }
+    Ok(Page::of(List::FEEDS, rows, limit, |row| {
+        parts(&row.feed).join("/")
+    }))
+}
+
+/// What the store sorts feeds by.
+fn parts(feed: &Feed) -> [&str; 3] {
+    [
+        feed.account.as_str(),
+        feed.queue.as_str(),
+        feed.company.as_str(),
+    ]
 }
 
 /// Which feeds, as a request names them; what is absent means all.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PullRequest {
-    account: Option<String>,
-    queue: Option<Queue>,
-    company: Option<String>,
+    /// Only this account's.
+    pub(super) account: Option<String>,
+    /// Only this queue's.
+    pub(super) queue: Option<Queue>,
+    /// Only this company's, which makes its exported feed known where it is not.
+    #[schema(max_length = 64)]
+    pub(super) company: Option<String>,
+    /// Read again from here, as a position of its own.
     from: Option<String>,
 }
 
-#[derive(Serialize)]
+/// What will be pulled.
+#[derive(Serialize, ToSchema)]
 pub(super) struct Demanded {
-    feeds: Vec<Feed>,
+    /// The feeds.
+    pub(super) feeds: Vec<Feed>,
 }
 
-/// Raises a pull of the named feeds; with `from` an overlap read that leaves the
-/// feed's own cursor alone, one at a time for each feed.
+/// Pull the named feeds now
+///
+/// With `from` an old stretch is read again, which leaves the feed's own cursor alone; one
+/// at a time for each feed.
+#[utoipa::path(post, path = "/v1/pull", tag = "feeds", request_body = PullRequest,
+    responses(
+        (status = OK, description = "What will be pulled", body = Demanded),
+        (status = CONFLICT, description = "`conflict`: a named feed still reads an earlier stretch",
+            body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
+    ))]
 pub(super) async fn pull(
     State(app): State<Arc<App>>,
     Input(request): Input<PullRequest>,
 ) -> Outcome<Demanded> {
-    let feeds = chosen_feeds(&app, &request).await?;
+    raise(&app, request).await.map(Json)
+}
+
+/// Raises a pull of the named feeds.
+pub(super) async fn raise(app: &App, request: PullRequest) -> Result<Demanded, AdminError> {
+    let feeds = chosen_feeds(app, &request).await?;
     if request.from.is_some() {
-        refuse_second_backfill(&app, &feeds).await?;
+        refuse_second_backfill(app, &feeds).await?;
     }
     let now = app.clock.now();
     let from = request.from.map(Cursor::new);
@@ -57,7 +108,7 @@ pub(super) async fn pull(
         })
         .collect();
     app.store.demand(demands).await?;
-    Ok(Json(Demanded { feeds }))
+    Ok(Demanded { feeds })
 }
 
 /// A feed has one position for reading an old stretch: a second wish would end the first.
@@ -127,39 +178,53 @@ async fn chosen_feeds(app: &App, request: &PullRequest) -> Result<Vec<Feed>, Adm
 }
 
 /// One feed, or all of an account where `queue` is absent.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ParkRequest {
-    account: String,
-    queue: Option<Queue>,
-    company: Option<String>,
+    /// Whose feeds.
+    #[schema(pattern = "^[a-z0-9_-]{1,40}$", examples("default"))]
+    pub(super) account: String,
+    /// Which queue's.
+    pub(super) queue: Option<Queue>,
+    /// Which company's; the digitized queue has none.
+    #[schema(max_length = 64)]
+    pub(super) company: Option<String>,
 }
 
-#[derive(Serialize)]
+/// What was changed.
+#[derive(Serialize, ToSchema)]
 pub(super) struct Changed {
-    changed: usize,
+    /// How many feeds and accounts.
+    pub(super) changed: usize,
 }
 
+/// Stop pulling one feed, or all of an account
+#[utoipa::path(post, path = "/v1/feeds/park", tag = "feeds", request_body = ParkRequest,
+    responses((status = OK, description = "What was changed", body = Changed)))]
 pub(super) async fn park(
-    state: State<Arc<App>>,
-    Input(request): Input<ParkRequest>,
-) -> Outcome<Changed> {
-    set_parked(state, request, true).await
-}
-
-pub(super) async fn resume(
-    state: State<Arc<App>>,
-    Input(request): Input<ParkRequest>,
-) -> Outcome<Changed> {
-    set_parked(state, request, false).await
-}
-
-async fn set_parked(
     State(app): State<Arc<App>>,
+    Input(request): Input<ParkRequest>,
+) -> Outcome<Changed> {
+    set_parked(&app, request, true).await.map(Json)
+}
+
+/// Pull one feed again, or all of an account
+#[utoipa::path(post, path = "/v1/feeds/resume", tag = "feeds", request_body = ParkRequest,
+    responses((status = OK, description = "What was changed", body = Changed)))]
+pub(super) async fn resume(
+    State(app): State<Arc<App>>,
+    Input(request): Input<ParkRequest>,
+) -> Outcome<Changed> {
+    set_parked(&app, request, false).await.map(Json)
+}
+
+/// Parks what `request` names, or frees it.
+pub(super) async fn set_parked(
+    app: &App,
     request: ParkRequest,
     parked: bool,
-) -> Outcome<Changed> {
-    let account = known_account(&app, &request.account)?;
+) -> Result<Changed, AdminError> {
+    let account = known_account(app, &request.account)?;
     let company = request.company.as_deref().map(parse_company).transpose()?;
     let feed = match (request.queue, company) {
         (None, None) => None,
@@ -179,7 +244,7 @@ async fn set_parked(
         }
     };
     let changed = app.store.set_parked(account, feed, parked).await?;
-    Ok(Json(Changed { changed }))
+    Ok(Changed { changed })
 }
 
 /// An account that the settings name.
@@ -195,6 +260,7 @@ pub(super) fn known_account(app: &App, name: &str) -> Result<Account, AdminError
     }
 }
 
-fn parse_company(code: &str) -> Result<Company, AdminError> {
+/// A company's code.
+pub(super) fn parse_company(code: &str) -> Result<Company, AdminError> {
     Company::parse(code).map_err(|error| AdminError::BadRequest(error.to_string()))
 }

@@ -1,12 +1,12 @@
-//! Who may use the private listener.
+//! Who may use the private listener, and for what.
 //!
-//! With a token configured, whoever has it. Without one the listener is on
-//! loopback, and what remains to keep out is a web page in a browser on the same
-//! machine: by DNS rebinding (the Host header then names the page's host) or by
-//! posting a form (which can't have the content type of JSON).
+//! With a token configured, whoever has that one, or one that is stored. Without one the
+//! listener is on loopback and open, and what remains to keep out is a web page in a browser
+//! on the same machine: by DNS rebinding (the Host header then names the page's host) or by
+//! posting a form (which can't have the content type of JSON). A token that is given is
+//! judged in either case, so that one that may only read can't change anything.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -17,47 +17,88 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
 
-use super::AdminError;
+use super::{Admin, AdminError};
 use crate::service::App;
+use crate::store::Rights;
+
+/// Who sends a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Caller {
+    /// Whoever has no token, or a wrong one.
+    Stranger,
+    /// Whoever is on this machine, where no token is configured.
+    ThisMachine,
+    /// The bearer of the configured token.
+    Configured,
+    /// The bearer of the stored token of this row.
+    Stored(i64),
+}
 
 /// Lets a request through, or says why not.
-pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    match admit(&app, &request) {
+pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    match admit(&admin, request.method(), request.headers()).await {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
 }
 
-fn admit(app: &App, request: &Request) -> Result<(), AdminError> {
-    let headers = request.headers();
-    match &app.config.private.token {
-        Some(token) if !bears(headers, token.expose_secret()) => {
-            return Err(AdminError::Unauthorized);
-        }
-        Some(_) => {}
-        None if !names_loopback(headers) => return Err(AdminError::ForeignHost),
-        None => {}
+async fn admit(admin: &Admin, method: &Method, headers: &HeaderMap) -> Result<(), AdminError> {
+    if admin.app.config.private.token.is_none() && !names_loopback(headers) {
+        return Err(AdminError::ForeignHost);
     }
-    let from_a_page = headers.contains_key(ORIGIN) || !is_json(headers);
-    if request.method() == Method::POST && from_a_page {
-        return Err(AdminError::NotJson);
+    let Some((caller, rights)) = caller(&admin.app, headers).await? else {
+        admin.limiter.take(Caller::Stranger)?;
+        return Err(AdminError::Unauthorized);
+    };
+    admin.limiter.take(caller)?;
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    if !reads && rights < Rights::Operate {
+        return Err(AdminError::ReadOnlyToken);
     }
     Ok(())
 }
 
-/// Whether the request carries `token`; the time it takes says nothing about it.
-fn bears(headers: &HeaderMap, token: &str) -> bool {
-    let given = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, given)| given.trim());
-    given.is_some_and(|given| {
-        let given = digest(&SHA256, given.as_bytes());
-        let token = digest(&SHA256, token.as_bytes());
-        verify_slices_are_equal(given.as_ref(), token.as_ref()).is_ok()
-    })
+/// Refuses what a web page can post of itself, where a route takes a POST at all.
+pub(super) async fn refuse_forms(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let from_a_page = headers.contains_key(ORIGIN) || !is_json(headers);
+    if request.method() == Method::POST && from_a_page {
+        return AdminError::NotJson.into_response();
+    }
+    next.run(request).await
+}
+
+/// Who asks, and what they may do; none where the token is missing or wrong.
+async fn caller(app: &App, headers: &HeaderMap) -> Result<Option<(Caller, Rights)>, AdminError> {
+    let configured = app.config.private.token.as_ref();
+    let Some(given) = bearer(headers) else {
+        // A token in another form than ours is no token, and not the lack of one.
+        let open = configured.is_none() && !headers.contains_key(AUTHORIZATION);
+        return Ok(open.then_some((Caller::ThisMachine, Rights::Operate)));
+    };
+    let given = sha256(given);
+    if let Some(token) = configured {
+        let token = sha256(token.expose_secret());
+        if verify_slices_are_equal(&given, &token).is_ok() {
+            return Ok(Some((Caller::Configured, Rights::Operate)));
+        }
+    }
+    // What the time of a look-up tells is of the hash, from which no token can be made.
+    let stored = app.store.api_token(given).await?;
+    Ok(stored.map(|row| (Caller::Stored(row.id), row.rights)))
+}
+
+/// The token that a request carries.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, given) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| given.trim())
+}
+
+/// SHA-256 of a token.
+pub(super) fn sha256(token: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+    hash
 }
 
 fn names_loopback(headers: &HeaderMap) -> bool {
@@ -122,22 +163,16 @@ mod tests {
     }
 
     #[test]
-    fn only_the_whole_token_opens() {
+    fn a_token_stands_after_the_word_bearer() {
         let says = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, HeaderValue::from_static(value));
-            bears(&headers, "right-token")
+            bearer(&headers).map(str::to_owned)
         };
-        assert!(says("Bearer right-token"));
-        assert!(says("bearer right-token"));
-        for wrong in [
-            "Bearer",
-            "Bearer ",
-            "Bearer right",
-            "Basic right-token",
-            "right-token",
-        ] {
-            assert!(!says(wrong), "{wrong}");
+        assert_eq!(says("Bearer right-token").as_deref(), Some("right-token"));
+        assert_eq!(says("bearer  right-token").as_deref(), Some("right-token"));
+        for wrong in ["Bearer", "Basic right-token", "right-token"] {
+            assert_eq!(says(wrong), None, "{wrong}");
         }
     }
 }

@@ -1,156 +1,118 @@
 //! The private listener: the API for people and programs of the house, metrics,
 //! health. Subcommands use the same API, also where no server runs.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use serde_json::json;
+use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::middleware::{from_fn, from_fn_with_state};
+use bytes::Bytes;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::receiver::problem::Problem;
+use self::limits::Limiter;
+use self::problem::{AdminError, Input, NoFields, Outcome, Params, RowId};
 use crate::service::App;
-use crate::store::StoreError;
 
 mod alarms;
+mod certificates;
 mod deliveries;
+mod documents;
 mod feeds;
 mod guard;
+mod handoff;
+mod limits;
+mod openapi;
+pub(crate) mod paging;
+mod problem;
 mod status;
 mod subscriptions;
+mod tokens;
 pub(crate) mod uploads;
 
 /// The most that a request to this listener may hold.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
+/// What the private listener's handlers share.
+#[derive(Clone)]
+struct Admin {
+    app: Arc<App>,
+    limiter: Arc<Limiter>,
+    /// The OpenAPI document, as JSON.
+    document: Bytes,
+}
+
+impl FromRef<Admin> for Arc<App> {
+    fn from_ref(admin: &Admin) -> Self {
+        Arc::clone(&admin.app)
+    }
+}
+
 /// The private listener's routes.
 pub fn router(app: Arc<App>) -> Router {
-    let guarded = Router::new()
-        .route("/v1/status", get(status::status))
-        .route("/v1/alarms", get(alarms::list))
-        .route("/v1/feeds", get(feeds::list))
-        .route("/v1/feeds/park", post(feeds::park))
-        .route("/v1/feeds/resume", post(feeds::resume))
-        .route("/v1/pull", post(feeds::pull))
-        .route("/v1/subscriptions", get(subscriptions::list))
-        .route(
-            "/v1/subscriptions/requested",
-            post(subscriptions::requested),
-        )
-        .route(
-            "/v1/subscriptions/{id}/approve",
-            post(subscriptions::approve),
-        )
-        .route(
-            "/v1/subscriptions/{id}/restore",
-            post(subscriptions::restore),
-        )
-        .route("/v1/quarantine", get(deliveries::quarantine))
-        .route("/v1/quarantine/{id}", get(deliveries::quarantined))
-        .route("/v1/quarantine/{id}/retry", post(deliveries::retry))
-        .route("/v1/notifications", get(deliveries::notifications))
-        .route("/v1/notifications/{id}", get(deliveries::notification))
-        .route("/v1/uploads", get(uploads::list).post(uploads::begin))
-        .route("/v1/uploads/{id}/end", post(uploads::end))
-        .route("/v1/challenge", post(status::challenge))
-        .route("/v1/backup", post(status::backup))
-        .route("/metrics", get(status::metrics))
+    let (guarded, mut api) = guarded().split_for_parts();
+    let (open, health) = for_anybody().split_for_parts();
+    openapi::complete(&mut api);
+    api.merge(health);
+    let admin = Admin {
+        limiter: Arc::new(Limiter::new(app.config.private.requests_per_second)),
+        document: openapi::to_json(&api),
+        app,
+    };
+    let guarded = guarded
+        .route_layer(from_fn(guard::refuse_forms))
+        .method_not_allowed_fallback(|| async { AdminError::UnknownMethod })
         .fallback(|| async { AdminError::UnknownPath })
-        .layer(from_fn_with_state(Arc::clone(&app), guard::guard))
+        .layer(from_fn_with_state(admin.clone(), guard::guard))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
-    // Whoever asks only whether we are alive has no token.
-    Router::new()
-        .route("/healthz", get(|| async { "alive\n" }))
-        .route("/readyz", get(ready))
-        .merge(guarded)
-        .with_state(app)
+    open.merge(guarded).with_state(admin)
 }
 
-async fn ready(State(app): State<Arc<App>>) -> Response {
-    match app.ingest.readiness().await {
-        Ok(()) => "ready\n".into_response(),
-        Err(refusal) => Problem::from(&refusal)
-            .into_response()
-            .map(axum::body::Body::new),
-    }
+/// Routes that need a token, each with what the OpenAPI document says of it.
+fn guarded() -> OpenApiRouter<Admin> {
+    OpenApiRouter::with_openapi(openapi::outline())
+        .routes(routes!(status::status))
+        .routes(routes!(status::challenge))
+        .routes(routes!(status::backup))
+        .routes(routes!(status::metrics))
+        .routes(routes!(feeds::list))
+        .routes(routes!(feeds::park))
+        .routes(routes!(feeds::resume))
+        .routes(routes!(feeds::pull))
+        .routes(routes!(subscriptions::list))
+        .routes(routes!(subscriptions::requested))
+        .routes(routes!(subscriptions::approve))
+        .routes(routes!(subscriptions::restore))
+        .routes(routes!(documents::search))
+        .routes(routes!(handoff::story))
+        .routes(routes!(handoff::documents))
+        .routes(routes!(handoff::outcome))
+        .routes(routes!(handoff::sinks))
+        .routes(routes!(handoff::start))
+        .routes(routes!(handoff::pause))
+        .routes(routes!(handoff::resume))
+        .routes(routes!(handoff::retry))
+        .routes(routes!(handoff::skip))
+        .routes(routes!(handoff::handoffs))
+        .routes(routes!(handoff::reports))
+        .routes(routes!(handoff::retry_report))
+        .routes(routes!(deliveries::quarantine))
+        .routes(routes!(deliveries::quarantined))
+        .routes(routes!(deliveries::retry))
+        .routes(routes!(deliveries::notifications))
+        .routes(routes!(deliveries::notification))
+        .routes(routes!(uploads::list, uploads::begin))
+        .routes(routes!(uploads::end))
+        .routes(routes!(alarms::list))
+        .routes(routes!(certificates::list))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(openapi::document))
 }
 
-/// Why the private listener did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-enum AdminError {
-    #[error("there is nothing at this path")]
-    UnknownPath,
-    #[error("this needs `Authorization: Bearer` with the token of `private.token_file`")]
-    Unauthorized,
-    #[error("without a private token, only requests to 127.0.0.1, ::1 or localhost are answered")]
-    ForeignHost,
-    #[error("a POST needs `Content-Type: application/json` and must not come from a web page")]
-    NotJson,
-    #[error("{0}")]
-    BadRequest(String),
-    #[error("there is no such row")]
-    UnknownRow,
-    #[error("{0}")]
-    Conflict(Cow<'static, str>),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl AdminError {
-    /// The status and the code: statuses of this listener are decided here alone.
-    fn answer(&self) -> (StatusCode, &'static str) {
-        match self {
-            Self::UnknownPath => (StatusCode::NOT_FOUND, "unknown_path"),
-            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
-            Self::ForeignHost => (StatusCode::FORBIDDEN, "foreign_host"),
-            Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json"),
-            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
-            Self::UnknownRow => (StatusCode::NOT_FOUND, "unknown_row"),
-            Self::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
-            Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
-        }
-    }
-}
-
-impl IntoResponse for AdminError {
-    fn into_response(self) -> Response {
-        let (status, code) = self.answer();
-        let body = json!({
-            "type": format!("urn:ivesk-webhook:error:{code}"),
-            "title": self.to_string(),
-            "status": status.as_u16(),
-            "code": code,
-        });
-        let mut response = (status, body.to_string()).into_response();
-        response.headers_mut().insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
-        response
-    }
-}
-
-/// What a handler of this listener gives.
-type Outcome<T> = Result<axum::Json<T>, AdminError>;
-
-/// A JSON body, whose faults are told as ours are.
-struct Input<T>(T);
-
-impl<S: Send + Sync, T: serde::de::DeserializeOwned> axum::extract::FromRequest<S> for Input<T> {
-    type Rejection = AdminError;
-
-    async fn from_request(
-        request: axum::extract::Request,
-        state: &S,
-    ) -> Result<Self, Self::Rejection> {
-        axum::Json::from_request(request, state)
-            .await
-            .map(|axum::Json(value)| Self(value))
-            .map_err(|rejection| AdminError::BadRequest(rejection.body_text()))
-    }
+/// Routes for whoever asks only whether we are alive, and has no token.
+fn for_anybody() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new()
+        .routes(routes!(status::alive))
+        .routes(routes!(status::ready))
 }

@@ -9,31 +9,69 @@ use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::subscriptions::NoFields;
-use super::{AdminError, Input, Outcome};
+use super::{AdminError, Input, NoFields, Outcome};
 use crate::metrics::{Form, StoreStep, Stored};
 use crate::pull::{Blocked, blocked};
 use crate::receiver::challenge::Challenge;
+use crate::receiver::problem::Problem;
 use crate::service::App;
 use crate::store::{AccountRow, SequenceRow, StoreError};
 
-/// The answer to `GET /v1/status`.
-#[derive(Serialize)]
+/// How the service stands.
+#[derive(Serialize, ToSchema)]
 pub(super) struct Status {
+    /// The program's name.
     service: &'static str,
+    /// The program's version.
     version: &'static str,
+    /// Whether a delivery would be stored now.
     ready: bool,
+    /// Why not.
     reason: Option<&'static str>,
+    /// Where the numbering of documents stands.
     sequence: SequenceRow,
+    /// Bytes that are free on the store's disk; null where it is not ours to know.
     free_bytes: Option<u64>,
+    /// Every account.
     accounts: Vec<AccountRow>,
+    /// Queues that can't be asked for until something is set.
     blocked: Vec<Blocked>,
+    /// How many feeds are known.
     feeds: usize,
+    /// How many of them are parked.
     parked_feeds: usize,
+    /// How many subscriptions there are.
     subscriptions: usize,
 }
 
+/// Whether the process runs
+#[utoipa::path(get, path = "/healthz", tag = "service",
+    responses((status = OK, description = "It runs", body = String, content_type = "text/plain")))]
+pub(super) async fn alive() -> &'static str {
+    "alive\n"
+}
+
+/// Whether a delivery would be stored now
+#[utoipa::path(get, path = "/readyz", tag = "service",
+    responses(
+        (status = OK, description = "It would", body = String, content_type = "text/plain"),
+        (status = SERVICE_UNAVAILABLE, description = "It would not, and why",
+            body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
+    ))]
+pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
+    match app.ingest.readiness().await {
+        Ok(()) => "ready\n".into_response(),
+        Err(refusal) => Problem::from(&refusal)
+            .into_response()
+            .map(axum::body::Body::new),
+    }
+}
+
+/// How the service stands as a whole
+#[utoipa::path(get, path = "/v1/status", tag = "service",
+    responses((status = OK, description = "How it stands", body = Status)))]
 pub(super) async fn status(State(app): State<Arc<App>>) -> Outcome<Status> {
     let feeds = app.store.feeds().await?;
     let reason = app.ingest.readiness().await.err();
@@ -53,19 +91,32 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Outcome<Status> {
 }
 
 /// Where a backup goes.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Backup {
+    /// An absolute path on the server's machine.
+    #[schema(value_type = String, min_length = 1)]
     path: PathBuf,
+    /// Whether a file that is there is replaced.
     #[serde(default)]
     force: bool,
 }
 
-#[derive(Serialize)]
+/// Where a backup is.
+#[derive(Serialize, ToSchema)]
 pub(super) struct BackedUp {
+    /// The file.
+    #[schema(value_type = String)]
     path: PathBuf,
 }
 
+/// Write a complete copy of the store to a file of the server's machine
+#[utoipa::path(post, path = "/v1/backup", tag = "service", request_body = Backup,
+    responses(
+        (status = OK, description = "It is written", body = BackedUp),
+        (status = CONFLICT, description = "`conflict`: a file is there already",
+            body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
+    ))]
 pub(super) async fn backup(
     State(app): State<Arc<App>>,
     Input(Backup { path, force }): Input<Backup>,
@@ -90,7 +141,13 @@ pub(super) async fn backup(
     Ok(Json(BackedUp { path }))
 }
 
-/// A question for the public address, and the answer that only this process gives.
+/// A question for the public address, and the answer that only this process gives to it
+#[utoipa::path(post, path = "/v1/challenge", tag = "service", request_body = NoFields,
+    responses(
+        (status = OK, description = "Question and answer", body = Challenge),
+        (status = CONFLICT, description = "`conflict`: the system gives no random numbers",
+            body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
+    ))]
 pub(super) async fn challenge(
     State(app): State<Arc<App>>,
     Input(NoFields {}): Input<NoFields>,
@@ -101,6 +158,12 @@ pub(super) async fn challenge(
         .map_err(|_| AdminError::Conflict("the system gives no random numbers".into()))
 }
 
+/// What is counted, as text for Prometheus
+///
+/// In the OpenMetrics form where the request accepts that, else in Prometheus' own.
+#[utoipa::path(get, path = "/metrics", tag = "service",
+    responses((status = OK, description = "Metrics", content(
+        (String = "application/openmetrics-text"), (String = "text/plain")))))]
 pub(super) async fn metrics(
     State(app): State<Arc<App>>,
     headers: HeaderMap,

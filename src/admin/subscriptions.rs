@@ -3,77 +3,113 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::feeds::known_account;
-use super::{AdminError, Input, Outcome};
+use super::paging::{List, Page, PageOf};
+use super::{AdminError, Input, NoFields, Outcome, Params, RowId};
 use crate::domain::{Event, Timestamp};
 use crate::service::App;
 use crate::store::{SubscriptionChange, SubscriptionRow};
 use crate::subscriptions::Outcome as Visit;
 
-pub(super) async fn list(State(app): State<Arc<App>>) -> Outcome<Vec<SubscriptionRow>> {
-    Ok(Json(app.store.subscriptions().await?))
+/// Every subscription and how it stands
+#[utoipa::path(get, path = "/v1/subscriptions", tag = "subscriptions", params(PageOf),
+    responses((status = OK, description = "Subscriptions", body = Page<SubscriptionRow>)))]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Params(page): Params<PageOf>,
+) -> Outcome<Page<SubscriptionRow>> {
+    let (limit, after) = (page.limit()?, page.row(List::SUBSCRIPTIONS)?);
+    let mut rows = app.store.subscriptions().await?;
+    rows.retain(|row| row.id > after);
+    Ok(Json(Page::of(List::SUBSCRIPTIONS, rows, limit, |row| {
+        row.id
+    })))
 }
 
 /// A subscription that the vendor was asked for.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Requested {
+    /// Whose webhook.
+    #[schema(pattern = "^[a-z0-9_-]{1,40}$", examples("default"))]
     account: String,
+    /// Which event's webhook.
     event: Event,
+    /// The name that the vendor was given.
     name: String,
 }
 
-#[derive(Serialize)]
-pub(super) struct Row {
+/// The subscription's row.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SubscriptionId {
+    /// Its number.
     id: i64,
 }
 
+/// Note that the vendor was asked for a subscription by hand
+#[utoipa::path(post, path = "/v1/subscriptions/requested", tag = "subscriptions", request_body = Requested,
+    responses((status = OK, description = "It is noted", body = SubscriptionId)))]
 pub(super) async fn requested(
     State(app): State<Arc<App>>,
     Input(request): Input<Requested>,
-) -> Outcome<Row> {
+) -> Outcome<SubscriptionId> {
     let account = known_account(&app, &request.account)?;
     let now = app.clock.now();
     let id = app
         .store
         .subscription_requested(account, request.event, request.name, now)
         .await?;
-    Ok(Json(Row { id }))
+    Ok(Json(SubscriptionId { id }))
 }
 
 /// What came of visiting SubscribeURL.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Visited {
-    confirmed: bool,
-    error: Option<String>,
-    next_try_at: Option<Timestamp>,
+    /// Whether the subscription is confirmed.
+    pub(super) confirmed: bool,
+    /// Why not.
+    pub(super) error: Option<String>,
+    /// When it is tried again; null where it is not.
+    pub(super) next_try_at: Option<Timestamp>,
 }
 
+/// Confirm a subscription that awaits approval
+#[utoipa::path(post, path = "/v1/subscriptions/{id}/approve", tag = "subscriptions", request_body = NoFields,
+    params(("id" = i64, Path, description = "The subscription's row")),
+    responses(
+        (status = OK, description = "What came of it", body = Visited),
+        (status = CONFLICT, description = "`conflict`: it does not await approval",
+            body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
+    ))]
 pub(super) async fn approve(
     State(app): State<Arc<App>>,
-    Path(id): Path<i64>,
+    RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
 ) -> Outcome<Visited> {
     let why_not = "it does not await approval; `subscriptions list` shows how each one stands";
     change(&app, id, SubscriptionChange::Approved, why_not).await
 }
 
+/// Bring back a subscription that has ended
+#[utoipa::path(post, path = "/v1/subscriptions/{id}/restore", tag = "subscriptions", request_body = NoFields,
+    params(("id" = i64, Path, description = "The subscription's row")),
+    responses(
+        (status = OK, description = "What came of it", body = Visited),
+        (status = CONFLICT, description = "`conflict`: it has not ended",
+            body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
+    ))]
 pub(super) async fn restore(
     State(app): State<Arc<App>>,
-    Path(id): Path<i64>,
+    RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
 ) -> Outcome<Visited> {
     let why_not = "it has not ended; `subscriptions list` shows how each one stands";
     change(&app, id, SubscriptionChange::Restored, why_not).await
 }
-
-/// An empty JSON object.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NoFields {}
 
 async fn change(
     app: &App,

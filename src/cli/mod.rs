@@ -35,6 +35,7 @@ pub mod server;
 pub mod store;
 pub mod subscribe;
 pub mod subscriptions;
+pub mod tokens;
 mod tunnel;
 pub mod upload;
 pub mod uploads;
@@ -108,6 +109,8 @@ pub enum Command {
     Subscribe(subscribe::Args),
     /// List, approve or restore subscriptions
     Subscriptions(subscriptions::Args),
+    /// Make, list or withdraw tokens of the private listener
+    Tokens(tokens::Args),
     /// Give files to Įvesk.lt, each content once; or watch a folder
     Upload(upload::Args),
     /// List uploads, and which documents were made of them
@@ -355,6 +358,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> 
         Command::Store(args) => store::run(args, globals).await,
         Command::Subscribe(args) => subscribe::run(args, globals).await,
         Command::Subscriptions(args) => subscriptions::run(args, globals).await,
+        Command::Tokens(args) => tokens::run(args, globals).await,
         Command::Upload(args) => upload::run(args, globals).await,
         Command::Uploads(args) => uploads::run(args, globals).await,
         Command::Verify(args) => verify::run(args, globals).await,

@@ -9,6 +9,7 @@ use super::quarantine::{body_of, row_id};
 use super::saved::ExportDir;
 use super::server::Api;
 use super::{Exit, Failure, Globals};
+use crate::admin::paging::List;
 use crate::config::Config;
 
 /// Arguments of `notifications`.
@@ -25,7 +26,7 @@ enum Action {
         /// Only those after this number
         #[arg(long, default_value_t = 0)]
         after: i64,
-        /// At most so many
+        /// At most so many, 500 at the most
         #[arg(long, default_value_t = 50)]
         limit: u16,
         /// One JSON array
@@ -53,8 +54,10 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 }
 
 async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Failure> {
+    let after = List::NOTIFICATIONS.cursor(after);
+    let limit = limit.clamp(1, 500);
     let path = format!("/v1/notifications?after={after}&limit={limit}");
-    let rows = api.get(&path).await?;
+    let rows = api.get(&path).await?["rows"].take();
     if json {
         println!("{rows:#}");
         return Ok(Exit::Done);
@@ -77,19 +80,19 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
 
 async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
     let folder = ExportDir::open(dir)?;
-    let (mut after, mut gone) = (0, 0_usize);
+    let mut gone = 0_usize;
+    let mut after = List::NOTIFICATIONS.cursor(0);
     loop {
         let page = api.get(&format!("/v1/notifications?after={after}")).await?;
-        let rows = page.as_array().map(Vec::as_slice).unwrap_or_default();
-        if rows.is_empty() {
-            break;
-        }
-        for row in rows {
-            after = row_id(row)?;
-            match write_one(api, &folder, after).await? {
+        for row in page["rows"].as_array().into_iter().flatten() {
+            match write_one(api, &folder, row_id(row)?).await? {
                 Some(path) => println!("{}", path.display()),
                 None => gone += 1,
             }
+        }
+        match page["next"].as_str() {
+            Some(next) => after = next.to_owned(),
+            None => break,
         }
     }
     if gone > 0 {

@@ -65,7 +65,9 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 
 fn explain(error: StartError) -> Failure {
     match error {
-        StartError::Listen(_) | StartError::Api(_) | StartError::Watch(_) => Failure::usage(error),
+        StartError::Listen(_) | StartError::Api(_) | StartError::Watch(_) | StartError::Sink(_) => {
+            Failure::usage(error)
+        }
         StartError::Store(StoreError::Unreachable { .. }) => Failure::unreachable(error),
         StartError::Store(StoreError::NotAccessible { .. }) => Failure::usage(anyhow!(
             "{error}. `ivesk-webhook doctor`, run as the same user, says what to look at"

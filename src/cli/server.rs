@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use axum::http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use secrecy::{ExposeSecret, SecretString};
@@ -29,6 +29,12 @@ const FIND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a call may take; a backup of a large store is the slowest.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// Rows that one answer is asked for.
+const ROWS: usize = 500;
+
+/// How often a call is repeated that the server has no time for.
+const PATIENCE: u32 = 60;
 
 /// The largest answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -86,6 +92,26 @@ impl RunningServer {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value), anyhow::Error> {
+        let mut attempt = 0;
+        let response = loop {
+            let response = self.send(method.clone(), path, body).await?;
+            attempt += 1;
+            if response.status() != StatusCode::TOO_MANY_REQUESTS || attempt > PATIENCE {
+                break response;
+            }
+            tokio::time::sleep(retry_after(&response)).await;
+        };
+        let status = response.status();
+        let body = egress::read_body(response, MAX_ANSWER_BYTES).await?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<reqwest::Response, anyhow::Error> {
         let url = format!("http://{}{path}", self.address);
         let mut request = self.client.request(method, url);
         if let Some(token) = &self.token {
@@ -96,14 +122,21 @@ impl RunningServer {
                 .header(CONTENT_TYPE, "application/json")
                 .body(body.to_string());
         }
-        let response = request
+        request
             .send()
             .await
-            .map_err(|error| anyhow!(egress::describe(error)))?;
-        let status = response.status();
-        let body = egress::read_body(response, MAX_ANSWER_BYTES).await?;
-        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+            .map_err(|error| anyhow!(egress::describe(error)))
     }
+}
+
+/// How long the server asks us to wait: a few seconds at the most.
+fn retry_after(response: &reqwest::Response) -> Duration {
+    let seconds = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(1).clamp(1, 5))
 }
 
 /// Where a listener that may listen on every address is reached from here.
@@ -154,11 +187,15 @@ impl Api {
                 unreachable @ StoreError::Unreachable { .. } => Failure::unreachable(unreachable),
                 other => Failure::from(other),
             })?;
-        let app = App::assemble(config.clone(), store.clone(), clock)?;
+        let mut config = config.clone();
+        // Nobody else asks for anything here.
+        config.private.requests_per_second = u32::MAX;
+        let token = config.private.token.clone();
+        let app = App::assemble(config, store.clone(), clock)?;
         Ok(Self::Own {
             router: crate::admin::router(app),
             store,
-            token: config.private.token.clone(),
+            token,
         })
     }
 
@@ -193,19 +230,23 @@ impl Api {
         self.call(Method::POST, path, Some(body)).await
     }
 
-    /// Every row at `path`, which gives them in pages ascending by `id`.
+    /// Every row at `path`, which gives them in pages.
     ///
     /// # Errors
     ///
     /// As [`Api::get`].
     pub async fn rows(&self, path: &str) -> Result<Vec<Value>, Failure> {
-        let mut rows: Vec<Value> = Vec::new();
+        let mut rows = Vec::new();
+        let mut page = format!("{path}?limit={ROWS}");
         loop {
-            let after = rows.last().and_then(|row| row["id"].as_i64()).unwrap_or(0);
-            let page = self.get(&format!("{path}?after={after}")).await?;
-            match page {
-                Value::Array(page) if !page.is_empty() => rows.extend(page),
-                _ => return Ok(rows),
+            let mut answer = self.get(&page).await?;
+            if let Value::Array(more) = answer["rows"].take() {
+                rows.extend(more);
+            }
+            match answer["next"].as_str() {
+                // Letters, digits, `-` and `_` stand in a query as they are.
+                Some(next) => page = format!("{path}?limit={ROWS}&after={next}"),
+                None => return Ok(rows),
             }
         }
     }

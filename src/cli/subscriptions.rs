@@ -49,12 +49,11 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 }
 
 async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
-    let rows = api.get("/v1/subscriptions").await?;
+    let rows = api.rows("/v1/subscriptions").await?;
     if json {
-        println!("{rows:#}");
+        println!("{:#}", Value::Array(rows));
         return Ok(Exit::Done);
     }
-    let rows = rows.as_array().map(Vec::as_slice).unwrap_or_default();
     if rows.is_empty() {
         println!("No subscription yet. `ivesk-webhook subscribe` asks Įvesk.lt for one.");
         return Ok(Exit::Done);
@@ -69,7 +68,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         "last_error",
     ];
     let mut table = super::table(columns);
-    for row in rows {
+    for row in &rows {
         table.add_row(columns.map(|column| super::cell(&row[column])));
     }
     println!("{table}");

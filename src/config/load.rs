@@ -13,9 +13,9 @@ use super::layers::{Layers, variable_of};
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
     AccountConfig, AlarmCommand, AlarmTarget, AlarmsConfig, ApiConfig, Config, ConfirmMode,
-    DEFAULT_FILE, LogConfig, LogFormat, PrivateConfig, PublicConfig, PullConfig, ReportLanguage,
-    ReportsConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl, TopicRule, UploadConfig,
-    accounts, check, sinks,
+    DEFAULT_FILE, Environment, LogConfig, LogFormat, PrivateConfig, PublicConfig, PullConfig,
+    ReportLanguage, ReportsConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl, TopicRule,
+    UploadConfig, accounts, check, sinks,
 };
 use crate::domain::Account;
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
@@ -110,6 +110,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
             problems: Vec::new(),
         }));
     }
+    let environment = Environment::of(layers.environment());
     let public = public(&mut layers);
     let private = private(&mut layers, public.as_ref());
     let store = store(&mut layers);
@@ -144,6 +145,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         alarms,
         log,
         accounts,
+        environment,
     };
     Ok((config, settings))
 }
@@ -212,7 +214,15 @@ fn private(layers: &mut Layers<'_>, public: Option<&PublicConfig>) -> PrivateCon
             "is taken by `public.listen`; give the two different ports",
         );
     }
-    PrivateConfig { listen, token }
+    PrivateConfig {
+        listen,
+        token,
+        requests_per_second: layers.number(
+            "private.requests_per_second",
+            default.requests_per_second,
+            1..=1_000_000,
+        ),
+    }
 }
 
 /// `[store]`

@@ -71,6 +71,38 @@ pub struct Config {
     pub log: LogConfig,
     /// `[accounts.NAME]`, at least one.
     pub accounts: BTreeMap<Account, AccountConfig>,
+    /// What programs of sinks may be given of the service's own variables.
+    pub environment: Environment,
+}
+
+/// Variables of the process, without those of ours, which hold secrets.
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// What of `all` may be passed on.
+    fn of(all: &BTreeMap<String, String>) -> Self {
+        let others = all
+            .iter()
+            .filter(|(name, _)| !name.starts_with(VARIABLE_PREFIX));
+        Self(
+            others
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        )
+    }
+
+    /// The variables by name.
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Environment {
+    /// Without names and values: others' secrets stand there too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} variables]", self.0.len())
+    }
 }
 
 /// The account's name where there is no reason for another: `default`.
@@ -123,7 +155,7 @@ impl Config {
             },
             private: PrivateConfig {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-                token: None,
+                ..PrivateConfig::default()
             },
             store: StoreConfig {
                 url: StoreUrl::Sqlite(setup.store),
@@ -142,6 +174,7 @@ impl Config {
             alarms: AlarmsConfig::default(),
             log: LogConfig::default(),
             accounts: BTreeMap::from([(default_account(), account)]),
+            environment: Environment::default(),
         }
     }
 
@@ -221,6 +254,9 @@ pub struct PrivateConfig {
     /// `private.token_file`, or `IVESK_WEBHOOK_PRIVATE_TOKEN`: required where
     /// [`PrivateConfig::listen`] is not a loopback address.
     pub token: Option<SecretString>,
+    /// `private.requests_per_second`, default 100: what one token, or this machine
+    /// without one, may ask for; ten seconds' worth may come at once.
+    pub requests_per_second: u32,
 }
 
 impl Default for PrivateConfig {
@@ -228,6 +264,7 @@ impl Default for PrivateConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
             token: None,
+            requests_per_second: 100,
         }
     }
 }

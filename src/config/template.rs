@@ -82,6 +82,8 @@ url = {url}
 # loopback needs a token: from this file, or from IVESK_WEBHOOK_PRIVATE_TOKEN.
 #listen = "127.0.0.1:8081"
 #token_file = "private-token.txt"  # example
+# What one token, or this machine without one, may ask for; ten seconds' worth may come at once.
+#requests_per_second = 100
 
 [store]
 # Relative to this file.

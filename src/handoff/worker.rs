@@ -14,7 +14,7 @@ use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
 use super::{Item, Sink, Verdict, texts};
 use crate::config::{FirstPull, ReportsConfig, SinkConfig, SinkKind};
-use crate::domain::{Clock, Company, Queue, SinkName, Timestamp};
+use crate::domain::{Clock, Company, Feed, Queue, SinkName, Timestamp};
 use crate::egress;
 use crate::ivesk;
 use crate::store::{
@@ -106,6 +106,11 @@ impl HandOn {
             store,
             clock,
         }
+    }
+
+    /// Which sink it gives documents to.
+    pub fn name(&self) -> &SinkName {
+        &self.name
     }
 
     fn request(&self) -> HandoffRequest {
@@ -217,7 +222,7 @@ impl HandOn {
             Answer::NotAsked(outcome) => Ok(outcome),
             Answer::Said(Verdict::Booked { note }) => Ok(HandoffOutcome::Booked { note }),
             Answer::Said(Verdict::Rejected { message }) => {
-                let (message, report) = rejection(&self.reports, item, &message);
+                let (message, report) = rejection(&self.reports, &item.feed, &item.body, &message);
                 Ok(HandoffOutcome::Rejected { message, report })
             }
             Answer::Said(Verdict::LinkExpired) => Ok(HandoffOutcome::LinkExpired),
@@ -281,20 +286,25 @@ impl HandOn {
     }
 }
 
-/// What is kept of a rejection, and what the accountant is told.
-pub fn rejection(reports: &ReportsConfig, item: &Item, message: &str) -> (String, ReportDraft) {
+/// What is kept of the rejection of a document of `feed`, and what the accountant is told.
+pub fn rejection(
+    reports: &ReportsConfig,
+    feed: &Feed,
+    body: &[u8],
+    message: &str,
+) -> (String, ReportDraft) {
     let draft = ReportDraft {
-        company: company(item),
+        company: company(feed, body),
         message: texts::report(reports, message),
     };
     (texts::plain(message), draft)
 }
 
 /// Whose document it is.
-fn company(item: &Item) -> Option<Company> {
-    match item.feed.queue {
-        Queue::Exported => Some(item.feed.company.clone()),
-        Queue::Digitized => ivesk::document::companies(&item.body).into_iter().next(),
+fn company(feed: &Feed, body: &[u8]) -> Option<Company> {
+    match feed.queue {
+        Queue::Exported => Some(feed.company.clone()),
+        Queue::Digitized => ivesk::document::companies(body).into_iter().next(),
     }
 }
 

@@ -55,6 +55,27 @@ impl View {
     }
 }
 
+/// Whether a document's number, or its seller's or buyer's name or code, holds `text`,
+/// which is given in lower case.
+pub fn mentions(raw: &[u8], text: &str) -> bool {
+    const WHERE: [&str; 7] = [
+        "docnum",
+        "sellername",
+        "sellernameascii",
+        "sellercode",
+        "buyername",
+        "buyernameascii",
+        "buyercode",
+    ];
+    let Some(fields) = Fields::read(raw) else {
+        return false;
+    };
+    WHERE.iter().any(|name| {
+        let value = fields.text(name);
+        value.is_some_and(|value| value.to_lowercase().contains(text))
+    })
+}
+
 /// The `YYYY-MM-DD` that `text` begins with, or all of it.
 fn day(text: String) -> String {
     let is_day = |day: &str| {
@@ -83,6 +104,18 @@ mod tests {
         assert_eq!(total(r#"{"total":"121.00"}"#).as_deref(), Some("121.00"));
         assert_eq!(total(r#"{"total":null}"#), None);
         assert_eq!(total(r#"{"total":[1]}"#), None);
+    }
+
+    #[test]
+    fn a_document_is_found_by_number_parties_and_codes_in_either_case() {
+        let raw =
+            r#"{"docnum":"AB-17","sellername":"UAB ŠARKA","buyercode":302320404,"total":"99.00"}"#;
+        let found = |text: &str| mentions(raw.as_bytes(), text);
+        for there in ["ab-1", "uab šarka", "302320404"] {
+            assert!(found(there), "{there}");
+        }
+        assert!(!found("99.00"), "not by every field");
+        assert!(!mentions(b"not json", ""));
     }
 
     #[test]

@@ -17,6 +17,9 @@ use tracing::{error, info, warn};
 use crate::alarms::{self, Alarms};
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::domain::Clock;
+use crate::handoff::reporter::{self, Reporter};
+use crate::handoff::worker::{self, HandOn};
+use crate::handoff::{self, OpenError};
 use crate::ivesk::{ApiError, Client};
 use crate::metrics::Metrics;
 use crate::pull::{self, Puller, configured_feeds};
@@ -50,6 +53,9 @@ pub enum StartError {
     /// A client for Įvesk.lt's API can't be made.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// A sink can't be used.
+    #[error(transparent)]
+    Sink(#[from] OpenError),
     /// The folder of `upload.watch` can't be used.
     #[error("`upload.watch` can't be used")]
     Watch(#[from] WatchError),
@@ -220,6 +226,15 @@ impl Service {
         puller.make_known(configured_feeds(&app.config)).await?;
         // What was missed while nothing ran is found at once, not within the hour.
         puller.reconcile_now().await?;
+        let handing_on = handing_on(&app)?;
+        let sinks = handing_on.iter().map(|one| one.name().clone()).collect();
+        app.store.make_sinks_known(sinks, app.clock.now()).await?;
+        let reporter = Reporter::new(
+            &app.config,
+            Arc::clone(&app.store),
+            app.clock.clone(),
+            Arc::clone(&app.metrics) as _,
+        )?;
         let stop_workers = CancellationToken::new();
         let watcher = watcher(&app, &stop_workers)?;
         housekeeping::check_disk(&app).await;
@@ -242,6 +257,7 @@ impl Service {
         };
         service.spawn_listeners(public, private, callers);
         service.spawn_workers(Arc::new(puller), watcher, alarms);
+        service.spawn_hand_off(handing_on, reporter);
         Ok(service)
     }
 
@@ -315,6 +331,24 @@ impl Service {
             housekeeping::run(app, stop).await;
             "housekeeping"
         });
+    }
+
+    /// Starts a worker for each sink, and the one that reports what they reject.
+    fn spawn_hand_off(&mut self, handing_on: Vec<HandOn>, reporter: Option<Reporter>) {
+        for one in handing_on {
+            let stop = self.stop_workers.clone();
+            self.tasks.spawn(async move {
+                worker::run(Arc::new(one), stop).await;
+                "handing documents on"
+            });
+        }
+        if let Some(reporter) = reporter {
+            let stop = self.stop_workers.clone();
+            self.tasks.spawn(async move {
+                reporter::run(Arc::new(reporter), stop).await;
+                "reporting import errors"
+            });
+        }
     }
 
     /// What the rooms share.
@@ -412,6 +446,23 @@ fn watcher(app: &App, stop: &CancellationToken) -> Result<Option<Watcher>, Start
     let uploader = Uploader::new(client, journal, manner, app.clock.clone(), stop.clone())
         .map_err(|error| StartError::Random(error.to_string()))?;
     Ok(Some(Watcher::open(folder, uploader)?))
+}
+
+/// A worker for each sink of the settings.
+fn handing_on(app: &App) -> Result<Vec<HandOn>, OpenError> {
+    let opened = app.config.sinks.iter().map(|(name, sink)| {
+        let environment = app.config.environment.variables();
+        let place = handoff::open(name, sink, &app.config, environment, &app.clock)?;
+        Ok(HandOn::new(
+            name.clone(),
+            sink.clone(),
+            place,
+            app.config.reports.clone(),
+            Arc::clone(&app.store),
+            app.clock.clone(),
+        ))
+    });
+    opened.collect()
 }
 
 fn report_ended(row: &SubscriptionRow) {

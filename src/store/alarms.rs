@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::domain::{Account, Queue, Timestamp};
 
 /// What an alarm is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AlarmKind {
     /// Documents are found without a notification, and none comes.
@@ -129,7 +129,7 @@ pub struct AlarmChanges {
 }
 
 /// An alarm.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct AlarmRow {
     /// Ascending in the order in which they began.
     pub id: i64,

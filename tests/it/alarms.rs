@@ -468,17 +468,21 @@ async fn an_ended_subscription_is_an_alarm_on_the_private_listener_until_it_is_r
     assert_eq!(look(&alarms).await.0, [AlarmKind::Unsubscribed]);
 
     let listed = app.admin("/v1/alarms?active=true").await;
-    assert_eq!(listed[0]["kind"], "unsubscribed", "{listed}");
-    assert_eq!(listed[0]["ended_at"], Value::Null);
+    assert_eq!(listed["rows"][0]["kind"], "unsubscribed", "{listed}");
+    assert_eq!(listed["rows"][0]["ended_at"], Value::Null);
     let on = r#"ivesk_webhook_alarms{kind="unsubscribed"} 1"#;
     assert!(app.metrics().await.contains(on));
     let id = app.subscription().await.id;
     app.admin_post(&format!("/v1/subscriptions/{id}/restore"), &json!({}))
         .await;
     assert_eq!(look(&alarms).await.1, [AlarmKind::Unsubscribed]);
-    assert_eq!(app.admin("/v1/alarms?active=true").await, json!([]));
+    assert_eq!(app.admin("/v1/alarms?active=true").await["rows"], json!([]));
     let all = app.admin("/v1/alarms").await;
-    assert_eq!(all[0]["ended_at"], app.clock.now().to_string(), "{all}");
+    assert_eq!(
+        all["rows"][0]["ended_at"],
+        app.clock.now().to_string(),
+        "{all}"
+    );
     let beyond = app.private(Method::GET, "/v1/alarms?before=1").send().await;
     assert_eq!(beyond.expect("an answer").status(), 400);
 }

@@ -41,6 +41,40 @@ fn written(folder: &Path) -> String {
 }
 
 #[test]
+fn a_token_is_printed_once_listed_by_name_and_withdrawn() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(init(folder.path()).status.code(), Some(0));
+    let tokens = |arguments: &[&str]| run(folder.path(), &[&["tokens"], arguments].concat(), &[]);
+    let made = tokens(&["create", "--name", "monitoring", "--rights", "read"]);
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    let token = text(&made.stdout);
+    let token = token.strip_suffix('\n').expect("a line");
+    assert!(
+        token.starts_with("iwh_") && !token.contains('\n'),
+        "{token}"
+    );
+    assert!(text(&made.stderr).contains("private.token_file"));
+
+    let again = tokens(&["create", "--name", "monitoring", "--rights", "operate"]);
+    assert_eq!(again.status.code(), Some(1));
+    let listed = text(&tokens(&["list"]).stdout);
+    assert!(
+        listed.contains("monitoring") && !listed.contains(&token[4..]),
+        "{listed}"
+    );
+    let listed: Value = serde_json::from_slice(&tokens(&["list", "--json"]).stdout).expect("JSON");
+    let id = listed[0]["id"].to_string();
+    assert_eq!(tokens(&["revoke", &id]).status.code(), Some(0));
+    assert_eq!(tokens(&["revoke", &id]).status.code(), Some(1));
+    assert_eq!(
+        tokens(&["create", "--name", "x", "--rights", "all"])
+            .status
+            .code(),
+        Some(2)
+    );
+}
+
+#[test]
 fn init_writes_a_file_that_loads_and_that_only_its_owner_can_read() {
     let folder = tempfile::tempdir().expect("a folder");
     let arguments = [

@@ -221,7 +221,7 @@ async fn pulled(installation: &Installation, versions: usize) {
             let answer = client.get(&url).send().await.expect("an answer");
             let text = answer.text().await.expect("a body");
             let feeds: Value = serde_json::from_str(&text).expect("JSON");
-            let feeds = feeds.as_array().expect("a list");
+            let feeds = feeds["rows"].as_array().expect("a list");
             let stored: u64 = feeds.iter().filter_map(|f| f["documents"].as_u64()).sum();
             if stored >= versions as u64 {
                 break;

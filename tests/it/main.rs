@@ -16,6 +16,7 @@ mod ivesk;
 mod ivesk_upload;
 mod kill;
 mod metrics;
+mod openapi;
 mod otlp;
 mod process;
 mod proxies;

@@ -98,7 +98,7 @@ impl Installation {
         let (public, private) = (installation.public.number, installation.private.number);
         let settings = format!(
             "[public]\nurl = \"http://127.0.0.1:{public}\"\nlisten = \"127.0.0.1:{public}\"\n{of_public}\n\
-             [private]\nlisten = \"127.0.0.1:{private}\"\n{sections}\n"
+             [private]\nlisten = \"127.0.0.1:{private}\"\nrequests_per_second = 100000\n{sections}\n"
         );
         std::fs::write(installation.settings(), settings).expect("a file");
         installation
