@@ -9,9 +9,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use comfy_table::{Table, presets};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{DEFAULT_FILE, LogConfig, LogFormat, VARIABLE_PREFIX};
+use crate::otlp::Traces;
 
 pub mod completions;
 pub mod config;
@@ -318,6 +321,31 @@ pub fn start_logging(log: &LogConfig) -> Result<(), Failure> {
     // It fails where logging has been started before, by a test for instance.
     drop(started);
     Ok(())
+}
+
+/// Starts logging as [`start_logging`] does, and traces where `log.otlp_url` names a collector.
+///
+/// # Errors
+///
+/// As [`start_logging`], and where no client for the collector can be made.
+pub fn start_logging_and_traces(log: &LogConfig) -> Result<Option<Traces>, Failure> {
+    let Some(url) = &log.otlp_url else {
+        return start_logging(log).map(|()| None);
+    };
+    let filter = EnvFilter::try_new(&log.level).map_err(Failure::usage)?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match log.format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().with_ansi(false).boxed(),
+    };
+    let traces = Traces::to(url)?;
+    let started = tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(traces.layer())
+        .try_init();
+    // As in `start_logging`.
+    drop(started);
+    Ok(Some(traces))
 }
 
 async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> {

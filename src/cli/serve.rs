@@ -39,7 +39,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Some(kind) => tunnel::settings(kind, args.tunnel_api.as_ref(), globals).await?,
         None => Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?,
     };
-    super::start_logging(&config.log)?;
+    let traces = super::start_logging_and_traces(&config.log)?;
     // Before anything runs, so that no signal finds nobody listening.
     let mut signals = Signals::listen()?;
 
@@ -60,6 +60,9 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         subscribed.take_back(&app).await;
     };
     let stopped_well = service.run_until(stop).await;
+    if let Some(traces) = traces {
+        traces.finish().await;
+    }
     Ok(if stopped_well { Exit::Done } else { Exit::No })
 }
 

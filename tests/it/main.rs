@@ -17,6 +17,7 @@ mod ivesk_upload;
 mod kill;
 mod metrics;
 mod openapi;
+mod otlp;
 mod process;
 mod proxies;
 mod pull;
