@@ -507,6 +507,8 @@ impl Store for PostgresStore {
         let notification_bodies =
             retention::remove_notification_bodies(&transaction, retention.notifications_before)
                 .await?;
+        let document_bodies =
+            retention::remove_document_bodies(&transaction, retention.documents_before).await?;
         let quarantined = transaction
             .execute(
                 "DELETE FROM quarantine WHERE id IN (
@@ -518,6 +520,7 @@ impl Store for PostgresStore {
         transaction.commit().await?;
         Ok(Retained {
             notification_bodies,
+            document_bodies,
             quarantined,
             alarms,
         })

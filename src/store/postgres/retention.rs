@@ -43,3 +43,48 @@ pub(super) async fn remove_notification_bodies(
         .await?;
     Ok(removed)
 }
+
+/// Removes the bodies of a step's worth of documents that were booked before a moment and
+/// that no sink waits for, in the order of booking, from where the last step ended;
+/// nothing while another replica is at it.
+pub(super) async fn remove_document_bodies(
+    transaction: &Transaction<'_>,
+    before: Timestamp,
+) -> Result<usize, StoreError> {
+    let row = transaction
+        .query_opt(
+            "SELECT booked_until FROM retention FOR UPDATE SKIP LOCKED",
+            &[],
+        )
+        .await?;
+    let Some(row) = row else {
+        return Ok(0);
+    };
+    let done: i64 = row.try_get(0)?;
+    let row = transaction
+        .query_one(
+            "SELECT max(changed_at) FROM (
+                 SELECT changed_at FROM handoff WHERE state = 'booked' AND changed_at > $3 AND changed_at < $1
+                 ORDER BY changed_at LIMIT $2) AS step",
+            &[&before.as_millis(), &RETENTION_STEP, &done],
+        )
+        .await?;
+    let Some(until) = row.try_get::<_, Option<i64>>(0)? else {
+        return Ok(0);
+    };
+    let removed = transaction
+        .execute(
+            "UPDATE document SET body = NULL WHERE body IS NOT NULL AND sequence IN (
+                 SELECT h.sequence FROM handoff h
+                 WHERE h.state = 'booked' AND h.changed_at > $1 AND h.changed_at <= $2
+                   AND h.sequence <= (SELECT min(position) FROM sink)
+                   AND NOT EXISTS (SELECT 1 FROM handoff o WHERE o.sequence = h.sequence
+                       AND (o.state IN ('waiting', 'offered', 'rejected') OR o.changed_at > $2)))",
+            &[&done, &until],
+        )
+        .await?;
+    transaction
+        .execute("UPDATE retention SET booked_until = $1", &[&until])
+        .await?;
+    Ok(removed)
+}

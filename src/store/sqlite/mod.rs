@@ -559,6 +559,10 @@ impl Store for SqliteStore {
                     connection,
                     retention.notifications_before,
                 )?,
+                document_bodies: retention::remove_document_bodies(
+                    connection,
+                    retention.documents_before,
+                )?,
                 quarantined: connection.execute(
                     "DELETE FROM quarantine WHERE id IN (
                          SELECT id FROM quarantine WHERE received_at < ?1 ORDER BY id LIMIT ?2)",
