@@ -323,8 +323,8 @@ struct Batch<'h> {
     last_noted: Instant,
     /// The first that the sink could not take.
     refused: Option<(i64, Timestamp, Refusal)>,
-    /// Whether the lease still holds.
-    holds: bool,
+    /// Whether more may be begun: nobody has paused the sink.
+    goes_on: bool,
 }
 
 impl<'h> Batch<'h> {
@@ -336,7 +336,7 @@ impl<'h> Batch<'h> {
             noted: 0,
             last_noted: Instant::now(),
             refused: None,
-            holds: true,
+            goes_on: true,
         }
     }
 
@@ -359,9 +359,9 @@ impl<'h> Batch<'h> {
         let in_time = self.last_noted.elapsed() < TOGETHER && self.settled.len() < BATCH;
         if self.refused.is_none() && !in_time {
             let keep = Afterwards::Keep(self.hand_on.lease());
-            self.holds = self.note(keep).await?;
+            self.goes_on = self.note(keep).await?;
         }
-        Ok(self.refused.is_none() && self.holds)
+        Ok(self.refused.is_none() && self.goes_on)
     }
 
     async fn note(&mut self, afterwards: Afterwards) -> Result<bool, StoreError> {
@@ -378,9 +378,7 @@ impl<'h> Batch<'h> {
     /// Notes the rest and gives the lease back.
     async fn end(mut self) -> Result<Handed, StoreError> {
         let Some((sequence, began_at, refusal)) = self.refused.take() else {
-            if self.holds || !self.settled.is_empty() {
-                self.note(Afterwards::Release).await?;
-            }
+            self.note(Afterwards::Release).await?;
             return Ok(Handed::Settled(self.noted));
         };
         let failures = if self.noted + self.settled.len() > 0 {
