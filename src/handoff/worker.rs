@@ -30,7 +30,8 @@ const BATCH_BYTES: usize = 8 << 20;
 /// wait for one at each document.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// What a lease holds beyond the sink's own time limit.
+/// What a lease holds beyond the sink's own time limit, unless [`HandOn::leased_for`] says
+/// otherwise.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
 
 /// The wait after a first failure, and the longest one.
@@ -85,6 +86,7 @@ pub struct HandOn {
     reports: ReportsConfig,
     store: SharedStore,
     clock: Clock,
+    lease_margin: Duration,
 }
 
 impl HandOn {
@@ -105,7 +107,16 @@ impl HandOn {
             reports,
             store,
             clock,
+            lease_margin: LEASE_MARGIN,
         }
+    }
+
+    /// The same worker, whose leases hold for `margin` beyond the sink's own time limit:
+    /// so long does a sink wait for a replica that died.
+    #[must_use]
+    pub fn leased_for(mut self, margin: Duration) -> Self {
+        self.lease_margin = margin;
+        self
     }
 
     /// Which sink it gives documents to.
@@ -128,7 +139,7 @@ impl HandOn {
 
     /// Renewed at least after each document, so it has to outlast one.
     fn lease(&self) -> Duration {
-        self.config.timeout + LEASE_MARGIN
+        self.config.timeout + self.lease_margin
     }
 
     /// Leases the sink and gives it the next few documents. Where `stop` is cancelled,
