@@ -11,6 +11,7 @@ mod emulator;
 mod first_hour;
 mod fixtures;
 mod handoff;
+mod handoff_kill;
 mod handoff_service;
 mod handoff_store;
 mod history;
