@@ -24,6 +24,7 @@
 //! - [`admin`]: the private listener.
 //! - [`emulator`]: a faithful Įvesk.lt, SNS and S3 for demos and tests.
 //! - [`metrics`]: what is counted.
+//! - [`otlp`]: traces, sent to a collector.
 //! - [`doctor`]: what keeps an installation from working, and how to mend it.
 //! - [`service`]: everything that `serve` runs, put together.
 //! - [`cli`]: one file for each subcommand: wiring and printing only.
@@ -43,6 +44,7 @@ pub mod file_names;
 pub mod handoff;
 pub mod ivesk;
 pub mod metrics;
+pub mod otlp;
 pub mod pull;
 pub mod receiver;
 pub mod refusal;

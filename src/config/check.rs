@@ -555,6 +555,24 @@ pub(super) fn alarm_url(text: &str) -> Result<Url, String> {
     }
 }
 
+/// `log.otlp_url`. A collector stands beside the service, so it need not have TLS.
+pub(super) fn otlp_url(text: &str) -> Result<Url, String> {
+    const HOW: &str = "write a collector's address such as http://127.0.0.1:4318";
+    let mut url = Url::parse(text.trim()).map_err(|_| format!("is not a URL; {HOW}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(format!("does not begin with http:// or https://; {HOW}"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(
+            "holds a user or a password; remove it and set OTEL_EXPORTER_OTLP_HEADERS".to_owned(),
+        );
+    }
+    if url.path() == "/" {
+        url.set_path("/v1/traces");
+    }
+    Ok(url)
+}
+
 /// A program and its arguments.
 pub(super) fn command(words: &[String]) -> Result<(&str, &[String]), String> {
     match words {

@@ -649,6 +649,15 @@ fn log(layers: &mut Layers<'_>) -> LogConfig {
             |given, _| given.switch(),
             |switch| (*switch).into(),
         ),
+        otlp_url: layers.text(
+            "log.otlp_url",
+            default.otlp_url,
+            |text| check::otlp_url(text).map(Some),
+            |url| {
+                url.as_ref()
+                    .map_or(Value::Null, |url: &Url| url.as_str().into())
+            },
+        ),
     }
 }
 

@@ -740,6 +740,9 @@ pub struct LogConfig {
     /// `log.client_addresses`, default false: whether the line of a refused delivery
     /// names the address that it came from.
     pub client_addresses: bool,
+    /// `log.otlp_url`: the collector that `serve` sends traces to; none by default. An
+    /// address without a path means `/v1/traces` there.
+    pub otlp_url: Option<Url>,
 }
 
 impl Default for LogConfig {
@@ -748,6 +751,7 @@ impl Default for LogConfig {
             format: LogFormat::Text,
             level: "info".to_owned(),
             client_addresses: false,
+            otlp_url: None,
         }
     }
 }

@@ -237,6 +237,8 @@ url = {url}
 #level = "info"
 # Whether the line of a refused delivery names the address that it came from.
 #client_addresses = false
+# Traces go to this OTLP collector, as protobuf over HTTP: deliveries, pages, hand-offs.
+#otlp_url = "http://127.0.0.1:4318"  # example
 "##;
 
 const ACCOUNT: &str = r##"# The API key, from app.ivesk.lt/settings/general: alone in a file whose path is relative to

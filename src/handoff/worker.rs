@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
 use super::{Item, Sink, Verdict, texts};
 use crate::config::{FirstPull, ReportsConfig, SinkConfig, SinkKind};
@@ -175,7 +175,12 @@ impl HandOn {
         let next = futures_util::stream::iter(items)
             .take_while(|_| std::future::ready(!going_on.is_cancelled() && !halt.is_cancelled()));
         let in_flight = self.config.in_flight.max(1);
-        let verdicts = next.map(|item| self.give(item)).buffered(in_flight);
+        let verdicts = next
+            .map(|item| {
+                let span = self.span(&item);
+                self.give(item).instrument(span)
+            })
+            .buffered(in_flight);
         let mut verdicts = std::pin::pin!(verdicts);
         while let Some(given) = verdicts.next().await {
             // What others in flight say still counts, but nothing more is begun.
@@ -184,6 +189,16 @@ impl HandOn {
             }
         }
         batch.end().await
+    }
+
+    fn span(&self, item: &Item) -> Span {
+        debug_span!(
+            "handoff",
+            sink = %self.name,
+            feed = %item.feed,
+            document.id = %item.document_id,
+            sequence = item.sequence,
+        )
     }
 
     /// Gives the sink one document.

@@ -130,7 +130,8 @@ pub enum PullEnd {
 }
 
 impl PullEnd {
-    const fn as_str(self) -> &'static str {
+    /// Its name in metrics and traces.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::New => "new",
             Self::NothingNew => "nothing_new",

@@ -13,7 +13,8 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
 use crate::config::{AccountConfig, Config, PullConfig};
 use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
@@ -203,6 +204,16 @@ impl Puller {
         };
         // The rest of the work is for another worker, if there is one.
         self.more.notify_one();
+        let span = debug_span!(
+            "page",
+            feed = %lease.feed,
+            kind = lease.kind.as_str(),
+            outcome = Empty,
+        );
+        self.pull_leased(lease).instrument(span).await
+    }
+
+    async fn pull_leased(&self, lease: PageLease) -> Result<Pulled, StoreError> {
         let Some(client) = self.clients.get(&lease.feed.account) else {
             // Only what has a client is asked for.
             self.store.release_page(lease).await?;
@@ -234,6 +245,7 @@ impl Puller {
             Pulled::Stale { .. } => PullEnd::Stale,
             Pulled::Nothing => return,
         };
+        Span::current().record("outcome", end.as_str());
         self.metrics.pulled(kind, end);
     }
 

@@ -9,14 +9,14 @@ use hyper::header::HeaderMap;
 use hyper::{Request, http};
 use secrecy::SecretString;
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
-use tracing::error;
+use tracing::{Instrument as _, error};
 
 use super::body::{self, BodyReader};
 use super::caller::{Caller, RequestId};
 use super::challenge::{self, Challenges, Echo};
 use super::headers::{header_lines, read_header_lines, sns_headers};
 use super::health::Health;
-use super::report::{self, Tally};
+use super::report::{self, Tally, Told};
 use super::webhooks::{PREFIX, Webhook, Webhooks};
 use crate::config::Config;
 use crate::domain::{Clock, Event, Feed, Timestamp};
@@ -159,10 +159,15 @@ impl Ingest {
             .read(webhook, caller, head, body)
             .await
             .inspect_err(|refusal| self.turned_away(Some(webhook), caller, refusal))?;
+        let span = report::span(&delivery);
         let outcome = self
             .judge(&delivery)
+            .instrument(span.clone())
             .await
-            .inspect_err(|refusal| self.set_aside(&delivery, caller, refusal))?;
+            .inspect_err(|refusal| {
+                span.record("outcome", refusal.code());
+                self.set_aside(&delivery, caller, refusal);
+            })?;
         self.metrics.accept_took(started.elapsed());
         Ok(outcome)
     }
@@ -202,11 +207,18 @@ impl Ingest {
             .verify_at(envelope, delivery.received_at)
             .await?;
         let meaning = Meaning::of(&message);
+        let told = Told {
+            message_id: message.message_id().to_owned(),
+            hint: hint_of(webhook, &message),
+        };
 
         // SNS may deliver a message twice, so a duplicate is a success.
-        let insertion = self.commit(webhook, message, delivery.received_at).await?;
+        let hint = told.hint.clone();
+        let insertion = self
+            .commit(webhook, message, hint, delivery.received_at)
+            .await?;
         self.tally
-            .accepted(webhook, insertion, delivery.request_id.as_ref());
+            .accepted(webhook, insertion, &told, delivery.request_id.as_ref());
         self.act(webhook, meaning, insertion).await?;
         Ok(insertion)
     }
@@ -243,12 +255,13 @@ impl Ingest {
         &self,
         webhook: &Webhook,
         message: VerifiedMessage,
+        hint: Option<Feed>,
         received_at: Timestamp,
     ) -> Result<Insertion, Refusal> {
         let delivery = Accepted {
             account: webhook.account.clone(),
             event: webhook.event,
-            hint: hint_of(webhook, &message),
+            hint,
             message,
             received_at,
         };

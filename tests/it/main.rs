@@ -21,6 +21,7 @@ mod kill;
 mod ledger;
 mod metrics;
 mod openapi;
+mod otlp;
 mod process;
 mod proxies;
 mod pull;

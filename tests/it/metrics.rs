@@ -1,21 +1,24 @@
 //! What collectors read, from a server that has worked, and what is built on it.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use ivesk_webhook::domain::Event;
+use ivesk_webhook::config::default_account;
+use ivesk_webhook::domain::{Event, SinkName};
 use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Endpoint, Publication, Tamper,
 };
-use ivesk_webhook::store::{CertificateRow, Store as _};
+use ivesk_webhook::store::{CertificateRow, HandoffStore as _, Store as _};
+use serde_json::Value;
 
 use crate::kill::emulator;
 use crate::process::{Installation, within};
 use crate::pull_support::exported;
 use crate::receiver::app::TestApp;
-use crate::receiver::fake_sns::{SIGNER, start};
+use crate::receiver::fake_sns::{Message, SIGNER, start};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -184,4 +187,155 @@ async fn more_companies_than_the_limit_add_no_series() {
 
     assert!(text.contains("\nivesk_webhook_feeds 2100\n"));
     assert_eq!(text.matches("ivesk_webhook_feed_documents{").count(), 2_000);
+}
+
+const RULES: &str = include_str!("../../docs/alerts/ivesk-webhook.rules.yml");
+const DASHBOARD: &str = include_str!("../../docs/grafana-dashboard.json");
+
+#[test]
+fn the_alert_rules_are_right_and_each_fires_when_it_should() {
+    let names = RULES
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let tested = include_str!("../../docs/alerts/ivesk-webhook.test.yml");
+    for name in names {
+        let test = format!("- name: {name}\n");
+        assert_eq!(tested.matches(&test).count(), 1, "{name} is tested");
+    }
+    if !has_promtool("the alert rules") {
+        return;
+    }
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/alerts/");
+    for (what, file) in [
+        ("check", "ivesk-webhook.rules.yml"),
+        ("test", "ivesk-webhook.test.yml"),
+    ] {
+        let file = format!("{folder}{file}");
+        let (content, said) = promtool(&[what, "rules", &file], "");
+        assert!(content, "{said}");
+    }
+}
+
+/// Every panel of the dashboard that asks for something, with its queries.
+fn panels() -> Vec<(Value, Vec<String>)> {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").clone();
+    let queries = |panel: &Value| {
+        let targets = panel["targets"].as_array().into_iter().flatten();
+        let text = |target: &Value| target["expr"].as_str().expect("a query").to_owned();
+        targets.map(text).collect()
+    };
+    panels
+        .into_iter()
+        .map(|panel| (queries(&panel), panel))
+        .map(|(queries, panel)| (panel, queries))
+        .collect()
+}
+
+#[test]
+fn the_dashboard_is_laid_out_without_overlap_and_its_queries_can_be_read() {
+    let mut taken = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    let mut rules = "groups: [{name: g, rules: [\n".to_owned();
+    for (panel, queries) in panels() {
+        let title = panel["title"].as_str().expect("a title");
+        assert!(ids.insert(panel["id"].as_u64().expect("an id")), "{title}");
+        let side = |name: &str| panel["gridPos"][name].as_u64().expect("a number");
+        assert!(side("x") + side("w") <= 24, "{title}");
+        for x in side("x")..side("x") + side("w") {
+            for y in side("y")..side("y") + side("h") {
+                assert!(taken.insert((x, y)), "{title} lies on another panel");
+            }
+        }
+        assert_eq!(panel["type"] == "row", queries.is_empty(), "{title}");
+        for query in queries {
+            let query = query
+                .replace("$__rate_interval", "5m")
+                .replace("$instance", ".*");
+            let query = Value::from(query);
+            rules.push_str(&format!("{{record: 'r{}', expr: {query}}},\n", rules.len()));
+        }
+    }
+    rules.push_str("]}]");
+    if !has_promtool("the dashboard's queries") {
+        return;
+    }
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(rules.as_bytes()).expect("written");
+    let path = file.path().to_str().expect("text");
+    let (content, said) = promtool(&["check", "rules", path], "");
+    assert!(content, "{said}");
+}
+
+/// The names of ours in `text`.
+fn names(text: &str) -> BTreeSet<String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(|c| !is_name(c));
+    let ours = words.filter(|word| word.starts_with("ivesk_webhook_"));
+    ours.map(str::to_owned).collect()
+}
+
+/// The names of the samples in an answer of `/metrics`.
+fn exposed(text: &str) -> BTreeSet<String> {
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .filter_map(|line| line.split(['{', ' ']).next())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_metric_that_rules_and_dashboard_name_is_one_that_is_exposed() {
+    let emulator = emulator("page_size=7").await;
+    let control = emulator.control();
+    let installation = Installation::beside(&emulator, "", "");
+    let _server = installation.start().await;
+    traffic(&control, &installation).await;
+    let mut exposed_names = exposed(&scraped(&installation, "*/*").await.1);
+
+    // What such a server has no reason to show.
+    let app = TestApp::spawn().await;
+    app.deliver(&Message::ended(&app.sns)).await;
+    let certificate = CertificateRow {
+        url: "https://sns.eu-west-1.amazonaws.com/one.pem".to_owned(),
+        pem: SIGNER.certificate_pem().as_bytes().to_vec(),
+        fetched_at: start(),
+    };
+    app.store.keep_certificate(certificate).await.expect("kept");
+    let sink = SinkName::parse("books").expect("a name");
+    app.store
+        .make_sinks_known(vec![sink], start())
+        .await
+        .expect("known");
+    app.store
+        .make_known(vec![exported("1")], start())
+        .await
+        .expect("known");
+    let parked = app.store.set_parked(default_account(), None, true).await;
+    parked.expect("parked");
+    exposed_names.extend(exposed(&app.metrics().await));
+
+    for (what, text) in [("rules", RULES), ("dashboard", DASHBOARD)] {
+        let named = names(text);
+        assert!(named.len() > 10, "{what}: {named:?}");
+        let unknown: Vec<_> = named.difference(&exposed_names).collect();
+        assert!(unknown.is_empty(), "{what}: {unknown:?}\n{exposed_names:?}");
+    }
+}
+
+#[test]
+fn the_documentation_explains_every_metric_that_rules_and_dashboard_name() {
+    let page = include_str!("../../docs/operating.md");
+    let documented = names(page);
+    let used: BTreeSet<_> = names(RULES).union(&names(DASHBOARD)).cloned().collect();
+    let base = |name: &String| {
+        let name = name.strip_suffix("_bucket").unwrap_or(name);
+        name.to_owned()
+    };
+    let used: BTreeSet<_> = used.iter().map(base).collect();
+    let missing: Vec<_> = used.difference(&documented).collect();
+    assert!(
+        missing.is_empty(),
+        "docs/operating.md does not explain {missing:?}"
+    );
 }
