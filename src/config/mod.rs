@@ -455,7 +455,8 @@ pub struct PullConfig {
     pub reconcile_every: Duration,
     /// `pull.requests_per_account`, default 1, at most 16: requests in flight at once.
     pub requests_per_account: u32,
-    /// `pull.lease`, default 2 min; longer than `api.timeout`.
+    /// `pull.lease`, default 2 min; longer than `api.timeout`. Sinks are leased for so long
+    /// beyond their own `timeout`.
     pub lease: Duration,
 }
 

@@ -303,6 +303,7 @@ fn wait(item: &Item, at: Timestamp, error: &str, until: Option<Timestamp>) -> Af
 }
 
 on_both_stores! {
+    a_pause_leaves_the_lease_with_who_has_documents_in_flight,
     a_first_pull_is_held_until_a_person_lets_the_feed_begin,
     a_feed_whose_first_pull_brought_nothing_begins_by_itself,
     a_sink_that_is_added_later_is_given_nothing_of_what_was_there,
@@ -579,6 +580,33 @@ async fn a_sink_that_closed_waits_for_a_person(database: Database) {
     assert!(!kept.await.expect("it is noted"), "it was paused meanwhile");
     assert!(books.lease().await.is_none());
     assert_eq!(books.sink().await.paused, Some(PauseReason::ByHand));
+}
+
+async fn a_pause_leaves_the_lease_with_who_has_documents_in_flight(database: Database) {
+    let books = Books::new(database).await;
+    books
+        .pull(&company("1"), &[("a", &at(1)), ("b", &at(2))])
+        .await;
+    books.start(StartFrom::All).await;
+    let lease = books.lease().await.expect("a lease");
+    let [a, b] = [0, 1].map(|at| {
+        let booked = HandoffOutcome::Booked { note: None };
+        books.settled(&lease.items[at], booked)
+    });
+    books.change(SinkChange::Pause).await;
+    let kept = books.settle(lease.clone(), vec![a], Afterwards::Keep(LEASE));
+    assert!(!kept.await.expect("it is noted"));
+    // Resumed at once, while `b` is still in flight: nobody else may begin it.
+    books.change(SinkChange::Resume).await;
+    assert!(books.lease().await.is_none());
+    let ended = books.settle(lease, vec![b], Afterwards::Release);
+    assert!(
+        !ended
+            .await
+            .expect("it is noted, and the lease is not stale")
+    );
+    assert!(books.lease().await.is_none(), "both are booked");
+    assert_eq!(books.sink().await.booked, 2);
 }
 
 async fn attempts_that_end_alike_are_counted_as_one(database: Database) {

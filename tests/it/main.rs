@@ -10,11 +10,15 @@ mod emulator;
 #[cfg(target_os = "linux")]
 mod first_hour;
 mod fixtures;
+mod handoff;
+mod handoff_kill;
+mod handoff_service;
 mod handoff_store;
 mod history;
 mod ivesk;
 mod ivesk_upload;
 mod kill;
+mod ledger;
 mod metrics;
 mod openapi;
 mod otlp;
