@@ -11,9 +11,10 @@ use url::Url;
 
 use super::{Exit, Failure, Globals, tunnel};
 use crate::config::{Config, ConfirmMode, StoreUrl};
-use crate::domain::Clock;
+use crate::domain::{Clock, Queue};
+use crate::handoff::worker::wants;
 use crate::pull::blocked;
-use crate::service::{Service, StartError};
+use crate::service::{App, Service, StartError};
 use crate::store::StoreError;
 use crate::tunnel::Kind;
 
@@ -45,7 +46,9 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let service = Service::start(config, Clock::system())
         .await
         .map_err(explain)?;
-    print_lines(&introduction(&service));
+    let mut lines = introduction(&service);
+    lines.extend(held(service.app()).await);
+    print_lines(&lines);
 
     let app = Arc::clone(service.app());
     let stop = async {
@@ -149,6 +152,15 @@ fn introduction(service: &Service) -> Vec<String> {
             folder.display()
         ));
     }
+    for (name, sink) in &config.sinks {
+        lines.push(format!(
+            "  hands on    {} to {name}",
+            match sink.queue {
+                Queue::Exported => "exported documents",
+                Queue::Digitized => "digitized documents",
+            }
+        ));
+    }
     lines.extend(missing(config));
     if !config.sns.local_origins.is_empty() {
         lines.push(format!(
@@ -195,7 +207,36 @@ fn missing(config: &Config) -> Vec<String> {
                 ),
             }
         })
+        .chain(reports_wait(config))
         .collect()
+}
+
+fn reports_wait(config: &Config) -> Option<String> {
+    let waits = !config.sinks.is_empty() && config.api.error_report_path.is_none();
+    waits.then(|| {
+        "  blocked     error_report_path: what a sink rejects is not told to the accountant until \
+         `api.error_report_path` is set; it is kept"
+            .to_owned()
+    })
+}
+
+/// What waits for a person at each sink.
+async fn held(app: &App) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, sink) in &app.config.sinks {
+        // What can't be read is told by whoever needs it.
+        let held = app.store.held_feeds(name.clone(), wants(sink)).await;
+        let held = held.unwrap_or_default();
+        let documents: u64 = held.iter().map(|feed| feed.documents).sum();
+        if documents > 0 {
+            lines.push(format!(
+                "  held        {documents} documents of {} feeds wait until `ivesk-webhook handoff start {name}` says from \
+                 where to begin",
+                held.len()
+            ));
+        }
+    }
+    lines
 }
 
 /// Prints without minding whether anybody reads.

@@ -12,17 +12,16 @@
 //! `docs/sinks.md` has the contracts for those who write the other side.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
-use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::config::{Config, SinkConfig, SinkKind};
-use crate::domain::{Clock, Feed, Queue, SinkName, Timestamp, Unseen};
+use crate::domain::{Clock, Feed, Queue, SinkName, Timestamp};
+pub use crate::store::Item;
 
 mod command;
 mod files;
@@ -34,46 +33,6 @@ pub mod worker;
 
 /// The most bytes of a rejection's words.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
-
-/// One version of one document on its way to a sink.
-#[derive(Clone)]
-pub struct Item {
-    /// Where it came from.
-    pub feed: Feed,
-    /// The vendor's id of the document.
-    pub document_id: String,
-    /// The vendor's version text.
-    pub version: String,
-    /// The store's epoch: numbers of different epochs don't compare.
-    pub epoch: String,
-    /// Our number of the version within the epoch.
-    pub sequence: i64,
-    /// When it was stored.
-    pub stored_at: Timestamp,
-    /// The JSON as the vendor sent it.
-    pub body: Vec<u8>,
-    /// A link to the document's file that is newer than the one in [`Item::body`].
-    pub link: Option<SecretString>,
-    /// How often a fresh link was asked for in vain: a sink that has waited long enough
-    /// goes on without the file.
-    pub link_tries: u32,
-    /// What this sink noted when it took an earlier version of the document
-    /// ([`Verdict::Booked`]).
-    pub earlier_note: Option<String>,
-}
-
-impl fmt::Debug for Item {
-    /// Without the body and the link.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Item")
-            .field("feed", &self.feed)
-            .field("document_id", &self.document_id)
-            .field("version", &self.version)
-            .field("sequence", &self.sequence)
-            .field("body", &Unseen(&self.body))
-            .finish_non_exhaustive()
-    }
-}
 
 /// What a sink is told of an [`Item`]: the JSON on the wire and on standard input.
 ///

@@ -1,21 +1,23 @@
 //! The folder sink, with the emulated vendor's files and with a store of files that errs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ivesk_webhook::config::{Config, ExportedPath, FolderLayout, SinkConfig, SinkKind};
-use ivesk_webhook::domain::{Company, Feed, Queue, Timestamp};
+use ivesk_webhook::domain::{Clock, Company, Feed, Queue, SinkName, Timestamp};
 use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Switches,
     sample_pdf,
 };
 use ivesk_webhook::file_names::identity;
-use ivesk_webhook::handoff::{Item, Sink, Verdict};
+use ivesk_webhook::handoff::{Item, Sink, Verdict, open};
 use ivesk_webhook::ivesk::{Client, document};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tracing::instrument::WithSubscriber as _;
 
 use crate::process::within;
 use crate::pull_support::{folder, signer};
@@ -732,5 +734,132 @@ proptest! {
         let depth = if archiver { 4 } else { 2 };
         prop_assert_eq!(note.split('/').count(), depth);
         prop_assert!(note.split('/').all(|name| name.len() <= 255));
+    }
+}
+
+#[tokio::test]
+async fn a_document_is_written_by_one_attempt_at_a_time() {
+    let archive = Archive::of_json(FolderLayout::Company);
+    let sink = archive.sink();
+    // Whoever opens a pipe waits for its other end, as for a disk that hangs.
+    let pipe = archive.root().join("302320404/a-1.json");
+    std::fs::create_dir(pipe.parent().expect("a folder")).expect("made");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo is there").success());
+
+    let (one, two) = (item("a-1", json!({})), item("a-1", json!({ "total": 2 })));
+    let neighbour = item("a-2", json!({}));
+    let mut first = sink.hand_on(&one);
+    let others = async { (sink.hand_on(&two).await, sink.hand_on(&neighbour).await) };
+    let (second, third) = tokio::select! {
+        biased;
+        verdict = &mut first => panic!("{verdict:?}"),
+        others = others => others,
+    };
+    // Before anything is judged: a thread that waits here would keep a failed test open.
+    let released = tokio::task::spawn_blocking(move || std::fs::File::create(pipe));
+    booked(within("the first attempt", first).await);
+    let other_end = within("the pipe", released).await;
+    drop(other_end.expect("it ran").expect("a pipe"));
+    let (error, _) = unavailable(second);
+    assert!(error.contains("still writing"), "{error}");
+    booked(third);
+    booked(sink.hand_on(&two).await);
+    assert_eq!(archive.read("302320404/a-1.json"), two.body);
+}
+
+#[tokio::test]
+async fn documents_of_one_content_that_come_side_by_side_share_it() {
+    const COUNT: usize = 16;
+    let answers = (0..COUNT).map(|_| Answer::ok(sample_pdf("x")));
+    let store = StandIn::start(answers).await;
+    let archive = Archive::at(&store.url("/api/pub"));
+    let sink = archive.sink();
+    let items: Vec<Item> = (0..COUNT)
+        .map(|number| item(&format!("a-{number}"), json!({ "url": store.url("/f") })))
+        .collect();
+    let verdicts = items.iter().map(|item| sink.hand_on(item));
+    for verdict in within("all", futures_util::future::join_all(verdicts)).await {
+        booked(verdict);
+    }
+    assert_eq!(archive.seen().len(), 2 * COUNT);
+    assert_eq!(archive.stored().len(), 1);
+    for name in archive.seen().iter().filter(|name| name.ends_with(".pdf")) {
+        assert_eq!(archive.read(name), sample_pdf("x"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_of_files_that_hangs_is_not_waited_for_longer_than_the_sinks_timeout() {
+    // It takes the connection and never looks at it.
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
+    let listener = listener.expect("a port");
+    let origin = format!("http://{}", listener.local_addr().expect("an address"));
+    let archive = Archive::at(&format!("{origin}/api/pub"));
+    let settings = SinkConfig {
+        timeout: Duration::from_millis(300),
+        ..archive.settings()
+    };
+    let sink = try_open(&settings, &archive.config, &[]).expect("a sink");
+    let document = item("a-1", json!({ "url": format!("{origin}/f") }));
+    unavailable(within("an end", sink.hand_on(&document)).await);
+    assert_eq!((archive.seen(), archive.stored()), (set([]), set([])));
+}
+
+#[test]
+fn a_sink_whose_program_asks_is_given_nothing() {
+    let sink = SinkConfig::of(SinkKind::Api);
+    let name = SinkName::parse("reports").expect("a name");
+    let clock = Clock::system();
+    let opened = open(&name, &sink, &config(NOBODY), &BTreeMap::new(), &clock);
+    assert!(opened.expect("nothing to open").is_none());
+}
+
+/// What is logged while a document is left without its file, and while sinks fail.
+#[tokio::test]
+async fn no_line_of_the_log_holds_a_link_or_a_document() {
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let everything = async {
+        let answers = [Answer::ok("planted"), Answer::status(500, "planted")];
+        let store = StandIn::start(answers).await;
+        let archive = Archive::at(&store.url("/api/pub"));
+        let document = item(
+            "a-1",
+            json!({ "url": store.url("/f?Signature=planted"), "sellername": "planted" }),
+        );
+        archive.file(&document).await;
+        let kind = SinkKind::Http {
+            url: store.url("/in?key=planted").parse().expect("an address"),
+            secrets: vec!["whsec_cGxhbnRlZHBsYW50ZWRwbGFudGVkcGxhbnRlZA==".into()],
+        };
+        let posting = try_open(&sink_config(kind, AMPLE), &archive.config, &[]).expect("a sink");
+        unavailable(posting.hand_on(&document).await);
+        format!("{document:?} {:?}", archive.settings())
+    };
+    let shown = everything.with_subscriber(subscriber).await;
+    let log = String::from_utf8_lossy(&captured.0.lock().expect("whole")).into_owned();
+    assert!(log.contains("without its PDF"), "{log}");
+    for text in [log, shown] {
+        let line = text.lines().find(|line| line.contains("planted"));
+        assert_eq!(line, None);
+    }
+}
+
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("whole").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
