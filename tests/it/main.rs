@@ -35,6 +35,7 @@ mod pull_support;
 mod python;
 mod receiver;
 mod replicas;
+mod secrets;
 mod shared_store;
 mod sink_support;
 mod sinks_command;
