@@ -17,7 +17,7 @@ use self::ingest::{Ingest, Waiting};
 use self::quarantine::Offer;
 use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, Afterwards, ApiTokenMade, ApiTokenRow, CertificateRow, Demand,
+    Accepted, AccountRow, Activity, Afterwards, ApiTokenMade, ApiTokenRow, CertificateRow, Demand,
     DocumentFilter, DocumentLook, DocumentRow, FeedRow, HandoffFilter, HandoffLease, HandoffLeased,
     HandoffOutcome, HandoffRequest, HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict,
     LeaseRequest, LookedBack, NewApiToken, NewUpload, NotificationRow, Offered, PageFailure,
@@ -31,6 +31,7 @@ use crate::domain::{Account, Clock, Event, Feed, SinkName, Timestamp};
 pub use self::address::Address;
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
+mod activity;
 mod address;
 mod connection;
 mod copy;
@@ -401,6 +402,10 @@ impl Store for PostgresStore {
         transaction.commit().await
     }
 
+    async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError> {
+        read!(self, activity::since(since))
+    }
+
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
         read!(self, reading::certificates())
     }
@@ -456,6 +461,14 @@ impl Store for PostgresStore {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         Ok(write!(self, uploads::end(id, &owner, &end, now)))
+    }
+
+    async fn newest_uploads(
+        &self,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<UploadRow>, StoreError> {
+        read!(self, uploads::newest_first(before, limit))
     }
 
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {

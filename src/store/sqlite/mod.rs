@@ -15,7 +15,7 @@ pub(super) use self::error::explain;
 use self::writer::{Inbox, Writer};
 use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, Afterwards, ApiTokenMade, ApiTokenRow, CertificateRow, Demand,
+    Accepted, AccountRow, Activity, Afterwards, ApiTokenMade, ApiTokenRow, CertificateRow, Demand,
     DocumentFilter, DocumentLook, DocumentRow, FeedRow, HandoffFilter, HandoffLease, HandoffLeased,
     HandoffOutcome, HandoffRequest, HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict,
     LeaseRequest, LookedBack, NewApiToken, NewUpload, NotificationRow, Offered, PageFailure,
@@ -26,6 +26,7 @@ use super::{
 };
 use crate::domain::{Account, Event, Feed, SinkName, Timestamp};
 
+mod activity;
 mod backup;
 mod demands;
 mod error;
@@ -473,6 +474,11 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError> {
+        self.read(move |connection| activity::since(connection, since))
+            .await
+    }
+
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
         self.read(|connection| reading::certificates(connection))
             .await
@@ -527,6 +533,15 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.change(move |connection| uploads::end(connection, id, &owner, &end, now))
+            .await
+    }
+
+    async fn newest_uploads(
+        &self,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<UploadRow>, StoreError> {
+        self.read(move |connection| uploads::newest_first(connection, before, limit))
             .await
     }
 
