@@ -1,6 +1,7 @@
 //! One integration binary: each promise is tested through the real parts.
 
 mod admin;
+mod browser;
 mod command_line;
 mod config;
 mod databases;
@@ -13,6 +14,7 @@ mod ivesk;
 mod ivesk_upload;
 mod kill;
 mod openapi;
+mod pages;
 mod process;
 mod proxies;
 mod pull;
