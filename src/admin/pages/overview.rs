@@ -12,6 +12,7 @@ use super::language::Language;
 use super::layout::{Middle, Mood, badge, marked};
 use super::{Shown, Visit, words};
 use crate::domain::Timestamp;
+use crate::handoff::worker::wants;
 use crate::pull::blocked;
 use crate::service::App;
 use crate::store::{
@@ -256,6 +257,23 @@ async fn concerns(
                     (language.moment(since, now)) "."
                 },
             );
+        }
+        let wants = wants(&app.config.sinks[&row.name]);
+        let held = app.store.held_feeds(row.name.clone(), wants).await?;
+        if !held.is_empty() {
+            let feeds = language.count(
+                held.len() as u64,
+                [
+                    "feed waits until you say where the hand-off begins",
+                    "feeds wait until you say where the hand-off begins",
+                ],
+                [
+                    "srautas laukia, kol nurodysite, nuo kur perduoti",
+                    "srautai laukia, kol nurodysite, nuo kur perduoti",
+                    "srautų laukia, kol nurodysite, nuo kur perduoti",
+                ],
+            );
+            tell("/sinks", html! { (row.name) ": " (feeds) "." });
         }
         if row.rejected_now > 0 {
             let rejected = language.count(
