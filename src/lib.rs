@@ -20,9 +20,11 @@
 //! - [`trace`]: what became of one document.
 //! - [`tunnel`]: the public address of a tunnel on this machine.
 //! - [`store`]: all SQL.
+//! - [`alarms`]: what a person should know of, told once and once more when it is over.
 //! - [`admin`]: the private listener.
 //! - [`emulator`]: a faithful Įvesk.lt, SNS and S3 for demos and tests.
 //! - [`metrics`]: what is counted.
+//! - [`otlp`]: traces, sent to a collector.
 //! - [`doctor`]: what keeps an installation from working, and how to mend it.
 //! - [`service`]: everything that `serve` runs, put together.
 //! - [`cli`]: one file for each subcommand: wiring and printing only.
@@ -31,6 +33,7 @@
 //! vendor, and the register of unknowns U1 to U26.
 
 pub mod admin;
+pub mod alarms;
 pub mod cli;
 pub mod config;
 pub mod doctor;
@@ -41,6 +44,7 @@ pub mod file_names;
 pub mod handoff;
 pub mod ivesk;
 pub mod metrics;
+pub mod otlp;
 pub mod pull;
 pub mod receiver;
 pub mod refusal;

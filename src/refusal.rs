@@ -99,7 +99,9 @@ pub enum Refusal {
     SignatureMismatch,
 
     /// Published longer ago than the settings allow.
-    #[error("the message was published longer ago than `sns.max_age` allows")]
+    #[error(
+        "the message was published longer ago than `sns.max_age` allows; check this machine's clock"
+    )]
     TooOld,
     /// Published in the future: one of the two clocks is wrong.
     #[error("the message says that it was published in the future; check this machine's clock")]

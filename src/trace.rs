@@ -128,7 +128,7 @@ impl TraceEvent {
 /// The stories of the documents that `wanted` names: by the vendor's id, by our sequence
 /// number, by the correlation data of an upload, or by the document's own number.
 ///
-/// For the last two the newest [`LOOKED_THROUGH`] versions are looked through.
+/// For the last two the newest 20,000 versions are looked through.
 ///
 /// # Errors
 ///

@@ -14,11 +14,13 @@ use self::limits::Limiter;
 use self::problem::{AdminError, Input, NoFields, Outcome, Params, RowId};
 use crate::service::App;
 
+mod alarms;
 mod certificates;
 mod deliveries;
 mod documents;
 mod feeds;
 mod guard;
+mod handoff;
 mod limits;
 mod openapi;
 mod pages;
@@ -88,6 +90,18 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(subscriptions::approve))
         .routes(routes!(subscriptions::restore))
         .routes(routes!(documents::search))
+        .routes(routes!(handoff::story))
+        .routes(routes!(handoff::documents))
+        .routes(routes!(handoff::outcome))
+        .routes(routes!(handoff::sinks))
+        .routes(routes!(handoff::start))
+        .routes(routes!(handoff::pause))
+        .routes(routes!(handoff::resume))
+        .routes(routes!(handoff::retry))
+        .routes(routes!(handoff::skip))
+        .routes(routes!(handoff::handoffs))
+        .routes(routes!(handoff::reports))
+        .routes(routes!(handoff::retry_report))
         .routes(routes!(deliveries::quarantine))
         .routes(routes!(deliveries::quarantined))
         .routes(routes!(deliveries::retry))
@@ -95,6 +109,7 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(deliveries::notification))
         .routes(routes!(uploads::list, uploads::begin))
         .routes(routes!(uploads::end))
+        .routes(routes!(alarms::list))
         .routes(routes!(certificates::list))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))

@@ -96,11 +96,14 @@ impl<T> Page<T> {
 pub(crate) struct List(&'static str);
 
 impl List {
+    pub(super) const ALARMS: Self = Self("alarms");
     pub(super) const CERTIFICATES: Self = Self("certificates");
     pub(super) const DOCUMENTS: Self = Self("documents");
     pub(super) const FEEDS: Self = Self("feeds");
+    pub(super) const HANDOFFS: Self = Self("handoffs");
     pub(crate) const NOTIFICATIONS: Self = Self("notifications");
     pub(super) const QUARANTINE: Self = Self("quarantine");
+    pub(super) const REPORTS: Self = Self("reports");
     pub(super) const SUBSCRIPTIONS: Self = Self("subscriptions");
     pub(super) const TOKENS: Self = Self("tokens");
     pub(super) const UPLOADS: Self = Self("uploads");

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{AdminError, Input, NoFields, Outcome};
+use crate::metrics::{Form, StoreStep, Stored};
 use crate::pull::{Blocked, blocked};
 use crate::receiver::challenge::Challenge;
 use crate::receiver::problem::Problem;
@@ -171,15 +173,20 @@ pub(super) async fn challenge(
         .map_err(|_| AdminError::Conflict("the system gives no random numbers".into()))
 }
 
-/// What is counted, as OpenMetrics text
+/// What is counted, as text for Prometheus
+///
+/// In the OpenMetrics form where the request accepts that, else in Prometheus' own.
 #[utoipa::path(get, path = "/metrics", tag = "service",
-    responses((status = OK, description = "OpenMetrics text", body = String,
-        content_type = "application/openmetrics-text")))]
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, AdminError> {
-    let feeds = app.store.feeds().await?;
-    let accounts = app.store.accounts().await?;
-    let subscriptions = app.store.subscriptions().await?;
-    let text = app.metrics.render(&feeds, &accounts, &subscriptions);
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(CONTENT_TYPE, kind)], text).into_response())
+    responses((status = OK, description = "Metrics", content(
+        (String = "application/openmetrics-text"), (String = "text/plain")))))]
+pub(super) async fn metrics(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Response, AdminError> {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    let form = Form::accepted(accept);
+    let read = Stored::read(app.store.as_ref(), app.clock.now());
+    let stored = app.metrics.timed(StoreStep::Read, read).await?;
+    let text = app.metrics.render(&stored, form);
+    Ok(([(CONTENT_TYPE, form.content_type())], text).into_response())
 }

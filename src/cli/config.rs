@@ -50,7 +50,8 @@ fn remarks(config: &Config) -> Vec<String> {
     for (name, account) in &config.accounts {
         if account.api_key.is_none() {
             remarks.push(format!(
-                "the account `{name}` has no API key: notifications are kept, nothing is pulled"
+                "the account `{name}` has no API key: notifications are kept, nothing is pulled until \
+                 IVESK_WEBHOOK_API_KEY or `accounts.{name}.api_key_file` is set"
             ));
         }
         if account.companies.is_empty() {
@@ -63,7 +64,7 @@ fn remarks(config: &Config) -> Vec<String> {
     if config.api.exported_path.is_none() {
         remarks.push(
             "`api.exported_path` is not set: exported documents are not pulled until it is \
-             (presets: path, query, prefix, none)"
+             (`doctor --company CODE` finds which of path, query, prefix and none it is)"
                 .to_owned(),
         );
     }

@@ -1,7 +1,7 @@
 //! `demo`
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
@@ -11,8 +11,11 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{Exit, Failure, Globals, documents};
-use crate::config::{Config, LogConfig, Loopback, default_account, fresh_token};
-use crate::domain::{Clock, Company, Event, Queue};
+use crate::config::{
+    Config, FirstPull, FolderLayout, LogConfig, Loopback, SinkConfig, SinkKind, default_account,
+    fresh_token,
+};
+use crate::domain::{Clock, Company, Event, Queue, SinkName};
 use crate::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Publication, Tamper,
     sample_pdf,
@@ -40,7 +43,7 @@ pub struct Args {
     /// Stop after the loop, with exit code 0 only if all of it was true
     #[arg(long)]
     once: bool,
-    /// Keep the database in this folder [default: a temporary one, removed at the end]
+    /// Keep the database and the filed documents in this folder [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Show the service's log as well
@@ -111,6 +114,29 @@ struct Stage {
     service: Service,
     config: Config,
     vendor: Client,
+    /// Where exported documents are filed.
+    archive: PathBuf,
+}
+
+/// The files below a folder, but for those of the sink's own, as paths in it.
+fn files_below(folder: &Path) -> Result<Vec<String>, anyhow::Error> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(&next)? {
+            let entry = entry?;
+            let own = entry.file_name().to_string_lossy().starts_with('.');
+            if entry.file_type()?.is_dir() && !own {
+                folders.push(entry.path());
+            } else if !own {
+                let path = entry.path();
+                let path = path.strip_prefix(folder).unwrap_or(&path);
+                files.push(path.display().to_string());
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 impl Stage {
@@ -126,6 +152,19 @@ impl Stage {
             companies: Vec::new(),
         });
         config.api.subscribe_path = Some("/subscriptions".to_owned());
+        let archive = folder.path.join("archive");
+        let kind = SinkKind::Folder {
+            path: archive.clone(),
+            layout: FolderLayout::Archiver,
+            files: true,
+            max_file_bytes: 1 << 20,
+        };
+        let sink = SinkConfig {
+            // Nobody has booked anything of it before.
+            first_pull: FirstPull::HandOn,
+            ..SinkConfig::of(kind)
+        };
+        config.sinks.insert(SinkName::parse("archive")?, sink);
         for event in Event::ALL {
             let token = fresh_token().context("the system gives no random bytes")?;
             for account in config.accounts.values_mut() {
@@ -142,6 +181,7 @@ impl Stage {
             service,
             config,
             vendor,
+            archive,
         })
     }
 
@@ -159,6 +199,7 @@ impl Stage {
         self.upload().await?;
         self.see_digitized().await?;
         self.export().await?;
+        self.hand_on().await?;
         self.refuse_a_forgery().await?;
         self.compare().await
     }
@@ -246,9 +287,45 @@ impl Stage {
         Ok(())
     }
 
-    async fn refuse_a_forgery(&self) -> Result<(), anyhow::Error> {
+    /// Waits until every exported document is filed, once, with its PDF.
+    async fn hand_on(&self) -> Result<(), anyhow::Error> {
         heading(
             5,
+            "Every exported document is handed on: here to a folder, as JSON and PDF",
+        );
+        let exported: usize = DEFAULT_COMPANIES
+            .iter()
+            .map(|company| self.control().documents(Queue::Exported, company).len())
+            .sum();
+        let deadline = Instant::now() + STEP_TIMEOUT;
+        loop {
+            let sinks = self.store().sinks().await?;
+            let booked = sinks.first().map_or(0, |sink| sink.booked);
+            if booked == exported as u64 {
+                break;
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{booked} of {exported} documents were handed on within {STEP_TIMEOUT:?}"
+            );
+            sleep(LOOK_EVERY).await;
+        }
+        let filed = files_below(&self.archive)?;
+        for ending in ["json", "pdf"] {
+            let count = filed.iter().filter(|name| name.ends_with(ending)).count();
+            ensure!(count == exported, "{count} .{ending} files are filed");
+        }
+        let one = filed.iter().find(|name| name.ends_with("json"));
+        println!(
+            "   {exported} documents are filed with their PDFs, such as\n   {}",
+            one.map_or("", String::as_str)
+        );
+        Ok(())
+    }
+
+    async fn refuse_a_forgery(&self) -> Result<(), anyhow::Error> {
+        heading(
+            6,
             "A stranger changes a signed message; it is refused and nothing is stored of it",
         );
         let before = self.notifications().await?;
@@ -277,7 +354,7 @@ impl Stage {
     /// Compares everything with what the emulator knows to be true.
     async fn compare(&self) -> Result<(), anyhow::Error> {
         heading(
-            6,
+            7,
             "What Įvesk.lt has and what is stored here, each version once",
         );
         // The digitised documents that the accountant's export made come with their own hints.

@@ -7,9 +7,10 @@ use super::server::RunningServer;
 use super::subscribe::chosen_account;
 use super::{Exit, Failure, Globals};
 use crate::config::Config;
-use crate::doctor::{Finding, Verdict, inside, outside, probe};
+use crate::doctor::{Finding, Verdict, inside, outside, probe, sinks};
 use crate::domain::{Clock, Company};
 use crate::receiver::challenge::Challenge;
+use crate::service::open_store_for_reading;
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
@@ -54,17 +55,25 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let server = RunningServer::find(&config).await?;
     match &server {
         Some(server) => findings.extend(running(server, &config).await?),
-        None => findings.extend(inside::store(&config).await),
+        None => {
+            findings.extend(inside::store(&config).await);
+            findings.extend(inside::listeners(&config).await);
+        }
     }
     findings.extend(inside::way_to_sns(&config, &clock).await);
     findings.extend(inside::keys(&config).await);
+    findings.extend(sinks::openings(&config, &clock));
+    findings.extend(standing(&config).await);
     if let Some(code) = &args.company {
         let company = Company::parse(code).map_err(Failure::usage)?;
         let account = chosen_account(args.account.as_deref(), &config)?;
         if let Some(key) = &config.accounts[&account].api_key {
             let probed = probe::exported_path(&config.api, key, &company).await;
-            // What was said before, without having asked, is said again.
-            findings.retain(|finding| finding.check != "exported_path");
+            // What was said before, without having asked, is said better.
+            let decided = probed
+                .iter()
+                .any(|finding| finding.check == "exported_path");
+            findings.retain(|finding| !decided || finding.check != "exported_path");
             findings.extend(probed);
         }
     }
@@ -116,6 +125,20 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Finding>
         findings.push(inside::disk(free, config.store.min_free_bytes));
     }
     Ok(findings)
+}
+
+/// How the sinks stand; nothing where there is no store yet, or it can't be read.
+async fn standing(config: &Config) -> Vec<Finding> {
+    if config.sinks.is_empty() {
+        return Vec::new();
+    }
+    let Ok(store) = open_store_for_reading(config).await else {
+        return Vec::new();
+    };
+    let findings = sinks::standing(config, store.as_ref()).await;
+    // It was read only; nothing can be lost.
+    let _ = store.close().await;
+    findings.unwrap_or_default()
 }
 
 async fn challenge(server: &RunningServer) -> Result<Challenge, Failure> {

@@ -15,6 +15,7 @@ use crate::file_names::identity;
 use crate::ivesk::view::View;
 use crate::service::open_store_for_reading;
 use crate::store::{DocumentFilter, DocumentRow, Store};
+use crate::trace::{self, Trace};
 
 /// Rows read at once.
 const STEP: usize = 500;
@@ -43,6 +44,14 @@ enum Action {
     Show {
         /// Its id at Įvesk.lt, or its sequence number in `documents list`
         document: String,
+    },
+    /// Tell what became of a document, from its upload or first sight until it was booked
+    Trace {
+        /// Its number, its id at Įvesk.lt, userdata of its upload, or a sequence number in `documents list`
+        document: String,
+        /// One JSON array
+        #[arg(long)]
+        json: bool,
     },
     /// Write each version's JSON as a file of its own: DIR/<company>/<sequence>-<id>.json
     Export {
@@ -107,6 +116,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             choice, json: true, ..
         } => list_json(store.as_ref(), choice.filter()?).await,
         Action::Show { document } => show(store.as_ref(), &document).await,
+        Action::Trace { document, json } => story(store.as_ref(), &document, json).await,
         Action::Export { dir, choice } => export(store.as_ref(), choice.filter()?, &dir).await,
     };
     store.close().await?;
@@ -241,6 +251,68 @@ async fn show(store: &dyn Store, wanted: &str) -> Result<Exit, Failure> {
         .and_then(|()| stdout.write_all(b"\n"))
         .context("standard output can't be written")?;
     Ok(Exit::Done)
+}
+
+async fn story(store: &dyn Store, wanted: &str, json: bool) -> Result<Exit, Failure> {
+    let traces = trace::find(store, wanted).await?;
+    if json {
+        println!("{}", serde_json::to_string(&traces)?);
+    } else {
+        traces.iter().for_each(tell);
+    }
+    if traces.is_empty() {
+        return Err(anyhow!(
+            "nothing is known of `{wanted}`; `ivesk-webhook documents list` shows what there is"
+        )
+        .into());
+    }
+    Ok(Exit::Done)
+}
+
+/// Prints the story of one document: a line that names it, one in a few words, and a
+/// table of everything.
+fn tell(trace: &Trace) {
+    let view = &trace.view;
+    let known_by = [
+        &view.number,
+        &view.date,
+        &view.seller,
+        &view.buyer,
+        &view.total,
+    ];
+    let known_by: Vec<&str> = known_by.into_iter().flatten().map(String::as_str).collect();
+    let id = trace
+        .document_id
+        .as_deref()
+        .unwrap_or("(not come back yet)");
+    println!(
+        "document {id} of account {}: {}",
+        trace.account,
+        known_by.join(", ")
+    );
+    let story: Vec<String> = trace
+        .story
+        .iter()
+        .map(|step| step.as_str().replace('_', "-"))
+        .collect();
+    println!("{}", story.join(" → "));
+    let mut table = super::table(["when", "until", "times", "what", "version", "sink", ""]);
+    for event in &trace.events {
+        table.add_row([
+            event.at.to_string(),
+            event.until.map(|at| at.to_string()).unwrap_or_default(),
+            event.times.to_string(),
+            event.step.as_str().replace('_', " "),
+            event.sequence.map(|n| n.to_string()).unwrap_or_default(),
+            event
+                .sink
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            event.detail.clone().unwrap_or_default(),
+        ]);
+    }
+    println!("{table}\n");
 }
 
 async fn export(store: &dyn Store, filter: DocumentFilter, dir: &Path) -> Result<Exit, Failure> {

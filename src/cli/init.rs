@@ -14,6 +14,8 @@ use crate::domain::{Account, Company, Event, InvalidWord};
 
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+No public address yet? Give http://127.0.0.1:8080 for now: `serve --tunnel auto` takes one from ngrok or cloudflared.")]
 pub struct Args {
     /// The https address under which SNS will reach this service
     #[arg(long, value_name = "URL")]
@@ -108,9 +110,11 @@ fn write_new(path: &Path, text: &SecretString) -> Result<(), Failure> {
                 path.display()
             )))
         }
-        Err(error) => Err(Failure::usage(
-            anyhow::Error::new(error).context(format!("{} can't be written", path.display())),
-        )),
+        Err(error) => Err(Failure::usage(anyhow::anyhow!(
+            "{} can't be written: {error}; run this where you may write, or name a file with \
+                 --config",
+            path.display()
+        ))),
     }
 }
 

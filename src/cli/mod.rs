@@ -9,9 +9,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use comfy_table::{Table, presets};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{DEFAULT_FILE, LogConfig, LogFormat, VARIABLE_PREFIX};
+use crate::otlp::Traces;
 
 pub mod completions;
 pub mod config;
@@ -19,12 +22,14 @@ pub mod demo;
 pub mod doctor;
 pub mod documents;
 pub mod emulator;
+pub mod handoff;
 pub mod init;
 pub mod man;
 pub mod notifications;
 pub mod pull;
 pub mod quarantine;
 pub mod replay;
+pub mod report;
 mod resign;
 mod saved;
 pub mod serve;
@@ -67,6 +72,8 @@ Examples:
   ivesk-webhook subscribe --print                             what to give to Įvesk.lt
   ivesk-webhook upload invoice.pdf scans/                     give files to Įvesk.lt
   ivesk-webhook documents list                                what has come
+  ivesk-webhook documents trace SF-00017                      what became of one document
+  ivesk-webhook handoff status                                how far each sink has come
 
 Results go to standard output, logs to standard error.
 Exit codes: 0 done, 1 the answer is no, 2 wrong use or bad configuration, 3 a service could not be reached";
@@ -86,6 +93,8 @@ pub enum Command {
     Documents(documents::Args),
     /// Run an emulated Įvesk.lt, SNS and S3
     Emulator(emulator::Args),
+    /// See, start, pause or retry handing documents on
+    Handoff(handoff::Args),
     /// Write a commented settings file with fresh tokens
     Init(init::Args),
     /// Write man pages to a folder
@@ -98,6 +107,8 @@ pub enum Command {
     Quarantine(quarantine::Args),
     /// Send saved messages to a webhook
     Replay(replay::Args),
+    /// List or retry import errors that the accountant is told of
+    Report(report::Args),
     /// Receive webhooks and pull documents until stopped
     Serve(serve::Args),
     /// Back up the store
@@ -312,6 +323,31 @@ pub fn start_logging(log: &LogConfig) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Starts logging as [`start_logging`] does, and traces where `log.otlp_url` names a collector.
+///
+/// # Errors
+///
+/// As [`start_logging`], and where no client for the collector can be made.
+pub fn start_logging_and_traces(log: &LogConfig) -> Result<Option<Traces>, Failure> {
+    let Some(url) = &log.otlp_url else {
+        return start_logging(log).map(|()| None);
+    };
+    let filter = EnvFilter::try_new(&log.level).map_err(Failure::usage)?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match log.format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().with_ansi(false).boxed(),
+    };
+    let traces = Traces::to(url)?;
+    let started = tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(traces.layer())
+        .try_init();
+    // As in `start_logging`.
+    drop(started);
+    Ok(Some(traces))
+}
+
 async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> {
     match command {
         Command::Completions(args) => completions::run(args, globals).await,
@@ -320,12 +356,14 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> 
         Command::Doctor(args) => doctor::run(args, globals).await,
         Command::Documents(args) => documents::run(args, globals).await,
         Command::Emulator(args) => emulator::run(args, globals).await,
+        Command::Handoff(args) => handoff::run(args, globals).await,
         Command::Init(args) => init::run(args, globals).await,
         Command::Man(args) => man::run(args, globals).await,
         Command::Notifications(args) => notifications::run(args, globals).await,
         Command::Pull(args) => pull::run(args, globals).await,
         Command::Quarantine(args) => quarantine::run(args, globals).await,
         Command::Replay(args) => replay::run(args, globals).await,
+        Command::Report(args) => report::run(args, globals).await,
         Command::Serve(args) => serve::run(args, globals).await,
         Command::Store(args) => store::run(args, globals).await,
         Command::Subscribe(args) => subscribe::run(args, globals).await,

@@ -201,7 +201,10 @@ async fn held_back(
 
 fn setting(missing: &str) -> String {
     match missing {
-        "api_key" => "its API key".to_owned(),
+        "api_key" => "its API key (set IVESK_WEBHOOK_API_KEY or `api_key_file`)".to_owned(),
+        "exported_path" => {
+            "`api.exported_path` (`ivesk-webhook doctor --company CODE` finds it)".to_owned()
+        }
         setting => format!("`api.{setting}`"),
     }
 }

@@ -4,16 +4,17 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
 
 use url::Url;
 
 use super::{Exit, Failure, Globals, tunnel};
 use crate::config::{Config, ConfirmMode, StoreUrl};
-use crate::domain::Clock;
+use crate::domain::{Clock, Queue};
+use crate::handoff::worker::wants;
 use crate::pull::blocked;
-use crate::service::{Service, StartError};
+use crate::service::{App, Service, StartError};
 use crate::store::StoreError;
 use crate::tunnel::Kind;
 
@@ -38,14 +39,16 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Some(kind) => tunnel::settings(kind, args.tunnel_api.as_ref(), globals).await?,
         None => Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?,
     };
-    super::start_logging(&config.log)?;
+    let traces = super::start_logging_and_traces(&config.log)?;
     // Before anything runs, so that no signal finds nobody listening.
     let mut signals = Signals::listen()?;
 
     let service = Service::start(config, Clock::system())
         .await
         .map_err(explain)?;
-    print_lines(&introduction(&service));
+    let mut lines = introduction(&service);
+    lines.extend(held(service.app()).await);
+    print_lines(&lines);
 
     let app = Arc::clone(service.app());
     let stop = async {
@@ -57,15 +60,21 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         subscribed.take_back(&app).await;
     };
     let stopped_well = service.run_until(stop).await;
+    if let Some(traces) = traces {
+        traces.finish().await;
+    }
     Ok(if stopped_well { Exit::Done } else { Exit::No })
 }
 
 fn explain(error: StartError) -> Failure {
     match error {
-        StartError::Listen { .. } | StartError::Api(_) | StartError::Watch(_) => {
+        StartError::Listen(_) | StartError::Api(_) | StartError::Watch(_) | StartError::Sink(_) => {
             Failure::usage(error)
         }
         StartError::Store(StoreError::Unreachable { .. }) => Failure::unreachable(error),
+        StartError::Store(StoreError::NotAccessible { .. }) => Failure::usage(anyhow!(
+            "{error}. `ivesk-webhook doctor`, run as the same user, says what to look at"
+        )),
         StartError::Store(_) | StartError::Client(_) | StartError::Random(_) => {
             Failure::from(error)
         }
@@ -143,6 +152,15 @@ fn introduction(service: &Service) -> Vec<String> {
             folder.display()
         ));
     }
+    for (name, sink) in &config.sinks {
+        lines.push(format!(
+            "  hands on    {} to {name}",
+            match sink.queue {
+                Queue::Exported => "exported documents",
+                Queue::Digitized => "digitized documents",
+            }
+        ));
+    }
     lines.extend(missing(config));
     if !config.sns.local_origins.is_empty() {
         lines.push(format!(
@@ -180,14 +198,45 @@ fn missing(config: &Config) -> Vec<String> {
             let (account, queue) = (&row.account, row.queue);
             match row.missing {
                 "api_key" => format!(
-                    "  missing     no API key for account {account}: hints for its {queue} queue are kept, nothing is pulled"
+                    "  missing     no API key for account {account}: hints for its {queue} queue are kept, nothing is pulled until \
+                     IVESK_WEBHOOK_API_KEY or `accounts.{account}.api_key_file` is set"
                 ),
                 setting => format!(
-                    "  blocked     {setting}: the {queue} queue of account {account} is not pulled until `api.{setting}` is set; hints are kept"
+                    "  blocked     {setting}: the {queue} queue of account {account} is not pulled until `api.{setting}` is set; hints are \
+                     kept. `ivesk-webhook doctor --company CODE` finds it"
                 ),
             }
         })
+        .chain(reports_wait(config))
         .collect()
+}
+
+fn reports_wait(config: &Config) -> Option<String> {
+    let waits = !config.sinks.is_empty() && config.api.error_report_path.is_none();
+    waits.then(|| {
+        "  blocked     error_report_path: what a sink rejects is not told to the accountant until \
+         `api.error_report_path` is set; it is kept"
+            .to_owned()
+    })
+}
+
+/// What waits for a person at each sink.
+async fn held(app: &App) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, sink) in &app.config.sinks {
+        // What can't be read is told by whoever needs it.
+        let held = app.store.held_feeds(name.clone(), wants(sink)).await;
+        let held = held.unwrap_or_default();
+        let documents: u64 = held.iter().map(|feed| feed.documents).sum();
+        if documents > 0 {
+            lines.push(format!(
+                "  held        {documents} documents of {} feeds wait until `ivesk-webhook handoff start {name}` says from \
+                 where to begin",
+                held.len()
+            ));
+        }
+    }
+    lines
 }
 
 /// Prints without minding whether anybody reads.

@@ -237,7 +237,8 @@ impl Api {
     /// As [`Api::get`].
     pub async fn rows(&self, path: &str) -> Result<Vec<Value>, Failure> {
         let mut rows = Vec::new();
-        let mut page = format!("{path}?limit={ROWS}");
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let mut page = format!("{path}{joint}limit={ROWS}");
         loop {
             let mut answer = self.get(&page).await?;
             if let Value::Array(more) = answer["rows"].take() {
@@ -245,7 +246,7 @@ impl Api {
             }
             match answer["next"].as_str() {
                 // Letters, digits, `-` and `_` stand in a query as they are.
-                Some(next) => page = format!("{path}?limit={ROWS}&after={next}"),
+                Some(next) => page = format!("{path}{joint}limit={ROWS}&after={next}"),
                 None => return Ok(rows),
             }
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
@@ -180,6 +181,40 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
             shortened(text)
         )
     })
+}
+
+/// An address, or a network of them.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let alone = text.parse::<IpAddr>().map(IpNet::from);
+    let network = alone.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+        format!(
+            "`{}` is neither an IP address nor a network; write one such as 10.0.0.5 or 10.0.0.0/24",
+            shortened(text)
+        )
+    })?;
+    if network.prefix_len() == 0 {
+        return Err(format!(
+            "`{network}` is everybody, so anybody could write what is believed; name your proxies"
+        ));
+    }
+    if network.trunc() != network {
+        return Err(format!(
+            "`{network}` names an address within a network; write `{}` for that one, or `{}` for \
+             the whole network",
+            network.addr(),
+            network.trunc()
+        ));
+    }
+    Ok(network)
+}
+
+/// A network as [`network`] reads it: one address without its length.
+pub(super) fn show_network(network: IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() {
+        network.addr().to_string()
+    } else {
+        network.to_string()
+    }
 }
 
 /// A time span with its unit.
@@ -439,7 +474,12 @@ pub(super) fn api_key(text: &str) -> Result<SecretString, String> {
 /// What a secret's file holds, without white space around it.
 pub(super) fn secret_file(path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let file = File::open(path).map_err(|error| format!("{shown} can't be opened: {error}"))?;
+    let file = File::open(path).map_err(|error| {
+        format!(
+            "{shown} can't be opened: {error}; write the secret into that file, let this user read \
+             it, or name another file"
+        )
+    })?;
     let mut text = String::new();
     file.take(MAX_SECRET_FILE_BYTES + 1)
         .read_to_string(&mut text)
@@ -497,6 +537,53 @@ pub(super) fn report_template(text: &str) -> Result<String, String> {
         return Err("is longer than 500 bytes or more than one line; shorten it".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// `alarms.url`
+pub(super) fn alarm_url(text: &str) -> Result<Url, String> {
+    // What is wrong is told without the address, which may be a secret.
+    let url = Url::parse(text.trim()).map_err(|_| {
+        "is not a URL; write one such as https://chat.example.lt/hooks/…".to_owned()
+    })?;
+    match url.scheme() {
+        "https" if url.host().is_some() => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        _ => Err(
+            "does not begin with https://; only a loopback address may begin with http://"
+                .to_owned(),
+        ),
+    }
+}
+
+/// `log.otlp_url`. A collector stands beside the service, so it need not have TLS.
+pub(super) fn otlp_url(text: &str) -> Result<Url, String> {
+    const HOW: &str = "write a collector's address such as http://127.0.0.1:4318";
+    let mut url = Url::parse(text.trim()).map_err(|_| format!("is not a URL; {HOW}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(format!("does not begin with http:// or https://; {HOW}"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(
+            "holds a user or a password; remove it and set OTEL_EXPORTER_OTLP_HEADERS".to_owned(),
+        );
+    }
+    if url.path() == "/" {
+        url.set_path("/v1/traces");
+    }
+    Ok(url)
+}
+
+/// A program and its arguments.
+pub(super) fn command(words: &[String]) -> Result<(&str, &[String]), String> {
+    match words {
+        [program, arguments @ ..] if program.contains('/') => Ok((program, arguments)),
+        [] => Err("is empty; write a program and its arguments, or remove it".to_owned()),
+        [program, ..] => Err(format!(
+            "names the program `{}` without its folder, and no shell looks for it; write its \
+             whole path, or one relative to the settings file with a /",
+            shortened(program)
+        )),
+    }
 }
 
 /// `log.format`

@@ -152,6 +152,11 @@ impl<'a> Layers<'a> {
         self.environment.contains_key(name)
     }
 
+    /// The variables of the process.
+    pub(super) fn environment(&self) -> &'a BTreeMap<String, String> {
+        self.environment
+    }
+
     /// The folder that relative paths start from.
     pub(super) fn path(&self, text: &str) -> PathBuf {
         self.base_dir.join(text)

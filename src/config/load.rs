@@ -12,9 +12,10 @@ use super::given::{Given, Raw};
 use super::layers::{Layers, variable_of};
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
-    AccountConfig, ApiConfig, Config, ConfirmMode, DEFAULT_FILE, LogConfig, LogFormat,
-    PrivateConfig, PublicConfig, PullConfig, ReportLanguage, ReportsConfig, RetentionConfig,
-    SnsConfig, StoreConfig, StoreUrl, TopicRule, UploadConfig, accounts, check, sinks,
+    AccountConfig, AlarmCommand, AlarmTarget, AlarmsConfig, ApiConfig, Config, ConfirmMode,
+    DEFAULT_FILE, Environment, LogConfig, LogFormat, PrivateConfig, PublicConfig, PullConfig,
+    ReportLanguage, ReportsConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl, TopicRule,
+    UploadConfig, accounts, check, sinks,
 };
 use crate::domain::Account;
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
@@ -78,14 +79,20 @@ fn read_file(path: &Path, environment: &BTreeMap<String, String>) -> Result<Stri
             {
                 return Ok(String::new());
             }
-            "there is no such file; write one with `ivesk-webhook init --public-url URL`, or name \
-             another with --config"
+            "there is no such file; write one with `ivesk-webhook init --public-url URL`, name \
+             another with --config, or set IVESK_WEBHOOK_PUBLIC_URL to do without one"
                 .to_owned()
         }
         Err(error) if error.kind() == ErrorKind::InvalidData => {
             "the file is not UTF-8 text; save it as UTF-8".to_owned()
         }
-        Err(error) => format!("the file can't be read: {error}"),
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            "this is a folder; name the file in it with --config".to_owned()
+        }
+        Err(error) => format!(
+            "the file can't be read: {error}; give it to the user that runs this, or run it as the \
+             user that the file belongs to"
+        ),
     };
     Err(ConfigError {
         problems: vec![Problem {
@@ -103,6 +110,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
             problems: Vec::new(),
         }));
     }
+    let environment = Environment::of(layers.environment());
     let public = public(&mut layers);
     let private = private(&mut layers, public.as_ref());
     let store = store(&mut layers);
@@ -110,6 +118,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let api = api(&mut layers);
     let pull = pull(&mut layers, &api);
     let retention = retention(&mut layers);
+    let alarms = alarms(&mut layers);
     let log = log(&mut layers);
     let reports = reports(&mut layers);
     let accounts = accounts::read(&mut layers, public.as_ref());
@@ -133,8 +142,10 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         sinks,
         reports,
         retention,
+        alarms,
         log,
         accounts,
+        environment,
     };
     Ok((config, settings))
 }
@@ -170,6 +181,12 @@ fn public(layers: &mut Layers<'_>) -> Option<PublicConfig> {
         header_timeout: layers.duration("public.header_timeout", default.header_timeout),
         body_timeout: layers.duration("public.body_timeout", default.body_timeout),
         drain_timeout: layers.duration("public.drain_timeout", default.drain_timeout),
+        trusted_proxies: layers.list(
+            "public.trusted_proxies",
+            default.trusted_proxies,
+            check::network,
+            |network| check::show_network(*network).into(),
+        ),
         url: default.url,
     };
     url.map(|_| read)
@@ -566,6 +583,50 @@ fn retention(layers: &mut Layers<'_>) -> RetentionConfig {
     }
 }
 
+/// `[alarms]`
+fn alarms(layers: &mut Layers<'_>) -> AlarmsConfig {
+    let default = AlarmsConfig::default();
+    let url = layers.text(
+        "alarms.url",
+        None,
+        |text| check::alarm_url(text).map(Some),
+        |url| url.as_ref().map_or(Value::Null, |_: &Url| "[set]".into()),
+    );
+    let command = layers.read(
+        "alarms.command",
+        None,
+        |given, layers| {
+            let words = given.list()?;
+            let (program, arguments) = check::command(&words)?;
+            Ok(Some(AlarmCommand {
+                program: layers.path(program),
+                arguments: arguments.to_vec(),
+            }))
+        },
+        |command| {
+            command
+                .as_ref()
+                .map_or(Value::Null, |command: &AlarmCommand| json!(command.program))
+        },
+    );
+    if url.is_some() && command.is_some() {
+        layers.contradiction(
+            "alarms.command",
+            "is set, and `alarms.url` too; keep one of the two: the command can send to several",
+        );
+    }
+    let url = url.map(|url| AlarmTarget::Url(String::from(url).into()));
+    AlarmsConfig {
+        target: url.or(command.map(AlarmTarget::Command)),
+        silence_after: layers.duration("alarms.silence_after", default.silence_after),
+        behind_after: layers.duration("alarms.behind_after", default.behind_after),
+        sink_after: layers.duration("alarms.sink_after", default.sink_after),
+        refusals: layers.number("alarms.refusals", default.refusals, 1..=1_000_000),
+        certificate_left: layers.duration("alarms.certificate_left", default.certificate_left),
+        free_bytes: layers.number("alarms.free_bytes", default.free_bytes, 0..=1 << 50),
+    }
+}
+
 /// `[log]`
 fn log(layers: &mut Layers<'_>) -> LogConfig {
     let default = LogConfig::default();
@@ -582,6 +643,21 @@ fn log(layers: &mut Layers<'_>) -> LogConfig {
         level: layers.text("log.level", default.level, check::log_level, |level| {
             level.as_str().into()
         }),
+        client_addresses: layers.read(
+            "log.client_addresses",
+            default.client_addresses,
+            |given, _| given.switch(),
+            |switch| (*switch).into(),
+        ),
+        otlp_url: layers.text(
+            "log.otlp_url",
+            default.otlp_url,
+            |text| check::otlp_url(text).map(Some),
+            |url| {
+                url.as_ref()
+                    .map_or(Value::Null, |url: &Url| url.as_str().into())
+            },
+        ),
     }
 }
 

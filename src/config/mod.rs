@@ -10,10 +10,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -64,10 +65,44 @@ pub struct Config {
     pub reports: ReportsConfig,
     /// `[retention]`
     pub retention: RetentionConfig,
+    /// `[alarms]`
+    pub alarms: AlarmsConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[accounts.NAME]`, at least one.
     pub accounts: BTreeMap<Account, AccountConfig>,
+    /// What programs of sinks may be given of the service's own variables.
+    pub environment: Environment,
+}
+
+/// Variables of the process, without those of ours, which hold secrets.
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// What of `all` may be passed on.
+    fn of(all: &BTreeMap<String, String>) -> Self {
+        let others = all
+            .iter()
+            .filter(|(name, _)| !name.starts_with(VARIABLE_PREFIX));
+        Self(
+            others
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        )
+    }
+
+    /// The variables by name.
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Environment {
+    /// Without names and values: others' secrets stand there too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} variables]", self.0.len())
+    }
 }
 
 /// The account's name where there is no reason for another: `default`.
@@ -136,8 +171,10 @@ impl Config {
             sinks: BTreeMap::new(),
             reports: ReportsConfig::default(),
             retention: RetentionConfig::default(),
+            alarms: AlarmsConfig::default(),
             log: LogConfig::default(),
             accounts: BTreeMap::from([(default_account(), account)]),
+            environment: Environment::default(),
         }
     }
 
@@ -186,6 +223,9 @@ pub struct PublicConfig {
     pub body_timeout: Duration,
     /// `public.drain_timeout`, default 20 s: how long open requests may finish after SIGTERM.
     pub drain_timeout: Duration,
+    /// `public.trusted_proxies`, default this machine: whose word on a request's id
+    /// and on the address that it came from is believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl PublicConfig {
@@ -198,6 +238,10 @@ impl PublicConfig {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(20),
+            trusted_proxies: vec![
+                IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8),
+                IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128),
+            ],
         }
     }
 }
@@ -630,6 +674,61 @@ impl Default for RetentionConfig {
     }
 }
 
+/// When something counts as wrong, and who is told.
+#[derive(Clone, Debug)]
+pub struct AlarmsConfig {
+    /// `alarms.url` or `alarms.command`, one of them; none by default: then alarms are
+    /// in the log and on the private listener alone.
+    pub target: Option<AlarmTarget>,
+    /// `alarms.silence_after`, default 15 min: documents have been there so long, and no
+    /// notification has come.
+    pub silence_after: Duration,
+    /// `alarms.behind_after`, default 2 h: a feed has not been up to date for so much
+    /// longer than [`PullConfig::reconcile_every`].
+    pub behind_after: Duration,
+    /// `alarms.sink_after`, default 30 min: a sink has failed so long.
+    pub sink_after: Duration,
+    /// `alarms.refusals`, default 20: deliveries of one event refused within ten minutes.
+    pub refusals: u64,
+    /// `alarms.certificate_left`, default 7 d: a signing certificate ends sooner.
+    pub certificate_left: Duration,
+    /// `alarms.free_bytes`, default 1 GiB: the disk has less room.
+    pub free_bytes: u64,
+}
+
+impl Default for AlarmsConfig {
+    fn default() -> Self {
+        Self {
+            target: None,
+            silence_after: Duration::from_secs(15 * 60),
+            behind_after: Duration::from_secs(2 * 60 * 60),
+            sink_after: Duration::from_secs(30 * 60),
+            refusals: 20,
+            certificate_left: Duration::from_secs(7 * 24 * 60 * 60),
+            free_bytes: 1024 * 1024 * 1024,
+        }
+    }
+}
+
+/// Who is told of alarms.
+#[derive(Clone, Debug)]
+pub enum AlarmTarget {
+    /// A POST goes to this address: https; `http` on loopback only. A secret, since
+    /// chat programs give out addresses that anybody who knows them may post to.
+    Url(SecretString),
+    /// A program is run.
+    Command(AlarmCommand),
+}
+
+/// A program that is given an alarm as JSON on its standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlarmCommand {
+    /// An absolute path, or one relative to the settings file.
+    pub program: PathBuf,
+    /// What it is started with.
+    pub arguments: Vec<String>,
+}
+
 /// What is written to standard error.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
@@ -637,6 +736,12 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// `log.level`, default `info`; a `tracing` filter such as `info,ivesk_webhook::pull=debug`.
     pub level: String,
+    /// `log.client_addresses`, default false: whether the line of a refused delivery
+    /// names the address that it came from.
+    pub client_addresses: bool,
+    /// `log.otlp_url`: the collector that `serve` sends traces to; none by default. An
+    /// address without a path means `/v1/traces` there.
+    pub otlp_url: Option<Url>,
 }
 
 impl Default for LogConfig {
@@ -644,6 +749,8 @@ impl Default for LogConfig {
         Self {
             format: LogFormat::Text,
             level: "info".to_owned(),
+            client_addresses: false,
+            otlp_url: None,
         }
     }
 }

@@ -73,6 +73,9 @@ url = {url}
 #body_timeout = "10s"
 # How long open requests may finish after SIGTERM.
 #drain_timeout = "20s"
+# Proxies, addresses or networks, that are believed what X-Request-Id, X-Forwarded-For and
+# Forwarded say. [] believes none.
+#trusted_proxies = ["127.0.0.0/8", "::1"]
 
 [private]
 # Status, metrics and the API for people and programs of the house. An address other than
@@ -209,11 +212,33 @@ url = {url}
 # 64 MiB.
 #quarantine_bytes = 67108864
 
+[alarms]
+# Alarms are in the log and at GET /v1/alarms. They can be told elsewhere too (docs/alarms.md):
+# as a POST to an https address, such as a chat's incoming webhook; or, in its place, by a program that
+# is given JSON: command = ["bin/tell-somebody", "--urgent"]
+#url = "https://chat.example.lt/hooks/ivesk"  # example
+# Documents are found without a notification for so long.
+#silence_after = "15m"
+# A feed has not been up to date for so much longer than `pull.reconcile_every`.
+#behind_after = "2h"
+# A sink has failed for so long.
+#sink_after = "30m"
+# Deliveries of one event refused within ten minutes.
+#refusals = 20
+# A signing certificate ends sooner.
+#certificate_left = "7d"
+# The store's disk has less room. 1 GiB.
+#free_bytes = 1073741824
+
 [log]
 # "json" writes one object a line.
 #format = "text"
 # error, warn, info, debug or trace, or a list such as "info,ivesk_webhook::pull=debug".
 #level = "info"
+# Whether the line of a refused delivery names the address that it came from.
+#client_addresses = false
+# Traces go to this OTLP collector, as protobuf over HTTP: deliveries, pages, hand-offs.
+#otlp_url = "http://127.0.0.1:4318"  # example
 "##;
 
 const ACCOUNT: &str = r##"# The API key, from app.ivesk.lt/settings/general: alone in a file whose path is relative to

@@ -1,15 +1,17 @@
 //! Settings, clock, store, disk, and the ways out.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use reqwest::header::DATE;
+use rustix::fs::Access;
 
 use super::Finding;
 use crate::config::{Config, StoreUrl, is_loopback};
 use crate::domain::{Clock, Company, Queue, Timestamp};
 use crate::egress;
 use crate::ivesk::{ApiError, Client};
+use crate::receiver::listener;
 use crate::sns::policy::endpoint;
 use crate::store::postgres::{Address, PostgresStore};
 use crate::store::sqlite::SqliteStore;
@@ -100,67 +102,113 @@ async fn database(address: &Address) -> Finding {
         }
         Err(error @ StoreError::Unreachable { .. }) => {
             Finding::unreachable("store", error.to_string())
-                .because("without it nothing can be received")
+                .because(NOTHING_RECEIVED)
                 .mend("start the database, or check `store.url`")
         }
         Err(error) => unusable(&error),
     }
 }
 
-/// The store's file.
+/// The store's file, and the disk that it is on or will be.
 async fn file(config: &Config, path: &Path) -> Vec<Finding> {
-    let shown = path.display();
-    if !path.exists() {
-        return vec![folder(path)];
-    }
+    let folder = folder_of(path);
+    let store = if path.is_dir() {
+        Finding::wrong("store", format!("{} is a folder", path.display()))
+            .because(NOTHING_RECEIVED)
+            .mend("set `store.url` to a file in it")
+    } else if let Err((what, error)) = may_write(path, &folder) {
+        Finding::wrong(
+            "store",
+            format!("this user can't write {}: {error}", what.display()),
+        )
+        .because(NOTHING_RECEIVED)
+        .mend(format!(
+            "make the folder {} and give it, with the store's files in it, to the user that runs \
+             `serve`; run `doctor` as that user; or set `store.url`",
+            folder.display()
+        ))
+    } else if path.exists() {
+        content(path).await
+    } else {
+        let found = format!("{} will be made at the first start", path.display());
+        Finding::ok("store", found)
+    };
+    let free = rustix::fs::statvfs(&folder).ok();
+    let free = free.map(|numbers| numbers.f_bavail.saturating_mul(numbers.f_frsize));
+    let room = free.map(|free| disk(free, config.store.min_free_bytes));
+    std::iter::once(store).chain(room).collect()
+}
+
+/// What the store's file holds.
+async fn content(path: &Path) -> Finding {
     let store = match SqliteStore::open_for_reading(path) {
         Ok(store) => store,
-        Err(error) => return vec![unusable(&error)],
+        Err(error) => return unusable(&error),
     };
-    let mut findings = Vec::new();
-    match store.sequence().await {
-        Ok(sequence) => findings.push(Finding::ok(
+    let finding = match store.sequence().await {
+        Ok(sequence) => Finding::ok(
             "store",
-            format!("{shown} holds {} document versions", sequence.last),
-        )),
-        Err(error) => findings.push(unusable(&error)),
-    }
-    if let Ok(Some(free)) = store.free_bytes().await {
-        findings.push(disk(free, config.store.min_free_bytes));
-    }
+            format!(
+                "{} holds {} document versions",
+                path.display(),
+                sequence.last
+            ),
+        ),
+        Err(error) => unusable(&error),
+    };
     // It was read only; nothing can be lost.
     let _ = store.close().await;
-    findings
+    finding
 }
+
+/// Why a store matters.
+const NOTHING_RECEIVED: &str = "without a store nothing can be received";
 
 fn unusable(error: &StoreError) -> Finding {
     Finding::wrong("store", error.to_string())
-        .because("without it nothing can be received")
+        .because(NOTHING_RECEIVED)
         .mend("what to do stands in the message; docs/operating.md has more on backups")
 }
 
-/// Whether a store can be made where there is none.
-fn folder(path: &Path) -> Finding {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-    match rustix::fs::access(folder, access) {
-        Ok(()) => Finding::ok(
-            "store",
-            format!("{} will be made at the first start", path.display()),
-        ),
-        Err(error) => Finding::wrong(
-            "store",
-            format!("{} can't be made: {error}", path.display()),
-        )
-        .because("without a store nothing can be received")
-        .mend(format!(
-            "make the folder {} and give it to the user that runs `serve`, or set `store.url`",
-            folder.display()
-        )),
+/// The folder that the store's files are in, as it can be found from anywhere.
+fn folder_of(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    whole.parent().map(Path::to_owned).unwrap_or(whole)
+}
+
+/// Whether this user may write the store and the files that stand beside it; what it
+/// may not write where it may not.
+fn may_write(path: &Path, folder: &Path) -> Result<(), (PathBuf, rustix::io::Errno)> {
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::access(folder, access).map_err(|error| (folder.to_owned(), error))?;
+    for end in ["", "-wal", "-shm", ".lock"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        let file = PathBuf::from(name);
+        match rustix::fs::access(&file, Access::WRITE_OK) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err((file, error)),
+        }
     }
+    Ok(())
+}
+
+/// Whether `serve` could listen where the settings say, while none runs.
+pub async fn listeners(config: &Config) -> Vec<Finding> {
+    let addresses = [
+        ("public.listen", config.public.listen),
+        ("private.listen", config.private.listen),
+    ];
+    let mut findings = Vec::new();
+    for (setting, address) in addresses {
+        findings.push(match listener::bind(setting, address).await {
+            Ok(_) => Finding::ok("listen", format!("`{setting}` = {address} is free")),
+            Err(error) => Finding::wrong("listen", error.found())
+                .because("`serve` does not start without it")
+                .mend(error.mend()),
+        });
+    }
+    findings
 }
 
 /// Whether the disk has the room that the settings ask for.
@@ -233,14 +281,17 @@ fn clock_against(date: &str, now: Timestamp, whose: &str) -> Option<Finding> {
     let theirs = httpdate::parse_http_date(date).ok()?;
     let millis = theirs.duration_since(UNIX_EPOCH).ok()?.as_millis();
     let theirs = Timestamp::from_millis(i64::try_from(millis).ok()?);
-    let apart = now.since(theirs).max(theirs.since(now));
+    let (ahead, behind) = (now.since(theirs), theirs.since(now));
+    let apart = ahead.max(behind);
     let seconds = apart.as_secs();
     Some(if apart <= CLOCK_TOLERANCE {
         Finding::ok("clock", format!("within {} s of {whose}", seconds + 1))
     } else {
+        let span = humantime::format_duration(Duration::from_secs(seconds));
+        let side = if ahead > behind { "ahead of" } else { "behind" };
         Finding::wrong(
             "clock",
-            format!("it is {seconds} s away from that of {whose}"),
+            format!("this machine's clock is {span} {side} that of {whose}"),
         )
         .because("messages are judged by their age, certificates by their dates")
         .mend("let the system keep the time (`timedatectl set-ntp true`)")

@@ -22,6 +22,9 @@ const PRESETS: [(&str, &str); 4] = [
 /// A code that no company has: Lithuanian codes have seven or nine digits.
 const NOBODY: &str = "990000000000099";
 
+/// The check's name.
+const PROBE: &str = "exported_path_probe";
+
 /// What an address answered to.
 enum Answer {
     /// Documents, by their ids and versions.
@@ -34,15 +37,36 @@ enum Answer {
 pub async fn exported_path(api: &ApiConfig, key: &SecretString, company: &Company) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut right = Vec::new();
+    let mut refusals_of_key = 0;
     for (name, template) in PRESETS {
-        let (accepted, finding) = one(api, key, company, name, template).await;
-        if accepted {
-            right.push((name, template));
+        let (tried, finding) = one(api, key, company, name, template).await;
+        match tried {
+            Tried::Right => right.push((name, template)),
+            Tried::KeyRefused => refusals_of_key += 1,
+            Tried::NotRight => {}
         }
         findings.push(finding);
     }
+    if refusals_of_key == PRESETS.len() {
+        return vec![
+            Finding::skipped(
+                PROBE,
+                "every address answers 401, so none can be told from another",
+            )
+            .because("with a key that is not taken nothing can be found out")
+            .mend("put the key right, then run this again"),
+        ];
+    }
     findings.push(conclusion(api, &right));
     findings
+}
+
+/// What a preset turned out to be.
+enum Tried {
+    Right,
+    NotRight,
+    /// It was answered 401, as a wrong address may be and a wrong key always is.
+    KeyRefused,
 }
 
 async fn one(
@@ -51,7 +75,7 @@ async fn one(
     company: &Company,
     name: &str,
     template: &str,
-) -> (bool, Finding) {
+) -> (Tried, Finding) {
     let mut api = api.clone();
     api.exported_path = Some(ExportedPath {
         template: template.to_owned(),
@@ -59,73 +83,73 @@ async fn one(
     let client = match Client::new(&api, key.clone()) {
         Ok(client) => client,
         Err(error) => {
-            return (
-                false,
-                Finding::wrong("exported_path_probe", error.to_string()),
-            );
+            return (Tried::NotRight, Finding::wrong(PROBE, error.to_string()));
         }
     };
     let Ok(nobody) = Company::parse(NOBODY) else {
-        return (false, Finding::skipped("exported_path_probe", name));
+        return (Tried::NotRight, Finding::skipped(PROBE, name));
     };
     let ours = ask(&client, company).await;
-    let found = |text: String| Finding::note("exported_path_probe", format!("{name}: {text}"));
+    let found = |text: String| Finding::note(PROBE, format!("{name}: {text}"));
     let documents = match ours {
         Answer::Documents(documents) => documents,
         Answer::Refused(error @ ApiError::Unreachable(_)) => {
-            let finding = Finding::unreachable("exported_path_probe", format!("{name}: {error}"));
+            let finding = Finding::unreachable(PROBE, format!("{name}: {error}"));
             return (
-                false,
+                Tried::NotRight,
                 finding
                     .because("nothing can be tried")
                     .mend("check `api.url` and the way there"),
             );
         }
-        Answer::Refused(error) => return (false, found(format!("no: {error}"))),
+        Answer::Refused(error @ ApiError::Status { status: 401, .. }) => {
+            return (Tried::KeyRefused, found(format!("no: {error}")));
+        }
+        Answer::Refused(error) => return (Tried::NotRight, found(format!("no: {error}"))),
     };
     let count = documents.len();
     match ask(&client, &nobody).await {
         Answer::Refused(error @ ApiError::Unreachable(_)) => {
-            (false, found(format!("not decided: {error}")))
+            (Tried::NotRight, found(format!("not decided: {error}")))
         }
         Answer::Refused(ApiError::Status { status, .. }) if status >= 500 || status == 429 => (
-            false,
+            Tried::NotRight,
             found(format!(
                 "not decided: {status} for a company that nobody has"
             )),
         ),
         Answer::Refused(error) => (
-            true,
+            Tried::Right,
             Finding::ok(
-                "exported_path_probe",
+                PROBE,
                 format!(
                     "{name}: {count} documents for {company}; for a company that nobody has: {error}"
                 ),
             ),
         ),
         Answer::Documents(others) if others == documents && count == 0 => (
-            false,
+            Tried::NotRight,
             found(format!(
                 "not decided: no documents for {company}, nor for a company that nobody has; try one that has exported documents"
             )),
         ),
         Answer::Documents(others) if others == documents => (
-            false,
+            Tried::NotRight,
             found(format!(
                 "no: the same {count} documents for {company} and for a company that nobody has, so the company is ignored"
             )),
         ),
         Answer::Documents(others) if others.is_empty() => (
-            true,
+            Tried::Right,
             Finding::ok(
-                "exported_path_probe",
+                PROBE,
                 format!(
                     "{name}: {count} documents for {company}, none for a company that nobody has"
                 ),
             ),
         ),
         Answer::Documents(others) => (
-            false,
+            Tried::NotRight,
             found(format!(
                 "no: {} documents for a company that nobody has",
                 others.len()

@@ -1,64 +1,38 @@
 //! Handing documents on: sinks, and what comes back from them.
 //!
 //! A [`Sink`] is where documents are handed on. It is given one [`Item`] at a time and
-//! answers with a [`Verdict`]; [`worker`] decides from rows which item, when, and what
-//! follows. What was rejected is told to the accountant by [`reporter`], in the words of
-//! [`texts`].
+//! answers with a [`Verdict`].
+//!
+//! - `http`: a signed POST.
+//! - `command`: a program.
+//! - `folder` with `files`: JSON files and the PDFs that belong to them.
+//! - [`worker`] decides from rows which item, when, and what follows from the verdict.
+//! - [`reporter`] tells the accountant what was rejected, in the words of [`texts`].
+//!
+//! `docs/sinks.md` has the contracts for those who write the other side.
 
-use std::fmt;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
-use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{Feed, Queue, Timestamp, Unseen};
+use crate::config::{Config, SinkConfig, SinkKind};
+use crate::domain::{Clock, Feed, Queue, SinkName, Timestamp};
+pub use crate::store::Item;
 
+mod command;
+mod files;
+mod folder;
+mod http;
 pub mod reporter;
 pub mod texts;
 pub mod worker;
 
-/// One version of one document on its way to a sink.
-#[derive(Clone)]
-pub struct Item {
-    /// Where it came from.
-    pub feed: Feed,
-    /// The vendor's id of the document.
-    pub document_id: String,
-    /// The vendor's version text.
-    pub version: String,
-    /// The store's epoch: numbers of different epochs don't compare.
-    pub epoch: String,
-    /// Our number of the version within the epoch.
-    pub sequence: i64,
-    /// When it was stored.
-    pub stored_at: Timestamp,
-    /// The JSON as the vendor sent it.
-    pub body: Vec<u8>,
-    /// A link to the document's file that is newer than the one in [`Item::body`].
-    pub link: Option<SecretString>,
-    /// How often a fresh link was asked for in vain: a sink that has waited long enough
-    /// goes on without the file.
-    pub link_tries: u32,
-    /// What this sink noted when it took an earlier version of the document
-    /// ([`Verdict::Booked`]).
-    pub earlier_note: Option<String>,
-}
-
-impl fmt::Debug for Item {
-    /// Without the body and the link.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Item")
-            .field("feed", &self.feed)
-            .field("document_id", &self.document_id)
-            .field("version", &self.version)
-            .field("sequence", &self.sequence)
-            .field("body", &Unseen(&self.body))
-            .finish_non_exhaustive()
-    }
-}
+/// The most bytes of a rejection's words.
+const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
 /// What a sink is told of an [`Item`]: the JSON on the wire and on standard input.
 ///
@@ -170,4 +144,73 @@ pub enum Verdict {
 pub trait Sink: Send + Sync {
     /// Gives it one item, within the sink's own time limit.
     async fn hand_on(&self, item: &Item) -> Verdict;
+}
+
+/// Why a sink can't be used, for people.
+#[derive(Debug, thiserror::Error)]
+#[error("the sink `{name}` can't be used: {problem}")]
+pub struct OpenError {
+    /// Which one.
+    pub name: SinkName,
+    /// What is wrong and what to do.
+    pub problem: String,
+}
+
+/// Opens a sink: looks whether its program can be run, or its folder written to.
+///
+/// `environment` holds the service's own variables. `None` for a sink of the kind `api`,
+/// which is given nothing: its program asks.
+///
+/// # Errors
+///
+/// What keeps the sink from being used, whatever it is given.
+pub fn open(
+    name: &SinkName,
+    sink: &SinkConfig,
+    config: &Config,
+    environment: &BTreeMap<String, String>,
+    clock: &Clock,
+) -> Result<Option<Box<dyn Sink>>, OpenError> {
+    let timeout = sink.timeout;
+    let opened: Result<Box<dyn Sink>, String> = match &sink.kind {
+        SinkKind::Http { url, secrets } => {
+            http::Http::new(url, secrets, timeout, clock.clone()).map(|sink| Box::new(sink) as _)
+        }
+        SinkKind::Command {
+            program,
+            arguments,
+            environment: wanted,
+            folder,
+        } => command::Command::new(program, arguments, wanted, environment, folder, timeout)
+            .map(|sink| Box::new(sink) as _),
+        SinkKind::Folder { .. } => {
+            folder::Folder::new(name, sink, config, clock).map(|sink| Box::new(sink) as _)
+        }
+        SinkKind::Api => return Ok(None),
+    };
+    opened.map(Some).map_err(|problem| OpenError {
+        name: name.clone(),
+        problem,
+    })
+}
+
+/// A rejection in the sink's words, cut where they are longer than anybody reads.
+fn rejection(message: &str) -> Verdict {
+    let mut end = message.len().min(MAX_MESSAGE_BYTES);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    Verdict::Rejected {
+        message: message[..end].to_owned(),
+    }
+}
+
+/// What becomes of an item whose stored body is no JSON.
+fn unreadable() -> Verdict {
+    Verdict::Unavailable {
+        error: "the stored document is not what the puller stored; look for what else writes to \
+                the store, and for a broken disk"
+            .to_owned(),
+        retry_after: None,
+    }
 }

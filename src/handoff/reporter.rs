@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use crate::config::Config;
 use crate::domain::{Account, Clock};
 use crate::egress;
-use crate::ivesk::{ApiError, Client};
+use crate::ivesk::{ApiError, Client, Observer};
 use crate::store::{ReportEnd, ReportLease, SharedStore, StoreError};
 
 /// What a lease holds beyond the request's own time limit.
@@ -57,7 +57,7 @@ pub struct Reporter {
 
 impl Reporter {
     /// A reporter for the accounts that have a key; `None` where `api.error_report_path`
-    /// is not set: reports wait then.
+    /// is not set: reports wait then. `observer` is told of every request.
     ///
     /// # Errors
     ///
@@ -66,6 +66,7 @@ impl Reporter {
         config: &Config,
         store: SharedStore,
         clock: Clock,
+        observer: Arc<dyn Observer>,
     ) -> Result<Option<Self>, ApiError> {
         if config.api.error_report_path.is_none() {
             return Ok(None);
@@ -73,7 +74,9 @@ impl Reporter {
         let mut clients = BTreeMap::new();
         for (account, settings) in &config.accounts {
             if let Some(key) = &settings.api_key {
-                let client = Client::new(&config.api, key.clone())?.with_clock(clock.clone());
+                let client = Client::new(&config.api, key.clone())?
+                    .with_clock(clock.clone())
+                    .observed_by(Arc::clone(&observer));
                 clients.insert(account.clone(), client);
             }
         }

@@ -25,7 +25,7 @@ const TRACE_BEGINS: [&str; 11] = [
 ];
 
 /// The words of a sink as they may be kept and shown: one line, no control characters, at
-/// most [`MAX_CHARS`], nothing from where a stack trace or a page of HTML begins. Empty
+/// most 300, nothing from where a stack trace or a page of HTML begins. Empty
 /// where nothing of it is for people.
 pub fn plain(message: &str) -> String {
     let mut words: Vec<&str> = Vec::new();

@@ -10,11 +10,11 @@ use futures_util::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
 use super::{Item, Sink, Verdict, texts};
 use crate::config::{FirstPull, ReportsConfig, SinkConfig, SinkKind};
-use crate::domain::{Clock, Company, Queue, SinkName, Timestamp};
+use crate::domain::{Clock, Company, Feed, Queue, SinkName, Timestamp};
 use crate::egress;
 use crate::ivesk;
 use crate::store::{
@@ -108,6 +108,11 @@ impl HandOn {
         }
     }
 
+    /// Which sink it gives documents to.
+    pub fn name(&self) -> &SinkName {
+        &self.name
+    }
+
     fn request(&self) -> HandoffRequest {
         HandoffRequest {
             sink: self.name.clone(),
@@ -159,7 +164,12 @@ impl HandOn {
         let next = futures_util::stream::iter(items)
             .take_while(|_| std::future::ready(!going_on.is_cancelled() && !halt.is_cancelled()));
         let in_flight = self.config.in_flight.max(1);
-        let verdicts = next.map(|item| self.give(item)).buffered(in_flight);
+        let verdicts = next
+            .map(|item| {
+                let span = self.span(&item);
+                self.give(item).instrument(span)
+            })
+            .buffered(in_flight);
         let mut verdicts = std::pin::pin!(verdicts);
         while let Some(given) = verdicts.next().await {
             // What others in flight say still counts, but nothing more is begun.
@@ -168,6 +178,16 @@ impl HandOn {
             }
         }
         batch.end().await
+    }
+
+    fn span(&self, item: &Item) -> Span {
+        debug_span!(
+            "handoff",
+            sink = %self.name,
+            feed = %item.feed,
+            document.id = %item.document_id,
+            sequence = item.sequence,
+        )
     }
 
     /// Gives the sink one document.
@@ -202,7 +222,7 @@ impl HandOn {
             Answer::NotAsked(outcome) => Ok(outcome),
             Answer::Said(Verdict::Booked { note }) => Ok(HandoffOutcome::Booked { note }),
             Answer::Said(Verdict::Rejected { message }) => {
-                let (message, report) = rejection(&self.reports, item, &message);
+                let (message, report) = rejection(&self.reports, &item.feed, &item.body, &message);
                 Ok(HandoffOutcome::Rejected { message, report })
             }
             Answer::Said(Verdict::LinkExpired) => Ok(HandoffOutcome::LinkExpired),
@@ -266,20 +286,25 @@ impl HandOn {
     }
 }
 
-/// What is kept of a rejection, and what the accountant is told.
-pub fn rejection(reports: &ReportsConfig, item: &Item, message: &str) -> (String, ReportDraft) {
+/// What is kept of the rejection of a document of `feed`, and what the accountant is told.
+pub fn rejection(
+    reports: &ReportsConfig,
+    feed: &Feed,
+    body: &[u8],
+    message: &str,
+) -> (String, ReportDraft) {
     let draft = ReportDraft {
-        company: company(item),
+        company: company(feed, body),
         message: texts::report(reports, message),
     };
     (texts::plain(message), draft)
 }
 
 /// Whose document it is.
-fn company(item: &Item) -> Option<Company> {
-    match item.feed.queue {
-        Queue::Exported => Some(item.feed.company.clone()),
-        Queue::Digitized => ivesk::document::companies(&item.body).into_iter().next(),
+fn company(feed: &Feed, body: &[u8]) -> Option<Company> {
+    match feed.queue {
+        Queue::Exported => Some(feed.company.clone()),
+        Queue::Digitized => ivesk::document::companies(body).into_iter().next(),
     }
 }
 

@@ -1,5 +1,8 @@
 //! One account's view of the API: every request that carries its key.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{ACCEPT, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response};
@@ -7,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::{Origin, Url};
 
 use super::error::{ApiError, message};
+use super::observer::{Asked, Endpoint, Observer, Unobserved};
 use super::page::Page;
 use crate::config::ApiConfig;
 use crate::domain::{Clock, Company, Cursor, Queue};
@@ -35,6 +39,7 @@ pub struct Client {
     key: SecretString,
     key_header: HeaderValue,
     clock: Clock,
+    observer: Arc<dyn Observer>,
 }
 
 impl Client {
@@ -61,6 +66,7 @@ impl Client {
             key,
             key_header,
             clock: Clock::system(),
+            observer: Arc::new(Unobserved),
         })
     }
 
@@ -68,6 +74,21 @@ impl Client {
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
+    }
+
+    /// The same client, whose requests `observer` is told of.
+    #[must_use]
+    pub fn observed_by(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observer, ..self }
+    }
+
+    /// Tells the observer how a request of `endpoint` ended.
+    pub(super) fn tell(&self, endpoint: Endpoint, started: Instant, status: Option<u16>) {
+        self.observer.asked(Asked {
+            endpoint,
+            status,
+            took: started.elapsed(),
+        });
     }
 
     /// Asks for one page of a queue.
@@ -88,7 +109,8 @@ impl Client {
         let path = self.page_path(queue, company, from)?;
         let request = self.request(Method::GET, &path)?;
         let limit_bytes = self.config.max_page_bytes;
-        let body = self.answer(request, limit_bytes, &[]).await?;
+        let endpoint = Endpoint::from(queue);
+        let body = self.answer(endpoint, request, limit_bytes, &[]).await?;
         Page::read(&body)
     }
 
@@ -150,11 +172,25 @@ impl Client {
     /// must not come back in an error, nor must the key.
     pub(super) async fn answer(
         &self,
+        endpoint: Endpoint,
         request: RequestBuilder,
         limit_bytes: usize,
         secrets: &[&str],
     ) -> Result<Vec<u8>, ApiError> {
+        let started = Instant::now();
         let sent = request.send().await;
+        let status = sent.as_ref().ok().map(|answer| answer.status().as_u16());
+        let outcome = self.read_answer(sent, limit_bytes, secrets).await;
+        self.tell(endpoint, started, status);
+        outcome
+    }
+
+    async fn read_answer(
+        &self,
+        sent: Result<Response, reqwest::Error>,
+        limit_bytes: usize,
+        secrets: &[&str],
+    ) -> Result<Vec<u8>, ApiError> {
         let response = sent.map_err(|error| ApiError::Unreachable(egress::describe(error)))?;
         if !response.status().is_success() {
             return Err(self.failure(response, secrets).await);

@@ -23,7 +23,11 @@ pub enum ApiError {
     #[error("Įvesk.lt could not be reached: {0}")]
     Unreachable(String),
     /// A status other than success.
-    #[error("Įvesk.lt answered {status}{}", message.as_deref().map(|m| format!(": {m}")).unwrap_or_default())]
+    #[error(
+        "Įvesk.lt answered {status}{}{}",
+        message.as_deref().map(|m| format!(": {m}")).unwrap_or_default(),
+        advice(*status)
+    )]
     Status {
         /// The HTTP status.
         status: u16,
@@ -41,6 +45,14 @@ pub enum ApiError {
     /// A success whose body is not what the API documents.
     #[error("Įvesk.lt's answer is not what its API documents: {0}")]
     Malformed(String),
+}
+
+/// What a status asks the reader to do, where that is plain.
+fn advice(status: u16) -> &'static str {
+    match status {
+        401 => " (it does not take the API key; app.ivesk.lt/settings/general makes a new one)",
+        _ => "",
+    }
 }
 
 /// The `message` of a JSON error body, fit to be logged; `None` where there is none.

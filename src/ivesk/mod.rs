@@ -9,6 +9,7 @@ pub mod document;
 mod error;
 mod fields;
 pub mod hint;
+mod observer;
 mod page;
 mod report;
 mod subscribe;
@@ -17,5 +18,6 @@ pub mod view;
 
 pub use client::Client;
 pub use error::ApiError;
+pub use observer::{Asked, Endpoint, Observer};
 pub use page::Page;
 pub use subscribe::subscription_body;

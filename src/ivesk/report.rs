@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::client::{Client, MAX_SMALL_BODY_BYTES};
 use super::error::ApiError;
+use super::observer::Endpoint;
 use crate::domain::Company;
 
 impl Client {
@@ -47,7 +48,8 @@ impl Client {
             .request(Method::POST, path)?
             .header(CONTENT_TYPE, &self.config.error_report_type)
             .body(body);
-        self.answer(request, MAX_SMALL_BODY_BYTES, &[]).await?;
+        self.answer(Endpoint::ErrorReport, request, MAX_SMALL_BODY_BYTES, &[])
+            .await?;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::client::{Client, MAX_SMALL_BODY_BYTES};
 use super::error::ApiError;
+use super::observer::Endpoint;
 use crate::domain::Event;
 
 /// The request body of a subscription (vendor-api, "Subscribing"). A secret: the target holds
@@ -57,7 +58,9 @@ impl Client {
             .header(CONTENT_TYPE, "application/json")
             .body(body.expose_secret().to_owned());
         let secrets = [target.expose_secret()];
-        self.answer(request, MAX_SMALL_BODY_BYTES, &secrets).await?;
+        let endpoint = Endpoint::Subscribe;
+        self.answer(endpoint, request, MAX_SMALL_BODY_BYTES, &secrets)
+            .await?;
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Giving the vendor a file to digitise: ask for a location, then put the file there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +13,7 @@ use url::{Host, Url};
 use super::client::{Client, MAX_SMALL_BODY_BYTES, encoded};
 use super::error::ApiError;
 use super::fields::Fields;
+use super::observer::Endpoint;
 use crate::config::is_loopback;
 use crate::egress;
 
@@ -281,7 +282,10 @@ impl Client {
         let mark = if query.is_empty() { "" } else { "?" };
         let path = format!("/uploadlocation/{}{mark}{query}", encoded(filename));
         let request = self.request(Method::GET, &path)?;
-        let body = self.answer(request, MAX_SMALL_BODY_BYTES, &[]).await?;
+        let endpoint = Endpoint::UploadLocation;
+        let body = self
+            .answer(endpoint, request, MAX_SMALL_BODY_BYTES, &[])
+            .await?;
         Ok(UploadLocation::read(&body)?)
     }
 
@@ -318,6 +322,7 @@ impl Client {
         file: reqwest::Body,
     ) -> Result<(), UploadError> {
         let url = self.checked(&location.url)?;
+        let started = Instant::now();
         let sent = self
             .http
             .put(url)
@@ -330,6 +335,8 @@ impl Client {
             .body(file)
             .send()
             .await;
+        let status = sent.as_ref().ok().map(|answer| answer.status().as_u16());
+        self.tell(Endpoint::File, started, status);
         let response = sent.map_err(|error| UploadError::Unreachable(egress::describe(error)))?;
         let status = response.status();
         if status == StatusCode::OK {

@@ -13,12 +13,14 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
 use crate::config::{AccountConfig, Config, PullConfig};
 use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
 use crate::egress;
 use crate::ivesk::{self, ApiError, Client, Page};
+use crate::metrics::{Metrics, PullEnd, StoreStep};
 use crate::store::{
     COMPANY_FILTER_IGNORED, FreshLink, LeaseRequest, PageCommitted, PageLease, PageOutcome,
     PageToCommit, PullKind, PullPlan, SetAside, SharedStore, StoreError, UploadReturn,
@@ -117,6 +119,7 @@ pub struct Puller {
     config: PullConfig,
     askable: Vec<(Account, Queue)>,
     clock: Clock,
+    metrics: Arc<Metrics>,
     /// Wakes another worker when there may be more to do.
     more: Notify,
 }
@@ -154,8 +157,23 @@ impl Puller {
             config: config.pull.clone(),
             askable,
             clock,
+            metrics: Arc::new(Metrics::new()),
             more: Notify::new(),
         })
+    }
+
+    /// The same puller, counted in `metrics`.
+    #[must_use]
+    pub fn counted_in(self, metrics: Arc<Metrics>) -> Self {
+        let observed = |client: Client| client.observed_by(Arc::clone(&metrics) as _);
+        let clients = self.clients.into_iter();
+        Self {
+            clients: clients
+                .map(|(account, client)| (account, observed(client)))
+                .collect(),
+            metrics,
+            ..self
+        }
     }
 
     /// How many workers can be busy at once: more than 16 would only wait for the store.
@@ -180,27 +198,55 @@ impl Puller {
     /// Only the store's; the vendor's are noted in the rows and come as
     /// [`Pulled::Failed`].
     pub async fn pull_page(&self) -> Result<Pulled, StoreError> {
-        let Some(lease) = self.store.lease_page(self.lease_request()).await? else {
+        let leased = self.store.lease_page(self.lease_request());
+        let Some(lease) = self.metrics.timed(StoreStep::Lease, leased).await? else {
             return Ok(Pulled::Nothing);
         };
         // The rest of the work is for another worker, if there is one.
         self.more.notify_one();
+        let span = debug_span!(
+            "page",
+            feed = %lease.feed,
+            kind = lease.kind.as_str(),
+            outcome = Empty,
+        );
+        self.pull_leased(lease).instrument(span).await
+    }
+
+    async fn pull_leased(&self, lease: PageLease) -> Result<Pulled, StoreError> {
         let Some(client) = self.clients.get(&lease.feed.account) else {
             // Only what has a client is asked for.
             self.store.release_page(lease).await?;
             return Ok(Pulled::Nothing);
         };
-        match client
+        let kind = lease.kind;
+        let asked = client
             .page(
                 lease.feed.queue,
                 &lease.feed.company,
                 lease.position.from.as_ref(),
             )
-            .await
-        {
+            .await;
+        let pulled = match asked {
             Ok(page) => self.store_page(lease, page).await,
             Err(error) => self.note_failure(lease, &error).await,
+        };
+        if let Ok(pulled) = &pulled {
+            self.count(kind, pulled);
         }
+        pulled
+    }
+
+    fn count(&self, kind: PullKind, pulled: &Pulled) {
+        let end = match pulled {
+            Pulled::Page { committed, .. } if committed.new > 0 => PullEnd::New,
+            Pulled::Page { .. } => PullEnd::NothingNew,
+            Pulled::Failed { .. } => PullEnd::Failed,
+            Pulled::Stale { .. } => PullEnd::Stale,
+            Pulled::Nothing => return,
+        };
+        Span::current().record("outcome", end.as_str());
+        self.metrics.pulled(kind, end);
     }
 
     fn lease_request(&self) -> LeaseRequest {
@@ -226,7 +272,8 @@ impl Puller {
         let (feed, kind) = (lease.feed.clone(), lease.kind);
         let page = read_page(&lease, page);
         let possible_gap = page.possible_gap;
-        match self.store.commit_page(lease, page, self.plan()).await {
+        let committed = self.store.commit_page(lease, page, self.plan());
+        match self.metrics.timed(StoreStep::Page, committed).await {
             Ok(PageOutcome::Committed(committed)) => {
                 report(&feed, kind, committed, possible_gap);
                 Ok(Pulled::Page {

@@ -9,18 +9,19 @@ use hyper::header::HeaderMap;
 use hyper::{Request, http};
 use secrecy::SecretString;
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
-use tracing::error;
+use tracing::{Instrument as _, error};
 
 use super::body::{self, BodyReader};
+use super::caller::{Caller, RequestId};
 use super::challenge::{self, Challenges, Echo};
 use super::headers::{header_lines, read_header_lines, sns_headers};
 use super::health::Health;
-use super::report::{self, Tally};
+use super::report::{self, Tally, Told};
 use super::webhooks::{PREFIX, Webhook, Webhooks};
 use crate::config::Config;
 use crate::domain::{Clock, Event, Feed, Timestamp};
 use crate::ivesk::hint;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreStep};
 use crate::refusal::Refusal;
 use crate::sns::{Envelope, MessageType, VerifiedMessage, Verifier};
 use crate::store::{Accepted, Insertion, QuarantineRow, Quarantined, SharedStore, StoreError};
@@ -42,6 +43,8 @@ pub struct Delivery<'w> {
     pub body: Bytes,
     /// When it came.
     pub received_at: Timestamp,
+    /// What its request is called; none where it is judged anew.
+    pub request_id: Option<RequestId>,
     /// The place of a large body, given back when the delivery is answered.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -143,6 +146,7 @@ impl Ingest {
     /// Why it was not taken; told, counted and quarantined already.
     pub async fn receive<B: Body<Data = Bytes>>(
         &self,
+        caller: &Caller,
         request: Request<B>,
     ) -> Result<Insertion, Refusal> {
         let started = Instant::now();
@@ -150,15 +154,20 @@ impl Ingest {
         let webhook = self
             .webhooks
             .find(webhook_path(&head))
-            .inspect_err(|refusal| self.turned_away(None, refusal))?;
+            .inspect_err(|refusal| self.turned_away(None, caller, refusal))?;
         let delivery = self
-            .read(webhook, head, body)
+            .read(webhook, caller, head, body)
             .await
-            .inspect_err(|refusal| self.turned_away(Some(webhook), refusal))?;
+            .inspect_err(|refusal| self.turned_away(Some(webhook), caller, refusal))?;
+        let span = report::span(&delivery);
         let outcome = self
             .judge(&delivery)
+            .instrument(span.clone())
             .await
-            .inspect_err(|refusal| self.set_aside(&delivery, refusal))?;
+            .inspect_err(|refusal| {
+                span.record("outcome", refusal.code());
+                self.set_aside(&delivery, caller, refusal);
+            })?;
         self.metrics.accept_took(started.elapsed());
         Ok(outcome)
     }
@@ -166,6 +175,7 @@ impl Ingest {
     async fn read<'w, B: Body<Data = Bytes>>(
         &self,
         webhook: &'w Webhook,
+        caller: &Caller,
         head: http::request::Parts,
         body: B,
     ) -> Result<Delivery<'w>, Refusal> {
@@ -177,6 +187,7 @@ impl Ingest {
             headers: head.headers,
             body: bytes,
             received_at,
+            request_id: Some(caller.request_id.clone()),
             _place: place,
         })
     }
@@ -196,10 +207,18 @@ impl Ingest {
             .verify_at(envelope, delivery.received_at)
             .await?;
         let meaning = Meaning::of(&message);
+        let told = Told {
+            message_id: message.message_id().to_owned(),
+            hint: hint_of(webhook, &message),
+        };
 
         // SNS may deliver a message twice, so a duplicate is a success.
-        let insertion = self.commit(webhook, message, delivery.received_at).await?;
-        self.tally.accepted(webhook, insertion);
+        let hint = told.hint.clone();
+        let insertion = self
+            .commit(webhook, message, hint, delivery.received_at)
+            .await?;
+        self.tally
+            .accepted(webhook, insertion, &told, delivery.request_id.as_ref());
         self.act(webhook, meaning, insertion).await?;
         Ok(insertion)
     }
@@ -220,6 +239,7 @@ impl Ingest {
             headers: read_header_lines(&row.headers),
             body: Bytes::from(row.body),
             received_at: row.received_at,
+            request_id: None,
             _place: None,
         };
         let insertion = self.judge(&delivery).await?;
@@ -235,16 +255,20 @@ impl Ingest {
         &self,
         webhook: &Webhook,
         message: VerifiedMessage,
+        hint: Option<Feed>,
         received_at: Timestamp,
     ) -> Result<Insertion, Refusal> {
         let delivery = Accepted {
             account: webhook.account.clone(),
             event: webhook.event,
-            hint: hint_of(webhook, &message),
+            hint,
             message,
             received_at,
         };
-        match tokio::time::timeout(COMMIT_TIMEOUT, self.store.accept(delivery)).await {
+        let accepted = self
+            .metrics
+            .timed(StoreStep::Accept, self.store.accept(delivery));
+        match tokio::time::timeout(COMMIT_TIMEOUT, accepted).await {
             Ok(Ok(insertion)) => Ok(insertion),
             Ok(Err(error)) => Err(self.refused_by_store(&error)),
             Err(_) => {
@@ -279,15 +303,15 @@ impl Ingest {
     }
 
     /// Tells and counts a delivery that was refused before it was read whole.
-    fn turned_away(&self, webhook: Option<&Webhook>, refusal: &Refusal) {
+    fn turned_away(&self, webhook: Option<&Webhook>, caller: &Caller, refusal: &Refusal) {
         self.metrics
             .refused(webhook.map(|webhook| webhook.event), refusal.code());
-        self.tally.refused(webhook, refusal);
+        self.tally.refused(webhook, refusal, caller);
     }
 
     /// Tells, counts and keeps a delivery that was refused.
-    fn set_aside(&self, delivery: &Delivery<'_>, refusal: &Refusal) {
-        self.turned_away(Some(delivery.webhook), refusal);
+    fn set_aside(&self, delivery: &Delivery<'_>, caller: &Caller, refusal: &Refusal) {
+        self.turned_away(Some(delivery.webhook), caller, refusal);
         if !is_worth_keeping(refusal) {
             return;
         }

@@ -2,6 +2,7 @@
 //! take, and how they end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::caller::Peer;
 use super::stalled::WriteDeadline;
 
 /// The longest request head, in bytes; SNS's are under 2 KiB.
@@ -37,6 +39,78 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
+/// An address that can't be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("{}; {}", self.found(), self.mend())]
+pub struct ListenError {
+    setting: &'static str,
+    address: SocketAddr,
+    // Part of the message, so not a source that would be told again.
+    reason: io::Error,
+}
+
+impl ListenError {
+    /// What can't be had and why, in the system's words.
+    pub fn found(&self) -> String {
+        let Self {
+            setting,
+            address,
+            reason,
+        } = self;
+        format!("`{setting}` = {address} can't be listened on: {reason}")
+    }
+
+    /// What to do about it.
+    pub fn mend(&self) -> &'static str {
+        match self.reason.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program has that port (`ss -ltnp` names it): stop that one, or set another port"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "this user may not have that port: set one above 1023, and let the proxy pass on to it"
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "no interface of this machine has that address (`ip address` lists them): set one of \
+                 those, or 0.0.0.0 for all"
+            }
+            _ => "set another address",
+        }
+    }
+}
+
+/// Listens on the address that `setting` names.
+///
+/// # Errors
+///
+/// [`ListenError`], which says what to do.
+pub async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|reason| ListenError {
+            setting,
+            address,
+            reason,
+        })
+}
+
+/// The address that is really listened on, also where the setting leaves the port to
+/// the system.
+///
+/// # Errors
+///
+/// [`ListenError`], where the system does not say.
+pub fn local_address(
+    setting: &'static str,
+    listener: &TcpListener,
+    address: SocketAddr,
+) -> Result<SocketAddr, ListenError> {
+    listener.local_addr().map_err(|reason| ListenError {
+        setting,
+        address,
+        reason,
+    })
+}
+
 /// How a listener's last requests ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
@@ -47,7 +121,7 @@ pub enum Drained {
 }
 
 /// Answers requests with `service` until `stop` is cancelled, then lets those
-/// under way finish.
+/// under way finish. Each request has its [`Peer`] among its extensions.
 pub async fn serve<S, B>(
     listener: TcpListener,
     limits: Limits,
@@ -68,7 +142,7 @@ where
         .run_until_cancelled(Arc::clone(&slots).acquire_owned())
         .await
     {
-        let Some(stream) = stop.run_until_cancelled(accept(&listener)).await else {
+        let Some((stream, peer)) = stop.run_until_cancelled(accept(&listener)).await else {
             break;
         };
         let io = TokioIo::new(WriteDeadline::new(stream, limits.header_timeout));
@@ -76,7 +150,13 @@ where
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
             .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(io, service.clone());
+            .serve_connection(
+                io,
+                FromPeer {
+                    service: service.clone(),
+                    peer: Peer(peer),
+                },
+            );
         let connection = connections.watch(connection);
         let cut_off = cut_off.clone();
         tokio::spawn(async move {
@@ -96,15 +176,32 @@ where
     }
 }
 
+/// Tells a service who is at the other end of the connection.
+struct FromPeer<S> {
+    service: S,
+    peer: Peer,
+}
+
+impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for FromPeer<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        self.service.call(request)
+    }
+}
+
 /// The next connection, however often the system says that it can't give one.
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Without it an answer may wait 40 ms for the client's next packet.
                 // A socket that refuses is closed already.
                 let _ = stream.set_nodelay(true);
-                return stream;
+                return (stream, peer);
             }
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {

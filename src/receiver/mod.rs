@@ -1,7 +1,8 @@
 //! The public listener: what SNS reaches.
 //!
-//! [`listener`] accepts connections, [`Public`] finds the route, [`ingest`]
-//! takes a delivery step by step, and [`problem`] alone knows the statuses.
+//! [`listener`] accepts connections, [`caller`] says who asks, [`Public`] finds the
+//! route, [`ingest`] takes a delivery step by step, and [`problem`] alone knows the
+//! statuses.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -18,6 +19,7 @@ use tracing::error;
 use crate::refusal::Refusal;
 
 pub mod body;
+pub mod caller;
 pub mod challenge;
 pub mod headers;
 pub mod health;
@@ -28,6 +30,7 @@ mod report;
 mod stalled;
 pub mod webhooks;
 
+use caller::{Caller, Callers, REQUEST_ID};
 use ingest::Ingest;
 use problem::Problem;
 
@@ -38,63 +41,70 @@ pub type Answer = Response<Full<Bytes>>;
 #[derive(Clone)]
 pub struct Public {
     ingest: Arc<Ingest>,
+    callers: Arc<Callers>,
 }
 
 impl Public {
     /// Routes whose deliveries go to `ingest`.
-    pub fn new(ingest: Arc<Ingest>) -> Self {
-        Self { ingest }
+    pub fn new(ingest: Arc<Ingest>, callers: Arc<Callers>) -> Self {
+        Self { ingest, callers }
     }
 
-    /// Answers one request, whatever happens.
+    /// Answers one request, whatever happens, and says what it is called.
     pub async fn answer<B: Body<Data = Bytes>>(
         self,
         request: Request<B>,
     ) -> Result<Answer, Infallible> {
         // Every step may run twice, so a step that broke off leaves nothing half done.
-        let answer = AssertUnwindSafe(self.route(request)).catch_unwind().await;
-        let answer = answer.unwrap_or_else(|_| {
+        let caller = self.callers.of(&request);
+        let route = AssertUnwindSafe(self.route(&caller, request));
+        let mut answer = route.catch_unwind().await.unwrap_or_else(|_| {
             self.ingest.metrics().panicked();
-            error!("a request ended in a defect of this program; SNS will send it again");
-            Problem::defect().into_response()
+            error!(
+                request.id = caller.request_id.as_str(),
+                "a request ended in a defect of this program; SNS will send it again"
+            );
+            Problem::defect().to(&caller.request_id).into_response()
         });
+        let id = caller.request_id.to_header();
+        answer.headers_mut().insert(REQUEST_ID, id);
         Ok(answer)
     }
 
-    async fn route<B: Body<Data = Bytes>>(&self, request: Request<B>) -> Answer {
+    async fn route<B: Body<Data = Bytes>>(&self, caller: &Caller, request: Request<B>) -> Answer {
         let path = request.uri().path();
         match (request.method(), path) {
             (&Method::POST, path) if path.starts_with(webhooks::PREFIX) => {
-                self.deliver(request).await
+                self.deliver(caller, request).await
             }
             (&Method::GET | &Method::HEAD, "/healthz") => plain(StatusCode::OK, "alive\n"),
             (&Method::GET | &Method::HEAD, "/readyz") => {
                 let readiness = self.ingest.readiness().await;
                 match readiness {
                     Ok(()) => plain(StatusCode::OK, "ready\n"),
-                    Err(refusal) => Problem::from(&refusal).into_response(),
+                    Err(refusal) => refused(&refusal, caller),
                 }
             }
             _ => {
                 self.ingest
                     .metrics()
                     .refused(None, Refusal::UnknownPath.code());
-                Problem::from(&Refusal::UnknownPath).into_response()
+                refused(&Refusal::UnknownPath, caller)
             }
         }
     }
 
-    async fn deliver<B: Body<Data = Bytes>>(&self, request: Request<B>) -> Answer {
+    async fn deliver<B: Body<Data = Bytes>>(&self, caller: &Caller, request: Request<B>) -> Answer {
         if let Some(answer) = self.ingest.challenged(request.headers()) {
             return match self.ingest.echo(answer, request).await {
                 Ok(echo) => json(&echo),
-                Err(refusal) => Problem::from(&refusal).into_response(),
+                Err(refusal) => refused(&refusal, caller),
             };
         }
-        match self.ingest.receive(request).await {
+        match self.ingest.receive(caller, request).await {
             Ok(_) => Answer::new(Full::default()),
             Err(refusal) => {
-                let mut answer = Problem::from(&refusal).into_response();
+                let mut answer = refused(&refusal, caller);
                 if leaves_bytes_unread(&refusal) {
                     answer
                         .headers_mut()
@@ -104,6 +114,13 @@ impl Public {
             }
         }
     }
+}
+
+/// The answer to a request that is refused.
+fn refused(refusal: &Refusal, caller: &Caller) -> Answer {
+    Problem::from(refusal)
+        .to(&caller.request_id)
+        .into_response()
 }
 
 /// Whether the connection is of no more use: its body was not read to the end,

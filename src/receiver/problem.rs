@@ -9,6 +9,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
+use super::caller::RequestId;
 use crate::refusal::Refusal;
 
 /// What a 503 says about when to come back, in seconds; SNS keeps its own ladder.
@@ -18,19 +19,22 @@ pub const RETRY_AFTER_SECONDS: u16 = 20;
 pub const DEFECT_CODE: &str = "internal";
 
 /// What is answered to a request that is not accepted (RFC 9457).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
     title: &'static str,
     code: &'static str,
+    request_id: Option<RequestId>,
 }
 
 #[derive(Serialize)]
-struct Body {
+struct Body<'p> {
     r#type: String,
     title: &'static str,
     status: u16,
     code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'p str>,
 }
 
 impl Problem {
@@ -41,6 +45,16 @@ impl Problem {
             status: StatusCode::SERVICE_UNAVAILABLE,
             title: "The request could not be handled.",
             code: DEFECT_CODE,
+            request_id: None,
+        }
+    }
+
+    /// The same, as the answer to the request that goes by `id`.
+    #[must_use]
+    pub fn to(self, id: &RequestId) -> Self {
+        Self {
+            request_id: Some(id.clone()),
+            ..self
         }
     }
 
@@ -49,15 +63,16 @@ impl Problem {
         self.status
     }
 
-    /// The answer, which holds no more than the code and its fixed title.
+    /// The answer, which holds no more than the code, its fixed title and the request's id.
     pub fn into_response(self) -> Response<Full<Bytes>> {
         let body = Body {
             r#type: format!("urn:ivesk-webhook:refusal:{}", self.code),
             title: self.title,
             status: self.status.as_u16(),
             code: self.code,
+            request_id: self.request_id.as_ref().map(RequestId::as_str),
         };
-        // Four plain fields always become JSON.
+        // Plain fields always become JSON.
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = Response::new(Full::new(Bytes::from(json)));
         *response.status_mut() = self.status;
@@ -186,6 +201,7 @@ impl From<&Refusal> for Problem {
             status,
             title,
             code: refusal.code(),
+            request_id: None,
         }
     }
 }

@@ -1,62 +1,135 @@
 //! What the log says of deliveries: identifiers and reasons, never a path's
-//! token, an address, a signature or a body.
+//! token, a signature or a body; an address only where `log.client_addresses` wants it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use tracing::{debug, error, info, warn};
+use tracing::field::{Empty, display};
+use tracing::{Span, debug, debug_span, error, info, warn};
 
+use super::caller::{Caller, RequestId};
+use super::ingest::Delivery;
 use super::webhooks::{ROUTE_TEMPLATE, Webhook};
+use crate::domain::Feed;
 use crate::refusal::Refusal;
 use crate::store::{Insertion, StoreError};
 
-/// Lines about refused deliveries within one second; further ones are only counted.
+/// Lines about refused deliveries within one second, and as many about accepted ones;
+/// further ones are only counted.
 const LINES_A_SECOND: u64 = 20;
+
+/// What an accepted delivery is followed by, from here to the documents that it announced.
+pub(super) struct Told {
+    pub(super) message_id: String,
+    /// The feed that it wants pulled.
+    pub(super) hint: Option<Feed>,
+}
+
+/// The span of a delivery that is judged; `outcome` and what it says are recorded later.
+pub(super) fn span(delivery: &Delivery<'_>) -> Span {
+    let Webhook { account, event, .. } = delivery.webhook;
+    debug_span!(
+        "delivery",
+        %account,
+        %event,
+        request.id = delivery.request_id.as_ref().map(RequestId::as_str),
+        sns.message_id = Empty,
+        feed = Empty,
+        outcome = Empty,
+    )
+}
 
 /// Accepted deliveries since they were last told, and how much was told lately.
 ///
-/// One line for each accepted delivery would cost more than its signature check.
+/// One line for each of thousands a second would cost more than their signature checks.
+#[derive(Default)]
 pub struct Tally {
     new: AtomicU64,
     duplicate: AtomicU64,
-    started: Instant,
-    // The second in the upper half, its lines in the lower.
-    lines: AtomicU64,
+    accepted: Lines,
+    refused: Lines,
 }
 
-impl Default for Tally {
+/// Lines of the log, so many a second.
+struct Lines {
+    started: Instant,
+    // The second in the upper half, its lines in the lower.
+    told: AtomicU64,
+}
+
+impl Default for Lines {
     fn default() -> Self {
         Self {
-            new: AtomicU64::new(0),
-            duplicate: AtomicU64::new(0),
             started: Instant::now(),
-            lines: AtomicU64::new(0),
+            told: AtomicU64::new(0),
         }
     }
 }
 
+impl Lines {
+    fn may_tell(&self) -> bool {
+        let second = self.started.elapsed().as_secs() << 32;
+        let told = self
+            .told
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |lines| {
+                let this_second = lines & !0xffff_ffff == second;
+                Some(if this_second { lines + 1 } else { second | 1 })
+            });
+        let lines = told.unwrap_or(0);
+        lines & !0xffff_ffff != second || lines & 0xffff_ffff < LINES_A_SECOND
+    }
+}
+
 impl Tally {
-    /// Counts an accepted delivery; at level `debug` it has a line of its own.
-    pub(super) fn accepted(&self, webhook: &Webhook, insertion: Insertion) {
+    /// Counts an accepted delivery and tells it, at level `debug` where many were told
+    /// within this second. One that is judged anew belongs to no request.
+    pub(super) fn accepted(
+        &self,
+        webhook: &Webhook,
+        insertion: Insertion,
+        told: &Told,
+        request: Option<&RequestId>,
+    ) {
         let (total, lately) = match insertion {
             Insertion::New => (&webhook.accepted.new, &self.new),
             Insertion::Duplicate => (&webhook.accepted.duplicate, &self.duplicate),
         };
         total.inc();
         lately.fetch_add(1, Ordering::Relaxed);
-        debug!(account = %webhook.account, event = %webhook.event, ?insertion, "accepted a delivery");
+        let (account, event, id) = (&webhook.account, webhook.event, &told.message_id);
+        let request = request.map(RequestId::as_str);
+        let feed = told.hint.as_ref().map(display);
+        let outcome = match insertion {
+            Insertion::New => "new",
+            Insertion::Duplicate => "duplicate",
+        };
+        let span = Span::current();
+        span.record("sns.message_id", id.as_str());
+        span.record("outcome", outcome);
+        if let Some(feed) = &feed {
+            span.record("feed", feed);
+        }
+        if self.accepted.may_tell() {
+            info!(%account, %event, request.id = request, sns.message_id = %id, feed, outcome, "accepted message `{id}` of {account}/{event}");
+        } else {
+            debug!(%account, %event, request.id = request, sns.message_id = %id, feed, outcome, "accepted message `{id}` of {account}/{event}");
+        }
     }
 
     /// Tells a refused delivery, unless too many were told within this second.
-    pub(super) fn refused(&self, webhook: Option<&Webhook>, refusal: &Refusal) {
-        if !self.may_tell() {
+    pub(super) fn refused(&self, webhook: Option<&Webhook>, refusal: &Refusal, caller: &Caller) {
+        if !self.refused.may_tell() {
             return;
         }
         let code = refusal.code();
+        let request = caller.request_id.as_str();
+        let client = caller.address.map(display);
         match webhook {
             // Anybody can ask for any path.
             None => info!(
                 code,
+                request.id = request,
+                client.address = client,
                 route = ROUTE_TEMPLATE,
                 "refused a delivery: {refusal}"
             ),
@@ -64,22 +137,12 @@ impl Tally {
                 code,
                 %account,
                 %event,
+                request.id = request,
+                client.address = client,
                 route = ROUTE_TEMPLATE,
                 "refused a delivery of {account}/{event}: {refusal} ({code})"
             ),
         }
-    }
-
-    fn may_tell(&self) -> bool {
-        let second = self.started.elapsed().as_secs() << 32;
-        let told = self
-            .lines
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |lines| {
-                let this_second = lines & !0xffff_ffff == second;
-                Some(if this_second { lines + 1 } else { second | 1 })
-            });
-        let lines = told.unwrap_or(0);
-        lines & !0xffff_ffff != second || lines & 0xffff_ffff < LINES_A_SECOND
     }
 
     /// One line on the deliveries accepted since the last one, if there were any.
@@ -118,10 +181,10 @@ mod tests {
 
     #[test]
     fn a_flood_of_refusals_writes_a_bounded_number_of_lines() {
-        let tally = Tally::default();
-        let told = (0..10_000).filter(|_| tally.may_tell()).count() as u64;
+        let lines = Lines::default();
+        let told = (0..10_000).filter(|_| lines.may_tell()).count() as u64;
         // The loop may straddle a few seconds on a slow machine.
-        let seconds = tally.started.elapsed().as_secs() + 1;
+        let seconds = lines.started.elapsed().as_secs() + 1;
         assert!(told >= LINES_A_SECOND, "{told}");
         assert!(told <= LINES_A_SECOND * seconds, "{told} in {seconds} s");
     }

@@ -20,6 +20,9 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 /// How often what is too old is removed.
 const RETAIN_EVERY: Duration = Duration::from_secs(10 * 60);
 
+/// How long it is remembered that there was an alarm.
+const ALARMS_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
 /// Looks at the disk's room: with less than `store.min_free_bytes`, deliveries
 /// are answered 503 until there is more.
 pub async fn check_disk(app: &App) {
@@ -55,6 +58,7 @@ pub async fn retain(app: &App) -> Retained {
     let retention = Retention {
         notifications_before: now.before(app.config.retention.notifications),
         quarantine_before: now.before(app.config.retention.quarantine),
+        alarms_before: now.before(ALARMS_KEPT),
     };
     match app.store.retain(retention).await {
         Ok(removed) => removed,
@@ -68,7 +72,7 @@ pub async fn retain(app: &App) -> Retained {
 /// At most so many late uploads are counted.
 const MOST_LATE: usize = 1_000;
 
-/// Counts the uploads whose documents are late, and says so when they become more.
+/// Counts the uploads whose documents are late; the alarm tells of them.
 pub async fn check_uploads(app: &App) {
     let filter = UploadFilter {
         after: 0,
@@ -76,12 +80,7 @@ pub async fn check_uploads(app: &App) {
         limit: MOST_LATE,
     };
     match app.store.uploads(filter).await {
-        Ok(late) if app.metrics.uploads_late(late.len()) => warn!(
-            "{} uploads were sent more than 12 hours ago and no document of them has come: \
-             `ivesk-webhook uploads list --late` names them; ask Įvesk.lt",
-            late.len()
-        ),
-        Ok(_) => {}
+        Ok(late) => app.metrics.uploads_late(late.len()),
         Err(error) => warn!("late uploads could not be counted: {error}"),
     }
 }

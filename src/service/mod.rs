@@ -14,15 +14,20 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::alarms::{self, Alarms};
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::domain::Clock;
+use crate::handoff::reporter::{self, Reporter};
+use crate::handoff::worker::{self, HandOn};
+use crate::handoff::{self, OpenError};
 use crate::ivesk::{ApiError, Client};
 use crate::metrics::Metrics;
 use crate::pull::{self, Puller, configured_feeds};
 use crate::receiver::Public;
+use crate::receiver::caller::Callers;
 use crate::receiver::health::Health;
 use crate::receiver::ingest::{Ingest, Parts};
-use crate::receiver::listener::{self, Drained, Limits};
+use crate::receiver::listener::{self, Drained, Limits, ListenError, bind, local_address};
 use crate::sns::{CertificateShelf, Confirmer, Verifier};
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -40,23 +45,19 @@ const PRIVATE_CONNECTIONS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener's address can't be had.
-    #[error("`{setting}` = {address} can't be listened on: {source}")]
-    Listen {
-        /// The setting that names the address.
-        setting: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// The system's words.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A client for Įvesk.lt's API can't be made.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// A sink can't be used.
+    #[error(transparent)]
+    Sink(#[from] OpenError),
     /// The folder of `upload.watch` can't be used.
-    #[error("`upload.watch`: {0}")]
+    #[error("`upload.watch` can't be used")]
     Watch(#[from] WatchError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
@@ -218,13 +219,27 @@ impl Service {
         let public = bind("public.listen", config.public.listen).await?;
         let private = bind("private.listen", config.private.listen).await?;
         let app = App::assemble(config, store, clock)?;
-        let puller = Puller::new(&app.config, Arc::clone(&app.store), app.clock.clone())?;
+        let callers =
+            Callers::new(&app.config).map_err(|error| StartError::Random(error.to_string()))?;
+        let puller = Puller::new(&app.config, Arc::clone(&app.store), app.clock.clone())?
+            .counted_in(Arc::clone(&app.metrics));
         puller.make_known(configured_feeds(&app.config)).await?;
         // What was missed while nothing ran is found at once, not within the hour.
         puller.reconcile_now().await?;
+        let handing_on = handing_on(&app)?;
+        let sinks = handing_on.iter().map(|one| one.name().clone()).collect();
+        app.store.make_sinks_known(sinks, app.clock.now()).await?;
+        let reporter = Reporter::new(
+            &app.config,
+            Arc::clone(&app.store),
+            app.clock.clone(),
+            Arc::clone(&app.metrics) as _,
+        )?;
         let stop_workers = CancellationToken::new();
         let watcher = watcher(&app, &stop_workers)?;
         housekeeping::check_disk(&app).await;
+        let (store, metrics) = (Arc::clone(&app.store), Arc::clone(&app.metrics));
+        let alarms = Alarms::new(&app.config, store, metrics, app.clock.clone())?;
         // The process may have died between the commit and the alarm.
         for row in app.store.subscriptions().await? {
             if row.state == SubscriptionState::Unsubscribed {
@@ -240,19 +255,25 @@ impl Service {
             stop_workers,
             stop_private: CancellationToken::new(),
         };
-        service.spawn_listeners(public, private);
-        service.spawn_workers(Arc::new(puller), watcher);
+        service.spawn_listeners(public, private, callers);
+        service.spawn_workers(Arc::new(puller), watcher, alarms);
+        service.spawn_hand_off(handing_on, reporter);
         Ok(service)
     }
 
-    fn spawn_listeners(&mut self, public: TcpListener, private: TcpListener) {
+    fn spawn_listeners(
+        &mut self,
+        public: TcpListener,
+        private: TcpListener,
+        callers: Arc<Callers>,
+    ) {
         let settings = &self.app.config.public;
         let limits = Limits {
             max_connections: settings.max_connections,
             header_timeout: settings.header_timeout,
             drain_timeout: settings.drain_timeout,
         };
-        let routes = Public::new(Arc::clone(&self.app.ingest));
+        let routes = Public::new(Arc::clone(&self.app.ingest), callers);
         let stop = self.stop_public.clone();
         self.tasks.spawn(async move {
             let answer = hyper::service::service_fn(move |request| routes.clone().answer(request));
@@ -276,7 +297,7 @@ impl Service {
 
     /// Starts what works without being asked. Each ends soon after `stop_workers`,
     /// finishing the step under way.
-    fn spawn_workers(&mut self, puller: Arc<Puller>, watcher: Option<Watcher>) {
+    fn spawn_workers(&mut self, puller: Arc<Puller>, watcher: Option<Watcher>, alarms: Alarms) {
         let stop = self.stop_workers.clone();
         self.tasks.spawn(async move {
             pull::run(puller, stop).await;
@@ -298,12 +319,36 @@ impl Service {
             });
         }
 
+        let stop = self.stop_workers.clone();
+        self.tasks.spawn(async move {
+            alarms::run(alarms, stop).await;
+            "the alarms"
+        });
+
         let app = Arc::clone(&self.app);
         let stop = self.stop_workers.clone();
         self.tasks.spawn(async move {
             housekeeping::run(app, stop).await;
             "housekeeping"
         });
+    }
+
+    /// Starts a worker for each sink, and the one that reports what they reject.
+    fn spawn_hand_off(&mut self, handing_on: Vec<HandOn>, reporter: Option<Reporter>) {
+        for one in handing_on {
+            let stop = self.stop_workers.clone();
+            self.tasks.spawn(async move {
+                worker::run(Arc::new(one), stop).await;
+                "handing documents on"
+            });
+        }
+        if let Some(reporter) = reporter {
+            let stop = self.stop_workers.clone();
+            self.tasks.spawn(async move {
+                reporter::run(Arc::new(reporter), stop).await;
+                "reporting import errors"
+            });
+        }
     }
 
     /// What the rooms share.
@@ -394,11 +439,30 @@ fn watcher(app: &App, stop: &CancellationToken) -> Result<Option<Watcher>, Start
         force: false,
         first_pause: uploads::FIRST_PAUSE,
     };
-    let client = Client::new(&app.config.api, key)?.with_clock(app.clock.clone());
+    let client = Client::new(&app.config.api, key)?
+        .with_clock(app.clock.clone())
+        .observed_by(Arc::clone(&app.metrics) as _);
     let journal = Arc::new(Arc::clone(&app.store));
     let uploader = Uploader::new(client, journal, manner, app.clock.clone(), stop.clone())
         .map_err(|error| StartError::Random(error.to_string()))?;
     Ok(Some(Watcher::open(folder, uploader)?))
+}
+
+/// A worker for each sink of the settings.
+fn handing_on(app: &App) -> Result<Vec<HandOn>, OpenError> {
+    let opened = app.config.sinks.iter().map(|(name, sink)| {
+        let environment = app.config.environment.variables();
+        let place = handoff::open(name, sink, &app.config, environment, &app.clock)?;
+        Ok(HandOn::new(
+            name.clone(),
+            sink.clone(),
+            place,
+            app.config.reports.clone(),
+            Arc::clone(&app.store),
+            app.clock.clone(),
+        ))
+    });
+    opened.collect()
 }
 
 fn report_ended(row: &SubscriptionRow) {
@@ -419,28 +483,6 @@ fn report_early_end(ended: Option<Result<&'static str, tokio::task::JoinError>>)
         Some(Err(failure)) => error!("a part of the service failed: {failure}; stopping"),
         None => {}
     }
-}
-
-async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| StartError::Listen {
-            setting,
-            address,
-            source,
-        })
-}
-
-fn local_address(
-    setting: &'static str,
-    listener: &TcpListener,
-    address: SocketAddr,
-) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|source| StartError::Listen {
-        setting,
-        address,
-        source,
-    })
 }
 
 /// The store as the place where good certificates are kept.

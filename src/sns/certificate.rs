@@ -22,6 +22,17 @@ pub struct CertificateSummary {
     pub not_after: Timestamp,
 }
 
+impl CertificateSummary {
+    /// What the first certificate in `pem` says.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::MalformedCertificate`] or [`Refusal::CertificateKey`].
+    pub fn read(pem: &[u8]) -> Result<Self, Refusal> {
+        Certificate::parse(pem, None).map(|certificate| certificate.summary)
+    }
+}
+
 /// A certificate whose name and key were checked; its dates are judged at each use.
 pub struct Certificate {
     pem: Vec<u8>,

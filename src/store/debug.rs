@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{DocumentRow, NotificationRow, QuarantineRow, Quarantined, SetAside};
+use super::{DocumentRow, Item, NotificationRow, QuarantineRow, Quarantined, SetAside};
 use crate::domain::Unseen;
 
 impl fmt::Debug for NotificationRow {
@@ -45,6 +45,19 @@ impl fmt::Debug for DocumentRow {
             .field("stored_at", &self.stored_at)
             .field("body", &self.body.as_deref().map(Unseen))
             .finish()
+    }
+}
+
+impl fmt::Debug for Item {
+    /// Without the body and the link.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item")
+            .field("feed", &self.feed)
+            .field("document_id", &self.document_id)
+            .field("version", &self.version)
+            .field("sequence", &self.sequence)
+            .field("body", &Unseen(&self.body))
+            .finish_non_exhaustive()
     }
 }
 

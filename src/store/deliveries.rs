@@ -22,6 +22,17 @@ pub struct Accepted {
     pub hint: Option<Feed>,
 }
 
+/// What waits in this process to be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Deliveries that nobody was answered yet.
+    pub deliveries: usize,
+    /// Refused deliveries on their way to the quarantine.
+    pub refused: usize,
+    /// Other changes; PostgreSQL has no such line.
+    pub changes: usize,
+}
+
 /// What became of something that may come twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Insertion {

@@ -16,7 +16,6 @@ use tokio::sync::watch;
 
 use super::StoreError;
 use crate::domain::{Account, Company, Feed, Queue, SinkName, Timestamp};
-use crate::handoff::Item;
 
 /// How many versions after a sink's position one lease looks through.
 pub(super) const WINDOW: i64 = 2_000;
@@ -77,6 +76,33 @@ pub enum HandoffLeased {
         /// When to ask again at the latest, where that is known.
         until: Option<Timestamp>,
     },
+}
+
+/// One version of one document on its way to a sink.
+#[derive(Clone)]
+pub struct Item {
+    /// Where it came from.
+    pub feed: Feed,
+    /// The vendor's id of the document.
+    pub document_id: String,
+    /// The vendor's version text.
+    pub version: String,
+    /// The store's epoch: numbers of different epochs don't compare.
+    pub epoch: String,
+    /// Our number of the version within the epoch.
+    pub sequence: i64,
+    /// When it was stored.
+    pub stored_at: Timestamp,
+    /// The JSON as the vendor sent it.
+    pub body: Vec<u8>,
+    /// A link to the document's file that is newer than the one in [`Item::body`].
+    pub link: Option<SecretString>,
+    /// How often a fresh link was asked for in vain: a sink that has waited long enough
+    /// goes on without the file.
+    pub link_tries: u32,
+    /// What this sink noted when it took an earlier version of the document
+    /// ([`HandoffOutcome::Booked`]).
+    pub earlier_note: Option<String>,
 }
 
 /// The right to hand a sink's documents on.

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 
 mod activity;
+mod alarms;
 mod debug;
 mod deliveries;
 mod documents;
@@ -25,6 +27,7 @@ mod tokens;
 mod words;
 
 pub use activity::*;
+pub use alarms::*;
 pub use deliveries::*;
 pub use documents::*;
 pub use handoffs::*;
@@ -132,6 +135,8 @@ pub struct Retention {
     pub notifications_before: Timestamp,
     /// Quarantined deliveries older than this go.
     pub quarantine_before: Timestamp,
+    /// Alarms that were over before this go.
+    pub alarms_before: Timestamp,
 }
 
 /// What a retention step removed.
@@ -141,6 +146,8 @@ pub struct Retained {
     pub notification_bodies: usize,
     /// Quarantined deliveries.
     pub quarantined: usize,
+    /// Alarms.
+    pub alarms: usize,
 }
 
 /// Where the store stands in its numbering.
@@ -178,6 +185,9 @@ pub trait Store: HandoffStore {
     /// Offers a refused delivery to the quarantine; false where it was dropped
     /// because the way there is full. Never waits.
     fn offer_quarantine(&self, item: Quarantined) -> bool;
+
+    /// What waits in this process to be written. Never waits itself.
+    fn waiting(&self) -> Waiting;
 
     /// Stored notifications after row `after`, oldest first, at most `limit`.
     async fn notifications(
@@ -329,6 +339,33 @@ pub trait Store: HandoffStore {
 
     /// Uploads in ascending order of their rows.
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError>;
+
+    /// Begins, goes on with and ends alarms as a look found things. What it gives was
+    /// changed by this call and by no other, on whichever replica.
+    async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError>;
+
+    /// Alarms in the order in which they began.
+    async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError>;
+
+    /// Takes the alarm that is to be told first; nobody else tells it for so long.
+    async fn lease_notice(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<AlarmNotice>, StoreError>;
+
+    /// Notes how telling ended; false where another process has taken it over, and
+    /// nothing was changed then.
+    async fn end_notice(
+        &self,
+        notice: AlarmNotice,
+        end: NoticeEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Documents, stored by `stored_by`, that no notification has told of since the last
+    /// one of their queue; among the newest thousand documents.
+    async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError>;
 
     /// Removes what is older than `retention` says, a bounded part of it at a time.
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError>;

@@ -17,6 +17,9 @@ pub(super) const RETENTION_STEP: i64 = 2_000;
 /// Entries without an id kept for one feed at the most.
 pub(super) const UNIDENTIFIED: i64 = 1000;
 
+/// Documents, the newest, among which those are looked for that nothing told of.
+pub(super) const LATELY_STORED: i64 = 1_000;
+
 /// Deliveries that share one commit at the most.
 pub(super) const GROUP: usize = 1024;
 
@@ -91,11 +94,16 @@ pub(super) fn account(name: &str) -> Result<Account, Foreign> {
     Account::parse(name).map_err(|_| Foreign("account's name"))
 }
 
+/// The queue of a name.
+pub(super) fn queue(name: &str) -> Result<Queue, Foreign> {
+    Queue::parse(name).ok_or(Foreign("queue"))
+}
+
 /// The feed of three columns.
 pub(super) fn feed(account_name: &str, queue: &str, company: &str) -> Result<Feed, Foreign> {
     Ok(Feed {
         account: account(account_name)?,
-        queue: Queue::parse(queue).ok_or(Foreign("queue"))?,
+        queue: self::queue(queue)?,
         company: if company.is_empty() {
             Company::mixed()
         } else {

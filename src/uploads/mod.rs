@@ -23,6 +23,7 @@ pub mod journal;
 pub mod parameters;
 pub mod walk;
 pub mod watch;
+mod writers;
 
 use file::{FileError, OpenFile};
 use journal::{Begun, Journal, JournalError};

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::journal::JournalError;
-use super::{Outcome, Report, Told, Unheard, Uploader, walk};
+use super::{Outcome, Report, Told, Unheard, Uploader, walk, writers};
 use crate::domain::Timestamp;
 
 /// Where a folder's files go once they were sent.
@@ -24,7 +24,7 @@ pub const SENT: &str = "sent";
 pub const REFUSED: &str = "refused";
 
 /// How long after one look the next one comes. A file is complete when two looks in
-/// a row find it unchanged.
+/// a row find it unchanged and nobody is seen to write to it.
 pub const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// Files on their way at once.
@@ -43,12 +43,12 @@ const STOPPED_REST: Duration = Duration::from_secs(5 * 60);
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// The folder or what lies in it can't be used.
-    #[error("{}: {source}; check that it exists and that this user may read, write and rename there", path.display())]
+    #[error("{}: {reason}; check that it exists and that this user may read, write and rename there", path.display())]
     Folder {
         /// The folder or file.
         path: PathBuf,
-        /// The system's words.
-        source: io::Error,
+        /// The system's words; part of the message, so not a source that would be told again.
+        reason: io::Error,
     },
     /// Rows can't be kept.
     #[error(transparent)]
@@ -78,6 +78,8 @@ struct Seen {
     shape: Shape,
     failures: u32,
     not_before: Option<Timestamp>,
+    /// Whether it was told that another program still writes to it.
+    told_open: bool,
 }
 
 /// A drop folder and what was seen in it.
@@ -102,7 +104,7 @@ impl Watcher {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 made => made,
             };
-            made.map_err(|source| WatchError::Folder { path, source })?;
+            made.map_err(|reason| WatchError::Folder { path, reason })?;
         }
         Ok(Self {
             folder: folder.to_owned(),
@@ -123,6 +125,7 @@ impl Watcher {
         if self.stopped_until.is_some_and(|until| until > self.now()) {
             return Ok(Vec::new());
         }
+        let complete = self.let_go(complete).await;
         let uploader = &self.uploader;
         let reports: Vec<(PathBuf, Result<Report, JournalError>)> = stream::iter(complete)
             .map(|path| async move {
@@ -173,6 +176,7 @@ impl Watcher {
                 shape,
                 failures: 0,
                 not_before: None,
+                told_open: false,
             });
             here.insert(path, seen);
         }
@@ -181,10 +185,34 @@ impl Watcher {
         Ok(complete.into_iter().map(|(_, path)| path).collect())
     }
 
+    /// Those of `complete` that no program is seen to write to any more. Says once of
+    /// each other one that it waits, since its program may never let it go.
+    async fn let_go(&mut self, complete: Vec<PathBuf>) -> Vec<PathBuf> {
+        if complete.is_empty() {
+            return complete;
+        }
+        let looking = tokio::task::spawn_blocking(move || {
+            let written = writers::being_written(&complete);
+            (complete, written)
+        });
+        // Where looking breaks off, the next look tries again.
+        let (mut complete, written) = looking.await.unwrap_or_default();
+        complete.retain(|path| !written.contains(path));
+        for path in written {
+            if let Some(seen) = self.seen.get_mut(&path)
+                && !std::mem::replace(&mut seen.told_open, true)
+            {
+                let name = shown(&path);
+                info!("`{name}` waits until the program that has it open for writing closes it");
+            }
+        }
+        complete
+    }
+
     fn files(&self) -> Result<Vec<PathBuf>, WatchError> {
-        let failed = |source| WatchError::Folder {
+        let failed = |reason| WatchError::Folder {
             path: self.folder.clone(),
-            source,
+            reason,
         };
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
@@ -249,11 +277,11 @@ impl Watcher {
     /// Moves a file into a folder beside it, under a name that is free there; a note
     /// goes first, so that no file lies there without one.
     fn put_away(&mut self, path: &Path, to: &str, note: Option<&str>) -> Result<(), WatchError> {
-        let failed = |path: &Path, source| WatchError::Folder {
+        let failed = |path: &Path, reason| WatchError::Folder {
             path: path.to_owned(),
-            source,
+            reason,
         };
-        let shape = Shape::of(path).map_err(|source| failed(path, source))?;
+        let shape = Shape::of(path).map_err(|reason| failed(path, reason))?;
         if self.seen.get(path).is_none_or(|seen| seen.shape != shape) {
             // Somebody put another file there meanwhile: that one is looked at anew.
             self.seen.remove(path);
@@ -267,9 +295,9 @@ impl Watcher {
                 note,
                 self.now()
             );
-            std::fs::write(&beside, text).map_err(|source| failed(&beside, source))?;
+            std::fs::write(&beside, text).map_err(|reason| failed(&beside, reason))?;
         }
-        std::fs::rename(path, &target).map_err(|source| failed(path, source))?;
+        std::fs::rename(path, &target).map_err(|reason| failed(path, reason))?;
         self.seen.remove(path);
         Ok(())
     }

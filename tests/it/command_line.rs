@@ -230,7 +230,9 @@ fn the_examples_in_the_written_file_can_be_used() {
         switched.join("\n"),
     )
     .expect("written");
-    let set = shown(folder.path());
+    let mut set = shown(folder.path());
+    // The one that stands in the place of another.
+    set.retain(|setting| setting.name != "alarms.command");
     assert!(
         set.iter().all(|setting| !setting.value.is_null()),
         "{set:#?}"

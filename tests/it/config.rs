@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ivesk_webhook::config::{
-    Config, ConfigError, ConfirmMode, FirstPull, FolderLayout, LogFormat, Loopback, Origin,
-    SinkKind, StoreUrl, TopicRule,
+    AlarmTarget, Config, ConfigError, ConfirmMode, FirstPull, FolderLayout, LogFormat, Loopback,
+    Origin, SinkKind, StoreUrl, TopicRule,
 };
 use ivesk_webhook::domain::{Account, Company, Event, Queue, SinkName};
 use proptest::prelude::*;
@@ -403,6 +403,39 @@ fn a_local_origin_is_written_exactly() {
             "{bad}"
         );
     }
+}
+
+#[test]
+fn a_trusted_proxy_is_an_address_or_a_network_and_never_everybody() {
+    let config = used(&local("public.trusted_proxies = ['10.0.0.5', 'fd00::/8']"));
+    let named: Vec<String> = config
+        .public
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(named, ["10.0.0.5/32", "fd00::/8"]);
+    assert!(
+        used(&local("public.trusted_proxies = []"))
+            .public
+            .trusted_proxies
+            .is_empty()
+    );
+    for bad in [
+        "proxy.example.lt",
+        "10.0.0.0/33",
+        "10.0.0.5:80",
+        "0.0.0.0/0",
+        "::/0",
+    ] {
+        let text = local(&format!("public.trusted_proxies = ['{bad}']"));
+        assert_eq!(names(&text), ["public.trusted_proxies"], "{bad}");
+    }
+    let message = refused(&local("public.trusted_proxies = ['10.1.2.3/8']"));
+    assert!(
+        message.contains("`10.1.2.3`") && message.contains("`10.0.0.0/8`"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -834,5 +867,35 @@ fn files_come_from_named_hosts_by_default_the_api_s_own_and_s3() {
     ] {
         let text = local(&format!("[api]\nfile_hosts = ['{bad}']"));
         assert_eq!(names(&text), ["api.file_hosts"], "{bad}");
+    }
+}
+
+#[test]
+fn alarms_are_told_to_one_address_or_one_program() {
+    let command = used(&public("[alarms]\ncommand = ['bin/tell', '-x']"));
+    let Some(AlarmTarget::Command(command)) = command.alarms.target else {
+        panic!("{:?}", command.alarms);
+    };
+    assert_eq!(command.program, PathBuf::from("/etc/ivesk/bin/tell"));
+    assert_eq!(command.arguments, ["-x"]);
+
+    let url = "https://chat.example.lt/hooks/planted";
+    let told = used(&public(&format!("[alarms]\nurl = '{url}'\nrefusals = 3")));
+    assert!(matches!(&told.alarms.target, Some(AlarmTarget::Url(it)) if it.expose_secret() == url));
+    assert_eq!(told.alarms.refusals, 3);
+    assert!(!format!("{told:?}").contains("planted"));
+
+    let both = public(&format!("[alarms]\nurl = '{url}'\ncommand = ['/bin/tell']"));
+    assert_eq!(names(&both), ["alarms.command"]);
+    for (wrong, why) in [
+        ("url = 'http://chat.example.lt/planted'", "https://"),
+        ("url = 'planted'", "is not a URL"),
+        ("command = ['tell']", "whole path"),
+        ("command = []", "is empty"),
+        ("refusals = 0", "from 1 to"),
+    ] {
+        let said = refused(&public(&format!("[alarms]\n{wrong}")));
+        assert!(said.contains(why), "{wrong}: {said}");
+        assert!(!said.contains("planted"), "{said}");
     }
 }

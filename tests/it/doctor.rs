@@ -213,6 +213,14 @@ async fn what_stands_in_front_is_recognised() {
             .await;
     assert!(redirect.contains("https://login.example"), "{redirect}");
     assert!(!redirect.contains("planted"), "{redirect}");
+    let elsewhere =
+        in_front(|| Answer::status(302, "").with("location", "https://login.example/")).await;
+    assert!(elsewhere.contains("logins"), "{elsewhere}");
+    let asked = in_front(|| Answer::status(401, "").with("www-authenticate", "Basic")).await;
+    assert!(
+        asked.contains("exempt /webhooks/ from the login"),
+        "{asked}"
+    );
     let login = in_front(|| Answer::ok("<html>").with("content-type", "text/html")).await;
     assert!(login.contains("login"), "{login}");
     let away = in_front(|| Answer::status(502, "")).await;

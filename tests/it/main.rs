@@ -1,19 +1,24 @@
 //! One integration binary: each promise is tested through the real parts.
 
 mod admin;
+mod alarms;
 mod browser;
 mod command_line;
 mod config;
 mod databases;
 mod doctor;
 mod emulator;
+#[cfg(target_os = "linux")]
+mod first_hour;
 mod fixtures;
 mod handoff_store;
 mod history;
 mod ivesk;
 mod ivesk_upload;
 mod kill;
+mod metrics;
 mod openapi;
+mod otlp;
 mod pages;
 mod process;
 mod proxies;
@@ -25,9 +30,15 @@ mod pull_model;
 mod pull_paging;
 mod pull_service;
 mod pull_support;
+mod python;
 mod receiver;
 mod replicas;
 mod shared_store;
+mod sink_support;
+mod sinks_command;
+mod sinks_examples;
+mod sinks_folder;
+mod sinks_http;
 mod sns;
 mod sns_certificates;
 mod sns_confirmation;

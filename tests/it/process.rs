@@ -120,6 +120,10 @@ impl Installation {
         self.public.number
     }
 
+    pub(crate) fn private_port(&self) -> u16 {
+        self.private.number
+    }
+
     /// Where deliveries go; on loopback the token may be missing.
     pub(crate) fn webhook(&self, event: Event) -> String {
         format!(
@@ -259,6 +263,20 @@ impl Server {
     pub(crate) fn pid(&self) -> Pid {
         let id = self.child.id().expect("it runs");
         Pid::from_raw(id.try_into().expect("a process id")).expect("not 0")
+    }
+
+    /// Stops it: what it printed after its first line.
+    pub(crate) async fn printed(mut self) -> String {
+        self.terminate();
+        let mut printed = String::new();
+        while let Some(line) = within("the server's lines", self.stdout.next_line())
+            .await
+            .expect("its output is text")
+        {
+            printed.push_str(&line);
+            printed.push('\n');
+        }
+        printed
     }
 
     /// What it has logged so far.

@@ -1,16 +1,19 @@
 //! The proxies' configurations in docs/reverse-proxy.md, started as they stand there, and
 //! the systemd unit.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::Stdio;
 
-use ivesk_webhook::emulator::{Emulator, EmulatorSettings};
+use ivesk_webhook::emulator::{DEFAULT_COMPANIES, Emulator, EmulatorSettings};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::doctor::Report;
-use crate::process::{Installation, Port, within};
+use crate::process::{Installation, Port, Server, within};
+use crate::receiver::callers::line_about;
 
 const PAGE: &str = include_str!("../../docs/reverse-proxy.md");
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -55,15 +58,20 @@ fn make_certificate(folder: &Path) {
 /// A service behind a proxy on this machine, with TLS.
 struct Behind {
     here: Installation,
-    _emulator: Emulator,
+    emulator: Emulator,
     port: Port,
 }
 
 impl Behind {
     async fn new(prefix: &str) -> Self {
+        Self::with(prefix, "", "").await
+    }
+
+    /// [`Behind::new`] with more lines for `[public]` and more sections.
+    async fn with(prefix: &str, of_public: &str, sections: &str) -> Self {
         let started = Emulator::start(EmulatorSettings::default(), ([127, 0, 0, 1], 0).into());
         let emulator = started.await.expect("a free port");
-        let here = Installation::beside(&emulator, "", "");
+        let here = Installation::beside(&emulator, of_public, sections);
         let port = Port::reserve();
         let settings = std::fs::read_to_string(here.settings()).expect("settings");
         let own = format!("url = \"http://127.0.0.1:{}\"", here.public_port());
@@ -76,7 +84,7 @@ impl Behind {
         make_certificate(here.folder());
         Self {
             here,
-            _emulator: emulator,
+            emulator,
             port,
         }
     }
@@ -230,6 +238,49 @@ async fn behind_nginx_as_the_page_shows_it_all_is_well() {
 }
 
 #[tokio::test]
+async fn what_init_writes_works_behind_nginx_with_nothing_but_addresses_set() {
+    if !is_installed("nginx") {
+        return;
+    }
+    let behind = Behind::new("").await;
+    let mut proxy = behind.nginx(&block("nginx"));
+    behind.ready(&mut proxy).await;
+    let url = format!("https://localhost:{}", behind.port.number);
+    let arguments = ["init", "--force", "--company", DEFAULT_COMPANIES[0]];
+    let arguments = [&arguments[..], &["--public-url", &url]].concat();
+    let (code, said, errors) = behind.here.run(&arguments).await;
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(said.contains(&url), "{said}");
+
+    let (here, emulator) = (&behind.here, &behind.emulator);
+    let local = |port: u16| format!("127.0.0.1:{port}");
+    let (public, private) = (local(here.public_port()), local(here.private_port()));
+    let (origin, api, root) = (
+        emulator.origin(),
+        emulator.api_url(),
+        behind.path("root.pem"),
+    );
+    let variables = [
+        ("IVESK_WEBHOOK_PUBLIC_LISTEN", public.as_str()),
+        ("IVESK_WEBHOOK_PRIVATE_LISTEN", private.as_str()),
+        ("IVESK_WEBHOOK_API_URL", api.as_str()),
+        ("IVESK_WEBHOOK_API_EXPORTED_PATH", "path"),
+        ("IVESK_WEBHOOK_SNS_LOCAL_ORIGINS", origin.as_str()),
+        ("SSL_CERT_FILE", root.as_str()),
+    ];
+    let mut serve = here.command(&["serve"]);
+    serve.envs(variables);
+    let mut server = Server::spawn(serve);
+    server.receiving().await;
+
+    let report = Report::with(here, &["--quick"], &variables).await;
+
+    let words = report.words("public_address");
+    assert_eq!(report.verdicts("public_address"), ["ok", "ok"], "{words}");
+    assert_eq!(report.code, Some(0));
+}
+
+#[tokio::test]
 async fn behind_nginx_below_a_prefix_all_is_well() {
     if !is_installed("nginx") {
         return;
@@ -275,6 +326,98 @@ async fn behind_caddy_below_a_prefix_all_is_well() {
     behind.is_well(&mut proxy, &["--quick"]).await;
 }
 
+/// Where the client of [`who_asked`] speaks from: this machine, and no proxy of ours.
+const CLIENT: [u8; 4] = [127, 0, 0, 2];
+
+/// What a stranger writes to be taken for somebody else.
+const FORGED: [(&str, &str); 3] = [
+    ("x-forwarded-for", "203.0.113.9"),
+    ("forwarded", "for=203.0.113.9"),
+    ("x-request-id", "forged"),
+];
+
+/// A service that trusts a proxy at 127.0.0.1 alone and logs who asks.
+async fn behind_one_proxy() -> Behind {
+    Behind::with(
+        "",
+        "trusted_proxies = [\"127.0.0.1\"]",
+        "[log]\nformat = \"json\"\nclient_addresses = true\n",
+    )
+    .await
+}
+
+/// Who asked, as the log has it, where a client at [`CLIENT`] forges all it can.
+async fn who_asked(behind: &Behind, server: &Server, base: &str) -> (String, String) {
+    let client = trusting(behind).local_address(IpAddr::from(CLIENT)).build();
+    let client = client.expect("a client");
+    let mut request = client.post(format!("{base}/webhooks/default/on_exported/wrong"));
+    for (name, value) in FORGED {
+        request = request.header(name, value);
+    }
+    let answer = request.send().await.expect("an answer");
+    assert_eq!(answer.status(), 404);
+    let line = line_about(server, &answer).await;
+    let text = |field: &Value| field.as_str().expect("text").to_owned();
+    (
+        text(&line["fields"]["client.address"]),
+        text(&line["fields"]["request.id"]),
+    )
+}
+
+#[tokio::test]
+async fn through_nginx_come_the_true_address_and_its_id_and_nothing_forged() {
+    if !is_installed("nginx") {
+        return;
+    }
+    let appending = block("nginx").replace("$remote_addr", "$proxy_add_x_forwarded_for");
+    // As the page shows it, and as it says for a proxy behind another one.
+    for server_block in [block("nginx"), appending] {
+        let behind = behind_one_proxy().await;
+        let mut proxy = behind.nginx(&server_block);
+        behind.ready(&mut proxy).await;
+        let server = behind.here.start().await;
+        let base = format!("https://localhost:{}", behind.port.number);
+
+        let (address, id) = who_asked(&behind, &server, &base).await;
+
+        assert_eq!(address, "127.0.0.2");
+        // nginx writes its own as 32 digits; ours looks otherwise.
+        assert!(
+            id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{id}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn through_caddy_come_the_true_address_and_its_id_and_nothing_forged() {
+    if !is_installed("caddy") {
+        return;
+    }
+    let behind = behind_one_proxy().await;
+    let mut proxy = behind.caddy(&block("caddyfile"));
+    behind.ready(&mut proxy).await;
+    let server = behind.here.start().await;
+    let base = format!("https://localhost:{}", behind.port.number);
+
+    let (address, id) = who_asked(&behind, &server, &base).await;
+
+    assert_eq!(address, "127.0.0.2");
+    assert!(uuid::Uuid::try_parse(&id).is_ok(), "{id}");
+}
+
+#[tokio::test]
+async fn past_the_proxy_a_stranger_s_word_on_itself_is_not_believed() {
+    let behind = behind_one_proxy().await;
+    let server = behind.here.start().await;
+    let base = format!("http://127.0.0.1:{}", behind.here.public_port());
+
+    let (address, id) = who_asked(&behind, &server, &base).await;
+
+    assert_eq!(address, "127.0.0.2");
+    assert_ne!(id, "forged");
+}
+
 #[tokio::test]
 async fn a_proxy_with_its_default_body_limit_or_a_certificate_nobody_trusts_is_found_out() {
     if !is_installed("nginx") {
@@ -300,13 +443,14 @@ async fn a_proxy_with_its_default_body_limit_or_a_certificate_nobody_trusts_is_f
 }
 
 fn client(behind: &Behind) -> reqwest::Client {
+    trusting(behind).build().expect("a client")
+}
+
+/// What becomes a client that trusts the proxy's certificate.
+fn trusting(behind: &Behind) -> reqwest::ClientBuilder {
     let root = std::fs::read(behind.path("root.pem")).expect("a root");
     let root = reqwest::Certificate::from_pem(&root).expect("a certificate");
-    reqwest::Client::builder()
-        .tls_certs_only([root])
-        .no_proxy()
-        .build()
-        .expect("a client")
+    reqwest::Client::builder().tls_certs_only([root]).no_proxy()
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use ivesk_webhook::domain::{Feed, Queue};
 use ivesk_webhook::emulator::{
     Control, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Fault, Switches,
 };
+use ivesk_webhook::file_names::identity;
 use ivesk_webhook::store::Store;
 use ivesk_webhook::store::sqlite::SqliteStore;
 use serde_json::Value;
@@ -279,9 +280,14 @@ async fn documents_are_shown_and_exported_byte_for_byte_under_names_that_stay_in
         .map(|entry| entry.expect("an entry").file_name())
         .collect();
     names.sort();
+    let odd = identity("../../a/b");
+    assert!(odd.starts_with("_._.._a_b"), "{odd}");
     assert_eq!(
         names,
-        [format!("1-{}.json", made[0].0).as_str(), "2-.._.._a_b.json"]
+        [
+            format!("1-{}.json", made[0].0).as_str(),
+            format!("2-{odd}.json").as_str()
+        ]
     );
     let file = std::fs::read_to_string(folder.join(&names[0])).expect("a file");
     assert!(file + "\n" == shown, "the bytes differ");

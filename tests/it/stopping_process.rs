@@ -249,12 +249,12 @@ fn everything_landed(control: &Control, stored: &Stored, log: &str) {
 
 /// A file system of two mebibytes, unmounted when this is dropped.
 #[cfg(target_os = "linux")]
-struct SmallDisk(tempfile::TempDir);
+pub(crate) struct SmallDisk(tempfile::TempDir);
 
 #[cfg(target_os = "linux")]
 impl SmallDisk {
     /// `None` where this user may not mount.
-    fn mount() -> Option<Self> {
+    pub(crate) fn mount() -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let mount = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
@@ -264,11 +264,16 @@ impl SmallDisk {
         mount.status.success().then(|| Self(folder))
     }
 
+    /// Where it is mounted.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.0.path()
+    }
+
     /// Takes all the room that is left; gives the file that has it.
-    fn fill(&self) -> std::path::PathBuf {
+    pub(crate) fn fill(&self) -> std::path::PathBuf {
         use std::io::Write as _;
 
-        let path = self.0.path().join("ballast");
+        let path = self.folder().join("ballast");
         let mut file = std::fs::File::create(&path).expect("a file");
         while file.write_all(&[0; 512]).is_ok() {}
         path
@@ -295,7 +300,7 @@ async fn on_a_full_disk_deliveries_get_503_and_land_when_there_is_room() {
     };
     let (emulator, _) = emulator("time_scale=0.02").await;
     let control = emulator.control();
-    let database = disk.0.path().join("store.db");
+    let database = disk.folder().join("store.db");
     let store = format!(
         "[store]\nmin_free_bytes = 0\nurl = \"sqlite://{}\"",
         database.display()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use ivesk_webhook::config::SnsConfig;
 use ivesk_webhook::domain::{
     Account, Clock, Company, Cursor, DocumentVersion, Event, Feed, Queue, Timestamp,
@@ -16,11 +17,12 @@ use ivesk_webhook::sns::{
 };
 use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
 use ivesk_webhook::store::{
-    Accepted, ApiTokenMade, Demand, DocumentFilter, DocumentLook, FeedRow, HourCount, Insertion,
-    LeaseRequest, MAX_API_TOKENS, NewApiToken, NewUpload, PageEnd, PageFailure, PageLease,
-    PageOutcome, PageToCommit, ParkReason, PullKind, PullPlan, Quarantined, RefusedCount,
-    Retention, Rights, SetAside, SharedStore, Store, StoreError, SubscriptionChange,
-    SubscriptionState, UploadBegun, UploadEnd, UploadFilter, UploadReturn,
+    Accepted, AlarmFilter, AlarmKind, AlarmLook, AlarmRow, ApiTokenMade, Demand, DocumentFilter,
+    DocumentLook, FeedRow, Finding, HourCount, Insertion, LeaseRequest, MAX_API_TOKENS,
+    NewApiToken, NewUpload, NoticeEnd, PageEnd, PageFailure, PageLease, PageOutcome, PageToCommit,
+    ParkReason, PullKind, PullPlan, Quarantined, RefusedCount, Retention, Rights, SetAside,
+    SharedStore, Store, StoreError, SubscriptionChange, SubscriptionState, UploadBegun, UploadEnd,
+    UploadFilter, UploadReturn,
 };
 
 use crate::databases::{Database, Options};
@@ -352,6 +354,12 @@ on_both_stores! {
     tokens_are_few_and_their_names_differ,
     what_came_is_counted_by_the_hour,
     a_look_back_reads_no_more_than_it_may_and_goes_on_to_the_first_document,
+    an_alarm_begins_once_and_ends_once_whoever_looks,
+    what_one_process_sees_alone_lingers_until_nobody_has_seen_it_for_a_while,
+    an_alarm_is_told_in_order_by_one_process_at_a_time_until_it_is_taken,
+    alarms_that_nobody_is_told_of_are_not_told_later,
+    alarms_that_are_over_are_forgotten_and_those_that_are_on_are_not,
+    documents_found_since_the_last_notification_are_untold_until_the_next_one,
     a_full_queue_answers_at_once_and_loses_nothing_that_was_taken,
     a_closed_store_says_so_and_has_kept_what_it_took,
 }
@@ -1095,6 +1103,7 @@ async fn the_quarantine_drops_what_does_not_fit_and_keeps_a_share_for_allowed_to
     let old = Retention {
         notifications_before: START,
         quarantine_before: START.after(HOUR),
+        alarms_before: START,
     };
     assert_eq!(
         test.store.retain(old).await.expect("retained").quarantined,
@@ -1127,6 +1136,7 @@ async fn retention_removes_bodies_and_never_identities(on: Database) {
     let retention = Retention {
         notifications_before: START.after(HOUR),
         quarantine_before: START,
+        alarms_before: START,
     };
     assert_eq!(
         test.store
@@ -1621,4 +1631,201 @@ async fn a_document_is_tied_to_its_upload_once_and_an_upload_without_one_is_miss
     assert_eq!(rows[0].documents, ["d-1", "d-2"]);
     assert_eq!(rows[0].standing(START), "returned");
     assert!(uploads(later).await.is_empty());
+}
+
+/// A look that found these kinds, each of subject `s`.
+fn look(now: Timestamp, kinds: &[AlarmKind]) -> AlarmLook {
+    let finding = |kind: &AlarmKind| Finding {
+        kind: *kind,
+        subject: "s".to_owned(),
+        text: "it is wrong; mend it".to_owned(),
+    };
+    AlarmLook {
+        now,
+        found: kinds.iter().map(finding).collect(),
+        tell: true,
+    }
+}
+
+impl TestStore {
+    /// Looks; how many alarms began and how many ended.
+    async fn look(&self, kinds: &[AlarmKind]) -> (usize, usize) {
+        let noted = self.store.note_alarms(look(self.clock.now(), kinds)).await;
+        let changes = noted.expect("noted");
+        (changes.raised.len(), changes.ended.len())
+    }
+
+    async fn alarms(&self, active: bool) -> Vec<AlarmRow> {
+        let filter = AlarmFilter {
+            active,
+            after: 0,
+            limit: 100,
+        };
+        self.store.alarms(filter).await.expect("readable")
+    }
+}
+
+async fn an_alarm_begins_once_and_ends_once_whoever_looks(on: Database) {
+    let test = TestStore::new(on).await;
+    let found = [AlarmKind::Parked, AlarmKind::Silence];
+    let looks = (0..4).map(|_| test.look(&found));
+    let began: usize = join_all(looks).await.iter().map(|(began, _)| began).sum();
+    assert_eq!(began, 2);
+
+    let test = test.reopened().await;
+    assert_eq!(test.look(&found).await, (0, 0), "a restart begins nothing");
+    let looks = (0..4).map(|_| test.look(&[AlarmKind::Silence]));
+    let ended: usize = join_all(looks).await.iter().map(|(_, ended)| ended).sum();
+    assert_eq!(ended, 1);
+
+    test.clock.advance(HOUR);
+    assert_eq!(test.look(&found).await, (1, 0), "it is wrong anew");
+    let rows = test.alarms(false).await;
+    let kinds: Vec<_> = rows.iter().map(|row| row.kind).collect();
+    assert_eq!(kinds, [found[0], found[1], found[0]]);
+    assert_eq!(rows[0].ended_at, Some(START));
+    assert_eq!(
+        (rows[2].raised_at, rows[2].ended_at),
+        (START.after(HOUR), None)
+    );
+    assert_eq!(rows[1].seen_at, START.after(HOUR));
+    assert_eq!(test.alarms(true).await.len(), 2);
+}
+
+async fn what_one_process_sees_alone_lingers_until_nobody_has_seen_it_for_a_while(on: Database) {
+    let test = TestStore::new(on).await;
+    let minute = Duration::from_secs(60);
+    assert_eq!(test.look(&[AlarmKind::RefusedStorm]).await, (1, 0));
+    test.clock.advance(9 * minute);
+    assert_eq!(
+        test.look(&[]).await,
+        (0, 0),
+        "another replica sees nothing of it"
+    );
+    assert_eq!(test.look(&[AlarmKind::RefusedStorm]).await, (0, 0));
+    test.clock.advance(9 * minute);
+    assert_eq!(test.look(&[]).await, (0, 0));
+    test.clock.advance(minute);
+    assert_eq!(test.look(&[]).await, (0, 1));
+}
+
+async fn an_alarm_is_told_in_order_by_one_process_at_a_time_until_it_is_taken(on: Database) {
+    let test = TestStore::new(on).await;
+    let minute = Duration::from_secs(60);
+    let lease = || test.store.lease_notice(test.clock.now(), minute);
+    test.look(&[AlarmKind::Parked]).await;
+    test.clock.advance(minute);
+    test.look(&[]).await;
+
+    let first = lease().await.expect("answered").expect("due");
+    assert!(!first.over, "its beginning comes first");
+    assert!(lease().await.expect("answered").is_none(), "it is taken");
+
+    // Whoever had it is gone; another one takes it, and the first one's word is late.
+    test.clock.advance(minute);
+    let second = lease().await.expect("answered").expect("due again");
+    let again = NoticeEnd::TryAgain {
+        at: test.clock.now().after(minute),
+        error: "answered 500".to_owned(),
+    };
+    let now = test.clock.now();
+    let late = test.store.end_notice(first, NoticeEnd::Told, now).await;
+    assert!(!late.expect("answered"));
+    let noted = test.store.end_notice(second, again, now).await;
+    assert!(noted.expect("answered"));
+
+    assert!(lease().await.expect("answered").is_none(), "not yet");
+    let test = test.reopened().await;
+    let lease = || test.store.lease_notice(test.clock.now(), minute);
+    test.clock.advance(minute);
+    let third = lease()
+        .await
+        .expect("answered")
+        .expect("a restart keeps it");
+    assert!(!third.over);
+    assert_eq!(third.alarm.attempts, 1);
+    assert_eq!(third.alarm.last_error.as_deref(), Some("answered 500"));
+    let now = test.clock.now();
+    let told = test.store.end_notice(third, NoticeEnd::Told, now).await;
+    assert!(told.expect("answered"));
+
+    let end = lease().await.expect("answered").expect("its end follows");
+    assert!(end.over);
+    assert_eq!(
+        (end.alarm.attempts, end.alarm.last_error.clone()),
+        (0, None)
+    );
+    let error = "answered 410".to_owned();
+    let given_up = NoticeEnd::GivenUp { error };
+    test.store.end_notice(end, given_up, now).await.expect("ok");
+    test.clock.advance(HOUR);
+    assert!(lease().await.expect("answered").is_none(), "all is told");
+    let row = test.alarms(false).await.remove(0);
+    assert_eq!(row.last_error.as_deref(), Some("answered 410"));
+}
+
+async fn alarms_that_nobody_is_told_of_are_not_told_later(on: Database) {
+    let test = TestStore::new(on).await;
+    let untold = AlarmLook {
+        tell: false,
+        ..look(START, &[AlarmKind::Parked])
+    };
+    test.store.note_alarms(untold).await.expect("noted");
+    assert_eq!(test.look(&[]).await, (0, 1));
+    let due = test.store.lease_notice(START.after(HOUR), HOUR).await;
+    assert!(due.expect("answered").is_none());
+}
+
+async fn alarms_that_are_over_are_forgotten_and_those_that_are_on_are_not(on: Database) {
+    let test = TestStore::new(on).await;
+    test.look(&[AlarmKind::Parked, AlarmKind::Silence]).await;
+    test.look(&[AlarmKind::Silence]).await;
+    let before = |alarms_before| Retention {
+        notifications_before: START,
+        quarantine_before: START,
+        alarms_before,
+    };
+    let removed = test.store.retain(before(START)).await.expect("retained");
+    assert_eq!(removed.alarms, 0);
+    let later = START.after(HOUR);
+    let removed = test.store.retain(before(later)).await.expect("retained");
+    assert_eq!(removed.alarms, 1);
+    let kinds: Vec<_> = test
+        .alarms(false)
+        .await
+        .iter()
+        .map(|row| row.kind)
+        .collect();
+    assert_eq!(kinds, [AlarmKind::Silence]);
+}
+
+async fn documents_found_since_the_last_notification_are_untold_until_the_next_one(on: Database) {
+    let test = TestStore::new(on).await;
+    let feed = company("1");
+    let untold = || async {
+        let rows = test.store.untold(test.clock.now()).await;
+        let rows = rows.expect("readable").into_iter();
+        rows.map(|row| (row.queue, row.documents))
+            .collect::<Vec<_>>()
+    };
+    test.demand(&feed, PullKind::Hint).await;
+    test.drain().await;
+    test.clock.advance(2 * HOUR);
+    test.drain().await;
+    test.clock.advance(HOUR);
+    let version = test.clock.now().to_string();
+    let before = START.before(HOUR).to_string();
+    test.clock.advance(HOUR);
+    let lease = test.lease().await.expect("an hour has passed");
+    let told_of = ("c", before.as_str());
+    let page = last_page(&[("a", &version), ("b", &version), told_of], Some("1"));
+    test.commit(lease, page).await.expect("stored");
+    assert_eq!(untold().await, [(Queue::Exported, 2)]);
+    let earlier = test.clock.now().before(HOUR);
+    let rows = test.store.untold(earlier).await.expect("readable");
+    assert_eq!(rows, [], "they were not stored then");
+
+    // A notification, of whichever company, says that the queue is told of.
+    test.demand(&company("2"), PullKind::Hint).await;
+    assert_eq!(untold().await, []);
 }

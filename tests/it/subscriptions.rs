@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ivesk_webhook::config::ConfirmMode;
+use ivesk_webhook::metrics::{Form, Stored};
 use ivesk_webhook::service::{Service, open_store};
 use ivesk_webhook::store::{Store, SubscriptionState};
 use ivesk_webhook::subscriptions::{Outcome, TOKEN_LIFE};
@@ -195,7 +196,12 @@ async fn an_ended_subscription_is_told_again_at_each_start() {
     assert!(line.contains("ERROR"), "{line}");
     assert!(line.contains("default/on_exported"), "{line}");
     let rows = service.app().store.subscriptions().await.unwrap();
-    let metrics = service.app().metrics.render(&[], &[], &rows);
+    assert_eq!(rows.len(), 1);
+    let stored = Stored::read(service.app().store.as_ref(), app.clock.now()).await;
+    let metrics = service
+        .app()
+        .metrics
+        .render(&stored.unwrap(), Form::Prometheus);
     assert!(metrics.contains(ENDED), "{metrics}");
     assert!(service.stop().await);
 }

@@ -369,6 +369,39 @@ async fn the_drop_folder_sends_what_is_complete_and_moves_it() {
     );
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_that_another_program_has_open_for_writing_waits_however_still_it_lies() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    let office = Office::new("").await;
+    let path = office.put("a.pdf", "%PDF half");
+    // Opens the file, says so, and keeps it until its input ends.
+    let mut writer = Command::new("/bin/sh")
+        .args(["-c", "exec 3>>\"$0\"; echo open; read line"])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let mut said = String::new();
+    let output = writer.stdout.take().expect("it is piped");
+    BufReader::new(output).read_line(&mut said).expect("a line");
+    assert_eq!(said, "open\n");
+    // Reading it keeps nobody waiting.
+    let _reader = std::fs::File::open(&path).expect("opened");
+
+    let mut watcher = office.watcher();
+    for _ in 0..3 {
+        assert!(watcher.look_once().await.expect("a look").is_empty());
+    }
+    drop(writer.stdin.take());
+    writer.wait().expect("it ends");
+    assert_eq!(watcher.look_once().await.expect("a look").len(), 1);
+    assert_eq!(office.arrived(), ["a.pdf"]);
+}
+
 #[tokio::test]
 async fn a_folder_that_was_sent_before_a_crash_is_moved_and_not_sent_again() {
     let office = Office::new("").await;

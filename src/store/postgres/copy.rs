@@ -14,7 +14,7 @@ use crate::domain::Clock;
 use crate::store::{StoreError, sqlite};
 
 /// The tables, those that others refer to first.
-const TABLES: [&str; 23] = [
+const TABLES: [&str; 24] = [
     "account",
     "feed",
     "feed_cursor",
@@ -37,6 +37,7 @@ const TABLES: [&str; 23] = [
     "fresh_link_wish",
     "document_link",
     "api_token",
+    "alarm",
     "sequence",
 ];
 
@@ -164,6 +165,7 @@ async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
         "sink",
         "error_report",
         "api_token",
+        "alarm",
     ] {
         transaction
             .query(

@@ -11,11 +11,10 @@ use super::pages::raise;
 use super::rows::{self, keepable};
 use super::{demands, sinks};
 use crate::domain::{Account, Company, Timestamp};
-use crate::handoff::Item;
 use crate::store::handoffs::{ATTEMPTS, NO_COMPANY, WINDOW};
 use crate::store::outcomes::Outcome;
 use crate::store::{
-    Afterwards, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest, LaterVerdict,
+    Afterwards, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest, Item, LaterVerdict,
     PullKind, ReportDraft, Settled, StoreError, Wants,
 };
 

@@ -17,14 +17,15 @@ use self::ingest::{Ingest, Waiting};
 use self::quarantine::Offer;
 use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, Activity, Afterwards, ApiTokenMade, ApiTokenRow, CertificateRow, Demand,
-    DocumentFilter, DocumentLook, DocumentRow, FeedRow, HandoffFilter, HandoffLease, HandoffLeased,
-    HandoffOutcome, HandoffRequest, HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict,
-    LeaseRequest, LookedBack, NewApiToken, NewUpload, NotificationRow, Offered, PageFailure,
+    Accepted, AccountRow, Activity, Afterwards, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice,
+    AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook,
+    DocumentRow, FeedRow, HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome,
+    HandoffRequest, HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict, LeaseRequest,
+    LookedBack, NewApiToken, NewUpload, NoticeEnd, NotificationRow, Offered, PageFailure,
     PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow, Quarantined, ReportEnd,
     ReportFilter, ReportLease, ReportRow, Retained, Retention, SequenceRow, Settled, SinkChange,
-    SinkRow, Store, StoreError, SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd,
-    UploadFilter, UploadRow, Wants,
+    SinkRow, Store, StoreError, SubscriptionChange, SubscriptionRow, Untold, UploadBegun,
+    UploadEnd, UploadFilter, UploadRow, Wants,
 };
 use crate::domain::{Account, Clock, Event, Feed, SinkName, Timestamp};
 
@@ -33,6 +34,7 @@ pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
 mod activity;
 mod address;
+mod alarms;
 mod connection;
 mod copy;
 mod demands;
@@ -240,6 +242,15 @@ impl Store for PostgresStore {
     fn offer_quarantine(&self, item: Quarantined) -> bool {
         self.inboxes(|inboxes| inboxes.quarantine.try_send(Offer::Refused(item)).is_ok())
             .unwrap_or(false)
+    }
+
+    fn waiting(&self) -> super::Waiting {
+        let lengths = self.inboxes(|inboxes| super::Waiting {
+            deliveries: in_line(&inboxes.deliveries),
+            refused: in_line(&inboxes.quarantine),
+            changes: 0,
+        });
+        lengths.unwrap_or_default()
     }
 
     async fn notifications(
@@ -475,6 +486,35 @@ impl Store for PostgresStore {
         read!(self, uploads::list(&filter))
     }
 
+    async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError> {
+        Ok(write!(self, alarms::note(&look)))
+    }
+
+    async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
+        read!(self, alarms::list(&filter))
+    }
+
+    async fn lease_notice(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<AlarmNotice>, StoreError> {
+        Ok(write!(self, alarms::lease_notice(now, lease)))
+    }
+
+    async fn end_notice(
+        &self,
+        notice: AlarmNotice,
+        end: NoticeEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        Ok(write!(self, alarms::end_notice(&notice, &end, now)))
+    }
+
+    async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError> {
+        read!(self, alarms::untold(stored_by))
+    }
+
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
         let transaction = self.write().await?;
         let notification_bodies =
@@ -486,10 +526,12 @@ impl Store for PostgresStore {
                 &[&retention.quarantine_before.as_millis(), &RETENTION_STEP],
             )
             .await?;
+        let alarms = alarms::retain(&transaction, retention.alarms_before).await?;
         transaction.commit().await?;
         Ok(Retained {
             notification_bodies,
             quarantined,
+            alarms,
         })
     }
 
@@ -521,6 +563,11 @@ impl Store for PostgresStore {
             ))
         }
     }
+}
+
+/// How many stand in a line.
+fn in_line<T>(line: &mpsc::Sender<T>) -> usize {
+    line.max_capacity() - line.capacity()
 }
 
 /// Removes the bodies of a step's worth of old notifications, from where the last step

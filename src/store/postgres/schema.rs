@@ -6,7 +6,7 @@ use crate::store::words::new_epoch;
 
 /// The migrations in order; the schema's version is how many were run. Append only, and
 /// each leaves what the release before works with (`works_from` in the schema's row).
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration {
         sql: include_str!("migrations/0001_first.sql"),
         works_from: 1,
@@ -21,6 +21,10 @@ const MIGRATIONS: [Migration; 4] = [
     },
     Migration {
         sql: include_str!("migrations/0004_api_token.sql"),
+        works_from: 1,
+    },
+    Migration {
+        sql: include_str!("migrations/0005_alarm.sql"),
         works_from: 1,
     },
 ];

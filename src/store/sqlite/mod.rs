@@ -15,18 +15,20 @@ pub(super) use self::error::explain;
 use self::writer::{Inbox, Writer};
 use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, Activity, Afterwards, ApiTokenMade, ApiTokenRow, CertificateRow, Demand,
-    DocumentFilter, DocumentLook, DocumentRow, FeedRow, HandoffFilter, HandoffLease, HandoffLeased,
-    HandoffOutcome, HandoffRequest, HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict,
-    LeaseRequest, LookedBack, NewApiToken, NewUpload, NotificationRow, Offered, PageFailure,
+    Accepted, AccountRow, Activity, Afterwards, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice,
+    AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook,
+    DocumentRow, FeedRow, HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome,
+    HandoffRequest, HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict, LeaseRequest,
+    LookedBack, NewApiToken, NewUpload, NoticeEnd, NotificationRow, Offered, PageFailure,
     PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow, Quarantined, ReportEnd,
     ReportFilter, ReportLease, ReportRow, Retained, Retention, SequenceRow, Settled, SinkChange,
-    SinkRow, Store, StoreError, SubscriptionChange, SubscriptionRow, UploadBegun, UploadEnd,
-    UploadFilter, UploadRow, Wants,
+    SinkRow, Store, StoreError, SubscriptionChange, SubscriptionRow, Untold, UploadBegun,
+    UploadEnd, UploadFilter, UploadRow, Waiting, Wants,
 };
 use crate::domain::{Account, Event, Feed, SinkName, Timestamp};
 
 mod activity;
+mod alarms;
 mod backup;
 mod demands;
 mod error;
@@ -307,6 +309,13 @@ impl Store for SqliteStore {
         self.inbox.as_ref().is_some_and(|inbox| inbox.offer(item))
     }
 
+    fn waiting(&self) -> Waiting {
+        self.inbox
+            .as_ref()
+            .map(|inbox| inbox.waiting())
+            .unwrap_or_default()
+    }
+
     async fn notifications(
         &self,
         after: i64,
@@ -550,6 +559,40 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError> {
+        self.change(move |connection| alarms::note(connection, &look))
+            .await
+    }
+
+    async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
+        self.read(move |connection| alarms::list(connection, &filter))
+            .await
+    }
+
+    async fn lease_notice(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<AlarmNotice>, StoreError> {
+        self.change(move |connection| alarms::lease_notice(connection, now, lease))
+            .await
+    }
+
+    async fn end_notice(
+        &self,
+        notice: AlarmNotice,
+        end: NoticeEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.change(move |connection| alarms::end_notice(connection, &notice, &end, now))
+            .await
+    }
+
+    async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError> {
+        self.read(move |connection| alarms::untold(connection, stored_by))
+            .await
+    }
+
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
         self.change(move |connection| {
             Ok(Retained {
@@ -562,6 +605,7 @@ impl Store for SqliteStore {
                          SELECT id FROM quarantine WHERE received_at < ?1 ORDER BY id LIMIT ?2)",
                     params![retention.quarantine_before.as_millis(), RETENTION_STEP],
                 )?,
+                alarms: alarms::retain(connection, retention.alarms_before)?,
             })
         })
         .await

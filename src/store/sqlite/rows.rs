@@ -3,7 +3,7 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::domain::{Account, Company, Event, Feed, SinkName, Timestamp};
+use crate::domain::{Account, Company, Event, Feed, Queue, SinkName, Timestamp};
 use crate::store::words::{self, kind_code};
 use crate::store::{
     HandoffState, ParkReason, PauseReason, PullKind, ReportState, Rights, SubscriptionState,
@@ -65,6 +65,11 @@ fn foreign(column: usize) -> impl FnOnce(words::Foreign) -> rusqlite::Error {
 /// Reads an account's name.
 pub(super) fn account(row: &Row<'_>, column: usize) -> rusqlite::Result<Account> {
     words::account(&row.get::<_, String>(column)?).map_err(foreign(column))
+}
+
+/// Reads a queue.
+pub(super) fn queue(row: &Row<'_>, column: usize) -> rusqlite::Result<Queue> {
+    words::queue(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
 /// Reads an event's number.

@@ -12,11 +12,12 @@ use crate::store::StoreError;
 const APPLICATION_ID: i32 = 0x4976_5768;
 
 /// The migrations in order; the schema's version is how many were run. Append only.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001_first.sql"),
     include_str!("migrations/0002_upload.sql"),
     include_str!("migrations/0003_handoff.sql"),
     include_str!("migrations/0004_api_token.sql"),
+    include_str!("migrations/0005_alarm.sql"),
 ];
 
 /// The newest schema that this program knows.

@@ -13,7 +13,7 @@ use super::error::explain;
 use super::ingest::{Ingest, Known};
 use super::quarantine::Shelf;
 use crate::store::words::{GROUP, QUARANTINE_QUEUE};
-use crate::store::{Accepted, Insertion, Quarantined, StoreError};
+use crate::store::{self, Accepted, Insertion, Quarantined, StoreError};
 
 /// Changes, other than deliveries, that may wait.
 const TASKS: usize = 1024;
@@ -143,6 +143,16 @@ impl Inbox {
         drop(lanes);
         self.filled.notify_one();
         true
+    }
+
+    /// How many stand in each line.
+    pub(super) fn waiting(&self) -> store::Waiting {
+        let lanes = self.lock();
+        store::Waiting {
+            deliveries: lanes.deliveries.waiting.len(),
+            refused: lanes.quarantine.len(),
+            changes: lanes.tasks.len(),
+        }
     }
 
     /// Takes nothing more; what is in line is still done.

@@ -128,6 +128,10 @@ impl Store for FaultyStore {
         self.real.offer_quarantine(item)
     }
 
+    fn waiting(&self) -> Waiting {
+        self.real.waiting()
+    }
+
     async fn notifications(
         &self,
         after: i64,
@@ -310,6 +314,35 @@ impl Store for FaultyStore {
 
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
         self.real.uploads(filter).await
+    }
+
+    async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError> {
+        self.real.note_alarms(look).await
+    }
+
+    async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
+        self.real.alarms(filter).await
+    }
+
+    async fn lease_notice(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Option<AlarmNotice>, StoreError> {
+        self.real.lease_notice(now, lease).await
+    }
+
+    async fn end_notice(
+        &self,
+        notice: AlarmNotice,
+        end: NoticeEnd,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.real.end_notice(notice, end, now).await
+    }
+
+    async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError> {
+        self.real.untold(stored_by).await
     }
 
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {

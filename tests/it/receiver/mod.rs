@@ -4,6 +4,8 @@ pub(crate) mod app;
 pub(crate) mod fake_sns;
 pub(crate) mod faulty_store;
 
+pub(crate) mod callers;
+
 mod acknowledging;
 mod commands;
 mod connections;

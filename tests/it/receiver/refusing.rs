@@ -325,12 +325,17 @@ async fn a_refusal_tells_its_code_and_nothing_internal() {
     let response = app
         .deliver(&Message::notification(&app.sns).signed_by(&STRANGER))
         .await;
+    let id = response.headers()["x-request-id"]
+        .to_str()
+        .unwrap()
+        .to_owned();
     let (_, problem) = json(response).await;
     let expected = serde_json::json!({
         "type": "urn:ivesk-webhook:refusal:signature_mismatch",
         "title": "The signature does not match the message.",
         "status": 403,
         "code": "signature_mismatch",
+        "request_id": id,
     });
     assert_eq!(problem, expected);
 }

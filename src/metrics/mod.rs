@@ -1,11 +1,13 @@
 //! What the service counts, in one registry that is passed along.
 //!
 //! Counters on the way of a delivery are looked up once, at start; everything
-//! that the store knows anyway is read from it when somebody asks.
+//! that the store knows anyway is read from it when somebody asks ([`Stored`]). Labels
+//! are bounded: words of this program, configured accounts, and at most so many feeds.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -16,18 +18,32 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::domain::Event;
-use crate::store::{AccountRow, FeedRow, SubscriptionRow};
+use crate::ivesk::{Asked, Observer};
+use crate::store::PullKind;
+
+mod stored;
+mod text;
+
+pub use stored::{Stored, last_days};
+pub use text::Form;
+
+use stored::Gauges;
 
 /// What stands in front of every metric's name.
 const PREFIX: &str = "ivesk_webhook";
-
-/// Feeds that get series of their own; more would burden who collects them.
-const MAX_FEED_SERIES: usize = 2_000;
 
 /// Upper edges of the accept time's buckets, in seconds.
 const ACCEPT_BUCKETS: [f64; 11] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 4.0, 15.0,
 ];
+
+/// Upper edges of the store's buckets, in seconds.
+const STORE_BUCKETS: [f64; 10] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0,
+];
+
+/// Upper edges of the buckets of the vendor's answers, in seconds.
+const VENDOR_BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// Which deliveries a counter counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,25 +65,80 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
+/// Which pulled pages a counter counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct FeedLabels {
-    account: String,
-    queue: &'static str,
-    company: String,
+struct PullLabels {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+/// Which of the vendor's answers a counter counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VendorLabels {
+    endpoint: &'static str,
+    status: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ParkedLabels {
-    account: String,
-    scope: &'static str,
-    reason: &'static str,
+struct EndpointLabels {
+    endpoint: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SubscriptionLabels {
-    account: String,
-    event: &'static str,
-    state: &'static str,
+struct StoreLabels {
+    operation: &'static str,
+}
+
+/// What the store is asked to do, as its times are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreStep {
+    /// A delivery, until it is on the disk.
+    Accept,
+    /// A worker asks for a feed to pull.
+    Lease,
+    /// A page, until it is on the disk.
+    Page,
+    /// The private listener or an alarm reads.
+    Read,
+}
+
+impl StoreStep {
+    /// All steps.
+    const ALL: [Self; 4] = [Self::Accept, Self::Lease, Self::Page, Self::Read];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Lease => "lease",
+            Self::Page => "page",
+            Self::Read => "read",
+        }
+    }
+}
+
+/// How asking for a page ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullEnd {
+    /// It brought versions that were not there.
+    New,
+    /// All that it held was there.
+    NothingNew,
+    /// It could not be had, or could not be used.
+    Failed,
+    /// Another worker had taken the feed over.
+    Stale,
+}
+
+impl PullEnd {
+    /// Its name in metrics and traces.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::NothingNew => "nothing_new",
+            Self::Failed => "failed",
+            Self::Stale => "stale",
+        }
+    }
 }
 
 /// The counters of one event's accepted deliveries, ready to be raised.
@@ -78,6 +149,9 @@ pub struct AcceptedCounters {
     /// Stored before.
     pub duplicate: Counter,
 }
+
+/// Refused deliveries of our webhooks since the start, by event and code.
+pub type Refusals = BTreeMap<(Event, &'static str), u64>;
 
 /// Every metric of the service.
 pub struct Metrics {
@@ -90,13 +164,13 @@ pub struct Metrics {
     confirmations: Family<OutcomeLabels, Counter>,
     free_bytes: Gauge,
     uploads_late: Gauge,
-    feed_documents: Family<FeedLabels, Gauge>,
-    feed_lost_hints: Family<FeedLabels, Gauge>,
-    feed_possible_gaps: Family<FeedLabels, Gauge>,
-    feed_failures: Family<FeedLabels, Gauge>,
-    feed_up_to_date: Family<FeedLabels, Gauge>,
-    parked: Family<ParkedLabels, Gauge>,
-    subscriptions: Family<SubscriptionLabels, Gauge>,
+    pulls: Family<PullLabels, Counter>,
+    vendor_requests: Family<VendorLabels, Counter>,
+    vendor_seconds: Family<EndpointLabels, Histogram, fn() -> Histogram>,
+    store_seconds: Family<StoreLabels, Histogram, fn() -> Histogram>,
+    gauges: Gauges,
+    /// Counted apart: the family of [`Metrics::deliveries`] can't be read.
+    refusals: Mutex<Refusals>,
 }
 
 impl fmt::Debug for Metrics {
@@ -124,14 +198,17 @@ impl Metrics {
             confirmations: Family::default(),
             free_bytes: Gauge::default(),
             uploads_late: Gauge::default(),
-            feed_documents: Family::default(),
-            feed_lost_hints: Family::default(),
-            feed_possible_gaps: Family::default(),
-            feed_failures: Family::default(),
-            feed_up_to_date: Family::default(),
-            parked: Family::default(),
-            subscriptions: Family::default(),
+            pulls: Family::default(),
+            vendor_requests: Family::default(),
+            vendor_seconds: Family::new_with_constructor(|| Histogram::new(VENDOR_BUCKETS)),
+            store_seconds: Family::new_with_constructor(|| Histogram::new(STORE_BUCKETS)),
+            gauges: Gauges::default(),
+            refusals: Mutex::default(),
         };
+        // There before the first of each kind, so that a rate has something to start from.
+        for step in StoreStep::ALL {
+            drop(metrics.store_histogram(step));
+        }
         metrics.register(|registry| metrics.register_own(registry));
         metrics
     }
@@ -183,40 +260,26 @@ impl Metrics {
             self.uploads_late.clone(),
         );
         registry.register(
-            "feed_documents",
-            "Document versions stored, by feed",
-            self.feed_documents.clone(),
+            "pulls",
+            "Pages asked for, by kind of pull and outcome",
+            self.pulls.clone(),
         );
         registry.register(
-            "feed_lost_hints",
-            "Versions that reconciliation found before any notification, by feed",
-            self.feed_lost_hints.clone(),
+            "vendor_requests",
+            "Requests to the vendor, by endpoint and class of the answer's status",
+            self.vendor_requests.clone(),
         );
         registry.register(
-            "feed_possible_gaps",
-            "Pages whose edge may have hidden documents, by feed",
-            self.feed_possible_gaps.clone(),
+            "vendor_seconds",
+            "How long the vendor took until its answer was read, in seconds",
+            self.vendor_seconds.clone(),
         );
         registry.register(
-            "feed_failures",
-            "Failed requests since the last success, by feed",
-            self.feed_failures.clone(),
+            "store_seconds",
+            "How long the store took, waiting included, in seconds",
+            self.store_seconds.clone(),
         );
-        registry.register(
-            "feed_up_to_date_timestamp_seconds",
-            "When a feed was last known to be up to date, in Unix seconds",
-            self.feed_up_to_date.clone(),
-        );
-        registry.register(
-            "parked",
-            "What waits for a person, by account, scope and reason",
-            self.parked.clone(),
-        );
-        registry.register(
-            "subscriptions",
-            "Subscriptions by state, as stored: an unsubscribed one needs a person",
-            self.subscriptions.clone(),
-        );
+        self.gauges.register(registry);
     }
 
     /// The counters of `event`'s accepted deliveries, to be kept by who raises them often.
@@ -245,6 +308,18 @@ impl Metrics {
                 code,
             })
             .inc();
+        if let Some(event) = event {
+            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            *refusals.entry((event, code)).or_default() += 1;
+        }
+    }
+
+    /// Refused deliveries of our webhooks since the start.
+    pub fn refusals(&self) -> Refusals {
+        self.refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Notes how long a delivery took until it was committed.
@@ -285,86 +360,74 @@ impl Metrics {
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Notes how many uploads are late; whether that is more than before.
-    pub fn uploads_late(&self, count: usize) -> bool {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.uploads_late.set(count) < count
+    /// Notes how many uploads are late.
+    pub fn uploads_late(&self, count: usize) {
+        self.uploads_late
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// All metrics in the OpenMetrics text format, with what the store knows of
-    /// feeds, accounts and subscriptions.
-    pub fn render(
-        &self,
-        feeds: &[FeedRow],
-        accounts: &[AccountRow],
-        subscriptions: &[SubscriptionRow],
-    ) -> String {
+    /// Counts an asked page.
+    pub fn pulled(&self, kind: PullKind, end: PullEnd) {
+        self.pulls
+            .get_or_create(&PullLabels {
+                kind: kind.as_str(),
+                outcome: end.as_str(),
+            })
+            .inc();
+    }
+
+    fn store_histogram(&self, step: StoreStep) -> Histogram {
+        let labels = StoreLabels {
+            operation: step.as_str(),
+        };
+        self.store_seconds.get_or_create(&labels).clone()
+    }
+
+    /// Waits for the store's answer, and notes how long that took.
+    pub async fn timed<T>(&self, step: StoreStep, answer: impl Future<Output = T>) -> T {
+        let started = Instant::now();
+        let answer = answer.await;
+        self.store_histogram(step)
+            .observe(started.elapsed().as_secs_f64());
+        answer
+    }
+
+    /// All metrics, with what the store knows.
+    pub fn render(&self, stored: &Stored, form: Form) -> String {
         // Held throughout, so that two who ask at once don't count rows twice.
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        self.observe_feeds(feeds);
-        self.observe_parked(feeds, accounts);
-        self.subscriptions.clear();
-        for row in subscriptions {
-            self.subscriptions
-                .get_or_create(&SubscriptionLabels {
-                    account: row.account.to_string(),
-                    event: row.event.as_str(),
-                    state: row.state.as_str(),
-                })
-                .inc();
-        }
+        self.gauges.set(stored);
         let mut text = String::new();
         // Writing to a String can't fail.
         let _ = encode(&mut text, &registry);
-        text
+        form.written(text)
     }
+}
 
-    fn observe_feeds(&self, feeds: &[FeedRow]) {
-        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        for family in [
-            &self.feed_documents,
-            &self.feed_lost_hints,
-            &self.feed_possible_gaps,
-            &self.feed_failures,
-            &self.feed_up_to_date,
-        ] {
-            family.clear();
-        }
-        for row in feeds.iter().take(MAX_FEED_SERIES) {
-            let labels = FeedLabels {
-                account: row.feed.account.to_string(),
-                queue: row.feed.queue.as_str(),
-                company: row.feed.company.to_string(),
-            };
-            let set = |family: &Family<FeedLabels, Gauge>, value: i64| {
-                family.get_or_create(&labels).set(value);
-            };
-            set(&self.feed_documents, gauge(row.documents));
-            set(&self.feed_lost_hints, gauge(row.lost_hints));
-            set(&self.feed_possible_gaps, gauge(row.possible_gaps));
-            set(&self.feed_failures, i64::from(row.failures));
-            if let Some(moment) = row.up_to_date_at {
-                set(&self.feed_up_to_date, moment.as_millis() / 1_000);
-            }
-        }
+impl Observer for Metrics {
+    fn asked(&self, asked: Asked) {
+        let endpoint = asked.endpoint.as_str();
+        self.vendor_requests
+            .get_or_create(&VendorLabels {
+                endpoint,
+                status: class_of(asked.status),
+            })
+            .inc();
+        self.vendor_seconds
+            .get_or_create(&EndpointLabels { endpoint })
+            .observe(asked.took.as_secs_f64());
     }
+}
 
-    fn observe_parked(&self, feeds: &[FeedRow], accounts: &[AccountRow]) {
-        self.parked.clear();
-        let parked_feeds = feeds
-            .iter()
-            .filter_map(|row| row.parked.map(|reason| (&row.feed.account, "feed", reason)));
-        let parked_accounts = accounts
-            .iter()
-            .filter_map(|row| row.parked.map(|reason| (&row.account, "account", reason)));
-        for (account, scope, reason) in parked_feeds.chain(parked_accounts) {
-            self.parked
-                .get_or_create(&ParkedLabels {
-                    account: account.to_string(),
-                    scope,
-                    reason: reason.as_str(),
-                })
-                .inc();
-        }
+/// The class of a status; `none` where there was no answer.
+const fn class_of(status: Option<u16>) -> &'static str {
+    match status {
+        None => "none",
+        Some(200..=299) => "2xx",
+        Some(300..=399) => "3xx",
+        Some(429) => "429",
+        Some(400..=499) => "4xx",
+        Some(500..=599) => "5xx",
+        Some(_) => "other",
     }
 }

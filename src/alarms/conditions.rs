@@ -1,0 +1,303 @@
+//! What counts as wrong. Each alarm is described in docs/alarms.md.
+
+use std::time::Duration;
+
+use crate::config::{AlarmsConfig, Config};
+use crate::metrics::{Refusals, Stored};
+use crate::pull::blocked;
+use crate::store::{
+    AlarmKind, FeedRow, Finding, ParkReason, PauseReason, SinkRow, SubscriptionState, Untold,
+};
+
+/// Alarms of one kind that are on at a time, at the most.
+const MOST_OF_A_KIND: usize = 100;
+
+/// What is known at the moment of a look.
+pub(super) struct Facts {
+    pub(super) stored: Stored,
+    pub(super) untold: Vec<Untold>,
+    pub(super) late_uploads: usize,
+    pub(super) free_bytes: Option<u64>,
+    pub(super) refusals: Refusals,
+    /// Whether the service has started lately.
+    pub(super) settling: bool,
+}
+
+/// All that is wrong.
+pub(super) fn judge(facts: &Facts, config: &Config) -> Vec<Finding> {
+    let settings = &config.alarms;
+    let mut found = silence(facts, settings);
+    found.extend(unsubscribed(facts));
+    found.extend(parked(facts));
+    found.extend(blocked_queues(facts, config));
+    found.extend(behind(facts, config));
+    found.extend(refused_storm(facts, settings));
+    found.extend(certificates(facts, settings));
+    found.extend(disk(facts, config));
+    found.extend(late_uploads(facts));
+    found.extend(sinks(facts, config));
+    for kind in AlarmKind::ALL {
+        let mut room = MOST_OF_A_KIND;
+        found.retain(|finding| {
+            let keep = finding.kind != kind || room > 0;
+            room -= usize::from(finding.kind == kind && room > 0);
+            keep
+        });
+    }
+    found
+}
+
+fn finding(kind: AlarmKind, subject: impl ToString, text: String) -> Finding {
+    Finding {
+        kind,
+        subject: subject.to_string(),
+        text,
+    }
+}
+
+fn silence(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
+    let minutes = settings.silence_after.as_secs() / 60;
+    let tell = |row: &Untold| {
+        let Untold {
+            account,
+            queue,
+            documents,
+            ..
+        } = row;
+        let last = row.told_at.map_or_else(
+            || "none ever came".to_owned(),
+            |at| format!("the last one came at {at}"),
+        );
+        let text = format!(
+            "documents of the {queue} queue of {account} are found without a notification \
+             ({documents} of them for more than {minutes} minutes; {last}): run `ivesk-webhook \
+             doctor`, then `ivesk-webhook subscriptions list`"
+        );
+        finding(AlarmKind::Silence, format!("{account}/{queue}"), text)
+    };
+    facts.untold.iter().map(tell).collect()
+}
+
+fn unsubscribed(facts: &Facts) -> Vec<Finding> {
+    let subscriptions = facts.stored.subscriptions.iter();
+    let ended = subscriptions.filter(|row| row.state == SubscriptionState::Unsubscribed);
+    ended
+        .map(|row| {
+            let (id, account, event) = (row.id, &row.account, row.event);
+            let text = format!(
+                "subscription {id} of {account}/{event} has ended and no more notifications of it \
+                 come: if nobody here wanted that, run `ivesk-webhook subscriptions restore {id}`"
+            );
+            finding(
+                AlarmKind::Unsubscribed,
+                format!("{account}/{event}/{id}"),
+                text,
+            )
+        })
+        .collect()
+}
+
+/// What to do about something that the vendor's answers parked; none where a person did.
+fn remedy(reason: ParkReason) -> Option<&'static str> {
+    match reason {
+        ParkReason::ByHand => None,
+        ParkReason::Unauthorized => {
+            Some("Įvesk.lt refuses the API key (401): put a new one in its place")
+        }
+        ParkReason::Forbidden => Some(
+            "Įvesk.lt says that the API key may not read this (403): ask for the right, or take \
+             the company out of the settings",
+        ),
+        ParkReason::NotFound => Some(
+            "Įvesk.lt knows no such queue (404): check the company's code and `api.exported_path`",
+        ),
+        ParkReason::CompanyFilterIgnored => Some(
+            "Įvesk.lt gave another company's documents: check `api.exported_path` with \
+             `ivesk-webhook doctor --company`",
+        ),
+    }
+}
+
+fn parked(facts: &Facts) -> Vec<Finding> {
+    let text = |subject: &str, remedy: &str| {
+        format!("{subject} is not pulled: {remedy}, then run `ivesk-webhook pull --resume`")
+    };
+    let feeds = facts.stored.feeds.iter().filter_map(|row| {
+        let (feed, remedy) = (row.feed.to_string(), remedy(row.parked?)?);
+        Some(finding(AlarmKind::Parked, &feed, text(&feed, remedy)))
+    });
+    let accounts = facts.stored.accounts.iter().filter_map(|row| {
+        let (account, remedy) = (row.account.to_string(), remedy(row.parked?)?);
+        let what = format!("account {account}");
+        Some(finding(AlarmKind::Parked, account, text(&what, remedy)))
+    });
+    accounts.chain(feeds).collect()
+}
+
+/// Queues for which something waits.
+fn blocked_queues(facts: &Facts, config: &Config) -> Vec<Finding> {
+    let waits = |row: &FeedRow| !row.wanted.is_empty();
+    let mut found = Vec::new();
+    for row in blocked(config) {
+        let feeds = facts.stored.feeds.iter();
+        let of_queue =
+            feeds.filter(|feed| feed.feed.account == row.account && feed.feed.queue == row.queue);
+        let waiting = of_queue.filter(|feed| waits(feed)).count();
+        if waiting == 0 {
+            continue;
+        }
+        let (account, queue) = (&row.account, row.queue);
+        let setting = match row.missing {
+            "api_key" => "the account's API key",
+            _ => "`api.exported_path`",
+        };
+        let text = format!(
+            "the {queue} queue of {account} is not pulled, and {waiting} of its feeds wait: set \
+             {setting}; hints are kept until then"
+        );
+        found.push(finding(
+            AlarmKind::Blocked,
+            format!("{account}/{queue}"),
+            text,
+        ));
+    }
+    found
+}
+
+fn behind(facts: &Facts, config: &Config) -> Vec<Finding> {
+    let Stored {
+        now,
+        accounts,
+        alarms,
+        ..
+    } = &facts.stored;
+    let longest = config.pull.reconcile_every + config.alarms.behind_after;
+    let blocked = blocked(config);
+    // What has an alarm of its own has one already.
+    let is_told_otherwise = |row: &&FeedRow| {
+        let parked = accounts
+            .iter()
+            .any(|account| account.account == row.feed.account && account.parked.is_some());
+        let queue = |row: &&FeedRow| (row.feed.account.clone(), row.feed.queue);
+        let blocked = blocked
+            .iter()
+            .any(|blocked| (blocked.account.clone(), blocked.queue) == queue(row));
+        row.parked.is_some() || parked || blocked
+    };
+    let is_on = |row: &FeedRow| {
+        let subject = row.feed.to_string();
+        let mut alarms = alarms.iter();
+        alarms.any(|alarm| alarm.kind == AlarmKind::Behind && alarm.subject == subject)
+    };
+    let feeds = facts.stored.feeds.iter();
+    feeds
+        .filter(|row| !is_told_otherwise(row) && config.accounts.contains_key(&row.feed.account))
+        .filter_map(|row| {
+            let age = now.since(row.up_to_date_at?);
+            let judged = !facts.settling || is_on(row);
+            (judged && age > longest).then(|| {
+                let (feed, hours) = (&row.feed, hours(age));
+                let error = row.last_error.as_deref().unwrap_or("no error is known");
+                let text = format!(
+                    "`{feed}` has not been up to date for {hours} hours ({error}): read what the \
+                     log says of it, then run `ivesk-webhook doctor`"
+                );
+                finding(AlarmKind::Behind, feed, text)
+            })
+        })
+        .collect()
+}
+
+fn hours(span: Duration) -> u64 {
+    span.as_secs() / 3_600
+}
+
+fn refused_storm(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for event in crate::domain::Event::ALL {
+        let of_event = facts.refusals.iter().filter(|((of, _), _)| *of == event);
+        let (mut all, mut most) = (0, (0, ""));
+        for ((_, code), count) in of_event {
+            all += count;
+            most = most.max((*count, *code));
+        }
+        if all < settings.refusals {
+            continue;
+        }
+        let (code, minutes) = (most.1, super::STORM_WINDOW.as_secs() / 60);
+        let text = format!(
+            "{all} deliveries of {event} were refused within {minutes} minutes, most of them \
+             as `{code}`: docs/refusals.md says what that means; once it is mended, run \
+             `ivesk-webhook quarantine retry --all`"
+        );
+        found.push(finding(AlarmKind::RefusedStorm, event, text));
+    }
+    found
+}
+
+fn certificates(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
+    let Stored {
+        now, certificates, ..
+    } = &facts.stored;
+    let near = certificates
+        .iter()
+        .filter(|(_, last)| last.since(*now) < settings.certificate_left);
+    near.map(|(host, last)| {
+        let text = format!(
+            "the newest signing certificate of {host} ends at {last}, and SNS has shown no newer \
+             one: deliveries are refused from then on; check this machine's clock, and that no \
+             proxy keeps an old certificate"
+        );
+        finding(AlarmKind::Certificate, host, text)
+    })
+    .collect()
+}
+
+fn disk(facts: &Facts, config: &Config) -> Option<Finding> {
+    let minimum = config.store.min_free_bytes;
+    let free = facts.free_bytes?;
+    (free < config.alarms.free_bytes.max(minimum)).then(|| {
+        let text = format!(
+            "the store's disk has {free} bytes left: free some space; below {minimum} \
+             (`store.min_free_bytes`) deliveries are answered 503"
+        );
+        finding(AlarmKind::Disk, "store", text)
+    })
+}
+
+fn late_uploads(facts: &Facts) -> Option<Finding> {
+    let count = facts.late_uploads;
+    (count > 0).then(|| {
+        let text = format!(
+            "no document has come of {count} files that were uploaded more than 12 hours ago: \
+             `ivesk-webhook uploads list --late` names them; ask Įvesk.lt"
+        );
+        finding(AlarmKind::UploadsLate, "uploads", text)
+    })
+}
+
+fn sinks(facts: &Facts, config: &Config) -> Vec<Finding> {
+    let Stored { now, sinks, .. } = &facts.stored;
+    let longest = config.alarms.sink_after;
+    let ours = sinks
+        .iter()
+        .filter(|row| config.sinks.contains_key(&row.name));
+    let wrong = |row: &SinkRow| {
+        let (name, behind) = (&row.name, row.behind);
+        let error = row.last_error.as_deref().unwrap_or("no error is known");
+        let text = match (row.paused, row.failing_since) {
+            (Some(PauseReason::ByHand), _) => return None,
+            (Some(PauseReason::Closed), _) => format!(
+                "sink {name} wants nothing any more ({error}), and {behind} versions wait: mend \
+                 it, then run `ivesk-webhook handoff resume {name}`"
+            ),
+            (None, Some(since)) if now.since(since) > longest => format!(
+                "sink {name} has taken nothing since {since} ({error}), and {behind} versions \
+                 wait: mend what it says; it goes on by itself then"
+            ),
+            (None, _) => return None,
+        };
+        Some(finding(AlarmKind::Sink, name, text))
+    };
+    ours.filter_map(wrong).collect()
+}

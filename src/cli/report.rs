@@ -1,0 +1,107 @@
+//! `report`
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::server::Api;
+use super::{Exit, Failure, Globals, cell};
+use crate::config::Config;
+
+/// Arguments of `report`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+What a sink rejects is reported to the accountant at Įvesk.lt, once for each version and text.
+Reports wait until `api.error_report_path` is set, which Įvesk.lt does not publish.")]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show import errors on their way to the accountant
+    List {
+        /// Only in this state: waiting, sent or refused
+        #[arg(long)]
+        state: Option<String>,
+        /// One JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Report one now that was refused or waits
+    Retry {
+        /// Its number in `report list`
+        id: i64,
+    },
+}
+
+/// Runs `report`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
+    super::start_logging(&config.log)?;
+    let api = Api::open(&config).await?;
+    let outcome = match args.action {
+        Action::List { state, json } => list(&api, &config, state, json).await,
+        Action::Retry { id } => retry(&api, id).await,
+    };
+    api.close().await?;
+    outcome
+}
+
+async fn list(
+    api: &Api,
+    config: &Config,
+    state: Option<String>,
+    json: bool,
+) -> Result<Exit, Failure> {
+    let query = state.map(|state| format!("?state={state}"));
+    let rows = api
+        .rows(&format!("/v1/reports{}", query.unwrap_or_default()))
+        .await?;
+    if json {
+        println!("{}", Value::Array(rows));
+        return Ok(Exit::Done);
+    }
+    if rows.is_empty() {
+        println!("There are none.");
+        return Ok(Exit::Done);
+    }
+    let mut table = super::table([
+        "id",
+        "stands",
+        "document",
+        "company",
+        "rejected",
+        "told",
+        "text",
+        "last error",
+    ]);
+    for row in &rows {
+        table.add_row([
+            cell(&row["id"]),
+            cell(&row["state"]),
+            cell(&row["document_id"]),
+            cell(&row["company"]),
+            cell(&row["created_at"]),
+            cell(&row["sent_at"]),
+            cell(&row["message"]),
+            cell(&row["last_error"]),
+        ]);
+    }
+    println!("{table}");
+    let waits = rows.iter().any(|row| row["state"] == "waiting");
+    if waits && config.api.error_report_path.is_none() {
+        println!(
+            "They wait: `api.error_report_path` is not set. Įvesk.lt does not publish the address; look at the API \
+             page of your account, app.ivesk.lt/api/docs."
+        );
+    }
+    Ok(Exit::Done)
+}
+
+async fn retry(api: &Api, id: i64) -> Result<Exit, Failure> {
+    api.post(&format!("/v1/reports/{id}/retry"), &json!({}))
+        .await?;
+    println!("Report {id} is due now; a server that runs sends it.");
+    Ok(Exit::Done)
+}

@@ -1,0 +1,91 @@
+//! Where documents are handed on.
+
+use super::Finding;
+use crate::config::Config;
+use crate::domain::Clock;
+use crate::handoff;
+use crate::handoff::worker::wants;
+use crate::store::{SinkRow, Store};
+
+/// Whether each sink of the settings can be used, as `serve` looks at its start.
+///
+/// What other users may do with a folder or a program differs, so it counts for the user
+/// that runs this.
+pub fn openings(config: &Config, clock: &Clock) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (name, sink) in &config.sinks {
+        let environment = config.environment.variables();
+        findings.push(match handoff::open(name, sink, config, environment, clock) {
+            Ok(_) => Finding::ok("sink", format!("`{name}` can be used")),
+            Err(error) => Finding::wrong("sink", error.to_string())
+                .because("`serve` does not start with a sink that can't be used")
+                .mend("mend what it says, as the user that runs `serve`; docs/sinks.md has the contracts"),
+        });
+    }
+    if !config.sinks.is_empty() && config.api.error_report_path.is_none() {
+        findings.push(
+            Finding::note("error_report_path", "`api.error_report_path` is not set")
+                .because("what a sink rejects is kept, and the accountant is not told")
+                .mend(
+                    "look at the API page of your account (app.ivesk.lt/api/docs) for the address",
+                ),
+        );
+    }
+    findings
+}
+
+/// How the sinks of the settings stand, as far as a person should know.
+///
+/// `None` where the store can't be read, which others say.
+pub async fn standing(config: &Config, store: &dyn Store) -> Option<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for row in store.sinks().await.ok()? {
+        let Some(sink) = config.sinks.get(&row.name) else {
+            continue;
+        };
+        findings.extend(trouble(&row));
+        let held = store.held_feeds(row.name.clone(), wants(sink)).await.ok()?;
+        let documents: u64 = held.iter().map(|feed| feed.documents).sum();
+        if documents > 0 {
+            let name = &row.name;
+            findings.push(
+                Finding::note(
+                    "held",
+                    format!(
+                        "{documents} documents of {} feeds are held at `{name}`",
+                        held.len()
+                    ),
+                )
+                .because(
+                    "years of booked invoices would be booked again if they went by themselves",
+                )
+                .mend(format!(
+                    "`ivesk-webhook handoff start {name}` with --all, --from-now or --since MOMENT"
+                )),
+            );
+        }
+    }
+    Some(findings)
+}
+
+fn trouble(row: &SinkRow) -> Option<Finding> {
+    let name = &row.name;
+    let error = row.last_error.as_deref().unwrap_or_default();
+    if let Some(reason) = row.paused {
+        let found = format!("`{name}` is paused ({}) {error}", reason.as_str());
+        return Some(
+            Finding::note("handoff", found.trim_end())
+                .because("nothing is handed on to it")
+                .mend(format!("`ivesk-webhook handoff resume {name}` goes on")),
+        );
+    }
+    let since = row.failing_since?;
+    let found = format!("`{name}` has taken nothing since {since}: {error}");
+    Some(
+        Finding::wrong("handoff", found)
+            .because("documents wait, in order, and none is lost")
+            .mend(format!(
+                "mend what it says, then `ivesk-webhook handoff resume {name}`; `handoff skip` leaves one document out"
+            )),
+    )
+}

@@ -1,0 +1,354 @@
+//! Who asks: the id that a request goes by, and the address that it came from.
+//!
+//! A proxy in front knows both and says so in headers. Anybody can write such headers,
+//! so they are believed only where `public.trusted_proxies` names the peer. Neither
+//! decides anything: they are for the log, and for finding an answer in it.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hyper::Request;
+use hyper::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use super::challenge::hex;
+use crate::config::Config;
+
+/// The header that carries a request's id, in both directions.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What proxies write the addresses before them into.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The longest id that is taken from a proxy; a UUID has 36 characters.
+const MAX_ID_CHARS: usize = 64;
+
+/// The proxies that are walked past, at most; nobody has so many.
+const MAX_HOPS: usize = 16;
+
+/// The other end of a connection, as the listener puts it into each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// What one request is called.
+///
+/// Visible ASCII of at most 64 characters, so it fits into a header and a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// The id that a proxy gives; none where it could not stand in a log.
+    fn parse(value: &HeaderValue) -> Option<Self> {
+        let bytes = value.as_bytes();
+        let fits = (1..=MAX_ID_CHARS).contains(&bytes.len());
+        if !fits || !bytes.iter().all(u8::is_ascii_graphic) {
+            return None;
+        }
+        value.to_str().ok().map(|text| Self(text.to_owned()))
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// As the value of a header.
+    pub(super) fn to_header(&self) -> HeaderValue {
+        HeaderValue::from_str(&self.0).expect("visible ASCII may stand in a header")
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Who sent a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// What the request is called.
+    pub request_id: RequestId,
+    /// Where it came from; none unless `log.client_addresses` wants it told.
+    pub address: Option<IpAddr>,
+}
+
+/// Finds out who sends each request.
+#[derive(Debug)]
+pub struct Callers {
+    trusted: Vec<IpNet>,
+    with_addresses: bool,
+    /// Random, so that no two processes give the same ids.
+    process: String,
+    given: AtomicU64,
+}
+
+impl Callers {
+    /// Believes the proxies that `config` names.
+    ///
+    /// # Errors
+    ///
+    /// Where the system gives no random numbers.
+    pub fn new(config: &Config) -> Result<Arc<Self>, getrandom::Error> {
+        let mut process = [0; 8];
+        getrandom::fill(&mut process)?;
+        Ok(Arc::new(Self {
+            trusted: config.public.trusted_proxies.clone(),
+            with_addresses: config.log.client_addresses,
+            process: hex(&process),
+            given: AtomicU64::new(0),
+        }))
+    }
+
+    /// Who sent this request.
+    pub fn of<B>(&self, request: &Request<B>) -> Caller {
+        let peer = request
+            .extensions()
+            .get()
+            .map(|Peer(address)| address.ip().to_canonical());
+        let headers = request.headers();
+        let trusted = peer.is_some_and(|peer| self.trusts(peer));
+        let named = headers.get(REQUEST_ID).filter(|_| trusted);
+        Caller {
+            request_id: named
+                .and_then(RequestId::parse)
+                .unwrap_or_else(|| self.fresh_id()),
+            address: peer
+                .filter(|_| self.with_addresses)
+                .map(|peer| self.client_behind(peer, headers)),
+        }
+    }
+
+    /// An id of our own. A number that goes up costs nothing, and nobody needs to be
+    /// kept from guessing it.
+    fn fresh_id(&self) -> RequestId {
+        let number = self.given.fetch_add(1, Ordering::Relaxed);
+        RequestId(format!("{}-{number:x}", self.process))
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted
+            .iter()
+            .any(|network| network.contains(&address))
+    }
+
+    /// The nearest address that is not one of our proxies'.
+    ///
+    /// Each proxy writes the address before it at the right end, so what stands left of
+    /// the first stranger is that stranger's own word. Where a proxy says nothing, or
+    /// nothing that is an address, its own stands for what is behind it.
+    fn client_behind(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let hops = if headers.contains_key(FORWARDED_FOR) {
+            hops(headers, &FORWARDED_FOR, address)
+        } else {
+            hops(headers, &FORWARDED, forwarded_for)
+        };
+        let mut nearest = peer;
+        for hop in hops {
+            match hop {
+                Some(address) if self.trusts(nearest) => nearest = address,
+                _ => break,
+            }
+        }
+        nearest
+    }
+}
+
+/// What a header's lines say of each hop, the last one first.
+fn hops(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    read: fn(&str) -> Option<IpAddr>,
+) -> Vec<Option<IpAddr>> {
+    let lines: Vec<&HeaderValue> = headers.get_all(name).iter().collect();
+    lines
+        .into_iter()
+        .rev()
+        .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
+        .take(MAX_HOPS)
+        .map(|hop| read(std::str::from_utf8(hop).ok()?.trim()))
+        .collect()
+}
+
+/// The address of `for=` in one element of `Forwarded` (RFC 7239); none where it is
+/// hidden, `for=unknown` or `for=_name`.
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    element.split(';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let value = value.trim();
+        let bare = value
+            .strip_prefix('"')
+            .and_then(|value| value.strip_suffix('"'))
+            .unwrap_or(value);
+        name.trim()
+            .eq_ignore_ascii_case("for")
+            .then(|| address(bare))?
+    })
+}
+
+/// An address, as proxies write it: alone, in brackets, or with a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    let alone = bare.parse::<IpAddr>().ok();
+    alone
+        .or_else(|| text.parse().ok().map(|both: SocketAddr| both.ip()))
+        .map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Callers that trust these networks.
+    fn trusting(networks: &[&str]) -> Callers {
+        Callers {
+            trusted: networks
+                .iter()
+                .map(|network| network.parse().expect("a network"))
+                .collect(),
+            with_addresses: true,
+            process: "p".to_owned(),
+            given: AtomicU64::new(0),
+        }
+    }
+
+    fn request(peer: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let peer = SocketAddr::new(peer.parse().expect("an address"), 1);
+        request.extension(Peer(peer)).body(()).expect("a request")
+    }
+
+    /// Whom `callers` take a request from `peer` with these headers to be from.
+    fn client(callers: &Callers, peer: &str, headers: &[(&str, &str)]) -> String {
+        let caller = callers.of(&request(peer, headers));
+        caller.address.expect("it is wanted").to_string()
+    }
+
+    #[test]
+    fn the_address_is_the_first_from_the_right_that_is_no_proxy_of_ours() {
+        let callers = trusting(&["10.0.0.0/8", "2001:db8::/32"]);
+        for (given, expected) in [
+            (&["198.51.100.7"][..], "198.51.100.7"),
+            (&["203.0.113.9, 198.51.100.7"], "198.51.100.7"),
+            (&["203.0.113.9, 198.51.100.7, 10.0.0.2"], "198.51.100.7"),
+            (&["203.0.113.9", "198.51.100.7,10.0.0.2"], "198.51.100.7"),
+            (&["198.51.100.7:4711"], "198.51.100.7"),
+            (&["[2001:db9::1]:4711 ,2001:db8::2"], "2001:db9::1"),
+            (&["::ffff:198.51.100.7"], "198.51.100.7"),
+            // All are ours: the request began at the farthest.
+            (&["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+            // What is not an address ends what is known.
+            (&["198.51.100.7, unknown, 10.0.0.2"], "10.0.0.2"),
+            (&["198.51.100.7, "], "10.0.0.1"),
+            (&[], "10.0.0.1"),
+        ] {
+            let headers: Vec<_> = given.iter().map(|one| ("x-forwarded-for", *one)).collect();
+            assert_eq!(
+                client(&callers, "10.0.0.1", &headers),
+                expected,
+                "{given:?}"
+            );
+            let mapped = client(&callers, "::ffff:10.0.0.1", &headers);
+            assert_eq!(mapped, expected, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn the_standard_s_header_says_the_same_where_the_usual_one_is_missing() {
+        let callers = trusting(&["10.0.0.0/8"]);
+        for (given, expected) in [
+            ("for=198.51.100.7", "198.51.100.7"),
+            (
+                "for=203.0.113.9, proto=https;For=\"198.51.100.7:80\";by=10.0.0.1",
+                "198.51.100.7",
+            ),
+            ("for=\"[2001:db8::7]:4711\", for=10.0.0.2", "2001:db8::7"),
+            ("for=198.51.100.7, for=_hidden", "10.0.0.1"),
+            ("for=unknown", "10.0.0.1"),
+            ("by=198.51.100.7", "10.0.0.1"),
+        ] {
+            let headers = [("forwarded", given)];
+            assert_eq!(client(&callers, "10.0.0.1", &headers), expected, "{given}");
+        }
+        // A proxy that writes the one may pass a stranger's other on.
+        let both = [
+            ("forwarded", "for=203.0.113.9"),
+            ("x-forwarded-for", "198.51.100.7"),
+        ];
+        assert_eq!(client(&callers, "10.0.0.1", &both), "198.51.100.7");
+    }
+
+    #[test]
+    fn a_peer_that_is_no_proxy_of_ours_speaks_for_itself_alone() {
+        let headers = [
+            ("x-forwarded-for", "203.0.113.9"),
+            ("forwarded", "for=203.0.113.9"),
+            ("x-request-id", "forged"),
+        ];
+        for trusted in [&[][..], &["10.0.0.0/8"]] {
+            let callers = trusting(trusted);
+            assert_eq!(client(&callers, "192.0.2.1", &headers), "192.0.2.1");
+            let caller = callers.of(&request("192.0.2.1", &headers));
+            assert_eq!(caller.request_id.as_str(), "p-1");
+        }
+    }
+
+    #[test]
+    fn no_more_proxies_are_walked_past_than_anyone_has() {
+        let callers = trusting(&["10.0.0.0/8"]);
+        let many = format!("198.51.100.7{}", ", 10.0.0.2".repeat(MAX_HOPS));
+        assert_eq!(
+            client(&callers, "10.0.0.1", &[("x-forwarded-for", &many)]),
+            "10.0.0.2"
+        );
+    }
+
+    #[test]
+    fn a_proxy_s_id_is_kept_and_what_is_none_is_replaced() {
+        let callers = trusting(&["10.0.0.0/8"]);
+        let id = |given: &str| {
+            let request = request("10.0.0.1", &[("x-request-id", given)]);
+            callers.of(&request).request_id.to_string()
+        };
+        let longest = "x".repeat(MAX_ID_CHARS);
+        for good in ["a", "5e7f-\"1\"", &longest] {
+            assert_eq!(id(good), good);
+        }
+        let mut seen = std::collections::HashSet::new();
+        for bad in ["", "a b", "ąž", "a\tb", &format!("{longest}x")] {
+            let fresh = id(bad);
+            assert!(fresh.starts_with("p-"), "{bad}: {fresh}");
+            assert!(seen.insert(fresh), "{bad}: given twice");
+        }
+    }
+
+    #[test]
+    fn an_address_that_nobody_wants_told_is_not_looked_for() {
+        let mut callers = trusting(&[]);
+        callers.with_addresses = false;
+        assert_eq!(callers.of(&request("192.0.2.1", &[])).address, None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_it_fail(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                let mut request = request("10.0.0.1", &[]);
+                for name in [&FORWARDED_FOR, &FORWARDED, &REQUEST_ID] {
+                    request.headers_mut().insert(name.clone(), value.clone());
+                    trusting(&["0.0.0.0/0", "::/0"]).of(&request);
+                }
+            }
+        }
+    }
+}
