@@ -13,7 +13,7 @@ use crate::browser::{Browser, Looks, axe, chromium};
 use crate::receiver::app::TestApp;
 use crate::receiver::fake_sns::{FOREIGN_TOPIC, Message, SIGNER};
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "/",
     "/feeds",
     "/documents",
@@ -22,6 +22,7 @@ const PAGES: [&str; 8] = [
     "/subscriptions",
     "/quarantine",
     "/certificates",
+    "/alarms",
 ];
 
 const TOKEN: &str = "planted-private-token-5e7c";

@@ -13,7 +13,7 @@ pub(super) struct Middle {
 }
 
 /// Pages of the menu: path, English and Lithuanian name.
-const MENU: [(&str, &str, &str); 8] = [
+const MENU: [(&str, &str, &str); 9] = [
     ("/", "Overview", "Apžvalga"),
     ("/feeds", "Feeds", "Srautai"),
     ("/documents", "Documents", "Dokumentai"),
@@ -22,6 +22,7 @@ const MENU: [(&str, &str, &str); 8] = [
     ("/subscriptions", "Subscriptions", "Prenumeratos"),
     ("/quarantine", "Quarantine", "Karantinas"),
     ("/certificates", "Certificates", "Sertifikatai"),
+    ("/alarms", "Alarms", "Įspėjimai"),
 ];
 
 /// The whole page.

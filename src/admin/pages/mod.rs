@@ -19,8 +19,10 @@ use self::layout::{Middle, whole};
 use super::{Admin, AdminError};
 
 mod actions;
+mod alarms;
 mod certificates;
 mod chart;
+mod concerns;
 mod documents;
 mod entrance;
 mod feeds;
@@ -51,6 +53,7 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/subscriptions", get(subscriptions::page))
         .route("/uploads", get(uploads::page))
         .route("/quarantine", get(quarantine::page))
+        .route("/alarms", get(alarms::page))
         .route("/certificates", get(certificates::page))
         .route("/login", get(login::page).post(login::log_in))
         .route("/logout", post(login::log_out))

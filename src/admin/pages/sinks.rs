@@ -6,9 +6,9 @@ use maud::{Markup, html};
 use super::language::grouped;
 use super::layout::{Middle, Mood, badge, button, proof};
 use super::{Shown, Visit, words};
+use crate::admin::handoff::all_sinks;
 use crate::config::{SinkConfig, SinkKind};
 use crate::domain::Timestamp;
-use crate::handoff::worker::wants;
 use crate::store::{HeldFeed, SinkRow};
 
 /// Feeds that are held and named.
@@ -23,16 +23,11 @@ async fn list(visit: &Visit) -> Shown {
     let (app, language) = (&visit.admin.app, visit.visitor.language);
     let now = app.clock.now();
     let mut sections = Vec::new();
-    for row in app.store.sinks().await? {
+    for one in all_sinks(app).await? {
         // One that the settings name no more is given nothing, and nothing can be done to it.
-        let Some(config) = app.config.sinks.get(&row.name) else {
-            continue;
-        };
-        let held = app
-            .store
-            .held_feeds(row.name.clone(), wants(config))
-            .await?;
-        sections.push(sink(visit, &row, config, &held, now));
+        if let Some(config) = app.config.sinks.get(&one.row.name) {
+            sections.push(sink(visit, &one.row, config, &one.held, now));
+        }
     }
     Ok(Middle {
         title: language.say("Hand-off", "Perdavimas").to_owned(),

@@ -3,7 +3,7 @@
 use super::language::Language;
 use super::layout::Mood;
 use crate::domain::{Event, Queue};
-use crate::store::{ParkReason, PauseReason, SubscriptionState};
+use crate::store::{AlarmKind, ParkReason, PauseReason, SubscriptionState};
 use crate::trace::Step;
 
 /// What was done, told on the page that follows.
@@ -250,5 +250,26 @@ pub(super) fn paused(language: Language, reason: PauseReason) -> &'static str {
             "paused: it wants nothing any more",
             "pristabdyta: gavėjas nieko nebenori",
         ),
+    }
+}
+
+/// What an alarm is about.
+pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
+    match kind {
+        AlarmKind::Silence => language.say(
+            "documents come, notifications don't",
+            "dokumentai ateina, o pranešimai – ne",
+        ),
+        AlarmKind::Unsubscribed => language.say("subscription ended", "prenumerata nutraukta"),
+        AlarmKind::Parked => language.say("parked", "sustabdyta"),
+        AlarmKind::Blocked => language.say("a setting is missing", "trūksta nustatymo"),
+        AlarmKind::Behind => language.say("not up to date", "seniai neatnaujinta"),
+        AlarmKind::RefusedStorm => {
+            language.say("many deliveries were refused", "atmesta daug pranešimų")
+        }
+        AlarmKind::Certificate => language.say("certificate ends soon", "baigiasi sertifikatas"),
+        AlarmKind::Disk => language.say("the disk is nearly full", "baigiasi vieta diske"),
+        AlarmKind::UploadsLate => language.say("uploads are late", "vėluoja įkelti failai"),
+        AlarmKind::Sink => language.say("a sink takes nothing", "gavėjas nieko nepriima"),
     }
 }
