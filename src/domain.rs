@@ -48,6 +48,12 @@ impl Timestamp {
         Self(self.0.saturating_sub(millis))
     }
 
+    /// The beginning of its hour, in UTC.
+    #[must_use]
+    pub fn hour(self) -> Self {
+        Self(self.0.saturating_sub(self.0.rem_euclid(60 * 60 * 1000)))
+    }
+
     /// How long after `earlier` this is; zero where it is not after.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

@@ -59,7 +59,7 @@ pub(super) struct PullRequest {
     #[schema(max_length = 64)]
     pub(super) company: Option<String>,
     /// Read again from here, as a position of its own.
-    from: Option<String>,
+    pub(super) from: Option<String>,
 }
 
 /// What will be pulled.

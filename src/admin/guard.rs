@@ -70,14 +70,21 @@ pub(super) async fn refuse_forms(request: Request, next: Next) -> Response {
 
 /// Who asks, and what they may do; none where the token is missing or wrong.
 async fn caller(app: &App, headers: &HeaderMap) -> Result<Option<(Caller, Rights)>, AdminError> {
-    let configured = app.config.private.token.as_ref();
     let Some(given) = bearer(headers) else {
         // A token in another form than ours is no token, and not the lack of one.
-        let open = configured.is_none() && !headers.contains_key(AUTHORIZATION);
+        let open = app.config.private.token.is_none() && !headers.contains_key(AUTHORIZATION);
         return Ok(open.then_some((Caller::ThisMachine, Rights::Operate)));
     };
+    bearer_of(app, given).await
+}
+
+/// Who has this token, and what they may do; none where it is no token of ours.
+pub(super) async fn bearer_of(
+    app: &App,
+    given: &str,
+) -> Result<Option<(Caller, Rights)>, AdminError> {
     let given = sha256(given);
-    if let Some(token) = configured {
+    if let Some(token) = &app.config.private.token {
         let token = sha256(token.expose_secret());
         if verify_slices_are_equal(&given, &token).is_ok() {
             return Ok(Some((Caller::Configured, Rights::Operate)));
@@ -101,7 +108,8 @@ pub(super) fn sha256(token: &str) -> [u8; 32] {
     hash
 }
 
-fn names_loopback(headers: &HeaderMap) -> bool {
+/// Whether a request names this machine, and nothing else.
+pub(super) fn names_loopback(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return false;

@@ -1,5 +1,5 @@
-//! The private listener: the API for people and programs of the house, metrics,
-//! health. Subcommands use the same API, also where no server runs.
+//! The private listener: the status page, the API for people and programs of the house,
+//! metrics, health. Subcommands use the same API, also where no server runs.
 
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ mod guard;
 mod handoff;
 mod limits;
 mod openapi;
+mod pages;
 pub(crate) mod paging;
 mod problem;
 mod status;
@@ -38,6 +39,7 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 struct Admin {
     app: Arc<App>,
     limiter: Arc<Limiter>,
+    sessions: Arc<pages::Sessions>,
     /// The OpenAPI document, as JSON.
     document: Bytes,
 }
@@ -56,6 +58,7 @@ pub fn router(app: Arc<App>) -> Router {
     api.merge(health);
     let admin = Admin {
         limiter: Arc::new(Limiter::new(app.config.private.requests_per_second)),
+        sessions: Arc::new(pages::Sessions::new()),
         document: openapi::to_json(&api),
         app,
     };
@@ -65,13 +68,16 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(|| async { AdminError::UnknownPath })
         .layer(from_fn_with_state(admin.clone(), guard::guard))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
-    open.merge(guarded).with_state(admin)
+    open.merge(guarded)
+        .merge(pages::router(&admin))
+        .with_state(admin)
 }
 
 /// Routes that need a token, each with what the OpenAPI document says of it.
 fn guarded() -> OpenApiRouter<Admin> {
     OpenApiRouter::with_openapi(openapi::outline())
         .routes(routes!(status::status))
+        .routes(routes!(status::activity))
         .routes(routes!(status::challenge))
         .routes(routes!(status::backup))
         .routes(routes!(status::metrics))

@@ -33,6 +33,10 @@ pub(super) enum AdminError {
     ForeignHost,
     #[error("a POST needs `Content-Type: application/json` and must not come from a web page")]
     NotJson,
+    #[error(
+        "this form is not one of ours, or too old; go back, load the page anew and try once more"
+    )]
+    NotOurForm,
     #[error("{0}")]
     BadRequest(String),
     #[error("the body is larger than this listener takes")]
@@ -59,6 +63,7 @@ impl AdminError {
             Self::ReadOnlyToken => (StatusCode::FORBIDDEN, "read_only_token"),
             Self::ForeignHost => (StatusCode::FORBIDDEN, "foreign_host"),
             Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json"),
+            Self::NotOurForm => (StatusCode::FORBIDDEN, "not_our_form"),
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::UnknownRow => (StatusCode::NOT_FOUND, "unknown_row"),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -17,7 +18,7 @@ use crate::pull::{Blocked, blocked};
 use crate::receiver::challenge::Challenge;
 use crate::receiver::problem::Problem;
 use crate::service::App;
-use crate::store::{AccountRow, SequenceRow, StoreError};
+use crate::store::{AccountRow, Activity, SequenceRow, StoreError};
 
 /// How the service stands.
 #[derive(Serialize, ToSchema)]
@@ -88,6 +89,20 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Outcome<Status> {
         parked_feeds: feeds.iter().filter(|row| row.parked.is_some()).count(),
         subscriptions: app.store.subscriptions().await?.len(),
     }))
+}
+
+/// Hours of which `GET /v1/activity` tells, beside the present one.
+const ACTIVITY: Duration = Duration::from_secs(23 * 60 * 60);
+
+/// What came in the last 24 hours, hour by hour
+///
+/// Counted from what is stored, so repeated deliveries are left out, and refused ones that
+/// the quarantine does not keep.
+#[utoipa::path(get, path = "/v1/activity", tag = "service",
+    responses((status = OK, description = "Counts; hours with none are left out", body = Activity)))]
+pub(super) async fn activity(State(app): State<Arc<App>>) -> Outcome<Activity> {
+    let first = app.clock.now().before(ACTIVITY).hour();
+    Ok(Json(app.store.activity(first).await?))
 }
 
 /// Where a backup goes.

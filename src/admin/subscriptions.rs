@@ -90,8 +90,9 @@ pub(super) async fn approve(
     RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
 ) -> Outcome<Visited> {
-    let why_not = "it does not await approval; `subscriptions list` shows how each one stands";
-    change(&app, id, SubscriptionChange::Approved, why_not).await
+    change(&app, id, SubscriptionChange::Approved)
+        .await
+        .map(Json)
 }
 
 /// Bring back a subscription that has ended
@@ -107,16 +108,23 @@ pub(super) async fn restore(
     RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
 ) -> Outcome<Visited> {
-    let why_not = "it has not ended; `subscriptions list` shows how each one stands";
-    change(&app, id, SubscriptionChange::Restored, why_not).await
+    change(&app, id, SubscriptionChange::Restored)
+        .await
+        .map(Json)
 }
 
-async fn change(
+/// Approves or restores a subscription, and tells what came of the visit that follows.
+pub(super) async fn change(
     app: &App,
     id: i64,
     change: SubscriptionChange,
-    why_not: &'static str,
-) -> Outcome<Visited> {
+) -> Result<Visited, AdminError> {
+    let why_not = match change {
+        SubscriptionChange::Approved => {
+            "it does not await approval; `subscriptions list` shows how each one stands"
+        }
+        _ => "it has not ended; `subscriptions list` shows how each one stands",
+    };
     let rows = app.store.subscriptions().await?;
     if !rows.iter().any(|row| row.id == id) {
         return Err(AdminError::UnknownRow);
@@ -126,7 +134,7 @@ async fn change(
         .change(id, change)
         .await?
         .ok_or(AdminError::Conflict(why_not.into()))?;
-    Ok(Json(match visit {
+    Ok(match visit {
         Visit::Confirmed { .. } | Visit::Idle => Visited {
             confirmed: true,
             error: None,
@@ -139,5 +147,5 @@ async fn change(
             error: Some(error.to_string()),
             next_try_at,
         },
-    }))
+    })
 }

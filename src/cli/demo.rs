@@ -451,11 +451,13 @@ impl Stage {
         let origin = self.emulator.origin();
         println!(
             "
-It goes on until Ctrl-C. Play the accountant in another terminal, then look at what came:
+It goes on until Ctrl-C. Its status page: http://{}/
+Play the accountant in another terminal, then look at what came:
 
   curl {origin}/control/export --json '{{\"company\":\"{}\",\"documents\":3}}'
   curl http://{}/v1/feeds
   curl http://{}/metrics",
+            self.service.private_address(),
             DEFAULT_COMPANIES[0],
             self.service.private_address(),
             self.service.private_address(),

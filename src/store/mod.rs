@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 
+mod activity;
 mod alarms;
 mod debug;
 mod deliveries;
@@ -25,6 +26,7 @@ pub mod sqlite;
 mod tokens;
 mod words;
 
+pub use activity::*;
 pub use alarms::*;
 pub use deliveries::*;
 pub use documents::*;
@@ -297,6 +299,9 @@ pub trait Store: HandoffStore {
     /// Removes one quarantined delivery.
     async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError>;
 
+    /// What came since a moment, hour by hour.
+    async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError>;
+
     /// Certificates that have verified a message, newest first.
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError>;
 
@@ -327,6 +332,14 @@ pub trait Store: HandoffStore {
         end: UploadEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
+
+    /// Uploads in descending order of their rows, those before row `before` where there
+    /// is one.
+    async fn newest_uploads(
+        &self,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<UploadRow>, StoreError>;
 
     /// Uploads in ascending order of their rows.
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError>;

@@ -344,7 +344,7 @@ async fn documents_are_found_by_what_people_know_of_them_the_newest_first() {
 }
 
 /// Stores documents as one page of company 1's exported feed.
-async fn store_documents(app: &TestApp, documents: &[Value]) {
+pub(crate) async fn store_documents(app: &TestApp, documents: &[Value]) {
     app.admin_post("/v1/pull", &json!({"company": "1"})).await;
     let hour = std::time::Duration::from_secs(3600);
     let account = default_account();
@@ -378,6 +378,32 @@ async fn store_documents(app: &TestApp, documents: &[Value]) {
     };
     let lease = lease.unwrap().expect("the feed is due");
     app.store.commit_page(lease, page, plan).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_last_hours_are_told_by_the_hour() {
+    let app = TestApp::spawn().await;
+    for _ in 0..2 {
+        app.deliver(&Message::notification(&app.sns)).await;
+    }
+    app.deliver(&Message::notification(&app.sns).of_topic(FOREIGN_TOPIC))
+        .await;
+    app.quarantine().await;
+    app.clock.advance(std::time::Duration::from_secs(23 * 3600));
+    app.deliver(&Message::notification(&app.sns).published_at(app.clock.now()))
+        .await;
+    let hour = |hour: &str, count: u64| json!({"hour": format!("2026-11-{hour}:00:00.000Z"), "count": count});
+    let activity = app.admin("/v1/activity").await;
+    assert_eq!(
+        activity["accepted"],
+        json!([hour("23T08", 2), hour("24T07", 1)])
+    );
+    let mut refused = hour("23T08", 1);
+    refused["reason"] = json!("topic_not_allowed");
+    assert_eq!(activity["refused"], json!([refused]));
+    app.clock.advance(std::time::Duration::from_secs(3600));
+    let activity = app.admin("/v1/activity").await;
+    assert_eq!(activity["accepted"], json!([hour("24T07", 1)]));
 }
 
 #[tokio::test]

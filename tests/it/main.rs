@@ -2,6 +2,7 @@
 
 mod admin;
 mod alarms;
+mod browser;
 mod command_line;
 mod config;
 mod databases;
@@ -22,6 +23,7 @@ mod ledger;
 mod metrics;
 mod openapi;
 mod otlp;
+mod pages;
 mod process;
 mod proxies;
 mod pull;

@@ -18,10 +18,11 @@ use ivesk_webhook::sns::{
 use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
 use ivesk_webhook::store::{
     Accepted, AlarmFilter, AlarmKind, AlarmLook, AlarmRow, ApiTokenMade, Demand, DocumentFilter,
-    DocumentLook, FeedRow, Finding, Insertion, LeaseRequest, MAX_API_TOKENS, NewApiToken,
-    NewUpload, NoticeEnd, PageEnd, PageFailure, PageLease, PageOutcome, PageToCommit, ParkReason,
-    PullKind, PullPlan, Quarantined, Retention, Rights, SetAside, SharedStore, Store, StoreError,
-    SubscriptionChange, SubscriptionState, UploadBegun, UploadEnd, UploadFilter, UploadReturn,
+    DocumentLook, FeedRow, Finding, HourCount, Insertion, LeaseRequest, MAX_API_TOKENS,
+    NewApiToken, NewUpload, NoticeEnd, PageEnd, PageFailure, PageLease, PageOutcome, PageToCommit,
+    ParkReason, PullKind, PullPlan, Quarantined, RefusedCount, Retention, Rights, SetAside,
+    SharedStore, Store, StoreError, SubscriptionChange, SubscriptionState, UploadBegun, UploadEnd,
+    UploadFilter, UploadReturn,
 };
 
 use crate::databases::{Database, Options};
@@ -351,6 +352,7 @@ on_both_stores! {
     a_document_is_tied_to_its_upload_once_and_an_upload_without_one_is_missed,
     a_token_is_found_by_its_hash_until_it_is_revoked_and_its_number_is_not_given_again,
     tokens_are_few_and_their_names_differ,
+    what_came_is_counted_by_the_hour,
     a_look_back_reads_no_more_than_it_may_and_goes_on_to_the_first_document,
     an_alarm_begins_once_and_ends_once_whoever_looks,
     what_one_process_sees_alone_lingers_until_nobody_has_seen_it_for_a_while,
@@ -1406,6 +1408,58 @@ async fn tokens_are_few_and_their_names_differ(on: Database) {
     let rows = test.store.api_tokens().await.expect("readable");
     assert_eq!(rows.len() as i64, MAX_API_TOKENS);
     assert!(rows.windows(2).all(|pair| pair[0].id < pair[1].id));
+}
+
+async fn what_came_is_counted_by_the_hour(on: Database) {
+    let test = TestStore::new(on).await;
+    let messages = Messages::new();
+    let hour = |back: u32| {
+        let at = START.before(back * HOUR).as_millis();
+        Timestamp::from_millis(at - at.rem_euclid(3_600_000))
+    };
+    for (n, back) in [(1, 3), (2, 1), (3, 1), (4, 30)] {
+        let mut delivery = messages.accepted(&uuid(n), None).await;
+        delivery.received_at = START.before(back * HOUR);
+        test.store.accept(delivery).await.expect("stored");
+    }
+    for (reason, back) in [("too_old", 2), ("too_old", 2), ("raw_delivery", 2)] {
+        assert!(test.store.offer_quarantine(Quarantined {
+            received_at: START.before(back * HOUR),
+            account: account(),
+            event: Event::OnExported,
+            reason: reason.to_owned(),
+            allowed_topic: false,
+            headers: String::new(),
+            body: Bytes::from_static(b"{}"),
+        }));
+        test.store
+            .demand(Vec::new())
+            .await
+            .expect("the writer's next round");
+        test.store.quarantine(0, 10).await.expect("readable");
+    }
+    test.demand(&company("1"), PullKind::Hint).await;
+    let lease = test.lease().await.expect("due");
+    let page = last_page(&[("a", "2026-01-01"), ("b", "2026-01-01")], Some("x"));
+    test.commit(lease, page).await.expect("stored");
+
+    let activity = test.store.activity(START.before(24 * HOUR)).await;
+    let activity = activity.expect("readable");
+    let count = |back, count| HourCount {
+        hour: hour(back),
+        count,
+    };
+    assert_eq!(activity.accepted, [count(3, 1), count(1, 2)]);
+    assert_eq!(activity.documents, [count(0, 2)]);
+    let refused = |reason: &str, count| RefusedCount {
+        hour: hour(2),
+        reason: reason.to_owned(),
+        count,
+    };
+    assert_eq!(
+        activity.refused,
+        [refused("raw_delivery", 1), refused("too_old", 2)]
+    );
 }
 
 async fn a_look_back_reads_no_more_than_it_may_and_goes_on_to_the_first_document(on: Database) {

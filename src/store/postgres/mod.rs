@@ -17,7 +17,7 @@ use self::ingest::{Ingest, Waiting};
 use self::quarantine::Offer;
 use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice, AlarmRow,
+    Accepted, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice, AlarmRow,
     ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook, DocumentRow,
     FeedRow, Insertion, LeaseRequest, LookedBack, NewApiToken, NewUpload, NoticeEnd,
     NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow,
@@ -50,6 +50,7 @@ macro_rules! in_writing {
     }};
 }
 
+mod activity;
 mod address;
 mod alarms;
 mod connection;
@@ -412,6 +413,10 @@ impl Store for PostgresStore {
         transaction.commit().await
     }
 
+    async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError> {
+        in_reading!(self, activity::since(since))
+    }
+
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
         in_reading!(self, reading::certificates())
     }
@@ -467,6 +472,14 @@ impl Store for PostgresStore {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         Ok(in_writing!(self, uploads::end(id, &owner, &end, now)))
+    }
+
+    async fn newest_uploads(
+        &self,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<UploadRow>, StoreError> {
+        in_reading!(self, uploads::newest_first(before, limit))
     }
 
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {

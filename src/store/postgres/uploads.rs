@@ -202,3 +202,18 @@ pub(super) async fn list(
         .await?;
     rows.iter().map(read).collect()
 }
+
+pub(super) async fn newest_first(
+    transaction: &Transaction<'_>,
+    before: Option<i64>,
+    limit: usize,
+) -> Result<Vec<UploadRow>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = transaction
+        .query(
+            &select("u.id < $1 ORDER BY u.id DESC LIMIT $2"),
+            &[&before.unwrap_or(i64::MAX), &limit],
+        )
+        .await?;
+    rows.iter().map(read).collect()
+}

@@ -15,7 +15,7 @@ pub(super) use self::error::explain;
 use self::writer::{Inbox, Writer};
 use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice, AlarmRow,
+    Accepted, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice, AlarmRow,
     ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook, DocumentRow,
     FeedRow, Insertion, LeaseRequest, LookedBack, NewApiToken, NewUpload, NoticeEnd,
     NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow,
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
 
+mod activity;
 mod alarms;
 mod backup;
 mod demands;
@@ -456,6 +457,11 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError> {
+        self.read(move |connection| activity::since(connection, since))
+            .await
+    }
+
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
         self.read(|connection| reading::certificates(connection))
             .await
@@ -510,6 +516,15 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.change(move |connection| uploads::end(connection, id, &owner, &end, now))
+            .await
+    }
+
+    async fn newest_uploads(
+        &self,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<UploadRow>, StoreError> {
+        self.read(move |connection| uploads::newest_first(connection, before, limit))
             .await
     }
 

@@ -183,3 +183,20 @@ pub(super) fn list(
         )?
         .collect()
 }
+
+pub(super) fn newest_first(
+    connection: &Connection,
+    before: Option<i64>,
+    limit: usize,
+) -> rusqlite::Result<Vec<UploadRow>> {
+    connection
+        .prepare_cached(&select("u.id < ?1 ORDER BY u.id DESC LIMIT ?2"))?
+        .query_map(
+            params![
+                before.unwrap_or(i64::MAX),
+                i64::try_from(limit).unwrap_or(i64::MAX),
+            ],
+            read,
+        )?
+        .collect()
+}

@@ -150,6 +150,13 @@ impl TestApp {
             .request(method, format!("http://{}{path}", self.private))
     }
 
+    /// A client that shows a redirect rather than follow it.
+    pub(crate) fn without_redirects(&self) -> reqwest::Client {
+        let client = reqwest::Client::builder().no_proxy();
+        let client = client.redirect(reqwest::redirect::Policy::none());
+        client.build().unwrap()
+    }
+
     pub(crate) async fn admin(&self, path: &str) -> Value {
         let response = self.private(reqwest::Method::GET, path).send().await;
         json(response.unwrap()).await.1

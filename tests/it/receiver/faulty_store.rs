@@ -260,6 +260,11 @@ impl Store for FaultyStore {
         self.real.remove_quarantined(id).await
     }
 
+    async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError> {
+        self.check()?;
+        self.real.activity(since).await
+    }
+
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
         self.real.certificates().await
     }
@@ -297,6 +302,14 @@ impl Store for FaultyStore {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.real.end_upload(id, owner, end, now).await
+    }
+
+    async fn newest_uploads(
+        &self,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<UploadRow>, StoreError> {
+        self.real.newest_uploads(before, limit).await
     }
 
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {

@@ -1,0 +1,181 @@
+//! Who looks at the pages: sessions, and what proves that a form is one of ours.
+//!
+//! Whoever shows a token gets a session, kept in this process's memory for a while. Where
+//! none is needed a browser still gets a cookie, and in either case each form holds a token
+//! that is made of the cookie with a key of this process, so that no other page can send
+//! one: it sees neither the cookie nor the token.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac;
+use axum::http::HeaderMap;
+use axum::http::header::COOKIE;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::super::guard::{Caller, sha256};
+use crate::domain::Timestamp;
+use crate::store::Rights;
+
+/// The cookie that holds a session's secret.
+pub(super) const COOKIE_NAME: &str = "ivesk_session";
+
+/// How long a session lasts.
+pub(super) const LASTS: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// Sessions at once; the oldest gives way.
+const SESSIONS: usize = 256;
+
+/// Who shows a token, and what it lets them do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Session {
+    pub(super) caller: Caller,
+    pub(super) rights: Rights,
+    until: Timestamp,
+}
+
+/// The sessions of this process, and the key that forms are proven with.
+pub(in super::super) struct Sessions {
+    key: hmac::Key,
+    open: Mutex<BTreeMap<[u8; 32], Session>>,
+}
+
+impl Sessions {
+    /// No session yet, and a key of its own.
+    pub(in super::super) fn new() -> Self {
+        let mut key = [0; 32];
+        // The system's random source fails on no supported system once it has started.
+        getrandom::fill(&mut key).expect("the system gives random bytes");
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            open: Mutex::default(),
+        }
+    }
+
+    /// Begins a session and gives its secret, for the cookie.
+    pub(super) fn begin(&self, caller: Caller, rights: Rights, now: Timestamp) -> String {
+        let secret = fresh_secret();
+        let mut open = self.open();
+        open.retain(|_, session| session.until > now);
+        if open.len() >= SESSIONS
+            && let Some(oldest) = open
+                .iter()
+                .min_by_key(|(_, session)| session.until)
+                .map(|(id, _)| *id)
+        {
+            open.remove(&oldest);
+        }
+        open.insert(
+            sha256(&secret),
+            Session {
+                caller,
+                rights,
+                until: now.after(LASTS),
+            },
+        );
+        secret
+    }
+
+    /// The session of this secret.
+    pub(super) fn find(&self, secret: &str, now: Timestamp) -> Option<Session> {
+        let open = self.open();
+        let session = open.get(&sha256(secret)).copied();
+        session.filter(|session| session.until > now)
+    }
+
+    /// Ends the session of this secret.
+    pub(super) fn end(&self, secret: &str) {
+        self.open().remove(&sha256(secret));
+    }
+
+    /// What a form holds that was made for the browser with this cookie.
+    pub(super) fn form_token(&self, cookie: &str) -> String {
+        URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, cookie.as_bytes()))
+    }
+
+    /// Whether a form that holds `given` was made for the browser with this cookie.
+    pub(super) fn is_our_form(&self, cookie: &str, given: &str) -> bool {
+        let ours = self.form_token(cookie);
+        verify_slices_are_equal(ours.as_bytes(), given.as_bytes()).is_ok()
+    }
+
+    fn open(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], Session>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A secret that nobody guesses.
+pub(super) fn fresh_secret() -> String {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The value of a cookie; none where it is missing or as long as none of ours.
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(key, value)| *key == name && !value.is_empty() && value.len() <= 100)
+        .map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+    #[test]
+    fn a_session_ends_by_time_or_by_hand_and_a_form_belongs_to_one() {
+        let sessions = Sessions::new();
+        let mine = sessions.begin(Caller::Configured, Rights::Operate, NOW);
+        let yours = sessions.begin(Caller::Stored(1), Rights::Read, NOW);
+        assert!(sessions.find(&mine, NOW).is_some());
+        assert!(sessions.find(&mine, NOW.after(LASTS)).is_none());
+        assert!(sessions.find("guessed", NOW).is_none());
+        let form = sessions.form_token(&mine);
+        assert!(sessions.is_our_form(&mine, &form));
+        assert!(!sessions.is_our_form(&yours, &form));
+        assert!(
+            !Sessions::new().is_our_form(&mine, &form),
+            "another process's"
+        );
+        sessions.end(&mine);
+        assert!(sessions.find(&mine, NOW).is_none());
+        assert!(sessions.find(&yours, NOW).is_some());
+    }
+
+    #[test]
+    fn many_sessions_push_out_the_oldest() {
+        let sessions = Sessions::new();
+        let begin = |n| {
+            let now = NOW.after(Duration::from_secs(n));
+            sessions.begin(Caller::Configured, Rights::Read, now)
+        };
+        let first = begin(0);
+        let second = begin(1);
+        for n in 2..=SESSIONS as u64 {
+            begin(n);
+        }
+        assert!(sessions.find(&first, NOW).is_none());
+        assert!(sessions.find(&second, NOW).is_some());
+    }
+
+    #[test]
+    fn a_cookie_is_found_among_others() {
+        let mut headers = HeaderMap::new();
+        headers.append(
+            COOKIE,
+            "a=1; ivesk_session=abc; b=2".parse().expect("a value"),
+        );
+        assert_eq!(cookie(&headers, COOKIE_NAME), Some("abc"));
+        assert_eq!(cookie(&headers, "c"), None);
+    }
+}
