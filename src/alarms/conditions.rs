@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use crate::config::{AlarmsConfig, Config};
+use crate::domain::SinkName;
 use crate::metrics::{Refusals, Stored};
 use crate::pull::blocked;
 use crate::store::{
-    AlarmKind, FeedRow, Finding, ParkReason, PauseReason, SinkRow, SubscriptionState, Untold,
+    AlarmKind, FeedRow, Finding, HeldFeed, ParkReason, PauseReason, SinkRow, SubscriptionState,
+    Untold,
 };
 
 /// Alarms of one kind that are on at a time, at the most.
@@ -17,6 +19,8 @@ pub(super) struct Facts {
     pub(super) stored: Stored,
     pub(super) untold: Vec<Untold>,
     pub(super) late_uploads: usize,
+    /// Sinks of the settings, with the feeds that are held there.
+    pub(super) held: Vec<(SinkName, Vec<HeldFeed>)>,
     pub(super) free_bytes: Option<u64>,
     pub(super) refusals: Refusals,
     /// Whether the service has started lately.
@@ -36,6 +40,7 @@ pub(super) fn judge(facts: &Facts, config: &Config) -> Vec<Finding> {
     found.extend(disk(facts, config));
     found.extend(late_uploads(facts));
     found.extend(sinks(facts, config));
+    found.extend(held(facts));
     for kind in AlarmKind::ALL {
         let mut room = MOST_OF_A_KIND;
         found.retain(|finding| {
@@ -274,6 +279,26 @@ fn late_uploads(facts: &Facts) -> Option<Finding> {
         );
         finding(AlarmKind::UploadsLate, "uploads", text)
     })
+}
+
+/// Feeds whose first pull has ended: until then nobody knows what there is to decide.
+fn held(facts: &Facts) -> Vec<Finding> {
+    let told = |(name, feeds): &(SinkName, Vec<HeldFeed>)| {
+        let waiting = feeds
+            .iter()
+            .filter(|feed| feed.complete && feed.documents > 0);
+        let (feeds, documents) = waiting.fold((0_u64, 0), |(feeds, documents), feed| {
+            (feeds + 1, documents + feed.documents)
+        });
+        (documents > 0).then(|| {
+            let text = format!(
+                "{documents} documents of {feeds} feeds are held at sink {name}: run \
+                 `ivesk-webhook handoff start {name}` with --all, --from-now or --since, for one company with --company"
+            );
+            finding(AlarmKind::Held, name, text)
+        })
+    };
+    facts.held.iter().filter_map(told).collect()
 }
 
 fn sinks(facts: &Facts, config: &Config) -> Vec<Finding> {

@@ -14,11 +14,12 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::Config;
-use crate::domain::{Clock, Timestamp};
+use crate::config::{Config, FirstPull, SinkConfig};
+use crate::domain::{Clock, SinkName, Timestamp};
+use crate::handoff::worker::wants;
 use crate::metrics::{Metrics, Refusals, StoreStep, Stored};
 use crate::store::{
-    AlarmChanges, AlarmLook, AlarmNotice, LATE_AFTER, NoticeEnd, SharedStore, StoreError,
+    AlarmChanges, AlarmLook, AlarmNotice, HeldFeed, LATE_AFTER, NoticeEnd, SharedStore, StoreError,
     UploadFilter,
 };
 
@@ -139,6 +140,7 @@ impl Alarms {
             stored: Stored::read(self.store.as_ref(), now).await?,
             untold: self.store.untold(silent_since).await?,
             late_uploads: self.store.uploads(late).await?.len(),
+            held: self.held().await?,
             free_bytes: self.store.free_bytes().await?,
             settling: now.since(self.started_at) < SETTLING,
             refusals: self
@@ -147,6 +149,16 @@ impl Alarms {
                 .unwrap_or_else(PoisonError::into_inner)
                 .within_window(self.metrics.refusals(), now),
         })
+    }
+
+    async fn held(&self) -> Result<Vec<(SinkName, Vec<HeldFeed>)>, StoreError> {
+        let mut held = Vec::new();
+        let waits = |sink: &SinkConfig| sink.first_pull == FirstPull::Hold;
+        for (name, sink) in self.config.sinks.iter().filter(|(_, sink)| waits(sink)) {
+            let feeds = self.store.held_feeds(name.clone(), wants(sink)).await?;
+            held.push((name.clone(), feeds));
+        }
+        Ok(held)
     }
 
     /// Tells one alarm to whom the settings name, if one is due.

@@ -156,6 +156,7 @@ pub(super) struct Gauges {
     certificate_left: Family<HostLabels, Gauge>,
     waiting: Family<LineLabels, Gauge>,
     sink_behind: Family<SinkLabels, Gauge>,
+    sink_waiting: Family<SinkLabels, Gauge>,
     sink_booked: Family<SinkLabels, Gauge>,
     sink_rejected: Family<SinkLabels, Gauge>,
     sink_rejected_now: Family<SinkLabels, Gauge>,
@@ -234,6 +235,11 @@ impl Gauges {
                 &self.sink_behind,
             ),
             (
+                "sink_waiting_seconds",
+                "For how long the oldest version that a sink has not been given has waited; 0 where none does",
+                &self.sink_waiting,
+            ),
+            (
                 "sink_booked",
                 "Versions that a sink has taken since the store began",
                 &self.sink_booked,
@@ -271,6 +277,7 @@ impl Gauges {
     fn set_sinks(&self, stored: &Stored) {
         for family in [
             &self.sink_behind,
+            &self.sink_waiting,
             &self.sink_booked,
             &self.sink_rejected,
             &self.sink_rejected_now,
@@ -288,6 +295,8 @@ impl Gauges {
             };
             let failing = row.failing_since.map(|since| stored.now.since(since));
             set(&self.sink_behind, row.behind);
+            let waiting = row.waiting_since.map(|since| stored.now.since(since));
+            set(&self.sink_waiting, waiting.map_or(0, seconds));
             set(&self.sink_booked, gauge(row.booked));
             set(&self.sink_rejected, gauge(row.rejected));
             set(&self.sink_rejected_now, gauge(row.rejected_now));

@@ -30,11 +30,13 @@ pub enum AlarmKind {
     UploadsLate,
     /// A sink takes nothing for long, or wants nothing any more.
     Sink,
+    /// Documents are held at a sink until a person lets their feeds begin.
+    Held,
 }
 
 impl AlarmKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Silence,
         Self::Unsubscribed,
         Self::Parked,
@@ -45,6 +47,7 @@ impl AlarmKind {
         Self::Disk,
         Self::UploadsLate,
         Self::Sink,
+        Self::Held,
     ];
 
     /// The kind's name in the store, in logs and in answers.
@@ -60,6 +63,7 @@ impl AlarmKind {
             Self::Disk => "disk",
             Self::UploadsLate => "uploads_late",
             Self::Sink => "sink",
+            Self::Held => "held",
         }
     }
 
@@ -81,7 +85,8 @@ impl AlarmKind {
             | Self::Behind
             | Self::Certificate
             | Self::UploadsLate
-            | Self::Sink => Duration::ZERO,
+            | Self::Sink
+            | Self::Held => Duration::ZERO,
         }
     }
 }

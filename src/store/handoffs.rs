@@ -314,6 +314,9 @@ pub struct SinkRow {
     pub position: i64,
     /// Versions that came after the position, of whatever feeds.
     pub behind: i64,
+    /// When the oldest version that it has not been given was stored; looked for among the
+    /// next 2,000 after the position.
+    pub waiting_since: Option<Timestamp>,
     /// Versions that it took, since the store began.
     pub booked: u64,
     /// Versions that it rejected, since the store began.

@@ -452,6 +452,46 @@ async fn a_sink_that_fails_for_long_is_told_until_it_takes_something() {
 }
 
 #[tokio::test]
+async fn documents_that_are_held_at_a_sink_are_an_alarm_until_their_feed_begins() {
+    let name = SinkName::parse("books").expect("a name");
+    let station = Station::with(|config, _| {
+        let name = SinkName::parse("books").expect("a name");
+        config.sinks.insert(name, SinkConfig::of(SinkKind::Api));
+    })
+    .await;
+    let now = || station.clock.now();
+    let known = station.store.make_sinks_known(vec![name.clone()], now());
+    known.await.expect("known");
+    station.hint(exported(COMPANY)).await;
+    assert_eq!(
+        station.look().await,
+        (vec![], vec![]),
+        "nothing has come yet"
+    );
+    station.pull(&[("a", now()), ("b", now())], &[]).await;
+    let alarm = station.begins(AlarmKind::Held).await;
+    assert_eq!(alarm.subject, "books");
+    assert!(
+        alarm.text.contains("2 documents of 1 feeds"),
+        "{}",
+        alarm.text
+    );
+    let start = SinkChange::Start {
+        wants: Wants {
+            queue: Queue::Exported,
+            accounts: Vec::new(),
+            companies: Vec::new(),
+        },
+        account: None,
+        company: None,
+        from: StartFrom::Now,
+    };
+    let started = station.store.change_sink(name, start, now()).await;
+    assert_eq!(started.expect("started"), Some(1));
+    station.ends(AlarmKind::Held).await;
+}
+
+#[tokio::test]
 async fn an_ended_subscription_is_an_alarm_on_the_private_listener_until_it_is_restored() {
     let app = TestApp::spawn().await;
     app.deliver(&Message::confirmation(&app.sns)).await;

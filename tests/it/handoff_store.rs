@@ -445,6 +445,7 @@ async fn versions_come_in_the_order_of_their_numbers_and_once(database: Database
     assert!(books.next().await.is_empty());
     let sink = books.sink().await;
     assert_eq!((sink.booked, sink.behind, sink.position), (4, 0, 4));
+    assert_eq!(sink.waiting_since, None);
 }
 
 async fn an_older_version_is_never_handed_on_once_a_newer_one_is_there(database: Database) {
@@ -542,6 +543,7 @@ async fn a_sink_that_could_take_nothing_waits_and_goes_on_at_the_same_version(da
     assert_eq!(sink.failing_since, Some(books.clock.now()));
     assert_eq!((sink.failures, sink.stuck_at), (1, Some(1)));
     assert_eq!(sink.last_error.as_deref(), Some("HTTP 500"));
+    assert_eq!(sink.waiting_since, Some(START));
 
     // A person need not wait that long.
     assert_eq!(books.change(SinkChange::Resume).await, 1);

@@ -271,5 +271,6 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
         AlarmKind::Disk => language.say("the disk is nearly full", "baigiasi vieta diske"),
         AlarmKind::UploadsLate => language.say("uploads are late", "vėluoja įkelti failai"),
         AlarmKind::Sink => language.say("a sink takes nothing", "gavėjas nieko nepriima"),
+        AlarmKind::Held => language.say("documents are held", "dokumentai sulaikyti"),
     }
 }

@@ -6,6 +6,7 @@ use super::connection::Transaction;
 use super::handoffs::{ITEM, account_names, company_codes, item};
 use super::rows;
 use crate::domain::{Account, Company, SinkName};
+use crate::store::handoffs::WINDOW;
 use crate::store::words::{self, row_limit};
 use crate::store::{
     Attempt, HandoffFilter, HandoffRequest, HandoffRow, HeldFeed, Offered, PauseReason, SinkChange,
@@ -280,9 +281,17 @@ pub(super) async fn list(transaction: &Transaction<'_>) -> Result<Vec<SinkRow>, 
         .query(
             "SELECT s.name, s.position, greatest(q.last - s.position, 0), s.booked, s.rejected,
                     (SELECT count(*) FROM handoff h WHERE h.sink_id = s.id AND h.state = 'rejected'),
-                    s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at
+                    s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at,
+                    (SELECT d.stored_at FROM document d
+                     JOIN sink_feed b ON b.sink_id = s.id AND b.feed_id = d.feed_id
+                     WHERE d.sequence > s.position AND d.sequence <= s.position + $1 AND NOT d.superseded
+                       AND (b.everything OR (d.sequence > b.after_sequence AND NOT d.first_pull)
+                            OR coalesce(coalesce(d.version_ms, d.stored_at) >= b.since_ms, false))
+                       AND NOT EXISTS (SELECT 1 FROM handoff h WHERE h.sink_id = s.id AND h.sequence = d.sequence
+                           AND h.state <> 'waiting')
+                     ORDER BY d.sequence LIMIT 1)
              FROM sink s, sequence q ORDER BY s.name",
-            &[],
+            &[&WINDOW],
         )
         .await?;
     found
@@ -302,6 +311,7 @@ pub(super) async fn list(transaction: &Transaction<'_>) -> Result<Vec<SinkRow>, 
                 last_error: rows::maybe_text(row, 10)?,
                 stuck_at: row.try_get(11)?,
                 last_success_at: rows::maybe_moment(row, 12)?,
+                waiting_since: rows::maybe_moment(row, 13)?,
             })
         })
         .collect()

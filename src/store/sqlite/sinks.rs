@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 use super::handoffs::{account_names, company_codes, item};
 use super::rows;
 use crate::domain::{Account, Company, SinkName, Timestamp};
+use crate::store::handoffs::WINDOW;
 use crate::store::words::row_limit;
 use crate::store::{
     Attempt, HandoffFilter, HandoffRequest, HandoffRow, HeldFeed, Offered, PauseReason, SinkChange,
@@ -267,10 +268,18 @@ pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<SinkRow>> {
         .prepare_cached(
             "SELECT s.name, s.position, max(q.last - s.position, 0), s.booked, s.rejected,
                     (SELECT count(*) FROM handoff h WHERE h.sink_id = s.id AND h.state = 'rejected'),
-                    s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at
+                    s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at,
+                    (SELECT d.stored_at FROM document d
+                     JOIN sink_feed b ON b.sink_id = s.id AND b.feed_id = d.feed_id
+                     WHERE d.sequence > s.position AND d.sequence <= s.position + ?1 AND d.superseded = 0
+                       AND (b.everything OR (d.sequence > b.after_sequence AND d.first_pull = 0)
+                            OR coalesce(coalesce(d.version_ms, d.stored_at) >= b.since_ms, 0))
+                       AND NOT EXISTS (SELECT 1 FROM handoff h WHERE h.sink_id = s.id AND h.sequence = d.sequence
+                           AND h.state <> 'waiting')
+                     ORDER BY d.sequence LIMIT 1)
              FROM sink s, sequence q ORDER BY s.name",
         )?
-        .query_map([], |row| {
+        .query_map(params![WINDOW], |row| {
             Ok(SinkRow {
                 name: rows::sink(row, 0)?,
                 position: row.get(1)?,
@@ -285,6 +294,7 @@ pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<SinkRow>> {
                 last_error: row.get(10)?,
                 stuck_at: row.get(11)?,
                 last_success_at: rows::maybe_moment(row, 12)?,
+                waiting_since: rows::maybe_moment(row, 13)?,
             })
         })?
         .collect()
