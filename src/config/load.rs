@@ -574,6 +574,7 @@ fn retention(layers: &mut Layers<'_>) -> RetentionConfig {
     let default = RetentionConfig::default();
     RetentionConfig {
         notifications: layers.duration("retention.notifications", default.notifications),
+        documents: layers.duration("retention.documents", default.documents),
         quarantine: layers.duration("retention.quarantine", default.quarantine),
         quarantine_bytes: layers.number(
             "retention.quarantine_bytes",

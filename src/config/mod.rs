@@ -455,7 +455,8 @@ pub struct PullConfig {
     pub reconcile_every: Duration,
     /// `pull.requests_per_account`, default 1, at most 16: requests in flight at once.
     pub requests_per_account: u32,
-    /// `pull.lease`, default 2 min; longer than `api.timeout`.
+    /// `pull.lease`, default 2 min; longer than `api.timeout`. Sinks are leased for so long
+    /// beyond their own `timeout`.
     pub lease: Duration,
 }
 
@@ -657,6 +658,9 @@ pub enum ReportLanguage {
 pub struct RetentionConfig {
     /// `retention.notifications`, default 30 d.
     pub notifications: Duration,
+    /// `retention.documents`, default 400 d after a sink booked it; kept for ever where no
+    /// sink does, or one still waits for it.
+    pub documents: Duration,
     /// `retention.quarantine`, default 7 d.
     pub quarantine: Duration,
     /// `retention.quarantine_bytes`, default 64 MiB.
@@ -668,6 +672,7 @@ impl Default for RetentionConfig {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         Self {
             notifications: 30 * DAY,
+            documents: 400 * DAY,
             quarantine: 7 * DAY,
             quarantine_bytes: 64 * 1024 * 1024,
         }

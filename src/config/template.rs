@@ -208,6 +208,8 @@ url = {url}
 [retention]
 # How long bodies are kept; that something was seen is kept for ever.
 #notifications = "30d"
+# Documents count from when a sink booked them; those that none has are kept for ever.
+#documents = "400d"
 #quarantine = "7d"
 # 64 MiB.
 #quarantine_bytes = 67108864

@@ -30,7 +30,8 @@ const BATCH_BYTES: usize = 8 << 20;
 /// wait for one at each document.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// What a lease holds beyond the sink's own time limit.
+/// What a lease holds beyond the sink's own time limit, unless [`HandOn::leased_for`] says
+/// otherwise.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
 
 /// The wait after a first failure, and the longest one.
@@ -85,6 +86,7 @@ pub struct HandOn {
     reports: ReportsConfig,
     store: SharedStore,
     clock: Clock,
+    lease_margin: Duration,
 }
 
 impl HandOn {
@@ -105,7 +107,16 @@ impl HandOn {
             reports,
             store,
             clock,
+            lease_margin: LEASE_MARGIN,
         }
+    }
+
+    /// The same worker, whose leases hold for `margin` beyond the sink's own time limit:
+    /// so long does a sink wait for a replica that died.
+    #[must_use]
+    pub fn leased_for(mut self, margin: Duration) -> Self {
+        self.lease_margin = margin;
+        self
     }
 
     /// Which sink it gives documents to.
@@ -128,7 +139,7 @@ impl HandOn {
 
     /// Renewed at least after each document, so it has to outlast one.
     fn lease(&self) -> Duration {
-        self.config.timeout + LEASE_MARGIN
+        self.config.timeout + self.lease_margin
     }
 
     /// Leases the sink and gives it the next few documents. Where `stop` is cancelled,
@@ -338,8 +349,8 @@ struct Batch<'h> {
     last_noted: Instant,
     /// The first that the sink could not take.
     refused: Option<(i64, Timestamp, Refusal)>,
-    /// Whether the lease still holds.
-    holds: bool,
+    /// Whether more may be begun: nobody has paused the sink.
+    goes_on: bool,
 }
 
 impl<'h> Batch<'h> {
@@ -351,7 +362,7 @@ impl<'h> Batch<'h> {
             noted: 0,
             last_noted: Instant::now(),
             refused: None,
-            holds: true,
+            goes_on: true,
         }
     }
 
@@ -374,9 +385,9 @@ impl<'h> Batch<'h> {
         let in_time = self.last_noted.elapsed() < TOGETHER && self.settled.len() < BATCH;
         if self.refused.is_none() && !in_time {
             let keep = Afterwards::Keep(self.hand_on.lease());
-            self.holds = self.note(keep).await?;
+            self.goes_on = self.note(keep).await?;
         }
-        Ok(self.refused.is_none() && self.holds)
+        Ok(self.refused.is_none() && self.goes_on)
     }
 
     async fn note(&mut self, afterwards: Afterwards) -> Result<bool, StoreError> {
@@ -393,9 +404,7 @@ impl<'h> Batch<'h> {
     /// Notes the rest and gives the lease back.
     async fn end(mut self) -> Result<Handed, StoreError> {
         let Some((sequence, began_at, refusal)) = self.refused.take() else {
-            if self.holds || !self.settled.is_empty() {
-                self.note(Afterwards::Release).await?;
-            }
+            self.note(Afterwards::Release).await?;
             return Ok(Handed::Settled(self.noted));
         };
         let failures = if self.noted + self.settled.len() > 0 {

@@ -57,6 +57,7 @@ pub async fn retain(app: &App) -> Retained {
     let now = app.clock.now();
     let retention = Retention {
         notifications_before: now.before(app.config.retention.notifications),
+        documents_before: now.before(app.config.retention.documents),
         quarantine_before: now.before(app.config.retention.quarantine),
         alarms_before: now.before(ALARMS_KEPT),
     };

@@ -460,7 +460,8 @@ fn handing_on(app: &App) -> Result<Vec<HandOn>, OpenError> {
             app.config.reports.clone(),
             Arc::clone(&app.store),
             app.clock.clone(),
-        ))
+        )
+        .leased_for(app.config.pull.lease))
     });
     opened.collect()
 }

@@ -44,8 +44,7 @@ pub struct DocumentRow {
     pub found_by: PullKind,
     /// When it was stored.
     pub stored_at: Timestamp,
-    /// The JSON as the vendor sent it. The schema allows none; nothing removes it in this
-    /// version.
+    /// The JSON as the vendor sent it; none once retention has taken it.
     #[serde(skip)]
     pub body: Option<Vec<u8>>,
 }

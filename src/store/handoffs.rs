@@ -536,8 +536,9 @@ pub trait HandoffStore: Send + Sync + 'static {
     async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError>;
 
     /// Notes what became of leased versions, with the reports that follow from it, and
-    /// what becomes of the lease. Gives whether the lease holds: not where it was given
-    /// back, or a person has paused the sink meanwhile.
+    /// what becomes of the lease. Gives whether more may be begun under it: not where it
+    /// was given back, or a person has paused the sink meanwhile. A pause leaves the lease
+    /// with its owner, who may have documents in flight and gives it back after them.
     ///
     /// # Errors
     ///

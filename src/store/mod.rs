@@ -133,6 +133,8 @@ pub enum StoreError {
 pub struct Retention {
     /// Bodies of notifications older than this go.
     pub notifications_before: Timestamp,
+    /// Bodies of documents go that a sink booked before this, and that no sink waits for.
+    pub documents_before: Timestamp,
     /// Quarantined deliveries older than this go.
     pub quarantine_before: Timestamp,
     /// Alarms that were over before this go.
@@ -144,6 +146,8 @@ pub struct Retention {
 pub struct Retained {
     /// Bodies of notifications.
     pub notification_bodies: usize,
+    /// Bodies of documents.
+    pub document_bodies: usize,
     /// Quarantined deliveries.
     pub quarantined: usize,
     /// Alarms.

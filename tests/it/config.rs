@@ -231,22 +231,6 @@ fn a_misspelt_name_is_answered_with_the_nearest_one() {
 }
 
 #[test]
-fn a_time_after_which_documents_go_is_refused_since_documents_are_kept() {
-    assert_eq!(
-        names(&public("[retention]\ndocuments = '400d'")),
-        ["retention.documents"]
-    );
-    let error = refused_with(
-        &public(""),
-        &[("IVESK_WEBHOOK_RETENTION_DOCUMENTS", "400d")],
-    );
-    assert!(
-        error.contains("IVESK_WEBHOOK_RETENTION_DOCUMENTS"),
-        "{error}"
-    );
-}
-
-#[test]
 fn an_unknown_variable_of_ours_is_refused_and_others_are_not() {
     let message = refused_with(&local(""), &[("IVESK_WEBHOOK_STORE_ULR", "x")]);
     assert!(message.contains("IVESK_WEBHOOK_STORE_URL"), "{message}");

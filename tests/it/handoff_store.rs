@@ -7,10 +7,11 @@ use ivesk_webhook::domain::{
 };
 use ivesk_webhook::handoff::Item;
 use ivesk_webhook::store::{
-    Afterwards, Demand, FreshLink, HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome,
-    HandoffRequest, HandoffState, LaterVerdict, LeaseRequest, PageEnd, PageToCommit, PauseReason,
-    PullKind, PullPlan, ReportDraft, ReportEnd, ReportFilter, ReportState, Settled, SharedStore,
-    SinkChange, SinkRow, StartFrom, StoreError, Wants,
+    Afterwards, Demand, DocumentFilter, FreshLink, HandoffFilter, HandoffLease, HandoffLeased,
+    HandoffOutcome, HandoffRequest, HandoffState, LaterVerdict, LeaseRequest, PageEnd,
+    PageToCommit, PauseReason, PullKind, PullPlan, ReportDraft, ReportEnd, ReportFilter,
+    ReportState, Retention, Settled, SharedStore, SinkChange, SinkRow, StartFrom, StoreError,
+    Wants,
 };
 use secrecy::ExposeSecret;
 
@@ -302,6 +303,7 @@ fn wait(item: &Item, at: Timestamp, error: &str, until: Option<Timestamp>) -> Af
 }
 
 on_both_stores! {
+    a_pause_leaves_the_lease_with_who_has_documents_in_flight,
     a_first_pull_is_held_until_a_person_lets_the_feed_begin,
     a_feed_whose_first_pull_brought_nothing_begins_by_itself,
     a_sink_that_is_added_later_is_given_nothing_of_what_was_there,
@@ -326,6 +328,7 @@ on_both_stores! {
     an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fresh_one,
     what_a_sink_noted_is_told_at_the_next_version,
     reports_are_leased_sent_and_tried_again,
+    retention_takes_the_bodies_of_what_every_sink_is_done_with,
     everything_survives_a_restart,
 }
 
@@ -577,6 +580,33 @@ async fn a_sink_that_closed_waits_for_a_person(database: Database) {
     assert!(!kept.await.expect("it is noted"), "it was paused meanwhile");
     assert!(books.lease().await.is_none());
     assert_eq!(books.sink().await.paused, Some(PauseReason::ByHand));
+}
+
+async fn a_pause_leaves_the_lease_with_who_has_documents_in_flight(database: Database) {
+    let books = Books::new(database).await;
+    books
+        .pull(&company("1"), &[("a", &at(1)), ("b", &at(2))])
+        .await;
+    books.start(StartFrom::All).await;
+    let lease = books.lease().await.expect("a lease");
+    let [a, b] = [0, 1].map(|at| {
+        let booked = HandoffOutcome::Booked { note: None };
+        books.settled(&lease.items[at], booked)
+    });
+    books.change(SinkChange::Pause).await;
+    let kept = books.settle(lease.clone(), vec![a], Afterwards::Keep(LEASE));
+    assert!(!kept.await.expect("it is noted"));
+    // Resumed at once, while `b` is still in flight: nobody else may begin it.
+    books.change(SinkChange::Resume).await;
+    assert!(books.lease().await.is_none());
+    let ended = books.settle(lease, vec![b], Afterwards::Release);
+    assert!(
+        !ended
+            .await
+            .expect("it is noted, and the lease is not stale")
+    );
+    assert!(books.lease().await.is_none(), "both are booked");
+    assert_eq!(books.sink().await.booked, 2);
 }
 
 async fn attempts_that_end_alike_are_counted_as_one(database: Database) {
@@ -970,6 +1000,75 @@ async fn reports_are_leased_sent_and_tried_again(database: Database) {
     let sent = sent.await.expect("readable");
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].sent_at, Some(books.clock.now()));
+}
+
+async fn retention_takes_the_bodies_of_what_every_sink_is_done_with(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    let version = at(1);
+    let ids = ["booked", "rejected", "held"].map(|id| (id, &*version));
+    books.pull(&feed, &ids[..2]).await;
+    books.start(StartFrom::All).await;
+    books.pull(&company("2"), &ids[2..]).await;
+    let lease = books.lease().await.expect("a lease");
+    let settled = vec![
+        books.settled(&lease.items[0], HandoffOutcome::Booked { note: None }),
+        books.settled(&lease.items[1], rejected("no")),
+    ];
+    books
+        .settle(lease, settled, Afterwards::Release)
+        .await
+        .expect("it is noted");
+    assert!(books.next().await.is_empty());
+    let retain = async |before: Timestamp| {
+        let retention = Retention {
+            notifications_before: START,
+            documents_before: before,
+            quarantine_before: START,
+            alarms_before: START,
+        };
+        let removed = books.store.retain(retention).await.expect("retained");
+        removed.document_bodies
+    };
+    assert_eq!(retain(books.clock.now()).await, 0, "it was booked just now");
+    let later = books.clock.now().after(HOUR);
+    assert_eq!(retain(later).await, 1);
+    assert_eq!(retain(later).await, 0);
+    let rows = books.store.documents(DocumentFilter {
+        limit: 10,
+        ..DocumentFilter::default()
+    });
+    let kept: Vec<String> = rows
+        .await
+        .expect("readable")
+        .into_iter()
+        .filter(|row| row.body.is_some())
+        .map(|row| row.document_id)
+        .collect();
+    assert_eq!(kept, ["rejected", "held"]);
+    // What is gone can't be handed on again; what was rejected can.
+    assert_eq!(
+        books.change(SinkChange::Retry { sequence: Some(1) }).await,
+        0
+    );
+    assert_eq!(
+        books.change(SinkChange::Retry { sequence: Some(2) }).await,
+        1
+    );
+
+    // While a sink that was paused has not come so far, everything waits for it.
+    books.clock.advance(Duration::from_secs(1));
+    books.book_all().await;
+    let other = SinkName::parse("behind").expect("a name");
+    books.pull(&feed, &[("late", &version)]).await;
+    books
+        .store
+        .make_sinks_known(vec![other], books.clock.now())
+        .await
+        .expect("known");
+    books.pull(&feed, &[("later", &version)]).await;
+    books.book_all().await;
+    assert_eq!(retain(later).await, 2, "`rejected` and `late`, not `later`");
 }
 
 async fn everything_survives_a_restart(database: Database) {

@@ -136,7 +136,7 @@ impl Scene {
 }
 
 /// Settings that replicas share.
-fn sections(url: &str) -> String {
+pub(crate) fn sections(url: &str) -> String {
     format!(
         "[store]\nurl = \"{url}\"\n[pull]\nlease = \"{}s\"\nreconcile_every = \"2s\"\n",
         LEASE.as_secs()
@@ -144,7 +144,7 @@ fn sections(url: &str) -> String {
 }
 
 /// Subscribes both webhooks at `target`, which a replica confirms.
-async fn subscribe(control: &Control, target: std::net::SocketAddr) {
+pub(crate) async fn subscribe(control: &Control, target: std::net::SocketAddr) {
     for event in [Event::OnExported, Event::OnDigitized] {
         let target = format!("http://{target}/webhooks/default/{event}");
         control.subscribe(event, &target).expect("on this machine");
@@ -159,7 +159,7 @@ async fn subscribe(control: &Control, target: std::net::SocketAddr) {
     assert!(confirmed(control));
 }
 
-async fn reader(database: &Database) -> PostgresStore {
+pub(crate) async fn reader(database: &Database) -> PostgresStore {
     let StoreUrl::Postgres(address) = database.url() else {
         panic!("replicas share no file");
     };

@@ -453,8 +453,7 @@ async fn note_afterwards(
         Afterwards::Keep(lease) => {
             let row = transaction
                 .query_one(
-                    "UPDATE sink SET leased_until = CASE WHEN paused IS NULL THEN $2 END WHERE id = $1
-                     RETURNING paused IS NULL",
+                    "UPDATE sink SET leased_until = $2 WHERE id = $1 RETURNING paused IS NULL",
                     &[&sink, &now.after(*lease).as_millis()],
                 )
                 .await?;

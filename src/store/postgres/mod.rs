@@ -17,20 +17,38 @@ use self::ingest::{Ingest, Waiting};
 use self::quarantine::Offer;
 use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, Activity, Afterwards, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice,
-    AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook,
-    DocumentRow, FeedRow, HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome,
-    HandoffRequest, HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict, LeaseRequest,
-    LookedBack, NewApiToken, NewUpload, NoticeEnd, NotificationRow, Offered, PageFailure,
-    PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow, Quarantined, ReportEnd,
-    ReportFilter, ReportLease, ReportRow, Retained, Retention, SequenceRow, Settled, SinkChange,
-    SinkRow, Store, StoreError, SubscriptionChange, SubscriptionRow, Untold, UploadBegun,
-    UploadEnd, UploadFilter, UploadRow, Wants,
+    Accepted, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice, AlarmRow,
+    ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook, DocumentRow,
+    FeedRow, Insertion, LeaseRequest, LookedBack, NewApiToken, NewUpload, NoticeEnd,
+    NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow,
+    Quarantined, Retained, Retention, SequenceRow, Store, StoreError, SubscriptionChange,
+    SubscriptionRow, Untold, UploadBegun, UploadEnd, UploadFilter, UploadRow,
 };
-use crate::domain::{Account, Clock, Event, Feed, SinkName, Timestamp};
+use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 
 pub use self::address::Address;
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
+
+// Above the rooms, which use them too.
+/// Reads in one snapshot: `in_reading!(self, reading::feeds())`.
+macro_rules! in_reading {
+    ($store:expr, $room:ident :: $function:ident ( $($argument:expr),* )) => {{
+        let transaction = $store.pool.read().await?;
+        let rows = $room::$function(&transaction $(, $argument)*).await?;
+        transaction.commit().await?;
+        Ok(rows)
+    }};
+}
+
+/// Changes in one transaction: `in_writing!(self, demands::demand(&wishes))`.
+macro_rules! in_writing {
+    ($store:expr, $room:ident :: $function:ident ( $($argument:expr),* )) => {{
+        let transaction = $store.write().await?;
+        let outcome = $room::$function(&transaction $(, $argument)*).await?;
+        transaction.commit().await?;
+        outcome
+    }};
+}
 
 mod activity;
 mod address;
@@ -39,6 +57,7 @@ mod connection;
 mod copy;
 mod demands;
 mod error;
+mod handoff_store;
 mod handoffs;
 mod ingest;
 mod leases;
@@ -48,6 +67,7 @@ mod pages;
 mod quarantine;
 mod reading;
 mod reports;
+mod retention;
 mod rows;
 mod schema;
 mod sinks;
@@ -172,26 +192,6 @@ impl PostgresStore {
     }
 }
 
-/// Reads in one snapshot: `read!(self, reading::feeds())`.
-macro_rules! read {
-    ($store:expr, $room:ident :: $function:ident ( $($argument:expr),* )) => {{
-        let transaction = $store.pool.read().await?;
-        let rows = $room::$function(&transaction $(, $argument)*).await?;
-        transaction.commit().await?;
-        Ok(rows)
-    }};
-}
-
-/// Changes in one transaction: `write!(self, demands::demand(&wishes))`.
-macro_rules! write {
-    ($store:expr, $room:ident :: $function:ident ( $($argument:expr),* )) => {{
-        let transaction = $store.write().await?;
-        let outcome = $room::$function(&transaction $(, $argument)*).await?;
-        transaction.commit().await?;
-        outcome
-    }};
-}
-
 #[async_trait]
 impl Store for PostgresStore {
     fn clock(&self) -> Option<Clock> {
@@ -258,7 +258,7 @@ impl Store for PostgresStore {
         after: i64,
         limit: usize,
     ) -> Result<Vec<NotificationRow>, StoreError> {
-        read!(self, reading::notifications(after, limit))
+        in_reading!(self, reading::notifications(after, limit))
     }
 
     async fn make_known(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
@@ -271,13 +271,13 @@ impl Store for PostgresStore {
     }
 
     async fn demand(&self, demands: Vec<Demand>) -> Result<(), StoreError> {
-        write!(self, demands::demand(&demands));
+        in_writing!(self, demands::demand(&demands));
         self.demand.notify_one();
         Ok(())
     }
 
     async fn demand_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
-        let feeds = write!(self, demands::demand_reconciliation(due_at));
+        let feeds = in_writing!(self, demands::demand_reconciliation(due_at));
         self.demand.notify_one();
         Ok(feeds)
     }
@@ -321,7 +321,7 @@ impl Store for PostgresStore {
     }
 
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
-        read!(self, leases::next_due(&request))
+        in_reading!(self, leases::next_due(&request))
     }
 
     async fn demand_raised(&self) {
@@ -335,25 +335,25 @@ impl Store for PostgresStore {
         feed: Option<Feed>,
         parked: bool,
     ) -> Result<usize, StoreError> {
-        let changed = write!(self, demands::set_parked(&account, feed.as_ref(), parked));
+        let changed = in_writing!(self, demands::set_parked(&account, feed.as_ref(), parked));
         self.demand.notify_one();
         Ok(changed)
     }
 
     async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError> {
-        read!(self, reading::feeds())
+        in_reading!(self, reading::feeds())
     }
 
     async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
-        read!(self, reading::accounts())
+        in_reading!(self, reading::accounts())
     }
 
     async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError> {
-        read!(self, reading::documents(&filter))
+        in_reading!(self, reading::documents(&filter))
     }
 
     async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError> {
-        read!(self, looking::look_back(&look))
+        in_reading!(self, looking::look_back(&look))
     }
 
     async fn known_versions(
@@ -361,11 +361,11 @@ impl Store for PostgresStore {
         feed: Feed,
         versions: Vec<(String, String)>,
     ) -> Result<Vec<bool>, StoreError> {
-        read!(self, reading::known_versions(&feed, &versions))
+        in_reading!(self, reading::known_versions(&feed, &versions))
     }
 
     async fn sequence(&self) -> Result<SequenceRow, StoreError> {
-        read!(self, reading::sequence())
+        in_reading!(self, reading::sequence())
     }
 
     async fn subscription_requested(
@@ -375,14 +375,14 @@ impl Store for PostgresStore {
         name: String,
         now: Timestamp,
     ) -> Result<i64, StoreError> {
-        Ok(write!(
+        Ok(in_writing!(
             self,
             subscriptions::requested(&account, event, &name, now)
         ))
     }
 
     async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError> {
-        read!(self, subscriptions::list())
+        in_reading!(self, subscriptions::list())
     }
 
     async fn change_subscription(
@@ -391,7 +391,7 @@ impl Store for PostgresStore {
         change: SubscriptionChange,
         now: Timestamp,
     ) -> Result<Option<SubscriptionRow>, StoreError> {
-        Ok(write!(self, subscriptions::change(id, &change, now)))
+        Ok(in_writing!(self, subscriptions::change(id, &change, now)))
     }
 
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
@@ -402,7 +402,7 @@ impl Store for PostgresStore {
                 let _ = kept.await;
             }
         }
-        read!(self, quarantine::list(after, limit))
+        in_reading!(self, quarantine::list(after, limit))
     }
 
     async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError> {
@@ -414,11 +414,11 @@ impl Store for PostgresStore {
     }
 
     async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError> {
-        read!(self, activity::since(since))
+        in_reading!(self, activity::since(since))
     }
 
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
-        read!(self, reading::certificates())
+        in_reading!(self, reading::certificates())
     }
 
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError> {
@@ -445,23 +445,23 @@ impl Store for PostgresStore {
     }
 
     async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
-        Ok(write!(self, tokens::make(&token)))
+        Ok(in_writing!(self, tokens::make(&token)))
     }
 
     async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
-        read!(self, tokens::list())
+        in_reading!(self, tokens::list())
     }
 
     async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
-        read!(self, tokens::find(&hash))
+        in_reading!(self, tokens::find(&hash))
     }
 
     async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
-        Ok(write!(self, tokens::revoke(id)))
+        Ok(in_writing!(self, tokens::revoke(id)))
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
-        Ok(write!(self, uploads::begin(&upload)))
+        Ok(in_writing!(self, uploads::begin(&upload)))
     }
 
     async fn end_upload(
@@ -471,7 +471,7 @@ impl Store for PostgresStore {
         end: UploadEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        Ok(write!(self, uploads::end(id, &owner, &end, now)))
+        Ok(in_writing!(self, uploads::end(id, &owner, &end, now)))
     }
 
     async fn newest_uploads(
@@ -479,19 +479,19 @@ impl Store for PostgresStore {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<UploadRow>, StoreError> {
-        read!(self, uploads::newest_first(before, limit))
+        in_reading!(self, uploads::newest_first(before, limit))
     }
 
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
-        read!(self, uploads::list(&filter))
+        in_reading!(self, uploads::list(&filter))
     }
 
     async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError> {
-        Ok(write!(self, alarms::note(&look)))
+        Ok(in_writing!(self, alarms::note(&look)))
     }
 
     async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
-        read!(self, alarms::list(&filter))
+        in_reading!(self, alarms::list(&filter))
     }
 
     async fn lease_notice(
@@ -499,7 +499,7 @@ impl Store for PostgresStore {
         now: Timestamp,
         lease: Duration,
     ) -> Result<Option<AlarmNotice>, StoreError> {
-        Ok(write!(self, alarms::lease_notice(now, lease)))
+        Ok(in_writing!(self, alarms::lease_notice(now, lease)))
     }
 
     async fn end_notice(
@@ -508,17 +508,20 @@ impl Store for PostgresStore {
         end: NoticeEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        Ok(write!(self, alarms::end_notice(&notice, &end, now)))
+        Ok(in_writing!(self, alarms::end_notice(&notice, &end, now)))
     }
 
     async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError> {
-        read!(self, alarms::untold(stored_by))
+        in_reading!(self, alarms::untold(stored_by))
     }
 
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
         let transaction = self.write().await?;
         let notification_bodies =
-            remove_notification_bodies(&transaction, retention.notifications_before).await?;
+            retention::remove_notification_bodies(&transaction, retention.notifications_before)
+                .await?;
+        let document_bodies =
+            retention::remove_document_bodies(&transaction, retention.documents_before).await?;
         let quarantined = transaction
             .execute(
                 "DELETE FROM quarantine WHERE id IN (
@@ -530,6 +533,7 @@ impl Store for PostgresStore {
         transaction.commit().await?;
         Ok(Retained {
             notification_bodies,
+            document_bodies,
             quarantined,
             alarms,
         })
@@ -568,166 +572,4 @@ impl Store for PostgresStore {
 /// How many stand in a line.
 fn in_line<T>(line: &mpsc::Sender<T>) -> usize {
     line.max_capacity() - line.capacity()
-}
-
-/// Removes the bodies of a step's worth of old notifications, from where the last step
-/// ended; nothing while another replica is at it.
-async fn remove_notification_bodies(
-    transaction: &Transaction<'_>,
-    before: Timestamp,
-) -> Result<usize, StoreError> {
-    let row = transaction
-        .query_opt(
-            "SELECT notification_id FROM retention FOR UPDATE SKIP LOCKED",
-            &[],
-        )
-        .await?;
-    let Some(row) = row else {
-        return Ok(0);
-    };
-    let done: i64 = row.try_get(0)?;
-    let row = transaction
-        .query_one(
-            "SELECT max(id) FROM (
-                 SELECT id, received_at FROM notification WHERE id > $3 ORDER BY id LIMIT $2) AS step
-             WHERE received_at < $1",
-            &[&before.as_millis(), &RETENTION_STEP, &done],
-        )
-        .await?;
-    let Some(newest) = row.try_get::<_, Option<i64>>(0)? else {
-        return Ok(0);
-    };
-    let removed = transaction
-        .execute(
-            "UPDATE notification SET body = NULL WHERE id > $1 AND id <= $2 AND body IS NOT NULL",
-            &[&done, &newest],
-        )
-        .await?;
-    transaction
-        .execute("UPDATE retention SET notification_id = $1", &[&newest])
-        .await?;
-    Ok(removed)
-}
-
-#[async_trait]
-impl HandoffStore for PostgresStore {
-    fn arrivals(&self) -> watch::Receiver<()> {
-        self.arrivals.subscribe()
-    }
-
-    async fn make_sinks_known(
-        &self,
-        sinks: Vec<SinkName>,
-        _now: Timestamp,
-    ) -> Result<(), StoreError> {
-        write!(self, sinks::make_known(&sinks));
-        Ok(())
-    }
-
-    async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError> {
-        self.may_write()?;
-        handoffs::lease(&self.pool, &request).await
-    }
-
-    async fn settle_handoffs(
-        &self,
-        lease: HandoffLease,
-        settled: Vec<Settled>,
-        afterwards: Afterwards,
-        _now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.may_write()?;
-        let holds = handoffs::settle(&self.pool, &lease, &settled, &afterwards).await?;
-        let pulls = |one: &Settled| matches!(one.outcome, HandoffOutcome::LinkExpired);
-        let rejected = settled
-            .iter()
-            .any(|one| matches!(one.outcome, HandoffOutcome::Rejected { .. }));
-        if settled.iter().any(pulls) {
-            self.demand.notify_one();
-        }
-        if rejected {
-            self.arrivals.send_replace(());
-        }
-        Ok(holds)
-    }
-
-    async fn change_sink(
-        &self,
-        sink: SinkName,
-        change: SinkChange,
-        _now: Timestamp,
-    ) -> Result<Option<usize>, StoreError> {
-        let changed = write!(self, sinks::change(&sink, &change));
-        self.arrivals.send_replace(());
-        Ok(changed)
-    }
-
-    async fn note_verdict(
-        &self,
-        sink: SinkName,
-        sequence: i64,
-        verdict: LaterVerdict,
-        _now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let noted = write!(
-            self,
-            handoffs::note_verdict(sink.as_str(), sequence, &verdict)
-        );
-        self.arrivals.send_replace(());
-        Ok(noted)
-    }
-
-    async fn sinks(&self) -> Result<Vec<SinkRow>, StoreError> {
-        read!(self, sinks::list())
-    }
-
-    async fn held_feeds(&self, sink: SinkName, wants: Wants) -> Result<Vec<HeldFeed>, StoreError> {
-        read!(self, sinks::held_feeds(&sink, &wants))
-    }
-
-    async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError> {
-        read!(self, sinks::handoffs(&filter))
-    }
-
-    async fn offered(
-        &self,
-        sink: SinkName,
-        after: i64,
-        limit: usize,
-        most_bytes: usize,
-    ) -> Result<Vec<Offered>, StoreError> {
-        read!(self, sinks::offered(&sink, after, limit, most_bytes))
-    }
-
-    async fn lease_report(
-        &self,
-        accounts: Vec<Account>,
-        _now: Timestamp,
-        lease: Duration,
-    ) -> Result<Option<ReportLease>, StoreError> {
-        Ok(write!(self, reports::lease(&accounts, lease)))
-    }
-
-    async fn end_report(
-        &self,
-        lease: ReportLease,
-        end: ReportEnd,
-        _now: Timestamp,
-    ) -> Result<(), StoreError> {
-        if write!(self, reports::end(&lease, &end)) {
-            Ok(())
-        } else {
-            Err(StoreError::StaleLease)
-        }
-    }
-
-    async fn retry_report(&self, id: i64, _now: Timestamp) -> Result<bool, StoreError> {
-        let found = write!(self, reports::retry(id));
-        self.arrivals.send_replace(());
-        Ok(found)
-    }
-
-    async fn reports(&self, filter: ReportFilter) -> Result<Vec<ReportRow>, StoreError> {
-        read!(self, reports::list(&filter))
-    }
 }

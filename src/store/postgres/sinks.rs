@@ -228,7 +228,7 @@ async fn retry(
             "UPDATE handoff h SET state = 'waiting', next_try_at = NULL, link_tries = 0, number = NULL, changed_at = $3
              FROM document d
              WHERE h.sink_id = $1 AND (h.sequence = $2 OR ($2 IS NULL AND h.state = 'rejected'))
-               AND d.sequence = h.sequence AND NOT d.superseded
+               AND d.sequence = h.sequence AND NOT d.superseded AND d.body IS NOT NULL
              RETURNING h.sequence",
             &[&sink, &sequence, &transaction.now().as_millis()],
         )

@@ -405,8 +405,7 @@ fn note_afterwards(
     match afterwards {
         Afterwards::Keep(lease) => connection
             .prepare_cached(
-                "UPDATE sink SET leased_until = CASE WHEN paused IS NULL THEN ?2 END WHERE id = ?1
-                 RETURNING paused IS NULL",
+                "UPDATE sink SET leased_until = ?2 WHERE id = ?1 RETURNING paused IS NULL",
             )?
             .query_row(params![sink, now.after(*lease).as_millis()], |row| {
                 row.get(0)

@@ -15,23 +15,21 @@ pub(super) use self::error::explain;
 use self::writer::{Inbox, Writer};
 use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, Activity, Afterwards, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice,
-    AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook,
-    DocumentRow, FeedRow, HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome,
-    HandoffRequest, HandoffRow, HandoffStore, HeldFeed, Insertion, LaterVerdict, LeaseRequest,
-    LookedBack, NewApiToken, NewUpload, NoticeEnd, NotificationRow, Offered, PageFailure,
-    PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow, Quarantined, ReportEnd,
-    ReportFilter, ReportLease, ReportRow, Retained, Retention, SequenceRow, Settled, SinkChange,
-    SinkRow, Store, StoreError, SubscriptionChange, SubscriptionRow, Untold, UploadBegun,
-    UploadEnd, UploadFilter, UploadRow, Waiting, Wants,
+    Accepted, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice, AlarmRow,
+    ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook, DocumentRow,
+    FeedRow, Insertion, LeaseRequest, LookedBack, NewApiToken, NewUpload, NoticeEnd,
+    NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow,
+    Quarantined, Retained, Retention, SequenceRow, Store, StoreError, SubscriptionChange,
+    SubscriptionRow, Untold, UploadBegun, UploadEnd, UploadFilter, UploadRow, Waiting,
 };
-use crate::domain::{Account, Event, Feed, SinkName, Timestamp};
+use crate::domain::{Account, Event, Feed, Timestamp};
 
 mod activity;
 mod alarms;
 mod backup;
 mod demands;
 mod error;
+mod handoff_store;
 mod handoffs;
 mod ingest;
 mod leases;
@@ -42,6 +40,7 @@ mod parking;
 mod quarantine;
 mod reading;
 mod reports;
+mod retention;
 mod rows;
 mod schema;
 mod sinks;
@@ -252,31 +251,6 @@ fn spawn(
             path: path.to_owned(),
             detail: format!("no thread for it could be started: {error}"),
         })
-}
-
-/// Removes the bodies of a step's worth of old notifications, from where the last step ended.
-fn remove_notification_bodies(
-    connection: &Connection,
-    before: Timestamp,
-) -> rusqlite::Result<usize> {
-    let newest: Option<i64> = connection.query_row(
-        "SELECT max(id) FROM (
-             SELECT id, received_at FROM notification
-             WHERE id > (SELECT notification_id FROM retention) ORDER BY id LIMIT ?2)
-         WHERE received_at < ?1",
-        params![before.as_millis(), RETENTION_STEP],
-        |row| row.get(0),
-    )?;
-    let Some(newest) = newest else {
-        return Ok(0);
-    };
-    let removed = connection.execute(
-        "UPDATE notification SET body = NULL
-         WHERE id > (SELECT notification_id FROM retention) AND id <= ?1 AND body IS NOT NULL",
-        params![newest],
-    )?;
-    connection.execute("UPDATE retention SET notification_id = ?1", params![newest])?;
-    Ok(removed)
 }
 
 #[async_trait]
@@ -596,9 +570,13 @@ impl Store for SqliteStore {
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
         self.change(move |connection| {
             Ok(Retained {
-                notification_bodies: remove_notification_bodies(
+                notification_bodies: retention::remove_notification_bodies(
                     connection,
                     retention.notifications_before,
+                )?,
+                document_bodies: retention::remove_document_bodies(
+                    connection,
+                    retention.documents_before,
                 )?,
                 quarantined: connection.execute(
                     "DELETE FROM quarantine WHERE id IN (
@@ -656,141 +634,6 @@ impl Store for SqliteStore {
                 "a thread of the store ended early".to_owned(),
             )),
         }
-    }
-}
-
-#[async_trait]
-impl HandoffStore for SqliteStore {
-    fn arrivals(&self) -> watch::Receiver<()> {
-        self.arrivals.subscribe()
-    }
-
-    async fn make_sinks_known(
-        &self,
-        sinks: Vec<SinkName>,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.change(move |connection| sinks::make_known(connection, &sinks, now))
-            .await
-    }
-
-    async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError> {
-        self.change(move |connection| handoffs::lease(connection, &request))
-            .await
-    }
-
-    async fn settle_handoffs(
-        &self,
-        lease: HandoffLease,
-        settled: Vec<Settled>,
-        afterwards: Afterwards,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let pulls = settled
-            .iter()
-            .any(|one| matches!(one.outcome, HandoffOutcome::LinkExpired));
-        let rejected = settled
-            .iter()
-            .any(|one| matches!(one.outcome, HandoffOutcome::Rejected { .. }));
-        let holds = self
-            .write(move |transaction, path| {
-                handoffs::settle(transaction, path, &lease, &settled, &afterwards, now)
-            })
-            .await?;
-        if pulls {
-            self.demand.notify_one();
-        }
-        if rejected {
-            self.arrivals.send_replace(());
-        }
-        Ok(holds)
-    }
-
-    async fn change_sink(
-        &self,
-        sink: SinkName,
-        change: SinkChange,
-        now: Timestamp,
-    ) -> Result<Option<usize>, StoreError> {
-        let changed = self
-            .change(move |connection| sinks::change(connection, &sink, &change, now))
-            .await?;
-        self.arrivals.send_replace(());
-        Ok(changed)
-    }
-
-    async fn note_verdict(
-        &self,
-        sink: SinkName,
-        sequence: i64,
-        verdict: LaterVerdict,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let noted = self
-            .change(move |connection| {
-                handoffs::note_verdict(connection, sink.as_str(), sequence, &verdict, now)
-            })
-            .await?;
-        self.arrivals.send_replace(());
-        Ok(noted)
-    }
-
-    async fn sinks(&self) -> Result<Vec<SinkRow>, StoreError> {
-        self.read(|connection| sinks::list(connection)).await
-    }
-
-    async fn held_feeds(&self, sink: SinkName, wants: Wants) -> Result<Vec<HeldFeed>, StoreError> {
-        self.read(move |connection| sinks::held_feeds(connection, &sink, &wants))
-            .await
-    }
-
-    async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError> {
-        self.read(move |connection| sinks::handoffs(connection, &filter))
-            .await
-    }
-
-    async fn offered(
-        &self,
-        sink: SinkName,
-        after: i64,
-        limit: usize,
-        most_bytes: usize,
-    ) -> Result<Vec<Offered>, StoreError> {
-        self.read(move |connection| sinks::offered(connection, &sink, after, limit, most_bytes))
-            .await
-    }
-
-    async fn lease_report(
-        &self,
-        accounts: Vec<Account>,
-        now: Timestamp,
-        lease: Duration,
-    ) -> Result<Option<ReportLease>, StoreError> {
-        self.change(move |connection| reports::lease(connection, &accounts, now, lease))
-            .await
-    }
-
-    async fn end_report(
-        &self,
-        lease: ReportLease,
-        end: ReportEnd,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.write(move |transaction, path| reports::end(transaction, path, &lease, &end, now))
-            .await
-    }
-
-    async fn retry_report(&self, id: i64, now: Timestamp) -> Result<bool, StoreError> {
-        let found = self
-            .change(move |connection| reports::retry(connection, id, now))
-            .await?;
-        self.arrivals.send_replace(());
-        Ok(found)
-    }
-
-    async fn reports(&self, filter: ReportFilter) -> Result<Vec<ReportRow>, StoreError> {
-        self.read(move |connection| reports::list(connection, &filter))
-            .await
     }
 }
 

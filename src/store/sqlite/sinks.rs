@@ -224,7 +224,8 @@ fn retry(
         .prepare_cached(
             "UPDATE handoff SET state = 'waiting', next_try_at = NULL, link_tries = 0, number = NULL, changed_at = ?3
              WHERE sink_id = ?1 AND (sequence = ?2 OR (?2 IS NULL AND state = 'rejected'))
-               AND EXISTS (SELECT 1 FROM document d WHERE d.sequence = handoff.sequence AND d.superseded = 0)
+               AND EXISTS (SELECT 1 FROM document d WHERE d.sequence = handoff.sequence AND d.superseded = 0
+                   AND d.body IS NOT NULL)
              RETURNING sequence",
         )?
         .query_map(params![sink, sequence, now.as_millis()], |row| row.get(0))?

@@ -56,6 +56,8 @@ CREATE TABLE handoff (
 -- A sequence is looked up alone by whoever asks what became of a document.
 CREATE INDEX handoff_version ON handoff (sequence);
 CREATE UNIQUE INDEX handoff_number ON handoff (sink_id, number) WHERE number IS NOT NULL;
+-- In the order in which retention takes bodies of documents.
+CREATE INDEX handoff_booked ON handoff (changed_at) WHERE state = 'booked';
 CREATE INDEX handoff_rejected ON handoff (sink_id, sequence) WHERE state = 'rejected';
 
 -- Attempts, several in a row that ended alike as one.
@@ -106,3 +108,6 @@ CREATE TABLE document_link (
     url TEXT NOT NULL,
     listed_at BIGINT NOT NULL
 );
+
+-- The moment up to which retention has looked at what was booked, as for notifications.
+ALTER TABLE retention ADD COLUMN booked_until BIGINT NOT NULL DEFAULT 0;

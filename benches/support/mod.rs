@@ -1,0 +1,162 @@
+//! What the benches have in common that measure the program as a process of its own.
+
+use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, ensure};
+use serde_json::{Value, json};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ivesk-webhook");
+const KEY: &str = "bench-key";
+
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A process of ours, ended when it is dropped.
+pub(crate) struct Process {
+    child: Child,
+    stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    pub(crate) fn start(folder: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let mut child = Command::new(PROGRAM)
+            .env_clear()
+            .env("IVESK_WEBHOOK_API_KEY", KEY)
+            .current_dir(folder)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("starting the program")?;
+        let stdout = child.stdout.take().context("it is piped")?;
+        let stdout = BufReader::new(stdout).lines();
+        Ok(Self { child, stdout })
+    }
+
+    /// The rest of the first printed line that holds `mark`.
+    pub(crate) fn line_with(&mut self, mark: &str) -> anyhow::Result<String> {
+        for line in &mut self.stdout {
+            if let Some((_, rest)) = line?.split_once(mark) {
+                return Ok(rest.to_owned());
+            }
+        }
+        Err(anyhow!("the program ended before it printed `{mark}`"))
+    }
+
+    /// A value of `/proc/<pid>/status`, in KiB.
+    pub(crate) fn memory_kib(&self, name: &str) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .context("reading /proc; this bench works on Linux")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let value =
+            line.and_then(|line| line.trim_matches([':', ' ', '\t', 'k', 'B']).parse().ok());
+        value.with_context(|| format!("/proc has no {name}"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One request without a client library, whose own start would be measured too.
+pub(crate) fn ask(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(
+        answer.starts_with("HTTP/1.1 200"),
+        "{path}: {}",
+        answer.lines().next().unwrap_or_default()
+    );
+    Ok(answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned())
+        .unwrap_or_default())
+}
+
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+}
+
+pub(crate) fn write_settings(
+    folder: &Path,
+    sections: &str,
+) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+    let (public, private) = (free_address()?, free_address()?);
+    let settings = format!(
+        "[public]\nurl = \"http://{public}\"\nlisten = \"{public}\"\n[private]\nlisten = \"{private}\"\n{sections}"
+    );
+    std::fs::write(folder.join("ivesk-webhook.toml"), settings)?;
+    Ok((public, private))
+}
+
+/// The program's own `emulator`.
+pub(crate) struct Vendor {
+    _process: Process,
+    /// The address of its API, for settings.
+    pub(crate) api: String,
+    control: SocketAddr,
+}
+
+impl Vendor {
+    pub(crate) fn start(folder: &Path, companies: &[&str]) -> anyhow::Result<Self> {
+        let mut arguments = vec!["emulator", "--listen", "127.0.0.1:0", "--key", KEY];
+        for company in companies {
+            arguments.extend(["--company", company]);
+        }
+        let mut process = Process::start(folder, &arguments)?;
+        let api = process.line_with("API       ")?;
+        let api = api.split_whitespace().next().context("an address")?;
+        let control = api.trim_start_matches("http://").split('/').next();
+        Ok(Self {
+            control: control.context("an address")?.parse()?,
+            api: api.to_owned(),
+            _process: process,
+        })
+    }
+
+    /// Has `count` documents of `company` exported, of which nobody is told.
+    pub(crate) fn load(&self, company: &str, count: usize) -> anyhow::Result<()> {
+        let body = json!({ "key": KEY, "company": company, "count": count }).to_string();
+        ask(self.control, "POST", "/control/load", &body).map(drop)
+    }
+}
+
+pub(crate) fn stored(private: SocketAddr) -> anyhow::Result<u64> {
+    let feeds: Value = serde_json::from_str(&ask(private, "GET", "/v1/feeds", "")?)?;
+    let feeds = feeds["rows"].as_array().context("a list of feeds")?;
+    Ok(feeds
+        .iter()
+        .filter_map(|feed| feed["documents"].as_u64())
+        .sum())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+pub(crate) fn mebibytes(kib: u64) -> f64 {
+    kib as f64 / 1024.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+pub(crate) fn per_second(count: u64, seconds: f64) -> f64 {
+    count as f64 / seconds
+}

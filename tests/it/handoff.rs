@@ -1,0 +1,818 @@
+//! From the pulled document to the books: the worker on the real store, against
+//! receivers that fail in every way that receivers do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ivesk_webhook::config::{Config, FirstPull, SinkConfig, SinkKind, default_account};
+use ivesk_webhook::domain::{Queue, SinkName};
+use ivesk_webhook::emulator::DEFAULT_KEY;
+use ivesk_webhook::handoff::open;
+use ivesk_webhook::handoff::reporter::{Reported, Reporter};
+use ivesk_webhook::handoff::worker::{HandOn, Handed};
+use ivesk_webhook::metrics::Metrics;
+use ivesk_webhook::store::{
+    DocumentRow, HandoffFilter, HandoffRow, HandoffState, PauseReason, ReportFilter, ReportRow,
+    ReportState, SinkChange, SinkRow,
+};
+use ivesk_webhook::trace::{self, Step};
+use tokio_util::sync::CancellationToken;
+
+use crate::ledger::{Ledger, Manner};
+use crate::process::within;
+use crate::pull_support::{
+    Bench, COMPANY, NEIGHBOUR, company, digitized, exported, hours, minutes,
+};
+
+/// Steps after which a worker that still finds work is said to spin.
+const SPIN: usize = 20_000;
+
+/// The document's next version is a moment later.
+const MOMENT: Duration = Duration::from_secs(1);
+
+pub(crate) fn sink_name(name: &str) -> SinkName {
+    SinkName::parse(name).expect("a name")
+}
+
+/// A worker for a sink of the bench's settings, which is made known.
+pub(crate) async fn worker(bench: &Bench, name: &str, sink: &SinkConfig) -> HandOn {
+    let name = sink_name(name);
+    let place = open(&name, sink, &bench.config, &BTreeMap::new(), &bench.clock);
+    let known = bench
+        .store()
+        .make_sinks_known(vec![name.clone()], bench.clock.now());
+    known.await.expect("the sink is made known");
+    HandOn::new(
+        name,
+        sink.clone(),
+        place.expect("the sink opens"),
+        bench.config.reports.clone(),
+        Arc::clone(bench.store()),
+        bench.clock.clone(),
+    )
+}
+
+/// The first step that does more than pass over versions, or let feeds begin.
+pub(crate) async fn step(hand_on: &HandOn) -> Handed {
+    step_until(hand_on, &CancellationToken::new()).await
+}
+
+async fn step_until(hand_on: &HandOn, stop: &CancellationToken) -> Handed {
+    loop {
+        let step = within("a step", hand_on.step(stop)).await;
+        match step.expect("the store works") {
+            Handed::Passed => {}
+            other => return other,
+        }
+    }
+}
+
+/// Steps until nothing may be handed on now; what they did.
+pub(crate) async fn drain(hand_on: &HandOn) -> Vec<Handed> {
+    let mut done = Vec::new();
+    loop {
+        match step(hand_on).await {
+            Handed::Nothing { .. } => return done,
+            handed => done.push(handed),
+        }
+        assert!(done.len() < SPIN, "the worker spins: {:?}", done.last());
+    }
+}
+
+/// Lets time pass, pulling and handing on whenever something falls due.
+async fn pass(bench: &Bench, hand_on: &HandOn, time: Duration) {
+    let end = bench.clock.now().after(time);
+    loop {
+        bench.settle().await;
+        drain(hand_on).await;
+        let sink = match step(hand_on).await {
+            Handed::Nothing { until } => until,
+            other => panic!("just drained, and then {other:?}"),
+        };
+        let pull = bench.puller().next_due().await.expect("the store works");
+        let due = [sink, pull].into_iter().flatten().min();
+        let Some(due) = due.filter(|due| *due <= end) else {
+            break;
+        };
+        bench
+            .clock
+            .advance(due.since(bench.clock.now()).max(Duration::from_millis(1)));
+    }
+    bench.clock.advance(end.since(bench.clock.now()));
+    bench.settle().await;
+    drain(hand_on).await;
+}
+
+async fn row(bench: &Bench, name: &str) -> SinkRow {
+    let rows = bench.store().sinks().await.expect("sinks");
+    let row = rows.into_iter().find(|row| row.name.as_str() == name);
+    row.expect("the sink is known")
+}
+
+async fn handoffs(bench: &Bench) -> Vec<HandoffRow> {
+    let all = HandoffFilter {
+        limit: 10_000,
+        ..HandoffFilter::default()
+    };
+    bench.store().handoffs(all).await.expect("hand-offs")
+}
+
+async fn reports(bench: &Bench) -> Vec<ReportRow> {
+    let all = ReportFilter {
+        limit: 1_000,
+        ..ReportFilter::default()
+    };
+    bench.store().reports(all).await.expect("reports")
+}
+
+async fn change(bench: &Bench, name: &str, change: SinkChange) -> usize {
+    let changed = bench
+        .store()
+        .change_sink(sink_name(name), change, bench.clock.now());
+    let changed = changed.await.expect("the store works");
+    changed.expect("the sink is known")
+}
+
+/// Ids and versions that are current, in the order of their numbers.
+async fn current(bench: &Bench) -> Vec<(String, String)> {
+    let rows = bench.documents().await.into_iter();
+    rows.filter(|row| !row.superseded)
+        .map(|row: DocumentRow| (row.document_id, row.version))
+        .collect()
+}
+
+/// The accountant exports, and the documents are pulled; their ids.
+async fn export(bench: &Bench, code: &str, count: usize) -> Vec<String> {
+    let exported = bench.control.export(code, count);
+    let exported = exported.expect("the company exists");
+    bench.hint(code).await;
+    bench.settle().await;
+    exported.into_iter().map(|(id, _)| id).collect()
+}
+
+/// The accountant mends a document and exports it again, and it is pulled.
+async fn re_export(bench: &Bench, id: &str) {
+    bench.clock.advance(MOMENT);
+    let version = bench.control.re_export(id).expect("a known document");
+    assert!(version.is_some());
+    bench.hint(COMPANY).await;
+    bench.settle().await;
+}
+
+/// A bench with one sink, `books`, and the receiver behind it.
+struct Scene {
+    bench: Bench,
+    ledger: Ledger,
+    hand_on: HandOn,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut SinkConfig)) -> Self {
+        let bench = Bench::caught_up("").await;
+        let ledger = Ledger::open().await;
+        let mut sink = ledger.sink();
+        change(&mut sink);
+        let hand_on = worker(&bench, "books", &sink).await;
+        Self {
+            bench,
+            ledger,
+            hand_on,
+        }
+    }
+
+    /// The receiver's books hold every current version once and in order, and the store
+    /// says the same.
+    async fn assert_all_booked(&self) {
+        assert_eq!(self.ledger.versions(), current(&self.bench).await);
+        let row = row(&self.bench, "books").await;
+        assert_eq!(row.booked, self.ledger.booked().len() as u64);
+        assert_eq!((row.failures, row.last_error), (0, None));
+    }
+}
+
+#[tokio::test]
+async fn a_sink_that_answers_500_for_a_week_is_given_everything_in_order_afterwards() {
+    let scene = Scene::new().await;
+    let Scene {
+        bench,
+        ledger,
+        hand_on,
+    } = &scene;
+    ledger.always(Manner::status(500));
+    let mut first = None;
+    for _ in 0..7 {
+        let ids = export(bench, COMPANY, 3).await;
+        let first = first.get_or_insert_with(|| ids[0].clone());
+        re_export(bench, first).await;
+        pass(bench, hand_on, hours(24)).await;
+    }
+    let tried = ledger.requests();
+    // Every five minutes, give or take what is left to chance.
+    assert!((1_600..2_800).contains(&tried), "{tried}");
+    let stuck = row(bench, "books").await;
+    assert_eq!((stuck.booked, stuck.rejected), (0, 0));
+    assert!(stuck.waits_until.is_some() && stuck.paused.is_none());
+    let error = stuck.last_error.expect("it says why");
+    assert!(error.contains("500") && error.contains("log"), "{error}");
+    let attempts = handoffs(bench).await;
+    assert!(
+        attempts
+            .iter()
+            .all(|row| row.state == HandoffState::Waiting)
+    );
+    let told: usize = attempts.iter().map(|row| row.attempts.len()).sum();
+    let counted: u64 = attempts
+        .iter()
+        .flat_map(|row| &row.attempts)
+        .map(|one| one.times)
+        .sum();
+    assert_eq!(counted, tried as u64, "each attempt is counted");
+    assert!(told < 20, "and those that ended alike are one row: {told}");
+
+    ledger.always(Manner::Books);
+    pass(bench, hand_on, minutes(6)).await;
+    scene.assert_all_booked().await;
+    assert_eq!(ledger.booked().len(), 21);
+    assert_eq!(ledger.repeats(), 0);
+    assert!(reports(bench).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_connection_that_is_reset_before_or_after_booking_doubles_nothing() {
+    let scene = Scene::new().await;
+    let Scene {
+        bench,
+        ledger,
+        hand_on,
+    } = &scene;
+    export(bench, COMPANY, 6).await;
+    let mut requests = 0;
+    ledger.takes(move |_| {
+        requests += 1;
+        match requests % 3 {
+            1 => Manner::Resets,
+            2 => Manner::BooksUnheard,
+            _ => Manner::Books,
+        }
+    });
+    pass(bench, hand_on, hours(3)).await;
+    scene.assert_all_booked().await;
+    // Each was refused once and booked unheard once before the answer came through.
+    assert_eq!((ledger.requests(), ledger.repeats()), (18, 6));
+    let rows = handoffs(bench).await;
+    assert_eq!(rows.len(), 6);
+    for row in rows {
+        assert_eq!(row.state, HandoffState::Booked, "{row:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_was_booked_unheard_and_then_replaced_does_not_come_again() {
+    let scene = Scene::new().await;
+    let Scene {
+        bench,
+        ledger,
+        hand_on,
+    } = &scene;
+    let ids = export(bench, COMPANY, 1).await;
+    let old = current(bench).await;
+    ledger.always(Manner::BooksUnheard);
+    assert!(matches!(step(hand_on).await, Handed::Waits { .. }));
+    re_export(bench, &ids[0]).await;
+    ledger.always(Manner::Books);
+    pass(bench, hand_on, hours(1)).await;
+    let both = [old, current(bench).await].concat();
+    assert_eq!(
+        ledger.versions(),
+        both,
+        "the old one first, the new one last"
+    );
+    assert_eq!(ledger.given().len(), 2);
+}
+
+#[tokio::test]
+async fn a_sink_that_hangs_is_paused_by_its_timeout_and_the_others_go_on() {
+    let Scene {
+        bench,
+        ledger,
+        hand_on,
+    } = Scene::with(|sink| sink.timeout = Duration::from_millis(300)).await;
+    let other = Ledger::open().await;
+    let beside = worker(&bench, "beside", &other.sink()).await;
+    export(&bench, COMPANY, 40).await;
+    ledger.always(Manner::Hangs);
+    let hanging = async {
+        let handed = step(&hand_on).await;
+        (handed, other.booked().len())
+    };
+    let ((handed, meanwhile), _) = tokio::join!(hanging, async {
+        ledger.until("a request", |l| l.requests() == 1).await;
+        drain(&beside).await
+    });
+    assert!(matches!(handed, Handed::Waits { .. }), "{handed:?}");
+    assert_eq!(other.versions(), current(&bench).await);
+    assert!(meanwhile > 0, "nothing was handed on beside it");
+    assert!(matches!(step(&hand_on).await, Handed::Nothing { .. }));
+    assert_eq!(ledger.requests(), 1, "nobody else is asked while it waits");
+    let row = row(&bench, "books").await;
+    assert!(row.last_error.is_some() && row.waits_until.is_some());
+
+    ledger.always(Manner::Books);
+    pass(&bench, &hand_on, minutes(1)).await;
+    assert_eq!(ledger.versions(), current(&bench).await);
+}
+
+#[tokio::test]
+async fn an_address_that_moved_or_does_not_let_us_in_pauses_and_says_what_to_look_at() {
+    for (manner, words) in [
+        (
+            Manner::with_header(302, "location", "http://127.0.0.1:1/"),
+            "`url`",
+        ),
+        (Manner::status(401), "`secret_file`"),
+        (Manner::status(404), "`url`"),
+    ] {
+        let scene = Scene::new().await;
+        let Scene {
+            bench,
+            ledger,
+            hand_on,
+        } = &scene;
+        export(bench, COMPANY, 3).await;
+        ledger.always(manner.clone());
+        pass(bench, hand_on, hours(2)).await;
+        let stuck = row(bench, "books").await;
+        let error = stuck.last_error.expect("it says why");
+        assert!(error.contains(words), "{manner:?}: {error}");
+        assert!(stuck.stuck_at == Some(1) && stuck.paused.is_none());
+        assert!(reports(bench).await.is_empty());
+        // Mended, it goes on by itself.
+        ledger.always(Manner::Books);
+        pass(bench, hand_on, minutes(6)).await;
+        scene.assert_all_booked().await;
+    }
+}
+
+#[tokio::test]
+async fn a_sink_that_says_410_waits_for_a_person() {
+    let scene = Scene::new().await;
+    let Scene {
+        bench,
+        ledger,
+        hand_on,
+    } = &scene;
+    export(bench, COMPANY, 3).await;
+    ledger.always(Manner::status(410));
+    pass(bench, hand_on, hours(1)).await;
+    ledger.always(Manner::Books);
+    pass(bench, hand_on, hours(72)).await;
+    assert_eq!(ledger.requests(), 1);
+    let closed = row(bench, "books").await;
+    assert_eq!(closed.paused, Some(PauseReason::Closed));
+    assert_eq!(closed.waits_until, None);
+    assert_eq!(change(bench, "books", SinkChange::Resume).await, 1);
+    drain(hand_on).await;
+    scene.assert_all_booked().await;
+}
+
+#[tokio::test]
+async fn a_sink_that_asks_for_an_hour_is_given_an_hour() {
+    let scene = Scene::new().await;
+    let Scene {
+        bench,
+        ledger,
+        hand_on,
+    } = &scene;
+    export(bench, COMPANY, 3).await;
+    ledger.always(Manner::with_header(429, "retry-after", "3600"));
+    drain(hand_on).await;
+    ledger.always(Manner::Books);
+    pass(bench, hand_on, minutes(59)).await;
+    assert_eq!(ledger.requests(), 1);
+    pass(bench, hand_on, minutes(2)).await;
+    scene.assert_all_booked().await;
+}
+
+/// The reporter of the bench's settings; none where those name no path.
+fn reporter(bench: &Bench) -> Option<Reporter> {
+    let made = Reporter::new(
+        &bench.config,
+        Arc::clone(bench.store()),
+        bench.clock.clone(),
+        Arc::new(Metrics::new()),
+    );
+    made.expect("a reporter")
+}
+
+#[tokio::test]
+async fn a_rejection_waits_for_the_path_reaches_the_accountant_once_and_ends_booked() {
+    let Scene {
+        mut bench,
+        ledger,
+        hand_on,
+    } = Scene::new().await;
+    let ids = export(&bench, COMPANY, 2).await;
+    let unwanted = ids[0].clone();
+    let wrong = unwanted.clone();
+    ledger.takes(move |entry| {
+        let words = "Nežinomas PVM kodas PVM99.\n    at Books.Import(Invoice.cs:12)\n    at Main()";
+        match entry.document_id == wrong {
+            true => Manner::rejects(words),
+            false => Manner::Books,
+        }
+    });
+    bench.clock.advance(MOMENT);
+    drain(&hand_on).await;
+    assert_eq!(ledger.booked().len(), 1, "the others are not held up");
+    assert!(reporter(&bench).is_none(), "nothing says where to");
+    let waiting = reports(&bench).await;
+    assert_eq!(waiting.len(), 1);
+    assert_eq!(waiting[0].state, ReportState::Waiting);
+
+    drop(hand_on);
+    bench
+        .restart_with(|config: &mut Config| {
+            config.api.error_report_path = Some("/errors".to_owned());
+        })
+        .await;
+    let sending = reporter(&bench).expect("a reporter");
+    bench.clock.advance(MOMENT);
+    assert_eq!(sending.step().await.expect("a step"), Reported::Sent);
+    assert_eq!(sending.step().await.expect("a step"), Reported::Nothing);
+    let seen = bench.control.reported_errors();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(
+        (&*seen[0].documentid, &*seen[0].companycode),
+        (&*unwanted, COMPANY)
+    );
+    assert_eq!(
+        seen[0].message,
+        "Apskaitos sistema dokumento nepriėmė: Nežinomas PVM kodas PVM99. Pataisykite dokumentą ir \
+         eksportuokite jį iš naujo."
+    );
+
+    // The same rejection again, for whatever reason, is not told again.
+    let hand_on = worker(&bench, "books", &ledger.sink()).await;
+    assert_eq!(
+        change(&bench, "books", SinkChange::Retry { sequence: None }).await,
+        1
+    );
+    drain(&hand_on).await;
+    assert_eq!(ledger.rejected().len(), 2);
+    assert_eq!(sending.step().await.expect("a step"), Reported::Nothing);
+
+    ledger.always(Manner::Books);
+    re_export(&bench, &unwanted).await;
+    bench.clock.advance(MOMENT);
+    drain(&hand_on).await;
+    let stories = trace::find(bench.store().as_ref(), &unwanted).await;
+    let stories = stories.expect("a story");
+    assert_eq!(stories.len(), 1);
+    let story: Vec<Step> = stories[0].story.clone();
+    let turns = [
+        Step::Exported,
+        Step::Rejected,
+        Step::Reported,
+        Step::ReExported,
+        Step::Booked,
+    ];
+    let told: Vec<Step> = turns
+        .into_iter()
+        .filter(|step| story.contains(step))
+        .collect();
+    assert_eq!(told, turns, "{story:?}");
+    assert_eq!(
+        story.last(),
+        Some(&Step::Booked),
+        "{:#?}",
+        stories[0].events
+    );
+    assert_eq!(bench.control.reported_errors().len(), 1);
+    assert_eq!(row(&bench, "books").await.rejected_now, 1);
+}
+
+#[tokio::test]
+async fn a_vendor_that_refuses_a_repeated_report_is_told_and_not_asked_for_ever() {
+    let bench = Bench::with("error_repeat=refused", |config| {
+        config.api.error_report_path = Some("/errors".to_owned());
+    })
+    .await;
+    bench.settle().await;
+    let ledger = Ledger::open().await;
+    let hand_on = worker(&bench, "books", &ledger.sink()).await;
+    export(&bench, COMPANY, 1).await;
+    let sending = reporter(&bench).expect("a reporter");
+    ledger.always(Manner::rejects("Nežinomas PVM kodas"));
+    drain(&hand_on).await;
+    assert_eq!(sending.step().await.expect("a step"), Reported::Sent);
+
+    ledger.always(Manner::rejects("Nežinomas klientas"));
+    change(&bench, "books", SinkChange::Retry { sequence: None }).await;
+    drain(&hand_on).await;
+    let refused = sending.step().await.expect("a step");
+    assert!(matches!(refused, Reported::Refused { .. }), "{refused:?}");
+    bench.clock.advance(hours(48));
+    assert_eq!(sending.step().await.expect("a step"), Reported::Nothing);
+    let rows = reports(&bench).await;
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[1].state, ReportState::Refused);
+    let error = rows[1].last_error.clone().expect("it says why");
+    assert!(error.contains("409"), "{error}");
+    let asked = bench.store().retry_report(rows[1].id, bench.clock.now());
+    assert!(asked.await.expect("the store works"));
+    let again = sending.step().await.expect("a step");
+    assert!(matches!(again, Reported::Refused { .. }), "{again:?}");
+    assert_eq!(bench.control.reported_errors().len(), 1);
+}
+
+#[tokio::test]
+async fn a_version_that_was_replaced_while_it_waited_is_not_handed_on() {
+    let scene = Scene::new().await;
+    let Scene {
+        bench,
+        ledger,
+        hand_on,
+    } = &scene;
+    let ids = export(bench, COMPANY, 5).await;
+    ledger.always(Manner::status(503));
+    drain(hand_on).await;
+    for id in &ids[..3] {
+        re_export(bench, id).await;
+        re_export(bench, id).await;
+    }
+    ledger.always(Manner::Books);
+    pass(bench, hand_on, hours(1)).await;
+    scene.assert_all_booked().await;
+    assert_eq!(ledger.booked().len(), 5);
+}
+
+#[tokio::test]
+async fn a_sink_is_given_its_queue_and_its_companies_alone() {
+    let bench = Bench::with("", |config| {
+        let account = config.accounts.get_mut(&default_account());
+        let account = account.expect("the account");
+        account.digitized = true;
+        account.companies = vec![company(COMPANY), company(NEIGHBOUR)];
+    })
+    .await;
+    bench.settle().await;
+    let ledgers = [
+        Ledger::open().await,
+        Ledger::open().await,
+        Ledger::open().await,
+    ];
+    let [all, ours, mixed] = &ledgers;
+    let mut sinks = Vec::new();
+    sinks.push(worker(&bench, "all", &all.sink()).await);
+    let one = SinkConfig {
+        companies: vec![company(NEIGHBOUR)],
+        ..ours.sink()
+    };
+    sinks.push(worker(&bench, "ours", &one).await);
+    let one = SinkConfig {
+        companies: vec![company(NEIGHBOUR)],
+        queue: Queue::Digitized,
+        ..mixed.sink()
+    };
+    sinks.push(worker(&bench, "mixed", &one).await);
+    for (code, count) in [(COMPANY, 3), (NEIGHBOUR, 2), (COMPANY, 2), (NEIGHBOUR, 4)] {
+        export(&bench, code, count).await;
+    }
+    let made = bench.control.digitize(DEFAULT_KEY, NEIGHBOUR, 2);
+    made.expect("the company exists");
+    bench.clock.advance(hours(2));
+    bench.settle().await;
+    for sink in &sinks {
+        drain(sink).await;
+    }
+
+    let count = |ledger: &Ledger, queue: Queue, code: &str| {
+        let booked = ledger.booked();
+        let of_it = booked
+            .iter()
+            .filter(|entry| entry.queue == queue.as_str() && entry.company == code);
+        of_it.count()
+    };
+    assert_eq!(count(all, Queue::Exported, COMPANY), 5);
+    assert_eq!(count(all, Queue::Exported, NEIGHBOUR), 6);
+    assert_eq!(all.booked().len(), 11);
+    assert_eq!(count(ours, Queue::Exported, NEIGHBOUR), 6);
+    assert_eq!(ours.booked().len(), 6);
+    // The mixed queue names no company; the documents themselves do.
+    assert_eq!(count(mixed, Queue::Digitized, ""), 8);
+    assert_eq!(mixed.booked().len(), 8);
+    let rows = handoffs(&bench).await;
+    let left_out = rows
+        .iter()
+        .filter(|row| row.state == HandoffState::NotWanted);
+    let stored = bench.stored(&digitized()).await.len();
+    assert_eq!(left_out.count(), stored - 8);
+}
+
+#[tokio::test]
+async fn a_pause_takes_effect_between_two_documents_of_one_batch() {
+    let scene = Scene::new().await;
+    let Scene {
+        bench,
+        ledger,
+        hand_on,
+    } = &scene;
+    export(bench, COMPANY, 30).await;
+    // Longer than outcomes are gathered for before they are noted.
+    ledger.always(Manner::BooksAfter(Duration::from_millis(50)));
+    let pausing = async {
+        ledger.until("a request", |l| l.requests() == 3).await;
+        change(bench, "books", SinkChange::Pause).await
+    };
+    let (handed, paused) = tokio::join!(step(hand_on), pausing);
+    assert_eq!(paused, 1);
+    let Handed::Settled(settled) = handed else {
+        panic!("{handed:?}");
+    };
+    assert!((3..6).contains(&settled), "{settled}");
+    assert_eq!(ledger.requests(), settled, "none is cut off");
+    assert_eq!(step(hand_on).await, Handed::Nothing { until: None });
+    assert_eq!(row(bench, "books").await.paused, Some(PauseReason::ByHand));
+
+    ledger.always(Manner::Books);
+    change(bench, "books", SinkChange::Resume).await;
+    drain(hand_on).await;
+    scene.assert_all_booked().await;
+    assert_eq!(ledger.repeats(), 0);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_to_stop_finishes_the_document_in_flight_and_begins_no_other() {
+    let scene = Scene::new().await;
+    let Scene {
+        bench,
+        ledger,
+        hand_on,
+    } = &scene;
+    export(bench, COMPANY, 10).await;
+    ledger.always(Manner::BooksAfter(Duration::from_millis(50)));
+    let stop = CancellationToken::new();
+    let stopping = async {
+        ledger.until("a request", |l| l.requests() == 2).await;
+        stop.cancel();
+    };
+    let (handed, ()) = tokio::join!(step_until(hand_on, &stop), stopping);
+    assert_eq!(handed, Handed::Settled(2));
+    ledger.always(Manner::Books);
+    drain(hand_on).await;
+    scene.assert_all_booked().await;
+    assert_eq!(ledger.repeats(), 0, "what was finished was noted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn side_by_side_are_documents_and_never_two_versions_of_one() {
+    let scene = Scene::with(|sink| sink.in_flight = 8).await;
+    let Scene {
+        bench,
+        ledger,
+        hand_on,
+    } = &scene;
+    let ids = export(bench, COMPANY, 12).await;
+    let mut requests = 0_u64;
+    ledger.takes(move |_| {
+        requests += 1;
+        match requests % 7 {
+            0 => Manner::BooksUnheard,
+            3 => Manner::status(503),
+            more => Manner::BooksAfter(Duration::from_millis(3 * more)),
+        }
+    });
+    let exporting = async {
+        for round in 0..6 {
+            for id in ids.iter().skip(round % 3).step_by(3) {
+                re_export(bench, id).await;
+            }
+        }
+    };
+    let handing_on = async {
+        for _ in 0..40 {
+            drain(hand_on).await;
+            // Whatever it waits for is over.
+            change(bench, "books", SinkChange::Resume).await;
+        }
+    };
+    tokio::join!(exporting, handing_on);
+    ledger.always(Manner::Books);
+    change(bench, "books", SinkChange::Resume).await;
+    drain(hand_on).await;
+
+    let (most, overlaps) = ledger.side_by_side();
+    assert!(most > 1, "nothing was side by side");
+    assert!(most <= 8, "{most}");
+    assert!(overlaps.is_empty(), "{overlaps:?}");
+    let mut last: BTreeMap<String, String> = BTreeMap::new();
+    for entry in ledger.given() {
+        let before = last.insert(entry.document_id.clone(), entry.version.clone());
+        assert!(
+            before.is_none_or(|before| before <= entry.version),
+            "{entry:?}"
+        );
+    }
+    let current: BTreeMap<_, _> = current(bench).await.into_iter().collect();
+    assert_eq!(last, current);
+}
+
+#[tokio::test]
+async fn a_version_that_keeps_a_sink_from_going_on_can_be_left_out() {
+    let scene = Scene::new().await;
+    let Scene {
+        bench,
+        ledger,
+        hand_on,
+    } = &scene;
+    let ids = export(bench, COMPANY, 4).await;
+    let odd = ids[1].clone();
+    ledger.takes(move |entry| match entry.document_id == odd {
+        true => Manner::status(500),
+        false => Manner::Books,
+    });
+    pass(bench, hand_on, hours(1)).await;
+    let stuck = row(bench, "books").await.stuck_at.expect("it is stuck");
+    assert_eq!((stuck, ledger.booked().len()), (2, 1));
+    let skip = SinkChange::Skip { sequence: stuck };
+    assert_eq!(change(bench, "books", skip).await, 1);
+    drain(hand_on).await;
+    assert_eq!(ledger.booked().len(), 3);
+    let rows = handoffs(bench).await;
+    assert_eq!(rows[1].state, HandoffState::Skipped);
+    // Its next version is another one.
+    ledger.always(Manner::Books);
+    re_export(bench, &ids[1]).await;
+    drain(hand_on).await;
+    assert_eq!(ledger.booked().len(), 4);
+}
+
+#[tokio::test]
+async fn an_older_version_that_comes_late_is_not_handed_on_after_the_newer_one() {
+    let bench = Bench::caught_up("visibility_lag_ms=0").await;
+    let ledger = Ledger::open().await;
+    let hand_on = worker(&bench, "books", &ledger.sink()).await;
+    // A minute passes before what is exported now is listed.
+    bench.switch("visibility_lag_ms=60000");
+    let ids = bench.control.export(COMPANY, 1).expect("exported");
+    bench.switch("visibility_lag_ms=0");
+    bench.clock.advance(MOMENT);
+    let id = ids[0].0.clone();
+    bench.control.re_export(&id).expect("a known document");
+    bench.hint(COMPANY).await;
+    bench.settle().await;
+    drain(&hand_on).await;
+    let newest = ledger.versions();
+    assert_eq!(newest.len(), 1);
+    bench.pass(hours(3)).await;
+    drain(&hand_on).await;
+    let rows = bench.documents().await;
+    assert_eq!(rows.len(), 2, "the older one came: {rows:?}");
+    assert_eq!(ledger.versions(), newest);
+    assert_eq!(bench.stored(&exported(COMPANY)).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_program_and_a_list_take_the_same_documents_side_by_side_with_a_receiver() {
+    let scene = Scene::new().await;
+    let Scene {
+        bench,
+        ledger,
+        hand_on,
+    } = &scene;
+    let list = worker(bench, "list", &all_of(SinkKind::Api)).await;
+    let program = SinkKind::Command {
+        program: "/bin/true".into(),
+        arguments: Vec::new(),
+        environment: Vec::new(),
+        folder: "/".into(),
+    };
+    let program = worker(bench, "program", &all_of(program)).await;
+    let ids = export(bench, COMPANY, 5).await;
+    re_export(bench, &ids[4]).await;
+    for one in [hand_on, &list, &program] {
+        drain(one).await;
+    }
+    let offered = bench.store().offered(sink_name("list"), 0, 100, 1 << 20);
+    let offered: Vec<(String, String)> = offered
+        .await
+        .expect("a list")
+        .into_iter()
+        .map(|one| (one.item.document_id, one.item.version))
+        .collect();
+    assert_eq!(offered, ledger.versions());
+    assert_eq!(row(bench, "program").await.booked, 5);
+}
+
+/// A sink of this kind that is given everything.
+pub(crate) fn all_of(kind: SinkKind) -> SinkConfig {
+    SinkConfig {
+        first_pull: FirstPull::HandOn,
+        ..SinkConfig::of(kind)
+    }
+}
