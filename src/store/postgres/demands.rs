@@ -1,12 +1,11 @@
-//! Wishes of people and of the schedule, and what is parked.
+//! Wishes to pull: who raises them, and how several become one.
 
 use super::connection::Transaction;
 use super::ingest::not_later;
-use super::pages::raise;
-use super::rows::{account_id, feed_ids, keepable};
-use crate::domain::{Account, Cursor, Feed, Timestamp};
+use super::rows::{feed_ids, keepable};
+use crate::domain::{Cursor, Timestamp};
 use crate::store::words::kind_code;
-use crate::store::{Demand, ParkReason, PullKind, StoreError};
+use crate::store::{Demand, PullKind, StoreError};
 
 /// Makes feeds known and raises pulls of them.
 pub(super) async fn demand(
@@ -101,61 +100,39 @@ pub(super) async fn demand_reconciliation(
     super::rows::count(&row, 0)
 }
 
-/// Parks by hand, or frees whatever was parked or waiting; gives how many changed.
-pub(super) async fn set_parked(
+/// Raises one wish.
+///
+/// A hint or a backfill always counts, also while a run is under way: it may speak of
+/// something newer. Of the timed kinds one is pending at a time, at the sooner time;
+/// a follow-up that is wished for later than that is kept for another run.
+pub(super) async fn raise(
     transaction: &Transaction<'_>,
-    account: &Account,
-    feed: Option<&Feed>,
-    parked: bool,
-) -> Result<usize, StoreError> {
-    let account = account_id(transaction, account).await?;
-    let reason = parked.then_some(ParkReason::ByHand.as_str());
-    let changed = transaction
-        .execute(
-            "WITH chosen AS (
-                 SELECT id FROM feed
-                 WHERE account_id = $1 AND ($2 OR (queue = $3 AND company = $4))
-                   AND ($5 IS NOT NULL OR parked IS NOT NULL OR waits_until IS NOT NULL)
-                 ORDER BY id FOR NO KEY UPDATE)
-             UPDATE feed f SET parked = $5, waits_until = NULL, failures = 0,
-                 last_error = CASE WHEN $5 IS NULL THEN NULL ELSE last_error END
-             FROM chosen WHERE f.id = chosen.id",
-            &[
-                &account,
-                &feed.is_none(),
-                &feed.map_or("", |feed| feed.queue.as_str()),
-                &feed.map_or("", |feed| feed.company.as_str()),
-                &reason,
-            ],
-        )
-        .await?;
-    if feed.is_none() && !parked {
-        transaction
-            .execute(
-                "UPDATE account SET parked = NULL, waits_until = NULL, failures = 0, last_error = NULL WHERE id = $1",
-                &[&account],
-            )
-            .await?;
-    }
-    Ok(changed)
-}
-
-/// At a replica's start, what waited for a person is tried again, as a restart often
-/// mends it. Leases of others stand; those of a replica that was killed run out.
-pub(super) async fn start_afresh(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    feed: i64,
+    kind: PullKind,
+    due_at: Timestamp,
+) -> Result<(), StoreError> {
+    // `excluded.wanted` is one more than was served: a wish is pending from there on.
+    let on_conflict = match kind {
+        PullKind::Hint | PullKind::Backfill => "wanted = d.wanted + 1, due_at = excluded.due_at",
+        PullKind::FollowUp | PullKind::LateFollowUp => {
+            "wanted = greatest(d.wanted, excluded.wanted),
+             due_at = CASE WHEN d.wanted >= excluded.wanted THEN least(d.due_at, excluded.due_at) ELSE excluded.due_at END,
+             again_at = CASE WHEN d.wanted >= excluded.wanted
+                 THEN greatest(coalesce(d.again_at, d.due_at), excluded.due_at) END"
+        }
+        PullKind::Reconciliation => {
+            "wanted = greatest(d.wanted, excluded.wanted),
+             due_at = CASE WHEN d.wanted >= excluded.wanted THEN least(d.due_at, excluded.due_at) ELSE excluded.due_at END"
+        }
+    };
     transaction
         .execute(
-            "WITH chosen AS (
-                 SELECT id FROM feed WHERE parked IN ('unauthorized', 'forbidden', 'not_found')
-                 ORDER BY id FOR NO KEY UPDATE)
-             UPDATE feed f SET parked = NULL, waits_until = NULL FROM chosen WHERE f.id = chosen.id",
-            &[],
-        )
-        .await?;
-    transaction
-        .execute(
-            "UPDATE account SET parked = NULL, waits_until = NULL WHERE parked IS NOT NULL AND parked <> 'by_hand'",
-            &[],
+            &format!(
+                "INSERT INTO feed_demand AS d (feed_id, kind, wanted, due_at)
+                 VALUES ($1, $2, 1 + coalesce((SELECT served FROM feed_run WHERE feed_id = $1 AND kind = $2), 0), $3)
+                 ON CONFLICT (feed_id, kind) DO UPDATE SET {on_conflict}"
+            ),
+            &[&feed, &kind_code(kind), &due_at.as_millis()],
         )
         .await?;
     Ok(())

@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use tokio_postgres::Row;
 
 use super::connection::{Pool, Transaction};
-use super::pages::raise;
+use super::demands::raise;
 use super::rows::{self, keepable};
 use super::{demands, sinks};
 use crate::domain::{Account, Company, Timestamp};

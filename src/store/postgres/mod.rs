@@ -64,6 +64,7 @@ mod leases;
 mod links;
 mod looking;
 mod pages;
+mod parking;
 mod quarantine;
 mod reading;
 mod reports;
@@ -121,7 +122,7 @@ impl PostgresStore {
         let pool = Arc::new(Pool::new(options.address, options.clock)?);
         schema::migrate(&pool).await?;
         let transaction = pool.write().await?;
-        demands::start_afresh(&transaction).await?;
+        parking::start_afresh(&transaction).await?;
         transaction.commit().await?;
         let demand = Arc::new(Notify::new());
         let (deliveries, arriving) = mpsc::channel(options.queue.max(1));
@@ -306,7 +307,7 @@ impl Store for PostgresStore {
         error: String,
     ) -> Result<(), StoreError> {
         self.may_write()?;
-        pages::fail(&self.pool, &lease, failure, &error).await
+        parking::fail(&self.pool, &lease, failure, &error).await
     }
 
     async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
@@ -335,7 +336,7 @@ impl Store for PostgresStore {
         feed: Option<Feed>,
         parked: bool,
     ) -> Result<usize, StoreError> {
-        let changed = in_writing!(self, demands::set_parked(&account, feed.as_ref(), parked));
+        let changed = in_writing!(self, parking::set_parked(&account, feed.as_ref(), parked));
         self.demand.notify_one();
         Ok(changed)
     }

@@ -1,4 +1,4 @@
-//! A page with its cursor in one transaction, and what a failed request means.
+//! A page with its cursor in one transaction, and what follows from it.
 //!
 //! Every change of a feed and its runs is made by whoever has locked the feed's row and
 //! holds its newest fence. Rows are locked in one order everywhere: feed, account, what
@@ -9,15 +9,17 @@ use std::collections::HashMap;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::connection::{Parameter, Pool, Transaction};
+use super::demands::raise;
 use super::leases::{last_look, save_position, saved_cursors};
+use super::parking::park_feed;
 use super::rows::{self, feed_ids, keepable};
 use super::{links, uploads};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 use crate::store::runs::{self, position_holder, was_not_told};
 use crate::store::words::{UNIDENTIFIED, kind_code};
 use crate::store::{
-    COMPANY_FILTER_IGNORED, PageCommitted, PageEnd, PageFailure, PageLease, PageOutcome,
-    PageToCommit, ParkReason, PullKind, PullPlan, SetAside, StoreError,
+    COMPANY_FILTER_IGNORED, PageCommitted, PageEnd, PageLease, PageOutcome, PageToCommit,
+    ParkReason, PullKind, PullPlan, SetAside, StoreError,
 };
 
 /// Stores a page, its cursor and what follows from it, and gives the lease back.
@@ -80,7 +82,7 @@ pub(super) async fn commit(
 
 /// Locks the lease's feed and gives its account's row; `None` for a stale owner:
 /// somebody leased the feed after it.
-async fn lock_as_owner(
+pub(super) async fn lock_as_owner(
     transaction: &Transaction<'_>,
     lease: &PageLease,
 ) -> Result<Option<i64>, StoreError> {
@@ -502,125 +504,4 @@ async fn end_run(
         }
         PullKind::FollowUp | PullKind::LateFollowUp | PullKind::Backfill => Ok(()),
     }
-}
-
-/// Raises one wish.
-///
-/// A hint or a backfill always counts, also while a run is under way: it may speak of
-/// something newer. Of the timed kinds one is pending at a time, at the sooner time;
-/// a follow-up that is wished for later than that is kept for another run.
-pub(super) async fn raise(
-    transaction: &Transaction<'_>,
-    feed: i64,
-    kind: PullKind,
-    due_at: Timestamp,
-) -> Result<(), StoreError> {
-    // `excluded.wanted` is one more than was served: a wish is pending from there on.
-    let on_conflict = match kind {
-        PullKind::Hint | PullKind::Backfill => "wanted = d.wanted + 1, due_at = excluded.due_at",
-        PullKind::FollowUp | PullKind::LateFollowUp => {
-            "wanted = greatest(d.wanted, excluded.wanted),
-             due_at = CASE WHEN d.wanted >= excluded.wanted THEN least(d.due_at, excluded.due_at) ELSE excluded.due_at END,
-             again_at = CASE WHEN d.wanted >= excluded.wanted
-                 THEN greatest(coalesce(d.again_at, d.due_at), excluded.due_at) END"
-        }
-        PullKind::Reconciliation => {
-            "wanted = greatest(d.wanted, excluded.wanted),
-             due_at = CASE WHEN d.wanted >= excluded.wanted THEN least(d.due_at, excluded.due_at) ELSE excluded.due_at END"
-        }
-    };
-    transaction
-        .execute(
-            &format!(
-                "INSERT INTO feed_demand AS d (feed_id, kind, wanted, due_at)
-                 VALUES ($1, $2, 1 + coalesce((SELECT served FROM feed_run WHERE feed_id = $1 AND kind = $2), 0), $3)
-                 ON CONFLICT (feed_id, kind) DO UPDATE SET {on_conflict}"
-            ),
-            &[&feed, &kind_code(kind), &due_at.as_millis()],
-        )
-        .await?;
-    Ok(())
-}
-
-/// Notes a failed request and gives the lease back.
-pub(super) async fn fail(
-    pool: &Pool,
-    lease: &PageLease,
-    failure: PageFailure,
-    error: &str,
-) -> Result<(), StoreError> {
-    let transaction = pool.write().await?;
-    let Some(account) = lock_as_owner(&transaction, lease).await? else {
-        transaction.roll_back().await?;
-        return Err(StoreError::StaleLease);
-    };
-    let error = keepable(error);
-    transaction
-        .execute(
-            "UPDATE feed SET leased_until = NULL, failures = failures + 1, last_error = $2 WHERE id = $1",
-            &[&lease.feed_id, &error],
-        )
-        .await?;
-    match failure {
-        PageFailure::FeedWaits(until) => {
-            transaction
-                .execute(
-                    "UPDATE feed SET waits_until = $2 WHERE id = $1",
-                    &[&lease.feed_id, &until.as_millis()],
-                )
-                .await?;
-        }
-        PageFailure::FeedParked { reason, retry_at } => {
-            park_feed(&transaction, lease.feed_id, reason, Some(retry_at), &error).await?;
-        }
-        PageFailure::AccountWaits(_) | PageFailure::AccountParked { .. } => {}
-    }
-    transaction
-        .execute(
-            "UPDATE account SET failures = failures + 1, last_error = $2 WHERE id = $1",
-            &[&account, &error],
-        )
-        .await?;
-    match failure {
-        PageFailure::AccountWaits(until) => {
-            transaction
-                .execute(
-                    // A longer wait that another request in flight has set still stands.
-                    "UPDATE account SET waits_until = greatest(waits_until, $2) WHERE id = $1",
-                    &[&account, &until.as_millis()],
-                )
-                .await?;
-        }
-        PageFailure::AccountParked { reason, retry_at } => {
-            transaction
-                .execute(
-                    "UPDATE account SET parked = $2, waits_until = $3 WHERE id = $1",
-                    &[&account, &reason.as_str(), &retry_at.as_millis()],
-                )
-                .await?;
-        }
-        PageFailure::FeedWaits(_) | PageFailure::FeedParked { .. } => {}
-    }
-    transaction.commit().await
-}
-
-async fn park_feed(
-    transaction: &Transaction<'_>,
-    feed: i64,
-    reason: ParkReason,
-    retry_at: Option<Timestamp>,
-    error: &str,
-) -> Result<(), StoreError> {
-    transaction
-        .execute(
-            "UPDATE feed SET leased_until = NULL, parked = $2, waits_until = $3, last_error = $4 WHERE id = $1",
-            &[
-                &feed,
-                &reason.as_str(),
-                &retry_at.map(Timestamp::as_millis),
-                &error,
-            ],
-        )
-        .await?;
-    Ok(())
 }

@@ -1,0 +1,150 @@
+//! What failed: who waits, who is parked, and who is freed.
+
+use super::connection::{Pool, Transaction};
+use super::pages::lock_as_owner;
+use super::rows::{account_id, keepable};
+use crate::domain::{Account, Feed, Timestamp};
+use crate::store::{PageFailure, PageLease, ParkReason, StoreError};
+
+/// Notes a failed request and gives the lease back.
+pub(super) async fn fail(
+    pool: &Pool,
+    lease: &PageLease,
+    failure: PageFailure,
+    error: &str,
+) -> Result<(), StoreError> {
+    let transaction = pool.write().await?;
+    let Some(account) = lock_as_owner(&transaction, lease).await? else {
+        transaction.roll_back().await?;
+        return Err(StoreError::StaleLease);
+    };
+    let error = keepable(error);
+    transaction
+        .execute(
+            "UPDATE feed SET leased_until = NULL, failures = failures + 1, last_error = $2 WHERE id = $1",
+            &[&lease.feed_id, &error],
+        )
+        .await?;
+    match failure {
+        PageFailure::FeedWaits(until) => {
+            transaction
+                .execute(
+                    "UPDATE feed SET waits_until = $2 WHERE id = $1",
+                    &[&lease.feed_id, &until.as_millis()],
+                )
+                .await?;
+        }
+        PageFailure::FeedParked { reason, retry_at } => {
+            park_feed(&transaction, lease.feed_id, reason, Some(retry_at), &error).await?;
+        }
+        PageFailure::AccountWaits(_) | PageFailure::AccountParked { .. } => {}
+    }
+    transaction
+        .execute(
+            "UPDATE account SET failures = failures + 1, last_error = $2 WHERE id = $1",
+            &[&account, &error],
+        )
+        .await?;
+    match failure {
+        PageFailure::AccountWaits(until) => {
+            transaction
+                .execute(
+                    // A longer wait that another request in flight has set still stands.
+                    "UPDATE account SET waits_until = greatest(waits_until, $2) WHERE id = $1",
+                    &[&account, &until.as_millis()],
+                )
+                .await?;
+        }
+        PageFailure::AccountParked { reason, retry_at } => {
+            transaction
+                .execute(
+                    "UPDATE account SET parked = $2, waits_until = $3 WHERE id = $1",
+                    &[&account, &reason.as_str(), &retry_at.as_millis()],
+                )
+                .await?;
+        }
+        PageFailure::FeedWaits(_) | PageFailure::FeedParked { .. } => {}
+    }
+    transaction.commit().await
+}
+
+pub(super) async fn park_feed(
+    transaction: &Transaction<'_>,
+    feed: i64,
+    reason: ParkReason,
+    retry_at: Option<Timestamp>,
+    error: &str,
+) -> Result<(), StoreError> {
+    transaction
+        .execute(
+            "UPDATE feed SET leased_until = NULL, parked = $2, waits_until = $3, last_error = $4 WHERE id = $1",
+            &[
+                &feed,
+                &reason.as_str(),
+                &retry_at.map(Timestamp::as_millis),
+                &error,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Parks by hand, or frees whatever was parked or waiting; gives how many changed.
+pub(super) async fn set_parked(
+    transaction: &Transaction<'_>,
+    account: &Account,
+    feed: Option<&Feed>,
+    parked: bool,
+) -> Result<usize, StoreError> {
+    let account = account_id(transaction, account).await?;
+    let reason = parked.then_some(ParkReason::ByHand.as_str());
+    let changed = transaction
+        .execute(
+            "WITH chosen AS (
+                 SELECT id FROM feed
+                 WHERE account_id = $1 AND ($2 OR (queue = $3 AND company = $4))
+                   AND ($5 IS NOT NULL OR parked IS NOT NULL OR waits_until IS NOT NULL)
+                 ORDER BY id FOR NO KEY UPDATE)
+             UPDATE feed f SET parked = $5, waits_until = NULL, failures = 0,
+                 last_error = CASE WHEN $5 IS NULL THEN NULL ELSE last_error END
+             FROM chosen WHERE f.id = chosen.id",
+            &[
+                &account,
+                &feed.is_none(),
+                &feed.map_or("", |feed| feed.queue.as_str()),
+                &feed.map_or("", |feed| feed.company.as_str()),
+                &reason,
+            ],
+        )
+        .await?;
+    if feed.is_none() && !parked {
+        transaction
+            .execute(
+                "UPDATE account SET parked = NULL, waits_until = NULL, failures = 0, last_error = NULL WHERE id = $1",
+                &[&account],
+            )
+            .await?;
+    }
+    Ok(changed)
+}
+
+/// At a replica's start, what waited for a person is tried again, as a restart often
+/// mends it. Leases of others stand; those of a replica that was killed run out.
+pub(super) async fn start_afresh(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    transaction
+        .execute(
+            "WITH chosen AS (
+                 SELECT id FROM feed WHERE parked IN ('unauthorized', 'forbidden', 'not_found')
+                 ORDER BY id FOR NO KEY UPDATE)
+             UPDATE feed f SET parked = NULL, waits_until = NULL FROM chosen WHERE f.id = chosen.id",
+            &[],
+        )
+        .await?;
+    transaction
+        .execute(
+            "UPDATE account SET parked = NULL, waits_until = NULL WHERE parked IS NOT NULL AND parked <> 'by_hand'",
+            &[],
+        )
+        .await?;
+    Ok(())
+}
