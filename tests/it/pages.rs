@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use ivesk_webhook::config::{Config, FirstPull, SinkConfig, SinkKind};
 use ivesk_webhook::domain::{Queue, SinkName};
-use ivesk_webhook::store::{CertificateRow, HandoffStore, NewUpload, Store, UploadEnd};
+use ivesk_webhook::store::{
+    AlarmKind, AlarmLook, CertificateRow, Finding, HandoffStore, NewUpload, Store, UploadEnd,
+};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
@@ -130,6 +132,17 @@ async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
         let ended = app.store.end_upload(id, "test".to_owned(), end, now).await;
         assert!(ended.expect("noted"));
     }
+    let finding = Finding {
+        kind: AlarmKind::Silence,
+        subject: "default".to_owned(),
+        text: "documents come without `on_exported`; run `doctor`".to_owned(),
+    };
+    let noted = app.store.note_alarms(AlarmLook {
+        now,
+        found: vec![finding],
+        tell: false,
+    });
+    noted.await.expect("noted");
     app.quarantine().await;
     app
 }
@@ -211,6 +224,12 @@ async fn each_page_tells_what_there_is_in_both_languages_and_escapes_it() {
     let overview = get(&app, "/").await;
     has(&overview, "topic_not_allowed");
     has(&overview, "default/on_exported: ended");
+    has(&overview, "default: documents come, notifications don't");
+    has(
+        &overview,
+        "ledger: 2 feeds wait until you say where the hand-off begins",
+    );
+    has(&get(&app, "/alarms").await, "run <code>doctor</code>");
     let feeds = get(&app, "/feeds").await;
     has(&feeds, "302320404");
     let documents = get(&app, "/documents?q=0007").await;

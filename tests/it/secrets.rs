@@ -200,6 +200,62 @@ impl House {
         }
     }
 
+    /// Every page of the menu, and a document's, as whoever has logged in.
+    async fn look_at_every_page(&mut self) {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none());
+        let client = client.build().expect("a client");
+        let login = self.installation.private_url("/login");
+        let cookie = |answer: &reqwest::Response| {
+            let cookie = answer.headers()["set-cookie"].to_str().expect("text");
+            cookie.split(';').next().expect("a pair").to_owned()
+        };
+        let form = client.get(&login).send().await.expect("an answer");
+        let visitor = cookie(&form);
+        let form = form.text().await.expect("text");
+        let proof = form
+            .split_once("name=\"proof\" value=\"")
+            .expect("a proof")
+            .1;
+        let proof = proof.split('"').next().expect("a proof");
+        let shown = client
+            .post(&login)
+            .header("cookie", visitor)
+            .body(format!("proof={proof}&token={PRIVATE_TOKEN}"))
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(shown.status(), StatusCode::SEE_OTHER);
+        let session = cookie(&shown);
+        let look = async |path: &str| {
+            let page = client
+                .get(self.installation.private_url(path))
+                .header("cookie", &session)
+                .send();
+            let page = page.await.expect("an answer");
+            assert_eq!(page.status(), StatusCode::OK, "{path}");
+            page.text().await.expect("text")
+        };
+        let overview = look("/").await;
+        let menu = overview.split_once("<nav").expect("a menu").1;
+        let menu = menu.split_once("</nav>").expect("its end").0;
+        let mut paths: Vec<&str> = menu
+            .split("href=\"")
+            .skip(1)
+            .filter_map(|part| part.split('"').next())
+            .collect();
+        assert!(paths.len() > 5, "{menu}");
+        paths.push("/documents/1");
+        let mut pages = Vec::new();
+        for path in paths {
+            pages.push((format!("the page {path}"), look(path).await));
+        }
+        for (place, page) in pages {
+            self.said.add(place, page);
+        }
+    }
+
     async fn post(&self, event: Event, token: &str, body: &str) -> String {
         let url = format!("{}/{token}", self.installation.webhook(event));
         let client = reqwest::Client::builder().no_proxy().build();
@@ -430,6 +486,7 @@ async fn nothing_is_told(format: &'static str, database: Option<Database>) {
         house.run(arguments).await;
     }
     house.ask_everything().await;
+    house.look_at_every_page().await;
     house.ends(server).await;
 
     // The same house, with a vendor that fails and tells too much of it.
@@ -443,6 +500,7 @@ async fn nothing_is_told(format: &'static str, database: Option<Database>) {
     })
     .await;
     house.ask_everything().await;
+    house.look_at_every_page().await;
     house.ends(server).await;
     house.kept_words().await;
     house.was_full_of_secrets().await;

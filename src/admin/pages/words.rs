@@ -177,7 +177,7 @@ pub(super) fn missing(language: Language, setting: &str) -> &'static str {
 }
 
 /// Why a delivery would not be taken now.
-pub(super) fn not_ready<'c>(language: Language, code: &'c str) -> &'c str {
+pub(super) fn not_ready(language: Language, code: &str) -> &str {
     match code {
         "shutting_down" => language.say("it is stopping", "stabdoma"),
         "disk_nearly_full" => language.say(
