@@ -343,8 +343,8 @@ impl From<Offered> for ListedDocument {
 
 /// Documents for a program that asks
 ///
-/// They come in a list without gaps. A feed that is started later, and a version that is
-/// tried again, come at its end, so `next` never has to go back.
+/// They come in a list that grows at its end alone: a feed that is started later, and a
+/// version that is tried again, come there, so `next` never has to go back.
 #[utoipa::path(get, path = "/v1/documents", tag = "handoff", params(WhichDocuments),
     responses(
         (status = OK, description = "What came after `after`", body = Documents),
@@ -371,7 +371,9 @@ pub(super) async fn documents(
         .store
         .offered(sink, after, limit + 1, MAX_LIST_BYTES)
         .await?;
-    let more = offered.len() > limit;
+    let bytes: usize = offered.iter().map(|one| one.item.body.len()).sum();
+    // The bytes may have ended it before the rows did.
+    let more = offered.len() > limit || bytes >= MAX_LIST_BYTES;
     let documents: Vec<ListedDocument> = offered
         .into_iter()
         .take(limit)

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::server::Api;
 use super::{Exit, Failure, Globals, cell};
 use crate::config::Config;
+use crate::handoff::worker::known;
 
 /// Arguments of `handoff`.
 #[derive(Debug, clap::Args)]
@@ -100,9 +101,8 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let api = Api::open(&config).await?;
     // Where no server runs, none has made them known yet.
     if let Some(store) = api.own_store() {
-        let sinks = config.sinks.keys().cloned().collect();
         store
-            .make_sinks_known(sinks, crate::domain::Clock::system().now())
+            .make_sinks_known(known(&config), crate::domain::Clock::system().now())
             .await?;
     }
     let outcome = act(&api, &config, args.action).await;

@@ -13,12 +13,15 @@ use url::{Host, Url};
 
 use super::Verdict;
 use crate::config::{ApiConfig, is_loopback};
-use crate::domain::Clock;
+use crate::domain::{Clock, Timestamp};
 use crate::egress;
 use crate::ivesk::upload::s3_code;
 
 /// Where a PDF says that it is one (ISO 32000-1, annex H, implementation note 13).
 const HEAD_BYTES: usize = 1024;
+/// How long a link that a pull was made for counts as new: what is refused behind it is
+/// refused for another reason than its age.
+const FRESH: Duration = Duration::from_secs(10 * 60);
 /// The most that is read of an answer that is no file.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
@@ -69,13 +72,14 @@ impl Files {
 
     /// Fetches what is behind `link` into `place`, a file that is not there yet.
     ///
-    /// `is_fresh` says that a pull was made for the sake of this link.
+    /// `listed_at` tells when the vendor listed the link, where a pull was made for its sake.
     pub(super) async fn fetch(
         &self,
         link: Option<&SecretString>,
-        is_fresh: bool,
+        listed_at: Option<Timestamp>,
         place: &Path,
     ) -> Fetched {
+        let is_fresh = listed_at.is_some_and(|at| self.clock.now().since(at) < FRESH);
         let url = link.and_then(|link| Url::parse(link.expose_secret()).ok());
         let Some(url) = url else {
             return Fetched::LeftOut("Įvesk.lt gave no link to its file".to_owned());
@@ -177,17 +181,22 @@ impl Files {
         let status = response.status();
         let retry_after = egress::retry_after(response.headers(), self.clock.now());
         let body = egress::read_body(response, MAX_ERROR_BYTES).await;
-        let code = body.ok().and_then(|body| s3_code(&body));
+        let body = body.unwrap_or_default();
+        let code = s3_code(&body);
+        // "Request has expired" is the message of a code that means other things too.
+        let says_expired = String::from_utf8_lossy(&body).contains("expired");
         match (status.as_u16(), code.as_deref()) {
             // A link whose session has ended gives 400, one that has expired 403.
-            (400, Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired")) | (403, _) => {
+            (400, Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired")) => {
                 Fetched::Not(Verdict::LinkExpired)
             }
-            // With a new link of its own it is the file that is missing.
-            (404 | 410, _) if is_fresh => {
+            (403, _) if says_expired => Fetched::Not(Verdict::LinkExpired),
+            // With a new link of its own it is the file that is missing: where a signer may
+            // not list, S3 says 403 to that.
+            (403 | 404 | 410, _) if is_fresh => {
                 Fetched::LeftOut("Įvesk.lt does not have its file any more".to_owned())
             }
-            (404 | 410, _) => Fetched::Not(Verdict::LinkExpired),
+            (403 | 404 | 410, _) => Fetched::Not(Verdict::LinkExpired),
             (status, code) => {
                 let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
                 let error = format!("the store of the documents' files answered {status}{code}");

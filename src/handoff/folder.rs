@@ -141,7 +141,7 @@ impl Folder {
             .disk
             .temporary()
             .map_err(|error| self.disk.trouble(&error))?;
-        match files.fetch(link, item.link.is_some(), &place.0).await {
+        match files.fetch(link, item.link_listed_at, &place.0).await {
             Fetched::Pdf(hash) => Ok(Attachment::Pdf { place, hash }),
             Fetched::LeftOut(why) => Ok(Attachment::LeftOut(why)),
             // The JSON must not wait for ever.

@@ -154,9 +154,11 @@ impl Reporter {
         };
         let failures = lease.row.attempts.saturating_sub(1);
         let backoff = egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, egress::chance());
+        let now = self.clock.now();
         ReportEnd::Failed {
             error,
-            next_try_at: self.clock.now().after(wait.max(backoff)),
+            next_try_at: now.after(wait.max(backoff)),
+            others_wait_until: now.after(wait.max(FIRST_WAIT)),
         }
     }
 }
@@ -173,7 +175,9 @@ fn tell(lease: &ReportLease, end: &ReportEnd) {
                 "the import error of document `{document_id}` is reported to Įvesk.lt"
             );
         }
-        ReportEnd::Failed { error, next_try_at } => {
+        ReportEnd::Failed {
+            error, next_try_at, ..
+        } => {
             warn!(
                 id,
                 document_id,

@@ -3,7 +3,7 @@
 //! What is to be done stands in rows, so a step may run anywhere, twice, and after a
 //! crash: what a sink took and nobody noted comes again under the same key.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
 use super::{Item, Sink, Verdict, texts};
-use crate::config::{FirstPull, ReportsConfig, SinkConfig, SinkKind};
+use crate::config::{Config, FirstPull, ReportsConfig, SinkConfig, SinkKind};
 use crate::domain::{Clock, Company, Feed, Queue, SinkName, Timestamp};
 use crate::egress;
 use crate::ivesk;
@@ -75,6 +75,14 @@ pub fn wants(config: &SinkConfig) -> Wants {
         accounts: config.accounts.clone(),
         companies: config.companies.clone(),
     }
+}
+
+/// The sinks of the settings, and which documents each takes.
+pub fn known(config: &Config) -> Vec<(SinkName, Wants)> {
+    let sinks = config.sinks.iter();
+    sinks
+        .map(|(name, sink)| (name.clone(), wants(sink)))
+        .collect()
 }
 
 /// Gives one sink its documents.
@@ -149,12 +157,14 @@ impl HandOn {
     ///
     /// Only the store's; the sink's are noted in the rows.
     pub async fn step(&self, stop: &CancellationToken) -> Result<Handed, StoreError> {
+        // Before the lease was asked for: it holds from some moment after.
+        let asked = Instant::now();
         let lease = match self.store.lease_handoffs(self.request()).await? {
             HandoffLeased::Batch(lease) => lease,
             HandoffLeased::Passed => return Ok(Handed::Passed),
             HandoffLeased::Nothing { until } => return Ok(Handed::Nothing { until }),
         };
-        match self.hand_on(lease, stop).await {
+        match self.hand_on(lease, asked, stop).await {
             Err(StoreError::StaleLease) => {
                 debug!(sink = %self.name, "the lease on sink `{}` was taken over", self.name);
                 Ok(Handed::Stale)
@@ -166,14 +176,20 @@ impl HandOn {
     async fn hand_on(
         &self,
         mut lease: HandoffLease,
+        asked: Instant,
         stop: &CancellationToken,
     ) -> Result<Handed, StoreError> {
         let items = std::mem::take(&mut lease.items);
-        let mut batch = Batch::new(self, lease);
-        let going_on = stop.clone();
-        let halt = CancellationToken::new();
-        let next = futures_util::stream::iter(items)
-            .take_while(|_| std::future::ready(!going_on.is_cancelled() && !halt.is_cancelled()));
+        let mut batch = Batch::new(self, lease, asked);
+        let (going_on, halt) = (stop.clone(), CancellationToken::new());
+        let (halted, safe_until) = (halt.clone(), Arc::clone(&batch.safe_until));
+        let next = futures_util::stream::iter(items).take_while(move |_| {
+            // A process that was stopped for a while may have been replaced: what another
+            // worker has given in the meantime must not be followed by what is older.
+            let in_time =
+                Instant::now() < *safe_until.lock().unwrap_or_else(PoisonError::into_inner);
+            std::future::ready(in_time && !going_on.is_cancelled() && !halted.is_cancelled())
+        });
         let in_flight = self.config.in_flight.max(1);
         let verdicts = next
             .map(|item| {
@@ -351,10 +367,12 @@ struct Batch<'h> {
     refused: Option<(i64, Timestamp, Refusal)>,
     /// Whether more may be begun: nobody has paused the sink.
     goes_on: bool,
+    /// Until when a document may be begun: its time limit ends before the lease does then.
+    safe_until: Arc<Mutex<Instant>>,
 }
 
 impl<'h> Batch<'h> {
-    fn new(hand_on: &'h HandOn, lease: HandoffLease) -> Self {
+    fn new(hand_on: &'h HandOn, lease: HandoffLease, asked: Instant) -> Self {
         Self {
             hand_on,
             lease,
@@ -363,6 +381,7 @@ impl<'h> Batch<'h> {
             last_noted: Instant::now(),
             refused: None,
             goes_on: true,
+            safe_until: Arc::new(Mutex::new(asked + hand_on.lease_margin)),
         }
     }
 
@@ -393,12 +412,18 @@ impl<'h> Batch<'h> {
     async fn note(&mut self, afterwards: Afterwards) -> Result<bool, StoreError> {
         let settled = std::mem::take(&mut self.settled);
         self.noted += settled.len();
-        self.last_noted = Instant::now();
+        let asked = Instant::now();
+        self.last_noted = asked;
         let hand_on = self.hand_on;
-        hand_on
+        let holds = hand_on
             .store
             .settle_handoffs(self.lease.clone(), settled, afterwards, hand_on.clock.now())
-            .await
+            .await?;
+        *self
+            .safe_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = asked + hand_on.lease_margin;
+        Ok(holds)
     }
 
     /// Notes the rest and gives the lease back.

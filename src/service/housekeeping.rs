@@ -17,6 +17,9 @@ const DISK_EVERY: Duration = Duration::from_secs(5);
 /// How often the log says how many deliveries were accepted.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
+/// How long fresh links to files are kept: no link works for as long.
+const LINKS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How often what is too old is removed.
 const RETAIN_EVERY: Duration = Duration::from_secs(10 * 60);
 
@@ -58,6 +61,8 @@ pub async fn retain(app: &App) -> Retained {
     let retention = Retention {
         notifications_before: now.before(app.config.retention.notifications),
         documents_before: now.before(app.config.retention.documents),
+        sinks: app.config.sinks.keys().cloned().collect(),
+        links_before: now.before(LINKS_KEPT),
         quarantine_before: now.before(app.config.retention.quarantine),
         alarms_before: now.before(ALARMS_KEPT),
     };

@@ -227,8 +227,8 @@ impl Service {
         // What was missed while nothing ran is found at once, not within the hour.
         puller.reconcile_now().await?;
         let handing_on = handing_on(&app)?;
-        let sinks = handing_on.iter().map(|one| one.name().clone()).collect();
-        app.store.make_sinks_known(sinks, app.clock.now()).await?;
+        let known = worker::known(&app.config);
+        app.store.make_sinks_known(known, app.clock.now()).await?;
         let reporter = Reporter::new(
             &app.config,
             Arc::clone(&app.store),

@@ -27,12 +27,16 @@ pub(super) const ATTEMPTS: i64 = 50;
 pub(super) const NO_COMPANY: &str = "nothing says which of your companies the document belongs to, and Įvesk.lt wants to \
      know; tell the accountant yourself";
 
+/// How long a feed is waited for that is to be read again for the sake of links. One that
+/// can't be read for so long gives its documents without their files.
+pub(super) const LINK_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How long a version waits after its file's link was found to have expired, unless a
 /// fresh one comes sooner.
 pub(super) const LINK_WAIT: Duration = Duration::from_secs(60);
 
 /// Which documents a sink takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Wants {
     /// From this queue.
     pub queue: Queue,
@@ -41,6 +45,17 @@ pub struct Wants {
     /// Of these companies; of all where it is empty. Of the digitized queue, which mixes
     /// companies, the store gives all.
     pub companies: Vec<Company>,
+}
+
+impl Wants {
+    /// Every document of a queue.
+    pub fn all_of(queue: Queue) -> Self {
+        Self {
+            queue,
+            accounts: Vec::new(),
+            companies: Vec::new(),
+        }
+    }
 }
 
 /// What a worker says when it asks for something to hand on.
@@ -97,6 +112,8 @@ pub struct Item {
     pub body: Vec<u8>,
     /// A link to the document's file that is newer than the one in [`Item::body`].
     pub link: Option<SecretString>,
+    /// When the vendor listed [`Item::link`].
+    pub link_listed_at: Option<Timestamp>,
     /// How often a fresh link was asked for in vain: a sink that has waited long enough
     /// goes on without the file.
     pub link_tries: u32,
@@ -403,7 +420,7 @@ pub struct HandoffFilter {
 /// A version in the list that a program asks for.
 #[derive(Clone, Debug)]
 pub struct Offered {
-    /// Its place in the sink's list: gap-free, in the order of offering.
+    /// Its place in the sink's list, in the order of offering; none is given twice.
     pub number: i64,
     /// Where it stands.
     pub state: HandoffState,
@@ -499,6 +516,9 @@ pub enum ReportEnd {
         error: String,
         /// When.
         next_try_at: Timestamp,
+        /// Until when the account's other reports wait: what kept this one from the vendor
+        /// keeps them too.
+        others_wait_until: Timestamp,
     },
     /// The vendor does not want it.
     Refused {
@@ -525,10 +545,13 @@ pub trait HandoffStore: Send + Sync + 'static {
     /// process: a hint to look at the rows, never the work itself.
     fn arrivals(&self) -> watch::Receiver<()>;
 
-    /// Makes sinks known. What is stored already counts as held for a new one.
+    /// Makes sinks known, and what they take. What is stored already counts as held for a
+    /// new one. Where a known one takes other documents than before, feeds that it takes
+    /// no more have to be started anew if they come back, and those that it takes now
+    /// don't begin by themselves with what is stored already.
     async fn make_sinks_known(
         &self,
-        sinks: Vec<SinkName>,
+        sinks: Vec<(SinkName, Wants)>,
         now: Timestamp,
     ) -> Result<(), StoreError>;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::domain::{Account, Clock, Event, Feed, Timestamp};
+use crate::domain::{Account, Clock, Event, Feed, SinkName, Timestamp};
 
 mod activity;
 mod alarms;
@@ -133,8 +133,13 @@ pub enum StoreError {
 pub struct Retention {
     /// Bodies of notifications older than this go.
     pub notifications_before: Timestamp,
-    /// Bodies of documents go that a sink booked before this, and that no sink waits for.
+    /// Bodies of documents go that a sink booked before this, and that none of
+    /// [`Retention::sinks`] has still to be given.
     pub documents_before: Timestamp,
+    /// The sinks of the settings.
+    pub sinks: Vec<SinkName>,
+    /// Links to files that were listed before this go.
+    pub links_before: Timestamp,
     /// Quarantined deliveries older than this go.
     pub quarantine_before: Timestamp,
     /// Alarms that were over before this go.

@@ -395,7 +395,9 @@ async fn a_sink_that_fails_for_long_is_told_until_it_takes_something() {
     })
     .await;
     let now = || station.clock.now();
-    let known = station.store.make_sinks_known(vec![name.clone()], now());
+    let known = station
+        .store
+        .make_sinks_known(vec![(name.clone(), Wants::all_of(Queue::Exported))], now());
     known.await.expect("known");
     station.hint(exported(COMPANY)).await;
     station.pull(&[("a", now())], &[]).await;
@@ -403,11 +405,7 @@ async fn a_sink_that_fails_for_long_is_told_until_it_takes_something() {
         loop {
             let request = HandoffRequest {
                 sink: name.clone(),
-                wants: Wants {
-                    queue: Queue::Exported,
-                    accounts: Vec::new(),
-                    companies: Vec::new(),
-                },
+                wants: Wants::all_of(Queue::Exported),
                 start_all: true,
                 files: false,
                 now: now(),
@@ -460,7 +458,9 @@ async fn documents_that_are_held_at_a_sink_are_an_alarm_until_their_feed_begins(
     })
     .await;
     let now = || station.clock.now();
-    let known = station.store.make_sinks_known(vec![name.clone()], now());
+    let known = station
+        .store
+        .make_sinks_known(vec![(name.clone(), Wants::all_of(Queue::Exported))], now());
     known.await.expect("known");
     station.hint(exported(COMPANY)).await;
     assert_eq!(
@@ -477,11 +477,7 @@ async fn documents_that_are_held_at_a_sink_are_an_alarm_until_their_feed_begins(
         alarm.text
     );
     let start = SinkChange::Start {
-        wants: Wants {
-            queue: Queue::Exported,
-            accounts: Vec::new(),
-            companies: Vec::new(),
-        },
+        wants: Wants::all_of(Queue::Exported),
         account: None,
         company: None,
         from: StartFrom::Now,

@@ -14,7 +14,7 @@ use ivesk_webhook::handoff::worker::{HandOn, Handed};
 use ivesk_webhook::metrics::Metrics;
 use ivesk_webhook::store::{
     DocumentRow, HandoffFilter, HandoffRow, HandoffState, PauseReason, ReportFilter, ReportRow,
-    ReportState, SinkChange, SinkRow,
+    ReportState, SinkChange, SinkRow, Wants,
 };
 use ivesk_webhook::trace::{self, Step};
 use tokio_util::sync::CancellationToken;
@@ -39,9 +39,10 @@ pub(crate) fn sink_name(name: &str) -> SinkName {
 pub(crate) async fn worker(bench: &Bench, name: &str, sink: &SinkConfig) -> HandOn {
     let name = sink_name(name);
     let place = open(&name, sink, &bench.config, &BTreeMap::new(), &bench.clock);
-    let known = bench
-        .store()
-        .make_sinks_known(vec![name.clone()], bench.clock.now());
+    let known = bench.store().make_sinks_known(
+        vec![(name.clone(), Wants::all_of(Queue::Exported))],
+        bench.clock.now(),
+    );
     known.await.expect("the sink is made known");
     HandOn::new(
         name,

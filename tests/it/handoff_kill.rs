@@ -107,6 +107,7 @@ fn exported(control: &Control) -> BTreeMap<Version, String> {
                 stored_at: Timestamp::from_millis(0),
                 body: Vec::new(),
                 link: None,
+                link_listed_at: None,
                 link_tries: 0,
                 earlier_note: None,
             };

@@ -44,17 +44,15 @@ impl Books {
         Self {
             store: store.expect("a fresh store opens"),
             clock,
-            wants: Wants {
-                queue: Queue::Exported,
-                accounts: Vec::new(),
-                companies: Vec::new(),
-            },
+            wants: Wants::all_of(Queue::Exported),
             database,
         }
     }
 
     async fn make_known(&self) {
-        let known = self.store.make_sinks_known(vec![name()], self.clock.now());
+        let known = self
+            .store
+            .make_sinks_known(vec![(name(), self.wants.clone())], self.clock.now());
         known.await.expect("the sink is made known");
     }
 
@@ -329,6 +327,13 @@ on_both_stores! {
     what_a_sink_noted_is_told_at_the_next_version,
     reports_are_leased_sent_and_tried_again,
     retention_takes_the_bodies_of_what_every_sink_is_done_with,
+    a_version_that_is_skipped_while_it_is_in_flight_stays_so,
+    what_is_exported_while_a_first_pull_runs_comes_after_a_start_from_now,
+    a_sink_that_takes_more_companies_is_not_given_their_past_by_itself,
+    a_feed_that_a_sink_took_no_more_is_held_when_it_comes_back,
+    a_wish_for_a_link_that_comes_during_a_reading_is_served_by_the_next_one_at_once,
+    a_feed_that_can_t_be_read_again_gives_its_documents_without_files_after_a_day,
+    one_failed_report_holds_the_account_s_others_back_for_a_moment,
     everything_survives_a_restart,
 }
 
@@ -985,6 +990,7 @@ async fn reports_are_leased_sent_and_tried_again(database: Database) {
     let failed = ReportEnd::Failed {
         error: "timed out".to_owned(),
         next_try_at,
+        others_wait_until: books.clock.now(),
     };
     end(lease, failed).await.expect("it is noted");
     assert!(take(account()).await.is_none(), "not before its time");
@@ -1022,20 +1028,27 @@ async fn retention_takes_the_bodies_of_what_every_sink_is_done_with(database: Da
         .await
         .expect("it is noted");
     assert!(books.next().await.is_empty());
-    let retain = async |before: Timestamp| {
+    let retain = async |before: Timestamp, sinks: &[SinkName]| {
+        let sinks = sinks.to_vec();
         let retention = Retention {
             notifications_before: START,
             documents_before: before,
+            sinks: sinks.clone(),
+            links_before: START,
             quarantine_before: START,
             alarms_before: START,
         };
         let removed = books.store.retain(retention).await.expect("retained");
         removed.document_bodies
     };
-    assert_eq!(retain(books.clock.now()).await, 0, "it was booked just now");
+    assert_eq!(
+        retain(books.clock.now(), &[name()]).await,
+        0,
+        "it was booked just now"
+    );
     let later = books.clock.now().after(HOUR);
-    assert_eq!(retain(later).await, 1);
-    assert_eq!(retain(later).await, 0);
+    assert_eq!(retain(later, &[name()]).await, 1);
+    assert_eq!(retain(later, &[name()]).await, 0);
     let rows = books.store.documents(DocumentFilter {
         limit: 10,
         ..DocumentFilter::default()
@@ -1058,19 +1071,250 @@ async fn retention_takes_the_bodies_of_what_every_sink_is_done_with(database: Da
         1
     );
 
-    // While a sink that was paused has not come so far, everything waits for it.
+    // While a sink of the settings has not come so far, everything waits for it; for one
+    // that they do not name any more nothing does.
     books.clock.advance(Duration::from_secs(1));
     books.book_all().await;
     let other = SinkName::parse("behind").expect("a name");
-    books.pull(&feed, &[("late", &version)]).await;
     books
         .store
-        .make_sinks_known(vec![other], books.clock.now())
+        .make_sinks_known(
+            vec![(other.clone(), books.wants.clone())],
+            books.clock.now(),
+        )
         .await
         .expect("known");
-    books.pull(&feed, &[("later", &version)]).await;
-    books.book_all().await;
-    assert_eq!(retain(later).await, 2, "`rejected` and `late`, not `later`");
+    assert_eq!(retain(later, &[name(), other]).await, 0, "held there");
+    assert_eq!(
+        retain(later, &[name()]).await,
+        1,
+        "`rejected`, booked since"
+    );
+}
+
+async fn a_version_that_is_skipped_while_it_is_in_flight_stays_so(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    books.pull(&feed, &[("a", &at(1)), ("b", &at(2))]).await;
+    books.start(StartFrom::All).await;
+    for expired in [false, true] {
+        let lease = books.lease_with(|request| request.most = 1).await;
+        let lease = lease.expect("a lease");
+        let sequence = lease.items[0].sequence;
+        // It is in the rows only once something has become of it.
+        let now = books.clock.now();
+        let wait = wait(&lease.items[0], now, "HTTP 500", Some(now));
+        let keep = Afterwards::Keep(LEASE);
+        let settled = match expired {
+            true => vec![books.settled(&lease.items[0], HandoffOutcome::LinkExpired)],
+            false => Vec::new(),
+        };
+        assert_eq!(books.change(SinkChange::Skip { sequence }).await, 1);
+        let afterwards = if expired { keep } else { wait };
+        books
+            .settle(lease.clone(), settled, afterwards)
+            .await
+            .expect("it is noted");
+        if expired {
+            books
+                .settle(lease, Vec::new(), Afterwards::Release)
+                .await
+                .expect("it is given back");
+        }
+        let sink = books.sink().await;
+        assert_eq!((sink.stuck_at, sink.waits_until), (None, None));
+    }
+    assert!(books.next().await.is_empty());
+}
+
+async fn what_is_exported_while_a_first_pull_runs_comes_after_a_start_from_now(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    books
+        .store
+        .make_known(vec![feed.clone()], books.clock.now())
+        .await
+        .expect("the feed is known");
+    books.start(StartFrom::Now).await;
+    let later = books
+        .clock
+        .now()
+        .after(Duration::from_secs(300))
+        .to_string();
+    books
+        .pull_as(
+            &feed,
+            PullKind::Reconciliation,
+            &[("old", &at(1)), ("new", &later)],
+            &[],
+        )
+        .await;
+    assert_eq!(books.book_all().await, [format!("new@{later}")]);
+}
+
+async fn a_sink_that_takes_more_companies_is_not_given_their_past_by_itself(database: Database) {
+    let mut books = Books::without_sink(database).await;
+    books.wants.companies = vec![Company::parse("1").expect("a code")];
+    books.make_known().await;
+    let other = company("2");
+    books.pull(&other, &[]).await;
+    books.pull(&other, &[("booked", &at(1))]).await;
+    assert!(books.next().await.is_empty());
+    books
+        .wants
+        .companies
+        .push(Company::parse("2").expect("a code"));
+    books.make_known().await;
+    assert!(books.next().await.is_empty());
+    assert_eq!(
+        books.held().await,
+        [("default/exported/2".to_owned(), 1, true)]
+    );
+}
+
+async fn a_feed_that_a_sink_took_no_more_is_held_when_it_comes_back(database: Database) {
+    let mut books = Books::new(database).await;
+    let (one, two) = (company("1"), company("2"));
+    for feed in [&one, &two] {
+        books.pull(feed, &[]).await;
+    }
+    books.pull(&two, &[("a", &at(1))]).await;
+    assert_eq!(books.book_all().await, [format!("a@{}", at(1))]);
+    books.wants.companies = vec![Company::parse("1").expect("a code")];
+    books.make_known().await;
+    books.pull(&two, &[("missed", &at(2))]).await;
+    books.pull(&one, &[("b", &at(2))]).await;
+    assert_eq!(books.book_all().await, [format!("b@{}", at(2))]);
+    books.wants.companies = Vec::new();
+    books.make_known().await;
+    assert!(books.next().await.is_empty());
+    assert_eq!(
+        books.held().await,
+        [("default/exported/2".to_owned(), 2, true)]
+    );
+    books.start(StartFrom::All).await;
+    assert_eq!(books.book_all().await, [format!("missed@{}", at(2))]);
+}
+
+async fn a_wish_for_a_link_that_comes_during_a_reading_is_served_by_the_next_one_at_once(
+    database: Database,
+) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    let one = at(1);
+    books.pull(&feed, &[("a", &one)]).await;
+    books.start(StartFrom::All).await;
+    let files = |request: &mut HandoffRequest| request.files = true;
+    let lease = books.lease_with(files).await.expect("a lease");
+    // A reconciliation is under way: it has given the page that held the document already.
+    let now = books.clock.now();
+    let request = LeaseRequest {
+        now,
+        lease: LEASE,
+        requests_per_account: 16,
+        lookback: 24 * HOUR,
+        askable: vec![(account(), Queue::Exported)],
+    };
+    books
+        .store
+        .demand_reconciliation(now)
+        .await
+        .expect("it is due");
+    let under_way = books.store.lease_page(request.clone()).await;
+    let under_way = under_way.expect("leasing works").expect("it is due");
+    books.clock.advance(Duration::from_secs(1));
+    let settled = vec![books.settled(&lease.items[0], HandoffOutcome::LinkExpired)];
+    books
+        .settle(lease, settled, Afterwards::Release)
+        .await
+        .expect("it is noted");
+    let plan = PullPlan {
+        now: books.clock.now(),
+        follow_ups: [1000 * HOUR, 2000 * HOUR],
+        reconcile_every: 1000 * HOUR,
+        lookback: 24 * HOUR,
+    };
+    books
+        .store
+        .commit_page(under_way, page(&[], &[]), plan)
+        .await
+        .expect("it ends");
+    assert!(books.lease_with(files).await.is_none());
+    books.clock.advance(Duration::from_secs(1));
+    let fresh = [("a", &*one, "https://x/fresh")];
+    books
+        .pull_as(&feed, PullKind::Reconciliation, &[("a", &one)], &fresh)
+        .await;
+    let lease = books.lease_with(files).await.expect("it comes again");
+    assert!(lease.items[0].link.is_some());
+}
+
+async fn a_feed_that_can_t_be_read_again_gives_its_documents_without_files_after_a_day(
+    database: Database,
+) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    books.pull(&feed, &[("a", &at(1)), ("b", &at(1))]).await;
+    books.start(StartFrom::All).await;
+    let files = |request: &mut HandoffRequest| request.files = true;
+    let lease = books.lease_with(files).await.expect("a lease");
+    let settled = vec![books.settled(&lease.items[0], HandoffOutcome::LinkExpired)];
+    books
+        .settle(lease, settled, Afterwards::Release)
+        .await
+        .expect("it is noted");
+    books.clock.advance(2 * HOUR);
+    let mut request = books.request();
+    request.files = true;
+    let leased = books.store.lease_handoffs(request).await.expect("works");
+    let HandoffLeased::Nothing { until } = leased else {
+        panic!("{leased:?}");
+    };
+    let in_time = until.is_none_or(|until| until > books.clock.now());
+    assert!(in_time, "asking again at once would be of no use");
+    books.clock.advance(23 * HOUR);
+    let lease = books.lease_with(files).await.expect("a day was enough");
+    let ids: Vec<&str> = lease.items.iter().map(|i| &*i.document_id).collect();
+    assert_eq!(ids, ["a", "b"]);
+    assert!(lease.items.iter().all(|item| item.link_tries > 100));
+}
+
+async fn one_failed_report_holds_the_account_s_others_back_for_a_moment(database: Database) {
+    let books = Books::new(database).await;
+    let feed = company("1");
+    books.pull(&feed, &[("a", &at(1)), ("b", &at(1))]).await;
+    books.start(StartFrom::All).await;
+    let lease = books.lease().await.expect("a lease");
+    let settled = vec![
+        books.settled(&lease.items[0], rejected("no")),
+        books.settled(&lease.items[1], rejected("no")),
+    ];
+    books
+        .settle(lease, settled, Afterwards::Release)
+        .await
+        .expect("it is noted");
+    let take = async || {
+        let now = books.clock.now();
+        let leased = books.store.lease_report(vec![account()], now, LEASE).await;
+        leased.expect("leasing works")
+    };
+    let first = take().await.expect("a report");
+    let now = books.clock.now();
+    let failed = ReportEnd::Failed {
+        error: "HTTP 503".to_owned(),
+        next_try_at: now.after(10 * HOUR),
+        others_wait_until: now.after(HOUR),
+    };
+    let id = first.row.id;
+    books
+        .store
+        .end_report(first, failed, now)
+        .await
+        .expect("it is noted");
+    assert!(take().await.is_none());
+    books.clock.advance(HOUR);
+    let second = take().await.expect("the other one");
+    assert_ne!(second.row.id, id);
 }
 
 async fn everything_survives_a_restart(database: Database) {

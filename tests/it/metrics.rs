@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ivesk_webhook::config::default_account;
-use ivesk_webhook::domain::{Event, SinkName};
+use ivesk_webhook::domain::{Event, Queue, SinkName};
 use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Endpoint, Publication, Tamper,
 };
-use ivesk_webhook::store::{CertificateRow, HandoffStore as _, Store as _};
+use ivesk_webhook::store::{CertificateRow, HandoffStore as _, Store as _, Wants};
 use serde_json::Value;
 
 use crate::kill::emulator;
@@ -304,7 +304,7 @@ async fn every_metric_that_rules_and_dashboard_name_is_one_that_is_exposed() {
     app.store.keep_certificate(certificate).await.expect("kept");
     let sink = SinkName::parse("books").expect("a name");
     app.store
-        .make_sinks_known(vec![sink], start())
+        .make_sinks_known(vec![(sink, Wants::all_of(Queue::Exported))], start())
         .await
         .expect("known");
     app.store

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ivesk_webhook::config::{Config, FirstPull, SinkConfig, SinkKind};
 use ivesk_webhook::domain::{Queue, SinkName};
 use ivesk_webhook::store::{
-    AlarmKind, AlarmLook, CertificateRow, Finding, HandoffStore, NewUpload, Store, UploadEnd,
+    AlarmKind, AlarmLook, CertificateRow, Finding, HandoffStore, NewUpload, Store, UploadEnd, Wants,
 };
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -67,7 +67,10 @@ async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
     })
     .await;
     let now = app.clock.now();
-    let made = app.store.make_sinks_known(vec![sink_name()], now).await;
+    let made = app
+        .store
+        .make_sinks_known(vec![(sink_name(), Wants::all_of(Queue::Exported))], now)
+        .await;
     made.expect("known");
     let documents: Vec<Value> = (1..=60).map(document).collect();
     let mut documents = documents.as_slice();

@@ -26,6 +26,7 @@ pub(crate) fn item(id: &str, fields: Value) -> Item {
         stored_at: Timestamp::from_millis(1_790_000_000_000),
         body: body.to_string().into_bytes(),
         link: None,
+        link_listed_at: None,
         link_tries: 0,
         earlier_note: None,
     }

@@ -371,12 +371,19 @@ async fn a_document_without_a_file_to_be_had_is_filed_with_a_note_that_says_why(
             404,
             "does not have its file any more",
         ),
+        (
+            json!({ "url": "http://127.0.0.1:1/old" }),
+            403,
+            "does not have its file any more",
+        ),
     ] {
         let store = StandIn::start([Answer::status(status, "")]).await;
         let archive = Archive::at(&store.url("/api/pub"));
         let mut document = item("a-1", fields);
-        // What a fresh pull brought.
-        document.link = (status == 404).then(|| store.url("/new").into());
+        // What a pull has just brought.
+        let refused = matches!(status, 403 | 404);
+        document.link = refused.then(|| store.url("/new").into());
+        document.link_listed_at = refused.then(|| Clock::system().now());
         archive.file(&document).await;
         let note = archive.read("302320404/a-1.nopdf.txt");
         let note = String::from_utf8(note).expect("text");

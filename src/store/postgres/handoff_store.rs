@@ -21,7 +21,7 @@ impl HandoffStore for PostgresStore {
 
     async fn make_sinks_known(
         &self,
-        sinks: Vec<SinkName>,
+        sinks: Vec<(SinkName, Wants)>,
         _now: Timestamp,
     ) -> Result<(), StoreError> {
         in_writing!(self, sinks::make_known(&sinks));

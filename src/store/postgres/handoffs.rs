@@ -11,7 +11,7 @@ use super::demands::raise;
 use super::rows::{self, keepable};
 use super::{demands, sinks};
 use crate::domain::{Account, Company, Timestamp};
-use crate::store::handoffs::{ATTEMPTS, NO_COMPANY, WINDOW};
+use crate::store::handoffs::{ATTEMPTS, LINK_PATIENCE, NO_COMPANY, WINDOW};
 use crate::store::outcomes::Outcome;
 use crate::store::{
     Afterwards, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest, Item, LaterVerdict,
@@ -20,7 +20,7 @@ use crate::store::{
 
 /// The columns that [`item`] reads.
 pub(super) const ITEM: &str = "
-    d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body, h.link_tries, l.url";
+    d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body, h.link_tries, l.url, l.listed_at";
 
 /// Versions in a window after the position (`$2` to `$3`) of a sink (`$1`) that are not
 /// settled.
@@ -34,17 +34,19 @@ const UNSETTLED: &str = "
     LEFT JOIN fresh_link_wish w ON w.feed_id = d.feed_id
     WHERE d.sequence > $2 AND d.sequence <= $3
       AND NOT d.superseded AND d.body IS NOT NULL
-      AND (s.everything OR (d.sequence > s.after_sequence AND NOT d.first_pull)
+      AND (s.everything
+           OR (d.sequence > s.after_sequence AND (NOT d.first_pull OR coalesce(d.version_ms >= s.started_at, false)))
            OR coalesce(coalesce(d.version_ms, d.stored_at) >= s.since_ms, false))
       AND (h.sequence IS NULL OR h.state = 'waiting')
       AND f.queue = $4
       AND (cardinality($5) = 0 OR a.name = ANY ($5))
       AND (cardinality($6) = 0 OR f.queue = 'digitized' OR f.company = ANY ($6))";
 
-/// Of those, the ones that wait for nothing at `$7`; `$8` tells whether files are fetched.
+/// Of those, the ones that wait for nothing at `$7`; `$8` tells whether files are fetched, and
+/// `$9` since when a feed that is to be read again for them is not waited for any more.
 const READY: &str = "
       AND (h.next_try_at IS NULL OR h.next_try_at <= $7 OR coalesce(l.listed_at >= h.changed_at, false))
-      AND (NOT $8 OR w.asked_at IS NULL OR coalesce(l.listed_at >= w.asked_at, false))";
+      AND (NOT $8 OR w.asked_at IS NULL OR w.asked_at <= $9 OR coalesce(l.listed_at >= w.asked_at, false))";
 
 /// The names of accounts.
 pub(super) fn account_names(wants: &Wants) -> Vec<&str> {
@@ -193,8 +195,9 @@ async fn ready(
                     (SELECT n.note FROM document e JOIN handoff n ON n.sequence = e.sequence AND n.sink_id = $1
                      WHERE e.document_id = chosen.document_id AND e.feed_id = chosen.feed_id AND n.note IS NOT NULL
                      ORDER BY n.sequence DESC LIMIT 1) AS earlier_note
-             FROM (SELECT {ITEM}, d.feed_id {UNSETTLED} {READY} ORDER BY d.sequence LIMIT $9) AS chosen) AS weighed
-         WHERE before < $10 ORDER BY sequence"
+             FROM (SELECT {ITEM}, d.feed_id, coalesce(w.asked_at <= $9, false) AS given_up {UNSETTLED} {READY}
+                   ORDER BY d.sequence LIMIT $10) AS chosen) AS weighed
+         WHERE before < $11 ORDER BY sequence"
     );
     let rows = transaction
         .query(
@@ -208,6 +211,7 @@ async fn ready(
                 &company_codes(&request.wants),
                 &transaction.now().as_millis(),
                 &request.files,
+                &transaction.now().before(LINK_PATIENCE).as_millis(),
                 &i64::try_from(request.most).unwrap_or(i64::MAX),
                 &i64::try_from(request.most_bytes).unwrap_or(i64::MAX),
             ],
@@ -215,9 +219,11 @@ async fn ready(
         .await?;
     rows.iter()
         .map(|row| {
+            let (item, given_up) = (item(row, epoch)?, row.try_get(12)?);
             Ok(Item {
-                earlier_note: rows::maybe_text(row, 12)?,
-                ..item(row, epoch)?
+                earlier_note: rows::maybe_text(row, 14)?,
+                link_tries: if given_up { 1000 } else { item.link_tries },
+                ..item
             })
         })
         .collect()
@@ -257,6 +263,7 @@ pub(super) fn item(row: &Row, epoch: &str) -> Result<Item, StoreError> {
         body: row.try_get(7)?,
         link_tries: u32::try_from(row.try_get::<_, Option<i64>>(8)?.unwrap_or(0)).unwrap_or(0),
         link: rows::maybe_text(row, 9)?.map(Into::into),
+        link_listed_at: rows::maybe_moment(row, 10)?,
         earlier_note: None,
         epoch: epoch.to_owned(),
     })
@@ -280,12 +287,37 @@ pub(super) async fn settle(
         transaction.roll_back().await?;
         return Err(StoreError::StaleLease);
     }
+    lock_feeds_to_read(&transaction, settled).await?;
     for one in settled {
         note(&transaction, lease.sink_id, one).await?;
     }
     let holds = note_afterwards(&transaction, lease.sink_id, settled, afterwards).await?;
     transaction.commit().await?;
     Ok(holds)
+}
+
+/// Locks the feeds that are to be read for fresh links, before their wishes are touched:
+/// a page's commit locks them in this order too.
+async fn lock_feeds_to_read(
+    transaction: &Transaction<'_>,
+    settled: &[Settled],
+) -> Result<(), StoreError> {
+    let expired: Vec<i64> = settled
+        .iter()
+        .filter(|one| matches!(one.outcome, HandoffOutcome::LinkExpired))
+        .map(|one| one.sequence)
+        .collect();
+    if expired.is_empty() {
+        return Ok(());
+    }
+    transaction
+        .query(
+            "SELECT 1 FROM feed WHERE id IN (SELECT feed_id FROM document WHERE sequence = ANY ($1))
+             ORDER BY id FOR NO KEY UPDATE",
+            &[&expired],
+        )
+        .await?;
+    Ok(())
 }
 
 async fn note(transaction: &Transaction<'_>, sink: i64, one: &Settled) -> Result<(), StoreError> {
@@ -316,7 +348,9 @@ async fn write_row(
         .execute(
             "INSERT INTO handoff (sink_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-             ON CONFLICT (sink_id, sequence) DO UPDATE SET state = excluded.state, changed_at = excluded.changed_at,
+             ON CONFLICT (sink_id, sequence) DO UPDATE SET
+                 state = CASE WHEN handoff.state = 'skipped' AND excluded.state = 'waiting' THEN 'skipped' ELSE excluded.state END,
+                 changed_at = excluded.changed_at,
                  next_try_at = excluded.next_try_at, note = coalesce(excluded.note, handoff.note),
                  detail = excluded.detail",
             &[
@@ -476,6 +510,15 @@ async fn note_afterwards(
         } => {
             let outcome = Outcome::not_taken(error, until.is_some());
             write_row(transaction, sink, *sequence, *began_at, &outcome).await?;
+            if is_skipped(transaction, sink, *sequence).await? {
+                transaction
+                    .execute(
+                        "UPDATE sink SET leased_until = NULL WHERE id = $1",
+                        &[&sink],
+                    )
+                    .await?;
+                return Ok(false);
+            }
             transaction
                 .execute(
                     "UPDATE sink SET leased_until = NULL, failures = failures + 1,
@@ -494,6 +537,21 @@ async fn note_afterwards(
             Ok(false)
         }
     }
+}
+
+/// Whether a person left the version out while the sink was given it.
+async fn is_skipped(
+    transaction: &Transaction<'_>,
+    sink: i64,
+    sequence: i64,
+) -> Result<bool, StoreError> {
+    let row = transaction
+        .query_one(
+            "SELECT state = 'skipped' FROM handoff WHERE sink_id = $1 AND sequence = $2",
+            &[&sink, &sequence],
+        )
+        .await?;
+    Ok(row.try_get(0)?)
 }
 
 /// Notes what a program says of a version that its sink was given.

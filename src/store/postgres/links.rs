@@ -3,6 +3,7 @@
 use secrecy::ExposeSecret;
 
 use super::connection::Transaction;
+use super::demands::raise;
 use super::rows::keepable;
 use crate::domain::Timestamp;
 use crate::store::words::kind_code;
@@ -15,10 +16,7 @@ pub(super) async fn keep(
     links: &[FreshLink],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let wanted = transaction
-        .query_opt("SELECT 1 FROM fresh_link_wish WHERE feed_id = $1", &[&feed])
-        .await?;
-    if wanted.is_none() || links.is_empty() {
+    if links.is_empty() || !is_wished(transaction, feed).await? {
         return Ok(());
     }
     let ids: Vec<String> = links.iter().map(|l| keepable(&l.document_id)).collect();
@@ -41,7 +39,8 @@ pub(super) async fn keep(
     Ok(())
 }
 
-/// Ends the wish that a run has served: one that began after it.
+/// Ends the wish that a run has served: one that began after it. A wish that came while
+/// the run was under way is served by another one, now.
 pub(super) async fn end_wish(
     transaction: &Transaction<'_>,
     feed: i64,
@@ -54,5 +53,17 @@ pub(super) async fn end_wish(
             &[&feed, &kind_code(kind)],
         )
         .await?;
+    if is_wished(transaction, feed).await? {
+        let now = transaction.now();
+        raise(transaction, feed, PullKind::Reconciliation, now).await?;
+    }
     Ok(())
+}
+
+/// Whether the feed is read for the sake of links.
+async fn is_wished(transaction: &Transaction<'_>, feed: i64) -> Result<bool, StoreError> {
+    let row = transaction
+        .query_opt("SELECT 1 FROM fresh_link_wish WHERE feed_id = $1", &[&feed])
+        .await?;
+    Ok(row.is_some())
 }

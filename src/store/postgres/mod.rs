@@ -521,8 +521,8 @@ impl Store for PostgresStore {
         let notification_bodies =
             retention::remove_notification_bodies(&transaction, retention.notifications_before)
                 .await?;
-        let document_bodies =
-            retention::remove_document_bodies(&transaction, retention.documents_before).await?;
+        let document_bodies = retention::remove_document_bodies(&transaction, &retention).await?;
+        retention::remove_links(&transaction, retention.links_before).await?;
         let quarantined = transaction
             .execute(
                 "DELETE FROM quarantine WHERE id IN (

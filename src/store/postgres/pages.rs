@@ -423,9 +423,6 @@ async fn end_run(
     plan: &PullPlan,
 ) -> Result<(), StoreError> {
     let (feed, kind) = (lease.feed_id, kind_code(lease.kind));
-    if lease.kind.overlaps() {
-        links::end_wish(transaction, feed, lease.kind).await?;
-    }
     transaction
         .execute(
             "UPDATE feed SET up_to_date_at = $2,
@@ -496,12 +493,16 @@ async fn end_run(
                 PullKind::LateFollowUp,
                 plan.now.after(late),
             )
-            .await
+            .await?;
         }
         PullKind::Reconciliation => {
             let next = plan.now.after(plan.reconcile_every);
-            raise(transaction, feed, PullKind::Reconciliation, next).await
+            raise(transaction, feed, PullKind::Reconciliation, next).await?;
         }
-        PullKind::FollowUp | PullKind::LateFollowUp | PullKind::Backfill => Ok(()),
+        PullKind::FollowUp | PullKind::LateFollowUp | PullKind::Backfill => {}
     }
+    if lease.kind.overlaps() {
+        links::end_wish(transaction, feed, lease.kind).await?;
+    }
+    Ok(())
 }

@@ -48,7 +48,7 @@ pub(super) async fn lease(
     let names: Vec<&str> = accounts.iter().map(Account::as_str).collect();
     let sql = select(
         "r.state = 'waiting' AND r.next_try_at <= $1 AND coalesce(r.leased_until, 0) <= $1 AND a.name = ANY ($2)
-         ORDER BY r.next_try_at, r.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED",
+         ORDER BY r.attempts, r.next_try_at, r.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED",
     );
     let row = transaction
         .query_opt(&sql, &[&now.as_millis(), &names])
@@ -79,7 +79,9 @@ pub(super) async fn end(
 ) -> Result<bool, StoreError> {
     let (state, error, next_try_at) = match end {
         ReportEnd::Sent => ("sent", None, None),
-        ReportEnd::Failed { error, next_try_at } => ("waiting", Some(error), Some(*next_try_at)),
+        ReportEnd::Failed {
+            error, next_try_at, ..
+        } => ("waiting", Some(error), Some(*next_try_at)),
         ReportEnd::Refused { error } => ("refused", Some(error), None),
     };
     let changed = transaction
@@ -97,6 +99,26 @@ pub(super) async fn end(
             ],
         )
         .await?;
+    if let (
+        true,
+        ReportEnd::Failed {
+            others_wait_until, ..
+        },
+    ) = (changed > 0, end)
+    {
+        // What kept this one from the vendor keeps the account's others.
+        transaction
+            .execute(
+                "WITH others AS (
+                     SELECT id FROM error_report
+                     WHERE state = 'waiting' AND next_try_at < $2
+                       AND account_id = (SELECT account_id FROM error_report WHERE id = $1)
+                     ORDER BY id FOR NO KEY UPDATE)
+                 UPDATE error_report r SET next_try_at = $2 FROM others WHERE r.id = others.id",
+                &[&lease.row.id, &others_wait_until.as_millis()],
+            )
+            .await?;
+    }
     Ok(changed > 0)
 }
 

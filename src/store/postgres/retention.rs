@@ -1,9 +1,9 @@
 //! Forgetting what is too old, a bounded part at a time.
 
 use super::connection::Transaction;
-use crate::domain::Timestamp;
-use crate::store::StoreError;
+use crate::domain::{SinkName, Timestamp};
 use crate::store::words::RETENTION_STEP;
+use crate::store::{Retention, StoreError};
 
 /// Removes the bodies of a step's worth of old notifications, from where the last step
 /// ended; nothing while another replica is at it.
@@ -44,47 +44,64 @@ pub(super) async fn remove_notification_bodies(
     Ok(removed)
 }
 
-/// Removes the bodies of a step's worth of documents that were booked before a moment and
-/// that no sink waits for, in the order of booking, from where the last step ended;
-/// nothing while another replica is at it.
+/// Removes the bodies of a step's worth of documents that were booked long ago and that no
+/// sink of the settings has still to be given, the earliest first.
 pub(super) async fn remove_document_bodies(
     transaction: &Transaction<'_>,
-    before: Timestamp,
+    retention: &Retention,
 ) -> Result<usize, StoreError> {
-    let row = transaction
-        .query_opt(
-            "SELECT booked_until FROM retention FOR UPDATE SKIP LOCKED",
-            &[],
+    let sinks: Vec<&str> = retention.sinks.iter().map(SinkName::as_str).collect();
+    // What another replica is at is left to it.
+    let done = transaction
+        .query(
+            "SELECT h.sequence FROM handoff h
+             JOIN document d ON d.sequence = h.sequence
+             JOIN feed f ON f.id = d.feed_id
+             WHERE h.state = 'booked' AND NOT h.body_taken AND h.changed_at < $1
+               AND NOT EXISTS (SELECT 1 FROM handoff o WHERE o.sequence = h.sequence
+                   AND (o.state IN ('waiting', 'offered', 'rejected') OR o.changed_at >= $1))
+               AND NOT EXISTS (SELECT 1 FROM sink s WHERE s.name = ANY ($2)
+                   AND s.wants::json ->> 'queue' = f.queue
+                   AND (s.position < h.sequence OR NOT EXISTS (
+                       SELECT 1 FROM sink_feed b WHERE b.sink_id = s.id AND b.feed_id = f.id)))
+             ORDER BY h.changed_at LIMIT $3 FOR NO KEY UPDATE OF d SKIP LOCKED",
+            &[
+                &retention.documents_before.as_millis(),
+                &sinks,
+                &RETENTION_STEP,
+            ],
         )
         .await?;
-    let Some(row) = row else {
-        return Ok(0);
-    };
-    let done: i64 = row.try_get(0)?;
-    let row = transaction
-        .query_one(
-            "SELECT max(changed_at) FROM (
-                 SELECT changed_at FROM handoff WHERE state = 'booked' AND changed_at > $3 AND changed_at < $1
-                 ORDER BY changed_at LIMIT $2) AS step",
-            &[&before.as_millis(), &RETENTION_STEP, &done],
-        )
-        .await?;
-    let Some(until) = row.try_get::<_, Option<i64>>(0)? else {
-        return Ok(0);
-    };
-    let removed = transaction
+    let done = done
+        .iter()
+        .map(|row| Ok(row.try_get(0)?))
+        .collect::<Result<Vec<i64>, StoreError>>()?;
+    transaction
         .execute(
-            "UPDATE document SET body = NULL WHERE body IS NOT NULL AND sequence IN (
-                 SELECT h.sequence FROM handoff h
-                 WHERE h.state = 'booked' AND h.changed_at > $1 AND h.changed_at <= $2
-                   AND h.sequence <= (SELECT min(position) FROM sink)
-                   AND NOT EXISTS (SELECT 1 FROM handoff o WHERE o.sequence = h.sequence
-                       AND (o.state IN ('waiting', 'offered', 'rejected') OR o.changed_at > $2)))",
-            &[&done, &until],
+            "UPDATE document SET body = NULL WHERE sequence = ANY ($1)",
+            &[&done],
         )
         .await?;
     transaction
-        .execute("UPDATE retention SET booked_until = $1", &[&until])
+        .execute(
+            "UPDATE handoff SET body_taken = true WHERE sequence = ANY ($1)",
+            &[&done],
+        )
         .await?;
-    Ok(removed)
+    Ok(done.len())
+}
+
+/// Removes links that were listed long ago.
+pub(super) async fn remove_links(
+    transaction: &Transaction<'_>,
+    before: Timestamp,
+) -> Result<(), StoreError> {
+    transaction
+        .execute(
+            "DELETE FROM document_link WHERE sequence IN (
+                 SELECT sequence FROM document_link WHERE listed_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
+            &[&before.as_millis(), &RETENTION_STEP],
+        )
+        .await?;
+    Ok(())
 }

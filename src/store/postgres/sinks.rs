@@ -16,17 +16,53 @@ use crate::store::{
 /// Makes sinks known.
 pub(super) async fn make_known(
     transaction: &Transaction<'_>,
-    sinks: &[SinkName],
+    sinks: &[(SinkName, Wants)],
 ) -> Result<(), StoreError> {
-    let mut names: Vec<&str> = sinks.iter().map(SinkName::as_str).collect();
+    let mut sinks: Vec<&(SinkName, Wants)> = sinks.iter().collect();
     // In one order everywhere, so that no two transactions wait for each other.
-    names.sort_unstable();
+    sinks.sort_by_key(|(name, _)| name);
+    for (sink, wants) in sinks {
+        let text = serde_json::json!(wants).to_string();
+        transaction
+            .execute(
+                "INSERT INTO sink (name, created_at, wants, since_sequence, position)
+                 SELECT $1, $2, $3, last, last FROM sequence ON CONFLICT (name) DO NOTHING",
+                &[&sink.as_str(), &transaction.now().as_millis(), &text],
+            )
+            .await?;
+        let changed = transaction
+            .query_opt(
+                "UPDATE sink SET wants = $2, since_sequence = (SELECT last FROM sequence)
+                 WHERE name = $1 AND wants <> $2 RETURNING id",
+                &[&sink.as_str(), &text],
+            )
+            .await?;
+        if let Some(row) = changed {
+            forget_others(transaction, row.try_get(0)?, wants).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Feeds that the sink doesn't take any more have not begun there any more.
+async fn forget_others(
+    transaction: &Transaction<'_>,
+    sink: i64,
+    wants: &Wants,
+) -> Result<(), StoreError> {
     transaction
         .execute(
-            "INSERT INTO sink (name, created_at, since_sequence, position)
-             SELECT n.name, $2, q.last, q.last FROM unnest($1) AS n (name), sequence q
-             ON CONFLICT (name) DO NOTHING",
-            &[&names, &transaction.now().as_millis()],
+            "DELETE FROM sink_feed WHERE sink_id = $1 AND feed_id NOT IN (
+                 SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
+                 WHERE f.queue = $2
+                   AND (cardinality($3) = 0 OR a.name = ANY ($3))
+                   AND (cardinality($4) = 0 OR f.queue = 'digitized' OR f.company = ANY ($4)))",
+            &[
+                &sink,
+                &wants.queue.as_str(),
+                &account_names(wants),
+                &company_codes(wants),
+            ],
         )
         .await?;
     Ok(())
@@ -285,7 +321,8 @@ pub(super) async fn list(transaction: &Transaction<'_>) -> Result<Vec<SinkRow>, 
                     (SELECT d.stored_at FROM document d
                      JOIN sink_feed b ON b.sink_id = s.id AND b.feed_id = d.feed_id
                      WHERE d.sequence > s.position AND d.sequence <= s.position + $1 AND NOT d.superseded
-                       AND (b.everything OR (d.sequence > b.after_sequence AND NOT d.first_pull)
+                       AND (b.everything OR (d.sequence > b.after_sequence
+                                AND (NOT d.first_pull OR coalesce(d.version_ms >= b.started_at, false)))
                             OR coalesce(coalesce(d.version_ms, d.stored_at) >= b.since_ms, false))
                        AND NOT EXISTS (SELECT 1 FROM handoff h WHERE h.sink_id = s.id AND h.sequence = d.sequence
                            AND h.state <> 'waiting')
@@ -468,8 +505,8 @@ pub(super) async fn offered(
         .map(|row| {
             Ok(Offered {
                 item: item(row, &epoch)?,
-                number: row.try_get(10)?,
-                state: words::handoff_state(row.try_get(11)?)?,
+                number: row.try_get(11)?,
+                state: words::handoff_state(row.try_get(12)?)?,
             })
         })
         .collect()

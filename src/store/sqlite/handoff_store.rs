@@ -21,7 +21,7 @@ impl HandoffStore for SqliteStore {
 
     async fn make_sinks_known(
         &self,
-        sinks: Vec<SinkName>,
+        sinks: Vec<(SinkName, Wants)>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         self.change(move |connection| sinks::make_known(connection, &sinks, now))

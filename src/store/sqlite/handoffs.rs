@@ -10,7 +10,7 @@ use super::error::explain;
 use super::rows;
 use super::sinks;
 use crate::domain::{Account, Company, Timestamp};
-use crate::store::handoffs::{ATTEMPTS, NO_COMPANY, WINDOW};
+use crate::store::handoffs::{ATTEMPTS, LINK_PATIENCE, NO_COMPANY, WINDOW};
 use crate::store::outcomes::Outcome;
 use crate::store::{
     Afterwards, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest, Item, LaterVerdict,
@@ -18,18 +18,21 @@ use crate::store::{
 };
 
 /// Versions in a window after the position that are not settled. `ready` are those that
-/// wait for nothing.
+/// wait for nothing. Joined in this order, and by these indexes: left to itself SQLite would
+/// rather begin with the feeds and sort, or walk through all that the sink was ever given.
 const UNSETTLED: &str = "
     SELECT d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body,
-           coalesce(h.link_tries, 0), l.url,
-           (SELECT n.note FROM document e JOIN handoff n ON n.sequence = e.sequence AND n.sink_id = :sink
+           CASE WHEN w.asked_at <= :given_up THEN 1000 ELSE coalesce(h.link_tries, 0) END, l.url, l.listed_at,
+           (SELECT n.note FROM document e INDEXED BY document_identity
+            CROSS JOIN handoff n ON n.sequence = e.sequence AND n.sink_id = :sink
             WHERE e.document_id = d.document_id AND e.feed_id = d.feed_id AND n.note IS NOT NULL
             ORDER BY n.sequence DESC LIMIT 1),
            (h.next_try_at IS NULL OR h.next_try_at <= :now OR coalesce(l.listed_at >= h.changed_at, 0))
-               AND (NOT :files OR w.asked_at IS NULL OR coalesce(l.listed_at >= w.asked_at, 0)) AS ready,
+               AND (NOT :files OR w.asked_at IS NULL OR w.asked_at <= :given_up
+                    OR coalesce(l.listed_at >= w.asked_at, 0)) AS ready,
            h.next_try_at
     FROM document d
-    JOIN sink_feed s ON s.sink_id = :sink AND s.feed_id = d.feed_id
+    CROSS JOIN sink_feed s ON s.sink_id = :sink AND s.feed_id = d.feed_id
     JOIN feed f ON f.id = d.feed_id
     JOIN account a ON a.id = f.account_id
     LEFT JOIN handoff h ON h.sink_id = :sink AND h.sequence = d.sequence
@@ -37,7 +40,8 @@ const UNSETTLED: &str = "
     LEFT JOIN fresh_link_wish w ON w.feed_id = d.feed_id
     WHERE d.sequence > :position AND d.sequence <= :end
       AND d.superseded = 0 AND d.body IS NOT NULL
-      AND (s.everything OR (d.sequence > s.after_sequence AND d.first_pull = 0)
+      AND (s.everything
+           OR (d.sequence > s.after_sequence AND (d.first_pull = 0 OR coalesce(d.version_ms >= s.started_at, 0)))
            OR coalesce(coalesce(d.version_ms, d.stored_at) >= s.since_ms, 0))
       AND (h.sequence IS NULL OR h.state = 'waiting')
       AND f.queue = :queue
@@ -169,6 +173,7 @@ fn look(
         ":sink": sink.id,
         ":now": request.now.as_millis(),
         ":files": request.files,
+        ":given_up": request.now.before(LINK_PATIENCE).as_millis(),
         ":position": sink.position,
         ":end": end,
         ":queue": request.wants.queue.as_str(),
@@ -182,18 +187,18 @@ fn look(
             break;
         };
         found.first_unsettled.get_or_insert(row.get(0)?);
-        if row.get(11)? {
+        if row.get(12)? {
             let item = item(row, epoch)?;
             bytes += item.body.len();
             found.items.push(item);
-        } else if let Some(ready_at) = rows::maybe_moment(row, 12)? {
+        } else if let Some(ready_at) = rows::maybe_moment(row, 13)?.filter(|at| *at > request.now) {
             found.ready_at = Some(found.ready_at.map_or(ready_at, |at| at.min(ready_at)));
         }
     }
     Ok(found)
 }
 
-/// Reads a version from the first eleven columns of [`UNSETTLED`].
+/// Reads a version from the first twelve columns of [`UNSETTLED`].
 pub(super) fn item(row: &Row<'_>, epoch: &str) -> rusqlite::Result<Item> {
     Ok(Item {
         sequence: row.get(0)?,
@@ -204,7 +209,8 @@ pub(super) fn item(row: &Row<'_>, epoch: &str) -> rusqlite::Result<Item> {
         body: row.get(7)?,
         link_tries: row.get(8)?,
         link: row.get::<_, Option<String>>(9)?.map(Into::into),
-        earlier_note: row.get(10)?,
+        link_listed_at: rows::maybe_moment(row, 10)?,
+        earlier_note: row.get(11)?,
         epoch: epoch.to_owned(),
     })
 }
@@ -261,7 +267,9 @@ fn write_row(
         .prepare_cached(
             "INSERT INTO handoff (sink_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-             ON CONFLICT (sink_id, sequence) DO UPDATE SET state = excluded.state, changed_at = excluded.changed_at,
+             ON CONFLICT (sink_id, sequence) DO UPDATE SET
+                 state = CASE WHEN handoff.state = 'skipped' AND excluded.state = 'waiting' THEN 'skipped' ELSE excluded.state END,
+                 changed_at = excluded.changed_at,
                  next_try_at = excluded.next_try_at, note = coalesce(excluded.note, note), detail = excluded.detail",
         )?
         .execute(params![
@@ -424,6 +432,13 @@ fn note_afterwards(
         } => {
             let outcome = Outcome::not_taken(error, until.is_some());
             write_row(connection, sink, *sequence, *began_at, now, &outcome)?;
+            if is_skipped(connection, sink, *sequence)? {
+                connection.execute(
+                    "UPDATE sink SET leased_until = NULL WHERE id = ?1",
+                    params![sink],
+                )?;
+                return Ok(false);
+            }
             connection
                 .prepare_cached(
                     "UPDATE sink SET leased_until = NULL, failures = failures + 1,
@@ -441,6 +456,15 @@ fn note_afterwards(
             Ok(false)
         }
     }
+}
+
+/// Whether a person left the version out while the sink was given it.
+fn is_skipped(connection: &Connection, sink: i64, sequence: i64) -> rusqlite::Result<bool> {
+    connection.query_row(
+        "SELECT state = 'skipped' FROM handoff WHERE sink_id = ?1 AND sequence = ?2",
+        params![sink, sequence],
+        |row| row.get(0),
+    )
 }
 
 /// Notes what a program says of a version that its sink was given.
@@ -479,4 +503,37 @@ pub(super) fn note_verdict(
         params![sink, booked, !booked],
     )?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_looked_at_for_a_lease_walks_along_the_numbers_and_through_indexes_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("plan.db");
+        let connection =
+            super::super::schema::open_for_writing(&path).expect("a new store can be made");
+        let plan: Vec<String> = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {UNSETTLED}"))
+            .and_then(|mut statement| {
+                let parameters = vec![1; statement.parameter_count()];
+                statement
+                    .query_map(rusqlite::params_from_iter(parameters), |row| row.get(3))?
+                    .collect()
+            })
+            .expect("the plan can be asked for");
+        let plan = plan.join("; ");
+        for expected in [
+            "SEARCH d USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+            "SEARCH e USING COVERING INDEX document_identity (document_id=?)",
+            "SEARCH n USING PRIMARY KEY (sink_id=? AND sequence=?)",
+            "SEARCH h USING PRIMARY KEY (sink_id=? AND sequence=?)",
+        ] {
+            assert!(plan.contains(expected), "{expected}: {plan}");
+        }
+        // The one sort is of a document's own versions.
+        assert_eq!(plan.matches("TEMP B-TREE").count(), 1, "{plan}");
+    }
 }

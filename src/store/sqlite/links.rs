@@ -1,8 +1,9 @@
 //! Fresh links to documents' files.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use secrecy::ExposeSecret;
 
+use super::demands::raise;
 use crate::domain::Timestamp;
 use crate::store::words::kind_code;
 use crate::store::{FreshLink, PullKind};
@@ -14,11 +15,7 @@ pub(super) fn keep(
     links: &[FreshLink],
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    let wanted = connection
-        .prepare_cached("SELECT 1 FROM fresh_link_wish WHERE feed_id = ?1")?
-        .query_row(params![feed], |_| Ok(()))
-        .optional()?;
-    if wanted.is_none() {
+    if !is_wished(connection, feed)? {
         return Ok(());
     }
     let mut statement = connection.prepare_cached(
@@ -38,13 +35,29 @@ pub(super) fn keep(
     Ok(())
 }
 
-/// Ends the wish that a run has served: one that began after it.
-pub(super) fn end_wish(connection: &Connection, feed: i64, kind: PullKind) -> rusqlite::Result<()> {
+/// Ends the wish that a run has served: one that began after it. A wish that came while
+/// the run was under way is served by another one, now.
+pub(super) fn end_wish(
+    connection: &Connection,
+    feed: i64,
+    kind: PullKind,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "DELETE FROM fresh_link_wish WHERE feed_id = ?1 AND asked_at <=
                  (SELECT started_at FROM feed_run WHERE feed_id = ?1 AND kind = ?2)",
         )?
         .execute(params![feed, kind_code(kind)])?;
+    if is_wished(connection, feed)? {
+        raise(connection, feed, PullKind::Reconciliation, now)?;
+    }
     Ok(())
+}
+
+/// Whether the feed is read for the sake of links.
+fn is_wished(connection: &Connection, feed: i64) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM fresh_link_wish WHERE feed_id = ?1)")?
+        .query_row(params![feed], |row| row.get(0))
 }

@@ -569,15 +569,13 @@ impl Store for SqliteStore {
 
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
         self.change(move |connection| {
+            retention::remove_links(connection, retention.links_before)?;
             Ok(Retained {
                 notification_bodies: retention::remove_notification_bodies(
                     connection,
                     retention.notifications_before,
                 )?,
-                document_bodies: retention::remove_document_bodies(
-                    connection,
-                    retention.documents_before,
-                )?,
+                document_bodies: retention::remove_document_bodies(connection, &retention)?,
                 quarantined: connection.execute(
                     "DELETE FROM quarantine WHERE id IN (
                          SELECT id FROM quarantine WHERE received_at < ?1 ORDER BY id LIMIT ?2)",

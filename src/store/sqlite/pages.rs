@@ -307,9 +307,6 @@ fn save_cursor(
 /// Notes that the run has served its wish, and raises what follows from it.
 fn end_run(connection: &Connection, lease: &PageLease, plan: &PullPlan) -> rusqlite::Result<()> {
     let kind = kind_code(lease.kind);
-    if lease.kind.overlaps() {
-        links::end_wish(connection, lease.feed_id, lease.kind)?;
-    }
     connection
         .prepare_cached(
             "UPDATE feed SET up_to_date_at = ?2,
@@ -373,16 +370,20 @@ fn end_run(connection: &Connection, lease: &PageLease, plan: &PullPlan) -> rusql
                 lease.feed_id,
                 PullKind::LateFollowUp,
                 plan.now.after(plan.follow_ups[1]),
-            )
+            )?;
         }
         PullKind::Reconciliation => raise(
             connection,
             lease.feed_id,
             PullKind::Reconciliation,
             plan.now.after(plan.reconcile_every),
-        ),
-        PullKind::FollowUp | PullKind::LateFollowUp | PullKind::Backfill => Ok(()),
+        )?,
+        PullKind::FollowUp | PullKind::LateFollowUp | PullKind::Backfill => {}
     }
+    if lease.kind.overlaps() {
+        links::end_wish(connection, lease.feed_id, lease.kind, plan.now)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

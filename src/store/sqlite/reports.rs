@@ -51,7 +51,7 @@ pub(super) fn lease(
         .prepare_cached(&select(
             "r.state = 'waiting' AND r.next_try_at <= ?1 AND coalesce(r.leased_until, 0) <= ?1
                AND a.name IN (SELECT value FROM json_each(?2))
-             ORDER BY r.next_try_at, r.id LIMIT 1",
+             ORDER BY r.attempts, r.next_try_at, r.id LIMIT 1",
         ))?
         .query_row(
             params![now.as_millis(), serde_json::json!(names).to_string()],
@@ -80,7 +80,9 @@ pub(super) fn end(
 ) -> Result<(), StoreError> {
     let (state, error, next_try_at) = match end {
         ReportEnd::Sent => ("sent", None, None),
-        ReportEnd::Failed { error, next_try_at } => ("waiting", Some(error), Some(*next_try_at)),
+        ReportEnd::Failed {
+            error, next_try_at, ..
+        } => ("waiting", Some(error), Some(*next_try_at)),
         ReportEnd::Refused { error } => ("refused", Some(error), None),
     };
     let changed = transaction
@@ -101,6 +103,19 @@ pub(super) fn end(
     if changed == 0 {
         return Err(StoreError::StaleLease);
     }
+    if let ReportEnd::Failed {
+        others_wait_until, ..
+    } = end
+    {
+        // What kept this one from the vendor keeps the account's others.
+        transaction
+            .execute(
+                "UPDATE error_report SET next_try_at = max(next_try_at, ?2)
+                 WHERE state = 'waiting' AND account_id = (SELECT account_id FROM error_report WHERE id = ?1)",
+                params![lease.row.id, others_wait_until.as_millis()],
+            )
+            .map_err(|error| explain(path, error))?;
+    }
     Ok(())
 }
 
@@ -117,11 +132,15 @@ pub(super) fn list(
     connection: &Connection,
     filter: &ReportFilter,
 ) -> rusqlite::Result<Vec<ReportRow>> {
+    // Each way of asking has an index of its own.
+    let place = match filter.sequence {
+        Some(_) => "r.sequence = ?2 AND r.id > ?1",
+        None => "r.id > ?1 AND ?2 IS NULL",
+    };
     connection
-        .prepare_cached(&select(
-            "r.id > ?1 AND (?2 IS NULL OR r.sequence = ?2) AND (?3 IS NULL OR r.state = ?3)
-             ORDER BY r.id LIMIT ?4",
-        ))?
+        .prepare_cached(&select(&format!(
+            "{place} AND (?3 IS NULL OR r.state = ?3) ORDER BY r.id LIMIT ?4"
+        )))?
         .query_map(
             params![
                 filter.after,

@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, params};
 
-use crate::domain::Timestamp;
+use crate::domain::{SinkName, Timestamp};
+use crate::store::Retention;
 use crate::store::words::RETENTION_STEP;
 
 /// Removes the bodies of a step's worth of old notifications, from where the last step ended.
@@ -30,32 +31,50 @@ pub(super) fn remove_notification_bodies(
     Ok(removed)
 }
 
-/// Removes the bodies of a step's worth of documents that were booked before a moment and
-/// that no sink waits for, in the order of booking, from where the last step ended.
+/// Removes the bodies of a step's worth of documents that were booked long ago and that no
+/// sink of the settings has still to be given, the earliest first.
 pub(super) fn remove_document_bodies(
     connection: &Connection,
-    before: Timestamp,
+    retention: &Retention,
 ) -> rusqlite::Result<usize> {
-    let until: Option<i64> = connection.query_row(
-        "SELECT max(changed_at) FROM (
-             SELECT changed_at FROM handoff
-             WHERE state = 'booked' AND changed_at > (SELECT booked_until FROM retention) AND changed_at < ?1
-             ORDER BY changed_at LIMIT ?2)",
-        params![before.as_millis(), RETENTION_STEP],
-        |row| row.get(0),
-    )?;
-    let Some(until) = until else {
-        return Ok(0);
-    };
-    let removed = connection.execute(
-        "UPDATE document SET body = NULL WHERE body IS NOT NULL AND sequence IN (
-             SELECT h.sequence FROM handoff h
-             WHERE h.state = 'booked' AND h.changed_at > (SELECT booked_until FROM retention) AND h.changed_at <= ?1
-               AND h.sequence <= (SELECT min(position) FROM sink)
+    let sinks: Vec<&str> = retention.sinks.iter().map(SinkName::as_str).collect();
+    let sinks = serde_json::json!(sinks).to_string();
+    let done: Vec<i64> = connection
+        .prepare_cached(
+            "SELECT h.sequence FROM handoff h
+             JOIN document d ON d.sequence = h.sequence
+             JOIN feed f ON f.id = d.feed_id
+             WHERE h.state = 'booked' AND h.body_taken = 0 AND h.changed_at < ?1
                AND NOT EXISTS (SELECT 1 FROM handoff o WHERE o.sequence = h.sequence
-                   AND (o.state IN ('waiting', 'offered', 'rejected') OR o.changed_at > ?1)))",
-        params![until],
+                   AND (o.state IN ('waiting', 'offered', 'rejected') OR o.changed_at >= ?1))
+               AND NOT EXISTS (SELECT 1 FROM sink s WHERE s.name IN (SELECT value FROM json_each(?2))
+                   AND json_extract(s.wants, '$.queue') = f.queue
+                   AND (s.position < h.sequence OR NOT EXISTS (
+                       SELECT 1 FROM sink_feed b WHERE b.sink_id = s.id AND b.feed_id = f.id)))
+             ORDER BY h.changed_at LIMIT ?3",
+        )?
+        .query_map(
+            params![retention.documents_before.as_millis(), sinks, RETENTION_STEP],
+            |row| row.get(0),
+        )?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut take =
+        connection.prepare_cached("UPDATE document SET body = NULL WHERE sequence = ?1")?;
+    let mut note =
+        connection.prepare_cached("UPDATE handoff SET body_taken = 1 WHERE sequence = ?1")?;
+    for sequence in &done {
+        take.execute(params![sequence])?;
+        note.execute(params![sequence])?;
+    }
+    Ok(done.len())
+}
+
+/// Removes links that were listed long ago.
+pub(super) fn remove_links(connection: &Connection, before: Timestamp) -> rusqlite::Result<()> {
+    connection.execute(
+        "DELETE FROM document_link WHERE sequence IN
+             (SELECT sequence FROM document_link WHERE listed_at < ?1 LIMIT ?2)",
+        params![before.as_millis(), RETENTION_STEP],
     )?;
-    connection.execute("UPDATE retention SET booked_until = ?1", params![until])?;
-    Ok(removed)
+    Ok(())
 }

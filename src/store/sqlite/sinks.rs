@@ -15,16 +15,46 @@ use crate::store::{
 /// Makes sinks known.
 pub(super) fn make_known(
     connection: &Connection,
-    sinks: &[SinkName],
+    sinks: &[(SinkName, Wants)],
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    for sink in sinks {
+    for (sink, wants) in sinks {
+        let text = serde_json::json!(wants).to_string();
         connection.execute(
-            "INSERT INTO sink (name, created_at, since_sequence, position)
-             SELECT ?1, ?2, last, last FROM sequence WHERE true ON CONFLICT (name) DO NOTHING",
-            params![sink.as_str(), now.as_millis()],
+            "INSERT INTO sink (name, created_at, wants, since_sequence, position)
+             SELECT ?1, ?2, ?3, last, last FROM sequence WHERE true ON CONFLICT (name) DO NOTHING",
+            params![sink.as_str(), now.as_millis(), text],
         )?;
+        let changed: Option<i64> = connection
+            .query_row(
+                "UPDATE sink SET wants = ?2, since_sequence = (SELECT last FROM sequence)
+                 WHERE name = ?1 AND wants <> ?2 RETURNING id",
+                params![sink.as_str(), text],
+                |row| row.get(0),
+            )
+            .optional()?;
+        if let Some(id) = changed {
+            forget_others(connection, id, wants)?;
+        }
     }
+    Ok(())
+}
+
+/// Feeds that the sink doesn't take any more have not begun there any more.
+fn forget_others(connection: &Connection, sink: i64, wants: &Wants) -> rusqlite::Result<()> {
+    connection.execute(
+        "DELETE FROM sink_feed WHERE sink_id = ?1 AND feed_id NOT IN (
+             SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
+             WHERE f.queue = ?2
+               AND (?3 = '[]' OR a.name IN (SELECT value FROM json_each(?3)))
+               AND (?4 = '[]' OR f.queue = 'digitized' OR f.company IN (SELECT value FROM json_each(?4))))",
+        params![
+            sink,
+            wants.queue.as_str(),
+            account_names(wants),
+            company_codes(wants)
+        ],
+    )?;
     Ok(())
 }
 
@@ -270,9 +300,10 @@ pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<SinkRow>> {
                     (SELECT count(*) FROM handoff h WHERE h.sink_id = s.id AND h.state = 'rejected'),
                     s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at,
                     (SELECT d.stored_at FROM document d
-                     JOIN sink_feed b ON b.sink_id = s.id AND b.feed_id = d.feed_id
+                     CROSS JOIN sink_feed b ON b.sink_id = s.id AND b.feed_id = d.feed_id
                      WHERE d.sequence > s.position AND d.sequence <= s.position + ?1 AND d.superseded = 0
-                       AND (b.everything OR (d.sequence > b.after_sequence AND d.first_pull = 0)
+                       AND (b.everything OR (d.sequence > b.after_sequence
+                                AND (d.first_pull = 0 OR coalesce(d.version_ms >= b.started_at, 0)))
                             OR coalesce(coalesce(d.version_ms, d.stored_at) >= b.since_ms, 0))
                        AND NOT EXISTS (SELECT 1 FROM handoff h WHERE h.sink_id = s.id AND h.sequence = d.sequence
                            AND h.state <> 'waiting')
@@ -335,23 +366,25 @@ pub(super) fn handoffs(
     connection: &Connection,
     filter: &HandoffFilter,
 ) -> rusqlite::Result<Vec<HandoffRow>> {
-    // Each way of asking has an index of its own.
+    // Each way of asking has an index of its own, which a state that is bound can't use.
     let place = match filter.sequence {
-        Some(_) => "h.sequence = ?4",
-        None => "h.sequence > ?5 AND ?4 IS NULL",
+        Some(_) => "h.sequence = ?3",
+        None => "?3 IS NULL",
     };
+    let state = filter
+        .state
+        .map(|state| format!("AND h.state = '{}'", state.as_str()))
+        .unwrap_or_default();
     let mut found = connection
         .prepare_cached(&format!(
             "SELECT s.name, h.sequence, h.state, h.began_at, h.changed_at, coalesce(h.detail, h.note), h.sink_id
              FROM handoff h JOIN sink s ON s.id = h.sink_id
-             WHERE {place} AND (?1 IS NULL OR s.name = ?1) AND (?2 IS NULL OR h.state = ?2)
-               AND h.sequence > ?5
-             ORDER BY h.sequence, s.name LIMIT ?3"
+             WHERE {place} {state} AND (?1 IS NULL OR s.name = ?1) AND h.sequence > ?4
+             ORDER BY h.sequence, s.name LIMIT ?2"
         ))?
         .query_map(
             params![
                 filter.sink.as_ref().map(SinkName::as_str),
-                filter.state.map(|state| state.as_str()),
                 row_limit(filter.limit),
                 filter.sequence,
                 filter.after,
@@ -409,7 +442,7 @@ pub(super) fn offered(
     let epoch: String = connection.query_row("SELECT epoch FROM sequence", [], |row| row.get(0))?;
     let mut statement = connection.prepare_cached(
         "SELECT d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body,
-                h.link_tries, l.url, NULL, h.number, h.state
+                h.link_tries, l.url, l.listed_at, NULL, h.number, h.state
          FROM handoff h
          JOIN document d ON d.sequence = h.sequence
          JOIN feed f ON f.id = d.feed_id
@@ -427,8 +460,8 @@ pub(super) fn offered(
         let item = item(row, &epoch)?;
         bytes += item.body.len();
         offered.push(Offered {
-            number: row.get(11)?,
-            state: super::rows::handoff_state(row, 12)?,
+            number: row.get(12)?,
+            state: super::rows::handoff_state(row, 13)?,
             item,
         });
     }

@@ -374,7 +374,7 @@ impl HandoffStore for FaultyStore {
 
     async fn make_sinks_known(
         &self,
-        sinks: Vec<SinkName>,
+        sinks: Vec<(SinkName, Wants)>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         self.real.make_sinks_known(sinks, now).await

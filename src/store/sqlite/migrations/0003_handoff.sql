@@ -1,12 +1,14 @@
 -- Places where documents are handed on. Every version at or below `position` is settled,
 -- as far as the sink's feeds were started. What was stored when the sink became known
--- (`since_sequence`) is never handed on by itself. One worker at a time holds the lease;
+-- (`since_sequence`), or last took other documents than before (`wants`), is never handed
+-- on by itself. One worker at a time holds the lease;
 -- `fence` rises with each, so that a stale owner can't write. `last_number` is the newest
 -- place in the list that a program asks for.
 CREATE TABLE sink (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     created_at INTEGER NOT NULL,
+    wants TEXT NOT NULL,
     since_sequence INTEGER NOT NULL,
     position INTEGER NOT NULL,
     last_number INTEGER NOT NULL DEFAULT 0,
@@ -37,7 +39,8 @@ CREATE TABLE sink_feed (
 ) STRICT, WITHOUT ROWID;
 
 -- What became of a version at a sink; none for those that were never given to it.
--- `note` is the sink's own, `detail` what it said. `number` is its place in the list that
+-- `note` is the sink's own, `detail` what it said; `body_taken` tells that retention has
+-- taken the document's body. `number` is its place in the list that
 -- a program asks for.
 CREATE TABLE handoff (
     sink_id INTEGER NOT NULL REFERENCES sink (id),
@@ -50,14 +53,15 @@ CREATE TABLE handoff (
     link_tries INTEGER NOT NULL DEFAULT 0,
     note TEXT,
     detail TEXT,
+    body_taken INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (sink_id, sequence)
 ) STRICT, WITHOUT ROWID;
 
 -- A sequence is looked up alone by whoever asks what became of a document.
 CREATE INDEX handoff_version ON handoff (sequence);
 CREATE UNIQUE INDEX handoff_number ON handoff (sink_id, number) WHERE number IS NOT NULL;
--- In the order in which retention takes bodies of documents.
-CREATE INDEX handoff_booked ON handoff (changed_at) WHERE state = 'booked';
+-- What retention has still to look at, in the order of booking.
+CREATE INDEX handoff_booked ON handoff (changed_at) WHERE state = 'booked' AND body_taken = 0;
 CREATE INDEX handoff_rejected ON handoff (sink_id, sequence) WHERE state = 'rejected';
 
 -- Attempts, several in a row that ended alike as one.
@@ -108,6 +112,3 @@ CREATE TABLE document_link (
     url TEXT NOT NULL,
     listed_at INTEGER NOT NULL
 ) STRICT;
-
--- The moment up to which retention has looked at what was booked, as for notifications.
-ALTER TABLE retention ADD COLUMN booked_until INTEGER NOT NULL DEFAULT 0;
