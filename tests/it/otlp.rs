@@ -44,7 +44,7 @@ async fn a_collector_receives_the_spans_of_deliveries_pages_and_hand_offs_withou
     let installation = Installation::beside(&emulator, "", &sections);
     let server = installation.start().await;
     traffic(&control, &installation).await;
-    let filed = installation.folder().join("files");
+    let filed = installation.folder().join("files/302320404");
     within("a document at the sink", async {
         while !filed.is_dir() {
             tokio::task::yield_now().await;
