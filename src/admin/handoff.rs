@@ -51,10 +51,19 @@ const fn kind(sink: &SinkConfig) -> &'static str {
 }
 
 /// Every sink and how it stands
-#[utoipa::path(get, path = "/v1/sinks", tag = "handoff",
-    responses((status = OK, description = "Sinks by name", body = Vec<Sink>)))]
-pub(super) async fn sinks(State(app): State<Arc<App>>) -> Outcome<Vec<Sink>> {
-    all_sinks(&app).await.map(Json)
+#[utoipa::path(get, path = "/v1/sinks", tag = "handoff", params(PageOf),
+    responses((status = OK, description = "Sinks by name", body = Page<Sink>)))]
+pub(super) async fn sinks(
+    State(app): State<Arc<App>>,
+    Params(page): Params<PageOf>,
+) -> Outcome<Page<Sink>> {
+    let limit = page.limit()?;
+    let place = page.place(List::SINKS)?.unwrap_or_default();
+    let mut sinks = all_sinks(&app).await?;
+    sinks.retain(|sink| sink.row.name.as_str() > place.as_str());
+    Ok(Json(Page::of(List::SINKS, sinks, limit, |sink| {
+        sink.row.name.clone()
+    })))
 }
 
 /// Every sink that was ever known, by name.

@@ -199,12 +199,11 @@ fn told(changed: u64, done: &str, nothing: &str) -> Result<Exit, Failure> {
 }
 
 async fn status(api: &Api, json: bool) -> Result<Exit, Failure> {
-    let sinks = api.get("/v1/sinks").await?;
+    let sinks = api.rows("/v1/sinks").await?;
     if json {
-        println!("{sinks:#}");
+        println!("{}", Value::Array(sinks));
         return Ok(Exit::Done);
     }
-    let sinks = sinks.as_array().map(Vec::as_slice).unwrap_or_default();
     if sinks.is_empty() {
         println!("No sink yet. [sinks.NAME] in the settings file makes one (docs/sinks.md).");
         return Ok(Exit::Done);
@@ -219,7 +218,7 @@ async fn status(api: &Api, json: bool) -> Result<Exit, Failure> {
         "waits until",
         "last error",
     ]);
-    for sink in sinks {
+    for sink in &sinks {
         table.add_row([
             cell(&sink["name"]),
             sink["kind"]
@@ -235,7 +234,7 @@ async fn status(api: &Api, json: bool) -> Result<Exit, Failure> {
         ]);
     }
     println!("{table}");
-    for sink in sinks {
+    for sink in &sinks {
         tell_what_to_do(sink);
     }
     Ok(Exit::Done)

@@ -311,7 +311,7 @@ impl People {
 
     async fn behind(&self) -> u64 {
         let sinks = self.get("/v1/sinks").await;
-        let sinks = sinks.as_array().expect("a list").iter();
+        let sinks = sinks["rows"].as_array().expect("a list").iter();
         sinks.filter_map(|sink| sink["behind"].as_u64()).sum()
     }
 }

@@ -79,7 +79,7 @@ impl Running {
     /// A sink as people see it.
     async fn sink(&self, name: &str) -> Value {
         let sinks = self.get("/v1/sinks").await;
-        let sinks = sinks.as_array().expect("a list").iter();
+        let sinks = sinks["rows"].as_array().expect("a list").iter();
         let mut named = sinks.filter(|sink| sink["name"] == name);
         named.next().expect("it is known").clone()
     }
