@@ -192,7 +192,7 @@ impl Scene {
     fn sink(&self) -> anyhow::Result<Value> {
         let sinks = ask(self.private, "GET", "/v1/sinks", "")?;
         let sinks: Value = serde_json::from_str(&sinks)?;
-        Ok(sinks[0].clone())
+        Ok(sinks["rows"][0].clone())
     }
 
     /// Waits until nothing is left for the sink; how long that took.
