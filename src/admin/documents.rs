@@ -14,6 +14,7 @@ use crate::domain::Queue;
 use crate::ivesk::view::{self, View};
 use crate::service::App;
 use crate::store::{DocumentLook, DocumentRow, Store};
+use crate::trace::{self, Trace};
 
 /// Versions that the store is asked for at once.
 const STEP: u16 = 250;
@@ -193,4 +194,30 @@ async fn walk(
         }
     }
     Ok((rows, look.before))
+}
+
+/// Whose story.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WhichStory {
+    /// A document's id or number, our sequence number of a version, or userdata that an
+    /// upload carried.
+    #[param(min_length = 1, max_length = 200)]
+    q: String,
+}
+
+/// What became of a document, from its upload or first sight until it was booked
+#[utoipa::path(get, path = "/v1/documents/trace", tag = "documents", params(WhichStory),
+    responses((status = OK, description = "One for each document that is meant", body = Vec<Trace>)))]
+pub(super) async fn story(
+    State(app): State<Arc<App>>,
+    Params(WhichStory { q }): Params<WhichStory>,
+) -> Outcome<Vec<Trace>> {
+    if q.trim().is_empty() || q.chars().count() > 200 {
+        return Err(AdminError::BadRequest(
+            "`q` is empty or longer than 200 characters".to_owned(),
+        ));
+    }
+    Ok(Json(trace::find(app.store.as_ref(), &q).await?))
 }

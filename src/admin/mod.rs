@@ -22,10 +22,12 @@ mod feeds;
 mod guard;
 mod handoff;
 mod limits;
+mod offered;
 mod openapi;
 mod pages;
 pub(crate) mod paging;
 mod problem;
+mod reports;
 mod status;
 mod subscriptions;
 mod tokens;
@@ -90,9 +92,9 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(subscriptions::approve))
         .routes(routes!(subscriptions::restore))
         .routes(routes!(documents::search))
-        .routes(routes!(handoff::story))
-        .routes(routes!(handoff::documents))
-        .routes(routes!(handoff::outcome))
+        .routes(routes!(documents::story))
+        .routes(routes!(offered::documents))
+        .routes(routes!(offered::outcome))
         .routes(routes!(handoff::sinks))
         .routes(routes!(handoff::start))
         .routes(routes!(handoff::pause))
@@ -100,8 +102,8 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(handoff::retry))
         .routes(routes!(handoff::skip))
         .routes(routes!(handoff::handoffs))
-        .routes(routes!(handoff::reports))
-        .routes(routes!(handoff::retry_report))
+        .routes(routes!(reports::list))
+        .routes(routes!(reports::retry))
         .routes(routes!(deliveries::quarantine))
         .routes(routes!(deliveries::quarantined))
         .routes(routes!(deliveries::retry))

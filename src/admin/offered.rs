@@ -1,0 +1,280 @@
+//! The list that a program asks for, and what it says became of a version.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+use super::handoff::{SinkChanged, configured, known_sink};
+use super::paging::PageOf;
+use super::problem::RowId;
+use super::{AdminError, Input, Outcome, Params};
+use crate::config::SinkKind;
+use crate::domain::{Feed, SinkName, Timestamp};
+use crate::handoff::worker::rejection;
+use crate::service::App;
+use crate::store::{DocumentFilter, HandoffState, LaterVerdict, Offered};
+
+/// The most bytes of documents in one answer of the list that a program asks for.
+const MAX_LIST_BYTES: usize = 8 << 20;
+
+/// The most characters of a rejection's message.
+const MAX_MESSAGE_CHARS: usize = 4_000;
+
+/// Which part of the list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WhichDocuments {
+    /// The sink, of the kind `api`; may be left out where there is one of them.
+    sink: Option<String>,
+    /// `next` of the answer before; the beginning without it.
+    #[param(max_length = 100)]
+    after: Option<String>,
+    /// Documents in the answer at the most.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    limit: Option<usize>,
+}
+
+/// Documents for the program that asks, and where to go on.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Documents {
+    /// In the order in which they are to be taken.
+    documents: Vec<ListedDocument>,
+    /// What to send as `after` next time: `<epoch>:<number>`. Keep it in the transaction
+    /// that keeps the documents.
+    next: String,
+    /// Whether there was more than fitted this answer.
+    more: bool,
+}
+
+/// One version of one document.
+#[derive(Serialize, ToSchema)]
+struct ListedDocument {
+    /// Its place in this list.
+    number: i64,
+    /// The same for the same version of the same document, whatever is restored, repeated
+    /// or renumbered: book each key once.
+    key: String,
+    /// What became of it.
+    state: HandoffState,
+    /// Where it came from.
+    #[serde(flatten)]
+    feed: Feed,
+    /// The vendor's id.
+    document_id: String,
+    /// The vendor's version text.
+    version: String,
+    /// The number by which its outcome is told.
+    sequence: i64,
+    /// When it was stored.
+    stored_at: Timestamp,
+    /// The vendor's JSON, byte for byte.
+    #[schema(value_type = Object)]
+    document: Option<Box<RawValue>>,
+}
+
+impl From<Offered> for ListedDocument {
+    fn from(
+        Offered {
+            number,
+            state,
+            item,
+        }: Offered,
+    ) -> Self {
+        Self {
+            number,
+            key: item.key(),
+            state,
+            document_id: item.document_id,
+            version: item.version,
+            sequence: item.sequence,
+            stored_at: item.stored_at,
+            document: serde_json::from_slice(&item.body).ok(),
+            feed: item.feed,
+        }
+    }
+}
+
+/// Documents for a program that asks
+///
+/// They come in a list that grows at its end alone: a feed that is started later, and a
+/// version that is tried again, come there, so `next` never has to go back.
+#[utoipa::path(get, path = "/v1/documents", tag = "handoff", params(WhichDocuments),
+    responses(
+        (status = OK, description = "What came after `after`", body = Documents),
+        (status = CONFLICT, description = "`conflict`: `after` is of another epoch: a backup was restored since. \
+            Begin without `after`; keys tell what was booked",
+            body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
+    ))]
+pub(super) async fn documents(
+    State(app): State<Arc<App>>,
+    Params(which): Params<WhichDocuments>,
+) -> Outcome<Documents> {
+    let sink = list_of(&app, which.sink.as_deref())?;
+    let limit = PageOf {
+        after: None,
+        limit: which.limit,
+    };
+    let limit = limit.limit()?;
+    let epoch = app.store.sequence().await?.epoch;
+    let after = match which.after.as_deref() {
+        None => 0,
+        Some(place) => place_of(place, &epoch)?,
+    };
+    let offered = app
+        .store
+        .offered(sink, after, limit + 1, MAX_LIST_BYTES)
+        .await?;
+    let bytes: usize = offered.iter().map(|one| one.item.body.len()).sum();
+    // The bytes may have ended it before the rows did.
+    let more = offered.len() > limit || bytes >= MAX_LIST_BYTES;
+    let documents: Vec<ListedDocument> = offered
+        .into_iter()
+        .take(limit)
+        .map(ListedDocument::from)
+        .collect();
+    let last = documents.last().map_or(after, |document| document.number);
+    Ok(Json(Documents {
+        more,
+        next: format!("{epoch}:{last}"),
+        documents,
+    }))
+}
+
+/// The place in the list that `<epoch>:<number>` stands for.
+fn place_of(text: &str, epoch: &str) -> Result<i64, AdminError> {
+    let (of, number) = text.split_once(':').unwrap_or((text, ""));
+    let number = number.parse().ok().filter(|number: &i64| *number >= 0);
+    match number {
+        Some(_) if of != epoch => Err(AdminError::Conflict(
+            "`after` is of another epoch: a backup was restored since it was given. Begin without it; \
+             `key` tells which documents were booked already"
+                .into(),
+        )),
+        Some(number) => Ok(number),
+        None => Err(AdminError::BadRequest(
+            "`after` is no `next` of this list; begin without it".to_owned(),
+        )),
+    }
+}
+
+/// The sink whose list is asked for.
+fn list_of(app: &App, name: Option<&str>) -> Result<SinkName, AdminError> {
+    let mut lists = app
+        .config
+        .sinks
+        .iter()
+        .filter(|(_, sink)| matches!(sink.kind, SinkKind::Api))
+        .map(|(name, _)| name);
+    let missing = || {
+        AdminError::BadRequest(
+            "the settings name no sink of the kind `api` that this could mean: add \
+             `[sinks.NAME]` with `kind = \"api\"`, or name it with `sink`"
+                .to_owned(),
+        )
+    };
+    match name {
+        Some(name) => {
+            let name = known_sink(name)?;
+            lists
+                .find(|list| **list == name)
+                .cloned()
+                .ok_or_else(missing)
+        }
+        None => match (lists.next(), lists.next()) {
+            (Some(only), None) => Ok(only.clone()),
+            _ => Err(missing()),
+        },
+    }
+}
+
+/// What became of a version, as the program that took it says.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SaidOutcome {
+    /// The sink; may be left out where there is one of the kind `api`.
+    sink: Option<String>,
+    /// What became of it.
+    outcome: SaidWord,
+    /// Why it is rejected: for the accountant, so in words and without a stack trace.
+    #[schema(max_length = 4000)]
+    message: Option<String>,
+}
+
+/// The two things that may become of a version.
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum SaidWord {
+    Booked,
+    Rejected,
+}
+
+/// Say what became of a version
+///
+/// For a sink of any kind that was given it: a receiver may take a document first and
+/// reject it later. A rejection becomes an import error report.
+#[utoipa::path(post, path = "/v1/documents/{id}/outcome", tag = "handoff", request_body = SaidOutcome,
+    params(("id" = i64, Path, description = "`sequence` of the version")),
+    responses(
+        (status = OK, description = "It is noted; saying it twice changes nothing", body = SinkChanged),
+        (status = CONFLICT, description = "`conflict`: the sink was not given this version",
+            body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
+    ))]
+pub(super) async fn outcome(
+    State(app): State<Arc<App>>,
+    RowId(sequence): RowId,
+    Input(said): Input<SaidOutcome>,
+) -> Outcome<SinkChanged> {
+    let sink = match said.sink.as_deref() {
+        Some(name) => configured(&app, name)?.0,
+        None => list_of(&app, None)?,
+    };
+    let message = said.message.unwrap_or_default();
+    if message.chars().count() > MAX_MESSAGE_CHARS {
+        return Err(AdminError::BadRequest(format!(
+            "`message` is longer than {MAX_MESSAGE_CHARS} characters"
+        )));
+    }
+    let verdict = match said.outcome {
+        SaidWord::Booked => LaterVerdict::Booked,
+        SaidWord::Rejected if message.trim().is_empty() => {
+            return Err(AdminError::BadRequest(
+                "a rejection needs a `message`: the accountant is to know why".to_owned(),
+            ));
+        }
+        SaidWord::Rejected => {
+            let item = given(&app, sequence).await?;
+            let (message, report) = rejection(&app.config.reports, &item.0, &item.1, &message);
+            LaterVerdict::Rejected { message, report }
+        }
+    };
+    let noted = app
+        .store
+        .note_verdict(sink, sequence, verdict, app.clock.now())
+        .await?;
+    if noted {
+        Ok(Json(SinkChanged { changed: 1 }))
+    } else {
+        Err(AdminError::Conflict(
+            "the sink was not given this version; `GET /v1/handoffs` tells what it was given"
+                .into(),
+        ))
+    }
+}
+
+/// The feed and the JSON of a version.
+async fn given(app: &App, sequence: i64) -> Result<(Feed, Vec<u8>), AdminError> {
+    let filter = DocumentFilter {
+        after: Some(sequence.saturating_sub(1)),
+        limit: 1,
+        ..DocumentFilter::default()
+    };
+    let rows = app.store.documents(filter).await?;
+    let row = rows.into_iter().find(|row| row.sequence == sequence);
+    let row = row.ok_or(AdminError::UnknownRow)?;
+    Ok((row.feed, row.body.unwrap_or_default()))
+}
