@@ -453,6 +453,12 @@ impl fmt::Display for Cursor {
     }
 }
 
+/// A number with its word: `1 feed`, `2 feeds`.
+pub(crate) fn counted(count: u64, word: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {word}{ending}")
+}
+
 /// Bytes that no log or error may show, as `Debug` writes them: their number alone.
 pub(crate) struct Unseen<'a>(pub(crate) &'a [u8]);
 

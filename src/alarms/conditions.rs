@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{AlarmsConfig, Config};
-use crate::domain::SinkName;
+use crate::domain::{SinkName, counted};
 use crate::metrics::{Refusals, Stored};
 use crate::pull::blocked;
 use crate::store::{
@@ -292,8 +292,10 @@ fn held(facts: &Facts) -> Vec<Finding> {
         });
         (documents > 0).then(|| {
             let text = format!(
-                "{documents} documents of {feeds} feeds are held at sink {name}: run \
-                 `ivesk-webhook handoff start {name}` with --all, --from-now or --since, for one company with --company"
+                "{} of {} held at sink {name}: run `ivesk-webhook handoff start {name}` with --all, \
+                 --from-now or --since, for one company with --company",
+                counted(documents, "document"),
+                counted(feeds, "feed"),
             );
             finding(AlarmKind::Held, name, text)
         })

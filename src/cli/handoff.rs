@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::server::Api;
 use super::{Exit, Failure, Globals, cell};
 use crate::config::Config;
+use crate::domain::counted;
 use crate::handoff::worker::known;
 
 /// Arguments of `handoff`.
@@ -266,9 +267,10 @@ fn tell_what_to_do(sink: &Value) {
     let documents = held_documents(sink);
     if documents > 0 {
         println!(
-            "{documents} documents of {} feeds are held at `{name}`: `ivesk-webhook handoff start {name}` with --all, \
-             --from-now or --since MOMENT lets them begin.",
-            held.len()
+            "{} of {} held at `{name}`: `ivesk-webhook handoff start {name}` with --all, --from-now or --since MOMENT \
+             lets them begin.",
+            counted(documents, "document"),
+            counted(held.len() as u64, "feed")
         );
     }
     if let Some(sequence) = sink["stuck_at"].as_i64() {

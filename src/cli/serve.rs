@@ -11,7 +11,7 @@ use url::Url;
 
 use super::{Exit, Failure, Globals, tunnel};
 use crate::config::{Config, ConfirmMode, StoreUrl};
-use crate::domain::{Clock, Queue};
+use crate::domain::{Clock, Queue, counted};
 use crate::handoff::worker::wants;
 use crate::pull::blocked;
 use crate::service::{App, Service, StartError};
@@ -230,9 +230,9 @@ async fn held(app: &App) -> Vec<String> {
         let documents: u64 = held.iter().map(|feed| feed.documents).sum();
         if documents > 0 {
             lines.push(format!(
-                "  held        {documents} documents of {} feeds wait until `ivesk-webhook handoff start {name}` says from \
-                 where to begin",
-                held.len()
+                "  held        {} of {} until `ivesk-webhook handoff start {name}` says from where to begin",
+                counted(documents, "document"),
+                counted(held.len() as u64, "feed")
             ));
         }
     }

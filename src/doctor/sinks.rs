@@ -1,8 +1,8 @@
 //! Where documents are handed on.
 
 use super::Finding;
-use crate::config::Config;
-use crate::domain::Clock;
+use crate::config::{Config, SinkKind};
+use crate::domain::{Clock, counted};
 use crate::handoff;
 use crate::handoff::worker::wants;
 use crate::store::{SinkRow, Store};
@@ -14,6 +14,19 @@ use crate::store::{SinkRow, Store};
 pub fn openings(config: &Config, clock: &Clock) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, sink) in &config.sinks {
+        if let SinkKind::Folder { path, .. } = &sink.kind
+            && !path.exists()
+        {
+            // Made here it would belong to whoever runs this.
+            findings.push(Finding::note(
+                "sink",
+                format!(
+                    "the folder of `{name}`, {}, is not there yet; `serve` makes it",
+                    path.display()
+                ),
+            ));
+            continue;
+        }
         let environment = config.environment.variables();
         findings.push(match handoff::open(name, sink, config, environment, clock) {
             Ok(_) => Finding::ok("sink", format!("`{name}` can be used")),
@@ -52,8 +65,9 @@ pub async fn standing(config: &Config, store: &dyn Store) -> Option<Vec<Finding>
                 Finding::note(
                     "held",
                     format!(
-                        "{documents} documents of {} feeds are held at `{name}`",
-                        held.len()
+                        "{} of {} held at `{name}`",
+                        counted(documents, "document"),
+                        counted(held.len() as u64, "feed")
                     ),
                 )
                 .because(

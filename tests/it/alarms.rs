@@ -472,7 +472,7 @@ async fn documents_that_are_held_at_a_sink_are_an_alarm_until_their_feed_begins(
     let alarm = station.begins(AlarmKind::Held).await;
     assert_eq!(alarm.subject, "books");
     assert!(
-        alarm.text.contains("2 documents of 1 feeds"),
+        alarm.text.contains("2 documents of 1 feed held"),
         "{}",
         alarm.text
     );
