@@ -127,11 +127,6 @@ impl HandOn {
         self
     }
 
-    /// Which sink it gives documents to.
-    pub fn name(&self) -> &SinkName {
-        &self.name
-    }
-
     fn request(&self) -> HandoffRequest {
         HandoffRequest {
             sink: self.name.clone(),
