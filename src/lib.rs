@@ -5,7 +5,7 @@
 //! store. The store is where they meet; none calls another.
 //!
 //! - [`domain`]: the words of the project as types, and the clock. No I/O.
-//! - [`refusal`]: every reason for refusing a delivery, with its code.
+//! - [`refusal`]: every reason for refusing a message, with its code.
 //! - [`config`]: every setting: name, unit, default, environment variable.
 //! - [`egress`]: the one way out to other hosts.
 //! - [`file_names`]: names of files that stay in their folder.

@@ -1,10 +1,10 @@
-//! Every reason for refusing a delivery, each with a code of its own.
+//! Every reason for refusing a message, each with a code of its own.
 //!
 //! The code is the field in the log, the label of the metric, the `code` in the
 //! answer and the name in `docs/refusals.md`. Which status a reason answers is
 //! decided in [`crate::receiver`], nowhere else.
 
-/// Why a delivery was refused.
+/// Why a message was refused.
 ///
 /// Holds nothing secret and nothing longer than a few hundred bytes, so it may
 /// be logged and stored.
@@ -116,8 +116,8 @@ pub enum Refusal {
     /// The disk has less room than `store.min_free_bytes`.
     #[error("the disk is nearly full")]
     DiskNearlyFull,
-    /// More deliveries are waiting than the queue holds.
-    #[error("more deliveries are waiting than the queue holds")]
+    /// More messages are waiting than the queue holds.
+    #[error("more messages are waiting than the queue holds")]
     QueueFull,
     /// The service is stopping.
     #[error("the service is shutting down")]

@@ -16,12 +16,12 @@ use crate::service::App;
 
 mod alarms;
 mod certificates;
-mod deliveries;
 mod documents;
 mod feeds;
 mod guard;
 mod handoff;
 mod limits;
+mod messages;
 mod offered;
 mod openapi;
 mod pages;
@@ -104,11 +104,11 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(handoff::handoffs))
         .routes(routes!(reports::list))
         .routes(routes!(reports::retry))
-        .routes(routes!(deliveries::quarantine))
-        .routes(routes!(deliveries::quarantined))
-        .routes(routes!(deliveries::retry))
-        .routes(routes!(deliveries::notifications))
-        .routes(routes!(deliveries::notification))
+        .routes(routes!(messages::quarantine))
+        .routes(routes!(messages::quarantined))
+        .routes(routes!(messages::retry))
+        .routes(routes!(messages::notifications))
+        .routes(routes!(messages::notification))
         .routes(routes!(uploads::list, uploads::begin))
         .routes(routes!(uploads::end))
         .routes(routes!(alarms::list))

@@ -32,7 +32,7 @@ const BEARER: &str = "bearer";
         (name = "documents", description = "Documents that were pulled"),
         (name = "handoff", description = "Handing documents on, and what comes back"),
         (name = "alarms", description = "What a person should know of"),
-        (name = "deliveries", description = "Deliveries that came, accepted or refused"),
+        (name = "messages", description = "Messages that came, accepted or refused"),
         (name = "uploads", description = "Files given to the vendor"),
         (name = "tokens", description = "Who may use this API"),
     ),

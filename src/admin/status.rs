@@ -27,7 +27,7 @@ pub(super) struct Status {
     service: &'static str,
     /// The program's version.
     version: &'static str,
-    /// Whether a delivery would be stored now.
+    /// Whether a message would be stored now.
     ready: bool,
     /// Why not.
     reason: Option<&'static str>,
@@ -54,7 +54,7 @@ pub(super) async fn alive() -> &'static str {
     "alive\n"
 }
 
-/// Whether a delivery would be stored now
+/// Whether a message would be stored now
 #[utoipa::path(get, path = "/readyz", tag = "service",
     responses(
         (status = OK, description = "It would", body = String, content_type = "text/plain"),
@@ -96,7 +96,7 @@ const ACTIVITY: Duration = Duration::from_secs(23 * 60 * 60);
 
 /// What came in the last 24 hours, hour by hour
 ///
-/// Counted from what is stored, so repeated deliveries are left out, and refused ones that
+/// Counted from what is stored, so repeated messages are left out, and refused ones that
 /// the quarantine does not keep.
 #[utoipa::path(get, path = "/v1/activity", tag = "service",
     responses((status = OK, description = "Counts; hours with none are left out", body = Activity)))]

@@ -231,7 +231,7 @@ fn refused_storm(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
         }
         let (code, minutes) = (most.1, super::STORM_WINDOW.as_secs() / 60);
         let text = format!(
-            "{all} deliveries of {event} were refused within {minutes} minutes, most of them \
+            "{all} messages of {event} were refused within {minutes} minutes, most of them \
              as `{code}`: docs/refusals.md says what that means; once it is mended, run \
              `ivesk-webhook quarantine retry --all`"
         );
@@ -250,7 +250,7 @@ fn certificates(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
     near.map(|(host, last)| {
         let text = format!(
             "the newest signing certificate of {host} ends at {last}, and SNS has shown no newer \
-             one: deliveries are refused from then on; check this machine's clock, and that no \
+             one: messages are refused from then on; check this machine's clock, and that no \
              proxy keeps an old certificate"
         );
         finding(AlarmKind::Certificate, host, text)
@@ -264,7 +264,7 @@ fn disk(facts: &Facts, config: &Config) -> Option<Finding> {
     (free < config.alarms.free_bytes.max(minimum)).then(|| {
         let text = format!(
             "the store's disk has {free} bytes left: free some space; below {minimum} \
-             (`store.min_free_bytes`) deliveries are answered 503"
+             (`store.min_free_bytes`) messages are answered 503"
         );
         finding(AlarmKind::Disk, "store", text)
     })

@@ -33,7 +33,7 @@ use teller::Teller;
 /// How often it is looked whether something is wrong.
 pub const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// Refused deliveries within this time are counted together.
+/// Refused messages within this time are counted together.
 pub const STORM_WINDOW: Duration = Duration::from_secs(10 * 60);
 
 /// How long after a start feeds may be brought up to date before one of them is behind:
@@ -240,7 +240,7 @@ async fn turn(alarms: &Alarms, shutdown: &CancellationToken) -> Result<(), Store
     Ok(())
 }
 
-/// Refused deliveries as counted at each look of the last while.
+/// Refused messages as counted at each look of the last while.
 struct Recent {
     counted: VecDeque<(Timestamp, Refusals)>,
 }

@@ -105,7 +105,7 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Finding>
         return Ok(vec![
             Finding::wrong(
                 "server",
-                format!("`serve` runs and takes no deliveries: {reason}"),
+                format!("`serve` runs and takes no messages: {reason}"),
             )
             .because("SNS is answered 503 and gives up after about half an hour")
             .mend("its log says why; docs/operating.md lists the reasons"),
@@ -114,7 +114,7 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Finding>
     let version = answer["version"].as_str().unwrap_or_default();
     let mut findings = vec![Finding::ok(
         "server",
-        format!("`serve` {version} runs and takes deliveries"),
+        format!("`serve` {version} runs and takes messages"),
     )];
     let stored = &answer["sequence"]["last"];
     findings.push(Finding::ok(

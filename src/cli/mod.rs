@@ -103,7 +103,7 @@ pub enum Command {
     Notifications(notifications::Args),
     /// Pull documents now, once (for cron), or read an old stretch again
     Pull(pull::Args),
-    /// List, export or retry refused deliveries
+    /// List, export or retry refused messages
     Quarantine(quarantine::Args),
     /// Send saved messages to a webhook
     Replay(replay::Args),

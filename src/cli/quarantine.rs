@@ -22,7 +22,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show refused deliveries and why they were refused
+    /// Show refused messages and why they were refused
     List {
         /// One JSON array
         #[arg(long)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// Where exported deliveries go.
+/// Where exported messages go.
 pub(super) struct ExportDir(PathBuf);
 
 impl ExportDir {

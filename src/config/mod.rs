@@ -276,9 +276,9 @@ pub struct StoreConfig {
     /// or `postgres://USER@HOST/DATABASE`, which several replicas may share.
     pub url: StoreUrl,
     /// `store.min_free_bytes`, default 256 MiB: with less room on the disk,
-    /// deliveries are answered 503 and SNS sends them again.
+    /// messages are answered 503 and SNS sends them again.
     pub min_free_bytes: u64,
-    /// `store.queue`, default 4096: deliveries that may wait for the next commit.
+    /// `store.queue`, default 4096: messages that may wait for the next commit.
     pub queue: usize,
 }
 
@@ -693,7 +693,7 @@ pub struct AlarmsConfig {
     pub behind_after: Duration,
     /// `alarms.sink_after`, default 30 min: a sink has failed so long.
     pub sink_after: Duration,
-    /// `alarms.refusals`, default 20: deliveries of one event refused within ten minutes.
+    /// `alarms.refusals`, default 20: messages of one event refused within ten minutes.
     pub refusals: u64,
     /// `alarms.certificate_left`, default 7 d: a signing certificate ends sooner.
     pub certificate_left: Duration,
@@ -741,7 +741,7 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// `log.level`, default `info`; a `tracing` filter such as `info,ivesk_webhook::pull=debug`.
     pub level: String,
-    /// `log.client_addresses`, default false: whether the line of a refused delivery
+    /// `log.client_addresses`, default false: whether the line of a refused message
     /// names the address that it came from.
     pub client_addresses: bool,
     /// `log.otlp_url`: the collector that `serve` sends traces to; none by default. An

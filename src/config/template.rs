@@ -92,9 +92,9 @@ url = {url}
 # from this file, or from IVESK_WEBHOOK_STORE_PASSWORD.
 #url = "postgres://ivesk@db.example.lt/ivesk"  # example
 #password_file = "store-password.txt"  # example
-# With less room on the disk, deliveries are answered 503 and SNS sends them again. 256 MiB.
+# With less room on the disk, messages are answered 503 and SNS sends them again. 256 MiB.
 #min_free_bytes = 268435456
-# Deliveries that may wait for the next commit.
+# Messages that may wait for the next commit.
 #queue = 4096
 
 [sns]
@@ -225,7 +225,7 @@ url = {url}
 #behind_after = "2h"
 # A sink has failed for so long.
 #sink_after = "30m"
-# Deliveries of one event refused within ten minutes.
+# Messages of one event refused within ten minutes.
 #refusals = 20
 # A signing certificate ends sooner.
 #certificate_left = "7d"
@@ -237,9 +237,9 @@ url = {url}
 #format = "text"
 # error, warn, info, debug or trace, or a list such as "info,ivesk_webhook::pull=debug".
 #level = "info"
-# Whether the line of a refused delivery names the address that it came from.
+# Whether the line of a refused message names the address that it came from.
 #client_addresses = false
-# Traces go to this OTLP collector, as protobuf over HTTP: deliveries, pages, hand-offs.
+# Traces go to this OTLP collector, as protobuf over HTTP: messages, pages, hand-offs.
 #otlp_url = "http://127.0.0.1:4318"  # example
 "##;
 

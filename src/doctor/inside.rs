@@ -225,7 +225,7 @@ pub fn disk(free: u64, minimum: u64) -> Finding {
             minimum / MIB
         ),
     )
-    .because("deliveries are answered 503, and SNS gives up after about half an hour")
+    .because("messages are answered 503, and SNS gives up after about half an hour")
     .mend("free some space, or move the store to a larger disk")
 }
 
@@ -268,7 +268,7 @@ pub async fn way_to_sns(config: &Config, clock: &Clock) -> Vec<Finding> {
                     "sns",
                     format!("{origin} can't be reached: {}", egress::describe(error)),
                 )
-                .because("signing certificates come from there, and subscriptions are confirmed there: without it every delivery is answered 503")
+                .because("signing certificates come from there, and subscriptions are confirmed there: without it every message is answered 503")
                 .mend("let this machine reach that host on port 443, directly: proxy variables are not used"),
             ),
         }

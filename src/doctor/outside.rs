@@ -270,7 +270,7 @@ impl Reply {
                 .because("SNS counts that as delivered: the message is gone")
                 .mend("let the proxy pass /webhooks/ on to this process (docs/reverse-proxy.md)"),
             _ => Finding::wrong(REACH, format!("something else answers: {number}{by}"))
-                .because("a delivery would not get here")
+                .because("a message would not get here")
                 .mend("let the proxy pass /webhooks/ on to this process unchanged (docs/reverse-proxy.md)"),
         }
     }

@@ -1,6 +1,6 @@
 //! What the service counts, in one registry that is passed along.
 //!
-//! Counters on the way of a delivery are looked up once, at start; everything
+//! Counters on the way of a message are looked up once, at start; everything
 //! that the store knows anyway is read from it when somebody asks ([`Stored`]). Labels
 //! are bounded: words of this program, configured accounts, and at most so many feeds.
 
@@ -45,9 +45,9 @@ const STORE_BUCKETS: [f64; 10] = [
 /// Upper edges of the buckets of the vendor's answers, in seconds.
 const VENDOR_BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Which deliveries a counter counts.
+/// Which messages a counter counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DeliveryLabels {
+struct MessageLabels {
     event: &'static str,
     outcome: &'static str,
     code: &'static str,
@@ -92,7 +92,7 @@ struct StoreLabels {
 /// What the store is asked to do, as its times are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreStep {
-    /// A delivery, until it is on the disk.
+    /// A message, until it is on the disk.
     Accept,
     /// A worker asks for a feed to pull.
     Lease,
@@ -141,7 +141,7 @@ impl PullEnd {
     }
 }
 
-/// The counters of one event's accepted deliveries, ready to be raised.
+/// The counters of one event's accepted messages, ready to be raised.
 #[derive(Clone, Debug)]
 pub struct AcceptedCounters {
     /// Stored for the first time.
@@ -150,13 +150,13 @@ pub struct AcceptedCounters {
     pub duplicate: Counter,
 }
 
-/// Refused deliveries of our webhooks since the start, by event and code.
+/// Refused messages of our webhooks since the start, by event and code.
 pub type Refusals = BTreeMap<(Event, &'static str), u64>;
 
 /// Every metric of the service.
 pub struct Metrics {
     registry: Mutex<Registry>,
-    deliveries: Family<DeliveryLabels, Counter>,
+    messages: Family<MessageLabels, Counter>,
     accept_seconds: Histogram,
     quarantine_dropped: Counter,
     panics: Counter,
@@ -169,7 +169,7 @@ pub struct Metrics {
     vendor_seconds: Family<EndpointLabels, Histogram, fn() -> Histogram>,
     store_seconds: Family<StoreLabels, Histogram, fn() -> Histogram>,
     gauges: Gauges,
-    /// Counted apart: the family of [`Metrics::deliveries`] can't be read.
+    /// Counted apart: the family of [`Metrics::messages`] can't be read.
     refusals: Mutex<Refusals>,
 }
 
@@ -190,7 +190,7 @@ impl Metrics {
     pub fn new() -> Self {
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix(PREFIX)),
-            deliveries: Family::default(),
+            messages: Family::default(),
             accept_seconds: Histogram::new(ACCEPT_BUCKETS),
             quarantine_dropped: Counter::default(),
             panics: Counter::default(),
@@ -220,18 +220,18 @@ impl Metrics {
 
     fn register_own(&self, registry: &mut Registry) {
         registry.register(
-            "deliveries",
-            "Deliveries by event, outcome and refusal code",
-            self.deliveries.clone(),
+            "messages",
+            "Messages by event, outcome and refusal code",
+            self.messages.clone(),
         );
         registry.register(
             "accept_seconds",
-            "From the end of a delivery's headers until it is committed, in seconds",
+            "From the end of a message's headers until it is committed, in seconds",
             self.accept_seconds.clone(),
         );
         registry.register(
             "quarantine_dropped",
-            "Refused deliveries that the quarantine had no room for",
+            "Refused messages that the quarantine had no room for",
             self.quarantine_dropped.clone(),
         );
         registry.register(
@@ -282,11 +282,11 @@ impl Metrics {
         self.gauges.register(registry);
     }
 
-    /// The counters of `event`'s accepted deliveries, to be kept by who raises them often.
+    /// The counters of `event`'s accepted messages, to be kept by who raises them often.
     pub fn accepted(&self, event: Event) -> AcceptedCounters {
         let counter = |outcome| {
-            self.deliveries
-                .get_or_create(&DeliveryLabels {
+            self.messages
+                .get_or_create(&MessageLabels {
                     event: event.as_str(),
                     outcome,
                     code: "",
@@ -301,8 +301,8 @@ impl Metrics {
 
     /// Counts a refusal; `event` is none where no webhook has the path.
     pub fn refused(&self, event: Option<Event>, code: &'static str) {
-        self.deliveries
-            .get_or_create(&DeliveryLabels {
+        self.messages
+            .get_or_create(&MessageLabels {
                 event: event.map_or("", Event::as_str),
                 outcome: "refused",
                 code,
@@ -314,7 +314,7 @@ impl Metrics {
         }
     }
 
-    /// Refused deliveries of our webhooks since the start.
+    /// Refused messages of our webhooks since the start.
     pub fn refusals(&self) -> Refusals {
         self.refusals
             .lock()
@@ -322,12 +322,12 @@ impl Metrics {
             .clone()
     }
 
-    /// Notes how long a delivery took until it was committed.
+    /// Notes how long a message took until it was committed.
     pub fn accept_took(&self, duration: Duration) {
         self.accept_seconds.observe(duration.as_secs_f64());
     }
 
-    /// Counts a refused delivery that the quarantine had no room for.
+    /// Counts a refused message that the quarantine had no room for.
     pub fn quarantine_dropped(&self) {
         self.quarantine_dropped.inc();
     }

@@ -216,7 +216,7 @@ impl Gauges {
         );
         registry.register(
             "waiting",
-            "What waits to be written, by line: deliveries, refused ones, other changes",
+            "What waits to be written, by line: messages, refused ones, other changes",
             self.waiting.clone(),
         );
         self.register_sinks(registry);
@@ -349,12 +349,12 @@ impl Gauges {
                 .set(seconds(last.since(stored.now)));
         }
         let Waiting {
-            deliveries,
+            messages,
             refused,
             changes,
         } = stored.waiting;
         for (line, length) in [
-            ("deliveries", deliveries),
+            ("messages", messages),
             ("refused", refused),
             ("changes", changes),
         ] {

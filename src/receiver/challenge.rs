@@ -4,7 +4,7 @@
 //! random and good for a few minutes. It then posts to the public address, with the
 //! question as a header. The process that made the question gives the answer, and says
 //! what arrived; every other process, and this one for every other question, treats the
-//! request as the delivery that it claims to be. A stranger can't guess a question, so
+//! request as the message that it claims to be. A stranger can't guess a question, so
 //! there is nothing for strangers here.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

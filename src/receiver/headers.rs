@@ -1,4 +1,4 @@
-//! The headers of a delivery that mean something, and how the quarantine keeps them.
+//! The headers of a message that mean something, and how the quarantine keeps them.
 
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
@@ -7,7 +7,7 @@ use crate::sns::SnsHeaders;
 /// What the names of SNS's own headers begin with.
 pub const SNS_PREFIX: &str = "x-amz-sns-";
 
-/// The most that is kept of one delivery's headers.
+/// The most that is kept of one message's headers.
 const MAX_KEPT_BYTES: usize = 8 * 1024;
 
 /// The headers that the envelope is compared with.

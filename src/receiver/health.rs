@@ -1,10 +1,10 @@
-//! Whether deliveries are taken just now.
+//! Whether messages are taken just now.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::refusal::Refusal;
 
-/// What keeps the service from taking deliveries, known without asking anybody.
+/// What keeps the service from taking messages, known without asking anybody.
 #[derive(Debug, Default)]
 pub struct Health {
     draining: AtomicBool,
@@ -28,7 +28,7 @@ impl Health {
         self.disk_nearly_full.swap(nearly_full, Ordering::AcqRel) != nearly_full
     }
 
-    /// Whether a delivery may be taken.
+    /// Whether a message may be taken.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Taking a delivery: token, body, shape, proof, commit, confirmation.
+//! Taking a message: token, body, shape, proof, commit, confirmation.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +24,9 @@ use crate::ivesk::hint;
 use crate::metrics::{Metrics, StoreStep};
 use crate::refusal::Refusal;
 use crate::sns::{Envelope, MessageType, VerifiedMessage, Verifier};
-use crate::store::{Accepted, Insertion, QuarantineRow, Quarantined, SharedStore, StoreError};
+use crate::store::{
+    AcceptedMessage, Insertion, QuarantineRow, Quarantined, SharedStore, StoreError,
+};
 use crate::subscriptions::Confirmations;
 
 /// How long the store may take to commit; SNS itself gives up after 15 s.
@@ -33,8 +35,8 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the store may take to say that it is there.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A delivery to one of our webhooks, read whole and not judged yet.
-pub struct Delivery<'w> {
+/// A message to one of our webhooks, read whole and not judged yet.
+pub struct IncomingMessage<'w> {
     /// Where it came to.
     pub webhook: &'w Webhook,
     /// All its headers.
@@ -45,11 +47,11 @@ pub struct Delivery<'w> {
     pub received_at: Timestamp,
     /// What its request is called; none where it is judged anew.
     pub request_id: Option<RequestId>,
-    /// The place of a large body, given back when the delivery is answered.
+    /// The place of a large body, given back when the message is answered.
     _place: Option<OwnedSemaphorePermit>,
 }
 
-/// What has to do with deliveries, from the first byte to the commit.
+/// What has to do with messages, from the first byte to the commit.
 pub struct Ingest {
     webhooks: Webhooks,
     body: BodyReader,
@@ -73,7 +75,7 @@ pub struct Parts {
     pub store: SharedStore,
     /// Confirms subscriptions.
     pub confirmations: Arc<Confirmations>,
-    /// Says whether deliveries are taken.
+    /// Says whether messages are taken.
     pub health: Arc<Health>,
     /// Counts.
     pub metrics: Arc<Metrics>,
@@ -104,7 +106,7 @@ impl Ingest {
         &self.metrics
     }
 
-    /// Accepted deliveries since they were last told.
+    /// AcceptedMessage messages since they were last told.
     pub fn tally(&self) -> &Tally {
         &self.tally
     }
@@ -155,18 +157,18 @@ impl Ingest {
             .webhooks
             .find(webhook_path(&head))
             .inspect_err(|refusal| self.turned_away(None, caller, refusal))?;
-        let delivery = self
+        let incoming = self
             .read(webhook, caller, head, body)
             .await
             .inspect_err(|refusal| self.turned_away(Some(webhook), caller, refusal))?;
-        let span = report::span(&delivery);
+        let span = report::span(&incoming);
         let outcome = self
-            .judge(&delivery)
+            .judge(&incoming)
             .instrument(span.clone())
             .await
             .inspect_err(|refusal| {
                 span.record("outcome", refusal.code());
-                self.set_aside(&delivery, caller, refusal);
+                self.set_aside(&incoming, caller, refusal);
             })?;
         self.metrics.accept_took(started.elapsed());
         Ok(outcome)
@@ -178,11 +180,11 @@ impl Ingest {
         caller: &Caller,
         head: http::request::Parts,
         body: B,
-    ) -> Result<Delivery<'w>, Refusal> {
+    ) -> Result<IncomingMessage<'w>, Refusal> {
         self.health.admit()?;
         let received_at = self.clock.now();
         let body::Body { bytes, place } = self.body.read(body).await?;
-        Ok(Delivery {
+        Ok(IncomingMessage {
             webhook,
             headers: head.headers,
             body: bytes,
@@ -192,19 +194,19 @@ impl Ingest {
         })
     }
 
-    /// Proves a delivery as of its receipt, commits it, and confirms where it
+    /// Proves a message as of its receipt, commits it, and confirms where it
     /// asks for that. Doing it twice does no more than doing it once.
     ///
     /// # Errors
     ///
     /// Why it was refused.
-    pub async fn judge(&self, delivery: &Delivery<'_>) -> Result<Insertion, Refusal> {
-        let webhook = delivery.webhook;
-        let headers = sns_headers(&delivery.headers);
-        let envelope = Envelope::parse(delivery.body.clone(), &headers)?;
+    pub async fn judge(&self, incoming: &IncomingMessage<'_>) -> Result<Insertion, Refusal> {
+        let webhook = incoming.webhook;
+        let headers = sns_headers(&incoming.headers);
+        let envelope = Envelope::parse(incoming.body.clone(), &headers)?;
         let message = self
             .verifier
-            .verify_at(envelope, delivery.received_at)
+            .verify_at(envelope, incoming.received_at)
             .await?;
         let meaning = Meaning::of(&message);
         let told = Told {
@@ -215,15 +217,15 @@ impl Ingest {
         // SNS may deliver a message twice, so a duplicate is a success.
         let hint = told.hint.clone();
         let insertion = self
-            .commit(webhook, message, hint, delivery.received_at)
+            .commit(webhook, message, hint, incoming.received_at)
             .await?;
         self.tally
-            .accepted(webhook, insertion, &told, delivery.request_id.as_ref());
+            .accepted(webhook, insertion, &told, incoming.request_id.as_ref());
         self.act(webhook, meaning, insertion).await?;
         Ok(insertion)
     }
 
-    /// Judges a quarantined delivery anew, as of its receipt, and takes it out of
+    /// Judges a quarantined message anew, as of its receipt, and takes it out of
     /// the quarantine where it is committed now.
     ///
     /// # Errors
@@ -234,7 +236,7 @@ impl Ingest {
             .webhooks
             .get(&row.account, row.event)
             .ok_or(Refusal::UnknownPath)?;
-        let delivery = Delivery {
+        let incoming = IncomingMessage {
             webhook,
             headers: read_header_lines(&row.headers),
             body: Bytes::from(row.body),
@@ -242,7 +244,7 @@ impl Ingest {
             request_id: None,
             _place: None,
         };
-        let insertion = self.judge(&delivery).await?;
+        let insertion = self.judge(&incoming).await?;
         // Should this fail, the next retry finds a duplicate, which is a success too.
         self.store
             .remove_quarantined(row.id)
@@ -258,7 +260,7 @@ impl Ingest {
         hint: Option<Feed>,
         received_at: Timestamp,
     ) -> Result<Insertion, Refusal> {
-        let delivery = Accepted {
+        let incoming = AcceptedMessage {
             account: webhook.account.clone(),
             event: webhook.event,
             hint,
@@ -267,7 +269,7 @@ impl Ingest {
         };
         let accepted = self
             .metrics
-            .timed(StoreStep::Accept, self.store.accept(delivery));
+            .timed(StoreStep::Accept, self.store.accept(incoming));
         match tokio::time::timeout(COMMIT_TIMEOUT, accepted).await {
             Ok(Ok(insertion)) => Ok(insertion),
             Ok(Err(error)) => Err(self.refused_by_store(&error)),
@@ -289,7 +291,7 @@ impl Ingest {
             Meaning::Notification => Ok(()),
             Meaning::Confirm { topic_arn, token } => {
                 self.confirmations
-                    .confirm_delivered(&webhook.account, webhook.event, &topic_arn, &token)
+                    .confirm_message(&webhook.account, webhook.event, &topic_arn, &token)
                     .await
             }
             Meaning::Ended { topic_arn } => {
@@ -302,37 +304,37 @@ impl Ingest {
         }
     }
 
-    /// Tells and counts a delivery that was refused before it was read whole.
+    /// Tells and counts a message that was refused before it was read whole.
     fn turned_away(&self, webhook: Option<&Webhook>, caller: &Caller, refusal: &Refusal) {
         self.metrics
             .refused(webhook.map(|webhook| webhook.event), refusal.code());
         self.tally.refused(webhook, refusal, caller);
     }
 
-    /// Tells, counts and keeps a delivery that was refused.
-    fn set_aside(&self, delivery: &Delivery<'_>, caller: &Caller, refusal: &Refusal) {
-        self.turned_away(Some(delivery.webhook), caller, refusal);
+    /// Tells, counts and keeps a message that was refused.
+    fn set_aside(&self, incoming: &IncomingMessage<'_>, caller: &Caller, refusal: &Refusal) {
+        self.turned_away(Some(incoming.webhook), caller, refusal);
         if !is_worth_keeping(refusal) {
             return;
         }
-        let headers = sns_headers(&delivery.headers);
-        let allowed_topic = Envelope::parse(delivery.body.clone(), &headers)
+        let headers = sns_headers(&incoming.headers);
+        let allowed_topic = Envelope::parse(incoming.body.clone(), &headers)
             .is_ok_and(|envelope| self.verifier.allows_topic(envelope.topic_arn()));
         let kept = self.store.offer_quarantine(Quarantined {
-            received_at: delivery.received_at,
-            account: delivery.webhook.account.clone(),
-            event: delivery.webhook.event,
+            received_at: incoming.received_at,
+            account: incoming.webhook.account.clone(),
+            event: incoming.webhook.event,
             reason: refusal.code().to_owned(),
             allowed_topic,
-            headers: header_lines(&delivery.headers),
-            body: delivery.body.clone(),
+            headers: header_lines(&incoming.headers),
+            body: incoming.body.clone(),
         });
         if !kept {
             self.metrics.quarantine_dropped();
         }
     }
 
-    /// What a failed commit means for the delivery.
+    /// What a failed commit means for the message.
     fn refused_by_store(&self, error: &StoreError) -> Refusal {
         // Closed by itself it is a defect, not the end of the service.
         if matches!(error, StoreError::Closed) && !self.health.is_draining() {
@@ -342,7 +344,7 @@ impl Ingest {
         refused_by_store(error)
     }
 
-    /// Whether a delivery would be taken now.
+    /// Whether a message would be taken now.
     ///
     /// # Errors
     ///
@@ -406,7 +408,7 @@ fn hint_of(webhook: &Webhook, message: &VerifiedMessage) -> Option<Feed> {
     }
 }
 
-/// What a failed commit means for the delivery.
+/// What a failed commit means for the message.
 fn refused_by_store(error: &StoreError) -> Refusal {
     match error {
         StoreError::QueueFull => Refusal::QueueFull,

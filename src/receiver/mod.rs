@@ -1,7 +1,7 @@
 //! The public listener: what SNS reaches.
 //!
 //! [`listener`] accepts connections, [`caller`] says who asks, [`Public`] finds the
-//! route, [`ingest`] takes a delivery step by step, and [`problem`] alone knows the
+//! route, [`ingest`] takes a message step by step, and [`problem`] alone knows the
 //! statuses.
 
 use std::convert::Infallible;
@@ -45,7 +45,7 @@ pub struct Public {
 }
 
 impl Public {
-    /// Routes whose deliveries go to `ingest`.
+    /// Routes whose messages go to `ingest`.
     pub fn new(ingest: Arc<Ingest>, callers: Arc<Callers>) -> Self {
         Self { ingest, callers }
     }

@@ -132,7 +132,7 @@ impl From<&Refusal> for Problem {
 
             Refusal::RawDelivery => (
                 StatusCode::FORBIDDEN,
-                "Raw message delivery carries no signature.",
+                "Raw message message carries no signature.",
             ),
             Refusal::TopicNotAllowed => {
                 (StatusCode::FORBIDDEN, "The topic is not on the allowlist.")
@@ -190,7 +190,7 @@ impl From<&Refusal> for Problem {
             ),
             Refusal::QueueFull => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "Too many deliveries are waiting.",
+                "Too many messages are waiting.",
             ),
             Refusal::ShuttingDown => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -1,4 +1,4 @@
-//! What the log says of deliveries: identifiers and reasons, never a path's
+//! What the log says of messages: identifiers and reasons, never a path's
 //! token, a signature or a body; an address only where `log.client_addresses` wants it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,38 +8,38 @@ use tracing::field::{Empty, display};
 use tracing::{Span, debug, debug_span, error, info, warn};
 
 use super::caller::{Caller, RequestId};
-use super::ingest::Delivery;
+use super::ingest::IncomingMessage;
 use super::webhooks::{ROUTE_TEMPLATE, Webhook};
 use crate::domain::Feed;
 use crate::refusal::Refusal;
 use crate::store::{Insertion, StoreError};
 
-/// Lines about refused deliveries within one second, and as many about accepted ones;
+/// Lines about refused messages within one second, and as many about accepted ones;
 /// further ones are only counted.
 const LINES_A_SECOND: u64 = 20;
 
-/// What an accepted delivery is followed by, from here to the documents that it announced.
+/// What an accepted message is followed by, from here to the documents that it announced.
 pub(super) struct Told {
     pub(super) message_id: String,
     /// The feed that it wants pulled.
     pub(super) hint: Option<Feed>,
 }
 
-/// The span of a delivery that is judged; `outcome` and what it says are recorded later.
-pub(super) fn span(delivery: &Delivery<'_>) -> Span {
-    let Webhook { account, event, .. } = delivery.webhook;
+/// The span of a message that is judged; `outcome` and what it says are recorded later.
+pub(super) fn span(incoming: &IncomingMessage<'_>) -> Span {
+    let Webhook { account, event, .. } = incoming.webhook;
     debug_span!(
-        "delivery",
+        "message",
         %account,
         %event,
-        request.id = delivery.request_id.as_ref().map(RequestId::as_str),
+        request.id = incoming.request_id.as_ref().map(RequestId::as_str),
         sns.message_id = Empty,
         feed = Empty,
         outcome = Empty,
     )
 }
 
-/// Accepted deliveries since they were last told, and how much was told lately.
+/// AcceptedMessage messages since they were last told, and how much was told lately.
 ///
 /// One line for each of thousands a second would cost more than their signature checks.
 #[derive(Default)]
@@ -81,7 +81,7 @@ impl Lines {
 }
 
 impl Tally {
-    /// Counts an accepted delivery and tells it, at level `debug` where many were told
+    /// Counts an accepted message and tells it, at level `debug` where many were told
     /// within this second. One that is judged anew belongs to no request.
     pub(super) fn accepted(
         &self,
@@ -116,7 +116,7 @@ impl Tally {
         }
     }
 
-    /// Tells a refused delivery, unless too many were told within this second.
+    /// Tells a refused message, unless too many were told within this second.
     pub(super) fn refused(&self, webhook: Option<&Webhook>, refusal: &Refusal, caller: &Caller) {
         if !self.refused.may_tell() {
             return;
@@ -131,7 +131,7 @@ impl Tally {
                 request.id = request,
                 client.address = client,
                 route = ROUTE_TEMPLATE,
-                "refused a delivery: {refusal}"
+                "refused a message: {refusal}"
             ),
             Some(Webhook { account, event, .. }) => warn!(
                 code,
@@ -140,19 +140,19 @@ impl Tally {
                 request.id = request,
                 client.address = client,
                 route = ROUTE_TEMPLATE,
-                "refused a delivery of {account}/{event}: {refusal} ({code})"
+                "refused a message of {account}/{event}: {refusal} ({code})"
             ),
         }
     }
 
-    /// One line on the deliveries accepted since the last one, if there were any.
+    /// One line on the messages accepted since the last one, if there were any.
     pub fn tell(&self) {
         let new = self.new.swap(0, Ordering::Relaxed);
         let duplicate = self.duplicate.swap(0, Ordering::Relaxed);
         if new + duplicate > 0 {
             info!(
                 new,
-                duplicate, "accepted {new} deliveries and {duplicate} repeated ones"
+                duplicate, "accepted {new} messages and {duplicate} repeated ones"
             );
         }
     }
@@ -170,9 +170,9 @@ pub(super) fn unsubscribed(webhook: &Webhook, topic_arn: &str) {
     );
 }
 
-/// Tells why the store did not take a delivery.
+/// Tells why the store did not take a message.
 pub(super) fn store_failed(error: &StoreError) {
-    error!("a delivery could not be stored and was answered 503: {error}");
+    error!("a message could not be stored and was answered 503: {error}");
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub struct Webhook {
     pub account: Account,
     /// Which event's.
     pub event: Event,
-    /// The counters of its accepted deliveries.
+    /// The counters of its accepted messages.
     pub accepted: AcceptedCounters,
 }
 

@@ -14,7 +14,7 @@ use crate::store::{LATE_AFTER, Retained, Retention, UploadFilter};
 /// How often the disk's room is looked at.
 const DISK_EVERY: Duration = Duration::from_secs(5);
 
-/// How often the log says how many deliveries were accepted.
+/// How often the log says how many messages were accepted.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// How long fresh links to files are kept: no link works for as long.
@@ -26,7 +26,7 @@ const RETAIN_EVERY: Duration = Duration::from_secs(10 * 60);
 /// How long it is remembered that there was an alarm.
 const ALARMS_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// Looks at the disk's room: with less than `store.min_free_bytes`, deliveries
+/// Looks at the disk's room: with less than `store.min_free_bytes`, messages
 /// are answered 503 until there is more.
 pub async fn check_disk(app: &App) {
     let minimum = app.config.store.min_free_bytes;
@@ -41,7 +41,7 @@ pub async fn check_disk(app: &App) {
                 error!(
                     free_bytes = free,
                     "the store's disk has {free} bytes left, less than `store.min_free_bytes` = {minimum}: \
-                     deliveries are answered 503 until there is room, and SNS sends them again for about half an hour"
+                     messages are answered 503 until there is room, and SNS sends them again for about half an hour"
                 );
             } else {
                 info!(free_bytes = free, "the store's disk has room again");
@@ -50,7 +50,7 @@ pub async fn check_disk(app: &App) {
         Ok(None) => {
             app.health.set_disk_nearly_full(false);
         }
-        // Deliveries find out by themselves whether the store takes them.
+        // Messages find out by themselves whether the store takes them.
         Err(error) => warn!("the disk's room could not be read: {error}"),
     }
 }

@@ -120,11 +120,11 @@ pub struct App {
     pub config: Config,
     /// What is kept.
     pub store: SharedStore,
-    /// The way of deliveries.
+    /// The way of messages.
     pub ingest: Arc<Ingest>,
     /// The way of subscriptions.
     pub confirmations: Arc<Confirmations>,
-    /// Whether deliveries are taken.
+    /// Whether messages are taken.
     pub health: Arc<Health>,
     /// What is counted.
     pub metrics: Arc<Metrics>,

@@ -20,7 +20,7 @@ pub struct HourCount {
     pub count: u64,
 }
 
-/// How often one reason made deliveries be refused in one hour.
+/// How often one reason made messages be refused in one hour.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RefusedCount {
     /// The hour's beginning.
@@ -34,13 +34,13 @@ pub struct RefusedCount {
 /// What came since a moment, by hours in ascending order; those without any are left out.
 ///
 /// Counted from rows, so it is the same after a restart and at every replica. What leaves
-/// no row is not in it: repeated deliveries, and refused ones that the quarantine does not
+/// no row is not in it: repeated messages, and refused ones that the quarantine does not
 /// keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Activity {
     /// Messages that were accepted.
     pub accepted: Vec<HourCount>,
-    /// Deliveries that stand refused.
+    /// Messages that stand refused.
     pub refused: Vec<RefusedCount>,
     /// Versions of documents that were stored.
     pub documents: Vec<HourCount>,

@@ -20,7 +20,7 @@ pub enum AlarmKind {
     Blocked,
     /// A feed has not been up to date for long.
     Behind,
-    /// Many deliveries were refused within a short while.
+    /// Many messages were refused within a short while.
     RefusedStorm,
     /// A signing certificate ends soon and no newer one has come.
     Certificate,

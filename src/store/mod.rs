@@ -15,9 +15,9 @@ use crate::domain::{Account, Clock, Event, Feed, SinkName, Timestamp};
 mod activity;
 mod alarms;
 mod debug;
-mod deliveries;
 mod documents;
 mod handoffs;
+mod messages;
 mod outcomes;
 pub mod postgres;
 mod pulling;
@@ -28,9 +28,9 @@ mod words;
 
 pub use activity::*;
 pub use alarms::*;
-pub use deliveries::*;
 pub use documents::*;
 pub use handoffs::*;
+pub use messages::*;
 pub use pulling::*;
 pub use tokens::*;
 
@@ -40,8 +40,8 @@ pub type SharedStore = Arc<dyn Store>;
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// More deliveries are waiting than the queue holds.
-    #[error("more deliveries are waiting than the queue holds")]
+    /// More messages are waiting than the queue holds.
+    #[error("more messages are waiting than the queue holds")]
     QueueFull,
     /// The disk has no room.
     #[error("the disk that holds {} is full; free some space, nothing that was acknowledged is lost", path.display())]
@@ -140,7 +140,7 @@ pub struct Retention {
     pub sinks: Vec<SinkName>,
     /// Links to files that were listed before this go.
     pub links_before: Timestamp,
-    /// Quarantined deliveries older than this go.
+    /// Quarantined messages older than this go.
     pub quarantine_before: Timestamp,
     /// Alarms that were over before this go.
     pub alarms_before: Timestamp,
@@ -153,7 +153,7 @@ pub struct Retained {
     pub notification_bodies: usize,
     /// Bodies of documents.
     pub document_bodies: usize,
-    /// Quarantined deliveries.
+    /// Quarantined messages.
     pub quarantined: usize,
     /// Alarms.
     pub alarms: usize,
@@ -182,16 +182,16 @@ pub trait Store: HandoffStore {
     ///
     /// A SubscriptionConfirmation also becomes a pending subscription, awaiting
     /// approval where `ask` was set at opening; an UnsubscribeConfirmation ends one.
-    async fn accept(&self, delivery: Accepted) -> Result<Insertion, StoreError>;
+    async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion, StoreError>;
 
-    /// Whether a delivery would be stored now; it goes the way of one, and stores nothing.
+    /// Whether a message would be stored now; it goes the way of one, and stores nothing.
     ///
     /// # Errors
     ///
-    /// What the delivery would be answered.
+    /// What the message would be answered.
     async fn probe(&self) -> Result<(), StoreError>;
 
-    /// Offers a refused delivery to the quarantine; false where it was dropped
+    /// Offers a refused message to the quarantine; false where it was dropped
     /// because the way there is full. Never waits.
     fn offer_quarantine(&self, item: Quarantined) -> bool;
 
@@ -298,10 +298,10 @@ pub trait Store: HandoffStore {
         now: Timestamp,
     ) -> Result<Option<SubscriptionRow>, StoreError>;
 
-    /// Quarantined deliveries after row `after`, oldest first, at most `limit`.
+    /// Quarantined messages after row `after`, oldest first, at most `limit`.
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError>;
 
-    /// Removes one quarantined delivery.
+    /// Removes one quarantined message.
     async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError>;
 
     /// What came since a moment, hour by hour.

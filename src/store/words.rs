@@ -20,10 +20,10 @@ pub(super) const UNIDENTIFIED: i64 = 1000;
 /// Documents, the newest, among which those are looked for that nothing told of.
 pub(super) const LATELY_STORED: i64 = 1_000;
 
-/// Deliveries that share one commit at the most.
+/// Messages that share one commit at the most.
 pub(super) const GROUP: usize = 1024;
 
-/// Refused deliveries that may wait for a place in the quarantine.
+/// Refused messages that may wait for a place in the quarantine.
 pub(super) const QUARANTINE_QUEUE: usize = 64;
 
 /// A column holds a text or number that is none of ours: another program wrote it.

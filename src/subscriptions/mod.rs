@@ -1,7 +1,7 @@
 //! Confirming subscriptions, and bringing back those that ended.
 //!
 //! A verified SubscriptionConfirmation is a row in the store before anything is
-//! visited. The delivery itself tries to confirm at once; what did not work out
+//! visited. The message itself tries to confirm at once; what did not work out
 //! then, a worker tries again.
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::store::{
     SharedStore, StoreError, SubscriptionChange, SubscriptionRow, SubscriptionState,
 };
 
-/// How long a delivery waits for its confirmation; SNS gives up after 15 s.
+/// How long a message waits for its confirmation; SNS gives up after 15 s.
 pub const IN_REQUEST: Duration = Duration::from_secs(5);
 
 /// How long SNS's confirmation tokens live (AWS, API_Subscribe).
@@ -93,7 +93,7 @@ impl Confirmations {
     /// [`Refusal::ConfirmationUnavailable`] where SNS could not be asked within
     /// [`IN_REQUEST`]; the row stays for the worker. Others as
     /// [`ConfirmError::refusal`] says.
-    pub async fn confirm_delivered(
+    pub async fn confirm_message(
         &self,
         account: &Account,
         event: Event,

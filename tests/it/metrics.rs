@@ -114,8 +114,8 @@ async fn promtool_accepts_the_metrics_of_a_server_that_has_worked() {
     let (kind, text) = scraped(&installation, "*/*").await;
     assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
     for series in [
-        r#"ivesk_webhook_deliveries_total{event="on_exported",outcome="duplicate",code=""}"#,
-        r#"ivesk_webhook_deliveries_total{event="on_exported",outcome="refused",code="signature_mismatch"} 1"#,
+        r#"ivesk_webhook_messages_total{event="on_exported",outcome="duplicate",code=""}"#,
+        r#"ivesk_webhook_messages_total{event="on_exported",outcome="refused",code="signature_mismatch"} 1"#,
         r#"ivesk_webhook_pulls_total{kind="hint",outcome="new"}"#,
         r#"ivesk_webhook_vendor_requests_total{endpoint="exported",status="2xx"}"#,
         r#"ivesk_webhook_vendor_seconds_count{endpoint="digitized"}"#,

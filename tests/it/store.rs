@@ -17,12 +17,12 @@ use ivesk_webhook::sns::{
 };
 use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
 use ivesk_webhook::store::{
-    Accepted, AlarmFilter, AlarmKind, AlarmLook, AlarmRow, ApiTokenMade, Demand, DocumentFilter,
-    DocumentLook, FeedRow, Finding, HourCount, Insertion, LeaseRequest, MAX_API_TOKENS,
-    NewApiToken, NewUpload, NoticeEnd, PageEnd, PageFailure, PageLease, PageOutcome, PageToCommit,
-    ParkReason, PullKind, PullPlan, Quarantined, RefusedCount, Retention, Rights, SetAside,
-    SharedStore, Store, StoreError, SubscriptionChange, SubscriptionState, UploadBegun, UploadEnd,
-    UploadFilter, UploadReturn,
+    AcceptedMessage, AlarmFilter, AlarmKind, AlarmLook, AlarmRow, ApiTokenMade, Demand,
+    DocumentFilter, DocumentLook, FeedRow, Finding, HourCount, Insertion, LeaseRequest,
+    MAX_API_TOKENS, NewApiToken, NewUpload, NoticeEnd, PageEnd, PageFailure, PageLease,
+    PageOutcome, PageToCommit, ParkReason, PullKind, PullPlan, Quarantined, RefusedCount,
+    Retention, Rights, SetAside, SharedStore, Store, StoreError, SubscriptionChange,
+    SubscriptionState, UploadBegun, UploadEnd, UploadFilter, UploadReturn,
 };
 
 use crate::databases::{Database, Options};
@@ -269,8 +269,8 @@ impl Messages {
             .expect("a genuine message")
     }
 
-    async fn accepted(&self, id: &str, hint: Option<Feed>) -> Accepted {
-        Accepted {
+    async fn accepted(&self, id: &str, hint: Option<Feed>) -> AcceptedMessage {
+        AcceptedMessage {
             account: account(),
             event: Event::OnExported,
             message: self.verified(id, MessageType::Notification, START).await,
@@ -284,8 +284,8 @@ impl Messages {
         id: &str,
         message_type: MessageType,
         published: Timestamp,
-    ) -> Accepted {
-        Accepted {
+    ) -> AcceptedMessage {
+        AcceptedMessage {
             account: account(),
             event: Event::OnExported,
             message: self.verified(id, message_type, published).await,

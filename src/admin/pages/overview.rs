@@ -40,11 +40,11 @@ async fn overview(app: &App, language: Language) -> Shown {
                 @match &not_ready {
                     None => {
                         (badge(Mood::Good, language.say("Ready", "Veikia")))
-                        " " (language.say("Deliveries are accepted.", "Pranešimai priimami."))
+                        " " (language.say("Messages are accepted.", "Pranešimai priimami."))
                     }
                     Some(refusal) => {
                         (badge(Mood::Bad, language.say("Not ready", "Neveikia")))
-                        " " (language.say("Deliveries are not accepted: ", "Pranešimai nepriimami: "))
+                        " " (language.say("Messages are not accepted: ", "Pranešimai nepriimami: "))
                         (words::not_ready(language, refusal.code())) "."
                     }
                 }
@@ -62,7 +62,7 @@ async fn overview(app: &App, language: Language) -> Shown {
                 div.charts {
                     (bars(language, language.say("Accepted messages", "Priimti pranešimai"), "good", &shown_hours,
                         |hour| count_at(&activity.accepted, hour)))
-                    (bars(language, language.say("Refused deliveries", "Atmesti pranešimai"), "bad", &shown_hours,
+                    (bars(language, language.say("Refused messages", "Atmesti pranešimai"), "bad", &shown_hours,
                         |hour| refused_at(&activity, hour)))
                     (bars(language, language.say("New document versions", "Naujos dokumentų versijos"), "plain", &shown_hours,
                         |hour| count_at(&activity.documents, hour)))
@@ -96,7 +96,7 @@ fn refused_at(activity: &Activity, hour: Timestamp) -> u64 {
     at.map(|count| count.count).sum()
 }
 
-/// Why deliveries were refused, the most frequent reasons first.
+/// Why messages were refused, the most frequent reasons first.
 fn reasons(language: Language, activity: &Activity) -> Markup {
     let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
     for refused in &activity.refused {
@@ -107,7 +107,7 @@ fn reasons(language: Language, activity: &Activity) -> Markup {
     let others: u64 = totals.iter().skip(REASONS).map(|(_, count)| count).sum();
     html! {
         @if !totals.is_empty() {
-            h3 { (language.say("Why deliveries were refused", "Kodėl pranešimai atmesti")) }
+            h3 { (language.say("Why messages were refused", "Kodėl pranešimai atmesti")) }
             ul.reasons {
                 @for (reason, count) in totals.iter().take(REASONS) {
                     li { code { (reason) } " " (super::language::grouped(*count)) }

@@ -1,4 +1,4 @@
-//! The quarantine: refused deliveries, and judging them anew.
+//! The quarantine: refused messages, and judging them anew.
 
 use axum::extract::Query;
 use axum::response::Response;
@@ -34,13 +34,13 @@ async fn list(visit: &Visit, place: Place) -> Shown {
     let rows = page
         .rows
         .iter()
-        .map(|row| delivery(visit, row, now))
+        .map(|row| incoming(visit, row, now))
         .collect();
     Ok(Middle {
         title: language.say("Quarantine", "Karantinas").to_owned(),
         body: html! {
             p { (language.say(
-                "Deliveries that were refused, oldest first. Once a setting was put right they can be judged anew, as of the time they came.",
+                "Messages that were refused, oldest first. Once a setting was put right they can be judged anew, as of the time they came.",
                 "Atmesti pranešimai, seniausi viršuje. Pataisius nustatymus, juos galima vertinti iš naujo pagal gavimo laiką.",
             )) }
             @if page.rows.is_empty() {
@@ -51,14 +51,14 @@ async fn list(visit: &Visit, place: Place) -> Shown {
                         (button(visitor, "/do/retry", &[], language.say("Retry all", "Vertinti visus iš naujo"), None))
                     }
                 }
-                (table(language.say("Refused deliveries", "Atmesti pranešimai"), &columns, rows))
+                (table(language.say("Refused messages", "Atmesti pranešimai"), &columns, rows))
             }
             (next_page(language, "/quarantine", page.next.as_deref()))
         },
     })
 }
 
-fn delivery(visit: &Visit, row: &QuarantineRow, now: Timestamp) -> Vec<Markup> {
+fn incoming(visit: &Visit, row: &QuarantineRow, now: Timestamp) -> Vec<Markup> {
     let (visitor, language) = (&visit.visitor, visit.visitor.language);
     let id = row.id.to_string();
     vec![

@@ -87,7 +87,7 @@ impl Notice {
             Self::Judged { accepted, refused } => {
                 let accepted = language.count(
                     accepted,
-                    ["delivery was accepted", "deliveries were accepted"],
+                    ["message was accepted", "messages were accepted"],
                     [
                         "pranešimas priimtas",
                         "pranešimai priimti",
@@ -176,7 +176,7 @@ pub(super) fn missing(language: Language, setting: &str) -> &'static str {
     }
 }
 
-/// Why a delivery would not be taken now.
+/// Why a message would not be taken now.
 pub(super) fn not_ready(language: Language, code: &str) -> &str {
     match code {
         "shutting_down" => language.say("it is stopping", "stabdoma"),
@@ -265,7 +265,7 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
         AlarmKind::Blocked => language.say("a setting is missing", "trūksta nustatymo"),
         AlarmKind::Behind => language.say("not up to date", "seniai neatnaujinta"),
         AlarmKind::RefusedStorm => {
-            language.say("many deliveries were refused", "atmesta daug pranešimų")
+            language.say("many messages were refused", "atmesta daug pranešimų")
         }
         AlarmKind::Certificate => language.say("certificate ends soon", "baigiasi sertifikatas"),
         AlarmKind::Disk => language.say("the disk is nearly full", "baigiasi vieta diske"),

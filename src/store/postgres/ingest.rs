@@ -11,7 +11,7 @@ use super::rows::{account_id, feed_ids};
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::sns::MessageType;
 use crate::store::words::{GROUP, event_code, kind_code, message_key};
-use crate::store::{Accepted, Insertion, PullKind, StoreError, SubscriptionState};
+use crate::store::{AcceptedMessage, Insertion, PullKind, StoreError, SubscriptionState};
 
 /// Bytes of messages that share one commit at the most, so that a group of large ones
 /// is no burden on memory.
@@ -23,9 +23,9 @@ const KNOWN_FEEDS: usize = 100_000;
 /// The lock of whoever changes subscriptions; any number of ours: "IvWi".
 pub(super) const SUBSCRIPTIONS_LOCK: i64 = 0x4976_5769;
 
-/// A delivery and who waits for it.
+/// A message and who waits for it.
 pub(super) struct Waiting {
-    pub(super) delivery: Accepted,
+    pub(super) incoming: AcceptedMessage,
     pub(super) answer: oneshot::Sender<Result<Insertion, StoreError>>,
 }
 
@@ -36,7 +36,7 @@ struct Known {
     feeds: HashMap<Feed, i64>,
 }
 
-/// The one task of a process that stores deliveries.
+/// The one task of a process that stores messages.
 pub(super) struct Ingest {
     pub(super) pool: Arc<Pool>,
     pub(super) demand: Arc<Notify>,
@@ -58,29 +58,29 @@ impl Ingest {
 
     /// Stores a group and answers each when it is committed.
     async fn commit_group(&self, group: Vec<Waiting>, known: &mut Known) {
-        let (deliveries, answers): (Vec<_>, Vec<_>) = group
+        let (messages, answers): (Vec<_>, Vec<_>) = group
             .into_iter()
-            .map(|waiting| (waiting.delivery, waiting.answer))
+            .map(|waiting| (waiting.incoming, waiting.answer))
             .unzip();
-        match self.store_group(&deliveries, known).await {
+        match self.store_group(&messages, known).await {
             Ok(outcomes) => {
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     // Nobody waits any more where the connection was dropped.
                     let _ = answer.send(Ok(outcome));
                 }
             }
-            Err(StoreError::Value(_)) if deliveries.len() > 1 => {
-                // One delivery that can't be stored leaves the others of its group alone.
-                for (delivery, answer) in deliveries.iter().zip(answers) {
+            Err(StoreError::Value(_)) if messages.len() > 1 => {
+                // One message that can't be stored leaves the others of its group alone.
+                for (incoming, answer) in messages.iter().zip(answers) {
                     let outcome = self
-                        .store_group(std::slice::from_ref(delivery), known)
+                        .store_group(std::slice::from_ref(incoming), known)
                         .await
                         .map(|outcomes| outcomes[0]);
                     let _ = answer.send(outcome);
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "a group of {} deliveries could not be stored", answers.len());
+                tracing::error!(%error, "a group of {} messages could not be stored", answers.len());
                 for answer in answers {
                     let _ = answer.send(Err(error.clone()));
                 }
@@ -90,15 +90,15 @@ impl Ingest {
 
     async fn store_group(
         &self,
-        deliveries: &[Accepted],
+        messages: &[AcceptedMessage],
         known: &mut Known,
     ) -> Result<Vec<Insertion>, StoreError> {
         let transaction = self.pool.write().await?;
         let mut accounts = HashMap::new();
         // In order of names, as everywhere.
-        for account in deliveries
+        for account in messages
             .iter()
-            .map(|delivery| (delivery.account.as_str(), &delivery.account))
+            .map(|incoming| (incoming.account.as_str(), &incoming.account))
             .collect::<BTreeMap<_, _>>()
             .into_values()
         {
@@ -108,20 +108,20 @@ impl Ingest {
             };
             accounts.insert(account.clone(), id);
         }
-        let outcomes = insert_notifications(&transaction, deliveries, &accounts).await?;
+        let outcomes = insert_notifications(&transaction, messages, &accounts).await?;
         let new = || {
-            deliveries
+            messages
                 .iter()
                 .zip(&outcomes)
                 .filter(|(_, outcome)| **outcome == Insertion::New)
-                .map(|(delivery, _)| delivery)
+                .map(|(incoming, _)| incoming)
         };
         let (feeds, raised) = raise_hints(&transaction, new(), known).await?;
-        for delivery in new() {
+        for incoming in new() {
             note_confirmation(
                 &transaction,
-                accounts[&delivery.account],
-                delivery,
+                accounts[&incoming.account],
+                incoming,
                 self.ask,
             )
             .await?;
@@ -141,13 +141,13 @@ impl Ingest {
     }
 }
 
-/// As many deliveries as share one commit; at least one.
+/// As many messages as share one commit; at least one.
 fn take_group(arrived: &mut Vec<Waiting>) -> Vec<Waiting> {
     let mut bytes = 0;
     let fits = arrived
         .iter()
         .take_while(|waiting| {
-            bytes += waiting.delivery.message.body().len();
+            bytes += waiting.incoming.message.body().len();
             bytes <= GROUP_BYTES
         })
         .count();
@@ -159,21 +159,21 @@ type Key = (Vec<u8>, i64, i64);
 /// Inserts a row for each message that has none, and tells which had.
 async fn insert_notifications(
     transaction: &Transaction<'_>,
-    deliveries: &[Accepted],
+    messages: &[AcceptedMessage],
     accounts: &HashMap<Account, i64>,
 ) -> Result<Vec<Insertion>, StoreError> {
-    let key = |delivery: &Accepted| -> Key {
+    let key = |incoming: &AcceptedMessage| -> Key {
         (
-            message_key(delivery.message.message_id()),
-            accounts[&delivery.account],
-            event_code(delivery.event),
+            message_key(incoming.message.message_id()),
+            accounts[&incoming.account],
+            event_code(incoming.event),
         )
     };
     // In one order everywhere: replicas that are given the same messages wait for each
     // other, and never in a circle.
-    let mut sorted: Vec<(Key, &Accepted)> = deliveries
+    let mut sorted: Vec<(Key, &AcceptedMessage)> = messages
         .iter()
-        .map(|delivery| (key(delivery), delivery))
+        .map(|incoming| (key(incoming), incoming))
         .collect();
     sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
     let keys: Vec<&[u8]> = sorted.iter().map(|((id, ..), _)| id.as_slice()).collect();
@@ -181,15 +181,15 @@ async fn insert_notifications(
     let events: Vec<i64> = sorted.iter().map(|((_, _, event), _)| *event).collect();
     let kinds: Vec<&str> = sorted
         .iter()
-        .map(|(_, delivery)| delivery.message.message_type().as_str())
+        .map(|(_, incoming)| incoming.message.message_type().as_str())
         .collect();
     let times: Vec<i64> = sorted
         .iter()
-        .map(|(_, delivery)| delivery.received_at.as_millis())
+        .map(|(_, incoming)| incoming.received_at.as_millis())
         .collect();
     let bodies: Vec<&[u8]> = sorted
         .iter()
-        .map(|(_, delivery)| delivery.message.body().as_ref())
+        .map(|(_, incoming)| incoming.message.body().as_ref())
         .collect();
     let rows = transaction
         .query(
@@ -204,11 +204,11 @@ async fn insert_notifications(
     for row in rows {
         inserted.insert((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
     }
-    Ok(deliveries
+    Ok(messages
         .iter()
-        .map(|delivery| {
+        .map(|incoming| {
             // The first of several copies in one group is the new one.
-            if inserted.remove(&key(delivery)) {
+            if inserted.remove(&key(incoming)) {
                 Insertion::New
             } else {
                 Insertion::Duplicate
@@ -221,12 +221,12 @@ async fn insert_notifications(
 /// whether there was any hint.
 async fn raise_hints(
     transaction: &Transaction<'_>,
-    new: impl Iterator<Item = &Accepted>,
+    new: impl Iterator<Item = &AcceptedMessage>,
     known: &Known,
 ) -> Result<(HashMap<Feed, i64>, bool), StoreError> {
     let mut hints: HashMap<&Feed, i64> = HashMap::new();
-    for delivery in new {
-        if let Some(feed) = &delivery.hint {
+    for incoming in new {
+        if let Some(feed) = &incoming.hint {
             *hints.entry(feed).or_default() += 1;
         }
     }
@@ -268,16 +268,16 @@ async fn raise_hints(
 async fn note_confirmation(
     transaction: &Transaction<'_>,
     account: i64,
-    delivery: &Accepted,
+    incoming: &AcceptedMessage,
     ask: bool,
 ) -> Result<(), StoreError> {
-    let state = match delivery.message.message_type() {
+    let state = match incoming.message.message_type() {
         MessageType::Notification => return Ok(()),
         MessageType::SubscriptionConfirmation if ask => SubscriptionState::AwaitingApproval,
         MessageType::SubscriptionConfirmation => SubscriptionState::Pending,
         MessageType::UnsubscribeConfirmation => SubscriptionState::Unsubscribed,
     };
-    note_subscription(transaction, account, delivery, state).await
+    note_subscription(transaction, account, incoming, state).await
 }
 
 /// Brings the topic's subscription to `state`, unless a newer message already spoke.
@@ -287,14 +287,14 @@ async fn note_confirmation(
 async fn note_subscription(
     transaction: &Transaction<'_>,
     account: i64,
-    delivery: &Accepted,
+    incoming: &AcceptedMessage,
     state: SubscriptionState,
 ) -> Result<(), StoreError> {
     transaction
         .query("SELECT pg_advisory_xact_lock($1)", &[&SUBSCRIPTIONS_LOCK])
         .await?;
-    let message = &delivery.message;
-    let event: Event = delivery.event;
+    let message = &incoming.message;
+    let event: Event = incoming.event;
     let row = transaction
         .query_opt(
             "SELECT id, spoken_at, topic_arn IS NOT NULL FROM subscription
@@ -305,7 +305,7 @@ async fn note_subscription(
         )
         .await?;
     let spoken_at = message.timestamp().as_millis();
-    let now = delivery.received_at.as_millis();
+    let now = incoming.received_at.as_millis();
     let id: i64 = match row {
         Some(row)
             if row

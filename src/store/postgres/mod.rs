@@ -17,9 +17,9 @@ use self::ingest::{Ingest, Waiting};
 use self::quarantine::Offer;
 use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice, AlarmRow,
-    ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook, DocumentRow,
-    FeedRow, Insertion, LeaseRequest, LookedBack, NewApiToken, NewUpload, NoticeEnd,
+    AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice,
+    AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook,
+    DocumentRow, FeedRow, Insertion, LeaseRequest, LookedBack, NewApiToken, NewUpload, NoticeEnd,
     NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow,
     Quarantined, Retained, Retention, SequenceRow, Store, StoreError, SubscriptionChange,
     SubscriptionRow, Untold, UploadBegun, UploadEnd, UploadFilter, UploadRow,
@@ -84,9 +84,9 @@ const POLL: Duration = Duration::from_secs(1);
 pub struct PostgresOptions {
     /// The database.
     pub address: Address,
-    /// Deliveries that may wait for the next commit.
+    /// Messages that may wait for the next commit.
     pub queue: usize,
-    /// Bytes of refused deliveries that are kept.
+    /// Bytes of refused messages that are kept.
     pub quarantine_bytes: u64,
     /// Whether new subscriptions wait for a person's approval.
     pub ask: bool,
@@ -97,7 +97,7 @@ pub struct PostgresOptions {
 
 /// The ways to the tasks that write.
 struct Inboxes {
-    deliveries: mpsc::Sender<Waiting>,
+    messages: mpsc::Sender<Waiting>,
     quarantine: mpsc::Sender<Offer>,
 }
 
@@ -125,7 +125,7 @@ impl PostgresStore {
         parking::start_afresh(&transaction).await?;
         transaction.commit().await?;
         let demand = Arc::new(Notify::new());
-        let (deliveries, arriving) = mpsc::channel(options.queue.max(1));
+        let (messages, arriving) = mpsc::channel(options.queue.max(1));
         let (quarantine, refused) = mpsc::channel(QUARANTINE_QUEUE);
         let ingest = Ingest {
             pool: Arc::clone(&pool),
@@ -144,7 +144,7 @@ impl PostgresStore {
             pool,
             read_only: false,
             inboxes: Mutex::new(Some(Inboxes {
-                deliveries,
+                messages,
                 quarantine,
             })),
             tasks: Mutex::new(tasks),
@@ -199,12 +199,12 @@ impl Store for PostgresStore {
         Some(self.pool.time.clock())
     }
 
-    async fn accept(&self, delivery: Accepted) -> Result<Insertion, StoreError> {
+    async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion, StoreError> {
         self.may_write()?;
         let (answer, outcome) = oneshot::channel();
-        let inbox = self.inboxes(|inboxes| inboxes.deliveries.clone());
+        let inbox = self.inboxes(|inboxes| inboxes.messages.clone());
         match inbox.as_ref().map(mpsc::Sender::try_reserve) {
-            Some(Ok(place)) => place.send(Waiting { delivery, answer }),
+            Some(Ok(place)) => place.send(Waiting { incoming, answer }),
             Some(Err(mpsc::error::TrySendError::Full(()))) => return Err(StoreError::QueueFull),
             Some(Err(mpsc::error::TrySendError::Closed(()))) | None => {
                 return Err(StoreError::Closed);
@@ -217,8 +217,8 @@ impl Store for PostgresStore {
 
     async fn probe(&self) -> Result<(), StoreError> {
         self.may_write()?;
-        // The task that stores deliveries must be there to take one.
-        if self.inboxes(|inboxes| inboxes.deliveries.is_closed()) != Some(false) {
+        // The task that stores messages must be there to take one.
+        if self.inboxes(|inboxes| inboxes.messages.is_closed()) != Some(false) {
             return Err(StoreError::Closed);
         }
         // A server in recovery refuses a transaction that may write; one that a
@@ -247,7 +247,7 @@ impl Store for PostgresStore {
 
     fn waiting(&self) -> super::Waiting {
         let lengths = self.inboxes(|inboxes| super::Waiting {
-            deliveries: in_line(&inboxes.deliveries),
+            messages: in_line(&inboxes.messages),
             refused: in_line(&inboxes.quarantine),
             changes: 0,
         });

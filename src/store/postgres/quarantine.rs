@@ -1,4 +1,4 @@
-//! Refused deliveries: kept within a bound that all replicas share, dropped when it is
+//! Refused messages: kept within a bound that all replicas share, dropped when it is
 //! reached.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::store::{QuarantineRow, Quarantined, StoreError};
 
 /// What the task that keeps is told.
 pub(super) enum Offer {
-    /// A refused delivery.
+    /// A refused message.
     Refused(Quarantined),
     /// Somebody who will look wants to hear when all before this was kept or dropped.
     Look(oneshot::Sender<()>),
@@ -34,7 +34,7 @@ pub(super) async fn run(pool: Arc<Pool>, limit_bytes: u64, mut inbox: mpsc::Rece
         if !refused.is_empty()
             && let Err(error) = keep(&pool, share_bytes, &refused).await
         {
-            tracing::warn!(%error, "refused deliveries could not be kept in the quarantine");
+            tracing::warn!(%error, "refused messages could not be kept in the quarantine");
         }
         for looker in lookers {
             // It may have gone meanwhile.

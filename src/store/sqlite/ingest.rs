@@ -9,7 +9,7 @@ use super::rows::{account_id, feed_id};
 use crate::domain::{Account, Feed, Timestamp};
 use crate::sns::{MessageType, VerifiedMessage};
 use crate::store::words::{event_code, kind_code, message_key};
-use crate::store::{Accepted, Insertion, PullKind, SubscriptionState};
+use crate::store::{AcceptedMessage, Insertion, PullKind, SubscriptionState};
 
 /// Feeds remembered at the most, before starting over.
 const KNOWN_FEEDS: usize = 100_000;
@@ -80,10 +80,10 @@ impl<'a> Ingest<'a> {
     pub(super) fn store(
         &mut self,
         connection: &Connection,
-        delivery: &Accepted,
+        incoming: &AcceptedMessage,
     ) -> rusqlite::Result<Insertion> {
-        let account = self.known.account(connection, &delivery.account)?;
-        let message = &delivery.message;
+        let account = self.known.account(connection, &incoming.account)?;
+        let message = &incoming.message;
         let inserted = connection
             .prepare_cached(
                 "INSERT INTO notification (account_id, event, message_id, kind, received_at, body)
@@ -92,10 +92,10 @@ impl<'a> Ingest<'a> {
             )?
             .execute(params![
                 account,
-                event_code(delivery.event),
+                event_code(incoming.event),
                 message_key(message.message_id()),
                 message.message_type().as_str(),
-                delivery.received_at.as_millis(),
+                incoming.received_at.as_millis(),
                 message.body().as_ref(),
             ])?;
         if inserted == 0 {
@@ -103,11 +103,11 @@ impl<'a> Ingest<'a> {
         }
         match message.message_type() {
             MessageType::Notification => {
-                if let Some(feed) = &delivery.hint {
-                    let feed = self.known.feed(connection, feed, delivery.received_at)?;
+                if let Some(feed) = &incoming.hint {
+                    let feed = self.known.feed(connection, feed, incoming.received_at)?;
                     self.hints
                         .entry(feed)
-                        .or_insert((0, delivery.received_at))
+                        .or_insert((0, incoming.received_at))
                         .0 += 1;
                 }
             }
@@ -117,13 +117,13 @@ impl<'a> Ingest<'a> {
                 } else {
                     SubscriptionState::Pending
                 };
-                note_subscription(connection, account, delivery, state)?;
+                note_subscription(connection, account, incoming, state)?;
             }
             MessageType::UnsubscribeConfirmation => {
                 note_subscription(
                     connection,
                     account,
-                    delivery,
+                    incoming,
                     SubscriptionState::Unsubscribed,
                 )?;
             }
@@ -156,11 +156,11 @@ impl<'a> Ingest<'a> {
 fn note_subscription(
     connection: &Connection,
     account: i64,
-    delivery: &Accepted,
+    incoming: &AcceptedMessage,
     state: SubscriptionState,
 ) -> rusqlite::Result<()> {
-    let message: &VerifiedMessage = &delivery.message;
-    let event = delivery.event.as_str();
+    let message: &VerifiedMessage = &incoming.message;
+    let event = incoming.event.as_str();
     let row: Option<(i64, Option<i64>, bool)> = connection
         .query_row(
             "SELECT id, spoken_at, topic_arn IS NOT NULL FROM subscription
@@ -171,7 +171,7 @@ fn note_subscription(
         )
         .optional()?;
     let spoken_at = message.timestamp().as_millis();
-    let now = delivery.received_at.as_millis();
+    let now = incoming.received_at.as_millis();
     let id = match row {
         Some((_, Some(newer), _)) if newer > spoken_at => return Ok(()),
         Some((id, _, of_this_topic)) => {

@@ -15,9 +15,9 @@ pub(super) use self::error::explain;
 use self::writer::{Inbox, Writer};
 use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
-    Accepted, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice, AlarmRow,
-    ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook, DocumentRow,
-    FeedRow, Insertion, LeaseRequest, LookedBack, NewApiToken, NewUpload, NoticeEnd,
+    AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice,
+    AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook,
+    DocumentRow, FeedRow, Insertion, LeaseRequest, LookedBack, NewApiToken, NewUpload, NoticeEnd,
     NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow,
     Quarantined, Retained, Retention, SequenceRow, Store, StoreError, SubscriptionChange,
     SubscriptionRow, Untold, UploadBegun, UploadEnd, UploadFilter, UploadRow, Waiting,
@@ -54,9 +54,9 @@ mod writer;
 pub struct SqliteOptions {
     /// The database file; made where it is missing.
     pub path: PathBuf,
-    /// Deliveries that may wait for the next commit.
+    /// Messages that may wait for the next commit.
     pub queue: usize,
-    /// Bytes of refused deliveries that are kept.
+    /// Bytes of refused messages that are kept.
     pub quarantine_bytes: u64,
     /// Whether new subscriptions wait for a person's approval.
     pub ask: bool,
@@ -255,10 +255,10 @@ fn spawn(
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn accept(&self, delivery: Accepted) -> Result<Insertion, StoreError> {
+    async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion, StoreError> {
         let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
         inbox
-            .deliver(delivery)?
+            .deliver(incoming)?
             .await
             .map_err(|_| StoreError::Closed)?
     }

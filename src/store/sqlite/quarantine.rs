@@ -1,4 +1,4 @@
-//! Refused deliveries: kept within a bound, dropped when it is reached.
+//! Refused messages: kept within a bound, dropped when it is reached.
 
 use rusqlite::{Connection, params};
 

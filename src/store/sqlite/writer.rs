@@ -1,4 +1,4 @@
-//! The one thread that writes: deliveries in groups, everything else in between.
+//! The one thread that writes: messages in groups, everything else in between.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -13,9 +13,9 @@ use super::error::explain;
 use super::ingest::{Ingest, Known};
 use super::quarantine::Shelf;
 use crate::store::words::{GROUP, QUARANTINE_QUEUE};
-use crate::store::{self, Accepted, Insertion, Quarantined, StoreError};
+use crate::store::{self, AcceptedMessage, Insertion, Quarantined, StoreError};
 
-/// Changes, other than deliveries, that may wait.
+/// Changes, other than messages, that may wait.
 const TASKS: usize = 1024;
 
 /// Bytes of messages that may wait for the next commit: those whose sender was answered
@@ -25,9 +25,9 @@ const LANE_BYTES: usize = 64 << 20;
 /// A change of the database, run inside a transaction of its own.
 type Task = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// A delivery and who waits for it.
+/// A message and who waits for it.
 struct Waiting {
-    delivery: Accepted,
+    incoming: AcceptedMessage,
     answer: oneshot::Sender<Result<Insertion, StoreError>>,
 }
 
@@ -72,7 +72,7 @@ impl<T> Line<T> {
 
 #[derive(Default)]
 struct Lanes {
-    deliveries: Line<Waiting>,
+    messages: Line<Waiting>,
     tasks: VecDeque<Task>,
     quarantine: VecDeque<Quarantined>,
     closing: bool,
@@ -99,20 +99,20 @@ impl Inbox {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a delivery in line for the next commit.
+    /// Puts a message in line for the next commit.
     pub(super) fn deliver(
         &self,
-        delivery: Accepted,
+        incoming: AcceptedMessage,
     ) -> Result<oneshot::Receiver<Result<Insertion, StoreError>>, StoreError> {
         let (answer, receiver) = oneshot::channel();
         let mut lanes = self.lock();
         if lanes.closing {
             return Err(StoreError::Closed);
         }
-        let bytes = delivery.message.body().len();
+        let bytes = incoming.message.body().len();
         lanes
-            .deliveries
-            .push(Waiting { delivery, answer }, bytes, self.capacity)?;
+            .messages
+            .push(Waiting { incoming, answer }, bytes, self.capacity)?;
         drop(lanes);
         self.filled.notify_one();
         Ok(receiver)
@@ -133,7 +133,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Puts a refused delivery in line, or drops it.
+    /// Puts a refused message in line, or drops it.
     pub(super) fn offer(&self, item: Quarantined) -> bool {
         let mut lanes = self.lock();
         if lanes.closing || lanes.quarantine.len() >= QUARANTINE_QUEUE {
@@ -149,7 +149,7 @@ impl Inbox {
     pub(super) fn waiting(&self) -> store::Waiting {
         let lanes = self.lock();
         store::Waiting {
-            deliveries: lanes.deliveries.waiting.len(),
+            messages: lanes.messages.waiting.len(),
             refused: lanes.quarantine.len(),
             changes: lanes.tasks.len(),
         }
@@ -177,20 +177,20 @@ impl Inbox {
         drop(dropped);
     }
 
-    /// What to do next: all deliveries that fit one commit, and one other change, so
+    /// What to do next: all messages that fit one commit, and one other change, so
     /// that neither starves the other. `None` once closed and empty.
     fn next(&self) -> Option<(Vec<Waiting>, Option<Task>, Vec<Quarantined>)> {
         let mut lanes = self.lock();
         loop {
-            let deliveries = lanes.deliveries.take(GROUP);
+            let messages = lanes.messages.take(GROUP);
             let task = lanes.tasks.pop_front();
-            let quarantine: Vec<_> = if deliveries.is_empty() {
+            let quarantine: Vec<_> = if messages.is_empty() {
                 lanes.quarantine.drain(..).collect()
             } else {
                 Vec::new()
             };
-            if !deliveries.is_empty() || task.is_some() || !quarantine.is_empty() {
-                return Some((deliveries, task, quarantine));
+            if !messages.is_empty() || task.is_some() || !quarantine.is_empty() {
+                return Some((messages, task, quarantine));
             }
             if lanes.closing {
                 return None;
@@ -226,7 +226,7 @@ impl Writer {
             inbox.abandon();
             tracing::error!(
                 "the store's writing thread ended by a defect: nothing is stored any more, and \
-                 deliveries are answered 503; restart the service, and please report it"
+                 messages are answered 503; restart the service, and please report it"
             );
             resume_unwind(defect);
         }
@@ -234,9 +234,9 @@ impl Writer {
 
     fn run(mut self) {
         let mut known = Known::default();
-        while let Some((deliveries, task, quarantine)) = self.inbox.next() {
-            if !deliveries.is_empty() {
-                self.commit_group(deliveries, &mut known);
+        while let Some((messages, task, quarantine)) = self.inbox.next() {
+            if !messages.is_empty() {
+                self.commit_group(messages, &mut known);
             }
             if let Some(task) = task {
                 task(&mut self.connection);
@@ -245,7 +245,7 @@ impl Writer {
                 && let Err(error) = self.shelf.keep(&mut self.connection, quarantine)
             {
                 let error = explain(&self.path, error);
-                tracing::warn!(%error, "refused deliveries could not be kept in the quarantine");
+                tracing::warn!(%error, "refused messages could not be kept in the quarantine");
             }
         }
         // Moves the log into the database, so that a copy of the one file is whole.
@@ -259,11 +259,11 @@ impl Writer {
 
     /// Stores a group in one transaction and answers each when it is on the disk.
     fn commit_group(&mut self, group: Vec<Waiting>, known: &mut Known) {
-        let (deliveries, answers): (Vec<_>, Vec<_>) = group
+        let (messages, answers): (Vec<_>, Vec<_>) = group
             .into_iter()
-            .map(|waiting| (waiting.delivery, waiting.answer))
+            .map(|waiting| (waiting.incoming, waiting.answer))
             .unzip();
-        match self.store_group(deliveries, known) {
+        match self.store_group(messages, known) {
             Ok((outcomes, raised)) => {
                 if raised {
                     self.demand.notify_waiters();
@@ -279,7 +279,7 @@ impl Writer {
                 // Rows that the rollback took must not be remembered.
                 known.forget();
                 let error = explain(&self.path, error);
-                tracing::error!(%error, "a group of {} deliveries could not be stored", answers.len());
+                tracing::error!(%error, "a group of {} messages could not be stored", answers.len());
                 for answer in answers {
                     let _ = answer.send(Err(error.clone()));
                 }
@@ -288,18 +288,18 @@ impl Writer {
     }
     fn store_group(
         &mut self,
-        deliveries: Vec<Accepted>,
+        messages: Vec<AcceptedMessage>,
         known: &mut Known,
     ) -> rusqlite::Result<(Vec<rusqlite::Result<Insertion>>, bool)> {
         let mut transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut ingest = Ingest::new(known, self.ask);
-        let mut outcomes = Vec::with_capacity(deliveries.len());
-        for delivery in deliveries {
-            // One delivery that fails leaves the others of its group alone.
+        let mut outcomes = Vec::with_capacity(messages.len());
+        for incoming in messages {
+            // One message that fails leaves the others of its group alone.
             let savepoint = transaction.savepoint()?;
-            match ingest.store(&savepoint, &delivery) {
+            match ingest.store(&savepoint, &incoming) {
                 Ok(insertion) => {
                     savepoint.commit()?;
                     outcomes.push(Ok(insertion));

@@ -26,7 +26,7 @@ async fn eight_copies_at_once_are_one_row() {
     assert_eq!(app.stored_ids().await, [message.id()]);
     let metrics = app.metrics().await;
     let duplicates =
-        r#"ivesk_webhook_deliveries_total{event="on_exported",outcome="duplicate",code=""} 7"#;
+        r#"ivesk_webhook_messages_total{event="on_exported",outcome="duplicate",code=""} 7"#;
     assert!(metrics.contains(duplicates), "{metrics}");
 }
 

@@ -91,7 +91,7 @@ impl FaultyStore {
 
 #[async_trait]
 impl Store for FaultyStore {
-    async fn accept(&self, delivery: Accepted) -> Result<Insertion, StoreError> {
+    async fn accept(&self, delivery: AcceptedMessage) -> Result<Insertion, StoreError> {
         self.accepts.fetch_add(1, Ordering::SeqCst);
         self.waiting.add_permits(1);
         let _pass = self.gate.acquire().await.unwrap();

@@ -351,9 +351,9 @@ async fn refusals_are_counted_by_event_and_code() {
 
     let metrics = app.metrics().await;
     for line in [
-        r#"ivesk_webhook_deliveries_total{event="on_exported",outcome="refused",code="signature_mismatch"} 1"#,
-        r#"ivesk_webhook_deliveries_total{event="on_exported",outcome="accepted",code=""} 1"#,
-        r#"ivesk_webhook_deliveries_total{event="",outcome="refused",code="unknown_path"} 1"#,
+        r#"ivesk_webhook_messages_total{event="on_exported",outcome="refused",code="signature_mismatch"} 1"#,
+        r#"ivesk_webhook_messages_total{event="on_exported",outcome="accepted",code=""} 1"#,
+        r#"ivesk_webhook_messages_total{event="",outcome="refused",code="unknown_path"} 1"#,
         "ivesk_webhook_accept_seconds_count 1",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");

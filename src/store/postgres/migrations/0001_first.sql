@@ -175,7 +175,7 @@ CREATE TABLE certificate (
     fetched_at BIGINT NOT NULL
 );
 
--- Refused deliveries, for a while and within a bound.
+-- Refused messages, for a while and within a bound.
 CREATE TABLE quarantine (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     received_at BIGINT NOT NULL,

@@ -163,7 +163,7 @@ CREATE TABLE certificate (
     fetched_at INTEGER NOT NULL
 ) STRICT;
 
--- Refused deliveries, for a while and within a bound.
+-- Refused messages, for a while and within a bound.
 CREATE TABLE quarantine (
     id INTEGER PRIMARY KEY,
     received_at INTEGER NOT NULL,

@@ -1,4 +1,4 @@
-//! Deliveries that came: refused ones in the quarantine, and stored ones.
+//! Messages that came: refused ones in the quarantine, and stored ones.
 
 use std::sync::Arc;
 
@@ -26,9 +26,9 @@ pub(super) struct WithBody<R> {
     body: Option<String>,
 }
 
-/// Refused deliveries, oldest first
-#[utoipa::path(get, path = "/v1/quarantine", tag = "deliveries", params(PageOf),
-    responses((status = OK, description = "Refused deliveries", body = Page<QuarantineRow>)))]
+/// Refused messages, oldest first
+#[utoipa::path(get, path = "/v1/quarantine", tag = "messages", params(PageOf),
+    responses((status = OK, description = "Refused messages", body = Page<QuarantineRow>)))]
 pub(super) async fn quarantine(
     State(app): State<Arc<App>>,
     Params(page): Params<PageOf>,
@@ -38,10 +38,10 @@ pub(super) async fn quarantine(
     Ok(Json(Page::of(List::QUARANTINE, rows, limit, |row| row.id)))
 }
 
-/// A refused delivery with its body
-#[utoipa::path(get, path = "/v1/quarantine/{id}", tag = "deliveries",
+/// A refused message with its body
+#[utoipa::path(get, path = "/v1/quarantine/{id}", tag = "messages",
     params(("id" = i64, Path, description = "The row")),
-    responses((status = OK, description = "The delivery", body = WithBody<QuarantineRow>)))]
+    responses((status = OK, description = "The message", body = WithBody<QuarantineRow>)))]
 pub(super) async fn quarantined(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
@@ -61,7 +61,7 @@ async fn quarantine_row(app: &App, id: i64) -> Result<QuarantineRow, AdminError>
         .ok_or(AdminError::UnknownRow)
 }
 
-/// What came of judging a quarantined delivery anew.
+/// What came of judging a quarantined message anew.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Retried {
     /// Whether it is accepted now, and has left the quarantine.
@@ -74,8 +74,8 @@ pub(super) struct Retried {
     reason: Option<String>,
 }
 
-/// Judge a refused delivery anew, as of the time it came
-#[utoipa::path(post, path = "/v1/quarantine/{id}/retry", tag = "deliveries", request_body = NoFields,
+/// Judge a refused message anew, as of the time it came
+#[utoipa::path(post, path = "/v1/quarantine/{id}/retry", tag = "messages", request_body = NoFields,
     params(("id" = i64, Path, description = "The row")),
     responses((status = OK, description = "What came of it", body = Retried)))]
 pub(super) async fn retry(
@@ -106,7 +106,7 @@ pub(super) async fn judge_anew(app: &App, id: i64) -> Result<Retried, AdminError
 }
 
 /// Stored notifications, oldest first
-#[utoipa::path(get, path = "/v1/notifications", tag = "deliveries", params(PageOf),
+#[utoipa::path(get, path = "/v1/notifications", tag = "messages", params(PageOf),
     responses((status = OK, description = "Notifications", body = Page<NotificationRow>)))]
 pub(super) async fn notifications(
     State(app): State<Arc<App>>,
@@ -120,7 +120,7 @@ pub(super) async fn notifications(
 }
 
 /// A notification with its body
-#[utoipa::path(get, path = "/v1/notifications/{id}", tag = "deliveries",
+#[utoipa::path(get, path = "/v1/notifications/{id}", tag = "messages",
     params(("id" = i64, Path, description = "The row")),
     responses((status = OK, description = "The notification", body = WithBody<NotificationRow>)))]
 pub(super) async fn notification(

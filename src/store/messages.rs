@@ -1,4 +1,4 @@
-//! Deliveries on their way in, accepted or refused, and what they leave.
+//! Messages on their way in, accepted or refused, and what they leave.
 
 use bytes::Bytes;
 use secrecy::SecretString;
@@ -7,9 +7,9 @@ use serde::Serialize;
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::sns::VerifiedMessage;
 
-/// A verified delivery on its way into the store.
+/// A verified message on its way into the store.
 #[derive(Debug)]
-pub struct Accepted {
+pub struct AcceptedMessage {
     /// Whose webhook it came to; proven by the path's token.
     pub account: Account,
     /// Which event's webhook it came to; proven by the path's token.
@@ -25,9 +25,9 @@ pub struct Accepted {
 /// What waits in this process to be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
-    /// Deliveries that nobody was answered yet.
-    pub deliveries: usize,
-    /// Refused deliveries on their way to the quarantine.
+    /// Messages that nobody was answered yet.
+    pub messages: usize,
+    /// Refused messages on their way to the quarantine.
     pub refused: usize,
     /// Other changes; PostgreSQL has no such line.
     pub changes: usize,
@@ -62,7 +62,7 @@ pub struct NotificationRow {
     pub body: Option<Vec<u8>>,
 }
 
-/// A refused delivery, kept for a while.
+/// A refused message, kept for a while.
 #[derive(Clone)]
 pub struct Quarantined {
     /// When it came.
