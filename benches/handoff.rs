@@ -1,4 +1,4 @@
-//! What handing on costs: documents a second through each kind of sink, and what a sink
+//! What handing on costs: documents a second through each kind of destination, and what a destination
 //! costs that takes nothing while a backlog grows.
 //!
 //! Runs the program's own `emulator` and `serve` as processes and reads `/proc`, so it
@@ -27,13 +27,13 @@ mod support;
 /// What to measure.
 #[derive(Clone, Debug, Parser)]
 struct Wish {
-    /// Documents for each kind of sink; a program gets a tenth
+    /// Documents for each kind of destination; a program gets a tenth
     #[arg(long, default_value_t = 10_000)]
     documents: usize,
-    /// Documents that wait for the sink that takes nothing; 0 leaves that out
+    /// Documents that wait for the destination that takes nothing; 0 leaves that out
     #[arg(long, default_value_t = 200_000)]
     backlog: usize,
-    /// Documents that the sink with the backlog is given side by side
+    /// Documents that the destination with the backlog is given side by side
     #[arg(long, default_value_t = 1)]
     in_flight: usize,
     /// Ignored: `cargo bench` gives it
@@ -118,7 +118,7 @@ impl Receiver {
         self.taken.load(Ordering::SeqCst)
     }
 
-    /// The settings of a sink that posts to it.
+    /// The settings of a destination that posts to it.
     fn section(&self, folder: &Path, in_flight: usize) -> anyhow::Result<String> {
         let secret = folder.join("secret");
         std::fs::write(&secret, SECRET)?;
@@ -129,7 +129,7 @@ impl Receiver {
     }
 }
 
-/// `serve` beside an emulator, with one sink.
+/// `serve` beside an emulator, with one destination.
 struct Scene {
     server: Process,
     private: SocketAddr,
@@ -138,21 +138,21 @@ struct Scene {
 }
 
 impl Scene {
-    /// With the sink `one` of these settings; none where they are empty.
+    /// With the destination `one` of these settings; none where they are empty.
     fn start(
         count: usize,
-        sink: impl FnOnce(&Path) -> anyhow::Result<String>,
+        destination: impl FnOnce(&Path) -> anyhow::Result<String>,
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let vendor = Vendor::start(folder.path(), &[COMPANY])?;
         vendor.load(COMPANY, count)?;
-        let sink = match sink(folder.path())? {
+        let destination = match destination(folder.path())? {
             none if none.is_empty() => none,
-            sink => format!("[sinks.one]\n{sink}"),
+            destination => format!("[destinations.one]\n{destination}"),
         };
         let sections = format!(
             "[api]\nurl = \"{}\"\nexported_path = \"path\"\n\
-             [accounts.default]\ndigitized = false\ncompanies = [\"{COMPANY}\"]\n{sink}",
+             [accounts.default]\ndigitized = false\ncompanies = [\"{COMPANY}\"]\n{destination}",
             vendor.api
         );
         let (_, private) = write_settings(folder.path(), &sections)?;
@@ -189,18 +189,18 @@ impl Scene {
         Ok(started.elapsed())
     }
 
-    fn sink(&self) -> anyhow::Result<Value> {
-        let sinks = ask(self.private, "GET", "/v1/sinks", "")?;
-        let sinks: Value = serde_json::from_str(&sinks)?;
-        Ok(sinks["rows"][0].clone())
+    fn destination(&self) -> anyhow::Result<Value> {
+        let destinations = ask(self.private, "GET", "/v1/destinations", "")?;
+        let destinations: Value = serde_json::from_str(&destinations)?;
+        Ok(destinations["rows"][0].clone())
     }
 
-    /// Waits until nothing is left for the sink; how long that took.
+    /// Waits until nothing is left for the destination; how long that took.
     fn handed_on(&self) -> anyhow::Result<Duration> {
         let started = Instant::now();
         self.until("the end of handing on", || {
-            let sink = self.sink().ok()?;
-            (sink["behind"] == 0).then_some(())
+            let destination = self.destination().ok()?;
+            (destination["behind"] == 0).then_some(())
         })?;
         Ok(started.elapsed())
     }
@@ -210,9 +210,9 @@ impl Scene {
     }
 }
 
-/// Documents a second through each kind of sink, the pulling over.
+/// Documents a second through each kind of destination, the pulling over.
 fn kinds(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
-    println!("sink                     documents   seconds   a second   resident MiB");
+    println!("destination                     documents   seconds   a second   resident MiB");
     let http = |in_flight| move |folder: &Path| receiver.section(folder, in_flight);
     let all = wish.documents;
     receiver.begin(true);
@@ -239,12 +239,12 @@ fn kinds(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
 fn kind(
     name: &str,
     count: usize,
-    sink: impl FnOnce(&Path) -> anyhow::Result<String>,
+    destination: impl FnOnce(&Path) -> anyhow::Result<String>,
 ) -> anyhow::Result<Scene> {
-    let scene = Scene::start(count, sink)?;
+    let scene = Scene::start(count, destination)?;
     scene.pulled(count)?;
     // The first pull is held until somebody says so.
-    scene.post("/v1/sinks/one/start", &json!({ "from": "all" }))?;
+    scene.post("/v1/destinations/one/start", &json!({ "from": "all" }))?;
     let elapsed = scene.handed_on()?;
     line(name, count, elapsed, &scene)?;
     Ok(scene)
@@ -275,13 +275,13 @@ fn read_list(private: SocketAddr) -> anyhow::Result<usize> {
     }
 }
 
-/// Pulls a backlog without a sink, then beside one that takes nothing, then lets that go on.
+/// Pulls a backlog without a destination, then beside one that takes nothing, then lets that go on.
 fn backlog(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
     let count = wish.backlog;
     println!("\n{count} documents pulled       seconds   a second   resident MiB   peak MiB");
     let alone = Scene::start(count, |_| Ok(String::new()))?;
     let without = alone.pulled(count)?;
-    stage("without a sink", count, without, &alone)?;
+    stage("without a destination", count, without, &alone)?;
     drop(alone);
 
     receiver.begin(false);
@@ -292,15 +292,15 @@ fn backlog(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
     let with = scene.pulled(count)?;
     stage("beside one that waits", count, with, &scene)?;
     println!(
-        "the sink costs {:.1} % of the pulling speed",
+        "the destination costs {:.1} % of the pulling speed",
         (1.0 - without.as_secs_f64() / with.as_secs_f64()) * 100.0
     );
-    let sink = scene.sink()?;
-    ensure!(sink["booked"] == 0 && sink["behind"].as_u64() >= Some(count as u64 - 1));
+    let destination = scene.destination()?;
+    ensure!(destination["booked"] == 0 && destination["behind"].as_u64() >= Some(count as u64 - 1));
 
     receiver.begin(true);
     let resumed = Instant::now();
-    scene.post("/v1/sinks/one/resume", &json!({}))?;
+    scene.post("/v1/destinations/one/resume", &json!({}))?;
     let first = loop {
         if receiver.taken() > 0 {
             break resumed.elapsed();

@@ -320,16 +320,16 @@ impl fmt::Display for Account {
 /// The name of a place where documents are handed on, as the settings call it; spelt as
 /// an [`Account`]'s.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
-pub struct SinkName(String);
+pub struct DestinationName(String);
 
-impl SinkName {
-    /// Reads a sink's name.
+impl DestinationName {
+    /// Reads a destination's name.
     pub fn parse(text: &str) -> Result<Self, InvalidWord> {
         match Account::parse(text) {
             Ok(Account(name)) => Ok(Self(name)),
             Err(InvalidWord { text, .. }) => Err(InvalidWord {
                 text,
-                expected: "a sink's name (1 to 40 of a-z, 0-9, - and _)",
+                expected: "a destination's name (1 to 40 of a-z, 0-9, - and _)",
             }),
         }
     }
@@ -340,7 +340,7 @@ impl SinkName {
     }
 }
 
-impl fmt::Display for SinkName {
+impl fmt::Display for DestinationName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -15,7 +15,7 @@
 //! - [`receiver`]: the public listener.
 //! - [`subscriptions`]: subscribing, pending confirmations, restore.
 //! - [`pull`]: scheduler, page step, reconciliation.
-//! - [`handoff`]: sinks, and what comes back from them.
+//! - [`handoff`]: destinations, and what comes back from them.
 //! - [`uploads`]: giving files to the vendor, a watched folder.
 //! - [`trace`]: what became of one document.
 //! - [`tunnel`]: the public address of a tunnel on this machine.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::domain::{Account, Queue, SinkName, Timestamp};
+use crate::domain::{Account, DestinationName, Queue, Timestamp};
 use crate::ivesk;
 use crate::ivesk::view::View;
 use crate::store::{
@@ -51,11 +51,11 @@ pub enum Step {
     ReExported,
     /// It is in the list that a program asks for.
     Offered,
-    /// A sink was given it and could not take it, or its file could not be had.
+    /// A destination was given it and could not take it, or its file could not be had.
     Tried,
-    /// A sink has it.
+    /// A destination has it.
     Booked,
-    /// A sink does not want it.
+    /// A destination does not want it.
     Rejected,
     /// The accountant was told why.
     Reported,
@@ -63,7 +63,7 @@ pub enum Step {
     ReportWaits,
     /// The vendor does not take the report.
     ReportRefused,
-    /// A person left it out, or it is of a company that the sink doesn't take.
+    /// A person left it out, or it is of a company that the destination doesn't take.
     LeftOut,
 }
 
@@ -105,9 +105,9 @@ pub struct TraceEvent {
     pub step: Step,
     /// The version's number; none before there was one.
     pub sequence: Option<i64>,
-    /// At which sink.
-    pub sink: Option<SinkName>,
-    /// More of it, for people: a file's name, a version, what a sink said.
+    /// At which destination.
+    pub destination: Option<DestinationName>,
+    /// More of it, for people: a file's name, a version, what a destination said.
     pub detail: Option<String>,
 }
 
@@ -119,7 +119,7 @@ impl TraceEvent {
             times: 1,
             step,
             sequence: None,
-            sink: None,
+            destination: None,
             detail,
         }
     }
@@ -351,7 +351,7 @@ fn stored(row: &DocumentRow, exported: &mut bool) -> TraceEvent {
 fn handed_on(row: &HandoffRow) -> Vec<TraceEvent> {
     let event = |at: Timestamp, step: Step, detail: Option<String>| TraceEvent {
         sequence: Some(row.sequence),
-        sink: Some(row.sink.clone()),
+        destination: Some(row.destination.clone()),
         ..TraceEvent::once(at, step, detail)
     };
     if row.attempts.is_empty() {

@@ -1,14 +1,14 @@
 #!/bin/sh
-# Takes documents from a `command` sink of ivesk-webhook: files the JSON of each version as
+# Takes documents from a `command` destination of ivesk-webhook: files the JSON of each version as
 # FOLDER/<company>/<key>.json, for the companies that have a folder there.
 #
-#     [sinks.files]
+#     [destinations.files]
 #     kind = "command"
 #     program = "file_into_folder.sh"
 #     arguments = ["/srv/invoices"]
 #
 # It answers with its exit code: 0 has it, 65 does not want it and says why on standard output,
-# 75 can't take it now. Whatever else happens (a full disk, a missing tool) pauses the sink too.
+# 75 can't take it now. Whatever else happens (a full disk, a missing tool) pauses the destination too.
 set -eu
 
 folder=${1:?name the folder as the argument}

@@ -1,8 +1,8 @@
-"""Takes documents from an `http` sink of ivesk-webhook: checks each signature, books each
+"""Takes documents from an `http` destination of ivesk-webhook: checks each signature, books each
 version once, and says in words what it does not want.
 
     pip install -r requirements.txt
-    export IVESK_SECRETS="whsec_…"      # as in the sink's secret_file; several: spaces between
+    export IVESK_SECRETS="whsec_…"      # as in the destination's secret_file; several: spaces between
     export BOOKS=books.db               # a SQLite file, made where it is missing
     export COMPANIES=302320404,304567890
     flask --app flask_receiver run --port 9000
@@ -51,7 +51,7 @@ def take():
     body = request.get_data()
     told = verified(body, dict(request.headers))
     if told is None:
-        # The sink pauses and says so: this is about the secret, not about the document.
+        # The destination pauses and says so: this is about the secret, not about the document.
         return {"message": "the signature is not ours"}, 401
 
     data = told["data"]

@@ -1,4 +1,4 @@
-//! Sinks: how each stands, what a person changes there, and what became of versions.
+//! Destinations: how each stands, what a person changes there, and what became of versions.
 
 use std::sync::Arc;
 
@@ -10,56 +10,59 @@ use utoipa::{IntoParams, ToSchema};
 use super::feeds::{known_account, parse_company};
 use super::paging::{List, Page, PageOf};
 use super::{AdminError, Input, NoFields, Outcome, Params};
-use crate::config::{SinkConfig, SinkKind};
-use crate::domain::{SinkName, Timestamp};
+use crate::config::{DestinationConfig, DestinationKind};
+use crate::domain::{DestinationName, Timestamp};
 use crate::handoff::worker::wants;
 use crate::service::App;
 use crate::store::{
-    HandoffFilter, HandoffRow, HandoffState, HeldFeed, SinkChange, SinkRow, StartFrom,
+    DestinationChange, DestinationRow, HandoffFilter, HandoffRow, HandoffState, HeldFeed, StartFrom,
 };
 
-/// A sink, and what waits for a person there.
+/// A destination, and what waits for a person there.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Sink {
+pub(super) struct Destination {
     /// How it stands.
     #[serde(flatten)]
-    pub(super) row: SinkRow,
+    pub(super) row: DestinationRow,
     /// What it is; null where the settings do not name it any more.
     pub(super) kind: Option<&'static str>,
     /// Feeds of which it is given nothing until somebody starts them.
     pub(super) held: Vec<HeldFeed>,
 }
 
-const fn kind(sink: &SinkConfig) -> &'static str {
-    match sink.kind {
-        SinkKind::Http { .. } => "http",
-        SinkKind::Command { .. } => "command",
-        SinkKind::Folder { .. } => "folder",
-        SinkKind::Api => "api",
+const fn kind(destination: &DestinationConfig) -> &'static str {
+    match destination.kind {
+        DestinationKind::Http { .. } => "http",
+        DestinationKind::Command { .. } => "command",
+        DestinationKind::Folder { .. } => "folder",
+        DestinationKind::Api => "api",
     }
 }
 
-/// Every sink and how it stands
-#[utoipa::path(get, path = "/v1/sinks", tag = "handoff", params(PageOf),
-    responses((status = OK, description = "Sinks by name", body = Page<Sink>)))]
-pub(super) async fn sinks(
+/// Every destination and how it stands
+#[utoipa::path(get, path = "/v1/destinations", tag = "handoff", params(PageOf),
+    responses((status = OK, description = "Destinations by name", body = Page<Destination>)))]
+pub(super) async fn destinations(
     State(app): State<Arc<App>>,
     Params(page): Params<PageOf>,
-) -> Outcome<Page<Sink>> {
+) -> Outcome<Page<Destination>> {
     let limit = page.limit()?;
-    let place = page.place(List::SINKS)?.unwrap_or_default();
-    let mut sinks = all_sinks(&app).await?;
-    sinks.retain(|sink| sink.row.name.as_str() > place.as_str());
-    Ok(Json(Page::of(List::SINKS, sinks, limit, |sink| {
-        sink.row.name.clone()
-    })))
+    let place = page.place(List::DESTINATIONS)?.unwrap_or_default();
+    let mut destinations = all_destinations(&app).await?;
+    destinations.retain(|destination| destination.row.name.as_str() > place.as_str());
+    Ok(Json(Page::of(
+        List::DESTINATIONS,
+        destinations,
+        limit,
+        |destination| destination.row.name.clone(),
+    )))
 }
 
-/// Every sink that was ever known, by name.
-pub(super) async fn all_sinks(app: &App) -> Result<Vec<Sink>, AdminError> {
-    let mut sinks = Vec::new();
-    for row in app.store.sinks().await? {
-        let config = app.config.sinks.get(&row.name);
+/// Every destination that was ever known, by name.
+pub(super) async fn all_destinations(app: &App) -> Result<Vec<Destination>, AdminError> {
+    let mut destinations = Vec::new();
+    for row in app.store.destinations().await? {
+        let config = app.config.destinations.get(&row.name);
         let held = match config {
             Some(config) => {
                 let held = app.store.held_feeds(row.name.clone(), wants(config));
@@ -67,16 +70,16 @@ pub(super) async fn all_sinks(app: &App) -> Result<Vec<Sink>, AdminError> {
             }
             None => Vec::new(),
         };
-        sinks.push(Sink {
+        destinations.push(Destination {
             kind: config.map(kind),
             row,
             held,
         });
     }
-    Ok(sinks)
+    Ok(destinations)
 }
 
-/// From where feeds begin, and which ones; all of the sink's where neither is named.
+/// From where feeds begin, and which ones; all of the destination's where neither is named.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Start {
@@ -92,23 +95,23 @@ pub(super) struct Start {
 
 /// How many feeds or versions a change was about.
 #[derive(Serialize, ToSchema)]
-pub(super) struct SinkChanged {
+pub(super) struct DestinationChanged {
     /// How many.
     pub(super) changed: usize,
 }
 
 /// Let held feeds begin, or feeds that have begun begin earlier
 ///
-/// What the sink has had stays so, and is not handed on again.
-#[utoipa::path(post, path = "/v1/sinks/{name}/start", tag = "handoff", request_body = Start,
-    params(("name" = String, Path, description = "The sink's name")),
-    responses((status = OK, description = "How many feeds that was about", body = SinkChanged)))]
+/// What the destination has had stays so, and is not handed on again.
+#[utoipa::path(post, path = "/v1/destinations/{name}/start", tag = "handoff", request_body = Start,
+    params(("name" = String, Path, description = "The destination's name")),
+    responses((status = OK, description = "How many feeds that was about", body = DestinationChanged)))]
 pub(super) async fn start(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(start): Input<Start>,
-) -> Outcome<SinkChanged> {
-    let (name, sink) = configured(&app, &name)?;
+) -> Outcome<DestinationChanged> {
+    let (name, destination) = configured(&app, &name)?;
     let from = match start.from.as_str() {
         "all" => StartFrom::All,
         "now" => StartFrom::Now,
@@ -121,8 +124,8 @@ pub(super) async fn start(
     };
     let account = start.account.as_deref();
     let company = start.company.as_deref();
-    let start = SinkChange::Start {
-        wants: wants(sink),
+    let start = DestinationChange::Start {
+        wants: wants(destination),
         account: account.map(|name| known_account(&app, name)).transpose()?,
         company: company.map(parse_company).transpose()?,
         from,
@@ -130,28 +133,28 @@ pub(super) async fn start(
     change(&app, name, start).await
 }
 
-/// Hand nothing on to a sink until it is resumed
-#[utoipa::path(post, path = "/v1/sinks/{name}/pause", tag = "handoff", request_body = NoFields,
-    params(("name" = String, Path, description = "The sink's name")),
-    responses((status = OK, description = "1 where it was not paused before", body = SinkChanged)))]
+/// Hand nothing on to a destination until it is resumed
+#[utoipa::path(post, path = "/v1/destinations/{name}/pause", tag = "handoff", request_body = NoFields,
+    params(("name" = String, Path, description = "The destination's name")),
+    responses((status = OK, description = "1 where it was not paused before", body = DestinationChanged)))]
 pub(super) async fn pause(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(NoFields {}): Input<NoFields>,
-) -> Outcome<SinkChanged> {
-    change(&app, known_sink(&name)?, SinkChange::Pause).await
+) -> Outcome<DestinationChanged> {
+    change(&app, known_destination(&name)?, DestinationChange::Pause).await
 }
 
-/// Go on with a sink now, whatever it waited for
-#[utoipa::path(post, path = "/v1/sinks/{name}/resume", tag = "handoff", request_body = NoFields,
-    params(("name" = String, Path, description = "The sink's name")),
-    responses((status = OK, description = "1 where it waited or was paused", body = SinkChanged)))]
+/// Go on with a destination now, whatever it waited for
+#[utoipa::path(post, path = "/v1/destinations/{name}/resume", tag = "handoff", request_body = NoFields,
+    params(("name" = String, Path, description = "The destination's name")),
+    responses((status = OK, description = "1 where it waited or was paused", body = DestinationChanged)))]
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(NoFields {}): Input<NoFields>,
-) -> Outcome<SinkChanged> {
-    change(&app, known_sink(&name)?, SinkChange::Resume).await
+) -> Outcome<DestinationChanged> {
+    change(&app, known_destination(&name)?, DestinationChange::Resume).await
 }
 
 /// Which versions.
@@ -165,15 +168,20 @@ pub(super) struct Again {
 /// Hand rejected versions on again
 ///
 /// Those that a newer version has replaced are left as they are.
-#[utoipa::path(post, path = "/v1/sinks/{name}/retry", tag = "handoff", request_body = Again,
-    params(("name" = String, Path, description = "The sink's name")),
-    responses((status = OK, description = "How many versions", body = SinkChanged)))]
+#[utoipa::path(post, path = "/v1/destinations/{name}/retry", tag = "handoff", request_body = Again,
+    params(("name" = String, Path, description = "The destination's name")),
+    responses((status = OK, description = "How many versions", body = DestinationChanged)))]
 pub(super) async fn retry(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(Again { sequence }): Input<Again>,
-) -> Outcome<SinkChanged> {
-    change(&app, known_sink(&name)?, SinkChange::Retry { sequence }).await
+) -> Outcome<DestinationChanged> {
+    change(
+        &app,
+        known_destination(&name)?,
+        DestinationChange::Retry { sequence },
+    )
+    .await
 }
 
 /// Which version.
@@ -184,35 +192,51 @@ pub(super) struct One {
     sequence: i64,
 }
 
-/// Leave a version out that keeps a sink from going on
-#[utoipa::path(post, path = "/v1/sinks/{name}/skip", tag = "handoff", request_body = One,
-    params(("name" = String, Path, description = "The sink's name")),
-    responses((status = OK, description = "1 where it was not settled before", body = SinkChanged)))]
+/// Leave a version out that keeps a destination from going on
+#[utoipa::path(post, path = "/v1/destinations/{name}/skip", tag = "handoff", request_body = One,
+    params(("name" = String, Path, description = "The destination's name")),
+    responses((status = OK, description = "1 where it was not settled before", body = DestinationChanged)))]
 pub(super) async fn skip(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(One { sequence }): Input<One>,
-) -> Outcome<SinkChanged> {
-    change(&app, known_sink(&name)?, SinkChange::Skip { sequence }).await
+) -> Outcome<DestinationChanged> {
+    change(
+        &app,
+        known_destination(&name)?,
+        DestinationChange::Skip { sequence },
+    )
+    .await
 }
 
-async fn change(app: &App, name: SinkName, change: SinkChange) -> Outcome<SinkChanged> {
-    let changed = app.store.change_sink(name, change, app.clock.now()).await?;
+async fn change(
+    app: &App,
+    name: DestinationName,
+    change: DestinationChange,
+) -> Outcome<DestinationChanged> {
+    let changed = app
+        .store
+        .change_destination(name, change, app.clock.now())
+        .await?;
     let changed = changed.ok_or(AdminError::UnknownRow)?;
-    Ok(Json(SinkChanged { changed }))
+    Ok(Json(DestinationChanged { changed }))
 }
 
-pub(super) fn known_sink(name: &str) -> Result<SinkName, AdminError> {
-    SinkName::parse(name).map_err(|error| AdminError::BadRequest(error.to_string()))
+pub(super) fn known_destination(name: &str) -> Result<DestinationName, AdminError> {
+    DestinationName::parse(name).map_err(|error| AdminError::BadRequest(error.to_string()))
 }
 
 pub(super) fn configured<'a>(
     app: &'a App,
     name: &str,
-) -> Result<(SinkName, &'a SinkConfig), AdminError> {
-    let name = known_sink(name)?;
-    let sink = app.config.sinks.get(&name).ok_or(AdminError::UnknownRow)?;
-    Ok((name, sink))
+) -> Result<(DestinationName, &'a DestinationConfig), AdminError> {
+    let name = known_destination(name)?;
+    let destination = app
+        .config
+        .destinations
+        .get(&name)
+        .ok_or(AdminError::UnknownRow)?;
+    Ok((name, destination))
 }
 
 /// Which hand-offs.
@@ -220,8 +244,8 @@ pub(super) fn configured<'a>(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct WhichHandoffs {
-    /// Only this sink's.
-    sink: Option<String>,
+    /// Only this destination's.
+    destination: Option<String>,
     /// Only in this state.
     #[param(inline)]
     state: Option<HandoffState>,
@@ -233,7 +257,7 @@ pub(super) struct WhichHandoffs {
     limit: Option<usize>,
 }
 
-/// What became of versions at sinks, with every attempt
+/// What became of versions at destinations, with every attempt
 #[utoipa::path(get, path = "/v1/handoffs", tag = "handoff", params(WhichHandoffs),
     responses((status = OK, description = "Hand-offs in the order of the versions' numbers",
         body = Page<HandoffRow>)))]
@@ -246,23 +270,27 @@ pub(super) async fn handoffs(
         limit: which.limit,
     };
     let limit = page.limit()?;
-    let sink = which.sink.as_deref().map(known_sink).transpose()?;
+    let destination = which
+        .destination
+        .as_deref()
+        .map(known_destination)
+        .transpose()?;
     let place = page.place(List::HANDOFFS)?.unwrap_or_default();
-    let (sequence, last_sink) = place.split_once('/').unwrap_or(("0", ""));
+    let (sequence, last_destination) = place.split_once('/').unwrap_or(("0", ""));
     let sequence: i64 = sequence
         .parse()
         .map_err(|_| List::HANDOFFS.foreign_cursor())?;
-    // A version may stand at several sinks, so the page begins within its number.
+    // A version may stand at several destinations, so the page begins within its number.
     let filter = HandoffFilter {
-        sink,
+        destination,
         state: which.state,
         sequence: None,
         after: sequence.saturating_sub(1),
-        limit: limit + 1 + app.store.sinks().await?.len(),
+        limit: limit + 1 + app.store.destinations().await?.len(),
     };
     let mut rows = app.store.handoffs(filter).await?;
-    rows.retain(|row| (row.sequence, row.sink.as_str()) > (sequence, last_sink));
+    rows.retain(|row| (row.sequence, row.destination.as_str()) > (sequence, last_destination));
     Ok(Json(Page::of(List::HANDOFFS, rows, limit, |row| {
-        format!("{}/{}", row.sequence, row.sink)
+        format!("{}/{}", row.sequence, row.destination)
     })))
 }

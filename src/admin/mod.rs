@@ -95,7 +95,7 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(documents::story))
         .routes(routes!(offered::documents))
         .routes(routes!(offered::outcome))
-        .routes(routes!(handoff::sinks))
+        .routes(routes!(handoff::destinations))
         .routes(routes!(handoff::start))
         .routes(routes!(handoff::pause))
         .routes(routes!(handoff::resume))

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::handoff::{SinkChanged, configured, known_sink};
+use super::handoff::{DestinationChanged, configured, known_destination};
 use super::paging::PageOf;
 use super::problem::RowId;
 use super::{AdminError, Input, Outcome, Params};
-use crate::config::SinkKind;
-use crate::domain::{Feed, SinkName, Timestamp};
+use crate::config::DestinationKind;
+use crate::domain::{DestinationName, Feed, Timestamp};
 use crate::handoff::worker::rejection;
 use crate::service::App;
 use crate::store::{DocumentFilter, HandoffState, LaterVerdict, Offered};
@@ -29,8 +29,8 @@ const MAX_MESSAGE_CHARS: usize = 4_000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct WhichDocuments {
-    /// The sink, of the kind `api`; may be left out where there is one of them.
-    sink: Option<String>,
+    /// The destination, of the kind `api`; may be left out where there is one of them.
+    destination: Option<String>,
     /// `next` of the answer before; the beginning without it.
     #[param(max_length = 100)]
     after: Option<String>,
@@ -114,7 +114,7 @@ pub(super) async fn documents(
     State(app): State<Arc<App>>,
     Params(which): Params<WhichDocuments>,
 ) -> Outcome<Documents> {
-    let sink = list_of(&app, which.sink.as_deref())?;
+    let destination = list_of(&app, which.destination.as_deref())?;
     let limit = PageOf {
         after: None,
         limit: which.limit,
@@ -127,7 +127,7 @@ pub(super) async fn documents(
     };
     let offered = app
         .store
-        .offered(sink, after, limit + 1, MAX_LIST_BYTES)
+        .offered(destination, after, limit + 1, MAX_LIST_BYTES)
         .await?;
     let bytes: usize = offered.iter().map(|one| one.item.body.len()).sum();
     // The bytes may have ended it before the rows did.
@@ -162,24 +162,24 @@ fn place_of(text: &str, epoch: &str) -> Result<i64, AdminError> {
     }
 }
 
-/// The sink whose list is asked for.
-fn list_of(app: &App, name: Option<&str>) -> Result<SinkName, AdminError> {
+/// The destination whose list is asked for.
+fn list_of(app: &App, name: Option<&str>) -> Result<DestinationName, AdminError> {
     let mut lists = app
         .config
-        .sinks
+        .destinations
         .iter()
-        .filter(|(_, sink)| matches!(sink.kind, SinkKind::Api))
+        .filter(|(_, destination)| matches!(destination.kind, DestinationKind::Api))
         .map(|(name, _)| name);
     let missing = || {
         AdminError::BadRequest(
-            "the settings name no sink of the kind `api` that this could mean: add \
-             `[sinks.NAME]` with `kind = \"api\"`, or name it with `sink`"
+            "the settings name no destination of the kind `api` that this could mean: add \
+             `[destinations.NAME]` with `kind = \"api\"`, or name it with `destination`"
                 .to_owned(),
         )
     };
     match name {
         Some(name) => {
-            let name = known_sink(name)?;
+            let name = known_destination(name)?;
             lists
                 .find(|list| **list == name)
                 .cloned()
@@ -196,8 +196,8 @@ fn list_of(app: &App, name: Option<&str>) -> Result<SinkName, AdminError> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SaidOutcome {
-    /// The sink; may be left out where there is one of the kind `api`.
-    sink: Option<String>,
+    /// The destination; may be left out where there is one of the kind `api`.
+    destination: Option<String>,
     /// What became of it.
     outcome: SaidWord,
     /// Why it is rejected: for the accountant, so in words and without a stack trace.
@@ -215,21 +215,21 @@ enum SaidWord {
 
 /// Say what became of a version
 ///
-/// For a sink of any kind that was given it: a receiver may take a document first and
+/// For a destination of any kind that was given it: a receiver may take a document first and
 /// reject it later. A rejection becomes an import error report.
 #[utoipa::path(post, path = "/v1/documents/{id}/outcome", tag = "handoff", request_body = SaidOutcome,
     params(("id" = i64, Path, description = "`sequence` of the version")),
     responses(
-        (status = OK, description = "It is noted; saying it twice changes nothing", body = SinkChanged),
-        (status = CONFLICT, description = "`conflict`: the sink was not given this version",
+        (status = OK, description = "It is noted; saying it twice changes nothing", body = DestinationChanged),
+        (status = CONFLICT, description = "`conflict`: the destination was not given this version",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
 pub(super) async fn outcome(
     State(app): State<Arc<App>>,
     RowId(sequence): RowId,
     Input(said): Input<SaidOutcome>,
-) -> Outcome<SinkChanged> {
-    let sink = match said.sink.as_deref() {
+) -> Outcome<DestinationChanged> {
+    let destination = match said.destination.as_deref() {
         Some(name) => configured(&app, name)?.0,
         None => list_of(&app, None)?,
     };
@@ -254,13 +254,13 @@ pub(super) async fn outcome(
     };
     let noted = app
         .store
-        .note_verdict(sink, sequence, verdict, app.clock.now())
+        .note_verdict(destination, sequence, verdict, app.clock.now())
         .await?;
     if noted {
-        Ok(Json(SinkChanged { changed: 1 }))
+        Ok(Json(DestinationChanged { changed: 1 }))
     } else {
         Err(AdminError::Conflict(
-            "the sink was not given this version; `GET /v1/handoffs` tells what it was given"
+            "the destination was not given this version; `GET /v1/handoffs` tells what it was given"
                 .into(),
         ))
     }

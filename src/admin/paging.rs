@@ -104,7 +104,7 @@ impl List {
     pub(crate) const NOTIFICATIONS: Self = Self("notifications");
     pub(super) const QUARANTINE: Self = Self("quarantine");
     pub(super) const REPORTS: Self = Self("reports");
-    pub(super) const SINKS: Self = Self("sinks");
+    pub(super) const DESTINATIONS: Self = Self("destinations");
     pub(super) const SUBSCRIPTIONS: Self = Self("subscriptions");
     pub(super) const TOKENS: Self = Self("tokens");
     pub(super) const UPLOADS: Self = Self("uploads");

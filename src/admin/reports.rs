@@ -7,7 +7,7 @@ use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::handoff::SinkChanged;
+use super::handoff::DestinationChanged;
 use super::paging::{List, Page, PageOf};
 use super::problem::RowId;
 use super::{AdminError, Input, NoFields, Outcome, Params};
@@ -56,7 +56,7 @@ pub(super) async fn list(
 #[utoipa::path(post, path = "/v1/reports/{id}/retry", tag = "handoff", request_body = NoFields,
     params(("id" = i64, Path, description = "The report's row")),
     responses(
-        (status = OK, description = "It is due", body = SinkChanged),
+        (status = OK, description = "It is due", body = DestinationChanged),
         (status = CONFLICT, description = "`conflict`: there is none that could be sent",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
@@ -64,9 +64,9 @@ pub(super) async fn retry(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
-) -> Outcome<SinkChanged> {
+) -> Outcome<DestinationChanged> {
     if app.store.retry_report(id, app.clock.now()).await? {
-        Ok(Json(SinkChanged { changed: 1 }))
+        Ok(Json(DestinationChanged { changed: 1 }))
     } else {
         Err(AdminError::Conflict(
             "there is no such report that could be sent: it was sent already, or names no company"

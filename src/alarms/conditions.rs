@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::config::{AlarmsConfig, Config};
-use crate::domain::{SinkName, counted};
+use crate::domain::{DestinationName, counted};
 use crate::metrics::{Refusals, Stored};
 use crate::pull::blocked;
 use crate::store::{
-    AlarmKind, FeedRow, Finding, HeldFeed, ParkReason, PauseReason, SinkRow, SubscriptionState,
-    Untold,
+    AlarmKind, DestinationRow, FeedRow, Finding, HeldFeed, ParkReason, PauseReason,
+    SubscriptionState, Untold,
 };
 
 /// Alarms of one kind that are on at a time, at the most.
@@ -19,8 +19,8 @@ pub(super) struct Facts {
     pub(super) stored: Stored,
     pub(super) untold: Vec<Untold>,
     pub(super) late_uploads: usize,
-    /// Sinks of the settings, with the feeds that are held there.
-    pub(super) held: Vec<(SinkName, Vec<HeldFeed>)>,
+    /// Destinations of the settings, with the feeds that are held there.
+    pub(super) held: Vec<(DestinationName, Vec<HeldFeed>)>,
     pub(super) free_bytes: Option<u64>,
     pub(super) refusals: Refusals,
     /// Whether the service has started lately.
@@ -39,7 +39,7 @@ pub(super) fn judge(facts: &Facts, config: &Config) -> Vec<Finding> {
     found.extend(certificates(facts, settings));
     found.extend(disk(facts, config));
     found.extend(late_uploads(facts));
-    found.extend(sinks(facts, config));
+    found.extend(destinations(facts, config));
     found.extend(held(facts));
     for kind in AlarmKind::ALL {
         let mut room = MOST_OF_A_KIND;
@@ -283,7 +283,7 @@ fn late_uploads(facts: &Facts) -> Option<Finding> {
 
 /// Feeds whose first pull has ended: until then nobody knows what there is to decide.
 fn held(facts: &Facts) -> Vec<Finding> {
-    let told = |(name, feeds): &(SinkName, Vec<HeldFeed>)| {
+    let told = |(name, feeds): &(DestinationName, Vec<HeldFeed>)| {
         let waiting = feeds
             .iter()
             .filter(|feed| feed.complete && feed.documents > 0);
@@ -292,7 +292,7 @@ fn held(facts: &Facts) -> Vec<Finding> {
         });
         (documents > 0).then(|| {
             let text = format!(
-                "{} of {} held at sink {name}: run `ivesk-webhook handoff start {name}` with --all, \
+                "{} of {} held at destination {name}: run `ivesk-webhook handoff start {name}` with --all, \
                  --from-now or --since, for one company with --company",
                 counted(documents, "document"),
                 counted(feeds, "feed"),
@@ -303,28 +303,30 @@ fn held(facts: &Facts) -> Vec<Finding> {
     facts.held.iter().filter_map(told).collect()
 }
 
-fn sinks(facts: &Facts, config: &Config) -> Vec<Finding> {
-    let Stored { now, sinks, .. } = &facts.stored;
-    let longest = config.alarms.sink_after;
-    let ours = sinks
+fn destinations(facts: &Facts, config: &Config) -> Vec<Finding> {
+    let Stored {
+        now, destinations, ..
+    } = &facts.stored;
+    let longest = config.alarms.destination_after;
+    let ours = destinations
         .iter()
-        .filter(|row| config.sinks.contains_key(&row.name));
-    let wrong = |row: &SinkRow| {
+        .filter(|row| config.destinations.contains_key(&row.name));
+    let wrong = |row: &DestinationRow| {
         let (name, behind) = (&row.name, row.behind);
         let error = row.last_error.as_deref().unwrap_or("no error is known");
         let text = match (row.paused, row.failing_since) {
             (Some(PauseReason::ByHand), _) => return None,
             (Some(PauseReason::Closed), _) => format!(
-                "sink {name} wants nothing any more ({error}), and {behind} versions wait: mend \
+                "destination {name} wants nothing any more ({error}), and {behind} versions wait: mend \
                  it, then run `ivesk-webhook handoff resume {name}`"
             ),
             (None, Some(since)) if now.since(since) > longest => format!(
-                "sink {name} has taken nothing since {since} ({error}), and {behind} versions \
+                "destination {name} has taken nothing since {since} ({error}), and {behind} versions \
                  wait: mend what it says; it goes on by itself then"
             ),
             (None, _) => return None,
         };
-        Some(finding(AlarmKind::Sink, name, text))
+        Some(finding(AlarmKind::Destination, name, text))
     };
     ours.filter_map(wrong).collect()
 }

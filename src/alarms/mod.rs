@@ -14,8 +14,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, FirstPull, SinkConfig};
-use crate::domain::{Clock, SinkName, Timestamp};
+use crate::config::{Config, DestinationConfig, FirstPull};
+use crate::domain::{Clock, DestinationName, Timestamp};
 use crate::handoff::worker::wants;
 use crate::metrics::{Metrics, Refusals, StoreStep, Stored};
 use crate::store::{
@@ -151,11 +151,19 @@ impl Alarms {
         })
     }
 
-    async fn held(&self) -> Result<Vec<(SinkName, Vec<HeldFeed>)>, StoreError> {
+    async fn held(&self) -> Result<Vec<(DestinationName, Vec<HeldFeed>)>, StoreError> {
         let mut held = Vec::new();
-        let waits = |sink: &SinkConfig| sink.first_pull == FirstPull::Hold;
-        for (name, sink) in self.config.sinks.iter().filter(|(_, sink)| waits(sink)) {
-            let feeds = self.store.held_feeds(name.clone(), wants(sink)).await?;
+        let waits = |destination: &DestinationConfig| destination.first_pull == FirstPull::Hold;
+        for (name, destination) in self
+            .config
+            .destinations
+            .iter()
+            .filter(|(_, destination)| waits(destination))
+        {
+            let feeds = self
+                .store
+                .held_feeds(name.clone(), wants(destination))
+                .await?;
             held.push((name.clone(), feeds));
         }
         Ok(held)

@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{Exit, Failure, Globals, documents};
 use crate::config::{
-    Config, FirstPull, FolderLayout, LogConfig, Loopback, SinkConfig, SinkKind, default_account,
-    fresh_token,
+    Config, DestinationConfig, DestinationKind, FirstPull, FolderLayout, LogConfig, Loopback,
+    default_account, fresh_token,
 };
-use crate::domain::{Clock, Company, Event, Queue, SinkName};
+use crate::domain::{Clock, Company, DestinationName, Event, Queue};
 use crate::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Publication, Tamper,
     sample_pdf,
@@ -118,7 +118,7 @@ struct Stage {
     archive: PathBuf,
 }
 
-/// The files below a folder, but for those of the sink's own, as paths in it.
+/// The files below a folder, but for those of the destination's own, as paths in it.
 fn files_below(folder: &Path) -> Result<Vec<String>, anyhow::Error> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -153,18 +153,20 @@ impl Stage {
         });
         config.api.subscribe_path = Some("/subscriptions".to_owned());
         let archive = folder.path.join("archive");
-        let kind = SinkKind::Folder {
+        let kind = DestinationKind::Folder {
             path: archive.clone(),
             layout: FolderLayout::Archiver,
             files: true,
             max_file_bytes: 1 << 20,
         };
-        let sink = SinkConfig {
+        let destination = DestinationConfig {
             // Nobody has booked anything of it before.
             first_pull: FirstPull::HandOn,
-            ..SinkConfig::of(kind)
+            ..DestinationConfig::of(kind)
         };
-        config.sinks.insert(SinkName::parse("archive")?, sink);
+        config
+            .destinations
+            .insert(DestinationName::parse("archive")?, destination);
         for event in Event::ALL {
             let token = fresh_token().context("the system gives no random bytes")?;
             for account in config.accounts.values_mut() {
@@ -299,8 +301,10 @@ impl Stage {
             .sum();
         let deadline = Instant::now() + STEP_TIMEOUT;
         loop {
-            let sinks = self.store().sinks().await?;
-            let booked = sinks.first().map_or(0, |sink| sink.booked);
+            let destinations = self.store().destinations().await?;
+            let booked = destinations
+                .first()
+                .map_or(0, |destination| destination.booked);
             if booked == exported as u64 {
                 break;
             }

@@ -7,7 +7,7 @@ use super::server::RunningServer;
 use super::subscribe::chosen_account;
 use super::{Exit, Failure, Globals};
 use crate::config::Config;
-use crate::doctor::{Finding, Verdict, inside, outside, probe, sinks};
+use crate::doctor::{Finding, Verdict, destinations, inside, outside, probe};
 use crate::domain::{Clock, Company};
 use crate::receiver::challenge::Challenge;
 use crate::service::open_store_for_reading;
@@ -62,7 +62,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     }
     findings.extend(inside::way_to_sns(&config, &clock).await);
     findings.extend(inside::keys(&config).await);
-    findings.extend(sinks::openings(&config, &clock));
+    findings.extend(destinations::openings(&config, &clock));
     findings.extend(standing(&config).await);
     if let Some(code) = &args.company {
         let company = Company::parse(code).map_err(Failure::usage)?;
@@ -127,15 +127,15 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Finding>
     Ok(findings)
 }
 
-/// How the sinks stand; nothing where there is no store yet, or it can't be read.
+/// How the destinations stand; nothing where there is no store yet, or it can't be read.
 async fn standing(config: &Config) -> Vec<Finding> {
-    if config.sinks.is_empty() {
+    if config.destinations.is_empty() {
         return Vec::new();
     }
     let Ok(store) = open_store_for_reading(config).await else {
         return Vec::new();
     };
-    let findings = sinks::standing(config, store.as_ref()).await;
+    let findings = destinations::standing(config, store.as_ref()).await;
     // It was read only; nothing can be lost.
     let _ = store.close().await;
     findings.unwrap_or_default()

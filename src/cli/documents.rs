@@ -296,7 +296,15 @@ fn tell(trace: &Trace) {
         .map(|step| step.as_str().replace('_', "-"))
         .collect();
     println!("{}", story.join(" → "));
-    let mut table = super::table(["when", "until", "times", "what", "version", "sink", ""]);
+    let mut table = super::table([
+        "when",
+        "until",
+        "times",
+        "what",
+        "version",
+        "destination",
+        "",
+    ]);
     for event in &trace.events {
         table.add_row([
             event.at.to_string(),
@@ -305,7 +313,7 @@ fn tell(trace: &Trace) {
             event.step.as_str().replace('_', " "),
             event.sequence.map(|n| n.to_string()).unwrap_or_default(),
             event
-                .sink
+                .destination
                 .as_ref()
                 .map(ToString::to_string)
                 .unwrap_or_default(),

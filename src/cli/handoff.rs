@@ -13,7 +13,7 @@ use crate::handoff::worker::known;
 /// Arguments of `handoff`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A sink is where documents are handed on: [sinks.NAME] in the settings file (docs/sinks.md).
+A destination is where documents are handed on: [destinations.NAME] in the settings file (docs/destinations.md).
 What a company's first pull brings is held until `handoff start` says from where to begin.")]
 pub struct Args {
     #[command(subcommand)]
@@ -22,17 +22,17 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show every sink: how far it has come, what it waits for, what is held
+    /// Show every destination: how far it has come, what it waits for, what is held
     Status {
         /// One JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Show what became of versions at sinks
+    /// Show what became of versions at destinations
     List {
-        /// Only this sink's
+        /// Only this destination's
         #[arg(long)]
-        sink: Option<String>,
+        destination: Option<String>,
         /// Only in this state: waiting, offered, booked, rejected, skipped or not_wanted
         #[arg(long)]
         state: Option<String>,
@@ -42,8 +42,8 @@ enum Action {
     },
     /// Let held companies begin: say from where
     Start {
-        /// The sink; may be left out where there is one
-        sink: Option<String>,
+        /// The destination; may be left out where there is one
+        destination: Option<String>,
         #[command(flatten)]
         from: From,
         /// Only this account's
@@ -53,28 +53,28 @@ enum Action {
         #[arg(long, value_name = "CODE")]
         company: Option<String>,
     },
-    /// Hand nothing on to a sink until it is resumed
+    /// Hand nothing on to a destination until it is resumed
     Pause {
-        /// The sink
-        sink: String,
+        /// The destination
+        destination: String,
     },
-    /// Go on with a sink now, whatever it waited for
+    /// Go on with a destination now, whatever it waited for
     Resume {
-        /// The sink
-        sink: String,
+        /// The destination
+        destination: String,
     },
-    /// Hand rejected versions on again: all of a sink's, or one
+    /// Hand rejected versions on again: all of a destination's, or one
     Retry {
-        /// The sink
-        sink: String,
+        /// The destination
+        destination: String,
         /// This version, whatever became of it
         #[arg(long, value_name = "NUMBER")]
         sequence: Option<i64>,
     },
-    /// Leave a version out that keeps a sink from going on
+    /// Leave a version out that keeps a destination from going on
     Skip {
-        /// The sink
-        sink: String,
+        /// The destination
+        destination: String,
         /// The version's number
         sequence: i64,
     },
@@ -103,7 +103,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     // Where no server runs, none has made them known yet.
     if let Some(store) = api.own_store() {
         store
-            .make_sinks_known(known(&config), crate::domain::Clock::system().now())
+            .register_destinations(known(&config), crate::domain::Clock::system().now())
             .await?;
     }
     let outcome = act(&api, &config, args.action).await;
@@ -114,15 +114,19 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 async fn act(api: &Api, config: &Config, action: Action) -> Result<Exit, Failure> {
     match action {
         Action::Status { json } => status(api, json).await,
-        Action::List { sink, state, json } => list(api, sink, state, json).await,
+        Action::List {
+            destination,
+            state,
+            json,
+        } => list(api, destination, state, json).await,
         Action::Start {
-            sink,
+            destination,
             from,
             account,
             company,
         } => {
-            let sink = match sink {
-                Some(sink) => sink,
+            let destination = match destination {
+                Some(destination) => destination,
                 None => only(config)?,
             };
             let from = match from.since {
@@ -131,61 +135,70 @@ async fn act(api: &Api, config: &Config, action: Action) -> Result<Exit, Failure
                 None => "now".to_owned(),
             };
             let body = json!({ "from": from, "account": account, "company": company });
-            let changed = change(api, &sink, "start", &body).await?;
+            let changed = change(api, &destination, "start", &body).await?;
             told(
                 changed,
-                &format!("Feeds that `{sink}` is given now: {changed}."),
+                &format!("Feeds that `{destination}` is given now: {changed}."),
                 "There is no such feed yet; `ivesk-webhook pull` reads what Įvesk.lt has.",
             )
         }
-        Action::Pause { sink } => {
-            let changed = change(api, &sink, "pause", &json!({})).await?;
-            let done = format!("`{sink}` is paused; `handoff resume {sink}` goes on.");
+        Action::Pause { destination } => {
+            let changed = change(api, &destination, "pause", &json!({})).await?;
+            let done =
+                format!("`{destination}` is paused; `handoff resume {destination}` goes on.");
             told(changed, &done, "It was paused already.")
         }
-        Action::Resume { sink } => {
-            let changed = change(api, &sink, "resume", &json!({})).await?;
+        Action::Resume { destination } => {
+            let changed = change(api, &destination, "resume", &json!({})).await?;
             told(
                 changed,
-                &format!("`{sink}` goes on."),
+                &format!("`{destination}` goes on."),
                 "It was neither paused nor waiting.",
             )
         }
-        Action::Retry { sink, sequence } => {
-            let changed = change(api, &sink, "retry", &json!({ "sequence": sequence })).await?;
+        Action::Retry {
+            destination,
+            sequence,
+        } => {
+            let changed =
+                change(api, &destination, "retry", &json!({ "sequence": sequence })).await?;
             told(
                 changed,
                 &format!("{changed} versions are handed on again."),
                 "There is none: a version that a newer one has replaced stays as it is.",
             )
         }
-        Action::Skip { sink, sequence } => {
-            let changed = change(api, &sink, "skip", &json!({ "sequence": sequence })).await?;
+        Action::Skip {
+            destination,
+            sequence,
+        } => {
+            let changed =
+                change(api, &destination, "skip", &json!({ "sequence": sequence })).await?;
             told(
                 changed,
-                &format!("Version {sequence} is left out at `{sink}`."),
+                &format!("Version {sequence} is left out at `{destination}`."),
                 "There is no such version, or it is settled already.",
             )
         }
     }
 }
 
-/// The only sink that the settings name.
+/// The only destination that the settings name.
 fn only(config: &Config) -> Result<String, Failure> {
-    let mut names = config.sinks.keys();
+    let mut names = config.destinations.keys();
     match (names.next(), names.next()) {
         (Some(name), None) => Ok(name.to_string()),
         (None, _) => Err(Failure::usage(anyhow!(
-            "the settings name no sink; add [sinks.NAME] (docs/sinks.md)"
+            "the settings name no destination; add [destinations.NAME] (docs/destinations.md)"
         ))),
         (Some(_), Some(_)) => Err(Failure::usage(anyhow!(
-            "the settings name several sinks; say which one"
+            "the settings name several destinations; say which one"
         ))),
     }
 }
 
-async fn change(api: &Api, sink: &str, what: &str, body: &Value) -> Result<u64, Failure> {
-    let path = format!("/v1/sinks/{sink}/{what}");
+async fn change(api: &Api, destination: &str, what: &str, body: &Value) -> Result<u64, Failure> {
+    let path = format!("/v1/destinations/{destination}/{what}");
     let answer = api.post(&path, body).await?;
     Ok(answer["changed"].as_u64().unwrap_or(0))
 }
@@ -200,17 +213,19 @@ fn told(changed: u64, done: &str, nothing: &str) -> Result<Exit, Failure> {
 }
 
 async fn status(api: &Api, json: bool) -> Result<Exit, Failure> {
-    let sinks = api.rows("/v1/sinks").await?;
+    let destinations = api.rows("/v1/destinations").await?;
     if json {
-        println!("{}", Value::Array(sinks));
+        println!("{}", Value::Array(destinations));
         return Ok(Exit::Done);
     }
-    if sinks.is_empty() {
-        println!("No sink yet. [sinks.NAME] in the settings file makes one (docs/sinks.md).");
+    if destinations.is_empty() {
+        println!(
+            "No destination yet. [destinations.NAME] in the settings file makes one (docs/destinations.md)."
+        );
         return Ok(Exit::Done);
     }
     let mut table = super::table([
-        "sink",
+        "destination",
         "kind",
         "stands",
         "booked",
@@ -219,52 +234,54 @@ async fn status(api: &Api, json: bool) -> Result<Exit, Failure> {
         "waits until",
         "last error",
     ]);
-    for sink in &sinks {
+    for destination in &destinations {
         table.add_row([
-            cell(&sink["name"]),
-            sink["kind"]
+            cell(&destination["name"]),
+            destination["kind"]
                 .as_str()
                 .unwrap_or("(not in the settings)")
                 .to_owned(),
-            standing(sink),
-            cell(&sink["booked"]),
-            cell(&sink["rejected_now"]),
-            held_documents(sink).to_string(),
-            cell(&sink["waits_until"]),
-            cell(&sink["last_error"]),
+            standing(destination),
+            cell(&destination["booked"]),
+            cell(&destination["rejected_now"]),
+            held_documents(destination).to_string(),
+            cell(&destination["waits_until"]),
+            cell(&destination["last_error"]),
         ]);
     }
     println!("{table}");
-    for sink in &sinks {
-        tell_what_to_do(sink);
+    for destination in &destinations {
+        tell_what_to_do(destination);
     }
     Ok(Exit::Done)
 }
 
-fn standing(sink: &Value) -> String {
-    match sink["paused"].as_str() {
+fn standing(destination: &Value) -> String {
+    match destination["paused"].as_str() {
         Some("by_hand") => "paused".to_owned(),
         Some(reason) => reason.to_owned(),
-        None if !sink["stuck_at"].is_null() => format!("waits at {}", cell(&sink["stuck_at"])),
+        None if !destination["stuck_at"].is_null() => {
+            format!("waits at {}", cell(&destination["stuck_at"]))
+        }
         None => "goes on".to_owned(),
     }
 }
 
-fn held_documents(sink: &Value) -> u64 {
-    let held = sink["held"].as_array().map(Vec::as_slice);
+fn held_documents(destination: &Value) -> u64 {
+    let held = destination["held"].as_array().map(Vec::as_slice);
     held.unwrap_or_default()
         .iter()
         .filter_map(|feed| feed["documents"].as_u64())
         .sum()
 }
 
-fn tell_what_to_do(sink: &Value) {
-    let name = cell(&sink["name"]);
-    let held = sink["held"]
+fn tell_what_to_do(destination: &Value) {
+    let name = cell(&destination["name"]);
+    let held = destination["held"]
         .as_array()
         .map(Vec::as_slice)
         .unwrap_or_default();
-    let documents = held_documents(sink);
+    let documents = held_documents(destination);
     if documents > 0 {
         println!(
             "{} of {} held at `{name}`: `ivesk-webhook handoff start {name}` with --all, --from-now or --since MOMENT \
@@ -273,15 +290,15 @@ fn tell_what_to_do(sink: &Value) {
             counted(held.len() as u64, "feed")
         );
     }
-    if let Some(sequence) = sink["stuck_at"].as_i64() {
+    if let Some(sequence) = destination["stuck_at"].as_i64() {
         println!(
             "`{name}` could not take version {sequence}, and all after it wait; mend what the last error says, then \
              `handoff resume {name}`, or leave it out with `handoff skip {name} {sequence}`."
         );
     }
-    if sink["rejected_now"].as_u64().unwrap_or(0) > 0 {
+    if destination["rejected_now"].as_u64().unwrap_or(0) > 0 {
         println!(
-            "`handoff list --sink {name} --state rejected` names what `{name}` rejected; `report list` what the \
+            "`handoff list --destination {name} --state rejected` names what `{name}` rejected; `report list` what the \
              accountant was told."
         );
     }
@@ -289,12 +306,12 @@ fn tell_what_to_do(sink: &Value) {
 
 async fn list(
     api: &Api,
-    sink: Option<String>,
+    destination: Option<String>,
     state: Option<String>,
     json: bool,
 ) -> Result<Exit, Failure> {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
-    for (name, value) in [("sink", &sink), ("state", &state)] {
+    for (name, value) in [("destination", &destination), ("state", &state)] {
         if let Some(value) = value {
             query.append_pair(name, value);
         }
@@ -311,7 +328,7 @@ async fn list(
     }
     let mut table = super::table([
         "version",
-        "sink",
+        "destination",
         "stands",
         "since",
         "attempts",
@@ -326,7 +343,7 @@ async fn list(
             .sum();
         table.add_row([
             cell(&row["sequence"]),
-            cell(&row["sink"]),
+            cell(&row["destination"]),
             cell(&row["state"]),
             cell(&row["changed_at"]),
             times.to_string(),

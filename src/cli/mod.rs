@@ -73,7 +73,7 @@ Examples:
   ivesk-webhook upload invoice.pdf scans/                     give files to Įvesk.lt
   ivesk-webhook documents list                                what has come
   ivesk-webhook documents trace SF-00017                      what became of one document
-  ivesk-webhook handoff status                                how far each sink has come
+  ivesk-webhook handoff status                                how far each destination has come
 
 Results go to standard output, logs to standard error.
 Exit codes: 0 done, 1 the answer is no, 2 wrong use or bad configuration, 3 a service could not be reached";

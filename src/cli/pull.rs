@@ -100,7 +100,7 @@ struct Tally {
 async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> {
     let clock = store.clock().unwrap_or_else(Clock::system);
     let puller = Puller::new(config, SharedStore::clone(&store), clock).map_err(Failure::usage)?;
-    puller.make_known(configured_feeds(config)).await?;
+    puller.register_feeds(configured_feeds(config)).await?;
     let mut tallies: BTreeMap<Feed, Tally> = BTreeMap::new();
     let mut exit = Exit::Done;
     loop {

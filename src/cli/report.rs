@@ -10,7 +10,7 @@ use crate::config::Config;
 /// Arguments of `report`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-What a sink rejects is reported to the accountant at Įvesk.lt, once for each version and text.
+What a destination rejects is reported to the accountant at Įvesk.lt, once for each version and text.
 Reports wait until `api.error_report_path` is set, which Įvesk.lt does not publish.")]
 pub struct Args {
     #[command(subcommand)]

@@ -68,9 +68,10 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 
 fn explain(error: StartError) -> Failure {
     match error {
-        StartError::Listen(_) | StartError::Api(_) | StartError::Watch(_) | StartError::Sink(_) => {
-            Failure::usage(error)
-        }
+        StartError::Listen(_)
+        | StartError::Api(_)
+        | StartError::Watch(_)
+        | StartError::Destination(_) => Failure::usage(error),
         StartError::Store(StoreError::Unreachable { .. }) => Failure::unreachable(error),
         StartError::Store(StoreError::NotAccessible { .. }) => Failure::usage(anyhow!(
             "{error}. `ivesk-webhook doctor`, run as the same user, says what to look at"
@@ -152,10 +153,10 @@ fn introduction(service: &Service) -> Vec<String> {
             folder.display()
         ));
     }
-    for (name, sink) in &config.sinks {
+    for (name, destination) in &config.destinations {
         lines.push(format!(
             "  hands on    {} to {name}",
-            match sink.queue {
+            match destination.queue {
                 Queue::Exported => "exported documents",
                 Queue::Digitized => "digitized documents",
             }
@@ -212,20 +213,20 @@ fn missing(config: &Config) -> Vec<String> {
 }
 
 fn reports_wait(config: &Config) -> Option<String> {
-    let waits = !config.sinks.is_empty() && config.api.error_report_path.is_none();
+    let waits = !config.destinations.is_empty() && config.api.error_report_path.is_none();
     waits.then(|| {
-        "  blocked     error_report_path: what a sink rejects is not told to the accountant until \
+        "  blocked     error_report_path: what a destination rejects is not told to the accountant until \
          `api.error_report_path` is set; it is kept"
             .to_owned()
     })
 }
 
-/// What waits for a person at each sink.
+/// What waits for a person at each destination.
 async fn held(app: &App) -> Vec<String> {
     let mut lines = Vec::new();
-    for (name, sink) in &app.config.sinks {
+    for (name, destination) in &app.config.destinations {
         // What can't be read is told by whoever needs it.
-        let held = app.store.held_feeds(name.clone(), wants(sink)).await;
+        let held = app.store.held_feeds(name.clone(), wants(destination)).await;
         let held = held.unwrap_or_default();
         let documents: u64 = held.iter().map(|feed| feed.documents).sum();
         if documents > 0 {

@@ -30,7 +30,7 @@ const MAX_DURATION: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 /// Far more than a key needs; a larger file is the wrong file.
 const MAX_SECRET_FILE_BYTES: u64 = 16 * 1024;
 
-/// How long a key is that a sink signs with (Standard Webhooks specification).
+/// How long a key is that a destination signs with (Standard Webhooks specification).
 const WEBHOOK_KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// A new one and the old one are two; each makes the header longer.
 const MAX_WEBHOOK_SECRETS: usize = 8;
@@ -100,8 +100,8 @@ pub(super) fn api_url(text: &str) -> Result<Url, String> {
     base_url(text)
 }
 
-/// `sinks.NAME.url`
-pub(super) fn sink_url(text: &str) -> Result<Url, String> {
+/// `destinations.NAME.url`
+pub(super) fn destination_url(text: &str) -> Result<Url, String> {
     let url = web_url(
         text,
         "write an address such as https://books.example.lt/ivesk",
@@ -132,7 +132,7 @@ pub(super) fn file_host(text: &str) -> Result<String, String> {
     }
 }
 
-/// The secrets that a sink signs with, white space between them (Standard Webhooks
+/// The secrets that a destination signs with, white space between them (Standard Webhooks
 /// specification, "Signature scheme"). Never repeated in advice.
 pub(super) fn webhook_secrets(text: &str) -> Result<SecretString, String> {
     let is_secret = |word: &str| {
@@ -529,7 +529,7 @@ pub(super) fn report_language(text: &str) -> Result<ReportLanguage, String> {
 pub(super) fn report_template(text: &str) -> Result<String, String> {
     if text.matches("{message}").count() != 1 {
         return Err(
-            "does not hold {message} once, which stands for what the sink said; write it"
+            "does not hold {message} once, which stands for what the destination said; write it"
                 .to_owned(),
         );
     }
@@ -618,10 +618,10 @@ pub(super) fn kept_elsewhere(name: &str) -> Option<String> {
                 .to_owned(),
         );
     }
-    if name.starts_with("sinks.") && name.ends_with(".secret") {
+    if name.starts_with("destinations.") && name.ends_with(".secret") {
         return Some(
             "a secret does not stand in this file; remove it, and set `secret_file` or \
-             IVESK_WEBHOOK_SINKS_<NAME>_SECRET"
+             IVESK_WEBHOOK_DESTINATIONS_<NAME>_SECRET"
                 .to_owned(),
         );
     }

@@ -395,7 +395,7 @@ impl<'a> Layers<'a> {
         let is_section = |table: &str| {
             let below = format!("{table}.");
             table == "accounts"
-                || table == "sinks"
+                || table == "destinations"
                 || table == FREE_TABLE
                 || self.names.iter().any(|name| name.starts_with(&below))
                 || self.file.keys().any(|name| name.starts_with(&below))

@@ -15,7 +15,7 @@ use super::{
     AccountConfig, AlarmCommand, AlarmTarget, AlarmsConfig, ApiConfig, Config, ConfirmMode,
     DEFAULT_FILE, Environment, LogConfig, LogFormat, PrivateConfig, PublicConfig, PullConfig,
     ReportLanguage, ReportsConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl, TopicRule,
-    UploadConfig, accounts, check, sinks,
+    UploadConfig, accounts, check, destinations,
 };
 use crate::domain::Account;
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
@@ -123,7 +123,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let reports = reports(&mut layers);
     let accounts = accounts::read(&mut layers, public.as_ref());
     let upload = upload(&mut layers, &accounts);
-    let sinks = sinks::read(&mut layers, &accounts);
+    let destinations = destinations::read(&mut layers, &accounts);
     let settings = layers.finish()?;
     let Some(public) = public else {
         // `public` gives none only after noting why, which `finish` has given above.
@@ -139,7 +139,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         api,
         pull,
         upload,
-        sinks,
+        destinations,
         reports,
         retention,
         alarms,
@@ -621,7 +621,7 @@ fn alarms(layers: &mut Layers<'_>) -> AlarmsConfig {
         target: url.or(command.map(AlarmTarget::Command)),
         silence_after: layers.duration("alarms.silence_after", default.silence_after),
         behind_after: layers.duration("alarms.behind_after", default.behind_after),
-        sink_after: layers.duration("alarms.sink_after", default.sink_after),
+        destination_after: layers.duration("alarms.destination_after", default.destination_after),
         refusals: layers.number("alarms.refusals", default.refusals, 1..=1_000_000),
         certificate_left: layers.duration("alarms.certificate_left", default.certificate_left),
         free_bytes: layers.number("alarms.free_bytes", default.free_bytes, 0..=1 << 50),

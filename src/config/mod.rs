@@ -4,7 +4,7 @@
 //! then the defaults here. A misspelt or contradictory setting stops the start
 //! and names itself.
 //!
-//! `load`, `accounts` and `sinks` turn text and variables into these types, `layers`
+//! `load`, `accounts` and `destinations` turn text and variables into these types, `layers`
 //! knows where each value came from, `check` says what a value must look like, and
 //! `template` is the file that `init` writes.
 
@@ -18,18 +18,18 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::domain::{Account, Company, Event, Queue, SinkName};
+use crate::domain::{Account, Company, DestinationName, Event, Queue};
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
 use crate::store::postgres::Address;
 use crate::uploads::parameters;
 
 mod accounts;
 mod check;
+mod destinations;
 mod given;
 mod layers;
 mod load;
 mod problem;
-mod sinks;
 mod template;
 
 pub use check::is_loopback;
@@ -59,8 +59,8 @@ pub struct Config {
     pub pull: PullConfig,
     /// `[upload]`
     pub upload: UploadConfig,
-    /// `[sinks.NAME]`: where documents are handed on; none by default.
-    pub sinks: BTreeMap<SinkName, SinkConfig>,
+    /// `[destinations.NAME]`: where documents are handed on; none by default.
+    pub destinations: BTreeMap<DestinationName, DestinationConfig>,
     /// `[reports]`
     pub reports: ReportsConfig,
     /// `[retention]`
@@ -71,7 +71,7 @@ pub struct Config {
     pub log: LogConfig,
     /// `[accounts.NAME]`, at least one.
     pub accounts: BTreeMap<Account, AccountConfig>,
-    /// What programs of sinks may be given of the service's own variables.
+    /// What programs of destinations may be given of the service's own variables.
     pub environment: Environment,
 }
 
@@ -168,7 +168,7 @@ impl Config {
             api,
             pull: PullConfig::default(),
             upload: UploadConfig::default(),
-            sinks: BTreeMap::new(),
+            destinations: BTreeMap::new(),
             reports: ReportsConfig::default(),
             retention: RetentionConfig::default(),
             alarms: AlarmsConfig::default(),
@@ -455,7 +455,7 @@ pub struct PullConfig {
     pub reconcile_every: Duration,
     /// `pull.requests_per_account`, default 1, at most 16: requests in flight at once.
     pub requests_per_account: u32,
-    /// `pull.lease`, default 2 min; longer than `api.timeout`. Sinks are leased for so long
+    /// `pull.lease`, default 2 min; longer than `api.timeout`. Destinations are leased for so long
     /// beyond their own `timeout`.
     pub lease: Duration,
 }
@@ -505,7 +505,7 @@ impl UploadConfig {
 
 /// A place where documents are handed on.
 #[derive(Clone, Debug)]
-pub struct SinkConfig {
+pub struct DestinationConfig {
     /// `queue`, default `exported`.
     pub queue: Queue,
     /// `accounts`: only documents of these; all where it is empty.
@@ -514,18 +514,18 @@ pub struct SinkConfig {
     pub companies: Vec<Company>,
     /// `first_pull`: what becomes of what a feed's first pull brings.
     pub first_pull: FirstPull,
-    /// `in_flight`, default 1, at most 16: documents that the sink is given side by side.
+    /// `in_flight`, default 1, at most 16: documents that the destination is given side by side.
     /// With 1 they come in the order of their numbers.
     pub in_flight: usize,
-    /// `timeout`, default 30 s: how long the sink may take for one document.
+    /// `timeout`, default 30 s: how long the destination may take for one document.
     pub timeout: Duration,
     /// `kind` and the settings that belong to it.
-    pub kind: SinkKind,
+    pub kind: DestinationKind,
 }
 
-impl SinkConfig {
-    /// The defaults, for a sink of this kind.
-    pub fn of(kind: SinkKind) -> Self {
+impl DestinationConfig {
+    /// The defaults, for a destination of this kind.
+    pub fn of(kind: DestinationKind) -> Self {
         Self {
             queue: Queue::Exported,
             accounts: Vec::new(),
@@ -549,14 +549,14 @@ pub enum FirstPull {
     HandOn,
 }
 
-/// What a sink is.
+/// What a destination is.
 #[derive(Clone)]
-pub enum SinkKind {
+pub enum DestinationKind {
     /// `http`: a POST, signed after the Standard Webhooks specification.
     Http {
         /// `url`: https; `http` on loopback only. What follows its `?` may be a secret.
         url: Url,
-        /// `secret_file` or `IVESK_WEBHOOK_SINKS_<NAME>_SECRET`: `whsec_` and base64, a
+        /// `secret_file` or `IVESK_WEBHOOK_DESTINATIONS_<NAME>_SECRET`: `whsec_` and base64, a
         /// line each; every one signs, so that they can be changed without a pause.
         secrets: Vec<SecretString>,
     },
@@ -587,7 +587,7 @@ pub enum SinkKind {
     Api,
 }
 
-impl SinkKind {
+impl DestinationKind {
     /// The kind's name in the settings.
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -599,7 +599,7 @@ impl SinkKind {
     }
 }
 
-impl fmt::Debug for SinkKind {
+impl fmt::Debug for DestinationKind {
     /// The kind and its place, without secrets, arguments and the query of an address.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct(self.as_str());
@@ -622,7 +622,7 @@ fn without_query(url: &Url) -> String {
     shown.into()
 }
 
-/// How a folder sink lays out its files.
+/// How a folder destination lays out its files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FolderLayout {
     /// `company`: `<company>/`
@@ -633,7 +633,7 @@ pub enum FolderLayout {
     Archiver,
 }
 
-/// How the vendor's accountant is told of what a sink rejected.
+/// How the vendor's accountant is told of what a destination rejected.
 #[derive(Clone, Debug, Default)]
 pub struct ReportsConfig {
     /// `reports.language`, default `lt`.
@@ -658,8 +658,8 @@ pub enum ReportLanguage {
 pub struct RetentionConfig {
     /// `retention.notifications`, default 30 d.
     pub notifications: Duration,
-    /// `retention.documents`, default 400 d after a sink booked it; kept for ever where no
-    /// sink does, or one still waits for it.
+    /// `retention.documents`, default 400 d after a destination booked it; kept for ever where no
+    /// destination does, or one still waits for it.
     pub documents: Duration,
     /// `retention.quarantine`, default 7 d.
     pub quarantine: Duration,
@@ -691,8 +691,8 @@ pub struct AlarmsConfig {
     /// `alarms.behind_after`, default 2 h: a feed has not been up to date for so much
     /// longer than [`PullConfig::reconcile_every`].
     pub behind_after: Duration,
-    /// `alarms.sink_after`, default 30 min: a sink has failed so long.
-    pub sink_after: Duration,
+    /// `alarms.destination_after`, default 30 min: a destination has failed so long.
+    pub destination_after: Duration,
     /// `alarms.refusals`, default 20: messages of one event refused within ten minutes.
     pub refusals: u64,
     /// `alarms.certificate_left`, default 7 d: a signing certificate ends sooner.
@@ -707,7 +707,7 @@ impl Default for AlarmsConfig {
             target: None,
             silence_after: Duration::from_secs(15 * 60),
             behind_after: Duration::from_secs(2 * 60 * 60),
-            sink_after: Duration::from_secs(30 * 60),
+            destination_after: Duration::from_secs(30 * 60),
             refusals: 20,
             certificate_left: Duration::from_secs(7 * 24 * 60 * 60),
             free_bytes: 1024 * 1024 * 1024,

@@ -160,15 +160,15 @@ url = {url}
 #language = "lt"
 #template = "Nepriimta: {message}"  # example
 
-# Where documents are handed on (docs/sinks.md): as many sinks as you like, each with a name of
+# Where documents are handed on (docs/destinations.md): as many destinations as you like, each with a name of
 # its own. Remove the # before the lines of one.
 #
 # Every document is posted, signed after the Standard Webhooks specification.
-#[sinks.erp]  # example
+#[destinations.erp]  # example
 #kind = "http"  # example
 #url = "https://books.example.lt/ivesk"  # example
 # A file with whsec_ and the output of `openssl rand -base64 32` behind it, relative to this
-# one; or that itself in IVESK_WEBHOOK_SINKS_ERP_SECRET.
+# one; or that itself in IVESK_WEBHOOK_DESTINATIONS_ERP_SECRET.
 #secret_file = "erp-secret.txt"  # example
 # Or "digitized": documents as soon as they are read, before an accountant exported them.
 #queue = "exported"  # example
@@ -180,11 +180,11 @@ url = {url}
 #first_pull = "hold"  # example
 # Documents given side by side, at most 16. With 1 they come in order.
 #in_flight = 1  # example
-# How long the sink may take for one document.
+# How long the destination may take for one document.
 #timeout = "30s"  # example
 #
 # Every document is written to a program's standard input. Paths are relative to this file.
-#[sinks.import]  # example
+#[destinations.import]  # example
 #kind = "command"  # example
 #program = "/usr/local/bin/import-invoice"  # example
 #arguments = ["--quiet"]  # example
@@ -192,7 +192,7 @@ url = {url}
 #environment = ["TMPDIR"]  # example
 #
 # Every document becomes a JSON file, with its PDF beside it.
-#[sinks.archive]  # example
+#[destinations.archive]  # example
 #kind = "folder"  # example
 #path = "archive"  # example
 # "archiver" files by month, purchases and sales apart, as Įvesk.lt's own archiver does.
@@ -202,13 +202,13 @@ url = {url}
 #max_file_bytes = 67108864  # example
 #
 # A program asks for documents itself: GET /v1/documents?after=
-#[sinks.reports]  # example
+#[destinations.reports]  # example
 #kind = "api"  # example
 
 [retention]
 # How long bodies are kept; that something was seen is kept for ever.
 #notifications = "30d"
-# Documents count from when a sink booked them; those that none has are kept for ever.
+# Documents count from when a destination booked them; those that none has are kept for ever.
 #documents = "400d"
 #quarantine = "7d"
 # 64 MiB.
@@ -223,8 +223,8 @@ url = {url}
 #silence_after = "15m"
 # A feed has not been up to date for so much longer than `pull.reconcile_every`.
 #behind_after = "2h"
-# A sink has failed for so long.
-#sink_after = "30m"
+# A destination has failed for so long.
+#destination_after = "30m"
 # Messages of one event refused within ten minutes.
 #refusals = 20
 # A signing certificate ends sooner.

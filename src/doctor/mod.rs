@@ -2,14 +2,14 @@
 //!
 //! [`inside`] looks at the settings, the store and the ways out; [`outside`] comes back
 //! in through the public address as SNS does; [`probe`] finds the exported queue's path;
-//! [`sinks`] looks where documents are handed on.
+//! [`destinations`] looks where documents are handed on.
 
 use serde::Serialize;
 
+pub mod destinations;
 pub mod inside;
 pub mod outside;
 pub mod probe;
-pub mod sinks;
 mod stall;
 
 /// How a check went.

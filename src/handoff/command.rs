@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command as Process};
 
-use super::{Item, Sink, Verdict, rejection, unreadable};
+use super::{Destination, Item, Verdict, rejection, unreadable};
 use crate::egress;
 
 /// The exit code of a document that the program does not want (`sysexits.h`, `EX_DATAERR`).
@@ -29,7 +29,7 @@ const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 /// How long what it left behind may hold its pipes open.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// A sink that is a program.
+/// A destination that is a program.
 pub(super) struct Command {
     program: PathBuf,
     arguments: Vec<String>,
@@ -39,7 +39,7 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// A sink that runs `program` in `folder`, with the variables of `ours` that every
+    /// A destination that runs `program` in `folder`, with the variables of `ours` that every
     /// program is given and those that `wanted` names.
     ///
     /// # Errors
@@ -153,7 +153,7 @@ impl Command {
 }
 
 #[async_trait]
-impl Sink for Command {
+impl Destination for Command {
     async fn hand_on(&self, item: &Item) -> Verdict {
         let Some(input) = item.to_json() else {
             return unreadable();

@@ -18,9 +18,9 @@ use aws_lc_rs::digest::{Context, SHA256};
 use tracing::warn;
 
 use super::files::{Fetched, Files, hex};
-use super::{Item, Sink, Verdict};
-use crate::config::{Config, FolderLayout, SinkConfig, SinkKind};
-use crate::domain::{Clock, Company, Queue, SinkName, Timestamp};
+use super::{Destination, Item, Verdict};
+use crate::config::{Config, DestinationConfig, DestinationKind, FolderLayout};
+use crate::domain::{Clock, Company, DestinationName, Queue, Timestamp};
 use crate::file_names::{self, component, identity};
 use crate::ivesk::document::{self, Side};
 use crate::ivesk::view::View;
@@ -42,9 +42,9 @@ const NO_PDF: &str = ".nopdf.txt";
 /// How often a fresh link to a document's file is asked for.
 const MOST_LINK_TRIES: u32 = 5;
 
-/// A sink that is a folder.
+/// A destination that is a folder.
 pub(super) struct Folder {
-    name: SinkName,
+    name: DestinationName,
     disk: Arc<Disk>,
     plan: Plan,
     files: Option<Files>,
@@ -53,30 +53,37 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// A sink for `sink`, whose folder is made where it is missing.
+    /// A destination for `destination`, whose folder is made where it is missing.
     ///
     /// # Errors
     ///
     /// A folder that can't be made or written to.
     pub(super) fn new(
-        name: &SinkName,
-        sink: &SinkConfig,
+        name: &DestinationName,
+        destination: &DestinationConfig,
         config: &Config,
         clock: &Clock,
     ) -> Result<Self, String> {
-        let SinkKind::Folder {
+        let DestinationKind::Folder {
             path,
             layout,
             files,
             max_file_bytes,
-        } = &sink.kind
+        } = &destination.kind
         else {
             return Err("it is not a folder".to_owned());
         };
         let files = files
-            .then(|| Files::new(&config.api, *max_file_bytes, sink.timeout, clock.clone()))
+            .then(|| {
+                Files::new(
+                    &config.api,
+                    *max_file_bytes,
+                    destination.timeout,
+                    clock.clone(),
+                )
+            })
             .transpose()?;
-        let accounts = match sink.accounts.len() {
+        let accounts = match destination.accounts.len() {
             0 => config.accounts.len(),
             some => some,
         };
@@ -88,7 +95,7 @@ impl Folder {
                 by_account: accounts > 1,
             },
             files,
-            timeout: sink.timeout,
+            timeout: destination.timeout,
             busy: Arc::default(),
         })
     }
@@ -119,7 +126,7 @@ impl Folder {
         };
         if let Attachment::LeftOut(why) = &attachment {
             warn!(
-                sink = %self.name, document.id = %item.document_id,
+                destination = %self.name, document.id = %item.document_id,
                 "filing document `{}` without its PDF: {why}", item.document_id
             );
         }
@@ -175,7 +182,7 @@ impl Folder {
 }
 
 #[async_trait]
-impl Sink for Folder {
+impl Destination for Folder {
     async fn hand_on(&self, item: &Item) -> Verdict {
         let filed = tokio::time::timeout(self.timeout, self.file(item));
         filed.await.unwrap_or_else(|_| Verdict::Unavailable {

@@ -12,7 +12,7 @@ use standardwebhooks::{
 };
 use url::Url;
 
-use super::{Item, Sink, Verdict, rejection, unreadable};
+use super::{Destination, Item, Verdict, rejection, unreadable};
 use crate::domain::Clock;
 use crate::egress;
 
@@ -23,7 +23,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// How long the rest of a success may take, which is read to use the connection again.
 const REST_OF_A_SUCCESS: Duration = Duration::from_secs(1);
 
-/// A sink that is posted to.
+/// A destination that is posted to.
 pub(super) struct Http {
     client: reqwest::Client,
     url: Url,
@@ -32,7 +32,7 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// A sink at `url` for which every one of `secrets` signs.
+    /// A destination at `url` for which every one of `secrets` signs.
     ///
     /// # Errors
     ///
@@ -119,7 +119,7 @@ impl Http {
 }
 
 #[async_trait]
-impl Sink for Http {
+impl Destination for Http {
     async fn hand_on(&self, item: &Item) -> Verdict {
         let Some(body) = item.to_json() else {
             return unreadable();

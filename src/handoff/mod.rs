@@ -1,6 +1,6 @@
-//! Handing documents on: sinks, and what comes back from them.
+//! Handing documents on: destinations, and what comes back from them.
 //!
-//! A [`Sink`] is where documents are handed on. It is given one [`Item`] at a time and
+//! A [`Destination`] is where documents are handed on. It is given one [`Item`] at a time and
 //! answers with a [`Verdict`].
 //!
 //! - `http`: a signed POST.
@@ -9,7 +9,7 @@
 //! - [`worker`] decides from rows which item, when, and what follows from the verdict.
 //! - [`reporter`] tells the accountant what was rejected, in the words of [`texts`].
 //!
-//! `docs/sinks.md` has the contracts for those who write the other side.
+//! `docs/destinations.md` has the contracts for those who write the other side.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::config::{Config, SinkConfig, SinkKind};
-use crate::domain::{Clock, Feed, Queue, SinkName, Timestamp};
+use crate::config::{Config, DestinationConfig, DestinationKind};
+use crate::domain::{Clock, DestinationName, Feed, Queue, Timestamp};
 pub use crate::store::Item;
 
 mod command;
@@ -34,7 +34,7 @@ pub mod worker;
 /// The most bytes of a rejection's words.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
-/// What a sink is told of an [`Item`]: the JSON on the wire and on standard input.
+/// What a destination is told of an [`Item`]: the JSON on the wire and on standard input.
 ///
 /// Its outer form is that of the Standard Webhooks specification ("Payload structure").
 #[derive(Serialize)]
@@ -80,7 +80,7 @@ impl Item {
         format!("doc_{hex}")
     }
 
-    /// The JSON object that sinks are given: `type` (`document.exported` or
+    /// The JSON object that destinations are given: `type` (`document.exported` or
     /// `document.digitized`), `timestamp`, and `data` with the key, the identity, the
     /// numbers and, under `document`, the vendor's JSON byte for byte.
     ///
@@ -107,21 +107,21 @@ impl Item {
     }
 }
 
-/// What a sink said of an item.
+/// What a destination said of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It has it. The same item may come again and must be answered the same.
     Booked {
-        /// What the sink wants to be told when a later version of the document comes
+        /// What the destination wants to be told when a later version of the document comes
         /// ([`Item::earlier_note`]): where a folder filed it, for instance.
         note: Option<String>,
     },
     /// It does not want this version, and says why: the accountant is told.
     Rejected {
-        /// The sink's words, as they came.
+        /// The destination's words, as they came.
         message: String,
     },
-    /// It can't take anything now: the sink waits and the same item comes again. Spends
+    /// It can't take anything now: the destination waits and the same item comes again. Spends
     /// no attempt.
     Unavailable {
         /// What went wrong and, where a person can mend it, how. Nothing secret.
@@ -141,52 +141,52 @@ pub enum Verdict {
 
 /// A place where documents are handed on.
 #[async_trait]
-pub trait Sink: Send + Sync {
-    /// Gives it one item, within the sink's own time limit.
+pub trait Destination: Send + Sync {
+    /// Gives it one item, within the destination's own time limit.
     async fn hand_on(&self, item: &Item) -> Verdict;
 }
 
-/// Why a sink can't be used, for people.
+/// Why a destination can't be used, for people.
 #[derive(Debug, thiserror::Error)]
-#[error("the sink `{name}` can't be used: {problem}")]
+#[error("the destination `{name}` can't be used: {problem}")]
 pub struct OpenError {
     /// Which one.
-    pub name: SinkName,
+    pub name: DestinationName,
     /// What is wrong and what to do.
     pub problem: String,
 }
 
-/// Opens a sink: looks whether its program can be run, or its folder written to.
+/// Opens a destination: looks whether its program can be run, or its folder written to.
 ///
-/// `environment` holds the service's own variables. `None` for a sink of the kind `api`,
+/// `environment` holds the service's own variables. `None` for a destination of the kind `api`,
 /// which is given nothing: its program asks.
 ///
 /// # Errors
 ///
-/// What keeps the sink from being used, whatever it is given.
+/// What keeps the destination from being used, whatever it is given.
 pub fn open(
-    name: &SinkName,
-    sink: &SinkConfig,
+    name: &DestinationName,
+    destination: &DestinationConfig,
     config: &Config,
     environment: &BTreeMap<String, String>,
     clock: &Clock,
-) -> Result<Option<Box<dyn Sink>>, OpenError> {
-    let timeout = sink.timeout;
-    let opened: Result<Box<dyn Sink>, String> = match &sink.kind {
-        SinkKind::Http { url, secrets } => {
-            http::Http::new(url, secrets, timeout, clock.clone()).map(|sink| Box::new(sink) as _)
+) -> Result<Option<Box<dyn Destination>>, OpenError> {
+    let timeout = destination.timeout;
+    let opened: Result<Box<dyn Destination>, String> = match &destination.kind {
+        DestinationKind::Http { url, secrets } => {
+            http::Http::new(url, secrets, timeout, clock.clone())
+                .map(|destination| Box::new(destination) as _)
         }
-        SinkKind::Command {
+        DestinationKind::Command {
             program,
             arguments,
             environment: wanted,
             folder,
         } => command::Command::new(program, arguments, wanted, environment, folder, timeout)
-            .map(|sink| Box::new(sink) as _),
-        SinkKind::Folder { .. } => {
-            folder::Folder::new(name, sink, config, clock).map(|sink| Box::new(sink) as _)
-        }
-        SinkKind::Api => return Ok(None),
+            .map(|destination| Box::new(destination) as _),
+        DestinationKind::Folder { .. } => folder::Folder::new(name, destination, config, clock)
+            .map(|destination| Box::new(destination) as _),
+        DestinationKind::Api => return Ok(None),
     };
     opened.map(Some).map_err(|problem| OpenError {
         name: name.clone(),
@@ -194,7 +194,7 @@ pub fn open(
     })
 }
 
-/// A rejection in the sink's words, cut where they are longer than anybody reads.
+/// A rejection in the destination's words, cut where they are longer than anybody reads.
 fn rejection(message: &str) -> Verdict {
     let mut end = message.len().min(MAX_MESSAGE_BYTES);
     while !message.is_char_boundary(end) {

@@ -5,7 +5,7 @@
 
 use crate::config::{ReportLanguage, ReportsConfig};
 
-/// The most characters of a sink's words that the accountant is shown.
+/// The most characters of a destination's words that the accountant is shown.
 const MAX_CHARS: usize = 300;
 
 /// What a line of a stack trace begins with, in the languages that accounting systems are
@@ -24,7 +24,7 @@ const TRACE_BEGINS: [&str; 11] = [
     "#0 ",
 ];
 
-/// The words of a sink as they may be kept and shown: one line, no control characters, at
+/// The words of a destination as they may be kept and shown: one line, no control characters, at
 /// most 300, nothing from where a stack trace or a page of HTML begins. Empty
 /// where nothing of it is for people.
 pub fn plain(message: &str) -> String {
@@ -123,7 +123,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_sink_says_becomes_one_short_line(message in "\\PC{0,200}[\\x00-\\x1f]{0,5}\\PC{0,400}") {
+        fn whatever_a_destination_says_becomes_one_short_line(message in "\\PC{0,200}[\\x00-\\x1f]{0,5}\\PC{0,400}") {
             let text = plain(&message);
             prop_assert!(text.chars().count() <= MAX_CHARS + 1);
             prop_assert!(!text.chars().any(char::is_control));

@@ -1,7 +1,7 @@
-//! Giving documents to one sink: a step, and a loop that only decides when.
+//! Giving documents to one destination: a step, and a loop that only decides when.
 //!
 //! What is to be done stands in rows, so a step may run anywhere, twice, and after a
-//! crash: what a sink took and nobody noted comes again under the same key.
+//! crash: what a destination took and nobody noted comes again under the same key.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
-use super::{Item, Sink, Verdict, texts};
-use crate::config::{Config, FirstPull, ReportsConfig, SinkConfig, SinkKind};
-use crate::domain::{Clock, Company, Feed, Queue, SinkName, Timestamp};
+use super::{Destination, Item, Verdict, texts};
+use crate::config::{Config, DestinationConfig, DestinationKind, FirstPull, ReportsConfig};
+use crate::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
 use crate::egress;
 use crate::ivesk;
 use crate::store::{
@@ -26,11 +26,11 @@ use crate::store::{
 const BATCH: usize = 32;
 const BATCH_BYTES: usize = 8 << 20;
 
-/// Outcomes are noted together for so long: a sink that is faster than a commit does not
+/// Outcomes are noted together for so long: a destination that is faster than a commit does not
 /// wait for one at each document.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// What a lease holds beyond the sink's own time limit, unless [`HandOn::leased_for`] says
+/// What a lease holds beyond the destination's own time limit, unless [`HandOn::leased_for`] says
 /// otherwise.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
 
@@ -52,14 +52,14 @@ const AFTER_STORE_ERROR: Duration = Duration::from_secs(5);
 pub enum Handed {
     /// So many versions were settled.
     Settled(usize),
-    /// The sink could take nothing more.
+    /// The destination could take nothing more.
     Waits {
         /// Why; nothing secret.
         error: String,
     },
     /// Nothing was to be handed on among what was looked at; there may be more.
     Passed,
-    /// Another worker holds the sink, and what was done here is done anew there.
+    /// Another worker holds the destination, and what was done here is done anew there.
     Stale,
     /// Nothing may be handed on now.
     Nothing {
@@ -68,8 +68,8 @@ pub enum Handed {
     },
 }
 
-/// Which documents a sink takes, as its settings say.
-pub fn wants(config: &SinkConfig) -> Wants {
+/// Which documents a destination takes, as its settings say.
+pub fn wants(config: &DestinationConfig) -> Wants {
     Wants {
         queue: config.queue,
         accounts: config.accounts.clone(),
@@ -77,20 +77,20 @@ pub fn wants(config: &SinkConfig) -> Wants {
     }
 }
 
-/// The sinks of the settings, and which documents each takes.
-pub fn known(config: &Config) -> Vec<(SinkName, Wants)> {
-    let sinks = config.sinks.iter();
-    sinks
-        .map(|(name, sink)| (name.clone(), wants(sink)))
+/// The destinations of the settings, and which documents each takes.
+pub fn known(config: &Config) -> Vec<(DestinationName, Wants)> {
+    let destinations = config.destinations.iter();
+    destinations
+        .map(|(name, destination)| (name.clone(), wants(destination)))
         .collect()
 }
 
-/// Gives one sink its documents.
+/// Gives one destination its documents.
 pub struct HandOn {
-    name: SinkName,
-    config: SinkConfig,
+    name: DestinationName,
+    config: DestinationConfig,
     /// None where a program asks for them itself.
-    sink: Option<Box<dyn Sink>>,
+    destination: Option<Box<dyn Destination>>,
     reports: ReportsConfig,
     store: SharedStore,
     clock: Clock,
@@ -98,12 +98,12 @@ pub struct HandOn {
 }
 
 impl HandOn {
-    /// A worker for the sink `name`; `sink` is none where a program asks for documents
+    /// A worker for the destination `name`; `destination` is none where a program asks for documents
     /// itself, and then they are put into its list.
     pub fn new(
-        name: SinkName,
-        config: SinkConfig,
-        sink: Option<Box<dyn Sink>>,
+        name: DestinationName,
+        config: DestinationConfig,
+        destination: Option<Box<dyn Destination>>,
         reports: ReportsConfig,
         store: SharedStore,
         clock: Clock,
@@ -111,7 +111,7 @@ impl HandOn {
         Self {
             name,
             config,
-            sink,
+            destination,
             reports,
             store,
             clock,
@@ -119,8 +119,8 @@ impl HandOn {
         }
     }
 
-    /// The same worker, whose leases hold for `margin` beyond the sink's own time limit:
-    /// so long does a sink wait for a replica that died.
+    /// The same worker, whose leases hold for `margin` beyond the destination's own time limit:
+    /// so long does a destination wait for a replica that died.
     #[must_use]
     pub fn leased_for(mut self, margin: Duration) -> Self {
         self.lease_margin = margin;
@@ -129,10 +129,13 @@ impl HandOn {
 
     fn request(&self) -> HandoffRequest {
         HandoffRequest {
-            sink: self.name.clone(),
+            destination: self.name.clone(),
             wants: wants(&self.config),
             start_all: self.config.first_pull == FirstPull::HandOn,
-            files: matches!(self.config.kind, SinkKind::Folder { files: true, .. }),
+            files: matches!(
+                self.config.kind,
+                DestinationKind::Folder { files: true, .. }
+            ),
             now: self.clock.now(),
             lease: self.lease(),
             most: BATCH,
@@ -145,12 +148,12 @@ impl HandOn {
         self.config.timeout + self.lease_margin
     }
 
-    /// Leases the sink and gives it the next few documents. Where `stop` is cancelled,
+    /// Leases the destination and gives it the next few documents. Where `stop` is cancelled,
     /// what is in flight is finished and the rest is left.
     ///
     /// # Errors
     ///
-    /// Only the store's; the sink's are noted in the rows.
+    /// Only the store's; the destination's are noted in the rows.
     pub async fn step(&self, stop: &CancellationToken) -> Result<Handed, StoreError> {
         // Before the lease was asked for: it holds from some moment after.
         let asked = Instant::now();
@@ -161,7 +164,7 @@ impl HandOn {
         };
         match self.hand_on(lease, asked, stop).await {
             Err(StoreError::StaleLease) => {
-                debug!(sink = %self.name, "the lease on sink `{}` was taken over", self.name);
+                debug!(destination = %self.name, "the lease on destination `{}` was taken over", self.name);
                 Ok(Handed::Stale)
             }
             other => other,
@@ -205,20 +208,20 @@ impl HandOn {
     fn span(&self, item: &Item) -> Span {
         debug_span!(
             "handoff",
-            sink = %self.name,
+            destination = %self.name,
             feed = %item.feed,
             document.id = %item.document_id,
             sequence = item.sequence,
         )
     }
 
-    /// Gives the sink one document.
+    /// Gives the destination one document.
     async fn give(&self, item: Item) -> Given {
         let began_at = self.clock.now();
         let answer = if !self.wants_company(&item) {
             Answer::NotAsked(HandoffOutcome::NotWanted)
-        } else if let Some(sink) = &self.sink {
-            Answer::Said(sink.hand_on(&item).await)
+        } else if let Some(destination) = &self.destination {
+            Answer::Said(destination.hand_on(&item).await)
         } else {
             Answer::NotAsked(HandoffOutcome::Offered)
         };
@@ -229,7 +232,7 @@ impl HandOn {
         }
     }
 
-    /// Whether the document is of a company that the sink takes. The digitized queue
+    /// Whether the document is of a company that the destination takes. The digitized queue
     /// mixes companies, so there the document itself says so.
     fn wants_company(&self, item: &Item) -> bool {
         self.config.companies.is_empty()
@@ -268,22 +271,22 @@ impl HandOn {
             feed,
             ..
         } = item;
-        let sink = &self.name;
+        let destination = &self.name;
         match outcome {
             HandoffOutcome::Booked { .. } => {
-                info!(%sink, %feed, document_id, sequence, "sink `{sink}` took document `{document_id}` of `{feed}`");
+                info!(%destination, %feed, document_id, sequence, "destination `{destination}` took document `{document_id}` of `{feed}`");
             }
             HandoffOutcome::Rejected { message, .. } => {
-                warn!(%sink, %feed, document_id, sequence, "sink `{sink}` rejected document `{document_id}` of `{feed}`: {message}");
+                warn!(%destination, %feed, document_id, sequence, "destination `{destination}` rejected document `{document_id}` of `{feed}`: {message}");
             }
             HandoffOutcome::Offered => {
-                debug!(%sink, %feed, document_id, sequence, "document `{document_id}` of `{feed}` is in the list of `{sink}`");
+                debug!(%destination, %feed, document_id, sequence, "document `{document_id}` of `{feed}` is in the list of `{destination}`");
             }
             HandoffOutcome::NotWanted => {
-                debug!(%sink, %feed, document_id, sequence, "document `{document_id}` is of no company that `{sink}` takes");
+                debug!(%destination, %feed, document_id, sequence, "document `{document_id}` is of no company that `{destination}` takes");
             }
             HandoffOutcome::LinkExpired => {
-                info!(%sink, %feed, document_id, sequence, "the link to the file of document `{document_id}` has expired; `{feed}` is read again for a fresh one");
+                info!(%destination, %feed, document_id, sequence, "the link to the file of document `{document_id}` has expired; `{feed}` is read again for a fresh one");
             }
         }
     }
@@ -337,13 +340,13 @@ struct Given {
     answer: Answer,
 }
 
-/// What the sink said, or why it was not asked.
+/// What the destination said, or why it was not asked.
 enum Answer {
     Said(Verdict),
     NotAsked(HandoffOutcome),
 }
 
-/// A sink that could take nothing.
+/// A destination that could take nothing.
 struct Refusal {
     error: String,
     retry_after: Option<Duration>,
@@ -358,9 +361,9 @@ struct Batch<'h> {
     settled: Vec<Settled>,
     noted: usize,
     last_noted: Instant,
-    /// The first that the sink could not take.
+    /// The first that the destination could not take.
     refused: Option<(i64, Timestamp, Refusal)>,
-    /// Whether more may be begun: nobody has paused the sink.
+    /// Whether more may be begun: nobody has paused the destination.
     goes_on: bool,
     /// Until when a document may be begun: its time limit ends before the lease does then.
     safe_until: Arc<Mutex<Instant>>,
@@ -380,7 +383,7 @@ impl<'h> Batch<'h> {
         }
     }
 
-    /// Takes what a sink said; false where nothing more is to be begun.
+    /// Takes what a destination said; false where nothing more is to be begun.
     async fn take(&mut self, given: Given) -> Result<bool, StoreError> {
         match self.hand_on.outcome(&given.item, given.answer) {
             Ok(outcome) => {
@@ -450,18 +453,24 @@ impl<'h> Batch<'h> {
     }
 }
 
-fn report(sink: &SinkName, sequence: i64, refusal: &Refusal, failures: u32, wait: Duration) {
+fn report(
+    destination: &DestinationName,
+    sequence: i64,
+    refusal: &Refusal,
+    failures: u32,
+    wait: Duration,
+) {
     let error = &refusal.error;
     if !refusal.for_now {
-        error!(%sink, sequence, "sink `{sink}` wants nothing any more: {error}. `ivesk-webhook handoff resume {sink}` goes on");
+        error!(%destination, sequence, "destination `{destination}` wants nothing any more: {error}. `ivesk-webhook handoff resume {destination}` goes on");
     } else if failures == 0 {
-        warn!(%sink, sequence, "sink `{sink}` takes nothing now, and document {sequence} waits with all after it: {error}; next try in {wait:?}");
+        warn!(%destination, sequence, "destination `{destination}` takes nothing now, and document {sequence} waits with all after it: {error}; next try in {wait:?}");
     } else {
-        debug!(%sink, sequence, failures, "sink `{sink}` still takes nothing: {error}; next try in {wait:?}");
+        debug!(%destination, sequence, failures, "destination `{destination}` still takes nothing: {error}; next try in {wait:?}");
     }
 }
 
-/// Gives documents to the sink until `shutdown`; what is in flight is finished first.
+/// Gives documents to the destination until `shutdown`; what is in flight is finished first.
 pub async fn run(hand_on: Arc<HandOn>, shutdown: CancellationToken) {
     // Had before the rows are looked at, so that nothing comes unseen in between.
     let mut arrivals = hand_on.store.arrivals();
@@ -475,8 +484,8 @@ pub async fn run(hand_on: Arc<HandOn>, shutdown: CancellationToken) {
             }
             Ok(Handed::Settled(_) | Handed::Passed) => {}
             Err(error) => {
-                let sink = &hand_on.name;
-                error!(%sink, %error, "handing on to `{sink}` pauses for {AFTER_STORE_ERROR:?}: {error}");
+                let destination = &hand_on.name;
+                error!(%destination, %error, "handing on to `{destination}` pauses for {AFTER_STORE_ERROR:?}: {error}");
                 shutdown
                     .run_until_cancelled(tokio::time::sleep(AFTER_STORE_ERROR))
                     .await;

@@ -12,8 +12,8 @@ use url::Url;
 use crate::domain::Timestamp;
 use crate::sns::CertificateSummary;
 use crate::store::{
-    AccountRow, AlarmFilter, AlarmKind, AlarmRow, CertificateRow, FeedRow, PauseReason, SinkRow,
-    Store, StoreError, SubscriptionRow, Waiting,
+    AccountRow, AlarmFilter, AlarmKind, AlarmRow, CertificateRow, DestinationRow, FeedRow,
+    PauseReason, Store, StoreError, SubscriptionRow, Waiting,
 };
 
 /// Feeds that get series of their own; more would burden who collects them.
@@ -22,8 +22,8 @@ const MAX_FEED_SERIES: usize = 2_000;
 /// Hosts that get series of their own: signing certificates of more are not kept.
 const MAX_HOST_SERIES: usize = 32;
 
-/// Sinks that get series of their own.
-const MAX_SINK_SERIES: usize = 100;
+/// Destinations that get series of their own.
+const MAX_DESTINATION_SERIES: usize = 100;
 
 /// The alarms that are on: of each kind there are a hundred at the most.
 const ON: AlarmFilter = AlarmFilter {
@@ -45,8 +45,8 @@ pub struct Stored {
     pub subscriptions: Vec<SubscriptionRow>,
     /// The last day of each host's newest signing certificate.
     pub certificates: BTreeMap<String, Timestamp>,
-    /// Every sink that was ever known.
-    pub sinks: Vec<SinkRow>,
+    /// Every destination that was ever known.
+    pub destinations: Vec<DestinationRow>,
     /// Alarms that are on.
     pub alarms: Vec<AlarmRow>,
     /// What waits to be written.
@@ -66,7 +66,7 @@ impl Stored {
             accounts: store.accounts().await?,
             subscriptions: store.subscriptions().await?,
             certificates: last_days(&store.certificates().await?),
-            sinks: store.sinks().await?,
+            destinations: store.destinations().await?,
             alarms: store.alarms(ON).await?,
             waiting: store.waiting(),
         })
@@ -126,13 +126,13 @@ struct LineLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SinkLabels {
-    sink: String,
+struct DestinationLabels {
+    destination: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PauseLabels {
-    sink: String,
+    destination: String,
     reason: &'static str,
 }
 
@@ -155,14 +155,14 @@ pub(super) struct Gauges {
     subscriptions: Family<SubscriptionLabels, Gauge>,
     certificate_left: Family<HostLabels, Gauge>,
     waiting: Family<LineLabels, Gauge>,
-    sink_behind: Family<SinkLabels, Gauge>,
-    sink_waiting: Family<SinkLabels, Gauge>,
-    sink_booked: Family<SinkLabels, Gauge>,
-    sink_rejected: Family<SinkLabels, Gauge>,
-    sink_rejected_now: Family<SinkLabels, Gauge>,
-    sink_failing: Family<SinkLabels, Gauge>,
-    sink_last_success: Family<SinkLabels, Gauge>,
-    sink_paused: Family<PauseLabels, Gauge>,
+    destination_behind: Family<DestinationLabels, Gauge>,
+    destination_waiting: Family<DestinationLabels, Gauge>,
+    destination_booked: Family<DestinationLabels, Gauge>,
+    destination_rejected: Family<DestinationLabels, Gauge>,
+    destination_rejected_now: Family<DestinationLabels, Gauge>,
+    destination_failing: Family<DestinationLabels, Gauge>,
+    destination_last_success: Family<DestinationLabels, Gauge>,
+    destination_paused: Family<PauseLabels, Gauge>,
     alarms: Family<AlarmLabels, Gauge>,
 }
 
@@ -219,7 +219,7 @@ impl Gauges {
             "What waits to be written, by line: messages, refused ones, other changes",
             self.waiting.clone(),
         );
-        self.register_sinks(registry);
+        self.register_destinations(registry);
         registry.register(
             "alarms",
             "Alarms that are on, by kind: docs/alarms.md says what to do",
@@ -227,90 +227,94 @@ impl Gauges {
         );
     }
 
-    fn register_sinks(&self, registry: &mut Registry) {
+    fn register_destinations(&self, registry: &mut Registry) {
         for (name, help, family) in [
             (
-                "sink_behind",
-                "Document versions that a sink has not been given yet",
-                &self.sink_behind,
+                "destination_behind",
+                "Document versions that a destination has not been given yet",
+                &self.destination_behind,
             ),
             (
-                "sink_waiting_seconds",
-                "For how long the oldest version that a sink has not been given has waited; 0 where none does",
-                &self.sink_waiting,
+                "destination_waiting_seconds",
+                "For how long the oldest version that a destination has not been given has waited; 0 where none does",
+                &self.destination_waiting,
             ),
             (
-                "sink_booked",
-                "Versions that a sink has taken since the store began",
-                &self.sink_booked,
+                "destination_booked",
+                "Versions that a destination has taken since the store began",
+                &self.destination_booked,
             ),
             (
-                "sink_rejected",
-                "Versions that a sink has rejected since the store began",
-                &self.sink_rejected,
+                "destination_rejected",
+                "Versions that a destination has rejected since the store began",
+                &self.destination_rejected,
             ),
             (
-                "sink_rejected_now",
+                "destination_rejected_now",
                 "Versions that stand rejected now",
-                &self.sink_rejected_now,
+                &self.destination_rejected_now,
             ),
             (
-                "sink_failing_seconds",
-                "For how long a sink has failed without a success; 0 where it works",
-                &self.sink_failing,
+                "destination_failing_seconds",
+                "For how long a destination has failed without a success; 0 where it works",
+                &self.destination_failing,
             ),
             (
-                "sink_last_success_timestamp_seconds",
-                "When a sink last took something, in Unix seconds",
-                &self.sink_last_success,
+                "destination_last_success_timestamp_seconds",
+                "When a destination last took something, in Unix seconds",
+                &self.destination_last_success,
             ),
         ] {
             registry.register(name, help, family.clone());
         }
         registry.register(
-            "sink_paused",
-            "Sinks that are given nothing until a person resumes them, by reason",
-            self.sink_paused.clone(),
+            "destination_paused",
+            "Destinations that are given nothing until a person resumes them, by reason",
+            self.destination_paused.clone(),
         );
     }
 
-    fn set_sinks(&self, stored: &Stored) {
+    fn set_destinations(&self, stored: &Stored) {
         for family in [
-            &self.sink_behind,
-            &self.sink_waiting,
-            &self.sink_booked,
-            &self.sink_rejected,
-            &self.sink_rejected_now,
-            &self.sink_failing,
-            &self.sink_last_success,
+            &self.destination_behind,
+            &self.destination_waiting,
+            &self.destination_booked,
+            &self.destination_rejected,
+            &self.destination_rejected_now,
+            &self.destination_failing,
+            &self.destination_last_success,
         ] {
             family.clear();
         }
-        self.sink_paused.clear();
-        for row in stored.sinks.iter().take(MAX_SINK_SERIES) {
-            let sink = row.name.to_string();
-            let labels = SinkLabels { sink: sink.clone() };
-            let set = |family: &Family<SinkLabels, Gauge>, value: i64| {
+        self.destination_paused.clear();
+        for row in stored.destinations.iter().take(MAX_DESTINATION_SERIES) {
+            let destination = row.name.to_string();
+            let labels = DestinationLabels {
+                destination: destination.clone(),
+            };
+            let set = |family: &Family<DestinationLabels, Gauge>, value: i64| {
                 family.get_or_create(&labels).set(value);
             };
             let failing = row.failing_since.map(|since| stored.now.since(since));
-            set(&self.sink_behind, row.behind);
+            set(&self.destination_behind, row.behind);
             let waiting = row.waiting_since.map(|since| stored.now.since(since));
-            set(&self.sink_waiting, waiting.map_or(0, seconds));
-            set(&self.sink_booked, gauge(row.booked));
-            set(&self.sink_rejected, gauge(row.rejected));
-            set(&self.sink_rejected_now, gauge(row.rejected_now));
-            set(&self.sink_failing, failing.map_or(0, seconds));
+            set(&self.destination_waiting, waiting.map_or(0, seconds));
+            set(&self.destination_booked, gauge(row.booked));
+            set(&self.destination_rejected, gauge(row.rejected));
+            set(&self.destination_rejected_now, gauge(row.rejected_now));
+            set(&self.destination_failing, failing.map_or(0, seconds));
             if let Some(moment) = row.last_success_at {
-                set(&self.sink_last_success, moment.as_millis() / 1_000);
+                set(&self.destination_last_success, moment.as_millis() / 1_000);
             }
             for reason in PauseReason::ALL {
                 let labels = PauseLabels {
-                    sink: sink.clone(),
+                    destination: destination.clone(),
                     reason: reason.as_str(),
                 };
                 let paused = row.paused == Some(reason);
-                self.sink_paused.get_or_create(&labels).set(paused.into());
+                self.destination_paused
+                    .get_or_create(&labels)
+                    .set(paused.into());
             }
         }
     }
@@ -330,7 +334,7 @@ impl Gauges {
     pub(super) fn set(&self, stored: &Stored) {
         self.set_feeds(stored);
         self.set_parked(stored);
-        self.set_sinks(stored);
+        self.set_destinations(stored);
         self.set_alarms(stored);
         self.subscriptions.clear();
         for row in &stored.subscriptions {

@@ -182,8 +182,8 @@ impl Puller {
     }
 
     /// Makes feeds known; new ones are due for reconciliation at once.
-    pub async fn make_known(&self, feeds: Vec<Feed>) -> Result<(), StoreError> {
-        self.store.make_known(feeds, self.clock.now()).await
+    pub async fn register_feeds(&self, feeds: Vec<Feed>) -> Result<(), StoreError> {
+        self.store.register_feeds(feeds, self.clock.now()).await
     }
 
     /// Makes every known feed due for reconciliation now, as at each start.

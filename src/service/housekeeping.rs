@@ -61,7 +61,7 @@ pub async fn retain(app: &App) -> Retained {
     let retention = Retention {
         notifications_before: now.before(app.config.retention.notifications),
         documents_before: now.before(app.config.retention.documents),
-        sinks: app.config.sinks.keys().cloned().collect(),
+        destinations: app.config.destinations.keys().cloned().collect(),
         links_before: now.before(LINKS_KEPT),
         quarantine_before: now.before(app.config.retention.quarantine),
         alarms_before: now.before(ALARMS_KEPT),

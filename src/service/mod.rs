@@ -53,9 +53,9 @@ pub enum StartError {
     /// A client for Įvesk.lt's API can't be made.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// A sink can't be used.
+    /// A destination can't be used.
     #[error(transparent)]
-    Sink(#[from] OpenError),
+    Destination(#[from] OpenError),
     /// The folder of `upload.watch` can't be used.
     #[error("`upload.watch` can't be used")]
     Watch(#[from] WatchError),
@@ -223,12 +223,14 @@ impl Service {
             Callers::new(&app.config).map_err(|error| StartError::Random(error.to_string()))?;
         let puller = Puller::new(&app.config, Arc::clone(&app.store), app.clock.clone())?
             .counted_in(Arc::clone(&app.metrics));
-        puller.make_known(configured_feeds(&app.config)).await?;
+        puller.register_feeds(configured_feeds(&app.config)).await?;
         // What was missed while nothing ran is found at once, not within the hour.
         puller.reconcile_now().await?;
         let handing_on = handing_on(&app)?;
         let known = worker::known(&app.config);
-        app.store.make_sinks_known(known, app.clock.now()).await?;
+        app.store
+            .register_destinations(known, app.clock.now())
+            .await?;
         let reporter = Reporter::new(
             &app.config,
             Arc::clone(&app.store),
@@ -333,7 +335,7 @@ impl Service {
         });
     }
 
-    /// Starts a worker for each sink, and the one that reports what they reject.
+    /// Starts a worker for each destination, and the one that reports what they reject.
     fn spawn_hand_off(&mut self, handing_on: Vec<HandOn>, reporter: Option<Reporter>) {
         for one in handing_on {
             let stop = self.stop_workers.clone();
@@ -448,14 +450,14 @@ fn watcher(app: &App, stop: &CancellationToken) -> Result<Option<Watcher>, Start
     Ok(Some(Watcher::open(folder, uploader)?))
 }
 
-/// A worker for each sink of the settings.
+/// A worker for each destination of the settings.
 fn handing_on(app: &App) -> Result<Vec<HandOn>, OpenError> {
-    let opened = app.config.sinks.iter().map(|(name, sink)| {
+    let opened = app.config.destinations.iter().map(|(name, destination)| {
         let environment = app.config.environment.variables();
-        let place = handoff::open(name, sink, &app.config, environment, &app.clock)?;
+        let place = handoff::open(name, destination, &app.config, environment, &app.clock)?;
         Ok(HandOn::new(
             name.clone(),
-            sink.clone(),
+            destination.clone(),
             place,
             app.config.reports.clone(),
             Arc::clone(&app.store),

@@ -28,9 +28,9 @@ pub enum AlarmKind {
     Disk,
     /// No document has come of files that were uploaded long ago.
     UploadsLate,
-    /// A sink takes nothing for long, or wants nothing any more.
-    Sink,
-    /// Documents are held at a sink until a person lets their feeds begin.
+    /// A destination takes nothing for long, or wants nothing any more.
+    Destination,
+    /// Documents are held at a destination until a person lets their feeds begin.
     Held,
 }
 
@@ -46,7 +46,7 @@ impl AlarmKind {
         Self::Certificate,
         Self::Disk,
         Self::UploadsLate,
-        Self::Sink,
+        Self::Destination,
         Self::Held,
     ];
 
@@ -62,7 +62,7 @@ impl AlarmKind {
             Self::Certificate => "certificate",
             Self::Disk => "disk",
             Self::UploadsLate => "uploads_late",
-            Self::Sink => "sink",
+            Self::Destination => "destination",
             Self::Held => "held",
         }
     }
@@ -85,7 +85,7 @@ impl AlarmKind {
             | Self::Behind
             | Self::Certificate
             | Self::UploadsLate
-            | Self::Sink
+            | Self::Destination
             | Self::Held => Duration::ZERO,
         }
     }

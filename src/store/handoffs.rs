@@ -1,9 +1,9 @@
-//! Handing documents on: sinks, how far each has come, what became of each version, and
+//! Handing documents on: destinations, how far each has come, what became of each version, and
 //! the import errors that are reported back.
 //!
-//! A sink has a *position*: every version at or below it is settled for that sink, as far
-//! as the sink's feeds have been started. A version is settled when it was booked,
-//! rejected, offered, left out, or superseded by a newer one. So a sink that is paused
+//! A destination has a *position*: every version at or below it is settled for that destination, as far
+//! as the destination's feeds have been started. A version is settled when it was booked,
+//! rejected, offered, left out, or superseded by a newer one. So a destination that is paused
 //! costs nothing, however much waits for it, and starting a feed later, or trying a
 //! version again, only moves the position back: what is settled stays so.
 
@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::StoreError;
-use crate::domain::{Account, Company, Feed, Queue, SinkName, Timestamp};
+use crate::domain::{Account, Company, DestinationName, Feed, Queue, Timestamp};
 
-/// How many versions after a sink's position one lease looks through.
+/// How many versions after a destination's position one lease looks through.
 pub(super) const WINDOW: i64 = 2_000;
 
 /// Attempts that are told of one version at the most; the oldest but the first go.
@@ -35,7 +35,7 @@ pub(super) const LINK_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// fresh one comes sooner.
 pub(super) const LINK_WAIT: Duration = Duration::from_secs(60);
 
-/// Which documents a sink takes.
+/// Which documents a destination takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Wants {
     /// From this queue.
@@ -61,8 +61,8 @@ impl Wants {
 /// What a worker says when it asks for something to hand on.
 #[derive(Clone, Debug)]
 pub struct HandoffRequest {
-    /// For which sink.
-    pub sink: SinkName,
+    /// For which destination.
+    pub destination: DestinationName,
     /// Which documents it takes.
     pub wants: Wants,
     /// Whether feeds are started by themselves, from their beginning.
@@ -79,7 +79,7 @@ pub struct HandoffRequest {
     pub most_bytes: usize,
 }
 
-/// What there is to do for a sink.
+/// What there is to do for a destination.
 #[derive(Clone, Debug)]
 pub enum HandoffLeased {
     /// Hand these on.
@@ -93,7 +93,7 @@ pub enum HandoffLeased {
     },
 }
 
-/// One version of one document on its way to a sink.
+/// One version of one document on its way to a destination.
 #[derive(Clone)]
 pub struct Item {
     /// Where it came from.
@@ -114,31 +114,31 @@ pub struct Item {
     pub link: Option<SecretString>,
     /// When the vendor listed [`Item::link`].
     pub link_listed_at: Option<Timestamp>,
-    /// How often a fresh link was asked for in vain: a sink that has waited long enough
+    /// How often a fresh link was asked for in vain: a destination that has waited long enough
     /// goes on without the file.
     pub link_tries: u32,
-    /// What this sink noted when it took an earlier version of the document
+    /// What this destination noted when it took an earlier version of the document
     /// ([`HandoffOutcome::Booked`]).
     pub earlier_note: Option<String>,
 }
 
-/// The right to hand a sink's documents on.
+/// The right to hand a destination's documents on.
 #[derive(Clone, Debug)]
 pub struct HandoffLease {
-    /// The sink's row.
-    pub sink_id: i64,
-    /// The sink.
-    pub sink: SinkName,
-    /// Rises with every lease of the sink; a stale owner's is refused.
+    /// The destination's row.
+    pub destination_id: i64,
+    /// The destination.
+    pub destination: DestinationName,
+    /// Rises with every lease of the destination; a stale owner's is refused.
     pub fence: i64,
-    /// Failures of the sink since its last success.
+    /// Failures of the destination since its last success.
     pub failures: u32,
     /// What is to be handed on, in the order of the numbers; at most one version of a
     /// document.
     pub items: Vec<Item>,
 }
 
-/// What became of one version at a sink.
+/// What became of one version at a destination.
 #[derive(Clone, Debug)]
 pub struct Settled {
     /// Its number.
@@ -149,15 +149,15 @@ pub struct Settled {
     pub outcome: HandoffOutcome,
 }
 
-/// How giving one version to a sink ended.
+/// How giving one version to a destination ended.
 #[derive(Clone, Debug)]
 pub enum HandoffOutcome {
-    /// The sink has it.
+    /// The destination has it.
     Booked {
         /// What it wants to be told at a later version.
         note: Option<String>,
     },
-    /// The sink does not want it.
+    /// The destination does not want it.
     Rejected {
         /// Why, as far as it may be kept and shown.
         message: String,
@@ -166,7 +166,7 @@ pub enum HandoffOutcome {
     },
     /// It is in the list that a program asks for.
     Offered,
-    /// It is of a company that the sink doesn't take.
+    /// It is of a company that the destination doesn't take.
     NotWanted,
     /// The link to its file has expired; a fresh pull is raised.
     LinkExpired,
@@ -188,7 +188,7 @@ pub enum Afterwards {
     Keep(Duration),
     /// It is given back.
     Release,
-    /// It is given back, and the sink waits: it could take nothing.
+    /// It is given back, and the destination waits: it could take nothing.
     Wait {
         /// At which version.
         sequence: i64,
@@ -201,7 +201,7 @@ pub enum Afterwards {
     },
 }
 
-/// Where a person lets the feeds of a sink begin.
+/// Where a person lets the feeds of a destination begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartFrom {
     /// Everything that is stored, and what will come.
@@ -212,17 +212,17 @@ pub enum StartFrom {
     Since(Timestamp),
 }
 
-/// What a person changes at a sink.
+/// What a person changes at a destination.
 #[derive(Clone, Debug)]
-pub enum SinkChange {
-    /// Nothing is handed on until [`SinkChange::Resume`].
+pub enum DestinationChange {
+    /// Nothing is handed on until [`DestinationChange::Resume`].
     Pause,
     /// Goes on now, whatever it waited for.
     Resume,
     /// Lets feeds begin; those that have begun begin earlier where this says so, and
     /// nothing that is settled is handed on again.
     Start {
-        /// Which documents the sink takes.
+        /// Which documents the destination takes.
         wants: Wants,
         /// Only this account's feeds.
         account: Option<Account>,
@@ -243,7 +243,7 @@ pub enum SinkChange {
     },
 }
 
-/// What a program says of a version that it was offered, or a sink of one that it had.
+/// What a program says of a version that it was offered, or a destination of one that it had.
 #[derive(Clone, Debug)]
 pub enum LaterVerdict {
     /// It is booked.
@@ -257,7 +257,7 @@ pub enum LaterVerdict {
     },
 }
 
-/// Where one version stands at one sink.
+/// Where one version stands at one destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HandoffState {
@@ -265,13 +265,13 @@ pub enum HandoffState {
     Waiting,
     /// It is in the list that a program asks for; the program has not said what became of it.
     Offered,
-    /// The sink has it.
+    /// The destination has it.
     Booked,
-    /// The sink does not want it.
+    /// The destination does not want it.
     Rejected,
     /// A person left it out.
     Skipped,
-    /// It is of a company that the sink doesn't take.
+    /// It is of a company that the destination doesn't take.
     NotWanted,
 }
 
@@ -299,7 +299,7 @@ impl HandoffState {
     }
 }
 
-/// Why a sink is given nothing until a person resumes it.
+/// Why a destination is given nothing until a person resumes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PauseReason {
@@ -322,11 +322,11 @@ impl PauseReason {
     }
 }
 
-/// A sink as people see it.
+/// A destination as people see it.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct SinkRow {
+pub struct DestinationRow {
     /// Its name.
-    pub name: SinkName,
+    pub name: DestinationName,
     /// Every version at or below this number is settled, as far as its feeds were started.
     pub position: i64,
     /// Versions that came after the position, of whatever feeds.
@@ -356,7 +356,7 @@ pub struct SinkRow {
     pub last_success_at: Option<Timestamp>,
 }
 
-/// A feed of which a sink is given nothing until a person lets it begin.
+/// A feed of which a destination is given nothing until a person lets it begin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct HeldFeed {
     /// The feed.
@@ -368,7 +368,7 @@ pub struct HeldFeed {
     pub complete: bool,
 }
 
-/// One attempt to give a version to a sink; several in a row that ended alike are one.
+/// One attempt to give a version to a destination; several in a row that ended alike are one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Attempt {
     /// When the first of them began.
@@ -377,26 +377,26 @@ pub struct Attempt {
     pub ended_at: Timestamp,
     /// How they ended: a state's name, or `unavailable`, `closed` or `link_expired`.
     pub result: String,
-    /// What the sink said.
+    /// What the destination said.
     pub detail: Option<String>,
     /// How many they are.
     pub times: u64,
 }
 
-/// What became of one version at one sink.
+/// What became of one version at one destination.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct HandoffRow {
-    /// The sink.
-    pub sink: SinkName,
+    /// The destination.
+    pub destination: DestinationName,
     /// The version's number.
     pub sequence: i64,
     /// Where it stands.
     pub state: HandoffState,
-    /// When it was first given to the sink.
+    /// When it was first given to the destination.
     pub began_at: Timestamp,
     /// When its state last changed.
     pub changed_at: Timestamp,
-    /// What the sink said, or noted.
+    /// What the destination said, or noted.
     pub detail: Option<String>,
     /// Attempts, oldest first.
     pub attempts: Vec<Attempt>,
@@ -405,8 +405,8 @@ pub struct HandoffRow {
 /// Which hand-offs to list.
 #[derive(Clone, Debug, Default)]
 pub struct HandoffFilter {
-    /// Only this sink's.
-    pub sink: Option<SinkName>,
+    /// Only this destination's.
+    pub destination: Option<DestinationName>,
     /// Only in this state.
     pub state: Option<HandoffState>,
     /// Only of this version.
@@ -420,7 +420,7 @@ pub struct HandoffFilter {
 /// A version in the list that a program asks for.
 #[derive(Clone, Debug)]
 pub struct Offered {
-    /// Its place in the sink's list, in the order of offering; none is given twice.
+    /// Its place in the destination's list, in the order of offering; none is given twice.
     pub number: i64,
     /// Where it stands.
     pub state: HandoffState,
@@ -486,7 +486,7 @@ pub struct ReportRow {
     pub state: ReportState,
     /// Attempts to send it.
     pub attempts: u32,
-    /// When the sink rejected the version.
+    /// When the destination rejected the version.
     pub created_at: Timestamp,
     /// When the vendor took it.
     pub sent_at: Option<Timestamp>,
@@ -541,34 +541,34 @@ pub struct FreshLink {
 /// What is kept of handing documents on. All methods may be called twice.
 #[async_trait]
 pub trait HandoffStore: Send + Sync + 'static {
-    /// Changes whenever documents may have been stored, or a sink been changed, by this
+    /// Changes whenever documents may have been stored, or a destination been changed, by this
     /// process: a hint to look at the rows, never the work itself.
     fn arrivals(&self) -> watch::Receiver<()>;
 
-    /// Makes sinks known, and what they take. What is stored already counts as held for a
+    /// Makes destinations known, and what they take. What is stored already counts as held for a
     /// new one. Where a known one takes other documents than before, feeds that it takes
     /// no more have to be started anew if they come back, and those that it takes now
     /// don't begin by themselves with what is stored already.
-    async fn make_sinks_known(
+    async fn register_destinations(
         &self,
-        sinks: Vec<(SinkName, Wants)>,
+        destinations: Vec<(DestinationName, Wants)>,
         now: Timestamp,
     ) -> Result<(), StoreError>;
 
-    /// Leases a sink with the next versions for it.
+    /// Leases a destination with the next versions for it.
     ///
     /// Feeds without a first pull to hold begin by themselves here. The lease is one for
-    /// the whole sink, so that a document is in one pair of hands at a time.
+    /// the whole destination, so that a document is in one pair of hands at a time.
     async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError>;
 
     /// Notes what became of leased versions, with the reports that follow from it, and
     /// what becomes of the lease. Gives whether more may be begun under it: not where it
-    /// was given back, or a person has paused the sink meanwhile. A pause leaves the lease
+    /// was given back, or a person has paused the destination meanwhile. A pause leaves the lease
     /// with its owner, who may have documents in flight and gives it back after them.
     ///
     /// # Errors
     ///
-    /// [`StoreError::StaleLease`] where somebody leased the sink since: nothing is noted.
+    /// [`StoreError::StaleLease`] where somebody leased the destination since: nothing is noted.
     async fn settle_handoffs(
         &self,
         lease: HandoffLease,
@@ -577,39 +577,43 @@ pub trait HandoffStore: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Changes a sink, and gives how many feeds or versions that was about; `None` where
-    /// there is no such sink.
-    async fn change_sink(
+    /// Changes a destination, and gives how many feeds or versions that was about; `None` where
+    /// there is no such destination.
+    async fn change_destination(
         &self,
-        sink: SinkName,
-        change: SinkChange,
+        destination: DestinationName,
+        change: DestinationChange,
         now: Timestamp,
     ) -> Result<Option<usize>, StoreError>;
 
-    /// Notes what a program says of a version that its sink was given; false where the
-    /// sink was not given it.
+    /// Notes what a program says of a version that its destination was given; false where the
+    /// destination was not given it.
     async fn note_verdict(
         &self,
-        sink: SinkName,
+        destination: DestinationName,
         sequence: i64,
         verdict: LaterVerdict,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Every sink that was ever known.
-    async fn sinks(&self) -> Result<Vec<SinkRow>, StoreError>;
+    /// Every destination that was ever known.
+    async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError>;
 
-    /// The feeds that `sink`, which takes `wants`, is given nothing of until they are started.
-    async fn held_feeds(&self, sink: SinkName, wants: Wants) -> Result<Vec<HeldFeed>, StoreError>;
+    /// The feeds that `destination`, which takes `wants`, is given nothing of until they are started.
+    async fn held_feeds(
+        &self,
+        destination: DestinationName,
+        wants: Wants,
+    ) -> Result<Vec<HeldFeed>, StoreError>;
 
-    /// What became of versions at sinks, with every attempt.
+    /// What became of versions at destinations, with every attempt.
     async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError>;
 
     /// The list that a program asks for: at most `limit` after place `after`, and none
     /// after `most_bytes` of them.
     async fn offered(
         &self,
-        sink: SinkName,
+        destination: DestinationName,
         after: i64,
         limit: usize,
         most_bytes: usize,

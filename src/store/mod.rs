@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::domain::{Account, Clock, Event, Feed, SinkName, Timestamp};
+use crate::domain::{Account, Clock, DestinationName, Event, Feed, Timestamp};
 
 mod activity;
 mod alarms;
@@ -133,11 +133,11 @@ pub enum StoreError {
 pub struct Retention {
     /// Bodies of notifications older than this go.
     pub notifications_before: Timestamp,
-    /// Bodies of documents go that a sink booked before this, and that none of
-    /// [`Retention::sinks`] has still to be given.
+    /// Bodies of documents go that a destination booked before this, and that none of
+    /// [`Retention::destinations`] has still to be given.
     pub documents_before: Timestamp,
-    /// The sinks of the settings.
-    pub sinks: Vec<SinkName>,
+    /// The destinations of the settings.
+    pub destinations: Vec<DestinationName>,
     /// Links to files that were listed before this go.
     pub links_before: Timestamp,
     /// Quarantined messages older than this go.
@@ -206,7 +206,7 @@ pub trait Store: HandoffStore {
     ) -> Result<Vec<NotificationRow>, StoreError>;
 
     /// Makes feeds known; new ones are due for reconciliation at `now`.
-    async fn make_known(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError>;
+    async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError>;
 
     /// Makes feeds known and raises pulls of them.
     async fn demand(&self, demands: Vec<Demand>) -> Result<(), StoreError>;

@@ -45,7 +45,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// The sink could take nothing: now, or until a person resumes it.
+    /// The destination could take nothing: now, or until a person resumes it.
     pub(super) fn not_taken(error: &'a str, for_now: bool) -> Self {
         Self {
             result: if for_now { "unavailable" } else { "closed" },

@@ -6,7 +6,7 @@ use super::{
     HandoffState, ParkReason, PauseReason, PullKind, ReportState, Rights, StoreError,
     SubscriptionState, UploadState,
 };
-use crate::domain::{Account, Company, Event, Feed, Queue, SinkName};
+use crate::domain::{Account, Company, DestinationName, Event, Feed, Queue};
 
 /// Certificates kept at the most.
 pub(super) const CERTIFICATES: i64 = 32;
@@ -140,7 +140,7 @@ pub(super) fn upload_state(text: &str) -> Result<UploadState, Foreign> {
         .ok_or(Foreign("state of an upload"))
 }
 
-/// Where a version stands at a sink.
+/// Where a version stands at a destination.
 pub(super) fn handoff_state(text: &str) -> Result<HandoffState, Foreign> {
     HandoffState::ALL
         .into_iter()
@@ -148,7 +148,7 @@ pub(super) fn handoff_state(text: &str) -> Result<HandoffState, Foreign> {
         .ok_or(Foreign("state of a hand-off"))
 }
 
-/// Why a sink is paused.
+/// Why a destination is paused.
 pub(super) fn pause_reason(text: Option<&str>) -> Result<Option<PauseReason>, Foreign> {
     let Some(text) = text else {
         return Ok(None);
@@ -168,9 +168,9 @@ pub(super) fn report_state(text: &str) -> Result<ReportState, Foreign> {
         .ok_or(Foreign("state of a report"))
 }
 
-/// The sink of a name.
-pub(super) fn sink(name: &str) -> Result<SinkName, Foreign> {
-    SinkName::parse(name).map_err(|_| Foreign("sink's name"))
+/// The destination of a name.
+pub(super) fn destination(name: &str) -> Result<DestinationName, Foreign> {
+    DestinationName::parse(name).map_err(|_| Foreign("destination's name"))
 }
 
 /// A company that may be absent; empty text is none.

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use ivesk_webhook::alarms::{Alarms, Told};
 use ivesk_webhook::config::{
-    AlarmCommand, AlarmTarget, Config, FirstPull, SinkConfig, SinkKind, default_account,
+    AlarmCommand, AlarmTarget, Config, DestinationConfig, DestinationKind, FirstPull,
+    default_account,
 };
-use ivesk_webhook::domain::{Clock, DocumentVersion, Event, Feed, Queue, SinkName, Timestamp};
+use ivesk_webhook::domain::{
+    Clock, DestinationName, DocumentVersion, Event, Feed, Queue, Timestamp,
+};
 use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::metrics::Metrics;
 use ivesk_webhook::service::open_store;
@@ -377,34 +380,35 @@ async fn late_uploads_are_told_until_their_documents_come() {
 }
 
 #[tokio::test]
-async fn a_sink_that_fails_for_long_is_told_until_it_takes_something() {
-    let name = SinkName::parse("books").expect("a name");
+async fn a_destination_that_fails_for_long_is_told_until_it_takes_something() {
+    let name = DestinationName::parse("books").expect("a name");
     let station = Station::with(|config, _| {
-        let sink = SinkConfig {
+        let destination = DestinationConfig {
             queue: Queue::Exported,
             accounts: Vec::new(),
             companies: Vec::new(),
             first_pull: FirstPull::HandOn,
             in_flight: 1,
             timeout: minutes(1),
-            kind: SinkKind::Api,
+            kind: DestinationKind::Api,
         };
-        config
-            .sinks
-            .insert(SinkName::parse("books").expect("a name"), sink);
+        config.destinations.insert(
+            DestinationName::parse("books").expect("a name"),
+            destination,
+        );
     })
     .await;
     let now = || station.clock.now();
     let known = station
         .store
-        .make_sinks_known(vec![(name.clone(), Wants::all_of(Queue::Exported))], now());
+        .register_destinations(vec![(name.clone(), Wants::all_of(Queue::Exported))], now());
     known.await.expect("known");
     station.hint(exported(COMPANY)).await;
     station.pull(&[("a", now())], &[]).await;
     let lease = || async {
         loop {
             let request = HandoffRequest {
-                sink: name.clone(),
+                destination: name.clone(),
                 wants: Wants::all_of(Queue::Exported),
                 start_all: true,
                 files: false,
@@ -433,7 +437,7 @@ async fn a_sink_that_fails_for_long_is_told_until_it_takes_something() {
     station.clock.advance(minutes(29));
     assert_eq!(station.look().await, (vec![], vec![]));
     station.clock.advance(minutes(2));
-    let alarm = station.begins(AlarmKind::Sink).await;
+    let alarm = station.begins(AlarmKind::Destination).await;
     assert!(alarm.text.contains("answered 500"), "{}", alarm.text);
 
     let booked = Settled {
@@ -446,21 +450,23 @@ async fn a_sink_that_fails_for_long_is_told_until_it_takes_something() {
             .store
             .settle_handoffs(lease().await, vec![booked], Afterwards::Release, now());
     settled.await.expect("noted");
-    station.ends(AlarmKind::Sink).await;
+    station.ends(AlarmKind::Destination).await;
 }
 
 #[tokio::test]
-async fn documents_that_are_held_at_a_sink_are_an_alarm_until_their_feed_begins() {
-    let name = SinkName::parse("books").expect("a name");
+async fn documents_that_are_held_at_a_destination_are_an_alarm_until_their_feed_begins() {
+    let name = DestinationName::parse("books").expect("a name");
     let station = Station::with(|config, _| {
-        let name = SinkName::parse("books").expect("a name");
-        config.sinks.insert(name, SinkConfig::of(SinkKind::Api));
+        let name = DestinationName::parse("books").expect("a name");
+        config
+            .destinations
+            .insert(name, DestinationConfig::of(DestinationKind::Api));
     })
     .await;
     let now = || station.clock.now();
     let known = station
         .store
-        .make_sinks_known(vec![(name.clone(), Wants::all_of(Queue::Exported))], now());
+        .register_destinations(vec![(name.clone(), Wants::all_of(Queue::Exported))], now());
     known.await.expect("known");
     station.hint(exported(COMPANY)).await;
     assert_eq!(
@@ -476,13 +482,13 @@ async fn documents_that_are_held_at_a_sink_are_an_alarm_until_their_feed_begins(
         "{}",
         alarm.text
     );
-    let start = SinkChange::Start {
+    let start = DestinationChange::Start {
         wants: Wants::all_of(Queue::Exported),
         account: None,
         company: None,
         from: StartFrom::Now,
     };
-    let started = station.store.change_sink(name, start, now()).await;
+    let started = station.store.change_destination(name, start, now()).await;
     assert_eq!(started.expect("started"), Some(1));
     station.ends(AlarmKind::Held).await;
 }

@@ -247,21 +247,21 @@ fn the_documentation_lists_every_setting_with_variable_and_default() {
     let folder = tempfile::tempdir().expect("a folder");
     let signs = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
     std::fs::write(folder.path().join("secret"), signs).expect("written");
-    let of_sinks = [
+    let of_destinations = [
         "kind = 'http'\nurl = 'https://x.example.lt'\nsecret_file = 'secret'",
         "kind = 'command'\nprogram = '/bin/true'",
         "kind = 'folder'\npath = 'archive'",
     ];
-    let settings = of_sinks.iter().flat_map(|of_sink| {
+    let settings = of_destinations.iter().flat_map(|of_destination| {
         let text = format!(
-            "public.url = 'http://127.0.0.1:8080'\n[accounts.name]\n[sinks.name]\n{of_sink}"
+            "public.url = 'http://127.0.0.1:8080'\n[accounts.name]\n[destinations.name]\n{of_destination}"
         );
         std::fs::write(folder.path().join("ivesk-webhook.toml"), text).expect("written");
         shown(folder.path())
     });
     for setting in settings {
         let name = setting.name.replace("accounts.name", "accounts.NAME");
-        let name = name.replace("sinks.name", "sinks.NAME");
+        let name = name.replace("destinations.name", "destinations.NAME");
         let variable = setting.variable.replace("_NAME_", "_<NAME>_");
         let row = format!("| `{name}` | `{variable}` | ");
         let line = documentation.lines().find(|line| line.starts_with(&row));

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ivesk_webhook::config::{
-    AlarmTarget, Config, ConfigError, ConfirmMode, FirstPull, FolderLayout, LogFormat, Loopback,
-    Origin, SinkKind, StoreUrl, TopicRule,
+    AlarmTarget, Config, ConfigError, ConfirmMode, DestinationKind, FirstPull, FolderLayout,
+    LogFormat, Loopback, Origin, StoreUrl, TopicRule,
 };
-use ivesk_webhook::domain::{Account, Company, Event, Queue, SinkName};
+use ivesk_webhook::domain::{Account, Company, DestinationName, Event, Queue};
 use proptest::prelude::*;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -644,31 +644,32 @@ fn a_shared_stores_password_comes_from_one_place_and_is_never_shown() {
 
 const SIGNS: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
-/// Settings of one sink, `erp`.
-fn sink(lines: &str) -> String {
-    local(&format!("[sinks.erp]\n{lines}"))
+/// Settings of one destination, `erp`.
+fn destination(lines: &str) -> String {
+    local(&format!("[destinations.erp]\n{lines}"))
 }
 
-/// A sink that posts, with its secret in a variable.
+/// A destination that posts, with its secret in a variable.
 fn posting(lines: &str) -> Result<Config, ConfigError> {
-    let text = sink(&format!("kind = 'http'\n{lines}"));
-    parse_with(&text, &[("IVESK_WEBHOOK_SINKS_ERP_SECRET", SIGNS)])
+    let text = destination(&format!("kind = 'http'\n{lines}"));
+    parse_with(&text, &[("IVESK_WEBHOOK_DESTINATIONS_ERP_SECRET", SIGNS)])
 }
 
 #[test]
-fn a_sink_has_its_documented_defaults_and_paths_beside_the_settings() {
+fn a_destination_has_its_documented_defaults_and_paths_beside_the_settings() {
     let config = used(&local(
-        "[sinks.import]\nkind = 'command'\nprogram = 'bin/import'\n\
-         [sinks.archive]\nkind = 'folder'\npath = 'archive'\n\
-         [sinks.reports]\nkind = 'api'\nqueue = 'digitized'\nfirst_pull = 'hand_on'\n\
+        "[destinations.import]\nkind = 'command'\nprogram = 'bin/import'\n\
+         [destinations.archive]\nkind = 'folder'\npath = 'archive'\n\
+         [destinations.reports]\nkind = 'api'\nqueue = 'digitized'\nfirst_pull = 'hand_on'\n\
          in_flight = 16\ntimeout = '2m'\ncompanies = ['007']\naccounts = ['default']",
     ));
-    let sink = |name: &str| &config.sinks[&SinkName::parse(name).expect("a name")];
-    let import = sink("import");
+    let destination =
+        |name: &str| &config.destinations[&DestinationName::parse(name).expect("a name")];
+    let import = destination("import");
     assert_eq!((import.queue, import.in_flight), (Queue::Exported, 1));
     assert_eq!(import.first_pull, FirstPull::Hold);
     assert_eq!(import.timeout, Duration::from_secs(30));
-    let SinkKind::Command {
+    let DestinationKind::Command {
         program, folder, ..
     } = &import.kind
     else {
@@ -676,20 +677,20 @@ fn a_sink_has_its_documented_defaults_and_paths_beside_the_settings() {
     };
     assert_eq!(program, Path::new("/etc/ivesk/bin/import"));
     assert_eq!(folder, Path::new("/etc/ivesk/"));
-    let SinkKind::Folder {
+    let DestinationKind::Folder {
         path,
         layout,
         files,
         max_file_bytes,
-    } = &sink("archive").kind
+    } = &destination("archive").kind
     else {
         panic!("{config:?}");
     };
     assert_eq!(path, Path::new("/etc/ivesk/archive"));
     assert_eq!(*layout, FolderLayout::Company);
     assert_eq!((*files, *max_file_bytes), (true, 64 * 1024 * 1024));
-    let reports = sink("reports");
-    assert!(matches!(reports.kind, SinkKind::Api));
+    let reports = destination("reports");
+    assert!(matches!(reports.kind, DestinationKind::Api));
     assert_eq!((reports.queue, reports.in_flight), (Queue::Digitized, 16));
     assert_eq!(reports.first_pull, FirstPull::HandOn);
     assert_eq!(reports.companies[0].as_str(), "007");
@@ -697,97 +698,118 @@ fn a_sink_has_its_documented_defaults_and_paths_beside_the_settings() {
 }
 
 #[test]
-fn a_sink_may_be_named_by_variables_alone() {
+fn a_destination_may_be_named_by_variables_alone() {
     let config = parse_with(
         &local(""),
         &[
-            ("IVESK_WEBHOOK_SINKS_MY_ERP_KIND", "http"),
+            ("IVESK_WEBHOOK_DESTINATIONS_MY_ERP_KIND", "http"),
             (
-                "IVESK_WEBHOOK_SINKS_MY_ERP_URL",
+                "IVESK_WEBHOOK_DESTINATIONS_MY_ERP_URL",
                 "https://books.example.lt/a?key=planted",
             ),
             (
-                "IVESK_WEBHOOK_SINKS_MY_ERP_SECRET",
+                "IVESK_WEBHOOK_DESTINATIONS_MY_ERP_SECRET",
                 &format!("{SIGNS}\n{SIGNS}"),
             ),
-            ("IVESK_WEBHOOK_SINKS_ARCHIVE_KIND", "folder"),
-            ("IVESK_WEBHOOK_SINKS_ARCHIVE_PATH", "/srv/archive"),
-            ("IVESK_WEBHOOK_SINKS_ARCHIVE_MAX_FILE_BYTES", "4096"),
+            ("IVESK_WEBHOOK_DESTINATIONS_ARCHIVE_KIND", "folder"),
+            ("IVESK_WEBHOOK_DESTINATIONS_ARCHIVE_PATH", "/srv/archive"),
+            ("IVESK_WEBHOOK_DESTINATIONS_ARCHIVE_MAX_FILE_BYTES", "4096"),
         ],
     )
     .expect("valid settings");
-    let names: Vec<_> = config.sinks.keys().map(SinkName::as_str).collect();
+    let names: Vec<_> = config
+        .destinations
+        .keys()
+        .map(DestinationName::as_str)
+        .collect();
     assert_eq!(names, ["archive", "my_erp"]);
     let shown = format!("{config:?}");
     assert!(
         !shown.contains("planted") && !shown.contains("whsec"),
         "{shown}"
     );
-    let SinkKind::Http { secrets, .. } = &config.sinks.values().last().expect("one").kind else {
+    let DestinationKind::Http { secrets, .. } =
+        &config.destinations.values().last().expect("one").kind
+    else {
         panic!("{shown}");
     };
     assert_eq!(secrets.len(), 2);
 }
 
 #[test]
-fn what_is_wrong_with_a_sink_is_named_with_its_setting() {
+fn what_is_wrong_with_a_destination_is_named_with_its_setting() {
     for (lines, name) in [
-        ("", "sinks.erp.kind"),
-        ("kind = 'webhook'\nurl = 'x'", "sinks.erp.kind"),
-        ("kind = 'command'", "sinks.erp.program"),
-        ("kind = 'folder'", "sinks.erp.path"),
+        ("", "destinations.erp.kind"),
+        ("kind = 'webhook'\nurl = 'x'", "destinations.erp.kind"),
+        ("kind = 'command'", "destinations.erp.program"),
+        ("kind = 'folder'", "destinations.erp.path"),
         (
             "kind = 'folder'\npath = 'x'\nlayout = 'year'",
-            "sinks.erp.layout",
+            "destinations.erp.layout",
         ),
         (
             "kind = 'folder'\npath = 'x'\nmax_file_bytes = 1",
-            "sinks.erp.max_file_bytes",
+            "destinations.erp.max_file_bytes",
         ),
         (
             "kind = 'folder'\npath = 'x'\nurl = 'https://x.lt'",
-            "sinks.erp.url",
+            "destinations.erp.url",
         ),
-        ("kind = 'api'\nprogram = '/bin/true'", "sinks.erp.program"),
-        ("kind = 'api'\nsecret = 'planted'", "sinks.erp.secret"),
-        ("kind = 'api'\nqueue = 'all'", "sinks.erp.queue"),
-        ("kind = 'api'\nfirst_pull = 'all'", "sinks.erp.first_pull"),
-        ("kind = 'api'\nin_flight = 0", "sinks.erp.in_flight"),
-        ("kind = 'api'\nin_flight = 17", "sinks.erp.in_flight"),
-        ("kind = 'api'\ntimeout = '2h'", "sinks.erp.timeout"),
-        ("kind = 'api'\naccounts = ['other']", "sinks.erp.accounts"),
+        (
+            "kind = 'api'\nprogram = '/bin/true'",
+            "destinations.erp.program",
+        ),
+        (
+            "kind = 'api'\nsecret = 'planted'",
+            "destinations.erp.secret",
+        ),
+        ("kind = 'api'\nqueue = 'all'", "destinations.erp.queue"),
+        (
+            "kind = 'api'\nfirst_pull = 'all'",
+            "destinations.erp.first_pull",
+        ),
+        ("kind = 'api'\nin_flight = 0", "destinations.erp.in_flight"),
+        ("kind = 'api'\nin_flight = 17", "destinations.erp.in_flight"),
+        ("kind = 'api'\ntimeout = '2h'", "destinations.erp.timeout"),
+        (
+            "kind = 'api'\naccounts = ['other']",
+            "destinations.erp.accounts",
+        ),
         (
             "kind = 'api'\ncompanies = ['1', '1']",
-            "sinks.erp.companies",
+            "destinations.erp.companies",
         ),
-        ("kind = 'api'\nqueues = 'exported'", "sinks.erp.queues"),
+        (
+            "kind = 'api'\nqueues = 'exported'",
+            "destinations.erp.queues",
+        ),
         (
             "kind = 'command'\nprogram = 'x'\nenvironment = ['A=1']",
-            "sinks.erp.environment",
+            "destinations.erp.environment",
         ),
         (
             "kind = 'command'\nprogram = 'x'\nenvironment = ['IVESK_WEBHOOK_API_KEY']",
-            "sinks.erp.environment",
+            "destinations.erp.environment",
         ),
         (
             "kind = 'http'\nurl = 'https://x.lt'",
-            "sinks.erp.secret_file",
+            "destinations.erp.secret_file",
         ),
     ] {
-        assert_eq!(names(&sink(lines)), [name], "{lines}");
-        assert!(!refused(&sink(lines)).contains("planted"), "{lines}");
+        assert_eq!(names(&destination(lines)), [name], "{lines}");
+        assert!(!refused(&destination(lines)).contains("planted"), "{lines}");
     }
     assert_eq!(
-        names(&local("[sinks.Erp]\nkind = 'api'")),
-        ["sinks.Erp", "sinks.Erp.kind"]
+        names(&local("[destinations.Erp]\nkind = 'api'")),
+        ["destinations.Erp", "destinations.Erp.kind"]
     );
-    let twins = "[sinks.a-b]\nkind = 'api'\n[sinks.a_b]\nkind = 'api'";
+    let twins = "[destinations.a-b]\nkind = 'api'\n[destinations.a_b]\nkind = 'api'";
     assert!(refused(&local(twins)).contains("same variables"));
-    let shared = "[sinks.a]\nkind = 'folder'\npath = 'x'\n[sinks.b]\nkind = 'folder'\npath = 'x'";
-    assert_eq!(names(&local(shared)), ["sinks.b.path"]);
-    let message = refused(&sink("kind = 'http'\nurl = 'https://x.lt'"));
+    let shared = "[destinations.a]\nkind = 'folder'\npath = 'x'\n[destinations.b]\nkind = 'folder'\npath = 'x'";
+    assert_eq!(names(&local(shared)), ["destinations.b.path"]);
+    let message = refused(&destination("kind = 'http'\nurl = 'https://x.lt'"));
     assert!(message.contains("openssl rand -base64 32"), "{message}");
-    let message = refused(&sink(
+    let message = refused(&destination(
         "kind = 'http'\nurl = 'https://x.lt'\nsecret = 'planted'",
     ));
     assert!(message.contains("`secret_file`"), "{message}");
@@ -812,7 +834,7 @@ fn documents_are_posted_to_https_or_loopback_and_signed_with_a_long_secret() {
         let error = posting(&format!("url = '{bad}'"))
             .expect_err(bad)
             .to_string();
-        assert!(error.contains("sinks.erp.url"), "{error}");
+        assert!(error.contains("destinations.erp.url"), "{error}");
         assert!(!error.contains("planted"), "{error}");
     }
     let short = "whsec_c2hvcnQ=";
@@ -823,8 +845,8 @@ fn documents_are_posted_to_https_or_loopback_and_signed_with_a_long_secret() {
         "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
         "whsec_%%%",
     ] {
-        let text = sink("kind = 'http'\nurl = 'https://x.lt'");
-        let error = refused_with(&text, &[("IVESK_WEBHOOK_SINKS_ERP_SECRET", bad)]);
+        let text = destination("kind = 'http'\nurl = 'https://x.lt'");
+        let error = refused_with(&text, &[("IVESK_WEBHOOK_DESTINATIONS_ERP_SECRET", bad)]);
         assert!(error.contains("whsec_ and the output"), "{error}");
         assert!(!error.contains(bad), "{error}");
     }

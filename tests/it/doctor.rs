@@ -104,30 +104,30 @@ async fn where_all_is_well_every_line_says_so() {
 }
 
 #[tokio::test]
-async fn sinks_are_looked_at_as_serve_would_and_nothing_is_made() {
+async fn destinations_are_looked_at_as_serve_would_and_nothing_is_made() {
     let emulator = emulator("").await;
-    let sections = "[sinks.archive]\nkind = \"folder\"\npath = \"archive\"\n\
-                    [sinks.books]\nkind = \"command\"\nprogram = \"missing.sh\"\n";
+    let sections = "[destinations.archive]\nkind = \"folder\"\npath = \"archive\"\n\
+                    [destinations.books]\nkind = \"command\"\nprogram = \"missing.sh\"\n";
     let here = Installation::beside(&emulator, "", sections);
     let report = Report::of(&here, &[]).await;
-    assert_eq!(report.verdicts("sink"), ["note", "wrong"]);
-    assert!(report.words("sink").contains("missing.sh"));
+    assert_eq!(report.verdicts("destination"), ["note", "wrong"]);
+    assert!(report.words("destination").contains("missing.sh"));
     assert_eq!(report.verdicts("error_report_path"), ["note"]);
     assert!(!here.folder().join("archive").exists());
     assert_eq!(report.code, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_held_at_a_sink_is_told_with_the_way_out() {
+async fn what_is_held_at_a_destination_is_told_with_the_way_out() {
     let emulator = emulator("").await;
-    let here = Installation::beside(&emulator, "", "[sinks.books]\nkind = \"api\"\n");
+    let here = Installation::beside(&emulator, "", "[destinations.books]\nkind = \"api\"\n");
     let exported = emulator.control().export(DEFAULT_COMPANIES[0], 2);
     exported.expect("a company of the emulator's");
     let server = here.start().await;
     let (code, _, errors) = here.run(&["pull"]).await;
     assert_eq!(code, Some(0), "{errors}");
     let report = Report::of(&here, &["--quick"]).await;
-    assert_eq!(report.verdicts("sink"), ["ok"]);
+    assert_eq!(report.verdicts("destination"), ["ok"]);
     assert_eq!(
         report.verdicts("held"),
         ["note"],

@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ivesk_webhook::config::{Config, FirstPull, SinkConfig, SinkKind, default_account};
-use ivesk_webhook::domain::{Queue, SinkName};
+use ivesk_webhook::config::{
+    Config, DestinationConfig, DestinationKind, FirstPull, default_account,
+};
+use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::emulator::DEFAULT_KEY;
 use ivesk_webhook::handoff::open;
 use ivesk_webhook::handoff::reporter::{Reported, Reporter};
 use ivesk_webhook::handoff::worker::{HandOn, Handed};
 use ivesk_webhook::metrics::Metrics;
 use ivesk_webhook::store::{
-    DocumentRow, HandoffFilter, HandoffRow, HandoffState, PauseReason, ReportFilter, ReportRow,
-    ReportState, SinkChange, SinkRow, Wants,
+    DestinationChange, DestinationRow, DocumentRow, HandoffFilter, HandoffRow, HandoffState,
+    PauseReason, ReportFilter, ReportRow, ReportState, Wants,
 };
 use ivesk_webhook::trace::{self, Step};
 use tokio_util::sync::CancellationToken;
@@ -31,23 +33,29 @@ const SPIN: usize = 20_000;
 /// The document's next version is a moment later.
 const MOMENT: Duration = Duration::from_secs(1);
 
-pub(crate) fn sink_name(name: &str) -> SinkName {
-    SinkName::parse(name).expect("a name")
+pub(crate) fn destination_name(name: &str) -> DestinationName {
+    DestinationName::parse(name).expect("a name")
 }
 
-/// A worker for a sink of the bench's settings, which is made known.
-pub(crate) async fn worker(bench: &Bench, name: &str, sink: &SinkConfig) -> HandOn {
-    let name = sink_name(name);
-    let place = open(&name, sink, &bench.config, &BTreeMap::new(), &bench.clock);
-    let known = bench.store().make_sinks_known(
+/// A worker for a destination of the bench's settings, which is made known.
+pub(crate) async fn worker(bench: &Bench, name: &str, destination: &DestinationConfig) -> HandOn {
+    let name = destination_name(name);
+    let place = open(
+        &name,
+        destination,
+        &bench.config,
+        &BTreeMap::new(),
+        &bench.clock,
+    );
+    let known = bench.store().register_destinations(
         vec![(name.clone(), Wants::all_of(Queue::Exported))],
         bench.clock.now(),
     );
-    known.await.expect("the sink is made known");
+    known.await.expect("the destination is made known");
     HandOn::new(
         name,
-        sink.clone(),
-        place.expect("the sink opens"),
+        destination.clone(),
+        place.expect("the destination opens"),
         bench.config.reports.clone(),
         Arc::clone(bench.store()),
         bench.clock.clone(),
@@ -87,12 +95,12 @@ async fn pass(bench: &Bench, hand_on: &HandOn, time: Duration) {
     loop {
         bench.settle().await;
         drain(hand_on).await;
-        let sink = match step(hand_on).await {
+        let destination = match step(hand_on).await {
             Handed::Nothing { until } => until,
             other => panic!("just drained, and then {other:?}"),
         };
         let pull = bench.puller().next_due().await.expect("the store works");
-        let due = [sink, pull].into_iter().flatten().min();
+        let due = [destination, pull].into_iter().flatten().min();
         let Some(due) = due.filter(|due| *due <= end) else {
             break;
         };
@@ -105,10 +113,10 @@ async fn pass(bench: &Bench, hand_on: &HandOn, time: Duration) {
     drain(hand_on).await;
 }
 
-async fn row(bench: &Bench, name: &str) -> SinkRow {
-    let rows = bench.store().sinks().await.expect("sinks");
+async fn row(bench: &Bench, name: &str) -> DestinationRow {
+    let rows = bench.store().destinations().await.expect("destinations");
     let row = rows.into_iter().find(|row| row.name.as_str() == name);
-    row.expect("the sink is known")
+    row.expect("the destination is known")
 }
 
 async fn handoffs(bench: &Bench) -> Vec<HandoffRow> {
@@ -127,12 +135,13 @@ async fn reports(bench: &Bench) -> Vec<ReportRow> {
     bench.store().reports(all).await.expect("reports")
 }
 
-async fn change(bench: &Bench, name: &str, change: SinkChange) -> usize {
-    let changed = bench
-        .store()
-        .change_sink(sink_name(name), change, bench.clock.now());
+async fn change(bench: &Bench, name: &str, change: DestinationChange) -> usize {
+    let changed =
+        bench
+            .store()
+            .change_destination(destination_name(name), change, bench.clock.now());
     let changed = changed.await.expect("the store works");
-    changed.expect("the sink is known")
+    changed.expect("the destination is known")
 }
 
 /// Ids and versions that are current, in the order of their numbers.
@@ -161,7 +170,7 @@ async fn re_export(bench: &Bench, id: &str) {
     bench.settle().await;
 }
 
-/// A bench with one sink, `books`, and the receiver behind it.
+/// A bench with one destination, `books`, and the receiver behind it.
 struct Scene {
     bench: Bench,
     ledger: Ledger,
@@ -173,12 +182,12 @@ impl Scene {
         Self::with(|_| {}).await
     }
 
-    async fn with(change: impl FnOnce(&mut SinkConfig)) -> Self {
+    async fn with(change: impl FnOnce(&mut DestinationConfig)) -> Self {
         let bench = Bench::caught_up("").await;
         let ledger = Ledger::open().await;
-        let mut sink = ledger.sink();
-        change(&mut sink);
-        let hand_on = worker(&bench, "books", &sink).await;
+        let mut destination = ledger.destination();
+        change(&mut destination);
+        let hand_on = worker(&bench, "books", &destination).await;
         Self {
             bench,
             ledger,
@@ -197,7 +206,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_sink_that_answers_500_for_a_week_is_given_everything_in_order_afterwards() {
+async fn a_destination_that_answers_500_for_a_week_is_given_everything_in_order_afterwards() {
     let scene = Scene::new().await;
     let Scene {
         bench,
@@ -297,14 +306,14 @@ async fn a_version_that_was_booked_unheard_and_then_replaced_does_not_come_again
 }
 
 #[tokio::test]
-async fn a_sink_that_hangs_is_paused_by_its_timeout_and_the_others_go_on() {
+async fn a_destination_that_hangs_is_paused_by_its_timeout_and_the_others_go_on() {
     let Scene {
         bench,
         ledger,
         hand_on,
-    } = Scene::with(|sink| sink.timeout = Duration::from_millis(300)).await;
+    } = Scene::with(|destination| destination.timeout = Duration::from_millis(300)).await;
     let other = Ledger::open().await;
-    let beside = worker(&bench, "beside", &other.sink()).await;
+    let beside = worker(&bench, "beside", &other.destination()).await;
     export(&bench, COMPANY, 40).await;
     ledger.always(Manner::Hangs);
     let hanging = async {
@@ -360,7 +369,7 @@ async fn an_address_that_moved_or_does_not_let_us_in_pauses_and_says_what_to_loo
 }
 
 #[tokio::test]
-async fn a_sink_that_says_410_waits_for_a_person() {
+async fn a_destination_that_says_410_waits_for_a_person() {
     let scene = Scene::new().await;
     let Scene {
         bench,
@@ -376,13 +385,13 @@ async fn a_sink_that_says_410_waits_for_a_person() {
     let closed = row(bench, "books").await;
     assert_eq!(closed.paused, Some(PauseReason::Closed));
     assert_eq!(closed.waits_until, None);
-    assert_eq!(change(bench, "books", SinkChange::Resume).await, 1);
+    assert_eq!(change(bench, "books", DestinationChange::Resume).await, 1);
     drain(hand_on).await;
     scene.assert_all_booked().await;
 }
 
 #[tokio::test]
-async fn a_sink_that_asks_for_an_hour_is_given_an_hour() {
+async fn a_destination_that_asks_for_an_hour_is_given_an_hour() {
     let scene = Scene::new().await;
     let Scene {
         bench,
@@ -458,9 +467,9 @@ async fn a_rejection_waits_for_the_path_reaches_the_accountant_once_and_ends_boo
     );
 
     // The same rejection again, for whatever reason, is not told again.
-    let hand_on = worker(&bench, "books", &ledger.sink()).await;
+    let hand_on = worker(&bench, "books", &ledger.destination()).await;
     assert_eq!(
-        change(&bench, "books", SinkChange::Retry { sequence: None }).await,
+        change(&bench, "books", DestinationChange::Retry { sequence: None }).await,
         1
     );
     drain(&hand_on).await;
@@ -494,7 +503,7 @@ async fn a_vendor_that_refuses_a_repeated_report_is_told_and_not_asked_for_ever(
     .await;
     bench.settle().await;
     let ledger = Ledger::open().await;
-    let hand_on = worker(&bench, "books", &ledger.sink()).await;
+    let hand_on = worker(&bench, "books", &ledger.destination()).await;
     export(&bench, COMPANY, 1).await;
     let sending = reporter(&bench).expect("a reporter");
     ledger.always(Manner::rejects("Nežinomas PVM kodas"));
@@ -502,7 +511,7 @@ async fn a_vendor_that_refuses_a_repeated_report_is_told_and_not_asked_for_ever(
     assert_eq!(sending.step().await.expect("a step"), Reported::Sent);
 
     ledger.always(Manner::rejects("Nežinomas klientas"));
-    change(&bench, "books", SinkChange::Retry { sequence: None }).await;
+    change(&bench, "books", DestinationChange::Retry { sequence: None }).await;
     drain(&hand_on).await;
     let refused = sending.step().await.expect("a step");
     assert!(matches!(refused, Reported::Refused { .. }), "{refused:?}");
@@ -542,7 +551,7 @@ async fn a_version_that_was_replaced_while_it_waited_is_not_handed_on() {
 }
 
 #[tokio::test]
-async fn a_sink_is_given_its_queue_and_its_companies_alone() {
+async fn a_destination_is_given_its_queue_and_its_companies_alone() {
     let bench = Bench::with("", |config| {
         let account = config.accounts.get_mut(&default_account());
         let account = account.expect("the account");
@@ -557,19 +566,19 @@ async fn a_sink_is_given_its_queue_and_its_companies_alone() {
         Ledger::open().await,
     ];
     let [all, ours, mixed] = &ledgers;
-    let mut sinks = Vec::new();
-    sinks.push(worker(&bench, "all", &all.sink()).await);
-    let one = SinkConfig {
+    let mut destinations = Vec::new();
+    destinations.push(worker(&bench, "all", &all.destination()).await);
+    let one = DestinationConfig {
         companies: vec![company(NEIGHBOUR)],
-        ..ours.sink()
+        ..ours.destination()
     };
-    sinks.push(worker(&bench, "ours", &one).await);
-    let one = SinkConfig {
+    destinations.push(worker(&bench, "ours", &one).await);
+    let one = DestinationConfig {
         companies: vec![company(NEIGHBOUR)],
         queue: Queue::Digitized,
-        ..mixed.sink()
+        ..mixed.destination()
     };
-    sinks.push(worker(&bench, "mixed", &one).await);
+    destinations.push(worker(&bench, "mixed", &one).await);
     for (code, count) in [(COMPANY, 3), (NEIGHBOUR, 2), (COMPANY, 2), (NEIGHBOUR, 4)] {
         export(&bench, code, count).await;
     }
@@ -577,8 +586,8 @@ async fn a_sink_is_given_its_queue_and_its_companies_alone() {
     made.expect("the company exists");
     bench.clock.advance(hours(2));
     bench.settle().await;
-    for sink in &sinks {
-        drain(sink).await;
+    for destination in &destinations {
+        drain(destination).await;
     }
 
     let count = |ledger: &Ledger, queue: Queue, code: &str| {
@@ -617,7 +626,7 @@ async fn a_pause_takes_effect_between_two_documents_of_one_batch() {
     ledger.always(Manner::BooksAfter(Duration::from_millis(50)));
     let pausing = async {
         ledger.until("a request", |l| l.requests() == 3).await;
-        change(bench, "books", SinkChange::Pause).await
+        change(bench, "books", DestinationChange::Pause).await
     };
     let (handed, paused) = tokio::join!(step(hand_on), pausing);
     assert_eq!(paused, 1);
@@ -630,7 +639,7 @@ async fn a_pause_takes_effect_between_two_documents_of_one_batch() {
     assert_eq!(row(bench, "books").await.paused, Some(PauseReason::ByHand));
 
     ledger.always(Manner::Books);
-    change(bench, "books", SinkChange::Resume).await;
+    change(bench, "books", DestinationChange::Resume).await;
     drain(hand_on).await;
     scene.assert_all_booked().await;
     assert_eq!(ledger.repeats(), 0);
@@ -667,7 +676,7 @@ async fn a_worker_whose_lease_was_taken_over_notes_nothing_and_begins_no_other_d
         ledger,
         hand_on,
     } = &scene;
-    let replica = worker(bench, "books", &ledger.sink()).await;
+    let replica = worker(bench, "books", &ledger.destination()).await;
     export(bench, COMPANY, 5).await;
     let mut requests = 0;
     ledger.takes(move |_| {
@@ -693,7 +702,7 @@ async fn a_worker_whose_lease_was_taken_over_notes_nothing_and_begins_no_other_d
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn side_by_side_are_documents_and_never_two_versions_of_one() {
-    let scene = Scene::with(|sink| sink.in_flight = 8).await;
+    let scene = Scene::with(|destination| destination.in_flight = 8).await;
     let Scene {
         bench,
         ledger,
@@ -720,12 +729,12 @@ async fn side_by_side_are_documents_and_never_two_versions_of_one() {
         for _ in 0..40 {
             drain(hand_on).await;
             // Whatever it waits for is over.
-            change(bench, "books", SinkChange::Resume).await;
+            change(bench, "books", DestinationChange::Resume).await;
         }
     };
     tokio::join!(exporting, handing_on);
     ledger.always(Manner::Books);
-    change(bench, "books", SinkChange::Resume).await;
+    change(bench, "books", DestinationChange::Resume).await;
     drain(hand_on).await;
 
     let (most, overlaps) = ledger.side_by_side();
@@ -745,7 +754,7 @@ async fn side_by_side_are_documents_and_never_two_versions_of_one() {
 }
 
 #[tokio::test]
-async fn a_version_that_keeps_a_sink_from_going_on_can_be_left_out() {
+async fn a_version_that_keeps_a_destination_from_going_on_can_be_left_out() {
     let scene = Scene::new().await;
     let Scene {
         bench,
@@ -761,7 +770,7 @@ async fn a_version_that_keeps_a_sink_from_going_on_can_be_left_out() {
     pass(bench, hand_on, hours(1)).await;
     let stuck = row(bench, "books").await.stuck_at.expect("it is stuck");
     assert_eq!((stuck, ledger.booked().len()), (2, 1));
-    let skip = SinkChange::Skip { sequence: stuck };
+    let skip = DestinationChange::Skip { sequence: stuck };
     assert_eq!(change(bench, "books", skip).await, 1);
     drain(hand_on).await;
     assert_eq!(ledger.booked().len(), 3);
@@ -778,7 +787,7 @@ async fn a_version_that_keeps_a_sink_from_going_on_can_be_left_out() {
 async fn an_older_version_that_comes_late_is_not_handed_on_after_the_newer_one() {
     let bench = Bench::caught_up("visibility_lag_ms=0").await;
     let ledger = Ledger::open().await;
-    let hand_on = worker(&bench, "books", &ledger.sink()).await;
+    let hand_on = worker(&bench, "books", &ledger.destination()).await;
     // A minute passes before what is exported now is listed.
     bench.switch("visibility_lag_ms=60000");
     let ids = bench.control.export(COMPANY, 1).expect("exported");
@@ -807,8 +816,8 @@ async fn a_program_and_a_list_take_the_same_documents_side_by_side_with_a_receiv
         ledger,
         hand_on,
     } = &scene;
-    let list = worker(bench, "list", &all_of(SinkKind::Api)).await;
-    let program = SinkKind::Command {
+    let list = worker(bench, "list", &all_of(DestinationKind::Api)).await;
+    let program = DestinationKind::Command {
         program: "/bin/true".into(),
         arguments: Vec::new(),
         environment: Vec::new(),
@@ -820,7 +829,9 @@ async fn a_program_and_a_list_take_the_same_documents_side_by_side_with_a_receiv
     for one in [hand_on, &list, &program] {
         drain(one).await;
     }
-    let offered = bench.store().offered(sink_name("list"), 0, 100, 1 << 20);
+    let offered = bench
+        .store()
+        .offered(destination_name("list"), 0, 100, 1 << 20);
     let offered: Vec<(String, String)> = offered
         .await
         .expect("a list")
@@ -831,10 +842,10 @@ async fn a_program_and_a_list_take_the_same_documents_side_by_side_with_a_receiv
     assert_eq!(row(bench, "program").await.booked, 5);
 }
 
-/// A sink of this kind that is given everything.
-pub(crate) fn all_of(kind: SinkKind) -> SinkConfig {
-    SinkConfig {
+/// A destination of this kind that is given everything.
+pub(crate) fn all_of(kind: DestinationKind) -> DestinationConfig {
+    DestinationConfig {
         first_pull: FirstPull::HandOn,
-        ..SinkConfig::of(kind)
+        ..DestinationConfig::of(kind)
     }
 }

@@ -1,4 +1,4 @@
-//! `kill -9` while documents are handed on: in the end each sink's own record is held
+//! `kill -9` while documents are handed on: in the end each destination's own record is held
 //! against what the vendor exported and what the store believes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,14 +27,14 @@ const SWITCHES: &str = "time_scale=0.002,page_size=7,delivery_timeout_ms=5000";
 /// The name of a version: the document's id and the vendor's version text.
 type Version = (String, String);
 
-/// All that is known of one sink in the end.
+/// All that is known of one destination in the end.
 #[derive(Clone, Debug, Default)]
 struct History {
     /// What the vendor exported, and the key that belongs to it.
     exported: BTreeMap<Version, String>,
-    /// What reached the sink, as it came, with what it took twice.
+    /// What reached the destination, as it came, with what it took twice.
     given: Vec<(Version, String)>,
-    /// What the sink has by its own record.
+    /// What the destination has by its own record.
     booked: BTreeSet<Version>,
     /// What it rejected.
     rejected: BTreeSet<Version>,
@@ -117,8 +117,8 @@ fn exported(control: &Control) -> BTreeMap<Version, String> {
     exported
 }
 
-/// What a store says of a sink: the versions in this state.
-async fn in_state(store: &dyn Store, sink: &str, state: HandoffState) -> BTreeSet<Version> {
+/// What a store says of a destination: the versions in this state.
+async fn in_state(store: &dyn Store, destination: &str, state: HandoffState) -> BTreeSet<Version> {
     let mut names = BTreeMap::new();
     let mut after = None;
     loop {
@@ -141,7 +141,7 @@ async fn in_state(store: &dyn Store, sink: &str, state: HandoffState) -> BTreeSe
     let mut after = 0;
     loop {
         let filter = HandoffFilter {
-            sink: Some(crate::handoff::sink_name(sink)),
+            destination: Some(crate::handoff::destination_name(destination)),
             state: Some(state),
             sequence: None,
             after,
@@ -156,7 +156,7 @@ async fn in_state(store: &dyn Store, sink: &str, state: HandoffState) -> BTreeSe
     }
 }
 
-/// The history of the receiver behind the sink `http`.
+/// The history of the receiver behind the destination `http`.
 async fn of_ledger(ledger: &Ledger, control: &Control, store: &dyn Store) -> History {
     let named = |entries: Vec<crate::ledger::Entry>| -> BTreeSet<Version> {
         let entries = entries.into_iter();
@@ -270,11 +270,13 @@ impl People {
         }
     }
 
-    /// Resumes every sink, where a server is there to be told.
-    async fn resume(&self, sinks: &[&str]) {
+    /// Resumes every destination, where a server is there to be told.
+    async fn resume(&self, destinations: &[&str]) {
         for url in &self.urls {
-            for sink in sinks {
-                let resume = self.client.post(format!("{url}/v1/sinks/{sink}/resume"));
+            for destination in destinations {
+                let resume = self
+                    .client
+                    .post(format!("{url}/v1/destinations/{destination}/resume"));
                 let resume = resume.header("content-type", "application/json").body("{}");
                 // It may be dead just now.
                 let _ = resume.send().await;
@@ -282,11 +284,11 @@ impl People {
         }
     }
 
-    /// Waits until `versions` are stored and every sink has had what it is to have.
-    async fn all_handed_on(&self, versions: usize, sinks: &[&str]) {
+    /// Waits until `versions` are stored and every destination has had what it is to have.
+    async fn all_handed_on(&self, versions: usize, destinations: &[&str]) {
         within("the end of handing on", async {
             loop {
-                self.resume(sinks).await;
+                self.resume(destinations).await;
                 if self.stored().await >= versions as u64 && self.behind().await == 0 {
                     return;
                 }
@@ -310,16 +312,18 @@ impl People {
     }
 
     async fn behind(&self) -> u64 {
-        let sinks = self.get("/v1/sinks").await;
-        let sinks = sinks["rows"].as_array().expect("a list").iter();
-        sinks.filter_map(|sink| sink["behind"].as_u64()).sum()
+        let destinations = self.get("/v1/destinations").await;
+        let destinations = destinations["rows"].as_array().expect("a list").iter();
+        destinations
+            .filter_map(|destination| destination["behind"].as_u64())
+            .sum()
     }
 }
 
-/// The settings of the sink `http`.
+/// The settings of the destination `http`.
 fn http_section(ledger: &Ledger, secret: &Path, in_flight: usize) -> String {
     format!(
-        "[sinks.http]\nkind = \"http\"\nfirst_pull = \"hand_on\"\nin_flight = {in_flight}\ntimeout = \"2s\"\n\
+        "[destinations.http]\nkind = \"http\"\nfirst_pull = \"hand_on\"\nin_flight = {in_flight}\ntimeout = \"2s\"\n\
          url = \"{}\"\nsecret_file = \"{}\"\n",
         ledger.url(),
         secret.display()
@@ -484,15 +488,15 @@ async fn kill_9_at_any_moment_hands_every_newest_version_on_and_none_after_a_new
     let (ledger, program) = (Ledger::open().await, Program::new());
     let archive = tempfile::tempdir().expect("a folder");
     let sections = format!(
-        "{}[sinks.program]\nkind = \"command\"\nfirst_pull = \"hand_on\"\nprogram = \"{}\"\n\
-         [sinks.archive]\nkind = \"folder\"\nfirst_pull = \"hand_on\"\npath = \"{}\"\n",
+        "{}[destinations.program]\nkind = \"command\"\nfirst_pull = \"hand_on\"\nprogram = \"{}\"\n\
+         [destinations.archive]\nkind = \"folder\"\nfirst_pull = \"hand_on\"\npath = \"{}\"\n",
         http_section(&ledger, &write_secret(program.folder.path()), 1),
         program.path("script").display(),
         archive.path().display(),
     );
     let installation = Installation::beside(&emulator, "", &sections);
     let people = People::of(&[&installation]);
-    let sinks = ["http", "program", "archive"];
+    let destinations = ["http", "program", "archive"];
     let mut server = installation.start().await;
     subscribe(&control, &installation).await;
     let mut accountants = Accountants::of(&control);
@@ -510,7 +514,7 @@ async fn kill_9_at_any_moment_hands_every_newest_version_on_and_none_after_a_new
         server = installation.spawn();
         if chance.below(2) == 0 {
             server.receiving().await;
-            people.resume(&sinks).await;
+            people.resume(&destinations).await;
         }
     }
 
@@ -520,7 +524,7 @@ async fn kill_9_at_any_moment_hands_every_newest_version_on_and_none_after_a_new
     control.retry_now();
     within("the end of deliveries", control.idle()).await;
     let versions = exported(&control).len();
-    people.all_handed_on(versions, &sinks).await;
+    people.all_handed_on(versions, &destinations).await;
     server.terminate();
     let (status, log) = server.ended().await;
     assert!(status.success() && !log.contains("panicked"), "{log}");

@@ -7,22 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ivesk_webhook::config::{
-    Config, FirstPull, FolderLayout, SinkConfig, SinkKind, StoreUrl, default_account,
+    Config, DestinationConfig, DestinationKind, FirstPull, FolderLayout, StoreUrl, default_account,
 };
 use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::{Endpoint, sample_pdf};
 use ivesk_webhook::handoff::worker::{HandOn, Handed};
 use ivesk_webhook::service::Service;
-use ivesk_webhook::store::{ReportFilter, SinkChange};
+use ivesk_webhook::store::{DestinationChange, ReportFilter};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::handoff::{all_of, drain, sink_name, step, worker};
+use crate::handoff::{all_of, destination_name, drain, step, worker};
 use crate::ledger::{Ledger, Manner};
 use crate::process::within;
 use crate::pull_support::{Bench, COMPANY, NEIGHBOUR, company, folder, hours, minutes};
 
-/// The service on a bench's store, with the bench's sinks. It has no API key, so the
+/// The service on a bench's store, with the bench's destinations. It has no API key, so the
 /// bench pulls.
 struct Running {
     service: Service,
@@ -76,11 +76,11 @@ impl Running {
         value
     }
 
-    /// A sink as people see it.
-    async fn sink(&self, name: &str) -> Value {
-        let sinks = self.get("/v1/sinks").await;
-        let sinks = sinks["rows"].as_array().expect("a list").iter();
-        let mut named = sinks.filter(|sink| sink["name"] == name);
+    /// A destination as people see it.
+    async fn destination(&self, name: &str) -> Value {
+        let destinations = self.get("/v1/destinations").await;
+        let destinations = destinations["rows"].as_array().expect("a list").iter();
+        let mut named = destinations.filter(|destination| destination["name"] == name);
         named.next().expect("it is known").clone()
     }
 
@@ -119,18 +119,18 @@ impl Running {
     }
 }
 
-fn sinks(config: &mut Config, sinks: Vec<(&str, SinkConfig)>) {
-    let sinks = sinks
+fn destinations(config: &mut Config, destinations: Vec<(&str, DestinationConfig)>) {
+    let destinations = destinations
         .into_iter()
-        .map(|(name, sink)| (sink_name(name), sink));
-    config.sinks = sinks.collect();
+        .map(|(name, destination)| (destination_name(name), destination));
+    config.destinations = destinations.collect();
 }
 
-/// A sink that is held until a person starts it, as is the default.
-fn held(ledger: &Ledger) -> SinkConfig {
-    SinkConfig {
+/// A destination that is held until a person starts it, as is the default.
+fn held(ledger: &Ledger) -> DestinationConfig {
+    DestinationConfig {
         first_pull: FirstPull::Hold,
-        ..ledger.sink()
+        ..ledger.destination()
     }
 }
 
@@ -158,7 +158,10 @@ fn ids(ledger: &Ledger) -> Vec<String> {
 async fn a_first_pull_is_held_until_a_person_says_where_to_begin() {
     for from in ["all", "now", "since"] {
         let ledger = Ledger::open().await;
-        let bench = Bench::with("", |config| sinks(config, vec![("books", held(&ledger))])).await;
+        let bench = Bench::with("", |config| {
+            destinations(config, vec![("books", held(&ledger))])
+        })
+        .await;
         let old = bench.control.export(COMPANY, 2).expect("exported");
         bench.clock.advance(hours(24));
         let since = bench.clock.now();
@@ -167,10 +170,10 @@ async fn a_first_pull_is_held_until_a_person_says_where_to_begin() {
         bench.settle().await;
         let running = Running::on(&bench).await;
         let later = export(&bench, 1).await;
-        // Another feed begins by itself there, so the sink is awake.
-        let sink = running.sink("books").await;
-        assert_eq!(sink["held"][0]["company"], COMPANY, "{sink}");
-        assert_eq!(sink["held"][0]["documents"], 5);
+        // Another feed begins by itself there, so the destination is awake.
+        let destination = running.destination("books").await;
+        assert_eq!(destination["held"][0]["company"], COMPANY, "{destination}");
+        assert_eq!(destination["held"][0]["documents"], 5);
         assert_eq!(ledger.requests(), 0);
 
         let moment = match from {
@@ -178,7 +181,7 @@ async fn a_first_pull_is_held_until_a_person_says_where_to_begin() {
             word => word.to_owned(),
         };
         let started = json!({ "from": moment, "company": COMPANY });
-        let answer = running.post("/v1/sinks/books/start", started).await;
+        let answer = running.post("/v1/destinations/books/start", started).await;
         assert_eq!(answer["changed"], 1);
         let last = export(&bench, 1).await;
         let of = |versions: &[(String, String)]| -> Vec<String> {
@@ -193,12 +196,12 @@ async fn a_first_pull_is_held_until_a_person_says_where_to_begin() {
             .until(from, |ledger| ledger.booked().len() >= wanted.len())
             .await;
         assert_eq!(ids(&ledger), wanted, "{from}");
-        let sink = running.sink("books").await;
-        assert_eq!(sink["held"], json!([]), "{sink}");
+        let destination = running.destination("books").await;
+        assert_eq!(destination["held"], json!([]), "{destination}");
 
         // Beginning earlier than it did gives what it has not had, and nothing twice.
         let from_all = json!({ "from": "all" });
-        running.post("/v1/sinks/books/start", from_all).await;
+        running.post("/v1/destinations/books/start", from_all).await;
         ledger
             .until("all of it", |ledger| ledger.booked().len() == 6)
             .await;
@@ -208,7 +211,7 @@ async fn a_first_pull_is_held_until_a_person_says_where_to_begin() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sink_that_hangs_and_one_that_fails_hold_nobody_else_up() {
+async fn a_destination_that_hangs_and_one_that_fails_hold_nobody_else_up() {
     let (hangs, fails, works) = (
         Ledger::open().await,
         Ledger::open().await,
@@ -216,11 +219,11 @@ async fn a_sink_that_hangs_and_one_that_fails_hold_nobody_else_up() {
     );
     let bench = Bench::with("", |config| {
         let all = vec![
-            ("a-hangs", hangs.sink()),
-            ("b-fails", fails.sink()),
-            ("c-works", works.sink()),
+            ("a-hangs", hangs.destination()),
+            ("b-fails", fails.destination()),
+            ("c-works", works.destination()),
         ];
-        sinks(config, all);
+        destinations(config, all);
     })
     .await;
     bench.settle().await;
@@ -237,7 +240,9 @@ async fn a_sink_that_hangs_and_one_that_fails_hold_nobody_else_up() {
     assert!(hangs.booked().is_empty() && fails.booked().is_empty());
 
     fails.always(Manner::Books);
-    running.post("/v1/sinks/b-fails/resume", json!({})).await;
+    running
+        .post("/v1/destinations/b-fails/resume", json!({}))
+        .await;
     fails
         .until("the rest", |ledger| ledger.booked().len() == 50)
         .await;
@@ -246,11 +251,11 @@ async fn a_sink_that_hangs_and_one_that_fails_hold_nobody_else_up() {
     drop(running);
 }
 
-/// A bench with a sink of the kind `api`, and the service on it.
+/// A bench with a destination of the kind `api`, and the service on it.
 async fn with_list() -> (Bench, Running) {
     let bench = Bench::with("", |config| {
         config.api.error_report_path = Some("/errors".to_owned());
-        sinks(config, vec![("erp", all_of(SinkKind::Api))]);
+        destinations(config, vec![("erp", all_of(DestinationKind::Api))]);
     })
     .await;
     bench.settle().await;
@@ -294,8 +299,11 @@ async fn a_program_asks_for_documents_page_by_page_and_says_what_became_of_them(
     let reports = reports.await.expect("reports");
     assert_eq!(reports.len(), 1);
     assert!(reports[0].message.contains("nepriėmė: Nežinomas klientas."));
-    let sink = running.sink("erp").await;
-    assert_eq!((&sink["booked"], &sink["rejected"]), (&json!(1), &json!(1)));
+    let destination = running.destination("erp").await;
+    assert_eq!(
+        (&destination["booked"], &destination["rejected"]),
+        (&json!(1), &json!(1))
+    );
     let (status, problem) = running
         .ask(
             Method::POST,
@@ -309,7 +317,7 @@ async fn a_program_asks_for_documents_page_by_page_and_says_what_became_of_them(
     re_export(&bench, &exported[1]).await;
     running.list_of(6).await;
     let again = json!({ "sequence": list[2]["sequence"] });
-    running.post("/v1/sinks/erp/retry", again).await;
+    running.post("/v1/destinations/erp/retry", again).await;
     let more = within("the end of the list", async {
         loop {
             let (more, _) = running.list(Some(&next)).await;
@@ -335,7 +343,10 @@ async fn a_feed_that_is_started_late_comes_at_the_end_of_the_list() {
     let bench = Bench::with("", |config| {
         let account = config.accounts.get_mut(&default_account());
         account.expect("the account").companies = vec![company(COMPANY), company(NEIGHBOUR)];
-        sinks(config, vec![("erp", SinkConfig::of(SinkKind::Api))]);
+        destinations(
+            config,
+            vec![("erp", DestinationConfig::of(DestinationKind::Api))],
+        );
     })
     .await;
     // One company has a past, which is held; the other begins by itself.
@@ -346,7 +357,7 @@ async fn a_feed_that_is_started_late_comes_at_the_end_of_the_list() {
     let (list, next) = running.list_of(2).await;
     assert!(list.iter().all(|one| one["company"] == COMPANY), "{list:?}");
     let start = json!({ "from": "all", "company": NEIGHBOUR });
-    running.post("/v1/sinks/erp/start", start).await;
+    running.post("/v1/destinations/erp/start", start).await;
     let (all, _) = running.list_of(5).await;
     let numbers: Vec<_> = all.iter().map(|one| one["number"].as_i64()).collect();
     assert_eq!(numbers, (1..=5).map(Some).collect::<Vec<_>>());
@@ -365,7 +376,7 @@ async fn after_a_backup_is_restored_an_old_place_is_refused_and_keys_tell_what_w
     let at = StoreUrl::Sqlite(file.clone());
     let mut bench = Bench::with("", |config| {
         config.store.url = at;
-        sinks(config, vec![("erp", all_of(SinkKind::Api))]);
+        destinations(config, vec![("erp", all_of(DestinationKind::Api))]);
     })
     .await;
     bench.settle().await;
@@ -407,7 +418,7 @@ fn restore(copy: &Path, live: &Path) {
     std::fs::copy(copy, live).expect("it is copied");
 }
 
-/// A bench with a folder sink that fetches files, and links that end after a minute.
+/// A bench with a folder destination that fetches files, and links that end after a minute.
 struct Archive {
     bench: Bench,
     hand_on: HandOn,
@@ -418,13 +429,13 @@ impl Archive {
     async fn new(switches: &str) -> Self {
         let folder = folder();
         let bench = Bench::caught_up(&format!("pdf_expires_ms=60000,{switches}")).await;
-        let sink = all_of(SinkKind::Folder {
+        let destination = all_of(DestinationKind::Folder {
             path: folder.path().to_owned(),
             layout: FolderLayout::Company,
             files: true,
             max_file_bytes: 1 << 20,
         });
-        let hand_on = worker(&bench, "archive", &sink).await;
+        let hand_on = worker(&bench, "archive", &destination).await;
         Self {
             bench,
             hand_on,
@@ -454,7 +465,7 @@ async fn an_expired_link_raises_a_fresh_pull_and_the_document_is_filed_with_its_
     let archive = Archive::new("").await;
     let bench = &archive.bench;
     export(bench, 3).await;
-    // The sink was paused, say, while the links ended.
+    // The destination was paused, say, while the links ended.
     bench.clock.advance(minutes(5));
     drain(&archive.hand_on).await;
     assert!(archive.files(".json").is_empty(), "the JSON waits for it");
@@ -473,7 +484,7 @@ async fn an_expired_link_raises_a_fresh_pull_and_the_document_is_filed_with_its_
         assert!(bytes.starts_with(&sample_pdf("")[..5]));
     }
     assert!(archive.files(".nopdf.txt").is_empty());
-    let rows = bench.store().sinks().await.expect("sinks");
+    let rows = bench.store().destinations().await.expect("destinations");
     assert_eq!((rows[0].booked, rows[0].failures), (3, 0));
     assert_eq!(bench.documents().await.len(), 3, "no version is new");
 }
@@ -482,14 +493,14 @@ async fn an_expired_link_raises_a_fresh_pull_and_the_document_is_filed_with_its_
 async fn links_that_ended_long_ago_are_had_by_reading_the_feed_from_its_beginning() {
     let archive = Archive::new("page_size=4").await;
     let bench = &archive.bench;
-    change(bench, SinkChange::Pause).await;
+    change(bench, DestinationChange::Pause).await;
     export(bench, 3).await;
     // Further back than a reading that looks back anyway would go.
     for _ in 0..6 {
         bench.pass(hours(12)).await;
         export(bench, 2).await;
     }
-    change(bench, SinkChange::Resume).await;
+    change(bench, DestinationChange::Resume).await;
     for _ in 0..10 {
         drain(&archive.hand_on).await;
         bench.settle().await;
@@ -500,10 +511,11 @@ async fn links_that_ended_long_ago_are_had_by_reading_the_feed_from_its_beginnin
     assert!(archive.files(".nopdf.txt").is_empty());
 }
 
-async fn change(bench: &Bench, change: SinkChange) {
-    let changed = bench
-        .store()
-        .change_sink(sink_name("archive"), change, bench.clock.now());
+async fn change(bench: &Bench, change: DestinationChange) {
+    let changed =
+        bench
+            .store()
+            .change_destination(destination_name("archive"), change, bench.clock.now());
     assert_eq!(changed.await.expect("the store works"), Some(1));
 }
 
@@ -538,16 +550,18 @@ async fn a_pdf_that_never_comes_is_left_out_after_five_fresh_links() {
 async fn what_waits_for_a_fresh_link_does_not_hold_up_what_comes_after_it() {
     let archive = Archive::new("").await;
     let bench = &archive.bench;
-    let sink = SinkConfig {
+    let destination = DestinationConfig {
         queue: Queue::Exported,
-        ..all_of(SinkKind::Api)
+        ..all_of(DestinationKind::Api)
     };
-    let list = worker(bench, "list", &sink).await;
+    let list = worker(bench, "list", &destination).await;
     export(bench, 2).await;
     bench.clock.advance(minutes(5));
     drain(&archive.hand_on).await;
     drain(&list).await;
-    let offered = bench.store().offered(sink_name("list"), 0, 10, 1 << 20);
+    let offered = bench
+        .store()
+        .offered(destination_name("list"), 0, 10, 1 << 20);
     assert_eq!(offered.await.expect("a list").len(), 2);
     // Pulled beside it, so their links are fresh.
     export(bench, 2).await;

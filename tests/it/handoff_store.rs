@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use ivesk_webhook::domain::{
-    Account, Clock, Company, Cursor, DocumentVersion, Feed, Queue, SinkName, Timestamp,
+    Account, Clock, Company, Cursor, DestinationName, DocumentVersion, Feed, Queue, Timestamp,
 };
 use ivesk_webhook::handoff::Item;
 use ivesk_webhook::store::{
-    Afterwards, Demand, DocumentFilter, FreshLink, HandoffFilter, HandoffLease, HandoffLeased,
-    HandoffOutcome, HandoffRequest, HandoffState, LaterVerdict, LeaseRequest, PageEnd,
-    PageToCommit, PauseReason, PullKind, PullPlan, ReportDraft, ReportEnd, ReportFilter,
-    ReportState, Retention, Settled, SharedStore, SinkChange, SinkRow, StartFrom, StoreError,
-    Wants,
+    Afterwards, Demand, DestinationChange, DestinationRow, DocumentFilter, FreshLink,
+    HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest, HandoffState,
+    LaterVerdict, LeaseRequest, PageEnd, PageToCommit, PauseReason, PullKind, PullPlan,
+    ReportDraft, ReportEnd, ReportFilter, ReportState, Retention, Settled, SharedStore, StartFrom,
+    StoreError, Wants,
 };
 use secrecy::ExposeSecret;
 
@@ -22,7 +22,7 @@ const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
 const LEASE: Duration = Duration::from_secs(60);
 
-/// A store with one sink, `books`, that takes the exported queue.
+/// A store with one destination, `books`, that takes the exported queue.
 struct Books {
     store: SharedStore,
     clock: Clock,
@@ -33,12 +33,12 @@ struct Books {
 
 impl Books {
     async fn new(database: Database) -> Self {
-        let books = Self::without_sink(database).await;
-        books.make_known().await;
+        let books = Self::without_destination(database).await;
+        books.register_feeds().await;
         books
     }
 
-    async fn without_sink(database: Database) -> Self {
+    async fn without_destination(database: Database) -> Self {
         let clock = Clock::manual(START);
         let store = database.open(Options::at(clock.clone())).await;
         Self {
@@ -49,11 +49,11 @@ impl Books {
         }
     }
 
-    async fn make_known(&self) {
+    async fn register_feeds(&self) {
         let known = self
             .store
-            .make_sinks_known(vec![(name(), self.wants.clone())], self.clock.now());
-        known.await.expect("the sink is made known");
+            .register_destinations(vec![(name(), self.wants.clone())], self.clock.now());
+        known.await.expect("the destination is made known");
     }
 
     async fn reopened(self) -> Self {
@@ -124,7 +124,7 @@ impl Books {
 
     fn request(&self) -> HandoffRequest {
         HandoffRequest {
-            sink: name(),
+            destination: name(),
             wants: self.wants.clone(),
             start_all: false,
             files: false,
@@ -200,16 +200,18 @@ impl Books {
         booked
     }
 
-    async fn change(&self, change: SinkChange) -> usize {
-        let changed = self.store.change_sink(name(), change, self.clock.now());
+    async fn change(&self, change: DestinationChange) -> usize {
+        let changed = self
+            .store
+            .change_destination(name(), change, self.clock.now());
         changed
             .await
-            .expect("the sink can be changed")
-            .expect("there is such a sink")
+            .expect("the destination can be changed")
+            .expect("there is such a destination")
     }
 
     async fn start(&self, from: StartFrom) -> usize {
-        self.change(SinkChange::Start {
+        self.change(DestinationChange::Start {
             wants: self.wants.clone(),
             account: None,
             company: None,
@@ -218,10 +220,14 @@ impl Books {
         .await
     }
 
-    async fn sink(&self) -> SinkRow {
-        let sinks = self.store.sinks().await.expect("sinks can be read");
-        let found = sinks.into_iter().find(|row| row.name == name());
-        found.expect("the sink is known")
+    async fn destination(&self) -> DestinationRow {
+        let destinations = self
+            .store
+            .destinations()
+            .await
+            .expect("destinations can be read");
+        let found = destinations.into_iter().find(|row| row.name == name());
+        found.expect("the destination is known")
     }
 
     async fn held(&self) -> Vec<(String, u64, bool)> {
@@ -233,8 +239,8 @@ impl Books {
     }
 }
 
-fn name() -> SinkName {
-    SinkName::parse("books").expect("a valid name")
+fn name() -> DestinationName {
+    DestinationName::parse("books").expect("a valid name")
 }
 
 fn account() -> Account {
@@ -304,17 +310,17 @@ on_both_stores! {
     a_pause_leaves_the_lease_with_who_has_documents_in_flight,
     a_first_pull_is_held_until_a_person_lets_the_feed_begin,
     a_feed_whose_first_pull_brought_nothing_begins_by_itself,
-    a_sink_that_is_added_later_is_given_nothing_of_what_was_there,
+    a_destination_that_is_added_later_is_given_nothing_of_what_was_there,
     from_now_leaves_out_the_first_pull_also_while_it_is_under_way,
     since_takes_the_versions_from_that_moment_on,
     a_feed_that_began_may_begin_earlier_and_nothing_is_handed_on_twice,
     versions_come_in_the_order_of_their_numbers_and_once,
     an_older_version_is_never_handed_on_once_a_newer_one_is_there,
-    a_sink_takes_one_queue_and_the_companies_that_it_wants,
-    a_stale_owner_of_a_sink_notes_nothing,
+    a_destination_takes_one_queue_and_the_companies_that_it_wants,
+    a_stale_owner_of_a_destination_notes_nothing,
     a_lease_ends_by_itself_and_its_versions_come_again,
-    a_sink_that_could_take_nothing_waits_and_goes_on_at_the_same_version,
-    a_sink_that_closed_waits_for_a_person,
+    a_destination_that_could_take_nothing_waits_and_goes_on_at_the_same_version,
+    a_destination_that_closed_waits_for_a_person,
     attempts_that_end_alike_are_counted_as_one,
     a_rejection_is_reported_once_for_each_text,
     a_rejected_version_is_handed_on_again_only_when_a_person_wants_it,
@@ -324,13 +330,13 @@ on_both_stores! {
     a_program_s_list_has_no_gaps_and_no_version_twice,
     a_program_may_say_later_what_became_of_a_version,
     an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fresh_one,
-    what_a_sink_noted_is_told_at_the_next_version,
+    what_a_destination_noted_is_told_at_the_next_version,
     reports_are_leased_sent_and_tried_again,
-    retention_takes_the_bodies_of_what_every_sink_is_done_with,
+    retention_takes_the_bodies_of_what_every_destination_is_done_with,
     a_version_that_is_skipped_while_it_is_in_flight_stays_so,
     what_is_exported_while_a_first_pull_runs_comes_after_a_start_from_now,
-    a_sink_that_takes_more_companies_is_not_given_their_past_by_itself,
-    a_feed_that_a_sink_took_no_more_is_held_when_it_comes_back,
+    a_destination_that_takes_more_companies_is_not_given_their_past_by_itself,
+    a_feed_that_a_destination_took_no_more_is_held_when_it_comes_back,
     a_wish_for_a_link_that_comes_during_a_reading_is_served_by_the_next_one_at_once,
     a_feed_that_can_t_be_read_again_gives_its_documents_without_files_after_a_day,
     one_failed_report_holds_the_account_s_others_back_for_a_moment,
@@ -368,12 +374,12 @@ async fn a_feed_whose_first_pull_brought_nothing_begins_by_itself(database: Data
     assert_eq!(books.book_all().await, [format!("a@{}", at(1))]);
 }
 
-async fn a_sink_that_is_added_later_is_given_nothing_of_what_was_there(database: Database) {
-    let books = Books::without_sink(database).await;
+async fn a_destination_that_is_added_later_is_given_nothing_of_what_was_there(database: Database) {
+    let books = Books::without_destination(database).await;
     let feed = company("1");
     books.pull(&feed, &[]).await;
     books.pull(&feed, &[("a", &at(1))]).await;
-    books.make_known().await;
+    books.register_feeds().await;
     books.pull(&feed, &[("b", &at(2))]).await;
     assert!(books.next().await.is_empty());
     assert_eq!(
@@ -448,9 +454,12 @@ async fn versions_come_in_the_order_of_their_numbers_and_once(database: Database
     let ids: Vec<&str> = handed_on.iter().map(|name| &name[..1]).collect();
     assert_eq!(ids, expected);
     assert!(books.next().await.is_empty());
-    let sink = books.sink().await;
-    assert_eq!((sink.booked, sink.behind, sink.position), (4, 0, 4));
-    assert_eq!(sink.waiting_since, None);
+    let destination = books.destination().await;
+    assert_eq!(
+        (destination.booked, destination.behind, destination.position),
+        (4, 0, 4)
+    );
+    assert_eq!(destination.waiting_since, None);
 }
 
 async fn an_older_version_is_never_handed_on_once_a_newer_one_is_there(database: Database) {
@@ -469,13 +478,15 @@ async fn an_older_version_is_never_handed_on_once_a_newer_one_is_there(database:
     books.pull(&feed, &[("b", &at(5))]).await;
     assert_eq!(books.book_all().await, [format!("b@{}", at(5))]);
     assert_eq!(
-        books.change(SinkChange::Retry { sequence: Some(2) }).await,
+        books
+            .change(DestinationChange::Retry { sequence: Some(2) })
+            .await,
         0
     );
     assert!(books.next().await.is_empty());
 }
 
-async fn a_sink_takes_one_queue_and_the_companies_that_it_wants(database: Database) {
+async fn a_destination_takes_one_queue_and_the_companies_that_it_wants(database: Database) {
     let mut books = Books::new(database).await;
     books.wants.companies = vec![Company::parse("1").expect("a code")];
     let digitized = Feed::digitized(account());
@@ -492,7 +503,7 @@ async fn a_sink_takes_one_queue_and_the_companies_that_it_wants(database: Databa
     assert_eq!(feeds, ["default/exported/1"]);
 }
 
-async fn a_stale_owner_of_a_sink_notes_nothing(database: Database) {
+async fn a_stale_owner_of_a_destination_notes_nothing(database: Database) {
     let books = Books::new(database).await;
     books.pull(&company("1"), &[("a", &at(1))]).await;
     books.start(StartFrom::All).await;
@@ -530,7 +541,9 @@ async fn a_lease_ends_by_itself_and_its_versions_come_again(database: Database) 
     assert_eq!(books.next().await, [format!("a@{}", at(1))]);
 }
 
-async fn a_sink_that_could_take_nothing_waits_and_goes_on_at_the_same_version(database: Database) {
+async fn a_destination_that_could_take_nothing_waits_and_goes_on_at_the_same_version(
+    database: Database,
+) {
     let books = Books::new(database).await;
     let feed = company("1");
     books.pull(&feed, &[("a", &at(1)), ("b", &at(2))]).await;
@@ -543,15 +556,15 @@ async fn a_sink_that_could_take_nothing_waits_and_goes_on_at_the_same_version(da
         .await
         .expect("it is noted");
     assert!(books.lease().await.is_none());
-    let sink = books.sink().await;
-    assert_eq!(sink.waits_until, Some(until));
-    assert_eq!(sink.failing_since, Some(books.clock.now()));
-    assert_eq!((sink.failures, sink.stuck_at), (1, Some(1)));
-    assert_eq!(sink.last_error.as_deref(), Some("HTTP 500"));
-    assert_eq!(sink.waiting_since, Some(START));
+    let destination = books.destination().await;
+    assert_eq!(destination.waits_until, Some(until));
+    assert_eq!(destination.failing_since, Some(books.clock.now()));
+    assert_eq!((destination.failures, destination.stuck_at), (1, Some(1)));
+    assert_eq!(destination.last_error.as_deref(), Some("HTTP 500"));
+    assert_eq!(destination.waiting_since, Some(START));
 
     // A person need not wait that long.
-    assert_eq!(books.change(SinkChange::Resume).await, 1);
+    assert_eq!(books.change(DestinationChange::Resume).await, 1);
     let lease = books.lease().await.expect("a lease");
     assert_eq!(lease.failures, 1);
     assert_eq!(lease.items.len(), 2);
@@ -560,12 +573,12 @@ async fn a_sink_that_could_take_nothing_waits_and_goes_on_at_the_same_version(da
         .settle(lease, settled, Afterwards::Release)
         .await
         .expect("it is noted");
-    let sink = books.sink().await;
-    assert_eq!((sink.failures, sink.failing_since), (0, None));
+    let destination = books.destination().await;
+    assert_eq!((destination.failures, destination.failing_since), (0, None));
     assert_eq!(books.next().await, [format!("b@{}", at(2))]);
 }
 
-async fn a_sink_that_closed_waits_for_a_person(database: Database) {
+async fn a_destination_that_closed_waits_for_a_person(database: Database) {
     let books = Books::new(database).await;
     books.pull(&company("1"), &[("a", &at(1))]).await;
     books.start(StartFrom::All).await;
@@ -577,16 +590,16 @@ async fn a_sink_that_closed_waits_for_a_person(database: Database) {
         .expect("it is noted");
     books.clock.advance(1000 * HOUR);
     assert!(books.lease().await.is_none());
-    assert_eq!(books.sink().await.paused, Some(PauseReason::Closed));
-    assert_eq!(books.change(SinkChange::Resume).await, 1);
+    assert_eq!(books.destination().await.paused, Some(PauseReason::Closed));
+    assert_eq!(books.change(DestinationChange::Resume).await, 1);
     assert_eq!(books.next().await, [format!("a@{}", at(1))]);
     let lease = books.lease().await.expect("a lease");
-    assert_eq!(books.change(SinkChange::Pause).await, 1);
-    assert_eq!(books.change(SinkChange::Pause).await, 0);
+    assert_eq!(books.change(DestinationChange::Pause).await, 1);
+    assert_eq!(books.change(DestinationChange::Pause).await, 0);
     let kept = books.settle(lease, Vec::new(), Afterwards::Keep(LEASE));
     assert!(!kept.await.expect("it is noted"), "it was paused meanwhile");
     assert!(books.lease().await.is_none());
-    assert_eq!(books.sink().await.paused, Some(PauseReason::ByHand));
+    assert_eq!(books.destination().await.paused, Some(PauseReason::ByHand));
 }
 
 async fn a_pause_leaves_the_lease_with_who_has_documents_in_flight(database: Database) {
@@ -600,11 +613,11 @@ async fn a_pause_leaves_the_lease_with_who_has_documents_in_flight(database: Dat
         let booked = HandoffOutcome::Booked { note: None };
         books.settled(&lease.items[at], booked)
     });
-    books.change(SinkChange::Pause).await;
+    books.change(DestinationChange::Pause).await;
     let kept = books.settle(lease.clone(), vec![a], Afterwards::Keep(LEASE));
     assert!(!kept.await.expect("it is noted"));
     // Resumed at once, while `b` is still in flight: nobody else may begin it.
-    books.change(SinkChange::Resume).await;
+    books.change(DestinationChange::Resume).await;
     assert!(books.lease().await.is_none());
     let ended = books.settle(lease, vec![b], Afterwards::Release);
     assert!(
@@ -613,7 +626,7 @@ async fn a_pause_leaves_the_lease_with_who_has_documents_in_flight(database: Dat
             .expect("it is noted, and the lease is not stale")
     );
     assert!(books.lease().await.is_none(), "both are booked");
-    assert_eq!(books.sink().await.booked, 2);
+    assert_eq!(books.destination().await.booked, 2);
 }
 
 async fn attempts_that_end_alike_are_counted_as_one(database: Database) {
@@ -656,7 +669,9 @@ async fn attempts_that_end_alike_are_counted_as_one(database: Database) {
     assert_eq!(rows[0].attempts[0].ended_at, first.after(HOUR));
 
     // However long it goes on, what is kept has a bound, and the first stays.
-    books.change(SinkChange::Retry { sequence: Some(1) }).await;
+    books
+        .change(DestinationChange::Retry { sequence: Some(1) })
+        .await;
     for round in 0..60 {
         let lease = books.lease().await.expect("a lease");
         let now = books.clock.now();
@@ -690,7 +705,12 @@ async fn a_rejection_is_reported_once_for_each_text(database: Database) {
             .settle(lease, settled, Afterwards::Release)
             .await
             .expect("it is noted");
-        assert_eq!(books.change(SinkChange::Retry { sequence: None }).await, 1);
+        assert_eq!(
+            books
+                .change(DestinationChange::Retry { sequence: None })
+                .await,
+            1
+        );
     }
     let reports = books.store.reports(ReportFilter {
         limit: 10,
@@ -709,7 +729,7 @@ async fn a_rejection_is_reported_once_for_each_text(database: Database) {
             "The document was not imported: no such account"
         ]
     );
-    assert_eq!(books.sink().await.rejected, 3);
+    assert_eq!(books.destination().await.rejected, 3);
 }
 
 async fn a_rejected_version_is_handed_on_again_only_when_a_person_wants_it(database: Database) {
@@ -727,10 +747,15 @@ async fn a_rejected_version_is_handed_on_again_only_when_a_person_wants_it(datab
         .await
         .expect("it is noted");
     assert!(books.next().await.is_empty());
-    assert_eq!(books.sink().await.rejected_now, 1);
-    assert_eq!(books.change(SinkChange::Retry { sequence: None }).await, 1);
+    assert_eq!(books.destination().await.rejected_now, 1);
+    assert_eq!(
+        books
+            .change(DestinationChange::Retry { sequence: None })
+            .await,
+        1
+    );
     assert_eq!(books.book_all().await, [format!("a@{}", at(1))]);
-    assert_eq!(books.sink().await.rejected_now, 0);
+    assert_eq!(books.destination().await.rejected_now, 0);
 }
 
 async fn a_skipped_version_lets_the_next_one_pass(database: Database) {
@@ -745,11 +770,20 @@ async fn a_skipped_version_lets_the_next_one_pass(database: Database) {
         .settle(lease, Vec::new(), afterwards)
         .await
         .expect("it is noted");
-    assert_eq!(books.change(SinkChange::Skip { sequence: 1 }).await, 1);
+    assert_eq!(
+        books.change(DestinationChange::Skip { sequence: 1 }).await,
+        1
+    );
     assert_eq!(books.book_all().await, [format!("b@{}", at(2))]);
     // What is booked can't be left out any more.
-    assert_eq!(books.change(SinkChange::Skip { sequence: 2 }).await, 0);
-    assert_eq!(books.change(SinkChange::Skip { sequence: 99 }).await, 0);
+    assert_eq!(
+        books.change(DestinationChange::Skip { sequence: 2 }).await,
+        0
+    );
+    assert_eq!(
+        books.change(DestinationChange::Skip { sequence: 99 }).await,
+        0
+    );
 }
 
 async fn a_batch_is_bounded_in_number_and_in_bytes(database: Database) {
@@ -822,7 +856,9 @@ async fn a_program_s_list_has_no_gaps_and_no_version_twice(database: Database) {
     offer().await;
     assert_eq!(list(2).await, [(3, "a".to_owned())]);
     // So does a version that is tried again.
-    books.change(SinkChange::Retry { sequence: Some(2) }).await;
+    books
+        .change(DestinationChange::Retry { sequence: Some(2) })
+        .await;
     offer().await;
     assert_eq!(list(3).await, [(4, "b".to_owned())]);
     let limited = books.store.offered(name(), 0, 100, 1).await;
@@ -855,7 +891,7 @@ async fn a_program_may_say_later_what_became_of_a_version(database: Database) {
     for _ in 0..2 {
         assert!(say(1, no.clone()).await);
     }
-    assert_eq!(books.sink().await.rejected, 1);
+    assert_eq!(books.destination().await.rejected, 1);
     // Nothing says whose document it is, so nobody can be told, and that is said.
     let reports = books.store.reports(ReportFilter {
         limit: 10,
@@ -865,8 +901,8 @@ async fn a_program_may_say_later_what_became_of_a_version(database: Database) {
     assert_eq!(reports[0].state, ReportState::Refused);
     assert!(reports[0].last_error.is_some());
     assert!(say(1, LaterVerdict::Booked).await);
-    let sink = books.sink().await;
-    assert_eq!((sink.booked, sink.rejected_now), (1, 0));
+    let destination = books.destination().await;
+    assert_eq!((destination.booked, destination.rejected_now), (1, 0));
 }
 
 async fn an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fresh_one(
@@ -895,7 +931,7 @@ async fn an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fres
         .settle(lease, settled, Afterwards::Release)
         .await
         .expect("it is noted");
-    // Until the feed was read again, nothing of it comes to a sink that fetches files,
+    // Until the feed was read again, nothing of it comes to a destination that fetches files,
     // and all of it to one that doesn't.
     assert!(books.lease_with(files).await.is_none());
     assert_eq!(books.next().await, [format!("b@{two}")]);
@@ -936,7 +972,7 @@ async fn an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fres
     assert_eq!(link, Some("https://x/fresher"));
 }
 
-async fn what_a_sink_noted_is_told_at_the_next_version(database: Database) {
+async fn what_a_destination_noted_is_told_at_the_next_version(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     books.pull(&feed, &[]).await;
@@ -1010,7 +1046,7 @@ async fn reports_are_leased_sent_and_tried_again(database: Database) {
     assert_eq!(sent[0].sent_at, Some(books.clock.now()));
 }
 
-async fn retention_takes_the_bodies_of_what_every_sink_is_done_with(database: Database) {
+async fn retention_takes_the_bodies_of_what_every_destination_is_done_with(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     let version = at(1);
@@ -1028,12 +1064,12 @@ async fn retention_takes_the_bodies_of_what_every_sink_is_done_with(database: Da
         .await
         .expect("it is noted");
     assert!(books.next().await.is_empty());
-    let retain = async |before: Timestamp, sinks: &[SinkName]| {
-        let sinks = sinks.to_vec();
+    let retain = async |before: Timestamp, destinations: &[DestinationName]| {
+        let destinations = destinations.to_vec();
         let retention = Retention {
             notifications_before: START,
             documents_before: before,
-            sinks: sinks.clone(),
+            destinations: destinations.clone(),
             links_before: START,
             quarantine_before: START,
             alarms_before: START,
@@ -1063,22 +1099,26 @@ async fn retention_takes_the_bodies_of_what_every_sink_is_done_with(database: Da
     assert_eq!(kept, ["rejected", "held"]);
     // What is gone can't be handed on again; what was rejected can.
     assert_eq!(
-        books.change(SinkChange::Retry { sequence: Some(1) }).await,
+        books
+            .change(DestinationChange::Retry { sequence: Some(1) })
+            .await,
         0
     );
     assert_eq!(
-        books.change(SinkChange::Retry { sequence: Some(2) }).await,
+        books
+            .change(DestinationChange::Retry { sequence: Some(2) })
+            .await,
         1
     );
 
-    // While a sink of the settings has not come so far, everything waits for it; for one
+    // While a destination of the settings has not come so far, everything waits for it; for one
     // that they do not name any more nothing does.
     books.clock.advance(Duration::from_secs(1));
     books.book_all().await;
-    let other = SinkName::parse("behind").expect("a name");
+    let other = DestinationName::parse("behind").expect("a name");
     books
         .store
-        .make_sinks_known(
+        .register_destinations(
             vec![(other.clone(), books.wants.clone())],
             books.clock.now(),
         )
@@ -1109,7 +1149,7 @@ async fn a_version_that_is_skipped_while_it_is_in_flight_stays_so(database: Data
             true => vec![books.settled(&lease.items[0], HandoffOutcome::LinkExpired)],
             false => Vec::new(),
         };
-        assert_eq!(books.change(SinkChange::Skip { sequence }).await, 1);
+        assert_eq!(books.change(DestinationChange::Skip { sequence }).await, 1);
         let afterwards = if expired { keep } else { wait };
         books
             .settle(lease.clone(), settled, afterwards)
@@ -1121,8 +1161,11 @@ async fn a_version_that_is_skipped_while_it_is_in_flight_stays_so(database: Data
                 .await
                 .expect("it is given back");
         }
-        let sink = books.sink().await;
-        assert_eq!((sink.stuck_at, sink.waits_until), (None, None));
+        let destination = books.destination().await;
+        assert_eq!(
+            (destination.stuck_at, destination.waits_until),
+            (None, None)
+        );
     }
     assert!(books.next().await.is_empty());
 }
@@ -1132,7 +1175,7 @@ async fn what_is_exported_while_a_first_pull_runs_comes_after_a_start_from_now(d
     let feed = company("1");
     books
         .store
-        .make_known(vec![feed.clone()], books.clock.now())
+        .register_feeds(vec![feed.clone()], books.clock.now())
         .await
         .expect("the feed is known");
     books.start(StartFrom::Now).await;
@@ -1152,10 +1195,12 @@ async fn what_is_exported_while_a_first_pull_runs_comes_after_a_start_from_now(d
     assert_eq!(books.book_all().await, [format!("new@{later}")]);
 }
 
-async fn a_sink_that_takes_more_companies_is_not_given_their_past_by_itself(database: Database) {
-    let mut books = Books::without_sink(database).await;
+async fn a_destination_that_takes_more_companies_is_not_given_their_past_by_itself(
+    database: Database,
+) {
+    let mut books = Books::without_destination(database).await;
     books.wants.companies = vec![Company::parse("1").expect("a code")];
-    books.make_known().await;
+    books.register_feeds().await;
     let other = company("2");
     books.pull(&other, &[]).await;
     books.pull(&other, &[("booked", &at(1))]).await;
@@ -1164,7 +1209,7 @@ async fn a_sink_that_takes_more_companies_is_not_given_their_past_by_itself(data
         .wants
         .companies
         .push(Company::parse("2").expect("a code"));
-    books.make_known().await;
+    books.register_feeds().await;
     assert!(books.next().await.is_empty());
     assert_eq!(
         books.held().await,
@@ -1172,7 +1217,7 @@ async fn a_sink_that_takes_more_companies_is_not_given_their_past_by_itself(data
     );
 }
 
-async fn a_feed_that_a_sink_took_no_more_is_held_when_it_comes_back(database: Database) {
+async fn a_feed_that_a_destination_took_no_more_is_held_when_it_comes_back(database: Database) {
     let mut books = Books::new(database).await;
     let (one, two) = (company("1"), company("2"));
     for feed in [&one, &two] {
@@ -1181,12 +1226,12 @@ async fn a_feed_that_a_sink_took_no_more_is_held_when_it_comes_back(database: Da
     books.pull(&two, &[("a", &at(1))]).await;
     assert_eq!(books.book_all().await, [format!("a@{}", at(1))]);
     books.wants.companies = vec![Company::parse("1").expect("a code")];
-    books.make_known().await;
+    books.register_feeds().await;
     books.pull(&two, &[("missed", &at(2))]).await;
     books.pull(&one, &[("b", &at(2))]).await;
     assert_eq!(books.book_all().await, [format!("b@{}", at(2))]);
     books.wants.companies = Vec::new();
-    books.make_known().await;
+    books.register_feeds().await;
     assert!(books.next().await.is_empty());
     assert_eq!(
         books.held().await,
@@ -1333,7 +1378,7 @@ async fn everything_survives_a_restart(database: Database) {
     // A file has one server, so its leases end with it; a database may have others.
     books.clock.advance(LEASE + Duration::from_secs(1));
     assert_eq!(books.next().await, [format!("b@{}", at(2))]);
-    assert_eq!(books.sink().await.rejected_now, 1);
-    books.make_known().await;
-    assert_eq!(books.sink().await.rejected_now, 1);
+    assert_eq!(books.destination().await.rejected_now, 1);
+    books.register_feeds().await;
+    assert_eq!(books.destination().await.rejected_now, 1);
 }

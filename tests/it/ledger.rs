@@ -11,7 +11,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use ivesk_webhook::config::{FirstPull, SinkConfig, SinkKind};
+use ivesk_webhook::config::{DestinationConfig, DestinationKind, FirstPull};
 use secrecy::SecretString;
 use serde_json::Value;
 use standardwebhooks::Webhook;
@@ -230,11 +230,11 @@ impl Ledger {
         format!("http://{}/documents", self.address)
     }
 
-    /// The sink that posts to it: it is given everything, from each feed's beginning.
-    pub(crate) fn sink(&self) -> SinkConfig {
-        SinkConfig {
+    /// The destination that posts to it: it is given everything, from each feed's beginning.
+    pub(crate) fn destination(&self) -> DestinationConfig {
+        DestinationConfig {
             first_pull: FirstPull::HandOn,
-            ..SinkConfig::of(SinkKind::Http {
+            ..DestinationConfig::of(DestinationKind::Http {
                 url: self.url().parse().expect("an address"),
                 secrets: vec![SecretString::from(SECRET)],
             })

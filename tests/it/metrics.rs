@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ivesk_webhook::config::default_account;
-use ivesk_webhook::domain::{Event, Queue, SinkName};
+use ivesk_webhook::domain::{DestinationName, Event, Queue};
 use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Endpoint, Publication, Tamper,
@@ -180,7 +180,7 @@ async fn a_hosts_certificate_that_lasts_longest_is_told() {
 async fn more_companies_than_the_limit_add_no_series() {
     let app = TestApp::spawn().await;
     let feeds = (0..2_100).map(|number| exported(&format!("{number:09}")));
-    let known = app.store.make_known(feeds.collect(), start()).await;
+    let known = app.store.register_feeds(feeds.collect(), start()).await;
     known.expect("feeds are known");
 
     let text = app.metrics().await;
@@ -302,13 +302,13 @@ async fn every_metric_that_rules_and_dashboard_name_is_one_that_is_exposed() {
         fetched_at: start(),
     };
     app.store.keep_certificate(certificate).await.expect("kept");
-    let sink = SinkName::parse("books").expect("a name");
+    let destination = DestinationName::parse("books").expect("a name");
     app.store
-        .make_sinks_known(vec![(sink, Wants::all_of(Queue::Exported))], start())
+        .register_destinations(vec![(destination, Wants::all_of(Queue::Exported))], start())
         .await
         .expect("known");
     app.store
-        .make_known(vec![exported("1")], start())
+        .register_feeds(vec![exported("1")], start())
         .await
         .expect("known");
     let parked = app.store.set_parked(default_account(), None, true).await;

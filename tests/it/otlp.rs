@@ -38,14 +38,14 @@ async fn a_collector_receives_the_spans_of_deliveries_pages_and_hand_offs_withou
     let emulator = emulator("page_size=7").await;
     let control = emulator.control();
     let sections = format!(
-        "[log]\notlp_url = \"{}\"\n[sinks.files]\nkind = \"folder\"\npath = \"files\"\nfiles = false\nfirst_pull = \"hand_on\"\n",
+        "[log]\notlp_url = \"{}\"\n[destinations.files]\nkind = \"folder\"\npath = \"files\"\nfiles = false\nfirst_pull = \"hand_on\"\n",
         collector.url("")
     );
     let installation = Installation::beside(&emulator, "", &sections);
     let server = installation.start().await;
     traffic(&control, &installation).await;
     let filed = installation.folder().join("files/302320404");
-    within("a document at the sink", async {
+    within("a document at the destination", async {
         while !filed.is_dir() {
             tokio::task::yield_now().await;
         }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use ivesk_webhook::config::{Config, FirstPull, SinkConfig, SinkKind};
-use ivesk_webhook::domain::{Queue, SinkName};
+use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, FirstPull};
+use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::store::{
     AlarmKind, AlarmLook, CertificateRow, Finding, HandoffStore, NewUpload, Store, UploadEnd, Wants,
 };
@@ -19,7 +19,7 @@ const PAGES: [&str; 9] = [
     "/",
     "/feeds",
     "/documents",
-    "/sinks",
+    "/destinations",
     "/uploads",
     "/subscriptions",
     "/quarantine",
@@ -33,22 +33,22 @@ fn guarded(config: &mut Config) {
     config.private.token = Some(TOKEN.to_owned().into());
 }
 
-/// A sink that a program asks, so that nothing is handed on by itself.
-fn with_a_sink(config: &mut Config) {
-    let sink = SinkConfig {
+/// A destination that a program asks, so that nothing is handed on by itself.
+fn with_a_destination(config: &mut Config) {
+    let destination = DestinationConfig {
         queue: Queue::Exported,
         accounts: Vec::new(),
         companies: Vec::new(),
         first_pull: FirstPull::Hold,
         in_flight: 1,
         timeout: Duration::from_secs(30),
-        kind: SinkKind::Api,
+        kind: DestinationKind::Api,
     };
-    config.sinks.insert(sink_name(), sink);
+    config.destinations.insert(destination_name(), destination);
 }
 
-fn sink_name() -> SinkName {
-    SinkName::parse("ledger").expect("a name")
+fn destination_name() -> DestinationName {
+    DestinationName::parse("ledger").expect("a name")
 }
 
 fn document(number: usize) -> Value {
@@ -62,14 +62,17 @@ fn document(number: usize) -> Value {
 /// A service that has something to show on each page.
 async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
     let app = TestApp::with(|config| {
-        with_a_sink(config);
+        with_a_destination(config);
         change(config);
     })
     .await;
     let now = app.clock.now();
     let made = app
         .store
-        .make_sinks_known(vec![(sink_name(), Wants::all_of(Queue::Exported))], now)
+        .register_destinations(
+            vec![(destination_name(), Wants::all_of(Queue::Exported))],
+            now,
+        )
         .await;
     made.expect("known");
     let documents: Vec<Value> = (1..=60).map(document).collect();
@@ -242,7 +245,7 @@ async fn each_page_tells_what_there_is_in_both_languages_and_escapes_it() {
     has(&document, "7f3a-7");
     has(&document, "UAB „Šiaurės žvaigždė“");
     has(&get(&app, "/uploads").await, "sąskaita-2.pdf");
-    has(&get(&app, "/sinks").await, "default/exported/1 –");
+    has(&get(&app, "/destinations").await, "default/exported/1 –");
     has(&get(&app, "/certificates").await, "2026-12-23");
     let subscriptions = get(&app, "/subscriptions?lang=lt").await;
     has(&subscriptions, "nutraukta");
@@ -342,18 +345,24 @@ async fn a_button_does_what_it_says_for_forms_of_ours_alone() {
     ] {
         let fields = [
             ("proof", proof),
-            ("sink", "ledger"),
+            ("destination", "ledger"),
             ("what", what),
             ("since", since),
         ];
-        let page = submit(&app, "/do/sink", &cookie, &fields).await;
+        let page = submit(&app, "/do/destination", &cookie, &fields).await;
         assert!(text(page).await.contains("It is done."), "{what}");
     }
-    let held = get(&app, "/sinks").await;
+    let held = get(&app, "/destinations").await;
     assert!(!held.contains("default/exported/1 –"), "they have begun");
-    let wrong = [("proof", proof), ("sink", "nobody"), ("what", "pause")];
+    let wrong = [
+        ("proof", proof),
+        ("destination", "nobody"),
+        ("what", "pause"),
+    ];
     assert_eq!(
-        submit(&app, "/do/sink", &cookie, &wrong).await.status(),
+        submit(&app, "/do/destination", &cookie, &wrong)
+            .await
+            .status(),
         404
     );
 }

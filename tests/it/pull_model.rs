@@ -340,7 +340,10 @@ async fn open(config: &Config, clock: &Clock) -> (SharedStore, [Arc<Puller>; 2])
     };
     let pullers = [puller(), puller()];
     let feeds = configured_feeds(config);
-    pullers[0].make_known(feeds).await.expect("feeds are known");
+    pullers[0]
+        .register_feeds(feeds)
+        .await
+        .expect("feeds are known");
     (store, pullers)
 }
 

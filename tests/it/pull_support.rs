@@ -166,7 +166,7 @@ impl Bench {
         self.store = Some(store.expect("the store opens"));
         let puller = self.another_puller();
         let feeds = configured_feeds(&self.config);
-        puller.make_known(feeds).await.expect("feeds are known");
+        puller.register_feeds(feeds).await.expect("feeds are known");
         self.puller = Some(puller);
     }
 

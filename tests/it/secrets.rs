@@ -24,9 +24,9 @@ const STORE_PASSWORD: &str = "planted5e7-store-password";
 const DOCUMENT: &str = "planted5e7-document-content";
 const FILE: &str = "planted5e7-file-content";
 const ALARM_PATH: &str = "/hooks/planted5e7-alarm-address";
-const SINK_SECRET: &str = "whsec_cGxhbnRlZDVlNy1zaW5rLXNlY3JldC0wMTIzNDU2Nzg5";
+const DESTINATION_SECRET: &str = "whsec_cGxhbnRlZDVlNy1zaW5rLXNlY3JldC0wMTIzNDU2Nzg5";
 
-/// What every planted secret holds, the sink's in base64 too, and what links and
+/// What every planted secret holds, the destination's in base64 too, and what links and
 /// confirmations hold that are secrets by themselves.
 const NEVER: [&str; 7] = [
     "planted5e7",
@@ -43,7 +43,7 @@ const NEVER: [&str; 7] = [
 const GIVES_CONTENT: [&str; 3] = [
     "/v1/notifications/{id}",
     "/v1/quarantine/{id}",
-    "/v1/sinks/{name}/documents",
+    "/v1/destinations/{name}/documents",
 ];
 
 /// Everything that was said, and where.
@@ -89,7 +89,7 @@ impl House {
         let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into()).await;
         let emulator = emulator.expect("a free port");
         let alarms = StandIn::start((0..100).map(|_| Answer::status(500, "no"))).await;
-        let sink = StandIn::start((0..100).map(|_| Answer::status(500, "no"))).await;
+        let destination = StandIn::start((0..100).map(|_| Answer::status(500, "no"))).await;
         let store = database.as_ref().map_or_else(String::new, |database| {
             format!("[store]\nurl = \"{}\"\n", database.url_text())
         });
@@ -97,10 +97,10 @@ impl House {
             "{store}[log]\nlevel = \"trace\"\nformat = \"{format}\"\n\
              [alarms]\nurl = \"{}\"\nfree_bytes = 1125899906842624\n\
              [upload]\nwatch = \"outbox\"\n\
-             [sinks.erp]\nkind = \"http\"\nurl = \"{}\"\nfirst_pull = \"hand_on\"\n\
-             [sinks.files]\nkind = \"folder\"\npath = \"files\"\nfirst_pull = \"hand_on\"\n",
+             [destinations.erp]\nkind = \"http\"\nurl = \"{}\"\nfirst_pull = \"hand_on\"\n\
+             [destinations.files]\nkind = \"folder\"\npath = \"files\"\nfirst_pull = \"hand_on\"\n",
             alarms.url(ALARM_PATH),
-            sink.url("/import"),
+            destination.url("/import"),
         );
         let installation = Installation::beside(&emulator, "", &sections);
         let file = installation.settings();
@@ -125,7 +125,7 @@ impl House {
         let mut variables = vec![
             ("IVESK_WEBHOOK_API_KEY", API_KEY),
             ("IVESK_WEBHOOK_PRIVATE_TOKEN", PRIVATE_TOKEN),
-            ("IVESK_WEBHOOK_SINKS_ERP_SECRET", SINK_SECRET),
+            ("IVESK_WEBHOOK_DESTINATIONS_ERP_SECRET", DESTINATION_SECRET),
         ];
         if self.database.is_some() {
             variables.push(("IVESK_WEBHOOK_STORE_PASSWORD", STORE_PASSWORD));
@@ -184,7 +184,7 @@ impl House {
             let path = path
                 .replace("{id}", "1")
                 .replace("{name}", "erp")
-                .replace("{sink}", "erp");
+                .replace("{destination}", "erp");
             let (_, text) = self.get(&path).await;
             self.said.add(path, text);
             asked += 1;

@@ -1103,7 +1103,7 @@ async fn the_quarantine_drops_what_does_not_fit_and_keeps_a_share_for_allowed_to
     let old = Retention {
         notifications_before: START,
         documents_before: START,
-        sinks: Vec::new(),
+        destinations: Vec::new(),
         links_before: START,
         quarantine_before: START.after(HOUR),
         alarms_before: START,
@@ -1139,7 +1139,7 @@ async fn retention_removes_bodies_and_never_identities(on: Database) {
     let retention = Retention {
         notifications_before: START.after(HOUR),
         documents_before: START,
-        sinks: Vec::new(),
+        destinations: Vec::new(),
         links_before: START,
         quarantine_before: START,
         alarms_before: START,
@@ -1789,7 +1789,7 @@ async fn alarms_that_are_over_are_forgotten_and_those_that_are_on_are_not(on: Da
     let before = |alarms_before| Retention {
         notifications_before: START,
         documents_before: START,
-        sinks: Vec::new(),
+        destinations: Vec::new(),
         links_before: START,
         quarantine_before: START,
         alarms_before,

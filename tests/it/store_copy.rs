@@ -126,7 +126,7 @@ async fn a_copied_store_is_the_same_and_goes_on_where_the_file_stopped() {
     let lease = lease.expect("the run goes on");
     assert_eq!(lease.position.from, Some(Cursor::new("ą\u{0}11")));
     let another = Feed::exported(feed().account, Company::parse("1").expect("a code"));
-    let made = store.make_known(vec![another], START).await;
+    let made = store.register_feeds(vec![another], START).await;
     made.expect("numbers of new rows don't collide");
 
     let (exit, said) = copy(file.folder(), &from, &to).await;

@@ -544,7 +544,7 @@ async fn a_server_that_runs_keeps_the_rows_and_empties_its_own_folder() {
 }
 
 /// A vendor whose storage counts the bytes of a PUT and keeps none.
-async fn sink() -> (String, Arc<std::sync::Mutex<Option<(u64, bool)>>>) {
+async fn destination() -> (String, Arc<std::sync::Mutex<Option<(u64, bool)>>>) {
     use axum::body::Body;
     use axum::extract::Request;
     use axum::response::IntoResponse as _;
@@ -585,7 +585,7 @@ async fn sink() -> (String, Arc<std::sync::Mutex<Option<(u64, bool)>>>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_gigabytes_are_sent_in_flat_memory_with_their_length() {
     const SIZE_BYTES: u64 = 2 << 30;
-    let (origin, seen) = sink().await;
+    let (origin, seen) = destination().await;
     let here = Installation::alone(&format!("[api]\nurl = \"{origin}\"\n"));
     // A file of zeros that takes no room.
     let file = std::fs::File::create(here.folder().join("large.pdf")).expect("made");

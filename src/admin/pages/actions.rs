@@ -13,10 +13,10 @@ use crate::admin::AdminError;
 use crate::admin::feeds::{ParkRequest, PullRequest, raise, set_parked};
 use crate::admin::messages::judge_anew;
 use crate::admin::subscriptions;
-use crate::domain::{Queue, SinkName, Timestamp};
+use crate::domain::{DestinationName, Queue, Timestamp};
 use crate::handoff::worker::wants;
 use crate::service::App;
-use crate::store::{SinkChange, StartFrom, SubscriptionChange};
+use crate::store::{DestinationChange, StartFrom, SubscriptionChange};
 
 /// How long all of the quarantine is judged; what is left needs another press.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -147,37 +147,43 @@ async fn retry_all(app: &App) -> Result<Notice, PageError> {
     Ok(Notice::Judged { accepted, refused })
 }
 
-pub(super) async fn sink(visit: Visit, Extension(form): Extension<Form>) -> Response {
-    let done = change_sink(&visit.admin.app, &form).await;
+pub(super) async fn destination(visit: Visit, Extension(form): Extension<Form>) -> Response {
+    let done = change_destination(&visit.admin.app, &form).await;
     visit.go_to(done)
 }
 
-async fn change_sink(app: &App, form: &Form) -> Result<String, PageError> {
-    let name = SinkName::parse(form.needed("sink")?).map_err(|_| AdminError::UnknownRow)?;
-    let config = app.config.sinks.get(&name).ok_or(AdminError::UnknownRow)?;
-    let start = |from| SinkChange::Start {
+async fn change_destination(app: &App, form: &Form) -> Result<String, PageError> {
+    let name =
+        DestinationName::parse(form.needed("destination")?).map_err(|_| AdminError::UnknownRow)?;
+    let config = app
+        .config
+        .destinations
+        .get(&name)
+        .ok_or(AdminError::UnknownRow)?;
+    let start = |from| DestinationChange::Start {
         wants: wants(config),
         account: None,
         company: None,
         from,
     };
     let change = match form.needed("what")? {
-        "pause" => SinkChange::Pause,
-        "resume" => SinkChange::Resume,
-        "retry" => SinkChange::Retry { sequence: None },
+        "pause" => DestinationChange::Pause,
+        "resume" => DestinationChange::Resume,
+        "retry" => DestinationChange::Retry { sequence: None },
         "start_all" => start(StartFrom::All),
         "start_now" => start(StartFrom::Now),
         "start_since" => start(StartFrom::Since(first_moment(form.needed("since")?)?)),
         other => {
-            return Err(
-                AdminError::BadRequest(format!("`{other}` can't be done to a sink")).into(),
-            );
+            return Err(AdminError::BadRequest(format!(
+                "`{other}` can't be done to a destination"
+            ))
+            .into());
         }
     };
     let now = app.clock.now();
-    let changed = app.store.change_sink(name, change, now).await?;
+    let changed = app.store.change_destination(name, change, now).await?;
     changed.ok_or(AdminError::UnknownRow)?;
-    Ok(seen_on("/sinks", Notice::SinkChanged))
+    Ok(seen_on("/destinations", Notice::DestinationChanged))
 }
 
 /// The first moment of a day, in UTC.

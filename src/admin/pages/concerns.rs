@@ -12,7 +12,7 @@ use super::language::Language;
 use super::layout::marked;
 use super::words;
 use crate::admin::AdminError;
-use crate::admin::handoff::{Sink, all_sinks};
+use crate::admin::handoff::{Destination, all_destinations};
 use crate::domain::Timestamp;
 use crate::pull::blocked;
 use crate::service::App;
@@ -47,10 +47,10 @@ pub(super) async fn all(
     concerns.stale(feeds);
     concerns.subscriptions(subscriptions);
     concerns.uploads(app).await?;
-    for sink in all_sinks(app).await? {
+    for destination in all_destinations(app).await? {
         // One that the settings name no more is given nothing.
-        if sink.kind.is_some() {
-            concerns.sink(&sink);
+        if destination.kind.is_some() {
+            concerns.destination(&destination);
         }
     }
     concerns.certificates(app).await?;
@@ -194,19 +194,22 @@ impl Concerns {
         Ok(())
     }
 
-    fn sink(&mut self, sink: &Sink) {
-        let (language, row) = (self.language, &sink.row);
+    fn destination(&mut self, destination: &Destination) {
+        let (language, row) = (self.language, &destination.row);
         if let Some(reason) = row.paused {
             let why = words::paused(language, reason);
-            self.tell("/sinks", html! { (row.name) ": " (why) "." });
+            self.tell("/destinations", html! { (row.name) ": " (why) "." });
         } else if let Some(since) = row.failing_since {
             let what = language.say("takes nothing since ", "nieko nepriima nuo ");
             let since = language.moment(since, self.now);
-            self.tell("/sinks", html! { (row.name) ": " (what) (since) "." });
+            self.tell(
+                "/destinations",
+                html! { (row.name) ": " (what) (since) "." },
+            );
         }
-        if !sink.held.is_empty() {
+        if !destination.held.is_empty() {
             let feeds = language.count(
-                sink.held.len() as u64,
+                destination.held.len() as u64,
                 [
                     "feed waits until you say where the hand-off begins",
                     "feeds wait until you say where the hand-off begins",
@@ -217,7 +220,7 @@ impl Concerns {
                     "srautų laukia, kol nurodysite, nuo kur perduoti",
                 ],
             );
-            self.tell("/sinks", html! { (row.name) ": " (feeds) "." });
+            self.tell("/destinations", html! { (row.name) ": " (feeds) "." });
         }
         if row.rejected_now > 0 {
             let documents = language.count(
@@ -229,7 +232,7 @@ impl Concerns {
                     "dokumentų nepriimta",
                 ],
             );
-            self.tell("/sinks", html! { (row.name) ": " (documents) "." });
+            self.tell("/destinations", html! { (row.name) ": " (documents) "." });
         }
     }
 

@@ -229,7 +229,7 @@ fn told(visit: &Visit, story: &Trace, now: Timestamp) -> Markup {
             @for event in &story.events {
                 li {
                     strong { (words::step(language, event.step)) }
-                    @if let Some(sink) = &event.sink { " " (sink) }
+                    @if let Some(destination) = &event.destination { " " (destination) }
                     @if event.times > 1 { " × " (event.times) }
                     " " (language.moment(event.at, now))
                     @if let Some(detail) = &event.detail { p lang="en" { (detail) } }

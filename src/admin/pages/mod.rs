@@ -23,6 +23,7 @@ mod alarms;
 mod certificates;
 mod chart;
 mod concerns;
+mod destinations;
 mod documents;
 mod entrance;
 mod feeds;
@@ -32,7 +33,6 @@ mod login;
 mod overview;
 mod quarantine;
 mod session;
-mod sinks;
 mod subscriptions;
 mod uploads;
 mod words;
@@ -49,7 +49,7 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/feeds", get(feeds::page))
         .route("/documents", get(documents::list))
         .route("/documents/{sequence}", get(documents::one))
-        .route("/sinks", get(sinks::page))
+        .route("/destinations", get(destinations::page))
         .route("/subscriptions", get(subscriptions::page))
         .route("/uploads", get(uploads::page))
         .route("/quarantine", get(quarantine::page))
@@ -63,7 +63,7 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/do/approve", post(actions::approve))
         .route("/do/restore", post(actions::restore))
         .route("/do/retry", post(actions::retry))
-        .route("/do/sink", post(actions::sink))
+        .route("/do/destination", post(actions::destination))
         .route_layer(from_fn_with_state(admin.clone(), entrance::enter));
     // The same for everybody, and nothing of ours in them.
     Router::new()

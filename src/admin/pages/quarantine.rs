@@ -34,7 +34,7 @@ async fn list(visit: &Visit, place: Place) -> Shown {
     let rows = page
         .rows
         .iter()
-        .map(|row| incoming(visit, row, now))
+        .map(|row| message(visit, row, now))
         .collect();
     Ok(Middle {
         title: language.say("Quarantine", "Karantinas").to_owned(),
@@ -58,7 +58,7 @@ async fn list(visit: &Visit, place: Place) -> Shown {
     })
 }
 
-fn incoming(visit: &Visit, row: &QuarantineRow, now: Timestamp) -> Vec<Markup> {
+fn message(visit: &Visit, row: &QuarantineRow, now: Timestamp) -> Vec<Markup> {
     let (visitor, language) = (&visit.visitor, visit.visitor.language);
     let id = row.id.to_string();
     vec![

@@ -15,7 +15,7 @@ pub(super) enum Notice {
     Confirmed,
     NotConfirmed,
     Judged { accepted: u64, refused: u64 },
-    SinkChanged,
+    DestinationChanged,
     WrongToken,
 }
 
@@ -28,7 +28,7 @@ impl Notice {
             Self::Resumed => "resumed",
             Self::Confirmed => "confirmed",
             Self::NotConfirmed => "not_confirmed",
-            Self::SinkChanged => "sink_changed",
+            Self::DestinationChanged => "destination_changed",
             Self::WrongToken => "wrong_token",
             Self::Judged { accepted, refused } => {
                 return format!("said=judged&accepted={accepted}&refused={refused}");
@@ -50,7 +50,7 @@ impl Notice {
             "resumed" => Self::Resumed,
             "confirmed" => Self::Confirmed,
             "not_confirmed" => Self::NotConfirmed,
-            "sink_changed" => Self::SinkChanged,
+            "destination_changed" => Self::DestinationChanged,
             "wrong_token" => Self::WrongToken,
             "judged" => Self::Judged {
                 accepted: number("accepted"),
@@ -79,7 +79,7 @@ impl Notice {
                 "It could not be confirmed yet; the last error says why.",
                 "Patvirtinti dar nepavyko; priežastis nurodyta prie klaidos.",
             ),
-            Self::SinkChanged => ("It is done.", "Atlikta."),
+            Self::DestinationChanged => ("It is done.", "Atlikta."),
             Self::WrongToken => (
                 "This token is not known.",
                 "Toks prieigos raktas nežinomas.",
@@ -242,7 +242,7 @@ pub(super) fn step(language: Language, step: Step) -> &'static str {
     }
 }
 
-/// Why a sink is paused.
+/// Why a destination is paused.
 pub(super) fn paused(language: Language, reason: PauseReason) -> &'static str {
     match reason {
         PauseReason::ByHand => language.say("paused by hand", "pristabdyta ranka"),
@@ -270,7 +270,9 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
         AlarmKind::Certificate => language.say("certificate ends soon", "baigiasi sertifikatas"),
         AlarmKind::Disk => language.say("the disk is nearly full", "baigiasi vieta diske"),
         AlarmKind::UploadsLate => language.say("uploads are late", "vėluoja įkelti failai"),
-        AlarmKind::Sink => language.say("a sink takes nothing", "gavėjas nieko nepriima"),
+        AlarmKind::Destination => {
+            language.say("a destination takes nothing", "gavėjas nieko nepriima")
+        }
         AlarmKind::Held => language.say("documents are held", "dokumentai sulaikyti"),
     }
 }

@@ -29,8 +29,8 @@ const TABLES: [&str; 24] = [
     "quarantine",
     "upload",
     "upload_document",
-    "sink",
-    "sink_feed",
+    "destination",
+    "destination_feed",
     "handoff",
     "handoff_attempt",
     "error_report",
@@ -151,7 +151,7 @@ async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     transaction
         .script(
             "UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL;
-             UPDATE sink SET leased_until = NULL WHERE leased_until IS NOT NULL;
+             UPDATE destination SET leased_until = NULL WHERE leased_until IS NOT NULL;
              UPDATE error_report SET leased_until = NULL WHERE leased_until IS NOT NULL",
         )
         .await?;
@@ -162,7 +162,7 @@ async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
         "subscription",
         "quarantine",
         "upload",
-        "sink",
+        "destination",
         "error_report",
         "api_token",
         "alarm",

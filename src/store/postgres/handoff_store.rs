@@ -5,12 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{PostgresStore, handoffs, reports, sinks};
-use crate::domain::{Account, SinkName, Timestamp};
+use super::{PostgresStore, destinations, handoffs, reports};
+use crate::domain::{Account, DestinationName, Timestamp};
 use crate::store::{
-    Afterwards, HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest,
-    HandoffRow, HandoffStore, HeldFeed, LaterVerdict, Offered, ReportEnd, ReportFilter,
-    ReportLease, ReportRow, Settled, SinkChange, SinkRow, StoreError, Wants,
+    Afterwards, DestinationChange, DestinationRow, HandoffFilter, HandoffLease, HandoffLeased,
+    HandoffOutcome, HandoffRequest, HandoffRow, HandoffStore, HeldFeed, LaterVerdict, Offered,
+    ReportEnd, ReportFilter, ReportLease, ReportRow, Settled, StoreError, Wants,
 };
 
 #[async_trait]
@@ -19,12 +19,12 @@ impl HandoffStore for PostgresStore {
         self.arrivals.subscribe()
     }
 
-    async fn make_sinks_known(
+    async fn register_destinations(
         &self,
-        sinks: Vec<(SinkName, Wants)>,
+        destinations: Vec<(DestinationName, Wants)>,
         _now: Timestamp,
     ) -> Result<(), StoreError> {
-        in_writing!(self, sinks::make_known(&sinks));
+        in_writing!(self, destinations::register_feeds(&destinations));
         Ok(())
     }
 
@@ -55,52 +55,59 @@ impl HandoffStore for PostgresStore {
         Ok(holds)
     }
 
-    async fn change_sink(
+    async fn change_destination(
         &self,
-        sink: SinkName,
-        change: SinkChange,
+        destination: DestinationName,
+        change: DestinationChange,
         _now: Timestamp,
     ) -> Result<Option<usize>, StoreError> {
-        let changed = in_writing!(self, sinks::change(&sink, &change));
+        let changed = in_writing!(self, destinations::change(&destination, &change));
         self.arrivals.send_replace(());
         Ok(changed)
     }
 
     async fn note_verdict(
         &self,
-        sink: SinkName,
+        destination: DestinationName,
         sequence: i64,
         verdict: LaterVerdict,
         _now: Timestamp,
     ) -> Result<bool, StoreError> {
         let noted = in_writing!(
             self,
-            handoffs::note_verdict(sink.as_str(), sequence, &verdict)
+            handoffs::note_verdict(destination.as_str(), sequence, &verdict)
         );
         self.arrivals.send_replace(());
         Ok(noted)
     }
 
-    async fn sinks(&self) -> Result<Vec<SinkRow>, StoreError> {
-        in_reading!(self, sinks::list())
+    async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError> {
+        in_reading!(self, destinations::list())
     }
 
-    async fn held_feeds(&self, sink: SinkName, wants: Wants) -> Result<Vec<HeldFeed>, StoreError> {
-        in_reading!(self, sinks::held_feeds(&sink, &wants))
+    async fn held_feeds(
+        &self,
+        destination: DestinationName,
+        wants: Wants,
+    ) -> Result<Vec<HeldFeed>, StoreError> {
+        in_reading!(self, destinations::held_feeds(&destination, &wants))
     }
 
     async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError> {
-        in_reading!(self, sinks::handoffs(&filter))
+        in_reading!(self, destinations::handoffs(&filter))
     }
 
     async fn offered(
         &self,
-        sink: SinkName,
+        destination: DestinationName,
         after: i64,
         limit: usize,
         most_bytes: usize,
     ) -> Result<Vec<Offered>, StoreError> {
-        in_reading!(self, sinks::offered(&sink, after, limit, most_bytes))
+        in_reading!(
+            self,
+            destinations::offered(&destination, after, limit, most_bytes)
+        )
     }
 
     async fn lease_report(

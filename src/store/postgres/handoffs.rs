@@ -1,6 +1,6 @@
 //! What is handed on next, and what became of it.
 //!
-//! A sink's row is locked first, by whoever leases, settles or changes it; what belongs
+//! A destination's row is locked first, by whoever leases, settles or changes it; what belongs
 //! to it follows. Rows of feeds are touched after it and never before.
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use super::connection::{Pool, Transaction};
 use super::demands::raise;
 use super::rows::{self, keepable};
-use super::{demands, sinks};
+use super::{demands, destinations};
 use crate::domain::{Account, Company, Timestamp};
 use crate::store::handoffs::{ATTEMPTS, LINK_PATIENCE, NO_COMPANY, WINDOW};
 use crate::store::outcomes::Outcome;
@@ -22,14 +22,14 @@ use crate::store::{
 pub(super) const ITEM: &str = "
     d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body, h.link_tries, l.url, l.listed_at";
 
-/// Versions in a window after the position (`$2` to `$3`) of a sink (`$1`) that are not
+/// Versions in a window after the position (`$2` to `$3`) of a destination (`$1`) that are not
 /// settled.
 const UNSETTLED: &str = "
     FROM document d
-    JOIN sink_feed s ON s.sink_id = $1 AND s.feed_id = d.feed_id
+    JOIN destination_feed s ON s.destination_id = $1 AND s.feed_id = d.feed_id
     JOIN feed f ON f.id = d.feed_id
     JOIN account a ON a.id = f.account_id
-    LEFT JOIN handoff h ON h.sink_id = $1 AND h.sequence = d.sequence
+    LEFT JOIN handoff h ON h.destination_id = $1 AND h.sequence = d.sequence
     LEFT JOIN document_link l ON l.sequence = d.sequence
     LEFT JOIN fresh_link_wish w ON w.feed_id = d.feed_id
     WHERE d.sequence > $2 AND d.sequence <= $3
@@ -58,7 +58,7 @@ pub(super) fn company_codes(wants: &Wants) -> Vec<&str> {
     wants.companies.iter().map(Company::as_str).collect()
 }
 
-/// A sink's row as far as leasing goes.
+/// A destination's row as far as leasing goes.
 struct Candidate {
     id: i64,
     position: i64,
@@ -68,7 +68,7 @@ struct Candidate {
     leased_until: Option<Timestamp>,
 }
 
-/// Leases a sink with the next versions for it.
+/// Leases a destination with the next versions for it.
 pub(super) async fn lease(
     pool: &Pool,
     request: &HandoffRequest,
@@ -84,13 +84,15 @@ async fn choose(
     request: &HandoffRequest,
 ) -> Result<HandoffLeased, StoreError> {
     let now = transaction.now();
-    let Some(sink) = candidate(transaction, request).await? else {
+    let Some(destination) = candidate(transaction, request).await? else {
         return Ok(HandoffLeased::Nothing { until: None });
     };
-    if sink.paused {
+    if destination.paused {
         return Ok(HandoffLeased::Nothing { until: None });
     }
-    let busy = [sink.waits_until, sink.leased_until].into_iter().flatten();
+    let busy = [destination.waits_until, destination.leased_until]
+        .into_iter()
+        .flatten();
     if let Some(until) = busy.filter(|until| *until > now).max() {
         return Ok(HandoffLeased::Nothing { until: Some(until) });
     }
@@ -99,52 +101,52 @@ async fn choose(
         .query_one("SELECT epoch, last FROM sequence", &[])
         .await?;
     let (epoch, last): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
-    let end = last.min(sink.position.saturating_add(WINDOW));
-    let first = first_unsettled(transaction, request, &sink, end).await?;
+    let end = last.min(destination.position.saturating_add(WINDOW));
+    let first = first_unsettled(transaction, request, &destination, end).await?;
     let position = first.map_or(end, |first| first - 1);
-    if position > sink.position {
-        sinks::set_position(transaction, sink.id, position).await?;
+    if position > destination.position {
+        destinations::set_position(transaction, destination.id, position).await?;
     }
     let items = match first {
-        Some(_) => ready(transaction, request, &sink, end, &epoch).await?,
+        Some(_) => ready(transaction, request, &destination, end, &epoch).await?,
         None => Vec::new(),
     };
     if items.is_empty() {
         let all_settled = first.is_none();
         if (all_settled && end < last)
-            || sinks::start_by_themselves(transaction, sink.id, request).await?
+            || destinations::start_by_themselves(transaction, destination.id, request).await?
         {
             return Ok(HandoffLeased::Passed);
         }
         return Ok(HandoffLeased::Nothing {
-            until: ready_at(transaction, request, &sink, end).await?,
+            until: ready_at(transaction, request, &destination, end).await?,
         });
     }
     let row = transaction
         .query_one(
-            "UPDATE sink SET fence = fence + 1, leased_until = $2 WHERE id = $1 RETURNING fence",
-            &[&sink.id, &now.after(request.lease).as_millis()],
+            "UPDATE destination SET fence = fence + 1, leased_until = $2 WHERE id = $1 RETURNING fence",
+            &[&destination.id, &now.after(request.lease).as_millis()],
         )
         .await?;
     Ok(HandoffLeased::Batch(HandoffLease {
-        sink_id: sink.id,
-        sink: request.sink.clone(),
+        destination_id: destination.id,
+        destination: request.destination.clone(),
         fence: row.try_get(0)?,
-        failures: sink.failures,
+        failures: destination.failures,
         items,
     }))
 }
 
-/// The sink's row, locked; `None` also where another replica has locked it.
+/// The destination's row, locked; `None` also where another replica has locked it.
 async fn candidate(
     transaction: &Transaction<'_>,
     request: &HandoffRequest,
 ) -> Result<Option<Candidate>, StoreError> {
     let row = transaction
         .query_opt(
-            "SELECT id, position, failures, paused IS NOT NULL, waits_until, leased_until FROM sink
+            "SELECT id, position, failures, paused IS NOT NULL, waits_until, leased_until FROM destination
              WHERE name = $1 FOR NO KEY UPDATE SKIP LOCKED",
-            &[&request.sink.as_str()],
+            &[&request.destination.as_str()],
         )
         .await?;
     row.map(|row| {
@@ -163,15 +165,15 @@ async fn candidate(
 async fn first_unsettled(
     transaction: &Transaction<'_>,
     request: &HandoffRequest,
-    sink: &Candidate,
+    destination: &Candidate,
     end: i64,
 ) -> Result<Option<i64>, StoreError> {
     let row = transaction
         .query_opt(
             &format!("SELECT d.sequence {UNSETTLED} ORDER BY d.sequence LIMIT 1"),
             &[
-                &sink.id,
-                &sink.position,
+                &destination.id,
+                &destination.position,
                 &end,
                 &request.wants.queue.as_str(),
                 &account_names(&request.wants),
@@ -185,14 +187,14 @@ async fn first_unsettled(
 async fn ready(
     transaction: &Transaction<'_>,
     request: &HandoffRequest,
-    sink: &Candidate,
+    destination: &Candidate,
     end: i64,
     epoch: &str,
 ) -> Result<Vec<Item>, StoreError> {
     let sql = format!(
         "SELECT * FROM (
              SELECT chosen.*, sum(octet_length(body)) OVER (ORDER BY sequence) - octet_length(body) AS before,
-                    (SELECT n.note FROM document e JOIN handoff n ON n.sequence = e.sequence AND n.sink_id = $1
+                    (SELECT n.note FROM document e JOIN handoff n ON n.sequence = e.sequence AND n.destination_id = $1
                      WHERE e.document_id = chosen.document_id AND e.feed_id = chosen.feed_id AND n.note IS NOT NULL
                      ORDER BY n.sequence DESC LIMIT 1) AS earlier_note
              FROM (SELECT {ITEM}, d.feed_id, coalesce(w.asked_at <= $9, false) AS given_up {UNSETTLED} {READY}
@@ -203,8 +205,8 @@ async fn ready(
         .query(
             &sql,
             &[
-                &sink.id,
-                &sink.position,
+                &destination.id,
+                &destination.position,
                 &end,
                 &request.wants.queue.as_str(),
                 &account_names(&request.wants),
@@ -232,15 +234,15 @@ async fn ready(
 async fn ready_at(
     transaction: &Transaction<'_>,
     request: &HandoffRequest,
-    sink: &Candidate,
+    destination: &Candidate,
     end: i64,
 ) -> Result<Option<Timestamp>, StoreError> {
     let row = transaction
         .query_one(
             &format!("SELECT min(h.next_try_at) {UNSETTLED} AND h.next_try_at > $7"),
             &[
-                &sink.id,
-                &sink.position,
+                &destination.id,
+                &destination.position,
                 &end,
                 &request.wants.queue.as_str(),
                 &account_names(&request.wants),
@@ -279,8 +281,8 @@ pub(super) async fn settle(
     let transaction = pool.write().await?;
     let owned = transaction
         .query_opt(
-            "SELECT 1 FROM sink WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE",
-            &[&lease.sink_id, &lease.fence],
+            "SELECT 1 FROM destination WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE",
+            &[&lease.destination_id, &lease.fence],
         )
         .await?;
     if owned.is_none() {
@@ -289,9 +291,9 @@ pub(super) async fn settle(
     }
     lock_feeds_to_read(&transaction, settled).await?;
     for one in settled {
-        note(&transaction, lease.sink_id, one).await?;
+        note(&transaction, lease.destination_id, one).await?;
     }
-    let holds = note_afterwards(&transaction, lease.sink_id, settled, afterwards).await?;
+    let holds = note_afterwards(&transaction, lease.destination_id, settled, afterwards).await?;
     transaction.commit().await?;
     Ok(holds)
 }
@@ -320,22 +322,35 @@ async fn lock_feeds_to_read(
     Ok(())
 }
 
-async fn note(transaction: &Transaction<'_>, sink: i64, one: &Settled) -> Result<(), StoreError> {
+async fn note(
+    transaction: &Transaction<'_>,
+    destination: i64,
+    one: &Settled,
+) -> Result<(), StoreError> {
     let outcome = Outcome::of(&one.outcome, transaction.now());
-    write_row(transaction, sink, one.sequence, one.began_at, &outcome).await?;
+    write_row(
+        transaction,
+        destination,
+        one.sequence,
+        one.began_at,
+        &outcome,
+    )
+    .await?;
     match &one.outcome {
         HandoffOutcome::Rejected { report, .. } => {
             write_report(transaction, one.sequence, report).await
         }
-        HandoffOutcome::Offered => sinks::give_number(transaction, sink, one.sequence).await,
-        HandoffOutcome::LinkExpired => ask_for_link(transaction, sink, one.sequence).await,
+        HandoffOutcome::Offered => {
+            destinations::give_number(transaction, destination, one.sequence).await
+        }
+        HandoffOutcome::LinkExpired => ask_for_link(transaction, destination, one.sequence).await,
         HandoffOutcome::Booked { .. } | HandoffOutcome::NotWanted => Ok(()),
     }
 }
 
 async fn write_row(
     transaction: &Transaction<'_>,
-    sink: i64,
+    destination: i64,
     sequence: i64,
     began_at: Timestamp,
     outcome: &Outcome<'_>,
@@ -346,15 +361,15 @@ async fn write_row(
     let detail = outcome.detail.map(keepable);
     transaction
         .execute(
-            "INSERT INTO handoff (sink_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
+            "INSERT INTO handoff (destination_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-             ON CONFLICT (sink_id, sequence) DO UPDATE SET
+             ON CONFLICT (destination_id, sequence) DO UPDATE SET
                  state = CASE WHEN handoff.state = 'skipped' AND excluded.state = 'waiting' THEN 'skipped' ELSE excluded.state END,
                  changed_at = excluded.changed_at,
                  next_try_at = excluded.next_try_at, note = coalesce(excluded.note, handoff.note),
                  detail = excluded.detail",
             &[
-                &sink,
+                &destination,
                 &sequence,
                 &outcome.state,
                 &began_at,
@@ -369,9 +384,9 @@ async fn write_row(
     let alike = transaction
         .execute(
             "UPDATE handoff_attempt SET ended_at = $3, times = times + 1
-             WHERE sink_id = $1 AND sequence = $2 AND result = $4 AND detail IS NOT DISTINCT FROM $5
-               AND number = (SELECT max(number) FROM handoff_attempt WHERE sink_id = $1 AND sequence = $2)",
-            &[&sink, &sequence, &now, &outcome.result, &detail],
+             WHERE destination_id = $1 AND sequence = $2 AND result = $4 AND detail IS NOT DISTINCT FROM $5
+               AND number = (SELECT max(number) FROM handoff_attempt WHERE destination_id = $1 AND sequence = $2)",
+            &[&destination, &sequence, &now, &outcome.result, &detail],
         )
         .await?;
     if alike > 0 {
@@ -380,14 +395,14 @@ async fn write_row(
     transaction
         .execute(
             "WITH newest AS (
-                 INSERT INTO handoff_attempt (sink_id, sequence, number, began_at, ended_at, result, detail, times)
+                 INSERT INTO handoff_attempt (destination_id, sequence, number, began_at, ended_at, result, detail, times)
                  SELECT $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5, $6, 1
-                 FROM handoff_attempt WHERE sink_id = $1 AND sequence = $2
+                 FROM handoff_attempt WHERE destination_id = $1 AND sequence = $2
                  RETURNING number)
              DELETE FROM handoff_attempt old USING newest
-             WHERE old.sink_id = $1 AND old.sequence = $2 AND old.number > 1 AND old.number <= newest.number - $7",
+             WHERE old.destination_id = $1 AND old.sequence = $2 AND old.number > 1 AND old.number <= newest.number - $7",
             &[
-                &sink,
+                &destination,
                 &sequence,
                 &began_at,
                 &now,
@@ -434,16 +449,16 @@ async fn write_report(
 /// and where that brought none by reading the feed from its beginning.
 async fn ask_for_link(
     transaction: &Transaction<'_>,
-    sink: i64,
+    destination: i64,
     sequence: i64,
 ) -> Result<(), StoreError> {
     let now = transaction.now();
     let row = transaction
         .query_one(
             "UPDATE handoff h SET link_tries = link_tries + 1 FROM document d
-             WHERE h.sink_id = $1 AND h.sequence = $2 AND d.sequence = h.sequence
+             WHERE h.destination_id = $1 AND h.sequence = $2 AND d.sequence = h.sequence
              RETURNING h.link_tries, d.feed_id",
-            &[&sink, &sequence],
+            &[&destination, &sequence],
         )
         .await?;
     let (tries, feed): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
@@ -462,7 +477,7 @@ async fn ask_for_link(
 
 async fn note_afterwards(
     transaction: &Transaction<'_>,
-    sink: i64,
+    destination: i64,
     settled: &[Settled],
     afterwards: &Afterwards,
 ) -> Result<bool, StoreError> {
@@ -476,10 +491,10 @@ async fn note_afterwards(
     if count(|outcome| !matches!(outcome, HandoffOutcome::LinkExpired)) > 0 {
         transaction
             .execute(
-                "UPDATE sink SET booked = booked + $2, rejected = rejected + $3, last_success_at = $4,
+                "UPDATE destination SET booked = booked + $2, rejected = rejected + $3, last_success_at = $4,
                      failures = 0, failing_since = NULL, last_error = NULL, stuck_at = NULL, waits_until = NULL
                  WHERE id = $1",
-                &[&sink, &booked, &rejected, &now.as_millis()],
+                &[&destination, &booked, &rejected, &now.as_millis()],
             )
             .await?;
     }
@@ -487,8 +502,8 @@ async fn note_afterwards(
         Afterwards::Keep(lease) => {
             let row = transaction
                 .query_one(
-                    "UPDATE sink SET leased_until = $2 WHERE id = $1 RETURNING paused IS NULL",
-                    &[&sink, &now.after(*lease).as_millis()],
+                    "UPDATE destination SET leased_until = $2 WHERE id = $1 RETURNING paused IS NULL",
+                    &[&destination, &now.after(*lease).as_millis()],
                 )
                 .await?;
             Ok(row.try_get(0)?)
@@ -496,8 +511,8 @@ async fn note_afterwards(
         Afterwards::Release => {
             transaction
                 .execute(
-                    "UPDATE sink SET leased_until = NULL WHERE id = $1",
-                    &[&sink],
+                    "UPDATE destination SET leased_until = NULL WHERE id = $1",
+                    &[&destination],
                 )
                 .await?;
             Ok(false)
@@ -509,24 +524,24 @@ async fn note_afterwards(
             until,
         } => {
             let outcome = Outcome::not_taken(error, until.is_some());
-            write_row(transaction, sink, *sequence, *began_at, &outcome).await?;
-            if is_skipped(transaction, sink, *sequence).await? {
+            write_row(transaction, destination, *sequence, *began_at, &outcome).await?;
+            if is_skipped(transaction, destination, *sequence).await? {
                 transaction
                     .execute(
-                        "UPDATE sink SET leased_until = NULL WHERE id = $1",
-                        &[&sink],
+                        "UPDATE destination SET leased_until = NULL WHERE id = $1",
+                        &[&destination],
                     )
                     .await?;
                 return Ok(false);
             }
             transaction
                 .execute(
-                    "UPDATE sink SET leased_until = NULL, failures = failures + 1,
+                    "UPDATE destination SET leased_until = NULL, failures = failures + 1,
                          failing_since = coalesce(failing_since, $2), last_error = $3, stuck_at = $4, waits_until = $5,
                          paused = CASE WHEN $5 IS NULL THEN coalesce(paused, 'closed') ELSE paused END
                      WHERE id = $1",
                     &[
-                        &sink,
+                        &destination,
                         &now.as_millis(),
                         &keepable(error),
                         sequence,
@@ -539,43 +554,43 @@ async fn note_afterwards(
     }
 }
 
-/// Whether a person left the version out while the sink was given it.
+/// Whether a person left the version out while the destination was given it.
 async fn is_skipped(
     transaction: &Transaction<'_>,
-    sink: i64,
+    destination: i64,
     sequence: i64,
 ) -> Result<bool, StoreError> {
     let row = transaction
         .query_one(
-            "SELECT state = 'skipped' FROM handoff WHERE sink_id = $1 AND sequence = $2",
-            &[&sink, &sequence],
+            "SELECT state = 'skipped' FROM handoff WHERE destination_id = $1 AND sequence = $2",
+            &[&destination, &sequence],
         )
         .await?;
     Ok(row.try_get(0)?)
 }
 
-/// Notes what a program says of a version that its sink was given.
+/// Notes what a program says of a version that its destination was given.
 pub(super) async fn note_verdict(
     transaction: &Transaction<'_>,
-    sink: &str,
+    destination: &str,
     sequence: i64,
     verdict: &LaterVerdict,
 ) -> Result<bool, StoreError> {
     let given = transaction
         .query_opt(
-            "SELECT s.id FROM sink s WHERE s.name = $1 FOR NO KEY UPDATE",
-            &[&sink],
+            "SELECT s.id FROM destination s WHERE s.name = $1 FOR NO KEY UPDATE",
+            &[&destination],
         )
         .await?;
     let Some(row) = given else {
         return Ok(false);
     };
-    let sink: i64 = row.try_get(0)?;
+    let destination: i64 = row.try_get(0)?;
     let given = transaction
         .query_opt(
             "SELECT state, detail FROM handoff
-             WHERE sink_id = $1 AND sequence = $2 AND state IN ('offered', 'booked', 'rejected')",
-            &[&sink, &sequence],
+             WHERE destination_id = $1 AND sequence = $2 AND state IN ('offered', 'booked', 'rejected')",
+            &[&destination, &sequence],
         )
         .await?;
     let Some(row) = given else {
@@ -592,12 +607,12 @@ pub(super) async fn note_verdict(
         began_at: transaction.now(),
         outcome,
     };
-    note(transaction, sink, &settled).await?;
+    note(transaction, destination, &settled).await?;
     let booked = i64::from(matches!(verdict, LaterVerdict::Booked));
     transaction
         .execute(
-            "UPDATE sink SET booked = booked + $2, rejected = rejected + $3 WHERE id = $1",
-            &[&sink, &booked, &(1 - booked)],
+            "UPDATE destination SET booked = booked + $2, rejected = rejected + $3 WHERE id = $1",
+            &[&destination, &booked, &(1 - booked)],
         )
         .await?;
     Ok(true)

@@ -56,6 +56,7 @@ mod alarms;
 mod connection;
 mod copy;
 mod demands;
+mod destinations;
 mod error;
 mod handoff_store;
 mod handoffs;
@@ -71,7 +72,6 @@ mod reports;
 mod retention;
 mod rows;
 mod schema;
-mod sinks;
 mod subscriptions;
 mod tokens;
 mod uploads;
@@ -262,7 +262,7 @@ impl Store for PostgresStore {
         in_reading!(self, reading::notifications(after, limit))
     }
 
-    async fn make_known(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
+    async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
         let transaction = self.write().await?;
         let now = ingest::not_later(now, &transaction);
         rows::feed_ids(&transaction, feeds, now).await?;

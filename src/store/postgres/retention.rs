@@ -1,7 +1,7 @@
 //! Forgetting what is too old, a bounded part at a time.
 
 use super::connection::Transaction;
-use crate::domain::{SinkName, Timestamp};
+use crate::domain::{DestinationName, Timestamp};
 use crate::store::words::RETENTION_STEP;
 use crate::store::{Retention, StoreError};
 
@@ -45,12 +45,16 @@ pub(super) async fn remove_notification_bodies(
 }
 
 /// Removes the bodies of a step's worth of documents that were booked long ago and that no
-/// sink of the settings has still to be given, the earliest first.
+/// destination of the settings has still to be given, the earliest first.
 pub(super) async fn remove_document_bodies(
     transaction: &Transaction<'_>,
     retention: &Retention,
 ) -> Result<usize, StoreError> {
-    let sinks: Vec<&str> = retention.sinks.iter().map(SinkName::as_str).collect();
+    let destinations: Vec<&str> = retention
+        .destinations
+        .iter()
+        .map(DestinationName::as_str)
+        .collect();
     // What another replica is at is left to it.
     let done = transaction
         .query(
@@ -60,14 +64,14 @@ pub(super) async fn remove_document_bodies(
              WHERE h.state = 'booked' AND NOT h.body_taken AND h.changed_at < $1
                AND NOT EXISTS (SELECT 1 FROM handoff o WHERE o.sequence = h.sequence
                    AND (o.state IN ('waiting', 'offered', 'rejected') OR o.changed_at >= $1))
-               AND NOT EXISTS (SELECT 1 FROM sink s WHERE s.name = ANY ($2)
+               AND NOT EXISTS (SELECT 1 FROM destination s WHERE s.name = ANY ($2)
                    AND s.wants::json ->> 'queue' = f.queue
                    AND (s.position < h.sequence OR NOT EXISTS (
-                       SELECT 1 FROM sink_feed b WHERE b.sink_id = s.id AND b.feed_id = f.id)))
+                       SELECT 1 FROM destination_feed b WHERE b.destination_id = s.id AND b.feed_id = f.id)))
              ORDER BY h.changed_at LIMIT $3 FOR NO KEY UPDATE OF d SKIP LOCKED",
             &[
                 &retention.documents_before.as_millis(),
-                &sinks,
+                &destinations,
                 &RETENTION_STEP,
             ],
         )

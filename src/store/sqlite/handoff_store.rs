@@ -5,12 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{SqliteStore, handoffs, reports, sinks};
-use crate::domain::{Account, SinkName, Timestamp};
+use super::{SqliteStore, destinations, handoffs, reports};
+use crate::domain::{Account, DestinationName, Timestamp};
 use crate::store::{
-    Afterwards, HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest,
-    HandoffRow, HandoffStore, HeldFeed, LaterVerdict, Offered, ReportEnd, ReportFilter,
-    ReportLease, ReportRow, Settled, SinkChange, SinkRow, StoreError, Wants,
+    Afterwards, DestinationChange, DestinationRow, HandoffFilter, HandoffLease, HandoffLeased,
+    HandoffOutcome, HandoffRequest, HandoffRow, HandoffStore, HeldFeed, LaterVerdict, Offered,
+    ReportEnd, ReportFilter, ReportLease, ReportRow, Settled, StoreError, Wants,
 };
 
 #[async_trait]
@@ -19,12 +19,12 @@ impl HandoffStore for SqliteStore {
         self.arrivals.subscribe()
     }
 
-    async fn make_sinks_known(
+    async fn register_destinations(
         &self,
-        sinks: Vec<(SinkName, Wants)>,
+        destinations: Vec<(DestinationName, Wants)>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.change(move |connection| sinks::make_known(connection, &sinks, now))
+        self.change(move |connection| destinations::register_feeds(connection, &destinations, now))
             .await
     }
 
@@ -60,14 +60,14 @@ impl HandoffStore for SqliteStore {
         Ok(holds)
     }
 
-    async fn change_sink(
+    async fn change_destination(
         &self,
-        sink: SinkName,
-        change: SinkChange,
+        destination: DestinationName,
+        change: DestinationChange,
         now: Timestamp,
     ) -> Result<Option<usize>, StoreError> {
         let changed = self
-            .change(move |connection| sinks::change(connection, &sink, &change, now))
+            .change(move |connection| destinations::change(connection, &destination, &change, now))
             .await?;
         self.arrivals.send_replace(());
         Ok(changed)
@@ -75,43 +75,49 @@ impl HandoffStore for SqliteStore {
 
     async fn note_verdict(
         &self,
-        sink: SinkName,
+        destination: DestinationName,
         sequence: i64,
         verdict: LaterVerdict,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let noted = self
             .change(move |connection| {
-                handoffs::note_verdict(connection, sink.as_str(), sequence, &verdict, now)
+                handoffs::note_verdict(connection, destination.as_str(), sequence, &verdict, now)
             })
             .await?;
         self.arrivals.send_replace(());
         Ok(noted)
     }
 
-    async fn sinks(&self) -> Result<Vec<SinkRow>, StoreError> {
-        self.read(|connection| sinks::list(connection)).await
+    async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError> {
+        self.read(|connection| destinations::list(connection)).await
     }
 
-    async fn held_feeds(&self, sink: SinkName, wants: Wants) -> Result<Vec<HeldFeed>, StoreError> {
-        self.read(move |connection| sinks::held_feeds(connection, &sink, &wants))
+    async fn held_feeds(
+        &self,
+        destination: DestinationName,
+        wants: Wants,
+    ) -> Result<Vec<HeldFeed>, StoreError> {
+        self.read(move |connection| destinations::held_feeds(connection, &destination, &wants))
             .await
     }
 
     async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError> {
-        self.read(move |connection| sinks::handoffs(connection, &filter))
+        self.read(move |connection| destinations::handoffs(connection, &filter))
             .await
     }
 
     async fn offered(
         &self,
-        sink: SinkName,
+        destination: DestinationName,
         after: i64,
         limit: usize,
         most_bytes: usize,
     ) -> Result<Vec<Offered>, StoreError> {
-        self.read(move |connection| sinks::offered(connection, &sink, after, limit, most_bytes))
-            .await
+        self.read(move |connection| {
+            destinations::offered(connection, &destination, after, limit, most_bytes)
+        })
+        .await
     }
 
     async fn lease_report(

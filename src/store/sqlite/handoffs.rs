@@ -6,9 +6,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, params};
 
 use super::demands::raise;
+use super::destinations;
 use super::error::explain;
 use super::rows;
-use super::sinks;
 use crate::domain::{Account, Company, Timestamp};
 use crate::store::handoffs::{ATTEMPTS, LINK_PATIENCE, NO_COMPANY, WINDOW};
 use crate::store::outcomes::Outcome;
@@ -19,12 +19,12 @@ use crate::store::{
 
 /// Versions in a window after the position that are not settled. `ready` are those that
 /// wait for nothing. Joined in this order, and by these indexes: left to itself SQLite would
-/// rather begin with the feeds and sort, or walk through all that the sink was ever given.
+/// rather begin with the feeds and sort, or walk through all that the destination was ever given.
 const UNSETTLED: &str = "
     SELECT d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body,
            CASE WHEN w.asked_at <= :given_up THEN 1000 ELSE coalesce(h.link_tries, 0) END, l.url, l.listed_at,
            (SELECT n.note FROM document e INDEXED BY document_identity
-            CROSS JOIN handoff n ON n.sequence = e.sequence AND n.sink_id = :sink
+            CROSS JOIN handoff n ON n.sequence = e.sequence AND n.destination_id = :destination
             WHERE e.document_id = d.document_id AND e.feed_id = d.feed_id AND n.note IS NOT NULL
             ORDER BY n.sequence DESC LIMIT 1),
            (h.next_try_at IS NULL OR h.next_try_at <= :now OR coalesce(l.listed_at >= h.changed_at, 0))
@@ -32,10 +32,10 @@ const UNSETTLED: &str = "
                     OR coalesce(l.listed_at >= w.asked_at, 0)) AS ready,
            h.next_try_at
     FROM document d
-    CROSS JOIN sink_feed s ON s.sink_id = :sink AND s.feed_id = d.feed_id
+    CROSS JOIN destination_feed s ON s.destination_id = :destination AND s.feed_id = d.feed_id
     JOIN feed f ON f.id = d.feed_id
     JOIN account a ON a.id = f.account_id
-    LEFT JOIN handoff h ON h.sink_id = :sink AND h.sequence = d.sequence
+    LEFT JOIN handoff h ON h.destination_id = :destination AND h.sequence = d.sequence
     LEFT JOIN document_link l ON l.sequence = d.sequence
     LEFT JOIN fresh_link_wish w ON w.feed_id = d.feed_id
     WHERE d.sequence > :position AND d.sequence <= :end
@@ -61,7 +61,7 @@ pub(super) fn company_codes(wants: &Wants) -> String {
     serde_json::json!(codes).to_string()
 }
 
-/// A sink's row as far as leasing goes.
+/// A destination's row as far as leasing goes.
 struct Candidate {
     id: i64,
     position: i64,
@@ -80,46 +80,48 @@ struct Found {
     ready_at: Option<Timestamp>,
 }
 
-/// Leases a sink with the next versions for it.
+/// Leases a destination with the next versions for it.
 pub(super) fn lease(
     connection: &Connection,
     request: &HandoffRequest,
 ) -> rusqlite::Result<HandoffLeased> {
-    let Some(sink) = candidate(connection, request)? else {
+    let Some(destination) = candidate(connection, request)? else {
         return Ok(HandoffLeased::Nothing { until: None });
     };
-    if sink.paused {
+    if destination.paused {
         return Ok(HandoffLeased::Nothing { until: None });
     }
-    let busy = [sink.waits_until, sink.leased_until].into_iter().flatten();
+    let busy = [destination.waits_until, destination.leased_until]
+        .into_iter()
+        .flatten();
     if let Some(until) = busy.filter(|until| *until > request.now).max() {
         return Ok(HandoffLeased::Nothing { until: Some(until) });
     }
     let (epoch, last): (String, i64) = connection
         .prepare_cached("SELECT epoch, last FROM sequence")?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let end = last.min(sink.position.saturating_add(WINDOW));
-    let found = look(connection, request, &sink, end, &epoch)?;
+    let end = last.min(destination.position.saturating_add(WINDOW));
+    let found = look(connection, request, &destination, end, &epoch)?;
     let position = found.first_unsettled.map_or(end, |first| first - 1);
-    if position > sink.position {
-        sinks::set_position(connection, sink.id, position)?;
+    if position > destination.position {
+        destinations::set_position(connection, destination.id, position)?;
     }
     if found.items.is_empty() {
-        return nothing_ready(connection, request, &sink, &found, end < last);
+        return nothing_ready(connection, request, &destination, &found, end < last);
     }
     let fence = connection
         .prepare_cached(
-            "UPDATE sink SET fence = fence + 1, leased_until = ?2 WHERE id = ?1 RETURNING fence",
+            "UPDATE destination SET fence = fence + 1, leased_until = ?2 WHERE id = ?1 RETURNING fence",
         )?
         .query_row(
-            params![sink.id, request.now.after(request.lease).as_millis()],
+            params![destination.id, request.now.after(request.lease).as_millis()],
             |row| row.get(0),
         )?;
     Ok(HandoffLeased::Batch(HandoffLease {
-        sink_id: sink.id,
-        sink: request.sink.clone(),
+        destination_id: destination.id,
+        destination: request.destination.clone(),
         fence,
-        failures: sink.failures,
+        failures: destination.failures,
         items: found.items,
     }))
 }
@@ -127,12 +129,14 @@ pub(super) fn lease(
 fn nothing_ready(
     connection: &Connection,
     request: &HandoffRequest,
-    sink: &Candidate,
+    destination: &Candidate,
     found: &Found,
     more: bool,
 ) -> rusqlite::Result<HandoffLeased> {
     let all_settled = found.first_unsettled.is_none();
-    if (all_settled && more) || sinks::start_by_themselves(connection, sink.id, request)? {
+    if (all_settled && more)
+        || destinations::start_by_themselves(connection, destination.id, request)?
+    {
         return Ok(HandoffLeased::Passed);
     }
     Ok(HandoffLeased::Nothing {
@@ -146,9 +150,9 @@ fn candidate(
 ) -> rusqlite::Result<Option<Candidate>> {
     connection
         .prepare_cached(
-            "SELECT id, position, failures, paused IS NOT NULL, waits_until, leased_until FROM sink WHERE name = ?1",
+            "SELECT id, position, failures, paused IS NOT NULL, waits_until, leased_until FROM destination WHERE name = ?1",
         )?
-        .query_row(params![request.sink.as_str()], |row| {
+        .query_row(params![request.destination.as_str()], |row| {
             Ok(Candidate {
                 id: row.get(0)?,
                 position: row.get(1)?,
@@ -164,17 +168,17 @@ fn candidate(
 fn look(
     connection: &Connection,
     request: &HandoffRequest,
-    sink: &Candidate,
+    destination: &Candidate,
     end: i64,
     epoch: &str,
 ) -> rusqlite::Result<Found> {
     let mut statement = connection.prepare_cached(UNSETTLED)?;
     let mut rows = statement.query(named_params! {
-        ":sink": sink.id,
+        ":destination": destination.id,
         ":now": request.now.as_millis(),
         ":files": request.files,
         ":given_up": request.now.before(LINK_PATIENCE).as_millis(),
-        ":position": sink.position,
+        ":position": destination.position,
         ":end": end,
         ":queue": request.wants.queue.as_str(),
         ":accounts": account_names(&request.wants),
@@ -227,8 +231,8 @@ pub(super) fn settle(
     let explain = |error| explain(path, error);
     let fence: Option<i64> = transaction
         .query_row(
-            "SELECT fence FROM sink WHERE id = ?1",
-            params![lease.sink_id],
+            "SELECT fence FROM destination WHERE id = ?1",
+            params![lease.destination_id],
             |row| row.get(0),
         )
         .optional()
@@ -237,27 +241,39 @@ pub(super) fn settle(
         return Err(StoreError::StaleLease);
     }
     for one in settled {
-        note(transaction, lease.sink_id, one, now).map_err(explain)?;
+        note(transaction, lease.destination_id, one, now).map_err(explain)?;
     }
-    note_afterwards(transaction, lease.sink_id, settled, afterwards, now).map_err(explain)
+    note_afterwards(transaction, lease.destination_id, settled, afterwards, now).map_err(explain)
 }
 
-fn note(connection: &Connection, sink: i64, one: &Settled, now: Timestamp) -> rusqlite::Result<()> {
+fn note(
+    connection: &Connection,
+    destination: i64,
+    one: &Settled,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
     let outcome = Outcome::of(&one.outcome, now);
-    write_row(connection, sink, one.sequence, one.began_at, now, &outcome)?;
+    write_row(
+        connection,
+        destination,
+        one.sequence,
+        one.began_at,
+        now,
+        &outcome,
+    )?;
     match &one.outcome {
         HandoffOutcome::Rejected { report, .. } => {
             write_report(connection, one.sequence, report, now)
         }
-        HandoffOutcome::Offered => sinks::give_number(connection, sink, one.sequence),
-        HandoffOutcome::LinkExpired => ask_for_link(connection, sink, one.sequence, now),
+        HandoffOutcome::Offered => destinations::give_number(connection, destination, one.sequence),
+        HandoffOutcome::LinkExpired => ask_for_link(connection, destination, one.sequence, now),
         HandoffOutcome::Booked { .. } | HandoffOutcome::NotWanted => Ok(()),
     }
 }
 
 fn write_row(
     connection: &Connection,
-    sink: i64,
+    destination: i64,
     sequence: i64,
     began_at: Timestamp,
     now: Timestamp,
@@ -265,15 +281,15 @@ fn write_row(
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO handoff (sink_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
+            "INSERT INTO handoff (destination_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-             ON CONFLICT (sink_id, sequence) DO UPDATE SET
+             ON CONFLICT (destination_id, sequence) DO UPDATE SET
                  state = CASE WHEN handoff.state = 'skipped' AND excluded.state = 'waiting' THEN 'skipped' ELSE excluded.state END,
                  changed_at = excluded.changed_at,
                  next_try_at = excluded.next_try_at, note = coalesce(excluded.note, note), detail = excluded.detail",
         )?
         .execute(params![
-            sink,
+            destination,
             sequence,
             outcome.state,
             began_at.as_millis(),
@@ -284,7 +300,7 @@ fn write_row(
         ])?;
     write_attempt(
         connection,
-        sink,
+        destination,
         sequence,
         [began_at, now],
         outcome.result,
@@ -295,7 +311,7 @@ fn write_row(
 /// Adds an attempt, or counts it to the last one where that ended alike.
 fn write_attempt(
     connection: &Connection,
-    sink: i64,
+    destination: i64,
     sequence: i64,
     [began_at, ended_at]: [Timestamp; 2],
     result: &str,
@@ -304,21 +320,21 @@ fn write_attempt(
     let alike = connection
         .prepare_cached(
             "UPDATE handoff_attempt SET ended_at = ?3, times = times + 1
-             WHERE sink_id = ?1 AND sequence = ?2 AND result = ?4 AND detail IS ?5
-               AND number = (SELECT max(number) FROM handoff_attempt WHERE sink_id = ?1 AND sequence = ?2)",
+             WHERE destination_id = ?1 AND sequence = ?2 AND result = ?4 AND detail IS ?5
+               AND number = (SELECT max(number) FROM handoff_attempt WHERE destination_id = ?1 AND sequence = ?2)",
         )?
-        .execute(params![sink, sequence, ended_at.as_millis(), result, detail])?;
+        .execute(params![destination, sequence, ended_at.as_millis(), result, detail])?;
     if alike > 0 {
         return Ok(());
     }
     connection
         .prepare_cached(
-            "INSERT INTO handoff_attempt (sink_id, sequence, number, began_at, ended_at, result, detail, times)
+            "INSERT INTO handoff_attempt (destination_id, sequence, number, began_at, ended_at, result, detail, times)
              SELECT ?1, ?2, coalesce(max(number), 0) + 1, ?3, ?4, ?5, ?6, 1
-             FROM handoff_attempt WHERE sink_id = ?1 AND sequence = ?2",
+             FROM handoff_attempt WHERE destination_id = ?1 AND sequence = ?2",
         )?
         .execute(params![
-            sink,
+            destination,
             sequence,
             began_at.as_millis(),
             ended_at.as_millis(),
@@ -327,10 +343,10 @@ fn write_attempt(
         ])?;
     connection
         .prepare_cached(
-            "DELETE FROM handoff_attempt WHERE sink_id = ?1 AND sequence = ?2 AND number > 1
-               AND number <= (SELECT max(number) FROM handoff_attempt WHERE sink_id = ?1 AND sequence = ?2) - ?3",
+            "DELETE FROM handoff_attempt WHERE destination_id = ?1 AND sequence = ?2 AND number > 1
+               AND number <= (SELECT max(number) FROM handoff_attempt WHERE destination_id = ?1 AND sequence = ?2) - ?3",
         )?
-        .execute(params![sink, sequence, ATTEMPTS])?;
+        .execute(params![destination, sequence, ATTEMPTS])?;
     Ok(())
 }
 
@@ -365,13 +381,13 @@ fn write_report(
 /// and where that brought none by reading the feed from its beginning.
 fn ask_for_link(
     connection: &Connection,
-    sink: i64,
+    destination: i64,
     sequence: i64,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     let tries: i64 = connection.query_row(
-        "UPDATE handoff SET link_tries = link_tries + 1 WHERE sink_id = ?1 AND sequence = ?2 RETURNING link_tries",
-        params![sink, sequence],
+        "UPDATE handoff SET link_tries = link_tries + 1 WHERE destination_id = ?1 AND sequence = ?2 RETURNING link_tries",
+        params![destination, sequence],
         |row| row.get(0),
     )?;
     let feed: i64 = connection.query_row(
@@ -392,7 +408,7 @@ fn ask_for_link(
 
 fn note_afterwards(
     connection: &Connection,
-    sink: i64,
+    destination: i64,
     settled: &[Settled],
     afterwards: &Afterwards,
     now: Timestamp,
@@ -404,24 +420,24 @@ fn note_afterwards(
     if took {
         connection
             .prepare_cached(
-                "UPDATE sink SET booked = booked + ?2, rejected = rejected + ?3, last_success_at = ?4,
+                "UPDATE destination SET booked = booked + ?2, rejected = rejected + ?3, last_success_at = ?4,
                      failures = 0, failing_since = NULL, last_error = NULL, stuck_at = NULL, waits_until = NULL
                  WHERE id = ?1",
             )?
-            .execute(params![sink, booked, rejected, now.as_millis()])?;
+            .execute(params![destination, booked, rejected, now.as_millis()])?;
     }
     match afterwards {
         Afterwards::Keep(lease) => connection
             .prepare_cached(
-                "UPDATE sink SET leased_until = ?2 WHERE id = ?1 RETURNING paused IS NULL",
+                "UPDATE destination SET leased_until = ?2 WHERE id = ?1 RETURNING paused IS NULL",
             )?
-            .query_row(params![sink, now.after(*lease).as_millis()], |row| {
+            .query_row(params![destination, now.after(*lease).as_millis()], |row| {
                 row.get(0)
             }),
         Afterwards::Release => {
             connection
-                .prepare_cached("UPDATE sink SET leased_until = NULL WHERE id = ?1")?
-                .execute(params![sink])?;
+                .prepare_cached("UPDATE destination SET leased_until = NULL WHERE id = ?1")?
+                .execute(params![destination])?;
             Ok(false)
         }
         Afterwards::Wait {
@@ -431,23 +447,23 @@ fn note_afterwards(
             until,
         } => {
             let outcome = Outcome::not_taken(error, until.is_some());
-            write_row(connection, sink, *sequence, *began_at, now, &outcome)?;
-            if is_skipped(connection, sink, *sequence)? {
+            write_row(connection, destination, *sequence, *began_at, now, &outcome)?;
+            if is_skipped(connection, destination, *sequence)? {
                 connection.execute(
-                    "UPDATE sink SET leased_until = NULL WHERE id = ?1",
-                    params![sink],
+                    "UPDATE destination SET leased_until = NULL WHERE id = ?1",
+                    params![destination],
                 )?;
                 return Ok(false);
             }
             connection
                 .prepare_cached(
-                    "UPDATE sink SET leased_until = NULL, failures = failures + 1,
+                    "UPDATE destination SET leased_until = NULL, failures = failures + 1,
                          failing_since = coalesce(failing_since, ?2), last_error = ?3, stuck_at = ?4, waits_until = ?5,
                          paused = CASE WHEN ?5 IS NULL THEN coalesce(paused, 'closed') ELSE paused END
                      WHERE id = ?1",
                 )?
                 .execute(params![
-                    sink,
+                    destination,
                     now.as_millis(),
                     error,
                     sequence,
@@ -458,32 +474,32 @@ fn note_afterwards(
     }
 }
 
-/// Whether a person left the version out while the sink was given it.
-fn is_skipped(connection: &Connection, sink: i64, sequence: i64) -> rusqlite::Result<bool> {
+/// Whether a person left the version out while the destination was given it.
+fn is_skipped(connection: &Connection, destination: i64, sequence: i64) -> rusqlite::Result<bool> {
     connection.query_row(
-        "SELECT state = 'skipped' FROM handoff WHERE sink_id = ?1 AND sequence = ?2",
-        params![sink, sequence],
+        "SELECT state = 'skipped' FROM handoff WHERE destination_id = ?1 AND sequence = ?2",
+        params![destination, sequence],
         |row| row.get(0),
     )
 }
 
-/// Notes what a program says of a version that its sink was given.
+/// Notes what a program says of a version that its destination was given.
 pub(super) fn note_verdict(
     connection: &Connection,
-    sink: &str,
+    destination: &str,
     sequence: i64,
     verdict: &LaterVerdict,
     now: Timestamp,
 ) -> rusqlite::Result<bool> {
     let given: Option<(i64, String, Option<String>)> = connection
         .query_row(
-            "SELECT h.sink_id, h.state, h.detail FROM handoff h JOIN sink s ON s.id = h.sink_id
+            "SELECT h.destination_id, h.state, h.detail FROM handoff h JOIN destination s ON s.id = h.destination_id
              WHERE s.name = ?1 AND h.sequence = ?2 AND h.state IN ('offered', 'booked', 'rejected')",
-            params![sink, sequence],
+            params![destination, sequence],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
         .optional()?;
-    let Some((sink, state, detail)) = given else {
+    let Some((destination, state, detail)) = given else {
         return Ok(false);
     };
     let outcome = Outcome::later(verdict);
@@ -496,11 +512,11 @@ pub(super) fn note_verdict(
         began_at: now,
         outcome,
     };
-    note(connection, sink, &settled, now)?;
+    note(connection, destination, &settled, now)?;
     let booked = matches!(verdict, LaterVerdict::Booked);
     connection.execute(
-        "UPDATE sink SET booked = booked + ?2, rejected = rejected + ?3 WHERE id = ?1",
-        params![sink, booked, !booked],
+        "UPDATE destination SET booked = booked + ?2, rejected = rejected + ?3 WHERE id = ?1",
+        params![destination, booked, !booked],
     )?;
     Ok(true)
 }
@@ -528,8 +544,8 @@ mod tests {
         for expected in [
             "SEARCH d USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
             "SEARCH e USING COVERING INDEX document_identity (document_id=?)",
-            "SEARCH n USING PRIMARY KEY (sink_id=? AND sequence=?)",
-            "SEARCH h USING PRIMARY KEY (sink_id=? AND sequence=?)",
+            "SEARCH n USING PRIMARY KEY (destination_id=? AND sequence=?)",
+            "SEARCH h USING PRIMARY KEY (destination_id=? AND sequence=?)",
         ] {
             assert!(plan.contains(expected), "{expected}: {plan}");
         }

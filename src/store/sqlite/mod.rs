@@ -28,6 +28,7 @@ mod activity;
 mod alarms;
 mod backup;
 mod demands;
+mod destinations;
 mod error;
 mod handoff_store;
 mod handoffs;
@@ -43,7 +44,6 @@ mod reports;
 mod retention;
 mod rows;
 mod schema;
-mod sinks;
 mod subscriptions;
 mod tokens;
 mod uploads;
@@ -87,7 +87,7 @@ impl SqliteStore {
         let explain_here = |error| explain(&path, error);
         backup::settle_epoch(&connection).map_err(explain_here)?;
         parking::start_afresh(&connection).map_err(explain_here)?;
-        sinks::start_afresh(&connection).map_err(explain_here)?;
+        destinations::start_afresh(&connection).map_err(explain_here)?;
         let shelf =
             quarantine::Shelf::open(&connection, options.quarantine_bytes).map_err(explain_here)?;
         let inbox = Arc::new(Inbox::new(options.queue));
@@ -299,7 +299,7 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn make_known(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
+    async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
         self.change(move |connection| {
             feeds
                 .iter()

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use crate::domain::{SinkName, Timestamp};
+use crate::domain::{DestinationName, Timestamp};
 use crate::store::Retention;
 use crate::store::words::RETENTION_STEP;
 
@@ -32,13 +32,17 @@ pub(super) fn remove_notification_bodies(
 }
 
 /// Removes the bodies of a step's worth of documents that were booked long ago and that no
-/// sink of the settings has still to be given, the earliest first.
+/// destination of the settings has still to be given, the earliest first.
 pub(super) fn remove_document_bodies(
     connection: &Connection,
     retention: &Retention,
 ) -> rusqlite::Result<usize> {
-    let sinks: Vec<&str> = retention.sinks.iter().map(SinkName::as_str).collect();
-    let sinks = serde_json::json!(sinks).to_string();
+    let destinations: Vec<&str> = retention
+        .destinations
+        .iter()
+        .map(DestinationName::as_str)
+        .collect();
+    let destinations = serde_json::json!(destinations).to_string();
     let done: Vec<i64> = connection
         .prepare_cached(
             "SELECT h.sequence FROM handoff h
@@ -47,14 +51,14 @@ pub(super) fn remove_document_bodies(
              WHERE h.state = 'booked' AND h.body_taken = 0 AND h.changed_at < ?1
                AND NOT EXISTS (SELECT 1 FROM handoff o WHERE o.sequence = h.sequence
                    AND (o.state IN ('waiting', 'offered', 'rejected') OR o.changed_at >= ?1))
-               AND NOT EXISTS (SELECT 1 FROM sink s WHERE s.name IN (SELECT value FROM json_each(?2))
+               AND NOT EXISTS (SELECT 1 FROM destination s WHERE s.name IN (SELECT value FROM json_each(?2))
                    AND json_extract(s.wants, '$.queue') = f.queue
                    AND (s.position < h.sequence OR NOT EXISTS (
-                       SELECT 1 FROM sink_feed b WHERE b.sink_id = s.id AND b.feed_id = f.id)))
+                       SELECT 1 FROM destination_feed b WHERE b.destination_id = s.id AND b.feed_id = f.id)))
              ORDER BY h.changed_at LIMIT ?3",
         )?
         .query_map(
-            params![retention.documents_before.as_millis(), sinks, RETENTION_STEP],
+            params![retention.documents_before.as_millis(), destinations, RETENTION_STEP],
             |row| row.get(0),
         )?
         .collect::<rusqlite::Result<_>>()?;

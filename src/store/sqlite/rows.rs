@@ -3,7 +3,7 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::domain::{Account, Company, Event, Feed, Queue, SinkName, Timestamp};
+use crate::domain::{Account, Company, DestinationName, Event, Feed, Queue, Timestamp};
 use crate::store::words::{self, kind_code};
 use crate::store::{
     HandoffState, ParkReason, PauseReason, PullKind, ReportState, Rights, SubscriptionState,
@@ -118,17 +118,17 @@ pub(super) fn upload_state(row: &Row<'_>, column: usize) -> rusqlite::Result<Upl
     words::upload_state(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
-/// Reads a sink's name.
-pub(super) fn sink(row: &Row<'_>, column: usize) -> rusqlite::Result<SinkName> {
-    words::sink(&row.get::<_, String>(column)?).map_err(foreign(column))
+/// Reads a destination's name.
+pub(super) fn destination(row: &Row<'_>, column: usize) -> rusqlite::Result<DestinationName> {
+    words::destination(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
-/// Reads where a version stands at a sink.
+/// Reads where a version stands at a destination.
 pub(super) fn handoff_state(row: &Row<'_>, column: usize) -> rusqlite::Result<HandoffState> {
     words::handoff_state(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
-/// Reads why a sink is paused.
+/// Reads why a destination is paused.
 pub(super) fn pause_reason(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<PauseReason>> {
     let text: Option<String> = row.get(column)?;
     words::pause_reason(text.as_deref()).map_err(foreign(column))

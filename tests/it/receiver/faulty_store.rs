@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ivesk_webhook::domain::{Account, Event, Feed, SinkName, Timestamp};
+use ivesk_webhook::domain::{Account, DestinationName, Event, Feed, Timestamp};
 use ivesk_webhook::store::*;
 use tokio::sync::{Semaphore, watch};
 
@@ -144,8 +144,8 @@ impl Store for FaultyStore {
         self.real.demand(demands).await
     }
 
-    async fn make_known(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
-        self.real.make_known(feeds, now).await
+    async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
+        self.real.register_feeds(feeds, now).await
     }
 
     async fn demand_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
@@ -372,12 +372,12 @@ impl HandoffStore for FaultyStore {
         self.real.arrivals()
     }
 
-    async fn make_sinks_known(
+    async fn register_destinations(
         &self,
-        sinks: Vec<(SinkName, Wants)>,
+        destinations: Vec<(DestinationName, Wants)>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.real.make_sinks_known(sinks, now).await
+        self.real.register_destinations(destinations, now).await
     }
 
     async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError> {
@@ -396,31 +396,37 @@ impl HandoffStore for FaultyStore {
             .await
     }
 
-    async fn change_sink(
+    async fn change_destination(
         &self,
-        sink: SinkName,
-        change: SinkChange,
+        destination: DestinationName,
+        change: DestinationChange,
         now: Timestamp,
     ) -> Result<Option<usize>, StoreError> {
-        self.real.change_sink(sink, change, now).await
+        self.real.change_destination(destination, change, now).await
     }
 
     async fn note_verdict(
         &self,
-        sink: SinkName,
+        destination: DestinationName,
         sequence: i64,
         verdict: LaterVerdict,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.real.note_verdict(sink, sequence, verdict, now).await
+        self.real
+            .note_verdict(destination, sequence, verdict, now)
+            .await
     }
 
-    async fn sinks(&self) -> Result<Vec<SinkRow>, StoreError> {
-        self.real.sinks().await
+    async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError> {
+        self.real.destinations().await
     }
 
-    async fn held_feeds(&self, sink: SinkName, wants: Wants) -> Result<Vec<HeldFeed>, StoreError> {
-        self.real.held_feeds(sink, wants).await
+    async fn held_feeds(
+        &self,
+        destination: DestinationName,
+        wants: Wants,
+    ) -> Result<Vec<HeldFeed>, StoreError> {
+        self.real.held_feeds(destination, wants).await
     }
 
     async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError> {
@@ -429,12 +435,14 @@ impl HandoffStore for FaultyStore {
 
     async fn offered(
         &self,
-        sink: SinkName,
+        destination: DestinationName,
         after: i64,
         limit: usize,
         most_bytes: usize,
     ) -> Result<Vec<Offered>, StoreError> {
-        self.real.offered(sink, after, limit, most_bytes).await
+        self.real
+            .offered(destination, after, limit, most_bytes)
+            .await
     }
 
     async fn lease_report(

@@ -1,10 +1,10 @@
 -- Places where documents are handed on. Every version at or below `position` is settled,
--- as far as the sink's feeds were started. What was stored when the sink became known
+-- as far as the destination's feeds were started. What was stored when the destination became known
 -- (`since_sequence`), or last took other documents than before (`wants`), is never handed
 -- on by itself. One worker at a time holds the lease;
 -- `fence` rises with each, so that a stale owner can't write. `last_number` is the newest
 -- place in the list that a program asks for.
-CREATE TABLE sink (
+CREATE TABLE destination (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     created_at BIGINT NOT NULL,
@@ -25,25 +25,25 @@ CREATE TABLE sink (
     rejected BIGINT NOT NULL DEFAULT 0
 );
 
--- Feeds that were let begin at a sink; of others it is given nothing. Versions of all
+-- Feeds that were let begin at a destination; of others it is given nothing. Versions of all
 -- times (`everything`), those after a number that are not of the first pull, and those
 -- from a moment on.
-CREATE TABLE sink_feed (
-    sink_id BIGINT NOT NULL REFERENCES sink (id),
+CREATE TABLE destination_feed (
+    destination_id BIGINT NOT NULL REFERENCES destination (id),
     feed_id BIGINT NOT NULL REFERENCES feed (id),
     started_at BIGINT NOT NULL,
     everything BOOLEAN NOT NULL,
     after_sequence BIGINT NOT NULL,
     since_ms BIGINT,
-    PRIMARY KEY (sink_id, feed_id)
+    PRIMARY KEY (destination_id, feed_id)
 );
 
--- What became of a version at a sink; none for those that were never given to it.
--- `note` is the sink's own, `detail` what it said; `body_taken` tells that retention has
+-- What became of a version at a destination; none for those that were never given to it.
+-- `note` is the destination's own, `detail` what it said; `body_taken` tells that retention has
 -- taken the document's body. `number` is its place in the list that
 -- a program asks for.
 CREATE TABLE handoff (
-    sink_id BIGINT NOT NULL REFERENCES sink (id),
+    destination_id BIGINT NOT NULL REFERENCES destination (id),
     sequence BIGINT NOT NULL REFERENCES document (sequence),
     state TEXT NOT NULL,
     number BIGINT,
@@ -54,19 +54,19 @@ CREATE TABLE handoff (
     note TEXT,
     detail TEXT,
     body_taken BOOLEAN NOT NULL DEFAULT false,
-    PRIMARY KEY (sink_id, sequence)
+    PRIMARY KEY (destination_id, sequence)
 );
 
 -- A sequence is looked up alone by whoever asks what became of a document.
 CREATE INDEX handoff_version ON handoff (sequence);
-CREATE UNIQUE INDEX handoff_number ON handoff (sink_id, number) WHERE number IS NOT NULL;
+CREATE UNIQUE INDEX handoff_number ON handoff (destination_id, number) WHERE number IS NOT NULL;
 -- What retention has still to look at, in the order of booking.
 CREATE INDEX handoff_booked ON handoff (changed_at) WHERE state = 'booked' AND NOT body_taken;
-CREATE INDEX handoff_rejected ON handoff (sink_id, sequence) WHERE state = 'rejected';
+CREATE INDEX handoff_rejected ON handoff (destination_id, sequence) WHERE state = 'rejected';
 
 -- Attempts, several in a row that ended alike as one.
 CREATE TABLE handoff_attempt (
-    sink_id BIGINT NOT NULL,
+    destination_id BIGINT NOT NULL,
     sequence BIGINT NOT NULL,
     number BIGINT NOT NULL,
     began_at BIGINT NOT NULL,
@@ -74,8 +74,8 @@ CREATE TABLE handoff_attempt (
     result TEXT NOT NULL,
     detail TEXT,
     times BIGINT NOT NULL,
-    PRIMARY KEY (sink_id, sequence, number),
-    FOREIGN KEY (sink_id, sequence) REFERENCES handoff (sink_id, sequence)
+    PRIMARY KEY (destination_id, sequence, number),
+    FOREIGN KEY (destination_id, sequence) REFERENCES handoff (destination_id, sequence)
 );
 
 -- Import errors for the vendor's accountant: one for each (version, text), whose digest

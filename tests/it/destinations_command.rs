@@ -1,18 +1,18 @@
-//! The command sink, with real programs.
+//! The command destination, with real programs.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ivesk_webhook::config::SinkKind;
-use ivesk_webhook::handoff::{Item, Sink, Verdict};
+use ivesk_webhook::config::DestinationKind;
+use ivesk_webhook::handoff::{Destination, Item, Verdict};
 use rustix::process::{Pid, test_kill_process_group};
 use serde_json::{Value, json};
 
-use crate::process::within;
-use crate::sink_support::{
-    COMPANY, booked, config, item, rejected, sink_config, try_open, unavailable,
+use crate::destination_support::{
+    COMPANY, booked, config, destination_config, item, rejected, try_open, unavailable,
 };
+use crate::process::within;
 
 /// Far more than a script takes.
 const AMPLE: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ struct Scripted {
 impl Scripted {
     fn new(lines: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let script = folder.path().join("sink.sh");
+        let script = folder.path().join("destination.sh");
         std::fs::write(&script, format!("#!/bin/sh\n{lines}\n")).expect("written");
         let executable = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(&script, executable).expect("executable");
@@ -36,24 +36,24 @@ impl Scripted {
         self.folder.path().join(name)
     }
 
-    fn kind(&self, arguments: &[&str], environment: &[&str]) -> SinkKind {
+    fn kind(&self, arguments: &[&str], environment: &[&str]) -> DestinationKind {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        SinkKind::Command {
-            program: self.file("sink.sh"),
+        DestinationKind::Command {
+            program: self.file("destination.sh"),
             arguments: texts(arguments),
             environment: texts(environment),
             folder: self.folder.path().to_owned(),
         }
     }
 
-    fn sink(&self, timeout: Duration) -> Box<dyn Sink> {
-        let sink = sink_config(self.kind(&[], &[]), timeout);
-        try_open(&sink, &config("https://app.ivesk.lt/api/pub"), &[]).expect("a sink")
+    fn destination(&self, timeout: Duration) -> Box<dyn Destination> {
+        let destination = destination_config(self.kind(&[], &[]), timeout);
+        try_open(&destination, &config("https://app.ivesk.lt/api/pub"), &[]).expect("a destination")
     }
 
     async fn verdict(&self) -> Verdict {
-        let sink = self.sink(AMPLE);
-        within("an end", sink.hand_on(&item("a-1", json!({})))).await
+        let destination = self.destination(AMPLE);
+        within("an end", destination.hand_on(&item("a-1", json!({})))).await
     }
 
     /// Reads what the script wrote into a named pipe of this name: comes once it did.
@@ -125,9 +125,10 @@ async fn it_is_given_the_document_on_its_standard_input_and_its_names_in_variabl
         ("IVESK_WEBHOOK_API_KEY", "planted"),
     ];
     let api = config("https://app.ivesk.lt/api/pub");
-    let sink = try_open(&sink_config(kind, AMPLE), &api, &environment).expect("a sink");
+    let destination =
+        try_open(&destination_config(kind, AMPLE), &api, &environment).expect("a destination");
     let document = item("a-1", json!({ "docnum": "Ąž" }));
-    booked(within("an end", sink.hand_on(&document)).await);
+    booked(within("an end", destination.hand_on(&document)).await);
 
     let read = |name: &str| std::fs::read_to_string(script.file(name)).expect("written");
     let told = read("in");
@@ -179,11 +180,11 @@ fn large_item() -> Item {
 
 #[tokio::test]
 async fn a_program_that_never_reads_is_not_waited_for() {
-    let sink = Scripted::new("exit 0");
-    let sink = sink.sink(AMPLE);
-    booked(within("an end", sink.hand_on(&large_item())).await);
+    let destination = Scripted::new("exit 0");
+    let destination = destination.destination(AMPLE);
+    booked(within("an end", destination.hand_on(&large_item())).await);
     let script = Scripted::new("exec <&-; echo no; exit 65");
-    let verdict = within("an end", script.sink(AMPLE).hand_on(&large_item())).await;
+    let verdict = within("an end", script.destination(AMPLE).hand_on(&large_item())).await;
     assert_eq!(rejected(verdict), "no");
 }
 
@@ -193,7 +194,7 @@ async fn a_program_that_writes_without_end_before_it_reads_is_drained() {
         "head -c 3000000 /dev/zero | tr '\\0' o; head -c 3000000 /dev/zero | tr '\\0' e >&2; \
          cat >/dev/null; exit 65",
     );
-    let verdict = within("an end", script.sink(AMPLE).hand_on(&large_item())).await;
+    let verdict = within("an end", script.destination(AMPLE).hand_on(&large_item())).await;
     assert_eq!(rejected(verdict), "o".repeat(4096));
 }
 
@@ -232,10 +233,10 @@ const STUBBORN: &str = "trap '' TERM INT HUP\n\
 async fn a_program_that_does_not_end_is_killed_with_all_that_it_started() {
     let script = Scripted::new(STUBBORN);
     script.make_pipe("started");
-    let sink = script.sink(Duration::from_secs(5));
+    let destination = script.destination(Duration::from_secs(5));
     let document = item("a-1", json!({}));
     let (verdict, group) = tokio::join!(
-        within("an end", sink.hand_on(&document)),
+        within("an end", destination.hand_on(&document)),
         script.written_to_pipe("started")
     );
     let (error, _) = unavailable(verdict);
@@ -247,10 +248,10 @@ async fn a_program_that_does_not_end_is_killed_with_all_that_it_started() {
 async fn a_program_whose_answer_nobody_waits_for_any_more_is_killed() {
     let script = Scripted::new(STUBBORN);
     script.make_pipe("started");
-    let sink = script.sink(AMPLE);
+    let destination = script.destination(AMPLE);
     let document = item("a-1", json!({}));
     let group = tokio::select! {
-        verdict = sink.hand_on(&document) => panic!("{verdict:?}"),
+        verdict = destination.hand_on(&document) => panic!("{verdict:?}"),
         group = script.written_to_pipe("started") => group,
     };
     until_group_ends(&group).await;
@@ -267,21 +268,21 @@ async fn what_a_program_leaves_behind_is_ended_and_does_not_delay_its_answer() {
 #[test]
 fn a_program_that_can_t_be_run_is_refused_at_the_start() {
     let api = config("https://app.ivesk.lt/api/pub");
-    let refusal = |kind: SinkKind| {
-        let error = try_open(&sink_config(kind, AMPLE), &api, &[]).err();
+    let refusal = |kind: DestinationKind| {
+        let error = try_open(&destination_config(kind, AMPLE), &api, &[]).err();
         error.expect("a refusal").to_string()
     };
     let script = Scripted::new("");
     let error = refusal(script.kind(&[], &["NOT_SET"]));
     assert!(error.contains("NOT_SET, which is not set"), "{error}");
     let unexecutable = std::fs::Permissions::from_mode(0o644);
-    std::fs::set_permissions(script.file("sink.sh"), unexecutable).expect("changed");
+    std::fs::set_permissions(script.file("destination.sh"), unexecutable).expect("changed");
     let error = refusal(script.kind(&[], &[]));
     assert!(error.contains("make it executable"), "{error}");
-    std::fs::remove_file(script.file("sink.sh")).expect("removed");
+    std::fs::remove_file(script.file("destination.sh")).expect("removed");
     let error = refusal(script.kind(&[], &[]));
     assert!(error.contains("can't be found"), "{error}");
-    std::fs::create_dir(script.file("sink.sh")).expect("made");
+    std::fs::create_dir(script.file("destination.sh")).expect("made");
     let error = refusal(script.kind(&[], &[]));
     assert!(error.contains("is not a file"), "{error}");
 }
@@ -289,8 +290,8 @@ fn a_program_that_can_t_be_run_is_refused_at_the_start() {
 #[tokio::test]
 async fn a_program_that_vanished_pauses() {
     let script = Scripted::new("");
-    let sink = script.sink(AMPLE);
-    std::fs::remove_file(script.file("sink.sh")).expect("removed");
-    let (error, _) = unavailable(sink.hand_on(&item("a-1", json!({}))).await);
+    let destination = script.destination(AMPLE);
+    std::fs::remove_file(script.file("destination.sh")).expect("removed");
+    let (error, _) = unavailable(destination.hand_on(&item("a-1", json!({}))).await);
     assert!(error.contains("can't be started"), "{error}");
 }

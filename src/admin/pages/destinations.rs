@@ -1,4 +1,4 @@
-//! Sinks: how far the hand-off has come, what waits, and starting, pausing, trying again.
+//! Destinations: how far the hand-off has come, what waits, and starting, pausing, trying again.
 
 use axum::response::Response;
 use maud::{Markup, html};
@@ -6,10 +6,10 @@ use maud::{Markup, html};
 use super::language::grouped;
 use super::layout::{Middle, Mood, badge, button, proof};
 use super::{Shown, Visit, words};
-use crate::admin::handoff::all_sinks;
-use crate::config::{SinkConfig, SinkKind};
+use crate::admin::handoff::all_destinations;
+use crate::config::{DestinationConfig, DestinationKind};
 use crate::domain::Timestamp;
-use crate::store::{HeldFeed, SinkRow};
+use crate::store::{DestinationRow, HeldFeed};
 
 /// Feeds that are held and named.
 const NAMED: usize = 20;
@@ -23,10 +23,10 @@ async fn list(visit: &Visit) -> Shown {
     let (app, language) = (&visit.admin.app, visit.visitor.language);
     let now = app.clock.now();
     let mut sections = Vec::new();
-    for one in all_sinks(app).await? {
+    for one in all_destinations(app).await? {
         // One that the settings name no more is given nothing, and nothing can be done to it.
-        if let Some(config) = app.config.sinks.get(&one.row.name) {
-            sections.push(sink(visit, &one.row, config, &one.held, now));
+        if let Some(config) = app.config.destinations.get(&one.row.name) {
+            sections.push(destination(visit, &one.row, config, &one.held, now));
         }
     }
     Ok(Middle {
@@ -34,7 +34,7 @@ async fn list(visit: &Visit) -> Shown {
         body: html! {
             @if sections.is_empty() {
                 p { (language.say(
-                    "The settings name no sink: documents are kept here and handed on to nobody.",
+                    "The settings name no destination: documents are kept here and handed on to nobody.",
                     "Nustatymuose nėra gavėjų: dokumentai saugomi čia ir niekam neperduodami.",
                 )) }
             }
@@ -43,27 +43,27 @@ async fn list(visit: &Visit) -> Shown {
     })
 }
 
-fn kind(visit: &Visit, config: &SinkConfig) -> &'static str {
+fn kind(visit: &Visit, config: &DestinationConfig) -> &'static str {
     let language = visit.visitor.language;
     match config.kind {
-        SinkKind::Http { .. } => language.say("HTTP POST", "HTTP POST"),
-        SinkKind::Command { .. } => language.say("a command", "komanda"),
-        SinkKind::Folder { .. } => language.say("a folder", "aplankas"),
-        SinkKind::Api => language.say("a program that asks", "programa, kuri klausia"),
+        DestinationKind::Http { .. } => language.say("HTTP POST", "HTTP POST"),
+        DestinationKind::Command { .. } => language.say("a command", "komanda"),
+        DestinationKind::Folder { .. } => language.say("a folder", "aplankas"),
+        DestinationKind::Api => language.say("a program that asks", "programa, kuri klausia"),
     }
 }
 
-fn sink(
+fn destination(
     visit: &Visit,
-    row: &SinkRow,
-    config: &SinkConfig,
+    row: &DestinationRow,
+    config: &DestinationConfig,
     held: &[HeldFeed],
     now: Timestamp,
 ) -> Markup {
     let language = visit.visitor.language;
     let behind = u64::try_from(row.behind).unwrap_or_default();
     html! {
-        section.sink aria-label=(row.name) {
+        section.destination aria-label=(row.name) {
             h2 { (row.name) }
             p.state {
                 (state(visit, row, now)) " " (kind(visit, config)) ", " (words::queue(language, config.queue))
@@ -85,7 +85,7 @@ fn number(name: &str, value: u64) -> Markup {
     html! { div { dt { (name) } dd { (grouped(value)) } } }
 }
 
-fn state(visit: &Visit, row: &SinkRow, now: Timestamp) -> Markup {
+fn state(visit: &Visit, row: &DestinationRow, now: Timestamp) -> Markup {
     let language = visit.visitor.language;
     html! {
         @if let Some(reason) = row.paused {
@@ -100,7 +100,7 @@ fn state(visit: &Visit, row: &SinkRow, now: Timestamp) -> Markup {
 }
 
 /// Feeds that wait for a person to let them begin.
-fn held_feeds(visit: &Visit, row: &SinkRow, held: &[HeldFeed]) -> Markup {
+fn held_feeds(visit: &Visit, row: &DestinationRow, held: &[HeldFeed]) -> Markup {
     let language = visit.visitor.language;
     let label = format!(
         "{} {}",
@@ -123,14 +123,14 @@ fn held_feeds(visit: &Visit, row: &SinkRow, held: &[HeldFeed]) -> Markup {
     }
 }
 
-fn actions(visit: &Visit, row: &SinkRow, held: &[HeldFeed]) -> Markup {
+fn actions(visit: &Visit, row: &DestinationRow, held: &[HeldFeed]) -> Markup {
     let (visitor, language) = (&visit.visitor, visit.visitor.language);
     let name = row.name.as_str();
     let one = |what: &'static str, label| {
         button(
             visitor,
-            "/do/sink",
-            &[("sink", name), ("what", what)],
+            "/do/destination",
+            &[("destination", name), ("what", what)],
             label,
             Some(name),
         )
@@ -151,9 +151,9 @@ fn actions(visit: &Visit, row: &SinkRow, held: &[HeldFeed]) -> Markup {
             }
         }
         @if !held.is_empty() {
-            form.search method="post" action="/do/sink" {
+            form.search method="post" action="/do/destination" {
                 (proof(visitor))
-                input type="hidden" name="sink" value=(name);
+                input type="hidden" name="destination" value=(name);
                 input type="hidden" name="what" value="start_since";
                 div {
                     label for=(since) { (language.say("Start with versions since", "Perduoti versijas nuo")) }

@@ -1,35 +1,35 @@
-//! Sinks: how far each has come, what a person changes, and what people are shown.
+//! Destinations: how far each has come, what a person changes, and what people are shown.
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::handoffs::{account_names, company_codes, item};
 use super::rows;
-use crate::domain::{Account, Company, SinkName, Timestamp};
+use crate::domain::{Account, Company, DestinationName, Timestamp};
 use crate::store::handoffs::WINDOW;
 use crate::store::words::row_limit;
 use crate::store::{
-    Attempt, HandoffFilter, HandoffRequest, HandoffRow, HeldFeed, Offered, PauseReason, SinkChange,
-    SinkRow, StartFrom, Wants,
+    Attempt, DestinationChange, DestinationRow, HandoffFilter, HandoffRequest, HandoffRow,
+    HeldFeed, Offered, PauseReason, StartFrom, Wants,
 };
 
-/// Makes sinks known.
-pub(super) fn make_known(
+/// Makes destinations known.
+pub(super) fn register_feeds(
     connection: &Connection,
-    sinks: &[(SinkName, Wants)],
+    destinations: &[(DestinationName, Wants)],
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    for (sink, wants) in sinks {
+    for (destination, wants) in destinations {
         let text = serde_json::json!(wants).to_string();
         connection.execute(
-            "INSERT INTO sink (name, created_at, wants, since_sequence, position)
+            "INSERT INTO destination (name, created_at, wants, since_sequence, position)
              SELECT ?1, ?2, ?3, last, last FROM sequence WHERE true ON CONFLICT (name) DO NOTHING",
-            params![sink.as_str(), now.as_millis(), text],
+            params![destination.as_str(), now.as_millis(), text],
         )?;
         let changed: Option<i64> = connection
             .query_row(
-                "UPDATE sink SET wants = ?2, since_sequence = (SELECT last FROM sequence)
+                "UPDATE destination SET wants = ?2, since_sequence = (SELECT last FROM sequence)
                  WHERE name = ?1 AND wants <> ?2 RETURNING id",
-                params![sink.as_str(), text],
+                params![destination.as_str(), text],
                 |row| row.get(0),
             )
             .optional()?;
@@ -40,16 +40,16 @@ pub(super) fn make_known(
     Ok(())
 }
 
-/// Feeds that the sink doesn't take any more have not begun there any more.
-fn forget_others(connection: &Connection, sink: i64, wants: &Wants) -> rusqlite::Result<()> {
+/// Feeds that the destination doesn't take any more have not begun there any more.
+fn forget_others(connection: &Connection, destination: i64, wants: &Wants) -> rusqlite::Result<()> {
     connection.execute(
-        "DELETE FROM sink_feed WHERE sink_id = ?1 AND feed_id NOT IN (
+        "DELETE FROM destination_feed WHERE destination_id = ?1 AND feed_id NOT IN (
              SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
              WHERE f.queue = ?2
                AND (?3 = '[]' OR a.name IN (SELECT value FROM json_each(?3)))
                AND (?4 = '[]' OR f.queue = 'digitized' OR f.company IN (SELECT value FROM json_each(?4))))",
         params![
-            sink,
+            destination,
             wants.queue.as_str(),
             account_names(wants),
             company_codes(wants)
@@ -60,64 +60,64 @@ fn forget_others(connection: &Connection, sink: i64, wants: &Wants) -> rusqlite:
 
 /// Leases of a process that ended: at the start nobody else holds one.
 pub(super) fn start_afresh(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute("UPDATE sink SET leased_until = NULL", [])?;
+    connection.execute("UPDATE destination SET leased_until = NULL", [])?;
     connection.execute("UPDATE error_report SET leased_until = NULL", [])?;
     Ok(())
 }
 
 pub(super) fn set_position(
     connection: &Connection,
-    sink: i64,
+    destination: i64,
     position: i64,
 ) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("UPDATE sink SET position = ?2 WHERE id = ?1")?
-        .execute(params![sink, position])?;
+        .prepare_cached("UPDATE destination SET position = ?2 WHERE id = ?1")?
+        .execute(params![destination, position])?;
     Ok(())
 }
 
-/// Gives a version the next place in the sink's list.
+/// Gives a version the next place in the destination's list.
 pub(super) fn give_number(
     connection: &Connection,
-    sink: i64,
+    destination: i64,
     sequence: i64,
 ) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("UPDATE sink SET last_number = last_number + 1 WHERE id = ?1")?
-        .execute(params![sink])?;
+        .prepare_cached("UPDATE destination SET last_number = last_number + 1 WHERE id = ?1")?
+        .execute(params![destination])?;
     connection
         .prepare_cached(
-            "UPDATE handoff SET number = (SELECT last_number FROM sink WHERE id = ?1)
-             WHERE sink_id = ?1 AND sequence = ?2",
+            "UPDATE handoff SET number = (SELECT last_number FROM destination WHERE id = ?1)
+             WHERE destination_id = ?1 AND sequence = ?2",
         )?
-        .execute(params![sink, sequence])?;
+        .execute(params![destination, sequence])?;
     Ok(())
 }
 
-/// Feeds that the sink takes and that have not begun there.
+/// Feeds that the destination takes and that have not begun there.
 const HELD: &str = "
     FROM feed f JOIN account a ON a.id = f.account_id
     WHERE f.queue = :queue
       AND (:accounts = '[]' OR a.name IN (SELECT value FROM json_each(:accounts)))
       AND (:companies = '[]' OR f.queue = 'digitized' OR f.company IN (SELECT value FROM json_each(:companies)))
-      AND NOT EXISTS (SELECT 1 FROM sink_feed s WHERE s.sink_id = :sink AND s.feed_id = f.id)";
+      AND NOT EXISTS (SELECT 1 FROM destination_feed s WHERE s.destination_id = :destination AND s.feed_id = f.id)";
 
 /// Lets feeds begin that have nothing to hold: their first pull brought nothing, and
-/// nothing was stored when the sink became known. All where the request says so.
+/// nothing was stored when the destination became known. All where the request says so.
 pub(super) fn start_by_themselves(
     connection: &Connection,
-    sink: i64,
+    destination: i64,
     request: &HandoffRequest,
 ) -> rusqlite::Result<bool> {
     let feeds: Vec<i64> = connection
         .prepare_cached(&format!(
             "SELECT f.id {HELD} AND (:all OR (f.first_complete_at IS NOT NULL AND NOT EXISTS (
                  SELECT 1 FROM document d WHERE d.feed_id = f.id
-                   AND (d.first_pull OR d.sequence <= (SELECT since_sequence FROM sink WHERE id = :sink)))))"
+                   AND (d.first_pull OR d.sequence <= (SELECT since_sequence FROM destination WHERE id = :destination)))))"
         ))?
         .query_map(
             named_params! {
-                ":sink": sink,
+                ":destination": destination,
                 ":all": request.start_all,
                 ":queue": request.wants.queue.as_str(),
                 ":accounts": account_names(&request.wants),
@@ -127,7 +127,7 @@ pub(super) fn start_by_themselves(
         )?
         .collect::<rusqlite::Result<_>>()?;
     for feed in &feeds {
-        start_feed(connection, sink, *feed, StartFrom::All, request.now)?;
+        start_feed(connection, destination, *feed, StartFrom::All, request.now)?;
     }
     Ok(!feeds.is_empty())
 }
@@ -135,7 +135,7 @@ pub(super) fn start_by_themselves(
 /// Lets a feed begin, or begin earlier than it did; what is settled stays so.
 fn start_feed(
     connection: &Connection,
-    sink: i64,
+    destination: i64,
     feed: i64,
     from: StartFrom,
     now: Timestamp,
@@ -146,13 +146,13 @@ fn start_feed(
     };
     connection
         .prepare_cached(
-            "INSERT INTO sink_feed (sink_id, feed_id, started_at, everything, after_sequence, since_ms)
+            "INSERT INTO destination_feed (destination_id, feed_id, started_at, everything, after_sequence, since_ms)
              SELECT ?1, ?2, ?3, ?4, last, ?5 FROM sequence WHERE true
-             ON CONFLICT (sink_id, feed_id) DO UPDATE SET everything = max(everything, excluded.everything),
+             ON CONFLICT (destination_id, feed_id) DO UPDATE SET everything = max(everything, excluded.everything),
                  since_ms = min(coalesce(since_ms, excluded.since_ms), coalesce(excluded.since_ms, since_ms))",
         )?
         .execute(params![
-            sink,
+            destination,
             feed,
             now.as_millis(),
             from == StartFrom::All,
@@ -162,36 +162,36 @@ fn start_feed(
         // What the position had passed over is looked at again.
         connection
             .prepare_cached(
-                "UPDATE sink SET position = min(position, coalesce(
+                "UPDATE destination SET position = min(position, coalesce(
                      (SELECT sequence - 1 FROM document WHERE feed_id = ?2 ORDER BY sequence LIMIT 1), position))
                  WHERE id = ?1",
             )?
-            .execute(params![sink, feed])?;
+            .execute(params![destination, feed])?;
     }
     Ok(())
 }
 
-/// Changes a sink; `None` where there is none of that name.
+/// Changes a destination; `None` where there is none of that name.
 pub(super) fn change(
     connection: &Connection,
-    sink: &SinkName,
-    change: &SinkChange,
+    destination: &DestinationName,
+    change: &DestinationChange,
     now: Timestamp,
 ) -> rusqlite::Result<Option<usize>> {
-    let Some(id) = id(connection, sink)? else {
+    let Some(id) = id(connection, destination)? else {
         return Ok(None);
     };
     let changed = match change {
-        SinkChange::Pause => connection.execute(
-            "UPDATE sink SET paused = ?2 WHERE id = ?1 AND paused IS NOT ?2",
+        DestinationChange::Pause => connection.execute(
+            "UPDATE destination SET paused = ?2 WHERE id = ?1 AND paused IS NOT ?2",
             params![id, PauseReason::ByHand.as_str()],
         )?,
-        SinkChange::Resume => connection.execute(
-            "UPDATE sink SET paused = NULL, waits_until = NULL
+        DestinationChange::Resume => connection.execute(
+            "UPDATE destination SET paused = NULL, waits_until = NULL
              WHERE id = ?1 AND (paused IS NOT NULL OR waits_until IS NOT NULL)",
             params![id],
         )?,
-        SinkChange::Start {
+        DestinationChange::Start {
             wants,
             account,
             company,
@@ -203,16 +203,16 @@ pub(super) fn change(
             }
             feeds.len()
         }
-        SinkChange::Retry { sequence } => retry(connection, id, *sequence, now)?,
-        SinkChange::Skip { sequence } => skip(connection, id, *sequence, now)?,
+        DestinationChange::Retry { sequence } => retry(connection, id, *sequence, now)?,
+        DestinationChange::Skip { sequence } => skip(connection, id, *sequence, now)?,
     };
     Ok(Some(changed))
 }
 
-fn id(connection: &Connection, sink: &SinkName) -> rusqlite::Result<Option<i64>> {
+fn id(connection: &Connection, destination: &DestinationName) -> rusqlite::Result<Option<i64>> {
     connection
-        .prepare_cached("SELECT id FROM sink WHERE name = ?1")?
-        .query_row(params![sink.as_str()], |row| row.get(0))
+        .prepare_cached("SELECT id FROM destination WHERE name = ?1")?
+        .query_row(params![destination.as_str()], |row| row.get(0))
         .optional()
 }
 
@@ -247,24 +247,24 @@ fn matching_feeds(
 /// Makes versions wait again, as far as no newer one has come, and goes back to the first.
 fn retry(
     connection: &Connection,
-    sink: i64,
+    destination: i64,
     sequence: Option<i64>,
     now: Timestamp,
 ) -> rusqlite::Result<usize> {
     let again: Vec<i64> = connection
         .prepare_cached(
             "UPDATE handoff SET state = 'waiting', next_try_at = NULL, link_tries = 0, number = NULL, changed_at = ?3
-             WHERE sink_id = ?1 AND (sequence = ?2 OR (?2 IS NULL AND state = 'rejected'))
+             WHERE destination_id = ?1 AND (sequence = ?2 OR (?2 IS NULL AND state = 'rejected'))
                AND EXISTS (SELECT 1 FROM document d WHERE d.sequence = handoff.sequence AND d.superseded = 0
                    AND d.body IS NOT NULL)
              RETURNING sequence",
         )?
-        .query_map(params![sink, sequence, now.as_millis()], |row| row.get(0))?
+        .query_map(params![destination, sequence, now.as_millis()], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     if let Some(first) = again.iter().min() {
         connection.execute(
-            "UPDATE sink SET position = min(position, ?2) WHERE id = ?1",
-            params![sink, first - 1],
+            "UPDATE destination SET position = min(position, ?2) WHERE id = ?1",
+            params![destination, first - 1],
         )?;
     }
     Ok(again.len())
@@ -272,47 +272,47 @@ fn retry(
 
 fn skip(
     connection: &Connection,
-    sink: i64,
+    destination: i64,
     sequence: i64,
     now: Timestamp,
 ) -> rusqlite::Result<usize> {
     let skipped = connection.execute(
-        "INSERT INTO handoff (sink_id, sequence, state, began_at, changed_at)
+        "INSERT INTO handoff (destination_id, sequence, state, began_at, changed_at)
          SELECT ?1, sequence, 'skipped', ?3, ?3 FROM document WHERE sequence = ?2
-         ON CONFLICT (sink_id, sequence) DO UPDATE SET state = 'skipped', changed_at = excluded.changed_at,
+         ON CONFLICT (destination_id, sequence) DO UPDATE SET state = 'skipped', changed_at = excluded.changed_at,
              next_try_at = NULL
          WHERE state = 'waiting'",
-        params![sink, sequence, now.as_millis()],
+        params![destination, sequence, now.as_millis()],
     )?;
     if skipped > 0 {
         connection.execute(
-            "UPDATE sink SET waits_until = NULL, stuck_at = NULL WHERE id = ?1 AND stuck_at = ?2",
-            params![sink, sequence],
+            "UPDATE destination SET waits_until = NULL, stuck_at = NULL WHERE id = ?1 AND stuck_at = ?2",
+            params![destination, sequence],
         )?;
     }
     Ok(skipped)
 }
 
-pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<SinkRow>> {
+pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<DestinationRow>> {
     connection
         .prepare_cached(
             "SELECT s.name, s.position, max(q.last - s.position, 0), s.booked, s.rejected,
-                    (SELECT count(*) FROM handoff h WHERE h.sink_id = s.id AND h.state = 'rejected'),
+                    (SELECT count(*) FROM handoff h WHERE h.destination_id = s.id AND h.state = 'rejected'),
                     s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at,
                     (SELECT d.stored_at FROM document d
-                     CROSS JOIN sink_feed b ON b.sink_id = s.id AND b.feed_id = d.feed_id
+                     CROSS JOIN destination_feed b ON b.destination_id = s.id AND b.feed_id = d.feed_id
                      WHERE d.sequence > s.position AND d.sequence <= s.position + ?1 AND d.superseded = 0
                        AND (b.everything OR (d.sequence > b.after_sequence
                                 AND (d.first_pull = 0 OR coalesce(d.version_ms >= b.started_at, 0)))
                             OR coalesce(coalesce(d.version_ms, d.stored_at) >= b.since_ms, 0))
-                       AND NOT EXISTS (SELECT 1 FROM handoff h WHERE h.sink_id = s.id AND h.sequence = d.sequence
+                       AND NOT EXISTS (SELECT 1 FROM handoff h WHERE h.destination_id = s.id AND h.sequence = d.sequence
                            AND h.state <> 'waiting')
                      ORDER BY d.sequence LIMIT 1)
-             FROM sink s, sequence q ORDER BY s.name",
+             FROM destination s, sequence q ORDER BY s.name",
         )?
         .query_map(params![WINDOW], |row| {
-            Ok(SinkRow {
-                name: rows::sink(row, 0)?,
+            Ok(DestinationRow {
+                name: rows::destination(row, 0)?,
                 position: row.get(1)?,
                 behind: row.get(2)?,
                 booked: row.get(3)?,
@@ -333,10 +333,10 @@ pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<SinkRow>> {
 
 pub(super) fn held_feeds(
     connection: &Connection,
-    sink: &SinkName,
+    destination: &DestinationName,
     wants: &Wants,
 ) -> rusqlite::Result<Vec<HeldFeed>> {
-    let Some(sink) = id(connection, sink)? else {
+    let Some(destination) = id(connection, destination)? else {
         return Ok(Vec::new());
     };
     connection
@@ -346,7 +346,7 @@ pub(super) fn held_feeds(
         ))?
         .query_map(
             named_params! {
-                ":sink": sink,
+                ":destination": destination,
                 ":queue": wants.queue.as_str(),
                 ":accounts": account_names(wants),
                 ":companies": company_codes(wants),
@@ -377,14 +377,14 @@ pub(super) fn handoffs(
         .unwrap_or_default();
     let mut found = connection
         .prepare_cached(&format!(
-            "SELECT s.name, h.sequence, h.state, h.began_at, h.changed_at, coalesce(h.detail, h.note), h.sink_id
-             FROM handoff h JOIN sink s ON s.id = h.sink_id
+            "SELECT s.name, h.sequence, h.state, h.began_at, h.changed_at, coalesce(h.detail, h.note), h.destination_id
+             FROM handoff h JOIN destination s ON s.id = h.destination_id
              WHERE {place} {state} AND (?1 IS NULL OR s.name = ?1) AND h.sequence > ?4
              ORDER BY h.sequence, s.name LIMIT ?2"
         ))?
         .query_map(
             params![
-                filter.sink.as_ref().map(SinkName::as_str),
+                filter.destination.as_ref().map(DestinationName::as_str),
                 row_limit(filter.limit),
                 filter.sequence,
                 filter.after,
@@ -392,15 +392,15 @@ pub(super) fn handoffs(
             |row| Ok((row.get::<_, i64>(6)?, handoff(row)?)),
         )?
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    for (sink, row) in &mut found {
-        row.attempts = attempts(connection, *sink, row.sequence)?;
+    for (destination, row) in &mut found {
+        row.attempts = attempts(connection, *destination, row.sequence)?;
     }
     Ok(found.into_iter().map(|(_, row)| row).collect())
 }
 
 fn handoff(row: &Row<'_>) -> rusqlite::Result<HandoffRow> {
     Ok(HandoffRow {
-        sink: rows::sink(row, 0)?,
+        destination: rows::destination(row, 0)?,
         sequence: row.get(1)?,
         state: rows::handoff_state(row, 2)?,
         began_at: rows::moment(row, 3)?,
@@ -410,13 +410,17 @@ fn handoff(row: &Row<'_>) -> rusqlite::Result<HandoffRow> {
     })
 }
 
-fn attempts(connection: &Connection, sink: i64, sequence: i64) -> rusqlite::Result<Vec<Attempt>> {
+fn attempts(
+    connection: &Connection,
+    destination: i64,
+    sequence: i64,
+) -> rusqlite::Result<Vec<Attempt>> {
     connection
         .prepare_cached(
             "SELECT began_at, ended_at, result, detail, times FROM handoff_attempt
-             WHERE sink_id = ?1 AND sequence = ?2 ORDER BY number",
+             WHERE destination_id = ?1 AND sequence = ?2 ORDER BY number",
         )?
-        .query_map(params![sink, sequence], |row| {
+        .query_map(params![destination, sequence], |row| {
             Ok(Attempt {
                 began_at: rows::moment(row, 0)?,
                 ended_at: rows::moment(row, 1)?,
@@ -431,12 +435,12 @@ fn attempts(connection: &Connection, sink: i64, sequence: i64) -> rusqlite::Resu
 /// The list that a program asks for.
 pub(super) fn offered(
     connection: &Connection,
-    sink: &SinkName,
+    destination: &DestinationName,
     after: i64,
     limit: usize,
     most_bytes: usize,
 ) -> rusqlite::Result<Vec<Offered>> {
-    let Some(sink) = id(connection, sink)? else {
+    let Some(destination) = id(connection, destination)? else {
         return Ok(Vec::new());
     };
     let epoch: String = connection.query_row("SELECT epoch FROM sequence", [], |row| row.get(0))?;
@@ -448,9 +452,9 @@ pub(super) fn offered(
          JOIN feed f ON f.id = d.feed_id
          JOIN account a ON a.id = f.account_id
          LEFT JOIN document_link l ON l.sequence = d.sequence
-         WHERE h.sink_id = ?1 AND h.number > ?2 AND d.body IS NOT NULL ORDER BY h.number LIMIT ?3",
+         WHERE h.destination_id = ?1 AND h.number > ?2 AND d.body IS NOT NULL ORDER BY h.number LIMIT ?3",
     )?;
-    let mut rows = statement.query(params![sink, after, row_limit(limit)])?;
+    let mut rows = statement.query(params![destination, after, row_limit(limit)])?;
     let mut offered = Vec::new();
     let mut bytes = 0;
     while bytes < most_bytes {

@@ -1,19 +1,19 @@
-//! The HTTP sink, against a receiver that checks signatures with the published library.
+//! The HTTP destination, against a receiver that checks signatures with the published library.
 
 use std::time::Duration;
 
-use ivesk_webhook::config::SinkKind;
-use ivesk_webhook::handoff::{Sink, Verdict};
+use ivesk_webhook::config::DestinationKind;
+use ivesk_webhook::handoff::{Destination, Verdict};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::process::within;
-use crate::sink_support::{
-    COMPANY, booked, config, item, rejected, sink_config, try_open, unavailable,
+use crate::destination_support::{
+    COMPANY, booked, config, destination_config, item, rejected, try_open, unavailable,
 };
+use crate::process::within;
 use crate::stand_in::{Answer, StandIn};
 
 const OLD: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -21,20 +21,20 @@ const NEW: &str = "whsec_ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
 /// Far more than an answer on this machine takes.
 const AMPLE: Duration = Duration::from_secs(60);
 
-fn sink_at(url: &str, timeout: Duration) -> Box<dyn Sink> {
-    let kind = SinkKind::Http {
+fn destination_at(url: &str, timeout: Duration) -> Box<dyn Destination> {
+    let kind = DestinationKind::Http {
         url: url.parse().expect("an address"),
         secrets: [NEW, OLD].map(SecretString::from).to_vec(),
     };
-    let sink = sink_config(kind, timeout);
-    try_open(&sink, &config("https://app.ivesk.lt/api/pub"), &[]).expect("a sink")
+    let destination = destination_config(kind, timeout);
+    try_open(&destination, &config("https://app.ivesk.lt/api/pub"), &[]).expect("a destination")
 }
 
-/// What the sink says where the receiver gives this answer.
+/// What the destination says where the receiver gives this answer.
 async fn verdict_on(answer: Answer) -> Verdict {
     let receiver = StandIn::start([answer]).await;
-    let sink = sink_at(&receiver.url("/in?key=planted"), AMPLE);
-    let verdict = within("an answer", sink.hand_on(&item("a-1", json!({})))).await;
+    let destination = destination_at(&receiver.url("/in?key=planted"), AMPLE);
+    let verdict = within("an answer", destination.hand_on(&item("a-1", json!({})))).await;
     assert_eq!(receiver.requests().len(), 1, "{verdict:?}");
     assert!(!format!("{verdict:?}").contains("planted"), "{verdict:?}");
     verdict
@@ -43,11 +43,11 @@ async fn verdict_on(answer: Answer) -> Verdict {
 #[tokio::test]
 async fn a_document_is_posted_with_its_key_and_a_signature_of_each_secret() {
     let receiver = StandIn::start([Answer::status(204, "")]).await;
-    let sink = sink_at(&receiver.url("/in?a=b"), AMPLE);
+    let destination = destination_at(&receiver.url("/in?a=b"), AMPLE);
     let mut document = item("a-1", json!({ "docnum": "Ąž 1" }));
     document.body = br#"{ "id": "a-1",  "total": 1.50, "docnum": "A\u0105" }"#.to_vec();
 
-    assert_eq!(booked(sink.hand_on(&document).await), None);
+    assert_eq!(booked(destination.hand_on(&document).await), None);
 
     let request = receiver.requests().pop().expect("a request");
     assert_eq!(
@@ -84,13 +84,13 @@ async fn a_document_is_posted_with_its_key_and_a_signature_of_each_secret() {
 #[tokio::test]
 async fn an_item_that_comes_again_has_the_same_key() {
     let receiver = StandIn::start([Answer::ok(""), Answer::ok("")]).await;
-    let sink = sink_at(&receiver.url("/"), AMPLE);
+    let destination = destination_at(&receiver.url("/"), AMPLE);
     let mut document = item("a-1", json!({}));
-    booked(sink.hand_on(&document).await);
+    booked(destination.hand_on(&document).await);
     // A restored store numbers anew.
     document.epoch = "0af2".to_owned();
     document.sequence = 900;
-    booked(sink.hand_on(&document).await);
+    booked(destination.hand_on(&document).await);
     let requests = receiver.requests();
     assert_eq!(
         requests[0].header("webhook-id"),
@@ -175,7 +175,7 @@ async fn retry_after_is_passed_on_up_to_an_hour() {
 }
 
 #[tokio::test]
-async fn gone_closes_the_sink() {
+async fn gone_closes_the_destination() {
     let verdict = verdict_on(Answer::status(410, "planted")).await;
     assert!(matches!(verdict, Verdict::Closed { .. }), "{verdict:?}");
 }
@@ -195,8 +195,8 @@ async fn server<F: Future<Output = ()> + Send + 'static>(
 }
 
 async fn verdict_at(url: &str, timeout: Duration) -> Verdict {
-    let sink = sink_at(url, timeout);
-    let verdict = within("an end", sink.hand_on(&item("a-1", json!({})))).await;
+    let destination = destination_at(url, timeout);
+    let verdict = within("an end", destination.hand_on(&item("a-1", json!({})))).await;
     assert!(!format!("{verdict:?}").contains("planted"), "{verdict:?}");
     verdict
 }

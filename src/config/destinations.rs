@@ -1,4 +1,4 @@
-//! `[sinks.NAME]`: where documents are handed on.
+//! `[destinations.NAME]`: where documents are handed on.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,10 +10,12 @@ use url::Url;
 use super::accounts::companies;
 use super::check;
 use super::layers::{Layers, variable_of};
-use super::{AccountConfig, FirstPull, FolderLayout, SinkConfig, SinkKind, without_query};
-use crate::domain::{Account, Queue, SinkName};
+use super::{
+    AccountConfig, DestinationConfig, DestinationKind, FirstPull, FolderLayout, without_query,
+};
+use crate::domain::{Account, DestinationName, Queue};
 
-/// What every sink has.
+/// What every destination has.
 const COMMON: [&str; 7] = [
     "kind",
     "queue",
@@ -23,7 +25,7 @@ const COMMON: [&str; 7] = [
     "in_flight",
     "timeout",
 ];
-/// What the sinks of one kind have beside that.
+/// What the destinations of one kind have beside that.
 const KINDS: [(&str, &[&str]); 4] = [
     ("http", &["url", "secret_file", SECRET]),
     ("command", &["program", "arguments", "environment"]),
@@ -32,76 +34,76 @@ const KINDS: [(&str, &[&str]); 4] = [
 ];
 /// A variable without a setting beside it.
 const SECRET: &str = "secret";
-/// The longest that one document may take, so that a sink which hangs is seen to.
+/// The longest that one document may take, so that a destination which hangs is seen to.
 const MAX_TIMEOUT_SECONDS: u64 = 60 * 60;
 
-/// `[sinks.NAME]`
+/// `[destinations.NAME]`
 pub(super) fn read(
     layers: &mut Layers<'_>,
     accounts: &BTreeMap<Account, AccountConfig>,
-) -> BTreeMap<SinkName, SinkConfig> {
-    let mut sinks = BTreeMap::new();
-    let mut variables: BTreeMap<String, SinkName> = BTreeMap::new();
-    let mut folders: BTreeMap<PathBuf, SinkName> = BTreeMap::new();
+) -> BTreeMap<DestinationName, DestinationConfig> {
+    let mut destinations = BTreeMap::new();
+    let mut variables: BTreeMap<String, DestinationName> = BTreeMap::new();
+    let mut folders: BTreeMap<PathBuf, DestinationName> = BTreeMap::new();
     for name in names(layers) {
         if let Some(twin) = variables.insert(variable_of(name.as_str()), name.clone()) {
             layers.contradiction(
-                &format!("sinks.{name}"),
-                format!("has the same variables as the sink `{twin}`; rename one of them"),
+                &format!("destinations.{name}"),
+                format!("has the same variables as the destination `{twin}`; rename one of them"),
             );
         }
-        let Some(sink) = sink(layers, &name, accounts) else {
+        let Some(destination) = destination(layers, &name, accounts) else {
             continue;
         };
-        if let SinkKind::Folder { path, .. } = &sink.kind
+        if let DestinationKind::Folder { path, .. } = &destination.kind
             && let Some(twin) = folders.insert(path.clone(), name.clone())
         {
             layers.contradiction(
-                &format!("sinks.{name}.path"),
-                format!("is the folder of the sink `{twin}`; give each its own"),
+                &format!("destinations.{name}.path"),
+                format!("is the folder of the destination `{twin}`; give each its own"),
             );
         }
-        sinks.insert(name, sink);
+        destinations.insert(name, destination);
     }
-    sinks
+    destinations
 }
 
-/// The sinks that the file names; where it names none, those of the variables.
-fn names(layers: &mut Layers<'_>) -> Vec<SinkName> {
-    let mut names = layers.names_below("sinks");
+/// The destinations that the file names; where it names none, those of the variables.
+fn names(layers: &mut Layers<'_>) -> Vec<DestinationName> {
+    let mut names = layers.names_below("destinations");
     if names.is_empty() {
         let own = KINDS.iter().flat_map(|(_, settings)| settings.iter());
         let settings: Vec<&str> = COMMON.iter().chain(own).copied().collect();
-        names = layers.names_in_variables("sinks", &settings);
+        names = layers.names_in_variables("destinations", &settings);
     }
     let mut usable = Vec::new();
     for name in names {
-        match SinkName::parse(&name) {
+        match DestinationName::parse(&name) {
             Ok(name) => usable.push(name),
-            Err(error) => layers.contradiction(&format!("sinks.{name}"), error.to_string()),
+            Err(error) => layers.contradiction(&format!("destinations.{name}"), error.to_string()),
         }
     }
     usable
 }
 
-/// One sink; none where its kind, or what it can't do without, is missing or wrong.
-fn sink(
+/// One destination; none where its kind, or what it can't do without, is missing or wrong.
+fn destination(
     layers: &mut Layers<'_>,
-    name: &SinkName,
+    name: &DestinationName,
     accounts: &BTreeMap<Account, AccountConfig>,
-) -> Option<SinkConfig> {
-    let setting = |leaf: &str| format!("sinks.{name}.{leaf}");
+) -> Option<DestinationConfig> {
+    let setting = |leaf: &str| format!("destinations.{name}.{leaf}");
     let kind_name = kind_name(layers, &setting("kind"));
     let kind = kind_name.and_then(|kind| match kind {
         "http" => http(layers, name),
         "command" => command(layers, name),
         "folder" => folder(layers, name),
-        _ => Some(SinkKind::Api),
+        _ => Some(DestinationKind::Api),
     });
     refuse_other_kinds(layers, name, kind_name);
     // The stand-in lets the other settings of the section be judged all the same.
-    let default = SinkConfig::of(kind.clone().unwrap_or(SinkKind::Api));
-    let read = SinkConfig {
+    let default = DestinationConfig::of(kind.clone().unwrap_or(DestinationKind::Api));
+    let read = DestinationConfig {
         queue: layers.text(
             &setting("queue"),
             default.queue,
@@ -139,7 +141,7 @@ fn sink(
     if read.timeout.as_secs() > MAX_TIMEOUT_SECONDS {
         layers.contradiction(
             &setting("timeout"),
-            "is more than an hour, for which a sink that hangs would keep a document waiting; \
+            "is more than an hour, for which a destination that hangs would keep a document waiting; \
              write a shorter one",
         );
     }
@@ -179,16 +181,16 @@ fn kind_name(layers: &mut Layers<'_>, setting: &str) -> Option<&'static str> {
     kind
 }
 
-/// Notes what was given and belongs to sinks of another kind.
-fn refuse_other_kinds(layers: &mut Layers<'_>, name: &SinkName, kind: Option<&str>) {
+/// Notes what was given and belongs to destinations of another kind.
+fn refuse_other_kinds(layers: &mut Layers<'_>, name: &DestinationName, kind: Option<&str>) {
     for (other, settings) in KINDS {
         for leaf in settings {
-            let setting = format!("sinks.{name}.{leaf}");
+            let setting = format!("destinations.{name}.{leaf}");
             match kind {
                 Some(kind) if kind == other => {}
                 Some(kind) => layers.out_of_place(&setting, || {
                     format!(
-                        "belongs to sinks of the kind `{other}`, and this is `{kind}`; remove it"
+                        "belongs to destinations of the kind `{other}`, and this is `{kind}`; remove it"
                     )
                 }),
                 // What is wrong is the kind; what was meant is not known.
@@ -198,16 +200,16 @@ fn refuse_other_kinds(layers: &mut Layers<'_>, name: &SinkName, kind: Option<&st
     }
 }
 
-fn http(layers: &mut Layers<'_>, name: &SinkName) -> Option<SinkKind> {
+fn http(layers: &mut Layers<'_>, name: &DestinationName) -> Option<DestinationKind> {
     let url = required(
         layers,
-        &format!("sinks.{name}.url"),
+        &format!("destinations.{name}.url"),
         "write the https address to which documents are posted",
-        |text, _| check::sink_url(text),
+        |text, _| check::destination_url(text),
         |url: &Url| without_query(url).into(),
     );
-    let setting = format!("sinks.{name}.secret_file");
-    let variable = variable_of(&format!("sinks.{name}.{SECRET}"));
+    let setting = format!("destinations.{name}.secret_file");
+    let variable = variable_of(&format!("destinations.{name}.{SECRET}"));
     let secrets = layers.secret(&setting, &variable, check::webhook_secrets);
     if secrets.is_none() && !layers.has_failed(&setting) {
         layers.contradiction(
@@ -220,34 +222,34 @@ fn http(layers: &mut Layers<'_>, name: &SinkName) -> Option<SinkKind> {
     }
     let secrets = secrets?;
     let secrets = secrets.expose_secret().split_whitespace();
-    Some(SinkKind::Http {
+    Some(DestinationKind::Http {
         secrets: secrets.map(SecretString::from).collect(),
         url: url?,
     })
 }
 
-fn command(layers: &mut Layers<'_>, name: &SinkName) -> Option<SinkKind> {
+fn command(layers: &mut Layers<'_>, name: &DestinationName) -> Option<DestinationKind> {
     let program = required(
         layers,
-        &format!("sinks.{name}.program"),
+        &format!("destinations.{name}.program"),
         "write the program's path",
         |text, layers| Ok(layers.path(text)),
         |program: &PathBuf| json!(program),
     );
     let text = |text: &str| Ok(text.to_owned());
     let arguments = layers.list(
-        &format!("sinks.{name}.arguments"),
+        &format!("destinations.{name}.arguments"),
         Vec::new(),
         text,
         |argument| argument.as_str().into(),
     );
     let environment = layers.list(
-        &format!("sinks.{name}.environment"),
+        &format!("destinations.{name}.environment"),
         Vec::new(),
         check::passed_variable,
         |variable| variable.as_str().into(),
     );
-    Some(SinkKind::Command {
+    Some(DestinationKind::Command {
         program: program?,
         arguments,
         environment,
@@ -255,16 +257,16 @@ fn command(layers: &mut Layers<'_>, name: &SinkName) -> Option<SinkKind> {
     })
 }
 
-fn folder(layers: &mut Layers<'_>, name: &SinkName) -> Option<SinkKind> {
+fn folder(layers: &mut Layers<'_>, name: &DestinationName) -> Option<DestinationKind> {
     let path = required(
         layers,
-        &format!("sinks.{name}.path"),
+        &format!("destinations.{name}.path"),
         "write the folder's path",
         |text, layers| Ok(layers.path(text)),
         |path: &PathBuf| json!(path),
     );
     let layout = layers.text(
-        &format!("sinks.{name}.layout"),
+        &format!("destinations.{name}.layout"),
         FolderLayout::default(),
         |text| match text {
             "company" => Ok(FolderLayout::Company),
@@ -277,17 +279,17 @@ fn folder(layers: &mut Layers<'_>, name: &SinkName) -> Option<SinkKind> {
         },
     );
     let files = layers.read(
-        &format!("sinks.{name}.files"),
+        &format!("destinations.{name}.files"),
         true,
         |given, _| given.switch(),
         |switch| (*switch).into(),
     );
     let max_file_bytes = layers.number(
-        &format!("sinks.{name}.max_file_bytes"),
+        &format!("destinations.{name}.max_file_bytes"),
         64 * 1024 * 1024_u64,
         1024..=1 << 32,
     );
-    Some(SinkKind::Folder {
+    Some(DestinationKind::Folder {
         path: path?,
         layout,
         files,
@@ -295,7 +297,7 @@ fn folder(layers: &mut Layers<'_>, name: &SinkName) -> Option<SinkKind> {
     })
 }
 
-/// A text without which the sink can't be; `how` is the advice where it is missing.
+/// A text without which the destination can't be; `how` is the advice where it is missing.
 fn required<T>(
     layers: &mut Layers<'_>,
     setting: &str,

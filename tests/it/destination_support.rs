@@ -1,12 +1,12 @@
-//! What the tests of sinks have in common: items, sinks opened from settings, verdicts.
+//! What the tests of destinations have in common: items, destinations opened from settings, verdicts.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use ivesk_webhook::config::{Config, SinkConfig, SinkKind, default_account};
-use ivesk_webhook::domain::{Account, Clock, Company, Feed, SinkName, Timestamp};
-use ivesk_webhook::handoff::{Item, OpenError, Sink, Verdict, open};
+use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, default_account};
+use ivesk_webhook::domain::{Account, Clock, Company, DestinationName, Feed, Timestamp};
+use ivesk_webhook::handoff::{Destination, Item, OpenError, Verdict, open};
 use serde_json::{Value, json};
 
 /// Whose documents the items are.
@@ -32,33 +32,33 @@ pub(crate) fn item(id: &str, fields: Value) -> Item {
     }
 }
 
-/// Settings without a sink, for the API at `api_url`.
+/// Settings without a destination, for the API at `api_url`.
 pub(crate) fn config(api_url: &str) -> Config {
     let text = format!("public.url = 'http://127.0.0.1:1'\napi.url = '{api_url}'");
     Config::parse(&text, Path::new("/nowhere"), &BTreeMap::new()).expect("valid settings")
 }
 
-/// A sink of this kind that has `timeout` for one item.
-pub(crate) fn sink_config(kind: SinkKind, timeout: Duration) -> SinkConfig {
-    SinkConfig {
+/// A destination of this kind that has `timeout` for one item.
+pub(crate) fn destination_config(kind: DestinationKind, timeout: Duration) -> DestinationConfig {
+    DestinationConfig {
         timeout,
-        ..SinkConfig::of(kind)
+        ..DestinationConfig::of(kind)
     }
 }
 
-/// Opens a sink beside `config`, by the machine's clock.
+/// Opens a destination beside `config`, by the machine's clock.
 pub(crate) fn try_open(
-    sink: &SinkConfig,
+    destination: &DestinationConfig,
     config: &Config,
     environment: &[(&str, &str)],
-) -> Result<Box<dyn Sink>, OpenError> {
-    let name = SinkName::parse("erp").expect("a name");
+) -> Result<Box<dyn Destination>, OpenError> {
+    let name = DestinationName::parse("erp").expect("a name");
     let environment = environment
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    let opened = open(&name, sink, config, &environment, &Clock::system())?;
-    Ok(opened.expect("a sink that is given documents"))
+    let opened = open(&name, destination, config, &environment, &Clock::system())?;
+    Ok(opened.expect("a destination that is given documents"))
 }
 
 pub(crate) fn booked(verdict: Verdict) -> Option<String> {

@@ -1,21 +1,21 @@
-//! The receivers in `examples/receivers/`, given documents by the sinks that they are for.
+//! The receivers in `examples/receivers/`, given documents by the destinations that they are for.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use ivesk_webhook::config::SinkKind;
+use ivesk_webhook::config::DestinationKind;
 use ivesk_webhook::domain::Company;
-use ivesk_webhook::handoff::{Item, Sink};
+use ivesk_webhook::handoff::{Destination, Item};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::destination_support::{
+    COMPANY, booked, config, destination_config, item, rejected, try_open, unavailable,
+};
 use crate::process::within;
 use crate::python::python_with;
-use crate::sink_support::{
-    COMPANY, booked, config, item, rejected, sink_config, try_open, unavailable,
-};
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 const OTHER: &str = "whsec_ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
@@ -28,10 +28,10 @@ fn example(name: &str) -> PathBuf {
         .join(name)
 }
 
-fn open_sink(kind: SinkKind) -> Box<dyn Sink> {
+fn open_destination(kind: DestinationKind) -> Box<dyn Destination> {
     let api = config("https://app.ivesk.lt/api/pub");
     let path = std::env::var("PATH").expect("a path");
-    try_open(&sink_config(kind, AMPLE), &api, &[("PATH", &path)]).expect("a sink")
+    try_open(&destination_config(kind, AMPLE), &api, &[("PATH", &path)]).expect("a destination")
 }
 
 fn of_company(code: &str, item: Item) -> Item {
@@ -95,9 +95,9 @@ impl Receiver {
         }
     }
 
-    fn sink(&self, secrets: &[&str]) -> Box<dyn Sink> {
+    fn destination(&self, secrets: &[&str]) -> Box<dyn Destination> {
         let url = format!("{}/ivesk", self.address);
-        open_sink(SinkKind::Http {
+        open_destination(DestinationKind::Http {
             url: url.parse().expect("an address"),
             secrets: secrets.iter().map(|secret| (*secret).into()).collect(),
         })
@@ -120,24 +120,24 @@ async fn the_flask_receiver_books_each_version_once_and_says_no_in_words() {
         return;
     };
     let receiver = within("a start", Receiver::start(&python)).await;
-    let sink = receiver.sink(&[SECRET]);
+    let destination = receiver.destination(&[SECRET]);
     let first = item("a-1", json!({ "docnum": "Ąž 1" }));
     let second = next_version(&first);
     for document in [&first, &first, &second, &first] {
-        booked(within("an answer", sink.hand_on(document)).await);
+        booked(within("an answer", destination.hand_on(document)).await);
     }
     assert_eq!(receiver.booked(), [first.key(), second.key()]);
 
     let foreign = of_company("999", item("a-2", json!({})));
-    let message = rejected(within("an answer", sink.hand_on(&foreign)).await);
+    let message = rejected(within("an answer", destination.hand_on(&foreign)).await);
     assert_eq!(message, "Įmonės 999 apskaita čia netvarkoma");
     assert_eq!(receiver.booked().len(), 2);
 
     // While a secret is changed both sign, and one that it knows is enough.
     let stranger = "whsec_c3RyYW5nZXJzdHJhbmdlcnN0cmFuZ2Vyc3RyYW5nZXI=";
-    let changing = receiver.sink(&[stranger, OTHER]);
+    let changing = receiver.destination(&[stranger, OTHER]);
     booked(within("an answer", changing.hand_on(&item("a-3", json!({})))).await);
-    let unknown = receiver.sink(&[stranger]);
+    let unknown = receiver.destination(&[stranger]);
     let verdict = within("an answer", unknown.hand_on(&item("a-4", json!({})))).await;
     let (error, _) = unavailable(verdict);
     assert!(error.contains("401"), "{error}");
@@ -149,19 +149,19 @@ async fn the_shell_script_files_what_it_is_given_and_says_no_in_words() {
     let folder = tempfile::tempdir().expect("a folder");
     let ours = folder.path().join("in a box").join(COMPANY);
     std::fs::create_dir_all(&ours).expect("made");
-    let sink_into = |folder: PathBuf| {
-        open_sink(SinkKind::Command {
+    let destination_into = |folder: PathBuf| {
+        open_destination(DestinationKind::Command {
             program: example("file_into_folder.sh"),
             arguments: vec![folder.to_str().expect("text").to_owned()],
             environment: Vec::new(),
             folder: std::env::temp_dir(),
         })
     };
-    let sink = sink_into(folder.path().join("in a box"));
+    let destination = destination_into(folder.path().join("in a box"));
     let first = item("../a 1", json!({ "docnum": "$(rm -rf /)" }));
     let second = next_version(&first);
     for document in [&first, &first, &second] {
-        booked(within("an end", sink.hand_on(document)).await);
+        booked(within("an end", destination.hand_on(document)).await);
     }
     let mut files: Vec<String> = std::fs::read_dir(&ours)
         .expect("a folder")
@@ -183,13 +183,13 @@ async fn the_shell_script_files_what_it_is_given_and_says_no_in_words() {
 
     for (code, words) in [("999", "netvarkoma"), ("../..", "netinkamas")] {
         let foreign = of_company(code, item("a-2", json!({})));
-        let message = rejected(within("an end", sink.hand_on(&foreign)).await);
+        let message = rejected(within("an end", destination.hand_on(&foreign)).await);
         assert!(
             message.contains(code) && message.contains(words),
             "{message}"
         );
     }
-    let missing = sink_into(folder.path().join("missing"));
+    let missing = destination_into(folder.path().join("missing"));
     let (error, _) = unavailable(within("an end", missing.hand_on(&first)).await);
     assert!(
         error.contains("75") && error.contains("is its disk mounted?"),

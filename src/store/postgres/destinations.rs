@@ -1,40 +1,40 @@
-//! Sinks: how far each has come, what a person changes, and what people are shown.
+//! Destinations: how far each has come, what a person changes, and what people are shown.
 
 use tokio_postgres::Row;
 
 use super::connection::Transaction;
 use super::handoffs::{ITEM, account_names, company_codes, item};
 use super::rows;
-use crate::domain::{Account, Company, SinkName};
+use crate::domain::{Account, Company, DestinationName};
 use crate::store::handoffs::WINDOW;
 use crate::store::words::{self, row_limit};
 use crate::store::{
-    Attempt, HandoffFilter, HandoffRequest, HandoffRow, HeldFeed, Offered, PauseReason, SinkChange,
-    SinkRow, StartFrom, StoreError, Wants,
+    Attempt, DestinationChange, DestinationRow, HandoffFilter, HandoffRequest, HandoffRow,
+    HeldFeed, Offered, PauseReason, StartFrom, StoreError, Wants,
 };
 
-/// Makes sinks known.
-pub(super) async fn make_known(
+/// Makes destinations known.
+pub(super) async fn register_feeds(
     transaction: &Transaction<'_>,
-    sinks: &[(SinkName, Wants)],
+    destinations: &[(DestinationName, Wants)],
 ) -> Result<(), StoreError> {
-    let mut sinks: Vec<&(SinkName, Wants)> = sinks.iter().collect();
+    let mut destinations: Vec<&(DestinationName, Wants)> = destinations.iter().collect();
     // In one order everywhere, so that no two transactions wait for each other.
-    sinks.sort_by_key(|(name, _)| name);
-    for (sink, wants) in sinks {
+    destinations.sort_by_key(|(name, _)| name);
+    for (destination, wants) in destinations {
         let text = serde_json::json!(wants).to_string();
         transaction
             .execute(
-                "INSERT INTO sink (name, created_at, wants, since_sequence, position)
+                "INSERT INTO destination (name, created_at, wants, since_sequence, position)
                  SELECT $1, $2, $3, last, last FROM sequence ON CONFLICT (name) DO NOTHING",
-                &[&sink.as_str(), &transaction.now().as_millis(), &text],
+                &[&destination.as_str(), &transaction.now().as_millis(), &text],
             )
             .await?;
         let changed = transaction
             .query_opt(
-                "UPDATE sink SET wants = $2, since_sequence = (SELECT last FROM sequence)
+                "UPDATE destination SET wants = $2, since_sequence = (SELECT last FROM sequence)
                  WHERE name = $1 AND wants <> $2 RETURNING id",
-                &[&sink.as_str(), &text],
+                &[&destination.as_str(), &text],
             )
             .await?;
         if let Some(row) = changed {
@@ -44,21 +44,21 @@ pub(super) async fn make_known(
     Ok(())
 }
 
-/// Feeds that the sink doesn't take any more have not begun there any more.
+/// Feeds that the destination doesn't take any more have not begun there any more.
 async fn forget_others(
     transaction: &Transaction<'_>,
-    sink: i64,
+    destination: i64,
     wants: &Wants,
 ) -> Result<(), StoreError> {
     transaction
         .execute(
-            "DELETE FROM sink_feed WHERE sink_id = $1 AND feed_id NOT IN (
+            "DELETE FROM destination_feed WHERE destination_id = $1 AND feed_id NOT IN (
                  SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
                  WHERE f.queue = $2
                    AND (cardinality($3) = 0 OR a.name = ANY ($3))
                    AND (cardinality($4) = 0 OR f.queue = 'digitized' OR f.company = ANY ($4)))",
             &[
-                &sink,
+                &destination,
                 &wants.queue.as_str(),
                 &account_names(wants),
                 &company_codes(wants),
@@ -70,47 +70,47 @@ async fn forget_others(
 
 pub(super) async fn set_position(
     transaction: &Transaction<'_>,
-    sink: i64,
+    destination: i64,
     position: i64,
 ) -> Result<(), StoreError> {
     transaction
         .execute(
-            "UPDATE sink SET position = $2 WHERE id = $1",
-            &[&sink, &position],
+            "UPDATE destination SET position = $2 WHERE id = $1",
+            &[&destination, &position],
         )
         .await?;
     Ok(())
 }
 
-/// Gives a version the next place in the sink's list.
+/// Gives a version the next place in the destination's list.
 pub(super) async fn give_number(
     transaction: &Transaction<'_>,
-    sink: i64,
+    destination: i64,
     sequence: i64,
 ) -> Result<(), StoreError> {
     transaction
         .execute(
-            "WITH next AS (UPDATE sink SET last_number = last_number + 1 WHERE id = $1 RETURNING last_number)
-             UPDATE handoff SET number = next.last_number FROM next WHERE sink_id = $1 AND sequence = $2",
-            &[&sink, &sequence],
+            "WITH next AS (UPDATE destination SET last_number = last_number + 1 WHERE id = $1 RETURNING last_number)
+             UPDATE handoff SET number = next.last_number FROM next WHERE destination_id = $1 AND sequence = $2",
+            &[&destination, &sequence],
         )
         .await?;
     Ok(())
 }
 
-/// Feeds that a sink (`$1`) takes and that have not begun there.
+/// Feeds that a destination (`$1`) takes and that have not begun there.
 const HELD: &str = "
     FROM feed f JOIN account a ON a.id = f.account_id
     WHERE f.queue = $2
       AND (cardinality($3) = 0 OR a.name = ANY ($3))
       AND (cardinality($4) = 0 OR f.queue = 'digitized' OR f.company = ANY ($4))
-      AND NOT EXISTS (SELECT 1 FROM sink_feed s WHERE s.sink_id = $1 AND s.feed_id = f.id)";
+      AND NOT EXISTS (SELECT 1 FROM destination_feed s WHERE s.destination_id = $1 AND s.feed_id = f.id)";
 
 /// Lets feeds begin that have nothing to hold: their first pull brought nothing, and
-/// nothing was stored when the sink became known. All where the request says so.
+/// nothing was stored when the destination became known. All where the request says so.
 pub(super) async fn start_by_themselves(
     transaction: &Transaction<'_>,
-    sink: i64,
+    destination: i64,
     request: &HandoffRequest,
 ) -> Result<bool, StoreError> {
     let found = transaction
@@ -118,10 +118,10 @@ pub(super) async fn start_by_themselves(
             &format!(
                 "SELECT f.id {HELD} AND ($5 OR (f.first_complete_at IS NOT NULL AND NOT EXISTS (
                      SELECT 1 FROM document d WHERE d.feed_id = f.id
-                       AND (d.first_pull OR d.sequence <= (SELECT since_sequence FROM sink WHERE id = $1)))))"
+                       AND (d.first_pull OR d.sequence <= (SELECT since_sequence FROM destination WHERE id = $1)))))"
             ),
             &[
-                &sink,
+                &destination,
                 &request.wants.queue.as_str(),
                 &account_names(&request.wants),
                 &company_codes(&request.wants),
@@ -130,7 +130,7 @@ pub(super) async fn start_by_themselves(
         )
         .await?;
     for row in &found {
-        start_feed(transaction, sink, row.try_get(0)?, StartFrom::All).await?;
+        start_feed(transaction, destination, row.try_get(0)?, StartFrom::All).await?;
     }
     Ok(!found.is_empty())
 }
@@ -138,7 +138,7 @@ pub(super) async fn start_by_themselves(
 /// Lets a feed begin, or begin earlier than it did; what is settled stays so.
 async fn start_feed(
     transaction: &Transaction<'_>,
-    sink: i64,
+    destination: i64,
     feed: i64,
     from: StartFrom,
 ) -> Result<(), StoreError> {
@@ -148,12 +148,12 @@ async fn start_feed(
     };
     transaction
         .execute(
-            "INSERT INTO sink_feed AS s (sink_id, feed_id, started_at, everything, after_sequence, since_ms)
+            "INSERT INTO destination_feed AS s (destination_id, feed_id, started_at, everything, after_sequence, since_ms)
              SELECT $1, $2, $3, $4, last, $5 FROM sequence
-             ON CONFLICT (sink_id, feed_id) DO UPDATE SET everything = s.everything OR excluded.everything,
+             ON CONFLICT (destination_id, feed_id) DO UPDATE SET everything = s.everything OR excluded.everything,
                  since_ms = least(s.since_ms, excluded.since_ms)",
             &[
-                &sink,
+                &destination,
                 &feed,
                 &transaction.now().as_millis(),
                 &(from == StartFrom::All),
@@ -165,26 +165,26 @@ async fn start_feed(
         // What the position had passed over is looked at again.
         transaction
             .execute(
-                "UPDATE sink SET position = least(position,
+                "UPDATE destination SET position = least(position,
                      (SELECT sequence - 1 FROM document WHERE feed_id = $2 ORDER BY sequence LIMIT 1))
                  WHERE id = $1",
-                &[&sink, &feed],
+                &[&destination, &feed],
             )
             .await?;
     }
     Ok(())
 }
 
-/// Changes a sink; `None` where there is none of that name.
+/// Changes a destination; `None` where there is none of that name.
 pub(super) async fn change(
     transaction: &Transaction<'_>,
-    sink: &SinkName,
-    change: &SinkChange,
+    destination: &DestinationName,
+    change: &DestinationChange,
 ) -> Result<Option<usize>, StoreError> {
     let row = transaction
         .query_opt(
-            "SELECT id FROM sink WHERE name = $1 FOR NO KEY UPDATE",
-            &[&sink.as_str()],
+            "SELECT id FROM destination WHERE name = $1 FOR NO KEY UPDATE",
+            &[&destination.as_str()],
         )
         .await?;
     let Some(row) = row else {
@@ -192,24 +192,22 @@ pub(super) async fn change(
     };
     let id: i64 = row.try_get(0)?;
     let changed = match change {
-        SinkChange::Pause => {
+        DestinationChange::Pause => transaction
+            .execute(
+                "UPDATE destination SET paused = $2 WHERE id = $1 AND paused IS DISTINCT FROM $2",
+                &[&id, &PauseReason::ByHand.as_str()],
+            )
+            .await?,
+        DestinationChange::Resume => {
             transaction
                 .execute(
-                    "UPDATE sink SET paused = $2 WHERE id = $1 AND paused IS DISTINCT FROM $2",
-                    &[&id, &PauseReason::ByHand.as_str()],
-                )
-                .await?
-        }
-        SinkChange::Resume => {
-            transaction
-                .execute(
-                    "UPDATE sink SET paused = NULL, waits_until = NULL
+                    "UPDATE destination SET paused = NULL, waits_until = NULL
                      WHERE id = $1 AND (paused IS NOT NULL OR waits_until IS NOT NULL)",
                     &[&id],
                 )
                 .await?
         }
-        SinkChange::Start {
+        DestinationChange::Start {
             wants,
             account,
             company,
@@ -222,8 +220,8 @@ pub(super) async fn change(
             }
             feeds.len()
         }
-        SinkChange::Retry { sequence } => retry(transaction, id, *sequence).await?,
-        SinkChange::Skip { sequence } => skip(transaction, id, *sequence).await?,
+        DestinationChange::Retry { sequence } => retry(transaction, id, *sequence).await?,
+        DestinationChange::Skip { sequence } => skip(transaction, id, *sequence).await?,
     };
     Ok(Some(changed))
 }
@@ -257,17 +255,17 @@ async fn matching_feeds(
 /// Makes versions wait again, as far as no newer one has come, and goes back to the first.
 async fn retry(
     transaction: &Transaction<'_>,
-    sink: i64,
+    destination: i64,
     sequence: Option<i64>,
 ) -> Result<usize, StoreError> {
     let again = transaction
         .query(
             "UPDATE handoff h SET state = 'waiting', next_try_at = NULL, link_tries = 0, number = NULL, changed_at = $3
              FROM document d
-             WHERE h.sink_id = $1 AND (h.sequence = $2 OR ($2 IS NULL AND h.state = 'rejected'))
+             WHERE h.destination_id = $1 AND (h.sequence = $2 OR ($2 IS NULL AND h.state = 'rejected'))
                AND d.sequence = h.sequence AND NOT d.superseded AND d.body IS NOT NULL
              RETURNING h.sequence",
-            &[&sink, &sequence, &transaction.now().as_millis()],
+            &[&destination, &sequence, &transaction.now().as_millis()],
         )
         .await?;
     let mut first: Option<i64> = None;
@@ -278,8 +276,8 @@ async fn retry(
     if let Some(first) = first {
         transaction
             .execute(
-                "UPDATE sink SET position = least(position, $2) WHERE id = $1",
-                &[&sink, &(first - 1)],
+                "UPDATE destination SET position = least(position, $2) WHERE id = $1",
+                &[&destination, &(first - 1)],
             )
             .await?;
     }
@@ -288,54 +286,54 @@ async fn retry(
 
 async fn skip(
     transaction: &Transaction<'_>,
-    sink: i64,
+    destination: i64,
     sequence: i64,
 ) -> Result<usize, StoreError> {
     let skipped = transaction
         .execute(
-            "INSERT INTO handoff AS h (sink_id, sequence, state, began_at, changed_at)
+            "INSERT INTO handoff AS h (destination_id, sequence, state, began_at, changed_at)
              SELECT $1, sequence, 'skipped', $3, $3 FROM document WHERE sequence = $2
-             ON CONFLICT (sink_id, sequence) DO UPDATE SET state = 'skipped', changed_at = excluded.changed_at,
+             ON CONFLICT (destination_id, sequence) DO UPDATE SET state = 'skipped', changed_at = excluded.changed_at,
                  next_try_at = NULL
              WHERE h.state = 'waiting'",
-            &[&sink, &sequence, &transaction.now().as_millis()],
+            &[&destination, &sequence, &transaction.now().as_millis()],
         )
         .await?;
     if skipped > 0 {
         transaction
             .execute(
-                "UPDATE sink SET waits_until = NULL, stuck_at = NULL WHERE id = $1 AND stuck_at = $2",
-                &[&sink, &sequence],
+                "UPDATE destination SET waits_until = NULL, stuck_at = NULL WHERE id = $1 AND stuck_at = $2",
+                &[&destination, &sequence],
             )
             .await?;
     }
     Ok(skipped)
 }
 
-pub(super) async fn list(transaction: &Transaction<'_>) -> Result<Vec<SinkRow>, StoreError> {
+pub(super) async fn list(transaction: &Transaction<'_>) -> Result<Vec<DestinationRow>, StoreError> {
     let found = transaction
         .query(
             "SELECT s.name, s.position, greatest(q.last - s.position, 0), s.booked, s.rejected,
-                    (SELECT count(*) FROM handoff h WHERE h.sink_id = s.id AND h.state = 'rejected'),
+                    (SELECT count(*) FROM handoff h WHERE h.destination_id = s.id AND h.state = 'rejected'),
                     s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at,
                     (SELECT d.stored_at FROM document d
-                     JOIN sink_feed b ON b.sink_id = s.id AND b.feed_id = d.feed_id
+                     JOIN destination_feed b ON b.destination_id = s.id AND b.feed_id = d.feed_id
                      WHERE d.sequence > s.position AND d.sequence <= s.position + $1 AND NOT d.superseded
                        AND (b.everything OR (d.sequence > b.after_sequence
                                 AND (NOT d.first_pull OR coalesce(d.version_ms >= b.started_at, false)))
                             OR coalesce(coalesce(d.version_ms, d.stored_at) >= b.since_ms, false))
-                       AND NOT EXISTS (SELECT 1 FROM handoff h WHERE h.sink_id = s.id AND h.sequence = d.sequence
+                       AND NOT EXISTS (SELECT 1 FROM handoff h WHERE h.destination_id = s.id AND h.sequence = d.sequence
                            AND h.state <> 'waiting')
                      ORDER BY d.sequence LIMIT 1)
-             FROM sink s, sequence q ORDER BY s.name",
+             FROM destination s, sequence q ORDER BY s.name",
             &[&WINDOW],
         )
         .await?;
     found
         .iter()
         .map(|row| {
-            Ok(SinkRow {
-                name: words::sink(row.try_get(0)?)?,
+            Ok(DestinationRow {
+                name: words::destination(row.try_get(0)?)?,
                 position: row.try_get(1)?,
                 behind: row.try_get(2)?,
                 booked: rows::count(row, 3)?,
@@ -356,10 +354,10 @@ pub(super) async fn list(transaction: &Transaction<'_>) -> Result<Vec<SinkRow>, 
 
 pub(super) async fn held_feeds(
     transaction: &Transaction<'_>,
-    sink: &SinkName,
+    destination: &DestinationName,
     wants: &Wants,
 ) -> Result<Vec<HeldFeed>, StoreError> {
-    let Some(sink) = id(transaction, sink).await? else {
+    let Some(destination) = id(transaction, destination).await? else {
         return Ok(Vec::new());
     };
     let found = transaction
@@ -369,7 +367,7 @@ pub(super) async fn held_feeds(
                  ORDER BY a.name, f.company"
             ),
             &[
-                &sink,
+                &destination,
                 &wants.queue.as_str(),
                 &account_names(wants),
                 &company_codes(wants),
@@ -388,9 +386,15 @@ pub(super) async fn held_feeds(
         .collect()
 }
 
-async fn id(transaction: &Transaction<'_>, sink: &SinkName) -> Result<Option<i64>, StoreError> {
+async fn id(
+    transaction: &Transaction<'_>,
+    destination: &DestinationName,
+) -> Result<Option<i64>, StoreError> {
     let row = transaction
-        .query_opt("SELECT id FROM sink WHERE name = $1", &[&sink.as_str()])
+        .query_opt(
+            "SELECT id FROM destination WHERE name = $1",
+            &[&destination.as_str()],
+        )
         .await?;
     row.map(|row| Ok(row.try_get(0)?)).transpose()
 }
@@ -401,13 +405,13 @@ pub(super) async fn handoffs(
 ) -> Result<Vec<HandoffRow>, StoreError> {
     let found = transaction
         .query(
-            "SELECT s.name, h.sequence, h.state, h.began_at, h.changed_at, coalesce(h.detail, h.note), h.sink_id
-             FROM handoff h JOIN sink s ON s.id = h.sink_id
+            "SELECT s.name, h.sequence, h.state, h.began_at, h.changed_at, coalesce(h.detail, h.note), h.destination_id
+             FROM handoff h JOIN destination s ON s.id = h.destination_id
              WHERE h.sequence > $5 AND ($4 IS NULL OR h.sequence = $4)
                AND ($1 IS NULL OR s.name = $1) AND ($2 IS NULL OR h.state = $2)
              ORDER BY h.sequence, s.name LIMIT $3",
             &[
-                &filter.sink.as_ref().map(SinkName::as_str),
+                &filter.destination.as_ref().map(DestinationName::as_str),
                 &filter.state.map(|state| state.as_str()),
                 &row_limit(filter.limit),
                 &filter.sequence,
@@ -426,7 +430,7 @@ pub(super) async fn handoffs(
 
 fn handoff(row: &Row) -> Result<HandoffRow, StoreError> {
     Ok(HandoffRow {
-        sink: words::sink(row.try_get(0)?)?,
+        destination: words::destination(row.try_get(0)?)?,
         sequence: row.try_get(1)?,
         state: words::handoff_state(row.try_get(2)?)?,
         began_at: rows::moment(row, 3)?,
@@ -438,14 +442,14 @@ fn handoff(row: &Row) -> Result<HandoffRow, StoreError> {
 
 async fn attempts(
     transaction: &Transaction<'_>,
-    sink: i64,
+    destination: i64,
     sequence: i64,
 ) -> Result<Vec<Attempt>, StoreError> {
     let found = transaction
         .query(
             "SELECT began_at, ended_at, result, detail, times FROM handoff_attempt
-             WHERE sink_id = $1 AND sequence = $2 ORDER BY number",
-            &[&sink, &sequence],
+             WHERE destination_id = $1 AND sequence = $2 ORDER BY number",
+            &[&destination, &sequence],
         )
         .await?;
     found
@@ -465,12 +469,12 @@ async fn attempts(
 /// The list that a program asks for.
 pub(super) async fn offered(
     transaction: &Transaction<'_>,
-    sink: &SinkName,
+    destination: &DestinationName,
     after: i64,
     limit: usize,
     most_bytes: usize,
 ) -> Result<Vec<Offered>, StoreError> {
-    let Some(sink) = id(transaction, sink).await? else {
+    let Some(destination) = id(transaction, destination).await? else {
         return Ok(Vec::new());
     };
     let row = transaction
@@ -488,12 +492,12 @@ pub(super) async fn offered(
                            JOIN feed f ON f.id = d.feed_id
                            JOIN account a ON a.id = f.account_id
                            LEFT JOIN document_link l ON l.sequence = d.sequence
-                           WHERE h.sink_id = $1 AND h.number > $2 AND d.body IS NOT NULL
+                           WHERE h.destination_id = $1 AND h.number > $2 AND d.body IS NOT NULL
                            ORDER BY h.number LIMIT $3) AS chosen) AS weighed
                  WHERE before < $4 ORDER BY number"
             ),
             &[
-                &sink,
+                &destination,
                 &after,
                 &row_limit(limit),
                 &i64::try_from(most_bytes).unwrap_or(i64::MAX),

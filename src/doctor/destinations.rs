@@ -1,25 +1,25 @@
 //! Where documents are handed on.
 
 use super::Finding;
-use crate::config::{Config, SinkKind};
+use crate::config::{Config, DestinationKind};
 use crate::domain::{Clock, counted};
 use crate::handoff;
 use crate::handoff::worker::wants;
-use crate::store::{SinkRow, Store};
+use crate::store::{DestinationRow, Store};
 
-/// Whether each sink of the settings can be used, as `serve` looks at its start.
+/// Whether each destination of the settings can be used, as `serve` looks at its start.
 ///
 /// What other users may do with a folder or a program differs, so it counts for the user
 /// that runs this.
 pub fn openings(config: &Config, clock: &Clock) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (name, sink) in &config.sinks {
-        if let SinkKind::Folder { path, .. } = &sink.kind
+    for (name, destination) in &config.destinations {
+        if let DestinationKind::Folder { path, .. } = &destination.kind
             && !path.exists()
         {
             // Made here it would belong to whoever runs this.
             findings.push(Finding::note(
-                "sink",
+                "destination",
                 format!(
                     "the folder of `{name}`, {}, is not there yet; `serve` makes it",
                     path.display()
@@ -28,17 +28,17 @@ pub fn openings(config: &Config, clock: &Clock) -> Vec<Finding> {
             continue;
         }
         let environment = config.environment.variables();
-        findings.push(match handoff::open(name, sink, config, environment, clock) {
-            Ok(_) => Finding::ok("sink", format!("`{name}` can be used")),
-            Err(error) => Finding::wrong("sink", error.to_string())
-                .because("`serve` does not start with a sink that can't be used")
-                .mend("mend what it says, as the user that runs `serve`; docs/sinks.md has the contracts"),
+        findings.push(match handoff::open(name, destination, config, environment, clock) {
+            Ok(_) => Finding::ok("destination", format!("`{name}` can be used")),
+            Err(error) => Finding::wrong("destination", error.to_string())
+                .because("`serve` does not start with a destination that can't be used")
+                .mend("mend what it says, as the user that runs `serve`; docs/destinations.md has the contracts"),
         });
     }
-    if !config.sinks.is_empty() && config.api.error_report_path.is_none() {
+    if !config.destinations.is_empty() && config.api.error_report_path.is_none() {
         findings.push(
             Finding::note("error_report_path", "`api.error_report_path` is not set")
-                .because("what a sink rejects is kept, and the accountant is not told")
+                .because("what a destination rejects is kept, and the accountant is not told")
                 .mend(
                     "look at the API page of your account (app.ivesk.lt/api/docs) for the address",
                 ),
@@ -47,17 +47,20 @@ pub fn openings(config: &Config, clock: &Clock) -> Vec<Finding> {
     findings
 }
 
-/// How the sinks of the settings stand, as far as a person should know.
+/// How the destinations of the settings stand, as far as a person should know.
 ///
 /// `None` where the store can't be read, which others say.
 pub async fn standing(config: &Config, store: &dyn Store) -> Option<Vec<Finding>> {
     let mut findings = Vec::new();
-    for row in store.sinks().await.ok()? {
-        let Some(sink) = config.sinks.get(&row.name) else {
+    for row in store.destinations().await.ok()? {
+        let Some(destination) = config.destinations.get(&row.name) else {
             continue;
         };
         findings.extend(trouble(&row));
-        let held = store.held_feeds(row.name.clone(), wants(sink)).await.ok()?;
+        let held = store
+            .held_feeds(row.name.clone(), wants(destination))
+            .await
+            .ok()?;
         let documents: u64 = held.iter().map(|feed| feed.documents).sum();
         if documents > 0 {
             let name = &row.name;
@@ -82,7 +85,7 @@ pub async fn standing(config: &Config, store: &dyn Store) -> Option<Vec<Finding>
     Some(findings)
 }
 
-fn trouble(row: &SinkRow) -> Option<Finding> {
+fn trouble(row: &DestinationRow) -> Option<Finding> {
     let name = &row.name;
     let error = row.last_error.as_deref().unwrap_or_default();
     if let Some(reason) = row.paused {

@@ -1,4 +1,4 @@
-//! The folder sink, with the emulated vendor's files and with a store of files that errs.
+//! The folder destination, with the emulated vendor's files and with a store of files that errs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -6,24 +6,26 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ivesk_webhook::config::{Config, ExportedPath, FolderLayout, SinkConfig, SinkKind};
-use ivesk_webhook::domain::{Clock, Company, Feed, Queue, SinkName, Timestamp};
+use ivesk_webhook::config::{
+    Config, DestinationConfig, DestinationKind, ExportedPath, FolderLayout,
+};
+use ivesk_webhook::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
 use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Switches,
     sample_pdf,
 };
 use ivesk_webhook::file_names::identity;
-use ivesk_webhook::handoff::{Item, Sink, Verdict, open};
+use ivesk_webhook::handoff::{Destination, Item, Verdict, open};
 use ivesk_webhook::ivesk::{Client, document};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracing::instrument::WithSubscriber as _;
 
+use crate::destination_support::{
+    COMPANY, booked, config, destination_config, item, other_account, try_open, unavailable,
+};
 use crate::process::within;
 use crate::pull_support::{folder, signer};
-use crate::sink_support::{
-    COMPANY, booked, config, item, other_account, sink_config, try_open, unavailable,
-};
 use crate::stand_in::{Answer, StandIn};
 
 /// Far more than anything here takes.
@@ -31,7 +33,7 @@ const AMPLE: Duration = Duration::from_secs(60);
 /// The vendor, where no test asks it for anything.
 const NOBODY: &str = "https://app.ivesk.lt/api/pub";
 
-/// A folder and the settings of a sink that is it.
+/// A folder and the settings of a destination that is it.
 struct Archive {
     folder: tempfile::TempDir,
     layout: FolderLayout,
@@ -68,22 +70,22 @@ impl Archive {
         self.folder.path().join("archive")
     }
 
-    fn settings(&self) -> SinkConfig {
-        let kind = SinkKind::Folder {
+    fn settings(&self) -> DestinationConfig {
+        let kind = DestinationKind::Folder {
             path: self.root(),
             layout: self.layout,
             files: self.files,
             max_file_bytes: self.max_file_bytes,
         };
-        sink_config(kind, AMPLE)
+        destination_config(kind, AMPLE)
     }
 
-    fn sink(&self) -> Box<dyn Sink> {
-        try_open(&self.settings(), &self.config, &[]).expect("a sink")
+    fn destination(&self) -> Box<dyn Destination> {
+        try_open(&self.settings(), &self.config, &[]).expect("a destination")
     }
 
     async fn hand_on(&self, item: &Item) -> Verdict {
-        within("a verdict", self.sink().hand_on(item)).await
+        within("a verdict", self.destination().hand_on(item)).await
     }
 
     /// Files it and gives the note.
@@ -505,7 +507,7 @@ async fn a_digitised_document_is_filed_for_each_company_of_ours_that_it_names() 
 async fn twins_of_one_number_and_ids_that_read_alike_do_not_meet() {
     for layout in [FolderLayout::Company, FolderLayout::Archiver] {
         let archive = Archive::of_json(layout);
-        let sink = archive.sink();
+        let destination = archive.destination();
         let ids = [
             "a/b",
             "a_b",
@@ -519,7 +521,7 @@ async fn twins_of_one_number_and_ids_that_read_alike_do_not_meet() {
         ];
         for id in ids {
             let fields = json!({ "docnum": "7", "date": "2026-02-03", "sellername": "X" });
-            booked(sink.hand_on(&item(id, fields)).await);
+            booked(destination.hand_on(&item(id, fields)).await);
         }
         assert_eq!(archive.seen().len(), ids.len(), "{:?}", archive.seen());
     }
@@ -572,7 +574,7 @@ async fn after_a_crash_between_pdf_and_json_the_same_item_completes_both() {
         .expect("there")
         .set_modified(long_ago)
         .expect("set");
-    drop(archive.sink());
+    drop(archive.destination());
     assert_eq!(archive.stored().len(), 1);
 }
 
@@ -660,7 +662,7 @@ async fn an_earlier_pdf_stays_where_no_new_one_is_to_be_had() {
 #[tokio::test]
 async fn nothing_outside_the_folder_is_removed_whatever_was_noted() {
     let archive = Archive::of_json(FolderLayout::Company);
-    drop(archive.sink());
+    drop(archive.destination());
     let outside = archive.folder.path().join("outside");
     std::fs::create_dir(&outside).expect("made");
     std::fs::write(outside.join("x.json"), "kept").expect("written");
@@ -696,12 +698,12 @@ async fn a_folder_that_can_t_be_used_says_so() {
     assert!(error.contains("archive"), "{error}");
 
     std::fs::remove_file(archive.root()).expect("removed");
-    let sink = archive.sink();
-    booked(sink.hand_on(&item("a-1", json!({}))).await);
+    let destination = archive.destination();
+    booked(destination.hand_on(&item("a-1", json!({}))).await);
     // As when its disk is not mounted.
     std::fs::remove_dir_all(archive.root()).expect("removed");
     std::fs::create_dir(archive.root()).expect("made");
-    let (error, _) = unavailable(sink.hand_on(&item("a-2", json!({}))).await);
+    let (error, _) = unavailable(destination.hand_on(&item("a-2", json!({}))).await);
     assert!(error.contains("is its disk mounted?"), "{error}");
     assert_eq!(archive.seen(), set([]));
 }
@@ -747,7 +749,7 @@ proptest! {
 #[tokio::test]
 async fn a_document_is_written_by_one_attempt_at_a_time() {
     let archive = Archive::of_json(FolderLayout::Company);
-    let sink = archive.sink();
+    let destination = archive.destination();
     // Whoever opens a pipe waits for its other end, as for a disk that hangs.
     let pipe = archive.root().join("302320404/a-1.json");
     std::fs::create_dir(pipe.parent().expect("a folder")).expect("made");
@@ -756,8 +758,13 @@ async fn a_document_is_written_by_one_attempt_at_a_time() {
 
     let (one, two) = (item("a-1", json!({})), item("a-1", json!({ "total": 2 })));
     let neighbour = item("a-2", json!({}));
-    let mut first = sink.hand_on(&one);
-    let others = async { (sink.hand_on(&two).await, sink.hand_on(&neighbour).await) };
+    let mut first = destination.hand_on(&one);
+    let others = async {
+        (
+            destination.hand_on(&two).await,
+            destination.hand_on(&neighbour).await,
+        )
+    };
     let (second, third) = tokio::select! {
         biased;
         verdict = &mut first => panic!("{verdict:?}"),
@@ -771,7 +778,7 @@ async fn a_document_is_written_by_one_attempt_at_a_time() {
     let (error, _) = unavailable(second);
     assert!(error.contains("still writing"), "{error}");
     booked(third);
-    booked(sink.hand_on(&two).await);
+    booked(destination.hand_on(&two).await);
     assert_eq!(archive.read("302320404/a-1.json"), two.body);
 }
 
@@ -781,11 +788,11 @@ async fn documents_of_one_content_that_come_side_by_side_share_it() {
     let answers = (0..COUNT).map(|_| Answer::ok(sample_pdf("x")));
     let store = StandIn::start(answers).await;
     let archive = Archive::at(&store.url("/api/pub"));
-    let sink = archive.sink();
+    let destination = archive.destination();
     let items: Vec<Item> = (0..COUNT)
         .map(|number| item(&format!("a-{number}"), json!({ "url": store.url("/f") })))
         .collect();
-    let verdicts = items.iter().map(|item| sink.hand_on(item));
+    let verdicts = items.iter().map(|item| destination.hand_on(item));
     for verdict in within("all", futures_util::future::join_all(verdicts)).await {
         booked(verdict);
     }
@@ -797,32 +804,38 @@ async fn documents_of_one_content_that_come_side_by_side_share_it() {
 }
 
 #[tokio::test]
-async fn a_store_of_files_that_hangs_is_not_waited_for_longer_than_the_sinks_timeout() {
+async fn a_store_of_files_that_hangs_is_not_waited_for_longer_than_the_destinations_timeout() {
     // It takes the connection and never looks at it.
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
     let listener = listener.expect("a port");
     let origin = format!("http://{}", listener.local_addr().expect("an address"));
     let archive = Archive::at(&format!("{origin}/api/pub"));
-    let settings = SinkConfig {
+    let settings = DestinationConfig {
         timeout: Duration::from_millis(300),
         ..archive.settings()
     };
-    let sink = try_open(&settings, &archive.config, &[]).expect("a sink");
+    let destination = try_open(&settings, &archive.config, &[]).expect("a destination");
     let document = item("a-1", json!({ "url": format!("{origin}/f") }));
-    unavailable(within("an end", sink.hand_on(&document)).await);
+    unavailable(within("an end", destination.hand_on(&document)).await);
     assert_eq!((archive.seen(), archive.stored()), (set([]), set([])));
 }
 
 #[test]
-fn a_sink_whose_program_asks_is_given_nothing() {
-    let sink = SinkConfig::of(SinkKind::Api);
-    let name = SinkName::parse("reports").expect("a name");
+fn a_destination_whose_program_asks_is_given_nothing() {
+    let destination = DestinationConfig::of(DestinationKind::Api);
+    let name = DestinationName::parse("reports").expect("a name");
     let clock = Clock::system();
-    let opened = open(&name, &sink, &config(NOBODY), &BTreeMap::new(), &clock);
+    let opened = open(
+        &name,
+        &destination,
+        &config(NOBODY),
+        &BTreeMap::new(),
+        &clock,
+    );
     assert!(opened.expect("nothing to open").is_none());
 }
 
-/// What is logged while a document is left without its file, and while sinks fail.
+/// What is logged while a document is left without its file, and while destinations fail.
 #[tokio::test]
 async fn no_line_of_the_log_holds_a_link_or_a_document() {
     let captured = Captured::default();
@@ -840,11 +853,12 @@ async fn no_line_of_the_log_holds_a_link_or_a_document() {
             json!({ "url": store.url("/f?Signature=planted"), "sellername": "planted" }),
         );
         archive.file(&document).await;
-        let kind = SinkKind::Http {
+        let kind = DestinationKind::Http {
             url: store.url("/in?key=planted").parse().expect("an address"),
             secrets: vec!["whsec_cGxhbnRlZHBsYW50ZWRwbGFudGVkcGxhbnRlZA==".into()],
         };
-        let posting = try_open(&sink_config(kind, AMPLE), &archive.config, &[]).expect("a sink");
+        let posting = try_open(&destination_config(kind, AMPLE), &archive.config, &[])
+            .expect("a destination");
         unavailable(posting.hand_on(&document).await);
         format!("{document:?} {:?}", archive.settings())
     };
