@@ -317,7 +317,7 @@ impl fmt::Display for Account {
     }
 }
 
-/// The name of a place where documents are handed on, as the settings call it; spelt as
+/// The name of a place where documents are delivered, as the settings call it; spelt as
 /// an [`Account`]'s.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 pub struct DestinationName(String);

@@ -15,7 +15,7 @@
 //! - [`receiver`]: the public listener.
 //! - [`subscriptions`]: subscribing, pending confirmations, restore.
 //! - [`pull`]: scheduler, page step, reconciliation.
-//! - [`handoff`]: destinations, and what comes back from them.
+//! - [`delivery`]: destinations, and what comes back from them.
 //! - [`uploads`]: giving files to the vendor, a watched folder.
 //! - [`trace`]: what became of one document.
 //! - [`tunnel`]: the public address of a tunnel on this machine.
@@ -36,12 +36,12 @@ pub mod admin;
 pub mod alarms;
 pub mod cli;
 pub mod config;
+pub mod delivery;
 pub mod doctor;
 pub mod domain;
 pub mod egress;
 pub mod emulator;
 pub mod file_names;
-pub mod handoff;
 pub mod ivesk;
 pub mod metrics;
 pub mod otlp;

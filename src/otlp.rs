@@ -1,7 +1,7 @@
 //! Traces, sent to a collector by OTLP where `log.otlp_url` names one.
 //!
 //! The steps of a document's way are spans of level `debug`: a message, a page, a
-//! hand-off. Without a collector nothing makes them, unless the log shows that level.
+//! delivery. Without a collector nothing makes them, unless the log shows that level.
 //! Their attributes are identifiers; what may not stand in a log may not stand there.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What became of one document: from its upload or first sight until it was booked.
+//! What became of one document: from its upload or first sight until it was delivered.
 
 use serde::Serialize;
 
@@ -6,8 +6,8 @@ use crate::domain::{Account, DestinationName, Queue, Timestamp};
 use crate::ivesk;
 use crate::ivesk::view::View;
 use crate::store::{
-    DocumentFilter, DocumentLook, DocumentRow, HandoffFilter, HandoffRow, ReportFilter, ReportRow,
-    ReportState, Store, StoreError, UploadFilter, UploadRow,
+    DeliveryFilter, DeliveryRow, DocumentFilter, DocumentLook, DocumentRow, ImportErrorFilter,
+    ImportErrorRow, ImportErrorState, Store, StoreError, UploadFilter, UploadRow,
 };
 
 /// Versions that are read at once.
@@ -19,7 +19,7 @@ const LOOKED_THROUGH: usize = 20_000;
 /// Documents that are told of at the most, where a number stands on several.
 const DOCUMENTS: usize = 20;
 
-/// Rows of uploads, hand-offs and reports that are read at once.
+/// Rows of uploads, deliveries and reports that are read at once.
 const ROWS: usize = 500;
 
 /// The story of one document.
@@ -50,19 +50,19 @@ pub enum Step {
     /// A later version of the exported queue was stored.
     ReExported,
     /// It is in the list that a program asks for.
-    Offered,
+    Listed,
     /// A destination was given it and could not take it, or its file could not be had.
     Tried,
     /// A destination has it.
-    Booked,
+    Delivered,
     /// A destination does not want it.
     Rejected,
     /// The accountant was told why.
     Reported,
     /// The accountant could not be told yet.
-    ReportWaits,
+    ImportErrorPending,
     /// The vendor does not take the report.
-    ReportRefused,
+    ImportErrorRefused,
     /// A person left it out, or it is of a company that the destination doesn't take.
     LeftOut,
 }
@@ -75,20 +75,20 @@ impl Step {
             Self::Digitized => "digitized",
             Self::Exported => "exported",
             Self::ReExported => "re_exported",
-            Self::Offered => "offered",
+            Self::Listed => "listed",
             Self::Tried => "tried",
-            Self::Booked => "booked",
+            Self::Delivered => "delivered",
             Self::Rejected => "rejected",
             Self::Reported => "reported",
-            Self::ReportWaits => "report_waits",
-            Self::ReportRefused => "report_refused",
+            Self::ImportErrorPending => "import_error_pending",
+            Self::ImportErrorRefused => "import_error_refused",
             Self::LeftOut => "left_out",
         }
     }
 
     /// Whether it stands in the story in a few words.
     const fn is_a_turn(self) -> bool {
-        !matches!(self, Self::Tried | Self::ReportWaits | Self::LeftOut)
+        !matches!(self, Self::Tried | Self::ImportErrorPending | Self::LeftOut)
     }
 }
 
@@ -261,16 +261,16 @@ async fn of_document(
     let mut exported = false;
     for row in &rows {
         events.push(stored(row, &mut exported));
-        let handoffs = store.handoffs(HandoffFilter {
+        let deliveries = store.deliveries(DeliveryFilter {
             sequence: Some(row.sequence),
             limit: ROWS,
-            ..HandoffFilter::default()
+            ..DeliveryFilter::default()
         });
-        events.extend(handoffs.await?.iter().flat_map(handed_on));
-        let reports = store.reports(ReportFilter {
+        events.extend(deliveries.await?.iter().flat_map(handed_on));
+        let reports = store.import_errors(ImportErrorFilter {
             sequence: Some(row.sequence),
             limit: ROWS,
-            ..ReportFilter::default()
+            ..ImportErrorFilter::default()
         });
         events.extend(reports.await?.iter().map(reported));
     }
@@ -348,7 +348,7 @@ fn stored(row: &DocumentRow, exported: &mut bool) -> TraceEvent {
     }
 }
 
-fn handed_on(row: &HandoffRow) -> Vec<TraceEvent> {
+fn handed_on(row: &DeliveryRow) -> Vec<TraceEvent> {
     let event = |at: Timestamp, step: Step, detail: Option<String>| TraceEvent {
         sequence: Some(row.sequence),
         destination: Some(row.destination.clone()),
@@ -360,10 +360,10 @@ fn handed_on(row: &HandoffRow) -> Vec<TraceEvent> {
     }
     let attempts = row.attempts.iter().map(|attempt| {
         let step = match attempt.result.as_str() {
-            "booked" => Step::Booked,
+            "delivered" => Step::Delivered,
             "rejected" => Step::Rejected,
-            "offered" => Step::Offered,
-            "not_wanted" => Step::LeftOut,
+            "listed" => Step::Listed,
+            "filtered" => Step::LeftOut,
             _ => Step::Tried,
         };
         let told = match (attempt.result.as_str(), &attempt.detail) {
@@ -391,24 +391,24 @@ fn handed_on(row: &HandoffRow) -> Vec<TraceEvent> {
     attempts.collect()
 }
 
-fn reported(row: &ReportRow) -> TraceEvent {
+fn reported(row: &ImportErrorRow) -> TraceEvent {
     let (at, step, detail) = match row.state {
-        ReportState::Sent => (
+        ImportErrorState::Sent => (
             row.sent_at.unwrap_or(row.created_at),
             Step::Reported,
             row.message.clone(),
         ),
-        ReportState::Waiting => (
+        ImportErrorState::Pending => (
             row.created_at,
-            Step::ReportWaits,
+            Step::ImportErrorPending,
             match &row.last_error {
                 Some(error) => format!("{} ({error})", row.message),
                 None => row.message.clone(),
             },
         ),
-        ReportState::Refused => (
+        ImportErrorState::Refused => (
             row.created_at,
-            Step::ReportRefused,
+            Step::ImportErrorRefused,
             row.last_error.clone().unwrap_or_default(),
         ),
     };

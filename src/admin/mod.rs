@@ -16,18 +16,18 @@ use crate::service::App;
 
 mod alarms;
 mod certificates;
+mod destinations;
 mod documents;
 mod feeds;
 mod guard;
-mod handoff;
+mod import_errors;
 mod limits;
+mod list;
 mod messages;
-mod offered;
 mod openapi;
 mod pages;
 pub(crate) mod paging;
 mod problem;
-mod reports;
 mod status;
 mod subscriptions;
 mod tokens;
@@ -93,17 +93,17 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(subscriptions::restore))
         .routes(routes!(documents::search))
         .routes(routes!(documents::story))
-        .routes(routes!(offered::documents))
-        .routes(routes!(offered::outcome))
-        .routes(routes!(handoff::destinations))
-        .routes(routes!(handoff::start))
-        .routes(routes!(handoff::pause))
-        .routes(routes!(handoff::resume))
-        .routes(routes!(handoff::retry))
-        .routes(routes!(handoff::skip))
-        .routes(routes!(handoff::handoffs))
-        .routes(routes!(reports::list))
-        .routes(routes!(reports::retry))
+        .routes(routes!(list::documents))
+        .routes(routes!(list::outcome))
+        .routes(routes!(destinations::destinations))
+        .routes(routes!(destinations::start))
+        .routes(routes!(destinations::pause))
+        .routes(routes!(destinations::resume))
+        .routes(routes!(destinations::retry))
+        .routes(routes!(destinations::skip))
+        .routes(routes!(destinations::deliveries))
+        .routes(routes!(import_errors::list))
+        .routes(routes!(import_errors::retry))
         .routes(routes!(messages::quarantine))
         .routes(routes!(messages::quarantined))
         .routes(routes!(messages::retry))

@@ -30,7 +30,7 @@ const BEARER: &str = "bearer";
         (name = "feeds", description = "Feeds: one list of the vendor's, read with one cursor"),
         (name = "subscriptions", description = "Subscriptions at Amazon SNS"),
         (name = "documents", description = "Documents that were pulled"),
-        (name = "handoff", description = "Handing documents on, and what comes back"),
+        (name = "delivery", description = "Delivering documents, and what comes back"),
         (name = "alarms", description = "What a person should know of"),
         (name = "messages", description = "Messages that came, accepted or refused"),
         (name = "uploads", description = "Files given to the vendor"),

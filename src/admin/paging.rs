@@ -100,10 +100,10 @@ impl List {
     pub(super) const CERTIFICATES: Self = Self("certificates");
     pub(super) const DOCUMENTS: Self = Self("documents");
     pub(super) const FEEDS: Self = Self("feeds");
-    pub(super) const HANDOFFS: Self = Self("handoffs");
+    pub(super) const DELIVERIES: Self = Self("deliveries");
     pub(crate) const NOTIFICATIONS: Self = Self("notifications");
     pub(super) const QUARANTINE: Self = Self("quarantine");
-    pub(super) const REPORTS: Self = Self("reports");
+    pub(super) const IMPORT_ERRORS: Self = Self("reports");
     pub(super) const DESTINATIONS: Self = Self("destinations");
     pub(super) const SUBSCRIPTIONS: Self = Self("subscriptions");
     pub(super) const TOKENS: Self = Self("tokens");

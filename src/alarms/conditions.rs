@@ -292,7 +292,7 @@ fn held(facts: &Facts) -> Vec<Finding> {
         });
         (documents > 0).then(|| {
             let text = format!(
-                "{} of {} held at destination {name}: run `ivesk-webhook handoff start {name}` with --all, \
+                "{} of {} held at destination {name}: run `ivesk-webhook destinations start {name}` with --all, \
                  --from-now or --since, for one company with --company",
                 counted(documents, "document"),
                 counted(feeds, "feed"),
@@ -318,7 +318,7 @@ fn destinations(facts: &Facts, config: &Config) -> Vec<Finding> {
             (Some(PauseReason::ByHand), _) => return None,
             (Some(PauseReason::Closed), _) => format!(
                 "destination {name} wants nothing any more ({error}), and {behind} versions wait: mend \
-                 it, then run `ivesk-webhook handoff resume {name}`"
+                 it, then run `ivesk-webhook destinations resume {name}`"
             ),
             (None, Some(since)) if now.since(since) > longest => format!(
                 "destination {name} has taken nothing since {since} ({error}), and {behind} versions \

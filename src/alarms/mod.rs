@@ -14,9 +14,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, DestinationConfig, FirstPull};
+use crate::config::{Config, DestinationConfig, HistoryMode};
+use crate::delivery::worker::filter;
 use crate::domain::{Clock, DestinationName, Timestamp};
-use crate::handoff::worker::wants;
 use crate::metrics::{Metrics, Refusals, StoreStep, Stored};
 use crate::store::{
     AlarmChanges, AlarmLook, AlarmNotice, HeldFeed, LATE_AFTER, NoticeEnd, SharedStore, StoreError,
@@ -153,7 +153,7 @@ impl Alarms {
 
     async fn held(&self) -> Result<Vec<(DestinationName, Vec<HeldFeed>)>, StoreError> {
         let mut held = Vec::new();
-        let waits = |destination: &DestinationConfig| destination.first_pull == FirstPull::Hold;
+        let waits = |destination: &DestinationConfig| destination.history == HistoryMode::Hold;
         for (name, destination) in self
             .config
             .destinations
@@ -162,7 +162,7 @@ impl Alarms {
         {
             let feeds = self
                 .store
-                .held_feeds(name.clone(), wants(destination))
+                .held_feeds(name.clone(), filter(destination))
                 .await?;
             held.push((name.clone(), feeds));
         }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Exit, Failure, Globals, documents};
 use crate::config::{
-    Config, DestinationConfig, DestinationKind, FirstPull, FolderLayout, LogConfig, Loopback,
+    Config, DestinationConfig, DestinationKind, FolderLayout, HistoryMode, LogConfig, Loopback,
     default_account, fresh_token,
 };
 use crate::domain::{Clock, Company, DestinationName, Event, Queue};
@@ -161,7 +161,7 @@ impl Stage {
         };
         let destination = DestinationConfig {
             // Nobody has booked anything of it before.
-            first_pull: FirstPull::HandOn,
+            history: HistoryMode::Deliver,
             ..DestinationConfig::of(kind)
         };
         config
@@ -201,7 +201,7 @@ impl Stage {
         self.upload().await?;
         self.see_digitized().await?;
         self.export().await?;
-        self.hand_on().await?;
+        self.deliver().await?;
         self.refuse_a_forgery().await?;
         self.compare().await
     }
@@ -290,10 +290,10 @@ impl Stage {
     }
 
     /// Waits until every exported document is filed, once, with its PDF.
-    async fn hand_on(&self) -> Result<(), anyhow::Error> {
+    async fn deliver(&self) -> Result<(), anyhow::Error> {
         heading(
             5,
-            "Every exported document is handed on: here to a folder, as JSON and PDF",
+            "Every exported document is delivered: here to a folder, as JSON and PDF",
         );
         let exported: usize = DEFAULT_COMPANIES
             .iter()
@@ -304,13 +304,13 @@ impl Stage {
             let destinations = self.store().destinations().await?;
             let booked = destinations
                 .first()
-                .map_or(0, |destination| destination.booked);
+                .map_or(0, |destination| destination.delivered);
             if booked == exported as u64 {
                 break;
             }
             ensure!(
                 Instant::now() < deadline,
-                "{booked} of {exported} documents were handed on within {STEP_TIMEOUT:?}"
+                "{booked} of {exported} documents were delivered within {STEP_TIMEOUT:?}"
             );
             sleep(LOOK_EVERY).await;
         }

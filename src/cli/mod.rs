@@ -18,18 +18,18 @@ use crate::otlp::Traces;
 
 pub mod completions;
 pub mod config;
+pub mod deliveries;
 pub mod demo;
 pub mod doctor;
 pub mod documents;
 pub mod emulator;
-pub mod handoff;
+pub mod import_errors;
 pub mod init;
 pub mod man;
 pub mod notifications;
 pub mod pull;
 pub mod quarantine;
 pub mod replay;
-pub mod report;
 mod resign;
 mod saved;
 pub mod serve;
@@ -73,7 +73,7 @@ Examples:
   ivesk-webhook upload invoice.pdf scans/                     give files to Įvesk.lt
   ivesk-webhook documents list                                what has come
   ivesk-webhook documents trace SF-00017                      what became of one document
-  ivesk-webhook handoff status                                how far each destination has come
+  ivesk-webhook destinations list                                how far each destination has come
 
 Results go to standard output, logs to standard error.
 Exit codes: 0 done, 1 the answer is no, 2 wrong use or bad configuration, 3 a service could not be reached";
@@ -93,8 +93,8 @@ pub enum Command {
     Documents(documents::Args),
     /// Run an emulated Įvesk.lt, SNS and S3
     Emulator(emulator::Args),
-    /// See, start, pause or retry handing documents on
-    Handoff(handoff::Args),
+    /// See, start, pause or retry delivering documents
+    Deliveries(deliveries::Args),
     /// Write a commented settings file with fresh tokens
     Init(init::Args),
     /// Write man pages to a folder
@@ -108,7 +108,7 @@ pub enum Command {
     /// Send saved messages to a webhook
     Replay(replay::Args),
     /// List or retry import errors that the accountant is told of
-    Report(report::Args),
+    ImportErrors(import_errors::Args),
     /// Receive webhooks and pull documents until stopped
     Serve(serve::Args),
     /// Back up the store
@@ -356,14 +356,14 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> 
         Command::Doctor(args) => doctor::run(args, globals).await,
         Command::Documents(args) => documents::run(args, globals).await,
         Command::Emulator(args) => emulator::run(args, globals).await,
-        Command::Handoff(args) => handoff::run(args, globals).await,
+        Command::Deliveries(args) => deliveries::run(args, globals).await,
         Command::Init(args) => init::run(args, globals).await,
         Command::Man(args) => man::run(args, globals).await,
         Command::Notifications(args) => notifications::run(args, globals).await,
         Command::Pull(args) => pull::run(args, globals).await,
         Command::Quarantine(args) => quarantine::run(args, globals).await,
         Command::Replay(args) => replay::run(args, globals).await,
-        Command::Report(args) => report::run(args, globals).await,
+        Command::ImportErrors(args) => import_errors::run(args, globals).await,
         Command::Serve(args) => serve::run(args, globals).await,
         Command::Store(args) => store::run(args, globals).await,
         Command::Subscribe(args) => subscribe::run(args, globals).await,

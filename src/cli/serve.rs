@@ -11,8 +11,8 @@ use url::Url;
 
 use super::{Exit, Failure, Globals, tunnel};
 use crate::config::{Config, ConfirmMode, StoreUrl};
+use crate::delivery::worker::filter;
 use crate::domain::{Clock, Queue, counted};
-use crate::handoff::worker::wants;
 use crate::pull::blocked;
 use crate::service::{App, Service, StartError};
 use crate::store::StoreError;
@@ -155,7 +155,7 @@ fn introduction(service: &Service) -> Vec<String> {
     }
     for (name, destination) in &config.destinations {
         lines.push(format!(
-            "  hands on    {} to {name}",
+            "  delivers    {} to {name}",
             match destination.queue {
                 Queue::Exported => "exported documents",
                 Queue::Digitized => "digitized documents",
@@ -213,10 +213,10 @@ fn missing(config: &Config) -> Vec<String> {
 }
 
 fn reports_wait(config: &Config) -> Option<String> {
-    let waits = !config.destinations.is_empty() && config.api.error_report_path.is_none();
+    let waits = !config.destinations.is_empty() && config.api.import_error_path.is_none();
     waits.then(|| {
-        "  blocked     error_report_path: what a destination rejects is not told to the accountant until \
-         `api.error_report_path` is set; it is kept"
+        "  blocked     import_error_path: what a destination rejects is not told to the accountant until \
+         `api.import_error_path` is set; it is kept"
             .to_owned()
     })
 }
@@ -226,12 +226,15 @@ async fn held(app: &App) -> Vec<String> {
     let mut lines = Vec::new();
     for (name, destination) in &app.config.destinations {
         // What can't be read is told by whoever needs it.
-        let held = app.store.held_feeds(name.clone(), wants(destination)).await;
+        let held = app
+            .store
+            .held_feeds(name.clone(), filter(destination))
+            .await;
         let held = held.unwrap_or_default();
         let documents: u64 = held.iter().map(|feed| feed.documents).sum();
         if documents > 0 {
             lines.push(format!(
-                "  held        {} of {} until `ivesk-webhook handoff start {name}` says from where to begin",
+                "  held        {} of {} until `ivesk-webhook destinations start {name}` says from where to begin",
                 counted(documents, "document"),
                 counted(held.len() as u64, "feed")
             ));

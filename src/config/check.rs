@@ -17,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
 use super::{
-    ConfirmMode, ExportedPath, LogFormat, ReportLanguage, StoreUrl, TopicRule, VARIABLE_PREFIX,
+    ConfirmMode, ExportedPath, ImportErrorLanguage, LogFormat, StoreUrl, TopicRule, VARIABLE_PREFIX,
 };
 use crate::store::postgres::Address;
 
@@ -513,11 +513,11 @@ pub(super) fn media_type(text: &str) -> Result<String, String> {
     }
 }
 
-/// `reports.language`
-pub(super) fn report_language(text: &str) -> Result<ReportLanguage, String> {
+/// `import_errors.language`
+pub(super) fn report_language(text: &str) -> Result<ImportErrorLanguage, String> {
     match text {
-        "lt" => Ok(ReportLanguage::Lithuanian),
-        "en" => Ok(ReportLanguage::English),
+        "lt" => Ok(ImportErrorLanguage::Lithuanian),
+        "en" => Ok(ImportErrorLanguage::English),
         _ => Err(format!(
             "`{}` is neither \"lt\" nor \"en\"; write one of them",
             shortened(text)
@@ -525,7 +525,7 @@ pub(super) fn report_language(text: &str) -> Result<ReportLanguage, String> {
     }
 }
 
-/// `reports.template`
+/// `import_errors.template`
 pub(super) fn report_template(text: &str) -> Result<String, String> {
     if text.matches("{message}").count() != 1 {
         return Err(

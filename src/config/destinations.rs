@@ -1,4 +1,4 @@
-//! `[destinations.NAME]`: where documents are handed on.
+//! `[destinations.NAME]`: where documents are delivered.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::accounts::companies;
 use super::check;
 use super::layers::{Layers, variable_of};
 use super::{
-    AccountConfig, DestinationConfig, DestinationKind, FirstPull, FolderLayout, without_query,
+    AccountConfig, DestinationConfig, DestinationKind, FolderLayout, HistoryMode, without_query,
 };
 use crate::domain::{Account, DestinationName, Queue};
 
@@ -21,8 +21,8 @@ const COMMON: [&str; 7] = [
     "queue",
     "accounts",
     "companies",
-    "first_pull",
-    "in_flight",
+    "history",
+    "max_concurrency",
     "timeout",
 ];
 /// What the destinations of one kind have beside that.
@@ -121,20 +121,24 @@ fn destination(
             |account| account.as_str().into(),
         ),
         companies: companies(layers, &setting("companies")),
-        first_pull: layers.text(
-            &setting("first_pull"),
-            default.first_pull,
+        history: layers.text(
+            &setting("history"),
+            default.history,
             |text| match text {
-                "hold" => Ok(FirstPull::Hold),
-                "hand_on" => Ok(FirstPull::HandOn),
-                _ => Err("is neither \"hold\" nor \"hand_on\"; write one of them".to_owned()),
+                "hold" => Ok(HistoryMode::Hold),
+                "deliver" => Ok(HistoryMode::Deliver),
+                _ => Err("is neither \"hold\" nor \"deliver\"; write one of them".to_owned()),
             },
-            |first_pull| match first_pull {
-                FirstPull::Hold => "hold".into(),
-                FirstPull::HandOn => "hand_on".into(),
+            |history| match history {
+                HistoryMode::Hold => "hold".into(),
+                HistoryMode::Deliver => "deliver".into(),
             },
         ),
-        in_flight: layers.number(&setting("in_flight"), default.in_flight, 1..=16),
+        max_concurrency: layers.number(
+            &setting("max_concurrency"),
+            default.max_concurrency,
+            1..=16,
+        ),
         timeout: layers.duration(&setting("timeout"), default.timeout),
         kind: default.kind,
     };

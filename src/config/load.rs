@@ -13,9 +13,9 @@ use super::layers::{Layers, variable_of};
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
     AccountConfig, AlarmCommand, AlarmTarget, AlarmsConfig, ApiConfig, Config, ConfirmMode,
-    DEFAULT_FILE, Environment, LogConfig, LogFormat, PrivateConfig, PublicConfig, PullConfig,
-    ReportLanguage, ReportsConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl, TopicRule,
-    UploadConfig, accounts, check, destinations,
+    DEFAULT_FILE, Environment, ImportErrorLanguage, ImportErrorsConfig, LogConfig, LogFormat,
+    PrivateConfig, PublicConfig, PullConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl,
+    TopicRule, UploadConfig, accounts, check, destinations,
 };
 use crate::domain::Account;
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
@@ -120,7 +120,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let retention = retention(&mut layers);
     let alarms = alarms(&mut layers);
     let log = log(&mut layers);
-    let reports = reports(&mut layers);
+    let import_errors = import_errors(&mut layers);
     let accounts = accounts::read(&mut layers, public.as_ref());
     let upload = upload(&mut layers, &accounts);
     let destinations = destinations::read(&mut layers, &accounts);
@@ -140,7 +140,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         pull,
         upload,
         destinations,
-        reports,
+        import_errors,
         retention,
         alarms,
         log,
@@ -424,15 +424,15 @@ fn api(layers: &mut Layers<'_>) -> ApiConfig {
             |text| check::api_path(text).map(Some),
             |path| json!(path),
         ),
-        error_report_path: layers.text(
-            "api.error_report_path",
+        import_error_path: layers.text(
+            "api.import_error_path",
             None,
             |text| check::api_path(text).map(Some),
             |path| json!(path),
         ),
-        error_report_type: layers.text(
-            "api.error_report_type",
-            default.error_report_type,
+        import_error_type: layers.text(
+            "api.import_error_type",
+            default.import_error_type,
             check::media_type,
             |kind| kind.as_str().into(),
         ),
@@ -547,21 +547,21 @@ fn upload(layers: &mut Layers<'_>, accounts: &BTreeMap<Account, AccountConfig>) 
     read
 }
 
-/// `[reports]`
-fn reports(layers: &mut Layers<'_>) -> ReportsConfig {
-    let default = ReportsConfig::default();
-    ReportsConfig {
+/// `[import_errors]`
+fn import_errors(layers: &mut Layers<'_>) -> ImportErrorsConfig {
+    let default = ImportErrorsConfig::default();
+    ImportErrorsConfig {
         language: layers.text(
-            "reports.language",
+            "import_errors.language",
             default.language,
             check::report_language,
             |language| match language {
-                ReportLanguage::Lithuanian => "lt".into(),
-                ReportLanguage::English => "en".into(),
+                ImportErrorLanguage::Lithuanian => "lt".into(),
+                ImportErrorLanguage::English => "en".into(),
             },
         ),
         template: layers.text(
-            "reports.template",
+            "import_errors.template",
             default.template,
             |text| check::report_template(text).map(Some),
             |template| json!(template),

@@ -59,10 +59,10 @@ pub struct Config {
     pub pull: PullConfig,
     /// `[upload]`
     pub upload: UploadConfig,
-    /// `[destinations.NAME]`: where documents are handed on; none by default.
+    /// `[destinations.NAME]`: where documents are delivered; none by default.
     pub destinations: BTreeMap<DestinationName, DestinationConfig>,
-    /// `[reports]`
-    pub reports: ReportsConfig,
+    /// `[import_errors]`
+    pub import_errors: ImportErrorsConfig,
     /// `[retention]`
     pub retention: RetentionConfig,
     /// `[alarms]`
@@ -169,7 +169,7 @@ impl Config {
             pull: PullConfig::default(),
             upload: UploadConfig::default(),
             destinations: BTreeMap::new(),
-            reports: ReportsConfig::default(),
+            import_errors: ImportErrorsConfig::default(),
             retention: RetentionConfig::default(),
             alarms: AlarmsConfig::default(),
             log: LogConfig::default(),
@@ -392,11 +392,11 @@ pub struct ApiConfig {
     pub exported_path: Option<ExportedPath>,
     /// `api.subscribe_path` (U2): `None` until set; `subscribe --print` helps meanwhile.
     pub subscribe_path: Option<String>,
-    /// `api.error_report_path` (U2): `None` until set; import errors are kept meanwhile.
-    pub error_report_path: Option<String>,
-    /// `api.error_report_type` (U7), default `application/json`: the Content-Type of an
+    /// `api.import_error_path` (U2): `None` until set; import errors are kept meanwhile.
+    pub import_error_path: Option<String>,
+    /// `api.import_error_type` (U7), default `application/json`: the Content-Type of an
     /// error report.
-    pub error_report_type: String,
+    pub import_error_type: String,
     /// `api.timeout`, default 30 s for one request, body included.
     pub timeout: Duration,
     /// `api.max_page_bytes`, default 32 MiB.
@@ -418,8 +418,8 @@ impl ApiConfig {
             url,
             exported_path: None,
             subscribe_path: None,
-            error_report_path: None,
-            error_report_type: "application/json".to_owned(),
+            import_error_path: None,
+            import_error_type: "application/json".to_owned(),
             timeout: Duration::from_secs(30),
             max_page_bytes: 32 * 1024 * 1024,
         }
@@ -503,7 +503,7 @@ impl UploadConfig {
     }
 }
 
-/// A place where documents are handed on.
+/// A place where documents are delivered.
 #[derive(Clone, Debug)]
 pub struct DestinationConfig {
     /// `queue`, default `exported`.
@@ -512,11 +512,11 @@ pub struct DestinationConfig {
     pub accounts: Vec<Account>,
     /// `companies`: only documents of these; all where it is empty.
     pub companies: Vec<Company>,
-    /// `first_pull`: what becomes of what a feed's first pull brings.
-    pub first_pull: FirstPull,
-    /// `in_flight`, default 1, at most 16: documents that the destination is given side by side.
+    /// `history`: what becomes of what a feed's first pull brings.
+    pub history: HistoryMode,
+    /// `max_concurrency`, default 1, at most 16: documents that the destination is given side by side.
     /// With 1 they come in the order of their numbers.
-    pub in_flight: usize,
+    pub max_concurrency: usize,
     /// `timeout`, default 30 s: how long the destination may take for one document.
     pub timeout: Duration,
     /// `kind` and the settings that belong to it.
@@ -530,8 +530,8 @@ impl DestinationConfig {
             queue: Queue::Exported,
             accounts: Vec::new(),
             companies: Vec::new(),
-            first_pull: FirstPull::default(),
-            in_flight: 1,
+            history: HistoryMode::default(),
+            max_concurrency: 1,
             timeout: Duration::from_secs(30),
             kind,
         }
@@ -540,13 +540,13 @@ impl DestinationConfig {
 
 /// What becomes of the documents of a feed until a person decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FirstPull {
-    /// `hold`: they wait for `handoff start`, or years of booked invoices would be booked
+pub enum HistoryMode {
+    /// `hold`: they wait for `destinations start`, or years of booked invoices would be booked
     /// again.
     #[default]
     Hold,
-    /// `hand_on`: everything is handed on, from each feed's beginning.
-    HandOn,
+    /// `deliver`: everything is delivered, from each feed's beginning.
+    Deliver,
 }
 
 /// What a destination is.
@@ -635,17 +635,17 @@ pub enum FolderLayout {
 
 /// How the vendor's accountant is told of what a destination rejected.
 #[derive(Clone, Debug, Default)]
-pub struct ReportsConfig {
-    /// `reports.language`, default `lt`.
-    pub language: ReportLanguage,
-    /// `reports.template`: a text of one's own with `{message}` in it, in place of the
+pub struct ImportErrorsConfig {
+    /// `import_errors.language`, default `lt`.
+    pub language: ImportErrorLanguage,
+    /// `import_errors.template`: a text of one's own with `{message}` in it, in place of the
     /// language's.
     pub template: Option<String>,
 }
 
 /// The language of the texts for the accountant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ReportLanguage {
+pub enum ImportErrorLanguage {
     /// `lt`
     #[default]
     Lithuanian,

@@ -123,8 +123,8 @@ url = {url}
 #subscribe_path = "/webhooks"  # example
 # Where import errors are reported, for the accountant to see. Not published either: until it is
 # set they are kept and wait. And the Content-Type that they go with.
-#error_report_path = "/errors"  # example
-#error_report_type = "application/json"
+#import_error_path = "/errors"  # example
+#import_error_type = "application/json"
 # For one request, answer included.
 #timeout = "30s"
 # 32 MiB.
@@ -154,13 +154,13 @@ url = {url}
 # warehouse, allocation, tags; such as ["checkduplicates=true", "tags=scanned"].
 #parameters = []
 
-[reports]
+[import_errors]
 # What the accountant at Įvesk.lt reads of a document that was rejected: in "lt" or "en", or in
 # words of your own, where {message} stands for what your system said.
 #language = "lt"
 #template = "Nepriimta: {message}"  # example
 
-# Where documents are handed on (docs/destinations.md): as many destinations as you like, each with a name of
+# Where documents are delivered (docs/destinations.md): as many destinations as you like, each with a name of
 # its own. Remove the # before the lines of one.
 #
 # Every document is posted, signed after the Standard Webhooks specification.
@@ -175,11 +175,11 @@ url = {url}
 # Only these accounts' and these companies' documents; all where a list is empty.
 #accounts = []  # example
 #companies = []  # example
-# "hold": what a company's first pull brings waits for `ivesk-webhook handoff start`, or years
-# of booked invoices would be booked again. "hand_on": all of it is handed on.
-#first_pull = "hold"  # example
+# "hold": what a company's first pull brings waits for `ivesk-webhook destinations start`, or years
+# of booked invoices would be booked again. "deliver": all of it is delivered.
+#history = "hold"  # example
 # Documents given side by side, at most 16. With 1 they come in order.
-#in_flight = 1  # example
+#max_concurrency = 1  # example
 # How long the destination may take for one document.
 #timeout = "30s"  # example
 #
@@ -239,7 +239,7 @@ url = {url}
 #level = "info"
 # Whether the line of a refused message names the address that it came from.
 #client_addresses = false
-# Traces go to this OTLP collector, as protobuf over HTTP: messages, pages, hand-offs.
+# Traces go to this OTLP collector, as protobuf over HTTP: messages, pages, deliveries.
 #otlp_url = "http://127.0.0.1:4318"  # example
 "##;
 

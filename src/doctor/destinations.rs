@@ -1,10 +1,10 @@
-//! Where documents are handed on.
+//! Where documents are delivered.
 
 use super::Finding;
 use crate::config::{Config, DestinationKind};
+use crate::delivery;
+use crate::delivery::worker::filter;
 use crate::domain::{Clock, counted};
-use crate::handoff;
-use crate::handoff::worker::wants;
 use crate::store::{DestinationRow, Store};
 
 /// Whether each destination of the settings can be used, as `serve` looks at its start.
@@ -28,16 +28,16 @@ pub fn openings(config: &Config, clock: &Clock) -> Vec<Finding> {
             continue;
         }
         let environment = config.environment.variables();
-        findings.push(match handoff::open(name, destination, config, environment, clock) {
+        findings.push(match delivery::open(name, destination, config, environment, clock) {
             Ok(_) => Finding::ok("destination", format!("`{name}` can be used")),
             Err(error) => Finding::wrong("destination", error.to_string())
                 .because("`serve` does not start with a destination that can't be used")
                 .mend("mend what it says, as the user that runs `serve`; docs/destinations.md has the contracts"),
         });
     }
-    if !config.destinations.is_empty() && config.api.error_report_path.is_none() {
+    if !config.destinations.is_empty() && config.api.import_error_path.is_none() {
         findings.push(
-            Finding::note("error_report_path", "`api.error_report_path` is not set")
+            Finding::note("import_error_path", "`api.import_error_path` is not set")
                 .because("what a destination rejects is kept, and the accountant is not told")
                 .mend(
                     "look at the API page of your account (app.ivesk.lt/api/docs) for the address",
@@ -58,7 +58,7 @@ pub async fn standing(config: &Config, store: &dyn Store) -> Option<Vec<Finding>
         };
         findings.extend(trouble(&row));
         let held = store
-            .held_feeds(row.name.clone(), wants(destination))
+            .held_feeds(row.name.clone(), filter(destination))
             .await
             .ok()?;
         let documents: u64 = held.iter().map(|feed| feed.documents).sum();
@@ -77,7 +77,7 @@ pub async fn standing(config: &Config, store: &dyn Store) -> Option<Vec<Finding>
                     "years of booked invoices would be booked again if they went by themselves",
                 )
                 .mend(format!(
-                    "`ivesk-webhook handoff start {name}` with --all, --from-now or --since MOMENT"
+                    "`ivesk-webhook destinations start {name}` with --all, --from-now or --since MOMENT"
                 )),
             );
         }
@@ -91,18 +91,20 @@ fn trouble(row: &DestinationRow) -> Option<Finding> {
     if let Some(reason) = row.paused {
         let found = format!("`{name}` is paused ({}) {error}", reason.as_str());
         return Some(
-            Finding::note("handoff", found.trim_end())
-                .because("nothing is handed on to it")
-                .mend(format!("`ivesk-webhook handoff resume {name}` goes on")),
+            Finding::note("delivery", found.trim_end())
+                .because("nothing is delivered to it")
+                .mend(format!(
+                    "`ivesk-webhook destinations resume {name}` goes on"
+                )),
         );
     }
     let since = row.failing_since?;
     let found = format!("`{name}` has taken nothing since {since}: {error}");
     Some(
-        Finding::wrong("handoff", found)
+        Finding::wrong("delivery", found)
             .because("documents wait, in order, and none is lost")
             .mend(format!(
-                "mend what it says, then `ivesk-webhook handoff resume {name}`; `handoff skip` leaves one document out"
+                "mend what it says, then `ivesk-webhook destinations resume {name}`; `deliveries skip` leaves one document out"
             )),
     )
 }

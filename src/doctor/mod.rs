@@ -2,7 +2,7 @@
 //!
 //! [`inside`] looks at the settings, the store and the ways out; [`outside`] comes back
 //! in through the public address as SNS does; [`probe`] finds the exported queue's path;
-//! [`destinations`] looks where documents are handed on.
+//! [`destinations`] looks where documents are delivered.
 
 use serde::Serialize;
 

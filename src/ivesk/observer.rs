@@ -31,7 +31,7 @@ impl Endpoint {
             Self::UploadLocation => "upload_location",
             Self::File => "file",
             Self::Subscribe => "subscribe",
-            Self::ErrorReport => "error_report",
+            Self::ErrorReport => "import_error",
         }
     }
 }

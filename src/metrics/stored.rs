@@ -157,7 +157,7 @@ pub(super) struct Gauges {
     waiting: Family<LineLabels, Gauge>,
     destination_behind: Family<DestinationLabels, Gauge>,
     destination_waiting: Family<DestinationLabels, Gauge>,
-    destination_booked: Family<DestinationLabels, Gauge>,
+    destination_delivered: Family<DestinationLabels, Gauge>,
     destination_rejected: Family<DestinationLabels, Gauge>,
     destination_rejected_now: Family<DestinationLabels, Gauge>,
     destination_failing: Family<DestinationLabels, Gauge>,
@@ -240,9 +240,9 @@ impl Gauges {
                 &self.destination_waiting,
             ),
             (
-                "destination_booked",
+                "destination_delivered",
                 "Versions that a destination has taken since the store began",
-                &self.destination_booked,
+                &self.destination_delivered,
             ),
             (
                 "destination_rejected",
@@ -278,7 +278,7 @@ impl Gauges {
         for family in [
             &self.destination_behind,
             &self.destination_waiting,
-            &self.destination_booked,
+            &self.destination_delivered,
             &self.destination_rejected,
             &self.destination_rejected_now,
             &self.destination_failing,
@@ -299,7 +299,7 @@ impl Gauges {
             set(&self.destination_behind, row.behind);
             let waiting = row.waiting_since.map(|since| stored.now.since(since));
             set(&self.destination_waiting, waiting.map_or(0, seconds));
-            set(&self.destination_booked, gauge(row.booked));
+            set(&self.destination_delivered, gauge(row.delivered));
             set(&self.destination_rejected, gauge(row.rejected));
             set(&self.destination_rejected_now, gauge(row.rejected_now));
             set(&self.destination_failing, failing.map_or(0, seconds));

@@ -16,10 +16,10 @@ use tracing::{error, info, warn};
 
 use crate::alarms::{self, Alarms};
 use crate::config::{Config, ConfirmMode, StoreUrl};
+use crate::delivery::import_errors::{self, ImportErrorSender};
+use crate::delivery::worker::{self, DestinationWorker};
+use crate::delivery::{self, OpenError};
 use crate::domain::Clock;
-use crate::handoff::reporter::{self, Reporter};
-use crate::handoff::worker::{self, HandOn};
-use crate::handoff::{self, OpenError};
 use crate::ivesk::{ApiError, Client};
 use crate::metrics::Metrics;
 use crate::pull::{self, Puller, configured_feeds};
@@ -226,12 +226,12 @@ impl Service {
         puller.register_feeds(configured_feeds(&app.config)).await?;
         // What was missed while nothing ran is found at once, not within the hour.
         puller.reconcile_now().await?;
-        let handing_on = handing_on(&app)?;
+        let workers = workers(&app)?;
         let known = worker::known(&app.config);
         app.store
             .register_destinations(known, app.clock.now())
             .await?;
-        let reporter = Reporter::new(
+        let import_errors = ImportErrorSender::new(
             &app.config,
             Arc::clone(&app.store),
             app.clock.clone(),
@@ -259,7 +259,7 @@ impl Service {
         };
         service.spawn_listeners(public, private, callers);
         service.spawn_workers(Arc::new(puller), watcher, alarms);
-        service.spawn_hand_off(handing_on, reporter);
+        service.spawn_delivery(workers, import_errors);
         Ok(service)
     }
 
@@ -336,18 +336,22 @@ impl Service {
     }
 
     /// Starts a worker for each destination, and the one that reports what they reject.
-    fn spawn_hand_off(&mut self, handing_on: Vec<HandOn>, reporter: Option<Reporter>) {
-        for one in handing_on {
+    fn spawn_delivery(
+        &mut self,
+        workers: Vec<DestinationWorker>,
+        import_errors: Option<ImportErrorSender>,
+    ) {
+        for one in workers {
             let stop = self.stop_workers.clone();
             self.tasks.spawn(async move {
                 worker::run(Arc::new(one), stop).await;
-                "handing documents on"
+                "delivering documents"
             });
         }
-        if let Some(reporter) = reporter {
+        if let Some(import_errors) = import_errors {
             let stop = self.stop_workers.clone();
             self.tasks.spawn(async move {
-                reporter::run(Arc::new(reporter), stop).await;
+                import_errors::run(Arc::new(import_errors), stop).await;
                 "reporting import errors"
             });
         }
@@ -451,15 +455,15 @@ fn watcher(app: &App, stop: &CancellationToken) -> Result<Option<Watcher>, Start
 }
 
 /// A worker for each destination of the settings.
-fn handing_on(app: &App) -> Result<Vec<HandOn>, OpenError> {
+fn workers(app: &App) -> Result<Vec<DestinationWorker>, OpenError> {
     let opened = app.config.destinations.iter().map(|(name, destination)| {
         let environment = app.config.environment.variables();
-        let place = handoff::open(name, destination, &app.config, environment, &app.clock)?;
-        Ok(HandOn::new(
+        let place = delivery::open(name, destination, &app.config, environment, &app.clock)?;
+        Ok(DestinationWorker::new(
             name.clone(),
             destination.clone(),
             place,
-            app.config.reports.clone(),
+            app.config.import_errors.clone(),
             Arc::clone(&app.store),
             app.clock.clone(),
         )

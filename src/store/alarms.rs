@@ -28,7 +28,7 @@ pub enum AlarmKind {
     Disk,
     /// No document has come of files that were uploaded long ago.
     UploadsLate,
-    /// A destination takes nothing for long, or wants nothing any more.
+    /// A destination takes nothing for long, or filter nothing any more.
     Destination,
     /// Documents are held at a destination until a person lets their feeds begin.
     Held,

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{DocumentRow, Item, NotificationRow, QuarantineRow, Quarantined, SetAside};
+use super::{Delivery, DocumentRow, NotificationRow, QuarantineRow, Quarantined, SetAside};
 use crate::domain::Unseen;
 
 impl fmt::Debug for NotificationRow {
@@ -48,10 +48,10 @@ impl fmt::Debug for DocumentRow {
     }
 }
 
-impl fmt::Debug for Item {
+impl fmt::Debug for Delivery {
     /// Without the body and the link.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Item")
+        f.debug_struct("Delivery")
             .field("feed", &self.feed)
             .field("document_id", &self.document_id)
             .field("version", &self.version)

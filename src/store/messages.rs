@@ -18,7 +18,7 @@ pub struct AcceptedMessage {
     pub message: VerifiedMessage,
     /// When it came.
     pub received_at: Timestamp,
-    /// The feed that it wants pulled, where it says one.
+    /// The feed that it filter pulled, where it says one.
     pub hint: Option<Feed>,
 }
 
@@ -194,7 +194,7 @@ pub enum SubscriptionChange {
         /// When to try again; `None` gives up.
         next_try_at: Option<Timestamp>,
     },
-    /// A person wants an ended subscription back: its `SubscribeURL` is due now.
+    /// A person filter an ended subscription back: its `SubscribeURL` is due now.
     Restored,
 }
 

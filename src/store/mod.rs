@@ -15,8 +15,8 @@ use crate::domain::{Account, Clock, DestinationName, Event, Feed, Timestamp};
 mod activity;
 mod alarms;
 mod debug;
+mod deliveries;
 mod documents;
-mod handoffs;
 mod messages;
 mod outcomes;
 pub mod postgres;
@@ -28,8 +28,8 @@ mod words;
 
 pub use activity::*;
 pub use alarms::*;
+pub use deliveries::*;
 pub use documents::*;
-pub use handoffs::*;
 pub use messages::*;
 pub use pulling::*;
 pub use tokens::*;
@@ -170,7 +170,7 @@ pub struct SequenceRow {
 
 /// What is kept, and every change of it. All methods may be called twice.
 #[async_trait]
-pub trait Store: HandoffStore {
+pub trait Store: DeliveryStore {
     /// The clock that all who share this store live by; `None` where nobody else does,
     /// and the machine's own is as good.
     fn clock(&self) -> Option<Clock> {

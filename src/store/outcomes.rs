@@ -1,7 +1,7 @@
-//! What an outcome writes into a hand-off's row, whatever database keeps it.
+//! What an outcome writes into a delivery's row, whatever database keeps it.
 
-use super::handoffs::LINK_WAIT;
-use super::{HandoffOutcome, LaterVerdict};
+use super::deliveries::LINK_WAIT;
+use super::{DeliveryOutcome, LateOutcome};
 use crate::domain::Timestamp;
 
 /// A row's columns as an outcome sets them.
@@ -25,22 +25,22 @@ impl<'a> Outcome<'a> {
     }
 
     /// What an outcome sets.
-    pub(super) fn of(outcome: &'a HandoffOutcome, now: Timestamp) -> Self {
+    pub(super) fn of(outcome: &'a DeliveryOutcome, now: Timestamp) -> Self {
         match outcome {
-            HandoffOutcome::Booked { note } => Self {
+            DeliveryOutcome::Delivered { note } => Self {
                 note: note.as_deref(),
-                ..Self::plain("booked")
+                ..Self::plain("delivered")
             },
-            HandoffOutcome::Rejected { message, .. } => Self {
+            DeliveryOutcome::Rejected { message, .. } => Self {
                 detail: Some(message),
                 ..Self::plain("rejected")
             },
-            HandoffOutcome::Offered => Self::plain("offered"),
-            HandoffOutcome::NotWanted => Self::plain("not_wanted"),
-            HandoffOutcome::LinkExpired => Self {
+            DeliveryOutcome::Listed => Self::plain("listed"),
+            DeliveryOutcome::Filtered => Self::plain("filtered"),
+            DeliveryOutcome::LinkExpired => Self {
                 result: "link_expired",
                 next_try_at: Some(now.after(LINK_WAIT)),
-                ..Self::plain("waiting")
+                ..Self::plain("pending")
             },
         }
     }
@@ -50,15 +50,15 @@ impl<'a> Outcome<'a> {
         Self {
             result: if for_now { "unavailable" } else { "closed" },
             detail: Some(error),
-            ..Self::plain("waiting")
+            ..Self::plain("pending")
         }
     }
 
     /// The outcome of what a program says later.
-    pub(super) fn later(verdict: &LaterVerdict) -> HandoffOutcome {
+    pub(super) fn later(verdict: &LateOutcome) -> DeliveryOutcome {
         match verdict {
-            LaterVerdict::Booked => HandoffOutcome::Booked { note: None },
-            LaterVerdict::Rejected { message, report } => HandoffOutcome::Rejected {
+            LateOutcome::Delivered => DeliveryOutcome::Delivered { note: None },
+            LateOutcome::Rejected { message, report } => DeliveryOutcome::Rejected {
                 message: message.clone(),
                 report: report.clone(),
             },

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    HandoffState, ParkReason, PauseReason, PullKind, ReportState, Rights, StoreError,
+    DeliveryState, ImportErrorState, ParkReason, PauseReason, PullKind, Rights, StoreError,
     SubscriptionState, UploadState,
 };
 use crate::domain::{Account, Company, DestinationName, Event, Feed, Queue};
@@ -141,11 +141,11 @@ pub(super) fn upload_state(text: &str) -> Result<UploadState, Foreign> {
 }
 
 /// Where a version stands at a destination.
-pub(super) fn handoff_state(text: &str) -> Result<HandoffState, Foreign> {
-    HandoffState::ALL
+pub(super) fn delivery_state(text: &str) -> Result<DeliveryState, Foreign> {
+    DeliveryState::ALL
         .into_iter()
         .find(|state| state.as_str() == text)
-        .ok_or(Foreign("state of a hand-off"))
+        .ok_or(Foreign("state of a delivery"))
 }
 
 /// Why a destination is paused.
@@ -160,9 +160,9 @@ pub(super) fn pause_reason(text: Option<&str>) -> Result<Option<PauseReason>, Fo
         .ok_or(Foreign("reason for pausing"))
 }
 
-/// Where an import error report stands.
-pub(super) fn report_state(text: &str) -> Result<ReportState, Foreign> {
-    ReportState::ALL
+/// Where an import error stands.
+pub(super) fn import_error_state(text: &str) -> Result<ImportErrorState, Foreign> {
+    ImportErrorState::ALL
         .into_iter()
         .find(|state| state.as_str() == text)
         .ok_or(Foreign("state of a report"))

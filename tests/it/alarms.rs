@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ivesk_webhook::alarms::{Alarms, Told};
 use ivesk_webhook::config::{
-    AlarmCommand, AlarmTarget, Config, DestinationConfig, DestinationKind, FirstPull,
+    AlarmCommand, AlarmTarget, Config, DestinationConfig, DestinationKind, HistoryMode,
     default_account,
 };
 use ivesk_webhook::domain::{
@@ -387,8 +387,8 @@ async fn a_destination_that_fails_for_long_is_told_until_it_takes_something() {
             queue: Queue::Exported,
             accounts: Vec::new(),
             companies: Vec::new(),
-            first_pull: FirstPull::HandOn,
-            in_flight: 1,
+            history: HistoryMode::Deliver,
+            max_concurrency: 1,
             timeout: minutes(1),
             kind: DestinationKind::Api,
         };
@@ -399,32 +399,38 @@ async fn a_destination_that_fails_for_long_is_told_until_it_takes_something() {
     })
     .await;
     let now = || station.clock.now();
-    let known = station
-        .store
-        .register_destinations(vec![(name.clone(), Wants::all_of(Queue::Exported))], now());
+    let known = station.store.register_destinations(
+        vec![(name.clone(), DestinationFilter::all_of(Queue::Exported))],
+        now(),
+    );
     known.await.expect("known");
     station.hint(exported(COMPANY)).await;
     station.pull(&[("a", now())], &[]).await;
     let lease = || async {
         loop {
-            let request = HandoffRequest {
+            let request = DeliveryLeaseRequest {
                 destination: name.clone(),
-                wants: Wants::all_of(Queue::Exported),
-                start_all: true,
+                filter: DestinationFilter::all_of(Queue::Exported),
+                deliver_history: true,
                 files: false,
                 now: now(),
                 lease: minutes(1),
                 most: 10,
                 most_bytes: 1 << 20,
             };
-            match station.store.lease_handoffs(request).await.expect("works") {
-                HandoffLeased::Batch(lease) => return lease,
-                HandoffLeased::Passed => {}
-                HandoffLeased::Nothing { .. } => panic!("a version waits"),
+            match station
+                .store
+                .lease_deliveries(request)
+                .await
+                .expect("works")
+            {
+                DeliveryLeased::Batch(lease) => return lease,
+                DeliveryLeased::Passed => {}
+                DeliveryLeased::Nothing { .. } => panic!("a version waits"),
             }
         }
     };
-    let fails = Afterwards::Wait {
+    let fails = LeaseAction::Wait {
         sequence: 1,
         began_at: now(),
         error: "answered 500".to_owned(),
@@ -432,7 +438,7 @@ async fn a_destination_that_fails_for_long_is_told_until_it_takes_something() {
     };
     let settled = station
         .store
-        .settle_handoffs(lease().await, vec![], fails, now());
+        .settle_deliveries(lease().await, vec![], fails, now());
     settled.await.expect("noted");
     station.clock.advance(minutes(29));
     assert_eq!(station.look().await, (vec![], vec![]));
@@ -440,15 +446,17 @@ async fn a_destination_that_fails_for_long_is_told_until_it_takes_something() {
     let alarm = station.begins(AlarmKind::Destination).await;
     assert!(alarm.text.contains("answered 500"), "{}", alarm.text);
 
-    let booked = Settled {
+    let delivered = Attempt {
         sequence: 1,
         began_at: now(),
-        outcome: HandoffOutcome::Booked { note: None },
+        outcome: DeliveryOutcome::Delivered { note: None },
     };
-    let settled =
-        station
-            .store
-            .settle_handoffs(lease().await, vec![booked], Afterwards::Release, now());
+    let settled = station.store.settle_deliveries(
+        lease().await,
+        vec![delivered],
+        LeaseAction::Release,
+        now(),
+    );
     settled.await.expect("noted");
     station.ends(AlarmKind::Destination).await;
 }
@@ -464,9 +472,10 @@ async fn documents_that_are_held_at_a_destination_are_an_alarm_until_their_feed_
     })
     .await;
     let now = || station.clock.now();
-    let known = station
-        .store
-        .register_destinations(vec![(name.clone(), Wants::all_of(Queue::Exported))], now());
+    let known = station.store.register_destinations(
+        vec![(name.clone(), DestinationFilter::all_of(Queue::Exported))],
+        now(),
+    );
     known.await.expect("known");
     station.hint(exported(COMPANY)).await;
     assert_eq!(
@@ -483,7 +492,7 @@ async fn documents_that_are_held_at_a_destination_are_an_alarm_until_their_feed_
         alarm.text
     );
     let start = DestinationChange::Start {
-        wants: Wants::all_of(Queue::Exported),
+        filter: DestinationFilter::all_of(Queue::Exported),
         account: None,
         company: None,
         from: StartFrom::Now,

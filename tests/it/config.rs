@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ivesk_webhook::config::{
-    AlarmTarget, Config, ConfigError, ConfirmMode, DestinationKind, FirstPull, FolderLayout,
+    AlarmTarget, Config, ConfigError, ConfirmMode, DestinationKind, FolderLayout, HistoryMode,
     LogFormat, Loopback, Origin, StoreUrl, TopicRule,
 };
 use ivesk_webhook::domain::{Account, Company, DestinationName, Event, Queue};
@@ -660,14 +660,14 @@ fn a_destination_has_its_documented_defaults_and_paths_beside_the_settings() {
     let config = used(&local(
         "[destinations.import]\nkind = 'command'\nprogram = 'bin/import'\n\
          [destinations.archive]\nkind = 'folder'\npath = 'archive'\n\
-         [destinations.reports]\nkind = 'api'\nqueue = 'digitized'\nfirst_pull = 'hand_on'\n\
-         in_flight = 16\ntimeout = '2m'\ncompanies = ['007']\naccounts = ['default']",
+         [destinations.reports]\nkind = 'api'\nqueue = 'digitized'\nhistory = 'deliver'\n\
+         max_concurrency = 16\ntimeout = '2m'\ncompanies = ['007']\naccounts = ['default']",
     ));
     let destination =
         |name: &str| &config.destinations[&DestinationName::parse(name).expect("a name")];
     let import = destination("import");
-    assert_eq!((import.queue, import.in_flight), (Queue::Exported, 1));
-    assert_eq!(import.first_pull, FirstPull::Hold);
+    assert_eq!((import.queue, import.max_concurrency), (Queue::Exported, 1));
+    assert_eq!(import.history, HistoryMode::Hold);
     assert_eq!(import.timeout, Duration::from_secs(30));
     let DestinationKind::Command {
         program, folder, ..
@@ -691,8 +691,11 @@ fn a_destination_has_its_documented_defaults_and_paths_beside_the_settings() {
     assert_eq!((*files, *max_file_bytes), (true, 64 * 1024 * 1024));
     let reports = destination("reports");
     assert!(matches!(reports.kind, DestinationKind::Api));
-    assert_eq!((reports.queue, reports.in_flight), (Queue::Digitized, 16));
-    assert_eq!(reports.first_pull, FirstPull::HandOn);
+    assert_eq!(
+        (reports.queue, reports.max_concurrency),
+        (Queue::Digitized, 16)
+    );
+    assert_eq!(reports.history, HistoryMode::Deliver);
     assert_eq!(reports.companies[0].as_str(), "007");
     assert_eq!(reports.accounts, [account("default")]);
 }
@@ -764,12 +767,15 @@ fn what_is_wrong_with_a_destination_is_named_with_its_setting() {
             "destinations.erp.secret",
         ),
         ("kind = 'api'\nqueue = 'all'", "destinations.erp.queue"),
+        ("kind = 'api'\nhistory = 'all'", "destinations.erp.history"),
         (
-            "kind = 'api'\nfirst_pull = 'all'",
-            "destinations.erp.first_pull",
+            "kind = 'api'\nmax_concurrency = 0",
+            "destinations.erp.max_concurrency",
         ),
-        ("kind = 'api'\nin_flight = 0", "destinations.erp.in_flight"),
-        ("kind = 'api'\nin_flight = 17", "destinations.erp.in_flight"),
+        (
+            "kind = 'api'\nmax_concurrency = 17",
+            "destinations.erp.max_concurrency",
+        ),
         ("kind = 'api'\ntimeout = '2h'", "destinations.erp.timeout"),
         (
             "kind = 'api'\naccounts = ['other']",

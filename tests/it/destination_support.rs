@@ -5,19 +5,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, default_account};
+use ivesk_webhook::delivery::{Delivery, Destination, OpenError, Verdict, open};
 use ivesk_webhook::domain::{Account, Clock, Company, DestinationName, Feed, Timestamp};
-use ivesk_webhook::handoff::{Destination, Item, OpenError, Verdict, open};
 use serde_json::{Value, json};
 
 /// Whose documents the items are.
 pub(crate) const COMPANY: &str = "302320404";
 
 /// An item of [`COMPANY`]'s exported queue with these fields in its body.
-pub(crate) fn item(id: &str, fields: Value) -> Item {
+pub(crate) fn item(id: &str, fields: Value) -> Delivery {
     let mut body = json!({ "id": id, "exportedat": "2026-01-31T22:30:00.000Z" });
     let fields = fields.as_object().cloned().unwrap_or_default();
     body.as_object_mut().expect("an object").extend(fields);
-    Item {
+    Delivery {
         feed: Feed::exported(default_account(), Company::parse(COMPANY).expect("a code")),
         document_id: id.to_owned(),
         version: "2026-01-31T22:30:00.000Z".to_owned(),
@@ -61,10 +61,10 @@ pub(crate) fn try_open(
     Ok(opened.expect("a destination that is given documents"))
 }
 
-pub(crate) fn booked(verdict: Verdict) -> Option<String> {
+pub(crate) fn delivered(verdict: Verdict) -> Option<String> {
     match verdict {
-        Verdict::Booked { note } => note,
-        other => panic!("not booked: {other:?}"),
+        Verdict::Delivered { note } => note,
+        other => panic!("not delivered: {other:?}"),
     }
 }
 

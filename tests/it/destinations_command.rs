@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ivesk_webhook::config::DestinationKind;
-use ivesk_webhook::handoff::{Destination, Item, Verdict};
+use ivesk_webhook::delivery::{Delivery, Destination, Verdict};
 use rustix::process::{Pid, test_kill_process_group};
 use serde_json::{Value, json};
 
 use crate::destination_support::{
-    COMPANY, booked, config, destination_config, item, rejected, try_open, unavailable,
+    COMPANY, config, delivered, destination_config, item, rejected, try_open, unavailable,
 };
 use crate::process::within;
 
@@ -53,7 +53,7 @@ impl Scripted {
 
     async fn verdict(&self) -> Verdict {
         let destination = self.destination(AMPLE);
-        within("an end", destination.hand_on(&item("a-1", json!({})))).await
+        within("an end", destination.deliver(&item("a-1", json!({})))).await
     }
 
     /// Reads what the script wrote into a named pipe of this name: comes once it did.
@@ -74,7 +74,7 @@ impl Scripted {
 
 #[tokio::test]
 async fn each_exit_code_means_what_is_documented() {
-    booked(Scripted::new("cat >/dev/null").verdict().await);
+    delivered(Scripted::new("cat >/dev/null").verdict().await);
     let script = Scripted::new("echo '  Nėra tokio kliento  '; exit 65");
     assert_eq!(rejected(script.verdict().await), "Nėra tokio kliento");
     let script = Scripted::new(r#"echo '{"message":"No such client","code":7}'; exit 65"#);
@@ -128,7 +128,7 @@ async fn it_is_given_the_document_on_its_standard_input_and_its_names_in_variabl
     let destination =
         try_open(&destination_config(kind, AMPLE), &api, &environment).expect("a destination");
     let document = item("a-1", json!({ "docnum": "Ąž" }));
-    booked(within("an end", destination.hand_on(&document)).await);
+    delivered(within("an end", destination.deliver(&document)).await);
 
     let read = |name: &str| std::fs::read_to_string(script.file(name)).expect("written");
     let told = read("in");
@@ -174,7 +174,7 @@ async fn it_is_given_the_document_on_its_standard_input_and_its_names_in_variabl
 }
 
 /// A document that fills every pipe.
-fn large_item() -> Item {
+fn large_item() -> Delivery {
     item("a-1", json!({ "padding": "x".repeat(2_000_000) }))
 }
 
@@ -182,9 +182,9 @@ fn large_item() -> Item {
 async fn a_program_that_never_reads_is_not_waited_for() {
     let destination = Scripted::new("exit 0");
     let destination = destination.destination(AMPLE);
-    booked(within("an end", destination.hand_on(&large_item())).await);
+    delivered(within("an end", destination.deliver(&large_item())).await);
     let script = Scripted::new("exec <&-; echo no; exit 65");
-    let verdict = within("an end", script.destination(AMPLE).hand_on(&large_item())).await;
+    let verdict = within("an end", script.destination(AMPLE).deliver(&large_item())).await;
     assert_eq!(rejected(verdict), "no");
 }
 
@@ -194,7 +194,7 @@ async fn a_program_that_writes_without_end_before_it_reads_is_drained() {
         "head -c 3000000 /dev/zero | tr '\\0' o; head -c 3000000 /dev/zero | tr '\\0' e >&2; \
          cat >/dev/null; exit 65",
     );
-    let verdict = within("an end", script.destination(AMPLE).hand_on(&large_item())).await;
+    let verdict = within("an end", script.destination(AMPLE).deliver(&large_item())).await;
     assert_eq!(rejected(verdict), "o".repeat(4096));
 }
 
@@ -236,7 +236,7 @@ async fn a_program_that_does_not_end_is_killed_with_all_that_it_started() {
     let destination = script.destination(Duration::from_secs(5));
     let document = item("a-1", json!({}));
     let (verdict, group) = tokio::join!(
-        within("an end", destination.hand_on(&document)),
+        within("an end", destination.deliver(&document)),
         script.written_to_pipe("started")
     );
     let (error, _) = unavailable(verdict);
@@ -251,7 +251,7 @@ async fn a_program_whose_answer_nobody_waits_for_any_more_is_killed() {
     let destination = script.destination(AMPLE);
     let document = item("a-1", json!({}));
     let group = tokio::select! {
-        verdict = destination.hand_on(&document) => panic!("{verdict:?}"),
+        verdict = destination.deliver(&document) => panic!("{verdict:?}"),
         group = script.written_to_pipe("started") => group,
     };
     until_group_ends(&group).await;
@@ -260,7 +260,7 @@ async fn a_program_whose_answer_nobody_waits_for_any_more_is_killed() {
 #[tokio::test]
 async fn what_a_program_leaves_behind_is_ended_and_does_not_delay_its_answer() {
     let script = Scripted::new("sleep 600 & echo $$ >group; exit 0");
-    booked(script.verdict().await);
+    delivered(script.verdict().await);
     let group = std::fs::read_to_string(script.file("group")).expect("written");
     until_group_ends(group.trim()).await;
 }
@@ -292,6 +292,6 @@ async fn a_program_that_vanished_pauses() {
     let script = Scripted::new("");
     let destination = script.destination(AMPLE);
     std::fs::remove_file(script.file("destination.sh")).expect("removed");
-    let (error, _) = unavailable(destination.hand_on(&item("a-1", json!({}))).await);
+    let (error, _) = unavailable(destination.deliver(&item("a-1", json!({}))).await);
     assert!(error.contains("can't be started"), "{error}");
 }

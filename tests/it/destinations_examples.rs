@@ -5,14 +5,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use ivesk_webhook::config::DestinationKind;
+use ivesk_webhook::delivery::{Delivery, Destination};
 use ivesk_webhook::domain::Company;
-use ivesk_webhook::handoff::{Destination, Item};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::destination_support::{
-    COMPANY, booked, config, destination_config, item, rejected, try_open, unavailable,
+    COMPANY, config, delivered, destination_config, item, rejected, try_open, unavailable,
 };
 use crate::process::within;
 use crate::python::python_with;
@@ -34,15 +34,15 @@ fn open_destination(kind: DestinationKind) -> Box<dyn Destination> {
     try_open(&destination_config(kind, AMPLE), &api, &[("PATH", &path)]).expect("a destination")
 }
 
-fn of_company(code: &str, item: Item) -> Item {
+fn of_company(code: &str, item: Delivery) -> Delivery {
     let mut item = item;
     item.feed.company = Company::parse(code).expect("a code");
     item
 }
 
 /// A later export of a document.
-fn next_version(item: &Item) -> Item {
-    Item {
+fn next_version(item: &Delivery) -> Delivery {
+    Delivery {
         version: "2026-02-01T00:00:00.000Z".to_owned(),
         sequence: item.sequence + 1,
         ..item.clone()
@@ -104,7 +104,7 @@ impl Receiver {
     }
 
     /// Keys in the books, in their order.
-    fn booked(&self) -> Vec<String> {
+    fn delivered(&self) -> Vec<String> {
         let books = rusqlite::Connection::open(&self.books).expect("books");
         let mut rows = books
             .prepare("SELECT key FROM booked ORDER BY rowid")
@@ -124,24 +124,24 @@ async fn the_flask_receiver_books_each_version_once_and_says_no_in_words() {
     let first = item("a-1", json!({ "docnum": "Ąž 1" }));
     let second = next_version(&first);
     for document in [&first, &first, &second, &first] {
-        booked(within("an answer", destination.hand_on(document)).await);
+        delivered(within("an answer", destination.deliver(document)).await);
     }
-    assert_eq!(receiver.booked(), [first.key(), second.key()]);
+    assert_eq!(receiver.delivered(), [first.key(), second.key()]);
 
     let foreign = of_company("999", item("a-2", json!({})));
-    let message = rejected(within("an answer", destination.hand_on(&foreign)).await);
+    let message = rejected(within("an answer", destination.deliver(&foreign)).await);
     assert_eq!(message, "Įmonės 999 apskaita čia netvarkoma");
-    assert_eq!(receiver.booked().len(), 2);
+    assert_eq!(receiver.delivered().len(), 2);
 
     // While a secret is changed both sign, and one that it knows is enough.
     let stranger = "whsec_c3RyYW5nZXJzdHJhbmdlcnN0cmFuZ2Vyc3RyYW5nZXI=";
     let changing = receiver.destination(&[stranger, OTHER]);
-    booked(within("an answer", changing.hand_on(&item("a-3", json!({})))).await);
+    delivered(within("an answer", changing.deliver(&item("a-3", json!({})))).await);
     let unknown = receiver.destination(&[stranger]);
-    let verdict = within("an answer", unknown.hand_on(&item("a-4", json!({})))).await;
+    let verdict = within("an answer", unknown.deliver(&item("a-4", json!({})))).await;
     let (error, _) = unavailable(verdict);
     assert!(error.contains("401"), "{error}");
-    assert_eq!(receiver.booked().len(), 3);
+    assert_eq!(receiver.delivered().len(), 3);
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn the_shell_script_files_what_it_is_given_and_says_no_in_words() {
     let first = item("../a 1", json!({ "docnum": "$(rm -rf /)" }));
     let second = next_version(&first);
     for document in [&first, &first, &second] {
-        booked(within("an end", destination.hand_on(document)).await);
+        delivered(within("an end", destination.deliver(document)).await);
     }
     let mut files: Vec<String> = std::fs::read_dir(&ours)
         .expect("a folder")
@@ -183,14 +183,14 @@ async fn the_shell_script_files_what_it_is_given_and_says_no_in_words() {
 
     for (code, words) in [("999", "netvarkoma"), ("../..", "netinkamas")] {
         let foreign = of_company(code, item("a-2", json!({})));
-        let message = rejected(within("an end", destination.hand_on(&foreign)).await);
+        let message = rejected(within("an end", destination.deliver(&foreign)).await);
         assert!(
             message.contains(code) && message.contains(words),
             "{message}"
         );
     }
     let missing = destination_into(folder.path().join("missing"));
-    let (error, _) = unavailable(within("an end", missing.hand_on(&first)).await);
+    let (error, _) = unavailable(within("an end", missing.deliver(&first)).await);
     assert!(
         error.contains("75") && error.contains("is its disk mounted?"),
         "{error}"

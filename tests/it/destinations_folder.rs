@@ -9,20 +9,20 @@ use std::time::Duration;
 use ivesk_webhook::config::{
     Config, DestinationConfig, DestinationKind, ExportedPath, FolderLayout,
 };
+use ivesk_webhook::delivery::{Delivery, Destination, Verdict, open};
 use ivesk_webhook::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
 use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Switches,
     sample_pdf,
 };
 use ivesk_webhook::file_names::identity;
-use ivesk_webhook::handoff::{Destination, Item, Verdict, open};
 use ivesk_webhook::ivesk::{Client, document};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracing::instrument::WithSubscriber as _;
 
 use crate::destination_support::{
-    COMPANY, booked, config, destination_config, item, other_account, try_open, unavailable,
+    COMPANY, config, delivered, destination_config, item, other_account, try_open, unavailable,
 };
 use crate::process::within;
 use crate::pull_support::{folder, signer};
@@ -84,13 +84,13 @@ impl Archive {
         try_open(&self.settings(), &self.config, &[]).expect("a destination")
     }
 
-    async fn hand_on(&self, item: &Item) -> Verdict {
-        within("a verdict", self.destination().hand_on(item)).await
+    async fn deliver(&self, item: &Delivery) -> Verdict {
+        within("a verdict", self.destination().deliver(item)).await
     }
 
     /// Files it and gives the note.
-    async fn file(&self, item: &Item) -> String {
-        booked(self.hand_on(item).await).expect("a note")
+    async fn file(&self, item: &Delivery) -> String {
+        delivered(self.deliver(item).await).expect("a note")
     }
 
     /// Everything that people see in the folder.
@@ -160,7 +160,7 @@ impl Beside {
     }
 
     /// Has the accountant export a document, and pulls it.
-    async fn exported(&self) -> Item {
+    async fn exported(&self) -> Delivery {
         let exported = self
             .control
             .export(DEFAULT_COMPANIES[0], 1)
@@ -169,7 +169,7 @@ impl Beside {
     }
 
     /// The document as the exported queue has it now.
-    async fn pulled(&self, id: &str) -> Item {
+    async fn pulled(&self, id: &str) -> Delivery {
         let company = Company::parse(DEFAULT_COMPANIES[0]).expect("a code");
         let page = self
             .client
@@ -180,7 +180,7 @@ impl Beside {
         let mut read = documents.map(|raw| document::read(Queue::Exported, raw));
         let found = read.rfind(|read| read.as_ref().is_ok_and(|read| read.id == id));
         let version = found.expect("it is listed").expect("it has an id");
-        Item {
+        Delivery {
             version: version.version,
             body: version.body,
             ..item(id, json!({}))
@@ -237,13 +237,13 @@ async fn an_expired_link_asks_for_a_fresh_one_and_leaves_nothing_behind() {
     let document = beside.exported().await;
     beside.control.advance(Duration::from_secs(2 * 3600));
     assert_eq!(
-        beside.archive.hand_on(&document).await,
+        beside.archive.deliver(&document).await,
         Verdict::LinkExpired
     );
     assert_eq!(beside.archive.seen(), set([]));
     assert_eq!(beside.archive.stored(), set([]));
 
-    let fresh = Item {
+    let fresh = Delivery {
         link: document::link(&beside.pulled(&document.document_id).await.body),
         ..document
     };
@@ -255,14 +255,14 @@ async fn an_expired_link_asks_for_a_fresh_one_and_leaves_nothing_behind() {
         .control
         .set_switches("pdf=xml_error")
         .expect("a switch");
-    assert_eq!(beside.archive.hand_on(&another).await, Verdict::LinkExpired);
+    assert_eq!(beside.archive.deliver(&another).await, Verdict::LinkExpired);
 }
 
 #[tokio::test]
 async fn a_file_that_breaks_off_is_not_filed() {
     let beside = Beside::new("pdf=truncated").await;
     let document = beside.exported().await;
-    let (error, _) = unavailable(beside.archive.hand_on(&document).await);
+    let (error, _) = unavailable(beside.archive.deliver(&document).await);
     assert!(error.contains("could not be fetched"), "{error}");
     assert!(!error.contains("Signature"), "{error}");
     assert_eq!(beside.archive.seen(), set([]));
@@ -273,7 +273,7 @@ async fn a_file_that_breaks_off_is_not_filed() {
 
 /// A store of files that gives this answer, an archive that may ask it, and an item whose
 /// link leads there.
-async fn store_that_answers(answer: Answer) -> (StandIn, Archive, Item) {
+async fn store_that_answers(answer: Answer) -> (StandIn, Archive, Delivery) {
     let store = StandIn::start([answer]).await;
     let archive = Archive::at(&store.url("/api/pub"));
     let document = item("a-1", json!({ "url": store.url("/f?Signature=planted") }));
@@ -314,7 +314,7 @@ async fn each_answer_of_the_store_of_files_has_its_meaning_and_gets_no_key() {
     ] {
         let shown = format!("{answer:?}");
         let (store, archive, document) = store_that_answers(answer).await;
-        let verdict = archive.hand_on(&document).await;
+        let verdict = archive.deliver(&document).await;
         assert!(
             !format!("{verdict:?} {document:?}").contains("planted"),
             "{verdict:?}"
@@ -322,7 +322,7 @@ async fn each_answer_of_the_store_of_files_has_its_meaning_and_gets_no_key() {
         let seen = archive.seen();
         match expected {
             "pdf" => {
-                booked(verdict);
+                delivered(verdict);
                 assert_eq!(
                     seen,
                     set(["302320404/a-1.json", "302320404/a-1.pdf"]),
@@ -330,7 +330,7 @@ async fn each_answer_of_the_store_of_files_has_its_meaning_and_gets_no_key() {
                 );
             }
             "note" => {
-                booked(verdict);
+                delivered(verdict);
                 let note = "302320404/a-1.nopdf.txt";
                 assert_eq!(seen, set(["302320404/a-1.json", note]), "{shown}");
                 let note = String::from_utf8(archive.read(note)).expect("text");
@@ -429,7 +429,7 @@ async fn a_link_to_a_host_that_no_setting_names_is_never_followed() {
             "169.254.169.254",
         ),
     ] {
-        let verdict = archive.hand_on(&item("a-1", json!({ "url": url }))).await;
+        let verdict = archive.deliver(&item("a-1", json!({ "url": url }))).await;
         let (error, _) = unavailable(verdict);
         assert!(
             error.contains(part) && !error.contains("planted"),
@@ -483,7 +483,7 @@ async fn the_archivers_layout_parts_purchases_from_sales_by_month() {
 #[tokio::test]
 async fn a_digitised_document_is_filed_for_each_company_of_ours_that_it_names() {
     let archive = Archive::of_json(FolderLayout::Archiver);
-    let digitised = |id: &str, fields: Value| Item {
+    let digitised = |id: &str, fields: Value| Delivery {
         feed: Feed::digitized(ivesk_webhook::config::default_account()),
         ..item(id, fields)
     };
@@ -521,7 +521,7 @@ async fn twins_of_one_number_and_ids_that_read_alike_do_not_meet() {
         ];
         for id in ids {
             let fields = json!({ "docnum": "7", "date": "2026-02-03", "sellername": "X" });
-            booked(destination.hand_on(&item(id, fields)).await);
+            delivered(destination.deliver(&item(id, fields)).await);
         }
         assert_eq!(archive.seen().len(), ids.len(), "{:?}", archive.seen());
     }
@@ -590,7 +590,7 @@ async fn the_json_comes_last() {
     }
     // Nothing can be renamed onto a folder that holds something.
     std::fs::create_dir_all(json.join("in the way")).expect("made");
-    unavailable(archive.hand_on(&document).await);
+    unavailable(archive.deliver(&document).await);
     let pdf = json.with_extension("pdf");
     assert!(pdf.is_file(), "{:?}", archive.seen());
     std::fs::remove_dir_all(&json).expect("removed");
@@ -608,14 +608,14 @@ async fn a_newer_version_takes_the_place_of_the_older_one_wherever_that_lay() {
         let fields = json!({
             "docnum": number, "date": "2026-02-03", "buyercode": COMPANY, "url": store.url("/f"),
         });
-        Item {
+        Delivery {
             earlier_note: earlier,
             ..item("a-1", fields)
         }
     };
     let first = archive.file(&file("7", "one", None)).await;
     // A neighbour with the same PDF keeps it.
-    let neighbour = Item {
+    let neighbour = Delivery {
         document_id: "a-2".to_owned(),
         ..file("9", "one", None)
     };
@@ -631,7 +631,7 @@ async fn a_newer_version_takes_the_place_of_the_older_one_wherever_that_lay() {
 
     // At the same place; the PDF that nothing leads to any more goes.
     let changed = file("8", "three", Some(second.clone()));
-    let changed = Item {
+    let changed = Delivery {
         body: [&changed.body[..], b" "].concat(),
         ..changed
     };
@@ -679,7 +679,7 @@ async fn nothing_outside_the_folder_is_removed_whatever_was_noted() {
         "",
         "\n\n",
     ] {
-        let document = Item {
+        let document = Delivery {
             earlier_note: Some(note.to_owned()),
             ..item("a-1", json!({}))
         };
@@ -699,11 +699,11 @@ async fn a_folder_that_can_t_be_used_says_so() {
 
     std::fs::remove_file(archive.root()).expect("removed");
     let destination = archive.destination();
-    booked(destination.hand_on(&item("a-1", json!({}))).await);
+    delivered(destination.deliver(&item("a-1", json!({}))).await);
     // As when its disk is not mounted.
     std::fs::remove_dir_all(archive.root()).expect("removed");
     std::fs::create_dir(archive.root()).expect("made");
-    let (error, _) = unavailable(destination.hand_on(&item("a-2", json!({}))).await);
+    let (error, _) = unavailable(destination.deliver(&item("a-2", json!({}))).await);
     assert!(error.contains("is its disk mounted?"), "{error}");
     assert_eq!(archive.seen(), set([]));
 }
@@ -758,11 +758,11 @@ async fn a_document_is_written_by_one_attempt_at_a_time() {
 
     let (one, two) = (item("a-1", json!({})), item("a-1", json!({ "total": 2 })));
     let neighbour = item("a-2", json!({}));
-    let mut first = destination.hand_on(&one);
+    let mut first = destination.deliver(&one);
     let others = async {
         (
-            destination.hand_on(&two).await,
-            destination.hand_on(&neighbour).await,
+            destination.deliver(&two).await,
+            destination.deliver(&neighbour).await,
         )
     };
     let (second, third) = tokio::select! {
@@ -772,13 +772,13 @@ async fn a_document_is_written_by_one_attempt_at_a_time() {
     };
     // Before anything is judged: a thread that waits here would keep a failed test open.
     let released = tokio::task::spawn_blocking(move || std::fs::File::create(pipe));
-    booked(within("the first attempt", first).await);
+    delivered(within("the first attempt", first).await);
     let other_end = within("the pipe", released).await;
     drop(other_end.expect("it ran").expect("a pipe"));
     let (error, _) = unavailable(second);
     assert!(error.contains("still writing"), "{error}");
-    booked(third);
-    booked(destination.hand_on(&two).await);
+    delivered(third);
+    delivered(destination.deliver(&two).await);
     assert_eq!(archive.read("302320404/a-1.json"), two.body);
 }
 
@@ -789,12 +789,12 @@ async fn documents_of_one_content_that_come_side_by_side_share_it() {
     let store = StandIn::start(answers).await;
     let archive = Archive::at(&store.url("/api/pub"));
     let destination = archive.destination();
-    let items: Vec<Item> = (0..COUNT)
+    let items: Vec<Delivery> = (0..COUNT)
         .map(|number| item(&format!("a-{number}"), json!({ "url": store.url("/f") })))
         .collect();
-    let verdicts = items.iter().map(|item| destination.hand_on(item));
+    let verdicts = items.iter().map(|item| destination.deliver(item));
     for verdict in within("all", futures_util::future::join_all(verdicts)).await {
-        booked(verdict);
+        delivered(verdict);
     }
     assert_eq!(archive.seen().len(), 2 * COUNT);
     assert_eq!(archive.stored().len(), 1);
@@ -816,7 +816,7 @@ async fn a_store_of_files_that_hangs_is_not_waited_for_longer_than_the_destinati
     };
     let destination = try_open(&settings, &archive.config, &[]).expect("a destination");
     let document = item("a-1", json!({ "url": format!("{origin}/f") }));
-    unavailable(within("an end", destination.hand_on(&document)).await);
+    unavailable(within("an end", destination.deliver(&document)).await);
     assert_eq!((archive.seen(), archive.stored()), (set([]), set([])));
 }
 
@@ -859,7 +859,7 @@ async fn no_line_of_the_log_holds_a_link_or_a_document() {
         };
         let posting = try_open(&destination_config(kind, AMPLE), &archive.config, &[])
             .expect("a destination");
-        unavailable(posting.hand_on(&document).await);
+        unavailable(posting.deliver(&document).await);
         format!("{document:?} {:?}", archive.settings())
     };
     let shown = everything.with_subscriber(subscriber).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ivesk_webhook::config::DestinationKind;
-use ivesk_webhook::handoff::{Destination, Verdict};
+use ivesk_webhook::delivery::{Destination, Verdict};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::destination_support::{
-    COMPANY, booked, config, destination_config, item, rejected, try_open, unavailable,
+    COMPANY, config, delivered, destination_config, item, rejected, try_open, unavailable,
 };
 use crate::process::within;
 use crate::stand_in::{Answer, StandIn};
@@ -34,7 +34,7 @@ fn destination_at(url: &str, timeout: Duration) -> Box<dyn Destination> {
 async fn verdict_on(answer: Answer) -> Verdict {
     let receiver = StandIn::start([answer]).await;
     let destination = destination_at(&receiver.url("/in?key=planted"), AMPLE);
-    let verdict = within("an answer", destination.hand_on(&item("a-1", json!({})))).await;
+    let verdict = within("an answer", destination.deliver(&item("a-1", json!({})))).await;
     assert_eq!(receiver.requests().len(), 1, "{verdict:?}");
     assert!(!format!("{verdict:?}").contains("planted"), "{verdict:?}");
     verdict
@@ -47,7 +47,7 @@ async fn a_document_is_posted_with_its_key_and_a_signature_of_each_secret() {
     let mut document = item("a-1", json!({ "docnum": "Ąž 1" }));
     document.body = br#"{ "id": "a-1",  "total": 1.50, "docnum": "A\u0105" }"#.to_vec();
 
-    assert_eq!(booked(destination.hand_on(&document).await), None);
+    assert_eq!(delivered(destination.deliver(&document).await), None);
 
     let request = receiver.requests().pop().expect("a request");
     assert_eq!(
@@ -86,11 +86,11 @@ async fn an_item_that_comes_again_has_the_same_key() {
     let receiver = StandIn::start([Answer::ok(""), Answer::ok("")]).await;
     let destination = destination_at(&receiver.url("/"), AMPLE);
     let mut document = item("a-1", json!({}));
-    booked(destination.hand_on(&document).await);
+    delivered(destination.deliver(&document).await);
     // A restored store numbers anew.
     document.epoch = "0af2".to_owned();
     document.sequence = 900;
-    booked(destination.hand_on(&document).await);
+    delivered(destination.deliver(&document).await);
     let requests = receiver.requests();
     assert_eq!(
         requests[0].header("webhook-id"),
@@ -196,7 +196,7 @@ async fn server<F: Future<Output = ()> + Send + 'static>(
 
 async fn verdict_at(url: &str, timeout: Duration) -> Verdict {
     let destination = destination_at(url, timeout);
-    let verdict = within("an end", destination.hand_on(&item("a-1", json!({})))).await;
+    let verdict = within("an end", destination.deliver(&item("a-1", json!({})))).await;
     assert!(!format!("{verdict:?}").contains("planted"), "{verdict:?}");
     verdict
 }
@@ -259,12 +259,12 @@ async fn a_success_counts_from_its_status_on_whatever_follows() {
             .await;
         std::future::pending::<()>().await;
     });
-    booked(verdict_at(&endless.await, AMPLE).await);
+    delivered(verdict_at(&endless.await, AMPLE).await);
     let broken = server(|mut connection| async move {
         read_request(&mut connection).await;
         let _ = connection
             .write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 10\r\n\r\nx")
             .await;
     });
-    booked(verdict_at(&broken.await, AMPLE).await);
+    delivered(verdict_at(&broken.await, AMPLE).await);
 }

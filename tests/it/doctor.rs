@@ -112,7 +112,7 @@ async fn destinations_are_looked_at_as_serve_would_and_nothing_is_made() {
     let report = Report::of(&here, &[]).await;
     assert_eq!(report.verdicts("destination"), ["note", "wrong"]);
     assert!(report.words("destination").contains("missing.sh"));
-    assert_eq!(report.verdicts("error_report_path"), ["note"]);
+    assert_eq!(report.verdicts("import_error_path"), ["note"]);
     assert!(!here.folder().join("archive").exists());
     assert_eq!(report.code, Some(1));
 }
@@ -136,13 +136,13 @@ async fn what_is_held_at_a_destination_is_told_with_the_way_out() {
     );
     let words = report.words("held");
     assert!(words.contains("2 documents of 1 feed held"), "{words}");
-    assert!(words.contains("handoff start books"), "{words}");
+    assert!(words.contains("destinations start books"), "{words}");
 
-    let (code, _, errors) = here.run(&["handoff", "start", "books", "--all"]).await;
+    let (code, _, errors) = here.run(&["delivery", "start", "books", "--all"]).await;
     assert_eq!(code, Some(0), "{errors}");
     let report = Report::of(&here, &["--quick"]).await;
     assert!(report.verdicts("held").is_empty());
-    assert!(report.verdicts("handoff").is_empty());
+    assert!(report.verdicts("delivery").is_empty());
     drop(server);
 }
 

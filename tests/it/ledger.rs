@@ -11,7 +11,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use ivesk_webhook::config::{DestinationConfig, DestinationKind, FirstPull};
+use ivesk_webhook::config::{DestinationConfig, DestinationKind, HistoryMode};
 use secrecy::SecretString;
 use serde_json::Value;
 use standardwebhooks::Webhook;
@@ -75,7 +75,7 @@ struct Books {
     judge: Option<Judge>,
     requests: usize,
     given: Vec<Entry>,
-    booked: Vec<Entry>,
+    delivered: Vec<Entry>,
     repeats: usize,
     rejected: Vec<Entry>,
     under_way: BTreeMap<String, usize>,
@@ -97,9 +97,9 @@ impl Books {
     }
 
     fn book(&mut self, entry: &Entry) {
-        match self.booked.iter().any(|known| known.key == entry.key) {
+        match self.delivered.iter().any(|known| known.key == entry.key) {
             true => self.repeats += 1,
-            false => self.booked.push(entry.clone()),
+            false => self.delivered.push(entry.clone()),
         }
     }
 }
@@ -182,19 +182,19 @@ impl Ledger {
     }
 
     async fn answer(&self, entry: &Entry, manner: Manner) -> Result<Response<Body>, HungUp> {
-        let booked = |status: u16| {
+        let delivered = |status: u16| {
             let answer = Response::builder().status(status).body(Body::empty());
             Ok(answer.expect("an answer"))
         };
         match manner {
             Manner::Books => {
                 self.books().book(entry);
-                booked(204)
+                delivered(204)
             }
             Manner::BooksAfter(pause) => {
                 tokio::time::sleep(pause).await;
                 self.books().book(entry);
-                booked(204)
+                delivered(204)
             }
             Manner::BooksUnheard => {
                 self.books().book(entry);
@@ -233,7 +233,7 @@ impl Ledger {
     /// The destination that posts to it: it is given everything, from each feed's beginning.
     pub(crate) fn destination(&self) -> DestinationConfig {
         DestinationConfig {
-            first_pull: FirstPull::HandOn,
+            history: HistoryMode::Deliver,
             ..DestinationConfig::of(DestinationKind::Http {
                 url: self.url().parse().expect("an address"),
                 secrets: vec![SecretString::from(SECRET)],
@@ -261,15 +261,15 @@ impl Ledger {
         self.books().given.clone()
     }
 
-    /// What it has booked: each key once, in the order in which they first came.
-    pub(crate) fn booked(&self) -> Vec<Entry> {
-        self.books().booked.clone()
+    /// What it has delivered: each key once, in the order in which they first came.
+    pub(crate) fn delivered(&self) -> Vec<Entry> {
+        self.books().delivered.clone()
     }
 
-    /// Id and version of what it has booked.
+    /// Id and version of what it has delivered.
     pub(crate) fn versions(&self) -> Vec<(String, String)> {
-        let booked = self.booked().into_iter();
-        booked
+        let delivered = self.delivered().into_iter();
+        delivered
             .map(|entry| (entry.document_id, entry.version))
             .collect()
     }
@@ -318,7 +318,7 @@ fn entry(headers: &HeaderMap, body: &Bytes) -> Entry {
     let id = headers.get("webhook-id").expect("it has an id");
     let at = headers.get("webhook-timestamp").expect("it has a time");
     let (id, at) = (id.to_str().expect("text"), at.to_str().expect("text"));
-    // The library's own check wants today's date, which a test's clock does not have.
+    // The library's own check filter today's date, which a test's clock does not have.
     let expected = webhook.sign(id, at.parse().expect("seconds"), body);
     assert_eq!(signed.to_str().ok(), expected.ok().as_deref());
     let told: Value = serde_json::from_slice(body).expect("JSON");

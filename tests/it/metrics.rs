@@ -11,7 +11,7 @@ use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Endpoint, Publication, Tamper,
 };
-use ivesk_webhook::store::{CertificateRow, HandoffStore as _, Store as _, Wants};
+use ivesk_webhook::store::{CertificateRow, DeliveryStore as _, DestinationFilter, Store as _};
 use serde_json::Value;
 
 use crate::kill::emulator;
@@ -304,7 +304,10 @@ async fn every_metric_that_rules_and_dashboard_name_is_one_that_is_exposed() {
     app.store.keep_certificate(certificate).await.expect("kept");
     let destination = DestinationName::parse("books").expect("a name");
     app.store
-        .register_destinations(vec![(destination, Wants::all_of(Queue::Exported))], start())
+        .register_destinations(
+            vec![(destination, DestinationFilter::all_of(Queue::Exported))],
+            start(),
+        )
         .await
         .expect("known");
     app.store

@@ -38,7 +38,7 @@ async fn a_collector_receives_the_spans_of_deliveries_pages_and_hand_offs_withou
     let emulator = emulator("page_size=7").await;
     let control = emulator.control();
     let sections = format!(
-        "[log]\notlp_url = \"{}\"\n[destinations.files]\nkind = \"folder\"\npath = \"files\"\nfiles = false\nfirst_pull = \"hand_on\"\n",
+        "[log]\notlp_url = \"{}\"\n[destinations.files]\nkind = \"folder\"\npath = \"files\"\nfiles = false\nhistory = \"deliver\"\n",
         collector.url("")
     );
     let installation = Installation::beside(&emulator, "", &sections);
@@ -95,12 +95,12 @@ async fn a_collector_receives_the_spans_of_deliveries_pages_and_hand_offs_withou
         "{ids:?}"
     );
     let exported = "default/exported/302320404";
-    for name in ["delivery", "page", "handoff"] {
+    for name in ["delivery", "page", "delivery"] {
         let of_feed = named(name).any(|span| attribute(span, "feed").as_deref() == Some(exported));
         assert!(of_feed, "{name}");
     }
-    assert!(named("handoff").all(|span| attribute(span, "document.id").is_some()));
-    let ours = ["delivery", "page", "handoff"];
+    assert!(named("delivery").all(|span| attribute(span, "document.id").is_some()));
+    let ours = ["delivery", "page", "delivery"];
     assert!(spans.iter().all(|span| ours.contains(&span.name.as_str())));
     for request in &requests {
         let text = String::from_utf8_lossy(&request.body);

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, FirstPull};
+use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, HistoryMode};
 use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::store::{
-    AlarmKind, AlarmLook, CertificateRow, Finding, HandoffStore, NewUpload, Store, UploadEnd, Wants,
+    AlarmKind, AlarmLook, CertificateRow, DeliveryStore, DestinationFilter, Finding, NewUpload,
+    Store, UploadEnd,
 };
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -33,14 +34,14 @@ fn guarded(config: &mut Config) {
     config.private.token = Some(TOKEN.to_owned().into());
 }
 
-/// A destination that a program asks, so that nothing is handed on by itself.
+/// A destination that a program asks, so that nothing is delivered by itself.
 fn with_a_destination(config: &mut Config) {
     let destination = DestinationConfig {
         queue: Queue::Exported,
         accounts: Vec::new(),
         companies: Vec::new(),
-        first_pull: FirstPull::Hold,
-        in_flight: 1,
+        history: HistoryMode::Hold,
+        max_concurrency: 1,
         timeout: Duration::from_secs(30),
         kind: DestinationKind::Api,
     };
@@ -70,7 +71,10 @@ async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
     let made = app
         .store
         .register_destinations(
-            vec![(destination_name(), Wants::all_of(Queue::Exported))],
+            vec![(
+                destination_name(),
+                DestinationFilter::all_of(Queue::Exported),
+            )],
             now,
         )
         .await;
@@ -233,7 +237,7 @@ async fn each_page_tells_what_there_is_in_both_languages_and_escapes_it() {
     has(&overview, "default: documents come, notifications don't");
     has(
         &overview,
-        "ledger: 2 feeds wait until you say where the hand-off begins",
+        "ledger: 2 feeds wait until you say where the delivery begins",
     );
     has(&get(&app, "/alarms").await, "run <code>doctor</code>");
     let feeds = get(&app, "/feeds").await;

@@ -97,8 +97,8 @@ impl House {
             "{store}[log]\nlevel = \"trace\"\nformat = \"{format}\"\n\
              [alarms]\nurl = \"{}\"\nfree_bytes = 1125899906842624\n\
              [upload]\nwatch = \"outbox\"\n\
-             [destinations.erp]\nkind = \"http\"\nurl = \"{}\"\nfirst_pull = \"hand_on\"\n\
-             [destinations.files]\nkind = \"folder\"\npath = \"files\"\nfirst_pull = \"hand_on\"\n",
+             [destinations.erp]\nkind = \"http\"\nurl = \"{}\"\nhistory = \"deliver\"\n\
+             [destinations.files]\nkind = \"folder\"\npath = \"files\"\nhistory = \"deliver\"\n",
             alarms.url(ALARM_PATH),
             destination.url("/import"),
         );
@@ -473,8 +473,8 @@ async fn nothing_is_told(format: &'static str, database: Option<Database>) {
         &["notifications", "list"],
         &["documents", "list"],
         &["documents", "trace", "1"],
-        &["handoff", "status"],
-        &["handoff", "list"],
+        &["delivery", "status"],
+        &["delivery", "list"],
         &["report", "list"],
         &["uploads", "list"],
         &["tokens", "list"],

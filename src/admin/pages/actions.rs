@@ -13,8 +13,8 @@ use crate::admin::AdminError;
 use crate::admin::feeds::{ParkRequest, PullRequest, raise, set_parked};
 use crate::admin::messages::judge_anew;
 use crate::admin::subscriptions;
+use crate::delivery::worker::filter;
 use crate::domain::{DestinationName, Queue, Timestamp};
-use crate::handoff::worker::wants;
 use crate::service::App;
 use crate::store::{DestinationChange, StartFrom, SubscriptionChange};
 
@@ -161,7 +161,7 @@ async fn change_destination(app: &App, form: &Form) -> Result<String, PageError>
         .get(&name)
         .ok_or(AdminError::UnknownRow)?;
     let start = |from| DestinationChange::Start {
-        wants: wants(config),
+        filter: filter(config),
         account: None,
         company: None,
         from,
@@ -170,7 +170,7 @@ async fn change_destination(app: &App, form: &Form) -> Result<String, PageError>
         "pause" => DestinationChange::Pause,
         "resume" => DestinationChange::Resume,
         "retry" => DestinationChange::Retry { sequence: None },
-        "start_all" => start(StartFrom::All),
+        "deliver_history" => start(StartFrom::All),
         "start_now" => start(StartFrom::Now),
         "start_since" => start(StartFrom::Since(first_moment(form.needed("since")?)?)),
         other => {

@@ -12,7 +12,7 @@ use super::language::Language;
 use super::layout::marked;
 use super::words;
 use crate::admin::AdminError;
-use crate::admin::handoff::{Destination, all_destinations};
+use crate::admin::destinations::{Destination, all_destinations};
 use crate::domain::Timestamp;
 use crate::pull::blocked;
 use crate::service::App;
@@ -211,8 +211,8 @@ impl Concerns {
             let feeds = language.count(
                 destination.held.len() as u64,
                 [
-                    "feed waits until you say where the hand-off begins",
-                    "feeds wait until you say where the hand-off begins",
+                    "feed waits until you say where the delivery begins",
+                    "feeds wait until you say where the delivery begins",
                 ],
                 [
                     "srautas laukia, kol nurodysite, nuo kur perduoti",

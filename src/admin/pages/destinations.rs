@@ -1,4 +1,4 @@
-//! Destinations: how far the hand-off has come, what waits, and starting, pausing, trying again.
+//! Destinations: how far the delivery has come, what waits, and starting, pausing, trying again.
 
 use axum::response::Response;
 use maud::{Markup, html};
@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::language::grouped;
 use super::layout::{Middle, Mood, badge, button, proof};
 use super::{Shown, Visit, words};
-use crate::admin::handoff::all_destinations;
+use crate::admin::destinations::all_destinations;
 use crate::config::{DestinationConfig, DestinationKind};
 use crate::domain::Timestamp;
 use crate::store::{DestinationRow, HeldFeed};
@@ -30,11 +30,11 @@ async fn list(visit: &Visit) -> Shown {
         }
     }
     Ok(Middle {
-        title: language.say("Hand-off", "Perdavimas").to_owned(),
+        title: language.say("Delivery", "Perdavimas").to_owned(),
         body: html! {
             @if sections.is_empty() {
                 p { (language.say(
-                    "The settings name no destination: documents are kept here and handed on to nobody.",
+                    "The settings name no destination: documents are kept here and delivered to nobody.",
                     "Nustatymuose nėra gavėjų: dokumentai saugomi čia ir niekam neperduodami.",
                 )) }
             }
@@ -70,7 +70,7 @@ fn destination(
                 @if let Some(error) = &row.last_error { span.error lang="en" { " " (error) } }
             }
             dl.numbers {
-                (number(language.say("Booked", "Įtraukta į apskaitą"), row.booked))
+                (number(language.say("Delivered", "Įtraukta į apskaitą"), row.delivered))
                 (number(language.say("Stands rejected", "Nepriimta"), row.rejected_now))
                 (number(language.say("Behind", "Dar neperžiūrėta"), behind))
                 div { dt { (language.say("Last success", "Paskutinį kartą pavyko")) } dd { (language.maybe_moment(row.last_success_at, now)) } }
@@ -110,7 +110,7 @@ fn held_feeds(visit: &Visit, row: &DestinationRow, held: &[HeldFeed]) -> Markup 
     html! {
         @if !held.is_empty() {
             p { (language.say(
-                "The first pull of these feeds is held until you say where the hand-off begins; or years of booked invoices would be booked again:",
+                "The first pull of these feeds is held until you say where the delivery begins; or years of booked invoices would be booked again:",
                 "Šių srautų pirmas skaitymas sulaikytas, kol nurodysite, nuo kur perduoti; kitaip seniai apskaityti dokumentai būtų apskaityti dar kartą:",
             )) }
             ul aria-label=(label) {
@@ -146,7 +146,7 @@ fn actions(visit: &Visit, row: &DestinationRow, held: &[HeldFeed]) -> Markup {
                 (one("retry", language.say("Retry rejected", "Perduoti nepriimtus dar kartą")))
             }
             @if !held.is_empty() {
-                (one("start_all", language.say("Start with everything", "Perduoti viską")))
+                (one("deliver_history", language.say("Start with everything", "Perduoti viską")))
                 (one("start_now", language.say("Start from now on", "Perduoti tik naujus")))
             }
         }

@@ -17,7 +17,7 @@ const MENU: [(&str, &str, &str); 9] = [
     ("/", "Overview", "Apžvalga"),
     ("/feeds", "Feeds", "Srautai"),
     ("/documents", "Documents", "Dokumentai"),
-    ("/destinations", "Hand-off", "Perdavimas"),
+    ("/destinations", "Delivery", "Perdavimas"),
     ("/uploads", "Uploads", "Įkėlimai"),
     ("/subscriptions", "Subscriptions", "Prenumeratos"),
     ("/quarantine", "Quarantine", "Karantinas"),

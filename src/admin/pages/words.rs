@@ -228,13 +228,13 @@ pub(super) fn step(language: Language, step: Step) -> &'static str {
         Step::Digitized => language.say("digitized", "suskaitmeninta"),
         Step::Exported => language.say("exported", "eksportuota"),
         Step::ReExported => language.say("exported again", "eksportuota dar kartą"),
-        Step::Offered => language.say("offered", "pasiūlyta"),
+        Step::Listed => language.say("listed", "pasiūlyta"),
         Step::Tried => language.say("tried", "bandyta"),
-        Step::Booked => language.say("booked", "įtraukta į apskaitą"),
+        Step::Delivered => language.say("delivered", "įtraukta į apskaitą"),
         Step::Rejected => language.say("rejected", "nepriimta"),
         Step::Reported => language.say("reported to the accountant", "pranešta buhalteriui"),
-        Step::ReportWaits => language.say("report waits", "pranešimas buhalteriui laukia"),
-        Step::ReportRefused => language.say(
+        Step::ImportErrorPending => language.say("report waits", "pranešimas buhalteriui laukia"),
+        Step::ImportErrorRefused => language.say(
             "report refused by Įvesk.lt",
             "Įvesk.lt nepriėmė pranešimo buhalteriui",
         ),

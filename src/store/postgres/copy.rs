@@ -31,10 +31,10 @@ const TABLES: [&str; 24] = [
     "upload_document",
     "destination",
     "destination_feed",
-    "handoff",
-    "handoff_attempt",
-    "error_report",
-    "fresh_link_wish",
+    "delivery",
+    "delivery_attempt",
+    "import_error",
+    "fresh_link_request",
     "document_link",
     "api_token",
     "alarm",
@@ -152,7 +152,7 @@ async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
         .script(
             "UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL;
              UPDATE destination SET leased_until = NULL WHERE leased_until IS NOT NULL;
-             UPDATE error_report SET leased_until = NULL WHERE leased_until IS NOT NULL",
+             UPDATE import_error SET leased_until = NULL WHERE leased_until IS NOT NULL",
         )
         .await?;
     for table in [
@@ -163,7 +163,7 @@ async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
         "quarantine",
         "upload",
         "destination",
-        "error_report",
+        "import_error",
         "api_token",
         "alarm",
     ] {

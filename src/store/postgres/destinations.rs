@@ -3,42 +3,43 @@
 use tokio_postgres::Row;
 
 use super::connection::Transaction;
-use super::handoffs::{ITEM, account_names, company_codes, item};
+use super::deliveries::{ITEM, account_names, company_codes, item};
 use super::rows;
 use crate::domain::{Account, Company, DestinationName};
-use crate::store::handoffs::WINDOW;
+use crate::store::deliveries::WINDOW;
 use crate::store::words::{self, row_limit};
 use crate::store::{
-    Attempt, DestinationChange, DestinationRow, HandoffFilter, HandoffRequest, HandoffRow,
-    HeldFeed, Offered, PauseReason, StartFrom, StoreError, Wants,
+    AttemptRow, DeliveryFilter, DeliveryLeaseRequest, DeliveryRow, DestinationChange,
+    DestinationFilter, DestinationRow, HeldFeed, Listed, PauseReason, StartFrom, StoreError,
 };
 
 /// Makes destinations known.
 pub(super) async fn register_feeds(
     transaction: &Transaction<'_>,
-    destinations: &[(DestinationName, Wants)],
+    destinations: &[(DestinationName, DestinationFilter)],
 ) -> Result<(), StoreError> {
-    let mut destinations: Vec<&(DestinationName, Wants)> = destinations.iter().collect();
+    let mut destinations: Vec<&(DestinationName, DestinationFilter)> =
+        destinations.iter().collect();
     // In one order everywhere, so that no two transactions wait for each other.
     destinations.sort_by_key(|(name, _)| name);
-    for (destination, wants) in destinations {
-        let text = serde_json::json!(wants).to_string();
+    for (destination, filter) in destinations {
+        let text = serde_json::json!(filter).to_string();
         transaction
             .execute(
-                "INSERT INTO destination (name, created_at, wants, since_sequence, position)
+                "INSERT INTO destination (name, created_at, filter, since_sequence, position)
                  SELECT $1, $2, $3, last, last FROM sequence ON CONFLICT (name) DO NOTHING",
                 &[&destination.as_str(), &transaction.now().as_millis(), &text],
             )
             .await?;
         let changed = transaction
             .query_opt(
-                "UPDATE destination SET wants = $2, since_sequence = (SELECT last FROM sequence)
-                 WHERE name = $1 AND wants <> $2 RETURNING id",
+                "UPDATE destination SET filter = $2, since_sequence = (SELECT last FROM sequence)
+                 WHERE name = $1 AND filter <> $2 RETURNING id",
                 &[&destination.as_str(), &text],
             )
             .await?;
         if let Some(row) = changed {
-            forget_others(transaction, row.try_get(0)?, wants).await?;
+            forget_others(transaction, row.try_get(0)?, filter).await?;
         }
     }
     Ok(())
@@ -48,7 +49,7 @@ pub(super) async fn register_feeds(
 async fn forget_others(
     transaction: &Transaction<'_>,
     destination: i64,
-    wants: &Wants,
+    filter: &DestinationFilter,
 ) -> Result<(), StoreError> {
     transaction
         .execute(
@@ -59,9 +60,9 @@ async fn forget_others(
                    AND (cardinality($4) = 0 OR f.queue = 'digitized' OR f.company = ANY ($4)))",
             &[
                 &destination,
-                &wants.queue.as_str(),
-                &account_names(wants),
-                &company_codes(wants),
+                &filter.queue.as_str(),
+                &account_names(filter),
+                &company_codes(filter),
             ],
         )
         .await?;
@@ -91,7 +92,7 @@ pub(super) async fn give_number(
     transaction
         .execute(
             "WITH next AS (UPDATE destination SET last_number = last_number + 1 WHERE id = $1 RETURNING last_number)
-             UPDATE handoff SET number = next.last_number FROM next WHERE destination_id = $1 AND sequence = $2",
+             UPDATE delivery SET number = next.last_number FROM next WHERE destination_id = $1 AND sequence = $2",
             &[&destination, &sequence],
         )
         .await?;
@@ -111,7 +112,7 @@ const HELD: &str = "
 pub(super) async fn start_by_themselves(
     transaction: &Transaction<'_>,
     destination: i64,
-    request: &HandoffRequest,
+    request: &DeliveryLeaseRequest,
 ) -> Result<bool, StoreError> {
     let found = transaction
         .query(
@@ -122,10 +123,10 @@ pub(super) async fn start_by_themselves(
             ),
             &[
                 &destination,
-                &request.wants.queue.as_str(),
-                &account_names(&request.wants),
-                &company_codes(&request.wants),
-                &request.start_all,
+                &request.filter.queue.as_str(),
+                &account_names(&request.filter),
+                &company_codes(&request.filter),
+                &request.deliver_history,
             ],
         )
         .await?;
@@ -208,13 +209,13 @@ pub(super) async fn change(
                 .await?
         }
         DestinationChange::Start {
-            wants,
+            filter,
             account,
             company,
             from,
         } => {
             let feeds =
-                matching_feeds(transaction, wants, account.as_ref(), company.as_ref()).await?;
+                matching_feeds(transaction, filter, account.as_ref(), company.as_ref()).await?;
             for feed in &feeds {
                 start_feed(transaction, id, *feed, *from).await?;
             }
@@ -228,7 +229,7 @@ pub(super) async fn change(
 
 async fn matching_feeds(
     transaction: &Transaction<'_>,
-    wants: &Wants,
+    filter: &DestinationFilter,
     account: Option<&Account>,
     company: Option<&Company>,
 ) -> Result<Vec<i64>, StoreError> {
@@ -241,9 +242,9 @@ async fn matching_feeds(
                AND ($4 IS NULL OR a.name = $4)
                AND ($5 IS NULL OR f.company = $5)",
             &[
-                &wants.queue.as_str(),
-                &account_names(wants),
-                &company_codes(wants),
+                &filter.queue.as_str(),
+                &account_names(filter),
+                &company_codes(filter),
                 &account.map(Account::as_str),
                 &company.map(Company::as_str),
             ],
@@ -260,7 +261,7 @@ async fn retry(
 ) -> Result<usize, StoreError> {
     let again = transaction
         .query(
-            "UPDATE handoff h SET state = 'waiting', next_try_at = NULL, link_tries = 0, number = NULL, changed_at = $3
+            "UPDATE delivery h SET state = 'pending', next_try_at = NULL, link_tries = 0, number = NULL, changed_at = $3
              FROM document d
              WHERE h.destination_id = $1 AND (h.sequence = $2 OR ($2 IS NULL AND h.state = 'rejected'))
                AND d.sequence = h.sequence AND NOT d.superseded AND d.body IS NOT NULL
@@ -291,11 +292,11 @@ async fn skip(
 ) -> Result<usize, StoreError> {
     let skipped = transaction
         .execute(
-            "INSERT INTO handoff AS h (destination_id, sequence, state, began_at, changed_at)
+            "INSERT INTO delivery AS h (destination_id, sequence, state, began_at, changed_at)
              SELECT $1, sequence, 'skipped', $3, $3 FROM document WHERE sequence = $2
              ON CONFLICT (destination_id, sequence) DO UPDATE SET state = 'skipped', changed_at = excluded.changed_at,
                  next_try_at = NULL
-             WHERE h.state = 'waiting'",
+             WHERE h.state = 'pending'",
             &[&destination, &sequence, &transaction.now().as_millis()],
         )
         .await?;
@@ -313,8 +314,8 @@ async fn skip(
 pub(super) async fn list(transaction: &Transaction<'_>) -> Result<Vec<DestinationRow>, StoreError> {
     let found = transaction
         .query(
-            "SELECT s.name, s.position, greatest(q.last - s.position, 0), s.booked, s.rejected,
-                    (SELECT count(*) FROM handoff h WHERE h.destination_id = s.id AND h.state = 'rejected'),
+            "SELECT s.name, s.position, greatest(q.last - s.position, 0), s.delivered, s.rejected,
+                    (SELECT count(*) FROM delivery h WHERE h.destination_id = s.id AND h.state = 'rejected'),
                     s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at,
                     (SELECT d.stored_at FROM document d
                      JOIN destination_feed b ON b.destination_id = s.id AND b.feed_id = d.feed_id
@@ -322,8 +323,8 @@ pub(super) async fn list(transaction: &Transaction<'_>) -> Result<Vec<Destinatio
                        AND (b.everything OR (d.sequence > b.after_sequence
                                 AND (NOT d.first_pull OR coalesce(d.version_ms >= b.started_at, false)))
                             OR coalesce(coalesce(d.version_ms, d.stored_at) >= b.since_ms, false))
-                       AND NOT EXISTS (SELECT 1 FROM handoff h WHERE h.destination_id = s.id AND h.sequence = d.sequence
-                           AND h.state <> 'waiting')
+                       AND NOT EXISTS (SELECT 1 FROM delivery h WHERE h.destination_id = s.id AND h.sequence = d.sequence
+                           AND h.state <> 'pending')
                      ORDER BY d.sequence LIMIT 1)
              FROM destination s, sequence q ORDER BY s.name",
             &[&WINDOW],
@@ -336,7 +337,7 @@ pub(super) async fn list(transaction: &Transaction<'_>) -> Result<Vec<Destinatio
                 name: words::destination(row.try_get(0)?)?,
                 position: row.try_get(1)?,
                 behind: row.try_get(2)?,
-                booked: rows::count(row, 3)?,
+                delivered: rows::count(row, 3)?,
                 rejected: rows::count(row, 4)?,
                 rejected_now: rows::count(row, 5)?,
                 paused: words::pause_reason(row.try_get(6)?)?,
@@ -355,7 +356,7 @@ pub(super) async fn list(transaction: &Transaction<'_>) -> Result<Vec<Destinatio
 pub(super) async fn held_feeds(
     transaction: &Transaction<'_>,
     destination: &DestinationName,
-    wants: &Wants,
+    filter: &DestinationFilter,
 ) -> Result<Vec<HeldFeed>, StoreError> {
     let Some(destination) = id(transaction, destination).await? else {
         return Ok(Vec::new());
@@ -368,9 +369,9 @@ pub(super) async fn held_feeds(
             ),
             &[
                 &destination,
-                &wants.queue.as_str(),
-                &account_names(wants),
-                &company_codes(wants),
+                &filter.queue.as_str(),
+                &account_names(filter),
+                &company_codes(filter),
             ],
         )
         .await?;
@@ -399,14 +400,14 @@ async fn id(
     row.map(|row| Ok(row.try_get(0)?)).transpose()
 }
 
-pub(super) async fn handoffs(
+pub(super) async fn deliveries(
     transaction: &Transaction<'_>,
-    filter: &HandoffFilter,
-) -> Result<Vec<HandoffRow>, StoreError> {
+    filter: &DeliveryFilter,
+) -> Result<Vec<DeliveryRow>, StoreError> {
     let found = transaction
         .query(
             "SELECT s.name, h.sequence, h.state, h.began_at, h.changed_at, coalesce(h.detail, h.note), h.destination_id
-             FROM handoff h JOIN destination s ON s.id = h.destination_id
+             FROM delivery h JOIN destination s ON s.id = h.destination_id
              WHERE h.sequence > $5 AND ($4 IS NULL OR h.sequence = $4)
                AND ($1 IS NULL OR s.name = $1) AND ($2 IS NULL OR h.state = $2)
              ORDER BY h.sequence, s.name LIMIT $3",
@@ -419,20 +420,20 @@ pub(super) async fn handoffs(
             ],
         )
         .await?;
-    let mut handoffs = Vec::with_capacity(found.len());
+    let mut deliveries = Vec::with_capacity(found.len());
     for row in &found {
-        let mut handoff = handoff(row)?;
-        handoff.attempts = attempts(transaction, row.try_get(6)?, handoff.sequence).await?;
-        handoffs.push(handoff);
+        let mut delivery = delivery(row)?;
+        delivery.attempts = attempts(transaction, row.try_get(6)?, delivery.sequence).await?;
+        deliveries.push(delivery);
     }
-    Ok(handoffs)
+    Ok(deliveries)
 }
 
-fn handoff(row: &Row) -> Result<HandoffRow, StoreError> {
-    Ok(HandoffRow {
+fn delivery(row: &Row) -> Result<DeliveryRow, StoreError> {
+    Ok(DeliveryRow {
         destination: words::destination(row.try_get(0)?)?,
         sequence: row.try_get(1)?,
-        state: words::handoff_state(row.try_get(2)?)?,
+        state: words::delivery_state(row.try_get(2)?)?,
         began_at: rows::moment(row, 3)?,
         changed_at: rows::moment(row, 4)?,
         detail: rows::maybe_text(row, 5)?,
@@ -444,10 +445,10 @@ async fn attempts(
     transaction: &Transaction<'_>,
     destination: i64,
     sequence: i64,
-) -> Result<Vec<Attempt>, StoreError> {
+) -> Result<Vec<AttemptRow>, StoreError> {
     let found = transaction
         .query(
-            "SELECT began_at, ended_at, result, detail, times FROM handoff_attempt
+            "SELECT began_at, ended_at, result, detail, times FROM delivery_attempt
              WHERE destination_id = $1 AND sequence = $2 ORDER BY number",
             &[&destination, &sequence],
         )
@@ -455,7 +456,7 @@ async fn attempts(
     found
         .iter()
         .map(|row| {
-            Ok(Attempt {
+            Ok(AttemptRow {
                 began_at: rows::moment(row, 0)?,
                 ended_at: rows::moment(row, 1)?,
                 result: row.try_get(2)?,
@@ -467,13 +468,13 @@ async fn attempts(
 }
 
 /// The list that a program asks for.
-pub(super) async fn offered(
+pub(super) async fn listed(
     transaction: &Transaction<'_>,
     destination: &DestinationName,
     after: i64,
     limit: usize,
     most_bytes: usize,
-) -> Result<Vec<Offered>, StoreError> {
+) -> Result<Vec<Listed>, StoreError> {
     let Some(destination) = id(transaction, destination).await? else {
         return Ok(Vec::new());
     };
@@ -487,7 +488,7 @@ pub(super) async fn offered(
                 "SELECT * FROM (
                      SELECT chosen.*, sum(octet_length(body)) OVER (ORDER BY number) - octet_length(body) AS before
                      FROM (SELECT {ITEM}, h.number, h.state
-                           FROM handoff h
+                           FROM delivery h
                            JOIN document d ON d.sequence = h.sequence
                            JOIN feed f ON f.id = d.feed_id
                            JOIN account a ON a.id = f.account_id
@@ -507,10 +508,10 @@ pub(super) async fn offered(
     found
         .iter()
         .map(|row| {
-            Ok(Offered {
+            Ok(Listed {
                 item: item(row, &epoch)?,
                 number: row.try_get(11)?,
-                state: words::handoff_state(row.try_get(12)?)?,
+                state: words::delivery_state(row.try_get(12)?)?,
             })
         })
         .collect()

@@ -48,7 +48,7 @@ pub(super) async fn end_wish(
 ) -> Result<(), StoreError> {
     transaction
         .execute(
-            "DELETE FROM fresh_link_wish WHERE feed_id = $1 AND asked_at <=
+            "DELETE FROM fresh_link_request WHERE feed_id = $1 AND asked_at <=
                  (SELECT started_at FROM feed_run WHERE feed_id = $1 AND kind = $2)",
             &[&feed, &kind_code(kind)],
         )
@@ -63,7 +63,10 @@ pub(super) async fn end_wish(
 /// Whether the feed is read for the sake of links.
 async fn is_wished(transaction: &Transaction<'_>, feed: i64) -> Result<bool, StoreError> {
     let row = transaction
-        .query_opt("SELECT 1 FROM fresh_link_wish WHERE feed_id = $1", &[&feed])
+        .query_opt(
+            "SELECT 1 FROM fresh_link_request WHERE feed_id = $1",
+            &[&feed],
+        )
         .await?;
     Ok(row.is_some())
 }

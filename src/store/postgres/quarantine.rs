@@ -14,7 +14,7 @@ use crate::store::{QuarantineRow, Quarantined, StoreError};
 pub(super) enum Offer {
     /// A refused message.
     Refused(Quarantined),
-    /// Somebody who will look wants to hear when all before this was kept or dropped.
+    /// Somebody who will look filter to hear when all before this was kept or dropped.
     Look(oneshot::Sender<()>),
 }
 

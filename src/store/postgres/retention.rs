@@ -58,14 +58,14 @@ pub(super) async fn remove_document_bodies(
     // What another replica is at is left to it.
     let done = transaction
         .query(
-            "SELECT h.sequence FROM handoff h
+            "SELECT h.sequence FROM delivery h
              JOIN document d ON d.sequence = h.sequence
              JOIN feed f ON f.id = d.feed_id
-             WHERE h.state = 'booked' AND NOT h.body_taken AND h.changed_at < $1
-               AND NOT EXISTS (SELECT 1 FROM handoff o WHERE o.sequence = h.sequence
-                   AND (o.state IN ('waiting', 'offered', 'rejected') OR o.changed_at >= $1))
+             WHERE h.state = 'delivered' AND NOT h.body_taken AND h.changed_at < $1
+               AND NOT EXISTS (SELECT 1 FROM delivery o WHERE o.sequence = h.sequence
+                   AND (o.state IN ('pending', 'listed', 'rejected') OR o.changed_at >= $1))
                AND NOT EXISTS (SELECT 1 FROM destination s WHERE s.name = ANY ($2)
-                   AND s.wants::json ->> 'queue' = f.queue
+                   AND s.filter::json ->> 'queue' = f.queue
                    AND (s.position < h.sequence OR NOT EXISTS (
                        SELECT 1 FROM destination_feed b WHERE b.destination_id = s.id AND b.feed_id = f.id)))
              ORDER BY h.changed_at LIMIT $3 FOR NO KEY UPDATE OF d SKIP LOCKED",
@@ -88,7 +88,7 @@ pub(super) async fn remove_document_bodies(
         .await?;
     transaction
         .execute(
-            "UPDATE handoff SET body_taken = true WHERE sequence = ANY ($1)",
+            "UPDATE delivery SET body_taken = true WHERE sequence = ANY ($1)",
             &[&done],
         )
         .await?;

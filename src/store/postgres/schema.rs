@@ -16,7 +16,7 @@ const MIGRATIONS: [Migration; 5] = [
         works_from: 1,
     },
     Migration {
-        sql: include_str!("migrations/0003_handoff.sql"),
+        sql: include_str!("migrations/0003_delivery.sql"),
         works_from: 1,
     },
     Migration {

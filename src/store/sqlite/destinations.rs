@@ -2,46 +2,50 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
-use super::handoffs::{account_names, company_codes, item};
+use super::deliveries::{account_names, company_codes, item};
 use super::rows;
 use crate::domain::{Account, Company, DestinationName, Timestamp};
-use crate::store::handoffs::WINDOW;
+use crate::store::deliveries::WINDOW;
 use crate::store::words::row_limit;
 use crate::store::{
-    Attempt, DestinationChange, DestinationRow, HandoffFilter, HandoffRequest, HandoffRow,
-    HeldFeed, Offered, PauseReason, StartFrom, Wants,
+    AttemptRow, DeliveryFilter, DeliveryLeaseRequest, DeliveryRow, DestinationChange,
+    DestinationFilter, DestinationRow, HeldFeed, Listed, PauseReason, StartFrom,
 };
 
 /// Makes destinations known.
 pub(super) fn register_feeds(
     connection: &Connection,
-    destinations: &[(DestinationName, Wants)],
+    destinations: &[(DestinationName, DestinationFilter)],
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    for (destination, wants) in destinations {
-        let text = serde_json::json!(wants).to_string();
+    for (destination, filter) in destinations {
+        let text = serde_json::json!(filter).to_string();
         connection.execute(
-            "INSERT INTO destination (name, created_at, wants, since_sequence, position)
+            "INSERT INTO destination (name, created_at, filter, since_sequence, position)
              SELECT ?1, ?2, ?3, last, last FROM sequence WHERE true ON CONFLICT (name) DO NOTHING",
             params![destination.as_str(), now.as_millis(), text],
         )?;
         let changed: Option<i64> = connection
             .query_row(
-                "UPDATE destination SET wants = ?2, since_sequence = (SELECT last FROM sequence)
-                 WHERE name = ?1 AND wants <> ?2 RETURNING id",
+                "UPDATE destination SET filter = ?2, since_sequence = (SELECT last FROM sequence)
+                 WHERE name = ?1 AND filter <> ?2 RETURNING id",
                 params![destination.as_str(), text],
                 |row| row.get(0),
             )
             .optional()?;
         if let Some(id) = changed {
-            forget_others(connection, id, wants)?;
+            forget_others(connection, id, filter)?;
         }
     }
     Ok(())
 }
 
 /// Feeds that the destination doesn't take any more have not begun there any more.
-fn forget_others(connection: &Connection, destination: i64, wants: &Wants) -> rusqlite::Result<()> {
+fn forget_others(
+    connection: &Connection,
+    destination: i64,
+    filter: &DestinationFilter,
+) -> rusqlite::Result<()> {
     connection.execute(
         "DELETE FROM destination_feed WHERE destination_id = ?1 AND feed_id NOT IN (
              SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
@@ -50,9 +54,9 @@ fn forget_others(connection: &Connection, destination: i64, wants: &Wants) -> ru
                AND (?4 = '[]' OR f.queue = 'digitized' OR f.company IN (SELECT value FROM json_each(?4))))",
         params![
             destination,
-            wants.queue.as_str(),
-            account_names(wants),
-            company_codes(wants)
+            filter.queue.as_str(),
+            account_names(filter),
+            company_codes(filter)
         ],
     )?;
     Ok(())
@@ -61,7 +65,7 @@ fn forget_others(connection: &Connection, destination: i64, wants: &Wants) -> ru
 /// Leases of a process that ended: at the start nobody else holds one.
 pub(super) fn start_afresh(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("UPDATE destination SET leased_until = NULL", [])?;
-    connection.execute("UPDATE error_report SET leased_until = NULL", [])?;
+    connection.execute("UPDATE import_error SET leased_until = NULL", [])?;
     Ok(())
 }
 
@@ -87,7 +91,7 @@ pub(super) fn give_number(
         .execute(params![destination])?;
     connection
         .prepare_cached(
-            "UPDATE handoff SET number = (SELECT last_number FROM destination WHERE id = ?1)
+            "UPDATE delivery SET number = (SELECT last_number FROM destination WHERE id = ?1)
              WHERE destination_id = ?1 AND sequence = ?2",
         )?
         .execute(params![destination, sequence])?;
@@ -107,7 +111,7 @@ const HELD: &str = "
 pub(super) fn start_by_themselves(
     connection: &Connection,
     destination: i64,
-    request: &HandoffRequest,
+    request: &DeliveryLeaseRequest,
 ) -> rusqlite::Result<bool> {
     let feeds: Vec<i64> = connection
         .prepare_cached(&format!(
@@ -118,10 +122,10 @@ pub(super) fn start_by_themselves(
         .query_map(
             named_params! {
                 ":destination": destination,
-                ":all": request.start_all,
-                ":queue": request.wants.queue.as_str(),
-                ":accounts": account_names(&request.wants),
-                ":companies": company_codes(&request.wants),
+                ":all": request.deliver_history,
+                ":queue": request.filter.queue.as_str(),
+                ":accounts": account_names(&request.filter),
+                ":companies": company_codes(&request.filter),
             },
             |row| row.get(0),
         )?
@@ -192,12 +196,12 @@ pub(super) fn change(
             params![id],
         )?,
         DestinationChange::Start {
-            wants,
+            filter,
             account,
             company,
             from,
         } => {
-            let feeds = matching_feeds(connection, wants, account.as_ref(), company.as_ref())?;
+            let feeds = matching_feeds(connection, filter, account.as_ref(), company.as_ref())?;
             for feed in &feeds {
                 start_feed(connection, id, *feed, *from, now)?;
             }
@@ -218,7 +222,7 @@ fn id(connection: &Connection, destination: &DestinationName) -> rusqlite::Resul
 
 fn matching_feeds(
     connection: &Connection,
-    wants: &Wants,
+    filter: &DestinationFilter,
     account: Option<&Account>,
     company: Option<&Company>,
 ) -> rusqlite::Result<Vec<i64>> {
@@ -233,9 +237,9 @@ fn matching_feeds(
         )?
         .query_map(
             params![
-                wants.queue.as_str(),
-                account_names(wants),
-                company_codes(wants),
+                filter.queue.as_str(),
+                account_names(filter),
+                company_codes(filter),
                 account.map(Account::as_str),
                 company.map(Company::as_str),
             ],
@@ -253,9 +257,9 @@ fn retry(
 ) -> rusqlite::Result<usize> {
     let again: Vec<i64> = connection
         .prepare_cached(
-            "UPDATE handoff SET state = 'waiting', next_try_at = NULL, link_tries = 0, number = NULL, changed_at = ?3
+            "UPDATE delivery SET state = 'pending', next_try_at = NULL, link_tries = 0, number = NULL, changed_at = ?3
              WHERE destination_id = ?1 AND (sequence = ?2 OR (?2 IS NULL AND state = 'rejected'))
-               AND EXISTS (SELECT 1 FROM document d WHERE d.sequence = handoff.sequence AND d.superseded = 0
+               AND EXISTS (SELECT 1 FROM document d WHERE d.sequence = delivery.sequence AND d.superseded = 0
                    AND d.body IS NOT NULL)
              RETURNING sequence",
         )?
@@ -277,11 +281,11 @@ fn skip(
     now: Timestamp,
 ) -> rusqlite::Result<usize> {
     let skipped = connection.execute(
-        "INSERT INTO handoff (destination_id, sequence, state, began_at, changed_at)
+        "INSERT INTO delivery (destination_id, sequence, state, began_at, changed_at)
          SELECT ?1, sequence, 'skipped', ?3, ?3 FROM document WHERE sequence = ?2
          ON CONFLICT (destination_id, sequence) DO UPDATE SET state = 'skipped', changed_at = excluded.changed_at,
              next_try_at = NULL
-         WHERE state = 'waiting'",
+         WHERE state = 'pending'",
         params![destination, sequence, now.as_millis()],
     )?;
     if skipped > 0 {
@@ -296,8 +300,8 @@ fn skip(
 pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<DestinationRow>> {
     connection
         .prepare_cached(
-            "SELECT s.name, s.position, max(q.last - s.position, 0), s.booked, s.rejected,
-                    (SELECT count(*) FROM handoff h WHERE h.destination_id = s.id AND h.state = 'rejected'),
+            "SELECT s.name, s.position, max(q.last - s.position, 0), s.delivered, s.rejected,
+                    (SELECT count(*) FROM delivery h WHERE h.destination_id = s.id AND h.state = 'rejected'),
                     s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at,
                     (SELECT d.stored_at FROM document d
                      CROSS JOIN destination_feed b ON b.destination_id = s.id AND b.feed_id = d.feed_id
@@ -305,8 +309,8 @@ pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<DestinationR
                        AND (b.everything OR (d.sequence > b.after_sequence
                                 AND (d.first_pull = 0 OR coalesce(d.version_ms >= b.started_at, 0)))
                             OR coalesce(coalesce(d.version_ms, d.stored_at) >= b.since_ms, 0))
-                       AND NOT EXISTS (SELECT 1 FROM handoff h WHERE h.destination_id = s.id AND h.sequence = d.sequence
-                           AND h.state <> 'waiting')
+                       AND NOT EXISTS (SELECT 1 FROM delivery h WHERE h.destination_id = s.id AND h.sequence = d.sequence
+                           AND h.state <> 'pending')
                      ORDER BY d.sequence LIMIT 1)
              FROM destination s, sequence q ORDER BY s.name",
         )?
@@ -315,7 +319,7 @@ pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<DestinationR
                 name: rows::destination(row, 0)?,
                 position: row.get(1)?,
                 behind: row.get(2)?,
-                booked: row.get(3)?,
+                delivered: row.get(3)?,
                 rejected: row.get(4)?,
                 rejected_now: row.get(5)?,
                 paused: rows::pause_reason(row, 6)?,
@@ -334,7 +338,7 @@ pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<DestinationR
 pub(super) fn held_feeds(
     connection: &Connection,
     destination: &DestinationName,
-    wants: &Wants,
+    filter: &DestinationFilter,
 ) -> rusqlite::Result<Vec<HeldFeed>> {
     let Some(destination) = id(connection, destination)? else {
         return Ok(Vec::new());
@@ -347,9 +351,9 @@ pub(super) fn held_feeds(
         .query_map(
             named_params! {
                 ":destination": destination,
-                ":queue": wants.queue.as_str(),
-                ":accounts": account_names(wants),
-                ":companies": company_codes(wants),
+                ":queue": filter.queue.as_str(),
+                ":accounts": account_names(filter),
+                ":companies": company_codes(filter),
             },
             |row| {
                 Ok(HeldFeed {
@@ -362,10 +366,10 @@ pub(super) fn held_feeds(
         .collect()
 }
 
-pub(super) fn handoffs(
+pub(super) fn deliveries(
     connection: &Connection,
-    filter: &HandoffFilter,
-) -> rusqlite::Result<Vec<HandoffRow>> {
+    filter: &DeliveryFilter,
+) -> rusqlite::Result<Vec<DeliveryRow>> {
     // Each way of asking has an index of its own, which a state that is bound can't use.
     let place = match filter.sequence {
         Some(_) => "h.sequence = ?3",
@@ -378,7 +382,7 @@ pub(super) fn handoffs(
     let mut found = connection
         .prepare_cached(&format!(
             "SELECT s.name, h.sequence, h.state, h.began_at, h.changed_at, coalesce(h.detail, h.note), h.destination_id
-             FROM handoff h JOIN destination s ON s.id = h.destination_id
+             FROM delivery h JOIN destination s ON s.id = h.destination_id
              WHERE {place} {state} AND (?1 IS NULL OR s.name = ?1) AND h.sequence > ?4
              ORDER BY h.sequence, s.name LIMIT ?2"
         ))?
@@ -389,7 +393,7 @@ pub(super) fn handoffs(
                 filter.sequence,
                 filter.after,
             ],
-            |row| Ok((row.get::<_, i64>(6)?, handoff(row)?)),
+            |row| Ok((row.get::<_, i64>(6)?, delivery(row)?)),
         )?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     for (destination, row) in &mut found {
@@ -398,11 +402,11 @@ pub(super) fn handoffs(
     Ok(found.into_iter().map(|(_, row)| row).collect())
 }
 
-fn handoff(row: &Row<'_>) -> rusqlite::Result<HandoffRow> {
-    Ok(HandoffRow {
+fn delivery(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
+    Ok(DeliveryRow {
         destination: rows::destination(row, 0)?,
         sequence: row.get(1)?,
-        state: rows::handoff_state(row, 2)?,
+        state: rows::delivery_state(row, 2)?,
         began_at: rows::moment(row, 3)?,
         changed_at: rows::moment(row, 4)?,
         detail: row.get(5)?,
@@ -414,14 +418,14 @@ fn attempts(
     connection: &Connection,
     destination: i64,
     sequence: i64,
-) -> rusqlite::Result<Vec<Attempt>> {
+) -> rusqlite::Result<Vec<AttemptRow>> {
     connection
         .prepare_cached(
-            "SELECT began_at, ended_at, result, detail, times FROM handoff_attempt
+            "SELECT began_at, ended_at, result, detail, times FROM delivery_attempt
              WHERE destination_id = ?1 AND sequence = ?2 ORDER BY number",
         )?
         .query_map(params![destination, sequence], |row| {
-            Ok(Attempt {
+            Ok(AttemptRow {
                 began_at: rows::moment(row, 0)?,
                 ended_at: rows::moment(row, 1)?,
                 result: row.get(2)?,
@@ -433,13 +437,13 @@ fn attempts(
 }
 
 /// The list that a program asks for.
-pub(super) fn offered(
+pub(super) fn listed(
     connection: &Connection,
     destination: &DestinationName,
     after: i64,
     limit: usize,
     most_bytes: usize,
-) -> rusqlite::Result<Vec<Offered>> {
+) -> rusqlite::Result<Vec<Listed>> {
     let Some(destination) = id(connection, destination)? else {
         return Ok(Vec::new());
     };
@@ -447,7 +451,7 @@ pub(super) fn offered(
     let mut statement = connection.prepare_cached(
         "SELECT d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body,
                 h.link_tries, l.url, l.listed_at, NULL, h.number, h.state
-         FROM handoff h
+         FROM delivery h
          JOIN document d ON d.sequence = h.sequence
          JOIN feed f ON f.id = d.feed_id
          JOIN account a ON a.id = f.account_id
@@ -463,9 +467,9 @@ pub(super) fn offered(
         };
         let item = item(row, &epoch)?;
         bytes += item.body.len();
-        offered.push(Offered {
+        offered.push(Listed {
             number: row.get(12)?,
-            state: super::rows::handoff_state(row, 13)?,
+            state: super::rows::delivery_state(row, 13)?,
             item,
         });
     }

@@ -45,7 +45,7 @@ pub(super) fn end_wish(
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "DELETE FROM fresh_link_wish WHERE feed_id = ?1 AND asked_at <=
+            "DELETE FROM fresh_link_request WHERE feed_id = ?1 AND asked_at <=
                  (SELECT started_at FROM feed_run WHERE feed_id = ?1 AND kind = ?2)",
         )?
         .execute(params![feed, kind_code(kind)])?;
@@ -58,6 +58,6 @@ pub(super) fn end_wish(
 /// Whether the feed is read for the sake of links.
 fn is_wished(connection: &Connection, feed: i64) -> rusqlite::Result<bool> {
     connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM fresh_link_wish WHERE feed_id = ?1)")?
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM fresh_link_request WHERE feed_id = ?1)")?
         .query_row(params![feed], |row| row.get(0))
 }

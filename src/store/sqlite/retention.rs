@@ -45,14 +45,14 @@ pub(super) fn remove_document_bodies(
     let destinations = serde_json::json!(destinations).to_string();
     let done: Vec<i64> = connection
         .prepare_cached(
-            "SELECT h.sequence FROM handoff h
+            "SELECT h.sequence FROM delivery h
              JOIN document d ON d.sequence = h.sequence
              JOIN feed f ON f.id = d.feed_id
-             WHERE h.state = 'booked' AND h.body_taken = 0 AND h.changed_at < ?1
-               AND NOT EXISTS (SELECT 1 FROM handoff o WHERE o.sequence = h.sequence
-                   AND (o.state IN ('waiting', 'offered', 'rejected') OR o.changed_at >= ?1))
+             WHERE h.state = 'delivered' AND h.body_taken = 0 AND h.changed_at < ?1
+               AND NOT EXISTS (SELECT 1 FROM delivery o WHERE o.sequence = h.sequence
+                   AND (o.state IN ('pending', 'listed', 'rejected') OR o.changed_at >= ?1))
                AND NOT EXISTS (SELECT 1 FROM destination s WHERE s.name IN (SELECT value FROM json_each(?2))
-                   AND json_extract(s.wants, '$.queue') = f.queue
+                   AND json_extract(s.filter, '$.queue') = f.queue
                    AND (s.position < h.sequence OR NOT EXISTS (
                        SELECT 1 FROM destination_feed b WHERE b.destination_id = s.id AND b.feed_id = f.id)))
              ORDER BY h.changed_at LIMIT ?3",
@@ -65,7 +65,7 @@ pub(super) fn remove_document_bodies(
     let mut take =
         connection.prepare_cached("UPDATE document SET body = NULL WHERE sequence = ?1")?;
     let mut note =
-        connection.prepare_cached("UPDATE handoff SET body_taken = 1 WHERE sequence = ?1")?;
+        connection.prepare_cached("UPDATE delivery SET body_taken = 1 WHERE sequence = ?1")?;
     for sequence in &done {
         take.execute(params![sequence])?;
         note.execute(params![sequence])?;

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::domain::{Account, Company, DestinationName, Event, Feed, Queue, Timestamp};
 use crate::store::words::{self, kind_code};
 use crate::store::{
-    HandoffState, ParkReason, PauseReason, PullKind, ReportState, Rights, SubscriptionState,
+    DeliveryState, ImportErrorState, ParkReason, PauseReason, PullKind, Rights, SubscriptionState,
     UploadState,
 };
 
@@ -124,8 +124,8 @@ pub(super) fn destination(row: &Row<'_>, column: usize) -> rusqlite::Result<Dest
 }
 
 /// Reads where a version stands at a destination.
-pub(super) fn handoff_state(row: &Row<'_>, column: usize) -> rusqlite::Result<HandoffState> {
-    words::handoff_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+pub(super) fn delivery_state(row: &Row<'_>, column: usize) -> rusqlite::Result<DeliveryState> {
+    words::delivery_state(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
 /// Reads why a destination is paused.
@@ -134,9 +134,12 @@ pub(super) fn pause_reason(row: &Row<'_>, column: usize) -> rusqlite::Result<Opt
     words::pause_reason(text.as_deref()).map_err(foreign(column))
 }
 
-/// Reads where an import error report stands.
-pub(super) fn report_state(row: &Row<'_>, column: usize) -> rusqlite::Result<ReportState> {
-    words::report_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+/// Reads where an import error stands.
+pub(super) fn import_error_state(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<ImportErrorState> {
+    words::import_error_state(&row.get::<_, String>(column)?).map_err(foreign(column))
 }
 
 /// Reads a company that may be absent.

@@ -15,7 +15,7 @@ const APPLICATION_ID: i32 = 0x4976_5768;
 const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001_first.sql"),
     include_str!("migrations/0002_upload.sql"),
-    include_str!("migrations/0003_handoff.sql"),
+    include_str!("migrations/0003_delivery.sql"),
     include_str!("migrations/0004_api_token.sql"),
     include_str!("migrations/0005_alarm.sql"),
 ];

@@ -367,32 +367,35 @@ impl Store for FaultyStore {
 }
 
 #[async_trait]
-impl HandoffStore for FaultyStore {
+impl DeliveryStore for FaultyStore {
     fn arrivals(&self) -> watch::Receiver<()> {
         self.real.arrivals()
     }
 
     async fn register_destinations(
         &self,
-        destinations: Vec<(DestinationName, Wants)>,
+        destinations: Vec<(DestinationName, DestinationFilter)>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         self.real.register_destinations(destinations, now).await
     }
 
-    async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError> {
-        self.real.lease_handoffs(request).await
+    async fn lease_deliveries(
+        &self,
+        request: DeliveryLeaseRequest,
+    ) -> Result<DeliveryLeased, StoreError> {
+        self.real.lease_deliveries(request).await
     }
 
-    async fn settle_handoffs(
+    async fn settle_deliveries(
         &self,
-        lease: HandoffLease,
-        settled: Vec<Settled>,
-        afterwards: Afterwards,
+        lease: DeliveryLease,
+        settled: Vec<Attempt>,
+        afterwards: LeaseAction,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.real
-            .settle_handoffs(lease, settled, afterwards, now)
+            .settle_deliveries(lease, settled, afterwards, now)
             .await
     }
 
@@ -405,15 +408,15 @@ impl HandoffStore for FaultyStore {
         self.real.change_destination(destination, change, now).await
     }
 
-    async fn note_verdict(
+    async fn record_outcome(
         &self,
         destination: DestinationName,
         sequence: i64,
-        verdict: LaterVerdict,
+        verdict: LateOutcome,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.real
-            .note_verdict(destination, sequence, verdict, now)
+            .record_outcome(destination, sequence, verdict, now)
             .await
     }
 
@@ -424,50 +427,53 @@ impl HandoffStore for FaultyStore {
     async fn held_feeds(
         &self,
         destination: DestinationName,
-        wants: Wants,
+        filter: DestinationFilter,
     ) -> Result<Vec<HeldFeed>, StoreError> {
-        self.real.held_feeds(destination, wants).await
+        self.real.held_feeds(destination, filter).await
     }
 
-    async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError> {
-        self.real.handoffs(filter).await
+    async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError> {
+        self.real.deliveries(filter).await
     }
 
-    async fn offered(
+    async fn listed(
         &self,
         destination: DestinationName,
         after: i64,
         limit: usize,
         most_bytes: usize,
-    ) -> Result<Vec<Offered>, StoreError> {
+    ) -> Result<Vec<Listed>, StoreError> {
         self.real
-            .offered(destination, after, limit, most_bytes)
+            .listed(destination, after, limit, most_bytes)
             .await
     }
 
-    async fn lease_report(
+    async fn lease_import_error(
         &self,
         accounts: Vec<Account>,
         now: Timestamp,
         lease: Duration,
-    ) -> Result<Option<ReportLease>, StoreError> {
-        self.real.lease_report(accounts, now, lease).await
+    ) -> Result<Option<ImportErrorLease>, StoreError> {
+        self.real.lease_import_error(accounts, now, lease).await
     }
 
-    async fn end_report(
+    async fn end_import_error(
         &self,
-        lease: ReportLease,
-        end: ReportEnd,
+        lease: ImportErrorLease,
+        end: ImportErrorOutcome,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.real.end_report(lease, end, now).await
+        self.real.end_import_error(lease, end, now).await
     }
 
-    async fn retry_report(&self, id: i64, now: Timestamp) -> Result<bool, StoreError> {
-        self.real.retry_report(id, now).await
+    async fn retry_import_error(&self, id: i64, now: Timestamp) -> Result<bool, StoreError> {
+        self.real.retry_import_error(id, now).await
     }
 
-    async fn reports(&self, filter: ReportFilter) -> Result<Vec<ReportRow>, StoreError> {
-        self.real.reports(filter).await
+    async fn import_errors(
+        &self,
+        filter: ImportErrorFilter,
+    ) -> Result<Vec<ImportErrorRow>, StoreError> {
+        self.real.import_errors(filter).await
     }
 }

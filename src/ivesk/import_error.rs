@@ -17,9 +17,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ApiError::NotConfigured`] where `api.error_report_path` is not set; the others
+    /// [`ApiError::NotConfigured`] where `api.import_error_path` is not set; the others
     /// as they say.
-    pub async fn report_error(
+    pub async fn send_import_error(
         &self,
         document_id: &str,
         company: &Company,
@@ -31,9 +31,9 @@ impl Client {
             companycode: &'a str,
             message: &'a str,
         }
-        let Some(path) = &self.config.error_report_path else {
+        let Some(path) = &self.config.import_error_path else {
             return Err(ApiError::NotConfigured {
-                setting: "api.error_report_path",
+                setting: "api.import_error_path",
                 why: "Įvesk.lt does not publish the address; look at the API page of your account",
             });
         };
@@ -46,7 +46,7 @@ impl Client {
         let body = serde_json::to_string(&body).unwrap_or_default();
         let request = self
             .request(Method::POST, path)?
-            .header(CONTENT_TYPE, &self.config.error_report_type)
+            .header(CONTENT_TYPE, &self.config.import_error_type)
             .body(body);
         self.answer(Endpoint::ErrorReport, request, MAX_SMALL_BODY_BYTES, &[])
             .await?;

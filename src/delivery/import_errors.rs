@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::domain::{Account, Clock};
 use crate::egress;
 use crate::ivesk::{ApiError, Client, Observer};
-use crate::store::{ReportEnd, ReportLease, SharedStore, StoreError};
+use crate::store::{ImportErrorLease, ImportErrorOutcome, SharedStore, StoreError};
 
 /// What a lease holds beyond the request's own time limit.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
@@ -47,17 +47,17 @@ pub enum Reported {
     Nothing,
 }
 
-/// Sends import error reports.
-pub struct Reporter {
+/// Sends import errors.
+pub struct ImportErrorSender {
     store: SharedStore,
     clients: BTreeMap<Account, Client>,
     lease: Duration,
     clock: Clock,
 }
 
-impl Reporter {
-    /// A reporter for the accounts that have a key; `None` where `api.error_report_path`
-    /// is not set: reports wait then. `observer` is told of every request.
+impl ImportErrorSender {
+    /// A import_errors for the accounts that have a key; `None` where `api.import_error_path`
+    /// is not set: import_errors wait then. `observer` is told of every request.
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl Reporter {
         clock: Clock,
         observer: Arc<dyn Observer>,
     ) -> Result<Option<Self>, ApiError> {
-        if config.api.error_report_path.is_none() {
+        if config.api.import_error_path.is_none() {
             return Ok(None);
         }
         let mut clients = BTreeMap::new();
@@ -97,7 +97,7 @@ impl Reporter {
         let accounts = self.clients.keys().cloned().collect();
         let leased = self
             .store
-            .lease_report(accounts, self.clock.now(), self.lease)
+            .lease_import_error(accounts, self.clock.now(), self.lease)
             .await?;
         let Some(lease) = leased else {
             return Ok(Reported::Nothing);
@@ -108,22 +108,26 @@ impl Reporter {
             return Ok(Reported::Nothing);
         };
         let row = &lease.row;
-        let sent = client.report_error(&row.document_id, company, &row.message);
+        let sent = client.send_import_error(&row.document_id, company, &row.message);
         let end = match sent.await {
-            Ok(()) => ReportEnd::Sent,
+            Ok(()) => ImportErrorOutcome::Sent,
             Err(error) => self.judge(&lease, &error),
         };
         tell(&lease, &end);
         let reported = match &end {
-            ReportEnd::Sent => Reported::Sent,
-            ReportEnd::Failed { error, .. } => Reported::Failed {
+            ImportErrorOutcome::Sent => Reported::Sent,
+            ImportErrorOutcome::Failed { error, .. } => Reported::Failed {
                 error: error.clone(),
             },
-            ReportEnd::Refused { error } => Reported::Refused {
+            ImportErrorOutcome::Refused { error } => Reported::Refused {
                 error: error.clone(),
             },
         };
-        match self.store.end_report(lease, end, self.clock.now()).await {
+        match self
+            .store
+            .end_import_error(lease, end, self.clock.now())
+            .await
+        {
             Ok(()) => Ok(reported),
             Err(StoreError::StaleLease) => Ok(Reported::Stale),
             Err(error) => Err(error),
@@ -132,7 +136,7 @@ impl Reporter {
 
     /// Tried again is what may have been lost on the way, and what waits for a setting or
     /// a key to be mended; the rest the vendor would refuse again.
-    fn judge(&self, lease: &ReportLease, error: &ApiError) -> ReportEnd {
+    fn judge(&self, lease: &ImportErrorLease, error: &ApiError) -> ImportErrorOutcome {
         let wait = match error {
             ApiError::Status {
                 status: 408 | 429 | 500..,
@@ -145,17 +149,17 @@ impl Reporter {
             ApiError::Status { .. } => None,
             ApiError::Unreachable(_) | ApiError::NotConfigured { .. } => Some(Duration::ZERO),
             // It was taken; what the answer says does not matter.
-            ApiError::TooLarge { .. } => return ReportEnd::Sent,
+            ApiError::TooLarge { .. } => return ImportErrorOutcome::Sent,
             ApiError::Malformed(_) => None,
         };
         let error = error.to_string();
         let Some(wait) = wait else {
-            return ReportEnd::Refused { error };
+            return ImportErrorOutcome::Refused { error };
         };
         let failures = lease.row.attempts.saturating_sub(1);
         let backoff = egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, egress::chance());
         let now = self.clock.now();
-        ReportEnd::Failed {
+        ImportErrorOutcome::Failed {
             error,
             next_try_at: now.after(wait.max(backoff)),
             others_wait_until: now.after(wait.max(FIRST_WAIT)),
@@ -163,11 +167,11 @@ impl Reporter {
     }
 }
 
-fn tell(lease: &ReportLease, end: &ReportEnd) {
+fn tell(lease: &ImportErrorLease, end: &ImportErrorOutcome) {
     let row = &lease.row;
     let (id, document_id, sequence) = (row.id, &row.document_id, row.sequence);
     match end {
-        ReportEnd::Sent => {
+        ImportErrorOutcome::Sent => {
             info!(
                 id,
                 document_id,
@@ -175,7 +179,7 @@ fn tell(lease: &ReportLease, end: &ReportEnd) {
                 "the import error of document `{document_id}` is reported to Įvesk.lt"
             );
         }
-        ReportEnd::Failed {
+        ImportErrorOutcome::Failed {
             error, next_try_at, ..
         } => {
             warn!(
@@ -185,22 +189,22 @@ fn tell(lease: &ReportLease, end: &ReportEnd) {
                 "the import error of document `{document_id}` could not be reported: {error}; next try at {next_try_at}"
             );
         }
-        ReportEnd::Refused { error } => {
+        ImportErrorOutcome::Refused { error } => {
             error!(
                 id,
                 document_id,
                 sequence,
-                "Įvesk.lt does not take the import error of document `{document_id}`: {error}. `ivesk-webhook report retry {id}` tries again"
+                "Įvesk.lt does not take the import error of document `{document_id}`: {error}. `ivesk-webhook import-errors retry {id}` tries again"
             );
         }
     }
 }
 
-/// Sends reports until `shutdown`; one under way is finished first.
-pub async fn run(reporter: Arc<Reporter>, shutdown: CancellationToken) {
-    let mut arrivals = reporter.store.arrivals();
+/// Sends import_errors until `shutdown`; one under way is finished first.
+pub async fn run(import_errors: Arc<ImportErrorSender>, shutdown: CancellationToken) {
+    let mut arrivals = import_errors.store.arrivals();
     while !shutdown.is_cancelled() {
-        let pause = match reporter.step().await {
+        let pause = match import_errors.step().await {
             Ok(Reported::Nothing) => IDLE,
             Ok(_) => continue,
             Err(error) => {

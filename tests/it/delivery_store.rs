@@ -1,17 +1,17 @@
-//! What the store promises of handing documents on, kept by the database itself.
+//! What the store promises of delivering documents, kept by the database itself.
 
 use std::time::Duration;
 
+use ivesk_webhook::delivery::Delivery;
 use ivesk_webhook::domain::{
     Account, Clock, Company, Cursor, DestinationName, DocumentVersion, Feed, Queue, Timestamp,
 };
-use ivesk_webhook::handoff::Item;
 use ivesk_webhook::store::{
-    Afterwards, Demand, DestinationChange, DestinationRow, DocumentFilter, FreshLink,
-    HandoffFilter, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest, HandoffState,
-    LaterVerdict, LeaseRequest, PageEnd, PageToCommit, PauseReason, PullKind, PullPlan,
-    ReportDraft, ReportEnd, ReportFilter, ReportState, Retention, Settled, SharedStore, StartFrom,
-    StoreError, Wants,
+    Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
+    DeliveryState, Demand, DestinationChange, DestinationFilter, DestinationRow, DocumentFilter,
+    FreshLink, ImportErrorFilter, ImportErrorOutcome, ImportErrorState, LateOutcome, LeaseAction,
+    LeaseRequest, NewImportError, PageEnd, PageToCommit, PauseReason, PullKind, PullPlan,
+    Retention, SharedStore, StartFrom, StoreError,
 };
 use secrecy::ExposeSecret;
 
@@ -26,7 +26,7 @@ const LEASE: Duration = Duration::from_secs(60);
 struct Books {
     store: SharedStore,
     clock: Clock,
-    wants: Wants,
+    filter: DestinationFilter,
     // Last, so that the store is gone before its database.
     database: Database,
 }
@@ -44,7 +44,7 @@ impl Books {
         Self {
             store: store.expect("a fresh store opens"),
             clock,
-            wants: Wants::all_of(Queue::Exported),
+            filter: DestinationFilter::all_of(Queue::Exported),
             database,
         }
     }
@@ -52,7 +52,7 @@ impl Books {
     async fn register_feeds(&self) {
         let known = self
             .store
-            .register_destinations(vec![(name(), self.wants.clone())], self.clock.now());
+            .register_destinations(vec![(name(), self.filter.clone())], self.clock.now());
         known.await.expect("the destination is made known");
     }
 
@@ -122,11 +122,11 @@ impl Books {
         }
     }
 
-    fn request(&self) -> HandoffRequest {
-        HandoffRequest {
+    fn request(&self) -> DeliveryLeaseRequest {
+        DeliveryLeaseRequest {
             destination: name(),
-            wants: self.wants.clone(),
-            start_all: false,
+            filter: self.filter.clone(),
+            deliver_history: false,
             files: false,
             now: self.clock.now(),
             lease: LEASE,
@@ -135,30 +135,33 @@ impl Books {
         }
     }
 
-    async fn lease_with(&self, change: impl FnOnce(&mut HandoffRequest)) -> Option<HandoffLease> {
+    async fn lease_with(
+        &self,
+        change: impl FnOnce(&mut DeliveryLeaseRequest),
+    ) -> Option<DeliveryLease> {
         let mut request = self.request();
         change(&mut request);
         loop {
-            let leased = self.store.lease_handoffs(request.clone()).await;
+            let leased = self.store.lease_deliveries(request.clone()).await;
             match leased.expect("leasing works") {
-                HandoffLeased::Batch(lease) => return Some(lease),
-                HandoffLeased::Passed => {}
-                HandoffLeased::Nothing { .. } => return None,
+                DeliveryLeased::Batch(lease) => return Some(lease),
+                DeliveryLeased::Passed => {}
+                DeliveryLeased::Nothing { .. } => return None,
             }
         }
     }
 
-    async fn lease(&self) -> Option<HandoffLease> {
+    async fn lease(&self) -> Option<DeliveryLease> {
         self.lease_with(|_| {}).await
     }
 
-    /// What would be handed on now, in order; the lease is given back.
+    /// What would be delivered now, in order; the lease is given back.
     async fn next(&self) -> Vec<String> {
         let Some(lease) = self.lease().await else {
             return Vec::new();
         };
-        let next = names(&lease.items);
-        self.settle(lease, Vec::new(), Afterwards::Release)
+        let next = names(&lease.deliveries);
+        self.settle(lease, Vec::new(), LeaseAction::Release)
             .await
             .expect("the lease is given back");
         next
@@ -166,38 +169,38 @@ impl Books {
 
     async fn settle(
         &self,
-        lease: HandoffLease,
-        settled: Vec<Settled>,
-        afterwards: Afterwards,
+        lease: DeliveryLease,
+        settled: Vec<Attempt>,
+        afterwards: LeaseAction,
     ) -> Result<bool, StoreError> {
         self.store
-            .settle_handoffs(lease, settled, afterwards, self.clock.now())
+            .settle_deliveries(lease, settled, afterwards, self.clock.now())
             .await
     }
 
-    fn settled(&self, item: &Item, outcome: HandoffOutcome) -> Settled {
-        Settled {
+    fn settled(&self, item: &Delivery, outcome: DeliveryOutcome) -> Attempt {
+        Attempt {
             sequence: item.sequence,
             began_at: self.clock.now(),
             outcome,
         }
     }
 
-    /// Books everything that is to be handed on, and tells what that was.
+    /// Books everything that is to be delivered, and tells what that was.
     async fn book_all(&self) -> Vec<String> {
-        let mut booked = Vec::new();
+        let mut delivered = Vec::new();
         while let Some(lease) = self.lease().await {
-            booked.extend(names(&lease.items));
+            delivered.extend(names(&lease.deliveries));
             let settled = lease
-                .items
+                .deliveries
                 .iter()
-                .map(|item| self.settled(item, HandoffOutcome::Booked { note: None }))
+                .map(|item| self.settled(item, DeliveryOutcome::Delivered { note: None }))
                 .collect();
-            self.settle(lease, settled, Afterwards::Release)
+            self.settle(lease, settled, LeaseAction::Release)
                 .await
                 .expect("it is noted");
         }
-        booked
+        delivered
     }
 
     async fn change(&self, change: DestinationChange) -> usize {
@@ -212,7 +215,7 @@ impl Books {
 
     async fn start(&self, from: StartFrom) -> usize {
         self.change(DestinationChange::Start {
-            wants: self.wants.clone(),
+            filter: self.filter.clone(),
             account: None,
             company: None,
             from,
@@ -231,7 +234,7 @@ impl Books {
     }
 
     async fn held(&self) -> Vec<(String, u64, bool)> {
-        let held = self.store.held_feeds(name(), self.wants.clone()).await;
+        let held = self.store.held_feeds(name(), self.filter.clone()).await;
         held.expect("held feeds can be read")
             .into_iter()
             .map(|held| (held.feed.to_string(), held.documents, held.complete))
@@ -251,7 +254,7 @@ fn company(code: &str) -> Feed {
     Feed::exported(account(), Company::parse(code).expect("a valid code"))
 }
 
-fn names(items: &[Item]) -> Vec<String> {
+fn names(items: &[Delivery]) -> Vec<String> {
     items
         .iter()
         .map(|item| format!("{}@{}", item.document_id, item.version))
@@ -287,18 +290,18 @@ fn page(documents: &[(&str, &str)], links: &[(&str, &str, &str)]) -> PageToCommi
     }
 }
 
-fn rejected(message: &str) -> HandoffOutcome {
-    HandoffOutcome::Rejected {
+fn rejected(message: &str) -> DeliveryOutcome {
+    DeliveryOutcome::Rejected {
         message: message.to_owned(),
-        report: ReportDraft {
+        report: NewImportError {
             company: Company::parse("1").ok(),
             message: format!("The document was not imported: {message}"),
         },
     }
 }
 
-fn wait(item: &Item, at: Timestamp, error: &str, until: Option<Timestamp>) -> Afterwards {
-    Afterwards::Wait {
+fn wait(item: &Delivery, at: Timestamp, error: &str, until: Option<Timestamp>) -> LeaseAction {
+    LeaseAction::Wait {
         sequence: item.sequence,
         began_at: at,
         error: error.to_owned(),
@@ -456,7 +459,11 @@ async fn versions_come_in_the_order_of_their_numbers_and_once(database: Database
     assert!(books.next().await.is_empty());
     let destination = books.destination().await;
     assert_eq!(
-        (destination.booked, destination.behind, destination.position),
+        (
+            destination.delivered,
+            destination.behind,
+            destination.position
+        ),
         (4, 0, 4)
     );
     assert_eq!(destination.waiting_since, None);
@@ -488,7 +495,7 @@ async fn an_older_version_is_never_handed_on_once_a_newer_one_is_there(database:
 
 async fn a_destination_takes_one_queue_and_the_companies_that_it_wants(database: Database) {
     let mut books = Books::new(database).await;
-    books.wants.companies = vec![Company::parse("1").expect("a code")];
+    books.filter.companies = vec![Company::parse("1").expect("a code")];
     let digitized = Feed::digitized(account());
     for feed in [&company("1"), &company("2"), &digitized] {
         books.pull(feed, &[("a", &at(1))]).await;
@@ -498,8 +505,12 @@ async fn a_destination_takes_one_queue_and_the_companies_that_it_wants(database:
         [("default/exported/1".to_owned(), 1, true)]
     );
     assert_eq!(books.start(StartFrom::All).await, 1);
-    let lease = books.lease().await.expect("something to hand on");
-    let feeds: Vec<String> = lease.items.iter().map(|i| i.feed.to_string()).collect();
+    let lease = books.lease().await.expect("something to deliver");
+    let feeds: Vec<String> = lease
+        .deliveries
+        .iter()
+        .map(|i| i.feed.to_string())
+        .collect();
     assert_eq!(feeds, ["default/exported/1"]);
 }
 
@@ -510,17 +521,20 @@ async fn a_stale_owner_of_a_destination_notes_nothing(database: Database) {
     let stale = books.lease().await.expect("a lease");
     books.clock.advance(LEASE + Duration::from_secs(1));
     let fresh = books.lease().await.expect("the lease has run out");
-    let settled = vec![books.settled(&stale.items[0], rejected("stale"))];
-    let refused = books.settle(stale, settled, Afterwards::Release).await;
+    let settled = vec![books.settled(&stale.deliveries[0], rejected("stale"))];
+    let refused = books.settle(stale, settled, LeaseAction::Release).await;
     assert!(matches!(refused, Err(StoreError::StaleLease)));
-    let all = books.store.handoffs(HandoffFilter {
+    let all = books.store.deliveries(DeliveryFilter {
         limit: 10,
-        ..HandoffFilter::default()
+        ..DeliveryFilter::default()
     });
     assert!(all.await.expect("readable").is_empty());
-    let settled = vec![books.settled(&fresh.items[0], HandoffOutcome::Booked { note: None })];
+    let settled = vec![books.settled(
+        &fresh.deliveries[0],
+        DeliveryOutcome::Delivered { note: None },
+    )];
     books
-        .settle(fresh, settled, Afterwards::Release)
+        .settle(fresh, settled, LeaseAction::Release)
         .await
         .expect("the owner notes it");
 }
@@ -532,7 +546,7 @@ async fn a_lease_ends_by_itself_and_its_versions_come_again(database: Database) 
     let lease = books.lease().await.expect("a lease");
     assert!(books.lease().await.is_none(), "it is in somebody's hands");
     books
-        .settle(lease, Vec::new(), Afterwards::Keep(2 * LEASE))
+        .settle(lease, Vec::new(), LeaseAction::Keep(2 * LEASE))
         .await
         .expect("it is renewed");
     books.clock.advance(LEASE + Duration::from_secs(1));
@@ -550,7 +564,12 @@ async fn a_destination_that_could_take_nothing_waits_and_goes_on_at_the_same_ver
     books.start(StartFrom::All).await;
     let lease = books.lease().await.expect("a lease");
     let until = books.clock.now().after(HOUR);
-    let afterwards = wait(&lease.items[0], books.clock.now(), "HTTP 500", Some(until));
+    let afterwards = wait(
+        &lease.deliveries[0],
+        books.clock.now(),
+        "HTTP 500",
+        Some(until),
+    );
     books
         .settle(lease, Vec::new(), afterwards)
         .await
@@ -567,10 +586,13 @@ async fn a_destination_that_could_take_nothing_waits_and_goes_on_at_the_same_ver
     assert_eq!(books.change(DestinationChange::Resume).await, 1);
     let lease = books.lease().await.expect("a lease");
     assert_eq!(lease.failures, 1);
-    assert_eq!(lease.items.len(), 2);
-    let settled = vec![books.settled(&lease.items[0], HandoffOutcome::Booked { note: None })];
+    assert_eq!(lease.deliveries.len(), 2);
+    let settled = vec![books.settled(
+        &lease.deliveries[0],
+        DeliveryOutcome::Delivered { note: None },
+    )];
     books
-        .settle(lease, settled, Afterwards::Release)
+        .settle(lease, settled, LeaseAction::Release)
         .await
         .expect("it is noted");
     let destination = books.destination().await;
@@ -583,7 +605,7 @@ async fn a_destination_that_closed_waits_for_a_person(database: Database) {
     books.pull(&company("1"), &[("a", &at(1))]).await;
     books.start(StartFrom::All).await;
     let lease = books.lease().await.expect("a lease");
-    let afterwards = wait(&lease.items[0], books.clock.now(), "HTTP 410", None);
+    let afterwards = wait(&lease.deliveries[0], books.clock.now(), "HTTP 410", None);
     books
         .settle(lease, Vec::new(), afterwards)
         .await
@@ -596,7 +618,7 @@ async fn a_destination_that_closed_waits_for_a_person(database: Database) {
     let lease = books.lease().await.expect("a lease");
     assert_eq!(books.change(DestinationChange::Pause).await, 1);
     assert_eq!(books.change(DestinationChange::Pause).await, 0);
-    let kept = books.settle(lease, Vec::new(), Afterwards::Keep(LEASE));
+    let kept = books.settle(lease, Vec::new(), LeaseAction::Keep(LEASE));
     assert!(!kept.await.expect("it is noted"), "it was paused meanwhile");
     assert!(books.lease().await.is_none());
     assert_eq!(books.destination().await.paused, Some(PauseReason::ByHand));
@@ -610,23 +632,23 @@ async fn a_pause_leaves_the_lease_with_who_has_documents_in_flight(database: Dat
     books.start(StartFrom::All).await;
     let lease = books.lease().await.expect("a lease");
     let [a, b] = [0, 1].map(|at| {
-        let booked = HandoffOutcome::Booked { note: None };
-        books.settled(&lease.items[at], booked)
+        let delivered = DeliveryOutcome::Delivered { note: None };
+        books.settled(&lease.deliveries[at], delivered)
     });
     books.change(DestinationChange::Pause).await;
-    let kept = books.settle(lease.clone(), vec![a], Afterwards::Keep(LEASE));
+    let kept = books.settle(lease.clone(), vec![a], LeaseAction::Keep(LEASE));
     assert!(!kept.await.expect("it is noted"));
     // Resumed at once, while `b` is still in flight: nobody else may begin it.
     books.change(DestinationChange::Resume).await;
     assert!(books.lease().await.is_none());
-    let ended = books.settle(lease, vec![b], Afterwards::Release);
+    let ended = books.settle(lease, vec![b], LeaseAction::Release);
     assert!(
         !ended
             .await
             .expect("it is noted, and the lease is not stale")
     );
-    assert!(books.lease().await.is_none(), "both are booked");
-    assert_eq!(books.destination().await.booked, 2);
+    assert!(books.lease().await.is_none(), "both are delivered");
+    assert_eq!(books.destination().await.delivered, 2);
 }
 
 async fn attempts_that_end_alike_are_counted_as_one(database: Database) {
@@ -637,7 +659,7 @@ async fn attempts_that_end_alike_are_counted_as_one(database: Database) {
     for (round, error) in ["HTTP 500", "HTTP 500", "timed out"].iter().enumerate() {
         let lease = books.lease().await.expect("a lease");
         let now = books.clock.now();
-        let afterwards = wait(&lease.items[0], now, error, Some(now.after(HOUR)));
+        let afterwards = wait(&lease.deliveries[0], now, error, Some(now.after(HOUR)));
         books
             .settle(lease, Vec::new(), afterwards)
             .await
@@ -645,13 +667,13 @@ async fn attempts_that_end_alike_are_counted_as_one(database: Database) {
         books.clock.advance(HOUR);
     }
     books.book_all().await;
-    let rows = books.store.handoffs(HandoffFilter {
+    let rows = books.store.deliveries(DeliveryFilter {
         sequence: Some(1),
         limit: 10,
-        ..HandoffFilter::default()
+        ..DeliveryFilter::default()
     });
     let rows = rows.await.expect("readable");
-    assert_eq!(rows[0].state, HandoffState::Booked);
+    assert_eq!(rows[0].state, DeliveryState::Delivered);
     assert_eq!(rows[0].began_at, first);
     let attempts: Vec<(&str, Option<&str>, u64)> = rows[0]
         .attempts
@@ -663,7 +685,7 @@ async fn attempts_that_end_alike_are_counted_as_one(database: Database) {
         [
             ("unavailable", Some("HTTP 500"), 2),
             ("unavailable", Some("timed out"), 1),
-            ("booked", None, 1)
+            ("delivered", None, 1)
         ]
     );
     assert_eq!(rows[0].attempts[0].ended_at, first.after(HOUR));
@@ -675,16 +697,21 @@ async fn attempts_that_end_alike_are_counted_as_one(database: Database) {
     for round in 0..60 {
         let lease = books.lease().await.expect("a lease");
         let now = books.clock.now();
-        let afterwards = wait(&lease.items[0], now, &format!("error {round}"), Some(now));
+        let afterwards = wait(
+            &lease.deliveries[0],
+            now,
+            &format!("error {round}"),
+            Some(now),
+        );
         books
             .settle(lease, Vec::new(), afterwards)
             .await
             .expect("it is noted");
     }
-    let rows = books.store.handoffs(HandoffFilter {
+    let rows = books.store.deliveries(DeliveryFilter {
         sequence: Some(1),
         limit: 10,
-        ..HandoffFilter::default()
+        ..DeliveryFilter::default()
     });
     let attempts = &rows.await.expect("readable")[0].attempts;
     assert!(attempts.len() <= 51, "{}", attempts.len());
@@ -700,9 +727,9 @@ async fn a_rejection_is_reported_once_for_each_text(database: Database) {
     books.start(StartFrom::All).await;
     for message in ["no such VAT code", "no such VAT code", "no such account"] {
         let lease = books.lease().await.expect("a lease");
-        let settled = vec![books.settled(&lease.items[0], rejected(message))];
+        let settled = vec![books.settled(&lease.deliveries[0], rejected(message))];
         books
-            .settle(lease, settled, Afterwards::Release)
+            .settle(lease, settled, LeaseAction::Release)
             .await
             .expect("it is noted");
         assert_eq!(
@@ -712,9 +739,9 @@ async fn a_rejection_is_reported_once_for_each_text(database: Database) {
             1
         );
     }
-    let reports = books.store.reports(ReportFilter {
+    let reports = books.store.import_errors(ImportErrorFilter {
         limit: 10,
-        ..ReportFilter::default()
+        ..ImportErrorFilter::default()
     });
     let texts: Vec<String> = reports
         .await
@@ -739,11 +766,14 @@ async fn a_rejected_version_is_handed_on_again_only_when_a_person_wants_it(datab
     books.start(StartFrom::All).await;
     let lease = books.lease().await.expect("a lease");
     let settled = vec![
-        books.settled(&lease.items[0], rejected("no")),
-        books.settled(&lease.items[1], HandoffOutcome::Booked { note: None }),
+        books.settled(&lease.deliveries[0], rejected("no")),
+        books.settled(
+            &lease.deliveries[1],
+            DeliveryOutcome::Delivered { note: None },
+        ),
     ];
     books
-        .settle(lease, settled, Afterwards::Release)
+        .settle(lease, settled, LeaseAction::Release)
         .await
         .expect("it is noted");
     assert!(books.next().await.is_empty());
@@ -765,7 +795,12 @@ async fn a_skipped_version_lets_the_next_one_pass(database: Database) {
     books.start(StartFrom::All).await;
     let lease = books.lease().await.expect("a lease");
     let until = books.clock.now().after(HOUR);
-    let afterwards = wait(&lease.items[0], books.clock.now(), "HTTP 500", Some(until));
+    let afterwards = wait(
+        &lease.deliveries[0],
+        books.clock.now(),
+        "HTTP 500",
+        Some(until),
+    );
     books
         .settle(lease, Vec::new(), afterwards)
         .await
@@ -775,7 +810,7 @@ async fn a_skipped_version_lets_the_next_one_pass(database: Database) {
         1
     );
     assert_eq!(books.book_all().await, [format!("b@{}", at(2))]);
-    // What is booked can't be left out any more.
+    // What is delivered can't be left out any more.
     assert_eq!(
         books.change(DestinationChange::Skip { sequence: 2 }).await,
         0
@@ -795,14 +830,14 @@ async fn a_batch_is_bounded_in_number_and_in_bytes(database: Database) {
     books.start(StartFrom::All).await;
     let by_number = books.lease_with(|request| request.most = 3).await;
     let by_number = by_number.expect("a lease");
-    assert_eq!(by_number.items.len(), 3);
+    assert_eq!(by_number.deliveries.len(), 3);
     books
-        .settle(by_number, Vec::new(), Afterwards::Release)
+        .settle(by_number, Vec::new(), LeaseAction::Release)
         .await
         .expect("it is given back");
     // One is always given, however large it is.
     let by_bytes = books.lease_with(|request| request.most_bytes = 1).await;
-    assert_eq!(by_bytes.expect("a lease").items.len(), 1);
+    assert_eq!(by_bytes.expect("a lease").deliveries.len(), 1);
 }
 
 async fn a_window_full_of_other_feeds_is_passed_over(database: Database) {
@@ -818,8 +853,8 @@ async fn a_window_full_of_other_feeds_is_passed_over(database: Database) {
     books.pull(&Feed::digitized(account()), &documents).await;
     books.pull(&company("1"), &[("a", &version)]).await;
     let request = books.request();
-    let passed = books.store.lease_handoffs(request.clone()).await;
-    assert!(matches!(passed, Ok(HandoffLeased::Passed)));
+    let passed = books.store.lease_deliveries(request.clone()).await;
+    assert!(matches!(passed, Ok(DeliveryLeased::Passed)));
     assert_eq!(books.book_all().await, [format!("a@{version}")]);
 }
 
@@ -831,18 +866,18 @@ async fn a_program_s_list_has_no_gaps_and_no_version_twice(database: Database) {
     books.pull(&two, &[("b", &at(2)), ("c", &at(3))]).await;
     let offer = async || {
         while let Some(lease) = books.lease().await {
-            let offered = lease.items.iter();
+            let offered = lease.deliveries.iter();
             let settled = offered
-                .map(|item| books.settled(item, HandoffOutcome::Offered))
+                .map(|item| books.settled(item, DeliveryOutcome::Listed))
                 .collect();
             books
-                .settle(lease, settled, Afterwards::Release)
+                .settle(lease, settled, LeaseAction::Release)
                 .await
                 .expect("it is noted");
         }
     };
     let list = async |after: i64| {
-        let offered = books.store.offered(name(), after, 100, 1 << 20).await;
+        let offered = books.store.listed(name(), after, 100, 1 << 20).await;
         offered
             .expect("readable")
             .into_iter()
@@ -861,7 +896,7 @@ async fn a_program_s_list_has_no_gaps_and_no_version_twice(database: Database) {
         .await;
     offer().await;
     assert_eq!(list(3).await, [(4, "b".to_owned())]);
-    let limited = books.store.offered(name(), 0, 100, 1).await;
+    let limited = books.store.listed(name(), 0, 100, 1).await;
     assert_eq!(limited.expect("readable").len(), 1);
 }
 
@@ -869,21 +904,21 @@ async fn a_program_may_say_later_what_became_of_a_version(database: Database) {
     let books = Books::new(database).await;
     books.pull(&company("1"), &[("a", &at(1))]).await;
     books.start(StartFrom::All).await;
-    let say = async |sequence: i64, verdict: LaterVerdict| {
+    let say = async |sequence: i64, verdict: LateOutcome| {
         let now = books.clock.now();
-        let noted = books.store.note_verdict(name(), sequence, verdict, now);
+        let noted = books.store.record_outcome(name(), sequence, verdict, now);
         noted.await.expect("it can be noted")
     };
-    assert!(!say(1, LaterVerdict::Booked).await, "it was never given");
+    assert!(!say(1, LateOutcome::Delivered).await, "it was never given");
     let lease = books.lease().await.expect("a lease");
-    let settled = vec![books.settled(&lease.items[0], HandoffOutcome::Offered)];
+    let settled = vec![books.settled(&lease.deliveries[0], DeliveryOutcome::Listed)];
     books
-        .settle(lease, settled, Afterwards::Release)
+        .settle(lease, settled, LeaseAction::Release)
         .await
         .expect("it is noted");
-    let no = LaterVerdict::Rejected {
+    let no = LateOutcome::Rejected {
         message: "no".to_owned(),
-        report: ReportDraft {
+        report: NewImportError {
             company: None,
             message: "no".to_owned(),
         },
@@ -893,16 +928,16 @@ async fn a_program_may_say_later_what_became_of_a_version(database: Database) {
     }
     assert_eq!(books.destination().await.rejected, 1);
     // Nothing says whose document it is, so nobody can be told, and that is said.
-    let reports = books.store.reports(ReportFilter {
+    let reports = books.store.import_errors(ImportErrorFilter {
         limit: 10,
-        ..ReportFilter::default()
+        ..ImportErrorFilter::default()
     });
     let reports = reports.await.expect("readable");
-    assert_eq!(reports[0].state, ReportState::Refused);
+    assert_eq!(reports[0].state, ImportErrorState::Refused);
     assert!(reports[0].last_error.is_some());
-    assert!(say(1, LaterVerdict::Booked).await);
+    assert!(say(1, LateOutcome::Delivered).await);
     let destination = books.destination().await;
-    assert_eq!((destination.booked, destination.rejected_now), (1, 0));
+    assert_eq!((destination.delivered, destination.rejected_now), (1, 0));
 }
 
 async fn an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fresh_one(
@@ -913,7 +948,7 @@ async fn an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fres
     let (one, two) = (at(1), at(2));
     let documents = [("a", &*one), ("b", &*two)];
     books.pull(&feed, &documents).await;
-    // A page that nobody wants links of leaves none.
+    // A page that nobody filter links of leaves none.
     books
         .pull_as(
             &feed,
@@ -923,12 +958,12 @@ async fn an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fres
         )
         .await;
     books.start(StartFrom::All).await;
-    let files = |request: &mut HandoffRequest| request.files = true;
+    let files = |request: &mut DeliveryLeaseRequest| request.files = true;
     let lease = books.lease_with(files).await.expect("a lease");
-    assert!(lease.items[1].link.is_none());
-    let settled = vec![books.settled(&lease.items[0], HandoffOutcome::LinkExpired)];
+    assert!(lease.deliveries[1].link.is_none());
+    let settled = vec![books.settled(&lease.deliveries[0], DeliveryOutcome::LinkExpired)];
     books
-        .settle(lease, settled, Afterwards::Release)
+        .settle(lease, settled, LeaseAction::Release)
         .await
         .expect("it is noted");
     // Until the feed was read again, nothing of it comes to a destination that fetches files,
@@ -943,20 +978,20 @@ async fn an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fres
         .await;
     let lease = books.lease_with(files).await.expect("a lease");
     assert_eq!(
-        names(&lease.items),
+        names(&lease.deliveries),
         [format!("a@{one}"), format!("b@{two}")]
     );
-    let link = lease.items[0]
+    let link = lease.deliveries[0]
         .link
         .as_ref()
         .map(ExposeSecret::expose_secret);
     assert_eq!(link, Some("https://x/fresh"));
-    assert_eq!(lease.items[0].link_tries, 1);
+    assert_eq!(lease.deliveries[0].link_tries, 1);
 
     // Where the reading that looks back brings none, the feed is read from its beginning.
-    let settled = vec![books.settled(&lease.items[0], HandoffOutcome::LinkExpired)];
+    let settled = vec![books.settled(&lease.deliveries[0], DeliveryOutcome::LinkExpired)];
     books
-        .settle(lease, settled, Afterwards::Release)
+        .settle(lease, settled, LeaseAction::Release)
         .await
         .expect("it is noted");
     books.clock.advance(Duration::from_secs(1));
@@ -965,7 +1000,7 @@ async fn an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fres
         .pull_as(&feed, PullKind::Backfill, &documents, &fresh)
         .await;
     let lease = books.lease_with(files).await.expect("a lease");
-    let link = lease.items[0]
+    let link = lease.deliveries[0]
         .link
         .as_ref()
         .map(ExposeSecret::expose_secret);
@@ -978,17 +1013,17 @@ async fn what_a_destination_noted_is_told_at_the_next_version(database: Database
     books.pull(&feed, &[]).await;
     books.pull(&feed, &[("a", &at(1))]).await;
     let lease = books.lease().await.expect("a lease");
-    assert_eq!(lease.items[0].earlier_note, None);
+    assert_eq!(lease.deliveries[0].earlier_note, None);
     let note = Some("1/a.json".to_owned());
-    let settled = vec![books.settled(&lease.items[0], HandoffOutcome::Booked { note })];
+    let settled = vec![books.settled(&lease.deliveries[0], DeliveryOutcome::Delivered { note })];
     books
-        .settle(lease, settled, Afterwards::Release)
+        .settle(lease, settled, LeaseAction::Release)
         .await
         .expect("it is noted");
     books.pull(&feed, &[("a", &at(2)), ("b", &at(2))]).await;
     let lease = books.lease().await.expect("a lease");
     let notes: Vec<Option<&str>> = lease
-        .items
+        .deliveries
         .iter()
         .map(|item| item.earlier_note.as_deref())
         .collect();
@@ -1000,14 +1035,14 @@ async fn reports_are_leased_sent_and_tried_again(database: Database) {
     books.pull(&company("1"), &[("a", &at(1))]).await;
     books.start(StartFrom::All).await;
     let lease = books.lease().await.expect("a lease");
-    let settled = vec![books.settled(&lease.items[0], rejected("no"))];
+    let settled = vec![books.settled(&lease.deliveries[0], rejected("no"))];
     books
-        .settle(lease, settled, Afterwards::Release)
+        .settle(lease, settled, LeaseAction::Release)
         .await
         .expect("it is noted");
     let take = async |account: Account| {
         let now = books.clock.now();
-        let leased = books.store.lease_report(vec![account], now, LEASE);
+        let leased = books.store.lease_import_error(vec![account], now, LEASE);
         leased.await.expect("leasing works")
     };
     let other = Account::parse("other").expect("a name");
@@ -1019,27 +1054,34 @@ async fn reports_are_leased_sent_and_tried_again(database: Database) {
     books.clock.advance(LEASE + Duration::from_secs(1));
     let lease = take(account()).await.expect("the lease has run out");
     assert_eq!(lease.row.attempts, 2);
-    let end = async |lease, end| books.store.end_report(lease, end, books.clock.now()).await;
-    let refused = end(stale, ReportEnd::Sent).await;
+    let end = async |lease, end| {
+        books
+            .store
+            .end_import_error(lease, end, books.clock.now())
+            .await
+    };
+    let refused = end(stale, ImportErrorOutcome::Sent).await;
     assert!(matches!(refused, Err(StoreError::StaleLease)));
     let next_try_at = books.clock.now().after(HOUR);
-    let failed = ReportEnd::Failed {
+    let failed = ImportErrorOutcome::Failed {
         error: "timed out".to_owned(),
         next_try_at,
         others_wait_until: books.clock.now(),
     };
     end(lease, failed).await.expect("it is noted");
     assert!(take(account()).await.is_none(), "not before its time");
-    let retried = books.store.retry_report(1, books.clock.now()).await;
+    let retried = books.store.retry_import_error(1, books.clock.now()).await;
     assert!(retried.expect("it can be retried"));
     let lease = take(account()).await.expect("a report");
-    end(lease, ReportEnd::Sent).await.expect("it is noted");
-    let retried = books.store.retry_report(1, books.clock.now()).await;
+    end(lease, ImportErrorOutcome::Sent)
+        .await
+        .expect("it is noted");
+    let retried = books.store.retry_import_error(1, books.clock.now()).await;
     assert!(!retried.expect("answered"), "what was sent stays sent");
-    let sent = books.store.reports(ReportFilter {
-        state: Some(ReportState::Sent),
+    let sent = books.store.import_errors(ImportErrorFilter {
+        state: Some(ImportErrorState::Sent),
         limit: 10,
-        ..ReportFilter::default()
+        ..ImportErrorFilter::default()
     });
     let sent = sent.await.expect("readable");
     assert_eq!(sent.len(), 1);
@@ -1050,17 +1092,20 @@ async fn retention_takes_the_bodies_of_what_every_destination_is_done_with(datab
     let books = Books::new(database).await;
     let feed = company("1");
     let version = at(1);
-    let ids = ["booked", "rejected", "held"].map(|id| (id, &*version));
+    let ids = ["delivered", "rejected", "held"].map(|id| (id, &*version));
     books.pull(&feed, &ids[..2]).await;
     books.start(StartFrom::All).await;
     books.pull(&company("2"), &ids[2..]).await;
     let lease = books.lease().await.expect("a lease");
     let settled = vec![
-        books.settled(&lease.items[0], HandoffOutcome::Booked { note: None }),
-        books.settled(&lease.items[1], rejected("no")),
+        books.settled(
+            &lease.deliveries[0],
+            DeliveryOutcome::Delivered { note: None },
+        ),
+        books.settled(&lease.deliveries[1], rejected("no")),
     ];
     books
-        .settle(lease, settled, Afterwards::Release)
+        .settle(lease, settled, LeaseAction::Release)
         .await
         .expect("it is noted");
     assert!(books.next().await.is_empty());
@@ -1097,7 +1142,7 @@ async fn retention_takes_the_bodies_of_what_every_destination_is_done_with(datab
         .map(|row| row.document_id)
         .collect();
     assert_eq!(kept, ["rejected", "held"]);
-    // What is gone can't be handed on again; what was rejected can.
+    // What is gone can't be delivered again; what was rejected can.
     assert_eq!(
         books
             .change(DestinationChange::Retry { sequence: Some(1) })
@@ -1119,7 +1164,7 @@ async fn retention_takes_the_bodies_of_what_every_destination_is_done_with(datab
     books
         .store
         .register_destinations(
-            vec![(other.clone(), books.wants.clone())],
+            vec![(other.clone(), books.filter.clone())],
             books.clock.now(),
         )
         .await
@@ -1140,13 +1185,13 @@ async fn a_version_that_is_skipped_while_it_is_in_flight_stays_so(database: Data
     for expired in [false, true] {
         let lease = books.lease_with(|request| request.most = 1).await;
         let lease = lease.expect("a lease");
-        let sequence = lease.items[0].sequence;
+        let sequence = lease.deliveries[0].sequence;
         // It is in the rows only once something has become of it.
         let now = books.clock.now();
-        let wait = wait(&lease.items[0], now, "HTTP 500", Some(now));
-        let keep = Afterwards::Keep(LEASE);
+        let wait = wait(&lease.deliveries[0], now, "HTTP 500", Some(now));
+        let keep = LeaseAction::Keep(LEASE);
         let settled = match expired {
-            true => vec![books.settled(&lease.items[0], HandoffOutcome::LinkExpired)],
+            true => vec![books.settled(&lease.deliveries[0], DeliveryOutcome::LinkExpired)],
             false => Vec::new(),
         };
         assert_eq!(books.change(DestinationChange::Skip { sequence }).await, 1);
@@ -1157,7 +1202,7 @@ async fn a_version_that_is_skipped_while_it_is_in_flight_stays_so(database: Data
             .expect("it is noted");
         if expired {
             books
-                .settle(lease, Vec::new(), Afterwards::Release)
+                .settle(lease, Vec::new(), LeaseAction::Release)
                 .await
                 .expect("it is given back");
         }
@@ -1199,14 +1244,14 @@ async fn a_destination_that_takes_more_companies_is_not_given_their_past_by_itse
     database: Database,
 ) {
     let mut books = Books::without_destination(database).await;
-    books.wants.companies = vec![Company::parse("1").expect("a code")];
+    books.filter.companies = vec![Company::parse("1").expect("a code")];
     books.register_feeds().await;
     let other = company("2");
     books.pull(&other, &[]).await;
-    books.pull(&other, &[("booked", &at(1))]).await;
+    books.pull(&other, &[("delivered", &at(1))]).await;
     assert!(books.next().await.is_empty());
     books
-        .wants
+        .filter
         .companies
         .push(Company::parse("2").expect("a code"));
     books.register_feeds().await;
@@ -1225,12 +1270,12 @@ async fn a_feed_that_a_destination_took_no_more_is_held_when_it_comes_back(datab
     }
     books.pull(&two, &[("a", &at(1))]).await;
     assert_eq!(books.book_all().await, [format!("a@{}", at(1))]);
-    books.wants.companies = vec![Company::parse("1").expect("a code")];
+    books.filter.companies = vec![Company::parse("1").expect("a code")];
     books.register_feeds().await;
     books.pull(&two, &[("missed", &at(2))]).await;
     books.pull(&one, &[("b", &at(2))]).await;
     assert_eq!(books.book_all().await, [format!("b@{}", at(2))]);
-    books.wants.companies = Vec::new();
+    books.filter.companies = Vec::new();
     books.register_feeds().await;
     assert!(books.next().await.is_empty());
     assert_eq!(
@@ -1249,7 +1294,7 @@ async fn a_wish_for_a_link_that_comes_during_a_reading_is_served_by_the_next_one
     let one = at(1);
     books.pull(&feed, &[("a", &one)]).await;
     books.start(StartFrom::All).await;
-    let files = |request: &mut HandoffRequest| request.files = true;
+    let files = |request: &mut DeliveryLeaseRequest| request.files = true;
     let lease = books.lease_with(files).await.expect("a lease");
     // A reconciliation is under way: it has given the page that held the document already.
     let now = books.clock.now();
@@ -1268,9 +1313,9 @@ async fn a_wish_for_a_link_that_comes_during_a_reading_is_served_by_the_next_one
     let under_way = books.store.lease_page(request.clone()).await;
     let under_way = under_way.expect("leasing works").expect("it is due");
     books.clock.advance(Duration::from_secs(1));
-    let settled = vec![books.settled(&lease.items[0], HandoffOutcome::LinkExpired)];
+    let settled = vec![books.settled(&lease.deliveries[0], DeliveryOutcome::LinkExpired)];
     books
-        .settle(lease, settled, Afterwards::Release)
+        .settle(lease, settled, LeaseAction::Release)
         .await
         .expect("it is noted");
     let plan = PullPlan {
@@ -1291,7 +1336,7 @@ async fn a_wish_for_a_link_that_comes_during_a_reading_is_served_by_the_next_one
         .pull_as(&feed, PullKind::Reconciliation, &[("a", &one)], &fresh)
         .await;
     let lease = books.lease_with(files).await.expect("it comes again");
-    assert!(lease.items[0].link.is_some());
+    assert!(lease.deliveries[0].link.is_some());
 }
 
 async fn a_feed_that_can_t_be_read_again_gives_its_documents_without_files_after_a_day(
@@ -1301,27 +1346,27 @@ async fn a_feed_that_can_t_be_read_again_gives_its_documents_without_files_after
     let feed = company("1");
     books.pull(&feed, &[("a", &at(1)), ("b", &at(1))]).await;
     books.start(StartFrom::All).await;
-    let files = |request: &mut HandoffRequest| request.files = true;
+    let files = |request: &mut DeliveryLeaseRequest| request.files = true;
     let lease = books.lease_with(files).await.expect("a lease");
-    let settled = vec![books.settled(&lease.items[0], HandoffOutcome::LinkExpired)];
+    let settled = vec![books.settled(&lease.deliveries[0], DeliveryOutcome::LinkExpired)];
     books
-        .settle(lease, settled, Afterwards::Release)
+        .settle(lease, settled, LeaseAction::Release)
         .await
         .expect("it is noted");
     books.clock.advance(2 * HOUR);
     let mut request = books.request();
     request.files = true;
-    let leased = books.store.lease_handoffs(request).await.expect("works");
-    let HandoffLeased::Nothing { until } = leased else {
+    let leased = books.store.lease_deliveries(request).await.expect("works");
+    let DeliveryLeased::Nothing { until } = leased else {
         panic!("{leased:?}");
     };
     let in_time = until.is_none_or(|until| until > books.clock.now());
     assert!(in_time, "asking again at once would be of no use");
     books.clock.advance(23 * HOUR);
     let lease = books.lease_with(files).await.expect("a day was enough");
-    let ids: Vec<&str> = lease.items.iter().map(|i| &*i.document_id).collect();
+    let ids: Vec<&str> = lease.deliveries.iter().map(|i| &*i.document_id).collect();
     assert_eq!(ids, ["a", "b"]);
-    assert!(lease.items.iter().all(|item| item.link_tries > 100));
+    assert!(lease.deliveries.iter().all(|item| item.link_tries > 100));
 }
 
 async fn one_failed_report_holds_the_account_s_others_back_for_a_moment(database: Database) {
@@ -1331,21 +1376,24 @@ async fn one_failed_report_holds_the_account_s_others_back_for_a_moment(database
     books.start(StartFrom::All).await;
     let lease = books.lease().await.expect("a lease");
     let settled = vec![
-        books.settled(&lease.items[0], rejected("no")),
-        books.settled(&lease.items[1], rejected("no")),
+        books.settled(&lease.deliveries[0], rejected("no")),
+        books.settled(&lease.deliveries[1], rejected("no")),
     ];
     books
-        .settle(lease, settled, Afterwards::Release)
+        .settle(lease, settled, LeaseAction::Release)
         .await
         .expect("it is noted");
     let take = async || {
         let now = books.clock.now();
-        let leased = books.store.lease_report(vec![account()], now, LEASE).await;
+        let leased = books
+            .store
+            .lease_import_error(vec![account()], now, LEASE)
+            .await;
         leased.expect("leasing works")
     };
     let first = take().await.expect("a report");
     let now = books.clock.now();
-    let failed = ReportEnd::Failed {
+    let failed = ImportErrorOutcome::Failed {
         error: "HTTP 503".to_owned(),
         next_try_at: now.after(10 * HOUR),
         others_wait_until: now.after(HOUR),
@@ -1353,7 +1401,7 @@ async fn one_failed_report_holds_the_account_s_others_back_for_a_moment(database
     let id = first.row.id;
     books
         .store
-        .end_report(first, failed, now)
+        .end_import_error(first, failed, now)
         .await
         .expect("it is noted");
     assert!(take().await.is_none());
@@ -1369,9 +1417,9 @@ async fn everything_survives_a_restart(database: Database) {
     books.start(StartFrom::All).await;
     let lease = books.lease_with(|request| request.most = 1).await;
     let lease = lease.expect("a lease");
-    let settled = vec![books.settled(&lease.items[0], rejected("no"))];
+    let settled = vec![books.settled(&lease.deliveries[0], rejected("no"))];
     books
-        .settle(lease, settled, Afterwards::Keep(LEASE))
+        .settle(lease, settled, LeaseAction::Keep(LEASE))
         .await
         .expect("it is noted");
     let books = books.reopened().await;

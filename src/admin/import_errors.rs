@@ -7,21 +7,21 @@ use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::handoff::DestinationChanged;
+use super::destinations::DestinationChanged;
 use super::paging::{List, Page, PageOf};
 use super::problem::RowId;
 use super::{AdminError, Input, NoFields, Outcome, Params};
 use crate::service::App;
-use crate::store::{ReportFilter, ReportRow, ReportState};
+use crate::store::{ImportErrorFilter, ImportErrorRow, ImportErrorState};
 
-/// Which import error reports.
+/// Which import errors.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct WhichReports {
+pub(super) struct ImportErrorQuery {
     /// Only in this state.
     #[param(inline)]
-    state: Option<ReportState>,
+    state: Option<ImportErrorState>,
     /// `next` of the page before; the first page without it.
     #[param(max_length = 400)]
     after: Option<String>,
@@ -31,29 +31,31 @@ pub(super) struct WhichReports {
 }
 
 /// Import errors on their way to the accountant
-#[utoipa::path(get, path = "/v1/reports", tag = "handoff", params(WhichReports),
-    responses((status = OK, description = "Reports, oldest first", body = Page<ReportRow>)))]
+#[utoipa::path(get, path = "/v1/import-errors", tag = "delivery", params(ImportErrorQuery),
+    responses((status = OK, description = "Reports, oldest first", body = Page<ImportErrorRow>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    Params(which): Params<WhichReports>,
-) -> Outcome<Page<ReportRow>> {
+    Params(which): Params<ImportErrorQuery>,
+) -> Outcome<Page<ImportErrorRow>> {
     let page = PageOf {
         after: which.after,
         limit: which.limit,
     };
     let limit = page.limit()?;
-    let filter = ReportFilter {
-        after: page.row(List::REPORTS)?,
+    let filter = ImportErrorFilter {
+        after: page.row(List::IMPORT_ERRORS)?,
         sequence: None,
         state: which.state,
         limit: limit + 1,
     };
-    let rows = app.store.reports(filter).await?;
-    Ok(Json(Page::of(List::REPORTS, rows, limit, |row| row.id)))
+    let rows = app.store.import_errors(filter).await?;
+    Ok(Json(Page::of(List::IMPORT_ERRORS, rows, limit, |row| {
+        row.id
+    })))
 }
 
 /// Report an import error now that was refused or waits
-#[utoipa::path(post, path = "/v1/reports/{id}/retry", tag = "handoff", request_body = NoFields,
+#[utoipa::path(post, path = "/v1/import-errors/{id}/retry", tag = "delivery", request_body = NoFields,
     params(("id" = i64, Path, description = "The report's row")),
     responses(
         (status = OK, description = "It is due", body = DestinationChanged),
@@ -65,7 +67,7 @@ pub(super) async fn retry(
     RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
 ) -> Outcome<DestinationChanged> {
-    if app.store.retry_report(id, app.clock.now()).await? {
+    if app.store.retry_import_error(id, app.clock.now()).await? {
         Ok(Json(DestinationChanged { changed: 1 }))
     } else {
         Err(AdminError::Conflict(

@@ -11,7 +11,7 @@ use crate::config::Config;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 What a destination rejects is reported to the accountant at Įvesk.lt, once for each version and text.
-Reports wait until `api.error_report_path` is set, which Įvesk.lt does not publish.")]
+Reports wait until `api.import_error_path` is set, which Įvesk.lt does not publish.")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
@@ -21,7 +21,7 @@ pub struct Args {
 enum Action {
     /// Show import errors on their way to the accountant
     List {
-        /// Only in this state: waiting, sent or refused
+        /// Only in this state: pending, sent or refused
         #[arg(long)]
         state: Option<String>,
         /// One JSON array
@@ -30,7 +30,7 @@ enum Action {
     },
     /// Report one now that was refused or waits
     Retry {
-        /// Its number in `report list`
+        /// Its number in `import-errors list`
         id: i64,
     },
 }
@@ -56,7 +56,7 @@ async fn list(
 ) -> Result<Exit, Failure> {
     let query = state.map(|state| format!("?state={state}"));
     let rows = api
-        .rows(&format!("/v1/reports{}", query.unwrap_or_default()))
+        .rows(&format!("/v1/import-errors{}", query.unwrap_or_default()))
         .await?;
     if json {
         println!("{}", Value::Array(rows));
@@ -89,10 +89,10 @@ async fn list(
         ]);
     }
     println!("{table}");
-    let waits = rows.iter().any(|row| row["state"] == "waiting");
-    if waits && config.api.error_report_path.is_none() {
+    let waits = rows.iter().any(|row| row["state"] == "pending");
+    if waits && config.api.import_error_path.is_none() {
         println!(
-            "They wait: `api.error_report_path` is not set. Įvesk.lt does not publish the address; look at the API \
+            "They wait: `api.import_error_path` is not set. Įvesk.lt does not publish the address; look at the API \
              page of your account, app.ivesk.lt/api/docs."
         );
     }
@@ -100,7 +100,7 @@ async fn list(
 }
 
 async fn retry(api: &Api, id: i64) -> Result<Exit, Failure> {
-    api.post(&format!("/v1/reports/{id}/retry"), &json!({}))
+    api.post(&format!("/v1/import-errors/{id}/retry"), &json!({}))
         .await?;
     println!("Report {id} is due now; a server that runs sends it.");
     Ok(Exit::Done)

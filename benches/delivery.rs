@@ -1,10 +1,10 @@
-//! What handing on costs: documents a second through each kind of destination, and what a destination
+//! What delivering costs: documents a second through each kind of destination, and what a destination
 //! costs that takes nothing while a backlog grows.
 //!
 //! Runs the program's own `emulator` and `serve` as processes and reads `/proc`, so it
 //! works on Linux only. The emulator and the receiver share the machine with the service.
 //!
-//! `cargo bench --bench handoff -- --documents 10000 --backlog 200000`
+//! `cargo bench --bench delivery -- --documents 10000 --backlog 200000`
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ struct Wish {
     backlog: usize,
     /// Documents that the destination with the backlog is given side by side
     #[arg(long, default_value_t = 1)]
-    in_flight: usize,
+    max_concurrency: usize,
     /// Ignored: `cargo bench` gives it
     #[arg(long, hide = true)]
     bench: bool,
@@ -119,11 +119,11 @@ impl Receiver {
     }
 
     /// The settings of a destination that posts to it.
-    fn section(&self, folder: &Path, in_flight: usize) -> anyhow::Result<String> {
+    fn section(&self, folder: &Path, max_concurrency: usize) -> anyhow::Result<String> {
         let secret = folder.join("secret");
         std::fs::write(&secret, SECRET)?;
         Ok(format!(
-            "kind = \"http\"\nin_flight = {in_flight}\nurl = \"http://{}/\"\nsecret_file = {secret:?}\n",
+            "kind = \"http\"\nmax_concurrency = {max_concurrency}\nurl = \"http://{}/\"\nsecret_file = {secret:?}\n",
             self.address
         ))
     }
@@ -198,7 +198,7 @@ impl Scene {
     /// Waits until nothing is left for the destination; how long that took.
     fn handed_on(&self) -> anyhow::Result<Duration> {
         let started = Instant::now();
-        self.until("the end of handing on", || {
+        self.until("the end of delivering", || {
             let destination = self.destination().ok()?;
             (destination["behind"] == 0).then_some(())
         })?;
@@ -213,11 +213,11 @@ impl Scene {
 /// Documents a second through each kind of destination, the pulling over.
 fn kinds(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
     println!("destination                     documents   seconds   a second   resident MiB");
-    let http = |in_flight| move |folder: &Path| receiver.section(folder, in_flight);
+    let http = |max_concurrency| move |folder: &Path| receiver.section(folder, max_concurrency);
     let all = wish.documents;
     receiver.begin(true);
-    kind("http, in_flight 1", all, http(1))?;
-    kind("http, in_flight 16", all, http(16))?;
+    kind("http, max_concurrency 1", all, http(1))?;
+    kind("http, max_concurrency 16", all, http(16))?;
     kind("command, /bin/true", all / 10, |_| {
         Ok("kind = \"command\"\nprogram = \"/bin/true\"\n".to_owned())
     })?;
@@ -286,8 +286,8 @@ fn backlog(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
 
     receiver.begin(false);
     let scene = Scene::start(count, |folder| {
-        let section = receiver.section(folder, wish.in_flight)?;
-        Ok(format!("first_pull = \"hand_on\"\n{section}"))
+        let section = receiver.section(folder, wish.max_concurrency)?;
+        Ok(format!("history = \"deliver\"\n{section}"))
     })?;
     let with = scene.pulled(count)?;
     stage("beside one that waits", count, with, &scene)?;
@@ -296,7 +296,9 @@ fn backlog(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
         (1.0 - without.as_secs_f64() / with.as_secs_f64()) * 100.0
     );
     let destination = scene.destination()?;
-    ensure!(destination["booked"] == 0 && destination["behind"].as_u64() >= Some(count as u64 - 1));
+    ensure!(
+        destination["delivered"] == 0 && destination["behind"].as_u64() >= Some(count as u64 - 1)
+    );
 
     receiver.begin(true);
     let resumed = Instant::now();
@@ -315,7 +317,7 @@ fn backlog(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
         "it was given {}",
         receiver.taken()
     );
-    stage("handed on", count, drained, &scene)
+    stage("delivered", count, drained, &scene)
 }
 
 fn stage(name: &str, count: usize, elapsed: Duration, scene: &Scene) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! `kill -9` while documents are handed on: in the end each destination's own record is held
+//! `kill -9` while documents are delivered: in the end each destination's own record is held
 //! against what the vendor exported and what the store believes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use ivesk_webhook::delivery::Delivery;
 use ivesk_webhook::domain::{Event, Queue, Timestamp};
 use ivesk_webhook::emulator::{Control, DEFAULT_COMPANIES, Emulator, Selection};
-use ivesk_webhook::handoff::Item;
-use ivesk_webhook::store::{DocumentFilter, HandoffFilter, HandoffState, Store};
+use ivesk_webhook::store::{DeliveryFilter, DeliveryState, DocumentFilter, Store};
 use serde_json::Value;
 
 use crate::databases::Database;
@@ -35,11 +35,11 @@ struct History {
     /// What reached the destination, as it came, with what it took twice.
     given: Vec<(Version, String)>,
     /// What the destination has by its own record.
-    booked: BTreeSet<Version>,
+    delivered: BTreeSet<Version>,
     /// What it rejected.
     rejected: BTreeSet<Version>,
     /// What the store says that it has, and that it rejected.
-    stored_booked: BTreeSet<Version>,
+    stored_delivered: BTreeSet<Version>,
     stored_rejected: BTreeSet<Version>,
 }
 
@@ -70,12 +70,12 @@ impl History {
         let is_newest = |(document, version): &Version| newest[document.as_str()] == version;
         for (document, version) in &newest {
             let named = ((*document).to_owned(), (*version).to_owned());
-            if !self.booked.contains(&named) && !self.rejected.contains(&named) {
+            if !self.delivered.contains(&named) && !self.rejected.contains(&named) {
                 broken.push(format!("{named:?} is missing"));
             }
         }
         for (what, stored, own) in [
-            ("booked", &self.stored_booked, &self.booked),
+            ("delivered", &self.stored_delivered, &self.delivered),
             ("rejected", &self.stored_rejected, &self.rejected),
         ] {
             for named in stored.difference(own) {
@@ -98,7 +98,7 @@ fn exported(control: &Control) -> BTreeMap<Version, String> {
     let mut exported = BTreeMap::new();
     for code in DEFAULT_COMPANIES {
         for (document_id, version) in control.documents(Queue::Exported, code) {
-            let item = Item {
+            let item = Delivery {
                 feed: pull_support::exported(code),
                 document_id: document_id.clone(),
                 version: version.clone(),
@@ -118,7 +118,7 @@ fn exported(control: &Control) -> BTreeMap<Version, String> {
 }
 
 /// What a store says of a destination: the versions in this state.
-async fn in_state(store: &dyn Store, destination: &str, state: HandoffState) -> BTreeSet<Version> {
+async fn in_state(store: &dyn Store, destination: &str, state: DeliveryState) -> BTreeSet<Version> {
     let mut names = BTreeMap::new();
     let mut after = None;
     loop {
@@ -140,14 +140,14 @@ async fn in_state(store: &dyn Store, destination: &str, state: HandoffState) -> 
     let mut found = BTreeSet::new();
     let mut after = 0;
     loop {
-        let filter = HandoffFilter {
-            destination: Some(crate::handoff::destination_name(destination)),
+        let filter = DeliveryFilter {
+            destination: Some(crate::delivery::destination_name(destination)),
             state: Some(state),
             sequence: None,
             after,
             limit: 500,
         };
-        let rows = store.handoffs(filter).await.expect("hand-offs");
+        let rows = store.deliveries(filter).await.expect("deliveries");
         let Some(last) = rows.last() else {
             return found;
         };
@@ -169,10 +169,10 @@ async fn of_ledger(ledger: &Ledger, control: &Control, store: &dyn Store) -> His
             .into_iter()
             .map(|one| ((one.document_id, one.version), one.key))
             .collect(),
-        booked: named(ledger.booked()),
+        delivered: named(ledger.delivered()),
         rejected: named(ledger.rejected()),
-        stored_booked: in_state(store, "http", HandoffState::Booked).await,
-        stored_rejected: in_state(store, "http", HandoffState::Rejected).await,
+        stored_delivered: in_state(store, "http", DeliveryState::Delivered).await,
+        stored_rejected: in_state(store, "http", DeliveryState::Rejected).await,
     }
 }
 
@@ -198,7 +198,7 @@ fn fail_at_random(ledger: &Ledger, seed: u64) {
     });
 }
 
-/// Has the receiver take what it wants to have, and say so.
+/// Has the receiver take what it filter to have, and say so.
 fn recover(ledger: &Ledger) {
     ledger.takes(|entry| match is_rejected(&entry.key) {
         true => Manner::rejects("Nežinomas PVM kodas"),
@@ -285,8 +285,8 @@ impl People {
     }
 
     /// Waits until `versions` are stored and every destination has had what it is to have.
-    async fn all_handed_on(&self, versions: usize, destinations: &[&str]) {
-        within("the end of handing on", async {
+    async fn all_delivered(&self, versions: usize, destinations: &[&str]) {
+        within("the end of delivering", async {
             loop {
                 self.resume(destinations).await;
                 if self.stored().await >= versions as u64 && self.behind().await == 0 {
@@ -321,9 +321,9 @@ impl People {
 }
 
 /// The settings of the destination `http`.
-fn http_section(ledger: &Ledger, secret: &Path, in_flight: usize) -> String {
+fn http_section(ledger: &Ledger, secret: &Path, max_concurrency: usize) -> String {
     format!(
-        "[destinations.http]\nkind = \"http\"\nfirst_pull = \"hand_on\"\nin_flight = {in_flight}\ntimeout = \"2s\"\n\
+        "[destinations.http]\nkind = \"http\"\nhistory = \"deliver\"\nmax_concurrency = {max_concurrency}\ntimeout = \"2s\"\n\
          url = \"{}\"\nsecret_file = \"{}\"\n",
         ledger.url(),
         secret.display()
@@ -388,11 +388,11 @@ impl Program {
             .collect();
         History {
             exported: exported(control),
-            booked: given.iter().map(|(version, _)| version.clone()).collect(),
+            delivered: given.iter().map(|(version, _)| version.clone()).collect(),
             given,
             rejected: BTreeSet::new(),
-            stored_booked: in_state(store, "program", HandoffState::Booked).await,
-            stored_rejected: in_state(store, "program", HandoffState::Rejected).await,
+            stored_delivered: in_state(store, "program", DeliveryState::Delivered).await,
+            stored_rejected: in_state(store, "program", DeliveryState::Rejected).await,
         }
     }
 }
@@ -488,8 +488,8 @@ async fn kill_9_at_any_moment_hands_every_newest_version_on_and_none_after_a_new
     let (ledger, program) = (Ledger::open().await, Program::new());
     let archive = tempfile::tempdir().expect("a folder");
     let sections = format!(
-        "{}[destinations.program]\nkind = \"command\"\nfirst_pull = \"hand_on\"\nprogram = \"{}\"\n\
-         [destinations.archive]\nkind = \"folder\"\nfirst_pull = \"hand_on\"\npath = \"{}\"\n",
+        "{}[destinations.program]\nkind = \"command\"\nhistory = \"deliver\"\nprogram = \"{}\"\n\
+         [destinations.archive]\nkind = \"folder\"\nhistory = \"deliver\"\npath = \"{}\"\n",
         http_section(&ledger, &write_secret(program.folder.path()), 1),
         program.path("script").display(),
         archive.path().display(),
@@ -524,7 +524,7 @@ async fn kill_9_at_any_moment_hands_every_newest_version_on_and_none_after_a_new
     control.retry_now();
     within("the end of deliveries", control.idle()).await;
     let versions = exported(&control).len();
-    people.all_handed_on(versions, &destinations).await;
+    people.all_delivered(versions, &destinations).await;
     server.terminate();
     let (status, log) = server.ended().await;
     assert!(status.success() && !log.contains("panicked"), "{log}");
@@ -536,7 +536,7 @@ async fn kill_9_at_any_moment_hands_every_newest_version_on_and_none_after_a_new
          {} repeats; the program noted {}",
         started.elapsed(),
         of_ledger.given.len(),
-        of_ledger.booked.len(),
+        of_ledger.delivered.len(),
         of_ledger.rejected.len(),
         ledger.repeats(),
         of_program.given.len(),
@@ -549,13 +549,13 @@ async fn kill_9_at_any_moment_hands_every_newest_version_on_and_none_after_a_new
         assert!(broken.is_empty(), "seed {seed}, {what}: {broken:#?}\n{log}");
     }
     // One after the other, and so in the order of their numbers.
-    let sequences: Vec<i64> = ledger.booked().iter().map(|one| one.sequence).collect();
+    let sequences: Vec<i64> = ledger.delivered().iter().map(|one| one.sequence).collect();
     assert!(sequences.is_sorted(), "seed {seed}: {sequences:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_that_are_killed_in_turn_hand_every_newest_version_on() {
-    let Some(database) = Database::postgres("replicas that hand on").await else {
+    let Some(database) = Database::postgres("replicas that deliver").await else {
         return;
     };
     let (seed, started) = (seed(), Instant::now());
@@ -607,7 +607,7 @@ async fn replicas_that_are_killed_in_turn_hand_every_newest_version_on() {
     control.retry_now();
     within("the end of deliveries", control.idle()).await;
     let versions = exported(&control).len();
-    people.all_handed_on(versions, &["http"]).await;
+    people.all_delivered(versions, &["http"]).await;
     let mut logs = String::new();
     for server in servers {
         server.terminate();
@@ -620,7 +620,7 @@ async fn replicas_that_are_killed_in_turn_hand_every_newest_version_on() {
         "seed {seed}, {:.1?}: {versions} versions; given {}, booked {}, rejected {}; {} repeats",
         started.elapsed(),
         history.given.len(),
-        history.booked.len(),
+        history.delivered.len(),
         history.rejected.len(),
         ledger.repeats()
     );
@@ -629,7 +629,7 @@ async fn replicas_that_are_killed_in_turn_hand_every_newest_version_on() {
     assert!(!logs.contains("panicked"), "{logs}");
     let (_, overlaps) = ledger.side_by_side();
     assert!(overlaps.is_empty(), "seed {seed}: {overlaps:?}");
-    assert!(!history.booked.is_empty());
+    assert!(!history.delivered.is_empty());
 }
 
 /// A version of the document `a`.
@@ -643,9 +643,9 @@ fn right() -> History {
     History {
         exported: [given("1"), given("2"), given("3")].into_iter().collect(),
         given: vec![given("1"), given("1"), given("3")],
-        booked: [of_a("1"), of_a("3")].into(),
+        delivered: [of_a("1"), of_a("3")].into(),
         rejected: BTreeSet::new(),
-        stored_booked: [of_a("3")].into(),
+        stored_delivered: [of_a("3")].into(),
         stored_rejected: BTreeSet::new(),
     }
 }
@@ -670,21 +670,21 @@ fn the_checker_finds_what_is_wrong() {
     wrong(|history| history.given[0].1 = "key of 2".to_owned());
     // The store believes what is not so, or does not know what is.
     wrong(|history| {
-        history.stored_booked.insert(of_a("2"));
+        history.stored_delivered.insert(of_a("2"));
     });
-    wrong(|history| history.stored_booked.clear());
+    wrong(|history| history.stored_delivered.clear());
     wrong(|history| {
         history.stored_rejected.insert(of_a("1"));
     });
     wrong(|history| {
-        history.booked.remove(&of_a("3"));
-        history.stored_booked.clear();
+        history.delivered.remove(&of_a("3"));
+        history.stored_delivered.clear();
         history.rejected.insert(of_a("3"));
     });
     // What was rejected is not missing.
     let mut rejected = right();
-    rejected.booked.remove(&of_a("3"));
-    rejected.stored_booked.clear();
+    rejected.delivered.remove(&of_a("3"));
+    rejected.stored_delivered.clear();
     rejected.rejected.insert(of_a("3"));
     rejected.stored_rejected.insert(of_a("3"));
     assert_eq!(rejected.broken(), Vec::<String>::new());

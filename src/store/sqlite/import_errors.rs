@@ -9,29 +9,31 @@ use super::error::explain;
 use super::rows;
 use crate::domain::{Account, Timestamp};
 use crate::store::words::row_limit;
-use crate::store::{ReportEnd, ReportFilter, ReportLease, ReportRow, StoreError};
+use crate::store::{
+    ImportErrorFilter, ImportErrorLease, ImportErrorOutcome, ImportErrorRow, StoreError,
+};
 
 /// `condition` may use ?1 and what follows.
 fn select(condition: &str) -> String {
     format!(
         "SELECT r.id, a.name, r.sequence, d.document_id, r.company, r.message, r.state, r.attempts,
                 r.created_at, r.sent_at, r.next_try_at, r.last_error
-         FROM error_report r
+         FROM import_error r
          JOIN account a ON a.id = r.account_id
          JOIN document d ON d.sequence = r.sequence
          WHERE {condition}"
     )
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<ReportRow> {
-    Ok(ReportRow {
+fn read(row: &Row<'_>) -> rusqlite::Result<ImportErrorRow> {
+    Ok(ImportErrorRow {
         id: row.get(0)?,
         account: rows::account(row, 1)?,
         sequence: row.get(2)?,
         document_id: row.get(3)?,
         company: rows::maybe_company(row, 4)?,
         message: row.get(5)?,
-        state: rows::report_state(row, 6)?,
+        state: rows::import_error_state(row, 6)?,
         attempts: row.get(7)?,
         created_at: rows::moment(row, 8)?,
         sent_at: rows::maybe_moment(row, 9)?,
@@ -45,11 +47,11 @@ pub(super) fn lease(
     accounts: &[Account],
     now: Timestamp,
     lease: Duration,
-) -> rusqlite::Result<Option<ReportLease>> {
+) -> rusqlite::Result<Option<ImportErrorLease>> {
     let names: Vec<&str> = accounts.iter().map(Account::as_str).collect();
     let row = connection
         .prepare_cached(&select(
-            "r.state = 'waiting' AND r.next_try_at <= ?1 AND coalesce(r.leased_until, 0) <= ?1
+            "r.state = 'pending' AND r.next_try_at <= ?1 AND coalesce(r.leased_until, 0) <= ?1
                AND a.name IN (SELECT value FROM json_each(?2))
              ORDER BY r.attempts, r.next_try_at, r.id LIMIT 1",
         ))?
@@ -62,32 +64,32 @@ pub(super) fn lease(
         return Ok(None);
     };
     let fence = connection.query_row(
-        "UPDATE error_report SET fence = fence + 1, attempts = attempts + 1, leased_until = ?2 WHERE id = ?1
+        "UPDATE import_error SET fence = fence + 1, attempts = attempts + 1, leased_until = ?2 WHERE id = ?1
          RETURNING fence",
         params![row.id, now.after(lease).as_millis()],
         |row| row.get(0),
     )?;
     row.attempts += 1;
-    Ok(Some(ReportLease { row, fence }))
+    Ok(Some(ImportErrorLease { row, fence }))
 }
 
 pub(super) fn end(
     transaction: &Transaction<'_>,
     path: &Path,
-    lease: &ReportLease,
-    end: &ReportEnd,
+    lease: &ImportErrorLease,
+    end: &ImportErrorOutcome,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let (state, error, next_try_at) = match end {
-        ReportEnd::Sent => ("sent", None, None),
-        ReportEnd::Failed {
+        ImportErrorOutcome::Sent => ("sent", None, None),
+        ImportErrorOutcome::Failed {
             error, next_try_at, ..
-        } => ("waiting", Some(error), Some(*next_try_at)),
-        ReportEnd::Refused { error } => ("refused", Some(error), None),
+        } => ("pending", Some(error), Some(*next_try_at)),
+        ImportErrorOutcome::Refused { error } => ("refused", Some(error), None),
     };
     let changed = transaction
         .execute(
-            "UPDATE error_report SET state = ?3, last_error = ?4, next_try_at = ?5, leased_until = NULL,
+            "UPDATE import_error SET state = ?3, last_error = ?4, next_try_at = ?5, leased_until = NULL,
                  sent_at = CASE WHEN ?3 = 'sent' THEN ?6 ELSE sent_at END
              WHERE id = ?1 AND fence = ?2",
             params![
@@ -103,15 +105,15 @@ pub(super) fn end(
     if changed == 0 {
         return Err(StoreError::StaleLease);
     }
-    if let ReportEnd::Failed {
+    if let ImportErrorOutcome::Failed {
         others_wait_until, ..
     } = end
     {
         // What kept this one from the vendor keeps the account's others.
         transaction
             .execute(
-                "UPDATE error_report SET next_try_at = max(next_try_at, ?2)
-                 WHERE state = 'waiting' AND account_id = (SELECT account_id FROM error_report WHERE id = ?1)",
+                "UPDATE import_error SET next_try_at = max(next_try_at, ?2)
+                 WHERE state = 'pending' AND account_id = (SELECT account_id FROM import_error WHERE id = ?1)",
                 params![lease.row.id, others_wait_until.as_millis()],
             )
             .map_err(|error| explain(path, error))?;
@@ -121,7 +123,7 @@ pub(super) fn end(
 
 pub(super) fn retry(connection: &Connection, id: i64, now: Timestamp) -> rusqlite::Result<bool> {
     let changed = connection.execute(
-        "UPDATE error_report SET state = 'waiting', next_try_at = ?2
+        "UPDATE import_error SET state = 'pending', next_try_at = ?2
          WHERE id = ?1 AND state <> 'sent' AND company IS NOT NULL",
         params![id, now.as_millis()],
     )?;
@@ -130,8 +132,8 @@ pub(super) fn retry(connection: &Connection, id: i64, now: Timestamp) -> rusqlit
 
 pub(super) fn list(
     connection: &Connection,
-    filter: &ReportFilter,
-) -> rusqlite::Result<Vec<ReportRow>> {
+    filter: &ImportErrorFilter,
+) -> rusqlite::Result<Vec<ImportErrorRow>> {
     // Each way of asking has an index of its own.
     let place = match filter.sequence {
         Some(_) => "r.sequence = ?2 AND r.id > ?1",

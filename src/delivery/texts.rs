@@ -3,7 +3,7 @@
 //! The accountant filters by the text (vendor-api, "Reporting a failed import"), so equal
 //! reasons give equal texts: nothing of the single document stands in them.
 
-use crate::config::{ReportLanguage, ReportsConfig};
+use crate::config::{ImportErrorLanguage, ImportErrorsConfig};
 
 /// The most characters of a destination's words that the accountant is shown.
 const MAX_CHARS: usize = 300;
@@ -52,13 +52,13 @@ fn is_markup(line: &str) -> bool {
 }
 
 /// The text for the accountant.
-pub fn report(settings: &ReportsConfig, message: &str) -> String {
+pub fn report(settings: &ImportErrorsConfig, message: &str) -> String {
     let (without_reason, template) = match settings.language {
-        ReportLanguage::Lithuanian => (
+        ImportErrorLanguage::Lithuanian => (
             "priežastis nenurodyta",
             "Apskaitos sistema dokumento nepriėmė: {message}. Pataisykite dokumentą ir eksportuokite jį iš naujo.",
         ),
-        ReportLanguage::English => (
+        ImportErrorLanguage::English => (
             "no reason was given",
             "The accounting system did not take the document: {message}. Correct the document and export it again.",
         ),
@@ -104,14 +104,14 @@ mod tests {
 
     #[test]
     fn the_text_is_in_the_language_of_the_settings_or_in_ones_own_words() {
-        let mut settings = ReportsConfig::default();
+        let mut settings = ImportErrorsConfig::default();
         assert_eq!(
             report(&settings, "nežinomas PVM kodas."),
             "Apskaitos sistema dokumento nepriėmė: nežinomas PVM kodas. Pataisykite dokumentą ir \
              eksportuokite jį iš naujo."
         );
         assert!(report(&settings, "").contains("priežastis nenurodyta"));
-        settings.language = ReportLanguage::English;
+        settings.language = ImportErrorLanguage::English;
         assert_eq!(
             report(&settings, "unknown VAT code"),
             "The accounting system did not take the document: unknown VAT code. Correct the document and \

@@ -12,7 +12,7 @@ use standardwebhooks::{
 };
 use url::Url;
 
-use super::{Destination, Item, Verdict, rejection, unreadable};
+use super::{Delivery, Destination, Verdict, rejection, unreadable};
 use crate::domain::Clock;
 use crate::egress;
 
@@ -59,7 +59,7 @@ impl Http {
     }
 
     /// The headers of the specification, with a signature of each key.
-    fn headers(&self, item: &Item, body: &[u8]) -> Option<HeaderMap> {
+    fn headers(&self, item: &Delivery, body: &[u8]) -> Option<HeaderMap> {
         let key = item.key();
         let seconds = self.clock.now().as_millis().div_euclid(1000);
         let signatures: Vec<String> = self
@@ -91,7 +91,7 @@ impl Http {
             // It has it, whatever becomes of the rest of its answer.
             let rest = egress::read_body(response, MAX_ANSWER_BYTES);
             let _ = tokio::time::timeout(REST_OF_A_SUCCESS, rest).await;
-            return Verdict::Booked { note: None };
+            return Verdict::Delivered { note: None };
         }
         if status == StatusCode::GONE {
             return Verdict::Closed {
@@ -120,7 +120,7 @@ impl Http {
 
 #[async_trait]
 impl Destination for Http {
-    async fn hand_on(&self, item: &Item) -> Verdict {
+    async fn deliver(&self, item: &Delivery) -> Verdict {
         let Some(body) = item.to_json() else {
             return unreadable();
         };

@@ -1,4 +1,4 @@
-//! What is handed on next, and what became of it.
+//! What is delivered next, and what became of it.
 //!
 //! A destination's row is locked first, by whoever leases, settles or changes it; what belongs
 //! to it follows. Rows of feeds are touched after it and never before.
@@ -11,11 +11,11 @@ use super::demands::raise;
 use super::rows::{self, keepable};
 use super::{demands, destinations};
 use crate::domain::{Account, Company, Timestamp};
-use crate::store::handoffs::{ATTEMPTS, LINK_PATIENCE, NO_COMPANY, WINDOW};
+use crate::store::deliveries::{ATTEMPTS, LINK_PATIENCE, NO_COMPANY, WINDOW};
 use crate::store::outcomes::Outcome;
 use crate::store::{
-    Afterwards, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest, Item, LaterVerdict,
-    PullKind, ReportDraft, Settled, StoreError, Wants,
+    Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
+    DestinationFilter, LateOutcome, LeaseAction, NewImportError, PullKind, StoreError,
 };
 
 /// The columns that [`item`] reads.
@@ -29,15 +29,15 @@ const UNSETTLED: &str = "
     JOIN destination_feed s ON s.destination_id = $1 AND s.feed_id = d.feed_id
     JOIN feed f ON f.id = d.feed_id
     JOIN account a ON a.id = f.account_id
-    LEFT JOIN handoff h ON h.destination_id = $1 AND h.sequence = d.sequence
+    LEFT JOIN delivery h ON h.destination_id = $1 AND h.sequence = d.sequence
     LEFT JOIN document_link l ON l.sequence = d.sequence
-    LEFT JOIN fresh_link_wish w ON w.feed_id = d.feed_id
+    LEFT JOIN fresh_link_request w ON w.feed_id = d.feed_id
     WHERE d.sequence > $2 AND d.sequence <= $3
       AND NOT d.superseded AND d.body IS NOT NULL
       AND (s.everything
            OR (d.sequence > s.after_sequence AND (NOT d.first_pull OR coalesce(d.version_ms >= s.started_at, false)))
            OR coalesce(coalesce(d.version_ms, d.stored_at) >= s.since_ms, false))
-      AND (h.sequence IS NULL OR h.state = 'waiting')
+      AND (h.sequence IS NULL OR h.state = 'pending')
       AND f.queue = $4
       AND (cardinality($5) = 0 OR a.name = ANY ($5))
       AND (cardinality($6) = 0 OR f.queue = 'digitized' OR f.company = ANY ($6))";
@@ -49,13 +49,13 @@ const READY: &str = "
       AND (NOT $8 OR w.asked_at IS NULL OR w.asked_at <= $9 OR coalesce(l.listed_at >= w.asked_at, false))";
 
 /// The names of accounts.
-pub(super) fn account_names(wants: &Wants) -> Vec<&str> {
-    wants.accounts.iter().map(Account::as_str).collect()
+pub(super) fn account_names(filter: &DestinationFilter) -> Vec<&str> {
+    filter.accounts.iter().map(Account::as_str).collect()
 }
 
 /// The codes of companies.
-pub(super) fn company_codes(wants: &Wants) -> Vec<&str> {
-    wants.companies.iter().map(Company::as_str).collect()
+pub(super) fn company_codes(filter: &DestinationFilter) -> Vec<&str> {
+    filter.companies.iter().map(Company::as_str).collect()
 }
 
 /// A destination's row as far as leasing goes.
@@ -71,8 +71,8 @@ struct Candidate {
 /// Leases a destination with the next versions for it.
 pub(super) async fn lease(
     pool: &Pool,
-    request: &HandoffRequest,
-) -> Result<HandoffLeased, StoreError> {
+    request: &DeliveryLeaseRequest,
+) -> Result<DeliveryLeased, StoreError> {
     let transaction = pool.write().await?;
     let leased = choose(&transaction, request).await?;
     transaction.commit().await?;
@@ -81,20 +81,20 @@ pub(super) async fn lease(
 
 async fn choose(
     transaction: &Transaction<'_>,
-    request: &HandoffRequest,
-) -> Result<HandoffLeased, StoreError> {
+    request: &DeliveryLeaseRequest,
+) -> Result<DeliveryLeased, StoreError> {
     let now = transaction.now();
     let Some(destination) = candidate(transaction, request).await? else {
-        return Ok(HandoffLeased::Nothing { until: None });
+        return Ok(DeliveryLeased::Nothing { until: None });
     };
     if destination.paused {
-        return Ok(HandoffLeased::Nothing { until: None });
+        return Ok(DeliveryLeased::Nothing { until: None });
     }
     let busy = [destination.waits_until, destination.leased_until]
         .into_iter()
         .flatten();
     if let Some(until) = busy.filter(|until| *until > now).max() {
-        return Ok(HandoffLeased::Nothing { until: Some(until) });
+        return Ok(DeliveryLeased::Nothing { until: Some(until) });
     }
     // The counter first: what it has counted is committed, and seen by what follows.
     let row = transaction
@@ -116,9 +116,9 @@ async fn choose(
         if (all_settled && end < last)
             || destinations::start_by_themselves(transaction, destination.id, request).await?
         {
-            return Ok(HandoffLeased::Passed);
+            return Ok(DeliveryLeased::Passed);
         }
-        return Ok(HandoffLeased::Nothing {
+        return Ok(DeliveryLeased::Nothing {
             until: ready_at(transaction, request, &destination, end).await?,
         });
     }
@@ -128,19 +128,19 @@ async fn choose(
             &[&destination.id, &now.after(request.lease).as_millis()],
         )
         .await?;
-    Ok(HandoffLeased::Batch(HandoffLease {
+    Ok(DeliveryLeased::Batch(DeliveryLease {
         destination_id: destination.id,
         destination: request.destination.clone(),
         fence: row.try_get(0)?,
         failures: destination.failures,
-        items,
+        deliveries: items,
     }))
 }
 
 /// The destination's row, locked; `None` also where another replica has locked it.
 async fn candidate(
     transaction: &Transaction<'_>,
-    request: &HandoffRequest,
+    request: &DeliveryLeaseRequest,
 ) -> Result<Option<Candidate>, StoreError> {
     let row = transaction
         .query_opt(
@@ -164,7 +164,7 @@ async fn candidate(
 
 async fn first_unsettled(
     transaction: &Transaction<'_>,
-    request: &HandoffRequest,
+    request: &DeliveryLeaseRequest,
     destination: &Candidate,
     end: i64,
 ) -> Result<Option<i64>, StoreError> {
@@ -175,9 +175,9 @@ async fn first_unsettled(
                 &destination.id,
                 &destination.position,
                 &end,
-                &request.wants.queue.as_str(),
-                &account_names(&request.wants),
-                &company_codes(&request.wants),
+                &request.filter.queue.as_str(),
+                &account_names(&request.filter),
+                &company_codes(&request.filter),
             ],
         )
         .await?;
@@ -186,15 +186,15 @@ async fn first_unsettled(
 
 async fn ready(
     transaction: &Transaction<'_>,
-    request: &HandoffRequest,
+    request: &DeliveryLeaseRequest,
     destination: &Candidate,
     end: i64,
     epoch: &str,
-) -> Result<Vec<Item>, StoreError> {
+) -> Result<Vec<Delivery>, StoreError> {
     let sql = format!(
         "SELECT * FROM (
              SELECT chosen.*, sum(octet_length(body)) OVER (ORDER BY sequence) - octet_length(body) AS before,
-                    (SELECT n.note FROM document e JOIN handoff n ON n.sequence = e.sequence AND n.destination_id = $1
+                    (SELECT n.note FROM document e JOIN delivery n ON n.sequence = e.sequence AND n.destination_id = $1
                      WHERE e.document_id = chosen.document_id AND e.feed_id = chosen.feed_id AND n.note IS NOT NULL
                      ORDER BY n.sequence DESC LIMIT 1) AS earlier_note
              FROM (SELECT {ITEM}, d.feed_id, coalesce(w.asked_at <= $9, false) AS given_up {UNSETTLED} {READY}
@@ -208,9 +208,9 @@ async fn ready(
                 &destination.id,
                 &destination.position,
                 &end,
-                &request.wants.queue.as_str(),
-                &account_names(&request.wants),
-                &company_codes(&request.wants),
+                &request.filter.queue.as_str(),
+                &account_names(&request.filter),
+                &company_codes(&request.filter),
                 &transaction.now().as_millis(),
                 &request.files,
                 &transaction.now().before(LINK_PATIENCE).as_millis(),
@@ -222,7 +222,7 @@ async fn ready(
     rows.iter()
         .map(|row| {
             let (item, given_up) = (item(row, epoch)?, row.try_get(12)?);
-            Ok(Item {
+            Ok(Delivery {
                 earlier_note: rows::maybe_text(row, 14)?,
                 link_tries: if given_up { 1000 } else { item.link_tries },
                 ..item
@@ -233,7 +233,7 @@ async fn ready(
 
 async fn ready_at(
     transaction: &Transaction<'_>,
-    request: &HandoffRequest,
+    request: &DeliveryLeaseRequest,
     destination: &Candidate,
     end: i64,
 ) -> Result<Option<Timestamp>, StoreError> {
@@ -244,9 +244,9 @@ async fn ready_at(
                 &destination.id,
                 &destination.position,
                 &end,
-                &request.wants.queue.as_str(),
-                &account_names(&request.wants),
-                &company_codes(&request.wants),
+                &request.filter.queue.as_str(),
+                &account_names(&request.filter),
+                &company_codes(&request.filter),
                 &transaction.now().as_millis(),
             ],
         )
@@ -255,8 +255,8 @@ async fn ready_at(
 }
 
 /// Reads a version from the columns of [`ITEM`].
-pub(super) fn item(row: &Row, epoch: &str) -> Result<Item, StoreError> {
-    Ok(Item {
+pub(super) fn item(row: &Row, epoch: &str) -> Result<Delivery, StoreError> {
+    Ok(Delivery {
         sequence: row.try_get(0)?,
         feed: rows::feed(row, 1)?,
         document_id: rows::text(row, 4)?,
@@ -274,9 +274,9 @@ pub(super) fn item(row: &Row, epoch: &str) -> Result<Item, StoreError> {
 /// Notes what became of leased versions, and of the lease.
 pub(super) async fn settle(
     pool: &Pool,
-    lease: &HandoffLease,
-    settled: &[Settled],
-    afterwards: &Afterwards,
+    lease: &DeliveryLease,
+    settled: &[Attempt],
+    afterwards: &LeaseAction,
 ) -> Result<bool, StoreError> {
     let transaction = pool.write().await?;
     let owned = transaction
@@ -302,11 +302,11 @@ pub(super) async fn settle(
 /// a page's commit locks them in this order too.
 async fn lock_feeds_to_read(
     transaction: &Transaction<'_>,
-    settled: &[Settled],
+    settled: &[Attempt],
 ) -> Result<(), StoreError> {
     let expired: Vec<i64> = settled
         .iter()
-        .filter(|one| matches!(one.outcome, HandoffOutcome::LinkExpired))
+        .filter(|one| matches!(one.outcome, DeliveryOutcome::LinkExpired))
         .map(|one| one.sequence)
         .collect();
     if expired.is_empty() {
@@ -325,7 +325,7 @@ async fn lock_feeds_to_read(
 async fn note(
     transaction: &Transaction<'_>,
     destination: i64,
-    one: &Settled,
+    one: &Attempt,
 ) -> Result<(), StoreError> {
     let outcome = Outcome::of(&one.outcome, transaction.now());
     write_row(
@@ -337,14 +337,14 @@ async fn note(
     )
     .await?;
     match &one.outcome {
-        HandoffOutcome::Rejected { report, .. } => {
+        DeliveryOutcome::Rejected { report, .. } => {
             write_report(transaction, one.sequence, report).await
         }
-        HandoffOutcome::Offered => {
+        DeliveryOutcome::Listed => {
             destinations::give_number(transaction, destination, one.sequence).await
         }
-        HandoffOutcome::LinkExpired => ask_for_link(transaction, destination, one.sequence).await,
-        HandoffOutcome::Booked { .. } | HandoffOutcome::NotWanted => Ok(()),
+        DeliveryOutcome::LinkExpired => ask_for_link(transaction, destination, one.sequence).await,
+        DeliveryOutcome::Delivered { .. } | DeliveryOutcome::Filtered => Ok(()),
     }
 }
 
@@ -361,12 +361,12 @@ async fn write_row(
     let detail = outcome.detail.map(keepable);
     transaction
         .execute(
-            "INSERT INTO handoff (destination_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
+            "INSERT INTO delivery (destination_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
              ON CONFLICT (destination_id, sequence) DO UPDATE SET
-                 state = CASE WHEN handoff.state = 'skipped' AND excluded.state = 'waiting' THEN 'skipped' ELSE excluded.state END,
+                 state = CASE WHEN delivery.state = 'skipped' AND excluded.state = 'pending' THEN 'skipped' ELSE excluded.state END,
                  changed_at = excluded.changed_at,
-                 next_try_at = excluded.next_try_at, note = coalesce(excluded.note, handoff.note),
+                 next_try_at = excluded.next_try_at, note = coalesce(excluded.note, delivery.note),
                  detail = excluded.detail",
             &[
                 &destination,
@@ -383,9 +383,9 @@ async fn write_row(
     // An attempt that ended as the last one did is counted to it.
     let alike = transaction
         .execute(
-            "UPDATE handoff_attempt SET ended_at = $3, times = times + 1
+            "UPDATE delivery_attempt SET ended_at = $3, times = times + 1
              WHERE destination_id = $1 AND sequence = $2 AND result = $4 AND detail IS NOT DISTINCT FROM $5
-               AND number = (SELECT max(number) FROM handoff_attempt WHERE destination_id = $1 AND sequence = $2)",
+               AND number = (SELECT max(number) FROM delivery_attempt WHERE destination_id = $1 AND sequence = $2)",
             &[&destination, &sequence, &now, &outcome.result, &detail],
         )
         .await?;
@@ -395,11 +395,11 @@ async fn write_row(
     transaction
         .execute(
             "WITH newest AS (
-                 INSERT INTO handoff_attempt (destination_id, sequence, number, began_at, ended_at, result, detail, times)
+                 INSERT INTO delivery_attempt (destination_id, sequence, number, began_at, ended_at, result, detail, times)
                  SELECT $1, $2, coalesce(max(number), 0) + 1, $3, $4, $5, $6, 1
-                 FROM handoff_attempt WHERE destination_id = $1 AND sequence = $2
+                 FROM delivery_attempt WHERE destination_id = $1 AND sequence = $2
                  RETURNING number)
-             DELETE FROM handoff_attempt old USING newest
+             DELETE FROM delivery_attempt old USING newest
              WHERE old.destination_id = $1 AND old.sequence = $2 AND old.number > 1 AND old.number <= newest.number - $7",
             &[
                 &destination,
@@ -419,14 +419,14 @@ async fn write_row(
 async fn write_report(
     transaction: &Transaction<'_>,
     sequence: i64,
-    report: &ReportDraft,
+    report: &NewImportError,
 ) -> Result<(), StoreError> {
     let company = report.company.as_ref().map(Company::as_str);
     let can_be_sent = company.is_some();
     let now = transaction.now().as_millis();
     transaction
         .execute(
-            "INSERT INTO error_report (account_id, sequence, digest, company, message, state, created_at, next_try_at, last_error)
+            "INSERT INTO import_error (account_id, sequence, digest, company, message, state, created_at, next_try_at, last_error)
              SELECT f.account_id, d.sequence, $2, $3, $4, $5, $6, $7, $8
              FROM document d JOIN feed f ON f.id = d.feed_id WHERE d.sequence = $1
              ON CONFLICT (sequence, digest) DO NOTHING",
@@ -435,7 +435,7 @@ async fn write_report(
                 &digest(&SHA256, report.message.as_bytes()).as_ref(),
                 &company,
                 &keepable(&report.message),
-                &if can_be_sent { "waiting" } else { "refused" },
+                &if can_be_sent { "pending" } else { "refused" },
                 &now,
                 &can_be_sent.then_some(now),
                 &(!can_be_sent).then_some(NO_COMPANY),
@@ -455,7 +455,7 @@ async fn ask_for_link(
     let now = transaction.now();
     let row = transaction
         .query_one(
-            "UPDATE handoff h SET link_tries = link_tries + 1 FROM document d
+            "UPDATE delivery h SET link_tries = link_tries + 1 FROM document d
              WHERE h.destination_id = $1 AND h.sequence = $2 AND d.sequence = h.sequence
              RETURNING h.link_tries, d.feed_id",
             &[&destination, &sequence],
@@ -464,7 +464,7 @@ async fn ask_for_link(
     let (tries, feed): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     transaction
         .execute(
-            "INSERT INTO fresh_link_wish (feed_id, asked_at) VALUES ($1, $2) ON CONFLICT (feed_id) DO NOTHING",
+            "INSERT INTO fresh_link_request (feed_id, asked_at) VALUES ($1, $2) ON CONFLICT (feed_id) DO NOTHING",
             &[&feed, &now.as_millis()],
         )
         .await?;
@@ -478,28 +478,28 @@ async fn ask_for_link(
 async fn note_afterwards(
     transaction: &Transaction<'_>,
     destination: i64,
-    settled: &[Settled],
-    afterwards: &Afterwards,
+    settled: &[Attempt],
+    afterwards: &LeaseAction,
 ) -> Result<bool, StoreError> {
     let now = transaction.now();
-    let count = |is: fn(&HandoffOutcome) -> bool| {
+    let count = |is: fn(&DeliveryOutcome) -> bool| {
         let count = settled.iter().filter(|one| is(&one.outcome)).count();
         i64::try_from(count).unwrap_or(i64::MAX)
     };
-    let booked = count(|outcome| matches!(outcome, HandoffOutcome::Booked { .. }));
-    let rejected = count(|outcome| matches!(outcome, HandoffOutcome::Rejected { .. }));
-    if count(|outcome| !matches!(outcome, HandoffOutcome::LinkExpired)) > 0 {
+    let delivered = count(|outcome| matches!(outcome, DeliveryOutcome::Delivered { .. }));
+    let rejected = count(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. }));
+    if count(|outcome| !matches!(outcome, DeliveryOutcome::LinkExpired)) > 0 {
         transaction
             .execute(
-                "UPDATE destination SET booked = booked + $2, rejected = rejected + $3, last_success_at = $4,
+                "UPDATE destination SET delivered = delivered + $2, rejected = rejected + $3, last_success_at = $4,
                      failures = 0, failing_since = NULL, last_error = NULL, stuck_at = NULL, waits_until = NULL
                  WHERE id = $1",
-                &[&destination, &booked, &rejected, &now.as_millis()],
+                &[&destination, &delivered, &rejected, &now.as_millis()],
             )
             .await?;
     }
     match afterwards {
-        Afterwards::Keep(lease) => {
+        LeaseAction::Keep(lease) => {
             let row = transaction
                 .query_one(
                     "UPDATE destination SET leased_until = $2 WHERE id = $1 RETURNING paused IS NULL",
@@ -508,7 +508,7 @@ async fn note_afterwards(
                 .await?;
             Ok(row.try_get(0)?)
         }
-        Afterwards::Release => {
+        LeaseAction::Release => {
             transaction
                 .execute(
                     "UPDATE destination SET leased_until = NULL WHERE id = $1",
@@ -517,7 +517,7 @@ async fn note_afterwards(
                 .await?;
             Ok(false)
         }
-        Afterwards::Wait {
+        LeaseAction::Wait {
             sequence,
             began_at,
             error,
@@ -562,7 +562,7 @@ async fn is_skipped(
 ) -> Result<bool, StoreError> {
     let row = transaction
         .query_one(
-            "SELECT state = 'skipped' FROM handoff WHERE destination_id = $1 AND sequence = $2",
+            "SELECT state = 'skipped' FROM delivery WHERE destination_id = $1 AND sequence = $2",
             &[&destination, &sequence],
         )
         .await?;
@@ -570,11 +570,11 @@ async fn is_skipped(
 }
 
 /// Notes what a program says of a version that its destination was given.
-pub(super) async fn note_verdict(
+pub(super) async fn record_outcome(
     transaction: &Transaction<'_>,
     destination: &str,
     sequence: i64,
-    verdict: &LaterVerdict,
+    verdict: &LateOutcome,
 ) -> Result<bool, StoreError> {
     let given = transaction
         .query_opt(
@@ -588,8 +588,8 @@ pub(super) async fn note_verdict(
     let destination: i64 = row.try_get(0)?;
     let given = transaction
         .query_opt(
-            "SELECT state, detail FROM handoff
-             WHERE destination_id = $1 AND sequence = $2 AND state IN ('offered', 'booked', 'rejected')",
+            "SELECT state, detail FROM delivery
+             WHERE destination_id = $1 AND sequence = $2 AND state IN ('listed', 'delivered', 'rejected')",
             &[&destination, &sequence],
         )
         .await?;
@@ -602,17 +602,17 @@ pub(super) async fn note_verdict(
     if state == as_row.state && rows::maybe_text(&row, 1)?.as_deref() == as_row.detail {
         return Ok(true);
     }
-    let settled = Settled {
+    let settled = Attempt {
         sequence,
         began_at: transaction.now(),
         outcome,
     };
     note(transaction, destination, &settled).await?;
-    let booked = i64::from(matches!(verdict, LaterVerdict::Booked));
+    let delivered = i64::from(matches!(verdict, LateOutcome::Delivered));
     transaction
         .execute(
-            "UPDATE destination SET booked = booked + $2, rejected = rejected + $3 WHERE id = $1",
-            &[&destination, &booked, &(1 - booked)],
+            "UPDATE destination SET delivered = delivered + $2, rejected = rejected + $3 WHERE id = $1",
+            &[&destination, &delivered, &(1 - delivered)],
         )
         .await?;
     Ok(true)

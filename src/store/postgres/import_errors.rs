@@ -8,29 +8,31 @@ use super::connection::Transaction;
 use super::rows::{self, keepable};
 use crate::domain::{Account, Timestamp};
 use crate::store::words::{self, row_limit};
-use crate::store::{ReportEnd, ReportFilter, ReportLease, ReportRow, StoreError};
+use crate::store::{
+    ImportErrorFilter, ImportErrorLease, ImportErrorOutcome, ImportErrorRow, StoreError,
+};
 
 /// `condition` may use $1 and what follows.
 fn select(condition: &str) -> String {
     format!(
         "SELECT r.id, a.name, r.sequence, d.document_id, r.company, r.message, r.state, r.attempts,
                 r.created_at, r.sent_at, r.next_try_at, r.last_error
-         FROM error_report r
+         FROM import_error r
          JOIN account a ON a.id = r.account_id
          JOIN document d ON d.sequence = r.sequence
          WHERE {condition}"
     )
 }
 
-fn read(row: &Row) -> Result<ReportRow, StoreError> {
-    Ok(ReportRow {
+fn read(row: &Row) -> Result<ImportErrorRow, StoreError> {
+    Ok(ImportErrorRow {
         id: row.try_get(0)?,
         account: words::account(row.try_get(1)?)?,
         sequence: row.try_get(2)?,
         document_id: rows::text(row, 3)?,
         company: words::maybe_company(row.try_get(4)?)?,
         message: rows::text(row, 5)?,
-        state: words::report_state(row.try_get(6)?)?,
+        state: words::import_error_state(row.try_get(6)?)?,
         attempts: rows::count(row, 7)?,
         created_at: rows::moment(row, 8)?,
         sent_at: rows::maybe_moment(row, 9)?,
@@ -43,11 +45,11 @@ pub(super) async fn lease(
     transaction: &Transaction<'_>,
     accounts: &[Account],
     lease: Duration,
-) -> Result<Option<ReportLease>, StoreError> {
+) -> Result<Option<ImportErrorLease>, StoreError> {
     let now = transaction.now();
     let names: Vec<&str> = accounts.iter().map(Account::as_str).collect();
     let sql = select(
-        "r.state = 'waiting' AND r.next_try_at <= $1 AND coalesce(r.leased_until, 0) <= $1 AND a.name = ANY ($2)
+        "r.state = 'pending' AND r.next_try_at <= $1 AND coalesce(r.leased_until, 0) <= $1 AND a.name = ANY ($2)
          ORDER BY r.attempts, r.next_try_at, r.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED",
     );
     let row = transaction
@@ -59,13 +61,13 @@ pub(super) async fn lease(
     let mut row = read(&row)?;
     let leased = transaction
         .query_one(
-            "UPDATE error_report SET fence = fence + 1, attempts = attempts + 1, leased_until = $2 WHERE id = $1
+            "UPDATE import_error SET fence = fence + 1, attempts = attempts + 1, leased_until = $2 WHERE id = $1
              RETURNING fence",
             &[&row.id, &now.after(lease).as_millis()],
         )
         .await?;
     row.attempts += 1;
-    Ok(Some(ReportLease {
+    Ok(Some(ImportErrorLease {
         row,
         fence: leased.try_get(0)?,
     }))
@@ -74,19 +76,19 @@ pub(super) async fn lease(
 /// False for a stale owner.
 pub(super) async fn end(
     transaction: &Transaction<'_>,
-    lease: &ReportLease,
-    end: &ReportEnd,
+    lease: &ImportErrorLease,
+    end: &ImportErrorOutcome,
 ) -> Result<bool, StoreError> {
     let (state, error, next_try_at) = match end {
-        ReportEnd::Sent => ("sent", None, None),
-        ReportEnd::Failed {
+        ImportErrorOutcome::Sent => ("sent", None, None),
+        ImportErrorOutcome::Failed {
             error, next_try_at, ..
-        } => ("waiting", Some(error), Some(*next_try_at)),
-        ReportEnd::Refused { error } => ("refused", Some(error), None),
+        } => ("pending", Some(error), Some(*next_try_at)),
+        ImportErrorOutcome::Refused { error } => ("refused", Some(error), None),
     };
     let changed = transaction
         .execute(
-            "UPDATE error_report SET state = $3, last_error = $4, next_try_at = $5, leased_until = NULL,
+            "UPDATE import_error SET state = $3, last_error = $4, next_try_at = $5, leased_until = NULL,
                  sent_at = CASE WHEN $3 = 'sent' THEN $6 ELSE sent_at END
              WHERE id = $1 AND fence = $2",
             &[
@@ -101,7 +103,7 @@ pub(super) async fn end(
         .await?;
     if let (
         true,
-        ReportEnd::Failed {
+        ImportErrorOutcome::Failed {
             others_wait_until, ..
         },
     ) = (changed > 0, end)
@@ -110,11 +112,11 @@ pub(super) async fn end(
         transaction
             .execute(
                 "WITH others AS (
-                     SELECT id FROM error_report
-                     WHERE state = 'waiting' AND next_try_at < $2
-                       AND account_id = (SELECT account_id FROM error_report WHERE id = $1)
+                     SELECT id FROM import_error
+                     WHERE state = 'pending' AND next_try_at < $2
+                       AND account_id = (SELECT account_id FROM import_error WHERE id = $1)
                      ORDER BY id FOR NO KEY UPDATE)
-                 UPDATE error_report r SET next_try_at = $2 FROM others WHERE r.id = others.id",
+                 UPDATE import_error r SET next_try_at = $2 FROM others WHERE r.id = others.id",
                 &[&lease.row.id, &others_wait_until.as_millis()],
             )
             .await?;
@@ -125,7 +127,7 @@ pub(super) async fn end(
 pub(super) async fn retry(transaction: &Transaction<'_>, id: i64) -> Result<bool, StoreError> {
     let changed = transaction
         .execute(
-            "UPDATE error_report SET state = 'waiting', next_try_at = $2
+            "UPDATE import_error SET state = 'pending', next_try_at = $2
              WHERE id = $1 AND state <> 'sent' AND company IS NOT NULL",
             &[&id, &transaction.now().as_millis()],
         )
@@ -135,8 +137,8 @@ pub(super) async fn retry(transaction: &Transaction<'_>, id: i64) -> Result<bool
 
 pub(super) async fn list(
     transaction: &Transaction<'_>,
-    filter: &ReportFilter,
-) -> Result<Vec<ReportRow>, StoreError> {
+    filter: &ImportErrorFilter,
+) -> Result<Vec<ImportErrorRow>, StoreError> {
     let found = transaction
         .query(
             &select(

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ivesk_webhook::config::{
-    Config, DestinationConfig, DestinationKind, FirstPull, default_account,
+    Config, DestinationConfig, DestinationKind, HistoryMode, default_account,
 };
+use ivesk_webhook::delivery::import_errors::{ImportErrorSender, Reported};
+use ivesk_webhook::delivery::open;
+use ivesk_webhook::delivery::worker::{DestinationWorker, StepOutcome};
 use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::emulator::DEFAULT_KEY;
-use ivesk_webhook::handoff::open;
-use ivesk_webhook::handoff::reporter::{Reported, Reporter};
-use ivesk_webhook::handoff::worker::{HandOn, Handed};
 use ivesk_webhook::metrics::Metrics;
 use ivesk_webhook::store::{
-    DestinationChange, DestinationRow, DocumentRow, HandoffFilter, HandoffRow, HandoffState,
-    PauseReason, ReportFilter, ReportRow, ReportState, Wants,
+    DeliveryFilter, DeliveryRow, DeliveryState, DestinationChange, DestinationFilter,
+    DestinationRow, DocumentRow, ImportErrorFilter, ImportErrorRow, ImportErrorState, PauseReason,
 };
 use ivesk_webhook::trace::{self, Step};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,11 @@ pub(crate) fn destination_name(name: &str) -> DestinationName {
 }
 
 /// A worker for a destination of the bench's settings, which is made known.
-pub(crate) async fn worker(bench: &Bench, name: &str, destination: &DestinationConfig) -> HandOn {
+pub(crate) async fn worker(
+    bench: &Bench,
+    name: &str,
+    destination: &DestinationConfig,
+) -> DestinationWorker {
     let name = destination_name(name);
     let place = open(
         &name,
@@ -48,55 +52,55 @@ pub(crate) async fn worker(bench: &Bench, name: &str, destination: &DestinationC
         &bench.clock,
     );
     let known = bench.store().register_destinations(
-        vec![(name.clone(), Wants::all_of(Queue::Exported))],
+        vec![(name.clone(), DestinationFilter::all_of(Queue::Exported))],
         bench.clock.now(),
     );
     known.await.expect("the destination is made known");
-    HandOn::new(
+    DestinationWorker::new(
         name,
         destination.clone(),
         place.expect("the destination opens"),
-        bench.config.reports.clone(),
+        bench.config.import_errors.clone(),
         Arc::clone(bench.store()),
         bench.clock.clone(),
     )
 }
 
 /// The first step that does more than pass over versions, or let feeds begin.
-pub(crate) async fn step(hand_on: &HandOn) -> Handed {
-    step_until(hand_on, &CancellationToken::new()).await
+pub(crate) async fn step(deliver: &DestinationWorker) -> StepOutcome {
+    step_until(deliver, &CancellationToken::new()).await
 }
 
-async fn step_until(hand_on: &HandOn, stop: &CancellationToken) -> Handed {
+async fn step_until(deliver: &DestinationWorker, stop: &CancellationToken) -> StepOutcome {
     loop {
-        let step = within("a step", hand_on.step(stop)).await;
+        let step = within("a step", deliver.step(stop)).await;
         match step.expect("the store works") {
-            Handed::Passed => {}
+            StepOutcome::Passed => {}
             other => return other,
         }
     }
 }
 
-/// Steps until nothing may be handed on now; what they did.
-pub(crate) async fn drain(hand_on: &HandOn) -> Vec<Handed> {
+/// Steps until nothing may be delivered now; what they did.
+pub(crate) async fn drain(deliver: &DestinationWorker) -> Vec<StepOutcome> {
     let mut done = Vec::new();
     loop {
-        match step(hand_on).await {
-            Handed::Nothing { .. } => return done,
+        match step(deliver).await {
+            StepOutcome::Nothing { .. } => return done,
             handed => done.push(handed),
         }
         assert!(done.len() < SPIN, "the worker spins: {:?}", done.last());
     }
 }
 
-/// Lets time pass, pulling and handing on whenever something falls due.
-async fn pass(bench: &Bench, hand_on: &HandOn, time: Duration) {
+/// Lets time pass, pulling and delivering whenever something falls due.
+async fn pass(bench: &Bench, deliver: &DestinationWorker, time: Duration) {
     let end = bench.clock.now().after(time);
     loop {
         bench.settle().await;
-        drain(hand_on).await;
-        let destination = match step(hand_on).await {
-            Handed::Nothing { until } => until,
+        drain(deliver).await;
+        let destination = match step(deliver).await {
+            StepOutcome::Nothing { until } => until,
             other => panic!("just drained, and then {other:?}"),
         };
         let pull = bench.puller().next_due().await.expect("the store works");
@@ -110,7 +114,7 @@ async fn pass(bench: &Bench, hand_on: &HandOn, time: Duration) {
     }
     bench.clock.advance(end.since(bench.clock.now()));
     bench.settle().await;
-    drain(hand_on).await;
+    drain(deliver).await;
 }
 
 async fn row(bench: &Bench, name: &str) -> DestinationRow {
@@ -119,20 +123,24 @@ async fn row(bench: &Bench, name: &str) -> DestinationRow {
     row.expect("the destination is known")
 }
 
-async fn handoffs(bench: &Bench) -> Vec<HandoffRow> {
-    let all = HandoffFilter {
+async fn deliveries(bench: &Bench) -> Vec<DeliveryRow> {
+    let all = DeliveryFilter {
         limit: 10_000,
-        ..HandoffFilter::default()
+        ..DeliveryFilter::default()
     };
-    bench.store().handoffs(all).await.expect("hand-offs")
+    bench.store().deliveries(all).await.expect("deliveries")
 }
 
-async fn reports(bench: &Bench) -> Vec<ReportRow> {
-    let all = ReportFilter {
+async fn import_errors(bench: &Bench) -> Vec<ImportErrorRow> {
+    let all = ImportErrorFilter {
         limit: 1_000,
-        ..ReportFilter::default()
+        ..ImportErrorFilter::default()
     };
-    bench.store().reports(all).await.expect("reports")
+    bench
+        .store()
+        .import_errors(all)
+        .await
+        .expect("import errors")
 }
 
 async fn change(bench: &Bench, name: &str, change: DestinationChange) -> usize {
@@ -174,7 +182,7 @@ async fn re_export(bench: &Bench, id: &str) {
 struct Scene {
     bench: Bench,
     ledger: Ledger,
-    hand_on: HandOn,
+    deliver: DestinationWorker,
 }
 
 impl Scene {
@@ -187,11 +195,11 @@ impl Scene {
         let ledger = Ledger::open().await;
         let mut destination = ledger.destination();
         change(&mut destination);
-        let hand_on = worker(&bench, "books", &destination).await;
+        let deliver = worker(&bench, "books", &destination).await;
         Self {
             bench,
             ledger,
-            hand_on,
+            deliver,
         }
     }
 
@@ -200,7 +208,7 @@ impl Scene {
     async fn assert_all_booked(&self) {
         assert_eq!(self.ledger.versions(), current(&self.bench).await);
         let row = row(&self.bench, "books").await;
-        assert_eq!(row.booked, self.ledger.booked().len() as u64);
+        assert_eq!(row.delivered, self.ledger.delivered().len() as u64);
         assert_eq!((row.failures, row.last_error), (0, None));
     }
 }
@@ -211,7 +219,7 @@ async fn a_destination_that_answers_500_for_a_week_is_given_everything_in_order_
     let Scene {
         bench,
         ledger,
-        hand_on,
+        deliver,
     } = &scene;
     ledger.always(Manner::status(500));
     let mut first = None;
@@ -219,21 +227,21 @@ async fn a_destination_that_answers_500_for_a_week_is_given_everything_in_order_
         let ids = export(bench, COMPANY, 3).await;
         let first = first.get_or_insert_with(|| ids[0].clone());
         re_export(bench, first).await;
-        pass(bench, hand_on, hours(24)).await;
+        pass(bench, deliver, hours(24)).await;
     }
     let tried = ledger.requests();
     // Every five minutes, give or take what is left to chance.
     assert!((1_600..2_800).contains(&tried), "{tried}");
     let stuck = row(bench, "books").await;
-    assert_eq!((stuck.booked, stuck.rejected), (0, 0));
+    assert_eq!((stuck.delivered, stuck.rejected), (0, 0));
     assert!(stuck.waits_until.is_some() && stuck.paused.is_none());
     let error = stuck.last_error.expect("it says why");
     assert!(error.contains("500") && error.contains("log"), "{error}");
-    let attempts = handoffs(bench).await;
+    let attempts = deliveries(bench).await;
     assert!(
         attempts
             .iter()
-            .all(|row| row.state == HandoffState::Waiting)
+            .all(|row| row.state == DeliveryState::Pending)
     );
     let told: usize = attempts.iter().map(|row| row.attempts.len()).sum();
     let counted: u64 = attempts
@@ -245,11 +253,11 @@ async fn a_destination_that_answers_500_for_a_week_is_given_everything_in_order_
     assert!(told < 20, "and those that ended alike are one row: {told}");
 
     ledger.always(Manner::Books);
-    pass(bench, hand_on, minutes(6)).await;
+    pass(bench, deliver, minutes(6)).await;
     scene.assert_all_booked().await;
-    assert_eq!(ledger.booked().len(), 21);
+    assert_eq!(ledger.delivered().len(), 21);
     assert_eq!(ledger.repeats(), 0);
-    assert!(reports(bench).await.is_empty());
+    assert!(import_errors(bench).await.is_empty());
 }
 
 #[tokio::test]
@@ -258,7 +266,7 @@ async fn a_connection_that_is_reset_before_or_after_booking_doubles_nothing() {
     let Scene {
         bench,
         ledger,
-        hand_on,
+        deliver,
     } = &scene;
     export(bench, COMPANY, 6).await;
     let mut requests = 0;
@@ -270,14 +278,14 @@ async fn a_connection_that_is_reset_before_or_after_booking_doubles_nothing() {
             _ => Manner::Books,
         }
     });
-    pass(bench, hand_on, hours(3)).await;
+    pass(bench, deliver, hours(3)).await;
     scene.assert_all_booked().await;
     // Each was refused once and booked unheard once before the answer came through.
     assert_eq!((ledger.requests(), ledger.repeats()), (18, 6));
-    let rows = handoffs(bench).await;
+    let rows = deliveries(bench).await;
     assert_eq!(rows.len(), 6);
     for row in rows {
-        assert_eq!(row.state, HandoffState::Booked, "{row:?}");
+        assert_eq!(row.state, DeliveryState::Delivered, "{row:?}");
     }
 }
 
@@ -287,15 +295,15 @@ async fn a_version_that_was_booked_unheard_and_then_replaced_does_not_come_again
     let Scene {
         bench,
         ledger,
-        hand_on,
+        deliver,
     } = &scene;
     let ids = export(bench, COMPANY, 1).await;
     let old = current(bench).await;
     ledger.always(Manner::BooksUnheard);
-    assert!(matches!(step(hand_on).await, Handed::Waits { .. }));
+    assert!(matches!(step(deliver).await, StepOutcome::Waits { .. }));
     re_export(bench, &ids[0]).await;
     ledger.always(Manner::Books);
-    pass(bench, hand_on, hours(1)).await;
+    pass(bench, deliver, hours(1)).await;
     let both = [old, current(bench).await].concat();
     assert_eq!(
         ledger.versions(),
@@ -310,30 +318,30 @@ async fn a_destination_that_hangs_is_paused_by_its_timeout_and_the_others_go_on(
     let Scene {
         bench,
         ledger,
-        hand_on,
+        deliver,
     } = Scene::with(|destination| destination.timeout = Duration::from_millis(300)).await;
     let other = Ledger::open().await;
     let beside = worker(&bench, "beside", &other.destination()).await;
     export(&bench, COMPANY, 40).await;
     ledger.always(Manner::Hangs);
     let hanging = async {
-        let handed = step(&hand_on).await;
-        (handed, other.booked().len())
+        let handed = step(&deliver).await;
+        (handed, other.delivered().len())
     };
     let ((handed, meanwhile), _) = tokio::join!(hanging, async {
         ledger.until("a request", |l| l.requests() == 1).await;
         drain(&beside).await
     });
-    assert!(matches!(handed, Handed::Waits { .. }), "{handed:?}");
+    assert!(matches!(handed, StepOutcome::Waits { .. }), "{handed:?}");
     assert_eq!(other.versions(), current(&bench).await);
-    assert!(meanwhile > 0, "nothing was handed on beside it");
-    assert!(matches!(step(&hand_on).await, Handed::Nothing { .. }));
+    assert!(meanwhile > 0, "nothing was delivered beside it");
+    assert!(matches!(step(&deliver).await, StepOutcome::Nothing { .. }));
     assert_eq!(ledger.requests(), 1, "nobody else is asked while it waits");
     let row = row(&bench, "books").await;
     assert!(row.last_error.is_some() && row.waits_until.is_some());
 
     ledger.always(Manner::Books);
-    pass(&bench, &hand_on, minutes(1)).await;
+    pass(&bench, &deliver, minutes(1)).await;
     assert_eq!(ledger.versions(), current(&bench).await);
 }
 
@@ -351,19 +359,19 @@ async fn an_address_that_moved_or_does_not_let_us_in_pauses_and_says_what_to_loo
         let Scene {
             bench,
             ledger,
-            hand_on,
+            deliver,
         } = &scene;
         export(bench, COMPANY, 3).await;
         ledger.always(manner.clone());
-        pass(bench, hand_on, hours(2)).await;
+        pass(bench, deliver, hours(2)).await;
         let stuck = row(bench, "books").await;
         let error = stuck.last_error.expect("it says why");
         assert!(error.contains(words), "{manner:?}: {error}");
         assert!(stuck.stuck_at == Some(1) && stuck.paused.is_none());
-        assert!(reports(bench).await.is_empty());
+        assert!(import_errors(bench).await.is_empty());
         // Mended, it goes on by itself.
         ledger.always(Manner::Books);
-        pass(bench, hand_on, minutes(6)).await;
+        pass(bench, deliver, minutes(6)).await;
         scene.assert_all_booked().await;
     }
 }
@@ -374,19 +382,19 @@ async fn a_destination_that_says_410_waits_for_a_person() {
     let Scene {
         bench,
         ledger,
-        hand_on,
+        deliver,
     } = &scene;
     export(bench, COMPANY, 3).await;
     ledger.always(Manner::status(410));
-    pass(bench, hand_on, hours(1)).await;
+    pass(bench, deliver, hours(1)).await;
     ledger.always(Manner::Books);
-    pass(bench, hand_on, hours(72)).await;
+    pass(bench, deliver, hours(72)).await;
     assert_eq!(ledger.requests(), 1);
     let closed = row(bench, "books").await;
     assert_eq!(closed.paused, Some(PauseReason::Closed));
     assert_eq!(closed.waits_until, None);
     assert_eq!(change(bench, "books", DestinationChange::Resume).await, 1);
-    drain(hand_on).await;
+    drain(deliver).await;
     scene.assert_all_booked().await;
 }
 
@@ -396,27 +404,27 @@ async fn a_destination_that_asks_for_an_hour_is_given_an_hour() {
     let Scene {
         bench,
         ledger,
-        hand_on,
+        deliver,
     } = &scene;
     export(bench, COMPANY, 3).await;
     ledger.always(Manner::with_header(429, "retry-after", "3600"));
-    drain(hand_on).await;
+    drain(deliver).await;
     ledger.always(Manner::Books);
-    pass(bench, hand_on, minutes(59)).await;
+    pass(bench, deliver, minutes(59)).await;
     assert_eq!(ledger.requests(), 1);
-    pass(bench, hand_on, minutes(2)).await;
+    pass(bench, deliver, minutes(2)).await;
     scene.assert_all_booked().await;
 }
 
-/// The reporter of the bench's settings; none where those name no path.
-fn reporter(bench: &Bench) -> Option<Reporter> {
-    let made = Reporter::new(
+/// Returns the sender of the bench's settings; none where those name no path.
+fn import_error_sender(bench: &Bench) -> Option<ImportErrorSender> {
+    let made = ImportErrorSender::new(
         &bench.config,
         Arc::clone(bench.store()),
         bench.clock.clone(),
         Arc::new(Metrics::new()),
     );
-    made.expect("a reporter")
+    made.expect("a sender of import errors")
 }
 
 #[tokio::test]
@@ -424,7 +432,7 @@ async fn a_rejection_waits_for_the_path_reaches_the_accountant_once_and_ends_boo
     let Scene {
         mut bench,
         ledger,
-        hand_on,
+        deliver,
     } = Scene::new().await;
     let ids = export(&bench, COMPANY, 2).await;
     let unwanted = ids[0].clone();
@@ -437,20 +445,23 @@ async fn a_rejection_waits_for_the_path_reaches_the_accountant_once_and_ends_boo
         }
     });
     bench.clock.advance(MOMENT);
-    drain(&hand_on).await;
-    assert_eq!(ledger.booked().len(), 1, "the others are not held up");
-    assert!(reporter(&bench).is_none(), "nothing says where to");
-    let waiting = reports(&bench).await;
+    drain(&deliver).await;
+    assert_eq!(ledger.delivered().len(), 1, "the others are not held up");
+    assert!(
+        import_error_sender(&bench).is_none(),
+        "nothing says where to"
+    );
+    let waiting = import_errors(&bench).await;
     assert_eq!(waiting.len(), 1);
-    assert_eq!(waiting[0].state, ReportState::Waiting);
+    assert_eq!(waiting[0].state, ImportErrorState::Pending);
 
-    drop(hand_on);
+    drop(deliver);
     bench
         .restart_with(|config: &mut Config| {
-            config.api.error_report_path = Some("/errors".to_owned());
+            config.api.import_error_path = Some("/errors".to_owned());
         })
         .await;
-    let sending = reporter(&bench).expect("a reporter");
+    let sending = import_error_sender(&bench).expect("a sender of import errors");
     bench.clock.advance(MOMENT);
     assert_eq!(sending.step().await.expect("a step"), Reported::Sent);
     assert_eq!(sending.step().await.expect("a step"), Reported::Nothing);
@@ -467,19 +478,19 @@ async fn a_rejection_waits_for_the_path_reaches_the_accountant_once_and_ends_boo
     );
 
     // The same rejection again, for whatever reason, is not told again.
-    let hand_on = worker(&bench, "books", &ledger.destination()).await;
+    let deliver = worker(&bench, "books", &ledger.destination()).await;
     assert_eq!(
         change(&bench, "books", DestinationChange::Retry { sequence: None }).await,
         1
     );
-    drain(&hand_on).await;
+    drain(&deliver).await;
     assert_eq!(ledger.rejected().len(), 2);
     assert_eq!(sending.step().await.expect("a step"), Reported::Nothing);
 
     ledger.always(Manner::Books);
     re_export(&bench, &unwanted).await;
     bench.clock.advance(MOMENT);
-    drain(&hand_on).await;
+    drain(&deliver).await;
     let stories = trace::find(bench.store().as_ref(), &unwanted).await;
     let stories = stories.expect("a story");
     assert_eq!(stories.len(), 1);
@@ -488,7 +499,7 @@ async fn a_rejection_waits_for_the_path_reaches_the_accountant_once_and_ends_boo
         Step::Rejected,
         Step::Reported,
         Step::ReExported,
-        Step::Booked,
+        Step::Delivered,
     ];
     assert_eq!(stories[0].story, turns, "{:#?}", stories[0].events);
     assert_eq!(bench.control.reported_errors().len(), 1);
@@ -498,31 +509,33 @@ async fn a_rejection_waits_for_the_path_reaches_the_accountant_once_and_ends_boo
 #[tokio::test]
 async fn a_vendor_that_refuses_a_repeated_report_is_told_and_not_asked_for_ever() {
     let bench = Bench::with("error_repeat=refused", |config| {
-        config.api.error_report_path = Some("/errors".to_owned());
+        config.api.import_error_path = Some("/errors".to_owned());
     })
     .await;
     bench.settle().await;
     let ledger = Ledger::open().await;
-    let hand_on = worker(&bench, "books", &ledger.destination()).await;
+    let deliver = worker(&bench, "books", &ledger.destination()).await;
     export(&bench, COMPANY, 1).await;
-    let sending = reporter(&bench).expect("a reporter");
+    let sending = import_error_sender(&bench).expect("a sender of import errors");
     ledger.always(Manner::rejects("Nežinomas PVM kodas"));
-    drain(&hand_on).await;
+    drain(&deliver).await;
     assert_eq!(sending.step().await.expect("a step"), Reported::Sent);
 
     ledger.always(Manner::rejects("Nežinomas klientas"));
     change(&bench, "books", DestinationChange::Retry { sequence: None }).await;
-    drain(&hand_on).await;
+    drain(&deliver).await;
     let refused = sending.step().await.expect("a step");
     assert!(matches!(refused, Reported::Refused { .. }), "{refused:?}");
     bench.clock.advance(hours(48));
     assert_eq!(sending.step().await.expect("a step"), Reported::Nothing);
-    let rows = reports(&bench).await;
+    let rows = import_errors(&bench).await;
     assert_eq!(rows.len(), 2);
-    assert_eq!(rows[1].state, ReportState::Refused);
+    assert_eq!(rows[1].state, ImportErrorState::Refused);
     let error = rows[1].last_error.clone().expect("it says why");
     assert!(error.contains("409"), "{error}");
-    let asked = bench.store().retry_report(rows[1].id, bench.clock.now());
+    let asked = bench
+        .store()
+        .retry_import_error(rows[1].id, bench.clock.now());
     assert!(asked.await.expect("the store works"));
     let again = sending.step().await.expect("a step");
     assert!(matches!(again, Reported::Refused { .. }), "{again:?}");
@@ -530,24 +543,24 @@ async fn a_vendor_that_refuses_a_repeated_report_is_told_and_not_asked_for_ever(
 }
 
 #[tokio::test]
-async fn a_version_that_was_replaced_while_it_waited_is_not_handed_on() {
+async fn a_version_that_was_replaced_while_it_waited_is_not_delivered() {
     let scene = Scene::new().await;
     let Scene {
         bench,
         ledger,
-        hand_on,
+        deliver,
     } = &scene;
     let ids = export(bench, COMPANY, 5).await;
     ledger.always(Manner::status(503));
-    drain(hand_on).await;
+    drain(deliver).await;
     for id in &ids[..3] {
         re_export(bench, id).await;
         re_export(bench, id).await;
     }
     ledger.always(Manner::Books);
-    pass(bench, hand_on, hours(1)).await;
+    pass(bench, deliver, hours(1)).await;
     scene.assert_all_booked().await;
-    assert_eq!(ledger.booked().len(), 5);
+    assert_eq!(ledger.delivered().len(), 5);
 }
 
 #[tokio::test]
@@ -591,7 +604,7 @@ async fn a_destination_is_given_its_queue_and_its_companies_alone() {
     }
 
     let count = |ledger: &Ledger, queue: Queue, code: &str| {
-        let booked = ledger.booked();
+        let booked = ledger.delivered();
         let of_it = booked
             .iter()
             .filter(|entry| entry.queue == queue.as_str() && entry.company == code);
@@ -599,16 +612,16 @@ async fn a_destination_is_given_its_queue_and_its_companies_alone() {
     };
     assert_eq!(count(all, Queue::Exported, COMPANY), 5);
     assert_eq!(count(all, Queue::Exported, NEIGHBOUR), 6);
-    assert_eq!(all.booked().len(), 11);
+    assert_eq!(all.delivered().len(), 11);
     assert_eq!(count(ours, Queue::Exported, NEIGHBOUR), 6);
-    assert_eq!(ours.booked().len(), 6);
+    assert_eq!(ours.delivered().len(), 6);
     // The mixed queue names no company; the documents themselves do.
     assert_eq!(count(mixed, Queue::Digitized, ""), 8);
-    assert_eq!(mixed.booked().len(), 8);
-    let rows = handoffs(&bench).await;
+    assert_eq!(mixed.delivered().len(), 8);
+    let rows = deliveries(&bench).await;
     let left_out = rows
         .iter()
-        .filter(|row| row.state == HandoffState::NotWanted);
+        .filter(|row| row.state == DeliveryState::Filtered);
     let stored = bench.stored(&digitized()).await.len();
     assert_eq!(left_out.count(), stored - 8);
 }
@@ -619,7 +632,7 @@ async fn a_pause_takes_effect_between_two_documents_of_one_batch() {
     let Scene {
         bench,
         ledger,
-        hand_on,
+        deliver,
     } = &scene;
     export(bench, COMPANY, 30).await;
     // Longer than outcomes are gathered for before they are noted.
@@ -628,19 +641,19 @@ async fn a_pause_takes_effect_between_two_documents_of_one_batch() {
         ledger.until("a request", |l| l.requests() == 3).await;
         change(bench, "books", DestinationChange::Pause).await
     };
-    let (handed, paused) = tokio::join!(step(hand_on), pausing);
+    let (handed, paused) = tokio::join!(step(deliver), pausing);
     assert_eq!(paused, 1);
-    let Handed::Settled(settled) = handed else {
+    let StepOutcome::Settled(settled) = handed else {
         panic!("{handed:?}");
     };
     assert!((3..6).contains(&settled), "{settled}");
     assert_eq!(ledger.requests(), settled, "none is cut off");
-    assert_eq!(step(hand_on).await, Handed::Nothing { until: None });
+    assert_eq!(step(deliver).await, StepOutcome::Nothing { until: None });
     assert_eq!(row(bench, "books").await.paused, Some(PauseReason::ByHand));
 
     ledger.always(Manner::Books);
     change(bench, "books", DestinationChange::Resume).await;
-    drain(hand_on).await;
+    drain(deliver).await;
     scene.assert_all_booked().await;
     assert_eq!(ledger.repeats(), 0);
 }
@@ -651,7 +664,7 @@ async fn a_worker_that_is_to_stop_finishes_the_document_in_flight_and_begins_no_
     let Scene {
         bench,
         ledger,
-        hand_on,
+        deliver,
     } = &scene;
     export(bench, COMPANY, 10).await;
     ledger.always(Manner::BooksAfter(Duration::from_millis(50)));
@@ -660,10 +673,10 @@ async fn a_worker_that_is_to_stop_finishes_the_document_in_flight_and_begins_no_
         ledger.until("a request", |l| l.requests() == 2).await;
         stop.cancel();
     };
-    let (handed, ()) = tokio::join!(step_until(hand_on, &stop), stopping);
-    assert_eq!(handed, Handed::Settled(2));
+    let (handed, ()) = tokio::join!(step_until(deliver, &stop), stopping);
+    assert_eq!(handed, StepOutcome::Settled(2));
     ledger.always(Manner::Books);
-    drain(hand_on).await;
+    drain(deliver).await;
     scene.assert_all_booked().await;
     assert_eq!(ledger.repeats(), 0, "what was finished was noted");
 }
@@ -674,7 +687,7 @@ async fn a_worker_whose_lease_was_taken_over_notes_nothing_and_begins_no_other_d
     let Scene {
         bench,
         ledger,
-        hand_on,
+        deliver,
     } = &scene;
     let replica = worker(bench, "books", &ledger.destination()).await;
     export(bench, COMPANY, 5).await;
@@ -688,25 +701,25 @@ async fn a_worker_whose_lease_was_taken_over_notes_nothing_and_begins_no_other_d
     });
     let taking_over = async {
         ledger.until("a request", |l| l.requests() == 1).await;
-        assert!(matches!(step(&replica).await, Handed::Nothing { .. }));
+        assert!(matches!(step(&replica).await, StepOutcome::Nothing { .. }));
         // As when the other one's machine was asleep.
         bench.clock.advance(hours(1));
         drain(&replica).await
     };
-    let (handed, _) = tokio::join!(step(hand_on), taking_over);
-    assert_eq!(handed, Handed::Stale);
+    let (handed, _) = tokio::join!(step(deliver), taking_over);
+    assert_eq!(handed, StepOutcome::Stale);
     assert_eq!((ledger.requests(), ledger.repeats()), (6, 1));
-    assert_eq!(row(bench, "books").await.booked, 5);
-    assert!(matches!(step(hand_on).await, Handed::Nothing { .. }));
+    assert_eq!(row(bench, "books").await.delivered, 5);
+    assert!(matches!(step(deliver).await, StepOutcome::Nothing { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn side_by_side_are_documents_and_never_two_versions_of_one() {
-    let scene = Scene::with(|destination| destination.in_flight = 8).await;
+    let scene = Scene::with(|destination| destination.max_concurrency = 8).await;
     let Scene {
         bench,
         ledger,
-        hand_on,
+        deliver,
     } = &scene;
     let ids = export(bench, COMPANY, 12).await;
     let mut requests = 0_u64;
@@ -725,17 +738,17 @@ async fn side_by_side_are_documents_and_never_two_versions_of_one() {
             }
         }
     };
-    let handing_on = async {
+    let workers = async {
         for _ in 0..40 {
-            drain(hand_on).await;
+            drain(deliver).await;
             // Whatever it waits for is over.
             change(bench, "books", DestinationChange::Resume).await;
         }
     };
-    tokio::join!(exporting, handing_on);
+    tokio::join!(exporting, workers);
     ledger.always(Manner::Books);
     change(bench, "books", DestinationChange::Resume).await;
-    drain(hand_on).await;
+    drain(deliver).await;
 
     let (most, overlaps) = ledger.side_by_side();
     assert!(most > 1, "nothing was side by side");
@@ -759,7 +772,7 @@ async fn a_version_that_keeps_a_destination_from_going_on_can_be_left_out() {
     let Scene {
         bench,
         ledger,
-        hand_on,
+        deliver,
     } = &scene;
     let ids = export(bench, COMPANY, 4).await;
     let odd = ids[1].clone();
@@ -767,27 +780,27 @@ async fn a_version_that_keeps_a_destination_from_going_on_can_be_left_out() {
         true => Manner::status(500),
         false => Manner::Books,
     });
-    pass(bench, hand_on, hours(1)).await;
+    pass(bench, deliver, hours(1)).await;
     let stuck = row(bench, "books").await.stuck_at.expect("it is stuck");
-    assert_eq!((stuck, ledger.booked().len()), (2, 1));
+    assert_eq!((stuck, ledger.delivered().len()), (2, 1));
     let skip = DestinationChange::Skip { sequence: stuck };
     assert_eq!(change(bench, "books", skip).await, 1);
-    drain(hand_on).await;
-    assert_eq!(ledger.booked().len(), 3);
-    let rows = handoffs(bench).await;
-    assert_eq!(rows[1].state, HandoffState::Skipped);
+    drain(deliver).await;
+    assert_eq!(ledger.delivered().len(), 3);
+    let rows = deliveries(bench).await;
+    assert_eq!(rows[1].state, DeliveryState::Skipped);
     // Its next version is another one.
     ledger.always(Manner::Books);
     re_export(bench, &ids[1]).await;
-    drain(hand_on).await;
-    assert_eq!(ledger.booked().len(), 4);
+    drain(deliver).await;
+    assert_eq!(ledger.delivered().len(), 4);
 }
 
 #[tokio::test]
 async fn an_older_version_that_comes_late_is_not_handed_on_after_the_newer_one() {
     let bench = Bench::caught_up("visibility_lag_ms=0").await;
     let ledger = Ledger::open().await;
-    let hand_on = worker(&bench, "books", &ledger.destination()).await;
+    let deliver = worker(&bench, "books", &ledger.destination()).await;
     // A minute passes before what is exported now is listed.
     bench.switch("visibility_lag_ms=60000");
     let ids = bench.control.export(COMPANY, 1).expect("exported");
@@ -797,11 +810,11 @@ async fn an_older_version_that_comes_late_is_not_handed_on_after_the_newer_one()
     bench.control.re_export(&id).expect("a known document");
     bench.hint(COMPANY).await;
     bench.settle().await;
-    drain(&hand_on).await;
+    drain(&deliver).await;
     let newest = ledger.versions();
     assert_eq!(newest.len(), 1);
     bench.pass(hours(3)).await;
-    drain(&hand_on).await;
+    drain(&deliver).await;
     let rows = bench.documents().await;
     assert_eq!(rows.len(), 2, "the older one came: {rows:?}");
     assert_eq!(ledger.versions(), newest);
@@ -814,7 +827,7 @@ async fn a_program_and_a_list_take_the_same_documents_side_by_side_with_a_receiv
     let Scene {
         bench,
         ledger,
-        hand_on,
+        deliver,
     } = &scene;
     let list = worker(bench, "list", &all_of(DestinationKind::Api)).await;
     let program = DestinationKind::Command {
@@ -826,12 +839,12 @@ async fn a_program_and_a_list_take_the_same_documents_side_by_side_with_a_receiv
     let program = worker(bench, "program", &all_of(program)).await;
     let ids = export(bench, COMPANY, 5).await;
     re_export(bench, &ids[4]).await;
-    for one in [hand_on, &list, &program] {
+    for one in [deliver, &list, &program] {
         drain(one).await;
     }
     let offered = bench
         .store()
-        .offered(destination_name("list"), 0, 100, 1 << 20);
+        .listed(destination_name("list"), 0, 100, 1 << 20);
     let offered: Vec<(String, String)> = offered
         .await
         .expect("a list")
@@ -839,13 +852,13 @@ async fn a_program_and_a_list_take_the_same_documents_side_by_side_with_a_receiv
         .map(|one| (one.item.document_id, one.item.version))
         .collect();
     assert_eq!(offered, ledger.versions());
-    assert_eq!(row(bench, "program").await.booked, 5);
+    assert_eq!(row(bench, "program").await.delivered, 5);
 }
 
 /// A destination of this kind that is given everything.
 pub(crate) fn all_of(kind: DestinationKind) -> DestinationConfig {
     DestinationConfig {
-        first_pull: FirstPull::HandOn,
+        history: HistoryMode::Deliver,
         ..DestinationConfig::of(kind)
     }
 }

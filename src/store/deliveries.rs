@@ -1,8 +1,8 @@
-//! Handing documents on: destinations, how far each has come, what became of each version, and
+//! Delivering documents: destinations, how far each has come, what became of each version, and
 //! the import errors that are reported back.
 //!
 //! A destination has a *position*: every version at or below it is settled for that destination, as far
-//! as the destination's feeds have been started. A version is settled when it was booked,
+//! as the destination's feeds have been started. A version is settled when it was delivered,
 //! rejected, offered, left out, or superseded by a newer one. So a destination that is paused
 //! costs nothing, however much waits for it, and starting a feed later, or trying a
 //! version again, only moves the position back: what is settled stays so.
@@ -24,7 +24,7 @@ pub(super) const WINDOW: i64 = 2_000;
 pub(super) const ATTEMPTS: i64 = 50;
 
 /// Why a report that names no company can't be sent.
-pub(super) const NO_COMPANY: &str = "nothing says which of your companies the document belongs to, and Įvesk.lt wants to \
+pub(super) const NO_COMPANY: &str = "nothing says which of your companies the document belongs to, and Įvesk.lt filter to \
      know; tell the accountant yourself";
 
 /// How long a feed is waited for that is to be read again for the sake of links. One that
@@ -37,7 +37,7 @@ pub(super) const LINK_WAIT: Duration = Duration::from_secs(60);
 
 /// Which documents a destination takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Wants {
+pub struct DestinationFilter {
     /// From this queue.
     pub queue: Queue,
     /// Of these accounts; of all where it is empty.
@@ -47,7 +47,7 @@ pub struct Wants {
     pub companies: Vec<Company>,
 }
 
-impl Wants {
+impl DestinationFilter {
     /// Every document of a queue.
     pub fn all_of(queue: Queue) -> Self {
         Self {
@@ -58,15 +58,15 @@ impl Wants {
     }
 }
 
-/// What a worker says when it asks for something to hand on.
+/// What a worker says when it asks for something to deliver.
 #[derive(Clone, Debug)]
-pub struct HandoffRequest {
+pub struct DeliveryLeaseRequest {
     /// For which destination.
     pub destination: DestinationName,
     /// Which documents it takes.
-    pub wants: Wants,
+    pub filter: DestinationFilter,
     /// Whether feeds are started by themselves, from their beginning.
-    pub start_all: bool,
+    pub deliver_history: bool,
     /// Whether it fetches files, so that versions whose links are being renewed wait.
     pub files: bool,
     /// The present moment.
@@ -81,12 +81,12 @@ pub struct HandoffRequest {
 
 /// What there is to do for a destination.
 #[derive(Clone, Debug)]
-pub enum HandoffLeased {
+pub enum DeliveryLeased {
     /// Hand these on.
-    Batch(HandoffLease),
-    /// None of the versions that were looked through is to be handed on: ask again.
+    Batch(DeliveryLease),
+    /// None of the versions that were looked through is to be delivered: ask again.
     Passed,
-    /// Nothing may be handed on now; something that waits for its time may be from then on.
+    /// Nothing may be delivered now; something that waits for its time may be from then on.
     Nothing {
         /// When to ask again at the latest, where that is known.
         until: Option<Timestamp>,
@@ -95,7 +95,7 @@ pub enum HandoffLeased {
 
 /// One version of one document on its way to a destination.
 #[derive(Clone)]
-pub struct Item {
+pub struct Delivery {
     /// Where it came from.
     pub feed: Feed,
     /// The vendor's id of the document.
@@ -110,21 +110,21 @@ pub struct Item {
     pub stored_at: Timestamp,
     /// The JSON as the vendor sent it.
     pub body: Vec<u8>,
-    /// A link to the document's file that is newer than the one in [`Item::body`].
+    /// A link to the document's file that is newer than the one in [`Delivery::body`].
     pub link: Option<SecretString>,
-    /// When the vendor listed [`Item::link`].
+    /// When the vendor listed [`Delivery::link`].
     pub link_listed_at: Option<Timestamp>,
     /// How often a fresh link was asked for in vain: a destination that has waited long enough
     /// goes on without the file.
     pub link_tries: u32,
     /// What this destination noted when it took an earlier version of the document
-    /// ([`HandoffOutcome::Booked`]).
+    /// ([`DeliveryOutcome::Delivered`]).
     pub earlier_note: Option<String>,
 }
 
 /// The right to hand a destination's documents on.
 #[derive(Clone, Debug)]
-pub struct HandoffLease {
+pub struct DeliveryLease {
     /// The destination's row.
     pub destination_id: i64,
     /// The destination.
@@ -133,28 +133,28 @@ pub struct HandoffLease {
     pub fence: i64,
     /// Failures of the destination since its last success.
     pub failures: u32,
-    /// What is to be handed on, in the order of the numbers; at most one version of a
+    /// What is to be delivered, in the order of the numbers; at most one version of a
     /// document.
-    pub items: Vec<Item>,
+    pub deliveries: Vec<Delivery>,
 }
 
 /// What became of one version at a destination.
 #[derive(Clone, Debug)]
-pub struct Settled {
+pub struct Attempt {
     /// Its number.
     pub sequence: i64,
     /// When it was begun.
     pub began_at: Timestamp,
     /// How it ended.
-    pub outcome: HandoffOutcome,
+    pub outcome: DeliveryOutcome,
 }
 
 /// How giving one version to a destination ended.
 #[derive(Clone, Debug)]
-pub enum HandoffOutcome {
+pub enum DeliveryOutcome {
     /// The destination has it.
-    Booked {
-        /// What it wants to be told at a later version.
+    Delivered {
+        /// What it filter to be told at a later version.
         note: Option<String>,
     },
     /// The destination does not want it.
@@ -162,19 +162,19 @@ pub enum HandoffOutcome {
         /// Why, as far as it may be kept and shown.
         message: String,
         /// What the accountant is told.
-        report: ReportDraft,
+        report: NewImportError,
     },
     /// It is in the list that a program asks for.
-    Offered,
+    Listed,
     /// It is of a company that the destination doesn't take.
-    NotWanted,
+    Filtered,
     /// The link to its file has expired; a fresh pull is raised.
     LinkExpired,
 }
 
 /// An import error for the vendor's accountant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReportDraft {
+pub struct NewImportError {
     /// Whose document; none where nothing says so, and then it can't be sent.
     pub company: Option<Company>,
     /// The text for the accountant.
@@ -183,7 +183,7 @@ pub struct ReportDraft {
 
 /// What becomes of the lease once outcomes are noted.
 #[derive(Clone, Debug)]
-pub enum Afterwards {
+pub enum LeaseAction {
     /// It holds for so long again.
     Keep(Duration),
     /// It is given back.
@@ -215,15 +215,15 @@ pub enum StartFrom {
 /// What a person changes at a destination.
 #[derive(Clone, Debug)]
 pub enum DestinationChange {
-    /// Nothing is handed on until [`DestinationChange::Resume`].
+    /// Nothing is delivered until [`DestinationChange::Resume`].
     Pause,
     /// Goes on now, whatever it waited for.
     Resume,
     /// Lets feeds begin; those that have begun begin earlier where this says so, and
-    /// nothing that is settled is handed on again.
+    /// nothing that is settled is delivered again.
     Start {
         /// Which documents the destination takes.
-        wants: Wants,
+        filter: DestinationFilter,
         /// Only this account's feeds.
         account: Option<Account>,
         /// Only this company's feed.
@@ -245,56 +245,56 @@ pub enum DestinationChange {
 
 /// What a program says of a version that it was offered, or a destination of one that it had.
 #[derive(Clone, Debug)]
-pub enum LaterVerdict {
-    /// It is booked.
-    Booked,
+pub enum LateOutcome {
+    /// It is delivered.
+    Delivered,
     /// It is rejected.
     Rejected {
         /// Why.
         message: String,
         /// What the accountant is told.
-        report: ReportDraft,
+        report: NewImportError,
     },
 }
 
 /// Where one version stands at one destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum HandoffState {
+pub enum DeliveryState {
     /// It was tried, or is to be tried again.
-    Waiting,
+    Pending,
     /// It is in the list that a program asks for; the program has not said what became of it.
-    Offered,
+    Listed,
     /// The destination has it.
-    Booked,
+    Delivered,
     /// The destination does not want it.
     Rejected,
     /// A person left it out.
     Skipped,
     /// It is of a company that the destination doesn't take.
-    NotWanted,
+    Filtered,
 }
 
-impl HandoffState {
+impl DeliveryState {
     /// All states.
     pub const ALL: [Self; 6] = [
-        Self::Waiting,
-        Self::Offered,
-        Self::Booked,
+        Self::Pending,
+        Self::Listed,
+        Self::Delivered,
         Self::Rejected,
         Self::Skipped,
-        Self::NotWanted,
+        Self::Filtered,
     ];
 
     /// The state's name in the store and in answers.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Waiting => "waiting",
-            Self::Offered => "offered",
-            Self::Booked => "booked",
+            Self::Pending => "pending",
+            Self::Listed => "listed",
+            Self::Delivered => "delivered",
             Self::Rejected => "rejected",
             Self::Skipped => "skipped",
-            Self::NotWanted => "not_wanted",
+            Self::Filtered => "filtered",
         }
     }
 }
@@ -305,7 +305,7 @@ impl HandoffState {
 pub enum PauseReason {
     /// A person paused it.
     ByHand,
-    /// It said that it wants nothing any more.
+    /// It said that it filter nothing any more.
     Closed,
 }
 
@@ -335,7 +335,7 @@ pub struct DestinationRow {
     /// next 2,000 after the position.
     pub waiting_since: Option<Timestamp>,
     /// Versions that it took, since the store began.
-    pub booked: u64,
+    pub delivered: u64,
     /// Versions that it rejected, since the store began.
     pub rejected: u64,
     /// Versions that stand rejected now.
@@ -370,7 +370,7 @@ pub struct HeldFeed {
 
 /// One attempt to give a version to a destination; several in a row that ended alike are one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Attempt {
+pub struct AttemptRow {
     /// When the first of them began.
     pub began_at: Timestamp,
     /// When the last of them ended.
@@ -385,13 +385,13 @@ pub struct Attempt {
 
 /// What became of one version at one destination.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct HandoffRow {
+pub struct DeliveryRow {
     /// The destination.
     pub destination: DestinationName,
     /// The version's number.
     pub sequence: i64,
     /// Where it stands.
-    pub state: HandoffState,
+    pub state: DeliveryState,
     /// When it was first given to the destination.
     pub began_at: Timestamp,
     /// When its state last changed.
@@ -399,16 +399,16 @@ pub struct HandoffRow {
     /// What the destination said, or noted.
     pub detail: Option<String>,
     /// Attempts, oldest first.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<AttemptRow>,
 }
 
-/// Which hand-offs to list.
+/// Which deliveries to list.
 #[derive(Clone, Debug, Default)]
-pub struct HandoffFilter {
+pub struct DeliveryFilter {
     /// Only this destination's.
     pub destination: Option<DestinationName>,
     /// Only in this state.
-    pub state: Option<HandoffState>,
+    pub state: Option<DeliveryState>,
     /// Only of this version.
     pub sequence: Option<i64>,
     /// Only of versions after this number.
@@ -419,57 +419,57 @@ pub struct HandoffFilter {
 
 /// A version in the list that a program asks for.
 #[derive(Clone, Debug)]
-pub struct Offered {
+pub struct Listed {
     /// Its place in the destination's list, in the order of offering; none is given twice.
     pub number: i64,
     /// Where it stands.
-    pub state: HandoffState,
+    pub state: DeliveryState,
     /// The version.
-    pub item: Item,
+    pub item: Delivery,
 }
 
-/// Which import error reports to list.
+/// Which import errors to list.
 #[derive(Clone, Debug, Default)]
-pub struct ReportFilter {
+pub struct ImportErrorFilter {
     /// Only those after this row.
     pub after: i64,
     /// Only of this version.
     pub sequence: Option<i64>,
     /// Only in this state.
-    pub state: Option<ReportState>,
+    pub state: Option<ImportErrorState>,
     /// At most so many, oldest first.
     pub limit: usize,
 }
 
-/// Where an import error report stands.
+/// Where an import error stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ReportState {
+pub enum ImportErrorState {
     /// It is to be sent.
-    Waiting,
+    Pending,
     /// The vendor has it.
     Sent,
     /// The vendor does not want it, or it can't be sent.
     Refused,
 }
 
-impl ReportState {
+impl ImportErrorState {
     /// All states.
-    pub const ALL: [Self; 3] = [Self::Waiting, Self::Sent, Self::Refused];
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Sent, Self::Refused];
 
     /// The state's name in the store and in answers.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Waiting => "waiting",
+            Self::Pending => "pending",
             Self::Sent => "sent",
             Self::Refused => "refused",
         }
     }
 }
 
-/// An import error report as people see it: one for each (version, text).
+/// An import error as people see it: one for each (version, text).
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct ReportRow {
+pub struct ImportErrorRow {
     /// The row.
     pub id: i64,
     /// Whose key sends it.
@@ -483,7 +483,7 @@ pub struct ReportRow {
     /// The text for the accountant.
     pub message: String,
     /// Where it stands.
-    pub state: ReportState,
+    pub state: ImportErrorState,
     /// Attempts to send it.
     pub attempts: u32,
     /// When the destination rejected the version.
@@ -498,16 +498,16 @@ pub struct ReportRow {
 
 /// The right to send one report.
 #[derive(Clone, Debug)]
-pub struct ReportLease {
+pub struct ImportErrorLease {
     /// The report.
-    pub row: ReportRow,
+    pub row: ImportErrorRow,
     /// Rises with every lease; a stale owner's is refused.
     pub fence: i64,
 }
 
 /// How sending a report ended.
 #[derive(Clone, Debug)]
-pub enum ReportEnd {
+pub enum ImportErrorOutcome {
     /// The vendor has it.
     Sent,
     /// It is tried again.
@@ -538,9 +538,9 @@ pub struct FreshLink {
     pub url: SecretString,
 }
 
-/// What is kept of handing documents on. All methods may be called twice.
+/// What is kept of delivering documents. All methods may be called twice.
 #[async_trait]
-pub trait HandoffStore: Send + Sync + 'static {
+pub trait DeliveryStore: Send + Sync + 'static {
     /// Changes whenever documents may have been stored, or a destination been changed, by this
     /// process: a hint to look at the rows, never the work itself.
     fn arrivals(&self) -> watch::Receiver<()>;
@@ -551,7 +551,7 @@ pub trait HandoffStore: Send + Sync + 'static {
     /// don't begin by themselves with what is stored already.
     async fn register_destinations(
         &self,
-        destinations: Vec<(DestinationName, Wants)>,
+        destinations: Vec<(DestinationName, DestinationFilter)>,
         now: Timestamp,
     ) -> Result<(), StoreError>;
 
@@ -559,7 +559,10 @@ pub trait HandoffStore: Send + Sync + 'static {
     ///
     /// Feeds without a first pull to hold begin by themselves here. The lease is one for
     /// the whole destination, so that a document is in one pair of hands at a time.
-    async fn lease_handoffs(&self, request: HandoffRequest) -> Result<HandoffLeased, StoreError>;
+    async fn lease_deliveries(
+        &self,
+        request: DeliveryLeaseRequest,
+    ) -> Result<DeliveryLeased, StoreError>;
 
     /// Notes what became of leased versions, with the reports that follow from it, and
     /// what becomes of the lease. Gives whether more may be begun under it: not where it
@@ -569,11 +572,11 @@ pub trait HandoffStore: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`StoreError::StaleLease`] where somebody leased the destination since: nothing is noted.
-    async fn settle_handoffs(
+    async fn settle_deliveries(
         &self,
-        lease: HandoffLease,
-        settled: Vec<Settled>,
-        afterwards: Afterwards,
+        lease: DeliveryLease,
+        settled: Vec<Attempt>,
+        afterwards: LeaseAction,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
@@ -588,60 +591,63 @@ pub trait HandoffStore: Send + Sync + 'static {
 
     /// Notes what a program says of a version that its destination was given; false where the
     /// destination was not given it.
-    async fn note_verdict(
+    async fn record_outcome(
         &self,
         destination: DestinationName,
         sequence: i64,
-        verdict: LaterVerdict,
+        verdict: LateOutcome,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
     /// Every destination that was ever known.
     async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError>;
 
-    /// The feeds that `destination`, which takes `wants`, is given nothing of until they are started.
+    /// The feeds that `destination`, which takes `filter`, is given nothing of until they are started.
     async fn held_feeds(
         &self,
         destination: DestinationName,
-        wants: Wants,
+        filter: DestinationFilter,
     ) -> Result<Vec<HeldFeed>, StoreError>;
 
     /// What became of versions at destinations, with every attempt.
-    async fn handoffs(&self, filter: HandoffFilter) -> Result<Vec<HandoffRow>, StoreError>;
+    async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError>;
 
     /// The list that a program asks for: at most `limit` after place `after`, and none
     /// after `most_bytes` of them.
-    async fn offered(
+    async fn listed(
         &self,
         destination: DestinationName,
         after: i64,
         limit: usize,
         most_bytes: usize,
-    ) -> Result<Vec<Offered>, StoreError>;
+    ) -> Result<Vec<Listed>, StoreError>;
 
     /// Leases the report that has waited longest, of one of these accounts.
-    async fn lease_report(
+    async fn lease_import_error(
         &self,
         accounts: Vec<Account>,
         now: Timestamp,
         lease: Duration,
-    ) -> Result<Option<ReportLease>, StoreError>;
+    ) -> Result<Option<ImportErrorLease>, StoreError>;
 
     /// Notes how sending a report ended.
     ///
     /// # Errors
     ///
     /// [`StoreError::StaleLease`].
-    async fn end_report(
+    async fn end_import_error(
         &self,
-        lease: ReportLease,
-        end: ReportEnd,
+        lease: ImportErrorLease,
+        end: ImportErrorOutcome,
         now: Timestamp,
     ) -> Result<(), StoreError>;
 
     /// Makes a report that was refused, or waits, due now; false where there is none such.
-    async fn retry_report(&self, id: i64, now: Timestamp) -> Result<bool, StoreError>;
+    async fn retry_import_error(&self, id: i64, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Import error reports.
-    async fn reports(&self, filter: ReportFilter) -> Result<Vec<ReportRow>, StoreError>;
+    async fn import_errors(
+        &self,
+        filter: ImportErrorFilter,
+    ) -> Result<Vec<ImportErrorRow>, StoreError>;
 }

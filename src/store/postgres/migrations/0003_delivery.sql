@@ -1,6 +1,6 @@
--- Places where documents are handed on. Every version at or below `position` is settled,
+-- Places where documents are delivered. Every version at or below `position` is settled,
 -- as far as the destination's feeds were started. What was stored when the destination became known
--- (`since_sequence`), or last took other documents than before (`wants`), is never handed
+-- (`since_sequence`), or last took other documents than before (`filter`), is never handed
 -- on by itself. One worker at a time holds the lease;
 -- `fence` rises with each, so that a stale owner can't write. `last_number` is the newest
 -- place in the list that a program asks for.
@@ -8,7 +8,7 @@ CREATE TABLE destination (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     created_at BIGINT NOT NULL,
-    wants TEXT NOT NULL,
+    filter TEXT NOT NULL,
     since_sequence BIGINT NOT NULL,
     position BIGINT NOT NULL,
     last_number BIGINT NOT NULL DEFAULT 0,
@@ -21,7 +21,7 @@ CREATE TABLE destination (
     last_error TEXT,
     stuck_at BIGINT,
     last_success_at BIGINT,
-    booked BIGINT NOT NULL DEFAULT 0,
+    delivered BIGINT NOT NULL DEFAULT 0,
     rejected BIGINT NOT NULL DEFAULT 0
 );
 
@@ -42,7 +42,7 @@ CREATE TABLE destination_feed (
 -- `note` is the destination's own, `detail` what it said; `body_taken` tells that retention has
 -- taken the document's body. `number` is its place in the list that
 -- a program asks for.
-CREATE TABLE handoff (
+CREATE TABLE delivery (
     destination_id BIGINT NOT NULL REFERENCES destination (id),
     sequence BIGINT NOT NULL REFERENCES document (sequence),
     state TEXT NOT NULL,
@@ -58,14 +58,14 @@ CREATE TABLE handoff (
 );
 
 -- A sequence is looked up alone by whoever asks what became of a document.
-CREATE INDEX handoff_version ON handoff (sequence);
-CREATE UNIQUE INDEX handoff_number ON handoff (destination_id, number) WHERE number IS NOT NULL;
+CREATE INDEX delivery_version ON delivery (sequence);
+CREATE UNIQUE INDEX delivery_number ON delivery (destination_id, number) WHERE number IS NOT NULL;
 -- What retention has still to look at, in the order of booking.
-CREATE INDEX handoff_booked ON handoff (changed_at) WHERE state = 'booked' AND NOT body_taken;
-CREATE INDEX handoff_rejected ON handoff (destination_id, sequence) WHERE state = 'rejected';
+CREATE INDEX delivery_delivered ON delivery (changed_at) WHERE state = 'delivered' AND NOT body_taken;
+CREATE INDEX delivery_rejected ON delivery (destination_id, sequence) WHERE state = 'rejected';
 
 -- Attempts, several in a row that ended alike as one.
-CREATE TABLE handoff_attempt (
+CREATE TABLE delivery_attempt (
     destination_id BIGINT NOT NULL,
     sequence BIGINT NOT NULL,
     number BIGINT NOT NULL,
@@ -75,12 +75,12 @@ CREATE TABLE handoff_attempt (
     detail TEXT,
     times BIGINT NOT NULL,
     PRIMARY KEY (destination_id, sequence, number),
-    FOREIGN KEY (destination_id, sequence) REFERENCES handoff (destination_id, sequence)
+    FOREIGN KEY (destination_id, sequence) REFERENCES delivery (destination_id, sequence)
 );
 
 -- Import errors for the vendor's accountant: one for each (version, text), whose digest
 -- is kept because an index of whole texts would be as large as the texts.
-CREATE TABLE error_report (
+CREATE TABLE import_error (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     account_id BIGINT NOT NULL REFERENCES account (id),
     sequence BIGINT NOT NULL REFERENCES document (sequence),
@@ -98,11 +98,11 @@ CREATE TABLE error_report (
     UNIQUE (sequence, digest)
 );
 
-CREATE INDEX error_report_waiting ON error_report (next_try_at) WHERE state = 'waiting';
+CREATE INDEX import_error_pending ON import_error (next_try_at) WHERE state = 'pending';
 
 -- Feeds that are read again because links to files have expired, and the links that this
 -- brought. A link is a secret, as is the one in the document's body.
-CREATE TABLE fresh_link_wish (
+CREATE TABLE fresh_link_request (
     feed_id BIGINT PRIMARY KEY REFERENCES feed (id),
     asked_at BIGINT NOT NULL
 );

@@ -18,7 +18,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use tracing::warn;
 
 use super::files::{Fetched, Files, hex};
-use super::{Destination, Item, Verdict};
+use super::{Delivery, Destination, Verdict};
 use crate::config::{Config, DestinationConfig, DestinationKind, FolderLayout};
 use crate::domain::{Clock, Company, DestinationName, Queue, Timestamp};
 use crate::file_names::{self, component, identity};
@@ -100,7 +100,7 @@ impl Folder {
         })
     }
 
-    async fn file(&self, item: &Item) -> Verdict {
+    async fn file(&self, item: &Delivery) -> Verdict {
         let Some(busy) = Busy::begin(&self.busy, item) else {
             return Verdict::Unavailable {
                 error: "an earlier attempt is still writing this document; the disk is slow"
@@ -117,7 +117,7 @@ impl Folder {
         };
         let filing = match self.on_disk(filing, Disk::finish_if_filed).await {
             Ok((filing, false)) => filing,
-            Ok((filing, true)) => return booked(&filing),
+            Ok((filing, true)) => return delivered(&filing),
             Err(verdict) => return verdict,
         };
         let attachment = match self.fetch(item).await {
@@ -132,15 +132,15 @@ impl Folder {
         }
         let file = move |disk: &Disk, filing: &Filing| disk.file(filing, &attachment);
         match self.on_disk(filing, file).await {
-            Ok((filing, ())) => booked(&filing),
+            Ok((filing, ())) => delivered(&filing),
             Err(verdict) => verdict,
         }
     }
 
     /// The document's PDF in a file of its own, or why there is none.
-    async fn fetch(&self, item: &Item) -> Result<Attachment, Verdict> {
+    async fn fetch(&self, item: &Delivery) -> Result<Attachment, Verdict> {
         let Some(files) = &self.files else {
-            return Ok(Attachment::NotWanted);
+            return Ok(Attachment::Filtered);
         };
         let own = document::link(&item.body);
         let link = item.link.as_ref().or(own.as_ref());
@@ -183,7 +183,7 @@ impl Folder {
 
 #[async_trait]
 impl Destination for Folder {
-    async fn hand_on(&self, item: &Item) -> Verdict {
+    async fn deliver(&self, item: &Delivery) -> Verdict {
         let filed = tokio::time::timeout(self.timeout, self.file(item));
         filed.await.unwrap_or_else(|_| Verdict::Unavailable {
             error: format!(
@@ -195,13 +195,13 @@ impl Destination for Folder {
     }
 }
 
-fn booked(filing: &Filing) -> Verdict {
+fn delivered(filing: &Filing) -> Verdict {
     let places: Vec<String> = filing
         .places
         .iter()
         .map(|place| format!("{place}{JSON}"))
         .collect();
-    Verdict::Booked {
+    Verdict::Delivered {
         note: Some(places.join("\n")),
     }
 }
@@ -216,7 +216,7 @@ struct Plan {
 impl Plan {
     /// Where an item is filed, relative to the folder and without the end of its name:
     /// once for each company of ours that it is about.
-    fn places(&self, item: &Item) -> Vec<String> {
+    fn places(&self, item: &Delivery) -> Vec<String> {
         let companies = match item.feed.queue {
             Queue::Exported => vec![item.feed.company.clone()],
             Queue::Digitized => document::companies(&item.body),
@@ -232,7 +232,7 @@ impl Plan {
             .collect()
     }
 
-    fn place(&self, item: &Item, view: &View, company: &Company) -> String {
+    fn place(&self, item: &Delivery, view: &View, company: &Company) -> String {
         let id = identity(&item.document_id);
         let part = |text: &Option<String>, max_bytes| {
             let text = text.as_deref().filter(|text| !text.trim().is_empty());
@@ -271,7 +271,7 @@ impl Plan {
 }
 
 /// `YYYY-MM`: of the document's own date, or of its version, or of when it came.
-fn month(item: &Item, view: &View) -> String {
+fn month(item: &Delivery, view: &View) -> String {
     let is_month = |text: &&str| {
         text.bytes().enumerate().all(|(at, byte)| match at {
             4 => byte == b'-',
@@ -305,7 +305,7 @@ struct Busy {
 
 impl Busy {
     /// `None` where an earlier attempt has not ended.
-    fn begin(all: &Arc<Mutex<HashSet<String>>>, item: &Item) -> Option<Self> {
+    fn begin(all: &Arc<Mutex<HashSet<String>>>, item: &Delivery) -> Option<Self> {
         let own = format!("{}/{}", item.feed, item.document_id);
         let is_first = all
             .lock()
@@ -328,7 +328,7 @@ impl Drop for Busy {
 /// What goes beside the JSON.
 enum Attachment {
     /// The settings want no files: those that are there are left alone.
-    NotWanted,
+    Filtered,
     /// A PDF that was fetched.
     Pdf { place: Temporary, hash: String },
     /// Why there is none.
@@ -441,7 +441,7 @@ impl Disk {
         for place in &filing.places {
             let folder = self.make_folder(place)?;
             match attachment {
-                Attachment::NotWanted => {}
+                Attachment::Filtered => {}
                 Attachment::Pdf { place: pdf, hash } => self.attach(place, &pdf.0, hash)?,
                 Attachment::LeftOut(why) => {
                     let note = format!(

@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
-use super::{Destination, Item, Verdict, texts};
-use crate::config::{Config, DestinationConfig, DestinationKind, FirstPull, ReportsConfig};
+use super::{Delivery, Destination, Verdict, texts};
+use crate::config::{Config, DestinationConfig, DestinationKind, HistoryMode, ImportErrorsConfig};
 use crate::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
 use crate::egress;
 use crate::ivesk;
 use crate::store::{
-    Afterwards, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest, ReportDraft, Settled,
-    SharedStore, StoreError, Wants,
+    Attempt, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
+    DestinationFilter, LeaseAction, NewImportError, SharedStore, StoreError,
 };
 
 /// Versions that one lease takes at the most, and the bytes of their JSON.
@@ -30,7 +30,7 @@ const BATCH_BYTES: usize = 8 << 20;
 /// wait for one at each document.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// What a lease holds beyond the destination's own time limit, unless [`HandOn::leased_for`] says
+/// What a lease holds beyond the destination's own time limit, unless [`DestinationWorker::leased_for`] says
 /// otherwise.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
 
@@ -49,7 +49,7 @@ const AFTER_STORE_ERROR: Duration = Duration::from_secs(5);
 
 /// What one step did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Handed {
+pub enum StepOutcome {
     /// So many versions were settled.
     Settled(usize),
     /// The destination could take nothing more.
@@ -57,11 +57,11 @@ pub enum Handed {
         /// Why; nothing secret.
         error: String,
     },
-    /// Nothing was to be handed on among what was looked at; there may be more.
+    /// Nothing was to be delivered among what was looked at; there may be more.
     Passed,
     /// Another worker holds the destination, and what was done here is done anew there.
     Stale,
-    /// Nothing may be handed on now.
+    /// Nothing may be delivered now.
     Nothing {
         /// When to ask again at the latest, where that is known.
         until: Option<Timestamp>,
@@ -69,8 +69,8 @@ pub enum Handed {
 }
 
 /// Which documents a destination takes, as its settings say.
-pub fn wants(config: &DestinationConfig) -> Wants {
-    Wants {
+pub fn filter(config: &DestinationConfig) -> DestinationFilter {
+    DestinationFilter {
         queue: config.queue,
         accounts: config.accounts.clone(),
         companies: config.companies.clone(),
@@ -78,33 +78,33 @@ pub fn wants(config: &DestinationConfig) -> Wants {
 }
 
 /// The destinations of the settings, and which documents each takes.
-pub fn known(config: &Config) -> Vec<(DestinationName, Wants)> {
+pub fn known(config: &Config) -> Vec<(DestinationName, DestinationFilter)> {
     let destinations = config.destinations.iter();
     destinations
-        .map(|(name, destination)| (name.clone(), wants(destination)))
+        .map(|(name, destination)| (name.clone(), filter(destination)))
         .collect()
 }
 
 /// Gives one destination its documents.
-pub struct HandOn {
+pub struct DestinationWorker {
     name: DestinationName,
     config: DestinationConfig,
     /// None where a program asks for them itself.
     destination: Option<Box<dyn Destination>>,
-    reports: ReportsConfig,
+    import_errors: ImportErrorsConfig,
     store: SharedStore,
     clock: Clock,
     lease_margin: Duration,
 }
 
-impl HandOn {
+impl DestinationWorker {
     /// A worker for the destination `name`; `destination` is none where a program asks for documents
     /// itself, and then they are put into its list.
     pub fn new(
         name: DestinationName,
         config: DestinationConfig,
         destination: Option<Box<dyn Destination>>,
-        reports: ReportsConfig,
+        import_errors: ImportErrorsConfig,
         store: SharedStore,
         clock: Clock,
     ) -> Self {
@@ -112,7 +112,7 @@ impl HandOn {
             name,
             config,
             destination,
-            reports,
+            import_errors,
             store,
             clock,
             lease_margin: LEASE_MARGIN,
@@ -127,11 +127,11 @@ impl HandOn {
         self
     }
 
-    fn request(&self) -> HandoffRequest {
-        HandoffRequest {
+    fn request(&self) -> DeliveryLeaseRequest {
+        DeliveryLeaseRequest {
             destination: self.name.clone(),
-            wants: wants(&self.config),
-            start_all: self.config.first_pull == FirstPull::HandOn,
+            filter: filter(&self.config),
+            deliver_history: self.config.history == HistoryMode::Deliver,
             files: matches!(
                 self.config.kind,
                 DestinationKind::Folder { files: true, .. }
@@ -154,30 +154,30 @@ impl HandOn {
     /// # Errors
     ///
     /// Only the store's; the destination's are noted in the rows.
-    pub async fn step(&self, stop: &CancellationToken) -> Result<Handed, StoreError> {
+    pub async fn step(&self, stop: &CancellationToken) -> Result<StepOutcome, StoreError> {
         // Before the lease was asked for: it holds from some moment after.
         let asked = Instant::now();
-        let lease = match self.store.lease_handoffs(self.request()).await? {
-            HandoffLeased::Batch(lease) => lease,
-            HandoffLeased::Passed => return Ok(Handed::Passed),
-            HandoffLeased::Nothing { until } => return Ok(Handed::Nothing { until }),
+        let lease = match self.store.lease_deliveries(self.request()).await? {
+            DeliveryLeased::Batch(lease) => lease,
+            DeliveryLeased::Passed => return Ok(StepOutcome::Passed),
+            DeliveryLeased::Nothing { until } => return Ok(StepOutcome::Nothing { until }),
         };
-        match self.hand_on(lease, asked, stop).await {
+        match self.deliver(lease, asked, stop).await {
             Err(StoreError::StaleLease) => {
                 debug!(destination = %self.name, "the lease on destination `{}` was taken over", self.name);
-                Ok(Handed::Stale)
+                Ok(StepOutcome::Stale)
             }
             other => other,
         }
     }
 
-    async fn hand_on(
+    async fn deliver(
         &self,
-        mut lease: HandoffLease,
+        mut lease: DeliveryLease,
         asked: Instant,
         stop: &CancellationToken,
-    ) -> Result<Handed, StoreError> {
-        let items = std::mem::take(&mut lease.items);
+    ) -> Result<StepOutcome, StoreError> {
+        let items = std::mem::take(&mut lease.deliveries);
         let mut batch = Batch::new(self, lease, asked);
         let (going_on, halt) = (stop.clone(), CancellationToken::new());
         let (halted, safe_until) = (halt.clone(), Arc::clone(&batch.safe_until));
@@ -188,13 +188,13 @@ impl HandOn {
                 Instant::now() < *safe_until.lock().unwrap_or_else(PoisonError::into_inner);
             std::future::ready(in_time && !going_on.is_cancelled() && !halted.is_cancelled())
         });
-        let in_flight = self.config.in_flight.max(1);
+        let max_concurrency = self.config.max_concurrency.max(1);
         let verdicts = next
             .map(|item| {
                 let span = self.span(&item);
                 self.give(item).instrument(span)
             })
-            .buffered(in_flight);
+            .buffered(max_concurrency);
         let mut verdicts = std::pin::pin!(verdicts);
         while let Some(given) = verdicts.next().await {
             // What others in flight say still counts, but nothing more is begun.
@@ -205,9 +205,9 @@ impl HandOn {
         batch.end().await
     }
 
-    fn span(&self, item: &Item) -> Span {
+    fn span(&self, item: &Delivery) -> Span {
         debug_span!(
-            "handoff",
+            "delivery",
             destination = %self.name,
             feed = %item.feed,
             document.id = %item.document_id,
@@ -216,14 +216,14 @@ impl HandOn {
     }
 
     /// Gives the destination one document.
-    async fn give(&self, item: Item) -> Given {
+    async fn give(&self, item: Delivery) -> Given {
         let began_at = self.clock.now();
         let answer = if !self.wants_company(&item) {
-            Answer::NotAsked(HandoffOutcome::NotWanted)
+            Answer::NotAsked(DeliveryOutcome::Filtered)
         } else if let Some(destination) = &self.destination {
-            Answer::Said(destination.hand_on(&item).await)
+            Answer::Said(destination.deliver(&item).await)
         } else {
-            Answer::NotAsked(HandoffOutcome::Offered)
+            Answer::NotAsked(DeliveryOutcome::Listed)
         };
         Given {
             item,
@@ -234,7 +234,7 @@ impl HandOn {
 
     /// Whether the document is of a company that the destination takes. The digitized queue
     /// mixes companies, so there the document itself says so.
-    fn wants_company(&self, item: &Item) -> bool {
+    fn wants_company(&self, item: &Delivery) -> bool {
         self.config.companies.is_empty()
             || item.feed.queue == Queue::Exported
             || ivesk::document::companies(&item.body)
@@ -242,15 +242,16 @@ impl HandOn {
                 .any(|company| self.config.companies.contains(company))
     }
 
-    fn outcome(&self, item: &Item, answer: Answer) -> Result<HandoffOutcome, Refusal> {
+    fn outcome(&self, item: &Delivery, answer: Answer) -> Result<DeliveryOutcome, Refusal> {
         match answer {
             Answer::NotAsked(outcome) => Ok(outcome),
-            Answer::Said(Verdict::Booked { note }) => Ok(HandoffOutcome::Booked { note }),
+            Answer::Said(Verdict::Delivered { note }) => Ok(DeliveryOutcome::Delivered { note }),
             Answer::Said(Verdict::Rejected { message }) => {
-                let (message, report) = rejection(&self.reports, &item.feed, &item.body, &message);
-                Ok(HandoffOutcome::Rejected { message, report })
+                let (message, report) =
+                    rejection(&self.import_errors, &item.feed, &item.body, &message);
+                Ok(DeliveryOutcome::Rejected { message, report })
             }
-            Answer::Said(Verdict::LinkExpired) => Ok(HandoffOutcome::LinkExpired),
+            Answer::Said(Verdict::LinkExpired) => Ok(DeliveryOutcome::LinkExpired),
             Answer::Said(Verdict::Unavailable { error, retry_after }) => Err(Refusal {
                 error,
                 retry_after,
@@ -264,8 +265,8 @@ impl HandOn {
         }
     }
 
-    fn tell(&self, item: &Item, outcome: &HandoffOutcome) {
-        let Item {
+    fn tell(&self, item: &Delivery, outcome: &DeliveryOutcome) {
+        let Delivery {
             document_id,
             sequence,
             feed,
@@ -273,19 +274,19 @@ impl HandOn {
         } = item;
         let destination = &self.name;
         match outcome {
-            HandoffOutcome::Booked { .. } => {
+            DeliveryOutcome::Delivered { .. } => {
                 info!(%destination, %feed, document_id, sequence, "destination `{destination}` took document `{document_id}` of `{feed}`");
             }
-            HandoffOutcome::Rejected { message, .. } => {
+            DeliveryOutcome::Rejected { message, .. } => {
                 warn!(%destination, %feed, document_id, sequence, "destination `{destination}` rejected document `{document_id}` of `{feed}`: {message}");
             }
-            HandoffOutcome::Offered => {
+            DeliveryOutcome::Listed => {
                 debug!(%destination, %feed, document_id, sequence, "document `{document_id}` of `{feed}` is in the list of `{destination}`");
             }
-            HandoffOutcome::NotWanted => {
+            DeliveryOutcome::Filtered => {
                 debug!(%destination, %feed, document_id, sequence, "document `{document_id}` is of no company that `{destination}` takes");
             }
-            HandoffOutcome::LinkExpired => {
+            DeliveryOutcome::LinkExpired => {
                 info!(%destination, %feed, document_id, sequence, "the link to the file of document `{document_id}` has expired; `{feed}` is read again for a fresh one");
             }
         }
@@ -313,14 +314,14 @@ impl HandOn {
 
 /// What is kept of the rejection of a document of `feed`, and what the accountant is told.
 pub fn rejection(
-    reports: &ReportsConfig,
+    import_errors: &ImportErrorsConfig,
     feed: &Feed,
     body: &[u8],
     message: &str,
-) -> (String, ReportDraft) {
-    let draft = ReportDraft {
+) -> (String, NewImportError) {
+    let draft = NewImportError {
         company: company(feed, body),
-        message: texts::report(reports, message),
+        message: texts::report(import_errors, message),
     };
     (texts::plain(message), draft)
 }
@@ -335,7 +336,7 @@ fn company(feed: &Feed, body: &[u8]) -> Option<Company> {
 
 /// A document and what became of it.
 struct Given {
-    item: Item,
+    item: Delivery,
     began_at: Timestamp,
     answer: Answer,
 }
@@ -343,7 +344,7 @@ struct Given {
 /// What the destination said, or why it was not asked.
 enum Answer {
     Said(Verdict),
-    NotAsked(HandoffOutcome),
+    NotAsked(DeliveryOutcome),
 }
 
 /// A destination that could take nothing.
@@ -356,9 +357,9 @@ struct Refusal {
 
 /// Outcomes on their way into the store.
 struct Batch<'h> {
-    hand_on: &'h HandOn,
-    lease: HandoffLease,
-    settled: Vec<Settled>,
+    deliver: &'h DestinationWorker,
+    lease: DeliveryLease,
+    settled: Vec<Attempt>,
     noted: usize,
     last_noted: Instant,
     /// The first that the destination could not take.
@@ -370,25 +371,25 @@ struct Batch<'h> {
 }
 
 impl<'h> Batch<'h> {
-    fn new(hand_on: &'h HandOn, lease: HandoffLease, asked: Instant) -> Self {
+    fn new(deliver: &'h DestinationWorker, lease: DeliveryLease, asked: Instant) -> Self {
         Self {
-            hand_on,
+            deliver,
             lease,
             settled: Vec::new(),
             noted: 0,
             last_noted: Instant::now(),
             refused: None,
             goes_on: true,
-            safe_until: Arc::new(Mutex::new(asked + hand_on.lease_margin)),
+            safe_until: Arc::new(Mutex::new(asked + deliver.lease_margin)),
         }
     }
 
     /// Takes what a destination said; false where nothing more is to be begun.
     async fn take(&mut self, given: Given) -> Result<bool, StoreError> {
-        match self.hand_on.outcome(&given.item, given.answer) {
+        match self.deliver.outcome(&given.item, given.answer) {
             Ok(outcome) => {
-                self.hand_on.tell(&given.item, &outcome);
-                self.settled.push(Settled {
+                self.deliver.tell(&given.item, &outcome);
+                self.settled.push(Attempt {
                     sequence: given.item.sequence,
                     began_at: given.began_at,
                     outcome,
@@ -401,34 +402,34 @@ impl<'h> Batch<'h> {
         }
         let in_time = self.last_noted.elapsed() < TOGETHER && self.settled.len() < BATCH;
         if self.refused.is_none() && !in_time {
-            let keep = Afterwards::Keep(self.hand_on.lease());
+            let keep = LeaseAction::Keep(self.deliver.lease());
             self.goes_on = self.note(keep).await?;
         }
         Ok(self.refused.is_none() && self.goes_on)
     }
 
-    async fn note(&mut self, afterwards: Afterwards) -> Result<bool, StoreError> {
+    async fn note(&mut self, afterwards: LeaseAction) -> Result<bool, StoreError> {
         let settled = std::mem::take(&mut self.settled);
         self.noted += settled.len();
         let asked = Instant::now();
         self.last_noted = asked;
-        let hand_on = self.hand_on;
-        let holds = hand_on
+        let deliver = self.deliver;
+        let holds = deliver
             .store
-            .settle_handoffs(self.lease.clone(), settled, afterwards, hand_on.clock.now())
+            .settle_deliveries(self.lease.clone(), settled, afterwards, deliver.clock.now())
             .await?;
         *self
             .safe_until
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = asked + hand_on.lease_margin;
+            .unwrap_or_else(PoisonError::into_inner) = asked + deliver.lease_margin;
         Ok(holds)
     }
 
     /// Notes the rest and gives the lease back.
-    async fn end(mut self) -> Result<Handed, StoreError> {
+    async fn end(mut self) -> Result<StepOutcome, StoreError> {
         let Some((sequence, began_at, refusal)) = self.refused.take() else {
-            self.note(Afterwards::Release).await?;
-            return Ok(Handed::Settled(self.noted));
+            self.note(LeaseAction::Release).await?;
+            return Ok(StepOutcome::Settled(self.noted));
         };
         let failures = if self.noted + self.settled.len() > 0 {
             0
@@ -439,17 +440,17 @@ impl<'h> Batch<'h> {
         let wait = refusal.retry_after.unwrap_or_default().max(backoff);
         let until = refusal
             .for_now
-            .then(|| self.hand_on.clock.now().after(wait));
-        report(&self.hand_on.name, sequence, &refusal, failures, wait);
+            .then(|| self.deliver.clock.now().after(wait));
+        report(&self.deliver.name, sequence, &refusal, failures, wait);
         let error = refusal.error.clone();
-        self.note(Afterwards::Wait {
+        self.note(LeaseAction::Wait {
             sequence,
             began_at,
             error: refusal.error,
             until,
         })
         .await?;
-        Ok(Handed::Waits { error })
+        Ok(StepOutcome::Waits { error })
     }
 }
 
@@ -462,7 +463,7 @@ fn report(
 ) {
     let error = &refusal.error;
     if !refusal.for_now {
-        error!(%destination, sequence, "destination `{destination}` wants nothing any more: {error}. `ivesk-webhook handoff resume {destination}` goes on");
+        error!(%destination, sequence, "destination `{destination}` wants nothing any more: {error}. `ivesk-webhook destinations resume {destination}` goes on");
     } else if failures == 0 {
         warn!(%destination, sequence, "destination `{destination}` takes nothing now, and document {sequence} waits with all after it: {error}; next try in {wait:?}");
     } else {
@@ -471,21 +472,21 @@ fn report(
 }
 
 /// Gives documents to the destination until `shutdown`; what is in flight is finished first.
-pub async fn run(hand_on: Arc<HandOn>, shutdown: CancellationToken) {
+pub async fn run(deliver: Arc<DestinationWorker>, shutdown: CancellationToken) {
     // Had before the rows are looked at, so that nothing comes unseen in between.
-    let mut arrivals = hand_on.store.arrivals();
+    let mut arrivals = deliver.store.arrivals();
     while !shutdown.is_cancelled() {
-        match hand_on.step(&shutdown).await {
-            Ok(Handed::Nothing { until }) => {
-                hand_on.idle(until, &mut arrivals, &shutdown).await;
+        match deliver.step(&shutdown).await {
+            Ok(StepOutcome::Nothing { until }) => {
+                deliver.idle(until, &mut arrivals, &shutdown).await;
             }
-            Ok(Handed::Waits { .. } | Handed::Stale) => {
+            Ok(StepOutcome::Waits { .. } | StepOutcome::Stale) => {
                 // The row says until when; asking it is the next step's work.
             }
-            Ok(Handed::Settled(_) | Handed::Passed) => {}
+            Ok(StepOutcome::Settled(_) | StepOutcome::Passed) => {}
             Err(error) => {
-                let destination = &hand_on.name;
-                error!(%destination, %error, "handing on to `{destination}` pauses for {AFTER_STORE_ERROR:?}: {error}");
+                let destination = &deliver.name;
+                error!(%destination, %error, "delivering to `{destination}` pauses for {AFTER_STORE_ERROR:?}: {error}");
                 shutdown
                     .run_until_cancelled(tokio::time::sleep(AFTER_STORE_ERROR))
                     .await;

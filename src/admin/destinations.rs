@@ -11,11 +11,12 @@ use super::feeds::{known_account, parse_company};
 use super::paging::{List, Page, PageOf};
 use super::{AdminError, Input, NoFields, Outcome, Params};
 use crate::config::{DestinationConfig, DestinationKind};
+use crate::delivery::worker::filter;
 use crate::domain::{DestinationName, Timestamp};
-use crate::handoff::worker::wants;
 use crate::service::App;
 use crate::store::{
-    DestinationChange, DestinationRow, HandoffFilter, HandoffRow, HandoffState, HeldFeed, StartFrom,
+    DeliveryFilter, DeliveryRow, DeliveryState, DestinationChange, DestinationRow, HeldFeed,
+    StartFrom,
 };
 
 /// A destination, and what waits for a person there.
@@ -40,7 +41,7 @@ const fn kind(destination: &DestinationConfig) -> &'static str {
 }
 
 /// Every destination and how it stands
-#[utoipa::path(get, path = "/v1/destinations", tag = "handoff", params(PageOf),
+#[utoipa::path(get, path = "/v1/destinations", tag = "delivery", params(PageOf),
     responses((status = OK, description = "Destinations by name", body = Page<Destination>)))]
 pub(super) async fn destinations(
     State(app): State<Arc<App>>,
@@ -65,7 +66,7 @@ pub(super) async fn all_destinations(app: &App) -> Result<Vec<Destination>, Admi
         let config = app.config.destinations.get(&row.name);
         let held = match config {
             Some(config) => {
-                let held = app.store.held_feeds(row.name.clone(), wants(config));
+                let held = app.store.held_feeds(row.name.clone(), filter(config));
                 held.await?
             }
             None => Vec::new(),
@@ -102,8 +103,8 @@ pub(super) struct DestinationChanged {
 
 /// Let held feeds begin, or feeds that have begun begin earlier
 ///
-/// What the destination has had stays so, and is not handed on again.
-#[utoipa::path(post, path = "/v1/destinations/{name}/start", tag = "handoff", request_body = Start,
+/// What the destination has had stays so, and is not delivered again.
+#[utoipa::path(post, path = "/v1/destinations/{name}/start", tag = "delivery", request_body = Start,
     params(("name" = String, Path, description = "The destination's name")),
     responses((status = OK, description = "How many feeds that was about", body = DestinationChanged)))]
 pub(super) async fn start(
@@ -125,7 +126,7 @@ pub(super) async fn start(
     let account = start.account.as_deref();
     let company = start.company.as_deref();
     let start = DestinationChange::Start {
-        wants: wants(destination),
+        filter: filter(destination),
         account: account.map(|name| known_account(&app, name)).transpose()?,
         company: company.map(parse_company).transpose()?,
         from,
@@ -134,7 +135,7 @@ pub(super) async fn start(
 }
 
 /// Hand nothing on to a destination until it is resumed
-#[utoipa::path(post, path = "/v1/destinations/{name}/pause", tag = "handoff", request_body = NoFields,
+#[utoipa::path(post, path = "/v1/destinations/{name}/pause", tag = "delivery", request_body = NoFields,
     params(("name" = String, Path, description = "The destination's name")),
     responses((status = OK, description = "1 where it was not paused before", body = DestinationChanged)))]
 pub(super) async fn pause(
@@ -146,7 +147,7 @@ pub(super) async fn pause(
 }
 
 /// Go on with a destination now, whatever it waited for
-#[utoipa::path(post, path = "/v1/destinations/{name}/resume", tag = "handoff", request_body = NoFields,
+#[utoipa::path(post, path = "/v1/destinations/{name}/resume", tag = "delivery", request_body = NoFields,
     params(("name" = String, Path, description = "The destination's name")),
     responses((status = OK, description = "1 where it waited or was paused", body = DestinationChanged)))]
 pub(super) async fn resume(
@@ -168,7 +169,7 @@ pub(super) struct Again {
 /// Hand rejected versions on again
 ///
 /// Those that a newer version has replaced are left as they are.
-#[utoipa::path(post, path = "/v1/destinations/{name}/retry", tag = "handoff", request_body = Again,
+#[utoipa::path(post, path = "/v1/destinations/{name}/retry", tag = "delivery", request_body = Again,
     params(("name" = String, Path, description = "The destination's name")),
     responses((status = OK, description = "How many versions", body = DestinationChanged)))]
 pub(super) async fn retry(
@@ -193,7 +194,7 @@ pub(super) struct One {
 }
 
 /// Leave a version out that keeps a destination from going on
-#[utoipa::path(post, path = "/v1/destinations/{name}/skip", tag = "handoff", request_body = One,
+#[utoipa::path(post, path = "/v1/destinations/{name}/skip", tag = "delivery", request_body = One,
     params(("name" = String, Path, description = "The destination's name")),
     responses((status = OK, description = "1 where it was not settled before", body = DestinationChanged)))]
 pub(super) async fn skip(
@@ -239,16 +240,16 @@ pub(super) fn configured<'a>(
     Ok((name, destination))
 }
 
-/// Which hand-offs.
+/// Which deliveries.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct WhichHandoffs {
+pub(super) struct DeliveryQuery {
     /// Only this destination's.
     destination: Option<String>,
     /// Only in this state.
     #[param(inline)]
-    state: Option<HandoffState>,
+    state: Option<DeliveryState>,
     /// `next` of the page before; the first page without it.
     #[param(max_length = 400)]
     after: Option<String>,
@@ -258,13 +259,13 @@ pub(super) struct WhichHandoffs {
 }
 
 /// What became of versions at destinations, with every attempt
-#[utoipa::path(get, path = "/v1/handoffs", tag = "handoff", params(WhichHandoffs),
-    responses((status = OK, description = "Hand-offs in the order of the versions' numbers",
-        body = Page<HandoffRow>)))]
-pub(super) async fn handoffs(
+#[utoipa::path(get, path = "/v1/deliveries", tag = "delivery", params(DeliveryQuery),
+    responses((status = OK, description = "Deliveries in the order of the versions' numbers",
+        body = Page<DeliveryRow>)))]
+pub(super) async fn deliveries(
     State(app): State<Arc<App>>,
-    Params(which): Params<WhichHandoffs>,
-) -> Outcome<Page<HandoffRow>> {
+    Params(which): Params<DeliveryQuery>,
+) -> Outcome<Page<DeliveryRow>> {
     let page = PageOf {
         after: which.after,
         limit: which.limit,
@@ -275,22 +276,22 @@ pub(super) async fn handoffs(
         .as_deref()
         .map(known_destination)
         .transpose()?;
-    let place = page.place(List::HANDOFFS)?.unwrap_or_default();
+    let place = page.place(List::DELIVERIES)?.unwrap_or_default();
     let (sequence, last_destination) = place.split_once('/').unwrap_or(("0", ""));
     let sequence: i64 = sequence
         .parse()
-        .map_err(|_| List::HANDOFFS.foreign_cursor())?;
+        .map_err(|_| List::DELIVERIES.foreign_cursor())?;
     // A version may stand at several destinations, so the page begins within its number.
-    let filter = HandoffFilter {
+    let filter = DeliveryFilter {
         destination,
         state: which.state,
         sequence: None,
         after: sequence.saturating_sub(1),
         limit: limit + 1 + app.store.destinations().await?.len(),
     };
-    let mut rows = app.store.handoffs(filter).await?;
+    let mut rows = app.store.deliveries(filter).await?;
     rows.retain(|row| (row.sequence, row.destination.as_str()) > (sequence, last_destination));
-    Ok(Json(Page::of(List::HANDOFFS, rows, limit, |row| {
+    Ok(Json(Page::of(List::DELIVERIES, rows, limit, |row| {
         format!("{}/{}", row.sequence, row.destination)
     })))
 }

@@ -1,4 +1,4 @@
-//! `handoff`
+//! `delivery`
 
 use anyhow::anyhow;
 use clap::Subcommand;
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use super::server::Api;
 use super::{Exit, Failure, Globals, cell};
 use crate::config::Config;
+use crate::delivery::worker::known;
 use crate::domain::counted;
-use crate::handoff::worker::known;
 
-/// Arguments of `handoff`.
+/// Arguments of `delivery`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A destination is where documents are handed on: [destinations.NAME] in the settings file (docs/destinations.md).
-What a company's first pull brings is held until `handoff start` says from where to begin.")]
+A destination is where documents are delivered: [destinations.NAME] in the settings file (docs/destinations.md).
+What a company's first pull brings is held until `destinations start` says from where to begin.")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
@@ -33,7 +33,7 @@ enum Action {
         /// Only this destination's
         #[arg(long)]
         destination: Option<String>,
-        /// Only in this state: waiting, offered, booked, rejected, skipped or not_wanted
+        /// Only in this state: pending, listed, delivered, rejected, skipped or filtered
         #[arg(long)]
         state: Option<String>,
         /// One JSON array, with every attempt
@@ -95,7 +95,7 @@ struct From {
     since: Option<String>,
 }
 
-/// Runs `handoff`.
+/// Runs `delivery`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
     super::start_logging(&config.log)?;
@@ -145,7 +145,7 @@ async fn act(api: &Api, config: &Config, action: Action) -> Result<Exit, Failure
         Action::Pause { destination } => {
             let changed = change(api, &destination, "pause", &json!({})).await?;
             let done =
-                format!("`{destination}` is paused; `handoff resume {destination}` goes on.");
+                format!("`{destination}` is paused; `destinations resume {destination}` goes on.");
             told(changed, &done, "It was paused already.")
         }
         Action::Resume { destination } => {
@@ -164,7 +164,7 @@ async fn act(api: &Api, config: &Config, action: Action) -> Result<Exit, Failure
                 change(api, &destination, "retry", &json!({ "sequence": sequence })).await?;
             told(
                 changed,
-                &format!("{changed} versions are handed on again."),
+                &format!("{changed} versions are delivered again."),
                 "There is none: a version that a newer one has replaced stays as it is.",
             )
         }
@@ -228,7 +228,7 @@ async fn status(api: &Api, json: bool) -> Result<Exit, Failure> {
         "destination",
         "kind",
         "stands",
-        "booked",
+        "delivered",
         "rejected",
         "held",
         "waits until",
@@ -242,7 +242,7 @@ async fn status(api: &Api, json: bool) -> Result<Exit, Failure> {
                 .unwrap_or("(not in the settings)")
                 .to_owned(),
             standing(destination),
-            cell(&destination["booked"]),
+            cell(&destination["delivered"]),
             cell(&destination["rejected_now"]),
             held_documents(destination).to_string(),
             cell(&destination["waits_until"]),
@@ -284,7 +284,7 @@ fn tell_what_to_do(destination: &Value) {
     let documents = held_documents(destination);
     if documents > 0 {
         println!(
-            "{} of {} held at `{name}`: `ivesk-webhook handoff start {name}` with --all, --from-now or --since MOMENT \
+            "{} of {} held at `{name}`: `ivesk-webhook destinations start {name}` with --all, --from-now or --since MOMENT \
              lets them begin.",
             counted(documents, "document"),
             counted(held.len() as u64, "feed")
@@ -293,12 +293,12 @@ fn tell_what_to_do(destination: &Value) {
     if let Some(sequence) = destination["stuck_at"].as_i64() {
         println!(
             "`{name}` could not take version {sequence}, and all after it wait; mend what the last error says, then \
-             `handoff resume {name}`, or leave it out with `handoff skip {name} {sequence}`."
+             `destinations resume {name}`, or leave it out with `deliveries skip {name} {sequence}`."
         );
     }
     if destination["rejected_now"].as_u64().unwrap_or(0) > 0 {
         println!(
-            "`handoff list --destination {name} --state rejected` names what `{name}` rejected; `report list` what the \
+            "`deliveries list --destination {name} --state rejected` names what `{name}` rejected; `import-errors list` what the \
              accountant was told."
         );
     }
@@ -316,7 +316,7 @@ async fn list(
             query.append_pair(name, value);
         }
     }
-    let path = format!("/v1/handoffs?{}", query.finish());
+    let path = format!("/v1/deliveries?{}", query.finish());
     let rows = api.rows(path.trim_end_matches('?')).await?;
     if json {
         println!("{}", Value::Array(rows));

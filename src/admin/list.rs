@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::handoff::{DestinationChanged, configured, known_destination};
+use super::destinations::{DestinationChanged, configured, known_destination};
 use super::paging::PageOf;
 use super::problem::RowId;
 use super::{AdminError, Input, Outcome, Params};
 use crate::config::DestinationKind;
+use crate::delivery::worker::rejection;
 use crate::domain::{DestinationName, Feed, Timestamp};
-use crate::handoff::worker::rejection;
 use crate::service::App;
-use crate::store::{DocumentFilter, HandoffState, LaterVerdict, Offered};
+use crate::store::{DeliveryState, DocumentFilter, LateOutcome, Listed};
 
 /// The most bytes of documents in one answer of the list that a program asks for.
 const MAX_LIST_BYTES: usize = 8 << 20;
@@ -60,7 +60,7 @@ struct ListedDocument {
     /// or renumbered: book each key once.
     key: String,
     /// What became of it.
-    state: HandoffState,
+    state: DeliveryState,
     /// Where it came from.
     #[serde(flatten)]
     feed: Feed,
@@ -77,13 +77,13 @@ struct ListedDocument {
     document: Option<Box<RawValue>>,
 }
 
-impl From<Offered> for ListedDocument {
+impl From<Listed> for ListedDocument {
     fn from(
-        Offered {
+        Listed {
             number,
             state,
             item,
-        }: Offered,
+        }: Listed,
     ) -> Self {
         Self {
             number,
@@ -103,7 +103,7 @@ impl From<Offered> for ListedDocument {
 ///
 /// They come in a list that grows at its end alone: a feed that is started later, and a
 /// version that is tried again, come there, so `next` never has to go back.
-#[utoipa::path(get, path = "/v1/documents", tag = "handoff", params(WhichDocuments),
+#[utoipa::path(get, path = "/v1/documents", tag = "delivery", params(WhichDocuments),
     responses(
         (status = OK, description = "What came after `after`", body = Documents),
         (status = CONFLICT, description = "`conflict`: `after` is of another epoch: a backup was restored since. \
@@ -127,7 +127,7 @@ pub(super) async fn documents(
     };
     let offered = app
         .store
-        .offered(destination, after, limit + 1, MAX_LIST_BYTES)
+        .listed(destination, after, limit + 1, MAX_LIST_BYTES)
         .await?;
     let bytes: usize = offered.iter().map(|one| one.item.body.len()).sum();
     // The bytes may have ended it before the rows did.
@@ -209,15 +209,15 @@ pub(super) struct SaidOutcome {
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum SaidWord {
-    Booked,
+    Delivered,
     Rejected,
 }
 
 /// Say what became of a version
 ///
 /// For a destination of any kind that was given it: a receiver may take a document first and
-/// reject it later. A rejection becomes an import error report.
-#[utoipa::path(post, path = "/v1/documents/{id}/outcome", tag = "handoff", request_body = SaidOutcome,
+/// reject it later. A rejection becomes an import error.
+#[utoipa::path(post, path = "/v1/documents/{id}/outcome", tag = "delivery", request_body = SaidOutcome,
     params(("id" = i64, Path, description = "`sequence` of the version")),
     responses(
         (status = OK, description = "It is noted; saying it twice changes nothing", body = DestinationChanged),
@@ -240,7 +240,7 @@ pub(super) async fn outcome(
         )));
     }
     let verdict = match said.outcome {
-        SaidWord::Booked => LaterVerdict::Booked,
+        SaidWord::Delivered => LateOutcome::Delivered,
         SaidWord::Rejected if message.trim().is_empty() => {
             return Err(AdminError::BadRequest(
                 "a rejection needs a `message`: the accountant is to know why".to_owned(),
@@ -248,19 +248,20 @@ pub(super) async fn outcome(
         }
         SaidWord::Rejected => {
             let item = given(&app, sequence).await?;
-            let (message, report) = rejection(&app.config.reports, &item.0, &item.1, &message);
-            LaterVerdict::Rejected { message, report }
+            let (message, report) =
+                rejection(&app.config.import_errors, &item.0, &item.1, &message);
+            LateOutcome::Rejected { message, report }
         }
     };
     let noted = app
         .store
-        .note_verdict(destination, sequence, verdict, app.clock.now())
+        .record_outcome(destination, sequence, verdict, app.clock.now())
         .await?;
     if noted {
         Ok(Json(DestinationChanged { changed: 1 }))
     } else {
         Err(AdminError::Conflict(
-            "the destination was not given this version; `GET /v1/handoffs` tells what it was given"
+            "the destination was not given this version; `GET /v1/deliveries` tells what it was given"
                 .into(),
         ))
     }

@@ -1,4 +1,4 @@
-//! What is handed on next, and what became of it.
+//! What is delivered next, and what became of it.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use super::destinations;
 use super::error::explain;
 use super::rows;
 use crate::domain::{Account, Company, Timestamp};
-use crate::store::handoffs::{ATTEMPTS, LINK_PATIENCE, NO_COMPANY, WINDOW};
+use crate::store::deliveries::{ATTEMPTS, LINK_PATIENCE, NO_COMPANY, WINDOW};
 use crate::store::outcomes::Outcome;
 use crate::store::{
-    Afterwards, HandoffLease, HandoffLeased, HandoffOutcome, HandoffRequest, Item, LaterVerdict,
-    PullKind, ReportDraft, Settled, StoreError, Wants,
+    Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
+    DestinationFilter, LateOutcome, LeaseAction, NewImportError, PullKind, StoreError,
 };
 
 /// Versions in a window after the position that are not settled. `ready` are those that
@@ -24,7 +24,7 @@ const UNSETTLED: &str = "
     SELECT d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body,
            CASE WHEN w.asked_at <= :given_up THEN 1000 ELSE coalesce(h.link_tries, 0) END, l.url, l.listed_at,
            (SELECT n.note FROM document e INDEXED BY document_identity
-            CROSS JOIN handoff n ON n.sequence = e.sequence AND n.destination_id = :destination
+            CROSS JOIN delivery n ON n.sequence = e.sequence AND n.destination_id = :destination
             WHERE e.document_id = d.document_id AND e.feed_id = d.feed_id AND n.note IS NOT NULL
             ORDER BY n.sequence DESC LIMIT 1),
            (h.next_try_at IS NULL OR h.next_try_at <= :now OR coalesce(l.listed_at >= h.changed_at, 0))
@@ -35,29 +35,29 @@ const UNSETTLED: &str = "
     CROSS JOIN destination_feed s ON s.destination_id = :destination AND s.feed_id = d.feed_id
     JOIN feed f ON f.id = d.feed_id
     JOIN account a ON a.id = f.account_id
-    LEFT JOIN handoff h ON h.destination_id = :destination AND h.sequence = d.sequence
+    LEFT JOIN delivery h ON h.destination_id = :destination AND h.sequence = d.sequence
     LEFT JOIN document_link l ON l.sequence = d.sequence
-    LEFT JOIN fresh_link_wish w ON w.feed_id = d.feed_id
+    LEFT JOIN fresh_link_request w ON w.feed_id = d.feed_id
     WHERE d.sequence > :position AND d.sequence <= :end
       AND d.superseded = 0 AND d.body IS NOT NULL
       AND (s.everything
            OR (d.sequence > s.after_sequence AND (d.first_pull = 0 OR coalesce(d.version_ms >= s.started_at, 0)))
            OR coalesce(coalesce(d.version_ms, d.stored_at) >= s.since_ms, 0))
-      AND (h.sequence IS NULL OR h.state = 'waiting')
+      AND (h.sequence IS NULL OR h.state = 'pending')
       AND f.queue = :queue
       AND (:accounts = '[]' OR a.name IN (SELECT value FROM json_each(:accounts)))
       AND (:companies = '[]' OR f.queue = 'digitized' OR f.company IN (SELECT value FROM json_each(:companies)))
     ORDER BY d.sequence";
 
 /// The names of accounts as a JSON array.
-pub(super) fn account_names(wants: &Wants) -> String {
-    let names: Vec<&str> = wants.accounts.iter().map(Account::as_str).collect();
+pub(super) fn account_names(filter: &DestinationFilter) -> String {
+    let names: Vec<&str> = filter.accounts.iter().map(Account::as_str).collect();
     serde_json::json!(names).to_string()
 }
 
 /// The codes of companies as a JSON array.
-pub(super) fn company_codes(wants: &Wants) -> String {
-    let codes: Vec<&str> = wants.companies.iter().map(Company::as_str).collect();
+pub(super) fn company_codes(filter: &DestinationFilter) -> String {
+    let codes: Vec<&str> = filter.companies.iter().map(Company::as_str).collect();
     serde_json::json!(codes).to_string()
 }
 
@@ -74,7 +74,7 @@ struct Candidate {
 /// What the window after the position holds.
 #[derive(Default)]
 struct Found {
-    items: Vec<Item>,
+    deliveries: Vec<Delivery>,
     first_unsettled: Option<i64>,
     /// When the first of those that are not ready is.
     ready_at: Option<Timestamp>,
@@ -83,19 +83,19 @@ struct Found {
 /// Leases a destination with the next versions for it.
 pub(super) fn lease(
     connection: &Connection,
-    request: &HandoffRequest,
-) -> rusqlite::Result<HandoffLeased> {
+    request: &DeliveryLeaseRequest,
+) -> rusqlite::Result<DeliveryLeased> {
     let Some(destination) = candidate(connection, request)? else {
-        return Ok(HandoffLeased::Nothing { until: None });
+        return Ok(DeliveryLeased::Nothing { until: None });
     };
     if destination.paused {
-        return Ok(HandoffLeased::Nothing { until: None });
+        return Ok(DeliveryLeased::Nothing { until: None });
     }
     let busy = [destination.waits_until, destination.leased_until]
         .into_iter()
         .flatten();
     if let Some(until) = busy.filter(|until| *until > request.now).max() {
-        return Ok(HandoffLeased::Nothing { until: Some(until) });
+        return Ok(DeliveryLeased::Nothing { until: Some(until) });
     }
     let (epoch, last): (String, i64) = connection
         .prepare_cached("SELECT epoch, last FROM sequence")?
@@ -106,7 +106,7 @@ pub(super) fn lease(
     if position > destination.position {
         destinations::set_position(connection, destination.id, position)?;
     }
-    if found.items.is_empty() {
+    if found.deliveries.is_empty() {
         return nothing_ready(connection, request, &destination, &found, end < last);
     }
     let fence = connection
@@ -117,36 +117,36 @@ pub(super) fn lease(
             params![destination.id, request.now.after(request.lease).as_millis()],
             |row| row.get(0),
         )?;
-    Ok(HandoffLeased::Batch(HandoffLease {
+    Ok(DeliveryLeased::Batch(DeliveryLease {
         destination_id: destination.id,
         destination: request.destination.clone(),
         fence,
         failures: destination.failures,
-        items: found.items,
+        deliveries: found.deliveries,
     }))
 }
 
 fn nothing_ready(
     connection: &Connection,
-    request: &HandoffRequest,
+    request: &DeliveryLeaseRequest,
     destination: &Candidate,
     found: &Found,
     more: bool,
-) -> rusqlite::Result<HandoffLeased> {
+) -> rusqlite::Result<DeliveryLeased> {
     let all_settled = found.first_unsettled.is_none();
     if (all_settled && more)
         || destinations::start_by_themselves(connection, destination.id, request)?
     {
-        return Ok(HandoffLeased::Passed);
+        return Ok(DeliveryLeased::Passed);
     }
-    Ok(HandoffLeased::Nothing {
+    Ok(DeliveryLeased::Nothing {
         until: found.ready_at,
     })
 }
 
 fn candidate(
     connection: &Connection,
-    request: &HandoffRequest,
+    request: &DeliveryLeaseRequest,
 ) -> rusqlite::Result<Option<Candidate>> {
     connection
         .prepare_cached(
@@ -167,7 +167,7 @@ fn candidate(
 
 fn look(
     connection: &Connection,
-    request: &HandoffRequest,
+    request: &DeliveryLeaseRequest,
     destination: &Candidate,
     end: i64,
     epoch: &str,
@@ -180,13 +180,13 @@ fn look(
         ":given_up": request.now.before(LINK_PATIENCE).as_millis(),
         ":position": destination.position,
         ":end": end,
-        ":queue": request.wants.queue.as_str(),
-        ":accounts": account_names(&request.wants),
-        ":companies": company_codes(&request.wants),
+        ":queue": request.filter.queue.as_str(),
+        ":accounts": account_names(&request.filter),
+        ":companies": company_codes(&request.filter),
     })?;
     let mut found = Found::default();
     let mut bytes = 0;
-    while found.items.len() < request.most && bytes < request.most_bytes {
+    while found.deliveries.len() < request.most && bytes < request.most_bytes {
         let Some(row) = rows.next()? else {
             break;
         };
@@ -194,7 +194,7 @@ fn look(
         if row.get(12)? {
             let item = item(row, epoch)?;
             bytes += item.body.len();
-            found.items.push(item);
+            found.deliveries.push(item);
         } else if let Some(ready_at) = rows::maybe_moment(row, 13)?.filter(|at| *at > request.now) {
             found.ready_at = Some(found.ready_at.map_or(ready_at, |at| at.min(ready_at)));
         }
@@ -203,8 +203,8 @@ fn look(
 }
 
 /// Reads a version from the first twelve columns of [`UNSETTLED`].
-pub(super) fn item(row: &Row<'_>, epoch: &str) -> rusqlite::Result<Item> {
-    Ok(Item {
+pub(super) fn item(row: &Row<'_>, epoch: &str) -> rusqlite::Result<Delivery> {
+    Ok(Delivery {
         sequence: row.get(0)?,
         feed: rows::feed(row, 1)?,
         document_id: row.get(4)?,
@@ -223,9 +223,9 @@ pub(super) fn item(row: &Row<'_>, epoch: &str) -> rusqlite::Result<Item> {
 pub(super) fn settle(
     transaction: &Transaction<'_>,
     path: &Path,
-    lease: &HandoffLease,
-    settled: &[Settled],
-    afterwards: &Afterwards,
+    lease: &DeliveryLease,
+    settled: &[Attempt],
+    afterwards: &LeaseAction,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let explain = |error| explain(path, error);
@@ -249,7 +249,7 @@ pub(super) fn settle(
 fn note(
     connection: &Connection,
     destination: i64,
-    one: &Settled,
+    one: &Attempt,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     let outcome = Outcome::of(&one.outcome, now);
@@ -262,12 +262,12 @@ fn note(
         &outcome,
     )?;
     match &one.outcome {
-        HandoffOutcome::Rejected { report, .. } => {
+        DeliveryOutcome::Rejected { report, .. } => {
             write_report(connection, one.sequence, report, now)
         }
-        HandoffOutcome::Offered => destinations::give_number(connection, destination, one.sequence),
-        HandoffOutcome::LinkExpired => ask_for_link(connection, destination, one.sequence, now),
-        HandoffOutcome::Booked { .. } | HandoffOutcome::NotWanted => Ok(()),
+        DeliveryOutcome::Listed => destinations::give_number(connection, destination, one.sequence),
+        DeliveryOutcome::LinkExpired => ask_for_link(connection, destination, one.sequence, now),
+        DeliveryOutcome::Delivered { .. } | DeliveryOutcome::Filtered => Ok(()),
     }
 }
 
@@ -281,10 +281,10 @@ fn write_row(
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO handoff (destination_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
+            "INSERT INTO delivery (destination_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (destination_id, sequence) DO UPDATE SET
-                 state = CASE WHEN handoff.state = 'skipped' AND excluded.state = 'waiting' THEN 'skipped' ELSE excluded.state END,
+                 state = CASE WHEN delivery.state = 'skipped' AND excluded.state = 'pending' THEN 'skipped' ELSE excluded.state END,
                  changed_at = excluded.changed_at,
                  next_try_at = excluded.next_try_at, note = coalesce(excluded.note, note), detail = excluded.detail",
         )?
@@ -319,9 +319,9 @@ fn write_attempt(
 ) -> rusqlite::Result<()> {
     let alike = connection
         .prepare_cached(
-            "UPDATE handoff_attempt SET ended_at = ?3, times = times + 1
+            "UPDATE delivery_attempt SET ended_at = ?3, times = times + 1
              WHERE destination_id = ?1 AND sequence = ?2 AND result = ?4 AND detail IS ?5
-               AND number = (SELECT max(number) FROM handoff_attempt WHERE destination_id = ?1 AND sequence = ?2)",
+               AND number = (SELECT max(number) FROM delivery_attempt WHERE destination_id = ?1 AND sequence = ?2)",
         )?
         .execute(params![destination, sequence, ended_at.as_millis(), result, detail])?;
     if alike > 0 {
@@ -329,9 +329,9 @@ fn write_attempt(
     }
     connection
         .prepare_cached(
-            "INSERT INTO handoff_attempt (destination_id, sequence, number, began_at, ended_at, result, detail, times)
+            "INSERT INTO delivery_attempt (destination_id, sequence, number, began_at, ended_at, result, detail, times)
              SELECT ?1, ?2, coalesce(max(number), 0) + 1, ?3, ?4, ?5, ?6, 1
-             FROM handoff_attempt WHERE destination_id = ?1 AND sequence = ?2",
+             FROM delivery_attempt WHERE destination_id = ?1 AND sequence = ?2",
         )?
         .execute(params![
             destination,
@@ -343,8 +343,8 @@ fn write_attempt(
         ])?;
     connection
         .prepare_cached(
-            "DELETE FROM handoff_attempt WHERE destination_id = ?1 AND sequence = ?2 AND number > 1
-               AND number <= (SELECT max(number) FROM handoff_attempt WHERE destination_id = ?1 AND sequence = ?2) - ?3",
+            "DELETE FROM delivery_attempt WHERE destination_id = ?1 AND sequence = ?2 AND number > 1
+               AND number <= (SELECT max(number) FROM delivery_attempt WHERE destination_id = ?1 AND sequence = ?2) - ?3",
         )?
         .execute(params![destination, sequence, ATTEMPTS])?;
     Ok(())
@@ -354,14 +354,14 @@ fn write_attempt(
 fn write_report(
     connection: &Connection,
     sequence: i64,
-    report: &ReportDraft,
+    report: &NewImportError,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     let company = report.company.as_ref().map(Company::as_str);
     connection
         .prepare_cached(
-            "INSERT INTO error_report (account_id, sequence, digest, company, message, state, created_at, next_try_at, last_error)
-             SELECT f.account_id, d.sequence, ?2, ?3, ?4, iif(?3 IS NULL, 'refused', 'waiting'), ?5,
+            "INSERT INTO import_error (account_id, sequence, digest, company, message, state, created_at, next_try_at, last_error)
+             SELECT f.account_id, d.sequence, ?2, ?3, ?4, iif(?3 IS NULL, 'refused', 'pending'), ?5,
                  iif(?3 IS NULL, NULL, ?5), iif(?3 IS NULL, ?6, NULL)
              FROM document d JOIN feed f ON f.id = d.feed_id WHERE d.sequence = ?1
              ON CONFLICT (sequence, digest) DO NOTHING",
@@ -386,7 +386,7 @@ fn ask_for_link(
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     let tries: i64 = connection.query_row(
-        "UPDATE handoff SET link_tries = link_tries + 1 WHERE destination_id = ?1 AND sequence = ?2 RETURNING link_tries",
+        "UPDATE delivery SET link_tries = link_tries + 1 WHERE destination_id = ?1 AND sequence = ?2 RETURNING link_tries",
         params![destination, sequence],
         |row| row.get(0),
     )?;
@@ -396,7 +396,7 @@ fn ask_for_link(
         |row| row.get(0),
     )?;
     connection.execute(
-        "INSERT INTO fresh_link_wish (feed_id, asked_at) VALUES (?1, ?2) ON CONFLICT (feed_id) DO NOTHING",
+        "INSERT INTO fresh_link_request (feed_id, asked_at) VALUES (?1, ?2) ON CONFLICT (feed_id) DO NOTHING",
         params![feed, now.as_millis()],
     )?;
     if tries == 1 {
@@ -409,38 +409,39 @@ fn ask_for_link(
 fn note_afterwards(
     connection: &Connection,
     destination: i64,
-    settled: &[Settled],
-    afterwards: &Afterwards,
+    settled: &[Attempt],
+    afterwards: &LeaseAction,
     now: Timestamp,
 ) -> rusqlite::Result<bool> {
-    let count = |is: fn(&HandoffOutcome) -> bool| settled.iter().filter(|s| is(&s.outcome)).count();
-    let booked = count(|outcome| matches!(outcome, HandoffOutcome::Booked { .. }));
-    let rejected = count(|outcome| matches!(outcome, HandoffOutcome::Rejected { .. }));
-    let took = count(|outcome| !matches!(outcome, HandoffOutcome::LinkExpired)) > 0;
+    let count =
+        |is: fn(&DeliveryOutcome) -> bool| settled.iter().filter(|s| is(&s.outcome)).count();
+    let delivered = count(|outcome| matches!(outcome, DeliveryOutcome::Delivered { .. }));
+    let rejected = count(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. }));
+    let took = count(|outcome| !matches!(outcome, DeliveryOutcome::LinkExpired)) > 0;
     if took {
         connection
             .prepare_cached(
-                "UPDATE destination SET booked = booked + ?2, rejected = rejected + ?3, last_success_at = ?4,
+                "UPDATE destination SET delivered = delivered + ?2, rejected = rejected + ?3, last_success_at = ?4,
                      failures = 0, failing_since = NULL, last_error = NULL, stuck_at = NULL, waits_until = NULL
                  WHERE id = ?1",
             )?
-            .execute(params![destination, booked, rejected, now.as_millis()])?;
+            .execute(params![destination, delivered, rejected, now.as_millis()])?;
     }
     match afterwards {
-        Afterwards::Keep(lease) => connection
+        LeaseAction::Keep(lease) => connection
             .prepare_cached(
                 "UPDATE destination SET leased_until = ?2 WHERE id = ?1 RETURNING paused IS NULL",
             )?
             .query_row(params![destination, now.after(*lease).as_millis()], |row| {
                 row.get(0)
             }),
-        Afterwards::Release => {
+        LeaseAction::Release => {
             connection
                 .prepare_cached("UPDATE destination SET leased_until = NULL WHERE id = ?1")?
                 .execute(params![destination])?;
             Ok(false)
         }
-        Afterwards::Wait {
+        LeaseAction::Wait {
             sequence,
             began_at,
             error,
@@ -477,24 +478,24 @@ fn note_afterwards(
 /// Whether a person left the version out while the destination was given it.
 fn is_skipped(connection: &Connection, destination: i64, sequence: i64) -> rusqlite::Result<bool> {
     connection.query_row(
-        "SELECT state = 'skipped' FROM handoff WHERE destination_id = ?1 AND sequence = ?2",
+        "SELECT state = 'skipped' FROM delivery WHERE destination_id = ?1 AND sequence = ?2",
         params![destination, sequence],
         |row| row.get(0),
     )
 }
 
 /// Notes what a program says of a version that its destination was given.
-pub(super) fn note_verdict(
+pub(super) fn record_outcome(
     connection: &Connection,
     destination: &str,
     sequence: i64,
-    verdict: &LaterVerdict,
+    verdict: &LateOutcome,
     now: Timestamp,
 ) -> rusqlite::Result<bool> {
     let given: Option<(i64, String, Option<String>)> = connection
         .query_row(
-            "SELECT h.destination_id, h.state, h.detail FROM handoff h JOIN destination s ON s.id = h.destination_id
-             WHERE s.name = ?1 AND h.sequence = ?2 AND h.state IN ('offered', 'booked', 'rejected')",
+            "SELECT h.destination_id, h.state, h.detail FROM delivery h JOIN destination s ON s.id = h.destination_id
+             WHERE s.name = ?1 AND h.sequence = ?2 AND h.state IN ('listed', 'delivered', 'rejected')",
             params![destination, sequence],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
@@ -507,16 +508,16 @@ pub(super) fn note_verdict(
     if state == as_row.state && detail.as_deref() == as_row.detail {
         return Ok(true);
     }
-    let settled = Settled {
+    let settled = Attempt {
         sequence,
         began_at: now,
         outcome,
     };
     note(connection, destination, &settled, now)?;
-    let booked = matches!(verdict, LaterVerdict::Booked);
+    let delivered = matches!(verdict, LateOutcome::Delivered);
     connection.execute(
-        "UPDATE destination SET booked = booked + ?2, rejected = rejected + ?3 WHERE id = ?1",
-        params![destination, booked, !booked],
+        "UPDATE destination SET delivered = delivered + ?2, rejected = rejected + ?3 WHERE id = ?1",
+        params![destination, delivered, !delivered],
     )?;
     Ok(true)
 }

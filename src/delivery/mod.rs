@@ -1,13 +1,13 @@
-//! Handing documents on: destinations, and what comes back from them.
+//! Delivering documents: destinations, and what comes back from them.
 //!
-//! A [`Destination`] is where documents are handed on. It is given one [`Item`] at a time and
+//! A [`Destination`] is where documents are delivered. It is given one [`Delivery`] at a time and
 //! answers with a [`Verdict`].
 //!
 //! - `http`: a signed POST.
 //! - `command`: a program.
 //! - `folder` with `files`: JSON files and the PDFs that belong to them.
 //! - [`worker`] decides from rows which item, when, and what follows from the verdict.
-//! - [`reporter`] tells the accountant what was rejected, in the words of [`texts`].
+//! - [`import_errors`] tells the accountant what was rejected, in the words of [`texts`].
 //!
 //! `docs/destinations.md` has the contracts for those who write the other side.
 
@@ -21,20 +21,20 @@ use serde_json::value::RawValue;
 
 use crate::config::{Config, DestinationConfig, DestinationKind};
 use crate::domain::{Clock, DestinationName, Feed, Queue, Timestamp};
-pub use crate::store::Item;
+pub use crate::store::Delivery;
 
 mod command;
 mod files;
 mod folder;
 mod http;
-pub mod reporter;
+pub mod import_errors;
 pub mod texts;
 pub mod worker;
 
 /// The most bytes of a rejection's words.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
-/// What a destination is told of an [`Item`]: the JSON on the wire and on standard input.
+/// What a destination is told of an [`Delivery`]: the JSON on the wire and on standard input.
 ///
 /// Its outer form is that of the Standard Webhooks specification ("Payload structure").
 #[derive(Serialize)]
@@ -56,7 +56,7 @@ struct NoticeData<'a> {
     document: &'a RawValue,
 }
 
-impl Item {
+impl Delivery {
     /// The idempotency key: the same for the same version of the same document, whatever
     /// is restored, repeated or renumbered. `doc_` and 32 hexadecimal digits.
     pub fn key(&self) -> String {
@@ -111,9 +111,9 @@ impl Item {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It has it. The same item may come again and must be answered the same.
-    Booked {
+    Delivered {
         /// What the destination wants to be told when a later version of the document comes
-        /// ([`Item::earlier_note`]): where a folder filed it, for instance.
+        /// ([`Delivery::earlier_note`]): where a folder filed it, for instance.
         note: Option<String>,
     },
     /// It does not want this version, and says why: the accountant is told.
@@ -139,11 +139,11 @@ pub enum Verdict {
     LinkExpired,
 }
 
-/// A place where documents are handed on.
+/// A place where documents are delivered.
 #[async_trait]
 pub trait Destination: Send + Sync {
     /// Gives it one item, within the destination's own time limit.
-    async fn hand_on(&self, item: &Item) -> Verdict;
+    async fn deliver(&self, item: &Delivery) -> Verdict;
 }
 
 /// Why a destination can't be used, for people.

@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ivesk_webhook::config::{
-    Config, DestinationConfig, DestinationKind, FirstPull, FolderLayout, StoreUrl, default_account,
+    Config, DestinationConfig, DestinationKind, FolderLayout, HistoryMode, StoreUrl,
+    default_account,
 };
+use ivesk_webhook::delivery::worker::{DestinationWorker, StepOutcome};
 use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::{Endpoint, sample_pdf};
-use ivesk_webhook::handoff::worker::{HandOn, Handed};
 use ivesk_webhook::service::Service;
-use ivesk_webhook::store::{DestinationChange, ReportFilter};
+use ivesk_webhook::store::{DestinationChange, ImportErrorFilter};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::handoff::{all_of, destination_name, drain, step, worker};
+use crate::delivery::{all_of, destination_name, drain, step, worker};
 use crate::ledger::{Ledger, Manner};
 use crate::process::within;
 use crate::pull_support::{Bench, COMPANY, NEIGHBOUR, company, folder, hours, minutes};
@@ -129,7 +130,7 @@ fn destinations(config: &mut Config, destinations: Vec<(&str, DestinationConfig)
 /// A destination that is held until a person starts it, as is the default.
 fn held(ledger: &Ledger) -> DestinationConfig {
     DestinationConfig {
-        first_pull: FirstPull::Hold,
+        history: HistoryMode::Hold,
         ..ledger.destination()
     }
 }
@@ -150,8 +151,8 @@ async fn re_export(bench: &Bench, id: &str) {
 }
 
 fn ids(ledger: &Ledger) -> Vec<String> {
-    let booked = ledger.booked().into_iter();
-    booked.map(|entry| entry.document_id).collect()
+    let delivered = ledger.delivered().into_iter();
+    delivered.map(|entry| entry.document_id).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,7 +194,7 @@ async fn a_first_pull_is_held_until_a_person_says_where_to_begin() {
             _ => [of(&newer), later, last].concat(),
         };
         ledger
-            .until(from, |ledger| ledger.booked().len() >= wanted.len())
+            .until(from, |ledger| ledger.delivered().len() >= wanted.len())
             .await;
         assert_eq!(ids(&ledger), wanted, "{from}");
         let destination = running.destination("books").await;
@@ -203,7 +204,7 @@ async fn a_first_pull_is_held_until_a_person_says_where_to_begin() {
         let from_all = json!({ "from": "all" });
         running.post("/v1/destinations/books/start", from_all).await;
         ledger
-            .until("all of it", |ledger| ledger.booked().len() == 6)
+            .until("all of it", |ledger| ledger.delivered().len() == 6)
             .await;
         assert_eq!((ledger.repeats(), ledger.requests()), (0, 6), "{from}");
         running.stop().await;
@@ -232,19 +233,19 @@ async fn a_destination_that_hangs_and_one_that_fails_hold_nobody_else_up() {
     let running = Running::on(&bench).await;
     let exported = export(&bench, 50).await;
     works
-        .until("all documents", |ledger| ledger.booked().len() == 50)
+        .until("all documents", |ledger| ledger.delivered().len() == 50)
         .await;
     hangs.until("its first", |l| l.requests() == 1).await;
     fails.until("its first", |l| l.requests() >= 1).await;
     assert_eq!(ids(&works), exported);
-    assert!(hangs.booked().is_empty() && fails.booked().is_empty());
+    assert!(hangs.delivered().is_empty() && fails.delivered().is_empty());
 
     fails.always(Manner::Books);
     running
         .post("/v1/destinations/b-fails/resume", json!({}))
         .await;
     fails
-        .until("the rest", |ledger| ledger.booked().len() == 50)
+        .until("the rest", |ledger| ledger.delivered().len() == 50)
         .await;
     assert_eq!(ids(&fails), exported);
     // Nobody waits 30 seconds for what hangs.
@@ -254,7 +255,7 @@ async fn a_destination_that_hangs_and_one_that_fails_hold_nobody_else_up() {
 /// A bench with a destination of the kind `api`, and the service on it.
 async fn with_list() -> (Bench, Running) {
     let bench = Bench::with("", |config| {
-        config.api.error_report_path = Some("/errors".to_owned());
+        config.api.import_error_path = Some("/errors".to_owned());
         destinations(config, vec![("erp", all_of(DestinationKind::Api))]);
     })
     .await;
@@ -274,13 +275,13 @@ async fn a_program_asks_for_documents_page_by_page_and_says_what_became_of_them(
         .collect();
     assert_eq!(listed, exported);
     assert_eq!(list[4]["number"], 5);
-    assert_eq!(list[4]["state"], "offered");
+    assert_eq!(list[4]["state"], "listed");
     assert_eq!(list[4]["document"]["id"], exported[4]);
 
     let outcome = |sequence: &Value| format!("/v1/documents/{sequence}/outcome");
     let path = outcome(&list[0]["sequence"]);
     for _ in 0..2 {
-        let said = running.post(&path, json!({ "outcome": "booked" })).await;
+        let said = running.post(&path, json!({ "outcome": "delivered" })).await;
         assert_eq!(said["changed"], 1, "saying it twice changes nothing");
     }
     let path = outcome(&list[1]["sequence"]);
@@ -292,23 +293,23 @@ async fn a_program_asks_for_documents_page_by_page_and_says_what_became_of_them(
     for _ in 0..2 {
         running.post(&path, no.clone()).await;
     }
-    let reports = bench.store().reports(ReportFilter {
+    let reports = bench.store().import_errors(ImportErrorFilter {
         limit: 10,
-        ..ReportFilter::default()
+        ..ImportErrorFilter::default()
     });
     let reports = reports.await.expect("reports");
     assert_eq!(reports.len(), 1);
     assert!(reports[0].message.contains("nepriėmė: Nežinomas klientas."));
     let destination = running.destination("erp").await;
     assert_eq!(
-        (&destination["booked"], &destination["rejected"]),
+        (&destination["delivered"], &destination["rejected"]),
         (&json!(1), &json!(1))
     );
     let (status, problem) = running
         .ask(
             Method::POST,
             "/v1/documents/9999/outcome",
-            Some(json!({ "outcome": "booked" })),
+            Some(json!({ "outcome": "delivered" })),
         )
         .await;
     assert_eq!(status, 409, "{problem}");
@@ -421,7 +422,7 @@ fn restore(copy: &Path, live: &Path) {
 /// A bench with a folder destination that fetches files, and links that end after a minute.
 struct Archive {
     bench: Bench,
-    hand_on: HandOn,
+    deliver: DestinationWorker,
     folder: tempfile::TempDir,
 }
 
@@ -435,10 +436,10 @@ impl Archive {
             files: true,
             max_file_bytes: 1 << 20,
         });
-        let hand_on = worker(&bench, "archive", &destination).await;
+        let deliver = worker(&bench, "archive", &destination).await;
         Self {
             bench,
-            hand_on,
+            deliver,
             folder,
         }
     }
@@ -467,15 +468,15 @@ async fn an_expired_link_raises_a_fresh_pull_and_the_document_is_filed_with_its_
     export(bench, 3).await;
     // The destination was paused, say, while the links ended.
     bench.clock.advance(minutes(5));
-    drain(&archive.hand_on).await;
+    drain(&archive.deliver).await;
     assert!(archive.files(".json").is_empty(), "the JSON waits for it");
     assert!(matches!(
-        step(&archive.hand_on).await,
-        Handed::Nothing { until: Some(_) }
+        step(&archive.deliver).await,
+        StepOutcome::Nothing { until: Some(_) }
     ));
     let pulled = bench.settle().await;
     assert!(!pulled.is_empty(), "nothing was pulled again");
-    drain(&archive.hand_on).await;
+    drain(&archive.deliver).await;
     assert_eq!(archive.files(".json").len(), 3);
     let pdfs = archive.files(".pdf");
     assert_eq!(pdfs.len(), 3);
@@ -485,7 +486,7 @@ async fn an_expired_link_raises_a_fresh_pull_and_the_document_is_filed_with_its_
     }
     assert!(archive.files(".nopdf.txt").is_empty());
     let rows = bench.store().destinations().await.expect("destinations");
-    assert_eq!((rows[0].booked, rows[0].failures), (3, 0));
+    assert_eq!((rows[0].delivered, rows[0].failures), (3, 0));
     assert_eq!(bench.documents().await.len(), 3, "no version is new");
 }
 
@@ -502,7 +503,7 @@ async fn links_that_ended_long_ago_are_had_by_reading_the_feed_from_its_beginnin
     }
     change(bench, DestinationChange::Resume).await;
     for _ in 0..10 {
-        drain(&archive.hand_on).await;
+        drain(&archive.deliver).await;
         bench.settle().await;
         bench.clock.advance(Duration::from_secs(30));
     }
@@ -526,7 +527,7 @@ async fn a_pdf_that_never_comes_is_left_out_after_five_fresh_links() {
     export(bench, 1).await;
     let mut rounds = 0;
     while archive.files(".json").is_empty() {
-        drain(&archive.hand_on).await;
+        drain(&archive.deliver).await;
         bench.settle().await;
         bench.clock.advance(minutes(2));
         rounds += 1;
@@ -541,7 +542,7 @@ async fn a_pdf_that_never_comes_is_left_out_after_five_fresh_links() {
     // The next one is not held up by what it was.
     bench.switch("pdf=ok");
     export(bench, 1).await;
-    drain(&archive.hand_on).await;
+    drain(&archive.deliver).await;
     assert_eq!(archive.files(".json").len(), 2);
     assert_eq!(archive.files(".pdf").len(), 1);
 }
@@ -557,15 +558,15 @@ async fn what_waits_for_a_fresh_link_does_not_hold_up_what_comes_after_it() {
     let list = worker(bench, "list", &destination).await;
     export(bench, 2).await;
     bench.clock.advance(minutes(5));
-    drain(&archive.hand_on).await;
+    drain(&archive.deliver).await;
     drain(&list).await;
     let offered = bench
         .store()
-        .offered(destination_name("list"), 0, 10, 1 << 20);
+        .listed(destination_name("list"), 0, 10, 1 << 20);
     assert_eq!(offered.await.expect("a list").len(), 2);
     // Pulled beside it, so their links are fresh.
     export(bench, 2).await;
-    drain(&archive.hand_on).await;
+    drain(&archive.deliver).await;
     assert_eq!(archive.files(".json").len(), 4);
     assert_eq!(archive.files(".pdf").len(), 4);
 }

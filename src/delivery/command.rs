@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command as Process};
 
-use super::{Destination, Item, Verdict, rejection, unreadable};
+use super::{Delivery, Destination, Verdict, rejection, unreadable};
 use crate::egress;
 
 /// The exit code of a document that the program does not want (`sysexits.h`, `EX_DATAERR`).
@@ -80,7 +80,7 @@ impl Command {
         })
     }
 
-    fn start(&self, item: &Item) -> std::io::Result<Child> {
+    fn start(&self, item: &Delivery) -> std::io::Result<Child> {
         let sequence = format!("{}:{}", item.epoch, item.sequence);
         Process::new(&self.program)
             .args(&self.arguments)
@@ -105,7 +105,7 @@ impl Command {
     }
 
     /// Runs it to its end. Dropped before, the program and all that it started are killed.
-    async fn run(&self, item: &Item, mut input: Vec<u8>) -> Verdict {
+    async fn run(&self, item: &Delivery, mut input: Vec<u8>) -> Verdict {
         input.push(b'\n');
         let mut child = match self.start(item) {
             Ok(child) => child,
@@ -154,7 +154,7 @@ impl Command {
 
 #[async_trait]
 impl Destination for Command {
-    async fn hand_on(&self, item: &Item) -> Verdict {
+    async fn deliver(&self, item: &Delivery) -> Verdict {
         let Some(input) = item.to_json() else {
             return unreadable();
         };
@@ -233,7 +233,7 @@ async fn keep(pipe: Option<impl AsyncRead + Unpin>, text: &mut Vec<u8>, kept: Ke
 /// What an end means. `said` and `complained` are what was written to the two outputs.
 fn verdict(status: ExitStatus, said: &[u8], complained: &[u8]) -> Verdict {
     let ended = match status.code() {
-        Some(0) => return Verdict::Booked { note: None },
+        Some(0) => return Verdict::Delivered { note: None },
         Some(REJECTED) => match message(said) {
             Some(message) => return rejection(&message),
             None => format!(
