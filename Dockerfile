@@ -21,7 +21,7 @@ RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin
 USER 10001:10001
 WORKDIR /var/lib/ivesk-webhook
 VOLUME /var/lib/ivesk-webhook
-# The public listener. The private one (8081) listens inside the container alone until `private.listen` and a token say otherwise.
+# The public listener. The admin one (8081) listens inside the container alone until `admin.listen` and a token say otherwise.
 EXPOSE 8080
 # In exec form, so that SIGTERM reaches the program and it drains. No HEALTHCHECK: the image has no HTTP client;
 # let the orchestrator ask /healthz (alive) and /readyz (takes deliveries) on port 8080.

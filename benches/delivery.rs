@@ -132,7 +132,7 @@ impl Receiver {
 /// `serve` beside an emulator, with one destination.
 struct Scene {
     server: Process,
-    private: SocketAddr,
+    admin: SocketAddr,
     _vendor: Vendor,
     _folder: tempfile::TempDir,
 }
@@ -155,10 +155,10 @@ impl Scene {
              [accounts.default]\ndigitized = false\ncompanies = [\"{COMPANY}\"]\n{destination}",
             vendor.api
         );
-        let (_, private) = write_settings(folder.path(), &sections)?;
+        let (_, admin) = write_settings(folder.path(), &sections)?;
         Ok(Self {
             server: Process::start(folder.path(), &["serve"])?,
-            private,
+            admin,
             _vendor: vendor,
             _folder: folder,
         })
@@ -184,13 +184,13 @@ impl Scene {
         let started = Instant::now();
         // It may not listen yet.
         self.until("the last document", || {
-            (stored(self.private).ok()? >= count as u64).then_some(())
+            (stored(self.admin).ok()? >= count as u64).then_some(())
         })?;
         Ok(started.elapsed())
     }
 
     fn destination(&self) -> anyhow::Result<Value> {
-        let destinations = ask(self.private, "GET", "/v1/destinations", "")?;
+        let destinations = ask(self.admin, "GET", "/v1/destinations", "")?;
         let destinations: Value = serde_json::from_str(&destinations)?;
         Ok(destinations["rows"][0].clone())
     }
@@ -206,7 +206,7 @@ impl Scene {
     }
 
     fn post(&self, path: &str, body: &Value) -> anyhow::Result<()> {
-        ask(self.private, "POST", path, &body.to_string()).map(drop)
+        ask(self.admin, "POST", path, &body.to_string()).map(drop)
     }
 }
 
@@ -231,7 +231,7 @@ fn kinds(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
         Ok("kind = \"api\"\n".to_owned())
     })?;
     let started = Instant::now();
-    let read = read_list(list.private)?;
+    let read = read_list(list.admin)?;
     ensure!(read == all, "the list has {read}");
     line("api, out of the list", all, started.elapsed(), &list)
 }
@@ -261,11 +261,11 @@ fn line(name: &str, count: usize, elapsed: Duration, scene: &Scene) -> anyhow::R
 }
 
 /// Reads the list to its end as a program does; how many that were.
-fn read_list(private: SocketAddr) -> anyhow::Result<usize> {
+fn read_list(admin: SocketAddr) -> anyhow::Result<usize> {
     let mut count = 0;
     let mut path = "/v1/documents?limit=500".to_owned();
     loop {
-        let page: Value = serde_json::from_str(&ask(private, "GET", &path, "")?)?;
+        let page: Value = serde_json::from_str(&ask(admin, "GET", &path, "")?)?;
         count += page["documents"].as_array().context("a list")?.len();
         if page["more"] == false {
             return Ok(count);

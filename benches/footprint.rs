@@ -95,13 +95,13 @@ fn drain(wish: &Wish) -> anyhow::Result<()> {
         "[api]\nurl = \"{}\"\nexported_path = \"path\"\n[accounts.default]\ndigitized = false\ncompanies = {COMPANIES:?}\n",
         emulator.api
     );
-    let (_, private) = write_settings(folder.path(), &sections)?;
+    let (_, admin) = write_settings(folder.path(), &sections)?;
     let server = Process::start(folder.path(), &["serve"])?;
-    watch(wish, &server, private)
+    watch(wish, &server, admin)
 }
 
 /// Prints a line at each of the marks, and one at the end.
-fn watch(wish: &Wish, server: &Process, private: SocketAddr) -> anyhow::Result<()> {
+fn watch(wish: &Wish, server: &Process, admin: SocketAddr) -> anyhow::Result<()> {
     let total = wish.documents as u64;
     let mut marks = [total / 10, total / 2, total].into_iter().peekable();
     let started = Instant::now();
@@ -110,7 +110,7 @@ fn watch(wish: &Wish, server: &Process, private: SocketAddr) -> anyhow::Result<(
         ensure!(started.elapsed() < PATIENCE, "the backlog did not drain");
         std::thread::sleep(Duration::from_millis(wish.look_every_ms));
         // It may not listen yet.
-        let count = stored(private).unwrap_or_default();
+        let count = stored(admin).unwrap_or_default();
         if count < mark {
             continue;
         }

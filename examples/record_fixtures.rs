@@ -145,7 +145,7 @@ fn token_text() -> anyhow::Result<String> {
         .collect())
 }
 
-/// Asks an emulator for pages of both queues; gives one digitised document.
+/// Asks an emulator for pages of both queues; gives one digitized document.
 async fn record_pages(folder: &Path) -> anyhow::Result<String> {
     let listen: SocketAddr = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
     let settings = EmulatorSettings {
@@ -183,7 +183,7 @@ async fn record_pages(folder: &Path) -> anyhow::Result<String> {
         document = Some(page["documents"][0].to_string());
     }
     emulator.stop().await;
-    document.context("no document was digitised")
+    document.context("no document was digitized")
 }
 
 fn next(page: &str) -> anyhow::Result<Option<String>> {

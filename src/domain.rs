@@ -183,7 +183,7 @@ impl Clock {
 pub enum Event {
     /// An accountant exported documents of one company.
     OnExported,
-    /// A document was digitised.
+    /// A document was digitized.
     OnDigitized,
 }
 
@@ -238,7 +238,7 @@ impl fmt::Display for Event {
 pub enum Queue {
     /// Documents that an accountant exported; one company in each answer.
     Exported,
-    /// Documents as soon as they are digitised; companies mixed.
+    /// Documents as soon as they are digitized; companies mixed.
     Digitized,
 }
 

@@ -47,7 +47,7 @@ pub fn backoff(first: Duration, longest: Duration, failures: u32, chance: f64) -
 }
 
 /// A number in 0..1, for [`backoff`].
-pub fn chance() -> f64 {
+pub fn jitter() -> f64 {
     getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
 }
 
@@ -116,7 +116,7 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 }
 
 /// Text of another's as a log may hold it: one line, short, without addresses.
-pub fn fit_for_a_log(text: &str) -> String {
+pub fn sanitize_for_log(text: &str) -> String {
     let text = without_addresses(text);
     // Control characters could forge lines of a log or drive a terminal.
     let spaced = text.replace(char::is_control, " ");

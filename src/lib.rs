@@ -21,11 +21,11 @@
 //! - [`tunnel`]: the public address of a tunnel on this machine.
 //! - [`store`]: all SQL.
 //! - [`alarms`]: what a person should know of, told once and once more when it is over.
-//! - [`admin`]: the private listener.
+//! - [`admin`]: the admin listener.
 //! - [`emulator`]: a faithful Įvesk.lt, SNS and S3 for demos and tests.
 //! - [`metrics`]: what is counted.
 //! - [`otlp`]: traces, sent to a collector.
-//! - [`doctor`]: what keeps an installation from working, and how to mend it.
+//! - [`doctor`]: what keeps an installation from working, and how to fix it.
 //! - [`service`]: everything that `serve` runs, put together.
 //! - [`cli`]: one file for each subcommand: wiring and printing only.
 //!

@@ -6,7 +6,7 @@ use crate::domain::{Account, DestinationName, Queue, Timestamp};
 use crate::ivesk;
 use crate::ivesk::view::View;
 use crate::store::{
-    DeliveryFilter, DeliveryRow, DocumentFilter, DocumentLook, DocumentRow, ImportErrorFilter,
+    DeliveryFilter, DeliveryRow, DocumentFilter, DocumentRow, DocumentSearch, ImportErrorFilter,
     ImportErrorRow, ImportErrorState, Store, StoreError, UploadFilter, UploadRow,
 };
 
@@ -195,13 +195,13 @@ fn unique(mut identities: Vec<(Account, String)>) -> Vec<(Account, String)> {
 
 /// Documents whose number is `wanted`, or whose userdata holds it.
 async fn mentioned(store: &dyn Store, wanted: &str) -> Result<Vec<(Account, String)>, StoreError> {
-    let mut look = DocumentLook {
+    let mut look = DocumentSearch {
         versions: STEP,
-        ..DocumentLook::default()
+        ..DocumentSearch::default()
     };
     let mut found = Vec::new();
     for _ in 0..LOOKED_THROUGH / usize::from(STEP) {
-        let looked = store.look_back(look.clone()).await?;
+        let looked = store.search_documents(look.clone()).await?;
         let named = looked.rows.iter().filter(|row| mentions(row, wanted));
         found.extend(named.map(|row| (row.feed.account.clone(), row.document_id.clone())));
         look.before = looked.next;

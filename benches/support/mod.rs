@@ -102,12 +102,12 @@ pub(crate) fn write_settings(
     folder: &Path,
     sections: &str,
 ) -> anyhow::Result<(SocketAddr, SocketAddr)> {
-    let (public, private) = (free_address()?, free_address()?);
+    let (public, admin) = (free_address()?, free_address()?);
     let settings = format!(
-        "[public]\nurl = \"http://{public}\"\nlisten = \"{public}\"\n[private]\nlisten = \"{private}\"\n{sections}"
+        "[public]\nurl = \"http://{public}\"\nlisten = \"{public}\"\n[admin]\nlisten = \"{admin}\"\n{sections}"
     );
     std::fs::write(folder.join("ivesk-webhook.toml"), settings)?;
-    Ok((public, private))
+    Ok((public, admin))
 }
 
 /// The program's own `emulator`.
@@ -142,8 +142,8 @@ impl Vendor {
     }
 }
 
-pub(crate) fn stored(private: SocketAddr) -> anyhow::Result<u64> {
-    let feeds: Value = serde_json::from_str(&ask(private, "GET", "/v1/feeds", "")?)?;
+pub(crate) fn stored(admin: SocketAddr) -> anyhow::Result<u64> {
+    let feeds: Value = serde_json::from_str(&ask(admin, "GET", "/v1/feeds", "")?)?;
     let feeds = feeds["rows"].as_array().context("a list of feeds")?;
     Ok(feeds
         .iter()

@@ -13,7 +13,7 @@ use super::{AdminError, Outcome, Params};
 use crate::domain::Queue;
 use crate::ivesk::view::{self, View};
 use crate::service::App;
-use crate::store::{DocumentLook, DocumentRow, Store};
+use crate::store::{DocumentRow, DocumentSearch, Store};
 use crate::trace::{self, Trace};
 
 /// Versions that the store is asked for at once.
@@ -88,7 +88,7 @@ pub(super) async fn find(app: &App, wanted: &Wanted) -> Result<Page<Found>, Admi
         limit: wanted.limit,
     };
     let limit = page.limit()?;
-    let look = DocumentLook {
+    let look = DocumentSearch {
         account: wanted
             .account
             .as_deref()
@@ -140,27 +140,27 @@ pub(super) async fn find(app: &App, wanted: &Wanted) -> Result<Page<Found>, Admi
 /// The versions of the document with this id, or the one with this sequence number.
 async fn by_name(
     store: &dyn Store,
-    look: &DocumentLook,
+    look: &DocumentSearch,
     text: &str,
 ) -> Result<Vec<DocumentRow>, AdminError> {
-    let by_id = DocumentLook {
+    let by_id = DocumentSearch {
         document_id: Some(text.to_owned()),
         ..look.clone()
     };
-    let found = store.look_back(by_id).await?.rows;
+    let found = store.search_documents(by_id).await?.rows;
     if !found.is_empty() {
         return Ok(found);
     }
     let Ok(sequence) = text.parse::<i64>() else {
         return Ok(found);
     };
-    let by_number = DocumentLook {
+    let by_number = DocumentSearch {
         company: None,
         before: sequence.checked_add(1),
         versions: 1,
         ..look.clone()
     };
-    let mut found = store.look_back(by_number).await?.rows;
+    let mut found = store.search_documents(by_number).await?.rows;
     found.retain(|row| {
         row.sequence == sequence
             && look
@@ -174,13 +174,13 @@ async fn by_name(
 /// Goes backwards until there are `limit` rows, nothing is left, or enough was looked at.
 async fn walk(
     store: &dyn Store,
-    mut look: DocumentLook,
+    mut look: DocumentSearch,
     limit: usize,
     is_wanted: impl Fn(&DocumentRow) -> bool,
 ) -> Result<(Vec<DocumentRow>, Option<i64>), AdminError> {
     let mut rows = Vec::new();
     for _ in 0..STEPS {
-        let looked = store.look_back(look.clone()).await?;
+        let looked = store.search_documents(look.clone()).await?;
         for row in looked.rows.into_iter().filter(|row| is_wanted(row)) {
             if rows.len() == limit {
                 // This one is the first of the next page.

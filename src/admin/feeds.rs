@@ -12,7 +12,7 @@ use super::paging::{List, Page, PageOf};
 use super::{AdminError, Input, Outcome, Params};
 use crate::domain::{Account, Company, Cursor, Feed, Queue};
 use crate::service::App;
-use crate::store::{Demand, FeedRow, PullKind};
+use crate::store::{FeedRow, Trigger, TriggerKind};
 
 /// Every feed and how it stands
 #[utoipa::path(get, path = "/v1/feeds", tag = "feeds", params(PageOf),
@@ -64,7 +64,7 @@ pub(super) struct PullRequest {
 
 /// What will be pulled.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Demanded {
+pub(super) struct Triggered {
     /// The feeds.
     pub(super) feeds: Vec<Feed>,
 }
@@ -75,19 +75,19 @@ pub(super) struct Demanded {
 /// at a time for each feed.
 #[utoipa::path(post, path = "/v1/pull", tag = "feeds", request_body = PullRequest,
     responses(
-        (status = OK, description = "What will be pulled", body = Demanded),
+        (status = OK, description = "What will be pulled", body = Triggered),
         (status = CONFLICT, description = "`conflict`: a named feed still reads an earlier stretch",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
 pub(super) async fn pull(
     State(app): State<Arc<App>>,
     Input(request): Input<PullRequest>,
-) -> Outcome<Demanded> {
+) -> Outcome<Triggered> {
     raise(&app, request).await.map(Json)
 }
 
 /// Raises a pull of the named feeds.
-pub(super) async fn raise(app: &App, request: PullRequest) -> Result<Demanded, AdminError> {
+pub(super) async fn raise(app: &App, request: PullRequest) -> Result<Triggered, AdminError> {
     let feeds = chosen_feeds(app, &request).await?;
     if request.from.is_some() {
         refuse_second_backfill(app, &feeds).await?;
@@ -95,20 +95,20 @@ pub(super) async fn raise(app: &App, request: PullRequest) -> Result<Demanded, A
     let now = app.clock.now();
     let from = request.from.map(Cursor::new);
     let kind = match from {
-        Some(_) => PullKind::Backfill,
-        None => PullKind::Hint,
+        Some(_) => TriggerKind::Backfill,
+        None => TriggerKind::Notification,
     };
-    let demands = feeds
+    let triggers = feeds
         .iter()
-        .map(|feed| Demand {
+        .map(|feed| Trigger {
             feed: feed.clone(),
             kind,
             due_at: now,
             from: from.clone(),
         })
         .collect();
-    app.store.demand(demands).await?;
-    Ok(Demanded { feeds })
+    app.store.trigger(triggers).await?;
+    Ok(Triggered { feeds })
 }
 
 /// A feed has one position for reading an old stretch: a second wish would end the first.
@@ -118,7 +118,7 @@ async fn refuse_second_backfill(app: &App, chosen: &[Feed]) -> Result<(), AdminE
         .feeds()
         .await?
         .into_iter()
-        .filter(|row| row.wanted.contains(&PullKind::Backfill) && chosen.contains(&row.feed))
+        .filter(|row| row.wanted.contains(&TriggerKind::Backfill) && chosen.contains(&row.feed))
         .map(|row| row.feed.to_string())
         .collect();
     let Some(first) = busy.first() else {
@@ -180,7 +180,7 @@ async fn chosen_feeds(app: &App, request: &PullRequest) -> Result<Vec<Feed>, Adm
 /// One feed, or all of an account where `queue` is absent.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ParkRequest {
+pub(super) struct FeedSelection {
     /// Whose feeds.
     #[schema(pattern = "^[a-z0-9_-]{1,40}$", examples("default"))]
     pub(super) account: String,
@@ -199,30 +199,30 @@ pub(super) struct Changed {
 }
 
 /// Stop pulling one feed, or all of an account
-#[utoipa::path(post, path = "/v1/feeds/park", tag = "feeds", request_body = ParkRequest,
+#[utoipa::path(post, path = "/v1/feeds/pause", tag = "feeds", request_body = FeedSelection,
     responses((status = OK, description = "What was changed", body = Changed)))]
-pub(super) async fn park(
+pub(super) async fn pause(
     State(app): State<Arc<App>>,
-    Input(request): Input<ParkRequest>,
+    Input(request): Input<FeedSelection>,
 ) -> Outcome<Changed> {
-    set_parked(&app, request, true).await.map(Json)
+    set_paused(&app, request, true).await.map(Json)
 }
 
 /// Pull one feed again, or all of an account
-#[utoipa::path(post, path = "/v1/feeds/resume", tag = "feeds", request_body = ParkRequest,
+#[utoipa::path(post, path = "/v1/feeds/resume", tag = "feeds", request_body = FeedSelection,
     responses((status = OK, description = "What was changed", body = Changed)))]
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
-    Input(request): Input<ParkRequest>,
+    Input(request): Input<FeedSelection>,
 ) -> Outcome<Changed> {
-    set_parked(&app, request, false).await.map(Json)
+    set_paused(&app, request, false).await.map(Json)
 }
 
-/// Parks what `request` names, or frees it.
-pub(super) async fn set_parked(
+/// Pauses what `request` names, or frees it.
+pub(super) async fn set_paused(
     app: &App,
-    request: ParkRequest,
-    parked: bool,
+    request: FeedSelection,
+    paused: bool,
 ) -> Result<Changed, AdminError> {
     let account = known_account(app, &request.account)?;
     let company = request.company.as_deref().map(parse_company).transpose()?;
@@ -243,7 +243,7 @@ pub(super) async fn set_parked(
             ));
         }
     };
-    let changed = app.store.set_parked(account, feed, parked).await?;
+    let changed = app.store.set_paused(account, feed, paused).await?;
     Ok(Changed { changed })
 }
 

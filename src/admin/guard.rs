@@ -1,4 +1,4 @@
-//! Who may use the private listener, and for what.
+//! Who may use the admin listener, and for what.
 //!
 //! With a token configured, whoever has that one, or one that is stored. Without one the
 //! listener is on loopback and open, and what remains to keep out is a web page in a browser
@@ -43,7 +43,7 @@ pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Ne
 }
 
 async fn admit(admin: &Admin, method: &Method, headers: &HeaderMap) -> Result<(), AdminError> {
-    if admin.app.config.private.token.is_none() && !names_loopback(headers) {
+    if admin.app.config.admin.token.is_none() && !names_loopback(headers) {
         return Err(AdminError::ForeignHost);
     }
     let Some((caller, rights)) = caller(&admin.app, headers).await? else {
@@ -72,7 +72,7 @@ pub(super) async fn refuse_forms(request: Request, next: Next) -> Response {
 async fn caller(app: &App, headers: &HeaderMap) -> Result<Option<(Caller, Rights)>, AdminError> {
     let Some(given) = bearer(headers) else {
         // A token in another form than ours is no token, and not the lack of one.
-        let open = app.config.private.token.is_none() && !headers.contains_key(AUTHORIZATION);
+        let open = app.config.admin.token.is_none() && !headers.contains_key(AUTHORIZATION);
         return Ok(open.then_some((Caller::ThisMachine, Rights::Operate)));
     };
     bearer_of(app, given).await
@@ -84,7 +84,7 @@ pub(super) async fn bearer_of(
     given: &str,
 ) -> Result<Option<(Caller, Rights)>, AdminError> {
     let given = sha256(given);
-    if let Some(token) = &app.config.private.token {
+    if let Some(token) = &app.config.admin.token {
         let token = sha256(token.expose_secret());
         if verify_slices_are_equal(&given, &token).is_ok() {
             return Ok(Some((Caller::Configured, Rights::Operate)));

@@ -1,4 +1,4 @@
-//! The private listener: the status page, the API for people and programs of the house,
+//! The admin listener: the status page, the API for people and programs of the house,
 //! metrics, health. Subcommands use the same API, also where no server runs.
 
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(crate) mod uploads;
 /// The most that a request to this listener may hold.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// What the private listener's handlers share.
+/// What the admin listener's handlers share.
 #[derive(Clone)]
 struct Admin {
     app: Arc<App>,
@@ -52,14 +52,14 @@ impl FromRef<Admin> for Arc<App> {
     }
 }
 
-/// The private listener's routes.
+/// The admin listener's routes.
 pub fn router(app: Arc<App>) -> Router {
     let (guarded, mut api) = guarded().split_for_parts();
     let (open, health) = for_anybody().split_for_parts();
     openapi::complete(&mut api);
     api.merge(health);
     let admin = Admin {
-        limiter: Arc::new(Limiter::new(app.config.private.requests_per_second)),
+        limiter: Arc::new(Limiter::new(app.config.admin.requests_per_second)),
         sessions: Arc::new(pages::Sessions::new()),
         document: openapi::to_json(&api),
         app,
@@ -84,7 +84,7 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(status::backup))
         .routes(routes!(status::metrics))
         .routes(routes!(feeds::list))
-        .routes(routes!(feeds::park))
+        .routes(routes!(feeds::pause))
         .routes(routes!(feeds::resume))
         .routes(routes!(feeds::pull))
         .routes(routes!(subscriptions::list))

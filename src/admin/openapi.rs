@@ -18,7 +18,7 @@ const BEARER: &str = "bearer";
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(
-        title = "ivesk-webhook, private API",
+        title = "ivesk-webhook, admin API",
         description = "How the service stands, and what a person or a program of the house may do with it.\n\n\
             A GET needs a token with the right `read`, a POST one with `operate`; where no token is \
             configured and the listener is on loopback, none is needed. Lists come in pages: what \
@@ -51,7 +51,7 @@ pub(super) fn complete(api: &mut OpenApi) {
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
-            "The token of `private.token_file`, or one of `ivesk-webhook tokens create`",
+            "The token of `admin.token_file`, or one of `ivesk-webhook tokens create`",
         ))
         .build();
     api.components

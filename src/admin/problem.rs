@@ -1,4 +1,4 @@
-//! What is answered to a request of the private listener that is not done, and the
+//! What is answered to a request of the admin listener that is not done, and the
 //! reading of requests whose faults are told that way.
 
 use std::borrow::Cow;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
 
-/// Why the private listener did not do what it was asked.
+/// Why the admin listener did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AdminError {
     #[error("there is nothing at this path")]
@@ -23,13 +23,13 @@ pub(super) enum AdminError {
     #[error("this path knows no such method")]
     UnknownMethod,
     #[error(
-        "this needs `Authorization: Bearer` with the token of `private.token_file`, or one of \
+        "this needs `Authorization: Bearer` with the token of `admin.token_file`, or one of \
          `ivesk-webhook tokens create`"
     )]
     Unauthorized,
     #[error("this token may only read; a change needs one with the right `operate`")]
     ReadOnlyToken,
-    #[error("without a private token, only requests to 127.0.0.1, ::1 or localhost are answered")]
+    #[error("without a admin token, only requests to 127.0.0.1, ::1 or localhost are answered")]
     ForeignHost,
     #[error("a POST needs `Content-Type: application/json` and must not come from a web page")]
     NotJson,
@@ -46,7 +46,7 @@ pub(super) enum AdminError {
     #[error("{0}")]
     Conflict(Cow<'static, str>),
     #[error(
-        "more requests came than `private.requests_per_second` allows; come back in {retry_after_seconds} s"
+        "more requests came than `admin.requests_per_second` allows; come back in {retry_after_seconds} s"
     )]
     TooManyRequests { retry_after_seconds: u64 },
     #[error(transparent)]

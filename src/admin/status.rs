@@ -41,8 +41,8 @@ pub(super) struct Status {
     blocked: Vec<Blocked>,
     /// How many feeds are known.
     feeds: usize,
-    /// How many of them are parked.
-    parked_feeds: usize,
+    /// How many of them are paused.
+    paused_feeds: usize,
     /// How many subscriptions there are.
     subscriptions: usize,
 }
@@ -86,7 +86,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Outcome<Status> {
         accounts: app.store.accounts().await?,
         blocked: blocked(&app.config),
         feeds: feeds.len(),
-        parked_feeds: feeds.iter().filter(|row| row.parked.is_some()).count(),
+        paused_feeds: feeds.iter().filter(|row| row.paused.is_some()).count(),
         subscriptions: app.store.subscriptions().await?.len(),
     }))
 }

@@ -7,8 +7,8 @@ use crate::domain::{DestinationName, counted};
 use crate::metrics::{Refusals, Stored};
 use crate::pull::blocked;
 use crate::store::{
-    AlarmKind, DestinationRow, FeedRow, Finding, HeldFeed, ParkReason, PauseReason,
-    SubscriptionState, Untold,
+    AlarmKind, DestinationPauseReason, DestinationRow, FeedPauseReason, FeedRow, Finding, HeldFeed,
+    SubscriptionState, UnannouncedDocuments,
 };
 
 /// Alarms of one kind that are on at a time, at the most.
@@ -17,7 +17,7 @@ const MOST_OF_A_KIND: usize = 100;
 /// What is known at the moment of a look.
 pub(super) struct Facts {
     pub(super) stored: Stored,
-    pub(super) untold: Vec<Untold>,
+    pub(super) unannounced_documents: Vec<UnannouncedDocuments>,
     pub(super) late_uploads: usize,
     /// Destinations of the settings, with the feeds that are held there.
     pub(super) held: Vec<(DestinationName, Vec<HeldFeed>)>,
@@ -32,7 +32,7 @@ pub(super) fn judge(facts: &Facts, config: &Config) -> Vec<Finding> {
     let settings = &config.alarms;
     let mut found = silence(facts, settings);
     found.extend(unsubscribed(facts));
-    found.extend(parked(facts));
+    found.extend(paused(facts));
     found.extend(blocked_queues(facts, config));
     found.extend(behind(facts, config));
     found.extend(refused_storm(facts, settings));
@@ -62,14 +62,14 @@ fn finding(kind: AlarmKind, subject: impl ToString, text: String) -> Finding {
 
 fn silence(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
     let minutes = settings.silence_after.as_secs() / 60;
-    let tell = |row: &Untold| {
-        let Untold {
+    let tell = |row: &UnannouncedDocuments| {
+        let UnannouncedDocuments {
             account,
             queue,
             documents,
             ..
         } = row;
-        let last = row.told_at.map_or_else(
+        let last = row.notified_at.map_or_else(
             || "none ever came".to_owned(),
             |at| format!("the last one came at {at}"),
         );
@@ -80,7 +80,7 @@ fn silence(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
         );
         finding(AlarmKind::Silence, format!("{account}/{queue}"), text)
     };
-    facts.untold.iter().map(tell).collect()
+    facts.unannounced_documents.iter().map(tell).collect()
 }
 
 fn unsubscribed(facts: &Facts) -> Vec<Finding> {
@@ -102,39 +102,39 @@ fn unsubscribed(facts: &Facts) -> Vec<Finding> {
         .collect()
 }
 
-/// What to do about something that the vendor's answers parked; none where a person did.
-fn remedy(reason: ParkReason) -> Option<&'static str> {
+/// What to do about something that the vendor's answers paused; none where a person did.
+fn remedy(reason: FeedPauseReason) -> Option<&'static str> {
     match reason {
-        ParkReason::ByHand => None,
-        ParkReason::Unauthorized => {
+        FeedPauseReason::ByHand => None,
+        FeedPauseReason::Unauthorized => {
             Some("Įvesk.lt refuses the API key (401): put a new one in its place")
         }
-        ParkReason::Forbidden => Some(
+        FeedPauseReason::Forbidden => Some(
             "Įvesk.lt says that the API key may not read this (403): ask for the right, or take \
              the company out of the settings",
         ),
-        ParkReason::NotFound => Some(
+        FeedPauseReason::NotFound => Some(
             "Įvesk.lt knows no such queue (404): check the company's code and `api.exported_path`",
         ),
-        ParkReason::CompanyFilterIgnored => Some(
+        FeedPauseReason::CompanyFilterIgnored => Some(
             "Įvesk.lt gave another company's documents: check `api.exported_path` with \
              `ivesk-webhook doctor --company`",
         ),
     }
 }
 
-fn parked(facts: &Facts) -> Vec<Finding> {
+fn paused(facts: &Facts) -> Vec<Finding> {
     let text = |subject: &str, remedy: &str| {
-        format!("{subject} is not pulled: {remedy}, then run `ivesk-webhook pull --resume`")
+        format!("{subject} is not pulled: {remedy}, then run `ivesk-webhook feeds resume`")
     };
     let feeds = facts.stored.feeds.iter().filter_map(|row| {
-        let (feed, remedy) = (row.feed.to_string(), remedy(row.parked?)?);
-        Some(finding(AlarmKind::Parked, &feed, text(&feed, remedy)))
+        let (feed, remedy) = (row.feed.to_string(), remedy(row.paused?)?);
+        Some(finding(AlarmKind::Paused, &feed, text(&feed, remedy)))
     });
     let accounts = facts.stored.accounts.iter().filter_map(|row| {
-        let (account, remedy) = (row.account.to_string(), remedy(row.parked?)?);
+        let (account, remedy) = (row.account.to_string(), remedy(row.paused?)?);
         let what = format!("account {account}");
-        Some(finding(AlarmKind::Parked, account, text(&what, remedy)))
+        Some(finding(AlarmKind::Paused, account, text(&what, remedy)))
     });
     accounts.chain(feeds).collect()
 }
@@ -180,14 +180,14 @@ fn behind(facts: &Facts, config: &Config) -> Vec<Finding> {
     let blocked = blocked(config);
     // What has an alarm of its own has one already.
     let is_told_otherwise = |row: &&FeedRow| {
-        let parked = accounts
+        let paused = accounts
             .iter()
-            .any(|account| account.account == row.feed.account && account.parked.is_some());
+            .any(|account| account.account == row.feed.account && account.paused.is_some());
         let queue = |row: &&FeedRow| (row.feed.account.clone(), row.feed.queue);
         let blocked = blocked
             .iter()
             .any(|blocked| (blocked.account.clone(), blocked.queue) == queue(row));
-        row.parked.is_some() || parked || blocked
+        row.paused.is_some() || paused || blocked
     };
     let is_on = |row: &FeedRow| {
         let subject = row.feed.to_string();
@@ -232,7 +232,7 @@ fn refused_storm(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
         let (code, minutes) = (most.1, super::STORM_WINDOW.as_secs() / 60);
         let text = format!(
             "{all} messages of {event} were refused within {minutes} minutes, most of them \
-             as `{code}`: docs/refusals.md says what that means; once it is mended, run \
+             as `{code}`: docs/refusals.md says what that means; once it is fixed, run \
              `ivesk-webhook quarantine retry --all`"
         );
         found.push(finding(AlarmKind::RefusedStorm, event, text));
@@ -315,14 +315,14 @@ fn destinations(facts: &Facts, config: &Config) -> Vec<Finding> {
         let (name, behind) = (&row.name, row.behind);
         let error = row.last_error.as_deref().unwrap_or("no error is known");
         let text = match (row.paused, row.failing_since) {
-            (Some(PauseReason::ByHand), _) => return None,
-            (Some(PauseReason::Closed), _) => format!(
-                "destination {name} wants nothing any more ({error}), and {behind} versions wait: mend \
+            (Some(DestinationPauseReason::ByHand), _) => return None,
+            (Some(DestinationPauseReason::Closed), _) => format!(
+                "destination {name} wants nothing any more ({error}), and {behind} versions wait: fix \
                  it, then run `ivesk-webhook destinations resume {name}`"
             ),
             (None, Some(since)) if now.since(since) > longest => format!(
                 "destination {name} has taken nothing since {since} ({error}), and {behind} versions \
-                 wait: mend what it says; it goes on by itself then"
+                 wait: fix what it says; it goes on by itself then"
             ),
             (None, _) => return None,
         };

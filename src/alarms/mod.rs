@@ -1,5 +1,5 @@
 //! Alarms without any other system: what a person should know of is said once when it
-//! begins and once when it is over, in the log, on the private listener, and to the
+//! begins and once when it is over, in the log, on the admin listener, and to the
 //! address or the command that the settings name.
 //!
 //! [`Alarms::look`] is the one step that finds what is wrong and [`Alarms::tell`] the one
@@ -19,16 +19,16 @@ use crate::delivery::worker::filter;
 use crate::domain::{Clock, DestinationName, Timestamp};
 use crate::metrics::{Metrics, Refusals, StoreStep, Stored};
 use crate::store::{
-    AlarmChanges, AlarmLook, AlarmNotice, HeldFeed, LATE_AFTER, NoticeEnd, SharedStore, StoreError,
-    UploadFilter,
+    AlarmChanges, AlarmNotice, AlarmObservation, HeldFeed, LATE_AFTER, NoticeEnd, SharedStore,
+    StoreError, UploadFilter,
 };
 
 mod command;
 mod conditions;
-mod teller;
+mod notifier;
 
 use conditions::Facts;
-use teller::Teller;
+use notifier::Notifier;
 
 /// How often it is looked whether something is wrong.
 pub const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -75,7 +75,7 @@ pub struct Alarms {
     store: SharedStore,
     metrics: Arc<Metrics>,
     clock: Clock,
-    teller: Option<Teller>,
+    notifier: Option<Notifier>,
     refusals: Mutex<Recent>,
     started_at: Timestamp,
 }
@@ -94,7 +94,7 @@ impl Alarms {
     ) -> Result<Self, reqwest::Error> {
         let refusals = Recent::starting_from(metrics.refusals(), clock.now());
         Ok(Self {
-            teller: Teller::of(&config.alarms)?,
+            notifier: Notifier::of(&config.alarms)?,
             config: config.clone(),
             store,
             metrics,
@@ -111,12 +111,12 @@ impl Alarms {
     /// The store's: nothing was changed then.
     pub async fn look(&self) -> Result<AlarmChanges, StoreError> {
         let facts = self.metrics.timed(StoreStep::Read, self.facts()).await?;
-        let look = AlarmLook {
+        let look = AlarmObservation {
             now: facts.stored.now,
             found: conditions::judge(&facts, &self.config),
-            tell: self.teller.is_some(),
+            tell: self.notifier.is_some(),
         };
-        let changes = self.store.note_alarms(look).await?;
+        let changes = self.store.update_alarms(look).await?;
         for alarm in &changes.raised {
             let (kind, subject) = (alarm.kind.as_str(), &alarm.subject);
             error!(alarm = kind, %subject, id = alarm.id, "alarm {kind} of {subject}: {}", alarm.text);
@@ -138,7 +138,7 @@ impl Alarms {
         let silent_since = now.before(self.config.alarms.silence_after);
         Ok(Facts {
             stored: Stored::read(self.store.as_ref(), now).await?,
-            untold: self.store.untold(silent_since).await?,
+            unannounced_documents: self.store.unannounced_documents(silent_since).await?,
             late_uploads: self.store.uploads(late).await?.len(),
             held: self.held().await?,
             free_bytes: self.store.free_bytes().await?,
@@ -175,14 +175,14 @@ impl Alarms {
     ///
     /// The store's.
     pub async fn tell(&self) -> Result<Told, StoreError> {
-        let Some(teller) = &self.teller else {
+        let Some(notifier) = &self.notifier else {
             return Ok(Told::Nothing);
         };
         let now = self.clock.now();
         let Some(notice) = self.store.lease_notice(now, NOTICE_LEASE).await? else {
             return Ok(Told::Nothing);
         };
-        let outcome = teller.tell(&notice).await;
+        let outcome = notifier.tell(&notice).await;
         let told = match &outcome {
             Ok(()) => Told::Taken,
             Err(_) => Told::Failed,
@@ -222,7 +222,7 @@ fn pause(failures: u32) -> Duration {
         .min(LONGEST_PAUSE)
 }
 
-/// Looks and tells until `shutdown` is cancelled.
+/// Looks and tells until `shutdown` is canceled.
 pub async fn run(alarms: Alarms, shutdown: CancellationToken) {
     loop {
         if let Err(error) = turn(&alarms, &shutdown).await {

@@ -292,7 +292,7 @@ fn tell_what_to_do(destination: &Value) {
     }
     if let Some(sequence) = destination["stuck_at"].as_i64() {
         println!(
-            "`{name}` could not take version {sequence}, and all after it wait; mend what the last error says, then \
+            "`{name}` could not take version {sequence}, and all after it wait; fix what the last error says, then \
              `destinations resume {name}`, or leave it out with `deliveries skip {name} {sequence}`."
         );
     }

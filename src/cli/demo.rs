@@ -266,7 +266,7 @@ impl Stage {
     async fn see_digitized(&self) -> Result<(), anyhow::Error> {
         heading(
             3,
-            "Įvesk.lt digitises them; on_digitized comes; its signature is verified; the queue is pulled",
+            "Įvesk.lt digitizes them; on_digitized comes; its signature is verified; the queue is pulled",
         );
         for (upload, company) in self.control().uploads().into_iter().zip(DEFAULT_COMPANIES) {
             self.control().digitize_upload(upload.id, Some(company))?;
@@ -361,7 +361,7 @@ impl Stage {
             7,
             "What Įvesk.lt has and what is stored here, each version once",
         );
-        // The digitised documents that the accountant's export made come with their own hints.
+        // The digitized documents that the accountant's export made come with their own hints.
         self.until_stored(Queue::Digitized, "").await?;
         self.control().idle().await;
         for delivery in self.control().deliveries() {
@@ -461,10 +461,10 @@ Play the accountant in another terminal, then look at what came:
   curl {origin}/control/export --json '{{\"company\":\"{}\",\"documents\":3}}'
   curl http://{}/v1/feeds
   curl http://{}/metrics",
-            self.service.private_address(),
+            self.service.admin_address(),
             DEFAULT_COMPANIES[0],
-            self.service.private_address(),
-            self.service.private_address(),
+            self.service.admin_address(),
+            self.service.admin_address(),
         );
         tokio::signal::ctrl_c()
             .await

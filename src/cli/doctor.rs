@@ -86,7 +86,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         None => findings.push(
             Finding::wrong("server", "no `serve` runs with these settings")
                 .because("nothing is received, and the way in from outside can't be tried")
-                .mend("start `ivesk-webhook serve`, then run this again"),
+                .fix("start `ivesk-webhook serve`, then run this again"),
         ),
     }
     print(&findings, args.json);
@@ -108,7 +108,7 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Finding>
                 format!("`serve` runs and takes no messages: {reason}"),
             )
             .because("SNS is answered 503 and gives up after about half an hour")
-            .mend("its log says why; docs/operating.md lists the reasons"),
+            .fix("its log says why; docs/operating.md lists the reasons"),
         ]);
     }
     let version = answer["version"].as_str().unwrap_or_default();
@@ -180,8 +180,8 @@ fn print(findings: &[Finding], as_json: bool) {
         if let Some(why) = finding.why {
             println!("{:<9}   why: {why}", "");
         }
-        if let Some(mend) = &finding.mend {
-            println!("{:<9}   mend: {mend}", "");
+        if let Some(fix) = &finding.fix {
+            println!("{:<9}   fix: {fix}", "");
         }
     }
 }

@@ -67,7 +67,7 @@ Examples:
   ivesk-webhook demo --once                                   the whole loop on this machine
   ivesk-webhook init --public-url https://hooks.example.lt    a settings file with fresh tokens
   ivesk-webhook config check                                  every mistake in it, before starting
-  ivesk-webhook doctor                                        what is wrong, and how to mend it
+  ivesk-webhook doctor                                        what is wrong, and how to fix it
   ivesk-webhook serve                                         receive and pull until stopped
   ivesk-webhook subscribe --print                             what to give to Įvesk.lt
   ivesk-webhook upload invoice.pdf scans/                     give files to Įvesk.lt
@@ -87,7 +87,7 @@ pub enum Command {
     Config(config::Args),
     /// Show the whole loop on this machine, with an emulated Įvesk.lt
     Demo(demo::Args),
-    /// Find out what keeps this installation from working, and how to mend it
+    /// Find out what keeps this installation from working, and how to fix it
     Doctor(doctor::Args),
     /// List, show or export stored documents
     Documents(documents::Args),
@@ -117,7 +117,7 @@ pub enum Command {
     Subscribe(subscribe::Args),
     /// List, approve or restore subscriptions
     Subscriptions(subscriptions::Args),
-    /// Make, list or withdraw tokens of the private listener
+    /// Make, list or withdraw tokens of the admin listener
     Tokens(tokens::Args),
     /// Give files to Įvesk.lt, each content once; or watch a folder
     Upload(upload::Args),

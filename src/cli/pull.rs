@@ -38,7 +38,7 @@ pub struct Args {
     /// Store nothing; tell what would come
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
-    /// Free parked feeds first
+    /// Free paused feeds first
     #[arg(long)]
     resume: bool,
 }
@@ -57,10 +57,10 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let request = json!({
         "account": args.account, "queue": args.queue, "company": args.company, "from": args.from,
     });
-    let demanded = api.post("/v1/pull", &request).await?;
+    let triggered = api.post("/v1/pull", &request).await?;
     let outcome = match api.own_store() {
         None => {
-            let feeds = demanded["feeds"].as_array().map_or(0, Vec::len);
+            let feeds = triggered["feeds"].as_array().map_or(0, Vec::len);
             println!(
                 "The running server was asked to pull {feeds} feeds; its log tells what came."
             );
@@ -163,10 +163,10 @@ async fn held_back(
     let mut lines = Vec::new();
     for row in store.accounts().await? {
         let asked = asked.keys().any(|feed| feed.account == row.account);
-        match (row.parked, row.waits_until) {
+        match (row.paused, row.waits_until) {
             _ if asked => {}
             (Some(reason), _) => lines.push(format!(
-                "Account {} is parked ({}): {}. `pull --resume` frees it.",
+                "Account {} is paused ({}): {}. `feeds resume` frees it.",
                 row.account,
                 reason.as_str(),
                 why(row.last_error)
@@ -180,10 +180,10 @@ async fn held_back(
         }
     }
     for row in store.feeds().await? {
-        match (row.parked, row.waits_until) {
+        match (row.paused, row.waits_until) {
             _ if asked.contains_key(&row.feed) => {}
             (Some(reason), _) => lines.push(format!(
-                "{} is parked ({}): {}. `pull --resume` frees it.",
+                "{} is paused ({}): {}. `feeds resume` frees it.",
                 row.feed,
                 reason.as_str(),
                 why(row.last_error)

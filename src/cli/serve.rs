@@ -136,7 +136,7 @@ fn introduction(service: &Service) -> Vec<String> {
         "ivesk-webhook {} receives at {} and is administered at http://{}",
         env!("CARGO_PKG_VERSION"),
         service.public_address(),
-        service.private_address(),
+        service.admin_address(),
     )];
     lines.push(format!(
         "  register    {}webhooks/{{account}}/{{event}}/… (`ivesk-webhook subscribe --print` shows it whole)",

@@ -1,7 +1,7 @@
 //! Where a subcommand's work is done: by the server that runs, or by this
 //! process where none does.
 //!
-//! Both speak the private listener's API, so a command is written once. Without a
+//! Both speak the admin listener's API, so a command is written once. Without a
 //! server the same routes are called in this process, on a store that it opens.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -48,7 +48,7 @@ pub struct RunningServer {
 }
 
 impl RunningServer {
-    /// The server that answers at `private.listen`; `None` where nothing of ours does.
+    /// The server that answers at `admin.listen`; `None` where nothing of ours does.
     ///
     /// # Errors
     ///
@@ -56,8 +56,8 @@ impl RunningServer {
     pub async fn find(config: &Config) -> Result<Option<Self>, Failure> {
         let server = Self {
             client: egress::client(CALL_TIMEOUT)?,
-            address: reachable(config.private.listen),
-            token: config.private.token.clone(),
+            address: reachable(config.admin.listen),
+            token: config.admin.token.clone(),
         };
         let asked = server.call(Method::GET, "/v1/status", None);
         match tokio::time::timeout(FIND_TIMEOUT, asked).await {
@@ -71,8 +71,8 @@ impl RunningServer {
                 Ok(Some(server))
             }
             Ok(Ok((StatusCode::UNAUTHORIZED, _))) => Err(Failure::usage(anyhow!(
-                "a server answers at {} but refuses our token; set `private.token_file` or \
-                 IVESK_WEBHOOK_PRIVATE_TOKEN to the one that it was started with",
+                "a server answers at {} but refuses our token; set `admin.token_file` or \
+                 IVESK_WEBHOOK_ADMIN_TOKEN to the one that it was started with",
                 server.address
             ))),
             // Somebody else's, or nobody's: the store's lock decides what may be done.
@@ -149,7 +149,7 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// The private listener's API, wherever it is served.
+/// The admin listener's API, wherever it is served.
 pub enum Api {
     /// By a server that runs.
     Running(RunningServer),
@@ -180,17 +180,17 @@ impl Api {
             .map_err(|error| match error {
                 StoreError::InUse { path } => Failure::unreachable(anyhow!(
                     "{} is in use by another process, but no server answers at {}: \
-                 is `private.listen` the address that the server was started with?",
+                 is `admin.listen` the address that the server was started with?",
                     path.display(),
-                    config.private.listen
+                    config.admin.listen
                 )),
                 unreachable @ StoreError::Unreachable { .. } => Failure::unreachable(unreachable),
                 other => Failure::from(other),
             })?;
         let mut config = config.clone();
         // Nobody else asks for anything here.
-        config.private.requests_per_second = u32::MAX;
-        let token = config.private.token.clone();
+        config.admin.requests_per_second = u32::MAX;
+        let token = config.admin.token.clone();
         let app = App::assemble(config, store.clone(), clock)?;
         Ok(Self::Own {
             router: crate::admin::router(app),

@@ -17,7 +17,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a token for the private listener, and print it this once
+    /// Make a token for the admin listener, and print it this once
     Create {
         /// What to call it: who or what will use it
         #[arg(long)]
@@ -53,9 +53,9 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Action::Revoke { id } => revoke(&api, id).await,
     };
     api.close().await?;
-    if config.private.token.is_none() {
+    if config.admin.token.is_none() {
         eprintln!(
-            "note: while `private.token_file` is not set, whoever is on this machine needs no token"
+            "note: while `admin.token_file` is not set, whoever is on this machine needs no token"
         );
     }
     outcome

@@ -399,7 +399,7 @@ fn json_line(told: &Told) -> String {
     .to_string()
 }
 
-/// Rows kept through the private API: by the server that runs, or here.
+/// Rows kept through the admin API: by the server that runs, or here.
 struct ApiJournal(Arc<Api>);
 
 fn told(failure: Failure) -> JournalError {

@@ -448,8 +448,8 @@ pub(super) fn token(text: &str) -> Result<SecretString, String> {
     Ok(text.into())
 }
 
-/// The private listener's token. Never repeated in advice.
-pub(super) fn private_token(text: &str) -> Result<SecretString, String> {
+/// The admin listener's token. Never repeated in advice.
+pub(super) fn admin_token(text: &str) -> Result<SecretString, String> {
     if text.len() < MIN_TOKEN_CHARS || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(format!(
             "the token is not {MIN_TOKEN_CHARS} or more characters without spaces; make one with \
@@ -611,10 +611,10 @@ pub(super) fn log_level(text: &str) -> Result<String, String> {
 
 /// Advice for a setting that is kept elsewhere on purpose.
 pub(super) fn kept_elsewhere(name: &str) -> Option<String> {
-    if name == "private.token" {
+    if name == "admin.token" {
         return Some(
-            "a secret does not stand in this file; remove it, and set `private.token_file` or \
-             IVESK_WEBHOOK_PRIVATE_TOKEN"
+            "a secret does not stand in this file; remove it, and set `admin.token_file` or \
+             IVESK_WEBHOOK_ADMIN_TOKEN"
                 .to_owned(),
         );
     }
@@ -638,19 +638,19 @@ pub(super) fn nearest<'a>(
     names: impl Iterator<Item = &'a String>,
 ) -> Option<&'a String> {
     let leaf = |name: &str| name.rsplit('.').next().map(str::to_owned);
-    let likeness = |other: &str| {
+    let dedup_key = |other: &str| {
         // The right name in the wrong section is a likely slip as well.
         let same_leaf = name.contains('.') && leaf(name) == leaf(other);
-        let likeness = strsim::normalized_damerau_levenshtein(name, other);
+        let dedup_key = strsim::normalized_damerau_levenshtein(name, other);
         if same_leaf {
-            likeness.max(0.8)
+            dedup_key.max(0.8)
         } else {
-            likeness
+            dedup_key
         }
     };
     names
-        .map(|other| (likeness(other), other))
-        .filter(|(likeness, _)| *likeness >= 0.7)
+        .map(|other| (dedup_key(other), other))
+        .filter(|(dedup_key, _)| *dedup_key >= 0.7)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, other)| other)
 }

@@ -12,9 +12,9 @@ use super::given::{Given, Raw};
 use super::layers::{Layers, variable_of};
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
-    AccountConfig, AlarmCommand, AlarmTarget, AlarmsConfig, ApiConfig, Config, ConfirmMode,
-    DEFAULT_FILE, Environment, ImportErrorLanguage, ImportErrorsConfig, LogConfig, LogFormat,
-    PrivateConfig, PublicConfig, PullConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl,
+    AccountConfig, AdminConfig, AlarmCommand, AlarmTarget, AlarmsConfig, ApiConfig, Config,
+    ConfirmMode, DEFAULT_FILE, Environment, ImportErrorLanguage, ImportErrorsConfig, LogConfig,
+    LogFormat, PublicConfig, PullConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl,
     TopicRule, UploadConfig, accounts, check, destinations,
 };
 use crate::domain::Account;
@@ -112,7 +112,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     }
     let environment = Environment::of(layers.environment());
     let public = public(&mut layers);
-    let private = private(&mut layers, public.as_ref());
+    let admin = admin(&mut layers, public.as_ref());
     let store = store(&mut layers);
     let sns = sns(&mut layers);
     let api = api(&mut layers);
@@ -133,7 +133,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     };
     let config = Config {
         public,
-        private,
+        admin,
         store,
         sns,
         api,
@@ -192,33 +192,33 @@ fn public(layers: &mut Layers<'_>) -> Option<PublicConfig> {
     url.map(|_| read)
 }
 
-/// `[private]`
-fn private(layers: &mut Layers<'_>, public: Option<&PublicConfig>) -> PrivateConfig {
-    let default = PrivateConfig::default();
-    let listen = layers.text("private.listen", default.listen, check::listen, show);
+/// `[admin]`
+fn admin(layers: &mut Layers<'_>, public: Option<&PublicConfig>) -> AdminConfig {
+    let default = AdminConfig::default();
+    let listen = layers.text("admin.listen", default.listen, check::listen, show);
     let token = layers.secret(
-        "private.token_file",
-        "IVESK_WEBHOOK_PRIVATE_TOKEN",
-        check::private_token,
+        "admin.token_file",
+        "IVESK_WEBHOOK_ADMIN_TOKEN",
+        check::admin_token,
     );
-    if !listen.ip().is_loopback() && token.is_none() && !layers.has_failed("private.token_file") {
+    if !listen.ip().is_loopback() && token.is_none() && !layers.has_failed("admin.token_file") {
         layers.contradiction(
-            "private.listen",
+            "admin.listen",
             "is not a loopback address, and no token is set; listen on 127.0.0.1, or set \
-             `private.token_file` or IVESK_WEBHOOK_PRIVATE_TOKEN",
+             `admin.token_file` or IVESK_WEBHOOK_ADMIN_TOKEN",
         );
     }
     if public.is_some_and(|public| check::collide(public.listen, listen)) {
         layers.contradiction(
-            "private.listen",
+            "admin.listen",
             "is taken by `public.listen`; give the two different ports",
         );
     }
-    PrivateConfig {
+    AdminConfig {
         listen,
         token,
         requests_per_second: layers.number(
-            "private.requests_per_second",
+            "admin.requests_per_second",
             default.requests_per_second,
             1..=1_000_000,
         ),

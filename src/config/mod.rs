@@ -47,8 +47,8 @@ pub const VARIABLE_PREFIX: &str = "IVESK_WEBHOOK_";
 pub struct Config {
     /// `[public]`
     pub public: PublicConfig,
-    /// `[private]`
-    pub private: PrivateConfig,
+    /// `[admin]`
+    pub admin: AdminConfig,
     /// `[store]`
     pub store: StoreConfig,
     /// `[sns]`
@@ -130,7 +130,7 @@ pub struct Loopback {
 
 impl Config {
     /// Settings for a demo or a test on one machine: one account `default` without
-    /// tokens, private listener on a port that the system chooses, the exported
+    /// tokens, admin listener on a port that the system chooses, the exported
     /// queue at `/exported/{company}`, all else at its default.
     pub fn for_loopback(setup: Loopback) -> Self {
         let mut public_url = Url::parse("http://127.0.0.1/").expect("a constant URL is valid");
@@ -153,9 +153,9 @@ impl Config {
                 listen: setup.listen,
                 ..PublicConfig::at(public_url)
             },
-            private: PrivateConfig {
+            admin: AdminConfig {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-                ..PrivateConfig::default()
+                ..AdminConfig::default()
             },
             store: StoreConfig {
                 url: StoreUrl::Sqlite(setup.store),
@@ -248,18 +248,18 @@ impl PublicConfig {
 
 /// The listener for people and programs of the house.
 #[derive(Clone, Debug)]
-pub struct PrivateConfig {
-    /// `private.listen`, default `127.0.0.1:8081`.
+pub struct AdminConfig {
+    /// `admin.listen`, default `127.0.0.1:8081`.
     pub listen: SocketAddr,
-    /// `private.token_file`, or `IVESK_WEBHOOK_PRIVATE_TOKEN`: required where
-    /// [`PrivateConfig::listen`] is not a loopback address.
+    /// `admin.token_file`, or `IVESK_WEBHOOK_ADMIN_TOKEN`: required where
+    /// [`AdminConfig::listen`] is not a loopback address.
     pub token: Option<SecretString>,
-    /// `private.requests_per_second`, default 100: what one token, or this machine
+    /// `admin.requests_per_second`, default 100: what one token, or this machine
     /// without one, may ask for; ten seconds' worth may come at once.
     pub requests_per_second: u32,
 }
 
-impl Default for PrivateConfig {
+impl Default for AdminConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
@@ -683,7 +683,7 @@ impl Default for RetentionConfig {
 #[derive(Clone, Debug)]
 pub struct AlarmsConfig {
     /// `alarms.url` or `alarms.command`, one of them; none by default: then alarms are
-    /// in the log and on the private listener alone.
+    /// in the log and on the admin listener alone.
     pub target: Option<AlarmTarget>,
     /// `alarms.silence_after`, default 15 min: documents have been there so long, and no
     /// notification has come.

@@ -77,9 +77,9 @@ url = {url}
 # Forwarded say. [] believes none.
 #trusted_proxies = ["127.0.0.0/8", "::1"]
 
-[private]
+[admin]
 # Status, metrics and the API for people and programs of the house. An address other than
-# loopback needs a token: from this file, or from IVESK_WEBHOOK_PRIVATE_TOKEN.
+# loopback needs a token: from this file, or from IVESK_WEBHOOK_ADMIN_TOKEN.
 #listen = "127.0.0.1:8081"
 #token_file = "private-token.txt"  # example
 # What one token, or this machine without one, may ask for; ten seconds' worth may come at once.

@@ -135,7 +135,7 @@ impl ImportErrorSender {
     }
 
     /// Tried again is what may have been lost on the way, and what waits for a setting or
-    /// a key to be mended; the rest the vendor would refuse again.
+    /// a key to be fixed; the rest the vendor would refuse again.
     fn judge(&self, lease: &ImportErrorLease, error: &ApiError) -> ImportErrorOutcome {
         let wait = match error {
             ApiError::Status {
@@ -157,7 +157,7 @@ impl ImportErrorSender {
             return ImportErrorOutcome::Refused { error };
         };
         let failures = lease.row.attempts.saturating_sub(1);
-        let backoff = egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, egress::chance());
+        let backoff = egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, egress::jitter());
         let now = self.clock.now();
         ImportErrorOutcome::Failed {
             error,

@@ -124,7 +124,7 @@ pub enum Verdict {
     /// It can't take anything now: the destination waits and the same item comes again. Spends
     /// no attempt.
     Unavailable {
-        /// What went wrong and, where a person can mend it, how. Nothing secret.
+        /// What went wrong and, where a person can fix it, how. Nothing secret.
         error: String,
         /// How long it asked us to wait.
         retry_after: Option<Duration>,

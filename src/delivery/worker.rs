@@ -148,7 +148,7 @@ impl DestinationWorker {
         self.config.timeout + self.lease_margin
     }
 
-    /// Leases the destination and gives it the next few documents. Where `stop` is cancelled,
+    /// Leases the destination and gives it the next few documents. Where `stop` is canceled,
     /// what is in flight is finished and the rest is left.
     ///
     /// # Errors
@@ -436,7 +436,7 @@ impl<'h> Batch<'h> {
         } else {
             self.lease.failures
         };
-        let backoff = egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, egress::chance());
+        let backoff = egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, egress::jitter());
         let wait = refusal.retry_after.unwrap_or_default().max(backoff);
         let until = refusal
             .for_now

@@ -32,14 +32,14 @@ pub fn openings(config: &Config, clock: &Clock) -> Vec<Finding> {
             Ok(_) => Finding::ok("destination", format!("`{name}` can be used")),
             Err(error) => Finding::wrong("destination", error.to_string())
                 .because("`serve` does not start with a destination that can't be used")
-                .mend("mend what it says, as the user that runs `serve`; docs/destinations.md has the contracts"),
+                .fix("fix what it says, as the user that runs `serve`; docs/destinations.md has the contracts"),
         });
     }
     if !config.destinations.is_empty() && config.api.import_error_path.is_none() {
         findings.push(
             Finding::note("import_error_path", "`api.import_error_path` is not set")
                 .because("what a destination rejects is kept, and the accountant is not told")
-                .mend(
+                .fix(
                     "look at the API page of your account (app.ivesk.lt/api/docs) for the address",
                 ),
         );
@@ -76,7 +76,7 @@ pub async fn standing(config: &Config, store: &dyn Store) -> Option<Vec<Finding>
                 .because(
                     "years of booked invoices would be booked again if they went by themselves",
                 )
-                .mend(format!(
+                .fix(format!(
                     "`ivesk-webhook destinations start {name}` with --all, --from-now or --since MOMENT"
                 )),
             );
@@ -93,7 +93,7 @@ fn trouble(row: &DestinationRow) -> Option<Finding> {
         return Some(
             Finding::note("delivery", found.trim_end())
                 .because("nothing is delivered to it")
-                .mend(format!(
+                .fix(format!(
                     "`ivesk-webhook destinations resume {name}` goes on"
                 )),
         );
@@ -103,8 +103,8 @@ fn trouble(row: &DestinationRow) -> Option<Finding> {
     Some(
         Finding::wrong("delivery", found)
             .because("documents wait, in order, and none is lost")
-            .mend(format!(
-                "mend what it says, then `ivesk-webhook destinations resume {name}`; `deliveries skip` leaves one document out"
+            .fix(format!(
+                "fix what it says, then `ivesk-webhook destinations resume {name}`; `deliveries skip` leaves one document out"
             )),
     )
 }

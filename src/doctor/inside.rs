@@ -33,7 +33,7 @@ pub fn settings(config: &Config) -> Vec<Finding> {
                 format!("`public.url` is {}, on this machine", config.public.url),
             )
             .because("SNS can't reach this machine under that address")
-            .mend("set the https address of your proxy or tunnel, once you have one"),
+            .fix("set the https address of your proxy or tunnel, once you have one"),
         );
     }
     for (name, account) in &config.accounts {
@@ -41,7 +41,7 @@ pub fn settings(config: &Config) -> Vec<Finding> {
             findings.push(
                 Finding::wrong("api_key", format!("the account `{name}` has no API key"))
                     .because("without one notifications are kept and nothing is pulled or uploaded")
-                    .mend(format!(
+                    .fix(format!(
                         "make one at app.ivesk.lt/settings/general, then set IVESK_WEBHOOK_API_KEY or \
                          `accounts.{name}.api_key_file`"
                     )),
@@ -54,14 +54,14 @@ pub fn settings(config: &Config) -> Vec<Finding> {
                 .because(
                     "Įvesk.lt does not publish it, and the exported queue is not pulled without it",
                 )
-                .mend("run `ivesk-webhook doctor --company CODE` with the code of a company of yours that has exported documents"),
+                .fix("run `ivesk-webhook doctor --company CODE` with the code of a company of yours that has exported documents"),
         );
     }
     if config.api.subscribe_path.is_none() {
         findings.push(
             Finding::note("subscribe_path", "`api.subscribe_path` is not set")
                 .because("`subscribe` can't ask Įvesk.lt by itself")
-                .mend("`ivesk-webhook subscribe --print` shows what to send by hand"),
+                .fix("`ivesk-webhook subscribe --print` shows what to send by hand"),
         );
     }
     if !config.sns.local_origins.is_empty() {
@@ -72,7 +72,7 @@ pub fn settings(config: &Config) -> Vec<Finding> {
                 format!("`sns.local_origins` lets {origins} stand in for SNS"),
             )
             .because("whoever controls these can forge any message")
-            .mend("remove it before Įvesk.lt is subscribed"),
+            .fix("remove it before Įvesk.lt is subscribed"),
         );
     }
     findings
@@ -103,7 +103,7 @@ async fn database(address: &Address) -> Finding {
         Err(error @ StoreError::Unreachable { .. }) => {
             Finding::unreachable("store", error.to_string())
                 .because(NOTHING_RECEIVED)
-                .mend("start the database, or check `store.url`")
+                .fix("start the database, or check `store.url`")
         }
         Err(error) => unusable(&error),
     }
@@ -115,14 +115,14 @@ async fn file(config: &Config, path: &Path) -> Vec<Finding> {
     let store = if path.is_dir() {
         Finding::wrong("store", format!("{} is a folder", path.display()))
             .because(NOTHING_RECEIVED)
-            .mend("set `store.url` to a file in it")
+            .fix("set `store.url` to a file in it")
     } else if let Err((what, error)) = may_write(path, &folder) {
         Finding::wrong(
             "store",
             format!("this user can't write {}: {error}", what.display()),
         )
         .because(NOTHING_RECEIVED)
-        .mend(format!(
+        .fix(format!(
             "make the folder {} and give it, with the store's files in it, to the user that runs \
              `serve`; run `doctor` as that user; or set `store.url`",
             folder.display()
@@ -167,7 +167,7 @@ const NOTHING_RECEIVED: &str = "without a store nothing can be received";
 fn unusable(error: &StoreError) -> Finding {
     Finding::wrong("store", error.to_string())
         .because(NOTHING_RECEIVED)
-        .mend("what to do stands in the message; docs/operating.md has more on backups")
+        .fix("what to do stands in the message; docs/operating.md has more on backups")
 }
 
 /// The folder that the store's files are in, as it can be found from anywhere.
@@ -197,7 +197,7 @@ fn may_write(path: &Path, folder: &Path) -> Result<(), (PathBuf, rustix::io::Err
 pub async fn listeners(config: &Config) -> Vec<Finding> {
     let addresses = [
         ("public.listen", config.public.listen),
-        ("private.listen", config.private.listen),
+        ("admin.listen", config.admin.listen),
     ];
     let mut findings = Vec::new();
     for (setting, address) in addresses {
@@ -205,7 +205,7 @@ pub async fn listeners(config: &Config) -> Vec<Finding> {
             Ok(_) => Finding::ok("listen", format!("`{setting}` = {address} is free")),
             Err(error) => Finding::wrong("listen", error.found())
                 .because("`serve` does not start without it")
-                .mend(error.mend()),
+                .fix(error.fix()),
         });
     }
     findings
@@ -226,7 +226,7 @@ pub fn disk(free: u64, minimum: u64) -> Finding {
         ),
     )
     .because("messages are answered 503, and SNS gives up after about half an hour")
-    .mend("free some space, or move the store to a larger disk")
+    .fix("free some space, or move the store to a larger disk")
 }
 
 /// The way to SNS, and what its clock says.
@@ -238,7 +238,7 @@ pub async fn way_to_sns(config: &Config, clock: &Clock) -> Vec<Finding> {
             return vec![
                 Finding::wrong("sns", found)
                     .because("certificates and confirmations are fetched over HTTPS")
-                    .mend("install the system's CA certificates (Debian: `ca-certificates`)"),
+                    .fix("install the system's CA certificates (Debian: `ca-certificates`)"),
             ];
         }
     };
@@ -269,7 +269,7 @@ pub async fn way_to_sns(config: &Config, clock: &Clock) -> Vec<Finding> {
                     format!("{origin} can't be reached: {}", egress::describe(error)),
                 )
                 .because("signing certificates come from there, and subscriptions are confirmed there: without it every message is answered 503")
-                .mend("let this machine reach that host on port 443, directly: proxy variables are not used"),
+                .fix("let this machine reach that host on port 443, directly: proxy variables are not used"),
             ),
         }
     }
@@ -294,7 +294,7 @@ fn clock_against(date: &str, now: Timestamp, whose: &str) -> Option<Finding> {
             format!("this machine's clock is {span} {side} that of {whose}"),
         )
         .because("messages are judged by their age, certificates by their dates")
-        .mend("let the system keep the time (`timedatectl set-ntp true`)")
+        .fix("let the system keep the time (`timedatectl set-ntp true`)")
     })
 }
 
@@ -329,15 +329,15 @@ fn refused(name: &str, error: &ApiError) -> Finding {
     match error {
         ApiError::Unreachable(_) => Finding::unreachable("api", found)
             .because("documents are pulled from there")
-            .mend("let this machine reach `api.url` on port 443, directly: proxy variables are not used"),
+            .fix("let this machine reach `api.url` on port 443, directly: proxy variables are not used"),
         ApiError::Status {
             status: 401 | 403, ..
         } => Finding::wrong("api", found)
             .because("nothing is pulled with a key that is not taken")
-            .mend("make a new key at app.ivesk.lt/settings/general, copy it whole, and put it where the settings name it"),
+            .fix("make a new key at app.ivesk.lt/settings/general, copy it whole, and put it where the settings name it"),
         _ => Finding::wrong("api", found)
             .because("documents are pulled from there")
-            .mend("check `api.url`; where that is right, wait a while: Įvesk.lt may be in trouble"),
+            .fix("check `api.url`; where that is right, wait a while: Įvesk.lt may be in trouble"),
     }
 }
 

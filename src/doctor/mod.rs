@@ -1,4 +1,4 @@
-//! What keeps an installation from working, and how to mend it.
+//! What keeps an installation from working, and how to fix it.
 //!
 //! [`inside`] looks at the settings, the store and the ways out; [`outside`] comes back
 //! in through the public address as SNS does; [`probe`] finds the exported queue's path;
@@ -39,8 +39,8 @@ pub struct Finding {
     pub found: String,
     /// Why it matters; none where it is as it should be.
     pub why: Option<&'static str>,
-    /// How to mend it; none where there is nothing to mend.
-    pub mend: Option<String>,
+    /// How to fix it; none where there is nothing to fix.
+    pub fix: Option<String>,
 }
 
 impl Finding {
@@ -50,7 +50,7 @@ impl Finding {
             verdict,
             found: found.into(),
             why: None,
-            mend: None,
+            fix: None,
         }
     }
 
@@ -88,11 +88,11 @@ impl Finding {
         }
     }
 
-    /// How to mend it.
+    /// How to fix it.
     #[must_use]
-    pub fn mend(self, mend: impl Into<String>) -> Self {
+    pub fn fix(self, fix: impl Into<String>) -> Self {
         Self {
-            mend: Some(mend.into()),
+            fix: Some(fix.into()),
             ..self
         }
     }

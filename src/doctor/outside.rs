@@ -46,7 +46,7 @@ pub async fn checks(
             return vec![
                 Finding::wrong(REACH, found)
                     .because("the public address can't be tried")
-                    .mend("install the system's CA certificates (Debian: `ca-certificates`)"),
+                    .fix("install the system's CA certificates (Debian: `ca-certificates`)"),
             ];
         }
     };
@@ -134,7 +134,7 @@ impl Visitor<'_> {
                     format!("this process is reached, but not under the path of {webhook}"),
                 )
                 .because("a path that is changed on the way is answered 404, and SNS drops the message")
-                .mend("let the proxy pass the path on unchanged, from /webhooks/ on: no slash added or taken away, no letters changed, a prefix of `public.url` taken off"),
+                .fix("let the proxy pass the path on unchanged, from /webhooks/ on: no slash added or taken away, no letters changed, a prefix of `public.url` taken off"),
             ),
             reply => (false, reply.finding()),
         }
@@ -147,8 +147,8 @@ impl Visitor<'_> {
         let body = br#"\""#.repeat(LARGE_BODY_BYTES / 2);
         let sent = Echo::of(self.challenge.answer.clone(), None, &body);
         let why = "a message of 256 KiB can take 1.6 MB, and SNS drops what is answered 413";
-        let mend = "let the proxy pass bodies of 2 MiB unchanged (nginx: client_max_body_size 2m; Caddy: max_size 2MiB)";
-        let wrong = |found: String| Finding::wrong(CHECK, found).because(why).mend(mend);
+        let fix = "let the proxy pass bodies of 2 MiB unchanged (nginx: client_max_body_size 2m; Caddy: max_size 2MiB)";
+        let wrong = |found: String| Finding::wrong(CHECK, found).because(why).fix(fix);
         let answer = match self.post(target, body).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -250,28 +250,28 @@ impl Reply {
             let to = location.map(|to| format!(" to {to}")).unwrap_or_default();
             return Finding::wrong(REACH, format!("a redirect ({number}){to} is answered{by}"))
                 .because("SNS follows no redirects and counts them as delivered: the message is gone")
-                .mend("set `public.url` to the final https address, and take away redirects for /webhooks/ (http to https, www, slashes, logins)");
+                .fix("set `public.url` to the final https address, and take away redirects for /webhooks/ (http to https, www, slashes, logins)");
         }
         if let Some(code) = code {
             return Finding::wrong(REACH, format!("another ivesk-webhook answers: {number} {code}"))
                 .because("notifications would go to that one")
-                .mend("point the proxy at this process, or run `doctor` with the settings of the one that it points at; after a change of tokens restart `serve`");
+                .fix("point the proxy at this process, or run `doctor` with the settings of the one that it points at; after a change of tokens restart `serve`");
         }
         if matches!(number, 401 | 403 | 407) || (html && status.is_success()) {
             return Finding::wrong(REACH, format!("a login or a warning page ({number}) is answered{by}"))
                 .because("SNS can't log in, and what is answered below 500 is gone")
-                .mend("exempt /webhooks/ from the login (Cloudflare Access, ngrok's warning, basic authentication): its path holds a secret of its own");
+                .fix("exempt /webhooks/ from the login (Cloudflare Access, ngrok's warning, basic authentication): its path holds a secret of its own");
         }
         match number {
             502..=504 => Finding::wrong(REACH, format!("the proxy does not reach this process: {number}{by}"))
                 .because("SNS tries for about half an hour, then drops the message")
-                .mend("let it pass on to `public.listen` of this machine; `serve` must run"),
+                .fix("let it pass on to `public.listen` of this machine; `serve` must run"),
             404 => Finding::wrong(REACH, format!("nothing is there: 404{by}"))
                 .because("SNS counts that as delivered: the message is gone")
-                .mend("let the proxy pass /webhooks/ on to this process (docs/reverse-proxy.md)"),
+                .fix("let the proxy pass /webhooks/ on to this process (docs/reverse-proxy.md)"),
             _ => Finding::wrong(REACH, format!("something else answers: {number}{by}"))
                 .because("a message would not get here")
-                .mend("let the proxy pass /webhooks/ on to this process unchanged (docs/reverse-proxy.md)"),
+                .fix("let the proxy pass /webhooks/ on to this process unchanged (docs/reverse-proxy.md)"),
         }
     }
 }
@@ -279,7 +279,7 @@ impl Reply {
 fn another() -> Finding {
     Finding::wrong(REACH, "another process answers")
         .because("notifications would go to that one")
-        .mend("point the proxy at this process")
+        .fix("point the proxy at this process")
 }
 
 fn unreachable(error: reqwest::Error) -> Finding {
@@ -287,9 +287,9 @@ fn unreachable(error: reqwest::Error) -> Finding {
     let finding = Finding::unreachable(REACH, format!("`public.url` can't be reached: {words}"))
         .because("SNS would not reach it either");
     if words.contains("certificate") {
-        finding.mend("serve a certificate of a public authority for that name, with its whole chain (fullchain.pem, not cert.pem)")
+        finding.fix("serve a certificate of a public authority for that name, with its whole chain (fullchain.pem, not cert.pem)")
     } else {
-        finding.mend("check the name in the DNS, the firewall and port 443; some networks let nobody reach their own public address from inside: then run `doctor` from elsewhere")
+        finding.fix("check the name in the DNS, the firewall and port 443; some networks let nobody reach their own public address from inside: then run `doctor` from elsewhere")
     }
 }
 
@@ -313,6 +313,6 @@ fn certificate(answer: &Response, target: &SecretString, now: Timestamp) -> Opti
     } else {
         Finding::note(CHECK, found)
             .because("SNS does not deliver to a host whose certificate has ended")
-            .mend("see that its renewal works")
+            .fix("see that its renewal works")
     })
 }

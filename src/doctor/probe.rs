@@ -54,7 +54,7 @@ pub async fn exported_path(api: &ApiConfig, key: &SecretString, company: &Compan
                 "every address answers 401, so none can be told from another",
             )
             .because("with a key that is not taken nothing can be found out")
-            .mend("put the key right, then run this again"),
+            .fix("put the key right, then run this again"),
         ];
     }
     findings.push(conclusion(api, &right));
@@ -99,7 +99,7 @@ async fn one(
                 Tried::NotRight,
                 finding
                     .because("nothing can be tried")
-                    .mend("check `api.url` and the way there"),
+                    .fix("check `api.url` and the way there"),
             );
         }
         Answer::Refused(error @ ApiError::Status { status: 401, .. }) => {
@@ -187,10 +187,10 @@ fn conclusion(api: &ApiConfig, right: &[(&str, &str)]) -> Finding {
             },
         )
         .because("the exported queue is not pulled until it is right")
-        .mend(format!("set `api.exported_path = \"{name}\"`, then restart `serve`")),
+        .fix(format!("set `api.exported_path = \"{name}\"`, then restart `serve`")),
         [] => Finding::wrong(CHECK, "no preset gives this company's documents and refuses a company that nobody has")
             .because("the exported queue is not pulled until its address is known")
-            .mend("try --company with a code that has exported documents; else look the address up at app.ivesk.lt/api/docs and set `api.exported_path` to a template with {company}"),
+            .fix("try --company with a code that has exported documents; else look the address up at app.ivesk.lt/api/docs and set `api.exported_path` to a template with {company}"),
         several => {
             let names: Vec<&str> = several.iter().map(|(name, _)| *name).collect();
             let finding = Finding::ok(CHECK, format!("several presets are right: {}", names.join(", ")));
@@ -199,7 +199,7 @@ fn conclusion(api: &ApiConfig, right: &[(&str, &str)]) -> Finding {
             } else {
                 Finding::wrong(CHECK, finding.found)
                     .because("the exported queue is not pulled until it is set")
-                    .mend(format!("set `api.exported_path = \"{}\"`", names[0]))
+                    .fix(format!("set `api.exported_path = \"{}\"`", names[0]))
             }
         }
     }

@@ -66,7 +66,7 @@ async fn stall(check: &'static str, part: &str, url: &Url, beginning: String) ->
             ),
         )
         .because("a few hundred such senders can take all of the proxy's connections")
-        .mend("shorten the proxy's deadlines (nginx: client_header_timeout and client_body_timeout 10s; Caddy: servers > timeouts)"),
+        .fix("shorten the proxy's deadlines (nginx: client_header_timeout and client_body_timeout 10s; Caddy: servers > timeouts)"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What Įvesk.lt publishes when documents are digitised or exported.
+//! What Įvesk.lt publishes when documents are digitized or exported.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

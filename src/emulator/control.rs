@@ -32,7 +32,7 @@ pub enum ControlError {
     #[error("there is no document `{0}`")]
     UnknownDocument(String),
     /// No file was received under this id, or it has become a document.
-    #[error("there is no received file `{0}` that waits to be digitised")]
+    #[error("there is no received file `{0}` that waits to be digitized")]
     UnknownUpload(Uuid),
     /// A switch or its position does not exist.
     #[error(transparent)]
@@ -49,7 +49,7 @@ pub enum ControlError {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum Selection {
-    /// The oldest so many that wait; those that are missing are digitised first.
+    /// The oldest so many that wait; those that are missing are digitized first.
     Next(usize),
     /// These, in this order.
     Ids(Vec<String>),
@@ -99,7 +99,7 @@ impl Control {
         Ok(world.accounts[account].id)
     }
 
-    /// Digitises `count` documents of `company` in the account with this key, each
+    /// Digitizes `count` documents of `company` in the account with this key, each
     /// with a notification of its own. Gives their ids.
     pub fn digitize(
         &self,
@@ -166,7 +166,7 @@ impl Control {
         Ok(())
     }
 
-    /// Finds the documents of an export; those that had to be digitised first come apart.
+    /// Finds the documents of an export; those that had to be digitized first come apart.
     fn choose(
         &self,
         company: &str,
@@ -394,7 +394,7 @@ impl Control {
         self.0.s3.uploads()
     }
 
-    /// Digitises a received file as a document of `company`, or of its account's first
+    /// Digitizes a received file as a document of `company`, or of its account's first
     /// company; gives the document's id. For `digitize_uploads=manual`.
     pub fn digitize_upload(
         &self,

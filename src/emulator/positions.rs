@@ -178,7 +178,7 @@ choice! {
     }
 }
 choice! {
-    /// What kinds of document are digitised.
+    /// What kinds of document are digitized.
     Doctypes {
         /// Invoices alone.
         Invoice = "invoice",
@@ -227,7 +227,7 @@ choice! {
     }
 }
 choice! {
-    /// Whether an uploaded file is digitised at once.
+    /// Whether an uploaded file is digitized at once.
     DigitizeUploads {
         /// As soon as it has arrived.
         Auto = "auto",

@@ -38,7 +38,7 @@ struct Lists {
     digitized: Vec<Entry>,
     exported: Vec<Entry>,
     exported_by_company: HashMap<usize, Vec<Entry>>,
-    /// Digitised and not yet exported, oldest first, by company.
+    /// Digitized and not yet exported, oldest first, by company.
     waiting: HashMap<usize, BTreeSet<usize>>,
     /// Exported at least once.
     exported_once: HashSet<usize>,
@@ -215,7 +215,7 @@ impl World {
         true
     }
 
-    /// Makes `count` documents of `company` and lists them as digitised.
+    /// Makes `count` documents of `company` and lists them as digitized.
     pub(super) fn digitize(
         &mut self,
         account: usize,
@@ -234,7 +234,7 @@ impl World {
             .collect()
     }
 
-    /// Makes one document of an uploaded file and lists it as digitised.
+    /// Makes one document of an uploaded file and lists it as digitized.
     pub(super) fn digitize_upload(
         &mut self,
         account: usize,

@@ -144,7 +144,7 @@ switches! {
     null_fields: Toggle = Toggle::Off,
     /// JSON type of amounts.
     money: Money = Money::Number,
-    /// What kinds of document are digitised.
+    /// What kinds of document are digitized.
     doctypes: Doctypes = Doctypes::Invoice,
     /// Where correlation data comes back.
     correlation_key: CorrelationKey = CorrelationKey::Sourcedata,
@@ -154,7 +154,7 @@ switches! {
     upload_host: UploadHost = UploadHost::Own,
     /// How long an upload location works.
     upload_expires_ms: u64 = 900_000,
-    /// Whether uploads are digitised at once.
+    /// Whether uploads are digitized at once.
     digitize_uploads: DigitizeUploads = DigitizeUploads::Auto,
     /// What file links give.
     pdf: Pdf = Pdf::Ok,

@@ -13,7 +13,7 @@ const MAX_KEY_BYTES: usize = 200;
 
 /// Why an entry of a queue can't be told from others. It is set aside, not lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unidentified {
+pub enum Unreadable {
     /// It is not a JSON object.
     #[error("it is not a JSON object")]
     NotAnObject,
@@ -25,7 +25,7 @@ pub enum Unidentified {
     UnusableId,
     /// Its `exportedat` or `digitizedat` is.
     #[error(
-        "its time of export or digitisation is longer than 200 bytes or holds control characters"
+        "its time of export or digitization is longer than 200 bytes or holds control characters"
     )]
     UnusableVersion,
 }
@@ -37,21 +37,21 @@ pub enum Unidentified {
 ///
 /// # Errors
 ///
-/// One [`Unidentified`] for each reason why it has no identity.
-pub fn read(queue: Queue, raw: &[u8]) -> Result<DocumentVersion, Unidentified> {
-    let fields = Fields::read(raw).ok_or(Unidentified::NotAnObject)?;
-    let id = fields.text("id").ok_or(Unidentified::NoId)?;
+/// One [`Unreadable`] for each reason why it has no identity.
+pub fn read(queue: Queue, raw: &[u8]) -> Result<DocumentVersion, Unreadable> {
+    let fields = Fields::read(raw).ok_or(Unreadable::NotAnObject)?;
+    let id = fields.text("id").ok_or(Unreadable::NoId)?;
     let id = id.trim();
     if id.is_empty() {
-        return Err(Unidentified::NoId);
+        return Err(Unreadable::NoId);
     }
     if !usable(id) {
-        return Err(Unidentified::UnusableId);
+        return Err(Unreadable::UnusableId);
     }
     let version = fields.text(queue.version_field()).unwrap_or_default();
     // Cutting it short could make two versions one.
     if !usable(&version) {
-        return Err(Unidentified::UnusableVersion);
+        return Err(Unreadable::UnusableVersion);
     }
     Ok(DocumentVersion {
         id: id.to_owned(),
@@ -62,7 +62,7 @@ pub fn read(queue: Queue, raw: &[u8]) -> Result<DocumentVersion, Unidentified> {
 
 /// What tells an entry from others where its `id` can't: all of it but the link to its
 /// file, which the vendor signs anew for each answer.
-pub fn likeness(raw: &[u8]) -> Vec<u8> {
+pub fn dedup_key(raw: &[u8]) -> Vec<u8> {
     Fields::read(raw).map_or_else(|| raw.to_vec(), |fields| fields.without("url"))
 }
 
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_like_itself_under_another_link_and_like_no_other() {
-        let like = |raw: &str| likeness(raw.as_bytes());
+        let like = |raw: &str| dedup_key(raw.as_bytes());
         let entry = like(r#"{"id":null,"url":"https://a?Signature=1","docnum":"1"}"#);
         assert_eq!(
             entry,
@@ -225,17 +225,17 @@ mod tests {
         let long = format!(r#"{{"id":"{}"}}"#, "a".repeat(201));
         let odd = r#"{"id":"1","exportedat":"a\u0000"}"#;
         for (raw, reason) in [
-            ("", Unidentified::NotAnObject),
-            ("null", Unidentified::NotAnObject),
-            ("[1]", Unidentified::NotAnObject),
-            (r#"{"id":"1""#, Unidentified::NotAnObject),
-            ("{}", Unidentified::NoId),
-            (r#"{"id":null}"#, Unidentified::NoId),
-            (r#"{"id":"  "}"#, Unidentified::NoId),
-            (r#"{"id":true}"#, Unidentified::NoId),
-            (r#"{"id":"a\nb"}"#, Unidentified::UnusableId),
-            (&long, Unidentified::UnusableId),
-            (odd, Unidentified::UnusableVersion),
+            ("", Unreadable::NotAnObject),
+            ("null", Unreadable::NotAnObject),
+            ("[1]", Unreadable::NotAnObject),
+            (r#"{"id":"1""#, Unreadable::NotAnObject),
+            ("{}", Unreadable::NoId),
+            (r#"{"id":null}"#, Unreadable::NoId),
+            (r#"{"id":"  "}"#, Unreadable::NoId),
+            (r#"{"id":true}"#, Unreadable::NoId),
+            (r#"{"id":"a\nb"}"#, Unreadable::UnusableId),
+            (&long, Unreadable::UnusableId),
+            (odd, Unreadable::UnusableVersion),
         ] {
             assert_eq!(read(Queue::Exported, raw.as_bytes()), Err(reason), "{raw}");
         }

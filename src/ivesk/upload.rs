@@ -1,4 +1,4 @@
-//! Giving the vendor a file to digitise: ask for a location, then put the file there.
+//! Giving the vendor a file to digitize: ask for a location, then put the file there.
 
 use std::time::{Duration, Instant};
 

@@ -19,7 +19,7 @@ use prometheus_client::registry::Registry;
 
 use crate::domain::Event;
 use crate::ivesk::{Asked, Observer};
-use crate::store::PullKind;
+use crate::store::TriggerKind;
 
 mod stored;
 mod text;
@@ -98,7 +98,7 @@ pub enum StoreStep {
     Lease,
     /// A page, until it is on the disk.
     Page,
-    /// The private listener or an alarm reads.
+    /// The admin listener or an alarm reads.
     Read,
 }
 
@@ -367,7 +367,7 @@ impl Metrics {
     }
 
     /// Counts an asked page.
-    pub fn pulled(&self, kind: PullKind, end: PullEnd) {
+    pub fn pulled(&self, kind: TriggerKind, end: PullEnd) {
         self.pulls
             .get_or_create(&PullLabels {
                 kind: kind.as_str(),

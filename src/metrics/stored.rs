@@ -12,8 +12,8 @@ use url::Url;
 use crate::domain::Timestamp;
 use crate::sns::CertificateSummary;
 use crate::store::{
-    AccountRow, AlarmFilter, AlarmKind, AlarmRow, CertificateRow, DestinationRow, FeedRow,
-    PauseReason, Store, StoreError, SubscriptionRow, Waiting,
+    AccountRow, AlarmFilter, AlarmKind, AlarmRow, CertificateRow, DestinationPauseReason,
+    DestinationRow, FeedRow, Store, StoreError, SubscriptionRow, Waiting,
 };
 
 /// Feeds that get series of their own; more would burden who collects them.
@@ -102,7 +102,7 @@ struct FeedLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ParkedLabels {
+struct PausedLabels {
     account: String,
     scope: &'static str,
     reason: &'static str,
@@ -146,12 +146,12 @@ struct AlarmLabels {
 pub(super) struct Gauges {
     feeds: Gauge,
     feed_documents: Family<FeedLabels, Gauge>,
-    feed_lost_hints: Family<FeedLabels, Gauge>,
-    feed_possible_gaps: Family<FeedLabels, Gauge>,
+    feed_missed_notifications: Family<FeedLabels, Gauge>,
+    feed_gaps: Family<FeedLabels, Gauge>,
     feed_failures: Family<FeedLabels, Gauge>,
     feed_up_to_date: Family<FeedLabels, Gauge>,
     feed_age: Family<FeedLabels, Gauge>,
-    parked: Family<ParkedLabels, Gauge>,
+    paused: Family<PausedLabels, Gauge>,
     subscriptions: Family<SubscriptionLabels, Gauge>,
     certificate_left: Family<HostLabels, Gauge>,
     waiting: Family<LineLabels, Gauge>,
@@ -175,14 +175,14 @@ impl Gauges {
             self.feed_documents.clone(),
         );
         registry.register(
-            "feed_lost_hints",
+            "feed_missed_notifications",
             "Versions that reconciliation found before any notification, by feed",
-            self.feed_lost_hints.clone(),
+            self.feed_missed_notifications.clone(),
         );
         registry.register(
-            "feed_possible_gaps",
+            "feed_gaps",
             "Pages whose edge may have hidden documents, by feed",
-            self.feed_possible_gaps.clone(),
+            self.feed_gaps.clone(),
         );
         registry.register(
             "feed_failures",
@@ -200,9 +200,9 @@ impl Gauges {
             self.feed_age.clone(),
         );
         registry.register(
-            "parked",
+            "paused",
             "What waits for a person, by account, scope and reason",
-            self.parked.clone(),
+            self.paused.clone(),
         );
         registry.register(
             "subscriptions",
@@ -306,7 +306,7 @@ impl Gauges {
             if let Some(moment) = row.last_success_at {
                 set(&self.destination_last_success, moment.as_millis() / 1_000);
             }
-            for reason in PauseReason::ALL {
+            for reason in DestinationPauseReason::ALL {
                 let labels = PauseLabels {
                     destination: destination.clone(),
                     reason: reason.as_str(),
@@ -333,7 +333,7 @@ impl Gauges {
 
     pub(super) fn set(&self, stored: &Stored) {
         self.set_feeds(stored);
-        self.set_parked(stored);
+        self.set_paused(stored);
         self.set_destinations(stored);
         self.set_alarms(stored);
         self.subscriptions.clear();
@@ -372,8 +372,8 @@ impl Gauges {
         self.feeds.set(gauge(stored.feeds.len() as u64));
         for family in [
             &self.feed_documents,
-            &self.feed_lost_hints,
-            &self.feed_possible_gaps,
+            &self.feed_missed_notifications,
+            &self.feed_gaps,
             &self.feed_failures,
             &self.feed_up_to_date,
             &self.feed_age,
@@ -390,8 +390,11 @@ impl Gauges {
                 family.get_or_create(&labels).set(value);
             };
             set(&self.feed_documents, gauge(row.documents));
-            set(&self.feed_lost_hints, gauge(row.lost_hints));
-            set(&self.feed_possible_gaps, gauge(row.possible_gaps));
+            set(
+                &self.feed_missed_notifications,
+                gauge(row.missed_notifications),
+            );
+            set(&self.feed_gaps, gauge(row.gaps));
             set(&self.feed_failures, i64::from(row.failures));
             if let Some(moment) = row.up_to_date_at {
                 set(&self.feed_up_to_date, moment.as_millis() / 1_000);
@@ -400,21 +403,21 @@ impl Gauges {
         }
     }
 
-    fn set_parked(&self, stored: &Stored) {
-        self.parked.clear();
+    fn set_paused(&self, stored: &Stored) {
+        self.paused.clear();
         let feeds = stored.feeds.iter();
-        let parked_feeds =
-            feeds.filter_map(|row| row.parked.map(|reason| (&row.feed.account, "feed", reason)));
+        let paused_feeds =
+            feeds.filter_map(|row| row.paused.map(|reason| (&row.feed.account, "feed", reason)));
         let accounts = stored.accounts.iter();
-        let parked_accounts =
-            accounts.filter_map(|row| row.parked.map(|reason| (&row.account, "account", reason)));
-        for (account, scope, reason) in parked_feeds.chain(parked_accounts) {
-            let labels = ParkedLabels {
+        let paused_accounts =
+            accounts.filter_map(|row| row.paused.map(|reason| (&row.account, "account", reason)));
+        for (account, scope, reason) in paused_feeds.chain(paused_accounts) {
+            let labels = PausedLabels {
                 account: account.to_string(),
                 scope,
                 reason: reason.as_str(),
             };
-            self.parked.get_or_create(&labels).inc();
+            self.paused.get_or_create(&labels).inc();
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::domain::Timestamp;
 use crate::egress;
 use crate::ivesk::ApiError;
-use crate::store::{PageFailure, PageLease, ParkReason};
+use crate::store::{FeedPauseReason, PageFailure, PageLease};
 
 /// The wait after a first failure.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
@@ -39,24 +39,24 @@ pub fn judge(error: &ApiError, lease: &PageLease, now: Timestamp, chance: f64) -
         } => PageFailure::AccountWaits(now.after((*wait).clamp(FIRST_WAIT, LONGEST_RETRY_AFTER))),
         ApiError::Status { status: 429, .. } => account_waits(),
         // A key may read one company and not another (vendor-api U25), so one company's
-        // 401 parks that company. Several failures in a row say that the key itself is bad,
+        // 401 pauses that company. Several failures in a row say that the key itself is bad,
         // but not where companies that it never could read come one after another.
         ApiError::Status { status: 401, .. } if account_concerned && lease.speaks_of_key => {
-            PageFailure::AccountParked {
-                reason: ParkReason::Unauthorized,
+            PageFailure::AccountPaused {
+                reason: FeedPauseReason::Unauthorized,
                 retry_at,
             }
         }
-        ApiError::Status { status: 401, .. } => PageFailure::FeedParked {
-            reason: ParkReason::Unauthorized,
+        ApiError::Status { status: 401, .. } => PageFailure::FeedPaused {
+            reason: FeedPauseReason::Unauthorized,
             retry_at,
         },
-        ApiError::Status { status: 403, .. } => PageFailure::FeedParked {
-            reason: ParkReason::Forbidden,
+        ApiError::Status { status: 403, .. } => PageFailure::FeedPaused {
+            reason: FeedPauseReason::Forbidden,
             retry_at,
         },
-        ApiError::Status { status: 404, .. } => PageFailure::FeedParked {
-            reason: ParkReason::NotFound,
+        ApiError::Status { status: 404, .. } => PageFailure::FeedPaused {
+            reason: FeedPauseReason::NotFound,
             retry_at,
         },
         // It would cost the same again; the vendor or the setting has to change first.
@@ -76,7 +76,7 @@ fn backoff(failures: u32, chance: f64) -> Duration {
 mod tests {
     use super::*;
     use crate::domain::{Account, Company, Feed};
-    use crate::store::{Position, PullKind};
+    use crate::store::{Position, TriggerKind};
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -87,7 +87,7 @@ mod tests {
                 Account::parse("default").unwrap(),
                 Company::parse("1").unwrap(),
             ),
-            kind: PullKind::Hint,
+            kind: TriggerKind::Notification,
             fence: 1,
             position: Position::default(),
             first_pull: false,
@@ -121,35 +121,35 @@ mod tests {
     }
 
     #[test]
-    fn one_companys_refusal_parks_that_company_and_several_401_the_account() {
+    fn one_companys_refusal_pauses_that_company_and_several_401_the_account() {
         for (code, reason) in [
-            (401, ParkReason::Unauthorized),
-            (403, ParkReason::Forbidden),
-            (404, ParkReason::NotFound),
+            (401, FeedPauseReason::Unauthorized),
+            (403, FeedPauseReason::Forbidden),
+            (404, FeedPauseReason::NotFound),
         ] {
             assert!(matches!(
                 judge(&status(code, None), &lease(0, 0), NOW, 0.0),
-                PageFailure::FeedParked { reason: parked, .. } if parked == reason
+                PageFailure::FeedPaused { reason: paused, .. } if paused == reason
             ));
         }
         assert!(matches!(
             judge(&status(401, None), &lease(0, 2), NOW, 0.0),
-            PageFailure::AccountParked {
-                reason: ParkReason::Unauthorized,
+            PageFailure::AccountPaused {
+                reason: FeedPauseReason::Unauthorized,
                 ..
             }
         ));
     }
 
     #[test]
-    fn companies_that_the_key_never_could_read_do_not_park_the_account() {
+    fn companies_that_the_key_never_could_read_do_not_pause_the_account() {
         let unread = PageLease {
             speaks_of_key: false,
             ..lease(0, 2)
         };
         assert!(matches!(
             judge(&status(401, None), &unread, NOW, 0.0),
-            PageFailure::FeedParked { .. }
+            PageFailure::FeedPaused { .. }
         ));
     }
 

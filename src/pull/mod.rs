@@ -23,7 +23,7 @@ use crate::ivesk::{self, ApiError, Client, Page};
 use crate::metrics::{Metrics, PullEnd, StoreStep};
 use crate::store::{
     COMPANY_FILTER_IGNORED, FreshLink, LeaseRequest, PageCommitted, PageLease, PageOutcome,
-    PageToCommit, PullKind, PullPlan, SetAside, SharedStore, StoreError, UploadReturn,
+    PageToCommit, PullPlan, SharedStore, StoreError, TriggerKind, UnreadableEntry, UploadReturn,
 };
 
 pub mod failures;
@@ -46,7 +46,7 @@ pub enum Pulled {
         /// Its feed.
         feed: Feed,
         /// Why it was pulled.
-        kind: PullKind,
+        kind: TriggerKind,
         /// What storing it did.
         committed: PageCommitted,
     },
@@ -188,7 +188,7 @@ impl Puller {
 
     /// Makes every known feed due for reconciliation now, as at each start.
     pub async fn reconcile_now(&self) -> Result<usize, StoreError> {
-        self.store.demand_reconciliation(self.clock.now()).await
+        self.store.trigger_reconciliation(self.clock.now()).await
     }
 
     /// Leases the most urgent feed, asks for one page of it, and stores that.
@@ -237,7 +237,7 @@ impl Puller {
         pulled
     }
 
-    fn count(&self, kind: PullKind, pulled: &Pulled) {
+    fn count(&self, kind: TriggerKind, pulled: &Pulled) {
         let end = match pulled {
             Pulled::Page { committed, .. } if committed.new > 0 => PullEnd::New,
             Pulled::Page { .. } => PullEnd::NothingNew,
@@ -271,11 +271,11 @@ impl Puller {
     async fn store_page(&self, lease: PageLease, page: Page) -> Result<Pulled, StoreError> {
         let (feed, kind) = (lease.feed.clone(), lease.kind);
         let page = read_page(&lease, page);
-        let possible_gap = page.possible_gap;
+        let gap = page.gap;
         let committed = self.store.commit_page(lease, page, self.plan());
         match self.metrics.timed(StoreStep::Page, committed).await {
             Ok(PageOutcome::Committed(committed)) => {
-                report(&feed, kind, committed, possible_gap);
+                report(&feed, kind, committed, gap);
                 Ok(Pulled::Page {
                     feed,
                     kind,
@@ -284,7 +284,7 @@ impl Puller {
             }
             Ok(PageOutcome::CompanyFilterIgnored) => {
                 let error = COMPANY_FILTER_IGNORED.to_owned();
-                error!(%feed, "parked `{feed}`: {error}");
+                error!(%feed, "paused `{feed}`: {error}");
                 Ok(Pulled::Failed {
                     feed,
                     error,
@@ -306,7 +306,7 @@ impl Puller {
     ) -> Result<Pulled, StoreError> {
         let feed = lease.feed.clone();
         let unreachable = matches!(error, ivesk::ApiError::Unreachable(_));
-        let failure = failures::judge(error, &lease, self.clock.now(), egress::chance());
+        let failure = failures::judge(error, &lease, self.clock.now(), egress::jitter());
         let text = error.to_string();
         warn!(%feed, ?failure, "a page of `{feed}` could not be had: {text}");
         match self.store.fail_page(lease, failure, text.clone()).await {
@@ -335,7 +335,7 @@ impl Puller {
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = self.store.demand_raised() => {}
+            () = self.store.triggered() => {}
             () = self.more.notified() => {}
         }
     }
@@ -346,7 +346,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
     let queue = lease.feed.queue;
     let entries = page.documents.len();
     let mut documents = Vec::with_capacity(entries);
-    let mut unidentified = Vec::new();
+    let mut unreadable = Vec::new();
     let mut companies = Vec::new();
     let mut uploads = Vec::new();
     let mut links = Vec::new();
@@ -370,8 +370,8 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
             }
             Err(reason) => {
                 warn!(feed = %lease.feed, "an entry of `{}` was set aside: {reason}", lease.feed);
-                unidentified.push(SetAside {
-                    likeness: ivesk::document::likeness(&body),
+                unreadable.push(UnreadableEntry {
+                    dedup_key: ivesk::document::dedup_key(&body),
                     body,
                 });
             }
@@ -382,23 +382,23 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
     let step = paging::next_step(&lease.position, entries, &documents, page.next);
     PageToCommit {
         documents,
-        unidentified,
+        unreadable,
         cursor: step.cursor,
         next_from: step.next_from,
         end: step.end,
         companies,
-        possible_gap: step.possible_gap,
+        gap: step.gap,
         uploads,
         links,
     }
 }
 
-fn report(feed: &Feed, kind: PullKind, committed: PageCommitted, possible_gap: bool) {
+fn report(feed: &Feed, kind: TriggerKind, committed: PageCommitted, gap: bool) {
     let PageCommitted {
         new,
         known,
         up_to_date,
-        lost_hints,
+        missed_notifications,
     } = committed;
     let kind = kind.as_str();
     if new > 0 {
@@ -406,10 +406,10 @@ fn report(feed: &Feed, kind: PullKind, committed: PageCommitted, possible_gap: b
     } else {
         debug!(%feed, kind, known, up_to_date, "nothing new in `{feed}`");
     }
-    if lost_hints > 0 {
-        warn!(%feed, lost_hints, "{lost_hints} documents of `{feed}` came without a webhook; see `ivesk-webhook subscriptions list`");
+    if missed_notifications > 0 {
+        warn!(%feed, missed_notifications, "{missed_notifications} documents of `{feed}` came without a webhook; see `ivesk-webhook subscriptions list`");
     }
-    if possible_gap {
+    if gap {
         error!(
             %feed,
             "the cursor of `{feed}` is stuck: Įvesk.lt's `next` did not pass a group of documents with one timestamp, \

@@ -21,7 +21,7 @@ pub struct NextStep {
     /// Whether the run has ended.
     pub end: PageEnd,
     /// Whether the vendor's paging may have left documents out.
-    pub possible_gap: bool,
+    pub gap: bool,
 }
 
 impl NextStep {
@@ -30,7 +30,7 @@ impl NextStep {
             cursor,
             next_from: None,
             end: PageEnd::UpToDate,
-            possible_gap: false,
+            gap: false,
         }
     }
 }
@@ -55,15 +55,15 @@ pub fn next_step(
         return NextStep::up_to_date(Some(next));
     }
     if position.from.as_ref() == Some(&next) {
-        let possible_gap = stuck(&next, documents);
+        let gap = stuck(&next, documents);
         return NextStep {
-            possible_gap,
+            gap,
             ..NextStep::up_to_date(Some(next))
         };
     }
     if went_back(position.previous_next.as_ref(), &next) {
         return NextStep {
-            possible_gap: true,
+            gap: true,
             ..NextStep::up_to_date(position.previous_next.clone())
         };
     }
@@ -88,7 +88,7 @@ fn go_on(
     NextStep {
         next_from: Some(next_from.unwrap_or_else(|| next.clone())),
         // Such a page has no edge to go back to, and `next` may pass the rest of the group.
-        possible_gap: entries >= FULL_PAGE && of_one_moment(&next, documents),
+        gap: entries >= FULL_PAGE && of_one_moment(&next, documents),
         cursor: Some(next),
         end: PageEnd::More,
     }
@@ -108,7 +108,7 @@ fn after_the_edge(
     next: Option<Cursor>,
     offered: &Cursor,
 ) -> NextStep {
-    let possible_gap = match next {
+    let gap = match next {
         // The vendor says that nothing follows this page.
         None if entries > 0 => {
             let last = last_version(documents).filter(|last| !went_back(Some(offered), last));
@@ -126,7 +126,7 @@ fn after_the_edge(
         None => false,
     };
     NextStep {
-        possible_gap,
+        gap,
         next_from: Some(offered.clone()),
         cursor: Some(offered.clone()),
         end: PageEnd::More,
@@ -253,19 +253,19 @@ mod tests {
     #[test]
     fn next_equal_to_from_ends_the_run() {
         let step = judge(Some(T2), None, &[T2], Some(T2));
-        assert_eq!((step.end, step.possible_gap), (PageEnd::UpToDate, false));
+        assert_eq!((step.end, step.gap), (PageEnd::UpToDate, false));
     }
 
     #[test]
     fn next_that_stays_though_documents_are_newer_is_a_possible_gap() {
         let step = judge(Some(T1), None, &[T2, T3], Some(T1));
-        assert_eq!((step.end, step.possible_gap), (PageEnd::UpToDate, true));
+        assert_eq!((step.end, step.gap), (PageEnd::UpToDate, true));
     }
 
     #[test]
     fn a_full_page_of_one_timestamp_that_leads_nowhere_is_a_possible_gap() {
-        assert!(judge(Some(T1), None, &[T1; 100], Some(T1)).possible_gap);
-        assert!(!judge(Some(T1), None, &[T1; 3], Some(T1)).possible_gap);
+        assert!(judge(Some(T1), None, &[T1; 100], Some(T1)).gap);
+        assert!(!judge(Some(T1), None, &[T1; 3], Some(T1)).gap);
     }
 
     #[test]
@@ -281,22 +281,22 @@ mod tests {
     fn a_shorter_page_from_before_the_edge_is_passed_by_next_itself() {
         let step = judge(Some(T2), Some((T3, 4)), &[T3, T3], Some(T3));
         assert_eq!(
-            (step.end, step.possible_gap, step.next_from),
+            (step.end, step.gap, step.next_from),
             (PageEnd::More, false, Some(Cursor::new(T3)))
         );
     }
 
     #[test]
     fn a_full_page_of_one_timestamp_is_a_possible_gap_also_where_next_leads_on() {
-        assert!(judge(None, None, &[T1; 100], Some(T1)).possible_gap);
-        assert!(!judge(None, None, &[T1; 99], Some(T1)).possible_gap);
+        assert!(judge(None, None, &[T1; 100], Some(T1)).gap);
+        assert!(!judge(None, None, &[T1; 99], Some(T1)).gap);
     }
 
     #[test]
     fn a_group_larger_than_a_page_is_passed_by_next_itself_and_told() {
         let step = judge(Some(T2), Some((T3, 4)), &[T3; 4], Some(T3));
         assert_eq!(
-            (step.end, step.possible_gap, step.next_from),
+            (step.end, step.gap, step.next_from),
             (PageEnd::More, true, Some(Cursor::new(T3)))
         );
     }
@@ -318,7 +318,7 @@ mod tests {
             let entries: &[&str] = if next.is_some() { &[T2, T2] } else { &[] };
             let step = judge(Some(T2), Some((T3, 3)), entries, next);
             assert_eq!(
-                (step.end, step.next_from, step.cursor, step.possible_gap),
+                (step.end, step.next_from, step.cursor, step.gap),
                 (
                     PageEnd::More,
                     Some(Cursor::new(T3)),
@@ -357,7 +357,7 @@ mod tests {
     fn next_that_goes_back_in_time_ends_the_run_and_the_cursor_stays() {
         let step = judge(Some(T3), Some((T3, 1)), &[T1], Some(T2));
         assert_eq!(
-            (step.end, step.possible_gap, step.cursor),
+            (step.end, step.gap, step.cursor),
             (PageEnd::UpToDate, true, Some(Cursor::new(T3)))
         );
     }

@@ -1,6 +1,6 @@
 //! How `doctor` finds out whether the public address leads to this very process.
 //!
-//! Through the private listener it is given a question and the answer to it, both
+//! Through the admin listener it is given a question and the answer to it, both
 //! random and good for a few minutes. It then posts to the public address, with the
 //! question as a header. The process that made the question gives the answer, and says
 //! what arrived; every other process, and this one for every other question, treats the
@@ -25,7 +25,7 @@ const GOOD_FOR: Duration = Duration::from_secs(5 * 60);
 /// Questions open at once; the oldest gives way.
 const OPEN: usize = 16;
 
-/// A question and its answer: for the one who asked for them, over the private listener.
+/// A question and its answer: for the one who asked for them, over the admin listener.
 #[derive(Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Challenge {
     /// What the header holds.

@@ -20,7 +20,7 @@ use super::report::{self, Tally, Told};
 use super::webhooks::{PREFIX, Webhook, Webhooks};
 use crate::config::Config;
 use crate::domain::{Clock, Event, Feed, Timestamp};
-use crate::ivesk::hint;
+use crate::ivesk::notification;
 use crate::metrics::{Metrics, StoreStep};
 use crate::refusal::Refusal;
 use crate::sns::{Envelope, MessageType, VerifiedMessage, Verifier};
@@ -211,13 +211,13 @@ impl Ingest {
         let meaning = Meaning::of(&message);
         let told = Told {
             message_id: message.message_id().to_owned(),
-            hint: hint_of(webhook, &message),
+            trigger: trigger_of(webhook, &message),
         };
 
         // SNS may deliver a message twice, so a duplicate is a success.
-        let hint = told.hint.clone();
+        let trigger = told.trigger.clone();
         let insertion = self
-            .commit(webhook, message, hint, incoming.received_at)
+            .commit(webhook, message, trigger, incoming.received_at)
             .await?;
         self.tally
             .accepted(webhook, insertion, &told, incoming.request_id.as_ref());
@@ -257,13 +257,13 @@ impl Ingest {
         &self,
         webhook: &Webhook,
         message: VerifiedMessage,
-        hint: Option<Feed>,
+        trigger: Option<Feed>,
         received_at: Timestamp,
     ) -> Result<Insertion, Refusal> {
         let incoming = AcceptedMessage {
             account: webhook.account.clone(),
             event: webhook.event,
-            hint,
+            trigger,
             message,
             received_at,
         };
@@ -397,12 +397,12 @@ impl Meaning {
 ///
 /// The webhook's account and event decide, being proven by the token; of the
 /// message only the company is believed, since it is signed.
-fn hint_of(webhook: &Webhook, message: &VerifiedMessage) -> Option<Feed> {
+fn trigger_of(webhook: &Webhook, message: &VerifiedMessage) -> Option<Feed> {
     if message.message_type() != MessageType::Notification {
         return None;
     }
     match webhook.event {
-        Event::OnExported => hint::company(message.message())
+        Event::OnExported => notification::company(message.message())
             .map(|company| Feed::exported(webhook.account.clone(), company)),
         Event::OnDigitized => Some(Feed::digitized(webhook.account.clone())),
     }

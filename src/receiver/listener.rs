@@ -41,7 +41,7 @@ pub struct Limits {
 
 /// An address that can't be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("{}; {}", self.found(), self.mend())]
+#[error("{}; {}", self.found(), self.fix())]
 pub struct ListenError {
     setting: &'static str,
     address: SocketAddr,
@@ -61,7 +61,7 @@ impl ListenError {
     }
 
     /// What to do about it.
-    pub fn mend(&self) -> &'static str {
+    pub fn fix(&self) -> &'static str {
         match self.reason.kind() {
             io::ErrorKind::AddrInUse => {
                 "another program has that port (`ss -ltnp` names it): stop that one, or set another port"
@@ -120,7 +120,7 @@ pub enum Drained {
     CutOff,
 }
 
-/// Answers requests with `service` until `stop` is cancelled, then lets those
+/// Answers requests with `service` until `stop` is canceled, then lets those
 /// under way finish. Each request has its [`Peer`] among its extensions.
 pub async fn serve<S, B>(
     listener: TcpListener,

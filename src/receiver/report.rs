@@ -22,7 +22,7 @@ const LINES_A_SECOND: u64 = 20;
 pub(super) struct Told {
     pub(super) message_id: String,
     /// The feed that it wants pulled.
-    pub(super) hint: Option<Feed>,
+    pub(super) trigger: Option<Feed>,
 }
 
 /// The span of a message that is judged; `outcome` and what it says are recorded later.
@@ -98,7 +98,7 @@ impl Tally {
         lately.fetch_add(1, Ordering::Relaxed);
         let (account, event, id) = (&webhook.account, webhook.event, &told.message_id);
         let request = request.map(RequestId::as_str);
-        let feed = told.hint.as_ref().map(display);
+        let feed = told.trigger.as_ref().map(display);
         let outcome = match insertion {
             Insertion::New => "new",
             Insertion::Duplicate => "duplicate",

@@ -91,7 +91,7 @@ pub async fn check_uploads(app: &App) {
     }
 }
 
-/// Keeps house until `shutdown` is cancelled.
+/// Keeps house until `shutdown` is canceled.
 pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     let started = Instant::now();
     let (mut disk, mut tell) = (started + DISK_EVERY, started + TELL_EVERY);

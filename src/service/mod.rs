@@ -38,7 +38,7 @@ use crate::uploads::{self, Manner, Uploader};
 
 pub mod housekeeping;
 
-/// Connections of the private listener at once.
+/// Connections of the admin listener at once.
 const PRIVATE_CONNECTIONS: usize = 64;
 
 /// Why the service could not start.
@@ -189,11 +189,11 @@ pub struct Service {
     tasks: JoinSet<&'static str>,
     stop_public: CancellationToken,
     stop_workers: CancellationToken,
-    stop_private: CancellationToken,
+    stop_admin: CancellationToken,
 }
 
-/// The name of the task that answers the private listener: the last to stop.
-const PRIVATE: &str = "the private listener";
+/// The name of the task that answers the admin listener: the last to stop.
+const PRIVATE: &str = "the admin listener";
 
 impl Service {
     /// Opens the store that `config` names and starts everything.
@@ -217,7 +217,7 @@ impl Service {
         clock: Clock,
     ) -> Result<Self, StartError> {
         let public = bind("public.listen", config.public.listen).await?;
-        let private = bind("private.listen", config.private.listen).await?;
+        let private = bind("admin.listen", config.admin.listen).await?;
         let app = App::assemble(config, store, clock)?;
         let callers =
             Callers::new(&app.config).map_err(|error| StartError::Random(error.to_string()))?;
@@ -250,12 +250,12 @@ impl Service {
         }
         let mut service = Self {
             public: local_address("public.listen", &public, app.config.public.listen)?,
-            private: local_address("private.listen", &private, app.config.private.listen)?,
+            private: local_address("admin.listen", &private, app.config.admin.listen)?,
             app,
             tasks: JoinSet::new(),
             stop_public: CancellationToken::new(),
             stop_workers,
-            stop_private: CancellationToken::new(),
+            stop_admin: CancellationToken::new(),
         };
         service.spawn_listeners(public, private, callers);
         service.spawn_workers(Arc::new(puller), watcher, alarms);
@@ -290,7 +290,7 @@ impl Service {
             ..limits
         };
         let routes = TowerToHyperService::new(crate::admin::router(Arc::clone(&self.app)));
-        let stop = self.stop_private.clone();
+        let stop = self.stop_admin.clone();
         self.tasks.spawn(async move {
             listener::serve(private, limits, routes, stop).await;
             PRIVATE
@@ -367,8 +367,8 @@ impl Service {
         self.public
     }
 
-    /// Where the private listener listens.
-    pub fn private_address(&self) -> SocketAddr {
+    /// Where the admin listener listens.
+    pub fn admin_address(&self) -> SocketAddr {
         self.private
     }
 
@@ -412,8 +412,8 @@ impl Service {
                 "a worker did not stop in time and was cut off; what it had not committed is done anew at the next start"
             );
         }
-        self.stop_private.cancel();
-        // A connection of the private listener must not hold up the end.
+        self.stop_admin.cancel();
+        // A connection of the admin listener must not hold up the end.
         let _ =
             tokio::time::timeout(std::time::Duration::from_secs(2), self.tasks.join_next()).await;
         self.tasks.shutdown().await;

@@ -15,7 +15,7 @@ pub enum AlarmKind {
     /// SNS says that a subscription has ended.
     Unsubscribed,
     /// A feed or an account is not pulled until a person has looked.
-    Parked,
+    Paused,
     /// A queue that should be pulled can't be, for want of a setting.
     Blocked,
     /// A feed has not been up to date for long.
@@ -39,7 +39,7 @@ impl AlarmKind {
     pub const ALL: [Self; 11] = [
         Self::Silence,
         Self::Unsubscribed,
-        Self::Parked,
+        Self::Paused,
         Self::Blocked,
         Self::Behind,
         Self::RefusedStorm,
@@ -55,7 +55,7 @@ impl AlarmKind {
         match self {
             Self::Silence => "silence",
             Self::Unsubscribed => "unsubscribed",
-            Self::Parked => "parked",
+            Self::Paused => "paused",
             Self::Blocked => "blocked",
             Self::Behind => "behind",
             Self::RefusedStorm => "refused_storm",
@@ -81,7 +81,7 @@ impl AlarmKind {
             Self::RefusedStorm | Self::Blocked | Self::Disk => Duration::from_secs(10 * 60),
             Self::Silence
             | Self::Unsubscribed
-            | Self::Parked
+            | Self::Paused
             | Self::Behind
             | Self::Certificate
             | Self::UploadsLate
@@ -104,7 +104,7 @@ pub struct Finding {
 
 /// All that one look found wrong.
 #[derive(Clone, Debug)]
-pub struct AlarmLook {
+pub struct AlarmObservation {
     /// The moment.
     pub now: Timestamp,
     /// What is wrong.
@@ -113,7 +113,7 @@ pub struct AlarmLook {
     pub tell: bool,
 }
 
-impl AlarmLook {
+impl AlarmObservation {
     /// Whether an alarm that is on is over by this look.
     pub(super) fn ends(&self, kind: AlarmKind, subject: &str, seen_at: Timestamp) -> bool {
         let found = self.found.iter();
@@ -201,13 +201,13 @@ pub enum NoticeEnd {
 
 /// Documents of one queue that were found without a notification since the last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Untold {
+pub struct UnannouncedDocuments {
     /// Whose.
     pub account: Account,
     /// Which queue.
     pub queue: Queue,
     /// When the last notification came.
-    pub told_at: Option<Timestamp>,
+    pub notified_at: Option<Timestamp>,
     /// How many documents, among the newest that are stored.
     pub documents: u64,
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{Delivery, DocumentRow, NotificationRow, QuarantineRow, Quarantined, SetAside};
+use super::{Delivery, DocumentRow, NotificationRow, QuarantineRow, Quarantined, UnreadableEntry};
 use crate::domain::Unseen;
 
 impl fmt::Debug for NotificationRow {
@@ -21,11 +21,11 @@ impl fmt::Debug for NotificationRow {
     }
 }
 
-impl fmt::Debug for SetAside {
-    /// Without the entry, of which the likeness is made.
+impl fmt::Debug for UnreadableEntry {
+    /// Without the entry, of which the dedup_key is made.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SetAside")
-            .field("likeness", &Unseen(&self.likeness))
+        f.debug_struct("UnreadableEntry")
+            .field("dedup_key", &Unseen(&self.dedup_key))
             .field("body", &Unseen(&self.body))
             .finish()
     }
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::domain::{Account, Company, DocumentVersion, Event, Feed, Queue, Timestamp};
     use crate::ivesk::Page;
-    use crate::store::{PageToCommit, PullKind};
+    use crate::store::{PageToCommit, TriggerKind};
 
     const SECRET: &str = "planted-secret";
 
@@ -112,8 +112,8 @@ mod tests {
             version: String::new(),
             body: body(),
         };
-        let set_aside = SetAside {
-            likeness: body(),
+        let set_aside = UnreadableEntry {
+            dedup_key: body(),
             body: body(),
         };
         let shown = [
@@ -123,7 +123,7 @@ mod tests {
                 "{:?}",
                 PageToCommit {
                     documents: vec![document],
-                    unidentified: vec![set_aside],
+                    unreadable: vec![set_aside],
                     ..PageToCommit::default()
                 }
             ),
@@ -159,7 +159,7 @@ mod tests {
                     version: String::new(),
                     superseded: false,
                     first_pull: false,
-                    found_by: PullKind::Hint,
+                    found_by: TriggerKind::Notification,
                     stored_at: received_at,
                     body: Some(body()),
                 }

@@ -302,14 +302,14 @@ impl DeliveryState {
 /// Why a destination is given nothing until a person resumes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum PauseReason {
+pub enum DestinationPauseReason {
     /// A person paused it.
     ByHand,
     /// It said that it filter nothing any more.
     Closed,
 }
 
-impl PauseReason {
+impl DestinationPauseReason {
     /// All reasons.
     pub const ALL: [Self; 2] = [Self::ByHand, Self::Closed];
 
@@ -341,7 +341,7 @@ pub struct DestinationRow {
     /// Versions that stand rejected now.
     pub rejected_now: u64,
     /// Why it is given nothing until a person resumes it.
-    pub paused: Option<PauseReason>,
+    pub paused: Option<DestinationPauseReason>,
     /// It is given nothing before this moment.
     pub waits_until: Option<Timestamp>,
     /// Since when it has failed without a success.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::PullKind;
+use super::TriggerKind;
 use crate::domain::{Account, Company, Feed, Queue, Timestamp};
 
 /// Which documents to list.
@@ -41,7 +41,7 @@ pub struct DocumentRow {
     /// Whether it came in its feed's first pull.
     pub first_pull: bool,
     /// What found it.
-    pub found_by: PullKind,
+    pub found_by: TriggerKind,
     /// When it was stored.
     pub stored_at: Timestamp,
     /// The JSON as the vendor sent it; none once retention has taken it.
@@ -51,7 +51,7 @@ pub struct DocumentRow {
 
 /// Where to look for documents, the newest first.
 #[derive(Clone, Debug, Default)]
-pub struct DocumentLook {
+pub struct DocumentSearch {
     /// Only this account's.
     pub account: Option<Account>,
     /// Only this queue's.
@@ -68,14 +68,14 @@ pub struct DocumentLook {
 
 /// What was found there.
 #[derive(Clone, Debug)]
-pub struct LookedBack {
+pub struct FoundDocuments {
     /// The versions that are wanted, in descending sequence.
     pub rows: Vec<DocumentRow>,
     /// The `before` of the look that goes on from here; none where nothing older is left.
     pub next: Option<i64>,
 }
 
-impl LookedBack {
+impl FoundDocuments {
     /// What a look gave that reads wanted versions only: where it is full, there may be more.
     pub(super) fn wanted(rows: Vec<DocumentRow>, versions: u16) -> Self {
         let full = rows.len() >= usize::from(versions);
@@ -214,7 +214,7 @@ pub struct UploadRow {
     pub documents: Vec<String>,
 }
 
-/// How long a document may take to come back. No source says how long digitisation
+/// How long a document may take to come back. No source says how long digitization
 /// takes; half a day lets a night pass without an alarm.
 pub const LATE_AFTER: Duration = Duration::from_secs(12 * 60 * 60);
 

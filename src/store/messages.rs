@@ -19,7 +19,7 @@ pub struct AcceptedMessage {
     /// When it came.
     pub received_at: Timestamp,
     /// The feed that it filter pulled, where it says one.
-    pub hint: Option<Feed>,
+    pub trigger: Option<Feed>,
 }
 
 /// What waits in this process to be written.

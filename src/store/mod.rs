@@ -17,11 +17,11 @@ mod alarms;
 mod debug;
 mod deliveries;
 mod documents;
+mod feeds;
 mod messages;
 mod outcomes;
 pub mod postgres;
-mod pulling;
-mod runs;
+mod pulls;
 pub mod sqlite;
 mod tokens;
 mod words;
@@ -30,8 +30,8 @@ pub use activity::*;
 pub use alarms::*;
 pub use deliveries::*;
 pub use documents::*;
+pub use feeds::*;
 pub use messages::*;
-pub use pulling::*;
 pub use tokens::*;
 
 /// A handle to the store that everything shares.
@@ -58,7 +58,7 @@ pub enum StoreError {
         detail: String,
     },
     /// Another process serves this store.
-    #[error("{} is in use by another ivesk-webhook process; stop it first, or let it do the work through its private address", path.display())]
+    #[error("{} is in use by another ivesk-webhook process; stop it first, or let it do the work through its admin address", path.display())]
     InUse {
         /// The database file.
         path: PathBuf,
@@ -209,10 +209,10 @@ pub trait Store: DeliveryStore {
     async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError>;
 
     /// Makes feeds known and raises pulls of them.
-    async fn demand(&self, demands: Vec<Demand>) -> Result<(), StoreError>;
+    async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError>;
 
     /// Makes every known feed due for reconciliation at `due_at`, if it is not sooner.
-    async fn demand_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError>;
+    async fn trigger_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError>;
 
     /// Leases the most urgent feed that may be asked for now.
     async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>, StoreError>;
@@ -242,17 +242,17 @@ pub trait Store: DeliveryStore {
     /// When something is next due; `None` where nothing ever is.
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Returns when a demand may have been raised since the last call: a hint to
+    /// Returns when a trigger may have been raised since the last call: a hint to
     /// look at the rows, never the work itself.
-    async fn demand_raised(&self);
+    async fn triggered(&self);
 
-    /// Parks feeds by hand, or frees them; all of an account's where `feed` is none.
+    /// Pauses feeds by hand, or frees them; all of an account's where `feed` is none.
     /// Gives how many changed.
-    async fn set_parked(
+    async fn set_paused(
         &self,
         account: Account,
         feed: Option<Feed>,
-        parked: bool,
+        paused: bool,
     ) -> Result<usize, StoreError>;
 
     /// Every feed.
@@ -266,7 +266,7 @@ pub trait Store: DeliveryStore {
 
     /// A bounded look at documents in descending sequence: through one document's or one
     /// company's by an index, else through a stretch of the sequence.
-    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError>;
+    async fn search_documents(&self, look: DocumentSearch) -> Result<FoundDocuments, StoreError>;
 
     /// Which of these versions of `feed` are stored already.
     async fn known_versions(
@@ -313,10 +313,10 @@ pub trait Store: DeliveryStore {
     /// Keeps a certificate that has verified a message; the oldest of more than 32 go.
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError>;
 
-    /// Makes a token of the private listener known.
+    /// Makes a token of the admin listener known.
     async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError>;
 
-    /// Every token of the private listener, in the order in which they were made.
+    /// Every token of the admin listener, in the order in which they were made.
     async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError>;
 
     /// The token whose SHA-256 this is.
@@ -351,7 +351,7 @@ pub trait Store: DeliveryStore {
 
     /// Begins, goes on with and ends alarms as a look found things. What it gives was
     /// changed by this call and by no other, on whichever replica.
-    async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError>;
+    async fn update_alarms(&self, look: AlarmObservation) -> Result<AlarmChanges, StoreError>;
 
     /// Alarms in the order in which they began.
     async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError>;
@@ -374,7 +374,10 @@ pub trait Store: DeliveryStore {
 
     /// Documents, stored by `stored_by`, that no notification has told of since the last
     /// one of their queue; among the newest thousand documents.
-    async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError>;
+    async fn unannounced_documents(
+        &self,
+        stored_by: Timestamp,
+    ) -> Result<Vec<UnannouncedDocuments>, StoreError>;
 
     /// Removes what is older than `retention` says, a bounded part of it at a time.
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError>;

@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use super::{
-    DeliveryState, ImportErrorState, ParkReason, PauseReason, PullKind, Rights, StoreError,
-    SubscriptionState, UploadState,
+    DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState, Rights, StoreError,
+    SubscriptionState, TriggerKind, UploadState,
 };
 use crate::domain::{Account, Company, DestinationName, Event, Feed, Queue};
 
@@ -15,7 +15,7 @@ pub(super) const CERTIFICATES: i64 = 32;
 pub(super) const RETENTION_STEP: i64 = 2_000;
 
 /// Entries without an id kept for one feed at the most.
-pub(super) const UNIDENTIFIED: i64 = 1000;
+pub(super) const UNREADABLE: i64 = 1000;
 
 /// Documents, the newest, among which those are looked for that nothing told of.
 pub(super) const LATELY_STORED: i64 = 1_000;
@@ -59,27 +59,27 @@ pub(super) fn event_name(name: &str) -> Result<Event, Foreign> {
 }
 
 /// 0 to 4, the order of urgency.
-pub(super) const fn kind_code(kind: PullKind) -> i64 {
+pub(super) const fn kind_code(kind: TriggerKind) -> i64 {
     match kind {
-        PullKind::Hint => 0,
-        PullKind::FollowUp => 1,
-        PullKind::LateFollowUp => 2,
-        PullKind::Reconciliation => 3,
-        PullKind::Backfill => 4,
+        TriggerKind::Notification => 0,
+        TriggerKind::FollowUp => 1,
+        TriggerKind::LateFollowUp => 2,
+        TriggerKind::Reconciliation => 3,
+        TriggerKind::Backfill => 4,
     }
 }
 
 /// The kind of pull of a code.
-pub(super) fn kind(code: i64) -> Result<PullKind, Foreign> {
-    PullKind::ALL
+pub(super) fn kind(code: i64) -> Result<TriggerKind, Foreign> {
+    TriggerKind::ALL
         .into_iter()
         .find(|kind| kind_code(*kind) == code)
         .ok_or(Foreign("kind of pull"))
 }
 
 /// Reads `0,3`: the kinds' codes.
-pub(super) fn wanted_kinds(codes: &str) -> Vec<PullKind> {
-    PullKind::ALL
+pub(super) fn trigger_kinds(codes: &str) -> Vec<TriggerKind> {
+    TriggerKind::ALL
         .into_iter()
         .filter(|kind| {
             codes
@@ -112,16 +112,16 @@ pub(super) fn feed(account_name: &str, queue: &str, company: &str) -> Result<Fee
     })
 }
 
-/// Why something is parked.
-pub(super) fn park_reason(text: Option<&str>) -> Result<Option<ParkReason>, Foreign> {
+/// Why something is paused.
+pub(super) fn feed_pause_reason(text: Option<&str>) -> Result<Option<FeedPauseReason>, Foreign> {
     let Some(text) = text else {
         return Ok(None);
     };
-    ParkReason::ALL
+    FeedPauseReason::ALL
         .into_iter()
         .find(|reason| reason.as_str() == text)
         .map(Some)
-        .ok_or(Foreign("reason for parking"))
+        .ok_or(Foreign("reason for pausing"))
 }
 
 /// Where a subscription stands.
@@ -149,11 +149,13 @@ pub(super) fn delivery_state(text: &str) -> Result<DeliveryState, Foreign> {
 }
 
 /// Why a destination is paused.
-pub(super) fn pause_reason(text: Option<&str>) -> Result<Option<PauseReason>, Foreign> {
+pub(super) fn destination_pause_reason(
+    text: Option<&str>,
+) -> Result<Option<DestinationPauseReason>, Foreign> {
     let Some(text) = text else {
         return Ok(None);
     };
-    PauseReason::ALL
+    DestinationPauseReason::ALL
         .into_iter()
         .find(|reason| reason.as_str() == text)
         .map(Some)

@@ -265,7 +265,7 @@ fn next_try(row: &SubscriptionRow, now: Timestamp) -> Option<Timestamp> {
     (next < row.changed_at.after(TOKEN_LIFE)).then_some(next)
 }
 
-/// Confirms what is due until `shutdown` is cancelled; a visit under way is finished.
+/// Confirms what is due until `shutdown` is canceled; a visit under way is finished.
 pub async fn run(confirmations: Arc<Confirmations>, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         match confirmations.confirm_next().await {

@@ -129,7 +129,7 @@ pub struct Uploader {
 }
 
 impl Uploader {
-    /// Sends with `client` and keeps its rows in `journal`. Once `stop` is cancelled,
+    /// Sends with `client` and keeps its rows in `journal`. Once `stop` is canceled,
     /// no further attempt begins.
     pub fn new(
         client: Client,

@@ -36,7 +36,7 @@ const FIRST_REST: Duration = Duration::from_secs(30);
 /// The longest rest.
 const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
 
-/// How long nothing is sent after a failure that a person must mend.
+/// How long nothing is sent after a failure that a person must fix.
 const STOPPED_REST: Duration = Duration::from_secs(5 * 60);
 
 /// Why a look came to nothing.
@@ -87,7 +87,7 @@ pub struct Watcher {
     folder: PathBuf,
     uploader: Uploader,
     seen: HashMap<PathBuf, Seen>,
-    /// Nothing is sent before this moment: a person must mend something first.
+    /// Nothing is sent before this moment: a person must fix something first.
     stopped_until: Option<Timestamp>,
 }
 
@@ -338,7 +338,7 @@ fn free_name(folder: &Path, path: &Path) -> PathBuf {
 /// How long a file on its way may still take once it is time to stop.
 const LAST_CALL: Duration = Duration::from_secs(5);
 
-/// Looks every `every` until `stop` is cancelled; files on their way have a few seconds
+/// Looks every `every` until `stop` is canceled; files on their way have a few seconds
 /// then, and what does not get through is sent anew after the next start. `tell` hears of
 /// each look.
 pub async fn run(

@@ -1,9 +1,9 @@
-//! What the private listener promises, and the subcommands that use it.
+//! What the admin listener promises, and the subcommands that use it.
 
 use ivesk_webhook::cli::server::{Api, RunningServer};
 use ivesk_webhook::config::{Config, default_account};
 use ivesk_webhook::domain::{DocumentVersion, Queue};
-use ivesk_webhook::store::{LeaseRequest, PageEnd, PageToCommit, PullKind, PullPlan, Store};
+use ivesk_webhook::store::{LeaseRequest, PageEnd, PageToCommit, PullPlan, Store, TriggerKind};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -46,7 +46,7 @@ async fn without_a_token_only_names_of_this_machine_are_answered() {
     let app = TestApp::spawn().await;
     for path in ["/v1/status", "/metrics", "/v1/nothing"] {
         let request = app
-            .private(Method::GET, path)
+            .admin_request(Method::GET, path)
             .header("host", "rebound.example:8081");
         let answer = code(request.send().await.unwrap()).await;
         assert_eq!(answer, (403, "foreign_host".to_owned()), "{path}");
@@ -57,12 +57,12 @@ async fn without_a_token_only_names_of_this_machine_are_answered() {
 async fn a_web_page_can_t_post() {
     let app = TestApp::spawn().await;
     let form = app
-        .private(Method::POST, "/v1/pull")
+        .admin_request(Method::POST, "/v1/pull")
         .header("content-type", "text/plain")
         .body("{}");
     assert_eq!(code(form.send().await.unwrap()).await.0, 415);
     let script = app
-        .private(Method::POST, "/v1/pull")
+        .admin_request(Method::POST, "/v1/pull")
         .header("content-type", "application/json")
         .header("origin", "http://localhost:3000")
         .body("{}");
@@ -72,19 +72,23 @@ async fn a_web_page_can_t_post() {
 #[tokio::test]
 async fn with_a_token_nothing_but_health_is_told_without_it() {
     let app = TestApp::with(|config| {
-        config.private.token = Some("private-token".to_owned().into());
+        config.admin.token = Some("private-token".to_owned().into());
     })
     .await;
     for path in ["/v1/status", "/metrics", "/v1/feeds", "/v1/quarantine"] {
-        let bare = app.private(Method::GET, path).send().await.unwrap();
+        let bare = app.admin_request(Method::GET, path).send().await.unwrap();
         assert_eq!(code(bare).await, (401, "unauthorized".to_owned()), "{path}");
-        let wrong = app.private(Method::GET, path).bearer_auth("private-tokem");
+        let wrong = app
+            .admin_request(Method::GET, path)
+            .bearer_auth("private-tokem");
         assert_eq!(wrong.send().await.unwrap().status(), 401, "{path}");
-        let right = app.private(Method::GET, path).bearer_auth("private-token");
+        let right = app
+            .admin_request(Method::GET, path)
+            .bearer_auth("private-token");
         assert_eq!(right.send().await.unwrap().status(), 200, "{path}");
     }
     for path in ["/healthz", "/readyz"] {
-        let bare = app.private(Method::GET, path).send().await.unwrap();
+        let bare = app.admin_request(Method::GET, path).send().await.unwrap();
         assert_eq!(bare.status(), 200, "{path}");
     }
 }
@@ -92,7 +96,7 @@ async fn with_a_token_nothing_but_health_is_told_without_it() {
 /// Makes a token through the API, as whoever has the configured one.
 async fn token(app: &TestApp, name: &str, rights: &str) -> (i64, String) {
     let response = app
-        .private(Method::POST, "/v1/tokens")
+        .admin_request(Method::POST, "/v1/tokens")
         .bearer_auth("private-token")
         .header("content-type", "application/json")
         .body(json!({"name": name, "rights": rights}).to_string())
@@ -105,13 +109,13 @@ async fn token(app: &TestApp, name: &str, rights: &str) -> (i64, String) {
 }
 
 fn guarded(config: &mut Config) {
-    config.private.token = Some("private-token".to_owned().into());
+    config.admin.token = Some("private-token".to_owned().into());
 }
 
 /// A request with a token, a POST with an empty object.
 async fn as_bearer(app: &TestApp, token: &str, method: Method, path: &str) -> reqwest::Response {
     let request = app
-        .private(method, path)
+        .admin_request(method, path)
         .bearer_auth(token)
         .header("content-type", "application/json")
         .body("{}");
@@ -169,7 +173,7 @@ async fn a_name_is_one_tokens_and_a_token_is_not_stored() {
     assert!(first.len() > 40 && first.starts_with("iwh_"), "{first}");
     for (name, expected) in [("till", 409), (" till ", 409), ("", 400), ("a\nb", 400)] {
         let (status, problem) = json_of(
-            app.private(Method::POST, "/v1/tokens")
+            app.admin_request(Method::POST, "/v1/tokens")
                 .bearer_auth(&first)
                 .header("content-type", "application/json")
                 .body(json!({"name": name, "rights": "read"}).to_string())
@@ -199,7 +203,7 @@ async fn without_a_configured_token_this_machine_is_let_in_and_a_given_token_sti
     let wrong = as_bearer(&app, "iwh_wrong", Method::GET, "/v1/status").await;
     assert_eq!(code(wrong).await.0, 401);
     let other_form = app
-        .private(Method::GET, "/v1/status")
+        .admin_request(Method::GET, "/v1/status")
         .header("authorization", "Basic eDp5");
     assert_eq!(other_form.send().await.unwrap().status(), 401);
 }
@@ -208,7 +212,7 @@ async fn without_a_configured_token_this_machine_is_let_in_and_a_given_token_sti
 async fn too_many_requests_of_one_caller_are_told_when_to_come_back() {
     let app = TestApp::with(|config| {
         guarded(config);
-        config.private.requests_per_second = 1;
+        config.admin.requests_per_second = 1;
     })
     .await;
     let (_, other) = token(&app, "other", "read").await;
@@ -273,7 +277,7 @@ async fn lists_come_in_pages_that_lead_on_and_end() {
         "/v1/notifications?before=2".to_owned(),
         "/v1/quarantine/x".to_owned(),
     ] {
-        let answer = app.private(Method::GET, &wrong).send().await.unwrap();
+        let answer = app.admin_request(Method::GET, &wrong).send().await.unwrap();
         assert_eq!(
             code(answer).await,
             (400, "bad_request".to_owned()),
@@ -338,7 +342,7 @@ async fn documents_are_found_by_what_people_know_of_them_the_newest_first() {
         "queue=x".to_owned(),
     ] {
         let path = format!("/v1/documents/search?{wrong}");
-        let answer = app.private(Method::GET, &path).send().await.unwrap();
+        let answer = app.admin_request(Method::GET, &path).send().await.unwrap();
         assert_eq!(answer.status(), 400, "{wrong}");
     }
 }
@@ -433,7 +437,7 @@ async fn feeds_come_in_pages_in_the_order_of_their_names() {
 #[tokio::test]
 async fn what_another_method_or_a_large_body_is_answered_is_a_problem_too() {
     let app = TestApp::spawn().await;
-    let answer = app.private(Method::DELETE, "/v1/status").send().await;
+    let answer = app.admin_request(Method::DELETE, "/v1/status").send().await;
     let answer = answer.unwrap();
     assert_eq!(answer.headers()["allow"], "GET,HEAD");
     assert_eq!(code(answer).await, (405, "unknown_method".to_owned()));
@@ -456,7 +460,7 @@ async fn a_pull_raises_the_feeds_it_names() {
     assert_eq!(answer, json!({"feeds": [feed]}));
     let feeds = app.admin("/v1/feeds").await;
     let wanted = feeds["rows"][0]["wanted"].as_array().unwrap();
-    assert!(wanted.contains(&json!("hint")), "{wanted:?}");
+    assert!(wanted.contains(&json!("notification")), "{wanted:?}");
 
     let backfill = json!({"queue": "digitized", "from": "2020-01-01T00:00:00.000Z"});
     app.admin_post("/v1/pull", &backfill).await;
@@ -465,7 +469,7 @@ async fn a_pull_raises_the_feeds_it_names() {
         .iter()
         .find(|row| row.feed.to_string() == "default/digitized");
     let wanted = &digitized.unwrap().wanted;
-    assert!(wanted.contains(&PullKind::Backfill), "{wanted:?}");
+    assert!(wanted.contains(&TriggerKind::Backfill), "{wanted:?}");
 
     let second = json!({"from": "2024-01-01T00:00:00.000Z"});
     let (status, problem) = app.admin_post("/v1/pull", &second).await;
@@ -477,7 +481,7 @@ async fn a_pull_raises_the_feeds_it_names() {
         .iter()
         .find(|row| row.feed.to_string() == "default/exported/00302320404");
     let wanted = &company.unwrap().wanted;
-    assert!(!wanted.contains(&PullKind::Backfill), "all or nothing");
+    assert!(!wanted.contains(&TriggerKind::Backfill), "all or nothing");
     let elsewhere = json!({"company": "00302320404", "from": "2024-01-01T00:00:00.000Z"});
     assert_eq!(app.admin_post("/v1/pull", &elsewhere).await.0, 200);
     let hint = json!({"queue": "digitized"});
@@ -499,18 +503,18 @@ async fn a_pull_raises_the_feeds_it_names() {
 }
 
 #[tokio::test]
-async fn feeds_are_parked_and_resumed_by_name() {
+async fn feeds_are_paused_and_resumed_by_name() {
     let app = TestApp::spawn().await;
     app.deliver(&Message::notification(&app.sns)).await;
     let feed = json!({"account": "default", "company": "302320404"});
 
-    let (_, answer) = app.admin_post("/v1/feeds/park", &feed).await;
+    let (_, answer) = app.admin_post("/v1/feeds/pause", &feed).await;
     assert_eq!(answer, json!({"changed": 1}));
-    assert_eq!(app.admin("/v1/feeds").await["rows"][0]["parked"], "by_hand");
+    assert_eq!(app.admin("/v1/feeds").await["rows"][0]["paused"], "by_hand");
 
     app.admin_post("/v1/feeds/resume", &feed).await;
     assert_eq!(
-        app.admin("/v1/feeds").await["rows"][0]["parked"],
+        app.admin("/v1/feeds").await["rows"][0]["paused"],
         Value::Null
     );
 }
@@ -611,10 +615,10 @@ async fn commands_find_the_running_server_and_work_without_one() {
 async fn a_store_that_is_held_while_no_server_answers_is_told() {
     let app = TestApp::spawn().await;
     let mut config = app.config();
-    config.private.listen = ([127, 0, 0, 1], 9).into();
+    config.admin.listen = ([127, 0, 0, 1], 9).into();
 
     let failure = Api::open(&config).await.err().expect("the store is held");
 
     let text = format!("{failure:?}");
-    assert!(text.contains("private.listen"), "{text}");
+    assert!(text.contains("admin.listen"), "{text}");
 }

@@ -158,13 +158,13 @@ impl Station {
     }
 
     async fn hint(&self, feed: Feed) {
-        let demand = Demand {
+        let trigger = Trigger {
             feed,
-            kind: PullKind::Hint,
+            kind: TriggerKind::Notification,
             due_at: self.clock.now(),
             from: None,
         };
-        self.store.demand(vec![demand]).await.expect("raised");
+        self.store.trigger(vec![trigger]).await.expect("raised");
     }
 }
 
@@ -207,11 +207,11 @@ async fn silence_begins_when_documents_come_untold_and_ends_with_a_notification(
 }
 
 #[tokio::test]
-async fn a_parked_feed_and_a_parked_account_are_told_unless_a_person_parked_them() {
+async fn a_paused_feed_and_a_paused_account_are_told_unless_a_person_paused_them() {
     let station = Station::new().await;
     station.hint(exported(COMPANY)).await;
-    let failure = PageFailure::FeedParked {
-        reason: ParkReason::NotFound,
+    let failure = PageFailure::FeedPaused {
+        reason: FeedPauseReason::NotFound,
         retry_at: station.clock.now().after(hours(1)),
     };
     let lease = station.lease().await.expect("due");
@@ -220,18 +220,18 @@ async fn a_parked_feed_and_a_parked_account_are_told_unless_a_person_parked_them
         .fail_page(lease, failure, "404".to_owned())
         .await;
     failed.expect("noted");
-    let alarm = station.begins(AlarmKind::Parked).await;
+    let alarm = station.begins(AlarmKind::Paused).await;
     assert_eq!(alarm.subject, "default/exported/302320404");
-    assert!(alarm.text.contains("pull --resume"), "{}", alarm.text);
+    assert!(alarm.text.contains("feeds resume"), "{}", alarm.text);
 
-    let parked = |parked| station.store.set_parked(default_account(), None, parked);
-    parked(true).await.expect("parked by hand");
-    station.ends(AlarmKind::Parked).await;
+    let paused = |paused| station.store.set_paused(default_account(), None, paused);
+    paused(true).await.expect("paused by hand");
+    station.ends(AlarmKind::Paused).await;
 
-    parked(false).await.expect("freed");
+    paused(false).await.expect("freed");
     station.hint(exported(COMPANY)).await;
-    let failure = PageFailure::AccountParked {
-        reason: ParkReason::Unauthorized,
+    let failure = PageFailure::AccountPaused {
+        reason: FeedPauseReason::Unauthorized,
         retry_at: station.clock.now().after(hours(1)),
     };
     let lease = station.lease().await.expect("due");
@@ -240,9 +240,9 @@ async fn a_parked_feed_and_a_parked_account_are_told_unless_a_person_parked_them
         .fail_page(lease, failure, "401".to_owned())
         .await;
     failed.expect("noted");
-    assert_eq!(station.begins(AlarmKind::Parked).await.subject, "default");
-    parked(false).await.expect("freed");
-    station.ends(AlarmKind::Parked).await;
+    assert_eq!(station.begins(AlarmKind::Paused).await.subject, "default");
+    paused(false).await.expect("freed");
+    station.ends(AlarmKind::Paused).await;
 }
 
 #[tokio::test]
@@ -534,15 +534,18 @@ async fn an_ended_subscription_is_an_alarm_on_the_private_listener_until_it_is_r
         app.clock.now().to_string(),
         "{all}"
     );
-    let beyond = app.private(Method::GET, "/v1/alarms?before=1").send().await;
+    let beyond = app
+        .admin_request(Method::GET, "/v1/alarms?before=1")
+        .send()
+        .await;
     assert_eq!(beyond.expect("an answer").status(), 400);
 }
 
-/// Parks the feed by the vendor's word.
-async fn park(station: &Station) {
+/// Pauses the feed by the vendor's word.
+async fn pause(station: &Station) {
     station.hint(exported(COMPANY)).await;
-    let failure = PageFailure::FeedParked {
-        reason: ParkReason::Forbidden,
+    let failure = PageFailure::FeedPaused {
+        reason: FeedPauseReason::Forbidden,
         retry_at: station.clock.now().after(hours(1)),
     };
     let lease = station.lease().await.expect("due");
@@ -566,8 +569,8 @@ async fn an_address_that_is_down_for_a_while_is_told_in_order_when_it_is_back() 
     })
     .await;
     assert_eq!(told(&station.alarms).await, Told::Nothing);
-    park(&station).await;
-    station.begins(AlarmKind::Parked).await;
+    pause(&station).await;
+    station.begins(AlarmKind::Paused).await;
 
     stand_in.then(Answer::status(503, ""));
     stand_in.then(Answer::status(302, "").with("location", "http://127.0.0.1:9/"));
@@ -583,10 +586,10 @@ async fn an_address_that_is_down_for_a_while_is_told_in_order_when_it_is_back() 
     // It is over before anybody could be told that it began.
     let freed = station
         .store
-        .set_parked(default_account(), None, false)
+        .set_paused(default_account(), None, false)
         .await;
     freed.expect("freed");
-    station.ends(AlarmKind::Parked).await;
+    station.ends(AlarmKind::Paused).await;
     station.clock.advance(minutes(20));
     stand_in.requests();
     stand_in.then(Answer::ok(""));
@@ -603,11 +606,11 @@ async fn an_address_that_is_down_for_a_while_is_told_in_order_when_it_is_back() 
     let states: Vec<_> = messages.iter().map(|message| &message["state"]).collect();
     assert_eq!(states, ["raised", "over"]);
     assert_eq!(messages[0]["id"], messages[1]["id"]);
-    assert_eq!(messages[0]["alarm"], "parked");
+    assert_eq!(messages[0]["alarm"], "paused");
     assert_eq!(messages[0]["subject"], "default/exported/302320404");
     assert_eq!(messages[0]["ended_at"], Value::Null);
     let text = messages[0]["text"].as_str().expect("text");
-    assert!(text.starts_with("ivesk-webhook: alarm parked: "), "{text}");
+    assert!(text.starts_with("ivesk-webhook: alarm paused: "), "{text}");
     assert_eq!(requests[0].target, "/hooks/planted-secret");
     assert_eq!(
         requests[0].header("content-type"),
@@ -635,8 +638,8 @@ async fn a_command_is_given_the_alarm_without_a_shell_and_without_our_environmen
         config.alarms.target = Some(AlarmTarget::Command(script(dir, &text)));
     })
     .await;
-    park(&station).await;
-    station.begins(AlarmKind::Parked).await;
+    pause(&station).await;
+    station.begins(AlarmKind::Paused).await;
 
     assert_eq!(told(&station.alarms).await, Told::Taken);
 
@@ -644,7 +647,7 @@ async fn a_command_is_given_the_alarm_without_a_shell_and_without_our_environmen
     let given: Value = serde_json::from_str(&file("given").expect("it ran")).expect("JSON");
     assert_eq!(
         (&given["alarm"], &given["state"]),
-        (&json!("parked"), &json!("raised"))
+        (&json!("paused"), &json!("raised"))
     );
     assert_eq!(file("argument").expect("it ran"), "two words; $HOME");
     let environment = file("env").expect("it ran");
@@ -664,8 +667,8 @@ async fn a_command_that_fails_is_run_again_later() {
         config.alarms.target = Some(AlarmTarget::Command(script(dir, "exit 3")));
     })
     .await;
-    park(&station).await;
-    station.begins(AlarmKind::Parked).await;
+    pause(&station).await;
+    station.begins(AlarmKind::Paused).await;
     assert_eq!(told(&station.alarms).await, Told::Failed);
     let row = station.on().await.remove(0);
     let error = row.last_error.expect("it failed");
@@ -684,8 +687,8 @@ async fn telling_ends_after_a_day_of_failures() {
         }));
     })
     .await;
-    park(&station).await;
-    station.begins(AlarmKind::Parked).await;
+    pause(&station).await;
+    station.begins(AlarmKind::Paused).await;
     let begun = station.clock.now();
     let mut attempts = 0;
     while let Some(due) = station.on().await.remove(0).tell_at {

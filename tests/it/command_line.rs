@@ -53,7 +53,7 @@ fn a_token_is_printed_once_listed_by_name_and_withdrawn() {
         token.starts_with("iwh_") && !token.contains('\n'),
         "{token}"
     );
-    assert!(text(&made.stderr).contains("private.token_file"));
+    assert!(text(&made.stderr).contains("admin.token_file"));
 
     let again = tokens(&["create", "--name", "monitoring", "--rights", "operate"]);
     assert_eq!(again.status.code(), Some(1));

@@ -76,7 +76,7 @@ fn account(name: &str) -> Account {
 fn what_is_not_set_has_its_documented_default() {
     let config = used(&public(""));
     assert_eq!(config.public.listen.to_string(), "0.0.0.0:8080");
-    assert_eq!(config.private.listen.to_string(), "127.0.0.1:8081");
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8081");
     assert_eq!(
         config.store.url,
         StoreUrl::Sqlite(PathBuf::from("/etc/ivesk/ivesk-webhook.db"))
@@ -427,16 +427,16 @@ fn settings_that_contradict_each_other_are_refused() {
     for (text, name) in [
         ("[pull]\nlease = '30s'", "pull.lease"),
         ("[api]\ntimeout = '5m'", "pull.lease"),
-        ("[private]\nlisten = '0.0.0.0:8081'", "private.listen"),
-        ("[private]\nlisten = '127.0.0.1:8080'", "private.listen"),
+        ("[admin]\nlisten = '0.0.0.0:8081'", "admin.listen"),
+        ("[admin]\nlisten = '127.0.0.1:8080'", "admin.listen"),
         ("[sns]\nmax_age = '5m'", "sns.max_age"),
         ("[pull]\nfollow_ups = ['5m', '30s']", "pull.follow_ups"),
         ("[pull]\nfollow_ups = ['30s']", "pull.follow_ups"),
     ] {
         assert_eq!(names(&local(text)), [name], "{text}");
     }
-    let text = local("[private]\nlisten = '0.0.0.0:8081'");
-    assert!(parse_with(&text, &[("IVESK_WEBHOOK_PRIVATE_TOKEN", TOKEN_A)]).is_ok());
+    let text = local("[admin]\nlisten = '0.0.0.0:8081'");
+    assert!(parse_with(&text, &[("IVESK_WEBHOOK_ADMIN_TOKEN", TOKEN_A)]).is_ok());
 }
 
 #[test]

@@ -16,7 +16,8 @@ use ivesk_webhook::emulator::DEFAULT_KEY;
 use ivesk_webhook::metrics::Metrics;
 use ivesk_webhook::store::{
     DeliveryFilter, DeliveryRow, DeliveryState, DestinationChange, DestinationFilter,
-    DestinationRow, DocumentRow, ImportErrorFilter, ImportErrorRow, ImportErrorState, PauseReason,
+    DestinationPauseReason, DestinationRow, DocumentRow, ImportErrorFilter, ImportErrorRow,
+    ImportErrorState,
 };
 use ivesk_webhook::trace::{self, Step};
 use tokio_util::sync::CancellationToken;
@@ -169,7 +170,7 @@ async fn export(bench: &Bench, code: &str, count: usize) -> Vec<String> {
     exported.into_iter().map(|(id, _)| id).collect()
 }
 
-/// The accountant mends a document and exports it again, and it is pulled.
+/// The accountant fixes a document and exports it again, and it is pulled.
 async fn re_export(bench: &Bench, id: &str) {
     bench.clock.advance(MOMENT);
     let version = bench.control.re_export(id).expect("a known document");
@@ -369,7 +370,7 @@ async fn an_address_that_moved_or_does_not_let_us_in_pauses_and_says_what_to_loo
         assert!(error.contains(words), "{manner:?}: {error}");
         assert!(stuck.stuck_at == Some(1) && stuck.paused.is_none());
         assert!(import_errors(bench).await.is_empty());
-        // Mended, it goes on by itself.
+        // Fixed, it goes on by itself.
         ledger.always(Manner::Books);
         pass(bench, deliver, minutes(6)).await;
         scene.assert_all_booked().await;
@@ -391,7 +392,7 @@ async fn a_destination_that_says_410_waits_for_a_person() {
     pass(bench, deliver, hours(72)).await;
     assert_eq!(ledger.requests(), 1);
     let closed = row(bench, "books").await;
-    assert_eq!(closed.paused, Some(PauseReason::Closed));
+    assert_eq!(closed.paused, Some(DestinationPauseReason::Closed));
     assert_eq!(closed.waits_until, None);
     assert_eq!(change(bench, "books", DestinationChange::Resume).await, 1);
     drain(deliver).await;
@@ -649,7 +650,10 @@ async fn a_pause_takes_effect_between_two_documents_of_one_batch() {
     assert!((3..6).contains(&settled), "{settled}");
     assert_eq!(ledger.requests(), settled, "none is cut off");
     assert_eq!(step(deliver).await, StepOutcome::Nothing { until: None });
-    assert_eq!(row(bench, "books").await.paused, Some(PauseReason::ByHand));
+    assert_eq!(
+        row(bench, "books").await.paused,
+        Some(DestinationPauseReason::ByHand)
+    );
 
     ledger.always(Manner::Books);
     change(bench, "books", DestinationChange::Resume).await;

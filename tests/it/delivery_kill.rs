@@ -263,10 +263,7 @@ impl People {
         let client = reqwest::Client::builder().no_proxy();
         Self {
             client: client.build().expect("a client"),
-            urls: installations
-                .iter()
-                .map(|one| one.private_url(""))
-                .collect(),
+            urls: installations.iter().map(|one| one.admin_url("")).collect(),
         }
     }
 

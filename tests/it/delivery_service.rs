@@ -1,4 +1,4 @@
-//! Handing on as people and programs drive it: the whole service, its private API, the
+//! Handing on as people and programs drive it: the whole service, its admin API, the
 //! list that a program asks for, and the folder with the vendor's own links.
 
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ use crate::pull_support::{Bench, COMPANY, NEIGHBOUR, company, folder, hours, min
 struct Running {
     service: Service,
     client: reqwest::Client,
-    private: SocketAddr,
+    admin: SocketAddr,
 }
 
 impl Running {
@@ -40,7 +40,7 @@ impl Running {
         let service = Service::start_with(config, store, bench.clock.clone()).await;
         let service = service.expect("the service starts");
         Self {
-            private: service.private_address(),
+            admin: service.admin_address(),
             client: reqwest::Client::builder()
                 .no_proxy()
                 .build()
@@ -50,7 +50,7 @@ impl Running {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
-        let url = format!("http://{}{path}", self.private);
+        let url = format!("http://{}{path}", self.admin);
         let mut request = self.client.request(method, url);
         if let Some(body) = body {
             request = request

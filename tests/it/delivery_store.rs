@@ -8,10 +8,10 @@ use ivesk_webhook::domain::{
 };
 use ivesk_webhook::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
-    DeliveryState, Demand, DestinationChange, DestinationFilter, DestinationRow, DocumentFilter,
-    FreshLink, ImportErrorFilter, ImportErrorOutcome, ImportErrorState, LateOutcome, LeaseAction,
-    LeaseRequest, NewImportError, PageEnd, PageToCommit, PauseReason, PullKind, PullPlan,
-    Retention, SharedStore, StartFrom, StoreError,
+    DeliveryState, DestinationChange, DestinationFilter, DestinationPauseReason, DestinationRow,
+    DocumentFilter, FreshLink, ImportErrorFilter, ImportErrorOutcome, ImportErrorState,
+    LateOutcome, LeaseAction, LeaseRequest, NewImportError, PageEnd, PageToCommit, PullPlan,
+    Retention, SharedStore, StartFrom, StoreError, Trigger, TriggerKind,
 };
 use secrecy::ExposeSecret;
 
@@ -67,26 +67,27 @@ impl Books {
 
     /// Stores versions as one page that ends a pull.
     async fn pull(&self, feed: &Feed, documents: &[(&str, &str)]) {
-        self.pull_as(feed, PullKind::Hint, documents, &[]).await;
+        self.pull_as(feed, TriggerKind::Notification, documents, &[])
+            .await;
     }
 
     async fn pull_as(
         &self,
         feed: &Feed,
-        kind: PullKind,
+        kind: TriggerKind,
         documents: &[(&str, &str)],
         links: &[(&str, &str, &str)],
     ) {
         let now = self.clock.now();
-        if kind == PullKind::Hint {
-            let demand = Demand {
+        if kind == TriggerKind::Notification {
+            let trigger = Trigger {
                 feed: feed.clone(),
                 kind,
                 due_at: now,
                 from: None,
             };
             self.store
-                .demand(vec![demand])
+                .trigger(vec![trigger])
                 .await
                 .expect("a wish is taken");
         }
@@ -395,13 +396,13 @@ async fn from_now_leaves_out_the_first_pull_also_while_it_is_under_way(database:
     let books = Books::new(database).await;
     let (done, under_way) = (company("1"), company("2"));
     books.pull(&done, &[("a", &at(1))]).await;
-    let demanded = books.store.demand(vec![Demand {
+    let triggered = books.store.trigger(vec![Trigger {
         feed: under_way.clone(),
-        kind: PullKind::Reconciliation,
+        kind: TriggerKind::Reconciliation,
         due_at: books.clock.now(),
         from: None,
     }]);
-    demanded.await.expect("the feed is made known");
+    triggered.await.expect("the feed is made known");
     assert_eq!(books.start(StartFrom::Now).await, 2);
     books.pull(&under_way, &[("old", &at(1))]).await;
     books.pull(&under_way, &[("new", &at(4))]).await;
@@ -612,7 +613,10 @@ async fn a_destination_that_closed_waits_for_a_person(database: Database) {
         .expect("it is noted");
     books.clock.advance(1000 * HOUR);
     assert!(books.lease().await.is_none());
-    assert_eq!(books.destination().await.paused, Some(PauseReason::Closed));
+    assert_eq!(
+        books.destination().await.paused,
+        Some(DestinationPauseReason::Closed)
+    );
     assert_eq!(books.change(DestinationChange::Resume).await, 1);
     assert_eq!(books.next().await, [format!("a@{}", at(1))]);
     let lease = books.lease().await.expect("a lease");
@@ -621,7 +625,10 @@ async fn a_destination_that_closed_waits_for_a_person(database: Database) {
     let kept = books.settle(lease, Vec::new(), LeaseAction::Keep(LEASE));
     assert!(!kept.await.expect("it is noted"), "it was paused meanwhile");
     assert!(books.lease().await.is_none());
-    assert_eq!(books.destination().await.paused, Some(PauseReason::ByHand));
+    assert_eq!(
+        books.destination().await.paused,
+        Some(DestinationPauseReason::ByHand)
+    );
 }
 
 async fn a_pause_leaves_the_lease_with_who_has_documents_in_flight(database: Database) {
@@ -952,7 +959,7 @@ async fn an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fres
     books
         .pull_as(
             &feed,
-            PullKind::Hint,
+            TriggerKind::Notification,
             &[],
             &[("b", &two, "https://x/unwanted")],
         )
@@ -974,7 +981,7 @@ async fn an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fres
     let fresh = [("a", &*one, "https://x/fresh")];
     books.clock.advance(Duration::from_secs(1));
     books
-        .pull_as(&feed, PullKind::Reconciliation, &documents, &fresh)
+        .pull_as(&feed, TriggerKind::Reconciliation, &documents, &fresh)
         .await;
     let lease = books.lease_with(files).await.expect("a lease");
     assert_eq!(
@@ -997,7 +1004,7 @@ async fn an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fres
     books.clock.advance(Duration::from_secs(1));
     let fresh = [("a", &*one, "https://x/fresher")];
     books
-        .pull_as(&feed, PullKind::Backfill, &documents, &fresh)
+        .pull_as(&feed, TriggerKind::Backfill, &documents, &fresh)
         .await;
     let lease = books.lease_with(files).await.expect("a lease");
     let link = lease.deliveries[0]
@@ -1232,7 +1239,7 @@ async fn what_is_exported_while_a_first_pull_runs_comes_after_a_start_from_now(d
     books
         .pull_as(
             &feed,
-            PullKind::Reconciliation,
+            TriggerKind::Reconciliation,
             &[("old", &at(1)), ("new", &later)],
             &[],
         )
@@ -1307,7 +1314,7 @@ async fn a_wish_for_a_link_that_comes_during_a_reading_is_served_by_the_next_one
     };
     books
         .store
-        .demand_reconciliation(now)
+        .trigger_reconciliation(now)
         .await
         .expect("it is due");
     let under_way = books.store.lease_page(request.clone()).await;
@@ -1333,7 +1340,7 @@ async fn a_wish_for_a_link_that_comes_during_a_reading_is_served_by_the_next_one
     books.clock.advance(Duration::from_secs(1));
     let fresh = [("a", &*one, "https://x/fresh")];
     books
-        .pull_as(&feed, PullKind::Reconciliation, &[("a", &one)], &fresh)
+        .pull_as(&feed, TriggerKind::Reconciliation, &[("a", &one)], &fresh)
         .await;
     let lease = books.lease_with(files).await.expect("it comes again");
     assert!(lease.deliveries[0].link.is_some());

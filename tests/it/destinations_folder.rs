@@ -481,9 +481,9 @@ async fn the_archivers_layout_parts_purchases_from_sales_by_month() {
 }
 
 #[tokio::test]
-async fn a_digitised_document_is_filed_for_each_company_of_ours_that_it_names() {
+async fn a_digitized_document_is_filed_for_each_company_of_ours_that_it_names() {
     let archive = Archive::of_json(FolderLayout::Archiver);
-    let digitised = |id: &str, fields: Value| Delivery {
+    let digitized = |id: &str, fields: Value| Delivery {
         feed: Feed::digitized(ivesk_webhook::config::default_account()),
         ..item(id, fields)
     };
@@ -491,13 +491,13 @@ async fn a_digitised_document_is_filed_for_each_company_of_ours_that_it_names() 
         "date": "2026-02-03", "sellerisfavorite": true, "sellercode": "111",
         "buyerisfavorite": true, "buyercode": "222",
     });
-    let note = archive.file(&digitised("a-1", both)).await;
+    let note = archive.file(&digitized("a-1", both)).await;
     assert_eq!(
         note,
         "111/2026-02/Pardavimai/2026-02-03 222 a-1.json\n222/2026-02/Pirkimai/2026-02-03 111 a-1.json"
     );
     let note = archive
-        .file(&digitised("a-2", json!({ "date": "2026-02-03" })))
+        .file(&digitized("a-2", json!({ "date": "2026-02-03" })))
         .await;
     assert_eq!(note, "digitized/2026-02/Kiti/2026-02-03 a-2.json");
     assert_eq!(archive.seen().len(), 3);

@@ -207,8 +207,8 @@ async fn the_exported_path_is_found_wherever_the_company_stands() {
                 assert_eq!(report.verdicts("exported_path"), ["ok"], "{words}");
             } else {
                 assert_eq!(report.verdicts("exported_path"), ["wrong"], "{words}");
-                let mend = format!("api.exported_path = \\\"{preset}\\\"");
-                assert!(words.contains(&mend), "{words}");
+                let fix = format!("api.exported_path = \\\"{preset}\\\"");
+                assert!(words.contains(&fix), "{words}");
             }
         }
     }

@@ -179,7 +179,7 @@ async fn a_port_that_is_taken_is_named_once_with_its_setting_and_doctor_says_the
     let here = Installation::alone("");
     for (setting, port) in [
         ("public.listen", here.public_port()),
-        ("private.listen", here.private_port()),
+        ("admin.listen", here.admin_port()),
     ] {
         let taken = occupy(port);
         let (code, said) = run(&here, &["serve"]).await;

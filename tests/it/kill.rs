@@ -215,7 +215,7 @@ async fn pulled(installation: &Installation, versions: usize) {
         .no_proxy()
         .build()
         .expect("a client");
-    let url = installation.private_url("/v1/feeds");
+    let url = installation.admin_url("/v1/feeds");
     within("the last document", async {
         loop {
             let answer = client.get(&url).send().await.expect("an answer");

@@ -57,7 +57,7 @@ fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
     )
 }
 
-/// Both webhooks confirmed, documents exported, announced and digitised, one message
+/// Both webhooks confirmed, documents exported, announced and digitized, one message
 /// twice, one forged, one to nowhere.
 pub(crate) async fn traffic(control: &Control, installation: &Installation) {
     for event in [Event::OnExported, Event::OnDigitized] {
@@ -94,7 +94,7 @@ async fn scraped(installation: &Installation, accept: &str) -> (String, String) 
         .no_proxy()
         .build()
         .expect("a client")
-        .get(installation.private_url("/metrics"))
+        .get(installation.admin_url("/metrics"))
         .header("accept", accept)
         .send()
         .await
@@ -314,8 +314,8 @@ async fn every_metric_that_rules_and_dashboard_name_is_one_that_is_exposed() {
         .register_feeds(vec![exported("1")], start())
         .await
         .expect("known");
-    let parked = app.store.set_parked(default_account(), None, true).await;
-    parked.expect("parked");
+    let paused = app.store.set_paused(default_account(), None, true).await;
+    paused.expect("paused");
     exposed_names.extend(exposed(&app.metrics().await));
 
     for (what, text) in [("rules", RULES), ("dashboard", DASHBOARD)] {

@@ -1,4 +1,4 @@
-//! The private API is what its OpenAPI document says.
+//! The admin API is what its OpenAPI document says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ use crate::receiver::fake_sns::{FOREIGN_TOPIC, Message};
 const TOKEN: &str = "planted-private-token-5e7b";
 
 fn guarded(config: &mut Config) {
-    config.private.token = Some(TOKEN.to_owned().into());
-    config.private.requests_per_second = 1_000_000;
+    config.admin.token = Some(TOKEN.to_owned().into());
+    config.admin.requests_per_second = 1_000_000;
 }
 
 async fn document(app: &TestApp) -> Value {
     let request = app
-        .private(Method::GET, "/v1/openapi.json")
+        .admin_request(Method::GET, "/v1/openapi.json")
         .bearer_auth(TOKEN);
     let answer = request.send().await.expect("an answer");
     serde_json::from_str(&answer.text().await.expect("text")).expect("JSON")
@@ -67,7 +67,7 @@ async fn every_route_is_described_and_everything_described_is_a_route() {
         let path = path.replace("{id}", "0");
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             let known = Method::from_bytes(method.as_bytes()).expect("a method");
-            let request = app.private(known, &path).bearer_auth(TOKEN).body("?");
+            let request = app.admin_request(known, &path).bearer_auth(TOKEN).body("?");
             let status = request.send().await.expect("an answer").status();
             // The body is no JSON, so nothing is done by asking.
             let is_there = status != 405;
@@ -152,7 +152,7 @@ async fn what_the_api_answers_to_made_up_requests_is_what_its_document_says() {
 
     let settings =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/schemathesis.toml");
-    let address = app.config().private.listen;
+    let address = app.config().admin.listen;
     let output = tokio::process::Command::new(program)
         .current_dir(app.dir())
         .arg("--config-file")

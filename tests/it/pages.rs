@@ -5,8 +5,8 @@ use std::time::Duration;
 use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, HistoryMode};
 use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::store::{
-    AlarmKind, AlarmLook, CertificateRow, DeliveryStore, DestinationFilter, Finding, NewUpload,
-    Store, UploadEnd,
+    AlarmKind, AlarmObservation, CertificateRow, DeliveryStore, DestinationFilter, Finding,
+    NewUpload, Store, UploadEnd,
 };
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ const PAGES: [&str; 9] = [
 const TOKEN: &str = "planted-private-token-5e7c";
 
 fn guarded(config: &mut Config) {
-    config.private.token = Some(TOKEN.to_owned().into());
+    config.admin.token = Some(TOKEN.to_owned().into());
 }
 
 /// A destination that a program asks, so that nothing is delivered by itself.
@@ -147,7 +147,7 @@ async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
         subject: "default".to_owned(),
         text: "documents come without `on_exported`; run `doctor`".to_owned(),
     };
-    let noted = app.store.note_alarms(AlarmLook {
+    let noted = app.store.update_alarms(AlarmObservation {
         now,
         found: vec![finding],
         tell: false,
@@ -163,7 +163,7 @@ async fn text(response: Response) -> String {
 
 async fn get(app: &TestApp, path: &str) -> String {
     let response = app
-        .private(Method::GET, path)
+        .admin_request(Method::GET, path)
         .send()
         .await
         .expect("an answer");
@@ -187,7 +187,7 @@ fn proof(page: &str) -> String {
 /// A page with the cookie that came with it.
 async fn page_and_cookie(app: &TestApp, path: &str) -> (String, String) {
     let response = app
-        .private(Method::GET, path)
+        .admin_request(Method::GET, path)
         .send()
         .await
         .expect("an answer");
@@ -208,7 +208,7 @@ async fn submit(app: &TestApp, path: &str, cookie: &str, fields: &[(&str, &str)]
         .extend_pairs(fields)
         .finish();
     let request = app
-        .private(Method::POST, path)
+        .admin_request(Method::POST, path)
         .header("cookie", cookie)
         .header("content-type", "application/x-www-form-urlencoded")
         .body(body);
@@ -281,12 +281,12 @@ async fn a_button_does_what_it_says_for_forms_of_ours_alone() {
         fields.push(("proof", proof));
         fields
     };
-    let parked = async |app: &TestApp| {
+    let paused = async |app: &TestApp| {
         let feeds = app.store.feeds().await.expect("readable");
         let feed = feeds
             .iter()
             .find(|row| row.feed.company.as_str() == "302320404");
-        feed.expect("known").parked.is_some()
+        feed.expect("known").paused.is_some()
     };
     let proof: &'static str = proof.leak();
 
@@ -297,7 +297,7 @@ async fn a_button_does_what_it_says_for_forms_of_ours_alone() {
         ("ivesk_session=another", with(proof)),
         ("", with(proof)),
     ] {
-        let refused = submit(&app, "/do/park", cookie, &fields).await;
+        let refused = submit(&app, "/do/pause-feed", cookie, &fields).await;
         assert_eq!(refused.status(), 403, "{cookie} {fields:?}");
     }
     for (name, value) in [
@@ -307,7 +307,7 @@ async fn a_button_does_what_it_says_for_forms_of_ours_alone() {
         ("host", "rebound.example"),
     ] {
         let request = app
-            .private(Method::POST, "/do/park")
+            .admin_request(Method::POST, "/do/pause-feed")
             .header("cookie", &cookie)
             .header(name, value)
             .body(format!(
@@ -319,14 +319,14 @@ async fn a_button_does_what_it_says_for_forms_of_ours_alone() {
             "{name} {value}"
         );
     }
-    assert!(!parked(&app).await);
+    assert!(!paused(&app).await);
 
-    let page = text(submit(&app, "/do/park", &cookie, &with(proof)).await).await;
-    assert!(page.contains("It is parked."), "{page}");
-    assert!(parked(&app).await);
+    let page = text(submit(&app, "/do/pause-feed", &cookie, &with(proof)).await).await;
+    assert!(page.contains("It is paused."), "{page}");
+    assert!(paused(&app).await);
     let page = text(submit(&app, "/do/resume", &cookie, &with(proof)).await).await;
     assert!(page.contains("It goes on."), "{page}");
-    assert!(!parked(&app).await);
+    assert!(!paused(&app).await);
 
     let page = submit(&app, "/do/pull", &cookie, &with(proof)).await;
     assert!(text(page).await.contains("It will be pulled now."));
@@ -380,7 +380,7 @@ async fn with_a_token_pages_are_for_those_who_show_one_and_do_what_it_may() {
         assert!(!page.contains("302320404"), "{path}");
     }
     let make = app
-        .private(Method::POST, "/v1/tokens")
+        .admin_request(Method::POST, "/v1/tokens")
         .bearer_auth(TOKEN)
         .header("content-type", "application/json")
         .body(r#"{"name":"reader","rights":"read"}"#);
@@ -397,7 +397,7 @@ async fn with_a_token_pages_are_for_those_who_show_one_and_do_what_it_may() {
     for token in [TOKEN, &read] {
         let answer = app
             .without_redirects()
-            .post(format!("http://{}/login", app.config().private.listen))
+            .post(format!("http://{}/login", app.config().admin.listen))
             .header("cookie", &cookie)
             .body(format!("proof={}&token={token}", proof(&page)))
             .send()
@@ -409,16 +409,20 @@ async fn with_a_token_pages_are_for_those_who_show_one_and_do_what_it_may() {
         sessions.push(session.split(';').next().expect("a pair").to_owned());
     }
     let look = async |cookie: &str| {
-        let request = app.private(Method::GET, "/feeds").header("cookie", cookie);
+        let request = app
+            .admin_request(Method::GET, "/feeds")
+            .header("cookie", cookie);
         text(request.send().await.expect("an answer")).await
     };
     let mine = look(&sessions[0]).await;
-    assert!(mine.contains("302320404") && mine.contains("/do/park"));
+    assert!(mine.contains("302320404") && mine.contains("/do/pause-feed"));
     let theirs = look(&sessions[1]).await;
-    assert!(theirs.contains("302320404") && !theirs.contains("/do/park"));
-    let park = [("proof", &*proof(&theirs)), ("account", "default")];
+    assert!(theirs.contains("302320404") && !theirs.contains("/do/pause-feed"));
+    let pause = [("proof", &*proof(&theirs)), ("account", "default")];
     assert_eq!(
-        submit(&app, "/do/park", &sessions[1], &park).await.status(),
+        submit(&app, "/do/pause-feed", &sessions[1], &pause)
+            .await
+            .status(),
         403
     );
 
@@ -437,7 +441,7 @@ async fn pages_say_what_a_browser_may_do_with_them() {
     let app = TestApp::spawn().await;
     for path in ["/", "/login", "/feeds", "/documents/99"] {
         let answer = app
-            .private(Method::GET, path)
+            .admin_request(Method::GET, path)
             .send()
             .await
             .expect("an answer");
@@ -451,10 +455,10 @@ async fn pages_say_what_a_browser_may_do_with_them() {
         assert_eq!(header("cache-control"), "no-store");
         assert_eq!(header("x-content-type-options"), "nosniff");
     }
-    let missing = app.private(Method::GET, "/documents/99").send().await;
+    let missing = app.admin_request(Method::GET, "/documents/99").send().await;
     assert_eq!(missing.expect("an answer").status(), 404);
     let foreign = app
-        .private(Method::GET, "/")
+        .admin_request(Method::GET, "/")
         .header("host", "rebound.example");
     assert_eq!(foreign.send().await.expect("an answer").status(), 403);
 }
@@ -493,7 +497,7 @@ async fn in_a_browser_every_page_is_fit_for_everybody() {
     };
     let app = filled(|_| {}).await;
     let closed = TestApp::with(guarded).await;
-    let page = |path: &str| format!("http://{}{path}", app.config().private.listen);
+    let page = |path: &str| format!("http://{}{path}", app.config().admin.listen);
     let mut pages: Vec<(&str, String)> = PAGES
         .map(|path| (path.trim_start_matches('/'), page(path)))
         .to_vec();
@@ -502,7 +506,7 @@ async fn in_a_browser_every_page_is_fit_for_everybody() {
     pages.push(("none", page("/documents?q=nothing")));
     pages.push((
         "login",
-        format!("http://{}/login", closed.config().private.listen),
+        format!("http://{}/login", closed.config().admin.listen),
     ));
     let mut browser = Browser::start(&program).await;
     let mut found = Vec::new();
@@ -543,7 +547,7 @@ async fn in_a_browser_without_scripts_the_keyboard_alone_logs_in_and_works_the_b
         return;
     };
     let app = filled(guarded).await;
-    let origin = format!("http://{}", app.config().private.listen);
+    let origin = format!("http://{}", app.config().admin.listen);
     let mut browser = Browser::start(&program).await;
     browser
         .call(
@@ -570,23 +574,23 @@ async fn in_a_browser_without_scripts_the_keyboard_alone_logs_in_and_works_the_b
 
     browser.tab_to_and_enter("Feeds").await;
     browser
-        .tab_to_and_enter("Park: default/exported/302320404")
+        .tab_to_and_enter("Pause: default/exported/302320404")
         .await;
-    assert_eq!(browser.ask(address).await, "/feeds?said=parked");
+    assert_eq!(browser.ask(address).await, "/feeds?said=paused");
     let told = browser
         .ask("document.querySelector('[role=status]').textContent")
         .await;
-    assert_eq!(told, "It is parked.");
+    assert_eq!(told, "It is paused.");
     let feeds = app.store.feeds().await.expect("readable");
-    let parked = feeds.iter().filter(|row| row.parked.is_some()).count();
-    assert_eq!(parked, 1);
+    let paused = feeds.iter().filter(|row| row.paused.is_some()).count();
+    assert_eq!(paused, 1);
 
     browser.tab_to_and_enter("Lietuviškai").await;
     browser
         .tab_to_and_enter("Tęsti: default/exported/302320404")
         .await;
     let feeds = app.store.feeds().await.expect("readable");
-    assert!(feeds.iter().all(|row| row.parked.is_none()));
+    assert!(feeds.iter().all(|row| row.paused.is_none()));
     browser.tab_to_and_enter("Atsijungti").await;
     assert_eq!(browser.ask(address).await, "/login");
     assert_eq!(browser.complaints().await, [""; 0]);

@@ -60,7 +60,7 @@ impl Port {
 pub(crate) struct Installation {
     folder: tempfile::TempDir,
     public: Port,
-    private: Port,
+    admin: Port,
     with_key: bool,
 }
 
@@ -92,13 +92,13 @@ impl Installation {
         let installation = Self {
             folder: tempfile::tempdir().expect("a folder"),
             public: Port::reserve(),
-            private: Port::reserve(),
+            admin: Port::reserve(),
             with_key,
         };
-        let (public, private) = (installation.public.number, installation.private.number);
+        let (public, admin) = (installation.public.number, installation.admin.number);
         let settings = format!(
             "[public]\nurl = \"http://127.0.0.1:{public}\"\nlisten = \"127.0.0.1:{public}\"\n{of_public}\n\
-             [private]\nlisten = \"127.0.0.1:{private}\"\nrequests_per_second = 100000\n{sections}\n"
+             [admin]\nlisten = \"127.0.0.1:{admin}\"\nrequests_per_second = 100000\n{sections}\n"
         );
         std::fs::write(installation.settings(), settings).expect("a file");
         installation
@@ -120,8 +120,8 @@ impl Installation {
         self.public.number
     }
 
-    pub(crate) fn private_port(&self) -> u16 {
-        self.private.number
+    pub(crate) fn admin_port(&self) -> u16 {
+        self.admin.number
     }
 
     /// Where deliveries go; on loopback the token may be missing.
@@ -132,9 +132,9 @@ impl Installation {
         )
     }
 
-    /// An address of the private listener.
-    pub(crate) fn private_url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.private.number)
+    /// An address of the admin listener.
+    pub(crate) fn admin_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.admin.number)
     }
 
     /// The program with these settings.

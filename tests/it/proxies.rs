@@ -254,7 +254,7 @@ async fn what_init_writes_works_behind_nginx_with_nothing_but_addresses_set() {
 
     let (here, emulator) = (&behind.here, &behind.emulator);
     let local = |port: u16| format!("127.0.0.1:{port}");
-    let (public, private) = (local(here.public_port()), local(here.private_port()));
+    let (public, private) = (local(here.public_port()), local(here.admin_port()));
     let (origin, api, root) = (
         emulator.origin(),
         emulator.api_url(),
@@ -262,7 +262,7 @@ async fn what_init_writes_works_behind_nginx_with_nothing_but_addresses_set() {
     );
     let variables = [
         ("IVESK_WEBHOOK_PUBLIC_LISTEN", public.as_str()),
-        ("IVESK_WEBHOOK_PRIVATE_LISTEN", private.as_str()),
+        ("IVESK_WEBHOOK_ADMIN_LISTEN", private.as_str()),
         ("IVESK_WEBHOOK_API_URL", api.as_str()),
         ("IVESK_WEBHOOK_API_EXPORTED_PATH", "path"),
         ("IVESK_WEBHOOK_SNS_LOCAL_ORIGINS", origin.as_str()),

@@ -7,7 +7,7 @@ use ivesk_webhook::domain::{Cursor, Timestamp};
 use ivesk_webhook::emulator::{Endpoint, Publication};
 use ivesk_webhook::ivesk;
 use ivesk_webhook::pull::Pulled;
-use ivesk_webhook::store::{ParkReason, PullKind};
+use ivesk_webhook::store::{FeedPauseReason, TriggerKind};
 use serde_json::{Value, json};
 
 use super::pull_support::{
@@ -29,8 +29,8 @@ async fn u16_a_document_that_is_listed_a_minute_late_is_found_by_a_follow_up_and
         .iter()
         .map(|row| row.found_by)
         .collect();
-    assert_eq!(found_by, [PullKind::LateFollowUp; 3]);
-    assert_eq!(bench.feed(&exported(COMPANY)).await.lost_hints, 0);
+    assert_eq!(found_by, [TriggerKind::LateFollowUp; 3]);
+    assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 0);
 }
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn u16_a_document_that_becomes_listed_behind_the_cursor_is_not_lost() {
         );
         bench.pass(minutes(10)).await;
         bench.assert_complete(&exported(COMPANY)).await;
-        assert_eq!(bench.feed(&exported(COMPANY)).await.lost_hints, 0);
+        assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 0);
     }
 }
 
@@ -93,7 +93,7 @@ async fn u16_a_late_document_that_reconciliation_meets_before_the_follow_up_is_n
     bench.export(COMPANY, 1).await;
     bench.pass(minutes(2)).await;
     bench.assert_complete(&exported(COMPANY)).await;
-    assert_eq!(bench.feed(&exported(COMPANY)).await.lost_hints, 0);
+    assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 0);
 }
 
 #[tokio::test]
@@ -110,8 +110,11 @@ async fn a_hint_that_is_lost_altogether_is_made_up_for_and_counted_for_its_feed(
     assert_eq!(bench.documents().await.len(), 2);
     bench.pass(hours(1)).await;
     bench.assert_complete(&exported(COMPANY)).await;
-    assert_eq!(bench.feed(&exported(COMPANY)).await.lost_hints, 3);
-    assert_eq!(bench.feed(&exported(NEIGHBOUR)).await.lost_hints, 0);
+    assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 3);
+    assert_eq!(
+        bench.feed(&exported(NEIGHBOUR)).await.missed_notifications,
+        0
+    );
 }
 
 #[tokio::test]
@@ -211,14 +214,14 @@ async fn u24_a_first_pull_begins_at_the_beginning_and_marks_what_it_brings() {
         .map(|row| row.first_pull)
         .collect();
     assert_eq!(marks, [[true; 25].as_slice(), &[false]].concat());
-    assert_eq!(bench.feed(&exported(COMPANY)).await.lost_hints, 0);
+    assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 0);
 }
 
 #[tokio::test]
-async fn u25_a_company_that_the_key_may_not_read_is_parked_and_the_account_goes_on() {
+async fn u25_a_company_that_the_key_may_not_read_is_paused_and_the_account_goes_on() {
     for (answer, reason) in [
-        ("403", Some(ParkReason::Forbidden)),
-        ("404", Some(ParkReason::NotFound)),
+        ("403", Some(FeedPauseReason::Forbidden)),
+        ("404", Some(FeedPauseReason::NotFound)),
         ("empty", None),
     ] {
         let bench = Bench::caught_up(&format!("unknown_company={answer}")).await;
@@ -226,9 +229,9 @@ async fn u25_a_company_that_the_key_may_not_read_is_parked_and_the_account_goes_
         bench.export(COMPANY, 2).await;
         bench.settle().await;
         bench.assert_complete(&exported(COMPANY)).await;
-        assert_eq!(bench.feed(&exported("999999999")).await.parked, reason);
+        assert_eq!(bench.feed(&exported("999999999")).await.paused, reason);
         let account = bench.account().await;
-        assert_eq!((account.parked, account.waits_until), (None, None));
+        assert_eq!((account.paused, account.waits_until), (None, None));
         // Once more each hour, and not more often.
         bench.control.reset_requests();
         bench.pass(minutes(59)).await;
@@ -299,7 +302,7 @@ async fn a_backfill_reads_an_old_stretch_again_and_leaves_the_cursor() {
     bench.control.reset_requests();
     let from = Cursor::new("2020-01-01T00:00:00.000Z");
     bench
-        .demand(exported(COMPANY), PullKind::Backfill, Some(from))
+        .trigger(exported(COMPANY), TriggerKind::Backfill, Some(from))
         .await;
     let steps = bench.settle().await;
     assert_eq!(tally(&steps), (0, 0));
@@ -308,7 +311,7 @@ async fn a_backfill_reads_an_old_stretch_again_and_leaves_the_cursor() {
         Some("from=2020-01-01T00%3A00%3A00.000Z")
     );
     let row = bench.feed(&exported(COMPANY)).await;
-    assert_eq!((row.cursor, row.lost_hints), (before, 0));
+    assert_eq!((row.cursor, row.missed_notifications), (before, 0));
     bench.assert_complete(&exported(COMPANY)).await;
 }
 
@@ -324,7 +327,10 @@ async fn the_receiver_may_be_down_for_two_hours_and_its_first_run_makes_up_for_a
     bench.restart().await;
     bench.settle().await;
     bench.assert_complete(&exported(COMPANY)).await;
-    assert_eq!(bench.feed(&exported(COMPANY)).await.lost_hints, 24);
+    assert_eq!(
+        bench.feed(&exported(COMPANY)).await.missed_notifications,
+        24
+    );
 }
 
 #[tokio::test]
@@ -337,8 +343,8 @@ async fn a_missing_exported_path_keeps_the_hints_and_they_are_pulled_once_it_is_
     bench.pass(hours(3)).await;
     assert_eq!(bench.control.requests().log, []);
     let row = bench.feed(&exported(COMPANY)).await;
-    assert!(row.wanted.contains(&PullKind::Hint), "{row:?}");
-    assert_eq!((row.failures, row.parked), (0, None));
+    assert!(row.wanted.contains(&TriggerKind::Notification), "{row:?}");
+    assert_eq!((row.failures, row.paused), (0, None));
 
     bench
         .restart_with(|config| exported_path(config, "path"))
@@ -348,7 +354,7 @@ async fn a_missing_exported_path_keeps_the_hints_and_they_are_pulled_once_it_is_
 }
 
 #[tokio::test]
-async fn a_vendor_that_ignores_the_company_parks_the_feed_stores_nothing_and_says_what_to_do() {
+async fn a_vendor_that_ignores_the_company_pauses_the_feed_stores_nothing_and_says_what_to_do() {
     let bench = Bench::caught_up("company_filter=ignored").await;
     bench.export(COMPANY, 3).await;
     bench.settle().await;
@@ -361,9 +367,9 @@ async fn a_vendor_that_ignores_the_company_parks_the_feed_stores_nothing_and_say
     });
     let (feed, error) = told.expect("the step fails");
     assert_eq!(feed, exported(NEIGHBOUR));
-    assert!(error.contains("api.exported_path") && error.contains("pull --resume"));
+    assert!(error.contains("api.exported_path") && error.contains("feeds resume"));
     let row = bench.feed(&exported(NEIGHBOUR)).await;
-    assert_eq!(row.parked, Some(ParkReason::CompanyFilterIgnored));
+    assert_eq!(row.paused, Some(FeedPauseReason::CompanyFilterIgnored));
     assert_eq!((row.documents, row.cursor), (0, None));
     let noted = row.last_error.expect("an error");
     assert!(noted.contains("api.exported_path"), "{noted}");
@@ -413,7 +419,7 @@ async fn the_digitized_queue_is_asked_for_without_a_company_and_all_of_it_is_kep
     .await;
     for code in [COMPANY, NEIGHBOUR, COMPANY] {
         let key = ivesk_webhook::emulator::DEFAULT_KEY;
-        bench.control.digitize(key, code, 5).expect("digitised");
+        bench.control.digitize(key, code, 5).expect("digitized");
     }
     bench.settle().await;
     bench.assert_complete(&digitized()).await;
@@ -434,7 +440,7 @@ fn u17_a_companys_code_reads_alike_in_every_form_that_the_vendor_may_send() {
         json!({ "companyCode": 302_320_404 }),
         json!({ "COMPANYCODE": format!(" {COMPANY} "), "more": Value::Null }),
     ] {
-        let read = ivesk::hint::company(&message.to_string());
+        let read = ivesk::notification::company(&message.to_string());
         assert_eq!(read, Some(company(COMPANY)), "{message}");
     }
     let event = Publication::exported(COMPANY).event;

@@ -53,7 +53,7 @@ impl Desk {
     fn write_settings(&self, api: &str) {
         let text = format!(
             "[public]\nurl = \"http://127.0.0.1:8080\"\n\
-             [private]\nlisten = \"127.0.0.1:9\"\n\
+             [admin]\nlisten = \"127.0.0.1:9\"\n\
              [store]\nurl = \"sqlite://store.db\"\n\
              [api]\nurl = \"{}\"\n{api}\n\
              [accounts.default]\ncompanies = [\"{COMPANY}\"]\ndigitized = false\n",

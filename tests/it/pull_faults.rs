@@ -6,7 +6,7 @@ use ivesk_webhook::config::Config;
 use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::{Endpoint, Fault, FaultKind};
 use ivesk_webhook::pull::Pulled;
-use ivesk_webhook::store::{ParkReason, PullKind};
+use ivesk_webhook::store::{FeedPauseReason, TriggerKind};
 use serde_json::json;
 
 use super::pull_support::{
@@ -26,8 +26,8 @@ fn both_companies(config: &mut Config) {
 struct Seen {
     /// Words that the feed's row has.
     words: &'static str,
-    /// Whether the feed is parked.
-    parked: Option<ParkReason>,
+    /// Whether the feed is paused.
+    paused: Option<FeedPauseReason>,
     /// Whether the whole account waits.
     account_waits: bool,
     /// Requests in the first 50 minutes at the most.
@@ -57,12 +57,15 @@ async fn is_clear_and_bounded_and_loses_nothing(kind: FaultKind, seen: Seen) {
     let error = row.last_error.clone().unwrap_or_default();
     assert!(error.contains(seen.words), "{kind:?}: {error}");
     assert_eq!(account.last_error, row.last_error, "{kind:?}");
-    assert_eq!(row.parked, seen.parked, "{kind:?}");
+    assert_eq!(row.paused, seen.paused, "{kind:?}");
     assert_eq!(row.failures, 1, "{kind:?}");
     let account_waits = account.waits_until.is_some();
     assert_eq!(account_waits, seen.account_waits, "{kind:?}");
     assert!(account_waits || row.waits_until.is_some(), "{kind:?}");
-    assert!(row.wanted.contains(&PullKind::Hint), "the hint is kept");
+    assert!(
+        row.wanted.contains(&TriggerKind::Notification),
+        "the hint is kept"
+    );
 
     bench.pass(minutes(50)).await;
     assert!(
@@ -75,7 +78,7 @@ async fn is_clear_and_bounded_and_loses_nothing(kind: FaultKind, seen: Seen) {
     bench.assert_complete(&exported(COMPANY)).await;
     let row = bench.feed(&exported(COMPANY)).await;
     assert_eq!(
-        (row.last_error, row.parked, row.waits_until, row.failures),
+        (row.last_error, row.paused, row.waits_until, row.failures),
         (None, None, None, 0),
         "{kind:?}"
     );
@@ -94,7 +97,7 @@ fn status(status: u16) -> FaultKind {
 async fn a_vendor_that_hangs_is_asked_ever_less_often() {
     let seen = Seen {
         words: "could not be reached: timed out",
-        parked: None,
+        paused: None,
         account_waits: true,
         requests: 13,
     };
@@ -105,7 +108,7 @@ async fn a_vendor_that_hangs_is_asked_ever_less_often() {
 async fn a_page_of_html_is_named_as_such() {
     let seen = Seen {
         words: "it is HTML or XML, not JSON",
-        parked: None,
+        paused: None,
         account_waits: false,
         requests: 13,
     };
@@ -116,7 +119,7 @@ async fn a_page_of_html_is_named_as_such() {
 async fn truncated_json_stores_nothing_of_the_page() {
     let seen = Seen {
         words: "the JSON breaks off after",
-        parked: None,
+        paused: None,
         account_waits: false,
         requests: 13,
     };
@@ -127,7 +130,7 @@ async fn truncated_json_stores_nothing_of_the_page() {
 async fn an_answer_that_breaks_off_counts_as_unreachable() {
     let seen = Seen {
         words: "could not be reached",
-        parked: None,
+        paused: None,
         account_waits: true,
         requests: 13,
     };
@@ -138,7 +141,7 @@ async fn an_answer_that_breaks_off_counts_as_unreachable() {
 async fn a_page_of_50_megabytes_is_not_read_and_not_asked_for_again_within_the_hour() {
     let seen = Seen {
         words: "`api.max_page_bytes`",
-        parked: None,
+        paused: None,
         account_waits: false,
         requests: 1,
     };
@@ -147,15 +150,15 @@ async fn a_page_of_50_megabytes_is_not_read_and_not_asked_for_again_within_the_h
 }
 
 #[tokio::test]
-async fn refusals_park_the_feed_and_it_is_tried_once_more_each_hour() {
+async fn refusals_pause_the_feed_and_it_is_tried_once_more_each_hour() {
     for (code, reason) in [
-        (401, ParkReason::Unauthorized),
-        (403, ParkReason::Forbidden),
-        (404, ParkReason::NotFound),
+        (401, FeedPauseReason::Unauthorized),
+        (403, FeedPauseReason::Forbidden),
+        (404, FeedPauseReason::NotFound),
     ] {
         let seen = Seen {
             words: &format!("answered {code}").leak()[..],
-            parked: Some(reason),
+            paused: Some(reason),
             account_waits: false,
             requests: 1,
         };
@@ -168,7 +171,7 @@ async fn errors_of_the_vendors_own_are_waited_out() {
     for (code, account_waits) in [(500, false), (502, false), (429, true)] {
         let seen = Seen {
             words: &format!("answered {code}: This answer was asked for").leak()[..],
-            parked: None,
+            paused: None,
             account_waits,
             requests: 13,
         };
@@ -256,7 +259,7 @@ async fn a_failure_in_flight_does_not_shorten_a_retry_after() {
 }
 
 #[tokio::test]
-async fn a_withdrawn_key_parks_the_account_after_a_few_requests_and_a_new_one_frees_it() {
+async fn a_withdrawn_key_pauses_the_account_after_a_few_requests_and_a_new_one_frees_it() {
     let mut bench = Bench::with("", |config| {
         let account = config.accounts.values_mut().next().expect("an account");
         account.api_key = Some("withdrawn".to_owned().into());
@@ -268,7 +271,7 @@ async fn a_withdrawn_key_parks_the_account_after_a_few_requests_and_a_new_one_fr
     bench.pass(minutes(55)).await;
     assert!(bench.requests() <= 3, "{}", bench.requests());
     let account = bench.account().await;
-    assert_eq!(account.parked, Some(ParkReason::Unauthorized));
+    assert_eq!(account.paused, Some(FeedPauseReason::Unauthorized));
     let told = account.last_error.expect("an error");
     assert!(told.contains("401"), "{told}");
 
@@ -281,7 +284,7 @@ async fn a_withdrawn_key_parks_the_account_after_a_few_requests_and_a_new_one_fr
         .await;
     bench.settle().await;
     bench.assert_complete(&exported(COMPANY)).await;
-    assert_eq!(bench.account().await.parked, None);
+    assert_eq!(bench.account().await.paused, None);
 }
 
 #[tokio::test]
@@ -331,10 +334,10 @@ async fn a_document_without_an_identity_is_set_aside_and_the_page_still_commits(
     expected.sort();
     assert_eq!(stored(&rows, &exported(COMPANY)), expected);
     let row = bench.feed(&exported(COMPANY)).await;
-    assert_eq!((row.unidentified, row.failures), (4, 0));
+    assert_eq!((row.unreadable, row.failures), (4, 0));
     // Read again and again, they are kept once.
     bench.pass(hours(3)).await;
-    assert_eq!(bench.feed(&exported(COMPANY)).await.unidentified, 4);
+    assert_eq!(bench.feed(&exported(COMPANY)).await.unreadable, 4);
     assert_eq!(bench.documents().await.len(), 5);
 }
 
@@ -387,7 +390,7 @@ async fn the_queues_fail_apart_from_each_other() {
     bench.settle().await;
     bench.assert_complete(&exported(COMPANY)).await;
     let row = bench.feed(&super::pull_support::digitized()).await;
-    assert_eq!(row.parked, Some(ParkReason::Forbidden));
+    assert_eq!(row.paused, Some(FeedPauseReason::Forbidden));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use ivesk_webhook::emulator::{Control, Emulator, EmulatorSettings, Endpoint};
 use ivesk_webhook::ivesk;
 use ivesk_webhook::pull::{Puller, configured_feeds};
 use ivesk_webhook::service::open_store;
-use ivesk_webhook::store::{Demand, DocumentRow, PullKind, SharedStore};
+use ivesk_webhook::store::{DocumentRow, SharedStore, Trigger, TriggerKind};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestCaseError, TestRunner};
 
@@ -245,13 +245,13 @@ impl Run {
     }
 
     async fn hint(&self, feed: Feed) {
-        let demand = Demand {
+        let trigger = Trigger {
             feed,
-            kind: PullKind::Hint,
+            kind: TriggerKind::Notification,
             due_at: self.clock.now(),
             from: None,
         };
-        let raised = self.store.demand(vec![demand]).await;
+        let raised = self.store.trigger(vec![trigger]).await;
         raised.expect("the hint is stored");
     }
 
@@ -261,7 +261,7 @@ impl Run {
             "number" => format!(r#"{{"companyCode":{code}}}"#),
             _ => format!(r#"{{"companyCode":"{code}"}}"#),
         };
-        let named = ivesk::hint::company(&message).expect("a company");
+        let named = ivesk::notification::company(&message).expect("a company");
         exported(named.as_str())
     }
 
@@ -286,7 +286,7 @@ impl Run {
     /// Ends all trouble, lets everything become due, and compares.
     async fn end(&self) -> Result<(), String> {
         self.control.clear_faults();
-        // A park lasts an hour; the read after it finds what came meanwhile.
+        // A pause lasts an hour; the read after it finds what came meanwhile.
         pass(&self.pullers[0], &self.clock, hours(4)).await;
         let rows = documents(&self.store).await;
         check_numbering(&rows)?;

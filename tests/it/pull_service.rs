@@ -8,7 +8,7 @@ use ivesk_webhook::domain::Event;
 use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Publication, SubscriptionState};
 use ivesk_webhook::pull::blocked;
 use ivesk_webhook::service::{Service, open_store_for_reading};
-use ivesk_webhook::store::PullKind;
+use ivesk_webhook::store::TriggerKind;
 
 use super::pull_support::{
     Bench, COMPANY, NEIGHBOUR, digitized, documents, exported, exported_path, hours, minutes,
@@ -61,7 +61,10 @@ async fn an_export_is_notified_verified_pulled_and_stored_in_every_form_of_the_m
         bench.assert_complete(&exported(COMPANY)).await;
         let rows = bench.documents().await;
         assert_eq!(rows.len(), 3);
-        assert!(rows.iter().all(|row| row.found_by == PullKind::Hint));
+        assert!(
+            rows.iter()
+                .all(|row| row.found_by == TriggerKind::Notification)
+        );
         assert!(service.stop().await);
     }
 }
@@ -79,12 +82,12 @@ async fn a_notification_lost_on_its_way_is_made_up_for_within_the_hour_and_count
     assert_eq!(tally(&bench.settle().await), (0, 0));
     bench.pass(hours(1)).await;
     bench.assert_complete(&exported(COMPANY)).await;
-    assert_eq!(bench.feed(&exported(COMPANY)).await.lost_hints, 2);
+    assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 2);
     assert!(service.stop().await);
 }
 
 #[tokio::test]
-async fn a_digitised_document_raises_the_mixed_queue_and_its_company_filters_nothing() {
+async fn a_digitized_document_raises_the_mixed_queue_and_its_company_filters_nothing() {
     for message in ["document", "id", "text"] {
         let switches = format!("digitized_message={message},signature_version=2");
         let bench = Bench::with(&switches, no_companies).await;
@@ -93,14 +96,17 @@ async fn a_digitised_document_raises_the_mixed_queue_and_its_company_filters_not
             bench
                 .control
                 .digitize(DEFAULT_KEY, code, 2)
-                .expect("digitised");
+                .expect("digitized");
         }
         bench.control.idle().await;
         bench.settle().await;
         bench.assert_complete(&digitized()).await;
         let rows = bench.documents().await;
         assert_eq!(rows.len(), 4, "{message}");
-        assert!(rows.iter().all(|row| row.found_by == PullKind::Hint));
+        assert!(
+            rows.iter()
+                .all(|row| row.found_by == TriggerKind::Notification)
+        );
         let counters = bench.control.requests();
         for record in counters.log.iter() {
             if record.endpoint == Endpoint::Digitized {
@@ -153,7 +159,7 @@ async fn while_the_path_is_unknown_hints_are_kept_and_the_service_says_blocked()
     bench.export_unheard(COMPANY, 2);
     bench.control.idle().await;
     let http = ivesk_webhook::egress::client(minutes(1)).expect("a client");
-    let url = format!("http://{}/v1/status", service.private_address());
+    let url = format!("http://{}/v1/status", service.admin_address());
     let answer = http.get(url).send().await.expect("an answer");
     let answer = answer.text().await.expect("text");
     let status: serde_json::Value = serde_json::from_str(&answer).expect("JSON");

@@ -16,7 +16,7 @@ use ivesk_webhook::emulator::{
 use ivesk_webhook::pull::{Pulled, Puller, configured_feeds};
 use ivesk_webhook::service::open_store;
 use ivesk_webhook::store::{
-    AccountRow, Demand, DocumentFilter, DocumentRow, FeedRow, PullKind, SharedStore,
+    AccountRow, DocumentFilter, DocumentRow, FeedRow, SharedStore, Trigger, TriggerKind,
 };
 
 use crate::databases::Database;
@@ -206,18 +206,19 @@ impl Bench {
 
     /// A notification for the company came.
     pub(crate) async fn hint(&self, code: &str) {
-        self.demand(exported(code), PullKind::Hint, None).await;
+        self.trigger(exported(code), TriggerKind::Notification, None)
+            .await;
     }
 
-    pub(crate) async fn demand(&self, feed: Feed, kind: PullKind, from: Option<Cursor>) {
-        let demand = Demand {
+    pub(crate) async fn trigger(&self, feed: Feed, kind: TriggerKind, from: Option<Cursor>) {
+        let trigger = Trigger {
             feed,
             kind,
             due_at: self.clock.now(),
             from,
         };
-        let raised = self.store().demand(vec![demand]).await;
-        raised.expect("the demand is stored");
+        let raised = self.store().trigger(vec![trigger]).await;
+        raised.expect("the trigger is stored");
     }
 
     /// The accountant exports, and the notification arrives.
@@ -433,5 +434,5 @@ pub(crate) async fn everything_arrives(switches: &str) {
     bench.assert_complete(&exported(COMPANY)).await;
     let row = bench.feed(&exported(COMPANY)).await;
     assert_eq!((row.documents, row.last_error), (16, None), "{switches}");
-    assert_eq!(row.possible_gaps, 0, "{switches}");
+    assert_eq!(row.gaps, 0, "{switches}");
 }

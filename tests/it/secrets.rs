@@ -124,7 +124,7 @@ impl House {
     fn variables(&self) -> Vec<(&'static str, &'static str)> {
         let mut variables = vec![
             ("IVESK_WEBHOOK_API_KEY", API_KEY),
-            ("IVESK_WEBHOOK_PRIVATE_TOKEN", PRIVATE_TOKEN),
+            ("IVESK_WEBHOOK_ADMIN_TOKEN", PRIVATE_TOKEN),
             ("IVESK_WEBHOOK_DESTINATIONS_ERP_SECRET", DESTINATION_SECRET),
         ];
         if self.database.is_some() {
@@ -163,7 +163,7 @@ impl House {
         let client = reqwest::Client::builder().no_proxy().build();
         let answer = client
             .expect("a client")
-            .get(self.installation.private_url(path))
+            .get(self.installation.admin_url(path))
             .bearer_auth(PRIVATE_TOKEN)
             .send()
             .await
@@ -206,7 +206,7 @@ impl House {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none());
         let client = client.build().expect("a client");
-        let login = self.installation.private_url("/login");
+        let login = self.installation.admin_url("/login");
         let cookie = |answer: &reqwest::Response| {
             let cookie = answer.headers()["set-cookie"].to_str().expect("text");
             cookie.split(';').next().expect("a pair").to_owned()
@@ -230,7 +230,7 @@ impl House {
         let session = cookie(&shown);
         let look = async |path: &str| {
             let page = client
-                .get(self.installation.private_url(path))
+                .get(self.installation.admin_url(path))
                 .header("cookie", &session)
                 .send();
             let page = page.await.expect("an answer");

@@ -9,8 +9,8 @@ use ivesk_webhook::domain::{
     Account, Clock, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp,
 };
 use ivesk_webhook::store::{
-    Demand, DocumentFilter, LeaseRequest, PageEnd, PageFailure, PageLease, PageOutcome,
-    PageToCommit, PullKind, PullPlan, SharedStore, StoreError,
+    DocumentFilter, LeaseRequest, PageEnd, PageFailure, PageLease, PageOutcome, PageToCommit,
+    PullPlan, SharedStore, StoreError, Trigger, TriggerKind,
 };
 
 use crate::databases::{Cluster, Database, Options, leave_out, query_sql, run_sql};
@@ -39,13 +39,13 @@ impl Pair {
     }
 
     async fn hint(&self, feeds: impl IntoIterator<Item = Feed>) {
-        let demands = feeds.into_iter().map(|feed| Demand {
+        let triggers = feeds.into_iter().map(|feed| Trigger {
             feed,
-            kind: PullKind::Hint,
+            kind: TriggerKind::Notification,
             due_at: self.clock.now(),
             from: None,
         });
-        let raised = self.stores[0].demand(demands.collect()).await;
+        let raised = self.stores[0].trigger(triggers.collect()).await;
         raised.expect("the wishes are raised");
     }
 
@@ -318,7 +318,7 @@ async fn a_database_of_the_first_schema_opens_and_keeps_what_it_has() {
     };
     let lease = pair.stores[0].lease_page(pair.request(1)).await;
     let lease = lease.expect("answered").expect("a hint is due");
-    assert_eq!(lease.kind, PullKind::Hint);
+    assert_eq!(lease.kind, TriggerKind::Notification);
     assert_eq!(
         lease.position.from,
         Some(Cursor::new("2026-09-20T00:00:00.000Z"))
@@ -414,7 +414,7 @@ async fn a_reader_never_makes_tables_and_a_backup_is_left_to_postgres() {
     store.probe().await.expect("a write would be taken");
     assert!(matches!(reader.probe().await, Err(StoreError::ReadOnly)));
     assert!(matches!(
-        reader.demand(Vec::new()).await,
+        reader.trigger(Vec::new()).await,
         Err(StoreError::ReadOnly)
     ));
 }

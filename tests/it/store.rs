@@ -17,12 +17,12 @@ use ivesk_webhook::sns::{
 };
 use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
 use ivesk_webhook::store::{
-    AcceptedMessage, AlarmFilter, AlarmKind, AlarmLook, AlarmRow, ApiTokenMade, Demand,
-    DocumentFilter, DocumentLook, FeedRow, Finding, HourCount, Insertion, LeaseRequest,
-    MAX_API_TOKENS, NewApiToken, NewUpload, NoticeEnd, PageEnd, PageFailure, PageLease,
-    PageOutcome, PageToCommit, ParkReason, PullKind, PullPlan, Quarantined, RefusedCount,
-    Retention, Rights, SetAside, SharedStore, Store, StoreError, SubscriptionChange,
-    SubscriptionState, UploadBegun, UploadEnd, UploadFilter, UploadReturn,
+    AcceptedMessage, AlarmFilter, AlarmKind, AlarmObservation, AlarmRow, ApiTokenMade,
+    DocumentFilter, DocumentSearch, FeedPauseReason, FeedRow, Finding, HourCount, Insertion,
+    LeaseRequest, MAX_API_TOKENS, NewApiToken, NewUpload, NoticeEnd, PageEnd, PageFailure,
+    PageLease, PageOutcome, PageToCommit, PullPlan, Quarantined, RefusedCount, Retention, Rights,
+    SharedStore, Store, StoreError, SubscriptionChange, SubscriptionState, Trigger, TriggerKind,
+    UnreadableEntry, UploadBegun, UploadEnd, UploadFilter, UploadReturn,
 };
 
 use crate::databases::{Database, Options};
@@ -69,17 +69,17 @@ impl TestStore {
         }
     }
 
-    async fn demand(&self, feed: &Feed, kind: PullKind) {
-        let demand = Demand {
+    async fn trigger(&self, feed: &Feed, kind: TriggerKind) {
+        let trigger = Trigger {
             feed: feed.clone(),
             kind,
             due_at: self.clock.now(),
             from: None,
         };
         self.store
-            .demand(vec![demand])
+            .trigger(vec![trigger])
             .await
-            .expect("a demand is taken");
+            .expect("a trigger is taken");
     }
 
     fn request(&self) -> LeaseRequest {
@@ -117,7 +117,7 @@ impl TestStore {
     }
 
     /// Serves everything that is due with empty last pages, and tells what it was.
-    async fn drain(&self) -> Vec<PullKind> {
+    async fn drain(&self) -> Vec<TriggerKind> {
         let mut served = Vec::new();
         while let Some(lease) = self.lease().await {
             served.push(lease.kind);
@@ -189,9 +189,9 @@ fn page(ids: &[(&str, &str)], next: &str) -> PageToCommit {
     }
 }
 
-fn nameless(likeness: &str, body: &str) -> SetAside {
-    SetAside {
-        likeness: likeness.into(),
+fn nameless(dedup_key: &str, body: &str) -> UnreadableEntry {
+    UnreadableEntry {
+        dedup_key: dedup_key.into(),
         body: body.into(),
     }
 }
@@ -269,13 +269,13 @@ impl Messages {
             .expect("a genuine message")
     }
 
-    async fn accepted(&self, id: &str, hint: Option<Feed>) -> AcceptedMessage {
+    async fn accepted(&self, id: &str, trigger: Option<Feed>) -> AcceptedMessage {
         AcceptedMessage {
             account: account(),
             event: Event::OnExported,
             message: self.verified(id, MessageType::Notification, START).await,
             received_at: START,
-            hint,
+            trigger,
         }
     }
 
@@ -290,7 +290,7 @@ impl Messages {
             event: Event::OnExported,
             message: self.verified(id, message_type, published).await,
             received_at: START,
-            hint: None,
+            trigger: None,
         }
     }
 }
@@ -334,8 +334,8 @@ on_both_stores! {
     hints_go_before_everything_else_and_companies_take_turns,
     an_account_never_has_more_requests_in_flight_than_it_may,
     a_newer_version_supersedes_and_an_older_one_that_comes_late_is_superseded,
-    a_page_of_another_companys_documents_parks_the_feed_and_stores_nothing,
-    a_parked_feed_is_tried_once_more_later_and_success_frees_it,
+    a_page_of_another_companys_documents_pauses_the_feed_and_stores_nothing,
+    a_paused_feed_is_tried_once_more_later_and_success_frees_it,
     an_accounts_wait_holds_back_all_its_feeds,
     a_blocked_queue_keeps_its_hints,
     a_feed_tells_whether_its_401_speaks_of_the_key,
@@ -396,7 +396,7 @@ async fn one_message_delivered_eight_times_at_once_is_one_row_and_one_pull(on: D
         .drain()
         .await
         .into_iter()
-        .filter(|kind| *kind == PullKind::Hint)
+        .filter(|kind| *kind == TriggerKind::Notification)
         .count();
     assert_eq!(hints, 1);
 }
@@ -410,42 +410,42 @@ async fn ten_thousand_hints_for_one_company_are_one_pull(on: Database) {
     let first = messages.accepted(&uuid(1), Some(feed.clone())).await;
     test.store.accept(first).await.expect("accepted");
     for _ in 0..100 {
-        let demands = (0..100)
-            .map(|_| Demand {
+        let triggers = (0..100)
+            .map(|_| Trigger {
                 feed: feed.clone(),
-                kind: PullKind::Hint,
+                kind: TriggerKind::Notification,
                 due_at: START,
                 from: None,
             })
             .collect();
-        test.store.demand(demands).await.expect("demanded");
+        test.store.trigger(triggers).await.expect("triggered");
     }
     assert_eq!(
         test.drain().await,
-        [PullKind::Hint, PullKind::Reconciliation]
+        [TriggerKind::Notification, TriggerKind::Reconciliation]
     );
 }
 
 async fn a_hint_that_comes_while_its_feed_is_pulled_is_served_by_another_pull(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
-    test.demand(&feed, PullKind::Hint).await;
+    test.trigger(&feed, TriggerKind::Notification).await;
     let lease = test.lease().await.expect("the hint is due");
-    test.demand(&feed, PullKind::Hint).await;
+    test.trigger(&feed, TriggerKind::Notification).await;
     assert!(test.lease().await.is_none(), "one pull for a feed");
     test.commit(lease, last_page(&[], None))
         .await
         .expect("committed");
     assert_eq!(
         test.lease().await.expect("the later hint is due").kind,
-        PullKind::Hint
+        TriggerKind::Notification
     );
 }
 
 async fn a_stale_owner_writes_nothing(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
-    test.demand(&feed, PullKind::Hint).await;
+    test.trigger(&feed, TriggerKind::Notification).await;
     let stale = test.lease().await.expect("leased");
     test.clock.advance(Duration::from_secs(121));
     let owner = test
@@ -478,7 +478,7 @@ async fn a_page_stored_twice_is_stored_once(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
     for _ in 0..2 {
-        test.demand(&feed, PullKind::Hint).await;
+        test.trigger(&feed, TriggerKind::Notification).await;
         let lease = test.lease().await.expect("leased");
         test.commit(lease, last_page(&[("a", "1"), ("b", "2")], Some("2")))
             .await
@@ -496,7 +496,7 @@ async fn a_page_stored_twice_is_stored_once(on: Database) {
 async fn an_overlap_read_moves_the_cursor_with_its_last_page_only(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
-    test.demand(&feed, PullKind::Hint).await;
+    test.trigger(&feed, TriggerKind::Notification).await;
     let lease = test.lease().await.expect("leased");
     test.commit(
         lease,
@@ -508,7 +508,7 @@ async fn an_overlap_read_moves_the_cursor_with_its_last_page_only(on: Database) 
     .await
     .expect("ok");
     test.clock.advance(25 * HOUR);
-    test.demand(&feed, PullKind::Hint).await;
+    test.trigger(&feed, TriggerKind::Notification).await;
     let lease = test.lease().await.expect("leased");
     assert_eq!(
         lease.position.from,
@@ -554,93 +554,95 @@ async fn an_overlap_read_moves_the_cursor_with_its_last_page_only(on: Database) 
 async fn a_first_pull_that_is_interrupted_by_a_hint_is_not_begun_anew(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
-    test.demand(&feed, PullKind::Reconciliation).await;
+    test.trigger(&feed, TriggerKind::Reconciliation).await;
     let lease = test.lease().await.expect("leased");
     assert!(lease.first_pull);
     test.commit(lease, page(&[("a", "1")], "1"))
         .await
         .expect("ok");
-    test.demand(&feed, PullKind::Hint).await;
+    test.trigger(&feed, TriggerKind::Notification).await;
     let hint = test.lease().await.expect("the hint goes first");
     assert_eq!(
         (hint.kind, hint.position.from.clone()),
-        (PullKind::Hint, Some(Cursor::new("1")))
+        (TriggerKind::Notification, Some(Cursor::new("1")))
     );
     test.commit(hint, last_page(&[("b", "2")], Some("2")))
         .await
         .expect("ok");
     let row = test.feed(&feed).await;
     assert!(row.first_complete_at.is_some());
-    assert_eq!((row.documents, row.lost_hints), (2, 0));
+    assert_eq!((row.documents, row.missed_notifications), (2, 0));
 }
 
 async fn what_reconciliation_finds_first_is_counted_as_lost_hints(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
-    test.demand(&feed, PullKind::Hint).await;
+    test.trigger(&feed, TriggerKind::Notification).await;
     test.drain().await;
     test.clock.advance(2 * HOUR);
     test.drain().await;
     test.clock.advance(2 * HOUR);
     let lease = test.lease().await.expect("an hour has passed");
-    assert_eq!(lease.kind, PullKind::Reconciliation);
+    assert_eq!(lease.kind, TriggerKind::Reconciliation);
     let outcome = test
         .commit(lease, last_page(&[("a", "1"), ("b", "1")], Some("1")))
         .await
         .expect("ok");
-    assert!(matches!(outcome, PageOutcome::Committed(committed) if committed.lost_hints == 2));
-    assert_eq!(test.feed(&feed).await.lost_hints, 2);
+    assert!(
+        matches!(outcome, PageOutcome::Committed(committed) if committed.missed_notifications == 2)
+    );
+    assert_eq!(test.feed(&feed).await.missed_notifications, 2);
 }
 
 async fn a_served_hint_is_followed_up_twice_and_a_later_hint_moves_neither_away(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
-    test.demand(&feed, PullKind::Hint).await;
+    test.trigger(&feed, TriggerKind::Notification).await;
     assert_eq!(
         test.drain().await,
-        [PullKind::Hint, PullKind::Reconciliation]
+        [TriggerKind::Notification, TriggerKind::Reconciliation]
     );
     test.clock.advance(Duration::from_secs(20));
-    test.demand(&feed, PullKind::Hint).await;
-    assert_eq!(test.drain().await, [PullKind::Hint]);
+    test.trigger(&feed, TriggerKind::Notification).await;
+    assert_eq!(test.drain().await, [TriggerKind::Notification]);
     test.clock.advance(Duration::from_secs(10));
     assert_eq!(
         test.drain().await,
-        [PullKind::FollowUp],
+        [TriggerKind::FollowUp],
         "30 s after the first hint"
     );
     test.clock.advance(Duration::from_secs(20));
     assert_eq!(
         test.drain().await,
-        [PullKind::FollowUp],
+        [TriggerKind::FollowUp],
         "30 s after the second"
     );
     test.clock.advance(Duration::from_secs(250));
-    assert_eq!(test.drain().await, [PullKind::LateFollowUp]);
+    assert_eq!(test.drain().await, [TriggerKind::LateFollowUp]);
     test.clock.advance(Duration::from_secs(20));
-    assert_eq!(test.drain().await, [PullKind::LateFollowUp]);
+    assert_eq!(test.drain().await, [TriggerKind::LateFollowUp]);
     test.clock.advance(Duration::from_secs(600));
     assert!(test.drain().await.is_empty());
 }
 
 async fn follow_ups_survive_a_restart(on: Database) {
     let test = TestStore::new(on).await;
-    test.demand(&company("1"), PullKind::Hint).await;
+    test.trigger(&company("1"), TriggerKind::Notification).await;
     test.drain().await;
     let test = test.reopened().await;
     test.clock.advance(Duration::from_secs(300));
     assert_eq!(
         test.drain().await,
-        [PullKind::FollowUp, PullKind::LateFollowUp]
+        [TriggerKind::FollowUp, TriggerKind::LateFollowUp]
     );
 }
 
 async fn hints_go_before_everything_else_and_companies_take_turns(on: Database) {
     let test = TestStore::new(on).await;
     let (a, b) = (company("a"), company("b"));
-    test.demand(&a, PullKind::Backfill).await;
-    test.demand(&b, PullKind::Hint).await;
-    test.demand(&a, PullKind::Hint).await;
+    test.trigger(&a, TriggerKind::Backfill).await;
+    test.trigger(&b, TriggerKind::Notification).await;
+    test.trigger(&a, TriggerKind::Notification).await;
     let mut order = Vec::new();
     for _ in 0..4 {
         let lease = test.lease().await.expect("leased");
@@ -650,7 +652,9 @@ async fn hints_go_before_everything_else_and_companies_take_turns(on: Database) 
     }
     let companies: Vec<_> = order.iter().map(|(_, company)| company.as_str()).collect();
     assert!(
-        order.iter().all(|(kind, _)| *kind == PullKind::Hint),
+        order
+            .iter()
+            .all(|(kind, _)| *kind == TriggerKind::Notification),
         "{order:?}"
     );
     assert!(
@@ -662,7 +666,8 @@ async fn hints_go_before_everything_else_and_companies_take_turns(on: Database) 
 async fn an_account_never_has_more_requests_in_flight_than_it_may(on: Database) {
     let test = TestStore::new(on).await;
     for n in 0..10 {
-        test.demand(&company(&n.to_string()), PullKind::Hint).await;
+        test.trigger(&company(&n.to_string()), TriggerKind::Notification)
+            .await;
     }
     let request = LeaseRequest {
         requests_per_account: 3,
@@ -689,7 +694,7 @@ async fn a_newer_version_supersedes_and_an_older_one_that_comes_late_is_supersed
         "2026-01-01T00:00:00.000Z",
     ];
     for version in versions {
-        test.demand(&feed, PullKind::Hint).await;
+        test.trigger(&feed, TriggerKind::Notification).await;
         let lease = test.lease().await.expect("leased");
         test.commit(lease, last_page(&[("a", version)], None))
             .await
@@ -711,16 +716,16 @@ async fn a_newer_version_supersedes_and_an_older_one_that_comes_late_is_supersed
     );
 }
 
-async fn a_page_of_another_companys_documents_parks_the_feed_and_stores_nothing(on: Database) {
+async fn a_page_of_another_companys_documents_pauses_the_feed_and_stores_nothing(on: Database) {
     let test = TestStore::new(on).await;
     let (a, b) = (company("a"), company("b"));
-    test.demand(&a, PullKind::Hint).await;
+    test.trigger(&a, TriggerKind::Notification).await;
     let lease = test.lease().await.expect("leased");
     test.commit(lease, last_page(&[("x", "1"), ("y", "2")], Some("2")))
         .await
         .expect("ok");
     test.drain().await;
-    test.demand(&b, PullKind::Hint).await;
+    test.trigger(&b, TriggerKind::Notification).await;
     let lease = test.lease().await.expect("leased");
     let outcome = test
         .commit(lease, last_page(&[("x", "1"), ("y", "2")], Some("2")))
@@ -729,14 +734,14 @@ async fn a_page_of_another_companys_documents_parks_the_feed_and_stores_nothing(
     assert_eq!(outcome, PageOutcome::CompanyFilterIgnored);
     let row = test.feed(&b).await;
     assert_eq!(
-        (row.parked, row.documents, row.cursor),
-        (Some(ParkReason::CompanyFilterIgnored), 0, None)
+        (row.paused, row.documents, row.cursor),
+        (Some(FeedPauseReason::CompanyFilterIgnored), 0, None)
     );
-    test.demand(&b, PullKind::Hint).await;
+    test.trigger(&b, TriggerKind::Notification).await;
     assert!(test.lease().await.is_none(), "it waits for a person");
     assert_eq!(
         test.store
-            .set_parked(account(), Some(b.clone()), false)
+            .set_paused(account(), Some(b.clone()), false)
             .await
             .expect("freed"),
         1
@@ -744,20 +749,23 @@ async fn a_page_of_another_companys_documents_parks_the_feed_and_stores_nothing(
     assert_eq!(test.lease().await.expect("a person freed it").feed, b);
 }
 
-async fn a_parked_feed_is_tried_once_more_later_and_success_frees_it(on: Database) {
+async fn a_paused_feed_is_tried_once_more_later_and_success_frees_it(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
-    test.demand(&feed, PullKind::Hint).await;
+    test.trigger(&feed, TriggerKind::Notification).await;
     let lease = test.lease().await.expect("leased");
-    let failure = PageFailure::FeedParked {
-        reason: ParkReason::Forbidden,
+    let failure = PageFailure::FeedPaused {
+        reason: FeedPauseReason::Forbidden,
         retry_at: START.after(HOUR),
     };
     test.store
         .fail_page(lease, failure, "403".to_owned())
         .await
         .expect("noted");
-    assert_eq!(test.feed(&feed).await.parked, Some(ParkReason::Forbidden));
+    assert_eq!(
+        test.feed(&feed).await.paused,
+        Some(FeedPauseReason::Forbidden)
+    );
     assert!(test.lease().await.is_none());
     assert_eq!(
         test.store.next_due(test.request()).await.expect("known"),
@@ -769,13 +777,13 @@ async fn a_parked_feed_is_tried_once_more_later_and_success_frees_it(on: Databas
         .await
         .expect("ok");
     let row = test.feed(&feed).await;
-    assert_eq!((row.parked, row.failures, row.last_error), (None, 0, None));
+    assert_eq!((row.paused, row.failures, row.last_error), (None, 0, None));
 }
 
 async fn an_accounts_wait_holds_back_all_its_feeds(on: Database) {
     let test = TestStore::new(on).await;
-    test.demand(&company("1"), PullKind::Hint).await;
-    test.demand(&company("2"), PullKind::Hint).await;
+    test.trigger(&company("1"), TriggerKind::Notification).await;
+    test.trigger(&company("2"), TriggerKind::Notification).await;
     let lease = test.lease().await.expect("leased");
     let until = START.after(Duration::from_secs(77));
     test.store
@@ -789,7 +797,7 @@ async fn an_accounts_wait_holds_back_all_its_feeds(on: Database) {
 
 async fn a_blocked_queue_keeps_its_hints(on: Database) {
     let test = TestStore::new(on).await;
-    test.demand(&company("1"), PullKind::Hint).await;
+    test.trigger(&company("1"), TriggerKind::Notification).await;
     let blocked = LeaseRequest {
         askable: vec![(account(), Queue::Digitized)],
         ..test.request()
@@ -807,14 +815,14 @@ async fn a_blocked_queue_keeps_its_hints(on: Database) {
             .await
             .expect("once it is no longer blocked")
             .kind,
-        PullKind::Hint
+        TriggerKind::Notification
     );
 }
 
 async fn an_account_that_this_process_does_not_know_is_left_alone(on: Database) {
     let test = TestStore::new(on).await;
     let other = Feed::digitized(Account::parse("other").expect("a valid name"));
-    test.demand(&other, PullKind::Hint).await;
+    test.trigger(&other, TriggerKind::Notification).await;
     assert!(test.lease().await.is_none());
     let knows_it = LeaseRequest {
         askable: vec![(other.account.clone(), Queue::Digitized)],
@@ -826,7 +834,7 @@ async fn an_account_that_this_process_does_not_know_is_left_alone(on: Database) 
         askable: Vec::new(),
         ..test.request()
     };
-    test.demand(&company("1"), PullKind::Hint).await;
+    test.trigger(&company("1"), TriggerKind::Notification).await;
     assert!(
         test.store
             .lease_page(nothing)
@@ -838,16 +846,16 @@ async fn an_account_that_this_process_does_not_know_is_left_alone(on: Database) 
 
 async fn a_feed_tells_whether_its_401_speaks_of_the_key(on: Database) {
     let test = TestStore::new(on).await;
-    test.demand(&company("1"), PullKind::Hint).await;
+    test.trigger(&company("1"), TriggerKind::Notification).await;
     let first = test.lease().await.expect("leased");
     assert!(first.speaks_of_key, "the key never worked yet");
     test.commit(first, last_page(&[], None)).await.expect("ok");
     test.drain().await;
-    test.demand(&company("2"), PullKind::Hint).await;
+    test.trigger(&company("2"), TriggerKind::Notification).await;
     let unread = test.lease().await.expect("leased");
     assert!(!unread.speaks_of_key, "the key works for another company");
     test.store.release_page(unread).await.expect("given back");
-    test.demand(&company("1"), PullKind::Hint).await;
+    test.trigger(&company("1"), TriggerKind::Notification).await;
     let request = LeaseRequest {
         requests_per_account: 2,
         ..test.request()
@@ -871,23 +879,23 @@ async fn a_feed_tells_whether_its_401_speaks_of_the_key(on: Database) {
 async fn a_backfill_has_its_own_position_and_leaves_the_cursor(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
-    test.demand(&feed, PullKind::Hint).await;
+    test.trigger(&feed, TriggerKind::Notification).await;
     let lease = test.lease().await.expect("leased");
     test.commit(lease, last_page(&[("a", "9")], Some("9")))
         .await
         .expect("ok");
     test.drain().await;
-    let demand = Demand {
+    let trigger = Trigger {
         feed: feed.clone(),
-        kind: PullKind::Backfill,
+        kind: TriggerKind::Backfill,
         due_at: START,
         from: Some(Cursor::new("3")),
     };
-    test.store.demand(vec![demand]).await.expect("demanded");
+    test.store.trigger(vec![trigger]).await.expect("triggered");
     let lease = test.lease().await.expect("leased");
     assert_eq!(
         (lease.kind, lease.position.from.clone()),
-        (PullKind::Backfill, Some(Cursor::new("3")))
+        (TriggerKind::Backfill, Some(Cursor::new("3")))
     );
     test.commit(lease, page(&[("b", "4")], "4"))
         .await
@@ -904,18 +912,18 @@ async fn a_backfill_has_its_own_position_and_leaves_the_cursor(on: Database) {
 async fn companies_of_the_digitized_queue_become_feeds(on: Database) {
     let test = TestStore::new(on).await;
     let digitized = Feed::digitized(account());
-    test.demand(&digitized, PullKind::Hint).await;
+    test.trigger(&digitized, TriggerKind::Notification).await;
     let lease = test.lease().await.expect("leased");
     let page = PageToCommit {
         companies: vec![Company::parse("302320404").expect("a code")],
-        unidentified: vec![nameless("{}", "1"), nameless("{}", "2")],
+        unreadable: vec![nameless("{}", "1"), nameless("{}", "2")],
         ..last_page(&[("a", "1")], None)
     };
     test.commit(lease, page).await.expect("ok");
-    assert!(test.drain().await.contains(&PullKind::Reconciliation));
+    assert!(test.drain().await.contains(&TriggerKind::Reconciliation));
     assert_eq!(test.feed(&company("302320404")).await.documents, 0);
     assert_eq!(
-        test.feed(&digitized).await.unidentified,
+        test.feed(&digitized).await.unreadable,
         1,
         "entries that are alike are set aside once"
     );
@@ -1092,7 +1100,7 @@ async fn the_quarantine_drops_what_does_not_fit_and_keeps_a_share_for_allowed_to
     // A change goes behind what was offered before it, or with it.
     while test.store.quarantine(0, 100).await.expect("readable").len() < 4 {
         test.store
-            .demand(Vec::new())
+            .trigger(Vec::new())
             .await
             .expect("the writer answers");
     }
@@ -1121,7 +1129,7 @@ async fn the_quarantine_drops_what_does_not_fit_and_keeps_a_share_for_allowed_to
         .is_empty()
     {
         test.store
-            .demand(Vec::new())
+            .trigger(Vec::new())
             .await
             .expect("the writer answers");
     }
@@ -1188,7 +1196,7 @@ async fn a_second_process_is_refused_and_may_read() {
             .is_ok()
     );
     assert!(matches!(
-        reader.demand(Vec::new()).await,
+        reader.trigger(Vec::new()).await,
         Err(StoreError::ReadOnly)
     ));
 }
@@ -1197,7 +1205,7 @@ async fn a_second_process_is_refused_and_may_read() {
 async fn a_backup_is_whole_and_opens_with_a_new_epoch() {
     let test = TestStore::new(Database::sqlite()).await;
     let feed = company("1");
-    test.demand(&feed, PullKind::Hint).await;
+    test.trigger(&feed, TriggerKind::Notification).await;
     let lease = test.lease().await.expect("leased");
     test.commit(lease, last_page(&[("a", "1")], Some("1")))
         .await
@@ -1248,7 +1256,7 @@ async fn a_backup_never_replaces_the_store_or_a_file_beside_it() {
         );
     }
     // What is written now is in the file that has the name.
-    test.demand(&company("1"), PullKind::Hint).await;
+    test.trigger(&company("1"), TriggerKind::Notification).await;
     let reader = SqliteStore::open_for_reading(&test.path()).expect("it opens");
     assert_eq!(reader.feeds().await.expect("readable").len(), 1);
 }
@@ -1335,10 +1343,10 @@ async fn a_full_queue_answers_at_once_and_loses_nothing_that_was_taken(on: Datab
 
 async fn a_closed_store_says_so_and_has_kept_what_it_took(on: Database) {
     let test = TestStore::new(on).await;
-    test.demand(&company("1"), PullKind::Hint).await;
+    test.trigger(&company("1"), TriggerKind::Notification).await;
     test.store.close().await.expect("closes");
     assert!(matches!(
-        test.store.demand(Vec::new()).await,
+        test.store.trigger(Vec::new()).await,
         Err(StoreError::Closed)
     ));
     assert!(matches!(test.store.feeds().await, Err(StoreError::Closed)));
@@ -1437,12 +1445,12 @@ async fn what_came_is_counted_by_the_hour(on: Database) {
             body: Bytes::from_static(b"{}"),
         }));
         test.store
-            .demand(Vec::new())
+            .trigger(Vec::new())
             .await
             .expect("the writer's next round");
         test.store.quarantine(0, 10).await.expect("readable");
     }
-    test.demand(&company("1"), PullKind::Hint).await;
+    test.trigger(&company("1"), TriggerKind::Notification).await;
     let lease = test.lease().await.expect("due");
     let page = last_page(&[("a", "2026-01-01"), ("b", "2026-01-01")], Some("x"));
     test.commit(lease, page).await.expect("stored");
@@ -1481,51 +1489,52 @@ async fn a_look_back_reads_no_more_than_it_may_and_goes_on_to_the_first_document
         ),
         ("2", &[("e", "2026-01-01"), ("e", "2026-01-02")][..]),
     ] {
-        test.demand(&company(code), PullKind::Hint).await;
+        test.trigger(&company(code), TriggerKind::Notification)
+            .await;
         let lease = test.lease().await.expect("due");
         test.commit(lease, last_page(ids, Some("x")))
             .await
             .expect("stored");
     }
-    let look = |versions| DocumentLook {
+    let look = |versions| DocumentSearch {
         versions,
-        ..DocumentLook::default()
+        ..DocumentSearch::default()
     };
     let sequences = |look| async {
-        let looked = test.store.look_back(look).await.expect("readable");
+        let looked = test.store.search_documents(look).await.expect("readable");
         let sequences: Vec<i64> = looked.rows.iter().map(|row| row.sequence).collect();
         (sequences, looked.next)
     };
     assert_eq!(sequences(look(4)).await, (vec![6, 5, 4, 3], Some(3)));
-    let rest = DocumentLook {
+    let rest = DocumentSearch {
         before: Some(3),
         ..look(4)
     };
     assert_eq!(sequences(rest).await, (vec![2, 1], None));
 
-    let of_one = DocumentLook {
+    let of_one = DocumentSearch {
         company: Some(Company::parse("1").expect("a code")),
         ..look(3)
     };
     assert_eq!(sequences(of_one.clone()).await, (vec![4, 3, 2], Some(2)));
-    let rest = DocumentLook {
+    let rest = DocumentSearch {
         before: Some(2),
         ..of_one
     };
     assert_eq!(sequences(rest).await, (vec![1], None));
 
-    let by_id = DocumentLook {
+    let by_id = DocumentSearch {
         document_id: Some("e".to_owned()),
         ..look(10)
     };
     assert_eq!(sequences(by_id).await, (vec![6, 5], None));
     // A stretch without any wanted one still leads on.
-    let elsewhere = DocumentLook {
+    let elsewhere = DocumentSearch {
         queue: Some(Queue::Digitized),
         ..look(4)
     };
     assert_eq!(sequences(elsewhere).await, (vec![], Some(3)));
-    let nobody = DocumentLook {
+    let nobody = DocumentSearch {
         account: Some(Account::parse("nobody").expect("a name")),
         document_id: Some("e".to_owned()),
         ..look(10)
@@ -1613,7 +1622,7 @@ async fn a_document_is_tied_to_its_upload_once_and_an_upload_without_one_is_miss
 
     let feed = company("1");
     for _ in 0..2 {
-        test.demand(&feed, PullKind::Hint).await;
+        test.trigger(&feed, TriggerKind::Notification).await;
         let lease = test.lease().await.expect("a lease");
         let mut page = last_page(&[("d-1", "1"), ("d-2", "1")], Some("c"));
         page.uploads = ["d-1", "d-2"]
@@ -1640,13 +1649,13 @@ async fn a_document_is_tied_to_its_upload_once_and_an_upload_without_one_is_miss
 }
 
 /// A look that found these kinds, each of subject `s`.
-fn look(now: Timestamp, kinds: &[AlarmKind]) -> AlarmLook {
+fn look(now: Timestamp, kinds: &[AlarmKind]) -> AlarmObservation {
     let finding = |kind: &AlarmKind| Finding {
         kind: *kind,
         subject: "s".to_owned(),
-        text: "it is wrong; mend it".to_owned(),
+        text: "it is wrong; fix it".to_owned(),
     };
-    AlarmLook {
+    AlarmObservation {
         now,
         found: kinds.iter().map(finding).collect(),
         tell: true,
@@ -1656,7 +1665,10 @@ fn look(now: Timestamp, kinds: &[AlarmKind]) -> AlarmLook {
 impl TestStore {
     /// Looks; how many alarms began and how many ended.
     async fn look(&self, kinds: &[AlarmKind]) -> (usize, usize) {
-        let noted = self.store.note_alarms(look(self.clock.now(), kinds)).await;
+        let noted = self
+            .store
+            .update_alarms(look(self.clock.now(), kinds))
+            .await;
         let changes = noted.expect("noted");
         (changes.raised.len(), changes.ended.len())
     }
@@ -1673,7 +1685,7 @@ impl TestStore {
 
 async fn an_alarm_begins_once_and_ends_once_whoever_looks(on: Database) {
     let test = TestStore::new(on).await;
-    let found = [AlarmKind::Parked, AlarmKind::Silence];
+    let found = [AlarmKind::Paused, AlarmKind::Silence];
     let looks = (0..4).map(|_| test.look(&found));
     let began: usize = join_all(looks).await.iter().map(|(began, _)| began).sum();
     assert_eq!(began, 2);
@@ -1719,7 +1731,7 @@ async fn an_alarm_is_told_in_order_by_one_process_at_a_time_until_it_is_taken(on
     let test = TestStore::new(on).await;
     let minute = Duration::from_secs(60);
     let lease = || test.store.lease_notice(test.clock.now(), minute);
-    test.look(&[AlarmKind::Parked]).await;
+    test.look(&[AlarmKind::Paused]).await;
     test.clock.advance(minute);
     test.look(&[]).await;
 
@@ -1772,11 +1784,14 @@ async fn an_alarm_is_told_in_order_by_one_process_at_a_time_until_it_is_taken(on
 
 async fn alarms_that_nobody_is_told_of_are_not_told_later(on: Database) {
     let test = TestStore::new(on).await;
-    let untold = AlarmLook {
+    let unannounced_documents = AlarmObservation {
         tell: false,
-        ..look(START, &[AlarmKind::Parked])
+        ..look(START, &[AlarmKind::Paused])
     };
-    test.store.note_alarms(untold).await.expect("noted");
+    test.store
+        .update_alarms(unannounced_documents)
+        .await
+        .expect("noted");
     assert_eq!(test.look(&[]).await, (0, 1));
     let due = test.store.lease_notice(START.after(HOUR), HOUR).await;
     assert!(due.expect("answered").is_none());
@@ -1784,7 +1799,7 @@ async fn alarms_that_nobody_is_told_of_are_not_told_later(on: Database) {
 
 async fn alarms_that_are_over_are_forgotten_and_those_that_are_on_are_not(on: Database) {
     let test = TestStore::new(on).await;
-    test.look(&[AlarmKind::Parked, AlarmKind::Silence]).await;
+    test.look(&[AlarmKind::Paused, AlarmKind::Silence]).await;
     test.look(&[AlarmKind::Silence]).await;
     let before = |alarms_before| Retention {
         notifications_before: START,
@@ -1811,13 +1826,13 @@ async fn alarms_that_are_over_are_forgotten_and_those_that_are_on_are_not(on: Da
 async fn documents_found_since_the_last_notification_are_untold_until_the_next_one(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
-    let untold = || async {
-        let rows = test.store.untold(test.clock.now()).await;
+    let unannounced_documents = || async {
+        let rows = test.store.unannounced_documents(test.clock.now()).await;
         let rows = rows.expect("readable").into_iter();
         rows.map(|row| (row.queue, row.documents))
             .collect::<Vec<_>>()
     };
-    test.demand(&feed, PullKind::Hint).await;
+    test.trigger(&feed, TriggerKind::Notification).await;
     test.drain().await;
     test.clock.advance(2 * HOUR);
     test.drain().await;
@@ -1829,12 +1844,16 @@ async fn documents_found_since_the_last_notification_are_untold_until_the_next_o
     let told_of = ("c", before.as_str());
     let page = last_page(&[("a", &version), ("b", &version), told_of], Some("1"));
     test.commit(lease, page).await.expect("stored");
-    assert_eq!(untold().await, [(Queue::Exported, 2)]);
+    assert_eq!(unannounced_documents().await, [(Queue::Exported, 2)]);
     let earlier = test.clock.now().before(HOUR);
-    let rows = test.store.untold(earlier).await.expect("readable");
+    let rows = test
+        .store
+        .unannounced_documents(earlier)
+        .await
+        .expect("readable");
     assert_eq!(rows, [], "they were not stored then");
 
     // A notification, of whichever company, says that the queue is told of.
-    test.demand(&company("2"), PullKind::Hint).await;
-    assert_eq!(untold().await, []);
+    test.trigger(&company("2"), TriggerKind::Notification).await;
+    assert_eq!(unannounced_documents().await, []);
 }

@@ -8,7 +8,8 @@ use ivesk_webhook::domain::{
     Account, Clock, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp,
 };
 use ivesk_webhook::store::{
-    Demand, DocumentFilter, LeaseRequest, PageEnd, PageToCommit, PullKind, PullPlan, SharedStore,
+    DocumentFilter, LeaseRequest, PageEnd, PageToCommit, PullPlan, SharedStore, Trigger,
+    TriggerKind,
 };
 
 use crate::databases::{Database, Options};
@@ -33,13 +34,13 @@ fn request() -> LeaseRequest {
 
 /// Stores 1,200 versions of the feed, of which the last page is still to come.
 async fn fill(store: &SharedStore) {
-    let demand = Demand {
+    let trigger = Trigger {
         feed: feed(),
-        kind: PullKind::Hint,
+        kind: TriggerKind::Notification,
         due_at: START,
         from: None,
     };
-    store.demand(vec![demand]).await.expect("raised");
+    store.trigger(vec![trigger]).await.expect("raised");
     for number in 0..12 {
         let lease = store.lease_page(request()).await.expect("answered");
         let page = PageToCommit {

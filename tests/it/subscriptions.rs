@@ -179,7 +179,7 @@ async fn an_ended_subscription_is_told_again_at_each_start() {
     app.deliver(&ended).await;
     let mut config = app.config();
     config.public.listen.set_port(0);
-    config.private.listen.set_port(0);
+    config.admin.listen.set_port(0);
     assert!(app.stop().await);
 
     let (subscriber, log) = captured();

@@ -10,7 +10,7 @@ use super::entrance::Form;
 use super::words::Notice;
 use super::{PageError, Visit};
 use crate::admin::AdminError;
-use crate::admin::feeds::{ParkRequest, PullRequest, raise, set_parked};
+use crate::admin::feeds::{FeedSelection, PullRequest, raise, set_paused};
 use crate::admin::messages::judge_anew;
 use crate::admin::subscriptions;
 use crate::delivery::worker::filter;
@@ -53,7 +53,7 @@ async fn raise_pull(app: &App, form: &Form) -> Result<String, PageError> {
     Ok(seen_on("/feeds", Notice::Pulling))
 }
 
-pub(super) async fn park(visit: Visit, Extension(form): Extension<Form>) -> Response {
+pub(super) async fn pause_feed(visit: Visit, Extension(form): Extension<Form>) -> Response {
     let done = change_feeds(&visit.admin.app, &form, true).await;
     visit.go_to(done)
 }
@@ -63,15 +63,15 @@ pub(super) async fn resume(visit: Visit, Extension(form): Extension<Form>) -> Re
     visit.go_to(done)
 }
 
-async fn change_feeds(app: &App, form: &Form, parked: bool) -> Result<String, PageError> {
-    let request = ParkRequest {
+async fn change_feeds(app: &App, form: &Form, paused: bool) -> Result<String, PageError> {
+    let request = FeedSelection {
         account: form.needed("account")?.to_owned(),
         queue: queue(form)?,
         company: form.text("company").map(str::to_owned),
     };
-    set_parked(app, request, parked).await?;
-    let notice = if parked {
-        Notice::Parked
+    set_paused(app, request, paused).await?;
+    let notice = if paused {
+        Notice::Paused
     } else {
         Notice::Resumed
     };

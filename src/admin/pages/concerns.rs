@@ -43,7 +43,7 @@ pub(super) async fn all(
     };
     concerns.alarms(app).await?;
     concerns.blocked(app);
-    concerns.parked(app, feeds).await?;
+    concerns.paused(app, feeds).await?;
     concerns.stale(feeds);
     concerns.subscriptions(subscriptions);
     concerns.uploads(app).await?;
@@ -109,23 +109,23 @@ impl Concerns {
         }
     }
 
-    async fn parked(&mut self, app: &App, feeds: &[FeedRow]) -> Result<(), AdminError> {
+    async fn paused(&mut self, app: &App, feeds: &[FeedRow]) -> Result<(), AdminError> {
         let accounts = app.store.accounts().await?;
         let accounts = accounts
             .iter()
-            .filter_map(|row| Some((row.account.to_string(), row.parked?)));
+            .filter_map(|row| Some((row.account.to_string(), row.paused?)));
         let feeds = feeds
             .iter()
-            .filter_map(|row| Some((row.feed.to_string(), row.parked?)));
-        let parked: Vec<_> = accounts.chain(feeds).collect();
-        for (name, reason) in parked.iter().take(NAMED) {
-            let why = marked(words::parked(self.language, *reason));
+            .filter_map(|row| Some((row.feed.to_string(), row.paused?)));
+        let paused: Vec<_> = accounts.chain(feeds).collect();
+        for (name, reason) in paused.iter().take(NAMED) {
+            let why = marked(words::feed_paused(self.language, *reason));
             self.tell("/feeds", html! { (name) ": " (why) "." });
         }
         self.count(
             "/feeds",
-            parked.len().saturating_sub(NAMED),
-            ["more feed is parked", "more feeds are parked"],
+            paused.len().saturating_sub(NAMED),
+            ["more feed is paused", "more feeds are paused"],
             [
                 "srautas dar sustabdytas",
                 "srautai dar sustabdyti",
@@ -138,7 +138,7 @@ impl Concerns {
     fn stale(&mut self, feeds: &[FeedRow]) {
         let stale = feeds.iter().filter(|row| {
             let old = |at| self.now.since(at) > STALE_AFTER;
-            row.parked.is_none() && row.up_to_date_at.is_some_and(old)
+            row.paused.is_none() && row.up_to_date_at.is_some_and(old)
         });
         let stale = stale.count();
         self.count(
@@ -197,7 +197,7 @@ impl Concerns {
     fn destination(&mut self, destination: &Destination) {
         let (language, row) = (self.language, &destination.row);
         if let Some(reason) = row.paused {
-            let why = words::paused(language, reason);
+            let why = words::destination_paused(language, reason);
             self.tell("/destinations", html! { (row.name) ": " (why) "." });
         } else if let Some(since) = row.failing_since {
             let what = language.say("takes nothing since ", "nieko nepriima nuo ");

@@ -89,7 +89,7 @@ fn state(visit: &Visit, row: &DestinationRow, now: Timestamp) -> Markup {
     let language = visit.visitor.language;
     html! {
         @if let Some(reason) = row.paused {
-            (badge(Mood::Bad, words::paused(language, reason)))
+            (badge(Mood::Bad, words::destination_paused(language, reason)))
         } @else if let Some(since) = row.failing_since {
             (badge(Mood::Bad, language.say("fails", "nepavyksta"))) " "
             (language.say("since ", "nuo ")) (language.moment(since, now))

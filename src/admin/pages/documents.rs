@@ -10,7 +10,7 @@ use super::{PageError, ROWS, Shown, Visit, words};
 use crate::admin::AdminError;
 use crate::admin::documents::{Found, Wanted, find};
 use crate::domain::{Queue, Timestamp};
-use crate::store::DocumentLook;
+use crate::store::DocumentSearch;
 use crate::trace::{self, Trace};
 
 /// Versions of one document that are shown.
@@ -165,24 +165,24 @@ pub(super) async fn one(
 async fn document(visit: &Visit, sequence: i64) -> Shown {
     let (app, language) = (&visit.admin.app, visit.visitor.language);
     let now = app.clock.now();
-    let here = DocumentLook {
+    let here = DocumentSearch {
         before: sequence.checked_add(1),
         versions: 1,
-        ..DocumentLook::default()
+        ..DocumentSearch::default()
     };
     let row = app
         .store
-        .look_back(here)
+        .search_documents(here)
         .await?
         .rows
         .into_iter()
         .find(|row| row.sequence == sequence);
     let row = row.ok_or(AdminError::UnknownRow)?;
-    let versions = app.store.look_back(DocumentLook {
+    let versions = app.store.search_documents(DocumentSearch {
         account: Some(row.feed.account.clone()),
         document_id: Some(row.document_id.clone()),
         versions: VERSIONS,
-        ..DocumentLook::default()
+        ..DocumentSearch::default()
     });
     let versions: Vec<Found> = versions.await?.rows.into_iter().map(Found::from).collect();
     let traces = trace::find(&*app.store, &row.document_id).await?;

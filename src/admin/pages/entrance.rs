@@ -74,7 +74,7 @@ impl Form {
 /// Lets a request through to its page, or answers in its place.
 pub(super) async fn enter(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let headers = request.headers();
-    let open = admin.app.config.private.token.is_none();
+    let open = admin.app.config.admin.token.is_none();
     // A page of another name in a browser on this machine, by DNS rebinding.
     if open && !names_loopback(headers) {
         return AdminError::ForeignHost.into_response();

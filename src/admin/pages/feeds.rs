@@ -52,9 +52,9 @@ async fn list(visit: &Visit, place: Place) -> Shown {
                     (button(visitor, "/do/pull", &[], language.say("Pull all now", "Skaityti visus dabar"), None))
                 }
             }
-            @for row in accounts.iter().filter(|row| row.parked.is_some()) {
+            @for row in accounts.iter().filter(|row| row.paused.is_some()) {
                 p.notice.bad {
-                    (row.account) ": " (marked(row.parked.map(|reason| words::parked(language, reason)).unwrap_or_default()))
+                    (row.account) ": " (marked(row.paused.map(|reason| words::feed_paused(language, reason)).unwrap_or_default()))
                     @if let Some(error) = &row.last_error { " – " span lang="en" { (error) } }
                 }
                 @if visitor.may_operate() {
@@ -79,7 +79,7 @@ fn columns(language: Language) -> [&'static str; 8] {
         language.say("Up to date", "Atnaujinta"),
         language.say("Last page", "Paskutinis puslapis"),
         language.say("Versions", "Versijos"),
-        language.say("Lost hints", "Negauti pranešimai"),
+        language.say("Missed notifications", "Negauti pranešimai"),
         language.say("Cursor", "Žymeklis"),
         language.say("Actions", "Veiksmai"),
     ]
@@ -97,7 +97,7 @@ fn feed(visit: &Visit, row: &FeedRow, now: Timestamp) -> Vec<Markup> {
         language.maybe_moment(row.up_to_date_at, now),
         language.maybe_moment(row.last_page_at, now),
         html! { (grouped(row.documents)) },
-        html! { (grouped(row.lost_hints)) },
+        html! { (grouped(row.missed_notifications)) },
         html! { @if let Some(cursor) = &row.cursor { code { (cursor) } } @else { "–" } },
         actions(visit, row),
     ]
@@ -105,8 +105,8 @@ fn feed(visit: &Visit, row: &FeedRow, now: Timestamp) -> Vec<Markup> {
 
 fn state(language: Language, row: &FeedRow, now: Timestamp) -> Markup {
     html! {
-        @if let Some(reason) = row.parked {
-            (badge(Mood::Bad, words::parked(language, reason)))
+        @if let Some(reason) = row.paused {
+            (badge(Mood::Bad, words::feed_paused(language, reason)))
         } @else if let Some(until) = row.waits_until.filter(|until| *until > now) {
             (badge(Mood::Busy, language.say("waits", "laukia"))) " " (language.moment(until, now))
         } @else if row.failures > 0 {
@@ -132,10 +132,10 @@ fn actions(visit: &Visit, row: &FeedRow) -> Markup {
         @if visitor.may_operate() {
             div.buttons {
                 (button(visitor, "/do/pull", &fields, language.say("Pull now", "Skaityti dabar"), Some(&name)))
-                @if row.parked.is_some() {
+                @if row.paused.is_some() {
                     (button(visitor, "/do/resume", &fields, language.say("Resume", "Tęsti"), Some(&name)))
                 } @else {
-                    (button(visitor, "/do/park", &fields, language.say("Park", "Sustabdyti"), Some(&name)))
+                    (button(visitor, "/do/pause-feed", &fields, language.say("Pause", "Sustabdyti"), Some(&name)))
                 }
             }
         }

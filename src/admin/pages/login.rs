@@ -33,7 +33,7 @@ fn form(visit: &Visit) -> Middle {
                 }
                 button type="submit" { (language.say("Log in", "Prisijungti")) }
             }
-            p { (marked(language.say("It is the token of `private.token_file`, or one that `ivesk-webhook tokens create` printed.", "Tai raktas iš „private.token_file“ arba tas, kurį išspausdino „ivesk-webhook tokens create“."))) }
+            p { (marked(language.say("It is the token of `admin.token_file`, or one that `ivesk-webhook tokens create` printed.", "Tai raktas iš „admin.token_file“ arba tas, kurį išspausdino „ivesk-webhook tokens create“."))) }
         },
     }
 }

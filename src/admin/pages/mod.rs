@@ -58,7 +58,7 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/login", get(login::page).post(login::log_in))
         .route("/logout", post(login::log_out))
         .route("/do/pull", post(actions::pull))
-        .route("/do/park", post(actions::park))
+        .route("/do/pause-feed", post(actions::pause_feed))
         .route("/do/resume", post(actions::resume))
         .route("/do/approve", post(actions::approve))
         .route("/do/restore", post(actions::restore))

@@ -32,7 +32,7 @@ async fn overview(app: &App, language: Language) -> Shown {
     let activity = app.store.activity(first).await?;
     let sequence = app.store.sequence().await?;
     let documents = u64::try_from(sequence.last).unwrap_or_default();
-    let lost: u64 = feeds.iter().map(|row| row.lost_hints).sum();
+    let lost: u64 = feeds.iter().map(|row| row.missed_notifications).sum();
     Ok(Middle {
         title: language.say("Overview", "Apžvalga").to_owned(),
         body: html! {
@@ -74,7 +74,7 @@ async fn overview(app: &App, language: Language) -> Shown {
                 dl.numbers {
                     (number(language.say("Document versions", "Dokumentų versijos"), documents, "/documents"))
                     (number(language.say("Feeds", "Srautai"), feeds.len() as u64, "/feeds"))
-                    (number(language.say("Lost hints", "Negauti pranešimai"), lost, "/feeds"))
+                    (number(language.say("Missed notifications", "Negauti pranešimai"), lost, "/feeds"))
                     (number(language.say("Subscriptions", "Prenumeratos"), subscriptions.len() as u64, "/subscriptions"))
                 }
             }

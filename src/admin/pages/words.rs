@@ -3,14 +3,14 @@
 use super::language::Language;
 use super::layout::Mood;
 use crate::domain::{Event, Queue};
-use crate::store::{AlarmKind, ParkReason, PauseReason, SubscriptionState};
+use crate::store::{AlarmKind, DestinationPauseReason, FeedPauseReason, SubscriptionState};
 use crate::trace::Step;
 
 /// What was done, told on the page that follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Notice {
     Pulling,
-    Parked,
+    Paused,
     Resumed,
     Confirmed,
     NotConfirmed,
@@ -24,7 +24,7 @@ impl Notice {
     pub(super) fn query(self) -> String {
         let word = match self {
             Self::Pulling => "pulling",
-            Self::Parked => "parked",
+            Self::Paused => "paused",
             Self::Resumed => "resumed",
             Self::Confirmed => "confirmed",
             Self::NotConfirmed => "not_confirmed",
@@ -46,7 +46,7 @@ impl Notice {
         let number = |name| field(name).and_then(|text| text.parse().ok()).unwrap_or(0);
         Some(match field("said")?.as_str() {
             "pulling" => Self::Pulling,
-            "parked" => Self::Parked,
+            "paused" => Self::Paused,
             "resumed" => Self::Resumed,
             "confirmed" => Self::Confirmed,
             "not_confirmed" => Self::NotConfirmed,
@@ -72,7 +72,7 @@ impl Notice {
     pub(super) fn say(self, language: Language) -> String {
         let text = match self {
             Self::Pulling => ("It will be pulled now.", "Tuoj bus nuskaityta."),
-            Self::Parked => ("It is parked.", "Sustabdyta."),
+            Self::Paused => ("It is paused.", "Sustabdyta."),
             Self::Resumed => ("It goes on.", "Tęsiama."),
             Self::Confirmed => ("The subscription is confirmed.", "Prenumerata patvirtinta."),
             Self::NotConfirmed => (
@@ -139,26 +139,26 @@ pub(super) fn event(language: Language, event: Event) -> &'static str {
     }
 }
 
-/// Why something is parked.
-pub(super) fn parked(language: Language, reason: ParkReason) -> &'static str {
+/// Why something is paused.
+pub(super) fn feed_paused(language: Language, reason: FeedPauseReason) -> &'static str {
     match reason {
-        ParkReason::Unauthorized => language.say(
-            "parked: Įvesk.lt does not take the API key",
+        FeedPauseReason::Unauthorized => language.say(
+            "paused: Įvesk.lt does not take the API key",
             "sustabdyta: Įvesk.lt nepriima API rakto",
         ),
-        ParkReason::Forbidden => language.say(
-            "parked: the API key may not read this",
+        FeedPauseReason::Forbidden => language.say(
+            "paused: the API key may not read this",
             "sustabdyta: API raktas neturi teisės to skaityti",
         ),
-        ParkReason::NotFound => language.say(
-            "parked: Įvesk.lt knows no such company, or `api.exported_path` is wrong",
+        FeedPauseReason::NotFound => language.say(
+            "paused: Įvesk.lt knows no such company, or `api.exported_path` is wrong",
             "sustabdyta: Įvesk.lt nežino tokios įmonės arba neteisingas „api.exported_path“",
         ),
-        ParkReason::CompanyFilterIgnored => language.say(
-            "parked: Įvesk.lt gave another company's documents; check `api.exported_path`",
+        FeedPauseReason::CompanyFilterIgnored => language.say(
+            "paused: Įvesk.lt gave another company's documents; check `api.exported_path`",
             "sustabdyta: Įvesk.lt atsiuntė kitos įmonės dokumentus; patikrinkite „api.exported_path“",
         ),
-        ParkReason::ByHand => language.say("parked by hand", "sustabdyta ranka"),
+        FeedPauseReason::ByHand => language.say("paused by hand", "sustabdyta ranka"),
     }
 }
 
@@ -243,10 +243,13 @@ pub(super) fn step(language: Language, step: Step) -> &'static str {
 }
 
 /// Why a destination is paused.
-pub(super) fn paused(language: Language, reason: PauseReason) -> &'static str {
+pub(super) fn destination_paused(
+    language: Language,
+    reason: DestinationPauseReason,
+) -> &'static str {
     match reason {
-        PauseReason::ByHand => language.say("paused by hand", "pristabdyta ranka"),
-        PauseReason::Closed => language.say(
+        DestinationPauseReason::ByHand => language.say("paused by hand", "pristabdyta ranka"),
+        DestinationPauseReason::Closed => language.say(
             "paused: it wants nothing any more",
             "pristabdyta: gavėjas nieko nebenori",
         ),
@@ -261,7 +264,7 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
             "dokumentai ateina, o pranešimai – ne",
         ),
         AlarmKind::Unsubscribed => language.say("subscription ended", "prenumerata nutraukta"),
-        AlarmKind::Parked => language.say("parked", "sustabdyta"),
+        AlarmKind::Paused => language.say("paused", "sustabdyta"),
         AlarmKind::Blocked => language.say("a setting is missing", "trūksta nustatymo"),
         AlarmKind::Behind => language.say("not up to date", "seniai neatnaujinta"),
         AlarmKind::RefusedStorm => {

@@ -9,8 +9,8 @@ use super::rows::{self, keepable};
 use crate::domain::Timestamp;
 use crate::store::words::{self, LATELY_STORED, RETENTION_STEP, row_limit};
 use crate::store::{
-    AlarmChanges, AlarmFilter, AlarmKind, AlarmLook, AlarmNotice, AlarmRow, Finding, NoticeEnd,
-    StoreError, Untold,
+    AlarmChanges, AlarmFilter, AlarmKind, AlarmNotice, AlarmObservation, AlarmRow, Finding,
+    NoticeEnd, StoreError, UnannouncedDocuments,
 };
 
 /// The columns that [`read`] takes.
@@ -39,7 +39,7 @@ fn read(row: &Row) -> Result<Option<AlarmRow>, StoreError> {
 /// Begins, goes on with and ends alarms as `look` found things.
 pub(super) async fn note(
     transaction: &Transaction<'_>,
-    look: &AlarmLook,
+    look: &AlarmObservation,
 ) -> Result<AlarmChanges, StoreError> {
     let mut changes = AlarmChanges::default();
     for finding in &look.found {
@@ -65,7 +65,7 @@ pub(super) async fn note(
 /// Notes that something is wrong; gives the alarm where that begins it.
 async fn see(
     transaction: &Transaction<'_>,
-    look: &AlarmLook,
+    look: &AlarmObservation,
     finding: &Finding,
 ) -> Result<Option<AlarmRow>, StoreError> {
     let now = look.now.as_millis();
@@ -98,7 +98,7 @@ async fn see(
 
 async fn end(
     transaction: &Transaction<'_>,
-    look: &AlarmLook,
+    look: &AlarmObservation,
     id: i64,
 ) -> Result<Option<AlarmRow>, StoreError> {
     let now = look.now.as_millis();
@@ -221,15 +221,15 @@ pub(super) async fn retain(
 }
 
 /// Documents, stored by `stored_by`, that no notification has told of since the last one.
-pub(super) async fn untold(
+pub(super) async fn unannounced_documents(
     transaction: &Transaction<'_>,
     stored_by: Timestamp,
-) -> Result<Vec<Untold>, StoreError> {
+) -> Result<Vec<UnannouncedDocuments>, StoreError> {
     let found = transaction
         .query(
             "WITH told AS (
                  SELECT f.account_id, f.queue, max(coalesce(w.again_at, w.due_at)) AS at
-                 FROM feed f LEFT JOIN feed_demand w ON w.feed_id = f.id AND w.kind = 0
+                 FROM feed f LEFT JOIN feed_trigger w ON w.feed_id = f.id AND w.kind = 0
                  GROUP BY f.account_id, f.queue),
              lately AS (SELECT feed_id, version_ms, first_pull, found_by, stored_at
                  FROM document ORDER BY sequence DESC LIMIT $2)
@@ -243,10 +243,10 @@ pub(super) async fn untold(
         )
         .await?;
     let read = |row: &Row| {
-        Ok(Untold {
+        Ok(UnannouncedDocuments {
             account: words::account(row.try_get(0)?)?,
             queue: words::queue(row.try_get(1)?)?,
-            told_at: rows::maybe_moment(row, 2)?,
+            notified_at: rows::maybe_moment(row, 2)?,
             documents: rows::count(row, 3)?,
         })
     };

@@ -7,15 +7,15 @@ use aws_lc_rs::digest::{SHA256, digest};
 use tokio_postgres::Row;
 
 use super::connection::{Pool, Transaction};
-use super::demands::raise;
 use super::rows::{self, keepable};
-use super::{demands, destinations};
+use super::triggers::raise;
+use super::{destinations, triggers};
 use crate::domain::{Account, Company, Timestamp};
 use crate::store::deliveries::{ATTEMPTS, LINK_PATIENCE, NO_COMPANY, WINDOW};
 use crate::store::outcomes::Outcome;
 use crate::store::{
     Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
-    DestinationFilter, LateOutcome, LeaseAction, NewImportError, PullKind, StoreError,
+    DestinationFilter, LateOutcome, LeaseAction, NewImportError, StoreError, TriggerKind,
 };
 
 /// The columns that [`item`] reads.
@@ -469,9 +469,9 @@ async fn ask_for_link(
         )
         .await?;
     if tries == 1 {
-        raise(transaction, feed, PullKind::Reconciliation, now).await
+        raise(transaction, feed, TriggerKind::Reconciliation, now).await
     } else {
-        demands::read_from_beginning(transaction, feed).await
+        triggers::read_from_beginning(transaction, feed).await
     }
 }
 

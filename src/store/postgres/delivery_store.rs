@@ -51,7 +51,7 @@ impl DeliveryStore for PostgresStore {
             .iter()
             .any(|one| matches!(one.outcome, DeliveryOutcome::Rejected { .. }));
         if settled.iter().any(pulls) {
-            self.demand.notify_one();
+            self.trigger.notify_one();
         }
         if rejected {
             self.arrivals.send_replace(());
@@ -77,12 +77,12 @@ impl DeliveryStore for PostgresStore {
         verdict: LateOutcome,
         _now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let noted = in_writing!(
+        let recorded = in_writing!(
             self,
             deliveries::record_outcome(destination.as_str(), sequence, &verdict)
         );
         self.arrivals.send_replace(());
-        Ok(noted)
+        Ok(recorded)
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError> {

@@ -10,7 +10,8 @@ use crate::store::deliveries::WINDOW;
 use crate::store::words::{self, row_limit};
 use crate::store::{
     AttemptRow, DeliveryFilter, DeliveryLeaseRequest, DeliveryRow, DestinationChange,
-    DestinationFilter, DestinationRow, HeldFeed, Listed, PauseReason, StartFrom, StoreError,
+    DestinationFilter, DestinationPauseReason, DestinationRow, HeldFeed, Listed, StartFrom,
+    StoreError,
 };
 
 /// Makes destinations known.
@@ -196,7 +197,7 @@ pub(super) async fn change(
         DestinationChange::Pause => transaction
             .execute(
                 "UPDATE destination SET paused = $2 WHERE id = $1 AND paused IS DISTINCT FROM $2",
-                &[&id, &PauseReason::ByHand.as_str()],
+                &[&id, &DestinationPauseReason::ByHand.as_str()],
             )
             .await?,
         DestinationChange::Resume => {
@@ -340,7 +341,7 @@ pub(super) async fn list(transaction: &Transaction<'_>) -> Result<Vec<Destinatio
                 delivered: rows::count(row, 3)?,
                 rejected: rows::count(row, 4)?,
                 rejected_now: rows::count(row, 5)?,
-                paused: words::pause_reason(row.try_get(6)?)?,
+                paused: words::destination_pause_reason(row.try_get(6)?)?,
                 waits_until: rows::maybe_moment(row, 7)?,
                 failing_since: rows::maybe_moment(row, 8)?,
                 failures: rows::count(row, 9)?,

@@ -1,4 +1,4 @@
-//! Verified messages: many in one commit, their hints summed up.
+//! Verified messages: many in one commit, their triggers summed up.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::rows::{account_id, feed_ids};
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::sns::MessageType;
 use crate::store::words::{GROUP, event_code, kind_code, message_key};
-use crate::store::{AcceptedMessage, Insertion, PullKind, StoreError, SubscriptionState};
+use crate::store::{AcceptedMessage, Insertion, StoreError, SubscriptionState, TriggerKind};
 
 /// Bytes of messages that share one commit at the most, so that a group of large ones
 /// is no burden on memory.
@@ -39,7 +39,7 @@ struct Known {
 /// The one task of a process that stores messages.
 pub(super) struct Ingest {
     pub(super) pool: Arc<Pool>,
-    pub(super) demand: Arc<Notify>,
+    pub(super) trigger: Arc<Notify>,
     pub(super) ask: bool,
 }
 
@@ -116,7 +116,7 @@ impl Ingest {
                 .filter(|(_, outcome)| **outcome == Insertion::New)
                 .map(|(incoming, _)| incoming)
         };
-        let (feeds, raised) = raise_hints(&transaction, new(), known).await?;
+        let (feeds, raised) = raise_triggers(&transaction, new(), known).await?;
         for incoming in new() {
             note_confirmation(
                 &transaction,
@@ -134,8 +134,8 @@ impl Ingest {
         }
         known.feeds.extend(feeds);
         if raised {
-            self.demand.notify_waiters();
-            self.demand.notify_one();
+            self.trigger.notify_waiters();
+            self.trigger.notify_one();
         }
         Ok(outcomes)
     }
@@ -217,28 +217,28 @@ async fn insert_notifications(
         .collect())
 }
 
-/// Raises each feed's `wanted` once for the whole group; gives the feeds' rows, and
+/// Raises each feed's `raised` once for the whole group; gives the feeds' rows, and
 /// whether there was any hint.
-async fn raise_hints(
+async fn raise_triggers(
     transaction: &Transaction<'_>,
     new: impl Iterator<Item = &AcceptedMessage>,
     known: &Known,
 ) -> Result<(HashMap<Feed, i64>, bool), StoreError> {
-    let mut hints: HashMap<&Feed, i64> = HashMap::new();
+    let mut triggers: HashMap<&Feed, i64> = HashMap::new();
     for incoming in new {
-        if let Some(feed) = &incoming.hint {
-            *hints.entry(feed).or_default() += 1;
+        if let Some(feed) = &incoming.trigger {
+            *triggers.entry(feed).or_default() += 1;
         }
     }
-    if hints.is_empty() {
+    if triggers.is_empty() {
         return Ok((HashMap::new(), false));
     }
-    let unknown = hints
+    let unknown = triggers
         .keys()
         .filter(|feed| !known.feeds.contains_key(**feed))
         .map(|feed| (*feed).clone());
     let made = feed_ids(transaction, unknown, transaction.now()).await?;
-    let by_row: BTreeMap<i64, i64> = hints
+    let by_row: BTreeMap<i64, i64> = triggers
         .into_iter()
         .filter_map(|(feed, count)| {
             let id = known.feeds.get(feed).or_else(|| made.get(feed))?;
@@ -249,14 +249,14 @@ async fn raise_hints(
     let counts: Vec<i64> = by_row.values().copied().collect();
     transaction
         .execute(
-            "INSERT INTO feed_demand AS d (feed_id, kind, wanted, due_at)
-             SELECT feed_id, $3, hints, $4 FROM unnest($1, $2) AS raised (feed_id, hints)
+            "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at)
+             SELECT feed_id, $3, triggers, $4 FROM unnest($1, $2) AS raised (feed_id, triggers)
              ON CONFLICT (feed_id, kind) DO UPDATE
-             SET wanted = d.wanted + excluded.wanted, due_at = excluded.due_at",
+             SET raised = d.raised + excluded.raised, due_at = excluded.due_at",
             &[
                 &rows,
                 &counts,
-                &kind_code(PullKind::Hint),
+                &kind_code(TriggerKind::Notification),
                 // The database's present: a replica whose clock is ahead can't put it off.
                 &transaction.now().as_millis(),
             ],

@@ -3,24 +3,24 @@
 use super::connection::{Pool, Transaction};
 use super::rows;
 use crate::domain::{Cursor, Timestamp};
-use crate::store::runs::{self, SavedCursor, position_holder};
+use crate::store::pulls::{self, SavedCursor, position_holder};
 use crate::store::words::{self, kind_code};
-use crate::store::{LeaseRequest, PageLease, Position, PullKind, StoreError};
+use crate::store::{LeaseRequest, PageLease, Position, StoreError, TriggerKind};
 
 /// How often a worker that was overtaken looks again before it leaves the rest to others.
 const TRIES: usize = 4;
 
-/// What may be pulled, and what it waits for. `parked` feeds and accounts are tried
+/// What may be pulled, and what it waits for. `paused` feeds and accounts are tried
 /// again when their wait is over, but for those that need a person. `$1` holds what
 /// can't be pulled for want of a setting.
 const PENDING: &str = "
-    FROM feed_demand d
+    FROM feed_trigger d
     JOIN feed f ON f.id = d.feed_id
     JOIN account a ON a.id = f.account_id
-    LEFT JOIN feed_run r ON r.feed_id = d.feed_id AND r.kind = d.kind
-    WHERE d.wanted > coalesce(r.served, 0)
-      AND coalesce(f.parked, '') NOT IN ('by_hand', 'company_filter_ignored')
-      AND coalesce(a.parked, '') <> 'by_hand'
+    LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
+    WHERE d.raised > coalesce(r.completed, 0)
+      AND coalesce(f.paused, '') NOT IN ('by_hand', 'company_filter_ignored')
+      AND coalesce(a.paused, '') <> 'by_hand'
       AND a.name || '/' || f.queue = ANY ($1)";
 
 /// What may be pulled now (`$2`), with a request of the account's to spare (`$3`).
@@ -113,7 +113,7 @@ async fn choose(
 
 struct Candidate {
     feed_id: i64,
-    wanted: i64,
+    raised: i64,
     under_way: bool,
     cursor: Option<Cursor>,
     lease: PageLease,
@@ -127,7 +127,7 @@ async fn candidate(
     feed_id: i64,
 ) -> Result<Option<Candidate>, StoreError> {
     let sql = format!(
-        "SELECT a.name, f.queue, f.company, d.kind, d.wanted, r.noted IS NOT NULL, f.cursor,
+        "SELECT a.name, f.queue, f.company, d.kind, d.raised, r.target IS NOT NULL, f.cursor,
                 f.first_complete_at IS NULL, f.failures, a.failures, f.fence,
                 (f.last_page_at IS NOT NULL OR NOT EXISTS
                      (SELECT 1 FROM feed w WHERE w.account_id = a.id AND w.last_page_at IS NOT NULL))
@@ -149,7 +149,7 @@ async fn candidate(
     };
     Ok(Some(Candidate {
         feed_id,
-        wanted: row.try_get(4)?,
+        raised: row.try_get(4)?,
         under_way: row.try_get(5)?,
         cursor: rows::maybe_text(&row, 6)?.map(Cursor::new),
         lease: PageLease {
@@ -205,10 +205,10 @@ async fn start_or_resume(
     }
     let start = match kind {
         // Set when it was asked for.
-        PullKind::Backfill => stored.from,
+        TriggerKind::Backfill => stored.from,
         // Another kind may have begun the first pull.
         _ if first_pull => stored.from.or_else(|| candidate.cursor.clone()),
-        kind if kind.overlaps() => runs::overlap_start(
+        kind if kind.overlaps() => pulls::overlap_start(
             saved_cursors(transaction, feed).await?,
             last_look(transaction, feed).await?.before(request.lookback),
         ),
@@ -220,12 +220,12 @@ async fn start_or_resume(
     };
     transaction
         .execute(
-            "INSERT INTO feed_run (feed_id, kind, noted, started_at) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (feed_id, kind) DO UPDATE SET noted = excluded.noted, started_at = excluded.started_at",
+            "INSERT INTO feed_pull (feed_id, kind, target, started_at) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (feed_id, kind) DO UPDATE SET target = excluded.target, started_at = excluded.started_at",
             &[
                 &feed,
                 &kind_code(kind),
-                &candidate.wanted,
+                &candidate.raised,
                 &transaction.now().as_millis(),
             ],
         )
@@ -237,11 +237,11 @@ async fn start_or_resume(
 async fn position(
     transaction: &Transaction<'_>,
     feed: i64,
-    kind: PullKind,
+    kind: TriggerKind,
 ) -> Result<Position, StoreError> {
     let row = transaction
         .query_opt(
-            "SELECT position, previous_next, previous_entries FROM feed_run WHERE feed_id = $1 AND kind = $2",
+            "SELECT position, previous_next, previous_entries FROM feed_pull WHERE feed_id = $1 AND kind = $2",
             &[&feed, &kind_code(kind)],
         )
         .await?;
@@ -259,7 +259,7 @@ async fn position(
 pub(super) async fn save_position(
     transaction: &Transaction<'_>,
     feed: i64,
-    kind: PullKind,
+    kind: TriggerKind,
     position: &Position,
 ) -> Result<(), StoreError> {
     let text = |cursor: &Option<Cursor>| {
@@ -269,7 +269,7 @@ pub(super) async fn save_position(
     };
     transaction
         .execute(
-            "INSERT INTO feed_run (feed_id, kind, position, previous_next, previous_entries) VALUES ($1, $2, $3, $4, $5)
+            "INSERT INTO feed_pull (feed_id, kind, position, previous_next, previous_entries) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (feed_id, kind) DO UPDATE SET position = excluded.position,
                  previous_next = excluded.previous_next, previous_entries = excluded.previous_entries",
             &[
@@ -296,15 +296,15 @@ pub(super) async fn last_look(
     let row = transaction
         .query_one(
             "SELECT coalesce(
-                 (SELECT max(started_at) FROM feed_run
-                  WHERE feed_id = $1 AND kind IN ($2, $3, $4) AND noted IS NULL),
-                 (SELECT min(started_at) FROM feed_run WHERE feed_id = $1 AND kind <> $5))",
+                 (SELECT max(started_at) FROM feed_pull
+                  WHERE feed_id = $1 AND kind IN ($2, $3, $4) AND target IS NULL),
+                 (SELECT min(started_at) FROM feed_pull WHERE feed_id = $1 AND kind <> $5))",
             &[
                 &feed,
-                &kind_code(PullKind::FollowUp),
-                &kind_code(PullKind::LateFollowUp),
-                &kind_code(PullKind::Reconciliation),
-                &kind_code(PullKind::Backfill),
+                &kind_code(TriggerKind::FollowUp),
+                &kind_code(TriggerKind::LateFollowUp),
+                &kind_code(TriggerKind::Reconciliation),
+                &kind_code(TriggerKind::Backfill),
             ],
         )
         .await?;

@@ -3,11 +3,11 @@
 use secrecy::ExposeSecret;
 
 use super::connection::Transaction;
-use super::demands::raise;
 use super::rows::keepable;
+use super::triggers::raise;
 use crate::domain::Timestamp;
 use crate::store::words::kind_code;
-use crate::store::{FreshLink, PullKind, StoreError};
+use crate::store::{FreshLink, StoreError, TriggerKind};
 
 /// Keeps the links of a page, where the feed is read for their sake.
 pub(super) async fn keep(
@@ -44,18 +44,18 @@ pub(super) async fn keep(
 pub(super) async fn end_wish(
     transaction: &Transaction<'_>,
     feed: i64,
-    kind: PullKind,
+    kind: TriggerKind,
 ) -> Result<(), StoreError> {
     transaction
         .execute(
             "DELETE FROM fresh_link_request WHERE feed_id = $1 AND asked_at <=
-                 (SELECT started_at FROM feed_run WHERE feed_id = $1 AND kind = $2)",
+                 (SELECT started_at FROM feed_pull WHERE feed_id = $1 AND kind = $2)",
             &[&feed, &kind_code(kind)],
         )
         .await?;
     if is_wished(transaction, feed).await? {
         let now = transaction.now();
-        raise(transaction, feed, PullKind::Reconciliation, now).await?;
+        raise(transaction, feed, TriggerKind::Reconciliation, now).await?;
     }
     Ok(())
 }

@@ -17,12 +17,13 @@ use self::ingest::{Ingest, Waiting};
 use self::quarantine::Offer;
 use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
 use super::{
-    AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice,
-    AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook,
-    DocumentRow, FeedRow, Insertion, LeaseRequest, LookedBack, NewApiToken, NewUpload, NoticeEnd,
-    NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow,
-    Quarantined, Retained, Retention, SequenceRow, Store, StoreError, SubscriptionChange,
-    SubscriptionRow, Untold, UploadBegun, UploadEnd, UploadFilter, UploadRow,
+    AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
+    AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
+    DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
+    NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
+    PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
+    SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun, UploadEnd,
+    UploadFilter, UploadRow,
 };
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 
@@ -40,7 +41,7 @@ macro_rules! in_reading {
     }};
 }
 
-/// Changes in one transaction: `in_writing!(self, demands::demand(&wishes))`.
+/// Changes in one transaction: `in_writing!(self, triggers::trigger(&wishes))`.
 macro_rules! in_writing {
     ($store:expr, $room:ident :: $function:ident ( $($argument:expr),* )) => {{
         let transaction = $store.write().await?;
@@ -57,23 +58,23 @@ mod connection;
 mod copy;
 mod deliveries;
 mod delivery_store;
-mod demands;
 mod destinations;
 mod error;
 mod import_errors;
 mod ingest;
 mod leases;
 mod links;
-mod looking;
 mod pages;
-mod parking;
+mod pausing;
 mod quarantine;
 mod reading;
 mod retention;
 mod rows;
 mod schema;
+mod search;
 mod subscriptions;
 mod tokens;
+mod triggers;
 mod uploads;
 
 /// How long until a worker looks at the rows, as another replica may have raised a wish.
@@ -107,7 +108,7 @@ pub struct PostgresStore {
     read_only: bool,
     inboxes: Mutex<Option<Inboxes>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
-    demand: Arc<Notify>,
+    trigger: Arc<Notify>,
     arrivals: watch::Sender<()>,
 }
 
@@ -122,14 +123,14 @@ impl PostgresStore {
         let pool = Arc::new(Pool::new(options.address, options.clock)?);
         schema::migrate(&pool).await?;
         let transaction = pool.write().await?;
-        parking::start_afresh(&transaction).await?;
+        pausing::start_afresh(&transaction).await?;
         transaction.commit().await?;
-        let demand = Arc::new(Notify::new());
+        let trigger = Arc::new(Notify::new());
         let (messages, arriving) = mpsc::channel(options.queue.max(1));
         let (quarantine, refused) = mpsc::channel(QUARANTINE_QUEUE);
         let ingest = Ingest {
             pool: Arc::clone(&pool),
-            demand: Arc::clone(&demand),
+            trigger: Arc::clone(&trigger),
             ask: options.ask,
         };
         let tasks = vec![
@@ -148,7 +149,7 @@ impl PostgresStore {
                 quarantine,
             })),
             tasks: Mutex::new(tasks),
-            demand,
+            trigger,
             arrivals: watch::Sender::new(()),
         })
     }
@@ -166,7 +167,7 @@ impl PostgresStore {
             read_only: true,
             inboxes: Mutex::new(None),
             tasks: Mutex::default(),
-            demand: Arc::new(Notify::new()),
+            trigger: Arc::new(Notify::new()),
             arrivals: watch::Sender::new(()),
         })
     }
@@ -267,19 +268,19 @@ impl Store for PostgresStore {
         let now = ingest::not_later(now, &transaction);
         rows::feed_ids(&transaction, feeds, now).await?;
         transaction.commit().await?;
-        self.demand.notify_one();
+        self.trigger.notify_one();
         Ok(())
     }
 
-    async fn demand(&self, demands: Vec<Demand>) -> Result<(), StoreError> {
-        in_writing!(self, demands::demand(&demands));
-        self.demand.notify_one();
+    async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError> {
+        in_writing!(self, triggers::trigger(&triggers));
+        self.trigger.notify_one();
         Ok(())
     }
 
-    async fn demand_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
-        let feeds = in_writing!(self, demands::demand_reconciliation(due_at));
-        self.demand.notify_one();
+    async fn trigger_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
+        let feeds = in_writing!(self, triggers::trigger_reconciliation(due_at));
+        self.trigger.notify_one();
         Ok(feeds)
     }
 
@@ -307,7 +308,7 @@ impl Store for PostgresStore {
         error: String,
     ) -> Result<(), StoreError> {
         self.may_write()?;
-        parking::fail(&self.pool, &lease, failure, &error).await
+        pausing::fail(&self.pool, &lease, failure, &error).await
     }
 
     async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
@@ -325,19 +326,19 @@ impl Store for PostgresStore {
         in_reading!(self, leases::next_due(&request))
     }
 
-    async fn demand_raised(&self) {
+    async fn triggered(&self) {
         // Another replica's wishes are seen by looking; our own wake at once.
-        let _ = tokio::time::timeout(POLL, self.demand.notified()).await;
+        let _ = tokio::time::timeout(POLL, self.trigger.notified()).await;
     }
 
-    async fn set_parked(
+    async fn set_paused(
         &self,
         account: Account,
         feed: Option<Feed>,
-        parked: bool,
+        paused: bool,
     ) -> Result<usize, StoreError> {
-        let changed = in_writing!(self, parking::set_parked(&account, feed.as_ref(), parked));
-        self.demand.notify_one();
+        let changed = in_writing!(self, pausing::set_paused(&account, feed.as_ref(), paused));
+        self.trigger.notify_one();
         Ok(changed)
     }
 
@@ -353,8 +354,8 @@ impl Store for PostgresStore {
         in_reading!(self, reading::documents(&filter))
     }
 
-    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError> {
-        in_reading!(self, looking::look_back(&look))
+    async fn search_documents(&self, look: DocumentSearch) -> Result<FoundDocuments, StoreError> {
+        in_reading!(self, search::search_documents(&look))
     }
 
     async fn known_versions(
@@ -487,7 +488,7 @@ impl Store for PostgresStore {
         in_reading!(self, uploads::list(&filter))
     }
 
-    async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError> {
+    async fn update_alarms(&self, look: AlarmObservation) -> Result<AlarmChanges, StoreError> {
         Ok(in_writing!(self, alarms::note(&look)))
     }
 
@@ -512,8 +513,11 @@ impl Store for PostgresStore {
         Ok(in_writing!(self, alarms::end_notice(&notice, &end, now)))
     }
 
-    async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError> {
-        in_reading!(self, alarms::untold(stored_by))
+    async fn unannounced_documents(
+        &self,
+        stored_by: Timestamp,
+    ) -> Result<Vec<UnannouncedDocuments>, StoreError> {
+        in_reading!(self, alarms::unannounced_documents(stored_by))
     }
 
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {

@@ -9,17 +9,17 @@ use std::collections::HashMap;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::connection::{Parameter, Pool, Transaction};
-use super::demands::raise;
 use super::leases::{last_look, save_position, saved_cursors};
-use super::parking::park_feed;
+use super::pausing::pause_feed;
 use super::rows::{self, feed_ids, keepable};
+use super::triggers::raise;
 use super::{links, uploads};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
-use crate::store::runs::{self, position_holder, was_not_told};
-use crate::store::words::{UNIDENTIFIED, kind_code};
+use crate::store::pulls::{self, is_unannounced, position_holder};
+use crate::store::words::{UNREADABLE, kind_code};
 use crate::store::{
-    COMPANY_FILTER_IGNORED, PageCommitted, PageEnd, PageLease, PageOutcome, PageToCommit,
-    ParkReason, PullKind, PullPlan, SetAside, StoreError,
+    COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
+    PageToCommit, PullPlan, StoreError, TriggerKind, UnreadableEntry,
 };
 
 /// Stores a page, its cursor and what follows from it, and gives the lease back.
@@ -41,10 +41,10 @@ pub(super) async fn commit(
     };
     let stored = Stored::read(&transaction, lease, account, &page.documents).await?;
     if stored.company_filter_ignored(lease, &page.documents) {
-        park_feed(
+        pause_feed(
             &transaction,
             lease.feed_id,
-            ParkReason::CompanyFilterIgnored,
+            FeedPauseReason::CompanyFilterIgnored,
             None,
             COMPANY_FILTER_IGNORED,
         )
@@ -54,12 +54,19 @@ pub(super) async fn commit(
     }
     let new = stored.new_of(&page.documents);
     let up_to_date = page.end == PageEnd::UpToDate;
-    let told_at = told_at(&transaction, lease.feed_id).await?;
-    let lost_hints = new
+    let notified_at = notified_at(&transaction, lease.feed_id).await?;
+    let missed_notifications = new
         .iter()
-        .filter(|document| was_not_told(lease, document, told_at))
+        .filter(|document| is_unannounced(lease, document, notified_at))
         .count();
-    note_page(&transaction, lease, page, &plan, [new.len(), lost_hints]).await?;
+    note_page(
+        &transaction,
+        lease,
+        page,
+        &plan,
+        [new.len(), missed_notifications],
+    )
+    .await?;
     note_success(&transaction, account, &plan).await?;
     let companies = page
         .companies
@@ -74,7 +81,7 @@ pub(super) async fn commit(
         new: new.len(),
         known: page.documents.len() - new.len(),
         up_to_date,
-        lost_hints,
+        missed_notifications,
     });
     insert_documents(transaction, lease, &new, plan.now).await?;
     Ok(outcome)
@@ -159,14 +166,14 @@ impl Stored {
 }
 
 /// When the newest notification of this feed came.
-async fn told_at(
+async fn notified_at(
     transaction: &Transaction<'_>,
     feed: i64,
 ) -> Result<Option<Timestamp>, StoreError> {
     let row = transaction
         .query_opt(
-            "SELECT due_at FROM feed_demand WHERE feed_id = $1 AND kind = $2",
-            &[&feed, &kind_code(PullKind::Hint)],
+            "SELECT due_at FROM feed_trigger WHERE feed_id = $1 AND kind = $2",
+            &[&feed, &kind_code(TriggerKind::Notification)],
         )
         .await?;
     row.map(|row| rows::moment(&row, 0)).transpose()
@@ -177,24 +184,24 @@ async fn note_page(
     lease: &PageLease,
     page: &PageToCommit,
     plan: &PullPlan,
-    [new, lost_hints]: [usize; 2],
+    [new, missed_notifications]: [usize; 2],
 ) -> Result<(), StoreError> {
     transaction
         .execute(
             "UPDATE feed SET leased_until = NULL, last_page_at = $2, documents = documents + $3,
-                 lost_hints = lost_hints + $4, possible_gaps = possible_gaps + $5,
-                 parked = CASE WHEN parked = 'by_hand' THEN parked END, waits_until = NULL, failures = 0, last_error = NULL
+                 missed_notifications = missed_notifications + $4, gaps = gaps + $5,
+                 paused = CASE WHEN paused = 'by_hand' THEN paused END, waits_until = NULL, failures = 0, last_error = NULL
              WHERE id = $1",
             &[
                 &lease.feed_id,
                 &plan.now.as_millis(),
                 &signed(new),
-                &signed(lost_hints),
-                &i64::from(page.possible_gap),
+                &signed(missed_notifications),
+                &i64::from(page.gap),
             ],
         )
         .await?;
-    for entry in &page.unidentified {
+    for entry in &page.unreadable {
         set_aside(transaction, lease.feed_id, entry, plan.now).await?;
     }
     uploads::tie(transaction, &lease.feed.account, &page.uploads).await?;
@@ -209,9 +216,9 @@ async fn note_success(
     transaction
         .execute(
             // A wait that another request in flight has set since still stands.
-            "UPDATE account SET parked = CASE WHEN parked = 'by_hand' THEN parked END,
+            "UPDATE account SET paused = CASE WHEN paused = 'by_hand' THEN paused END,
                  waits_until = CASE WHEN waits_until > $2 THEN waits_until END, failures = 0, last_error = NULL
-             WHERE id = $1 AND (failures > 0 OR parked IS NOT NULL)",
+             WHERE id = $1 AND (failures > 0 OR paused IS NOT NULL)",
             &[&account, &plan.now.as_millis()],
         )
         .await?;
@@ -342,20 +349,20 @@ async fn insert_documents(
 async fn set_aside(
     transaction: &Transaction<'_>,
     feed: i64,
-    entry: &SetAside,
+    entry: &UnreadableEntry,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     transaction
         .execute(
-            "INSERT INTO unidentified (feed_id, digest, seen_at, body)
-             SELECT $1, $2, $3, $4 WHERE (SELECT count(*) FROM unidentified WHERE feed_id = $1) < $5
+            "INSERT INTO unreadable (feed_id, digest, seen_at, body)
+             SELECT $1, $2, $3, $4 WHERE (SELECT count(*) FROM unreadable WHERE feed_id = $1) < $5
              ON CONFLICT (feed_id, digest) DO NOTHING",
             &[
                 &feed,
-                &digest(&SHA256, &entry.likeness).as_ref(),
+                &digest(&SHA256, &entry.dedup_key).as_ref(),
                 &now.as_millis(),
                 &entry.body,
-                &UNIDENTIFIED,
+                &UNREADABLE,
             ],
         )
         .await?;
@@ -370,7 +377,7 @@ async fn move_cursor(
     plan: &PullPlan,
     up_to_date: bool,
 ) -> Result<(), StoreError> {
-    let moved = runs::moved(lease, page, up_to_date);
+    let moved = pulls::moved(lease, page, up_to_date);
     save_position(transaction, lease.feed_id, moved.holder, &moved.position).await?;
     let Some(cursor) = moved.cursor else {
         return Ok(());
@@ -393,7 +400,7 @@ async fn save_cursor(
 ) -> Result<(), StoreError> {
     let old_enough = last_look(transaction, feed).await?.before(plan.lookback);
     let saved = saved_cursors(transaction, feed).await?;
-    let change = runs::one_more_cursor(&saved, old_enough, plan.now);
+    let change = pulls::one_more_cursor(&saved, old_enough, plan.now);
     if !change.unneeded.is_empty() {
         let unneeded: Vec<i64> = change.unneeded.iter().map(|at| at.as_millis()).collect();
         transaction
@@ -428,28 +435,31 @@ async fn end_run(
             "UPDATE feed SET up_to_date_at = $2,
                  first_complete_at = CASE WHEN $3 THEN first_complete_at ELSE coalesce(first_complete_at, $2) END
              WHERE id = $1",
-            &[&feed, &plan.now.as_millis(), &(lease.kind == PullKind::Backfill)],
+            &[&feed, &plan.now.as_millis(), &(lease.kind == TriggerKind::Backfill)],
         )
         .await?;
     let holder = kind_code(position_holder(lease.kind, lease.first_pull));
     transaction
         .execute(
-            "UPDATE feed_run SET position = NULL, previous_next = NULL, previous_entries = 0
+            "UPDATE feed_pull SET position = NULL, previous_next = NULL, previous_entries = 0
              WHERE feed_id = $1 AND kind IN ($2, $3)",
             &[&feed, &kind, &holder],
         )
         .await?;
-    if matches!(lease.kind, PullKind::FollowUp | PullKind::LateFollowUp) {
+    if matches!(
+        lease.kind,
+        TriggerKind::FollowUp | TriggerKind::LateFollowUp
+    ) {
         // Its wish came again while one was pending: once more at that time, if the run
         // began before it. Only these kinds have that, so a hint's row, which ingest
         // writes, is never touched here.
         transaction
             .execute(
-                "UPDATE feed_demand d
+                "UPDATE feed_trigger d
                  SET due_at = CASE WHEN d.again_at > r.started_at THEN d.again_at ELSE d.due_at END,
-                     wanted = CASE WHEN d.again_at > r.started_at THEN d.wanted + 1 ELSE d.wanted END,
+                     raised = CASE WHEN d.again_at > r.started_at THEN d.raised + 1 ELSE d.raised END,
                      again_at = NULL
-                 FROM feed_run r
+                 FROM feed_pull r
                  WHERE d.feed_id = $1 AND d.kind = $2 AND r.feed_id = $1 AND r.kind = $2 AND d.again_at IS NOT NULL",
                 &[&feed, &kind],
             )
@@ -457,49 +467,55 @@ async fn end_run(
     }
     transaction
         .execute(
-            "UPDATE feed_run SET served = coalesce(noted, served), noted = NULL WHERE feed_id = $1 AND kind = $2",
+            "UPDATE feed_pull SET completed = coalesce(target, completed), target = NULL WHERE feed_id = $1 AND kind = $2",
             &[&feed, &kind],
         )
         .await?;
-    if lease.first_pull && lease.kind != PullKind::Backfill {
+    if lease.first_pull && lease.kind != TriggerKind::Backfill {
         // It has read everything: for what follows, as a reconciliation that began with it.
         transaction
             .execute(
-                "INSERT INTO feed_run (feed_id, kind, started_at)
-                 SELECT $1, $2, min(started_at) FROM feed_run WHERE feed_id = $1 AND kind <> $3
+                "INSERT INTO feed_pull (feed_id, kind, started_at)
+                 SELECT $1, $2, min(started_at) FROM feed_pull WHERE feed_id = $1 AND kind <> $3
                  ON CONFLICT (feed_id, kind) DO UPDATE SET started_at = excluded.started_at",
                 &[
                     &feed,
-                    &kind_code(PullKind::Reconciliation),
-                    &kind_code(PullKind::Backfill),
+                    &kind_code(TriggerKind::Reconciliation),
+                    &kind_code(TriggerKind::Backfill),
                 ],
             )
             .await?;
         // Runs of other kinds began at the beginning too; they now start as overlap reads.
         transaction
             .execute(
-                "UPDATE feed_run SET noted = NULL, position = NULL WHERE feed_id = $1 AND kind <> $2",
-                &[&feed, &kind_code(PullKind::Backfill)],
+                "UPDATE feed_pull SET target = NULL, position = NULL WHERE feed_id = $1 AND kind <> $2",
+                &[&feed, &kind_code(TriggerKind::Backfill)],
             )
             .await?;
     }
     match lease.kind {
-        PullKind::Hint => {
+        TriggerKind::Notification => {
             let [soon, late] = plan.follow_ups;
-            raise(transaction, feed, PullKind::FollowUp, plan.now.after(soon)).await?;
             raise(
                 transaction,
                 feed,
-                PullKind::LateFollowUp,
+                TriggerKind::FollowUp,
+                plan.now.after(soon),
+            )
+            .await?;
+            raise(
+                transaction,
+                feed,
+                TriggerKind::LateFollowUp,
                 plan.now.after(late),
             )
             .await?;
         }
-        PullKind::Reconciliation => {
+        TriggerKind::Reconciliation => {
             let next = plan.now.after(plan.reconcile_every);
-            raise(transaction, feed, PullKind::Reconciliation, next).await?;
+            raise(transaction, feed, TriggerKind::Reconciliation, next).await?;
         }
-        PullKind::FollowUp | PullKind::LateFollowUp | PullKind::Backfill => {}
+        TriggerKind::FollowUp | TriggerKind::LateFollowUp | TriggerKind::Backfill => {}
     }
     if lease.kind.overlaps() {
         links::end_wish(transaction, feed, lease.kind).await?;

@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use super::connection::Transaction;
 use super::rows::{self, keepable};
 use crate::domain::{Account, Cursor, Feed};
-use crate::store::words::{self, message_id, row_limit, wanted_kinds};
+use crate::store::words::{self, message_id, row_limit, trigger_kinds};
 use crate::store::{
     AccountRow, CertificateRow, DocumentFilter, DocumentRow, FeedRow, NotificationRow, SequenceRow,
     StoreError,
@@ -43,11 +43,11 @@ pub(super) async fn feeds(transaction: &Transaction<'_>) -> Result<Vec<FeedRow>,
     let rows = transaction
         .query(
             "SELECT a.name, f.queue, f.company, f.cursor, f.last_page_at, f.up_to_date_at, f.first_complete_at,
-                    f.documents, f.lost_hints, f.possible_gaps, f.parked, f.waits_until, f.failures, f.last_error,
-                    (SELECT count(*) FROM unidentified u WHERE u.feed_id = f.id),
-                    (SELECT string_agg(d.kind::text, ',') FROM feed_demand d
-                     LEFT JOIN feed_run r ON r.feed_id = d.feed_id AND r.kind = d.kind
-                     WHERE d.feed_id = f.id AND d.wanted > coalesce(r.served, 0))
+                    f.documents, f.missed_notifications, f.gaps, f.paused, f.waits_until, f.failures, f.last_error,
+                    (SELECT count(*) FROM unreadable u WHERE u.feed_id = f.id),
+                    (SELECT string_agg(d.kind::text, ',') FROM feed_trigger d
+                     LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
+                     WHERE d.feed_id = f.id AND d.raised > coalesce(r.completed, 0))
              FROM feed f JOIN account a ON a.id = f.account_id
              ORDER BY a.name COLLATE \"C\", f.queue COLLATE \"C\", f.company COLLATE \"C\"",
             &[],
@@ -63,14 +63,14 @@ pub(super) async fn feeds(transaction: &Transaction<'_>) -> Result<Vec<FeedRow>,
                 up_to_date_at: rows::maybe_moment(row, 5)?,
                 first_complete_at: rows::maybe_moment(row, 6)?,
                 documents: rows::count(row, 7)?,
-                lost_hints: rows::count(row, 8)?,
-                possible_gaps: rows::count(row, 9)?,
-                parked: words::park_reason(row.try_get(10)?)?,
+                missed_notifications: rows::count(row, 8)?,
+                gaps: rows::count(row, 9)?,
+                paused: words::feed_pause_reason(row.try_get(10)?)?,
                 waits_until: rows::maybe_moment(row, 11)?,
                 failures: rows::count(row, 12)?,
                 last_error: rows::maybe_text(row, 13)?,
-                unidentified: rows::count(row, 14)?,
-                wanted: wanted_kinds(wanted.unwrap_or_default()),
+                unreadable: rows::count(row, 14)?,
+                wanted: trigger_kinds(wanted.unwrap_or_default()),
             })
         })
         .collect()
@@ -79,7 +79,7 @@ pub(super) async fn feeds(transaction: &Transaction<'_>) -> Result<Vec<FeedRow>,
 pub(super) async fn accounts(transaction: &Transaction<'_>) -> Result<Vec<AccountRow>, StoreError> {
     let rows = transaction
         .query(
-            "SELECT name, parked, waits_until, failures, last_error FROM account ORDER BY name COLLATE \"C\"",
+            "SELECT name, paused, waits_until, failures, last_error FROM account ORDER BY name COLLATE \"C\"",
             &[],
         )
         .await?;
@@ -87,7 +87,7 @@ pub(super) async fn accounts(transaction: &Transaction<'_>) -> Result<Vec<Accoun
         .map(|row| {
             Ok(AccountRow {
                 account: words::account(row.try_get(0)?)?,
-                parked: words::park_reason(row.try_get(1)?)?,
+                paused: words::feed_pause_reason(row.try_get(1)?)?,
                 waits_until: rows::maybe_moment(row, 2)?,
                 failures: rows::count(row, 3)?,
                 last_error: rows::maybe_text(row, 4)?,

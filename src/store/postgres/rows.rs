@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use super::connection::Transaction;
 use crate::domain::{Account, Feed, Timestamp};
 use crate::store::words::{self, kind_code};
-use crate::store::{PullKind, StoreError};
+use crate::store::{StoreError, TriggerKind};
 
 /// Text as PostgreSQL can keep it: it has no NUL, which JSON has. U+FFFF, which is no
 /// character, marks what was changed, so that no two texts become one.
@@ -122,12 +122,12 @@ pub(super) async fn feed_ids(
                  SELECT * FROM unnest($1, $2, $3)
                  ON CONFLICT (account_id, queue, company) DO NOTHING
                  RETURNING id)
-             INSERT INTO feed_demand (feed_id, kind, wanted, due_at) SELECT id, $4, 1, $5 FROM made",
+             INSERT INTO feed_trigger (feed_id, kind, raised, due_at) SELECT id, $4, 1, $5 FROM made",
             &[
                 &accounts,
                 &queues,
                 &companies,
-                &kind_code(PullKind::Reconciliation),
+                &kind_code(TriggerKind::Reconciliation),
                 &due_at.as_millis(),
             ],
         )

@@ -8,8 +8,8 @@ use super::rows;
 use crate::domain::Timestamp;
 use crate::store::words::{LATELY_STORED, RETENTION_STEP, row_limit};
 use crate::store::{
-    AlarmChanges, AlarmFilter, AlarmKind, AlarmLook, AlarmNotice, AlarmRow, Finding, NoticeEnd,
-    Untold,
+    AlarmChanges, AlarmFilter, AlarmKind, AlarmNotice, AlarmObservation, AlarmRow, Finding,
+    NoticeEnd, UnannouncedDocuments,
 };
 
 /// The columns that [`read`] takes.
@@ -36,7 +36,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Option<AlarmRow>> {
 }
 
 /// Begins, goes on with and ends alarms as `look` found things.
-pub(super) fn note(connection: &Connection, look: &AlarmLook) -> rusqlite::Result<AlarmChanges> {
+pub(super) fn note(
+    connection: &Connection,
+    look: &AlarmObservation,
+) -> rusqlite::Result<AlarmChanges> {
     let mut changes = AlarmChanges::default();
     for finding in &look.found {
         changes.raised.extend(see(connection, look, finding)?);
@@ -57,7 +60,7 @@ pub(super) fn note(connection: &Connection, look: &AlarmLook) -> rusqlite::Resul
 /// Notes that something is wrong; gives the alarm where that begins it.
 fn see(
     connection: &Connection,
-    look: &AlarmLook,
+    look: &AlarmObservation,
     finding: &Finding,
 ) -> rusqlite::Result<Option<AlarmRow>> {
     let now = look.now.as_millis();
@@ -83,7 +86,11 @@ fn see(
         )
 }
 
-fn end(connection: &Connection, look: &AlarmLook, id: i64) -> rusqlite::Result<Option<AlarmRow>> {
+fn end(
+    connection: &Connection,
+    look: &AlarmObservation,
+    id: i64,
+) -> rusqlite::Result<Option<AlarmRow>> {
     let now = look.now.as_millis();
     // Whoever was not told of its beginning is not told of its end.
     let ended = connection
@@ -187,15 +194,15 @@ pub(super) fn retain(connection: &Connection, before: Timestamp) -> rusqlite::Re
 }
 
 /// Documents, stored by `stored_by`, that no notification has told of since the last one.
-pub(super) fn untold(
+pub(super) fn unannounced_documents(
     connection: &Connection,
     stored_by: Timestamp,
-) -> rusqlite::Result<Vec<Untold>> {
+) -> rusqlite::Result<Vec<UnannouncedDocuments>> {
     connection
         .prepare_cached(
             "WITH told AS (
                  SELECT f.account_id, f.queue, max(coalesce(w.again_at, w.due_at)) AS at
-                 FROM feed f LEFT JOIN feed_demand w ON w.feed_id = f.id AND w.kind = 0
+                 FROM feed f LEFT JOIN feed_trigger w ON w.feed_id = f.id AND w.kind = 0
                  GROUP BY f.account_id, f.queue),
              lately AS (SELECT feed_id, version_ms, first_pull, found_by, stored_at
                  FROM document ORDER BY sequence DESC LIMIT ?2)
@@ -207,10 +214,10 @@ pub(super) fn untold(
              GROUP BY a.name, f.queue, told.at ORDER BY a.name, f.queue",
         )?
         .query_map(params![stored_by.as_millis(), LATELY_STORED], |row| {
-            Ok(Untold {
+            Ok(UnannouncedDocuments {
                 account: rows::account(row, 0)?,
                 queue: rows::queue(row, 1)?,
-                told_at: rows::maybe_moment(row, 2)?,
+                notified_at: rows::maybe_moment(row, 2)?,
                 documents: row.get(3)?,
             })
         })?

@@ -5,16 +5,16 @@ use std::path::Path;
 use aws_lc_rs::digest::{SHA256, digest};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, params};
 
-use super::demands::raise;
 use super::destinations;
 use super::error::explain;
 use super::rows;
+use super::triggers::raise;
 use crate::domain::{Account, Company, Timestamp};
 use crate::store::deliveries::{ATTEMPTS, LINK_PATIENCE, NO_COMPANY, WINDOW};
 use crate::store::outcomes::Outcome;
 use crate::store::{
     Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
-    DestinationFilter, LateOutcome, LeaseAction, NewImportError, PullKind, StoreError,
+    DestinationFilter, LateOutcome, LeaseAction, NewImportError, StoreError, TriggerKind,
 };
 
 /// Versions in a window after the position that are not settled. `ready` are those that
@@ -400,9 +400,9 @@ fn ask_for_link(
         params![feed, now.as_millis()],
     )?;
     if tries == 1 {
-        raise(connection, feed, PullKind::Reconciliation, now)
+        raise(connection, feed, TriggerKind::Reconciliation, now)
     } else {
-        super::demands::read_from_beginning(connection, feed, now)
+        super::triggers::read_from_beginning(connection, feed, now)
     }
 }
 

@@ -56,7 +56,7 @@ impl DeliveryStore for SqliteStore {
             })
             .await?;
         if pulls {
-            self.demand.notify_one();
+            self.trigger.notify_one();
         }
         if rejected {
             self.arrivals.send_replace(());
@@ -84,7 +84,7 @@ impl DeliveryStore for SqliteStore {
         verdict: LateOutcome,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let noted = self
+        let recorded = self
             .change(move |connection| {
                 deliveries::record_outcome(
                     connection,
@@ -96,7 +96,7 @@ impl DeliveryStore for SqliteStore {
             })
             .await?;
         self.arrivals.send_replace(());
-        Ok(noted)
+        Ok(recorded)
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError> {

@@ -9,7 +9,7 @@ use crate::store::deliveries::WINDOW;
 use crate::store::words::row_limit;
 use crate::store::{
     AttemptRow, DeliveryFilter, DeliveryLeaseRequest, DeliveryRow, DestinationChange,
-    DestinationFilter, DestinationRow, HeldFeed, Listed, PauseReason, StartFrom,
+    DestinationFilter, DestinationPauseReason, DestinationRow, HeldFeed, Listed, StartFrom,
 };
 
 /// Makes destinations known.
@@ -188,7 +188,7 @@ pub(super) fn change(
     let changed = match change {
         DestinationChange::Pause => connection.execute(
             "UPDATE destination SET paused = ?2 WHERE id = ?1 AND paused IS NOT ?2",
-            params![id, PauseReason::ByHand.as_str()],
+            params![id, DestinationPauseReason::ByHand.as_str()],
         )?,
         DestinationChange::Resume => connection.execute(
             "UPDATE destination SET paused = NULL, waits_until = NULL
@@ -322,7 +322,7 @@ pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<DestinationR
                 delivered: row.get(3)?,
                 rejected: row.get(4)?,
                 rejected_now: row.get(5)?,
-                paused: rows::pause_reason(row, 6)?,
+                paused: rows::destination_pause_reason(row, 6)?,
                 waits_until: rows::maybe_moment(row, 7)?,
                 failing_since: rows::maybe_moment(row, 8)?,
                 failures: row.get(9)?,

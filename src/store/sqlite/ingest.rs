@@ -9,7 +9,7 @@ use super::rows::{account_id, feed_id};
 use crate::domain::{Account, Feed, Timestamp};
 use crate::sns::{MessageType, VerifiedMessage};
 use crate::store::words::{event_code, kind_code, message_key};
-use crate::store::{AcceptedMessage, Insertion, PullKind, SubscriptionState};
+use crate::store::{AcceptedMessage, Insertion, SubscriptionState, TriggerKind};
 
 /// Feeds remembered at the most, before starting over.
 const KNOWN_FEEDS: usize = 100_000;
@@ -55,11 +55,11 @@ impl Known {
     }
 }
 
-/// One group's work: rows at once, hints summed up for the end.
+/// One group's work: rows at once, triggers summed up for the end.
 pub(super) struct Ingest<'a> {
     known: &'a mut Known,
     ask: bool,
-    hints: HashMap<i64, (i64, Timestamp)>,
+    triggers: HashMap<i64, (i64, Timestamp)>,
 }
 
 impl<'a> Ingest<'a> {
@@ -67,7 +67,7 @@ impl<'a> Ingest<'a> {
         Self {
             known,
             ask,
-            hints: HashMap::new(),
+            triggers: HashMap::new(),
         }
     }
 
@@ -76,7 +76,7 @@ impl<'a> Ingest<'a> {
         self.known.forget();
     }
 
-    /// Stores one message; its hint is raised by [`Ingest::raise_hints`].
+    /// Stores one message; its hint is raised by [`Ingest::raise_triggers`].
     pub(super) fn store(
         &mut self,
         connection: &Connection,
@@ -103,9 +103,9 @@ impl<'a> Ingest<'a> {
         }
         match message.message_type() {
             MessageType::Notification => {
-                if let Some(feed) = &incoming.hint {
+                if let Some(feed) = &incoming.trigger {
                     let feed = self.known.feed(connection, feed, incoming.received_at)?;
-                    self.hints
+                    self.triggers
                         .entry(feed)
                         .or_insert((0, incoming.received_at))
                         .0 += 1;
@@ -131,21 +131,21 @@ impl<'a> Ingest<'a> {
         Ok(Insertion::New)
     }
 
-    /// Raises each feed's `wanted` once for the whole group; whether there was any.
-    pub(super) fn raise_hints(self, connection: &Connection) -> rusqlite::Result<bool> {
+    /// Raises each feed's `raised` once for the whole group; whether there was any.
+    pub(super) fn raise_triggers(self, connection: &Connection) -> rusqlite::Result<bool> {
         let mut statement = connection.prepare_cached(
-            "INSERT INTO feed_demand (feed_id, kind, wanted, due_at) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (feed_id, kind) DO UPDATE SET wanted = wanted + excluded.wanted, due_at = excluded.due_at",
+            "INSERT INTO feed_trigger (feed_id, kind, raised, due_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (feed_id, kind) DO UPDATE SET raised = raised + excluded.raised, due_at = excluded.due_at",
         )?;
-        for (feed, (count, due_at)) in &self.hints {
+        for (feed, (count, due_at)) in &self.triggers {
             statement.execute(params![
                 feed,
-                kind_code(PullKind::Hint),
+                kind_code(TriggerKind::Notification),
                 count,
                 due_at.as_millis()
             ])?;
         }
-        Ok(!self.hints.is_empty())
+        Ok(!self.triggers.is_empty())
     }
 }
 

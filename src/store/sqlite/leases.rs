@@ -7,20 +7,20 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::error::explain;
 use super::rows;
 use crate::domain::{Cursor, Feed, Timestamp};
-use crate::store::runs::{self, SavedCursor, position_holder};
+use crate::store::pulls::{self, SavedCursor, position_holder};
 use crate::store::words::kind_code;
-use crate::store::{LeaseRequest, PageLease, Position, PullKind, StoreError};
+use crate::store::{LeaseRequest, PageLease, Position, StoreError, TriggerKind};
 
-/// What may be pulled at `:now`, and what it waits for. `parked` feeds and accounts
+/// What may be pulled at `:now`, and what it waits for. `paused` feeds and accounts
 /// are tried again when their wait is over, but for those that need a person.
 const PENDING: &str = "
-    FROM feed_demand d
+    FROM feed_trigger d
     JOIN feed f ON f.id = d.feed_id
     JOIN account a ON a.id = f.account_id
-    LEFT JOIN feed_run r ON r.feed_id = d.feed_id AND r.kind = d.kind
-    WHERE d.wanted > coalesce(r.served, 0)
-      AND coalesce(f.parked, '') NOT IN ('by_hand', 'company_filter_ignored')
-      AND coalesce(a.parked, '') <> 'by_hand'";
+    LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
+    WHERE d.raised > coalesce(r.completed, 0)
+      AND coalesce(f.paused, '') NOT IN ('by_hand', 'company_filter_ignored')
+      AND coalesce(a.paused, '') <> 'by_hand'";
 
 /// Leaves out what this process can't ask for. The names are ours: account names hold no
 /// quotes.
@@ -42,8 +42,8 @@ fn askable(request: &LeaseRequest) -> String {
 struct Candidate {
     feed_id: i64,
     feed: Feed,
-    kind: PullKind,
-    wanted: i64,
+    kind: TriggerKind,
+    raised: i64,
     under_way: bool,
     cursor: Option<Cursor>,
     first_pull: bool,
@@ -91,7 +91,7 @@ fn most_urgent(
     request: &LeaseRequest,
 ) -> rusqlite::Result<Option<Candidate>> {
     let sql = format!(
-        "SELECT f.id, a.name, f.queue, f.company, d.kind, d.wanted, r.noted IS NOT NULL, f.cursor,
+        "SELECT f.id, a.name, f.queue, f.company, d.kind, d.raised, r.target IS NOT NULL, f.cursor,
                 f.first_complete_at IS NULL, f.failures, a.failures,
                 (f.last_page_at IS NOT NULL OR NOT EXISTS
                      (SELECT 1 FROM feed w WHERE w.account_id = a.id AND w.last_page_at IS NOT NULL))
@@ -114,7 +114,7 @@ fn most_urgent(
                     feed_id: row.get(0)?,
                     feed: rows::feed(row, 1)?,
                     kind: rows::kind(row, 4)?,
-                    wanted: row.get(5)?,
+                    raised: row.get(5)?,
                     under_way: row.get(6)?,
                     cursor: row.get::<_, Option<String>>(7)?.map(Cursor::new),
                     first_pull: row.get(8)?,
@@ -140,10 +140,10 @@ fn start_or_resume(
     }
     let start = match candidate.kind {
         // Set when it was asked for.
-        PullKind::Backfill => stored.from,
+        TriggerKind::Backfill => stored.from,
         // Another kind may have begun the first pull.
         _ if candidate.first_pull => stored.from.or_else(|| candidate.cursor.clone()),
-        kind if kind.overlaps() => runs::overlap_start(
+        kind if kind.overlaps() => pulls::overlap_start(
             saved_cursors(connection, candidate.feed_id)?,
             last_look(connection, candidate.feed_id, request.now)?.before(request.lookback),
         ),
@@ -155,23 +155,23 @@ fn start_or_resume(
     };
     connection
         .prepare_cached(
-            "INSERT INTO feed_run (feed_id, kind, noted, started_at) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (feed_id, kind) DO UPDATE SET noted = excluded.noted, started_at = excluded.started_at",
+            "INSERT INTO feed_pull (feed_id, kind, target, started_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (feed_id, kind) DO UPDATE SET target = excluded.target, started_at = excluded.started_at",
         )?
         .execute(params![
             candidate.feed_id,
             kind_code(candidate.kind),
-            candidate.wanted,
+            candidate.raised,
             request.now.as_millis(),
         ])?;
     save_position(connection, candidate.feed_id, holder, &position)?;
     Ok(position)
 }
 
-fn position(connection: &Connection, feed: i64, kind: PullKind) -> rusqlite::Result<Position> {
+fn position(connection: &Connection, feed: i64, kind: TriggerKind) -> rusqlite::Result<Position> {
     let stored = connection
         .prepare_cached(
-            "SELECT position, previous_next, previous_entries FROM feed_run WHERE feed_id = ?1 AND kind = ?2",
+            "SELECT position, previous_next, previous_entries FROM feed_pull WHERE feed_id = ?1 AND kind = ?2",
         )?
         .query_row(params![feed, kind_code(kind)], |row| {
             Ok(Position {
@@ -187,12 +187,12 @@ fn position(connection: &Connection, feed: i64, kind: PullKind) -> rusqlite::Res
 pub(super) fn save_position(
     connection: &Connection,
     feed: i64,
-    kind: PullKind,
+    kind: TriggerKind,
     position: &Position,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO feed_run (feed_id, kind, position, previous_next, previous_entries) VALUES (?1, ?2, ?3, ?4, ?5)
+            "INSERT INTO feed_pull (feed_id, kind, position, previous_next, previous_entries) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (feed_id, kind) DO UPDATE SET position = excluded.position,
                  previous_next = excluded.previous_next, previous_entries = excluded.previous_entries",
         )?
@@ -219,17 +219,17 @@ pub(super) fn last_look(
     let last_look = connection
         .prepare_cached(
             "SELECT coalesce(
-                 (SELECT max(started_at) FROM feed_run
-                  WHERE feed_id = ?1 AND kind IN (?2, ?3, ?4) AND noted IS NULL),
-                 (SELECT min(started_at) FROM feed_run WHERE feed_id = ?1 AND kind <> ?5))",
+                 (SELECT max(started_at) FROM feed_pull
+                  WHERE feed_id = ?1 AND kind IN (?2, ?3, ?4) AND target IS NULL),
+                 (SELECT min(started_at) FROM feed_pull WHERE feed_id = ?1 AND kind <> ?5))",
         )?
         .query_row(
             params![
                 feed,
-                kind_code(PullKind::FollowUp),
-                kind_code(PullKind::LateFollowUp),
-                kind_code(PullKind::Reconciliation),
-                kind_code(PullKind::Backfill),
+                kind_code(TriggerKind::FollowUp),
+                kind_code(TriggerKind::LateFollowUp),
+                kind_code(TriggerKind::Reconciliation),
+                kind_code(TriggerKind::Backfill),
             ],
             |row| rows::maybe_moment(row, 0),
         )?;

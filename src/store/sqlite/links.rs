@@ -3,10 +3,10 @@
 use rusqlite::{Connection, params};
 use secrecy::ExposeSecret;
 
-use super::demands::raise;
+use super::triggers::raise;
 use crate::domain::Timestamp;
 use crate::store::words::kind_code;
-use crate::store::{FreshLink, PullKind};
+use crate::store::{FreshLink, TriggerKind};
 
 /// Keeps the links of a page, where the feed is read for their sake.
 pub(super) fn keep(
@@ -40,17 +40,17 @@ pub(super) fn keep(
 pub(super) fn end_wish(
     connection: &Connection,
     feed: i64,
-    kind: PullKind,
+    kind: TriggerKind,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "DELETE FROM fresh_link_request WHERE feed_id = ?1 AND asked_at <=
-                 (SELECT started_at FROM feed_run WHERE feed_id = ?1 AND kind = ?2)",
+                 (SELECT started_at FROM feed_pull WHERE feed_id = ?1 AND kind = ?2)",
         )?
         .execute(params![feed, kind_code(kind)])?;
     if is_wished(connection, feed)? {
-        raise(connection, feed, PullKind::Reconciliation, now)?;
+        raise(connection, feed, TriggerKind::Reconciliation, now)?;
     }
     Ok(())
 }

@@ -15,12 +15,13 @@ pub(super) use self::error::explain;
 use self::writer::{Inbox, Writer};
 use super::words::{CERTIFICATES, RETENTION_STEP};
 use super::{
-    AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmLook, AlarmNotice,
-    AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, Demand, DocumentFilter, DocumentLook,
-    DocumentRow, FeedRow, Insertion, LeaseRequest, LookedBack, NewApiToken, NewUpload, NoticeEnd,
-    NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit, PullPlan, QuarantineRow,
-    Quarantined, Retained, Retention, SequenceRow, Store, StoreError, SubscriptionChange,
-    SubscriptionRow, Untold, UploadBegun, UploadEnd, UploadFilter, UploadRow, Waiting,
+    AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
+    AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
+    DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
+    NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
+    PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
+    SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun, UploadEnd,
+    UploadFilter, UploadRow, Waiting,
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
 
@@ -29,23 +30,23 @@ mod alarms;
 mod backup;
 mod deliveries;
 mod delivery_store;
-mod demands;
 mod destinations;
 mod error;
 mod import_errors;
 mod ingest;
 mod leases;
 mod links;
-mod looking;
 mod pages;
-mod parking;
+mod pausing;
 mod quarantine;
 mod reading;
 mod retention;
 mod rows;
 mod schema;
+mod search;
 mod subscriptions;
 mod tokens;
+mod triggers;
 mod uploads;
 mod writer;
 
@@ -72,7 +73,7 @@ pub struct SqliteStore {
     inbox: Option<Arc<Inbox>>,
     reads: Mutex<Option<mpsc::SyncSender<Read>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    demand: Arc<Notify>,
+    trigger: Arc<Notify>,
     arrivals: watch::Sender<()>,
 }
 
@@ -86,23 +87,23 @@ impl SqliteStore {
         let connection = schema::open_for_writing(&path)?;
         let explain_here = |error| explain(&path, error);
         backup::settle_epoch(&connection).map_err(explain_here)?;
-        parking::start_afresh(&connection).map_err(explain_here)?;
+        pausing::start_afresh(&connection).map_err(explain_here)?;
         destinations::start_afresh(&connection).map_err(explain_here)?;
         let shelf =
             quarantine::Shelf::open(&connection, options.quarantine_bytes).map_err(explain_here)?;
         let inbox = Arc::new(Inbox::new(options.queue));
-        let demand = Arc::new(Notify::new());
+        let trigger = Arc::new(Notify::new());
         let writer = Writer {
             connection,
             path: path.clone(),
             inbox: Arc::clone(&inbox),
-            demand: Arc::clone(&demand),
+            trigger: Arc::clone(&trigger),
             ask: options.ask,
             shelf,
             _lock: lock,
         };
         let thread = spawn("store-writer", &path, move || writer.run_to_its_end())?;
-        let store = Self::with_reader(path, Some(inbox), demand)?;
+        let store = Self::with_reader(path, Some(inbox), trigger)?;
         store
             .threads
             .lock()
@@ -119,7 +120,7 @@ impl SqliteStore {
     fn with_reader(
         path: PathBuf,
         inbox: Option<Arc<Inbox>>,
-        demand: Arc<Notify>,
+        trigger: Arc<Notify>,
     ) -> Result<Self, StoreError> {
         let mut connection = schema::open_for_reading(&path)?;
         let (reads, inbox_of_reader) = mpsc::sync_channel::<Read>(256);
@@ -142,7 +143,7 @@ impl SqliteStore {
             inbox,
             reads: Mutex::new(Some(reads)),
             threads: Mutex::new(vec![thread]),
-            demand,
+            trigger,
             arrivals: watch::Sender::new(()),
         })
     }
@@ -275,7 +276,7 @@ impl Store for SqliteStore {
             let _ = answer.send(begun);
         }))?;
         outcome.await.map_err(|_| StoreError::Closed)??;
-        // A reader that ended leaves the puller and the private API without answers.
+        // A reader that ended leaves the puller and the admin API without answers.
         self.sequence().await.map(drop)
     }
 
@@ -306,22 +307,22 @@ impl Store for SqliteStore {
                 .try_for_each(|feed| rows::feed_id(connection, feed, now).map(drop))
         })
         .await?;
-        self.demand.notify_one();
+        self.trigger.notify_one();
         Ok(())
     }
 
-    async fn demand(&self, demands: Vec<Demand>) -> Result<(), StoreError> {
-        self.change(move |connection| demands::demand(connection, &demands))
+    async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError> {
+        self.change(move |connection| triggers::trigger(connection, &triggers))
             .await?;
-        self.demand.notify_one();
+        self.trigger.notify_one();
         Ok(())
     }
 
-    async fn demand_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
+    async fn trigger_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
         let feeds = self
-            .change(move |connection| demands::demand_reconciliation(connection, due_at))
+            .change(move |connection| triggers::trigger_reconciliation(connection, due_at))
             .await?;
-        self.demand.notify_one();
+        self.trigger.notify_one();
         Ok(feeds)
     }
 
@@ -350,7 +351,7 @@ impl Store for SqliteStore {
         error: String,
     ) -> Result<(), StoreError> {
         self.write(move |transaction, path| {
-            parking::fail(transaction, path, &lease, failure, &error)
+            pausing::fail(transaction, path, &lease, failure, &error)
         })
         .await
     }
@@ -365,22 +366,22 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn demand_raised(&self) {
-        self.demand.notified().await;
+    async fn triggered(&self) {
+        self.trigger.notified().await;
     }
 
-    async fn set_parked(
+    async fn set_paused(
         &self,
         account: Account,
         feed: Option<Feed>,
-        parked: bool,
+        paused: bool,
     ) -> Result<usize, StoreError> {
         let changed = self
             .change(move |connection| {
-                parking::set_parked(connection, &account, feed.as_ref(), parked)
+                pausing::set_paused(connection, &account, feed.as_ref(), paused)
             })
             .await?;
-        self.demand.notify_one();
+        self.trigger.notify_one();
         Ok(changed)
     }
 
@@ -397,8 +398,8 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError> {
-        self.read(move |connection| looking::look_back(connection, &look))
+    async fn search_documents(&self, look: DocumentSearch) -> Result<FoundDocuments, StoreError> {
+        self.read(move |connection| search::search_documents(connection, &look))
             .await
     }
 
@@ -533,7 +534,7 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError> {
+    async fn update_alarms(&self, look: AlarmObservation) -> Result<AlarmChanges, StoreError> {
         self.change(move |connection| alarms::note(connection, &look))
             .await
     }
@@ -562,8 +563,11 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError> {
-        self.read(move |connection| alarms::untold(connection, stored_by))
+    async fn unannounced_documents(
+        &self,
+        stored_by: Timestamp,
+    ) -> Result<Vec<UnannouncedDocuments>, StoreError> {
+        self.read(move |connection| alarms::unannounced_documents(connection, stored_by))
             .await
     }
 

@@ -5,18 +5,18 @@ use std::path::Path;
 use aws_lc_rs::digest::{SHA256, digest};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::demands::raise;
 use super::error::explain;
 use super::leases::{check_fence, last_look, save_position, saved_cursors};
-use super::parking::park_feed;
+use super::pausing::pause_feed;
 use super::rows::{self, account_id, feed_id};
+use super::triggers::raise;
 use super::{links, uploads};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
-use crate::store::runs::{self, position_holder};
-use crate::store::words::{UNIDENTIFIED, kind_code};
+use crate::store::pulls::{self, position_holder};
+use crate::store::words::{UNREADABLE, kind_code};
 use crate::store::{
-    COMPANY_FILTER_IGNORED, PageCommitted, PageEnd, PageLease, PageOutcome, PageToCommit,
-    ParkReason, PullKind, PullPlan, SetAside, StoreError,
+    COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
+    PageToCommit, PullPlan, StoreError, TriggerKind, UnreadableEntry,
 };
 
 /// Stores a page, its cursor and what follows from it, and gives the lease back.
@@ -38,26 +38,27 @@ fn store_page(
     plan: &PullPlan,
 ) -> rusqlite::Result<PageOutcome> {
     if company_filter_ignored(connection, lease, &page.documents)? {
-        park_feed(
+        pause_feed(
             connection,
             lease.feed_id,
-            ParkReason::CompanyFilterIgnored,
+            FeedPauseReason::CompanyFilterIgnored,
             None,
             COMPANY_FILTER_IGNORED,
         )?;
         return Ok(PageOutcome::CompanyFilterIgnored);
     }
     let mut numbering = Numbering::read(connection)?;
-    let told_at = told_at(connection, lease.feed_id)?;
+    let notified_at = notified_at(connection, lease.feed_id)?;
     let mut new = 0;
-    let mut lost_hints = 0;
+    let mut missed_notifications = 0;
     for document in &page.documents {
         if insert_document(connection, lease, document, plan.now, &mut numbering)? {
             new += 1;
-            lost_hints += usize::from(runs::was_not_told(lease, document, told_at));
+            missed_notifications +=
+                usize::from(pulls::is_unannounced(lease, document, notified_at));
         }
     }
-    for entry in &page.unidentified {
+    for entry in &page.unreadable {
         set_aside(connection, lease.feed_id, entry, plan.now)?;
     }
     for company in &page.companies {
@@ -74,17 +75,17 @@ fn store_page(
     connection
         .prepare_cached(
             "UPDATE feed SET leased_until = NULL, last_page_at = ?2, documents = documents + ?3,
-                 lost_hints = lost_hints + ?4, possible_gaps = possible_gaps + ?5,
-                 parked = CASE WHEN parked = 'by_hand' THEN parked END, waits_until = NULL, failures = 0, last_error = NULL
+                 missed_notifications = missed_notifications + ?4, gaps = gaps + ?5,
+                 paused = CASE WHEN paused = 'by_hand' THEN paused END, waits_until = NULL, failures = 0, last_error = NULL
              WHERE id = ?1",
         )?
-        .execute(params![lease.feed_id, plan.now.as_millis(), new, lost_hints, page.possible_gap])?;
+        .execute(params![lease.feed_id, plan.now.as_millis(), new, missed_notifications, page.gap])?;
     connection
         .prepare_cached(
             // A wait that another request in flight has set since still stands.
-            "UPDATE account SET parked = CASE WHEN parked = 'by_hand' THEN parked END,
+            "UPDATE account SET paused = CASE WHEN paused = 'by_hand' THEN paused END,
                  waits_until = CASE WHEN waits_until > ?2 THEN waits_until END, failures = 0, last_error = NULL
-             WHERE id = ?1 AND (failures > 0 OR parked IS NOT NULL)",
+             WHERE id = ?1 AND (failures > 0 OR paused IS NOT NULL)",
         )?
         .execute(params![account_id(connection, &lease.feed.account)?, plan.now.as_millis()])?;
     if up_to_date {
@@ -96,15 +97,15 @@ fn store_page(
         new,
         known: page.documents.len() - new,
         up_to_date,
-        lost_hints,
+        missed_notifications,
     }))
 }
 
 /// When the newest notification of this feed came.
-fn told_at(connection: &Connection, feed: i64) -> rusqlite::Result<Option<Timestamp>> {
+fn notified_at(connection: &Connection, feed: i64) -> rusqlite::Result<Option<Timestamp>> {
     connection
-        .prepare_cached("SELECT due_at FROM feed_demand WHERE feed_id = ?1 AND kind = ?2")?
-        .query_row(params![feed, kind_code(PullKind::Hint)], |row| {
+        .prepare_cached("SELECT due_at FROM feed_trigger WHERE feed_id = ?1 AND kind = ?2")?
+        .query_row(params![feed, kind_code(TriggerKind::Notification)], |row| {
             rows::moment(row, 0)
         })
         .optional()
@@ -245,21 +246,21 @@ fn supersede(
 fn set_aside(
     connection: &Connection,
     feed: i64,
-    entry: &SetAside,
+    entry: &UnreadableEntry,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO unidentified (feed_id, digest, seen_at, body)
-             SELECT ?1, ?2, ?3, ?4 WHERE (SELECT count(*) FROM unidentified WHERE feed_id = ?1) < ?5
+            "INSERT INTO unreadable (feed_id, digest, seen_at, body)
+             SELECT ?1, ?2, ?3, ?4 WHERE (SELECT count(*) FROM unreadable WHERE feed_id = ?1) < ?5
              ON CONFLICT (feed_id, digest) DO NOTHING",
         )?
         .execute(params![
             feed,
-            digest(&SHA256, &entry.likeness).as_ref(),
+            digest(&SHA256, &entry.dedup_key).as_ref(),
             now.as_millis(),
             entry.body,
-            UNIDENTIFIED
+            UNREADABLE
         ])?;
     Ok(())
 }
@@ -272,7 +273,7 @@ fn move_cursor(
     plan: &PullPlan,
     up_to_date: bool,
 ) -> rusqlite::Result<()> {
-    let moved = runs::moved(lease, page, up_to_date);
+    let moved = pulls::moved(lease, page, up_to_date);
     save_position(connection, lease.feed_id, moved.holder, &moved.position)?;
     let Some(cursor) = moved.cursor else {
         return Ok(());
@@ -292,7 +293,7 @@ fn save_cursor(
 ) -> rusqlite::Result<()> {
     let old_enough = last_look(connection, feed, plan.now)?.before(plan.lookback);
     let saved = saved_cursors(connection, feed)?;
-    let change = runs::one_more_cursor(&saved, old_enough, plan.now);
+    let change = pulls::one_more_cursor(&saved, old_enough, plan.now);
     let mut delete = connection
         .prepare_cached("DELETE FROM feed_cursor WHERE feed_id = ?1 AND saved_at = ?2")?;
     for unneeded in change.unneeded {
@@ -313,10 +314,10 @@ fn end_run(connection: &Connection, lease: &PageLease, plan: &PullPlan) -> rusql
                  first_complete_at = CASE WHEN ?3 THEN first_complete_at ELSE coalesce(first_complete_at, ?2) END
              WHERE id = ?1",
         )?
-        .execute(params![lease.feed_id, plan.now.as_millis(), lease.kind == PullKind::Backfill])?;
+        .execute(params![lease.feed_id, plan.now.as_millis(), lease.kind == TriggerKind::Backfill])?;
     connection
         .prepare_cached(
-            "UPDATE feed_run SET position = NULL, previous_next = NULL, previous_entries = 0
+            "UPDATE feed_pull SET position = NULL, previous_next = NULL, previous_entries = 0
              WHERE feed_id = ?1 AND kind IN (?2, ?3)",
         )?
         .execute(params![
@@ -328,57 +329,57 @@ fn end_run(connection: &Connection, lease: &PageLease, plan: &PullPlan) -> rusql
     // began before it.
     connection
         .prepare_cached(
-            "UPDATE feed_demand SET due_at = again_at, wanted = wanted + 1
+            "UPDATE feed_trigger SET due_at = again_at, raised = raised + 1
              WHERE feed_id = ?1 AND kind = ?2
-               AND again_at > (SELECT started_at FROM feed_run r WHERE r.feed_id = ?1 AND r.kind = ?2)",
+               AND again_at > (SELECT started_at FROM feed_pull r WHERE r.feed_id = ?1 AND r.kind = ?2)",
         )?
         .execute(params![lease.feed_id, kind])?;
     connection
-        .prepare_cached("UPDATE feed_demand SET again_at = NULL WHERE feed_id = ?1 AND kind = ?2")?
+        .prepare_cached("UPDATE feed_trigger SET again_at = NULL WHERE feed_id = ?1 AND kind = ?2")?
         .execute(params![lease.feed_id, kind])?;
     connection
-        .prepare_cached("UPDATE feed_run SET served = coalesce(noted, served), noted = NULL WHERE feed_id = ?1 AND kind = ?2")?
+        .prepare_cached("UPDATE feed_pull SET completed = coalesce(target, completed), target = NULL WHERE feed_id = ?1 AND kind = ?2")?
         .execute(params![lease.feed_id, kind])?;
-    if lease.first_pull && lease.kind != PullKind::Backfill {
+    if lease.first_pull && lease.kind != TriggerKind::Backfill {
         // It has read everything: for what follows, as a reconciliation that began with it.
         connection
             .prepare_cached(
-                "INSERT INTO feed_run (feed_id, kind, started_at)
-                 SELECT ?1, ?2, min(started_at) FROM feed_run WHERE feed_id = ?1 AND kind <> ?3
+                "INSERT INTO feed_pull (feed_id, kind, started_at)
+                 SELECT ?1, ?2, min(started_at) FROM feed_pull WHERE feed_id = ?1 AND kind <> ?3
                  ON CONFLICT (feed_id, kind) DO UPDATE SET started_at = excluded.started_at",
             )?
             .execute(params![
                 lease.feed_id,
-                kind_code(PullKind::Reconciliation),
-                kind_code(PullKind::Backfill)
+                kind_code(TriggerKind::Reconciliation),
+                kind_code(TriggerKind::Backfill)
             ])?;
         // Runs of other kinds began at the beginning too; they now start as overlap reads.
         connection
-            .prepare_cached("UPDATE feed_run SET noted = NULL, position = NULL WHERE feed_id = ?1 AND kind <> ?2")?
-            .execute(params![lease.feed_id, kind_code(PullKind::Backfill)])?;
+            .prepare_cached("UPDATE feed_pull SET target = NULL, position = NULL WHERE feed_id = ?1 AND kind <> ?2")?
+            .execute(params![lease.feed_id, kind_code(TriggerKind::Backfill)])?;
     }
     match lease.kind {
-        PullKind::Hint => {
+        TriggerKind::Notification => {
             raise(
                 connection,
                 lease.feed_id,
-                PullKind::FollowUp,
+                TriggerKind::FollowUp,
                 plan.now.after(plan.follow_ups[0]),
             )?;
             raise(
                 connection,
                 lease.feed_id,
-                PullKind::LateFollowUp,
+                TriggerKind::LateFollowUp,
                 plan.now.after(plan.follow_ups[1]),
             )?;
         }
-        PullKind::Reconciliation => raise(
+        TriggerKind::Reconciliation => raise(
             connection,
             lease.feed_id,
-            PullKind::Reconciliation,
+            TriggerKind::Reconciliation,
             plan.now.after(plan.reconcile_every),
         )?,
-        PullKind::FollowUp | PullKind::LateFollowUp | PullKind::Backfill => {}
+        TriggerKind::FollowUp | TriggerKind::LateFollowUp | TriggerKind::Backfill => {}
     }
     if lease.kind.overlaps() {
         links::end_wish(connection, lease.feed_id, lease.kind, plan.now)?;

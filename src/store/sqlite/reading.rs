@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::rows;
 use crate::domain::{Account, Cursor, Feed};
-use crate::store::words::{message_id, row_limit, wanted_kinds};
+use crate::store::words::{message_id, row_limit, trigger_kinds};
 use crate::store::{
     AccountRow, CertificateRow, DocumentFilter, DocumentRow, FeedRow, NotificationRow, SequenceRow,
 };
@@ -38,11 +38,11 @@ pub(super) fn feeds(connection: &Connection) -> rusqlite::Result<Vec<FeedRow>> {
     connection
         .prepare_cached(
             "SELECT a.name, f.queue, f.company, f.cursor, f.last_page_at, f.up_to_date_at, f.first_complete_at,
-                    f.documents, f.lost_hints, f.possible_gaps, f.parked, f.waits_until, f.failures, f.last_error,
-                    (SELECT count(*) FROM unidentified u WHERE u.feed_id = f.id),
-                    (SELECT group_concat(d.kind) FROM feed_demand d
-                     LEFT JOIN feed_run r ON r.feed_id = d.feed_id AND r.kind = d.kind
-                     WHERE d.feed_id = f.id AND d.wanted > coalesce(r.served, 0))
+                    f.documents, f.missed_notifications, f.gaps, f.paused, f.waits_until, f.failures, f.last_error,
+                    (SELECT count(*) FROM unreadable u WHERE u.feed_id = f.id),
+                    (SELECT group_concat(d.kind) FROM feed_trigger d
+                     LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
+                     WHERE d.feed_id = f.id AND d.raised > coalesce(r.completed, 0))
              FROM feed f JOIN account a ON a.id = f.account_id
              ORDER BY a.name, f.queue, f.company",
         )?
@@ -55,14 +55,14 @@ pub(super) fn feeds(connection: &Connection) -> rusqlite::Result<Vec<FeedRow>> {
                 up_to_date_at: rows::maybe_moment(row, 5)?,
                 first_complete_at: rows::maybe_moment(row, 6)?,
                 documents: row.get(7)?,
-                lost_hints: row.get(8)?,
-                possible_gaps: row.get(9)?,
-                parked: rows::park_reason(row, 10)?,
+                missed_notifications: row.get(8)?,
+                gaps: row.get(9)?,
+                paused: rows::feed_pause_reason(row, 10)?,
                 waits_until: rows::maybe_moment(row, 11)?,
                 failures: row.get(12)?,
                 last_error: row.get(13)?,
-                unidentified: row.get(14)?,
-                wanted: wanted_kinds(wanted.as_deref().unwrap_or_default()),
+                unreadable: row.get(14)?,
+                wanted: trigger_kinds(wanted.as_deref().unwrap_or_default()),
             })
         })?
         .collect()
@@ -71,12 +71,12 @@ pub(super) fn feeds(connection: &Connection) -> rusqlite::Result<Vec<FeedRow>> {
 pub(super) fn accounts(connection: &Connection) -> rusqlite::Result<Vec<AccountRow>> {
     connection
         .prepare_cached(
-            "SELECT name, parked, waits_until, failures, last_error FROM account ORDER BY name",
+            "SELECT name, paused, waits_until, failures, last_error FROM account ORDER BY name",
         )?
         .query_map([], |row| {
             Ok(AccountRow {
                 account: rows::account(row, 0)?,
-                parked: rows::park_reason(row, 1)?,
+                paused: rows::feed_pause_reason(row, 1)?,
                 waits_until: rows::maybe_moment(row, 2)?,
                 failures: row.get(3)?,
                 last_error: row.get(4)?,

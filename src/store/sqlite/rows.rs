@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::domain::{Account, Company, DestinationName, Event, Feed, Queue, Timestamp};
 use crate::store::words::{self, kind_code};
 use crate::store::{
-    DeliveryState, ImportErrorState, ParkReason, PauseReason, PullKind, Rights, SubscriptionState,
-    UploadState,
+    DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState, Rights,
+    SubscriptionState, TriggerKind, UploadState,
 };
 
 /// The account's row, made where it is new.
@@ -51,8 +51,8 @@ pub(super) fn feed_id(
     )?;
     let id = connection.last_insert_rowid();
     connection.execute(
-        "INSERT INTO feed_demand (feed_id, kind, wanted, due_at) VALUES (?1, ?2, 1, ?3)",
-        params![id, kind_code(PullKind::Reconciliation), now.as_millis()],
+        "INSERT INTO feed_trigger (feed_id, kind, raised, due_at) VALUES (?1, ?2, 1, ?3)",
+        params![id, kind_code(TriggerKind::Reconciliation), now.as_millis()],
     )?;
     Ok(id)
 }
@@ -83,7 +83,7 @@ pub(super) fn event_name(row: &Row<'_>, column: usize) -> rusqlite::Result<Event
 }
 
 /// Reads a kind of pull.
-pub(super) fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<PullKind> {
+pub(super) fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<TriggerKind> {
     words::kind(row.get(column)?).map_err(foreign(column))
 }
 
@@ -99,10 +99,13 @@ pub(super) fn maybe_moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Opt
         .map(Timestamp::from_millis))
 }
 
-/// Reads why something is parked.
-pub(super) fn park_reason(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<ParkReason>> {
+/// Reads why something is paused.
+pub(super) fn feed_pause_reason(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<Option<FeedPauseReason>> {
     let text: Option<String> = row.get(column)?;
-    words::park_reason(text.as_deref()).map_err(foreign(column))
+    words::feed_pause_reason(text.as_deref()).map_err(foreign(column))
 }
 
 /// Reads where a subscription stands.
@@ -129,9 +132,12 @@ pub(super) fn delivery_state(row: &Row<'_>, column: usize) -> rusqlite::Result<D
 }
 
 /// Reads why a destination is paused.
-pub(super) fn pause_reason(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<PauseReason>> {
+pub(super) fn destination_pause_reason(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<Option<DestinationPauseReason>> {
     let text: Option<String> = row.get(column)?;
-    words::pause_reason(text.as_deref()).map_err(foreign(column))
+    words::destination_pause_reason(text.as_deref()).map_err(foreign(column))
 }
 
 /// Reads where an import error stands.

@@ -1,4 +1,4 @@
-//! Tokens of the private listener.
+//! Tokens of the admin listener.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 

@@ -208,8 +208,8 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
     pub(super) inbox: Arc<Inbox>,
-    /// Told when a demand may have been raised.
-    pub(super) demand: Arc<Notify>,
+    /// Told when a trigger may have been raised.
+    pub(super) trigger: Arc<Notify>,
     pub(super) ask: bool,
     pub(super) shelf: Shelf,
     /// The lock of the one process that may write, held until the last change is done.
@@ -266,8 +266,8 @@ impl Writer {
         match self.store_group(messages, known) {
             Ok((outcomes, raised)) => {
                 if raised {
-                    self.demand.notify_waiters();
-                    self.demand.notify_one();
+                    self.trigger.notify_waiters();
+                    self.trigger.notify_one();
                 }
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     let outcome = outcome.map_err(|error| explain(&self.path, error));
@@ -312,7 +312,7 @@ impl Writer {
                 }
             }
         }
-        let raised = ingest.raise_hints(&transaction)?;
+        let raised = ingest.raise_triggers(&transaction)?;
         transaction.commit()?;
         Ok((outcomes, raised))
     }

@@ -86,7 +86,7 @@ async fn all_three_types_verify_in_both_signature_versions() {
 }
 
 #[tokio::test]
-async fn one_click_makes_one_notification_and_each_digitised_document_makes_one() {
+async fn one_click_makes_one_notification_and_each_digitized_document_makes_one() {
     let bench = Bench::start("").await;
     let (exports, digitized) = (Webhook::start().await, Webhook::start().await);
     exports.confirmed(&bench, Event::OnExported).await;
@@ -171,7 +171,7 @@ async fn the_companys_code_is_spelt_and_typed_as_the_switches_say() {
 }
 
 #[tokio::test]
-async fn a_digitised_message_holds_the_document_its_id_or_words() {
+async fn a_digitized_message_holds_the_document_its_id_or_words() {
     let bench = Bench::start("digitized_message=id").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnDigitized).await;

@@ -24,7 +24,7 @@ pub(crate) struct TestApp {
     pub(crate) clock: Clock,
     service: Option<Service>,
     public: SocketAddr,
-    private: SocketAddr,
+    admin: SocketAddr,
     client: reqwest::Client,
     config: Config,
     _dir: tempfile::TempDir,
@@ -58,7 +58,7 @@ impl TestApp {
             store,
             clock,
             public: service.public_address(),
-            private: service.private_address(),
+            admin: service.admin_address(),
             service: Some(service),
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
             config,
@@ -71,7 +71,7 @@ impl TestApp {
     pub(crate) fn config(&self) -> Config {
         let mut config = self.config.clone();
         config.public.listen = self.public;
-        config.private.listen = self.private;
+        config.admin.listen = self.admin;
         config
     }
 
@@ -144,10 +144,14 @@ impl TestApp {
         self.client.get(url).send().await.unwrap().status()
     }
 
-    /// A request to the private listener, to be sent by the test.
-    pub(crate) fn private(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+    /// A request to the admin listener, to be sent by the test.
+    pub(crate) fn admin_request(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+    ) -> reqwest::RequestBuilder {
         self.client
-            .request(method, format!("http://{}{path}", self.private))
+            .request(method, format!("http://{}{path}", self.admin))
     }
 
     /// A client that shows a redirect rather than follow it.
@@ -158,13 +162,13 @@ impl TestApp {
     }
 
     pub(crate) async fn admin(&self, path: &str) -> Value {
-        let response = self.private(reqwest::Method::GET, path).send().await;
+        let response = self.admin_request(reqwest::Method::GET, path).send().await;
         json(response.unwrap()).await.1
     }
 
     pub(crate) async fn admin_post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
         let response = self
-            .private(reqwest::Method::POST, path)
+            .admin_request(reqwest::Method::POST, path)
             .header("content-type", "application/json")
             .body(body.to_string())
             .send()
@@ -173,7 +177,10 @@ impl TestApp {
     }
 
     pub(crate) async fn metrics(&self) -> String {
-        let response = self.private(reqwest::Method::GET, "/metrics").send().await;
+        let response = self
+            .admin_request(reqwest::Method::GET, "/metrics")
+            .send()
+            .await;
         response.unwrap().text().await.unwrap()
     }
 
@@ -186,7 +193,7 @@ impl TestApp {
     pub(crate) async fn quarantine(&self) -> Vec<QuarantineRow> {
         // The writer takes one change a round, and the quarantine's in the same round.
         for _ in 0..2 {
-            self.store.demand(Vec::new()).await.unwrap();
+            self.store.trigger(Vec::new()).await.unwrap();
         }
         self.store.quarantine(0, 1_000).await.unwrap()
     }

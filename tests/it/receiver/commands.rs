@@ -31,7 +31,7 @@ fn write_settings(dir: &Path, more: &str) -> std::path::PathBuf {
     let path = dir.join("ivesk-webhook.toml");
     let settings = format!(
         "[public]\nurl = \"https://hooks.example.lt\"\nlisten = \"127.0.0.1:0\"\n\
-         [private]\nlisten = \"127.0.0.1:0\"\n{more}\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n{more}\n\
          [accounts.default.tokens]\non_exported = [\"{PATH_TOKEN}-long-enough-to-be-taken-1\"]\n\
          on_digitized = [\"{PATH_TOKEN}-long-enough-to-be-taken-2\"]\n"
     );

@@ -1,4 +1,4 @@
-//! A store that fails on demand, around a real one.
+//! A store that fails on trigger, around a real one.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -140,16 +140,16 @@ impl Store for FaultyStore {
         self.real.notifications(after, limit).await
     }
 
-    async fn demand(&self, demands: Vec<Demand>) -> Result<(), StoreError> {
-        self.real.demand(demands).await
+    async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError> {
+        self.real.trigger(triggers).await
     }
 
     async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
         self.real.register_feeds(feeds, now).await
     }
 
-    async fn demand_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
-        self.real.demand_reconciliation(due_at).await
+    async fn trigger_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
+        self.real.trigger_reconciliation(due_at).await
     }
 
     async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>, StoreError> {
@@ -182,17 +182,17 @@ impl Store for FaultyStore {
         self.real.next_due(request).await
     }
 
-    async fn demand_raised(&self) {
-        self.real.demand_raised().await;
+    async fn triggered(&self) {
+        self.real.triggered().await;
     }
 
-    async fn set_parked(
+    async fn set_paused(
         &self,
         account: Account,
         feed: Option<Feed>,
-        parked: bool,
+        paused: bool,
     ) -> Result<usize, StoreError> {
-        self.real.set_parked(account, feed, parked).await
+        self.real.set_paused(account, feed, paused).await
     }
 
     async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError> {
@@ -208,9 +208,9 @@ impl Store for FaultyStore {
         self.real.documents(filter).await
     }
 
-    async fn look_back(&self, look: DocumentLook) -> Result<LookedBack, StoreError> {
+    async fn search_documents(&self, look: DocumentSearch) -> Result<FoundDocuments, StoreError> {
         self.check()?;
-        self.real.look_back(look).await
+        self.real.search_documents(look).await
     }
 
     async fn known_versions(
@@ -316,8 +316,8 @@ impl Store for FaultyStore {
         self.real.uploads(filter).await
     }
 
-    async fn note_alarms(&self, look: AlarmLook) -> Result<AlarmChanges, StoreError> {
-        self.real.note_alarms(look).await
+    async fn update_alarms(&self, look: AlarmObservation) -> Result<AlarmChanges, StoreError> {
+        self.real.update_alarms(look).await
     }
 
     async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
@@ -341,8 +341,11 @@ impl Store for FaultyStore {
         self.real.end_notice(notice, end, now).await
     }
 
-    async fn untold(&self, stored_by: Timestamp) -> Result<Vec<Untold>, StoreError> {
-        self.real.untold(stored_by).await
+    async fn unannounced_documents(
+        &self,
+        stored_by: Timestamp,
+    ) -> Result<Vec<UnannouncedDocuments>, StoreError> {
+        self.real.unannounced_documents(stored_by).await
     }
 
     async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {

@@ -34,7 +34,7 @@ async fn stopping_finishes_what_is_under_way_and_takes_nothing_new() {
         "shutting_down"
     );
     let ready = app
-        .private(reqwest::Method::GET, "/readyz")
+        .admin_request(reqwest::Method::GET, "/readyz")
         .send()
         .await
         .unwrap();

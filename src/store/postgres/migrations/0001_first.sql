@@ -27,7 +27,7 @@ CREATE TABLE sequence (
 CREATE TABLE account (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    parked TEXT,
+    paused TEXT,
     waits_until BIGINT,
     failures BIGINT NOT NULL DEFAULT 0,
     last_error TEXT
@@ -48,9 +48,9 @@ CREATE TABLE feed (
     up_to_date_at BIGINT,
     first_complete_at BIGINT,
     documents BIGINT NOT NULL DEFAULT 0,
-    lost_hints BIGINT NOT NULL DEFAULT 0,
-    possible_gaps BIGINT NOT NULL DEFAULT 0,
-    parked TEXT,
+    missed_notifications BIGINT NOT NULL DEFAULT 0,
+    gaps BIGINT NOT NULL DEFAULT 0,
+    paused TEXT,
     waits_until BIGINT,
     failures BIGINT NOT NULL DEFAULT 0,
     last_error TEXT,
@@ -72,23 +72,23 @@ CREATE TABLE feed_cursor (
 -- ingest never waits behind a page. `kind` is the order of urgency: 0 hint,
 -- 1 follow-up, 2 late follow-up, 3 reconciliation, 4 backfill. `again_at` is the
 -- latest wish that came while one was pending.
-CREATE TABLE feed_demand (
+CREATE TABLE feed_trigger (
     feed_id BIGINT NOT NULL REFERENCES feed (id),
     kind BIGINT NOT NULL,
-    wanted BIGINT NOT NULL,
+    raised BIGINT NOT NULL,
     due_at BIGINT NOT NULL,
     again_at BIGINT,
     PRIMARY KEY (feed_id, kind)
 );
 
--- The pull that serves a wish: `noted` is the `wanted` that it will have served,
+-- The pull that serves a wish: `target` is the `raised` that it will have served,
 -- NULL while none is under way. `position` is what it sends as `from` next, the other
 -- two tell of its page before.
-CREATE TABLE feed_run (
+CREATE TABLE feed_pull (
     feed_id BIGINT NOT NULL REFERENCES feed (id),
     kind BIGINT NOT NULL,
-    served BIGINT NOT NULL DEFAULT 0,
-    noted BIGINT,
+    completed BIGINT NOT NULL DEFAULT 0,
+    target BIGINT,
     started_at BIGINT,
     position TEXT,
     previous_next TEXT,
@@ -139,7 +139,7 @@ CREATE UNIQUE INDEX document_identity ON document (document_id, version, feed_id
 CREATE INDEX document_feed ON document (feed_id, sequence);
 
 -- Entries of pages that have no usable id, so that one of them can't stop a feed.
-CREATE TABLE unidentified (
+CREATE TABLE unreadable (
     feed_id BIGINT NOT NULL REFERENCES feed (id),
     digest BYTEA NOT NULL,
     seen_at BIGINT NOT NULL,

@@ -15,7 +15,7 @@ CREATE TABLE sequence (
 CREATE TABLE account (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    parked TEXT,
+    paused TEXT,
     waits_until INTEGER,
     failures INTEGER NOT NULL DEFAULT 0,
     last_error TEXT
@@ -36,9 +36,9 @@ CREATE TABLE feed (
     up_to_date_at INTEGER,
     first_complete_at INTEGER,
     documents INTEGER NOT NULL DEFAULT 0,
-    lost_hints INTEGER NOT NULL DEFAULT 0,
-    possible_gaps INTEGER NOT NULL DEFAULT 0,
-    parked TEXT,
+    missed_notifications INTEGER NOT NULL DEFAULT 0,
+    gaps INTEGER NOT NULL DEFAULT 0,
+    paused TEXT,
     waits_until INTEGER,
     failures INTEGER NOT NULL DEFAULT 0,
     last_error TEXT,
@@ -60,23 +60,23 @@ CREATE TABLE feed_cursor (
 -- ingest never waits behind a page. `kind` is the order of urgency: 0 hint,
 -- 1 follow-up, 2 late follow-up, 3 reconciliation, 4 backfill. `again_at` is the
 -- latest wish that came while one was pending.
-CREATE TABLE feed_demand (
+CREATE TABLE feed_trigger (
     feed_id INTEGER NOT NULL REFERENCES feed (id),
     kind INTEGER NOT NULL,
-    wanted INTEGER NOT NULL,
+    raised INTEGER NOT NULL,
     due_at INTEGER NOT NULL,
     again_at INTEGER,
     PRIMARY KEY (feed_id, kind)
 ) STRICT, WITHOUT ROWID;
 
--- The pull that serves a wish: `noted` is the `wanted` that it will have served,
+-- The pull that serves a wish: `target` is the `raised` that it will have served,
 -- NULL while none is under way. `position` is what it sends as `from` next, the other
 -- two tell of its page before.
-CREATE TABLE feed_run (
+CREATE TABLE feed_pull (
     feed_id INTEGER NOT NULL REFERENCES feed (id),
     kind INTEGER NOT NULL,
-    served INTEGER NOT NULL DEFAULT 0,
-    noted INTEGER,
+    completed INTEGER NOT NULL DEFAULT 0,
+    target INTEGER,
     started_at INTEGER,
     position TEXT,
     previous_next TEXT,
@@ -127,7 +127,7 @@ CREATE UNIQUE INDEX document_identity ON document (document_id, version, feed_id
 CREATE INDEX document_feed ON document (feed_id, sequence);
 
 -- Entries of pages that have no usable id, so that one of them can't stop a feed.
-CREATE TABLE unidentified (
+CREATE TABLE unreadable (
     feed_id INTEGER NOT NULL REFERENCES feed (id),
     digest BLOB NOT NULL,
     seen_at INTEGER NOT NULL,

@@ -1,6 +1,6 @@
 //! What a run of pages does with cursors, whatever database keeps them.
 
-use super::{PageLease, PageToCommit, Position, PullKind};
+use super::{PageLease, PageToCommit, Position, TriggerKind};
 use crate::domain::{Cursor, DocumentVersion, Timestamp};
 
 /// Saved cursors are at least so far apart in time, or the newer replaces the older.
@@ -8,9 +8,9 @@ const CURSOR_SPACING_MS: i64 = 5 * 60 * 1000;
 
 /// Whose row holds the position: all kinds but a backfill share one during a feed's
 /// first pull, when there is nothing yet to overlap with.
-pub(super) fn position_holder(kind: PullKind, first_pull: bool) -> PullKind {
-    if first_pull && kind != PullKind::Backfill {
-        PullKind::Hint
+pub(super) fn position_holder(kind: TriggerKind, first_pull: bool) -> TriggerKind {
+    if first_pull && kind != TriggerKind::Backfill {
+        TriggerKind::Notification
     } else {
         kind
     }
@@ -81,7 +81,7 @@ pub(super) fn one_more_cursor(
 /// Where a run stands after a page, and where the feed goes on from then.
 pub(super) struct Moved {
     /// Whose row holds the position.
-    pub(super) holder: PullKind,
+    pub(super) holder: TriggerKind,
     /// The run's position.
     pub(super) position: Position,
     /// The feed's new cursor; `None` leaves it as it is.
@@ -97,11 +97,11 @@ pub(super) fn moved(lease: &PageLease, page: &PageToCommit, up_to_date: bool) ->
             .cursor
             .clone()
             .or_else(|| lease.position.previous_next.clone()),
-        previous_entries: page.documents.len() + page.unidentified.len(),
+        previous_entries: page.documents.len() + page.unreadable.len(),
     };
     let cursor = match holder {
-        PullKind::Backfill => None,
-        PullKind::Hint => page.cursor.clone(),
+        TriggerKind::Backfill => None,
+        TriggerKind::Notification => page.cursor.clone(),
         // An overlap read ends where the queue ends; until then the cursor stays.
         _ if up_to_date => position.previous_next.clone(),
         _ => None,
@@ -113,23 +113,25 @@ pub(super) fn moved(lease: &PageLease, page: &PageToCommit, up_to_date: bool) ->
     }
 }
 
-/// Whether no notification told of a new version; `told_at` is when the newest came.
+/// Whether no notification told of a new version; `notified_at` is when the newest came.
 ///
 /// One that is older than the newest notification was told of, and only listed late,
 /// whoever finds it. One that is newer was not, also where a follow-up of that
 /// notification finds it first, as after the service was down.
-pub(super) fn was_not_told(
+pub(super) fn is_unannounced(
     lease: &PageLease,
     document: &DocumentVersion,
-    told_at: Option<Timestamp>,
+    notified_at: Option<Timestamp>,
 ) -> bool {
     let looked_anyway = match lease.kind {
-        PullKind::FollowUp | PullKind::LateFollowUp | PullKind::Reconciliation => !lease.first_pull,
-        PullKind::Hint | PullKind::Backfill => false,
+        TriggerKind::FollowUp | TriggerKind::LateFollowUp | TriggerKind::Reconciliation => {
+            !lease.first_pull
+        }
+        TriggerKind::Notification | TriggerKind::Backfill => false,
     };
     looked_anyway
-        && match (document.version_time(), told_at) {
-            (Some(version), Some(told_at)) => version > told_at,
-            (None, _) | (_, None) => lease.kind == PullKind::Reconciliation,
+        && match (document.version_time(), notified_at) {
+            (Some(version), Some(notified_at)) => version > notified_at,
+            (None, _) | (_, None) => lease.kind == TriggerKind::Reconciliation,
         }
 }

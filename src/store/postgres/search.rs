@@ -4,7 +4,7 @@ use super::connection::Transaction;
 use super::reading::{document, sequence};
 use super::rows::keepable;
 use crate::domain::{Account, Company, Queue};
-use crate::store::{DocumentLook, LookedBack, StoreError};
+use crate::store::{DocumentSearch, FoundDocuments, StoreError};
 
 const COLUMNS: &str = "
     SELECT d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.superseded, d.first_pull,
@@ -15,10 +15,10 @@ const JOINED: &str = "
     WHERE ($2 IS NULL OR a.name = $2) AND ($3 IS NULL OR f.queue = $3) AND ($4 IS NULL OR f.company = $4)
       AND ($5 IS NULL OR d.document_id = $5) AND d.sequence < $1 AND d.sequence >= $7";
 
-pub(super) async fn look_back(
+pub(super) async fn search_documents(
     transaction: &Transaction<'_>,
-    look: &DocumentLook,
-) -> Result<LookedBack, StoreError> {
+    look: &DocumentSearch,
+) -> Result<FoundDocuments, StoreError> {
     let newest = sequence(transaction).await?.last;
     let before = look
         .before
@@ -62,8 +62,8 @@ pub(super) async fn look_back(
         .await?;
     let rows = rows.iter().map(document).collect::<Result<Vec<_>, _>>()?;
     Ok(if by_index {
-        LookedBack::wanted(rows, look.versions)
+        FoundDocuments::wanted(rows, look.versions)
     } else {
-        LookedBack::from(rows, first)
+        FoundDocuments::from(rows, first)
     })
 }

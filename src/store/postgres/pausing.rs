@@ -1,10 +1,10 @@
-//! What failed: who waits, who is parked, and who is freed.
+//! What failed: who waits, who is paused, and who is freed.
 
 use super::connection::{Pool, Transaction};
 use super::pages::lock_as_owner;
 use super::rows::{account_id, keepable};
 use crate::domain::{Account, Feed, Timestamp};
-use crate::store::{PageFailure, PageLease, ParkReason, StoreError};
+use crate::store::{FeedPauseReason, PageFailure, PageLease, StoreError};
 
 /// Notes a failed request and gives the lease back.
 pub(super) async fn fail(
@@ -34,10 +34,10 @@ pub(super) async fn fail(
                 )
                 .await?;
         }
-        PageFailure::FeedParked { reason, retry_at } => {
-            park_feed(&transaction, lease.feed_id, reason, Some(retry_at), &error).await?;
+        PageFailure::FeedPaused { reason, retry_at } => {
+            pause_feed(&transaction, lease.feed_id, reason, Some(retry_at), &error).await?;
         }
-        PageFailure::AccountWaits(_) | PageFailure::AccountParked { .. } => {}
+        PageFailure::AccountWaits(_) | PageFailure::AccountPaused { .. } => {}
     }
     transaction
         .execute(
@@ -55,29 +55,29 @@ pub(super) async fn fail(
                 )
                 .await?;
         }
-        PageFailure::AccountParked { reason, retry_at } => {
+        PageFailure::AccountPaused { reason, retry_at } => {
             transaction
                 .execute(
-                    "UPDATE account SET parked = $2, waits_until = $3 WHERE id = $1",
+                    "UPDATE account SET paused = $2, waits_until = $3 WHERE id = $1",
                     &[&account, &reason.as_str(), &retry_at.as_millis()],
                 )
                 .await?;
         }
-        PageFailure::FeedWaits(_) | PageFailure::FeedParked { .. } => {}
+        PageFailure::FeedWaits(_) | PageFailure::FeedPaused { .. } => {}
     }
     transaction.commit().await
 }
 
-pub(super) async fn park_feed(
+pub(super) async fn pause_feed(
     transaction: &Transaction<'_>,
     feed: i64,
-    reason: ParkReason,
+    reason: FeedPauseReason,
     retry_at: Option<Timestamp>,
     error: &str,
 ) -> Result<(), StoreError> {
     transaction
         .execute(
-            "UPDATE feed SET leased_until = NULL, parked = $2, waits_until = $3, last_error = $4 WHERE id = $1",
+            "UPDATE feed SET leased_until = NULL, paused = $2, waits_until = $3, last_error = $4 WHERE id = $1",
             &[
                 &feed,
                 &reason.as_str(),
@@ -89,23 +89,23 @@ pub(super) async fn park_feed(
     Ok(())
 }
 
-/// Parks by hand, or frees whatever was parked or waiting; gives how many changed.
-pub(super) async fn set_parked(
+/// Pauses by hand, or frees whatever was paused or waiting; gives how many changed.
+pub(super) async fn set_paused(
     transaction: &Transaction<'_>,
     account: &Account,
     feed: Option<&Feed>,
-    parked: bool,
+    paused: bool,
 ) -> Result<usize, StoreError> {
     let account = account_id(transaction, account).await?;
-    let reason = parked.then_some(ParkReason::ByHand.as_str());
+    let reason = paused.then_some(FeedPauseReason::ByHand.as_str());
     let changed = transaction
         .execute(
             "WITH chosen AS (
                  SELECT id FROM feed
                  WHERE account_id = $1 AND ($2 OR (queue = $3 AND company = $4))
-                   AND ($5 IS NOT NULL OR parked IS NOT NULL OR waits_until IS NOT NULL)
+                   AND ($5 IS NOT NULL OR paused IS NOT NULL OR waits_until IS NOT NULL)
                  ORDER BY id FOR NO KEY UPDATE)
-             UPDATE feed f SET parked = $5, waits_until = NULL, failures = 0,
+             UPDATE feed f SET paused = $5, waits_until = NULL, failures = 0,
                  last_error = CASE WHEN $5 IS NULL THEN NULL ELSE last_error END
              FROM chosen WHERE f.id = chosen.id",
             &[
@@ -117,10 +117,10 @@ pub(super) async fn set_parked(
             ],
         )
         .await?;
-    if feed.is_none() && !parked {
+    if feed.is_none() && !paused {
         transaction
             .execute(
-                "UPDATE account SET parked = NULL, waits_until = NULL, failures = 0, last_error = NULL WHERE id = $1",
+                "UPDATE account SET paused = NULL, waits_until = NULL, failures = 0, last_error = NULL WHERE id = $1",
                 &[&account],
             )
             .await?;
@@ -129,20 +129,20 @@ pub(super) async fn set_parked(
 }
 
 /// At a replica's start, what waited for a person is tried again, as a restart often
-/// mends it. Leases of others stand; those of a replica that was killed run out.
+/// fixes it. Leases of others stand; those of a replica that was killed run out.
 pub(super) async fn start_afresh(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     transaction
         .execute(
             "WITH chosen AS (
-                 SELECT id FROM feed WHERE parked IN ('unauthorized', 'forbidden', 'not_found')
+                 SELECT id FROM feed WHERE paused IN ('unauthorized', 'forbidden', 'not_found')
                  ORDER BY id FOR NO KEY UPDATE)
-             UPDATE feed f SET parked = NULL, waits_until = NULL FROM chosen WHERE f.id = chosen.id",
+             UPDATE feed f SET paused = NULL, waits_until = NULL FROM chosen WHERE f.id = chosen.id",
             &[],
         )
         .await?;
     transaction
         .execute(
-            "UPDATE account SET parked = NULL, waits_until = NULL WHERE parked IS NOT NULL AND parked <> 'by_hand'",
+            "UPDATE account SET paused = NULL, waits_until = NULL WHERE paused IS NOT NULL AND paused <> 'by_hand'",
             &[],
         )
         .await?;

@@ -10,9 +10,9 @@ use crate::domain::{Account, Company, Cursor, DocumentVersion, Feed, Queue, Time
 /// Why pages are asked for, most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum PullKind {
+pub enum TriggerKind {
     /// A notification, or a person who asked.
-    Hint,
+    Notification,
     /// The first of the two looks back after a hint.
     FollowUp,
     /// The second of them.
@@ -23,10 +23,10 @@ pub enum PullKind {
     Backfill,
 }
 
-impl PullKind {
+impl TriggerKind {
     /// All kinds, most urgent first.
     pub const ALL: [Self; 5] = [
-        Self::Hint,
+        Self::Notification,
         Self::FollowUp,
         Self::LateFollowUp,
         Self::Reconciliation,
@@ -36,7 +36,7 @@ impl PullKind {
     /// The kind's name in the store and in logs.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Hint => "hint",
+            Self::Notification => "notification",
             Self::FollowUp => "follow_up",
             Self::LateFollowUp => "late_follow_up",
             Self::Reconciliation => "reconciliation",
@@ -46,17 +46,17 @@ impl PullKind {
 
     /// Whether it starts from an older cursor and keeps a position of its own.
     pub const fn overlaps(self) -> bool {
-        !matches!(self, Self::Hint)
+        !matches!(self, Self::Notification)
     }
 }
 
 /// A wish to have a feed pulled.
 #[derive(Clone, Debug)]
-pub struct Demand {
+pub struct Trigger {
     /// What to pull; made known to the store where it is new.
     pub feed: Feed,
     /// Why.
-    pub kind: PullKind,
+    pub kind: TriggerKind,
     /// Not before this moment.
     pub due_at: Timestamp,
     /// Where a backfill starts; `None` is the beginning. Other kinds have none.
@@ -87,7 +87,7 @@ pub struct PageLease {
     /// The feed.
     pub feed: Feed,
     /// Why it is pulled.
-    pub kind: PullKind,
+    pub kind: TriggerKind,
     /// Rises with every lease of the feed; a stale owner's is refused.
     pub fence: i64,
     /// Where the run stands.
@@ -120,9 +120,9 @@ pub struct PageToCommit {
     /// Its documents, in the vendor's order.
     pub documents: Vec<DocumentVersion>,
     /// Entries without a usable `id`, set aside.
-    pub unidentified: Vec<SetAside>,
+    pub unreadable: Vec<UnreadableEntry>,
     /// The vendor's `next`, or what stands for it; becomes the feed's cursor as
-    /// the kind of pull demands. `None` leaves the cursor as it is.
+    /// the kind of pull triggers. `None` leaves the cursor as it is.
     pub cursor: Option<Cursor>,
     /// What the run sends as `from` next.
     pub next_from: Option<Cursor>,
@@ -132,7 +132,7 @@ pub struct PageToCommit {
     /// made known and reconciled.
     pub companies: Vec<Company>,
     /// The vendor's paging may have left documents out here (vendor-api U14, U15).
-    pub possible_gap: bool,
+    pub gap: bool,
     /// Documents that say which of our uploads they were made of.
     pub uploads: Vec<UploadReturn>,
     /// Links to the documents' files, kept where the feed is read for their sake.
@@ -150,9 +150,9 @@ pub struct UploadReturn {
 
 /// An entry that has no usable `id`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SetAside {
+pub struct UnreadableEntry {
     /// What stays the same whenever the vendor lists it: an entry like it is kept once.
-    pub likeness: Vec<u8>,
+    pub dedup_key: Vec<u8>,
     /// The entry, byte for byte.
     pub body: Vec<u8>,
 }
@@ -177,13 +177,13 @@ pub struct PageCommitted {
     /// Whether the run has come to its end.
     pub up_to_date: bool,
     /// New versions that this feed should have been told of, and was not.
-    pub lost_hints: usize,
+    pub missed_notifications: usize,
 }
 
 /// What people are told of a feed whose company the vendor ignored: what happened, and
 /// what to do.
 pub const COMPANY_FILTER_IGNORED: &str = "Įvesk.lt gave another company's documents: it ignored the company in the \
-     request. Check `api.exported_path`, then run `ivesk-webhook pull --resume`";
+     request. Check `api.exported_path`, then run `ivesk-webhook feeds resume`";
 
 /// What storing a page came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +191,7 @@ pub enum PageOutcome {
     /// It is stored.
     Committed(PageCommitted),
     /// Every document belongs to another company already: the vendor ignored the
-    /// company filter. Nothing was stored, and the feed is parked.
+    /// company filter. Nothing was stored, and the feed is paused.
     CompanyFilterIgnored,
 }
 
@@ -203,16 +203,16 @@ pub enum PageFailure {
     /// This feed alone waits until then.
     FeedWaits(Timestamp),
     /// A person should look at this feed; it is tried once more at `retry_at`.
-    FeedParked {
+    FeedPaused {
         /// Why.
-        reason: ParkReason,
+        reason: FeedPauseReason,
         /// When it is tried again.
         retry_at: Timestamp,
     },
     /// A person should look at the whole account; it is tried once more at `retry_at`.
-    AccountParked {
+    AccountPaused {
         /// Why.
-        reason: ParkReason,
+        reason: FeedPauseReason,
         /// When it is tried again.
         retry_at: Timestamp,
     },
@@ -221,7 +221,7 @@ pub enum PageFailure {
 /// Why a feed or an account is not pulled any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ParkReason {
+pub enum FeedPauseReason {
     /// The vendor answered 401: the key is wrong or withdrawn.
     Unauthorized,
     /// The vendor answered 403: the key may not read this.
@@ -230,11 +230,11 @@ pub enum ParkReason {
     NotFound,
     /// The vendor gave one company's documents for another.
     CompanyFilterIgnored,
-    /// A person parked it.
+    /// A person paused it.
     ByHand,
 }
 
-impl ParkReason {
+impl FeedPauseReason {
     /// All reasons.
     pub const ALL: [Self; 5] = [
         Self::Unauthorized,
@@ -274,13 +274,13 @@ pub struct FeedRow {
     pub documents: u64,
     /// Versions that no notification told of: newer than the last one, and found when
     /// the feed was looked at anyway.
-    pub lost_hints: u64,
+    pub missed_notifications: u64,
     /// Pages whose edge may have hidden documents.
-    pub possible_gaps: u64,
+    pub gaps: u64,
     /// Entries of its pages that have no usable `id`, set aside.
-    pub unidentified: u64,
+    pub unreadable: u64,
     /// Why it is not pulled.
-    pub parked: Option<ParkReason>,
+    pub paused: Option<FeedPauseReason>,
     /// Not pulled before this moment.
     pub waits_until: Option<Timestamp>,
     /// Failures since the last success.
@@ -288,7 +288,7 @@ pub struct FeedRow {
     /// What the last failure was.
     pub last_error: Option<String>,
     /// Kinds of pull that are due or under way.
-    pub wanted: Vec<PullKind>,
+    pub wanted: Vec<TriggerKind>,
 }
 
 /// An account's state as people see it.
@@ -297,7 +297,7 @@ pub struct AccountRow {
     /// Its name.
     pub account: Account,
     /// Why nothing of it is pulled.
-    pub parked: Option<ParkReason>,
+    pub paused: Option<FeedPauseReason>,
     /// Nothing of it is asked for before this moment.
     pub waits_until: Option<Timestamp>,
     /// Failures since the last success.

@@ -5,30 +5,32 @@ use super::ingest::not_later;
 use super::rows::{feed_ids, keepable};
 use crate::domain::{Cursor, Timestamp};
 use crate::store::words::kind_code;
-use crate::store::{Demand, PullKind, StoreError};
+use crate::store::{StoreError, Trigger, TriggerKind};
 
 /// Makes feeds known and raises pulls of them.
-pub(super) async fn demand(
+pub(super) async fn trigger(
     transaction: &Transaction<'_>,
-    demands: &[Demand],
+    triggers: &[Trigger],
 ) -> Result<(), StoreError> {
-    let feeds = demands.iter().map(|demand| demand.feed.clone());
+    let feeds = triggers.iter().map(|trigger| trigger.feed.clone());
     let ids = feed_ids(transaction, feeds, transaction.now()).await?;
-    let mut wishes: Vec<(i64, &Demand)> = demands
+    let mut wishes: Vec<(i64, &Trigger)> = triggers
         .iter()
-        .filter_map(|demand| Some((*ids.get(&demand.feed)?, demand)))
+        .filter_map(|trigger| Some((*ids.get(&trigger.feed)?, trigger)))
         .collect();
     // In one order everywhere, so that no two transactions wait for each other.
-    wishes.sort_by_key(|(feed, demand)| (*feed, demand.kind));
-    for (feed, demand) in wishes {
-        let due_at = match demand.kind {
-            PullKind::Hint | PullKind::Backfill => not_later(demand.due_at, transaction),
-            _ => demand.due_at,
+    wishes.sort_by_key(|(feed, trigger)| (*feed, trigger.kind));
+    for (feed, trigger) in wishes {
+        let due_at = match trigger.kind {
+            TriggerKind::Notification | TriggerKind::Backfill => {
+                not_later(trigger.due_at, transaction)
+            }
+            _ => trigger.due_at,
         };
-        if demand.kind == PullKind::Backfill {
-            start_backfill(transaction, feed, demand.from.as_ref()).await?;
+        if trigger.kind == TriggerKind::Backfill {
+            start_backfill(transaction, feed, trigger.from.as_ref()).await?;
         }
-        raise(transaction, feed, demand.kind, due_at).await?;
+        raise(transaction, feed, trigger.kind, due_at).await?;
     }
     Ok(())
 }
@@ -40,16 +42,16 @@ pub(super) async fn read_from_beginning(
 ) -> Result<(), StoreError> {
     let under_way = transaction
         .query_opt(
-            "SELECT 1 FROM feed_demand d LEFT JOIN feed_run r ON r.feed_id = d.feed_id AND r.kind = d.kind
-             WHERE d.feed_id = $1 AND d.kind = $2 AND d.wanted > coalesce(r.served, 0)",
-            &[&feed, &kind_code(PullKind::Backfill)],
+            "SELECT 1 FROM feed_trigger d LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
+             WHERE d.feed_id = $1 AND d.kind = $2 AND d.raised > coalesce(r.completed, 0)",
+            &[&feed, &kind_code(TriggerKind::Backfill)],
         )
         .await?;
     if under_way.is_some() {
         return Ok(());
     }
     start_backfill(transaction, feed, None).await?;
-    raise(transaction, feed, PullKind::Backfill, transaction.now()).await
+    raise(transaction, feed, TriggerKind::Backfill, transaction.now()).await
 }
 
 async fn start_backfill(
@@ -66,11 +68,11 @@ async fn start_backfill(
         .await?;
     transaction
         .execute(
-            "INSERT INTO feed_run (feed_id, kind, position) VALUES ($1, $2, $3)
-             ON CONFLICT (feed_id, kind) DO UPDATE SET noted = NULL, position = excluded.position",
+            "INSERT INTO feed_pull (feed_id, kind, position) VALUES ($1, $2, $3)
+             ON CONFLICT (feed_id, kind) DO UPDATE SET target = NULL, position = excluded.position",
             &[
                 &feed,
-                &kind_code(PullKind::Backfill),
+                &kind_code(TriggerKind::Backfill),
                 &from.map(|cursor| keepable(cursor.as_str())),
             ],
         )
@@ -79,23 +81,26 @@ async fn start_backfill(
 }
 
 /// Makes every feed due for reconciliation at `due_at`, if it is not sooner.
-pub(super) async fn demand_reconciliation(
+pub(super) async fn trigger_reconciliation(
     transaction: &Transaction<'_>,
     due_at: Timestamp,
 ) -> Result<usize, StoreError> {
-    let kind = kind_code(PullKind::Reconciliation);
+    let kind = kind_code(TriggerKind::Reconciliation);
     // Replicas that start together do this together, so the rows are locked in order.
     transaction
         .execute(
             "WITH later AS (
-                 SELECT feed_id FROM feed_demand WHERE kind = $1 AND due_at > $2
+                 SELECT feed_id FROM feed_trigger WHERE kind = $1 AND due_at > $2
                  ORDER BY feed_id FOR NO KEY UPDATE)
-             UPDATE feed_demand d SET due_at = $2 FROM later WHERE d.feed_id = later.feed_id AND d.kind = $1",
+             UPDATE feed_trigger d SET due_at = $2 FROM later WHERE d.feed_id = later.feed_id AND d.kind = $1",
             &[&kind, &due_at.as_millis()],
         )
         .await?;
     let row = transaction
-        .query_one("SELECT count(*) FROM feed_demand WHERE kind = $1", &[&kind])
+        .query_one(
+            "SELECT count(*) FROM feed_trigger WHERE kind = $1",
+            &[&kind],
+        )
         .await?;
     super::rows::count(&row, 0)
 }
@@ -108,28 +113,28 @@ pub(super) async fn demand_reconciliation(
 pub(super) async fn raise(
     transaction: &Transaction<'_>,
     feed: i64,
-    kind: PullKind,
+    kind: TriggerKind,
     due_at: Timestamp,
 ) -> Result<(), StoreError> {
-    // `excluded.wanted` is one more than was served: a wish is pending from there on.
+    // `excluded.raised` is one more than was completed: a wish is pending from there on.
     let on_conflict = match kind {
-        PullKind::Hint | PullKind::Backfill => "wanted = d.wanted + 1, due_at = excluded.due_at",
-        PullKind::FollowUp | PullKind::LateFollowUp => {
-            "wanted = greatest(d.wanted, excluded.wanted),
-             due_at = CASE WHEN d.wanted >= excluded.wanted THEN least(d.due_at, excluded.due_at) ELSE excluded.due_at END,
-             again_at = CASE WHEN d.wanted >= excluded.wanted
+        TriggerKind::Notification | TriggerKind::Backfill => "raised = d.raised + 1, due_at = excluded.due_at",
+        TriggerKind::FollowUp | TriggerKind::LateFollowUp => {
+            "raised = greatest(d.raised, excluded.raised),
+             due_at = CASE WHEN d.raised >= excluded.raised THEN least(d.due_at, excluded.due_at) ELSE excluded.due_at END,
+             again_at = CASE WHEN d.raised >= excluded.raised
                  THEN greatest(coalesce(d.again_at, d.due_at), excluded.due_at) END"
         }
-        PullKind::Reconciliation => {
-            "wanted = greatest(d.wanted, excluded.wanted),
-             due_at = CASE WHEN d.wanted >= excluded.wanted THEN least(d.due_at, excluded.due_at) ELSE excluded.due_at END"
+        TriggerKind::Reconciliation => {
+            "raised = greatest(d.raised, excluded.raised),
+             due_at = CASE WHEN d.raised >= excluded.raised THEN least(d.due_at, excluded.due_at) ELSE excluded.due_at END"
         }
     };
     transaction
         .execute(
             &format!(
-                "INSERT INTO feed_demand AS d (feed_id, kind, wanted, due_at)
-                 VALUES ($1, $2, 1 + coalesce((SELECT served FROM feed_run WHERE feed_id = $1 AND kind = $2), 0), $3)
+                "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at)
+                 VALUES ($1, $2, 1 + coalesce((SELECT completed FROM feed_pull WHERE feed_id = $1 AND kind = $2), 0), $3)
                  ON CONFLICT (feed_id, kind) DO UPDATE SET {on_conflict}"
             ),
             &[&feed, &kind_code(kind), &due_at.as_millis()],

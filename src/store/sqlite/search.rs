@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::reading::{document, sequence};
 use crate::domain::{Account, Company, Queue};
-use crate::store::{DocumentLook, LookedBack};
+use crate::store::{DocumentSearch, FoundDocuments};
 
 const COLUMNS: &str = "
     SELECT d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.superseded, d.first_pull,
@@ -13,10 +13,10 @@ const COLUMNS: &str = "
 const JOINED: &str = "JOIN feed f ON f.id = d.feed_id JOIN account a ON a.id = f.account_id
     WHERE (?2 IS NULL OR a.name = ?2) AND (?3 IS NULL OR f.queue = ?3) AND (?4 IS NULL OR f.company = ?4)";
 
-pub(super) fn look_back(
+pub(super) fn search_documents(
     connection: &Connection,
-    look: &DocumentLook,
-) -> rusqlite::Result<LookedBack> {
+    look: &DocumentSearch,
+) -> rusqlite::Result<FoundDocuments> {
     let newest = sequence(connection)?.last;
     let before = look
         .before
@@ -60,8 +60,8 @@ pub(super) fn look_back(
         .query_map(used, document)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     Ok(if look.document_id.is_some() || look.company.is_some() {
-        LookedBack::wanted(rows, look.versions)
+        FoundDocuments::wanted(rows, look.versions)
     } else {
-        LookedBack::from(rows, first)
+        FoundDocuments::from(rows, first)
     })
 }

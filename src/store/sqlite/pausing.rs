@@ -1,4 +1,4 @@
-//! What failed: who waits, who is parked, and who is freed.
+//! What failed: who waits, who is paused, and who is freed.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::error::explain;
 use super::leases::check_fence;
 use super::rows::account_id;
 use crate::domain::{Account, Feed, Timestamp};
-use crate::store::{PageFailure, PageLease, ParkReason, StoreError};
+use crate::store::{FeedPauseReason, PageFailure, PageLease, StoreError};
 
 /// Notes a failed request and gives the lease back.
 pub(super) fn fail(
@@ -51,41 +51,41 @@ fn note_failure(
                 params![account, until.as_millis()],
             )
             .map(drop),
-        PageFailure::FeedParked { reason, retry_at } => {
-            park_feed(connection, lease.feed_id, reason, Some(retry_at), error)
+        PageFailure::FeedPaused { reason, retry_at } => {
+            pause_feed(connection, lease.feed_id, reason, Some(retry_at), error)
         }
-        PageFailure::AccountParked { reason, retry_at } => connection
+        PageFailure::AccountPaused { reason, retry_at } => connection
             .execute(
-                "UPDATE account SET parked = ?2, waits_until = ?3 WHERE id = ?1",
+                "UPDATE account SET paused = ?2, waits_until = ?3 WHERE id = ?1",
                 params![account, reason.as_str(), retry_at.as_millis()],
             )
             .map(drop),
     }
 }
 
-pub(super) fn park_feed(
+pub(super) fn pause_feed(
     connection: &Connection,
     feed: i64,
-    reason: ParkReason,
+    reason: FeedPauseReason,
     retry_at: Option<Timestamp>,
     error: &str,
 ) -> rusqlite::Result<()> {
     connection.execute(
-        "UPDATE feed SET leased_until = NULL, parked = ?2, waits_until = ?3, last_error = ?4 WHERE id = ?1",
+        "UPDATE feed SET leased_until = NULL, paused = ?2, waits_until = ?3, last_error = ?4 WHERE id = ?1",
         params![feed, reason.as_str(), retry_at.map(Timestamp::as_millis), error],
     )?;
     Ok(())
 }
 
-/// Parks by hand, or frees whatever was parked or waiting; gives how many changed.
-pub(super) fn set_parked(
+/// Pauses by hand, or frees whatever was paused or waiting; gives how many changed.
+pub(super) fn set_paused(
     connection: &Connection,
     account: &Account,
     feed: Option<&Feed>,
-    parked: bool,
+    paused: bool,
 ) -> rusqlite::Result<usize> {
     let account = account_id(connection, account)?;
-    let reason = parked.then_some(ParkReason::ByHand.as_str());
+    let reason = paused.then_some(FeedPauseReason::ByHand.as_str());
     let feed_row: Option<i64> = match feed {
         None => None,
         Some(feed) => {
@@ -102,32 +102,32 @@ pub(super) fn set_parked(
             }
         }
     };
-    if feed_row.is_none() && !parked {
+    if feed_row.is_none() && !paused {
         connection.execute(
-            "UPDATE account SET parked = NULL, waits_until = NULL, failures = 0, last_error = NULL WHERE id = ?1",
+            "UPDATE account SET paused = NULL, waits_until = NULL, failures = 0, last_error = NULL WHERE id = ?1",
             params![account],
         )?;
     }
     connection.execute(
-        "UPDATE feed SET parked = ?3, waits_until = NULL, failures = 0,
+        "UPDATE feed SET paused = ?3, waits_until = NULL, failures = 0,
              last_error = CASE WHEN ?3 IS NULL THEN NULL ELSE last_error END
          WHERE account_id = ?1 AND (?2 IS NULL OR id = ?2)
-           AND (?3 IS NOT NULL OR parked IS NOT NULL OR waits_until IS NOT NULL)",
+           AND (?3 IS NOT NULL OR paused IS NOT NULL OR waits_until IS NOT NULL)",
         params![account, feed_row, reason],
     )
 }
 
 /// At start nobody of this process holds a lease: those of one that was killed end,
-/// and what waited for a person is tried again, as a restart often mends it.
+/// and what waited for a person is tried again, as a restart often fixes it.
 pub(super) fn start_afresh(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute(
         "UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL",
         [],
     )?;
     connection.execute(
-        "UPDATE feed SET parked = NULL, waits_until = NULL WHERE parked IN ('unauthorized', 'forbidden', 'not_found')",
+        "UPDATE feed SET paused = NULL, waits_until = NULL WHERE paused IN ('unauthorized', 'forbidden', 'not_found')",
         [],
     )?;
-    connection.execute("UPDATE account SET parked = NULL, waits_until = NULL WHERE parked IS NOT NULL AND parked <> 'by_hand'", [])?;
+    connection.execute("UPDATE account SET paused = NULL, waits_until = NULL WHERE paused IS NOT NULL AND paused <> 'by_hand'", [])?;
     Ok(())
 }

@@ -53,7 +53,7 @@ impl<'a> Message<'a> {
 }
 
 /// Whom alarms are told.
-pub(super) enum Teller {
+pub(super) enum Notifier {
     Http {
         client: reqwest::Client,
         url: SecretString,
@@ -61,7 +61,7 @@ pub(super) enum Teller {
     Command(AlarmCommand),
 }
 
-impl Teller {
+impl Notifier {
     /// The one that the settings name, if they name one.
     pub(super) fn of(settings: &AlarmsConfig) -> Result<Option<Self>, reqwest::Error> {
         Ok(match &settings.target {
