@@ -116,7 +116,7 @@ async fn promtool_accepts_the_metrics_of_a_server_that_has_worked() {
     for series in [
         r#"ivesk_webhook_messages_total{event="on_exported",outcome="duplicate",code=""}"#,
         r#"ivesk_webhook_messages_total{event="on_exported",outcome="refused",code="signature_mismatch"} 1"#,
-        r#"ivesk_webhook_pulls_total{kind="hint",outcome="new"}"#,
+        r#"ivesk_webhook_pulls_total{kind="notification",outcome="new"}"#,
         r#"ivesk_webhook_vendor_requests_total{endpoint="exported",status="2xx"}"#,
         r#"ivesk_webhook_vendor_seconds_count{endpoint="digitized"}"#,
         r#"ivesk_webhook_store_seconds_count{operation="accept"}"#,
