@@ -49,6 +49,7 @@ pub mod pull;
 pub mod receiver;
 pub mod refusal;
 pub mod service;
+#[path = "../crates/sns/src/lib.rs"]
 pub mod sns;
 pub mod store;
 pub mod subscriptions;

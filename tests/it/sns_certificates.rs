@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use ivesk_webhook::config::SnsConfig;
 use ivesk_webhook::emulator::signer::Unsigned;
 use ivesk_webhook::refusal::Refusal;
-use ivesk_webhook::sns::certificates::{
+use ivesk_webhook::sns::certificate_cache::{
     CERTIFICATE_TIMEOUT, FAILURE_MEMORY, FETCH_PERIOD, MAX_CERTIFICATE_BYTES, MAX_FETCHES,
 };
 use ivesk_webhook::sns::{NoShelf, SavedMessages, Verifier};

@@ -7,14 +7,14 @@
 //! - [`canonical`]: the text that is signed.
 //! - [`policy`]: which topics, URLs and certificate names are trusted.
 //! - [`certificate`]: what is checked on a certificate.
-//! - [`certificates`]: where certificates come from, and which are held.
+//! - [`certificate_cache`]: where certificates come from, and which are held.
 //! - [`signature`]: the signature check.
 //! - [`verifier`]: all of that in order.
 //! - [`confirmation`]: asking SNS to confirm a subscription.
 
 pub mod canonical;
 pub mod certificate;
-pub mod certificates;
+pub mod certificate_cache;
 pub mod confirmation;
 pub mod envelope;
 pub mod policy;
@@ -22,7 +22,7 @@ pub mod signature;
 pub mod verifier;
 
 pub use certificate::CertificateSummary;
-pub use certificates::{CertificateShelf, NoShelf};
+pub use certificate_cache::{CertificateShelf, NoShelf};
 pub use confirmation::{ConfirmError, Confirmer};
 pub use envelope::Envelope;
 pub use verifier::{SavedMessages, VerifiedMessage, Verifier};

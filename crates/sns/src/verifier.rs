@@ -11,7 +11,9 @@ use secrecy::SecretString;
 use super::MessageType;
 use super::canonical::CanonicalText;
 use super::certificate::{Certificate, CertificateSummary};
-use super::certificates::{CERTIFICATE_TIMEOUT, CertificateShelf, Certificates, NoShelf, Source};
+use super::certificate_cache::{
+    CERTIFICATE_TIMEOUT, CertificateShelf, Certificates, NoShelf, Source,
+};
 use super::envelope::{Contents, Envelope};
 use super::policy::{CertificateOrigin, Policy, TopicArn};
 use super::signature::Signature;
