@@ -5,12 +5,12 @@
 //! store. The store is where they meet; none calls another.
 //!
 //! - [`domain`]: the words of the project as types, and the clock. No I/O.
-//! - [`refusal`]: every reason for refusing a delivery, with its code.
+//! - [`refusal`]: every reason for refusing a message, with its code and status.
 //! - [`config`]: every setting: name, unit, default, environment variable.
 //! - [`egress`]: the one way out to other hosts.
 //! - [`file_names`]: names of files that stay in their folder.
-//! - [`sns`]: envelope, canonical text, trust policy, certificates, signature,
-//!   confirmation. No HTTP server, no SQL.
+//! - [`sns`]: verifies SNS messages, confirms subscriptions: a crate of its own, without
+//!   HTTP server and SQL.
 //! - [`ivesk`]: the vendor's REST API. No SQL.
 //! - [`receiver`]: the public listener.
 //! - [`subscriptions`]: subscribing, pending confirmations, restore.
@@ -49,10 +49,10 @@ pub mod pull;
 pub mod receiver;
 pub mod refusal;
 pub mod service;
-#[path = "../crates/sns/src/lib.rs"]
-pub mod sns;
 pub mod store;
 pub mod subscriptions;
 pub mod trace;
 pub mod tunnel;
 pub mod uploads;
+
+pub use sns_messages as sns;

@@ -15,7 +15,7 @@ use super::{
     AccountConfig, AlarmCommand, AlarmTarget, AlarmsConfig, ApiConfig, Config, ConfirmMode,
     DEFAULT_FILE, Environment, LogConfig, LogFormat, PrivateConfig, PublicConfig, PullConfig,
     ReportLanguage, ReportsConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl, TopicRule,
-    UploadConfig, accounts, check, sinks,
+    UploadConfig, accounts, check, sinks, vendor_topic,
 };
 use crate::domain::Account;
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
@@ -346,7 +346,7 @@ fn topics(given: &Given, _: &Layers<'_>) -> Result<Vec<TopicRule>, String> {
 }
 
 fn topic_table(entries: &BTreeMap<String, Raw>) -> Result<TopicRule, String> {
-    let default = TopicRule::default();
+    let default = vendor_topic();
     let mut parts = [default.account, default.region, default.name_prefix];
     for (key, value) in entries {
         let at = match key.as_str() {

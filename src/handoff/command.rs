@@ -246,7 +246,7 @@ fn verdict(status: ExitStatus, said: &[u8], complained: &[u8]) -> Verdict {
         None => format!("it was ended from outside ({status})"),
     };
     let last = String::from_utf8_lossy(complained);
-    let last = last.lines().rev().map(egress::fit_for_a_log);
+    let last = last.lines().rev().map(egress::sanitize_for_log);
     match last.into_iter().find(|line| !line.is_empty()) {
         Some(line) => unavailable(format!("the program did not take it: {ended}; {line}")),
         None => unavailable(format!("the program did not take it: {ended}")),

@@ -153,7 +153,7 @@ impl Reporter {
             return ReportEnd::Refused { error };
         };
         let failures = lease.row.attempts.saturating_sub(1);
-        let backoff = egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, egress::chance());
+        let backoff = egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, egress::jitter());
         let now = self.clock.now();
         ReportEnd::Failed {
             error,

@@ -432,7 +432,7 @@ impl<'h> Batch<'h> {
         } else {
             self.lease.failures
         };
-        let backoff = egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, egress::chance());
+        let backoff = egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, egress::jitter());
         let wait = refusal.retry_after.unwrap_or_default().max(backoff);
         let until = refusal
             .for_now

@@ -69,7 +69,7 @@ pub(super) fn message(body: &[u8], secrets: &[&str]) -> Option<String> {
         .iter()
         .filter(|secret| !secret.is_empty())
         .fold(text, |text, secret| text.replace(secret, "[secret]"));
-    let text = egress::fit_for_a_log(&text);
+    let text = egress::sanitize_for_log(&text);
     (!text.is_empty()).then_some(text)
 }
 

@@ -306,7 +306,7 @@ impl Puller {
     ) -> Result<Pulled, StoreError> {
         let feed = lease.feed.clone();
         let unreachable = matches!(error, ivesk::ApiError::Unreachable(_));
-        let failure = failures::judge(error, &lease, self.clock.now(), egress::chance());
+        let failure = failures::judge(error, &lease, self.clock.now(), egress::jitter());
         let text = error.to_string();
         warn!(%feed, ?failure, "a page of `{feed}` could not be had: {text}");
         match self.store.fail_page(lease, failure, text.clone()).await {

@@ -1,42 +1,42 @@
 //! The text that SNS signs.
 //!
-//! Which fields, and in which order: AWS, "Verifying the signatures of Amazon
-//! SNS messages". Each is a line with its name and a line with its value as it
-//! reads once unescaped; `Subject` is left out where there is none.
+//! Fields and order: AWS, "Verifying the signatures of Amazon SNS messages". Each
+//! field is a line with its name and a line with its unescaped value; `Subject` is
+//! left out where there is none.
 //!
-//! The text has no escaping of its own. It can be read in one way only because
-//! no field but `Message` holds a newline, which [`super::Envelope::parse`]
-//! makes sure of: read from its end, every line but those of `Message` has its place.
+//! The text has no escaping of its own. It is unambiguous only because no field but
+//! `Message` contains a newline, which [`crate::Envelope::parse`] checks: read from
+//! its end, every line but those of `Message` has its place.
 
 use std::ops::Range;
 
-use super::MessageType;
+use crate::message::MessageType;
 
 /// The signed fields of one message, unescaped.
 #[derive(Clone, Copy)]
 pub struct SignedFields<'a> {
-    /// `Type`, which also says which of the fields are signed.
+    /// `Type`, which decides which of the fields are signed.
     pub message_type: MessageType,
     /// `Message`
     pub message: &'a str,
     /// `MessageId`
     pub message_id: &'a str,
-    /// `Subject`, signed in notifications alone.
+    /// `Subject`, signed in notifications only.
     pub subject: Option<&'a str>,
-    /// `SubscribeURL`, signed in the two confirmations alone.
+    /// `SubscribeURL`, signed in the two confirmations only.
     pub subscribe_url: Option<&'a str>,
     /// `Timestamp`
     pub timestamp: &'a str,
-    /// `Token`, signed in the two confirmations alone.
+    /// `Token`, signed in the two confirmations only.
     pub token: Option<&'a str>,
     /// `TopicArn`
     pub topic_arn: &'a str,
 }
 
-/// The signed text, and where in it each field stands.
+/// The signed text, with the position of each field.
 ///
 /// Fields are read back from the very bytes that the signature covers, so what
-/// was proven and what is acted on can't differ.
+/// was verified and what is acted on can't differ.
 #[derive(Clone)]
 pub struct CanonicalText {
     text: String,
@@ -83,42 +83,42 @@ impl CanonicalText {
         }
     }
 
-    /// The bytes that the signature covers.
+    /// Returns the bytes that the signature covers.
     pub fn as_bytes(&self) -> &[u8] {
         self.text.as_bytes()
     }
 
-    /// `Message`
+    /// Returns `Message`.
     pub fn message(&self) -> &str {
         &self.text[self.message.clone()]
     }
 
-    /// `MessageId`
+    /// Returns `MessageId`.
     pub fn message_id(&self) -> &str {
         &self.text[self.message_id.clone()]
     }
 
-    /// `Subject`, where it is signed.
+    /// Returns `Subject`, where it is signed.
     pub fn subject(&self) -> Option<&str> {
         self.subject.clone().map(|range| &self.text[range])
     }
 
-    /// `SubscribeURL`, where it is signed.
+    /// Returns `SubscribeURL`, where it is signed.
     pub fn subscribe_url(&self) -> Option<&str> {
         self.subscribe_url.clone().map(|range| &self.text[range])
     }
 
-    /// `Timestamp`, as written.
+    /// Returns `Timestamp`, as written.
     pub fn timestamp(&self) -> &str {
         &self.text[self.timestamp.clone()]
     }
 
-    /// `Token`, where it is signed.
+    /// Returns `Token`, where it is signed.
     pub fn token(&self) -> Option<&str> {
         self.token.clone().map(|range| &self.text[range])
     }
 
-    /// `TopicArn`
+    /// Returns `TopicArn`.
     pub fn topic_arn(&self) -> &str {
         &self.text[self.topic_arn.clone()]
     }
@@ -225,7 +225,7 @@ mod tests {
         }
     }
 
-    /// Reads a notification's text from its end, the only way in which it can be read.
+    /// Parses a notification's text from its end, the only way that works.
     fn read_back(text: &str) -> (String, String, Option<String>, String, String) {
         let lines: Vec<&str> = text.strip_suffix('\n').unwrap().split('\n').collect();
         let (rest, tail) = lines.split_at(lines.len() - 6);

@@ -1,4 +1,4 @@
-//! What is checked on a signing certificate.
+//! Parses a signing certificate and checks its name, key and dates.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,14 +7,15 @@ use serde::Serialize;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, parse_x509_pem};
 use x509_parser::public_key::PublicKey;
 
-use super::signature::{Signature, SignatureVersion, VerificationKey};
-use crate::domain::Timestamp;
-use crate::refusal::Refusal;
+use crate::error::VerifyError;
+use crate::signature::{Signature, SignatureVersion, VerificationKey};
+use crate::time::Timestamp;
 
-/// What people want to know about a certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+/// A certificate's subject and dates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "utoipa", derive(utoipa::ToSchema))]
 pub struct CertificateSummary {
-    /// Its subject, such as `CN=sns.amazonaws.com`.
+    /// The subject, such as `CN=sns.amazonaws.com`.
     pub subject: String,
     /// The first moment at which it is valid.
     pub not_before: Timestamp,
@@ -23,51 +24,51 @@ pub struct CertificateSummary {
 }
 
 impl CertificateSummary {
-    /// What the first certificate in `pem` says.
+    /// Parses the first certificate in `pem`.
     ///
     /// # Errors
     ///
-    /// [`Refusal::MalformedCertificate`] or [`Refusal::CertificateKey`].
-    pub fn read(pem: &[u8]) -> Result<Self, Refusal> {
+    /// [`VerifyError::MalformedCertificate`] or [`VerifyError::CertificateKey`].
+    pub fn parse(pem: &[u8]) -> Result<Self, VerifyError> {
         Certificate::parse(pem, None).map(|certificate| certificate.summary)
     }
 }
 
-/// A certificate whose name and key were checked; its dates are judged at each use.
+/// A certificate whose name and key were checked; its dates are checked at each use.
 pub struct Certificate {
     pem: Vec<u8>,
     summary: CertificateSummary,
     key: VerificationKey,
-    /// Whether it has verified a message.
+    /// True once it has verified a message.
     proven: AtomicBool,
 }
 
 impl Certificate {
-    /// Reads the first certificate in `pem` and checks that its key is RSA of at least
-    /// 2048 bits and, where one is given, that it is for `name`.
+    /// Parses the first certificate in `pem` and checks that its key is RSA of at least
+    /// 2048 bits and that it is for `name`, unless that is `None`.
     ///
-    /// AWS serves the leaf alone, so no chain is built: what vouches for it is the
-    /// TLS connection to the pinned host that it came over.
+    /// AWS serves the leaf only, so no chain is built: trust comes from the TLS
+    /// connection to the pinned host that it was fetched from.
     ///
     /// # Errors
     ///
-    /// [`Refusal::MalformedCertificate`], [`Refusal::CertificateName`] or
-    /// [`Refusal::CertificateKey`].
-    pub fn parse(pem: &[u8], name: Option<&str>) -> Result<Self, Refusal> {
-        let (_, block) = parse_x509_pem(pem).map_err(|_| Refusal::MalformedCertificate)?;
+    /// [`VerifyError::MalformedCertificate`], [`VerifyError::CertificateName`] or
+    /// [`VerifyError::CertificateKey`].
+    pub fn parse(pem: &[u8], name: Option<&str>) -> Result<Self, VerifyError> {
+        let (_, block) = parse_x509_pem(pem).map_err(|_| VerifyError::MalformedCertificate)?;
         if block.label != "CERTIFICATE" {
-            return Err(Refusal::MalformedCertificate);
+            return Err(VerifyError::MalformedCertificate);
         }
         let (rest, certificate) = X509Certificate::from_der(&block.contents)
-            .map_err(|_| Refusal::MalformedCertificate)?;
+            .map_err(|_| VerifyError::MalformedCertificate)?;
         if !rest.is_empty() {
-            return Err(Refusal::MalformedCertificate);
+            return Err(VerifyError::MalformedCertificate);
         }
         if name.is_some_and(|name| !is_for(&certificate, name)) {
-            return Err(Refusal::CertificateName);
+            return Err(VerifyError::CertificateName);
         }
         if !(2048..=8192).contains(&rsa_bits(&certificate)) {
-            return Err(Refusal::CertificateKey);
+            return Err(VerifyError::CertificateKey);
         }
         let validity = certificate.validity();
         let moment = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
@@ -89,60 +90,62 @@ impl Certificate {
         })
     }
 
-    /// Its subject and dates.
+    /// Returns its subject and dates.
     pub fn summary(&self) -> &CertificateSummary {
         &self.summary
     }
 
-    /// Judges the dates at `at`, to the second as certificates count.
+    /// Checks the dates at `at`, to the second as certificates count.
     ///
     /// # Errors
     ///
-    /// [`Refusal::CertificateDates`]
-    pub fn judge_dates(&self, at: Timestamp) -> Result<(), Refusal> {
+    /// [`VerifyError::CertificateDates`]
+    pub fn check_dates(&self, at: Timestamp) -> Result<(), VerifyError> {
         let past_the_last = self.summary.not_after.after(Duration::from_secs(1));
         if self.summary.not_before <= at && at < past_the_last {
             return Ok(());
         }
-        Err(Refusal::CertificateDates {
+        Err(VerifyError::CertificateDates {
             not_before: self.summary.not_before.to_string(),
             not_after: self.summary.not_after.to_string(),
         })
     }
 
-    /// The file as it came.
+    /// Returns the PEM text as it was fetched.
     pub fn pem(&self) -> &[u8] {
         &self.pem
     }
 
-    /// Whether it has verified a message.
+    /// Returns true if it has verified a message.
     pub(super) fn is_proven(&self) -> bool {
         self.proven.load(Ordering::Relaxed)
     }
 
-    /// Notes that it has verified a message; true the first time.
-    pub(super) fn prove(&self) -> bool {
+    /// Marks it as having verified a message; returns true the first time.
+    pub(super) fn mark_proven(&self) -> bool {
         // Reading first keeps the many later messages from writing to shared memory.
         !self.is_proven() && !self.proven.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether `signature` over `text` was made with its key.
+    /// Verifies that `signature` over `text` was made with its key.
     ///
     /// # Errors
     ///
-    /// [`Refusal::SignatureMismatch`]
+    /// [`VerifyError::SignatureMismatch`]
     pub fn verify(
         &self,
         version: SignatureVersion,
         text: &[u8],
         signature: &Signature,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), VerifyError> {
         self.key.verify(version, text, signature)
     }
 }
 
+/// Returns true if the certificate is for `name`.
+///
 /// AWS's own code compares the common name (aws-sdk-java-v2 `CertificateRetriever`);
-/// public CAs repeat it among the alternative names and mean to drop it one day.
+/// public CAs repeat it among the alternative names and plan to drop it.
 fn is_for(certificate: &X509Certificate<'_>, name: &str) -> bool {
     let common = certificate
         .subject()
@@ -161,7 +164,7 @@ fn is_for(certificate: &X509Certificate<'_>, name: &str) -> bool {
     common || alternative
 }
 
-/// The length of the RSA modulus without leading zeros; 0 where the key is no RSA key.
+/// Returns the bits of the RSA modulus without leading zeros; 0 for other keys.
 fn rsa_bits(certificate: &X509Certificate<'_>) -> usize {
     let Ok(PublicKey::RSA(key)) = certificate.public_key().parsed() else {
         return 0;
@@ -176,68 +179,31 @@ fn rsa_bits(certificate: &X509Certificate<'_>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::emulator::signer::{SNS_NAME, Signer};
+    use crate::samples::{ELLIPTIC_KEY, SHORT_KEY, SNS, WILDCARD};
 
-    /// RSA of 1024 bits for `sns.amazonaws.com`.
-    const SHORT_KEY: &str = "-----BEGIN CERTIFICATE-----
-MIICFjCCAX+gAwIBAgIUO6QqLs9JZ6DNXFD700GuTZrhSyQwDQYJKoZIhvcNAQEL
-BQAwHDEaMBgGA1UEAwwRc25zLmFtYXpvbmF3cy5jb20wIBcNMjYxMTIzMDUyNTM1
-WhgPMjEyNjEwMzAwNTI1MzVaMBwxGjAYBgNVBAMMEXNucy5hbWF6b25hd3MuY29t
-MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDpQ3wXIZxwdOm6xizPP50ZjTBd
-GmawMRaxxbZ1vevE4qFyvlDrX3LNhcko/JKgENYCDcrnuvVrGSsngMsJTtK3ZkSW
-XjCp+LWICQIBsNpkeK3q8erh5b6EiSQcL9HcvUby62jy64AhO9d6GPJKXBvMskEg
-OJKXsrDzyMvugqPZKQIDAQABo1MwUTAdBgNVHQ4EFgQU3Y4dkEU9bUaZRnpEVZP9
-NY3XvsIwHwYDVR0jBBgwFoAU3Y4dkEU9bUaZRnpEVZP9NY3XvsIwDwYDVR0TAQH/
-BAUwAwEB/zANBgkqhkiG9w0BAQsFAAOBgQDRsFmxPo/AWUL1skvdWG5m8pguusEI
-KztolLmXHFlf3eM+VLNUkB5IfPOPCoGxgBdMGLL4Iu75Am6F0wBAB2uASnhJ/wK8
-/oN2DJbLNIzHzpN24EbjW0y3AlNTE9d06lFVQIOJyPHtCbogla5xhxZjYqZKyFMt
-q2Ex/OXE5/NwJA==
------END CERTIFICATE-----
-";
+    const SNS_NAME: &str = "sns.amazonaws.com";
 
-    /// ECDSA on P-256 for `sns.amazonaws.com`.
-    const ELLIPTIC_KEY: &str = "-----BEGIN CERTIFICATE-----
-MIIBjzCCATWgAwIBAgIUL0F2IPxDtpwG9GE/w9YIA3ha4NcwCgYIKoZIzj0EAwIw
-HDEaMBgGA1UEAwwRc25zLmFtYXpvbmF3cy5jb20wIBcNMjYxMTIzMDUyNTM1WhgP
-MjEyNjEwMzAwNTI1MzVaMBwxGjAYBgNVBAMMEXNucy5hbWF6b25hd3MuY29tMFkw
-EwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEiJ6mdHxK6Yut2vllT9WqB2ukIhvtT2cc
-CjgUVKfiRZ59plsKESzWdfGV4oRoHkVV9woQrY1bb/EHC+4YjZ2VUKNTMFEwHQYD
-VR0OBBYEFBpCBYfhhYF56yDUzE4MGf+9qX5UMB8GA1UdIwQYMBaAFBpCBYfhhYF5
-6yDUzE4MGf+9qX5UMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSAAwRQIg
-RekKaiIWHRz2A6pP0Dbk3np9g3oVLtMKC6lRSjaga6kCIQCZspc0GKihZ+iJdtlj
-UnuZKg9gsK3g7EnlTakgU6rpLQ==
------END CERTIFICATE-----
-";
-
-    fn parse(pem: &str, name: Option<&str>) -> Option<Refusal> {
+    fn parse(pem: &str, name: Option<&str>) -> Option<VerifyError> {
         Certificate::parse(pem.as_bytes(), name).err()
-    }
-
-    fn signer(name: &str) -> Signer {
-        let from = Timestamp::parse("2026-01-01T00:00:00Z").unwrap();
-        Signer::generate(name, from, from.after(Duration::from_secs(3600))).unwrap()
     }
 
     #[test]
     fn a_key_that_is_short_or_not_rsa_is_refused() {
         assert_eq!(
             parse(SHORT_KEY, Some(SNS_NAME)),
-            Some(Refusal::CertificateKey)
+            Some(VerifyError::CertificateKey)
         );
         assert_eq!(
             parse(ELLIPTIC_KEY, Some(SNS_NAME)),
-            Some(Refusal::CertificateKey)
+            Some(VerifyError::CertificateKey)
         );
-        assert_eq!(parse(SHORT_KEY, None), Some(Refusal::CertificateKey));
+        assert_eq!(parse(SHORT_KEY, None), Some(VerifyError::CertificateKey));
     }
 
     #[test]
     fn a_certificate_for_another_name_is_refused() {
-        let signer = signer(SNS_NAME);
-        let pem = signer.certificate_pem();
-
-        assert_eq!(parse(pem, Some(SNS_NAME)), None);
-        assert_eq!(parse(pem, Some("SNS.amazonaws.com")), None);
+        assert_eq!(parse(SNS, Some(SNS_NAME)), None);
+        assert_eq!(parse(SNS, Some("SNS.amazonaws.com")), None);
         for other in [
             "sns.amazonaws.com.cn",
             "amazonaws.com",
@@ -247,35 +213,32 @@ UnuZKg9gsK3g7EnlTakgU6rpLQ==
             "",
         ] {
             assert_eq!(
-                parse(pem, Some(other)),
-                Some(Refusal::CertificateName),
+                parse(SNS, Some(other)),
+                Some(VerifyError::CertificateName),
                 "{other}"
             );
         }
         // By the common name alone, the key is what is wrong with it.
         assert_eq!(
             parse(SHORT_KEY, Some("sns.amazonaws.com")),
-            Some(Refusal::CertificateKey)
+            Some(VerifyError::CertificateKey)
         );
     }
 
     #[test]
     fn a_wildcard_in_the_certificate_stands_for_itself_alone() {
-        let signer = signer("*.amazonaws.com");
-
         assert_eq!(
-            parse(signer.certificate_pem(), Some(SNS_NAME)),
-            Some(Refusal::CertificateName)
+            parse(WILDCARD, Some(SNS_NAME)),
+            Some(VerifyError::CertificateName)
         );
     }
 
     #[test]
     fn only_the_first_proof_is_the_first() {
-        let signer = signer(SNS_NAME);
-        let certificate = Certificate::parse(signer.certificate_pem().as_bytes(), None).unwrap();
+        let certificate = Certificate::parse(SNS.as_bytes(), None).unwrap();
 
         assert!(!certificate.is_proven());
-        assert!(certificate.prove());
-        assert!(!certificate.prove());
+        assert!(certificate.mark_proven());
+        assert!(!certificate.mark_proven());
     }
 }

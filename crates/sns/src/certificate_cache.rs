@@ -1,4 +1,4 @@
-//! Where signing certificates come from, and which are held.
+//! Fetches signing certificates and caches them.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -8,81 +8,81 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{OnceCell, watch};
 
-use super::certificate::Certificate;
-use super::policy::{CertificateOrigin, Policy, certificate_region};
-use crate::domain::{Clock, Timestamp};
-use crate::egress;
-use crate::refusal::Refusal;
+use crate::certificate::Certificate;
+use crate::error::VerifyError;
+use crate::http;
+use crate::policy::{CertificateOrigin, Policy, certificate_region};
+use crate::time::{Clock, Timestamp};
 
-/// How long a certificate may take to come, body included.
+/// How long fetching a certificate may take, body included.
 pub const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(4);
 /// The largest certificate that is read; AWS's have about 2 KiB.
 pub const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
-/// How many certificates are asked for within [`FETCH_PERIOD`], whatever their URLs.
+/// Number of certificates that are fetched within [`FETCH_PERIOD`], whatever their URLs.
 pub const MAX_FETCHES: usize = 10;
 /// See [`MAX_FETCHES`].
 pub const FETCH_PERIOD: Duration = Duration::from_secs(60);
 /// How long a failure is remembered: less than the 20 s after which SNS tries again.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(15);
-/// How many good certificates are held.
+/// Number of good certificates that are cached.
 pub const MAX_GOOD: usize = 32;
-/// How many failures are held, apart from the good ones.
+/// Number of failures that are cached, apart from the good ones.
 pub const MAX_FAILURES: usize = 64;
 
-/// Where certificates that have verified a message outlive the process.
+/// Persistent storage for certificates that have verified a message.
 #[async_trait]
-pub trait CertificateShelf: Send + Sync {
-    /// Every certificate kept, as URL and PEM, newest first.
+pub trait CertificateStore: Send + Sync {
+    /// Returns every stored certificate, as URL and PEM, newest first.
     async fn load(&self) -> Vec<(String, Vec<u8>)>;
-    /// Keeps one.
-    async fn keep(&self, url: &str, pem: &[u8]);
+    /// Stores one certificate.
+    async fn save(&self, url: &str, pem: &[u8]);
 }
 
-/// Keeps nothing.
+/// Stores nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NoShelf;
+pub struct NoCertificateStore;
 
 #[async_trait]
-impl CertificateShelf for NoShelf {
+impl CertificateStore for NoCertificateStore {
     async fn load(&self) -> Vec<(String, Vec<u8>)> {
         Vec::new()
     }
-    async fn keep(&self, _: &str, _: &[u8]) {}
+    async fn save(&self, _: &str, _: &[u8]) {}
 }
 
-/// Where certificates come from.
+/// The source of certificates.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
     /// The URL in the message.
     Network(reqwest::Client),
-    /// `DIR/<last path segment of the URL>`, for `verify --certs`; nothing is fetched.
+    /// `DIR/<last path segment of the URL>`; nothing is fetched.
     Folder(PathBuf),
 }
 
-/// The certificates that were fetched, and the fetches that are under way.
+/// The certificates that were fetched, and the fetches in progress.
 ///
 /// A flood of made-up URLs costs at most [`MAX_FETCHES`] requests in
 /// [`FETCH_PERIOD`] and never pushes out a good certificate.
-pub(super) struct Certificates {
+pub(super) struct CertificateCache {
     source: Source,
     policy: Arc<Policy>,
     clock: Clock,
-    shelf: Arc<dyn CertificateShelf>,
-    shelf_read: OnceCell<()>,
-    held: RwLock<Held>,
+    store: Arc<dyn CertificateStore>,
+    store_read: OnceCell<()>,
+    entries: RwLock<Entries>,
 }
 
-type Outcome = Result<Arc<Certificate>, Refusal>;
-type Flight = watch::Receiver<Option<Outcome>>;
+type Fetched = Result<Arc<Certificate>, VerifyError>;
+type PendingFetch = watch::Receiver<Option<Fetched>>;
 
 #[derive(Default)]
-struct Held {
+struct Entries {
     good: HashMap<String, Good>,
     failures: HashMap<String, Failure>,
-    /// Fetches under way, so that many waiters share one.
-    flights: HashMap<String, Flight>,
-    /// When the last [`MAX_FETCHES`] fetches began.
-    begun: VecDeque<Timestamp>,
+    /// Fetches in progress, so that many waiters share one.
+    pending: HashMap<String, PendingFetch>,
+    /// Start times of the last [`MAX_FETCHES`] fetches.
+    started: VecDeque<Timestamp>,
     arrivals: u64,
 }
 
@@ -93,55 +93,58 @@ struct Good {
 
 struct Failure {
     at: Timestamp,
-    refusal: Refusal,
+    error: VerifyError,
 }
 
-/// What is to be done for a certificate that is not simply there.
+/// The next step for a certificate that is not cached.
 enum Step {
-    Have(Outcome),
-    Await(Flight),
-    Fetch(watch::Sender<Option<Outcome>>, Flight),
+    Have(Fetched),
+    Await(PendingFetch),
+    Fetch(watch::Sender<Option<Fetched>>, PendingFetch),
 }
 
-impl Certificates {
+impl CertificateCache {
     pub(super) fn new(
         source: Source,
         policy: Arc<Policy>,
         clock: Clock,
-        shelf: Arc<dyn CertificateShelf>,
+        store: Arc<dyn CertificateStore>,
     ) -> Self {
         Self {
             source,
             policy,
             clock,
-            shelf,
-            shelf_read: OnceCell::new(),
-            held: RwLock::default(),
+            store,
+            store_read: OnceCell::new(),
+            entries: RwLock::default(),
         }
     }
 
-    /// The certificate at `url` if it is here already: the way of nearly every message.
-    pub(super) fn held(&self, url: &str) -> Option<Arc<Certificate>> {
-        let held = self.read();
-        held.good.get(url).map(|good| Arc::clone(&good.certificate))
+    /// Returns the certificate at `url` if it is cached, as for nearly every message.
+    pub(super) fn cached(&self, url: &str) -> Option<Arc<Certificate>> {
+        let entries = self.read();
+        entries
+            .good
+            .get(url)
+            .map(|good| Arc::clone(&good.certificate))
     }
 
-    /// The certificate at `url`, which policy has agreed to: from memory, from the
-    /// shelf, or fetched, once for however many ask at the same time.
+    /// Returns the certificate at `url`, which policy allows: from memory, from the store,
+    /// or fetched, once for all callers that ask at the same time.
     pub(super) async fn get(
         self: &Arc<Self>,
         url: &str,
         origin: &CertificateOrigin<'_>,
-    ) -> Outcome {
-        if let Some(certificate) = self.held(url) {
+    ) -> Fetched {
+        if let Some(certificate) = self.cached(url) {
             return Ok(certificate);
         }
-        self.shelf_read.get_or_init(|| self.read_shelf()).await;
+        self.store_read.get_or_init(|| self.read_store()).await;
         self.obtain(url, origin, None).await
     }
 
-    /// A newer certificate at `url` than `stale`; `None` where there is none or it
-    /// can't be had, which leaves the held one as it is.
+    /// Fetches a newer certificate at `url` than `stale`; returns `None` where there is none
+    /// or the fetch fails, which leaves the cached one as it is.
     pub(super) async fn newer(
         self: &Arc<Self>,
         url: &str,
@@ -152,16 +155,16 @@ impl Certificates {
         (fetched.pem() != stale.pem()).then_some(fetched)
     }
 
-    /// Notes that `certificate` has verified a message; the first time it is shelved.
-    pub(super) async fn proven(
+    /// Marks `certificate` as having verified a message; stores it the first time.
+    pub(super) async fn mark_proven(
         &self,
         url: &str,
         origin: &CertificateOrigin<'_>,
         certificate: &Certificate,
     ) {
         // A local origin's certificate may change under the same URL.
-        if certificate.prove() && *origin != CertificateOrigin::Local {
-            self.shelf.keep(url, certificate.pem()).await;
+        if certificate.mark_proven() && *origin != CertificateOrigin::Local {
+            self.store.save(url, certificate.pem()).await;
         }
     }
 
@@ -170,31 +173,31 @@ impl Certificates {
         url: &str,
         origin: &CertificateOrigin<'_>,
         stale: Option<&Arc<Certificate>>,
-    ) -> Outcome {
+    ) -> Fetched {
         let step = self.write().next_step(url, stale, self.allowance());
-        let mut flight = match step {
+        let mut fetch = match step {
             Step::Have(outcome) => return outcome,
-            Step::Await(flight) => flight,
-            Step::Fetch(landing, flight) => {
+            Step::Await(fetch) => fetch,
+            Step::Fetch(done, fetch) => {
                 let certificates = Arc::clone(self);
                 let (url, origin) = (url.to_owned(), origin.clone().into_owned());
-                // A task of its own: whoever asked first may hang up, and the others
-                // still get what was fetched.
+                // A task of its own: the first caller may be canceled, and the others
+                // still get the certificate.
                 tokio::spawn(async move {
                     let outcome = certificates.fetch(&url, &origin).await;
                     certificates.settle(&url, &outcome);
-                    landing.send_replace(Some(outcome));
+                    done.send_replace(Some(outcome));
                 });
-                flight
+                fetch
             }
         };
-        let landed = flight.wait_for(Option::is_some).await;
-        match landed.as_deref() {
+        let result = fetch.wait_for(Option::is_some).await;
+        match result.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
             _ => {
-                self.write().flights.remove(url);
-                Err(Refusal::CertificateUnavailable(
-                    "the request was given up".to_owned(),
+                self.write().pending.remove(url);
+                Err(VerifyError::CertificateUnavailable(
+                    "the request was canceled".to_owned(),
                 ))
             }
         }
@@ -203,20 +206,24 @@ impl Certificates {
     fn allowance(&self) -> Allowance {
         Allowance {
             now: self.clock.now(),
-            // Reading a folder troubles nobody.
+            // Reading a folder makes no requests.
             limited: matches!(self.source, Source::Network(_)),
         }
     }
 
-    async fn fetch(&self, url: &str, origin: &CertificateOrigin<'_>) -> Outcome {
+    async fn fetch(&self, url: &str, origin: &CertificateOrigin<'_>) -> Fetched {
         let pem = match &self.source {
             Source::Network(client) => fetch_pem(client, url).await?,
             Source::Folder(folder) => read_pem(folder, url).await?,
         };
-        self.judge(&pem, origin).map(Arc::new)
+        self.check(&pem, origin).map(Arc::new)
     }
 
-    fn judge(&self, pem: &[u8], origin: &CertificateOrigin<'_>) -> Result<Certificate, Refusal> {
+    fn check(
+        &self,
+        pem: &[u8],
+        origin: &CertificateOrigin<'_>,
+    ) -> Result<Certificate, VerifyError> {
         match origin {
             CertificateOrigin::Sns { region } => {
                 Certificate::parse(pem, Some(&self.policy.certificate_name(region)))
@@ -225,35 +232,35 @@ impl Certificates {
         }
     }
 
-    fn settle(&self, url: &str, outcome: &Outcome) {
+    fn settle(&self, url: &str, outcome: &Fetched) {
         let now = self.clock.now();
-        let mut held = self.write();
-        held.flights.remove(url);
+        let mut entries = self.write();
+        entries.pending.remove(url);
         match outcome {
-            Ok(certificate) => held.add_good(url, certificate),
-            Err(refusal) => held.add_failure(url, refusal, now),
+            Ok(certificate) => entries.add_good(url, certificate),
+            Err(error) => entries.add_failure(url, error, now),
         }
     }
 
-    /// Takes in what the shelf holds, judged by today's policy.
-    async fn read_shelf(&self) {
-        let kept = self.shelf.load().await;
+    /// Loads the stored certificates that pass the present policy.
+    async fn read_store(&self) {
+        let stored = self.store.load().await;
         // Oldest first, so that the newest arrive last and stay longest.
-        for (url, pem) in kept.into_iter().take(MAX_GOOD).rev() {
+        for (url, pem) in stored.into_iter().take(MAX_GOOD).rev() {
             let Some(region) = certificate_region(&url) else {
                 continue;
             };
             let origin = CertificateOrigin::Sns {
                 region: region.into(),
             };
-            match self.judge(&pem, &origin) {
+            match self.check(&pem, &origin) {
                 Ok(certificate) => {
-                    certificate.prove();
+                    certificate.mark_proven();
                     self.write().add_good(&url, &Arc::new(certificate));
                 }
-                Err(refusal) => tracing::warn!(
-                    reason = refusal.code(),
-                    "a stored signing certificate is passed over: {refusal}"
+                Err(error) => tracing::warn!(
+                    reason = error.code(),
+                    "skipped a stored signing certificate: {error}"
                 ),
             }
         }
@@ -261,29 +268,33 @@ impl Certificates {
 
     // A panic can't leave the maps half-changed in a way that matters: at worst a
     // certificate is fetched again.
-    fn read(&self) -> RwLockReadGuard<'_, Held> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Entries> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Held> {
-        self.held.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Entries> {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many good certificates, failures and fetches under way are held.
+    /// Returns the numbers of good certificates, failures and fetches in progress.
     #[cfg(test)]
     fn sizes(&self) -> (usize, usize, usize) {
-        let held = self.read();
-        (held.good.len(), held.failures.len(), held.flights.len())
+        let entries = self.read();
+        (
+            entries.good.len(),
+            entries.failures.len(),
+            entries.pending.len(),
+        )
     }
 }
 
-/// When a fetch would begin, and whether it counts.
+/// The start time of a fetch, and whether it counts against the limit.
 struct Allowance {
     now: Timestamp,
     limited: bool,
 }
 
-impl Held {
+impl Entries {
     fn next_step(
         &mut self,
         url: &str,
@@ -295,40 +306,40 @@ impl Held {
         {
             return Step::Have(Ok(Arc::clone(&good.certificate)));
         }
-        if let Some(flight) = self.flights.get(url) {
-            return Step::Await(flight.clone());
+        if let Some(fetch) = self.pending.get(url) {
+            return Step::Await(fetch.clone());
         }
         if let Some(failure) = self.failures.get(url)
             && failure.is_fresh(allowance.now)
         {
-            return Step::Have(Err(failure.refusal.clone()));
+            return Step::Have(Err(failure.error.clone()));
         }
-        if allowance.limited && !self.begin_fetch(allowance.now) {
-            return Step::Have(Err(Refusal::CertificateUnavailable(format!(
-                "{MAX_FETCHES} certificates were asked for within a minute already"
+        if allowance.limited && !self.start_fetch(allowance.now) {
+            return Step::Have(Err(VerifyError::CertificateUnavailable(format!(
+                "{MAX_FETCHES} certificates were fetched within a minute already"
             ))));
         }
-        let (landing, flight) = watch::channel(None);
-        self.flights.insert(url.to_owned(), flight.clone());
-        Step::Fetch(landing, flight)
+        let (done, fetch) = watch::channel(None);
+        self.pending.insert(url.to_owned(), fetch.clone());
+        Step::Fetch(done, fetch)
     }
 
-    /// Counts one fetch, unless there were [`MAX_FETCHES`] in the last [`FETCH_PERIOD`].
-    fn begin_fetch(&mut self, now: Timestamp) -> bool {
-        // A moment that is still to come means that the clock was set back.
-        self.begun
-            .retain(|begun| *begun <= now && now.since(*begun) < FETCH_PERIOD);
-        if self.begun.len() >= MAX_FETCHES {
+    /// Counts one fetch and returns true, unless there were [`MAX_FETCHES`] in the last [`FETCH_PERIOD`].
+    fn start_fetch(&mut self, now: Timestamp) -> bool {
+        // A start in the future means that the clock was set back.
+        self.started
+            .retain(|start| *start <= now && now.since(*start) < FETCH_PERIOD);
+        if self.started.len() >= MAX_FETCHES {
             return false;
         }
-        self.begun.push_back(now);
+        self.started.push_back(now);
         true
     }
 
     fn add_good(&mut self, url: &str, certificate: &Arc<Certificate>) {
         self.failures.remove(url);
         if self.good.len() >= MAX_GOOD && !self.good.contains_key(url) {
-            self.drop_one_good();
+            self.evict_one_good();
         }
         self.arrivals += 1;
         self.good.insert(
@@ -340,8 +351,8 @@ impl Held {
         );
     }
 
-    /// One that never verified a message goes before any that has.
-    fn drop_one_good(&mut self) {
+    /// Evicts one certificate; those that never verified a message go first.
+    fn evict_one_good(&mut self) {
         let victim = self
             .good
             .iter()
@@ -352,12 +363,12 @@ impl Held {
         }
     }
 
-    fn add_failure(&mut self, url: &str, refusal: &Refusal, now: Timestamp) {
+    fn add_failure(&mut self, url: &str, error: &VerifyError, now: Timestamp) {
         self.failures.retain(|_, failure| failure.is_fresh(now));
         if self.failures.len() < MAX_FAILURES {
             let failure = Failure {
                 at: now,
-                refusal: refusal.clone(),
+                error: error.clone(),
             };
             self.failures.insert(url.to_owned(), failure);
         }
@@ -370,36 +381,36 @@ impl Failure {
     }
 }
 
-async fn fetch_pem(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, Refusal> {
+async fn fetch_pem(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, VerifyError> {
     let response = client
         .get(url)
         .send()
         .await
-        .map_err(|error| Refusal::CertificateUnavailable(egress::describe(error)))?;
+        .map_err(|error| VerifyError::CertificateUnavailable(http::describe(error)))?;
     let status = response.status();
     if status != reqwest::StatusCode::OK {
-        return Err(Refusal::CertificateUnavailable(format!(
+        return Err(VerifyError::CertificateUnavailable(format!(
             "the server answered {}",
             status.as_u16()
         )));
     }
-    egress::read_body(response, MAX_CERTIFICATE_BYTES)
+    http::read_body(response, MAX_CERTIFICATE_BYTES)
         .await
-        .map_err(|error| Refusal::CertificateUnavailable(error.to_string()))
+        .map_err(|error| VerifyError::CertificateUnavailable(error.to_string()))
 }
 
-async fn read_pem(folder: &std::path::Path, url: &str) -> Result<Vec<u8>, Refusal> {
+async fn read_pem(folder: &std::path::Path, url: &str) -> Result<Vec<u8>, VerifyError> {
     let name = url
         .split(['?', '#'])
         .next()
         .and_then(|path| path.rsplit('/').next())
         .filter(|name| !name.is_empty() && !name.starts_with('.') && !name.contains(['\\', ':']))
         .ok_or_else(|| {
-            Refusal::CertificateUnavailable("its URL ends in no file name".to_owned())
+            VerifyError::CertificateUnavailable("its URL ends in no file name".to_owned())
         })?;
     let path = folder.join(name);
     let unavailable = |why: &dyn std::fmt::Display| {
-        Refusal::CertificateUnavailable(format!("{}: {why}", path.display()))
+        VerifyError::CertificateUnavailable(format!("{}: {why}", path.display()))
     };
     let size = tokio::fs::metadata(&path)
         .await
@@ -416,38 +427,37 @@ async fn read_pem(folder: &std::path::Path, url: &str) -> Result<Vec<u8>, Refusa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::SnsConfig;
-    use crate::emulator::signer::{SNS_NAME, Signer};
+    use crate::samples;
+    use crate::settings::Settings;
 
     fn now() -> Timestamp {
         Timestamp::parse("2026-11-23T08:00:00Z").unwrap()
     }
 
-    fn certificates(source: Source, clock: &Clock) -> Arc<Certificates> {
-        let config = SnsConfig {
+    fn certificates(source: Source, clock: &Clock) -> Arc<CertificateCache> {
+        let settings = Settings {
             local_origins: vec!["http://127.0.0.1:1".to_owned()],
-            ..SnsConfig::default()
+            ..Settings::default()
         };
-        Arc::new(Certificates::new(
+        Arc::new(CertificateCache::new(
             source,
-            Arc::new(Policy::new(&config)),
+            Arc::new(Policy::new(&settings)),
             clock.clone(),
-            Arc::new(NoShelf),
+            Arc::new(NoCertificateStore),
         ))
     }
 
     fn certificate() -> Arc<Certificate> {
-        let signer = Signer::generate(SNS_NAME, now(), now().after(FETCH_PERIOD)).unwrap();
-        Arc::new(Certificate::parse(signer.certificate_pem().as_bytes(), None).unwrap())
+        Arc::new(Certificate::parse(samples::SNS.as_bytes(), None).unwrap())
     }
 
     #[tokio::test]
     async fn ten_thousand_urls_take_bounded_memory() {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::manual(now());
-        // Nothing is to be found under either; a folder is read without limit.
+        // Neither has a certificate; a folder is read without limit.
         let sources = [
-            Source::Network(egress::client(CERTIFICATE_TIMEOUT).unwrap()),
+            Source::Network(http::client("test", CERTIFICATE_TIMEOUT).unwrap()),
             Source::Folder(folder.path().to_owned()),
         ];
         for source in sources {
@@ -460,70 +470,70 @@ mod tests {
                     clock.advance(Duration::from_secs(1));
                 }
             }
-            let (good, failures, flights) = certificates.sizes();
-            assert_eq!((good, flights), (0, 0));
+            let (good, failures, pending) = certificates.sizes();
+            assert_eq!((good, pending), (0, 0));
             assert!(failures <= MAX_FAILURES, "{failures}");
         }
     }
 
     #[test]
-    fn a_flood_of_good_certificates_does_not_push_out_one_that_has_proven_itself() {
-        let mut held = Held::default();
+    fn a_flood_of_certificates_does_not_evict_a_proven_one() {
+        let mut entries = Entries::default();
         let ours = certificate();
-        ours.prove();
-        held.add_good("ours", &ours);
+        ours.mark_proven();
+        entries.add_good("ours", &ours);
         let flood = certificate();
 
         for number in 0..1000 {
-            held.add_good(&format!("flood-{number}"), &flood);
+            entries.add_good(&format!("flood-{number}"), &flood);
         }
 
-        assert_eq!(held.good.len(), MAX_GOOD);
-        assert!(held.good.contains_key("ours"));
-        assert!(held.good.contains_key("flood-999"), "the newest came in");
+        assert_eq!(entries.good.len(), MAX_GOOD);
+        assert!(entries.good.contains_key("ours"));
+        assert!(entries.good.contains_key("flood-999"), "the newest came in");
     }
 
     #[test]
-    fn a_flood_of_failures_is_forgotten_in_time_and_leaves_good_ones_alone() {
-        let mut held = Held::default();
-        held.add_good("ours", &certificate());
+    fn a_flood_of_failures_expires_and_leaves_good_ones_alone() {
+        let mut entries = Entries::default();
+        entries.add_good("ours", &certificate());
         for number in 0..1000 {
-            held.add_failure(
+            entries.add_failure(
                 &format!("failure-{number}"),
-                &Refusal::CertificateName,
+                &VerifyError::CertificateName,
                 now(),
             );
         }
-        assert_eq!(held.failures.len(), MAX_FAILURES);
+        assert_eq!(entries.failures.len(), MAX_FAILURES);
 
-        held.add_failure(
+        entries.add_failure(
             "later",
-            &Refusal::CertificateName,
+            &VerifyError::CertificateName,
             now().after(FAILURE_MEMORY),
         );
 
-        assert_eq!(held.failures.len(), 1);
-        assert!(held.good.contains_key("ours"));
+        assert_eq!(entries.failures.len(), 1);
+        assert!(entries.good.contains_key("ours"));
     }
 
     #[test]
     fn ten_fetches_begin_in_a_minute_and_the_next_ones_in_the_next() {
-        let mut held = Held::default();
-        let begun = (0..100).filter(|_| held.begin_fetch(now())).count();
-        assert_eq!(begun, MAX_FETCHES);
+        let mut entries = Entries::default();
+        let started = (0..100).filter(|_| entries.start_fetch(now())).count();
+        assert_eq!(started, MAX_FETCHES);
         let almost = now().after(FETCH_PERIOD - Duration::from_millis(1));
-        assert!(!held.begin_fetch(almost));
-        assert!(held.begin_fetch(now().after(FETCH_PERIOD)));
+        assert!(!entries.start_fetch(almost));
+        assert!(entries.start_fetch(now().after(FETCH_PERIOD)));
     }
 
     #[test]
     fn a_clock_that_was_set_back_does_not_stop_the_fetching() {
-        let mut held = Held::default();
+        let mut entries = Entries::default();
         for _ in 0..MAX_FETCHES {
-            assert!(held.begin_fetch(now()));
+            assert!(entries.start_fetch(now()));
         }
-        assert!(!held.begin_fetch(now()));
+        assert!(!entries.start_fetch(now()));
 
-        assert!(held.begin_fetch(now().before(Duration::from_secs(3 * 3600))));
+        assert!(entries.start_fetch(now().before(Duration::from_secs(3 * 3600))));
     }
 }

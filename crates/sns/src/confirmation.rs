@@ -1,4 +1,4 @@
-//! Confirming a subscription by asking for its SubscribeURL.
+//! Confirms a subscription by a request to its SubscribeURL.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::policy::{Policy, TopicArn, endpoint};
-use crate::config::SnsConfig;
-use crate::egress;
-use crate::refusal::Refusal;
+use crate::error::VerifyError;
+use crate::http;
+use crate::policy::{Policy, TopicArn, endpoint};
+use crate::settings::Settings;
 
-/// How long SNS may take to confirm: SNS itself waits 15 s for our answer.
+/// How long SNS may take to confirm: SNS itself waits 15 s for the answer to its message.
 pub const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(4);
 /// The largest answer that is read; SNS's has about 400 bytes.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -19,36 +19,24 @@ pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Why a subscription was not confirmed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfirmError {
-    /// [`Refusal::UntrustedSubscribeUrl`]: nothing was asked for.
-    #[error("{}", Refusal::UntrustedSubscribeUrl)]
+    /// [`VerifyError::UntrustedSubscribeUrl`]: no request was made.
+    #[error("{}", VerifyError::UntrustedSubscribeUrl)]
     Untrusted,
-    /// [`Refusal::ConfirmationUnavailable`]: unreachable or throttled, so another try may do.
-    #[error("SNS could not be asked to confirm the subscription: {0}")]
+    /// SNS was unreachable or throttled the request: a later retry could succeed.
+    #[error("failed to ask SNS for the confirmation: {0}")]
     Unavailable(String),
-    /// SNS said no, and will say so again: the token has expired (after two days) or is
-    /// none of its own.
+    /// SNS rejected the confirmation, and will again: the token has expired (after two
+    /// days) or was never valid.
     #[error(
-        "SNS does not confirm the subscription ({status}{}); subscribe anew for a fresh token",
+        "SNS rejected the confirmation ({status}{}); subscribe again for a new token",
         code.as_deref().map(|code| format!(", {code}")).unwrap_or_default()
     )]
     Rejected {
         /// The HTTP status, 400 to 499.
         status: u16,
-        /// SNS's `Code`, such as `InvalidParameter`; `None` where it gave none.
+        /// SNS's `Code`, such as `InvalidParameter`, where the answer had one.
         code: Option<String>,
     },
-}
-
-impl ConfirmError {
-    /// The refusal for the one whose delivery asked for it; `None` where SNS's no is
-    /// final, and sending the message again would change nothing.
-    pub fn refusal(&self) -> Option<Refusal> {
-        match self {
-            Self::Untrusted => Some(Refusal::UntrustedSubscribeUrl),
-            Self::Unavailable(why) => Some(Refusal::ConfirmationUnavailable(why.clone())),
-            Self::Rejected { .. } => None,
-        }
-    }
 }
 
 /// Asks SNS to confirm subscriptions.
@@ -58,22 +46,22 @@ pub struct Confirmer {
 }
 
 impl Confirmer {
-    /// A confirmer that goes only where `config` allows.
+    /// Creates a confirmer that makes requests only where `settings` allow.
     ///
     /// # Errors
     ///
     /// Where no HTTPS client can be made, such as without CA certificates.
-    pub fn new(config: &SnsConfig) -> Result<Self, reqwest::Error> {
+    pub fn new(settings: &Settings) -> Result<Self, reqwest::Error> {
         Ok(Self {
-            client: egress::client(CONFIRMATION_TIMEOUT)?,
-            policy: Policy::new(config),
+            client: http::client(&settings.user_agent, CONFIRMATION_TIMEOUT)?,
+            policy: Policy::new(settings),
         })
     }
 
-    /// Asks for `subscribe_url` and gives the `SubscriptionArn` in the answer.
+    /// Requests `subscribe_url` and returns the `SubscriptionArn` in the answer.
     ///
-    /// The URL is judged again, so a stored one may be confirmed later. Redirects are
-    /// not followed. Confirming twice is harmless: SNS answers the same ARN.
+    /// The URL is checked again, so a stored one may be confirmed later. Redirects are
+    /// not followed. Confirming twice is harmless: SNS answers with the same ARN.
     ///
     /// # Errors
     ///
@@ -86,33 +74,33 @@ impl Confirmer {
     ) -> Result<String, ConfirmError> {
         let url = subscribe_url.expose_secret();
         self.policy
-            .judge_subscribe_url(url, topic_arn, token.expose_secret())
+            .check_subscribe_url(url, topic_arn, token.expose_secret())
             .map_err(|_| ConfirmError::Untrusted)?;
         let response = self
             .client
             .get(url)
             .send()
             .await
-            .map_err(|error| ConfirmError::Unavailable(egress::describe(error)))?;
+            .map_err(|error| ConfirmError::Unavailable(http::describe(error)))?;
         let status = response.status();
-        let body = egress::read_body(response, MAX_ANSWER_BYTES)
+        let body = http::read_body(response, MAX_ANSWER_BYTES)
             .await
             .map_err(|error| ConfirmError::Unavailable(error.to_string()))?;
         let answer = String::from_utf8_lossy(&body);
         if status == StatusCode::OK {
             return subscription_arn(&answer, topic_arn).ok_or_else(|| {
-                ConfirmError::Unavailable("the answer holds no SubscriptionArn".to_owned())
+                ConfirmError::Unavailable("the answer contains no SubscriptionArn".to_owned())
             });
         }
-        Err(judge_failure(status, error_code(&answer)))
+        Err(classify_failure(status, error_code(&answer)))
     }
 
-    /// Ends a subscription that this service confirmed.
+    /// Ends a subscription that was confirmed by [`Confirmer::confirm`].
     ///
-    /// Confirming by a plain GET leaves ending it open to whoever knows its ARN (AWS,
-    /// ConfirmSubscription, `AuthenticateOnUnsubscribe`), so no key of the vendor's is
-    /// needed. The address is made here, from the topic's region: `UnsubscribeURL` is not
-    /// signed. Ending it twice is harmless.
+    /// Anybody who knows its ARN can end a subscription that was confirmed by a plain GET
+    /// (AWS, ConfirmSubscription, `AuthenticateOnUnsubscribe`), so no AWS credentials are
+    /// needed. The URL is built from the topic's region: `UnsubscribeURL` is not signed.
+    /// Ending it twice is harmless.
     ///
     /// # Errors
     ///
@@ -136,21 +124,21 @@ impl Confirmer {
             .get(url)
             .send()
             .await
-            .map_err(|error| ConfirmError::Unavailable(egress::describe(error)))?;
+            .map_err(|error| ConfirmError::Unavailable(http::describe(error)))?;
         let status = response.status();
         if status == StatusCode::OK {
             return Ok(());
         }
-        let body = egress::read_body(response, MAX_ANSWER_BYTES).await;
+        let body = http::read_body(response, MAX_ANSWER_BYTES).await;
         let body = body.unwrap_or_default();
-        Err(judge_failure(
+        Err(classify_failure(
             status,
             error_code(&String::from_utf8_lossy(&body)),
         ))
     }
 }
 
-fn judge_failure(status: StatusCode, code: Option<String>) -> ConfirmError {
+fn classify_failure(status: StatusCode, code: Option<String>) -> ConfirmError {
     // AWS also throttles with 400 and a code, such as `Throttling`.
     let throttled = matches!(
         status,
@@ -170,15 +158,15 @@ fn judge_failure(status: StatusCode, code: Option<String>) -> ConfirmError {
     })
 }
 
-/// The text of the first `<name>` in SNS's answer, which has neither attributes nor
-/// entities in the elements that are read.
+/// Returns the text of the first `<name>` in SNS's answer, which has neither attributes
+/// nor entities in the elements that are read.
 fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
     Some(text.trim())
 }
 
-/// `SubscriptionArn`, if it is one of a subscription to this topic.
+/// Returns `SubscriptionArn`, if it belongs to a subscription to this topic.
 fn subscription_arn(xml: &str, topic_arn: &str) -> Option<String> {
     let arn = element(xml, "SubscriptionArn")?;
     let id = arn.strip_prefix(topic_arn)?.strip_prefix(':')?;
@@ -200,7 +188,7 @@ fn error_code(xml: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    const TOPIC: &str = "arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport";
+    const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:orders_shipped";
 
     #[test]
     fn the_subscription_arn_is_read_from_snss_own_answer() {
@@ -218,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arn_of_anything_else_is_no_subscription_of_ours() {
+    fn an_arn_of_another_topic_is_not_accepted() {
         for text in [
             "",
             "pending confirmation",
@@ -236,9 +224,9 @@ mod tests {
     }
 
     #[test]
-    fn a_throttled_request_may_be_tried_again_and_an_expired_token_may_not() {
-        let judge = |status: u16, code: Option<&str>| {
-            judge_failure(
+    fn throttling_is_retried_and_an_expired_token_is_final() {
+        let classify = |status: u16, code: Option<&str>| {
+            classify_failure(
                 StatusCode::from_u16(status).unwrap(),
                 code.map(str::to_owned),
             )
@@ -253,24 +241,19 @@ mod tests {
             (503, Some("ServiceUnavailable")),
             (302, None),
         ] {
-            let error = judge(status, code);
+            let error = classify(status, code);
             assert!(matches!(error, ConfirmError::Unavailable(_)), "{status}");
-            assert_eq!(
-                error.refusal().map(|refusal| refusal.code()),
-                Some("confirmation_unavailable")
-            );
         }
         for (status, code) in [
             (400, Some("InvalidParameter")),
             (403, None),
             (404, Some("NotFound")),
         ] {
-            let error = judge(status, code);
+            let error = classify(status, code);
             assert!(
                 matches!(error, ConfirmError::Rejected { .. }),
                 "{status} {error}"
             );
-            assert_eq!(error.refusal(), None);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Reading one SNS message: shape only, nothing proven.
+//! Parses one SNS message: shape only, nothing verified.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -7,20 +7,20 @@ use std::fmt;
 use bytes::Bytes;
 use serde::de::{self, DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAccess};
 
-use super::canonical::{CanonicalText, SignedFields};
-use super::policy::TopicArn;
-use super::signature::SignatureVersion;
-use super::{MAX_BODY_BYTES, MessageType, SnsHeaders};
-use crate::domain::Timestamp;
-use crate::refusal::Refusal;
+use crate::canonical::{CanonicalText, SignedFields};
+use crate::error::VerifyError;
+use crate::message::{MAX_BODY_BYTES, MessageType, SnsHeaders};
+use crate::policy::TopicArn;
+use crate::signature::SignatureVersion;
+use crate::time::Timestamp;
 
-/// A message as it came: shape checked, nothing proven.
+/// A message as it arrived: shape checked, nothing verified.
 pub struct Envelope {
     pub(super) body: Bytes,
     pub(super) contents: Contents,
 }
 
-/// What a well-formed body holds.
+/// The fields of a well-formed body.
 pub(super) struct Contents {
     pub(super) message_type: MessageType,
     pub(super) text: CanonicalText,
@@ -32,58 +32,58 @@ pub(super) struct Contents {
 }
 
 impl Envelope {
-    /// Reads one SNS message and checks its shape, and that `headers` do not disagree.
+    /// Parses one SNS message and checks its shape, and that `headers` do not contradict it.
     ///
-    /// Key by key: a top-level key that stands twice once unescaped is refused,
-    /// unknown ones are skipped whatever they hold. One leading BOM and outer white
-    /// space are tolerated, anything after the object is not. The `Content-Type`
-    /// plays no part: SNS says `text/plain`.
+    /// A top-level key that occurs twice once unescaped is refused; unknown keys are
+    /// skipped whatever their values. One leading BOM and outer white space are
+    /// tolerated, anything after the object is not. The `Content-Type` plays no part:
+    /// SNS sends `text/plain`.
     ///
     /// # Errors
     ///
-    /// From [`Refusal::BodyTooLarge`] to [`Refusal::UnsupportedSignatureVersion`]
-    /// in the order of [`Refusal::CODES`], one for each reason.
-    pub fn parse(body: Bytes, headers: &SnsHeaders) -> Result<Self, Refusal> {
+    /// [`VerifyError::BodyTooLarge`] to [`VerifyError::UnsupportedSignatureVersion`] in the
+    /// order of the variants, one for each reason.
+    pub fn parse(body: Bytes, headers: &SnsHeaders) -> Result<Self, VerifyError> {
         if body.len() > MAX_BODY_BYTES {
-            return Err(Refusal::BodyTooLarge {
+            return Err(VerifyError::BodyTooLarge {
                 limit_bytes: MAX_BODY_BYTES,
             });
         }
         if headers.raw_delivery {
-            return Err(Refusal::RawDelivery);
+            return Err(VerifyError::RawDelivery);
         }
         let contents = Contents::read(&body, headers)?;
         Ok(Self { body, contents })
     }
 
-    /// `Type`, as claimed.
+    /// Returns `Type`, as claimed.
     pub fn message_type(&self) -> MessageType {
         self.contents.message_type
     }
 
-    /// `MessageId`, as claimed.
+    /// Returns `MessageId`, as claimed.
     pub fn message_id(&self) -> &str {
         self.contents.text.message_id()
     }
 
-    /// `TopicArn`, as claimed.
+    /// Returns `TopicArn`, as claimed.
     pub fn topic_arn(&self) -> &str {
         self.contents.text.topic_arn()
     }
 
-    /// The text that its signature must cover.
+    /// Returns the text that its signature must cover.
     pub fn signed_text(&self) -> &[u8] {
         self.contents.text.as_bytes()
     }
 
-    /// `SigningCertURL`, as claimed.
+    /// Returns `SigningCertURL`, as claimed.
     pub fn certificate_url(&self) -> &str {
         &self.contents.certificate_url
     }
 }
 
 impl fmt::Debug for Envelope {
-    /// Without body, signature, token and URLs.
+    /// Leaves out body, signature, token and URLs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Envelope")
             .field("message_type", &self.message_type())
@@ -94,7 +94,7 @@ impl fmt::Debug for Envelope {
 }
 
 impl Contents {
-    fn read(body: &[u8], headers: &SnsHeaders) -> Result<Self, Refusal> {
+    fn read(body: &[u8], headers: &SnsHeaders) -> Result<Self, VerifyError> {
         let fields = Fields::read(body)?;
         let type_name = fields.required(Field::Type)?;
         let message_type = MessageType::parse(type_name);
@@ -120,7 +120,7 @@ impl Contents {
         };
 
         for field in Field::ONE_LINE {
-            fields.refuse_control_characters(field)?;
+            fields.check_control_characters(field)?;
         }
         if message_id.is_empty() {
             return Err(malformed(Field::MessageId, "a message's id"));
@@ -131,10 +131,10 @@ impl Contents {
         ))?;
         let published_at = Timestamp::parse(timestamp)
             .ok_or(malformed(Field::Timestamp, "an RFC 3339 date and time"))?;
-        refuse_disagreement(headers, type_name, message_id, topic_arn)?;
-        let message_type = message_type.ok_or(Refusal::UnsupportedType)?;
+        check_headers(headers, type_name, message_id, topic_arn)?;
+        let message_type = message_type.ok_or(VerifyError::UnsupportedType)?;
         let version =
-            SignatureVersion::parse(version).ok_or(Refusal::UnsupportedSignatureVersion)?;
+            SignatureVersion::parse(version).ok_or(VerifyError::UnsupportedSignatureVersion)?;
 
         Ok(Self {
             message_type,
@@ -156,21 +156,23 @@ impl Contents {
     }
 }
 
-const fn malformed(field: Field, expected: &'static str) -> Refusal {
-    Refusal::MalformedField {
+const fn malformed(field: Field, expected: &'static str) -> VerifyError {
+    VerifyError::MalformedField {
         field: field.name(),
         expected,
     }
 }
 
-/// Headers are unsigned: they never decide, but one that contradicts the body
-/// shows that somebody meddled.
-fn refuse_disagreement(
+/// Checks that no header contradicts the body.
+///
+/// Headers are unsigned, so they never decide anything; but a contradiction shows
+/// that the request was changed on its way.
+fn check_headers(
     headers: &SnsHeaders,
     message_type: &str,
     message_id: &str,
     topic_arn: &str,
-) -> Result<(), Refusal> {
+) -> Result<(), VerifyError> {
     let pairs = [
         (
             "x-amz-sns-message-type",
@@ -182,13 +184,13 @@ fn refuse_disagreement(
     ];
     for (name, header, field) in pairs {
         if header.as_deref().is_some_and(|header| header != field) {
-            return Err(Refusal::HeaderMismatch(name));
+            return Err(VerifyError::HeaderMismatch(name));
         }
     }
     Ok(())
 }
 
-/// The keys that mean something to us.
+/// The keys that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {
     Type,
@@ -251,47 +253,47 @@ impl Field {
         }
     }
 
-    /// Whether `null` counts as absent.
+    /// Returns true if `null` counts as absent.
     const fn is_optional(self) -> bool {
         matches!(self, Self::Subject | Self::Token | Self::SubscribeUrl)
     }
 }
 
-/// The values of our keys, borrowed from the body where nothing was escaped.
+/// The values of the known keys, borrowed from the body where nothing was escaped.
 #[derive(Default)]
 struct Fields<'a> {
     values: [Option<Cow<'a, str>>; Field::COUNT],
-    /// Bit by [`Field`]: the key was there, if only with `null`.
+    /// One bit for each [`Field`]: the key occurred, if only with `null`.
     seen: u16,
 }
 
 impl<'a> Fields<'a> {
-    fn read(body: &'a [u8]) -> Result<Self, Refusal> {
+    fn read(body: &'a [u8]) -> Result<Self, VerifyError> {
         let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
         let text = std::str::from_utf8(body)
-            .map_err(|_| Refusal::MalformedJson("it is not UTF-8".to_owned()))?;
-        // Told apart here, so that no later error quotes a value from the body.
+            .map_err(|_| VerifyError::MalformedJson("it is not UTF-8".to_owned()))?;
+        // Checked here, so that no later error quotes a value from the body.
         if !text
             .trim_start_matches([' ', '\t', '\r', '\n'])
             .starts_with('{')
         {
-            return Err(Refusal::MalformedJson(
+            return Err(VerifyError::MalformedJson(
                 "it does not begin with `{`".to_owned(),
             ));
         }
 
-        let mut refusal = None;
+        let mut error = None;
         let mut json = serde_json::Deserializer::from_str(text);
         let read = json
             .deserialize_map(ObjectVisitor {
-                refusal: &mut refusal,
+                refused: &mut error,
             })
             .and_then(|fields| json.end().map(|()| fields));
-        match (read, refusal) {
-            (_, Some(refusal)) => Err(refusal),
+        match (read, error) {
+            (_, Some(error)) => Err(error),
             (Ok(fields), None) => Ok(fields),
             // Only syntax errors are left, and those name places, not contents.
-            (Err(error), None) => Err(Refusal::MalformedJson(error.to_string())),
+            (Err(error), None) => Err(VerifyError::MalformedJson(error.to_string())),
         }
     }
 
@@ -299,20 +301,21 @@ impl<'a> Fields<'a> {
         self.values[field as usize].as_deref()
     }
 
-    fn required(&self, field: Field) -> Result<&str, Refusal> {
-        self.get(field).ok_or(Refusal::MissingField(field.name()))
+    fn required(&self, field: Field) -> Result<&str, VerifyError> {
+        self.get(field)
+            .ok_or(VerifyError::MissingField(field.name()))
     }
 
-    fn refuse_control_characters(&self, field: Field) -> Result<(), Refusal> {
+    fn check_control_characters(&self, field: Field) -> Result<(), VerifyError> {
         match self.get(field) {
-            Some(value) if holds_control_character(value) => {
-                Err(Refusal::ControlCharacter(field.name()))
+            Some(value) if has_control_character(value) => {
+                Err(VerifyError::ControlCharacter(field.name()))
             }
             _ => Ok(()),
         }
     }
 
-    /// Notes that the key was there, and whether it was not before.
+    /// Marks the key as seen; returns true the first time.
     fn mark(&mut self, field: Field) -> bool {
         let bit = 1 << field as u16;
         let new = self.seen & bit == 0;
@@ -321,23 +324,23 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn holds_control_character(text: &str) -> bool {
+fn has_control_character(text: &str) -> bool {
     // Two tight loops over bytes beat one that decodes characters.
     text.bytes().any(|byte| byte < 0x20 || byte == 0x7F)
         || (!text.is_ascii() && text.chars().any(char::is_control))
 }
 
-/// A key for a refusal: short, and on one line.
-fn shown(key: &str) -> String {
+/// Shortens a key for an error, and puts it on one line.
+fn shorten(key: &str) -> String {
     key.chars()
         .take(60)
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
 }
 
-/// Reads the object; a refusal leaves by the side, for serde's errors are text.
+/// Reads the object; the reason of a refusal is left in `refused`, since serde's errors are text.
 struct ObjectVisitor<'r> {
-    refusal: &'r mut Option<Refusal>,
+    refused: &'r mut Option<VerifyError>,
 }
 
 impl<'de> de::Visitor<'de> for ObjectVisitor<'_> {
@@ -351,8 +354,8 @@ impl<'de> de::Visitor<'de> for ObjectVisitor<'_> {
         let mut fields = Fields::default();
         // A set, because a hostile body has room for 300,000 keys.
         let mut unknown: HashSet<Cow<'de, str>> = HashSet::new();
-        let mut refuse = |refusal: Refusal| {
-            *self.refusal = Some(refusal);
+        let mut refuse = |error: VerifyError| {
+            *self.refused = Some(error);
             de::Error::custom("refused")
         };
         while let Some(value) = map.next_key_seed(ValueSeed)? {
@@ -363,13 +366,13 @@ impl<'de> de::Visitor<'de> for ObjectVisitor<'_> {
             let Some(field) = Field::named(&key) else {
                 map.next_value::<IgnoredAny>()?;
                 if unknown.contains(&key) {
-                    return Err(refuse(Refusal::RepeatedKey(shown(&key))));
+                    return Err(refuse(VerifyError::RepeatedKey(shorten(&key))));
                 }
                 unknown.insert(key);
                 continue;
             };
             if !fields.mark(field) {
-                return Err(refuse(Refusal::RepeatedKey(field.name().to_owned())));
+                return Err(refuse(VerifyError::RepeatedKey(field.name().to_owned())));
             }
             match map.next_value_seed(ValueSeed)? {
                 AnyValue::Text(text) => fields.values[field as usize] = Some(text),
@@ -381,7 +384,7 @@ impl<'de> de::Visitor<'de> for ObjectVisitor<'_> {
     }
 }
 
-/// A JSON value, as far as we look at it.
+/// A JSON value, as far as it is read.
 enum AnyValue<'a> {
     Text(Cow<'a, str>),
     Null,

@@ -1,79 +1,72 @@
-//! Proving that a message is from SNS and from a topic that we trust.
+//! Verifies Amazon SNS messages that arrive over HTTP, and confirms subscriptions.
 //!
-//! [`Envelope::parse`] reads the body, [`Verifier::verify`] proves it, and only
-//! that makes a [`VerifiedMessage`]. No HTTP server and no SQL here.
+//! [`Envelope::parse`] parses the body, [`Verifier::verify`] verifies it, and only
+//! that creates a [`VerifiedMessage`]. [`Confirmer::confirm`] confirms a subscription.
+//! No HTTP server and no database: the caller brings both.
 //!
-//! - [`envelope`]: the body's shape.
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use sns_messages::time::Clock;
+//! use sns_messages::{Envelope, NoCertificateStore, Settings, SnsHeaders, TopicRule, Verifier};
+//!
+//! # async fn handle(body: bytes::Bytes) -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings {
+//!     topics: vec![TopicRule {
+//!         account: "123456789012".to_owned(),
+//!         region: "eu-west-1".to_owned(),
+//!         name_prefix: "orders_".to_owned(),
+//!     }],
+//!     ..Settings::default()
+//! };
+//! // Once, at the start of the program.
+//! let verifier = Verifier::new(&settings, Arc::new(NoCertificateStore), Clock::system())?;
+//!
+//! // For each request.
+//! let envelope = Envelope::parse(body, &SnsHeaders::default())?;
+//! let message = verifier.verify(envelope).await?;
+//! println!("{}", message.message());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The modules, each of which uses only those above it:
+//!
+//! - [`time`]: moments, and the clock that they come from.
+//! - [`http`]: HTTP clients without redirects and proxies.
+//! - [`settings`]: trusted topics, origins and certificate names.
+//! - [`error`]: the reasons for which a message is not verified.
+//! - [`message`]: types of message, headers, the largest body.
 //! - [`canonical`]: the text that is signed.
-//! - [`policy`]: which topics, URLs and certificate names are trusted.
-//! - [`certificate`]: what is checked on a certificate.
-//! - [`certificate_cache`]: where certificates come from, and which are held.
 //! - [`signature`]: the signature check.
+//! - [`certificate`]: parses a certificate, checks its name, key and dates.
+//! - [`policy`]: the trust policy on topics, URLs and certificate names.
+//! - [`envelope`]: parses the body.
+//! - [`certificate_cache`]: fetches certificates and caches them.
 //! - [`verifier`]: all of that in order.
-//! - [`confirmation`]: asking SNS to confirm a subscription.
+//! - [`confirmation`]: confirms a subscription.
 
 pub mod canonical;
 pub mod certificate;
 pub mod certificate_cache;
 pub mod confirmation;
 pub mod envelope;
+pub mod error;
+pub mod http;
+pub mod message;
 pub mod policy;
+#[cfg(test)]
+mod samples;
+pub mod settings;
 pub mod signature;
+pub mod time;
 pub mod verifier;
 
 pub use certificate::CertificateSummary;
-pub use certificate_cache::{CertificateShelf, NoShelf};
+pub use certificate_cache::{CertificateStore, NoCertificateStore};
 pub use confirmation::{ConfirmError, Confirmer};
 pub use envelope::Envelope;
+pub use error::VerifyError;
+pub use message::{MAX_BODY_BYTES, MessageType, SnsHeaders};
+pub use settings::{Settings, TopicRule};
 pub use verifier::{SavedMessages, VerifiedMessage, Verifier};
-
-/// The largest body that is read, whatever its `Content-Type`: a legal message of
-/// 256 KiB can reach 1.6 MB once every character is escaped.
-pub const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
-
-/// The SNS headers of a delivery: unsigned, so they may only disagree, never decide.
-#[derive(Clone, Debug, Default)]
-pub struct SnsHeaders {
-    /// `x-amz-sns-message-type`
-    pub message_type: Option<String>,
-    /// `x-amz-sns-message-id`
-    pub message_id: Option<String>,
-    /// `x-amz-sns-topic-arn`
-    pub topic_arn: Option<String>,
-    /// `x-amz-sns-rawdelivery: true`
-    pub raw_delivery: bool,
-}
-
-/// The three types of message that SNS sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MessageType {
-    /// Something was published.
-    Notification,
-    /// SNS asks whether we want the topic.
-    SubscriptionConfirmation,
-    /// The subscription has ended.
-    UnsubscribeConfirmation,
-}
-
-impl MessageType {
-    /// All three.
-    pub const ALL: [Self; 3] = [
-        Self::Notification,
-        Self::SubscriptionConfirmation,
-        Self::UnsubscribeConfirmation,
-    ];
-
-    /// SNS's spelling.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Notification => "Notification",
-            Self::SubscriptionConfirmation => "SubscriptionConfirmation",
-            Self::UnsubscribeConfirmation => "UnsubscribeConfirmation",
-        }
-    }
-
-    /// Reads SNS's spelling.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
-    }
-}

@@ -1,15 +1,15 @@
-//! Whom to believe: topics, certificate URLs, SubscribeURLs, certificate names.
+//! The trust policy: topics, certificate URLs, SubscribeURLs, certificate names.
 //!
-//! URLs are judged as they stand in the message, before any URL parser could
-//! normalise them, and nothing but the exact form passes.
+//! URLs are checked as they are in the message, before any URL parser could
+//! normalize them, and nothing but the exact form passes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use url::{Url, form_urlencoded};
 
-use crate::config::{SnsConfig, TopicRule};
-use crate::refusal::Refusal;
+use crate::error::VerifyError;
+use crate::settings::{Settings, TopicRule};
 
 /// The parts of `arn:aws[a-z-]*:sns:<region>:<12 digits>:<name>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct TopicArn<'a> {
 }
 
 impl<'a> TopicArn<'a> {
-    /// Reads a whole ARN; `None` where any part of it has another form.
+    /// Parses a whole ARN; returns `None` where any part of it has another form.
     pub fn parse(arn: &'a str) -> Option<Self> {
         let mut parts = arn.strip_prefix("arn:aws")?.splitn(5, ':');
         let partition = parts.next()?;
@@ -53,7 +53,7 @@ impl<'a> TopicArn<'a> {
     }
 }
 
-/// Words of lower-case letters and a number at the end: `eu-west-1`,
+/// Returns true for words of lower-case letters with a number at the end: `eu-west-1`,
 /// `us-gov-west-1`, `eusc-de-east-1`.
 fn is_region(text: &str) -> bool {
     let Some((words, number)) = text.rsplit_once('-') else {
@@ -68,6 +68,8 @@ fn is_region(text: &str) -> bool {
             .all(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase()))
 }
 
+/// Returns true if SNS allows the name.
+///
 /// "Topic names can be up to 256 characters … alphanumeric characters plus
 /// hyphens and underscores", FIFO topics end in `.fifo` (AWS, API_CreateTopic).
 fn is_topic_name(text: &str) -> bool {
@@ -79,13 +81,13 @@ fn is_topic_name(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// The origin of SNS in a region, as it stands in both kinds of URL.
+/// Returns the origin of SNS in a region, as both kinds of URL contain it.
 pub fn endpoint(region: &str) -> String {
     let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
     format!("https://sns.{region}.amazonaws.com{suffix}")
 }
 
-/// Where a certificate's URL may be asked for, once policy agreed.
+/// The origin of a certificate whose URL the policy allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateOrigin<'a> {
     /// The SNS endpoint of this region.
@@ -93,12 +95,12 @@ pub enum CertificateOrigin<'a> {
         /// The region of the topic and of the URL.
         region: Cow<'a, str>,
     },
-    /// One of `sns.local_origins`.
+    /// One of [`Settings::local_origins`].
     Local,
 }
 
 impl CertificateOrigin<'_> {
-    /// The same, not tied to the message.
+    /// Returns a copy that does not borrow from the message.
     pub fn into_owned(self) -> CertificateOrigin<'static> {
         match self {
             Self::Sns { region } => CertificateOrigin::Sns {
@@ -109,7 +111,7 @@ impl CertificateOrigin<'_> {
     }
 }
 
-/// The trust settings, ready to be asked.
+/// The trust settings, prepared for checks.
 #[derive(Clone, Debug)]
 pub struct Policy {
     topics: Vec<TopicRule>,
@@ -119,13 +121,13 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The policy that `config` describes.
-    pub fn new(config: &SnsConfig) -> Self {
+    /// Creates the policy that `settings` describes.
+    pub fn new(settings: &Settings) -> Self {
         Self {
-            topics: config.topics.clone(),
+            topics: settings.topics.clone(),
             any_topic: false,
-            certificate_names: config.certificate_names.clone(),
-            local_origins: config
+            certificate_names: settings.certificate_names.clone(),
+            local_origins: settings
                 .local_origins
                 .iter()
                 .map(|origin| origin.trim_end_matches('/').to_owned())
@@ -133,7 +135,7 @@ impl Policy {
         }
     }
 
-    /// The same with the allowlist lifted, for `verify --any-topic`.
+    /// Returns the policy without its topic allowlist.
     #[must_use]
     pub fn with_any_topic(self) -> Self {
         Self {
@@ -142,28 +144,28 @@ impl Policy {
         }
     }
 
-    /// The origins for which the rules on URLs give way.
+    /// Returns the origins for which the rules on URLs are lifted.
     pub fn local_origins(&self) -> &[String] {
         &self.local_origins
     }
 
-    /// Whether messages of this topic may speak to us.
+    /// Returns true if messages of this topic are accepted.
     pub fn allows(&self, topic: &TopicArn<'_>) -> bool {
         self.any_topic || self.topics.iter().any(|rule| topic.matches(rule))
     }
 
-    /// Judges `SigningCertURL`: exactly
+    /// Checks `SigningCertURL`: exactly
     /// `https://sns.<region>.amazonaws.com[.cn]/SimpleNotificationService-<hex>.pem`
     /// with the topic's region, or anything under a local origin.
     ///
     /// # Errors
     ///
-    /// [`Refusal::UntrustedCertificateUrl`]
+    /// [`VerifyError::UntrustedCertificateUrl`]
     pub fn certificate_origin<'a>(
         &self,
         url: &str,
         topic: &TopicArn<'a>,
-    ) -> Result<CertificateOrigin<'a>, Refusal> {
+    ) -> Result<CertificateOrigin<'a>, VerifyError> {
         if let Some(region) = certificate_region(url)
             && region == topic.region
         {
@@ -174,22 +176,22 @@ impl Policy {
         if self.is_local(url) {
             return Ok(CertificateOrigin::Local);
         }
-        Err(Refusal::UntrustedCertificateUrl)
+        Err(VerifyError::UntrustedCertificateUrl)
     }
 
-    /// Judges `SubscribeURL`: the endpoint of the topic's region (or a local origin),
+    /// Checks `SubscribeURL`: the endpoint of the topic's region (or a local origin),
     /// and exactly `Action=ConfirmSubscription`, this topic and this token once decoded.
     ///
     /// # Errors
     ///
-    /// [`Refusal::UntrustedSubscribeUrl`]
-    pub fn judge_subscribe_url(
+    /// [`VerifyError::UntrustedSubscribeUrl`]
+    pub fn check_subscribe_url(
         &self,
         url: &str,
         topic_arn: &str,
         token: &str,
-    ) -> Result<(), Refusal> {
-        let topic = TopicArn::parse(topic_arn).ok_or(Refusal::UntrustedSubscribeUrl)?;
+    ) -> Result<(), VerifyError> {
+        let topic = TopicArn::parse(topic_arn).ok_or(VerifyError::UntrustedSubscribeUrl)?;
         let query = url
             .strip_prefix(endpoint(topic.region).as_str())
             .and_then(|rest| rest.strip_prefix("/?"))
@@ -201,12 +203,12 @@ impl Policy {
             });
         match query {
             Some(query) if is_printable(url) && confirms(query, topic_arn, token) => Ok(()),
-            _ => Err(Refusal::UntrustedSubscribeUrl),
+            _ => Err(VerifyError::UntrustedSubscribeUrl),
         }
     }
 
-    /// The name that SNS's certificate has in `region`: `sns.certificate_names`,
-    /// else AWS's own table (`SnsHostProvider` of aws-sdk-java-v2).
+    /// Returns the name of SNS's certificate in `region`: from
+    /// [`Settings::certificate_names`], else from AWS's own table (`SnsHostProvider` of aws-sdk-java-v2).
     pub fn certificate_name(&self, region: &str) -> Cow<'_, str> {
         match self.certificate_names.get(region) {
             Some(name) => Cow::Borrowed(name),
@@ -214,8 +216,8 @@ impl Policy {
         }
     }
 
-    /// Whether `url` is under one of the local origins, judged as it stands and as
-    /// the HTTP client will read it.
+    /// Returns true if `url` is under one of the local origins, both as written and as
+    /// the HTTP client will parse it.
     fn is_local(&self, url: &str) -> bool {
         if self.local_origins.is_empty() || !is_printable(url) || url.contains(['\\', '#']) {
             return false;
@@ -233,9 +235,9 @@ impl Policy {
     }
 }
 
-/// The region in a certificate URL of exactly SNS's form, or `None`.
+/// Returns the region in a certificate URL of exactly SNS's form.
 ///
-/// Also read from stored URLs, which come without a topic.
+/// Stored URLs come without a topic, so the region is read from them.
 pub fn certificate_region(url: &str) -> Option<&str> {
     let rest = url.strip_prefix("https://sns.")?;
     let (host, file) = rest.split_once('/')?;
@@ -273,8 +275,8 @@ fn built_in_certificate_name(region: &str) -> Cow<'static, str> {
     }
 }
 
-/// Whether the query is the three pairs that confirm this topic with this token,
-/// in any order, each once, and nothing else.
+/// Returns true if the query is the three pairs that confirm this topic with this
+/// token, in any order, each once, and nothing else.
 fn confirms(query: &str, topic_arn: &str, token: &str) -> bool {
     let expected = [
         ("Action", "ConfirmSubscription"),
@@ -293,7 +295,7 @@ fn confirms(query: &str, topic_arn: &str, token: &str) -> bool {
     found == [true; 3] && !token.is_empty()
 }
 
-/// Whether no URL parser would drop or change a character of it unseen.
+/// Returns true if no URL parser would silently drop or change a character of it.
 fn is_printable(url: &str) -> bool {
     url.bytes().all(|b| b.is_ascii_graphic())
 }
@@ -304,25 +306,36 @@ mod tests {
 
     use super::*;
 
-    const ARN: &str = "arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport";
+    const ARN: &str = "arn:aws:sns:eu-west-1:123456789012:orders_shipped";
     const TOKEN: &str = "2336412f37fb687f5d51e6e2425929f52e8e3531";
 
     fn topic(region: &str) -> TopicArn<'_> {
         TopicArn {
             region,
-            account: "007272210889",
-            name: "DPWebHook_onexport",
+            account: "123456789012",
+            name: "orders_shipped",
+        }
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            topics: vec![TopicRule {
+                account: "123456789012".to_owned(),
+                region: "eu-west-1".to_owned(),
+                name_prefix: "orders_".to_owned(),
+            }],
+            ..Settings::default()
         }
     }
 
     fn policy() -> Policy {
-        Policy::new(&SnsConfig::default())
+        Policy::new(&settings())
     }
 
     fn local() -> Policy {
-        Policy::new(&SnsConfig {
+        Policy::new(&Settings {
             local_origins: vec!["http://127.0.0.1:4566".to_owned()],
-            ..SnsConfig::default()
+            ..settings()
         })
     }
 
@@ -335,27 +348,27 @@ mod tests {
         ] {
             assert!(TopicArn::parse(good).is_some(), "{good}");
         }
-        let long = format!("arn:aws:sns:eu-west-1:007272210889:{}", "a".repeat(257));
+        let long = format!("arn:aws:sns:eu-west-1:123456789012:{}", "a".repeat(257));
         for bad in [
             "",
-            "arn:aws:sns:eu-west-1:007272210889:",
-            "arn:aws:sns:eu-west-1:007272210889:.fifo",
-            "arn:aws:sns:eu-west-1:007272210889:a:b",
-            "arn:aws:sns:eu-west-1:007272210889:a b",
-            "arn:aws:sns:eu-west-1:007272210889:a\n",
-            "arn:aws:sns:eu-west-1:007272210889:a\nTopicArn\narn:aws:sns:eu-west-1:111122223333:b",
+            "arn:aws:sns:eu-west-1:123456789012:",
+            "arn:aws:sns:eu-west-1:123456789012:.fifo",
+            "arn:aws:sns:eu-west-1:123456789012:a:b",
+            "arn:aws:sns:eu-west-1:123456789012:a b",
+            "arn:aws:sns:eu-west-1:123456789012:a\n",
+            "arn:aws:sns:eu-west-1:123456789012:a\nTopicArn\narn:aws:sns:eu-west-1:111122223333:b",
             "arn:aws:sns:eu-west-1:07272210889:a",
-            "arn:aws:sns:eu-west-1:0072722108890:a",
+            "arn:aws:sns:eu-west-1:1234567890120:a",
             "arn:aws:sns:eu-west-1:00727221088x:a",
-            "arn:aws:sns::007272210889:a",
-            "arn:aws:sns:eu-west:007272210889:a",
-            "arn:aws:sns:euwest1:007272210889:a",
-            "arn:aws:sns:eu-west-1.evil.com:007272210889:a",
-            "arn:aws:sns:EU-WEST-1:007272210889:a",
-            "arn:aws:sqs:eu-west-1:007272210889:a",
-            "arn:aws9:sns:eu-west-1:007272210889:a",
-            " arn:aws:sns:eu-west-1:007272210889:a",
-            "xarn:aws:sns:eu-west-1:007272210889:a",
+            "arn:aws:sns::123456789012:a",
+            "arn:aws:sns:eu-west:123456789012:a",
+            "arn:aws:sns:euwest1:123456789012:a",
+            "arn:aws:sns:eu-west-1.evil.com:123456789012:a",
+            "arn:aws:sns:EU-WEST-1:123456789012:a",
+            "arn:aws:sqs:eu-west-1:123456789012:a",
+            "arn:aws9:sns:eu-west-1:123456789012:a",
+            " arn:aws:sns:eu-west-1:123456789012:a",
+            "xarn:aws:sns:eu-west-1:123456789012:a",
             "arn:aws:sns:eu-west-1:00727221088٣:a",
             &long,
         ] {
@@ -364,17 +377,17 @@ mod tests {
     }
 
     #[test]
-    fn only_the_vendors_topics_are_allowed_by_default() {
+    fn only_topics_that_match_a_rule_are_allowed() {
         let policy = policy();
         let allows = |arn| policy.allows(&TopicArn::parse(arn).unwrap());
 
         assert!(allows(ARN));
-        assert!(allows("arn:aws:sns:eu-west-1:007272210889:DPWebHook_"));
+        assert!(allows("arn:aws:sns:eu-west-1:123456789012:orders_"));
         for stranger in [
-            "arn:aws:sns:eu-west-1:111122223333:DPWebHook_onexport",
-            "arn:aws:sns:us-east-1:007272210889:DPWebHook_onexport",
-            "arn:aws:sns:eu-west-1:007272210889:dpwebhook_onexport",
-            "arn:aws:sns:eu-west-1:007272210889:xDPWebHook_onexport",
+            "arn:aws:sns:eu-west-1:111122223333:orders_shipped",
+            "arn:aws:sns:us-east-1:123456789012:orders_shipped",
+            "arn:aws:sns:eu-west-1:123456789012:Orders_shipped",
+            "arn:aws:sns:eu-west-1:123456789012:xorders_shipped",
         ] {
             assert!(!allows(stranger), "{stranger}");
         }
@@ -382,10 +395,7 @@ mod tests {
 
     #[test]
     fn an_empty_allowlist_allows_nothing() {
-        let policy = Policy::new(&SnsConfig {
-            topics: Vec::new(),
-            ..SnsConfig::default()
-        });
+        let policy = Policy::new(&Settings::default());
 
         assert!(!policy.allows(&TopicArn::parse(ARN).unwrap()));
     }
@@ -393,11 +403,11 @@ mod tests {
     #[test]
     fn only_the_exact_sns_address_passes_as_certificate_url() {
         let policy = policy();
-        let judge = |url: &str| policy.certificate_origin(url, &topic("eu-west-1"));
+        let check = |url: &str| policy.certificate_origin(url, &topic("eu-west-1"));
         let file = "SimpleNotificationService-7ff5318490ec183fbaddaa2a969abfda.pem";
         let exact = format!("https://sns.eu-west-1.amazonaws.com/{file}");
 
-        assert!(judge(&exact).is_ok());
+        assert!(check(&exact).is_ok());
         let look_alike_hosts = [
             "https://evil.example",
             "https://s3.amazonaws.com",
@@ -437,7 +447,11 @@ mod tests {
         ];
         for host in look_alike_hosts {
             let url = format!("{host}/{file}");
-            assert_eq!(judge(&url), Err(Refusal::UntrustedCertificateUrl), "{url}");
+            assert_eq!(
+                check(&url),
+                Err(VerifyError::UntrustedCertificateUrl),
+                "{url}"
+            );
         }
         let look_alike_paths = [
             "/SimpleNotificationService-.pem",
@@ -465,12 +479,16 @@ mod tests {
         ];
         for path in look_alike_paths {
             let url = format!("https://sns.eu-west-1.amazonaws.com{path}");
-            assert_eq!(judge(&url), Err(Refusal::UntrustedCertificateUrl), "{url}");
+            assert_eq!(
+                check(&url),
+                Err(VerifyError::UntrustedCertificateUrl),
+                "{url}"
+            );
         }
     }
 
     #[test]
-    fn china_has_its_own_suffix_and_nobody_else_has() {
+    fn only_china_has_its_own_suffix() {
         let policy = policy();
         let url = "https://sns.cn-north-1.amazonaws.com.cn/SimpleNotificationService-7f.pem";
 
@@ -484,12 +502,12 @@ mod tests {
     }
 
     #[test]
-    fn a_local_origin_gives_way_to_itself_alone() {
+    fn a_local_origin_lifts_the_rules_for_itself_only() {
         let local = local();
-        let judge = |url| local.certificate_origin(url, &topic("eu-west-1"));
+        let check = |url| local.certificate_origin(url, &topic("eu-west-1"));
 
         assert_eq!(
-            judge("http://127.0.0.1:4566/_aws/sns/cert.pem"),
+            check("http://127.0.0.1:4566/_aws/sns/cert.pem"),
             Ok(CertificateOrigin::Local)
         );
         for other in [
@@ -505,8 +523,8 @@ mod tests {
             "http://localhost:4566/cert.pem",
         ] {
             assert_eq!(
-                judge(other),
-                Err(Refusal::UntrustedCertificateUrl),
+                check(other),
+                Err(VerifyError::UntrustedCertificateUrl),
                 "{other}"
             );
             assert!(
@@ -516,13 +534,13 @@ mod tests {
             );
         }
         let sns = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-7f.pem";
-        assert!(matches!(judge(sns), Ok(CertificateOrigin::Sns { .. })));
+        assert!(matches!(check(sns), Ok(CertificateOrigin::Sns { .. })));
     }
 
     #[test]
     fn subscribe_url_must_confirm_this_very_topic_with_this_very_token() {
         let policy = policy();
-        let judge = |url: &str| policy.judge_subscribe_url(url, ARN, TOKEN);
+        let check = |url: &str| policy.check_subscribe_url(url, ARN, TOKEN);
         let base = "https://sns.eu-west-1.amazonaws.com/";
         let escaped = ARN.replace(':', "%3A");
 
@@ -531,7 +549,7 @@ mod tests {
             format!("{base}?Action=ConfirmSubscription&TopicArn={escaped}&Token={TOKEN}"),
             format!("{base}?Token={TOKEN}&TopicArn={ARN}&Action=ConfirmSubscription"),
         ] {
-            assert_eq!(judge(&good), Ok(()), "{good}");
+            assert_eq!(check(&good), Ok(()), "{good}");
         }
         let rest = format!("?Action=ConfirmSubscription&TopicArn={ARN}&Token={TOKEN}");
         for bad in [
@@ -557,32 +575,36 @@ mod tests {
             base.to_owned(),
             String::new(),
         ] {
-            assert_eq!(judge(&bad), Err(Refusal::UntrustedSubscribeUrl), "{bad}");
+            assert_eq!(
+                check(&bad),
+                Err(VerifyError::UntrustedSubscribeUrl),
+                "{bad}"
+            );
         }
         let empty = format!("{base}?Action=ConfirmSubscription&TopicArn={ARN}&Token=");
-        assert!(policy.judge_subscribe_url(&empty, ARN, "").is_err());
+        assert!(policy.check_subscribe_url(&empty, ARN, "").is_err());
     }
 
     #[test]
     fn a_local_subscribe_url_keeps_the_rules_on_topic_and_token() {
-        let judge = |url: &str| local().judge_subscribe_url(url, ARN, TOKEN);
+        let check = |url: &str| local().check_subscribe_url(url, ARN, TOKEN);
         let base = "http://127.0.0.1:4566/sns";
 
         let good = format!("{base}?Action=ConfirmSubscription&TopicArn={ARN}&Token={TOKEN}");
-        assert_eq!(judge(&good), Ok(()));
-        assert!(judge(&good.replace("onexport", "other")).is_err());
-        assert!(judge(&good.replace("Confirm", "Delete")).is_err());
-        assert!(judge(&good.replace("4566", "4567")).is_err());
+        assert_eq!(check(&good), Ok(()));
+        assert!(check(&good.replace("shipped", "other")).is_err());
+        assert!(check(&good.replace("Confirm", "Delete")).is_err());
+        assert!(check(&good.replace("4566", "4567")).is_err());
     }
 
     #[test]
     fn certificate_names_follow_the_table_of_aws_and_the_settings() {
-        let policy = Policy::new(&SnsConfig {
+        let policy = Policy::new(&Settings {
             certificate_names: BTreeMap::from([(
                 "eu-north-9".to_owned(),
                 "sns-new.amazonaws.com".to_owned(),
             )]),
-            ..SnsConfig::default()
+            ..settings()
         });
         for (region, name) in [
             ("eu-west-1", "sns.amazonaws.com"),
@@ -602,7 +624,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_passes_as_certificate_url_leads_to_sns_in_the_topics_region(
+        fn a_certificate_url_that_passes_leads_to_sns_in_its_region(
             scheme in "(https|http|HTTPS|ftp)",
             user in "(|user@|user:p@|evil\\.example@)",
             host in "(sns|s3|SNS|sns\\.s3)(\\.|-)(eu-west-1|us-east-1|cn-north-1|)\\.amazonaws\\.(com|com\\.cn|org)(\\.|)",
@@ -638,10 +660,10 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_judged_without_panic(text in ".{0,80}") {
+        fn any_text_is_checked_without_panic(text in ".{0,80}") {
             let _ = TopicArn::parse(&text);
             let _ = policy().certificate_origin(&text, &topic("eu-west-1"));
-            let _ = local().judge_subscribe_url(&text, ARN, &text);
+            let _ = local().check_subscribe_url(&text, ARN, &text);
         }
     }
 }

@@ -1,8 +1,7 @@
 //! The signature check, behind one small type.
 //!
-//! aws-lc-rs checks RSA about eight times faster than the `rsa` crate
-//! (`cargo bench --bench verify`), so it does the work; the tests ask `rsa`
-//! as well, and the two must agree.
+//! aws-lc-rs checks RSA about eight times faster than the `rsa` crate; the tests
+//! compare its results with those of `rsa`.
 
 use aws_lc_rs::signature::{
     ParsedPublicKey, RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256,
@@ -10,9 +9,9 @@ use aws_lc_rs::signature::{
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::refusal::Refusal;
+use crate::error::VerifyError;
 
-/// Which digest SNS signed: RSA PKCS #1 v1.5 in both.
+/// The digest that SNS signed: RSA PKCS #1 v1.5 in both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignatureVersion {
     /// `"1"`: SHA-1.
@@ -22,7 +21,7 @@ pub enum SignatureVersion {
 }
 
 impl SignatureVersion {
-    /// Reads `SignatureVersion`.
+    /// Parses `SignatureVersion`.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "1" => Some(Self::Sha1),
@@ -34,34 +33,34 @@ impl SignatureVersion {
 
 /// A signature's bytes, decoded without allocating.
 pub struct Signature {
-    bytes: [u8; Self::ROOM_BYTES],
+    bytes: [u8; Self::BUFFER_BYTES],
     len: usize,
 }
 
 impl Signature {
-    /// That of an RSA key of 2048 bits, the smallest that is taken.
+    /// Length of a signature by an RSA key of 2048 bits, the smallest that is accepted.
     const MIN_BYTES: usize = 256;
-    /// That of an RSA key of 8192 bits, the largest that is taken.
+    /// Length of a signature by an RSA key of 8192 bits, the largest that is accepted.
     const MAX_BYTES: usize = 1024;
-    /// A little more, since base64 decodes in threes.
-    const ROOM_BYTES: usize = Self::MAX_BYTES + 2;
+    /// A little more than [`Self::MAX_BYTES`], since base64 decodes in threes.
+    const BUFFER_BYTES: usize = Self::MAX_BYTES + 2;
 
     /// Decodes base64 of a length that a signature can have.
     ///
     /// # Errors
     ///
-    /// [`Refusal::MalformedSignature`] where it is anything else.
-    pub fn decode(base64: &str) -> Result<Self, Refusal> {
-        let mut bytes = [0; Self::ROOM_BYTES];
+    /// [`VerifyError::MalformedSignature`] for anything else.
+    pub fn decode(base64: &str) -> Result<Self, VerifyError> {
+        let mut bytes = [0; Self::BUFFER_BYTES];
         match STANDARD.decode_slice(base64, &mut bytes) {
             Ok(len) if (Self::MIN_BYTES..=Self::MAX_BYTES).contains(&len) => {
                 Ok(Self { bytes, len })
             }
-            _ => Err(Refusal::MalformedSignature),
+            _ => Err(VerifyError::MalformedSignature),
         }
     }
 
-    /// The bytes.
+    /// Returns the decoded bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -74,39 +73,39 @@ pub struct VerificationKey {
 }
 
 impl VerificationKey {
-    /// Reads the DER of a `SubjectPublicKeyInfo`.
+    /// Parses the DER of a `SubjectPublicKeyInfo`.
     ///
     /// # Errors
     ///
-    /// [`Refusal::CertificateKey`] where it holds no RSA key. The length is judged
-    /// by the certificate's check; here a signature of a key that is too short
-    /// or longer than 8192 bits never matches.
-    pub fn from_spki(der: &[u8]) -> Result<Self, Refusal> {
+    /// [`VerifyError::CertificateKey`] where it contains no RSA key. The certificate's check
+    /// decides on the length; a signature by a key that is shorter than 2048 or longer
+    /// than 8192 bits never matches here.
+    pub fn from_spki(der: &[u8]) -> Result<Self, VerifyError> {
         let sha1 = ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, der);
         let sha256 = ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, der);
         match (sha1, sha256) {
             (Ok(sha1), Ok(sha256)) => Ok(Self { sha1, sha256 }),
-            _ => Err(Refusal::CertificateKey),
+            _ => Err(VerifyError::CertificateKey),
         }
     }
 
-    /// Whether `signature` is this key's over `text`.
+    /// Verifies that `signature` over `text` was made with this key.
     ///
     /// # Errors
     ///
-    /// [`Refusal::SignatureMismatch`] where it is not.
+    /// [`VerifyError::SignatureMismatch`] where it was not.
     pub fn verify(
         &self,
         version: SignatureVersion,
         text: &[u8],
         signature: &Signature,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), VerifyError> {
         let key = match version {
             SignatureVersion::Sha1 => &self.sha1,
             SignatureVersion::Sha256 => &self.sha256,
         };
         key.verify_sig(text, signature.as_bytes())
-            .map_err(|_| Refusal::SignatureMismatch)
+            .map_err(|_| VerifyError::SignatureMismatch)
     }
 }
 
@@ -127,7 +126,7 @@ mod tests {
             let text = STANDARD.encode(vec![7; len]);
             assert_eq!(
                 Signature::decode(&text).err(),
-                Some(Refusal::MalformedSignature),
+                Some(VerifyError::MalformedSignature),
                 "{len}"
             );
         }

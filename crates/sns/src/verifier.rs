@@ -1,4 +1,4 @@
-//! The verdict: from an envelope to a message that may be acted on.
+//! Verifies an envelope, and returns a message that may be acted on.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,30 +8,30 @@ use std::time::Duration;
 use bytes::Bytes;
 use secrecy::SecretString;
 
-use super::MessageType;
-use super::canonical::CanonicalText;
-use super::certificate::{Certificate, CertificateSummary};
-use super::certificate_cache::{
-    CERTIFICATE_TIMEOUT, CertificateShelf, Certificates, NoShelf, Source,
+use crate::canonical::CanonicalText;
+use crate::certificate::{Certificate, CertificateSummary};
+use crate::certificate_cache::{
+    CERTIFICATE_TIMEOUT, CertificateCache, CertificateStore, NoCertificateStore, Source,
 };
-use super::envelope::{Contents, Envelope};
-use super::policy::{CertificateOrigin, Policy, TopicArn};
-use super::signature::Signature;
-use crate::config::SnsConfig;
-use crate::domain::{Clock, Timestamp};
-use crate::egress;
-use crate::refusal::Refusal;
+use crate::envelope::{Contents, Envelope};
+use crate::error::VerifyError;
+use crate::http;
+use crate::message::MessageType;
+use crate::policy::{CertificateOrigin, Policy, TopicArn};
+use crate::settings::Settings;
+use crate::signature::Signature;
+use crate::time::{Clock, Timestamp};
 
 /// How far SNS's clock may be ahead of this machine's.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// A message whose signature, topic and certificate were checked.
 ///
-/// Only [`Verifier`] makes one, so whatever asks for one can't be given anything
-/// unproven. Every field comes from the text that the signature covers.
+/// Only [`Verifier`] creates one, so a function that takes one can't be called with
+/// anything unverified. Every field comes from the text that the signature covers.
 ///
 /// ```compile_fail
-/// let forged = ivesk_webhook::sns::VerifiedMessage {};
+/// let forged = sns_messages::VerifiedMessage {};
 /// ```
 pub struct VerifiedMessage {
     body: Bytes,
@@ -44,59 +44,59 @@ pub struct VerifiedMessage {
 }
 
 impl VerifiedMessage {
-    /// The body as it came.
+    /// Returns the body as it arrived.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// Which of the three types it is.
+    /// Returns which of the three types it is.
     pub fn message_type(&self) -> MessageType {
         self.message_type
     }
 
-    /// `MessageId`.
+    /// Returns `MessageId`.
     pub fn message_id(&self) -> &str {
         self.text.message_id()
     }
 
-    /// `TopicArn`.
+    /// Returns `TopicArn`.
     pub fn topic_arn(&self) -> &str {
         self.text.topic_arn()
     }
 
-    /// `Timestamp`: when it was published.
+    /// Returns `Timestamp`: when it was published.
     pub fn timestamp(&self) -> Timestamp {
         self.timestamp
     }
 
-    /// `Subject`, which only notifications sign.
+    /// Returns `Subject`, which only notifications have.
     pub fn subject(&self) -> Option<&str> {
         self.text.subject()
     }
 
-    /// `Message`, unescaped.
+    /// Returns `Message`, unescaped.
     pub fn message(&self) -> &str {
         self.text.message()
     }
 
-    /// `Token`; the two confirmation types have one.
+    /// Returns `Token`; the two confirmation types have one.
     pub fn token(&self) -> Option<&SecretString> {
         self.token.as_ref()
     }
 
-    /// `SubscribeURL`; the two confirmation types have one, and policy has agreed to it.
+    /// Returns `SubscribeURL`, which policy allows; the two confirmation types have one.
     pub fn subscribe_url(&self) -> Option<&SecretString> {
         self.subscribe_url.as_ref()
     }
 
-    /// The certificate that proved it.
+    /// Returns the certificate that its signature was verified with.
     pub fn certificate(&self) -> &CertificateSummary {
         self.certificate.summary()
     }
 }
 
 impl fmt::Debug for VerifiedMessage {
-    /// Without body, message, token and URLs.
+    /// Leaves out body, message, token and URLs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VerifiedMessage")
             .field("message_type", &self.message_type)
@@ -107,85 +107,92 @@ impl fmt::Debug for VerifiedMessage {
     }
 }
 
-/// How saved messages are judged, long after they came.
+/// How saved messages are verified, long after they arrived.
 #[derive(Clone, Debug, Default)]
 pub struct SavedMessages {
-    /// The folder that holds the certificates, by the last path segment of their URL;
+    /// The folder with the certificates, named by the last path segment of their URL;
     /// `None` fetches them.
     pub certificates: Option<PathBuf>,
-    /// Whether the allowlist is lifted.
+    /// True accepts messages of any topic.
     pub any_topic: bool,
 }
 
 /// Checks messages against the trust policy.
 pub struct Verifier {
     policy: Arc<Policy>,
-    certificates: Arc<Certificates>,
+    certificates: Arc<CertificateCache>,
     clock: Clock,
-    /// `None` leaves the age aside.
+    /// `None` skips the check of the age.
     max_age: Option<Duration>,
 }
 
 impl Verifier {
-    /// A verifier for messages as they come. Warns loudly where `config` names local origins.
+    /// Creates a verifier for messages as they arrive. Logs a warning where `settings`
+    /// name local origins.
     ///
     /// # Errors
     ///
     /// Where no HTTPS client can be made, such as without CA certificates.
     pub fn new(
-        config: &SnsConfig,
-        shelf: Arc<dyn CertificateShelf>,
+        settings: &Settings,
+        store: Arc<dyn CertificateStore>,
         clock: Clock,
     ) -> Result<Self, reqwest::Error> {
-        let source = Source::Network(egress::client(CERTIFICATE_TIMEOUT)?);
-        let policy = Policy::new(config);
+        let source = Source::Network(http::client(&settings.user_agent, CERTIFICATE_TIMEOUT)?);
+        let policy = Policy::new(settings);
         for origin in policy.local_origins() {
             tracing::warn!(
                 %origin,
-                "`sns.local_origins` trusts whoever answers at {origin}: \
-                 never set it where real invoices arrive"
+                "the local origin {origin} is trusted: whoever answers there can forge \
+                 messages; set local origins for tests only"
             );
         }
         Ok(Self::with(
             policy,
             source,
-            shelf,
+            store,
             clock,
-            Some(config.max_age),
+            Some(settings.max_age),
         ))
     }
 
-    /// A verifier for saved messages, which leaves their age aside.
+    /// Creates a verifier for saved messages, which skips the check of their age.
     ///
     /// # Errors
     ///
     /// As [`Verifier::new`], where certificates are to be fetched.
     pub fn for_saved(
-        config: &SnsConfig,
+        settings: &Settings,
         saved: SavedMessages,
         clock: Clock,
     ) -> Result<Self, reqwest::Error> {
         let source = match saved.certificates {
             Some(folder) => Source::Folder(folder),
-            None => Source::Network(egress::client(CERTIFICATE_TIMEOUT)?),
+            None => Source::Network(http::client(&settings.user_agent, CERTIFICATE_TIMEOUT)?),
         };
         let policy = if saved.any_topic {
-            Policy::new(config).with_any_topic()
+            Policy::new(settings).with_any_topic()
         } else {
-            Policy::new(config)
+            Policy::new(settings)
         };
-        Ok(Self::with(policy, source, Arc::new(NoShelf), clock, None))
+        Ok(Self::with(
+            policy,
+            source,
+            Arc::new(NoCertificateStore),
+            clock,
+            None,
+        ))
     }
 
     fn with(
         policy: Policy,
         source: Source,
-        shelf: Arc<dyn CertificateShelf>,
+        store: Arc<dyn CertificateStore>,
         clock: Clock,
         max_age: Option<Duration>,
     ) -> Self {
         let policy = Arc::new(policy);
-        let certificates = Certificates::new(source, Arc::clone(&policy), clock.clone(), shelf);
+        let certificates = CertificateCache::new(source, Arc::clone(&policy), clock.clone(), store);
         Self {
             policy,
             certificates: Arc::new(certificates),
@@ -194,32 +201,32 @@ impl Verifier {
         }
     }
 
-    /// Whether messages of this topic may speak to us.
+    /// Returns true if messages of this topic are accepted.
     pub fn allows_topic(&self, topic_arn: &str) -> bool {
         TopicArn::parse(topic_arn).is_some_and(|topic| self.policy.allows(&topic))
     }
 
-    /// The certificate at `url`, if a message brought it here.
+    /// Returns the certificate at `url`, if a message caused it to be fetched.
     pub fn known_certificate(&self, url: &str) -> Option<CertificateSummary> {
-        let certificate = self.certificates.held(url)?;
+        let certificate = self.certificates.cached(url)?;
         Some(certificate.summary().clone())
     }
 
-    /// Verifies `envelope` as of now and gives the message that it carries.
+    /// Verifies `envelope` as of now and returns the message that it carries.
     ///
-    /// Waits for nothing where the certificate is known; else for at most
+    /// Makes no request where the certificate is cached; else at most one, bounded by
     /// [`CERTIFICATE_TIMEOUT`].
     ///
     /// # Errors
     ///
-    /// From [`Refusal::TopicNotAllowed`] to [`Refusal::FromTheFuture`] in the order of
-    /// [`Refusal::CODES`], one for each reason.
-    pub async fn verify(&self, envelope: Envelope) -> Result<VerifiedMessage, Refusal> {
+    /// [`VerifyError::TopicNotAllowed`] to [`VerifyError::FromTheFuture`] in the order of the
+    /// variants, one for each reason.
+    pub async fn verify(&self, envelope: Envelope) -> Result<VerifiedMessage, VerifyError> {
         let now = self.clock.now();
         self.verify_at(envelope, now).await
     }
 
-    /// Verifies `envelope` as of `received_at`: dates and age are judged at that moment.
+    /// Verifies `envelope` as of `received_at`: dates and age are checked at that moment.
     ///
     /// # Errors
     ///
@@ -228,13 +235,13 @@ impl Verifier {
         &self,
         envelope: Envelope,
         received_at: Timestamp,
-    ) -> Result<VerifiedMessage, Refusal> {
+    ) -> Result<VerifiedMessage, VerifyError> {
         let Envelope { body, contents } = envelope;
-        let (origin, signature) = self.judge_claims(&contents)?;
+        let (origin, signature) = self.check_claims(&contents)?;
         let certificate = self
-            .prove(&contents, &origin, &signature, received_at)
+            .verify_signature(&contents, &origin, &signature, received_at)
             .await?;
-        self.judge_age(contents.timestamp, received_at)?;
+        self.check_age(contents.timestamp, received_at)?;
         let secret = |text: &str| SecretString::from(text.to_owned());
         Ok(VerifiedMessage {
             body,
@@ -247,70 +254,72 @@ impl Verifier {
         })
     }
 
-    /// What can be judged without a certificate, before anything is asked for.
-    fn judge_claims<'a>(
+    /// Checks what needs no certificate, before any request is made.
+    fn check_claims<'a>(
         &self,
         contents: &'a Contents,
-    ) -> Result<(CertificateOrigin<'a>, Signature), Refusal> {
+    ) -> Result<(CertificateOrigin<'a>, Signature), VerifyError> {
         let text = &contents.text;
         let topic = TopicArn::parse(text.topic_arn())
             .filter(|topic| self.policy.allows(topic))
-            .ok_or(Refusal::TopicNotAllowed)?;
+            .ok_or(VerifyError::TopicNotAllowed)?;
         let origin = self
             .policy
             .certificate_origin(&contents.certificate_url, &topic)?;
         if let (Some(url), Some(token)) = (text.subscribe_url(), text.token()) {
             self.policy
-                .judge_subscribe_url(url, text.topic_arn(), token)?;
+                .check_subscribe_url(url, text.topic_arn(), token)?;
         }
         let signature = Signature::decode(&contents.signature)?;
         Ok((origin, signature))
     }
 
-    async fn prove(
+    async fn verify_signature(
         &self,
         contents: &Contents,
         origin: &CertificateOrigin<'_>,
         signature: &Signature,
         at: Timestamp,
-    ) -> Result<Arc<Certificate>, Refusal> {
+    ) -> Result<Arc<Certificate>, VerifyError> {
         let url = &contents.certificate_url;
         let check = |certificate: &Certificate| {
-            certificate.judge_dates(at)?;
+            certificate.check_dates(at)?;
             certificate.verify(contents.version, contents.text.as_bytes(), signature)
         };
         let mut certificate = self.certificates.get(url, origin).await?;
-        if let Err(refusal) = check(&certificate) {
-            // An emulator that was started anew may sign with another key under the
-            // same URL; SNS names a new certificate by a new URL.
+        if let Err(error) = check(&certificate) {
+            // A local stand-in that was restarted may sign with another key under the
+            // same URL; SNS gives a new certificate a new URL.
             let may_be_stale =
-                *origin == CertificateOrigin::Local && refusal == Refusal::SignatureMismatch;
+                *origin == CertificateOrigin::Local && error == VerifyError::SignatureMismatch;
             if !may_be_stale {
-                return Err(refusal);
+                return Err(error);
             }
             certificate = self
                 .certificates
                 .newer(url, origin, &certificate)
                 .await
-                .ok_or(refusal)?;
+                .ok_or(error)?;
             check(&certificate)?;
         }
-        self.certificates.proven(url, origin, &certificate).await;
+        self.certificates
+            .mark_proven(url, origin, &certificate)
+            .await;
         Ok(certificate)
     }
 
-    /// `Timestamp` is when the message was published, and SNS retries for up to an
-    /// hour, so the limit is generous. Judged last: before the signature is proven
-    /// the time is just a claim.
-    fn judge_age(&self, published_at: Timestamp, at: Timestamp) -> Result<(), Refusal> {
+    /// Checks the age: `Timestamp` is when the message was published, and SNS retries for
+    /// up to an hour. Checked last: before the signature is verified the time is only a
+    /// claim.
+    fn check_age(&self, published_at: Timestamp, at: Timestamp) -> Result<(), VerifyError> {
         let Some(max_age) = self.max_age else {
             return Ok(());
         };
         if published_at.since(at) > CLOCK_TOLERANCE {
-            return Err(Refusal::FromTheFuture);
+            return Err(VerifyError::FromTheFuture);
         }
         if at.since(published_at) > max_age {
-            return Err(Refusal::TooOld);
+            return Err(VerifyError::TooOld);
         }
         Ok(())
     }
