@@ -39,6 +39,7 @@ pub mod config;
 pub mod doctor;
 pub mod domain;
 pub mod egress;
+#[path = "../crates/emulator/src/lib.rs"]
 pub mod emulator;
 pub mod file_names;
 pub mod handoff;

@@ -14,8 +14,8 @@ use super::faults::Faults;
 use super::ledger::Sns;
 use super::meter::Meter;
 use super::s3::S3;
-use super::state::World;
 use super::switches::Switches;
+use super::world::World;
 use crate::domain::{Clock, Timestamp};
 
 /// An import error that a client reported.

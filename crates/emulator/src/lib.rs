@@ -1,7 +1,7 @@
 //! A faithful Įvesk.lt, SNS and S3 for demos and tests, in one server.
 //!
 //! - [`switches`], `positions`: what Įvesk.lt might do either way, each position settable.
-//! - `state`, `document`: what it knows, and how that looks.
+//! - `world`, `document`: what it knows, and how that looks.
 //! - `api`, `s3` with `links`, `sns_api`, `control_api`: the four kinds of path.
 //! - `sns`, `ledger`, `delivery`, `announce`: topics, subscriptions, and the way to a subscriber.
 //! - `gate`, [`faults`]: what goes wrong on request.
@@ -43,9 +43,9 @@ mod s3;
 pub mod signer;
 mod sns;
 mod sns_api;
-mod state;
 pub mod switches;
 mod vendor;
+mod world;
 
 pub use control::{Control, ControlError, Selection};
 pub use delivery::{DeliveryRecord, Outcome, Tamper};
@@ -175,7 +175,7 @@ impl Emulator {
             Some(signer) => signer,
             None => tokio::task::spawn_blocking(move || new_signer(now)).await??,
         };
-        let mut world = state::World::new(getrandom::u64()?);
+        let mut world = world::World::new(getrandom::u64()?);
         for account in &settings.accounts {
             world.add_account(&account.key, &account.companies);
         }

@@ -19,12 +19,12 @@ use uuid::Uuid;
 
 use super::faults::Endpoint;
 use super::meter::{RequestRecord, redacted};
-use super::state::PageRequest;
 use super::switches::{
     CompanyFilter, CompanyIn, ErrorRepeat, HeaderKeys, NextForm, ReportType, Switches,
     UnknownCompany,
 };
 use super::vendor::{ErrorReport, Vendor};
+use super::world::PageRequest;
 use super::{announce, gate, s3, sns};
 use crate::domain::{Event, Queue, Timestamp};
 

@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_documentation_lists_every_switch_with_its_default() {
-        let page = include_str!("../../docs/emulator.md");
+        let page = include_str!("../../../docs/emulator.md");
         for (name, default, _) in Switches::default().list() {
             assert!(
                 page.contains(&format!("| `{name}` | `{default}`")),
