@@ -55,6 +55,24 @@ impl Event {
     }
 }
 
+impl From<Event> for ivesk_emulator::Event {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::OnExported => Self::OnExported,
+            Event::OnDigitized => Self::OnDigitized,
+        }
+    }
+}
+
+impl From<ivesk_emulator::Event> for Event {
+    fn from(event: ivesk_emulator::Event) -> Self {
+        match event {
+            ivesk_emulator::Event::OnExported => Self::OnExported,
+            ivesk_emulator::Event::OnDigitized => Self::OnDigitized,
+        }
+    }
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -106,6 +124,15 @@ impl Queue {
         match self {
             Self::Exported => "exportedat",
             Self::Digitized => "digitizedat",
+        }
+    }
+}
+
+impl From<Queue> for ivesk_emulator::Queue {
+    fn from(queue: Queue) -> Self {
+        match queue {
+            Queue::Exported => Self::Exported,
+            Queue::Digitized => Self::Digitized,
         }
     }
 }

@@ -22,7 +22,7 @@
 //! - [`store`]: all SQL.
 //! - [`alarms`]: what a person should know of, told once and once more when it is over.
 //! - [`admin`]: the private listener.
-//! - [`emulator`]: a faithful Įvesk.lt, SNS and S3 for demos and tests.
+//! - [`emulator`]: Įvesk.lt, SNS and S3 for demos and tests: a crate of its own.
 //! - [`metrics`]: what is counted.
 //! - [`otlp`]: traces, sent to a collector.
 //! - [`doctor`]: what keeps an installation from working, and how to mend it.
@@ -39,8 +39,6 @@ pub mod config;
 pub mod doctor;
 pub mod domain;
 pub mod egress;
-#[path = "../crates/emulator/src/lib.rs"]
-pub mod emulator;
 pub mod file_names;
 pub mod handoff;
 pub mod ivesk;
@@ -56,4 +54,5 @@ pub mod trace;
 pub mod tunnel;
 pub mod uploads;
 
+pub use ivesk_emulator as emulator;
 pub use sns_messages as sns;

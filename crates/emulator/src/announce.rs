@@ -6,15 +6,16 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::document::{Document, Rendering};
-use super::s3;
-use super::sns::{self, MAX_MESSAGE_BYTES, Publication};
-use super::switches::{CompanyCode, CompanyCodeKey, DigitizedMessage, ExportEvents, Switches};
-use super::vendor::Vendor;
-use crate::domain::{Event, Queue, Timestamp};
+use crate::document::{Document, Rendering};
+use crate::domain::{Event, Queue};
+use crate::s3;
+use crate::sns::{self, MAX_MESSAGE_BYTES, Publication};
+use crate::switches::{CompanyCode, CompanyCodeKey, DigitizedMessage, ExportEvents, Switches};
+use crate::vendor::Vendor;
+use sns_messages::time::Timestamp;
 
 /// A document as the list of `queue` shows it.
-pub(super) fn to_json(
+pub(crate) fn to_json(
     vendor: &Vendor,
     switches: &Switches,
     queue: Queue,
@@ -32,7 +33,7 @@ pub(super) fn to_json(
 }
 
 /// Publishes one `on_digitized` notification for each document.
-pub(super) fn digitized(vendor: &Arc<Vendor>, documents: &[usize]) {
+pub(crate) fn digitized(vendor: &Arc<Vendor>, documents: &[usize]) {
     let switches = vendor.switches();
     for index in documents {
         let (document, account, code) = {
@@ -96,7 +97,7 @@ fn filled_up(message: String) -> String {
 
 /// Publishes what one click of the accountant makes: a notification for each company,
 /// or for each document.
-pub(super) fn exported(vendor: &Arc<Vendor>, documents: &[(usize, i64)]) {
+pub(crate) fn exported(vendor: &Arc<Vendor>, documents: &[(usize, i64)]) {
     let switches = vendor.switches();
     let mut by_company: BTreeMap<(Uuid, String), usize> = BTreeMap::new();
     {

@@ -17,19 +17,20 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 use uuid::Uuid;
 
-use super::faults::Endpoint;
-use super::meter::{RequestRecord, redacted};
-use super::switches::{
+use crate::domain::{Event, Queue};
+use crate::faults::Endpoint;
+use crate::meter::{RequestRecord, redacted};
+use crate::switches::{
     CompanyFilter, CompanyIn, ErrorRepeat, HeaderKeys, NextForm, ReportType, Switches,
     UnknownCompany,
 };
-use super::vendor::{ErrorReport, Vendor};
-use super::world::PageRequest;
-use super::{announce, gate, s3, sns};
-use crate::domain::{Event, Queue, Timestamp};
+use crate::vendor::{ErrorReport, Vendor};
+use crate::world::PageRequest;
+use crate::{announce, gate, s3, sns};
+use sns_messages::time::Timestamp;
 
 /// The API's path, as in production.
-pub(super) const BASE: &str = "/api/pub";
+pub(crate) const BASE: &str = "/api/pub";
 /// The longest body that the POSTs take.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
@@ -110,7 +111,7 @@ impl Call {
 type Refused = (u16, &'static str);
 
 /// Answers every request below [`BASE`].
-pub(super) async fn answer(State(vendor): State<Arc<Vendor>>, request: Request) -> Response {
+pub(crate) async fn answer(State(vendor): State<Arc<Vendor>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let query: Vec<(String, String)> =
         form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())

@@ -8,16 +8,17 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::announce;
-use super::delivery::DeliveryRecord;
-use super::faults::{Endpoint, Fault};
-use super::ledger::AttemptTotals;
-use super::meter::RequestCounters;
-use super::s3::{self, UploadRecord};
-use super::sns::{self, Publication, Subscription, TargetError};
-use super::switches::{SwitchError, Switches};
-use super::vendor::{ErrorReport, Vendor};
-use crate::domain::{Event, Queue, Timestamp};
+use crate::announce;
+use crate::delivery::DeliveryRecord;
+use crate::domain::{Event, Queue};
+use crate::faults::{Endpoint, Fault};
+use crate::ledger::AttemptTotals;
+use crate::meter::RequestCounters;
+use crate::s3::{self, UploadRecord};
+use crate::sns::{self, Publication, Subscription, TargetError};
+use crate::switches::{SwitchError, Switches};
+use crate::vendor::{ErrorReport, Vendor};
+use sns_messages::time::Timestamp;
 
 /// Why the control API did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +76,7 @@ impl From<&[String]> for Selection {
 
 /// A cheap handle to a running emulator.
 #[derive(Clone)]
-pub struct Control(pub(super) Arc<Vendor>);
+pub struct Control(pub(crate) Arc<Vendor>);
 
 impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -263,9 +264,9 @@ impl Control {
 
     /// Subscribes a webhook for the first account, as the vendor's API does: SNS asks
     /// it to confirm. Gives the ARN that the subscription will have.
-    pub fn subscribe(&self, event: Event, target: &str) -> Result<String, ControlError> {
+    pub fn subscribe(&self, event: impl Into<Event>, target: &str) -> Result<String, ControlError> {
         let account = self.first_account()?;
-        let subscription = sns::subscribe(&self.0, account, "emulator", event, target)?;
+        let subscription = sns::subscribe(&self.0, account, "emulator", event.into(), target)?;
         Ok(subscription.subscription_arn)
     }
 
@@ -273,11 +274,11 @@ impl Control {
     pub fn subscribe_as(
         &self,
         key: &str,
-        event: Event,
+        event: impl Into<Event>,
         target: &str,
     ) -> Result<String, ControlError> {
         let account = self.account_id(key)?;
-        let subscription = sns::subscribe(&self.0, account, "emulator", event, target)?;
+        let subscription = sns::subscribe(&self.0, account, "emulator", event.into(), target)?;
         Ok(subscription.subscription_arn)
     }
 
@@ -351,8 +352,8 @@ impl Control {
 
     /// The truth: id and version of everything that the queue lists, or will list
     /// once it is visible, oldest first. An empty company means all of them.
-    pub fn documents(&self, queue: Queue, company: &str) -> Vec<(String, String)> {
-        self.0.world().truth(queue, company)
+    pub fn documents(&self, queue: impl Into<Queue>, company: &str) -> Vec<(String, String)> {
+        self.0.world().truth(queue.into(), company)
     }
 
     /// How many documents there are.
@@ -379,7 +380,7 @@ impl Control {
     ///
     /// Makes an RSA key, which takes a moment.
     pub fn rotate_certificate(&self) -> Result<(), ControlError> {
-        let signer = super::new_signer(self.0.now()).map_err(ControlError::Certificate)?;
+        let signer = crate::new_signer(self.0.now()).map_err(ControlError::Certificate)?;
         self.0.sns.rotate(signer);
         Ok(())
     }

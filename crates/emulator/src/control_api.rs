@@ -13,10 +13,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::control::{Control, ControlError, Selection};
-use super::sns::Publication;
-use super::vendor::Vendor;
-use crate::domain::{Event, Queue, Timestamp};
+use crate::control::{Control, ControlError, Selection};
+use crate::domain::{Event, Queue};
+use crate::sns::Publication;
+use crate::vendor::Vendor;
+use sns_messages::time::Timestamp;
 
 /// Why an operation was not done: what the caller is told.
 struct Refused(StatusCode, String);
@@ -131,7 +132,7 @@ const fn next_one() -> Selection {
 }
 
 /// Does one operation.
-pub(super) async fn answer(
+pub(crate) async fn answer(
     State(vendor): State<Arc<Vendor>>,
     Path(operation): Path<String>,
     body: Bytes,

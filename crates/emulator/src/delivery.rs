@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::signer::{Signer, Unsigned};
-use super::vendor::Vendor;
 use crate::domain::Event;
-use crate::egress;
-use crate::sns::MessageType;
+use crate::signer::{Signer, Unsigned};
+use crate::vendor::Vendor;
+use sns_messages::MessageType;
+use sns_messages::http;
 
 /// Attempts after the first one.
 pub const RETRIES: u32 = 10;
@@ -82,19 +82,19 @@ pub enum Tamper {
 }
 
 /// Everything that one delivery needs.
-pub(super) struct Parcel {
-    pub(super) number: u64,
-    pub(super) target: String,
-    pub(super) unsigned: Unsigned,
-    pub(super) subscription_arn: Option<String>,
-    pub(super) signer: Arc<Signer>,
-    pub(super) signature_version: u8,
-    pub(super) tamper: Tamper,
-    pub(super) raw: bool,
+pub(crate) struct Parcel {
+    pub(crate) number: u64,
+    pub(crate) target: String,
+    pub(crate) unsigned: Unsigned,
+    pub(crate) subscription_arn: Option<String>,
+    pub(crate) signer: Arc<Signer>,
+    pub(crate) signature_version: u8,
+    pub(crate) tamper: Tamper,
+    pub(crate) raw: bool,
 }
 
 /// Delivers `parcel` in the background.
-pub(super) fn send(vendor: &Arc<Vendor>, parcel: Parcel) {
+pub(crate) fn send(vendor: &Arc<Vendor>, parcel: Parcel) {
     let task_vendor = Arc::clone(vendor);
     let pending = vendor.sns.pending();
     let task = async move {
@@ -176,7 +176,7 @@ async fn attempt_once(vendor: &Vendor, parcel: &Parcel, body: &str) -> Option<u1
         Ok(response) => Some(response.status().as_u16()),
         Err(error) => {
             let message_id = &message.message_id;
-            let error = egress::describe(error);
+            let error = http::describe(error);
             tracing::debug!(sns.message_id = %message_id, %error, "delivery of `{message_id}` failed");
             None
         }

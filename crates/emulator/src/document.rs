@@ -8,8 +8,9 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::switches::{CorrelationKey, Money, Switches};
-use crate::domain::{Queue, Timestamp};
+use crate::domain::Queue;
+use crate::switches::{CorrelationKey, Money, Switches};
+use sns_messages::time::Timestamp;
 
 /// A trading partner or one of the account's own companies.
 struct Party {
@@ -72,37 +73,37 @@ const GOODS: [(&str, &str, i64); 6] = [
 
 /// Everything that is kept of a document.
 #[derive(Clone)]
-pub(super) struct Document {
-    pub(super) id: Uuid,
+pub(crate) struct Document {
+    pub(crate) id: Uuid,
     /// Running number; the contents follow from it.
-    pub(super) number: u32,
-    pub(super) account: usize,
-    pub(super) company: usize,
-    pub(super) digitized_at: i64,
-    pub(super) is_invoice: bool,
+    pub(crate) number: u32,
+    pub(crate) account: usize,
+    pub(crate) company: usize,
+    pub(crate) digitized_at: i64,
+    pub(crate) is_invoice: bool,
     /// What an upload brought along.
-    pub(super) upload: Option<Box<UploadedFrom>>,
+    pub(crate) upload: Option<Box<UploadedFrom>>,
     /// Fields that the control API set over the generated ones.
-    pub(super) amended: Option<Box<Map<String, Value>>>,
+    pub(crate) amended: Option<Box<Map<String, Value>>>,
 }
 
 /// Where an uploaded document came from.
 #[derive(Clone)]
-pub(super) struct UploadedFrom {
-    pub(super) file_name: String,
-    pub(super) correlation: Option<String>,
-    pub(super) content: bytes::Bytes,
+pub(crate) struct UploadedFrom {
+    pub(crate) file_name: String,
+    pub(crate) correlation: Option<String>,
+    pub(crate) content: bytes::Bytes,
 }
 
 /// How one document is to be written.
-pub(super) struct Rendering<'a> {
-    pub(super) switches: &'a Switches,
-    pub(super) queue: Queue,
-    pub(super) company_code: &'a str,
+pub(crate) struct Rendering<'a> {
+    pub(crate) switches: &'a Switches,
+    pub(crate) queue: Queue,
+    pub(crate) company_code: &'a str,
     /// The file link.
-    pub(super) url: String,
+    pub(crate) url: String,
     /// When it was exported, for the exported queue.
-    pub(super) exported_at: Option<Timestamp>,
+    pub(crate) exported_at: Option<Timestamp>,
 }
 
 /// An amount in cents, written as the `money` switch says.
@@ -194,12 +195,12 @@ struct Listed<'a> {
 
 impl Document {
     /// The vendor's `doctype`; only `invoice` has evidence.
-    pub(super) fn doctype(&self) -> &'static str {
+    pub(crate) fn doctype(&self) -> &'static str {
         if self.is_invoice { "invoice" } else { "other" }
     }
 
     /// Writes the document as a JSON object.
-    pub(super) fn to_json(&self, rendering: &Rendering<'_>) -> String {
+    pub(crate) fn to_json(&self, rendering: &Rendering<'_>) -> String {
         let listed = self.listed(rendering);
         let printed = match &self.amended {
             None => serde_json::to_string(&listed),
@@ -310,7 +311,7 @@ impl Document {
     }
 
     /// The number printed on the document.
-    pub(super) fn docnum(&self) -> String {
+    pub(crate) fn docnum(&self) -> String {
         format!("SĄSK-{:06}", self.number)
     }
 
@@ -329,7 +330,7 @@ impl Document {
     }
 
     /// The document's file: what was uploaded, or a page with its number and id.
-    pub(super) fn file(&self) -> bytes::Bytes {
+    pub(crate) fn file(&self) -> bytes::Bytes {
         self.upload.as_ref().map_or_else(
             || pdf(&format!("Invoice {:06}, document {}", self.number, self.id)).into(),
             |upload| upload.content.clone(),

@@ -160,8 +160,8 @@ impl Fault {
 
     /// Only this queue.
     #[must_use]
-    pub const fn queue(mut self, queue: Queue) -> Self {
-        self.queue = Some(queue);
+    pub fn queue(mut self, queue: impl Into<Queue>) -> Self {
+        self.queue = Some(queue.into());
         self
     }
 
@@ -203,28 +203,28 @@ impl Fault {
 
 /// The faults in force.
 #[derive(Debug, Default)]
-pub(super) struct Faults {
+pub(crate) struct Faults {
     faults: Mutex<Vec<Fault>>,
     clearings: watch::Sender<u64>,
 }
 
 impl Faults {
     /// Tells when the faults are cleared.
-    pub(super) fn clearings(&self) -> watch::Receiver<u64> {
+    pub(crate) fn clearings(&self) -> watch::Receiver<u64> {
         self.clearings.subscribe()
     }
 
-    pub(super) fn add(&self, fault: Fault) {
+    pub(crate) fn add(&self, fault: Fault) {
         self.lock().push(fault);
     }
 
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.lock().clear();
         self.clearings.send_modify(|clearings| *clearings += 1);
     }
 
     /// The oldest fault that hits this request; counts it as used.
-    pub(super) fn take(&self, endpoint: Endpoint, company: Option<&str>) -> Option<FaultKind> {
+    pub(crate) fn take(&self, endpoint: Endpoint, company: Option<&str>) -> Option<FaultKind> {
         let mut faults = self.lock();
         let index = faults
             .iter()

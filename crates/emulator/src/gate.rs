@@ -9,20 +9,20 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
-use super::faults::{Endpoint, FaultKind};
-use super::switches::ErrorBody;
-use super::vendor::Vendor;
+use crate::faults::{Endpoint, FaultKind};
+use crate::switches::ErrorBody;
+use crate::vendor::Vendor;
 
 /// What is done to the right answer once it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Spoil {
+pub(crate) enum Spoil {
     Nothing,
     TruncateJson,
     BreakBody,
 }
 
 /// Lets a request through, perhaps later, or answers it.
-pub(super) async fn pass(
+pub(crate) async fn pass(
     vendor: &Vendor,
     endpoint: Endpoint,
     company: Option<&str>,
@@ -98,7 +98,7 @@ fn stopping() -> Response {
 
 /// An error answer of the API: the body that the `error_body` switch says, and
 /// `Retry-After` where its switch is set and the status has one.
-pub(super) fn refuse(vendor: &Vendor, status: u16, message: &str) -> Response {
+pub(crate) fn refuse(vendor: &Vendor, status: u16, message: &str) -> Response {
     let switches = vendor.switches();
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = match switches.error_body {
@@ -140,7 +140,7 @@ fn huge_page(bytes: usize) -> Response {
 }
 
 /// Spoils the right answer.
-pub(super) async fn spoil(answer: Response, spoil: Spoil) -> Response {
+pub(crate) async fn spoil(answer: Response, spoil: Spoil) -> Response {
     if spoil == Spoil::Nothing {
         return answer;
     }
@@ -157,7 +157,7 @@ pub(super) async fn spoil(answer: Response, spoil: Spoil) -> Response {
 }
 
 /// An answer that promises `length` bytes, gives `half` and breaks the connection.
-pub(super) fn broken(
+pub(crate) fn broken(
     mut parts: axum::http::response::Parts,
     half: Bytes,
     length: usize,

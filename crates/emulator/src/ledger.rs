@@ -8,22 +8,24 @@ use serde::Serialize;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
-use super::delivery::{DeliveryRecord, Outcome};
-use super::signer::Signer;
-use super::sns::Subscription;
+use crate::delivery::{DeliveryRecord, Outcome};
 use crate::domain::Event;
-use crate::egress;
+use crate::signer::Signer;
+use crate::sns::Subscription;
+use sns_messages::http;
 
+/// `User-Agent` of requests; deliveries carry SNS's own.
+const USER_AGENT: &str = concat!("ivesk-emulator/", env!("CARGO_PKG_VERSION"));
 /// Deliveries that are remembered.
 const RECORDS: usize = 200_000;
 
 #[derive(Default)]
-pub(super) struct Book {
-    pub(super) subscriptions: Vec<Subscription>,
+pub(crate) struct Book {
+    pub(crate) subscriptions: Vec<Subscription>,
     records: VecDeque<DeliveryRecord>,
     /// Number of the oldest record.
     first: u64,
-    pub(super) lose_next: usize,
+    pub(crate) lose_next: usize,
 }
 
 /// How attempts ended, from the start.
@@ -56,20 +58,20 @@ impl AttemptTotals {
 }
 
 /// Topics, subscriptions and deliveries.
-pub(super) struct Sns {
+pub(crate) struct Sns {
     signers: Mutex<Vec<Arc<Signer>>>,
     book: Mutex<Book>,
     pending: watch::Sender<usize>,
     /// Raised after the attempt's record was changed.
-    pub(super) totals: watch::Sender<AttemptTotals>,
+    pub(crate) totals: watch::Sender<AttemptTotals>,
     permits: Arc<Semaphore>,
     /// Raised to have every waiting delivery tried at once.
-    pub(super) hurry: watch::Sender<u64>,
-    pub(super) client: reqwest::Client,
+    pub(crate) hurry: watch::Sender<u64>,
+    pub(crate) client: reqwest::Client,
 }
 
 /// One delivery that has not settled; counted until it is dropped.
-pub(super) struct Pending(watch::Sender<usize>);
+pub(crate) struct Pending(watch::Sender<usize>);
 
 impl Drop for Pending {
     fn drop(&mut self) {
@@ -78,7 +80,7 @@ impl Drop for Pending {
 }
 
 impl Sns {
-    pub(super) fn new(signer: Arc<Signer>, concurrency: usize) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(signer: Arc<Signer>, concurrency: usize) -> Result<Self, reqwest::Error> {
         Ok(Self {
             signers: Mutex::new(vec![signer]),
             book: Mutex::default(),
@@ -87,21 +89,21 @@ impl Sns {
             permits: Arc::new(Semaphore::new(concurrency.clamp(1, 10_000))),
             hurry: watch::Sender::new(0),
             // Each request sets its own time limit.
-            client: egress::client(Duration::from_secs(3600))?,
+            client: http::client(USER_AGENT, Duration::from_secs(3600))?,
         })
     }
 
-    pub(super) fn pending(&self) -> Pending {
+    pub(crate) fn pending(&self) -> Pending {
         self.pending.send_modify(|pending| *pending += 1);
         Pending(self.pending.clone())
     }
 
-    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
+    pub(crate) async fn permit(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
         Arc::clone(&self.permits).acquire_owned().await
     }
 
     /// Waits until no delivery is pending.
-    pub(super) async fn idle(&self) {
+    pub(crate) async fn idle(&self) {
         // An error would mean that the sender is gone, and it is ours.
         let _ = self
             .pending
@@ -111,54 +113,54 @@ impl Sns {
     }
 
     /// Signs with `signer` from now on; older certificates are served as before.
-    pub(super) fn rotate(&self, signer: Arc<Signer>) {
+    pub(crate) fn rotate(&self, signer: Arc<Signer>) {
         self.signers().push(signer);
     }
 
-    pub(super) fn signer(&self) -> Arc<Signer> {
+    pub(crate) fn signer(&self) -> Arc<Signer> {
         let signers = self.signers();
         Arc::clone(signers.last().expect("made with one, never emptied"))
     }
 
     /// The certificate that is served at `path`.
-    pub(super) fn certificate(&self, path: &str) -> Option<String> {
+    pub(crate) fn certificate(&self, path: &str) -> Option<String> {
         let signers = self.signers();
         let signer = signers.iter().find(|s| s.certificate_path() == path)?;
         Some(signer.certificate_pem().to_owned())
     }
 
     /// The path of the certificate in use.
-    pub(super) fn certificate_path(&self) -> String {
+    pub(crate) fn certificate_path(&self) -> String {
         self.signer().certificate_path()
     }
 
-    pub(super) fn subscriptions(&self) -> Vec<Subscription> {
+    pub(crate) fn subscriptions(&self) -> Vec<Subscription> {
         self.book().subscriptions.clone()
     }
 
-    pub(super) fn has_subscribers(&self, event: Event, account: Uuid) -> bool {
+    pub(crate) fn has_subscribers(&self, event: Event, account: Uuid) -> bool {
         self.book()
             .subscriptions
             .iter()
             .any(|subscription| subscription.hears(event, account))
     }
 
-    pub(super) fn records(&self) -> Vec<DeliveryRecord> {
+    pub(crate) fn records(&self) -> Vec<DeliveryRecord> {
         self.book().records.iter().cloned().collect()
     }
 
-    pub(super) fn forget_records(&self) {
+    pub(crate) fn forget_records(&self) {
         let mut book = self.book();
         book.first += book.records.len() as u64;
         book.records.clear();
     }
 
-    pub(super) fn lose_next(&self, count: usize) {
+    pub(crate) fn lose_next(&self, count: usize) {
         self.book().lose_next = count;
     }
 
     /// Notes an attempt's outcome.
-    pub(super) fn attempted(&self, number: u64, status: Option<u16>, outcome: Outcome) {
+    pub(crate) fn attempted(&self, number: u64, status: Option<u16>, outcome: Outcome) {
         let mut book = self.book();
         let index = number.checked_sub(book.first);
         let index = index.and_then(|index| usize::try_from(index).ok());
@@ -172,7 +174,7 @@ impl Sns {
             .send_modify(|totals| totals.count(status, outcome));
     }
 
-    pub(super) fn record(&self, record: DeliveryRecord) -> u64 {
+    pub(crate) fn record(&self, record: DeliveryRecord) -> u64 {
         let mut book = self.book();
         if book.records.len() == RECORDS {
             book.records.pop_front();
@@ -186,7 +188,7 @@ impl Sns {
         self.signers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
+    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

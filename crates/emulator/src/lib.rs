@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{Clock, Event, Timestamp};
+use sns_messages::time::{Clock, Timestamp};
 
 mod announce;
 mod api;
@@ -33,6 +33,7 @@ pub mod control;
 mod control_api;
 pub mod delivery;
 mod document;
+mod domain;
 pub mod faults;
 mod gate;
 mod ledger;
@@ -50,6 +51,7 @@ mod world;
 pub use control::{Control, ControlError, Selection};
 pub use delivery::{DeliveryRecord, Outcome, Tamper};
 pub use document::pdf as sample_pdf;
+pub use domain::{Event, Queue};
 pub use faults::{Endpoint, Fault, FaultKind};
 pub use ledger::AttemptTotals;
 pub use meter::{RequestCounters, RequestRecord};

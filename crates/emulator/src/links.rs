@@ -3,25 +3,25 @@
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
 
-use super::switches::UploadHost;
-use crate::domain::Timestamp;
+use crate::switches::UploadHost;
+use sns_messages::time::Timestamp;
 
 /// Temporary credentials begin with `ASIA`, as in the vendor's sample.
 const ACCESS_KEY: &str = "ASIAEMULATOR00000000";
 /// The first path segment of `upload_host=s3`.
-pub(super) const BUCKET: &str = "ivesk-emulator-uploads";
+pub(crate) const BUCKET: &str = "ivesk-emulator-uploads";
 
 /// What a link's signature covers.
-pub(super) struct Signed<'a> {
-    pub(super) method: &'a str,
-    pub(super) path: &'a str,
+pub(crate) struct Signed<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
     /// All of the query before the signature.
-    pub(super) query: &'a str,
-    pub(super) content_type: &'a str,
-    pub(super) disposition: &'a str,
+    pub(crate) query: &'a str,
+    pub(crate) content_type: &'a str,
+    pub(crate) disposition: &'a str,
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
     let pairs = bytes.iter().map(|byte| [byte >> 4, byte & 15]);
@@ -32,7 +32,7 @@ fn encode(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-pub(super) fn path_of(host: UploadHost, id: Uuid) -> String {
+pub(crate) fn path_of(host: UploadHost, id: Uuid) -> String {
     match host {
         UploadHost::Own => format!("/public/{id}"),
         UploadHost::S3 => format!("/{BUCKET}/{id}"),
@@ -40,7 +40,7 @@ pub(super) fn path_of(host: UploadHost, id: Uuid) -> String {
 }
 
 /// The query of a link up to its signature, and the signature's parameter.
-pub(super) fn query_of(
+pub(crate) fn query_of(
     host: UploadHost,
     now: Timestamp,
     expires_ms: u64,
@@ -87,7 +87,7 @@ fn basic_time(moment: Timestamp) -> String {
 }
 
 /// The moment at which a link of this query ends.
-pub(super) fn expiry(query: &str) -> Option<Timestamp> {
+pub(crate) fn expiry(query: &str) -> Option<Timestamp> {
     let value = |name: &str| {
         query
             .split('&')

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::faults::Endpoint;
+use crate::faults::Endpoint;
 
 /// Requests that are remembered one by one.
 const LOG_LENGTH: usize = 20_000;
@@ -74,23 +74,23 @@ struct Counts {
 
 /// The counters.
 #[derive(Clone, Debug)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     counts: Arc<Mutex<Counts>>,
     arrivals: Arc<watch::Sender<u64>>,
 }
 
 /// One request under way; its end is counted when this is dropped.
-pub(super) struct UnderWay {
+pub(crate) struct UnderWay {
     meter: Meter,
     number: u64,
     api: bool,
     account: Option<Uuid>,
     /// The account's API requests in flight when it came, itself included.
-    pub(super) in_flight: usize,
+    pub(crate) in_flight: usize,
 }
 
 impl Meter {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             counts: Arc::default(),
             arrivals: Arc::new(watch::Sender::new(0)),
@@ -98,7 +98,7 @@ impl Meter {
     }
 
     /// Counts a request that has just come.
-    pub(super) fn begin(&self, record: RequestRecord) -> UnderWay {
+    pub(crate) fn begin(&self, record: RequestRecord) -> UnderWay {
         let (api, account) = (record.endpoint.is_api(), record.account);
         let mut counts = self.lock();
         *counts.by_endpoint.entry(record.endpoint).or_default() += 1;
@@ -131,7 +131,7 @@ impl Meter {
         }
     }
 
-    pub(super) fn counters(&self) -> RequestCounters {
+    pub(crate) fn counters(&self) -> RequestCounters {
         let counts = self.lock();
         RequestCounters {
             by_endpoint: counts.by_endpoint.clone(),
@@ -143,7 +143,7 @@ impl Meter {
     }
 
     /// Forgets what was counted; requests under way stay under way.
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         let mut counts = self.lock();
         counts.by_endpoint.clear();
         counts.max_in_flight = counts.in_flight;
@@ -153,7 +153,7 @@ impl Meter {
     }
 
     /// Waits until `endpoint` was asked at least `count` times since the last reset.
-    pub(super) async fn reached(&self, endpoint: Endpoint, count: u64) {
+    pub(crate) async fn reached(&self, endpoint: Endpoint, count: u64) {
         let mut arrivals = self.arrivals.subscribe();
         loop {
             let seen = self.lock().by_endpoint.get(&endpoint).copied().unwrap_or(0);
@@ -171,7 +171,7 @@ impl Meter {
 
 impl UnderWay {
     /// Notes the status that is answered.
-    pub(super) fn answered(&self, status: u16) {
+    pub(crate) fn answered(&self, status: u16) {
         let mut counts = self.meter.lock();
         let index = self.number.checked_sub(counts.first);
         let index = index.and_then(|index| usize::try_from(index).ok());
@@ -197,7 +197,7 @@ impl Drop for UnderWay {
 }
 
 /// The query as sent, without the value of a key that someone put there.
-pub(super) fn redacted(query: &str) -> String {
+pub(crate) fn redacted(query: &str) -> String {
     query
         .split('&')
         .map(|pair| match pair.split_once('=') {

@@ -1,7 +1,7 @@
 //! The positions that the emulator's switches take: a type for each kind.
 
 /// A type that a switch's value can have.
-pub(super) trait Setting: Sized {
+pub(crate) trait Setting: Sized {
     fn read(text: &str) -> Option<Self>;
     fn write(&self) -> String;
     fn allowed() -> String;
@@ -289,7 +289,7 @@ impl Setting for u64 {
 
 /// A whole number of at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count(pub(super) usize);
+pub struct Count(pub(crate) usize);
 
 impl Count {
     /// The number.
@@ -315,7 +315,7 @@ impl Setting for Count {
 
 /// An HTTP status that the API answers instead of its own, or `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ForcedStatus(pub(super) Option<u16>);
+pub struct ForcedStatus(pub(crate) Option<u16>);
 
 impl ForcedStatus {
     /// The status, where one is forced.
@@ -346,7 +346,7 @@ impl Setting for ForcedStatus {
 
 /// The value of a `Retry-After` header (seconds, or an HTTP date without its comma), or `none`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RetryAfter(pub(super) Option<String>);
+pub struct RetryAfter(pub(crate) Option<String>);
 
 impl RetryAfter {
     /// The header's value, where one is sent.
@@ -373,7 +373,7 @@ impl Setting for RetryAfter {
 
 /// By how much waiting is shortened: 1 is SNS's own pace, 0 does not wait at all.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TimeScale(pub(super) f64);
+pub struct TimeScale(pub(crate) f64);
 
 impl TimeScale {
     /// The factor.
@@ -399,7 +399,7 @@ impl Setting for TimeScale {
 
 /// A path below the API's base, such as `/errors`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiPath(pub(super) String);
+pub struct ApiPath(pub(crate) String);
 
 impl ApiPath {
     /// The path, with its leading `/`.

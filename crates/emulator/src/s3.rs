@@ -14,13 +14,13 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::faults::Endpoint;
-use super::gate;
-use super::links::{Signed, expiry, hex, path_of, query_of};
-use super::meter::RequestRecord;
-use super::switches::{DigitizeUploads, Pdf, Switches};
-use super::vendor::Vendor;
-use crate::domain::Timestamp;
+use crate::faults::Endpoint;
+use crate::gate;
+use crate::links::{Signed, expiry, hex, path_of, query_of};
+use crate::meter::RequestRecord;
+use crate::switches::{DigitizeUploads, Pdf, Switches};
+use crate::vendor::Vendor;
+use sns_messages::time::Timestamp;
 
 /// The largest file that is taken.
 const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
@@ -50,20 +50,20 @@ struct Upload {
 }
 
 /// Announced and received files, and the key that signs links.
-pub(super) struct S3 {
+pub(crate) struct S3 {
     key: hmac::Key,
     uploads: Mutex<HashMap<Uuid, Upload>>,
 }
 
 /// Where a file goes, and with which headers.
-pub(super) struct Location {
-    pub(super) url: String,
-    pub(super) content_type: String,
-    pub(super) content_disposition: String,
+pub(crate) struct Location {
+    pub(crate) url: String,
+    pub(crate) content_type: String,
+    pub(crate) content_disposition: String,
 }
 
 impl S3 {
-    pub(super) fn new() -> Result<Self, getrandom::Error> {
+    pub(crate) fn new() -> Result<Self, getrandom::Error> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
         Ok(Self {
@@ -72,7 +72,7 @@ impl S3 {
         })
     }
 
-    pub(super) fn uploads(&self) -> Vec<UploadRecord> {
+    pub(crate) fn uploads(&self) -> Vec<UploadRecord> {
         let uploads = self.lock();
         uploads
             .values()
@@ -94,7 +94,7 @@ impl S3 {
 }
 
 /// The link to a document's file.
-pub(super) fn file_url(vendor: &Vendor, switches: &Switches, id: Uuid, now: Timestamp) -> String {
+pub(crate) fn file_url(vendor: &Vendor, switches: &Switches, id: Uuid, now: Timestamp) -> String {
     let path = path_of(switches.upload_host, id);
     let (query, parameter) = query_of(switches.upload_host, now, switches.pdf_expires_ms, None);
     let signature = vendor.s3.signature(&Signed {
@@ -108,7 +108,7 @@ pub(super) fn file_url(vendor: &Vendor, switches: &Switches, id: Uuid, now: Time
 }
 
 /// Announces a file.
-pub(super) fn locate(
+pub(crate) fn locate(
     vendor: &Vendor,
     account: Uuid,
     file_name: &str,
@@ -270,7 +270,7 @@ fn check_link(
 }
 
 /// `PUT` to an upload location.
-pub(super) async fn put(
+pub(crate) async fn put(
     State(vendor): State<Arc<Vendor>>,
     Path(id): Path<Uuid>,
     request: Request,
@@ -321,7 +321,7 @@ async fn receive(vendor: &Arc<Vendor>, id: Uuid, request: Request) -> Result<(),
 ///
 /// It is the company's, or that of the account's first company. `None` where there
 /// is no such file or company, or where it has become a document already.
-pub(super) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) -> Option<String> {
+pub(crate) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) -> Option<String> {
     let (upload, content) = {
         let uploads = vendor.s3.lock();
         let upload = uploads.get(&id)?;
@@ -349,12 +349,12 @@ pub(super) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) ->
     if let Some(upload) = vendor.s3.lock().get_mut(&id) {
         upload.record.document_id = Some(document_id.clone());
     }
-    super::announce::digitized(vendor, &[index]);
+    crate::announce::digitized(vendor, &[index]);
     Some(document_id)
 }
 
 /// `GET` of a document's file link.
-pub(super) async fn get(
+pub(crate) async fn get(
     State(vendor): State<Arc<Vendor>>,
     Path(id): Path<Uuid>,
     request: Request,

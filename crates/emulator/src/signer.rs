@@ -17,9 +17,9 @@ use serde_json::Value;
 use sha1::Sha1;
 use time::OffsetDateTime;
 
-use crate::domain::Timestamp;
-use crate::sns::MessageType;
-use crate::sns::canonical::{CanonicalText, SignedFields};
+use sns_messages::MessageType;
+use sns_messages::canonical::{CanonicalText, SignedFields};
+use sns_messages::time::Timestamp;
 
 /// The name in AWS's own signing certificate in most regions.
 pub const SNS_NAME: &str = "sns.amazonaws.com";

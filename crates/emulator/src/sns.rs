@@ -8,23 +8,24 @@ use serde_json::{Map, Value, json};
 use url::Url;
 use uuid::Uuid;
 
-use super::delivery::{self, DeliveryRecord, Outcome, Parcel, Tamper};
-use super::signer::Unsigned;
-use super::vendor::Vendor;
-use crate::domain::{Event, Timestamp};
-use crate::sns::MessageType;
+use crate::delivery::{self, DeliveryRecord, Outcome, Parcel, Tamper};
+use crate::domain::Event;
+use crate::signer::Unsigned;
+use crate::vendor::Vendor;
+use sns_messages::MessageType;
+use sns_messages::time::Timestamp;
 
 /// The AWS account of the vendor's topics (vendor-api, "Webhook messages").
-pub(super) const TOPIC_OWNER: &str = "007272210889";
+pub(crate) const TOPIC_OWNER: &str = "007272210889";
 /// Their region.
-pub(super) const REGION: &str = "eu-west-1";
+pub(crate) const REGION: &str = "eu-west-1";
 /// How long a confirmation token is good (vendor-api, "How SNS delivers").
-pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(2 * 24 * 3600);
+pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_secs(2 * 24 * 3600);
 /// The most bytes that a `Message` to an HTTP subscriber may have (vendor-api, "How SNS delivers").
-pub(super) const MAX_MESSAGE_BYTES: usize = 262_144;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 262_144;
 
 /// The topic of an event.
-pub(super) fn topic_arn(event: Event) -> String {
+pub(crate) fn topic_arn(event: Event) -> String {
     let name = match event {
         Event::OnExported => "DPWebHook_onexport",
         Event::OnDigitized => "DPWebHook_ondigitize",
@@ -77,7 +78,7 @@ impl std::fmt::Debug for Subscription {
 }
 
 impl Subscription {
-    pub(super) fn hears(&self, event: Event, account: Uuid) -> bool {
+    pub(crate) fn hears(&self, event: Event, account: Uuid) -> bool {
         self.event == event && self.account == account && self.state == SubscriptionState::Confirmed
     }
 }
@@ -140,9 +141,9 @@ const fn one() -> usize {
 
 impl Publication {
     /// An ordinary notification with this `Message`.
-    pub fn new(event: Event, message: impl Into<String>) -> Self {
+    pub fn new(event: impl Into<Event>, message: impl Into<String>) -> Self {
         Self {
-            event,
+            event: event.into(),
             message: message.into(),
             account: None,
             company: None,
@@ -202,7 +203,7 @@ fn check_target(vendor: &Vendor, target: &str) -> Result<(), TargetError> {
 /// Subscribes `target`, and asks it to confirm.
 ///
 /// A target that is subscribed already is not asked again, as with SNS.
-pub(super) fn subscribe(
+pub(crate) fn subscribe(
     vendor: &Arc<Vendor>,
     account: Uuid,
     name: &str,
@@ -249,7 +250,7 @@ pub(super) fn subscribe(
 }
 
 /// Confirms the subscription of `topic` that was given `token`, and gives its ARN.
-pub(super) fn confirm(vendor: &Vendor, topic: &str, token: &str) -> Option<String> {
+pub(crate) fn confirm(vendor: &Vendor, topic: &str, token: &str) -> Option<String> {
     let now = vendor.now();
     let mut book = vendor.sns.book();
     let subscription = book.subscriptions.iter_mut().find(|subscription| {
@@ -263,7 +264,7 @@ pub(super) fn confirm(vendor: &Vendor, topic: &str, token: &str) -> Option<Strin
 }
 
 /// Ends a subscription and tells the subscriber; whether there was one.
-pub(super) fn unsubscribe(vendor: &Arc<Vendor>, arn: &str) -> bool {
+pub(crate) fn unsubscribe(vendor: &Arc<Vendor>, arn: &str) -> bool {
     let token = vendor.token();
     let subscription = {
         let mut book = vendor.sns.book();
@@ -345,7 +346,7 @@ fn ask(vendor: &Arc<Vendor>, to: &Subscription, message_type: MessageType, arn: 
 }
 
 /// Publishes to the confirmed subscribers of an account; gives the MessageId.
-pub(super) fn publish(vendor: &Arc<Vendor>, account: Uuid, publication: &Publication) -> String {
+pub(crate) fn publish(vendor: &Arc<Vendor>, account: Uuid, publication: &Publication) -> String {
     let unsigned = Unsigned {
         message_type: MessageType::Notification,
         message_id: publication

@@ -7,16 +7,16 @@ use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
 
-use super::faults::Endpoint;
-use super::meter::RequestRecord;
-use super::vendor::Vendor;
-use super::{gate, sns};
 use crate::domain::Event;
+use crate::faults::Endpoint;
+use crate::meter::RequestRecord;
+use crate::vendor::Vendor;
+use crate::{gate, sns};
 
 const NAMESPACE: &str = "http://sns.amazonaws.com/doc/2010-03-31/";
 
 /// `GET /?Action=…`
-pub(super) async fn query(State(vendor): State<Arc<Vendor>>, uri: Uri) -> Response {
+pub(crate) async fn query(State(vendor): State<Arc<Vendor>>, uri: Uri) -> Response {
     let parameters: Vec<(String, String)> =
         form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
             .into_owned()
@@ -60,7 +60,7 @@ fn about(vendor: &Vendor) -> Response {
     format!(
         "This is ivesk-webhook's emulator of Įvesk.lt, SNS and S3.\nAPI: {}{}\nControl: POST {}/control/…\n",
         vendor.origin,
-        super::api::BASE,
+        crate::api::BASE,
         vendor.origin
     )
     .into_response()
@@ -129,7 +129,7 @@ fn xml(status: StatusCode, body: String) -> Response {
 }
 
 /// Certificates, and 404 for everything else that no route has.
-pub(super) async fn certificate_or_nothing(
+pub(crate) async fn certificate_or_nothing(
     State(vendor): State<Arc<Vendor>>,
     method: Method,
     uri: Uri,

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use super::positions::Setting;
-pub use super::positions::*;
+use crate::positions::Setting;
+pub use crate::positions::*;
 
 /// A switch that does not exist, or a value that it does not take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,25 +9,26 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::document::{Document, UploadedFrom};
-use super::switches::{
+use crate::document::{Document, UploadedFrom};
+use crate::domain::Queue;
+use crate::switches::{
     CompanyFilter, CompanyIn, Doctypes, From, LastPageNext, PageEdge, ReExport, Switches,
 };
-use crate::domain::{Queue, Timestamp};
+use sns_messages::time::Timestamp;
 
 /// One API key and what it may read.
-pub(super) struct Account {
-    pub(super) key: String,
+pub(crate) struct Account {
+    pub(crate) key: String,
     /// The UUID in `MessageAttributes.account`.
-    pub(super) id: Uuid,
-    pub(super) companies: Vec<usize>,
+    pub(crate) id: Uuid,
+    pub(crate) companies: Vec<usize>,
 }
 
 /// A place in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// `exportedat` or `digitizedat`.
-    pub(super) at: i64,
+    pub(crate) at: i64,
     visible_at: i64,
     document: usize,
 }
@@ -74,26 +75,26 @@ impl Stamps {
 
 /// What a list request asks for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PageRequest<'a> {
-    pub(super) account: usize,
-    pub(super) queue: Queue,
+pub(crate) struct PageRequest<'a> {
+    pub(crate) account: usize,
+    pub(crate) queue: Queue,
     /// The company, where the request names one that the account has.
-    pub(super) company: Option<usize>,
-    pub(super) from: Option<i64>,
-    pub(super) doctype: Option<&'a str>,
-    pub(super) now: i64,
+    pub(crate) company: Option<usize>,
+    pub(crate) from: Option<i64>,
+    pub(crate) doctype: Option<&'a str>,
+    pub(crate) now: i64,
 }
 
 /// What it answers, before it is written.
-pub(super) struct PageAnswer {
+pub(crate) struct PageAnswer {
     /// Each with its version and its company's code.
-    pub(super) documents: Vec<(Document, i64, Arc<str>)>,
-    pub(super) next: Option<i64>,
+    pub(crate) documents: Vec<(Document, i64, Arc<str>)>,
+    pub(crate) next: Option<i64>,
 }
 
 /// Everything that Įvesk.lt knows.
-pub(super) struct World {
-    pub(super) accounts: Vec<Account>,
+pub(crate) struct World {
+    pub(crate) accounts: Vec<Account>,
     companies: Vec<Arc<str>>,
     documents: Vec<Document>,
     by_id: HashMap<Uuid, usize>,
@@ -122,7 +123,7 @@ impl Ids {
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             accounts: Vec::new(),
             companies: Vec::new(),
@@ -135,12 +136,12 @@ impl World {
         }
     }
 
-    pub(super) fn uuid(&mut self) -> Uuid {
+    pub(crate) fn uuid(&mut self) -> Uuid {
         self.ids.uuid()
     }
 
     /// Adds an account, or companies to the one that has this key.
-    pub(super) fn add_account(&mut self, key: &str, companies: &[String]) -> usize {
+    pub(crate) fn add_account(&mut self, key: &str, companies: &[String]) -> usize {
         let account = self.account_by_key(key).unwrap_or_else(|| {
             let id = self.ids.uuid();
             self.accounts.push(Account {
@@ -164,11 +165,11 @@ impl World {
         account
     }
 
-    pub(super) fn account_by_key(&self, key: &str) -> Option<usize> {
+    pub(crate) fn account_by_key(&self, key: &str) -> Option<usize> {
         self.accounts.iter().position(|account| account.key == key)
     }
 
-    pub(super) fn account_by_id(&self, id: Uuid) -> Option<usize> {
+    pub(crate) fn account_by_id(&self, id: Uuid) -> Option<usize> {
         self.accounts.iter().position(|account| account.id == id)
     }
 
@@ -176,18 +177,18 @@ impl World {
         self.companies.iter().position(|known| &**known == code)
     }
 
-    pub(super) fn company_code(&self, company: usize) -> Arc<str> {
+    pub(crate) fn company_code(&self, company: usize) -> Arc<str> {
         Arc::clone(&self.companies[company])
     }
 
     /// The company with this code, where `account` has it.
-    pub(super) fn company_of(&self, account: usize, code: &str) -> Option<usize> {
+    pub(crate) fn company_of(&self, account: usize, code: &str) -> Option<usize> {
         self.company(code)
             .filter(|company| self.accounts[account].companies.contains(company))
     }
 
     /// The accounts that have the company, and its number.
-    pub(super) fn holders(&self, code: &str) -> Option<(Vec<usize>, usize)> {
+    pub(crate) fn holders(&self, code: &str) -> Option<(Vec<usize>, usize)> {
         let company = self.company(code)?;
         let holders: Vec<usize> = (0..self.accounts.len())
             .filter(|account| self.accounts[*account].companies.contains(&company))
@@ -195,17 +196,17 @@ impl World {
         (!holders.is_empty()).then_some((holders, company))
     }
 
-    pub(super) fn document(&self, id: &str) -> Option<&Document> {
+    pub(crate) fn document(&self, id: &str) -> Option<&Document> {
         let index = self.by_id.get(&Uuid::parse_str(id).ok()?)?;
         self.documents.get(*index)
     }
 
-    pub(super) fn document_count(&self) -> usize {
+    pub(crate) fn document_count(&self) -> usize {
         self.documents.len()
     }
 
     /// Sets fields of a document over the generated ones.
-    pub(super) fn amend(&mut self, id: &str, fields: Map<String, Value>) -> bool {
+    pub(crate) fn amend(&mut self, id: &str, fields: Map<String, Value>) -> bool {
         let index = Uuid::parse_str(id).ok().and_then(|id| self.by_id.get(&id));
         let Some(index) = index else { return false };
         self.documents[*index]
@@ -216,7 +217,7 @@ impl World {
     }
 
     /// Makes `count` documents of `company` and lists them as digitised.
-    pub(super) fn digitize(
+    pub(crate) fn digitize(
         &mut self,
         account: usize,
         company: usize,
@@ -235,7 +236,7 @@ impl World {
     }
 
     /// Makes one document of an uploaded file and lists it as digitised.
-    pub(super) fn digitize_upload(
+    pub(crate) fn digitize_upload(
         &mut self,
         account: usize,
         company: usize,
@@ -285,7 +286,7 @@ impl World {
     }
 
     /// Documents of the company that wait for their export, oldest first, at most `count`.
-    pub(super) fn waiting(&self, account: usize, company: usize, count: usize) -> Vec<usize> {
+    pub(crate) fn waiting(&self, account: usize, company: usize, count: usize) -> Vec<usize> {
         self.lists[account]
             .waiting
             .get(&company)
@@ -297,7 +298,7 @@ impl World {
     ///
     /// Gives what the queue lists for each; a repeated export that the `re_export`
     /// switch ignores gives nothing.
-    pub(super) fn export(
+    pub(crate) fn export(
         &mut self,
         documents: &[usize],
         now: Timestamp,
@@ -337,22 +338,22 @@ impl World {
     }
 
     /// Index of the document with this id.
-    pub(super) fn index_of(&self, id: &str) -> Option<usize> {
+    pub(crate) fn index_of(&self, id: &str) -> Option<usize> {
         self.by_id.get(&Uuid::parse_str(id).ok()?).copied()
     }
 
-    pub(super) fn at_index(&self, index: usize) -> &Document {
+    pub(crate) fn at_index(&self, index: usize) -> &Document {
         &self.documents[index]
     }
 
     /// A change of the `ties` switch starts a new timestamp.
-    pub(super) fn switches_changed(&mut self) {
+    pub(crate) fn switches_changed(&mut self) {
         self.digitized_stamps.changed();
         self.exported_stamps.changed();
     }
 
     /// Answers a list request.
-    pub(super) fn page(&self, request: &PageRequest<'_>, switches: &Switches) -> PageAnswer {
+    pub(crate) fn page(&self, request: &PageRequest<'_>, switches: &Switches) -> PageAnswer {
         let list = self.list(request, switches);
         let start = request.from.map_or(0, |from| match switches.from {
             From::Inclusive => list.partition_point(|entry| entry.at < from),
@@ -409,7 +410,7 @@ impl World {
     }
 
     /// Everything that the queue lists or will list, over all accounts.
-    pub(super) fn truth(&self, queue: Queue, code: &str) -> Vec<(String, String)> {
+    pub(crate) fn truth(&self, queue: Queue, code: &str) -> Vec<(String, String)> {
         let company = self.company(code);
         let mut truth = Vec::new();
         for lists in &self.lists {
