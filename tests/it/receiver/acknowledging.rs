@@ -4,9 +4,9 @@ use futures_util::future::join_all;
 use ivesk_webhook::domain::Event;
 use ivesk_webhook::store::Store;
 
-use super::app::{TestApp, code};
-use super::fake_sns::Message;
-use super::faulty_store::Fault;
+use crate::support::app::{TestApp, code};
+use crate::support::fake_sns::Message;
+use crate::support::faulty_store::Fault;
 
 #[tokio::test]
 async fn eight_copies_at_once_are_one_row() {

@@ -5,9 +5,9 @@ use reqwest::Response;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::app::{TestApp, json};
-use super::fake_sns::{Message, STRANGER};
-use crate::process::{Installation, Server, within};
+use crate::support::app::{TestApp, json};
+use crate::support::fake_sns::{Message, STRANGER};
+use crate::support::process::{Installation, Server, within};
 
 fn id(headers: &HeaderMap) -> String {
     let mut values = headers.get_all("x-request-id").iter();

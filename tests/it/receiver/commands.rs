@@ -6,8 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 use ivesk_webhook::domain::Event;
 
-use super::app::{PATH_TOKEN, TestApp};
-use super::fake_sns::{Message, STRANGER};
+use crate::support::app::{PATH_TOKEN, TestApp};
+use crate::support::fake_sns::{Message, STRANGER};
 
 fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ivesk-webhook"));

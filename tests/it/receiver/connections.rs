@@ -4,8 +4,8 @@ use ivesk_webhook::domain::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::app::TestApp;
-use super::fake_sns::Message;
+use crate::support::app::TestApp;
+use crate::support::fake_sns::Message;
 
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();

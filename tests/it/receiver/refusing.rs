@@ -2,9 +2,9 @@ use ivesk_webhook::domain::Event;
 use ivesk_webhook::store::{CertificateRow, Store};
 use std::time::Duration;
 
-use super::app::{PATH_TOKEN, TestApp, code, json};
-use super::fake_sns::{FOREIGN_TOPIC, MISNAMED, Message, SIGNER, STRANGER, start};
-use super::faulty_store::Fault;
+use crate::support::app::{PATH_TOKEN, TestApp, code, json};
+use crate::support::fake_sns::{FOREIGN_TOPIC, MISNAMED, Message, SIGNER, STRANGER, start};
+use crate::support::faulty_store::Fault;
 
 const AWS_CERTIFICATE: &str = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0123456789abcdef0123456789abcdef.pem";
 
@@ -373,7 +373,7 @@ async fn unsigned_attributes_and_headers_change_nothing() {
     // The header says ours, the signed body says theirs.
     let foreign = Message::notification(&app.sns).of_topic(FOREIGN_TOPIC);
     let path = app.webhook(Event::OnExported);
-    let headers = [("x-amz-sns-topic-arn", super::fake_sns::TOPIC)];
+    let headers = [("x-amz-sns-topic-arn", crate::support::fake_sns::TOPIC)];
     let response = app.post(&path, foreign.body(), &headers).await;
     assert_eq!(code(response).await, answer(400, "header_mismatch"));
 }

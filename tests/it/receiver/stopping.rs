@@ -3,8 +3,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use super::app::{TestApp, code};
-use super::fake_sns::Message;
+use crate::support::app::{TestApp, code};
+use crate::support::fake_sns::Message;
 
 #[tokio::test]
 async fn stopping_finishes_what_is_under_way_and_takes_nothing_new() {
