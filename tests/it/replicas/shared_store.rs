@@ -284,57 +284,6 @@ async fn what_another_replica_took_over_can_not_be_written_by_the_first() {
 }
 
 #[tokio::test]
-async fn a_database_of_the_first_schema_opens_and_keeps_what_it_has() {
-    let Some(database) = Database::postgres("the first schema").await else {
-        return;
-    };
-    let url = database.url_text();
-    run_sql(&url, include_str!("../fixtures/postgres_schema_1.sql")).await;
-    let clock = Clock::manual(START);
-    let store = database.open(Options::at(clock)).await.expect("it opens");
-    let documents = store
-        .documents(DocumentFilter {
-            limit: 10,
-            ..DocumentFilter::default()
-        })
-        .await
-        .expect("readable");
-    let kept: Vec<_> = documents
-        .iter()
-        .map(|row| (row.sequence, row.document_id.as_str(), row.superseded))
-        .collect();
-    assert_eq!(kept, [(1, "a", true), (2, "a", false)]);
-    let sequence = store.sequence().await.expect("readable");
-    assert_eq!(
-        (sequence.epoch.as_str(), sequence.last),
-        ("0011223344556677", 2)
-    );
-    assert_eq!(store.notifications(0, 10).await.expect("readable").len(), 1);
-    // The hint that it was stored with is served, from the cursor that it was left at.
-    let pair = Pair {
-        stores: [Arc::clone(&store), store],
-        clock: Clock::manual(START),
-        _database: database,
-    };
-    let lease = pair.stores[0].lease_page(pair.request(1)).await;
-    let lease = lease.expect("answered").expect("a hint is due");
-    assert_eq!(lease.kind, TriggerKind::Notification);
-    assert_eq!(
-        lease.position.from,
-        Some(Cursor::new("2026-09-20T00:00:00.000Z"))
-    );
-    let stored = pair.stores[0]
-        .commit_page(
-            lease.clone(),
-            page(&lease.feed, 1, 1, PageEnd::UpToDate),
-            pair.plan(),
-        )
-        .await;
-    stored.expect("it goes on");
-    assert_eq!(pair.stores[0].sequence().await.expect("readable").last, 3);
-}
-
-#[tokio::test]
 async fn a_newer_schema_is_shared_while_it_works_with_ours_and_refused_from_then_on() {
     let Some(database) = Database::postgres("a newer schema").await else {
         return;
