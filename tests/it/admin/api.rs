@@ -11,7 +11,7 @@ use crate::support::app::{TestApp, code, json as json_of};
 use crate::support::fake_sns::{FOREIGN_TOPIC, Message};
 
 #[tokio::test]
-async fn status_tells_what_is_missing() {
+async fn status_names_what_is_missing() {
     let app = TestApp::with(|config| config.api.exported_path = None).await;
 
     let status = app.admin("/v1/status").await;
@@ -26,7 +26,7 @@ async fn status_tells_what_is_missing() {
 }
 
 #[tokio::test]
-async fn an_unknown_exported_path_is_told_as_blocked() {
+async fn an_unknown_exported_path_is_shown_as_blocked() {
     let app = TestApp::with(|config| {
         config.api.exported_path = None;
         let account = config.accounts.values_mut().next().unwrap();
@@ -42,7 +42,7 @@ async fn an_unknown_exported_path_is_told_as_blocked() {
 }
 
 #[tokio::test]
-async fn without_a_token_only_names_of_this_machine_are_answered() {
+async fn without_a_token_only_loopback_names_are_answered() {
     let app = TestApp::spawn().await;
     for path in ["/v1/status", "/metrics", "/v1/nothing"] {
         let request = app
@@ -54,7 +54,7 @@ async fn without_a_token_only_names_of_this_machine_are_answered() {
 }
 
 #[tokio::test]
-async fn a_web_page_can_t_post() {
+async fn a_foreign_web_page_cannot_post() {
     let app = TestApp::spawn().await;
     let form = app
         .admin_request(Method::POST, "/v1/pull")
@@ -70,7 +70,7 @@ async fn a_web_page_can_t_post() {
 }
 
 #[tokio::test]
-async fn with_a_token_nothing_but_health_is_told_without_it() {
+async fn with_a_token_only_health_is_open() {
     let app = TestApp::with(|config| {
         config.admin.token = Some("private-token".to_owned().into());
     })
@@ -123,7 +123,7 @@ async fn as_bearer(app: &TestApp, token: &str, method: Method, path: &str) -> re
 }
 
 #[tokio::test]
-async fn a_stored_token_may_do_what_its_rights_say_until_it_is_withdrawn() {
+async fn a_stored_token_has_its_rights_until_it_is_revoked() {
     let app = TestApp::with(guarded).await;
     let (reader, read) = token(&app, "the monitoring", "read").await;
     let (_, operate) = token(&app, "the bookkeeper", "operate").await;
@@ -167,7 +167,7 @@ async fn a_stored_token_may_do_what_its_rights_say_until_it_is_withdrawn() {
 }
 
 #[tokio::test]
-async fn a_name_is_one_tokens_and_a_token_is_not_stored() {
+async fn token_names_are_unique_and_only_hashes_are_stored() {
     let app = TestApp::with(guarded).await;
     let (_, first) = token(&app, "till", "operate").await;
     assert!(first.len() > 40 && first.starts_with("iwh_"), "{first}");
@@ -190,7 +190,7 @@ async fn a_name_is_one_tokens_and_a_token_is_not_stored() {
 }
 
 #[tokio::test]
-async fn without_a_configured_token_this_machine_is_let_in_and_a_given_token_still_counts() {
+async fn without_a_configured_token_loopback_may_enter() {
     let app = TestApp::spawn().await;
     let (_, made) = app
         .admin_post("/v1/tokens", &json!({"name": "reader", "rights": "read"}))
@@ -209,7 +209,7 @@ async fn without_a_configured_token_this_machine_is_let_in_and_a_given_token_sti
 }
 
 #[tokio::test]
-async fn too_many_requests_of_one_caller_are_told_when_to_come_back() {
+async fn too_many_requests_of_one_caller_get_retry_after() {
     let app = TestApp::with(|config| {
         guarded(config);
         config.admin.requests_per_second = 1;
@@ -245,7 +245,7 @@ async fn too_many_requests_of_one_caller_are_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn lists_come_in_pages_that_lead_on_and_end() {
+async fn lists_are_paged_to_their_end() {
     let app = TestApp::spawn().await;
     for _ in 0..5 {
         app.deliver(&Message::notification(&app.sns)).await;
@@ -287,7 +287,7 @@ async fn lists_come_in_pages_that_lead_on_and_end() {
 }
 
 #[tokio::test]
-async fn documents_are_found_by_what_people_know_of_them_the_newest_first() {
+async fn a_search_finds_documents_newest_first() {
     let app = TestApp::spawn().await;
     let document = |n: usize, seller: &str| {
         json!({"id": format!("id-{n}"), "docnum": format!("AB-{n}"), "sellername": seller,
@@ -385,7 +385,7 @@ pub(crate) async fn store_documents(app: &TestApp, documents: &[Value]) {
 }
 
 #[tokio::test]
-async fn the_last_hours_are_told_by_the_hour() {
+async fn activity_is_counted_by_the_hour() {
     let app = TestApp::spawn().await;
     for _ in 0..2 {
         app.deliver(&Message::notification(&app.sns)).await;
@@ -411,7 +411,7 @@ async fn the_last_hours_are_told_by_the_hour() {
 }
 
 #[tokio::test]
-async fn feeds_come_in_pages_in_the_order_of_their_names() {
+async fn feeds_are_paged_in_the_order_of_their_names() {
     let app = TestApp::spawn().await;
     for company in ["7", "10", "a/b", "9"] {
         app.admin_post("/v1/pull", &json!({"company": company}))
@@ -435,7 +435,7 @@ async fn feeds_come_in_pages_in_the_order_of_their_names() {
 }
 
 #[tokio::test]
-async fn what_another_method_or_a_large_body_is_answered_is_a_problem_too() {
+async fn a_wrong_method_or_a_large_body_is_answered_with_a_problem() {
     let app = TestApp::spawn().await;
     let answer = app.admin_request(Method::DELETE, "/v1/status").send().await;
     let answer = answer.unwrap();
@@ -450,7 +450,7 @@ async fn what_another_method_or_a_large_body_is_answered_is_a_problem_too() {
 }
 
 #[tokio::test]
-async fn a_pull_raises_the_feeds_it_names() {
+async fn a_pull_triggers_the_feeds_it_names() {
     let app = TestApp::spawn().await;
     let (status, answer) = app
         .admin_post("/v1/pull", &json!({"company": "00302320404"}))
@@ -544,7 +544,7 @@ async fn a_backup_is_written_while_it_runs() {
 }
 
 #[tokio::test]
-async fn a_quarantined_delivery_is_judged_anew_as_of_its_receipt() {
+async fn a_quarantined_message_is_verified_as_of_its_receipt() {
     let app = TestApp::spawn().await;
     app.sns.set_certificate_down(true);
     let message = Message::notification(&app.sns);
@@ -612,7 +612,7 @@ async fn commands_find_the_running_server_and_work_without_one() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_held_while_no_server_answers_is_told() {
+async fn a_locked_store_without_a_server_is_reported() {
     let app = TestApp::spawn().await;
     let mut config = app.config();
     config.admin.listen = ([127, 0, 0, 1], 9).into();

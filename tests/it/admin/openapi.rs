@@ -55,7 +55,7 @@ fn routed(app: &TestApp) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn every_route_is_described_and_everything_described_is_a_route() {
+async fn the_document_describes_exactly_the_routes() {
     let app = TestApp::with(guarded).await;
     let described = described(&document(&app).await);
     let routed = routed(&app);
@@ -81,7 +81,7 @@ async fn every_route_is_described_and_everything_described_is_a_route() {
 }
 
 #[tokio::test]
-async fn every_operation_names_its_problems_its_answer_and_who_may_ask() {
+async fn every_operation_names_its_problems_answer_and_rights() {
     let app = TestApp::with(guarded).await;
     let document = document(&app).await;
     assert_eq!(document["openapi"], "3.1.0");
@@ -140,7 +140,7 @@ fn schemathesis() -> Option<PathBuf> {
 }
 
 #[tokio::test]
-async fn what_the_api_answers_to_made_up_requests_is_what_its_document_says() {
+async fn answers_to_generated_requests_match_the_document() {
     let Some(program) = schemathesis() else {
         return;
     };

@@ -216,7 +216,7 @@ async fn submit(app: &TestApp, path: &str, cookie: &str, fields: &[(&str, &str)]
 }
 
 #[tokio::test]
-async fn each_page_tells_what_there_is_in_both_languages_and_escapes_it() {
+async fn each_page_shows_and_escapes_rows_in_both_languages() {
     let app = filled(|_| {}).await;
     for path in PAGES {
         for (language, word) in [("en", "Overview"), ("lt", "Apžvalga")] {
@@ -267,7 +267,7 @@ async fn each_page_tells_what_there_is_in_both_languages_and_escapes_it() {
 }
 
 #[tokio::test]
-async fn a_button_does_what_it_says_for_forms_of_ours_alone() {
+async fn a_button_works_from_our_own_forms_only() {
     let app = filled(|_| {}).await;
     let (page, cookie) = page_and_cookie(&app, "/feeds").await;
     let proof = proof(&page);
@@ -372,7 +372,7 @@ async fn a_button_does_what_it_says_for_forms_of_ours_alone() {
 }
 
 #[tokio::test]
-async fn with_a_token_pages_are_for_those_who_show_one_and_do_what_it_may() {
+async fn with_a_token_pages_require_it_and_respect_its_rights() {
     let app = filled(guarded).await;
     for path in PAGES {
         let page = get(&app, path).await;
@@ -437,7 +437,7 @@ async fn with_a_token_pages_are_for_those_who_show_one_and_do_what_it_may() {
 }
 
 #[tokio::test]
-async fn pages_say_what_a_browser_may_do_with_them() {
+async fn pages_send_security_headers() {
     let app = TestApp::spawn().await;
     for path in ["/", "/login", "/feeds", "/documents/99"] {
         let answer = app
@@ -490,7 +490,7 @@ async fn faults(browser: &mut Browser, axe: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn in_a_browser_every_page_is_fit_for_everybody() {
+async fn in_a_browser_every_page_is_accessible() {
     let test = "every page is fit for everybody";
     let (Some(program), Some(axe)) = (chromium(test), axe(test)) else {
         return;
@@ -542,7 +542,7 @@ async fn in_a_browser_every_page_is_fit_for_everybody() {
 }
 
 #[tokio::test]
-async fn in_a_browser_without_scripts_the_keyboard_alone_logs_in_and_works_the_buttons() {
+async fn without_scripts_the_keyboard_logs_in_and_presses_buttons() {
     let Some(program) = chromium("the keyboard alone works the buttons") else {
         return;
     };

@@ -41,7 +41,7 @@ fn written(folder: &Path) -> String {
 }
 
 #[test]
-fn a_token_is_printed_once_listed_by_name_and_withdrawn() {
+fn a_token_is_printed_once_listed_by_name_and_revoked() {
     let folder = tempfile::tempdir().expect("a folder");
     assert_eq!(init(folder.path()).status.code(), Some(0));
     let tokens = |arguments: &[&str]| run(folder.path(), &[&["tokens"], arguments].concat(), &[]);
@@ -75,7 +75,7 @@ fn a_token_is_printed_once_listed_by_name_and_withdrawn() {
 }
 
 #[test]
-fn init_writes_a_file_that_loads_and_that_only_its_owner_can_read() {
+fn init_writes_a_valid_file_that_only_its_owner_can_read() {
     let folder = tempfile::tempdir().expect("a folder");
     let arguments = [
         "init",
@@ -113,7 +113,7 @@ fn init_writes_a_file_that_loads_and_that_only_its_owner_can_read() {
 }
 
 #[test]
-fn init_never_replaces_tokens_unasked_and_then_keeps_the_old_file() {
+fn init_replaces_a_file_only_if_asked_and_keeps_the_old_one() {
     let folder = tempfile::tempdir().expect("a folder");
     assert_eq!(init(folder.path()).status.code(), Some(0));
     let first = written(folder.path());
@@ -141,7 +141,7 @@ fn init_never_replaces_tokens_unasked_and_then_keeps_the_old_file() {
 }
 
 #[test]
-fn init_writes_nothing_where_the_address_can_not_be_used() {
+fn init_writes_nothing_for_an_unusable_address() {
     let folder = tempfile::tempdir().expect("a folder");
     for url in [
         "http://hooks.example.lt",
@@ -170,7 +170,7 @@ fn shown(folder: &Path) -> Vec<Setting> {
 }
 
 #[test]
-fn the_written_file_shows_every_setting_with_its_true_default() {
+fn the_written_file_shows_every_setting_with_its_default() {
     let folder = tempfile::tempdir().expect("a folder");
     init(folder.path());
     let before = shown(folder.path());
@@ -208,7 +208,7 @@ fn the_written_file_shows_every_setting_with_its_true_default() {
 }
 
 #[test]
-fn the_examples_in_the_written_file_can_be_used() {
+fn the_examples_in_the_written_file_are_valid() {
     let folder = tempfile::tempdir().expect("a folder");
     init(folder.path());
     let secret = "0123456789abcdef0123456789abcdef";
@@ -240,7 +240,7 @@ fn the_examples_in_the_written_file_can_be_used() {
 }
 
 #[test]
-fn the_documentation_lists_every_setting_with_variable_and_default() {
+fn the_docs_list_every_setting_with_variable_and_default() {
     let documentation =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md"))
             .expect("docs/settings.md");
@@ -346,7 +346,7 @@ fn config_show_prints_origins_and_no_secret() {
 }
 
 #[test]
-fn wrong_use_exits_with_2_and_help_tells_the_exit_codes() {
+fn wrong_use_exits_with_2_and_help_lists_the_exit_codes() {
     let folder = tempfile::tempdir().expect("a folder");
     for arguments in [&["nonsense"][..], &["config"], &["config", "check"], &[]] {
         let output = run(folder.path(), arguments, &[]);
@@ -364,7 +364,7 @@ fn wrong_use_exits_with_2_and_help_tells_the_exit_codes() {
 
 #[cfg(unix)]
 #[test]
-fn nobody_reading_our_output_is_no_panic() {
+fn a_closed_standard_output_causes_no_panic() {
     let folder = tempfile::tempdir().expect("a folder");
     init(folder.path());
     let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -383,7 +383,7 @@ fn nobody_reading_our_output_is_no_panic() {
 }
 
 #[test]
-fn the_documentation_explains_every_refusal_once() {
+fn the_docs_explain_every_refusal_once() {
     let documentation =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/refusals.md"))
             .expect("docs/refusals.md");
@@ -398,7 +398,7 @@ fn the_documentation_explains_every_refusal_once() {
 }
 
 #[test]
-fn completions_and_man_pages_know_every_subcommand() {
+fn completions_and_man_pages_cover_every_subcommand() {
     let folder = tempfile::tempdir().expect("a folder");
     for shell in ["bash", "zsh", "fish"] {
         let output = run(folder.path(), &["completions", shell], &[]);

@@ -73,7 +73,7 @@ fn account(name: &str) -> Account {
 }
 
 #[test]
-fn what_is_not_set_has_its_documented_default() {
+fn unset_settings_have_their_documented_defaults() {
     let config = used(&public(""));
     assert_eq!(config.public.listen.to_string(), "0.0.0.0:8080");
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8081");
@@ -94,7 +94,7 @@ fn what_is_not_set_has_its_documented_default() {
 }
 
 #[test]
-fn a_variable_decides_over_the_file() {
+fn a_variable_overrides_the_file() {
     let text = public("[pull]\nlookback = '1h'\n[sns]\nconfirm = 'ask'");
     let environment = [
         ("IVESK_WEBHOOK_PUBLIC_URL", "https://other.example.lt"),
@@ -173,7 +173,7 @@ fn several_accounts_have_a_key_variable_each() {
 }
 
 #[test]
-fn every_mistake_is_named_and_not_only_the_first() {
+fn every_mistake_is_named_not_only_the_first() {
     let text = "\
 [public]
 url = 'http://hooks.example.lt'
@@ -210,7 +210,7 @@ url = 'mysql://db/ivesk'
 }
 
 #[test]
-fn a_misspelt_name_is_answered_with_the_nearest_one() {
+fn a_misspelled_name_gets_the_nearest_one_as_a_hint() {
     for (text, nearest) in [
         ("[pubilc]\nlisten = '0.0.0.0:1'", "`public.listen`"),
         ("[pull]\nlook_back = '1h'", "`pull.lookback`"),
@@ -246,7 +246,7 @@ fn an_unknown_variable_of_ours_is_refused_and_others_are_not() {
 }
 
 #[test]
-fn a_variable_that_nobody_filled_in_is_named() {
+fn an_empty_variable_is_named() {
     let message = refused(&local("[store]\nurl = 'sqlite://${DATA_DIR}/x.db'"));
     assert!(message.contains("`${DATA_DIR}`"), "{message}");
     let message = refused_with(&local(""), &[("IVESK_WEBHOOK_API_KEY", "${IVESK_KEY}")]);
@@ -256,7 +256,7 @@ fn a_variable_that_nobody_filled_in_is_named() {
 }
 
 #[test]
-fn text_that_is_not_toml_is_refused_with_its_line_and_without_its_content() {
+fn invalid_toml_is_refused_with_its_line_but_not_its_content() {
     let message = refused(&format!("[public]\nurl = 'x'\ntokens = ['{TOKEN_A}"));
     assert!(message.contains("line 3"), "{message}");
     assert!(!message.contains(TOKEN_A), "{message}");
@@ -279,7 +279,7 @@ fn no_mistake_repeats_a_secret() {
 }
 
 #[test]
-fn tokens_are_long_unique_and_there_unless_only_this_machine_can_reach_us() {
+fn tokens_are_long_unique_and_required_unless_on_loopback() {
     assert!(parse(&local("")).is_ok());
     assert_eq!(
         names("public.url = 'https://hooks.example.lt'"),
@@ -307,7 +307,7 @@ fn tokens_are_long_unique_and_there_unless_only_this_machine_can_reach_us() {
 }
 
 #[test]
-fn public_and_api_addresses_are_https_unless_loopback() {
+fn public_and_api_urls_are_https_unless_loopback() {
     for good in [
         "http://127.0.0.1:1",
         "http://[::1]:1",
@@ -366,7 +366,7 @@ fn an_empty_or_malformed_topic_list_refuses_to_start() {
 }
 
 #[test]
-fn a_local_origin_is_written_exactly() {
+fn a_local_origin_must_be_exact() {
     let config = used(&local(
         "[sns]\nlocal_origins = ['http://127.0.0.1:4566', 'http://localstack:4566']",
     ));
@@ -390,7 +390,7 @@ fn a_local_origin_is_written_exactly() {
 }
 
 #[test]
-fn a_trusted_proxy_is_an_address_or_a_network_and_never_everybody() {
+fn a_trusted_proxy_is_an_address_or_a_network_never_everyone() {
     let config = used(&local("public.trusted_proxies = ['10.0.0.5', 'fd00::/8']"));
     let named: Vec<String> = config
         .public
@@ -423,7 +423,7 @@ fn a_trusted_proxy_is_an_address_or_a_network_and_never_everybody() {
 }
 
 #[test]
-fn settings_that_contradict_each_other_are_refused() {
+fn contradictory_settings_are_refused() {
     for (text, name) in [
         ("[pull]\nlease = '30s'", "pull.lease"),
         ("[api]\ntimeout = '5m'", "pull.lease"),
@@ -471,7 +471,7 @@ fn an_exported_path_is_a_preset_or_a_template() {
 }
 
 #[test]
-fn a_key_file_is_found_beside_the_settings_and_trimmed() {
+fn a_key_file_is_read_beside_the_settings_and_trimmed() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("key.txt"), "\u{feff} dp_key\r\n").expect("written");
     std::fs::write(folder.path().join("empty.txt"), " \n").expect("written");
@@ -503,7 +503,7 @@ fn a_key_file_is_found_beside_the_settings_and_trimmed() {
 }
 
 #[test]
-fn a_database_address_is_a_file() {
+fn a_store_url_may_be_a_file() {
     for bad in [
         "sqlite://",
         "sqlite://:memory:",
@@ -595,7 +595,7 @@ fn settings_for_one_machine_need_no_token() {
 
 proptest! {
     #[test]
-    fn no_text_makes_the_reader_panic(text in "\\PC{0,200}", value in "\\PC{0,60}") {
+    fn no_text_causes_a_panic(text in "\\PC{0,200}", value in "\\PC{0,60}") {
         let _ = parse(&text);
         let _ = parse_with(&local(""), &[
             ("IVESK_WEBHOOK_PUBLIC_URL", &value),
@@ -607,7 +607,7 @@ proptest! {
     }
 
     #[test]
-    fn a_time_span_that_is_shown_reads_back(millis in 1_u64..100_000_000_000) {
+    fn a_printed_duration_round_trips(millis in 1_u64..100_000_000_000) {
         let text = local(&format!("[pull]\nlookback = '{millis}ms'"));
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("x.toml");
@@ -624,7 +624,7 @@ fn postgres(url: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigErr
 }
 
 #[test]
-fn a_shared_stores_password_comes_from_one_place_and_is_never_shown() {
+fn a_store_password_has_one_source_and_is_never_shown() {
     let apart = [("IVESK_WEBHOOK_STORE_PASSWORD", "planted-s3cret")];
     let config = postgres("postgres://ivesk@db.example.lt/ivesk", &apart).expect("usable");
     let shown = format!("{config:?}");
@@ -656,7 +656,7 @@ fn posting(lines: &str) -> Result<Config, ConfigError> {
 }
 
 #[test]
-fn a_destination_has_its_documented_defaults_and_paths_beside_the_settings() {
+fn a_destination_has_documented_defaults_and_relative_paths() {
     let config = used(&local(
         "[destinations.import]\nkind = 'command'\nprogram = 'bin/import'\n\
          [destinations.archive]\nkind = 'folder'\npath = 'archive'\n\
@@ -701,7 +701,7 @@ fn a_destination_has_its_documented_defaults_and_paths_beside_the_settings() {
 }
 
 #[test]
-fn a_destination_may_be_named_by_variables_alone() {
+fn a_destination_can_be_defined_by_variables_alone() {
     let config = parse_with(
         &local(""),
         &[
@@ -740,7 +740,7 @@ fn a_destination_may_be_named_by_variables_alone() {
 }
 
 #[test]
-fn what_is_wrong_with_a_destination_is_named_with_its_setting() {
+fn a_mistake_in_a_destination_names_its_setting() {
     for (lines, name) in [
         ("", "destinations.erp.kind"),
         ("kind = 'webhook'\nurl = 'x'", "destinations.erp.kind"),
@@ -822,7 +822,7 @@ fn what_is_wrong_with_a_destination_is_named_with_its_setting() {
 }
 
 #[test]
-fn documents_are_posted_to_https_or_loopback_and_signed_with_a_long_secret() {
+fn an_http_destination_needs_https_and_a_long_secret() {
     for good in [
         "https://x.lt/a?b=c",
         "http://127.0.0.1:1",
@@ -859,7 +859,7 @@ fn documents_are_posted_to_https_or_loopback_and_signed_with_a_long_secret() {
 }
 
 #[test]
-fn files_come_from_named_hosts_by_default_the_api_s_own_and_s3() {
+fn files_are_fetched_from_the_api_and_s3_by_default() {
     let config = used(&local("[api]\nurl = 'https://stagingapp.ivesk.lt/api/pub'"));
     assert_eq!(
         config.api.file_hosts,
@@ -883,7 +883,7 @@ fn files_come_from_named_hosts_by_default_the_api_s_own_and_s3() {
 }
 
 #[test]
-fn alarms_are_told_to_one_address_or_one_program() {
+fn alarms_go_to_one_address_or_one_program() {
     let command = used(&public("[alarms]\ncommand = ['bin/tell', '-x']"));
     let Some(AlarmTarget::Command(command)) = command.alarms.target else {
         panic!("{:?}", command.alarms);

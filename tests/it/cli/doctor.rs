@@ -71,7 +71,7 @@ impl Report {
 }
 
 #[tokio::test]
-async fn where_all_is_well_every_line_says_so() {
+async fn where_all_is_well_every_check_passes() {
     let emulator = emulator("").await;
     let here = Installation::beside(
         &emulator,
@@ -104,7 +104,7 @@ async fn where_all_is_well_every_line_says_so() {
 }
 
 #[tokio::test]
-async fn destinations_are_looked_at_as_serve_would_and_nothing_is_made() {
+async fn destinations_are_checked_as_serve_would_creating_nothing() {
     let emulator = emulator("").await;
     let sections = "[destinations.archive]\nkind = \"folder\"\npath = \"archive\"\n\
                     [destinations.books]\nkind = \"command\"\nprogram = \"missing.sh\"\n";
@@ -118,7 +118,7 @@ async fn destinations_are_looked_at_as_serve_would_and_nothing_is_made() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_held_at_a_destination_is_told_with_the_way_out() {
+async fn held_documents_are_reported_with_a_fix() {
     let emulator = emulator("").await;
     let here = Installation::beside(&emulator, "", "[destinations.books]\nkind = \"api\"\n");
     let exported = emulator.control().export(DEFAULT_COMPANIES[0], 2);
@@ -147,7 +147,7 @@ async fn what_is_held_at_a_destination_is_told_with_the_way_out() {
 }
 
 #[tokio::test]
-async fn without_a_server_the_store_is_looked_at_and_nothing_is_made() {
+async fn without_a_server_the_store_is_checked_and_nothing_created() {
     let emulator = emulator("").await;
     let here = Installation::beside(&emulator, "", "");
     let report = Report::of(&here, &[]).await;
@@ -163,7 +163,7 @@ async fn without_a_server_the_store_is_looked_at_and_nothing_is_made() {
 }
 
 #[tokio::test]
-async fn settings_that_can_not_be_used_are_named_and_exit_with_2() {
+async fn invalid_settings_are_named_and_exit_with_2() {
     let here = Installation::alone("[publik]\nurl = \"x\"\n");
     let report = Report::of(&here, &[]).await;
     assert_eq!(report.code, Some(2));
@@ -171,7 +171,7 @@ async fn settings_that_can_not_be_used_are_named_and_exit_with_2() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_not_taken_and_a_vendor_that_is_away_are_told_apart() {
+async fn a_refused_key_and_an_unreachable_vendor_are_distinguished() {
     let emulator = emulator("status=401").await;
     let here = Installation::beside(&emulator, "", "");
     let server = here.start().await;
@@ -191,7 +191,7 @@ async fn a_key_that_is_not_taken_and_a_vendor_that_is_away_are_told_apart() {
 }
 
 #[tokio::test]
-async fn the_exported_path_is_found_wherever_the_company_stands() {
+async fn the_exported_path_is_found_in_every_preset() {
     for (switch, preset) in [("path", "path"), ("query", "query"), ("prefix", "prefix")] {
         for unknown in ["404", "empty"] {
             let emulator =
@@ -250,7 +250,7 @@ async fn in_front(answer: impl Fn() -> Answer) -> String {
 }
 
 #[tokio::test]
-async fn what_stands_in_front_is_recognised() {
+async fn a_proxy_in_front_is_recognized() {
     let redirect =
         in_front(|| Answer::status(308, "").with("location", "https://login.example/?to=planted"))
             .await;

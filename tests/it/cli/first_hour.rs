@@ -53,7 +53,7 @@ async fn emulator(switches: &str) -> Emulator {
 }
 
 #[tokio::test]
-async fn a_settings_file_that_is_missing_misspelt_or_no_file_is_said_with_the_way_out() {
+async fn a_missing_or_misspelled_settings_file_is_named_with_a_fix() {
     let folder = tempfile::tempdir().expect("a folder");
     let run = async |arguments: &[&str]| {
         let mut command = program();
@@ -106,7 +106,7 @@ async fn a_settings_file_that_is_missing_misspelt_or_no_file_is_said_with_the_wa
 }
 
 #[tokio::test]
-async fn without_a_key_or_a_path_it_starts_and_says_what_is_missing_and_how_to_set_it() {
+async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
     let here = Installation::alone("");
     let without_key = introduction(&here).await;
     told(
@@ -146,7 +146,7 @@ async fn introduction(here: &Installation) -> String {
 }
 
 #[tokio::test]
-async fn a_wrong_key_is_told_with_where_to_make_another_and_the_path_is_not_guessed_with_it() {
+async fn a_wrong_key_is_reported_with_a_fix_and_no_path_is_guessed() {
     let emulator = emulator("status=401").await;
     let here = Installation::beside(&emulator, "", "");
     let (code, said) = run(&here, &["pull"]).await;
@@ -175,7 +175,7 @@ fn occupy(port: u16) -> TcpListener {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named_once_with_its_setting_and_doctor_says_the_same() {
+async fn a_port_in_use_is_named_once_with_its_setting() {
     let here = Installation::alone("");
     for (setting, port) in [
         ("public.listen", here.public_port()),
@@ -217,7 +217,7 @@ async fn a_port_that_is_taken_is_named_once_with_its_setting_and_doctor_says_the
 }
 
 #[tokio::test]
-async fn an_address_that_this_machine_does_not_have_is_told_apart_from_a_port_that_is_taken() {
+async fn a_foreign_address_is_distinguished_from_a_port_in_use() {
     let here = Installation::alone("");
     let variables = [("IVESK_WEBHOOK_PUBLIC_LISTEN", "192.0.2.7:8080")];
     let (code, _, said) = here.run_with(&["serve"], &variables).await;
@@ -231,7 +231,7 @@ async fn an_address_that_this_machine_does_not_have_is_told_apart_from_a_port_th
 }
 
 #[tokio::test]
-async fn a_store_that_can_not_be_made_is_said_with_the_folder_to_make() {
+async fn a_store_that_cannot_be_created_names_the_missing_folder() {
     let here = Installation::alone("");
     for (url, found) in [
         ("sqlite://missing/x.db", "can't write"),
@@ -291,7 +291,7 @@ impl Nobody {
 }
 
 #[tokio::test]
-async fn a_store_of_another_user_s_is_found_out_by_doctor_down_to_the_file() {
+async fn doctor_names_the_store_file_that_another_user_owns() {
     let here = Installation::alone("");
     drop(here.start().await);
     let nobody = Nobody::at(&here);
@@ -339,7 +339,7 @@ async fn a_store_of_another_user_s_is_found_out_by_doctor_down_to_the_file() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_at_the_first_start_and_by_doctor() {
+async fn a_full_disk_is_reported_at_first_start_and_by_doctor() {
     let here = Installation::alone("");
     let much = [("IVESK_WEBHOOK_STORE_MIN_FREE_BYTES", "1125899906842624")];
     let report = Report::with(&here, &["--quick"], &much).await;
@@ -374,7 +374,7 @@ async fn a_full_disk_is_told_at_the_first_start_and_by_doctor() {
 }
 
 #[tokio::test]
-async fn a_wrong_clock_is_told_with_how_far_it_is_off_and_on_which_side() {
+async fn a_wrong_clock_is_reported_with_its_offset_and_direction() {
     for (date, side) in [
         ("Sun, 06 Nov 1994 08:49:37 GMT", "ahead of that of"),
         ("Thu, 06 Nov 2070 08:49:37 GMT", "behind that of"),

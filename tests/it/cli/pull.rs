@@ -151,7 +151,7 @@ fn output(folder: &Path, key: &str, arguments: &[String]) -> Output {
 }
 
 #[tokio::test]
-async fn pull_as_a_batch_stores_all_and_ends_with_0_and_again_with_nothing_new() {
+async fn a_batch_pull_stores_all_and_exits_with_0_twice() {
     let desk = Desk::new("page_size=10,ties=3").await;
     desk.export(24);
     let said = desk.done(&["pull"]).await;
@@ -165,7 +165,7 @@ async fn pull_as_a_batch_stores_all_and_ends_with_0_and_again_with_nothing_new()
 }
 
 #[tokio::test]
-async fn pull_ends_with_1_where_a_feed_is_refused_and_pulls_the_others() {
+async fn pull_exits_with_1_if_a_feed_is_refused_and_pulls_others() {
     let desk = Desk::new("").await;
     desk.export(2);
     let done = desk.run(&["pull", "--company", "999999999"]).await;
@@ -175,7 +175,7 @@ async fn pull_ends_with_1_where_a_feed_is_refused_and_pulls_the_others() {
 }
 
 #[tokio::test]
-async fn pull_ends_with_2_where_a_setting_is_missing_and_names_it() {
+async fn pull_exits_with_2_and_names_a_missing_setting() {
     let desk = Desk::new("").await;
     desk.export(2);
     desk.write_settings("");
@@ -190,7 +190,7 @@ async fn pull_ends_with_2_where_a_setting_is_missing_and_names_it() {
 }
 
 #[tokio::test]
-async fn pull_ends_with_3_where_nobody_answers_and_a_later_one_loses_nothing() {
+async fn pull_exits_with_3_if_nobody_answers_and_loses_nothing() {
     let mut desk = Desk::new("").await;
     desk.export(2);
     desk.control
@@ -209,7 +209,7 @@ async fn pull_ends_with_3_where_nobody_answers_and_a_later_one_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_what_would_come_and_stores_nothing() {
+async fn a_dry_run_shows_new_documents_and_stores_nothing() {
     let desk = Desk::new("page_size=10").await;
     desk.export(25);
     let said = desk.done(&["pull", "--dry-run"]).await;
@@ -233,7 +233,7 @@ async fn a_dry_run_tells_what_would_come_and_stores_nothing() {
 }
 
 #[tokio::test]
-async fn pull_from_reads_an_old_stretch_again_and_leaves_the_live_cursor() {
+async fn pull_from_rereads_an_old_stretch_and_keeps_the_cursor() {
     let desk = Desk::new("page_size=10").await;
     desk.export(12);
     desk.done(&["pull"]).await;
@@ -259,7 +259,7 @@ async fn pull_from_reads_an_old_stretch_again_and_leaves_the_live_cursor() {
 }
 
 #[tokio::test]
-async fn documents_are_shown_and_exported_byte_for_byte_under_names_that_stay_in_the_folder() {
+async fn documents_are_exported_byte_for_byte_under_safe_names() {
     let desk = Desk::new("").await;
     let made = desk.control.export(COMPANY, 2).expect("exported");
     let odd = serde_json::json!({ "id": "../../a/b", "docnum": "x" });
@@ -298,7 +298,7 @@ async fn documents_are_shown_and_exported_byte_for_byte_under_names_that_stay_in
 }
 
 #[tokio::test]
-async fn a_backup_is_a_store_that_holds_everything_and_never_replaces_a_file_unasked() {
+async fn a_backup_is_complete_and_replaces_a_file_only_if_asked() {
     let desk = Desk::new("").await;
     desk.export(7);
     desk.done(&["pull"]).await;
@@ -320,7 +320,7 @@ async fn a_backup_is_a_store_that_holds_everything_and_never_replaces_a_file_una
 }
 
 #[tokio::test]
-async fn documents_list_tells_the_queues_and_companies_apart() {
+async fn documents_list_filters_by_queue_and_company() {
     let desk = Desk::new("").await;
     desk.export(2);
     desk.control.export(NEIGHBOUR, 3).expect("exported");

@@ -130,7 +130,7 @@ async fn a_recorded_message_with_one_letter_changed_is_not_genuine() {
 }
 
 #[test]
-fn the_sample_has_the_shape_of_the_vendor_s_own() {
+fn the_sample_has_the_shape_of_the_vendors_own() {
     let sample = json_of(&fixtures("notifications/vendor-sample.json").to_string_lossy());
     assert_eq!(sample["SignatureVersion"], "1");
     assert_eq!(
@@ -143,7 +143,7 @@ fn the_sample_has_the_shape_of_the_vendor_s_own() {
 }
 
 #[tokio::test]
-async fn recorded_messages_signed_anew_pass_the_listener_and_old_ones_do_not() {
+async fn resigned_recordings_are_accepted_and_old_ones_are_not() {
     let port = Port::reserve();
     let sign_port = port.number.to_string();
     // Asking a person, so that nobody visits the SubscribeURL, which is Amazon's.
@@ -236,7 +236,7 @@ async fn recorded_vendor(last: &'static str) -> String {
 }
 
 #[tokio::test]
-async fn recorded_pages_are_pulled_whole_with_and_without_a_last_next() {
+async fn recorded_pages_are_pulled_with_and_without_a_last_next() {
     for last in ["last", "last-without-next"] {
         let origin = recorded_vendor(last).await;
         let installation = Installation::with_key(&format!(
@@ -281,7 +281,7 @@ fn exported(code: Option<i32>, printed: &str, said: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_a_user_records_can_be_judged_and_replayed() {
+async fn a_users_recordings_can_be_verified_and_replayed() {
     let emulator = Emulator::start(EmulatorSettings::default(), ([127, 0, 0, 1], 0).into())
         .await
         .expect("a free port");

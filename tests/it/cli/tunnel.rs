@@ -38,7 +38,7 @@ fn ngrok_tunnel(port: u16) -> Answer {
 }
 
 #[tokio::test]
-async fn the_tunnel_s_address_is_subscribed_and_the_subscription_taken_back() {
+async fn the_tunnels_address_is_subscribed_and_unsubscribed() {
     for kind in ["ngrok", "cloudflared", "auto"] {
         let emulator = emulator().await;
         let here = Installation::beside(&emulator, "", "");

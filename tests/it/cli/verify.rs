@@ -103,7 +103,7 @@ fn one_json_line_is_printed_for_each_file_in_order() {
 }
 
 #[test]
-fn the_exit_code_is_0_when_all_are_valid_1_when_one_is_not_and_2_when_one_cannot_be_read() {
+fn exit_codes_are_0_for_valid_1_for_invalid_2_for_unreadable() {
     let folder = folder();
     let exit = |args: &[&str]| verify(folder.path(), args).status.code();
 
@@ -145,7 +145,7 @@ fn any_topic_lifts_the_allowlist_and_nothing_else() {
 }
 
 #[test]
-fn at_sets_the_clock_for_the_certificate_and_age_is_left_aside() {
+fn at_sets_the_clock_for_the_certificate_and_ignores_age() {
     let folder = folder();
     let reason = |at: &str| {
         let output = Command::new(env!("CARGO_BIN_EXE_ivesk-webhook"))
@@ -176,7 +176,7 @@ fn at_sets_the_clock_for_the_certificate_and_age_is_left_aside() {
 }
 
 #[test]
-fn a_message_comes_from_standard_input_too() {
+fn a_message_is_read_from_standard_input_too() {
     let folder = folder();
     let mut child = command(folder.path(), &["--json", "-"])
         .stdin(Stdio::piped())
@@ -197,7 +197,7 @@ fn a_message_comes_from_standard_input_too() {
 }
 
 #[test]
-fn a_certificate_that_is_not_in_the_folder_is_named_and_not_fetched() {
+fn a_certificate_missing_from_the_folder_is_not_fetched() {
     let folder = folder();
     let body = OTHER_SIGNER.sign(&notification(), 1, &sns_url(&OTHER_SIGNER));
     std::fs::write(folder.path().join("other.json"), body).unwrap();
@@ -220,7 +220,7 @@ fn a_certificate_that_is_not_in_the_folder_is_named_and_not_fetched() {
 }
 
 #[test]
-fn a_file_that_is_too_large_is_refused_and_not_read_to_its_end() {
+fn a_file_that_is_too_large_is_not_read_to_its_end() {
     let folder = folder();
     let file = std::fs::File::create(folder.path().join("huge.json")).unwrap();
     file.set_len(50 * 1024 * 1024 * 1024).unwrap();

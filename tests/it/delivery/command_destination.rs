@@ -98,7 +98,7 @@ async fn each_exit_code_means_what_is_documented() {
 }
 
 #[tokio::test]
-async fn the_last_line_of_what_it_complains_of_is_told_and_nothing_of_its_output() {
+async fn the_last_line_of_standard_error_becomes_the_message() {
     let script = Scripted::new(
         "echo planted; echo first >&2; \
          printf 'no route to https://db/?password=planted \\033[31mnow\\n\\n' >&2; exit 2",
@@ -114,7 +114,7 @@ async fn the_last_line_of_what_it_complains_of_is_told_and_nothing_of_its_output
 }
 
 #[tokio::test]
-async fn it_is_given_the_document_on_its_standard_input_and_its_names_in_variables() {
+async fn it_gets_the_document_on_stdin_and_its_names_in_variables() {
     let script = Scripted::new("pwd >here; cat >in; env >env; printf '%s\\n' \"$@\" >arguments");
     let kind = script.kind(&["--a b", "$HOME", ""], &["GIVEN"]);
     let environment = [
@@ -179,7 +179,7 @@ fn large_item() -> Delivery {
 }
 
 #[tokio::test]
-async fn a_program_that_never_reads_is_not_waited_for() {
+async fn a_program_that_never_reads_does_not_block() {
     let destination = Scripted::new("exit 0");
     let destination = destination.destination(AMPLE);
     delivered(within("an end", destination.deliver(&large_item())).await);
@@ -189,7 +189,7 @@ async fn a_program_that_never_reads_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_program_that_writes_without_end_before_it_reads_is_drained() {
+async fn a_program_that_writes_before_it_reads_is_drained() {
     let script = Scripted::new(
         "head -c 3000000 /dev/zero | tr '\\0' o; head -c 3000000 /dev/zero | tr '\\0' e >&2; \
          cat >/dev/null; exit 65",
@@ -230,7 +230,7 @@ const STUBBORN: &str = "trap '' TERM INT HUP\n\
     sleep 600; sleep 600";
 
 #[tokio::test]
-async fn a_program_that_does_not_end_is_killed_with_all_that_it_started() {
+async fn a_program_that_hangs_is_killed_with_its_children() {
     let script = Scripted::new(STUBBORN);
     script.make_pipe("started");
     let destination = script.destination(Duration::from_secs(5));
@@ -245,7 +245,7 @@ async fn a_program_that_does_not_end_is_killed_with_all_that_it_started() {
 }
 
 #[tokio::test]
-async fn a_program_whose_answer_nobody_waits_for_any_more_is_killed() {
+async fn a_program_is_killed_when_its_attempt_is_canceled() {
     let script = Scripted::new(STUBBORN);
     script.make_pipe("started");
     let destination = script.destination(AMPLE);
@@ -258,7 +258,7 @@ async fn a_program_whose_answer_nobody_waits_for_any_more_is_killed() {
 }
 
 #[tokio::test]
-async fn what_a_program_leaves_behind_is_ended_and_does_not_delay_its_answer() {
+async fn leftover_children_are_killed_and_delay_nothing() {
     let script = Scripted::new("sleep 600 & echo $$ >group; exit 0");
     delivered(script.verdict().await);
     let group = std::fs::read_to_string(script.file("group")).expect("written");
@@ -266,7 +266,7 @@ async fn what_a_program_leaves_behind_is_ended_and_does_not_delay_its_answer() {
 }
 
 #[test]
-fn a_program_that_can_t_be_run_is_refused_at_the_start() {
+fn a_program_that_cannot_run_is_refused_at_startup() {
     let api = config("https://app.ivesk.lt/api/pub");
     let refusal = |kind: DestinationKind| {
         let error = try_open(&destination_config(kind, AMPLE), &api, &[]).err();
@@ -288,7 +288,7 @@ fn a_program_that_can_t_be_run_is_refused_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_program_that_vanished_pauses() {
+async fn a_program_that_vanished_is_unavailable() {
     let script = Scripted::new("");
     let destination = script.destination(AMPLE);
     std::fs::remove_file(script.file("destination.sh")).expect("removed");

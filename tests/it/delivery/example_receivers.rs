@@ -115,7 +115,7 @@ impl Receiver {
 }
 
 #[tokio::test]
-async fn the_flask_receiver_books_each_version_once_and_says_no_in_words() {
+async fn the_flask_receiver_books_once_and_rejects_with_a_message() {
     let Some(python) = python_with("receivers", &example("requirements.txt")) else {
         return;
     };
@@ -145,7 +145,7 @@ async fn the_flask_receiver_books_each_version_once_and_says_no_in_words() {
 }
 
 #[tokio::test]
-async fn the_shell_script_files_what_it_is_given_and_says_no_in_words() {
+async fn the_shell_script_files_once_and_rejects_with_a_message() {
     let folder = tempfile::tempdir().expect("a folder");
     let ours = folder.path().join("in a box").join(COMPANY);
     std::fs::create_dir_all(&ours).expect("made");

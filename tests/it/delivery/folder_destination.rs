@@ -193,7 +193,7 @@ impl Beside {
 }
 
 #[tokio::test]
-async fn a_document_is_filed_as_it_came_with_its_pdf_beside_it() {
+async fn a_document_is_filed_unchanged_with_its_pdf_beside_it() {
     let beside = Beside::new("").await;
     let document = beside.exported().await;
     let id = document.document_id.clone();
@@ -232,7 +232,7 @@ async fn a_document_is_filed_as_it_came_with_its_pdf_beside_it() {
 }
 
 #[tokio::test]
-async fn an_expired_link_asks_for_a_fresh_one_and_leaves_nothing_behind() {
+async fn an_expired_link_requests_a_fresh_one_and_leaves_no_file() {
     let beside = Beside::new("").await;
     let document = beside.exported().await;
     beside.control.advance(Duration::from_secs(2 * 3600));
@@ -259,7 +259,7 @@ async fn an_expired_link_asks_for_a_fresh_one_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_file_that_breaks_off_is_not_filed() {
+async fn a_file_that_is_cut_off_is_not_filed() {
     let beside = Beside::new("pdf=truncated").await;
     let document = beside.exported().await;
     let (error, _) = unavailable(beside.archive.deliver(&document).await);
@@ -284,7 +284,7 @@ const S3_ERROR: &str =
     "<?xml version=\"1.0\"?>\n<Error><Code>CODE</Code><Message>planted</Message></Error>";
 
 #[tokio::test]
-async fn each_answer_of_the_store_of_files_has_its_meaning_and_gets_no_key() {
+async fn each_answer_of_the_file_host_is_classified_without_the_key() {
     let error = |status, code: &str| Answer::status(status, S3_ERROR.replace("CODE", code));
     let pdf = || Answer::ok(sample_pdf("x"));
     for (answer, expected) in [
@@ -363,7 +363,7 @@ async fn each_answer_of_the_store_of_files_has_its_meaning_and_gets_no_key() {
 }
 
 #[tokio::test]
-async fn a_document_without_a_file_to_be_had_is_filed_with_a_note_that_says_why() {
+async fn a_document_without_a_file_is_filed_with_a_note() {
     for (fields, status, why) in [
         (json!({}), 599, "no link"),
         (json!({ "url": null }), 599, "no link"),
@@ -395,7 +395,7 @@ async fn a_document_without_a_file_to_be_had_is_filed_with_a_note_that_says_why(
 }
 
 #[tokio::test]
-async fn a_pdf_that_was_too_large_comes_once_the_limit_allows_it() {
+async fn a_pdf_that_was_too_large_is_filed_once_the_limit_is_raised() {
     let store = StandIn::start([Answer::ok(sample_pdf("x")), Answer::ok(sample_pdf("x"))]).await;
     let mut archive = Archive::at(&store.url("/api/pub"));
     archive.max_file_bytes = 100;
@@ -414,7 +414,7 @@ async fn a_pdf_that_was_too_large_comes_once_the_limit_allows_it() {
 }
 
 #[tokio::test]
-async fn a_link_to_a_host_that_no_setting_names_is_never_followed() {
+async fn a_link_to_an_unlisted_host_is_never_followed() {
     let store = StandIn::start([]).await;
     // The API is elsewhere, so that this machine is none of its hosts.
     let mut archive = Archive::at(NOBODY);
@@ -448,7 +448,7 @@ async fn a_link_to_a_host_that_no_setting_names_is_never_followed() {
 }
 
 #[tokio::test]
-async fn the_archivers_layout_parts_purchases_from_sales_by_month() {
+async fn the_archiver_layout_separates_purchases_and_sales_by_month() {
     let archive = Archive::of_json(FolderLayout::Archiver);
     let parties = json!({
         "date": "2026-02-03T00:00:00", "docnum": "AB/7", "sellername": "UAB „Ąžuolas“",
@@ -481,7 +481,7 @@ async fn the_archivers_layout_parts_purchases_from_sales_by_month() {
 }
 
 #[tokio::test]
-async fn a_digitized_document_is_filed_for_each_company_of_ours_that_it_names() {
+async fn a_digitized_document_is_filed_for_each_of_our_companies() {
     let archive = Archive::of_json(FolderLayout::Archiver);
     let digitized = |id: &str, fields: Value| Delivery {
         feed: Feed::digitized(ivesk_webhook::config::default_account()),
@@ -504,7 +504,7 @@ async fn a_digitized_document_is_filed_for_each_company_of_ours_that_it_names() 
 }
 
 #[tokio::test]
-async fn twins_of_one_number_and_ids_that_read_alike_do_not_meet() {
+async fn equal_numbers_and_similar_ids_get_files_of_their_own() {
     for layout in [FolderLayout::Company, FolderLayout::Archiver] {
         let archive = Archive::of_json(layout);
         let destination = archive.destination();
@@ -528,7 +528,7 @@ async fn twins_of_one_number_and_ids_that_read_alike_do_not_meet() {
 }
 
 #[tokio::test]
-async fn documents_of_several_accounts_do_not_meet() {
+async fn accounts_get_folders_of_their_own() {
     let mut archive = Archive::of_json(FolderLayout::Company);
     let account = archive
         .config
@@ -550,7 +550,7 @@ async fn documents_of_several_accounts_do_not_meet() {
 }
 
 #[tokio::test]
-async fn after_a_crash_between_pdf_and_json_the_same_item_completes_both() {
+async fn a_retry_after_a_crash_completes_pdf_and_json() {
     let beside = Beside::new("").await;
     let archive = &beside.archive;
     let document = beside.exported().await;
@@ -579,7 +579,7 @@ async fn after_a_crash_between_pdf_and_json_the_same_item_completes_both() {
 }
 
 #[tokio::test]
-async fn the_json_comes_last() {
+async fn the_json_is_written_last() {
     let beside = Beside::new("").await;
     let archive = &beside.archive;
     let document = beside.exported().await;
@@ -599,7 +599,7 @@ async fn the_json_comes_last() {
 }
 
 #[tokio::test]
-async fn a_newer_version_takes_the_place_of_the_older_one_wherever_that_lay() {
+async fn a_newer_version_replaces_the_older_one_wherever_it_is() {
     let store = StandIn::start([]).await;
     let mut archive = Archive::at(&store.url("/api/pub"));
     archive.layout = FolderLayout::Archiver;
@@ -643,7 +643,7 @@ async fn a_newer_version_takes_the_place_of_the_older_one_wherever_that_lay() {
 }
 
 #[tokio::test]
-async fn an_earlier_pdf_stays_where_no_new_one_is_to_be_had() {
+async fn an_earlier_pdf_stays_if_no_new_one_can_be_fetched() {
     let store = StandIn::start([Answer::ok(sample_pdf("one")), Answer::ok("<html>")]).await;
     let archive = Archive::at(&store.url("/api/pub"));
     let first = item("a-1", json!({ "url": store.url("/f") }));
@@ -660,7 +660,7 @@ async fn an_earlier_pdf_stays_where_no_new_one_is_to_be_had() {
 }
 
 #[tokio::test]
-async fn nothing_outside_the_folder_is_removed_whatever_was_noted() {
+async fn nothing_outside_the_folder_is_ever_removed() {
     let archive = Archive::of_json(FolderLayout::Company);
     drop(archive.destination());
     let outside = archive.folder.path().join("outside");
@@ -690,7 +690,7 @@ async fn nothing_outside_the_folder_is_removed_whatever_was_noted() {
 }
 
 #[tokio::test]
-async fn a_folder_that_can_t_be_used_says_so() {
+async fn an_unusable_folder_is_reported() {
     let archive = Archive::of_json(FolderLayout::Company);
     std::fs::write(archive.root(), "a file").expect("written");
     let error = try_open(&archive.settings(), &archive.config, &[]).err();
@@ -723,7 +723,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn whatever_a_seller_writes_stays_in_the_folder_and_ends_in_the_id(
+    fn any_sellers_name_stays_in_the_folder_and_ends_with_the_id(
         number in text(), seller in text(), date in text(), company in text(),
         id in "[^\\p{Cc}]{1,50}", archiver in any::<bool>(),
     ) {
@@ -783,7 +783,7 @@ async fn a_document_is_written_by_one_attempt_at_a_time() {
 }
 
 #[tokio::test]
-async fn documents_of_one_content_that_come_side_by_side_share_it() {
+async fn equal_documents_delivered_at_once_share_one_file() {
     const COUNT: usize = 16;
     let answers = (0..COUNT).map(|_| Answer::ok(sample_pdf("x")));
     let store = StandIn::start(answers).await;
@@ -804,7 +804,7 @@ async fn documents_of_one_content_that_come_side_by_side_share_it() {
 }
 
 #[tokio::test]
-async fn a_store_of_files_that_hangs_is_not_waited_for_longer_than_the_destinations_timeout() {
+async fn a_hanging_file_host_is_bounded_by_the_timeout() {
     // It takes the connection and never looks at it.
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
     let listener = listener.expect("a port");
@@ -821,7 +821,7 @@ async fn a_store_of_files_that_hangs_is_not_waited_for_longer_than_the_destinati
 }
 
 #[test]
-fn a_destination_whose_program_asks_is_given_nothing() {
+fn a_list_destination_is_sent_nothing() {
     let destination = DestinationConfig::of(DestinationKind::Api);
     let name = DestinationName::parse("reports").expect("a name");
     let clock = Clock::system();
@@ -837,7 +837,7 @@ fn a_destination_whose_program_asks_is_given_nothing() {
 
 /// What is logged while a document is left without its file, and while destinations fail.
 #[tokio::test]
-async fn no_line_of_the_log_holds_a_link_or_a_document() {
+async fn no_log_line_holds_a_link_or_a_document() {
     let captured = Captured::default();
     let writer = captured.clone();
     let subscriber = tracing_subscriber::fmt()

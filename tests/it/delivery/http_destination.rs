@@ -41,7 +41,7 @@ async fn verdict_on(answer: Answer) -> Verdict {
 }
 
 #[tokio::test]
-async fn a_document_is_posted_with_its_key_and_a_signature_of_each_secret() {
+async fn a_document_is_posted_with_its_key_and_each_signature() {
     let receiver = StandIn::start([Answer::status(204, "")]).await;
     let destination = destination_at(&receiver.url("/in?a=b"), AMPLE);
     let mut document = item("a-1", json!({ "docnum": "Ąž 1" }));
@@ -82,7 +82,7 @@ async fn a_document_is_posted_with_its_key_and_a_signature_of_each_secret() {
 }
 
 #[tokio::test]
-async fn an_item_that_comes_again_has_the_same_key() {
+async fn a_repeated_delivery_has_the_same_key() {
     let receiver = StandIn::start([Answer::ok(""), Answer::ok("")]).await;
     let destination = destination_at(&receiver.url("/"), AMPLE);
     let mut document = item("a-1", json!({}));
@@ -103,7 +103,7 @@ async fn an_item_that_comes_again_has_the_same_key() {
 }
 
 #[tokio::test]
-async fn a_refusal_with_words_is_a_rejection_and_without_them_a_mistake_of_the_receiver() {
+async fn only_a_4xx_with_a_message_is_a_rejection() {
     let json_words = r#"{"message":"Nėra tokio kliento 305123456"}"#;
     for status in [400, 402, 406, 409, 413, 415, 418, 422, 451] {
         let message = rejected(verdict_on(Answer::status(status, json_words)).await);
@@ -126,7 +126,7 @@ async fn a_refusal_with_words_is_a_rejection_and_without_them_a_mistake_of_the_r
 }
 
 #[tokio::test]
-async fn what_is_about_the_address_or_the_moment_pauses_whatever_its_words() {
+async fn statuses_about_address_or_load_are_never_rejections() {
     let words = r#"{"message":"planted"}"#;
     for (status, advice) in [
         (301, "redirects are not followed"),
@@ -156,7 +156,7 @@ async fn what_is_about_the_address_or_the_moment_pauses_whatever_its_words() {
 }
 
 #[tokio::test]
-async fn retry_after_is_passed_on_up_to_an_hour() {
+async fn retry_after_is_obeyed_up_to_an_hour() {
     for (status, header, seconds) in [
         (429, "7", 7),
         (503, "120", 120),
@@ -212,7 +212,7 @@ async fn read_request(connection: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn a_receiver_that_hangs_resets_or_is_not_there_pauses() {
+async fn a_receiver_that_hangs_resets_or_is_absent_is_unavailable() {
     let short = Duration::from_millis(300);
     let hangs = server(|mut connection| async move {
         read_request(&mut connection).await;
@@ -251,7 +251,7 @@ async fn a_receiver_that_hangs_resets_or_is_not_there_pauses() {
 }
 
 #[tokio::test]
-async fn a_success_counts_from_its_status_on_whatever_follows() {
+async fn a_success_status_counts_whatever_follows() {
     let endless = server(|mut connection| async move {
         read_request(&mut connection).await;
         let _ = connection

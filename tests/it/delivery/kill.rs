@@ -478,7 +478,7 @@ async fn subscribe(control: &Control, installation: &Installation) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kill_9_at_any_moment_hands_every_newest_version_on_and_none_after_a_newer_one() {
+async fn kill_9_at_any_moment_delivers_every_newest_version_in_order() {
     let (seed, kills, started) = (seed(), kills(), Instant::now());
     let mut chance = Chance(seed);
     let emulator: Emulator = emulator(SWITCHES).await;
@@ -552,7 +552,7 @@ async fn kill_9_at_any_moment_hands_every_newest_version_on_and_none_after_a_new
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_that_are_killed_in_turn_hand_every_newest_version_on() {
+async fn replicas_killed_in_turn_deliver_every_newest_version() {
     let Some(database) = Database::postgres("replicas that deliver").await else {
         return;
     };
@@ -649,7 +649,7 @@ fn right() -> History {
 }
 
 #[test]
-fn the_checker_finds_what_is_wrong() {
+fn the_checker_finds_every_kind_of_error() {
     assert_eq!(right().broken(), Vec::<String>::new());
     let wrong = |change: fn(&mut History)| {
         let mut history = right();

@@ -156,7 +156,7 @@ fn ids(ledger: &Ledger) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_first_pull_is_held_until_a_person_says_where_to_begin() {
+async fn history_is_held_until_a_person_starts_it() {
     for from in ["all", "now", "since"] {
         let ledger = Ledger::open().await;
         let bench = Bench::with("", |config| {
@@ -212,7 +212,7 @@ async fn a_first_pull_is_held_until_a_person_says_where_to_begin() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_destination_that_hangs_and_one_that_fails_hold_nobody_else_up() {
+async fn a_hanging_and_a_failing_destination_delay_no_other() {
     let (hangs, fails, works) = (
         Ledger::open().await,
         Ledger::open().await,
@@ -265,7 +265,7 @@ async fn with_list() -> (Bench, Running) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_program_asks_for_documents_page_by_page_and_says_what_became_of_them() {
+async fn a_program_lists_documents_in_pages_and_reports_outcomes() {
     let (bench, running) = with_list().await;
     let exported = export(&bench, 5).await;
     let (list, next) = running.list_of(5).await;
@@ -340,7 +340,7 @@ async fn a_program_asks_for_documents_page_by_page_and_says_what_became_of_them(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_feed_that_is_started_late_comes_at_the_end_of_the_list() {
+async fn a_feed_started_late_is_appended_to_the_list() {
     let bench = Bench::with("", |config| {
         let account = config.accounts.get_mut(&default_account());
         account.expect("the account").companies = vec![company(COMPANY), company(NEIGHBOUR)];
@@ -371,7 +371,7 @@ async fn a_feed_that_is_started_late_comes_at_the_end_of_the_list() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_backup_is_restored_an_old_place_is_refused_and_keys_tell_what_was_booked() {
+async fn a_restored_backup_refuses_old_positions_and_keeps_keys() {
     let dir = folder();
     let file = dir.path().join("live.db");
     let at = StoreUrl::Sqlite(file.clone());
@@ -462,7 +462,7 @@ impl Archive {
 }
 
 #[tokio::test]
-async fn an_expired_link_raises_a_fresh_pull_and_the_document_is_filed_with_its_pdf() {
+async fn an_expired_link_triggers_a_pull_and_the_pdf_is_filed() {
     let archive = Archive::new("").await;
     let bench = &archive.bench;
     export(bench, 3).await;
@@ -491,7 +491,7 @@ async fn an_expired_link_raises_a_fresh_pull_and_the_document_is_filed_with_its_
 }
 
 #[tokio::test]
-async fn links_that_ended_long_ago_are_had_by_reading_the_feed_from_its_beginning() {
+async fn long_expired_links_are_renewed_by_a_pull_from_the_start() {
     let archive = Archive::new("page_size=4").await;
     let bench = &archive.bench;
     change(bench, DestinationChange::Pause).await;
@@ -521,7 +521,7 @@ async fn change(bench: &Bench, change: DestinationChange) {
 }
 
 #[tokio::test]
-async fn a_pdf_that_never_comes_is_left_out_after_five_fresh_links() {
+async fn a_pdf_that_never_arrives_is_omitted_after_five_links() {
     let archive = Archive::new("pdf=xml_error").await;
     let bench = &archive.bench;
     export(bench, 1).await;
@@ -548,7 +548,7 @@ async fn a_pdf_that_never_comes_is_left_out_after_five_fresh_links() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_fresh_link_does_not_hold_up_what_comes_after_it() {
+async fn a_document_that_waits_for_a_link_delays_no_other() {
     let archive = Archive::new("").await;
     let bench = &archive.bench;
     let destination = DestinationConfig {

@@ -215,7 +215,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_destination_that_answers_500_for_a_week_is_given_everything_in_order_afterwards() {
+async fn a_week_of_500_is_followed_by_everything_in_order() {
     let scene = Scene::new().await;
     let Scene {
         bench,
@@ -262,7 +262,7 @@ async fn a_destination_that_answers_500_for_a_week_is_given_everything_in_order_
 }
 
 #[tokio::test]
-async fn a_connection_that_is_reset_before_or_after_booking_doubles_nothing() {
+async fn a_reset_before_or_after_acceptance_doubles_nothing() {
     let scene = Scene::new().await;
     let Scene {
         bench,
@@ -291,7 +291,7 @@ async fn a_connection_that_is_reset_before_or_after_booking_doubles_nothing() {
 }
 
 #[tokio::test]
-async fn a_version_that_was_booked_unheard_and_then_replaced_does_not_come_again() {
+async fn a_version_accepted_unheard_then_superseded_is_not_repeated() {
     let scene = Scene::new().await;
     let Scene {
         bench,
@@ -315,7 +315,7 @@ async fn a_version_that_was_booked_unheard_and_then_replaced_does_not_come_again
 }
 
 #[tokio::test]
-async fn a_destination_that_hangs_is_paused_by_its_timeout_and_the_others_go_on() {
+async fn a_hanging_destination_times_out_and_others_continue() {
     let Scene {
         bench,
         ledger,
@@ -347,7 +347,7 @@ async fn a_destination_that_hangs_is_paused_by_its_timeout_and_the_others_go_on(
 }
 
 #[tokio::test]
-async fn an_address_that_moved_or_does_not_let_us_in_pauses_and_says_what_to_look_at() {
+async fn a_moved_or_forbidden_address_pauses_and_says_what_to_check() {
     for (manner, words) in [
         (
             Manner::with_header(302, "location", "http://127.0.0.1:1/"),
@@ -378,7 +378,7 @@ async fn an_address_that_moved_or_does_not_let_us_in_pauses_and_says_what_to_loo
 }
 
 #[tokio::test]
-async fn a_destination_that_says_410_waits_for_a_person() {
+async fn a_destination_that_answers_410_is_paused_for_a_person() {
     let scene = Scene::new().await;
     let Scene {
         bench,
@@ -400,7 +400,7 @@ async fn a_destination_that_says_410_waits_for_a_person() {
 }
 
 #[tokio::test]
-async fn a_destination_that_asks_for_an_hour_is_given_an_hour() {
+async fn retry_after_of_an_hour_is_obeyed() {
     let scene = Scene::new().await;
     let Scene {
         bench,
@@ -429,7 +429,7 @@ fn import_error_sender(bench: &Bench) -> Option<ImportErrorSender> {
 }
 
 #[tokio::test]
-async fn a_rejection_waits_for_the_path_reaches_the_accountant_once_and_ends_booked() {
+async fn a_rejection_becomes_one_import_error_and_ends_delivered() {
     let Scene {
         mut bench,
         ledger,
@@ -508,7 +508,7 @@ async fn a_rejection_waits_for_the_path_reaches_the_accountant_once_and_ends_boo
 }
 
 #[tokio::test]
-async fn a_vendor_that_refuses_a_repeated_report_is_told_and_not_asked_for_ever() {
+async fn a_refused_repeated_import_error_is_logged_and_not_resent() {
     let bench = Bench::with("error_repeat=refused", |config| {
         config.api.import_error_path = Some("/errors".to_owned());
     })
@@ -544,7 +544,7 @@ async fn a_vendor_that_refuses_a_repeated_report_is_told_and_not_asked_for_ever(
 }
 
 #[tokio::test]
-async fn a_version_that_was_replaced_while_it_waited_is_not_delivered() {
+async fn a_version_superseded_while_it_waited_is_not_delivered() {
     let scene = Scene::new().await;
     let Scene {
         bench,
@@ -565,7 +565,7 @@ async fn a_version_that_was_replaced_while_it_waited_is_not_delivered() {
 }
 
 #[tokio::test]
-async fn a_destination_is_given_its_queue_and_its_companies_alone() {
+async fn a_destination_gets_only_its_queue_and_companies() {
     let bench = Bench::with("", |config| {
         let account = config.accounts.get_mut(&default_account());
         let account = account.expect("the account");
@@ -628,7 +628,7 @@ async fn a_destination_is_given_its_queue_and_its_companies_alone() {
 }
 
 #[tokio::test]
-async fn a_pause_takes_effect_between_two_documents_of_one_batch() {
+async fn a_pause_takes_effect_between_two_documents_of_a_batch() {
     let scene = Scene::new().await;
     let Scene {
         bench,
@@ -663,7 +663,7 @@ async fn a_pause_takes_effect_between_two_documents_of_one_batch() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_to_stop_finishes_the_document_in_flight_and_begins_no_other() {
+async fn a_stopping_worker_finishes_the_document_in_flight_only() {
     let scene = Scene::new().await;
     let Scene {
         bench,
@@ -686,7 +686,7 @@ async fn a_worker_that_is_to_stop_finishes_the_document_in_flight_and_begins_no_
 }
 
 #[tokio::test]
-async fn a_worker_whose_lease_was_taken_over_notes_nothing_and_begins_no_other_document() {
+async fn a_worker_that_lost_its_lease_records_and_starts_nothing() {
     let scene = Scene::new().await;
     let Scene {
         bench,
@@ -718,7 +718,7 @@ async fn a_worker_whose_lease_was_taken_over_notes_nothing_and_begins_no_other_d
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn side_by_side_are_documents_and_never_two_versions_of_one() {
+async fn two_versions_of_one_document_are_never_in_flight_together() {
     let scene = Scene::with(|destination| destination.max_concurrency = 8).await;
     let Scene {
         bench,
@@ -771,7 +771,7 @@ async fn side_by_side_are_documents_and_never_two_versions_of_one() {
 }
 
 #[tokio::test]
-async fn a_version_that_keeps_a_destination_from_going_on_can_be_left_out() {
+async fn a_version_that_blocks_a_destination_can_be_skipped() {
     let scene = Scene::new().await;
     let Scene {
         bench,
@@ -801,7 +801,7 @@ async fn a_version_that_keeps_a_destination_from_going_on_can_be_left_out() {
 }
 
 #[tokio::test]
-async fn an_older_version_that_comes_late_is_not_handed_on_after_the_newer_one() {
+async fn an_older_version_is_never_delivered_after_a_newer_one() {
     let bench = Bench::caught_up("visibility_lag_ms=0").await;
     let ledger = Ledger::open().await;
     let deliver = worker(&bench, "books", &ledger.destination()).await;
@@ -826,7 +826,7 @@ async fn an_older_version_that_comes_late_is_not_handed_on_after_the_newer_one()
 }
 
 #[tokio::test]
-async fn a_program_and_a_list_take_the_same_documents_side_by_side_with_a_receiver() {
+async fn command_list_and_http_destinations_get_the_same_documents() {
     let scene = Scene::new().await;
     let Scene {
         bench,

@@ -185,7 +185,7 @@ async fn look(alarms: &Alarms) -> (Vec<AlarmKind>, Vec<AlarmKind>) {
 }
 
 #[tokio::test]
-async fn silence_begins_when_documents_come_untold_and_ends_with_a_notification() {
+async fn silence_begins_with_missed_notifications_and_ends_with_one() {
     let station = Station::new().await;
     station.hint(exported(COMPANY)).await;
     station.pull(&[], &[]).await;
@@ -207,7 +207,7 @@ async fn silence_begins_when_documents_come_untold_and_ends_with_a_notification(
 }
 
 #[tokio::test]
-async fn a_paused_feed_and_a_paused_account_are_told_unless_a_person_paused_them() {
+async fn paused_feeds_and_accounts_alarm_unless_a_person_did_it() {
     let station = Station::new().await;
     station.hint(exported(COMPANY)).await;
     let failure = PageFailure::FeedPaused {
@@ -246,7 +246,7 @@ async fn a_paused_feed_and_a_paused_account_are_told_unless_a_person_paused_them
 }
 
 #[tokio::test]
-async fn a_blocked_queue_is_told_once_something_waits_for_it() {
+async fn a_blocked_queue_alarms_once_something_waits_for_it() {
     let mut station = Station::with(|config, _| config.api.exported_path = None).await;
     assert_eq!(station.look().await, (vec![], vec![]), "nothing waits");
     station.hint(exported(COMPANY)).await;
@@ -272,7 +272,7 @@ async fn a_blocked_queue_is_told_once_something_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_feed_that_stays_behind_is_told_but_not_because_nothing_ran() {
+async fn a_feed_that_stays_behind_alarms_unless_nothing_ran() {
     let station = Station::new().await;
     station.hint(exported(COMPANY)).await;
     station.pull(&[], &[]).await;
@@ -290,7 +290,7 @@ async fn a_feed_that_stays_behind_is_told_but_not_because_nothing_ran() {
 }
 
 #[tokio::test]
-async fn a_storm_of_refusals_is_told_and_is_over_when_it_has_been_calm() {
+async fn a_storm_of_refusals_alarms_until_it_has_been_calm() {
     let station = Station::new().await;
     let refuse = |count: usize| {
         for _ in 0..count {
@@ -317,7 +317,7 @@ async fn a_storm_of_refusals_is_told_and_is_over_when_it_has_been_calm() {
 }
 
 #[tokio::test]
-async fn a_certificate_near_its_end_is_told_until_a_newer_one_comes() {
+async fn a_certificate_near_expiry_alarms_until_it_is_renewed() {
     let station = Station::new().await;
     let now = station.clock.now();
     let keep = |name: &str, days: u64| {
@@ -339,7 +339,7 @@ async fn a_certificate_near_its_end_is_told_until_a_newer_one_comes() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fills_is_told_before_deliveries_are_refused() {
+async fn a_filling_disk_alarms_before_messages_are_refused() {
     let station = Station::new().await;
     station.store.set_free_bytes((1 << 30) - 1);
     station.begins(AlarmKind::Disk).await;
@@ -349,7 +349,7 @@ async fn a_disk_that_fills_is_told_before_deliveries_are_refused() {
 }
 
 #[tokio::test]
-async fn late_uploads_are_told_until_their_documents_come() {
+async fn late_uploads_alarm_until_their_documents_arrive() {
     let station = Station::new().await;
     let upload = NewUpload {
         account: default_account(),
@@ -380,7 +380,7 @@ async fn late_uploads_are_told_until_their_documents_come() {
 }
 
 #[tokio::test]
-async fn a_destination_that_fails_for_long_is_told_until_it_takes_something() {
+async fn a_failing_destination_alarms_until_it_accepts_a_document() {
     let name = DestinationName::parse("books").expect("a name");
     let station = Station::with(|config, _| {
         let destination = DestinationConfig {
@@ -462,7 +462,7 @@ async fn a_destination_that_fails_for_long_is_told_until_it_takes_something() {
 }
 
 #[tokio::test]
-async fn documents_that_are_held_at_a_destination_are_an_alarm_until_their_feed_begins() {
+async fn held_documents_alarm_until_their_feed_is_started() {
     let name = DestinationName::parse("books").expect("a name");
     let station = Station::with(|config, _| {
         let name = DestinationName::parse("books").expect("a name");
@@ -503,7 +503,7 @@ async fn documents_that_are_held_at_a_destination_are_an_alarm_until_their_feed_
 }
 
 #[tokio::test]
-async fn an_ended_subscription_is_an_alarm_on_the_private_listener_until_it_is_restored() {
+async fn an_ended_subscription_alarms_until_it_is_restored() {
     let app = TestApp::spawn().await;
     app.deliver(&Message::confirmation(&app.sns)).await;
     app.clock.advance(minutes(1));
@@ -561,7 +561,7 @@ async fn told(alarms: &Alarms) -> Told {
 }
 
 #[tokio::test]
-async fn an_address_that_is_down_for_a_while_is_told_in_order_when_it_is_back() {
+async fn an_unreachable_address_is_notified_in_order_afterwards() {
     let stand_in = StandIn::start([]).await;
     let url = stand_in.url("/hooks/planted-secret");
     let station = Station::with(|config, _| {
@@ -631,7 +631,7 @@ fn script(dir: &Path, text: &str) -> AlarmCommand {
 }
 
 #[tokio::test]
-async fn a_command_is_given_the_alarm_without_a_shell_and_without_our_environment() {
+async fn a_command_gets_the_alarm_without_shell_or_environment() {
     let station = Station::with(|config, dir| {
         let to = dir.display();
         let text = format!("cat > {to}/given\nenv > {to}/env\nprintf %s \"$1\" > {to}/argument");
@@ -662,7 +662,7 @@ async fn a_command_is_given_the_alarm_without_a_shell_and_without_our_environmen
 }
 
 #[tokio::test]
-async fn a_command_that_fails_is_run_again_later() {
+async fn a_command_that_fails_is_retried_later() {
     let station = Station::with(|config, dir| {
         config.alarms.target = Some(AlarmTarget::Command(script(dir, "exit 3")));
     })
@@ -678,7 +678,7 @@ async fn a_command_that_fails_is_run_again_later() {
 }
 
 #[tokio::test]
-async fn telling_ends_after_a_day_of_failures() {
+async fn notifying_ends_after_a_day_of_failures() {
     let station = Station::with(|config, dir| {
         let command = script(dir, "exit 3");
         config.alarms.target = Some(AlarmTarget::Command(AlarmCommand {
@@ -704,7 +704,7 @@ async fn telling_ends_after_a_day_of_failures() {
 }
 
 #[test]
-fn the_documentation_explains_every_alarm_once() {
+fn the_docs_explain_every_alarm_once() {
     let page = include_str!("../../../docs/alarms.md");
     for kind in AlarmKind::ALL {
         let row = format!("\n| `{}` | ", kind.as_str());

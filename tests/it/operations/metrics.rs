@@ -140,7 +140,7 @@ async fn promtool_accepts_the_metrics_of_a_server_that_has_worked() {
 }
 
 #[tokio::test]
-async fn a_hosts_certificate_that_lasts_longest_is_told() {
+async fn the_latest_certificate_expiry_of_a_host_is_exposed() {
     let app = TestApp::spawn().await;
     let older = Signer::generate("sns.amazonaws.com", start(), start().after(DAY));
     let older = older.expect("a certificate");
@@ -193,7 +193,7 @@ const RULES: &str = include_str!("../../../docs/alerts/ivesk-webhook.rules.yml")
 const DASHBOARD: &str = include_str!("../../../docs/grafana-dashboard.json");
 
 #[test]
-fn the_alert_rules_are_right_and_each_fires_when_it_should() {
+fn the_alert_rules_are_valid_and_fire_when_they_should() {
     let names = RULES
         .lines()
         .filter_map(|line| line.trim().strip_prefix("- alert: "));
@@ -233,7 +233,7 @@ fn panels() -> Vec<(Value, Vec<String>)> {
 }
 
 #[test]
-fn the_dashboard_is_laid_out_without_overlap_and_its_queries_can_be_read() {
+fn the_dashboards_panels_do_not_overlap_and_its_queries_parse() {
     let mut taken = BTreeSet::new();
     let mut ids = BTreeSet::new();
     let mut rules = "groups: [{name: g, rules: [\n".to_owned();
@@ -285,7 +285,7 @@ fn exposed(text: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_metric_that_rules_and_dashboard_name_is_one_that_is_exposed() {
+async fn every_metric_of_rules_and_dashboard_is_exposed() {
     let emulator = emulator("page_size=7").await;
     let control = emulator.control();
     let installation = Installation::beside(&emulator, "", "");
@@ -327,7 +327,7 @@ async fn every_metric_that_rules_and_dashboard_name_is_one_that_is_exposed() {
 }
 
 #[test]
-fn the_documentation_explains_every_metric_that_rules_and_dashboard_name() {
+fn the_docs_explain_every_metric_of_rules_and_dashboard() {
     let page = include_str!("../../../docs/operating.md");
     let documented = names(page);
     let used: BTreeSet<_> = names(RULES).union(&names(DASHBOARD)).cloned().collect();

@@ -217,7 +217,7 @@ impl Behind {
 }
 
 #[tokio::test]
-async fn behind_nginx_as_the_page_shows_it_all_is_well() {
+async fn the_documented_nginx_configuration_works() {
     if !is_installed("nginx") {
         return;
     }
@@ -238,7 +238,7 @@ async fn behind_nginx_as_the_page_shows_it_all_is_well() {
 }
 
 #[tokio::test]
-async fn what_init_writes_works_behind_nginx_with_nothing_but_addresses_set() {
+async fn the_file_of_init_works_behind_nginx_with_only_addresses_set() {
     if !is_installed("nginx") {
         return;
     }
@@ -281,7 +281,7 @@ async fn what_init_writes_works_behind_nginx_with_nothing_but_addresses_set() {
 }
 
 #[tokio::test]
-async fn behind_nginx_below_a_prefix_all_is_well() {
+async fn nginx_works_below_a_prefix() {
     if !is_installed("nginx") {
         return;
     }
@@ -295,7 +295,7 @@ async fn behind_nginx_below_a_prefix_all_is_well() {
 }
 
 #[tokio::test]
-async fn behind_caddy_as_the_page_shows_it_all_is_well() {
+async fn the_documented_caddy_configuration_works() {
     if !is_installed("caddy") {
         return;
     }
@@ -313,7 +313,7 @@ async fn behind_caddy_as_the_page_shows_it_all_is_well() {
 }
 
 #[tokio::test]
-async fn behind_caddy_below_a_prefix_all_is_well() {
+async fn caddy_works_below_a_prefix() {
     if !is_installed("caddy") {
         return;
     }
@@ -365,7 +365,7 @@ async fn who_asked(behind: &Behind, server: &Server, base: &str) -> (String, Str
 }
 
 #[tokio::test]
-async fn through_nginx_come_the_true_address_and_its_id_and_nothing_forged() {
+async fn nginx_passes_the_true_client_address_and_id() {
     if !is_installed("nginx") {
         return;
     }
@@ -390,7 +390,7 @@ async fn through_nginx_come_the_true_address_and_its_id_and_nothing_forged() {
 }
 
 #[tokio::test]
-async fn through_caddy_come_the_true_address_and_its_id_and_nothing_forged() {
+async fn caddy_passes_the_true_client_address_and_id() {
     if !is_installed("caddy") {
         return;
     }
@@ -407,7 +407,7 @@ async fn through_caddy_come_the_true_address_and_its_id_and_nothing_forged() {
 }
 
 #[tokio::test]
-async fn past_the_proxy_a_stranger_s_word_on_itself_is_not_believed() {
+async fn headers_of_a_stranger_past_the_proxy_are_ignored() {
     let behind = behind_one_proxy().await;
     let server = behind.here.start().await;
     let base = format!("http://127.0.0.1:{}", behind.here.public_port());
@@ -419,7 +419,7 @@ async fn past_the_proxy_a_stranger_s_word_on_itself_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_proxy_with_its_default_body_limit_or_a_certificate_nobody_trusts_is_found_out() {
+async fn doctor_finds_a_low_body_limit_and_an_untrusted_certificate() {
     if !is_installed("nginx") {
         return;
     }
@@ -454,7 +454,7 @@ fn trusting(behind: &Behind) -> reqwest::ClientBuilder {
 }
 
 #[tokio::test]
-async fn the_systemd_unit_is_understood_and_hardened() {
+async fn the_systemd_unit_is_valid_and_hardened() {
     if !is_installed("systemd-analyze") {
         return;
     }

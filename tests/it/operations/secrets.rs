@@ -516,17 +516,17 @@ async fn nothing_is_told(format: &'static str, database: Option<Database>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_secret_is_told_in_text() {
+async fn no_secret_appears_with_text_logs() {
     nothing_is_told("text", None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_secret_is_told_in_json() {
+async fn no_secret_appears_with_json_logs() {
     nothing_is_told("json", None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_secret_is_told_where_replicas_share_a_store() {
+async fn no_secret_appears_with_a_shared_store() {
     if let Some(database) = Database::postgres("secrets at the finest level").await {
         nothing_is_told("text", Some(database)).await;
     }

@@ -33,7 +33,7 @@ fn attribute(span: &Span, name: &str) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_receives_the_spans_of_deliveries_pages_and_hand_offs_without_secrets() {
+async fn a_collector_receives_all_spans_without_secrets() {
     let collector = StandIn::start((0..100).map(|_| Answer::ok(""))).await;
     let emulator = emulator("page_size=7").await;
     let control = emulator.control();
@@ -111,7 +111,7 @@ async fn a_collector_receives_the_spans_of_deliveries_pages_and_hand_offs_withou
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_that_never_answers_holds_up_neither_deliveries_nor_the_end() {
+async fn a_hanging_collector_delays_neither_messages_nor_shutdown() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let emulator = emulator("page_size=7").await;
@@ -130,7 +130,7 @@ async fn a_collector_that_never_answers_holds_up_neither_deliveries_nor_the_end(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_that_refuses_is_told_once() {
+async fn a_collector_that_refuses_is_logged_once() {
     let collector = StandIn::start((0..100).map(|_| Answer::status(401, ""))).await;
     let emulator = emulator("page_size=7").await;
     let sections = format!("[log]\notlp_url = \"{}\"\n", collector.url("/own/path"));

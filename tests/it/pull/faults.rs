@@ -94,7 +94,7 @@ fn status(status: u16) -> FaultKind {
 }
 
 #[tokio::test]
-async fn a_vendor_that_hangs_is_asked_ever_less_often() {
+async fn a_vendor_that_hangs_is_asked_less_and_less_often() {
     let seen = Seen {
         words: "could not be reached: timed out",
         paused: None,
@@ -127,7 +127,7 @@ async fn truncated_json_stores_nothing_of_the_page() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_counts_as_unreachable() {
+async fn an_answer_that_is_cut_off_counts_as_unreachable() {
     let seen = Seen {
         words: "could not be reached",
         paused: None,
@@ -138,7 +138,7 @@ async fn an_answer_that_breaks_off_counts_as_unreachable() {
 }
 
 #[tokio::test]
-async fn a_page_of_50_megabytes_is_not_read_and_not_asked_for_again_within_the_hour() {
+async fn a_page_of_50_megabytes_is_not_read_and_retried_hourly() {
     let seen = Seen {
         words: "`api.max_page_bytes`",
         paused: None,
@@ -150,7 +150,7 @@ async fn a_page_of_50_megabytes_is_not_read_and_not_asked_for_again_within_the_h
 }
 
 #[tokio::test]
-async fn refusals_pause_the_feed_and_it_is_tried_once_more_each_hour() {
+async fn refusals_pause_the_feed_and_it_is_retried_hourly() {
     for (code, reason) in [
         (401, FeedPauseReason::Unauthorized),
         (403, FeedPauseReason::Forbidden),
@@ -167,7 +167,7 @@ async fn refusals_pause_the_feed_and_it_is_tried_once_more_each_hour() {
 }
 
 #[tokio::test]
-async fn errors_of_the_vendors_own_are_waited_out() {
+async fn server_errors_are_waited_out() {
     for (code, account_waits) in [(500, false), (502, false), (429, true)] {
         let seen = Seen {
             words: &format!("answered {code}: This answer was asked for").leak()[..],
@@ -180,7 +180,7 @@ async fn errors_of_the_vendors_own_are_waited_out() {
 }
 
 #[tokio::test]
-async fn errors_without_json_are_told_by_their_status() {
+async fn errors_without_json_are_named_by_their_status() {
     for body in ["html", "empty"] {
         let bench = Bench::caught_up(&format!("error_body={body}")).await;
         bench.fault(Fault::status(500).times(1));
@@ -192,7 +192,7 @@ async fn errors_without_json_are_told_by_their_status() {
 }
 
 #[tokio::test]
-async fn retry_after_is_obeyed_by_the_whole_account_in_seconds_and_as_a_date() {
+async fn the_whole_account_obeys_retry_after_in_both_forms() {
     for retry_after in ["120", "Mon, 23 Nov 2026 08:02:00 GMT"] {
         let bench = Bench::with("", both_companies).await;
         bench.settle().await;
@@ -259,7 +259,7 @@ async fn a_failure_in_flight_does_not_shorten_a_retry_after() {
 }
 
 #[tokio::test]
-async fn a_withdrawn_key_pauses_the_account_after_a_few_requests_and_a_new_one_frees_it() {
+async fn a_revoked_key_pauses_the_account_until_it_is_replaced() {
     let mut bench = Bench::with("", |config| {
         let account = config.accounts.values_mut().next().expect("an account");
         account.api_key = Some("withdrawn".to_owned().into());
@@ -288,7 +288,7 @@ async fn a_withdrawn_key_pauses_the_account_after_a_few_requests_and_a_new_one_f
 }
 
 #[tokio::test]
-async fn one_company_in_trouble_does_not_hold_up_another() {
+async fn one_company_in_trouble_delays_no_other() {
     let bench = Bench::with("", both_companies).await;
     bench.settle().await;
     bench.fault(Fault::new(FaultKind::HtmlPage).company(NEIGHBOUR));
@@ -304,7 +304,7 @@ async fn one_company_in_trouble_does_not_hold_up_another() {
 }
 
 #[tokio::test]
-async fn a_document_without_an_identity_is_set_aside_and_the_page_still_commits() {
+async fn an_unreadable_entry_does_not_keep_a_page_from_committing() {
     let bench = Bench::caught_up("page_size=10").await;
     let made = bench.control.export(COMPANY, 9).expect("exported");
     let id_of = |index: usize| made[index].0.as_str();
@@ -394,7 +394,7 @@ async fn the_queues_fail_apart_from_each_other() {
 }
 
 #[tokio::test]
-async fn five_hundred_hints_at_start_keep_to_the_requests_that_an_account_may_have_in_flight() {
+async fn five_hundred_triggers_at_once_respect_the_accounts_limit() {
     const COMPANIES: usize = 500;
     const IN_FLIGHT: usize = 3;
     let bench = Bench::with("", |config| {

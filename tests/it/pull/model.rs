@@ -348,7 +348,7 @@ async fn open(config: &Config, clock: &Clock) -> (SharedStore, [Arc<Puller>; 2])
 }
 
 #[test]
-fn after_any_history_the_store_holds_what_the_vendor_lists_each_version_once() {
+fn after_any_history_each_version_is_stored_exactly_once() {
     let vendor = Vendor::start();
     let asked_for = std::env::var("PULL_HISTORIES").ok();
     let mut runner = TestRunner::new(Cases {

@@ -7,13 +7,13 @@ use crate::support::puller::{
 };
 
 #[tokio::test]
-async fn u11_all_arrives_whether_or_not_the_last_page_has_a_next() {
+async fn u11_all_arrives_with_or_without_next_on_the_last_page() {
     everything_arrives("last_page_next=present,page_size=3").await;
     everything_arrives("last_page_next=absent,page_size=3").await;
 }
 
 #[tokio::test]
-async fn u11_a_last_page_without_next_is_not_downloaded_again_by_the_next_hint() {
+async fn u11_a_last_page_without_next_is_not_downloaded_again() {
     let bench = Bench::caught_up("last_page_next=absent").await;
     bench.export(COMPANY, 40).await;
     bench.settle().await;
@@ -48,7 +48,7 @@ async fn u14_ties_across_a_pages_edge_all_arrive_whole_or_split() {
 }
 
 #[tokio::test]
-async fn u14_documents_after_a_group_that_made_a_page_grow_are_found_by_overlap_reads_too() {
+async fn u14_documents_after_an_oversized_group_are_found() {
     // The page that holds the group is longer than the one that begins with it, though
     // more follows: its length proves nothing.
     let bench = Bench::new("page_size=3,page_edge=whole").await;
@@ -69,7 +69,7 @@ async fn u14_documents_after_a_group_that_made_a_page_grow_are_found_by_overlap_
 }
 
 #[tokio::test]
-async fn u14_250_documents_of_one_timestamp_all_arrive_where_pages_grow() {
+async fn u14_250_documents_of_one_moment_arrive_where_pages_grow() {
     for from in ["inclusive", "exclusive"] {
         let bench = Bench::caught_up(&format!(
             "from={from},page_edge=whole,page_size=100,ties=250"
@@ -85,7 +85,7 @@ async fn u14_250_documents_of_one_timestamp_all_arrive_where_pages_grow() {
 }
 
 #[tokio::test]
-async fn u14_250_documents_of_one_timestamp_that_pages_cut_stop_with_a_possible_gap() {
+async fn u14_250_documents_of_one_moment_cut_by_pages_leave_a_gap() {
     for from in ["inclusive", "exclusive"] {
         for earlier in [0, 30] {
             let bench = Bench::new(&format!("from={from},page_edge=split,page_size=100")).await;
@@ -111,7 +111,7 @@ async fn u14_250_documents_of_one_timestamp_that_pages_cut_stop_with_a_possible_
 }
 
 #[tokio::test]
-async fn u15_a_next_that_never_changes_stops_and_is_told_and_nothing_is_lost_once_it_moves() {
+async fn u15_a_stuck_next_stops_the_pull_and_loses_nothing_later() {
     for from in ["inclusive", "exclusive"] {
         let bench = Bench::new(&format!("from={from},page_size=10")).await;
         bench.export_unheard(COMPANY, 5);

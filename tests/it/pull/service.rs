@@ -50,7 +50,7 @@ fn no_companies(config: &mut Config) {
 }
 
 #[tokio::test]
-async fn an_export_is_notified_verified_pulled_and_stored_in_every_form_of_the_message() {
+async fn an_export_is_pulled_after_every_form_of_the_message() {
     for (code, key) in [("text", "camel"), ("number", "lower")] {
         let switches = format!("company_code={code},company_code_key={key},signature_version=2");
         let bench = Bench::with(&switches, no_companies).await;
@@ -70,7 +70,7 @@ async fn an_export_is_notified_verified_pulled_and_stored_in_every_form_of_the_m
 }
 
 #[tokio::test]
-async fn a_notification_lost_on_its_way_is_made_up_for_within_the_hour_and_counted() {
+async fn a_missed_notification_is_found_within_the_hour_and_counted() {
     let bench = Bench::with("signature_version=2", no_companies).await;
     let service = listening(&bench, &[Event::OnExported]).await;
     bench.export_unheard(COMPANY, 1);
@@ -87,7 +87,7 @@ async fn a_notification_lost_on_its_way_is_made_up_for_within_the_hour_and_count
 }
 
 #[tokio::test]
-async fn a_digitized_document_raises_the_mixed_queue_and_its_company_filters_nothing() {
+async fn a_digitized_document_triggers_its_queue_for_all_companies() {
     for message in ["document", "id", "text"] {
         let switches = format!("digitized_message={message},signature_version=2");
         let bench = Bench::with(&switches, no_companies).await;
@@ -119,7 +119,7 @@ async fn a_digitized_document_raises_the_mixed_queue_and_its_company_filters_not
 }
 
 #[tokio::test]
-async fn thousands_of_notifications_for_one_company_are_all_kept_and_are_a_handful_of_pulls() {
+async fn thousands_of_notifications_are_a_handful_of_pulls() {
     const NOTIFICATIONS: usize = 2_000;
     let bench = Bench::with("signature_version=2", no_companies).await;
     let service = listening(&bench, &[Event::OnExported]).await;
@@ -148,7 +148,7 @@ async fn thousands_of_notifications_for_one_company_are_all_kept_and_are_a_handf
 }
 
 #[tokio::test]
-async fn while_the_path_is_unknown_hints_are_kept_and_the_service_says_blocked() {
+async fn an_unknown_path_keeps_triggers_and_shows_blocked() {
     let mut bench = Bench::with("signature_version=2", |config| {
         no_companies(config);
         config.api.exported_path = None;
@@ -177,7 +177,7 @@ async fn while_the_path_is_unknown_hints_are_kept_and_the_service_says_blocked()
 }
 
 #[tokio::test]
-async fn the_running_service_pulls_by_itself_and_finishes_its_page_when_stopped() {
+async fn the_service_pulls_and_finishes_its_page_when_stopped() {
     let bench = Bench::with("signature_version=2", no_companies).await;
     let config = bench.config.clone();
     let service = subscribed(&bench, config, &[Event::OnExported]).await;

@@ -16,7 +16,7 @@ use crate::support::puller::{
 };
 
 #[tokio::test]
-async fn u16_a_document_that_is_listed_a_minute_late_is_found_by_a_follow_up_and_is_no_lost_hint() {
+async fn u16_a_document_listed_a_minute_late_is_not_counted_as_missed() {
     let bench = Bench::caught_up("visibility_lag_ms=60000").await;
     bench.export(COMPANY, 3).await;
     let at_once = bench.settle().await;
@@ -34,7 +34,7 @@ async fn u16_a_document_that_is_listed_a_minute_late_is_found_by_a_follow_up_and
 }
 
 #[tokio::test]
-async fn u16_a_document_that_becomes_listed_behind_the_cursor_is_not_lost() {
+async fn u16_a_document_listed_behind_the_cursor_is_not_lost() {
     for from in ["inclusive", "exclusive"] {
         let bench = Bench::caught_up(&format!("from={from}")).await;
         bench.switch("visibility_lag_ms=60000");
@@ -55,7 +55,7 @@ async fn u16_a_document_that_becomes_listed_behind_the_cursor_is_not_lost() {
 }
 
 #[tokio::test]
-async fn u16_a_document_listed_late_is_found_also_after_the_service_was_down_for_a_weekend() {
+async fn u16_a_document_listed_late_is_found_after_a_weekend_down() {
     let mut bench = Bench::caught_up("").await;
     bench.switch("visibility_lag_ms=60000");
     bench.export(COMPANY, 1).await;
@@ -70,7 +70,7 @@ async fn u16_a_document_listed_late_is_found_also_after_the_service_was_down_for
 }
 
 #[tokio::test]
-async fn u16_a_document_listed_late_is_found_also_where_the_first_pull_was_cut_off_for_days() {
+async fn u16_a_document_listed_late_is_found_after_a_cut_off_pull() {
     let mut bench = Bench::new("").await;
     bench.switch("visibility_lag_ms=60000");
     bench.export_unheard(COMPANY, 1);
@@ -86,7 +86,7 @@ async fn u16_a_document_listed_late_is_found_also_where_the_first_pull_was_cut_o
 }
 
 #[tokio::test]
-async fn u16_a_late_document_that_reconciliation_meets_before_the_follow_up_is_no_lost_hint() {
+async fn u16_a_late_document_that_reconciliation_finds_is_not_missed() {
     let bench = Bench::caught_up("").await;
     bench.pass(minutes(58)).await;
     bench.switch("visibility_lag_ms=60000");
@@ -97,7 +97,7 @@ async fn u16_a_late_document_that_reconciliation_meets_before_the_follow_up_is_n
 }
 
 #[tokio::test]
-async fn a_hint_that_is_lost_altogether_is_made_up_for_and_counted_for_its_feed() {
+async fn a_missed_notification_is_made_up_for_and_counted() {
     let bench = Bench::with("", |config| {
         let account = config.accounts.values_mut().next().expect("an account");
         account.companies.push(company(NEIGHBOUR));
@@ -118,7 +118,7 @@ async fn a_hint_that_is_lost_altogether_is_made_up_for_and_counted_for_its_feed(
 }
 
 #[tokio::test]
-async fn u18_a_document_exported_again_is_a_new_version_and_the_newest_is_current() {
+async fn u18_a_document_exported_again_is_a_new_current_version() {
     for re_export in ["adds", "moves", "keeps"] {
         let bench = Bench::caught_up(&format!("re_export={re_export}")).await;
         let made = bench.control.export(COMPANY, 2).expect("exported");
@@ -146,7 +146,7 @@ async fn u18_a_document_exported_again_is_a_new_version_and_the_newest_is_curren
 }
 
 #[tokio::test]
-async fn u21_unknown_fields_and_the_form_of_numbers_survive_byte_for_byte() {
+async fn u21_unknown_fields_and_numbers_survive_byte_for_byte() {
     for money in ["number", "text"] {
         let bench = Bench::caught_up(&format!("money={money}")).await;
         let made = bench.control.export(COMPANY, 1).expect("exported");
@@ -183,7 +183,7 @@ async fn u22_documents_with_null_fields_are_stored_like_others() {
 }
 
 #[tokio::test]
-async fn u23_documents_that_look_alike_are_told_apart_by_their_id() {
+async fn u23_documents_that_look_alike_differ_by_their_id() {
     let bench = Bench::caught_up("ties=2").await;
     let made = bench.control.export(COMPANY, 2).expect("exported");
     for (id, _) in &made {
@@ -198,7 +198,7 @@ async fn u23_documents_that_look_alike_are_told_apart_by_their_id() {
 }
 
 #[tokio::test]
-async fn u24_a_first_pull_begins_at_the_beginning_and_marks_what_it_brings() {
+async fn u24_a_first_pull_starts_at_the_beginning_and_marks_history() {
     let bench = Bench::new("page_size=10").await;
     bench.export_unheard(COMPANY, 25);
     bench.clock.advance(hours(24 * 400));
@@ -218,7 +218,7 @@ async fn u24_a_first_pull_begins_at_the_beginning_and_marks_what_it_brings() {
 }
 
 #[tokio::test]
-async fn u25_a_company_that_the_key_may_not_read_is_paused_and_the_account_goes_on() {
+async fn u25_an_unreadable_company_is_paused_and_others_continue() {
     for (answer, reason) in [
         ("403", Some(FeedPauseReason::Forbidden)),
         ("404", Some(FeedPauseReason::NotFound)),
@@ -246,7 +246,7 @@ async fn u25_a_company_that_the_key_may_not_read_is_paused_and_the_account_goes_
 }
 
 #[tokio::test]
-async fn u1_each_request_has_one_from_and_the_very_query_of_its_preset() {
+async fn u1_each_request_has_one_from_and_its_presets_query() {
     let at = start_of_time().to_string().replace(':', "%3A");
     for (company_in, path, company_part) in [
         ("path", format!("/api/pub/exported/{COMPANY}"), ""),
@@ -283,7 +283,7 @@ async fn u1_each_request_has_one_from_and_the_very_query_of_its_preset() {
 }
 
 #[tokio::test]
-async fn no_request_of_a_long_run_repeats_its_from() {
+async fn no_request_of_a_long_pull_repeats_its_from() {
     let bench = Bench::new("page_size=7,ties=3").await;
     bench.export_unheard(COMPANY, 60);
     bench.pass(hours(1)).await;
@@ -294,7 +294,7 @@ async fn no_request_of_a_long_run_repeats_its_from() {
 }
 
 #[tokio::test]
-async fn a_backfill_reads_an_old_stretch_again_and_leaves_the_cursor() {
+async fn a_backfill_rereads_an_old_stretch_and_keeps_the_cursor() {
     let bench = Bench::caught_up("page_size=5").await;
     bench.export(COMPANY, 12).await;
     bench.settle().await;
@@ -316,7 +316,7 @@ async fn a_backfill_reads_an_old_stretch_again_and_leaves_the_cursor() {
 }
 
 #[tokio::test]
-async fn the_receiver_may_be_down_for_two_hours_and_its_first_run_makes_up_for_all_and_counts_it() {
+async fn two_hours_without_a_receiver_are_made_up_for_and_counted() {
     let mut bench = Bench::caught_up("").await;
     bench.export(COMPANY, 2).await;
     bench.settle().await;
@@ -334,7 +334,7 @@ async fn the_receiver_may_be_down_for_two_hours_and_its_first_run_makes_up_for_a
 }
 
 #[tokio::test]
-async fn a_missing_exported_path_keeps_the_hints_and_they_are_pulled_once_it_is_set() {
+async fn triggers_wait_until_the_exported_path_is_set() {
     let mut bench = Bench::with("", |config| config.api.exported_path = None).await;
     let blocked = ivesk_webhook::pull::blocked(&bench.config);
     assert_eq!(blocked.len(), 1);
@@ -354,7 +354,7 @@ async fn a_missing_exported_path_keeps_the_hints_and_they_are_pulled_once_it_is_
 }
 
 #[tokio::test]
-async fn a_vendor_that_ignores_the_company_pauses_the_feed_stores_nothing_and_says_what_to_do() {
+async fn a_vendor_that_ignores_the_company_pauses_the_feed() {
     let bench = Bench::caught_up("company_filter=ignored").await;
     bench.export(COMPANY, 3).await;
     bench.settle().await;
@@ -386,7 +386,7 @@ async fn a_vendor_that_ignores_the_company_pauses_the_feed_stores_nothing_and_sa
 }
 
 #[tokio::test]
-async fn companies_seen_in_the_digitized_queue_become_exported_feeds_that_are_read() {
+async fn companies_of_the_digitized_queue_become_exported_feeds() {
     for null_fields in ["off", "on"] {
         let bench = Bench::with(&format!("null_fields={null_fields}"), |config| {
             let account = config.accounts.values_mut().next().expect("an account");
@@ -411,7 +411,7 @@ async fn companies_seen_in_the_digitized_queue_become_exported_feeds_that_are_re
 }
 
 #[tokio::test]
-async fn the_digitized_queue_is_asked_for_without_a_company_and_all_of_it_is_kept() {
+async fn the_digitized_queue_is_requested_without_a_company() {
     let bench = Bench::with("page_size=4", |config| {
         let account = config.accounts.values_mut().next().expect("an account");
         account.digitized = true;
@@ -433,7 +433,7 @@ async fn the_digitized_queue_is_asked_for_without_a_company_and_all_of_it_is_kep
 }
 
 #[test]
-fn u17_a_companys_code_reads_alike_in_every_form_that_the_vendor_may_send() {
+fn u17_a_company_code_is_read_in_every_form() {
     for message in [
         json!({ "companyCode": COMPANY }),
         json!({ "companycode": COMPANY }),
@@ -448,7 +448,7 @@ fn u17_a_companys_code_reads_alike_in_every_form_that_the_vendor_may_send() {
 }
 
 #[tokio::test]
-async fn a_worker_too_slow_for_its_lease_writes_nothing_and_nothing_is_stored_twice() {
+async fn a_worker_that_outlives_its_lease_writes_nothing() {
     let bench = Bench::caught_up("").await;
     bench.export(COMPANY, 5).await;
     bench.control.reset_requests();
@@ -477,7 +477,7 @@ async fn a_worker_too_slow_for_its_lease_writes_nothing_and_nothing_is_stored_tw
 }
 
 #[tokio::test]
-async fn a_step_dropped_in_its_middle_is_done_again_once_its_lease_is_over() {
+async fn a_dropped_step_is_repeated_once_its_lease_expires() {
     let bench = Bench::caught_up("").await;
     bench.export(COMPANY, 5).await;
     bench.fault(ivesk_webhook::emulator::Fault::new(
@@ -496,7 +496,7 @@ async fn a_step_dropped_in_its_middle_is_done_again_once_its_lease_is_over() {
 }
 
 #[tokio::test]
-async fn a_saved_cursor_a_day_old_is_where_an_hourly_read_begins() {
+async fn reconciliation_starts_at_a_saved_cursor_a_day_old() {
     let bench = Bench::caught_up("").await;
     for _ in 0..30 {
         bench.export(COMPANY, 1).await;

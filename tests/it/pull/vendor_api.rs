@@ -45,7 +45,7 @@ async fn failure(answer: Answer) -> ApiError {
 }
 
 #[tokio::test]
-async fn a_page_is_asked_for_with_the_key_and_nothing_else() {
+async fn a_page_is_requested_with_the_key_and_nothing_else() {
     let server = StandIn::start([Answer::ok(EMPTY)]).await;
     digitized(&client(&server)).await.expect("a page");
     let requests = server.requests();
@@ -65,7 +65,7 @@ async fn a_page_is_asked_for_with_the_key_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_company_stands_where_the_template_says_and_from_once() {
+async fn the_company_is_where_the_template_says_and_from_once() {
     let server = StandIn::start([]).await;
     let cursor = Cursor::new("2019-11-26T12:30:47.373Z&from=x +š");
     let from = "from=2019-11-26T12%3A30%3A47.373Z%26from%3Dx%20%2B%C5%A1";
@@ -101,7 +101,7 @@ async fn the_company_stands_where_the_template_says_and_from_once() {
 }
 
 #[tokio::test]
-async fn a_company_that_would_step_up_the_path_is_never_asked_for() {
+async fn a_company_that_would_escape_the_path_is_never_requested() {
     let server = StandIn::start([]).await;
     for code in [".", ".."] {
         let page = client(&server)
@@ -140,7 +140,7 @@ async fn a_redirect_is_a_refusal_and_the_key_stays_here() {
 }
 
 #[tokio::test]
-async fn an_error_tells_its_status_its_message_and_how_long_to_wait() {
+async fn an_error_has_its_status_message_and_retry_after() {
     let body = r#"{"message":"Too many requests with dp_planted_key, see https://x/?k=1"}"#;
     let error = failure(Answer::status(429, body).with("retry-after", "17")).await;
     let ApiError::Status {
@@ -216,7 +216,7 @@ async fn a_success_that_is_no_page_is_malformed_and_not_empty() {
 }
 
 #[tokio::test]
-async fn a_server_that_breaks_off_or_is_not_there_is_unreachable() {
+async fn a_server_that_breaks_off_or_is_absent_is_unreachable() {
     let cut = futures_util::stream::iter([
         Ok(bytes::Bytes::from_static(b"{\"documents\":[")),
         Err(std::io::Error::other("gone")),
@@ -237,7 +237,7 @@ async fn a_server_that_breaks_off_or_is_not_there_is_unreachable() {
 }
 
 #[tokio::test]
-async fn what_is_not_configured_names_its_setting_and_asks_nobody() {
+async fn a_missing_setting_is_named_and_nothing_is_requested() {
     let server = StandIn::start([]).await;
     let client = client_with(&server, |config| {
         config.exported_path = None;
@@ -270,7 +270,7 @@ async fn what_is_not_configured_names_its_setting_and_asks_nobody() {
 }
 
 #[tokio::test]
-async fn a_subscription_is_posted_as_documented_and_its_target_stays_secret() {
+async fn a_subscription_is_posted_as_documented_and_stays_secret() {
     let target =
         SecretString::from("https://hooks.example.lt/webhooks/default/on_exported/planted-token");
     let quoting = r#"{"message":"no such target: planted https://hooks.example.lt/webhooks/default/on_exported/planted-token"}"#;

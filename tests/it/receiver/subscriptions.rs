@@ -20,7 +20,7 @@ const ENDED: &str =
     r#"ivesk_webhook_subscriptions{account="default",event="on_exported",state="unsubscribed"} 1"#;
 
 #[tokio::test]
-async fn a_confirmation_is_confirmed_within_its_delivery() {
+async fn a_confirmation_is_confirmed_within_its_request() {
     let app = TestApp::spawn().await;
 
     let answer = app.deliver(&Message::confirmation(&app.sns)).await;
@@ -47,7 +47,7 @@ async fn copies_of_a_confirmation_confirm_once() {
 }
 
 #[tokio::test]
-async fn while_sns_can_t_be_asked_it_is_503_and_the_worker_tries_too() {
+async fn an_unreachable_sns_is_503_and_the_worker_retries() {
     let app = TestApp::spawn().await;
     let confirmations = &app.service().app().confirmations;
     let message = Message::confirmation(&app.sns);
@@ -96,7 +96,7 @@ async fn the_worker_gives_up_when_the_token_has_run_out() {
 }
 
 #[tokio::test]
-async fn where_sns_s_no_is_final_nothing_is_tried_again() {
+async fn a_final_refusal_of_sns_is_not_retried() {
     let app = TestApp::spawn().await;
     app.sns.set_confirming(Confirming::SaysNo);
 
@@ -171,7 +171,7 @@ async fn an_ended_subscription_raises_the_alarm_and_can_be_restored() {
 }
 
 #[tokio::test]
-async fn an_ended_subscription_is_told_again_at_each_start() {
+async fn an_ended_subscription_is_reported_at_each_start() {
     let mut app = TestApp::spawn().await;
     app.deliver(&Message::confirmation(&app.sns)).await;
     app.clock.advance(Duration::from_secs(60));
@@ -231,7 +231,7 @@ impl std::io::Write for Lines {
 }
 
 #[tokio::test]
-async fn a_confirmation_of_a_stranger_s_topic_visits_nothing() {
+async fn a_confirmation_of_a_strangers_topic_visits_nothing() {
     let app = TestApp::spawn().await;
 
     let foreign = Message::confirmation(&app.sns).of_topic(FOREIGN_TOPIC);

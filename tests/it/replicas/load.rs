@@ -213,7 +213,7 @@ async fn compare(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_that_are_killed_in_turn_lose_nothing_acknowledged_and_double_nothing() {
+async fn replicas_killed_in_turn_lose_and_double_nothing() {
     let Some(mut scene) = Scene::on_shared_server("replicas that are killed").await else {
         return;
     };
@@ -235,7 +235,7 @@ async fn replicas_that_are_killed_in_turn_lose_nothing_acknowledged_and_double_n
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_was_stopped_past_its_lease_writes_nothing_stale() {
+async fn a_replica_stopped_past_its_lease_writes_nothing_stale() {
     let Some(mut scene) = Scene::on_shared_server("a replica that is stopped").await else {
         return;
     };
@@ -254,7 +254,7 @@ async fn a_replica_that_was_stopped_past_its_lease_writes_nothing_stale() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_postgres_that_crashes_under_load_costs_time_and_nothing_else() {
+async fn a_postgres_crash_under_load_loses_and_doubles_nothing() {
     let cluster = match Cluster::start() {
         Ok(cluster) => cluster,
         Err(why) => return leave_out("a PostgreSQL that crashes", &why),
@@ -276,7 +276,7 @@ async fn a_postgres_that_crashes_under_load_costs_time_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_cut_between_commit_and_its_answer_loses_and_doubles_nothing() {
+async fn a_connection_cut_after_commit_loses_and_doubles_nothing() {
     let cluster = match Cluster::start() {
         Ok(cluster) => cluster,
         Err(why) => return leave_out("a connection that is cut", &why),
@@ -296,7 +296,7 @@ async fn a_connection_cut_between_commit_and_its_answer_loses_and_doubles_nothin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn through_pgbouncer_in_transaction_mode_everything_works_as_without() {
+async fn pgbouncer_in_transaction_mode_changes_nothing() {
     let test = "PgBouncer in transaction mode";
     let cluster = match Cluster::start() {
         Ok(cluster) => cluster,
@@ -323,7 +323,7 @@ async fn through_pgbouncer_in_transaction_mode_everything_works_as_without() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_message_given_eight_times_to_two_replicas_at_once_is_stored_once() {
+async fn one_message_sent_eight_times_to_two_replicas_is_one_row() {
     let Some(scene) = Scene::on_shared_server("one message, eight times").await else {
         return;
     };
@@ -342,7 +342,7 @@ async fn one_message_given_eight_times_to_two_replicas_at_once_is_stored_once() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_clock_that_is_a_day_off_on_one_replica_does_no_harm() {
+async fn a_replicas_clock_that_is_a_day_off_does_no_harm() {
     let Some(database) = Database::postgres("a clock that is a day off").await else {
         return;
     };
@@ -472,7 +472,7 @@ impl Drop for PgBouncer {
 }
 
 #[test]
-fn an_address_reads_what_the_tests_write() {
+fn an_address_parses_the_tests_urls() {
     let bouncer = "postgres://postgres@%2Ftmp%2Fx:6432/db";
     assert!(Address::parse(bouncer).is_ok());
 }

@@ -108,7 +108,7 @@ fn page(feed: &Feed, number: usize, versions: usize, end: PageEnd) -> PageToComm
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_beside_many_writers_sees_every_number_in_order_and_no_gap() {
+async fn a_reader_beside_writers_sees_sequences_without_gaps() {
     const FEEDS: usize = 8;
     const PAGES: usize = 12;
     let Some(pair) = Pair::open("a reader beside many writers").await else {
@@ -187,7 +187,7 @@ async fn a_reader_beside_many_writers_sees_every_number_in_order_and_no_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn workers_of_all_replicas_together_keep_to_an_accounts_requests() {
+async fn all_replicas_together_respect_an_accounts_limit() {
     let Some(pair) = Pair::open("an account's requests").await else {
         return;
     };
@@ -241,7 +241,7 @@ async fn companies_take_turns_whichever_replica_asks() {
 }
 
 #[tokio::test]
-async fn what_the_vendor_asks_one_replica_to_wait_for_all_wait_for() {
+async fn a_retry_after_of_one_replica_holds_for_all() {
     let Some(pair) = Pair::open("a shared wait").await else {
         return;
     };
@@ -259,7 +259,7 @@ async fn what_the_vendor_asks_one_replica_to_wait_for_all_wait_for() {
 }
 
 #[tokio::test]
-async fn what_another_replica_took_over_can_not_be_written_by_the_first() {
+async fn a_replica_cannot_write_a_lease_that_another_took_over() {
     let Some(pair) = Pair::open("a lease that is taken over").await else {
         return;
     };
@@ -284,7 +284,7 @@ async fn what_another_replica_took_over_can_not_be_written_by_the_first() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_shared_while_it_works_with_ours_and_refused_from_then_on() {
+async fn a_newer_schema_is_used_while_compatible_and_then_refused() {
     let Some(database) = Database::postgres("a newer schema").await else {
         return;
     };
@@ -323,7 +323,7 @@ async fn a_restored_database_gets_a_new_epoch_once() {
 }
 
 #[tokio::test]
-async fn two_replicas_that_start_on_an_empty_database_make_it_once() {
+async fn replicas_that_start_on_an_empty_database_create_it_once() {
     let Some(database) = Database::postgres("two first starts").await else {
         return;
     };
@@ -342,7 +342,7 @@ async fn two_replicas_that_start_on_an_empty_database_make_it_once() {
 }
 
 #[tokio::test]
-async fn a_reader_never_makes_tables_and_a_backup_is_left_to_postgres() {
+async fn a_reader_creates_no_tables_and_backups_are_pg_dumps() {
     let Some(database) = Database::postgres("a reader").await else {
         return;
     };
@@ -387,7 +387,7 @@ async fn refusal(url: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_to_be_encrypted_is_made_with_the_right_server_alone() {
+async fn an_encrypted_connection_requires_the_right_certificate() {
     let cluster = match Cluster::start() {
         Ok(cluster) => cluster,
         Err(why) => return leave_out("encrypted connections", &why),

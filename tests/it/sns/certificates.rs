@@ -36,7 +36,7 @@ async fn a_burst_on_a_cold_cache_makes_one_request() {
 }
 
 #[tokio::test]
-async fn a_burst_for_a_certificate_that_is_not_there_makes_one_request() {
+async fn a_burst_for_a_missing_certificate_makes_one_request() {
     let server = Server::start().await;
     let body = SIGNER.sign(&notification(), 1, &format!("{}/none.pem", server.origin));
     let clock = clock();
@@ -56,7 +56,7 @@ async fn a_burst_for_a_certificate_that_is_not_there_makes_one_request() {
 }
 
 #[tokio::test]
-async fn a_failure_is_forgotten_before_sns_tries_again() {
+async fn a_failure_is_forgotten_before_sns_retries() {
     let server = Server::start().await;
     let body = SIGNER.sign(&notification(), 1, &format!("{}/cert.pem", server.origin));
     let clock = clock();
@@ -71,7 +71,7 @@ async fn a_failure_is_forgotten_before_sns_tries_again() {
 }
 
 #[tokio::test]
-async fn whoever_asked_first_may_hang_up_and_the_others_still_get_the_certificate() {
+async fn a_fetch_survives_the_caller_that_started_it() {
     let server = Server::start().await;
     let body = SIGNER.sign(&notification(), 1, &server.serve("/cert.pem", &SIGNER));
     let verifier = local_verifier(&server, &clock());
@@ -88,7 +88,7 @@ async fn whoever_asked_first_may_hang_up_and_the_others_still_get_the_certificat
 
 /// Story 47 again: made-up names cost ten requests a minute and never the real one.
 #[tokio::test]
-async fn ten_thousand_urls_make_few_requests_and_cost_the_good_one_nothing() {
+async fn ten_thousand_urls_make_few_requests_and_block_no_good_one() {
     let server = Server::start().await;
     let good = SIGNER.sign(&notification(), 1, &server.serve("/cert.pem", &SIGNER));
     let clock = clock();
@@ -112,7 +112,7 @@ async fn ten_thousand_urls_make_few_requests_and_cost_the_good_one_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_that_never_answers_is_given_up_after_four_seconds() {
+async fn a_silent_host_is_abandoned_after_four_seconds() {
     let server = Server::start().await;
     server.answer("/cert.pem", Answer::Never);
     let body = SIGNER.sign(&notification(), 1, &format!("{}/cert.pem", server.origin));
@@ -130,7 +130,7 @@ async fn a_host_that_never_answers_is_given_up_after_four_seconds() {
 
 /// Story 49: our trouble, not a forgery; SNS is to send it again.
 #[tokio::test]
-async fn a_certificate_that_cannot_be_had_is_no_forgery() {
+async fn an_unavailable_certificate_is_no_forgery() {
     let server = Server::start().await;
     let canary = Server::start().await;
     let canary_url = canary.serve("/cert.pem", &SIGNER);
@@ -164,7 +164,7 @@ async fn a_certificate_that_cannot_be_had_is_no_forgery() {
 }
 
 #[tokio::test]
-async fn what_is_no_certificate_is_refused_as_such() {
+async fn a_body_that_is_no_certificate_is_refused_as_such() {
     let server = Server::start().await;
     let key = SIGNER.to_pem();
     let pem = SIGNER.certificate_pem();
@@ -208,7 +208,7 @@ async fn a_leaf_is_accepted_with_no_intermediate_and_with_one() {
 }
 
 #[tokio::test]
-async fn a_local_origin_needs_no_certificate_name_and_keeps_every_other_check() {
+async fn a_local_origin_skips_only_the_certificates_name() {
     let server = Server::start().await;
     let signer = signer_named("localhost");
     let url = server.serve("/cert.pem", &signer);
@@ -234,7 +234,7 @@ async fn a_local_origin_needs_no_certificate_name_and_keeps_every_other_check() 
 }
 
 #[tokio::test]
-async fn a_mismatch_at_a_local_origin_fetches_the_certificate_once_more() {
+async fn a_mismatch_at_a_local_origin_refetches_the_certificate() {
     let server = Server::start().await;
     let url = server.serve("/cert.pem", &SIGNER);
     let verifier = local_verifier(&server, &clock());
@@ -276,7 +276,7 @@ async fn a_fetch_that_fails_leaves_the_good_certificate_in_use() {
 }
 
 #[tokio::test]
-async fn the_shelf_is_read_once_and_only_when_a_certificate_is_missing() {
+async fn the_shelf_is_read_once_when_a_certificate_is_missing() {
     let shelf = MemoryShelf::with(&[&SIGNER]);
     let verifier = Verifier::new(&SnsConfig::default(), shelf.clone(), clock()).unwrap();
     assert_eq!(shelf.loads.load(Ordering::SeqCst), 0);
@@ -294,7 +294,7 @@ async fn the_shelf_is_read_once_and_only_when_a_certificate_is_missing() {
 }
 
 #[tokio::test]
-async fn a_stored_certificate_is_judged_by_todays_policy() {
+async fn a_stored_certificate_is_checked_by_the_current_policy() {
     let elsewhere = signer_named("sns-signing.me-south-1.amazonaws.com");
     let url = sns_url(&elsewhere);
     let shelf = MemoryShelf::with(&[&elsewhere]);

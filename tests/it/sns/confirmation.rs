@@ -31,7 +31,7 @@ async fn confirm(config: &SnsConfig, url: &str) -> Result<String, ConfirmError> 
 }
 
 #[tokio::test]
-async fn confirming_gives_the_subscription_arn() {
+async fn confirming_returns_the_subscription_arn() {
     let server = Server::start().await;
     server.answer("/", Answer::Body(confirmed().into()));
 
@@ -73,7 +73,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn an_expired_token_is_told_apart_from_an_sns_that_is_unwell() {
+async fn an_expired_token_is_distinguished_from_an_sns_outage() {
     let server = Server::start().await;
     let url = subscribe_url(&server.origin);
     let config = server.config();
@@ -112,7 +112,7 @@ async fn an_expired_token_is_told_apart_from_an_sns_that_is_unwell() {
 }
 
 #[tokio::test]
-async fn an_answer_without_end_is_not_read_to_its_end() {
+async fn an_endless_answer_is_not_read_to_its_end() {
     let server = Server::start().await;
     let mut body = vec![b' '; MAX_ANSWER_BYTES];
     body.extend_from_slice(confirmed().as_bytes());
@@ -126,7 +126,7 @@ async fn an_answer_without_end_is_not_read_to_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_sns_that_never_answers_is_given_up_after_four_seconds() {
+async fn a_silent_sns_is_abandoned_after_four_seconds() {
     let server = Server::start().await;
     server.answer("/", Answer::Never);
     let start = tokio::time::Instant::now();

@@ -99,7 +99,7 @@ fn a_byte_order_mark_and_outer_white_space_are_tolerated() {
 }
 
 #[test]
-fn a_key_that_stands_twice_is_refused_even_when_escaped_or_unknown() {
+fn a_duplicate_key_is_refused_even_if_escaped_or_unknown() {
     let valid = body(MessageType::Notification).to_string();
     let with = |more: &str| valid.replacen('{', &format!("{{{more},"), 1);
     for (more, key) in [
@@ -209,7 +209,7 @@ fn each_field_that_is_missing_is_named() {
 }
 
 #[test]
-fn null_counts_as_absent_in_subject_token_and_subscribe_url_alone() {
+fn null_is_absent_in_subject_token_and_subscribe_url_only() {
     let mut notification = body(MessageType::Notification);
     for field in ["Subject", "Token", "SubscribeURL"] {
         notification[field] = Value::Null;
@@ -300,7 +300,7 @@ fn fields_of_another_form_are_refused() {
 }
 
 #[test]
-fn types_and_versions_that_sns_does_not_send_have_codes_of_their_own() {
+fn unknown_types_and_versions_have_codes_of_their_own() {
     for name in [
         "",
         "notification",
@@ -457,12 +457,12 @@ fn json_string(text: &str, escape: u64) -> String {
 
 proptest! {
     #[test]
-    fn any_bytes_are_judged_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn no_bytes_cause_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = Envelope::parse(Bytes::from(bytes), &SnsHeaders::default());
     }
 
     #[test]
-    fn any_object_of_our_keys_is_judged_without_panic(
+    fn no_object_of_our_keys_causes_a_panic(
         fields in prop::collection::vec(
             (
                 "(Type|MessageId|TopicArn|Subject|Message|Timestamp|SignatureVersion|Signature|SigningCertURL|Token|SubscribeURL|x)",

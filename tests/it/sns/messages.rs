@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::support::sns::*;
 
 #[tokio::test]
-async fn all_three_types_are_proven_in_both_signature_versions() {
+async fn all_three_types_verify_in_both_signature_versions() {
     let verifier = verifier();
     for message_type in MessageType::ALL {
         for version in [1, 2] {
@@ -41,7 +41,7 @@ async fn all_three_types_are_proven_in_both_signature_versions() {
 }
 
 #[tokio::test]
-async fn a_signature_of_one_version_is_none_of_the_other() {
+async fn a_signature_of_one_version_is_invalid_for_the_other() {
     let verifier = verifier();
     for (signed_as, claimed) in [(1, "2"), (2, "1")] {
         let body = SIGNER
@@ -106,7 +106,7 @@ async fn subject_of_a_confirmation_is_unsigned_and_never_read() {
 
 /// Story 7, 8: a genuine signature proves only that SNS sent it, not for whom.
 #[tokio::test]
-async fn a_message_of_a_strangers_topic_is_refused_whatever_the_header_says() {
+async fn a_message_of_a_strangers_topic_is_refused_despite_headers() {
     let body = signed(&Unsigned {
         topic_arn: STRANGERS_TOPIC.to_owned(),
         ..notification()
@@ -128,7 +128,7 @@ async fn a_message_of_a_strangers_topic_is_refused_whatever_the_header_says() {
 }
 
 #[tokio::test]
-async fn a_topic_on_the_list_is_believed_and_a_topic_off_the_list_is_not() {
+async fn only_a_topic_on_the_list_is_accepted() {
     let config = SnsConfig {
         topics: vec![TopicRule {
             account: "111122223333".to_owned(),
@@ -151,7 +151,7 @@ async fn a_topic_on_the_list_is_believed_and_a_topic_off_the_list_is_not() {
 
 /// Stories 1 to 4: nothing is fetched from anywhere else, so the answer is at hand.
 #[tokio::test]
-async fn a_certificate_url_on_a_foreign_host_is_refused_and_never_asked_for() {
+async fn a_certificate_url_on_a_foreign_host_is_never_requested() {
     let canary = Server::start().await;
     let canary_url = canary.serve(&SIGNER.certificate_path(), &SIGNER);
     let verifier = Verifier::new(&SnsConfig::default(), Arc::new(NoShelf), clock()).unwrap();
@@ -183,7 +183,7 @@ async fn a_message_signed_by_a_strangers_key_is_refused() {
 }
 
 #[tokio::test]
-async fn a_signature_that_is_no_base64_is_refused_before_any_certificate_is_asked_for() {
+async fn an_invalid_signature_is_refused_before_any_request() {
     // Knows no certificate and would have to go out to the real SNS for one.
     let verifier = Verifier::new(&SnsConfig::default(), Arc::new(NoShelf), clock()).unwrap();
     let body = signed(&notification());
@@ -276,7 +276,7 @@ fn canonical(message: &Unsigned) -> CanonicalText {
 }
 
 #[tokio::test]
-async fn a_strangers_genuine_signature_split_at_other_newlines_is_refused() {
+async fn a_genuine_signature_over_resplit_lines_is_refused() {
     let url = sns_url(&SIGNER);
     for attack in resplits() {
         let genuine = signed(&attack.signed);
@@ -323,7 +323,7 @@ async fn a_strangers_genuine_signature_split_at_other_newlines_is_refused() {
 
 /// Stories 12, 15, 16, 19.
 #[tokio::test]
-async fn fields_are_proven_as_written_and_never_printed_again() {
+async fn fields_are_verified_exactly_as_written() {
     let verifier = verifier();
     for timestamp in [
         "2026-11-23T08:00:00.000Z",
@@ -416,7 +416,7 @@ async fn a_retry_is_accepted_for_hours_and_refused_after_max_age() {
 }
 
 #[tokio::test]
-async fn age_is_judged_after_the_signature() {
+async fn age_is_checked_after_the_signature() {
     let forged = OTHER_SIGNER.sign(&notification(), 1, &sns_url(&SIGNER));
     let late = verifier_at(Clock::manual(time("2026-12-24T00:00:00Z")));
 
@@ -425,7 +425,7 @@ async fn age_is_judged_after_the_signature() {
 }
 
 #[tokio::test]
-async fn a_delivery_from_quarantine_is_judged_at_the_time_it_came() {
+async fn a_quarantined_message_is_verified_as_of_its_receipt() {
     let years_later = verifier_at(Clock::manual(time("2029-01-01T00:00:00Z")));
     let body = signed(&notification());
     let came = time(NOW).after(Duration::from_secs(60));
@@ -460,7 +460,7 @@ async fn a_certificate_counts_from_its_first_second_to_its_last() {
 }
 
 #[tokio::test]
-async fn an_unknown_signature_version_is_told_apart_from_a_wrong_signature() {
+async fn an_unknown_signature_version_has_its_own_code() {
     for version in [0, 3, 12] {
         let body = SIGNER.sign(&notification(), version, &sns_url(&SIGNER));
         assert_eq!(
@@ -499,7 +499,7 @@ async fn a_genuine_confirmation_with_another_subscribe_url_is_refused() {
 }
 
 #[tokio::test]
-async fn both_of_two_certificates_are_accepted_while_old_messages_are_retried() {
+async fn old_and_new_certificates_are_accepted_during_rotation() {
     let config = SnsConfig::default();
     let shelf = MemoryShelf::with(&[&SIGNER, &OTHER_SIGNER]);
     let verifier = Verifier::new(&config, shelf, clock()).unwrap();
@@ -529,7 +529,7 @@ async fn nothing_secret_is_in_what_debug_prints() {
 
 /// The key is the certificate's, whatever the signer's name.
 #[tokio::test]
-async fn a_signer_from_pem_signs_what_its_certificate_proves() {
+async fn a_signer_from_pem_signs_what_its_certificate_verifies() {
     let again = Signer::from_pem(&SIGNER.to_pem()).unwrap();
     let body = again.sign(&notification(), 2, &sns_url(&SIGNER));
 

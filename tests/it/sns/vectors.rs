@@ -99,7 +99,7 @@ async fn genuine_messages_of_aws_are_valid_at_their_time() {
 }
 
 #[tokio::test]
-async fn genuine_messages_are_invalid_once_any_signed_character_changes() {
+async fn changing_any_signed_character_invalidates_genuine_messages() {
     let Some((folder, messages)) = vectors() else {
         return;
     };
@@ -112,7 +112,7 @@ async fn genuine_messages_are_invalid_once_any_signed_character_changes() {
 }
 
 #[tokio::test]
-async fn genuine_messages_still_verify_with_other_attributes_and_unsubscribe_url() {
+async fn genuine_messages_verify_with_other_unsigned_fields() {
     let Some((folder, messages)) = vectors() else {
         return;
     };

@@ -97,7 +97,7 @@ async fn copy(folder: &Path, from: &str, to: &str) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn a_copied_store_is_the_same_and_goes_on_where_the_file_stopped() {
+async fn a_copied_store_is_equal_and_continues_where_it_stopped() {
     let Some(shared) = Database::postgres("store copy").await else {
         return;
     };
@@ -136,7 +136,7 @@ async fn a_copied_store_is_the_same_and_goes_on_where_the_file_stopped() {
 }
 
 #[tokio::test]
-async fn a_copy_of_what_is_no_store_or_to_what_is_no_server_says_so() {
+async fn a_copy_without_a_store_or_a_server_is_refused() {
     let file = Database::sqlite();
     let to = "postgres://nobody:s3cret@127.0.0.1:9/none";
     let (exit, said) = copy(file.folder(), "sqlite://missing.db", to).await;

@@ -311,43 +311,43 @@ fn wait(item: &Delivery, at: Timestamp, error: &str, until: Option<Timestamp>) -
 }
 
 on_both_stores! {
-    a_pause_leaves_the_lease_with_who_has_documents_in_flight,
-    a_first_pull_is_held_until_a_person_lets_the_feed_begin,
-    a_feed_whose_first_pull_brought_nothing_begins_by_itself,
-    a_destination_that_is_added_later_is_given_nothing_of_what_was_there,
-    from_now_leaves_out_the_first_pull_also_while_it_is_under_way,
-    since_takes_the_versions_from_that_moment_on,
-    a_feed_that_began_may_begin_earlier_and_nothing_is_handed_on_twice,
-    versions_come_in_the_order_of_their_numbers_and_once,
-    an_older_version_is_never_handed_on_once_a_newer_one_is_there,
-    a_destination_takes_one_queue_and_the_companies_that_it_wants,
-    a_stale_owner_of_a_destination_notes_nothing,
-    a_lease_ends_by_itself_and_its_versions_come_again,
-    a_destination_that_could_take_nothing_waits_and_goes_on_at_the_same_version,
-    a_destination_that_closed_waits_for_a_person,
-    attempts_that_end_alike_are_counted_as_one,
-    a_rejection_is_reported_once_for_each_text,
-    a_rejected_version_is_handed_on_again_only_when_a_person_wants_it,
-    a_skipped_version_lets_the_next_one_pass,
+    a_pause_leaves_the_lease_to_the_worker_in_flight,
+    a_first_pull_is_held_until_a_person_starts_the_feed,
+    a_feed_with_an_empty_first_pull_starts_automatically,
+    a_destination_added_later_gets_no_history,
+    from_now_skips_the_first_pull_even_while_it_runs,
+    since_delivers_versions_from_that_moment,
+    a_started_feed_can_start_earlier_without_doubles,
+    versions_are_leased_in_sequence_and_once,
+    an_older_version_is_never_leased_once_a_newer_one_exists,
+    a_destination_filters_by_queue_and_company,
+    a_stale_owner_of_a_destination_records_nothing,
+    an_expired_lease_returns_its_versions,
+    an_unavailable_destination_resumes_at_the_same_version,
+    a_closed_destination_waits_for_a_person,
+    equal_attempts_are_counted_in_one_row,
+    a_rejection_is_one_import_error_for_each_text,
+    a_rejected_version_is_retried_only_by_a_person,
+    a_skipped_version_unblocks_the_next_one,
     a_batch_is_bounded_in_number_and_in_bytes,
-    a_window_full_of_other_feeds_is_passed_over,
-    a_program_s_list_has_no_gaps_and_no_version_twice,
-    a_program_may_say_later_what_became_of_a_version,
-    an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fresh_one,
-    what_a_destination_noted_is_told_at_the_next_version,
-    reports_are_leased_sent_and_tried_again,
-    retention_takes_the_bodies_of_what_every_destination_is_done_with,
-    a_version_that_is_skipped_while_it_is_in_flight_stays_so,
-    what_is_exported_while_a_first_pull_runs_comes_after_a_start_from_now,
-    a_destination_that_takes_more_companies_is_not_given_their_past_by_itself,
-    a_feed_that_a_destination_took_no_more_is_held_when_it_comes_back,
-    a_wish_for_a_link_that_comes_during_a_reading_is_served_by_the_next_one_at_once,
-    a_feed_that_can_t_be_read_again_gives_its_documents_without_files_after_a_day,
-    one_failed_report_holds_the_account_s_others_back_for_a_moment,
+    a_window_full_of_other_feeds_is_skipped,
+    a_list_has_no_gaps_and_no_version_twice,
+    a_program_may_report_an_outcome_later,
+    an_expired_link_triggers_a_pull_and_the_version_returns,
+    a_destinations_note_is_passed_to_the_next_version,
+    import_errors_are_leased_sent_and_retried,
+    retention_removes_bodies_once_all_destinations_are_done,
+    a_version_skipped_in_flight_stays_skipped,
+    exports_during_a_first_pull_follow_a_start_from_now,
+    newly_matching_companies_bring_no_history_automatically,
+    a_feed_filtered_out_is_held_when_it_matches_again,
+    a_link_request_during_a_pull_is_served_by_the_next_one,
+    an_unreadable_feed_delivers_without_files_after_a_day,
+    one_failed_import_error_delays_the_accounts_others,
     everything_survives_a_restart,
 }
 
-async fn a_first_pull_is_held_until_a_person_lets_the_feed_begin(database: Database) {
+async fn a_first_pull_is_held_until_a_person_starts_the_feed(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     books.pull(&feed, &[("a", &at(1)), ("b", &at(2))]).await;
@@ -370,7 +370,7 @@ async fn a_first_pull_is_held_until_a_person_lets_the_feed_begin(database: Datab
     assert!(books.held().await.is_empty());
 }
 
-async fn a_feed_whose_first_pull_brought_nothing_begins_by_itself(database: Database) {
+async fn a_feed_with_an_empty_first_pull_starts_automatically(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     books.pull(&feed, &[]).await;
@@ -378,7 +378,7 @@ async fn a_feed_whose_first_pull_brought_nothing_begins_by_itself(database: Data
     assert_eq!(books.book_all().await, [format!("a@{}", at(1))]);
 }
 
-async fn a_destination_that_is_added_later_is_given_nothing_of_what_was_there(database: Database) {
+async fn a_destination_added_later_gets_no_history(database: Database) {
     let books = Books::without_destination(database).await;
     let feed = company("1");
     books.pull(&feed, &[]).await;
@@ -392,7 +392,7 @@ async fn a_destination_that_is_added_later_is_given_nothing_of_what_was_there(da
     );
 }
 
-async fn from_now_leaves_out_the_first_pull_also_while_it_is_under_way(database: Database) {
+async fn from_now_skips_the_first_pull_even_while_it_runs(database: Database) {
     let books = Books::new(database).await;
     let (done, under_way) = (company("1"), company("2"));
     books.pull(&done, &[("a", &at(1))]).await;
@@ -413,7 +413,7 @@ async fn from_now_leaves_out_the_first_pull_also_while_it_is_under_way(database:
     );
 }
 
-async fn since_takes_the_versions_from_that_moment_on(database: Database) {
+async fn since_delivers_versions_from_that_moment(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     let documents = [("a", at(1)), ("b", at(2)), ("c", at(3))];
@@ -432,7 +432,7 @@ async fn since_takes_the_versions_from_that_moment_on(database: Database) {
     );
 }
 
-async fn a_feed_that_began_may_begin_earlier_and_nothing_is_handed_on_twice(database: Database) {
+async fn a_started_feed_can_start_earlier_without_doubles(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     books.pull(&feed, &[("a", &at(1)), ("b", &at(2))]).await;
@@ -446,7 +446,7 @@ async fn a_feed_that_began_may_begin_earlier_and_nothing_is_handed_on_twice(data
     assert_eq!(books.book_all().await, [format!("a@{}", at(1))]);
 }
 
-async fn versions_come_in_the_order_of_their_numbers_and_once(database: Database) {
+async fn versions_are_leased_in_sequence_and_once(database: Database) {
     let books = Books::new(database).await;
     let (one, two) = (company("1"), company("2"));
     books.pull(&one, &[("a", &at(9))]).await;
@@ -470,7 +470,7 @@ async fn versions_come_in_the_order_of_their_numbers_and_once(database: Database
     assert_eq!(destination.waiting_since, None);
 }
 
-async fn an_older_version_is_never_handed_on_once_a_newer_one_is_there(database: Database) {
+async fn an_older_version_is_never_leased_once_a_newer_one_exists(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     books.pull(&feed, &[("a", &at(1)), ("b", &at(1))]).await;
@@ -494,7 +494,7 @@ async fn an_older_version_is_never_handed_on_once_a_newer_one_is_there(database:
     assert!(books.next().await.is_empty());
 }
 
-async fn a_destination_takes_one_queue_and_the_companies_that_it_wants(database: Database) {
+async fn a_destination_filters_by_queue_and_company(database: Database) {
     let mut books = Books::new(database).await;
     books.filter.companies = vec![Company::parse("1").expect("a code")];
     let digitized = Feed::digitized(account());
@@ -515,7 +515,7 @@ async fn a_destination_takes_one_queue_and_the_companies_that_it_wants(database:
     assert_eq!(feeds, ["default/exported/1"]);
 }
 
-async fn a_stale_owner_of_a_destination_notes_nothing(database: Database) {
+async fn a_stale_owner_of_a_destination_records_nothing(database: Database) {
     let books = Books::new(database).await;
     books.pull(&company("1"), &[("a", &at(1))]).await;
     books.start(StartFrom::All).await;
@@ -540,7 +540,7 @@ async fn a_stale_owner_of_a_destination_notes_nothing(database: Database) {
         .expect("the owner notes it");
 }
 
-async fn a_lease_ends_by_itself_and_its_versions_come_again(database: Database) {
+async fn an_expired_lease_returns_its_versions(database: Database) {
     let books = Books::new(database).await;
     books.pull(&company("1"), &[("a", &at(1))]).await;
     books.start(StartFrom::All).await;
@@ -556,9 +556,7 @@ async fn a_lease_ends_by_itself_and_its_versions_come_again(database: Database) 
     assert_eq!(books.next().await, [format!("a@{}", at(1))]);
 }
 
-async fn a_destination_that_could_take_nothing_waits_and_goes_on_at_the_same_version(
-    database: Database,
-) {
+async fn an_unavailable_destination_resumes_at_the_same_version(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     books.pull(&feed, &[("a", &at(1)), ("b", &at(2))]).await;
@@ -601,7 +599,7 @@ async fn a_destination_that_could_take_nothing_waits_and_goes_on_at_the_same_ver
     assert_eq!(books.next().await, [format!("b@{}", at(2))]);
 }
 
-async fn a_destination_that_closed_waits_for_a_person(database: Database) {
+async fn a_closed_destination_waits_for_a_person(database: Database) {
     let books = Books::new(database).await;
     books.pull(&company("1"), &[("a", &at(1))]).await;
     books.start(StartFrom::All).await;
@@ -631,7 +629,7 @@ async fn a_destination_that_closed_waits_for_a_person(database: Database) {
     );
 }
 
-async fn a_pause_leaves_the_lease_with_who_has_documents_in_flight(database: Database) {
+async fn a_pause_leaves_the_lease_to_the_worker_in_flight(database: Database) {
     let books = Books::new(database).await;
     books
         .pull(&company("1"), &[("a", &at(1)), ("b", &at(2))])
@@ -658,7 +656,7 @@ async fn a_pause_leaves_the_lease_with_who_has_documents_in_flight(database: Dat
     assert_eq!(books.destination().await.delivered, 2);
 }
 
-async fn attempts_that_end_alike_are_counted_as_one(database: Database) {
+async fn equal_attempts_are_counted_in_one_row(database: Database) {
     let books = Books::new(database).await;
     books.pull(&company("1"), &[("a", &at(1))]).await;
     books.start(StartFrom::All).await;
@@ -727,7 +725,7 @@ async fn attempts_that_end_alike_are_counted_as_one(database: Database) {
     assert_eq!(newest.detail.as_deref(), Some("error 59"));
 }
 
-async fn a_rejection_is_reported_once_for_each_text(database: Database) {
+async fn a_rejection_is_one_import_error_for_each_text(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     books.pull(&feed, &[("a", &at(1))]).await;
@@ -766,7 +764,7 @@ async fn a_rejection_is_reported_once_for_each_text(database: Database) {
     assert_eq!(books.destination().await.rejected, 3);
 }
 
-async fn a_rejected_version_is_handed_on_again_only_when_a_person_wants_it(database: Database) {
+async fn a_rejected_version_is_retried_only_by_a_person(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     books.pull(&feed, &[("a", &at(1)), ("b", &at(1))]).await;
@@ -795,7 +793,7 @@ async fn a_rejected_version_is_handed_on_again_only_when_a_person_wants_it(datab
     assert_eq!(books.destination().await.rejected_now, 0);
 }
 
-async fn a_skipped_version_lets_the_next_one_pass(database: Database) {
+async fn a_skipped_version_unblocks_the_next_one(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     books.pull(&feed, &[("a", &at(1)), ("b", &at(2))]).await;
@@ -847,7 +845,7 @@ async fn a_batch_is_bounded_in_number_and_in_bytes(database: Database) {
     assert_eq!(by_bytes.expect("a lease").deliveries.len(), 1);
 }
 
-async fn a_window_full_of_other_feeds_is_passed_over(database: Database) {
+async fn a_window_full_of_other_feeds_is_skipped(database: Database) {
     let books = Books::new(database).await;
     let ids: Vec<String> = (0..2500).map(|number| format!("x{number:04}")).collect();
     let version = at(1);
@@ -865,7 +863,7 @@ async fn a_window_full_of_other_feeds_is_passed_over(database: Database) {
     assert_eq!(books.book_all().await, [format!("a@{version}")]);
 }
 
-async fn a_program_s_list_has_no_gaps_and_no_version_twice(database: Database) {
+async fn a_list_has_no_gaps_and_no_version_twice(database: Database) {
     let books = Books::new(database).await;
     let (one, two) = (company("1"), company("2"));
     books.pull(&one, &[("a", &at(1))]).await;
@@ -907,7 +905,7 @@ async fn a_program_s_list_has_no_gaps_and_no_version_twice(database: Database) {
     assert_eq!(limited.expect("readable").len(), 1);
 }
 
-async fn a_program_may_say_later_what_became_of_a_version(database: Database) {
+async fn a_program_may_report_an_outcome_later(database: Database) {
     let books = Books::new(database).await;
     books.pull(&company("1"), &[("a", &at(1))]).await;
     books.start(StartFrom::All).await;
@@ -947,9 +945,7 @@ async fn a_program_may_say_later_what_became_of_a_version(database: Database) {
     assert_eq!((destination.delivered, destination.rejected_now), (1, 0));
 }
 
-async fn an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fresh_one(
-    database: Database,
-) {
+async fn an_expired_link_triggers_a_pull_and_the_version_returns(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     let (one, two) = (at(1), at(2));
@@ -1014,7 +1010,7 @@ async fn an_expired_link_raises_a_pull_and_its_version_comes_again_with_the_fres
     assert_eq!(link, Some("https://x/fresher"));
 }
 
-async fn what_a_destination_noted_is_told_at_the_next_version(database: Database) {
+async fn a_destinations_note_is_passed_to_the_next_version(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     books.pull(&feed, &[]).await;
@@ -1037,7 +1033,7 @@ async fn what_a_destination_noted_is_told_at_the_next_version(database: Database
     assert_eq!(notes, [Some("1/a.json"), None]);
 }
 
-async fn reports_are_leased_sent_and_tried_again(database: Database) {
+async fn import_errors_are_leased_sent_and_retried(database: Database) {
     let books = Books::new(database).await;
     books.pull(&company("1"), &[("a", &at(1))]).await;
     books.start(StartFrom::All).await;
@@ -1095,7 +1091,7 @@ async fn reports_are_leased_sent_and_tried_again(database: Database) {
     assert_eq!(sent[0].sent_at, Some(books.clock.now()));
 }
 
-async fn retention_takes_the_bodies_of_what_every_destination_is_done_with(database: Database) {
+async fn retention_removes_bodies_once_all_destinations_are_done(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     let version = at(1);
@@ -1184,7 +1180,7 @@ async fn retention_takes_the_bodies_of_what_every_destination_is_done_with(datab
     );
 }
 
-async fn a_version_that_is_skipped_while_it_is_in_flight_stays_so(database: Database) {
+async fn a_version_skipped_in_flight_stays_skipped(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     books.pull(&feed, &[("a", &at(1)), ("b", &at(2))]).await;
@@ -1222,7 +1218,7 @@ async fn a_version_that_is_skipped_while_it_is_in_flight_stays_so(database: Data
     assert!(books.next().await.is_empty());
 }
 
-async fn what_is_exported_while_a_first_pull_runs_comes_after_a_start_from_now(database: Database) {
+async fn exports_during_a_first_pull_follow_a_start_from_now(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     books
@@ -1247,9 +1243,7 @@ async fn what_is_exported_while_a_first_pull_runs_comes_after_a_start_from_now(d
     assert_eq!(books.book_all().await, [format!("new@{later}")]);
 }
 
-async fn a_destination_that_takes_more_companies_is_not_given_their_past_by_itself(
-    database: Database,
-) {
+async fn newly_matching_companies_bring_no_history_automatically(database: Database) {
     let mut books = Books::without_destination(database).await;
     books.filter.companies = vec![Company::parse("1").expect("a code")];
     books.register_feeds().await;
@@ -1269,7 +1263,7 @@ async fn a_destination_that_takes_more_companies_is_not_given_their_past_by_itse
     );
 }
 
-async fn a_feed_that_a_destination_took_no_more_is_held_when_it_comes_back(database: Database) {
+async fn a_feed_filtered_out_is_held_when_it_matches_again(database: Database) {
     let mut books = Books::new(database).await;
     let (one, two) = (company("1"), company("2"));
     for feed in [&one, &two] {
@@ -1293,9 +1287,7 @@ async fn a_feed_that_a_destination_took_no_more_is_held_when_it_comes_back(datab
     assert_eq!(books.book_all().await, [format!("missed@{}", at(2))]);
 }
 
-async fn a_wish_for_a_link_that_comes_during_a_reading_is_served_by_the_next_one_at_once(
-    database: Database,
-) {
+async fn a_link_request_during_a_pull_is_served_by_the_next_one(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     let one = at(1);
@@ -1346,9 +1338,7 @@ async fn a_wish_for_a_link_that_comes_during_a_reading_is_served_by_the_next_one
     assert!(lease.deliveries[0].link.is_some());
 }
 
-async fn a_feed_that_can_t_be_read_again_gives_its_documents_without_files_after_a_day(
-    database: Database,
-) {
+async fn an_unreadable_feed_delivers_without_files_after_a_day(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     books.pull(&feed, &[("a", &at(1)), ("b", &at(1))]).await;
@@ -1376,7 +1366,7 @@ async fn a_feed_that_can_t_be_read_again_gives_its_documents_without_files_after
     assert!(lease.deliveries.iter().all(|item| item.link_tries > 100));
 }
 
-async fn one_failed_report_holds_the_account_s_others_back_for_a_moment(database: Database) {
+async fn one_failed_import_error_delays_the_accounts_others(database: Database) {
     let books = Books::new(database).await;
     let feed = company("1");
     books.pull(&feed, &[("a", &at(1)), ("b", &at(1))]).await;

@@ -239,7 +239,7 @@ fn sound(database: &std::path::Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kill_9_at_any_moment_loses_nothing_acknowledged_and_doubles_nothing() {
+async fn kill_9_at_any_moment_loses_and_doubles_nothing() {
     let kills = number_from("IVESK_WEBHOOK_TEST_KILLS").map_or(KILLS, |n| n as usize);
     let seed = number_from("IVESK_WEBHOOK_TEST_SEED")
         .unwrap_or_else(|| getrandom::u64().expect("random bytes"));

@@ -321,54 +321,54 @@ macro_rules! on_both_stores {
 pub(crate) use on_both_stores;
 
 on_both_stores! {
-    one_message_delivered_eight_times_at_once_is_one_row_and_one_pull,
-    ten_thousand_hints_for_one_company_are_one_pull,
-    a_hint_that_comes_while_its_feed_is_pulled_is_served_by_another_pull,
+    one_message_sent_eight_times_is_one_row_and_one_pull,
+    ten_thousand_triggers_of_one_feed_are_one_pull,
+    a_trigger_during_a_pull_is_served_by_another_pull,
     a_stale_owner_writes_nothing,
     a_page_stored_twice_is_stored_once,
     an_overlap_read_moves_the_cursor_with_its_last_page_only,
-    a_first_pull_that_is_interrupted_by_a_hint_is_not_begun_anew,
-    what_reconciliation_finds_first_is_counted_as_lost_hints,
-    a_served_hint_is_followed_up_twice_and_a_later_hint_moves_neither_away,
+    a_trigger_does_not_restart_a_first_pull,
+    versions_that_reconciliation_finds_count_as_missed,
+    a_served_trigger_has_two_follow_ups_that_stay_due,
     follow_ups_survive_a_restart,
-    hints_go_before_everything_else_and_companies_take_turns,
-    an_account_never_has_more_requests_in_flight_than_it_may,
-    a_newer_version_supersedes_and_an_older_one_that_comes_late_is_superseded,
-    a_page_of_another_companys_documents_pauses_the_feed_and_stores_nothing,
-    a_paused_feed_is_tried_once_more_later_and_success_frees_it,
+    notifications_go_first_and_companies_take_turns,
+    an_accounts_requests_in_flight_are_bounded,
+    a_newer_version_supersedes_in_whichever_order_they_arrive,
+    a_page_of_another_company_pauses_the_feed,
+    a_paused_feed_is_retried_later_and_freed_by_success,
     an_accounts_wait_holds_back_all_its_feeds,
-    a_blocked_queue_keeps_its_hints,
-    a_feed_tells_whether_its_401_speaks_of_the_key,
+    a_blocked_queue_keeps_its_triggers,
+    a_feed_knows_if_its_401_is_about_the_key,
     an_account_that_this_process_does_not_know_is_left_alone,
     a_backfill_has_its_own_position_and_leaves_the_cursor,
     companies_of_the_digitized_queue_become_feeds,
-    a_confirmation_becomes_a_pending_subscription_and_is_confirmed_once,
-    subscribing_anew_ends_in_the_row_of_the_topic_under_its_new_name,
+    a_confirmation_is_pending_and_then_confirmed_once,
+    subscribing_again_reuses_the_topics_row,
     in_ask_mode_a_confirmation_waits_for_approval,
-    an_unsubscription_that_is_older_than_the_confirmation_changes_nothing,
-    the_quarantine_drops_what_does_not_fit_and_keeps_a_share_for_allowed_topics,
+    an_unsubscription_older_than_the_confirmation_is_ignored,
+    the_quarantine_is_bounded_with_a_share_for_allowed_topics,
     retention_removes_bodies_and_never_identities,
-    one_content_is_claimed_by_one_process_and_sent_once_unless_forced,
-    a_document_is_tied_to_its_upload_once_and_an_upload_without_one_is_missed,
-    a_token_is_found_by_its_hash_until_it_is_revoked_and_its_number_is_not_given_again,
+    one_content_is_claimed_by_one_process_unless_forced,
+    a_document_is_matched_to_its_upload_once,
+    a_token_is_found_by_its_hash_until_it_is_revoked,
     tokens_are_few_and_their_names_differ,
-    what_came_is_counted_by_the_hour,
-    a_look_back_reads_no_more_than_it_may_and_goes_on_to_the_first_document,
-    an_alarm_begins_once_and_ends_once_whoever_looks,
-    what_one_process_sees_alone_lingers_until_nobody_has_seen_it_for_a_while,
-    an_alarm_is_told_in_order_by_one_process_at_a_time_until_it_is_taken,
-    alarms_that_nobody_is_told_of_are_not_told_later,
-    alarms_that_are_over_are_forgotten_and_those_that_are_on_are_not,
-    documents_found_since_the_last_notification_are_untold_until_the_next_one,
-    a_full_queue_answers_at_once_and_loses_nothing_that_was_taken,
-    a_closed_store_says_so_and_has_kept_what_it_took,
+    activity_is_counted_by_the_hour,
+    a_search_reads_a_bounded_part_and_continues_to_the_end,
+    an_alarm_begins_once_and_ends_once_whoever_checks,
+    an_alarm_seen_by_one_process_lingers_for_a_while,
+    alarms_are_notified_in_order_by_one_process_at_a_time,
+    alarms_without_a_target_are_not_notified_later,
+    ended_alarms_are_forgotten_and_active_ones_are_not,
+    documents_since_the_last_notification_are_unannounced,
+    a_full_queue_answers_at_once_and_loses_nothing_queued,
+    a_closed_store_says_so_and_has_stored_what_it_accepted,
 }
 
 fn uuid(n: u32) -> String {
     format!("00000000-0000-4000-8000-{n:012}")
 }
 
-async fn one_message_delivered_eight_times_at_once_is_one_row_and_one_pull(on: Database) {
+async fn one_message_sent_eight_times_is_one_row_and_one_pull(on: Database) {
     let test = TestStore::new(on).await;
     let messages = Messages::new();
     let feed = company("302320404");
@@ -401,7 +401,7 @@ async fn one_message_delivered_eight_times_at_once_is_one_row_and_one_pull(on: D
     assert_eq!(hints, 1);
 }
 
-async fn ten_thousand_hints_for_one_company_are_one_pull(on: Database) {
+async fn ten_thousand_triggers_of_one_feed_are_one_pull(on: Database) {
     let test = TestStore::with(on, |options| options.queue = 20_000).await;
     let messages = Messages::new();
     let feed = company("302320404");
@@ -426,7 +426,7 @@ async fn ten_thousand_hints_for_one_company_are_one_pull(on: Database) {
     );
 }
 
-async fn a_hint_that_comes_while_its_feed_is_pulled_is_served_by_another_pull(on: Database) {
+async fn a_trigger_during_a_pull_is_served_by_another_pull(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
     test.trigger(&feed, TriggerKind::Notification).await;
@@ -551,7 +551,7 @@ async fn an_overlap_read_moves_the_cursor_with_its_last_page_only(on: Database) 
     assert_eq!(test.stored().await.len(), 3);
 }
 
-async fn a_first_pull_that_is_interrupted_by_a_hint_is_not_begun_anew(on: Database) {
+async fn a_trigger_does_not_restart_a_first_pull(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
     test.trigger(&feed, TriggerKind::Reconciliation).await;
@@ -574,7 +574,7 @@ async fn a_first_pull_that_is_interrupted_by_a_hint_is_not_begun_anew(on: Databa
     assert_eq!((row.documents, row.missed_notifications), (2, 0));
 }
 
-async fn what_reconciliation_finds_first_is_counted_as_lost_hints(on: Database) {
+async fn versions_that_reconciliation_finds_count_as_missed(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
     test.trigger(&feed, TriggerKind::Notification).await;
@@ -594,7 +594,7 @@ async fn what_reconciliation_finds_first_is_counted_as_lost_hints(on: Database) 
     assert_eq!(test.feed(&feed).await.missed_notifications, 2);
 }
 
-async fn a_served_hint_is_followed_up_twice_and_a_later_hint_moves_neither_away(on: Database) {
+async fn a_served_trigger_has_two_follow_ups_that_stay_due(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
     test.trigger(&feed, TriggerKind::Notification).await;
@@ -637,7 +637,7 @@ async fn follow_ups_survive_a_restart(on: Database) {
     );
 }
 
-async fn hints_go_before_everything_else_and_companies_take_turns(on: Database) {
+async fn notifications_go_first_and_companies_take_turns(on: Database) {
     let test = TestStore::new(on).await;
     let (a, b) = (company("a"), company("b"));
     test.trigger(&a, TriggerKind::Backfill).await;
@@ -663,7 +663,7 @@ async fn hints_go_before_everything_else_and_companies_take_turns(on: Database) 
     );
 }
 
-async fn an_account_never_has_more_requests_in_flight_than_it_may(on: Database) {
+async fn an_accounts_requests_in_flight_are_bounded(on: Database) {
     let test = TestStore::new(on).await;
     for n in 0..10 {
         test.trigger(&company(&n.to_string()), TriggerKind::Notification)
@@ -685,7 +685,7 @@ async fn an_account_never_has_more_requests_in_flight_than_it_may(on: Database) 
     assert_eq!(leased.len(), 3);
 }
 
-async fn a_newer_version_supersedes_and_an_older_one_that_comes_late_is_superseded(on: Database) {
+async fn a_newer_version_supersedes_in_whichever_order_they_arrive(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
     let versions = [
@@ -716,7 +716,7 @@ async fn a_newer_version_supersedes_and_an_older_one_that_comes_late_is_supersed
     );
 }
 
-async fn a_page_of_another_companys_documents_pauses_the_feed_and_stores_nothing(on: Database) {
+async fn a_page_of_another_company_pauses_the_feed(on: Database) {
     let test = TestStore::new(on).await;
     let (a, b) = (company("a"), company("b"));
     test.trigger(&a, TriggerKind::Notification).await;
@@ -749,7 +749,7 @@ async fn a_page_of_another_companys_documents_pauses_the_feed_and_stores_nothing
     assert_eq!(test.lease().await.expect("a person freed it").feed, b);
 }
 
-async fn a_paused_feed_is_tried_once_more_later_and_success_frees_it(on: Database) {
+async fn a_paused_feed_is_retried_later_and_freed_by_success(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
     test.trigger(&feed, TriggerKind::Notification).await;
@@ -795,7 +795,7 @@ async fn an_accounts_wait_holds_back_all_its_feeds(on: Database) {
     assert!(test.lease().await.is_some());
 }
 
-async fn a_blocked_queue_keeps_its_hints(on: Database) {
+async fn a_blocked_queue_keeps_its_triggers(on: Database) {
     let test = TestStore::new(on).await;
     test.trigger(&company("1"), TriggerKind::Notification).await;
     let blocked = LeaseRequest {
@@ -844,7 +844,7 @@ async fn an_account_that_this_process_does_not_know_is_left_alone(on: Database) 
     );
 }
 
-async fn a_feed_tells_whether_its_401_speaks_of_the_key(on: Database) {
+async fn a_feed_knows_if_its_401_is_about_the_key(on: Database) {
     let test = TestStore::new(on).await;
     test.trigger(&company("1"), TriggerKind::Notification).await;
     let first = test.lease().await.expect("leased");
@@ -929,7 +929,7 @@ async fn companies_of_the_digitized_queue_become_feeds(on: Database) {
     );
 }
 
-async fn a_confirmation_becomes_a_pending_subscription_and_is_confirmed_once(on: Database) {
+async fn a_confirmation_is_pending_and_then_confirmed_once(on: Database) {
     let test = TestStore::new(on).await;
     let messages = Messages::new();
     test.store
@@ -964,7 +964,7 @@ async fn a_confirmation_becomes_a_pending_subscription_and_is_confirmed_once(on:
     );
 }
 
-async fn subscribing_anew_ends_in_the_row_of_the_topic_under_its_new_name(on: Database) {
+async fn subscribing_again_reuses_the_topics_row(on: Database) {
     let test = TestStore::new(on).await;
     let messages = Messages::new();
     let second = |n: u32| START.after(Duration::from_secs(n.into()));
@@ -1045,7 +1045,7 @@ async fn in_ask_mode_a_confirmation_waits_for_approval(on: Database) {
     );
 }
 
-async fn an_unsubscription_that_is_older_than_the_confirmation_changes_nothing(on: Database) {
+async fn an_unsubscription_older_than_the_confirmation_is_ignored(on: Database) {
     let test = TestStore::new(on).await;
     let messages = Messages::new();
     let later = START.after(Duration::from_secs(60));
@@ -1080,7 +1080,7 @@ async fn an_unsubscription_that_is_older_than_the_confirmation_changes_nothing(o
     );
 }
 
-async fn the_quarantine_drops_what_does_not_fit_and_keeps_a_share_for_allowed_topics(on: Database) {
+async fn the_quarantine_is_bounded_with_a_share_for_allowed_topics(on: Database) {
     let test = TestStore::with(on, |options| options.quarantine_bytes = 4000).await;
     let refused = |allowed_topic| Quarantined {
         received_at: START,
@@ -1226,7 +1226,7 @@ async fn a_backup_is_whole_and_opens_with_a_new_epoch() {
 }
 
 #[tokio::test]
-async fn a_backup_never_replaces_the_store_or_a_file_beside_it() {
+async fn a_backup_never_replaces_the_store_or_its_files() {
     let test = TestStore::new(Database::sqlite()).await;
     let folder = test.database.folder().to_owned();
     let link = folder.join("link.db");
@@ -1262,7 +1262,7 @@ async fn a_backup_never_replaces_the_store_or_a_file_beside_it() {
 }
 
 #[tokio::test]
-async fn files_that_are_not_ours_are_refused_with_advice() {
+async fn files_that_are_not_ours_are_refused_with_a_fix() {
     let folder = tempfile::tempdir().expect("a folder");
     let advice = |name: &str| match SqliteStore::open(options(&folder.path().join(name))) {
         Ok(_) => panic!("{name} was opened"),
@@ -1308,7 +1308,7 @@ fn rusqlite_file(path: &Path, sql: &str) -> rusqlite::Connection {
     connection
 }
 
-async fn a_full_queue_answers_at_once_and_loses_nothing_that_was_taken(on: Database) {
+async fn a_full_queue_answers_at_once_and_loses_nothing_queued(on: Database) {
     let test = TestStore::with(on, |options| options.queue = 1).await;
     let messages = Messages::new();
     let mut deliveries = Vec::new();
@@ -1341,7 +1341,7 @@ async fn a_full_queue_answers_at_once_and_loses_nothing_that_was_taken(on: Datab
     assert!(taken >= 1);
 }
 
-async fn a_closed_store_says_so_and_has_kept_what_it_took(on: Database) {
+async fn a_closed_store_says_so_and_has_stored_what_it_accepted(on: Database) {
     let test = TestStore::new(on).await;
     test.trigger(&company("1"), TriggerKind::Notification).await;
     test.store.close().await.expect("closes");
@@ -1370,9 +1370,7 @@ fn token(name: &str, hash: u8) -> NewApiToken {
     }
 }
 
-async fn a_token_is_found_by_its_hash_until_it_is_revoked_and_its_number_is_not_given_again(
-    on: Database,
-) {
+async fn a_token_is_found_by_its_hash_until_it_is_revoked(on: Database) {
     let test = TestStore::new(on).await;
     let make = |wish| test.store.make_api_token(wish);
     let ApiTokenMade::Row(id) = make(token("one", 1)).await.expect("made") else {
@@ -1422,7 +1420,7 @@ async fn tokens_are_few_and_their_names_differ(on: Database) {
     assert!(rows.windows(2).all(|pair| pair[0].id < pair[1].id));
 }
 
-async fn what_came_is_counted_by_the_hour(on: Database) {
+async fn activity_is_counted_by_the_hour(on: Database) {
     let test = TestStore::new(on).await;
     let messages = Messages::new();
     let hour = |back: u32| {
@@ -1474,7 +1472,7 @@ async fn what_came_is_counted_by_the_hour(on: Database) {
     );
 }
 
-async fn a_look_back_reads_no_more_than_it_may_and_goes_on_to_the_first_document(on: Database) {
+async fn a_search_reads_a_bounded_part_and_continues_to_the_end(on: Database) {
     let test = TestStore::new(on).await;
     // Sequences 1 to 4 are one company's, 5 and 6 another's, and 6 is 5 anew.
     for (code, ids) in [
@@ -1556,7 +1554,7 @@ fn file(owner: &str, correlation: &str, now: Timestamp) -> NewUpload {
     }
 }
 
-async fn one_content_is_claimed_by_one_process_and_sent_once_unless_forced(on: Database) {
+async fn one_content_is_claimed_by_one_process_unless_forced(on: Database) {
     let test = TestStore::new(on).await;
     let begin = async |upload| test.store.begin_upload(upload).await.expect("begun");
     let end = async |owner: &str, how| {
@@ -1596,7 +1594,7 @@ async fn one_content_is_claimed_by_one_process_and_sent_once_unless_forced(on: D
     assert!(matches!(forced, UploadBegun::Send(row) if row.id == 2 && row.correlation == "c-7"));
 }
 
-async fn a_document_is_tied_to_its_upload_once_and_an_upload_without_one_is_missed(on: Database) {
+async fn a_document_is_matched_to_its_upload_once(on: Database) {
     let test = TestStore::new(on).await;
     let begun = test.store.begin_upload(file("a", "c-1", START)).await;
     begun.expect("begun");
@@ -1683,7 +1681,7 @@ impl TestStore {
     }
 }
 
-async fn an_alarm_begins_once_and_ends_once_whoever_looks(on: Database) {
+async fn an_alarm_begins_once_and_ends_once_whoever_checks(on: Database) {
     let test = TestStore::new(on).await;
     let found = [AlarmKind::Paused, AlarmKind::Silence];
     let looks = (0..4).map(|_| test.look(&found));
@@ -1710,7 +1708,7 @@ async fn an_alarm_begins_once_and_ends_once_whoever_looks(on: Database) {
     assert_eq!(test.alarms(true).await.len(), 2);
 }
 
-async fn what_one_process_sees_alone_lingers_until_nobody_has_seen_it_for_a_while(on: Database) {
+async fn an_alarm_seen_by_one_process_lingers_for_a_while(on: Database) {
     let test = TestStore::new(on).await;
     let minute = Duration::from_secs(60);
     assert_eq!(test.look(&[AlarmKind::RefusedStorm]).await, (1, 0));
@@ -1727,7 +1725,7 @@ async fn what_one_process_sees_alone_lingers_until_nobody_has_seen_it_for_a_whil
     assert_eq!(test.look(&[]).await, (0, 1));
 }
 
-async fn an_alarm_is_told_in_order_by_one_process_at_a_time_until_it_is_taken(on: Database) {
+async fn alarms_are_notified_in_order_by_one_process_at_a_time(on: Database) {
     let test = TestStore::new(on).await;
     let minute = Duration::from_secs(60);
     let lease = || test.store.lease_notice(test.clock.now(), minute);
@@ -1782,7 +1780,7 @@ async fn an_alarm_is_told_in_order_by_one_process_at_a_time_until_it_is_taken(on
     assert_eq!(row.last_error.as_deref(), Some("answered 410"));
 }
 
-async fn alarms_that_nobody_is_told_of_are_not_told_later(on: Database) {
+async fn alarms_without_a_target_are_not_notified_later(on: Database) {
     let test = TestStore::new(on).await;
     let unannounced_documents = AlarmObservation {
         tell: false,
@@ -1797,7 +1795,7 @@ async fn alarms_that_nobody_is_told_of_are_not_told_later(on: Database) {
     assert!(due.expect("answered").is_none());
 }
 
-async fn alarms_that_are_over_are_forgotten_and_those_that_are_on_are_not(on: Database) {
+async fn ended_alarms_are_forgotten_and_active_ones_are_not(on: Database) {
     let test = TestStore::new(on).await;
     test.look(&[AlarmKind::Paused, AlarmKind::Silence]).await;
     test.look(&[AlarmKind::Silence]).await;
@@ -1823,7 +1821,7 @@ async fn alarms_that_are_over_are_forgotten_and_those_that_are_on_are_not(on: Da
     assert_eq!(kinds, [AlarmKind::Silence]);
 }
 
-async fn documents_found_since_the_last_notification_are_untold_until_the_next_one(on: Database) {
+async fn documents_since_the_last_notification_are_unannounced(on: Database) {
     let test = TestStore::new(on).await;
     let feed = company("1");
     let unannounced_documents = || async {

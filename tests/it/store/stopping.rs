@@ -118,7 +118,7 @@ async fn stored(installation: &Installation) -> Stored {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_under_load_answers_what_is_under_way_and_keeps_what_it_acknowledged() {
+async fn sigterm_under_load_answers_requests_in_flight() {
     let (emulator, signer) = emulator("time_scale=0.01").await;
     let control = emulator.control();
     // Longer than the test waits for anything: the end must not come from it.
@@ -146,7 +146,7 @@ async fn sigterm_under_load_answers_what_is_under_way_and_keeps_what_it_acknowle
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_sigterm_ends_it_at_once_and_loses_nothing_acknowledged() {
+async fn a_second_sigterm_stops_at_once_and_loses_nothing() {
     let (emulator, signer) = emulator("time_scale=0.01").await;
     let control = emulator.control();
     let installation = Installation::beside(
@@ -191,7 +191,7 @@ fn largest_file(installation: &Installation) -> u64 {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_room_for_the_store_deliveries_get_503_and_land_when_there_is_room() {
+async fn without_room_for_the_store_messages_get_503_until_there_is() {
     let (emulator, _) = emulator("time_scale=0.02").await;
     let control = emulator.control();
     let installation = Installation::beside(&emulator, "", "[store]\nmin_free_bytes = 0");
@@ -293,7 +293,7 @@ impl Drop for SmallDisk {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_full_disk_deliveries_get_503_and_land_when_there_is_room() {
+async fn on_a_full_disk_messages_get_503_until_there_is_room() {
     let Some(disk) = SmallDisk::mount() else {
         eprintln!("this user may not mount: a limit on file sizes stands in, in the test above");
         return;
@@ -331,7 +331,7 @@ async fn on_a_full_disk_deliveries_get_503_and_land_when_there_is_room() {
 }
 
 #[tokio::test]
-async fn a_damaged_store_is_named_with_what_to_do() {
+async fn a_damaged_store_is_named_with_a_fix() {
     let installation = Installation::alone("");
     let server = installation.start().await;
     server.terminate();

@@ -240,7 +240,7 @@ fn the_checker_accepts_a_sound_history() {
 }
 
 #[test]
-fn the_checker_sees_every_kind_of_wrong() {
+fn the_checker_finds_every_kind_of_error() {
     type Wrong = fn(&mut Sent, &mut Stored);
     let wrongs: [(&str, Wrong); 9] = [
         ("was acknowledged and is not stored", |_, stored| {

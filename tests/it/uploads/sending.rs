@@ -176,7 +176,7 @@ async fn one_content_is_sent_once_under_any_name_unless_forced() {
 }
 
 #[tokio::test]
-async fn data_of_the_user_s_and_our_mark_go_with_the_file() {
+async fn the_users_data_and_our_mark_go_with_the_file() {
     let office = Office::new("").await;
     let uploader = office.uploader_that(|manner| {
         let data = serde_json::json!({ "order": "ž-7" });
@@ -195,7 +195,7 @@ async fn data_of_the_user_s_and_our_mark_go_with_the_file() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_may_pass_later_is_made_again_with_a_fresh_location() {
+async fn a_transient_failure_is_retried_with_a_fresh_location() {
     let status = |status| FaultKind::Status {
         status,
         retry_after: None,
@@ -224,7 +224,7 @@ async fn an_attempt_that_may_pass_later_is_made_again_with_a_fresh_location() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_wanted_is_refused_and_a_wrong_key_stops_all() {
+async fn an_unacceptable_file_is_refused_and_a_wrong_key_stops_all() {
     for (status, endpoint, refused) in [
         (413, Endpoint::Upload, true),
         (422, Endpoint::UploadLocation, true),
@@ -257,7 +257,7 @@ async fn a_file_that_is_not_wanted_is_refused_and_a_wrong_key_stops_all() {
 }
 
 #[tokio::test]
-async fn attempts_have_an_end_and_the_next_run_goes_on_with_the_same_row() {
+async fn attempts_are_bounded_and_the_next_run_continues_the_row() {
     let office = Office::new("").await;
     let kind = FaultKind::Status {
         status: 503,
@@ -276,7 +276,7 @@ async fn attempts_have_an_end_and_the_next_run_goes_on_with_the_same_row() {
 }
 
 #[tokio::test]
-async fn what_another_process_sends_is_left_to_it_until_its_claim_ends() {
+async fn a_file_claimed_by_another_process_is_left_until_expiry() {
     let office = Office::new("").await;
     let path = office.put("a.pdf", "%PDF");
     office.control.set_switches("hang=on").expect("a switch");
@@ -346,7 +346,7 @@ fn fault(endpoint: Endpoint, kind: FaultKind, times: u32) -> Fault {
 }
 
 #[tokio::test]
-async fn the_drop_folder_sends_what_is_complete_and_moves_it() {
+async fn the_drop_folder_sends_complete_files_and_moves_them() {
     let office = Office::new("").await;
     let mut watcher = office.watcher();
     office.put("a.pdf", "%PDF a");
@@ -371,7 +371,7 @@ async fn the_drop_folder_sends_what_is_complete_and_moves_it() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_file_that_another_program_has_open_for_writing_waits_however_still_it_lies() {
+async fn a_file_that_another_program_writes_waits() {
     use std::io::{BufRead as _, BufReader};
     use std::process::{Command, Stdio};
 
@@ -403,7 +403,7 @@ async fn a_file_that_another_program_has_open_for_writing_waits_however_still_it
 }
 
 #[tokio::test]
-async fn a_folder_that_was_sent_before_a_crash_is_moved_and_not_sent_again() {
+async fn a_file_sent_before_a_crash_is_moved_and_not_sent_again() {
     let office = Office::new("").await;
     let path = office.put("a.pdf", "%PDF a");
     upload(&office.uploader(), &path).await;
@@ -417,7 +417,7 @@ async fn a_folder_that_was_sent_before_a_crash_is_moved_and_not_sent_again() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_set_aside_with_a_note() {
+async fn a_refused_file_is_set_aside_with_a_note() {
     let office = Office::new("").await;
     let mut watcher = office.watcher();
     office.put("a.pdf", "%PDF a");
@@ -441,7 +441,7 @@ async fn what_is_refused_is_set_aside_with_a_note() {
 }
 
 #[tokio::test]
-async fn what_did_not_get_there_rests_and_a_wrong_key_stops_the_folder_for_a_while() {
+async fn a_failed_file_waits_and_a_wrong_key_pauses_the_folder() {
     let office = Office::new("").await;
     let mut watcher = office.watcher();
     office.put("a.pdf", "%PDF a");
@@ -469,7 +469,7 @@ async fn what_did_not_get_there_rests_and_a_wrong_key_stops_the_folder_for_a_whi
 }
 
 #[tokio::test]
-async fn the_command_tells_each_file_as_a_line_and_ties_it_to_its_document() {
+async fn the_command_prints_a_line_for_each_file_and_its_document() {
     let settings = EmulatorSettings::default();
     let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into())
         .await
@@ -514,7 +514,7 @@ async fn the_command_tells_each_file_as_a_line_and_ties_it_to_its_document() {
 }
 
 #[tokio::test]
-async fn a_server_that_runs_keeps_the_rows_and_empties_its_own_folder() {
+async fn a_running_server_keeps_the_rows_and_empties_its_folder() {
     let emulator = Emulator::start(EmulatorSettings::default(), ([127, 0, 0, 1], 0).into())
         .await
         .expect("a free port");
@@ -583,7 +583,7 @@ async fn destination() -> (String, Arc<std::sync::Mutex<Option<(u64, bool)>>>) {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn two_gigabytes_are_sent_in_flat_memory_with_their_length() {
+async fn two_gigabytes_are_sent_in_constant_memory() {
     const SIZE_BYTES: u64 = 2 << 30;
     let (origin, seen) = destination().await;
     let here = Installation::alone(&format!("[api]\nurl = \"{origin}\"\n"));

@@ -88,7 +88,7 @@ async fn every_value_goes_with_its_parameter_name() {
 }
 
 #[tokio::test]
-async fn a_name_that_no_file_has_is_refused_before_anything_is_sent() {
+async fn an_impossible_file_name_is_refused_before_any_request() {
     let server = StandIn::start([]).await;
     for name in ["", ".", "..", "a\nb", &"a".repeat(256)] {
         let error = client(&server)
@@ -100,7 +100,7 @@ async fn a_name_that_no_file_has_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn a_file_is_put_with_the_returned_headers_its_length_and_no_key() {
+async fn a_file_is_put_with_headers_and_length_but_no_key() {
     let server = StandIn::start([]).await;
     let location = location(
         &server,
@@ -162,7 +162,7 @@ async fn an_empty_file_has_a_length_too() {
 }
 
 #[tokio::test]
-async fn a_storage_error_is_said_in_plain_words_without_the_link() {
+async fn a_storage_error_is_plain_and_holds_no_link() {
     let xml = |code: &str| {
         format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>m</Message></Error>")
     };
@@ -213,7 +213,7 @@ async fn a_storage_error_is_said_in_plain_words_without_the_link() {
 }
 
 #[tokio::test]
-async fn a_file_goes_to_https_or_to_this_machine_when_the_api_is_here_too() {
+async fn a_file_goes_to_https_or_to_loopback_if_the_api_is_there() {
     let server = StandIn::start([]).await;
     let put = async |client: &Client, url: &str| {
         let location = location(&server, url).await;
