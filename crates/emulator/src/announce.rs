@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::document::{Document, Rendering};
 use crate::domain::{Event, Queue};
-use crate::s3;
-use crate::sns::{self, MAX_MESSAGE_BYTES, Publication};
+use crate::publication::{MAX_MESSAGE_BYTES, Publication};
+use crate::sns;
 use crate::switches::{CompanyCode, CompanyCodeKey, DigitizedMessage, ExportEvents, Switches};
 use crate::vendor::Vendor;
 use sns_messages::time::Timestamp;
@@ -27,7 +27,9 @@ pub(crate) fn to_json(
         switches,
         queue,
         company_code,
-        url: s3::file_url(vendor, switches, document.id, vendor.now()),
+        url: vendor
+            .uploads
+            .file_url(&vendor.origin, switches, document.id, vendor.now()),
         exported_at: (queue == Queue::Exported).then(|| Timestamp::from_millis(version)),
     })
 }
@@ -43,7 +45,7 @@ pub(crate) fn digitized(vendor: &Arc<Vendor>, documents: &[usize]) {
             let code = world.company_code(document.company);
             (document, account, code)
         };
-        if !vendor.sns.has_subscribers(Event::OnDigitized, account) {
+        if !vendor.ledger.has_subscribers(Event::OnDigitized, account) {
             continue;
         }
         let message = digitized_message(vendor, &switches, &document, &code);

@@ -18,13 +18,14 @@ use url::form_urlencoded;
 use uuid::Uuid;
 
 use crate::domain::{Event, Queue};
+use crate::error_report::ErrorReport;
 use crate::faults::Endpoint;
 use crate::meter::{RequestRecord, redacted};
 use crate::switches::{
     CompanyFilter, CompanyIn, ErrorRepeat, HeaderKeys, NextForm, ReportType, Switches,
     UnknownCompany,
 };
-use crate::vendor::{ErrorReport, Vendor};
+use crate::vendor::Vendor;
 use crate::world::PageRequest;
 use crate::{announce, gate, s3, sns};
 use sns_messages::time::Timestamp;

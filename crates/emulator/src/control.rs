@@ -9,15 +9,19 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::announce;
-use crate::delivery::DeliveryRecord;
+use crate::delivery_record::{AttemptTotals, DeliveryRecord};
 use crate::domain::{Event, Queue};
+use crate::error_report::ErrorReport;
 use crate::faults::{Endpoint, Fault};
-use crate::ledger::AttemptTotals;
 use crate::meter::RequestCounters;
-use crate::s3::{self, UploadRecord};
-use crate::sns::{self, Publication, Subscription, TargetError};
+use crate::publication::Publication;
+use crate::s3;
+use crate::signer::Signer;
+use crate::sns::{self, TargetError};
+use crate::subscription::Subscription;
 use crate::switches::{SwitchError, Switches};
-use crate::vendor::{ErrorReport, Vendor};
+use crate::uploads::UploadRecord;
+use crate::vendor::Vendor;
 use sns_messages::time::Timestamp;
 
 /// Why the control API did not do what it was asked.
@@ -289,7 +293,7 @@ impl Control {
 
     /// All subscriptions, oldest first.
     pub fn subscriptions(&self) -> Vec<Subscription> {
-        self.0.sns.subscriptions()
+        self.0.ledger.subscriptions()
     }
 
     /// Publishes any message; gives its MessageId.
@@ -309,27 +313,27 @@ impl Control {
 
     /// The next so many published messages reach nobody.
     pub fn lose_next_notifications(&self, count: usize) {
-        self.0.sns.lose_next(count);
+        self.0.ledger.lose_next(count);
     }
 
     /// Every delivery and what became of it, oldest first.
     pub fn deliveries(&self) -> Vec<DeliveryRecord> {
-        self.0.sns.records()
+        self.0.ledger.records()
     }
 
     /// Forgets the deliveries so far; those under way go on unrecorded.
     pub fn forget_deliveries(&self) {
-        self.0.sns.forget_records();
+        self.0.ledger.forget_records();
     }
 
     /// Waits until every delivery has settled: acknowledged, refused or given up.
     pub async fn idle(&self) {
-        self.0.sns.idle().await;
+        self.0.ledger.idle().await;
     }
 
     /// How attempts ended so far, the forgotten ones too.
     pub fn attempts(&self) -> AttemptTotals {
-        *self.0.sns.totals.borrow()
+        *self.0.ledger.totals.borrow()
     }
 
     /// Waits until the totals of attempts are as `wished`, and gives them.
@@ -337,7 +341,7 @@ impl Control {
         &self,
         mut wished: impl FnMut(&AttemptTotals) -> bool,
     ) -> AttemptTotals {
-        let mut totals = self.0.sns.totals.subscribe();
+        let mut totals = self.0.ledger.totals.subscribe();
         match totals.wait_for(|totals| wished(totals)).await {
             Ok(totals) => *totals,
             // The sender is gone only with the emulator, and this handle holds it.
@@ -347,7 +351,7 @@ impl Control {
 
     /// Has every delivery that waits for its next attempt tried at once.
     pub fn retry_now(&self) {
-        self.0.sns.hurry.send_modify(|hurries| *hurries += 1);
+        self.0.ledger.hurry.send_modify(|hurries| *hurries += 1);
     }
 
     /// The truth: id and version of everything that the queue lists, or will list
@@ -380,19 +384,19 @@ impl Control {
     ///
     /// Makes an RSA key, which takes a moment.
     pub fn rotate_certificate(&self) -> Result<(), ControlError> {
-        let signer = crate::new_signer(self.0.now()).map_err(ControlError::Certificate)?;
-        self.0.sns.rotate(signer);
+        let signer = Signer::like_aws(self.0.now()).map_err(ControlError::Certificate)?;
+        self.0.ledger.rotate(Arc::new(signer));
         Ok(())
     }
 
     /// The URL of the signing certificate in use.
     pub fn certificate_url(&self) -> String {
-        format!("{}{}", self.0.origin, self.0.sns.certificate_path())
+        format!("{}{}", self.0.origin, self.0.ledger.certificate_path())
     }
 
     /// Files that were announced or received.
     pub fn uploads(&self) -> Vec<UploadRecord> {
-        self.0.s3.uploads()
+        self.0.uploads.records()
     }
 
     /// Digitizes a received file as a document of `company`, or of its account's first

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::control::{Control, ControlError, Selection};
 use crate::domain::{Event, Queue};
-use crate::sns::Publication;
+use crate::publication::Publication;
 use crate::vendor::Vendor;
 use sns_messages::time::Timestamp;
 

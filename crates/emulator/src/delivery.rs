@@ -8,9 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-
-use crate::domain::Event;
+use crate::delivery_record::Outcome;
+use crate::publication::Tamper;
 use crate::signer::{Signer, Unsigned};
 use crate::vendor::Vendor;
 use sns_messages::MessageType;
@@ -31,56 +30,6 @@ pub fn wait_before_retry(retry: u32) -> Duration {
     FIRST_WAIT.mul_f64(growth.powf(exponent))
 }
 
-/// What became of a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Attempts go on.
-    Pending,
-    /// Answered with a 2xx.
-    Acknowledged,
-    /// Answered with a 3xx or 4xx: SNS takes it for delivered and drops the message.
-    Refused,
-    /// Every attempt failed.
-    GivenUp,
-    /// The control API had it lost.
-    Lost,
-}
-
-/// One message for one subscriber.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DeliveryRecord {
-    /// SNS's id, the same for each attempt.
-    pub message_id: String,
-    /// `Notification`, `SubscriptionConfirmation` or `UnsubscribeConfirmation`.
-    pub message_type: &'static str,
-    /// The subscription's event.
-    pub event: Event,
-    /// The company that it names, where it names one.
-    pub company: Option<String>,
-    /// Whom it is for; a subscription that is not confirmed yet has none.
-    pub subscription_arn: Option<String>,
-    /// Attempts so far.
-    pub attempts: u32,
-    /// The newest attempt's status; `None` where there was no answer.
-    pub last_status: Option<u16>,
-    /// What became of it.
-    pub outcome: Outcome,
-}
-
-/// How a message is spoilt after it was signed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Tamper {
-    /// Not at all.
-    #[default]
-    Nothing,
-    /// The signature is of the right length and wrong.
-    Signature,
-    /// The message was changed after it was signed.
-    Message,
-}
-
 /// Everything that one delivery needs.
 pub(crate) struct Parcel {
     pub(crate) number: u64,
@@ -96,7 +45,7 @@ pub(crate) struct Parcel {
 /// Delivers `parcel` in the background.
 pub(crate) fn send(vendor: &Arc<Vendor>, parcel: Parcel) {
     let task_vendor = Arc::clone(vendor);
-    let pending = vendor.sns.pending();
+    let pending = vendor.ledger.pending();
     let task = async move {
         let _pending = pending;
         let stopping = task_vendor.stopping.clone();
@@ -110,7 +59,7 @@ pub(crate) fn send(vendor: &Arc<Vendor>, parcel: Parcel) {
 async fn deliver(vendor: &Arc<Vendor>, parcel: Parcel) {
     // The first permit covers signing too, so that a burst does not start a thread for
     // each of its messages.
-    let Ok(mut permit) = vendor.sns.permit().await else {
+    let Ok(mut permit) = vendor.ledger.permit().await else {
         return;
     };
     let url = format!("{}{}", vendor.origin, parcel.signer.certificate_path());
@@ -131,12 +80,12 @@ async fn deliver(vendor: &Arc<Vendor>, parcel: Parcel) {
             _ if attempt > RETRIES => Outcome::GivenUp,
             _ => Outcome::Pending,
         };
-        vendor.sns.attempted(parcel.number, status, outcome);
+        vendor.ledger.attempted(parcel.number, status, outcome);
         if outcome != Outcome::Pending {
             return;
         }
         wait(vendor, attempt).await;
-        permit = match vendor.sns.permit().await {
+        permit = match vendor.ledger.permit().await {
             Ok(permit) => permit,
             Err(_) => return,
         };
@@ -144,7 +93,7 @@ async fn deliver(vendor: &Arc<Vendor>, parcel: Parcel) {
 }
 
 async fn wait(vendor: &Vendor, retry: u32) {
-    let mut hurry = vendor.sns.hurry.subscribe();
+    let mut hurry = vendor.ledger.hurry.subscribe();
     let scale = vendor.switches().time_scale.get();
     tokio::select! {
         () = tokio::time::sleep(wait_before_retry(retry).mul_f64(scale)) => {}
@@ -157,7 +106,7 @@ async fn attempt_once(vendor: &Vendor, parcel: &Parcel, body: &str) -> Option<u1
     let message = &parcel.unsigned;
     let timeout = Duration::from_millis(vendor.switches().delivery_timeout_ms);
     let mut request = vendor
-        .sns
+        .ledger
         .client
         .post(&parcel.target)
         .timeout(timeout)

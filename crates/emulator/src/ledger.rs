@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
-use crate::delivery::{DeliveryRecord, Outcome};
+use crate::delivery_record::{AttemptTotals, DeliveryRecord, Outcome};
 use crate::domain::Event;
 use crate::signer::Signer;
-use crate::sns::Subscription;
+use crate::subscription::Subscription;
 use sns_messages::http;
 
 /// `User-Agent` of requests; deliveries carry SNS's own.
@@ -28,37 +27,8 @@ pub(crate) struct Book {
     pub(crate) lose_next: usize,
 }
 
-/// How attempts ended, from the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct AttemptTotals {
-    /// Attempts answered with a 2xx.
-    pub acknowledged: u64,
-    /// Attempts answered with a 5xx.
-    pub failed: u64,
-    /// Attempts that nobody answered in time.
-    pub unanswered: u64,
-    /// Attempts answered with a 3xx or 4xx, which SNS takes for delivered.
-    pub refused: u64,
-    /// Messages given up after their last attempt.
-    pub given_up: u64,
-}
-
-impl AttemptTotals {
-    fn count(&mut self, status: Option<u16>, outcome: Outcome) {
-        match status {
-            Some(200..=299) => self.acknowledged += 1,
-            Some(500..) => self.failed += 1,
-            Some(_) => self.refused += 1,
-            None => self.unanswered += 1,
-        }
-        if outcome == Outcome::GivenUp {
-            self.given_up += 1;
-        }
-    }
-}
-
 /// Topics, subscriptions and deliveries.
-pub(crate) struct Sns {
+pub(crate) struct Ledger {
     signers: Mutex<Vec<Arc<Signer>>>,
     book: Mutex<Book>,
     pending: watch::Sender<usize>,
@@ -79,7 +49,7 @@ impl Drop for Pending {
     }
 }
 
-impl Sns {
+impl Ledger {
     pub(crate) fn new(signer: Arc<Signer>, concurrency: usize) -> Result<Self, reqwest::Error> {
         Ok(Self {
             signers: Mutex::new(vec![signer]),

@@ -3,108 +3,31 @@
 //! Links carry a signature over method, path, query and the two headers, so
 //! that a changed one is refused as S3 refuses it.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use aws_lc_rs::{digest, hmac};
-use axum::body::{Bytes, to_bytes};
+use aws_lc_rs::digest;
+use axum::body::to_bytes;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use uuid::Uuid;
 
 use crate::faults::Endpoint;
 use crate::gate;
 use crate::links::{Signed, expiry, hex, path_of, query_of};
 use crate::meter::RequestRecord;
-use crate::switches::{DigitizeUploads, Pdf, Switches};
+use crate::switches::{DigitizeUploads, Pdf};
+use crate::uploads::{Upload, UploadRecord};
 use crate::vendor::Vendor;
-use sns_messages::time::Timestamp;
 
 /// The largest file that is taken.
 const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
-/// A file that was announced, and perhaps came.
-#[derive(Clone, Debug, Serialize)]
-pub struct UploadRecord {
-    /// The last segment of the upload's path.
-    pub id: Uuid,
-    /// Whose key asked for the location.
-    pub account: Uuid,
-    /// From the path of the location request.
-    pub file_name: String,
-    /// The query parameters of the location request, decoded.
-    pub parameters: BTreeMap<String, String>,
-    /// Length of the file; `None` until it came.
-    pub bytes: Option<usize>,
-    /// SHA-256 of the file in hexadecimal digits.
-    pub sha256: Option<String>,
-    /// The document made of it.
-    pub document_id: Option<String>,
-}
-
-/// A file with what is known of it.
-struct Upload {
-    record: UploadRecord,
-    content: Option<Bytes>,
-}
-
-/// Announced and received files, and the key that signs links.
-pub(crate) struct S3 {
-    key: hmac::Key,
-    uploads: Mutex<HashMap<Uuid, Upload>>,
-}
-
 /// Where a file goes, and with which headers.
 pub(crate) struct Location {
     pub(crate) url: String,
     pub(crate) content_type: String,
     pub(crate) content_disposition: String,
-}
-
-impl S3 {
-    pub(crate) fn new() -> Result<Self, getrandom::Error> {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret)?;
-        Ok(Self {
-            key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
-            uploads: Mutex::default(),
-        })
-    }
-
-    pub(crate) fn uploads(&self) -> Vec<UploadRecord> {
-        let uploads = self.lock();
-        uploads
-            .values()
-            .map(|upload| upload.record.clone())
-            .collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Upload>> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn signature(&self, signed: &Signed<'_>) -> String {
-        let text = format!(
-            "{}\n{}\n{}\n{}\n{}",
-            signed.method, signed.path, signed.query, signed.content_type, signed.disposition
-        );
-        hex(hmac::sign(&self.key, text.as_bytes()).as_ref())
-    }
-}
-
-/// The link to a document's file.
-pub(crate) fn file_url(vendor: &Vendor, switches: &Switches, id: Uuid, now: Timestamp) -> String {
-    let path = path_of(switches.upload_host, id);
-    let (query, parameter) = query_of(switches.upload_host, now, switches.pdf_expires_ms, None);
-    let signature = vendor.s3.signature(&Signed {
-        method: "GET",
-        path: &path,
-        query: &query,
-        content_type: "",
-        disposition: "",
-    });
-    format!("{}{path}?{query}&{parameter}={signature}", vendor.origin)
 }
 
 /// Announces a file.
@@ -131,7 +54,7 @@ pub(crate) fn locate(
         switches.upload_expires_ms,
         headers,
     );
-    let signature = vendor.s3.signature(&Signed {
+    let signature = vendor.uploads.signature(&Signed {
         method: "PUT",
         path: &path,
         query: &query,
@@ -148,7 +71,7 @@ pub(crate) fn locate(
         document_id: None,
     };
     let content = None;
-    vendor.s3.lock().insert(id, Upload { record, content });
+    vendor.uploads.lock().insert(id, Upload { record, content });
     Location {
         url: format!("{}{path}?{query}&{parameter}={signature}", vendor.origin),
         content_type,
@@ -255,7 +178,7 @@ fn check_link(
     if putting && headers.keys().any(unsigned) {
         return Err(SIGNATURE);
     }
-    let right = vendor.s3.signature(&Signed {
+    let right = vendor.uploads.signature(&Signed {
         method: method.as_str(),
         path: uri.path(),
         query,
@@ -303,7 +226,7 @@ async fn receive(vendor: &Arc<Vendor>, id: Uuid, request: Request) -> Result<(),
         .await
         .map_err(|_| INCOMPLETE)?;
     let first = {
-        let mut uploads = vendor.s3.lock();
+        let mut uploads = vendor.uploads.lock();
         let upload = uploads.get_mut(&id).ok_or(NO_KEY)?;
         let first = upload.content.is_none();
         upload.record.bytes = Some(content.len());
@@ -323,7 +246,7 @@ async fn receive(vendor: &Arc<Vendor>, id: Uuid, request: Request) -> Result<(),
 /// is no such file or company, or where it has become a document already.
 pub(crate) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) -> Option<String> {
     let (upload, content) = {
-        let uploads = vendor.s3.lock();
+        let uploads = vendor.uploads.lock();
         let upload = uploads.get(&id)?;
         (upload.record.clone(), upload.content.clone()?)
     };
@@ -346,7 +269,7 @@ pub(crate) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) ->
         let index = world.digitize_upload(account, company, file, now, &switches);
         (index, world.at_index(index).id.to_string())
     };
-    if let Some(upload) = vendor.s3.lock().get_mut(&id) {
+    if let Some(upload) = vendor.uploads.lock().get_mut(&id) {
         upload.record.document_id = Some(document_id.clone());
     }
     crate::announce::digitized(vendor, &[index]);

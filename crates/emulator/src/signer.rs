@@ -3,6 +3,8 @@
 //! The certificate is like AWS's: RSA of 2048 bits, one name as common and as
 //! alternative name; but signed by itself.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
@@ -80,6 +82,18 @@ impl Signer {
         params.not_after = moment(not_after)?;
         let certificate = params.self_signed(&key).context("signing a certificate")?;
         Self::from_parts(key.serialize_pem(), certificate.pem())
+    }
+
+    /// Generates a signer like AWS's: its certificate is for [`SNS_NAME`] and valid for
+    /// about as long as AWS's are, from the day before `now`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Signer::generate`].
+    pub fn like_aws(now: Timestamp) -> anyhow::Result<Self> {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        Self::generate(SNS_NAME, now.before(DAY), now.after(DAY * 335))
+            .context("failed to make the emulator's signing certificate")
     }
 
     /// Reads what [`Signer::to_pem`] wrote: a PKCS #8 key and a certificate, in any order.

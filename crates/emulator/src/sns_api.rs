@@ -10,6 +10,7 @@ use url::form_urlencoded;
 use crate::domain::Event;
 use crate::faults::Endpoint;
 use crate::meter::RequestRecord;
+use crate::topics::topic_arn;
 use crate::vendor::Vendor;
 use crate::{gate, sns};
 
@@ -67,10 +68,7 @@ fn about(vendor: &Vendor) -> Response {
 }
 
 fn confirm(vendor: &Vendor, topic: &str, token: &str) -> Response {
-    if Event::ALL
-        .iter()
-        .all(|event| sns::topic_arn(*event) != topic)
-    {
+    if Event::ALL.iter().all(|event| topic_arn(*event) != topic) {
         return error(
             vendor,
             StatusCode::NOT_FOUND,
@@ -142,7 +140,7 @@ pub(crate) async fn certificate_or_nothing(
     let answer = match gate::pass(&vendor, Endpoint::Certificate, None).await {
         Err(answer) => *answer,
         Ok(spoil) => {
-            let answer = match vendor.sns.certificate(path) {
+            let answer = match vendor.ledger.certificate(path) {
                 Some(pem) => {
                     let binary = [(header::CONTENT_TYPE, "binary/octet-stream")];
                     (binary, pem).into_response()

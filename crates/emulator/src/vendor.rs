@@ -4,34 +4,19 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::error_report::ErrorReport;
 use crate::faults::Faults;
-use crate::ledger::Sns;
+use crate::ledger::Ledger;
 use crate::meter::Meter;
-use crate::s3::S3;
 use crate::switches::Switches;
+use crate::uploads::Uploads;
 use crate::world::World;
 use sns_messages::time::{Clock, Timestamp};
-
-/// An import error that a client reported.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ErrorReport {
-    /// The account whose key was used.
-    pub account: Uuid,
-    /// As sent.
-    pub documentid: String,
-    /// As sent.
-    pub companycode: String,
-    /// As sent: what the accountant would see.
-    pub message: String,
-    /// The request's Content-Type.
-    pub content_type: Option<String>,
-}
 
 /// The emulated vendor.
 pub(crate) struct Vendor {
@@ -42,8 +27,8 @@ pub(crate) struct Vendor {
     pub(crate) stopping: CancellationToken,
     pub(crate) faults: Faults,
     pub(crate) meter: Meter,
-    pub(crate) sns: Sns,
-    pub(crate) s3: S3,
+    pub(crate) ledger: Ledger,
+    pub(crate) uploads: Uploads,
     pub(crate) reports: Mutex<Vec<ErrorReport>>,
     /// Raised when switches or faults change, so that hanging requests look again.
     pub(crate) changes: watch::Sender<u64>,
