@@ -511,7 +511,7 @@ mod tests {
         let mut held = Held::default();
         let begun = (0..100).filter(|_| held.begin_fetch(now())).count();
         assert_eq!(begun, MAX_FETCHES);
-        let almost = now().after(FETCH_PERIOD - Duration::from_millis(1));
+        let almost = now().after(FETCH_PERIOD.saturating_sub(Duration::from_millis(1)));
         assert!(!held.begin_fetch(almost));
         assert!(held.begin_fetch(now().after(FETCH_PERIOD)));
     }
