@@ -29,6 +29,10 @@ pub fn client_that_sees_certificates(timeout: Duration) -> Result<reqwest::Clien
     builder(timeout).tls_info(true).build()
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that builds clients"
+)]
 fn builder(timeout: Duration) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .user_agent(USER_AGENT)

@@ -34,6 +34,11 @@
 
 pub mod admin;
 pub mod alarms;
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "results go to stdout, progress and errors to stderr"
+)]
 pub mod cli;
 pub mod config;
 pub mod delivery;
@@ -50,6 +55,7 @@ pub mod receiver;
 pub mod refusal;
 pub mod service;
 pub mod sns;
+#[expect(clippy::disallowed_types, reason = "the one place with SQL")]
 pub mod store;
 pub mod subscriptions;
 pub mod trace;

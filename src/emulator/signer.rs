@@ -3,6 +3,11 @@
 //! The certificate is like AWS's: RSA of 2048 bits, one name as common and as
 //! alternative name; but signed by itself.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "the one place that makes keys and signs"
+)]
+
 use anyhow::Context as _;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
