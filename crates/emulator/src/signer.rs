@@ -3,6 +3,11 @@
 //! The certificate is like AWS's: RSA of 2048 bits, one name as common and as
 //! alternative name; but signed by itself.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "the one place that makes keys and signs"
+)]
+
 use std::time::Duration;
 
 use anyhow::Context as _;

@@ -521,7 +521,7 @@ mod tests {
         let mut entries = Entries::default();
         let started = (0..100).filter(|_| entries.start_fetch(now())).count();
         assert_eq!(started, MAX_FETCHES);
-        let almost = now().after(FETCH_PERIOD - Duration::from_millis(1));
+        let almost = now().after(FETCH_PERIOD.saturating_sub(Duration::from_millis(1)));
         assert!(!entries.start_fetch(almost));
         assert!(entries.start_fetch(now().after(FETCH_PERIOD)));
     }

@@ -21,6 +21,10 @@ pub fn client(user_agent: &str, timeout: Duration) -> Result<reqwest::Client, re
 }
 
 /// Returns the builder of [`client`], for callers that need more options.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that builds clients"
+)]
 pub fn client_builder(user_agent: &str, timeout: Duration) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .user_agent(user_agent)
