@@ -45,7 +45,8 @@ pub(crate) fn digitized(vendor: &Arc<Vendor>, documents: &[usize]) {
             let code = world.company_code(document.company);
             (document, account, code)
         };
-        if !vendor.ledger.has_subscribers(Event::OnDigitized, account) {
+        let topic = vendor.topic_arn(Event::OnDigitized);
+        if !vendor.ledger.has_subscribers(&topic, account) {
             continue;
         }
         let message = digitized_message(vendor, &switches, &document, &code);

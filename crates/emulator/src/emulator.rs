@@ -22,7 +22,6 @@ use crate::ledger::Ledger;
 use crate::meter::Meter;
 use crate::signer::Signer;
 use crate::switches::Switches;
-use crate::topics::topic_arn;
 use crate::uploads::Uploads;
 use crate::vendor::Vendor;
 use crate::world::World;
@@ -185,12 +184,12 @@ impl Emulator {
 
     /// The topic of `on_exported`.
     pub fn exported_topic_arn(&self) -> String {
-        topic_arn(Event::OnExported)
+        self.vendor.topic_arn(Event::OnExported)
     }
 
     /// The topic of `on_digitized`.
     pub fn digitized_topic_arn(&self) -> String {
-        topic_arn(Event::OnDigitized)
+        self.vendor.topic_arn(Event::OnDigitized)
     }
 
     /// A handle for playing the accountant and breaking things.

@@ -8,7 +8,6 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
 use crate::delivery_record::{AttemptTotals, DeliveryRecord, Outcome};
-use crate::domain::Event;
 use crate::signer::Signer;
 use crate::subscription::Subscription;
 use sns_messages::http;
@@ -108,11 +107,11 @@ impl Ledger {
         self.book().subscriptions.clone()
     }
 
-    pub(crate) fn has_subscribers(&self, event: Event, account: Uuid) -> bool {
+    pub(crate) fn has_subscribers(&self, topic_arn: &str, account: Uuid) -> bool {
         self.book()
             .subscriptions
             .iter()
-            .any(|subscription| subscription.hears(event, account))
+            .any(|subscription| subscription.receives(topic_arn, account))
     }
 
     pub(crate) fn records(&self) -> Vec<DeliveryRecord> {

@@ -218,6 +218,17 @@ choice! {
     }
 }
 choice! {
+    /// How the upload location's Content-Disposition carries a file name that is not ASCII.
+    Disposition {
+        /// `filename="sąskaita.pdf"`, as UTF-8.
+        Raw = "raw",
+        /// `filename*=UTF-8''s%C4%85skaita.pdf`
+        Rfc5987 = "rfc5987",
+        /// `filename="s_skaita.pdf"`
+        Ascii = "ascii",
+    }
+}
+choice! {
     /// Form of upload locations and of documents' file links.
     UploadHost {
         /// `/public/<uuid>` with the old query signature, as in the vendor's sample.
@@ -394,6 +405,30 @@ impl Setting for TimeScale {
     }
     fn allowed() -> String {
         "a number from 0 to 1000".to_owned()
+    }
+}
+
+/// An AWS account: twelve digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsAccount(pub(crate) String);
+
+impl AwsAccount {
+    /// Returns the digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Setting for AwsAccount {
+    fn read(text: &str) -> Option<Self> {
+        (text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit()))
+            .then(|| Self(text.to_owned()))
+    }
+    fn write(&self) -> String {
+        self.0.clone()
+    }
+    fn allowed() -> String {
+        "an AWS account of twelve digits".to_owned()
     }
 }
 

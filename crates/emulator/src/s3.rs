@@ -11,16 +11,23 @@ use axum::body::to_bytes;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
 
 use crate::faults::Endpoint;
 use crate::gate;
 use crate::links::{Signed, expiry, hex, path_of, query_of};
 use crate::meter::RequestRecord;
-use crate::switches::{DigitizeUploads, Pdf};
+use crate::switches::{DigitizeUploads, Disposition, Pdf};
 use crate::uploads::{Upload, UploadRecord};
 use crate::vendor::Vendor;
 
+/// What RFC 5987 has percent-encoded in a parameter's value, and a little more.
+const NOT_ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 /// The largest file that is taken.
 const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
 /// Where a file goes, and with which headers.
@@ -40,12 +47,7 @@ pub(crate) fn locate(
     let switches = vendor.switches();
     let id = vendor.uuid();
     let content_type = content_type_of(file_name).to_owned();
-    // A quote would end the value; control characters can't stand in a header.
-    let safe: String = file_name
-        .chars()
-        .map(|c| if c == '"' || c.is_control() { '_' } else { c })
-        .collect();
-    let content_disposition = format!("filename=\"{safe}\"");
+    let content_disposition = disposition_of(file_name, switches.disposition);
     let path = path_of(switches.upload_host, id);
     let headers = Some((content_type.as_str(), content_disposition.as_str()));
     let (query, parameter) = query_of(
@@ -77,6 +79,28 @@ pub(crate) fn locate(
         content_type,
         content_disposition,
     }
+}
+
+/// Returns the Content-Disposition of a file name.
+fn disposition_of(file_name: &str, form: Disposition) -> String {
+    // A quote would end the value; control characters are not allowed in a header.
+    let unsafe_char = |c: char| c == '"' || c.is_control();
+    let ascii_only = form == Disposition::Ascii;
+    if form == Disposition::Rfc5987 && !file_name.is_ascii() {
+        return format!(
+            "filename*=UTF-8''{}",
+            utf8_percent_encode(file_name, NOT_ATTR_CHAR)
+        );
+    }
+    let safe: String = file_name
+        .chars()
+        .map(|c| match c {
+            c if unsafe_char(c) => '_',
+            c if ascii_only && !c.is_ascii() => '_',
+            c => c,
+        })
+        .collect();
+    format!("filename=\"{safe}\"")
 }
 
 fn content_type_of(file_name: &str) -> &'static str {

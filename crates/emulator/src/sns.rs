@@ -13,7 +13,6 @@ use crate::domain::Event;
 use crate::publication::{Publication, Tamper};
 use crate::signer::Unsigned;
 use crate::subscription::{Subscription, SubscriptionState};
-use crate::topics::topic_arn;
 use crate::vendor::Vendor;
 use sns_messages::MessageType;
 
@@ -64,8 +63,10 @@ pub(crate) fn subscribe(
 ) -> Result<Subscription, TargetError> {
     check_target(vendor, target)?;
     let now = vendor.now();
+    let topic_arn = vendor.topic_arn(event);
     let fresh = Subscription {
-        subscription_arn: format!("{}:{}", topic_arn(event), vendor.uuid()),
+        subscription_arn: format!("{topic_arn}:{}", vendor.uuid()),
+        topic_arn: topic_arn.clone(),
         name: name.to_owned(),
         event,
         target: target.to_owned(),
@@ -76,8 +77,9 @@ pub(crate) fn subscribe(
     };
     let subscription = {
         let mut book = vendor.ledger.book();
-        let same =
-            |s: &&mut Subscription| s.event == event && s.account == account && s.target == target;
+        let same = |s: &&mut Subscription| {
+            s.topic_arn == topic_arn && s.account == account && s.target == target
+        };
         match book.subscriptions.iter_mut().find(same) {
             Some(old) if old.state == SubscriptionState::Confirmed => return Ok(old.clone()),
             Some(old) => {
@@ -105,9 +107,10 @@ pub(crate) fn subscribe(
 pub(crate) fn confirm(vendor: &Vendor, topic: &str, token: &str) -> Option<String> {
     let now = vendor.now();
     let mut book = vendor.ledger.book();
-    let subscription = book.subscriptions.iter_mut().find(|subscription| {
-        subscription.token == token && topic_arn(subscription.event) == topic
-    })?;
+    let subscription = book
+        .subscriptions
+        .iter_mut()
+        .find(|subscription| subscription.token == token && subscription.topic_arn == topic)?;
     if now.since(subscription.token_made_at) > TOKEN_LIFETIME {
         return None;
     }
@@ -147,7 +150,7 @@ pub(crate) fn unsubscribe(vendor: &Arc<Vendor>, arn: &str) -> bool {
 
 /// Sends one of the two confirmations.
 fn ask(vendor: &Arc<Vendor>, to: &Subscription, message_type: MessageType, arn: Option<String>) {
-    let topic = topic_arn(to.event);
+    let topic = &to.topic_arn;
     // SNS's own words.
     let message = if message_type == MessageType::UnsubscribeConfirmation {
         format!(
@@ -172,7 +175,7 @@ fn ask(vendor: &Arc<Vendor>, to: &Subscription, message_type: MessageType, arn: 
         )),
         unsubscribe_url: None,
         attributes: Map::new(),
-        topic_arn: topic,
+        topic_arn: topic.clone(),
     };
     let number = vendor.ledger.record(DeliveryRecord {
         message_id: unsigned.message_id.clone(),
@@ -199,6 +202,7 @@ fn ask(vendor: &Arc<Vendor>, to: &Subscription, message_type: MessageType, arn: 
 
 /// Publishes to the confirmed subscribers of an account; gives the MessageId.
 pub(crate) fn publish(vendor: &Arc<Vendor>, account: Uuid, publication: &Publication) -> String {
+    let topic_arn = vendor.topic_arn(publication.event);
     let unsigned = Unsigned {
         message_type: MessageType::Notification,
         message_id: publication
@@ -208,7 +212,7 @@ pub(crate) fn publish(vendor: &Arc<Vendor>, account: Uuid, publication: &Publica
         topic_arn: publication
             .topic_arn
             .clone()
-            .unwrap_or_else(|| topic_arn(publication.event)),
+            .unwrap_or_else(|| topic_arn.clone()),
         subject: publication.subject.clone(),
         message: publication.message.clone(),
         timestamp: publication
@@ -227,7 +231,7 @@ pub(crate) fn publish(vendor: &Arc<Vendor>, account: Uuid, publication: &Publica
         let subscribers: Vec<Subscription> = book
             .subscriptions
             .iter()
-            .filter(|subscription| subscription.hears(publication.event, account))
+            .filter(|subscription| subscription.receives(&topic_arn, account))
             .cloned()
             .collect();
         (subscribers, lost)

@@ -10,7 +10,6 @@ use url::form_urlencoded;
 use crate::domain::Event;
 use crate::faults::Endpoint;
 use crate::meter::RequestRecord;
-use crate::topics::topic_arn;
 use crate::vendor::Vendor;
 use crate::{gate, sns};
 
@@ -68,7 +67,15 @@ fn about(vendor: &Vendor) -> Response {
 }
 
 fn confirm(vendor: &Vendor, topic: &str, token: &str) -> Response {
-    if Event::ALL.iter().all(|event| topic_arn(*event) != topic) {
+    let mut topics = Event::ALL.map(|event| vendor.topic_arn(event)).to_vec();
+    topics.extend(
+        vendor
+            .ledger
+            .subscriptions()
+            .into_iter()
+            .map(|s| s.topic_arn),
+    );
+    if !topics.iter().any(|known| known == topic) {
         return error(
             vendor,
             StatusCode::NOT_FOUND,

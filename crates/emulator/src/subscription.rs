@@ -23,6 +23,8 @@ pub enum SubscriptionState {
 pub struct Subscription {
     /// Its ARN, which the subscriber learns when it confirms.
     pub subscription_arn: String,
+    /// The topic that it belongs to.
+    pub topic_arn: String,
     /// The name that the subscriber gave.
     pub name: String,
     /// What it wants to hear of.
@@ -51,7 +53,9 @@ impl std::fmt::Debug for Subscription {
 }
 
 impl Subscription {
-    pub(crate) fn hears(&self, event: Event, account: Uuid) -> bool {
-        self.event == event && self.account == account && self.state == SubscriptionState::Confirmed
+    pub(crate) fn receives(&self, topic_arn: &str, account: Uuid) -> bool {
+        self.topic_arn == topic_arn
+            && self.account == account
+            && self.state == SubscriptionState::Confirmed
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::positions::Setting;
 pub use crate::positions::*;
+use crate::topics::SAMPLE_OWNER;
 
 /// A switch that does not exist, or a value that it does not take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -150,6 +151,8 @@ switches! {
     correlation_key: CorrelationKey = CorrelationKey::Sourcedata,
     /// Spelling of the upload location's keys.
     header_keys: HeaderKeys = HeaderKeys::Dashed,
+    /// How Content-Disposition carries a file name that is not ASCII.
+    disposition: Disposition = Disposition::Raw,
     /// Form of upload locations and file links.
     upload_host: UploadHost = UploadHost::Own,
     /// How long an upload location works.
@@ -168,6 +171,8 @@ switches! {
     error_repeat: ErrorRepeat = ErrorRepeat::Accepted,
     /// Path for subscribing (U2).
     subscriptions_path: ApiPath = ApiPath("/subscriptions".to_owned()),
+    /// The AWS account that owns the topics (U10).
+    topic_owner: AwsAccount = AwsAccount(SAMPLE_OWNER.to_owned()),
     /// JSON type of the company's code in a notification.
     company_code: CompanyCode = CompanyCode::Text,
     /// Spelling of its key.
@@ -234,6 +239,7 @@ mod tests {
             "ties=0",
             "status=200",
             "time_scale=-1",
+            "topic_owner=7268210879",
             "errors_path=errors",
             "page_size=x",
         ] {

@@ -9,11 +9,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::domain::Event;
 use crate::error_report::ErrorReport;
 use crate::faults::Faults;
 use crate::ledger::Ledger;
 use crate::meter::Meter;
 use crate::switches::Switches;
+use crate::topics::topic_arn;
 use crate::uploads::Uploads;
 use crate::world::World;
 use sns_messages::time::{Clock, Timestamp};
@@ -61,6 +63,11 @@ impl Vendor {
     pub(crate) fn switches(&self) -> Arc<Switches> {
         let positions = self.positions.read();
         Arc::clone(&positions.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the ARN of an event's topic as the switches are now.
+    pub(crate) fn topic_arn(&self, event: Event) -> String {
+        topic_arn(self.switches().topic_owner.as_str(), event)
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
