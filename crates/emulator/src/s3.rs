@@ -22,7 +22,7 @@ use crate::switches::{DigitizeUploads, Disposition, Pdf};
 use crate::uploads::{Upload, UploadRecord};
 use crate::vendor::Vendor;
 
-/// What RFC 5987 has percent-encoded in a parameter's value, and a little more.
+/// Characters to percent-encode: those of RFC 5987, and a few more.
 const NOT_ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -30,7 +30,7 @@ const NOT_ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 /// The largest file that is taken.
 const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
-/// Where a file goes, and with which headers.
+/// The upload location of a file, and the headers of its PUT.
 pub(crate) struct Location {
     pub(crate) url: String,
     pub(crate) content_type: String,
@@ -83,7 +83,7 @@ pub(crate) fn locate(
 
 /// Returns the Content-Disposition of a file name.
 fn disposition_of(file_name: &str, form: Disposition) -> String {
-    // A quote would end the value; control characters are not allowed in a header.
+    // A quote would end the value; headers have no control characters.
     let unsafe_char = |c: char| c == '"' || c.is_control();
     let ascii_only = form == Disposition::Ascii;
     if form == Disposition::Rfc5987 && !file_name.is_ascii() {
@@ -169,7 +169,7 @@ impl IntoResponse for S3Error {
     }
 }
 
-/// Checks that a link was made here and is still good.
+/// Checks that a link was made here and has not expired.
 fn check_link(
     vendor: &Vendor,
     method: &Method,
@@ -216,13 +216,13 @@ fn check_link(
     }
 }
 
-/// `PUT` to an upload location.
+/// Answers `PUT` to an upload location.
 pub(crate) async fn put(
     State(vendor): State<Arc<Vendor>>,
     Path(id): Path<Uuid>,
     request: Request,
 ) -> Response {
-    let under_way = vendor.meter.begin(record(Endpoint::Upload, &request));
+    let in_progress = vendor.meter.begin(record(Endpoint::Upload, &request));
     let answer = match gate::pass(&vendor, Endpoint::Upload, None).await {
         Err(answer) => *answer,
         Ok(_) => match receive(&vendor, id, request).await {
@@ -230,7 +230,7 @@ pub(crate) async fn put(
             Err(error) => error.into_response(),
         },
     };
-    under_way.answered(answer.status().as_u16());
+    in_progress.answered(answer.status().as_u16());
     answer
 }
 
@@ -264,10 +264,10 @@ async fn receive(vendor: &Arc<Vendor>, id: Uuid, request: Request) -> Result<(),
     Ok(())
 }
 
-/// Makes a document of a received file, and announces it; gives the document's id.
+/// Makes a document of a received file and publishes it; returns the document's id.
 ///
-/// It is the company's, or that of the account's first company. `None` where there
-/// is no such file or company, or where it has become a document already.
+/// The document belongs to `company`, or to the account's first company. Returns `None`
+/// where there is no such file or company, or where it has become a document already.
 pub(crate) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) -> Option<String> {
     let (upload, content) = {
         let uploads = vendor.uploads.lock();
@@ -300,21 +300,21 @@ pub(crate) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) ->
     Some(document_id)
 }
 
-/// `GET` of a document's file link.
+/// Answers `GET` of a document's file link.
 pub(crate) async fn get(
     State(vendor): State<Arc<Vendor>>,
     Path(id): Path<Uuid>,
     request: Request,
 ) -> Response {
-    let under_way = vendor.meter.begin(record(Endpoint::File, &request));
+    let in_progress = vendor.meter.begin(record(Endpoint::File, &request));
     let answer = match gate::pass(&vendor, Endpoint::File, None).await {
         Err(answer) => *answer,
-        Ok(spoil) => {
+        Ok(damage) => {
             let answer = file(&vendor, id, &request).unwrap_or_else(S3Error::into_response);
-            gate::spoil(answer, spoil).await
+            gate::damage(answer, damage).await
         }
     };
-    under_way.answered(answer.status().as_u16());
+    in_progress.answered(answer.status().as_u16());
     answer
 }
 
@@ -337,7 +337,7 @@ fn file(vendor: &Vendor, id: Uuid, request: &Request) -> Result<Response, S3Erro
     Ok((pdf, content).into_response())
 }
 
-/// What is remembered of a request whose link is a secret.
+/// Returns the record of a request whose link is a secret.
 fn record(endpoint: Endpoint, request: &Request) -> RequestRecord {
     let beginning = request.uri().path().rsplit_once('/');
     RequestRecord {

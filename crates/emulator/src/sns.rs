@@ -1,4 +1,4 @@
-//! The emulated SNS: two topics, their subscriptions, and what is published to them.
+//! Subscribes, confirms and publishes, as SNS does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 use uuid::Uuid;
 
-use crate::delivery::{self, Parcel};
+use crate::delivery::{self, Delivery};
 use crate::delivery_record::{DeliveryRecord, Outcome};
 use crate::domain::Event;
 use crate::publication::{Publication, Tamper};
@@ -16,10 +16,10 @@ use crate::subscription::{Subscription, SubscriptionState};
 use crate::vendor::Vendor;
 use sns_messages::MessageType;
 
-/// How long a confirmation token is good (vendor-api, "How SNS delivers").
+/// Lifetime of a confirmation token (vendor-api, "How SNS delivers").
 pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_secs(2 * 24 * 3600);
 
-/// Why a target is not taken.
+/// Why a target was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// Not an address.
@@ -103,7 +103,7 @@ pub(crate) fn subscribe(
     Ok(subscription)
 }
 
-/// Confirms the subscription of `topic` that was given `token`, and gives its ARN.
+/// Confirms the subscription of `topic` that has `token`, and returns its ARN.
 pub(crate) fn confirm(vendor: &Vendor, topic: &str, token: &str) -> Option<String> {
     let now = vendor.now();
     let mut book = vendor.ledger.book();
@@ -118,7 +118,7 @@ pub(crate) fn confirm(vendor: &Vendor, topic: &str, token: &str) -> Option<Strin
     Some(subscription.subscription_arn.clone())
 }
 
-/// Ends a subscription and tells the subscriber; whether there was one.
+/// Ends a subscription and notifies the subscriber; returns false if there was none.
 pub(crate) fn unsubscribe(vendor: &Arc<Vendor>, arn: &str) -> bool {
     let token = vendor.token();
     let subscription = {
@@ -187,7 +187,7 @@ fn ask(vendor: &Arc<Vendor>, to: &Subscription, message_type: MessageType, arn: 
         last_status: None,
         outcome: Outcome::Pending,
     });
-    let parcel = Parcel {
+    let delivery = Delivery {
         number,
         target: to.target.clone(),
         unsigned,
@@ -197,10 +197,10 @@ fn ask(vendor: &Arc<Vendor>, to: &Subscription, message_type: MessageType, arn: 
         tamper: Tamper::Nothing,
         raw: false,
     };
-    delivery::send(vendor, parcel);
+    delivery::send(vendor, delivery);
 }
 
-/// Publishes to the confirmed subscribers of an account; gives the MessageId.
+/// Publishes to the confirmed subscribers of an account; returns the MessageId.
 pub(crate) fn publish(vendor: &Arc<Vendor>, account: Uuid, publication: &Publication) -> String {
     let topic_arn = vendor.topic_arn(publication.event);
     let unsigned = Unsigned {
@@ -275,7 +275,7 @@ fn post(
         vendor.origin
     );
     let version = vendor.switches().signature_version.number();
-    let parcel = Parcel {
+    let delivery = Delivery {
         number,
         target: to.target.clone(),
         unsigned: Unsigned {
@@ -288,7 +288,7 @@ fn post(
         tamper: publication.tamper,
         raw: publication.raw,
     };
-    delivery::send(vendor, parcel);
+    delivery::send(vendor, delivery);
 }
 
 fn attributes(account: Uuid) -> Map<String, Value> {
