@@ -81,7 +81,7 @@ pub fn certificate_expiry(certificates: &[CertificateRow]) -> BTreeMap<String, T
     for row in certificates {
         let host = Url::parse(&row.url).ok();
         let host = host.and_then(|url| url.host_str().map(str::to_owned));
-        let (Some(host), Ok(certificate)) = (host, CertificateSummary::read(&row.pem)) else {
+        let (Some(host), Ok(certificate)) = (host, CertificateSummary::parse(&row.pem)) else {
             continue;
         };
         let expiry = certificate.not_after;

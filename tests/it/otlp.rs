@@ -79,7 +79,7 @@ async fn a_collector_receives_the_spans_of_deliveries_pages_and_hand_offs_withou
         }
     }
     let named = |name: &'static str| spans.iter().filter(move |span| span.name == name);
-    let outcomes: BTreeSet<String> = named("delivery")
+    let outcomes: BTreeSet<String> = named("message")
         .filter_map(|span| attribute(span, "outcome"))
         .collect();
     for outcome in ["new", "duplicate", "signature_mismatch"] {
@@ -87,7 +87,7 @@ async fn a_collector_receives_the_spans_of_deliveries_pages_and_hand_offs_withou
     }
     let stored = installation.read_store();
     let rows = stored.notifications(0, 100).await.expect("readable");
-    let ids: BTreeSet<String> = named("delivery")
+    let ids: BTreeSet<String> = named("message")
         .filter_map(|span| attribute(span, "sns.message_id"))
         .collect();
     assert!(
@@ -95,12 +95,12 @@ async fn a_collector_receives_the_spans_of_deliveries_pages_and_hand_offs_withou
         "{ids:?}"
     );
     let exported = "default/exported/302320404";
-    for name in ["delivery", "page", "delivery"] {
+    for name in ["message", "page", "delivery"] {
         let of_feed = named(name).any(|span| attribute(span, "feed").as_deref() == Some(exported));
         assert!(of_feed, "{name}");
     }
     assert!(named("delivery").all(|span| attribute(span, "document.id").is_some()));
-    let ours = ["delivery", "page", "delivery"];
+    let ours = ["message", "page", "delivery"];
     assert!(spans.iter().all(|span| ours.contains(&span.name.as_str())));
     for request in &requests {
         let text = String::from_utf8_lossy(&request.body);

@@ -444,7 +444,7 @@ fn u17_a_companys_code_reads_alike_in_every_form_that_the_vendor_may_send() {
         assert_eq!(read, Some(company(COMPANY)), "{message}");
     }
     let event = Publication::exported(COMPANY).event;
-    assert_eq!(event, Event::OnExported);
+    assert_eq!(Event::from(event), Event::OnExported);
 }
 
 #[tokio::test]

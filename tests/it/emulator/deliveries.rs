@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use ivesk_webhook::config::{ConfirmMode, SnsConfig, TopicRule};
 use ivesk_webhook::domain::Clock;
 use ivesk_webhook::emulator::{Endpoint, Outcome, Publication, SubscriptionState, Tamper};
-use ivesk_webhook::refusal::Refusal;
-use ivesk_webhook::sns::{Envelope, MessageType, NoShelf, SnsHeaders, VerifiedMessage, Verifier};
+use ivesk_webhook::sns::{
+    Envelope, MessageType, NoCertificateStore, SnsHeaders, VerifiedMessage, Verifier, VerifyError,
+};
 use serde_json::json;
 
 use super::*;
 
 /// Judges a delivery as the receiver would.
-async fn verify(bench: &Bench, delivery: &Delivery) -> Result<VerifiedMessage, Refusal> {
+async fn verify(bench: &Bench, delivery: &Delivery) -> Result<VerifiedMessage, VerifyError> {
     let config = SnsConfig {
         topics: vec![TopicRule {
             account: "007272210889".to_owned(),
@@ -25,7 +26,8 @@ async fn verify(bench: &Bench, delivery: &Delivery) -> Result<VerifiedMessage, R
         local_origins: vec![bench.emulator.origin()],
     };
     let clock = Clock::manual(bench.control.now());
-    let verifier = Verifier::new(&config, Arc::new(NoShelf), clock).expect("a verifier");
+    let verifier =
+        Verifier::new(&config.settings(), Arc::new(NoCertificateStore), clock).expect("a verifier");
     let header = |name: &str| delivery.headers.get(name).cloned();
     let headers = SnsHeaders {
         message_type: header("x-amz-sns-message-type"),
