@@ -3,24 +3,19 @@
 //! A destination's row is locked first, by whoever leases, settles or changes it; what belongs
 //! to it follows. Rows of feeds are touched after it and never before.
 
-use aws_lc_rs::digest::{SHA256, digest};
-use tokio_postgres::Row;
-
 use super::connection::{Pool, Transaction};
+use super::delivery_rows::{ITEM, account_names, company_codes, item};
 use super::rows::{self, keepable};
 use super::triggers::raise;
 use super::{destinations, triggers};
-use crate::domain::{Account, Company, Timestamp};
+use crate::domain::{Company, Timestamp};
 use crate::store::deliveries::{ATTEMPTS, LINK_PATIENCE, NO_COMPANY, WINDOW};
 use crate::store::outcomes::Outcome;
 use crate::store::{
     Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
-    DestinationFilter, LateOutcome, LeaseAction, NewImportError, StoreError, TriggerKind,
+    LateOutcome, LeaseAction, NewImportError, StoreError, TriggerKind,
 };
-
-/// The columns that [`item`] reads.
-pub(super) const ITEM: &str = "
-    d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body, h.link_tries, l.url, l.listed_at";
+use aws_lc_rs::digest::{SHA256, digest};
 
 /// Versions in a window after the position (`$2` to `$3`) of a destination (`$1`) that are not
 /// settled.
@@ -47,16 +42,6 @@ const UNSETTLED: &str = "
 const READY: &str = "
       AND (h.next_try_at IS NULL OR h.next_try_at <= $7 OR coalesce(l.listed_at >= h.changed_at, false))
       AND (NOT $8 OR w.asked_at IS NULL OR w.asked_at <= $9 OR coalesce(l.listed_at >= w.asked_at, false))";
-
-/// The names of accounts.
-pub(super) fn account_names(filter: &DestinationFilter) -> Vec<&str> {
-    filter.accounts.iter().map(Account::as_str).collect()
-}
-
-/// The codes of companies.
-pub(super) fn company_codes(filter: &DestinationFilter) -> Vec<&str> {
-    filter.companies.iter().map(Company::as_str).collect()
-}
 
 /// A destination's row as far as leasing goes.
 struct Candidate {
@@ -252,23 +237,6 @@ async fn ready_at(
         )
         .await?;
     rows::maybe_moment(&row, 0)
-}
-
-/// Reads a version from the columns of [`ITEM`].
-pub(super) fn item(row: &Row, epoch: &str) -> Result<Delivery, StoreError> {
-    Ok(Delivery {
-        sequence: row.try_get(0)?,
-        feed: rows::feed(row, 1)?,
-        document_id: rows::text(row, 4)?,
-        version: rows::text(row, 5)?,
-        stored_at: rows::moment(row, 6)?,
-        body: row.try_get(7)?,
-        link_tries: u32::try_from(row.try_get::<_, Option<i64>>(8)?.unwrap_or(0)).unwrap_or(0),
-        link: rows::maybe_text(row, 9)?.map(Into::into),
-        link_listed_at: rows::maybe_moment(row, 10)?,
-        earlier_note: None,
-        epoch: epoch.to_owned(),
-    })
 }
 
 /// Notes what became of leased versions, and of the lease.

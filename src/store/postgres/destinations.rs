@@ -3,7 +3,7 @@
 use tokio_postgres::Row;
 
 use super::connection::Transaction;
-use super::deliveries::{ITEM, account_names, company_codes, item};
+use super::delivery_rows::{ITEM, account_names, company_codes, item};
 use super::rows;
 use crate::domain::{Account, Company, DestinationName};
 use crate::store::deliveries::WINDOW;

@@ -332,3 +332,18 @@ pub(super) async fn saved_cursors(
         })
         .collect()
 }
+
+/// Locks the lease's feed and gives its account's row; `None` for a stale owner:
+/// somebody leased the feed after it.
+pub(super) async fn lock_as_owner(
+    transaction: &Transaction<'_>,
+    lease: &PageLease,
+) -> Result<Option<i64>, StoreError> {
+    let row = transaction
+        .query_opt(
+            "SELECT account_id FROM feed WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE",
+            &[&lease.feed_id, &lease.fence],
+        )
+        .await?;
+    row.map(|row| Ok(row.try_get(0)?)).transpose()
+}

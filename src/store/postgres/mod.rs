@@ -57,6 +57,7 @@ mod alarms;
 mod connection;
 mod copy;
 mod deliveries;
+mod delivery_rows;
 mod delivery_store;
 mod destinations;
 mod error;

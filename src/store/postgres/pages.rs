@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::connection::{Parameter, Pool, Transaction};
-use super::leases::{last_look, save_position, saved_cursors};
+use super::leases::{last_look, lock_as_owner, save_position, saved_cursors};
 use super::pausing::pause_feed;
 use super::rows::{self, feed_ids, keepable};
 use super::triggers::raise;
@@ -85,21 +85,6 @@ pub(super) async fn commit(
     });
     insert_documents(transaction, lease, &new, plan.now).await?;
     Ok(outcome)
-}
-
-/// Locks the lease's feed and gives its account's row; `None` for a stale owner:
-/// somebody leased the feed after it.
-pub(super) async fn lock_as_owner(
-    transaction: &Transaction<'_>,
-    lease: &PageLease,
-) -> Result<Option<i64>, StoreError> {
-    let row = transaction
-        .query_opt(
-            "SELECT account_id FROM feed WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE",
-            &[&lease.feed_id, &lease.fence],
-        )
-        .await?;
-    row.map(|row| Ok(row.try_get(0)?)).transpose()
 }
 
 /// What is stored of a page's versions already.

@@ -1,7 +1,7 @@
 //! What failed: who waits, who is paused, and who is freed.
 
 use super::connection::{Pool, Transaction};
-use super::pages::lock_as_owner;
+use super::leases::lock_as_owner;
 use super::rows::{account_id, keepable};
 use crate::domain::{Account, Feed, Timestamp};
 use crate::store::{FeedPauseReason, PageFailure, PageLease, StoreError};

@@ -3,18 +3,19 @@
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
 
+use super::delivery_rows::{account_names, company_codes, item};
 use super::destinations;
 use super::error::explain;
 use super::rows;
 use super::triggers::raise;
-use crate::domain::{Account, Company, Timestamp};
+use crate::domain::{Company, Timestamp};
 use crate::store::deliveries::{ATTEMPTS, LINK_PATIENCE, NO_COMPANY, WINDOW};
 use crate::store::outcomes::Outcome;
 use crate::store::{
     Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
-    DestinationFilter, LateOutcome, LeaseAction, NewImportError, StoreError, TriggerKind,
+    LateOutcome, LeaseAction, NewImportError, StoreError, TriggerKind,
 };
 
 /// Versions in a window after the position that are not settled. `ready` are those that
@@ -48,18 +49,6 @@ const UNSETTLED: &str = "
       AND (:accounts = '[]' OR a.name IN (SELECT value FROM json_each(:accounts)))
       AND (:companies = '[]' OR f.queue = 'digitized' OR f.company IN (SELECT value FROM json_each(:companies)))
     ORDER BY d.sequence";
-
-/// The names of accounts as a JSON array.
-pub(super) fn account_names(filter: &DestinationFilter) -> String {
-    let names: Vec<&str> = filter.accounts.iter().map(Account::as_str).collect();
-    serde_json::json!(names).to_string()
-}
-
-/// The codes of companies as a JSON array.
-pub(super) fn company_codes(filter: &DestinationFilter) -> String {
-    let codes: Vec<&str> = filter.companies.iter().map(Company::as_str).collect();
-    serde_json::json!(codes).to_string()
-}
 
 /// A destination's row as far as leasing goes.
 struct Candidate {
@@ -200,23 +189,6 @@ fn look(
         }
     }
     Ok(found)
-}
-
-/// Reads a version from the first twelve columns of [`UNSETTLED`].
-pub(super) fn item(row: &Row<'_>, epoch: &str) -> rusqlite::Result<Delivery> {
-    Ok(Delivery {
-        sequence: row.get(0)?,
-        feed: rows::feed(row, 1)?,
-        document_id: row.get(4)?,
-        version: row.get(5)?,
-        stored_at: rows::moment(row, 6)?,
-        body: row.get(7)?,
-        link_tries: row.get(8)?,
-        link: row.get::<_, Option<String>>(9)?.map(Into::into),
-        link_listed_at: rows::maybe_moment(row, 10)?,
-        earlier_note: row.get(11)?,
-        epoch: epoch.to_owned(),
-    })
 }
 
 /// Notes what became of leased versions, and of the lease.

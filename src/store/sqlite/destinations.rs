@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
-use super::deliveries::{account_names, company_codes, item};
+use super::delivery_rows::{account_names, company_codes, item};
 use super::rows;
 use crate::domain::{Account, Company, DestinationName, Timestamp};
 use crate::store::deliveries::WINDOW;

@@ -29,6 +29,7 @@ mod activity;
 mod alarms;
 mod backup;
 mod deliveries;
+mod delivery_rows;
 mod delivery_store;
 mod destinations;
 mod error;
