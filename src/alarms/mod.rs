@@ -114,7 +114,7 @@ impl Alarms {
         let look = AlarmObservation {
             now: facts.stored.now,
             found: conditions::judge(&facts, &self.config),
-            tell: self.notifier.is_some(),
+            notify: self.notifier.is_some(),
         };
         let changes = self.store.update_alarms(look).await?;
         for alarm in &changes.raised {
@@ -198,7 +198,7 @@ impl Alarms {
         match outcome {
             Ok(()) => {
                 info!(alarm = kind, %subject, id = alarm.id, over = notice.over, "told alarm {kind} of {subject}");
-                NoticeEnd::Told
+                NoticeEnd::Sent
             }
             Err(error) if failures + 1 >= MOST_ATTEMPTS => {
                 error!(alarm = kind, %subject, id = alarm.id, "gave up telling alarm {kind} of {subject}: {error}; check `[alarms]`");

@@ -138,8 +138,8 @@ impl DestinationWorker {
             ),
             now: self.clock.now(),
             lease: self.lease(),
-            most: BATCH,
-            most_bytes: BATCH_BYTES,
+            limit: BATCH,
+            limit_bytes: BATCH_BYTES,
         }
     }
 
@@ -159,7 +159,7 @@ impl DestinationWorker {
         let asked = Instant::now();
         let lease = match self.store.lease_deliveries(self.request()).await? {
             DeliveryLeased::Batch(lease) => lease,
-            DeliveryLeased::Passed => return Ok(StepOutcome::Passed),
+            DeliveryLeased::Advanced => return Ok(StepOutcome::Passed),
             DeliveryLeased::Nothing { until } => return Ok(StepOutcome::Nothing { until }),
         };
         match self.deliver(lease, asked, stop).await {
@@ -249,7 +249,10 @@ impl DestinationWorker {
             Answer::Said(Verdict::Rejected { message }) => {
                 let (message, report) =
                     rejection(&self.import_errors, &item.feed, &item.body, &message);
-                Ok(DeliveryOutcome::Rejected { message, report })
+                Ok(DeliveryOutcome::Rejected {
+                    message,
+                    import_error: report,
+                })
             }
             Answer::Said(Verdict::LinkExpired) => Ok(DeliveryOutcome::LinkExpired),
             Answer::Said(Verdict::Unavailable { error, retry_after }) => Err(Refusal {

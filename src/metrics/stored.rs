@@ -13,7 +13,7 @@ use crate::domain::Timestamp;
 use crate::sns::CertificateSummary;
 use crate::store::{
     AccountRow, AlarmFilter, AlarmKind, AlarmRow, CertificateRow, DestinationPauseReason,
-    DestinationRow, FeedRow, Store, StoreError, SubscriptionRow, Waiting,
+    DestinationRow, FeedRow, QueueLengths, Store, StoreError, SubscriptionRow,
 };
 
 /// Feeds that get series of their own; more would burden who collects them.
@@ -50,7 +50,7 @@ pub struct Stored {
     /// Alarms that are on.
     pub alarms: Vec<AlarmRow>,
     /// What waits to be written.
-    pub waiting: Waiting,
+    pub waiting: QueueLengths,
 }
 
 impl Stored {
@@ -68,7 +68,7 @@ impl Stored {
             certificates: last_days(&store.certificates().await?),
             destinations: store.destinations().await?,
             alarms: store.alarms(ON).await?,
-            waiting: store.waiting(),
+            waiting: store.queue_lengths(),
         })
     }
 }
@@ -352,7 +352,7 @@ impl Gauges {
                 .get_or_create(&labels)
                 .set(seconds(last.since(stored.now)));
         }
-        let Waiting {
+        let QueueLengths {
             messages,
             refused,
             changes,

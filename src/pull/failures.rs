@@ -41,7 +41,7 @@ pub fn judge(error: &ApiError, lease: &PageLease, now: Timestamp, chance: f64) -
         // A key may read one company and not another (vendor-api U25), so one company's
         // 401 pauses that company. Several failures in a row say that the key itself is bad,
         // but not where companies that it never could read come one after another.
-        ApiError::Status { status: 401, .. } if account_concerned && lease.speaks_of_key => {
+        ApiError::Status { status: 401, .. } if account_concerned && lease.key_at_fault => {
             PageFailure::AccountPaused {
                 reason: FeedPauseReason::Unauthorized,
                 retry_at,
@@ -93,7 +93,7 @@ mod tests {
             first_pull: false,
             feed_failures,
             account_failures,
-            speaks_of_key: true,
+            key_at_fault: true,
         }
     }
 
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn companies_that_the_key_never_could_read_do_not_pause_the_account() {
         let unread = PageLease {
-            speaks_of_key: false,
+            key_at_fault: false,
             ..lease(0, 2)
         };
         assert!(matches!(

@@ -123,7 +123,7 @@ impl Station {
             lease: minutes(2),
             requests_per_account: 16,
             lookback: hours(24),
-            askable: Queue::ALL.map(|queue| (default_account(), queue)).to_vec(),
+            queues: Queue::ALL.map(|queue| (default_account(), queue)).to_vec(),
         };
         self.store.lease_page(request).await.expect("leasing works")
     }
@@ -415,8 +415,8 @@ async fn a_destination_that_fails_for_long_is_told_until_it_takes_something() {
                 files: false,
                 now: now(),
                 lease: minutes(1),
-                most: 10,
-                most_bytes: 1 << 20,
+                limit: 10,
+                limit_bytes: 1 << 20,
             };
             match station
                 .store
@@ -425,7 +425,7 @@ async fn a_destination_that_fails_for_long_is_told_until_it_takes_something() {
                 .expect("works")
             {
                 DeliveryLeased::Batch(lease) => return lease,
-                DeliveryLeased::Passed => {}
+                DeliveryLeased::Advanced => {}
                 DeliveryLeased::Nothing { .. } => panic!("a version waits"),
             }
         }
@@ -579,7 +579,7 @@ async fn an_address_that_is_down_for_a_while_is_told_in_order_when_it_is_back() 
     station.clock.advance(minutes(1));
     assert_eq!(told(&station.another()).await, Told::Failed, "no redirects");
     let row = station.on().await.remove(0);
-    assert_eq!((row.attempts, row.tell_at.is_some()), (2, true));
+    assert_eq!((row.attempts, row.notify_at.is_some()), (2, true));
     let error = row.last_error.expect("it failed");
     assert_eq!(error, "`alarms.url` answered 302");
 
@@ -691,7 +691,7 @@ async fn telling_ends_after_a_day_of_failures() {
     station.begins(AlarmKind::Paused).await;
     let begun = station.clock.now();
     let mut attempts = 0;
-    while let Some(due) = station.on().await.remove(0).tell_at {
+    while let Some(due) = station.on().await.remove(0).notify_at {
         station.clock.advance(due.since(station.clock.now()));
         assert_eq!(told(&station.alarms).await, Told::Failed);
         attempts += 1;

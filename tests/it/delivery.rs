@@ -853,7 +853,7 @@ async fn a_program_and_a_list_take_the_same_documents_side_by_side_with_a_receiv
         .await
         .expect("a list")
         .into_iter()
-        .map(|one| (one.item.document_id, one.item.version))
+        .map(|one| (one.delivery.document_id, one.delivery.version))
         .collect();
     assert_eq!(offered, ledger.versions());
     assert_eq!(row(bench, "program").await.delivered, 5);

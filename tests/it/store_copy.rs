@@ -28,7 +28,7 @@ fn request() -> LeaseRequest {
         lease: Duration::from_secs(120),
         requests_per_account: 1,
         lookback: Duration::from_secs(3600),
-        askable: Queue::ALL.map(|queue| (feed().account, queue)).to_vec(),
+        queues: Queue::ALL.map(|queue| (feed().account, queue)).to_vec(),
     }
 }
 

@@ -20,15 +20,15 @@ use crate::domain::{Clock, Correction, Timestamp};
 use crate::store::StoreError;
 
 /// Connections of one process at the most: reads, workers and one for ingest.
-const CONNECTIONS: usize = 12;
+const MAX_CONNECTIONS: usize = 12;
 
 /// How long a caller waits for a connection.
-const TURN: Duration = Duration::from_secs(10);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an answer is waited for. Above the server's own limits, which name the cause.
-const ANSWER: Duration = Duration::from_secs(45);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// The first words of a transaction that writes; its answer is the database's time.
+/// The first statements of a transaction that writes; its answer is the database's time.
 ///
 /// `synchronous_commit` is raised, never lowered: who has `remote_apply` keeps it. An
 /// owner that stops in the middle of a transaction is cut off, so its locks hold up
@@ -41,7 +41,7 @@ const BEGIN_WRITING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
         WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write');
     SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS present";
 
-/// The first words of a transaction that reads one snapshot.
+/// The first statements of a transaction that reads one snapshot.
 const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL statement_timeout = '30s';
     SET LOCAL idle_in_transaction_session_timeout = '10s';
@@ -95,25 +95,25 @@ fn typed<'a>(values: &[&'a dyn Parameter]) -> Vec<(&'a (dyn ToSql + Sync), Type)
 }
 
 /// Bounds the wait for an answer.
-async fn answered<T>(
+async fn with_timeout<T>(
     work: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, StoreError> {
-    match timeout(ANSWER, work).await {
+    match timeout(RESPONSE_TIMEOUT, work).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(StoreError::Unreachable {
-            detail: format!("no answer within {ANSWER:?}"),
+            detail: format!("no answer within {RESPONSE_TIMEOUT:?}"),
         }),
     }
 }
 
 /// What the time is, by the database's clock, or by a clock that a test sets by hand.
-pub(super) struct Time {
+pub(super) struct DatabaseClock {
     base: Clock,
     corrected: Clock,
     correction: Correction,
 }
 
-impl Time {
+impl DatabaseClock {
     pub(super) fn new(base: Clock) -> Self {
         let (corrected, correction) = base.corrected();
         Self {
@@ -129,7 +129,7 @@ impl Time {
     }
 
     /// Learns from a look at the database's clock that began at `before`.
-    fn learn(&self, before: Timestamp, database: Timestamp) -> Timestamp {
+    fn synchronize(&self, before: Timestamp, database: Timestamp) -> Timestamp {
         if self.base.is_manual() {
             return self.base.now();
         }
@@ -149,8 +149,8 @@ pub(super) struct Pool {
     address: Address,
     tls: Option<MakeRustlsConnect>,
     idle: Mutex<Vec<Client>>,
-    turns: Semaphore,
-    pub(super) time: Time,
+    permits: Semaphore,
+    pub(super) time: DatabaseClock,
 }
 
 impl Pool {
@@ -165,8 +165,8 @@ impl Pool {
             address,
             tls,
             idle: Mutex::default(),
-            turns: Semaphore::new(CONNECTIONS),
-            time: Time::new(clock),
+            permits: Semaphore::new(MAX_CONNECTIONS),
+            time: DatabaseClock::new(clock),
         })
     }
 
@@ -180,9 +180,9 @@ impl Pool {
         self.begin(BEGIN_READING).await
     }
 
-    async fn begin(&self, words: &str) -> Result<Transaction<'_>, StoreError> {
-        let turn = match timeout(TURN, self.turns.acquire()).await {
-            Ok(Ok(turn)) => turn,
+    async fn begin(&self, statements: &str) -> Result<Transaction<'_>, StoreError> {
+        let permit = match timeout(ACQUIRE_TIMEOUT, self.permits.acquire()).await {
+            Ok(Ok(permit)) => permit,
             Ok(Err(_)) => return Err(StoreError::Closed),
             Err(_) => return Err(StoreError::QueueFull),
         };
@@ -192,14 +192,14 @@ impl Pool {
                 None => (self.connect().await?, true),
             };
             let before = self.time.base.now();
-            match answered(client.simple_query(words)).await {
+            match with_timeout(client.simple_query(statements)).await {
                 Ok(answer) => {
                     let database = present(&answer)?;
                     return Ok(Transaction {
-                        now: self.time.learn(before, database),
+                        now: self.time.synchronize(before, database),
                         client,
                         pool: self,
-                        _turn: turn,
+                        _permit: permit,
                     });
                 }
                 // The server was restarted since it was last used: nothing was done yet.
@@ -214,8 +214,8 @@ impl Pool {
         std::iter::from_fn(|| idle.pop()).find(|client| !client.is_closed())
     }
 
-    fn give_back(&self, client: Client) {
-        if !client.is_closed() && !self.turns.is_closed() {
+    fn recycle(&self, client: Client) {
+        if !client.is_closed() && !self.permits.is_closed() {
             self.idle
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -233,14 +233,16 @@ impl Pool {
         };
         match &self.tls {
             None => {
-                let (client, connection) = answered(settings.connect(NoTls)).await.map_err(at)?;
-                tokio::spawn(carry(connection));
+                let (client, connection) =
+                    with_timeout(settings.connect(NoTls)).await.map_err(at)?;
+                tokio::spawn(drive(connection));
                 Ok(client)
             }
             Some(tls) => {
-                let (client, connection) =
-                    answered(settings.connect(tls.clone())).await.map_err(at)?;
-                tokio::spawn(carry(connection));
+                let (client, connection) = with_timeout(settings.connect(tls.clone()))
+                    .await
+                    .map_err(at)?;
+                tokio::spawn(drive(connection));
                 Ok(client)
             }
         }
@@ -248,7 +250,7 @@ impl Pool {
 
     /// Closes every connection; later calls answer [`StoreError::Closed`].
     pub(super) fn close(&self) {
-        self.turns.close();
+        self.permits.close();
         self.idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -257,7 +259,7 @@ impl Pool {
 }
 
 /// Carries a connection's bytes until its client is gone.
-async fn carry(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
+async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
     if let Err(error) = connection.await {
         // Whoever uses the connection hears of it too, and says so once.
         tracing::debug!(
@@ -267,7 +269,7 @@ async fn carry(connection: impl Future<Output = Result<(), tokio_postgres::Error
     }
 }
 
-/// The database's time in the answer to a transaction's first words.
+/// The database's time in the answer to a transaction's first statements.
 fn present(answer: &[SimpleQueryMessage]) -> Result<Timestamp, StoreError> {
     let row = answer.iter().rev().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
@@ -314,7 +316,7 @@ fn tls(authorities: Option<&std::path::Path>) -> Result<MakeRustlsConnect, Strin
 pub(super) struct Transaction<'p> {
     client: Client,
     pool: &'p Pool,
-    _turn: SemaphorePermit<'p>,
+    _permit: SemaphorePermit<'p>,
     now: Timestamp,
 }
 
@@ -330,7 +332,7 @@ impl Transaction<'_> {
         sql: &str,
         values: &[&dyn Parameter],
     ) -> Result<Vec<Row>, StoreError> {
-        answered(self.client.query_typed(sql, &typed(values))).await
+        with_timeout(self.client.query_typed(sql, &typed(values))).await
     }
 
     /// Runs a statement that gives one row or none.
@@ -359,13 +361,13 @@ impl Transaction<'_> {
         sql: &str,
         values: &[&dyn Parameter],
     ) -> Result<usize, StoreError> {
-        let changed = answered(self.client.execute_typed(sql, &typed(values))).await?;
+        let changed = with_timeout(self.client.execute_typed(sql, &typed(values))).await?;
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
     /// Runs several statements without values.
     pub(super) async fn script(&self, sql: &str) -> Result<(), StoreError> {
-        answered(self.client.batch_execute(sql)).await
+        with_timeout(self.client.batch_execute(sql)).await
     }
 
     /// Makes it last: synced to the server's disk when this returns.
@@ -379,8 +381,8 @@ impl Transaction<'_> {
     }
 
     async fn end(self, word: &str) -> Result<(), StoreError> {
-        answered(self.client.batch_execute(word)).await?;
-        self.pool.give_back(self.client);
+        with_timeout(self.client.batch_execute(word)).await?;
+        self.pool.recycle(self.client);
         Ok(())
     }
 
@@ -397,10 +399,10 @@ impl Transaction<'_> {
         // Each sends when it is first polled, in this order. After a failed statement
         // the server answers COMMIT by rolling back, so the statement's answer decides.
         let (changed, committed) =
-            answered(async { Ok(futures_util::future::join(statement, commit).await) }).await?;
+            with_timeout(async { Ok(futures_util::future::join(statement, commit).await) }).await?;
         let changed = changed?;
         committed?;
-        self.pool.give_back(self.client);
+        self.pool.recycle(self.client);
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::address::Address;
 use super::connection::{Parameter, Pool, Transaction};
-use super::rows::keepable;
+use super::rows::escape_nul;
 use super::schema;
 use crate::domain::Clock;
 use crate::store::{StoreError, sqlite};
@@ -111,7 +111,7 @@ pub async fn copy_from_sqlite(
     reading
         .await
         .map_err(|_| StoreError::Database("reading the file ended early".to_owned()))??;
-    carry_on(&transaction).await?;
+    finish_copy(&transaction).await?;
     let row = transaction
         .query_one("SELECT last FROM sequence", &[])
         .await?;
@@ -147,7 +147,7 @@ async fn is_empty(transaction: &Transaction<'_>) -> Result<bool, StoreError> {
 }
 
 /// What follows the rows: numbers go on after the highest, and nobody holds a lease.
-async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+async fn finish_copy(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     transaction
         .script(
             "UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL;
@@ -183,15 +183,15 @@ async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
 #[derive(Clone, Debug)]
 struct Column {
     name: String,
-    kind: Kind,
+    kind: ColumnKind,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum ColumnKind {
     Number,
     Text,
     Bytes,
-    Switch,
+    Boolean,
 }
 
 #[derive(Clone, Debug)]
@@ -214,10 +214,10 @@ async fn columns(transaction: &Transaction<'_>) -> Result<Vec<Table>, StoreError
         let mut columns = Vec::with_capacity(rows.len());
         for row in rows {
             let kind = match row.try_get(1)? {
-                "bigint" => Kind::Number,
-                "text" => Kind::Text,
-                "bytea" => Kind::Bytes,
-                "boolean" => Kind::Switch,
+                "bigint" => ColumnKind::Number,
+                "text" => ColumnKind::Text,
+                "bytea" => ColumnKind::Bytes,
+                "boolean" => ColumnKind::Boolean,
                 other => {
                     return Err(StoreError::Database(format!(
                         "`{name}` has a column of type {other}, which can't be copied"
@@ -239,16 +239,16 @@ enum Values {
     Numbers(Vec<Option<i64>>),
     Texts(Vec<Option<String>>),
     Bytes(Vec<Option<Vec<u8>>>),
-    Switches(Vec<Option<bool>>),
+    Booleans(Vec<Option<bool>>),
 }
 
 impl Values {
-    fn of(kind: Kind) -> Self {
+    fn of(kind: ColumnKind) -> Self {
         match kind {
-            Kind::Number => Self::Numbers(Vec::new()),
-            Kind::Text => Self::Texts(Vec::new()),
-            Kind::Bytes => Self::Bytes(Vec::new()),
-            Kind::Switch => Self::Switches(Vec::new()),
+            ColumnKind::Number => Self::Numbers(Vec::new()),
+            ColumnKind::Text => Self::Texts(Vec::new()),
+            ColumnKind::Bytes => Self::Bytes(Vec::new()),
+            ColumnKind::Boolean => Self::Booleans(Vec::new()),
         }
     }
 
@@ -260,9 +260,9 @@ impl Values {
         };
         match self {
             Self::Numbers(values) => values.push(value.as_i64_or_null()?),
-            Self::Texts(values) => values.push(value.as_str_or_null()?.map(keepable)),
+            Self::Texts(values) => values.push(value.as_str_or_null()?.map(escape_nul)),
             Self::Bytes(values) => values.push(value.as_blob_or_null()?.map(<[u8]>::to_vec)),
-            Self::Switches(values) => {
+            Self::Booleans(values) => {
                 values.push(value.as_i64_or_null()?.map(|number| number != 0));
             }
         }
@@ -274,7 +274,7 @@ impl Values {
             Self::Numbers(values) => values,
             Self::Texts(values) => values,
             Self::Bytes(values) => values,
-            Self::Switches(values) => values,
+            Self::Booleans(values) => values,
         }
     }
 }

@@ -13,17 +13,17 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::connection::{Pool, Transaction};
-use self::ingest::{Ingest, Waiting};
-use self::quarantine::Offer;
-use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
+use self::ingest::{Ingest, PendingMessage};
+use self::quarantine::QuarantineCommand;
+use super::limits::{MAX_CERTIFICATES, QUARANTINE_QUEUE, RETENTION_BATCH};
 use super::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
     AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
     DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
     NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
-    SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun, UploadEnd,
-    UploadFilter, UploadRow,
+    PullPlan, QuarantineRow, Quarantined, Retention, RetentionOutcome, SequenceRow, Store,
+    StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun,
+    UploadEnd, UploadFilter, UploadRow,
 };
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 
@@ -31,8 +31,8 @@ pub use self::address::Address;
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
 // Above the rooms, which use them too.
-/// Reads in one snapshot: `in_reading!(self, reading::feeds())`.
-macro_rules! in_reading {
+/// Reads in one snapshot: `read_transaction!(self, reading::feeds())`.
+macro_rules! read_transaction {
     ($store:expr, $room:ident :: $function:ident ( $($argument:expr),* )) => {{
         let transaction = $store.pool.read().await?;
         let rows = $room::$function(&transaction $(, $argument)*).await?;
@@ -41,8 +41,8 @@ macro_rules! in_reading {
     }};
 }
 
-/// Changes in one transaction: `in_writing!(self, triggers::trigger(&wishes))`.
-macro_rules! in_writing {
+/// Changes in one transaction: `write_transaction!(self, triggers::trigger(&wishes))`.
+macro_rules! write_transaction {
     ($store:expr, $room:ident :: $function:ident ( $($argument:expr),* )) => {{
         let transaction = $store.write().await?;
         let outcome = $room::$function(&transaction $(, $argument)*).await?;
@@ -79,7 +79,7 @@ mod triggers;
 mod uploads;
 
 /// How long until a worker looks at the rows, as another replica may have raised a wish.
-const POLL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a [`PostgresStore`] is opened.
 #[derive(Clone, Debug)]
@@ -98,16 +98,16 @@ pub struct PostgresOptions {
 }
 
 /// The ways to the tasks that write.
-struct Inboxes {
-    messages: mpsc::Sender<Waiting>,
-    quarantine: mpsc::Sender<Offer>,
+struct Senders {
+    messages: mpsc::Sender<PendingMessage>,
+    quarantine: mpsc::Sender<QuarantineCommand>,
 }
 
 /// The store on PostgreSQL.
 pub struct PostgresStore {
     pool: Arc<Pool>,
     read_only: bool,
-    inboxes: Mutex<Option<Inboxes>>,
+    senders: Mutex<Option<Senders>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     trigger: Arc<Notify>,
     arrivals: watch::Sender<()>,
@@ -124,7 +124,7 @@ impl PostgresStore {
         let pool = Arc::new(Pool::new(options.address, options.clock)?);
         schema::migrate(&pool).await?;
         let transaction = pool.write().await?;
-        pausing::start_afresh(&transaction).await?;
+        pausing::recover_at_start(&transaction).await?;
         transaction.commit().await?;
         let trigger = Arc::new(Notify::new());
         let (messages, arriving) = mpsc::channel(options.queue.max(1));
@@ -145,7 +145,7 @@ impl PostgresStore {
         Ok(Self {
             pool,
             read_only: false,
-            inboxes: Mutex::new(Some(Inboxes {
+            senders: Mutex::new(Some(Senders {
                 messages,
                 quarantine,
             })),
@@ -166,7 +166,7 @@ impl PostgresStore {
         Ok(Self {
             pool,
             read_only: true,
-            inboxes: Mutex::new(None),
+            senders: Mutex::new(None),
             tasks: Mutex::default(),
             trigger: Arc::new(Notify::new()),
             arrivals: watch::Sender::new(()),
@@ -186,8 +186,8 @@ impl PostgresStore {
         }
     }
 
-    fn inboxes<T>(&self, each: impl FnOnce(&Inboxes) -> T) -> Option<T> {
-        self.inboxes
+    fn senders<T>(&self, each: impl FnOnce(&Senders) -> T) -> Option<T> {
+        self.senders
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .as_ref()
@@ -204,9 +204,9 @@ impl Store for PostgresStore {
     async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion, StoreError> {
         self.may_write()?;
         let (answer, outcome) = oneshot::channel();
-        let inbox = self.inboxes(|inboxes| inboxes.messages.clone());
+        let inbox = self.senders(|senders| senders.messages.clone());
         match inbox.as_ref().map(mpsc::Sender::try_reserve) {
-            Some(Ok(place)) => place.send(Waiting { incoming, answer }),
+            Some(Ok(place)) => place.send(PendingMessage { incoming, answer }),
             Some(Err(mpsc::error::TrySendError::Full(()))) => return Err(StoreError::QueueFull),
             Some(Err(mpsc::error::TrySendError::Closed(()))) | None => {
                 return Err(StoreError::Closed);
@@ -220,7 +220,7 @@ impl Store for PostgresStore {
     async fn probe(&self) -> Result<(), StoreError> {
         self.may_write()?;
         // The task that stores messages must be there to take one.
-        if self.inboxes(|inboxes| inboxes.messages.is_closed()) != Some(false) {
+        if self.senders(|senders| senders.messages.is_closed()) != Some(false) {
             return Err(StoreError::Closed);
         }
         // A server in recovery refuses a transaction that may write; one that a
@@ -243,14 +243,19 @@ impl Store for PostgresStore {
     }
 
     fn offer_quarantine(&self, item: Quarantined) -> bool {
-        self.inboxes(|inboxes| inboxes.quarantine.try_send(Offer::Refused(item)).is_ok())
-            .unwrap_or(false)
+        self.senders(|senders| {
+            senders
+                .quarantine
+                .try_send(QuarantineCommand::Store(item))
+                .is_ok()
+        })
+        .unwrap_or(false)
     }
 
-    fn waiting(&self) -> super::Waiting {
-        let lengths = self.inboxes(|inboxes| super::Waiting {
-            messages: in_line(&inboxes.messages),
-            refused: in_line(&inboxes.quarantine),
+    fn queue_lengths(&self) -> super::QueueLengths {
+        let lengths = self.senders(|senders| super::QueueLengths {
+            messages: queue_length(&senders.messages),
+            refused: queue_length(&senders.quarantine),
             changes: 0,
         });
         lengths.unwrap_or_default()
@@ -261,12 +266,12 @@ impl Store for PostgresStore {
         after: i64,
         limit: usize,
     ) -> Result<Vec<NotificationRow>, StoreError> {
-        in_reading!(self, reading::notifications(after, limit))
+        read_transaction!(self, reading::notifications(after, limit))
     }
 
     async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
         let transaction = self.write().await?;
-        let now = ingest::not_later(now, &transaction);
+        let now = ingest::clamp_to_now(now, &transaction);
         rows::feed_ids(&transaction, feeds, now).await?;
         transaction.commit().await?;
         self.trigger.notify_one();
@@ -274,13 +279,13 @@ impl Store for PostgresStore {
     }
 
     async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError> {
-        in_writing!(self, triggers::trigger(&triggers));
+        write_transaction!(self, triggers::trigger(&triggers));
         self.trigger.notify_one();
         Ok(())
     }
 
     async fn trigger_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
-        let feeds = in_writing!(self, triggers::trigger_reconciliation(due_at));
+        let feeds = write_transaction!(self, triggers::trigger_reconciliation(due_at));
         self.trigger.notify_one();
         Ok(feeds)
     }
@@ -324,12 +329,12 @@ impl Store for PostgresStore {
     }
 
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
-        in_reading!(self, leases::next_due(&request))
+        read_transaction!(self, leases::next_due(&request))
     }
 
     async fn triggered(&self) {
         // Another replica's wishes are seen by looking; our own wake at once.
-        let _ = tokio::time::timeout(POLL, self.trigger.notified()).await;
+        let _ = tokio::time::timeout(POLL_INTERVAL, self.trigger.notified()).await;
     }
 
     async fn set_paused(
@@ -338,25 +343,26 @@ impl Store for PostgresStore {
         feed: Option<Feed>,
         paused: bool,
     ) -> Result<usize, StoreError> {
-        let changed = in_writing!(self, pausing::set_paused(&account, feed.as_ref(), paused));
+        let changed =
+            write_transaction!(self, pausing::set_paused(&account, feed.as_ref(), paused));
         self.trigger.notify_one();
         Ok(changed)
     }
 
     async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError> {
-        in_reading!(self, reading::feeds())
+        read_transaction!(self, reading::feeds())
     }
 
     async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
-        in_reading!(self, reading::accounts())
+        read_transaction!(self, reading::accounts())
     }
 
     async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError> {
-        in_reading!(self, reading::documents(&filter))
+        read_transaction!(self, reading::documents(&filter))
     }
 
-    async fn search_documents(&self, look: DocumentSearch) -> Result<FoundDocuments, StoreError> {
-        in_reading!(self, search::search_documents(&look))
+    async fn search_documents(&self, search: DocumentSearch) -> Result<FoundDocuments, StoreError> {
+        read_transaction!(self, search::search_documents(&search))
     }
 
     async fn known_versions(
@@ -364,11 +370,11 @@ impl Store for PostgresStore {
         feed: Feed,
         versions: Vec<(String, String)>,
     ) -> Result<Vec<bool>, StoreError> {
-        in_reading!(self, reading::known_versions(&feed, &versions))
+        read_transaction!(self, reading::known_versions(&feed, &versions))
     }
 
     async fn sequence(&self) -> Result<SequenceRow, StoreError> {
-        in_reading!(self, reading::sequence())
+        read_transaction!(self, reading::sequence())
     }
 
     async fn subscription_requested(
@@ -378,14 +384,14 @@ impl Store for PostgresStore {
         name: String,
         now: Timestamp,
     ) -> Result<i64, StoreError> {
-        Ok(in_writing!(
+        Ok(write_transaction!(
             self,
             subscriptions::requested(&account, event, &name, now)
         ))
     }
 
     async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError> {
-        in_reading!(self, subscriptions::list())
+        read_transaction!(self, subscriptions::list())
     }
 
     async fn change_subscription(
@@ -394,18 +400,21 @@ impl Store for PostgresStore {
         change: SubscriptionChange,
         now: Timestamp,
     ) -> Result<Option<SubscriptionRow>, StoreError> {
-        Ok(in_writing!(self, subscriptions::change(id, &change, now)))
+        Ok(write_transaction!(
+            self,
+            subscriptions::change(id, &change, now)
+        ))
     }
 
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
         // What this process was offered before is to be seen.
-        if let Some(inbox) = self.inboxes(|inboxes| inboxes.quarantine.clone()) {
+        if let Some(inbox) = self.senders(|senders| senders.quarantine.clone()) {
             let (looker, kept) = oneshot::channel();
-            if inbox.send(Offer::Look(looker)).await.is_ok() {
+            if inbox.send(QuarantineCommand::Flush(looker)).await.is_ok() {
                 let _ = kept.await;
             }
         }
-        in_reading!(self, quarantine::list(after, limit))
+        read_transaction!(self, quarantine::list(after, limit))
     }
 
     async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError> {
@@ -417,11 +426,11 @@ impl Store for PostgresStore {
     }
 
     async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError> {
-        in_reading!(self, activity::since(since))
+        read_transaction!(self, activity::since(since))
     }
 
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
-        in_reading!(self, reading::certificates())
+        read_transaction!(self, reading::certificates())
     }
 
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError> {
@@ -441,30 +450,30 @@ impl Store for PostgresStore {
             .execute(
                 "DELETE FROM certificate WHERE url NOT IN
                      (SELECT url FROM certificate ORDER BY fetched_at DESC, url LIMIT $1)",
-                &[&CERTIFICATES],
+                &[&MAX_CERTIFICATES],
             )
             .await?;
         transaction.commit().await
     }
 
     async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
-        Ok(in_writing!(self, tokens::make(&token)))
+        Ok(write_transaction!(self, tokens::make(&token)))
     }
 
     async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
-        in_reading!(self, tokens::list())
+        read_transaction!(self, tokens::list())
     }
 
     async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
-        in_reading!(self, tokens::find(&hash))
+        read_transaction!(self, tokens::find(&hash))
     }
 
     async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
-        Ok(in_writing!(self, tokens::revoke(id)))
+        Ok(write_transaction!(self, tokens::revoke(id)))
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
-        Ok(in_writing!(self, uploads::begin(&upload)))
+        Ok(write_transaction!(self, uploads::begin(&upload)))
     }
 
     async fn end_upload(
@@ -474,7 +483,10 @@ impl Store for PostgresStore {
         end: UploadEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        Ok(in_writing!(self, uploads::end(id, &owner, &end, now)))
+        Ok(write_transaction!(
+            self,
+            uploads::end(id, &owner, &end, now)
+        ))
     }
 
     async fn newest_uploads(
@@ -482,19 +494,22 @@ impl Store for PostgresStore {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<UploadRow>, StoreError> {
-        in_reading!(self, uploads::newest_first(before, limit))
+        read_transaction!(self, uploads::newest_first(before, limit))
     }
 
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
-        in_reading!(self, uploads::list(&filter))
+        read_transaction!(self, uploads::list(&filter))
     }
 
-    async fn update_alarms(&self, look: AlarmObservation) -> Result<AlarmChanges, StoreError> {
-        Ok(in_writing!(self, alarms::note(&look)))
+    async fn update_alarms(
+        &self,
+        observation: AlarmObservation,
+    ) -> Result<AlarmChanges, StoreError> {
+        Ok(write_transaction!(self, alarms::update(&observation)))
     }
 
     async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
-        in_reading!(self, alarms::list(&filter))
+        read_transaction!(self, alarms::list(&filter))
     }
 
     async fn lease_notice(
@@ -502,7 +517,7 @@ impl Store for PostgresStore {
         now: Timestamp,
         lease: Duration,
     ) -> Result<Option<AlarmNotice>, StoreError> {
-        Ok(in_writing!(self, alarms::lease_notice(now, lease)))
+        Ok(write_transaction!(self, alarms::lease_notice(now, lease)))
     }
 
     async fn end_notice(
@@ -511,17 +526,20 @@ impl Store for PostgresStore {
         end: NoticeEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        Ok(in_writing!(self, alarms::end_notice(&notice, &end, now)))
+        Ok(write_transaction!(
+            self,
+            alarms::end_notice(&notice, &end, now)
+        ))
     }
 
     async fn unannounced_documents(
         &self,
         stored_by: Timestamp,
     ) -> Result<Vec<UnannouncedDocuments>, StoreError> {
-        in_reading!(self, alarms::unannounced_documents(stored_by))
+        read_transaction!(self, alarms::unannounced_documents(stored_by))
     }
 
-    async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
+    async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
         let transaction = self.write().await?;
         let notification_bodies =
             retention::remove_notification_bodies(&transaction, retention.notifications_before)
@@ -532,12 +550,12 @@ impl Store for PostgresStore {
             .execute(
                 "DELETE FROM quarantine WHERE id IN (
                      SELECT id FROM quarantine WHERE received_at < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)",
-                &[&retention.quarantine_before.as_millis(), &RETENTION_STEP],
+                &[&retention.quarantine_before.as_millis(), &RETENTION_BATCH],
             )
             .await?;
         let alarms = alarms::retain(&transaction, retention.alarms_before).await?;
         transaction.commit().await?;
-        Ok(Retained {
+        Ok(RetentionOutcome {
             notification_bodies,
             document_bodies,
             quarantined,
@@ -554,7 +572,7 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        self.inboxes
+        self.senders
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
@@ -576,6 +594,6 @@ impl Store for PostgresStore {
 }
 
 /// How many stand in a line.
-fn in_line<T>(line: &mpsc::Sender<T>) -> usize {
+fn queue_length<T>(line: &mpsc::Sender<T>) -> usize {
     line.max_capacity() - line.capacity()
 }

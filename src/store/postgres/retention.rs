@@ -2,7 +2,7 @@
 
 use super::connection::Transaction;
 use crate::domain::{DestinationName, Timestamp};
-use crate::store::words::RETENTION_STEP;
+use crate::store::limits::RETENTION_BATCH;
 use crate::store::{Retention, StoreError};
 
 /// Removes the bodies of a step's worth of old notifications, from where the last step
@@ -26,7 +26,7 @@ pub(super) async fn remove_notification_bodies(
             "SELECT max(id) FROM (
                  SELECT id, received_at FROM notification WHERE id > $3 ORDER BY id LIMIT $2) AS step
              WHERE received_at < $1",
-            &[&before.as_millis(), &RETENTION_STEP, &done],
+            &[&before.as_millis(), &RETENTION_BATCH, &done],
         )
         .await?;
     let Some(newest) = row.try_get::<_, Option<i64>>(0)? else {
@@ -61,7 +61,7 @@ pub(super) async fn remove_document_bodies(
             "SELECT h.sequence FROM delivery h
              JOIN document d ON d.sequence = h.sequence
              JOIN feed f ON f.id = d.feed_id
-             WHERE h.state = 'delivered' AND NOT h.body_taken AND h.changed_at < $1
+             WHERE h.state = 'delivered' AND NOT h.body_removed AND h.changed_at < $1
                AND NOT EXISTS (SELECT 1 FROM delivery o WHERE o.sequence = h.sequence
                    AND (o.state IN ('pending', 'listed', 'rejected') OR o.changed_at >= $1))
                AND NOT EXISTS (SELECT 1 FROM destination s WHERE s.name = ANY ($2)
@@ -72,7 +72,7 @@ pub(super) async fn remove_document_bodies(
             &[
                 &retention.documents_before.as_millis(),
                 &destinations,
-                &RETENTION_STEP,
+                &RETENTION_BATCH,
             ],
         )
         .await?;
@@ -88,7 +88,7 @@ pub(super) async fn remove_document_bodies(
         .await?;
     transaction
         .execute(
-            "UPDATE delivery SET body_taken = true WHERE sequence = ANY ($1)",
+            "UPDATE delivery SET body_removed = true WHERE sequence = ANY ($1)",
             &[&done],
         )
         .await?;
@@ -104,7 +104,7 @@ pub(super) async fn remove_links(
         .execute(
             "DELETE FROM document_link WHERE sequence IN (
                  SELECT sequence FROM document_link WHERE listed_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
-            &[&before.as_millis(), &RETENTION_STEP],
+            &[&before.as_millis(), &RETENTION_BATCH],
         )
         .await?;
     Ok(())

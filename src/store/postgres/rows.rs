@@ -6,12 +6,12 @@ use tokio_postgres::Row;
 
 use super::connection::Transaction;
 use crate::domain::{Account, Feed, Timestamp};
-use crate::store::words::{self, kind_code};
+use crate::store::columns::{self, kind_code};
 use crate::store::{StoreError, TriggerKind};
 
 /// Text as PostgreSQL can keep it: it has no NUL, which JSON has. U+FFFF, which is no
 /// character, marks what was changed, so that no two texts become one.
-pub(super) fn keepable(text: &str) -> String {
+pub(super) fn escape_nul(text: &str) -> String {
     if text.contains(['\0', '\u{ffff}']) {
         text.replace('\u{ffff}', "\u{ffff}f")
             .replace('\0', "\u{ffff}0")
@@ -20,7 +20,7 @@ pub(super) fn keepable(text: &str) -> String {
     }
 }
 
-/// The text that [`keepable`] was given.
+/// The text that [`escape_nul`] was given.
 pub(super) fn kept(text: String) -> String {
     if text.contains('\u{ffff}') {
         text.replace("\u{ffff}0", "\0")
@@ -30,23 +30,26 @@ pub(super) fn kept(text: String) -> String {
     }
 }
 
-/// Reads text that [`keepable`] wrote.
+/// Reads text that [`escape_nul`] wrote.
 pub(super) fn text(row: &Row, column: usize) -> Result<String, StoreError> {
     Ok(kept(row.try_get(column)?))
 }
 
 /// Reads such text that may be absent.
-pub(super) fn maybe_text(row: &Row, column: usize) -> Result<Option<String>, StoreError> {
+pub(super) fn optional_text(row: &Row, column: usize) -> Result<Option<String>, StoreError> {
     Ok(row.try_get::<_, Option<String>>(column)?.map(kept))
 }
 
 /// Reads a moment.
-pub(super) fn moment(row: &Row, column: usize) -> Result<Timestamp, StoreError> {
+pub(super) fn timestamp(row: &Row, column: usize) -> Result<Timestamp, StoreError> {
     Ok(Timestamp::from_millis(row.try_get(column)?))
 }
 
 /// Reads a moment that may be absent.
-pub(super) fn maybe_moment(row: &Row, column: usize) -> Result<Option<Timestamp>, StoreError> {
+pub(super) fn optional_timestamp(
+    row: &Row,
+    column: usize,
+) -> Result<Option<Timestamp>, StoreError> {
     Ok(row
         .try_get::<_, Option<i64>>(column)?
         .map(Timestamp::from_millis))
@@ -62,7 +65,7 @@ pub(super) fn feed(row: &Row, first: usize) -> Result<Feed, StoreError> {
     let name: &str = row.try_get(first)?;
     let queue: &str = row.try_get(first + 1)?;
     let company: &str = row.try_get(first + 2)?;
-    Ok(words::feed(name, queue, company)?)
+    Ok(columns::feed(name, queue, company)?)
 }
 
 /// The account's row, made where it is new.
@@ -168,7 +171,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_comes_back_as_it_was(text in "[\0\u{ffff}0f\\PC]{0,20}") {
-            let stored = keepable(&text);
+            let stored = escape_nul(&text);
             prop_assert!(!stored.contains('\0'));
             prop_assert_eq!(kept(stored), text);
         }

@@ -2,7 +2,7 @@
 
 use super::connection::{Pool, Transaction};
 use crate::store::StoreError;
-use crate::store::words::new_epoch;
+use crate::store::columns::new_epoch;
 
 /// The migrations in order; the schema's version is how many were run. Append only, and
 /// each leaves what the release before works with (`works_from` in the schema's row).
@@ -54,7 +54,7 @@ pub(super) async fn migrate(pool: &Pool) -> Result<(), StoreError> {
         .await?;
     let found = match version(&transaction).await? {
         None => 0,
-        Some(found) => found.usable()?,
+        Some(found) => found.check_supported()?,
     };
     for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
         transaction.script(migration.sql).await?;
@@ -81,19 +81,19 @@ pub(super) async fn check(pool: &Pool) -> Result<(), StoreError> {
     let found = version(&transaction).await?;
     transaction.commit().await?;
     match found {
-        Some(found) if found.usable()? >= NEWEST => Ok(()),
+        Some(found) if found.check_supported()? >= NEWEST => Ok(()),
         _ => Err(StoreError::NotPrepared),
     }
 }
 
-struct Found {
+struct SchemaVersion {
     version: i64,
     works_from: i64,
 }
 
-impl Found {
+impl SchemaVersion {
     /// The version, unless it needs a newer program.
-    fn usable(&self) -> Result<i64, StoreError> {
+    fn check_supported(&self) -> Result<i64, StoreError> {
         if self.works_from > NEWEST {
             return Err(StoreError::NewerSchema {
                 found: u32::try_from(self.version).unwrap_or(u32::MAX),
@@ -104,7 +104,7 @@ impl Found {
     }
 }
 
-async fn version(transaction: &Transaction<'_>) -> Result<Option<Found>, StoreError> {
+async fn version(transaction: &Transaction<'_>) -> Result<Option<SchemaVersion>, StoreError> {
     let exists: bool = transaction
         .query_one(
             "SELECT to_regclass('ivesk_webhook_schema') IS NOT NULL",
@@ -119,7 +119,7 @@ async fn version(transaction: &Transaction<'_>) -> Result<Option<Found>, StoreEr
         .query_opt("SELECT version, works_from FROM ivesk_webhook_schema", &[])
         .await?;
     row.map(|row| {
-        Ok(Found {
+        Ok(SchemaVersion {
             version: row.try_get(0)?,
             works_from: row.try_get(1)?,
         })

@@ -5,9 +5,9 @@ use tokio_postgres::Row;
 
 use super::connection::Transaction;
 use super::ingest::SUBSCRIPTIONS_LOCK;
-use super::rows::{self, account_id, keepable};
+use super::rows::{self, account_id, escape_nul};
 use crate::domain::{Account, Event, Timestamp};
-use crate::store::words;
+use crate::store::columns;
 use crate::store::{StoreError, SubscriptionChange, SubscriptionRow, SubscriptionState};
 
 const COLUMNS: &str =
@@ -18,17 +18,17 @@ const COLUMNS: &str =
 fn read(row: &Row) -> Result<SubscriptionRow, StoreError> {
     Ok(SubscriptionRow {
         id: row.try_get(0)?,
-        account: words::account(row.try_get(1)?)?,
-        event: words::event_name(row.try_get(2)?)?,
-        name: rows::maybe_text(row, 3)?,
+        account: columns::account(row.try_get(1)?)?,
+        event: columns::event_name(row.try_get(2)?)?,
+        name: rows::optional_text(row, 3)?,
         topic_arn: row.try_get(4)?,
-        subscription_arn: rows::maybe_text(row, 5)?,
-        state: words::subscription_state(row.try_get(6)?)?,
-        created_at: rows::moment(row, 7)?,
-        changed_at: rows::moment(row, 8)?,
-        next_try_at: rows::maybe_moment(row, 9)?,
+        subscription_arn: rows::optional_text(row, 5)?,
+        state: columns::subscription_state(row.try_get(6)?)?,
+        created_at: rows::timestamp(row, 7)?,
+        changed_at: rows::timestamp(row, 8)?,
+        next_try_at: rows::optional_timestamp(row, 9)?,
         attempts: rows::count(row, 10)?,
-        last_error: rows::maybe_text(row, 11)?,
+        last_error: rows::optional_text(row, 11)?,
         subscribe_url: row
             .try_get::<_, Option<String>>(12)?
             .map(SecretString::from),
@@ -66,7 +66,7 @@ pub(super) async fn requested(
 ) -> Result<i64, StoreError> {
     lock(transaction).await?;
     let account = account_id(transaction, account).await?;
-    let name = keepable(name);
+    let name = escape_nul(name);
     let waiting = transaction
         .query_opt(
             "SELECT id FROM subscription WHERE account_id = $1 AND event = $2 AND name = $3 AND state = 'requested'",
@@ -124,16 +124,16 @@ pub(super) async fn change(
                         &SubscriptionState::Confirmed.as_str(),
                         &now_ms,
                         &None::<i64>,
-                        &keepable(subscription_arn),
+                        &escape_nul(subscription_arn),
                     ],
                 )
                 .await?
         }
-        SubscriptionChange::TryFailed { error, next_try_at } => {
+        SubscriptionChange::AttemptFailed { error, next_try_at } => {
             transaction
                 .execute(
                     "UPDATE subscription SET attempts = attempts + 1, last_error = $2, next_try_at = $3 WHERE id = $1 AND state = 'pending'",
-                    &[&id, &keepable(error), &next_try_at.map(Timestamp::as_millis)],
+                    &[&id, &escape_nul(error), &next_try_at.map(Timestamp::as_millis)],
                 )
                 .await?
         }

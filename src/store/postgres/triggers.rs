@@ -1,10 +1,10 @@
 //! Wishes to pull: who raises them, and how several become one.
 
 use super::connection::Transaction;
-use super::ingest::not_later;
-use super::rows::{feed_ids, keepable};
+use super::ingest::clamp_to_now;
+use super::rows::{escape_nul, feed_ids};
 use crate::domain::{Cursor, Timestamp};
-use crate::store::words::kind_code;
+use crate::store::columns::kind_code;
 use crate::store::{StoreError, Trigger, TriggerKind};
 
 /// Makes feeds known and raises pulls of them.
@@ -23,7 +23,7 @@ pub(super) async fn trigger(
     for (feed, trigger) in wishes {
         let due_at = match trigger.kind {
             TriggerKind::Notification | TriggerKind::Backfill => {
-                not_later(trigger.due_at, transaction)
+                clamp_to_now(trigger.due_at, transaction)
             }
             _ => trigger.due_at,
         };
@@ -36,7 +36,7 @@ pub(super) async fn trigger(
 }
 
 /// Reads a feed from its beginning, unless an old stretch of it is read already.
-pub(super) async fn read_from_beginning(
+pub(super) async fn backfill_from_beginning(
     transaction: &Transaction<'_>,
     feed: i64,
 ) -> Result<(), StoreError> {
@@ -73,7 +73,7 @@ async fn start_backfill(
             &[
                 &feed,
                 &kind_code(TriggerKind::Backfill),
-                &from.map(|cursor| keepable(cursor.as_str())),
+                &from.map(|cursor| escape_nul(cursor.as_str())),
             ],
         )
         .await?;

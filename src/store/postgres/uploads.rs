@@ -3,9 +3,9 @@
 use tokio_postgres::Row;
 
 use super::connection::Transaction;
-use super::rows::{self, account_id, keepable};
+use super::rows::{self, account_id, escape_nul};
 use crate::domain::{Account, Timestamp};
-use crate::store::words;
+use crate::store::columns;
 use crate::store::{
     NewUpload, StoreError, UploadBegun, UploadEnd, UploadFilter, UploadReturn, UploadRow,
     UploadState,
@@ -14,17 +14,17 @@ use crate::store::{
 fn read(row: &Row) -> Result<UploadRow, StoreError> {
     Ok(UploadRow {
         id: row.try_get(0)?,
-        account: words::account(row.try_get(1)?)?,
+        account: columns::account(row.try_get(1)?)?,
         file_name: row.try_get(2)?,
         size_bytes: rows::count(row, 3)?,
         sha256: row.try_get(4)?,
         correlation: row.try_get(5)?,
-        state: words::upload_state(row.try_get(6)?)?,
+        state: columns::upload_state(row.try_get(6)?)?,
         attempts: rows::count(row, 7)?,
-        created_at: rows::moment(row, 8)?,
-        changed_at: rows::moment(row, 9)?,
-        sent_at: rows::maybe_moment(row, 10)?,
-        last_error: rows::maybe_text(row, 11)?,
+        created_at: rows::timestamp(row, 8)?,
+        changed_at: rows::timestamp(row, 9)?,
+        sent_at: rows::optional_timestamp(row, 10)?,
+        last_error: rows::optional_text(row, 11)?,
         documents: row.try_get(12)?,
     })
 }
@@ -72,9 +72,9 @@ pub(super) async fn begin(
     let newest = match newest {
         Some(row) => {
             let id: i64 = row.try_get(0)?;
-            let state = words::upload_state(row.try_get(1)?)?;
+            let state = columns::upload_state(row.try_get(1)?)?;
             let owner: Option<String> = row.try_get(2)?;
-            let claim = rows::maybe_moment(&row, 3)?.filter(|until| *until > upload.now);
+            let claim = rows::optional_timestamp(&row, 3)?.filter(|until| *until > upload.now);
             if state == UploadState::Sending
                 && owner.as_deref() != Some(&upload.owner)
                 && let Some(until) = claim
@@ -99,10 +99,10 @@ pub(super) async fn begin(
              WHERE id = $1",
             &[
                 &id,
-                &keepable(&upload.owner),
+                &escape_nul(&upload.owner),
                 &upload.now.after(upload.claim).as_millis(),
                 &upload.now.as_millis(),
-                &keepable(&upload.file_name),
+                &escape_nul(&upload.file_name),
             ],
         )
         .await?;
@@ -121,10 +121,10 @@ async fn insert(
              VALUES ($1, $2, $3, $4, $5, 'sending', $6, $6) RETURNING id",
             &[
                 &account,
-                &keepable(&upload.correlation),
+                &escape_nul(&upload.correlation),
                 &upload.sha256,
                 &size_bytes,
-                &keepable(&upload.file_name),
+                &escape_nul(&upload.file_name),
                 &upload.now.as_millis(),
             ],
         )
@@ -142,8 +142,8 @@ pub(super) async fn end(
 ) -> Result<bool, StoreError> {
     let (state, error) = match end {
         UploadEnd::Sent => (UploadState::Sent, None),
-        UploadEnd::Refused(error) => (UploadState::Refused, Some(keepable(error))),
-        UploadEnd::Failed(error) => (UploadState::Failed, Some(keepable(error))),
+        UploadEnd::Refused(error) => (UploadState::Refused, Some(escape_nul(error))),
+        UploadEnd::Failed(error) => (UploadState::Failed, Some(escape_nul(error))),
     };
     let sent_at = (state == UploadState::Sent).then(|| now.as_millis());
     let changed = transaction
@@ -158,7 +158,7 @@ pub(super) async fn end(
 }
 
 /// Ties the documents of a page to the files that they were made of.
-pub(super) async fn tie(
+pub(super) async fn link_documents(
     transaction: &Transaction<'_>,
     account: &Account,
     returns: &[UploadReturn],
@@ -175,8 +175,8 @@ pub(super) async fn tie(
                  ON CONFLICT DO NOTHING",
                 &[
                     &account,
-                    &keepable(&one.correlation),
-                    &keepable(&one.document_id),
+                    &escape_nul(&one.correlation),
+                    &escape_nul(&one.document_id),
                 ],
             )
             .await?;

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 
 use super::error::explain;
 use crate::store::StoreError;
-use crate::store::words::new_epoch;
+use crate::store::columns::new_epoch;
 
 /// What follows the database's name in the names of the files that belong to it
 /// (sqlite.org/fileformat2.html), and in the name of our lock.

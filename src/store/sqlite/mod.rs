@@ -13,15 +13,15 @@ use tokio::sync::{Notify, oneshot, watch};
 
 pub(super) use self::error::explain;
 use self::writer::{Inbox, Writer};
-use super::words::{CERTIFICATES, RETENTION_STEP};
+use super::limits::{MAX_CERTIFICATES, RETENTION_BATCH};
 use super::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
     AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
     DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
     NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
-    SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun, UploadEnd,
-    UploadFilter, UploadRow, Waiting,
+    PullPlan, QuarantineRow, Quarantined, QueueLengths, Retention, RetentionOutcome, SequenceRow,
+    Store, StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments,
+    UploadBegun, UploadEnd, UploadFilter, UploadRow,
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
 
@@ -88,10 +88,10 @@ impl SqliteStore {
         let connection = schema::open_for_writing(&path)?;
         let explain_here = |error| explain(&path, error);
         backup::settle_epoch(&connection).map_err(explain_here)?;
-        pausing::start_afresh(&connection).map_err(explain_here)?;
-        destinations::start_afresh(&connection).map_err(explain_here)?;
-        let shelf =
-            quarantine::Shelf::open(&connection, options.quarantine_bytes).map_err(explain_here)?;
+        pausing::recover_at_start(&connection).map_err(explain_here)?;
+        destinations::release_leases(&connection).map_err(explain_here)?;
+        let quarantine = quarantine::QuarantineWriter::open(&connection, options.quarantine_bytes)
+            .map_err(explain_here)?;
         let inbox = Arc::new(Inbox::new(options.queue));
         let trigger = Arc::new(Notify::new());
         let writer = Writer {
@@ -100,10 +100,10 @@ impl SqliteStore {
             inbox: Arc::clone(&inbox),
             trigger: Arc::clone(&trigger),
             ask: options.ask,
-            shelf,
+            quarantine,
             _lock: lock,
         };
-        let thread = spawn("store-writer", &path, move || writer.run_to_its_end())?;
+        let thread = spawn("store-writer", &path, move || writer.run())?;
         let store = Self::with_reader(path, Some(inbox), trigger)?;
         store
             .threads
@@ -157,7 +157,7 @@ impl SqliteStore {
         let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
         let (answer, outcome) = oneshot::channel();
         let path = self.path.clone();
-        inbox.submit(Box::new(move |connection| {
+        inbox.enqueue_task(Box::new(move |connection| {
             let outcome = connection
                 .transaction_with_behavior(TransactionBehavior::Immediate)
                 .map_err(|error| explain(&path, error))
@@ -260,7 +260,7 @@ impl Store for SqliteStore {
     async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion, StoreError> {
         let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
         inbox
-            .deliver(incoming)?
+            .enqueue_message(incoming)?
             .await
             .map_err(|_| StoreError::Closed)?
     }
@@ -269,7 +269,7 @@ impl Store for SqliteStore {
         let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
         let (answer, outcome) = oneshot::channel();
         let path = self.path.clone();
-        inbox.submit(Box::new(move |connection| {
+        inbox.enqueue_task(Box::new(move |connection| {
             let begun = connection
                 .transaction_with_behavior(TransactionBehavior::Immediate)
                 .and_then(rusqlite::Transaction::rollback)
@@ -282,13 +282,15 @@ impl Store for SqliteStore {
     }
 
     fn offer_quarantine(&self, item: Quarantined) -> bool {
-        self.inbox.as_ref().is_some_and(|inbox| inbox.offer(item))
-    }
-
-    fn waiting(&self) -> Waiting {
         self.inbox
             .as_ref()
-            .map(|inbox| inbox.waiting())
+            .is_some_and(|inbox| inbox.offer_quarantined(item))
+    }
+
+    fn queue_lengths(&self) -> QueueLengths {
+        self.inbox
+            .as_ref()
+            .map(|inbox| inbox.queue_lengths())
             .unwrap_or_default()
     }
 
@@ -399,8 +401,8 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn search_documents(&self, look: DocumentSearch) -> Result<FoundDocuments, StoreError> {
-        self.read(move |connection| search::search_documents(connection, &look))
+    async fn search_documents(&self, search: DocumentSearch) -> Result<FoundDocuments, StoreError> {
+        self.read(move |connection| search::search_documents(connection, &search))
             .await
     }
 
@@ -479,7 +481,7 @@ impl Store for SqliteStore {
             connection.execute(
                 "DELETE FROM certificate WHERE url NOT IN
                      (SELECT url FROM certificate ORDER BY fetched_at DESC, url LIMIT ?1)",
-                params![CERTIFICATES],
+                params![MAX_CERTIFICATES],
             )?;
             Ok(())
         })
@@ -535,8 +537,11 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn update_alarms(&self, look: AlarmObservation) -> Result<AlarmChanges, StoreError> {
-        self.change(move |connection| alarms::note(connection, &look))
+    async fn update_alarms(
+        &self,
+        observation: AlarmObservation,
+    ) -> Result<AlarmChanges, StoreError> {
+        self.change(move |connection| alarms::update(connection, &observation))
             .await
     }
 
@@ -572,10 +577,10 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
+    async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
         self.change(move |connection| {
             retention::remove_links(connection, retention.links_before)?;
-            Ok(Retained {
+            Ok(RetentionOutcome {
                 notification_bodies: retention::remove_notification_bodies(
                     connection,
                     retention.notifications_before,
@@ -584,7 +589,7 @@ impl Store for SqliteStore {
                 quarantined: connection.execute(
                     "DELETE FROM quarantine WHERE id IN (
                          SELECT id FROM quarantine WHERE received_at < ?1 ORDER BY id LIMIT ?2)",
-                    params![retention.quarantine_before.as_millis(), RETENTION_STEP],
+                    params![retention.quarantine_before.as_millis(), RETENTION_BATCH],
                 )?,
                 alarms: alarms::retain(connection, retention.alarms_before)?,
             })

@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use crate::domain::{DestinationName, Timestamp};
 use crate::store::Retention;
-use crate::store::words::RETENTION_STEP;
+use crate::store::limits::RETENTION_BATCH;
 
 /// Removes the bodies of a step's worth of old notifications, from where the last step ended.
 pub(super) fn remove_notification_bodies(
@@ -16,7 +16,7 @@ pub(super) fn remove_notification_bodies(
              SELECT id, received_at FROM notification
              WHERE id > (SELECT notification_id FROM retention) ORDER BY id LIMIT ?2)
          WHERE received_at < ?1",
-        params![before.as_millis(), RETENTION_STEP],
+        params![before.as_millis(), RETENTION_BATCH],
         |row| row.get(0),
     )?;
     let Some(newest) = newest else {
@@ -48,7 +48,7 @@ pub(super) fn remove_document_bodies(
             "SELECT h.sequence FROM delivery h
              JOIN document d ON d.sequence = h.sequence
              JOIN feed f ON f.id = d.feed_id
-             WHERE h.state = 'delivered' AND h.body_taken = 0 AND h.changed_at < ?1
+             WHERE h.state = 'delivered' AND h.body_removed = 0 AND h.changed_at < ?1
                AND NOT EXISTS (SELECT 1 FROM delivery o WHERE o.sequence = h.sequence
                    AND (o.state IN ('pending', 'listed', 'rejected') OR o.changed_at >= ?1))
                AND NOT EXISTS (SELECT 1 FROM destination s WHERE s.name IN (SELECT value FROM json_each(?2))
@@ -58,14 +58,14 @@ pub(super) fn remove_document_bodies(
              ORDER BY h.changed_at LIMIT ?3",
         )?
         .query_map(
-            params![retention.documents_before.as_millis(), destinations, RETENTION_STEP],
+            params![retention.documents_before.as_millis(), destinations, RETENTION_BATCH],
             |row| row.get(0),
         )?
         .collect::<rusqlite::Result<_>>()?;
     let mut take =
         connection.prepare_cached("UPDATE document SET body = NULL WHERE sequence = ?1")?;
     let mut note =
-        connection.prepare_cached("UPDATE delivery SET body_taken = 1 WHERE sequence = ?1")?;
+        connection.prepare_cached("UPDATE delivery SET body_removed = 1 WHERE sequence = ?1")?;
     for sequence in &done {
         take.execute(params![sequence])?;
         note.execute(params![sequence])?;
@@ -78,7 +78,7 @@ pub(super) fn remove_links(connection: &Connection, before: Timestamp) -> rusqli
     connection.execute(
         "DELETE FROM document_link WHERE sequence IN
              (SELECT sequence FROM document_link WHERE listed_at < ?1 LIMIT ?2)",
-        params![before.as_millis(), RETENTION_STEP],
+        params![before.as_millis(), RETENTION_BATCH],
     )?;
     Ok(())
 }

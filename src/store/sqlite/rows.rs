@@ -4,7 +4,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::domain::{Account, Company, DestinationName, Event, Feed, Queue, Timestamp};
-use crate::store::words::{self, kind_code};
+use crate::store::columns::{self, kind_code};
 use crate::store::{
     DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState, Rights,
     SubscriptionState, TriggerKind, UploadState,
@@ -58,42 +58,45 @@ pub(super) fn feed_id(
 }
 
 /// A column whose text or number is none of ours: another program wrote the file.
-fn foreign(column: usize) -> impl FnOnce(words::Foreign) -> rusqlite::Error {
+fn unknown_value(column: usize) -> impl FnOnce(columns::UnknownValue) -> rusqlite::Error {
     move |what| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
 }
 
 /// Reads an account's name.
 pub(super) fn account(row: &Row<'_>, column: usize) -> rusqlite::Result<Account> {
-    words::account(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::account(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads a queue.
 pub(super) fn queue(row: &Row<'_>, column: usize) -> rusqlite::Result<Queue> {
-    words::queue(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::queue(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads an event's number.
 pub(super) fn event(row: &Row<'_>, column: usize) -> rusqlite::Result<Event> {
-    words::event(row.get(column)?).map_err(foreign(column))
+    columns::event(row.get(column)?).map_err(unknown_value(column))
 }
 
 /// Reads an event's name.
 pub(super) fn event_name(row: &Row<'_>, column: usize) -> rusqlite::Result<Event> {
-    words::event_name(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::event_name(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads a kind of pull.
 pub(super) fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<TriggerKind> {
-    words::kind(row.get(column)?).map_err(foreign(column))
+    columns::kind(row.get(column)?).map_err(unknown_value(column))
 }
 
 /// Reads a moment.
-pub(super) fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+pub(super) fn timestamp(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
     Ok(Timestamp::from_millis(row.get(column)?))
 }
 
 /// Reads a moment that may be absent.
-pub(super) fn maybe_moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+pub(super) fn optional_timestamp(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<Option<Timestamp>> {
     Ok(row
         .get::<_, Option<i64>>(column)?
         .map(Timestamp::from_millis))
@@ -105,7 +108,7 @@ pub(super) fn feed_pause_reason(
     column: usize,
 ) -> rusqlite::Result<Option<FeedPauseReason>> {
     let text: Option<String> = row.get(column)?;
-    words::feed_pause_reason(text.as_deref()).map_err(foreign(column))
+    columns::feed_pause_reason(text.as_deref()).map_err(unknown_value(column))
 }
 
 /// Reads where a subscription stands.
@@ -113,22 +116,22 @@ pub(super) fn subscription_state(
     row: &Row<'_>,
     column: usize,
 ) -> rusqlite::Result<SubscriptionState> {
-    words::subscription_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::subscription_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads where an upload stands.
 pub(super) fn upload_state(row: &Row<'_>, column: usize) -> rusqlite::Result<UploadState> {
-    words::upload_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::upload_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads a destination's name.
 pub(super) fn destination(row: &Row<'_>, column: usize) -> rusqlite::Result<DestinationName> {
-    words::destination(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::destination(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads where a version stands at a destination.
 pub(super) fn delivery_state(row: &Row<'_>, column: usize) -> rusqlite::Result<DeliveryState> {
-    words::delivery_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::delivery_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads why a destination is paused.
@@ -137,7 +140,7 @@ pub(super) fn destination_pause_reason(
     column: usize,
 ) -> rusqlite::Result<Option<DestinationPauseReason>> {
     let text: Option<String> = row.get(column)?;
-    words::destination_pause_reason(text.as_deref()).map_err(foreign(column))
+    columns::destination_pause_reason(text.as_deref()).map_err(unknown_value(column))
 }
 
 /// Reads where an import error stands.
@@ -145,18 +148,18 @@ pub(super) fn import_error_state(
     row: &Row<'_>,
     column: usize,
 ) -> rusqlite::Result<ImportErrorState> {
-    words::import_error_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::import_error_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads a company that may be absent.
-pub(super) fn maybe_company(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Company>> {
+pub(super) fn optional_company(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Company>> {
     let code: Option<String> = row.get(column)?;
-    words::maybe_company(code.as_deref()).map_err(foreign(column))
+    columns::optional_company(code.as_deref()).map_err(unknown_value(column))
 }
 
 /// Reads what a token's bearer may do.
 pub(super) fn rights(row: &Row<'_>, column: usize) -> rusqlite::Result<Rights> {
-    words::rights(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::rights(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads a feed from three columns: account name, queue, company.
@@ -164,5 +167,5 @@ pub(super) fn feed(row: &Row<'_>, first: usize) -> rusqlite::Result<Feed> {
     let name: String = row.get(first)?;
     let queue: String = row.get(first + 1)?;
     let company: String = row.get(first + 2)?;
-    words::feed(&name, &queue, &company).map_err(foreign(first))
+    columns::feed(&name, &queue, &company).map_err(unknown_value(first))
 }

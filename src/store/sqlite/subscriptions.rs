@@ -21,9 +21,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<SubscriptionRow> {
         topic_arn: row.get(4)?,
         subscription_arn: row.get(5)?,
         state: rows::subscription_state(row, 6)?,
-        created_at: rows::moment(row, 7)?,
-        changed_at: rows::moment(row, 8)?,
-        next_try_at: rows::maybe_moment(row, 9)?,
+        created_at: rows::timestamp(row, 7)?,
+        changed_at: rows::timestamp(row, 8)?,
+        next_try_at: rows::optional_timestamp(row, 9)?,
         attempts: row.get(10)?,
         last_error: row.get(11)?,
         subscribe_url: row.get::<_, Option<String>>(12)?.map(SecretString::from),
@@ -89,7 +89,7 @@ pub(super) fn change(
             &format!("{set_state}, subscription_arn = ?5, subscribe_url = NULL, token = NULL WHERE id = ?1 AND state = 'pending'"),
             params![id, SubscriptionState::Confirmed.as_str(), now_ms, None::<i64>, subscription_arn],
         )?,
-        SubscriptionChange::TryFailed { error, next_try_at } => connection.execute(
+        SubscriptionChange::AttemptFailed { error, next_try_at } => connection.execute(
             "UPDATE subscription SET attempts = attempts + 1, last_error = ?2, next_try_at = ?3 WHERE id = ?1 AND state = 'pending'",
             params![id, error, next_try_at.map(Timestamp::as_millis)],
         )?,

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::feed_id;
 use crate::domain::{Cursor, Timestamp};
-use crate::store::words::kind_code;
+use crate::store::columns::kind_code;
 use crate::store::{Trigger, TriggerKind};
 
 /// Makes feeds known and raises pulls of them.
@@ -20,7 +20,7 @@ pub(super) fn trigger(connection: &Connection, triggers: &[Trigger]) -> rusqlite
 }
 
 /// Reads a feed from its beginning, unless an old stretch of it is read already.
-pub(super) fn read_from_beginning(
+pub(super) fn backfill_from_beginning(
     connection: &Connection,
     feed: i64,
     now: Timestamp,
