@@ -1,8 +1,7 @@
 //! The store on PostgreSQL: one database that any number of replicas share.
 //!
-//! Nothing is held in a session (no prepared statement, no LISTEN, no session lock), so
-//! PgBouncer in transaction mode may stand between. Every decision about what is due and
-//! who holds a lease goes by the database's clock.
+//! Sessions keep no state (no prepared statement, no LISTEN, no session lock), so that
+//! PgBouncer in transaction mode can be used. Due times and leases go by the database's clock.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,22 +29,22 @@ use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 pub use self::address::Address;
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
-// Above the rooms, which use them too.
+// Defined above the modules, which use them too.
 /// Reads in one snapshot: `read_transaction!(self, reading::feeds())`.
 macro_rules! read_transaction {
-    ($store:expr, $room:ident :: $function:ident ( $($argument:expr),* )) => {{
+    ($store:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {{
         let transaction = $store.pool.read().await?;
-        let rows = $room::$function(&transaction $(, $argument)*).await?;
+        let rows = $module::$function(&transaction $(, $argument)*).await?;
         transaction.commit().await?;
         Ok(rows)
     }};
 }
 
-/// Changes in one transaction: `write_transaction!(self, triggers::trigger(&wishes))`.
+/// Changes in one transaction: `write_transaction!(self, triggers::trigger(&triggers))`.
 macro_rules! write_transaction {
-    ($store:expr, $room:ident :: $function:ident ( $($argument:expr),* )) => {{
+    ($store:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {{
         let transaction = $store.write().await?;
-        let outcome = $room::$function(&transaction $(, $argument)*).await?;
+        let outcome = $module::$function(&transaction $(, $argument)*).await?;
         transaction.commit().await?;
         outcome
     }};
@@ -78,26 +77,26 @@ mod tokens;
 mod triggers;
 mod uploads;
 
-/// How long until a worker looks at the rows, as another replica may have raised a wish.
+/// Interval at which a worker checks the rows for triggers of other replicas.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How a [`PostgresStore`] is opened.
+/// Options of a [`PostgresStore`].
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
     /// The database.
     pub address: Address,
-    /// Messages that may wait for the next commit.
+    /// Maximum number of messages that wait for the next commit.
     pub queue: usize,
-    /// Bytes of refused messages that are kept.
+    /// Maximum number of bytes of refused messages.
     pub quarantine_bytes: u64,
-    /// Whether new subscriptions wait for a person's approval.
+    /// True if new subscriptions wait for a person's approval.
     pub ask: bool,
-    /// This machine's clock, which is set right by the database's; one that is set by
-    /// hand is a test's and is followed in its place.
+    /// This machine's clock, corrected by the database's; a test's clock, set by hand, is
+    /// used instead.
     pub clock: Clock,
 }
 
-/// The ways to the tasks that write.
+/// The channels to the tasks that write.
 struct Senders {
     messages: mpsc::Sender<PendingMessage>,
     quarantine: mpsc::Sender<QuarantineCommand>,
@@ -114,12 +113,12 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Opens the database beside any number of other replicas: migrated where needed.
+    /// Opens the database, which other replicas may use too, and migrates it as needed.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unreachable`], [`StoreError::NewerSchema`], and others that say
-    /// what to do.
+    /// [`StoreError::Unreachable`], [`StoreError::NewerSchema`], and other errors of the
+    /// database.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         let pool = Arc::new(Pool::new(options.address, options.clock)?);
         schema::migrate(&pool).await?;
@@ -212,19 +211,19 @@ impl Store for PostgresStore {
                 return Err(StoreError::Closed);
             }
         }
-        // Kept any longer, it would keep the writer from ending.
+        // Kept until the answer, it would prevent the writer from ending.
         drop(inbox);
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
         self.may_write()?;
-        // The task that stores messages must be there to take one.
+        // The task that stores messages must be running.
         if self.senders(|senders| senders.messages.is_closed()) != Some(false) {
             return Err(StoreError::Closed);
         }
-        // A server in recovery refuses a transaction that may write; one that a
-        // middleman sends elsewhere tells it here.
+        // A server in recovery refuses a transaction that may write; if a pooler routes it
+        // elsewhere, this query detects that.
         let transaction = self.pool.write().await?;
         let row = transaction
             .query_one(
@@ -232,11 +231,11 @@ impl Store for PostgresStore {
                 &[],
             )
             .await?;
-        let takes_no_writes: bool = row.try_get(0)?;
+        let is_read_only: bool = row.try_get(0)?;
         transaction.commit().await?;
-        if takes_no_writes {
+        if is_read_only {
             return Err(StoreError::Unreachable {
-                detail: "the server is a standby, which takes no writes; check `store.url`".into(),
+                detail: "the server is a read-only standby; name the primary in `store.url`".into(),
             });
         }
         Ok(())
@@ -333,7 +332,7 @@ impl Store for PostgresStore {
     }
 
     async fn triggered(&self) {
-        // Another replica's wishes are seen by looking; our own wake at once.
+        // Triggers of other replicas are found by polling; this process's wake at once.
         let _ = tokio::time::timeout(POLL_INTERVAL, self.trigger.notified()).await;
     }
 
@@ -407,11 +406,11 @@ impl Store for PostgresStore {
     }
 
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
-        // What this process was offered before is to be seen.
+        // Messages that this process was offered before are listed too.
         if let Some(inbox) = self.senders(|senders| senders.quarantine.clone()) {
-            let (looker, kept) = oneshot::channel();
-            if inbox.send(QuarantineCommand::Flush(looker)).await.is_ok() {
-                let _ = kept.await;
+            let (done, flushed) = oneshot::channel();
+            if inbox.send(QuarantineCommand::Flush(done)).await.is_ok() {
+                let _ = flushed.await;
             }
         }
         read_transaction!(self, quarantine::list(after, limit))
@@ -577,23 +576,24 @@ impl Store for PostgresStore {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut well = true;
+        let mut all_ended_well = true;
         for task in tasks {
-            // They end once what is in line has been stored and answered.
-            well &= task.await.is_ok();
+            // They end once what is queued has been stored and answered.
+            all_ended_well &= task.await.is_ok();
         }
         self.pool.close();
-        if well {
+        if all_ended_well {
             Ok(())
         } else {
             Err(StoreError::Database(
-                "a task of the store ended early".to_owned(),
+                "a task of the store panicked; restart the service and report this as a bug"
+                    .to_owned(),
             ))
         }
     }
 }
 
-/// How many stand in a line.
-fn queue_length<T>(line: &mpsc::Sender<T>) -> usize {
-    line.max_capacity() - line.capacity()
+/// Returns the number of queued items.
+fn queue_length<T>(queue: &mpsc::Sender<T>) -> usize {
+    queue.max_capacity() - queue.capacity()
 }

@@ -1,12 +1,12 @@
-//! Forgetting what is too old, a bounded part at a time.
+//! Retention: removing old rows and bodies, a bounded number at a time.
 
 use super::connection::Transaction;
 use crate::domain::{DestinationName, Timestamp};
 use crate::store::limits::RETENTION_BATCH;
 use crate::store::{Retention, StoreError};
 
-/// Removes the bodies of a step's worth of old notifications, from where the last step
-/// ended; nothing while another replica is at it.
+/// Removes the bodies of a batch of old notifications, continuing where the last step ended;
+/// none while another replica does so.
 pub(super) async fn remove_notification_bodies(
     transaction: &Transaction<'_>,
     before: Timestamp,
@@ -44,8 +44,8 @@ pub(super) async fn remove_notification_bodies(
     Ok(removed)
 }
 
-/// Removes the bodies of a step's worth of documents that were booked long ago and that no
-/// destination of the settings has still to be given, the earliest first.
+/// Removes the bodies of a batch of documents that were delivered long ago and that no
+/// configured destination has yet to receive, the earliest first.
 pub(super) async fn remove_document_bodies(
     transaction: &Transaction<'_>,
     retention: &Retention,
@@ -55,8 +55,8 @@ pub(super) async fn remove_document_bodies(
         .iter()
         .map(DestinationName::as_str)
         .collect();
-    // What another replica is at is left to it.
-    let done = transaction
+    // Rows that another replica has locked are left to it.
+    let removable = transaction
         .query(
             "SELECT h.sequence FROM delivery h
              JOIN document d ON d.sequence = h.sequence
@@ -76,26 +76,26 @@ pub(super) async fn remove_document_bodies(
             ],
         )
         .await?;
-    let done = done
+    let removable = removable
         .iter()
         .map(|row| Ok(row.try_get(0)?))
         .collect::<Result<Vec<i64>, StoreError>>()?;
     transaction
         .execute(
             "UPDATE document SET body = NULL WHERE sequence = ANY ($1)",
-            &[&done],
+            &[&removable],
         )
         .await?;
     transaction
         .execute(
             "UPDATE delivery SET body_removed = true WHERE sequence = ANY ($1)",
-            &[&done],
+            &[&removable],
         )
         .await?;
-    Ok(done.len())
+    Ok(removable.len())
 }
 
-/// Removes links that were listed long ago.
+/// Removes old links.
 pub(super) async fn remove_links(
     transaction: &Transaction<'_>,
     before: Timestamp,

@@ -1,11 +1,12 @@
-//! Migrations, one replica at a time; what is newer than this program is refused.
+//! Migrations, by one replica at a time; a newer schema is refused.
 
 use super::connection::{Pool, Transaction};
 use crate::store::StoreError;
 use crate::store::columns::new_epoch;
 
-/// The migrations in order; the schema's version is how many were run. Append only, and
-/// each leaves what the release before works with (`works_from` in the schema's row).
+/// The migrations in order; the schema's version is the number of those applied. Append only
+/// after the first release, and each must leave a schema that the previous release works
+/// with (`works_from` in the schema's row).
 const MIGRATIONS: [Migration; 5] = [
     Migration {
         sql: include_str!("migrations/0001_first.sql"),
@@ -31,21 +32,21 @@ const MIGRATIONS: [Migration; 5] = [
 
 struct Migration {
     sql: &'static str,
-    /// The oldest schema whose programs work with the database after this.
+    /// The oldest schema version whose programs work with the database after this.
     works_from: i64,
 }
 
-/// The newest schema that this program knows.
+/// The newest schema version that this program supports.
 const NEWEST: i64 = MIGRATIONS.len() as i64;
 
-/// The lock that migrations hold until COMMIT; any number of ours: "IvWh".
+/// The advisory lock that migrations hold until COMMIT; an arbitrary number, "IvWh".
 const LOCK: i64 = 0x4976_5768;
 
-/// Brings the database to this program's schema, or leaves a newer one that still works
-/// with it. Gives the numbering an epoch, a new one in a restored database.
+/// Migrates the database to this program's schema, or accepts a newer one that still works
+/// with it. Sets the epoch of the numbering, a new one in a restored database.
 pub(super) async fn migrate(pool: &Pool) -> Result<(), StoreError> {
     let transaction = pool.write().await?;
-    // Another replica may be at it; its migration may take long.
+    // Another replica may be migrating, which may take long.
     transaction
         .script("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
         .await?;
@@ -75,7 +76,7 @@ pub(super) async fn migrate(pool: &Pool) -> Result<(), StoreError> {
     transaction.commit().await
 }
 
-/// Refuses what this program can't read.
+/// Fails if this program can't read the schema.
 pub(super) async fn check(pool: &Pool) -> Result<(), StoreError> {
     let transaction = pool.read().await?;
     let found = version(&transaction).await?;
@@ -92,7 +93,7 @@ struct SchemaVersion {
 }
 
 impl SchemaVersion {
-    /// The version, unless it needs a newer program.
+    /// Returns the version, unless it requires a newer program.
     fn check_supported(&self) -> Result<i64, StoreError> {
         if self.works_from > NEWEST {
             return Err(StoreError::NewerSchema {

@@ -1,4 +1,4 @@
-//! Looking for documents from the newest one backwards, a bounded piece at a time.
+//! Searching documents from the newest one backwards, a bounded number at a time.
 
 use super::connection::Transaction;
 use super::reading::{document, sequence};
@@ -30,7 +30,7 @@ pub(super) async fn search_documents(
     } else {
         before.saturating_sub(i64::from(search.versions)).max(1)
     };
-    // `+ 0` keeps the first two from walking down the whole sequence for its order.
+    // `+ 0` prevents the first two from scanning the whole sequence for its order.
     let sql = if search.document_id.is_some() {
         format!("{COLUMNS} {JOINED} AND d.document_id = $5 ORDER BY d.sequence + 0 DESC LIMIT $6")
     } else if search.company.is_some() {

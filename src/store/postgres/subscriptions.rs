@@ -1,4 +1,4 @@
-//! Subscriptions: what we asked for, and what became of it.
+//! Subscriptions: requests, confirmations and their states.
 
 use secrecy::SecretString;
 use tokio_postgres::Row;
@@ -38,8 +38,8 @@ fn read(row: &Row) -> Result<SubscriptionRow, StoreError> {
     })
 }
 
-/// Lets one at a time change subscriptions: they are few, and two replicas may be told
-/// of the same one at once.
+/// Serializes changes of subscriptions: they are few, and two replicas may receive messages
+/// about the same one at once.
 async fn lock(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     transaction
         .query("SELECT pg_advisory_xact_lock($1)", &[&SUBSCRIPTIONS_LOCK])
@@ -56,7 +56,8 @@ pub(super) async fn list(
     rows.iter().map(read).collect()
 }
 
-/// Notes that the vendor was asked; asked twice is one row until SNS speaks.
+/// Records a request to the vendor; repeated requests are one row until a message of SNS
+/// arrives.
 pub(super) async fn requested(
     transaction: &Transaction<'_>,
     account: &Account,
@@ -86,7 +87,7 @@ pub(super) async fn requested(
     Ok(row.try_get(0)?)
 }
 
-/// Changes one; `None` where there is none or its state does not allow it.
+/// Changes a subscription; `None` if it does not exist or its state does not allow the change.
 pub(super) async fn change(
     transaction: &Transaction<'_>,
     id: i64,
@@ -106,7 +107,7 @@ pub(super) async fn change(
                 )
                 .await?
         }
-        // A token that SNS gives in vain is tried again by hand in the same way.
+        // Also retries by hand a pending subscription whose visits failed.
         SubscriptionChange::Restored => {
             transaction
                 .execute(

@@ -20,7 +20,7 @@ pub(super) async fn make(
     transaction: &Transaction<'_>,
     token: &NewApiToken,
 ) -> Result<ApiTokenMade, StoreError> {
-    // One at a time, so that the bound holds and a name that is taken is told as that.
+    // One at a time, so that the limit holds and a taken name is reported as such.
     transaction
         .script("LOCK TABLE api_token IN EXCLUSIVE MODE")
         .await?;

@@ -1,4 +1,4 @@
-//! Files given to the vendor, and the documents that were made of them.
+//! Files sent to the vendor, and the documents made of them.
 
 use tokio_postgres::Row;
 
@@ -29,7 +29,7 @@ fn read(row: &Row) -> Result<UploadRow, StoreError> {
     })
 }
 
-/// `condition` may use $1 and what follows.
+/// Returns the query for rows that meet `condition`, which may use $1 and following.
 fn select(condition: &str) -> String {
     format!(
         "SELECT u.id, a.name, u.file_name, u.size_bytes, u.sha256, u.correlation, u.state, u.attempts,
@@ -43,8 +43,8 @@ async fn by_id(transaction: &Transaction<'_>, id: i64) -> Result<UploadRow, Stor
     read(&transaction.query_one(&select("u.id = $1"), &[&id]).await?)
 }
 
-/// The number under which replicas take turns at one content.
-fn lock_of(sha256: &str) -> i64 {
+/// Returns the number of the advisory lock for one content.
+fn lock_number(sha256: &str) -> i64 {
     let digits = sha256.get(..16).unwrap_or_default();
     u64::from_str_radix(digits, 16)
         .unwrap_or_default()
@@ -59,7 +59,7 @@ pub(super) async fn begin(
     transaction
         .query(
             "SELECT pg_advisory_xact_lock($1)",
-            &[&lock_of(&upload.sha256)],
+            &[&lock_number(&upload.sha256)],
         )
         .await?;
     let newest = transaction
@@ -132,7 +132,7 @@ async fn insert(
     Ok(row.try_get(0)?)
 }
 
-/// Notes how an attempt ended; false where another process has taken the file over.
+/// Records how an attempt ended; returns false if another process has claimed the file.
 pub(super) async fn end(
     transaction: &Transaction<'_>,
     id: i64,
@@ -157,7 +157,7 @@ pub(super) async fn end(
     Ok(changed > 0)
 }
 
-/// Ties the documents of a page to the files that they were made of.
+/// Links the documents of a page to the files that they were made of.
 pub(super) async fn link_documents(
     transaction: &Transaction<'_>,
     account: &Account,

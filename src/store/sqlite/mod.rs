@@ -1,4 +1,4 @@
-//! The store on SQLite: one file, one writing thread, one reading thread.
+//! The store on SQLite: one file, one writer thread, one reader thread.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -51,16 +51,16 @@ mod triggers;
 mod uploads;
 mod writer;
 
-/// How a [`SqliteStore`] is opened.
+/// Options of a [`SqliteStore`].
 #[derive(Clone, Debug)]
 pub struct SqliteOptions {
-    /// The database file; made where it is missing.
+    /// The database file; created if it does not exist.
     pub path: PathBuf,
-    /// Messages that may wait for the next commit.
+    /// Maximum number of messages that wait for the next commit.
     pub queue: usize,
-    /// Bytes of refused messages that are kept.
+    /// Maximum number of bytes of refused messages.
     pub quarantine_bytes: u64,
-    /// Whether new subscriptions wait for a person's approval.
+    /// True if new subscriptions wait for a person's approval.
     pub ask: bool,
 }
 
@@ -70,7 +70,7 @@ type Read = Box<dyn FnOnce(&mut Connection) + Send>;
 /// The store on SQLite.
 pub struct SqliteStore {
     path: PathBuf,
-    /// `None` where it was opened for reading only.
+    /// `None` if it was opened for reading only.
     inbox: Option<Arc<Inbox>>,
     reads: Mutex<Option<mpsc::SyncSender<Read>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -79,15 +79,20 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file for this process alone: made, migrated and locked.
+    /// Creates the file if needed, locks it for this process, and migrates it.
     ///
-    /// Blocks for a few milliseconds, longer where a migration runs.
+    /// Blocks for a few milliseconds, longer if a migration runs.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InUse`], [`StoreError::NotAccessible`], [`StoreError::NewerSchema`],
+    /// and other errors of the database.
     pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let path = options.path;
         let lock = lock_file(&path)?;
         let connection = schema::open_for_writing(&path)?;
         let explain_here = |error| explain(&path, error);
-        backup::settle_epoch(&connection).map_err(explain_here)?;
+        backup::ensure_epoch(&connection).map_err(explain_here)?;
         pausing::recover_at_start(&connection).map_err(explain_here)?;
         destinations::release_leases(&connection).map_err(explain_here)?;
         let quarantine = quarantine::QuarantineWriter::open(&connection, options.quarantine_bytes)
@@ -113,7 +118,12 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// Opens the file for reading, also while another process serves it.
+    /// Opens the file for reading, even while another process writes to it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotAccessible`], [`StoreError::NewerSchema`], and other errors of the
+    /// database.
     pub fn open_for_reading(path: &Path) -> Result<Self, StoreError> {
         Self::with_reader(path.to_owned(), None, Arc::new(Notify::new()))
     }
@@ -131,12 +141,12 @@ impl SqliteStore {
                     read(&mut connection);
                 }
             });
-            if let Err(defect) = catch_unwind(reading) {
-                // The way to it is gone with it: later reads answer that it is closed.
+            if let Err(panic) = catch_unwind(reading) {
+                // Its channel is closed with it: later reads return that the store is closed.
                 tracing::error!(
-                    "the store's reading thread ended by a defect: restart the service"
+                    "store reader thread panicked: restart the service and report this as a bug"
                 );
-                resume_unwind(defect);
+                resume_unwind(panic);
             }
         })?;
         Ok(Self {
@@ -149,7 +159,7 @@ impl SqliteStore {
         })
     }
 
-    /// Runs `change` on the writing thread, in a transaction of its own.
+    /// Runs `change` on the writer thread, in a transaction of its own.
     async fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&rusqlite::Transaction<'_>, &Path) -> Result<T, StoreError> + Send + 'static,
@@ -168,7 +178,7 @@ impl SqliteStore {
                         .map_err(|error| explain(&path, error))?;
                     Ok(value)
                 });
-            // Nobody waits any more where the caller was dropped; the change stands.
+            // The receiver is gone if the caller was dropped; the change is kept.
             let _ = answer.send(outcome);
         }))?;
         outcome.await.map_err(|_| StoreError::Closed)?
@@ -183,7 +193,7 @@ impl SqliteStore {
             .await
     }
 
-    /// Runs `read` on the reading thread.
+    /// Runs `read` on the reader thread.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -209,16 +219,16 @@ impl SqliteStore {
     }
 }
 
-/// Opens the file for reading while no server has it, nor may take it until the file
-/// that is given too is dropped.
+/// Opens the file for reading and locks it against servers, until the returned lock file is
+/// dropped.
 pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, File), StoreError> {
-    // Looked at first, so that a file that isn't there gets no lock beside it.
+    // Opened first, so that no lock file is created beside a missing file.
     drop(schema::open_for_reading(path)?);
     let lock = lock_file(path)?;
     Ok((schema::open_for_reading(path)?, lock))
 }
 
-/// Takes the lock of the one process that may write; it ends with the process.
+/// Takes the lock of the only process that may write; it ends with the process.
 fn lock_file(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -251,7 +261,7 @@ fn spawn(
         .spawn(work)
         .map_err(|error| StoreError::NotAccessible {
             path: path.to_owned(),
-            detail: format!("no thread for it could be started: {error}"),
+            detail: format!("failed to start a thread: {error}; check the limits of this user"),
         })
 }
 
@@ -277,7 +287,7 @@ impl Store for SqliteStore {
             let _ = answer.send(begun);
         }))?;
         outcome.await.map_err(|_| StoreError::Closed)??;
-        // A reader that ended leaves the puller and the admin API without answers.
+        // Without the reader thread the puller and the admin API get no answers.
         self.sequence().await.map(drop)
     }
 
@@ -600,7 +610,7 @@ impl Store for SqliteStore {
     async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
         let (answer, outcome) = oneshot::channel();
         let source = self.path.clone();
-        // A thread of its own: other reads go on during a long copy.
+        // On a thread of its own, so that other reads continue during a long copy.
         let thread = spawn("store-backup", &self.path, move || {
             let copied = schema::open_for_reading(&source)
                 .and_then(|connection| backup::copy(&connection, &source, &to));
@@ -639,7 +649,8 @@ impl Store for SqliteStore {
         match joined {
             Ok(true) => Ok(()),
             _ => Err(StoreError::Database(
-                "a thread of the store ended early".to_owned(),
+                "a thread of the store panicked; restart the service and report this as a bug"
+                    .to_owned(),
             )),
         }
     }

@@ -1,4 +1,4 @@
-//! Forgetting what is too old, a bounded part at a time.
+//! Retention: removing old rows and bodies, a bounded number at a time.
 
 use rusqlite::{Connection, params};
 
@@ -6,7 +6,7 @@ use crate::domain::{DestinationName, Timestamp};
 use crate::store::Retention;
 use crate::store::limits::RETENTION_BATCH;
 
-/// Removes the bodies of a step's worth of old notifications, from where the last step ended.
+/// Removes the bodies of a batch of old notifications, continuing where the last step ended.
 pub(super) fn remove_notification_bodies(
     connection: &Connection,
     before: Timestamp,
@@ -31,8 +31,8 @@ pub(super) fn remove_notification_bodies(
     Ok(removed)
 }
 
-/// Removes the bodies of a step's worth of documents that were booked long ago and that no
-/// destination of the settings has still to be given, the earliest first.
+/// Removes the bodies of a batch of documents that were delivered long ago and that no
+/// configured destination has yet to receive, the earliest first.
 pub(super) fn remove_document_bodies(
     connection: &Connection,
     retention: &Retention,
@@ -43,7 +43,7 @@ pub(super) fn remove_document_bodies(
         .map(DestinationName::as_str)
         .collect();
     let destinations = serde_json::json!(destinations).to_string();
-    let done: Vec<i64> = connection
+    let removable: Vec<i64> = connection
         .prepare_cached(
             "SELECT h.sequence FROM delivery h
              JOIN document d ON d.sequence = h.sequence
@@ -62,18 +62,18 @@ pub(super) fn remove_document_bodies(
             |row| row.get(0),
         )?
         .collect::<rusqlite::Result<_>>()?;
-    let mut take =
+    let mut remove_body =
         connection.prepare_cached("UPDATE document SET body = NULL WHERE sequence = ?1")?;
-    let mut note =
+    let mut record =
         connection.prepare_cached("UPDATE delivery SET body_removed = 1 WHERE sequence = ?1")?;
-    for sequence in &done {
-        take.execute(params![sequence])?;
-        note.execute(params![sequence])?;
+    for sequence in &removable {
+        remove_body.execute(params![sequence])?;
+        record.execute(params![sequence])?;
     }
-    Ok(done.len())
+    Ok(removable.len())
 }
 
-/// Removes links that were listed long ago.
+/// Removes old links.
 pub(super) fn remove_links(connection: &Connection, before: Timestamp) -> rusqlite::Result<()> {
     connection.execute(
         "DELETE FROM document_link WHERE sequence IN

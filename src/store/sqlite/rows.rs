@@ -1,4 +1,4 @@
-//! Reading our words from columns, and the rows that others refer to.
+//! Reading columns, and finding or adding the rows of accounts and feeds.
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -10,7 +10,7 @@ use crate::store::{
     SubscriptionState, TriggerKind, UploadState,
 };
 
-/// The account's row, made where it is new.
+/// Returns the account's id; adds the account if it is new.
 pub(super) fn account_id(connection: &Connection, account: &Account) -> rusqlite::Result<i64> {
     let found = connection
         .prepare_cached("SELECT id FROM account WHERE name = ?1")?
@@ -26,7 +26,7 @@ pub(super) fn account_id(connection: &Connection, account: &Account) -> rusqlite
     Ok(connection.last_insert_rowid())
 }
 
-/// The feed's row; a new one is due for reconciliation at once.
+/// Returns the feed's id; a new feed is added, due for reconciliation at once.
 pub(super) fn feed_id(
     connection: &Connection,
     feed: &Feed,
@@ -57,7 +57,7 @@ pub(super) fn feed_id(
     Ok(id)
 }
 
-/// A column whose text or number is none of ours: another program wrote the file.
+/// Converts the error of a column with an unknown value.
 fn unknown_value(column: usize) -> impl FnOnce(columns::UnknownValue) -> rusqlite::Error {
     move |what| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
 }
@@ -72,7 +72,7 @@ pub(super) fn queue(row: &Row<'_>, column: usize) -> rusqlite::Result<Queue> {
     columns::queue(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
-/// Reads an event's number.
+/// Reads an event's code.
 pub(super) fn event(row: &Row<'_>, column: usize) -> rusqlite::Result<Event> {
     columns::event(row.get(column)?).map_err(unknown_value(column))
 }
@@ -82,17 +82,17 @@ pub(super) fn event_name(row: &Row<'_>, column: usize) -> rusqlite::Result<Event
     columns::event_name(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
-/// Reads a kind of pull.
+/// Reads a kind of trigger.
 pub(super) fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<TriggerKind> {
     columns::kind(row.get(column)?).map_err(unknown_value(column))
 }
 
-/// Reads a moment.
+/// Reads a timestamp.
 pub(super) fn timestamp(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
     Ok(Timestamp::from_millis(row.get(column)?))
 }
 
-/// Reads a moment that may be absent.
+/// Reads a timestamp that may be absent.
 pub(super) fn optional_timestamp(
     row: &Row<'_>,
     column: usize,
@@ -102,7 +102,7 @@ pub(super) fn optional_timestamp(
         .map(Timestamp::from_millis))
 }
 
-/// Reads why something is paused.
+/// Reads the pause reason of a feed or an account.
 pub(super) fn feed_pause_reason(
     row: &Row<'_>,
     column: usize,
@@ -111,7 +111,7 @@ pub(super) fn feed_pause_reason(
     columns::feed_pause_reason(text.as_deref()).map_err(unknown_value(column))
 }
 
-/// Reads where a subscription stands.
+/// Reads the state of a subscription.
 pub(super) fn subscription_state(
     row: &Row<'_>,
     column: usize,
@@ -119,7 +119,7 @@ pub(super) fn subscription_state(
     columns::subscription_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
-/// Reads where an upload stands.
+/// Reads the state of an upload.
 pub(super) fn upload_state(row: &Row<'_>, column: usize) -> rusqlite::Result<UploadState> {
     columns::upload_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
@@ -129,12 +129,12 @@ pub(super) fn destination(row: &Row<'_>, column: usize) -> rusqlite::Result<Dest
     columns::destination(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
-/// Reads where a version stands at a destination.
+/// Reads the state of a delivery.
 pub(super) fn delivery_state(row: &Row<'_>, column: usize) -> rusqlite::Result<DeliveryState> {
     columns::delivery_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
-/// Reads why a destination is paused.
+/// Reads the pause reason of a destination.
 pub(super) fn destination_pause_reason(
     row: &Row<'_>,
     column: usize,
@@ -143,7 +143,7 @@ pub(super) fn destination_pause_reason(
     columns::destination_pause_reason(text.as_deref()).map_err(unknown_value(column))
 }
 
-/// Reads where an import error stands.
+/// Reads the state of an import error.
 pub(super) fn import_error_state(
     row: &Row<'_>,
     column: usize,
@@ -157,7 +157,7 @@ pub(super) fn optional_company(row: &Row<'_>, column: usize) -> rusqlite::Result
     columns::optional_company(code.as_deref()).map_err(unknown_value(column))
 }
 
-/// Reads what a token's bearer may do.
+/// Reads the rights of a token.
 pub(super) fn rights(row: &Row<'_>, column: usize) -> rusqlite::Result<Rights> {
     columns::rights(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }

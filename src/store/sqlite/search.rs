@@ -1,4 +1,4 @@
-//! Looking for documents from the newest one backwards, a bounded piece at a time.
+//! Searching documents from the newest one backwards, a bounded number at a time.
 
 use rusqlite::{Connection, params};
 
@@ -23,7 +23,7 @@ pub(super) fn search_documents(
         .unwrap_or(i64::MAX)
         .min(newest.saturating_add(1));
     let first = before.saturating_sub(i64::from(search.versions)).max(1);
-    // Left to themselves the first two would rather walk down the whole sequence.
+    // The indexes prevent the first two from scanning the whole sequence.
     let sql = if search.document_id.is_some() {
         format!(
             "{COLUMNS} FROM document d INDEXED BY document_identity {JOINED}

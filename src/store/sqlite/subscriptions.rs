@@ -1,4 +1,4 @@
-//! Subscriptions: what we asked for, and what became of it.
+//! Subscriptions: requests, confirmations and their states.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use secrecy::SecretString;
@@ -38,7 +38,8 @@ pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<Subscription
         .collect()
 }
 
-/// Notes that the vendor was asked; asked twice is one row until SNS speaks.
+/// Records a request to the vendor; repeated requests are one row until a message of SNS
+/// arrives.
 pub(super) fn requested(
     connection: &Connection,
     account: &Account,
@@ -65,7 +66,7 @@ pub(super) fn requested(
     Ok(connection.last_insert_rowid())
 }
 
-/// Changes one; `None` where there is none or its state does not allow it.
+/// Changes a subscription; `None` if it does not exist or its state does not allow the change.
 pub(super) fn change(
     connection: &Connection,
     id: i64,
@@ -80,7 +81,7 @@ pub(super) fn change(
             &format!("{set_state} WHERE id = ?1 AND state = 'awaiting_approval'"),
             params![id, pending, now_ms, now_ms],
         )?,
-        // A token that SNS gives in vain is tried again by hand in the same way.
+        // Also retries by hand a pending subscription whose visits failed.
         SubscriptionChange::Restored => connection.execute(
             &format!("{set_state} WHERE id = ?1 AND state IN ('unsubscribed', 'pending') AND subscribe_url IS NOT NULL"),
             params![id, pending, now_ms, now_ms],

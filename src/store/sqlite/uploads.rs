@@ -1,4 +1,4 @@
-//! Files given to the vendor, and the documents that were made of them.
+//! Files sent to the vendor, and the documents made of them.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -27,7 +27,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<UploadRow> {
     })
 }
 
-/// `condition` may use ?1 and what follows.
+/// Returns the query for rows that meet `condition`, which may use ?1 and following.
 fn select(condition: &str) -> String {
     format!(
         "SELECT u.id, a.name, u.file_name, u.size_bytes, u.sha256, u.correlation, u.state, u.attempts,
@@ -43,7 +43,7 @@ fn by_id(connection: &Connection, id: i64) -> rusqlite::Result<UploadRow> {
         .query_row(params![id], read)
 }
 
-/// The row that decides about this content: the latest one.
+/// The newest upload of a content, which decides whether it is sent.
 struct LatestUpload {
     id: i64,
     state: UploadState,
@@ -122,7 +122,7 @@ fn insert(connection: &Connection, account: i64, upload: &NewUpload) -> rusqlite
     Ok(connection.last_insert_rowid())
 }
 
-/// Notes how an attempt ended; false where another process has taken the file over.
+/// Records how an attempt ended; returns false if another process has claimed the file.
 pub(super) fn end(
     connection: &Connection,
     id: i64,
@@ -146,7 +146,7 @@ pub(super) fn end(
     Ok(changed > 0)
 }
 
-/// Ties the documents of a page to the files that they were made of.
+/// Links the documents of a page to the files that they were made of.
 pub(super) fn link_documents(
     connection: &Connection,
     account: &Account,
