@@ -118,7 +118,7 @@ async fn refuse_second_backfill(app: &App, chosen: &[Feed]) -> Result<(), AdminE
         .feeds()
         .await?
         .into_iter()
-        .filter(|row| row.wanted.contains(&TriggerKind::Backfill) && chosen.contains(&row.feed))
+        .filter(|row| row.triggers.contains(&TriggerKind::Backfill) && chosen.contains(&row.feed))
         .map(|row| row.feed.to_string())
         .collect();
     let Some(first) = busy.first() else {

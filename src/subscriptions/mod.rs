@@ -241,7 +241,7 @@ impl Confirmations {
                  `ivesk-webhook subscribe` asks Įvesk.lt for a new one"
             ),
         }
-        let change = SubscriptionChange::TryFailed {
+        let change = SubscriptionChange::AttemptFailed {
             error: error.to_string(),
             next_try_at,
         };

@@ -359,7 +359,7 @@ pub(crate) async fn store_documents(app: &TestApp, documents: &[Value]) {
             lease: hour,
             requests_per_account: 1,
             lookback: hour,
-            askable: vec![(account, Queue::Exported)],
+            queues: vec![(account, Queue::Exported)],
         })
         .await;
     let page = PageToCommit {
@@ -459,7 +459,7 @@ async fn a_pull_triggers_the_feeds_it_names() {
     let feed = json!({"account": "default", "queue": "exported", "company": "00302320404"});
     assert_eq!(answer, json!({"feeds": [feed]}));
     let feeds = app.admin("/v1/feeds").await;
-    let wanted = feeds["rows"][0]["wanted"].as_array().unwrap();
+    let wanted = feeds["rows"][0]["triggers"].as_array().unwrap();
     assert!(wanted.contains(&json!("notification")), "{wanted:?}");
 
     let backfill = json!({"queue": "digitized", "from": "2020-01-01T00:00:00.000Z"});
@@ -468,7 +468,7 @@ async fn a_pull_triggers_the_feeds_it_names() {
     let digitized = feeds
         .iter()
         .find(|row| row.feed.to_string() == "default/digitized");
-    let wanted = &digitized.unwrap().wanted;
+    let wanted = &digitized.unwrap().triggers;
     assert!(wanted.contains(&TriggerKind::Backfill), "{wanted:?}");
 
     let second = json!({"from": "2024-01-01T00:00:00.000Z"});
@@ -480,7 +480,7 @@ async fn a_pull_triggers_the_feeds_it_names() {
     let company = feeds
         .iter()
         .find(|row| row.feed.to_string() == "default/exported/00302320404");
-    let wanted = &company.unwrap().wanted;
+    let wanted = &company.unwrap().triggers;
     assert!(!wanted.contains(&TriggerKind::Backfill), "all or nothing");
     let elsewhere = json!({"company": "00302320404", "from": "2024-01-01T00:00:00.000Z"});
     assert_eq!(app.admin_post("/v1/pull", &elsewhere).await.0, 200);
