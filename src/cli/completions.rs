@@ -1,9 +1,9 @@
 //! `completions`
 
-use clap::CommandFactory as _;
+use clap::Command;
 use clap_complete::Shell;
 
-use super::{Cli, Exit, Failure, Globals};
+use super::outcome::{Exit, Failure};
 
 /// Arguments of `completions`.
 #[derive(Debug, clap::Args)]
@@ -17,12 +17,11 @@ pub struct Args {
 }
 
 /// Runs `completions`.
-pub async fn run(args: Args, _: &Globals) -> Result<Exit, Failure> {
+pub async fn run(args: Args, mut program: Command) -> Result<Exit, Failure> {
     let mut script = Vec::new();
-    let mut command = Cli::command();
     clap_complete::generate(
         args.shell,
-        &mut command,
+        &mut program,
         env!("CARGO_PKG_NAME"),
         &mut script,
     );

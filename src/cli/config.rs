@@ -3,7 +3,8 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
-use super::{Exit, Failure, Globals};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use crate::config::{Config, ConfirmMode, Setting};
 
 /// Arguments of `config`.

@@ -4,8 +4,10 @@ use anyhow::anyhow;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{Exit, Failure, Globals, cell};
+use super::{logging, table};
 use crate::config::Config;
 use crate::delivery::worker::known;
 use crate::domain::counted;
@@ -98,7 +100,7 @@ struct From {
 /// Runs `delivery`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let api = Api::open(&config).await?;
     // Where no server runs, none has made them known yet.
     if let Some(store) = api.own_store() {
@@ -224,7 +226,7 @@ async fn status(api: &Api, json: bool) -> Result<Exit, Failure> {
         );
         return Ok(Exit::Done);
     }
-    let mut table = super::table([
+    let mut table = table::new([
         "destination",
         "kind",
         "stands",
@@ -236,17 +238,17 @@ async fn status(api: &Api, json: bool) -> Result<Exit, Failure> {
     ]);
     for destination in &destinations {
         table.add_row([
-            cell(&destination["name"]),
+            table::cell(&destination["name"]),
             destination["kind"]
                 .as_str()
                 .unwrap_or("(not in the settings)")
                 .to_owned(),
             standing(destination),
-            cell(&destination["delivered"]),
-            cell(&destination["rejected_now"]),
+            table::cell(&destination["delivered"]),
+            table::cell(&destination["rejected_now"]),
             held_documents(destination).to_string(),
-            cell(&destination["waits_until"]),
-            cell(&destination["last_error"]),
+            table::cell(&destination["waits_until"]),
+            table::cell(&destination["last_error"]),
         ]);
     }
     println!("{table}");
@@ -261,7 +263,7 @@ fn standing(destination: &Value) -> String {
         Some("by_hand") => "paused".to_owned(),
         Some(reason) => reason.to_owned(),
         None if !destination["stuck_at"].is_null() => {
-            format!("waits at {}", cell(&destination["stuck_at"]))
+            format!("waits at {}", table::cell(&destination["stuck_at"]))
         }
         None => "goes on".to_owned(),
     }
@@ -276,7 +278,7 @@ fn held_documents(destination: &Value) -> u64 {
 }
 
 fn tell_what_to_do(destination: &Value) {
-    let name = cell(&destination["name"]);
+    let name = table::cell(&destination["name"]);
     let held = destination["held"]
         .as_array()
         .map(Vec::as_slice)
@@ -326,7 +328,7 @@ async fn list(
         println!("There are none.");
         return Ok(Exit::Done);
     }
-    let mut table = super::table([
+    let mut table = table::new([
         "version",
         "destination",
         "stands",
@@ -342,12 +344,12 @@ async fn list(
             .filter_map(|attempt| attempt["times"].as_u64())
             .sum();
         table.add_row([
-            cell(&row["sequence"]),
-            cell(&row["destination"]),
-            cell(&row["state"]),
-            cell(&row["changed_at"]),
+            table::cell(&row["sequence"]),
+            table::cell(&row["destination"]),
+            table::cell(&row["state"]),
+            table::cell(&row["changed_at"]),
             times.to_string(),
-            cell(&row["detail"]),
+            table::cell(&row["detail"]),
         ]);
     }
     println!("{table}");

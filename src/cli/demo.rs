@@ -10,7 +10,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::{Exit, Failure, Globals, documents};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
+use super::{documents, logging};
 use crate::config::{
     Config, DestinationConfig, DestinationKind, FolderLayout, HistoryMode, LogConfig, Loopback,
     default_account, fresh_token,
@@ -54,7 +56,7 @@ pub struct Args {
 /// Runs `demo`.
 pub async fn run(args: Args, _: &Globals) -> Result<Exit, Failure> {
     let level = if args.log { "info" } else { "off" };
-    super::start_logging(&LogConfig {
+    logging::start(&LogConfig {
         level: level.to_owned(),
         ..LogConfig::default()
     })?;

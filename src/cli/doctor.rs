@@ -3,9 +3,11 @@
 use axum::http::{Method, StatusCode};
 use serde_json::json;
 
+use super::account::chosen_account;
+use super::globals::Globals;
+use super::logging;
+use super::outcome::{Exit, Failure};
 use super::server::RunningServer;
-use super::subscribe::chosen_account;
-use super::{Exit, Failure, Globals};
 use crate::config::Config;
 use crate::doctor::{Finding, Verdict, destinations, inside, outside, probe};
 use crate::domain::{Clock, Company};
@@ -49,7 +51,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             return Ok(Exit::Usage);
         }
     };
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let clock = Clock::system();
     let mut findings = inside::settings(&config);
     let server = RunningServer::find(&config).await?;

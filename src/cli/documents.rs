@@ -8,7 +8,9 @@ use clap::Subcommand;
 use comfy_table::Table;
 use serde::Serialize;
 
-use super::{Exit, Failure, Globals};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
+use super::table;
 use crate::config::Config;
 use crate::domain::{Account, Company, Queue};
 use crate::file_names::identity;
@@ -167,7 +169,7 @@ async fn list(store: &dyn Store, filter: DocumentFilter, limit: usize) -> Result
 
 /// The table of documents that `documents list` and `demo` print.
 pub(super) fn table<'a>(rows: impl Iterator<Item = &'a DocumentRow>) -> Table {
-    let mut table = super::table([
+    let mut table = table::new([
         "sequence", "queue", "company", "number", "date", "seller", "buyer", "total", "document",
         "",
     ]);
@@ -296,7 +298,7 @@ fn tell(trace: &Trace) {
         .map(|step| step.as_str().replace('_', "-"))
         .collect();
     println!("{}", story.join(" → "));
-    let mut table = super::table([
+    let mut table = table::new([
         "when",
         "until",
         "times",

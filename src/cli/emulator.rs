@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::{Exit, Failure, Globals};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use crate::domain::Event;
 use crate::emulator::{
     AccountSettings, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Switches,

@@ -3,8 +3,10 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{Exit, Failure, Globals, cell};
+use super::{logging, table};
 use crate::config::Config;
 
 /// Arguments of `report`.
@@ -38,7 +40,7 @@ enum Action {
 /// Runs `report`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let api = Api::open(&config).await?;
     let outcome = match args.action {
         Action::List { state, json } => list(&api, &config, state, json).await,
@@ -66,7 +68,7 @@ async fn list(
         println!("There are none.");
         return Ok(Exit::Done);
     }
-    let mut table = super::table([
+    let mut table = table::new([
         "id",
         "stands",
         "document",
@@ -78,14 +80,14 @@ async fn list(
     ]);
     for row in &rows {
         table.add_row([
-            cell(&row["id"]),
-            cell(&row["state"]),
-            cell(&row["document_id"]),
-            cell(&row["company"]),
-            cell(&row["created_at"]),
-            cell(&row["sent_at"]),
-            cell(&row["message"]),
-            cell(&row["last_error"]),
+            table::cell(&row["id"]),
+            table::cell(&row["state"]),
+            table::cell(&row["document_id"]),
+            table::cell(&row["company"]),
+            table::cell(&row["created_at"]),
+            table::cell(&row["sent_at"]),
+            table::cell(&row["message"]),
+            table::cell(&row["last_error"]),
         ]);
     }
     println!("{table}");

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Exit, Failure, Globals};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use crate::config::{Config, FreshSettings, fresh_token};
 use crate::domain::{Account, Company, Event, InvalidWord};
 

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::CommandFactory as _;
+use clap::Command;
 
-use super::{Cli, Exit, Failure, Globals};
+use super::outcome::{Exit, Failure};
 
 /// Arguments of `man`.
 #[derive(Debug, clap::Args)]
@@ -15,10 +15,10 @@ pub struct Args {
 }
 
 /// Runs `man`.
-pub async fn run(args: Args, _: &Globals) -> Result<Exit, Failure> {
+pub async fn run(args: Args, program: Command) -> Result<Exit, Failure> {
     let dir = args.dir;
     std::fs::create_dir_all(&dir).with_context(|| format!("{} can't be made", dir.display()))?;
-    clap_mangen::generate_to(Cli::command(), &dir)
+    clap_mangen::generate_to(program, &dir)
         .with_context(|| format!("{} can't be written to", dir.display()))?;
     println!("Wrote the man pages to {}.", dir.display());
     Ok(Exit::Done)

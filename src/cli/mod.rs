@@ -1,21 +1,15 @@
 //! One file for each subcommand: wiring and printing only.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fmt;
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use comfy_table::{Table, presets};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{DEFAULT_FILE, LogConfig, LogFormat, VARIABLE_PREFIX};
-use crate::otlp::Traces;
+use self::globals::{Globals, environment};
+use self::outcome::{Exit, Failure};
+use crate::config::DEFAULT_FILE;
 
+mod account;
 pub mod completions;
 pub mod config;
 pub mod deliveries;
@@ -23,10 +17,13 @@ pub mod demo;
 pub mod doctor;
 pub mod documents;
 pub mod emulator;
+pub mod globals;
 pub mod import_errors;
 pub mod init;
+mod logging;
 pub mod man;
 pub mod notifications;
+pub mod outcome;
 pub mod pull;
 pub mod quarantine;
 pub mod replay;
@@ -37,6 +34,7 @@ pub mod server;
 pub mod store;
 pub mod subscribe;
 pub mod subscriptions;
+mod table;
 pub mod tokens;
 mod tunnel;
 pub mod upload;
@@ -127,88 +125,6 @@ pub enum Command {
     Verify(verify::Args),
 }
 
-/// What every subcommand may need of its surroundings, passed in so that tests can differ.
-pub struct Globals {
-    /// The settings file, which need not exist.
-    pub config: PathBuf,
-    /// The process environment.
-    pub environment: BTreeMap<String, String>,
-}
-
-impl fmt::Debug for Globals {
-    /// Without the environment, which holds secrets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Globals")
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
-}
-
-/// How a subcommand ended well enough to say so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// 0: done.
-    Done,
-    /// 1: the answer is no.
-    No,
-    /// 2: wrong use or bad configuration.
-    Usage,
-    /// 3: a service could not be reached.
-    Unreachable,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::No => 1,
-            Exit::Usage => 2,
-            Exit::Unreachable => 3,
-        })
-    }
-}
-
-/// A subcommand that could not do its work: what to print, and the exit code.
-#[derive(Debug)]
-pub struct Failure {
-    exit: Exit,
-    error: anyhow::Error,
-}
-
-impl Failure {
-    /// Wrong use or bad configuration.
-    pub fn usage(error: impl Into<anyhow::Error>) -> Self {
-        Self {
-            exit: Exit::Usage,
-            error: error.into(),
-        }
-    }
-
-    /// A service could not be reached.
-    pub fn unreachable(error: impl Into<anyhow::Error>) -> Self {
-        Self {
-            exit: Exit::Unreachable,
-            error: error.into(),
-        }
-    }
-}
-
-impl Failure {
-    /// What to print.
-    fn words(&self) -> String {
-        format!("{:#}", self.error)
-    }
-}
-
-impl<E: Into<anyhow::Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self {
-            exit: Exit::No,
-            error: error.into(),
-        }
-    }
-}
-
 /// Runs the subcommand and gives the process's exit code.
 pub fn run(cli: Cli) -> ExitCode {
     end_quietly_when_nobody_reads();
@@ -236,50 +152,10 @@ pub fn run(cli: Cli) -> ExitCode {
     match runtime.block_on(dispatch(cli.command, &globals)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("error: {}", failure.words());
-            failure.exit.into()
+            eprintln!("error: {}", failure.message());
+            failure.exit().into()
         }
     }
-}
-
-/// A table with these columns, as every subcommand prints one: no lines, so that a
-/// row stays one line that `grep` finds.
-fn table(columns: impl IntoIterator<Item = &'static str>) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(columns);
-    table
-}
-
-/// A JSON value as a table shows it: text without quotes, nothing for `null`.
-fn cell(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::Null => String::new(),
-        serde_json::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// The variables that are text. Those that are not are left out, unless they are ours:
-/// then the error is the variable's name.
-fn environment(
-    variables: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<BTreeMap<String, String>, String> {
-    let mut environment = BTreeMap::new();
-    for (name, value) in variables {
-        match (name.into_string(), value.into_string()) {
-            (Ok(name), Ok(value)) => {
-                environment.insert(name, value);
-            }
-            (name, _) => {
-                let name = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
-                if name.starts_with(VARIABLE_PREFIX) {
-                    return Err(name);
-                }
-            }
-        }
-    }
-    Ok(environment)
 }
 
 /// How a shell sees a program that SIGPIPE ended. Not 0: `verify … | head` has not
@@ -302,55 +178,9 @@ fn end_quietly_when_nobody_reads() {
     }));
 }
 
-/// Starts logging to standard error, as `[log]` says. A second call changes nothing.
-///
-/// # Errors
-///
-/// Where `log.level` is no filter, which [`crate::config`] has refused before.
-pub fn start_logging(log: &LogConfig) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&log.level).map_err(Failure::usage)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let started = match log.format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .try_init(),
-        LogFormat::Json => builder.json().with_ansi(false).try_init(),
-    };
-    // It fails where logging has been started before, by a test for instance.
-    drop(started);
-    Ok(())
-}
-
-/// Starts logging as [`start_logging`] does, and traces where `log.otlp_url` names a collector.
-///
-/// # Errors
-///
-/// As [`start_logging`], and where no client for the collector can be made.
-pub fn start_logging_and_traces(log: &LogConfig) -> Result<Option<Traces>, Failure> {
-    let Some(url) = &log.otlp_url else {
-        return start_logging(log).map(|()| None);
-    };
-    let filter = EnvFilter::try_new(&log.level).map_err(Failure::usage)?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = match log.format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => lines.json().with_ansi(false).boxed(),
-    };
-    let traces = Traces::to(url)?;
-    let started = tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
-        .with(traces.layer())
-        .try_init();
-    // As in `start_logging`.
-    drop(started);
-    Ok(Some(traces))
-}
-
 async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> {
     match command {
-        Command::Completions(args) => completions::run(args, globals).await,
+        Command::Completions(args) => completions::run(args, Cli::command()).await,
         Command::Config(args) => config::run(args, globals).await,
         Command::Demo(args) => demo::run(args, globals).await,
         Command::Doctor(args) => doctor::run(args, globals).await,
@@ -358,7 +188,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> 
         Command::Emulator(args) => emulator::run(args, globals).await,
         Command::Deliveries(args) => deliveries::run(args, globals).await,
         Command::Init(args) => init::run(args, globals).await,
-        Command::Man(args) => man::run(args, globals).await,
+        Command::Man(args) => man::run(args, Cli::command()).await,
         Command::Notifications(args) => notifications::run(args, globals).await,
         Command::Pull(args) => pull::run(args, globals).await,
         Command::Quarantine(args) => quarantine::run(args, globals).await,
@@ -377,29 +207,10 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> 
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_variable_that_is_not_text_is_skipped_unless_it_is_ours() {
-        use std::os::unix::ffi::OsStringExt as _;
-
-        let bad = || OsString::from_vec(vec![0xff]);
-        let foreign = [("LANG".into(), bad()), ("HOME".into(), "/root".into())];
-        let read = environment(foreign.into_iter()).expect("foreign variables don't matter");
-        assert_eq!(read.into_keys().collect::<Vec<_>>(), ["HOME"]);
-
-        let ours = [("IVESK_WEBHOOK_API_KEY".into(), bad())];
-        assert_eq!(
-            environment(ours.into_iter()),
-            Err("IVESK_WEBHOOK_API_KEY".to_owned())
-        );
     }
 }

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::Value;
 
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::quarantine::{body_of, row_id};
 use super::saved::ExportDir;
 use super::server::Api;
-use super::{Exit, Failure, Globals};
+use super::{logging, table};
 use crate::admin::paging::List;
 use crate::config::Config;
 
@@ -43,7 +45,7 @@ enum Action {
 /// Runs `notifications`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let api = Api::open(&config).await?;
     let outcome = match args.action {
         Action::List { after, limit, json } => list(&api, after, limit, json).await,
@@ -70,9 +72,9 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
         "kind",
         "message_id",
     ];
-    let mut table = super::table(columns);
+    let mut table = table::new(columns);
     for row in rows.as_array().into_iter().flatten() {
-        table.add_row(columns.map(|column| super::cell(&row[column])));
+        table.add_row(columns.map(|column| table::cell(&row[column])));
     }
     println!("{table}");
     Ok(Exit::Done)
@@ -107,9 +109,9 @@ async fn write_one(api: &Api, folder: &ExportDir, id: i64) -> Result<Option<Path
         return Ok(None);
     };
     let path = folder.write(
-        &super::cell(&row["received_at"]),
-        &super::cell(&row["event"]),
-        &super::cell(&row["message_id"]),
+        &table::cell(&row["received_at"]),
+        &table::cell(&row["event"]),
+        &table::cell(&row["message_id"]),
         &body,
     )?;
     Ok(Some(path))

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 use anyhow::anyhow;
 use serde_json::json;
 
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{Exit, Failure, Globals};
+use super::{logging, table};
 use crate::config::{Config, StoreUrl};
 use crate::domain::{Account, Clock, Company, Cursor, Feed, Queue};
 use crate::ivesk::{self, ApiError, Client};
@@ -46,7 +48,7 @@ pub struct Args {
 /// Runs `pull`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     if args.dry_run {
         return dry_run(&args, &config).await;
     }
@@ -214,7 +216,7 @@ fn print_tallies(tallies: &BTreeMap<Feed, Tally>) {
         println!("Nothing was due.");
         return;
     }
-    let mut table = super::table(["feed", "pages", "new", "known", "outcome"]);
+    let mut table = table::new(["feed", "pages", "new", "known", "outcome"]);
     for (feed, tally) in tallies {
         table.add_row([
             feed.to_string(),

@@ -8,9 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::saved::ExportDir;
 use super::server::Api;
-use super::{Exit, Failure, Globals};
+use super::{logging, table};
 use crate::config::Config;
 
 /// Arguments of `quarantine`.
@@ -47,7 +49,7 @@ enum Action {
 /// Runs `quarantine`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let api = Api::open(&config).await?;
     let outcome = match args.action {
         Action::List { json } => list(&api, json).await,
@@ -76,9 +78,9 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         "reason",
         "size_bytes",
     ];
-    let mut table = super::table(columns);
+    let mut table = table::new(columns);
     for row in &rows {
-        table.add_row(columns.map(|column| super::cell(&row[column])));
+        table.add_row(columns.map(|column| table::cell(&row[column])));
     }
     println!("{table}");
     Ok(Exit::Done)
@@ -91,10 +93,10 @@ async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
         let id = row_id(row)?;
         let full = api.get(&format!("/v1/quarantine/{id}")).await?;
         let body = body_of(&full)?.unwrap_or_default();
-        let name = format!("q{id}-{}", super::cell(&full["reason"]));
+        let name = format!("q{id}-{}", table::cell(&full["reason"]));
         let path = folder.write(
-            &super::cell(&full["received_at"]),
-            &super::cell(&full["event"]),
+            &table::cell(&full["received_at"]),
+            &table::cell(&full["event"]),
             &name,
             &body,
         )?;
@@ -111,7 +113,7 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
             rows.iter().map(row_id).collect::<Result<_, _>>()?
         }
     };
-    let mut table = super::table(["id", "outcome", "why"]);
+    let mut table = table::new(["id", "outcome", "why"]);
     let mut exit = Exit::Done;
     for id in ids {
         let path = format!("/v1/quarantine/{id}/retry");
@@ -127,7 +129,7 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
         table.add_row([
             id.to_string(),
             word.to_owned(),
-            super::cell(&outcome["reason"]),
+            table::cell(&outcome["reason"]),
         ]);
     }
     println!("{table}");

@@ -8,8 +8,10 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use url::Url;
 
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::resign::{Resigner, SignOptions};
-use super::{Exit, Failure, Globals};
+use super::table;
 use crate::config::is_loopback;
 use crate::egress;
 
@@ -136,7 +138,7 @@ async fn send(client: &reqwest::Client, to: &Url, body: Vec<u8>) -> Fate {
                 .await
                 .unwrap_or_default();
             let problem: Value = serde_json::from_slice(&answer).unwrap_or_default();
-            Fate::Answered(status, super::cell(&problem["code"]))
+            Fate::Answered(status, table::cell(&problem["code"]))
         }
         // A header that can't be sent is of a message that no receiver could get.
         Err(error) => Fate::Unreachable(egress::describe(error)),
@@ -144,7 +146,7 @@ async fn send(client: &reqwest::Client, to: &Url, body: Vec<u8>) -> Fate {
 }
 
 fn print_answers(answers: &[(&Path, Fate)]) {
-    let mut table = super::table(["file", "answer", "code"]);
+    let mut table = table::new(["file", "answer", "code"]);
     for (path, fate) in answers {
         let (answer, code) = match fate {
             Fate::Answered(status, code) => (status.as_u16().to_string(), code.clone()),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Failure;
+use super::outcome::Failure;
 use crate::domain::Clock;
 use crate::emulator::signer::{SNS_NAME, Signer, Unsigned};
 use crate::sns::MessageType;

@@ -9,7 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use url::Url;
 
-use super::{Exit, Failure, Globals, tunnel};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
+use super::{logging, tunnel};
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::delivery::worker::filter;
 use crate::domain::{Clock, Queue, counted};
@@ -39,7 +41,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Some(kind) => tunnel::settings(kind, args.tunnel_api.as_ref(), globals).await?,
         None => Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?,
     };
-    let traces = super::start_logging_and_traces(&config.log)?;
+    let traces = logging::start_with_traces(&config.log)?;
     // Before anything runs, so that no signal finds nobody listening.
     let mut signals = Signals::listen()?;
 

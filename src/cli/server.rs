@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::Failure;
+use super::outcome::Failure;
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::egress;

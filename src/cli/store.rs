@@ -7,7 +7,8 @@ use anyhow::anyhow;
 use clap::Subcommand;
 use secrecy::SecretString;
 
-use super::{Exit, Failure, Globals};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use crate::config::{Config, StoreUrl};
 use crate::service::open_store_for_reading;
 use crate::store::StoreError;

@@ -4,8 +4,11 @@ use anyhow::anyhow;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
+use super::account::chosen_account;
+use super::globals::Globals;
+use super::logging;
+use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{Exit, Failure, Globals};
 use crate::config::{Config, is_loopback};
 use crate::domain::{Account, Event};
 use crate::ivesk::{ApiError, Client, subscription_body};
@@ -41,7 +44,7 @@ struct Wish {
 /// Runs `subscribe`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let wishes = wishes(&args, &config)?;
     if args.print {
         print_by_hand(&config, &wishes);
@@ -94,26 +97,6 @@ fn wishes(args: &Args, config: &Config) -> Result<Vec<Wish>, Failure> {
             })
         })
         .collect()
-}
-
-pub(super) fn chosen_account(name: Option<&str>, config: &Config) -> Result<Account, Failure> {
-    let Some(name) = name else {
-        let mut accounts = config.accounts.keys();
-        return match (accounts.next(), accounts.next()) {
-            (Some(only), None) => Ok(only.clone()),
-            _ => Err(Failure::usage(anyhow!(
-                "several accounts are configured: name one with --account"
-            ))),
-        };
-    };
-    let account = Account::parse(name).map_err(Failure::usage)?;
-    if config.accounts.contains_key(&account) {
-        Ok(account)
-    } else {
-        Err(Failure::usage(anyhow!(
-            "the settings name no account `{account}`"
-        )))
-    }
 }
 
 /// Prints the secret on purpose: it is what the person came for.

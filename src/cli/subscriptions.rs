@@ -3,8 +3,10 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{Exit, Failure, Globals};
+use super::{logging, table};
 use crate::config::Config;
 
 /// Arguments of `subscriptions`.
@@ -37,7 +39,7 @@ enum Action {
 /// Runs `subscriptions`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let api = Api::open(&config).await?;
     let outcome = match args.action {
         Action::List { json } => list(&api, json).await,
@@ -67,9 +69,9 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         "topic_arn",
         "last_error",
     ];
-    let mut table = super::table(columns);
+    let mut table = table::new(columns);
     for row in &rows {
-        table.add_row(columns.map(|column| super::cell(&row[column])));
+        table.add_row(columns.map(|column| table::cell(&row[column])));
     }
     println!("{table}");
     Ok(Exit::Done)
@@ -82,7 +84,7 @@ async fn visit(api: &Api, id: i64, action: &str) -> Result<Exit, Failure> {
         println!("Subscription {id} is confirmed.");
         return Ok(Exit::Done);
     }
-    let error = super::cell(&outcome["error"]);
+    let error = table::cell(&outcome["error"]);
     match &outcome["next_try_at"] {
         Value::String(moment) if api.is_running_server() => {
             println!("Not confirmed yet: {error}. The server tries again at {moment}.");

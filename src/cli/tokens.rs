@@ -3,8 +3,10 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{Exit, Failure, Globals, cell};
+use super::{logging, table};
 use crate::config::Config;
 use crate::store::Rights;
 
@@ -45,7 +47,7 @@ enum Action {
 /// Runs `tokens`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let api = Api::open(&config).await?;
     let outcome = match args.action {
         Action::Create { name, rights, json } => create(&api, &name, rights, json).await,
@@ -69,10 +71,10 @@ async fn create(api: &Api, name: &str, rights: Rights, json: bool) -> Result<Exi
         println!("{made:#}");
     } else {
         // Alone on its line, so that a script can keep it: `… > token.txt`.
-        println!("{}", cell(&made["token"]));
+        println!("{}", table::cell(&made["token"]));
         eprintln!(
             "This is token {} with the right `{}`. It is not shown again.",
-            cell(&made["id"]),
+            table::cell(&made["id"]),
             rights.as_str()
         );
     }
@@ -90,9 +92,9 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     let columns = ["id", "name", "rights", "created_at"];
-    let mut table = super::table(columns);
+    let mut table = table::new(columns);
     for row in &rows {
-        table.add_row(columns.map(|column| cell(&row[column])));
+        table.add_row(columns.map(|column| table::cell(&row[column])));
     }
     println!("{table}");
     Ok(Exit::Done)

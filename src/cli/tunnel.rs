@@ -3,7 +3,8 @@
 use secrecy::ExposeSecret as _;
 use tracing::{info, warn};
 
-use super::{Failure, Globals};
+use super::globals::Globals;
+use super::outcome::Failure;
 use crate::config::Config;
 use crate::domain::{Account, Event, Timestamp};
 use crate::ivesk::Client;

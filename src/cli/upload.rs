@@ -12,9 +12,11 @@ use serde_json::{Map, Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::account::chosen_account;
+use super::globals::Globals;
+use super::logging;
+use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::subscribe::chosen_account;
-use super::{Exit, Failure, Globals};
 use crate::admin::uploads::{Beginning, Ending};
 use crate::config::Config;
 use crate::domain::{Clock, Timestamp};
@@ -123,7 +125,7 @@ impl Wishes {
 /// Runs `upload`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let account = chosen_account(args.account.as_deref(), &config)?;
     let key = config.accounts[&account].api_key.clone().ok_or_else(|| {
         Failure::usage(anyhow!(
@@ -403,7 +405,7 @@ fn json_line(told: &Told) -> String {
 struct ApiJournal(Arc<Api>);
 
 fn told(failure: Failure) -> JournalError {
-    JournalError(failure.words())
+    JournalError(failure.message())
 }
 
 #[async_trait]

@@ -3,8 +3,10 @@
 use clap::Subcommand;
 use serde_json::Value;
 
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{Exit, Failure, Globals, cell};
+use super::{logging, table};
 use crate::config::Config;
 
 /// Arguments of `uploads`.
@@ -30,7 +32,7 @@ enum Action {
 /// Runs `uploads`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let api = Api::open(&config).await?;
     let Action::List { late, json } = args.action;
     let outcome = list(&api, late, json).await;
@@ -48,7 +50,7 @@ async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
     } else if rows.is_empty() {
         println!("There are none.");
     } else {
-        let mut table = super::table([
+        let mut table = table::new([
             "id",
             "account",
             "file",
@@ -64,14 +66,14 @@ async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
                 ids.join(" ")
             });
             table.add_row([
-                cell(&row["id"]),
-                cell(&row["account"]),
-                cell(&row["file_name"]),
-                cell(&row["size_bytes"]),
-                cell(&row["standing"]),
-                cell(&row["sent_at"]),
+                table::cell(&row["id"]),
+                table::cell(&row["account"]),
+                table::cell(&row["file_name"]),
+                table::cell(&row["size_bytes"]),
+                table::cell(&row["standing"]),
+                table::cell(&row["sent_at"]),
                 documents.unwrap_or_default(),
-                cell(&row["last_error"]),
+                table::cell(&row["last_error"]),
             ]);
         }
         println!("{table}");

@@ -7,7 +7,9 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Exit, Failure, Globals};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
+use super::table;
 use crate::config::{Config, DEFAULT_FILE, SnsConfig};
 use crate::domain::{Clock, Timestamp};
 use crate::refusal::Refusal;
@@ -202,7 +204,7 @@ fn print_line(verdict: &Verdict) -> anyhow::Result<()> {
 }
 
 fn print_table(verdicts: &[Verdict]) -> anyhow::Result<()> {
-    let mut table = super::table(["file", "verdict", "message", "certificate"]);
+    let mut table = table::new(["file", "verdict", "message", "certificate"]);
     for verdict in verdicts {
         table.add_row([
             verdict.file.clone(),
