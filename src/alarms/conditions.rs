@@ -141,7 +141,7 @@ fn paused(facts: &Facts) -> Vec<Finding> {
 
 /// Queues for which something waits.
 fn blocked_queues(facts: &Facts, config: &Config) -> Vec<Finding> {
-    let waits = |row: &FeedRow| !row.wanted.is_empty();
+    let waits = |row: &FeedRow| !row.triggers.is_empty();
     let mut found = Vec::new();
     for row in blocked(config) {
         let feeds = facts.stored.feeds.iter();

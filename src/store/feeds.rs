@@ -288,7 +288,7 @@ pub struct FeedRow {
     /// What the last failure was.
     pub last_error: Option<String>,
     /// Kinds of pull that are due or under way.
-    pub wanted: Vec<TriggerKind>,
+    pub triggers: Vec<TriggerKind>,
 }
 
 /// An account's state as people see it.

@@ -343,7 +343,7 @@ async fn a_missing_exported_path_keeps_the_hints_and_they_are_pulled_once_it_is_
     bench.pass(hours(3)).await;
     assert_eq!(bench.control.requests().log, []);
     let row = bench.feed(&exported(COMPANY)).await;
-    assert!(row.wanted.contains(&TriggerKind::Notification), "{row:?}");
+    assert!(row.triggers.contains(&TriggerKind::Notification), "{row:?}");
     assert_eq!((row.failures, row.paused), (0, None));
 
     bench
