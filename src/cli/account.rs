@@ -6,18 +6,18 @@ use super::outcome::Failure;
 use crate::config::Config;
 use crate::domain::Account;
 
-/// Returns the account that `name` names, or the only one where nothing is named.
+/// Returns the account `name`, or the only configured one if no name is given.
 ///
 /// # Errors
 ///
-/// If the settings have no such account, or several and none is named.
+/// If `name` is not configured, or no name is given and several accounts are configured.
 pub(super) fn chosen_account(name: Option<&str>, config: &Config) -> Result<Account, Failure> {
     let Some(name) = name else {
         let mut accounts = config.accounts.keys();
         return match (accounts.next(), accounts.next()) {
             (Some(only), None) => Ok(only.clone()),
             _ => Err(Failure::usage(anyhow!(
-                "several accounts are configured: name one with --account"
+                "several accounts are configured; choose one with --account"
             ))),
         };
     };
@@ -26,7 +26,14 @@ pub(super) fn chosen_account(name: Option<&str>, config: &Config) -> Result<Acco
         Ok(account)
     } else {
         Err(Failure::usage(anyhow!(
-            "the settings name no account `{account}`"
+            "account `{account}` is not in the settings"
         )))
     }
+}
+
+/// Returns the error for an account without an API key.
+pub(super) fn no_api_key(account: &Account) -> Failure {
+    Failure::usage(anyhow!(
+        "account `{account}` has no API key; set IVESK_WEBHOOK_API_KEY or `accounts.{account}.api_key_file`"
+    ))
 }

@@ -71,7 +71,7 @@ fn remarks(config: &Config) -> Vec<String> {
     }
     if config.api.subscribe_path.is_none() {
         remarks.push(
-            "`api.subscribe_path` is not set: `subscribe --print` shows what to send by hand"
+            "`api.subscribe_path` is not set: `subscriptions create --print` shows what to send by hand"
                 .to_owned(),
         );
     }

@@ -10,7 +10,6 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::{documents, logging};
 use crate::config::{
@@ -54,7 +53,7 @@ pub struct Args {
 }
 
 /// Runs `demo`.
-pub async fn run(args: Args, _: &Globals) -> Result<Exit, Failure> {
+pub async fn run(args: Args) -> Result<Exit, Failure> {
     let level = if args.log { "info" } else { "off" };
     logging::start(&LogConfig {
         level: level.to_owned(),
@@ -72,7 +71,7 @@ pub async fn run(args: Args, _: &Globals) -> Result<Exit, Failure> {
     Ok(if played.is_ok() && stopped {
         Exit::Done
     } else {
-        Exit::No
+        Exit::Failed
     })
 }
 

@@ -157,7 +157,7 @@ async fn challenge(server: &RunningServer) -> Result<Challenge, Failure> {
 fn exit(findings: &[Finding]) -> Exit {
     let any = |verdict| findings.iter().any(|finding| finding.verdict == verdict);
     if any(Verdict::Wrong) {
-        Exit::No
+        Exit::Failed
     } else if any(Verdict::Unreachable) {
         Exit::Unreachable
     } else {

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use crate::domain::Event;
 use crate::emulator::{
@@ -34,8 +33,7 @@ pub struct Args {
 }
 
 /// Runs `emulator`.
-pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
-    let _ = globals;
+pub async fn run(args: Args) -> Result<Exit, Failure> {
     let listen = args.listen;
     let settings = settings(args)?;
     let first = settings.accounts.first().cloned();

@@ -1,4 +1,4 @@
-//! The surroundings of a subcommand.
+//! The settings file and the environment of a subcommand.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,16 +7,16 @@ use std::path::PathBuf;
 
 use crate::config::VARIABLE_PREFIX;
 
-/// What every subcommand may need of its surroundings, passed in so that tests can differ.
+/// The settings file and the environment, passed in so that tests can set them.
 pub struct Globals {
-    /// The settings file, which need not exist.
+    /// The settings file; it may be missing.
     pub config: PathBuf,
     /// The process environment.
     pub environment: BTreeMap<String, String>,
 }
 
 impl fmt::Debug for Globals {
-    /// Without the environment, which holds secrets.
+    /// Leaves out the environment, which holds secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Globals")
             .field("config", &self.config)
@@ -24,8 +24,11 @@ impl fmt::Debug for Globals {
     }
 }
 
-/// The variables that are text. Those that are not are left out, unless they are ours:
-/// then the error is the variable's name.
+/// Returns the variables that are valid UTF-8, and leaves out others.
+///
+/// # Errors
+///
+/// The name of a variable of this program that is not valid UTF-8.
 pub(super) fn environment(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<BTreeMap<String, String>, String> {
@@ -51,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_that_is_not_text_is_skipped_unless_it_is_ours() {
+    fn a_variable_that_is_not_utf8_is_an_error_only_if_it_is_ours() {
         use std::os::unix::ffi::OsStringExt as _;
 
         let bad = || OsString::from_vec(vec![0xff]);

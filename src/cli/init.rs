@@ -142,7 +142,7 @@ Next:
   3. ivesk-webhook --config {file} config check
   4. ivesk-webhook --config {file} serve
   5. ivesk-webhook --config {file} doctor
-  6. ivesk-webhook --config {file} subscribe --print
+  6. ivesk-webhook --config {file} subscriptions create --print
 ",
         url = settings.public_url
     )

@@ -1,4 +1,4 @@
-//! Logs and traces of a subcommand.
+//! Logs and traces of subcommands.
 
 use std::io::IsTerminal as _;
 
@@ -10,11 +10,11 @@ use super::outcome::Failure;
 use crate::config::{LogConfig, LogFormat};
 use crate::otlp::Traces;
 
-/// Starts logging to standard error, as `[log]` says. A second call changes nothing.
+/// Starts logging to standard error. A second call changes nothing.
 ///
 /// # Errors
 ///
-/// Where `log.level` is no filter, which [`crate::config`] has refused before.
+/// If `log.level` is not a filter, which [`crate::config`] rules out.
 pub(super) fn start(log: &LogConfig) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&log.level).map_err(Failure::usage)?;
     let builder = tracing_subscriber::fmt()
@@ -26,16 +26,16 @@ pub(super) fn start(log: &LogConfig) -> Result<(), Failure> {
             .try_init(),
         LogFormat::Json => builder.json().with_ansi(false).try_init(),
     };
-    // It fails where logging has been started before, by a test for instance.
+    // Fails only if logging was started before, for example by a test.
     drop(started);
     Ok(())
 }
 
-/// Starts logging as [`start`] does, and traces where `log.otlp_url` names a collector.
+/// Starts logging as [`start`] does, and traces if `log.otlp_url` is set.
 ///
 /// # Errors
 ///
-/// As [`start`], and where no client for the collector can be made.
+/// As [`start`], and if no client for the collector can be created.
 pub(super) fn start_with_traces(log: &LogConfig) -> Result<Option<Traces>, Failure> {
     let Some(url) = &log.otlp_url else {
         return start(log).map(|()| None);

@@ -1,4 +1,4 @@
-//! One file for each subcommand: wiring and printing only.
+//! The command line: one file for each subcommand, with wiring and printing only.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,9 +14,11 @@ pub mod completions;
 pub mod config;
 pub mod deliveries;
 pub mod demo;
+pub mod destinations;
 pub mod doctor;
 pub mod documents;
 pub mod emulator;
+pub mod feeds;
 pub mod globals;
 pub mod import_errors;
 pub mod init;
@@ -32,7 +34,6 @@ mod saved;
 pub mod serve;
 pub mod server;
 pub mod store;
-pub mod subscribe;
 pub mod subscriptions;
 mod table;
 pub mod tokens;
@@ -41,11 +42,11 @@ pub mod upload;
 pub mod uploads;
 pub mod verify;
 
-/// Receives Įvesk.lt webhooks, proves that they are genuine, and pulls every document exactly once.
+/// Receives Įvesk.lt webhooks, verifies them, and pulls and delivers every document exactly once.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, after_help = EXAMPLES_AND_EXIT_CODES)]
 pub struct Cli {
-    /// The settings file
+    /// Settings file
     #[arg(
         long,
         short = 'c',
@@ -55,83 +56,86 @@ pub struct Cli {
         default_value = DEFAULT_FILE
     )]
     pub config: PathBuf,
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
 const EXAMPLES_AND_EXIT_CODES: &str = "\
 Examples:
-  ivesk-webhook demo --once                                   the whole loop on this machine
-  ivesk-webhook init --public-url https://hooks.example.lt    a settings file with fresh tokens
-  ivesk-webhook config check                                  every mistake in it, before starting
-  ivesk-webhook doctor                                        what is wrong, and how to fix it
+  ivesk-webhook demo --once                                   run everything on this machine, emulated
+  ivesk-webhook init --public-url https://hooks.example.lt    write a settings file with fresh tokens
+  ivesk-webhook config check                                  find every mistake in the settings
   ivesk-webhook serve                                         receive and pull until stopped
-  ivesk-webhook subscribe --print                             what to give to Įvesk.lt
-  ivesk-webhook upload invoice.pdf scans/                     give files to Įvesk.lt
-  ivesk-webhook documents list                                what has come
-  ivesk-webhook documents trace SF-00017                      what became of one document
-  ivesk-webhook destinations list                                how far each destination has come
+  ivesk-webhook doctor                                        find problems and how to fix them
+  ivesk-webhook subscriptions create --print                  print what Įvesk.lt needs to subscribe you
+  ivesk-webhook feeds list                                    show how current each feed is
+  ivesk-webhook documents list                                list received documents
+  ivesk-webhook documents trace SF-00017                      show what happened to one document
+  ivesk-webhook destinations list                             show the progress of each destination
+  ivesk-webhook upload invoice.pdf scans/                     upload files to Įvesk.lt
 
-Results go to standard output, logs to standard error.
-Exit codes: 0 done, 1 the answer is no, 2 wrong use or bad configuration, 3 a service could not be reached";
+Results are written to standard output, logs to standard error.
+Exit codes: 0 done, 1 the check failed, 2 wrong use or configuration, 3 a service could not be reached";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Write a shell's completions to standard output
+    /// Print a completion script for a shell
     Completions(completions::Args),
-    /// Show the settings in force, or check them
+    /// Check or show the settings
     Config(config::Args),
-    /// Show the whole loop on this machine, with an emulated Įvesk.lt
+    /// List, retry or skip deliveries
+    Deliveries(deliveries::Args),
+    /// Run everything on this machine, with an emulated Įvesk.lt
     Demo(demo::Args),
-    /// Find out what keeps this installation from working, and how to fix it
+    /// List, start, pause or resume destinations
+    Destinations(destinations::Args),
+    /// Find problems of this installation and how to fix them
     Doctor(doctor::Args),
-    /// List, show or export stored documents
+    /// List, show, trace or export stored documents
     Documents(documents::Args),
     /// Run an emulated Įvesk.lt, SNS and S3
     Emulator(emulator::Args),
-    /// See, start, pause or retry delivering documents
-    Deliveries(deliveries::Args),
+    /// List, pause or resume feeds
+    Feeds(feeds::Args),
+    /// List or retry import errors for the accountant
+    ImportErrors(import_errors::Args),
     /// Write a commented settings file with fresh tokens
     Init(init::Args),
     /// Write man pages to a folder
     Man(man::Args),
-    /// List stored notifications, or export them to files
+    /// List or export stored notifications
     Notifications(notifications::Args),
-    /// Pull documents now, once (for cron), or read an old stretch again
+    /// Pull documents now (for cron), or read an earlier stretch again
     Pull(pull::Args),
     /// List, export or retry refused messages
     Quarantine(quarantine::Args),
     /// Send saved messages to a webhook
     Replay(replay::Args),
-    /// List or retry import errors that the accountant is told of
-    ImportErrors(import_errors::Args),
-    /// Receive webhooks and pull documents until stopped
+    /// Receive webhooks, pull and deliver documents until stopped
     Serve(serve::Args),
-    /// Back up the store
+    /// Back up the store, or copy it to PostgreSQL
     Store(store::Args),
-    /// Ask Įvesk.lt for a subscription, or print how to
-    Subscribe(subscribe::Args),
-    /// List, approve or restore subscriptions
+    /// Create, list, approve or restore subscriptions
     Subscriptions(subscriptions::Args),
-    /// Make, list or withdraw tokens of the admin listener
+    /// Create, list or revoke tokens of the admin API
     Tokens(tokens::Args),
-    /// Give files to Įvesk.lt, each content once; or watch a folder
+    /// Upload files to Įvesk.lt, each content once, or watch a folder
     Upload(upload::Args),
-    /// List uploads, and which documents were made of them
+    /// List uploads and the documents made from them
     Uploads(uploads::Args),
-    /// Judge saved messages, offline if you like
+    /// Verify saved messages, also offline
     Verify(verify::Args),
 }
 
-/// Runs the subcommand and gives the process's exit code.
+/// Runs the subcommand and returns the process's exit code.
 pub fn run(cli: Cli) -> ExitCode {
-    end_quietly_when_nobody_reads();
+    exit_when_stdout_is_closed();
     let environment = match environment(std::env::vars_os()) {
         Ok(environment) => environment,
         Err(name) => {
-            eprintln!("error: the environment variable {name} does not hold UTF-8 text");
+            eprintln!("error: environment variable {name} is not valid UTF-8");
             return Exit::Usage.into();
         }
     };
@@ -145,8 +149,8 @@ pub fn run(cli: Cli) -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the runtime could not be started: {error}");
-            return Exit::No.into();
+            eprintln!("error: failed to start the async runtime: {error}");
+            return Exit::Failed.into();
         }
     };
     match runtime.block_on(dispatch(cli.command, &globals)) {
@@ -158,18 +162,18 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
-/// How a shell sees a program that SIGPIPE ended. Not 0: `verify … | head` has not
-/// said that all is valid.
+/// Exit code that shells report for a program that SIGPIPE ended. Not 0: `verify … | head`
+/// has not shown that all messages are valid.
 const ENDED_BY_SIGPIPE: i32 = 128 + 13;
 
-/// Ends the process when whoever read our standard output has gone (`… | head`).
+/// Ends the process when the reader of its standard output is gone (`… | head`).
 ///
-/// `println!` panics then, from whichever subcommand; and SIGPIPE's default, which
-/// would end us quietly, would also end `serve` at the first client that hangs up.
-fn end_quietly_when_nobody_reads() {
+/// `println!` panics then, in any subcommand. The default action of SIGPIPE would end the
+/// process too, but `serve` with it, at the first client that hangs up.
+fn exit_when_stdout_is_closed() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        // The standard library gives nothing but this text to know it by.
+        // The standard library identifies this panic only by its text.
         let message = panic.payload_as_str().unwrap_or_default();
         if message.starts_with("failed printing to stdout") && message.contains("Broken pipe") {
             std::process::exit(ENDED_BY_SIGPIPE);
@@ -182,21 +186,22 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> 
     match command {
         Command::Completions(args) => completions::run(args, Cli::command()).await,
         Command::Config(args) => config::run(args, globals).await,
-        Command::Demo(args) => demo::run(args, globals).await,
+        Command::Deliveries(args) => deliveries::run(args, globals).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Destinations(args) => destinations::run(args, globals).await,
         Command::Doctor(args) => doctor::run(args, globals).await,
         Command::Documents(args) => documents::run(args, globals).await,
-        Command::Emulator(args) => emulator::run(args, globals).await,
-        Command::Deliveries(args) => deliveries::run(args, globals).await,
+        Command::Emulator(args) => emulator::run(args).await,
+        Command::Feeds(args) => feeds::run(args, globals).await,
+        Command::ImportErrors(args) => import_errors::run(args, globals).await,
         Command::Init(args) => init::run(args, globals).await,
         Command::Man(args) => man::run(args, Cli::command()).await,
         Command::Notifications(args) => notifications::run(args, globals).await,
         Command::Pull(args) => pull::run(args, globals).await,
         Command::Quarantine(args) => quarantine::run(args, globals).await,
-        Command::Replay(args) => replay::run(args, globals).await,
-        Command::ImportErrors(args) => import_errors::run(args, globals).await,
+        Command::Replay(args) => replay::run(args).await,
         Command::Serve(args) => serve::run(args, globals).await,
         Command::Store(args) => store::run(args, globals).await,
-        Command::Subscribe(args) => subscribe::run(args, globals).await,
         Command::Subscriptions(args) => subscriptions::run(args, globals).await,
         Command::Tokens(args) => tokens::run(args, globals).await,
         Command::Upload(args) => upload::run(args, globals).await,

@@ -1,15 +1,15 @@
-//! The ends of a subcommand, and its exit codes.
+//! Exit codes and failures of subcommands.
 
 use std::process::ExitCode;
 
-/// How a subcommand ended well enough to say so.
+/// The end of a subcommand that has printed its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// 0: done.
     Done,
-    /// 1: the answer is no.
-    No,
-    /// 2: wrong use or bad configuration.
+    /// 1: the check failed.
+    Failed,
+    /// 2: wrong use or configuration.
     Usage,
     /// 3: a service could not be reached.
     Unreachable,
@@ -19,14 +19,14 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(match exit {
             Exit::Done => 0,
-            Exit::No => 1,
+            Exit::Failed => 1,
             Exit::Usage => 2,
             Exit::Unreachable => 3,
         })
     }
 }
 
-/// A subcommand that could not do its work: what to print, and the exit code.
+/// An error that ends a subcommand, with its exit code.
 #[derive(Debug)]
 pub struct Failure {
     exit: Exit,
@@ -34,7 +34,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Wrong use or bad configuration.
+    /// Creates a failure for wrong use or configuration.
     pub fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self {
             exit: Exit::Usage,
@@ -42,22 +42,20 @@ impl Failure {
         }
     }
 
-    /// A service could not be reached.
+    /// Creates a failure for a service that could not be reached.
     pub fn unreachable(error: impl Into<anyhow::Error>) -> Self {
         Self {
             exit: Exit::Unreachable,
             error: error.into(),
         }
     }
-}
 
-impl Failure {
     /// Returns the exit code.
     pub(super) const fn exit(&self) -> Exit {
         self.exit
     }
 
-    /// What to print.
+    /// Returns the text to print, sources included.
     pub(super) fn message(&self) -> String {
         format!("{:#}", self.error)
     }
@@ -66,7 +64,7 @@ impl Failure {
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self {
-            exit: Exit::No,
+            exit: Exit::Failed,
             error: error.into(),
         }
     }

@@ -122,7 +122,7 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
             (Value::Bool(true), Value::Bool(true)) => "accepted before",
             (Value::Bool(true), _) => "accepted",
             _ => {
-                exit = Exit::No;
+                exit = Exit::Failed;
                 "refused"
             }
         };

@@ -8,7 +8,6 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use url::Url;
 
-use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::resign::{Resigner, SignOptions};
 use super::table;
@@ -62,7 +61,7 @@ enum Fate {
 }
 
 /// Runs `replay`.
-pub async fn run(args: Args, _: &Globals) -> Result<Exit, Failure> {
+pub async fn run(args: Args) -> Result<Exit, Failure> {
     if !matches!(args.to.scheme(), "http" | "https") {
         return Err(Failure::usage(anyhow!("--to takes an http or https URL")));
     }
@@ -163,7 +162,7 @@ fn verdict(answers: &[(&Path, Fate)]) -> Exit {
     if answers.iter().any(unreachable) {
         Exit::Unreachable
     } else if answers.iter().any(refused) {
-        Exit::No
+        Exit::Failed
     } else {
         Exit::Done
     }

@@ -65,7 +65,11 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     if let Some(traces) = traces {
         traces.finish().await;
     }
-    Ok(if stopped_well { Exit::Done } else { Exit::No })
+    Ok(if stopped_well {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
 }
 
 fn explain(error: StartError) -> Failure {
@@ -141,7 +145,7 @@ fn introduction(service: &Service) -> Vec<String> {
         service.admin_address(),
     )];
     lines.push(format!(
-        "  register    {}webhooks/{{account}}/{{event}}/… (`ivesk-webhook subscribe --print` shows it whole)",
+        "  register    {}webhooks/{{account}}/{{event}}/… (`ivesk-webhook subscriptions create --print` shows it whole)",
         config.public.url
     ));
     lines.push(format!("  trusts      {}", trusted(config)));

@@ -85,7 +85,7 @@ pub(super) async fn subscribe(app: &App) -> Subscribed {
     }
     if subscribed.wishes.is_empty() {
         println!(
-            "  subscribe   by hand: `subscribe --print` shows how; such a subscription stays when this ends"
+            "  subscribe   by hand: `subscriptions create --print` shows how; such a subscription stays when this ends"
         );
     }
     subscribed

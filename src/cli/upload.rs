@@ -259,7 +259,7 @@ fn exit(told: &[Told]) -> Exit {
         Exit::Unreachable
     } else if any(|outcome| !matches!(outcome, Outcome::Sent { .. } | Outcome::AlreadySent { .. }))
     {
-        Exit::No
+        Exit::Failed
     } else {
         Exit::Done
     }

@@ -79,7 +79,7 @@ async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
         println!("{table}");
     }
     Ok(if late && !rows.is_empty() {
-        Exit::No
+        Exit::Failed
     } else {
         Exit::Done
     })

@@ -91,7 +91,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     } else if verdicts.iter().all(Verdict::is_valid) {
         Exit::Done
     } else {
-        Exit::No
+        Exit::Failed
     })
 }
 

@@ -22,6 +22,7 @@ mod messages;
 mod outcomes;
 pub mod postgres;
 mod pulls;
+mod run_state;
 pub mod sqlite;
 mod tokens;
 mod words;
@@ -32,6 +33,7 @@ pub use deliveries::*;
 pub use documents::*;
 pub use feeds::*;
 pub use messages::*;
+pub use run_state::*;
 pub use tokens::*;
 
 /// A handle to the store that everything shares.

@@ -107,7 +107,7 @@ fn init_writes_a_file_that_loads_and_that_only_its_owner_can_read() {
     }
     let said = text(&output.stdout);
     assert!(
-        said.contains("serve") && said.contains("subscribe --print"),
+        said.contains("serve") && said.contains("subscriptions create --print"),
         "{said}"
     );
 }
@@ -404,7 +404,7 @@ fn completions_and_man_pages_know_every_subcommand() {
         let output = run(folder.path(), &["completions", shell], &[]);
         assert_eq!(output.status.code(), Some(0), "{shell}");
         let script = text(&output.stdout);
-        for word in ["doctor", "upload", "subscribe", "--parallel"] {
+        for word in ["doctor", "upload", "subscriptions", "--parallel"] {
             let word = if shell == "fish" {
                 word.trim_start_matches('-')
             } else {

@@ -138,7 +138,7 @@ async fn what_is_held_at_a_destination_is_told_with_the_way_out() {
     assert!(words.contains("2 documents of 1 feed held"), "{words}");
     assert!(words.contains("destinations start books"), "{words}");
 
-    let (code, _, errors) = here.run(&["delivery", "start", "books", "--all"]).await;
+    let (code, _, errors) = here.run(&["destinations", "start", "books", "--all"]).await;
     assert_eq!(code, Some(0), "{errors}");
     let report = Report::of(&here, &["--quick"]).await;
     assert!(report.verdicts("held").is_empty());

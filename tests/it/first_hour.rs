@@ -117,7 +117,7 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_is_missing_and_how_to_s
     let (code, pulled) = run(&here, &["pull"]).await;
     assert_eq!(code, Some(2), "{pulled}");
     assert!(
-        pulled.contains("(set IVESK_WEBHOOK_API_KEY or `api_key_file`)"),
+        pulled.contains("(IVESK_WEBHOOK_API_KEY or `api_key_file`)"),
         "{pulled}"
     );
     let report = Report::of(&here, &["--quick"]).await;

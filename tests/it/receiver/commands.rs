@@ -1,4 +1,4 @@
-//! The binary itself: `serve`, `subscribe`, `replay`, and the exports that feed it.
+//! The binary itself: `serve`, `subscriptions create`, `replay`, and the exports that feed it.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -86,7 +86,7 @@ async fn subscribe_prints_what_to_send_by_hand() {
     let settings = write_settings(dir.path(), "");
     let subscribe = |more: &[&str]| {
         let mut command = binary();
-        command.arg("subscribe").arg("--config").arg(&settings);
+        command.args(["subscriptions", "create", "--config"]).arg(&settings);
         command.args(more);
         command
     };
