@@ -13,6 +13,7 @@ use super::server::Api;
 use super::{logging, table};
 use crate::admin::paging::List;
 use crate::config::Config;
+use crate::domain::counted;
 
 /// Arguments of `notifications`.
 #[derive(Debug, clap::Args)]
@@ -25,19 +26,19 @@ pub struct Args {
 enum Action {
     /// Show stored notifications, oldest first
     List {
-        /// Only those after this number
-        #[arg(long, default_value_t = 0)]
+        /// Only notifications after this number
+        #[arg(long, value_name = "ID", default_value_t = 0)]
         after: i64,
-        /// At most so many, 500 at the most
-        #[arg(long, default_value_t = 50)]
+        /// Number of rows to show, at most 500
+        #[arg(long, value_name = "N", default_value_t = 50)]
         limit: u16,
-        /// One JSON array
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Write their bodies to files that `verify` and `replay` take
+    /// Write their bodies to files for `verify` and `replay`
     Export {
-        /// The folder, made where it is missing
+        /// Folder for the files; created if missing
         dir: PathBuf,
     },
 }
@@ -64,7 +65,8 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
         println!("{rows:#}");
         return Ok(Exit::Done);
     }
-    let columns = [
+    let columns = ["id", "received", "account", "event", "kind", "message"];
+    let fields = [
         "id",
         "received_at",
         "account",
@@ -74,7 +76,7 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
     ];
     let mut table = table::new(columns);
     for row in rows.as_array().into_iter().flatten() {
-        table.add_row(columns.map(|column| table::cell(&row[column])));
+        table.add_row(fields.map(|field| table::cell(&row[field])));
     }
     println!("{table}");
     Ok(Exit::Done)
@@ -82,7 +84,7 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
 
 async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
     let folder = ExportDir::open(dir)?;
-    let mut gone = 0_usize;
+    let mut gone = 0;
     let mut after = List::NOTIFICATIONS.cursor(0);
     loop {
         let page = api.get(&format!("/v1/notifications?after={after}")).await?;
@@ -98,7 +100,10 @@ async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
         }
     }
     if gone > 0 {
-        eprintln!("{gone} older ones have no body any more (`retention.notifications`)");
+        eprintln!(
+            "{} left out: the body was removed after `retention.notifications`",
+            counted(gone, "notification")
+        );
     }
     Ok(Exit::Done)
 }

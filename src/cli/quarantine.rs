@@ -24,23 +24,23 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show refused messages and why they were refused
+    /// Show refused messages and the reason for each
     List {
-        /// One JSON array
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Write their bodies to files that `verify` and `replay` take
+    /// Write their bodies to files for `verify` and `replay`
     Export {
-        /// The folder, made where it is missing
+        /// Folder for the files; created if missing
         dir: PathBuf,
     },
-    /// Judge them anew, as of the time they came, after a setting was put right
+    /// Verify messages again, as of the time they were received, after a setting was fixed
     Retry {
-        /// One number of `quarantine list`
+        /// Number of the message, from `quarantine list`
         #[arg(required_unless_present = "all")]
         id: Option<i64>,
-        /// All of them
+        /// Verify all of them
         #[arg(long, conflicts_with = "id")]
         all: bool,
     },
@@ -70,7 +70,8 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         println!("The quarantine is empty.");
         return Ok(Exit::Done);
     }
-    let columns = [
+    let columns = ["id", "received", "account", "event", "reason", "bytes"];
+    let fields = [
         "id",
         "received_at",
         "account",
@@ -80,7 +81,7 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
     ];
     let mut table = table::new(columns);
     for row in &rows {
-        table.add_row(columns.map(|column| table::cell(&row[column])));
+        table.add_row(fields.map(|field| table::cell(&row[field])));
     }
     println!("{table}");
     Ok(Exit::Done)
@@ -113,12 +114,12 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
             rows.iter().map(row_id).collect::<Result<_, _>>()?
         }
     };
-    let mut table = table::new(["id", "outcome", "why"]);
+    let mut table = table::new(["id", "result", "reason"]);
     let mut exit = Exit::Done;
     for id in ids {
         let path = format!("/v1/quarantine/{id}/retry");
         let outcome = api.post(&path, &json!({})).await?;
-        let word = match (&outcome["accepted"], &outcome["duplicate"]) {
+        let result = match (&outcome["accepted"], &outcome["duplicate"]) {
             (Value::Bool(true), Value::Bool(true)) => "accepted before",
             (Value::Bool(true), _) => "accepted",
             _ => {
@@ -128,7 +129,7 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
         };
         table.add_row([
             id.to_string(),
-            word.to_owned(),
+            result.to_owned(),
             table::cell(&outcome["reason"]),
         ]);
     }
@@ -136,18 +137,26 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-/// The row's number.
+/// Returns the number of a row.
+///
+/// # Errors
+///
+/// If the row has none.
 pub(super) fn row_id(row: &Value) -> Result<i64, anyhow::Error> {
     row["id"]
         .as_i64()
-        .ok_or_else(|| anyhow!("the server's answer has a row without a number"))
+        .ok_or_else(|| anyhow!("the server returned a row without a number"))
 }
 
-/// The row's body, where it is still kept.
+/// Returns the body of a row; `None` if it was removed.
+///
+/// # Errors
+///
+/// If the body is not base64.
 pub(super) fn body_of(row: &Value) -> Result<Option<Vec<u8>>, anyhow::Error> {
     row["body"]
         .as_str()
         .map(|body| STANDARD.decode(body))
         .transpose()
-        .context("the server's answer has a body that is not base64")
+        .context("the server returned a body that is not base64")
 }

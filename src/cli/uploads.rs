@@ -18,12 +18,12 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show what was sent, and which documents were made of it
+    /// Show uploaded files and the documents made from them
     List {
-        /// Only those of which no document has come within 12 hours; exit code 1 where there are any
+        /// Only files without a document after 12 hours; exit code 1 if there are any
         #[arg(long)]
         late: bool,
-        /// One JSON array
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
@@ -48,14 +48,14 @@ async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
     if json {
         println!("{}", Value::Array(rows.clone()));
     } else if rows.is_empty() {
-        println!("There are none.");
+        println!("No uploads.");
     } else {
         let mut table = table::new([
             "id",
             "account",
             "file",
             "bytes",
-            "stands",
+            "state",
             "sent",
             "documents",
             "last error",

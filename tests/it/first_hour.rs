@@ -101,7 +101,7 @@ async fn a_settings_file_that_is_missing_misspelt_or_no_file_is_said_with_the_wa
     let nowhere = run(&[&nowhere[..], &["https://hooks.example.lt"]].concat()).await;
     told(
         &nowhere,
-        "; run this where you may write, or name a file with --config",
+        "; run this in a folder that you may write to, or name a file with --config",
     );
 }
 
@@ -111,8 +111,8 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_is_missing_and_how_to_s
     let without_key = introduction(&here).await;
     told(
         &without_key,
-        "  missing     no API key for account default: hints for its digitized queue are kept, \
-         nothing is pulled until IVESK_WEBHOOK_API_KEY or `accounts.default.api_key_file` is set",
+        "  missing     API key of account default: notifications are stored, but its digitized queue \
+         is not pulled. Set IVESK_WEBHOOK_API_KEY or `accounts.default.api_key_file`",
     );
     let (code, pulled) = run(&here, &["pull"]).await;
     assert_eq!(code, Some(2), "{pulled}");
@@ -126,8 +126,8 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_is_missing_and_how_to_s
 
     told(
         &introduction(&Installation::with_key("")).await,
-        "  blocked     exported_path: the exported queue of account default is not pulled until \
-         `api.exported_path` is set; hints are kept. `ivesk-webhook doctor --company CODE` finds it",
+        "  missing     `api.exported_path`: notifications are stored, but the exported queue of account \
+         default is not pulled. `ivesk-webhook doctor --company CODE` finds the setting",
     );
 
     let no_file = with_lines("[accounts.default]\napi_key_file = \"api-key.txt\"\n");
@@ -243,7 +243,7 @@ async fn a_store_that_can_not_be_made_is_said_with_the_folder_to_make() {
         assert_eq!(code, Some(2), "{said}");
         told(
             &said,
-            "`ivesk-webhook doctor`, run as the same user, says what to look at",
+            "`ivesk-webhook doctor`, run as the same user, finds the cause",
         );
         let report = Report::with(&here, &["--quick"], &variables).await;
         assert_eq!(report.verdicts("store"), ["wrong"], "{url}");
@@ -333,7 +333,7 @@ async fn a_store_of_another_user_s_is_found_out_by_doctor_down_to_the_file() {
     told(
         &said,
         "can't be opened: Permission denied (os error 13); check that its folder exists and that \
-         this user may write there. `ivesk-webhook doctor`, run as the same user, says what to look at",
+         this user may write there. `ivesk-webhook doctor`, run as the same user, finds the cause",
     );
     forbid(here.folder().to_owned(), 0o755);
 }
