@@ -242,7 +242,10 @@ impl DestinationWorker {
                         &delivery.body,
                         &message,
                     );
-                    DeliveryOutcome::Rejected { message, import_error }
+                    DeliveryOutcome::Rejected {
+                        message,
+                        import_error,
+                    }
                 }
                 DestinationResponse::LinkExpired => DeliveryOutcome::LinkExpired,
                 DestinationResponse::Unavailable { error, retry_after } => {
