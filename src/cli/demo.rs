@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::{Exit, Failure, Globals, documents};
 use crate::config::{
     Config, DestinationConfig, DestinationKind, FolderLayout, HistoryMode, LogConfig, Loopback,
-    default_account, fresh_token,
+    UploadOptions, default_account, fresh_token,
 };
 use crate::domain::{Clock, Company, DestinationName, Event, Queue};
 use crate::emulator::{
@@ -21,7 +21,6 @@ use crate::emulator::{
     sample_pdf,
 };
 use crate::ivesk::Client;
-use crate::ivesk::upload::UploadOptions;
 use crate::service::Service;
 use crate::store::{DocumentFilter, SharedStore, SubscriptionState};
 

@@ -16,10 +16,10 @@ use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
+use super::postgres::PostgresAddress;
 use super::{
     ConfirmMode, ExportedPath, ImportErrorLanguage, LogFormat, StoreUrl, TopicRule, VARIABLE_PREFIX,
 };
-use crate::store::postgres::Address;
 
 /// The fewest characters of a token: 32 of 64 possible ones are 192 random bits.
 const MIN_TOKEN_CHARS: usize = 32;
@@ -264,7 +264,7 @@ pub(super) fn store_url(text: &str) -> Result<StoreUrl, String> {
     };
     match scheme {
         "sqlite" => {}
-        "postgres" | "postgresql" => return Address::parse(text).map(StoreUrl::Postgres),
+        "postgres" | "postgresql" => return PostgresAddress::parse(text).map(StoreUrl::Postgres),
         _ => {
             return Err(
                 "names a database that is not known; write sqlite:// and a path, or \

@@ -13,13 +13,12 @@ use super::layers::{Layers, variable_of};
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
     AccountConfig, AdminConfig, AlarmCommand, AlarmTarget, AlarmsConfig, ApiConfig, Config,
-    ConfirmMode, DEFAULT_FILE, Environment, ImportErrorLanguage, ImportErrorsConfig, LogConfig,
-    LogFormat, PublicConfig, PullConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl,
-    TopicRule, UploadConfig, accounts, check, destinations,
+    ConfirmMode, CorrelationKey, DEFAULT_FILE, Environment, ImportErrorLanguage,
+    ImportErrorsConfig, LogConfig, LogFormat, PublicConfig, PullConfig, RetentionConfig, SnsConfig,
+    StoreConfig, StoreUrl, TopicRule, UploadConfig, UploadOptions, accounts, check, destinations,
+    upload as upload_section,
 };
 use crate::domain::Account;
-use crate::ivesk::upload::{CorrelationKey, UploadOptions};
-use crate::uploads::parameters;
 
 /// SNS goes on delivering for up to an hour (AWS caps the whole retry policy at
 /// 3,600 s), and a retry carries the time of its first publication.
@@ -530,7 +529,7 @@ fn upload(layers: &mut Layers<'_>, accounts: &BTreeMap<Account, AccountConfig>) 
             "upload.parameters",
             default.parameters,
             |text| {
-                parameters::add(&mut UploadOptions::default(), text)?;
+                upload_section::add(&mut UploadOptions::default(), text)?;
                 Ok(text.to_owned())
             },
             |text| text.as_str().into(),

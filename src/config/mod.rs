@@ -19,9 +19,6 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::domain::{Account, Company, DestinationName, Event, Queue};
-use crate::ivesk::upload::{CorrelationKey, UploadOptions};
-use crate::store::postgres::Address;
-use crate::uploads::parameters;
 
 mod accounts;
 mod check;
@@ -29,12 +26,16 @@ mod destinations;
 mod given;
 mod layers;
 mod load;
+mod postgres;
 mod problem;
 mod template;
+mod upload;
 
 pub use check::is_loopback;
+pub use postgres::{Encryption, PostgresAddress};
 pub use problem::{ConfigError, Origin, Problem, Setting};
 pub use template::{FreshSettings, fresh_token};
+pub use upload::{CorrelationKey, UploadOptions};
 
 /// The settings file that is looked for where none is named.
 pub const DEFAULT_FILE: &str = "ivesk-webhook.toml";
@@ -299,7 +300,7 @@ pub enum StoreUrl {
     Sqlite(PathBuf),
     /// `postgres://USER@HOST/DATABASE`, its password from the URL, from
     /// `store.password_file` or from `IVESK_WEBHOOK_STORE_PASSWORD`.
-    Postgres(Address),
+    Postgres(PostgresAddress),
 }
 
 impl StoreUrl {
@@ -497,7 +498,7 @@ impl UploadConfig {
         };
         for parameter in &self.parameters {
             // Each was read once, when the settings were checked.
-            let _ = parameters::add(&mut options, parameter);
+            let _ = upload::add(&mut options, parameter);
         }
         options
     }

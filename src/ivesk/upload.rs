@@ -14,7 +14,7 @@ use super::client::{Client, MAX_SMALL_BODY_BYTES, encoded};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::observer::Endpoint;
-use crate::config::is_loopback;
+use crate::config::{UploadOptions, is_loopback};
 use crate::egress;
 
 /// What a line of a small office uploads at least; a PUT's deadline grows with the
@@ -23,107 +23,42 @@ const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
 /// The most bytes of a file name, as on most file systems.
 const MAX_NAME_BYTES: usize = 255;
 
-/// Under which name the correlation data goes (vendor-api U4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum CorrelationKey {
-    /// `sourcedata`, as the vendor's newest client has it.
-    #[default]
-    Sourcedata,
-    /// `userdata`, as the help article has it.
-    Userdata,
-    /// The same data under both names.
-    Both,
-}
-
-impl CorrelationKey {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Sourcedata, Self::Userdata, Self::Both];
-
-    /// The name in settings and flags.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sourcedata => "sourcedata",
-            Self::Userdata => "userdata",
-            Self::Both => "both",
-        }
+/// Returns `name=value` pairs, in the order of the vendor's own client.
+fn query(options: &UploadOptions) -> String {
+    let mut pairs: Vec<(&str, String)> = Vec::new();
+    if let Some(data) = &options.correlation {
+        let json = serde_json::Value::Object(data.clone()).to_string();
+        let names = options.correlation_key.parameter_names();
+        pairs.extend(names.iter().map(|name| (*name, STANDARD.encode(&json))));
     }
-
-    /// Reads [`CorrelationKey::as_str`].
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|key| key.as_str() == text)
-    }
-
-    const fn names(self) -> &'static [&'static str] {
-        match self {
-            Self::Sourcedata => &["sourcedata"],
-            Self::Userdata => &["userdata"],
-            Self::Both => &["sourcedata", "userdata"],
-        }
-    }
-}
-
-/// What may be asked for with an upload. What is none is not sent: the vendor
-/// requires nothing and explains little (vendor-api, "Uploading").
-#[derive(Clone, Debug, Default)]
-pub struct UploadOptions {
-    /// Data of ours that comes back with the document.
-    pub correlation: Option<serde_json::Map<String, serde_json::Value>>,
-    /// Under which name it goes.
-    pub correlation_key: CorrelationKey,
-    /// `processlines`
-    pub process_lines: Option<bool>,
-    /// `splitdocuments`
-    pub split_documents: Option<bool>,
-    /// `checkduplicates`
-    pub check_duplicates: Option<bool>,
-    /// `rejectnoninvoices`
-    pub reject_non_invoices: Option<bool>,
-    /// `warehouse`, a custom code.
-    pub warehouse: Option<String>,
-    /// `allocation`, a custom code.
-    pub allocation: Option<String>,
-    /// `tags`, sent with commas between them.
-    pub tags: Vec<String>,
-}
-
-impl UploadOptions {
-    /// `name=value` pairs, in the order of the vendor's own client.
-    fn query(&self) -> String {
-        let mut pairs: Vec<(&str, String)> = Vec::new();
-        if let Some(data) = &self.correlation {
-            let json = serde_json::Value::Object(data.clone()).to_string();
-            let names = self.correlation_key.names();
-            pairs.extend(names.iter().map(|name| (*name, STANDARD.encode(&json))));
-        }
-        let flags = [
-            ("processlines", self.process_lines),
-            ("splitdocuments", self.split_documents),
-            ("checkduplicates", self.check_duplicates),
-            ("rejectnoninvoices", self.reject_non_invoices),
-        ];
-        pairs.extend(
-            flags
-                .iter()
-                .filter_map(|(name, flag)| Some((*name, (*flag)?.to_string()))),
-        );
-        let codes = [
-            ("warehouse", &self.warehouse),
-            ("allocation", &self.allocation),
-        ];
-        pairs.extend(
-            codes
-                .iter()
-                .filter_map(|(name, code)| Some((*name, (*code).clone()?))),
-        );
-        if !self.tags.is_empty() {
-            pairs.push(("tags", self.tags.join(",")));
-        }
-        let pairs: Vec<String> = pairs
+    let flags = [
+        ("processlines", options.process_lines),
+        ("splitdocuments", options.split_documents),
+        ("checkduplicates", options.check_duplicates),
+        ("rejectnoninvoices", options.reject_non_invoices),
+    ];
+    pairs.extend(
+        flags
             .iter()
-            .map(|(name, value)| format!("{name}={}", encoded(value)))
-            .collect();
-        pairs.join("&")
+            .filter_map(|(name, flag)| Some((*name, (*flag)?.to_string()))),
+    );
+    let codes = [
+        ("warehouse", &options.warehouse),
+        ("allocation", &options.allocation),
+    ];
+    pairs.extend(
+        codes
+            .iter()
+            .filter_map(|(name, code)| Some((*name, (*code).clone()?))),
+    );
+    if !options.tags.is_empty() {
+        pairs.push(("tags", options.tags.join(",")));
     }
+    let pairs: Vec<String> = pairs
+        .iter()
+        .map(|(name, value)| format!("{name}={}", encoded(value)))
+        .collect();
+    pairs.join("&")
 }
 
 /// Where one file may be put, for a short while. Its URL is a secret.
@@ -278,7 +213,7 @@ impl Client {
         if unusable {
             return Err(UploadError::FileName);
         }
-        let query = options.query();
+        let query = query(options);
         let mark = if query.is_empty() { "" } else { "?" };
         let path = format!("/uploadlocation/{}{mark}{query}", encoded(filename));
         let request = self.request(Method::GET, &path)?;
@@ -460,7 +395,7 @@ mod tests {
         #[test]
         fn a_code_with_any_letters_stays_one_query_value(code in "\\PC{0,30}") {
             let options = UploadOptions { warehouse: Some(code.clone()), ..UploadOptions::default() };
-            let query = options.query();
+            let query = query(&options);
             let pairs: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
             prop_assert_eq!(pairs, [("warehouse".into(), code.into())]);
         }

@@ -12,15 +12,15 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::config::UploadOptions;
 use crate::domain::{Account, Clock, Timestamp};
 use crate::ivesk::Client;
 use crate::ivesk::document::UPLOAD_MARK;
-use crate::ivesk::upload::{UploadError, UploadOptions, Verdict};
+use crate::ivesk::upload::{UploadError, Verdict};
 use crate::store::{NewUpload, UploadEnd};
 
 pub mod file;
 pub mod journal;
-pub mod parameters;
 pub mod walk;
 pub mod watch;
 mod writers;

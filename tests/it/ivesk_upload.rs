@@ -1,9 +1,9 @@
 //! Giving the vendor a file: the exact query, the exact headers, the right host.
 
 use bytes::Bytes;
-use ivesk_webhook::config::ApiConfig;
+use ivesk_webhook::config::{ApiConfig, CorrelationKey, UploadOptions};
 use ivesk_webhook::ivesk::Client;
-use ivesk_webhook::ivesk::upload::{CorrelationKey, UploadError, UploadLocation, UploadOptions};
+use ivesk_webhook::ivesk::upload::{UploadError, UploadLocation};
 use secrecy::SecretString;
 use serde_json::json;
 

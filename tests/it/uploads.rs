@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ivesk_webhook::config::default_account;
+use ivesk_webhook::config::{UploadOptions, default_account};
 use ivesk_webhook::domain::{Clock, Queue, Timestamp};
 use ivesk_webhook::emulator::faults::{Endpoint, Fault, FaultKind};
 use ivesk_webhook::emulator::switches::Switches;
 use ivesk_webhook::emulator::{Control, DEFAULT_KEY, Emulator, EmulatorSettings};
 use ivesk_webhook::ivesk::Client;
-use ivesk_webhook::ivesk::upload::UploadOptions;
 use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
 use ivesk_webhook::store::{LATE_AFTER, SharedStore, UploadFilter, UploadRow, UploadState};
 use ivesk_webhook::uploads::watch::{REFUSED, SENT, Watcher};

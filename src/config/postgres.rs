@@ -27,25 +27,28 @@ const PARAMETERS: [&str; 7] = [
 
 /// Whether and how the connection is encrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Encryption {
+pub enum Encryption {
     /// Not at all: a Unix socket, this machine, or `sslmode=disable`.
     None,
     /// TLS with the server's certificate and name checked, against the authorities of
     /// the file where one is given, and against the system's otherwise.
-    Verified { authorities: Option<PathBuf> },
+    Verified {
+        /// A PEM file of authorities, in place of the system's.
+        authorities: Option<PathBuf>,
+    },
 }
 
 /// A PostgreSQL database: `postgres://USER@HOST:PORT/DATABASE?…`.
 ///
 /// `Debug` and `Display` show it without its password.
 #[derive(Clone)]
-pub struct Address {
-    pub(super) settings: Box<tokio_postgres::Config>,
-    pub(super) encryption: Encryption,
+pub struct PostgresAddress {
+    settings: Box<tokio_postgres::Config>,
+    encryption: Encryption,
     shown: String,
 }
 
-impl Address {
+impl PostgresAddress {
     /// Reads a URL.
     ///
     /// `sslmode` is `disable`, or `require`, `verify-ca` or `verify-full`, which all mean
@@ -127,6 +130,16 @@ impl Address {
         })
     }
 
+    /// Returns what a client connects with.
+    pub fn settings(&self) -> &tokio_postgres::Config {
+        &self.settings
+    }
+
+    /// Returns how connections are encrypted.
+    pub fn encryption(&self) -> &Encryption {
+        &self.encryption
+    }
+
     /// Whether the URL itself holds a password.
     pub fn has_password(&self) -> bool {
         self.settings.get_password().is_some()
@@ -167,25 +180,25 @@ fn is_here(host: &Host) -> bool {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for PostgresAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
     }
 }
 
-impl fmt::Debug for Address {
+impl fmt::Debug for PostgresAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Address({})", self.shown)
+        write!(f, "PostgresAddress({})", self.shown)
     }
 }
 
-impl PartialEq for Address {
+impl PartialEq for PostgresAddress {
     fn eq(&self, other: &Self) -> bool {
         self.shown == other.shown && self.encryption == other.encryption
     }
 }
 
-impl Eq for Address {}
+impl Eq for PostgresAddress {}
 
 #[cfg(test)]
 mod tests {
@@ -193,21 +206,23 @@ mod tests {
 
     #[test]
     fn no_way_of_printing_an_address_shows_its_password() {
-        let address = Address::parse("postgres://ivesk:s3cret@db.example/ivesk?sslmode=disable")
-            .expect("a usable address");
+        let address =
+            PostgresAddress::parse("postgres://ivesk:s3cret@db.example/ivesk?sslmode=disable")
+                .expect("a usable address");
         let shown = format!("{address} {address:?} {address:#?}");
         assert!(!shown.contains("s3cret"), "{shown}");
         assert_eq!(address.to_string(), "postgres://ivesk@db.example/ivesk");
         assert!(address.has_password());
-        let wrong = Address::parse("postgres://ivesk:s3cret@db.example/ivesk?sslmode=s3cret");
+        let wrong =
+            PostgresAddress::parse("postgres://ivesk:s3cret@db.example/ivesk?sslmode=s3cret");
         assert!(!wrong.expect_err("an unknown mode").contains("s3cret"));
-        let wrong = Address::parse("postgres://ivesk:s3cret@db.example:s3cret/ivesk");
+        let wrong = PostgresAddress::parse("postgres://ivesk:s3cret@db.example:s3cret/ivesk");
         assert!(!wrong.expect_err("no port").contains("s3cret"));
     }
 
     #[test]
     fn what_leaves_the_machine_is_encrypted_unless_a_person_says_otherwise() {
-        let of = |text: &str| Address::parse(text).map(|address| address.encryption);
+        let of = |text: &str| PostgresAddress::parse(text).map(|address| address.encryption);
         let checked = Ok(Encryption::Verified { authorities: None });
         assert_eq!(of("postgres://u@db.example/d"), checked);
         assert_eq!(of("postgres://u@db.example/d?sslmode=require"), checked);
@@ -236,7 +251,7 @@ mod tests {
             ("postgres://u@h", "database"),
             ("postgres:///d", "host"),
         ] {
-            let error = Address::parse(text).expect_err(text);
+            let error = PostgresAddress::parse(text).expect_err(text);
             assert!(error.contains(word), "{text}: {error}");
         }
     }

@@ -1,10 +1,72 @@
 //! What goes with an upload, as settings and flags write it: `name=value`.
 
-use crate::ivesk::upload::UploadOptions;
-
 /// The names that are taken, as the vendor spells them.
 const NAMES: &str = "processlines, splitdocuments, checkduplicates, rejectnoninvoices \
                      (true or false), warehouse, allocation, tags";
+
+/// Under which name the correlation data goes (vendor-api U4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum CorrelationKey {
+    /// `sourcedata`, as the vendor's newest client has it.
+    #[default]
+    Sourcedata,
+    /// `userdata`, as the help article has it.
+    Userdata,
+    /// The same data under both names.
+    Both,
+}
+
+impl CorrelationKey {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Sourcedata, Self::Userdata, Self::Both];
+
+    /// The name in settings and flags.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sourcedata => "sourcedata",
+            Self::Userdata => "userdata",
+            Self::Both => "both",
+        }
+    }
+
+    /// Reads [`CorrelationKey::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|key| key.as_str() == text)
+    }
+
+    /// Returns the names of the vendor's parameters that carry the data.
+    pub(crate) const fn parameter_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Sourcedata => &["sourcedata"],
+            Self::Userdata => &["userdata"],
+            Self::Both => &["sourcedata", "userdata"],
+        }
+    }
+}
+
+/// What may be asked for with an upload. What is none is not sent: the vendor
+/// requires nothing and explains little (vendor-api, "Uploading").
+#[derive(Clone, Debug, Default)]
+pub struct UploadOptions {
+    /// Data of ours that comes back with the document.
+    pub correlation: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Under which name it goes.
+    pub correlation_key: CorrelationKey,
+    /// `processlines`
+    pub process_lines: Option<bool>,
+    /// `splitdocuments`
+    pub split_documents: Option<bool>,
+    /// `checkduplicates`
+    pub check_duplicates: Option<bool>,
+    /// `rejectnoninvoices`
+    pub reject_non_invoices: Option<bool>,
+    /// `warehouse`, a custom code.
+    pub warehouse: Option<String>,
+    /// `allocation`, a custom code.
+    pub allocation: Option<String>,
+    /// `tags`, sent with commas between them.
+    pub tags: Vec<String>,
+}
 
 /// Puts one `name=value` into `options`. Tags have commas between them.
 ///
