@@ -4,10 +4,46 @@ use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::check::{MIN_TOKEN_CHARS, is_loopback};
+use super::environment::{VARIABLE_PREFIX, variable_of};
 use super::given::Given;
-use super::layers::{Layers, variable_of};
-use super::{AccountConfig, PublicConfig, VARIABLE_PREFIX, check, default_account, is_loopback};
+use super::layers::Layers;
+use super::public::PublicConfig;
 use crate::domain::{Account, Company, Event};
+
+/// The most characters of a token, so that the path stays a path.
+const MAX_TOKEN_CHARS: usize = 200;
+
+/// One API key at the vendor.
+#[derive(Clone, Debug)]
+pub struct AccountConfig {
+    /// `api_key_file`, or `IVESK_WEBHOOK_API_KEY_<NAME>` (`IVESK_WEBHOOK_API_KEY`
+    /// where there is one account). `None`: receive and keep hints, pull nothing.
+    pub api_key: Option<SecretString>,
+    /// `companies`: codes whose exported queue is read from the start.
+    pub companies: Vec<Company>,
+    /// `tokens.on_exported` and `tokens.on_digitized`: the secret path segments that
+    /// are accepted, the first one in use for new subscriptions.
+    pub tokens: BTreeMap<Event, Vec<SecretString>>,
+    /// `digitized`, default true: whether the digitized queue is reconciled without hints.
+    pub digitized: bool,
+}
+
+impl Default for AccountConfig {
+    fn default() -> Self {
+        Self {
+            api_key: None,
+            companies: Vec::new(),
+            tokens: BTreeMap::new(),
+            digitized: true,
+        }
+    }
+}
+
+/// The account's name where there is no reason for another: `default`.
+pub fn default_account() -> Account {
+    Account::parse("default").expect("a constant name is valid")
+}
 
 /// An account's settings.
 const ACCOUNT_SETTINGS: [&str; 5] = [
@@ -17,8 +53,10 @@ const ACCOUNT_SETTINGS: [&str; 5] = [
     "companies",
     "digitized",
 ];
+
 /// The API key of the only account; `_<NAME>` is added for one of several.
 const API_KEY_VARIABLE: &str = "IVESK_WEBHOOK_API_KEY";
+
 /// `[accounts.NAME]`
 pub(super) fn read(
     layers: &mut Layers<'_>,
@@ -93,7 +131,7 @@ fn account(layers: &mut Layers<'_>, name: &Account, key_variable: &str) -> Accou
         let tokens = layers.list(
             &setting(&format!("tokens.{event}")),
             Vec::new(),
-            check::token,
+            token,
             |_: &SecretString| "[set]".into(),
         );
         (event, tokens)
@@ -101,7 +139,7 @@ fn account(layers: &mut Layers<'_>, name: &Account, key_variable: &str) -> Accou
     let tokens = tokens.filter(|(_, tokens)| !tokens.is_empty()).collect();
     let default = AccountConfig::default();
     AccountConfig {
-        api_key: layers.secret(&setting("api_key_file"), key_variable, check::api_key),
+        api_key: layers.secret(&setting("api_key_file"), key_variable, api_key),
         companies: companies(layers, &setting("companies")),
         tokens,
         digitized: layers.read(
@@ -163,4 +201,28 @@ fn check_tokens(
             }
         }
     }
+}
+
+/// A secret segment of the webhook's path. Never repeated in advice.
+fn token(text: &str) -> Result<SecretString, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !(MIN_TOKEN_CHARS..=MAX_TOKEN_CHARS).contains(&text.len()) || !text.chars().all(allowed) {
+        return Err(format!(
+            "a token is not {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS} characters of A-Z, a-z, 0-9, - \
+             and _; make one with `openssl rand -hex 32`"
+        ));
+    }
+    Ok(text.into())
+}
+
+/// An API key: anything that stands in a header. Never repeated in advice.
+fn api_key(text: &str) -> Result<SecretString, String> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(
+            "the API key holds white space or letters that no header can hold; copy it again from \
+             app.ivesk.lt/settings/general, alone on one line"
+                .to_owned(),
+        );
+    }
+    Ok(text.into())
 }

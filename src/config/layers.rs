@@ -12,9 +12,10 @@ use secrecy::SecretString;
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
+use super::check;
+use super::environment::{VARIABLE_PREFIX, variable_of};
 use super::given::{Given, Raw};
 use super::problem::{ConfigError, Origin, Problem, Setting};
-use super::{VARIABLE_PREFIX, check};
 
 /// Names that belong to other parts: the file's own name, and switches of the tests.
 const FOREIGN_VARIABLES: [&str; 2] = ["IVESK_WEBHOOK_CONFIG", "IVESK_WEBHOOK_AWS_VECTORS"];
@@ -22,12 +23,6 @@ const TEST_VARIABLES: &str = "IVESK_WEBHOOK_TEST_";
 
 /// The one setting that is a table with names of the user's choosing.
 const FREE_TABLE: &str = "sns.certificate_names";
-
-/// The environment variable of a setting: `public.url` is `IVESK_WEBHOOK_PUBLIC_URL`.
-pub(super) fn variable_of(name: &str) -> String {
-    let name = name.replace(['.', '-'], "_").to_ascii_uppercase();
-    format!("{VARIABLE_PREFIX}{name}")
-}
 
 /// All layers, and what was found wrong in them so far.
 pub(super) struct Layers<'a> {
@@ -441,4 +436,9 @@ impl<'a> Layers<'a> {
 fn line_of(text: &str, offset: usize) -> usize {
     let before = text.as_bytes().iter().take(offset);
     before.filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// A value as it is written.
+pub(super) fn show<T: ToString>(value: &T) -> Value {
+    value.to_string().into()
 }

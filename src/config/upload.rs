@@ -1,8 +1,48 @@
-//! What goes with an upload, as settings and flags write it: `name=value`.
+//! `[upload]`: what `serve` uploads by itself, and what goes with every upload.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::accounts::AccountConfig;
+use super::layers::Layers;
+use crate::domain::Account;
 
 /// The names that are taken, as the vendor spells them.
 const NAMES: &str = "processlines, splitdocuments, checkduplicates, rejectnoninvoices \
                      (true or false), warehouse, allocation, tags";
+
+/// What `serve` uploads by itself, and what goes with every upload.
+#[derive(Clone, Debug, Default)]
+pub struct UploadConfig {
+    /// `upload.watch`: a folder whose files `serve` uploads; none by default. Relative
+    /// to the settings file.
+    pub watch: Option<PathBuf>,
+    /// `upload.account`: whose key the folder's files go with; needed where there are
+    /// several accounts.
+    pub account: Option<Account>,
+    /// `upload.correlation_key`: under which name correlation data goes (vendor-api U4).
+    pub correlation_key: CorrelationKey,
+    /// `upload.parameters`: `name=value` pairs that go with every upload, where a flag
+    /// does not say otherwise.
+    pub parameters: Vec<String>,
+}
+
+impl UploadConfig {
+    /// What goes with an upload that has nothing of its own.
+    pub fn options(&self) -> UploadOptions {
+        let mut options = UploadOptions {
+            correlation_key: self.correlation_key,
+            ..UploadOptions::default()
+        };
+        for parameter in &self.parameters {
+            // Each was read once, when the settings were checked.
+            let _ = add(&mut options, parameter);
+        }
+        options
+    }
+}
 
 /// Under which name the correlation data goes (vendor-api U4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -68,12 +108,74 @@ pub struct UploadOptions {
     pub tags: Vec<String>,
 }
 
+/// `[upload]`
+pub(super) fn read(
+    layers: &mut Layers<'_>,
+    accounts: &BTreeMap<Account, AccountConfig>,
+) -> UploadConfig {
+    let default = UploadConfig::default();
+    let read = UploadConfig {
+        watch: layers.read(
+            "upload.watch",
+            default.watch,
+            |given, layers| match given.text()?.trim() {
+                "" => Err("is empty; write a folder, or remove it".to_owned()),
+                folder => Ok(Some(layers.path(folder))),
+            },
+            |folder| json!(folder),
+        ),
+        account: layers.text(
+            "upload.account",
+            default.account,
+            |text| {
+                let account = Account::parse(text).map_err(|error| error.to_string())?;
+                if accounts.contains_key(&account) {
+                    Ok(Some(account))
+                } else {
+                    Err(format!(
+                        "names `{account}`, and there is no [accounts.{account}]"
+                    ))
+                }
+            },
+            |account| json!(account),
+        ),
+        correlation_key: layers.text(
+            "upload.correlation_key",
+            default.correlation_key,
+            |text| {
+                CorrelationKey::parse(text).ok_or_else(|| {
+                    "is not \"sourcedata\", \"userdata\" or \"both\"; write one of these".to_owned()
+                })
+            },
+            |key| key.as_str().into(),
+        ),
+        parameters: layers.list(
+            "upload.parameters",
+            default.parameters,
+            |text| {
+                add(&mut UploadOptions::default(), text)?;
+                Ok(text.to_owned())
+            },
+            |text| text.as_str().into(),
+        ),
+    };
+    let undecided = read.account.is_none() && accounts.len() > 1;
+    if read.watch.is_some() && undecided && !layers.has_failed("upload.account") {
+        layers.contradiction(
+            "upload.account",
+            "is not set, and there are several accounts; name the one whose key the files of \
+             `upload.watch` go with",
+        );
+    }
+    read
+}
+
 /// Puts one `name=value` into `options`. Tags have commas between them.
 ///
 /// # Errors
 ///
 /// What is wrong with it, in words that follow the setting's name.
-pub fn add(options: &mut UploadOptions, text: &str) -> Result<(), String> {
+fn add(options: &mut UploadOptions, text: &str) -> Result<(), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| {
         format!("holds an entry without =; write name=value, with one of {NAMES}")
     })?;
@@ -100,7 +202,7 @@ pub fn add(options: &mut UploadOptions, text: &str) -> Result<(), String> {
 }
 
 /// The tags in a list with commas.
-pub fn tags(text: &str) -> Vec<String> {
+fn tags(text: &str) -> Vec<String> {
     text.split(',')
         .map(str::trim)
         .filter(|tag| !tag.is_empty())
