@@ -284,7 +284,7 @@ mod tests {
     use crate::domain::Event;
 
     #[test]
-    fn refusals_leave_the_window_after_its_length() {
+    fn refusals_leave_the_window_when_they_are_too_old() {
         let what = (Event::OnExported, "signature_mismatch");
         let counted = |count: u64| Refusals::from([(what, count)]);
         let minute = |n: u64| Timestamp::from_millis(0).after(Duration::from_secs(60 * n));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_a_quarter_of_an_hour() {
+    fn the_backoff_doubles_up_to_fifteen_minutes() {
         let seconds: Vec<u64> = [0, 1, 5, 6, 50].map(|n| pause(n).as_secs()).to_vec();
         assert_eq!(seconds, [15, 30, 480, 900, 900]);
     }

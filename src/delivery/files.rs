@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn files_come_from_named_hosts_alone() {
+    fn files_are_fetched_from_named_hosts_only() {
         const API: &str = "https://app.ivesk.lt/api/pub";
         for (link, hosts, permitted) in [
             ("https://app.ivesk.lt/public/1?Signature=x", &[][..], true),

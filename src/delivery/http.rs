@@ -202,7 +202,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn words_are_a_text_of_their_own_and_a_problem_s_are_its_detail() {
+    fn a_rejection_message_is_plain_text_or_a_problems_detail() {
         let read = |body: &str, is_problem| message(body.as_bytes(), is_problem);
         let words = Some("no such account".to_owned());
         assert_eq!(read(r#"{"message":" no such account\n"}"#, false), words);

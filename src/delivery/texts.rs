@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_is_in_the_language_of_the_settings_or_in_ones_own_words() {
+    fn the_text_uses_the_configured_language_or_template() {
         let mut settings = ImportErrorsConfig::default();
         assert_eq!(
             report(&settings, "nežinomas PVM kodas."),
@@ -123,7 +123,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_destination_says_becomes_one_short_line(message in "\\PC{0,200}[\\x00-\\x1f]{0,5}\\PC{0,400}") {
+        fn any_rejection_message_becomes_one_short_line(message in "\\PC{0,200}[\\x00-\\x1f]{0,5}\\PC{0,400}") {
             let text = plain(&message);
             prop_assert!(text.chars().count() <= MAX_CHARS + 1);
             prop_assert!(!text.chars().any(char::is_control));

@@ -82,7 +82,7 @@ pub fn last_days(certificates: &[CertificateRow]) -> BTreeMap<String, Timestamp>
     for row in certificates {
         let host = Url::parse(&row.url).ok();
         let host = host.and_then(|url| url.host_str().map(str::to_owned));
-        let (Some(host), Ok(certificate)) = (host, CertificateSummary::read(&row.pem)) else {
+        let (Some(host), Ok(certificate)) = (host, CertificateSummary::parse(&row.pem)) else {
             continue;
         };
         let last = certificate.not_after;

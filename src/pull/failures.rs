@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_obeyed_by_the_whole_account() {
+    fn the_whole_account_obeys_retry_after() {
         for code in [429, 503] {
             assert_eq!(
                 judge(
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn one_companys_refusal_pauses_that_company_and_several_401_the_account() {
+    fn one_refusal_pauses_a_feed_and_several_401_the_account() {
         for (code, reason) in [
             (401, FeedPauseReason::Unauthorized),
             (403, FeedPauseReason::Forbidden),
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn companies_that_the_key_never_could_read_do_not_pause_the_account() {
+    fn companies_the_key_never_read_do_not_pause_the_account() {
         let unread = PageLease {
             speaks_of_key: false,
             ..lease(0, 2)
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_ten_minutes_and_never_reach_zero() {
+    fn the_backoff_doubles_up_to_ten_minutes_and_is_never_zero() {
         let waits: Vec<_> = (0..12)
             .map(|failures| backoff(failures, 0.0).as_secs())
             .collect();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_company_does_not_hold_up_the_others_but_a_vendor_that_is_down_does() {
+    fn one_bad_company_delays_only_itself_unless_the_vendor_is_down() {
         let error = status(500, None);
         assert!(matches!(
             judge(&error, &lease(4, 0), NOW, 0.0),

@@ -236,7 +236,7 @@ mod tests {
     const T3: &str = "2026-01-01T00:00:03.000Z";
 
     #[test]
-    fn a_page_without_next_ends_the_run_and_its_last_version_becomes_the_cursor() {
+    fn a_page_without_next_ends_the_pull_at_its_last_version() {
         let step = judge(Some(T1), None, &[T1, T2], None);
         assert_eq!(
             (step.end, step.cursor),
@@ -245,31 +245,31 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_page_ends_the_run() {
+    fn an_empty_page_ends_the_pull() {
         assert_eq!(judge(Some(T1), None, &[], Some(T1)).end, PageEnd::UpToDate);
         assert_eq!(judge(Some(T1), None, &[], None).cursor, None);
     }
 
     #[test]
-    fn next_equal_to_from_ends_the_run() {
+    fn next_equal_to_from_ends_the_pull() {
         let step = judge(Some(T2), None, &[T2], Some(T2));
         assert_eq!((step.end, step.gap), (PageEnd::UpToDate, false));
     }
 
     #[test]
-    fn next_that_stays_though_documents_are_newer_is_a_possible_gap() {
+    fn a_stuck_next_with_newer_documents_is_a_gap() {
         let step = judge(Some(T1), None, &[T2, T3], Some(T1));
         assert_eq!((step.end, step.gap), (PageEnd::UpToDate, true));
     }
 
     #[test]
-    fn a_full_page_of_one_timestamp_that_leads_nowhere_is_a_possible_gap() {
+    fn a_full_page_of_one_moment_that_leads_nowhere_is_a_gap() {
         assert!(judge(Some(T1), None, &[T1; 100], Some(T1)).gap);
         assert!(!judge(Some(T1), None, &[T1; 3], Some(T1)).gap);
     }
 
     #[test]
-    fn the_next_request_asks_again_for_the_last_group_of_equal_timestamps() {
+    fn the_next_request_repeats_the_last_group_of_equal_moments() {
         let step = judge(None, None, &[T1, T2, T3, T3], Some(T3));
         assert_eq!(
             (step.next_from, step.cursor),
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_page_from_before_the_edge_is_passed_by_next_itself() {
+    fn a_short_page_from_before_the_edge_is_passed_by_next() {
         let step = judge(Some(T2), Some((T3, 4)), &[T3, T3], Some(T3));
         assert_eq!(
             (step.end, step.gap, step.next_from),
@@ -287,13 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn a_full_page_of_one_timestamp_is_a_possible_gap_also_where_next_leads_on() {
+    fn a_full_page_of_one_moment_is_a_gap_even_if_next_moves() {
         assert!(judge(None, None, &[T1; 100], Some(T1)).gap);
         assert!(!judge(None, None, &[T1; 99], Some(T1)).gap);
     }
 
     #[test]
-    fn a_group_larger_than_a_page_is_passed_by_next_itself_and_told() {
+    fn a_group_larger_than_a_page_is_passed_by_next_and_logged() {
         let step = judge(Some(T2), Some((T3, 4)), &[T3; 4], Some(T3));
         assert_eq!(
             (step.end, step.gap, step.next_from),
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_next_that_writes_the_moment_in_another_form_has_an_edge_too() {
+    fn a_next_in_another_notation_of_the_moment_has_an_edge_too() {
         let local = "2026-01-01T02:00:02.000+02:00";
         let step = judge(None, None, &[T1, T2], Some(local));
         assert_eq!(
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn next_that_goes_back_in_time_ends_the_run_and_the_cursor_stays() {
+    fn a_next_that_moves_back_ends_the_pull_and_keeps_the_cursor() {
         let step = judge(Some(T3), Some((T3, 1)), &[T1], Some(T2));
         assert_eq!(
             (step.end, step.gap, step.cursor),
