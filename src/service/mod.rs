@@ -228,7 +228,7 @@ impl Service {
         // What was missed while nothing ran is found at once, not within the hour.
         puller.reconcile_now().await?;
         let workers = workers(&app)?;
-        let known = worker::known(&app.config);
+        let known = worker::configured_destinations(&app.config);
         app.store
             .register_destinations(known, app.clock.now())
             .await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ivesk_webhook::config::{
     Config, DestinationConfig, DestinationKind, HistoryMode, default_account,
 };
-use ivesk_webhook::delivery::import_errors::{ImportErrorSender, Reported};
+use ivesk_webhook::delivery::import_errors::{ImportErrorSender, SendOutcome};
 use ivesk_webhook::delivery::open;
 use ivesk_webhook::delivery::worker::{DestinationWorker, StepOutcome};
 use ivesk_webhook::domain::{DestinationName, Queue};
@@ -301,7 +301,7 @@ async fn a_version_accepted_unheard_then_superseded_is_not_repeated() {
     let ids = export(bench, COMPANY, 1).await;
     let old = current(bench).await;
     ledger.always(Manner::BooksUnheard);
-    assert!(matches!(step(deliver).await, StepOutcome::Waits { .. }));
+    assert!(matches!(step(deliver).await, StepOutcome::Waiting { .. }));
     re_export(bench, &ids[0]).await;
     ledger.always(Manner::Books);
     pass(bench, deliver, hours(1)).await;
@@ -333,7 +333,7 @@ async fn a_hanging_destination_times_out_and_others_continue() {
         ledger.until("a request", |l| l.requests() == 1).await;
         drain(&beside).await
     });
-    assert!(matches!(handed, StepOutcome::Waits { .. }), "{handed:?}");
+    assert!(matches!(handed, StepOutcome::Waiting { .. }), "{handed:?}");
     assert_eq!(other.versions(), current(&bench).await);
     assert!(meanwhile > 0, "nothing was delivered beside it");
     assert!(matches!(step(&deliver).await, StepOutcome::Nothing { .. }));
@@ -464,8 +464,8 @@ async fn a_rejection_becomes_one_import_error_and_ends_delivered() {
         .await;
     let sending = import_error_sender(&bench).expect("a sender of import errors");
     bench.clock.advance(MOMENT);
-    assert_eq!(sending.step().await.expect("a step"), Reported::Sent);
-    assert_eq!(sending.step().await.expect("a step"), Reported::Nothing);
+    assert_eq!(sending.step().await.expect("a step"), SendOutcome::Sent);
+    assert_eq!(sending.step().await.expect("a step"), SendOutcome::Nothing);
     let seen = bench.control.reported_errors();
     assert_eq!(seen.len(), 1, "{seen:?}");
     assert_eq!(
@@ -486,7 +486,7 @@ async fn a_rejection_becomes_one_import_error_and_ends_delivered() {
     );
     drain(&deliver).await;
     assert_eq!(ledger.rejected().len(), 2);
-    assert_eq!(sending.step().await.expect("a step"), Reported::Nothing);
+    assert_eq!(sending.step().await.expect("a step"), SendOutcome::Nothing);
 
     ledger.always(Manner::Books);
     re_export(&bench, &unwanted).await;
@@ -520,15 +520,18 @@ async fn a_refused_repeated_import_error_is_logged_and_not_resent() {
     let sending = import_error_sender(&bench).expect("a sender of import errors");
     ledger.always(Manner::rejects("Nežinomas PVM kodas"));
     drain(&deliver).await;
-    assert_eq!(sending.step().await.expect("a step"), Reported::Sent);
+    assert_eq!(sending.step().await.expect("a step"), SendOutcome::Sent);
 
     ledger.always(Manner::rejects("Nežinomas klientas"));
     change(&bench, "books", DestinationChange::Retry { sequence: None }).await;
     drain(&deliver).await;
     let refused = sending.step().await.expect("a step");
-    assert!(matches!(refused, Reported::Refused { .. }), "{refused:?}");
+    assert!(
+        matches!(refused, SendOutcome::Refused { .. }),
+        "{refused:?}"
+    );
     bench.clock.advance(hours(48));
-    assert_eq!(sending.step().await.expect("a step"), Reported::Nothing);
+    assert_eq!(sending.step().await.expect("a step"), SendOutcome::Nothing);
     let rows = import_errors(&bench).await;
     assert_eq!(rows.len(), 2);
     assert_eq!(rows[1].state, ImportErrorState::Refused);
@@ -539,7 +542,7 @@ async fn a_refused_repeated_import_error_is_logged_and_not_resent() {
         .retry_import_error(rows[1].id, bench.clock.now());
     assert!(asked.await.expect("the store works"));
     let again = sending.step().await.expect("a step");
-    assert!(matches!(again, Reported::Refused { .. }), "{again:?}");
+    assert!(matches!(again, SendOutcome::Refused { .. }), "{again:?}");
     assert_eq!(bench.control.reported_errors().len(), 1);
 }
 

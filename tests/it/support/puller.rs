@@ -13,7 +13,7 @@ use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::emulator::{
     Control, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Fault, Switches,
 };
-use ivesk_webhook::pull::{Pulled, Puller, configured_feeds};
+use ivesk_webhook::pull::{PullOutcome, Puller, configured_feeds};
 use ivesk_webhook::service::open_store;
 use ivesk_webhook::store::{
     AccountRow, DocumentFilter, DocumentRow, FeedRow, SharedStore, Trigger, TriggerKind,
@@ -237,17 +237,17 @@ impl Bench {
     }
 
     /// One step.
-    pub(crate) async fn step(&self) -> Pulled {
+    pub(crate) async fn step(&self) -> PullOutcome {
         self.puller().pull_page().await.expect("the store works")
     }
 
     /// Steps until nothing may be asked for now; what they did.
-    pub(crate) async fn settle(&self) -> Vec<Pulled> {
+    pub(crate) async fn settle(&self) -> Vec<PullOutcome> {
         settle(self.puller()).await
     }
 
     /// Lets time pass, working whenever something falls due; what the steps did.
-    pub(crate) async fn pass(&self, time: Duration) -> Vec<Pulled> {
+    pub(crate) async fn pass(&self, time: Duration) -> Vec<PullOutcome> {
         pass(self.puller(), &self.clock, time).await
     }
 
@@ -321,18 +321,18 @@ pub(crate) fn exported_path(config: &mut Config, company_in: &str) {
     });
 }
 
-pub(crate) async fn settle(puller: &Puller) -> Vec<Pulled> {
+pub(crate) async fn settle(puller: &Puller) -> Vec<PullOutcome> {
     let mut done = Vec::new();
     loop {
         match puller.pull_page().await.expect("the store works") {
-            Pulled::Nothing => return done,
+            PullOutcome::Nothing => return done,
             pulled => done.push(pulled),
         }
         assert!(done.len() < SPIN, "the puller spins: {:?}", done.last());
     }
 }
 
-pub(crate) async fn pass(puller: &Puller, clock: &Clock, time: Duration) -> Vec<Pulled> {
+pub(crate) async fn pass(puller: &Puller, clock: &Clock, time: Duration) -> Vec<PullOutcome> {
     let end = clock.now().after(time);
     let mut done = settle(puller).await;
     loop {
@@ -414,11 +414,11 @@ pub(crate) fn check_numbering(rows: &[DocumentRow]) -> Result<(), String> {
 }
 
 /// How many new versions the steps stored, and how many steps failed.
-pub(crate) fn tally(steps: &[Pulled]) -> (usize, usize) {
+pub(crate) fn tally(steps: &[PullOutcome]) -> (usize, usize) {
     steps.iter().fold((0, 0), |(new, failed), step| match step {
-        Pulled::Page { committed, .. } => (new + committed.new, failed),
-        Pulled::Failed { .. } => (new, failed + 1),
-        Pulled::Stale { .. } | Pulled::Nothing => (new, failed),
+        PullOutcome::Page { committed, .. } => (new + committed.new, failed),
+        PullOutcome::Failed { .. } => (new, failed + 1),
+        PullOutcome::Stale { .. } | PullOutcome::Nothing => (new, failed),
     })
 }
 
