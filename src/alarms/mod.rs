@@ -134,7 +134,7 @@ impl Alarms {
             missing_since: Some(now.before(LATE_AFTER)),
             limit: MAX_LATE_UPLOADS,
         };
-        let silent_since = now.before(self.config.alarms.silence_after);
+        let silent_since = now.before(conditions::SILENCE_AFTER);
         Ok(Facts {
             stored: StoreSnapshot::read(self.store.as_ref(), now).await?,
             unannounced_documents: self.store.unannounced_documents(silent_since).await?,

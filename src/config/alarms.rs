@@ -1,4 +1,4 @@
-//! `[alarms]`: when something counts as wrong, and who is told.
+//! `[alarms]`: when an alarm is on, and who is notified.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,65 +7,52 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::check::{is_loopback, shortened};
+use super::check::{excerpt, is_loopback};
 use super::layers::Layers;
 
-/// When something counts as wrong, and who is told.
+/// When an alarm is on, and who is notified.
 #[derive(Clone, Debug)]
 pub struct AlarmsConfig {
-    /// `alarms.url` or `alarms.command`, one of them; none by default: then alarms are
-    /// in the log and on the admin listener alone.
+    /// `alarms.url` or `alarms.command`, one of them; none by default: then alarms are only in
+    /// the log and on the admin listener.
     pub target: Option<AlarmTarget>,
-    /// `alarms.silence_after`, default 15 min: documents have been there so long, and no
-    /// notification has come.
-    pub silence_after: Duration,
-    /// `alarms.behind_after`, default 2 h: a feed has not been up to date for so much
-    /// longer than [`PullConfig::reconcile_every`].
+    /// `alarms.behind_after`, default 2 h: how much longer than
+    /// [`reconcile_every`](super::PullConfig::reconcile_every) a feed may be not up to date.
     pub behind_after: Duration,
-    /// `alarms.destination_after`, default 30 min: a destination has failed so long.
+    /// `alarms.destination_after`, default 30 min: how long a destination may fail.
     pub destination_after: Duration,
-    /// `alarms.refusals`, default 20: messages of one event refused within ten minutes.
-    pub refusals: u64,
-    /// `alarms.certificate_left`, default 7 d: a signing certificate ends sooner.
-    pub certificate_left: Duration,
-    /// `alarms.free_bytes`, default 1 GiB: the disk has less room.
-    pub free_bytes: u64,
 }
 
 impl Default for AlarmsConfig {
     fn default() -> Self {
         Self {
             target: None,
-            silence_after: Duration::from_secs(15 * 60),
             behind_after: Duration::from_secs(2 * 60 * 60),
             destination_after: Duration::from_secs(30 * 60),
-            refusals: 20,
-            certificate_left: Duration::from_secs(7 * 24 * 60 * 60),
-            free_bytes: 1024 * 1024 * 1024,
         }
     }
 }
 
-/// Who is told of alarms.
+/// Where alarms are sent.
 #[derive(Clone, Debug)]
 pub enum AlarmTarget {
-    /// A POST goes to this address: https; `http` on loopback only. A secret, since
-    /// chat programs give out addresses that anybody who knows them may post to.
+    /// An address that receives a POST: https; `http` on loopback only. A secret, since anybody
+    /// who knows the address of a chat's webhook may post there.
     Url(SecretString),
-    /// A program is run.
+    /// A program that is run.
     Command(AlarmCommand),
 }
 
-/// A program that is given an alarm as JSON on its standard input.
+/// A program that receives an alarm as JSON on its standard input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlarmCommand {
     /// An absolute path, or one relative to the settings file.
     pub program: PathBuf,
-    /// What it is started with.
+    /// Its arguments.
     pub arguments: Vec<String>,
 }
 
-/// `[alarms]`
+/// Reads `[alarms]`.
 pub(super) fn read(layers: &mut Layers<'_>) -> AlarmsConfig {
     let default = AlarmsConfig::default();
     let url = layers.text(
@@ -77,8 +64,8 @@ pub(super) fn read(layers: &mut Layers<'_>) -> AlarmsConfig {
     let command = layers.read(
         "alarms.command",
         None,
-        |given, layers| {
-            let words = given.list()?;
+        |value, layers| {
+            let words = value.list()?;
             let (program, arguments) = command(&words)?;
             Ok(Some(AlarmCommand {
                 program: layers.path(program),
@@ -92,26 +79,22 @@ pub(super) fn read(layers: &mut Layers<'_>) -> AlarmsConfig {
         },
     );
     if url.is_some() && command.is_some() {
-        layers.contradiction(
+        layers.report(
             "alarms.command",
-            "is set, and `alarms.url` too; keep one of the two: the command can send to several",
+            "is set, and `alarms.url` too; keep one of the two: a command can notify several \
+             receivers",
         );
     }
     let url = url.map(|url| AlarmTarget::Url(String::from(url).into()));
     AlarmsConfig {
         target: url.or(command.map(AlarmTarget::Command)),
-        silence_after: layers.duration("alarms.silence_after", default.silence_after),
         behind_after: layers.duration("alarms.behind_after", default.behind_after),
         destination_after: layers.duration("alarms.destination_after", default.destination_after),
-        refusals: layers.number("alarms.refusals", default.refusals, 1..=1_000_000),
-        certificate_left: layers.duration("alarms.certificate_left", default.certificate_left),
-        free_bytes: layers.number("alarms.free_bytes", default.free_bytes, 0..=1 << 50),
     }
 }
 
-/// `alarms.url`
+/// Parses `alarms.url`, without repeating it in messages: it may be a secret.
 fn alarm_url(text: &str) -> Result<Url, String> {
-    // What is wrong is told without the address, which may be a secret.
     let url = Url::parse(text.trim()).map_err(|_| {
         "is not a URL; write one such as https://chat.example.lt/hooks/…".to_owned()
     })?;
@@ -125,15 +108,15 @@ fn alarm_url(text: &str) -> Result<Url, String> {
     }
 }
 
-/// A program and its arguments.
+/// Splits a command into the program and its arguments.
 fn command(words: &[String]) -> Result<(&str, &[String]), String> {
     match words {
         [program, arguments @ ..] if program.contains('/') => Ok((program, arguments)),
         [] => Err("is empty; write a program and its arguments, or remove it".to_owned()),
         [program, ..] => Err(format!(
-            "names the program `{}` without its folder, and no shell looks for it; write its \
-             whole path, or one relative to the settings file with a /",
-            shortened(program)
+            "`{}` is not a path, and programs are not searched for; write the whole path, or one \
+             relative to the settings file with a / in it",
+            excerpt(program)
         )),
     }
 }

@@ -5,39 +5,43 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use url::{Host, Url};
 
-use super::check::{base_url, shortened};
+use super::check::{base_url, excerpt};
 use super::layers::Layers;
+
+/// Time that a worker may hold a feed beyond one request, so that its page is still stored.
+const LEASE_MARGIN: Duration = Duration::from_secs(90);
 
 /// The vendor's API.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
     /// `api.url`, default `https://app.ivesk.lt/api/pub`. Plain `http` on loopback only.
     pub url: Url,
-    /// `api.exported_path`: how a company's exported queue is asked for. Not known
-    /// (vendor-api U1): `None` until set, and pulling that queue is blocked.
+    /// `api.exported_path`: path and query of a company's exported queue. Not published
+    /// (vendor-api U1): the queue is not pulled until it is set.
     pub exported_path: Option<ExportedPath>,
-    /// `api.subscribe_path` (U2): `None` until set; `subscribe --print` helps meanwhile.
+    /// `api.subscribe_path` (U2): not published; until it is set, `subscriptions create --print`
+    /// shows the request to send by hand.
     pub subscribe_path: Option<String>,
-    /// `api.import_error_path` (U2): `None` until set; import errors are kept meanwhile.
+    /// `api.import_error_path` (U2): not published; until it is set, import errors are kept.
     pub import_error_path: Option<String>,
-    /// `api.import_error_type` (U7), default `application/json`: the Content-Type of an
-    /// error report.
+    /// `api.import_error_type` (U7), default `application/json`: the Content-Type of an import
+    /// error.
     pub import_error_type: String,
     /// `api.timeout`, default 30 s for one request, body included.
     pub timeout: Duration,
-    /// `api.max_page_bytes`, default 32 MiB.
+    /// `api.max_page_bytes`, default 32 MiB: a larger page is not read.
     pub max_page_bytes: usize,
-    /// `api.file_hosts`: from where documents' files may be fetched, these hosts and
-    /// those below them. Default the API's own and `amazonaws.com`, where S3 is.
+    /// `api.file_hosts`: hosts from which documents' files may be fetched, with their subdomains.
+    /// Default the API's own and `amazonaws.com`, where S3 is.
     pub file_hosts: Vec<String>,
 }
 
 impl ApiConfig {
-    /// The defaults, at another address.
+    /// Returns the defaults, with this address.
     pub fn at(url: Url) -> Self {
-        let own = url.host_str().map(str::to_owned);
+        let own_host = url.host_str().map(str::to_owned);
         Self {
-            file_hosts: own
+            file_hosts: own_host
                 .into_iter()
                 .chain(["amazonaws.com".to_owned()])
                 .collect(),
@@ -50,6 +54,12 @@ impl ApiConfig {
             max_page_bytes: 32 * 1024 * 1024,
         }
     }
+
+    /// Returns how long a worker may hold a feed: longer than a request may take, so that no page
+    /// arrives after its lease. The work of a replica that died waits for another one that long.
+    pub fn pull_lease(&self) -> Duration {
+        self.timeout + LEASE_MARGIN
+    }
 }
 
 impl Default for ApiConfig {
@@ -58,21 +68,21 @@ impl Default for ApiConfig {
     }
 }
 
-/// Where the company stands in the exported queue's URL.
+/// How the exported queue's URL names the company.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportedPath {
-    /// Path and query after `api.url`, holding `{company}` at most once, such as
+    /// Path and query after `api.url`, with `{company}` at most once, such as
     /// `/exported/{company}`. `from` is added as a query parameter.
     ///
-    /// The settings also take the presets `path` (`/exported/{company}`), `query`
+    /// The setting also accepts the presets `path` (`/exported/{company}`), `query`
     /// (`/exported?companycode={company}`), `prefix` (`/{company}/exported`) and
     /// `none` (`/exported`).
     pub template: String,
 }
 
-/// `[api]`
+/// Reads `[api]`.
 pub(super) fn read(layers: &mut Layers<'_>) -> ApiConfig {
-    let url = layers.text("api.url", ApiConfig::default().url, api_url, |url| {
+    let url = layers.text("api.url", ApiConfig::default().url, base_url, |url| {
         url.as_str().into()
     });
     let default = ApiConfig::at(url);
@@ -117,32 +127,27 @@ pub(super) fn read(layers: &mut Layers<'_>) -> ApiConfig {
     }
 }
 
-/// `api.url`
-fn api_url(text: &str) -> Result<Url, String> {
-    base_url(text)
-}
-
-/// One of `api.file_hosts`: a host, which stands for those below it too.
+/// Parses one of `api.file_hosts`: a host, which includes its subdomains.
 fn file_host(text: &str) -> Result<String, String> {
     let is_address = Host::parse(text).is_ok_and(|host| !matches!(host, Host::Domain(_)));
     let in_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     let is_name = text.chars().all(in_name)
         && !text.starts_with(['.', '-'])
         && !text.ends_with(['.', '-'])
-        // The name of a whole country would be everybody's.
+        // A top-level domain would include everybody's hosts.
         && (text.contains('.') || text == "localhost");
     if is_address || is_name {
         Ok(text.to_owned())
     } else {
         Err(format!(
-            "`{}` is not a host; write its name alone in small letters, such as files.example.lt, \
-             which stands for a.files.example.lt too",
-            shortened(text)
+            "`{}` is not a host; write its name alone in lower case, such as files.example.lt, \
+             which includes a.files.example.lt",
+            excerpt(text)
         ))
     }
 }
 
-/// `api.exported_path`: a preset's name or a template.
+/// Parses `api.exported_path`: a preset's name or a template.
 fn exported_path(text: &str) -> Result<ExportedPath, String> {
     let template = match text {
         "path" => "/exported/{company}",
@@ -154,12 +159,12 @@ fn exported_path(text: &str) -> Result<ExportedPath, String> {
     if !template.starts_with('/') {
         return Err(format!(
             "`{}` is neither a preset (path, query, prefix, none) nor a path that begins with /; \
-             `pull --dry-run` tells whether one is right",
-            shortened(text)
+             check one with `ivesk-webhook pull --dry-run`",
+            excerpt(text)
         ));
     }
     if template.matches("{company}").count() > 1 {
-        return Err("holds {company} more than once; write it once".to_owned());
+        return Err("contains {company} more than once; write it once".to_owned());
     }
     api_path(&template.replacen("{company}", "0", 1))?;
     Ok(ExportedPath {
@@ -167,7 +172,7 @@ fn exported_path(text: &str) -> Result<ExportedPath, String> {
     })
 }
 
-/// A path below `api.url`, perhaps with a query.
+/// Parses a path below `api.url`, optionally with a query.
 fn api_path(text: &str) -> Result<String, String> {
     if !text.starts_with('/') || text.starts_with("//") {
         return Err(
@@ -176,29 +181,31 @@ fn api_path(text: &str) -> Result<String, String> {
     }
     if text.contains(['{', '}']) {
         return Err(
-            "holds other braces than those of {company} (and `from` is added by itself)".to_owned(),
+            "contains braces other than those of {company}; remove them (`from` is added \
+             automatically)"
+                .to_owned(),
         );
     }
     if text.contains(['#', '\\']) || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err("holds #, \\ or white space; write the path alone".to_owned());
+        return Err("contains #, \\ or white space; write the path alone".to_owned());
     }
     let (path, query) = text.split_once('?').unwrap_or((text, ""));
-    // What a URL parser takes for a step up or a step nowhere, also when percent-encoded.
-    let is_step = |segment: &str| {
+    // URL parsers resolve these segments, also when percent-encoded.
+    let is_dot = |segment: &str| {
         let segment = segment.to_ascii_lowercase().replace("%2e", ".");
         segment == "." || segment == ".."
     };
-    if path.split('/').any(is_step) {
-        return Err("holds . or .. as a step of the path; write the path without it".to_owned());
+    if path.split('/').any(is_dot) {
+        return Err("contains the path segment . or ..; write the path without it".to_owned());
     }
     let mut names = query.split('&').filter_map(|pair| pair.split('=').next());
     if names.any(|name| name.eq_ignore_ascii_case("from")) {
-        return Err("sets `from`, which is added by itself; remove it".to_owned());
+        return Err("sets `from`, which is added automatically; remove it".to_owned());
     }
     Ok(text.to_owned())
 }
 
-/// The Content-Type of a request.
+/// Parses the Content-Type of a request.
 fn media_type(text: &str) -> Result<String, String> {
     let visible = text
         .bytes()

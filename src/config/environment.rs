@@ -1,23 +1,23 @@
-//! The service's own variables, and those that programs may be given.
+//! Environment variables: the service's own, and those that programs may receive.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What the name of every environment variable of ours begins with.
+/// Prefix of every environment variable of the service.
 pub const VARIABLE_PREFIX: &str = "IVESK_WEBHOOK_";
 
-/// The environment variable of a setting: `public.url` is `IVESK_WEBHOOK_PUBLIC_URL`.
+/// Returns the environment variable of a setting: `public.url` is `IVESK_WEBHOOK_PUBLIC_URL`.
 pub(super) fn variable_of(name: &str) -> String {
     let name = name.replace(['.', '-'], "_").to_ascii_uppercase();
     format!("{VARIABLE_PREFIX}{name}")
 }
 
-/// Variables of the process, without those of ours, which hold secrets.
+/// The process's variables without the service's own, which hold secrets.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// What of `all` may be passed on.
+    /// Keeps the variables of `all` that programs may receive.
     pub(super) fn of(all: &BTreeMap<String, String>) -> Self {
         let others = all
             .iter()
@@ -29,14 +29,14 @@ impl Environment {
         )
     }
 
-    /// The variables by name.
+    /// Returns the variables by name.
     pub fn variables(&self) -> &BTreeMap<String, String> {
         &self.0
     }
 }
 
 impl fmt::Debug for Environment {
-    /// Without names and values: others' secrets stand there too.
+    /// Prints neither names nor values: they may be secrets of other programs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{} variables]", self.0.len())
     }

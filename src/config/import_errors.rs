@@ -1,17 +1,16 @@
-//! `[import_errors]`: what the vendor's accountant reads.
+//! `[import_errors]`: the texts that the vendor's accountant reads.
 
 use serde_json::json;
 
-use super::check::shortened;
+use super::check::excerpt;
 use super::layers::Layers;
 
-/// How the vendor's accountant is told of what a destination rejected.
+/// How the vendor's accountant learns that a destination rejected a document.
 #[derive(Clone, Debug, Default)]
 pub struct ImportErrorsConfig {
     /// `import_errors.language`, default `lt`.
     pub language: ImportErrorLanguage,
-    /// `import_errors.template`: a text of one's own with `{message}` in it, in place of the
-    /// language's.
+    /// `import_errors.template`: a text with `{message}` in it, in place of the language's.
     pub template: Option<String>,
 }
 
@@ -25,14 +24,14 @@ pub enum ImportErrorLanguage {
     English,
 }
 
-/// `[import_errors]`
+/// Reads `[import_errors]`.
 pub(super) fn read(layers: &mut Layers<'_>) -> ImportErrorsConfig {
     let default = ImportErrorsConfig::default();
     ImportErrorsConfig {
         language: layers.text(
             "import_errors.language",
             default.language,
-            report_language,
+            language,
             |language| match language {
                 ImportErrorLanguage::Lithuanian => "lt".into(),
                 ImportErrorLanguage::English => "en".into(),
@@ -41,29 +40,30 @@ pub(super) fn read(layers: &mut Layers<'_>) -> ImportErrorsConfig {
         template: layers.text(
             "import_errors.template",
             default.template,
-            |text| report_template(text).map(Some),
+            |text| template(text).map(Some),
             |template| json!(template),
         ),
     }
 }
 
-/// `import_errors.language`
-fn report_language(text: &str) -> Result<ImportErrorLanguage, String> {
+/// Parses `import_errors.language`.
+fn language(text: &str) -> Result<ImportErrorLanguage, String> {
     match text {
         "lt" => Ok(ImportErrorLanguage::Lithuanian),
         "en" => Ok(ImportErrorLanguage::English),
         _ => Err(format!(
             "`{}` is neither \"lt\" nor \"en\"; write one of them",
-            shortened(text)
+            excerpt(text)
         )),
     }
 }
 
-/// `import_errors.template`
-fn report_template(text: &str) -> Result<String, String> {
+/// Parses `import_errors.template`.
+fn template(text: &str) -> Result<String, String> {
     if text.matches("{message}").count() != 1 {
         return Err(
-            "does not hold {message} once, which stands for what the destination said; write it"
+            "does not contain {message} exactly once; write it where the destination's message \
+             belongs"
                 .to_owned(),
         );
     }

@@ -1,4 +1,4 @@
-//! From text and variables to checked settings, section by section.
+//! Reads the settings file and the variables into checked settings, section by section.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -13,21 +13,21 @@ use super::{
 };
 
 impl Config {
-    /// Reads the settings file, then the `IVESK_WEBHOOK_…` variables of
-    /// `environment` over it; what neither sets has its default.
+    /// Reads the settings file, then the `IVESK_WEBHOOK_…` variables of `environment`, which take
+    /// precedence; a setting in neither has its default.
     ///
-    /// A missing file is no mistake where it has the name that is looked for by
-    /// itself and the variables name `public.url`: a container may need no file.
+    /// [`DEFAULT_FILE`] may be missing if the variables set `public.url`: a container may need no
+    /// file.
     ///
     /// # Errors
     ///
-    /// Every mistake that was found, not only the first.
+    /// Every problem that was found, not only the first.
     pub fn load(path: &Path, environment: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         Self::explain(path, environment).map(|(config, _)| config)
     }
 
-    /// The same as [`Config::load`], with the list of all settings in force and
-    /// where each came from. Secrets in it read `[set]`.
+    /// Returns the same as [`Config::load`], and the list of all settings in force with their
+    /// origins. Secrets in it read `[set]`.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl Config {
         read(Layers::new(source, &text, base_dir, environment))
     }
 
-    /// Reads settings from text; `base_dir` is where relative paths in it start.
+    /// Reads settings from text; relative paths in it start from `base_dir`.
     ///
     /// # Errors
     ///
@@ -66,8 +66,8 @@ fn read_file(path: &Path, environment: &BTreeMap<String, String>) -> Result<Stri
             {
                 return Ok(String::new());
             }
-            "there is no such file; write one with `ivesk-webhook init --public-url URL`, name \
-             another with --config, or set IVESK_WEBHOOK_PUBLIC_URL to do without one"
+            "no such file; write one with `ivesk-webhook init --public-url URL`, name another with \
+             --config, or set IVESK_WEBHOOK_PUBLIC_URL to run without a file"
                 .to_owned()
         }
         Err(error) if error.kind() == ErrorKind::InvalidData => {
@@ -77,8 +77,8 @@ fn read_file(path: &Path, environment: &BTreeMap<String, String>) -> Result<Stri
             "this is a folder; name the file in it with --config".to_owned()
         }
         Err(error) => format!(
-            "the file can't be read: {error}; give it to the user that runs this, or run it as the \
-             user that the file belongs to"
+            "failed to read the file: {error}; let the user that runs this read it, or run this as \
+             the user that owns it"
         ),
     };
     Err(ConfigError {
@@ -91,7 +91,7 @@ fn read_file(path: &Path, environment: &BTreeMap<String, String>) -> Result<Stri
 }
 
 fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
-    if !layers.readable() {
+    if !layers.is_readable() {
         let settings = layers.finish();
         return Err(settings.err().unwrap_or(ConfigError {
             problems: Vec::new(),
@@ -103,7 +103,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let store = store::read(&mut layers);
     let sns = sns::read(&mut layers);
     let api = api::read(&mut layers);
-    let pull = pull::read(&mut layers, &api);
+    let pull = pull::read(&mut layers);
     let retention = retention::read(&mut layers);
     let alarms = alarms::read(&mut layers);
     let log = log::read(&mut layers);
@@ -113,7 +113,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let destinations = destinations::read(&mut layers, &accounts);
     let settings = layers.finish()?;
     let Some(public) = public else {
-        // `public` gives none only after noting why, which `finish` has given above.
+        // `public` returns none only after it reported why, so `finish` has returned an error.
         return Err(ConfigError {
             problems: Vec::new(),
         });

@@ -1,23 +1,23 @@
-//! `[log]`: what is written to standard error.
+//! `[log]`: log lines on standard error, and traces.
 
 use serde_json::Value;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::check::shortened;
+use super::check::excerpt;
 use super::layers::Layers;
 
-/// What is written to standard error.
+/// Log lines on standard error, and traces.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
     /// `log.format`: `"text"` (default) or `"json"`.
     pub format: LogFormat,
     /// `log.level`, default `info`; a `tracing` filter such as `info,ivesk_webhook::pull=debug`.
     pub level: String,
-    /// `log.client_addresses`, default false: whether the line of a refused message
-    /// names the address that it came from.
+    /// `log.client_addresses`, default false: true if the log line of a refused message contains
+    /// the address of its sender.
     pub client_addresses: bool,
-    /// `log.otlp_url`: the collector that `serve` sends traces to; none by default. An
+    /// `log.otlp_url`: the collector to which `serve` sends traces; none by default. An
     /// address without a path means `/v1/traces` there.
     pub otlp_url: Option<Url>,
 }
@@ -33,7 +33,7 @@ impl Default for LogConfig {
     }
 }
 
-/// The form of the log.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Lines for people.
@@ -42,7 +42,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[log]`
+/// Reads `[log]`.
 pub(super) fn read(layers: &mut Layers<'_>) -> LogConfig {
     let default = LogConfig::default();
     LogConfig {
@@ -61,7 +61,7 @@ pub(super) fn read(layers: &mut Layers<'_>) -> LogConfig {
         client_addresses: layers.read(
             "log.client_addresses",
             default.client_addresses,
-            |given, _| given.switch(),
+            |value, _| value.switch(),
             |switch| (*switch).into(),
         ),
         otlp_url: layers.text(
@@ -76,7 +76,7 @@ pub(super) fn read(layers: &mut Layers<'_>) -> LogConfig {
     }
 }
 
-/// `log.otlp_url`. A collector stands beside the service, so it need not have TLS.
+/// Parses `log.otlp_url`. It may be plain `http`: collectors run beside the service.
 fn otlp_url(text: &str) -> Result<Url, String> {
     const HOW: &str = "write a collector's address such as http://127.0.0.1:4318";
     let mut url = Url::parse(text.trim()).map_err(|_| format!("is not a URL; {HOW}"))?;
@@ -85,7 +85,8 @@ fn otlp_url(text: &str) -> Result<Url, String> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(
-            "holds a user or a password; remove it and set OTEL_EXPORTER_OTLP_HEADERS".to_owned(),
+            "contains a user or a password; remove it and set OTEL_EXPORTER_OTLP_HEADERS"
+                .to_owned(),
         );
     }
     if url.path() == "/" {
@@ -94,19 +95,19 @@ fn otlp_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// `log.format`
+/// Parses `log.format`.
 fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
         _ => Err(format!(
             "`{}` is neither \"text\" nor \"json\"; write one of them",
-            shortened(text)
+            excerpt(text)
         )),
     }
 }
 
-/// `log.level`
+/// Checks `log.level`.
 fn log_level(text: &str) -> Result<String, String> {
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),

@@ -1,12 +1,14 @@
 //! Every setting: name, unit, default, environment variable.
 //!
-//! Order of precedence: flags, then `IVESK_WEBHOOK_…` variables, then the file,
-//! then the defaults here. A misspelt or contradictory setting stops the start
-//! and names itself.
+//! Precedence: flags, then `IVESK_WEBHOOK_…` variables, then the file, then the defaults here. A
+//! misspelled or contradictory setting stops the start with a message that names it.
 //!
-//! One file for each section, with its type, its defaults and how it is read. `layers`
-//! knows where each value came from, `check` says what a value must look like, and
-//! `template` is the file that `init` writes.
+//! One file for each section contains its type, its defaults and how it is read. `layers` combines
+//! file and variables, `check` checks single values, and `template` is the file that `init` writes.
+//! A new setting needs four places: the section's type and `read` function, `template`, and
+//! `docs/settings.md`; a test compares them.
+//!
+//! Imports [`crate::domain`] only, and constants of [`crate::egress`].
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,7 +26,6 @@ mod api;
 mod check;
 mod destinations;
 mod environment;
-mod given;
 mod import_errors;
 mod layers;
 mod load;
@@ -38,6 +39,7 @@ mod sns;
 mod store;
 mod template;
 mod upload;
+mod value;
 
 pub use accounts::{AccountConfig, default_account};
 pub use admin::AdminConfig;
@@ -59,7 +61,7 @@ pub use store::{StoreConfig, StoreUrl};
 pub use template::{FreshSettings, fresh_token};
 pub use upload::{CorrelationKey, UploadConfig, UploadOptions};
 
-/// The settings file that is looked for where none is named.
+/// The settings file that is read if none is named.
 pub const DEFAULT_FILE: &str = "ivesk-webhook.toml";
 
 /// All settings, checked against each other.
@@ -91,15 +93,15 @@ pub struct Config {
     pub log: LogConfig,
     /// `[accounts.NAME]`, at least one.
     pub accounts: BTreeMap<Account, AccountConfig>,
-    /// What programs of destinations may be given of the service's own variables.
+    /// The service's own variables, for programs of destinations that name some.
     pub environment: Environment,
 }
 
-/// What differs between one machine's demo or test and another's.
+/// The parts of [`Config::for_loopback`] that differ between demos and tests.
 #[derive(Clone, Debug)]
 pub struct Loopback {
-    /// Where SNS, emulated, reaches us. `public.url` is made from it, so a caller
-    /// that lets the system choose the port sets [`PublicConfig::url`] afterwards.
+    /// The address where the emulated SNS reaches the service. `public.url` is made from it, so a
+    /// caller that lets the system choose the port sets [`PublicConfig::url`] afterwards.
     pub listen: SocketAddr,
     /// The database file.
     pub store: PathBuf,
@@ -114,12 +116,12 @@ pub struct Loopback {
 }
 
 impl Config {
-    /// Settings for a demo or a test on one machine: one account `default` without
-    /// tokens, admin listener on a port that the system chooses, the exported
-    /// queue at `/exported/{company}`, all else at its default.
+    /// Returns settings for a demo or a test on one machine: one account `default` without
+    /// tokens, the admin listener on a port that the system chooses, the exported queue at
+    /// `/exported/{company}`, everything else at its default.
     pub fn for_loopback(setup: Loopback) -> Self {
         let mut public_url = Url::parse("http://127.0.0.1/").expect("a constant URL is valid");
-        // Neither can fail: the URL has a host, and the address is one.
+        // Neither can fail: the URL has a host, and the address is valid.
         let _ = public_url.set_ip_host(setup.listen.ip());
         let _ = public_url.set_port(Some(setup.listen.port()));
         let account = AccountConfig {
@@ -163,7 +165,7 @@ impl Config {
         }
     }
 
-    /// The account that the files of [`UploadConfig::watch`] go with.
+    /// Returns the account that uploads the files of [`UploadConfig::watch`].
     pub fn upload_account(&self) -> Option<(&Account, &AccountConfig)> {
         match &self.upload.account {
             Some(name) => self.accounts.get_key_value(name),
@@ -171,11 +173,11 @@ impl Config {
         }
     }
 
-    /// Where SNS is to deliver an account's event: the address to give to the vendor.
+    /// Returns the URL to which SNS posts an account's event, as the vendor needs it.
     ///
-    /// A secret, since it holds the path's token: the first of the event's, or none
-    /// where `public.url` is a loopback address and no token is set. `None` where
-    /// there is no such account, or it has no token and needs one.
+    /// A secret, since it contains a token: the event's first, or none if `public.url` is a
+    /// loopback address and no token is set. `None` if there is no such account, or it has no
+    /// token and needs one.
     pub fn webhook_target(&self, account: &Account, event: Event) -> Option<SecretString> {
         let settings = self.accounts.get(account)?;
         let base = self.public.url.as_str().trim_end_matches('/');

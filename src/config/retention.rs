@@ -4,18 +4,16 @@ use std::time::Duration;
 
 use super::layers::Layers;
 
-/// How long bodies are kept; identities are kept for ever.
+/// How long bodies are kept; identities are kept forever.
 #[derive(Clone, Debug)]
 pub struct RetentionConfig {
     /// `retention.notifications`, default 30 d.
     pub notifications: Duration,
-    /// `retention.documents`, default 400 d after a destination booked it; kept for ever where no
-    /// destination does, or one still waits for it.
+    /// `retention.documents`, default 400 d after a destination accepted the document; kept
+    /// forever if no destination does, or one is still to accept it.
     pub documents: Duration,
     /// `retention.quarantine`, default 7 d.
     pub quarantine: Duration,
-    /// `retention.quarantine_bytes`, default 64 MiB.
-    pub quarantine_bytes: u64,
 }
 
 impl Default for RetentionConfig {
@@ -25,22 +23,16 @@ impl Default for RetentionConfig {
             notifications: 30 * DAY,
             documents: 400 * DAY,
             quarantine: 7 * DAY,
-            quarantine_bytes: 64 * 1024 * 1024,
         }
     }
 }
 
-/// `[retention]`
+/// Reads `[retention]`.
 pub(super) fn read(layers: &mut Layers<'_>) -> RetentionConfig {
     let default = RetentionConfig::default();
     RetentionConfig {
         notifications: layers.duration("retention.notifications", default.notifications),
         documents: layers.duration("retention.documents", default.documents),
         quarantine: layers.duration("retention.quarantine", default.quarantine),
-        quarantine_bytes: layers.number(
-            "retention.quarantine_bytes",
-            default.quarantine_bytes,
-            0..=1 << 40,
-        ),
     }
 }

@@ -1,18 +1,18 @@
-//! `[sns]`: whom to believe.
+//! `[sns]`: trusted topics, and the confirmation of subscriptions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use sns_messages::{Settings, TopicRule};
 use url::Url;
 
-use super::check::shortened;
-use super::given::{Given, Raw};
+use super::check::excerpt;
 use super::layers::Layers;
+use super::value::{ConfigValue, RawValue};
 use crate::egress;
 
-/// SNS goes on delivering for up to an hour (AWS caps the whole retry policy at
+/// The least `sns.max_age`: SNS retries for up to an hour (AWS caps the whole retry policy at
 /// 3,600 s), and a retry carries the time of its first publication.
 const MIN_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
@@ -21,25 +21,26 @@ const MIN_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 pub struct SnsConfig {
     /// `sns.topics`: trusted topics, default [`vendor_topic`]; never empty.
     pub topics: Vec<TopicRule>,
-    /// `sns.certificate_names`: region to certificate name, over the built-in table.
-    pub certificate_names: BTreeMap<String, String>,
     /// `sns.confirm`: `"auto"` (default) or `"ask"`.
     pub confirm: ConfirmMode,
-    /// `sns.max_age`, default 8 h.
+    /// `sns.max_age`, default 8 h: older messages are refused.
     pub max_age: Duration,
-    /// `sns.local_origins`: origins such as `http://127.0.0.1:4566` for which the
-    /// rules on https, host, path and certificate name give way. For tests alone.
+    /// `sns.local_origins`: origins such as `http://127.0.0.1:4566` that are exempt from the rules
+    /// on https, host, path and certificate name. For tests only.
     pub local_origins: Vec<String>,
+    /// Not a setting: names of signing certificates by region, where they differ from the
+    /// built-in table.
+    pub certificate_names: BTreeMap<String, String>,
 }
 
 impl Default for SnsConfig {
     fn default() -> Self {
         Self {
             topics: vec![vendor_topic()],
-            certificate_names: BTreeMap::new(),
             confirm: ConfirmMode::Auto,
             max_age: Settings::MAX_AGE,
             local_origins: Vec::new(),
+            certificate_names: BTreeMap::new(),
         }
     }
 }
@@ -67,28 +68,22 @@ pub fn vendor_topic() -> TopicRule {
     }
 }
 
-/// Who decides that a subscription is confirmed.
+/// How a subscription is confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfirmMode {
-    /// A verified confirmation of an allowed topic is confirmed at once.
+    /// A verified confirmation of a trusted topic is confirmed at once.
     Auto,
     /// It waits for `subscriptions approve`.
     Ask,
 }
 
-/// `[sns]`
+/// Reads `[sns]`.
 pub(super) fn read(layers: &mut Layers<'_>) -> SnsConfig {
     let default = SnsConfig::default();
-    let read = SnsConfig {
+    let config = SnsConfig {
         topics: layers.read("sns.topics", default.topics, topics, |topics| {
             topics.iter().map(show_topic).collect::<Vec<_>>().into()
         }),
-        certificate_names: layers.read(
-            "sns.certificate_names",
-            default.certificate_names,
-            certificate_names,
-            |names| json!(names),
-        ),
         confirm: layers.text("sns.confirm", default.confirm, confirm, |mode| match mode {
             ConfirmMode::Auto => "auto".into(),
             ConfirmMode::Ask => "ask".into(),
@@ -97,32 +92,34 @@ pub(super) fn read(layers: &mut Layers<'_>) -> SnsConfig {
         local_origins: layers.list("sns.local_origins", Vec::new(), origin, |origin| {
             origin.as_str().into()
         }),
+        certificate_names: default.certificate_names,
     };
-    if read.max_age < MIN_MAX_AGE && !layers.has_failed("sns.max_age") {
-        layers.contradiction(
+    if config.max_age < MIN_MAX_AGE && !layers.is_invalid("sns.max_age") {
+        layers.report(
             "sns.max_age",
-            "is shorter than the hour for which SNS may go on delivering a message, so genuine \
-             retries would be refused; write \"1h\" or more",
+            "is shorter than the hour during which SNS retries a message, so that genuine retries \
+             would be refused; write \"1h\" or more",
         );
     }
-    read
+    config
 }
 
 fn show_topic(rule: &TopicRule) -> Value {
     format!("{}:{}:{}", rule.region, rule.account, rule.name_prefix).into()
 }
 
-fn topics(given: &Given, _: &Layers<'_>) -> Result<Vec<TopicRule>, String> {
+/// Parses `sns.topics`: tables in the file, texts in the variable.
+fn topics(value: &ConfigValue, _: &Layers<'_>) -> Result<Vec<TopicRule>, String> {
     const HOW: &str = "write [[sns.topics]] with account, region and name_prefix below it";
-    let rules: Vec<TopicRule> = match &given.raw {
-        Raw::List(items) => items
+    let rules: Vec<TopicRule> = match &value.raw {
+        RawValue::List(items) => items
             .iter()
             .map(|item| match item {
-                Raw::Table(entries) => topic_table(entries),
-                _ => Err(format!("holds something else than tables; {HOW}")),
+                RawValue::Table(entries) => topic_table(entries),
+                _ => Err(format!("contains an entry that is not a table; {HOW}")),
             })
             .collect::<Result<_, _>>()?,
-        _ => given
+        _ => value
             .list()
             .map_err(|_| format!("is not a list of tables; {HOW}"))?
             .iter()
@@ -131,31 +128,31 @@ fn topics(given: &Given, _: &Layers<'_>) -> Result<Vec<TopicRule>, String> {
     };
     if rules.is_empty() {
         return Err(
-            "is empty, so that every message would be refused; remove it for the vendor's topics, \
-             or name some"
+            "is empty, so that every message would be refused; remove it to trust the vendor's \
+             topics, or write some"
                 .to_owned(),
         );
     }
     Ok(rules)
 }
 
-fn topic_table(entries: &BTreeMap<String, Raw>) -> Result<TopicRule, String> {
+fn topic_table(entries: &BTreeMap<String, RawValue>) -> Result<TopicRule, String> {
     let default = vendor_topic();
     let mut parts = [default.account, default.region, default.name_prefix];
     for (key, value) in entries {
-        let at = match key.as_str() {
+        let index = match key.as_str() {
             "account" => 0,
             "region" => 1,
             "name_prefix" => 2,
             other => {
                 return Err(format!(
-                    "has no `{}`; a topic has account, region and name_prefix",
-                    other.chars().take(60).collect::<String>()
+                    "contains `{}`; a topic has account, region and name_prefix",
+                    excerpt(other)
                 ));
             }
         };
         match value {
-            Raw::Text(text) => parts[at].clone_from(text),
+            RawValue::Text(text) => parts[index].clone_from(text),
             _ => {
                 return Err(format!(
                     "`{key}` is not text; write it between double quotes"
@@ -167,48 +164,26 @@ fn topic_table(entries: &BTreeMap<String, Raw>) -> Result<TopicRule, String> {
     topic(&account, &region, &name_prefix)
 }
 
-fn certificate_names(given: &Given, _: &Layers<'_>) -> Result<BTreeMap<String, String>, String> {
-    const HOW: &str = "write region = \"name\", such as eu-west-1 = \"sns.amazonaws.com\"";
-    match &given.raw {
-        Raw::Table(entries) => entries
-            .iter()
-            .map(|(region, name)| match name {
-                Raw::Text(name) => certificate_name(region, name),
-                _ => Err(format!("holds a name that is not text; {HOW}")),
-            })
-            .collect(),
-        _ => given
-            .list()
-            .map_err(|_| format!("is not a table; {HOW}"))?
-            .iter()
-            .map(|entry| match entry.split_once('=') {
-                Some((region, name)) => certificate_name(region.trim(), name.trim()),
-                None => Err(format!("holds an entry without =; {HOW}")),
-            })
-            .collect(),
-    }
-}
-
-/// One topic rule from its three parts.
+/// Checks one topic rule.
 fn topic(account: &str, region: &str, name_prefix: &str) -> Result<TopicRule, String> {
     if account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!(
             "the topic's account `{}` is not 12 digits; copy it from the topic's ARN",
-            shortened(account)
+            excerpt(account)
         ));
     }
     let in_region = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if !region.contains('-') || !region.chars().all(in_region) {
         return Err(format!(
             "the topic's region `{}` is not an AWS region; write one such as eu-west-1",
-            shortened(region)
+            excerpt(region)
         ));
     }
     let in_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
     if name_prefix.len() > 256 || !name_prefix.chars().all(in_name) {
         return Err(
-            "the beginning of the topic's name holds other characters than A-Z, a-z, 0-9, - _ and \
-             . (write it without *)"
+            "the topic's name_prefix contains characters other than A-Z, a-z, 0-9, - _ and . \
+             (write it without *)"
                 .to_owned(),
         );
     }
@@ -219,56 +194,40 @@ fn topic(account: &str, region: &str, name_prefix: &str) -> Result<TopicRule, St
     })
 }
 
-/// One topic rule as a variable holds it, like the end of an ARN: `REGION:ACCOUNT:PREFIX`.
+/// Parses one topic rule of the variable, written like the end of an ARN:
+/// `REGION:ACCOUNT:PREFIX`.
 fn topic_text(text: &str) -> Result<TopicRule, String> {
     let mut parts = text.splitn(3, ':');
     match (parts.next(), parts.next(), parts.next()) {
         (Some(region), Some(account), Some(prefix)) => topic(account, region, prefix),
         _ => Err(
-            "write each topic as REGION:ACCOUNT:BEGINNING-OF-NAME, such as \
-                  eu-west-1:007272210889:DPWebHook_"
+            "contains an entry that is not a topic; write each as REGION:ACCOUNT:NAME_PREFIX, such \
+             as eu-west-1:007272210889:DPWebHook_"
                 .to_owned(),
         ),
     }
 }
 
-/// A region and the name that its certificates carry.
-fn certificate_name(region: &str, name: &str) -> Result<(String, String), String> {
-    let in_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    let in_region = |c: char| in_name(c) && c != '.';
-    if region.is_empty() || !region.chars().all(in_region) {
-        return Err(format!(
-            "`{}` is not an AWS region; write one such as eu-west-1",
-            shortened(region)
-        ));
-    }
-    if !name.contains('.') || !name.chars().all(in_name) || name.starts_with(['.', '-']) {
-        return Err(format!(
-            "the name for {region} is not a host name in small letters, such as sns.amazonaws.com"
-        ));
-    }
-    Ok((region.to_owned(), name.to_owned()))
-}
-
-/// `sns.confirm`
+/// Parses `sns.confirm`.
 fn confirm(text: &str) -> Result<ConfirmMode, String> {
     match text {
         "auto" => Ok(ConfirmMode::Auto),
         "ask" => Ok(ConfirmMode::Ask),
         _ => Err(format!(
             "`{}` is neither \"auto\" nor \"ask\"; write one of them",
-            shortened(text)
+            excerpt(text)
         )),
     }
 }
 
-/// One exact origin: scheme, host and port, nothing after it.
+/// Parses one exact origin: scheme, host and port, nothing after it.
 fn origin(text: &str) -> Result<String, String> {
     let example = "write scheme, host and port alone, such as http://127.0.0.1:4566";
-    let url = Url::parse(text).map_err(|error| format!("holds no address ({error}); {example}"))?;
+    let url = Url::parse(text)
+        .map_err(|error| format!("contains an invalid URL ({error}); {example}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!(
-            "holds an address that is not http or https; {example}"
+            "contains a URL that is not http or https; {example}"
         ));
     }
     let exact = url.origin().ascii_serialization();
@@ -276,7 +235,7 @@ fn origin(text: &str) -> Result<String, String> {
         Ok(exact)
     } else {
         Err(format!(
-            "holds more than an origin, or writes one another way; write `{exact}`"
+            "contains an origin that is not in its exact form; write `{exact}`"
         ))
     }
 }

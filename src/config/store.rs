@@ -1,4 +1,4 @@
-//! `[store]`: where everything is kept.
+//! `[store]`: the database.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,17 +6,23 @@ use std::path::PathBuf;
 use super::layers::{Layers, show};
 use super::postgres::PostgresAddress;
 
-/// Where everything is kept.
+/// Settings of the database.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// `store.url`, default `sqlite://ivesk-webhook.db`, relative to the settings file;
     /// or `postgres://USER@HOST/DATABASE`, which several replicas may share.
     pub url: StoreUrl,
-    /// `store.min_free_bytes`, default 256 MiB: with less room on the disk,
-    /// messages are answered 503 and SNS sends them again.
+    /// `store.min_free_bytes`, default 256 MiB: with less free disk space messages are answered
+    /// 503 and SNS sends them again.
     pub min_free_bytes: u64,
-    /// `store.queue`, default 4096: messages that may wait for the next commit.
-    pub queue: usize,
+}
+
+impl StoreConfig {
+    /// Returns the free disk space below which the alarm `disk` is on: twice
+    /// [`StoreConfig::min_free_bytes`], so that it warns before messages are refused.
+    pub fn alarm_free_bytes(&self) -> u64 {
+        self.min_free_bytes.saturating_mul(2)
+    }
 }
 
 impl Default for StoreConfig {
@@ -24,12 +30,11 @@ impl Default for StoreConfig {
         Self {
             url: StoreUrl::Sqlite(PathBuf::from("ivesk-webhook.db")),
             min_free_bytes: 256 * 1024 * 1024,
-            queue: 4096,
         }
     }
 }
 
-/// Which database.
+/// A database's kind and address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreUrl {
     /// `sqlite://PATH`
@@ -40,18 +45,18 @@ pub enum StoreUrl {
 }
 
 impl StoreUrl {
-    /// Reads what the flag `name` gives, as `store.url` is read.
+    /// Parses the value of the flag `name`, by the rules of `store.url`.
     ///
     /// # Errors
     ///
-    /// What is wrong, for people; nothing of a password.
+    /// What is wrong, for people, without the password.
     pub fn parse(text: &str, name: &str) -> Result<Self, anyhow::Error> {
         store_url(text).map_err(|problem| anyhow::anyhow!("{name} {problem}"))
     }
 }
 
 impl fmt::Display for StoreUrl {
-    /// The URL without a password.
+    /// Prints the URL without its password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
@@ -60,20 +65,20 @@ impl fmt::Display for StoreUrl {
     }
 }
 
-/// `[store]`
+/// Reads `[store]`.
 pub(super) fn read(layers: &mut Layers<'_>) -> StoreConfig {
     let default = StoreConfig::default();
-    let beside_settings = match default.url {
+    let default_url = match default.url {
         StoreUrl::Sqlite(file) => StoreUrl::Sqlite(layers.path(&file.to_string_lossy())),
-        shared => shared,
+        url @ StoreUrl::Postgres(_) => url,
     };
     let url = layers.read(
         "store.url",
-        beside_settings,
-        |given, layers| {
-            store_url(given.text()?).map(|url| match url {
+        default_url,
+        |value, layers| {
+            store_url(value.text()?).map(|url| match url {
                 StoreUrl::Sqlite(path) => StoreUrl::Sqlite(layers.path(&path.to_string_lossy())),
-                shared => shared,
+                url @ StoreUrl::Postgres(_) => url,
             })
         },
         show,
@@ -85,9 +90,9 @@ pub(super) fn read(layers: &mut Layers<'_>) -> StoreConfig {
     );
     let url = match (url, password) {
         (StoreUrl::Postgres(address), Some(_)) if address.has_password() => {
-            layers.contradiction(
+            layers.report(
                 "store.password_file",
-                "is set, and `store.url` holds a password too; keep one of the two",
+                "is set, and `store.url` contains a password too; keep one of the two",
             );
             StoreUrl::Postgres(address)
         }
@@ -96,10 +101,10 @@ pub(super) fn read(layers: &mut Layers<'_>) -> StoreConfig {
         }
         (url, None) => url,
         (url @ StoreUrl::Sqlite(_), Some(_)) => {
-            if !layers.has_failed("store.url") {
-                layers.contradiction(
+            if !layers.is_invalid("store.url") {
+                layers.report(
                     "store.password_file",
-                    "is set, and `store.url` names a file, which has no password; remove it",
+                    "is set, and `store.url` is a SQLite file, which has no password; remove it",
                 );
             }
             url
@@ -108,16 +113,14 @@ pub(super) fn read(layers: &mut Layers<'_>) -> StoreConfig {
     StoreConfig {
         url,
         min_free_bytes: layers.number("store.min_free_bytes", default.min_free_bytes, 0..=1 << 50),
-        queue: layers.number("store.queue", default.queue, 1..=1_000_000),
     }
 }
 
-/// `store.url`: a file, or a database that replicas share.
+/// Parses `store.url`: a SQLite file, or a PostgreSQL database.
 fn store_url(text: &str) -> Result<StoreUrl, String> {
     let Some((scheme, path)) = text.split_once("://") else {
         return Err(
-            "is not a database address; write sqlite:// and a path, such as \
-                    sqlite://ivesk-webhook.db"
+            "is not a database URL; write sqlite:// and a path, such as sqlite://ivesk-webhook.db"
                 .to_owned(),
         );
     };
@@ -126,23 +129,23 @@ fn store_url(text: &str) -> Result<StoreUrl, String> {
         "postgres" | "postgresql" => return PostgresAddress::parse(text).map(StoreUrl::Postgres),
         _ => {
             return Err(
-                "names a database that is not known; write sqlite:// and a path, or \
-                        postgres://USER@HOST/DATABASE"
+                "is an unknown kind of database; write sqlite:// and a path, or \
+                 postgres://USER@HOST/DATABASE"
                     .to_owned(),
             );
         }
     }
     if path.is_empty() || path.ends_with('/') {
-        return Err("names no file; write a path, such as sqlite://ivesk-webhook.db".to_owned());
+        return Err("has no file name; write a path, such as sqlite://ivesk-webhook.db".to_owned());
     }
     if path == ":memory:" {
         return Err(
-            "would keep nothing: acknowledged notifications must be on a disk; write a path"
+            "would lose everything: acknowledged notifications must be on a disk; write a path"
                 .to_owned(),
         );
     }
     if path.contains(['?', '#']) {
-        return Err("holds a ? or a #; write the path alone, it takes no options".to_owned());
+        return Err("contains ? or #; write the path alone, options are not supported".to_owned());
     }
     Ok(StoreUrl::Sqlite(PathBuf::from(path)))
 }

@@ -1,4 +1,4 @@
-//! `[upload]`: what `serve` uploads by itself, and what goes with every upload.
+//! `[upload]`: the drop folder, and the parameters of every upload.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,58 +9,57 @@ use super::accounts::AccountConfig;
 use super::layers::Layers;
 use crate::domain::Account;
 
-/// The names that are taken, as the vendor spells them.
-const NAMES: &str = "processlines, splitdocuments, checkduplicates, rejectnoninvoices \
-                     (true or false), warehouse, allocation, tags";
+/// The parameters that may be set, as the vendor spells them.
+const PARAMETERS: &str = "processlines, splitdocuments, checkduplicates, rejectnoninvoices \
+                          (true or false), warehouse, allocation, tags";
 
-/// What `serve` uploads by itself, and what goes with every upload.
+/// The drop folder, and the parameters of every upload.
 #[derive(Clone, Debug, Default)]
 pub struct UploadConfig {
     /// `upload.watch`: a folder whose files `serve` uploads; none by default. Relative
     /// to the settings file.
     pub watch: Option<PathBuf>,
-    /// `upload.account`: whose key the folder's files go with; needed where there are
-    /// several accounts.
+    /// `upload.account`: the account that uploads the folder's files; required if there are
+    /// several.
     pub account: Option<Account>,
-    /// `upload.correlation_key`: under which name correlation data goes (vendor-api U4).
+    /// `upload.correlation_key`: the parameter that carries correlation data (vendor-api U4).
     pub correlation_key: CorrelationKey,
-    /// `upload.parameters`: `name=value` pairs that go with every upload, where a flag
-    /// does not say otherwise.
+    /// `upload.parameters`: `name=value` pairs of every upload, which flags override.
     pub parameters: Vec<String>,
 }
 
 impl UploadConfig {
-    /// What goes with an upload that has nothing of its own.
+    /// Returns the options of an upload without flags.
     pub fn options(&self) -> UploadOptions {
         let mut options = UploadOptions {
             correlation_key: self.correlation_key,
             ..UploadOptions::default()
         };
         for parameter in &self.parameters {
-            // Each was read once, when the settings were checked.
-            let _ = add(&mut options, parameter);
+            // Each was checked when the settings were read.
+            let _ = options.set(parameter);
         }
         options
     }
 }
 
-/// Under which name the correlation data goes (vendor-api U4).
+/// The parameter that carries the correlation data (vendor-api U4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum CorrelationKey {
-    /// `sourcedata`, as the vendor's newest client has it.
+    /// `sourcedata`, as in the vendor's newest client.
     #[default]
     Sourcedata,
-    /// `userdata`, as the help article has it.
+    /// `userdata`, as in the help article.
     Userdata,
     /// The same data under both names.
     Both,
 }
 
 impl CorrelationKey {
-    /// All of them.
+    /// Every key.
     pub const ALL: [Self; 3] = [Self::Sourcedata, Self::Userdata, Self::Both];
 
-    /// The name in settings and flags.
+    /// Returns the name in settings and flags.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Sourcedata => "sourcedata",
@@ -69,7 +68,7 @@ impl CorrelationKey {
         }
     }
 
-    /// Reads [`CorrelationKey::as_str`].
+    /// Parses [`CorrelationKey::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|key| key.as_str() == text)
     }
@@ -84,13 +83,13 @@ impl CorrelationKey {
     }
 }
 
-/// What may be asked for with an upload. What is none is not sent: the vendor
-/// requires nothing and explains little (vendor-api, "Uploading").
+/// Options of an upload. None is required, and those that are not set are not sent: the vendor
+/// explains little (vendor-api, "Uploading").
 #[derive(Clone, Debug, Default)]
 pub struct UploadOptions {
     /// Data of ours that comes back with the document.
     pub correlation: Option<serde_json::Map<String, serde_json::Value>>,
-    /// Under which name it goes.
+    /// The parameter that carries it.
     pub correlation_key: CorrelationKey,
     /// `processlines`
     pub process_lines: Option<bool>,
@@ -104,24 +103,61 @@ pub struct UploadOptions {
     pub warehouse: Option<String>,
     /// `allocation`, a custom code.
     pub allocation: Option<String>,
-    /// `tags`, sent with commas between them.
+    /// `tags`, separated by commas when sent.
     pub tags: Vec<String>,
 }
 
-/// `[upload]`
+impl UploadOptions {
+    /// Sets one `name=value` parameter. Tags are separated by commas.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in words that follow the setting's name.
+    fn set(&mut self, text: &str) -> Result<(), String> {
+        let (name, value) = text.split_once('=').ok_or_else(|| {
+            format!("contains an entry without =; write name=value, with one of {PARAMETERS}")
+        })?;
+        let (name, value) = (name.trim(), value.trim());
+        let flag = || match value {
+            "true" => Ok(Some(true)),
+            "false" => Ok(Some(false)),
+            _ => Err(format!("sets {name} to neither true nor false")),
+        };
+        match name {
+            "processlines" => self.process_lines = flag()?,
+            "splitdocuments" => self.split_documents = flag()?,
+            "checkduplicates" => self.check_duplicates = flag()?,
+            "rejectnoninvoices" => self.reject_non_invoices = flag()?,
+            "warehouse" => self.warehouse = Some(value.to_owned()),
+            "allocation" => self.allocation = Some(value.to_owned()),
+            "tags" => {
+                self.tags = value
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|tag| !tag.is_empty())
+                    .map(str::to_owned)
+                    .collect();
+            }
+            other => {
+                let other: String = other.chars().take(60).collect();
+                return Err(format!("sets `{other}`; the parameters are {PARAMETERS}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads `[upload]`.
 pub(super) fn read(
     layers: &mut Layers<'_>,
     accounts: &BTreeMap<Account, AccountConfig>,
 ) -> UploadConfig {
     let default = UploadConfig::default();
-    let read = UploadConfig {
+    let config = UploadConfig {
         watch: layers.read(
             "upload.watch",
             default.watch,
-            |given, layers| match given.text()?.trim() {
-                "" => Err("is empty; write a folder, or remove it".to_owned()),
-                folder => Ok(Some(layers.path(folder))),
-            },
+            |value, layers| Ok(Some(layers.path(value.text()?))),
             |folder| json!(folder),
         ),
         account: layers.text(
@@ -133,7 +169,7 @@ pub(super) fn read(
                     Ok(Some(account))
                 } else {
                     Err(format!(
-                        "names `{account}`, and there is no [accounts.{account}]"
+                        "is `{account}`, and there is no [accounts.{account}]"
                     ))
                 }
             },
@@ -153,61 +189,21 @@ pub(super) fn read(
             "upload.parameters",
             default.parameters,
             |text| {
-                add(&mut UploadOptions::default(), text)?;
+                UploadOptions::default().set(text)?;
                 Ok(text.to_owned())
             },
             |text| text.as_str().into(),
         ),
     };
-    let undecided = read.account.is_none() && accounts.len() > 1;
-    if read.watch.is_some() && undecided && !layers.has_failed("upload.account") {
-        layers.contradiction(
+    let is_ambiguous = config.account.is_none() && accounts.len() > 1;
+    if config.watch.is_some() && is_ambiguous && !layers.is_invalid("upload.account") {
+        layers.report(
             "upload.account",
-            "is not set, and there are several accounts; name the one whose key the files of \
-             `upload.watch` go with",
+            "is not set, and there are several accounts; write the one that uploads the files of \
+             `upload.watch`",
         );
     }
-    read
-}
-
-/// Puts one `name=value` into `options`. Tags have commas between them.
-///
-/// # Errors
-///
-/// What is wrong with it, in words that follow the setting's name.
-fn add(options: &mut UploadOptions, text: &str) -> Result<(), String> {
-    let (name, value) = text.split_once('=').ok_or_else(|| {
-        format!("holds an entry without =; write name=value, with one of {NAMES}")
-    })?;
-    let (name, value) = (name.trim(), value.trim());
-    let flag = || match value {
-        "true" => Ok(Some(true)),
-        "false" => Ok(Some(false)),
-        _ => Err(format!("sets {name} to something else than true or false")),
-    };
-    match name {
-        "processlines" => options.process_lines = flag()?,
-        "splitdocuments" => options.split_documents = flag()?,
-        "checkduplicates" => options.check_duplicates = flag()?,
-        "rejectnoninvoices" => options.reject_non_invoices = flag()?,
-        "warehouse" => options.warehouse = Some(value.to_owned()),
-        "allocation" => options.allocation = Some(value.to_owned()),
-        "tags" => options.tags = tags(value),
-        other => {
-            let other: String = other.chars().take(60).collect();
-            return Err(format!("names `{other}`; there are {NAMES}"));
-        }
-    }
-    Ok(())
-}
-
-/// The tags in a list with commas.
-fn tags(text: &str) -> Vec<String> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|tag| !tag.is_empty())
-        .map(str::to_owned)
-        .collect()
+    config
 }
 
 #[cfg(test)]
@@ -226,7 +222,7 @@ mod tests {
             "allocation=A",
             "tags=a, b,,c",
         ] {
-            add(&mut options, text).expect(text);
+            options.set(text).expect(text);
         }
         assert_eq!(options.process_lines, Some(false));
         assert_eq!(options.split_documents, Some(true));
@@ -236,7 +232,7 @@ mod tests {
         assert_eq!(options.allocation.as_deref(), Some("A"));
         assert_eq!(options.tags, ["a", "b", "c"]);
         for bad in ["tags", "tag=a", "processlines=yes", "=", ""] {
-            assert!(add(&mut options, bad).is_err(), "{bad}");
+            assert!(options.set(bad).is_err(), "{bad}");
         }
     }
 }

@@ -41,6 +41,12 @@ pub mod housekeeping;
 /// Connections of the admin listener at once.
 const PRIVATE_CONNECTIONS: usize = 64;
 
+/// Messages that may wait for the next commit; the next one is answered 503.
+const MESSAGE_QUEUE: usize = 4096;
+
+/// Space for refused messages; further ones are not kept.
+const QUARANTINE_BYTES: u64 = 64 * 1024 * 1024;
+
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -79,19 +85,18 @@ pub enum StartError {
 /// where the server can't be had, and others that say what to do.
 pub async fn open_store(config: &Config, clock: &Clock) -> Result<SharedStore, StoreError> {
     let ask = config.sns.confirm == ConfirmMode::Ask;
-    let quarantine_bytes = config.retention.quarantine_bytes;
     match &config.store.url {
         StoreUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open(SqliteOptions {
             path: path.clone(),
-            queue: config.store.queue,
-            quarantine_bytes,
+            queue: MESSAGE_QUEUE,
+            quarantine_bytes: QUARANTINE_BYTES,
             ask,
         })?)),
         StoreUrl::Postgres(address) => Ok(Arc::new(
             PostgresStore::open(PostgresOptions {
                 address: address.clone(),
-                queue: config.store.queue,
-                quarantine_bytes,
+                queue: MESSAGE_QUEUE,
+                quarantine_bytes: QUARANTINE_BYTES,
                 ask,
                 clock: clock.clone(),
             })
@@ -467,8 +472,7 @@ fn workers(app: &App) -> Result<Vec<DestinationWorker>, OpenError> {
             app.config.import_errors.clone(),
             Arc::clone(&app.store),
             app.clock.clone(),
-        )
-        .leased_for(app.config.pull.lease))
+        ))
     });
     opened.collect()
 }
