@@ -32,18 +32,6 @@ pub fn client_that_sees_certificates(timeout: Duration) -> Result<reqwest::Clien
         .build()
 }
 
-/// Returns the wait after `failures` in a row: `first`, doubled with each up to `longest`,
-/// and up to a fifth more by `jitter` in 0..1, so that many don't come back at once.
-pub fn backoff(first: Duration, longest: Duration, failures: u32, jitter: f64) -> Duration {
-    let wait = first.saturating_mul(1 << failures.min(16)).min(longest);
-    wait.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 5.0)
-}
-
-/// Returns a random number in 0..1, for [`backoff`].
-pub fn jitter() -> f64 {
-    getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
-}
-
 /// Returns the wait from `now` that `Retry-After` asks for, at most an hour.
 ///
 /// Parses seconds or a date (RFC 9110 §10.2.3); returns `None` for anything else.

@@ -8,6 +8,7 @@
 //! - [`refusal`]: every reason for refusing a message, with its code and status.
 //! - [`config`]: every setting: name, unit, default, environment variable.
 //! - [`egress`]: the one way out to other hosts.
+//! - [`backoff`]: every wait between retries.
 //! - [`file_names`]: names of files that stay in their folder.
 //! - [`sns`]: verifies SNS messages, confirms subscriptions: a crate of its own, without
 //!   HTTP server and SQL.
@@ -34,6 +35,7 @@
 
 pub mod admin;
 pub mod alarms;
+pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod delivery;

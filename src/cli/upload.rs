@@ -16,6 +16,7 @@ use super::server::Api;
 use super::subscribe::chosen_account;
 use super::{Exit, Failure, Globals};
 use crate::admin::uploads::{Beginning, Ending};
+use crate::backoff;
 use crate::config::{Config, CorrelationKey, UploadOptions};
 use crate::domain::{Clock, Timestamp};
 use crate::ivesk::Client;
@@ -23,7 +24,7 @@ use crate::ivesk::document::UPLOAD_MARK;
 use crate::store::{NewUpload, UploadEnd};
 use crate::uploads::journal::{Begun, Journal, JournalError};
 use crate::uploads::watch::{self, Watcher};
-use crate::uploads::{self, Manner, Outcome, Progress, Report, Told, Uploader, walk};
+use crate::uploads::{Manner, Outcome, Progress, Report, Told, Uploader, walk};
 
 /// Arguments of `upload`.
 #[derive(Debug, clap::Args)]
@@ -139,7 +140,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         account,
         options: args.wishes.over(config.upload.options()),
         force: args.force,
-        first_pause: uploads::FIRST_PAUSE,
+        backoff: backoff::UPLOAD,
     };
     let journal = Arc::new(ApiJournal(Arc::clone(&api)));
     let uploader = Uploader::new(client, journal, manner, Clock::system(), stop.clone())?;

@@ -14,9 +14,9 @@ use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
 use super::destination::{Destination, DestinationResponse};
 use super::texts;
+use crate::backoff;
 use crate::config::{Config, DestinationConfig, DestinationKind, HistoryMode, ImportErrorsConfig};
 use crate::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
-use crate::egress;
 use crate::ivesk;
 use crate::store::{
     Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
@@ -34,10 +34,6 @@ const MAX_BATCH_DELAY: Duration = Duration::from_millis(20);
 /// Time that a lease holds beyond the destination's timeout: a destination waits at most this
 /// long for a replica that died.
 const LEASE_MARGIN: Duration = Duration::from_secs(2 * 60);
-
-/// The wait after a first failure, and the longest one.
-const FIRST_WAIT: Duration = Duration::from_secs(2);
-const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
 
 /// Interval at which replicas read rows that others may have changed.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -430,7 +426,7 @@ impl<'w> Batch<'w> {
         } else {
             self.lease.failures
         };
-        let backoff = egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, egress::jitter());
+        let backoff = backoff::DELIVERY.delay(failures, backoff::jitter());
         let wait = failed.retry_after.unwrap_or_default().max(backoff);
         failed.log(&self.worker.name, failures, wait);
         let until = (!failed.closed).then(|| self.worker.clock.now().after(wait));

@@ -15,9 +15,9 @@ use tokio_util::task::TaskTracker;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
+use crate::backoff;
 use crate::config::{AccountConfig, Config, PullConfig};
 use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
-use crate::egress;
 use crate::ivesk::{self, ApiError, Client, Page};
 use crate::metrics::{Metrics, PageResult, StoreStep};
 use crate::store::{
@@ -311,7 +311,7 @@ impl Puller {
     ) -> Result<PullOutcome, StoreError> {
         let feed = lease.feed.clone();
         let unreachable = matches!(error, ApiError::Unreachable(_));
-        let failure = failures::classify(error, &lease, self.clock.now(), egress::jitter());
+        let failure = failures::classify(error, &lease, self.clock.now(), backoff::jitter());
         let text = error.to_string();
         warn!(%feed, ?failure, "failed to fetch a page of `{feed}`: {text}");
         match self.store.fail_page(lease, failure, text.clone()).await {

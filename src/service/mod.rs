@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::alarms::{self, Alarms};
+use crate::backoff;
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::delivery::import_errors::{self, ImportErrorSender};
 use crate::delivery::worker::{self, DestinationWorker};
@@ -34,7 +35,7 @@ use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{CertificateRow, SharedStore, StoreError, SubscriptionRow, SubscriptionState};
 use crate::subscriptions::{self, Confirmations};
 use crate::uploads::watch::{self, WatchError, Watcher};
-use crate::uploads::{self, Manner, Uploader};
+use crate::uploads::{Manner, Uploader};
 
 pub mod housekeeping;
 
@@ -449,7 +450,7 @@ fn watcher(app: &App, stop: &CancellationToken) -> Result<Option<Watcher>, Start
         account,
         options: app.config.upload.options(),
         force: false,
-        first_pause: uploads::FIRST_PAUSE,
+        backoff: backoff::UPLOAD,
     };
     let client = Client::new(&app.config.api, key)?
         .with_clock(app.clock.clone())

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::backoff::Backoff;
 use crate::config::UploadOptions;
 use crate::domain::{Account, Clock, Timestamp};
 use crate::ivesk::Client;
@@ -30,9 +31,6 @@ use journal::{Begun, Journal, JournalError};
 
 /// Attempts at one file before it counts as failed for now.
 pub const ATTEMPTS: u32 = 4;
-
-/// The pause after the first failed attempt; each later one is three times as long.
-pub const FIRST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How much longer than an attempt may take its claim holds.
 const CLAIM_SLACK: Duration = Duration::from_secs(60);
@@ -110,8 +108,8 @@ pub struct Manner {
     pub options: UploadOptions,
     /// Whether content that was sent before is sent again.
     pub force: bool,
-    /// The pause after the first failed attempt.
-    pub first_pause: Duration,
+    /// Waits between attempts.
+    pub backoff: Backoff,
 }
 
 /// Sends files, each content once.
@@ -231,7 +229,6 @@ impl Uploader {
         progress: &Arc<dyn Progress>,
     ) -> Result<Outcome, JournalError> {
         let mut force = self.manner.force;
-        let mut pause = self.manner.first_pause;
         for attempt in 1.. {
             let begun = self.begin(file, name, force).await?;
             // The row is there now: further attempts go on with it.
@@ -259,8 +256,8 @@ impl Uploader {
             let Some(asked) = wait.filter(|_| attempt < ATTEMPTS) else {
                 return Ok(outcome);
             };
-            let rest = tokio::time::sleep(asked.unwrap_or(pause));
-            pause *= 3;
+            let backoff = self.manner.backoff.delay(attempt - 1, 0.0);
+            let rest = tokio::time::sleep(asked.unwrap_or(backoff));
             if self.stop.run_until_cancelled(rest).await.is_none() {
                 return Ok(outcome);
             }

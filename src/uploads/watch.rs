@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::journal::JournalError;
 use super::{Outcome, Report, Told, Unheard, Uploader, walk, writers};
+use crate::backoff;
 use crate::domain::Timestamp;
 
 /// Where a folder's files go once they were sent.
@@ -29,12 +30,6 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// Files on their way at once.
 const PARALLEL: usize = 4;
-
-/// How long a file that did not get there rests; twice as long each time.
-const FIRST_REST: Duration = Duration::from_secs(30);
-
-/// The longest rest.
-const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
 
 /// How long nothing is sent after a failure that a person must fix.
 const STOPPED_REST: Duration = Duration::from_secs(5 * 60);
@@ -264,11 +259,9 @@ impl Watcher {
 
     fn rest(&mut self, path: &Path, now: Timestamp) -> Duration {
         let Some(seen) = self.seen.get_mut(path) else {
-            return FIRST_REST;
+            return backoff::DROP_FOLDER.first;
         };
-        let rest = FIRST_REST
-            .saturating_mul(1 << seen.failures.min(10))
-            .min(LONGEST_REST);
+        let rest = backoff::DROP_FOLDER.delay(seen.failures, 0.0);
         seen.failures += 1;
         seen.not_before = Some(now.after(rest));
         rest

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ivesk_webhook::backoff::Backoff;
 use ivesk_webhook::config::{UploadOptions, default_account};
 use ivesk_webhook::domain::{Clock, Queue, Timestamp};
 use ivesk_webhook::emulator::faults::{Endpoint, Fault, FaultKind};
@@ -69,7 +70,10 @@ impl Office {
             account: default_account(),
             options: UploadOptions::default(),
             force: false,
-            first_pause: Duration::ZERO,
+            backoff: Backoff {
+                first: Duration::ZERO,
+                longest: Duration::ZERO,
+            },
         };
         change(&mut manner);
         let journal = Arc::new(Arc::clone(&self.store));
