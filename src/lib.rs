@@ -9,6 +9,7 @@
 //! - [`config`]: every setting: name, unit, default, environment variable.
 //! - [`egress`]: the one way out to other hosts.
 //! - [`backoff`]: every wait between retries.
+//! - [`program`]: runs the programs that the settings name.
 //! - [`file_names`]: names of files that stay in their folder.
 //! - [`sns`]: verifies SNS messages, confirms subscriptions: a crate of its own, without
 //!   HTTP server and SQL.
@@ -46,6 +47,7 @@ pub mod file_names;
 pub mod ivesk;
 pub mod metrics;
 pub mod otlp;
+pub mod program;
 pub mod pull;
 pub mod receiver;
 pub mod refusal;

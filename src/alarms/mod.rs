@@ -24,7 +24,6 @@ use crate::store::{
     StoreError, UploadFilter,
 };
 
-mod command;
 mod conditions;
 mod notifier;
 mod refusals;
@@ -88,7 +87,7 @@ impl Alarms {
     ) -> Result<Self, reqwest::Error> {
         let refusals = RefusalWindow::starting_from(metrics.refusals(), clock.now());
         Ok(Self {
-            notifier: Notifier::from_settings(&config.alarms)?,
+            notifier: Notifier::from_settings(config)?,
             config: config.clone(),
             store,
             metrics,
