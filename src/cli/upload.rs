@@ -22,9 +22,11 @@ use crate::domain::{Clock, Timestamp};
 use crate::ivesk::Client;
 use crate::ivesk::document::UPLOAD_MARK;
 use crate::store::{NewUpload, UploadEnd};
-use crate::uploads::journal::{Begun, Journal, JournalError};
+use crate::uploads::journal::{Claim, Journal, JournalError};
 use crate::uploads::watch::{self, Watcher};
-use crate::uploads::{Manner, Outcome, Progress, Report, Told, Uploader, walk};
+use crate::uploads::{
+    FileReport, Progress, UploadOutcome, UploadReport, UploadSettings, Uploader, walk,
+};
 
 /// Arguments of `upload`.
 #[derive(Debug, clap::Args)]
@@ -136,7 +138,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let client = Client::new(&config.api, key).map_err(Failure::usage)?;
     let api = Arc::new(Api::open(&config).await?);
     let stop = CancellationToken::new();
-    let manner = Manner {
+    let manner = UploadSettings {
         account,
         options: args.wishes.over(config.upload.options()),
         force: args.force,
@@ -178,8 +180,8 @@ async fn watch_folder(
         "Watching {}; Ctrl-C ends it, and nothing is lost by that.",
         folder.display()
     );
-    let tell = |told: Vec<Told>| told.iter().for_each(|one| screen.tell(one));
-    let watching = watch::run(watcher, watch::LOOK_EVERY, stop.clone(), tell);
+    let tell = |told: Vec<FileReport>| told.iter().for_each(|one| screen.tell(one));
+    let watching = watch::run(watcher, watch::SCAN_INTERVAL, stop.clone(), tell);
     let (_, asked) = tokio::join!(watching, async {
         let asked = asked_to_stop().await;
         stop.cancel();
@@ -211,10 +213,10 @@ async fn upload_all(
             let progress = screen.progress(&path);
             let report = uploader.upload(&path, progress.clone()).await?;
             progress.finish();
-            if matches!(report.outcome, Outcome::Stopped { .. }) {
+            if matches!(report.outcome, UploadOutcome::Stopped { .. }) {
                 halted.cancel();
             }
-            let told = Told { path, report };
+            let told = FileReport { path, report };
             screen.tell(&told);
             Ok(Some(told))
         }
@@ -222,7 +224,7 @@ async fn upload_all(
     let all = stream::iter(files)
         .map(each)
         .buffer_unordered(parallel)
-        .collect::<Vec<Result<Option<Told>, JournalError>>>();
+        .collect::<Vec<Result<Option<FileReport>, JournalError>>>();
     let done = tokio::select! {
         done = all => done,
         asked = asked_to_stop() => {
@@ -248,15 +250,20 @@ async fn upload_all(
 }
 
 /// The exit code: what needs a setting before what needs patience, before what is refused.
-fn exit(told: &[Told]) -> Exit {
-    let any = |is: fn(&Outcome) -> bool| told.iter().any(|one| is(&one.report.outcome));
-    if any(|outcome| matches!(outcome, Outcome::Stopped { .. })) {
+fn exit(told: &[FileReport]) -> Exit {
+    let any = |is: fn(&UploadOutcome) -> bool| told.iter().any(|one| is(&one.report.outcome));
+    if any(|outcome| matches!(outcome, UploadOutcome::Stopped { .. })) {
         Exit::Usage
-    } else if any(|outcome| matches!(outcome, Outcome::Failed { unreachable, .. } if *unreachable))
-    {
+    } else if any(
+        |outcome| matches!(outcome, UploadOutcome::Failed { unreachable, .. } if *unreachable),
+    ) {
         Exit::Unreachable
-    } else if any(|outcome| !matches!(outcome, Outcome::Sent { .. } | Outcome::AlreadySent { .. }))
-    {
+    } else if any(|outcome| {
+        !matches!(
+            outcome,
+            UploadOutcome::Sent { .. } | UploadOutcome::AlreadySent { .. }
+        )
+    }) {
         Exit::No
     } else {
         Exit::Done
@@ -295,7 +302,7 @@ impl Screen {
         })
     }
 
-    fn tell(&self, told: &Told) {
+    fn tell(&self, told: &FileReport) {
         let line = if self.json {
             json_line(told)
         } else {
@@ -358,35 +365,35 @@ impl Progress for Bar {
     }
 }
 
-fn line(told: &Told) -> String {
+fn line(told: &FileReport) -> String {
     let path = told.path.display();
     match &told.report.outcome {
-        Outcome::Sent { id } => format!("{path}: sent, upload {id}"),
-        Outcome::AlreadySent { id } => {
+        UploadOutcome::Sent { id } => format!("{path}: sent, upload {id}"),
+        UploadOutcome::AlreadySent { id } => {
             format!("{path}: sent before, upload {id}; --force sends it again")
         }
-        Outcome::Busy { until } => {
+        UploadOutcome::Busy { until } => {
             format!("{path}: another process sends it, or was cut off; try again after {until}")
         }
-        Outcome::Refused { why } => format!("{path}: refused: {why}"),
-        Outcome::Failed { why, .. } => format!("{path}: did not get there: {why}"),
-        Outcome::Stopped { why } => format!("{path}: not sent: {why}"),
+        UploadOutcome::Refused { error } => format!("{path}: refused: {error}"),
+        UploadOutcome::Failed { error, .. } => format!("{path}: failed: {error}"),
+        UploadOutcome::Stopped { error } => format!("{path}: not sent: {error}"),
     }
 }
 
-fn json_line(told: &Told) -> String {
-    let Report {
+fn json_line(told: &FileReport) -> String {
+    let UploadReport {
         outcome,
         size_bytes,
         sha256,
     } = &told.report;
     let (word, id, error) = match outcome {
-        Outcome::Sent { id } => ("sent", Some(id), None),
-        Outcome::AlreadySent { id } => ("already_sent", Some(id), None),
-        Outcome::Busy { until } => ("busy", None, Some(format!("until {until}"))),
-        Outcome::Refused { why } => ("refused", None, Some(why.clone())),
-        Outcome::Failed { why, .. } => ("failed", None, Some(why.clone())),
-        Outcome::Stopped { why } => ("stopped", None, Some(why.clone())),
+        UploadOutcome::Sent { id } => ("sent", Some(id), None),
+        UploadOutcome::AlreadySent { id } => ("already_sent", Some(id), None),
+        UploadOutcome::Busy { until } => ("busy", None, Some(format!("until {until}"))),
+        UploadOutcome::Refused { error } => ("refused", None, Some(error.clone())),
+        UploadOutcome::Failed { error, .. } => ("failed", None, Some(error.clone())),
+        UploadOutcome::Stopped { error } => ("stopped", None, Some(error.clone())),
     };
     json!({
         "file": told.path.to_string_lossy(),
@@ -408,7 +415,7 @@ fn told(failure: Failure) -> JournalError {
 
 #[async_trait]
 impl Journal for ApiJournal {
-    async fn begin(&self, upload: NewUpload) -> Result<Begun, JournalError> {
+    async fn begin(&self, upload: NewUpload) -> Result<Claim, JournalError> {
         let beginning = Beginning {
             account: upload.account.to_string(),
             sha256: upload.sha256,
@@ -452,15 +459,15 @@ impl Journal for ApiJournal {
     }
 }
 
-fn read_begun(answer: &Value) -> Option<Begun> {
+fn read_begun(answer: &Value) -> Option<Claim> {
     let id = answer["id"].as_i64();
     Some(match answer["outcome"].as_str()? {
-        "send" => Begun::Send {
+        "send" => Claim::Send {
             id: id?,
             correlation: answer["correlation"].as_str()?.to_owned(),
         },
-        "already" => Begun::Already { id: id? },
-        "busy" => Begun::Busy {
+        "already" => Claim::AlreadySent { id: id? },
+        "busy" => Claim::Busy {
             until: Timestamp::parse(answer["until"].as_str()?)?,
         },
         _ => return None,

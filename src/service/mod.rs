@@ -35,7 +35,7 @@ use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{CertificateRow, SharedStore, StoreError, SubscriptionRow, SubscriptionState};
 use crate::subscriptions::{self, Confirmations};
 use crate::uploads::watch::{self, WatchError, Watcher};
-use crate::uploads::{Manner, Uploader};
+use crate::uploads::{UploadSettings, Uploader};
 
 pub mod housekeeping;
 
@@ -323,7 +323,7 @@ impl Service {
         if let Some(watcher) = watcher {
             let stop = self.stop_workers.clone();
             self.tasks.spawn(async move {
-                watch::run(watcher, watch::LOOK_EVERY, stop, |_| {}).await;
+                watch::run(watcher, watch::SCAN_INTERVAL, stop, |_| {}).await;
                 "the drop folder"
             });
         }
@@ -446,7 +446,7 @@ fn watcher(app: &App, stop: &CancellationToken) -> Result<Option<Watcher>, Start
         warn!("`upload.watch` is set, but there is no API key to upload with: nothing is uploaded");
         return Ok(None);
     };
-    let manner = Manner {
+    let settings = UploadSettings {
         account,
         options: app.config.upload.options(),
         force: false,
@@ -456,7 +456,7 @@ fn watcher(app: &App, stop: &CancellationToken) -> Result<Option<Watcher>, Start
         .with_clock(app.clock.clone())
         .observed_by(Arc::clone(&app.metrics) as _);
     let journal = Arc::new(Arc::clone(&app.store));
-    let uploader = Uploader::new(client, journal, manner, app.clock.clone(), stop.clone())
+    let uploader = Uploader::new(client, journal, settings, app.clock.clone(), stop.clone())
         .map_err(|error| StartError::Random(error.to_string()))?;
     Ok(Some(Watcher::open(folder, uploader)?))
 }

@@ -153,7 +153,7 @@ async fn a_wrong_key_is_reported_with_a_fix_and_no_path_is_guessed() {
     assert_eq!(code, Some(1), "{said}");
     told(
         &said,
-        "(it does not take the API key; app.ivesk.lt/settings/general makes a new one)",
+        "(the API key is invalid; make a new one at app.ivesk.lt/settings/general)",
     );
     let report = Report::of(&here, &["--company", DEFAULT_COMPANIES[0]]).await;
     assert_eq!(report.verdicts("api"), ["wrong"]);
