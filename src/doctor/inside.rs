@@ -7,13 +7,13 @@ use reqwest::header::DATE;
 use rustix::fs::Access;
 
 use super::Finding;
-use crate::config::{Config, StoreUrl, is_loopback};
+use crate::config::{Config, PostgresAddress, StoreUrl, is_loopback};
 use crate::domain::{Clock, Company, Queue, Timestamp};
 use crate::egress;
 use crate::ivesk::{ApiError, Client};
 use crate::receiver::listener;
 use crate::sns::policy::endpoint;
-use crate::store::postgres::{Address, PostgresStore};
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store as _, StoreError};
 
@@ -87,7 +87,7 @@ pub async fn store(config: &Config) -> Vec<Finding> {
 }
 
 /// Whether the database can be asked; where it is empty still, the first start fills it.
-async fn database(address: &Address) -> Finding {
+async fn database(address: &PostgresAddress) -> Finding {
     match PostgresStore::open_for_reading(address.clone()).await {
         Ok(store) => {
             let last = store.sequence().await.map(|sequence| sequence.last);

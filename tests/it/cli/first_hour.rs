@@ -64,13 +64,13 @@ async fn a_missing_or_misspelled_settings_file_is_named_with_a_fix() {
     };
     told(
         &run(&["serve"]).await,
-        "error: wrong setting: ivesk-webhook.toml: there is no such file; write one with \
+        "error: invalid setting: ivesk-webhook.toml: no such file; write one with \
          `ivesk-webhook init --public-url URL`, name another with --config, or set \
-         IVESK_WEBHOOK_PUBLIC_URL to do without one",
+         IVESK_WEBHOOK_PUBLIC_URL to run without a file",
     );
     let misspelt = run(&["--config", "ivesk-webhok.toml", "serve"]).await;
     assert!(
-        misspelt.contains("ivesk-webhok.toml: there is no such file"),
+        misspelt.contains("ivesk-webhok.toml: no such file"),
         "{misspelt}"
     );
     let a_folder = run(&["--config", ".", "serve"]).await;
@@ -136,7 +136,7 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
     told(
         &said,
         "can't be opened: No such file or directory (os error 2); write the secret into that \
-         file, let this user read it, or name another file",
+         file, let the service's user read it, or name another file",
     );
 }
 
@@ -153,7 +153,7 @@ async fn a_wrong_key_is_reported_with_a_fix_and_no_path_is_guessed() {
     assert_eq!(code, Some(1), "{said}");
     told(
         &said,
-        "(it does not take the API key; app.ivesk.lt/settings/general makes a new one)",
+        "(the API key is invalid; make a new one at app.ivesk.lt/settings/general)",
     );
     let report = Report::of(&here, &["--company", DEFAULT_COMPANIES[0]]).await;
     assert_eq!(report.verdicts("api"), ["wrong"]);
