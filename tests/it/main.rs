@@ -49,7 +49,6 @@ mod sns_certificates;
 mod sns_confirmation;
 mod sns_envelope;
 mod sns_support;
-mod sns_vectors;
 mod sns_verify_command;
 mod stand_in;
 mod stopping_process;
