@@ -183,7 +183,7 @@ pub struct NewImportError {
     pub message: String,
 }
 
-/// Says what happens to a lease once its attempts are recorded.
+/// The change of a lease once its attempts are recorded.
 #[derive(Clone, Debug)]
 pub enum LeaseAction {
     /// Renews the lease for this duration.

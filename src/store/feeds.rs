@@ -127,7 +127,7 @@ pub struct PageToCommit {
     pub cursor: Option<Cursor>,
     /// The `from` of the pull's next request.
     pub next_from: Option<Cursor>,
-    /// Says whether the pull ends with this page.
+    /// The place of the page in its pull.
     pub end: PageEnd,
     /// Companies found in a page of the digitized queue: their exported feeds are added
     /// and reconciled.
@@ -159,7 +159,7 @@ pub struct UnreadableEntry {
     pub body: Vec<u8>,
 }
 
-/// Says whether a page is the last of its pull.
+/// The place of a page in its pull.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PageEnd {
     /// More pages follow.

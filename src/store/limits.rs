@@ -9,7 +9,7 @@ pub(super) const RETENTION_BATCH: i64 = 2_000;
 /// Maximum number of unreadable entries kept per feed.
 pub(super) const MAX_UNREADABLE_ENTRIES: i64 = 1000;
 
-/// Number of newest documents among which unannounced ones are looked for.
+/// Number of newest documents among which unannounced ones are counted.
 pub(super) const RECENT_DOCUMENTS: i64 = 1_000;
 
 /// Maximum number of messages that share one commit.

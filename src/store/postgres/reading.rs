@@ -124,7 +124,7 @@ pub(super) async fn documents(
     rows.iter().map(document).collect()
 }
 
-/// Reads a version from the columns that [`documents`] asks for.
+/// Reads a version from the columns that [`documents`] selects.
 pub(super) fn document(row: &Row) -> Result<DocumentRow, StoreError> {
     Ok(DocumentRow {
         sequence: row.try_get(0)?,

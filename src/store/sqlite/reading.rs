@@ -115,7 +115,7 @@ pub(super) fn documents(
         .collect()
 }
 
-/// Reads a version from the columns that [`documents`] asks for.
+/// Reads a version from the columns that [`documents`] selects.
 pub(super) fn document(row: &Row<'_>) -> rusqlite::Result<DocumentRow> {
     Ok(DocumentRow {
         sequence: row.get(0)?,
