@@ -131,7 +131,7 @@ async fn refuse_second_backfill(app: &App, chosen: &[Feed]) -> Result<(), AdminE
     Err(AdminError::Conflict(
         format!(
             "{first}{others} still reads an earlier stretch again, which a new `from` would cut short; \
-             nothing was asked for. Wait until `wanted` of GET /v1/feeds holds no `backfill`, or name \
+             nothing was asked for. Wait until `triggers` of GET /v1/feeds holds no `backfill`, or name \
              other feeds"
         )
         .into(),
