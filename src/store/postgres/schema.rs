@@ -37,6 +37,10 @@ struct Migration {
 }
 
 /// The newest schema version that this program supports.
+#[expect(
+    clippy::cast_possible_wrap,
+    reason = "`try_from` is no const, and there are few migrations"
+)]
 const NEWEST: i64 = MIGRATIONS.len() as i64;
 
 /// The advisory lock that migrations hold until COMMIT; an arbitrary number, "IvWh".

@@ -1,6 +1,6 @@
 //! Ingest of verified messages: the row, the trigger, and the subscription.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use secrecy::ExposeSecret;
@@ -59,7 +59,7 @@ impl RowIdCache {
 pub(super) struct Ingest<'a> {
     row_ids: &'a mut RowIdCache,
     ask: bool,
-    triggers: HashMap<i64, (i64, Timestamp)>,
+    triggers: BTreeMap<i64, (i64, Timestamp)>,
 }
 
 impl<'a> Ingest<'a> {
@@ -67,7 +67,7 @@ impl<'a> Ingest<'a> {
         Self {
             row_ids,
             ask,
-            triggers: HashMap::new(),
+            triggers: BTreeMap::new(),
         }
     }
 

@@ -22,6 +22,10 @@ const MIGRATIONS: [&str; 5] = [
 ];
 
 /// The newest schema version that this program supports.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "`try_from` is no const, and there are few migrations"
+)]
 pub(super) const NEWEST: u32 = MIGRATIONS.len() as u32;
 
 /// Number of pages in the write-ahead log after which they are moved into the database.

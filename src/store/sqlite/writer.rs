@@ -371,7 +371,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("created a folder");
         let store = store(&folder);
         store.probe().await.expect("the store accepts writes");
-        let (go, held) = std::sync::mpsc::channel::<()>();
+        let (go, held) = std::sync::mpsc::sync_channel::<()>(1);
 
         let panicking = store.change(move |_| -> rusqlite::Result<()> {
             let _ = held.recv();
