@@ -498,7 +498,7 @@ async fn a_rejection_waits_for_the_path_reaches_the_accountant_once_and_ends_boo
     let turns = [
         Step::Exported,
         Step::Rejected,
-        Step::Reported,
+        Step::ImportErrorSent,
         Step::ReExported,
         Step::Delivered,
     ];
