@@ -382,7 +382,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_company_code_keeps_its_leading_zeros_and_loses_outer_space() {
+    fn a_company_code_keeps_leading_zeros_and_is_trimmed() {
         assert_eq!(
             Company::parse(" 00302320404 ").map(|c| c.to_string()),
             Ok("00302320404".to_owned())

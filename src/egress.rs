@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_as_seconds_or_date_and_never_exceeds_an_hour() {
+    fn retry_after_is_seconds_or_a_date_and_at_most_an_hour() {
         let seconds = |n| Some(Duration::from_secs(n));
         assert_eq!(delay("7"), seconds(7));
         assert_eq!(delay("Sun, 06 Nov 1994 08:49:37 GMT"), seconds(37));
@@ -117,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_address_survives(before in "\\PC{0,20}", after in "\\PC{0,20}") {
+        fn no_address_is_left_in_an_error(before in "\\PC{0,20}", after in "\\PC{0,20}") {
             let text = format!("{before} https://host/secret {after}");
             prop_assert!(!without_addresses(&text).contains("host/secret"));
         }

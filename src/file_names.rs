@@ -109,7 +109,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_name_stays_readable_and_one_component() {
+    fn a_name_stays_readable_and_a_single_component() {
         for (text, name) in [
             ("UAB „Ąžuolo šaknys“", "UAB „Ąžuolo šaknys“"),
             ("..", "_"),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_identity_is_unchanged_and_any_other_has_a_hash() {
+    fn a_plain_id_is_kept_and_any_other_gets_a_digest() {
         let plain = "0b6a0e3c-7d3c-4b43-8c6e-3a9f5b1d2e4f";
         assert_eq!(identity(plain), plain);
         let twins = [
@@ -191,7 +191,7 @@ mod tests {
         }
 
         #[test]
-        fn two_texts_have_two_identities(a in text(), b in text()) {
+        fn two_ids_never_share_a_file_name(a in text(), b in text()) {
             prop_assume!(a != b);
             prop_assert_ne!(identity(&a).to_lowercase(), identity(&b).to_lowercase());
             prop_assert!(identity(&a).len() <= MAX_IDENTITY_BYTES);

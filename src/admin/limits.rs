@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_is_taken_then_an_even_rate_and_each_caller_has_its_own() {
+    async fn a_burst_is_allowed_then_an_even_rate_for_each_caller() {
         let limiter = Limiter::new(2);
         let taken = |caller| (0..100).filter(|_| limiter.take(caller).is_ok()).count();
         assert_eq!(taken(Caller::Stored(1)), 20);
@@ -87,11 +87,14 @@ mod tests {
             panic!("its bucket is empty");
         };
         tokio::time::advance(Duration::from_secs(retry_after_seconds)).await;
-        assert_eq!(taken(Caller::Stored(1)), 2 * retry_after_seconds as usize);
+        assert_eq!(
+            taken(Caller::Stored(1)),
+            2 * usize::try_from(retry_after_seconds).expect("a minute at the most")
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn callers_that_come_no_more_are_forgotten() {
+    async fn idle_callers_are_forgotten() {
         let limiter = Limiter::new(1000);
         for id in 0..100_000 {
             tokio::time::advance(Duration::from_millis(1)).await;

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_receiver_that_trusts_the_origin_accepts_a_message_signed_anew() {
+    async fn a_receiver_that_trusts_the_origin_accepts_a_resigned_message() {
         let resigner = resigner(true).await;
         let config = SnsConfig {
             local_origins: vec![resigner.origin()],
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_fresh_everything_signed_stays_as_it_was() {
+    async fn without_fresh_no_signed_field_changes() {
         let resigner = resigner(false).await;
         let body = resigner.sign_anew(SAVED).expect("it can be signed");
         let before: Value = serde_json::from_slice(SAVED).expect("JSON");
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_sns_message_is_told_apart() {
+    async fn a_file_that_is_no_sns_message_is_recognized() {
         let resigner = resigner(false).await;
         for saved in [&b"not json"[..], b"{}", br#"{"Type":"Advert"}"#] {
             assert!(resigner.sign_anew(saved).is_err());

@@ -352,7 +352,7 @@ mod tests {
     use crate::doctor::CheckResult;
 
     #[test]
-    fn a_clock_that_is_minutes_off_fails_in_either_direction() {
+    fn a_clock_minutes_off_in_either_direction_fails() {
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
         let exact = Timestamp::parse("1994-11-06T08:49:37Z").expect("a time");
         let result = |now| clock_against(date, now, "x").map(|check| check.result);
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_with_less_space_than_required_fails() {
+    fn a_disk_with_less_than_the_required_room_fails() {
         assert_eq!(disk(10, 10).result, CheckResult::Pass);
         assert_eq!(disk(9, 10).result, CheckResult::Fail);
     }

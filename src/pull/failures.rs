@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_obeyed_by_the_whole_account() {
+    fn the_whole_account_obeys_retry_after() {
         for code in [429, 503] {
             assert_eq!(
                 classify(
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_ten_minutes_and_never_reach_zero() {
+    fn the_backoff_doubles_up_to_ten_minutes_and_is_never_zero() {
         let waits: Vec<_> = (0..12)
             .map(|failures| backoff(failures, 0.0).as_secs())
             .collect();

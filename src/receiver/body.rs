@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_body_has_its_place_until_it_is_dropped_and_others_are_refused_at_once() {
+    async fn large_bodies_hold_a_slot_and_others_are_refused_at_once() {
         let reader = BodyReader::new(Duration::from_secs(10));
         let mut kept = Vec::new();
         for _ in 0..MAX_LARGE_BODIES {

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_is_the_first_from_the_right_that_is_no_proxy_of_ours() {
+    fn the_client_is_the_rightmost_address_that_is_no_proxy() {
         let callers = trusting(&["10.0.0.0/8", "2001:db8::/32"]);
         for (given, expected) in [
             (&["198.51.100.7"][..], "198.51.100.7"),
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_s_header_says_the_same_where_the_usual_one_is_missing() {
+    fn the_forwarded_header_is_read_where_the_usual_one_is_missing() {
         let callers = trusting(&["10.0.0.0/8"]);
         for (given, expected) in [
             ("for=198.51.100.7", "198.51.100.7"),
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_is_no_proxy_of_ours_speaks_for_itself_alone() {
+    fn headers_of_an_untrusted_peer_are_ignored() {
         let headers = [
             ("x-forwarded-for", "203.0.113.9"),
             ("forwarded", "for=203.0.113.9"),
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_proxies_are_walked_past_than_anyone_has() {
+    fn the_number_of_proxies_passed_is_bounded() {
         let callers = trusting(&["10.0.0.0/8"]);
         let many = format!("198.51.100.7{}", ", 10.0.0.2".repeat(MAX_HOPS));
         assert_eq!(
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_s_id_is_kept_and_what_is_none_is_replaced() {
+    fn a_proxys_request_id_is_kept_and_an_odd_one_replaced() {
         let callers = trusting(&["10.0.0.0/8"]);
         let id = |given: &str| {
             let request = request("10.0.0.1", &[("x-request-id", given)]);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_nobody_wants_told_is_not_looked_for() {
+    fn a_client_address_that_is_not_logged_is_not_parsed() {
         let mut callers = trusting(&[]);
         callers.with_addresses = false;
         assert_eq!(callers.of(&request("192.0.2.1", &[])).address, None);
@@ -341,7 +341,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_makes_it_fail(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_header_causes_a_failure(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
                 let mut request = request("10.0.0.1", &[]);
                 for name in [&FORWARDED_FOR, &FORWARDED, &REQUEST_ID] {

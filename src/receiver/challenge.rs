@@ -115,7 +115,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
     #[test]
-    fn a_question_is_answered_by_its_maker_alone_and_for_minutes_only() {
+    fn a_challenge_is_answered_by_its_maker_and_for_minutes_only() {
         let (ours, others) = (Challenges::default(), Challenges::default());
         let challenge = ours.issue(NOW).expect("random numbers");
         let question = challenge.question.as_bytes();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn many_questions_push_out_the_oldest_and_no_more() {
+    fn the_oldest_challenge_makes_room_for_a_new_one() {
         let challenges = Challenges::default();
         let made: Vec<Challenge> = (0..=OPEN)
             .map(|_| challenges.issue(NOW).expect("random numbers"))

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kept_headers_are_sns_s_and_the_content_type_and_read_back_the_same() {
+    fn stored_headers_are_snss_and_content_type_and_round_trip() {
         let mut headers = HeaderMap::new();
         headers.insert(
             "x-amz-sns-message-type",

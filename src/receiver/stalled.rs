@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_that_nobody_takes_fails_after_its_time() {
+    async fn a_write_that_nobody_reads_fails_after_its_timeout() {
         let (ours, _theirs) = tokio::io::duplex(16);
         let mut stream = WriteDeadline::new(ours, Duration::from_secs(10));
         let started = Instant::now();
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_byte_taken_starts_the_time_anew() {
+    async fn every_byte_read_restarts_the_timeout() {
         use tokio::io::AsyncReadExt;
         let (ours, mut theirs) = tokio::io::duplex(1);
         let mut stream = WriteDeadline::new(ours, Duration::from_secs(10));

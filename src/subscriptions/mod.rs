@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_half_an_hour_and_end_with_the_token() {
+    fn the_backoff_doubles_up_to_half_an_hour_until_expiry() {
         let now = Timestamp::from_millis(0);
         assert_eq!(next_try(&row(0), now), Some(now.after(FIRST_PAUSE)));
         assert_eq!(next_try(&row(1), now), Some(now.after(FIRST_PAUSE * 2)));

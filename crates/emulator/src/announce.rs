@@ -1,4 +1,4 @@
-//! What Įvesk.lt publishes when documents are digitized or exported.
+//! Publishes the notifications of digitized and exported documents.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use uuid::Uuid;
 
 use crate::document::{Document, Rendering};
 use crate::domain::{Event, Queue};
-use crate::s3;
-use crate::sns::{self, MAX_MESSAGE_BYTES, Publication};
+use crate::publication::{MAX_MESSAGE_BYTES, Publication};
+use crate::sns;
 use crate::switches::{CompanyCode, CompanyCodeKey, DigitizedMessage, ExportEvents, Switches};
 use crate::vendor::Vendor;
 use sns_messages::time::Timestamp;
 
-/// A document as the list of `queue` shows it.
+/// Returns a document as the list of `queue` shows it.
 pub(crate) fn to_json(
     vendor: &Vendor,
     switches: &Switches,
@@ -27,7 +27,9 @@ pub(crate) fn to_json(
         switches,
         queue,
         company_code,
-        url: s3::file_url(vendor, switches, document.id, vendor.now()),
+        url: vendor
+            .uploads
+            .file_url(&vendor.origin, switches, document.id, vendor.now()),
         exported_at: (queue == Queue::Exported).then(|| Timestamp::from_millis(version)),
     })
 }
@@ -43,7 +45,8 @@ pub(crate) fn digitized(vendor: &Arc<Vendor>, documents: &[usize]) {
             let code = world.company_code(document.company);
             (document, account, code)
         };
-        if !vendor.sns.has_subscribers(Event::OnDigitized, account) {
+        let topic = vendor.topic_arn(Event::OnDigitized);
+        if !vendor.ledger.has_subscribers(&topic, account) {
             continue;
         }
         let message = digitized_message(vendor, &switches, &document, &code);
@@ -142,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_huge_message_is_exactly_as_long_as_sns_allows_and_still_json() {
+    fn a_huge_message_is_as_long_as_sns_allows_and_still_json() {
         for message in ["{\"id\":\"1\"}", "{\"id\":\"12\"}"] {
             let filled = filled_up(message.to_owned());
             assert_eq!(filled.len(), MAX_MESSAGE_BYTES);

@@ -15,11 +15,11 @@ use uuid::Uuid;
 
 use crate::control::{Control, ControlError, Selection};
 use crate::domain::{Event, Queue};
-use crate::sns::Publication;
+use crate::publication::Publication;
 use crate::vendor::Vendor;
 use sns_messages::time::Timestamp;
 
-/// Why an operation was not done: what the caller is told.
+/// Why an operation was refused: status and message of the answer.
 struct Refused(StatusCode, String);
 
 impl From<ControlError> for Refused {

@@ -3,108 +3,38 @@
 //! Links carry a signature over method, path, query and the two headers, so
 //! that a changed one is refused as S3 refuses it.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use aws_lc_rs::{digest, hmac};
-use axum::body::{Bytes, to_bytes};
+use aws_lc_rs::digest;
+use axum::body::to_bytes;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
 
 use crate::faults::Endpoint;
 use crate::gate;
 use crate::links::{Signed, expiry, hex, path_of, query_of};
 use crate::meter::RequestRecord;
-use crate::switches::{DigitizeUploads, Pdf, Switches};
+use crate::switches::{DigitizeUploads, Disposition, Pdf};
+use crate::uploads::{Upload, UploadRecord};
 use crate::vendor::Vendor;
-use sns_messages::time::Timestamp;
 
+/// Characters to percent-encode: those of RFC 5987, and a few more.
+const NOT_ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 /// The largest file that is taken.
 const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
-/// A file that was announced, and perhaps came.
-#[derive(Clone, Debug, Serialize)]
-pub struct UploadRecord {
-    /// The last segment of the upload's path.
-    pub id: Uuid,
-    /// Whose key asked for the location.
-    pub account: Uuid,
-    /// From the path of the location request.
-    pub file_name: String,
-    /// The query parameters of the location request, decoded.
-    pub parameters: BTreeMap<String, String>,
-    /// Length of the file; `None` until it came.
-    pub bytes: Option<usize>,
-    /// SHA-256 of the file in hexadecimal digits.
-    pub sha256: Option<String>,
-    /// The document made of it.
-    pub document_id: Option<String>,
-}
-
-/// A file with what is known of it.
-struct Upload {
-    record: UploadRecord,
-    content: Option<Bytes>,
-}
-
-/// Announced and received files, and the key that signs links.
-pub(crate) struct S3 {
-    key: hmac::Key,
-    uploads: Mutex<HashMap<Uuid, Upload>>,
-}
-
-/// Where a file goes, and with which headers.
+/// The upload location of a file, and the headers of its PUT.
 pub(crate) struct Location {
     pub(crate) url: String,
     pub(crate) content_type: String,
     pub(crate) content_disposition: String,
-}
-
-impl S3 {
-    pub(crate) fn new() -> Result<Self, getrandom::Error> {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret)?;
-        Ok(Self {
-            key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
-            uploads: Mutex::default(),
-        })
-    }
-
-    pub(crate) fn uploads(&self) -> Vec<UploadRecord> {
-        let uploads = self.lock();
-        uploads
-            .values()
-            .map(|upload| upload.record.clone())
-            .collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Upload>> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn signature(&self, signed: &Signed<'_>) -> String {
-        let text = format!(
-            "{}\n{}\n{}\n{}\n{}",
-            signed.method, signed.path, signed.query, signed.content_type, signed.disposition
-        );
-        hex(hmac::sign(&self.key, text.as_bytes()).as_ref())
-    }
-}
-
-/// The link to a document's file.
-pub(crate) fn file_url(vendor: &Vendor, switches: &Switches, id: Uuid, now: Timestamp) -> String {
-    let path = path_of(switches.upload_host, id);
-    let (query, parameter) = query_of(switches.upload_host, now, switches.pdf_expires_ms, None);
-    let signature = vendor.s3.signature(&Signed {
-        method: "GET",
-        path: &path,
-        query: &query,
-        content_type: "",
-        disposition: "",
-    });
-    format!("{}{path}?{query}&{parameter}={signature}", vendor.origin)
 }
 
 /// Announces a file.
@@ -117,12 +47,7 @@ pub(crate) fn locate(
     let switches = vendor.switches();
     let id = vendor.uuid();
     let content_type = content_type_of(file_name).to_owned();
-    // A quote would end the value; control characters can't stand in a header.
-    let safe: String = file_name
-        .chars()
-        .map(|c| if c == '"' || c.is_control() { '_' } else { c })
-        .collect();
-    let content_disposition = format!("filename=\"{safe}\"");
+    let content_disposition = disposition_of(file_name, switches.disposition);
     let path = path_of(switches.upload_host, id);
     let headers = Some((content_type.as_str(), content_disposition.as_str()));
     let (query, parameter) = query_of(
@@ -131,7 +56,7 @@ pub(crate) fn locate(
         switches.upload_expires_ms,
         headers,
     );
-    let signature = vendor.s3.signature(&Signed {
+    let signature = vendor.uploads.signature(&Signed {
         method: "PUT",
         path: &path,
         query: &query,
@@ -148,12 +73,34 @@ pub(crate) fn locate(
         document_id: None,
     };
     let content = None;
-    vendor.s3.lock().insert(id, Upload { record, content });
+    vendor.uploads.lock().insert(id, Upload { record, content });
     Location {
         url: format!("{}{path}?{query}&{parameter}={signature}", vendor.origin),
         content_type,
         content_disposition,
     }
+}
+
+/// Returns the Content-Disposition of a file name.
+fn disposition_of(file_name: &str, form: Disposition) -> String {
+    // A quote would end the value; headers have no control characters.
+    let unsafe_char = |c: char| c == '"' || c.is_control();
+    let ascii_only = form == Disposition::Ascii;
+    if form == Disposition::Rfc5987 && !file_name.is_ascii() {
+        return format!(
+            "filename*=UTF-8''{}",
+            utf8_percent_encode(file_name, NOT_ATTR_CHAR)
+        );
+    }
+    let safe: String = file_name
+        .chars()
+        .map(|c| match c {
+            c if unsafe_char(c) => '_',
+            c if ascii_only && !c.is_ascii() => '_',
+            c => c,
+        })
+        .collect();
+    format!("filename=\"{safe}\"")
 }
 
 fn content_type_of(file_name: &str) -> &'static str {
@@ -222,7 +169,7 @@ impl IntoResponse for S3Error {
     }
 }
 
-/// Checks that a link was made here and is still good.
+/// Checks that a link was made here and has not expired.
 fn check_link(
     vendor: &Vendor,
     method: &Method,
@@ -255,7 +202,7 @@ fn check_link(
     if putting && headers.keys().any(unsigned) {
         return Err(SIGNATURE);
     }
-    let right = vendor.s3.signature(&Signed {
+    let right = vendor.uploads.signature(&Signed {
         method: method.as_str(),
         path: uri.path(),
         query,
@@ -269,13 +216,13 @@ fn check_link(
     }
 }
 
-/// `PUT` to an upload location.
+/// Answers `PUT` to an upload location.
 pub(crate) async fn put(
     State(vendor): State<Arc<Vendor>>,
     Path(id): Path<Uuid>,
     request: Request,
 ) -> Response {
-    let under_way = vendor.meter.begin(record(Endpoint::Upload, &request));
+    let in_progress = vendor.meter.begin(record(Endpoint::Upload, &request));
     let answer = match gate::pass(&vendor, Endpoint::Upload, None).await {
         Err(answer) => *answer,
         Ok(_) => match receive(&vendor, id, request).await {
@@ -283,7 +230,7 @@ pub(crate) async fn put(
             Err(error) => error.into_response(),
         },
     };
-    under_way.answered(answer.status().as_u16());
+    in_progress.answered(answer.status().as_u16());
     answer
 }
 
@@ -303,7 +250,7 @@ async fn receive(vendor: &Arc<Vendor>, id: Uuid, request: Request) -> Result<(),
         .await
         .map_err(|_| INCOMPLETE)?;
     let first = {
-        let mut uploads = vendor.s3.lock();
+        let mut uploads = vendor.uploads.lock();
         let upload = uploads.get_mut(&id).ok_or(NO_KEY)?;
         let first = upload.content.is_none();
         upload.record.bytes = Some(content.len());
@@ -317,13 +264,13 @@ async fn receive(vendor: &Arc<Vendor>, id: Uuid, request: Request) -> Result<(),
     Ok(())
 }
 
-/// Makes a document of a received file, and announces it; gives the document's id.
+/// Makes a document of a received file and publishes it; returns the document's id.
 ///
-/// It is the company's, or that of the account's first company. `None` where there
-/// is no such file or company, or where it has become a document already.
+/// The document belongs to `company`, or to the account's first company. Returns `None`
+/// where there is no such file or company, or where it has become a document already.
 pub(crate) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) -> Option<String> {
     let (upload, content) = {
-        let uploads = vendor.s3.lock();
+        let uploads = vendor.uploads.lock();
         let upload = uploads.get(&id)?;
         (upload.record.clone(), upload.content.clone()?)
     };
@@ -346,28 +293,28 @@ pub(crate) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) ->
         let index = world.digitize_upload(account, company, file, now, &switches);
         (index, world.at_index(index).id.to_string())
     };
-    if let Some(upload) = vendor.s3.lock().get_mut(&id) {
+    if let Some(upload) = vendor.uploads.lock().get_mut(&id) {
         upload.record.document_id = Some(document_id.clone());
     }
     crate::announce::digitized(vendor, &[index]);
     Some(document_id)
 }
 
-/// `GET` of a document's file link.
+/// Answers `GET` of a document's file link.
 pub(crate) async fn get(
     State(vendor): State<Arc<Vendor>>,
     Path(id): Path<Uuid>,
     request: Request,
 ) -> Response {
-    let under_way = vendor.meter.begin(record(Endpoint::File, &request));
+    let in_progress = vendor.meter.begin(record(Endpoint::File, &request));
     let answer = match gate::pass(&vendor, Endpoint::File, None).await {
         Err(answer) => *answer,
-        Ok(spoil) => {
+        Ok(damage) => {
             let answer = file(&vendor, id, &request).unwrap_or_else(S3Error::into_response);
-            gate::spoil(answer, spoil).await
+            gate::damage(answer, damage).await
         }
     };
-    under_way.answered(answer.status().as_u16());
+    in_progress.answered(answer.status().as_u16());
     answer
 }
 
@@ -390,7 +337,7 @@ fn file(vendor: &Vendor, id: Uuid, request: &Request) -> Result<Response, S3Erro
     Ok((pdf, content).into_response())
 }
 
-/// What is remembered of a request whose link is a secret.
+/// Returns the record of a request whose link is a secret.
 fn record(endpoint: Endpoint, request: &Request) -> RequestRecord {
     let beginning = request.uri().path().rsplit_once('/');
     RequestRecord {

@@ -1,174 +1,25 @@
-//! The emulated SNS: two topics, their subscriptions, and what is published to them.
+//! Subscribes, confirms and publishes, as SNS does.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use url::Url;
 use uuid::Uuid;
 
-use crate::delivery::{self, DeliveryRecord, Outcome, Parcel, Tamper};
+use crate::delivery::{self, Delivery};
+use crate::delivery_record::{DeliveryRecord, Outcome};
 use crate::domain::Event;
+use crate::publication::{Publication, Tamper};
 use crate::signer::Unsigned;
+use crate::subscription::{Subscription, SubscriptionState};
 use crate::vendor::Vendor;
 use sns_messages::MessageType;
-use sns_messages::time::Timestamp;
 
-/// The AWS account of the vendor's topics (vendor-api, "Webhook messages").
-pub(crate) const TOPIC_OWNER: &str = "007272210889";
-/// Their region.
-pub(crate) const REGION: &str = "eu-west-1";
-/// How long a confirmation token is good (vendor-api, "How SNS delivers").
+/// Lifetime of a confirmation token (vendor-api, "How SNS delivers").
 pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_secs(2 * 24 * 3600);
-/// The most bytes that a `Message` to an HTTP subscriber may have (vendor-api, "How SNS delivers").
-pub(crate) const MAX_MESSAGE_BYTES: usize = 262_144;
 
-/// The topic of an event.
-pub(crate) fn topic_arn(event: Event) -> String {
-    let name = match event {
-        Event::OnExported => "DPWebHook_onexport",
-        Event::OnDigitized => "DPWebHook_ondigitize",
-    };
-    format!("arn:aws:sns:{REGION}:{TOPIC_OWNER}:{name}")
-}
-
-/// Where a subscription stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SubscriptionState {
-    /// Waits for a visit to its SubscribeURL.
-    Pending,
-    /// Gets notifications.
-    Confirmed,
-    /// Has been ended; its last SubscribeURL brings it back.
-    Ended,
-}
-
-/// One webhook. Target and token are secrets, and are not printed.
-#[derive(Clone, Serialize)]
-pub struct Subscription {
-    /// Its ARN, which the subscriber learns when it confirms.
-    pub subscription_arn: String,
-    /// The name that the subscriber gave.
-    pub name: String,
-    /// What it wants to hear of.
-    pub event: Event,
-    /// Where deliveries go.
-    #[serde(skip)]
-    pub target: String,
-    /// Whose documents it is about.
-    pub account: Uuid,
-    /// Where it stands.
-    pub state: SubscriptionState,
-    #[serde(skip)]
-    token: String,
-    #[serde(skip)]
-    token_made_at: Timestamp,
-}
-
-impl std::fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subscription")
-            .field("subscription_arn", &self.subscription_arn)
-            .field("event", &self.event)
-            .field("state", &self.state)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Subscription {
-    pub(crate) fn hears(&self, event: Event, account: Uuid) -> bool {
-        self.event == event && self.account == account && self.state == SubscriptionState::Confirmed
-    }
-}
-
-/// A message to publish: by default an ordinary notification of an account.
-#[derive(Clone, Deserialize)]
-pub struct Publication {
-    /// To whose subscribers.
-    pub event: Event,
-    /// `Message`.
-    pub message: String,
-    /// Whose subscribers, by API key; the first account's unless said.
-    #[serde(default)]
-    pub account: Option<String>,
-    /// The company that the delivery's record names.
-    #[serde(default)]
-    pub company: Option<String>,
-    /// So many copies at once, all with one MessageId.
-    #[serde(default = "one")]
-    pub copies: usize,
-    /// Another TopicArn than the event's, signed as such.
-    #[serde(default)]
-    pub topic_arn: Option<String>,
-    /// Another Timestamp than the present moment, signed as such.
-    #[serde(default)]
-    pub timestamp: Option<String>,
-    /// A certain MessageId.
-    #[serde(default)]
-    pub message_id: Option<String>,
-    /// `Subject`.
-    #[serde(default)]
-    pub subject: Option<String>,
-    /// How it is spoilt after it was signed.
-    #[serde(default)]
-    pub tamper: Tamper,
-    /// Without envelope and signature, as with raw message delivery.
-    #[serde(default)]
-    pub raw: bool,
-    /// Another signature version than the switch says.
-    #[serde(default)]
-    pub signature_version: Option<u8>,
-}
-
-impl std::fmt::Debug for Publication {
-    /// Without the API key and the message.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Publication")
-            .field("event", &self.event)
-            .field("company", &self.company)
-            .field("copies", &self.copies)
-            .field("topic_arn", &self.topic_arn)
-            .field("tamper", &self.tamper)
-            .finish_non_exhaustive()
-    }
-}
-
-const fn one() -> usize {
-    1
-}
-
-impl Publication {
-    /// An ordinary notification with this `Message`.
-    pub fn new(event: impl Into<Event>, message: impl Into<String>) -> Self {
-        Self {
-            event: event.into(),
-            message: message.into(),
-            account: None,
-            company: None,
-            copies: 1,
-            topic_arn: None,
-            timestamp: None,
-            message_id: None,
-            subject: None,
-            tamper: Tamper::Nothing,
-            raw: false,
-            signature_version: None,
-        }
-    }
-
-    /// What an export of `company` publishes, though nothing was exported.
-    pub fn exported(company: &str) -> Self {
-        let message = json!({ "companyCode": company }).to_string();
-        Self {
-            company: Some(company.to_owned()),
-            ..Self::new(Event::OnExported, message)
-        }
-    }
-}
-
-/// Why a target is not taken.
+/// Why a target was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// Not an address.
@@ -212,8 +63,10 @@ pub(crate) fn subscribe(
 ) -> Result<Subscription, TargetError> {
     check_target(vendor, target)?;
     let now = vendor.now();
+    let topic_arn = vendor.topic_arn(event);
     let fresh = Subscription {
-        subscription_arn: format!("{}:{}", topic_arn(event), vendor.uuid()),
+        subscription_arn: format!("{topic_arn}:{}", vendor.uuid()),
+        topic_arn: topic_arn.clone(),
         name: name.to_owned(),
         event,
         target: target.to_owned(),
@@ -223,9 +76,10 @@ pub(crate) fn subscribe(
         token_made_at: now,
     };
     let subscription = {
-        let mut book = vendor.sns.book();
-        let same =
-            |s: &&mut Subscription| s.event == event && s.account == account && s.target == target;
+        let mut book = vendor.ledger.book();
+        let same = |s: &&mut Subscription| {
+            s.topic_arn == topic_arn && s.account == account && s.target == target
+        };
         match book.subscriptions.iter_mut().find(same) {
             Some(old) if old.state == SubscriptionState::Confirmed => return Ok(old.clone()),
             Some(old) => {
@@ -249,13 +103,14 @@ pub(crate) fn subscribe(
     Ok(subscription)
 }
 
-/// Confirms the subscription of `topic` that was given `token`, and gives its ARN.
+/// Confirms the subscription of `topic` that has `token`, and returns its ARN.
 pub(crate) fn confirm(vendor: &Vendor, topic: &str, token: &str) -> Option<String> {
     let now = vendor.now();
-    let mut book = vendor.sns.book();
-    let subscription = book.subscriptions.iter_mut().find(|subscription| {
-        subscription.token == token && topic_arn(subscription.event) == topic
-    })?;
+    let mut book = vendor.ledger.book();
+    let subscription = book
+        .subscriptions
+        .iter_mut()
+        .find(|subscription| subscription.token == token && subscription.topic_arn == topic)?;
     if now.since(subscription.token_made_at) > TOKEN_LIFETIME {
         return None;
     }
@@ -263,11 +118,11 @@ pub(crate) fn confirm(vendor: &Vendor, topic: &str, token: &str) -> Option<Strin
     Some(subscription.subscription_arn.clone())
 }
 
-/// Ends a subscription and tells the subscriber; whether there was one.
+/// Ends a subscription and notifies the subscriber; returns false if there was none.
 pub(crate) fn unsubscribe(vendor: &Arc<Vendor>, arn: &str) -> bool {
     let token = vendor.token();
     let subscription = {
-        let mut book = vendor.sns.book();
+        let mut book = vendor.ledger.book();
         let found = book
             .subscriptions
             .iter_mut()
@@ -295,7 +150,7 @@ pub(crate) fn unsubscribe(vendor: &Arc<Vendor>, arn: &str) -> bool {
 
 /// Sends one of the two confirmations.
 fn ask(vendor: &Arc<Vendor>, to: &Subscription, message_type: MessageType, arn: Option<String>) {
-    let topic = topic_arn(to.event);
+    let topic = &to.topic_arn;
     // SNS's own words.
     let message = if message_type == MessageType::UnsubscribeConfirmation {
         format!(
@@ -320,9 +175,9 @@ fn ask(vendor: &Arc<Vendor>, to: &Subscription, message_type: MessageType, arn: 
         )),
         unsubscribe_url: None,
         attributes: Map::new(),
-        topic_arn: topic,
+        topic_arn: topic.clone(),
     };
-    let number = vendor.sns.record(DeliveryRecord {
+    let number = vendor.ledger.record(DeliveryRecord {
         message_id: unsigned.message_id.clone(),
         message_type: message_type.as_str(),
         event: to.event,
@@ -332,21 +187,22 @@ fn ask(vendor: &Arc<Vendor>, to: &Subscription, message_type: MessageType, arn: 
         last_status: None,
         outcome: Outcome::Pending,
     });
-    let parcel = Parcel {
+    let delivery = Delivery {
         number,
         target: to.target.clone(),
         unsigned,
         subscription_arn: arn,
-        signer: vendor.sns.signer(),
+        signer: vendor.ledger.signer(),
         signature_version: vendor.switches().signature_version.number(),
         tamper: Tamper::Nothing,
         raw: false,
     };
-    delivery::send(vendor, parcel);
+    delivery::send(vendor, delivery);
 }
 
-/// Publishes to the confirmed subscribers of an account; gives the MessageId.
+/// Publishes to the confirmed subscribers of an account; returns the MessageId.
 pub(crate) fn publish(vendor: &Arc<Vendor>, account: Uuid, publication: &Publication) -> String {
+    let topic_arn = vendor.topic_arn(publication.event);
     let unsigned = Unsigned {
         message_type: MessageType::Notification,
         message_id: publication
@@ -356,7 +212,7 @@ pub(crate) fn publish(vendor: &Arc<Vendor>, account: Uuid, publication: &Publica
         topic_arn: publication
             .topic_arn
             .clone()
-            .unwrap_or_else(|| topic_arn(publication.event)),
+            .unwrap_or_else(|| topic_arn.clone()),
         subject: publication.subject.clone(),
         message: publication.message.clone(),
         timestamp: publication
@@ -369,13 +225,13 @@ pub(crate) fn publish(vendor: &Arc<Vendor>, account: Uuid, publication: &Publica
         attributes: attributes(account),
     };
     let (subscribers, lost) = {
-        let mut book = vendor.sns.book();
+        let mut book = vendor.ledger.book();
         let lost = book.lose_next > 0;
         book.lose_next = book.lose_next.saturating_sub(1);
         let subscribers: Vec<Subscription> = book
             .subscriptions
             .iter()
-            .filter(|subscription| subscription.hears(publication.event, account))
+            .filter(|subscription| subscription.receives(&topic_arn, account))
             .cloned()
             .collect();
         (subscribers, lost)
@@ -401,7 +257,7 @@ fn post(
     } else {
         Outcome::Pending
     };
-    let number = vendor.sns.record(DeliveryRecord {
+    let number = vendor.ledger.record(DeliveryRecord {
         message_id: unsigned.message_id.clone(),
         message_type: unsigned.message_type.as_str(),
         event: to.event,
@@ -419,7 +275,7 @@ fn post(
         vendor.origin
     );
     let version = vendor.switches().signature_version.number();
-    let parcel = Parcel {
+    let delivery = Delivery {
         number,
         target: to.target.clone(),
         unsigned: Unsigned {
@@ -427,12 +283,12 @@ fn post(
             ..unsigned.clone()
         },
         subscription_arn: Some(arn.clone()),
-        signer: vendor.sns.signer(),
+        signer: vendor.ledger.signer(),
         signature_version: publication.signature_version.unwrap_or(version),
         tamper: publication.tamper,
         raw: publication.raw,
     };
-    delivery::send(vendor, parcel);
+    delivery::send(vendor, delivery);
 }
 
 fn attributes(account: Uuid) -> Map<String, Value> {

@@ -18,11 +18,11 @@ const HIGHEST: u64 = 60;
 
 /// The beginnings of the hours that charts show, oldest first.
 pub(super) fn hours(now: Timestamp) -> Vec<Timestamp> {
-    let this = now.hour();
-    (0..HOURS as u32)
-        .rev()
-        .map(|back| this.before(HOUR * back))
-        .collect()
+    let mut hours: Vec<_> = std::iter::successors(Some(now.hour()), |hour| Some(hour.before(HOUR)))
+        .take(HOURS)
+        .collect();
+    hours.reverse();
+    hours
 }
 
 /// A chart of one count for each of `hours`, and the same as a table.
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chart_ends_with_the_present_hour_and_small_counts_are_seen() {
+    fn a_chart_ends_with_the_current_hour_and_shows_small_counts() {
         let now = Timestamp::parse("2026-11-23T08:40:00Z").expect("a moment");
         let hours = hours(now);
         assert_eq!(hours.len(), HOURS);

@@ -88,7 +88,7 @@ async fn all_three_types_verify_in_both_signature_versions() {
 }
 
 #[tokio::test]
-async fn one_click_makes_one_notification_and_each_digitized_document_makes_one() {
+async fn one_export_or_digitized_document_is_one_notification() {
     let bench = Bench::start("").await;
     let (exports, digitized) = (Webhook::start().await, Webhook::start().await);
     exports.confirmed(&bench, Event::OnExported).await;
@@ -132,7 +132,7 @@ async fn one_click_makes_one_notification_and_each_digitized_document_makes_one(
 }
 
 #[tokio::test]
-async fn export_events_makes_one_notification_for_each_document() {
+async fn export_events_sends_one_notification_for_each_document() {
     let bench = Bench::start("export_events=document").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnExported).await;
@@ -147,7 +147,7 @@ async fn export_events_makes_one_notification_for_each_document() {
 }
 
 #[tokio::test]
-async fn the_companys_code_is_spelt_and_typed_as_the_switches_say() {
+async fn the_company_code_is_spelled_and_typed_as_switches_say() {
     let bench = Bench::start("").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnExported).await;
@@ -173,7 +173,7 @@ async fn the_companys_code_is_spelt_and_typed_as_the_switches_say() {
 }
 
 #[tokio::test]
-async fn a_digitized_message_holds_the_document_its_id_or_words() {
+async fn a_digitized_message_holds_the_document_its_id_or_text() {
     let bench = Bench::start("digitized_message=id").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnDigitized).await;
@@ -236,7 +236,7 @@ async fn a_delivery_is_tried_eleven_times_with_one_message_id() {
 }
 
 #[tokio::test]
-async fn only_a_5xx_is_tried_again() {
+async fn only_a_5xx_is_retried() {
     let bench = Bench::start("time_scale=0").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnExported).await;
@@ -264,7 +264,7 @@ async fn only_a_5xx_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_is_down_or_silent_is_tried_again() {
+async fn a_webhook_that_is_down_or_silent_is_retried() {
     let bench = Bench::start("time_scale=0,delivery_timeout_ms=20").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnExported).await;
@@ -374,7 +374,7 @@ async fn nothing_is_published_to_a_subscription_that_is_not_confirmed() {
 }
 
 #[tokio::test]
-async fn an_ended_subscription_hears_nothing_until_it_is_restored() {
+async fn an_ended_subscription_gets_nothing_until_it_is_restored() {
     let bench = Bench::start("").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnExported).await;
@@ -401,7 +401,44 @@ async fn an_ended_subscription_hears_nothing_until_it_is_restored() {
 }
 
 #[tokio::test]
-async fn copies_share_a_message_id_and_lost_messages_reach_nobody() {
+async fn topics_of_another_owner_have_subscriptions_of_their_own() {
+    let bench = Bench::start("").await;
+    let (old, new) = (Webhook::start().await, Webhook::start().await);
+    old.confirmed(&bench, Event::OnExported).await;
+    let old_topic = bench.emulator.exported_topic_arn();
+
+    bench
+        .control
+        .set_switches("topic_owner=007268210879")
+        .expect("exists");
+    let topic = "arn:aws:sns:eu-west-1:007268210879:DPWebHook_onexport";
+    let arn = new.confirmed(&bench, Event::OnExported).await;
+    bench.control.export(COMPANY, 1).expect("exported");
+    bench.control.idle().await;
+
+    assert!(arn.starts_with(topic), "{arn}");
+    assert_eq!(bench.emulator.exported_topic_arn(), topic);
+    let deliveries = new.take();
+    assert_eq!(deliveries.len(), 1);
+    assert_eq!(deliveries[0].field("TopicArn"), topic);
+    let error = verify(&bench, &deliveries[0]).await.unwrap_err();
+    assert_eq!(error.code(), "topic_not_allowed");
+    assert!(old.take().is_empty());
+
+    let back = format!(
+        "topic_owner={}",
+        old_topic.split(':').nth(4).expect("an account")
+    );
+    bench.control.set_switches(&back).expect("exists");
+    bench.control.export(COMPANY, 1).expect("exported");
+    bench.control.idle().await;
+    let deliveries = old.take();
+    assert_eq!(deliveries[0].field("TopicArn"), old_topic);
+    verify(&bench, &deliveries[0]).await.expect("genuine");
+}
+
+#[tokio::test]
+async fn copies_share_a_message_id_and_lost_messages_never_arrive() {
     let bench = Bench::start("").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnExported).await;
@@ -429,7 +466,7 @@ async fn copies_share_a_message_id_and_lost_messages_reach_nobody() {
 }
 
 #[tokio::test]
-async fn spoilt_foreign_and_stale_messages_are_refused_for_that_reason() {
+async fn tampered_foreign_and_stale_messages_are_refused_as_such() {
     let bench = Bench::start("").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnExported).await;
@@ -561,7 +598,7 @@ async fn a_thousand_notifications_are_all_delivered() {
 }
 
 #[tokio::test]
-async fn deliveries_go_out_together_and_no_more_than_the_bound() {
+async fn deliveries_run_in_parallel_up_to_the_bound() {
     let bench = Bench::start_with("", 2).await;
     // Each delivery waits for another one, so a bound of one would never end.
     let pair = Arc::new(tokio::sync::Barrier::new(2));
