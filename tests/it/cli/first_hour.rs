@@ -121,7 +121,7 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
         "{pulled}"
     );
     let report = Report::of(&here, &["--quick"]).await;
-    assert_eq!(report.verdicts("api_key"), ["wrong"]);
+    assert_eq!(report.results("api_key"), ["fail"]);
     report.explains_itself();
 
     told(
@@ -156,10 +156,10 @@ async fn a_wrong_key_is_reported_with_a_fix_and_no_path_is_guessed() {
         "(the API key is invalid; make a new one at app.ivesk.lt/settings/general)",
     );
     let report = Report::of(&here, &["--company", DEFAULT_COMPANIES[0]]).await;
-    assert_eq!(report.verdicts("api"), ["wrong"]);
-    assert_eq!(report.verdicts("exported_path_probe"), ["skipped"]);
+    assert_eq!(report.results("api"), ["fail"]);
+    assert_eq!(report.results("exported_path_probe"), ["skipped"]);
     assert!(
-        report.verdicts("exported_path").is_empty(),
+        report.results("exported_path").is_empty(),
         "it is set, and nothing was found out"
     );
 }
@@ -195,9 +195,9 @@ async fn a_port_in_use_is_named_once_with_its_setting() {
         );
         let report = Report::of(&here, &["--quick"]).await;
         let wrong = report
-            .verdicts("listen")
+            .results("listen")
             .iter()
-            .filter(|verdict| **verdict == "wrong")
+            .filter(|result| **result == "fail")
             .count();
         assert_eq!(wrong, 1, "{}", report.words("listen"));
         assert!(
@@ -209,8 +209,8 @@ async fn a_port_in_use_is_named_once_with_its_setting() {
     }
     let report = Report::of(&here, &["--quick"]).await;
     assert_eq!(
-        report.verdicts("listen"),
-        ["ok", "ok"],
+        report.results("listen"),
+        ["pass", "pass"],
         "{}",
         report.words("listen")
     );
@@ -246,7 +246,7 @@ async fn a_store_that_cannot_be_created_names_the_missing_folder() {
             "`ivesk-webhook doctor`, run as the same user, finds the cause",
         );
         let report = Report::with(&here, &["--quick"], &variables).await;
-        assert_eq!(report.verdicts("store"), ["wrong"], "{url}");
+        assert_eq!(report.results("store"), ["fail"], "{url}");
         assert!(
             report.words("store").contains(found),
             "{}",
@@ -343,12 +343,7 @@ async fn a_full_disk_is_reported_at_first_start_and_by_doctor() {
     let here = Installation::alone("");
     let much = [("IVESK_WEBHOOK_STORE_MIN_FREE_BYTES", "1125899906842624")];
     let report = Report::with(&here, &["--quick"], &much).await;
-    assert_eq!(
-        report.verdicts("disk"),
-        ["wrong"],
-        "{}",
-        report.words("disk")
-    );
+    assert_eq!(report.results("disk"), ["fail"], "{}", report.words("disk"));
     report.explains_itself();
 
     let Some(disk) = SmallDisk::mount() else {
@@ -365,12 +360,7 @@ async fn a_full_disk_is_reported_at_first_start_and_by_doctor() {
         "is full; free some space, nothing that was acknowledged is lost",
     );
     let report = Report::with(&here, &["--quick"], &full).await;
-    assert_eq!(
-        report.verdicts("disk"),
-        ["wrong"],
-        "{}",
-        report.words("disk")
-    );
+    assert_eq!(report.results("disk"), ["fail"], "{}", report.words("disk"));
 }
 
 #[tokio::test]
@@ -384,7 +374,7 @@ async fn a_wrong_clock_is_reported_with_its_offset_and_direction() {
         let variables = [("IVESK_WEBHOOK_SNS_LOCAL_ORIGINS", origins.as_str())];
         let here = Installation::alone("");
         let report = Report::with(&here, &["--quick"], &variables).await;
-        assert_eq!(report.verdicts("clock"), ["wrong"]);
+        assert_eq!(report.results("clock"), ["fail"]);
         let words = report.words("clock");
         assert!(words.contains(side), "{words}");
         told(

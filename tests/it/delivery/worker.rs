@@ -498,7 +498,7 @@ async fn a_rejection_becomes_one_import_error_and_ends_delivered() {
     let turns = [
         Step::Exported,
         Step::Rejected,
-        Step::Reported,
+        Step::ImportErrorSent,
         Step::ReExported,
         Step::Delivered,
     ];
