@@ -34,6 +34,7 @@
 
 pub mod admin;
 pub mod alarms;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod delivery;

@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 
 use super::paging::{List, Page, PageOf};
 use super::{Outcome, Params};
-use crate::service::App;
+use crate::app::App;
 use crate::store::{AlarmFilter, AlarmRow};
 
 /// Which alarms.

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::paging::{List, Page, PageOf};
 use super::{Outcome, Params};
+use crate::app::App;
 use crate::domain::Timestamp;
-use crate::service::App;
 use crate::sns::CertificateSummary;
 use crate::sns::certificate::Certificate;
 use crate::store::CertificateRow;

@@ -10,10 +10,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::feeds::{known_account, parse_company};
 use super::paging::{List, Page, PageOf};
 use super::{AdminError, Input, NoFields, Outcome, Params};
+use crate::app::App;
 use crate::config::{DestinationConfig, DestinationKind};
 use crate::delivery::worker::filter;
 use crate::domain::{DestinationName, Timestamp};
-use crate::service::App;
 use crate::store::{
     DeliveryFilter, DeliveryRow, DeliveryState, DestinationChange, DestinationRow, HeldFeed,
     StartFrom,

@@ -10,9 +10,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::feeds::{known_account, parse_company};
 use super::paging::{List, Page, PageOf};
 use super::{AdminError, Outcome, Params};
+use crate::app::App;
 use crate::domain::Queue;
 use crate::ivesk::view::{self, View};
-use crate::service::App;
 use crate::store::{DocumentRow, DocumentSearch, Store};
 use crate::trace::{self, Trace};
 

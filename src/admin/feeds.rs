@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 
 use super::paging::{List, Page, PageOf};
 use super::{AdminError, Input, Outcome, Params};
+use crate::app::App;
 use crate::domain::{Account, Company, Cursor, Feed, Queue};
-use crate::service::App;
 use crate::store::{FeedRow, Trigger, TriggerKind};
 
 /// Every feed and how it stands

@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
 
 use super::{Admin, AdminError};
-use crate::service::App;
+use crate::app::App;
 use crate::store::Rights;
 
 /// Who sends a request.

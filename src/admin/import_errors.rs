@@ -11,7 +11,7 @@ use super::destinations::DestinationChanged;
 use super::paging::{List, Page, PageOf};
 use super::problem::RowId;
 use super::{AdminError, Input, NoFields, Outcome, Params};
-use crate::service::App;
+use crate::app::App;
 use crate::store::{ImportErrorFilter, ImportErrorRow, ImportErrorState};
 
 /// Which import errors.

@@ -12,10 +12,10 @@ use super::destinations::{DestinationChanged, configured, known_destination};
 use super::paging::PageOf;
 use super::problem::RowId;
 use super::{AdminError, Input, Outcome, Params};
+use crate::app::App;
 use crate::config::DestinationKind;
 use crate::delivery::worker::rejection;
 use crate::domain::{DestinationName, Feed, Timestamp};
-use crate::service::App;
 use crate::store::{DeliveryState, DocumentFilter, LateOutcome, Listed};
 
 /// The most bytes of documents in one answer of the list that a program asks for.

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::paging::{List, Page, PageOf};
 use super::{AdminError, Input, NoFields, Outcome, Params, RowId};
-use crate::service::App;
+use crate::app::App;
 use crate::store::{Insertion, NotificationRow, QuarantineRow};
 
 /// A row with what came.

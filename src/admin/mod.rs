@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use self::limits::Limiter;
 use self::problem::{AdminError, Input, NoFields, Outcome, Params, RowId};
-use crate::service::App;
+use crate::app::App;
 
 mod alarms;
 mod certificates;

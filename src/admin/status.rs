@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{AdminError, Input, NoFields, Outcome};
+use crate::app::App;
 use crate::metrics::{Form, StoreStep, Stored};
 use crate::pull::{Blocked, blocked};
 use crate::receiver::challenge::Challenge;
 use crate::receiver::problem::Problem;
-use crate::service::App;
 use crate::store::{AccountRow, Activity, SequenceRow, StoreError};
 
 /// How the service stands.

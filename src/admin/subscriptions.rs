@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 use super::feeds::known_account;
 use super::paging::{List, Page, PageOf};
 use super::{AdminError, Input, NoFields, Outcome, Params, RowId};
+use crate::app::App;
 use crate::domain::{Event, Timestamp};
-use crate::service::App;
 use crate::store::{SubscriptionChange, SubscriptionRow};
 use crate::subscriptions::Outcome as Visit;
 

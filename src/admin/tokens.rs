@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::guard::sha256;
 use super::paging::{List, Page, PageOf};
 use super::{AdminError, Input, NoFields, Outcome, Params, RowId};
-use crate::service::App;
+use crate::app::App;
 use crate::store::{ApiTokenMade, ApiTokenRow, MAX_API_TOKENS, NewApiToken, Rights};
 
 /// What every token begins with, so that whoever finds one knows what it is.

@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 use super::feeds::known_account;
 use super::paging::{List, Page, PageOf};
 use super::{AdminError, Input, Outcome, Params, RowId};
+use crate::app::App;
 use crate::domain::Timestamp;
-use crate::service::App;
 use crate::store::{NewUpload, UploadBegun, UploadEnd, UploadFilter, UploadRow};
 
 /// The longest claim: a 2 GB file on a slow line.

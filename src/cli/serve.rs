@@ -10,11 +10,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
 use super::{Exit, Failure, Globals, tunnel};
+use crate::app::App;
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::delivery::worker::filter;
 use crate::domain::{Clock, Queue, counted};
 use crate::pull::blocked;
-use crate::service::{App, Service, StartError};
+use crate::service::{Service, StartError};
 use crate::store::StoreError;
 use crate::tunnel::Kind;
 

@@ -18,10 +18,11 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::Failure;
+use crate::app::App;
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::egress;
-use crate::service::{App, open_store};
+use crate::service::open_store;
 use crate::store::{SharedStore, StoreError};
 
 /// How long to wait for the server to say that it is there.

@@ -4,10 +4,10 @@ use secrecy::ExposeSecret as _;
 use tracing::{info, warn};
 
 use super::{Failure, Globals};
+use crate::app::App;
 use crate::config::Config;
 use crate::domain::{Account, Event, Timestamp};
 use crate::ivesk::Client;
-use crate::service::App;
 use crate::sns::Confirmer;
 use crate::store::{StoreError, SubscriptionRow, SubscriptionState};
 use crate::tunnel::{self, Kind};

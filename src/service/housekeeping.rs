@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::App;
+use crate::app::App;
 use crate::store::{LATE_AFTER, Retained, Retention, UploadFilter};
 
 /// How often the disk's room is looked at.

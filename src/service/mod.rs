@@ -1,13 +1,12 @@
 //! Everything that `serve` runs, put together; the demo and the tests start the
 //! same in their own process.
 //!
-//! [`App`] is what every room shares. [`Service`] is an `App` with its two
-//! listeners and its workers, which it starts and stops in order.
+//! [`Service`] is an [`App`] with its two listeners and its workers, which it starts
+//! and stops in order.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -15,24 +14,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::alarms::{self, Alarms};
+use crate::app::{App, ClientError};
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::delivery::import_errors::{self, ImportErrorSender};
 use crate::delivery::worker::{self, DestinationWorker};
 use crate::delivery::{self, OpenError};
 use crate::domain::Clock;
 use crate::ivesk::{ApiError, Client};
-use crate::metrics::Metrics;
 use crate::pull::{self, Puller, configured_feeds};
 use crate::receiver::Public;
 use crate::receiver::caller::Callers;
-use crate::receiver::health::Health;
-use crate::receiver::ingest::{Ingest, Parts};
 use crate::receiver::listener::{self, Drained, Limits, ListenError, bind, local_address};
-use crate::sns::{CertificateShelf, Confirmer, Verifier};
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::store::{CertificateRow, SharedStore, StoreError, SubscriptionRow, SubscriptionState};
-use crate::subscriptions::{self, Confirmations};
+use crate::store::{SharedStore, StoreError, SubscriptionRow, SubscriptionState};
+use crate::subscriptions;
 use crate::uploads::watch::{self, WatchError, Watcher};
 use crate::uploads::{self, Manner, Uploader};
 
@@ -62,9 +58,9 @@ pub enum StartError {
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(String),
-    /// The client for certificates and confirmations can't be made.
-    #[error("the HTTPS client can't be set up: {0}")]
-    Client(#[from] reqwest::Error),
+    /// The client for certificates, confirmations or alarms can't be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
 }
 
 /// Opens the store that `config` names: a SQLite file for this process alone, a
@@ -111,73 +107,6 @@ pub async fn open_store_for_reading(config: &Config) -> Result<SharedStore, Stor
         StoreUrl::Postgres(address) => Ok(Arc::new(
             PostgresStore::open_for_reading(address.clone()).await?,
         )),
-    }
-}
-
-/// What every room shares.
-pub struct App {
-    /// The settings.
-    pub config: Config,
-    /// What is kept.
-    pub store: SharedStore,
-    /// The way of messages.
-    pub ingest: Arc<Ingest>,
-    /// The way of subscriptions.
-    pub confirmations: Arc<Confirmations>,
-    /// Whether messages are taken.
-    pub health: Arc<Health>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// The time.
-    pub clock: Clock,
-}
-
-impl App {
-    /// Puts the rooms together; nothing runs yet.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError::Client`].
-    pub fn assemble(
-        config: Config,
-        store: SharedStore,
-        clock: Clock,
-    ) -> Result<Arc<Self>, StartError> {
-        // Replicas that share a store must agree on the time.
-        let clock = store.clock().unwrap_or(clock);
-        let metrics = Arc::new(Metrics::new());
-        let health = Arc::new(Health::default());
-        let shelf = Arc::new(StoreShelf {
-            store: Arc::clone(&store),
-            clock: clock.clone(),
-        });
-        let verifier = Arc::new(Verifier::new(&config.sns, shelf, clock.clone())?);
-        let confirmations = Arc::new(Confirmations::new(
-            Arc::clone(&store),
-            Confirmer::new(&config.sns)?,
-            Arc::clone(&metrics),
-            clock.clone(),
-        ));
-        let ingest = Arc::new(Ingest::new(
-            &config,
-            Parts {
-                verifier,
-                store: Arc::clone(&store),
-                confirmations: Arc::clone(&confirmations),
-                health: Arc::clone(&health),
-                metrics: Arc::clone(&metrics),
-                clock: clock.clone(),
-            },
-        ));
-        Ok(Arc::new(Self {
-            config,
-            store,
-            ingest,
-            confirmations,
-            health,
-            metrics,
-            clock,
-        }))
     }
 }
 
@@ -241,7 +170,8 @@ impl Service {
         let watcher = watcher(&app, &stop_workers)?;
         housekeeping::check_disk(&app).await;
         let (store, metrics) = (Arc::clone(&app.store), Arc::clone(&app.metrics));
-        let alarms = Alarms::new(&app.config, store, metrics, app.clock.clone())?;
+        let alarms = Alarms::new(&app.config, store, metrics, app.clock.clone())
+            .map_err(ClientError::from)?;
         // The process may have died between the commit and the alarm.
         for row in app.store.subscriptions().await? {
             if row.state == SubscriptionState::Unsubscribed {
@@ -489,35 +419,5 @@ fn report_early_end(ended: Option<Result<&'static str, tokio::task::JoinError>>)
         Some(Ok(name)) => error!("{name} ended by itself; stopping"),
         Some(Err(failure)) => error!("a part of the service failed: {failure}; stopping"),
         None => {}
-    }
-}
-
-/// The store as the place where good certificates are kept.
-struct StoreShelf {
-    store: SharedStore,
-    clock: Clock,
-}
-
-#[async_trait]
-impl CertificateShelf for StoreShelf {
-    async fn load(&self) -> Vec<(String, Vec<u8>)> {
-        match self.store.certificates().await {
-            Ok(rows) => rows.into_iter().map(|row| (row.url, row.pem)).collect(),
-            Err(error) => {
-                warn!("kept certificates could not be read and will be fetched anew: {error}");
-                Vec::new()
-            }
-        }
-    }
-
-    async fn keep(&self, url: &str, pem: &[u8]) {
-        let row = CertificateRow {
-            url: url.to_owned(),
-            pem: pem.to_vec(),
-            fetched_at: self.clock.now(),
-        };
-        if let Err(error) = self.store.keep_certificate(row).await {
-            warn!("a certificate could not be kept and will be fetched anew: {error}");
-        }
     }
 }

@@ -13,9 +13,9 @@ use crate::admin::AdminError;
 use crate::admin::feeds::{FeedSelection, PullRequest, raise, set_paused};
 use crate::admin::messages::judge_anew;
 use crate::admin::subscriptions;
+use crate::app::App;
 use crate::delivery::worker::filter;
 use crate::domain::{DestinationName, Queue, Timestamp};
-use crate::service::App;
 use crate::store::{DestinationChange, StartFrom, SubscriptionChange};
 
 /// How long all of the quarantine is judged; what is left needs another press.

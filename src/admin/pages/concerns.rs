@@ -13,9 +13,9 @@ use super::layout::marked;
 use super::words;
 use crate::admin::AdminError;
 use crate::admin::destinations::{Destination, all_destinations};
+use crate::app::App;
 use crate::domain::Timestamp;
 use crate::pull::blocked;
-use crate::service::App;
 use crate::store::{
     AlarmFilter, AlarmKind, FeedRow, LATE_AFTER, SubscriptionRow, SubscriptionState, UploadFilter,
 };

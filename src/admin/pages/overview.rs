@@ -9,8 +9,8 @@ use super::chart::{bars, hours};
 use super::language::Language;
 use super::layout::{Middle, Mood, badge};
 use super::{Shown, Visit, concerns, words};
+use crate::app::App;
 use crate::domain::Timestamp;
-use crate::service::App;
 use crate::store::{Activity, HourCount};
 
 /// Kinds of refusal that are named; the others are counted together.
