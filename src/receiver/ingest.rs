@@ -8,14 +8,15 @@ use hyper::body::Body;
 use hyper::header::HeaderMap;
 use hyper::{Request, http};
 use secrecy::SecretString;
-use tokio::sync::{Mutex, OwnedSemaphorePermit};
+use tokio::sync::Mutex;
 use tracing::{Instrument as _, error};
 
 use super::body::{self, BodyReader};
-use super::caller::{Caller, RequestId};
+use super::caller::Caller;
 use super::challenge::{self, Challenges, Echo};
 use super::headers::{header_lines, read_header_lines, sns_headers};
 use super::health::Health;
+use super::incoming::IncomingMessage;
 use super::report::{self, Tally, Told};
 use super::webhooks::{PREFIX, Webhook, Webhooks};
 use crate::config::Config;
@@ -34,22 +35,6 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the store may take to say that it is there.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// A message to one of our webhooks, read whole and not judged yet.
-pub struct IncomingMessage<'w> {
-    /// Where it came to.
-    pub webhook: &'w Webhook,
-    /// All its headers.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Bytes,
-    /// When it came.
-    pub received_at: Timestamp,
-    /// What its request is called; none where it is judged anew.
-    pub request_id: Option<RequestId>,
-    /// The place of a large body, given back when the message is answered.
-    _place: Option<OwnedSemaphorePermit>,
-}
 
 /// What has to do with messages, from the first byte to the commit.
 pub struct Ingest {

@@ -23,6 +23,7 @@ pub mod caller;
 pub mod challenge;
 pub mod headers;
 pub mod health;
+pub mod incoming;
 pub mod ingest;
 pub mod listener;
 pub mod problem;

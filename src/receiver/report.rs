@@ -8,7 +8,7 @@ use tracing::field::{Empty, display};
 use tracing::{Span, debug, debug_span, error, info, warn};
 
 use super::caller::{Caller, RequestId};
-use super::ingest::IncomingMessage;
+use super::incoming::IncomingMessage;
 use super::webhooks::{ROUTE_TEMPLATE, Webhook};
 use crate::domain::Feed;
 use crate::refusal::Refusal;
