@@ -21,16 +21,12 @@ use super::{Admin, AdminError};
 use crate::app::App;
 use crate::store::Rights;
 
-/// Who sends a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Caller {
-    /// Whoever has no token, or a wrong one.
-    Stranger,
-    /// Whoever is on this machine, where no token is configured.
-    ThisMachine,
-    /// The bearer of the configured token.
+/// One of the tokens that this listener accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenId {
+    /// The configured token.
     Configured,
-    /// The bearer of the stored token of this row.
+    /// The stored token of this row.
     Stored(i64),
 }
 
@@ -46,11 +42,9 @@ async fn admit(admin: &Admin, method: &Method, headers: &HeaderMap) -> Result<()
     if admin.app.config.admin.token.is_none() && !names_loopback(headers) {
         return Err(AdminError::ForeignHost);
     }
-    let Some((caller, rights)) = caller(&admin.app, headers).await? else {
-        admin.limiter.take(Caller::Stranger)?;
-        return Err(AdminError::Unauthorized);
-    };
-    admin.limiter.take(caller)?;
+    let rights = rights(&admin.app, headers)
+        .await?
+        .ok_or(AdminError::Unauthorized)?;
     let reads = matches!(*method, Method::GET | Method::HEAD);
     if !reads && rights < Rights::Operate {
         return Err(AdminError::ReadOnlyToken);
@@ -68,31 +62,32 @@ pub(super) async fn refuse_forms(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Who asks, and what they may do; none where the token is missing or wrong.
-async fn caller(app: &App, headers: &HeaderMap) -> Result<Option<(Caller, Rights)>, AdminError> {
-    let Some(given) = bearer(headers) else {
+/// Returns what the sender may do; `None` if the token is missing or wrong.
+async fn rights(app: &App, headers: &HeaderMap) -> Result<Option<Rights>, AdminError> {
+    let Some(token) = bearer(headers) else {
         // A token in another form than ours is no token, and not the lack of one.
         let open = app.config.admin.token.is_none() && !headers.contains_key(AUTHORIZATION);
-        return Ok(open.then_some((Caller::ThisMachine, Rights::Operate)));
+        return Ok(open.then_some(Rights::Operate));
     };
-    bearer_of(app, given).await
+    let known = token_rights(app, token).await?;
+    Ok(known.map(|(_, rights)| rights))
 }
 
-/// Who has this token, and what they may do; none where it is no token of ours.
-pub(super) async fn bearer_of(
+/// Returns which token this is and what it allows; `None` if it is unknown.
+pub(super) async fn token_rights(
     app: &App,
-    given: &str,
-) -> Result<Option<(Caller, Rights)>, AdminError> {
-    let given = sha256(given);
-    if let Some(token) = &app.config.admin.token {
-        let token = sha256(token.expose_secret());
-        if verify_slices_are_equal(&given, &token).is_ok() {
-            return Ok(Some((Caller::Configured, Rights::Operate)));
+    token: &str,
+) -> Result<Option<(TokenId, Rights)>, AdminError> {
+    let hash = sha256(token);
+    if let Some(configured) = &app.config.admin.token {
+        let configured = sha256(configured.expose_secret());
+        if verify_slices_are_equal(&hash, &configured).is_ok() {
+            return Ok(Some((TokenId::Configured, Rights::Operate)));
         }
     }
-    // What the time of a look-up tells is of the hash, from which no token can be made.
-    let stored = app.store.api_token(given).await?;
-    Ok(stored.map(|row| (Caller::Stored(row.id), row.rights)))
+    // The time of a look-up reveals something of the hash at most, and no token can be made from it.
+    let stored = app.store.api_token(hash).await?;
+    Ok(stored.map(|row| (TokenId::Stored(row.id), row.rights)))
 }
 
 /// The token that a request carries.

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::limits::Limiter;
 use self::problem::{AdminError, Input, NoFields, Outcome, Params, RowId};
 use crate::app::App;
 
@@ -21,7 +20,6 @@ mod documents;
 mod feeds;
 mod guard;
 mod import_errors;
-mod limits;
 mod list;
 mod messages;
 mod openapi;
@@ -40,7 +38,6 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 #[derive(Clone)]
 struct Admin {
     app: Arc<App>,
-    limiter: Arc<Limiter>,
     sessions: Arc<pages::Sessions>,
     /// The OpenAPI document, as JSON.
     document: Bytes,
@@ -59,7 +56,6 @@ pub fn router(app: Arc<App>) -> Router {
     openapi::complete(&mut api);
     api.merge(health);
     let admin = Admin {
-        limiter: Arc::new(Limiter::new(app.config.admin.requests_per_second)),
         sessions: Arc::new(pages::Sessions::new()),
         document: openapi::to_json(&api),
         app,

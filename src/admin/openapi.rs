@@ -102,11 +102,6 @@ fn complete_operation(operation: &mut Operation, has_row: bool, posts: bool) {
         ),
         (
             true,
-            "429",
-            "`too_many_requests`: come back after `Retry-After` seconds",
-        ),
-        (
-            true,
             "503",
             "`store_unavailable`: the database does not do what it should",
         ),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -45,10 +45,6 @@ pub(super) enum AdminError {
     UnknownRow,
     #[error("{0}")]
     Conflict(Cow<'static, str>),
-    #[error(
-        "more requests came than `admin.requests_per_second` allows; come back in {retry_after_seconds} s"
-    )]
-    TooManyRequests { retry_after_seconds: u64 },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -68,7 +64,6 @@ impl AdminError {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::UnknownRow => (StatusCode::NOT_FOUND, "unknown_row"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
-            Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
             Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
         }
     }
@@ -98,17 +93,10 @@ impl IntoResponse for AdminError {
             code,
         });
         let mut response = (status, body).into_response();
-        let headers = response.headers_mut();
-        headers.insert(
+        response.headers_mut().insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if let Self::TooManyRequests {
-            retry_after_seconds,
-        } = self
-        {
-            headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds));
-        }
         response
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use axum::http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use secrecy::{ExposeSecret, SecretString};
@@ -33,9 +33,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// Rows that one answer is asked for.
 const ROWS: usize = 500;
-
-/// How often a call is repeated that the server has no time for.
-const PATIENCE: u32 = 60;
 
 /// The largest answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -93,15 +90,7 @@ impl RunningServer {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value), anyhow::Error> {
-        let mut attempt = 0;
-        let response = loop {
-            let response = self.send(method.clone(), path, body).await?;
-            attempt += 1;
-            if response.status() != StatusCode::TOO_MANY_REQUESTS || attempt > PATIENCE {
-                break response;
-            }
-            tokio::time::sleep(retry_after(&response)).await;
-        };
+        let response = self.send(method, path, body).await?;
         let status = response.status();
         let body = egress::read_body(response, MAX_ANSWER_BYTES).await?;
         Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
@@ -128,16 +117,6 @@ impl RunningServer {
             .await
             .map_err(|error| anyhow!(egress::describe(error)))
     }
-}
-
-/// How long the server asks us to wait: a few seconds at the most.
-fn retry_after(response: &reqwest::Response) -> Duration {
-    let seconds = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(1).clamp(1, 5))
 }
 
 /// Where a listener that may listen on every address is reached from here.
@@ -188,11 +167,8 @@ impl Api {
                 unreachable @ StoreError::Unreachable { .. } => Failure::unreachable(unreachable),
                 other => Failure::from(other),
             })?;
-        let mut config = config.clone();
-        // Nobody else asks for anything here.
-        config.admin.requests_per_second = u32::MAX;
         let token = config.admin.token.clone();
-        let app = App::assemble(config, store.clone(), clock)?;
+        let app = App::assemble(config.clone(), store.clone(), clock)?;
         Ok(Self::Own {
             router: crate::admin::router(app),
             store,

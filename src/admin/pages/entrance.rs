@@ -16,7 +16,7 @@ use url::form_urlencoded;
 use super::language::{self, Language};
 use super::session::{self, cookie, fresh_secret};
 use super::{Visit, words::Notice};
-use crate::admin::guard::{Caller, names_loopback};
+use crate::admin::guard::{TokenId, names_loopback};
 use crate::admin::{Admin, AdminError, MAX_BODY_BYTES};
 use crate::store::Rights;
 
@@ -81,11 +81,7 @@ pub(super) async fn enter(State(admin): State<Admin>, request: Request, next: Ne
     }
     let given = cookie(headers, session::COOKIE_NAME).map(str::to_owned);
     let identified = identify(&admin, given.as_deref(), open).await;
-    let admitted = identified.and_then(|identity| {
-        admin.limiter.take(identity.caller)?;
-        Ok(identity)
-    });
-    let identity = admitted.as_ref().unwrap_or(&NOBODY);
+    let identity = identified.as_ref().unwrap_or(&NOBODY);
     let query: Vec<(String, String)> = request
         .uri()
         .query()
@@ -104,14 +100,14 @@ pub(super) async fn enter(State(admin): State<Admin>, request: Request, next: Ne
         visitor: Visitor {
             language: chosen.unwrap_or_else(|| Language::of(headers)),
             rights: identity.rights,
-            has_session: identity.caller != Caller::ThisMachine && identity.rights.is_some(),
+            has_session: identity.has_session,
             proof: admin.sessions.form_token(&secret),
             path: request.uri().path().to_owned(),
             notice: Notice::read(&query),
         },
         admin: admin.clone(),
     };
-    let mut response = match admitted {
+    let mut response = match identified {
         Err(error) => visit.fail(&error),
         Ok(Identity { rights: None, .. }) if visit.visitor.path != "/login" => {
             Redirect::to("/login").into_response()
@@ -133,20 +129,20 @@ pub(super) async fn enter(State(admin): State<Admin>, request: Request, next: Ne
 }
 
 struct Identity {
-    caller: Caller,
+    has_session: bool,
     rights: Option<Rights>,
 }
 
 /// Whoever has shown nothing.
 const NOBODY: Identity = Identity {
-    caller: Caller::Stranger,
+    has_session: false,
     rights: None,
 };
 
 async fn identify(admin: &Admin, secret: Option<&str>, open: bool) -> Result<Identity, AdminError> {
     if open {
         return Ok(Identity {
-            caller: Caller::ThisMachine,
+            has_session: false,
             rights: Some(Rights::Operate),
         });
     }
@@ -154,7 +150,7 @@ async fn identify(admin: &Admin, secret: Option<&str>, open: bool) -> Result<Ide
     let Some(session) = secret.and_then(|secret| admin.sessions.find(secret, now)) else {
         return Ok(NOBODY);
     };
-    if let Caller::Stored(id) = session.caller {
+    if let TokenId::Stored(id) = session.token {
         // A token that is withdrawn takes its sessions with it.
         let tokens = admin.app.store.api_tokens().await?;
         if !tokens.iter().any(|row| row.id == id) {
@@ -162,7 +158,7 @@ async fn identify(admin: &Admin, secret: Option<&str>, open: bool) -> Result<Ide
         }
     }
     Ok(Identity {
-        caller: session.caller,
+        has_session: true,
         rights: Some(session.rights),
     })
 }

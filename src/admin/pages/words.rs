@@ -117,7 +117,6 @@ pub(super) fn problem(code: &str) -> &'static str {
         }
         "unknown_row" | "unknown_path" => "Tokio įrašo nėra.",
         "conflict" => "Dabar to padaryti negalima.",
-        "too_many_requests" => "Per daug užklausų. Bandykite vėliau.",
         "store_unavailable" => "Duomenų bazė neatsako.",
         _ => "Užklausa netinkama.",
     }
