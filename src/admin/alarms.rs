@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::paging::{List, Page, PageOf};
-use super::{Outcome, Params};
+use super::problem::{Outcome, Params};
 use crate::app::App;
 use crate::store::{AlarmFilter, AlarmRow};
 

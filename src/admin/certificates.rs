@@ -7,7 +7,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::paging::{List, Page, PageOf};
-use super::{Outcome, Params};
+use super::problem::{Outcome, Params};
 use crate::app::App;
 use crate::domain::Timestamp;
 use crate::sns::CertificateSummary;

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::feeds::{known_account, parse_company};
 use super::paging::{List, Page, PageOf};
-use super::{AdminError, Input, NoFields, Outcome, Params};
+use super::problem::{AdminError, Input, NoFields, Outcome, Params};
 use crate::app::App;
 use crate::config::{DestinationConfig, DestinationKind};
 use crate::delivery::worker::filter;

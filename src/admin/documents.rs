@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::feeds::{known_account, parse_company};
 use super::paging::{List, Page, PageOf};
-use super::{AdminError, Outcome, Params};
+use super::problem::{AdminError, Outcome, Params};
 use crate::app::App;
 use crate::domain::Queue;
 use crate::ivesk::view::{self, View};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::paging::{List, Page, PageOf};
-use super::{AdminError, Input, Outcome, Params};
+use super::problem::{AdminError, Input, Outcome, Params};
 use crate::app::App;
 use crate::domain::{Account, Company, Cursor, Feed, Queue};
 use crate::store::{FeedRow, Trigger, TriggerKind};

@@ -7,6 +7,7 @@
 //! judged in either case, so that one that may only read can't change anything.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -17,7 +18,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
 
-use super::{Admin, AdminError};
+use super::problem::AdminError;
 use crate::app::App;
 use crate::store::Rights;
 
@@ -31,18 +32,18 @@ pub(super) enum TokenId {
 }
 
 /// Lets a request through, or says why not.
-pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    match admit(&admin, request.method(), request.headers()).await {
+pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    match admit(&app, request.method(), request.headers()).await {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
 }
 
-async fn admit(admin: &Admin, method: &Method, headers: &HeaderMap) -> Result<(), AdminError> {
-    if admin.app.config.admin.token.is_none() && !names_loopback(headers) {
+async fn admit(app: &App, method: &Method, headers: &HeaderMap) -> Result<(), AdminError> {
+    if app.config.admin.token.is_none() && !names_loopback(headers) {
         return Err(AdminError::ForeignHost);
     }
-    let rights = rights(&admin.app, headers)
+    let rights = rights(app, headers)
         .await?
         .ok_or(AdminError::Unauthorized)?;
     let reads = matches!(*method, Method::GET | Method::HEAD);

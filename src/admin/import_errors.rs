@@ -9,8 +9,7 @@ use utoipa::IntoParams;
 
 use super::destinations::DestinationChanged;
 use super::paging::{List, Page, PageOf};
-use super::problem::RowId;
-use super::{AdminError, Input, NoFields, Outcome, Params};
+use super::problem::{AdminError, Input, NoFields, Outcome, Params, RowId};
 use crate::app::App;
 use crate::store::{ImportErrorFilter, ImportErrorRow, ImportErrorState};
 

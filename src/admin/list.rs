@@ -10,8 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::destinations::{DestinationChanged, configured, known_destination};
 use super::paging::PageOf;
-use super::problem::RowId;
-use super::{AdminError, Input, Outcome, Params};
+use super::problem::{AdminError, Input, Outcome, Params, RowId};
 use crate::app::App;
 use crate::config::DestinationKind;
 use crate::delivery::worker::rejection;

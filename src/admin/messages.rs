@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::paging::{List, Page, PageOf};
-use super::{AdminError, Input, NoFields, Outcome, Params, RowId};
+use super::problem::{AdminError, Input, NoFields, Outcome, Params, RowId};
 use crate::app::App;
 use crate::store::{Insertion, NotificationRow, QuarantineRow};
 

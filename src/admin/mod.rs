@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
-use bytes::Bytes;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::problem::{AdminError, Input, NoFields, Outcome, Params, RowId};
+use self::pages::session::Sessions;
+use self::problem::{AdminError, MAX_BODY_BYTES};
+use self::state::Admin;
 use crate::app::App;
 
 mod alarms;
@@ -26,28 +27,11 @@ mod openapi;
 mod pages;
 pub(crate) mod paging;
 mod problem;
+mod state;
 mod status;
 mod subscriptions;
 mod tokens;
 pub(crate) mod uploads;
-
-/// The most that a request to this listener may hold.
-const MAX_BODY_BYTES: usize = 64 * 1024;
-
-/// What the admin listener's handlers share.
-#[derive(Clone)]
-struct Admin {
-    app: Arc<App>,
-    sessions: Arc<pages::Sessions>,
-    /// The OpenAPI document, as JSON.
-    document: Bytes,
-}
-
-impl FromRef<Admin> for Arc<App> {
-    fn from_ref(admin: &Admin) -> Self {
-        Arc::clone(&admin.app)
-    }
-}
 
 /// The admin listener's routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -56,7 +40,7 @@ pub fn router(app: Arc<App>) -> Router {
     openapi::complete(&mut api);
     api.merge(health);
     let admin = Admin {
-        sessions: Arc::new(pages::Sessions::new()),
+        sessions: Arc::new(Sessions::new()),
         document: openapi::to_json(&api),
         app,
     };

@@ -9,8 +9,8 @@ use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Components, ContentBuilder, OpenApi, Ref, ResponseBuilder};
 
-use super::Admin;
 use super::problem::ProblemBody;
+use super::state::Admin;
 
 /// The name of the way to show a token.
 const BEARER: &str = "bearer";

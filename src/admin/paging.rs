@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::AdminError;
+use super::problem::AdminError;
 
 /// Rows in one answer, unless the request asks for another number.
 const ROWS: usize = 100;

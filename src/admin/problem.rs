@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
 
+/// The most that a request to this listener may hold.
+pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
+
 /// Why the admin listener did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AdminError {

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{AdminError, Input, NoFields, Outcome};
+use super::problem::{AdminError, Input, NoFields, Outcome};
 use crate::app::App;
 use crate::metrics::{Form, StoreStep, Stored};
 use crate::pull::{Blocked, blocked};

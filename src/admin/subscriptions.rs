@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::feeds::known_account;
 use super::paging::{List, Page, PageOf};
-use super::{AdminError, Input, NoFields, Outcome, Params, RowId};
+use super::problem::{AdminError, Input, NoFields, Outcome, Params, RowId};
 use crate::app::App;
 use crate::domain::{Event, Timestamp};
 use crate::store::{SubscriptionChange, SubscriptionRow};

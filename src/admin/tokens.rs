@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::guard::sha256;
 use super::paging::{List, Page, PageOf};
-use super::{AdminError, Input, NoFields, Outcome, Params, RowId};
+use super::problem::{AdminError, Input, NoFields, Outcome, Params, RowId};
 use crate::app::App;
 use crate::store::{ApiTokenMade, ApiTokenRow, MAX_API_TOKENS, NewApiToken, Rights};
 

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::feeds::known_account;
 use super::paging::{List, Page, PageOf};
-use super::{AdminError, Input, Outcome, Params, RowId};
+use super::problem::{AdminError, Input, Outcome, Params, RowId};
 use crate::app::App;
 use crate::domain::Timestamp;
 use crate::store::{NewUpload, UploadBegun, UploadEnd, UploadFilter, UploadRow};

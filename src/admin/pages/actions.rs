@@ -7,11 +7,11 @@ use axum::response::Response;
 use tokio::time::Instant;
 
 use super::entrance::Form;
+use super::page::{PageError, Visit};
 use super::words::Notice;
-use super::{PageError, Visit};
-use crate::admin::AdminError;
 use crate::admin::feeds::{FeedSelection, PullRequest, raise, set_paused};
 use crate::admin::messages::judge_anew;
+use crate::admin::problem::AdminError;
 use crate::admin::subscriptions;
 use crate::app::App;
 use crate::delivery::worker::filter;

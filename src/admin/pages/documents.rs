@@ -5,10 +5,11 @@ use axum::response::Response;
 use maud::{Markup, html};
 use url::form_urlencoded;
 
-use super::layout::{Middle, Mood, badge, next_page, table};
-use super::{PageError, ROWS, Shown, Visit, words};
-use crate::admin::AdminError;
+use super::layout::{Middle, badge, next_page, table};
+use super::page::{PageError, ROWS, Shown, Visit};
+use super::words::{self, Mood};
 use crate::admin::documents::{Found, Wanted, find};
+use crate::admin::problem::AdminError;
 use crate::domain::{Queue, Timestamp};
 use crate::store::DocumentSearch;
 use crate::trace::{self, Trace};

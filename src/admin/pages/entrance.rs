@@ -14,10 +14,13 @@ use axum::response::{IntoResponse, Redirect, Response};
 use url::form_urlencoded;
 
 use super::language::{self, Language};
+use super::page::Visit;
 use super::session::{self, cookie, fresh_secret};
-use super::{Visit, words::Notice};
+use super::visitor::{PROOF, Visitor};
+use super::words::Notice;
 use crate::admin::guard::{TokenId, names_loopback};
-use crate::admin::{Admin, AdminError, MAX_BODY_BYTES};
+use crate::admin::problem::{AdminError, MAX_BODY_BYTES};
+use crate::admin::state::Admin;
 use crate::store::Rights;
 
 /// Nothing but what this listener serves, and no script at all.
@@ -26,32 +29,6 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form
 
 /// Where a browser says from what kind of page a request comes.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-
-/// The field of a form that proves it.
-pub(super) const PROOF: &str = "proof";
-
-/// Who looks at a page, and how.
-#[derive(Clone, Debug)]
-pub(super) struct Visitor {
-    pub(super) language: Language,
-    /// What they may do; none before they have logged in.
-    pub(super) rights: Option<Rights>,
-    /// Whether they have logged in, and so can log out.
-    pub(super) has_session: bool,
-    /// What each form of the page holds.
-    pub(super) proof: String,
-    /// The path that they look at.
-    pub(super) path: String,
-    /// What was done before, to be told on this page.
-    pub(super) notice: Option<Notice>,
-}
-
-impl Visitor {
-    /// Whether buttons are of any use to them.
-    pub(super) fn may_operate(&self) -> bool {
-        self.rights >= Some(Rights::Operate)
-    }
-}
 
 /// The fields of a form that was proven to be one of ours.
 #[derive(Clone, Debug, Default)]

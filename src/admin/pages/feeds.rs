@@ -6,8 +6,9 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::language::{Language, grouped};
-use super::layout::{Middle, Mood, badge, button, marked, next_page, table};
-use super::{ROWS, Shown, Visit, words};
+use super::layout::{Middle, badge, button, marked, next_page, table};
+use super::page::{ROWS, Shown, Visit};
+use super::words::{self, Mood};
 use crate::admin::feeds;
 use crate::admin::paging::PageOf;
 use crate::domain::{Queue, Timestamp};

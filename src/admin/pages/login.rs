@@ -6,10 +6,11 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::html;
 
 use super::entrance::{Form, set_cookie};
+use super::language::Language;
 use super::layout::{Middle, marked, proof};
+use super::page::Visit;
 use super::session::{self, cookie};
 use super::words::Notice;
-use super::{Visit, language::Language};
 use crate::admin::guard::token_rights;
 
 pub(super) async fn page(visit: Visit) -> Response {

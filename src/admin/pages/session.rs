@@ -16,7 +16,7 @@ use axum::http::header::COOKIE;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::super::guard::{TokenId, sha256};
+use crate::admin::guard::{TokenId, sha256};
 use crate::domain::Timestamp;
 use crate::store::Rights;
 

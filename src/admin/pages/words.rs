@@ -1,10 +1,17 @@
 //! The pages' words for what the store and the settings know by short names.
 
 use super::language::Language;
-use super::layout::Mood;
 use crate::domain::{Event, Queue};
 use crate::store::{AlarmKind, DestinationPauseReason, FeedPauseReason, SubscriptionState};
 use crate::trace::Step;
+
+/// How something stands, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    Good,
+    Busy,
+    Bad,
+}
 
 /// What was done, told on the page that follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
