@@ -17,7 +17,7 @@ use super::challenge::{self, Challenges, Echo};
 use super::headers::{header_lines, read_header_lines, sns_headers};
 use super::health::Health;
 use super::incoming::IncomingMessage;
-use super::report::{self, Tally, Told};
+use super::log::{self, Tally, Told};
 use super::webhooks::{PREFIX, Webhook, Webhooks};
 use crate::config::Config;
 use crate::domain::{Clock, Event, Feed, Timestamp};
@@ -146,7 +146,7 @@ impl Ingest {
             .read(webhook, caller, head, body)
             .await
             .inspect_err(|refusal| self.turned_away(Some(webhook), caller, refusal))?;
-        let span = report::span(&incoming);
+        let span = log::span(&incoming);
         let outcome = self
             .judge(&incoming)
             .instrument(span.clone())
@@ -282,7 +282,7 @@ impl Ingest {
             Meaning::Ended { topic_arn } => {
                 if insertion == Insertion::New {
                     self.metrics.unsubscribed(webhook.event);
-                    report::unsubscribed(webhook, &topic_arn);
+                    log::unsubscribed(webhook, &topic_arn);
                 }
                 Ok(())
             }
@@ -323,7 +323,7 @@ impl Ingest {
     fn refused_by_store(&self, error: &StoreError) -> Refusal {
         // Closed by itself it is a defect, not the end of the service.
         if matches!(error, StoreError::Closed) && !self.health.is_draining() {
-            report::store_failed(error);
+            log::store_failed(error);
             return Refusal::StoreUnavailable;
         }
         refused_by_store(error)
@@ -399,11 +399,11 @@ fn refused_by_store(error: &StoreError) -> Refusal {
         StoreError::QueueFull => Refusal::QueueFull,
         StoreError::Closed => Refusal::ShuttingDown,
         StoreError::DiskFull { .. } => {
-            report::store_failed(error);
+            log::store_failed(error);
             Refusal::DiskNearlyFull
         }
         _ => {
-            report::store_failed(error);
+            log::store_failed(error);
             Refusal::StoreUnavailable
         }
     }

@@ -26,8 +26,8 @@ pub mod health;
 pub mod incoming;
 pub mod ingest;
 pub mod listener;
+mod log;
 pub mod problem;
-mod report;
 mod stalled;
 pub mod webhooks;
 
