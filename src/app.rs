@@ -14,35 +14,35 @@ use crate::sns::{CertificateShelf, Confirmer, Verifier};
 use crate::store::{CertificateRow, SharedStore};
 use crate::subscriptions::Confirmations;
 
-/// An HTTPS client can't be set up.
+/// The error of an HTTPS client that can't be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("the HTTPS client can't be set up: {0}")]
+#[error("failed to set up the HTTPS client: {0}")]
 pub struct ClientError(#[from] reqwest::Error);
 
-/// What every room shares.
+/// The handles that every room shares.
 pub struct App {
     /// The settings.
     pub config: Config,
-    /// What is kept.
+    /// The store.
     pub store: SharedStore,
-    /// The way of messages.
+    /// Accepts messages.
     pub ingest: Arc<Ingest>,
-    /// The way of subscriptions.
+    /// Confirms subscriptions.
     pub confirmations: Arc<Confirmations>,
-    /// Whether messages are taken.
+    /// Refuses messages while the service stops or the disk is nearly full.
     pub health: Arc<Health>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
 }
 
 impl App {
-    /// Puts the rooms together; nothing runs yet.
+    /// Creates the handles; nothing runs yet.
     ///
     /// # Errors
     ///
-    /// [`ClientError`].
+    /// If an HTTPS client can't be set up.
     pub fn assemble(
         config: Config,
         store: SharedStore,
@@ -52,11 +52,11 @@ impl App {
         let clock = store.clock().unwrap_or(clock);
         let metrics = Arc::new(Metrics::new());
         let health = Arc::new(Health::default());
-        let shelf = Arc::new(StoreShelf {
+        let certificates = Arc::new(StoredCertificates {
             store: Arc::clone(&store),
             clock: clock.clone(),
         });
-        let verifier = Arc::new(Verifier::new(&config.sns, shelf, clock.clone())?);
+        let verifier = Arc::new(Verifier::new(&config.sns, certificates, clock.clone())?);
         let confirmations = Arc::new(Confirmations::new(
             Arc::clone(&store),
             Confirmer::new(&config.sns)?,
@@ -86,19 +86,21 @@ impl App {
     }
 }
 
-/// The store as the place where good certificates are kept.
-struct StoreShelf {
+/// Signing certificates in the store.
+struct StoredCertificates {
     store: SharedStore,
     clock: Clock,
 }
 
 #[async_trait]
-impl CertificateShelf for StoreShelf {
+impl CertificateShelf for StoredCertificates {
     async fn load(&self) -> Vec<(String, Vec<u8>)> {
         match self.store.certificates().await {
             Ok(rows) => rows.into_iter().map(|row| (row.url, row.pem)).collect(),
             Err(error) => {
-                warn!("kept certificates could not be read and will be fetched anew: {error}");
+                warn!(
+                    "failed to read the stored certificates, which will be fetched again: {error}"
+                );
                 Vec::new()
             }
         }
@@ -111,7 +113,7 @@ impl CertificateShelf for StoreShelf {
             fetched_at: self.clock.now(),
         };
         if let Err(error) = self.store.keep_certificate(row).await {
-            warn!("a certificate could not be kept and will be fetched anew: {error}");
+            warn!("failed to store a certificate, which will be fetched again: {error}");
         }
     }
 }

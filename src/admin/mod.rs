@@ -1,5 +1,5 @@
-//! The admin listener: the status page, the API for people and programs of the house,
-//! metrics, health. Subcommands use the same API, also where no server runs.
+//! The admin listener: API, status page, metrics, health. Subcommands use the same API,
+//! in their own process if no server runs.
 
 use std::sync::Arc;
 
@@ -33,10 +33,10 @@ mod subscriptions;
 mod tokens;
 pub(crate) mod uploads;
 
-/// The admin listener's routes.
+/// Returns the admin listener's routes.
 pub fn router(app: Arc<App>) -> Router {
     let (guarded, mut api) = guarded().split_for_parts();
-    let (open, health) = for_anybody().split_for_parts();
+    let (open, health) = health().split_for_parts();
     openapi::complete(&mut api);
     api.merge(health);
     let admin = Admin {
@@ -55,7 +55,7 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(admin)
 }
 
-/// Routes that need a token, each with what the OpenAPI document says of it.
+/// Returns the routes that need a token, each with its OpenAPI description.
 fn guarded() -> OpenApiRouter<Admin> {
     OpenApiRouter::with_openapi(openapi::outline())
         .routes(routes!(status::status))
@@ -72,7 +72,7 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(subscriptions::approve))
         .routes(routes!(subscriptions::restore))
         .routes(routes!(documents::search))
-        .routes(routes!(documents::story))
+        .routes(routes!(documents::trace))
         .routes(routes!(list::documents))
         .routes(routes!(list::outcome))
         .routes(routes!(destinations::destinations))
@@ -98,8 +98,8 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(openapi::document))
 }
 
-/// Routes for whoever asks only whether we are alive, and has no token.
-fn for_anybody() -> OpenApiRouter<Admin> {
+/// Returns the health routes, which need no token.
+fn health() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
         .routes(routes!(status::alive))
         .routes(routes!(status::ready))

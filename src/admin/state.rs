@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::pages::session::Sessions;
 use crate::app::App;
 
-/// What the admin listener's handlers share.
+/// The state that the admin listener's handlers share.
 #[derive(Clone)]
 pub(super) struct Admin {
     pub(super) app: Arc<App>,

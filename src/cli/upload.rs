@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::server::Api;
 use super::subscribe::chosen_account;
 use super::{Exit, Failure, Globals};
-use crate::admin::uploads::{Beginning, Ending};
+use crate::admin::uploads::{UploadClaim, UploadResult};
 use crate::config::Config;
 use crate::domain::{Clock, Timestamp};
 use crate::ivesk::Client;
@@ -409,7 +409,7 @@ fn told(failure: Failure) -> JournalError {
 #[async_trait]
 impl Journal for ApiJournal {
     async fn begin(&self, upload: NewUpload) -> Result<Begun, JournalError> {
-        let beginning = Beginning {
+        let claim = UploadClaim {
             account: upload.account.to_string(),
             sha256: upload.sha256,
             size_bytes: upload.size_bytes,
@@ -419,7 +419,7 @@ impl Journal for ApiJournal {
             owner: upload.owner,
             claim_seconds: upload.claim.as_secs(),
         };
-        let answer = self.0.post("/v1/uploads", &json!(beginning)).await;
+        let answer = self.0.post("/v1/uploads", &json!(claim)).await;
         let answer = answer.map_err(told)?;
         read_begun(&answer).ok_or_else(|| {
             JournalError(
@@ -441,13 +441,13 @@ impl Journal for ApiJournal {
             UploadEnd::Refused(error) => (Some(error), true),
             UploadEnd::Failed(error) => (Some(error), false),
         };
-        let ending = Ending {
+        let result = UploadResult {
             owner,
             error,
             refused,
         };
         let path = format!("/v1/uploads/{id}/end");
-        self.0.post(&path, &json!(ending)).await.map_err(told)?;
+        self.0.post(&path, &json!(result)).await.map_err(told)?;
         Ok(())
     }
 }

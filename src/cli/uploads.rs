@@ -41,7 +41,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
     let mut rows = api.rows("/v1/uploads").await?;
     if late {
-        rows.retain(|row| row["standing"] == "late");
+        rows.retain(|row| row["status"] == "late");
     }
     if json {
         println!("{}", Value::Array(rows.clone()));
@@ -68,7 +68,7 @@ async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
                 cell(&row["account"]),
                 cell(&row["file_name"]),
                 cell(&row["size_bytes"]),
-                cell(&row["standing"]),
+                cell(&row["status"]),
                 cell(&row["sent_at"]),
                 documents.unwrap_or_default(),
                 cell(&row["last_error"]),

@@ -8,18 +8,18 @@ use super::caller::RequestId;
 use super::webhooks::Webhook;
 use crate::domain::Timestamp;
 
-/// A message to one of our webhooks, read whole and not judged yet.
+/// A message that was read whole and is not verified yet.
 pub struct IncomingMessage<'w> {
-    /// Where it came to.
+    /// The webhook that received it.
     pub webhook: &'w Webhook,
     /// All its headers.
     pub headers: HeaderMap,
     /// Its body.
     pub body: Bytes,
-    /// When it came.
+    /// The time at which it arrived.
     pub received_at: Timestamp,
-    /// What its request is called; none where it is judged anew.
+    /// The id of its request; `None` for a message retried from the quarantine.
     pub request_id: Option<RequestId>,
-    /// The place of a large body, given back when the message is answered.
-    pub(super) _place: Option<OwnedSemaphorePermit>,
+    /// The permit of a large body, returned when the message is answered.
+    pub(super) _permit: Option<OwnedSemaphorePermit>,
 }

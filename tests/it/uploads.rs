@@ -503,7 +503,7 @@ async fn the_command_tells_each_file_as_a_line_and_ties_it_to_its_document() {
     let known = emulator.control().documents(Queue::Digitized, "");
     assert_eq!(rows.len(), 2);
     for row in rows {
-        assert_eq!(row["standing"], "returned", "{row}");
+        assert_eq!(row["status"], "returned", "{row}");
         let document = row["documents"][0].as_str().expect("an id");
         assert!(known.iter().any(|(id, _)| id == document), "{row}");
     }

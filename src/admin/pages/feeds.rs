@@ -10,7 +10,7 @@ use super::layout::{Middle, badge, button, marked, next_page, table};
 use super::page::{ROWS, Shown, Visit};
 use super::words::{self, Mood};
 use crate::admin::feeds;
-use crate::admin::paging::PageOf;
+use crate::admin::paging::PageQuery;
 use crate::domain::{Queue, Timestamp};
 use crate::store::FeedRow;
 
@@ -22,8 +22,8 @@ pub(super) struct Place {
 
 impl Place {
     /// The page of the API's list.
-    pub(super) fn page(self) -> PageOf {
-        PageOf {
+    pub(super) fn page(self) -> PageQuery {
+        PageQuery {
             after: self.after,
             limit: Some(ROWS),
         }
