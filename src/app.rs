@@ -1,4 +1,4 @@
-//! What every room shares.
+//! The handles that every room shares.
 
 use std::sync::Arc;
 

@@ -10,11 +10,11 @@
 //!
 //! # Rooms
 //!
-//! What runs:
+//! Rooms that run:
 //!
 //! - [`cli`]: one file for each command: wiring and printing only.
 //! - [`service`]: everything that `serve` runs: listeners, workers, housekeeping.
-//! - [`app`]: what every room shares.
+//! - [`app`]: the handles that every room shares.
 //! - [`admin`]: the admin listener: API and status page.
 //! - [`receiver`]: the public listener, which accepts SNS messages.
 //! - [`subscriptions`]: confirms, approves and restores SNS subscriptions.
@@ -28,7 +28,7 @@
 //! - [`otlp`]: exports traces to a collector.
 //! - [`emulator`]: Įvesk.lt, SNS and S3 for demos and tests.
 //!
-//! What they stand on:
+//! Rooms that every other may import:
 //!
 //! - [`metrics`]: counters and their text form.
 //! - [`store`]: all SQL.

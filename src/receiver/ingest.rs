@@ -306,7 +306,7 @@ impl Ingest {
         let headers = sns_headers(&incoming.headers);
         let allowed_topic = Envelope::parse(incoming.body.clone(), &headers)
             .is_ok_and(|envelope| self.verifier.allows_topic(envelope.topic_arn()));
-        let kept = self.store.offer_quarantine(Quarantined {
+        let stored = self.store.offer_quarantine(Quarantined {
             received_at: incoming.received_at,
             account: incoming.webhook.account.clone(),
             event: incoming.webhook.event,
@@ -315,7 +315,7 @@ impl Ingest {
             headers: header_lines(&incoming.headers),
             body: incoming.body.clone(),
         });
-        if !kept {
+        if !stored {
             self.metrics.quarantine_dropped();
         }
     }
