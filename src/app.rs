@@ -10,7 +10,7 @@ use crate::domain::Clock;
 use crate::metrics::Metrics;
 use crate::receiver::health::Health;
 use crate::receiver::ingest::{Ingest, Parts};
-use crate::sns::{CertificateShelf, Confirmer, Verifier};
+use crate::sns::{CertificateStore, Confirmer, Verifier};
 use crate::store::{CertificateRow, SharedStore};
 use crate::subscriptions::Confirmations;
 
@@ -52,14 +52,15 @@ impl App {
         let clock = store.clock().unwrap_or(clock);
         let metrics = Arc::new(Metrics::new());
         let health = Arc::new(Health::default());
+        let sns = config.sns.settings();
         let certificates = Arc::new(StoredCertificates {
             store: Arc::clone(&store),
             clock: clock.clone(),
         });
-        let verifier = Arc::new(Verifier::new(&config.sns, certificates, clock.clone())?);
+        let verifier = Arc::new(Verifier::new(&sns, certificates, clock.clone())?);
         let confirmations = Arc::new(Confirmations::new(
             Arc::clone(&store),
-            Confirmer::new(&config.sns)?,
+            Confirmer::new(&sns)?,
             Arc::clone(&metrics),
             clock.clone(),
         ));
@@ -93,7 +94,7 @@ struct StoredCertificates {
 }
 
 #[async_trait]
-impl CertificateShelf for StoredCertificates {
+impl CertificateStore for StoredCertificates {
     async fn load(&self) -> Vec<(String, Vec<u8>)> {
         match self.store.certificates().await {
             Ok(rows) => rows.into_iter().map(|row| (row.url, row.pem)).collect(),
@@ -106,7 +107,7 @@ impl CertificateShelf for StoredCertificates {
         }
     }
 
-    async fn keep(&self, url: &str, pem: &[u8]) {
+    async fn save(&self, url: &str, pem: &[u8]) {
         let row = CertificateRow {
             url: url.to_owned(),
             pem: pem.to_vec(),

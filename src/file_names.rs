@@ -108,7 +108,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_name_stays_readable_and_one_component() {
+    fn a_name_stays_readable_and_a_single_component() {
         for (text, name) in [
             ("UAB „Ąžuolo šaknys“", "UAB „Ąžuolo šaknys“"),
             ("..", "_"),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_is_left_alone_where_it_is_plain_and_marked_where_it_is_not() {
+    fn a_plain_id_is_kept_and_any_other_gets_a_digest() {
         let plain = "0b6a0e3c-7d3c-4b43-8c6e-3a9f5b1d2e4f";
         assert_eq!(identity(plain), plain);
         let twins = [
@@ -177,7 +177,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_text_holds_its_component_is_one_and_fits(text in text(), max in 2_usize..300) {
+        fn any_text_becomes_one_component_that_fits(text in text(), max in 2_usize..300) {
             let name = component(&text, max);
             prop_assert!((1..=max).contains(&name.len()));
             let path = std::path::Path::new(&name);
@@ -190,7 +190,7 @@ mod tests {
         }
 
         #[test]
-        fn two_texts_have_two_identities(a in text(), b in text()) {
+        fn two_ids_never_share_a_file_name(a in text(), b in text()) {
             prop_assume!(a != b);
             prop_assert_ne!(identity(&a).to_lowercase(), identity(&b).to_lowercase());
             prop_assert!(identity(&a).len() <= MAX_IDENTITY_BYTES);

@@ -26,7 +26,7 @@
 //! - [`trace`]: the history of one document.
 //! - [`tunnel`]: finds the public address of a tunnel on this machine.
 //! - [`otlp`]: exports traces to a collector.
-//! - [`emulator`]: Įvesk.lt, SNS and S3 for demos and tests.
+//! - [`emulator`]: Įvesk.lt, SNS and S3 for demos and tests. A crate of its own.
 //!
 //! Rooms that every other may import:
 //!
@@ -37,7 +37,8 @@
 //! - [`refusal`]: every reason for refusing a message, with its code.
 //! - [`egress`]: the one way out to other hosts.
 //! - [`domain`]: the words of the project as types, and the clock. No I/O.
-//! - [`sns`]: verifies SNS messages and confirms subscriptions. No HTTP server, no SQL.
+//! - [`sns`]: verifies SNS messages and confirms subscriptions. A crate of its own, without
+//!   HTTP server and SQL.
 //! - [`file_names`]: file names that stay in their folder.
 //!
 //! # Who imports whom
@@ -70,7 +71,6 @@ pub mod delivery;
 pub mod doctor;
 pub mod domain;
 pub mod egress;
-pub mod emulator;
 pub mod file_names;
 pub mod ivesk;
 pub mod metrics;
@@ -79,9 +79,11 @@ pub mod pull;
 pub mod receiver;
 pub mod refusal;
 pub mod service;
-pub mod sns;
 pub mod store;
 pub mod subscriptions;
 pub mod trace;
 pub mod tunnel;
 pub mod uploads;
+
+pub use ivesk_emulator as emulator;
+pub use sns_messages as sns;

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ngrok_s_https_tunnel_to_our_port_is_taken_and_no_other() {
+    fn only_ngroks_https_tunnel_to_our_port_is_used() {
         let body = br#"{"tunnels":[
             {"name":"a","public_url":"https://other.ngrok-free.app","proto":"https","config":{"addr":"http://localhost:18080","inspect":true}},
             {"name":"b","public_url":"http://plain.ngrok-free.app","proto":"http","config":{"addr":"http://localhost:8080"}},
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn cloudflared_s_host_name_is_an_https_origin() {
+    fn cloudflareds_host_name_is_an_https_origin() {
         let found = cloudflared(br#"{"hostname":"a-b.trycloudflare.com"}"#);
         assert_eq!(
             found.expect("one").as_str(),

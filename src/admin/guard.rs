@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_this_machine_are_loopback() {
+    fn only_names_of_this_machine_count_as_loopback() {
         let accepts = |host: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, HeaderValue::from_static(host));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_follows_the_scheme_bearer() {
+    fn a_token_follows_the_word_bearer() {
         let token = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, HeaderValue::from_static(value));

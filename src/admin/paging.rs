@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_is_valid_in_its_own_list_alone() {
+    fn a_cursor_is_valid_in_its_own_list_only() {
         let page = Page::of(List::UPLOADS, vec![4, 7, 9], 2, |row| *row);
         assert_eq!(page.rows, [4, 7]);
         let next = page.next.expect("a third row was there");

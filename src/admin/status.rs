@@ -14,8 +14,8 @@ use utoipa::ToSchema;
 
 use super::problem::{AdminError, ApiResult, Input, NoFields};
 use crate::app::App;
-use crate::metrics::{Form, StoreStep, Stored};
-use crate::pull::{Blocked, blocked};
+use crate::metrics::{StoreSnapshot, StoreStep, TextFormat};
+use crate::pull::{BlockedQueue, blocked_queues};
 use crate::receiver::challenge::Challenge;
 use crate::receiver::problem::Problem;
 use crate::store::{AccountRow, Activity, SequenceRow, StoreError};
@@ -38,7 +38,7 @@ pub(super) struct Status {
     /// Every account.
     accounts: Vec<AccountRow>,
     /// Queues that are not pulled until a setting is added.
-    blocked: Vec<Blocked>,
+    blocked: Vec<BlockedQueue>,
     /// The number of known feeds.
     feeds: usize,
     /// The number of paused feeds.
@@ -84,7 +84,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
         sequence: app.store.sequence().await?,
         free_bytes: app.store.free_bytes().await?,
         accounts: app.store.accounts().await?,
-        blocked: blocked(&app.config),
+        blocked: blocked_queues(&app.config),
         feeds: feeds.len(),
         paused_feeds: feeds.iter().filter(|row| row.paused.is_some()).count(),
         subscriptions: app.store.subscriptions().await?.len(),
@@ -184,9 +184,9 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Result<Response, AdminError> {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
-    let form = Form::accepted(accept);
-    let read = Stored::read(app.store.as_ref(), app.clock.now());
-    let stored = app.metrics.timed(StoreStep::Read, read).await?;
-    let text = app.metrics.render(&stored, form);
-    Ok(([(CONTENT_TYPE, form.content_type())], text).into_response())
+    let format = TextFormat::negotiate(accept);
+    let read = StoreSnapshot::read(app.store.as_ref(), app.clock.now());
+    let snapshot = app.metrics.timed(StoreStep::Read, read).await?;
+    let text = app.metrics.render(&snapshot, format);
+    Ok(([(CONTENT_TYPE, format.content_type())], text).into_response())
 }

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_switch_is_wrong_use() {
+    fn a_misspelled_switch_is_a_usage_error() {
         let wrong = Args {
             switches: "company_inn=query".to_owned(),
             ..args()
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_offer_holds_what_a_user_pastes() {
+    async fn the_printed_settings_can_be_pasted() {
         let clock = Clock::system();
         let day = std::time::Duration::from_secs(86_400);
         let signer = Signer::generate("sns.amazonaws.com", clock.now(), clock.now().after(day))

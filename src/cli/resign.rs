@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
     use crate::config::SnsConfig;
-    use crate::sns::{Envelope, NoShelf, SnsHeaders, Verifier};
+    use crate::sns::{Envelope, NoCertificateStore, SnsHeaders, Verifier};
 
     const SAVED: &[u8] = br#"{"Type":"Notification","MessageId":"22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
         "TopicArn":"arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport","Subject":"x\u0161",
@@ -143,15 +143,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_receiver_that_trusts_the_origin_accepts_a_message_signed_anew() {
+    async fn a_receiver_that_trusts_the_origin_accepts_a_resigned_message() {
         let resigner = resigner(true).await;
         let config = SnsConfig {
             local_origins: vec![resigner.origin()],
             ..SnsConfig::default()
         };
         let clock = Clock::system();
-        let verifier =
-            Verifier::new(&config, Arc::new(NoShelf), clock).expect("a client can be made");
+        let verifier = Verifier::new(&config.settings(), Arc::new(NoCertificateStore), clock)
+            .expect("a client can be made");
 
         let body = resigner.sign_anew(SAVED).expect("it can be signed");
         let again = resigner.sign_anew(SAVED).expect("it can be signed");
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_fresh_everything_signed_stays_as_it_was() {
+    async fn without_fresh_no_signed_field_changes() {
         let resigner = resigner(false).await;
         let body = resigner.sign_anew(SAVED).expect("it can be signed");
         let before: Value = serde_json::from_slice(SAVED).expect("JSON");
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_sns_message_is_told_apart() {
+    async fn a_file_that_is_no_sns_message_is_recognized() {
         let resigner = resigner(false).await;
         for saved in [&b"not json"[..], b"{}", br#"{"Type":"Advert"}"#] {
             assert!(resigner.sign_anew(saved).is_err());

@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::delivery::worker::filter;
 use crate::domain::{Clock, Queue, counted};
-use crate::pull::blocked;
+use crate::pull::blocked_queues;
 use crate::service::{Service, StartError};
 use crate::store::StoreError;
 use crate::tunnel::Kind;
@@ -194,7 +194,7 @@ fn trusted(config: &Config) -> String {
 }
 
 fn missing(config: &Config) -> Vec<String> {
-    blocked(config)
+    blocked_queues(config)
         .iter()
         .map(|row| {
             let (account, queue) = (&row.account, row.queue);

@@ -347,7 +347,7 @@ mod tests {
     use crate::doctor::Verdict;
 
     #[test]
-    fn a_clock_that_is_minutes_off_is_wrong_in_either_direction() {
+    fn a_clock_minutes_off_in_either_direction_fails() {
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
         let there = Timestamp::parse("1994-11-06T08:49:37Z").expect("a time");
         let judge = |now| clock_against(date, now, "x").map(|finding| finding.verdict);
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_with_less_room_than_asked_for_is_wrong() {
+    fn a_disk_with_less_than_the_required_room_fails() {
         assert_eq!(disk(10, 10).verdict, Verdict::Ok);
         assert_eq!(disk(9, 10).verdict, Verdict::Wrong);
     }

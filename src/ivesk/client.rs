@@ -250,7 +250,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn whatever_company_and_cursor_hold_they_stay_one_segment_and_one_value(
+        fn any_company_is_one_segment_and_any_cursor_one_value(
             code in "[^\\p{Cc}\\s]{1,16}",
             cursor in "\\PC{0,40}",
         ) {

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_like_itself_under_another_link_and_like_no_other() {
+    fn an_entry_equals_itself_under_another_link_only() {
         let like = |raw: &str| dedup_key(raw.as_bytes());
         let entry = like(r#"{"id":null,"url":"https://a?Signature=1","docnum":"1"}"#);
         assert_eq!(
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_identity_says_why() {
+    fn an_entry_without_an_identity_says_why() {
         let long = format!(r#"{{"id":"{}"}}"#, "a".repeat(201));
         let odd = r#"{"id":"1","exportedat":"a\u0000"}"#;
         for (raw, reason) in [
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_s_mark_is_found_in_every_form_that_it_may_come_back_in() {
+    fn an_uploads_mark_is_found_in_every_form() {
         let data = r#"{"order":7,"ivesk_webhook_upload":"u-1"}"#;
         let base64 = STANDARD.encode(data);
         let text = serde_json::to_string(data).expect("JSON");
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn only_favourites_are_companies_of_ours() {
+    fn only_favorites_are_our_companies() {
         let codes = |raw: &str| -> Vec<String> {
             let companies = companies(raw.as_bytes());
             companies.iter().map(Company::to_string).collect()
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_company_stands_on_the_side_that_its_code_or_else_a_flag_says() {
+    fn a_companys_side_follows_its_code_or_else_a_flag() {
         let side = |raw: &str| {
             let company = Company::parse("7").expect("a code");
             super::side(raw.as_bytes(), &company)
@@ -331,7 +331,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(raw in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_cause_a_panic(raw in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = read(Queue::Exported, &raw);
             let _ = side(&raw, &Company::mixed());
             let _ = link(&raw);
@@ -340,7 +340,7 @@ mod tests {
         }
 
         #[test]
-        fn any_usable_id_reads_back(id in "[^\\p{Cc}\\s]{1,40}") {
+        fn any_usable_id_round_trips(id in "[^\\p{Cc}\\s]{1,40}") {
             let raw = serde_json::json!({ "id": id }).to_string();
             let document = read(Queue::Exported, raw.as_bytes());
             prop_assert_eq!(document.map(|d| d.id), Ok(id));

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_message_is_short_and_holds_no_key_no_address_and_no_control_character() {
+    fn an_error_message_is_short_clean_and_holds_no_secret() {
         let read = |text: &str| message(text.as_bytes(), &["dp_key"]);
         assert_eq!(
             read(

@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_names_no_company_is_no_hint() {
+    fn a_text_that_names_no_company_triggers_nothing() {
         for message in [
             "",
             "Successfully validated SNS topic",
@@ -56,7 +56,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(message in "\\PC*") {
+        fn no_text_causes_a_panic(message in "\\PC*") {
             let _ = company(&message);
         }
     }

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_page_says_so_without_quoting_it() {
+    fn an_answer_that_is_no_page_is_not_quoted() {
         for (body, words) in [
             ("", "empty"),
             ("<!DOCTYPE html><p>secret", "HTML"),
@@ -157,12 +157,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_cause_a_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Page::read(&body);
         }
 
         #[test]
-        fn a_cursor_reads_back_whatever_it_holds(cursor in "\\PC{1,40}") {
+        fn any_cursor_round_trips(cursor in "\\PC{1,40}") {
             let body = serde_json::json!({ "documents": [], "next": cursor }).to_string();
             let page = Page::read(body.as_bytes()).expect("a page");
             prop_assert_eq!(page.next, Some(Cursor::new(cursor)));

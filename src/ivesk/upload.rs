@@ -406,7 +406,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn both_spellings_of_the_headers_are_taken_and_neither_is_an_error() {
+    fn both_spellings_of_the_headers_key_or_none_are_accepted() {
         for body in [
             r#"{"url":"https://x/y","Content-Type":"application/pdf","Content-Disposition":"filename=\"a.pdf\""}"#,
             r#"{"url":"https://x/y","ContentType":"application/pdf","ContentDisposition":"filename=\"a.pdf\""}"#,
@@ -452,7 +452,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_cause_a_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = UploadLocation::read(&body);
             let _ = s3_code(&body);
         }

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_is_found_by_number_parties_and_codes_in_either_case() {
+    fn a_search_covers_number_parties_and_codes_in_any_case() {
         let raw =
             r#"{"docnum":"AB-17","sellername":"UAB ŠARKA","buyercode":302320404,"total":"99.00"}"#;
         let found = |text: &str| mentions(raw.as_bytes(), text);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_shown_and_what_is_odd_is_not() {
+    fn usable_fields_are_shown_and_odd_ones_are_not() {
         let view = View::read(
             r#"{"docnum":"AB\u001b[2J 1","date":"2019-11-26T00:00:00","sellername":"UAB \"Šarka\"",
                 "sellernameascii":"UAB Sarka","buyername":"","buyernameascii":"UAB B","currency":"EUR"}"#

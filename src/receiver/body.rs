@@ -10,7 +10,7 @@ use hyper::body::Body as Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::refusal::Refusal;
-use crate::sns::MAX_BODY_BYTES;
+use crate::sns::{MAX_BODY_BYTES, VerifyError};
 
 /// Larger bodies are limited to [`MAX_LARGE_BODIES`] at once.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
@@ -97,9 +97,9 @@ impl BodyReader {
     }
 }
 
-const TOO_LARGE: Refusal = Refusal::BodyTooLarge {
+const TOO_LARGE: Refusal = Refusal::Unverified(VerifyError::BodyTooLarge {
     limit_bytes: MAX_BODY_BYTES,
-};
+});
 
 #[cfg(test)]
 mod tests {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn large_bodies_in_memory_are_bounded() {
+    async fn large_bodies_hold_a_slot_and_others_are_refused_at_once() {
         let reader = BodyReader::new(Duration::from_secs(10));
         let mut held = Vec::new();
         for _ in 0..MAX_LARGE_BODIES {

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_the_first_untrusted_address_from_the_right() {
+    fn the_client_is_the_rightmost_address_that_is_no_proxy() {
         let callers = trusting(&["10.0.0.0/8", "2001:db8::/32"]);
         for (lines, expected) in [
             (&["198.51.100.7"][..], "198.51.100.7"),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_header_is_read_if_the_usual_one_is_missing() {
+    fn the_forwarded_header_is_read_where_the_usual_one_is_missing() {
         let callers = trusting(&["10.0.0.0/8"]);
         for (line, expected) in [
             ("for=198.51.100.7", "198.51.100.7"),
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_proxies_is_bounded() {
+    fn the_number_of_proxies_passed_is_bounded() {
         let callers = trusting(&["10.0.0.0/8"]);
         let many = format!("198.51.100.7{}", ", 10.0.0.2".repeat(MAX_HOPS));
         assert_eq!(
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_s_request_id_is_kept_if_it_is_valid() {
+    fn a_proxys_request_id_is_kept_and_an_odd_one_replaced() {
         let callers = trusting(&["10.0.0.0/8"]);
         let id = |header: &str| {
             let request = request("10.0.0.1", &[("x-request-id", header)]);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn no_address_is_recorded_unless_the_setting_is_on() {
+    fn a_client_address_that_is_not_logged_is_not_parsed() {
         let mut callers = trusting(&[]);
         callers.with_addresses = false;
         assert_eq!(callers.identify(&request("192.0.2.1", &[])).address, None);
@@ -347,7 +347,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_causes_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_header_causes_a_failure(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
                 let mut request = request("10.0.0.1", &[]);
                 for name in [&FORWARDED_FOR, &FORWARDED, &REQUEST_ID] {

@@ -114,7 +114,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
     #[test]
-    fn a_challenge_is_answered_by_its_issuer_until_it_expires() {
+    fn a_challenge_is_answered_by_its_maker_and_for_minutes_only() {
         let (ours, others) = (Challenges::default(), Challenges::default());
         let challenge = ours.issue(NOW).expect("random numbers");
         let question = challenge.question.as_bytes();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_challenges_drop_the_oldest_alone() {
+    fn the_oldest_challenge_makes_room_for_a_new_one() {
         let challenges = Challenges::default();
         let issued: Vec<Challenge> = (0..=MAX_OPEN)
             .map(|_| challenges.issue(NOW).expect("random numbers"))

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_sns_headers_and_the_content_type_are_stored() {
+    fn stored_headers_are_snss_and_content_type_and_round_trip() {
         let mut headers = HeaderMap::new();
         headers.insert(
             "x-amz-sns-message-type",

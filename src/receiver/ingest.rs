@@ -300,7 +300,7 @@ impl Ingest {
     /// Counts and logs a refused message, and stores it if a retry could succeed.
     fn quarantine(&self, incoming: &IncomingMessage<'_>, caller: &Caller, refusal: &Refusal) {
         self.record_refusal(Some(incoming.webhook), caller, refusal);
-        if !is_worth_keeping(refusal) {
+        if !refusal.reason().kept {
             return;
         }
         let headers = sns_headers(&incoming.headers);
@@ -408,44 +408,6 @@ fn store_refusal(error: &StoreError) -> Refusal {
             log::store_failed(error);
             Refusal::StoreUnavailable
         }
-    }
-}
-
-/// Whether judging the same bytes anew could ever come out otherwise.
-///
-/// Not where the fault was ours and passes: SNS sends those again by itself.
-fn is_worth_keeping(refusal: &Refusal) -> bool {
-    match refusal {
-        Refusal::UnknownPath
-        | Refusal::UnknownToken
-        | Refusal::BodyTooLarge { .. }
-        | Refusal::BodyIncomplete
-        | Refusal::ConfirmationUnavailable(_)
-        | Refusal::StoreUnavailable
-        | Refusal::DiskNearlyFull
-        | Refusal::QueueFull
-        | Refusal::ShuttingDown => false,
-        Refusal::RawDelivery
-        | Refusal::MalformedJson(_)
-        | Refusal::RepeatedKey(_)
-        | Refusal::MissingField(_)
-        | Refusal::MalformedField { .. }
-        | Refusal::ControlCharacter(_)
-        | Refusal::HeaderMismatch(_)
-        | Refusal::UnsupportedType
-        | Refusal::UnsupportedSignatureVersion
-        | Refusal::TopicNotAllowed
-        | Refusal::UntrustedCertificateUrl
-        | Refusal::UntrustedSubscribeUrl
-        | Refusal::CertificateUnavailable(_)
-        | Refusal::MalformedCertificate
-        | Refusal::CertificateName
-        | Refusal::CertificateDates { .. }
-        | Refusal::CertificateKey
-        | Refusal::MalformedSignature
-        | Refusal::SignatureMismatch
-        | Refusal::TooOld
-        | Refusal::FromTheFuture => true,
     }
 }
 

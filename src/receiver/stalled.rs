@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_that_nobody_reads_fails_after_the_timeout() {
+    async fn a_write_that_nobody_reads_fails_after_its_timeout() {
         let (ours, _theirs) = tokio::io::duplex(16);
         let mut stream = WriteDeadline::new(ours, Duration::from_secs(10));
         let started = Instant::now();

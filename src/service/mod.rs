@@ -163,7 +163,7 @@ impl Service {
         // Versions missed while the service was stopped are pulled at once.
         puller.reconcile_now().await?;
         let workers = workers(&app)?;
-        let destinations = worker::known(&app.config);
+        let destinations = worker::configured_destinations(&app.config);
         app.store
             .register_destinations(destinations, app.clock.now())
             .await?;

@@ -102,7 +102,7 @@ mod tests {
     const SECRET: &str = "planted-secret";
 
     #[test]
-    fn a_body_is_not_shown_by_debug_and_its_length_is() {
+    fn debug_shows_the_length_of_a_body_and_not_the_body() {
         let body = || SECRET.as_bytes().to_vec();
         let account = Account::parse("default").expect("a valid name");
         let event = Event::OnExported;

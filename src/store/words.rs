@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_id_comes_back_from_its_key_as_it_was() {
+    fn a_message_id_round_trips_through_its_key() {
         for id in [
             "da41e39f-ea4d-435a-b922-c6aae3915ebe",
             "DA41E39F-EA4D-435A-B922-C6AAE3915EBE",

@@ -90,7 +90,7 @@ impl Confirmations {
     /// # Errors
     ///
     /// [`Refusal::ConfirmationUnavailable`] if SNS did not answer within [`IN_REQUEST`];
-    /// the worker retries. For others see [`ConfirmError::refusal`].
+    /// the worker retries. For others see [`Refusal::of_confirmation`].
     pub async fn confirm_message(
         &self,
         account: &Account,
@@ -109,7 +109,9 @@ impl Confirmations {
         match tokio::time::timeout(IN_REQUEST, attempt).await {
             Ok(Ok(ConfirmOutcome::Idle | ConfirmOutcome::Confirmed { .. })) => Ok(()),
             // After a final rejection, sending the message again would change nothing.
-            Ok(Ok(ConfirmOutcome::Failed { error, .. })) => error.refusal().map_or(Ok(()), Err),
+            Ok(Ok(ConfirmOutcome::Failed { error, .. })) => {
+                Refusal::of_confirmation(&error).map_or(Ok(()), Err)
+            }
             Ok(Err(error)) => {
                 error!("failed to read the pending subscription: {error}");
                 Err(Refusal::StoreUnavailable)
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_half_an_hour_until_the_token_expires() {
+    fn the_backoff_doubles_up_to_half_an_hour_until_expiry() {
         let now = Timestamp::from_millis(0);
         assert_eq!(next_try(&row(0), now), Some(now.after(FIRST_PAUSE)));
         assert_eq!(next_try(&row(1), now), Some(now.after(FIRST_PAUSE * 2)));

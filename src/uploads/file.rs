@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_comes_out_as_it_went_in_and_breaks_off_where_it_changed() {
+    async fn a_file_is_streamed_unchanged_and_aborted_if_it_changes() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.pdf");
         let content: Vec<u8> = (0..CHUNK_BYTES * 2 + 7)
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_empty_or_missing_file_says_so() {
+    async fn an_empty_or_missing_file_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.pdf");
         let missing = OpenFile::read(&path).await;

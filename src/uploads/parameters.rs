@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_parameter_is_taken_by_the_vendor_s_name_and_no_other() {
+    fn every_parameter_has_the_vendors_name_and_no_other() {
         let mut options = UploadOptions::default();
         for text in [
             "processlines=false",

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_means_its_finished_files_in_order_and_each_once() {
+    fn a_folder_yields_its_finished_files_in_order_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         std::fs::create_dir_all(at("b/c")).expect("made");

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_being_written_while_it_is_open_for_that_and_not_for_reading() {
+    fn a_file_open_for_writing_is_busy_and_one_for_reading_is_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         std::fs::create_dir(at("other")).expect("made");

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chart_ends_with_the_present_hour_and_small_counts_are_seen() {
+    fn a_chart_ends_with_the_current_hour_and_shows_small_counts() {
         let now = Timestamp::parse("2026-11-23T08:40:00Z").expect("a moment");
         let hours = hours(now);
         assert_eq!(hours.len(), HOURS);

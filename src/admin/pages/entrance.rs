@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_browser_says_from_which_page_a_form_comes() {
+    fn a_form_is_accepted_from_our_own_pages_only() {
         let says = |pairs: &[(&'static str, &'static str)]| {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, HeaderValue::from_static("127.0.0.1:8081"));

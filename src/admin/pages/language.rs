@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lithuanian_counts_as_lithuanians_do() {
+    fn lithuanian_plurals_are_correct() {
         let days = |n| Language::Lithuanian.count(n, ["day", "days"], ["diena", "dienos", "dienų"]);
         assert_eq!(days(1), "1 diena");
         assert_eq!(days(2), "2 dienos");
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_readers_choice_goes_before_the_browsers() {
+    fn the_readers_choice_overrides_the_browsers_language() {
         let of = |pairs: &[(&'static str, &'static str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in pairs {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_says_how_far_it_is() {
+    fn a_relative_time_shows_the_distance_from_now() {
         let now = Timestamp::from_millis(1_790_000_000_000);
         let minute = Duration::from_secs(60);
         let far = |language: Language, at| language.distance(at, now);

@@ -133,7 +133,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
     #[test]
-    fn a_session_ends_by_time_or_by_hand_and_a_form_belongs_to_one() {
+    fn a_session_expires_or_is_ended_and_owns_its_forms() {
         let sessions = Sessions::new();
         let mine = sessions.begin(TokenId::Configured, Rights::Operate, NOW);
         let yours = sessions.begin(TokenId::Stored(1), Rights::Read, NOW);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn many_sessions_push_out_the_oldest() {
+    fn the_oldest_session_makes_room_for_a_new_one() {
         let sessions = Sessions::new();
         let begin = |n| {
             let now = NOW.after(Duration::from_secs(n));

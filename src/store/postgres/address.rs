@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_way_of_printing_an_address_shows_its_password() {
+    fn an_address_never_prints_its_password() {
         let address = Address::parse("postgres://ivesk:s3cret@db.example/ivesk?sslmode=disable")
             .expect("a usable address");
         let shown = format!("{address} {address:?} {address:#?}");
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_the_machine_is_encrypted_unless_a_person_says_otherwise() {
+    fn connections_to_other_machines_are_encrypted_by_default() {
         let of = |text: &str| Address::parse(text).map(|address| address.encryption);
         let checked = Ok(Encryption::Verified { authorities: None });
         assert_eq!(of("postgres://u@db.example/d"), checked);

@@ -167,7 +167,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_comes_back_as_it_was(text in "[\0\u{ffff}0f\\PC]{0,20}") {
+        fn any_text_round_trips(text in "[\0\u{ffff}0f\\PC]{0,20}") {
             let stored = keepable(&text);
             prop_assert!(!stored.contains('\0'));
             prop_assert_eq!(kept(stored), text);

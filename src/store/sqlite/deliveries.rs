@@ -527,7 +527,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_looked_at_for_a_lease_walks_along_the_numbers_and_through_indexes_alone() {
+    fn leasing_deliveries_reads_through_indexes_only() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("plan.db");
         let connection =

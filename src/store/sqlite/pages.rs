@@ -392,7 +392,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_each_document_never_walks_through_its_feed() {
+    fn queries_for_each_document_never_scan_its_feed() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("plan.db");
         let connection =

@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_bounded_in_number_and_in_bytes_and_has_room_again_once_taken_from() {
+    fn a_queue_is_bounded_in_number_and_bytes_and_drains() {
         let mut line = Line::default();
         let full = |outcome| matches!(outcome, Err(StoreError::QueueFull));
         line.push('a', LANE_BYTES - 1, 3).expect("there is room");
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_defect_of_the_writer_answers_everyone_and_fails_the_probe() {
+    async fn a_panicked_writer_answers_everyone_and_fails_the_probe() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = store(&folder);
         store.probe().await.expect("a write would be taken");
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_defect_of_the_reader_fails_the_probe() {
+    async fn a_panicked_reader_fails_the_probe() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = store(&folder);
 

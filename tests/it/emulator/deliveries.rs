@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use ivesk_webhook::config::{ConfirmMode, SnsConfig, TopicRule};
 use ivesk_webhook::domain::Clock;
 use ivesk_webhook::emulator::{Endpoint, Outcome, Publication, SubscriptionState, Tamper};
-use ivesk_webhook::refusal::Refusal;
-use ivesk_webhook::sns::{Envelope, MessageType, NoShelf, SnsHeaders, VerifiedMessage, Verifier};
+use ivesk_webhook::sns::{
+    Envelope, MessageType, NoCertificateStore, SnsHeaders, VerifiedMessage, Verifier, VerifyError,
+};
 use serde_json::json;
 
 use super::*;
 
 /// Judges a delivery as the receiver would.
-async fn verify(bench: &Bench, delivery: &Delivery) -> Result<VerifiedMessage, Refusal> {
+async fn verify(bench: &Bench, delivery: &Delivery) -> Result<VerifiedMessage, VerifyError> {
     let config = SnsConfig {
         topics: vec![TopicRule {
             account: "007272210889".to_owned(),
@@ -25,7 +26,8 @@ async fn verify(bench: &Bench, delivery: &Delivery) -> Result<VerifiedMessage, R
         local_origins: vec![bench.emulator.origin()],
     };
     let clock = Clock::manual(bench.control.now());
-    let verifier = Verifier::new(&config, Arc::new(NoShelf), clock).expect("a verifier");
+    let verifier =
+        Verifier::new(&config.settings(), Arc::new(NoCertificateStore), clock).expect("a verifier");
     let header = |name: &str| delivery.headers.get(name).cloned();
     let headers = SnsHeaders {
         message_type: header("x-amz-sns-message-type"),
@@ -86,7 +88,7 @@ async fn all_three_types_verify_in_both_signature_versions() {
 }
 
 #[tokio::test]
-async fn one_click_makes_one_notification_and_each_digitized_document_makes_one() {
+async fn one_export_or_digitized_document_is_one_notification() {
     let bench = Bench::start("").await;
     let (exports, digitized) = (Webhook::start().await, Webhook::start().await);
     exports.confirmed(&bench, Event::OnExported).await;
@@ -130,7 +132,7 @@ async fn one_click_makes_one_notification_and_each_digitized_document_makes_one(
 }
 
 #[tokio::test]
-async fn export_events_makes_one_notification_for_each_document() {
+async fn export_events_sends_one_notification_for_each_document() {
     let bench = Bench::start("export_events=document").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnExported).await;
@@ -145,7 +147,7 @@ async fn export_events_makes_one_notification_for_each_document() {
 }
 
 #[tokio::test]
-async fn the_companys_code_is_spelt_and_typed_as_the_switches_say() {
+async fn the_company_code_is_spelled_and_typed_as_switches_say() {
     let bench = Bench::start("").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnExported).await;
@@ -171,7 +173,7 @@ async fn the_companys_code_is_spelt_and_typed_as_the_switches_say() {
 }
 
 #[tokio::test]
-async fn a_digitized_message_holds_the_document_its_id_or_words() {
+async fn a_digitized_message_holds_the_document_its_id_or_text() {
     let bench = Bench::start("digitized_message=id").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnDigitized).await;
@@ -234,7 +236,7 @@ async fn a_delivery_is_tried_eleven_times_with_one_message_id() {
 }
 
 #[tokio::test]
-async fn only_a_5xx_is_tried_again() {
+async fn only_a_5xx_is_retried() {
     let bench = Bench::start("time_scale=0").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnExported).await;
@@ -262,7 +264,7 @@ async fn only_a_5xx_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_is_down_or_silent_is_tried_again() {
+async fn a_webhook_that_is_down_or_silent_is_retried() {
     let bench = Bench::start("time_scale=0,delivery_timeout_ms=20").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnExported).await;
@@ -372,7 +374,7 @@ async fn nothing_is_published_to_a_subscription_that_is_not_confirmed() {
 }
 
 #[tokio::test]
-async fn an_ended_subscription_hears_nothing_until_it_is_restored() {
+async fn an_ended_subscription_gets_nothing_until_it_is_restored() {
     let bench = Bench::start("").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnExported).await;
@@ -399,7 +401,7 @@ async fn an_ended_subscription_hears_nothing_until_it_is_restored() {
 }
 
 #[tokio::test]
-async fn copies_share_a_message_id_and_lost_messages_reach_nobody() {
+async fn copies_share_a_message_id_and_lost_messages_never_arrive() {
     let bench = Bench::start("").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnExported).await;
@@ -427,7 +429,7 @@ async fn copies_share_a_message_id_and_lost_messages_reach_nobody() {
 }
 
 #[tokio::test]
-async fn spoilt_foreign_and_stale_messages_are_refused_for_that_reason() {
+async fn tampered_foreign_and_stale_messages_are_refused_as_such() {
     let bench = Bench::start("").await;
     let webhook = Webhook::start().await;
     webhook.confirmed(&bench, Event::OnExported).await;
@@ -559,7 +561,7 @@ async fn a_thousand_notifications_are_all_delivered() {
 }
 
 #[tokio::test]
-async fn deliveries_go_out_together_and_no_more_than_the_bound() {
+async fn deliveries_run_in_parallel_up_to_the_bound() {
     let bench = Bench::start_with("", 2).await;
     // Each delivery waits for another one, so a bound of one would never end.
     let pair = Arc::new(tokio::sync::Barrier::new(2));

@@ -20,7 +20,7 @@ async fn a_forced_status_answers_every_api_request() {
 }
 
 #[tokio::test]
-async fn retry_after_comes_with_429_and_503_alone() {
+async fn retry_after_is_sent_with_429_and_503_only() {
     let bench = Bench::start("retry_after=7").await;
     for (status, expected) in [(429, Some("7")), (503, Some("7")), (500, None)] {
         let switch = format!("status={status}");
@@ -54,7 +54,7 @@ async fn an_error_body_is_json_html_or_empty() {
 }
 
 #[tokio::test]
-async fn a_slow_answer_comes_no_sooner_than_it_should() {
+async fn a_slow_answer_arrives_no_sooner_than_it_should() {
     let bench = Bench::start("slow_ms=40").await;
     let before = std::time::Instant::now();
     assert_eq!(bench.get("/digitized").await.status, 200);
@@ -92,7 +92,7 @@ async fn a_hanging_request_is_answered_once_the_faults_are_cleared() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_a_hanging_request_is_no_longer_in_flight() {
+async fn a_client_that_disconnects_is_no_longer_in_flight() {
     let bench = Bench::start("hang=on").await;
     {
         let waiting = bench.get("/digitized");
@@ -109,7 +109,7 @@ async fn a_client_that_leaves_a_hanging_request_is_no_longer_in_flight() {
 }
 
 #[tokio::test]
-async fn spoilt_bodies_are_spoilt_as_their_faults_say() {
+async fn corrupt_bodies_are_corrupted_as_their_faults_say() {
     let bench = Bench::start("").await;
     bench
         .control
@@ -157,7 +157,7 @@ async fn spoilt_bodies_are_spoilt_as_their_faults_say() {
 }
 
 #[tokio::test]
-async fn a_huge_page_is_valid_json_and_as_large_as_asked() {
+async fn a_huge_page_is_valid_json_of_the_requested_size() {
     let bench = Bench::start("").await;
     bench
         .control
@@ -168,7 +168,7 @@ async fn a_huge_page_is_valid_json_and_as_large_as_asked() {
 }
 
 #[tokio::test]
-async fn a_fault_hits_its_company_or_queue_for_as_many_requests_as_it_says() {
+async fn a_fault_hits_its_company_or_queue_as_often_as_it_says() {
     let bench = Bench::start("").await;
     let own = format!("/exported/{COMPANY}");
     let other = format!("/exported/{NEIGHBOUR}");
@@ -198,7 +198,7 @@ async fn a_fault_hits_its_company_or_queue_for_as_many_requests_as_it_says() {
 }
 
 #[tokio::test]
-async fn requests_are_counted_with_their_exact_queries_and_without_keys() {
+async fn requests_are_counted_with_exact_queries_but_no_keys() {
     let bench = Bench::start("").await;
     let query = "from=2026-11-23T08%3A00%3A00.000Z&doctype=invoice";
     bench.get(&format!("/digitized?{query}")).await;

@@ -51,7 +51,7 @@ fn xml_code(answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn an_upload_becomes_a_document_with_its_file_and_its_correlation_data() {
+async fn an_upload_becomes_a_document_with_file_and_correlation_data() {
     let bench = Bench::start("").await;
     let location = locate(
         &bench,
@@ -80,7 +80,7 @@ async fn an_upload_becomes_a_document_with_its_file_and_its_correlation_data() {
 }
 
 #[tokio::test]
-async fn the_query_of_the_vendors_own_example_is_taken() {
+async fn the_query_of_the_vendors_own_example_is_accepted() {
     let bench = Bench::start("").await;
     let query = "eyJpZCI6InVuaXF1ZSJ9&processlines=false&splitdocuments=true&tags=tag1,tag2,tag3";
     let location = locate(&bench, &format!("x.pdf?{query}")).await;
@@ -94,7 +94,7 @@ async fn the_query_of_the_vendors_own_example_is_taken() {
 }
 
 #[tokio::test]
-async fn header_keys_are_spelt_with_a_dash_or_without() {
+async fn header_keys_are_spelled_with_a_dash_or_without() {
     let bench = Bench::start("header_keys=camel").await;
     let answer = bench.get("/uploadlocation/x.pdf").await.json();
     assert_eq!(answer["ContentType"], "application/pdf");
@@ -103,7 +103,7 @@ async fn header_keys_are_spelt_with_a_dash_or_without() {
 }
 
 #[tokio::test]
-async fn correlation_data_comes_back_under_the_key_that_the_switch_names() {
+async fn correlation_data_returns_under_the_switchs_key() {
     let bench = Bench::start("").await;
     for sent in ["sourcedata", "userdata"] {
         let location = locate(&bench, &format!("{sent}.pdf?{sent}=plain")).await;
@@ -125,7 +125,7 @@ async fn correlation_data_comes_back_under_the_key_that_the_switch_names() {
 }
 
 #[tokio::test]
-async fn both_upload_hosts_take_exactly_what_they_signed() {
+async fn both_upload_hosts_accept_exactly_what_they_signed() {
     for (position, begins, signed_by) in [
         ("own", "/public/", "AWSAccessKeyId=ASIA"),
         ("s3", "/ivesk-emulator-uploads/", "X-Amz-Algorithm="),
@@ -263,7 +263,7 @@ async fn file_link(bench: &Bench) -> String {
 }
 
 #[tokio::test]
-async fn a_file_link_gives_the_file_an_xml_error_or_half_of_it() {
+async fn a_file_link_returns_the_file_an_xml_error_or_half_of_it() {
     let bench = Bench::start("").await;
     bench
         .control
@@ -292,7 +292,7 @@ async fn a_file_link_gives_the_file_an_xml_error_or_half_of_it() {
 }
 
 #[tokio::test]
-async fn a_file_link_expires_and_cannot_be_made_up() {
+async fn a_file_link_expires_and_cannot_be_forged() {
     let bench = Bench::start("pdf_expires_ms=5000").await;
     bench
         .control

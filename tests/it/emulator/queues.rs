@@ -10,7 +10,7 @@ fn ids(documents: &[(String, String)]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_company_stands_where_company_in_says_and_nowhere_else() {
+async fn the_company_is_read_where_company_in_says_only() {
     let bench = Bench::start("").await;
     let exported = bench.control.export(COMPANY, 2).expect("exported");
     let shapes = [
@@ -100,7 +100,7 @@ async fn a_page_holds_page_size_documents() {
 }
 
 #[tokio::test]
-async fn ties_share_a_timestamp_and_without_them_every_version_is_later() {
+async fn ties_share_a_timestamp_and_otherwise_each_is_later() {
     let bench = Bench::start("").await;
     let apart = bench.control.export(COMPANY, 5).expect("exported");
     assert!(apart.windows(2).all(|pair| pair[0].1 < pair[1].1));
@@ -119,7 +119,7 @@ async fn ties_share_a_timestamp_and_without_them_every_version_is_later() {
 }
 
 #[tokio::test]
-async fn a_whole_page_edge_keeps_ties_together_and_a_split_one_loses_them() {
+async fn a_whole_page_edge_keeps_ties_and_a_split_one_loses_them() {
     let bench = Bench::start("ties=250").await;
     let exported = bench.control.export(COMPANY, 250).expect("exported");
     let path = format!("/exported/{COMPANY}");
@@ -175,7 +175,7 @@ async fn an_ignored_company_filter_answers_every_company() {
 }
 
 #[tokio::test]
-async fn a_company_that_is_not_the_keys_answers_as_unknown_company_says() {
+async fn a_foreign_company_answers_as_unknown_company_says() {
     let bench = Bench::start("").await;
     bench.control.export(STRANGER, 1).expect("exported");
     for (position, status) in [("404", 404), ("403", 403), ("empty", 200)] {
@@ -249,7 +249,7 @@ async fn a_document_has_the_fields_that_the_vendors_clients_read() {
 }
 
 #[tokio::test]
-async fn null_fields_leaves_only_what_a_document_cannot_do_without() {
+async fn null_fields_leaves_only_the_required_fields() {
     let bench = Bench::start("null_fields=on").await;
     bench
         .control
@@ -318,7 +318,7 @@ async fn a_missing_or_wrong_key_is_refused_with_a_message() {
 }
 
 #[tokio::test]
-async fn an_account_sees_its_own_documents_alone() {
+async fn an_account_sees_its_own_documents_only() {
     let bench = Bench::start("").await;
     let own = bench
         .control
@@ -335,7 +335,7 @@ async fn an_account_sees_its_own_documents_alone() {
 }
 
 #[tokio::test]
-async fn an_export_takes_waiting_documents_first_and_chosen_ones_in_order() {
+async fn an_export_takes_waiting_documents_first_then_in_order() {
     let bench = Bench::start("").await;
     let waiting = bench
         .control
@@ -363,7 +363,7 @@ async fn an_export_takes_waiting_documents_first_and_chosen_ones_in_order() {
 }
 
 #[tokio::test]
-async fn a_from_that_stands_twice_or_is_no_date_is_refused() {
+async fn a_from_that_is_repeated_or_no_date_is_refused() {
     let bench = Bench::start("").await;
     let date = "2026-11-23T08:00:00.000Z";
     for query in [
@@ -380,7 +380,7 @@ async fn a_from_that_stands_twice_or_is_no_date_is_refused() {
 }
 
 #[tokio::test]
-async fn two_hundred_thousand_documents_are_paged_at_any_place() {
+async fn two_hundred_thousand_documents_are_paged_from_anywhere() {
     let bench = Bench::start("").await;
     bench
         .control
@@ -401,7 +401,7 @@ async fn two_hundred_thousand_documents_are_paged_at_any_place() {
 }
 
 #[tokio::test]
-async fn amended_fields_stand_over_the_generated_ones() {
+async fn amended_fields_override_the_generated_ones() {
     let bench = Bench::start("").await;
     let id = bench
         .control

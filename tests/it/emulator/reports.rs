@@ -14,7 +14,7 @@ async fn exported_id(bench: &Bench) -> String {
 }
 
 #[tokio::test]
-async fn an_error_report_is_kept_as_it_was_sent() {
+async fn an_import_error_is_kept_as_it_was_sent() {
     let bench = Bench::start("").await;
     let id = exported_id(&bench).await;
     assert_eq!(bench.post("/errors", &report(&id)).await.status, 200);
@@ -26,7 +26,7 @@ async fn an_error_report_is_kept_as_it_was_sent() {
 }
 
 #[tokio::test]
-async fn a_report_without_a_field_or_about_a_strange_document_is_refused() {
+async fn an_import_error_without_a_field_or_document_is_refused() {
     let bench = Bench::start("").await;
     let id = exported_id(&bench).await;
     for field in ["documentid", "companycode", "message"] {
@@ -46,7 +46,7 @@ async fn a_report_without_a_field_or_about_a_strange_document_is_refused() {
 }
 
 #[tokio::test]
-async fn a_repeated_report_is_accepted_or_refused() {
+async fn a_repeated_import_error_is_accepted_or_refused() {
     for (position, status, kept) in [("accepted", 200, 2), ("refused", 409, 1)] {
         let bench = Bench::start(&format!("error_repeat={position}")).await;
         let id = exported_id(&bench).await;
@@ -57,7 +57,7 @@ async fn a_repeated_report_is_accepted_or_refused() {
 }
 
 #[tokio::test]
-async fn error_content_type_says_which_label_a_report_must_have() {
+async fn error_content_type_decides_the_required_label() {
     const JSON: &str = "application/json";
     const FORM: &str = "application/x-www-form-urlencoded";
     for (position, json_status, form_status) in
@@ -78,7 +78,7 @@ async fn error_content_type_says_which_label_a_report_must_have() {
 }
 
 #[tokio::test]
-async fn both_posts_move_to_the_paths_that_their_switches_name() {
+async fn both_posts_move_to_the_paths_of_their_switches() {
     let bench = Bench::start("errors_path=/documents/error,subscriptions_path=/webhook").await;
     let webhook = Webhook::start().await;
     let id = exported_id(&bench).await;
@@ -98,7 +98,7 @@ async fn both_posts_move_to_the_paths_that_their_switches_name() {
 }
 
 #[tokio::test]
-async fn a_subscription_needs_a_name_a_known_event_and_a_target_on_this_machine() {
+async fn a_subscription_needs_a_name_an_event_and_a_local_target() {
     let bench = Bench::start("").await;
     let good = json!({ "name": "x", "eventType": "on_exported", "target": "http://127.0.0.1:9/x" });
     for (field, value) in [
@@ -119,7 +119,7 @@ async fn a_subscription_needs_a_name_a_known_event_and_a_target_on_this_machine(
 }
 
 #[tokio::test]
-async fn a_public_address_is_refused_to_listen_on() {
+async fn listening_on_a_public_address_is_refused() {
     let settings = EmulatorSettings {
         signer: Some(signer()),
         ..EmulatorSettings::default()

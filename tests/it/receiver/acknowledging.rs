@@ -4,9 +4,9 @@ use futures_util::future::join_all;
 use ivesk_webhook::domain::Event;
 use ivesk_webhook::store::Store;
 
-use super::app::{TestApp, code};
-use super::fake_sns::Message;
-use super::faulty_store::Fault;
+use crate::support::app::{TestApp, code};
+use crate::support::fake_sns::Message;
+use crate::support::faulty_store::Fault;
 
 #[tokio::test]
 async fn eight_copies_at_once_are_one_row() {
@@ -31,7 +31,7 @@ async fn eight_copies_at_once_are_one_row() {
 }
 
 #[tokio::test]
-async fn a_delivery_during_an_outage_lands_when_sns_tries_again() {
+async fn a_message_during_an_outage_is_stored_when_sns_retries() {
     let app = TestApp::spawn().await;
     let message = Message::notification(&app.sns);
 
@@ -47,7 +47,7 @@ async fn a_delivery_during_an_outage_lands_when_sns_tries_again() {
 }
 
 #[tokio::test]
-async fn it_is_not_ready_while_nothing_can_be_written_though_reads_work() {
+async fn it_is_not_ready_while_only_reads_work() {
     let app = TestApp::spawn().await;
     for fault in [Fault::DiskFull, Fault::Closed] {
         app.store.set_fault(Some(fault));
@@ -59,7 +59,7 @@ async fn it_is_not_ready_while_nothing_can_be_written_though_reads_work() {
 }
 
 #[tokio::test]
-async fn a_commit_whose_answer_was_lost_is_a_duplicate_the_next_time() {
+async fn a_commit_whose_answer_was_lost_is_a_duplicate_next_time() {
     let app = TestApp::spawn().await;
     let message = Message::notification(&app.sns);
 
@@ -91,7 +91,7 @@ async fn nothing_is_acknowledged_before_it_is_committed() {
 }
 
 #[tokio::test]
-async fn a_defect_is_answered_503_and_the_next_request_is_served() {
+async fn a_panic_is_answered_503_and_the_next_request_is_served() {
     let app = TestApp::spawn().await;
     let message = Message::notification(&app.sns);
 
@@ -105,7 +105,7 @@ async fn a_defect_is_answered_503_and_the_next_request_is_served() {
 }
 
 #[tokio::test]
-async fn a_notification_raises_its_own_feed() {
+async fn a_notification_triggers_its_own_feed() {
     let app = TestApp::spawn().await;
     let exported = Message::notification(&app.sns);
     let digitized = Message::notification(&app.sns).saying(r#"{"id":"x","buyercode":"1"}"#);

@@ -5,9 +5,9 @@ use reqwest::Response;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::app::{TestApp, json};
-use super::fake_sns::{Message, STRANGER};
-use crate::process::{Installation, Server, within};
+use crate::support::app::{TestApp, json};
+use crate::support::fake_sns::{Message, STRANGER};
+use crate::support::process::{Installation, Server, within};
 
 fn id(headers: &HeaderMap) -> String {
     let mut values = headers.get_all("x-request-id").iter();
@@ -17,7 +17,7 @@ fn id(headers: &HeaderMap) -> String {
 }
 
 #[tokio::test]
-async fn every_answer_has_an_id_and_a_refusal_says_it_in_its_body_too() {
+async fn every_answer_has_a_request_id_and_refusals_repeat_it() {
     let app = TestApp::spawn().await;
     let accepted = app.deliver(&Message::notification(&app.sns)).await;
     let mut ids = vec![id(accepted.headers())];
@@ -36,7 +36,7 @@ async fn every_answer_has_an_id_and_a_refusal_says_it_in_its_body_too() {
 }
 
 #[tokio::test]
-async fn a_proxy_on_this_machine_names_the_request_unless_it_is_not_trusted() {
+async fn only_a_trusted_proxy_sets_the_request_id() {
     let ask = async |app: &TestApp| {
         let message = Message::notification(&app.sns).signed_by(&STRANGER);
         let headers = [("x-request-id", "from-the-proxy-7")];
@@ -73,7 +73,7 @@ pub(crate) async fn line_about(server: &Server, answer: &Response) -> Value {
 }
 
 #[tokio::test]
-async fn a_refusal_s_line_names_the_request_always_and_the_client_where_that_is_wanted() {
+async fn a_refusal_logs_the_request_and_if_set_the_client() {
     for wanted in [false, true] {
         let here = Installation::alone(&format!(
             "[log]\nformat = \"json\"\nclient_addresses = {wanted}\n"

@@ -6,8 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 use ivesk_webhook::domain::Event;
 
-use super::app::{PATH_TOKEN, TestApp};
-use super::fake_sns::{Message, STRANGER};
+use crate::support::app::{PATH_TOKEN, TestApp};
+use crate::support::fake_sns::{Message, STRANGER};
 
 fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ivesk-webhook"));
@@ -40,7 +40,7 @@ fn write_settings(dir: &Path, more: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn serve_introduces_itself_and_ends_well_on_sigterm() {
+fn serve_introduces_itself_and_stops_cleanly_on_sigterm() {
     let dir = tempfile::tempdir().unwrap();
     let settings = write_settings(dir.path(), "");
     let mut serve = binary()
@@ -117,7 +117,7 @@ async fn subscribe_prints_what_to_send_by_hand() {
 }
 
 #[tokio::test]
-async fn replay_sends_saved_messages_and_tells_each_answer() {
+async fn replay_sends_saved_messages_and_prints_each_answer() {
     let app = TestApp::spawn().await;
     let good = app.dir().join("good.json");
     let forged = app.dir().join("forged.json");
@@ -159,7 +159,7 @@ async fn replay_sends_saved_messages_and_tells_each_answer() {
 }
 
 #[tokio::test]
-async fn exports_are_what_came_byte_for_byte() {
+async fn exports_are_byte_for_byte() {
     let mut app = TestApp::spawn().await;
     let accepted = Message::notification(&app.sns).saying("ąžuolas \u{1f333}");
     let refused = Message::notification(&app.sns).signed_by(&STRANGER);

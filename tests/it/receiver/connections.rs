@@ -4,8 +4,8 @@ use ivesk_webhook::domain::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::app::TestApp;
-use super::fake_sns::Message;
+use crate::support::app::TestApp;
+use crate::support::fake_sns::Message;
 
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
@@ -21,7 +21,7 @@ async fn connect(app: &TestApp, first_bytes: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn two_hundred_slow_connections_do_not_keep_it_from_answering() {
+async fn two_hundred_slow_connections_do_not_block_others() {
     let app = TestApp::spawn().await;
     let path = app.webhook(Event::OnExported);
     let slow_body = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{{");
@@ -63,7 +63,7 @@ async fn a_head_that_never_ends_is_cut_off_and_frees_its_place() {
 }
 
 #[tokio::test]
-async fn a_body_that_never_ends_is_503_so_that_sns_sends_it_again() {
+async fn a_body_that_never_ends_is_503_so_that_sns_retries() {
     let app = TestApp::with(|config| {
         config.public.body_timeout = Duration::from_millis(50);
     })
@@ -112,7 +112,7 @@ async fn a_chunked_body_is_limited_while_it_is_read() {
 }
 
 #[tokio::test]
-async fn one_connection_carries_many_deliveries() {
+async fn one_connection_carries_many_messages() {
     let app = TestApp::spawn().await;
     let path = app.webhook(Event::OnExported);
     let mut stream = TcpStream::connect(app.public()).await.unwrap();
@@ -135,7 +135,7 @@ async fn one_connection_carries_many_deliveries() {
 }
 
 #[tokio::test]
-async fn garbage_is_no_reason_to_fall_over() {
+async fn garbage_does_not_crash_the_server() {
     let app = TestApp::spawn().await;
     for bytes in [
         "\u{0}\u{0}\u{0}\r\n\r\n",

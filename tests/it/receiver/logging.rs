@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 use ivesk_webhook::domain::Event;
 use tracing::instrument::WithSubscriber;
 
-use super::app::{PATH_TOKEN, TestApp};
-use super::fake_sns::{Confirming, Message, PLANTED_TOKEN, STRANGER};
-use super::faulty_store::Fault;
+use crate::support::app::{PATH_TOKEN, TestApp};
+use crate::support::fake_sns::{Confirming, Message, PLANTED_TOKEN, STRANGER};
+use crate::support::faulty_store::Fault;
 
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);

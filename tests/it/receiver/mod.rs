@@ -1,14 +1,10 @@
 //! What the public listener promises to SNS, and to everybody else.
 
-pub(crate) mod app;
-pub(crate) mod fake_sns;
-pub(crate) mod faulty_store;
-
-pub(crate) mod callers;
-
 mod acknowledging;
+pub(crate) mod callers;
 mod commands;
 mod connections;
 mod logging;
 mod refusing;
 mod stopping;
+mod subscriptions;

@@ -2,9 +2,9 @@ use ivesk_webhook::domain::Event;
 use ivesk_webhook::store::{CertificateRow, Store};
 use std::time::Duration;
 
-use super::app::{PATH_TOKEN, TestApp, code, json};
-use super::fake_sns::{FOREIGN_TOPIC, MISNAMED, Message, SIGNER, STRANGER, start};
-use super::faulty_store::Fault;
+use crate::support::app::{PATH_TOKEN, TestApp, code, json};
+use crate::support::fake_sns::{FOREIGN_TOPIC, MISNAMED, Message, SIGNER, STRANGER, start};
+use crate::support::faulty_store::Fault;
 
 const AWS_CERTIFICATE: &str = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0123456789abcdef0123456789abcdef.pem";
 
@@ -40,7 +40,7 @@ async fn a_wrong_token_is_not_found_and_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn a_token_opens_its_own_account_and_event_alone() {
+async fn a_token_is_valid_for_its_own_account_and_event_only() {
     let app = TestApp::with(|config| {
         let account = config.accounts.values_mut().next().unwrap();
         let token = "for-digitized-only".to_owned();
@@ -154,7 +154,7 @@ async fn malformed_bodies_are_400_with_a_reason_each_and_quarantined() {
 }
 
 #[tokio::test]
-async fn what_no_setting_could_make_right_is_403() {
+async fn refusals_that_no_setting_can_change_are_403() {
     let app = TestApp::spawn().await;
     let sns = &app.sns;
     let notification = || Message::notification(sns);
@@ -195,7 +195,7 @@ async fn what_no_setting_could_make_right_is_403() {
 }
 
 #[tokio::test]
-async fn what_can_come_right_is_503_with_retry_after() {
+async fn refusals_that_can_pass_later_are_503_with_retry_after() {
     let app = TestApp::spawn().await;
     app.sns.set_certificate_down(true);
     let outcome = refused(&app, &Message::notification(&app.sns)).await;
@@ -217,7 +217,7 @@ async fn what_can_come_right_is_503_with_retry_after() {
 }
 
 #[tokio::test]
-async fn a_certificate_from_the_pinned_host_that_we_refuse_is_503() {
+async fn a_refused_certificate_of_the_pinned_host_is_503() {
     let app = TestApp::spawn().await;
     let misnamed = AWS_CERTIFICATE.replace("0123", "aaaa");
     for (url, signer) in [(AWS_CERTIFICATE, &*SIGNER), (misnamed.as_str(), &*MISNAMED)] {
@@ -239,7 +239,7 @@ async fn a_certificate_from_the_pinned_host_that_we_refuse_is_503() {
 }
 
 #[tokio::test]
-async fn a_store_in_trouble_is_503_and_quarantines_nothing() {
+async fn a_failing_store_is_503_and_quarantines_nothing() {
     let app = TestApp::spawn().await;
     for (fault, reason) in [
         (Fault::Down, "store_unavailable"),
@@ -258,7 +258,7 @@ async fn a_store_in_trouble_is_503_and_quarantines_nothing() {
 }
 
 #[tokio::test]
-async fn a_nearly_full_disk_refuses_deliveries_until_there_is_room() {
+async fn a_nearly_full_disk_refuses_messages_until_there_is_room() {
     let app = TestApp::spawn().await;
     let shared = app.service().app();
     app.store.set_free_bytes(1_000);
@@ -278,7 +278,7 @@ async fn a_nearly_full_disk_refuses_deliveries_until_there_is_room() {
 }
 
 #[tokio::test]
-async fn a_body_over_two_mebibytes_is_413_whatever_it_says_it_is() {
+async fn a_body_over_two_mebibytes_is_413_whatever_its_type() {
     let app = TestApp::spawn().await;
     let path = app.webhook(Event::OnExported);
     let large = "x".repeat(ivesk_webhook::sns::MAX_BODY_BYTES + 1);
@@ -320,7 +320,7 @@ async fn any_content_type_and_none_is_read() {
 }
 
 #[tokio::test]
-async fn a_refusal_tells_its_code_and_nothing_internal() {
+async fn a_refusal_shows_its_code_and_nothing_internal() {
     let app = TestApp::spawn().await;
     let response = app
         .deliver(&Message::notification(&app.sns).signed_by(&STRANGER))
@@ -354,7 +354,7 @@ async fn refusals_are_counted_by_event_and_code() {
         r#"ivesk_webhook_messages_total{event="on_exported",outcome="refused",code="signature_mismatch"} 1"#,
         r#"ivesk_webhook_messages_total{event="on_exported",outcome="accepted",code=""} 1"#,
         r#"ivesk_webhook_messages_total{event="",outcome="refused",code="unknown_path"} 1"#,
-        "ivesk_webhook_accept_seconds_count 1",
+        "ivesk_webhook_accept_duration_seconds_count 1",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
@@ -373,7 +373,7 @@ async fn unsigned_attributes_and_headers_change_nothing() {
     // The header says ours, the signed body says theirs.
     let foreign = Message::notification(&app.sns).of_topic(FOREIGN_TOPIC);
     let path = app.webhook(Event::OnExported);
-    let headers = [("x-amz-sns-topic-arn", super::fake_sns::TOPIC)];
+    let headers = [("x-amz-sns-topic-arn", crate::support::fake_sns::TOPIC)];
     let response = app.post(&path, foreign.body(), &headers).await;
     assert_eq!(code(response).await, answer(400, "header_mismatch"));
 }

@@ -3,11 +3,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use super::app::{TestApp, code};
-use super::fake_sns::Message;
+use crate::support::app::{TestApp, code};
+use crate::support::fake_sns::Message;
 
 #[tokio::test]
-async fn stopping_finishes_what_is_under_way_and_takes_nothing_new() {
+async fn shutdown_finishes_requests_in_flight_and_accepts_no_more() {
     let mut app = TestApp::spawn().await;
     let message = Message::notification(&app.sns);
     let service = app.take_service();
@@ -80,7 +80,7 @@ async fn a_request_on_an_open_connection_while_stopping_is_503() {
 }
 
 #[tokio::test]
-async fn idle_connections_do_not_hold_up_the_end() {
+async fn idle_connections_do_not_delay_shutdown() {
     let mut app = TestApp::spawn().await;
     let mut idle = TcpStream::connect(app.public()).await.unwrap();
     app.get("/healthz").await;

@@ -1,0 +1,588 @@
+//! What the admin listener promises, and the subcommands that use it.
+
+use ivesk_webhook::cli::server::{Api, RunningServer};
+use ivesk_webhook::config::{Config, default_account};
+use ivesk_webhook::domain::{DocumentVersion, Queue};
+use ivesk_webhook::store::{LeaseRequest, PageEnd, PageToCommit, PullPlan, Store, TriggerKind};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::app::{TestApp, code, json as json_of};
+use crate::support::fake_sns::{FOREIGN_TOPIC, Message};
+
+#[tokio::test]
+async fn status_names_what_is_missing() {
+    let app = TestApp::with(|config| config.api.exported_path = None).await;
+
+    let status = app.admin("/v1/status").await;
+
+    assert_eq!(status["service"], "ivesk-webhook");
+    assert_eq!(status["ready"], true);
+    let missing = json!([
+        {"account": "default", "queue": "exported", "missing": "api_key"},
+        {"account": "default", "queue": "digitized", "missing": "api_key"},
+    ]);
+    assert_eq!(status["blocked"], missing);
+}
+
+#[tokio::test]
+async fn an_unknown_exported_path_is_shown_as_blocked() {
+    let app = TestApp::with(|config| {
+        config.api.exported_path = None;
+        let account = config.accounts.values_mut().next().unwrap();
+        account.api_key = Some("planted-api-key".to_owned().into());
+    })
+    .await;
+
+    let status = app.admin("/v1/status").await;
+
+    let blocked = json!([{"account": "default", "queue": "exported", "missing": "exported_path"}]);
+    assert_eq!(status["blocked"], blocked);
+    assert!(!status.to_string().contains("planted"));
+}
+
+#[tokio::test]
+async fn without_a_token_only_loopback_names_are_answered() {
+    let app = TestApp::spawn().await;
+    for path in ["/v1/status", "/metrics", "/v1/nothing"] {
+        let request = app
+            .admin_request(Method::GET, path)
+            .header("host", "rebound.example:8081");
+        let answer = code(request.send().await.unwrap()).await;
+        assert_eq!(answer, (403, "foreign_host".to_owned()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_web_page_cannot_post() {
+    let app = TestApp::spawn().await;
+    let form = app
+        .admin_request(Method::POST, "/v1/pull")
+        .header("content-type", "text/plain")
+        .body("{}");
+    assert_eq!(code(form.send().await.unwrap()).await.0, 415);
+    let script = app
+        .admin_request(Method::POST, "/v1/pull")
+        .header("content-type", "application/json")
+        .header("origin", "http://localhost:3000")
+        .body("{}");
+    assert_eq!(code(script.send().await.unwrap()).await.0, 415);
+}
+
+#[tokio::test]
+async fn with_a_token_only_health_is_open() {
+    let app = TestApp::with(|config| {
+        config.admin.token = Some("private-token".to_owned().into());
+    })
+    .await;
+    for path in ["/v1/status", "/metrics", "/v1/feeds", "/v1/quarantine"] {
+        let bare = app.admin_request(Method::GET, path).send().await.unwrap();
+        assert_eq!(code(bare).await, (401, "unauthorized".to_owned()), "{path}");
+        let wrong = app
+            .admin_request(Method::GET, path)
+            .bearer_auth("private-tokem");
+        assert_eq!(wrong.send().await.unwrap().status(), 401, "{path}");
+        let right = app
+            .admin_request(Method::GET, path)
+            .bearer_auth("private-token");
+        assert_eq!(right.send().await.unwrap().status(), 200, "{path}");
+    }
+    for path in ["/healthz", "/readyz"] {
+        let bare = app.admin_request(Method::GET, path).send().await.unwrap();
+        assert_eq!(bare.status(), 200, "{path}");
+    }
+}
+
+/// Makes a token through the API, as whoever has the configured one.
+async fn token(app: &TestApp, name: &str, rights: &str) -> (i64, String) {
+    let response = app
+        .admin_request(Method::POST, "/v1/tokens")
+        .bearer_auth("private-token")
+        .header("content-type", "application/json")
+        .body(json!({"name": name, "rights": rights}).to_string())
+        .send()
+        .await;
+    let (status, made) = json_of(response.unwrap()).await;
+    assert_eq!(status, 200, "{made}");
+    let id = made["id"].as_i64().unwrap();
+    (id, made["token"].as_str().unwrap().to_owned())
+}
+
+fn guarded(config: &mut Config) {
+    config.admin.token = Some("private-token".to_owned().into());
+}
+
+/// A request with a token, a POST with an empty object.
+async fn as_bearer(app: &TestApp, token: &str, method: Method, path: &str) -> reqwest::Response {
+    let request = app
+        .admin_request(method, path)
+        .bearer_auth(token)
+        .header("content-type", "application/json")
+        .body("{}");
+    request.send().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_stored_token_has_its_rights_until_it_is_revoked() {
+    let app = TestApp::with(guarded).await;
+    let (reader, read) = token(&app, "the monitoring", "read").await;
+    let (_, operate) = token(&app, "the bookkeeper", "operate").await;
+
+    for path in ["/v1/status", "/metrics", "/v1/tokens", "/v1/openapi.json"] {
+        for bearer in [&read, &operate] {
+            assert_eq!(
+                as_bearer(&app, bearer, Method::GET, path).await.status(),
+                200,
+                "{path}"
+            );
+        }
+    }
+    let pull = "/v1/pull";
+    let refused = as_bearer(&app, &read, Method::POST, pull).await;
+    assert_eq!(code(refused).await, (403, "read_only_token".to_owned()));
+    assert_eq!(
+        as_bearer(&app, &operate, Method::POST, pull).await.status(),
+        200
+    );
+
+    let listed = as_bearer(&app, &read, Method::GET, "/v1/tokens").await;
+    let (_, listed) = json_of(listed).await;
+    assert_eq!(listed["rows"][0]["name"], "the monitoring");
+    assert_eq!(listed["rows"][1]["rights"], "operate");
+    assert!(!listed.to_string().contains(&read[4..]), "{listed}");
+
+    let revoke = format!("/v1/tokens/{reader}/revoke");
+    let refused = as_bearer(&app, &read, Method::POST, &revoke).await;
+    assert_eq!(refused.status(), 403, "it can't even withdraw itself");
+    assert_eq!(
+        as_bearer(&app, &operate, Method::POST, &revoke)
+            .await
+            .status(),
+        200
+    );
+    let gone = as_bearer(&app, &read, Method::GET, "/v1/status").await;
+    assert_eq!(code(gone).await, (401, "unauthorized".to_owned()));
+    let again = as_bearer(&app, &operate, Method::POST, &revoke).await;
+    assert_eq!(code(again).await, (404, "unknown_row".to_owned()));
+}
+
+#[tokio::test]
+async fn token_names_are_unique_and_only_hashes_are_stored() {
+    let app = TestApp::with(guarded).await;
+    let (_, first) = token(&app, "till", "operate").await;
+    assert!(first.len() > 40 && first.starts_with("iwh_"), "{first}");
+    for (name, expected) in [("till", 409), (" till ", 409), ("", 400), ("a\nb", 400)] {
+        let (status, problem) = json_of(
+            app.admin_request(Method::POST, "/v1/tokens")
+                .bearer_auth(&first)
+                .header("content-type", "application/json")
+                .body(json!({"name": name, "rights": "read"}).to_string())
+                .send()
+                .await
+                .unwrap(),
+        )
+        .await;
+        assert_eq!(status, expected, "{name:?}: {problem}");
+    }
+    let rows = app.store.api_tokens().await.unwrap();
+    assert_eq!(rows.len(), 1);
+    assert!(!format!("{rows:?}").contains(&first[4..]));
+}
+
+#[tokio::test]
+async fn without_a_configured_token_loopback_may_enter() {
+    let app = TestApp::spawn().await;
+    let (_, made) = app
+        .admin_post("/v1/tokens", &json!({"name": "reader", "rights": "read"}))
+        .await;
+    let read = made["token"].as_str().unwrap();
+
+    assert_eq!(app.admin_post("/v1/pull", &json!({})).await.0, 200);
+    let refused = as_bearer(&app, read, Method::POST, "/v1/pull").await;
+    assert_eq!(code(refused).await.0, 403);
+    let wrong = as_bearer(&app, "iwh_wrong", Method::GET, "/v1/status").await;
+    assert_eq!(code(wrong).await.0, 401);
+    let other_form = app
+        .admin_request(Method::GET, "/v1/status")
+        .header("authorization", "Basic eDp5");
+    assert_eq!(other_form.send().await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn lists_are_paged_to_their_end() {
+    let app = TestApp::spawn().await;
+    for _ in 0..5 {
+        app.deliver(&Message::notification(&app.sns)).await;
+    }
+    let mut seen = Vec::new();
+    let mut path = "/v1/notifications?limit=2".to_owned();
+    let mut pages = 0;
+    loop {
+        let page = app.admin(&path).await;
+        let rows = page["rows"].as_array().unwrap();
+        assert!(rows.len() <= 2, "{page}");
+        seen.extend(rows.iter().map(|row| row["id"].as_i64().unwrap()));
+        pages += 1;
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        path = format!("/v1/notifications?limit=2&after={next}");
+    }
+    assert_eq!((seen, pages), (vec![1, 2, 3, 4, 5], 3));
+
+    let first = app.admin("/v1/notifications?limit=1").await;
+    let next = first["next"].as_str().unwrap();
+    for wrong in [
+        format!("/v1/quarantine?after={next}"),
+        "/v1/notifications?after=2".to_owned(),
+        "/v1/notifications?limit=0".to_owned(),
+        "/v1/notifications?limit=501".to_owned(),
+        "/v1/notifications?limit=x".to_owned(),
+        "/v1/notifications?before=2".to_owned(),
+        "/v1/quarantine/x".to_owned(),
+    ] {
+        let answer = app.admin_request(Method::GET, &wrong).send().await.unwrap();
+        assert_eq!(
+            code(answer).await,
+            (400, "bad_request".to_owned()),
+            "{wrong}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_search_finds_documents_newest_first() {
+    let app = TestApp::spawn().await;
+    let document = |n: usize, seller: &str| {
+        json!({"id": format!("id-{n}"), "docnum": format!("AB-{n}"), "sellername": seller,
+               "buyercode": "302320404", "date": "2026-11-01", "total": "12.10"})
+    };
+    let mut documents: Vec<Value> = (1..=2_100).map(|n| document(n, "UAB Kita")).collect();
+    documents[4] = document(5, "UAB Šarka");
+    store_documents(&app, &documents).await;
+    let sequences = |page: &Value| -> Vec<i64> {
+        let rows = page["rows"].as_array().unwrap();
+        rows.iter()
+            .map(|row| row["sequence"].as_i64().unwrap())
+            .collect()
+    };
+
+    let newest = app.admin("/v1/documents/search?limit=2").await;
+    assert_eq!(sequences(&newest), [2_100, 2_099]);
+    assert_eq!(newest["rows"][0]["view"]["number"], "AB-2100");
+    let next = newest["next"].as_str().unwrap();
+    let rest = app
+        .admin(&format!("/v1/documents/search?limit=2&after={next}"))
+        .await;
+    assert_eq!(sequences(&rest), [2_098, 2_097]);
+
+    for (query, expected) in [
+        ("q=id-7", vec![7]),
+        ("q=7", vec![7]),
+        ("q=ab-1234", vec![1_234]),
+        ("q=id-7&company=1", vec![7]),
+        ("q=id-7&company=2", vec![]),
+        ("q=7&queue=digitized", vec![]),
+        ("q=nothing%20like%20it&company=2", vec![]),
+        ("company=1&limit=1", vec![2_100]),
+    ] {
+        let page = app.admin(&format!("/v1/documents/search?{query}")).await;
+        assert_eq!(sequences(&page), expected, "{query}");
+    }
+    // One answer looks at no more than 2,000 versions, and the next one goes on.
+    let page = app.admin("/v1/documents/search?q=%C5%A1arka").await;
+    assert_eq!(sequences(&page), [0_i64; 0]);
+    let next = page["next"].as_str().unwrap();
+    let page = app
+        .admin(&format!("/v1/documents/search?q=%C5%A1arka&after={next}"))
+        .await;
+    assert_eq!((sequences(&page), &page["next"]), (vec![5], &Value::Null));
+    assert!(!page.to_string().contains("buyercode"), "{page}");
+
+    let long = "x".repeat(101);
+    for wrong in [
+        format!("q={long}"),
+        "account=nobody".to_owned(),
+        "queue=x".to_owned(),
+    ] {
+        let path = format!("/v1/documents/search?{wrong}");
+        let answer = app.admin_request(Method::GET, &path).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{wrong}");
+    }
+}
+
+/// Stores documents as one page of company 1's exported feed.
+pub(crate) async fn store_documents(app: &TestApp, documents: &[Value]) {
+    app.admin_post("/v1/pull", &json!({"company": "1"})).await;
+    let hour = std::time::Duration::from_secs(3600);
+    let account = default_account();
+    let lease = app
+        .store
+        .lease_page(LeaseRequest {
+            now: app.clock.now(),
+            lease: hour,
+            requests_per_account: 1,
+            lookback: hour,
+            askable: vec![(account, Queue::Exported)],
+        })
+        .await;
+    let page = PageToCommit {
+        documents: documents
+            .iter()
+            .map(|document| DocumentVersion {
+                id: document["id"].as_str().unwrap().to_owned(),
+                version: "2026-11-02T10:00:00.000Z".to_owned(),
+                body: document.to_string().into_bytes(),
+            })
+            .collect(),
+        end: PageEnd::UpToDate,
+        ..PageToCommit::default()
+    };
+    let plan = PullPlan {
+        now: app.clock.now(),
+        follow_ups: [hour, hour],
+        reconcile_every: hour,
+        lookback: hour,
+    };
+    let lease = lease.unwrap().expect("the feed is due");
+    app.store.commit_page(lease, page, plan).await.unwrap();
+}
+
+#[tokio::test]
+async fn activity_is_counted_by_the_hour() {
+    let app = TestApp::spawn().await;
+    for _ in 0..2 {
+        app.deliver(&Message::notification(&app.sns)).await;
+    }
+    app.deliver(&Message::notification(&app.sns).of_topic(FOREIGN_TOPIC))
+        .await;
+    app.quarantine().await;
+    app.clock.advance(std::time::Duration::from_secs(23 * 3600));
+    app.deliver(&Message::notification(&app.sns).published_at(app.clock.now()))
+        .await;
+    let hour = |hour: &str, count: u64| json!({"hour": format!("2026-11-{hour}:00:00.000Z"), "count": count});
+    let activity = app.admin("/v1/activity").await;
+    assert_eq!(
+        activity["accepted"],
+        json!([hour("23T08", 2), hour("24T07", 1)])
+    );
+    let mut refused = hour("23T08", 1);
+    refused["reason"] = json!("topic_not_allowed");
+    assert_eq!(activity["refused"], json!([refused]));
+    app.clock.advance(std::time::Duration::from_secs(3600));
+    let activity = app.admin("/v1/activity").await;
+    assert_eq!(activity["accepted"], json!([hour("24T07", 1)]));
+}
+
+#[tokio::test]
+async fn feeds_are_paged_in_the_order_of_their_names() {
+    let app = TestApp::spawn().await;
+    for company in ["7", "10", "a/b", "9"] {
+        app.admin_post("/v1/pull", &json!({"company": company}))
+            .await;
+    }
+    app.admin_post("/v1/pull", &json!({"queue": "digitized"}))
+        .await;
+    let all = app.admin("/v1/feeds").await;
+    let mut seen = Vec::new();
+    let mut path = "/v1/feeds?limit=1".to_owned();
+    loop {
+        let page = app.admin(&path).await;
+        seen.extend(page["rows"].as_array().unwrap().clone());
+        match page["next"].as_str() {
+            Some(next) => path = format!("/v1/feeds?limit=1&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen.len(), 5);
+    assert_eq!(Value::Array(seen), all["rows"]);
+}
+
+#[tokio::test]
+async fn a_wrong_method_or_a_large_body_is_answered_with_a_problem() {
+    let app = TestApp::spawn().await;
+    let answer = app.admin_request(Method::DELETE, "/v1/status").send().await;
+    let answer = answer.unwrap();
+    assert_eq!(answer.headers()["allow"], "GET,HEAD");
+    assert_eq!(code(answer).await, (405, "unknown_method".to_owned()));
+    let large = json!({"company": "x".repeat(100_000)});
+    let (status, problem) = app.admin_post("/v1/pull", &large).await;
+    assert_eq!(
+        (status.as_u16(), &problem["code"]),
+        (413, &json!("too_large"))
+    );
+}
+
+#[tokio::test]
+async fn a_pull_triggers_the_feeds_it_names() {
+    let app = TestApp::spawn().await;
+    let (status, answer) = app
+        .admin_post("/v1/pull", &json!({"company": "00302320404"}))
+        .await;
+    assert_eq!(status, 200);
+    let feed = json!({"account": "default", "queue": "exported", "company": "00302320404"});
+    assert_eq!(answer, json!({"feeds": [feed]}));
+    let feeds = app.admin("/v1/feeds").await;
+    let wanted = feeds["rows"][0]["wanted"].as_array().unwrap();
+    assert!(wanted.contains(&json!("notification")), "{wanted:?}");
+
+    let backfill = json!({"queue": "digitized", "from": "2020-01-01T00:00:00.000Z"});
+    app.admin_post("/v1/pull", &backfill).await;
+    let feeds = app.store.feeds().await.unwrap();
+    let digitized = feeds
+        .iter()
+        .find(|row| row.feed.to_string() == "default/digitized");
+    let wanted = &digitized.unwrap().wanted;
+    assert!(wanted.contains(&TriggerKind::Backfill), "{wanted:?}");
+
+    let second = json!({"from": "2024-01-01T00:00:00.000Z"});
+    let (status, problem) = app.admin_post("/v1/pull", &second).await;
+    assert_eq!(status, 409, "the first is not cut short: {problem}");
+    let title = problem["title"].as_str().unwrap();
+    assert!(title.contains("default/digitized"), "{title}");
+    let feeds = app.store.feeds().await.unwrap();
+    let company = feeds
+        .iter()
+        .find(|row| row.feed.to_string() == "default/exported/00302320404");
+    let wanted = &company.unwrap().wanted;
+    assert!(!wanted.contains(&TriggerKind::Backfill), "all or nothing");
+    let elsewhere = json!({"company": "00302320404", "from": "2024-01-01T00:00:00.000Z"});
+    assert_eq!(app.admin_post("/v1/pull", &elsewhere).await.0, 200);
+    let hint = json!({"queue": "digitized"});
+    assert_eq!(app.admin_post("/v1/pull", &hint).await.0, 200);
+
+    for wrong in [
+        json!({"account": "nobody"}),
+        json!({"queue": "imported"}),
+        json!({"compnay": "1"}),
+        json!([]),
+    ] {
+        let (status, problem) = app.admin_post("/v1/pull", &wrong).await;
+        assert_eq!(
+            (status.as_u16(), &problem["code"]),
+            (400, &json!("bad_request")),
+            "{wrong}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn feeds_are_paused_and_resumed_by_name() {
+    let app = TestApp::spawn().await;
+    app.deliver(&Message::notification(&app.sns)).await;
+    let feed = json!({"account": "default", "company": "302320404"});
+
+    let (_, answer) = app.admin_post("/v1/feeds/pause", &feed).await;
+    assert_eq!(answer, json!({"changed": 1}));
+    assert_eq!(app.admin("/v1/feeds").await["rows"][0]["paused"], "by_hand");
+
+    app.admin_post("/v1/feeds/resume", &feed).await;
+    assert_eq!(
+        app.admin("/v1/feeds").await["rows"][0]["paused"],
+        Value::Null
+    );
+}
+
+#[tokio::test]
+async fn a_backup_is_written_while_it_runs() {
+    let app = TestApp::spawn().await;
+    app.deliver(&Message::notification(&app.sns)).await;
+    let path = app.dir().join("backup.db");
+
+    let (status, answer) = app.admin_post("/v1/backup", &json!({"path": path})).await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(path.metadata().unwrap().len() > 0);
+
+    let (status, answer) = app.admin_post("/v1/backup", &json!({"path": path})).await;
+    assert_eq!(status, 409, "it never replaces a file unasked: {answer}");
+    let forced = json!({"path": path, "force": true});
+    assert_eq!(app.admin_post("/v1/backup", &forced).await.0, 200);
+    let live = json!({"path": app.dir().join("test.db"), "force": true});
+    let (status, answer) = app.admin_post("/v1/backup", &live).await;
+    assert_eq!(status, 400, "{answer}");
+
+    let (status, _) = app
+        .admin_post("/v1/backup", &json!({"path": "relative.db"}))
+        .await;
+    assert_eq!(status, 400);
+}
+
+#[tokio::test]
+async fn a_quarantined_message_is_verified_as_of_its_receipt() {
+    let app = TestApp::spawn().await;
+    app.sns.set_certificate_down(true);
+    let message = Message::notification(&app.sns);
+    assert_eq!(app.deliver(&message).await.status(), 503);
+    let row = app.quarantine().await.remove(0);
+    assert_eq!(row.reason, "certificate_unavailable");
+    assert!(!row.headers.contains("host"), "{}", row.headers);
+
+    // A day later the message is too old to be delivered, not to be retried.
+    app.clock.advance(std::time::Duration::from_secs(86_400));
+    assert_eq!(app.deliver(&message).await.status(), 503);
+    app.sns.set_certificate_down(false);
+    app.clock.advance(std::time::Duration::from_secs(300));
+    let path = format!("/v1/quarantine/{}/retry", row.id);
+    let (_, outcome) = app.admin_post(&path, &json!({})).await;
+
+    assert_eq!(outcome["accepted"], true, "{outcome}");
+    assert_eq!(app.stored_ids().await, [message.id()]);
+    assert_eq!(
+        app.admin_post(&path, &json!({})).await.0,
+        404,
+        "it left the quarantine"
+    );
+}
+
+#[tokio::test]
+async fn a_retry_that_is_refused_again_says_why_and_keeps_the_row() {
+    let app = TestApp::spawn().await;
+    app.deliver(&Message::notification(&app.sns).of_topic(FOREIGN_TOPIC))
+        .await;
+    let row = app.quarantine().await.remove(0);
+
+    let path = format!("/v1/quarantine/{}/retry", row.id);
+    let (status, outcome) = app.admin_post(&path, &json!({})).await;
+
+    assert_eq!(status, 200);
+    assert_eq!(outcome["code"], "topic_not_allowed");
+    assert_eq!(app.quarantine().await.len(), 1);
+}
+
+async fn opened(config: &Config) -> Api {
+    let opened = Api::open(config).await;
+    opened.unwrap_or_else(|failure| panic!("{failure:?}"))
+}
+
+#[tokio::test]
+async fn commands_find_the_running_server_and_work_without_one() {
+    let mut app = TestApp::spawn().await;
+    let message = Message::notification(&app.sns);
+    app.deliver(&message).await;
+    let config = app.config();
+
+    let api = opened(&config).await;
+    assert!(api.is_running_server());
+    let over_http = api.rows("/v1/notifications").await.ok().unwrap();
+    assert_eq!(over_http.len(), 1);
+
+    assert!(app.stop().await);
+    assert!(RunningServer::find(&config).await.ok().unwrap().is_none());
+    let api = opened(&config).await;
+    assert!(!api.is_running_server());
+    let here = api.rows("/v1/notifications").await.ok().unwrap();
+    assert_eq!(here, over_http);
+    assert!(api.close().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_locked_store_without_a_server_is_reported() {
+    let app = TestApp::spawn().await;
+    let mut config = app.config();
+    config.admin.listen = ([127, 0, 0, 1], 9).into();
+
+    let failure = Api::open(&config).await.err().expect("the store is held");
+
+    let text = format!("{failure:?}");
+    assert!(text.contains("admin.listen"), "{text}");
+}

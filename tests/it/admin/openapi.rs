@@ -1,0 +1,183 @@
+//! The admin API is what its OpenAPI document says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use ivesk_webhook::admin;
+use ivesk_webhook::config::Config;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::app::TestApp;
+use crate::support::fake_sns::{FOREIGN_TOPIC, Message};
+
+const TOKEN: &str = "planted-private-token-5e7b";
+
+fn guarded(config: &mut Config) {
+    config.admin.token = Some(TOKEN.to_owned().into());
+}
+
+async fn document(app: &TestApp) -> Value {
+    let request = app
+        .admin_request(Method::GET, "/v1/openapi.json")
+        .bearer_auth(TOKEN);
+    let answer = request.send().await.expect("an answer");
+    serde_json::from_str(&answer.text().await.expect("text")).expect("JSON")
+}
+
+/// The methods that the document lists for each path.
+fn described(document: &Value) -> BTreeMap<String, BTreeSet<String>> {
+    let paths = document["paths"].as_object().expect("paths");
+    paths
+        .iter()
+        .map(|(path, item)| {
+            let methods = item.as_object().expect("an item").keys();
+            (
+                path.clone(),
+                methods.map(|name| name.to_uppercase()).collect(),
+            )
+        })
+        .collect()
+}
+
+/// The paths that the router has, as its debug text lists them: it has no other way to tell.
+fn routed(app: &TestApp) -> BTreeSet<String> {
+    let text = format!("{:?}", admin::router(app.service().app().clone()));
+    let paths = text.split('"').filter(|part| part.starts_with('/'));
+    // Pages are for people, and not described.
+    let is_api = |path: &&str| {
+        path.starts_with("/v1/") || ["/metrics", "/healthz", "/readyz"].contains(path)
+    };
+    let ours = paths.filter(is_api);
+    ours.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_document_describes_exactly_the_routes() {
+    let app = TestApp::with(guarded).await;
+    let described = described(&document(&app).await);
+    let routed = routed(&app);
+    assert!(routed.len() > 20, "the router lists its paths: {routed:?}");
+    let names: BTreeSet<String> = described.keys().cloned().collect();
+    assert_eq!(names, routed);
+
+    for (path, methods) in described {
+        let path = path.replace("{id}", "0");
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+            let known = Method::from_bytes(method.as_bytes()).expect("a method");
+            let request = app.admin_request(known, &path).bearer_auth(TOKEN).body("?");
+            let status = request.send().await.expect("an answer").status();
+            // The body is no JSON, so nothing is done by asking.
+            let is_there = status != 405;
+            assert_eq!(
+                is_there,
+                methods.contains(method),
+                "{method} {path}: {status}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_operation_names_its_problems_answer_and_rights() {
+    let app = TestApp::with(guarded).await;
+    let document = document(&app).await;
+    assert_eq!(document["openapi"], "3.1.0");
+    let bearer = &document["components"]["securitySchemes"]["bearer"];
+    assert_eq!(bearer["scheme"], "bearer", "{bearer}");
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("an item") {
+            let responses = operation["responses"].as_object().expect("responses");
+            let text = operation.to_string();
+            assert!(
+                !operation["summary"].as_str().unwrap_or_default().is_empty(),
+                "{path}"
+            );
+            assert!(responses["200"]["content"].is_object(), "{path}: {text}");
+            if path.ends_with('z') {
+                continue;
+            }
+            assert_eq!(operation["security"], json!([{"bearer": []}]), "{path}");
+            let mut expected = vec!["401", "403", "503"];
+            if method == "post" {
+                expected.extend(["400", "413", "415"]);
+                assert!(operation["requestBody"].is_object(), "{path}");
+            }
+            if path.contains("{id}") {
+                expected.extend(["400", "404"]);
+            }
+            for status in expected {
+                let content = &responses[status]["content"];
+                assert!(
+                    content["application/problem+json"].is_object(),
+                    "{path} {status}"
+                );
+            }
+        }
+    }
+}
+
+/// The program that compares a running API with its document; none where it is not
+/// installed: then the test is left out, and says so.
+fn schemathesis() -> Option<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/bin/st");
+    let named = std::env::var_os("IVESK_WEBHOOK_TEST_SCHEMATHESIS").map(PathBuf::from);
+    let program = named.unwrap_or(here);
+    if program.is_file() {
+        return Some(program);
+    }
+    let required = std::env::var_os("IVESK_WEBHOOK_TEST_REQUIRE_SCHEMATHESIS").is_some();
+    assert!(!required, "{} is not there", program.display());
+    // Straight to standard error, so that `cargo test` shows it for a test that passes.
+    let line = format!(
+        "left out: the API against its document: {} is not there; .ci/run puts it there\n",
+        program.display()
+    );
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    None
+}
+
+#[tokio::test]
+async fn answers_to_generated_requests_match_the_document() {
+    let Some(program) = schemathesis() else {
+        return;
+    };
+    let app = TestApp::with(guarded).await;
+    // Something in each list that it can find.
+    app.deliver(&Message::notification(&app.sns)).await;
+    app.deliver(&Message::notification(&app.sns).of_topic(FOREIGN_TOPIC))
+        .await;
+
+    let settings = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/admin/schemathesis.toml");
+    let address = app.config().admin.listen;
+    let output = tokio::process::Command::new(program)
+        .current_dir(app.dir())
+        .arg("--config-file")
+        .arg(settings)
+        .arg("run")
+        .arg(format!("http://{address}/v1/openapi.json"))
+        .args(["--header", &format!("Authorization: Bearer {TOKEN}")])
+        .env_remove("HTTP_PROXY")
+        .env_remove("http_proxy")
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{complained}");
+    let count = |what: &str| {
+        let line = said.lines().find_map(|line| line.trim().strip_prefix(what));
+        line.map(|line| line.trim().to_owned())
+    };
+    let (tested, described) = (count("Tested:"), count("Selected:"));
+    // All but the one that its settings leave out.
+    let tested: usize = tested.and_then(|text| text.parse().ok()).expect("a count");
+    assert_eq!(
+        described,
+        Some(format!("{tested}/{}", tested + 1)),
+        "{said}"
+    );
+    assert!(tested > 20, "{said}");
+}

@@ -1,0 +1,597 @@
+//! The status page, as browsers and people see it.
+
+use std::time::Duration;
+
+use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, HistoryMode};
+use ivesk_webhook::domain::{DestinationName, Queue};
+use ivesk_webhook::store::{
+    AlarmKind, AlarmObservation, CertificateRow, DeliveryStore, DestinationFilter, Finding,
+    NewUpload, Store, UploadEnd,
+};
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+
+use crate::admin::api::store_documents;
+use crate::support::app::TestApp;
+use crate::support::browser::{Browser, Looks, axe, chromium};
+use crate::support::fake_sns::{FOREIGN_TOPIC, Message, SIGNER};
+
+const PAGES: [&str; 9] = [
+    "/",
+    "/feeds",
+    "/documents",
+    "/destinations",
+    "/uploads",
+    "/subscriptions",
+    "/quarantine",
+    "/certificates",
+    "/alarms",
+];
+
+const TOKEN: &str = "planted-private-token-5e7c";
+
+fn guarded(config: &mut Config) {
+    config.admin.token = Some(TOKEN.to_owned().into());
+}
+
+/// A destination that a program asks, so that nothing is delivered by itself.
+fn with_a_destination(config: &mut Config) {
+    let destination = DestinationConfig {
+        queue: Queue::Exported,
+        accounts: Vec::new(),
+        companies: Vec::new(),
+        history: HistoryMode::Hold,
+        max_concurrency: 1,
+        timeout: Duration::from_secs(30),
+        kind: DestinationKind::Api,
+    };
+    config.destinations.insert(destination_name(), destination);
+}
+
+fn destination_name() -> DestinationName {
+    DestinationName::parse("ledger").expect("a name")
+}
+
+fn document(number: usize) -> Value {
+    json!({
+        "id": format!("7f3a-{number}"), "docnum": format!("SĄSK-{number:04}"), "date": "2026-11-20",
+        "sellername": "UAB „Šiaurės žvaigždė“", "buyername": "MB <script>alert(1)</script>",
+        "total": "1234.56", "currency": "EUR",
+    })
+}
+
+/// A service that has something to show on each page.
+async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
+    let app = TestApp::with(|config| {
+        with_a_destination(config);
+        change(config);
+    })
+    .await;
+    let now = app.clock.now();
+    let made = app
+        .store
+        .register_destinations(
+            vec![(
+                destination_name(),
+                DestinationFilter::all_of(Queue::Exported),
+            )],
+            now,
+        )
+        .await;
+    made.expect("known");
+    let documents: Vec<Value> = (1..=60).map(document).collect();
+    let mut documents = documents.as_slice();
+    for (notifications, strangers, pulled) in [
+        (2, 0, 5),
+        (4, 0, 9),
+        (1, 1, 4),
+        (6, 3, 12),
+        (3, 0, 7),
+        (1, 0, 3),
+        (5, 1, 11),
+        (4, 0, 9),
+    ] {
+        for _ in 0..notifications {
+            let message = Message::notification(&app.sns).published_at(app.clock.now());
+            app.deliver(&message).await;
+        }
+        for _ in 0..strangers {
+            let message = Message::notification(&app.sns).of_topic(FOREIGN_TOPIC);
+            app.deliver(&message.published_at(app.clock.now())).await;
+        }
+        let (these, rest) = documents.split_at(pulled);
+        store_documents(&app, these).await;
+        documents = rest;
+        app.clock.advance(Duration::from_secs(3600));
+    }
+    let now = app.clock.now();
+    app.deliver(&Message::confirmation(&app.sns).published_at(now))
+        .await;
+    app.clock.advance(Duration::from_secs(60));
+    app.deliver(&Message::ended(&app.sns).published_at(app.clock.now()))
+        .await;
+    let kept = app.store.keep_certificate(CertificateRow {
+        url: "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0.pem".to_owned(),
+        pem: SIGNER.certificate_pem().as_bytes().to_vec(),
+        fetched_at: now,
+    });
+    kept.await.expect("kept");
+    for (name, end) in [
+        ("sąskaita-1.pdf", UploadEnd::Sent),
+        (
+            "sąskaita-2.pdf",
+            UploadEnd::Refused("the file is no PDF".to_owned()),
+        ),
+    ] {
+        let begun = app
+            .store
+            .begin_upload(NewUpload {
+                account: ivesk_webhook::config::default_account(),
+                sha256: name.to_owned(),
+                size_bytes: 34_567,
+                file_name: name.to_owned(),
+                correlation: name.to_owned(),
+                force: false,
+                owner: "test".to_owned(),
+                now,
+                claim: Duration::from_secs(60),
+            })
+            .await;
+        begun.expect("begun");
+        let id = app.store.newest_uploads(None, 1).await.expect("readable")[0].id;
+        let ended = app.store.end_upload(id, "test".to_owned(), end, now).await;
+        assert!(ended.expect("noted"));
+    }
+    let finding = Finding {
+        kind: AlarmKind::Silence,
+        subject: "default".to_owned(),
+        text: "documents come without `on_exported`; run `doctor`".to_owned(),
+    };
+    let noted = app.store.update_alarms(AlarmObservation {
+        now,
+        found: vec![finding],
+        tell: false,
+    });
+    noted.await.expect("noted");
+    app.quarantine().await;
+    app
+}
+
+async fn text(response: Response) -> String {
+    response.text().await.expect("text")
+}
+
+async fn get(app: &TestApp, path: &str) -> String {
+    let response = app
+        .admin_request(Method::GET, path)
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(response.status(), 200, "{path}");
+    text(response).await
+}
+
+fn between<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
+    let rest = text
+        .split_once(before)
+        .unwrap_or_else(|| panic!("no `{before}` in {text}"))
+        .1;
+    rest.split_once(after).expect("an end").0
+}
+
+/// The proof in a page's forms.
+fn proof(page: &str) -> String {
+    between(page, "name=\"proof\" value=\"", "\"").to_owned()
+}
+
+/// A page with the cookie that came with it.
+async fn page_and_cookie(app: &TestApp, path: &str) -> (String, String) {
+    let response = app
+        .admin_request(Method::GET, path)
+        .send()
+        .await
+        .expect("an answer");
+    let cookie = response.headers()["set-cookie"]
+        .to_str()
+        .expect("text")
+        .to_owned();
+    assert!(
+        cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
+        "{cookie}"
+    );
+    let pair = cookie.split(';').next().expect("a pair").to_owned();
+    (text(response).await, pair)
+}
+
+async fn submit(app: &TestApp, path: &str, cookie: &str, fields: &[(&str, &str)]) -> Response {
+    let body = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(fields)
+        .finish();
+    let request = app
+        .admin_request(Method::POST, path)
+        .header("cookie", cookie)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(body);
+    request.send().await.expect("an answer")
+}
+
+#[tokio::test]
+async fn each_page_shows_and_escapes_rows_in_both_languages() {
+    let app = filled(|_| {}).await;
+    for path in PAGES {
+        for (language, word) in [("en", "Overview"), ("lt", "Apžvalga")] {
+            let page = get(&app, &format!("{path}?lang={language}")).await;
+            assert!(
+                page.contains(&format!("<html lang=\"{language}\">")),
+                "{path}"
+            );
+            assert!(page.contains(word), "{path} {language}");
+            assert!(!page.contains("<script"), "{path}");
+            assert!(!page.contains(" style="), "{path}: the policy forbids it");
+        }
+    }
+    let has = |page: &str, text: &str| assert!(page.contains(text), "no {text} in {page}");
+    let overview = get(&app, "/").await;
+    has(&overview, "topic_not_allowed");
+    has(&overview, "default/on_exported: ended");
+    has(&overview, "default: documents come, notifications don't");
+    has(
+        &overview,
+        "ledger: 2 feeds wait until you say where the delivery begins",
+    );
+    has(&get(&app, "/alarms").await, "run <code>doctor</code>");
+    let feeds = get(&app, "/feeds").await;
+    has(&feeds, "302320404");
+    let documents = get(&app, "/documents?q=0007").await;
+    has(&documents, "SĄSK-0007");
+    has(&documents, "MB &lt;script&gt;alert(1)&lt;/script&gt;");
+    let document = get(&app, "/documents/7").await;
+    has(&document, "7f3a-7");
+    has(&document, "UAB „Šiaurės žvaigždė“");
+    has(&get(&app, "/uploads").await, "sąskaita-2.pdf");
+    has(&get(&app, "/destinations").await, "default/exported/1 –");
+    has(&get(&app, "/certificates").await, "2026-12-23");
+    let subscriptions = get(&app, "/subscriptions?lang=lt").await;
+    has(&subscriptions, "nutraukta");
+    has(&subscriptions, "Atkurti");
+    // Long lists come in pages.
+    let next = between(
+        &get(&app, "/documents").await,
+        "class=\"next\" href=\"",
+        "\"",
+    )
+    .replace("&amp;", "&");
+    let second = get(&app, &next).await;
+    has(&second, "SĄSK-0010");
+    assert!(!second.contains("SĄSK-0011"));
+}
+
+#[tokio::test]
+async fn a_button_works_from_our_own_forms_only() {
+    let app = filled(|_| {}).await;
+    let (page, cookie) = page_and_cookie(&app, "/feeds").await;
+    let proof = proof(&page);
+    let feed = [
+        ("account", "default"),
+        ("queue", "exported"),
+        ("company", "302320404"),
+    ];
+    let with = |proof: &'static str| {
+        let mut fields = feed.to_vec();
+        fields.push(("proof", proof));
+        fields
+    };
+    let paused = async |app: &TestApp| {
+        let feeds = app.store.feeds().await.expect("readable");
+        let feed = feeds
+            .iter()
+            .find(|row| row.feed.company.as_str() == "302320404");
+        feed.expect("known").paused.is_some()
+    };
+    let proof: &'static str = proof.leak();
+
+    for (cookie, fields) in [
+        (cookie.as_str(), feed.to_vec()),
+        (cookie.as_str(), with("")),
+        (cookie.as_str(), with("guessed")),
+        ("ivesk_session=another", with(proof)),
+        ("", with(proof)),
+    ] {
+        let refused = submit(&app, "/do/pause-feed", cookie, &fields).await;
+        assert_eq!(refused.status(), 403, "{cookie} {fields:?}");
+    }
+    for (name, value) in [
+        ("origin", "http://evil.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("host", "rebound.example"),
+    ] {
+        let request = app
+            .admin_request(Method::POST, "/do/pause-feed")
+            .header("cookie", &cookie)
+            .header(name, value)
+            .body(format!(
+                "account=default&queue=exported&company=302320404&proof={proof}"
+            ));
+        assert_eq!(
+            request.send().await.expect("an answer").status(),
+            403,
+            "{name} {value}"
+        );
+    }
+    assert!(!paused(&app).await);
+
+    let page = text(submit(&app, "/do/pause-feed", &cookie, &with(proof)).await).await;
+    assert!(page.contains("It is paused."), "{page}");
+    assert!(paused(&app).await);
+    let page = text(submit(&app, "/do/resume", &cookie, &with(proof)).await).await;
+    assert!(page.contains("It goes on."), "{page}");
+    assert!(!paused(&app).await);
+
+    let page = submit(&app, "/do/pull", &cookie, &with(proof)).await;
+    assert!(text(page).await.contains("It will be pulled now."));
+    let page = submit(&app, "/do/retry", &cookie, &[("proof", proof)]).await;
+    assert!(text(page).await.contains("5 were refused again"));
+    let row = app.subscription().await.id.to_string();
+    let page = submit(
+        &app,
+        "/do/restore",
+        &cookie,
+        &[("proof", proof), ("id", &row)],
+    )
+    .await;
+    assert!(text(page).await.contains("The subscription is confirmed."));
+    for (what, since) in [
+        ("pause", ""),
+        ("resume", ""),
+        ("start_since", "2026-11-01"),
+        ("retry", ""),
+    ] {
+        let fields = [
+            ("proof", proof),
+            ("destination", "ledger"),
+            ("what", what),
+            ("since", since),
+        ];
+        let page = submit(&app, "/do/destination", &cookie, &fields).await;
+        assert!(text(page).await.contains("It is done."), "{what}");
+    }
+    let held = get(&app, "/destinations").await;
+    assert!(!held.contains("default/exported/1 –"), "they have begun");
+    let wrong = [
+        ("proof", proof),
+        ("destination", "nobody"),
+        ("what", "pause"),
+    ];
+    assert_eq!(
+        submit(&app, "/do/destination", &cookie, &wrong)
+            .await
+            .status(),
+        404
+    );
+}
+
+#[tokio::test]
+async fn with_a_token_pages_require_it_and_respect_its_rights() {
+    let app = filled(guarded).await;
+    for path in PAGES {
+        let page = get(&app, path).await;
+        assert!(page.contains("action=\"/login\""), "{path}");
+        assert!(!page.contains("302320404"), "{path}");
+    }
+    let make = app
+        .admin_request(Method::POST, "/v1/tokens")
+        .bearer_auth(TOKEN)
+        .header("content-type", "application/json")
+        .body(r#"{"name":"reader","rights":"read"}"#);
+    let made: Value =
+        serde_json::from_str(&text(make.send().await.expect("an answer")).await).expect("JSON");
+    let read = made["token"].as_str().expect("a token").to_owned();
+
+    let (page, cookie) = page_and_cookie(&app, "/login").await;
+    let wrong = [("proof", &*proof(&page)), ("token", "iwh_guessed")];
+    let answer = text(submit(&app, "/login", &cookie, &wrong).await).await;
+    assert!(answer.contains("This token is not known."), "{answer}");
+
+    let mut sessions = Vec::new();
+    for token in [TOKEN, &read] {
+        let answer = app
+            .without_redirects()
+            .post(format!("http://{}/login", app.config().admin.listen))
+            .header("cookie", &cookie)
+            .body(format!("proof={}&token={token}", proof(&page)))
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(answer.status(), 303);
+        let session = answer.headers()["set-cookie"].to_str().expect("text");
+        assert!(!session.contains(token));
+        sessions.push(session.split(';').next().expect("a pair").to_owned());
+    }
+    let look = async |cookie: &str| {
+        let request = app
+            .admin_request(Method::GET, "/feeds")
+            .header("cookie", cookie);
+        text(request.send().await.expect("an answer")).await
+    };
+    let mine = look(&sessions[0]).await;
+    assert!(mine.contains("302320404") && mine.contains("/do/pause-feed"));
+    let theirs = look(&sessions[1]).await;
+    assert!(theirs.contains("302320404") && !theirs.contains("/do/pause-feed"));
+    let pause = [("proof", &*proof(&theirs)), ("account", "default")];
+    assert_eq!(
+        submit(&app, "/do/pause-feed", &sessions[1], &pause)
+            .await
+            .status(),
+        403
+    );
+
+    let id = made["id"].as_i64().expect("a number");
+    assert!(app.store.revoke_api_token(id).await.expect("revoked"));
+    assert!(
+        look(&sessions[1]).await.contains("action=\"/login\""),
+        "its sessions end with it"
+    );
+    submit(&app, "/logout", &sessions[0], &[("proof", &proof(&mine))]).await;
+    assert!(look(&sessions[0]).await.contains("action=\"/login\""));
+}
+
+#[tokio::test]
+async fn pages_send_security_headers() {
+    let app = TestApp::spawn().await;
+    for path in ["/", "/login", "/feeds", "/documents/99"] {
+        let answer = app
+            .admin_request(Method::GET, path)
+            .send()
+            .await
+            .expect("an answer");
+        let header = |name: &str| answer.headers()[name].to_str().expect("text").to_owned();
+        let policy = header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none';"), "{policy}");
+        assert!(
+            !policy.contains("unsafe") && !policy.contains("script-src"),
+            "{policy}"
+        );
+        assert_eq!(header("cache-control"), "no-store");
+        assert_eq!(header("x-content-type-options"), "nosniff");
+    }
+    let missing = app.admin_request(Method::GET, "/documents/99").send().await;
+    assert_eq!(missing.expect("an answer").status(), 404);
+    let foreign = app
+        .admin_request(Method::GET, "/")
+        .header("host", "rebound.example");
+    assert_eq!(foreign.send().await.expect("an answer").status(), 403);
+}
+
+/// What is wrong with the page that a browser shows: for a narrow screen, for those who
+/// see or hear it in another way, or in its console.
+async fn faults(browser: &mut Browser, axe: &str) -> Vec<String> {
+    let mut faults = browser.complaints().await;
+    let wide = browser
+        .ask("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        .await;
+    if wide != 0 {
+        faults.push(format!("{wide} px too wide"));
+    }
+    browser.ask(&format!("{axe};0")).await;
+    let found = browser
+        .ask(
+            "axe.run(document).then(found => ({passes: found.passes.length, violations: found.violations.map(
+             one => one.id + ': ' + one.nodes.map(node => node.html).slice(0, 3).join(' | '))}))",
+        )
+        .await;
+    assert!(
+        found["passes"].as_u64() > Some(5),
+        "axe looks at the page: {found}"
+    );
+    let violations = found["violations"].as_array().expect("a list");
+    faults.extend(violations.iter().map(Value::to_string));
+    faults
+}
+
+#[tokio::test]
+async fn in_a_browser_every_page_is_accessible() {
+    let test = "every page is fit for everybody";
+    let (Some(program), Some(axe)) = (chromium(test), axe(test)) else {
+        return;
+    };
+    let app = filled(|_| {}).await;
+    let closed = TestApp::with(guarded).await;
+    let page = |path: &str| format!("http://{}{path}", app.config().admin.listen);
+    let mut pages: Vec<(&str, String)> = PAGES
+        .map(|path| (path.trim_start_matches('/'), page(path)))
+        .to_vec();
+    pages[0].0 = "overview";
+    pages.push(("document", page("/documents/7")));
+    pages.push(("none", page("/documents?q=nothing")));
+    pages.push((
+        "login",
+        format!("http://{}/login", closed.config().admin.listen),
+    ));
+    let mut browser = Browser::start(&program).await;
+    let mut found = Vec::new();
+    for (shade, dark) in [("light", false), ("dark", true)] {
+        for width in [1280, 360] {
+            browser.look(Looks { width, dark }).await;
+            for language in ["en", "lt"] {
+                for (name, address) in &pages {
+                    let mark = if address.contains('?') { '&' } else { '?' };
+                    browser.go(&format!("{address}{mark}lang={language}")).await;
+                    let name = format!("{name}-{language}-{width}-{shade}");
+                    let faults = faults(&mut browser, &axe).await;
+                    found.extend(faults.iter().map(|fault| format!("{name}: {fault}")));
+                    browser.picture(&name).await;
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+
+    browser.go(&page("/documents/999")).await;
+    // Of its status, which is 404.
+    assert_eq!(browser.complaints().await.len(), 1);
+    assert_eq!(faults(&mut browser, &axe).await, [""; 0]);
+    browser
+        .ask("document.querySelector('h1').innerHTML = '<img src=\"/icon.svg\">'; 0")
+        .await;
+    let planted = faults(&mut browser, &axe).await;
+    assert!(
+        planted.iter().any(|fault| fault.contains("image-alt")),
+        "{planted:?}"
+    );
+}
+
+#[tokio::test]
+async fn without_scripts_the_keyboard_logs_in_and_presses_buttons() {
+    let Some(program) = chromium("the keyboard alone works the buttons") else {
+        return;
+    };
+    let app = filled(guarded).await;
+    let origin = format!("http://{}", app.config().admin.listen);
+    let mut browser = Browser::start(&program).await;
+    browser
+        .call(
+            "Emulation.setScriptExecutionDisabled",
+            json!({"value": true}),
+        )
+        .await;
+    browser
+        .look(Looks {
+            width: 360,
+            dark: false,
+        })
+        .await;
+
+    browser.go(&format!("{origin}/feeds")).await;
+    let address = "location.pathname + location.search";
+    assert_eq!(browser.ask(address).await, "/login");
+    while browser.ask("document.activeElement.id").await != "token" {
+        browser.press("Tab").await;
+    }
+    browser.write(TOKEN).await;
+    browser.tab_to_and_enter("Log in").await;
+    assert_eq!(browser.ask(address).await, "/");
+
+    browser.tab_to_and_enter("Feeds").await;
+    browser
+        .tab_to_and_enter("Pause: default/exported/302320404")
+        .await;
+    assert_eq!(browser.ask(address).await, "/feeds?said=paused");
+    let told = browser
+        .ask("document.querySelector('[role=status]').textContent")
+        .await;
+    assert_eq!(told, "It is paused.");
+    let feeds = app.store.feeds().await.expect("readable");
+    let paused = feeds.iter().filter(|row| row.paused.is_some()).count();
+    assert_eq!(paused, 1);
+
+    browser.tab_to_and_enter("Lietuviškai").await;
+    browser
+        .tab_to_and_enter("Tęsti: default/exported/302320404")
+        .await;
+    let feeds = app.store.feeds().await.expect("readable");
+    assert!(feeds.iter().all(|row| row.paused.is_none()));
+    browser.tab_to_and_enter("Atsijungti").await;
+    assert_eq!(browser.ask(address).await, "/login");
+    assert_eq!(browser.complaints().await, [""; 0]);
+}

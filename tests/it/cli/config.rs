@@ -1,0 +1,913 @@
+//! Settings: what is taken, what is refused and how that is said.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ivesk_webhook::config::{
+    AlarmTarget, Config, ConfigError, ConfirmMode, DestinationKind, FolderLayout, HistoryMode,
+    LogFormat, Loopback, Origin, StoreUrl, vendor_topic,
+};
+use ivesk_webhook::domain::{Account, Company, DestinationName, Event, Queue};
+use proptest::prelude::*;
+use secrecy::{ExposeSecret as _, SecretString};
+
+const TOKEN_A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const TOKEN_B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+/// The least that can be served under a public address.
+fn public(more: &str) -> String {
+    format!(
+        "public.url = 'https://hooks.example.lt'\n\
+         [accounts.default]\n\
+         tokens.on_exported = ['{TOKEN_A}']\n\
+         tokens.on_digitized = ['{TOKEN_B}']\n\
+         {more}"
+    )
+}
+
+/// The least that can be served on this machine alone.
+fn local(more: &str) -> String {
+    format!("public.url = 'http://127.0.0.1:8080'\n{more}")
+}
+
+fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    parse_with(text, &[])
+}
+
+fn parse_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("/etc/ivesk"), &variables(environment))
+}
+
+fn used(text: &str) -> Config {
+    parse(text).unwrap_or_else(|error| panic!("{error}\n---\n{text}"))
+}
+
+fn refused(text: &str) -> String {
+    refused_with(text, &[])
+}
+
+fn refused_with(text: &str, environment: &[(&str, &str)]) -> String {
+    match parse_with(text, environment) {
+        Ok(_) => panic!("these settings were taken:\n{text}\n{environment:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The settings named by the mistakes.
+fn names(text: &str) -> Vec<String> {
+    let error = parse(text).expect_err("a mistake");
+    error.problems.into_iter().map(|p| p.setting).collect()
+}
+
+fn account(name: &str) -> Account {
+    Account::parse(name).expect("a valid name")
+}
+
+#[test]
+fn unset_settings_have_their_documented_defaults() {
+    let config = used(&public(""));
+    assert_eq!(config.public.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8081");
+    assert_eq!(
+        config.store.url,
+        StoreUrl::Sqlite(PathBuf::from("/etc/ivesk/ivesk-webhook.db"))
+    );
+    assert_eq!(config.sns.topics, [vendor_topic()]);
+    assert_eq!(config.sns.confirm, ConfirmMode::Auto);
+    assert_eq!(config.sns.max_age, Duration::from_secs(8 * 3600));
+    assert_eq!(config.api.url.as_str(), "https://app.ivesk.lt/api/pub");
+    assert!(config.api.exported_path.is_none());
+    assert_eq!(config.pull.lookback, Duration::from_secs(24 * 3600));
+    assert_eq!(config.log.format, LogFormat::Text);
+    let account = &config.accounts[&account("default")];
+    assert!(account.api_key.is_none());
+    assert!(account.digitized);
+}
+
+#[test]
+fn a_variable_overrides_the_file() {
+    let text = public("[pull]\nlookback = '1h'\n[sns]\nconfirm = 'ask'");
+    let environment = [
+        ("IVESK_WEBHOOK_PUBLIC_URL", "https://other.example.lt"),
+        ("IVESK_WEBHOOK_PULL_LOOKBACK", "2h"),
+        ("IVESK_WEBHOOK_PULL_FOLLOW_UPS", "10s, 20s"),
+        ("IVESK_WEBHOOK_PULL_REQUESTS_PER_ACCOUNT", "3"),
+        ("IVESK_WEBHOOK_STORE_URL", "sqlite:///var/lib/x.db"),
+        ("IVESK_WEBHOOK_SNS_CONFIRM", "auto"),
+        (
+            "IVESK_WEBHOOK_SNS_TOPICS",
+            "eu-west-1:111122223333:A_,eu-north-1:111122223333:B_",
+        ),
+        (
+            "IVESK_WEBHOOK_SNS_CERTIFICATE_NAMES",
+            "eu-north-1=sns.example.com",
+        ),
+        ("IVESK_WEBHOOK_ACCOUNTS_DEFAULT_COMPANIES", "001,302320404"),
+        ("IVESK_WEBHOOK_ACCOUNTS_DEFAULT_DIGITIZED", "false"),
+        ("IVESK_WEBHOOK_API_KEY", " dp_key \n"),
+    ];
+    let config = parse_with(&text, &environment).expect("valid settings");
+    assert_eq!(config.public.url.as_str(), "https://other.example.lt/");
+    assert_eq!(config.pull.lookback, Duration::from_secs(7200));
+    assert_eq!(config.pull.follow_ups[1], Duration::from_secs(20));
+    assert_eq!(config.pull.requests_per_account, 3);
+    assert_eq!(
+        config.store.url,
+        StoreUrl::Sqlite(PathBuf::from("/var/lib/x.db"))
+    );
+    assert_eq!(config.sns.confirm, ConfirmMode::Auto);
+    assert_eq!(config.sns.topics[1].name_prefix, "B_");
+    assert_eq!(config.sns.topics[1].region, "eu-north-1");
+    assert_eq!(
+        config.sns.certificate_names["eu-north-1"],
+        "sns.example.com"
+    );
+    let account = &config.accounts[&account("default")];
+    let codes: Vec<_> = account.companies.iter().map(Company::as_str).collect();
+    assert_eq!(codes, ["001", "302320404"]);
+    assert!(!account.digitized);
+    let key = account.api_key.as_ref().expect("a key");
+    assert_eq!(key.expose_secret(), "dp_key");
+}
+
+#[test]
+fn variables_alone_are_enough() {
+    let environment = [
+        ("IVESK_WEBHOOK_PUBLIC_URL", "https://hooks.example.lt"),
+        ("IVESK_WEBHOOK_ACCOUNTS_UAB_TOKENS_ON_EXPORTED", TOKEN_A),
+        ("IVESK_WEBHOOK_ACCOUNTS_UAB_TOKENS_ON_DIGITIZED", TOKEN_B),
+        ("IVESK_WEBHOOK_API_KEY", "key"),
+    ];
+    let config = parse_with("", &environment).expect("valid settings");
+    assert!(config.accounts[&account("uab")].api_key.is_some());
+}
+
+#[test]
+fn several_accounts_have_a_key_variable_each() {
+    let text = local("[accounts.first-one]\n[accounts.second]");
+    let config = parse_with(
+        &text,
+        &[
+            ("IVESK_WEBHOOK_API_KEY_FIRST_ONE", "key1"),
+            ("IVESK_WEBHOOK_API_KEY_SECOND", "key2"),
+        ],
+    )
+    .expect("valid settings");
+    let key = |name| config.accounts[&account(name)].api_key.as_ref();
+    assert_eq!(key("first-one").map(|k| k.expose_secret()), Some("key1"));
+    assert_eq!(key("second").map(|k| k.expose_secret()), Some("key2"));
+
+    let message = refused_with(&text, &[("IVESK_WEBHOOK_API_KEY", "key")]);
+    assert!(message.contains("IVESK_WEBHOOK_API_KEY_"), "{message}");
+    let message = refused(&local("[accounts.a-b]\n[accounts.a_b]"));
+    assert!(message.contains("same variables"), "{message}");
+}
+
+#[test]
+fn every_mistake_is_named_not_only_the_first() {
+    let text = "\
+[public]
+url = 'http://hooks.example.lt'
+listne = '0.0.0.0:1'
+header_timeout = 10
+[pull]
+lookback = '24'
+requests_per_account = 17
+[sns]
+topics = []
+[store]
+url = 'mysql://db/ivesk'
+";
+    let found = names(text);
+    for name in [
+        "public.url",
+        "public.listne",
+        "public.header_timeout",
+        "pull.lookback",
+        "pull.requests_per_account",
+        "sns.topics",
+        "store.url",
+    ] {
+        assert!(found.contains(&name.to_owned()), "{name} not in {found:?}");
+    }
+    assert_eq!(found.len(), 7, "{found:?}");
+    let message = refused(text);
+    assert!(message.contains("line 3"), "{message}");
+    assert!(
+        message.contains("did you mean `public.listen`?"),
+        "{message}"
+    );
+    assert!(message.contains("postgres://USER@HOST"), "{message}");
+}
+
+#[test]
+fn a_misspelled_name_gets_the_nearest_one_as_a_hint() {
+    for (text, nearest) in [
+        ("[pubilc]\nlisten = '0.0.0.0:1'", "`public.listen`"),
+        ("[pull]\nlook_back = '1h'", "`pull.lookback`"),
+        ("[pull]\ntimeout = '1h'", "`api.timeout`"),
+        (
+            "[accounts.default]\ncompany = ['1']",
+            "`accounts.default.companies`",
+        ),
+    ] {
+        let message = refused(&local(text));
+        assert!(message.contains(nearest), "{text}: {message}");
+    }
+    let message = refused(&local("[nonsense]"));
+    assert!(message.contains("`nonsense`"), "{message}");
+    let message = refused(&local("[accounts.default]\napi_key = 'dp_secret'"));
+    assert!(message.contains("api_key_file"), "{message}");
+    assert!(!message.contains("dp_secret"), "{message}");
+}
+
+#[test]
+fn an_unknown_variable_of_ours_is_refused_and_others_are_not() {
+    let message = refused_with(&local(""), &[("IVESK_WEBHOOK_STORE_ULR", "x")]);
+    assert!(message.contains("IVESK_WEBHOOK_STORE_URL"), "{message}");
+    let message = refused_with(&local(""), &[("IVESK_WEBHOOK_API_KEY_FILE", "x")]);
+    assert!(message.contains("no such variable"), "{message}");
+    let fine = [
+        ("IVESK_WEBHOOK_CONFIG", "x"),
+        ("IVESK_WEBHOOK_AWS_VECTORS", "x"),
+        ("IVESK_WEBHOOK_TEST_KILLS", "x"),
+        ("PATH", "${HOME}"),
+    ];
+    assert!(parse_with(&local(""), &fine).is_ok());
+}
+
+#[test]
+fn an_empty_variable_is_named() {
+    let message = refused(&local("[store]\nurl = 'sqlite://${DATA_DIR}/x.db'"));
+    assert!(message.contains("`${DATA_DIR}`"), "{message}");
+    let message = refused_with(&local(""), &[("IVESK_WEBHOOK_API_KEY", "${IVESK_KEY}")]);
+    assert!(message.contains("`${IVESK_KEY}`"), "{message}");
+    let text = public("").replace(TOKEN_A, "${TOKEN}");
+    assert!(refused(&text).contains("`${TOKEN}`"));
+}
+
+#[test]
+fn invalid_toml_is_refused_with_its_line_but_not_its_content() {
+    let message = refused(&format!("[public]\nurl = 'x'\ntokens = ['{TOKEN_A}"));
+    assert!(message.contains("line 3"), "{message}");
+    assert!(!message.contains(TOKEN_A), "{message}");
+}
+
+#[test]
+fn no_mistake_repeats_a_secret() {
+    let short = "short-secret-token";
+    let doubled = public("").replace(TOKEN_B, TOKEN_A);
+    let short = public("").replace(TOKEN_A, short);
+    for text in [doubled, short] {
+        let message = refused(&text);
+        assert!(!message.contains(TOKEN_A), "{message}");
+        assert!(!message.contains("short-secret-token"), "{message}");
+    }
+    let text = local("[api]\nurl = 'https://user:hunter2@app.ivesk.lt'");
+    assert!(!refused(&text).contains("hunter2"));
+    let message = refused_with(&local(""), &[("IVESK_WEBHOOK_API_KEY", "two words")]);
+    assert!(!message.contains("two words"), "{message}");
+}
+
+#[test]
+fn tokens_are_long_unique_and_required_unless_on_loopback() {
+    assert!(parse(&local("")).is_ok());
+    assert_eq!(
+        names("public.url = 'https://hooks.example.lt'"),
+        [
+            "accounts.default.tokens.on_exported",
+            "accounts.default.tokens.on_digitized"
+        ]
+    );
+    assert_eq!(
+        names(&public("").replace(TOKEN_B, TOKEN_A)),
+        ["accounts.default.tokens.on_digitized"]
+    );
+    for bad in [
+        "a".repeat(31),
+        "a".repeat(201),
+        format!("{TOKEN_A}/"),
+        format!("{TOKEN_A}ž"),
+    ] {
+        assert_eq!(
+            names(&public("").replace(TOKEN_A, &bad)),
+            ["accounts.default.tokens.on_exported"],
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn public_and_api_urls_are_https_unless_loopback() {
+    for good in [
+        "http://127.0.0.1:1",
+        "http://[::1]:1",
+        "http://localhost:1/x",
+    ] {
+        assert!(
+            parse(&format!("public.url = '{good}'\napi.url = '{good}'")).is_ok(),
+            "{good}"
+        );
+    }
+    for bad in [
+        "http://hooks.example.lt",
+        "http://127.0.0.1.example.lt",
+        "http://localhost.example.lt",
+        "http://192.168.1.4",
+        "ftp://hooks.example.lt",
+        "hooks.example.lt",
+        "https://user@hooks.example.lt",
+        "https://hooks.example.lt/?a=b",
+        "https://hooks.example.lt/#a",
+    ] {
+        assert_eq!(
+            names(&format!("public.url = '{bad}'\napi.url = '{bad}'")),
+            ["public.url", "api.url"],
+            "{bad}"
+        );
+    }
+    // SNS refuses such a host (docs/vendor-api.md, "How SNS delivers").
+    assert_eq!(
+        names(&public("").replace("hooks", "my_hooks")),
+        ["public.url"]
+    );
+    assert_eq!(names(""), ["public.url"]);
+}
+
+#[test]
+fn an_empty_or_malformed_topic_list_refuses_to_start() {
+    for bad in [
+        "topics = []",
+        "topics = ['DPWebHook_']",
+        "topics = [{ account = '00727221088' }]",
+        "topics = [{ account = '00727221088x' }]",
+        "topics = [{ region = 'Ireland' }]",
+        "topics = [{ name_prefix = 'DPWebHook_*' }]",
+        "topics = [{ name = 'DPWebHook_' }]",
+        "topics = '*'",
+    ] {
+        assert_eq!(
+            names(&local(&format!("[sns]\n{bad}"))),
+            ["sns.topics"],
+            "{bad}"
+        );
+    }
+    let message = refused_with(&local(""), &[("IVESK_WEBHOOK_SNS_TOPICS", "")]);
+    assert!(message.contains("sns.topics"), "{message}");
+}
+
+#[test]
+fn a_local_origin_must_be_exact() {
+    let config = used(&local(
+        "[sns]\nlocal_origins = ['http://127.0.0.1:4566', 'http://localstack:4566']",
+    ));
+    assert_eq!(config.sns.local_origins.len(), 2);
+    for bad in [
+        "http://127.0.0.1:4566/",
+        "http://127.0.0.1:4566/x",
+        "http://127.0.0.1:80",
+        "HTTP://127.0.0.1:4566",
+        "http://user@127.0.0.1:4566",
+        "*",
+        "127.0.0.1:4566",
+        "file:///tmp",
+    ] {
+        assert_eq!(
+            names(&local(&format!("[sns]\nlocal_origins = ['{bad}']"))),
+            ["sns.local_origins"],
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn a_trusted_proxy_is_an_address_or_a_network_never_everyone() {
+    let config = used(&local("public.trusted_proxies = ['10.0.0.5', 'fd00::/8']"));
+    let named: Vec<String> = config
+        .public
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(named, ["10.0.0.5/32", "fd00::/8"]);
+    assert!(
+        used(&local("public.trusted_proxies = []"))
+            .public
+            .trusted_proxies
+            .is_empty()
+    );
+    for bad in [
+        "proxy.example.lt",
+        "10.0.0.0/33",
+        "10.0.0.5:80",
+        "0.0.0.0/0",
+        "::/0",
+    ] {
+        let text = local(&format!("public.trusted_proxies = ['{bad}']"));
+        assert_eq!(names(&text), ["public.trusted_proxies"], "{bad}");
+    }
+    let message = refused(&local("public.trusted_proxies = ['10.1.2.3/8']"));
+    assert!(
+        message.contains("`10.1.2.3`") && message.contains("`10.0.0.0/8`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn contradictory_settings_are_refused() {
+    for (text, name) in [
+        ("[pull]\nlease = '30s'", "pull.lease"),
+        ("[api]\ntimeout = '5m'", "pull.lease"),
+        ("[admin]\nlisten = '0.0.0.0:8081'", "admin.listen"),
+        ("[admin]\nlisten = '127.0.0.1:8080'", "admin.listen"),
+        ("[sns]\nmax_age = '5m'", "sns.max_age"),
+        ("[pull]\nfollow_ups = ['5m', '30s']", "pull.follow_ups"),
+        ("[pull]\nfollow_ups = ['30s']", "pull.follow_ups"),
+    ] {
+        assert_eq!(names(&local(text)), [name], "{text}");
+    }
+    let text = local("[admin]\nlisten = '0.0.0.0:8081'");
+    assert!(parse_with(&text, &[("IVESK_WEBHOOK_ADMIN_TOKEN", TOKEN_A)]).is_ok());
+}
+
+#[test]
+fn an_exported_path_is_a_preset_or_a_template() {
+    for (written, template) in [
+        ("path", "/exported/{company}"),
+        ("query", "/exported?companycode={company}"),
+        ("prefix", "/{company}/exported"),
+        ("none", "/exported"),
+        ("/v2/{company}/exported?x=1", "/v2/{company}/exported?x=1"),
+    ] {
+        let config = used(&local(&format!("[api]\nexported_path = '{written}'")));
+        let path = config.api.exported_path.expect("a path");
+        assert_eq!(path.template, template);
+    }
+    for bad in [
+        "exported",
+        "paht",
+        "/exported/{company}/{company}",
+        "/exported/{code}",
+        "/exported/{company}?from={from}",
+        "/exported/{company}?FROM=1",
+        "//evil.example/{company}",
+        "/../{company}",
+        "/%2E%2e/{company}",
+        "/exported/{company}#x",
+        "https://evil.example/{company}",
+    ] {
+        let text = local(&format!("[api]\nexported_path = '{bad}'"));
+        assert_eq!(names(&text), ["api.exported_path"], "{bad}");
+    }
+}
+
+#[test]
+fn a_key_file_is_read_beside_the_settings_and_trimmed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("key.txt"), "\u{feff} dp_key\r\n").expect("written");
+    std::fs::write(folder.path().join("empty.txt"), " \n").expect("written");
+    let read = |name: &str, environment: &[(&str, &str)]| {
+        let text = local(&format!("[accounts.default]\napi_key_file = '{name}'"));
+        Config::parse(&text, folder.path(), &variables(environment))
+    };
+    let key = |config: &Config| {
+        let key = config.accounts[&account("default")].api_key.clone();
+        key.expect("a key").expose_secret().to_owned()
+    };
+    assert_eq!(key(&read("key.txt", &[]).expect("valid")), "dp_key");
+    let above = [("IVESK_WEBHOOK_API_KEY", "from_variable")];
+    assert_eq!(
+        key(&read("key.txt", &above).expect("valid")),
+        "from_variable"
+    );
+    for (name, words) in [("empty.txt", "is empty"), ("none.txt", "can't be opened")] {
+        let message = read(name, &[]).expect_err(name).to_string();
+        assert!(message.contains(words), "{message}");
+        assert!(message.contains("api_key_file"), "{message}");
+    }
+    let both = [
+        ("IVESK_WEBHOOK_API_KEY", "key"),
+        ("IVESK_WEBHOOK_ACCOUNTS_DEFAULT_API_KEY_FILE", "key.txt"),
+    ];
+    let message = refused_with(&local(""), &both);
+    assert!(message.contains("keep one of the two"), "{message}");
+}
+
+#[test]
+fn a_store_url_may_be_a_file() {
+    for bad in [
+        "sqlite://",
+        "sqlite://:memory:",
+        "sqlite://x.db?mode=ro",
+        "sqlite://folder/",
+        "x.db",
+        "mysql://x",
+    ] {
+        let text = local(&format!("[store]\nurl = '{bad}'"));
+        assert_eq!(names(&text), ["store.url"], "{bad}");
+    }
+}
+
+#[test]
+fn the_list_of_settings_shows_origins_and_no_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("settings.toml");
+    std::fs::write(&file, public("")).expect("written");
+    let environment = variables(&[
+        ("IVESK_WEBHOOK_API_KEY", "dp_planted"),
+        ("IVESK_WEBHOOK_LOG_FORMAT", "json"),
+    ]);
+    let (config, settings) = Config::explain(&file, &environment).expect("valid settings");
+    let find = |name: &str| {
+        let found = settings.iter().find(|setting| setting.name == name);
+        found.unwrap_or_else(|| panic!("{name} is not listed"))
+    };
+    assert_eq!(find("public.url").origin, Origin::File { line: 1 });
+    assert_eq!(find("pull.lookback").origin, Origin::Default);
+    assert_eq!(find("pull.lookback").value, "24h");
+    assert_eq!(
+        find("log.format").origin,
+        Origin::Variable("IVESK_WEBHOOK_LOG_FORMAT".to_owned())
+    );
+    assert_eq!(find("accounts.default.api_key_file").value, "[set]");
+
+    let shown = serde_json::to_string(&settings).expect("JSON");
+    let debug = format!("{config:?}");
+    for secret in ["dp_planted", TOKEN_A, TOKEN_B] {
+        assert!(!shown.contains(secret), "{shown}");
+        assert!(!debug.contains(secret), "{debug}");
+    }
+}
+
+#[test]
+fn a_missing_file_says_how_to_write_one() {
+    let message = Config::load(Path::new("/nowhere/x.toml"), &BTreeMap::new())
+        .expect_err("no file")
+        .to_string();
+    assert!(message.contains("/nowhere/x.toml"), "{message}");
+    assert!(message.contains("init --public-url"), "{message}");
+}
+
+#[test]
+fn a_webhook_target_ends_in_the_first_token() {
+    let text = public("").replace(
+        &format!("'{TOKEN_A}'"),
+        &format!("'{TOKEN_A}', 'cccccccccccccccccccccccccccccccccccc'"),
+    );
+    let config = used(&text.replace("example.lt", "example.lt/in/"));
+    let target = config.webhook_target(&account("default"), Event::OnExported);
+    assert_eq!(
+        target.expect("a target").expose_secret(),
+        format!("https://hooks.example.lt/in/webhooks/default/on_exported/{TOKEN_A}")
+    );
+    assert!(
+        config
+            .webhook_target(&account("other"), Event::OnExported)
+            .is_none()
+    );
+}
+
+#[test]
+fn settings_for_one_machine_need_no_token() {
+    let config = Config::for_loopback(Loopback {
+        listen: SocketAddr::from(([127, 0, 0, 1], 18080)),
+        store: PathBuf::from("x.db"),
+        api_url: "http://127.0.0.1:4570/api/pub".parse().expect("a URL"),
+        api_key: SecretString::from("key"),
+        local_origins: vec!["http://127.0.0.1:4566".to_owned()],
+        companies: vec![Company::parse("1").expect("a code")],
+    });
+    let target = config.webhook_target(&account("default"), Event::OnDigitized);
+    assert_eq!(
+        target.expect("a target").expose_secret(),
+        "http://127.0.0.1:18080/webhooks/default/on_digitized"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_text_causes_a_panic(text in "\\PC{0,200}", value in "\\PC{0,60}") {
+        let _ = parse(&text);
+        let _ = parse_with(&local(""), &[
+            ("IVESK_WEBHOOK_PUBLIC_URL", &value),
+            ("IVESK_WEBHOOK_SNS_TOPICS", &value),
+            ("IVESK_WEBHOOK_API_EXPORTED_PATH", &value),
+            ("IVESK_WEBHOOK_STORE_URL", &value),
+            ("IVESK_WEBHOOK_PULL_LOOKBACK", &value),
+        ]);
+    }
+
+    #[test]
+    fn a_printed_duration_round_trips(millis in 1_u64..100_000_000_000) {
+        let text = local(&format!("[pull]\nlookback = '{millis}ms'"));
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("x.toml");
+        std::fs::write(&file, text).expect("written");
+        let (config, settings) = Config::explain(&file, &BTreeMap::new()).expect("valid");
+        let shown = settings.iter().find(|s| s.name == "pull.lookback").expect("listed");
+        let again = used(&local(&format!("[pull]\nlookback = {}", shown.value)));
+        prop_assert_eq!(again.pull.lookback, config.pull.lookback);
+    }
+}
+
+fn postgres(url: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    parse_with(&local(&format!("store.url = '{url}'")), environment)
+}
+
+#[test]
+fn a_store_password_has_one_source_and_is_never_shown() {
+    let apart = [("IVESK_WEBHOOK_STORE_PASSWORD", "planted-s3cret")];
+    let config = postgres("postgres://ivesk@db.example.lt/ivesk", &apart).expect("usable");
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("planted-s3cret"), "{shown}");
+    assert!(matches!(&config.store.url, StoreUrl::Postgres(address) if address.has_password()));
+    let inside = "postgres://ivesk:planted-s3cret@db.example.lt/ivesk";
+    let config = postgres(inside, &[]).expect("usable");
+    let shown = format!("{config:?} {}", config.store.url);
+    assert!(!shown.contains("planted-s3cret"), "{shown}");
+    let error = postgres(inside, &apart).expect_err("two places");
+    let shown = format!("{error} {error:?}");
+    assert!(shown.contains("keep one of the two"), "{shown}");
+    assert!(!shown.contains("planted-s3cret"), "{shown}");
+    let error = postgres("sqlite://x.db", &apart).expect_err("a file has none");
+    assert!(error.to_string().contains("password"), "{error}");
+}
+
+const SIGNS: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// Settings of one destination, `erp`.
+fn destination(lines: &str) -> String {
+    local(&format!("[destinations.erp]\n{lines}"))
+}
+
+/// A destination that posts, with its secret in a variable.
+fn posting(lines: &str) -> Result<Config, ConfigError> {
+    let text = destination(&format!("kind = 'http'\n{lines}"));
+    parse_with(&text, &[("IVESK_WEBHOOK_DESTINATIONS_ERP_SECRET", SIGNS)])
+}
+
+#[test]
+fn a_destination_has_documented_defaults_and_relative_paths() {
+    let config = used(&local(
+        "[destinations.import]\nkind = 'command'\nprogram = 'bin/import'\n\
+         [destinations.archive]\nkind = 'folder'\npath = 'archive'\n\
+         [destinations.reports]\nkind = 'api'\nqueue = 'digitized'\nhistory = 'deliver'\n\
+         max_concurrency = 16\ntimeout = '2m'\ncompanies = ['007']\naccounts = ['default']",
+    ));
+    let destination =
+        |name: &str| &config.destinations[&DestinationName::parse(name).expect("a name")];
+    let import = destination("import");
+    assert_eq!((import.queue, import.max_concurrency), (Queue::Exported, 1));
+    assert_eq!(import.history, HistoryMode::Hold);
+    assert_eq!(import.timeout, Duration::from_secs(30));
+    let DestinationKind::Command {
+        program, folder, ..
+    } = &import.kind
+    else {
+        panic!("{import:?}");
+    };
+    assert_eq!(program, Path::new("/etc/ivesk/bin/import"));
+    assert_eq!(folder, Path::new("/etc/ivesk/"));
+    let DestinationKind::Folder {
+        path,
+        layout,
+        files,
+        max_file_bytes,
+    } = &destination("archive").kind
+    else {
+        panic!("{config:?}");
+    };
+    assert_eq!(path, Path::new("/etc/ivesk/archive"));
+    assert_eq!(*layout, FolderLayout::Company);
+    assert_eq!((*files, *max_file_bytes), (true, 64 * 1024 * 1024));
+    let reports = destination("reports");
+    assert!(matches!(reports.kind, DestinationKind::Api));
+    assert_eq!(
+        (reports.queue, reports.max_concurrency),
+        (Queue::Digitized, 16)
+    );
+    assert_eq!(reports.history, HistoryMode::Deliver);
+    assert_eq!(reports.companies[0].as_str(), "007");
+    assert_eq!(reports.accounts, [account("default")]);
+}
+
+#[test]
+fn a_destination_can_be_defined_by_variables_alone() {
+    let config = parse_with(
+        &local(""),
+        &[
+            ("IVESK_WEBHOOK_DESTINATIONS_MY_ERP_KIND", "http"),
+            (
+                "IVESK_WEBHOOK_DESTINATIONS_MY_ERP_URL",
+                "https://books.example.lt/a?key=planted",
+            ),
+            (
+                "IVESK_WEBHOOK_DESTINATIONS_MY_ERP_SECRET",
+                &format!("{SIGNS}\n{SIGNS}"),
+            ),
+            ("IVESK_WEBHOOK_DESTINATIONS_ARCHIVE_KIND", "folder"),
+            ("IVESK_WEBHOOK_DESTINATIONS_ARCHIVE_PATH", "/srv/archive"),
+            ("IVESK_WEBHOOK_DESTINATIONS_ARCHIVE_MAX_FILE_BYTES", "4096"),
+        ],
+    )
+    .expect("valid settings");
+    let names: Vec<_> = config
+        .destinations
+        .keys()
+        .map(DestinationName::as_str)
+        .collect();
+    assert_eq!(names, ["archive", "my_erp"]);
+    let shown = format!("{config:?}");
+    assert!(
+        !shown.contains("planted") && !shown.contains("whsec"),
+        "{shown}"
+    );
+    let DestinationKind::Http { secrets, .. } =
+        &config.destinations.values().last().expect("one").kind
+    else {
+        panic!("{shown}");
+    };
+    assert_eq!(secrets.len(), 2);
+}
+
+#[test]
+fn a_mistake_in_a_destination_names_its_setting() {
+    for (lines, name) in [
+        ("", "destinations.erp.kind"),
+        ("kind = 'webhook'\nurl = 'x'", "destinations.erp.kind"),
+        ("kind = 'command'", "destinations.erp.program"),
+        ("kind = 'folder'", "destinations.erp.path"),
+        (
+            "kind = 'folder'\npath = 'x'\nlayout = 'year'",
+            "destinations.erp.layout",
+        ),
+        (
+            "kind = 'folder'\npath = 'x'\nmax_file_bytes = 1",
+            "destinations.erp.max_file_bytes",
+        ),
+        (
+            "kind = 'folder'\npath = 'x'\nurl = 'https://x.lt'",
+            "destinations.erp.url",
+        ),
+        (
+            "kind = 'api'\nprogram = '/bin/true'",
+            "destinations.erp.program",
+        ),
+        (
+            "kind = 'api'\nsecret = 'planted'",
+            "destinations.erp.secret",
+        ),
+        ("kind = 'api'\nqueue = 'all'", "destinations.erp.queue"),
+        ("kind = 'api'\nhistory = 'all'", "destinations.erp.history"),
+        (
+            "kind = 'api'\nmax_concurrency = 0",
+            "destinations.erp.max_concurrency",
+        ),
+        (
+            "kind = 'api'\nmax_concurrency = 17",
+            "destinations.erp.max_concurrency",
+        ),
+        ("kind = 'api'\ntimeout = '2h'", "destinations.erp.timeout"),
+        (
+            "kind = 'api'\naccounts = ['other']",
+            "destinations.erp.accounts",
+        ),
+        (
+            "kind = 'api'\ncompanies = ['1', '1']",
+            "destinations.erp.companies",
+        ),
+        (
+            "kind = 'api'\nqueues = 'exported'",
+            "destinations.erp.queues",
+        ),
+        (
+            "kind = 'command'\nprogram = 'x'\nenvironment = ['A=1']",
+            "destinations.erp.environment",
+        ),
+        (
+            "kind = 'command'\nprogram = 'x'\nenvironment = ['IVESK_WEBHOOK_API_KEY']",
+            "destinations.erp.environment",
+        ),
+        (
+            "kind = 'http'\nurl = 'https://x.lt'",
+            "destinations.erp.secret_file",
+        ),
+    ] {
+        assert_eq!(names(&destination(lines)), [name], "{lines}");
+        assert!(!refused(&destination(lines)).contains("planted"), "{lines}");
+    }
+    assert_eq!(
+        names(&local("[destinations.Erp]\nkind = 'api'")),
+        ["destinations.Erp", "destinations.Erp.kind"]
+    );
+    let twins = "[destinations.a-b]\nkind = 'api'\n[destinations.a_b]\nkind = 'api'";
+    assert!(refused(&local(twins)).contains("same variables"));
+    let shared = "[destinations.a]\nkind = 'folder'\npath = 'x'\n[destinations.b]\nkind = 'folder'\npath = 'x'";
+    assert_eq!(names(&local(shared)), ["destinations.b.path"]);
+    let message = refused(&destination("kind = 'http'\nurl = 'https://x.lt'"));
+    assert!(message.contains("openssl rand -base64 32"), "{message}");
+    let message = refused(&destination(
+        "kind = 'http'\nurl = 'https://x.lt'\nsecret = 'planted'",
+    ));
+    assert!(message.contains("`secret_file`"), "{message}");
+}
+
+#[test]
+fn an_http_destination_needs_https_and_a_long_secret() {
+    for good in [
+        "https://x.lt/a?b=c",
+        "http://127.0.0.1:1",
+        "http://localhost/x",
+    ] {
+        assert!(posting(&format!("url = '{good}'")).is_ok(), "{good}");
+    }
+    for bad in [
+        "http://x.lt",
+        "ftp://x.lt",
+        "x.lt",
+        "https://u:planted@x.lt",
+        "https://x.lt/#a",
+    ] {
+        let error = posting(&format!("url = '{bad}'"))
+            .expect_err(bad)
+            .to_string();
+        assert!(error.contains("destinations.erp.url"), "{error}");
+        assert!(!error.contains("planted"), "{error}");
+    }
+    let short = "whsec_c2hvcnQ=";
+    let long = format!("whsec_{}", "QUFB".repeat(30));
+    for bad in [
+        short,
+        &long,
+        "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+        "whsec_%%%",
+    ] {
+        let text = destination("kind = 'http'\nurl = 'https://x.lt'");
+        let error = refused_with(&text, &[("IVESK_WEBHOOK_DESTINATIONS_ERP_SECRET", bad)]);
+        assert!(error.contains("whsec_ and the output"), "{error}");
+        assert!(!error.contains(bad), "{error}");
+    }
+}
+
+#[test]
+fn files_are_fetched_from_the_api_and_s3_by_default() {
+    let config = used(&local("[api]\nurl = 'https://stagingapp.ivesk.lt/api/pub'"));
+    assert_eq!(
+        config.api.file_hosts,
+        ["stagingapp.ivesk.lt", "amazonaws.com"]
+    );
+    for good in ["files.example.lt", "127.0.0.1", "[::1]", "localhost"] {
+        let text = local(&format!("[api]\nfile_hosts = ['{good}']"));
+        assert_eq!(used(&text).api.file_hosts, [good]);
+    }
+    for bad in [
+        "",
+        "lt",
+        "*.example.lt",
+        ".example.lt",
+        "https://example.lt",
+        "Example.lt",
+    ] {
+        let text = local(&format!("[api]\nfile_hosts = ['{bad}']"));
+        assert_eq!(names(&text), ["api.file_hosts"], "{bad}");
+    }
+}
+
+#[test]
+fn alarms_go_to_one_address_or_one_program() {
+    let command = used(&public("[alarms]\ncommand = ['bin/tell', '-x']"));
+    let Some(AlarmTarget::Command(command)) = command.alarms.target else {
+        panic!("{:?}", command.alarms);
+    };
+    assert_eq!(command.program, PathBuf::from("/etc/ivesk/bin/tell"));
+    assert_eq!(command.arguments, ["-x"]);
+
+    let url = "https://chat.example.lt/hooks/planted";
+    let told = used(&public(&format!("[alarms]\nurl = '{url}'\nrefusals = 3")));
+    assert!(matches!(&told.alarms.target, Some(AlarmTarget::Url(it)) if it.expose_secret() == url));
+    assert_eq!(told.alarms.refusals, 3);
+    assert!(!format!("{told:?}").contains("planted"));
+
+    let both = public(&format!("[alarms]\nurl = '{url}'\ncommand = ['/bin/tell']"));
+    assert_eq!(names(&both), ["alarms.command"]);
+    for (wrong, why) in [
+        ("url = 'http://chat.example.lt/planted'", "https://"),
+        ("url = 'planted'", "is not a URL"),
+        ("command = ['tell']", "whole path"),
+        ("command = []", "is empty"),
+        ("refusals = 0", "from 1 to"),
+    ] {
+        let said = refused(&public(&format!("[alarms]\n{wrong}")));
+        assert!(said.contains(why), "{wrong}: {said}");
+        assert!(!said.contains("planted"), "{said}");
+    }
+}

@@ -1,0 +1,11 @@
+//! The program as a person runs it: commands, settings and what they print.
+
+mod commands;
+mod config;
+pub(crate) mod doctor;
+#[cfg(target_os = "linux")]
+mod first_hour;
+mod pull;
+mod recordings;
+mod tunnel;
+mod verify;

@@ -1,0 +1,297 @@
+//! The command destination, with real programs.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ivesk_webhook::config::DestinationKind;
+use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse};
+use rustix::process::{Pid, test_kill_process_group};
+use serde_json::{Value, json};
+
+use crate::support::destinations::{
+    COMPANY, config, delivered, destination_config, item, rejected, try_open, unavailable,
+};
+use crate::support::process::within;
+
+/// Far more than a script takes.
+const AMPLE: Duration = Duration::from_secs(60);
+
+/// A folder with one script in it.
+struct Scripted {
+    folder: tempfile::TempDir,
+}
+
+impl Scripted {
+    fn new(lines: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let script = folder.path().join("destination.sh");
+        std::fs::write(&script, format!("#!/bin/sh\n{lines}\n")).expect("written");
+        let executable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&script, executable).expect("executable");
+        Self { folder }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn kind(&self, arguments: &[&str], environment: &[&str]) -> DestinationKind {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        DestinationKind::Command {
+            program: self.file("destination.sh"),
+            arguments: texts(arguments),
+            environment: texts(environment),
+            folder: self.folder.path().to_owned(),
+        }
+    }
+
+    fn destination(&self, timeout: Duration) -> Box<dyn Destination> {
+        let destination = destination_config(self.kind(&[], &[]), timeout);
+        try_open(&destination, &config("https://app.ivesk.lt/api/pub"), &[]).expect("a destination")
+    }
+
+    async fn verdict(&self) -> DestinationResponse {
+        let destination = self.destination(AMPLE);
+        within("an end", destination.deliver(&item("a-1", json!({})))).await
+    }
+
+    /// Reads what the script wrote into a named pipe of this name: comes once it did.
+    async fn written_to_pipe(&self, name: &str) -> String {
+        let pipe = self.file(name);
+        let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(pipe));
+        let read = within("the script's word", read).await;
+        read.expect("it ran").expect("text").trim().to_owned()
+    }
+
+    fn make_pipe(&self, name: &str) {
+        let made = std::process::Command::new("mkfifo")
+            .arg(self.file(name))
+            .status();
+        assert!(made.expect("mkfifo is there").success());
+    }
+}
+
+#[tokio::test]
+async fn each_exit_code_means_what_is_documented() {
+    delivered(Scripted::new("cat >/dev/null").verdict().await);
+    let script = Scripted::new("echo '  Nėra tokio kliento  '; exit 65");
+    assert_eq!(rejected(script.verdict().await), "Nėra tokio kliento");
+    let script = Scripted::new(r#"echo '{"message":"No such client","code":7}'; exit 65"#);
+    assert_eq!(rejected(script.verdict().await), "No such client");
+    let script = Scripted::new("head -c 10000 /dev/zero | tr '\\0' x; exit 65");
+    assert_eq!(rejected(script.verdict().await).len(), 4096);
+
+    for (lines, part) in [
+        ("exit 65", "no message"),
+        (r#"echo '{"code":7}'; exit 65"#, "no message"),
+        ("exit 75", "temporary failure"),
+        ("exit 1", "exited with 1"),
+        ("exit 255", "exited with 255"),
+        ("no-such-program", "exited with 127"),
+        ("kill -9 $$", "signal: 9"),
+    ] {
+        let (error, retry_after) = unavailable(Scripted::new(lines).verdict().await);
+        assert!(error.contains(part), "{lines}: {error}");
+        assert_eq!(retry_after, None);
+    }
+}
+
+#[tokio::test]
+async fn the_last_line_of_standard_error_becomes_the_message() {
+    let script = Scripted::new(
+        "echo planted; echo first >&2; \
+         printf 'no route to https://db/?password=planted \\033[31mnow\\n\\n' >&2; exit 2",
+    );
+    let (error, _) = unavailable(script.verdict().await);
+    assert!(
+        error.ends_with("no route to [address] [31mnow"),
+        "{error:?}"
+    );
+    let script = Scripted::new("head -c 5000 /dev/zero | tr '\\0' e >&2; exit 2");
+    let (error, _) = unavailable(script.verdict().await);
+    assert!(error.ends_with('e') && error.len() < 400, "{error}");
+}
+
+#[tokio::test]
+async fn it_gets_the_document_on_stdin_and_its_names_in_variables() {
+    let script = Scripted::new("pwd >here; cat >in; env >env; printf '%s\\n' \"$@\" >arguments");
+    let kind = script.kind(&["--a b", "$HOME", ""], &["GIVEN"]);
+    let environment = [
+        ("PATH", "/usr/bin:/bin"),
+        ("TZ", "Europe/Vilnius"),
+        ("GIVEN", "given"),
+        ("KEPT", "planted"),
+        ("IVESK_WEBHOOK_API_KEY", "planted"),
+    ];
+    let api = config("https://app.ivesk.lt/api/pub");
+    let destination =
+        try_open(&destination_config(kind, AMPLE), &api, &environment).expect("a destination");
+    let document = item("a-1", json!({ "docnum": "Ąž" }));
+    delivered(within("an end", destination.deliver(&document)).await);
+
+    let read = |name: &str| std::fs::read_to_string(script.file(name)).expect("written");
+    let told = read("in");
+    assert_eq!(
+        told.strip_suffix('\n').expect("a line's end").as_bytes(),
+        document.to_json().expect("JSON")
+    );
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(told["data"]["document"]["docnum"], "Ąž");
+    assert_eq!(read("arguments"), "--a b\n$HOME\n\n");
+    let here = Path::new(read("here").trim())
+        .canonicalize()
+        .expect("a folder");
+    assert_eq!(here, script.folder.path().canonicalize().expect("a folder"));
+    let text = read("env");
+    let mut lines: Vec<&str> = text
+        .lines()
+        // The shell's own.
+        .filter(|line| {
+            !["PWD=", "OLDPWD=", "SHLVL=", "_="]
+                .iter()
+                .any(|own| line.starts_with(own))
+        })
+        .collect();
+    lines.sort_unstable();
+    let key = format!("IVESK_KEY={}", document.key());
+    let company = format!("IVESK_COMPANY={COMPANY}");
+    assert_eq!(
+        lines,
+        [
+            "GIVEN=given",
+            "IVESK_ACCOUNT=default",
+            &company,
+            "IVESK_DOCUMENT_ID=a-1",
+            &key,
+            "IVESK_QUEUE=exported",
+            "IVESK_SEQUENCE=0af1:7",
+            "IVESK_VERSION=2026-01-31T22:30:00.000Z",
+            "PATH=/usr/bin:/bin",
+            "TZ=Europe/Vilnius",
+        ]
+    );
+}
+
+/// A document that fills every pipe.
+fn large_item() -> Delivery {
+    item("a-1", json!({ "padding": "x".repeat(2_000_000) }))
+}
+
+#[tokio::test]
+async fn a_program_that_never_reads_does_not_block() {
+    let destination = Scripted::new("exit 0");
+    let destination = destination.destination(AMPLE);
+    delivered(within("an end", destination.deliver(&large_item())).await);
+    let script = Scripted::new("exec <&-; echo no; exit 65");
+    let verdict = within("an end", script.destination(AMPLE).deliver(&large_item())).await;
+    assert_eq!(rejected(verdict), "no");
+}
+
+#[tokio::test]
+async fn a_program_that_writes_before_it_reads_is_drained() {
+    let script = Scripted::new(
+        "head -c 3000000 /dev/zero | tr '\\0' o; head -c 3000000 /dev/zero | tr '\\0' e >&2; \
+         cat >/dev/null; exit 65",
+    );
+    let verdict = within("an end", script.destination(AMPLE).deliver(&large_item())).await;
+    assert_eq!(rejected(verdict), "o".repeat(4096));
+}
+
+/// Whether any process of this group is left, a dead one that nobody buried aside.
+fn group_is_alive(group: &str) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        // A system that has no such list buries its dead.
+        let group = group.parse().ok().and_then(Pid::from_raw);
+        return test_kill_process_group(group.expect("a number")).is_ok();
+    };
+    processes.flatten().any(|process| {
+        let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        // After the name in brackets: state, parent, group.
+        let fields = stat.rsplit(") ").next().unwrap_or_default();
+        let fields: Vec<&str> = fields.split(' ').collect();
+        matches!(fields[..], [state, _, own, ..] if own == group && state != "Z")
+    })
+}
+
+async fn until_group_ends(group: &str) {
+    within("the group's end", async {
+        while group_is_alive(group) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// A program that ignores SIGTERM and has a child and a grandchild that do too.
+const STUBBORN: &str = "trap '' TERM INT HUP\n\
+    (trap '' TERM INT HUP; sh -c \"trap '' TERM; sleep 600\" & sleep 600) &\n\
+    echo $$ >started\n\
+    sleep 600; sleep 600";
+
+#[tokio::test]
+async fn a_program_that_hangs_is_killed_with_its_children() {
+    let script = Scripted::new(STUBBORN);
+    script.make_pipe("started");
+    let destination = script.destination(Duration::from_secs(5));
+    let document = item("a-1", json!({}));
+    let (verdict, group) = tokio::join!(
+        within("an end", destination.deliver(&document)),
+        script.written_to_pipe("started")
+    );
+    let (error, _) = unavailable(verdict);
+    assert!(error.contains("`timeout`"), "{error}");
+    until_group_ends(&group).await;
+}
+
+#[tokio::test]
+async fn a_program_is_killed_when_its_attempt_is_canceled() {
+    let script = Scripted::new(STUBBORN);
+    script.make_pipe("started");
+    let destination = script.destination(AMPLE);
+    let document = item("a-1", json!({}));
+    let group = tokio::select! {
+        verdict = destination.deliver(&document) => panic!("{verdict:?}"),
+        group = script.written_to_pipe("started") => group,
+    };
+    until_group_ends(&group).await;
+}
+
+#[tokio::test]
+async fn leftover_children_are_killed_and_delay_nothing() {
+    let script = Scripted::new("sleep 600 & echo $$ >group; exit 0");
+    delivered(script.verdict().await);
+    let group = std::fs::read_to_string(script.file("group")).expect("written");
+    until_group_ends(group.trim()).await;
+}
+
+#[test]
+fn a_program_that_cannot_run_is_refused_at_startup() {
+    let api = config("https://app.ivesk.lt/api/pub");
+    let refusal = |kind: DestinationKind| {
+        let error = try_open(&destination_config(kind, AMPLE), &api, &[]).err();
+        error.expect("a refusal").to_string()
+    };
+    let script = Scripted::new("");
+    let error = refusal(script.kind(&[], &["NOT_SET"]));
+    assert!(error.contains("NOT_SET, which is not set"), "{error}");
+    let unexecutable = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(script.file("destination.sh"), unexecutable).expect("changed");
+    let error = refusal(script.kind(&[], &[]));
+    assert!(error.contains("make it executable"), "{error}");
+    std::fs::remove_file(script.file("destination.sh")).expect("removed");
+    let error = refusal(script.kind(&[], &[]));
+    assert!(error.contains("can't be found"), "{error}");
+    std::fs::create_dir(script.file("destination.sh")).expect("made");
+    let error = refusal(script.kind(&[], &[]));
+    assert!(error.contains("is not a file"), "{error}");
+}
+
+#[tokio::test]
+async fn a_program_that_vanished_is_unavailable() {
+    let script = Scripted::new("");
+    let destination = script.destination(AMPLE);
+    std::fs::remove_file(script.file("destination.sh")).expect("removed");
+    let (error, _) = unavailable(destination.deliver(&item("a-1", json!({}))).await);
+    assert!(error.contains("can't be started"), "{error}");
+}

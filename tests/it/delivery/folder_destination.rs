@@ -1,0 +1,889 @@
+//! The folder destination, with the emulated vendor's files and with a store of files that errs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ivesk_webhook::config::{
+    Config, DestinationConfig, DestinationKind, ExportedPath, FolderLayout,
+};
+use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse, open};
+use ivesk_webhook::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
+use ivesk_webhook::emulator::{
+    Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Switches,
+    sample_pdf,
+};
+use ivesk_webhook::file_names::identity;
+use ivesk_webhook::ivesk::{Client, document};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tracing::instrument::WithSubscriber as _;
+
+use crate::support::destinations::{
+    COMPANY, config, delivered, destination_config, item, other_account, try_open, unavailable,
+};
+use crate::support::process::within;
+use crate::support::puller::{folder, signer};
+use crate::support::stand_in::{Answer, StandIn};
+
+/// Far more than anything here takes.
+const AMPLE: Duration = Duration::from_secs(60);
+/// The vendor, where no test asks it for anything.
+const NOBODY: &str = "https://app.ivesk.lt/api/pub";
+
+/// A folder and the settings of a destination that is it.
+struct Archive {
+    folder: tempfile::TempDir,
+    layout: FolderLayout,
+    files: bool,
+    max_file_bytes: u64,
+    config: Config,
+}
+
+impl Archive {
+    fn at(api_url: &str) -> Self {
+        let mut config = config(api_url);
+        config.api.exported_path = Some(ExportedPath {
+            template: "/exported/{company}".to_owned(),
+        });
+        Self {
+            folder: folder(),
+            layout: FolderLayout::Company,
+            files: true,
+            max_file_bytes: 1 << 20,
+            config,
+        }
+    }
+
+    /// One that fetches no files.
+    fn of_json(layout: FolderLayout) -> Self {
+        Self {
+            layout,
+            files: false,
+            ..Self::at(NOBODY)
+        }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.path().join("archive")
+    }
+
+    fn settings(&self) -> DestinationConfig {
+        let kind = DestinationKind::Folder {
+            path: self.root(),
+            layout: self.layout,
+            files: self.files,
+            max_file_bytes: self.max_file_bytes,
+        };
+        destination_config(kind, AMPLE)
+    }
+
+    fn destination(&self) -> Box<dyn Destination> {
+        try_open(&self.settings(), &self.config, &[]).expect("a destination")
+    }
+
+    async fn deliver(&self, item: &Delivery) -> DestinationResponse {
+        within("a verdict", self.destination().deliver(item)).await
+    }
+
+    /// Files it and gives the note.
+    async fn file(&self, item: &Delivery) -> String {
+        delivered(self.deliver(item).await).expect("a note")
+    }
+
+    /// Everything that people see in the folder.
+    fn seen(&self) -> BTreeSet<String> {
+        let all = names_below(&self.root());
+        all.into_iter()
+            .filter(|name| !name.starts_with(".files"))
+            .collect()
+    }
+
+    /// What is stored by its hash, and what is under way.
+    fn stored(&self) -> BTreeSet<String> {
+        names_below(&self.root().join(".files"))
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+}
+
+/// The files below a folder, by their path in it.
+fn names_below(folder: &Path) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in std::fs::read_dir(&next).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() && !path.is_symlink() {
+                open.push(path);
+            } else {
+                let name = path.strip_prefix(folder).expect("below it");
+                names.insert(name.to_str().expect("text").to_owned());
+            }
+        }
+    }
+    names
+}
+
+fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
+    names.into_iter().map(str::to_owned).collect()
+}
+
+/// An archive beside the emulated vendor.
+struct Beside {
+    archive: Archive,
+    control: Control,
+    client: Client,
+    _emulator: Emulator,
+}
+
+impl Beside {
+    async fn new(switches: &str) -> Self {
+        let settings = EmulatorSettings {
+            switches: Switches::parse(switches).expect("switches that exist"),
+            signer: Some(signer()),
+            ..EmulatorSettings::default()
+        };
+        let started = Emulator::start(settings, ([127, 0, 0, 1], 0).into());
+        let emulator = started.await.expect("a free port");
+        let archive = Archive::at(&emulator.api_url());
+        Self {
+            client: Client::new(&archive.config.api, DEFAULT_KEY.into()).expect("a client"),
+            control: emulator.control(),
+            archive,
+            _emulator: emulator,
+        }
+    }
+
+    /// Has the accountant export a document, and pulls it.
+    async fn exported(&self) -> Delivery {
+        let exported = self
+            .control
+            .export(DEFAULT_COMPANIES[0], 1)
+            .expect("a company");
+        self.pulled(&exported[0].0).await
+    }
+
+    /// The document as the exported queue has it now.
+    async fn pulled(&self, id: &str) -> Delivery {
+        let company = Company::parse(DEFAULT_COMPANIES[0]).expect("a code");
+        let page = self
+            .client
+            .page(Queue::Exported, &company, None)
+            .await
+            .expect("a page");
+        let documents = page.documents.iter();
+        let mut read = documents.map(|raw| document::read(Queue::Exported, raw));
+        let found = read.rfind(|read| read.as_ref().is_ok_and(|read| read.id == id));
+        let version = found.expect("it is listed").expect("it has an id");
+        Delivery {
+            version: version.version,
+            body: version.body,
+            ..item(id, json!({}))
+        }
+    }
+
+    fn file_requests(&self) -> u64 {
+        self.control.requests().count(Endpoint::File)
+    }
+}
+
+#[tokio::test]
+async fn a_document_is_filed_unchanged_with_its_pdf_beside_it() {
+    let beside = Beside::new("").await;
+    let document = beside.exported().await;
+    let id = document.document_id.clone();
+    let number = serde_json::from_slice::<Value>(&document.body).expect("JSON")["docnum"].clone();
+    let number = number.as_str().expect("text");
+    let stem = format!("{COMPANY}/{number}-{id}");
+
+    let archive = &beside.archive;
+    assert_eq!(archive.file(&document).await, format!("{stem}.json"));
+    assert_eq!(
+        archive.seen(),
+        set([&format!("{stem}.json"), &format!("{stem}.pdf")])
+    );
+    assert_eq!(archive.read(&format!("{stem}.json")), document.body);
+    let pdf = archive.read(&format!("{stem}.pdf"));
+    assert!(pdf.starts_with(b"%PDF-") && pdf.ends_with(b"%%EOF\n"));
+    // Stored once, under its hash, and nothing under way.
+    let stored: Vec<String> = archive.stored().into_iter().collect();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &pdf);
+    let hash: String = digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(stored, [format!("{hash}.pdf")]);
+    let about = std::fs::metadata(archive.root().join(format!("{stem}.pdf"))).expect("a file");
+    assert_eq!(about.nlink(), 2);
+
+    // Again, on a link that no longer works: there is nothing left to do.
+    beside
+        .control
+        .set_switches("pdf=xml_error")
+        .expect("a switch");
+    assert_eq!(archive.file(&document).await, format!("{stem}.json"));
+    assert_eq!(beside.file_requests(), 1);
+}
+
+#[tokio::test]
+async fn an_expired_link_requests_a_fresh_one_and_leaves_no_file() {
+    let beside = Beside::new("").await;
+    let document = beside.exported().await;
+    beside.control.advance(Duration::from_secs(2 * 3600));
+    assert_eq!(
+        beside.archive.deliver(&document).await,
+        DestinationResponse::LinkExpired
+    );
+    assert_eq!(beside.archive.seen(), set([]));
+    assert_eq!(beside.archive.stored(), set([]));
+
+    let fresh = Delivery {
+        link: document::link(&beside.pulled(&document.document_id).await.body),
+        ..document
+    };
+    beside.archive.file(&fresh).await;
+    assert_eq!(beside.archive.seen().len(), 2);
+
+    let another = beside.exported().await;
+    beside
+        .control
+        .set_switches("pdf=xml_error")
+        .expect("a switch");
+    assert_eq!(
+        beside.archive.deliver(&another).await,
+        DestinationResponse::LinkExpired
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_cut_off_is_not_filed() {
+    let beside = Beside::new("pdf=truncated").await;
+    let document = beside.exported().await;
+    let (error, _) = unavailable(beside.archive.deliver(&document).await);
+    assert!(error.contains("failed to fetch"), "{error}");
+    assert!(!error.contains("Signature"), "{error}");
+    assert_eq!(beside.archive.seen(), set([]));
+    assert_eq!(beside.archive.stored(), set([]));
+    beside.control.set_switches("pdf=ok").expect("a switch");
+    beside.archive.file(&document).await;
+}
+
+/// A store of files that gives this answer, an archive that may ask it, and an item whose
+/// link leads there.
+async fn store_that_answers(answer: Answer) -> (StandIn, Archive, Delivery) {
+    let store = StandIn::start([answer]).await;
+    let archive = Archive::at(&store.url("/api/pub"));
+    let document = item("a-1", json!({ "url": store.url("/f?Signature=planted") }));
+    (store, archive, document)
+}
+
+const S3_ERROR: &str =
+    "<?xml version=\"1.0\"?>\n<Error><Code>CODE</Code><Message>planted</Message></Error>";
+
+#[tokio::test]
+async fn each_answer_of_the_file_host_is_classified_without_the_key() {
+    let error = |status, code: &str| Answer::status(status, S3_ERROR.replace("CODE", code));
+    let pdf = || Answer::ok(sample_pdf("x"));
+    for (answer, expected) in [
+        (pdf(), "pdf"),
+        // Some write something before it; a reader of PDFs takes that.
+        (
+            Answer::ok([&b"\xef\xbb\xbf\n"[..], &sample_pdf("x")].concat()),
+            "pdf",
+        ),
+        (error(403, "AccessDenied"), "expired"),
+        (error(400, "ExpiredToken"), "expired"),
+        (error(404, "NoSuchKey"), "expired"),
+        (Answer::status(410, ""), "expired"),
+        (error(200, "AccessDenied"), "expired"),
+        (Answer::ok("<html>log in</html>"), "note"),
+        (Answer::ok(""), "note"),
+        (Answer::ok(vec![b'x'; 2 << 20]), "note"),
+        (error(503, "SlowDown").with("retry-after", "9"), "not now"),
+        (Answer::status(500, ""), "not now"),
+        (Answer::status(429, ""), "not now"),
+        (error(400, "BadRequest"), "not now"),
+        (
+            Answer::status(302, "").with("location", "/g?Signature=planted"),
+            "not now",
+        ),
+        (Answer::status(206, sample_pdf("x")), "not now"),
+    ] {
+        let shown = format!("{answer:?}");
+        let (store, archive, document) = store_that_answers(answer).await;
+        let verdict = archive.deliver(&document).await;
+        assert!(
+            !format!("{verdict:?} {document:?}").contains("planted"),
+            "{verdict:?}"
+        );
+        let seen = archive.seen();
+        match expected {
+            "pdf" => {
+                delivered(verdict);
+                assert_eq!(
+                    seen,
+                    set(["302320404/a-1.json", "302320404/a-1.pdf"]),
+                    "{shown}"
+                );
+            }
+            "note" => {
+                delivered(verdict);
+                let note = "302320404/a-1.nopdf.txt";
+                assert_eq!(seen, set(["302320404/a-1.json", note]), "{shown}");
+                let note = String::from_utf8(archive.read(note)).expect("text");
+                assert!(
+                    note.contains("not a PDF") || note.contains("`max_file_bytes`"),
+                    "{note}"
+                );
+            }
+            "expired" => {
+                assert_eq!(verdict, DestinationResponse::LinkExpired, "{shown}");
+                assert_eq!(seen, set([]), "{shown}");
+            }
+            _ => {
+                let waits = unavailable(verdict).1;
+                assert_eq!(
+                    waits,
+                    shown.contains("503").then_some(Duration::from_secs(9))
+                );
+                assert_eq!(seen, set([]), "{shown}");
+            }
+        }
+        assert!(
+            archive.stored().iter().all(|name| name.ends_with(".pdf")),
+            "{shown}"
+        );
+        let requests = store.requests();
+        assert_eq!(requests.len(), 1, "{shown}");
+        assert!(requests[0].header("x-api-key").is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_document_without_a_file_is_filed_with_a_note() {
+    for (fields, status, why) in [
+        (json!({}), 599, "no link"),
+        (json!({ "url": null }), 599, "no link"),
+        (json!({ "url": "soon" }), 599, "no link"),
+        (
+            json!({ "url": "http://127.0.0.1:1/old" }),
+            404,
+            "no longer has its file",
+        ),
+        (
+            json!({ "url": "http://127.0.0.1:1/old" }),
+            403,
+            "no longer has its file",
+        ),
+    ] {
+        let store = StandIn::start([Answer::status(status, "")]).await;
+        let archive = Archive::at(&store.url("/api/pub"));
+        let mut document = item("a-1", fields);
+        // What a pull has just brought.
+        let refused = matches!(status, 403 | 404);
+        document.link = refused.then(|| store.url("/new").into());
+        document.link_listed_at = refused.then(|| Clock::system().now());
+        archive.file(&document).await;
+        let note = archive.read("302320404/a-1.nopdf.txt");
+        let note = String::from_utf8(note).expect("text");
+        assert!(note.contains(why), "{note}");
+        assert_eq!(archive.read("302320404/a-1.json"), document.body);
+    }
+}
+
+#[tokio::test]
+async fn a_pdf_that_was_too_large_is_filed_once_the_limit_is_raised() {
+    let store = StandIn::start([Answer::ok(sample_pdf("x")), Answer::ok(sample_pdf("x"))]).await;
+    let mut archive = Archive::at(&store.url("/api/pub"));
+    archive.max_file_bytes = 100;
+    let document = item("a-1", json!({ "url": store.url("/f") }));
+    archive.file(&document).await;
+    assert_eq!(
+        archive.seen(),
+        set(["302320404/a-1.json", "302320404/a-1.nopdf.txt"])
+    );
+    archive.max_file_bytes = 1 << 20;
+    archive.file(&document).await;
+    assert_eq!(
+        archive.seen(),
+        set(["302320404/a-1.json", "302320404/a-1.pdf"])
+    );
+}
+
+#[tokio::test]
+async fn a_link_to_an_unlisted_host_is_never_followed() {
+    let store = StandIn::start([]).await;
+    // The API is elsewhere, so that this machine is none of its hosts.
+    let mut archive = Archive::at(NOBODY);
+    for (url, part) in [
+        (store.url("/f?Signature=planted"), "plain https"),
+        (
+            "https://files.example.lt/f?Signature=planted".to_owned(),
+            "files.example.lt",
+        ),
+        (
+            "https://169.254.169.254/latest/meta-data".to_owned(),
+            "169.254.169.254",
+        ),
+    ] {
+        let verdict = archive.deliver(&item("a-1", json!({ "url": url }))).await;
+        let (error, _) = unavailable(verdict);
+        assert!(
+            error.contains(part) && !error.contains("planted"),
+            "{error}"
+        );
+        assert_eq!(archive.seen(), set([]));
+    }
+    assert!(store.requests().is_empty());
+
+    archive.files = false;
+    archive
+        .file(&item("a-1", json!({ "url": store.url("/f") })))
+        .await;
+    assert_eq!(archive.seen(), set(["302320404/a-1.json"]));
+    assert!(store.requests().is_empty());
+}
+
+#[tokio::test]
+async fn the_archiver_layout_separates_purchases_and_sales_by_month() {
+    let archive = Archive::of_json(FolderLayout::Archiver);
+    let parties = json!({
+        "date": "2026-02-03T00:00:00", "docnum": "AB/7", "sellername": "UAB „Ąžuolas“",
+        "buyernameascii": "MB B: C", "sellercode": "111", "buyercode": COMPANY,
+    });
+    let note = archive.file(&item("a-1", parties.clone())).await;
+    assert_eq!(
+        note,
+        "302320404/2026-02/Pirkimai/2026-02-03 AB_7 UAB „Ąžuolas“ a-1.json"
+    );
+    let mut sale = parties;
+    (sale["sellercode"], sale["buyercode"]) = (COMPANY.into(), "111".into());
+    let note = archive.file(&item("a-2", sale)).await;
+    assert_eq!(
+        note,
+        "302320404/2026-02/Pardavimai/2026-02-03 AB_7 MB B_ C a-2.json"
+    );
+    let by_flag = json!({ "buyerisfavorite": true, "sellerisfavorite": false });
+    let note = archive.file(&item("a-3", by_flag)).await;
+    assert_eq!(
+        note, "302320404/2026-01/Pirkimai/a-3.json",
+        "the version's month"
+    );
+    let mut odd = item("a-4", json!({ "date": "vasario 3 d.", "docnum": 12 }));
+    odd.version = "x".to_owned();
+    odd.stored_at = Timestamp::parse("2026-11-23T08:00:00Z").expect("a time");
+    let note = archive.file(&odd).await;
+    assert_eq!(note, "302320404/2026-11/Kiti/vasario 3 d 12 a-4.json");
+    assert_eq!(archive.seen().len(), 4);
+}
+
+#[tokio::test]
+async fn a_digitized_document_is_filed_for_each_of_our_companies() {
+    let archive = Archive::of_json(FolderLayout::Archiver);
+    let digitized = |id: &str, fields: Value| Delivery {
+        feed: Feed::digitized(ivesk_webhook::config::default_account()),
+        ..item(id, fields)
+    };
+    let both = json!({
+        "date": "2026-02-03", "sellerisfavorite": true, "sellercode": "111",
+        "buyerisfavorite": true, "buyercode": "222",
+    });
+    let note = archive.file(&digitized("a-1", both)).await;
+    assert_eq!(
+        note,
+        "111/2026-02/Pardavimai/2026-02-03 222 a-1.json\n222/2026-02/Pirkimai/2026-02-03 111 a-1.json"
+    );
+    let note = archive
+        .file(&digitized("a-2", json!({ "date": "2026-02-03" })))
+        .await;
+    assert_eq!(note, "digitized/2026-02/Kiti/2026-02-03 a-2.json");
+    assert_eq!(archive.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn equal_numbers_and_similar_ids_get_files_of_their_own() {
+    for layout in [FolderLayout::Company, FolderLayout::Archiver] {
+        let archive = Archive::of_json(layout);
+        let destination = archive.destination();
+        let ids = [
+            "a/b",
+            "a_b",
+            "A_b",
+            "a:b",
+            "a_b.",
+            "..",
+            "con",
+            "ąč",
+            &"ž".repeat(100),
+        ];
+        for id in ids {
+            let fields = json!({ "docnum": "7", "date": "2026-02-03", "sellername": "X" });
+            delivered(destination.deliver(&item(id, fields)).await);
+        }
+        assert_eq!(archive.seen().len(), ids.len(), "{:?}", archive.seen());
+    }
+}
+
+#[tokio::test]
+async fn accounts_get_folders_of_their_own() {
+    let mut archive = Archive::of_json(FolderLayout::Company);
+    let account = archive
+        .config
+        .accounts
+        .values()
+        .next()
+        .expect("one")
+        .clone();
+    archive.config.accounts.insert(other_account(), account);
+    let mine = item("a-1", json!({ "of": "mine" }));
+    let mut theirs = item("a-1", json!({ "of": "theirs" }));
+    theirs.feed.account = other_account();
+    archive.file(&mine).await;
+    archive.file(&theirs).await;
+    assert_eq!(
+        archive.seen(),
+        set(["default/302320404/a-1.json", "other/302320404/a-1.json"])
+    );
+}
+
+#[tokio::test]
+async fn a_retry_after_a_crash_completes_pdf_and_json() {
+    let beside = Beside::new("").await;
+    let archive = &beside.archive;
+    let document = beside.exported().await;
+    let note = archive.file(&document).await;
+    let json = archive.root().join(&note);
+    // What a crash leaves: the PDF in its place, no JSON, something half under way.
+    std::fs::remove_file(&json).expect("removed");
+    std::fs::write(archive.root().join(".files/tmp/0af1"), "%PDF-half").expect("written");
+    assert_eq!(archive.file(&document).await, note);
+    assert_eq!(std::fs::read(&json).expect("there"), document.body);
+    assert_eq!(
+        archive.stored().len(),
+        2,
+        "the young leftover may be another process's"
+    );
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 86_400);
+    let leftover = std::fs::File::options()
+        .write(true)
+        .open(archive.root().join(".files/tmp/0af1"));
+    leftover
+        .expect("there")
+        .set_modified(long_ago)
+        .expect("set");
+    drop(archive.destination());
+    assert_eq!(archive.stored().len(), 1);
+}
+
+#[tokio::test]
+async fn the_json_is_written_last() {
+    let beside = Beside::new("").await;
+    let archive = &beside.archive;
+    let document = beside.exported().await;
+    let note = archive.file(&document).await;
+    let json = archive.root().join(&note);
+    for name in archive.seen() {
+        std::fs::remove_file(archive.root().join(name)).expect("removed");
+    }
+    // Nothing can be renamed onto a folder that holds something.
+    std::fs::create_dir_all(json.join("in the way")).expect("made");
+    unavailable(archive.deliver(&document).await);
+    let pdf = json.with_extension("pdf");
+    assert!(pdf.is_file(), "{:?}", archive.seen());
+    std::fs::remove_dir_all(&json).expect("removed");
+    archive.file(&document).await;
+    assert_eq!(archive.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_newer_version_replaces_the_older_one_wherever_it_is() {
+    let store = StandIn::start([]).await;
+    let mut archive = Archive::at(&store.url("/api/pub"));
+    archive.layout = FolderLayout::Archiver;
+    let file = |number: &str, pdf: &str, earlier: Option<String>| {
+        store.then(Answer::ok(sample_pdf(pdf)));
+        let fields = json!({
+            "docnum": number, "date": "2026-02-03", "buyercode": COMPANY, "url": store.url("/f"),
+        });
+        Delivery {
+            earlier_note: earlier,
+            ..item("a-1", fields)
+        }
+    };
+    let first = archive.file(&file("7", "one", None)).await;
+    // A neighbour with the same PDF keeps it.
+    let neighbour = Delivery {
+        document_id: "a-2".to_owned(),
+        ..file("9", "one", None)
+    };
+    archive.file(&neighbour).await;
+    assert_eq!(archive.stored().len(), 1);
+
+    let second = archive.file(&file("8", "two", Some(first.clone()))).await;
+    assert_ne!(first, second);
+    let seen = archive.seen();
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert!(!seen.contains(&first) && seen.contains(&second));
+    assert_eq!(archive.stored().len(), 2);
+
+    // At the same place; the PDF that nothing leads to any more goes.
+    let changed = file("8", "three", Some(second.clone()));
+    let changed = Delivery {
+        body: [&changed.body[..], b" "].concat(),
+        ..changed
+    };
+    assert_eq!(archive.file(&changed).await, second);
+    assert_eq!(archive.read(&second), changed.body);
+    let pdf = second.replace(".json", ".pdf");
+    assert_eq!(archive.read(&pdf), sample_pdf("three"));
+    assert_eq!((archive.seen().len(), archive.stored().len()), (4, 2));
+}
+
+#[tokio::test]
+async fn an_earlier_pdf_stays_if_no_new_one_can_be_fetched() {
+    let store = StandIn::start([Answer::ok(sample_pdf("one")), Answer::ok("<html>")]).await;
+    let archive = Archive::at(&store.url("/api/pub"));
+    let first = item("a-1", json!({ "url": store.url("/f") }));
+    archive.file(&first).await;
+    let second = item("a-1", json!({ "url": store.url("/f"), "total": 1 }));
+    archive.file(&second).await;
+    let files = [
+        "302320404/a-1.json",
+        "302320404/a-1.nopdf.txt",
+        "302320404/a-1.pdf",
+    ];
+    assert_eq!(archive.seen(), set(files));
+    assert_eq!(archive.read(files[0]), second.body);
+}
+
+#[tokio::test]
+async fn nothing_outside_the_folder_is_ever_removed() {
+    let archive = Archive::of_json(FolderLayout::Company);
+    drop(archive.destination());
+    let outside = archive.folder.path().join("outside");
+    std::fs::create_dir(&outside).expect("made");
+    std::fs::write(outside.join("x.json"), "kept").expect("written");
+    std::fs::write(archive.root().join(".files/x.json"), "kept").expect("written");
+    std::os::unix::fs::symlink(&outside, archive.root().join("link")).expect("made");
+    let absolute = outside.join("x.json");
+    for note in [
+        "../outside/x.json",
+        "a/../../outside/x.json",
+        "link/x.json",
+        ".files/x.json",
+        absolute.to_str().expect("text"),
+        "missing/x.json",
+        "",
+        "\n\n",
+    ] {
+        let document = Delivery {
+            earlier_note: Some(note.to_owned()),
+            ..item("a-1", json!({}))
+        };
+        archive.file(&document).await;
+        assert!(absolute.exists(), "{note}");
+        assert!(archive.root().join(".files/x.json").exists(), "{note}");
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_folder_is_reported() {
+    let archive = Archive::of_json(FolderLayout::Company);
+    std::fs::write(archive.root(), "a file").expect("written");
+    let error = try_open(&archive.settings(), &archive.config, &[]).err();
+    let error = error.expect("no folder").to_string();
+    assert!(error.contains("archive"), "{error}");
+
+    std::fs::remove_file(archive.root()).expect("removed");
+    let destination = archive.destination();
+    delivered(destination.deliver(&item("a-1", json!({}))).await);
+    // As when its disk is not mounted.
+    std::fs::remove_dir_all(archive.root()).expect("removed");
+    std::fs::create_dir(archive.root()).expect("made");
+    let (error, _) = unavailable(destination.deliver(&item("a-2", json!({}))).await);
+    assert!(error.contains("is its disk mounted?"), "{error}");
+    assert_eq!(archive.seen(), set([]));
+}
+
+/// Texts as hostile as what a seller may write.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        "[./\\\\:~ -]{0,12}",
+        "(?i)(con|nul|aux|com1|lpt9)[ .]{0,3}[a-z]{0,3}",
+        "[ąčęėįšųūž“„ .]{0,300}",
+        "(\\.\\./){1,8}etc/passwd",
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_sellers_name_stays_in_the_folder_and_ends_with_the_id(
+        number in text(), seller in text(), date in text(), company in text(),
+        id in "[^\\p{Cc}]{1,50}", archiver in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let layout = if archiver { FolderLayout::Archiver } else { FolderLayout::Company };
+        let archive = Archive::of_json(layout);
+        let fields = json!({ "docnum": number, "sellername": seller, "date": date });
+        let mut document = item(&id, fields);
+        if let Ok(company) = Company::parse(&company) {
+            document.feed.company = company;
+        }
+        let note = runtime.expect("a runtime").block_on(archive.file(&document));
+        prop_assert_eq!(archive.seen(), BTreeSet::from([note.clone()]));
+        prop_assert_eq!(names_below(archive.folder.path()).len(), 1);
+        let ending = format!("{}.json", identity(&id));
+        prop_assert!(note.ends_with(&ending), "{} {}", note, ending);
+        let depth = if archiver { 4 } else { 2 };
+        prop_assert_eq!(note.split('/').count(), depth);
+        prop_assert!(note.split('/').all(|name| name.len() <= 255));
+    }
+}
+
+#[tokio::test]
+async fn a_document_is_written_by_one_attempt_at_a_time() {
+    let archive = Archive::of_json(FolderLayout::Company);
+    let destination = archive.destination();
+    // Whoever opens a pipe waits for its other end, as for a disk that hangs.
+    let pipe = archive.root().join("302320404/a-1.json");
+    std::fs::create_dir(pipe.parent().expect("a folder")).expect("made");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo is there").success());
+
+    let (one, two) = (item("a-1", json!({})), item("a-1", json!({ "total": 2 })));
+    let neighbour = item("a-2", json!({}));
+    let mut first = destination.deliver(&one);
+    let others = async {
+        (
+            destination.deliver(&two).await,
+            destination.deliver(&neighbour).await,
+        )
+    };
+    let (second, third) = tokio::select! {
+        biased;
+        verdict = &mut first => panic!("{verdict:?}"),
+        others = others => others,
+    };
+    // Before anything is judged: a thread that waits here would keep a failed test open.
+    let released = tokio::task::spawn_blocking(move || std::fs::File::create(pipe));
+    delivered(within("the first attempt", first).await);
+    let other_end = within("the pipe", released).await;
+    drop(other_end.expect("it ran").expect("a pipe"));
+    let (error, _) = unavailable(second);
+    assert!(error.contains("still writing"), "{error}");
+    delivered(third);
+    delivered(destination.deliver(&two).await);
+    assert_eq!(archive.read("302320404/a-1.json"), two.body);
+}
+
+#[tokio::test]
+async fn equal_documents_delivered_at_once_share_one_file() {
+    const COUNT: usize = 16;
+    let answers = (0..COUNT).map(|_| Answer::ok(sample_pdf("x")));
+    let store = StandIn::start(answers).await;
+    let archive = Archive::at(&store.url("/api/pub"));
+    let destination = archive.destination();
+    let items: Vec<Delivery> = (0..COUNT)
+        .map(|number| item(&format!("a-{number}"), json!({ "url": store.url("/f") })))
+        .collect();
+    let verdicts = items.iter().map(|item| destination.deliver(item));
+    for verdict in within("all", futures_util::future::join_all(verdicts)).await {
+        delivered(verdict);
+    }
+    assert_eq!(archive.seen().len(), 2 * COUNT);
+    assert_eq!(archive.stored().len(), 1);
+    for name in archive.seen().iter().filter(|name| name.ends_with(".pdf")) {
+        assert_eq!(archive.read(name), sample_pdf("x"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_hanging_file_host_is_bounded_by_the_timeout() {
+    // It takes the connection and never looks at it.
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
+    let listener = listener.expect("a port");
+    let origin = format!("http://{}", listener.local_addr().expect("an address"));
+    let archive = Archive::at(&format!("{origin}/api/pub"));
+    let settings = DestinationConfig {
+        timeout: Duration::from_millis(300),
+        ..archive.settings()
+    };
+    let destination = try_open(&settings, &archive.config, &[]).expect("a destination");
+    let document = item("a-1", json!({ "url": format!("{origin}/f") }));
+    unavailable(within("an end", destination.deliver(&document)).await);
+    assert_eq!((archive.seen(), archive.stored()), (set([]), set([])));
+}
+
+#[test]
+fn a_list_destination_is_sent_nothing() {
+    let destination = DestinationConfig::of(DestinationKind::Api);
+    let name = DestinationName::parse("reports").expect("a name");
+    let clock = Clock::system();
+    let opened = open(
+        &name,
+        &destination,
+        &config(NOBODY),
+        &BTreeMap::new(),
+        &clock,
+    );
+    assert!(opened.expect("nothing to open").is_none());
+}
+
+/// What is logged while a document is left without its file, and while destinations fail.
+#[tokio::test]
+async fn no_log_line_holds_a_link_or_a_document() {
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let everything = async {
+        let answers = [Answer::ok("planted"), Answer::status(500, "planted")];
+        let store = StandIn::start(answers).await;
+        let archive = Archive::at(&store.url("/api/pub"));
+        let document = item(
+            "a-1",
+            json!({ "url": store.url("/f?Signature=planted"), "sellername": "planted" }),
+        );
+        archive.file(&document).await;
+        let kind = DestinationKind::Http {
+            url: store.url("/in?key=planted").parse().expect("an address"),
+            secrets: vec!["whsec_cGxhbnRlZHBsYW50ZWRwbGFudGVkcGxhbnRlZA==".into()],
+        };
+        let posting = try_open(&destination_config(kind, AMPLE), &archive.config, &[])
+            .expect("a destination");
+        unavailable(posting.deliver(&document).await);
+        format!("{document:?} {:?}", archive.settings())
+    };
+    let shown = everything.with_subscriber(subscriber).await;
+    let log = String::from_utf8_lossy(&captured.0.lock().expect("whole")).into_owned();
+    assert!(log.contains("without its PDF"), "{log}");
+    for text in [log, shown] {
+        let line = text.lines().find(|line| line.contains("planted"));
+        assert_eq!(line, None);
+    }
+}
+
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("whole").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

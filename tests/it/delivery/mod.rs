@@ -1,0 +1,9 @@
+//! From the stored document to the destinations.
+
+mod command_destination;
+mod example_receivers;
+mod folder_destination;
+mod http_destination;
+mod kill;
+mod service;
+pub(crate) mod worker;

@@ -1,0 +1,533 @@
+//! Secrets stay secret: the whole loop at the finest level of the log, with planted
+//! secrets, and none of them in anything that is written, answered or kept as an error.
+
+use std::time::Duration;
+
+use ivesk_webhook::domain::{Event, Queue};
+use ivesk_webhook::emulator::{
+    AccountSettings, Control, DEFAULT_COMPANIES, Emulator, EmulatorSettings, Endpoint, Publication,
+    Switches, Tamper,
+};
+use ivesk_webhook::store::DocumentFilter;
+use reqwest::StatusCode;
+use serde_json::{Map, Value};
+
+use crate::support::databases::{Database, query_sql};
+use crate::support::process::{Installation, Server, within};
+use crate::support::stand_in::{Answer, StandIn};
+
+const API_KEY: &str = "planted5e7-api-key-0123456789";
+const EXPORTED_TOKEN: &str = "planted5e7-path-token-exported-0123456789abc";
+const DIGITIZED_TOKEN: &str = "planted5e7-path-token-digitized-0123456789ab";
+const PRIVATE_TOKEN: &str = "planted5e7-private-token-0123456789abcdef";
+const STORE_PASSWORD: &str = "planted5e7-store-password";
+const DOCUMENT: &str = "planted5e7-document-content";
+const FILE: &str = "planted5e7-file-content";
+const ALARM_PATH: &str = "/hooks/planted5e7-alarm-address";
+const DESTINATION_SECRET: &str = "whsec_cGxhbnRlZDVlNy1zaW5rLXNlY3JldC0wMTIzNDU2Nzg5";
+
+/// What every planted secret holds, the destination's in base64 too, and what links and
+/// confirmations hold that are secrets by themselves.
+const NEVER: [&str; 7] = [
+    "planted5e7",
+    "cGxhbnRlZDVlNy1",
+    // Links of the emulator's storage, and any other's.
+    "ASIAEMULATOR",
+    "Signature=",
+    "X-Amz-",
+    "Action=ConfirmSubscription",
+    "Token=",
+];
+
+/// Answers that are there to give out what nothing else may: messages and documents.
+const GIVES_CONTENT: [&str; 3] = [
+    "/v1/notifications/{id}",
+    "/v1/quarantine/{id}",
+    "/v1/destinations/{name}/documents",
+];
+
+/// Everything that was said, and where.
+#[derive(Default)]
+struct Said(Vec<(String, String)>);
+
+impl Said {
+    fn add(&mut self, place: impl Into<String>, text: impl Into<String>) {
+        self.0.push((place.into(), text.into()));
+    }
+
+    /// Asserts that nothing of `secrets` was said anywhere.
+    fn holds_none_of(&self, secrets: &[String]) {
+        for (place, text) in &self.0 {
+            for secret in secrets {
+                let line = text.lines().find(|line| line.contains(secret.as_str()));
+                assert_eq!(line, None, "{place} holds `{secret}`");
+            }
+        }
+    }
+}
+
+/// An installation with every kind of secret.
+struct House {
+    emulator: Emulator,
+    installation: Installation,
+    database: Option<Database>,
+    alarms: StandIn,
+    format: &'static str,
+    said: Said,
+}
+
+impl House {
+    async fn new(format: &'static str, database: Option<Database>) -> Self {
+        let settings = EmulatorSettings {
+            accounts: vec![AccountSettings {
+                key: API_KEY.to_owned(),
+                companies: DEFAULT_COMPANIES.map(str::to_owned).to_vec(),
+            }],
+            switches: Switches::parse("page_size=7,time_scale=0.002").expect("all exist"),
+            ..EmulatorSettings::default()
+        };
+        let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into()).await;
+        let emulator = emulator.expect("a free port");
+        let alarms = StandIn::start((0..100).map(|_| Answer::status(500, "no"))).await;
+        let destination = StandIn::start((0..100).map(|_| Answer::status(500, "no"))).await;
+        let store = database.as_ref().map_or_else(String::new, |database| {
+            format!("[store]\nurl = \"{}\"\n", database.url_text())
+        });
+        let sections = format!(
+            "{store}[log]\nlevel = \"trace\"\nformat = \"{format}\"\n\
+             [alarms]\nurl = \"{}\"\nfree_bytes = 1125899906842624\n\
+             [upload]\nwatch = \"outbox\"\n\
+             [destinations.erp]\nkind = \"http\"\nurl = \"{}\"\nhistory = \"deliver\"\n\
+             [destinations.files]\nkind = \"folder\"\npath = \"files\"\nhistory = \"deliver\"\n",
+            alarms.url(ALARM_PATH),
+            destination.url("/import"),
+        );
+        let installation = Installation::beside(&emulator, "", &sections);
+        let file = installation.settings();
+        let text = std::fs::read_to_string(&file).expect("settings");
+        let text = format!(
+            "{}\n[accounts.default.tokens]\non_exported = [\"{EXPORTED_TOKEN}\"]\non_digitized = [\"{DIGITIZED_TOKEN}\"]\n",
+            text.replace("[api]\n", "[api]\nsubscribe_path = \"/subscriptions\"\n")
+        );
+        std::fs::write(&file, text).expect("written");
+        std::fs::create_dir(installation.folder().join("outbox")).expect("made");
+        Self {
+            emulator,
+            installation,
+            database,
+            alarms,
+            format,
+            said: Said::default(),
+        }
+    }
+
+    fn variables(&self) -> Vec<(&'static str, &'static str)> {
+        let mut variables = vec![
+            ("IVESK_WEBHOOK_API_KEY", API_KEY),
+            ("IVESK_WEBHOOK_ADMIN_TOKEN", PRIVATE_TOKEN),
+            ("IVESK_WEBHOOK_DESTINATIONS_ERP_SECRET", DESTINATION_SECRET),
+        ];
+        if self.database.is_some() {
+            variables.push(("IVESK_WEBHOOK_STORE_PASSWORD", STORE_PASSWORD));
+        }
+        variables
+    }
+
+    async fn serve(&self, more: &[(&str, &str)]) -> Server {
+        let mut command = self.installation.command(&["serve"]);
+        command.envs(self.variables()).envs(more.iter().copied());
+        let mut server = Server::spawn(command);
+        server.receiving().await;
+        server
+    }
+
+    async fn ends(&mut self, server: Server) {
+        server.terminate();
+        let (status, log) = server.ended().await;
+        assert!(status.success(), "{log}");
+        assert!(log.contains("TRACE"), "the finest level was in force");
+        self.said.add(format!("the {} log", self.format), log);
+    }
+
+    /// Runs a subcommand and keeps what it says; its standard output.
+    async fn run(&mut self, arguments: &[&str]) -> String {
+        let variables = self.variables();
+        let (_, stdout, stderr) = self.installation.run_with(arguments, &variables).await;
+        let place = format!("`{}`", arguments.join(" "));
+        self.said.add(format!("{place} on standard error"), stderr);
+        self.said.add(place, stdout.clone());
+        stdout
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, String) {
+        let client = reqwest::Client::builder().no_proxy().build();
+        let answer = client
+            .expect("a client")
+            .get(self.installation.admin_url(path))
+            .bearer_auth(PRIVATE_TOKEN)
+            .send()
+            .await
+            .expect("an answer");
+        (answer.status(), answer.text().await.expect("text"))
+    }
+
+    /// Every GET that the API's own description has.
+    async fn ask_everything(&mut self) {
+        let (_, described) = self.get("/v1/openapi.json").await;
+        let described: Value = serde_json::from_str(&described).expect("JSON");
+        let paths = described["paths"].as_object().expect("paths");
+        let mut asked = 0;
+        for (path, methods) in paths {
+            if methods.get("get").is_none() || GIVES_CONTENT.contains(&path.as_str()) {
+                continue;
+            }
+            let path = path
+                .replace("{id}", "1")
+                .replace("{name}", "erp")
+                .replace("{destination}", "erp");
+            let (_, text) = self.get(&path).await;
+            self.said.add(path, text);
+            asked += 1;
+        }
+        assert!(asked > 10, "{asked} of {paths:?}");
+        for path in [
+            "/metrics",
+            "/v1/nothing/planted",
+            "/v1/documents/search?q=302320404",
+        ] {
+            let (_, text) = self.get(path).await;
+            self.said.add(path.replace("planted", "…"), text);
+        }
+    }
+
+    /// Every page of the menu, and a document's, as whoever has logged in.
+    async fn look_at_every_page(&mut self) {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none());
+        let client = client.build().expect("a client");
+        let login = self.installation.admin_url("/login");
+        let cookie = |answer: &reqwest::Response| {
+            let cookie = answer.headers()["set-cookie"].to_str().expect("text");
+            cookie.split(';').next().expect("a pair").to_owned()
+        };
+        let form = client.get(&login).send().await.expect("an answer");
+        let visitor = cookie(&form);
+        let form = form.text().await.expect("text");
+        let proof = form
+            .split_once("name=\"proof\" value=\"")
+            .expect("a proof")
+            .1;
+        let proof = proof.split('"').next().expect("a proof");
+        let shown = client
+            .post(&login)
+            .header("cookie", visitor)
+            .body(format!("proof={proof}&token={PRIVATE_TOKEN}"))
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(shown.status(), StatusCode::SEE_OTHER);
+        let session = cookie(&shown);
+        let look = async |path: &str| {
+            let page = client
+                .get(self.installation.admin_url(path))
+                .header("cookie", &session)
+                .send();
+            let page = page.await.expect("an answer");
+            assert_eq!(page.status(), StatusCode::OK, "{path}");
+            page.text().await.expect("text")
+        };
+        let overview = look("/").await;
+        let menu = overview.split_once("<nav").expect("a menu").1;
+        let menu = menu.split_once("</nav>").expect("its end").0;
+        let mut paths: Vec<&str> = menu
+            .split("href=\"")
+            .skip(1)
+            .filter_map(|part| part.split('"').next())
+            .collect();
+        assert!(paths.len() > 5, "{menu}");
+        paths.push("/documents/1");
+        let mut pages = Vec::new();
+        for path in paths {
+            pages.push((format!("the page {path}"), look(path).await));
+        }
+        for (place, page) in pages {
+            self.said.add(place, page);
+        }
+    }
+
+    async fn post(&self, event: Event, token: &str, body: &str) -> String {
+        let url = format!("{}/{token}", self.installation.webhook(event));
+        let client = reqwest::Client::builder().no_proxy().build();
+        let answer = client.expect("a client").post(url).body(body.to_owned());
+        let answer = answer.send().await.expect("an answer");
+        format!(
+            "{:?}\n{}",
+            answer.headers().clone(),
+            answer.text().await.expect("text")
+        )
+    }
+
+    /// What the database keeps of errors, and other words for people.
+    async fn kept_words(&mut self) {
+        const WORDS: [&str; 7] = [
+            "%error%", "text", "message", "note", "reason", "headers", "detail",
+        ];
+        let columns = |quoted: &str| {
+            let like: Vec<String> = WORDS
+                .iter()
+                .map(|word| format!("{quoted} LIKE '{word}'"))
+                .collect();
+            like.join(" OR ")
+        };
+        if let Some(database) = &self.database {
+            let url = database.url_text();
+            let found = query_sql(
+                &url,
+                &format!(
+                    "SELECT table_name, column_name FROM information_schema.columns
+                     WHERE table_schema = 'public' AND data_type = 'text' AND ({})",
+                    columns("column_name")
+                ),
+            )
+            .await;
+            assert!(found.len() > 5, "{found:?}");
+            for row in found {
+                let (table, column) = (row[0].clone().unwrap(), row[1].clone().unwrap());
+                let sql = format!("SELECT string_agg({column}, chr(10)) FROM {table}");
+                let rows = query_sql(&url, &sql).await;
+                let text = rows[0][0].clone().unwrap_or_default();
+                self.said.add(format!("{table}.{column}"), text);
+            }
+            return;
+        }
+        let connection = rusqlite::Connection::open(self.installation.database()).expect("opens");
+        let sql = format!(
+            "SELECT t.name, c.name FROM sqlite_schema t JOIN pragma_table_info(t.name) c
+             WHERE t.type = 'table' AND c.type = 'TEXT' AND ({})",
+            columns("c.name")
+        );
+        let mut statement = connection.prepare(&sql).expect("SQL");
+        let found: Vec<(String, String)> = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .expect("rows")
+            .collect::<Result<_, _>>()
+            .expect("text");
+        assert!(found.len() > 5, "{found:?}");
+        for (table, column) in found {
+            let sql = format!("SELECT group_concat({column}, char(10)) FROM {table}");
+            let text: Option<String> = connection
+                .query_row(&sql, [], |row| row.get(0))
+                .expect("SQL");
+            self.said
+                .add(format!("{table}.{column}"), text.unwrap_or_default());
+        }
+    }
+
+    async fn hear_an_alarm(&mut self) {
+        let told = within("an alarm that is told", async {
+            loop {
+                if let Some(request) = self.alarms.requests().pop() {
+                    break request;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+        assert_eq!(told.target, ALARM_PATH);
+        let text = String::from_utf8_lossy(&told.body);
+        self.said.add("what an alarm says", text);
+    }
+
+    /// Asserts that the secrets were there to be told.
+    async fn was_full_of_secrets(&self) {
+        if self.database.is_some() {
+            return;
+        }
+        let store = self.installation.read_store();
+        let filter = DocumentFilter {
+            limit: 1_000,
+            ..DocumentFilter::default()
+        };
+        let rows = store.documents(filter).await.expect("readable");
+        let holds = |secret: &str| {
+            let mut bodies = rows.iter().filter_map(|row| row.body.as_deref());
+            bodies.any(|body| String::from_utf8_lossy(body).contains(secret))
+        };
+        assert!(holds(DOCUMENT), "a document with the planted content");
+        assert!(holds("ASIAEMULATOR"), "a document with a link");
+        let refused = store.quarantine(0, 100).await.expect("readable");
+        let bodies = refused
+            .iter()
+            .map(|row| String::from_utf8_lossy(&row.body).into_owned());
+        let bodies: Vec<String> = bodies.collect();
+        assert!(bodies.iter().any(|body| body.contains("planted5e7")));
+        assert!(bodies.iter().any(|body| body.contains("\"Signature\"")));
+        let told = store.subscriptions().await.expect("readable");
+        assert!(
+            told.iter().all(|row| row.subscription_arn.is_some()),
+            "{told:?}"
+        );
+        store.close().await.expect("it closes");
+    }
+}
+
+/// Exports documents whose contents are planted, and announces them as may happen.
+async fn work(house: &mut House) {
+    let control = house.emulator.control();
+    house.run(&["subscribe"]).await;
+    within("the confirmations", control.idle()).await;
+    let company = DEFAULT_COMPANIES[0];
+    let ids = control
+        .digitize(API_KEY, company, 3)
+        .expect("a known company");
+    let planted = Map::from_iter([("comment".to_owned(), DOCUMENT.into())]);
+    for id in &ids {
+        control
+            .amend(id, planted.clone())
+            .expect("a known document");
+    }
+    control.export(company, 3_usize).expect("a known company");
+    for tamper in [Tamper::Nothing, Tamper::Message, Tamper::Signature] {
+        let publication = Publication {
+            copies: 2,
+            tamper,
+            ..Publication::exported(company)
+        };
+        control.notify(&publication).expect("the account exists");
+    }
+    within("the deliveries", control.idle()).await;
+    within("the pages", pages(&control)).await;
+    for (event, token, body) in [
+        (Event::OnExported, "planted5e7-wrong-token", "{}"),
+        (Event::OnExported, EXPORTED_TOKEN, "planted5e7 is no JSON"),
+        (
+            Event::OnExported,
+            EXPORTED_TOKEN,
+            r#"{"Message":"planted5e7","Type":"Notification"}"#,
+        ),
+        (Event::OnDigitized, EXPORTED_TOKEN, "{}"),
+    ] {
+        let answer = house.post(event, token, body).await;
+        house.said.add("the answer to a delivery", answer);
+    }
+}
+
+async fn pages(control: &Control) {
+    control.requests_reached(Endpoint::Exported, 2).await;
+    control.requests_reached(Endpoint::Digitized, 2).await;
+}
+
+/// A vendor whose errors quote the key, an address and a link.
+async fn quoting_vendor() -> StandIn {
+    let message = format!(
+        "key {API_KEY} may not read https://files.example.lt/a?X-Amz-Signature=planted5e7&x=1"
+    );
+    let body = serde_json::json!({ "message": message }).to_string();
+    StandIn::start((0..1_000).map(|_| Answer::status(500, body.clone()))).await
+}
+
+async fn nothing_is_told(format: &'static str, database: Option<Database>) {
+    let mut house = House::new(format, database).await;
+    let server = house.serve(&[]).await;
+    work(&mut house).await;
+    let control = house.emulator.control();
+    let folder = house.installation.folder().to_owned();
+    std::fs::write(folder.join("outbox/a.pdf"), FILE).expect("written");
+    std::fs::write(folder.join("b.pdf"), format!("{FILE} too")).expect("written");
+    house.run(&["upload", "b.pdf"]).await;
+    within("the upload from the folder", async {
+        while control
+            .uploads()
+            .iter()
+            .filter(|upload| upload.bytes.is_some())
+            .count()
+            < 2
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    if house.database.is_none() {
+        // The disk is said to be nearly full from the first look on.
+        house.hear_an_alarm().await;
+    }
+    let made = house
+        .installation
+        .run_with(
+            &["tokens", "create", "--name", "watch", "--rights", "read"],
+            &house.variables(),
+        )
+        .await;
+    let made = made
+        .1
+        .split_whitespace()
+        .last()
+        .expect("a token")
+        .to_owned();
+    for arguments in [
+        &["doctor", "--quick"][..],
+        &["subscriptions", "list"],
+        &["quarantine", "list"],
+        &["quarantine", "retry", "--all"],
+        &["notifications", "list"],
+        &["documents", "list"],
+        &["documents", "trace", "1"],
+        &["delivery", "status"],
+        &["delivery", "list"],
+        &["report", "list"],
+        &["uploads", "list"],
+        &["tokens", "list"],
+        &["pull"],
+        &["config", "show"],
+        &["config", "check"],
+        &["store", "backup", "copy.db"],
+    ] {
+        house.run(arguments).await;
+    }
+    house.ask_everything().await;
+    house.look_at_every_page().await;
+    house.ends(server).await;
+
+    // The same house, with a vendor that fails and tells too much of it.
+    let vendor = quoting_vendor().await;
+    let url = vendor.url("/");
+    let server = house.serve(&[("IVESK_WEBHOOK_API_URL", &url)]).await;
+    within("a failure that is kept", async {
+        while !house.get("/v1/feeds").await.1.contains("[secret]") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    house.ask_everything().await;
+    house.look_at_every_page().await;
+    house.ends(server).await;
+    house.kept_words().await;
+    house.was_full_of_secrets().await;
+
+    let mut secrets: Vec<String> = NEVER.map(str::to_owned).to_vec();
+    secrets.push(made);
+    assert!(
+        !control
+            .documents(Queue::Exported, DEFAULT_COMPANIES[0])
+            .is_empty()
+    );
+    house.said.holds_none_of(&secrets);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_appears_with_text_logs() {
+    nothing_is_told("text", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_appears_with_json_logs() {
+    nothing_is_told("json", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_appears_with_a_shared_store() {
+    if let Some(database) = Database::postgres("secrets at the finest level").await {
+        nothing_is_told("text", Some(database)).await;
+    }
+}

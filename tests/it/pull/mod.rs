@@ -1,0 +1,9 @@
+//! From the trigger to the stored document: the vendor's API and the pulls.
+
+mod faults;
+mod model;
+mod paging;
+mod random_operations;
+mod service;
+mod unknowns;
+mod vendor_api;

@@ -1,0 +1,527 @@
+//! The vendor's other unknowns in both positions, and what pulls rest on: hints, leases, cursors.
+
+use std::time::Duration;
+
+use ivesk_webhook::domain::Event;
+use ivesk_webhook::domain::{Cursor, Timestamp};
+use ivesk_webhook::emulator::{Endpoint, Publication};
+use ivesk_webhook::ivesk;
+use ivesk_webhook::pull::PullOutcome;
+use ivesk_webhook::store::{FeedPauseReason, TriggerKind};
+use serde_json::{Value, json};
+
+use crate::support::puller::{
+    Bench, COMPANY, NEIGHBOUR, company, digitized, everything_arrives, exported, exported_path,
+    hours, minutes, seconds, start_of_time, tally,
+};
+
+#[tokio::test]
+async fn u16_a_document_listed_a_minute_late_is_not_counted_as_missed() {
+    let bench = Bench::caught_up("visibility_lag_ms=60000").await;
+    bench.export(COMPANY, 3).await;
+    let at_once = bench.settle().await;
+    assert_eq!(tally(&at_once), (0, 0));
+    bench.pass(minutes(6)).await;
+    bench.assert_complete(&exported(COMPANY)).await;
+    let found_by: Vec<_> = bench
+        .documents()
+        .await
+        .iter()
+        .map(|row| row.found_by)
+        .collect();
+    assert_eq!(found_by, [TriggerKind::LateFollowUp; 3]);
+    assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 0);
+}
+
+#[tokio::test]
+async fn u16_a_document_listed_behind_the_cursor_is_not_lost() {
+    for from in ["inclusive", "exclusive"] {
+        let bench = Bench::caught_up(&format!("from={from}")).await;
+        bench.switch("visibility_lag_ms=60000");
+        bench.export(COMPANY, 2).await;
+        bench.clock.advance(seconds(10));
+        bench.switch("visibility_lag_ms=0");
+        bench.export(COMPANY, 2).await;
+        bench.settle().await;
+        assert_eq!(
+            bench.documents().await.len(),
+            2,
+            "the cursor has passed two"
+        );
+        bench.pass(minutes(10)).await;
+        bench.assert_complete(&exported(COMPANY)).await;
+        assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 0);
+    }
+}
+
+#[tokio::test]
+async fn u16_a_document_listed_late_is_found_after_a_weekend_down() {
+    let mut bench = Bench::caught_up("").await;
+    bench.switch("visibility_lag_ms=60000");
+    bench.export(COMPANY, 1).await;
+    bench.clock.advance(seconds(10));
+    bench.switch("visibility_lag_ms=0");
+    bench.export(COMPANY, 1).await;
+    bench.settle().await;
+    bench.clock.advance(hours(64));
+    bench.restart().await;
+    bench.settle().await;
+    bench.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
+async fn u16_a_document_listed_late_is_found_after_a_cut_off_pull() {
+    let mut bench = Bench::new("").await;
+    bench.switch("visibility_lag_ms=60000");
+    bench.export_unheard(COMPANY, 1);
+    bench.clock.advance(seconds(10));
+    bench.switch("visibility_lag_ms=0");
+    bench.export(COMPANY, 1).await;
+    bench.step().await;
+    assert_eq!(bench.documents().await.len(), 1);
+    bench.clock.advance(hours(64));
+    bench.restart().await;
+    bench.settle().await;
+    bench.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
+async fn u16_a_late_document_that_reconciliation_finds_is_not_missed() {
+    let bench = Bench::caught_up("").await;
+    bench.pass(minutes(58)).await;
+    bench.switch("visibility_lag_ms=60000");
+    bench.export(COMPANY, 1).await;
+    bench.pass(minutes(2)).await;
+    bench.assert_complete(&exported(COMPANY)).await;
+    assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 0);
+}
+
+#[tokio::test]
+async fn a_missed_notification_is_made_up_for_and_counted() {
+    let bench = Bench::with("", |config| {
+        let account = config.accounts.values_mut().next().expect("an account");
+        account.companies.push(company(NEIGHBOUR));
+    })
+    .await;
+    bench.settle().await;
+    bench.export_unheard(COMPANY, 3);
+    bench.export(NEIGHBOUR, 2).await;
+    bench.settle().await;
+    assert_eq!(bench.documents().await.len(), 2);
+    bench.pass(hours(1)).await;
+    bench.assert_complete(&exported(COMPANY)).await;
+    assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 3);
+    assert_eq!(
+        bench.feed(&exported(NEIGHBOUR)).await.missed_notifications,
+        0
+    );
+}
+
+#[tokio::test]
+async fn u18_a_document_exported_again_is_a_new_current_version() {
+    for re_export in ["adds", "moves", "keeps"] {
+        let bench = Bench::caught_up(&format!("re_export={re_export}")).await;
+        let made = bench.control.export(COMPANY, 2).expect("exported");
+        bench.hint(COMPANY).await;
+        bench.settle().await;
+        bench.clock.advance(minutes(1));
+        let again = bench.control.re_export(&made[0].0).expect("a document");
+        bench.hint(COMPANY).await;
+        bench.settle().await;
+        let rows = bench.documents().await;
+        crate::support::puller::check_numbering(&rows).expect("numbering");
+        let mut expected: Vec<_> = made.clone();
+        expected.extend(again.clone().map(|version| (made[0].0.clone(), version)));
+        expected.sort();
+        assert_eq!(
+            bench.stored(&exported(COMPANY)).await,
+            expected,
+            "{re_export}"
+        );
+        assert_eq!(again.is_none(), re_export == "keeps");
+        for current in bench.truth(&exported(COMPANY)) {
+            assert!(expected.contains(&current));
+        }
+    }
+}
+
+#[tokio::test]
+async fn u21_unknown_fields_and_numbers_survive_byte_for_byte() {
+    for money in ["number", "text"] {
+        let bench = Bench::caught_up(&format!("money={money}")).await;
+        let made = bench.control.export(COMPANY, 1).expect("exported");
+        let odd = json!({ "naujas_laukas": { "ą": [1, 2.50, "1.10"] }, "docnum": "../../š" });
+        let fields = odd.as_object().expect("an object").clone();
+        bench.control.amend(&made[0].0, fields).expect("amended");
+        bench.hint(COMPANY).await;
+        bench.settle().await;
+        let listed = listed(&bench).await;
+        let rows = bench.documents().await;
+        let body = rows[0].body.clone().expect("a body");
+        assert_eq!(String::from_utf8(body), Ok(listed), "{money}");
+    }
+}
+
+/// The one document of the list as the vendor's own bytes.
+async fn listed(bench: &Bench) -> String {
+    let http = ivesk_webhook::egress::client(seconds(30)).expect("a client");
+    let url = format!("{}/api/pub/exported/{COMPANY}", bench.origin());
+    let request = http
+        .get(url)
+        .header("x-api-key", ivesk_webhook::emulator::DEFAULT_KEY);
+    let page = request.send().await.expect("an answer");
+    let page = page.text().await.expect("text");
+    let start = page.find("\"documents\":[").expect("documents") + "\"documents\":[".len();
+    let end = page.rfind("],\"next\"").expect("next");
+    page[start..end].to_owned()
+}
+
+#[tokio::test]
+async fn u22_documents_with_null_fields_are_stored_like_others() {
+    everything_arrives("null_fields=on,page_size=4").await;
+    everything_arrives("null_fields=off,page_size=4").await;
+}
+
+#[tokio::test]
+async fn u23_documents_that_look_alike_differ_by_their_id() {
+    let bench = Bench::caught_up("ties=2").await;
+    let made = bench.control.export(COMPANY, 2).expect("exported");
+    for (id, _) in &made {
+        let twin = json!({ "docnum": "1", "date": "2026-01-01", "sellername": "X", "line": [] });
+        let fields = twin.as_object().expect("an object").clone();
+        bench.control.amend(id, fields).expect("amended");
+    }
+    bench.hint(COMPANY).await;
+    bench.settle().await;
+    bench.assert_complete(&exported(COMPANY)).await;
+    assert_eq!(bench.documents().await.len(), 2);
+}
+
+#[tokio::test]
+async fn u24_a_first_pull_starts_at_the_beginning_and_marks_history() {
+    let bench = Bench::new("page_size=10").await;
+    bench.export_unheard(COMPANY, 25);
+    bench.clock.advance(hours(24 * 400));
+    bench.settle().await;
+    assert_eq!(bench.queries().first().map(String::as_str), Some(""));
+    bench.export(COMPANY, 1).await;
+    bench.settle().await;
+    bench.assert_complete(&exported(COMPANY)).await;
+    let marks: Vec<_> = bench
+        .documents()
+        .await
+        .iter()
+        .map(|row| row.first_pull)
+        .collect();
+    assert_eq!(marks, [[true; 25].as_slice(), &[false]].concat());
+    assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 0);
+}
+
+#[tokio::test]
+async fn u25_an_unreadable_company_is_paused_and_others_continue() {
+    for (answer, reason) in [
+        ("403", Some(FeedPauseReason::Forbidden)),
+        ("404", Some(FeedPauseReason::NotFound)),
+        ("empty", None),
+    ] {
+        let bench = Bench::caught_up(&format!("unknown_company={answer}")).await;
+        bench.hint("999999999").await;
+        bench.export(COMPANY, 2).await;
+        bench.settle().await;
+        bench.assert_complete(&exported(COMPANY)).await;
+        assert_eq!(bench.feed(&exported("999999999")).await.paused, reason);
+        let account = bench.account().await;
+        assert_eq!((account.paused, account.waits_until), (None, None));
+        // Once more each hour, and not more often.
+        bench.control.reset_requests();
+        bench.pass(minutes(59)).await;
+        let counters = bench.control.requests();
+        let strangers = counters
+            .log
+            .iter()
+            .filter(|record| record.path.ends_with("999999999"));
+        let allowed = if reason.is_some() { 0 } else { 4 };
+        assert!(strangers.count() <= allowed, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn u1_each_request_has_one_from_and_its_presets_query() {
+    let at = start_of_time().to_string().replace(':', "%3A");
+    for (company_in, path, company_part) in [
+        ("path", format!("/api/pub/exported/{COMPANY}"), ""),
+        (
+            "query",
+            "/api/pub/exported".to_owned(),
+            "companycode=302320404",
+        ),
+        ("prefix", format!("/api/pub/{COMPANY}/exported"), ""),
+        ("none", "/api/pub/exported".to_owned(), ""),
+    ] {
+        let bench = Bench::with(&format!("company_in={company_in}"), |config| {
+            exported_path(config, company_in);
+        })
+        .await;
+        bench.export_unheard(COMPANY, 1);
+        bench.settle().await;
+        let from = format!("from={at}");
+        let second = match company_part {
+            "" => from,
+            part => format!("{part}&{from}"),
+        };
+        assert_eq!(bench.queries(), [company_part.to_owned(), second]);
+        let paths: Vec<_> = bench
+            .control
+            .requests()
+            .log
+            .into_iter()
+            .map(|record| record.path)
+            .collect();
+        assert_eq!(paths, [path.clone(), path], "{company_in}");
+        bench.assert_complete(&exported(COMPANY)).await;
+    }
+}
+
+#[tokio::test]
+async fn no_request_of_a_long_pull_repeats_its_from() {
+    let bench = Bench::new("page_size=7,ties=3").await;
+    bench.export_unheard(COMPANY, 60);
+    bench.pass(hours(1)).await;
+    for query in bench.queries() {
+        assert!(query.matches("from=").count() <= 1, "{query}");
+    }
+    bench.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
+async fn a_backfill_rereads_an_old_stretch_and_keeps_the_cursor() {
+    let bench = Bench::caught_up("page_size=5").await;
+    bench.export(COMPANY, 12).await;
+    bench.settle().await;
+    let before = bench.feed(&exported(COMPANY)).await.cursor;
+    bench.control.reset_requests();
+    let from = Cursor::new("2020-01-01T00:00:00.000Z");
+    bench
+        .trigger(exported(COMPANY), TriggerKind::Backfill, Some(from))
+        .await;
+    let steps = bench.settle().await;
+    assert_eq!(tally(&steps), (0, 0));
+    assert_eq!(
+        bench.queries().first().map(String::as_str),
+        Some("from=2020-01-01T00%3A00%3A00.000Z")
+    );
+    let row = bench.feed(&exported(COMPANY)).await;
+    assert_eq!((row.cursor, row.missed_notifications), (before, 0));
+    bench.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
+async fn two_hours_without_a_receiver_are_made_up_for_and_counted() {
+    let mut bench = Bench::caught_up("").await;
+    bench.export(COMPANY, 2).await;
+    bench.settle().await;
+    for _ in 0..8 {
+        bench.clock.advance(minutes(15));
+        bench.export_unheard(COMPANY, 3);
+    }
+    bench.restart().await;
+    bench.settle().await;
+    bench.assert_complete(&exported(COMPANY)).await;
+    assert_eq!(
+        bench.feed(&exported(COMPANY)).await.missed_notifications,
+        24
+    );
+}
+
+#[tokio::test]
+async fn triggers_wait_until_the_exported_path_is_set() {
+    let mut bench = Bench::with("", |config| config.api.exported_path = None).await;
+    let blocked = ivesk_webhook::pull::blocked_queues(&bench.config);
+    assert_eq!(blocked.len(), 1);
+    assert_eq!(blocked[0].missing, "exported_path");
+    bench.export(COMPANY, 3).await;
+    bench.pass(hours(3)).await;
+    assert_eq!(bench.control.requests().log, []);
+    let row = bench.feed(&exported(COMPANY)).await;
+    assert!(row.wanted.contains(&TriggerKind::Notification), "{row:?}");
+    assert_eq!((row.failures, row.paused), (0, None));
+
+    bench
+        .restart_with(|config| exported_path(config, "path"))
+        .await;
+    bench.settle().await;
+    bench.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
+async fn a_vendor_that_ignores_the_company_pauses_the_feed() {
+    let bench = Bench::caught_up("company_filter=ignored").await;
+    bench.export(COMPANY, 3).await;
+    bench.settle().await;
+    let stored = bench.documents().await.len();
+    bench.hint(NEIGHBOUR).await;
+    let steps = bench.settle().await;
+    let told = steps.iter().find_map(|step| match step {
+        PullOutcome::Failed { feed, error, .. } => Some((feed.clone(), error.clone())),
+        _ => None,
+    });
+    let (feed, error) = told.expect("the step fails");
+    assert_eq!(feed, exported(NEIGHBOUR));
+    assert!(error.contains("api.exported_path") && error.contains("feeds resume"));
+    let row = bench.feed(&exported(NEIGHBOUR)).await;
+    assert_eq!(row.paused, Some(FeedPauseReason::CompanyFilterIgnored));
+    assert_eq!((row.documents, row.cursor), (0, None));
+    let noted = row.last_error.expect("an error");
+    assert!(noted.contains("api.exported_path"), "{noted}");
+    assert_eq!(bench.documents().await.len(), stored);
+    // Nobody but a person frees it.
+    bench.control.reset_requests();
+    bench.pass(hours(30)).await;
+    let counters = bench.control.requests();
+    let asked = counters
+        .log
+        .iter()
+        .filter(|record| record.path.ends_with(NEIGHBOUR));
+    assert_eq!(asked.count(), 0);
+}
+
+#[tokio::test]
+async fn companies_of_the_digitized_queue_become_exported_feeds() {
+    for null_fields in ["off", "on"] {
+        let bench = Bench::with(&format!("null_fields={null_fields}"), |config| {
+            let account = config.accounts.values_mut().next().expect("an account");
+            account.companies.clear();
+            account.digitized = true;
+        })
+        .await;
+        bench.export_unheard(COMPANY, 4);
+        bench.export_unheard(NEIGHBOUR, 3);
+        bench.settle().await;
+        bench.assert_complete(&digitized()).await;
+        let feeds = bench.store().feeds().await.expect("feeds").len();
+        if null_fields == "on" {
+            // They name nobody then, and that harms nobody.
+            assert_eq!(feeds, 1);
+        } else {
+            assert_eq!(feeds, 3);
+            bench.assert_complete(&exported(COMPANY)).await;
+            bench.assert_complete(&exported(NEIGHBOUR)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_digitized_queue_is_requested_without_a_company() {
+    let bench = Bench::with("page_size=4", |config| {
+        let account = config.accounts.values_mut().next().expect("an account");
+        account.digitized = true;
+    })
+    .await;
+    for code in [COMPANY, NEIGHBOUR, COMPANY] {
+        let key = ivesk_webhook::emulator::DEFAULT_KEY;
+        bench.control.digitize(key, code, 5).expect("digitized");
+    }
+    bench.settle().await;
+    bench.assert_complete(&digitized()).await;
+    let counters = bench.control.requests();
+    let queries = counters.queries(Endpoint::Digitized);
+    assert!(queries.len() > 2, "{queries:?}");
+    for (index, query) in queries.into_iter().enumerate() {
+        assert_eq!(query.starts_with("from="), index > 0, "{query}");
+        assert!(!query.contains('&'), "{query}");
+    }
+}
+
+#[test]
+fn u17_a_company_code_is_read_in_every_form() {
+    for message in [
+        json!({ "companyCode": COMPANY }),
+        json!({ "companycode": COMPANY }),
+        json!({ "companyCode": 302_320_404 }),
+        json!({ "COMPANYCODE": format!(" {COMPANY} "), "more": Value::Null }),
+    ] {
+        let read = ivesk::notification::company(&message.to_string());
+        assert_eq!(read, Some(company(COMPANY)), "{message}");
+    }
+    let event = Publication::exported(COMPANY).event;
+    assert_eq!(Event::from(event), Event::OnExported);
+}
+
+#[tokio::test]
+async fn a_worker_that_outlives_its_lease_writes_nothing() {
+    let bench = Bench::caught_up("").await;
+    bench.export(COMPANY, 5).await;
+    bench.control.reset_requests();
+    bench.fault(ivesk_webhook::emulator::Fault::new(
+        ivesk_webhook::emulator::FaultKind::Hang,
+    ));
+    let slow = bench.another_puller();
+    let slow_step = tokio::spawn(async move { slow.pull_page().await });
+    bench.control.requests_reached(Endpoint::Exported, 1).await;
+    bench.clock.advance(bench.config.pull.lease + seconds(1));
+    // The fault was taken by the first request; the second one goes through.
+    let second = bench.another_puller();
+    let mut quick = tokio::spawn(async move { crate::support::puller::settle(&second).await });
+    tokio::select! {
+        _ = &mut quick => panic!("the second request hangs as well"),
+        () = bench.control.requests_reached(Endpoint::Exported, 2) => {}
+    }
+    bench.control.clear_faults();
+    let slow_outcome = slow_step.await.expect("the task ends").expect("the store");
+    quick.await.expect("the task ends");
+    assert!(
+        matches!(slow_outcome, PullOutcome::Stale { .. }),
+        "{slow_outcome:?}"
+    );
+    bench.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
+async fn a_dropped_step_is_repeated_once_its_lease_expires() {
+    let bench = Bench::caught_up("").await;
+    bench.export(COMPANY, 5).await;
+    bench.fault(ivesk_webhook::emulator::Fault::new(
+        ivesk_webhook::emulator::FaultKind::Hang,
+    ));
+    bench.control.reset_requests();
+    tokio::select! {
+        pulled = bench.step() => panic!("{pulled:?}"),
+        () = bench.control.requests_reached(Endpoint::Exported, 1) => {}
+    }
+    bench.control.clear_faults();
+    assert_eq!(
+        bench.step().await,
+        PullOutcome::Nothing,
+        "the lease still holds"
+    );
+    bench.clock.advance(bench.config.pull.lease);
+    bench.settle().await;
+    bench.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
+async fn reconciliation_starts_at_a_saved_cursor_a_day_old() {
+    let bench = Bench::caught_up("").await;
+    for _ in 0..30 {
+        bench.export(COMPANY, 1).await;
+        bench.pass(hours(1)).await;
+    }
+    bench.control.reset_requests();
+    bench.pass(hours(1)).await;
+    let queries = bench.queries();
+    let from = queries[0].strip_prefix("from=").expect("a cursor");
+    let from = Timestamp::parse(&from.replace("%3A", ":")).expect("a time");
+    let age = bench.clock.now().since(from);
+    assert!(age >= hours(24) && age <= hours(26), "{age:?}");
+    bench.assert_complete(&exported(COMPANY)).await;
+}
+
+#[tokio::test]
+async fn a_day_of_quiet_costs_a_bounded_number_of_requests() {
+    let bench = Bench::caught_up("").await;
+    bench.export(COMPANY, 250).await;
+    bench.pass(hours(30)).await;
+    bench.control.reset_requests();
+    bench.pass(Duration::from_secs(24 * 3600)).await;
+    assert!(bench.requests() <= 24 * 3, "{}", bench.requests());
+}

@@ -1,0 +1,478 @@
+//! Several replicas on one PostgreSQL, under load, through everything that goes wrong:
+//! after each history the checker compares what was sent, acknowledged and stored.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use ivesk_webhook::config::{Config, Loopback, StoreUrl};
+use ivesk_webhook::domain::{Clock, Company, Event};
+use ivesk_webhook::emulator::{
+    Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, Publication, Selection, SubscriptionState,
+};
+use ivesk_webhook::service::Service;
+use ivesk_webhook::store::Store;
+use ivesk_webhook::store::postgres::{Address, PostgresStore};
+use rustix::process::{Signal, kill_process};
+
+use crate::store::kill::{Chance, Load, emulator, number_from};
+use crate::support::checker::{Sent, Stored, broken_promises, differences};
+use crate::support::databases::{Cluster, Database, as_user, leave_out};
+use crate::support::process::{Installation, Server, within};
+use crate::support::wires::{Balancer, BreakingWire};
+
+/// The vendor's half hour of retries in some seconds.
+const SWITCHES: &str = "time_scale=0.004,page_size=7,delivery_timeout_ms=3000";
+
+/// Shorter than in real life, so that what a dead replica had is soon another's.
+const LEASE: Duration = Duration::from_secs(3);
+
+/// Replicas behind a load balancer, a vendor, and one database.
+struct Scene {
+    emulator: Emulator,
+    control: Control,
+    database: Database,
+    replicas: Vec<Installation>,
+    servers: Vec<Option<Server>>,
+    balancer: Balancer,
+    chance: Chance,
+    seed: u64,
+}
+
+impl Scene {
+    /// Two replicas, each of which reaches `database` at its own of `urls`.
+    async fn of(database: Database, urls: [String; 2]) -> Self {
+        let seed = number_from("IVESK_WEBHOOK_TEST_SEED")
+            .unwrap_or_else(|| getrandom::u64().expect("random bytes"));
+        let emulator = emulator(SWITCHES).await;
+        let replicas: Vec<Installation> = urls
+            .iter()
+            .map(|url| Installation::beside(&emulator, "", &sections(url)))
+            .collect();
+        let ports = replicas.iter().map(Installation::public_port).collect();
+        let mut scene = Self {
+            control: emulator.control(),
+            emulator,
+            database,
+            servers: replicas.iter().map(|_| None).collect(),
+            replicas,
+            balancer: Balancer::before(ports).await,
+            chance: Chance(seed),
+            seed,
+        };
+        for replica in 0..scene.replicas.len() {
+            scene.start(replica).await;
+        }
+        subscribe(&scene.control, scene.balancer.address()).await;
+        scene
+    }
+
+    /// Two replicas on a database of the tests' shared server.
+    async fn on_shared_server(test: &str) -> Option<Self> {
+        let database = Database::postgres(test).await?;
+        let url = database.url_text();
+        Some(Self::of(database, [url.clone(), url]).await)
+    }
+
+    fn spawn(&self, replica: usize) -> Server {
+        let mut command = self.replicas[replica].command(&["serve"]);
+        command.env("IVESK_WEBHOOK_API_TIMEOUT", "2s");
+        Server::spawn(command)
+    }
+
+    async fn start(&mut self, replica: usize) {
+        let mut server = self.spawn(replica);
+        server.receiving().await;
+        self.servers[replica] = Some(server);
+    }
+
+    async fn kill(&mut self, replica: usize) -> String {
+        let server = self.servers[replica].take().expect("it runs");
+        server.kill().await
+    }
+
+    fn signal(&self, replica: usize, signal: Signal) {
+        let server = self.servers[replica].as_ref().expect("it runs");
+        kill_process(server.pid(), signal).expect("it can be signalled");
+    }
+
+    /// A moment that chance picks: the delay is the moment itself.
+    async fn some_moment(&mut self, below_ms: u64) {
+        let delay = Duration::from_micros(self.chance.below(below_ms * 1000));
+        tokio::time::sleep(delay).await;
+    }
+
+    async fn store(&self) -> PostgresStore {
+        reader(&self.database).await
+    }
+
+    /// Checks what was promised to the outside at any moment.
+    async fn check_promises(&self, forged: &BTreeSet<String>, after: &str) {
+        let messages = Sent::messages(&self.control);
+        let stored = Stored::all(&self.store().await).await;
+        let broken = broken_promises(&messages, forged, &stored);
+        assert!(
+            broken.is_empty(),
+            "seed {}, after {after}: {broken:#?}",
+            self.seed
+        );
+    }
+
+    /// Lets everything come to its end, and compares all of it with the vendor's truth.
+    async fn end(mut self, forged: &BTreeSet<String>) {
+        self.control.retry_now();
+        within("the end of deliveries", self.control.idle()).await;
+        settle(&self.control, &self.database).await;
+        let mut logs = String::new();
+        for server in self.servers.iter_mut().filter_map(Option::take) {
+            server.terminate();
+            let (_, log) = server.ended().await;
+            logs.push_str(&log);
+        }
+        compare(&self.control, forged, &self.database, self.seed, &logs).await;
+        drop(self.emulator);
+    }
+}
+
+/// Settings that replicas share.
+pub(crate) fn sections(url: &str) -> String {
+    format!(
+        "[store]\nurl = \"{url}\"\n[pull]\nlease = \"{}s\"\nreconcile_every = \"2s\"\n",
+        LEASE.as_secs()
+    )
+}
+
+/// Subscribes both webhooks at `target`, which a replica confirms.
+pub(crate) async fn subscribe(control: &Control, target: std::net::SocketAddr) {
+    for event in [Event::OnExported, Event::OnDigitized] {
+        let target = format!("http://{target}/webhooks/default/{event}");
+        control.subscribe(event, &target).expect("on this machine");
+    }
+    within("the confirmations", control.idle()).await;
+    let confirmed = |control: &Control| {
+        control
+            .subscriptions()
+            .iter()
+            .all(|subscription| subscription.state == SubscriptionState::Confirmed)
+    };
+    assert!(confirmed(control));
+}
+
+pub(crate) async fn reader(database: &Database) -> PostgresStore {
+    let StoreUrl::Postgres(address) = database.url() else {
+        panic!("replicas share no file");
+    };
+    PostgresStore::open_for_reading(address)
+        .await
+        .expect("the store can be read")
+}
+
+/// Waits until everything that the vendor lists is stored.
+async fn settle(control: &Control, database: &Database) {
+    let wanted = Sent::of(control, &BTreeSet::new()).versions();
+    let store = reader(database).await;
+    within("the last document", async {
+        loop {
+            let feeds = store.feeds().await.expect("feeds can be read");
+            let stored: u64 = feeds.iter().map(|feed| feed.documents).sum();
+            if stored >= wanted as u64 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    store.close().await.expect("it closes");
+}
+
+async fn compare(
+    control: &Control,
+    forged: &BTreeSet<String>,
+    database: &Database,
+    seed: u64,
+    logs: &str,
+) {
+    let sent = Sent::of(control, forged);
+    let store = reader(database).await;
+    let stored = Stored::all(&store).await;
+    let sequence = store.sequence().await.expect("it can be read");
+    eprintln!(
+        "seed {seed}: {} messages sent, {} acknowledged, {} stored; {} versions stored; {:?}",
+        sent.messages.len(),
+        sent.acknowledged(),
+        stored.notifications.len(),
+        stored.documents.len(),
+        control.attempts(),
+    );
+    let broken = differences(&sent, &stored);
+    assert!(broken.is_empty(), "seed {seed}: {broken:#?}\n{logs}");
+    assert_eq!(sequence.last, stored.documents.len() as i64);
+    assert!(!logs.contains("panicked"), "seed {seed}: {logs}");
+    assert!(sent.acknowledged() > 0 && !stored.documents.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_killed_in_turn_lose_and_double_nothing() {
+    let Some(mut scene) = Scene::on_shared_server("replicas that are killed").await else {
+        return;
+    };
+    let kills = number_from("IVESK_WEBHOOK_TEST_KILLS").unwrap_or(8);
+    let mut load = Load::new(scene.control.clone());
+    for kill in 0..kills {
+        load.burst(&mut scene.chance);
+        scene.some_moment(150).await;
+        let victim = usize::try_from(kill % 2).expect("small");
+        let log = scene.kill(victim).await;
+        assert!(!log.contains("panicked"), "{log}");
+        scene
+            .check_promises(&load.forged, &format!("kill {kill}"))
+            .await;
+        let server = scene.spawn(victim);
+        scene.servers[victim] = Some(server);
+    }
+    scene.end(&load.forged).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_stopped_past_its_lease_writes_nothing_stale() {
+    let Some(mut scene) = Scene::on_shared_server("a replica that is stopped").await else {
+        return;
+    };
+    let mut load = Load::new(scene.control.clone());
+    for round in 0..3 {
+        load.burst(&mut scene.chance);
+        scene.some_moment(60).await;
+        scene.signal(round % 2, Signal::STOP);
+        load.burst(&mut scene.chance);
+        // The stop outlasts the lease: that is the story.
+        tokio::time::sleep(LEASE + Duration::from_millis(500)).await;
+        scene.check_promises(&load.forged, "a stop").await;
+        scene.signal(round % 2, Signal::CONT);
+    }
+    scene.end(&load.forged).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgres_crash_under_load_loses_and_doubles_nothing() {
+    let cluster = match Cluster::start() {
+        Ok(cluster) => cluster,
+        Err(why) => return leave_out("a PostgreSQL that crashes", &why),
+    };
+    let database = Database::on(&cluster.url()).await;
+    let url = database.url_text();
+    let mut scene = Scene::of(database, [url.clone(), url]).await;
+    let mut load = Load::new(scene.control.clone());
+    for _ in 0..3 {
+        load.burst(&mut scene.chance);
+        scene.some_moment(80).await;
+        cluster.crash().expect("it stops");
+        load.burst(&mut scene.chance);
+        scene.some_moment(80).await;
+        cluster.resume().expect("it starts again");
+        scene.check_promises(&load.forged, "a crash").await;
+    }
+    scene.end(&load.forged).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_cut_after_commit_loses_and_doubles_nothing() {
+    let cluster = match Cluster::start() {
+        Ok(cluster) => cluster,
+        Err(why) => return leave_out("a connection that is cut", &why),
+    };
+    let database = Database::on(&cluster.url()).await;
+    let wire = BreakingWire::to(cluster.folder().join(".s.PGSQL.5432"), 9).await;
+    let direct = url::Url::parse(&database.url_text()).expect("a URL");
+    let through = format!("postgres://postgres@{}{}", wire.address(), direct.path());
+    let mut scene = Scene::of(database, [through, direct.into()]).await;
+    let mut load = Load::new(scene.control.clone());
+    for _ in 0..6 {
+        load.burst(&mut scene.chance);
+        scene.some_moment(300).await;
+    }
+    scene.end(&load.forged).await;
+    assert!(wire.cuts() > 0, "nothing was cut");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pgbouncer_in_transaction_mode_changes_nothing() {
+    let test = "PgBouncer in transaction mode";
+    let cluster = match Cluster::start() {
+        Ok(cluster) => cluster,
+        Err(why) => return leave_out(test, &why),
+    };
+    let Some(binary) = pgbouncer() else {
+        return leave_out(test, "this machine has no pgbouncer");
+    };
+    let database = Database::on(&cluster.url()).await;
+    let bouncer = PgBouncer::start(&binary, &cluster).await;
+    let direct = url::Url::parse(&database.url_text()).expect("a URL");
+    let through = bouncer.url(direct.path());
+    let mut scene = Scene::of(database, [through.clone(), through]).await;
+    let mut load = Load::new(scene.control.clone());
+    for _ in 0..5 {
+        load.burst(&mut scene.chance);
+        scene.some_moment(200).await;
+    }
+    let log = scene.kill(0).await;
+    assert!(!log.contains("prepared statement"), "{log}");
+    scene.start(0).await;
+    scene.end(&load.forged).await;
+    drop(bouncer);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_message_sent_eight_times_to_two_replicas_is_one_row() {
+    let Some(scene) = Scene::on_shared_server("one message, eight times").await else {
+        return;
+    };
+    for company in DEFAULT_COMPANIES.iter().cycle().take(20) {
+        scene
+            .control
+            .export(company, Selection::Next(1))
+            .expect("a known company");
+        let copies = Publication {
+            copies: 8,
+            ..Publication::exported(company)
+        };
+        scene.control.notify(&copies).expect("the account exists");
+    }
+    scene.end(&BTreeSet::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replicas_clock_that_is_a_day_off_does_no_harm() {
+    let Some(database) = Database::postgres("a clock that is a day off").await else {
+        return;
+    };
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    let emulator = emulator(SWITCHES).await;
+    let control = emulator.control();
+    let mut services = Vec::new();
+    for off_by in [0, DAY_MS, -DAY_MS] {
+        let (clock, correction) = Clock::system().corrected();
+        correction.set(off_by);
+        let config = in_process(&emulator, &database);
+        let service = Service::start(config, clock).await.expect("it starts");
+        services.push(service);
+    }
+    let ports = services.iter().map(|s| s.public_address().port()).collect();
+    let balancer = Balancer::before(ports).await;
+    subscribe(&control, balancer.address()).await;
+    let mut load = Load::new(control.clone());
+    let mut chance = Chance(1);
+    for _ in 0..6 {
+        load.burst(&mut chance);
+        tokio::time::sleep(Duration::from_millis(chance.below(200))).await;
+    }
+    within("the end of deliveries", control.idle()).await;
+    settle(&control, &database).await;
+    for service in services {
+        assert!(service.stop().await, "it stopped well");
+    }
+    compare(&control, &load.forged, &database, 1, "").await;
+    // Nobody was refused for its age, nor told to come again.
+    let totals = control.attempts();
+    assert_eq!(totals.refused, load.forged.len() as u64, "{totals:?}");
+    assert_eq!(totals.failed, 0, "{totals:?}");
+}
+
+fn in_process(emulator: &Emulator, database: &Database) -> Config {
+    let mut config = Config::for_loopback(Loopback {
+        listen: ([127, 0, 0, 1], 0).into(),
+        store: PathBuf::from("unused.db"),
+        api_url: emulator.api_url().parse().expect("a URL"),
+        api_key: DEFAULT_KEY.to_owned().into(),
+        local_origins: vec![emulator.origin()],
+        companies: DEFAULT_COMPANIES
+            .iter()
+            .map(|code| Company::parse(code).expect("a code"))
+            .collect(),
+    });
+    config.store.url = database.url();
+    config.pull.reconcile_every = Duration::from_secs(2);
+    config
+}
+
+/// Debian's pgbouncer, or the path's.
+fn pgbouncer() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin")])
+        .map(|folder| folder.join("pgbouncer"))
+        .find(|file| file.exists())
+}
+
+/// A PgBouncer in transaction mode with fewer connections to the server than replicas use.
+struct PgBouncer {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl PgBouncer {
+    async fn start(binary: &Path, cluster: &Cluster) -> Self {
+        let folder = cluster.folder().join("bouncer");
+        std::fs::create_dir(&folder).expect("a folder");
+        let (server, own) = (cluster.folder().display(), folder.display());
+        let settings = format!(
+            "[databases]\n* = host={server}\n[pgbouncer]\nlisten_addr =\nunix_socket_dir = {own}\n\
+             auth_type = any\nauth_file = {own}/users\npool_mode = transaction\ndefault_pool_size = 4\n\
+             max_client_conn = 200\nadmin_users = postgres\n"
+        );
+        // With `any`, everybody is who the server's user is forced to be.
+        let settings = settings.replace(
+            &format!("host={server}"),
+            &format!("host={server} user=postgres"),
+        );
+        std::fs::write(folder.join("users"), "\"postgres\" \"\"\n").expect("a file");
+        std::fs::write(folder.join("settings.ini"), settings).expect("a file");
+        if let Some(user) = cluster.user() {
+            let status = Command::new("chown")
+                .arg("-R")
+                .arg(user)
+                .arg(&folder)
+                .status();
+            assert!(status.is_ok_and(|status| status.success()));
+        }
+        let mut command = Command::new(binary);
+        command
+            .arg("-q")
+            .arg(folder.join("settings.ini"))
+            .current_dir(&folder);
+        let mut command = as_user(command, cluster.user());
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("pgbouncer starts");
+        let bouncer = Self { child, folder };
+        let socket = bouncer.folder.join(".s.PGSQL.6432");
+        within("pgbouncer", async {
+            while tokio::net::UnixStream::connect(&socket).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        bouncer
+    }
+
+    fn url(&self, database: &str) -> String {
+        let host = self.folder.display().to_string().replace('/', "%2F");
+        format!("postgres://postgres@{host}:6432{database}")
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn an_address_parses_the_tests_urls() {
+    let bouncer = "postgres://postgres@%2Ftmp%2Fx:6432/db";
+    assert!(Address::parse(bouncer).is_ok());
+}

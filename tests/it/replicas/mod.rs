@@ -1,0 +1,4 @@
+//! Several replicas on one PostgreSQL.
+
+pub(crate) mod load;
+mod shared_store;

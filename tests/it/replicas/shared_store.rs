@@ -1,0 +1,438 @@
+//! What replicas that share a database promise each other.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ivesk_webhook::domain::{
+    Account, Clock, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp,
+};
+use ivesk_webhook::store::{
+    DocumentFilter, LeaseRequest, PageEnd, PageFailure, PageLease, PageOutcome, PageToCommit,
+    PullPlan, SharedStore, StoreError, Trigger, TriggerKind,
+};
+
+use crate::support::databases::{Cluster, Database, Options, leave_out, query_sql, run_sql};
+use crate::support::process::Port;
+
+const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+/// Two replicas' stores on one database.
+struct Pair {
+    stores: [SharedStore; 2],
+    clock: Clock,
+    _database: Database,
+}
+
+impl Pair {
+    async fn open(test: &str) -> Option<Self> {
+        let database = Database::postgres(test).await?;
+        let clock = Clock::manual(START);
+        let open = || database.open(Options::at(clock.clone()));
+        let stores = [open().await.expect("opens"), open().await.expect("opens")];
+        Some(Self {
+            stores,
+            clock,
+            _database: database,
+        })
+    }
+
+    async fn hint(&self, feeds: impl IntoIterator<Item = Feed>) {
+        let triggers = feeds.into_iter().map(|feed| Trigger {
+            feed,
+            kind: TriggerKind::Notification,
+            due_at: self.clock.now(),
+            from: None,
+        });
+        let raised = self.stores[0].trigger(triggers.collect()).await;
+        raised.expect("the wishes are raised");
+    }
+
+    fn request(&self, requests_per_account: u32) -> LeaseRequest {
+        LeaseRequest {
+            now: self.clock.now(),
+            lease: Duration::from_secs(120),
+            requests_per_account,
+            lookback: Duration::from_secs(3600),
+            askable: ["default", "one", "two"]
+                .map(|name| (account(name), Queue::Exported))
+                .to_vec(),
+        }
+    }
+
+    fn plan(&self) -> PullPlan {
+        PullPlan {
+            now: self.clock.now(),
+            follow_ups: [Duration::from_secs(30), Duration::from_secs(300)],
+            reconcile_every: Duration::from_secs(3600),
+            lookback: Duration::from_secs(3600),
+        }
+    }
+
+    /// What `count` workers, half of them on each replica, lease in the same moment.
+    async fn lease_at_once(&self, count: usize, requests_per_account: u32) -> Vec<PageLease> {
+        let leases = (0..count).map(|worker| {
+            let store = Arc::clone(&self.stores[worker % 2]);
+            let request = self.request(requests_per_account);
+            async move { store.lease_page(request).await.expect("leasing works") }
+        });
+        let leases = futures_util::future::join_all(leases).await;
+        leases.into_iter().flatten().collect()
+    }
+}
+
+fn account(name: &str) -> Account {
+    Account::parse(name).expect("a name")
+}
+
+fn feed(account_name: &str, company: usize) -> Feed {
+    let company = Company::parse(&company.to_string()).expect("a code");
+    Feed::exported(account(account_name), company)
+}
+
+fn page(feed: &Feed, number: usize, versions: usize, end: PageEnd) -> PageToCommit {
+    PageToCommit {
+        documents: (0..versions)
+            .map(|n| DocumentVersion {
+                id: format!("{feed}-{number}-{n}"),
+                version: "2026-09-20T00:00:00.000Z".to_owned(),
+                body: b"{}".to_vec(),
+            })
+            .collect(),
+        cursor: Some(Cursor::new(number.to_string())),
+        next_from: Some(Cursor::new(number.to_string())),
+        end,
+        ..PageToCommit::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_beside_writers_sees_sequences_without_gaps() {
+    const FEEDS: usize = 8;
+    const PAGES: usize = 12;
+    let Some(pair) = Pair::open("a reader beside many writers").await else {
+        return;
+    };
+    let pair = Arc::new(pair);
+    pair.hint((0..FEEDS).map(|company| feed("default", company)))
+        .await;
+    let done = Arc::new(AtomicBool::new(false));
+    let reader = tokio::spawn({
+        let (store, done) = (Arc::clone(&pair.stores[0]), Arc::clone(&done));
+        async move {
+            let (mut seen, mut looks) = (0_i64, 0);
+            loop {
+                let last_look = done.load(Ordering::SeqCst);
+                let filter = DocumentFilter {
+                    after: Some(seen),
+                    limit: 10_000,
+                    ..DocumentFilter::default()
+                };
+                for row in store.documents(filter).await.expect("readable") {
+                    assert_eq!(row.sequence, seen + 1, "a number appeared before its elder");
+                    seen = row.sequence;
+                }
+                looks += 1;
+                if last_look {
+                    return (seen, looks);
+                }
+            }
+        }
+    });
+    let workers = (0..6).map(|worker| {
+        let pair = Arc::clone(&pair);
+        tokio::spawn(async move {
+            let store = &pair.stores[worker % 2];
+            let mut number = 0;
+            while let Some(lease) = store
+                .lease_page(pair.request(16))
+                .await
+                .expect("leasing works")
+            {
+                number += 1;
+                let end = match lease.position.previous_next.as_ref() {
+                    Some(next) if next.as_str().len() >= PAGES => PageEnd::UpToDate,
+                    _ => PageEnd::More,
+                };
+                let mut page = page(&lease.feed, worker * 1000 + number, 1 + number % 5, end);
+                // The cursor's length counts the run's pages.
+                let pages = lease
+                    .position
+                    .previous_next
+                    .as_ref()
+                    .map_or(1, |next| next.as_str().len() + 1);
+                page.cursor = Some(Cursor::new("x".repeat(pages)));
+                page.next_from = page.cursor.clone();
+                store
+                    .commit_page(lease, page, pair.plan())
+                    .await
+                    .expect("its lease holds");
+            }
+        })
+    });
+    for worker in futures_util::future::join_all(workers).await {
+        worker.expect("it ends well");
+    }
+    done.store(true, Ordering::SeqCst);
+    let (seen, looks) = reader.await.expect("it sees no gap");
+    assert_eq!(
+        pair.stores[1].sequence().await.expect("readable").last,
+        seen
+    );
+    assert!(
+        seen >= (FEEDS * PAGES) as i64 && looks > 3,
+        "{seen} {looks}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_replicas_together_respect_an_accounts_limit() {
+    let Some(pair) = Pair::open("an account's requests").await else {
+        return;
+    };
+    let feeds = (0..12).flat_map(|company| [feed("one", company), feed("two", company)]);
+    pair.hint(feeds).await;
+    for _ in 0..4 {
+        let leases = pair.lease_at_once(16, 3).await;
+        for name in ["one", "two"] {
+            let taken: Vec<_> = leases
+                .iter()
+                .filter(|lease| lease.feed.account == account(name))
+                .collect();
+            assert!(
+                (1..=3).contains(&taken.len()),
+                "{name}: {} at once",
+                taken.len()
+            );
+            let feeds: BTreeSet<_> = taken.iter().map(|lease| lease.feed_id).collect();
+            assert_eq!(feeds.len(), taken.len(), "one pull for a feed");
+        }
+        for lease in leases {
+            let page = page(&lease.feed, 1, 0, PageEnd::UpToDate);
+            let stored = pair.stores[1].commit_page(lease, page, pair.plan()).await;
+            stored.expect("any replica may store it");
+        }
+    }
+}
+
+#[tokio::test]
+async fn companies_take_turns_whichever_replica_asks() {
+    let Some(pair) = Pair::open("companies take turns").await else {
+        return;
+    };
+    pair.hint((0..4).map(|company| feed("default", company)))
+        .await;
+    let mut turns = Vec::new();
+    for turn in 0..12 {
+        pair.clock.advance(Duration::from_millis(10));
+        let store = &pair.stores[turn % 2];
+        let lease = store.lease_page(pair.request(1)).await.expect("answered");
+        let lease = lease.expect("there is always more of each");
+        turns.push(lease.feed.company.as_str().to_owned());
+        let page = page(&lease.feed, turn, 1, PageEnd::More);
+        let stored = store.commit_page(lease, page, pair.plan()).await;
+        stored.expect("stored");
+    }
+    for round in turns.chunks(4) {
+        let companies: BTreeSet<_> = round.iter().collect();
+        assert_eq!(companies.len(), 4, "{turns:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_retry_after_of_one_replica_holds_for_all() {
+    let Some(pair) = Pair::open("a shared wait").await else {
+        return;
+    };
+    pair.hint([feed("default", 1), feed("default", 2)]).await;
+    let lease = pair.stores[0].lease_page(pair.request(1)).await;
+    let lease = lease.expect("answered").expect("due");
+    let until = START.after(Duration::from_secs(60));
+    pair.stores[0]
+        .fail_page(lease, PageFailure::AccountWaits(until), "429".to_owned())
+        .await
+        .expect("noted");
+    assert!(pair.lease_at_once(8, 4).await.is_empty());
+    pair.clock.advance(Duration::from_secs(60));
+    assert_eq!(pair.lease_at_once(8, 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_replica_cannot_write_a_lease_that_another_took_over() {
+    let Some(pair) = Pair::open("a lease that is taken over").await else {
+        return;
+    };
+    pair.hint([feed("default", 1)]).await;
+    let request = pair.request(1);
+    let stale = pair.stores[0].lease_page(request).await;
+    let stale = stale.expect("answered").expect("due");
+    pair.clock.advance(Duration::from_secs(121));
+    let owner = pair.stores[1].lease_page(pair.request(1)).await;
+    let owner = owner.expect("answered").expect("the lease ran out");
+    let written = page(&stale.feed, 1, 3, PageEnd::More);
+    assert!(matches!(
+        pair.stores[0]
+            .commit_page(stale, written.clone(), pair.plan())
+            .await,
+        Err(StoreError::StaleLease)
+    ));
+    let stored = pair.stores[1]
+        .commit_page(owner, written, pair.plan())
+        .await;
+    assert!(matches!(stored, Ok(PageOutcome::Committed(done)) if done.new == 3));
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_used_while_compatible_and_then_refused() {
+    let Some(database) = Database::postgres("a newer schema").await else {
+        return;
+    };
+    let open = || database.open(Options::at(Clock::manual(START)));
+    let first = open().await.expect("a fresh store opens");
+    let url = database.url_text();
+    run_sql(&url, "UPDATE ivesk_webhook_schema SET version = 99").await;
+    let beside = open()
+        .await
+        .expect("an expanded schema still works with ours");
+    assert_eq!(beside.feeds().await.expect("readable").len(), 0);
+    run_sql(&url, "UPDATE ivesk_webhook_schema SET works_from = 99").await;
+    let Err(error) = open().await else {
+        panic!("it opened what it does not know")
+    };
+    assert!(
+        matches!(error, StoreError::NewerSchema { found: 99, .. }),
+        "{error}"
+    );
+    drop(first);
+}
+
+#[tokio::test]
+async fn a_restored_database_gets_a_new_epoch_once() {
+    let Some(database) = Database::postgres("a restored database").await else {
+        return;
+    };
+    let open = || database.open(Options::at(Clock::manual(START)));
+    let before = open().await.expect("opens").sequence().await;
+    run_sql(&database.url_text(), "UPDATE sequence SET backup = true").await;
+    let after = open().await.expect("opens").sequence().await;
+    let again = open().await.expect("opens").sequence().await;
+    let epochs = [before, after, again].map(|row| row.expect("readable").epoch);
+    assert_ne!(epochs[0], epochs[1]);
+    assert_eq!(epochs[1], epochs[2]);
+}
+
+#[tokio::test]
+async fn replicas_that_start_on_an_empty_database_create_it_once() {
+    let Some(database) = Database::postgres("two first starts").await else {
+        return;
+    };
+    let open = || database.open(Options::at(Clock::manual(START)));
+    let stores = futures_util::future::join_all((0..4).map(|_| open())).await;
+    for store in stores {
+        store.expect("it opens");
+    }
+    let rows = query_sql(
+        &database.url_text(),
+        "SELECT version, (SELECT count(*) FROM sequence) FROM ivesk_webhook_schema",
+    )
+    .await;
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0][1].as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn a_reader_creates_no_tables_and_backups_are_pg_dumps() {
+    let Some(database) = Database::postgres("a reader").await else {
+        return;
+    };
+    let ivesk_webhook::config::StoreUrl::Postgres(address) = database.url() else {
+        unreachable!("it is PostgreSQL");
+    };
+    let open = ivesk_webhook::store::postgres::PostgresStore::open_for_reading;
+    assert!(matches!(
+        open(address.clone()).await.err(),
+        Some(StoreError::NotPrepared)
+    ));
+    let store = database.open(Options::at(Clock::manual(START))).await;
+    let store = store.expect("it opens");
+    let error = store.backup("x".into()).await.expect_err("not here");
+    assert!(error.to_string().contains("pg_dump"), "{error}");
+    let reader = open(address).await.expect("there is something to read");
+    use ivesk_webhook::store::Store as _;
+    store.probe().await.expect("a write would be taken");
+    assert!(matches!(reader.probe().await, Err(StoreError::ReadOnly)));
+    assert!(matches!(
+        reader.trigger(Vec::new()).await,
+        Err(StoreError::ReadOnly)
+    ));
+}
+
+/// A certificate for `name`, signed by itself, and its key.
+fn certificate(name: &str) -> (String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let parameters = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("a name");
+    let certificate = parameters.self_signed(&key).expect("a certificate");
+    (certificate.pem(), key.serialize_pem())
+}
+
+/// What connecting comes to: `None` where it works.
+async fn refusal(url: &str) -> Option<String> {
+    let address = ivesk_webhook::store::postgres::Address::parse(url).expect("an address");
+    let opened = ivesk_webhook::store::postgres::PostgresStore::open_for_reading(address).await;
+    match opened.err() {
+        None | Some(StoreError::NotPrepared) => None,
+        Some(error) => Some(error.to_string()),
+    }
+}
+
+#[tokio::test]
+async fn an_encrypted_connection_requires_the_right_certificate() {
+    let cluster = match Cluster::start() {
+        Ok(cluster) => cluster,
+        Err(why) => return leave_out("encrypted connections", &why),
+    };
+    let (pem, key) = certificate("localhost");
+    let data = cluster.folder().join("data");
+    let trusted = cluster.folder().join("trusted.pem");
+    std::fs::write(data.join("server.crt"), &pem).expect("a file");
+    std::fs::write(data.join("server.key"), key).expect("a file");
+    std::fs::write(&trusted, &pem).expect("a file");
+    let others = cluster.folder().join("others.pem");
+    std::fs::write(&others, certificate("localhost").0).expect("a file");
+    cluster
+        .own(&data.join("server.key"))
+        .expect("it is the server's");
+    cluster.crash().expect("it stops");
+    let port = Port::reserve().number;
+    let resumed = cluster.resume_with(&format!(
+        "-c ssl=on -c listen_addresses=127.0.0.1 -c port={port}"
+    ));
+    resumed.expect("it starts again");
+    let url = |host: &str, authorities: &std::path::Path| {
+        let authorities = authorities.display();
+        format!(
+            "postgres://postgres@{host}:{port}/postgres?sslmode=verify-full&sslrootcert={authorities}"
+        )
+    };
+    assert_eq!(refusal(&url("localhost", &trusted)).await, None);
+    for (url, why) in [
+        (url("localhost", &others), "UnknownIssuer"),
+        (url("127.0.0.1", &trusted), "NotValidForName"),
+        (
+            url("localhost", &cluster.folder().join("none.pem")),
+            "sslrootcert",
+        ),
+    ] {
+        let said = refusal(&url).await.expect("it is refused");
+        assert!(
+            said.contains(why) || said.contains("certificate"),
+            "{why}: {said}"
+        );
+    }
+    cluster.crash().expect("it stops");
+    let plain = format!("-c ssl=off -c listen_addresses=127.0.0.1 -c port={port}");
+    cluster.resume_with(&plain).expect("it starts again");
+    let said = refusal(&url("localhost", &trusted)).await;
+    said.expect("a server that offers no TLS is refused, not talked to in the clear");
+}

@@ -1,0 +1,377 @@
+//! What `sns` promises about fetching and keeping certificates.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use ivesk_webhook::config::SnsConfig;
+use ivesk_webhook::emulator::signer::Unsigned;
+use ivesk_webhook::sns::certificate_cache::{
+    CERTIFICATE_TIMEOUT, FAILURE_MEMORY, FETCH_PERIOD, MAX_CERTIFICATE_BYTES, MAX_FETCHES,
+};
+use ivesk_webhook::sns::{NoCertificateStore, SavedMessages, Verifier, VerifyError};
+
+use crate::support::sns::*;
+
+fn local_verifier(server: &Server, clock: &ivesk_webhook::domain::Clock) -> Verifier {
+    Verifier::new(
+        &server.config().settings(),
+        Arc::new(NoCertificateStore),
+        clock.clone(),
+    )
+    .unwrap()
+}
+
+/// Story 47.
+#[tokio::test]
+async fn a_burst_on_a_cold_cache_makes_one_request() {
+    let server = Server::start().await;
+    let body = SIGNER.sign(&notification(), 1, &server.serve("/cert.pem", &SIGNER));
+    let verifier = local_verifier(&server, &clock());
+
+    let verdicts = join_all((0..200).map(|_| code(&verifier, &body))).await;
+
+    assert!(verdicts.iter().all(|verdict| *verdict == "valid"));
+    assert_eq!(server.requests(), 1);
+    assert_eq!(code(&verifier, &body).await, "valid");
+    assert_eq!(server.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_burst_for_a_missing_certificate_makes_one_request() {
+    let server = Server::start().await;
+    let body = SIGNER.sign(&notification(), 1, &format!("{}/none.pem", server.origin));
+    let clock = clock();
+    let verifier = local_verifier(&server, &clock);
+
+    let verdicts = join_all((0..200).map(|_| code(&verifier, &body))).await;
+
+    assert!(
+        verdicts
+            .iter()
+            .all(|verdict| *verdict == "certificate_unavailable")
+    );
+    assert_eq!(server.requests(), 1);
+    clock.advance(FAILURE_MEMORY - Duration::from_millis(1));
+    assert_eq!(code(&verifier, &body).await, "certificate_unavailable");
+    assert_eq!(server.requests(), 1, "a failure is remembered");
+}
+
+#[tokio::test]
+async fn a_failure_is_forgotten_before_sns_retries() {
+    let server = Server::start().await;
+    let body = SIGNER.sign(&notification(), 1, &format!("{}/cert.pem", server.origin));
+    let clock = clock();
+    let verifier = local_verifier(&server, &clock);
+    assert_eq!(code(&verifier, &body).await, "certificate_unavailable");
+
+    server.serve("/cert.pem", &SIGNER);
+    // The vendor's topic sends it again after 20 s.
+    clock.advance(Duration::from_secs(20));
+
+    assert_eq!(code(&verifier, &body).await, "valid");
+}
+
+#[tokio::test]
+async fn a_fetch_survives_the_caller_that_started_it() {
+    let server = Server::start().await;
+    let body = SIGNER.sign(&notification(), 1, &server.serve("/cert.pem", &SIGNER));
+    let verifier = local_verifier(&server, &clock());
+
+    let mut first = Box::pin(code(&verifier, &body));
+    let mut second = Box::pin(code(&verifier, &body));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    assert!(futures_util::poll!(&mut second).is_pending());
+    drop(first);
+
+    assert_eq!(second.await, "valid");
+    assert_eq!(server.requests(), 1);
+}
+
+/// Story 47 again: made-up names cost ten requests a minute and never the real one.
+#[tokio::test]
+async fn ten_thousand_urls_make_few_requests_and_block_no_good_one() {
+    let server = Server::start().await;
+    let good = SIGNER.sign(&notification(), 1, &server.serve("/cert.pem", &SIGNER));
+    let clock = clock();
+    let verifier = local_verifier(&server, &clock);
+    assert_eq!(code(&verifier, &good).await, "valid");
+
+    // Signed once: the URL is not part of what is signed.
+    let template = SIGNER.sign(&notification(), 1, &format!("{}/@.pem", server.origin));
+    for minute in 0..10 {
+        for number in 0..1000 {
+            let body = template.replace('@', &format!("{minute}-{number}"));
+            assert_eq!(code(&verifier, &body).await, "certificate_unavailable");
+        }
+        assert!(server.requests() <= (minute + 1) * MAX_FETCHES);
+        clock.advance(FETCH_PERIOD);
+    }
+
+    let before = server.requests();
+    assert_eq!(code(&verifier, &good).await, "valid");
+    assert_eq!(server.requests(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_host_is_abandoned_after_four_seconds() {
+    let server = Server::start().await;
+    server.answer("/cert.pem", Answer::Never);
+    let body = SIGNER.sign(&notification(), 1, &format!("{}/cert.pem", server.origin));
+    let verifier = local_verifier(&server, &clock());
+    let start = tokio::time::Instant::now();
+
+    let refusal = judge(&verifier, &body).await.unwrap_err();
+
+    assert_eq!(
+        refusal,
+        VerifyError::CertificateUnavailable("timed out".to_owned())
+    );
+    assert!(start.elapsed() <= CERTIFICATE_TIMEOUT + Duration::from_millis(10));
+}
+
+/// Story 49: our trouble, not a forgery; SNS is to send it again.
+#[tokio::test]
+async fn an_unavailable_certificate_is_no_forgery() {
+    let server = Server::start().await;
+    let canary = Server::start().await;
+    let canary_url = canary.serve("/cert.pem", &SIGNER);
+    server.answer("/500.pem", Answer::Status(500, "sorry"));
+    server.answer("/403.pem", Answer::Status(403, "no"));
+    server.answer("/302.pem", Answer::RedirectTo(canary_url));
+    server.answer(
+        "/huge.pem",
+        Answer::Body(vec![b'-'; MAX_CERTIFICATE_BYTES + 1]),
+    );
+    let verifier = local_verifier(&server, &clock());
+    for path in ["/500.pem", "/403.pem", "/302.pem", "/huge.pem", "/404.pem"] {
+        let body = SIGNER.sign(&notification(), 1, &format!("{}{path}", server.origin));
+        let refusal = judge(&verifier, &body).await.unwrap_err();
+        assert_eq!(refusal.code(), "certificate_unavailable", "{path}");
+        assert!(!refusal.to_string().contains(&server.origin), "{refusal}");
+    }
+    assert_eq!(canary.requests(), 0, "redirects are not followed");
+
+    let closed = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    let config = SnsConfig {
+        local_origins: vec![closed.clone()],
+        ..SnsConfig::default()
+    };
+    let verifier =
+        Verifier::new(&config.settings(), Arc::new(NoCertificateStore), clock()).unwrap();
+    let body = SIGNER.sign(&notification(), 1, &format!("{closed}/cert.pem"));
+    assert_eq!(code(&verifier, &body).await, "certificate_unavailable");
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_certificate_is_refused_as_such() {
+    let server = Server::start().await;
+    let key = SIGNER.to_pem();
+    let pem = SIGNER.certificate_pem();
+    let cut = pem.replacen("MII", "MIJ", 1);
+    for (path, text) in [
+        ("/empty", ""),
+        ("/html", "<html>hello</html>"),
+        ("/key", key.as_str()),
+        ("/cut", cut.as_str()),
+        ("/half", &pem[..pem.len() / 2]),
+    ] {
+        server.answer(path, Answer::Body(text.into()));
+        let verifier = local_verifier(&server, &clock());
+        let body = SIGNER.sign(&notification(), 1, &format!("{}{path}", server.origin));
+        assert_eq!(
+            code(&verifier, &body).await,
+            "malformed_certificate",
+            "{path}"
+        );
+    }
+}
+
+/// Story 5: the leaf alone is enough, and nothing but the leaf is looked at.
+#[tokio::test]
+async fn a_leaf_is_accepted_with_no_intermediate_and_with_one() {
+    let server = Server::start().await;
+    let chain = format!(
+        "{}{}",
+        SIGNER.certificate_pem(),
+        OTHER_SIGNER.certificate_pem()
+    );
+    server.answer("/chain.pem", Answer::Body(chain.into()));
+    let verifier = local_verifier(&server, &clock());
+    for url in [
+        server.serve("/leaf.pem", &SIGNER),
+        format!("{}/chain.pem", server.origin),
+    ] {
+        let body = SIGNER.sign(&notification(), 1, &url);
+        assert_eq!(code(&verifier, &body).await, "valid", "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_local_origin_skips_only_the_certificates_name() {
+    let server = Server::start().await;
+    let signer = signer_named("localhost");
+    let url = server.serve("/cert.pem", &signer);
+    let verifier = local_verifier(&server, &clock());
+
+    let good = signer.sign(&notification(), 1, &url);
+    assert_eq!(code(&verifier, &good).await, "valid");
+    let forged = good.replace("302320404", "302320405");
+    assert_eq!(code(&verifier, &forged).await, "signature_mismatch");
+    let stranger = Unsigned {
+        topic_arn: STRANGERS_TOPIC.to_owned(),
+        ..notification()
+    };
+    let stranger = signer.sign(&stranger, 1, &url);
+    assert_eq!(code(&verifier, &stranger).await, "topic_not_allowed");
+    let next_year = Verifier::new(
+        &server.config().settings(),
+        Arc::new(NoCertificateStore),
+        ivesk_webhook::domain::Clock::manual(time("2027-06-01T00:00:00Z")),
+    )
+    .unwrap();
+    assert_eq!(code(&next_year, &good).await, "certificate_dates");
+}
+
+#[tokio::test]
+async fn a_mismatch_at_a_local_origin_refetches_the_certificate() {
+    let server = Server::start().await;
+    let url = server.serve("/cert.pem", &SIGNER);
+    let verifier = local_verifier(&server, &clock());
+    let old = SIGNER.sign(&notification(), 1, &url);
+    assert_eq!(code(&verifier, &old).await, "valid");
+
+    // The emulator was started anew, with another key under the same address.
+    server.serve("/cert.pem", &OTHER_SIGNER);
+    let new = OTHER_SIGNER.sign(&notification(), 1, &url);
+    let verdicts = join_all((0..50).map(|_| code(&verifier, &new))).await;
+    assert!(verdicts.iter().all(|verdict| *verdict == "valid"));
+    assert_eq!(server.requests(), 2);
+
+    // A forgery costs one request, not two, and never more than ten a minute.
+    let forged = new.replace("302320404", "302320405");
+    assert_eq!(code(&verifier, &forged).await, "signature_mismatch");
+    assert_eq!(server.requests(), 3);
+    for _ in 0..50 {
+        assert_eq!(code(&verifier, &forged).await, "signature_mismatch");
+    }
+    assert!(server.requests() <= MAX_FETCHES);
+    assert_eq!(code(&verifier, &new).await, "valid");
+}
+
+#[tokio::test]
+async fn a_fetch_that_fails_leaves_the_good_certificate_in_use() {
+    let server = Server::start().await;
+    let url = server.serve("/cert.pem", &SIGNER);
+    let verifier = local_verifier(&server, &clock());
+    let good = SIGNER.sign(&notification(), 1, &url);
+    assert_eq!(code(&verifier, &good).await, "valid");
+
+    server.answer("/cert.pem", Answer::Status(500, ""));
+    let forged = good.replace("302320404", "302320405");
+    assert_eq!(code(&verifier, &forged).await, "signature_mismatch");
+
+    assert_eq!(server.requests(), 2);
+    assert_eq!(code(&verifier, &good).await, "valid");
+}
+
+#[tokio::test]
+async fn the_store_is_read_once_when_a_certificate_is_missing() {
+    let certificates = MemoryCertificates::with(&[&SIGNER]);
+    let verifier = Verifier::new(
+        &SnsConfig::default().settings(),
+        certificates.clone(),
+        clock(),
+    )
+    .unwrap();
+    assert_eq!(certificates.loads.load(Ordering::SeqCst), 0);
+
+    let body = signed(&notification());
+    let verdicts = join_all((0..20).map(|_| code(&verifier, &body))).await;
+
+    assert!(verdicts.iter().all(|verdict| *verdict == "valid"));
+    assert_eq!(certificates.loads.load(Ordering::SeqCst), 1);
+    assert_eq!(
+        certificates.kept.lock().unwrap().len(),
+        1,
+        "not kept a second time"
+    );
+}
+
+#[tokio::test]
+async fn a_stored_certificate_is_checked_by_the_current_policy() {
+    let elsewhere = signer_named("sns-signing.me-south-1.amazonaws.com");
+    let url = sns_url(&elsewhere);
+    let certificates = MemoryCertificates::with(&[&elsewhere]);
+    certificates.kept.lock().unwrap().extend([
+        (
+            "https://evil.example/a.pem".to_owned(),
+            elsewhere.certificate_pem().into(),
+        ),
+        (
+            "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0.pem".to_owned(),
+            b"nonsense".to_vec(),
+        ),
+    ]);
+    let body = elsewhere.sign(&notification(), 1, &url);
+
+    let renamed = SnsConfig {
+        certificate_names: BTreeMap::from([(
+            "eu-west-1".to_owned(),
+            "sns-signing.me-south-1.amazonaws.com".to_owned(),
+        )]),
+        ..SnsConfig::default()
+    };
+    let verifier = Verifier::new(&renamed.settings(), certificates, clock()).unwrap();
+    assert_eq!(code(&verifier, &body).await, "valid");
+    assert!(verifier.known_certificate(&url).is_some());
+    assert!(
+        verifier
+            .known_certificate("https://evil.example/a.pem")
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn a_local_certificate_is_never_put_on_the_shelf() {
+    let server = Server::start().await;
+    let certificates = MemoryCertificates::with(&[]);
+    let verifier =
+        Verifier::new(&server.config().settings(), certificates.clone(), clock()).unwrap();
+    let body = SIGNER.sign(&notification(), 1, &server.serve("/cert.pem", &SIGNER));
+
+    assert_eq!(code(&verifier, &body).await, "valid");
+
+    assert!(certificates.kept.lock().unwrap().is_empty());
+}
+
+/// The same message, signature and URL: only the name in the certificate differs.
+#[tokio::test]
+async fn a_certificate_from_snss_own_address_must_have_snss_name() {
+    for (name, expected) in [
+        ("sns.amazonaws.com", "valid"),
+        ("evil.example", "certificate_name"),
+        ("sns-signing.me-south-1.amazonaws.com", "certificate_name"),
+    ] {
+        let signer = signer_named(name);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(
+            folder.path().join(&signer.certificate_path()[1..]),
+            signer.certificate_pem(),
+        )
+        .unwrap();
+        let saved = SavedMessages {
+            certificates: Some(folder.path().to_owned()),
+            any_topic: false,
+        };
+        let verifier =
+            Verifier::for_saved(&SnsConfig::default().settings(), saved, clock()).unwrap();
+        let body = signer.sign(&notification(), 2, &sns_url(&signer));
+        assert_eq!(code(&verifier, &body).await, expected, "{name}");
+    }
+}

@@ -1,0 +1,7 @@
+//! Verifying SNS messages and confirming subscriptions.
+
+mod certificates;
+mod confirmation;
+mod envelope;
+mod messages;
+mod vectors;

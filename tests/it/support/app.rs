@@ -1,0 +1,253 @@
+//! The service in this process, with a store that can fail and an SNS of its own.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use ivesk_webhook::config::{Config, Loopback, default_account};
+use ivesk_webhook::domain::{Clock, Event};
+use ivesk_webhook::service::{Service, open_store};
+use ivesk_webhook::store::{QuarantineRow, SharedStore, Store, SubscriptionRow};
+use reqwest::{Response, StatusCode};
+use serde_json::Value;
+
+use crate::support::databases::Database;
+use crate::support::fake_sns::{FakeSns, Message, start};
+use crate::support::faulty_store::FaultyStore;
+
+/// Planted in the webhook's path; never to be seen in a log or an answer.
+pub(crate) const PATH_TOKEN: &str = "planted-path-token-5e7f";
+
+pub(crate) struct TestApp {
+    pub(crate) sns: FakeSns,
+    pub(crate) store: Arc<FaultyStore>,
+    pub(crate) clock: Clock,
+    service: Option<Service>,
+    public: SocketAddr,
+    admin: SocketAddr,
+    client: reqwest::Client,
+    config: Config,
+    _dir: tempfile::TempDir,
+    database: Option<Database>,
+}
+
+impl TestApp {
+    pub(crate) async fn spawn() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let sns = FakeSns::start().await;
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = settings(&sns, dir.path());
+        let database = Database::of_the_suite().await;
+        if let Some(database) = &database {
+            config.store.url = database.url();
+        }
+        change(&mut config);
+        let clock = Clock::manual(start());
+        let store = Arc::new(FaultyStore::around(
+            open_store(&config, &clock).await.unwrap(),
+        ));
+        let shared: SharedStore = store.clone();
+        let service = Service::start_with(config.clone(), shared, clock.clone())
+            .await
+            .unwrap();
+        Self {
+            sns,
+            store,
+            clock,
+            public: service.public_address(),
+            admin: service.admin_address(),
+            service: Some(service),
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            config,
+            _dir: dir,
+            database,
+        }
+    }
+
+    /// Settings under which a second process would find this one.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = self.config.clone();
+        config.public.listen = self.public;
+        config.admin.listen = self.admin;
+        config
+    }
+
+    /// Where the store is, as settings in [`TestApp::dir`] say it.
+    pub(crate) fn store_url(&self) -> String {
+        match &self.database {
+            Some(database) => database.url_text(),
+            None => "sqlite://test.db".to_owned(),
+        }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self._dir.path()
+    }
+
+    pub(crate) fn service(&self) -> &Service {
+        self.service.as_ref().unwrap()
+    }
+
+    /// Stops the service as SIGTERM does; true where that went well.
+    pub(crate) async fn stop(&mut self) -> bool {
+        self.service.take().unwrap().stop().await
+    }
+
+    pub(crate) fn take_service(&mut self) -> Service {
+        self.service.take().unwrap()
+    }
+
+    pub(crate) fn public(&self) -> SocketAddr {
+        self.public
+    }
+
+    pub(crate) fn webhook(&self, event: Event) -> String {
+        format!("/webhooks/default/{event}/{PATH_TOKEN}")
+    }
+
+    pub(crate) async fn deliver(&self, message: &Message) -> Response {
+        self.deliver_to(&self.webhook(Event::OnExported), message)
+            .await
+    }
+
+    pub(crate) async fn deliver_to(&self, path: &str, message: &Message) -> Response {
+        self.post(
+            path,
+            message.body(),
+            &[("x-amz-sns-message-type", message.type_name())],
+        )
+        .await
+    }
+
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+        headers: &[(&'static str, &str)],
+    ) -> Response {
+        let mut request = self
+            .client
+            .post(format!("http://{}{path}", self.public))
+            .body(body)
+            .header("content-type", "text/plain; charset=UTF-8");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> StatusCode {
+        let url = format!("http://{}{path}", self.public);
+        self.client.get(url).send().await.unwrap().status()
+    }
+
+    /// A request to the admin listener, to be sent by the test.
+    pub(crate) fn admin_request(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+    ) -> reqwest::RequestBuilder {
+        self.client
+            .request(method, format!("http://{}{path}", self.admin))
+    }
+
+    /// A client that shows a redirect rather than follow it.
+    pub(crate) fn without_redirects(&self) -> reqwest::Client {
+        let client = reqwest::Client::builder().no_proxy();
+        let client = client.redirect(reqwest::redirect::Policy::none());
+        client.build().unwrap()
+    }
+
+    pub(crate) async fn admin(&self, path: &str) -> Value {
+        let response = self.admin_request(reqwest::Method::GET, path).send().await;
+        json(response.unwrap()).await.1
+    }
+
+    pub(crate) async fn admin_post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        let response = self
+            .admin_request(reqwest::Method::POST, path)
+            .header("content-type", "application/json")
+            .body(body.to_string())
+            .send()
+            .await;
+        json(response.unwrap()).await
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
+        let response = self
+            .admin_request(reqwest::Method::GET, "/metrics")
+            .send()
+            .await;
+        response.unwrap().text().await.unwrap()
+    }
+
+    pub(crate) async fn stored_ids(&self) -> Vec<String> {
+        let rows = self.store.notifications(0, 1_000).await.unwrap();
+        rows.into_iter().map(|row| row.message_id).collect()
+    }
+
+    /// The quarantine, once everything offered to it so far is there.
+    pub(crate) async fn quarantine(&self) -> Vec<QuarantineRow> {
+        // The writer takes one change a round, and the quarantine's in the same round.
+        for _ in 0..2 {
+            self.store.trigger(Vec::new()).await.unwrap();
+        }
+        self.store.quarantine(0, 1_000).await.unwrap()
+    }
+
+    pub(crate) async fn subscription(&self) -> SubscriptionRow {
+        let mut rows = self.store.subscriptions().await.unwrap();
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        rows.remove(0)
+    }
+}
+
+fn settings(sns: &FakeSns, dir: &Path) -> Config {
+    let mut config = Config::for_loopback(Loopback {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        store: dir.join("test.db"),
+        api_url: "http://127.0.0.1:9/".parse().unwrap(),
+        api_key: "planted-api-key-5e7a".to_owned().into(),
+        local_origins: vec![sns.origin()],
+        companies: Vec::new(),
+    });
+    // Nothing is pulled in these tests.
+    let account = config.accounts.get_mut(&default_account()).unwrap();
+    account.api_key = None;
+    account.digitized = false;
+    // A public address, so that the path's token is required.
+    config.public.url = "https://hooks.example.lt/".parse().unwrap();
+    let account = config.accounts.get_mut(&default_account()).unwrap();
+    for event in Event::ALL {
+        let token = PATH_TOKEN.to_owned();
+        account.tokens.insert(event, vec![token.into()]);
+    }
+    config
+}
+
+pub(crate) async fn json(response: Response) -> (StatusCode, Value) {
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    (
+        status,
+        serde_json::from_str(&text).unwrap_or(Value::String(text)),
+    )
+}
+
+/// The `code` of a problem+json answer.
+pub(crate) async fn code(response: Response) -> (u16, String) {
+    let kind = response.headers()["content-type"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(kind, "application/problem+json");
+    let (status, problem) = json(response).await;
+    assert_eq!(problem["status"], status.as_u16());
+    (
+        status.as_u16(),
+        problem["code"].as_str().unwrap().to_owned(),
+    )
+}

@@ -1,0 +1,88 @@
+//! What the tests of destinations have in common: items, destinations opened from settings, verdicts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, default_account};
+use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse, OpenError, open};
+use ivesk_webhook::domain::{Account, Clock, Company, DestinationName, Feed, Timestamp};
+use serde_json::{Value, json};
+
+/// Whose documents the items are.
+pub(crate) const COMPANY: &str = "302320404";
+
+/// An item of [`COMPANY`]'s exported queue with these fields in its body.
+pub(crate) fn item(id: &str, fields: Value) -> Delivery {
+    let mut body = json!({ "id": id, "exportedat": "2026-01-31T22:30:00.000Z" });
+    let fields = fields.as_object().cloned().unwrap_or_default();
+    body.as_object_mut().expect("an object").extend(fields);
+    Delivery {
+        feed: Feed::exported(default_account(), Company::parse(COMPANY).expect("a code")),
+        document_id: id.to_owned(),
+        version: "2026-01-31T22:30:00.000Z".to_owned(),
+        epoch: "0af1".to_owned(),
+        sequence: 7,
+        stored_at: Timestamp::from_millis(1_790_000_000_000),
+        body: body.to_string().into_bytes(),
+        link: None,
+        link_listed_at: None,
+        link_tries: 0,
+        earlier_note: None,
+    }
+}
+
+/// Settings without a destination, for the API at `api_url`.
+pub(crate) fn config(api_url: &str) -> Config {
+    let text = format!("public.url = 'http://127.0.0.1:1'\napi.url = '{api_url}'");
+    Config::parse(&text, Path::new("/nowhere"), &BTreeMap::new()).expect("valid settings")
+}
+
+/// A destination of this kind that has `timeout` for one item.
+pub(crate) fn destination_config(kind: DestinationKind, timeout: Duration) -> DestinationConfig {
+    DestinationConfig {
+        timeout,
+        ..DestinationConfig::of(kind)
+    }
+}
+
+/// Opens a destination beside `config`, by the machine's clock.
+pub(crate) fn try_open(
+    destination: &DestinationConfig,
+    config: &Config,
+    environment: &[(&str, &str)],
+) -> Result<Box<dyn Destination>, OpenError> {
+    let name = DestinationName::parse("erp").expect("a name");
+    let environment = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    let opened = open(&name, destination, config, &environment, &Clock::system())?;
+    Ok(opened.expect("a destination that is given documents"))
+}
+
+pub(crate) fn delivered(verdict: DestinationResponse) -> Option<String> {
+    match verdict {
+        DestinationResponse::Accepted { note } => note,
+        other => panic!("not delivered: {other:?}"),
+    }
+}
+
+pub(crate) fn rejected(verdict: DestinationResponse) -> String {
+    match verdict {
+        DestinationResponse::Rejected { message } => message,
+        other => panic!("not rejected: {other:?}"),
+    }
+}
+
+pub(crate) fn unavailable(verdict: DestinationResponse) -> (String, Option<Duration>) {
+    match verdict {
+        DestinationResponse::Unavailable { error, retry_after } => (error, retry_after),
+        other => panic!("not unavailable: {other:?}"),
+    }
+}
+
+/// Another account than the default one.
+pub(crate) fn other_account() -> Account {
+    Account::parse("other").expect("a name")
+}

@@ -1,0 +1,16 @@
+//! Set-ups that tests share.
+
+pub(crate) mod app;
+pub(crate) mod browser;
+pub(crate) mod checker;
+pub(crate) mod databases;
+pub(crate) mod destinations;
+pub(crate) mod fake_sns;
+pub(crate) mod faulty_store;
+pub(crate) mod ledger;
+pub(crate) mod process;
+pub(crate) mod puller;
+pub(crate) mod python;
+pub(crate) mod sns;
+pub(crate) mod stand_in;
+pub(crate) mod wires;

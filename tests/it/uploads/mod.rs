@@ -1,0 +1,4 @@
+//! Files that are sent to the vendor.
+
+mod sending;
+mod vendor_api;

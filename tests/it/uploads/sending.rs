@@ -1,0 +1,614 @@
+//! Uploads: each content once, tied to the documents made of it; and the drop folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ivesk_webhook::config::default_account;
+use ivesk_webhook::domain::{Clock, Queue, Timestamp};
+use ivesk_webhook::emulator::faults::{Endpoint, Fault, FaultKind};
+use ivesk_webhook::emulator::switches::Switches;
+use ivesk_webhook::emulator::{Control, DEFAULT_KEY, Emulator, EmulatorSettings};
+use ivesk_webhook::ivesk::Client;
+use ivesk_webhook::ivesk::upload::UploadOptions;
+use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
+use ivesk_webhook::store::{LATE_AFTER, SharedStore, UploadFilter, UploadRow, UploadState};
+use ivesk_webhook::uploads::watch::{REFUSED, SENT, Watcher};
+use ivesk_webhook::uploads::{Manner, Outcome, Report, Unheard, Uploader};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::process::Installation;
+
+const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+/// A vendor, a store and a folder, under one clock.
+struct Office {
+    emulator: Emulator,
+    control: Control,
+    clock: Clock,
+    store: SharedStore,
+    folder: tempfile::TempDir,
+}
+
+impl Office {
+    async fn new(switches: &str) -> Self {
+        let clock = Clock::manual(START);
+        let settings = EmulatorSettings {
+            switches: Switches::parse(switches).expect("switches that exist"),
+            clock: clock.clone(),
+            ..EmulatorSettings::default()
+        };
+        let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into())
+            .await
+            .expect("a free port");
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = open(&folder.path().join("test.db"));
+        std::fs::create_dir(folder.path().join("outbox")).expect("made");
+        Self {
+            control: emulator.control(),
+            emulator,
+            clock,
+            store,
+            folder,
+        }
+    }
+
+    fn uploader(&self) -> Uploader {
+        self.uploader_that(|_| {})
+    }
+
+    /// An uploader as another process has one.
+    fn uploader_that(&self, change: impl FnOnce(&mut Manner)) -> Uploader {
+        let config = ivesk_webhook::config::ApiConfig {
+            url: self.emulator.api_url().parse().expect("a URL"),
+            ..Default::default()
+        };
+        let client = Client::new(&config, DEFAULT_KEY.to_owned().into()).expect("a client");
+        let mut manner = Manner {
+            account: default_account(),
+            options: UploadOptions::default(),
+            force: false,
+            first_pause: Duration::ZERO,
+        };
+        change(&mut manner);
+        let journal = Arc::new(Arc::clone(&self.store));
+        let stop = CancellationToken::new();
+        Uploader::new(client, journal, manner, self.clock.clone(), stop).expect("an uploader")
+    }
+
+    fn outbox(&self) -> PathBuf {
+        self.folder.path().join("outbox")
+    }
+
+    fn put(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.outbox().join(name);
+        std::fs::write(&path, content).expect("written");
+        path
+    }
+
+    fn watcher(&self) -> Watcher {
+        Watcher::open(&self.outbox(), self.uploader()).expect("the folder can be watched")
+    }
+
+    async fn rows(&self) -> Vec<UploadRow> {
+        let filter = UploadFilter {
+            limit: 100,
+            ..UploadFilter::default()
+        };
+        self.store.uploads(filter).await.expect("rows")
+    }
+
+    /// Names of the files that the vendor has.
+    fn arrived(&self) -> Vec<String> {
+        let uploads = self.control.uploads();
+        let here = uploads.into_iter().filter(|upload| upload.bytes.is_some());
+        let mut names: Vec<String> = here.map(|upload| upload.file_name).collect();
+        names.sort();
+        names
+    }
+}
+
+fn open(path: &Path) -> SharedStore {
+    let options = SqliteOptions {
+        path: path.to_owned(),
+        queue: 64,
+        quarantine_bytes: 0,
+        ask: false,
+    };
+    Arc::new(SqliteStore::open(options).expect("a store"))
+}
+
+async fn upload(uploader: &Uploader, path: &Path) -> Report {
+    let report = uploader.upload(path, Arc::new(Unheard)).await;
+    report.expect("the rows are kept")
+}
+
+/// The names in a folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .into_string()
+                .expect("text")
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn one_content_is_sent_once_under_any_name_unless_forced() {
+    let office = Office::new("").await;
+    let uploader = office.uploader();
+    let first = office.put("a.pdf", "%PDF one");
+    let twin = office.put("b.pdf", "%PDF one");
+
+    // At the same time, as `upload` does.
+    let (a, b) = tokio::join!(upload(&uploader, &first), upload(&uploader, &twin));
+    let mut outcomes = [a.outcome, b.outcome];
+    outcomes.sort_by_key(|outcome| matches!(outcome, Outcome::AlreadySent { .. }));
+    assert_eq!(
+        outcomes,
+        [Outcome::Sent { id: 1 }, Outcome::AlreadySent { id: 1 }]
+    );
+    assert_eq!(office.arrived().len(), 1);
+
+    let again = upload(&office.uploader(), &first).await;
+    assert_eq!(again.outcome, Outcome::AlreadySent { id: 1 });
+    let forced = office.uploader_that(|manner| manner.force = true);
+    assert_eq!(
+        upload(&forced, &first).await.outcome,
+        Outcome::Sent { id: 2 }
+    );
+    assert_eq!(office.arrived().len(), 2);
+    let marks: Vec<String> = office
+        .rows()
+        .await
+        .into_iter()
+        .map(|row| row.correlation)
+        .collect();
+    assert_ne!(marks[0], marks[1], "each row knows its own documents");
+}
+
+#[tokio::test]
+async fn the_users_data_and_our_mark_go_with_the_file() {
+    let office = Office::new("").await;
+    let uploader = office.uploader_that(|manner| {
+        let data = serde_json::json!({ "order": "ž-7" });
+        manner.options.correlation = data.as_object().cloned();
+    });
+    upload(&uploader, &office.put("a.pdf", "%PDF")).await;
+    let sent = office.control.uploads().remove(0);
+    let data = STANDARD
+        .decode(&sent.parameters["sourcedata"])
+        .expect("base64");
+    let data: serde_json::Value = serde_json::from_slice(&data).expect("JSON");
+    let row = office.rows().await.remove(0);
+    assert_eq!(data["order"], "ž-7");
+    assert_eq!(data["ivesk_webhook_upload"], row.correlation);
+    assert_eq!(sent.sha256.as_deref(), Some(row.sha256.as_str()));
+}
+
+#[tokio::test]
+async fn a_transient_failure_is_retried_with_a_fresh_location() {
+    let status = |status| FaultKind::Status {
+        status,
+        retry_after: None,
+    };
+    for (endpoint, kind) in [
+        (Endpoint::Upload, status(503)),
+        // What S3 answers to a link that has expired.
+        (Endpoint::Upload, status(403)),
+        (Endpoint::UploadLocation, status(500)),
+        (Endpoint::UploadLocation, FaultKind::HtmlPage),
+    ] {
+        let office = Office::new("").await;
+        office.control.fault(fault(endpoint, kind.clone(), 2));
+        let report = upload(&office.uploader(), &office.put("a.pdf", "%PDF")).await;
+        assert_eq!(report.outcome, Outcome::Sent { id: 1 }, "{kind:?}");
+        let row = office.rows().await.remove(0);
+        assert_eq!(
+            (row.attempts, row.state),
+            (3, UploadState::Sent),
+            "{kind:?}"
+        );
+        let asked = office.control.requests();
+        let asked = asked.count(Endpoint::UploadLocation);
+        assert_eq!(asked, 3, "{kind:?}: each attempt asks for a location");
+    }
+}
+
+#[tokio::test]
+async fn an_unacceptable_file_is_refused_and_a_wrong_key_stops_all() {
+    for (status, endpoint, refused) in [
+        (413, Endpoint::Upload, true),
+        (422, Endpoint::UploadLocation, true),
+        (401, Endpoint::UploadLocation, false),
+        (403, Endpoint::UploadLocation, false),
+        (404, Endpoint::UploadLocation, false),
+    ] {
+        let office = Office::new("").await;
+        let kind = FaultKind::Status {
+            status,
+            retry_after: None,
+        };
+        office.control.fault(fault(endpoint, kind, 9));
+        let report = upload(&office.uploader(), &office.put("a.pdf", "%PDF")).await;
+        let row = office.rows().await.remove(0);
+        assert_eq!(row.attempts, 1, "{status}");
+        assert!(row.last_error.is_some(), "{status}");
+        match report.outcome {
+            Outcome::Refused { .. } => {
+                assert!(refused, "{status}");
+                assert_eq!(row.state, UploadState::Refused);
+            }
+            Outcome::Stopped { .. } => {
+                assert!(!refused, "{status}");
+                assert_eq!(row.state, UploadState::Failed);
+            }
+            other => panic!("{status}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn attempts_are_bounded_and_the_next_run_continues_the_row() {
+    let office = Office::new("").await;
+    let kind = FaultKind::Status {
+        status: 503,
+        retry_after: None,
+    };
+    office.control.fault(fault(Endpoint::Upload, kind, 4));
+    let path = office.put("a.pdf", "%PDF");
+    let report = upload(&office.uploader(), &path).await;
+    let Outcome::Failed { why, unreachable } = report.outcome else {
+        panic!("{report:?}");
+    };
+    assert!(why.contains("503") && !unreachable, "{why}");
+    let report = upload(&office.uploader(), &path).await;
+    assert_eq!(report.outcome, Outcome::Sent { id: 1 });
+    assert_eq!(office.rows().await[0].attempts, 5);
+}
+
+#[tokio::test]
+async fn a_file_claimed_by_another_process_is_left_until_expiry() {
+    let office = Office::new("").await;
+    let path = office.put("a.pdf", "%PDF");
+    office.control.set_switches("hang=on").expect("a switch");
+    let cut_off = office.uploader();
+    {
+        // Dropped as a killed process drops it: its row stays as it is.
+        let hanging = cut_off.upload(&path, Arc::new(Unheard));
+        tokio::select! {
+            _ = hanging => panic!("the vendor hangs"),
+            () = office.control.requests_reached(Endpoint::UploadLocation, 1) => {}
+        }
+    }
+    office.control.set_switches("hang=off").expect("a switch");
+    assert_eq!(office.rows().await[0].state, UploadState::Sending);
+
+    let other = office.uploader();
+    let Outcome::Busy { until } = upload(&other, &path).await.outcome else {
+        panic!("the claim holds");
+    };
+    assert!(until > START && until < START.after(Duration::from_secs(600)));
+    office.clock.advance(until.since(START));
+    assert_eq!(upload(&other, &path).await.outcome, Outcome::Sent { id: 1 });
+    assert_eq!(office.arrived(), ["a.pdf"]);
+
+    // One that stops in order leaves no claim behind.
+    let next = office.put("b.pdf", "%PDF 2");
+    office.control.set_switches("hang=on").expect("a switch");
+    {
+        let hanging = cut_off.upload(&next, Arc::new(Unheard));
+        tokio::select! {
+            _ = hanging => panic!("the vendor hangs"),
+            () = office.control.requests_reached(Endpoint::UploadLocation, 3) => {}
+        }
+    }
+    cut_off.abandon().await.expect("rows");
+    office.control.set_switches("hang=off").expect("a switch");
+    let outcome = upload(&other, &next).await.outcome;
+    assert_eq!(outcome, Outcome::Sent { id: 2 });
+}
+
+#[tokio::test]
+async fn an_upload_without_a_document_is_late_after_half_a_day() {
+    let office = Office::new("digitize_uploads=manual").await;
+    upload(&office.uploader(), &office.put("a.pdf", "%PDF")).await;
+    let late = async || {
+        let filter = UploadFilter {
+            missing_since: Some(office.clock.now().before(LATE_AFTER)),
+            limit: 10,
+            ..UploadFilter::default()
+        };
+        office.store.uploads(filter).await.expect("rows").len()
+    };
+    office.clock.advance(LATE_AFTER);
+    let standing = office.rows().await[0].standing(office.clock.now());
+    assert_eq!((standing, late().await), ("sent", 0));
+    office.clock.advance(Duration::from_millis(1));
+    let standing = office.rows().await[0].standing(office.clock.now());
+    assert_eq!((standing, late().await), ("late", 1));
+}
+
+fn fault(endpoint: Endpoint, kind: FaultKind, times: u32) -> Fault {
+    Fault {
+        endpoint: Some(endpoint),
+        times: Some(times),
+        ..Fault::new(kind)
+    }
+}
+
+#[tokio::test]
+async fn the_drop_folder_sends_complete_files_and_moves_them() {
+    let office = Office::new("").await;
+    let mut watcher = office.watcher();
+    office.put("a.pdf", "%PDF a");
+    office.put("half.pdf", "%PD");
+    office.put("empty.pdf", "");
+    office.put("c.pdf.part", "%PDF c");
+    office.put(".hidden", "%PDF h");
+
+    assert!(watcher.look_once().await.expect("a look").is_empty());
+    office.put("half.pdf", "%PDF half");
+    let told = watcher.look_once().await.expect("a look");
+    assert_eq!(told.len(), 1, "what grew meanwhile waits for another look");
+    assert_eq!(names(&office.outbox().join(SENT)), ["a.pdf"]);
+    watcher.look_once().await.expect("a look");
+    assert_eq!(names(&office.outbox().join(SENT)), ["a.pdf", "half.pdf"]);
+    assert_eq!(office.arrived(), ["a.pdf", "half.pdf"]);
+    assert_eq!(
+        names(&office.outbox()),
+        [".hidden", "c.pdf.part", "empty.pdf", REFUSED, SENT]
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_that_another_program_writes_waits() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    let office = Office::new("").await;
+    let path = office.put("a.pdf", "%PDF half");
+    // Opens the file, says so, and keeps it until its input ends.
+    let mut writer = Command::new("/bin/sh")
+        .args(["-c", "exec 3>>\"$0\"; echo open; read line"])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let mut said = String::new();
+    let output = writer.stdout.take().expect("it is piped");
+    BufReader::new(output).read_line(&mut said).expect("a line");
+    assert_eq!(said, "open\n");
+    // Reading it keeps nobody waiting.
+    let _reader = std::fs::File::open(&path).expect("opened");
+
+    let mut watcher = office.watcher();
+    for _ in 0..3 {
+        assert!(watcher.look_once().await.expect("a look").is_empty());
+    }
+    drop(writer.stdin.take());
+    writer.wait().expect("it ends");
+    assert_eq!(watcher.look_once().await.expect("a look").len(), 1);
+    assert_eq!(office.arrived(), ["a.pdf"]);
+}
+
+#[tokio::test]
+async fn a_file_sent_before_a_crash_is_moved_and_not_sent_again() {
+    let office = Office::new("").await;
+    let path = office.put("a.pdf", "%PDF a");
+    upload(&office.uploader(), &path).await;
+    // An older file of that name was sent long ago.
+    let mut watcher = office.watcher();
+    std::fs::write(office.outbox().join(SENT).join("a.pdf"), "old").expect("written");
+    watcher.look_once().await.expect("a look");
+    watcher.look_once().await.expect("a look");
+    assert_eq!(names(&office.outbox().join(SENT)), ["a-2.pdf", "a.pdf"]);
+    assert_eq!(office.arrived().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_file_is_set_aside_with_a_note() {
+    let office = Office::new("").await;
+    let mut watcher = office.watcher();
+    office.put("a.pdf", "%PDF a");
+    let kind = FaultKind::Status {
+        status: 413,
+        retry_after: None,
+    };
+    office.control.fault(fault(Endpoint::Upload, kind, 1));
+    watcher.look_once().await.expect("a look");
+    watcher.look_once().await.expect("a look");
+    let refused = office.outbox().join(REFUSED);
+    assert_eq!(names(&refused), ["a.pdf", "a.pdf.txt"]);
+    let note = std::fs::read_to_string(refused.join("a.pdf.txt")).expect("a note");
+    assert!(note.contains("413"), "{note}");
+
+    // Put back, it is tried again.
+    std::fs::rename(refused.join("a.pdf"), office.outbox().join("a.pdf")).expect("moved");
+    watcher.look_once().await.expect("a look");
+    watcher.look_once().await.expect("a look");
+    assert_eq!(office.arrived(), ["a.pdf"]);
+}
+
+#[tokio::test]
+async fn a_failed_file_waits_and_a_wrong_key_pauses_the_folder() {
+    let office = Office::new("").await;
+    let mut watcher = office.watcher();
+    office.put("a.pdf", "%PDF a");
+    let status = |status| FaultKind::Status {
+        status,
+        retry_after: None,
+    };
+    office
+        .control
+        .fault(fault(Endpoint::Upload, status(500), 4));
+    watcher.look_once().await.expect("a look");
+    assert_eq!(watcher.look_once().await.expect("a look").len(), 1);
+    assert!(watcher.look_once().await.expect("a look").is_empty());
+    office.clock.advance(Duration::from_secs(30));
+    office
+        .control
+        .fault(fault(Endpoint::UploadLocation, status(401), 1));
+    let told = watcher.look_once().await.expect("a look");
+    assert!(matches!(told[0].report.outcome, Outcome::Stopped { .. }));
+    assert!(watcher.look_once().await.expect("a look").is_empty());
+    assert_eq!(names(&office.outbox()), ["a.pdf", REFUSED, SENT]);
+    office.clock.advance(Duration::from_secs(300));
+    watcher.look_once().await.expect("a look");
+    assert_eq!(office.arrived(), ["a.pdf"]);
+}
+
+#[tokio::test]
+async fn the_command_prints_a_line_for_each_file_and_its_document() {
+    let settings = EmulatorSettings::default();
+    let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into())
+        .await
+        .expect("a free port");
+    let here = Installation::beside(&emulator, "", "");
+    std::fs::create_dir(here.folder().join("scans")).expect("made");
+    for name in ["scans/a.pdf", "scans/b.pdf"] {
+        std::fs::write(here.folder().join(name), name).expect("written");
+    }
+    let (code, lines, errors) = here
+        .run(&["upload", "scans", "--tags", "x,y", "--data", "order=7"])
+        .await;
+    assert_eq!(code, Some(0), "{errors}");
+    let outcomes: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(outcomes.len(), 2);
+    assert!(outcomes.iter().all(|line| line["outcome"] == "sent"));
+    let sent = emulator.control().uploads();
+    assert!(sent.iter().all(|file| file.parameters["tags"] == "x,y"));
+
+    let (code, lines, _) = here.run(&["upload", "scans/a.pdf"]).await;
+    assert_eq!(code, Some(0));
+    assert!(lines.contains("already_sent"), "{lines}");
+
+    let (code, _, errors) = here.run(&["pull", "--queue", "digitized"]).await;
+    assert_eq!(code, Some(0), "{errors}");
+    let (_, rows, _) = here.run(&["uploads", "list", "--json"]).await;
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&rows).expect("JSON");
+    let known = emulator.control().documents(Queue::Digitized, "");
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert_eq!(row["status"], "returned", "{row}");
+        let document = row["documents"][0].as_str().expect("an id");
+        assert!(known.iter().any(|(id, _)| id == document), "{row}");
+    }
+
+    let (code, _, errors) = here.run(&["upload", "nothing.pdf"]).await;
+    assert_eq!(code, Some(2));
+    assert!(errors.contains("nothing.pdf"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_running_server_keeps_the_rows_and_empties_its_folder() {
+    let emulator = Emulator::start(EmulatorSettings::default(), ([127, 0, 0, 1], 0).into())
+        .await
+        .expect("a free port");
+    let here = Installation::beside(&emulator, "", "[upload]\nwatch = \"outbox\"");
+    let outbox = here.folder().join("outbox");
+    std::fs::create_dir(&outbox).expect("made");
+    std::fs::write(outbox.join("a.pdf"), "%PDF").expect("written");
+    let server = here.start().await;
+    let twin = here.folder().join("twin.pdf");
+    crate::support::process::within("the file's way", async {
+        emulator
+            .control()
+            .requests_reached(Endpoint::Upload, 1)
+            .await;
+    })
+    .await;
+    std::fs::write(&twin, "%PDF").expect("written");
+    let (code, lines, errors) = here.run(&["upload", "twin.pdf"]).await;
+    let told: serde_json::Value = serde_json::from_str(&lines).expect("a line");
+    let known = told["outcome"] == "already_sent" || told["outcome"] == "busy";
+    assert!(known, "{code:?} {lines} {errors}");
+    server.terminate();
+    let (status, log) = server.ended().await;
+    assert!(status.success(), "{log}");
+    assert_eq!(names(&outbox.join(SENT)), ["a.pdf"], "{log}");
+    assert_eq!(emulator.control().uploads().len(), 1);
+}
+
+/// A vendor whose storage counts the bytes of a PUT and keeps none.
+async fn destination() -> (String, Arc<std::sync::Mutex<Option<(u64, bool)>>>) {
+    use axum::body::Body;
+    use axum::extract::Request;
+    use axum::response::IntoResponse as _;
+    use futures_util::StreamExt as _;
+
+    let seen = Arc::new(std::sync::Mutex::new(None));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a free port");
+    let origin = format!("http://{}", listener.local_addr().expect("an address"));
+    let (counted, url) = (Arc::clone(&seen), format!("{origin}/put"));
+    let router = axum::Router::new().fallback(move |request: Request<Body>| {
+        let (counted, url) = (Arc::clone(&counted), url.clone());
+        async move {
+            if request.method() == axum::http::Method::GET {
+                let location = serde_json::json!({
+                    "url": url, "Content-Type": "application/pdf", "Content-Disposition": "x",
+                });
+                return location.to_string().into_response();
+            }
+            let headers = request.headers();
+            let announced = headers["content-length"].to_str().expect("text").to_owned();
+            let chunked = headers.contains_key("transfer-encoding");
+            let mut body = request.into_body().into_data_stream();
+            let mut bytes = 0;
+            while let Some(Ok(chunk)) = body.next().await {
+                bytes += chunk.len() as u64;
+            }
+            let as_announced = announced == bytes.to_string() && !chunked;
+            *counted.lock().expect("unpoisoned") = Some((bytes, as_announced));
+            ().into_response()
+        }
+    });
+    tokio::spawn(crate::support::stand_in::axum_serve(listener, router));
+    (origin, seen)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn two_gigabytes_are_sent_in_constant_memory() {
+    const SIZE_BYTES: u64 = 2 << 30;
+    let (origin, seen) = destination().await;
+    let here = Installation::alone(&format!("[api]\nurl = \"{origin}\"\n"));
+    // A file of zeros that takes no room.
+    let file = std::fs::File::create(here.folder().join("large.pdf")).expect("made");
+    file.set_len(SIZE_BYTES).expect("stretched");
+    // The shell tells the most memory that the program took, in kilobytes.
+    let script = "\"$0\" upload large.pdf & pid=$!; peak=0; \
+                  while kill -0 $pid 2>/dev/null; do \
+                    now=$(sed -n 's/^VmHWM:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$pid/status 2>/dev/null); \
+                    [ -n \"$now\" ] && peak=$now; sleep 0.1; done; wait $pid; code=$?; echo \"peak $peak\"; exit $code";
+    let mut command = tokio::process::Command::new("/bin/sh");
+    command
+        .args(["-c", script, env!("CARGO_BIN_EXE_ivesk-webhook")])
+        .current_dir(here.folder())
+        .env("IVESK_WEBHOOK_CONFIG", here.settings())
+        .env("IVESK_WEBHOOK_API_KEY", DEFAULT_KEY)
+        .kill_on_drop(true);
+    let output = crate::support::process::within("the upload's end", command.output()).await;
+    let output = output.expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{errors}");
+    assert_eq!(*seen.lock().expect("unpoisoned"), Some((SIZE_BYTES, true)));
+    let peak = said.lines().find_map(|line| line.strip_prefix("peak "));
+    let peak: u64 = peak.expect("a peak").parse().expect("a number");
+    assert!((1..100_000).contains(&peak), "{peak} kB");
+}
