@@ -65,6 +65,11 @@
 pub mod admin;
 pub mod alarms;
 pub mod app;
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "results go to stdout, progress and errors to stderr"
+)]
 pub mod cli;
 pub mod config;
 pub mod delivery;
@@ -79,6 +84,7 @@ pub mod pull;
 pub mod receiver;
 pub mod refusal;
 pub mod service;
+#[expect(clippy::disallowed_types, reason = "the one place with SQL")]
 pub mod store;
 pub mod subscriptions;
 pub mod trace;

@@ -23,6 +23,10 @@ pub(super) async fn run(
     input: Vec<u8>,
     limit: Duration,
 ) -> Result<(), String> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "its environment is cleared, and it ends with its time"
+    )]
     let mut child = Command::new(&command.program)
         .args(&command.arguments)
         .env_clear()
