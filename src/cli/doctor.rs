@@ -48,7 +48,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
                 Check::fail("settings", problem.to_string())
                     .because("`serve` does not start with it")
             });
-            print(&findings.collect::<Vec<_>>(), args.json);
+            print(&wrong.collect::<Vec<_>>(), args.json);
             return Ok(Exit::Usage);
         }
     };

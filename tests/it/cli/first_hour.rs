@@ -185,13 +185,15 @@ async fn a_port_in_use_is_named_once_with_its_setting() {
         let (code, said) = run(&here, &["serve"]).await;
         assert_eq!(code, Some(2), "{said}");
         assert!(
-            said.contains(&format!("error: `{setting}` = 127.0.0.1:{port}")),
+            said.contains(&format!(
+                "error: failed to listen on `{setting}` = 127.0.0.1:{port}"
+            )),
             "{said}"
         );
         assert_eq!(said.matches("os error 98").count(), 1, "{said}");
         told(
             &said,
-            "another program has that port (`ss -ltnp` names it): stop that one, or set another port",
+            "another program uses this port (`ss -ltnp` names it): stop that program, or set another port",
         );
         let report = Report::of(&here, &["--quick"]).await;
         let wrong = report
@@ -224,8 +226,8 @@ async fn a_foreign_address_is_distinguished_from_a_port_in_use() {
     assert_eq!(code, Some(2), "{said}");
     told(
         &said,
-        "`public.listen` = 192.0.2.7:8080 can't be listened on: Cannot assign requested address \
-         (os error 99); no interface of this machine has that address (`ip address` lists them): \
+        "failed to listen on `public.listen` = 192.0.2.7:8080: Cannot assign requested address \
+         (os error 99); no interface of this machine has this address (`ip address` lists them): \
          set one of those, or 0.0.0.0 for all",
     );
 }
