@@ -37,6 +37,11 @@
 pub mod admin;
 pub mod alarms;
 pub mod backoff;
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "results go to stdout, progress and errors to stderr"
+)]
 pub mod cli;
 pub mod config;
 pub mod delivery;
@@ -52,6 +57,7 @@ pub mod pull;
 pub mod receiver;
 pub mod refusal;
 pub mod service;
+#[expect(clippy::disallowed_types, reason = "the one place with SQL")]
 pub mod store;
 pub mod subscriptions;
 pub mod trace;

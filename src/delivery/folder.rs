@@ -373,6 +373,10 @@ impl Disk {
         for entry in fs::read_dir(self.root.join(TEMPORARY))? {
             let entry = entry?;
             let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the file's time is the machine's too"
+            )]
             let age = modified.map(|modified| SystemTime::now().duration_since(modified));
             if matches!(age, Ok(Ok(age)) if age > ABANDONED_AFTER) {
                 ignore_missing(fs::remove_file(entry.path()))?;

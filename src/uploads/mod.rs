@@ -3,7 +3,7 @@
 //! [`Uploader::upload`] is the one step, for one file. `cli::upload` calls it for the files that a
 //! person names, [`watch::Watcher`] for those of a drop folder.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub const ATTEMPTS: u32 = 4;
 /// Time that a claim lasts beyond the longest attempt.
 const CLAIM_MARGIN: Duration = Duration::from_secs(60);
 
-/// How files are uploaded.
+/// Settings of uploads.
 #[derive(Clone, Debug)]
 pub struct UploadSettings {
     /// The account whose key uploads them.
@@ -60,7 +60,7 @@ pub struct Uploader {
     owner: String,
     stop: CancellationToken,
     /// Rows of the uploads in progress.
-    in_progress: Mutex<HashSet<i64>>,
+    in_progress: Mutex<BTreeSet<i64>>,
     /// One lock for each content in progress, so that two files with the same one are sent once.
     contents: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -142,7 +142,7 @@ impl Uploader {
         Ok(())
     }
 
-    fn in_progress(&self) -> MutexGuard<'_, HashSet<i64>> {
+    fn in_progress(&self) -> MutexGuard<'_, BTreeSet<i64>> {
         self.in_progress
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

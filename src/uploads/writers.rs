@@ -6,7 +6,7 @@
 //! is shared; and files that are only mapped into memory. So this complements a file's size and
 //! time, and does not replace them.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 const PROCESSES: &str = "/proc";
 
 /// Returns the files of `files` that a process has open for writing.
-pub(super) fn open_for_writing(files: &[PathBuf]) -> HashSet<PathBuf> {
+pub(super) fn open_for_writing(files: &[PathBuf]) -> BTreeSet<PathBuf> {
     let candidates: Vec<Candidate<'_>> = files.iter().filter_map(Candidate::of).collect();
-    let mut open = HashSet::new();
+    let mut open = BTreeSet::new();
     for process in entries(Path::new(PROCESSES)).filter(|path| is_process(path)) {
         // A process that ends meanwhile, or that this user may not inspect, has no entries.
         for descriptor in entries(&process.join("fd")) {
@@ -112,10 +112,10 @@ mod tests {
         let _read = File::open(at("read")).expect("opened");
         // Another file of the same name.
         let _namesake = File::create(at("other/read")).expect("opened");
-        let expected = HashSet::from([at("appended"), at("changed")]);
+        let expected = BTreeSet::from([at("appended"), at("changed")]);
         assert_eq!(open_for_writing(&files), expected);
 
         drop((appended, changed));
-        assert_eq!(open_for_writing(&files), HashSet::new());
+        assert_eq!(open_for_writing(&files), BTreeSet::new());
     }
 }

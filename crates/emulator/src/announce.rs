@@ -1,4 +1,4 @@
-//! What Įvesk.lt publishes when documents are digitized or exported.
+//! Publishes the notifications of digitized and exported documents.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::switches::{CompanyCode, CompanyCodeKey, DigitizedMessage, ExportEvent
 use crate::vendor::Vendor;
 use sns_messages::time::Timestamp;
 
-/// A document as the list of `queue` shows it.
+/// Returns a document as the list of `queue` shows it.
 pub(crate) fn to_json(
     vendor: &Vendor,
     switches: &Switches,
@@ -45,7 +45,8 @@ pub(crate) fn digitized(vendor: &Arc<Vendor>, documents: &[usize]) {
             let code = world.company_code(document.company);
             (document, account, code)
         };
-        if !vendor.ledger.has_subscribers(Event::OnDigitized, account) {
+        let topic = vendor.topic_arn(Event::OnDigitized);
+        if !vendor.ledger.has_subscribers(&topic, account) {
             continue;
         }
         let message = digitized_message(vendor, &switches, &document, &code);
@@ -144,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_huge_message_is_exactly_as_long_as_sns_allows_and_still_json() {
+    fn a_huge_message_is_as_long_as_sns_allows_and_still_json() {
         for message in ["{\"id\":\"1\"}", "{\"id\":\"12\"}"] {
             let filled = filled_up(message.to_owned());
             assert_eq!(filled.len(), MAX_MESSAGE_BYTES);

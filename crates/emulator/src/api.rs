@@ -35,7 +35,7 @@ pub(crate) const BASE: &str = "/api/pub";
 /// The longest body that the POSTs take.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// What a request asks for.
+/// A parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Call {
     Digitized,
@@ -75,7 +75,7 @@ impl Call {
         }
     }
 
-    /// The company of an exported-queue request: `Some(None)` where it names none.
+    /// Returns the company of an exported-queue request: `Some(None)` where it names none.
     fn exported(
         segments: &[&str],
         query: &[(String, String)],
@@ -121,7 +121,7 @@ pub(crate) async fn answer(State(vendor): State<Arc<Vendor>>, request: Request) 
     let path = parts.uri.path().strip_prefix(BASE).unwrap_or_default();
     let call = Call::read(&parts.method, path, &query, &vendor.switches());
     let account = account(&vendor, &parts.headers);
-    let under_way = vendor.meter.begin(RequestRecord {
+    let in_progress = vendor.meter.begin(RequestRecord {
         endpoint: call.endpoint(),
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
@@ -130,16 +130,16 @@ pub(crate) async fn answer(State(vendor): State<Arc<Vendor>>, request: Request) 
         status: None,
     });
     let limit = usize::try_from(vendor.switches().max_in_flight).unwrap_or(usize::MAX);
-    let answer = if limit > 0 && under_way.in_flight > limit {
+    let answer = if limit > 0 && in_progress.in_flight > limit {
         gate::refuse(&vendor, 429, "Too Many Requests")
     } else {
         respond(&vendor, &call, account, &parts, &query, body).await
     };
-    under_way.answered(answer.status().as_u16());
+    in_progress.answered(answer.status().as_u16());
     answer
 }
 
-/// The account whose key the request carries, and its id.
+/// Returns the account whose key the request carries, and its id.
 fn account(vendor: &Vendor, headers: &HeaderMap) -> Option<(usize, Uuid)> {
     let key = headers.get("x-api-key")?.to_str().ok()?;
     let world = vendor.world();
@@ -159,8 +159,8 @@ async fn respond(
         Call::Exported { company } => company.as_deref(),
         _ => None,
     };
-    let spoil = match gate::pass(vendor, call.endpoint(), company).await {
-        Ok(spoil) => spoil,
+    let damage = match gate::pass(vendor, call.endpoint(), company).await {
+        Ok(damage) => damage,
         Err(answer) => return *answer,
     };
     let answer = match account {
@@ -168,7 +168,7 @@ async fn respond(
         Some(account) => right_answer(vendor, call, account, parts, query, body).await,
     };
     match answer {
-        Ok(answer) => gate::spoil(answer, spoil).await,
+        Ok(answer) => gate::damage(answer, damage).await,
         Err((status, message)) => gate::refuse(vendor, status, message),
     }
 }
@@ -198,11 +198,11 @@ async fn right_answer(
     }
 }
 
-/// Whose documents an exported-queue request gets.
+/// The company whose documents an exported-queue request gets.
 enum Asked {
     /// One company's, or those of all where the switches say so.
     Company(Option<usize>),
-    /// Nobody's.
+    /// No company's.
     Nobody,
 }
 
@@ -232,11 +232,11 @@ fn company_asked(
     }
 }
 
-/// The value of a parameter that may stand once.
+/// Returns the value of a parameter that may occur once.
 fn single<'q>(query: &'q [(String, String)], wanted: &str) -> Result<Option<&'q str>, Refused> {
     let mut values = query.iter().filter(|(name, _)| name == wanted);
     match (values.next(), values.next()) {
-        (Some(_), Some(_)) => Err((400, "a query parameter stands twice")),
+        (Some(_), Some(_)) => Err((400, "a query parameter occurs twice")),
         (value, _) => Ok(value.map(|(_, value)| value.as_str())),
     }
 }
@@ -341,7 +341,7 @@ async fn json_body(body: Body) -> Result<Value, Refused> {
     serde_json::from_slice(&bytes).map_err(|_| (400, "The body is not JSON"))
 }
 
-/// A field that must be text, and not empty.
+/// Returns a field that must be text, and not empty.
 fn text<'b>(body: &'b Value, name: &str, missing: &'static str) -> Result<&'b str, Refused> {
     body[name]
         .as_str()
@@ -359,7 +359,7 @@ async fn report(
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
-    let begins = |wanted: &str| content_type.is_some_and(|given| given.starts_with(wanted));
+    let begins = |wanted: &str| content_type.is_some_and(|sent| sent.starts_with(wanted));
     let taken = match switches.error_content_type {
         ReportType::Any => true,
         ReportType::Json => begins("application/json"),
@@ -417,7 +417,7 @@ async fn subscribe(vendor: &Arc<Vendor>, account: Uuid, body: Body) -> Result<Re
     )
 }
 
-/// Custom columns (vendor-api, "The queues"): a few values, paged with `next`.
+/// Answers with custom columns (vendor-api, "The queues"): a few values, paged with `next`.
 fn columns(
     vendor: &Vendor,
     account: usize,

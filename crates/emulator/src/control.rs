@@ -1,4 +1,4 @@
-//! The handle by which tests and people play the accountant, and break things.
+//! The handle with which tests play the accountant and make things fail.
 
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -24,7 +24,7 @@ use crate::uploads::UploadRecord;
 use crate::vendor::Vendor;
 use sns_messages::time::Timestamp;
 
-/// Why the control API did not do what it was asked.
+/// Why the control API refused an operation.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// No account has this key.
@@ -45,16 +45,16 @@ pub enum ControlError {
     /// The target can't be sent to.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// A certificate could not be made.
-    #[error("the certificate could not be made: {0:#}")]
+    /// Making a certificate failed.
+    #[error("failed to make the certificate: {0:#}")]
     Certificate(anyhow::Error),
 }
 
-/// Which documents an export takes.
+/// The documents of an export.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum Selection {
-    /// The oldest so many that wait; those that are missing are digitized first.
+    /// The oldest so many that wait; missing ones are digitized first.
     Next(usize),
     /// These, in this order.
     Ids(Vec<String>),
@@ -89,7 +89,7 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
-    /// Adds an account, or companies to the account that has this key; gives its id.
+    /// Adds an account, or companies to the account that has this key; returns its id.
     pub fn add_account(&self, key: &str, companies: &[&str]) -> Uuid {
         let companies: Vec<String> = companies.iter().map(|code| (*code).to_owned()).collect();
         let mut world = self.0.world();
@@ -97,7 +97,7 @@ impl Control {
         world.accounts[account].id
     }
 
-    /// The id of the account that has this key: the UUID in `MessageAttributes.account`.
+    /// Returns the id of the account that has this key: the UUID in `MessageAttributes.account`.
     pub fn account_id(&self, key: &str) -> Result<Uuid, ControlError> {
         let world = self.0.world();
         let account = world.account_by_key(key).ok_or(ControlError::UnknownKey)?;
@@ -105,7 +105,7 @@ impl Control {
     }
 
     /// Digitizes `count` documents of `company` in the account with this key, each
-    /// with a notification of its own. Gives their ids.
+    /// with a notification of its own. Returns their ids.
     pub fn digitize(
         &self,
         key: &str,
@@ -134,7 +134,7 @@ impl Control {
     /// Exports documents of `company`, as the accountant does with one click: one
     /// notification, or what the `export_events` switch says.
     ///
-    /// Gives id and version of each document as the queue lists it. Where several
+    /// Returns id and version of each document as the queue lists it. Where several
     /// accounts have the company, counted documents come from the first of them.
     pub fn export(
         &self,
@@ -146,8 +146,8 @@ impl Control {
         Ok(self.click(&chosen))
     }
 
-    /// Exports a document that was exported before: what that does, the `re_export`
-    /// switch says. Gives its new version, where it has one.
+    /// Exports a document that was exported before; what that does, the `re_export`
+    /// switch decides. Returns its new version, where it has one.
     pub fn re_export(&self, id: &str) -> Result<Option<String>, ControlError> {
         let index = self
             .0
@@ -171,7 +171,7 @@ impl Control {
         Ok(())
     }
 
-    /// Finds the documents of an export; those that had to be digitized first come apart.
+    /// Finds the documents of an export; returns those that had to be digitized first apart.
     fn choose(
         &self,
         company: &str,
@@ -251,7 +251,7 @@ impl Control {
         Ok(())
     }
 
-    /// The switches as they stand.
+    /// Returns the present switches.
     pub fn switches(&self) -> Arc<Switches> {
         self.0.switches()
     }
@@ -267,14 +267,14 @@ impl Control {
     }
 
     /// Subscribes a webhook for the first account, as the vendor's API does: SNS asks
-    /// it to confirm. Gives the ARN that the subscription will have.
+    /// it to confirm. Returns the ARN that the subscription will have.
     pub fn subscribe(&self, event: impl Into<Event>, target: &str) -> Result<String, ControlError> {
         let account = self.first_account()?;
         let subscription = sns::subscribe(&self.0, account, "emulator", event.into(), target)?;
         Ok(subscription.subscription_arn)
     }
 
-    /// [`Control::subscribe`] for the account with this key.
+    /// Does what [`Control::subscribe`] does, for the account with this key.
     pub fn subscribe_as(
         &self,
         key: &str,
@@ -286,17 +286,17 @@ impl Control {
         Ok(subscription.subscription_arn)
     }
 
-    /// Ends a subscription, and tells the subscriber; whether there was one.
+    /// Ends a subscription and notifies the subscriber; returns false if there was none.
     pub fn unsubscribe(&self, subscription_arn: &str) -> bool {
         sns::unsubscribe(&self.0, subscription_arn)
     }
 
-    /// All subscriptions, oldest first.
+    /// Returns all subscriptions, oldest first.
     pub fn subscriptions(&self) -> Vec<Subscription> {
         self.0.ledger.subscriptions()
     }
 
-    /// Publishes any message; gives its MessageId.
+    /// Publishes any message; returns its MessageId.
     pub fn notify(&self, publication: &Publication) -> Result<String, ControlError> {
         let account = match &publication.account {
             Some(key) => self.account_id(key)?,
@@ -311,17 +311,17 @@ impl Control {
         Ok(account.id)
     }
 
-    /// The next so many published messages reach nobody.
+    /// Loses the next `count` published messages: no subscriber gets them.
     pub fn lose_next_notifications(&self, count: usize) {
         self.0.ledger.lose_next(count);
     }
 
-    /// Every delivery and what became of it, oldest first.
+    /// Returns every delivery with its outcome, oldest first.
     pub fn deliveries(&self) -> Vec<DeliveryRecord> {
         self.0.ledger.records()
     }
 
-    /// Forgets the deliveries so far; those under way go on unrecorded.
+    /// Forgets the deliveries so far; those in progress go on unrecorded.
     pub fn forget_deliveries(&self) {
         self.0.ledger.forget_records();
     }
@@ -331,46 +331,46 @@ impl Control {
         self.0.ledger.idle().await;
     }
 
-    /// How attempts ended so far, the forgotten ones too.
+    /// Returns the totals of attempts so far, the forgotten ones included.
     pub fn attempts(&self) -> AttemptTotals {
         *self.0.ledger.totals.borrow()
     }
 
-    /// Waits until the totals of attempts are as `wished`, and gives them.
+    /// Waits until the totals of attempts satisfy `condition`, and returns them.
     pub async fn attempts_reached(
         &self,
-        mut wished: impl FnMut(&AttemptTotals) -> bool,
+        mut condition: impl FnMut(&AttemptTotals) -> bool,
     ) -> AttemptTotals {
         let mut totals = self.0.ledger.totals.subscribe();
-        match totals.wait_for(|totals| wished(totals)).await {
+        match totals.wait_for(|totals| condition(totals)).await {
             Ok(totals) => *totals,
             // The sender is gone only with the emulator, and this handle holds it.
             Err(_) => self.attempts(),
         }
     }
 
-    /// Has every delivery that waits for its next attempt tried at once.
+    /// Retries every delivery that waits for its next attempt at once.
     pub fn retry_now(&self) {
-        self.0.ledger.hurry.send_modify(|hurries| *hurries += 1);
+        self.0.ledger.retry_now.send_modify(|calls| *calls += 1);
     }
 
-    /// The truth: id and version of everything that the queue lists, or will list
+    /// Returns id and version of everything that the queue lists, or will list
     /// once it is visible, oldest first. An empty company means all of them.
     pub fn documents(&self, queue: impl Into<Queue>, company: &str) -> Vec<(String, String)> {
         self.0.world().truth(queue.into(), company)
     }
 
-    /// How many documents there are.
+    /// Returns the number of documents.
     pub fn document_count(&self) -> usize {
         self.0.world().document_count()
     }
 
-    /// What clients asked for.
+    /// Returns the counters of requests.
     pub fn requests(&self) -> RequestCounters {
         self.0.meter.counters()
     }
 
-    /// Starts counting anew.
+    /// Resets the counters of requests.
     pub fn reset_requests(&self) {
         self.0.meter.reset();
     }
@@ -389,18 +389,18 @@ impl Control {
         Ok(())
     }
 
-    /// The URL of the signing certificate in use.
+    /// Returns the URL of the present signing certificate.
     pub fn certificate_url(&self) -> String {
         format!("{}{}", self.0.origin, self.0.ledger.certificate_path())
     }
 
-    /// Files that were announced or received.
+    /// Returns the files that were announced or received.
     pub fn uploads(&self) -> Vec<UploadRecord> {
         self.0.uploads.records()
     }
 
     /// Digitizes a received file as a document of `company`, or of its account's first
-    /// company; gives the document's id. For `digitize_uploads=manual`.
+    /// company; returns the document's id. For `digitize_uploads=manual`.
     pub fn digitize_upload(
         &self,
         upload: Uuid,
@@ -409,22 +409,22 @@ impl Control {
         s3::digitize(&self.0, upload, company).ok_or(ControlError::UnknownUpload(upload))
     }
 
-    /// Import errors that clients reported, oldest first.
+    /// Returns the import errors that clients reported, oldest first.
     pub fn reported_errors(&self) -> Vec<ErrorReport> {
         self.0.reports().clone()
     }
 
-    /// The emulator's time.
+    /// Returns the emulator's time.
     pub fn now(&self) -> Timestamp {
         self.0.now()
     }
 
-    /// Moves the emulator's time on, and not the clock that it was given.
+    /// Moves the emulator's time forward, and not [`EmulatorSettings::clock`](crate::EmulatorSettings::clock).
     pub fn advance(&self, by: Duration) {
         self.0.advance(by);
     }
 
-    /// Sets the emulator's time, and not the clock that it was given. It goes on from there.
+    /// Sets the emulator's time, and not [`EmulatorSettings::clock`](crate::EmulatorSettings::clock). It goes on from there.
     pub fn set_clock(&self, to: Timestamp) {
         self.0.set_clock(to);
     }

@@ -19,7 +19,7 @@ use crate::publication::Publication;
 use crate::vendor::Vendor;
 use sns_messages::time::Timestamp;
 
-/// Why an operation was not done: what the caller is told.
+/// Why an operation was refused: status and message of the answer.
 struct Refused(StatusCode, String);
 
 impl From<ControlError> for Refused {

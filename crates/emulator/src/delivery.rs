@@ -1,4 +1,4 @@
-//! One message on its way to one subscriber: attempts, waits, outcome.
+//! Delivers one message to one subscriber: attempts, waits, outcome.
 //!
 //! The waits are the vendor's: [`RETRIES`] retries, from [`FIRST_WAIT`] growing
 //! geometrically to [`LAST_WAIT`]. Only a status of 500 and above, a timeout or
@@ -22,7 +22,7 @@ pub const FIRST_WAIT: Duration = Duration::from_secs(20);
 /// The wait before the last retry.
 pub const LAST_WAIT: Duration = Duration::from_secs(600);
 
-/// The wait before retry number `retry`, which starts at 1.
+/// Returns the wait before retry number `retry`, which starts at 1.
 pub fn wait_before_retry(retry: u32) -> Duration {
     let steps = f64::from(RETRIES - 1);
     let growth = (LAST_WAIT.as_secs_f64() / FIRST_WAIT.as_secs_f64()).powf(1.0 / steps);
@@ -30,8 +30,8 @@ pub fn wait_before_retry(retry: u32) -> Duration {
     FIRST_WAIT.mul_f64(growth.powf(exponent))
 }
 
-/// Everything that one delivery needs.
-pub(crate) struct Parcel {
+/// One message on its way to one subscriber.
+pub(crate) struct Delivery {
     pub(crate) number: u64,
     pub(crate) target: String,
     pub(crate) unsigned: Unsigned,
@@ -42,37 +42,37 @@ pub(crate) struct Parcel {
     pub(crate) raw: bool,
 }
 
-/// Delivers `parcel` in the background.
-pub(crate) fn send(vendor: &Arc<Vendor>, parcel: Parcel) {
+/// Delivers `delivery` in the background.
+pub(crate) fn send(vendor: &Arc<Vendor>, delivery: Delivery) {
     let task_vendor = Arc::clone(vendor);
     let pending = vendor.ledger.pending();
     let task = async move {
         let _pending = pending;
         let stopping = task_vendor.stopping.clone();
         stopping
-            .run_until_cancelled(deliver(&task_vendor, parcel))
+            .run_until_cancelled(deliver(&task_vendor, delivery))
             .await;
     };
     vendor.tasks.spawn_on(task, &vendor.runtime);
 }
 
-async fn deliver(vendor: &Arc<Vendor>, parcel: Parcel) {
+async fn deliver(vendor: &Arc<Vendor>, delivery: Delivery) {
     // The first permit covers signing too, so that a burst does not start a thread for
     // each of its messages.
     let Ok(mut permit) = vendor.ledger.permit().await else {
         return;
     };
-    let url = format!("{}{}", vendor.origin, parcel.signer.certificate_path());
-    let Ok((parcel, body)) = tokio::task::spawn_blocking(move || {
-        let body = body(&parcel, &url);
-        (parcel, body)
+    let url = format!("{}{}", vendor.origin, delivery.signer.certificate_path());
+    let Ok((delivery, body)) = tokio::task::spawn_blocking(move || {
+        let body = body(&delivery, &url);
+        (delivery, body)
     })
     .await
     else {
         return;
     };
     for attempt in 1..=RETRIES + 1 {
-        let status = attempt_once(vendor, &parcel, &body).await;
+        let status = attempt_once(vendor, &delivery, &body).await;
         drop(permit);
         let outcome = match status {
             Some(200..=299) => Outcome::Acknowledged,
@@ -80,7 +80,7 @@ async fn deliver(vendor: &Arc<Vendor>, parcel: Parcel) {
             _ if attempt > RETRIES => Outcome::GivenUp,
             _ => Outcome::Pending,
         };
-        vendor.ledger.attempted(parcel.number, status, outcome);
+        vendor.ledger.attempted(delivery.number, status, outcome);
         if outcome != Outcome::Pending {
             return;
         }
@@ -93,32 +93,32 @@ async fn deliver(vendor: &Arc<Vendor>, parcel: Parcel) {
 }
 
 async fn wait(vendor: &Vendor, retry: u32) {
-    let mut hurry = vendor.ledger.hurry.subscribe();
+    let mut retry_now = vendor.ledger.retry_now.subscribe();
     let scale = vendor.switches().time_scale.get();
     tokio::select! {
         () = tokio::time::sleep(wait_before_retry(retry).mul_f64(scale)) => {}
-        _ = hurry.changed() => {}
+        _ = retry_now.changed() => {}
     }
 }
 
-/// The status that the target answered, where it answered in time.
-async fn attempt_once(vendor: &Vendor, parcel: &Parcel, body: &str) -> Option<u16> {
-    let message = &parcel.unsigned;
+/// Posts the message once; returns the target's status, where it answered in time.
+async fn attempt_once(vendor: &Vendor, delivery: &Delivery, body: &str) -> Option<u16> {
+    let message = &delivery.unsigned;
     let timeout = Duration::from_millis(vendor.switches().delivery_timeout_ms);
     let mut request = vendor
         .ledger
         .client
-        .post(&parcel.target)
+        .post(&delivery.target)
         .timeout(timeout)
         .header("content-type", "text/plain; charset=UTF-8")
         .header("user-agent", "Amazon Simple Notification Service Agent")
         .header("x-amz-sns-message-type", message.message_type.as_str())
         .header("x-amz-sns-message-id", &message.message_id)
         .header("x-amz-sns-topic-arn", &message.topic_arn);
-    if let Some(arn) = &parcel.subscription_arn {
+    if let Some(arn) = &delivery.subscription_arn {
         request = request.header("x-amz-sns-subscription-arn", arn);
     }
-    if parcel.raw {
+    if delivery.raw {
         request = request.header("x-amz-sns-rawdelivery", "true");
     }
     match request.body(body.to_owned()).send().await {
@@ -126,21 +126,23 @@ async fn attempt_once(vendor: &Vendor, parcel: &Parcel, body: &str) -> Option<u1
         Err(error) => {
             let message_id = &message.message_id;
             let error = http::describe(error);
-            tracing::debug!(sns.message_id = %message_id, %error, "delivery of `{message_id}` failed");
+            tracing::debug!(sns.message_id = %message_id, %error, "delivery of `{message_id}` failed: {error}");
             None
         }
     }
 }
 
-/// The body of every attempt.
-fn body(parcel: &Parcel, certificate_url: &str) -> String {
-    if parcel.raw && parcel.unsigned.message_type == MessageType::Notification {
-        return parcel.unsigned.message.clone();
+/// Returns the body of every attempt.
+fn body(delivery: &Delivery, certificate_url: &str) -> String {
+    if delivery.raw && delivery.unsigned.message_type == MessageType::Notification {
+        return delivery.unsigned.message.clone();
     }
-    let signed = parcel
-        .signer
-        .sign(&parcel.unsigned, parcel.signature_version, certificate_url);
-    match parcel.tamper {
+    let signed = delivery.signer.sign(
+        &delivery.unsigned,
+        delivery.signature_version,
+        certificate_url,
+    );
+    match delivery.tamper {
         Tamper::Nothing => signed,
         Tamper::Signature => changed(&signed, "Signature", |signature| {
             // Another base64 text of the same length.
@@ -169,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_retries_grow_from_twenty_seconds_to_ten_minutes_and_take_half_an_hour() {
+    fn ten_retries_grow_geometrically_and_take_half_an_hour() {
         let waits: Vec<Duration> = (1..=RETRIES).map(wait_before_retry).collect();
         assert_eq!(waits[0].as_secs(), 20);
         assert_eq!(waits[9].as_secs_f64().round(), 600.0);

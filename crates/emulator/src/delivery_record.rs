@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use crate::domain::Event;
 
-/// What became of a delivery.
+/// The outcome of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Attempts go on.
+    /// More attempts follow.
     Pending,
     /// Answered with a 2xx.
     Acknowledged,
@@ -16,7 +16,7 @@ pub enum Outcome {
     Refused,
     /// Every attempt failed.
     GivenUp,
-    /// The control API had it lost.
+    /// Lost on request of the control API.
     Lost,
 }
 
@@ -31,24 +31,24 @@ pub struct DeliveryRecord {
     pub event: Event,
     /// The company that it names, where it names one.
     pub company: Option<String>,
-    /// Whom it is for; a subscription that is not confirmed yet has none.
+    /// The subscription; `None` while it is not confirmed.
     pub subscription_arn: Option<String>,
     /// Attempts so far.
     pub attempts: u32,
     /// The newest attempt's status; `None` where there was no answer.
     pub last_status: Option<u16>,
-    /// What became of it.
+    /// Its outcome.
     pub outcome: Outcome,
 }
 
-/// How attempts ended, from the start.
+/// Totals of attempts since the start, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AttemptTotals {
     /// Attempts answered with a 2xx.
     pub acknowledged: u64,
     /// Attempts answered with a 5xx.
     pub failed: u64,
-    /// Attempts that nobody answered in time.
+    /// Attempts without an answer in time.
     pub unanswered: u64,
     /// Attempts answered with a 3xx or 4xx, which SNS takes for delivered.
     pub refused: u64,

@@ -1,8 +1,8 @@
-//! What a document looks like in the vendor's lists, and its file.
+//! A document as the vendor's lists show it, and its file.
 //!
 //! The field names with JSON evidence and those known only from the XML export
 //! are listed in `docs/emulator.md`. Everything is made from a few numbers when
-//! it is asked for, so that a document costs a few dozen bytes to keep.
+//! it is requested, so that a document takes only a few dozen bytes.
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -81,13 +81,13 @@ pub(crate) struct Document {
     pub(crate) company: usize,
     pub(crate) digitized_at: i64,
     pub(crate) is_invoice: bool,
-    /// What an upload brought along.
+    /// The upload that it was made of.
     pub(crate) upload: Option<Box<UploadedFrom>>,
     /// Fields that the control API set over the generated ones.
     pub(crate) amended: Option<Box<Map<String, Value>>>,
 }
 
-/// Where an uploaded document came from.
+/// The upload that a document was made of.
 #[derive(Clone)]
 pub(crate) struct UploadedFrom {
     pub(crate) file_name: String,
@@ -95,14 +95,14 @@ pub(crate) struct UploadedFrom {
     pub(crate) content: bytes::Bytes,
 }
 
-/// How one document is to be written.
+/// The parameters for writing a document.
 pub(crate) struct Rendering<'a> {
     pub(crate) switches: &'a Switches,
     pub(crate) queue: Queue,
     pub(crate) company_code: &'a str,
     /// The file link.
     pub(crate) url: String,
-    /// When it was exported, for the exported queue.
+    /// Time of its export, for the exported queue.
     pub(crate) exported_at: Option<Timestamp>,
 }
 
@@ -143,7 +143,7 @@ struct Line {
     object: Option<&'static str>,
 }
 
-/// The list API's document. `None` is written as `null`, unless said otherwise.
+/// The list API's document. `None` is written as `null`, unless noted.
 #[derive(Serialize)]
 struct Listed<'a> {
     id: Uuid,
@@ -194,7 +194,7 @@ struct Listed<'a> {
 }
 
 impl Document {
-    /// The vendor's `doctype`; only `invoice` has evidence.
+    /// Returns the vendor's `doctype`; only `invoice` has evidence.
     pub(crate) fn doctype(&self) -> &'static str {
         if self.is_invoice { "invoice" } else { "other" }
     }
@@ -310,7 +310,7 @@ impl Document {
             .collect()
     }
 
-    /// The number printed on the document.
+    /// Returns the number printed on the document.
     pub(crate) fn docnum(&self) -> String {
         format!("SĄSK-{:06}", self.number)
     }
@@ -322,14 +322,14 @@ impl Document {
         )
     }
 
-    /// `YYYY-MM-DD`, so many days after the invoice's own.
+    /// Returns the date that many days after the invoice's own, as `YYYY-MM-DD`.
     fn day(&self, after_days: i64) -> String {
         let days = after_days - i64::from(self.number % 20) - 1;
         let moment = Timestamp::from_millis(self.digitized_at + days * 86_400_000);
         moment.to_string().chars().take(10).collect()
     }
 
-    /// The document's file: what was uploaded, or a page with its number and id.
+    /// Returns the document's file: the upload, or a page with its number and id.
     pub(crate) fn file(&self) -> bytes::Bytes {
         self.upload.as_ref().map_or_else(
             || pdf(&format!("Invoice {:06}, document {}", self.number, self.id)).into(),
@@ -347,7 +347,7 @@ const OTHER_CODES: [&str; 5] = [
     "00745211",
 ];
 
-/// A complete PDF of one page that shows `text`, which is ASCII without brackets.
+/// Returns a complete PDF of one page that shows `text`, which is ASCII without brackets.
 pub fn pdf(text: &str) -> Vec<u8> {
     let drawing = format!("BT /F1 14 Tf 50 780 Td ({text}) Tj ET");
     let objects = [

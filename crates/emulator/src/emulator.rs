@@ -22,13 +22,12 @@ use crate::ledger::Ledger;
 use crate::meter::Meter;
 use crate::signer::Signer;
 use crate::switches::Switches;
-use crate::topics::topic_arn;
 use crate::uploads::Uploads;
 use crate::vendor::Vendor;
 use crate::world::World;
 use crate::{api, control_api, links, s3, sns_api};
 
-/// The API key of the account that an emulator has unless told otherwise.
+/// API key of the default account.
 pub const DEFAULT_KEY: &str = "00000000-0000-4000-8000-000000000000emulator";
 /// That account's companies; the first is the one in the vendor's documentation.
 pub const DEFAULT_COMPANIES: [&str; 2] = ["302320404", "304567890"];
@@ -46,7 +45,7 @@ pub struct AccountSettings {
 }
 
 impl std::fmt::Debug for AccountSettings {
-    /// Without the API key.
+    /// Leaves out the API key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AccountSettings")
             .field("companies", &self.companies)
@@ -54,7 +53,7 @@ impl std::fmt::Debug for AccountSettings {
     }
 }
 
-/// How an emulator starts.
+/// Settings of an emulator.
 #[derive(Clone)]
 pub struct EmulatorSettings {
     /// API keys; default one, [`DEFAULT_KEY`] with [`DEFAULT_COMPANIES`].
@@ -63,15 +62,15 @@ pub struct EmulatorSettings {
     pub switches: Switches,
     /// Its time; default the machine's.
     pub clock: Clock,
-    /// Whether webhooks may be on other machines, and the emulator may listen for
-    /// them; default no.
+    /// True lets webhooks be on other machines, and the emulator listen for them;
+    /// default false.
     pub allow_remote: bool,
-    /// Deliveries under way at once, default 64.
+    /// Largest number of concurrent deliveries, default 64.
     pub concurrent_deliveries: usize,
-    /// What signs; default a new one, whose RSA key takes a moment to make.
+    /// The signer; default a new one, whose RSA key takes a moment to make.
     pub signer: Option<Arc<Signer>>,
-    /// Under which address others see the emulator, such as `http://emulator:4566`;
-    /// default the one that it listens on.
+    /// The emulator's address for others, such as `http://emulator:4566`; default the
+    /// one that it listens on.
     pub origin: Option<String>,
 }
 
@@ -93,7 +92,7 @@ impl Default for EmulatorSettings {
 }
 
 impl std::fmt::Debug for EmulatorSettings {
-    /// Without the API keys.
+    /// Leaves out the API keys.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EmulatorSettings")
             .field("switches", &self.switches)
@@ -131,7 +130,7 @@ impl Emulator {
         );
         let listener = TcpListener::bind(listen)
             .await
-            .with_context(|| format!("the emulator can't listen on {listen}"))?;
+            .with_context(|| format!("failed to listen on {listen}"))?;
         let origin = settings
             .origin
             .unwrap_or_else(|| origin_of(listener.local_addr().unwrap_or(listen)));
@@ -173,27 +172,27 @@ impl Emulator {
         })
     }
 
-    /// The emulator's address, for `sns.local_origins`: `http://127.0.0.1:4566`.
+    /// Returns the emulator's address, for `sns.local_origins`: `http://127.0.0.1:4566`.
     pub fn origin(&self) -> String {
         self.vendor.origin.clone()
     }
 
-    /// The API's address, for `api.url`.
+    /// Returns the API's address, for `api.url`.
     pub fn api_url(&self) -> String {
         format!("{}{}", self.vendor.origin, api::BASE)
     }
 
-    /// The topic of `on_exported`.
+    /// Returns the topic of `on_exported`.
     pub fn exported_topic_arn(&self) -> String {
-        topic_arn(Event::OnExported)
+        self.vendor.topic_arn(Event::OnExported)
     }
 
-    /// The topic of `on_digitized`.
+    /// Returns the topic of `on_digitized`.
     pub fn digitized_topic_arn(&self) -> String {
-        topic_arn(Event::OnDigitized)
+        self.vendor.topic_arn(Event::OnDigitized)
     }
 
-    /// A handle for playing the accountant and breaking things.
+    /// Returns a handle for playing the accountant and making things fail.
     pub fn control(&self) -> Control {
         Control(Arc::clone(&self.vendor))
     }
@@ -215,7 +214,7 @@ impl Drop for Emulator {
     }
 }
 
-/// How a client on this machine reaches what listens on `listen`.
+/// Returns the origin under which clients on this machine reach `listen`.
 fn origin_of(listen: SocketAddr) -> String {
     let port = listen.port();
     match listen {

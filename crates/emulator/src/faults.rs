@@ -1,4 +1,4 @@
-//! Things that go wrong on request.
+//! Failures on request.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -38,7 +38,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// The name in counters and in the control API.
+    /// Returns the name in counters and in the control API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Digitized => "digitized",
@@ -56,7 +56,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether it is part of the vendor's API, which wants a key.
+    /// Returns true for the vendor's API, which requires a key.
     pub const fn is_api(self) -> bool {
         !matches!(
             self,
@@ -65,7 +65,7 @@ impl Endpoint {
     }
 }
 
-/// What goes wrong.
+/// A kind of failure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FaultKind {
@@ -92,13 +92,13 @@ pub enum FaultKind {
     HtmlPage,
     /// 200 with a valid page of at least so many bytes.
     HugePage {
-        /// Its size; 50 MB unless said.
+        /// Its size, default 50 MB.
         #[serde(default = "fifty_megabytes")]
         bytes: usize,
     },
     /// A redirect.
     Redirect {
-        /// Where to.
+        /// The target.
         location: String,
     },
 }
@@ -107,13 +107,13 @@ const fn fifty_megabytes() -> usize {
     50_000_000
 }
 
-/// A fault, what it hits, and how often.
+/// A fault, the requests that it hits, and their number.
 ///
 /// Without a queue, a company or an endpoint it hits every request to the
 /// vendor's API; SNS and S3 are hit only by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// What goes wrong.
+    /// The failure.
     #[serde(flatten)]
     pub kind: FaultKind,
     /// Only this queue.
@@ -131,7 +131,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault that hits every request to the API until it is cleared.
+    /// Creates a fault that hits every request to the API until it is cleared.
     pub const fn new(kind: FaultKind) -> Self {
         Self {
             kind,
@@ -142,7 +142,7 @@ impl Fault {
         }
     }
 
-    /// Another status than the right one.
+    /// Creates a fault that answers with another status.
     pub const fn status(status: u16) -> Self {
         Self::new(FaultKind::Status {
             status,
@@ -150,7 +150,7 @@ impl Fault {
         })
     }
 
-    /// A status with `Retry-After`.
+    /// Creates a fault that answers with a status and `Retry-After`.
     pub fn status_retry_after(status: u16, retry_after: impl Into<String>) -> Self {
         Self::new(FaultKind::Status {
             status,
@@ -158,28 +158,28 @@ impl Fault {
         })
     }
 
-    /// Only this queue.
+    /// Limits it to this queue.
     #[must_use]
     pub fn queue(mut self, queue: impl Into<Queue>) -> Self {
         self.queue = Some(queue.into());
         self
     }
 
-    /// Only exported-queue requests for this company.
+    /// Limits it to exported-queue requests for this company.
     #[must_use]
     pub fn company(mut self, company: impl Into<String>) -> Self {
         self.company = Some(company.into());
         self
     }
 
-    /// Only this endpoint.
+    /// Limits it to this endpoint.
     #[must_use]
     pub const fn endpoint(mut self, endpoint: Endpoint) -> Self {
         self.endpoint = Some(endpoint);
         self
     }
 
-    /// Only the next `times` requests that it hits.
+    /// Limits it to the next `times` requests that it hits.
     #[must_use]
     pub const fn times(mut self, times: u32) -> Self {
         self.times = Some(times);
@@ -209,7 +209,7 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// Tells when the faults are cleared.
+    /// Returns a receiver that changes when the faults are cleared.
     pub(crate) fn clearings(&self) -> watch::Receiver<u64> {
         self.clearings.subscribe()
     }
@@ -223,7 +223,7 @@ impl Faults {
         self.clearings.send_modify(|clearings| *clearings += 1);
     }
 
-    /// The oldest fault that hits this request; counts it as used.
+    /// Returns the oldest fault that hits this request, and counts it as used.
     pub(crate) fn take(&self, endpoint: Endpoint, company: Option<&str>) -> Option<FaultKind> {
         let mut faults = self.lock();
         let index = faults
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_for_two_requests_of_one_company_hits_those_alone() {
+    fn a_fault_for_two_requests_of_one_company_hits_only_those() {
         let faults = Faults::default();
         faults.add(Fault::status(500).company("1").times(2));
         assert_eq!(faults.take(Endpoint::Exported, Some("2")), None);

@@ -1,4 +1,4 @@
-//! What may happen to a request instead of its answer, or to its answer.
+//! Applies faults and switches to a request, or to its answer.
 
 use std::io;
 use std::time::Duration;
@@ -13,33 +13,33 @@ use crate::faults::{Endpoint, FaultKind};
 use crate::switches::ErrorBody;
 use crate::vendor::Vendor;
 
-/// What is done to the right answer once it is there.
+/// Damage to the right answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spoil {
+pub(crate) enum Damage {
     Nothing,
     TruncateJson,
     BreakBody,
 }
 
-/// Lets a request through, perhaps later, or answers it.
+/// Lets a request pass, perhaps after a delay, or answers it.
 pub(crate) async fn pass(
     vendor: &Vendor,
     endpoint: Endpoint,
     company: Option<&str>,
-) -> Result<Spoil, Box<Response>> {
+) -> Result<Damage, Box<Response>> {
     if endpoint.is_api() {
-        obey_switches(vendor).await?;
+        apply_switches(vendor).await?;
     }
     loop {
         match vendor.faults.take(endpoint, company) {
-            None => return Ok(Spoil::Nothing),
+            None => return Ok(Damage::Nothing),
             Some(FaultKind::Hang) => hang_until_cleared(vendor).await?,
             Some(FaultKind::Slow { slow_ms }) => {
                 tokio::time::sleep(Duration::from_millis(slow_ms)).await;
-                return Ok(Spoil::Nothing);
+                return Ok(Damage::Nothing);
             }
-            Some(FaultKind::TruncatedJson) => return Ok(Spoil::TruncateJson),
-            Some(FaultKind::BrokenBody) => return Ok(Spoil::BreakBody),
+            Some(FaultKind::TruncatedJson) => return Ok(Damage::TruncateJson),
+            Some(FaultKind::BrokenBody) => return Ok(Damage::BreakBody),
             Some(FaultKind::HtmlPage) => return Err(Box::new(html(StatusCode::OK, "Įvesk.lt"))),
             Some(FaultKind::HugePage { bytes }) => return Err(Box::new(huge_page(bytes))),
             Some(FaultKind::Redirect { location }) => {
@@ -52,7 +52,7 @@ pub(crate) async fn pass(
                 status,
                 retry_after,
             }) => {
-                let mut answer = refuse(vendor, status, "This answer was asked for");
+                let mut answer = refuse(vendor, status, "This answer was requested");
                 if let Some(value) = retry_after.and_then(|text| text.parse().ok()) {
                     answer.headers_mut().insert(header::RETRY_AFTER, value);
                 }
@@ -62,7 +62,7 @@ pub(crate) async fn pass(
     }
 }
 
-async fn obey_switches(vendor: &Vendor) -> Result<(), Box<Response>> {
+async fn apply_switches(vendor: &Vendor) -> Result<(), Box<Response>> {
     let mut changes = vendor.changes.subscribe();
     while vendor.switches().hang.is_on() {
         tokio::select! {
@@ -78,7 +78,7 @@ async fn obey_switches(vendor: &Vendor) -> Result<(), Box<Response>> {
         Some(status) => Err(Box::new(refuse(
             vendor,
             status,
-            "This answer was asked for",
+            "This answer was requested",
         ))),
         None => Ok(()),
     }
@@ -96,7 +96,7 @@ fn stopping() -> Response {
     StatusCode::SERVICE_UNAVAILABLE.into_response()
 }
 
-/// An error answer of the API: the body that the `error_body` switch says, and
+/// Returns an error answer of the API: the body that the `error_body` switch names, and
 /// `Retry-After` where its switch is set and the status has one.
 pub(crate) fn refuse(vendor: &Vendor, status: u16, message: &str) -> Response {
     let switches = vendor.switches();
@@ -111,7 +111,7 @@ pub(crate) fn refuse(vendor: &Vendor, status: u16, message: &str) -> Response {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
     );
     if let (true, Some(value)) = (waits, switches.retry_after.get()) {
-        // The switch takes printable ASCII alone, which is a valid header.
+        // The switch takes printable ASCII only, which is a valid header.
         if let Ok(value) = HeaderValue::from_str(value) {
             answer.headers_mut().insert(header::RETRY_AFTER, value);
         }
@@ -126,7 +126,7 @@ fn html(status: StatusCode, title: &str) -> Response {
     (status, axum::response::Html(page)).into_response()
 }
 
-/// A page with one document whose last field fills it up to `bytes`.
+/// Returns a page with one document whose last field fills it up to `bytes`.
 fn huge_page(bytes: usize) -> Response {
     const CHUNK: Bytes = Bytes::from_static(&[b'x'; 65_536]);
     const HEAD: &[u8] =
@@ -139,9 +139,9 @@ fn huge_page(bytes: usize) -> Response {
     (json, Body::from_stream(stream::iter(chunks))).into_response()
 }
 
-/// Spoils the right answer.
-pub(crate) async fn spoil(answer: Response, spoil: Spoil) -> Response {
-    if spoil == Spoil::Nothing {
+/// Damages the right answer.
+pub(crate) async fn damage(answer: Response, damage: Damage) -> Response {
+    if damage == Damage::Nothing {
         return answer;
     }
     let (mut parts, body) = answer.into_parts();
@@ -150,13 +150,13 @@ pub(crate) async fn spoil(answer: Response, spoil: Spoil) -> Response {
     };
     let half = whole.slice(..whole.len() / 2);
     parts.headers.remove(header::CONTENT_LENGTH);
-    if spoil == Spoil::TruncateJson {
+    if damage == Damage::TruncateJson {
         return Response::from_parts(parts, Body::from(half));
     }
     broken(parts, half, whole.len())
 }
 
-/// An answer that promises `length` bytes, gives `half` and breaks the connection.
+/// Returns an answer that promises `length` bytes, sends `half` and breaks the connection.
 pub(crate) fn broken(
     mut parts: axum::http::response::Parts,
     half: Bytes,

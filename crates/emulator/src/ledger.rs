@@ -1,4 +1,4 @@
-//! SNS's books: certificates, subscriptions, and what became of each delivery.
+//! The state of the emulated SNS: certificates, subscriptions, deliveries.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,14 +8,13 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
 use crate::delivery_record::{AttemptTotals, DeliveryRecord, Outcome};
-use crate::domain::Event;
 use crate::signer::Signer;
 use crate::subscription::Subscription;
 use sns_messages::http;
 
 /// `User-Agent` of requests; deliveries carry SNS's own.
 const USER_AGENT: &str = concat!("ivesk-emulator/", env!("CARGO_PKG_VERSION"));
-/// Deliveries that are remembered.
+/// Number of deliveries that are remembered.
 const RECORDS: usize = 200_000;
 
 #[derive(Default)]
@@ -35,8 +34,8 @@ pub(crate) struct Ledger {
     /// Raised after the attempt's record was changed.
     pub(crate) totals: watch::Sender<AttemptTotals>,
     permits: Arc<Semaphore>,
-    /// Raised to have every waiting delivery tried at once.
-    pub(crate) hurry: watch::Sender<u64>,
+    /// Raised to retry every waiting delivery at once.
+    pub(crate) retry_now: watch::Sender<u64>,
     pub(crate) client: reqwest::Client,
 }
 
@@ -57,7 +56,7 @@ impl Ledger {
             pending: watch::Sender::new(0),
             totals: watch::Sender::new(AttemptTotals::default()),
             permits: Arc::new(Semaphore::new(concurrency.clamp(1, 10_000))),
-            hurry: watch::Sender::new(0),
+            retry_now: watch::Sender::new(0),
             // Each request sets its own time limit.
             client: http::client(USER_AGENT, Duration::from_secs(3600))?,
         })
@@ -92,14 +91,14 @@ impl Ledger {
         Arc::clone(signers.last().expect("made with one, never emptied"))
     }
 
-    /// The certificate that is served at `path`.
+    /// Returns the certificate that is served at `path`.
     pub(crate) fn certificate(&self, path: &str) -> Option<String> {
         let signers = self.signers();
         let signer = signers.iter().find(|s| s.certificate_path() == path)?;
         Some(signer.certificate_pem().to_owned())
     }
 
-    /// The path of the certificate in use.
+    /// Returns the path of the present certificate.
     pub(crate) fn certificate_path(&self) -> String {
         self.signer().certificate_path()
     }
@@ -108,11 +107,11 @@ impl Ledger {
         self.book().subscriptions.clone()
     }
 
-    pub(crate) fn has_subscribers(&self, event: Event, account: Uuid) -> bool {
+    pub(crate) fn has_subscribers(&self, topic_arn: &str, account: Uuid) -> bool {
         self.book()
             .subscriptions
             .iter()
-            .any(|subscription| subscription.hears(event, account))
+            .any(|subscription| subscription.receives(topic_arn, account))
     }
 
     pub(crate) fn records(&self) -> Vec<DeliveryRecord> {
@@ -129,7 +128,7 @@ impl Ledger {
         self.book().lose_next = count;
     }
 
-    /// Notes an attempt's outcome.
+    /// Records an attempt's outcome.
     pub(crate) fn attempted(&self, number: u64, status: Option<u16>, outcome: Outcome) {
         let mut book = self.book();
         let index = number.checked_sub(book.first);

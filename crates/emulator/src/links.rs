@@ -1,4 +1,4 @@
-//! Links to the emulated file store: what they look like, and what they sign.
+//! Links to the emulated file store: their form, and the text that they sign.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
@@ -11,7 +11,7 @@ const ACCESS_KEY: &str = "ASIAEMULATOR00000000";
 /// The first path segment of `upload_host=s3`.
 pub(crate) const BUCKET: &str = "ivesk-emulator-uploads";
 
-/// What a link's signature covers.
+/// The parts that a link's signature covers.
 pub(crate) struct Signed<'a> {
     pub(crate) method: &'a str,
     pub(crate) path: &'a str,
@@ -39,7 +39,7 @@ pub(crate) fn path_of(host: UploadHost, id: Uuid) -> String {
     }
 }
 
-/// The query of a link up to its signature, and the signature's parameter.
+/// Returns the query of a link up to its signature, and the signature's parameter.
 pub(crate) fn query_of(
     host: UploadHost,
     now: Timestamp,
@@ -79,14 +79,14 @@ pub(crate) fn query_of(
     }
 }
 
-/// `20261123T080000Z`
+/// Returns the moment as `20261123T080000Z`.
 fn basic_time(moment: Timestamp) -> String {
     let text = moment.to_string();
     let digits: String = text[..19].chars().filter(|c| !"-:".contains(*c)).collect();
     format!("{digits}Z")
 }
 
-/// The moment at which a link of this query ends.
+/// Returns the moment at which a link with this query expires.
 pub(crate) fn expiry(query: &str) -> Option<Timestamp> {
     let value = |name: &str| {
         query
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_of_link_say_when_they_end() {
+    fn both_forms_of_link_contain_their_expiry() {
         let now = Timestamp::parse("2026-11-23T08:00:00.000Z").expect("valid");
         for host in [UploadHost::Own, UploadHost::S3] {
             let (query, _) = query_of(host, now, 900_000, None);

@@ -1,4 +1,4 @@
-//! Counts what clients ask for, so that tests can prove bounds.
+//! Counts requests, so that tests can verify bounds.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,13 +9,13 @@ use uuid::Uuid;
 
 use crate::faults::Endpoint;
 
-/// Requests that are remembered one by one.
+/// Number of requests that are remembered one by one.
 const LOG_LENGTH: usize = 20_000;
 
-/// One request as it came, secrets aside.
+/// One request as it arrived, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RequestRecord {
-    /// What was asked.
+    /// The requested endpoint.
     pub endpoint: Endpoint,
     /// The method.
     pub method: String,
@@ -25,11 +25,11 @@ pub struct RequestRecord {
     pub query: String,
     /// The account's id, where the key was good.
     pub account: Option<Uuid>,
-    /// The status answered; `None` while the answer is under way or when the client left.
+    /// The status answered; `None` while the answer is in progress or when the client left.
     pub status: Option<u16>,
 }
 
-/// How much was asked for.
+/// Counters of requests.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RequestCounters {
     /// Requests by endpoint.
@@ -45,12 +45,12 @@ pub struct RequestCounters {
 }
 
 impl RequestCounters {
-    /// Requests to `endpoint`.
+    /// Returns the number of requests to `endpoint`.
     pub fn count(&self, endpoint: Endpoint) -> u64 {
         self.by_endpoint.get(&endpoint).copied().unwrap_or(0)
     }
 
-    /// The queries sent to `endpoint`, oldest first.
+    /// Returns the queries sent to `endpoint`, oldest first.
     pub fn queries(&self, endpoint: Endpoint) -> Vec<&str> {
         self.log
             .iter()
@@ -79,13 +79,13 @@ pub(crate) struct Meter {
     arrivals: Arc<watch::Sender<u64>>,
 }
 
-/// One request under way; its end is counted when this is dropped.
-pub(crate) struct UnderWay {
+/// One request in progress; its end is counted when this is dropped.
+pub(crate) struct InProgress {
     meter: Meter,
     number: u64,
     api: bool,
     account: Option<Uuid>,
-    /// The account's API requests in flight when it came, itself included.
+    /// The account's API requests in flight when it arrived, this one included.
     pub(crate) in_flight: usize,
 }
 
@@ -97,8 +97,8 @@ impl Meter {
         }
     }
 
-    /// Counts a request that has just come.
-    pub(crate) fn begin(&self, record: RequestRecord) -> UnderWay {
+    /// Counts a request that has just arrived.
+    pub(crate) fn begin(&self, record: RequestRecord) -> InProgress {
         let (api, account) = (record.endpoint.is_api(), record.account);
         let mut counts = self.lock();
         *counts.by_endpoint.entry(record.endpoint).or_default() += 1;
@@ -122,7 +122,7 @@ impl Meter {
         let number = counts.first + counts.log.len() as u64 - 1;
         drop(counts);
         self.arrivals.send_modify(|arrived| *arrived += 1);
-        UnderWay {
+        InProgress {
             meter: self.clone(),
             number,
             api,
@@ -142,7 +142,7 @@ impl Meter {
         }
     }
 
-    /// Forgets what was counted; requests under way stay under way.
+    /// Resets the counters; requests in progress stay counted as such.
     pub(crate) fn reset(&self) {
         let mut counts = self.lock();
         counts.by_endpoint.clear();
@@ -169,8 +169,8 @@ impl Meter {
     }
 }
 
-impl UnderWay {
-    /// Notes the status that is answered.
+impl InProgress {
+    /// Records the status of the answer.
     pub(crate) fn answered(&self, status: u16) {
         let mut counts = self.meter.lock();
         let index = self.number.checked_sub(counts.first);
@@ -181,7 +181,7 @@ impl UnderWay {
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InProgress {
     fn drop(&mut self) {
         if !self.api {
             return;
@@ -196,7 +196,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// The query as sent, without the value of a key that someone put there.
+/// Returns the query as sent, without the value of an API key in it.
 pub(crate) fn redacted(query: &str) -> String {
     query
         .split('&')

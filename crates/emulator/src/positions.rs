@@ -29,7 +29,7 @@ macro_rules! choice {
 }
 
 choice! {
-    /// Where the exported queue's URL names the company (vendor-api U1).
+    /// Place of the company in the exported queue's URL (vendor-api U1).
     CompanyIn {
         /// `/exported/{company}`
         Path = "path",
@@ -42,7 +42,7 @@ choice! {
     }
 }
 choice! {
-    /// Whether the document at `from` itself is part of the answer (U13).
+    /// Treatment of the document at `from` itself (U13).
     From {
         /// Only later documents.
         Exclusive = "exclusive",
@@ -51,7 +51,7 @@ choice! {
     }
 }
 choice! {
-    /// How `next` is written; `from` is taken in each of these forms.
+    /// Form of `next`; `from` is accepted in each of these forms.
     NextForm {
         /// As documents write their version: `"2019-11-26T12:30:47.373Z"`.
         Time = "time",
@@ -62,7 +62,7 @@ choice! {
     }
 }
 choice! {
-    /// Whether the last page that has documents has a `next` (U11).
+    /// Presence of `next` on the last page that has documents (U11).
     LastPageNext {
         /// Every page with documents has one; an empty page has none.
         Present = "present",
@@ -71,7 +71,7 @@ choice! {
     }
 }
 choice! {
-    /// What happens where documents of one timestamp meet the end of a page (U14).
+    /// Treatment of documents of one timestamp at the end of a page (U14).
     PageEdge {
         /// The page grows until it holds them all.
         Whole = "whole",
@@ -80,16 +80,16 @@ choice! {
     }
 }
 choice! {
-    /// Whether the exported queue looks at the company it was asked for.
+    /// Treatment of the requested company by the exported queue.
     CompanyFilter {
-        /// It answers that company's documents.
-        Honoured = "honoured",
-        /// It answers those of all the key's companies, whatever was asked.
+        /// The answer has that company's documents.
+        Honored = "honored",
+        /// The answer has the documents of all the key's companies.
         Ignored = "ignored",
     }
 }
 choice! {
-    /// What the exported queue answers for a company that is not the key's (U25).
+    /// Answer of the exported queue for a company that is not the key's (U25).
     UnknownCompany {
         /// 404 with a message.
         NotFound = "404",
@@ -138,7 +138,7 @@ choice! {
     }
 }
 choice! {
-    /// What exporting a document a second time does to the queue (U18).
+    /// Effect of a second export of a document on the queue (U18).
     ReExport {
         /// The new version is listed beside the old one.
         Adds = "adds",
@@ -149,7 +149,7 @@ choice! {
     }
 }
 choice! {
-    /// How many `on_exported` notifications one click makes (U19).
+    /// Number of `on_exported` notifications for one click (U19).
     ExportEvents {
         /// One for each company.
         Company = "company",
@@ -158,7 +158,7 @@ choice! {
     }
 }
 choice! {
-    /// What an `on_digitized` notification holds (U9).
+    /// Content of an `on_digitized` notification (U9).
     DigitizedMessage {
         /// The document, as the digitized queue lists it.
         Document = "document",
@@ -178,9 +178,9 @@ choice! {
     }
 }
 choice! {
-    /// What kinds of document are digitized.
+    /// Kinds of document that are digitized.
     Doctypes {
-        /// Invoices alone.
+        /// Invoices only.
         Invoice = "invoice",
         /// Every third one is `other`.
         Mixed = "mixed",
@@ -198,7 +198,7 @@ choice! {
     }
 }
 choice! {
-    /// Which Content-Type an error report must have (U7).
+    /// Content-Type that an error report must have (U7).
     ReportType {
         /// Any, or none.
         Any = "any",
@@ -209,12 +209,23 @@ choice! {
     }
 }
 choice! {
-    /// What a second error report for the same document answers (U8).
+    /// Answer to a second error report for the same document (U8).
     ErrorRepeat {
         /// 200, and it is recorded again.
         Accepted = "accepted",
         /// 409.
         Refused = "refused",
+    }
+}
+choice! {
+    /// Form of a file name that is not ASCII in the upload location's Content-Disposition.
+    Disposition {
+        /// `filename="sąskaita.pdf"`, as UTF-8.
+        Raw = "raw",
+        /// `filename*=UTF-8''s%C4%85skaita.pdf`
+        Rfc5987 = "rfc5987",
+        /// `filename="s_skaita.pdf"`
+        Ascii = "ascii",
     }
 }
 choice! {
@@ -227,16 +238,16 @@ choice! {
     }
 }
 choice! {
-    /// Whether an uploaded file is digitized at once.
+    /// Time at which an uploaded file is digitized.
     DigitizeUploads {
         /// As soon as it has arrived.
         Auto = "auto",
-        /// When the control API says so.
+        /// On request of the control API.
         Manual = "manual",
     }
 }
 choice! {
-    /// What a document's file link gives.
+    /// Answer of a document's file link.
     Pdf {
         /// The file.
         Ok = "ok",
@@ -257,7 +268,7 @@ choice! {
 }
 
 impl CompanyIn {
-    /// The preset of `api.exported_path` that asks in this way.
+    /// Returns the preset of `api.exported_path` for it.
     pub const fn preset(self) -> &'static str {
         match self {
             Self::Path => "path",
@@ -269,7 +280,7 @@ impl CompanyIn {
 }
 
 impl Toggle {
-    /// Whether it is on.
+    /// Returns true if it is on.
     pub const fn is_on(self) -> bool {
         matches!(self, Self::On)
     }
@@ -292,7 +303,7 @@ impl Setting for u64 {
 pub struct Count(pub(crate) usize);
 
 impl Count {
-    /// The number.
+    /// Returns the number.
     pub const fn get(self) -> usize {
         self.0
     }
@@ -318,7 +329,7 @@ impl Setting for Count {
 pub struct ForcedStatus(pub(crate) Option<u16>);
 
 impl ForcedStatus {
-    /// The status, where one is forced.
+    /// Returns the status, where one is forced.
     pub const fn get(self) -> Option<u16> {
         self.0
     }
@@ -349,7 +360,7 @@ impl Setting for ForcedStatus {
 pub struct RetryAfter(pub(crate) Option<String>);
 
 impl RetryAfter {
-    /// The header's value, where one is sent.
+    /// Returns the header's value, where one is sent.
     pub fn get(&self) -> Option<&str> {
         self.0.as_deref()
     }
@@ -371,12 +382,12 @@ impl Setting for RetryAfter {
     }
 }
 
-/// By how much waiting is shortened: 1 is SNS's own pace, 0 does not wait at all.
+/// Factor of all waiting times: 1 is SNS's own pace, 0 does not wait at all.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TimeScale(pub(crate) f64);
 
 impl TimeScale {
-    /// The factor.
+    /// Returns the factor.
     pub const fn get(self) -> f64 {
         self.0
     }
@@ -397,12 +408,36 @@ impl Setting for TimeScale {
     }
 }
 
+/// An AWS account: twelve digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsAccount(pub(crate) String);
+
+impl AwsAccount {
+    /// Returns the digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Setting for AwsAccount {
+    fn read(text: &str) -> Option<Self> {
+        (text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit()))
+            .then(|| Self(text.to_owned()))
+    }
+    fn write(&self) -> String {
+        self.0.clone()
+    }
+    fn allowed() -> String {
+        "an AWS account of twelve digits".to_owned()
+    }
+}
+
 /// A path below the API's base, such as `/errors`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiPath(pub(crate) String);
 
 impl ApiPath {
-    /// The path, with its leading `/`.
+    /// Returns the path, with its leading `/`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -433,7 +468,7 @@ choice! {
 }
 
 impl SignatureVersion {
-    /// The version as SNS numbers it.
+    /// Returns the version as SNS numbers it.
     pub const fn number(self) -> u8 {
         match self {
             Self::V1 => 1,

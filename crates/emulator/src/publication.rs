@@ -1,4 +1,4 @@
-//! A message to publish, with all that a test may want to change about it.
+//! A message to publish, with everything that a test may change about it.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -8,11 +8,11 @@ use crate::domain::Event;
 /// The most bytes that a `Message` to an HTTP subscriber may have (vendor-api, "How SNS delivers").
 pub(crate) const MAX_MESSAGE_BYTES: usize = 262_144;
 
-/// How a message is spoilt after it was signed.
+/// A change to a message after it was signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tamper {
-    /// Not at all.
+    /// None.
     #[default]
     Nothing,
     /// The signature is of the right length and wrong.
@@ -24,17 +24,17 @@ pub enum Tamper {
 /// A message to publish: by default an ordinary notification of an account.
 #[derive(Clone, Deserialize)]
 pub struct Publication {
-    /// To whose subscribers.
+    /// The event whose topic it is published to.
     pub event: Event,
     /// `Message`.
     pub message: String,
-    /// Whose subscribers, by API key; the first account's unless said.
+    /// API key of the account whose subscribers get it; default the first account's.
     #[serde(default)]
     pub account: Option<String>,
     /// The company that the delivery's record names.
     #[serde(default)]
     pub company: Option<String>,
-    /// So many copies at once, all with one MessageId.
+    /// Number of copies at once, all with one MessageId.
     #[serde(default = "one")]
     pub copies: usize,
     /// Another TopicArn than the event's, signed as such.
@@ -49,7 +49,7 @@ pub struct Publication {
     /// `Subject`.
     #[serde(default)]
     pub subject: Option<String>,
-    /// How it is spoilt after it was signed.
+    /// A change after it was signed.
     #[serde(default)]
     pub tamper: Tamper,
     /// Without envelope and signature, as with raw message delivery.
@@ -61,7 +61,7 @@ pub struct Publication {
 }
 
 impl std::fmt::Debug for Publication {
-    /// Without the API key and the message.
+    /// Leaves out the API key and the message.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Publication")
             .field("event", &self.event)
@@ -78,7 +78,7 @@ const fn one() -> usize {
 }
 
 impl Publication {
-    /// An ordinary notification with this `Message`.
+    /// Creates an ordinary notification with this `Message`.
     pub fn new(event: impl Into<Event>, message: impl Into<String>) -> Self {
         Self {
             event: event.into(),
@@ -96,7 +96,7 @@ impl Publication {
         }
     }
 
-    /// What an export of `company` publishes, though nothing was exported.
+    /// Creates the notification of an export of `company`, though nothing was exported.
     pub fn exported(company: &str) -> Self {
         let message = json!({ "companyCode": company }).to_string();
         Self {

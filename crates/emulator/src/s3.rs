@@ -11,19 +11,26 @@ use axum::body::to_bytes;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
 
 use crate::faults::Endpoint;
 use crate::gate;
 use crate::links::{Signed, expiry, hex, path_of, query_of};
 use crate::meter::RequestRecord;
-use crate::switches::{DigitizeUploads, Pdf};
+use crate::switches::{DigitizeUploads, Disposition, Pdf};
 use crate::uploads::{Upload, UploadRecord};
 use crate::vendor::Vendor;
 
+/// Characters to percent-encode: those of RFC 5987, and a few more.
+const NOT_ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 /// The largest file that is taken.
 const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
-/// Where a file goes, and with which headers.
+/// The upload location of a file, and the headers of its PUT.
 pub(crate) struct Location {
     pub(crate) url: String,
     pub(crate) content_type: String,
@@ -40,12 +47,7 @@ pub(crate) fn locate(
     let switches = vendor.switches();
     let id = vendor.uuid();
     let content_type = content_type_of(file_name).to_owned();
-    // A quote would end the value; control characters can't stand in a header.
-    let safe: String = file_name
-        .chars()
-        .map(|c| if c == '"' || c.is_control() { '_' } else { c })
-        .collect();
-    let content_disposition = format!("filename=\"{safe}\"");
+    let content_disposition = disposition_of(file_name, switches.disposition);
     let path = path_of(switches.upload_host, id);
     let headers = Some((content_type.as_str(), content_disposition.as_str()));
     let (query, parameter) = query_of(
@@ -77,6 +79,28 @@ pub(crate) fn locate(
         content_type,
         content_disposition,
     }
+}
+
+/// Returns the Content-Disposition of a file name.
+fn disposition_of(file_name: &str, form: Disposition) -> String {
+    // A quote would end the value; headers have no control characters.
+    let unsafe_char = |c: char| c == '"' || c.is_control();
+    let ascii_only = form == Disposition::Ascii;
+    if form == Disposition::Rfc5987 && !file_name.is_ascii() {
+        return format!(
+            "filename*=UTF-8''{}",
+            utf8_percent_encode(file_name, NOT_ATTR_CHAR)
+        );
+    }
+    let safe: String = file_name
+        .chars()
+        .map(|c| match c {
+            c if unsafe_char(c) => '_',
+            c if ascii_only && !c.is_ascii() => '_',
+            c => c,
+        })
+        .collect();
+    format!("filename=\"{safe}\"")
 }
 
 fn content_type_of(file_name: &str) -> &'static str {
@@ -145,7 +169,7 @@ impl IntoResponse for S3Error {
     }
 }
 
-/// Checks that a link was made here and is still good.
+/// Checks that a link was made here and has not expired.
 fn check_link(
     vendor: &Vendor,
     method: &Method,
@@ -192,13 +216,13 @@ fn check_link(
     }
 }
 
-/// `PUT` to an upload location.
+/// Answers `PUT` to an upload location.
 pub(crate) async fn put(
     State(vendor): State<Arc<Vendor>>,
     Path(id): Path<Uuid>,
     request: Request,
 ) -> Response {
-    let under_way = vendor.meter.begin(record(Endpoint::Upload, &request));
+    let in_progress = vendor.meter.begin(record(Endpoint::Upload, &request));
     let answer = match gate::pass(&vendor, Endpoint::Upload, None).await {
         Err(answer) => *answer,
         Ok(_) => match receive(&vendor, id, request).await {
@@ -206,7 +230,7 @@ pub(crate) async fn put(
             Err(error) => error.into_response(),
         },
     };
-    under_way.answered(answer.status().as_u16());
+    in_progress.answered(answer.status().as_u16());
     answer
 }
 
@@ -240,10 +264,10 @@ async fn receive(vendor: &Arc<Vendor>, id: Uuid, request: Request) -> Result<(),
     Ok(())
 }
 
-/// Makes a document of a received file, and announces it; gives the document's id.
+/// Makes a document of a received file and publishes it; returns the document's id.
 ///
-/// It is the company's, or that of the account's first company. `None` where there
-/// is no such file or company, or where it has become a document already.
+/// The document belongs to `company`, or to the account's first company. Returns `None`
+/// where there is no such file or company, or where it has become a document already.
 pub(crate) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) -> Option<String> {
     let (upload, content) = {
         let uploads = vendor.uploads.lock();
@@ -276,21 +300,21 @@ pub(crate) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) ->
     Some(document_id)
 }
 
-/// `GET` of a document's file link.
+/// Answers `GET` of a document's file link.
 pub(crate) async fn get(
     State(vendor): State<Arc<Vendor>>,
     Path(id): Path<Uuid>,
     request: Request,
 ) -> Response {
-    let under_way = vendor.meter.begin(record(Endpoint::File, &request));
+    let in_progress = vendor.meter.begin(record(Endpoint::File, &request));
     let answer = match gate::pass(&vendor, Endpoint::File, None).await {
         Err(answer) => *answer,
-        Ok(spoil) => {
+        Ok(damage) => {
             let answer = file(&vendor, id, &request).unwrap_or_else(S3Error::into_response);
-            gate::spoil(answer, spoil).await
+            gate::damage(answer, damage).await
         }
     };
-    under_way.answered(answer.status().as_u16());
+    in_progress.answered(answer.status().as_u16());
     answer
 }
 
@@ -313,7 +337,7 @@ fn file(vendor: &Vendor, id: Uuid, request: &Request) -> Result<Response, S3Erro
     Ok((pdf, content).into_response())
 }
 
-/// What is remembered of a request whose link is a secret.
+/// Returns the record of a request whose link is a secret.
 fn record(endpoint: Endpoint, request: &Request) -> RequestRecord {
     let beginning = request.uri().path().rsplit_once('/');
     RequestRecord {

@@ -1,7 +1,12 @@
 //! Makes and signs SNS messages with a certificate of its own.
 //!
 //! The certificate is like AWS's: RSA of 2048 bits, one name as common and as
-//! alternative name; but signed by itself.
+//! alternative name; but self-signed.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "the one place that makes keys and signs"
+)]
 
 use std::time::Duration;
 
@@ -51,7 +56,7 @@ pub struct Unsigned {
     pub attributes: serde_json::Map<String, Value>,
 }
 
-/// A key, its certificate, and what SNS does with them.
+/// A key and its certificate; signs as SNS does.
 pub struct Signer {
     key_pem: String,
     certificate_pem: String,
@@ -62,12 +67,12 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// A fresh RSA-2048 key with a certificate for `name`, valid from `not_before` to
+    /// Generates an RSA-2048 key with a certificate for `name`, valid from `not_before` to
     /// `not_after` (to the second).
     ///
     /// # Errors
     ///
-    /// Where `name` is no DNS name or a date is out of range.
+    /// Where `name` is not a DNS name or a date is out of range.
     pub fn generate(
         name: &str,
         not_before: Timestamp,
@@ -96,7 +101,7 @@ impl Signer {
             .context("failed to make the emulator's signing certificate")
     }
 
-    /// Reads what [`Signer::to_pem`] wrote: a PKCS #8 key and a certificate, in any order.
+    /// Parses the text of [`Signer::to_pem`]: a PKCS #8 key and a certificate, in any order.
     ///
     /// # Errors
     ///
@@ -133,17 +138,17 @@ impl Signer {
         })
     }
 
-    /// The key and the certificate, to be read by [`Signer::from_pem`]. Holds a secret.
+    /// Returns the key, a secret, and the certificate, for [`Signer::from_pem`].
     pub fn to_pem(&self) -> String {
         format!("{}{}", self.key_pem, self.certificate_pem)
     }
 
-    /// The certificate, as it is to be served.
+    /// Returns the certificate, as it is to be served.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// The path of the certificate, like AWS's: `/SimpleNotificationService-<hex>.pem`,
+    /// Returns the path of the certificate, like AWS's: `/SimpleNotificationService-<hex>.pem`,
     /// another one for each certificate.
     pub fn certificate_path(&self) -> String {
         self.certificate_path.clone()
@@ -167,7 +172,7 @@ impl Signer {
         write_message(message, version, &signature, signing_cert_url)
     }
 
-    /// The signature over any bytes, in base64; `version` as for [`Signer::sign`].
+    /// Returns the signature over any bytes, in base64; `version` as for [`Signer::sign`].
     pub fn signature(&self, text: &[u8], version: u8) -> String {
         if version == 1 {
             return STANDARD.encode(self.sha1.sign(text).to_bytes());
@@ -190,7 +195,7 @@ fn moment(at: Timestamp) -> anyhow::Result<OffsetDateTime> {
         .context("the date is out of range")
 }
 
-/// AWS's own names are 32 hexadecimal digits; what they are a digest of is not known.
+/// Returns a path like AWS's, whose names are 32 hexadecimal digits of unknown origin.
 fn certificate_path(der: &[u8]) -> String {
     use std::fmt::Write as _;
 
@@ -203,7 +208,7 @@ fn certificate_path(der: &[u8]) -> String {
     path + ".pem"
 }
 
-/// `"Key" : "value"` on a line each, in the order that SNS uses.
+/// Writes `"Key" : "value"` on a line each, in SNS's order.
 fn write_message(message: &Unsigned, version: u8, signature: &str, cert_url: &str) -> String {
     let mut lines: Vec<String> = Vec::with_capacity(12);
     let mut line = |key: &str, value: Value| lines.push(format!("  \"{key}\" : {value}"));
@@ -295,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn pem_without_a_key_or_certificate_says_what_is_missing() {
+    fn pem_without_a_key_or_certificate_names_what_is_missing() {
         let error = Signer::from_pem("").err().unwrap().to_string();
         assert!(error.contains("PRIVATE KEY"), "{error}");
     }

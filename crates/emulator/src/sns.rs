@@ -1,4 +1,4 @@
-//! The emulated SNS: two topics, their subscriptions, and what is published to them.
+//! Subscribes, confirms and publishes, as SNS does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,20 +7,19 @@ use serde_json::{Map, Value, json};
 use url::Url;
 use uuid::Uuid;
 
-use crate::delivery::{self, Parcel};
+use crate::delivery::{self, Delivery};
 use crate::delivery_record::{DeliveryRecord, Outcome};
 use crate::domain::Event;
 use crate::publication::{Publication, Tamper};
 use crate::signer::Unsigned;
 use crate::subscription::{Subscription, SubscriptionState};
-use crate::topics::topic_arn;
 use crate::vendor::Vendor;
 use sns_messages::MessageType;
 
-/// How long a confirmation token is good (vendor-api, "How SNS delivers").
+/// Lifetime of a confirmation token (vendor-api, "How SNS delivers").
 pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_secs(2 * 24 * 3600);
 
-/// Why a target is not taken.
+/// Why a target was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// Not an address.
@@ -64,8 +63,10 @@ pub(crate) fn subscribe(
 ) -> Result<Subscription, TargetError> {
     check_target(vendor, target)?;
     let now = vendor.now();
+    let topic_arn = vendor.topic_arn(event);
     let fresh = Subscription {
-        subscription_arn: format!("{}:{}", topic_arn(event), vendor.uuid()),
+        subscription_arn: format!("{topic_arn}:{}", vendor.uuid()),
+        topic_arn: topic_arn.clone(),
         name: name.to_owned(),
         event,
         target: target.to_owned(),
@@ -76,8 +77,9 @@ pub(crate) fn subscribe(
     };
     let subscription = {
         let mut book = vendor.ledger.book();
-        let same =
-            |s: &&mut Subscription| s.event == event && s.account == account && s.target == target;
+        let same = |s: &&mut Subscription| {
+            s.topic_arn == topic_arn && s.account == account && s.target == target
+        };
         match book.subscriptions.iter_mut().find(same) {
             Some(old) if old.state == SubscriptionState::Confirmed => return Ok(old.clone()),
             Some(old) => {
@@ -101,13 +103,14 @@ pub(crate) fn subscribe(
     Ok(subscription)
 }
 
-/// Confirms the subscription of `topic` that was given `token`, and gives its ARN.
+/// Confirms the subscription of `topic` that has `token`, and returns its ARN.
 pub(crate) fn confirm(vendor: &Vendor, topic: &str, token: &str) -> Option<String> {
     let now = vendor.now();
     let mut book = vendor.ledger.book();
-    let subscription = book.subscriptions.iter_mut().find(|subscription| {
-        subscription.token == token && topic_arn(subscription.event) == topic
-    })?;
+    let subscription = book
+        .subscriptions
+        .iter_mut()
+        .find(|subscription| subscription.token == token && subscription.topic_arn == topic)?;
     if now.since(subscription.token_made_at) > TOKEN_LIFETIME {
         return None;
     }
@@ -115,7 +118,7 @@ pub(crate) fn confirm(vendor: &Vendor, topic: &str, token: &str) -> Option<Strin
     Some(subscription.subscription_arn.clone())
 }
 
-/// Ends a subscription and tells the subscriber; whether there was one.
+/// Ends a subscription and notifies the subscriber; returns false if there was none.
 pub(crate) fn unsubscribe(vendor: &Arc<Vendor>, arn: &str) -> bool {
     let token = vendor.token();
     let subscription = {
@@ -147,7 +150,7 @@ pub(crate) fn unsubscribe(vendor: &Arc<Vendor>, arn: &str) -> bool {
 
 /// Sends one of the two confirmations.
 fn ask(vendor: &Arc<Vendor>, to: &Subscription, message_type: MessageType, arn: Option<String>) {
-    let topic = topic_arn(to.event);
+    let topic = &to.topic_arn;
     // SNS's own words.
     let message = if message_type == MessageType::UnsubscribeConfirmation {
         format!(
@@ -172,7 +175,7 @@ fn ask(vendor: &Arc<Vendor>, to: &Subscription, message_type: MessageType, arn: 
         )),
         unsubscribe_url: None,
         attributes: Map::new(),
-        topic_arn: topic,
+        topic_arn: topic.clone(),
     };
     let number = vendor.ledger.record(DeliveryRecord {
         message_id: unsigned.message_id.clone(),
@@ -184,7 +187,7 @@ fn ask(vendor: &Arc<Vendor>, to: &Subscription, message_type: MessageType, arn: 
         last_status: None,
         outcome: Outcome::Pending,
     });
-    let parcel = Parcel {
+    let delivery = Delivery {
         number,
         target: to.target.clone(),
         unsigned,
@@ -194,11 +197,12 @@ fn ask(vendor: &Arc<Vendor>, to: &Subscription, message_type: MessageType, arn: 
         tamper: Tamper::Nothing,
         raw: false,
     };
-    delivery::send(vendor, parcel);
+    delivery::send(vendor, delivery);
 }
 
-/// Publishes to the confirmed subscribers of an account; gives the MessageId.
+/// Publishes to the confirmed subscribers of an account; returns the MessageId.
 pub(crate) fn publish(vendor: &Arc<Vendor>, account: Uuid, publication: &Publication) -> String {
+    let topic_arn = vendor.topic_arn(publication.event);
     let unsigned = Unsigned {
         message_type: MessageType::Notification,
         message_id: publication
@@ -208,7 +212,7 @@ pub(crate) fn publish(vendor: &Arc<Vendor>, account: Uuid, publication: &Publica
         topic_arn: publication
             .topic_arn
             .clone()
-            .unwrap_or_else(|| topic_arn(publication.event)),
+            .unwrap_or_else(|| topic_arn.clone()),
         subject: publication.subject.clone(),
         message: publication.message.clone(),
         timestamp: publication
@@ -227,7 +231,7 @@ pub(crate) fn publish(vendor: &Arc<Vendor>, account: Uuid, publication: &Publica
         let subscribers: Vec<Subscription> = book
             .subscriptions
             .iter()
-            .filter(|subscription| subscription.hears(publication.event, account))
+            .filter(|subscription| subscription.receives(&topic_arn, account))
             .cloned()
             .collect();
         (subscribers, lost)
@@ -271,7 +275,7 @@ fn post(
         vendor.origin
     );
     let version = vendor.switches().signature_version.number();
-    let parcel = Parcel {
+    let delivery = Delivery {
         number,
         target: to.target.clone(),
         unsigned: Unsigned {
@@ -284,7 +288,7 @@ fn post(
         tamper: publication.tamper,
         raw: publication.raw,
     };
-    delivery::send(vendor, parcel);
+    delivery::send(vendor, delivery);
 }
 
 fn attributes(account: Uuid) -> Map<String, Value> {

@@ -10,13 +10,12 @@ use url::form_urlencoded;
 use crate::domain::Event;
 use crate::faults::Endpoint;
 use crate::meter::RequestRecord;
-use crate::topics::topic_arn;
 use crate::vendor::Vendor;
 use crate::{gate, sns};
 
 const NAMESPACE: &str = "http://sns.amazonaws.com/doc/2010-03-31/";
 
-/// `GET /?Action=…`
+/// Answers `GET /?Action=…`.
 pub(crate) async fn query(State(vendor): State<Arc<Vendor>>, uri: Uri) -> Response {
     let parameters: Vec<(String, String)> =
         form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
@@ -42,18 +41,18 @@ pub(crate) async fn query(State(vendor): State<Arc<Vendor>>, uri: Uri) -> Respon
         }
     };
     // The query holds the token, so it is not kept.
-    let under_way = vendor.meter.begin(record(endpoint, "/"));
+    let in_progress = vendor.meter.begin(record(endpoint, "/"));
     let answer = match gate::pass(&vendor, endpoint, None).await {
         Err(answer) => *answer,
-        Ok(spoil) => {
+        Ok(damage) => {
             let answer = match endpoint {
                 Endpoint::Confirm => confirm(&vendor, value("TopicArn"), value("Token")),
                 _ => unsubscribe(&vendor, value("SubscriptionArn")),
             };
-            gate::spoil(answer, spoil).await
+            gate::damage(answer, damage).await
         }
     };
-    under_way.answered(answer.status().as_u16());
+    in_progress.answered(answer.status().as_u16());
     answer
 }
 
@@ -68,7 +67,15 @@ fn about(vendor: &Vendor) -> Response {
 }
 
 fn confirm(vendor: &Vendor, topic: &str, token: &str) -> Response {
-    if Event::ALL.iter().all(|event| topic_arn(*event) != topic) {
+    let mut topics = Event::ALL.map(|event| vendor.topic_arn(event)).to_vec();
+    topics.extend(
+        vendor
+            .ledger
+            .subscriptions()
+            .into_iter()
+            .map(|s| s.topic_arn),
+    );
+    if !topics.iter().any(|known| known == topic) {
         return error(
             vendor,
             StatusCode::NOT_FOUND,
@@ -126,7 +133,7 @@ fn xml(status: StatusCode, body: String) -> Response {
     (status, [(header::CONTENT_TYPE, "text/xml")], body).into_response()
 }
 
-/// Certificates, and 404 for everything else that no route has.
+/// Serves certificates, and answers 404 for everything else that has no route.
 pub(crate) async fn certificate_or_nothing(
     State(vendor): State<Arc<Vendor>>,
     method: Method,
@@ -136,10 +143,10 @@ pub(crate) async fn certificate_or_nothing(
     if method != Method::GET || !path.starts_with("/SimpleNotificationService-") {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let under_way = vendor.meter.begin(record(Endpoint::Certificate, path));
+    let in_progress = vendor.meter.begin(record(Endpoint::Certificate, path));
     let answer = match gate::pass(&vendor, Endpoint::Certificate, None).await {
         Err(answer) => *answer,
-        Ok(spoil) => {
+        Ok(damage) => {
             let answer = match vendor.ledger.certificate(path) {
                 Some(pem) => {
                     let binary = [(header::CONTENT_TYPE, "binary/octet-stream")];
@@ -147,10 +154,10 @@ pub(crate) async fn certificate_or_nothing(
                 }
                 None => StatusCode::NOT_FOUND.into_response(),
             };
-            gate::spoil(answer, spoil).await
+            gate::damage(answer, damage).await
         }
     };
-    under_way.answered(answer.status().as_u16());
+    in_progress.answered(answer.status().as_u16());
     answer
 }
 

@@ -6,15 +6,15 @@ use uuid::Uuid;
 
 use crate::domain::Event;
 
-/// Where a subscription stands.
+/// State of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubscriptionState {
-    /// Waits for a visit to its SubscribeURL.
+    /// Waits for a request to its SubscribeURL.
     Pending,
     /// Gets notifications.
     Confirmed,
-    /// Has been ended; its last SubscribeURL brings it back.
+    /// Was ended; its last SubscribeURL restores it.
     Ended,
 }
 
@@ -23,16 +23,18 @@ pub enum SubscriptionState {
 pub struct Subscription {
     /// Its ARN, which the subscriber learns when it confirms.
     pub subscription_arn: String,
-    /// The name that the subscriber gave.
+    /// The topic that it belongs to.
+    pub topic_arn: String,
+    /// The subscriber's name for it.
     pub name: String,
-    /// What it wants to hear of.
+    /// The event of its notifications.
     pub event: Event,
-    /// Where deliveries go.
+    /// URL of deliveries.
     #[serde(skip)]
     pub target: String,
-    /// Whose documents it is about.
+    /// The account whose documents it is about.
     pub account: Uuid,
-    /// Where it stands.
+    /// Its state.
     pub state: SubscriptionState,
     #[serde(skip)]
     pub(crate) token: String,
@@ -51,7 +53,9 @@ impl std::fmt::Debug for Subscription {
 }
 
 impl Subscription {
-    pub(crate) fn hears(&self, event: Event, account: Uuid) -> bool {
-        self.event == event && self.account == account && self.state == SubscriptionState::Confirmed
+    pub(crate) fn receives(&self, topic_arn: &str, account: Uuid) -> bool {
+        self.topic_arn == topic_arn
+            && self.account == account
+            && self.state == SubscriptionState::Confirmed
     }
 }

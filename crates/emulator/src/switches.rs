@@ -1,4 +1,4 @@
-//! The emulator's switches: one for each thing that Įvesk.lt might do either way.
+//! The emulator's switches: one for each behavior that Įvesk.lt might have either way.
 //!
 //! [`Switches::set`] takes `name=value,…`; every switch is declared once, in the
 //! table at the end of this file, with its type, its default and its meaning.
@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::positions::Setting;
 pub use crate::positions::*;
+use crate::topics::SAMPLE_OWNER;
 
 /// A switch that does not exist, or a value that it does not take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,9 +20,9 @@ pub enum SwitchError {
     BadValue {
         /// The switch.
         name: &'static str,
-        /// What was given.
+        /// The refused value.
         value: String,
-        /// What it takes.
+        /// The accepted values.
         allowed: String,
     },
     /// A part without `=`.
@@ -62,7 +63,7 @@ macro_rules! switches {
                 Ok(())
             }
 
-            /// Every switch with its position and what it takes.
+            /// Returns every switch with its position and its accepted values.
             pub fn list(&self) -> Vec<(&'static str, String, String)> {
                 vec![$((stringify!($field), self.$field.write(), <$type as Setting>::allowed()),)+]
             }
@@ -71,7 +72,7 @@ macro_rules! switches {
 }
 
 impl Switches {
-    /// Reads `name=value,…` on top of the present positions: all of it, or nothing.
+    /// Applies `name=value,…` to the present positions: all of it, or nothing.
     ///
     /// # Errors
     ///
@@ -92,7 +93,7 @@ impl Switches {
         Ok(())
     }
 
-    /// The defaults with `name=value,…` on top.
+    /// Returns the defaults with `name=value,…` on top.
     ///
     /// # Errors
     ///
@@ -105,7 +106,7 @@ impl Switches {
 }
 
 impl fmt::Display for Switches {
-    /// `name=value,…`, which [`Switches::set`] reads back.
+    /// Writes `name=value,…`, which [`Switches::set`] parses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (name, value, _)) in self.list().iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
@@ -116,73 +117,77 @@ impl fmt::Display for Switches {
 }
 
 switches! {
-    /// Where the exported queue's URL names the company.
+    /// Place of the company in the exported queue's URL.
     company_in: CompanyIn = CompanyIn::Path,
-    /// Whether `from` itself is part of the answer.
+    /// Treatment of the document at `from`.
     from: From = From::Exclusive,
-    /// Whether the last page has a `next`.
+    /// Presence of `next` on the last page.
     last_page_next: LastPageNext = LastPageNext::Present,
-    /// How `next` is written.
+    /// Form of `next`.
     next_form: NextForm = NextForm::Time,
     /// `next` is always the `from` that was sent: the cursor never moves (U15).
     stuck_next: Toggle = Toggle::Off,
     /// Documents in a page.
     page_size: Count = Count(100),
-    /// What happens to equal timestamps at a page's end.
+    /// Treatment of equal timestamps at a page's end.
     page_edge: PageEdge = PageEdge::Whole,
-    /// So many documents in a row share one timestamp.
+    /// Number of documents in a row that share one timestamp.
     ties: Count = Count(1),
     /// A document made while this is set is listed only so many milliseconds later (U16).
     visibility_lag_ms: u64 = 0,
-    /// Whether the exported queue looks at the company.
-    company_filter: CompanyFilter = CompanyFilter::Honoured,
-    /// What a company that is not the key's answers.
+    /// Treatment of the requested company.
+    company_filter: CompanyFilter = CompanyFilter::Honored,
+    /// Answer for a company that is not the key's.
     unknown_company: UnknownCompany = UnknownCompany::NotFound,
-    /// What a second export does.
+    /// Effect of a second export.
     re_export: ReExport = ReExport::Adds,
     /// Every optional field of documents is `null` (U22).
     null_fields: Toggle = Toggle::Off,
     /// JSON type of amounts.
     money: Money = Money::Number,
-    /// What kinds of document are digitized.
+    /// Kinds of document that are digitized.
     doctypes: Doctypes = Doctypes::Invoice,
-    /// Where correlation data comes back.
+    /// Key of correlation data.
     correlation_key: CorrelationKey = CorrelationKey::Sourcedata,
     /// Spelling of the upload location's keys.
     header_keys: HeaderKeys = HeaderKeys::Dashed,
+    /// Form of a file name that is not ASCII in Content-Disposition.
+    disposition: Disposition = Disposition::Raw,
     /// Form of upload locations and file links.
     upload_host: UploadHost = UploadHost::Own,
-    /// How long an upload location works.
+    /// Lifetime of an upload location.
     upload_expires_ms: u64 = 900_000,
-    /// Whether uploads are digitized at once.
+    /// Time at which uploads are digitized.
     digitize_uploads: DigitizeUploads = DigitizeUploads::Auto,
-    /// What file links give.
+    /// Answer of file links.
     pdf: Pdf = Pdf::Ok,
-    /// How long a file link works.
+    /// Lifetime of a file link.
     pdf_expires_ms: u64 = 3_600_000,
     /// Path of the error report (U2).
     errors_path: ApiPath = ApiPath("/errors".to_owned()),
-    /// Which Content-Type an error report must have.
+    /// Content-Type that an error report must have.
     error_content_type: ReportType = ReportType::Any,
-    /// What a repeated error report answers.
+    /// Answer to a repeated error report.
     error_repeat: ErrorRepeat = ErrorRepeat::Accepted,
     /// Path for subscribing (U2).
     subscriptions_path: ApiPath = ApiPath("/subscriptions".to_owned()),
+    /// The AWS account that owns the topics (U10).
+    topic_owner: AwsAccount = AwsAccount(SAMPLE_OWNER.to_owned()),
     /// JSON type of the company's code in a notification.
     company_code: CompanyCode = CompanyCode::Text,
     /// Spelling of its key.
     company_code_key: CompanyCodeKey = CompanyCodeKey::Camel,
     /// Notifications for one click.
     export_events: ExportEvents = ExportEvents::Company,
-    /// What an `on_digitized` notification holds.
+    /// Content of an `on_digitized` notification.
     digitized_message: DigitizedMessage = DigitizedMessage::Document,
     /// `on_digitized` notifications are as large as SNS allows, and full of quotes.
     huge_message: Toggle = Toggle::Off,
     /// SNS's signature version.
     signature_version: SignatureVersion = SignatureVersion::V1,
-    /// By how much the waits between deliveries are shortened.
+    /// Factor of the waits between attempts.
     time_scale: TimeScale = TimeScale(1.0),
-    /// When an unanswered delivery counts as failed; SNS waits 15 s. Not scaled.
+    /// Time after which an unanswered attempt counts as failed; SNS waits 15 s. Not scaled.
     delivery_timeout_ms: u64 = 15_000,
     /// A status that every API request answers.
     status: ForcedStatus = ForcedStatus(None),
@@ -203,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_printed_reads_back() {
+    fn printed_switches_parse_back() {
         let switches = Switches::parse(
             "company_in=prefix, from=inclusive,ties=3,status=429,retry_after=2,time_scale=0.001,errors_path=/documents/errors",
         )
@@ -234,6 +239,7 @@ mod tests {
             "ties=0",
             "status=200",
             "time_scale=-1",
+            "topic_owner=7268210879",
             "errors_path=errors",
             "page_size=x",
         ] {

@@ -17,7 +17,7 @@ use crate::switches::Switches;
 pub struct UploadRecord {
     /// The last segment of the upload's path.
     pub id: Uuid,
-    /// Whose key asked for the location.
+    /// The account whose key requested the location.
     pub account: Uuid,
     /// From the path of the location request.
     pub file_name: String,
@@ -31,7 +31,7 @@ pub struct UploadRecord {
     pub document_id: Option<String>,
 }
 
-/// A file with what is known of it.
+/// A file and its record.
 pub(crate) struct Upload {
     pub(crate) record: UploadRecord,
     pub(crate) content: Option<Bytes>,

@@ -1,4 +1,4 @@
-//! What all parts of the emulator share.
+//! The state that all requests share.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -9,11 +9,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::domain::Event;
 use crate::error_report::ErrorReport;
 use crate::faults::Faults;
 use crate::ledger::Ledger;
 use crate::meter::Meter;
 use crate::switches::Switches;
+use crate::topics::topic_arn;
 use crate::uploads::Uploads;
 use crate::world::World;
 use sns_messages::time::{Clock, Timestamp};
@@ -30,7 +32,7 @@ pub(crate) struct Vendor {
     pub(crate) ledger: Ledger,
     pub(crate) uploads: Uploads,
     pub(crate) reports: Mutex<Vec<ErrorReport>>,
-    /// Raised when switches or faults change, so that hanging requests look again.
+    /// Raised when switches or faults change, so that hanging requests check them again.
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) clock: Clock,
     pub(crate) clock_offset_ms: AtomicI64,
@@ -39,28 +41,33 @@ pub(crate) struct Vendor {
 }
 
 impl Vendor {
-    /// The emulator's time: the clock it was given, and what the control API added.
+    /// Returns the emulator's time: its clock, plus the offset of the control API.
     pub(crate) fn now(&self) -> Timestamp {
         let offset = self.clock_offset_ms.load(Ordering::SeqCst);
         Timestamp::from_millis(self.clock.now().as_millis().saturating_add(offset))
     }
 
-    /// Moves the emulator's time, and nobody else's.
+    /// Moves the emulator's time only.
     pub(crate) fn advance(&self, by: Duration) {
         let millis = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
         self.clock_offset_ms.fetch_add(millis, Ordering::SeqCst);
     }
 
-    /// Sets the emulator's time, and nobody else's.
+    /// Sets the emulator's time only.
     pub(crate) fn set_clock(&self, to: Timestamp) {
         let offset = to.as_millis().saturating_sub(self.clock.now().as_millis());
         self.clock_offset_ms.store(offset, Ordering::SeqCst);
     }
 
-    /// The switches as they stand.
+    /// Returns the present switches.
     pub(crate) fn switches(&self) -> Arc<Switches> {
         let positions = self.positions.read();
         Arc::clone(&positions.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the ARN of an event's topic as the switches are now.
+    pub(crate) fn topic_arn(&self, event: Event) -> String {
+        topic_arn(self.switches().topic_owner.as_str(), event)
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
@@ -71,7 +78,7 @@ impl Vendor {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has hanging requests look again at switches and faults.
+    /// Wakes hanging requests to check switches and faults again.
     pub(crate) fn changed(&self) {
         self.changes.send_modify(|changes| *changes += 1);
     }
@@ -80,7 +87,7 @@ impl Vendor {
         self.world().uuid()
     }
 
-    /// A confirmation token: as SNS's, a long line of hexadecimal digits.
+    /// Returns a confirmation token: like SNS's, a long line of hexadecimal digits.
     pub(crate) fn token(&self) -> String {
         let mut world = self.world();
         (0..8).map(|_| world.uuid().simple().to_string()).collect()

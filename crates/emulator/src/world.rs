@@ -1,4 +1,4 @@
-//! What the emulated Įvesk.lt knows: accounts, companies, documents and the two queues.
+//! The data of the emulated Įvesk.lt: accounts, companies, documents and the two queues.
 //!
 //! No HTTP and no time of its own: callers say what time it is.
 
@@ -53,7 +53,7 @@ struct Stamps {
 }
 
 impl Stamps {
-    /// The next of `remaining` stamps of one click. They end at `now` rather than start
+    /// Returns the next of `remaining` stamps of one click. They end at `now` rather than start
     /// there: a queue never lists what is yet to come.
     fn next(&mut self, now: i64, remaining: usize, ties: usize) -> i64 {
         if self.used > 0 && self.used < ties {
@@ -73,7 +73,7 @@ impl Stamps {
     }
 }
 
-/// What a list request asks for.
+/// A list request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageRequest<'a> {
     pub(crate) account: usize,
@@ -85,14 +85,14 @@ pub(crate) struct PageRequest<'a> {
     pub(crate) now: i64,
 }
 
-/// What it answers, before it is written.
+/// Its answer, before it is written.
 pub(crate) struct PageAnswer {
     /// Each with its version and its company's code.
     pub(crate) documents: Vec<(Document, i64, Arc<str>)>,
     pub(crate) next: Option<i64>,
 }
 
-/// Everything that Įvesk.lt knows.
+/// All data.
 pub(crate) struct World {
     pub(crate) accounts: Vec<Account>,
     companies: Vec<Arc<str>>,
@@ -181,13 +181,13 @@ impl World {
         Arc::clone(&self.companies[company])
     }
 
-    /// The company with this code, where `account` has it.
+    /// Returns the company with this code, where `account` has it.
     pub(crate) fn company_of(&self, account: usize, code: &str) -> Option<usize> {
         self.company(code)
             .filter(|company| self.accounts[account].companies.contains(company))
     }
 
-    /// The accounts that have the company, and its number.
+    /// Returns the accounts that have the company, and its number.
     pub(crate) fn holders(&self, code: &str) -> Option<(Vec<usize>, usize)> {
         let company = self.company(code)?;
         let holders: Vec<usize> = (0..self.accounts.len())
@@ -294,10 +294,10 @@ impl World {
             .unwrap_or_default()
     }
 
-    /// Exports documents as one click of the accountant, in the order given.
+    /// Exports documents as one click of the accountant, in their order.
     ///
-    /// Gives what the queue lists for each; a repeated export that the `re_export`
-    /// switch ignores gives nothing.
+    /// Returns the queue's entry for each; a repeated export that the `re_export` switch
+    /// ignores has none.
     pub(crate) fn export(
         &mut self,
         documents: &[usize],
@@ -337,7 +337,7 @@ impl World {
         exported
     }
 
-    /// Index of the document with this id.
+    /// Returns the index of the document with this id.
     pub(crate) fn index_of(&self, id: &str) -> Option<usize> {
         self.by_id.get(&Uuid::parse_str(id).ok()?).copied()
     }
@@ -346,7 +346,7 @@ impl World {
         &self.documents[index]
     }
 
-    /// A change of the `ties` switch starts a new timestamp.
+    /// Starts a new timestamp after a change of the `ties` switch.
     pub(crate) fn switches_changed(&mut self) {
         self.digitized_stamps.changed();
         self.exported_stamps.changed();
@@ -409,7 +409,7 @@ impl World {
         }
     }
 
-    /// Everything that the queue lists or will list, over all accounts.
+    /// Returns everything that the queue lists or will list, over all accounts.
     pub(crate) fn truth(&self, queue: Queue, code: &str) -> Vec<(String, String)> {
         let company = self.company(code);
         let mut truth = Vec::new();

@@ -3,6 +3,12 @@
 //! `cargo run -p sns-messages --example receive ACCOUNT REGION NAME_PREFIX` listens on
 //! 127.0.0.1:3000 for messages of the topics that match.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example prints what it does"
+)]
+
 use std::sync::Arc;
 
 use anyhow::Context as _;

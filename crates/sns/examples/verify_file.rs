@@ -4,6 +4,8 @@
 //! without it the certificate is fetched from AWS. Messages of any topic are accepted, and
 //! their age is not checked.
 
+#![expect(clippy::print_stdout, reason = "an example prints what it found")]
+
 use std::path::PathBuf;
 
 use anyhow::Context as _;

@@ -176,7 +176,7 @@ mod tests {
     };
 
     #[test]
-    fn a_notification_signs_subject_and_neither_token_nor_subscribe_url() {
+    fn a_notification_signs_its_subject_but_no_token_or_url() {
         let text = CanonicalText::new(&FIELDS);
 
         assert_eq!(
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn both_confirmations_sign_subscribe_url_and_token_and_never_subject() {
+    fn confirmations_sign_subscribe_url_and_token_but_no_subject() {
         for message_type in [
             MessageType::SubscriptionConfirmation,
             MessageType::UnsubscribeConfirmation,

@@ -218,7 +218,7 @@ mod tests {
                 "{other}"
             );
         }
-        // By the common name alone, the key is what is wrong with it.
+        // It passes by its common name, and is refused for its key.
         assert_eq!(
             parse(SHORT_KEY, Some("sns.amazonaws.com")),
             Some(VerifyError::CertificateKey)
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_in_the_certificate_stands_for_itself_alone() {
+    fn a_wildcard_in_the_certificate_matches_nothing_else() {
         assert_eq!(
             parse(WILDCARD, Some(SNS_NAME)),
             Some(VerifyError::CertificateName)

@@ -14,7 +14,7 @@ use crate::http;
 use crate::policy::{CertificateOrigin, Policy, certificate_region};
 use crate::time::{Clock, Timestamp};
 
-/// How long fetching a certificate may take, body included.
+/// Longest time for fetching a certificate, body included.
 pub const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(4);
 /// The largest certificate that is read; AWS's have about 2 KiB.
 pub const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
@@ -22,7 +22,7 @@ pub const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
 pub const MAX_FETCHES: usize = 10;
 /// See [`MAX_FETCHES`].
 pub const FETCH_PERIOD: Duration = Duration::from_secs(60);
-/// How long a failure is remembered: less than the 20 s after which SNS tries again.
+/// Time for which a failure is remembered: less than the 20 s after which SNS retries.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(15);
 /// Number of good certificates that are cached.
 pub const MAX_GOOD: usize = 32;
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_failures_expires_and_leaves_good_ones_alone() {
+    fn a_flood_of_failures_expires_and_keeps_good_ones() {
         let mut entries = Entries::default();
         entries.add_good("ours", &certificate());
         for number in 0..1000 {
@@ -521,7 +521,7 @@ mod tests {
         let mut entries = Entries::default();
         let started = (0..100).filter(|_| entries.start_fetch(now())).count();
         assert_eq!(started, MAX_FETCHES);
-        let almost = now().after(FETCH_PERIOD - Duration::from_millis(1));
+        let almost = now().after(FETCH_PERIOD.saturating_sub(Duration::from_millis(1)));
         assert!(!entries.start_fetch(almost));
         assert!(entries.start_fetch(now().after(FETCH_PERIOD)));
     }

@@ -11,7 +11,7 @@ use crate::http;
 use crate::policy::{Policy, TopicArn, endpoint};
 use crate::settings::Settings;
 
-/// How long SNS may take to confirm: SNS itself waits 15 s for the answer to its message.
+/// Longest time for a confirmation: SNS itself waits 15 s for the answer to its message.
 pub const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(4);
 /// The largest answer that is read; SNS's has about 400 bytes.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use reqwest::redirect::Policy;
 
-/// The longest that connecting may take, whatever a client's own timeout.
+/// Longest time for connecting, whatever a client's own timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an idle connection is kept for the next request.
+/// Time for which an idle connection is kept for the next request.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Returns a client whose requests end after `timeout`, body included.
@@ -21,6 +21,10 @@ pub fn client(user_agent: &str, timeout: Duration) -> Result<reqwest::Client, re
 }
 
 /// Returns the builder of [`client`], for callers that need more options.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that builds clients"
+)]
 pub fn client_builder(user_agent: &str, timeout: Duration) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .user_agent(user_agent)

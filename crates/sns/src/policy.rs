@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn subscribe_url_must_confirm_this_very_topic_with_this_very_token() {
+    fn subscribe_url_must_confirm_its_own_topic_and_token() {
         let policy = policy();
         let check = |url: &str| policy.check_subscribe_url(url, ARN, TOKEN);
         let base = "https://sns.eu-west-1.amazonaws.com/";

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What is trusted, and how old a message may be.
+/// The trust settings, and the largest age of a message.
 ///
 /// [`Settings::default`] allows no topic at all.
 #[derive(Clone, Debug)]

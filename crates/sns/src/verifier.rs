@@ -22,7 +22,7 @@ use crate::settings::Settings;
 use crate::signature::Signature;
 use crate::time::{Clock, Timestamp};
 
-/// How far SNS's clock may be ahead of this machine's.
+/// Largest time by which SNS's clock may be ahead of this machine's.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// A message whose signature, topic and certificate were checked.
@@ -107,7 +107,7 @@ impl fmt::Debug for VerifiedMessage {
     }
 }
 
-/// How saved messages are verified, long after they arrived.
+/// Options for verifying saved messages, long after they arrived.
 #[derive(Clone, Debug, Default)]
 pub struct SavedMessages {
     /// The folder with the certificates, named by the last path segment of their URL;

@@ -134,7 +134,7 @@ async fn held_documents_are_reported_with_a_fix() {
     assert!(words.contains("2 documents of 1 feed held"), "{words}");
     assert!(words.contains("destinations start books"), "{words}");
 
-    let (code, _, errors) = here.run(&["delivery", "start", "books", "--all"]).await;
+    let (code, _, errors) = here.run(&["destinations", "start", "books", "--all"]).await;
     assert_eq!(code, Some(0), "{errors}");
     let report = Report::of(&here, &["--quick"]).await;
     assert!(report.verdicts("held").is_empty());

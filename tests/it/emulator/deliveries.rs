@@ -401,6 +401,43 @@ async fn an_ended_subscription_gets_nothing_until_it_is_restored() {
 }
 
 #[tokio::test]
+async fn topics_of_another_owner_have_subscriptions_of_their_own() {
+    let bench = Bench::start("").await;
+    let (old, new) = (Webhook::start().await, Webhook::start().await);
+    old.confirmed(&bench, Event::OnExported).await;
+    let old_topic = bench.emulator.exported_topic_arn();
+
+    bench
+        .control
+        .set_switches("topic_owner=007268210879")
+        .expect("exists");
+    let topic = "arn:aws:sns:eu-west-1:007268210879:DPWebHook_onexport";
+    let arn = new.confirmed(&bench, Event::OnExported).await;
+    bench.control.export(COMPANY, 1).expect("exported");
+    bench.control.idle().await;
+
+    assert!(arn.starts_with(topic), "{arn}");
+    assert_eq!(bench.emulator.exported_topic_arn(), topic);
+    let deliveries = new.take();
+    assert_eq!(deliveries.len(), 1);
+    assert_eq!(deliveries[0].field("TopicArn"), topic);
+    let error = verify(&bench, &deliveries[0]).await.unwrap_err();
+    assert_eq!(error.code(), "topic_not_allowed");
+    assert!(old.take().is_empty());
+
+    let back = format!(
+        "topic_owner={}",
+        old_topic.split(':').nth(4).expect("an account")
+    );
+    bench.control.set_switches(&back).expect("exists");
+    bench.control.export(COMPANY, 1).expect("exported");
+    bench.control.idle().await;
+    let deliveries = old.take();
+    assert_eq!(deliveries[0].field("TopicArn"), old_topic);
+    verify(&bench, &deliveries[0]).await.expect("genuine");
+}
+
+#[tokio::test]
 async fn copies_share_a_message_id_and_lost_messages_never_arrive() {
     let bench = Bench::start("").await;
     let webhook = Webhook::start().await;
