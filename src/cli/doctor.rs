@@ -3,11 +3,13 @@
 use axum::http::{Method, StatusCode};
 use serde_json::json;
 
+use super::account::chosen_account;
+use super::globals::Globals;
+use super::logging;
+use super::outcome::{Exit, Failure};
 use super::server::RunningServer;
-use super::subscribe::chosen_account;
-use super::{Exit, Failure, Globals};
 use crate::config::Config;
-use crate::doctor::{Finding, Verdict, destinations, inside, outside, probe};
+use crate::doctor::{Check, CheckResult, destinations, inside, outside, probe};
 use crate::domain::{Clock, Company};
 use crate::receiver::challenge::Challenge;
 use crate::service::open_store_for_reading;
@@ -15,23 +17,24 @@ use crate::service::open_store_for_reading;
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Looks from inside: settings, clock, store, disk, the ways to SNS and to Įvesk.lt, the key. Then from outside,
-through `public.url`, where `serve` runs: whether it leads to that very process, unchanged and without redirect
-or login, its certificate, a body of 1.6 MB, and what becomes of senders that stall (up to 35 s; not with --quick).
-With --company, finds the preset of `api.exported_path`, read-only.
-Nothing is changed and nothing is stored. Exit codes: 0 nothing is wrong, 1 something is, 2 the settings can't be
-used, 3 something does not answer and nothing else is wrong.")]
+Checks the settings, the clock, the store, the disk, the connections to SNS and Įvesk.lt, and the API keys. If
+`serve` runs, also checks that requests to `public.url` reach this process unchanged, without a redirect or a
+login, the certificate, a body of 1.6 MB, and the time limits for senders that stall (up to 35 s).
+Nothing is changed or stored.
+
+Exit codes: 0 all checks passed, 1 a check failed, 2 the settings are wrong, 3 a service could not be reached and
+no check failed")]
 pub struct Args {
-    /// Find `api.exported_path` with this company's code, one that has exported documents
+    /// Find `api.exported_path` (read-only), with the code of a company that has exported documents
     #[arg(long, value_name = "CODE")]
     company: Option<String>,
-    /// Whose key to find it with; needed where several accounts are configured
+    /// Account to find it with; optional if there is only one
     #[arg(long, requires = "company")]
     account: Option<String>,
-    /// Leave out what takes long
+    /// Skip the checks that take long
     #[arg(long)]
     quick: bool,
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -42,59 +45,57 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Ok(config) => config,
         Err(error) => {
             let wrong = error.problems.iter().map(|problem| {
-                Finding::wrong("settings", problem.to_string())
+                Check::fail("settings", problem.to_string())
                     .because("`serve` does not start with it")
             });
             print(&wrong.collect::<Vec<_>>(), args.json);
             return Ok(Exit::Usage);
         }
     };
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let clock = Clock::system();
-    let mut findings = inside::settings(&config);
+    let mut checks = inside::settings(&config);
     let server = RunningServer::find(&config).await?;
     match &server {
-        Some(server) => findings.extend(running(server, &config).await?),
+        Some(server) => checks.extend(running(server, &config).await?),
         None => {
-            findings.extend(inside::store(&config).await);
-            findings.extend(inside::listeners(&config).await);
+            checks.extend(inside::store(&config).await);
+            checks.extend(inside::listeners(&config).await);
         }
     }
-    findings.extend(inside::way_to_sns(&config, &clock).await);
-    findings.extend(inside::keys(&config).await);
-    findings.extend(destinations::openings(&config, &clock));
-    findings.extend(standing(&config).await);
+    checks.extend(inside::sns(&config, &clock).await);
+    checks.extend(inside::api_keys(&config).await);
+    checks.extend(destinations::settings(&config, &clock));
+    checks.extend(destination_state(&config).await);
     if let Some(code) = &args.company {
         let company = Company::parse(code).map_err(Failure::usage)?;
         let account = chosen_account(args.account.as_deref(), &config)?;
         if let Some(key) = &config.accounts[&account].api_key {
             let probed = probe::exported_path(&config.api, key, &company).await;
-            // What was said before, without having asked, is said better.
-            let decided = probed
-                .iter()
-                .any(|finding| finding.check == "exported_path");
-            findings.retain(|finding| !decided || finding.check != "exported_path");
-            findings.extend(probed);
+            // Replaces the check of the settings alone.
+            let decided = probed.iter().any(|check| check.check == "exported_path");
+            checks.retain(|check| !decided || check.check != "exported_path");
+            checks.extend(probed);
         }
     }
     match &server {
         Some(server) => {
             let challenge = challenge(server).await?;
             let now = clock.now();
-            findings.extend(outside::checks(&config, &challenge, now, !args.quick).await);
+            checks.extend(outside::checks(&config, &challenge, now, !args.quick).await);
         }
-        None => findings.push(
-            Finding::wrong("server", "no `serve` runs with these settings")
-                .because("nothing is received, and the way in from outside can't be tried")
+        None => checks.push(
+            Check::fail("server", "no `serve` runs with these settings")
+                .because("no message is received, and the public address can't be checked")
                 .fix("start `ivesk-webhook serve`, then run this again"),
         ),
     }
-    print(&findings, args.json);
-    Ok(exit(&findings))
+    print(&checks, args.json);
+    Ok(exit(&checks))
 }
 
-/// What the server says of itself and of its store.
-async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Finding>, Failure> {
+/// Checks the running server and its store.
+async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, Failure> {
     let (status, answer) = server
         .call(Method::GET, "/v1/status", None)
         .await
@@ -103,42 +104,42 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Finding>
         let reason = answer["reason"].as_str().or(answer["code"].as_str());
         let reason = reason.unwrap_or("no reason given");
         return Ok(vec![
-            Finding::wrong(
+            Check::fail(
                 "server",
-                format!("`serve` runs and takes no messages: {reason}"),
+                format!("`serve` runs, but accepts no messages: {reason}"),
             )
-            .because("SNS is answered 503 and gives up after about half an hour")
-            .fix("its log says why; docs/operating.md lists the reasons"),
+            .because("SNS receives 503 and gives up after about half an hour")
+            .fix("see its log; docs/operating.md explains the reasons"),
         ]);
     }
     let version = answer["version"].as_str().unwrap_or_default();
-    let mut findings = vec![Finding::ok(
+    let mut checks = vec![Check::pass(
         "server",
-        format!("`serve` {version} runs and takes messages"),
+        format!("`serve` {version} runs and accepts messages"),
     )];
     let stored = &answer["sequence"]["last"];
-    findings.push(Finding::ok(
+    checks.push(Check::pass(
         "store",
-        format!("it holds {stored} document versions"),
+        format!("the store holds {stored} document versions"),
     ));
     if let Some(free) = answer["free_bytes"].as_u64() {
-        findings.push(inside::disk(free, config.store.min_free_bytes));
+        checks.push(inside::disk(free, config.store.min_free_bytes));
     }
-    Ok(findings)
+    Ok(checks)
 }
 
-/// How the destinations stand; nothing where there is no store yet, or it can't be read.
-async fn standing(config: &Config) -> Vec<Finding> {
+/// Checks the state of the destinations; returns nothing if the store can't be read.
+async fn destination_state(config: &Config) -> Vec<Check> {
     if config.destinations.is_empty() {
         return Vec::new();
     }
     let Ok(store) = open_store_for_reading(config).await else {
         return Vec::new();
     };
-    let findings = destinations::standing(config, store.as_ref()).await;
-    // It was read only; nothing can be lost.
+    let checks = destinations::state(config, store.as_ref()).await;
+    // Opened read-only, so closing can't lose anything.
     let _ = store.close().await;
-    findings.unwrap_or_default()
+    checks.unwrap_or_default()
 }
 
 async fn challenge(server: &RunningServer) -> Result<Challenge, Failure> {
@@ -147,40 +148,40 @@ async fn challenge(server: &RunningServer) -> Result<Challenge, Failure> {
         .await
         .map_err(Failure::unreachable)?;
     serde_json::from_value(answer).map_err(|_| {
-        anyhow::anyhow!("the running server gives no challenge; is it an older version? Restart it")
+        anyhow::anyhow!("the running server has another version; restart it, then run this again")
             .into()
     })
 }
 
-fn exit(findings: &[Finding]) -> Exit {
-    let any = |verdict| findings.iter().any(|finding| finding.verdict == verdict);
-    if any(Verdict::Wrong) {
-        Exit::No
-    } else if any(Verdict::Unreachable) {
+fn exit(checks: &[Check]) -> Exit {
+    let any = |result| checks.iter().any(|check| check.result == result);
+    if any(CheckResult::Fail) {
+        Exit::Failed
+    } else if any(CheckResult::Unreachable) {
         Exit::Unreachable
     } else {
         Exit::Done
     }
 }
 
-fn print(findings: &[Finding], as_json: bool) {
+fn print(checks: &[Check], as_json: bool) {
     if as_json {
-        println!("{}", json!({ "findings": findings }));
+        println!("{}", json!({ "checks": checks }));
         return;
     }
-    for finding in findings {
-        let word = match finding.verdict {
-            Verdict::Ok => "ok",
-            Verdict::Note => "note",
-            Verdict::Skipped => "skipped",
-            Verdict::Unreachable => "NO ANSWER",
-            Verdict::Wrong => "WRONG",
+    for check in checks {
+        let result = match check.result {
+            CheckResult::Pass => "pass",
+            CheckResult::Note => "note",
+            CheckResult::Skipped => "skipped",
+            CheckResult::Unreachable => "NO ANSWER",
+            CheckResult::Fail => "FAIL",
         };
-        println!("{word:<9} {}: {}", finding.check, finding.found);
-        if let Some(why) = finding.why {
+        println!("{result:<9} {}: {}", check.check, check.found);
+        if let Some(why) = check.why {
             println!("{:<9}   why: {why}", "");
         }
-        if let Some(fix) = &finding.fix {
+        if let Some(fix) = &check.fix {
             println!("{:<9}   fix: {fix}", "");
         }
     }

@@ -24,6 +24,7 @@ mod messages;
 mod outcomes;
 pub mod postgres;
 mod pulls;
+mod run_state;
 pub mod sqlite;
 mod tokens;
 
@@ -34,6 +35,7 @@ pub use documents::*;
 pub use error::*;
 pub use feeds::*;
 pub use messages::*;
+pub use run_state::*;
 pub use tokens::*;
 
 /// A shared handle to the store.

@@ -55,7 +55,7 @@ pub(super) async fn feeds(transaction: &Transaction<'_>) -> Result<Vec<FeedRow>,
         .await?;
     rows.iter()
         .map(|row| {
-            let kinds: Option<&str> = row.try_get(15)?;
+            let triggers: Option<&str> = row.try_get(15)?;
             Ok(FeedRow {
                 feed: rows::feed(row, 0)?,
                 cursor: rows::optional_text(row, 3)?.map(Cursor::new),
@@ -70,7 +70,7 @@ pub(super) async fn feeds(transaction: &Transaction<'_>) -> Result<Vec<FeedRow>,
                 failures: rows::count(row, 12)?,
                 last_error: rows::optional_text(row, 13)?,
                 unreadable: rows::count(row, 14)?,
-                triggers: trigger_kinds(kinds.unwrap_or_default()),
+                triggers: trigger_kinds(triggers.unwrap_or_default()),
             })
         })
         .collect()

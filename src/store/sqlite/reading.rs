@@ -47,7 +47,7 @@ pub(super) fn feeds(connection: &Connection) -> rusqlite::Result<Vec<FeedRow>> {
              ORDER BY a.name, f.queue, f.company",
         )?
         .query_map([], |row| {
-            let kinds: Option<String> = row.get(15)?;
+            let triggers: Option<String> = row.get(15)?;
             Ok(FeedRow {
                 feed: rows::feed(row, 0)?,
                 cursor: row.get::<_, Option<String>>(3)?.map(Cursor::new),
@@ -62,7 +62,7 @@ pub(super) fn feeds(connection: &Connection) -> rusqlite::Result<Vec<FeedRow>> {
                 failures: row.get(12)?,
                 last_error: row.get(13)?,
                 unreadable: row.get(14)?,
-                triggers: trigger_kinds(kinds.as_deref().unwrap_or_default()),
+                triggers: trigger_kinds(triggers.as_deref().unwrap_or_default()),
             })
         })?
         .collect()

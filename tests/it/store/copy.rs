@@ -115,7 +115,7 @@ async fn a_copied_store_is_equal_and_continues_where_it_stopped() {
     store.close().await.expect("closes");
     let (exit, said) = copy(file.folder(), &from, &to).await;
     assert_eq!(exit, Some(0), "{said}");
-    assert!(said.contains("up to document version 1200"), "{said}");
+    assert!(said.contains("up to sequence number 1200"), "{said}");
     assert!(
         !said.contains('\r'),
         "no bar where there is no terminal: {said}"
