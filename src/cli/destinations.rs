@@ -9,7 +9,7 @@ use super::outcome::{Exit, Failure};
 use super::server::Api;
 use super::{logging, table};
 use crate::config::Config;
-use crate::delivery::worker::known;
+use crate::delivery::worker::configured_destinations;
 use crate::domain::{Clock, counted};
 
 /// Arguments of `destinations`.
@@ -86,7 +86,7 @@ pub(super) async fn open(config: &Config) -> Result<Api, Failure> {
     // A running server has registered them at its start.
     if let Some(store) = api.own_store() {
         store
-            .register_destinations(known(config), Clock::system().now())
+            .register_destinations(configured_destinations(config), Clock::system().now())
             .await?;
     }
     Ok(api)

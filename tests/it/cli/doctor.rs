@@ -16,7 +16,7 @@ async fn emulator(switches: &str) -> Emulator {
     started.expect("a free port")
 }
 
-/// What `doctor --json` found: exit code, and verdict and words by check.
+/// What `doctor --json` found: exit code, and result and words by check.
 pub(crate) struct Report {
     pub(crate) code: Option<i32>,
     findings: Vec<Value>,
@@ -37,14 +37,14 @@ impl Report {
         let report: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{errors}"));
         Self {
             code,
-            findings: report["findings"].as_array().expect("a list").clone(),
+            findings: report["checks"].as_array().expect("a list").clone(),
         }
     }
 
-    /// The verdicts of one check, in order.
-    pub(crate) fn verdicts<'a>(&'a self, check: &'a str) -> Vec<&'a str> {
+    /// The results of one check, in order.
+    pub(crate) fn results<'a>(&'a self, check: &'a str) -> Vec<&'a str> {
         self.of_check(check)
-            .map(|finding| finding["verdict"].as_str().expect("a word"))
+            .map(|finding| finding["result"].as_str().expect("a word"))
             .collect()
     }
 
@@ -62,8 +62,8 @@ impl Report {
     /// Whatever is not ok says why it matters, unless it was only left out or tried.
     pub(crate) fn explains_itself(&self) {
         for finding in &self.findings {
-            let verdict = finding["verdict"].as_str();
-            if matches!(verdict, Some("wrong" | "unreachable")) {
+            let result = finding["result"].as_str();
+            if matches!(result, Some("fail" | "unreachable")) {
                 assert!(finding["why"].is_string(), "{finding}");
             }
         }
@@ -73,11 +73,7 @@ impl Report {
 #[tokio::test]
 async fn where_all_is_well_every_check_passes() {
     let emulator = emulator("").await;
-    let here = Installation::beside(
-        &emulator,
-        "header_timeout = \"1s\"\nbody_timeout = \"1s\"",
-        "",
-    );
+    let here = Installation::beside(&emulator, "", "");
     let server = here.start().await;
     let report = Report::of(&here, &[]).await;
     for check in [
@@ -92,10 +88,10 @@ async fn where_all_is_well_every_check_passes() {
         "header_deadline",
         "body_deadline",
     ] {
-        assert_eq!(report.verdicts(check), ["ok"], "{}", report.words(check));
+        assert_eq!(report.results(check), ["pass"], "{}", report.words(check));
     }
     // One for each event.
-    assert_eq!(report.verdicts("public_address"), ["ok", "ok"]);
+    assert_eq!(report.results("public_address"), ["pass", "pass"]);
     assert_eq!(report.code, Some(0));
 
     let (_, quarantined, _) = here.run(&["quarantine", "list", "--json"]).await;
@@ -110,9 +106,9 @@ async fn destinations_are_checked_as_serve_would_creating_nothing() {
                     [destinations.books]\nkind = \"command\"\nprogram = \"missing.sh\"\n";
     let here = Installation::beside(&emulator, "", sections);
     let report = Report::of(&here, &[]).await;
-    assert_eq!(report.verdicts("destination"), ["note", "wrong"]);
+    assert_eq!(report.results("destination"), ["note", "fail"]);
     assert!(report.words("destination").contains("missing.sh"));
-    assert_eq!(report.verdicts("import_error_path"), ["note"]);
+    assert_eq!(report.results("import_error_path"), ["note"]);
     assert!(!here.folder().join("archive").exists());
     assert_eq!(report.code, Some(1));
 }
@@ -120,20 +116,15 @@ async fn destinations_are_checked_as_serve_would_creating_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn held_documents_are_reported_with_a_fix() {
     let emulator = emulator("").await;
-    let here = Installation::beside(&emulator, "", "[destinations.books]\nkind = \"api\"\n");
+    let here = Installation::beside(&emulator, "", "[destinations.books]\nkind = \"list\"\n");
     let exported = emulator.control().export(DEFAULT_COMPANIES[0], 2);
     exported.expect("a company of the emulator's");
     let server = here.start().await;
     let (code, _, errors) = here.run(&["pull"]).await;
     assert_eq!(code, Some(0), "{errors}");
     let report = Report::of(&here, &["--quick"]).await;
-    assert_eq!(report.verdicts("destination"), ["ok"]);
-    assert_eq!(
-        report.verdicts("held"),
-        ["note"],
-        "{}",
-        report.words("held")
-    );
+    assert_eq!(report.results("destination"), ["pass"]);
+    assert_eq!(report.results("held"), ["note"], "{}", report.words("held"));
     let words = report.words("held");
     assert!(words.contains("2 documents of 1 feed held"), "{words}");
     assert!(words.contains("destinations start books"), "{words}");
@@ -141,8 +132,8 @@ async fn held_documents_are_reported_with_a_fix() {
     let (code, _, errors) = here.run(&["destinations", "start", "books", "--all"]).await;
     assert_eq!(code, Some(0), "{errors}");
     let report = Report::of(&here, &["--quick"]).await;
-    assert!(report.verdicts("held").is_empty());
-    assert!(report.verdicts("delivery").is_empty());
+    assert!(report.results("held").is_empty());
+    assert!(report.results("delivery").is_empty());
     drop(server);
 }
 
@@ -151,15 +142,15 @@ async fn without_a_server_the_store_is_checked_and_nothing_created() {
     let emulator = emulator("").await;
     let here = Installation::beside(&emulator, "", "");
     let report = Report::of(&here, &[]).await;
-    assert_eq!(report.verdicts("store"), ["ok"]);
-    assert_eq!(report.verdicts("server"), ["wrong"]);
+    assert_eq!(report.results("store"), ["pass"]);
+    assert_eq!(report.results("server"), ["fail"]);
     assert_eq!(report.code, Some(1));
     assert!(!here.database().exists());
     report.explains_itself();
 
     std::fs::write(here.database(), vec![b'x'; 5000]).expect("written");
     let report = Report::of(&here, &[]).await;
-    assert_eq!(report.verdicts("store"), ["wrong"]);
+    assert_eq!(report.results("store"), ["fail"]);
 }
 
 #[tokio::test]
@@ -177,14 +168,14 @@ async fn a_refused_key_and_an_unreachable_vendor_are_distinguished() {
     let server = here.start().await;
     let report = Report::of(&here, &["--quick"]).await;
     assert_eq!(
-        (report.verdicts("api"), report.code),
-        (vec!["wrong"], Some(1))
+        (report.results("api"), report.code),
+        (vec!["fail"], Some(1))
     );
-    assert!(report.words("api").contains("make a new key"));
+    assert!(report.words("api").contains("create a new key"));
     emulator.stop().await;
     let report = Report::of(&here, &["--quick"]).await;
-    assert_eq!(report.verdicts("api"), ["unreachable"]);
-    assert_eq!(report.verdicts("sns"), ["unreachable"]);
+    assert_eq!(report.results("api"), ["unreachable"]);
+    assert_eq!(report.results("sns"), ["unreachable"]);
     assert_eq!(report.code, Some(3));
     report.explains_itself();
     drop(server);
@@ -204,9 +195,9 @@ async fn the_exported_path_is_found_in_every_preset() {
             let report = Report::of(&here, &["--company", DEFAULT_COMPANIES[0]]).await;
             let words = report.words("exported_path");
             if preset == "path" {
-                assert_eq!(report.verdicts("exported_path"), ["ok"], "{words}");
+                assert_eq!(report.results("exported_path"), ["pass"], "{words}");
             } else {
-                assert_eq!(report.verdicts("exported_path"), ["wrong"], "{words}");
+                assert_eq!(report.results("exported_path"), ["fail"], "{words}");
                 let fix = format!("api.exported_path = \\\"{preset}\\\"");
                 assert!(words.contains(&fix), "{words}");
             }
@@ -225,7 +216,7 @@ async fn an_address_that_ignores_the_company_is_never_accepted() {
         let here = Installation::beside(&emulator, "", "");
         let report = Report::of(&here, &["--company", DEFAULT_COMPANIES[0]]).await;
         let words = report.words("exported_path");
-        assert_eq!(report.verdicts("exported_path"), ["wrong"], "{words}");
+        assert_eq!(report.results("exported_path"), ["fail"], "{words}");
         assert!(words.contains("no preset"), "{words}");
     }
 }
@@ -242,8 +233,8 @@ async fn in_front(answer: impl Fn() -> Answer) -> String {
     std::fs::write(here.settings(), settings).expect("written");
     let server = here.start().await;
     let report = Report::of(&here, &["--quick"]).await;
-    assert_eq!(report.verdicts("public_address"), ["wrong", "wrong"]);
-    assert_eq!(report.verdicts("large_body"), ["skipped"]);
+    assert_eq!(report.results("public_address"), ["fail", "fail"]);
+    assert_eq!(report.results("large_body"), ["skipped"]);
     report.explains_itself();
     drop(server);
     report.words("public_address")

@@ -64,13 +64,13 @@ async fn a_missing_or_misspelled_settings_file_is_named_with_a_fix() {
     };
     told(
         &run(&["serve"]).await,
-        "error: wrong setting: ivesk-webhook.toml: there is no such file; write one with \
+        "error: invalid setting: ivesk-webhook.toml: no such file; write one with \
          `ivesk-webhook init --public-url URL`, name another with --config, or set \
-         IVESK_WEBHOOK_PUBLIC_URL to do without one",
+         IVESK_WEBHOOK_PUBLIC_URL to run without a file",
     );
     let misspelt = run(&["--config", "ivesk-webhok.toml", "serve"]).await;
     assert!(
-        misspelt.contains("ivesk-webhok.toml: there is no such file"),
+        misspelt.contains("ivesk-webhok.toml: no such file"),
         "{misspelt}"
     );
     let a_folder = run(&["--config", ".", "serve"]).await;
@@ -121,7 +121,7 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
         "{pulled}"
     );
     let report = Report::of(&here, &["--quick"]).await;
-    assert_eq!(report.verdicts("api_key"), ["wrong"]);
+    assert_eq!(report.results("api_key"), ["fail"]);
     report.explains_itself();
 
     told(
@@ -136,7 +136,7 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
     told(
         &said,
         "can't be opened: No such file or directory (os error 2); write the secret into that \
-         file, let this user read it, or name another file",
+         file, let the service's user read it, or name another file",
     );
 }
 
@@ -153,13 +153,13 @@ async fn a_wrong_key_is_reported_with_a_fix_and_no_path_is_guessed() {
     assert_eq!(code, Some(1), "{said}");
     told(
         &said,
-        "(it does not take the API key; app.ivesk.lt/settings/general makes a new one)",
+        "(the API key is invalid; make a new one at app.ivesk.lt/settings/general)",
     );
     let report = Report::of(&here, &["--company", DEFAULT_COMPANIES[0]]).await;
-    assert_eq!(report.verdicts("api"), ["wrong"]);
-    assert_eq!(report.verdicts("exported_path_probe"), ["skipped"]);
+    assert_eq!(report.results("api"), ["fail"]);
+    assert_eq!(report.results("exported_path_probe"), ["skipped"]);
     assert!(
-        report.verdicts("exported_path").is_empty(),
+        report.results("exported_path").is_empty(),
         "it is set, and nothing was found out"
     );
 }
@@ -185,19 +185,21 @@ async fn a_port_in_use_is_named_once_with_its_setting() {
         let (code, said) = run(&here, &["serve"]).await;
         assert_eq!(code, Some(2), "{said}");
         assert!(
-            said.contains(&format!("error: `{setting}` = 127.0.0.1:{port}")),
+            said.contains(&format!(
+                "error: failed to listen on `{setting}` = 127.0.0.1:{port}"
+            )),
             "{said}"
         );
         assert_eq!(said.matches("os error 98").count(), 1, "{said}");
         told(
             &said,
-            "another program has that port (`ss -ltnp` names it): stop that one, or set another port",
+            "another program uses this port (`ss -ltnp` names it): stop that program, or set another port",
         );
         let report = Report::of(&here, &["--quick"]).await;
         let wrong = report
-            .verdicts("listen")
+            .results("listen")
             .iter()
-            .filter(|verdict| **verdict == "wrong")
+            .filter(|result| **result == "fail")
             .count();
         assert_eq!(wrong, 1, "{}", report.words("listen"));
         assert!(
@@ -209,8 +211,8 @@ async fn a_port_in_use_is_named_once_with_its_setting() {
     }
     let report = Report::of(&here, &["--quick"]).await;
     assert_eq!(
-        report.verdicts("listen"),
-        ["ok", "ok"],
+        report.results("listen"),
+        ["pass", "pass"],
         "{}",
         report.words("listen")
     );
@@ -224,8 +226,8 @@ async fn a_foreign_address_is_distinguished_from_a_port_in_use() {
     assert_eq!(code, Some(2), "{said}");
     told(
         &said,
-        "`public.listen` = 192.0.2.7:8080 can't be listened on: Cannot assign requested address \
-         (os error 99); no interface of this machine has that address (`ip address` lists them): \
+        "failed to listen on `public.listen` = 192.0.2.7:8080: Cannot assign requested address \
+         (os error 99); no interface of this machine has this address (`ip address` lists them): \
          set one of those, or 0.0.0.0 for all",
     );
 }
@@ -246,7 +248,7 @@ async fn a_store_that_cannot_be_created_names_the_missing_folder() {
             "`ivesk-webhook doctor`, run as the same user, finds the cause",
         );
         let report = Report::with(&here, &["--quick"], &variables).await;
-        assert_eq!(report.verdicts("store"), ["wrong"], "{url}");
+        assert_eq!(report.results("store"), ["fail"], "{url}");
         assert!(
             report.words("store").contains(found),
             "{}",
@@ -343,12 +345,7 @@ async fn a_full_disk_is_reported_at_first_start_and_by_doctor() {
     let here = Installation::alone("");
     let much = [("IVESK_WEBHOOK_STORE_MIN_FREE_BYTES", "1125899906842624")];
     let report = Report::with(&here, &["--quick"], &much).await;
-    assert_eq!(
-        report.verdicts("disk"),
-        ["wrong"],
-        "{}",
-        report.words("disk")
-    );
+    assert_eq!(report.results("disk"), ["fail"], "{}", report.words("disk"));
     report.explains_itself();
 
     let Some(disk) = SmallDisk::mount() else {
@@ -365,12 +362,7 @@ async fn a_full_disk_is_reported_at_first_start_and_by_doctor() {
         "is full; free some space, nothing that was acknowledged is lost",
     );
     let report = Report::with(&here, &["--quick"], &full).await;
-    assert_eq!(
-        report.verdicts("disk"),
-        ["wrong"],
-        "{}",
-        report.words("disk")
-    );
+    assert_eq!(report.results("disk"), ["fail"], "{}", report.words("disk"));
 }
 
 #[tokio::test]
@@ -384,7 +376,7 @@ async fn a_wrong_clock_is_reported_with_its_offset_and_direction() {
         let variables = [("IVESK_WEBHOOK_SNS_LOCAL_ORIGINS", origins.as_str())];
         let here = Installation::alone("");
         let report = Report::with(&here, &["--quick"], &variables).await;
-        assert_eq!(report.verdicts("clock"), ["wrong"]);
+        assert_eq!(report.results("clock"), ["fail"]);
         let words = report.words("clock");
         assert!(words.contains(side), "{words}");
         told(

@@ -498,7 +498,7 @@ async fn a_rejection_becomes_one_import_error_and_ends_delivered() {
     let turns = [
         Step::Exported,
         Step::Rejected,
-        Step::Reported,
+        Step::ImportErrorSent,
         Step::ReExported,
         Step::Delivered,
     ];
@@ -836,7 +836,7 @@ async fn command_list_and_http_destinations_get_the_same_documents() {
         ledger,
         deliver,
     } = &scene;
-    let list = worker(bench, "list", &all_of(DestinationKind::Api)).await;
+    let list = worker(bench, "list", &all_of(DestinationKind::List)).await;
     let program = DestinationKind::Command {
         program: "/bin/true".into(),
         arguments: Vec::new(),

@@ -201,11 +201,11 @@ impl Behind {
         let root = self.path("root.pem");
         let report = Report::with(&self.here, arguments, &[("SSL_CERT_FILE", &root)]).await;
         for check in ["public_address", "large_body", "certificate"] {
-            let verdicts = report.verdicts(check);
+            let verdicts = report.results(check);
             assert!(!verdicts.is_empty(), "{check}");
             let log = std::fs::read_to_string(self.path("proxy.log")).unwrap_or_default();
             assert!(
-                verdicts.iter().all(|verdict| *verdict == "ok"),
+                verdicts.iter().all(|verdict| *verdict == "pass"),
                 "{}{log}",
                 report.words(check)
             );
@@ -224,8 +224,8 @@ async fn the_documented_nginx_configuration_works() {
     let behind = Behind::new("").await;
     let mut proxy = behind.nginx(&block("nginx"));
     let report = behind.is_well(&mut proxy, &[]).await;
-    assert_eq!(report.verdicts("header_deadline"), ["ok"]);
-    assert_eq!(report.verdicts("body_deadline"), ["ok"]);
+    assert_eq!(report.results("header_deadline"), ["pass"]);
+    assert_eq!(report.results("body_deadline"), ["pass"]);
     // The service is gone: the proxy's own answer makes SNS try again.
     let client = client(&behind);
     let url = format!("https://localhost:{}", behind.port.number);
@@ -276,7 +276,11 @@ async fn the_file_of_init_works_behind_nginx_with_only_addresses_set() {
     let report = Report::with(here, &["--quick"], &variables).await;
 
     let words = report.words("public_address");
-    assert_eq!(report.verdicts("public_address"), ["ok", "ok"], "{words}");
+    assert_eq!(
+        report.results("public_address"),
+        ["pass", "pass"],
+        "{words}"
+    );
     assert_eq!(report.code, Some(0));
 }
 
@@ -302,8 +306,8 @@ async fn the_documented_caddy_configuration_works() {
     let behind = Behind::new("").await;
     let mut proxy = behind.caddy(&block("caddyfile"));
     let report = behind.is_well(&mut proxy, &[]).await;
-    assert_eq!(report.verdicts("header_deadline"), ["ok"]);
-    assert_eq!(report.verdicts("body_deadline"), ["ok"]);
+    assert_eq!(report.results("header_deadline"), ["pass"]);
+    assert_eq!(report.results("body_deadline"), ["pass"]);
     let client = client(&behind);
     let url = format!("https://localhost:{}", behind.port.number);
     let away = client.post(format!("{url}/webhooks/x")).send().await;
@@ -430,12 +434,12 @@ async fn doctor_finds_a_low_body_limit_and_an_untrusted_certificate() {
     let running = behind.here.start().await;
     let root = behind.path("root.pem");
     let report = Report::with(&behind.here, &["--quick"], &[("SSL_CERT_FILE", &root)]).await;
-    assert_eq!(report.verdicts("large_body"), ["wrong"]);
+    assert_eq!(report.results("large_body"), ["fail"]);
     let words = report.words("large_body");
     assert!(words.contains("client_max_body_size"), "{words}");
 
     let report = Report::of(&behind.here, &["--quick"]).await;
-    let verdicts = report.verdicts("public_address");
+    let verdicts = report.results("public_address");
     assert_eq!(verdicts, ["unreachable", "unreachable"]);
     let words = report.words("public_address");
     assert!(words.contains("fullchain.pem"), "{words}");

@@ -141,7 +141,7 @@ async fn a_collector_that_refuses_is_logged_once() {
     let log = stopped(server).await;
 
     let said = log
-        .matches("traces can't be sent to `log.otlp_url`")
+        .matches("failed to send traces to `log.otlp_url`")
         .count();
     assert_eq!(said, 1, "{log}");
     assert!(log.contains("it answered 401"), "{log}");

@@ -118,7 +118,7 @@ async fn a_page_of_html_is_named_as_such() {
 #[tokio::test]
 async fn truncated_json_stores_nothing_of_the_page() {
     let seen = Seen {
-        words: "the JSON breaks off after",
+        words: "the JSON ends after",
         paused: None,
         account_waits: false,
         requests: 13,
