@@ -45,7 +45,7 @@
 //!
 //! # Who imports whom
 //!
-//! Imports follow these arrows, and no file takes part in a cycle (`.ci/cycles`):
+//! Imports follow these arrows, and no file takes part in a cycle; `.ci/cycles` checks both:
 //!
 //! ```text
 //! cli           -> every room
