@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_printed_settings_can_be_pasted() {
+    async fn the_printed_settings_are_complete() {
         let clock = Clock::system();
         let day = std::time::Duration::from_secs(86_400);
         let signer = Signer::generate("sns.amazonaws.com", clock.now(), clock.now().after(day))

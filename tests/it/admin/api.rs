@@ -1,13 +1,12 @@
 //! What the admin listener promises, and the subcommands that use it.
 
 use ivesk_webhook::cli::server::{Api, RunningServer};
-use ivesk_webhook::config::{Config, default_account};
-use ivesk_webhook::domain::{DocumentVersion, Queue};
-use ivesk_webhook::store::{LeaseRequest, PageEnd, PageToCommit, PullPlan, Store, TriggerKind};
+use ivesk_webhook::config::Config;
+use ivesk_webhook::store::{Store, TriggerKind};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, code, json as json_of};
+use crate::support::app::{TestApp, code, json_of};
 use crate::support::fake_sns::{FOREIGN_TOPIC, Message};
 
 #[tokio::test]
@@ -295,7 +294,7 @@ async fn a_search_finds_documents_newest_first() {
     };
     let mut documents: Vec<Value> = (1..=2_100).map(|n| document(n, "UAB Kita")).collect();
     documents[4] = document(5, "UAB Šarka");
-    store_documents(&app, &documents).await;
+    app.store_documents(&documents).await;
     let sequences = |page: &Value| -> Vec<i64> {
         let rows = page["rows"].as_array().unwrap();
         rows.iter()
@@ -345,43 +344,6 @@ async fn a_search_finds_documents_newest_first() {
         let answer = app.admin_request(Method::GET, &path).send().await.unwrap();
         assert_eq!(answer.status(), 400, "{wrong}");
     }
-}
-
-/// Stores documents as one page of company 1's exported feed.
-pub(crate) async fn store_documents(app: &TestApp, documents: &[Value]) {
-    app.admin_post("/v1/pull", &json!({"company": "1"})).await;
-    let hour = std::time::Duration::from_secs(3600);
-    let account = default_account();
-    let lease = app
-        .store
-        .lease_page(LeaseRequest {
-            now: app.clock.now(),
-            lease: hour,
-            requests_per_account: 1,
-            lookback: hour,
-            askable: vec![(account, Queue::Exported)],
-        })
-        .await;
-    let page = PageToCommit {
-        documents: documents
-            .iter()
-            .map(|document| DocumentVersion {
-                id: document["id"].as_str().unwrap().to_owned(),
-                version: "2026-11-02T10:00:00.000Z".to_owned(),
-                body: document.to_string().into_bytes(),
-            })
-            .collect(),
-        end: PageEnd::UpToDate,
-        ..PageToCommit::default()
-    };
-    let plan = PullPlan {
-        now: app.clock.now(),
-        follow_ups: [hour, hour],
-        reconcile_every: hour,
-        lookback: hour,
-    };
-    let lease = lease.unwrap().expect("the feed is due");
-    app.store.commit_page(lease, page, plan).await.unwrap();
 }
 
 #[tokio::test]

@@ -11,9 +11,8 @@ use ivesk_webhook::store::{
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::admin::api::store_documents;
 use crate::support::app::TestApp;
-use crate::support::browser::{Browser, Looks, axe, chromium};
+use crate::support::browser::{Browser, Viewport, axe, chromium};
 use crate::support::fake_sns::{FOREIGN_TOPIC, Message, SIGNER};
 
 const PAGES: [&str; 9] = [
@@ -100,7 +99,7 @@ async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
             app.deliver(&message.published_at(app.clock.now())).await;
         }
         let (these, rest) = documents.split_at(pulled);
-        store_documents(&app, these).await;
+        app.store_documents(these).await;
         documents = rest;
         app.clock.advance(Duration::from_secs(3600));
     }
@@ -466,16 +465,16 @@ async fn pages_send_security_headers() {
 /// What is wrong with the page that a browser shows: for a narrow screen, for those who
 /// see or hear it in another way, or in its console.
 async fn faults(browser: &mut Browser, axe: &str) -> Vec<String> {
-    let mut faults = browser.complaints().await;
+    let mut faults = browser.errors().await;
     let wide = browser
-        .ask("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        .evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         .await;
     if wide != 0 {
         faults.push(format!("{wide} px too wide"));
     }
-    browser.ask(&format!("{axe};0")).await;
+    browser.evaluate(&format!("{axe};0")).await;
     let found = browser
-        .ask(
+        .evaluate(
             "axe.run(document).then(found => ({passes: found.passes.length, violations: found.violations.map(
              one => one.id + ': ' + one.nodes.map(node => node.html).slice(0, 3).join(' | '))}))",
         )
@@ -512,11 +511,13 @@ async fn in_a_browser_every_page_is_accessible() {
     let mut found = Vec::new();
     for (shade, dark) in [("light", false), ("dark", true)] {
         for width in [1280, 360] {
-            browser.look(Looks { width, dark }).await;
+            browser.set_viewport(Viewport { width, dark }).await;
             for language in ["en", "lt"] {
                 for (name, address) in &pages {
                     let mark = if address.contains('?') { '&' } else { '?' };
-                    browser.go(&format!("{address}{mark}lang={language}")).await;
+                    browser
+                        .open(&format!("{address}{mark}lang={language}"))
+                        .await;
                     let name = format!("{name}-{language}-{width}-{shade}");
                     let faults = faults(&mut browser, &axe).await;
                     found.extend(faults.iter().map(|fault| format!("{name}: {fault}")));
@@ -527,12 +528,12 @@ async fn in_a_browser_every_page_is_accessible() {
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 
-    browser.go(&page("/documents/999")).await;
+    browser.open(&page("/documents/999")).await;
     // Of its status, which is 404.
-    assert_eq!(browser.complaints().await.len(), 1);
+    assert_eq!(browser.errors().await.len(), 1);
     assert_eq!(faults(&mut browser, &axe).await, [""; 0]);
     browser
-        .ask("document.querySelector('h1').innerHTML = '<img src=\"/icon.svg\">'; 0")
+        .evaluate("document.querySelector('h1').innerHTML = '<img src=\"/icon.svg\">'; 0")
         .await;
     let planted = faults(&mut browser, &axe).await;
     assert!(
@@ -556,29 +557,29 @@ async fn without_scripts_the_keyboard_logs_in_and_presses_buttons() {
         )
         .await;
     browser
-        .look(Looks {
+        .set_viewport(Viewport {
             width: 360,
             dark: false,
         })
         .await;
 
-    browser.go(&format!("{origin}/feeds")).await;
+    browser.open(&format!("{origin}/feeds")).await;
     let address = "location.pathname + location.search";
-    assert_eq!(browser.ask(address).await, "/login");
-    while browser.ask("document.activeElement.id").await != "token" {
+    assert_eq!(browser.evaluate(address).await, "/login");
+    while browser.evaluate("document.activeElement.id").await != "token" {
         browser.press("Tab").await;
     }
     browser.write(TOKEN).await;
     browser.tab_to_and_enter("Log in").await;
-    assert_eq!(browser.ask(address).await, "/");
+    assert_eq!(browser.evaluate(address).await, "/");
 
     browser.tab_to_and_enter("Feeds").await;
     browser
         .tab_to_and_enter("Pause: default/exported/302320404")
         .await;
-    assert_eq!(browser.ask(address).await, "/feeds?said=paused");
+    assert_eq!(browser.evaluate(address).await, "/feeds?said=paused");
     let told = browser
-        .ask("document.querySelector('[role=status]').textContent")
+        .evaluate("document.querySelector('[role=status]').textContent")
         .await;
     assert_eq!(told, "It is paused.");
     let feeds = app.store.feeds().await.expect("readable");
@@ -592,6 +593,6 @@ async fn without_scripts_the_keyboard_logs_in_and_presses_buttons() {
     let feeds = app.store.feeds().await.expect("readable");
     assert!(feeds.iter().all(|row| row.paused.is_none()));
     browser.tab_to_and_enter("Atsijungti").await;
-    assert_eq!(browser.ask(address).await, "/login");
-    assert_eq!(browser.complaints().await, [""; 0]);
+    assert_eq!(browser.evaluate(address).await, "/login");
+    assert_eq!(browser.errors().await, [""; 0]);
 }

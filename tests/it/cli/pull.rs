@@ -12,7 +12,7 @@ use ivesk_webhook::store::Store;
 use ivesk_webhook::store::sqlite::SqliteStore;
 use serde_json::Value;
 
-use crate::support::puller::{COMPANY, NEIGHBOUR, exported, folder, signer, truth};
+use crate::support::puller::{COMPANY, NEIGHBOR, exported, folder, signer, truth};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ivesk-webhook");
 
@@ -323,16 +323,16 @@ async fn a_backup_is_complete_and_replaces_a_file_only_if_asked() {
 async fn documents_list_filters_by_queue_and_company() {
     let desk = Desk::new("").await;
     desk.export(2);
-    desk.control.export(NEIGHBOUR, 3).expect("exported");
+    desk.control.export(NEIGHBOR, 3).expect("exported");
     desk.done(&["pull"]).await;
-    desk.done(&["pull", "--company", NEIGHBOUR]).await;
+    desk.done(&["pull", "--company", NEIGHBOR]).await;
     desk.done(&["pull", "--queue", "digitized"]).await;
     desk.assert_complete(&exported(COMPANY)).await;
-    desk.assert_complete(&exported(NEIGHBOUR)).await;
+    desk.assert_complete(&exported(NEIGHBOR)).await;
     let digitized = desk.control.documents(Queue::Digitized, "").len();
     assert_eq!(desk.listed().await.len(), 5 + digitized);
     let said = desk
-        .done(&["documents", "list", "--json", "--company", NEIGHBOUR])
+        .done(&["documents", "list", "--json", "--company", NEIGHBOR])
         .await;
     assert_eq!(said.lines().count(), 3, "{said}");
 }

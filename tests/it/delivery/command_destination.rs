@@ -10,7 +10,7 @@ use rustix::process::{Pid, test_kill_process_group};
 use serde_json::{Value, json};
 
 use crate::support::destinations::{
-    COMPANY, config, delivered, destination_config, item, rejected, try_open, unavailable,
+    COMPANY, config, delivered, delivery, destination_config, rejected, try_open, unavailable,
 };
 use crate::support::process::within;
 
@@ -53,7 +53,7 @@ impl Scripted {
 
     async fn verdict(&self) -> Verdict {
         let destination = self.destination(AMPLE);
-        within("an end", destination.deliver(&item("a-1", json!({})))).await
+        within("an end", destination.deliver(&delivery("a-1", json!({})))).await
     }
 
     /// Reads what the script wrote into a named pipe of this name: comes once it did.
@@ -127,7 +127,7 @@ async fn it_gets_the_document_on_stdin_and_its_names_in_variables() {
     let api = config("https://app.ivesk.lt/api/pub");
     let destination =
         try_open(&destination_config(kind, AMPLE), &api, &environment).expect("a destination");
-    let document = item("a-1", json!({ "docnum": "Ąž" }));
+    let document = delivery("a-1", json!({ "docnum": "Ąž" }));
     delivered(within("an end", destination.deliver(&document)).await);
 
     let read = |name: &str| std::fs::read_to_string(script.file(name)).expect("written");
@@ -175,7 +175,7 @@ async fn it_gets_the_document_on_stdin_and_its_names_in_variables() {
 
 /// A document that fills every pipe.
 fn large_item() -> Delivery {
-    item("a-1", json!({ "padding": "x".repeat(2_000_000) }))
+    delivery("a-1", json!({ "padding": "x".repeat(2_000_000) }))
 }
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn a_program_that_hangs_is_killed_with_its_children() {
     let script = Scripted::new(STUBBORN);
     script.make_pipe("started");
     let destination = script.destination(Duration::from_secs(5));
-    let document = item("a-1", json!({}));
+    let document = delivery("a-1", json!({}));
     let (verdict, group) = tokio::join!(
         within("an end", destination.deliver(&document)),
         script.written_to_pipe("started")
@@ -249,7 +249,7 @@ async fn a_program_is_killed_when_its_attempt_is_canceled() {
     let script = Scripted::new(STUBBORN);
     script.make_pipe("started");
     let destination = script.destination(AMPLE);
-    let document = item("a-1", json!({}));
+    let document = delivery("a-1", json!({}));
     let group = tokio::select! {
         verdict = destination.deliver(&document) => panic!("{verdict:?}"),
         group = script.written_to_pipe("started") => group,
@@ -292,6 +292,6 @@ async fn a_program_that_vanished_is_unavailable() {
     let script = Scripted::new("");
     let destination = script.destination(AMPLE);
     std::fs::remove_file(script.file("destination.sh")).expect("removed");
-    let (error, _) = unavailable(destination.deliver(&item("a-1", json!({}))).await);
+    let (error, _) = unavailable(destination.deliver(&delivery("a-1", json!({}))).await);
     assert!(error.contains("can't be started"), "{error}");
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::support::destinations::{
-    COMPANY, config, delivered, destination_config, item, rejected, try_open, unavailable,
+    COMPANY, config, delivered, delivery, destination_config, rejected, try_open, unavailable,
 };
 use crate::support::process::within;
 use crate::support::python::python_with;
@@ -121,14 +121,14 @@ async fn the_flask_receiver_books_once_and_rejects_with_a_message() {
     };
     let receiver = within("a start", Receiver::start(&python)).await;
     let destination = receiver.destination(&[SECRET]);
-    let first = item("a-1", json!({ "docnum": "Ąž 1" }));
+    let first = delivery("a-1", json!({ "docnum": "Ąž 1" }));
     let second = next_version(&first);
     for document in [&first, &first, &second, &first] {
         delivered(within("an answer", destination.deliver(document)).await);
     }
     assert_eq!(receiver.delivered(), [first.key(), second.key()]);
 
-    let foreign = of_company("999", item("a-2", json!({})));
+    let foreign = of_company("999", delivery("a-2", json!({})));
     let message = rejected(within("an answer", destination.deliver(&foreign)).await);
     assert_eq!(message, "Įmonės 999 apskaita čia netvarkoma");
     assert_eq!(receiver.delivered().len(), 2);
@@ -136,9 +136,9 @@ async fn the_flask_receiver_books_once_and_rejects_with_a_message() {
     // While a secret is changed both sign, and one that it knows is enough.
     let stranger = "whsec_c3RyYW5nZXJzdHJhbmdlcnN0cmFuZ2Vyc3RyYW5nZXI=";
     let changing = receiver.destination(&[stranger, OTHER]);
-    delivered(within("an answer", changing.deliver(&item("a-3", json!({})))).await);
+    delivered(within("an answer", changing.deliver(&delivery("a-3", json!({})))).await);
     let unknown = receiver.destination(&[stranger]);
-    let verdict = within("an answer", unknown.deliver(&item("a-4", json!({})))).await;
+    let verdict = within("an answer", unknown.deliver(&delivery("a-4", json!({})))).await;
     let (error, _) = unavailable(verdict);
     assert!(error.contains("401"), "{error}");
     assert_eq!(receiver.delivered().len(), 3);
@@ -158,7 +158,7 @@ async fn the_shell_script_files_once_and_rejects_with_a_message() {
         })
     };
     let destination = destination_into(folder.path().join("in a box"));
-    let first = item("../a 1", json!({ "docnum": "$(rm -rf /)" }));
+    let first = delivery("../a 1", json!({ "docnum": "$(rm -rf /)" }));
     let second = next_version(&first);
     for document in [&first, &first, &second] {
         delivered(within("an end", destination.deliver(document)).await);
@@ -182,7 +182,7 @@ async fn the_shell_script_files_once_and_rejects_with_a_message() {
     assert_eq!(written, [&told[..], b"\n"].concat());
 
     for (code, words) in [("999", "netvarkoma"), ("../..", "netinkamas")] {
-        let foreign = of_company(code, item("a-2", json!({})));
+        let foreign = of_company(code, delivery("a-2", json!({})));
         let message = rejected(within("an end", destination.deliver(&foreign)).await);
         assert!(
             message.contains(code) && message.contains(words),

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tracing::instrument::WithSubscriber as _;
 
 use crate::support::destinations::{
-    COMPANY, config, delivered, destination_config, item, other_account, try_open, unavailable,
+    COMPANY, config, delivered, delivery, destination_config, other_account, try_open, unavailable,
 };
 use crate::support::process::within;
 use crate::support::puller::{folder, signer};
@@ -183,7 +183,7 @@ impl Beside {
         Delivery {
             version: version.version,
             body: version.body,
-            ..item(id, json!({}))
+            ..delivery(id, json!({}))
         }
     }
 
@@ -276,7 +276,7 @@ async fn a_file_that_is_cut_off_is_not_filed() {
 async fn store_that_answers(answer: Answer) -> (StandIn, Archive, Delivery) {
     let store = StandIn::start([answer]).await;
     let archive = Archive::at(&store.url("/api/pub"));
-    let document = item("a-1", json!({ "url": store.url("/f?Signature=planted") }));
+    let document = delivery("a-1", json!({ "url": store.url("/f?Signature=planted") }));
     (store, archive, document)
 }
 
@@ -381,7 +381,7 @@ async fn a_document_without_a_file_is_filed_with_a_note() {
     ] {
         let store = StandIn::start([Answer::status(status, "")]).await;
         let archive = Archive::at(&store.url("/api/pub"));
-        let mut document = item("a-1", fields);
+        let mut document = delivery("a-1", fields);
         // What a pull has just brought.
         let refused = matches!(status, 403 | 404);
         document.link = refused.then(|| store.url("/new").into());
@@ -399,7 +399,7 @@ async fn a_pdf_that_was_too_large_is_filed_once_the_limit_is_raised() {
     let store = StandIn::start([Answer::ok(sample_pdf("x")), Answer::ok(sample_pdf("x"))]).await;
     let mut archive = Archive::at(&store.url("/api/pub"));
     archive.max_file_bytes = 100;
-    let document = item("a-1", json!({ "url": store.url("/f") }));
+    let document = delivery("a-1", json!({ "url": store.url("/f") }));
     archive.file(&document).await;
     assert_eq!(
         archive.seen(),
@@ -429,7 +429,9 @@ async fn a_link_to_an_unlisted_host_is_never_followed() {
             "169.254.169.254",
         ),
     ] {
-        let verdict = archive.deliver(&item("a-1", json!({ "url": url }))).await;
+        let verdict = archive
+            .deliver(&delivery("a-1", json!({ "url": url })))
+            .await;
         let (error, _) = unavailable(verdict);
         assert!(
             error.contains(part) && !error.contains("planted"),
@@ -441,7 +443,7 @@ async fn a_link_to_an_unlisted_host_is_never_followed() {
 
     archive.files = false;
     archive
-        .file(&item("a-1", json!({ "url": store.url("/f") })))
+        .file(&delivery("a-1", json!({ "url": store.url("/f") })))
         .await;
     assert_eq!(archive.seen(), set(["302320404/a-1.json"]));
     assert!(store.requests().is_empty());
@@ -454,25 +456,25 @@ async fn the_archiver_layout_separates_purchases_and_sales_by_month() {
         "date": "2026-02-03T00:00:00", "docnum": "AB/7", "sellername": "UAB „Ąžuolas“",
         "buyernameascii": "MB B: C", "sellercode": "111", "buyercode": COMPANY,
     });
-    let note = archive.file(&item("a-1", parties.clone())).await;
+    let note = archive.file(&delivery("a-1", parties.clone())).await;
     assert_eq!(
         note,
         "302320404/2026-02/Pirkimai/2026-02-03 AB_7 UAB „Ąžuolas“ a-1.json"
     );
     let mut sale = parties;
     (sale["sellercode"], sale["buyercode"]) = (COMPANY.into(), "111".into());
-    let note = archive.file(&item("a-2", sale)).await;
+    let note = archive.file(&delivery("a-2", sale)).await;
     assert_eq!(
         note,
         "302320404/2026-02/Pardavimai/2026-02-03 AB_7 MB B_ C a-2.json"
     );
     let by_flag = json!({ "buyerisfavorite": true, "sellerisfavorite": false });
-    let note = archive.file(&item("a-3", by_flag)).await;
+    let note = archive.file(&delivery("a-3", by_flag)).await;
     assert_eq!(
         note, "302320404/2026-01/Pirkimai/a-3.json",
         "the version's month"
     );
-    let mut odd = item("a-4", json!({ "date": "vasario 3 d.", "docnum": 12 }));
+    let mut odd = delivery("a-4", json!({ "date": "vasario 3 d.", "docnum": 12 }));
     odd.version = "x".to_owned();
     odd.stored_at = Timestamp::parse("2026-11-23T08:00:00Z").expect("a time");
     let note = archive.file(&odd).await;
@@ -485,7 +487,7 @@ async fn a_digitized_document_is_filed_for_each_of_our_companies() {
     let archive = Archive::of_json(FolderLayout::Archiver);
     let digitized = |id: &str, fields: Value| Delivery {
         feed: Feed::digitized(ivesk_webhook::config::default_account()),
-        ..item(id, fields)
+        ..delivery(id, fields)
     };
     let both = json!({
         "date": "2026-02-03", "sellerisfavorite": true, "sellercode": "111",
@@ -521,7 +523,7 @@ async fn equal_numbers_and_similar_ids_get_files_of_their_own() {
         ];
         for id in ids {
             let fields = json!({ "docnum": "7", "date": "2026-02-03", "sellername": "X" });
-            delivered(destination.deliver(&item(id, fields)).await);
+            delivered(destination.deliver(&delivery(id, fields)).await);
         }
         assert_eq!(archive.seen().len(), ids.len(), "{:?}", archive.seen());
     }
@@ -538,8 +540,8 @@ async fn accounts_get_folders_of_their_own() {
         .expect("one")
         .clone();
     archive.config.accounts.insert(other_account(), account);
-    let mine = item("a-1", json!({ "of": "mine" }));
-    let mut theirs = item("a-1", json!({ "of": "theirs" }));
+    let mine = delivery("a-1", json!({ "of": "mine" }));
+    let mut theirs = delivery("a-1", json!({ "of": "theirs" }));
     theirs.feed.account = other_account();
     archive.file(&mine).await;
     archive.file(&theirs).await;
@@ -610,7 +612,7 @@ async fn a_newer_version_replaces_the_older_one_wherever_it_is() {
         });
         Delivery {
             earlier_note: earlier,
-            ..item("a-1", fields)
+            ..delivery("a-1", fields)
         }
     };
     let first = archive.file(&file("7", "one", None)).await;
@@ -646,9 +648,9 @@ async fn a_newer_version_replaces_the_older_one_wherever_it_is() {
 async fn an_earlier_pdf_stays_if_no_new_one_can_be_fetched() {
     let store = StandIn::start([Answer::ok(sample_pdf("one")), Answer::ok("<html>")]).await;
     let archive = Archive::at(&store.url("/api/pub"));
-    let first = item("a-1", json!({ "url": store.url("/f") }));
+    let first = delivery("a-1", json!({ "url": store.url("/f") }));
     archive.file(&first).await;
-    let second = item("a-1", json!({ "url": store.url("/f"), "total": 1 }));
+    let second = delivery("a-1", json!({ "url": store.url("/f"), "total": 1 }));
     archive.file(&second).await;
     let files = [
         "302320404/a-1.json",
@@ -681,7 +683,7 @@ async fn nothing_outside_the_folder_is_ever_removed() {
     ] {
         let document = Delivery {
             earlier_note: Some(note.to_owned()),
-            ..item("a-1", json!({}))
+            ..delivery("a-1", json!({}))
         };
         archive.file(&document).await;
         assert!(absolute.exists(), "{note}");
@@ -699,11 +701,11 @@ async fn an_unusable_folder_is_reported() {
 
     std::fs::remove_file(archive.root()).expect("removed");
     let destination = archive.destination();
-    delivered(destination.deliver(&item("a-1", json!({}))).await);
+    delivered(destination.deliver(&delivery("a-1", json!({}))).await);
     // As when its disk is not mounted.
     std::fs::remove_dir_all(archive.root()).expect("removed");
     std::fs::create_dir(archive.root()).expect("made");
-    let (error, _) = unavailable(destination.deliver(&item("a-2", json!({}))).await);
+    let (error, _) = unavailable(destination.deliver(&delivery("a-2", json!({}))).await);
     assert!(error.contains("is its disk mounted?"), "{error}");
     assert_eq!(archive.seen(), set([]));
 }
@@ -731,7 +733,7 @@ proptest! {
         let layout = if archiver { FolderLayout::Archiver } else { FolderLayout::Company };
         let archive = Archive::of_json(layout);
         let fields = json!({ "docnum": number, "sellername": seller, "date": date });
-        let mut document = item(&id, fields);
+        let mut document = delivery(&id, fields);
         if let Ok(company) = Company::parse(&company) {
             document.feed.company = company;
         }
@@ -756,8 +758,11 @@ async fn a_document_is_written_by_one_attempt_at_a_time() {
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.expect("mkfifo is there").success());
 
-    let (one, two) = (item("a-1", json!({})), item("a-1", json!({ "total": 2 })));
-    let neighbour = item("a-2", json!({}));
+    let (one, two) = (
+        delivery("a-1", json!({})),
+        delivery("a-1", json!({ "total": 2 })),
+    );
+    let neighbour = delivery("a-2", json!({}));
     let mut first = destination.deliver(&one);
     let others = async {
         (
@@ -790,7 +795,7 @@ async fn equal_documents_delivered_at_once_share_one_file() {
     let archive = Archive::at(&store.url("/api/pub"));
     let destination = archive.destination();
     let items: Vec<Delivery> = (0..COUNT)
-        .map(|number| item(&format!("a-{number}"), json!({ "url": store.url("/f") })))
+        .map(|number| delivery(&format!("a-{number}"), json!({ "url": store.url("/f") })))
         .collect();
     let verdicts = items.iter().map(|item| destination.deliver(item));
     for verdict in within("all", futures_util::future::join_all(verdicts)).await {
@@ -815,7 +820,7 @@ async fn a_hanging_file_host_is_bounded_by_the_timeout() {
         ..archive.settings()
     };
     let destination = try_open(&settings, &archive.config, &[]).expect("a destination");
-    let document = item("a-1", json!({ "url": format!("{origin}/f") }));
+    let document = delivery("a-1", json!({ "url": format!("{origin}/f") }));
     unavailable(within("an end", destination.deliver(&document)).await);
     assert_eq!((archive.seen(), archive.stored()), (set([]), set([])));
 }
@@ -848,7 +853,7 @@ async fn no_log_line_holds_a_link_or_a_document() {
         let answers = [Answer::ok("planted"), Answer::status(500, "planted")];
         let store = StandIn::start(answers).await;
         let archive = Archive::at(&store.url("/api/pub"));
-        let document = item(
+        let document = delivery(
             "a-1",
             json!({ "url": store.url("/f?Signature=planted"), "sellername": "planted" }),
         );

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::destinations::{
-    COMPANY, config, delivered, destination_config, item, rejected, try_open, unavailable,
+    COMPANY, config, delivered, delivery, destination_config, rejected, try_open, unavailable,
 };
 use crate::support::process::within;
 use crate::support::stand_in::{Answer, StandIn};
@@ -34,7 +34,11 @@ fn destination_at(url: &str, timeout: Duration) -> Box<dyn Destination> {
 async fn verdict_on(answer: Answer) -> Verdict {
     let receiver = StandIn::start([answer]).await;
     let destination = destination_at(&receiver.url("/in?key=planted"), AMPLE);
-    let verdict = within("an answer", destination.deliver(&item("a-1", json!({})))).await;
+    let verdict = within(
+        "an answer",
+        destination.deliver(&delivery("a-1", json!({}))),
+    )
+    .await;
     assert_eq!(receiver.requests().len(), 1, "{verdict:?}");
     assert!(!format!("{verdict:?}").contains("planted"), "{verdict:?}");
     verdict
@@ -44,7 +48,7 @@ async fn verdict_on(answer: Answer) -> Verdict {
 async fn a_document_is_posted_with_its_key_and_each_signature() {
     let receiver = StandIn::start([Answer::status(204, "")]).await;
     let destination = destination_at(&receiver.url("/in?a=b"), AMPLE);
-    let mut document = item("a-1", json!({ "docnum": "Ąž 1" }));
+    let mut document = delivery("a-1", json!({ "docnum": "Ąž 1" }));
     document.body = br#"{ "id": "a-1",  "total": 1.50, "docnum": "A\u0105" }"#.to_vec();
 
     assert_eq!(delivered(destination.deliver(&document).await), None);
@@ -85,7 +89,7 @@ async fn a_document_is_posted_with_its_key_and_each_signature() {
 async fn a_repeated_delivery_has_the_same_key() {
     let receiver = StandIn::start([Answer::ok(""), Answer::ok("")]).await;
     let destination = destination_at(&receiver.url("/"), AMPLE);
-    let mut document = item("a-1", json!({}));
+    let mut document = delivery("a-1", json!({}));
     delivered(destination.deliver(&document).await);
     // A restored store numbers anew.
     document.epoch = "0af2".to_owned();
@@ -196,7 +200,7 @@ async fn server<F: Future<Output = ()> + Send + 'static>(
 
 async fn verdict_at(url: &str, timeout: Duration) -> Verdict {
     let destination = destination_at(url, timeout);
-    let verdict = within("an end", destination.deliver(&item("a-1", json!({})))).await;
+    let verdict = within("an end", destination.deliver(&delivery("a-1", json!({})))).await;
     assert!(!format!("{verdict:?}").contains("planted"), "{verdict:?}");
     verdict
 }

@@ -348,7 +348,7 @@ async fn a_confirmation_needs_its_own_topic_and_a_fresh_token() {
     );
     assert_eq!(state(), SubscriptionState::Pending);
 
-    bench.control.set_clock(start_of_time());
+    bench.control.set_clock(start_time());
     let answer = read(bench.http.get(&url)).await;
     assert_eq!(answer.status, 200);
     let text = answer.text();

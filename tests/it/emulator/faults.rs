@@ -171,7 +171,7 @@ async fn a_huge_page_is_valid_json_of_the_requested_size() {
 async fn a_fault_hits_its_company_or_queue_as_often_as_it_says() {
     let bench = Bench::start("").await;
     let own = format!("/exported/{COMPANY}");
-    let other = format!("/exported/{NEIGHBOUR}");
+    let other = format!("/exported/{NEIGHBOR}");
     bench.control.fault(
         Fault::status_retry_after(429, "3")
             .company(COMPANY)

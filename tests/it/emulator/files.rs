@@ -241,7 +241,7 @@ async fn a_manual_upload_waits_for_the_control_api() {
 
     let id = bench
         .control
-        .digitize_upload(upload, Some(NEIGHBOUR))
+        .digitize_upload(upload, Some(NEIGHBOR))
         .expect("received");
     assert!(
         bench.control.digitize_upload(upload, None).is_err(),
@@ -249,7 +249,7 @@ async fn a_manual_upload_waits_for_the_control_api() {
     );
     let exported = bench
         .control
-        .export(NEIGHBOUR, vec![id.clone()])
+        .export(NEIGHBOR, vec![id.clone()])
         .expect("exported");
     assert_eq!(exported[0].0, id);
 }

@@ -24,7 +24,7 @@ mod reports;
 
 /// The company that most tests are about, and another one of the same key.
 const COMPANY: &str = "302320404";
-const NEIGHBOUR: &str = "304567890";
+const NEIGHBOR: &str = "304567890";
 /// Another key and its company.
 const STRANGER_KEY: &str = "another-key";
 const STRANGER: &str = "110000001";
@@ -58,7 +58,7 @@ impl Answer {
     }
 }
 
-fn start_of_time() -> Timestamp {
+fn start_time() -> Timestamp {
     Timestamp::parse("2026-11-23T08:00:00.000Z").expect("valid")
 }
 
@@ -67,10 +67,7 @@ fn signer() -> Arc<Signer> {
     static SIGNER: OnceLock<Arc<Signer>> = OnceLock::new();
     let day = Duration::from_secs(86_400);
     let made = SIGNER.get_or_init(|| {
-        let (from, to) = (
-            start_of_time().before(day),
-            start_of_time().after(day * 300),
-        );
+        let (from, to) = (start_time().before(day), start_time().after(day * 300));
         Arc::new(Signer::generate("sns.amazonaws.com", from, to).expect("a certificate"))
     });
     Arc::clone(made)
@@ -88,11 +85,11 @@ impl Bench {
         };
         let settings = EmulatorSettings {
             accounts: vec![
-                account(DEFAULT_KEY, &[COMPANY, NEIGHBOUR]),
+                account(DEFAULT_KEY, &[COMPANY, NEIGHBOR]),
                 account(STRANGER_KEY, &[STRANGER]),
             ],
             switches: Switches::parse(switches).expect("switches that exist"),
-            clock: Clock::manual(start_of_time()),
+            clock: Clock::manual(start_time()),
             signer: Some(signer()),
             concurrent_deliveries,
             ..EmulatorSettings::default()

@@ -161,7 +161,7 @@ async fn a_document_with_a_lag_is_listed_late_with_its_old_timestamp() {
 async fn an_ignored_company_filter_answers_every_company() {
     let bench = Bench::start("").await;
     let own = bench.control.export(COMPANY, 1).expect("exported");
-    let other = bench.control.export(NEIGHBOUR, 1).expect("exported");
+    let other = bench.control.export(NEIGHBOR, 1).expect("exported");
     assert_eq!(bench.exported().await, own);
 
     bench
@@ -356,7 +356,7 @@ async fn an_export_takes_waiting_documents_first_then_in_order() {
         .expect("exported");
     assert_eq!(ids(&exported), chosen);
     assert!(
-        bench.control.export(NEIGHBOUR, chosen).is_err(),
+        bench.control.export(NEIGHBOR, chosen).is_err(),
         "another company's"
     );
     assert!(bench.control.export("nonsense", 1).is_err());

@@ -38,7 +38,7 @@ struct Station {
     _database: Option<Database>,
 }
 
-fn start_of_time() -> Timestamp {
+fn start_time() -> Timestamp {
     Timestamp::parse("2026-11-23T08:00:00.000Z").expect("a valid time")
 }
 
@@ -48,7 +48,7 @@ impl Station {
     }
 
     async fn with(change: impl FnOnce(&mut Config, &Path)) -> Self {
-        let clock = Clock::manual(start_of_time());
+        let clock = Clock::manual(start_time());
         let dir = folder();
         let nowhere = "http://127.0.0.1:9";
         let mut config = settings(dir.path(), nowhere, "planted-key", nowhere);

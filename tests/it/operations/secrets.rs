@@ -137,13 +137,13 @@ impl House {
         let mut command = self.installation.command(&["serve"]);
         command.envs(self.variables()).envs(more.iter().copied());
         let mut server = Server::spawn(command);
-        server.receiving().await;
+        server.ready().await;
         server
     }
 
     async fn ends(&mut self, server: Server) {
         server.terminate();
-        let (status, log) = server.ended().await;
+        let (status, log) = server.exited().await;
         assert!(status.success(), "{log}");
         assert!(log.contains("TRACE"), "the finest level was in force");
         self.said.add(format!("the {} log", self.format), log);

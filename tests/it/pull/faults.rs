@@ -10,7 +10,7 @@ use ivesk_webhook::store::{FeedPauseReason, TriggerKind};
 use serde_json::json;
 
 use crate::support::puller::{
-    Bench, COMPANY, NEIGHBOUR, check_numbering, company, exported, hours, minutes, seconds, settle,
+    Bench, COMPANY, NEIGHBOR, check_numbering, company, exported, hours, minutes, seconds, settle,
     stored, tally,
 };
 
@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_millis(250);
 
 fn both_companies(config: &mut Config) {
     let account = config.accounts.values_mut().next().expect("an account");
-    account.companies.push(company(NEIGHBOUR));
+    account.companies.push(company(NEIGHBOR));
 }
 
 /// What people see of a failure.
@@ -67,14 +67,14 @@ async fn is_clear_and_bounded_and_loses_nothing(kind: FaultKind, seen: Seen) {
         "the hint is kept"
     );
 
-    bench.pass(minutes(50)).await;
+    bench.run_for(minutes(50)).await;
     assert!(
         bench.requests() <= seen.requests,
         "{kind:?}: {}",
         bench.requests()
     );
     bench.control.clear_faults();
-    bench.pass(hours(2)).await;
+    bench.run_for(hours(2)).await;
     bench.assert_complete(&exported(COMPANY)).await;
     let row = bench.feed(&exported(COMPANY)).await;
     assert_eq!(
@@ -199,12 +199,12 @@ async fn the_whole_account_obeys_retry_after_in_both_forms() {
         bench.fault(Fault::status_retry_after(429, retry_after).times(1));
         bench.control.reset_requests();
         bench.export(COMPANY, 2).await;
-        bench.export(NEIGHBOUR, 2).await;
-        bench.pass(seconds(119)).await;
+        bench.export(NEIGHBOR, 2).await;
+        bench.run_for(seconds(119)).await;
         assert_eq!(bench.requests(), 1, "{retry_after}");
-        bench.pass(seconds(1)).await;
+        bench.run_for(seconds(1)).await;
         bench.assert_complete(&exported(COMPANY)).await;
-        bench.assert_complete(&exported(NEIGHBOUR)).await;
+        bench.assert_complete(&exported(NEIGHBOR)).await;
     }
 }
 
@@ -216,9 +216,9 @@ async fn a_restart_does_not_shorten_a_retry_after() {
     bench.settle().await;
     bench.control.reset_requests();
     bench.restart().await;
-    bench.pass(seconds(599)).await;
+    bench.run_for(seconds(599)).await;
     assert_eq!(bench.requests(), 0);
-    bench.pass(seconds(1)).await;
+    bench.run_for(seconds(1)).await;
     bench.assert_complete(&exported(COMPANY)).await;
 }
 
@@ -231,14 +231,14 @@ async fn a_failure_in_flight_does_not_shorten_a_retry_after() {
     })
     .await;
     bench.settle().await;
-    bench.fault(Fault::new(FaultKind::Hang).company(NEIGHBOUR).times(1));
+    bench.fault(Fault::new(FaultKind::Hang).company(NEIGHBOR).times(1));
     bench.fault(
         Fault::status_retry_after(429, "600")
             .company(COMPANY)
             .times(1),
     );
     bench.control.reset_requests();
-    bench.export(NEIGHBOUR, 1).await;
+    bench.export(NEIGHBOR, 1).await;
     let hanging = bench.another_puller();
     let hanging = tokio::spawn(async move { hanging.pull_page().await });
     bench.control.requests_reached(Endpoint::Exported, 1).await;
@@ -251,11 +251,11 @@ async fn a_failure_in_flight_does_not_shorten_a_retry_after() {
     let waits_until = bench.account().await.waits_until;
     assert_eq!(waits_until, Some(bench.clock.now().after(seconds(600))));
     bench.control.clear_faults();
-    bench.pass(seconds(599)).await;
+    bench.run_for(seconds(599)).await;
     assert_eq!(bench.requests(), 2);
-    bench.pass(minutes(2)).await;
+    bench.run_for(minutes(2)).await;
     bench.assert_complete(&exported(COMPANY)).await;
-    bench.assert_complete(&exported(NEIGHBOUR)).await;
+    bench.assert_complete(&exported(NEIGHBOR)).await;
 }
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn a_revoked_key_pauses_the_account_until_it_is_replaced() {
     })
     .await;
     bench.export(COMPANY, 3).await;
-    bench.pass(minutes(55)).await;
+    bench.run_for(minutes(55)).await;
     assert!(bench.requests() <= 3, "{}", bench.requests());
     let account = bench.account().await;
     assert_eq!(account.paused, Some(FeedPauseReason::Unauthorized));
@@ -291,16 +291,16 @@ async fn a_revoked_key_pauses_the_account_until_it_is_replaced() {
 async fn one_company_in_trouble_delays_no_other() {
     let bench = Bench::with("", both_companies).await;
     bench.settle().await;
-    bench.fault(Fault::new(FaultKind::HtmlPage).company(NEIGHBOUR));
+    bench.fault(Fault::new(FaultKind::HtmlPage).company(NEIGHBOR));
     for _ in 0..10 {
-        bench.export(NEIGHBOUR, 1).await;
+        bench.export(NEIGHBOR, 1).await;
         bench.export(COMPANY, 1).await;
-        bench.pass(minutes(3)).await;
+        bench.run_for(minutes(3)).await;
     }
     bench.assert_complete(&exported(COMPANY)).await;
     bench.control.clear_faults();
-    bench.pass(hours(1)).await;
-    bench.assert_complete(&exported(NEIGHBOUR)).await;
+    bench.run_for(hours(1)).await;
+    bench.assert_complete(&exported(NEIGHBOR)).await;
 }
 
 #[tokio::test]
@@ -324,7 +324,7 @@ async fn an_unreadable_entry_does_not_keep_a_page_from_committing() {
     let number = json!({ "id": 1_234_567, "docnum": { "a": 1 }, "line": "no list", "date": 7 });
     let fields = number.as_object().expect("an object").clone();
     bench.control.amend(id_of(4), fields).expect("amended");
-    bench.hint(COMPANY).await;
+    bench.notify(COMPANY).await;
     bench.settle().await;
 
     let rows = bench.documents().await;
@@ -336,7 +336,7 @@ async fn an_unreadable_entry_does_not_keep_a_page_from_committing() {
     let row = bench.feed(&exported(COMPANY)).await;
     assert_eq!((row.unreadable, row.failures), (4, 0));
     // Read again and again, they are kept once.
-    bench.pass(hours(3)).await;
+    bench.run_for(hours(3)).await;
     assert_eq!(bench.feed(&exported(COMPANY)).await.unreadable, 4);
     assert_eq!(bench.documents().await.len(), 5);
 }
@@ -349,7 +349,7 @@ async fn a_document_of_a_megabyte_is_stored_whole() {
     let fields = json!({ "comment": comment });
     let fields = fields.as_object().expect("an object").clone();
     bench.control.amend(&made[1].0, fields).expect("amended");
-    bench.hint(COMPANY).await;
+    bench.notify(COMPANY).await;
     bench.settle().await;
     bench.assert_complete(&exported(COMPANY)).await;
     let rows = bench.documents().await;
@@ -374,7 +374,7 @@ async fn a_redirect_is_not_followed_and_the_key_goes_nowhere_else() {
     let error = row.last_error.expect("an error");
     assert!(error.contains("302") && !error.contains("http"), "{error}");
     bench.control.clear_faults();
-    bench.pass(hours(1)).await;
+    bench.run_for(hours(1)).await;
     bench.assert_complete(&exported(COMPANY)).await;
 }
 
@@ -408,8 +408,8 @@ async fn five_hundred_triggers_at_once_respect_the_accounts_limit() {
     let as_str: Vec<&str> = codes.iter().map(String::as_str).collect();
     let account = bench.control.add_account(key, &as_str);
     for code in &codes {
-        bench.export_unheard(code, 1);
-        bench.hint(code).await;
+        bench.export_unannounced(code, 1);
+        bench.notify(code).await;
     }
     // Held until all that may be in flight are.
     bench.fault(Fault::new(FaultKind::Hang));

@@ -18,8 +18,8 @@ use proptest::test_runner::{Config as Cases, TestCaseError, TestRunner};
 use crate::pull::random_operations::{Heard, Operation, Positions, operation, positions, tell};
 use crate::support::databases::Database;
 use crate::support::puller::{
-    check_numbering, company, digitized, documents, exported, exported_path, folder, hours, pass,
-    settings, settle, signer, start_of_time, stored,
+    check_numbering, company, digitized, documents, exported, folder, hours, run_for,
+    set_exported_path, settings, settle, signer, start_time, stored,
 };
 
 /// Histories tried, unless `PULL_HISTORIES` says another number; each takes a third of a
@@ -43,7 +43,7 @@ impl Vendor {
             .enable_all()
             .build()
             .expect("a runtime");
-        let clock = Clock::manual(start_of_time());
+        let clock = Clock::manual(start_time());
         let settings = EmulatorSettings {
             clock: clock.clone(),
             signer: Some(signer()),
@@ -109,7 +109,7 @@ impl Run {
         if let Some(database) = &database {
             config.store.url = database.url();
         }
-        exported_path(&mut config, positions.company_in);
+        set_exported_path(&mut config, positions.company_in);
         config.api.timeout = TIMEOUT;
         let account = config.accounts.get_mut(&default_account());
         let account = account.expect("the account");
@@ -197,7 +197,7 @@ impl Run {
             }
             Operation::Pass { minutes } => {
                 let time = Duration::from_secs(minutes * 60);
-                pass(&self.pullers[0], &self.clock, time).await;
+                run_for(&self.pullers[0], &self.clock, time).await;
             }
             Operation::Down { minutes } => {
                 self.clock.advance(Duration::from_secs(minutes * 60));
@@ -287,7 +287,7 @@ impl Run {
     async fn end(&self) -> Result<(), String> {
         self.control.clear_faults();
         // A pause lasts an hour; the read after it finds what came meanwhile.
-        pass(&self.pullers[0], &self.clock, hours(4)).await;
+        run_for(&self.pullers[0], &self.clock, hours(4)).await;
         let rows = documents(&self.store).await;
         check_numbering(&rows)?;
         let feeds = self.store.feeds().await.expect("feeds");

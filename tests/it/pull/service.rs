@@ -11,7 +11,7 @@ use ivesk_webhook::service::{Service, open_store_for_reading};
 use ivesk_webhook::store::TriggerKind;
 
 use crate::support::puller::{
-    Bench, COMPANY, NEIGHBOUR, digitized, documents, exported, exported_path, hours, minutes,
+    Bench, COMPANY, NEIGHBOR, digitized, documents, exported, hours, minutes, set_exported_path,
     stored, tally, truth,
 };
 
@@ -55,7 +55,7 @@ async fn an_export_is_pulled_after_every_form_of_the_message() {
         let switches = format!("company_code={code},company_code_key={key},signature_version=2");
         let bench = Bench::with(&switches, no_companies).await;
         let service = listening(&bench, &[Event::OnExported]).await;
-        bench.export_unheard(COMPANY, 3);
+        bench.export_unannounced(COMPANY, 3);
         bench.control.idle().await;
         bench.settle().await;
         bench.assert_complete(&exported(COMPANY)).await;
@@ -73,14 +73,14 @@ async fn an_export_is_pulled_after_every_form_of_the_message() {
 async fn a_missed_notification_is_found_within_the_hour_and_counted() {
     let bench = Bench::with("signature_version=2", no_companies).await;
     let service = listening(&bench, &[Event::OnExported]).await;
-    bench.export_unheard(COMPANY, 1);
+    bench.export_unannounced(COMPANY, 1);
     bench.control.idle().await;
-    bench.pass(minutes(10)).await;
+    bench.run_for(minutes(10)).await;
     bench.control.lose_next_notifications(1);
-    bench.export_unheard(COMPANY, 2);
+    bench.export_unannounced(COMPANY, 2);
     bench.control.idle().await;
     assert_eq!(tally(&bench.settle().await), (0, 0));
-    bench.pass(hours(1)).await;
+    bench.run_for(hours(1)).await;
     bench.assert_complete(&exported(COMPANY)).await;
     assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 2);
     assert!(service.stop().await);
@@ -92,7 +92,7 @@ async fn a_digitized_document_triggers_its_queue_for_all_companies() {
         let switches = format!("digitized_message={message},signature_version=2");
         let bench = Bench::with(&switches, no_companies).await;
         let service = listening(&bench, &[Event::OnDigitized]).await;
-        for code in [COMPANY, NEIGHBOUR] {
+        for code in [COMPANY, NEIGHBOR] {
             bench
                 .control
                 .digitize(DEFAULT_KEY, code, 2)
@@ -123,7 +123,7 @@ async fn thousands_of_notifications_are_a_handful_of_pulls() {
     const NOTIFICATIONS: usize = 2_000;
     let bench = Bench::with("signature_version=2", no_companies).await;
     let service = listening(&bench, &[Event::OnExported]).await;
-    bench.export_unheard(COMPANY, 50);
+    bench.export_unannounced(COMPANY, 50);
     for _ in 1..NOTIFICATIONS {
         let sent = bench.control.notify(&Publication::exported(COMPANY));
         sent.expect("published");
@@ -142,7 +142,7 @@ async fn thousands_of_notifications_are_a_handful_of_pulls() {
     bench.settle().await;
     bench.assert_complete(&exported(COMPANY)).await;
     assert!(bench.requests() <= 6, "{}", bench.requests());
-    bench.pass(minutes(30)).await;
+    bench.run_for(minutes(30)).await;
     assert!(bench.requests() <= 12, "{}", bench.requests());
     assert!(service.stop().await);
 }
@@ -156,7 +156,7 @@ async fn an_unknown_path_keeps_triggers_and_shows_blocked() {
     .await;
     let config = bench.config.clone();
     let service = subscribed(&bench, config, &[Event::OnExported]).await;
-    bench.export_unheard(COMPANY, 2);
+    bench.export_unannounced(COMPANY, 2);
     bench.control.idle().await;
     let http = ivesk_webhook::egress::client(minutes(1)).expect("a client");
     let url = format!("http://{}/v1/status", service.admin_address());
@@ -169,7 +169,7 @@ async fn an_unknown_path_keeps_triggers_and_shows_blocked() {
     assert!(service.stop().await);
 
     bench
-        .restart_with(|config| exported_path(config, "path"))
+        .restart_with(|config| set_exported_path(config, "path"))
         .await;
     bench.settle().await;
     bench.assert_complete(&exported(COMPANY)).await;
@@ -181,7 +181,7 @@ async fn the_service_pulls_and_finishes_its_page_when_stopped() {
     let bench = Bench::with("signature_version=2", no_companies).await;
     let config = bench.config.clone();
     let service = subscribed(&bench, config, &[Event::OnExported]).await;
-    bench.export_unheard(COMPANY, 5);
+    bench.export_unannounced(COMPANY, 5);
     bench.control.requests_reached(Endpoint::Exported, 1).await;
     assert!(service.stop().await);
     let store = open_store_for_reading(&bench.config).await;

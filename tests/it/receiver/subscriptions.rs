@@ -62,7 +62,7 @@ async fn an_unreachable_sns_is_503_and_the_worker_retries() {
     // Not due yet.
     assert_eq!(confirmations.confirm_next().await.unwrap(), Outcome::Idle);
 
-    app.sns.set_confirming(Confirming::Works);
+    app.sns.set_confirming(Confirming::Succeeds);
     app.clock.advance(Duration::from_secs(20));
     let outcome = confirmations.confirm_next().await.unwrap();
     assert_eq!(outcome, Outcome::Confirmed { id: row.id });
@@ -98,7 +98,7 @@ async fn the_worker_gives_up_when_the_token_has_run_out() {
 #[tokio::test]
 async fn a_final_refusal_of_sns_is_not_retried() {
     let app = TestApp::spawn().await;
-    app.sns.set_confirming(Confirming::SaysNo);
+    app.sns.set_confirming(Confirming::IsRefused);
 
     assert_eq!(
         app.deliver(&Message::confirmation(&app.sns)).await.status(),

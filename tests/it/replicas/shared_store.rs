@@ -13,7 +13,7 @@ use ivesk_webhook::store::{
     PullPlan, SharedStore, StoreError, Trigger, TriggerKind,
 };
 
-use crate::support::databases::{Cluster, Database, Options, leave_out, query_sql, run_sql};
+use crate::support::databases::{Cluster, Database, Options, query_sql, run_sql, skip_postgres};
 use crate::support::process::Port;
 
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -390,7 +390,7 @@ async fn refusal(url: &str) -> Option<String> {
 async fn an_encrypted_connection_requires_the_right_certificate() {
     let cluster = match Cluster::start() {
         Ok(cluster) => cluster,
-        Err(why) => return leave_out("encrypted connections", &why),
+        Err(why) => return skip_postgres("encrypted connections", &why),
     };
     let (pem, key) = certificate("localhost");
     let data = cluster.folder().join("data");

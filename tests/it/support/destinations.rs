@@ -1,4 +1,4 @@
-//! What the tests of destinations have in common: items, destinations opened from settings, verdicts.
+//! Deliveries, destinations and their responses.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,11 +9,11 @@ use ivesk_webhook::delivery::{Delivery, Destination, OpenError, Verdict, open};
 use ivesk_webhook::domain::{Account, Clock, Company, DestinationName, Feed, Timestamp};
 use serde_json::{Value, json};
 
-/// Whose documents the items are.
+/// The company of the documents.
 pub(crate) const COMPANY: &str = "302320404";
 
-/// An item of [`COMPANY`]'s exported queue with these fields in its body.
-pub(crate) fn item(id: &str, fields: Value) -> Delivery {
+/// Returns a delivery of [`COMPANY`]'s exported feed with these fields in its document.
+pub(crate) fn delivery(id: &str, fields: Value) -> Delivery {
     let mut body = json!({ "id": id, "exportedat": "2026-01-31T22:30:00.000Z" });
     let fields = fields.as_object().cloned().unwrap_or_default();
     body.as_object_mut().expect("an object").extend(fields);
@@ -32,13 +32,13 @@ pub(crate) fn item(id: &str, fields: Value) -> Delivery {
     }
 }
 
-/// Settings without a destination, for the API at `api_url`.
+/// Returns settings without a destination, for the API at `api_url`.
 pub(crate) fn config(api_url: &str) -> Config {
     let text = format!("public.url = 'http://127.0.0.1:1'\napi.url = '{api_url}'");
     Config::parse(&text, Path::new("/nowhere"), &BTreeMap::new()).expect("valid settings")
 }
 
-/// A destination of this kind that has `timeout` for one item.
+/// Returns a destination of this kind with `timeout` for each delivery.
 pub(crate) fn destination_config(kind: DestinationKind, timeout: Duration) -> DestinationConfig {
     DestinationConfig {
         timeout,
@@ -46,7 +46,7 @@ pub(crate) fn destination_config(kind: DestinationKind, timeout: Duration) -> De
     }
 }
 
-/// Opens a destination beside `config`, by the machine's clock.
+/// Opens a destination of `config` with the system's clock.
 pub(crate) fn try_open(
     destination: &DestinationConfig,
     config: &Config,
@@ -58,7 +58,7 @@ pub(crate) fn try_open(
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
     let opened = open(&name, destination, config, &environment, &Clock::system())?;
-    Ok(opened.expect("a destination that is given documents"))
+    Ok(opened.expect("a destination that gets documents"))
 }
 
 pub(crate) fn delivered(verdict: Verdict) -> Option<String> {
@@ -82,7 +82,7 @@ pub(crate) fn unavailable(verdict: Verdict) -> (String, Option<Duration>) {
     }
 }
 
-/// Another account than the default one.
+/// Returns an account other than the default one.
 pub(crate) fn other_account() -> Account {
     Account::parse("other").expect("a name")
 }

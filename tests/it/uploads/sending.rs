@@ -537,7 +537,7 @@ async fn a_running_server_keeps_the_rows_and_empties_its_folder() {
     let known = told["outcome"] == "already_sent" || told["outcome"] == "busy";
     assert!(known, "{code:?} {lines} {errors}");
     server.terminate();
-    let (status, log) = server.ended().await;
+    let (status, log) = server.exited().await;
     assert!(status.success(), "{log}");
     assert_eq!(names(&outbox.join(SENT)), ["a.pdf"], "{log}");
     assert_eq!(emulator.control().uploads().len(), 1);
