@@ -7,6 +7,14 @@
 //!
 //! `cargo bench --bench accept -- --messages 100000 --connections 64`
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    reason = "a benchmark plays the neighbors of the service, and prints what it measures"
+)]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

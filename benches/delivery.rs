@@ -6,6 +6,12 @@
 //!
 //! `cargo bench --bench delivery -- --documents 10000 --backlog 200000`
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a benchmark plays the neighbors of the service, and prints what it measures"
+)]
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;

@@ -6,6 +6,12 @@
 //!
 //! `cargo bench --bench footprint -- --documents 200000`
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a benchmark plays the neighbors of the service, and prints what it measures"
+)]
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 

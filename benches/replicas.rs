@@ -8,6 +8,14 @@
 //! `cargo bench --bench replicas -- --postgres postgres://USER@HOST/postgres`; its user may
 //! create databases, which are removed in the end.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    reason = "a benchmark plays the neighbors of the service, and prints what it measures"
+)]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use ivesk_webhook::emulator::signer::{SNS_NAME, Signer, Unsigned};
 use ivesk_webhook::sns::canonical::{CanonicalText, SignedFields};
 use ivesk_webhook::sns::certificate::Certificate;
 use ivesk_webhook::sns::signature::{Signature, SignatureVersion};
-use ivesk_webhook::sns::{CertificateShelf, Envelope, MessageType, SnsHeaders, Verifier};
+use ivesk_webhook::sns::{CertificateStore, Envelope, MessageType, SnsHeaders, Verifier};
 use rsa::RsaPublicKey;
 use rsa::pkcs1v15::VerifyingKey;
 use rsa::pkcs8::DecodePublicKey as _;
@@ -58,11 +58,11 @@ fn signer() -> Signer {
 struct OneCertificate(String, Vec<u8>);
 
 #[async_trait]
-impl CertificateShelf for OneCertificate {
+impl CertificateStore for OneCertificate {
     async fn load(&self) -> Vec<(String, Vec<u8>)> {
         vec![(self.0.clone(), self.1.clone())]
     }
-    async fn keep(&self, _: &str, _: &[u8]) {}
+    async fn save(&self, _: &str, _: &[u8]) {}
 }
 
 fn parse(criterion: &mut Criterion) {
@@ -150,9 +150,13 @@ fn whole(criterion: &mut Criterion) {
         "https://sns.eu-west-1.amazonaws.com{}",
         signer.certificate_path()
     );
-    let shelf = OneCertificate(url.clone(), signer.certificate_pem().into());
-    let verifier = Verifier::new(&SnsConfig::default(), Arc::new(shelf), Clock::manual(now()))
-        .expect("the CA certificates are there");
+    let certificates = OneCertificate(url.clone(), signer.certificate_pem().into());
+    let verifier = Verifier::new(
+        &SnsConfig::default().settings(),
+        Arc::new(certificates),
+        Clock::manual(now()),
+    )
+    .expect("the CA certificates are there");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime can be made");

@@ -4,6 +4,11 @@
 //! messages can be proven for ever and nobody can make more of them. The pages are the
 //! emulator's own answers. `fixtures/README.md` says what each file is.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "its only neighbor is the emulator in this process"
+)]
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 

@@ -1,167 +1,9 @@
 //! The words of the project as types, and the clock. No I/O but reading the time.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-
-/// A moment, in milliseconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
-#[schema(value_type = String, format = DateTime, examples("2026-11-23T08:00:00.000Z"))]
-pub struct Timestamp(i64);
-
-impl Timestamp {
-    /// The moment `millis` milliseconds after 1970-01-01T00:00:00Z.
-    pub const fn from_millis(millis: i64) -> Self {
-        Self(millis)
-    }
-
-    /// Milliseconds since 1970-01-01T00:00:00Z.
-    pub const fn as_millis(self) -> i64 {
-        self.0
-    }
-
-    /// Reads an RFC 3339 date and time; digits past the millisecond are cut off.
-    ///
-    /// `None` where `text` is anything else.
-    pub fn parse(text: &str) -> Option<Self> {
-        let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-        let millis = moment.unix_timestamp_nanos().div_euclid(1_000_000);
-        i64::try_from(millis).ok().map(Self)
-    }
-
-    /// The moment `delay` later, or the last one that exists.
-    #[must_use]
-    pub fn after(self, delay: Duration) -> Self {
-        let millis = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
-        Self(self.0.saturating_add(millis))
-    }
-
-    /// The moment `delay` earlier, or the first one that exists.
-    #[must_use]
-    pub fn before(self, delay: Duration) -> Self {
-        let millis = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
-        Self(self.0.saturating_sub(millis))
-    }
-
-    /// The beginning of its hour, in UTC.
-    #[must_use]
-    pub fn hour(self) -> Self {
-        Self(self.0.saturating_sub(self.0.rem_euclid(60 * 60 * 1000)))
-    }
-
-    /// How long after `earlier` this is; zero where it is not after.
-    pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
-    }
-}
-
-impl fmt::Display for Timestamp {
-    /// RFC 3339 in UTC with milliseconds: `2026-11-23T08:00:00.000Z`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let format = time::macros::format_description!(
-            "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
-        );
-        let text = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
-            .ok()
-            .and_then(|moment| moment.format(format).ok());
-        match text {
-            Some(text) => f.write_str(&text),
-            None => write!(f, "{} ms", self.0),
-        }
-    }
-}
-
-impl Serialize for Timestamp {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// Where the time comes from; tests hold one that they set themselves.
-#[derive(Clone, Debug)]
-pub struct Clock(Source);
-
-#[derive(Clone, Debug)]
-enum Source {
-    System,
-    Manual(Arc<AtomicI64>),
-    /// Another one, and how many milliseconds it is behind.
-    Corrected(Arc<Clock>, Arc<AtomicI64>),
-}
-
-/// By how much a [`Clock::corrected`] one differs from the clock that it was made of.
-#[derive(Clone, Debug)]
-pub struct Correction(Arc<AtomicI64>);
-
-impl Correction {
-    /// Sets how many milliseconds are added.
-    pub fn set(&self, millis: i64) {
-        self.0.store(millis, Ordering::SeqCst);
-    }
-}
-
-impl Clock {
-    /// The machine's clock.
-    pub fn system() -> Self {
-        Self(Source::System)
-    }
-
-    /// A clock that stands at `start` until it is set; its copies move with it.
-    pub fn manual(start: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(AtomicI64::new(start.as_millis()))))
-    }
-
-    /// A clock that runs with this one, with a correction that is zero at first.
-    pub fn corrected(&self) -> (Self, Correction) {
-        let millis = Arc::new(AtomicI64::new(0));
-        let corrected = Source::Corrected(Arc::new(self.clone()), Arc::clone(&millis));
-        (Self(corrected), Correction(millis))
-    }
-
-    /// Whether it stands until somebody sets it.
-    pub fn is_manual(&self) -> bool {
-        match &self.0 {
-            Source::System => false,
-            Source::Manual(_) => true,
-            Source::Corrected(clock, _) => clock.is_manual(),
-        }
-    }
-
-    /// The present moment.
-    pub fn now(&self) -> Timestamp {
-        match &self.0 {
-            Source::System => {
-                let nanos = OffsetDateTime::now_utc().unix_timestamp_nanos();
-                Timestamp(i64::try_from(nanos.div_euclid(1_000_000)).unwrap_or(i64::MAX))
-            }
-            Source::Manual(millis) => Timestamp(millis.load(Ordering::SeqCst)),
-            Source::Corrected(clock, correction) => {
-                let now = clock.now().as_millis();
-                Timestamp(now.saturating_add(correction.load(Ordering::SeqCst)))
-            }
-        }
-    }
-
-    /// Moves a manual clock forward.
-    ///
-    /// # Panics
-    ///
-    /// On the machine's clock, which nobody here may set.
-    pub fn advance(&self, by: Duration) {
-        match &self.0 {
-            Source::System => panic!("the machine's clock cannot be advanced"),
-            Source::Manual(millis) => {
-                millis.store(self.now().after(by).as_millis(), Ordering::SeqCst);
-            }
-            Source::Corrected(clock, _) => clock.advance(by),
-        }
-    }
-}
+pub use sns_messages::time::{Clock, Correction, Timestamp};
 
 /// What the vendor tells us about: the event of a subscription.
 #[derive(
@@ -209,6 +51,24 @@ impl Event {
         match self {
             Self::OnExported => Queue::Exported,
             Self::OnDigitized => Queue::Digitized,
+        }
+    }
+}
+
+impl From<Event> for ivesk_emulator::Event {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::OnExported => Self::OnExported,
+            Event::OnDigitized => Self::OnDigitized,
+        }
+    }
+}
+
+impl From<ivesk_emulator::Event> for Event {
+    fn from(event: ivesk_emulator::Event) -> Self {
+        match event {
+            ivesk_emulator::Event::OnExported => Self::OnExported,
+            ivesk_emulator::Event::OnDigitized => Self::OnDigitized,
         }
     }
 }
@@ -264,6 +124,15 @@ impl Queue {
         match self {
             Self::Exported => "exportedat",
             Self::Digitized => "digitizedat",
+        }
+    }
+}
+
+impl From<Queue> for ivesk_emulator::Queue {
+    fn from(queue: Queue) -> Self {
+        match queue {
+            Queue::Exported => Self::Exported,
+            Queue::Digitized => Self::Digitized,
         }
     }
 }
@@ -500,13 +369,6 @@ impl DocumentVersion {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_timestamp_prints_milliseconds_and_reads_back() {
-        let moment = Timestamp::parse("2019-11-26T14:30:47.373+02:00").expect("a valid timestamp");
-        assert_eq!(moment.to_string(), "2019-11-26T12:30:47.373Z");
-        assert_eq!(Timestamp::parse(&moment.to_string()), Some(moment));
-    }
 
     #[test]
     fn a_company_code_keeps_leading_zeros_and_is_trimmed() {

@@ -1,107 +1,52 @@
 //! The one way out: every request to another host is made by a client from here.
 //!
-//! No redirects, no system proxy, no cookies, no compression. Who may be asked
-//! is decided by the callers' policies before a request is built.
+//! No redirects, no system proxy, no cookies, no compression (`sns_messages::http`).
+//! Callers check that a host may be asked before they build a request.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::redirect::Policy;
+use sns_messages::http;
+pub use sns_messages::http::{BodyError, describe, read_body};
 
 use crate::domain::Timestamp;
 
-/// What every request says that it is.
+/// `User-Agent` of every request.
 pub const USER_AGENT: &str = concat!("ivesk-webhook/", env!("CARGO_PKG_VERSION"));
 
-/// The longest that a `Retry-After` makes us wait: asking once an hour harms nobody,
-/// and a date that is wrong by a year must not stop anything for one.
+/// The longest wait for a `Retry-After`: a request once an hour harms nobody, and a date
+/// that is wrong by a year must not stop anything for a year.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
-/// The most characters of another's text that a log is given.
+/// The most characters of foreign text in a log.
 const MAX_LOGGED_CHARS: usize = 300;
 
-/// A client whose requests end after `timeout`, body included.
+/// Returns a client whose requests end after `timeout`, body included.
 pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
-    builder(timeout).build()
+    http::client(USER_AGENT, timeout)
 }
 
-/// The same client, whose answers also tell of the other side's certificate.
+/// Returns the same client, whose answers also contain the other side's certificate.
 pub fn client_that_sees_certificates(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
-    builder(timeout).tls_info(true).build()
+    http::client_builder(USER_AGENT, timeout)
+        .tls_info(true)
+        .build()
 }
 
-fn builder(timeout: Duration) -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
-        .user_agent(USER_AGENT)
-        .redirect(Policy::none())
-        .no_proxy()
-        .connect_timeout(timeout.min(Duration::from_secs(10)))
-        .timeout(timeout)
-        .pool_idle_timeout(Duration::from_secs(30))
-}
-
-/// How long to wait after so many `failures` in a row: `first`, doubled with each up to
-/// `longest`, and up to a fifth more by `chance` in 0..1, so that many don't come back at once.
-pub fn backoff(first: Duration, longest: Duration, failures: u32, chance: f64) -> Duration {
+/// Returns the wait after `failures` in a row: `first`, doubled with each up to `longest`,
+/// and up to a fifth more by `jitter` in 0..1, so that many don't come back at once.
+pub fn backoff(first: Duration, longest: Duration, failures: u32, jitter: f64) -> Duration {
     let wait = first.saturating_mul(1 << failures.min(16)).min(longest);
-    wait.mul_f64(1.0 + chance.clamp(0.0, 1.0) / 5.0)
+    wait.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 5.0)
 }
 
-/// A number in 0..1, for [`backoff`].
+/// Returns a random number in 0..1, for [`backoff`].
 pub fn jitter() -> f64 {
     getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
 }
 
-/// Why a body could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    /// It is longer than the caller takes.
-    #[error("the answer is larger than {limit_bytes} bytes")]
-    TooLarge {
-        /// The most that is read.
-        limit_bytes: usize,
-    },
-    /// The connection failed before its end.
-    #[error("the answer broke off: {0}")]
-    Broken(String),
-}
-
-/// Reads a body of at most `limit_bytes`, and stops reading once it is longer.
-pub async fn read_body(
-    mut response: reqwest::Response,
-    limit_bytes: usize,
-) -> Result<Vec<u8>, BodyError> {
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > limit_bytes => {
-                return Err(BodyError::TooLarge { limit_bytes });
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
-            Err(error) => return Err(BodyError::Broken(describe(error))),
-        }
-    }
-}
-
-/// What went wrong, in words without the URL, which may be a secret.
-pub fn describe(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    if error.is_timeout() {
-        return "timed out".to_owned();
-    }
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
-/// How long `Retry-After` asks us to wait from `now`, at most an hour.
+/// Returns the wait from `now` that `Retry-After` asks for, at most an hour.
 ///
-/// Seconds or a date, as RFC 9110 §10.2.3 has it; `None` for anything else.
+/// Parses seconds or a date (RFC 9110 §10.2.3); returns `None` for anything else.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let delay = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -115,7 +60,7 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(delay.min(MAX_RETRY_AFTER))
 }
 
-/// Text of another's as a log may hold it: one line, short, without addresses.
+/// Makes foreign text fit for a log: one line, short, without addresses.
 pub fn sanitize_for_log(text: &str) -> String {
     let text = without_addresses(text);
     // Control characters could forge lines of a log or drive a terminal.
@@ -124,7 +69,7 @@ pub fn sanitize_for_log(text: &str) -> String {
     words.join(" ").chars().take(MAX_LOGGED_CHARS).collect()
 }
 
-/// `text` with each address in it replaced by `[address]`: it may be a presigned one.
+/// Replaces each address in `text` by `[address]`: it may be a presigned one.
 fn without_addresses(text: &str) -> String {
     let ends_address = |c: char| c.is_whitespace() || c.is_control() || "\"'<>".contains(c);
     let mut clean = String::new();

@@ -5,12 +5,12 @@
 //! store. The store is where they meet; none calls another.
 //!
 //! - [`domain`]: the words of the project as types, and the clock. No I/O.
-//! - [`refusal`]: every reason for refusing a message, with its code.
+//! - [`refusal`]: every reason for refusing a message, with its code and status.
 //! - [`config`]: every setting: name, unit, default, environment variable.
 //! - [`egress`]: the one way out to other hosts.
 //! - [`file_names`]: names of files that stay in their folder.
-//! - [`sns`]: envelope, canonical text, trust policy, certificates, signature,
-//!   confirmation. No HTTP server, no SQL.
+//! - [`sns`]: verifies SNS messages, confirms subscriptions: a crate of its own, without
+//!   HTTP server and SQL.
 //! - [`ivesk`]: the vendor's REST API. No SQL.
 //! - [`receiver`]: the public listener.
 //! - [`subscriptions`]: subscribing, pending confirmations, restore.
@@ -22,7 +22,7 @@
 //! - [`store`]: all SQL.
 //! - [`alarms`]: what a person should know of, told once and once more when it is over.
 //! - [`admin`]: the admin listener.
-//! - [`emulator`]: a faithful Įvesk.lt, SNS and S3 for demos and tests.
+//! - [`emulator`]: Įvesk.lt, SNS and S3 for demos and tests: a crate of its own.
 //! - [`metrics`]: what is counted.
 //! - [`otlp`]: traces, sent to a collector.
 //! - [`doctor`]: what keeps an installation from working, and how to fix it.
@@ -34,13 +34,17 @@
 
 pub mod admin;
 pub mod alarms;
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "results go to stdout, progress and errors to stderr"
+)]
 pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod doctor;
 pub mod domain;
 pub mod egress;
-pub mod emulator;
 pub mod file_names;
 pub mod ivesk;
 pub mod metrics;
@@ -49,9 +53,12 @@ pub mod pull;
 pub mod receiver;
 pub mod refusal;
 pub mod service;
-pub mod sns;
+#[expect(clippy::disallowed_types, reason = "the one place with SQL")]
 pub mod store;
 pub mod subscriptions;
 pub mod trace;
 pub mod tunnel;
 pub mod uploads;
+
+pub use ivesk_emulator as emulator;
+pub use sns_messages as sns;

@@ -125,7 +125,10 @@ fn is_ours(metadata: &Metadata<'_>) -> bool {
     } else {
         Level::INFO
     };
-    metadata.target().starts_with("ivesk_webhook") && *metadata.level() <= finest
+    let ours = ["ivesk_webhook", "sns_messages"]
+        .iter()
+        .any(|name| metadata.target().starts_with(name));
+    ours && *metadata.level() <= finest
 }
 
 /// The collector, reached like every other host.

@@ -1,8 +1,12 @@
-//! Every reason for refusing a message, each with a code of its own.
+//! Every reason for refusing a message, in one table: its code, the status and title of
+//! the answer, and whether the message is kept in quarantine.
 //!
 //! The code is the field in the log, the label of the metric, the `code` in the
-//! answer and the name in `docs/refusals.md`. Which status a reason answers is
-//! decided in [`crate::receiver`], nowhere else.
+//! answer and the name in `docs/refusals.md`. A new variant, here or in
+//! [`VerifyError`], does not compile until it has a row in the table.
+
+use hyper::StatusCode;
+use sns_messages::{ConfirmError, VerifyError};
 
 /// Why a message was refused.
 ///
@@ -13,104 +17,19 @@ pub enum Refusal {
     /// No route has this path, method, account or event.
     #[error("there is nothing at this path")]
     UnknownPath,
-    /// The path's token is missing or is not one of ours.
+    /// The path's token is missing or is not one of the account's.
     #[error("the token in the path is not one of this account's")]
     UnknownToken,
-    /// More bytes than an SNS message can have.
-    #[error("the body is larger than {limit_bytes} bytes")]
-    BodyTooLarge {
-        /// The most that is read.
-        limit_bytes: usize,
-    },
     /// The body did not arrive whole, or not in time.
     #[error("the body did not arrive whole in time")]
     BodyIncomplete,
-    /// `x-amz-sns-rawdelivery` is on: the message came without its signature.
-    #[error("raw message delivery is on, so the message carries no signature")]
-    RawDelivery,
-
-    /// The body is not one JSON object.
-    #[error("the body is not one JSON object: {0}")]
-    MalformedJson(String),
-    /// A key stands twice in the object.
-    #[error("the key `{0}` stands twice")]
-    RepeatedKey(String),
-    /// A field that this type of message must have is absent.
-    #[error("the field `{0}` is missing")]
-    MissingField(&'static str),
-    /// A field has another form than SNS gives it.
-    #[error("the field `{field}` is not {expected}")]
-    MalformedField {
-        /// The field's name.
-        field: &'static str,
-        /// What it should be.
-        expected: &'static str,
-    },
-    /// A signed field other than `Message` holds a control character.
-    #[error("the field `{0}` holds a control character")]
-    ControlCharacter(&'static str),
-    /// An SNS header says something else than the signed body.
-    #[error("the header `{0}` disagrees with the body")]
-    HeaderMismatch(&'static str),
-    /// `Type` is none of the three that SNS sends.
-    #[error("the message type is not one that SNS sends")]
-    UnsupportedType,
-    /// `SignatureVersion` is neither 1 nor 2.
-    #[error("the signature version is neither 1 nor 2")]
-    UnsupportedSignatureVersion,
-
-    /// `TopicArn` is not on the allowlist.
-    #[error("the topic is not on the allowlist")]
-    TopicNotAllowed,
-    /// `SigningCertURL` is not the SNS address of the topic's region.
-    #[error("the certificate's URL is not the SNS address of the topic's region")]
-    UntrustedCertificateUrl,
-    /// `SubscribeURL` is not the SNS address that confirms this very topic and token.
-    #[error("SubscribeURL is not the SNS address that confirms this topic and token")]
-    UntrustedSubscribeUrl,
-
-    /// `Signature` is not base64 of a plausible length.
-    #[error("the signature is not base64")]
-    MalformedSignature,
-
-    /// The signing certificate could not be had just now.
-    #[error("the signing certificate could not be had: {0}")]
-    CertificateUnavailable(String),
-    /// What the certificate's URL gave is no X.509 certificate.
-    #[error("what the certificate's URL gave is not an X.509 certificate")]
-    MalformedCertificate,
-    /// The certificate is for another name than SNS uses in that region.
-    #[error("the certificate is for another name than SNS uses in that region")]
-    CertificateName,
-    /// The certificate is not valid at this time.
-    #[error("the certificate is not valid at this time (valid {not_before} to {not_after})")]
-    CertificateDates {
-        /// First moment at which it is valid.
-        not_before: String,
-        /// Last moment at which it is valid.
-        not_after: String,
-    },
-    /// The certificate's key is not RSA of at least 2048 bits.
-    #[error("the certificate's key is not RSA of at least 2048 bits")]
-    CertificateKey,
-
-    /// The signature does not match the message.
-    #[error("the signature does not match the message")]
-    SignatureMismatch,
-
-    /// Published longer ago than the settings allow.
-    #[error(
-        "the message was published longer ago than `sns.max_age` allows; check this machine's clock"
-    )]
-    TooOld,
-    /// Published in the future: one of the two clocks is wrong.
-    #[error("the message says that it was published in the future; check this machine's clock")]
-    FromTheFuture,
-
+    /// The message could not be verified.
+    #[error(transparent)]
+    Unverified(#[from] VerifyError),
     /// SNS could not be asked to confirm the subscription.
-    #[error("SNS could not be asked to confirm the subscription: {0}")]
+    #[error("failed to ask SNS for the confirmation: {0}")]
     ConfirmationUnavailable(String),
-    /// The database did not take the message.
+    /// The database did not accept the message.
     #[error("the store is not available")]
     StoreUnavailable,
     /// The disk has less room than `store.min_free_bytes`.
@@ -124,169 +43,222 @@ pub enum Refusal {
     ShuttingDown,
 }
 
-impl Refusal {
-    /// Every code, in the order of the checks; `docs/refusals.md` lists the same.
-    pub const CODES: [&'static str; 30] = [
-        "unknown_path",
-        "unknown_token",
-        "body_too_large",
-        "body_incomplete",
-        "raw_delivery",
-        "malformed_json",
-        "repeated_key",
-        "missing_field",
-        "malformed_field",
-        "control_character",
-        "header_mismatch",
-        "unsupported_type",
-        "unsupported_signature_version",
-        "topic_not_allowed",
-        "untrusted_certificate_url",
-        "untrusted_subscribe_url",
-        "malformed_signature",
-        "certificate_unavailable",
-        "malformed_certificate",
-        "certificate_name",
-        "certificate_key",
-        "certificate_dates",
-        "signature_mismatch",
-        "too_old",
-        "from_the_future",
-        "confirmation_unavailable",
-        "store_unavailable",
-        "disk_nearly_full",
-        "queue_full",
-        "shutting_down",
-    ];
+/// One row of the table of reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The code.
+    pub code: &'static str,
+    /// The answer's status.
+    ///
+    /// SNS takes any 4xx as delivered and drops the message, so 4xx is for what no
+    /// later attempt could fix, and 429 is never answered.
+    pub status: StatusCode,
+    /// The answer's title: fixed text without details of the message.
+    pub title: &'static str,
+    /// True if the message is kept in quarantine: a retry of the same bytes could end
+    /// otherwise, and SNS does not retry by itself or not for long enough.
+    pub kept: bool,
+}
 
-    /// The reason's code.
+macro_rules! reasons {
+    ($($pattern:pat => $code:literal, $status:ident, $title:literal, kept: $kept:literal;)+) => {
+        impl Refusal {
+            /// Every reason, in the order of the checks.
+            pub const REASONS: &'static [Reason] = &[$(Reason {
+                code: $code,
+                status: StatusCode::$status,
+                title: $title,
+                kept: $kept,
+            }),+];
+
+            /// Returns the reason's row in the table.
+            pub const fn reason(&self) -> Reason {
+                match self {
+                    $($pattern => Reason {
+                        code: $code,
+                        status: StatusCode::$status,
+                        title: $title,
+                        kept: $kept,
+                    },)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    Self::UnknownPath =>
+        "unknown_path", NOT_FOUND, "There is nothing here.", kept: false;
+    Self::UnknownToken =>
+        "unknown_token", NOT_FOUND, "The path's token is not known.", kept: false;
+    Self::Unverified(VerifyError::BodyTooLarge { .. }) =>
+        "body_too_large", PAYLOAD_TOO_LARGE, "The body is larger than an SNS message can be.", kept: false;
+    // A slow network is as often the cause as the sender, and the next attempt may arrive
+    // whole; a 4xx would lose the message.
+    Self::BodyIncomplete =>
+        "body_incomplete", SERVICE_UNAVAILABLE, "The body did not arrive whole in time.", kept: false;
+    Self::Unverified(VerifyError::RawDelivery) =>
+        "raw_delivery", FORBIDDEN, "Raw message delivery carries no signature.", kept: true;
+
+    Self::Unverified(VerifyError::MalformedJson(_)) =>
+        "malformed_json", BAD_REQUEST, "The body is not one JSON object.", kept: true;
+    Self::Unverified(VerifyError::RepeatedKey(_)) =>
+        "repeated_key", BAD_REQUEST, "A key occurs twice.", kept: true;
+    Self::Unverified(VerifyError::MissingField(_)) =>
+        "missing_field", BAD_REQUEST, "A field is missing.", kept: true;
+    Self::Unverified(VerifyError::MalformedField { .. }) =>
+        "malformed_field", BAD_REQUEST, "A field does not have the form that SNS gives it.", kept: true;
+    Self::Unverified(VerifyError::ControlCharacter(_)) =>
+        "control_character", BAD_REQUEST, "A signed field contains a control character.", kept: true;
+    Self::Unverified(VerifyError::HeaderMismatch(_)) =>
+        "header_mismatch", BAD_REQUEST, "A header contradicts the body.", kept: true;
+    Self::Unverified(VerifyError::UnsupportedType) =>
+        "unsupported_type", BAD_REQUEST, "The message type is not one that SNS sends.", kept: true;
+    // A new SignatureVersion needs an update of this program.
+    Self::Unverified(VerifyError::UnsupportedSignatureVersion) =>
+        "unsupported_signature_version", SERVICE_UNAVAILABLE, "The signature version is not known yet.", kept: true;
+
+    Self::Unverified(VerifyError::TopicNotAllowed) =>
+        "topic_not_allowed", FORBIDDEN, "The topic is not on the allowlist.", kept: true;
+    Self::Unverified(VerifyError::UntrustedCertificateUrl) =>
+        "untrusted_certificate_url", FORBIDDEN, "The certificate's URL is not an SNS address.", kept: true;
+    Self::Unverified(VerifyError::UntrustedSubscribeUrl) =>
+        "untrusted_subscribe_url", FORBIDDEN, "SubscribeURL is not an SNS address for this topic.", kept: true;
+    Self::Unverified(VerifyError::MalformedSignature) =>
+        "malformed_signature", BAD_REQUEST, "The signature is not base64.", kept: true;
+
+    // From the pinned host: a setting, an update or the clock can fix these while SNS
+    // still retries.
+    Self::Unverified(VerifyError::CertificateUnavailable(_)) =>
+        "certificate_unavailable", SERVICE_UNAVAILABLE, "The signing certificate could not be fetched.", kept: true;
+    Self::Unverified(VerifyError::MalformedCertificate) =>
+        "malformed_certificate", SERVICE_UNAVAILABLE, "The signing certificate is not acceptable.", kept: true;
+    Self::Unverified(VerifyError::CertificateName) =>
+        "certificate_name", SERVICE_UNAVAILABLE, "The signing certificate is not acceptable.", kept: true;
+    Self::Unverified(VerifyError::CertificateKey) =>
+        "certificate_key", SERVICE_UNAVAILABLE, "The signing certificate is not acceptable.", kept: true;
+    Self::Unverified(VerifyError::CertificateDates { .. }) =>
+        "certificate_dates", SERVICE_UNAVAILABLE, "The signing certificate is not acceptable.", kept: true;
+    Self::Unverified(VerifyError::SignatureMismatch) =>
+        "signature_mismatch", FORBIDDEN, "The signature does not match the message.", kept: true;
+
+    Self::Unverified(VerifyError::TooOld) =>
+        "too_old", FORBIDDEN, "The message was published too long ago.", kept: true;
+    Self::Unverified(VerifyError::FromTheFuture) =>
+        "from_the_future", SERVICE_UNAVAILABLE, "The message was published in the future.", kept: true;
+
+    // Temporary causes on this side: SNS sends these messages again.
+    Self::ConfirmationUnavailable(_) =>
+        "confirmation_unavailable", SERVICE_UNAVAILABLE, "SNS could not be asked to confirm.", kept: false;
+    Self::StoreUnavailable =>
+        "store_unavailable", SERVICE_UNAVAILABLE, "The message could not be stored.", kept: false;
+    Self::DiskNearlyFull =>
+        "disk_nearly_full", SERVICE_UNAVAILABLE, "There is no room to store.", kept: false;
+    Self::QueueFull =>
+        "queue_full", SERVICE_UNAVAILABLE, "Too many messages are waiting.", kept: false;
+    Self::ShuttingDown =>
+        "shutting_down", SERVICE_UNAVAILABLE, "The service is shutting down.", kept: false;
+}
+
+impl Refusal {
+    /// Returns the reason's code.
     pub const fn code(&self) -> &'static str {
-        match self {
-            Self::UnknownPath => "unknown_path",
-            Self::UnknownToken => "unknown_token",
-            Self::BodyTooLarge { .. } => "body_too_large",
-            Self::BodyIncomplete => "body_incomplete",
-            Self::RawDelivery => "raw_delivery",
-            Self::MalformedJson(_) => "malformed_json",
-            Self::RepeatedKey(_) => "repeated_key",
-            Self::MissingField(_) => "missing_field",
-            Self::MalformedField { .. } => "malformed_field",
-            Self::ControlCharacter(_) => "control_character",
-            Self::HeaderMismatch(_) => "header_mismatch",
-            Self::UnsupportedType => "unsupported_type",
-            Self::UnsupportedSignatureVersion => "unsupported_signature_version",
-            Self::TopicNotAllowed => "topic_not_allowed",
-            Self::UntrustedCertificateUrl => "untrusted_certificate_url",
-            Self::UntrustedSubscribeUrl => "untrusted_subscribe_url",
-            Self::MalformedSignature => "malformed_signature",
-            Self::CertificateUnavailable(_) => "certificate_unavailable",
-            Self::MalformedCertificate => "malformed_certificate",
-            Self::CertificateName => "certificate_name",
-            Self::CertificateDates { .. } => "certificate_dates",
-            Self::CertificateKey => "certificate_key",
-            Self::SignatureMismatch => "signature_mismatch",
-            Self::TooOld => "too_old",
-            Self::FromTheFuture => "from_the_future",
-            Self::ConfirmationUnavailable(_) => "confirmation_unavailable",
-            Self::StoreUnavailable => "store_unavailable",
-            Self::DiskNearlyFull => "disk_nearly_full",
-            Self::QueueFull => "queue_full",
-            Self::ShuttingDown => "shutting_down",
+        self.reason().code
+    }
+
+    /// Returns the refusal of a message whose confirmation failed; `None` where SNS's
+    /// answer is final, and sending the message again would change nothing.
+    pub fn of_confirmation(error: &ConfirmError) -> Option<Self> {
+        match error {
+            ConfirmError::Untrusted => Some(VerifyError::UntrustedSubscribeUrl.into()),
+            ConfirmError::Unavailable(why) => Some(Self::ConfirmationUnavailable(why.clone())),
+            ConfirmError::Rejected { .. } => None,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
-    /// One of each. A variant that is missing here is missing in `position` too, and
-    /// that does not compile.
-    fn one_of_each() -> Vec<Refusal> {
+    /// One of each variant; the test compares their number with that of the codes.
+    fn verify_errors() -> Vec<VerifyError> {
+        let text = String::new;
         vec![
-            Refusal::UnknownPath,
-            Refusal::UnknownToken,
-            Refusal::BodyTooLarge { limit_bytes: 1 },
-            Refusal::BodyIncomplete,
-            Refusal::RawDelivery,
-            Refusal::MalformedJson(String::new()),
-            Refusal::RepeatedKey(String::new()),
-            Refusal::MissingField("Type"),
-            Refusal::MalformedField {
+            VerifyError::BodyTooLarge { limit_bytes: 1 },
+            VerifyError::RawDelivery,
+            VerifyError::MalformedJson(text()),
+            VerifyError::RepeatedKey(text()),
+            VerifyError::MissingField("Type"),
+            VerifyError::MalformedField {
                 field: "Type",
                 expected: "text",
             },
-            Refusal::ControlCharacter("Type"),
-            Refusal::HeaderMismatch("x-amz-sns-topic-arn"),
-            Refusal::UnsupportedType,
-            Refusal::UnsupportedSignatureVersion,
-            Refusal::TopicNotAllowed,
-            Refusal::UntrustedCertificateUrl,
-            Refusal::UntrustedSubscribeUrl,
-            Refusal::MalformedSignature,
-            Refusal::CertificateUnavailable(String::new()),
-            Refusal::MalformedCertificate,
-            Refusal::CertificateName,
-            Refusal::CertificateKey,
-            Refusal::CertificateDates {
-                not_before: String::new(),
-                not_after: String::new(),
+            VerifyError::ControlCharacter("Type"),
+            VerifyError::HeaderMismatch("x-amz-sns-topic-arn"),
+            VerifyError::UnsupportedType,
+            VerifyError::UnsupportedSignatureVersion,
+            VerifyError::TopicNotAllowed,
+            VerifyError::UntrustedCertificateUrl,
+            VerifyError::UntrustedSubscribeUrl,
+            VerifyError::MalformedSignature,
+            VerifyError::CertificateUnavailable(text()),
+            VerifyError::MalformedCertificate,
+            VerifyError::CertificateName,
+            VerifyError::CertificateKey,
+            VerifyError::CertificateDates {
+                not_before: text(),
+                not_after: text(),
             },
-            Refusal::SignatureMismatch,
-            Refusal::TooOld,
-            Refusal::FromTheFuture,
-            Refusal::ConfirmationUnavailable(String::new()),
-            Refusal::StoreUnavailable,
-            Refusal::DiskNearlyFull,
-            Refusal::QueueFull,
-            Refusal::ShuttingDown,
+            VerifyError::SignatureMismatch,
+            VerifyError::TooOld,
+            VerifyError::FromTheFuture,
         ]
     }
 
-    /// The variant's place in [`Refusal::CODES`], by hand.
-    fn position(refusal: &Refusal) -> usize {
-        match refusal {
-            Refusal::UnknownPath => 0,
-            Refusal::UnknownToken => 1,
-            Refusal::BodyTooLarge { .. } => 2,
-            Refusal::BodyIncomplete => 3,
-            Refusal::RawDelivery => 4,
-            Refusal::MalformedJson(_) => 5,
-            Refusal::RepeatedKey(_) => 6,
-            Refusal::MissingField(_) => 7,
-            Refusal::MalformedField { .. } => 8,
-            Refusal::ControlCharacter(_) => 9,
-            Refusal::HeaderMismatch(_) => 10,
-            Refusal::UnsupportedType => 11,
-            Refusal::UnsupportedSignatureVersion => 12,
-            Refusal::TopicNotAllowed => 13,
-            Refusal::UntrustedCertificateUrl => 14,
-            Refusal::UntrustedSubscribeUrl => 15,
-            Refusal::MalformedSignature => 16,
-            Refusal::CertificateUnavailable(_) => 17,
-            Refusal::MalformedCertificate => 18,
-            Refusal::CertificateName => 19,
-            Refusal::CertificateKey => 20,
-            Refusal::CertificateDates { .. } => 21,
-            Refusal::SignatureMismatch => 22,
-            Refusal::TooOld => 23,
-            Refusal::FromTheFuture => 24,
-            Refusal::ConfirmationUnavailable(_) => 25,
-            Refusal::StoreUnavailable => 26,
-            Refusal::DiskNearlyFull => 27,
-            Refusal::QueueFull => 28,
-            Refusal::ShuttingDown => 29,
+    #[test]
+    fn every_code_occurs_once_and_never_answers_429() {
+        let codes: BTreeSet<&str> = Refusal::REASONS.iter().map(|reason| reason.code).collect();
+
+        assert_eq!(codes.len(), Refusal::REASONS.len());
+        for reason in Refusal::REASONS {
+            assert_ne!(reason.status, StatusCode::TOO_MANY_REQUESTS);
         }
     }
 
     #[test]
-    fn the_list_of_codes_holds_the_code_of_every_variant_once() {
-        let each = one_of_each();
+    fn unverified_messages_keep_their_code_and_are_retried_if_useful() {
+        let errors = verify_errors();
+        let codes: Vec<&str> = errors.iter().map(VerifyError::code).collect();
+        assert_eq!(codes, VerifyError::CODES);
 
-        assert_eq!(each.len(), Refusal::CODES.len());
-        for (place, refusal) in each.iter().enumerate() {
-            assert_eq!(position(refusal), place, "{refusal:?}");
-            assert_eq!(refusal.code(), Refusal::CODES[place]);
+        for error in errors {
+            let reason = Refusal::from(error.clone()).reason();
+            assert_eq!(reason.code, error.code());
+            // SNS retries what is answered with a 5xx, and nothing else.
+            let retried = reason.status.is_server_error();
+            assert_eq!(retried, error.could_pass_later(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_confirmation_that_sns_rejected_is_accepted() {
+        let rejected = ConfirmError::Rejected {
+            status: 400,
+            code: None,
+        };
+        assert_eq!(Refusal::of_confirmation(&rejected), None);
+        for (error, code) in [
+            (ConfirmError::Untrusted, "untrusted_subscribe_url"),
+            (
+                ConfirmError::Unavailable("timed out".to_owned()),
+                "confirmation_unavailable",
+            ),
+        ] {
+            let refusal = Refusal::of_confirmation(&error).expect("a refusal");
+            assert_eq!(refusal.code(), code);
         }
     }
 }

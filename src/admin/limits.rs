@@ -87,7 +87,10 @@ mod tests {
             panic!("its bucket is empty");
         };
         tokio::time::advance(Duration::from_secs(retry_after_seconds)).await;
-        assert_eq!(taken(Caller::Stored(1)), 2 * retry_after_seconds as usize);
+        assert_eq!(
+            taken(Caller::Stored(1)),
+            2 * usize::try_from(retry_after_seconds).expect("a minute at the most")
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{AdminError, Input, NoFields, Outcome};
-use crate::metrics::{Form, StoreStep, Stored};
-use crate::pull::{Blocked, blocked};
+use crate::metrics::{StoreSnapshot, StoreStep, TextFormat};
+use crate::pull::{BlockedQueue, blocked_queues};
 use crate::receiver::challenge::Challenge;
 use crate::receiver::problem::Problem;
 use crate::service::App;
@@ -38,7 +38,7 @@ pub(super) struct Status {
     /// Every account.
     accounts: Vec<AccountRow>,
     /// Queues that can't be asked for until something is set.
-    blocked: Vec<Blocked>,
+    blocked: Vec<BlockedQueue>,
     /// How many feeds are known.
     feeds: usize,
     /// How many of them are paused.
@@ -84,7 +84,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Outcome<Status> {
         sequence: app.store.sequence().await?,
         free_bytes: app.store.free_bytes().await?,
         accounts: app.store.accounts().await?,
-        blocked: blocked(&app.config),
+        blocked: blocked_queues(&app.config),
         feeds: feeds.len(),
         paused_feeds: feeds.iter().filter(|row| row.paused.is_some()).count(),
         subscriptions: app.store.subscriptions().await?.len(),
@@ -184,9 +184,9 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Result<Response, AdminError> {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
-    let form = Form::accepted(accept);
-    let read = Stored::read(app.store.as_ref(), app.clock.now());
-    let stored = app.metrics.timed(StoreStep::Read, read).await?;
-    let text = app.metrics.render(&stored, form);
-    Ok(([(CONTENT_TYPE, form.content_type())], text).into_response())
+    let format = TextFormat::negotiate(accept);
+    let read = StoreSnapshot::read(app.store.as_ref(), app.clock.now());
+    let snapshot = app.metrics.timed(StoreStep::Read, read).await?;
+    let text = app.metrics.render(&snapshot, format);
+    Ok(([(CONTENT_TYPE, format.content_type())], text).into_response())
 }

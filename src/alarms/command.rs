@@ -1,4 +1,4 @@
-//! Running the command that the settings name.
+//! Runs the command that the settings name.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,27 +8,31 @@ use tokio::process::Command;
 
 use crate::config::AlarmCommand;
 
-/// Where the command finds the programs that it runs itself.
+/// `PATH` of the command.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs it, without a shell and without this process's environment, which holds
-/// secrets; gives it `input` and waits for its end.
+/// Runs the command with `input` on its standard input, without a shell and without this
+/// process's environment, which holds secrets.
 ///
 /// # Errors
 ///
-/// What went wrong, for people: that it can't be started, that it took longer than
-/// `limit`, or how it ended where that is not with 0.
+/// Fails if the command can't be started, takes longer than `limit`, or exits with another
+/// status than 0.
 pub(super) async fn run(
     command: &AlarmCommand,
     input: Vec<u8>,
     limit: Duration,
 ) -> Result<(), String> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "its environment is cleared, and it ends with its time"
+    )]
     let mut child = Command::new(&command.program)
         .args(&command.arguments)
         .env_clear()
         .env("PATH", PATH)
         .stdin(Stdio::piped())
-        // What it says may hold anything: it is for its own log, not for ours.
+        // Its output may contain anything, so none of it goes to our log.
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true)
@@ -37,17 +41,17 @@ pub(super) async fn run(
     let stdin = child.stdin.take();
     let work = async {
         if let Some(mut stdin) = stdin {
-            // A command that does not read is no failure: its exit status decides.
+            // A command need not read its input: its exit status decides.
             let _ = stdin.write_all(&input).await;
         }
         child.wait().await
     };
     match tokio::time::timeout(limit, work).await {
         Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(format!("`alarms.command` ended with {status}")),
-        Ok(Err(error)) => Err(format!("`alarms.command` can't be waited for: {error}")),
+        Ok(Ok(status)) => Err(format!("`alarms.command` failed with {status}")),
+        Ok(Err(error)) => Err(format!("failed to wait for `alarms.command`: {error}")),
         Err(_) => Err(format!(
-            "`alarms.command` took longer than {} s and was ended",
+            "`alarms.command` took longer than {} s and was killed",
             limit.as_secs()
         )),
     }

@@ -1,39 +1,38 @@
-//! What counts as wrong. Each alarm is described in docs/alarms.md.
+//! The conditions of alarms; docs/alarms.md describes each.
 
-use std::time::Duration;
-
+use super::refusals::STORM_WINDOW;
 use crate::config::{AlarmsConfig, Config};
 use crate::domain::{DestinationName, counted};
-use crate::metrics::{Refusals, Stored};
-use crate::pull::blocked;
+use crate::metrics::{Refusals, StoreSnapshot};
+use crate::pull::blocked_queues;
 use crate::store::{
     AlarmKind, DestinationPauseReason, DestinationRow, FeedPauseReason, FeedRow, Finding, HeldFeed,
     SubscriptionState, UnannouncedDocuments,
 };
 
-/// Alarms of one kind that are on at a time, at the most.
-const MOST_OF_A_KIND: usize = 100;
+/// Largest number of active alarms of one kind.
+const MAX_OF_A_KIND: usize = 100;
 
-/// What is known at the moment of a look.
+/// The state of the service at one check.
 pub(super) struct Facts {
-    pub(super) stored: Stored,
+    pub(super) stored: StoreSnapshot,
     pub(super) unannounced_documents: Vec<UnannouncedDocuments>,
     pub(super) late_uploads: usize,
-    /// Destinations of the settings, with the feeds that are held there.
+    /// Configured destinations, with the feeds whose history is held there.
     pub(super) held: Vec<(DestinationName, Vec<HeldFeed>)>,
     pub(super) free_bytes: Option<u64>,
     pub(super) refusals: Refusals,
-    /// Whether the service has started lately.
-    pub(super) settling: bool,
+    /// True for a while after the start of the service.
+    pub(super) just_started: bool,
 }
 
-/// All that is wrong.
-pub(super) fn judge(facts: &Facts, config: &Config) -> Vec<Finding> {
+/// Returns all problems.
+pub(super) fn findings(facts: &Facts, config: &Config) -> Vec<Finding> {
     let settings = &config.alarms;
     let mut found = silence(facts, settings);
     found.extend(unsubscribed(facts));
     found.extend(paused(facts));
-    found.extend(blocked_queues(facts, config));
+    found.extend(blocked(facts, config));
     found.extend(behind(facts, config));
     found.extend(refused_storm(facts, settings));
     found.extend(certificates(facts, settings));
@@ -42,7 +41,7 @@ pub(super) fn judge(facts: &Facts, config: &Config) -> Vec<Finding> {
     found.extend(destinations(facts, config));
     found.extend(held(facts));
     for kind in AlarmKind::ALL {
-        let mut room = MOST_OF_A_KIND;
+        let mut room = MAX_OF_A_KIND;
         found.retain(|finding| {
             let keep = finding.kind != kind || room > 0;
             room -= usize::from(finding.kind == kind && room > 0);
@@ -60,9 +59,12 @@ fn finding(kind: AlarmKind, subject: impl ToString, text: String) -> Finding {
     }
 }
 
+/// Placeholder for an error that was not recorded.
+const NO_ERROR: &str = "no error was recorded";
+
 fn silence(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
     let minutes = settings.silence_after.as_secs() / 60;
-    let tell = |row: &UnannouncedDocuments| {
+    let to_finding = |row: &UnannouncedDocuments| {
         let UnannouncedDocuments {
             account,
             queue,
@@ -70,17 +72,17 @@ fn silence(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
             ..
         } = row;
         let last = row.notified_at.map_or_else(
-            || "none ever came".to_owned(),
-            |at| format!("the last one came at {at}"),
+            || "no notification has ever arrived".to_owned(),
+            |at| format!("the last notification arrived at {at}"),
         );
         let text = format!(
-            "documents of the {queue} queue of {account} are found without a notification \
-             ({documents} of them for more than {minutes} minutes; {last}): run `ivesk-webhook \
-             doctor`, then `ivesk-webhook subscriptions list`"
+            "no notifications announce documents of the {queue} queue of {account} ({documents} of \
+             them for more than {minutes} minutes; {last}). Fix: run `ivesk-webhook doctor`, then \
+             `ivesk-webhook subscriptions list`"
         );
         finding(AlarmKind::Silence, format!("{account}/{queue}"), text)
     };
-    facts.unannounced_documents.iter().map(tell).collect()
+    facts.unannounced_documents.iter().map(to_finding).collect()
 }
 
 fn unsubscribed(facts: &Facts) -> Vec<Finding> {
@@ -90,8 +92,8 @@ fn unsubscribed(facts: &Facts) -> Vec<Finding> {
         .map(|row| {
             let (id, account, event) = (row.id, &row.account, row.event);
             let text = format!(
-                "subscription {id} of {account}/{event} has ended and no more notifications of it \
-                 come: if nobody here wanted that, run `ivesk-webhook subscriptions restore {id}`"
+                "subscription {id} of {account}/{event} has ended, so its notifications have \
+                 stopped. Fix: unless this was intended, run `ivesk-webhook subscriptions restore {id}`"
             );
             finding(
                 AlarmKind::Unsubscribed,
@@ -102,48 +104,49 @@ fn unsubscribed(facts: &Facts) -> Vec<Finding> {
         .collect()
 }
 
-/// What to do about something that the vendor's answers paused; none where a person did.
-fn remedy(reason: FeedPauseReason) -> Option<&'static str> {
+/// Returns the cause and the fix of a pause; `None` if a person paused the feed.
+fn cause_and_fix(reason: FeedPauseReason) -> Option<(&'static str, &'static str)> {
     match reason {
         FeedPauseReason::ByHand => None,
         FeedPauseReason::Unauthorized => {
-            Some("Įvesk.lt refuses the API key (401): put a new one in its place")
+            Some(("Įvesk.lt refuses the API key (401)", "replace the API key"))
         }
-        FeedPauseReason::Forbidden => Some(
-            "Įvesk.lt says that the API key may not read this (403): ask for the right, or take \
-             the company out of the settings",
-        ),
-        FeedPauseReason::NotFound => Some(
-            "Įvesk.lt knows no such queue (404): check the company's code and `api.exported_path`",
-        ),
-        FeedPauseReason::CompanyFilterIgnored => Some(
-            "Įvesk.lt gave another company's documents: check `api.exported_path` with \
-             `ivesk-webhook doctor --company`",
-        ),
+        FeedPauseReason::Forbidden => Some((
+            "the API key has no right to read this (403)",
+            "ask Įvesk.lt for the right, or remove the company from the settings",
+        )),
+        FeedPauseReason::NotFound => Some((
+            "Įvesk.lt has no such queue (404)",
+            "check the company's code and `api.exported_path`",
+        )),
+        FeedPauseReason::CompanyFilterIgnored => Some((
+            "Įvesk.lt listed another company's documents",
+            "check `api.exported_path` with `ivesk-webhook doctor --company`",
+        )),
     }
 }
 
 fn paused(facts: &Facts) -> Vec<Finding> {
-    let text = |subject: &str, remedy: &str| {
-        format!("{subject} is not pulled: {remedy}, then run `ivesk-webhook feeds resume`")
+    let text = |subject: &str, (cause, fix): (&str, &str)| {
+        format!("{subject} is paused: {cause}. Fix: {fix}, then run `ivesk-webhook feeds resume`")
     };
     let feeds = facts.stored.feeds.iter().filter_map(|row| {
-        let (feed, remedy) = (row.feed.to_string(), remedy(row.paused?)?);
-        Some(finding(AlarmKind::Paused, &feed, text(&feed, remedy)))
+        let (feed, cause) = (row.feed.to_string(), cause_and_fix(row.paused?)?);
+        Some(finding(AlarmKind::Paused, &feed, text(&feed, cause)))
     });
     let accounts = facts.stored.accounts.iter().filter_map(|row| {
-        let (account, remedy) = (row.account.to_string(), remedy(row.paused?)?);
-        let what = format!("account {account}");
-        Some(finding(AlarmKind::Paused, account, text(&what, remedy)))
+        let (account, cause) = (row.account.to_string(), cause_and_fix(row.paused?)?);
+        let subject = format!("account {account}");
+        Some(finding(AlarmKind::Paused, account, text(&subject, cause)))
     });
     accounts.chain(feeds).collect()
 }
 
-/// Queues for which something waits.
-fn blocked_queues(facts: &Facts, config: &Config) -> Vec<Finding> {
+/// Returns the blocked queues that have a trigger waiting.
+fn blocked(facts: &Facts, config: &Config) -> Vec<Finding> {
     let waits = |row: &FeedRow| !row.wanted.is_empty();
     let mut found = Vec::new();
-    for row in blocked(config) {
+    for row in blocked_queues(config) {
         let feeds = facts.stored.feeds.iter();
         let of_queue =
             feeds.filter(|feed| feed.feed.account == row.account && feed.feed.queue == row.queue);
@@ -157,8 +160,12 @@ fn blocked_queues(facts: &Facts, config: &Config) -> Vec<Finding> {
             _ => "`api.exported_path`",
         };
         let text = format!(
-            "the {queue} queue of {account} is not pulled, and {waiting} of its feeds wait: set \
-             {setting}; hints are kept until then"
+            "the {queue} queue of {account} is not pulled, and {} waiting: {setting} is not set. \
+             Fix: set it, then restart; triggers are kept until then",
+            match waiting {
+                1 => "1 feed is".to_owned(),
+                _ => format!("{waiting} feeds are"),
+            }
         );
         found.push(finding(
             AlarmKind::Blocked,
@@ -170,16 +177,16 @@ fn blocked_queues(facts: &Facts, config: &Config) -> Vec<Finding> {
 }
 
 fn behind(facts: &Facts, config: &Config) -> Vec<Finding> {
-    let Stored {
+    let StoreSnapshot {
         now,
         accounts,
         alarms,
         ..
     } = &facts.stored;
-    let longest = config.pull.reconcile_every + config.alarms.behind_after;
-    let blocked = blocked(config);
-    // What has an alarm of its own has one already.
-    let is_told_otherwise = |row: &&FeedRow| {
+    let limit = config.pull.reconcile_every + config.alarms.behind_after;
+    let blocked = blocked_queues(config);
+    // Paused and blocked feeds have an alarm of another kind.
+    let has_other_alarm = |row: &&FeedRow| {
         let paused = accounts
             .iter()
             .any(|account| account.account == row.feed.account && account.paused.is_some());
@@ -189,32 +196,28 @@ fn behind(facts: &Facts, config: &Config) -> Vec<Finding> {
             .any(|blocked| (blocked.account.clone(), blocked.queue) == queue(row));
         row.paused.is_some() || paused || blocked
     };
-    let is_on = |row: &FeedRow| {
+    let is_active = |row: &FeedRow| {
         let subject = row.feed.to_string();
         let mut alarms = alarms.iter();
         alarms.any(|alarm| alarm.kind == AlarmKind::Behind && alarm.subject == subject)
     };
     let feeds = facts.stored.feeds.iter();
     feeds
-        .filter(|row| !is_told_otherwise(row) && config.accounts.contains_key(&row.feed.account))
+        .filter(|row| !has_other_alarm(row) && config.accounts.contains_key(&row.feed.account))
         .filter_map(|row| {
             let age = now.since(row.up_to_date_at?);
-            let judged = !facts.settling || is_on(row);
-            (judged && age > longest).then(|| {
-                let (feed, hours) = (&row.feed, hours(age));
-                let error = row.last_error.as_deref().unwrap_or("no error is known");
+            let counts = !facts.just_started || is_active(row);
+            (counts && age > limit).then(|| {
+                let (feed, hours) = (&row.feed, counted(age.as_secs() / 3_600, "hour"));
+                let error = row.last_error.as_deref().unwrap_or(NO_ERROR);
                 let text = format!(
-                    "`{feed}` has not been up to date for {hours} hours ({error}): read what the \
-                     log says of it, then run `ivesk-webhook doctor`"
+                    "`{feed}` has not been up to date for {hours} ({error}). Fix: read the log \
+                     lines of this feed, then run `ivesk-webhook doctor`"
                 );
                 finding(AlarmKind::Behind, feed, text)
             })
         })
         .collect()
-}
-
-fn hours(span: Duration) -> u64 {
-    span.as_secs() / 3_600
 }
 
 fn refused_storm(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
@@ -229,11 +232,11 @@ fn refused_storm(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
         if all < settings.refusals {
             continue;
         }
-        let (code, minutes) = (most.1, super::STORM_WINDOW.as_secs() / 60);
+        let (code, minutes) = (most.1, STORM_WINDOW.as_secs() / 60);
         let text = format!(
-            "{all} messages of {event} were refused within {minutes} minutes, most of them \
-             as `{code}`: docs/refusals.md says what that means; once it is fixed, run \
-             `ivesk-webhook quarantine retry --all`"
+            "{all} messages of {event} were refused within {minutes} minutes, most of them as \
+             `{code}`. Fix: see `{code}` in docs/refusals.md, then run `ivesk-webhook quarantine \
+             retry --all`"
         );
         found.push(finding(AlarmKind::RefusedStorm, event, text));
     }
@@ -241,17 +244,17 @@ fn refused_storm(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
 }
 
 fn certificates(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
-    let Stored {
+    let StoreSnapshot {
         now, certificates, ..
     } = &facts.stored;
     let near = certificates
         .iter()
-        .filter(|(_, last)| last.since(*now) < settings.certificate_left);
-    near.map(|(host, last)| {
+        .filter(|(_, expiry)| expiry.since(*now) < settings.certificate_left);
+    near.map(|(host, expiry)| {
         let text = format!(
-            "the newest signing certificate of {host} ends at {last}, and SNS has shown no newer \
-             one: messages are refused from then on; check this machine's clock, and that no \
-             proxy keeps an old certificate"
+            "the newest signing certificate of {host} expires at {expiry}, and SNS has presented \
+             no newer one: messages will be refused from then on. Fix: check this machine's clock, \
+             and that no proxy serves an old certificate"
         );
         finding(AlarmKind::Certificate, host, text)
     })
@@ -263,8 +266,8 @@ fn disk(facts: &Facts, config: &Config) -> Option<Finding> {
     let free = facts.free_bytes?;
     (free < config.alarms.free_bytes.max(minimum)).then(|| {
         let text = format!(
-            "the store's disk has {free} bytes left: free some space; below {minimum} \
-             (`store.min_free_bytes`) messages are answered 503"
+            "the store's disk has {free} bytes free; below {minimum} (`store.min_free_bytes`) \
+             messages are answered 503. Fix: free some space"
         );
         finding(AlarmKind::Disk, "store", text)
     })
@@ -274,16 +277,21 @@ fn late_uploads(facts: &Facts) -> Option<Finding> {
     let count = facts.late_uploads;
     (count > 0).then(|| {
         let text = format!(
-            "no document has come of {count} files that were uploaded more than 12 hours ago: \
-             `ivesk-webhook uploads list --late` names them; ask Įvesk.lt"
+            "{} uploaded more than 12 hours ago without a document since. Fix: list them with \
+             `ivesk-webhook uploads list --late`, then ask Įvesk.lt",
+            match count {
+                1 => "1 file was".to_owned(),
+                _ => format!("{count} files were"),
+            }
         );
         finding(AlarmKind::UploadsLate, "uploads", text)
     })
 }
 
-/// Feeds whose first pull has ended: until then nobody knows what there is to decide.
+/// Returns the destinations with held history of feeds whose first pull is complete: before
+/// that there is nothing to decide yet.
 fn held(facts: &Facts) -> Vec<Finding> {
-    let told = |(name, feeds): &(DestinationName, Vec<HeldFeed>)| {
+    let to_finding = |(name, feeds): &(DestinationName, Vec<HeldFeed>)| {
         let waiting = feeds
             .iter()
             .filter(|feed| feed.complete && feed.documents > 0);
@@ -292,41 +300,41 @@ fn held(facts: &Facts) -> Vec<Finding> {
         });
         (documents > 0).then(|| {
             let text = format!(
-                "{} of {} held at destination {name}: run `ivesk-webhook destinations start {name}` with --all, \
-                 --from-now or --since, for one company with --company",
+                "{} of {} held at destination {name}. Fix: run `ivesk-webhook destinations start \
+                 {name}` with --all, --from-now or --since, for one company with --company",
                 counted(documents, "document"),
                 counted(feeds, "feed"),
             );
             finding(AlarmKind::Held, name, text)
         })
     };
-    facts.held.iter().filter_map(told).collect()
+    facts.held.iter().filter_map(to_finding).collect()
 }
 
 fn destinations(facts: &Facts, config: &Config) -> Vec<Finding> {
-    let Stored {
+    let StoreSnapshot {
         now, destinations, ..
     } = &facts.stored;
-    let longest = config.alarms.destination_after;
-    let ours = destinations
+    let limit = config.alarms.destination_after;
+    let configured = destinations
         .iter()
         .filter(|row| config.destinations.contains_key(&row.name));
-    let wrong = |row: &DestinationRow| {
+    let to_finding = |row: &DestinationRow| {
         let (name, behind) = (&row.name, row.behind);
-        let error = row.last_error.as_deref().unwrap_or("no error is known");
+        let error = row.last_error.as_deref().unwrap_or(NO_ERROR);
         let text = match (row.paused, row.failing_since) {
             (Some(DestinationPauseReason::ByHand), _) => return None,
             (Some(DestinationPauseReason::Closed), _) => format!(
-                "destination {name} wants nothing any more ({error}), and {behind} versions wait: fix \
-                 it, then run `ivesk-webhook destinations resume {name}`"
+                "destination {name} is closed ({error}); document versions waiting: {behind}. Fix: \
+                 once it accepts documents again, run `ivesk-webhook destinations resume {name}`"
             ),
-            (None, Some(since)) if now.since(since) > longest => format!(
-                "destination {name} has taken nothing since {since} ({error}), and {behind} versions \
-                 wait: fix what it says; it goes on by itself then"
+            (None, Some(since)) if now.since(since) > limit => format!(
+                "destination {name} has been unavailable since {since} ({error}); document versions \
+                 waiting: {behind}. Fix: correct the error; delivery then resumes automatically"
             ),
             (None, _) => return None,
         };
         Some(finding(AlarmKind::Destination, name, text))
     };
-    ours.filter_map(wrong).collect()
+    configured.filter_map(to_finding).collect()
 }

@@ -1,12 +1,12 @@
-//! Alarms without any other system: what a person should know of is said once when it
-//! begins and once when it is over, in the log, on the admin listener, and to the
-//! address or the command that the settings name.
+//! Raises alarms about problems that a person should know of.
 //!
-//! [`Alarms::look`] is the one step that finds what is wrong and [`Alarms::tell`] the one
-//! that tells it elsewhere; [`run`] only decides when to call them. What is on and what is
-//! still to be told stands in rows, so a restart repeats nothing and replicas share it.
+//! Each alarm is reported once when it is raised and once when it ends: in the log, on the
+//! admin listener, and to the URL or the command that the settings name.
+//!
+//! [`Alarms::check`] is the step that finds problems and [`Alarms::notify`] the one that
+//! sends notices; [`run`] decides when to call them. Alarms and pending notices are in rows,
+//! so a restart repeats nothing and replicas share the work.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use crate::config::{Config, DestinationConfig, HistoryMode};
 use crate::delivery::worker::filter;
 use crate::domain::{Clock, DestinationName, Timestamp};
-use crate::metrics::{Metrics, Refusals, StoreStep, Stored};
+use crate::metrics::{Metrics, StoreSnapshot, StoreStep};
 use crate::store::{
     AlarmChanges, AlarmNotice, AlarmObservation, HeldFeed, LATE_AFTER, NoticeEnd, SharedStore,
     StoreError, UploadFilter,
@@ -26,75 +26,74 @@ use crate::store::{
 mod command;
 mod conditions;
 mod notifier;
+mod refusals;
 
 use conditions::Facts;
 use notifier::Notifier;
+use refusals::RefusalWindow;
 
-/// How often it is looked whether something is wrong.
-pub const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Interval of checks.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Refused messages within this time are counted together.
-pub const STORM_WINDOW: Duration = Duration::from_secs(10 * 60);
+/// Time after a start during which no feed counts as behind: nothing pulled them while the
+/// service was stopped.
+const STARTUP_GRACE: Duration = Duration::from_secs(15 * 60);
 
-/// How long after a start feeds may be brought up to date before one of them is behind:
-/// nothing pulled them while nothing ran.
-const SETTLING: Duration = Duration::from_secs(15 * 60);
+/// Largest number of late uploads that are counted.
+const MAX_LATE_UPLOADS: usize = 1_000;
 
-/// The most late uploads that are counted.
-const MOST_LATE: usize = 1_000;
-
-/// How long one process may take to tell an alarm before another one tries.
+/// Time that one process may take to send a notice before another one tries.
 const NOTICE_LEASE: Duration = Duration::from_secs(2 * 60);
 
-/// How long after a failure an alarm is told again; twice as long after each further one.
+/// The wait after a first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(15);
 
-/// The longest such pause.
+/// The longest wait.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// After so many failures, about a day, an alarm is not told any more.
-const MOST_ATTEMPTS: u32 = 100;
+/// Attempts, over about a day, after which a notice is given up.
+const MAX_ATTEMPTS: u32 = 100;
 
-/// Alarms told in one turn, so that the next look is not put off for long.
-const A_TURN: usize = 20;
+/// Largest number of notices between two checks.
+const MAX_NOTICES: usize = 20;
 
-/// What telling one alarm came to.
+/// The result of sending one notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// It was taken.
-    Taken,
-    /// It was not, and is tried again later or given up.
+pub enum NotifyOutcome {
+    /// The notice was accepted.
+    Sent,
+    /// The notice failed; it is retried later or given up.
     Failed,
-    /// Nothing is to be told now.
+    /// No notice is due.
     Nothing,
 }
 
-/// Finds what is wrong, and tells it.
+/// Checks for problems, and sends notices of alarms.
 pub struct Alarms {
     config: Config,
     store: SharedStore,
     metrics: Arc<Metrics>,
     clock: Clock,
     notifier: Option<Notifier>,
-    refusals: Mutex<Recent>,
+    refusals: Mutex<RefusalWindow>,
     started_at: Timestamp,
 }
 
 impl Alarms {
-    /// The alarms of `config`.
+    /// Creates the alarms that `config` describes.
     ///
     /// # Errors
     ///
-    /// Where the machine offers no TLS.
+    /// Fails if the machine has no TLS roots.
     pub fn new(
         config: &Config,
         store: SharedStore,
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Result<Self, reqwest::Error> {
-        let refusals = Recent::starting_from(metrics.refusals(), clock.now());
+        let refusals = RefusalWindow::starting_from(metrics.refusals(), clock.now());
         Ok(Self {
-            notifier: Notifier::of(&config.alarms)?,
+            notifier: Notifier::from_settings(&config.alarms)?,
             config: config.clone(),
             store,
             metrics,
@@ -104,26 +103,26 @@ impl Alarms {
         })
     }
 
-    /// Looks whether anything is wrong; what has begun or is over is logged.
+    /// Checks for problems; logs and stores alarms that begin or end.
     ///
     /// # Errors
     ///
-    /// The store's: nothing was changed then.
-    pub async fn look(&self) -> Result<AlarmChanges, StoreError> {
+    /// Fails if the store does; nothing is changed then.
+    pub async fn check(&self) -> Result<AlarmChanges, StoreError> {
         let facts = self.metrics.timed(StoreStep::Read, self.facts()).await?;
-        let look = AlarmObservation {
+        let observation = AlarmObservation {
             now: facts.stored.now,
-            found: conditions::judge(&facts, &self.config),
+            found: conditions::findings(&facts, &self.config),
             tell: self.notifier.is_some(),
         };
-        let changes = self.store.update_alarms(look).await?;
+        let changes = self.store.update_alarms(observation).await?;
         for alarm in &changes.raised {
             let (kind, subject) = (alarm.kind.as_str(), &alarm.subject);
             error!(alarm = kind, %subject, id = alarm.id, "alarm {kind} of {subject}: {}", alarm.text);
         }
         for alarm in &changes.ended {
             let (kind, subject) = (alarm.kind.as_str(), &alarm.subject);
-            info!(alarm = kind, %subject, id = alarm.id, "alarm {kind} of {subject} is over");
+            info!(alarm = kind, %subject, id = alarm.id, "alarm {kind} of {subject} has ended");
         }
         Ok(changes)
     }
@@ -133,32 +132,32 @@ impl Alarms {
         let late = UploadFilter {
             after: 0,
             missing_since: Some(now.before(LATE_AFTER)),
-            limit: MOST_LATE,
+            limit: MAX_LATE_UPLOADS,
         };
         let silent_since = now.before(self.config.alarms.silence_after);
         Ok(Facts {
-            stored: Stored::read(self.store.as_ref(), now).await?,
+            stored: StoreSnapshot::read(self.store.as_ref(), now).await?,
             unannounced_documents: self.store.unannounced_documents(silent_since).await?,
             late_uploads: self.store.uploads(late).await?.len(),
             held: self.held().await?,
             free_bytes: self.store.free_bytes().await?,
-            settling: now.since(self.started_at) < SETTLING,
+            just_started: now.since(self.started_at) < STARTUP_GRACE,
             refusals: self
                 .refusals
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .within_window(self.metrics.refusals(), now),
+                .count(self.metrics.refusals(), now),
         })
     }
 
     async fn held(&self) -> Result<Vec<(DestinationName, Vec<HeldFeed>)>, StoreError> {
         let mut held = Vec::new();
-        let waits = |destination: &DestinationConfig| destination.history == HistoryMode::Hold;
+        let holds = |destination: &DestinationConfig| destination.history == HistoryMode::Hold;
         for (name, destination) in self
             .config
             .destinations
             .iter()
-            .filter(|(_, destination)| waits(destination))
+            .filter(|(_, destination)| holds(destination))
         {
             let feeds = self
                 .store
@@ -169,43 +168,43 @@ impl Alarms {
         Ok(held)
     }
 
-    /// Tells one alarm to whom the settings name, if one is due.
+    /// Sends one notice to the configured target, if one is due.
     ///
     /// # Errors
     ///
-    /// The store's.
-    pub async fn tell(&self) -> Result<Told, StoreError> {
+    /// Fails if the store does.
+    pub async fn notify(&self) -> Result<NotifyOutcome, StoreError> {
         let Some(notifier) = &self.notifier else {
-            return Ok(Told::Nothing);
+            return Ok(NotifyOutcome::Nothing);
         };
         let now = self.clock.now();
         let Some(notice) = self.store.lease_notice(now, NOTICE_LEASE).await? else {
-            return Ok(Told::Nothing);
+            return Ok(NotifyOutcome::Nothing);
         };
-        let outcome = notifier.tell(&notice).await;
-        let told = match &outcome {
-            Ok(()) => Told::Taken,
-            Err(_) => Told::Failed,
+        let result = notifier.send(&notice).await;
+        let outcome = match &result {
+            Ok(()) => NotifyOutcome::Sent,
+            Err(_) => NotifyOutcome::Failed,
         };
-        let end = self.judge_attempt(&notice, outcome);
+        let end = self.notice_end(&notice, result);
         self.store.end_notice(notice, end, self.clock.now()).await?;
-        Ok(told)
+        Ok(outcome)
     }
 
-    fn judge_attempt(&self, notice: &AlarmNotice, outcome: Result<(), String>) -> NoticeEnd {
+    fn notice_end(&self, notice: &AlarmNotice, result: Result<(), String>) -> NoticeEnd {
         let alarm = &notice.alarm;
         let (kind, subject, failures) = (alarm.kind.as_str(), &alarm.subject, alarm.attempts);
-        match outcome {
+        match result {
             Ok(()) => {
-                info!(alarm = kind, %subject, id = alarm.id, over = notice.over, "told alarm {kind} of {subject}");
+                info!(alarm = kind, %subject, id = alarm.id, over = notice.over, "sent the notice of alarm {kind} of {subject}");
                 NoticeEnd::Told
             }
-            Err(error) if failures + 1 >= MOST_ATTEMPTS => {
-                error!(alarm = kind, %subject, id = alarm.id, "gave up telling alarm {kind} of {subject}: {error}; check `[alarms]`");
+            Err(error) if failures + 1 >= MAX_ATTEMPTS => {
+                error!(alarm = kind, %subject, id = alarm.id, "gave up sending the notice of alarm {kind} of {subject}: {error}. Fix: check `[alarms]` in the settings");
                 NoticeEnd::GivenUp { error }
             }
             Err(error) => {
-                warn!(alarm = kind, %subject, id = alarm.id, "alarm {kind} of {subject} could not be told and is told again: {error}");
+                warn!(alarm = kind, %subject, id = alarm.id, "failed to send the notice of alarm {kind} of {subject}; it is retried: {error}");
                 NoticeEnd::TryAgain {
                     at: self.clock.now().after(pause(failures)),
                     error,
@@ -215,21 +214,21 @@ impl Alarms {
     }
 }
 
-/// How long to wait after one more failure than these.
+/// Returns the wait after one failure more than `failures`.
 fn pause(failures: u32) -> Duration {
     FIRST_PAUSE
         .saturating_mul(1 << failures.min(10))
         .min(LONGEST_PAUSE)
 }
 
-/// Looks and tells until `shutdown` is canceled.
+/// Checks and notifies until `shutdown` is canceled.
 pub async fn run(alarms: Alarms, shutdown: CancellationToken) {
     loop {
-        if let Err(error) = turn(&alarms, &shutdown).await {
-            warn!("alarms could not be looked after: {error}");
+        if let Err(error) = check_and_notify(&alarms, &shutdown).await {
+            warn!("failed to check the alarms: {error}");
         }
         if shutdown
-            .run_until_cancelled(sleep(LOOK_EVERY))
+            .run_until_cancelled(sleep(CHECK_INTERVAL))
             .await
             .is_none()
         {
@@ -238,68 +237,22 @@ pub async fn run(alarms: Alarms, shutdown: CancellationToken) {
     }
 }
 
-async fn turn(alarms: &Alarms, shutdown: &CancellationToken) -> Result<(), StoreError> {
-    alarms.look().await?;
-    for _ in 0..A_TURN {
-        if shutdown.is_cancelled() || alarms.tell().await? == Told::Nothing {
+async fn check_and_notify(alarms: &Alarms, shutdown: &CancellationToken) -> Result<(), StoreError> {
+    alarms.check().await?;
+    for _ in 0..MAX_NOTICES {
+        if shutdown.is_cancelled() || alarms.notify().await? == NotifyOutcome::Nothing {
             break;
         }
     }
     Ok(())
 }
 
-/// Refused messages as counted at each look of the last while.
-struct Recent {
-    counted: VecDeque<(Timestamp, Refusals)>,
-}
-
-impl Recent {
-    fn starting_from(refusals: Refusals, now: Timestamp) -> Self {
-        Self {
-            counted: VecDeque::from([(now, refusals)]),
-        }
-    }
-
-    /// Those within the window, given how many there have been by `now`.
-    fn within_window(&mut self, refusals: Refusals, now: Timestamp) -> Refusals {
-        let begin = now.before(STORM_WINDOW);
-        // The newest count from before the window is where it begins.
-        while self.counted.len() > 1 && self.counted[1].0 <= begin {
-            self.counted.pop_front();
-        }
-        let before = self.counted.front().map(|(_, counted)| counted);
-        let lately = refusals.iter().map(|(what, count)| {
-            let before = before.and_then(|before| before.get(what)).unwrap_or(&0);
-            (*what, count - before)
-        });
-        let lately = lately.filter(|(_, count)| *count > 0).collect();
-        self.counted.push_back((now, refusals));
-        lately
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Event;
 
     #[test]
-    fn refusals_leave_the_window_when_they_are_too_old() {
-        let what = (Event::OnExported, "signature_mismatch");
-        let counted = |count: u64| Refusals::from([(what, count)]);
-        let minute = |n: u64| Timestamp::from_millis(0).after(Duration::from_secs(60 * n));
-        let mut recent = Recent::starting_from(Refusals::new(), minute(0));
-        assert_eq!(recent.within_window(counted(5), minute(1)), counted(5));
-        assert_eq!(recent.within_window(counted(8), minute(9)), counted(8));
-        assert_eq!(recent.within_window(counted(8), minute(12)), counted(3));
-        assert_eq!(
-            recent.within_window(counted(8), minute(20)),
-            Refusals::new()
-        );
-    }
-
-    #[test]
-    fn the_backoff_doubles_up_to_fifteen_minutes() {
+    fn waits_double_up_to_a_quarter_of_an_hour() {
         let seconds: Vec<u64> = [0, 1, 5, 6, 50].map(|n| pause(n).as_secs()).to_vec();
         assert_eq!(seconds, [15, 30, 480, 900, 900]);
     }

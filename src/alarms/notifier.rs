@@ -1,4 +1,4 @@
-//! Telling an alarm to the address or the command that the settings name.
+//! Sends notices of alarms to the URL or the command that the settings name.
 
 use std::time::Duration;
 
@@ -12,47 +12,47 @@ use crate::domain::Timestamp;
 use crate::egress;
 use crate::store::AlarmNotice;
 
-/// How long the other side may take.
+/// Time limit of one notice.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the other side is given.
+/// A notice as the target receives it.
 #[derive(Serialize)]
-struct Message<'a> {
+struct Payload<'a> {
     service: &'static str,
-    /// The alarm's number: its beginning and its end have the same.
+    /// The alarm's number, the same when it is raised and when it ends.
     id: i64,
     alarm: &'static str,
     subject: &'a str,
     state: &'static str,
-    /// The whole in one sentence, under the name that chat programs read.
+    /// A full sentence, under the name that chat programs read.
     text: String,
     raised_at: Timestamp,
     ended_at: Option<Timestamp>,
 }
 
-impl<'a> Message<'a> {
-    fn of(notice: &'a AlarmNotice) -> Self {
+impl<'a> Payload<'a> {
+    fn new(notice: &'a AlarmNotice) -> Self {
         let alarm = &notice.alarm;
         let (service, kind) = (env!("CARGO_PKG_NAME"), alarm.kind.as_str());
         let (state, ended_at) = match notice.over {
             false => ("raised", None),
-            true => ("over", alarm.ended_at),
+            true => ("ended", alarm.ended_at),
         };
-        let over = if notice.over { " is over" } else { "" };
+        let ended = if notice.over { " has ended" } else { "" };
         Self {
             service,
             id: alarm.id,
             alarm: kind,
             subject: &alarm.subject,
             state,
-            text: format!("{service}: alarm {kind}{over}: {}", alarm.text),
+            text: format!("{service}: alarm {kind}{ended}: {}", alarm.text),
             raised_at: alarm.raised_at,
             ended_at,
         }
     }
 }
 
-/// Whom alarms are told.
+/// The target of notices.
 pub(super) enum Notifier {
     Http {
         client: reqwest::Client,
@@ -62,8 +62,8 @@ pub(super) enum Notifier {
 }
 
 impl Notifier {
-    /// The one that the settings name, if they name one.
-    pub(super) fn of(settings: &AlarmsConfig) -> Result<Option<Self>, reqwest::Error> {
+    /// Returns the target that the settings name, if any.
+    pub(super) fn from_settings(settings: &AlarmsConfig) -> Result<Option<Self>, reqwest::Error> {
         Ok(match &settings.target {
             None => None,
             Some(AlarmTarget::Url(url)) => Some(Self::Http {
@@ -74,28 +74,28 @@ impl Notifier {
         })
     }
 
-    /// Tells it once.
+    /// Sends a notice once.
     ///
     /// # Errors
     ///
-    /// What went wrong, for people; the address, which may be a secret, is not in it.
-    pub(super) async fn tell(&self, notice: &AlarmNotice) -> Result<(), String> {
-        // Text and numbers alone, which JSON can always say.
-        let message = serde_json::to_vec(&Message::of(notice)).unwrap_or_default();
+    /// Returns the problem; the URL, which may be a secret, is not part of it.
+    pub(super) async fn send(&self, notice: &AlarmNotice) -> Result<(), String> {
+        // Texts and numbers always serialize.
+        let payload = serde_json::to_vec(&Payload::new(notice)).unwrap_or_default();
         match self {
-            Self::Command(command) => command::run(command, message, TIMEOUT).await,
+            Self::Command(command) => command::run(command, payload, TIMEOUT).await,
             Self::Http { client, url } => {
                 let sent = client
                     .post(url.expose_secret())
                     .header(CONTENT_TYPE, "application/json")
-                    .body(message)
+                    .body(payload)
                     .send()
                     .await;
                 match sent {
-                    Ok(answer) if answer.status().is_success() => Ok(()),
-                    Ok(answer) => Err(format!(
+                    Ok(response) if response.status().is_success() => Ok(()),
+                    Ok(response) => Err(format!(
                         "`alarms.url` answered {}",
-                        answer.status().as_u16()
+                        response.status().as_u16()
                     )),
                     Err(error) => Err(format!(
                         "`alarms.url` could not be reached: {}",

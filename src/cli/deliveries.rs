@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::server::Api;
 use super::{Exit, Failure, Globals, cell};
 use crate::config::Config;
-use crate::delivery::worker::known;
+use crate::delivery::worker::configured_destinations;
 use crate::domain::counted;
 
 /// Arguments of `delivery`.
@@ -103,7 +103,10 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     // Where no server runs, none has made them known yet.
     if let Some(store) = api.own_store() {
         store
-            .register_destinations(known(&config), crate::domain::Clock::system().now())
+            .register_destinations(
+                configured_destinations(&config),
+                crate::domain::Clock::system().now(),
+            )
             .await?;
     }
     let outcome = act(&api, &config, args.action).await;

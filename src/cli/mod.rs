@@ -212,7 +212,12 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 /// Runs the subcommand and gives the process's exit code.
 pub fn run(cli: Cli) -> ExitCode {
     end_quietly_when_nobody_reads();
-    let environment = match environment(std::env::vars_os()) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the environment, for `config`"
+    )]
+    let variables = std::env::vars_os();
+    let environment = match environment(variables) {
         Ok(environment) => environment,
         Err(name) => {
             eprintln!("error: the environment variable {name} does not hold UTF-8 text");
@@ -296,6 +301,10 @@ fn end_quietly_when_nobody_reads() {
         // The standard library gives nothing but this text to know it by.
         let message = panic.payload_as_str().unwrap_or_default();
         if message.starts_with("failed printing to stdout") && message.contains("Broken pipe") {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "as SIGPIPE's default would end it"
+            )]
             std::process::exit(ENDED_BY_SIGPIPE);
         }
         report(panic);

@@ -11,7 +11,7 @@ use crate::config::{Config, StoreUrl};
 use crate::domain::{Account, Clock, Company, Cursor, Feed, Queue};
 use crate::ivesk::{self, ApiError, Client};
 use crate::pull::paging::next_step;
-use crate::pull::{Pulled, Puller, blocked, configured_feeds};
+use crate::pull::{PullOutcome, Puller, blocked_queues, configured_feeds};
 use crate::service::open_store_for_reading;
 use crate::store::{PageEnd, Position, SharedStore, Store, StoreError};
 
@@ -105,9 +105,9 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
     let mut exit = Exit::Done;
     loop {
         match puller.pull_page().await? {
-            Pulled::Nothing => break,
-            Pulled::Stale { .. } => {}
-            Pulled::Page {
+            PullOutcome::Nothing => break,
+            PullOutcome::Stale { .. } => {}
+            PullOutcome::Page {
                 feed, committed, ..
             } => {
                 let tally = tallies.entry(feed).or_default();
@@ -116,7 +116,7 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
                 tally.pages += 1;
                 tally.error = None;
             }
-            Pulled::Failed {
+            PullOutcome::Failed {
                 feed,
                 error,
                 unreachable,
@@ -139,7 +139,7 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
             exit = Exit::No;
         }
     }
-    for blocked in blocked(config) {
+    for blocked in blocked_queues(config) {
         println!(
             "Not pulled: the {} queue of account {}, for want of {}.",
             blocked.queue,

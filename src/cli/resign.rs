@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
     use crate::config::SnsConfig;
-    use crate::sns::{Envelope, NoShelf, SnsHeaders, Verifier};
+    use crate::sns::{Envelope, NoCertificateStore, SnsHeaders, Verifier};
 
     const SAVED: &[u8] = br#"{"Type":"Notification","MessageId":"22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
         "TopicArn":"arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport","Subject":"x\u0161",
@@ -150,8 +150,8 @@ mod tests {
             ..SnsConfig::default()
         };
         let clock = Clock::system();
-        let verifier =
-            Verifier::new(&config, Arc::new(NoShelf), clock).expect("a client can be made");
+        let verifier = Verifier::new(&config.settings(), Arc::new(NoCertificateStore), clock)
+            .expect("a client can be made");
 
         let body = resigner.sign_anew(SAVED).expect("it can be signed");
         let again = resigner.sign_anew(SAVED).expect("it can be signed");

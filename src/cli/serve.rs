@@ -13,7 +13,7 @@ use super::{Exit, Failure, Globals, tunnel};
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::delivery::worker::filter;
 use crate::domain::{Clock, Queue, counted};
-use crate::pull::blocked;
+use crate::pull::blocked_queues;
 use crate::service::{App, Service, StartError};
 use crate::store::StoreError;
 use crate::tunnel::Kind;
@@ -116,6 +116,10 @@ impl Signals {
                 let _ = tokio::time::timeout(ONE_WISH, repeats).await;
                 again.next().await;
                 eprintln!("stopped at once by a second signal");
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the second signal asks for exactly that"
+                )]
                 std::process::exit(1);
             });
         }
@@ -193,7 +197,7 @@ fn trusted(config: &Config) -> String {
 }
 
 fn missing(config: &Config) -> Vec<String> {
-    blocked(config)
+    blocked_queues(config)
         .iter()
         .map(|row| {
             let (account, queue) = (&row.account, row.queue);

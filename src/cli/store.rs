@@ -128,17 +128,16 @@ impl Bar {
     }
 
     fn show(&mut self, progress: Progress) {
-        const WIDTH: u64 = 40;
+        const WIDTH: usize = 40;
         if !self.visible {
             return;
         }
         let total = progress.total.max(1);
-        let filled = (progress.done * WIDTH / total).min(WIDTH) as usize;
-        let rest = WIDTH as usize - filled;
+        let filled = usize::try_from(progress.done * WIDTH as u64 / total)
+            .map_or(WIDTH, |filled| filled.min(WIDTH));
         eprint!(
-            "\r[{}{}] {} of {} rows",
+            "\r[{:WIDTH$}] {} of {} rows",
             "#".repeat(filled),
-            " ".repeat(rest),
             progress.done,
             progress.total
         );

@@ -93,7 +93,7 @@ pub(super) async fn subscribe(app: &App) -> Subscribed {
 impl Subscribed {
     /// Ends the subscriptions that this run made: their address is gone soon.
     pub(super) async fn take_back(&self, app: &App) {
-        let confirmer = match Confirmer::new(&app.config.sns) {
+        let confirmer = match Confirmer::new(&app.config.sns.settings()) {
             Ok(confirmer) => confirmer,
             Err(error) => {
                 warn!(

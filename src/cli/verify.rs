@@ -10,9 +10,8 @@ use serde::Serialize;
 use super::{Exit, Failure, Globals};
 use crate::config::{Config, DEFAULT_FILE, SnsConfig};
 use crate::domain::{Clock, Timestamp};
-use crate::refusal::Refusal;
 use crate::sns::{
-    CertificateSummary, Envelope, MAX_BODY_BYTES, SavedMessages, SnsHeaders, Verifier,
+    CertificateSummary, Envelope, MAX_BODY_BYTES, SavedMessages, SnsHeaders, Verifier, VerifyError,
 };
 
 /// Arguments of `verify`.
@@ -61,7 +60,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         certificates: args.certs,
         any_topic: args.any_topic,
     };
-    let verifier = Verifier::for_saved(&sns_settings(globals)?, saved, clock)
+    let verifier = Verifier::for_saved(&sns_settings(globals)?.settings(), saved, clock)
         .context("preparing to fetch certificates")?;
 
     let mut verdicts = Vec::with_capacity(args.files.len());
@@ -115,7 +114,7 @@ struct Verdict {
     certificate: Option<CertificateSummary>,
     /// For people.
     #[serde(skip)]
-    explanation: Option<Refusal>,
+    explanation: Option<VerifyError>,
 }
 
 impl Verdict {
@@ -126,7 +125,7 @@ impl Verdict {
     fn shown(&self) -> String {
         match &self.explanation {
             None => self.verdict.to_owned(),
-            Some(refusal) => format!("{}: {}\n{refusal}", self.verdict, refusal.code()),
+            Some(error) => format!("{}: {}\n{error}", self.verdict, error.code()),
         }
     }
 
@@ -139,10 +138,10 @@ impl Verdict {
         parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
     }
 
-    fn refused_by(mut self, refusal: Refusal) -> Self {
+    fn refused_by(mut self, error: VerifyError) -> Self {
         self.verdict = "invalid";
-        self.reason = Some(refusal.code());
-        self.explanation = Some(refusal);
+        self.reason = Some(error.code());
+        self.explanation = Some(error);
         self
     }
 }
@@ -160,7 +159,7 @@ async fn judge(verifier: &Verifier, file: &Path, body: Bytes) -> Verdict {
     };
     let envelope = match Envelope::parse(body, &SnsHeaders::default()) {
         Ok(envelope) => envelope,
-        Err(refusal) => return verdict.refused_by(refusal),
+        Err(error) => return verdict.refused_by(error),
     };
     verdict.message_type = Some(envelope.message_type().as_str());
     verdict.message_id = Some(envelope.message_id().to_owned());
@@ -171,9 +170,9 @@ async fn judge(verifier: &Verifier, file: &Path, body: Bytes) -> Verdict {
             verdict.certificate = Some(message.certificate().clone());
             verdict
         }
-        Err(refusal) => {
+        Err(error) => {
             verdict.certificate = verifier.known_certificate(&certificate_url);
-            verdict.refused_by(refusal)
+            verdict.refused_by(error)
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
     AccountConfig, AdminConfig, AlarmCommand, AlarmTarget, AlarmsConfig, ApiConfig, Config,
     ConfirmMode, DEFAULT_FILE, Environment, ImportErrorLanguage, ImportErrorsConfig, LogConfig,
     LogFormat, PublicConfig, PullConfig, RetentionConfig, SnsConfig, StoreConfig, StoreUrl,
-    TopicRule, UploadConfig, accounts, check, destinations,
+    TopicRule, UploadConfig, accounts, check, destinations, vendor_topic,
 };
 use crate::domain::Account;
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
@@ -346,7 +346,7 @@ fn topics(given: &Given, _: &Layers<'_>) -> Result<Vec<TopicRule>, String> {
 }
 
 fn topic_table(entries: &BTreeMap<String, Raw>) -> Result<TopicRule, String> {
-    let default = TopicRule::default();
+    let default = vendor_topic();
     let mut parts = [default.account, default.region, default.name_prefix];
     for (key, value) in entries {
         let at = match key.as_str() {

@@ -16,9 +16,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
+use sns_messages::Settings;
+pub use sns_messages::TopicRule;
 use url::Url;
 
 use crate::domain::{Account, Company, DestinationName, Event, Queue};
+use crate::egress;
 use crate::ivesk::upload::{CorrelationKey, UploadOptions};
 use crate::store::postgres::Address;
 use crate::uploads::parameters;
@@ -323,10 +326,10 @@ impl fmt::Display for StoreUrl {
     }
 }
 
-/// Whom to believe.
+/// Trusted topics, and the confirmation of subscriptions.
 #[derive(Clone, Debug)]
 pub struct SnsConfig {
-    /// `sns.topics`: whose topics may speak to us; never empty.
+    /// `sns.topics`: trusted topics, default [`vendor_topic`]; never empty.
     pub topics: Vec<TopicRule>,
     /// `sns.certificate_names`: region to certificate name, over the built-in table.
     pub certificate_names: BTreeMap<String, String>,
@@ -342,34 +345,35 @@ pub struct SnsConfig {
 impl Default for SnsConfig {
     fn default() -> Self {
         Self {
-            topics: vec![TopicRule::default()],
+            topics: vec![vendor_topic()],
             certificate_names: BTreeMap::new(),
             confirm: ConfirmMode::Auto,
-            max_age: Duration::from_secs(8 * 60 * 60),
+            max_age: Settings::MAX_AGE,
             local_origins: Vec::new(),
         }
     }
 }
 
-/// One entry of the topic allowlist; all parts must match.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicRule {
-    /// Twelve digits, default `007272210889`.
-    pub account: String,
-    /// Default `eu-west-1`.
-    pub region: String,
-    /// What the topic's name begins with, default `DPWebHook_`.
-    pub name_prefix: String,
+impl SnsConfig {
+    /// Returns the settings of verification and confirmation.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            topics: self.topics.clone(),
+            certificate_names: self.certificate_names.clone(),
+            max_age: self.max_age,
+            local_origins: self.local_origins.clone(),
+            user_agent: egress::USER_AGENT.to_owned(),
+        }
+    }
 }
 
-impl Default for TopicRule {
-    /// The vendor's topics, as its published sample names one (vendor-api U10).
-    fn default() -> Self {
-        Self {
-            account: "007272210889".to_owned(),
-            region: "eu-west-1".to_owned(),
-            name_prefix: "DPWebHook_".to_owned(),
-        }
+/// Returns the rule for the vendor's topics, as its published sample names one
+/// (vendor-api U10).
+pub fn vendor_topic() -> TopicRule {
+    TopicRule {
+        account: "007272210889".to_owned(),
+        region: "eu-west-1".to_owned(),
+        name_prefix: "DPWebHook_".to_owned(),
     }
 }
 

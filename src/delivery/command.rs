@@ -1,4 +1,4 @@
-//! A program that reads JSON from its standard input, and whose exit code is its answer.
+//! Delivers to a program: JSON on standard input, the exit code is the response.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,20 +13,21 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command as Process};
 
-use super::{Delivery, Destination, Verdict, rejection, unreadable};
+use super::destination::{Destination, DestinationResponse};
 use crate::egress;
+use crate::store::Delivery;
 
-/// The exit code of a document that the program does not want (`sysexits.h`, `EX_DATAERR`).
+/// Exit code of a rejection (`sysexits.h`, `EX_DATAERR`).
 const REJECTED: i32 = 65;
-/// The exit code of "not now" (`sysexits.h`, `EX_TEMPFAIL`).
-const NOT_NOW: i32 = 75;
-/// The variables that every program is given, where the service has them.
+/// Exit code of a temporary failure (`sysexits.h`, `EX_TEMPFAIL`).
+const TEMPORARY_FAILURE: i32 = 75;
+/// Variables of the service that every program receives.
 const PASSED: [&str; 5] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ"];
-/// Where programs are looked for, where the service has no `PATH` itself.
+/// `PATH` of the program if the service has none.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-/// The most that is kept of what it writes; the rest is read and thrown away.
+/// Bytes that are kept of each output; the rest is read and discarded.
 const MAX_OUTPUT_BYTES: usize = 64 * 1024;
-/// How long what it left behind may hold its pipes open.
+/// Time that processes which the program left behind may hold its pipes open.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// A destination that is a program.
@@ -39,34 +40,34 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// A destination that runs `program` in `folder`, with the variables of `ours` that every
-    /// program is given and those that `wanted` names.
+    /// Creates a destination that runs `program` in `folder`, with the variables of the
+    /// service that [`PASSED`] and `passed` name.
     ///
     /// # Errors
     ///
-    /// A program that can't be run, or a variable that is not set.
+    /// Fails if the program can't be run, or a variable is not set.
     pub(super) fn new(
         program: &Path,
         arguments: &[String],
-        wanted: &[String],
-        ours: &BTreeMap<String, String>,
+        passed: &[String],
+        service: &BTreeMap<String, String>,
         folder: &Path,
         timeout: Duration,
     ) -> Result<Self, String> {
         let whole = |path: &Path| {
             std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))
         };
-        // An empty path is the folder where the service was started.
+        // An empty path is the folder that the service was started in.
         let folder = whole(&Path::new(".").join(folder))?;
         let program = whole(program)?;
         check(&program)?;
         let mut environment = BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned())]);
         for name in PASSED {
-            let value = ours.get(name).filter(|value| !value.is_empty());
+            let value = service.get(name).filter(|value| !value.is_empty());
             environment.extend(value.map(|value| (name.to_owned(), value.clone())));
         }
-        for name in wanted {
-            let value = ours.get(name).ok_or_else(|| {
+        for name in passed {
+            let value = service.get(name).ok_or_else(|| {
                 format!("`environment` names {name}, which is not set; set it, or remove it there")
             })?;
             environment.insert(name.clone(), value.clone());
@@ -80,95 +81,104 @@ impl Command {
         })
     }
 
-    fn start(&self, item: &Delivery) -> std::io::Result<Child> {
-        let sequence = format!("{}:{}", item.epoch, item.sequence);
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "its environment is cleared, and it ends with its time"
+    )]
+    fn start(&self, delivery: &Delivery) -> std::io::Result<Child> {
+        let sequence = format!("{}:{}", delivery.epoch, delivery.sequence);
         Process::new(&self.program)
             .args(&self.arguments)
             .env_clear()
             .envs(&self.environment)
-            // So that a script can do without reading JSON.
-            .env("IVESK_KEY", item.key())
-            .env("IVESK_ACCOUNT", item.feed.account.as_str())
-            .env("IVESK_QUEUE", item.feed.queue.as_str())
-            .env("IVESK_COMPANY", item.feed.company.as_str())
-            .env("IVESK_DOCUMENT_ID", &item.document_id)
-            .env("IVESK_VERSION", &item.version)
+            // For scripts that don't read JSON.
+            .env("IVESK_KEY", delivery.key())
+            .env("IVESK_ACCOUNT", delivery.feed.account.as_str())
+            .env("IVESK_QUEUE", delivery.feed.queue.as_str())
+            .env("IVESK_COMPANY", delivery.feed.company.as_str())
+            .env("IVESK_DOCUMENT_ID", &delivery.document_id)
+            .env("IVESK_VERSION", &delivery.version)
             .env("IVESK_SEQUENCE", sequence)
             .current_dir(&self.folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // A group of its own: what it starts ends with it.
+            // A group of its own, so that its children are killed with it.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
     }
 
-    /// Runs it to its end. Dropped before, the program and all that it started are killed.
-    async fn run(&self, item: &Delivery, mut input: Vec<u8>) -> Verdict {
+    /// Runs the program until it exits. If this future is dropped, the program and its
+    /// children are killed.
+    async fn run(&self, delivery: &Delivery, mut input: Vec<u8>) -> DestinationResponse {
         input.push(b'\n');
-        let mut child = match self.start(item) {
+        let mut child = match self.start(delivery) {
             Ok(child) => child,
             Err(error) => {
-                let program = self.program.display();
-                return unavailable(format!("{program} can't be started: {error}"));
+                return DestinationResponse::unavailable(format!(
+                    "{} can't be started: {error}",
+                    self.program.display()
+                ));
             }
         };
         let mut group = Group::of(&child);
         let stdin = child.stdin.take();
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let mut said = Vec::new();
-        let mut complained = Vec::new();
-        let ended = {
+        let mut output = Vec::new();
+        let mut errors = Vec::new();
+        let exited = {
             let write = async {
                 if let Some(mut stdin) = stdin {
-                    // A program that does not read to the end has not failed by that.
+                    // A program need not read its input to the end.
                     let _ = stdin.write_all(&input).await;
                 }
             };
             let read = async {
                 tokio::join!(
                     write,
-                    keep(stdout, &mut said, Kept::First),
-                    keep(stderr, &mut complained, Kept::Last)
+                    keep(stdout, &mut output, Kept::First),
+                    keep(stderr, &mut errors, Kept::Last)
                 );
             };
             let mut read = pin!(read);
-            let ended = tokio::select! {
-                ended = child.wait() => {
-                    // What it left in the background must not hold the pipes open.
+            let exited = tokio::select! {
+                exited = child.wait() => {
+                    // Background processes must not hold the pipes open.
                     group.kill();
                     let _ = tokio::time::timeout(LINGER, &mut read).await;
-                    ended
+                    exited
                 }
                 () = &mut read => child.wait().await,
             };
-            ended
+            exited
         };
-        match ended {
-            Ok(status) => verdict(status, &said, &complained),
-            Err(error) => unavailable(format!("the program's end was not seen: {error}")),
+        match exited {
+            Ok(status) => classify(status, &output, &errors),
+            Err(error) => DestinationResponse::unavailable(format!(
+                "failed to wait for the program to exit: {error}"
+            )),
         }
     }
 }
 
 #[async_trait]
 impl Destination for Command {
-    async fn deliver(&self, item: &Delivery) -> Verdict {
-        let Some(input) = item.to_json() else {
-            return unreadable();
+    async fn deliver(&self, delivery: &Delivery) -> DestinationResponse {
+        let Some(input) = delivery.to_json() else {
+            return DestinationResponse::corrupt_document();
         };
-        let run = tokio::time::timeout(self.timeout, self.run(item, input));
+        let run = tokio::time::timeout(self.timeout, self.run(delivery, input));
         run.await.unwrap_or_else(|_| {
-            unavailable(format!(
-                "the program was ended: it had not finished after {:?} (`timeout`)",
+            DestinationResponse::unavailable(format!(
+                "the program was killed: it did not exit within {:?} (`timeout`)",
                 self.timeout
             ))
         })
     }
 }
 
-/// Whether there is such a program and we may run it.
+/// Checks that the program exists and is executable for the service's user.
 fn check(program: &Path) -> Result<(), String> {
     let shown = program.display();
     let about = std::fs::metadata(program)
@@ -181,7 +191,7 @@ fn check(program: &Path) -> Result<(), String> {
     })
 }
 
-/// The process group of a program; killed when this is dropped.
+/// The process group of a program, killed on drop.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -191,8 +201,8 @@ impl Group {
     }
 
     fn kill(&mut self) {
-        // Fails where the group is empty, which is what is wanted. No other group can have
-        // its number so soon: the system gives numbers in turn.
+        // Fails if the group has already ended. The system assigns numbers in turn, so no
+        // other group has this one yet.
         let group = self.0.take();
         let _ = group.map(|group| kill_process_group(group, Signal::KILL));
     }
@@ -204,14 +214,14 @@ impl Drop for Group {
     }
 }
 
-/// Which part of a long text is kept.
+/// The part of a long output that is kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kept {
     First,
     Last,
 }
 
-/// Reads a pipe to its end, so that the program never waits for us, and keeps a part.
+/// Reads a pipe to its end, so that the program never blocks on it, and keeps a part.
 async fn keep(pipe: Option<impl AsyncRead + Unpin>, text: &mut Vec<u8>, kept: Kept) {
     let Some(mut pipe) = pipe else { return };
     let mut chunk = vec![0; 16 * 1024];
@@ -230,43 +240,39 @@ async fn keep(pipe: Option<impl AsyncRead + Unpin>, text: &mut Vec<u8>, kept: Ke
     }
 }
 
-/// What an end means. `said` and `complained` are what was written to the two outputs.
-fn verdict(status: ExitStatus, said: &[u8], complained: &[u8]) -> Verdict {
-    let ended = match status.code() {
-        Some(0) => return Verdict::Delivered { note: None },
-        Some(REJECTED) => match message(said) {
-            Some(message) => return rejection(&message),
+/// Returns the response that an exit status means; `output` and `errors` are the program's
+/// standard output and standard error.
+fn classify(status: ExitStatus, output: &[u8], errors: &[u8]) -> DestinationResponse {
+    let exited = match status.code() {
+        Some(0) => return DestinationResponse::Accepted { note: None },
+        Some(REJECTED) => match message(output) {
+            Some(message) => return DestinationResponse::rejected(&message),
             None => format!(
-                "it ended with {REJECTED}, a rejection, and wrote no message to its standard output"
+                "the program exited with {REJECTED} (rejected) without a message on its standard output"
             ),
         },
-        Some(NOT_NOW) => format!("it ended with {NOT_NOW}: not now"),
-        Some(code) => format!("it ended with {code}, which is no answer"),
-        // Its Display names the signal.
-        None => format!("it was ended from outside ({status})"),
+        Some(TEMPORARY_FAILURE) => {
+            format!("the program exited with {TEMPORARY_FAILURE} (temporary failure)")
+        }
+        Some(code) => format!("the program exited with {code}"),
+        // Display of the status names the signal.
+        None => format!("the program was killed ({status})"),
     };
-    let last = String::from_utf8_lossy(complained);
-    let last = last.lines().rev().map(egress::sanitize_for_log);
-    match last.into_iter().find(|line| !line.is_empty()) {
-        Some(line) => unavailable(format!("the program did not take it: {ended}; {line}")),
-        None => unavailable(format!("the program did not take it: {ended}")),
-    }
+    let errors = String::from_utf8_lossy(errors);
+    let mut lines = errors.lines().rev().map(egress::sanitize_for_log);
+    DestinationResponse::unavailable(match lines.find(|line| !line.is_empty()) {
+        Some(line) => format!("{exited}: {line}"),
+        None => exited,
+    })
 }
 
-/// The words of a rejection: `message` of a JSON object, or the text itself.
-fn message(said: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(said);
+/// Returns the message of a rejection: `message` of a JSON object, or the text itself.
+fn message(output: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(output);
     let text = text.trim_start_matches('\u{feff}').trim();
     let text = match serde_json::from_str::<Value>(text) {
-        Ok(answer) if answer.is_object() => answer.get("message")?.as_str()?.trim().to_owned(),
+        Ok(object) if object.is_object() => object.get("message")?.as_str()?.trim().to_owned(),
         _ => text.to_owned(),
     };
     (!text.is_empty()).then_some(text)
-}
-
-fn unavailable(error: String) -> Verdict {
-    Verdict::Unavailable {
-        error,
-        retry_after: None,
-    }
 }

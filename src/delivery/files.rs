@@ -1,5 +1,5 @@
-//! Fetching a document's PDF: from a host that policy names, without the API key, within
-//! bounds, and looked at before it is kept.
+//! Fetches a document's PDF: only from configured hosts, without the API key, limited in
+//! size, and checked before it is stored.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,56 +11,61 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use url::{Host, Url};
 
-use super::Verdict;
+use super::destination::DestinationResponse;
 use crate::config::{ApiConfig, is_loopback};
 use crate::domain::{Clock, Timestamp};
 use crate::egress;
 use crate::ivesk::upload::s3_code;
 
-/// Where a PDF says that it is one (ISO 32000-1, annex H, implementation note 13).
+/// Length of the head of a PDF that must contain `%PDF-` (ISO 32000-1, annex H,
+/// implementation note 13).
 const HEAD_BYTES: usize = 1024;
-/// How long a link that a pull was made for counts as new: what is refused behind it is
-/// refused for another reason than its age.
-const FRESH: Duration = Duration::from_secs(10 * 60);
-/// The most that is read of an answer that is no file.
+/// Age up to which a link counts as new: an error behind a new link has another cause than
+/// expiry.
+const NEW_LINK_AGE: Duration = Duration::from_secs(10 * 60);
+/// Longest body that is read of an error response.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
-/// From where and how files are fetched.
+/// A client for documents' files.
 pub(super) struct Files {
     client: reqwest::Client,
     hosts: Vec<String>,
-    /// Whether the API itself is on this machine: then its files may be too.
+    /// True if the API itself is on this machine; its files may then be too.
     on_this_machine: bool,
     max_bytes: u64,
     clock: Clock,
 }
 
-/// What became of an attempt to fetch a file.
+/// The result of fetching a file.
 pub(super) enum Fetched {
-    /// It is a PDF, and lies where it was wanted; this is its SHA-256 in hexadecimal digits.
+    /// A PDF was written to the requested path; its SHA-256 in hexadecimal digits.
     Pdf(String),
-    /// There is none to be had, and there won't be: why, for people.
-    LeftOut(String),
-    /// Not now.
-    Not(Verdict),
-    /// The disk did not take it.
+    /// The file is not available and a retry would not help; the reason.
+    Missing(String),
+    /// The fetch failed and is retried later.
+    Failed(DestinationResponse),
+    /// The file could not be written.
     Disk(std::io::Error),
 }
 
 impl Files {
-    /// Files of at most `max_bytes`, each within `timeout`.
+    /// Creates a client for files of at most `max_bytes`, each fetched within `timeout`.
     ///
     /// # Errors
     ///
-    /// A machine that offers no TLS.
+    /// Fails if the machine has no TLS roots.
     pub(super) fn new(
         api: &ApiConfig,
         max_bytes: u64,
         timeout: Duration,
         clock: Clock,
     ) -> Result<Self, String> {
-        let client = egress::client(timeout)
-            .map_err(|error| format!("no HTTP client: {}", egress::describe(error)))?;
+        let client = egress::client(timeout).map_err(|error| {
+            format!(
+                "failed to set up the HTTP client: {}",
+                egress::describe(error)
+            )
+        })?;
         Ok(Self {
             client,
             hosts: api.file_hosts.clone(),
@@ -70,39 +75,39 @@ impl Files {
         })
     }
 
-    /// Fetches what is behind `link` into `place`, a file that is not there yet.
+    /// Fetches the file behind `link` into `path`, which must not exist yet.
     ///
-    /// `listed_at` tells when the vendor listed the link, where a pull was made for its sake.
+    /// `listed_at` is the time when the vendor listed the link, if a pull was made for it.
     pub(super) async fn fetch(
         &self,
         link: Option<&SecretString>,
         listed_at: Option<Timestamp>,
-        place: &Path,
+        path: &Path,
     ) -> Fetched {
-        let is_fresh = listed_at.is_some_and(|at| self.clock.now().since(at) < FRESH);
+        let is_new = listed_at.is_some_and(|at| self.clock.now().since(at) < NEW_LINK_AGE);
         let url = link.and_then(|link| Url::parse(link.expose_secret()).ok());
         let Some(url) = url else {
-            return Fetched::LeftOut("Įvesk.lt gave no link to its file".to_owned());
+            return Fetched::Missing("Įvesk.lt lists no link to its file".to_owned());
         };
-        if let Err(verdict) = self.permit(&url) {
-            return Fetched::Not(verdict);
+        if let Err(response) = self.permit(&url) {
+            return Fetched::Failed(response);
         }
         match self.client.get(url).send().await {
             Ok(response) if response.status() == StatusCode::OK => {
-                self.receive(response, place).await
+                self.receive(response, path).await
             }
-            Ok(response) => self.refused(response, is_fresh).await,
+            Ok(response) => self.classify(response, is_new).await,
             Err(error) => unreachable(&egress::describe(error)),
         }
     }
 
-    /// Whether policy names the link's host (invariant 6).
-    fn permit(&self, url: &Url) -> Result<(), Verdict> {
+    /// Checks that the settings name the link's host (invariant 6).
+    fn permit(&self, url: &Url) -> Result<(), DestinationResponse> {
         let is_named = |host: &str| {
             self.hosts.iter().any(|named| {
-                let below = host.strip_suffix(named.as_str());
+                let prefix = host.strip_suffix(named.as_str());
                 let is_name = matches!(url.host(), Some(Host::Domain(_)));
-                below.is_some_and(|below| below.is_empty() || (is_name && below.ends_with('.')))
+                prefix.is_some_and(|prefix| prefix.is_empty() || (is_name && prefix.ends_with('.')))
             })
         };
         let is_safe = url.scheme() == "https"
@@ -110,26 +115,25 @@ impl Files {
         let has_user = !url.username().is_empty() || url.password().is_some();
         let problem = match url.host_str() {
             Some(_) if !is_safe || has_user => {
-                "is not plain https, so it was not asked; tell Įvesk.lt".to_owned()
+                "is not plain https and was not followed; report it to Įvesk.lt".to_owned()
             }
             Some(host) if is_named(host) => return Ok(()),
             Some(host) => format!(
-                "is on {host}, which `api.file_hosts` does not name, so it was not asked; where \
-                 Įvesk.lt has moved its files there, add it"
+                "points to {host} and was not followed; if Įvesk.lt has moved its files there, add \
+                 the host to `api.file_hosts`"
             ),
-            None => "names no host; tell Įvesk.lt".to_owned(),
+            None => "names no host; report it to Įvesk.lt".to_owned(),
         };
-        Err(not_now(
-            format!("the link to the document's file {problem}"),
-            None,
-        ))
+        Err(DestinationResponse::unavailable(format!(
+            "the link to the document's file {problem}"
+        )))
     }
 
-    /// Reads a success into `place`. An answer that ends before its Content-Length is an
-    /// error of the connection here.
-    async fn receive(&self, mut response: Response, place: &Path) -> Fetched {
+    /// Writes the body of a success to `path`. A body shorter than its Content-Length is an
+    /// error of the connection.
+    async fn receive(&self, mut response: Response, path: &Path) -> Fetched {
         let too_large = || {
-            Fetched::LeftOut(format!(
+            Fetched::Missing(format!(
                 "its file is larger than {} bytes (`max_file_bytes`)",
                 self.max_bytes
             ))
@@ -140,7 +144,7 @@ impl Files {
         {
             return too_large();
         }
-        let mut file = match File::create_new(place).await {
+        let mut file = match File::create_new(path).await {
             Ok(file) => file,
             Err(error) => return Fetched::Disk(error),
         };
@@ -164,10 +168,10 @@ impl Files {
             }
         }
         if !head.windows(5).any(|part| part == b"%PDF-") {
-            // S3 itself never sends an error with a 200, but what stands before it may.
+            // S3 itself never sends an error with a 200, but a proxy in front of it may.
             return match s3_code(&head) {
-                Some(_) => Fetched::Not(Verdict::LinkExpired),
-                None => Fetched::LeftOut("what its link leads to is not a PDF".to_owned()),
+                Some(_) => Fetched::Failed(DestinationResponse::LinkExpired),
+                None => Fetched::Missing("the file behind its link is not a PDF".to_owned()),
             };
         }
         if let Err(error) = file.sync_all().await {
@@ -176,48 +180,47 @@ impl Files {
         Fetched::Pdf(hex(digest.finish().as_ref()))
     }
 
-    /// What an answer without a file means (AWS, "Error responses", S3 API reference).
-    async fn refused(&self, response: Response, is_fresh: bool) -> Fetched {
+    /// Classifies a response without a file (AWS, "Error responses", S3 API reference).
+    async fn classify(&self, response: Response, is_new: bool) -> Fetched {
         let status = response.status();
         let retry_after = egress::retry_after(response.headers(), self.clock.now());
         let body = egress::read_body(response, MAX_ERROR_BYTES).await;
         let body = body.unwrap_or_default();
         let code = s3_code(&body);
-        // "Request has expired" is the message of a code that means other things too.
+        // "Request has expired" is the message of a code that has other meanings too.
         let says_expired = String::from_utf8_lossy(&body).contains("expired");
         match (status.as_u16(), code.as_deref()) {
-            // A link whose session has ended gives 400, one that has expired 403.
+            // S3 answers 400 to a link whose session has ended, 403 to an expired one.
             (400, Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired")) => {
-                Fetched::Not(Verdict::LinkExpired)
+                Fetched::Failed(DestinationResponse::LinkExpired)
             }
-            (403, _) if says_expired => Fetched::Not(Verdict::LinkExpired),
-            // With a new link of its own it is the file that is missing: where a signer may
-            // not list, S3 says 403 to that.
-            (403 | 404 | 410, _) if is_fresh => {
-                Fetched::LeftOut("Įvesk.lt does not have its file any more".to_owned())
+            (403, _) if says_expired => Fetched::Failed(DestinationResponse::LinkExpired),
+            // Behind a new link it is the file that is missing: S3 answers 403 if the
+            // signer may not list.
+            (403 | 404 | 410, _) if is_new => {
+                Fetched::Missing("Įvesk.lt no longer has its file".to_owned())
             }
-            (403 | 404 | 410, _) => Fetched::Not(Verdict::LinkExpired),
+            (403 | 404 | 410, _) => Fetched::Failed(DestinationResponse::LinkExpired),
             (status, code) => {
                 let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
-                let error = format!("the store of the documents' files answered {status}{code}");
-                Fetched::Not(not_now(error, retry_after))
+                Fetched::Failed(DestinationResponse::Unavailable {
+                    error: format!("the storage of documents' files answered {status}{code}"),
+                    retry_after,
+                })
             }
         }
     }
 }
 
-/// `bytes` in hexadecimal digits.
+/// Returns `bytes` in hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unreachable(why: &str) -> Fetched {
-    let error = format!("the document's file could not be fetched: {why}");
-    Fetched::Not(not_now(error, None))
-}
-
-fn not_now(error: String, retry_after: Option<Duration>) -> Verdict {
-    Verdict::Unavailable { error, retry_after }
+fn unreachable(reason: &str) -> Fetched {
+    Fetched::Failed(DestinationResponse::unavailable(format!(
+        "failed to fetch the document's file: {reason}"
+    )))
 }
 
 #[cfg(test)]
@@ -255,9 +258,9 @@ mod tests {
         ] {
             assert_eq!(permits(API, hosts, link), permitted, "{link} {hosts:?}");
         }
-        let here = "http://127.0.0.1:4566/api/pub";
-        assert!(permits(here, &[], "http://127.0.0.1:4566/public/1"));
-        assert!(!permits(here, &[], "http://localhost:4566/public/1"));
-        assert!(!permits(here, &["example.lt"], "http://example.lt/1"));
+        let local = "http://127.0.0.1:4566/api/pub";
+        assert!(permits(local, &[], "http://127.0.0.1:4566/public/1"));
+        assert!(!permits(local, &[], "http://localhost:4566/public/1"));
+        assert!(!permits(local, &["example.lt"], "http://example.lt/1"));
     }
 }

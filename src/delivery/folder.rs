@@ -1,9 +1,9 @@
-//! A folder of JSON files, each with its PDF beside it.
+//! Delivers to a folder: JSON files, each with its PDF beside it.
 //!
-//! Who sees a JSON file sees what belongs to it: everything else is in its place, and
-//! synced, before the JSON is renamed into its own. All that is under way lies in
-//! [`UNDER_WAY`], and the PDFs themselves in [`STORED`], each content once; the names
-//! that people read are hard links to them.
+//! A JSON file appears last: everything that belongs to it is in place and synced before
+//! the JSON is renamed to its name. Unfinished files are in [`TEMPORARY`], and the PDFs
+//! themselves in [`STORED`], each content once; the names that people read are hard links to
+//! them.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -17,30 +17,31 @@ use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
 use tracing::warn;
 
+use super::destination::{Destination, DestinationResponse};
 use super::files::{Fetched, Files, hex};
-use super::{Delivery, Destination, Verdict};
 use crate::config::{Config, DestinationConfig, DestinationKind, FolderLayout};
 use crate::domain::{Clock, Company, DestinationName, Queue, Timestamp};
 use crate::file_names::{self, component, identity};
 use crate::ivesk::document::{self, Side};
 use crate::ivesk::view::View;
+use crate::store::Delivery;
 
-/// Where PDFs are stored by the hash of their content. No company's folder begins so.
+/// Folder of PDFs by the hash of their content. No company's folder begins with a dot.
 const STORED: &str = ".files";
-/// Where files lie while they are written.
-const UNDER_WAY: &str = ".files/tmp";
-/// How old a file there is that nobody writes any more.
-const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
-/// The most bytes of a document's date in a file's name.
+/// Folder of files that are being written.
+const TEMPORARY: &str = ".files/tmp";
+/// Age after which a temporary file counts as left behind by a crash.
+const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest date in a file name, in bytes.
 const MAX_DATE_BYTES: usize = 20;
-/// The most bytes of its number, and of a party's name.
+/// Longest document number or party name in a file name, in bytes.
 const MAX_PART_BYTES: usize = 55;
-/// What a file's name ends with: the document, its file, and why it has none.
+/// Endings of file names: the document, its file, and the reason for a missing file.
 const JSON: &str = ".json";
 const PDF: &str = ".pdf";
 const NO_PDF: &str = ".nopdf.txt";
-/// How often a fresh link to a document's file is asked for.
-const MOST_LINK_TRIES: u32 = 5;
+/// Pulls for a new link before a document is filed without its PDF.
+const MAX_LINK_TRIES: u32 = 5;
 
 /// A destination that is a folder.
 pub(super) struct Folder {
@@ -53,11 +54,11 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// A destination for `destination`, whose folder is made where it is missing.
+    /// Opens the folder of `destination`, and creates it if it is missing.
     ///
     /// # Errors
     ///
-    /// A folder that can't be made or written to.
+    /// Fails if the folder can't be created or written to.
     pub(super) fn new(
         name: &DestinationName,
         destination: &DestinationConfig,
@@ -71,7 +72,7 @@ impl Folder {
             max_file_bytes,
         } = &destination.kind
         else {
-            return Err("it is not a folder".to_owned());
+            return Err("its kind is not `folder`".to_owned());
         };
         let files = files
             .then(|| {
@@ -85,7 +86,7 @@ impl Folder {
             .transpose()?;
         let accounts = match destination.accounts.len() {
             0 => config.accounts.len(),
-            some => some,
+            named => named,
         };
         Ok(Self {
             name: name.clone(),
@@ -100,74 +101,75 @@ impl Folder {
         })
     }
 
-    async fn file(&self, item: &Delivery) -> Verdict {
-        let Some(busy) = Busy::begin(&self.busy, item) else {
-            return Verdict::Unavailable {
-                error: "an earlier attempt is still writing this document; the disk is slow"
-                    .to_owned(),
-                retry_after: None,
-            };
+    async fn file(&self, delivery: &Delivery) -> DestinationResponse {
+        let Some(busy) = BusyGuard::acquire(&self.busy, delivery) else {
+            return DestinationResponse::unavailable(
+                "an earlier attempt is still writing this document; the disk is slow".to_owned(),
+            );
         };
         let filing = Filing {
-            places: self.plan.places(item),
-            body: item.body.clone(),
-            earlier: item.earlier_note.clone(),
-            wants_pdf: self.files.is_some(),
+            paths: self.plan.paths(delivery),
+            body: delivery.body.clone(),
+            earlier: delivery.earlier_note.clone(),
+            with_pdf: self.files.is_some(),
             _busy: busy,
         };
         let filing = match self.on_disk(filing, Disk::finish_if_filed).await {
             Ok((filing, false)) => filing,
-            Ok((filing, true)) => return delivered(&filing),
-            Err(verdict) => return verdict,
+            Ok((filing, true)) => return accepted(&filing),
+            Err(response) => return response,
         };
-        let attachment = match self.fetch(item).await {
+        let attachment = match self.fetch(delivery).await {
             Ok(attachment) => attachment,
-            Err(verdict) => return verdict,
+            Err(response) => return response,
         };
-        if let Attachment::LeftOut(why) = &attachment {
+        if let Attachment::Missing(reason) = &attachment {
             warn!(
-                destination = %self.name, document.id = %item.document_id,
-                "filing document `{}` without its PDF: {why}", item.document_id
+                destination = %self.name, document.id = %delivery.document_id,
+                "filing document `{}` without its PDF: {reason}", delivery.document_id
             );
         }
         let file = move |disk: &Disk, filing: &Filing| disk.file(filing, &attachment);
         match self.on_disk(filing, file).await {
-            Ok((filing, ())) => delivered(&filing),
-            Err(verdict) => verdict,
+            Ok((filing, ())) => accepted(&filing),
+            Err(response) => response,
         }
     }
 
-    /// The document's PDF in a file of its own, or why there is none.
-    async fn fetch(&self, item: &Delivery) -> Result<Attachment, Verdict> {
+    /// Fetches the document's PDF into a temporary file.
+    async fn fetch(&self, delivery: &Delivery) -> Result<Attachment, DestinationResponse> {
         let Some(files) = &self.files else {
-            return Ok(Attachment::Filtered);
+            return Ok(Attachment::Disabled);
         };
-        let own = document::link(&item.body);
-        let link = item.link.as_ref().or(own.as_ref());
-        let place = self
+        let own = document::link(&delivery.body);
+        let link = delivery.link.as_ref().or(own.as_ref());
+        let file = self
             .disk
             .temporary()
-            .map_err(|error| self.disk.trouble(&error))?;
-        match files.fetch(link, item.link_listed_at, &place.0).await {
-            Fetched::Pdf(hash) => Ok(Attachment::Pdf { place, hash }),
-            Fetched::LeftOut(why) => Ok(Attachment::LeftOut(why)),
-            // The JSON must not wait for ever.
-            Fetched::Not(Verdict::LinkExpired) if item.link_tries >= MOST_LINK_TRIES => {
-                let why =
-                    "its link has expired, and pulling the document again brought none that works";
-                Ok(Attachment::LeftOut(why.to_owned()))
+            .map_err(|error| self.disk.unavailable(&error))?;
+        match files.fetch(link, delivery.link_listed_at, &file.0).await {
+            Fetched::Pdf(hash) => Ok(Attachment::Pdf { file, hash }),
+            Fetched::Missing(reason) => Ok(Attachment::Missing(reason)),
+            // The JSON must not wait forever.
+            Fetched::Failed(DestinationResponse::LinkExpired)
+                if delivery.link_tries >= MAX_LINK_TRIES =>
+            {
+                let reason = "its link has expired, and pulling the document again brought no \
+                              working one";
+                Ok(Attachment::Missing(reason.to_owned()))
             }
-            Fetched::Not(verdict) => Err(verdict),
-            Fetched::Disk(error) => Err(self.disk.trouble(&error)),
+            Fetched::Failed(response) => Err(response),
+            Fetched::Disk(error) => Err(self.disk.unavailable(&error)),
         }
     }
 
-    /// Does `work` where it may block. It goes on to its end even where nobody waits.
+    /// Runs `work` on a thread that may block. The work runs to its end even if this future
+    /// is dropped.
     async fn on_disk<T: Send + 'static>(
         &self,
         filing: Filing,
         work: impl FnOnce(&Disk, &Filing) -> io::Result<T> + Send + 'static,
-    ) -> Result<(Filing, T), Verdict> {
+    ) -> Result<(Filing, T), DestinationResponse> {
         let disk = Arc::clone(&self.disk);
         let worked = tokio::task::spawn_blocking(move || {
             let done = work(&disk, &filing);
@@ -175,65 +177,64 @@ impl Folder {
         });
         match worked.await {
             Ok((filing, Ok(done))) => Ok((filing, done)),
-            Ok((_, Err(error))) => Err(self.disk.trouble(&error)),
-            Err(error) => Err(self.disk.trouble(&io::Error::other(error))),
+            Ok((_, Err(error))) => Err(self.disk.unavailable(&error)),
+            Err(error) => Err(self.disk.unavailable(&io::Error::other(error))),
         }
     }
 }
 
 #[async_trait]
 impl Destination for Folder {
-    async fn deliver(&self, item: &Delivery) -> Verdict {
-        let filed = tokio::time::timeout(self.timeout, self.file(item));
-        filed.await.unwrap_or_else(|_| Verdict::Unavailable {
-            error: format!(
-                "the document was not filed within {:?} (`timeout`); its file or the disk is slow",
+    async fn deliver(&self, delivery: &Delivery) -> DestinationResponse {
+        let filed = tokio::time::timeout(self.timeout, self.file(delivery));
+        filed.await.unwrap_or_else(|_| {
+            DestinationResponse::unavailable(format!(
+                "the document was not filed within {:?} (`timeout`); fetching its file or the disk \
+                 is slow",
                 self.timeout
-            ),
-            retry_after: None,
+            ))
         })
     }
 }
 
-fn delivered(filing: &Filing) -> Verdict {
-    let places: Vec<String> = filing
-        .places
+fn accepted(filing: &Filing) -> DestinationResponse {
+    let paths: Vec<String> = filing
+        .paths
         .iter()
-        .map(|place| format!("{place}{JSON}"))
+        .map(|path| format!("{path}{JSON}"))
         .collect();
-    Verdict::Delivered {
-        note: Some(places.join("\n")),
+    DestinationResponse::Accepted {
+        note: Some(paths.join("\n")),
     }
 }
 
-/// Where documents lie in the folder.
+/// The layout of the folder.
 struct Plan {
     layout: FolderLayout,
-    /// Whether several accounts file here: their documents must not meet.
+    /// True if several accounts file here; each gets a folder of its own.
     by_account: bool,
 }
 
 impl Plan {
-    /// Where an item is filed, relative to the folder and without the end of its name:
-    /// once for each company of ours that it is about.
-    fn places(&self, item: &Delivery) -> Vec<String> {
-        let companies = match item.feed.queue {
-            Queue::Exported => vec![item.feed.company.clone()],
-            Queue::Digitized => document::companies(&item.body),
+    /// Returns the paths of a document, relative to the folder and without an ending: one for
+    /// each of our companies that it names.
+    fn paths(&self, delivery: &Delivery) -> Vec<String> {
+        let companies = match delivery.feed.queue {
+            Queue::Exported => vec![delivery.feed.company.clone()],
+            Queue::Digitized => document::companies(&delivery.body),
         };
-        let view = View::read(&item.body);
+        let view = View::read(&delivery.body);
         if companies.is_empty() {
-            let nobody = self.place(item, &view, &Company::mixed());
-            return vec![nobody];
+            return vec![self.path(delivery, &view, &Company::mixed())];
         }
         let companies = companies.iter();
         companies
-            .map(|company| self.place(item, &view, company))
+            .map(|company| self.path(delivery, &view, company))
             .collect()
     }
 
-    fn place(&self, item: &Delivery, view: &View, company: &Company) -> String {
-        let id = identity(&item.document_id);
+    fn path(&self, delivery: &Delivery, view: &View, company: &Company) -> String {
+        let id = identity(&delivery.document_id);
         let part = |text: &Option<String>, max_bytes| {
             let text = text.as_deref().filter(|text| !text.trim().is_empty());
             text.map(|text| component(text, max_bytes))
@@ -241,17 +242,17 @@ impl Plan {
         let number = part(&view.number, MAX_PART_BYTES);
         let mut folders = Vec::new();
         if self.by_account {
-            folders.push(identity(item.feed.account.as_str()));
+            folders.push(identity(delivery.feed.account.as_str()));
         }
         folders.push(match company.as_str() {
-            "" => item.feed.queue.as_str().to_owned(),
+            "" => delivery.feed.queue.as_str().to_owned(),
             code => identity(code),
         });
-        let (parts, between) = match self.layout {
+        let (parts, separator) = match self.layout {
             FolderLayout::Company => (vec![number], "-"),
             FolderLayout::Archiver => {
-                let side = document::side(&item.body, company);
-                folders.push(month(item, view));
+                let side = document::side(&delivery.body, company);
+                folders.push(month(delivery, view));
                 let (folder, other) = match side {
                     Some(Side::Buyer) => ("Pirkimai", &view.seller),
                     Some(Side::Seller) => ("Pardavimai", &view.buyer),
@@ -263,15 +264,16 @@ impl Plan {
             }
         };
         let parts: Vec<String> = parts.into_iter().flatten().chain([id]).collect();
-        let name = parts.join(between);
+        let name = parts.join(separator);
         debug_assert!(name.len() + NO_PDF.len() <= file_names::MAX_BYTES);
         folders.push(name);
         folders.join("/")
     }
 }
 
-/// `YYYY-MM`: of the document's own date, or of its version, or of when it came.
-fn month(item: &Delivery, view: &View) -> String {
+/// Returns `YYYY-MM` of the document's own date, else of its version, else of the time when it
+/// was stored.
+fn month(delivery: &Delivery, view: &View) -> String {
     let is_month = |text: &&str| {
         text.bytes().enumerate().all(|(at, byte)| match at {
             4 => byte == b'-',
@@ -280,71 +282,74 @@ fn month(item: &Delivery, view: &View) -> String {
     };
     let of = |text: &str| text.get(..7).filter(is_month).map(str::to_owned);
     let own = view.date.as_deref().and_then(of);
-    let version = || Timestamp::parse(&item.version).and_then(|moment| of(&moment.to_string()));
-    let stored = || of(&item.stored_at.to_string());
+    let version = || {
+        let moment = Timestamp::parse(&delivery.version)?;
+        of(&moment.to_string())
+    };
+    let stored = || of(&delivery.stored_at.to_string());
     own.or_else(version)
         .or_else(stored)
         .unwrap_or_else(|| "0000-00".to_owned())
 }
 
-/// One item on its way into the folder.
+/// One document version to file.
 struct Filing {
-    places: Vec<String>,
+    paths: Vec<String>,
     body: Vec<u8>,
     earlier: Option<String>,
-    wants_pdf: bool,
-    _busy: Busy,
+    with_pdf: bool,
+    _busy: BusyGuard,
 }
 
-/// That a document is being written. Writing can't be broken off, so it may outlast the
-/// attempt that began it, and must not come after what a later one writes.
-struct Busy {
-    all: Arc<Mutex<HashSet<String>>>,
-    own: String,
+/// Marks a document as being written. Writing can't be interrupted, so it may outlast its
+/// attempt, and must not overwrite what a later attempt writes.
+struct BusyGuard {
+    busy: Arc<Mutex<HashSet<String>>>,
+    document: String,
 }
 
-impl Busy {
-    /// `None` where an earlier attempt has not ended.
-    fn begin(all: &Arc<Mutex<HashSet<String>>>, item: &Delivery) -> Option<Self> {
-        let own = format!("{}/{}", item.feed, item.document_id);
-        let is_first = all
+impl BusyGuard {
+    /// Returns `None` if an earlier attempt is still writing the document.
+    fn acquire(busy: &Arc<Mutex<HashSet<String>>>, delivery: &Delivery) -> Option<Self> {
+        let document = format!("{}/{}", delivery.feed, delivery.document_id);
+        let is_first = busy
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(own.clone());
+            .insert(document.clone());
         is_first.then(|| Self {
-            all: Arc::clone(all),
-            own,
+            busy: Arc::clone(busy),
+            document,
         })
     }
 }
 
-impl Drop for Busy {
+impl Drop for BusyGuard {
     fn drop(&mut self) {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(&self.own);
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.remove(&self.document);
     }
 }
 
-/// What goes beside the JSON.
+/// The file that belongs to a document.
 enum Attachment {
-    /// The settings want no files: those that are there are left alone.
-    Filtered,
-    /// A PDF that was fetched.
-    Pdf { place: Temporary, hash: String },
-    /// Why there is none.
-    LeftOut(String),
+    /// The settings disable files; existing ones are left alone.
+    Disabled,
+    /// A fetched PDF.
+    Pdf { file: TemporaryFile, hash: String },
+    /// No PDF; the reason.
+    Missing(String),
 }
 
-/// A file that is removed once nobody needs it.
-struct Temporary(PathBuf);
+/// A file that is removed on drop.
+struct TemporaryFile(PathBuf);
 
-impl Drop for Temporary {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// The folder itself. Everything here may block.
+/// The folder on the disk. Every method may block.
 struct Disk {
     root: PathBuf,
 }
@@ -354,117 +359,117 @@ impl Disk {
         let root = std::path::absolute(path)
             .map_err(|error| format!("its folder {}: {error}", path.display()))?;
         let disk = Self { root };
-        let made = fs::create_dir_all(disk.root.join(UNDER_WAY)).and_then(|()| {
+        let checked = fs::create_dir_all(disk.root.join(TEMPORARY)).and_then(|()| {
             disk.remove_abandoned()?;
             let probe = disk.temporary()?;
             File::create_new(&probe.0)?.sync_all()
         });
-        made.map_err(|error| disk.describe(&error))?;
+        checked.map_err(|error| disk.describe(&error))?;
         Ok(disk)
     }
 
-    /// Removes what a crash left under way; younger files may be another process's.
+    /// Removes temporary files that a crash left behind; younger ones may be another process's.
     fn remove_abandoned(&self) -> io::Result<()> {
-        for entry in fs::read_dir(self.root.join(UNDER_WAY))? {
+        for entry in fs::read_dir(self.root.join(TEMPORARY))? {
             let entry = entry?;
-            let changed = entry.metadata().and_then(|about| about.modified());
-            let age = changed.map(|changed| SystemTime::now().duration_since(changed));
-            if matches!(age, Ok(Ok(age)) if age > ABANDONED) {
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the file's time is the machine's too"
+            )]
+            let age = modified.map(|modified| SystemTime::now().duration_since(modified));
+            if matches!(age, Ok(Ok(age)) if age > ABANDONED_AFTER) {
                 ignore_missing(fs::remove_file(entry.path()))?;
             }
         }
         Ok(())
     }
 
-    /// A name under way that nobody else has.
-    fn temporary(&self) -> io::Result<Temporary> {
+    /// Returns a temporary file name that is not in use.
+    fn temporary(&self) -> io::Result<TemporaryFile> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-        Ok(Temporary(self.root.join(UNDER_WAY).join(hex(&bytes))))
+        Ok(TemporaryFile(self.root.join(TEMPORARY).join(hex(&bytes))))
     }
 
-    /// What is wrong with the folder and what to do, for people.
+    /// Describes a problem with the folder and its fix.
     fn describe(&self, error: &io::Error) -> String {
-        let advice = match error.kind() {
+        let problem = match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => {
-                "is missing or was changed under way; is its disk mounted? Restarting the service \
-                 makes it anew"
+                "is missing or was replaced; is its disk mounted? Restarting the service creates it \
+                 again"
             }
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                "can't be written to; let the service's user write there"
+                "is not writable; give the service's user write access"
             }
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "is full; make room there",
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "is full; free some space there",
             ErrorKind::CrossesDevices => {
-                "lies on several file systems; let all of it lie on one, or files can't come into \
-                 it whole"
+                "spans several file systems, so files can't be moved into it; keep all of it on one"
             }
-            _ => "can't be used; look at the disk",
+            _ => "can't be used; check the disk",
         };
-        format!("its folder {} {advice} ({error})", self.root.display())
+        format!("its folder {} {problem} ({error})", self.root.display())
     }
 
-    fn trouble(&self, error: &io::Error) -> Verdict {
-        Verdict::Unavailable {
-            error: self.describe(error),
-            retry_after: None,
-        }
+    fn unavailable(&self, error: &io::Error) -> DestinationResponse {
+        DestinationResponse::unavailable(self.describe(error))
     }
 
-    fn path(&self, place: &str, ending: &str) -> PathBuf {
-        self.root.join(format!("{place}{ending}"))
+    fn absolute(&self, path: &str, ending: &str) -> PathBuf {
+        self.root.join(format!("{path}{ending}"))
     }
 
     fn stored(&self, hash: &str) -> PathBuf {
         self.root.join(STORED).join(format!("{hash}{PDF}"))
     }
 
-    /// Whether all of it is in place already, from an attempt that nobody heard of. Then
-    /// what is left to do of that attempt is done.
+    /// Returns true if an earlier attempt has filed everything already; finishes that attempt.
     fn finish_if_filed(&self, filing: &Filing) -> io::Result<bool> {
-        for place in &filing.places {
-            let is_same = holds(&self.path(place, JSON), &filing.body)?;
-            let has_pdf = self.path(place, PDF).is_file() && !self.path(place, NO_PDF).exists();
-            if !is_same || (filing.wants_pdf && !has_pdf) {
+        for path in &filing.paths {
+            let is_same = has_content(&self.absolute(path, JSON), &filing.body)?;
+            let has_pdf =
+                self.absolute(path, PDF).is_file() && !self.absolute(path, NO_PDF).exists();
+            if !is_same || (filing.with_pdf && !has_pdf) {
                 return Ok(false);
             }
         }
-        self.remove_earlier(filing, filing.wants_pdf)?;
+        self.remove_earlier(filing, filing.with_pdf)?;
         Ok(true)
     }
 
-    /// Puts everything in its place, the JSON last, then removes what it replaces.
+    /// Writes all files, the JSON last, then removes those of an earlier version.
     fn file(&self, filing: &Filing, attachment: &Attachment) -> io::Result<()> {
         let has_pdf = matches!(attachment, Attachment::Pdf { .. });
-        if let Attachment::Pdf { place, hash } = attachment {
-            self.store(&place.0, hash)?;
+        if let Attachment::Pdf { file, hash } = attachment {
+            self.store(&file.0, hash)?;
         }
-        for place in &filing.places {
-            let folder = self.make_folder(place)?;
+        for path in &filing.paths {
+            let folder = self.create_folder(path)?;
             match attachment {
-                Attachment::Filtered => {}
-                Attachment::Pdf { place: pdf, hash } => self.attach(place, &pdf.0, hash)?,
-                Attachment::LeftOut(why) => {
+                Attachment::Disabled => {}
+                Attachment::Pdf { file, hash } => self.attach(path, &file.0, hash)?,
+                Attachment::Missing(reason) => {
                     let note = format!(
-                        "The PDF of this document is not here: {why}.\n\
-                         A PDF of the same name is that of an earlier version.\n"
+                        "The PDF of this document is missing: {reason}.\n\
+                         A PDF of the same name belongs to an earlier version.\n"
                     );
-                    self.write(&self.path(place, NO_PDF), note.as_bytes())?;
+                    self.write(&self.absolute(path, NO_PDF), note.as_bytes())?;
                 }
             }
             sync_folder(&folder)?;
-            self.write(&self.path(place, JSON), &filing.body)?;
+            self.write(&self.absolute(path, JSON), &filing.body)?;
             if has_pdf {
-                ignore_missing(fs::remove_file(self.path(place, NO_PDF)))?;
+                ignore_missing(fs::remove_file(self.absolute(path, NO_PDF)))?;
             }
             sync_folder(&folder)?;
         }
         self.remove_earlier(filing, has_pdf)
     }
 
-    /// Makes the folder of a place, and has each new one's name written to the disk.
-    fn make_folder(&self, place: &str) -> io::Result<PathBuf> {
+    /// Creates the folder of a file, and syncs the name of each new folder.
+    fn create_folder(&self, path: &str) -> io::Result<PathBuf> {
         let mut folder = self.root.clone();
-        let names = Path::new(place).parent().unwrap_or(Path::new(""));
+        let names = Path::new(path).parent().unwrap_or(Path::new(""));
         for name in names {
             let parent = folder.clone();
             folder.push(name);
@@ -485,7 +490,7 @@ impl Disk {
         fs::rename(&temporary.0, path)
     }
 
-    /// Keeps a fetched PDF under its hash, unless it is there as it was stored.
+    /// Stores a fetched PDF under its hash, unless an intact copy exists.
     fn store(&self, fetched: &Path, hash: &str) -> io::Result<()> {
         let stored = self.stored(hash);
         if hash_of(&stored)?.as_deref() == Some(hash) {
@@ -497,16 +502,16 @@ impl Disk {
         sync_folder(&self.root.join(STORED))
     }
 
-    /// Gives the stored PDF the name that people read.
-    fn attach(&self, place: &str, fetched: &Path, hash: &str) -> io::Result<()> {
-        let path = self.path(place, PDF);
+    /// Links the stored PDF under the name that people read.
+    fn attach(&self, path: &str, fetched: &Path, hash: &str) -> io::Result<()> {
+        let path = self.absolute(path, PDF);
         let earlier = hash_of(&path)?;
         if earlier.as_deref() == Some(hash) {
             return Ok(());
         }
         let temporary = self.temporary()?;
         match link_or_copy(&self.stored(hash), &temporary.0) {
-            // Another document's removal took it for unused a moment ago.
+            // Another document has just removed the stored PDF as unused.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 link_or_copy(fetched, &temporary.0)?;
             }
@@ -514,7 +519,7 @@ impl Disk {
         }
         fs::rename(&temporary.0, &path)?;
         match earlier {
-            Some(earlier) => self.forget(&earlier),
+            Some(earlier) => self.remove_unused(&earlier),
             None => Ok(()),
         }
     }
@@ -523,47 +528,46 @@ impl Disk {
         let hash = hash_of(path)?;
         ignore_missing(fs::remove_file(path))?;
         match hash {
-            Some(hash) => self.forget(&hash),
+            Some(hash) => self.remove_unused(&hash),
             None => Ok(()),
         }
     }
 
-    /// Removes a stored PDF that no name leads to any more.
-    fn forget(&self, hash: &str) -> io::Result<()> {
+    /// Removes a stored PDF if no document links to it.
+    fn remove_unused(&self, hash: &str) -> io::Result<()> {
         let stored = self.stored(hash);
         match fs::symlink_metadata(&stored) {
-            Ok(about) if about.nlink() == 1 => ignore_missing(fs::remove_file(&stored)),
+            Ok(metadata) if metadata.nlink() == 1 => ignore_missing(fs::remove_file(&stored)),
             Ok(_) => Ok(()),
             Err(error) => ignore_missing(Err(error)),
         }
     }
 
-    /// Removes the files of an earlier version that lay elsewhere, where they still do; its
-    /// PDF only where another has come in its place.
+    /// Removes the files of an earlier version that had another path; its PDF only if another
+    /// one has replaced it.
     fn remove_earlier(&self, filing: &Filing, has_pdf: bool) -> io::Result<()> {
-        let noted = filing.earlier.as_deref().unwrap_or_default().lines();
-        for place in noted.filter_map(|line| line.strip_suffix(JSON)) {
-            if filing.places.iter().any(|new| new == place) || !self.is_inside(place)? {
+        let earlier = filing.earlier.as_deref().unwrap_or_default().lines();
+        for path in earlier.filter_map(|line| line.strip_suffix(JSON)) {
+            if filing.paths.iter().any(|new| new == path) || !self.is_inside(path)? {
                 continue;
             }
-            // The JSON first, as it came last.
-            ignore_missing(fs::remove_file(self.path(place, JSON)))?;
-            ignore_missing(fs::remove_file(self.path(place, NO_PDF)))?;
+            // The JSON first: a JSON file never stands without what belongs to it.
+            ignore_missing(fs::remove_file(self.absolute(path, JSON)))?;
+            ignore_missing(fs::remove_file(self.absolute(path, NO_PDF)))?;
             if has_pdf {
-                self.remove_pdf(&self.path(place, PDF))?;
+                self.remove_pdf(&self.absolute(path, PDF))?;
             }
         }
         Ok(())
     }
 
-    /// Whether a place that was noted is one of this folder's, also once every link in its
-    /// way is followed.
-    fn is_inside(&self, place: &str) -> io::Result<bool> {
-        let mut names = Path::new(place).components();
-        if !names.all(|name| matches!(name, Component::Normal(_))) || place.starts_with('.') {
+    /// Returns true if a stored path is inside this folder, with every symbolic link followed.
+    fn is_inside(&self, path: &str) -> io::Result<bool> {
+        let mut names = Path::new(path).components();
+        if !names.all(|name| matches!(name, Component::Normal(_))) || path.starts_with('.') {
             return Ok(false);
         }
-        let path = self.path(place, JSON);
+        let path = self.absolute(path, JSON);
         match path.parent().unwrap_or(&self.root).canonicalize() {
             Ok(folder) => Ok(folder.starts_with(self.root.canonicalize()?)),
             Err(error) => ignore_missing(Err(error)).map(|()| false),
@@ -571,27 +575,28 @@ impl Disk {
     }
 }
 
-fn ignore_missing(done: io::Result<()>) -> io::Result<()> {
-    match done {
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
 
-/// Whether there is a file with exactly these bytes.
-fn holds(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+/// Returns true if the file exists and contains exactly these bytes.
+fn has_content(path: &Path, bytes: &[u8]) -> io::Result<bool> {
     match File::open(path) {
         Ok(file) if file.metadata()?.len() == bytes.len() as u64 => {
-            let mut there = Vec::with_capacity(bytes.len());
-            file.take(bytes.len() as u64 + 1).read_to_end(&mut there)?;
-            Ok(there == bytes)
+            let mut content = Vec::with_capacity(bytes.len());
+            file.take(bytes.len() as u64 + 1)
+                .read_to_end(&mut content)?;
+            Ok(content == bytes)
         }
         Ok(_) => Ok(false),
         Err(error) => ignore_missing(Err(error)).map(|()| false),
     }
 }
 
-/// The SHA-256 of a file's content, where there is such a file.
+/// Returns the SHA-256 of a file's content, or `None` if there is no such file.
 fn hash_of(path: &Path) -> io::Result<Option<String>> {
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -607,7 +612,7 @@ fn hash_of(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// A second name for a file, or a copy where the file system has no such thing.
+/// Creates a hard link, or a copy if the file system has no hard links.
 fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
     match fs::hard_link(from, to) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -618,10 +623,10 @@ fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Has the names in a folder written to the disk.
+/// Syncs the names in a folder to the disk.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder)?.sync_all() {
-        // Some network file systems have no such thing.
+        // Some network file systems can't sync folders.
         Err(error)
             if matches!(
                 error.kind(),

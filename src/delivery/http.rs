@@ -1,4 +1,4 @@
-//! A POST, signed after the Standard Webhooks specification.
+//! Delivers by a POST, signed after the Standard Webhooks specification.
 
 use std::time::Duration;
 
@@ -12,18 +12,19 @@ use standardwebhooks::{
 };
 use url::Url;
 
-use super::{Delivery, Destination, Verdict, rejection, unreadable};
+use super::destination::{Destination, DestinationResponse};
 use crate::domain::Clock;
 use crate::egress;
+use crate::store::Delivery;
 
-/// The header with the epoch and our number of the version.
+/// Header with the epoch and the version's sequence number.
 const HEADER_SEQUENCE: &str = "ivesk-sequence";
-/// The most that is read of an answer.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// How long the rest of a success may take, which is read to use the connection again.
-const REST_OF_A_SUCCESS: Duration = Duration::from_secs(1);
+/// Longest body that is read of a response.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Time for reading the body of a success, so that the connection can be reused.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A destination that is posted to.
+/// A destination that receives POST requests.
 pub(super) struct Http {
     client: reqwest::Client,
     url: Url,
@@ -32,24 +33,28 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// A destination at `url` for which every one of `secrets` signs.
+    /// Creates a destination at `url`; requests carry one signature for each of `secrets`.
     ///
     /// # Errors
     ///
-    /// What keeps it from being posted to.
+    /// Fails if a secret is malformed or the machine has no TLS roots.
     pub(super) fn new(
         url: &Url,
         secrets: &[SecretString],
         timeout: Duration,
         clock: Clock,
     ) -> Result<Self, String> {
-        let client = egress::client(timeout)
-            .map_err(|error| format!("no HTTP client: {}", egress::describe(error)))?;
+        let client = egress::client(timeout).map_err(|error| {
+            format!(
+                "failed to set up the HTTP client: {}",
+                egress::describe(error)
+            )
+        })?;
         let keys = secrets
             .iter()
             .map(|secret| Webhook::new(secret.expose_secret()))
             .collect::<Result<_, _>>()
-            .map_err(|_| "a secret is not whsec_ and base64".to_owned())?;
+            .map_err(|_| "a secret is not `whsec_` followed by base64".to_owned())?;
         Ok(Self {
             client,
             url: url.clone(),
@@ -58,9 +63,9 @@ impl Http {
         })
     }
 
-    /// The headers of the specification, with a signature of each key.
-    fn headers(&self, item: &Delivery, body: &[u8]) -> Option<HeaderMap> {
-        let key = item.key();
+    /// Returns the headers of the specification, with a signature by each key.
+    fn headers(&self, delivery: &Delivery, body: &[u8]) -> Option<HeaderMap> {
+        let key = delivery.key();
         let seconds = self.clock.now().as_millis().div_euclid(1000);
         let signatures: Vec<String> = self
             .keys
@@ -68,7 +73,7 @@ impl Http {
             .map(|signer| signer.sign(&key, seconds, body))
             .collect::<Result<_, _>>()
             .ok()?;
-        let sequence = format!("{}:{}", item.epoch, item.sequence);
+        let sequence = format!("{}:{}", delivery.epoch, delivery.sequence);
         let headers = [
             (HEADER_WEBHOOK_ID, key),
             (HEADER_WEBHOOK_TIMESTAMP, seconds.to_string()),
@@ -85,33 +90,33 @@ impl Http {
             .collect()
     }
 
-    async fn verdict(&self, response: Response) -> Verdict {
+    async fn classify(&self, response: Response) -> DestinationResponse {
         let status = response.status();
         if status.is_success() {
-            // It has it, whatever becomes of the rest of its answer.
-            let rest = egress::read_body(response, MAX_ANSWER_BYTES);
-            let _ = tokio::time::timeout(REST_OF_A_SUCCESS, rest).await;
-            return Verdict::Delivered { note: None };
+            // The status decides, even if the body can't be read.
+            let body = egress::read_body(response, MAX_BODY_BYTES);
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, body).await;
+            return DestinationResponse::Accepted { note: None };
         }
         if status == StatusCode::GONE {
-            return Verdict::Closed {
-                error: "the address answered 410 (Gone): it wants no more documents".to_owned(),
+            return DestinationResponse::Closed {
+                error: "`url` answered 410 (Gone): it accepts no more documents".to_owned(),
             };
         }
         let retry_after = egress::retry_after(response.headers(), self.clock.now());
         let is_problem = is_problem(response.headers());
-        let judges_the_document = judges_the_document(status);
-        if judges_the_document {
-            let body = egress::read_body(response, MAX_ANSWER_BYTES).await;
+        let is_about_document = is_about_document(status);
+        if is_about_document {
+            let body = egress::read_body(response, MAX_BODY_BYTES).await;
             if let Some(message) = body.ok().and_then(|body| message(&body, is_problem)) {
-                return rejection(&message);
+                return DestinationResponse::rejected(&message);
             }
         }
-        Verdict::Unavailable {
+        DestinationResponse::Unavailable {
             error: format!(
-                "the address answered {}: {}",
+                "`url` answered {}: {}",
                 status.as_u16(),
-                meaning(status, judges_the_document)
+                explain(status, is_about_document)
             ),
             retry_after,
         }
@@ -120,30 +125,27 @@ impl Http {
 
 #[async_trait]
 impl Destination for Http {
-    async fn deliver(&self, item: &Delivery) -> Verdict {
-        let Some(body) = item.to_json() else {
-            return unreadable();
+    async fn deliver(&self, delivery: &Delivery) -> DestinationResponse {
+        let Some(body) = delivery.to_json() else {
+            return DestinationResponse::corrupt_document();
         };
-        let Some(headers) = self.headers(item, &body) else {
-            return unreadable();
+        let Some(headers) = self.headers(delivery, &body) else {
+            return DestinationResponse::corrupt_document();
         };
         let request = self.client.post(self.url.clone()).headers(headers);
         match request.body(body).send().await {
-            Ok(response) => self.verdict(response).await,
-            Err(error) => Verdict::Unavailable {
-                error: format!(
-                    "the address could not be reached: {}",
-                    egress::describe(error)
-                ),
-                retry_after: None,
-            },
+            Ok(response) => self.classify(response).await,
+            Err(error) => DestinationResponse::unavailable(format!(
+                "`url` could not be reached: {}",
+                egress::describe(error)
+            )),
         }
     }
 }
 
-/// Whether a refusal with this status is about the document, rather than about the
-/// address, our right to use it, or the moment.
-fn judges_the_document(status: StatusCode) -> bool {
+/// Returns true if an error with this status is about the document rather than about the
+/// address, our access to it, or the moment.
+fn is_about_document(status: StatusCode) -> bool {
     status.is_client_error()
         && !matches!(
             status.as_u16(),
@@ -151,7 +153,7 @@ fn judges_the_document(status: StatusCode) -> bool {
         )
 }
 
-/// Whether the body is said to be that of RFC 9457.
+/// Returns true if the body is declared as problem details (RFC 9457).
 fn is_problem(headers: &HeaderMap) -> bool {
     let kind = headers
         .get(CONTENT_TYPE)
@@ -162,37 +164,38 @@ fn is_problem(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The words of a refusal: `message` of a JSON object, or a problem's `detail` or `title`.
+/// Returns the message of a rejection: `message` of a JSON object, or a problem's `detail` or
+/// `title`.
 fn message(body: &[u8], is_problem: bool) -> Option<String> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let answer: Value = serde_json::from_slice(body).ok()?;
+    let body: Value = serde_json::from_slice(body).ok()?;
     let names: &[&str] = if is_problem {
         &["message", "detail", "title"]
     } else {
         &["message"]
     };
-    let texts = names.iter().filter_map(|name| answer.get(name)?.as_str());
+    let texts = names.iter().filter_map(|name| body.get(name)?.as_str());
     texts
         .map(str::trim)
         .find(|text| !text.is_empty())
         .map(str::to_owned)
 }
 
-/// What an answer that is no verdict on the document means, and what to do.
-fn meaning(status: StatusCode, judges_the_document: bool) -> &'static str {
+/// Explains a status that neither accepts nor rejects the document, with the fix.
+fn explain(status: StatusCode, is_about_document: bool) -> &'static str {
     match status.as_u16() {
-        300..=399 => "redirects are not followed; write the address that it points to into `url`",
+        300..=399 => "redirects are not followed; set `url` to the final address",
         401 | 403 | 407 => {
-            "it does not let us in; look at its secret (`secret_file`) and at what stands before it"
+            "access is denied; check the secret (`secret_file`) and the proxy in front of the receiver"
         }
-        404 | 405 | 421 | 426 => "nothing takes documents there; look at `url`",
-        408 | 425 | 429 => "it wants to be asked later",
-        500..=599 => "it is in trouble; look at its own log",
-        _ if judges_the_document => {
-            "without a `message` in JSON nobody can be told why, so it counts as a mistake of the \
-             receiver's"
+        404 | 405 | 421 | 426 => "nothing accepts documents there; check `url`",
+        408 | 425 | 429 => "the receiver asks to be retried later",
+        500..=599 => "the receiver has failed; check its log",
+        _ if is_about_document => {
+            "a rejection needs a JSON body with a `message` for the accountant, so this counts as a \
+             fault of the receiver"
         }
-        _ => "no receiver of documents answers so; look at `url`",
+        _ => "no receiver of documents answers with this status; check `url`",
     }
 }
 
@@ -202,14 +205,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_rejection_message_is_plain_text_or_a_problems_detail() {
+    fn the_message_is_read_from_json_or_from_a_problem_s_detail() {
         let read = |body: &str, is_problem| message(body.as_bytes(), is_problem);
-        let words = Some("no such account".to_owned());
-        assert_eq!(read(r#"{"message":" no such account\n"}"#, false), words);
+        let expected = Some("no such account".to_owned());
+        assert_eq!(read(r#"{"message":" no such account\n"}"#, false), expected);
         let problem = r#"{"title":"Bad","detail":"no such account","status":422}"#;
-        assert_eq!(read(problem, true), words);
+        assert_eq!(read(problem, true), expected);
         assert_eq!(read(problem, false), None);
-        assert_eq!(read(r#"{"title":"no such account"}"#, true), words);
+        assert_eq!(read(r#"{"title":"no such account"}"#, true), expected);
         for none in [
             "",
             "<html>",

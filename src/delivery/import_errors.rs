@@ -1,4 +1,4 @@
-//! Import errors on their way to the vendor's accountant: an outbox, emptied one by one.
+//! Sends import errors to the vendor's accountant from an outbox, one at a time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,35 +13,35 @@ use crate::egress;
 use crate::ivesk::{ApiError, Client, Observer};
 use crate::store::{ImportErrorLease, ImportErrorOutcome, SharedStore, StoreError};
 
-/// What a lease holds beyond the request's own time limit.
+/// Time that a lease holds beyond the request's timeout.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
 
 /// The wait after a first failure, and the longest one.
 const FIRST_WAIT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
-/// How often the rows are looked at where nothing wakes the worker.
-const IDLE: Duration = Duration::from_secs(10);
+/// Longest time between two reads of the rows.
+const MAX_IDLE: Duration = Duration::from_secs(10);
 
-/// The pause after the store failed.
-const AFTER_STORE_ERROR: Duration = Duration::from_secs(5);
+/// Pause after a store error.
+const STORE_ERROR_DELAY: Duration = Duration::from_secs(5);
 
-/// What one step did.
+/// The result of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reported {
-    /// The vendor has it.
+pub enum SendOutcome {
+    /// The vendor accepted the import error.
     Sent,
-    /// The vendor does not want it.
+    /// The vendor refused the import error; it is not retried.
     Refused {
-        /// Why; nothing secret.
+        /// The error. Contains no secrets.
         error: String,
     },
-    /// It is tried again later.
+    /// Sending failed and is retried later.
     Failed {
-        /// Why; nothing secret.
+        /// The error. Contains no secrets.
         error: String,
     },
-    /// Another worker took it over.
+    /// Another worker took over the lease.
     Stale,
     /// Nothing is due.
     Nothing,
@@ -56,12 +56,14 @@ pub struct ImportErrorSender {
 }
 
 impl ImportErrorSender {
-    /// A import_errors for the accounts that have a key; `None` where `api.import_error_path`
-    /// is not set: import_errors wait then. `observer` is told of every request.
+    /// Creates a sender for the accounts that have an API key; `observer` receives every
+    /// request.
+    ///
+    /// Returns `None` if `api.import_error_path` is not set: import errors then wait.
     ///
     /// # Errors
     ///
-    /// Where a key can't stand in a header, or the machine offers no TLS.
+    /// Fails if a key is not valid in a header, or the machine has no TLS roots.
     pub fn new(
         config: &Config,
         store: SharedStore,
@@ -88,55 +90,55 @@ impl ImportErrorSender {
         }))
     }
 
-    /// Sends the report that has waited longest.
+    /// Sends the oldest import error that is due.
     ///
     /// # Errors
     ///
-    /// Only the store's; the vendor's are noted in the row.
-    pub async fn step(&self) -> Result<Reported, StoreError> {
+    /// Fails only if the store does; the vendor's errors are stored in the row.
+    pub async fn step(&self) -> Result<SendOutcome, StoreError> {
         let accounts = self.clients.keys().cloned().collect();
         let leased = self
             .store
             .lease_import_error(accounts, self.clock.now(), self.lease)
             .await?;
         let Some(lease) = leased else {
-            return Ok(Reported::Nothing);
+            return Ok(SendOutcome::Nothing);
         };
         let (Some(client), Some(company)) =
             (self.clients.get(&lease.row.account), &lease.row.company)
         else {
-            return Ok(Reported::Nothing);
+            return Ok(SendOutcome::Nothing);
         };
         let row = &lease.row;
         let sent = client.send_import_error(&row.document_id, company, &row.message);
-        let end = match sent.await {
+        let outcome = match sent.await {
             Ok(()) => ImportErrorOutcome::Sent,
-            Err(error) => self.judge(&lease, &error),
+            Err(error) => self.classify(&lease, &error),
         };
-        tell(&lease, &end);
-        let reported = match &end {
-            ImportErrorOutcome::Sent => Reported::Sent,
-            ImportErrorOutcome::Failed { error, .. } => Reported::Failed {
+        log(&lease, &outcome);
+        let sent = match &outcome {
+            ImportErrorOutcome::Sent => SendOutcome::Sent,
+            ImportErrorOutcome::Failed { error, .. } => SendOutcome::Failed {
                 error: error.clone(),
             },
-            ImportErrorOutcome::Refused { error } => Reported::Refused {
+            ImportErrorOutcome::Refused { error } => SendOutcome::Refused {
                 error: error.clone(),
             },
         };
         match self
             .store
-            .end_import_error(lease, end, self.clock.now())
+            .end_import_error(lease, outcome, self.clock.now())
             .await
         {
-            Ok(()) => Ok(reported),
-            Err(StoreError::StaleLease) => Ok(Reported::Stale),
+            Ok(()) => Ok(sent),
+            Err(StoreError::StaleLease) => Ok(SendOutcome::Stale),
             Err(error) => Err(error),
         }
     }
 
-    /// Tried again is what may have been lost on the way, and what waits for a setting or
-    /// a key to be fixed; the rest the vendor would refuse again.
-    fn judge(&self, lease: &ImportErrorLease, error: &ApiError) -> ImportErrorOutcome {
+    /// Retries what may have been lost on the way and what a setting or a key can fix; the
+    /// vendor would refuse anything else again.
+    fn classify(&self, lease: &ImportErrorLease, error: &ApiError) -> ImportErrorOutcome {
         let wait = match error {
             ApiError::Status {
                 status: 408 | 429 | 500..,
@@ -148,7 +150,7 @@ impl ImportErrorSender {
             } => Some(LONGEST_WAIT),
             ApiError::Status { .. } => None,
             ApiError::Unreachable(_) | ApiError::NotConfigured { .. } => Some(Duration::ZERO),
-            // It was taken; what the answer says does not matter.
+            // The status was a success; the body does not matter.
             ApiError::TooLarge { .. } => return ImportErrorOutcome::Sent,
             ApiError::Malformed(_) => None,
         };
@@ -167,16 +169,16 @@ impl ImportErrorSender {
     }
 }
 
-fn tell(lease: &ImportErrorLease, end: &ImportErrorOutcome) {
+fn log(lease: &ImportErrorLease, outcome: &ImportErrorOutcome) {
     let row = &lease.row;
     let (id, document_id, sequence) = (row.id, &row.document_id, row.sequence);
-    match end {
+    match outcome {
         ImportErrorOutcome::Sent => {
             info!(
                 id,
                 document_id,
                 sequence,
-                "the import error of document `{document_id}` is reported to Įvesk.lt"
+                "sent the import error of document `{document_id}` to Įvesk.lt"
             );
         }
         ImportErrorOutcome::Failed {
@@ -186,7 +188,7 @@ fn tell(lease: &ImportErrorLease, end: &ImportErrorOutcome) {
                 id,
                 document_id,
                 sequence,
-                "the import error of document `{document_id}` could not be reported: {error}; next try at {next_try_at}"
+                "failed to send the import error of document `{document_id}` to Įvesk.lt; next attempt at {next_try_at}: {error}"
             );
         }
         ImportErrorOutcome::Refused { error } => {
@@ -194,22 +196,22 @@ fn tell(lease: &ImportErrorLease, end: &ImportErrorOutcome) {
                 id,
                 document_id,
                 sequence,
-                "Įvesk.lt does not take the import error of document `{document_id}`: {error}. `ivesk-webhook import-errors retry {id}` tries again"
+                "Įvesk.lt refused the import error of document `{document_id}`: {error}. Fix: correct the cause, then run `ivesk-webhook import-errors retry {id}`"
             );
         }
     }
 }
 
-/// Sends import_errors until `shutdown`; one under way is finished first.
-pub async fn run(import_errors: Arc<ImportErrorSender>, shutdown: CancellationToken) {
-    let mut arrivals = import_errors.store.arrivals();
+/// Sends import errors until `shutdown`; one in flight is finished first.
+pub async fn run(sender: Arc<ImportErrorSender>, shutdown: CancellationToken) {
+    let mut arrivals = sender.store.arrivals();
     while !shutdown.is_cancelled() {
-        let pause = match import_errors.step().await {
-            Ok(Reported::Nothing) => IDLE,
+        let pause = match sender.step().await {
+            Ok(SendOutcome::Nothing) => MAX_IDLE,
             Ok(_) => continue,
             Err(error) => {
-                error!(%error, "reporting import errors pauses for {AFTER_STORE_ERROR:?}: {error}");
-                AFTER_STORE_ERROR
+                error!(%error, "sending import errors failed on a store error; retrying in {STORE_ERROR_DELAY:?}: {error}");
+                STORE_ERROR_DELAY
             }
         };
         tokio::select! {

@@ -1,16 +1,15 @@
-//! What the vendor's accountant reads of a rejected document.
+//! Words import errors for the vendor's accountant.
 //!
 //! The accountant filters by the text (vendor-api, "Reporting a failed import"), so equal
-//! reasons give equal texts: nothing of the single document stands in them.
+//! reasons give equal texts: they contain nothing of the single document.
 
 use crate::config::{ImportErrorLanguage, ImportErrorsConfig};
 
-/// The most characters of a destination's words that the accountant is shown.
+/// Longest message of a destination that the accountant sees, in characters.
 const MAX_CHARS: usize = 300;
 
-/// What a line of a stack trace begins with, in the languages that accounting systems are
-/// written in.
-const TRACE_BEGINS: [&str; 11] = [
+/// First words of lines of a stack trace, in languages that accounting systems are written in.
+const TRACE_PREFIXES: [&str; 11] = [
     "at ",
     "File \"",
     "Traceback",
@@ -24,14 +23,15 @@ const TRACE_BEGINS: [&str; 11] = [
     "#0 ",
 ];
 
-/// The words of a destination as they may be kept and shown: one line, no control characters, at
-/// most 300, nothing from where a stack trace or a page of HTML begins. Empty
-/// where nothing of it is for people.
-pub fn plain(message: &str) -> String {
+/// Returns a destination's message as it is stored and shown: one line without control
+/// characters, of at most 300 characters, up to the first line of a stack trace or of HTML.
+///
+/// Returns an empty text if nothing of it is readable for people.
+pub fn sanitize(message: &str) -> String {
     let mut words: Vec<&str> = Vec::new();
     for line in message.lines() {
         let line = line.trim();
-        if TRACE_BEGINS.iter().any(|begin| line.starts_with(begin)) || is_markup(line) {
+        if TRACE_PREFIXES.iter().any(|prefix| line.starts_with(prefix)) || is_markup(line) {
             break;
         }
         words.extend(
@@ -47,12 +47,12 @@ pub fn plain(message: &str) -> String {
 }
 
 fn is_markup(line: &str) -> bool {
-    let begins = line.get(..9).unwrap_or(line).to_ascii_lowercase();
-    begins.starts_with("<!doctype") || begins.starts_with("<html") || begins.starts_with("<?xml")
+    let start = line.get(..9).unwrap_or(line).to_ascii_lowercase();
+    start.starts_with("<!doctype") || start.starts_with("<html") || start.starts_with("<?xml")
 }
 
-/// The text for the accountant.
-pub fn report(settings: &ImportErrorsConfig, message: &str) -> String {
+/// Returns the import error for a destination's rejection `message`.
+pub fn import_error(settings: &ImportErrorsConfig, message: &str) -> String {
     let (without_reason, template) = match settings.language {
         ImportErrorLanguage::Lithuanian => (
             "priežastis nenurodyta",
@@ -60,18 +60,18 @@ pub fn report(settings: &ImportErrorsConfig, message: &str) -> String {
         ),
         ImportErrorLanguage::English => (
             "no reason was given",
-            "The accounting system did not take the document: {message}. Correct the document and export it again.",
+            "The accounting system rejected the document: {message}. Correct the document and export it again.",
         ),
     };
-    let message = plain(message);
+    let message = sanitize(message);
     let message = if message.is_empty() {
         without_reason
     } else {
         message.as_str()
     };
     match &settings.template {
-        Some(own) => own.replace("{message}", message),
-        // The template's own full stop follows.
+        Some(custom) => custom.replace("{message}", message),
+        // The template has a full stop of its own.
         None => template.replace("{message}", message.trim_end_matches('.')),
     }
 }
@@ -90,41 +90,41 @@ mod tests {
             "Unknown VAT code PVM99\n<html><body>Server error</body></html>",
             "  Unknown\tVAT\u{1b} code\r\nPVM99  ",
         ] {
-            assert_eq!(plain(trace), "Unknown VAT code PVM99", "{trace}");
+            assert_eq!(sanitize(trace), "Unknown VAT code PVM99", "{trace}");
         }
-        for nothing in [
+        for unreadable in [
             "",
             "\n",
             "Traceback (most recent call last):\nValueError: x",
             "<!DOCTYPE html><title>500</title>",
         ] {
-            assert_eq!(plain(nothing), "", "{nothing}");
+            assert_eq!(sanitize(unreadable), "", "{unreadable}");
         }
     }
 
     #[test]
-    fn the_text_uses_the_configured_language_or_template() {
+    fn the_text_follows_the_configured_language_or_template() {
         let mut settings = ImportErrorsConfig::default();
         assert_eq!(
-            report(&settings, "nežinomas PVM kodas."),
+            import_error(&settings, "nežinomas PVM kodas."),
             "Apskaitos sistema dokumento nepriėmė: nežinomas PVM kodas. Pataisykite dokumentą ir \
              eksportuokite jį iš naujo."
         );
-        assert!(report(&settings, "").contains("priežastis nenurodyta"));
+        assert!(import_error(&settings, "").contains("priežastis nenurodyta"));
         settings.language = ImportErrorLanguage::English;
         assert_eq!(
-            report(&settings, "unknown VAT code"),
-            "The accounting system did not take the document: unknown VAT code. Correct the document and \
+            import_error(&settings, "unknown VAT code"),
+            "The accounting system rejected the document: unknown VAT code. Correct the document and \
              export it again."
         );
         settings.template = Some("Nepriimta ({message})".to_owned());
-        assert_eq!(report(&settings, "x."), "Nepriimta (x.)");
+        assert_eq!(import_error(&settings, "x."), "Nepriimta (x.)");
     }
 
     proptest! {
         #[test]
-        fn any_rejection_message_becomes_one_short_line(message in "\\PC{0,200}[\\x00-\\x1f]{0,5}\\PC{0,400}") {
-            let text = plain(&message);
+        fn any_message_becomes_one_short_line(message in "\\PC{0,200}[\\x00-\\x1f]{0,5}\\PC{0,400}") {
+            let text = sanitize(&message);
             prop_assert!(text.chars().count() <= MAX_CHARS + 1);
             prop_assert!(!text.chars().any(char::is_control));
         }

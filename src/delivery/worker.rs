@@ -1,7 +1,7 @@
-//! Giving documents to one destination: a step, and a loop that only decides when.
+//! Delivers documents to one destination: one step, and a loop that decides when to run it.
 //!
-//! What is to be done stands in rows, so a step may run anywhere, twice, and after a
-//! crash: what a destination took and nobody noted comes again under the same key.
+//! All state is in rows, so a step may run on any replica, twice, and after a crash: a
+//! version that a destination accepted without our storing it is delivered again under the same key.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,63 +12,64 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
-use super::{Delivery, Destination, Verdict, texts};
+use super::destination::{Destination, DestinationResponse};
+use super::texts;
 use crate::config::{Config, DestinationConfig, DestinationKind, HistoryMode, ImportErrorsConfig};
 use crate::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
 use crate::egress;
 use crate::ivesk;
 use crate::store::{
-    Attempt, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
+    Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
     DestinationFilter, LeaseAction, NewImportError, SharedStore, StoreError,
 };
 
-/// Versions that one lease takes at the most, and the bytes of their JSON.
-const BATCH: usize = 32;
-const BATCH_BYTES: usize = 8 << 20;
+/// Limits of one lease: versions, and bytes of their JSON.
+const MAX_BATCH: usize = 32;
+const MAX_BATCH_BYTES: usize = 8 << 20;
 
-/// Outcomes are noted together for so long: a destination that is faster than a commit does not
-/// wait for one at each document.
-const TOGETHER: Duration = Duration::from_millis(20);
+/// Longest time that an outcome waits for others to be stored with it, so that a fast
+/// destination does not wait for a commit at each document.
+const MAX_BATCH_DELAY: Duration = Duration::from_millis(20);
 
-/// What a lease holds beyond the destination's own time limit, unless [`DestinationWorker::leased_for`] says
-/// otherwise.
+/// Time that a lease holds beyond the destination's timeout, unless
+/// [`DestinationWorker::leased_for`] sets another.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
 
 /// The wait after a first failure, and the longest one.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
 
-/// How often replicas look at rows that others may have changed.
-const POLL: Duration = Duration::from_secs(1);
+/// Interval at which replicas read rows that others may have changed.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The longest that a worker sleeps without looking at the rows.
-const IDLE: Duration = Duration::from_secs(30);
+/// Longest time between two reads of the rows.
+const MAX_IDLE: Duration = Duration::from_secs(30);
 
-/// The pause after the store failed.
-const AFTER_STORE_ERROR: Duration = Duration::from_secs(5);
+/// Pause after a store error.
+const STORE_ERROR_DELAY: Duration = Duration::from_secs(5);
 
-/// What one step did.
+/// The result of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StepOutcome {
-    /// So many versions were settled.
+    /// This number of versions was settled.
     Settled(usize),
-    /// The destination could take nothing more.
-    Waits {
-        /// Why; nothing secret.
+    /// The destination is unavailable or closed.
+    Waiting {
+        /// The error. Contains no secrets.
         error: String,
     },
-    /// Nothing was to be delivered among what was looked at; there may be more.
+    /// No version that was read is for this destination; there may be more.
     Passed,
-    /// Another worker holds the destination, and what was done here is done anew there.
+    /// Another worker holds the lease; it repeats what was not stored here.
     Stale,
     /// Nothing may be delivered now.
     Nothing {
-        /// When to ask again at the latest, where that is known.
+        /// Latest time of the next step, if known.
         until: Option<Timestamp>,
     },
 }
 
-/// Which documents a destination takes, as its settings say.
+/// Returns the filter that a destination's settings describe.
 pub fn filter(config: &DestinationConfig) -> DestinationFilter {
     DestinationFilter {
         queue: config.queue,
@@ -77,19 +78,19 @@ pub fn filter(config: &DestinationConfig) -> DestinationFilter {
     }
 }
 
-/// The destinations of the settings, and which documents each takes.
-pub fn known(config: &Config) -> Vec<(DestinationName, DestinationFilter)> {
+/// Returns the configured destinations with their filters.
+pub fn configured_destinations(config: &Config) -> Vec<(DestinationName, DestinationFilter)> {
     let destinations = config.destinations.iter();
     destinations
         .map(|(name, destination)| (name.clone(), filter(destination)))
         .collect()
 }
 
-/// Gives one destination its documents.
+/// Delivers documents to one destination.
 pub struct DestinationWorker {
     name: DestinationName,
     config: DestinationConfig,
-    /// None where a program asks for them itself.
+    /// `None` if a program fetches the documents itself.
     destination: Option<Box<dyn Destination>>,
     import_errors: ImportErrorsConfig,
     store: SharedStore,
@@ -98,8 +99,10 @@ pub struct DestinationWorker {
 }
 
 impl DestinationWorker {
-    /// A worker for the destination `name`; `destination` is none where a program asks for documents
-    /// itself, and then they are put into its list.
+    /// Creates a worker for the destination `name`.
+    ///
+    /// `destination` is `None` if a program fetches the documents itself: the worker then
+    /// appends them to its list.
     pub fn new(
         name: DestinationName,
         config: DestinationConfig,
@@ -119,8 +122,8 @@ impl DestinationWorker {
         }
     }
 
-    /// The same worker, whose leases hold for `margin` beyond the destination's own time limit:
-    /// so long does a destination wait for a replica that died.
+    /// Sets the time that leases hold beyond the destination's timeout: a destination waits
+    /// at most this long for a replica that died.
     #[must_use]
     pub fn leased_for(mut self, margin: Duration) -> Self {
         self.lease_margin = margin;
@@ -138,33 +141,35 @@ impl DestinationWorker {
             ),
             now: self.clock.now(),
             lease: self.lease(),
-            most: BATCH,
-            most_bytes: BATCH_BYTES,
+            most: MAX_BATCH,
+            most_bytes: MAX_BATCH_BYTES,
         }
     }
 
-    /// Renewed at least after each document, so it has to outlast one.
+    /// Returns the length of a lease. It is renewed at least after each document, so it must
+    /// outlast one.
     fn lease(&self) -> Duration {
         self.config.timeout + self.lease_margin
     }
 
-    /// Leases the destination and gives it the next few documents. Where `stop` is canceled,
-    /// what is in flight is finished and the rest is left.
+    /// Leases the destination and delivers the next batch. Once `stop` is canceled, deliveries in
+    /// flight are finished and no further one is started.
     ///
     /// # Errors
     ///
-    /// Only the store's; the destination's are noted in the rows.
+    /// Fails only if the store does; the destination's errors are stored in its row.
     pub async fn step(&self, stop: &CancellationToken) -> Result<StepOutcome, StoreError> {
-        // Before the lease was asked for: it holds from some moment after.
-        let asked = Instant::now();
+        // Measured before the request, since the lease begins some time after it.
+        let requested_at = Instant::now();
         let lease = match self.store.lease_deliveries(self.request()).await? {
             DeliveryLeased::Batch(lease) => lease,
             DeliveryLeased::Passed => return Ok(StepOutcome::Passed),
             DeliveryLeased::Nothing { until } => return Ok(StepOutcome::Nothing { until }),
         };
-        match self.deliver(lease, asked, stop).await {
+        match self.deliver(lease, requested_at, stop).await {
             Err(StoreError::StaleLease) => {
-                debug!(destination = %self.name, "the lease on destination `{}` was taken over", self.name);
+                let destination = &self.name;
+                debug!(%destination, "another worker took over the lease on destination `{destination}`");
                 Ok(StepOutcome::Stale)
             }
             other => other,
@@ -174,120 +179,121 @@ impl DestinationWorker {
     async fn deliver(
         &self,
         mut lease: DeliveryLease,
-        asked: Instant,
+        requested_at: Instant,
         stop: &CancellationToken,
     ) -> Result<StepOutcome, StoreError> {
-        let items = std::mem::take(&mut lease.deliveries);
-        let mut batch = Batch::new(self, lease, asked);
-        let (going_on, halt) = (stop.clone(), CancellationToken::new());
+        let deliveries = std::mem::take(&mut lease.deliveries);
+        let mut batch = Batch::new(self, lease, requested_at);
+        let (stop, halt) = (stop.clone(), CancellationToken::new());
         let (halted, safe_until) = (halt.clone(), Arc::clone(&batch.safe_until));
-        let next = futures_util::stream::iter(items).take_while(move |_| {
-            // A process that was stopped for a while may have been replaced: what another
-            // worker has given in the meantime must not be followed by what is older.
+        let to_start = futures_util::stream::iter(deliveries).take_while(move |_| {
+            // This process may have been suspended and replaced: an older version must not
+            // follow a newer one that another worker has delivered since.
             let in_time =
                 Instant::now() < *safe_until.lock().unwrap_or_else(PoisonError::into_inner);
-            std::future::ready(in_time && !going_on.is_cancelled() && !halted.is_cancelled())
+            std::future::ready(in_time && !stop.is_cancelled() && !halted.is_cancelled())
         });
         let max_concurrency = self.config.max_concurrency.max(1);
-        let verdicts = next
-            .map(|item| {
-                let span = self.span(&item);
-                self.give(item).instrument(span)
+        let results = to_start
+            .map(|delivery| {
+                let span = self.span(&delivery);
+                self.attempt(delivery).instrument(span)
             })
             .buffered(max_concurrency);
-        let mut verdicts = std::pin::pin!(verdicts);
-        while let Some(given) = verdicts.next().await {
-            // What others in flight say still counts, but nothing more is begun.
-            if !batch.take(given).await? {
+        let mut results = std::pin::pin!(results);
+        while let Some(result) = results.next().await {
+            // Deliveries in flight are still recorded, but no further one is started.
+            if !batch.record(result).await? {
                 halt.cancel();
             }
         }
-        batch.end().await
+        batch.finish().await
     }
 
-    fn span(&self, item: &Delivery) -> Span {
+    fn span(&self, delivery: &Delivery) -> Span {
         debug_span!(
             "delivery",
             destination = %self.name,
-            feed = %item.feed,
-            document.id = %item.document_id,
-            sequence = item.sequence,
+            feed = %delivery.feed,
+            document.id = %delivery.document_id,
+            sequence = delivery.sequence,
         )
     }
 
-    /// Gives the destination one document.
-    async fn give(&self, item: Delivery) -> Given {
-        let began_at = self.clock.now();
-        let answer = if !self.wants_company(&item) {
-            Answer::NotAsked(DeliveryOutcome::Filtered)
-        } else if let Some(destination) = &self.destination {
-            Answer::Said(destination.deliver(&item).await)
-        } else {
-            Answer::NotAsked(DeliveryOutcome::Listed)
-        };
-        Given {
-            item,
+    /// Delivers one document.
+    async fn attempt(&self, delivery: Delivery) -> Result<Attempt, FailedAttempt> {
+        let (sequence, began_at) = (delivery.sequence, self.clock.now());
+        let failed = |error, retry_after, closed| FailedAttempt {
+            sequence,
             began_at,
-            answer,
-        }
+            error,
+            retry_after,
+            closed,
+        };
+        let outcome = if !self.includes_company(&delivery) {
+            DeliveryOutcome::Filtered
+        } else if let Some(destination) = &self.destination {
+            match destination.deliver(&delivery).await {
+                DestinationResponse::Accepted { note } => DeliveryOutcome::Delivered { note },
+                DestinationResponse::Rejected { message } => {
+                    let (message, report) = rejection(
+                        &self.import_errors,
+                        &delivery.feed,
+                        &delivery.body,
+                        &message,
+                    );
+                    DeliveryOutcome::Rejected { message, report }
+                }
+                DestinationResponse::LinkExpired => DeliveryOutcome::LinkExpired,
+                DestinationResponse::Unavailable { error, retry_after } => {
+                    return Err(failed(error, retry_after, false));
+                }
+                DestinationResponse::Closed { error } => return Err(failed(error, None, true)),
+            }
+        } else {
+            DeliveryOutcome::Listed
+        };
+        self.log(&delivery, &outcome);
+        Ok(Attempt {
+            sequence,
+            began_at,
+            outcome,
+        })
     }
 
-    /// Whether the document is of a company that the destination takes. The digitized queue
-    /// mixes companies, so there the document itself says so.
-    fn wants_company(&self, item: &Delivery) -> bool {
+    /// Returns true if the destination's filter includes the document's company. The digitized
+    /// queue mixes companies, so there the document itself names them.
+    fn includes_company(&self, delivery: &Delivery) -> bool {
         self.config.companies.is_empty()
-            || item.feed.queue == Queue::Exported
-            || ivesk::document::companies(&item.body)
+            || delivery.feed.queue == Queue::Exported
+            || ivesk::document::companies(&delivery.body)
                 .iter()
                 .any(|company| self.config.companies.contains(company))
     }
 
-    fn outcome(&self, item: &Delivery, answer: Answer) -> Result<DeliveryOutcome, Refusal> {
-        match answer {
-            Answer::NotAsked(outcome) => Ok(outcome),
-            Answer::Said(Verdict::Delivered { note }) => Ok(DeliveryOutcome::Delivered { note }),
-            Answer::Said(Verdict::Rejected { message }) => {
-                let (message, report) =
-                    rejection(&self.import_errors, &item.feed, &item.body, &message);
-                Ok(DeliveryOutcome::Rejected { message, report })
-            }
-            Answer::Said(Verdict::LinkExpired) => Ok(DeliveryOutcome::LinkExpired),
-            Answer::Said(Verdict::Unavailable { error, retry_after }) => Err(Refusal {
-                error,
-                retry_after,
-                for_now: true,
-            }),
-            Answer::Said(Verdict::Closed { error }) => Err(Refusal {
-                error,
-                retry_after: None,
-                for_now: false,
-            }),
-        }
-    }
-
-    fn tell(&self, item: &Delivery, outcome: &DeliveryOutcome) {
+    fn log(&self, delivery: &Delivery, outcome: &DeliveryOutcome) {
         let Delivery {
             document_id,
             sequence,
             feed,
             ..
-        } = item;
+        } = delivery;
         let destination = &self.name;
         match outcome {
             DeliveryOutcome::Delivered { .. } => {
-                info!(%destination, %feed, document_id, sequence, "destination `{destination}` took document `{document_id}` of `{feed}`");
+                info!(%destination, %feed, document_id, sequence, "destination `{destination}` accepted document `{document_id}` of `{feed}`");
             }
             DeliveryOutcome::Rejected { message, .. } => {
                 warn!(%destination, %feed, document_id, sequence, "destination `{destination}` rejected document `{document_id}` of `{feed}`: {message}");
             }
             DeliveryOutcome::Listed => {
-                debug!(%destination, %feed, document_id, sequence, "document `{document_id}` of `{feed}` is in the list of `{destination}`");
+                debug!(%destination, %feed, document_id, sequence, "listed document `{document_id}` of `{feed}` for destination `{destination}`");
             }
             DeliveryOutcome::Filtered => {
-                debug!(%destination, %feed, document_id, sequence, "document `{document_id}` is of no company that `{destination}` takes");
+                debug!(%destination, %feed, document_id, sequence, "skipped document `{document_id}` of `{feed}`: destination `{destination}` includes none of its companies");
             }
             DeliveryOutcome::LinkExpired => {
-                info!(%destination, %feed, document_id, sequence, "the link to the file of document `{document_id}` has expired; `{feed}` is read again for a fresh one");
+                info!(%destination, %feed, document_id, sequence, "the link to the file of document `{document_id}` has expired; `{feed}` is pulled again for a new one");
             }
         }
     }
@@ -299,9 +305,9 @@ impl DestinationWorker {
         shutdown: &CancellationToken,
     ) {
         let longest = if self.store.clock().is_some() {
-            POLL
+            POLL_INTERVAL
         } else {
-            IDLE
+            MAX_IDLE
         };
         let pause = until.map_or(longest, |until| until.since(self.clock.now()).min(longest));
         tokio::select! {
@@ -312,21 +318,22 @@ impl DestinationWorker {
     }
 }
 
-/// What is kept of the rejection of a document of `feed`, and what the accountant is told.
+/// Returns the message to store for a rejected document of `feed`, and the import error to
+/// send to the accountant.
 pub fn rejection(
     import_errors: &ImportErrorsConfig,
     feed: &Feed,
     body: &[u8],
     message: &str,
 ) -> (String, NewImportError) {
-    let draft = NewImportError {
+    let import_error = NewImportError {
         company: company(feed, body),
-        message: texts::report(import_errors, message),
+        message: texts::import_error(import_errors, message),
     };
-    (texts::plain(message), draft)
+    (texts::sanitize(message), import_error)
 }
 
-/// Whose document it is.
+/// Returns the company that a document belongs to.
 fn company(feed: &Feed, body: &[u8]) -> Option<Company> {
     match feed.queue {
         Queue::Exported => Some(feed.company.clone()),
@@ -334,161 +341,138 @@ fn company(feed: &Feed, body: &[u8]) -> Option<Company> {
     }
 }
 
-/// A document and what became of it.
-struct Given {
-    item: Delivery,
+/// An attempt that the destination was unavailable or closed for.
+struct FailedAttempt {
+    sequence: i64,
     began_at: Timestamp,
-    answer: Answer,
-}
-
-/// What the destination said, or why it was not asked.
-enum Answer {
-    Said(Verdict),
-    NotAsked(DeliveryOutcome),
-}
-
-/// A destination that could take nothing.
-struct Refusal {
     error: String,
     retry_after: Option<Duration>,
-    /// Whether it is tried again by itself.
-    for_now: bool,
+    /// True if nothing is retried until a person resumes the destination.
+    closed: bool,
 }
 
-/// Outcomes on their way into the store.
-struct Batch<'h> {
-    deliver: &'h DestinationWorker,
+impl FailedAttempt {
+    fn log(&self, destination: &DestinationName, failures: u32, wait: Duration) {
+        let Self {
+            sequence, error, ..
+        } = self;
+        if self.closed {
+            error!(%destination, sequence, "destination `{destination}` is closed; delivery paused at document {sequence}: {error}. Fix: run `ivesk-webhook destinations resume {destination}` once the destination accepts documents again");
+        } else if failures == 0 {
+            warn!(%destination, sequence, "destination `{destination}` is unavailable; delivery paused at document {sequence}, next attempt in {wait:?}: {error}");
+        } else {
+            debug!(%destination, sequence, failures, "destination `{destination}` is still unavailable, next attempt in {wait:?}: {error}");
+        }
+    }
+}
+
+/// Attempts made under one lease, and those that are not stored yet.
+struct Batch<'w> {
+    worker: &'w DestinationWorker,
     lease: DeliveryLease,
-    settled: Vec<Attempt>,
-    noted: usize,
-    last_noted: Instant,
-    /// The first that the destination could not take.
-    refused: Option<(i64, Timestamp, Refusal)>,
-    /// Whether more may be begun: nobody has paused the destination.
-    goes_on: bool,
-    /// Until when a document may be begun: its time limit ends before the lease does then.
+    attempts: Vec<Attempt>,
+    stored: usize,
+    last_stored_at: Instant,
+    /// The first attempt that failed.
+    failed: Option<FailedAttempt>,
+    /// False once the lease is released or a person has paused the destination.
+    may_continue: bool,
+    /// Latest time to start a delivery, so that its timeout ends before the lease does.
     safe_until: Arc<Mutex<Instant>>,
 }
 
-impl<'h> Batch<'h> {
-    fn new(deliver: &'h DestinationWorker, lease: DeliveryLease, asked: Instant) -> Self {
+impl<'w> Batch<'w> {
+    fn new(worker: &'w DestinationWorker, lease: DeliveryLease, requested_at: Instant) -> Self {
         Self {
-            deliver,
+            worker,
             lease,
-            settled: Vec::new(),
-            noted: 0,
-            last_noted: Instant::now(),
-            refused: None,
-            goes_on: true,
-            safe_until: Arc::new(Mutex::new(asked + deliver.lease_margin)),
+            attempts: Vec::new(),
+            stored: 0,
+            last_stored_at: Instant::now(),
+            failed: None,
+            may_continue: true,
+            safe_until: Arc::new(Mutex::new(requested_at + worker.lease_margin)),
         }
     }
 
-    /// Takes what a destination said; false where nothing more is to be begun.
-    async fn take(&mut self, given: Given) -> Result<bool, StoreError> {
-        match self.deliver.outcome(&given.item, given.answer) {
-            Ok(outcome) => {
-                self.deliver.tell(&given.item, &outcome);
-                self.settled.push(Attempt {
-                    sequence: given.item.sequence,
-                    began_at: given.began_at,
-                    outcome,
-                });
-            }
-            Err(refusal) => {
-                self.refused
-                    .get_or_insert((given.item.sequence, given.began_at, refusal));
+    /// Records one result; returns false if no further delivery may be started.
+    async fn record(&mut self, result: Result<Attempt, FailedAttempt>) -> Result<bool, StoreError> {
+        match result {
+            Ok(attempt) => self.attempts.push(attempt),
+            Err(failed) => {
+                self.failed.get_or_insert(failed);
             }
         }
-        let in_time = self.last_noted.elapsed() < TOGETHER && self.settled.len() < BATCH;
-        if self.refused.is_none() && !in_time {
-            let keep = LeaseAction::Keep(self.deliver.lease());
-            self.goes_on = self.note(keep).await?;
+        let may_wait =
+            self.last_stored_at.elapsed() < MAX_BATCH_DELAY && self.attempts.len() < MAX_BATCH;
+        if self.failed.is_none() && !may_wait {
+            let keep = LeaseAction::Keep(self.worker.lease());
+            self.may_continue = self.store(keep).await?;
         }
-        Ok(self.refused.is_none() && self.goes_on)
+        Ok(self.failed.is_none() && self.may_continue)
     }
 
-    async fn note(&mut self, afterwards: LeaseAction) -> Result<bool, StoreError> {
-        let settled = std::mem::take(&mut self.settled);
-        self.noted += settled.len();
-        let asked = Instant::now();
-        self.last_noted = asked;
-        let deliver = self.deliver;
-        let holds = deliver
+    async fn store(&mut self, action: LeaseAction) -> Result<bool, StoreError> {
+        let attempts = std::mem::take(&mut self.attempts);
+        self.stored += attempts.len();
+        let requested_at = Instant::now();
+        self.last_stored_at = requested_at;
+        let worker = self.worker;
+        let may_continue = worker
             .store
-            .settle_deliveries(self.lease.clone(), settled, afterwards, deliver.clock.now())
+            .settle_deliveries(self.lease.clone(), attempts, action, worker.clock.now())
             .await?;
         *self
             .safe_until
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = asked + deliver.lease_margin;
-        Ok(holds)
+            .unwrap_or_else(PoisonError::into_inner) = requested_at + worker.lease_margin;
+        Ok(may_continue)
     }
 
-    /// Notes the rest and gives the lease back.
-    async fn end(mut self) -> Result<StepOutcome, StoreError> {
-        let Some((sequence, began_at, refusal)) = self.refused.take() else {
-            self.note(LeaseAction::Release).await?;
-            return Ok(StepOutcome::Settled(self.noted));
+    /// Stores the remaining attempts and releases the lease.
+    async fn finish(mut self) -> Result<StepOutcome, StoreError> {
+        let Some(failed) = self.failed.take() else {
+            self.store(LeaseAction::Release).await?;
+            return Ok(StepOutcome::Settled(self.stored));
         };
-        let failures = if self.noted + self.settled.len() > 0 {
+        let failures = if self.stored + self.attempts.len() > 0 {
             0
         } else {
             self.lease.failures
         };
         let backoff = egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, egress::jitter());
-        let wait = refusal.retry_after.unwrap_or_default().max(backoff);
-        let until = refusal
-            .for_now
-            .then(|| self.deliver.clock.now().after(wait));
-        report(&self.deliver.name, sequence, &refusal, failures, wait);
-        let error = refusal.error.clone();
-        self.note(LeaseAction::Wait {
-            sequence,
-            began_at,
-            error: refusal.error,
+        let wait = failed.retry_after.unwrap_or_default().max(backoff);
+        failed.log(&self.worker.name, failures, wait);
+        let until = (!failed.closed).then(|| self.worker.clock.now().after(wait));
+        let error = failed.error.clone();
+        self.store(LeaseAction::Wait {
+            sequence: failed.sequence,
+            began_at: failed.began_at,
+            error: failed.error,
             until,
         })
         .await?;
-        Ok(StepOutcome::Waits { error })
+        Ok(StepOutcome::Waiting { error })
     }
 }
 
-fn report(
-    destination: &DestinationName,
-    sequence: i64,
-    refusal: &Refusal,
-    failures: u32,
-    wait: Duration,
-) {
-    let error = &refusal.error;
-    if !refusal.for_now {
-        error!(%destination, sequence, "destination `{destination}` wants nothing any more: {error}. `ivesk-webhook destinations resume {destination}` goes on");
-    } else if failures == 0 {
-        warn!(%destination, sequence, "destination `{destination}` takes nothing now, and document {sequence} waits with all after it: {error}; next try in {wait:?}");
-    } else {
-        debug!(%destination, sequence, failures, "destination `{destination}` still takes nothing: {error}; next try in {wait:?}");
-    }
-}
-
-/// Gives documents to the destination until `shutdown`; what is in flight is finished first.
-pub async fn run(deliver: Arc<DestinationWorker>, shutdown: CancellationToken) {
-    // Had before the rows are looked at, so that nothing comes unseen in between.
-    let mut arrivals = deliver.store.arrivals();
+/// Delivers documents to the destination until `shutdown`; deliveries in flight are finished first.
+pub async fn run(worker: Arc<DestinationWorker>, shutdown: CancellationToken) {
+    // Subscribed before the first step, so that no arrival is missed.
+    let mut arrivals = worker.store.arrivals();
     while !shutdown.is_cancelled() {
-        match deliver.step(&shutdown).await {
+        match worker.step(&shutdown).await {
             Ok(StepOutcome::Nothing { until }) => {
-                deliver.idle(until, &mut arrivals, &shutdown).await;
+                worker.idle(until, &mut arrivals, &shutdown).await;
             }
-            Ok(StepOutcome::Waits { .. } | StepOutcome::Stale) => {
-                // The row says until when; asking it is the next step's work.
-            }
+            // The next step reads from the row how long to wait.
+            Ok(StepOutcome::Waiting { .. } | StepOutcome::Stale) => {}
             Ok(StepOutcome::Settled(_) | StepOutcome::Passed) => {}
             Err(error) => {
-                let destination = &deliver.name;
-                error!(%destination, %error, "delivering to `{destination}` pauses for {AFTER_STORE_ERROR:?}: {error}");
+                let destination = &worker.name;
+                error!(%destination, %error, "delivery to destination `{destination}` failed on a store error; retrying in {STORE_ERROR_DELAY:?}: {error}");
                 shutdown
-                    .run_until_cancelled(tokio::time::sleep(AFTER_STORE_ERROR))
+                    .run_until_cancelled(tokio::time::sleep(STORE_ERROR_DELAY))
                     .await;
             }
         }

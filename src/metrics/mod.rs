@@ -1,8 +1,8 @@
-//! What the service counts, in one registry that is passed along.
+//! Counts what the service does, in one registry without statics.
 //!
-//! Counters on the way of a message are looked up once, at start; everything
-//! that the store knows anyway is read from it when somebody asks ([`Stored`]). Labels
-//! are bounded: words of this program, configured accounts, and at most so many feeds.
+//! Counters on a message's path are looked up once, at start; what the store knows is read
+//! from it at each scrape ([`StoreSnapshot`]). Labels are bounded: constants, configured
+//! accounts, and a limited number of feeds and destinations.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,28 +24,28 @@ use crate::store::TriggerKind;
 mod stored;
 mod text;
 
-pub use stored::{Stored, last_days};
-pub use text::Form;
+pub use stored::{StoreSnapshot, certificate_expiry};
+pub use text::TextFormat;
 
 use stored::Gauges;
 
-/// What stands in front of every metric's name.
+/// Prefix of every metric's name.
 const PREFIX: &str = "ivesk_webhook";
 
-/// Upper edges of the accept time's buckets, in seconds.
+/// Upper bounds of the buckets of accept times, in seconds.
 const ACCEPT_BUCKETS: [f64; 11] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 4.0, 15.0,
 ];
 
-/// Upper edges of the store's buckets, in seconds.
+/// Upper bounds of the buckets of store times, in seconds.
 const STORE_BUCKETS: [f64; 10] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0,
 ];
 
-/// Upper edges of the buckets of the vendor's answers, in seconds.
+/// Upper bounds of the buckets of the vendor's response times, in seconds.
 const VENDOR_BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Which messages a counter counts.
+/// Labels of messages.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MessageLabels {
     event: &'static str,
@@ -53,26 +53,26 @@ struct MessageLabels {
     code: &'static str,
 }
 
-/// Which event a counter belongs to.
+/// The label of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabels {
     event: &'static str,
 }
 
-/// Which way visits of SubscribeURL ended.
+/// The label of confirmations of subscriptions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
 }
 
-/// Which pulled pages a counter counts.
+/// Labels of requested pages.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PullLabels {
+struct PageLabels {
     kind: &'static str,
     outcome: &'static str,
 }
 
-/// Which of the vendor's answers a counter counts.
+/// Labels of requests to the vendor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VendorLabels {
     endpoint: &'static str,
@@ -89,21 +89,21 @@ struct StoreLabels {
     operation: &'static str,
 }
 
-/// What the store is asked to do, as its times are told.
+/// A timed operation of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreStep {
-    /// A message, until it is on the disk.
+    /// Storing a message, up to the commit.
     Accept,
-    /// A worker asks for a feed to pull.
+    /// Leasing a feed to pull.
     Lease,
-    /// A page, until it is on the disk.
+    /// Storing a page, up to the commit.
     Page,
-    /// The admin listener or an alarm reads.
+    /// Reading for the admin listener or the alarms.
     Read,
 }
 
 impl StoreStep {
-    /// All steps.
+    /// All operations.
     const ALL: [Self; 4] = [Self::Accept, Self::Lease, Self::Page, Self::Read];
 
     const fn as_str(self) -> &'static str {
@@ -116,21 +116,21 @@ impl StoreStep {
     }
 }
 
-/// How asking for a page ended.
+/// The result of requesting a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PullEnd {
-    /// It brought versions that were not there.
+pub enum PageResult {
+    /// The page had new versions.
     New,
-    /// All that it held was there.
+    /// All versions of the page were stored before.
     NothingNew,
-    /// It could not be had, or could not be used.
+    /// The request failed, or the page was refused.
     Failed,
-    /// Another worker had taken the feed over.
+    /// Another worker had taken over the lease.
     Stale,
 }
 
-impl PullEnd {
-    /// Its name in metrics and traces.
+impl PageResult {
+    /// Returns the result's name in metrics and traces.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::New => "new",
@@ -141,12 +141,12 @@ impl PullEnd {
     }
 }
 
-/// The counters of one event's accepted messages, ready to be raised.
+/// The counters of one event's accepted messages.
 #[derive(Clone, Debug)]
 pub struct AcceptedCounters {
-    /// Stored for the first time.
+    /// Messages stored for the first time.
     pub new: Counter,
-    /// Stored before.
+    /// Messages that were stored before.
     pub duplicate: Counter,
 }
 
@@ -164,12 +164,12 @@ pub struct Metrics {
     confirmations: Family<OutcomeLabels, Counter>,
     free_bytes: Gauge,
     uploads_late: Gauge,
-    pulls: Family<PullLabels, Counter>,
+    pages: Family<PageLabels, Counter>,
     vendor_requests: Family<VendorLabels, Counter>,
     vendor_seconds: Family<EndpointLabels, Histogram, fn() -> Histogram>,
     store_seconds: Family<StoreLabels, Histogram, fn() -> Histogram>,
     gauges: Gauges,
-    /// Counted apart: the family of [`Metrics::messages`] can't be read.
+    /// Counted separately, since a [`Family`] can't be enumerated.
     refusals: Mutex<Refusals>,
 }
 
@@ -186,7 +186,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All metrics, at zero.
+    /// Creates all metrics, at zero.
     pub fn new() -> Self {
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix(PREFIX)),
@@ -198,14 +198,14 @@ impl Metrics {
             confirmations: Family::default(),
             free_bytes: Gauge::default(),
             uploads_late: Gauge::default(),
-            pulls: Family::default(),
+            pages: Family::default(),
             vendor_requests: Family::default(),
             vendor_seconds: Family::new_with_constructor(|| Histogram::new(VENDOR_BUCKETS)),
             store_seconds: Family::new_with_constructor(|| Histogram::new(STORE_BUCKETS)),
             gauges: Gauges::default(),
             refusals: Mutex::default(),
         };
-        // There before the first of each kind, so that a rate has something to start from.
+        // Created before the first operation, so that a rate has a starting point.
         for step in StoreStep::ALL {
             drop(metrics.store_histogram(step));
         }
@@ -221,68 +221,68 @@ impl Metrics {
     fn register_own(&self, registry: &mut Registry) {
         registry.register(
             "messages",
-            "Messages by event, outcome and refusal code",
+            "Messages received from SNS, by event, outcome and refusal code",
             self.messages.clone(),
         );
         registry.register(
-            "accept_seconds",
-            "From the end of a message's headers until it is committed, in seconds",
+            "accept_duration_seconds",
+            "Time from the end of a message's headers to its commit, in seconds",
             self.accept_seconds.clone(),
         );
         registry.register(
             "quarantine_dropped",
-            "Refused messages that the quarantine had no room for",
+            "Refused messages dropped because the quarantine was full",
             self.quarantine_dropped.clone(),
         );
         registry.register(
             "panics",
-            "Requests that ended in a defect of this program",
+            "Requests whose handler panicked",
             self.panics.clone(),
         );
         registry.register(
             "unsubscribe_confirmations",
-            "Subscriptions that SNS says have ended: a person should look",
+            "UnsubscribeConfirmation messages: subscriptions that have ended",
             self.unsubscribed.clone(),
         );
         registry.register(
-            "confirmation_visits",
-            "Visits of SubscribeURL by outcome",
+            "subscription_confirmations",
+            "Visits of SubscribeURL, by outcome",
             self.confirmations.clone(),
         );
         registry.register(
             "disk_free_bytes",
-            "Free bytes on the disk of the store",
+            "Free bytes on the store's disk",
             self.free_bytes.clone(),
         );
         registry.register(
             "uploads_late",
-            "Uploads of which no document has come for half a day",
+            "Uploads without a document for half a day",
             self.uploads_late.clone(),
         );
         registry.register(
-            "pulls",
-            "Pages asked for, by kind of pull and outcome",
-            self.pulls.clone(),
+            "pull_pages",
+            "Pages requested from the vendor, by kind of trigger and outcome",
+            self.pages.clone(),
         );
         registry.register(
             "vendor_requests",
-            "Requests to the vendor, by endpoint and class of the answer's status",
+            "Requests to the vendor, by endpoint and class of the response status",
             self.vendor_requests.clone(),
         );
         registry.register(
-            "vendor_seconds",
-            "How long the vendor took until its answer was read, in seconds",
+            "vendor_request_duration_seconds",
+            "Time of a request to the vendor until its response was read, in seconds",
             self.vendor_seconds.clone(),
         );
         registry.register(
-            "store_seconds",
-            "How long the store took, waiting included, in seconds",
+            "store_operation_duration_seconds",
+            "Time of a store operation, including the wait for the store, in seconds",
             self.store_seconds.clone(),
         );
         self.gauges.register(registry);
     }
 
-    /// The counters of `event`'s accepted messages, to be kept by who raises them often.
+    /// Returns the counters of `event`'s accepted messages, for callers that keep them.
     pub fn accepted(&self, event: Event) -> AcceptedCounters {
         let counter = |outcome| {
             self.messages
@@ -299,7 +299,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a refusal; `event` is none where no webhook has the path.
+    /// Counts a refused message; `event` is `None` if no webhook has the path.
     pub fn refused(&self, event: Option<Event>, code: &'static str) {
         self.messages
             .get_or_create(&MessageLabels {
@@ -314,7 +314,7 @@ impl Metrics {
         }
     }
 
-    /// Refused messages of our webhooks since the start.
+    /// Returns the refused messages of our webhooks since the start.
     pub fn refusals(&self) -> Refusals {
         self.refusals
             .lock()
@@ -322,22 +322,22 @@ impl Metrics {
             .clone()
     }
 
-    /// Notes how long a message took until it was committed.
+    /// Records the time that a message took until its commit.
     pub fn accept_took(&self, duration: Duration) {
         self.accept_seconds.observe(duration.as_secs_f64());
     }
 
-    /// Counts a refused message that the quarantine had no room for.
+    /// Counts a refused message dropped because the quarantine was full.
     pub fn quarantine_dropped(&self) {
         self.quarantine_dropped.inc();
     }
 
-    /// Counts a request that ended in a defect of this program.
+    /// Counts a request whose handler panicked.
     pub fn panicked(&self) {
         self.panics.inc();
     }
 
-    /// Counts a subscription that SNS says has ended.
+    /// Counts an UnsubscribeConfirmation.
     pub fn unsubscribed(&self, event: Event) {
         self.unsubscribed
             .get_or_create(&EventLabels {
@@ -354,24 +354,24 @@ impl Metrics {
             .inc();
     }
 
-    /// Notes how many bytes are free on the disk of the store.
+    /// Sets the free bytes on the store's disk.
     pub fn free_bytes(&self, bytes: u64) {
         self.free_bytes
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Notes how many uploads are late.
+    /// Sets the number of late uploads.
     pub fn uploads_late(&self, count: usize) {
         self.uploads_late
             .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Counts an asked page.
-    pub fn pulled(&self, kind: TriggerKind, end: PullEnd) {
-        self.pulls
-            .get_or_create(&PullLabels {
+    /// Counts a requested page.
+    pub fn count_page(&self, kind: TriggerKind, result: PageResult) {
+        self.pages
+            .get_or_create(&PageLabels {
                 kind: kind.as_str(),
-                outcome: end.as_str(),
+                outcome: result.as_str(),
             })
             .inc();
     }
@@ -383,24 +383,24 @@ impl Metrics {
         self.store_seconds.get_or_create(&labels).clone()
     }
 
-    /// Waits for the store's answer, and notes how long that took.
-    pub async fn timed<T>(&self, step: StoreStep, answer: impl Future<Output = T>) -> T {
+    /// Awaits an operation of the store, and records its time.
+    pub async fn timed<T>(&self, step: StoreStep, operation: impl Future<Output = T>) -> T {
         let started = Instant::now();
-        let answer = answer.await;
+        let output = operation.await;
         self.store_histogram(step)
             .observe(started.elapsed().as_secs_f64());
-        answer
+        output
     }
 
-    /// All metrics, with what the store knows.
-    pub fn render(&self, stored: &Stored, form: Form) -> String {
-        // Held throughout, so that two who ask at once don't count rows twice.
+    /// Returns all metrics as text, with those of the store's `snapshot`.
+    pub fn render(&self, snapshot: &StoreSnapshot, format: TextFormat) -> String {
+        // Held throughout, so that two scrapes at once don't mix their gauges.
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        self.gauges.set(stored);
+        self.gauges.set(snapshot);
         let mut text = String::new();
         // Writing to a String can't fail.
         let _ = encode(&mut text, &registry);
-        form.written(text)
+        format.convert(text)
     }
 }
 
@@ -410,7 +410,7 @@ impl Observer for Metrics {
         self.vendor_requests
             .get_or_create(&VendorLabels {
                 endpoint,
-                status: class_of(asked.status),
+                status: status_class(asked.status),
             })
             .inc();
         self.vendor_seconds
@@ -419,8 +419,8 @@ impl Observer for Metrics {
     }
 }
 
-/// The class of a status; `none` where there was no answer.
-const fn class_of(status: Option<u16>) -> &'static str {
+/// Returns the class of a status; `none` if there was no response.
+const fn status_class(status: Option<u16>) -> &'static str {
     match status {
         None => "none",
         Some(200..=299) => "2xx",

@@ -1,4 +1,4 @@
-//! What the store knows anyway, read when somebody asks.
+//! Gauges read from the store at each scrape.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,25 +16,25 @@ use crate::store::{
     DestinationRow, FeedRow, Store, StoreError, SubscriptionRow, Waiting,
 };
 
-/// Feeds that get series of their own; more would burden who collects them.
+/// Largest number of feeds with series of their own.
 const MAX_FEED_SERIES: usize = 2_000;
 
-/// Hosts that get series of their own: signing certificates of more are not kept.
+/// Largest number of hosts with series of their own; certificates of more are not stored.
 const MAX_HOST_SERIES: usize = 32;
 
-/// Destinations that get series of their own.
+/// Largest number of destinations with series of their own.
 const MAX_DESTINATION_SERIES: usize = 100;
 
-/// The alarms that are on: of each kind there are a hundred at the most.
-const ON: AlarmFilter = AlarmFilter {
+/// Active alarms: at most a hundred of each kind.
+const ACTIVE_ALARMS: AlarmFilter = AlarmFilter {
     active: true,
     after: 0,
     limit: 100 * AlarmKind::ALL.len(),
 };
 
-/// What the store knew at one moment.
+/// The state of the store at one moment.
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub struct StoreSnapshot {
     /// The moment.
     pub now: Timestamp,
     /// Every feed.
@@ -43,53 +43,52 @@ pub struct Stored {
     pub accounts: Vec<AccountRow>,
     /// Every subscription.
     pub subscriptions: Vec<SubscriptionRow>,
-    /// The last day of each host's newest signing certificate.
+    /// Expiry of each host's newest signing certificate.
     pub certificates: BTreeMap<String, Timestamp>,
-    /// Every destination that was ever known.
+    /// Every destination that was ever configured.
     pub destinations: Vec<DestinationRow>,
-    /// Alarms that are on.
+    /// Active alarms.
     pub alarms: Vec<AlarmRow>,
-    /// What waits to be written.
+    /// Writes waiting in this process.
     pub waiting: Waiting,
 }
 
-impl Stored {
-    /// Reads it.
+impl StoreSnapshot {
+    /// Reads the state of the store.
     ///
     /// # Errors
     ///
-    /// The store's.
+    /// Fails if the store does.
     pub async fn read(store: &dyn Store, now: Timestamp) -> Result<Self, StoreError> {
         Ok(Self {
             now,
             feeds: store.feeds().await?,
             accounts: store.accounts().await?,
             subscriptions: store.subscriptions().await?,
-            certificates: last_days(&store.certificates().await?),
+            certificates: certificate_expiry(&store.certificates().await?),
             destinations: store.destinations().await?,
-            alarms: store.alarms(ON).await?,
+            alarms: store.alarms(ACTIVE_ALARMS).await?,
             waiting: store.waiting(),
         })
     }
 }
 
-/// The last moment of each host's signing certificate.
+/// Returns the expiry of each host's signing certificate.
 ///
-/// Of several, the one that lasts longest counts: SNS changes to a new one and leaves
-/// the old one to its end.
-pub fn last_days(certificates: &[CertificateRow]) -> BTreeMap<String, Timestamp> {
+/// Of several, the latest counts: SNS changes to a new certificate before the old one expires.
+pub fn certificate_expiry(certificates: &[CertificateRow]) -> BTreeMap<String, Timestamp> {
     let mut hosts: BTreeMap<String, Timestamp> = BTreeMap::new();
     for row in certificates {
         let host = Url::parse(&row.url).ok();
         let host = host.and_then(|url| url.host_str().map(str::to_owned));
-        let (Some(host), Ok(certificate)) = (host, CertificateSummary::read(&row.pem)) else {
+        let (Some(host), Ok(certificate)) = (host, CertificateSummary::parse(&row.pem)) else {
             continue;
         };
-        let last = certificate.not_after;
+        let expiry = certificate.not_after;
         hosts
             .entry(host)
-            .and_modify(|known| *known = last.max(*known))
-            .or_insert(last);
+            .and_modify(|latest| *latest = expiry.max(*latest))
+            .or_insert(expiry);
     }
     hosts
 }
@@ -121,8 +120,8 @@ struct HostLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LineLabels {
-    line: &'static str,
+struct QueueLabels {
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -131,7 +130,7 @@ struct DestinationLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PauseLabels {
+struct DestinationPauseLabels {
     destination: String,
     reason: &'static str,
 }
@@ -141,7 +140,7 @@ struct AlarmLabels {
     kind: &'static str,
 }
 
-/// The gauges that are set anew from [`Stored`] whenever somebody asks.
+/// The gauges that are set from a [`StoreSnapshot`] at each scrape.
 #[derive(Debug, Default)]
 pub(super) struct Gauges {
     feeds: Gauge,
@@ -154,7 +153,7 @@ pub(super) struct Gauges {
     paused: Family<PausedLabels, Gauge>,
     subscriptions: Family<SubscriptionLabels, Gauge>,
     certificate_left: Family<HostLabels, Gauge>,
-    waiting: Family<LineLabels, Gauge>,
+    queue_length: Family<QueueLabels, Gauge>,
     destination_behind: Family<DestinationLabels, Gauge>,
     destination_waiting: Family<DestinationLabels, Gauge>,
     destination_delivered: Family<DestinationLabels, Gauge>,
@@ -162,26 +161,26 @@ pub(super) struct Gauges {
     destination_rejected_now: Family<DestinationLabels, Gauge>,
     destination_failing: Family<DestinationLabels, Gauge>,
     destination_last_success: Family<DestinationLabels, Gauge>,
-    destination_paused: Family<PauseLabels, Gauge>,
+    destination_paused: Family<DestinationPauseLabels, Gauge>,
     alarms: Family<AlarmLabels, Gauge>,
 }
 
 impl Gauges {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register("feeds", "Feeds that are known", self.feeds.clone());
+        registry.register("feeds", "Known feeds", self.feeds.clone());
         registry.register(
             "feed_documents",
-            "Document versions stored, by feed",
+            "Stored document versions, by feed",
             self.feed_documents.clone(),
         );
         registry.register(
             "feed_missed_notifications",
-            "Versions that reconciliation found before any notification, by feed",
+            "Document versions that no notification announced, by feed",
             self.feed_missed_notifications.clone(),
         );
         registry.register(
             "feed_gaps",
-            "Pages whose edge may have hidden documents, by feed",
+            "Pages whose paging may have left documents out, by feed",
             self.feed_gaps.clone(),
         );
         registry.register(
@@ -191,38 +190,38 @@ impl Gauges {
         );
         registry.register(
             "feed_up_to_date_timestamp_seconds",
-            "When a feed was last known to be up to date, in Unix seconds",
+            "Time at which a feed was last up to date, in Unix seconds",
             self.feed_up_to_date.clone(),
         );
         registry.register(
             "feed_age_seconds",
-            "How long ago a feed was last known to be up to date",
+            "Time since a feed was last up to date, in seconds",
             self.feed_age.clone(),
         );
         registry.register(
             "paused",
-            "What waits for a person, by account, scope and reason",
+            "Paused feeds and accounts, by account, scope and reason",
             self.paused.clone(),
         );
         registry.register(
             "subscriptions",
-            "Subscriptions by state, as stored: an unsubscribed one needs a person",
+            "Subscriptions, by account, event and state",
             self.subscriptions.clone(),
         );
         registry.register(
             "certificate_left_seconds",
-            "How long the newest signing certificate of a host is still valid",
+            "Time until the newest signing certificate of a host expires, in seconds",
             self.certificate_left.clone(),
         );
         registry.register(
-            "waiting",
-            "What waits to be written, by line: messages, refused ones, other changes",
-            self.waiting.clone(),
+            "store_queue_length",
+            "Writes waiting for the store in this process: messages, refused messages, other changes",
+            self.queue_length.clone(),
         );
         self.register_destinations(registry);
         registry.register(
             "alarms",
-            "Alarms that are on, by kind: docs/alarms.md says what to do",
+            "Active alarms, by kind (see docs/alarms.md)",
             self.alarms.clone(),
         );
     }
@@ -231,37 +230,37 @@ impl Gauges {
         for (name, help, family) in [
             (
                 "destination_behind",
-                "Document versions that a destination has not been given yet",
+                "Document versions after a destination's position",
                 &self.destination_behind,
             ),
             (
                 "destination_waiting_seconds",
-                "For how long the oldest version that a destination has not been given has waited; 0 where none does",
+                "Age of the oldest version that waits for a destination, in seconds; 0 if none waits",
                 &self.destination_waiting,
             ),
             (
                 "destination_delivered",
-                "Versions that a destination has taken since the store began",
+                "Document versions that a destination has accepted since the store was created",
                 &self.destination_delivered,
             ),
             (
                 "destination_rejected",
-                "Versions that a destination has rejected since the store began",
+                "Document versions that a destination has rejected since the store was created",
                 &self.destination_rejected,
             ),
             (
                 "destination_rejected_now",
-                "Versions that stand rejected now",
+                "Document versions whose state is `rejected` now",
                 &self.destination_rejected_now,
             ),
             (
                 "destination_failing_seconds",
-                "For how long a destination has failed without a success; 0 where it works",
+                "Time since which a destination has failed without a success, in seconds; 0 if it works",
                 &self.destination_failing,
             ),
             (
                 "destination_last_success_timestamp_seconds",
-                "When a destination last took something, in Unix seconds",
+                "Time at which a destination last accepted a document, in Unix seconds",
                 &self.destination_last_success,
             ),
         ] {
@@ -269,12 +268,12 @@ impl Gauges {
         }
         registry.register(
             "destination_paused",
-            "Destinations that are given nothing until a person resumes them, by reason",
+            "Paused destinations, by reason: delivery stops until a person resumes it",
             self.destination_paused.clone(),
         );
     }
 
-    fn set_destinations(&self, stored: &Stored) {
+    fn set_destinations(&self, snapshot: &StoreSnapshot) {
         for family in [
             &self.destination_behind,
             &self.destination_waiting,
@@ -287,7 +286,7 @@ impl Gauges {
             family.clear();
         }
         self.destination_paused.clear();
-        for row in stored.destinations.iter().take(MAX_DESTINATION_SERIES) {
+        for row in snapshot.destinations.iter().take(MAX_DESTINATION_SERIES) {
             let destination = row.name.to_string();
             let labels = DestinationLabels {
                 destination: destination.clone(),
@@ -295,9 +294,9 @@ impl Gauges {
             let set = |family: &Family<DestinationLabels, Gauge>, value: i64| {
                 family.get_or_create(&labels).set(value);
             };
-            let failing = row.failing_since.map(|since| stored.now.since(since));
+            let failing = row.failing_since.map(|since| snapshot.now.since(since));
             set(&self.destination_behind, row.behind);
-            let waiting = row.waiting_since.map(|since| stored.now.since(since));
+            let waiting = row.waiting_since.map(|since| snapshot.now.since(since));
             set(&self.destination_waiting, waiting.map_or(0, seconds));
             set(&self.destination_delivered, gauge(row.delivered));
             set(&self.destination_rejected, gauge(row.rejected));
@@ -307,7 +306,7 @@ impl Gauges {
                 set(&self.destination_last_success, moment.as_millis() / 1_000);
             }
             for reason in DestinationPauseReason::ALL {
-                let labels = PauseLabels {
+                let labels = DestinationPauseLabels {
                     destination: destination.clone(),
                     reason: reason.as_str(),
                 };
@@ -319,25 +318,25 @@ impl Gauges {
         }
     }
 
-    fn set_alarms(&self, stored: &Stored) {
+    fn set_alarms(&self, snapshot: &StoreSnapshot) {
         for kind in AlarmKind::ALL {
-            let on = stored.alarms.iter().filter(|alarm| alarm.kind == kind);
+            let active = snapshot.alarms.iter().filter(|alarm| alarm.kind == kind);
             let labels = AlarmLabels {
                 kind: kind.as_str(),
             };
             self.alarms
                 .get_or_create(&labels)
-                .set(gauge(on.count() as u64));
+                .set(gauge(active.count() as u64));
         }
     }
 
-    pub(super) fn set(&self, stored: &Stored) {
-        self.set_feeds(stored);
-        self.set_paused(stored);
-        self.set_destinations(stored);
-        self.set_alarms(stored);
+    pub(super) fn set(&self, snapshot: &StoreSnapshot) {
+        self.set_feeds(snapshot);
+        self.set_paused(snapshot);
+        self.set_destinations(snapshot);
+        self.set_alarms(snapshot);
         self.subscriptions.clear();
-        for row in &stored.subscriptions {
+        for row in &snapshot.subscriptions {
             let labels = SubscriptionLabels {
                 account: row.account.to_string(),
                 event: row.event.as_str(),
@@ -346,30 +345,30 @@ impl Gauges {
             self.subscriptions.get_or_create(&labels).inc();
         }
         self.certificate_left.clear();
-        for (host, last) in stored.certificates.iter().take(MAX_HOST_SERIES) {
+        for (host, last) in snapshot.certificates.iter().take(MAX_HOST_SERIES) {
             let labels = HostLabels { host: host.clone() };
             self.certificate_left
                 .get_or_create(&labels)
-                .set(seconds(last.since(stored.now)));
+                .set(seconds(last.since(snapshot.now)));
         }
         let Waiting {
             messages,
             refused,
             changes,
-        } = stored.waiting;
-        for (line, length) in [
+        } = snapshot.waiting;
+        for (kind, length) in [
             ("messages", messages),
             ("refused", refused),
             ("changes", changes),
         ] {
-            self.waiting
-                .get_or_create(&LineLabels { line })
+            self.queue_length
+                .get_or_create(&QueueLabels { kind })
                 .set(gauge(length as u64));
         }
     }
 
-    fn set_feeds(&self, stored: &Stored) {
-        self.feeds.set(gauge(stored.feeds.len() as u64));
+    fn set_feeds(&self, snapshot: &StoreSnapshot) {
+        self.feeds.set(gauge(snapshot.feeds.len() as u64));
         for family in [
             &self.feed_documents,
             &self.feed_missed_notifications,
@@ -380,7 +379,7 @@ impl Gauges {
         ] {
             family.clear();
         }
-        for row in stored.feeds.iter().take(MAX_FEED_SERIES) {
+        for row in snapshot.feeds.iter().take(MAX_FEED_SERIES) {
             let labels = FeedLabels {
                 account: row.feed.account.to_string(),
                 queue: row.feed.queue.as_str(),
@@ -398,17 +397,17 @@ impl Gauges {
             set(&self.feed_failures, i64::from(row.failures));
             if let Some(moment) = row.up_to_date_at {
                 set(&self.feed_up_to_date, moment.as_millis() / 1_000);
-                set(&self.feed_age, seconds(stored.now.since(moment)));
+                set(&self.feed_age, seconds(snapshot.now.since(moment)));
             }
         }
     }
 
-    fn set_paused(&self, stored: &Stored) {
+    fn set_paused(&self, snapshot: &StoreSnapshot) {
         self.paused.clear();
-        let feeds = stored.feeds.iter();
+        let feeds = snapshot.feeds.iter();
         let paused_feeds =
             feeds.filter_map(|row| row.paused.map(|reason| (&row.feed.account, "feed", reason)));
-        let accounts = stored.accounts.iter();
+        let accounts = snapshot.accounts.iter();
         let paused_accounts =
             accounts.filter_map(|row| row.paused.map(|reason| (&row.account, "account", reason)));
         for (account, scope, reason) in paused_feeds.chain(paused_accounts) {

@@ -1,19 +1,19 @@
-//! The two text formats in which collectors read metrics.
+//! The two text formats of metrics.
 
 use std::borrow::Cow;
 
 /// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum TextFormat {
     /// Prometheus text 0.0.4, which every collector and `promtool check metrics` read.
     Prometheus,
-    /// OpenMetrics 1.0.0, for those who ask for it.
+    /// OpenMetrics 1.0.0, for collectors that request it.
     OpenMetrics,
 }
 
-impl Form {
-    /// The form for a request with this `Accept` header.
-    pub fn accepted(accept: Option<&str>) -> Self {
+impl TextFormat {
+    /// Returns the format for a request with this `Accept` header.
+    pub fn negotiate(accept: Option<&str>) -> Self {
         let names_it = |accept: &str| {
             let kinds = accept.split(',').filter_map(|kind| kind.split(';').next());
             kinds
@@ -27,7 +27,7 @@ impl Form {
         }
     }
 
-    /// The answer's `Content-Type`.
+    /// Returns the response's `Content-Type`.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
@@ -35,19 +35,19 @@ impl Form {
         }
     }
 
-    /// `text`, which is OpenMetrics, in this form.
-    pub(super) fn written(self, text: String) -> String {
+    /// Converts OpenMetrics text to this format.
+    pub(super) fn convert(self, text: String) -> String {
         match self {
             Self::OpenMetrics => text,
-            Self::Prometheus => prometheus(&text),
+            Self::Prometheus => to_prometheus(&text),
         }
     }
 }
 
-/// OpenMetrics names a counter's family without the `_total` of its samples, and ends
-/// with a mark; Prometheus's own text does neither.
-fn prometheus(text: &str) -> String {
-    let mut written = String::with_capacity(text.len() + 1024);
+/// Converts OpenMetrics text, which names a counter's family without the `_total` of its
+/// samples and ends with `# EOF`, to Prometheus text, which does neither.
+fn to_prometheus(text: &str) -> String {
+    let mut converted = String::with_capacity(text.len() + 1024);
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
         let kind = lines.peek().and_then(|next| type_line(next));
@@ -62,13 +62,13 @@ fn prometheus(text: &str) -> String {
                 _ => Cow::Borrowed(line),
             },
         };
-        written.push_str(&line);
-        written.push('\n');
+        converted.push_str(&line);
+        converted.push('\n');
     }
-    written
+    converted
 }
 
-/// The family and the kind that a TYPE line names.
+/// Returns the family and the type that a TYPE line names.
 fn type_line(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("# TYPE ")?.split_once(' ')
 }
@@ -78,15 +78,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_collector_gets_openmetrics_only_where_it_asks_for_it() {
-        for asks in [
+    fn openmetrics_is_returned_only_if_requested() {
+        for accept in [
             "application/openmetrics-text",
             "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
         ] {
-            assert_eq!(Form::accepted(Some(asks)), Form::OpenMetrics, "{asks}");
+            let format = TextFormat::negotiate(Some(accept));
+            assert_eq!(format, TextFormat::OpenMetrics, "{accept}");
         }
-        for does_not in [None, Some("*/*"), Some("text/plain"), Some("")] {
-            assert_eq!(Form::accepted(does_not), Form::Prometheus, "{does_not:?}");
+        for accept in [None, Some("*/*"), Some("text/plain"), Some("")] {
+            let format = TextFormat::negotiate(accept);
+            assert_eq!(format, TextFormat::Prometheus, "{accept:?}");
         }
     }
 
@@ -96,7 +98,7 @@ mod tests {
                     # HELP a_y Others.\n# TYPE a_y gauge\na_y 2\n# EOF\n";
         let expected = "# HELP a_x_total Things.\n# TYPE a_x_total counter\na_x_total{b=\"c\"} 1\n\
                         # HELP a_y Others.\n# TYPE a_y gauge\na_y 2\n";
-        assert_eq!(Form::Prometheus.written(text.to_owned()), expected);
-        assert_eq!(Form::OpenMetrics.written(text.to_owned()), text);
+        assert_eq!(TextFormat::Prometheus.convert(text.to_owned()), expected);
+        assert_eq!(TextFormat::OpenMetrics.convert(text.to_owned()), text);
     }
 }

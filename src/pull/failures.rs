@@ -1,4 +1,4 @@
-//! What a failed request means for the work that follows.
+//! Classifies failed requests: who waits, and for how long.
 
 use std::time::Duration;
 
@@ -10,38 +10,38 @@ use crate::store::{FeedPauseReason, PageFailure, PageLease};
 /// The wait after a first failure.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 
-/// The longest wait between two tries, but for what the vendor itself asks for.
+/// The longest wait between two attempts, unless the vendor asks for a longer one.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// The longest `Retry-After` that is obeyed.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(6 * 3600);
+/// Longest `Retry-After` that is obeyed.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(6 * 3600);
 
-/// How long something waits for a person before it is tried once more.
-const PARKED: Duration = Duration::from_secs(3600);
+/// Interval of attempts while a feed or an account is paused by an error.
+const PAUSED_RETRY_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Failures of an account in a row, over whatever feeds, that concern the account.
-const ACCOUNT_CONCERNED: u32 = 2;
+/// Consecutive failures of an account, over all of its feeds, that concern the whole account.
+const ACCOUNT_FAILURES: u32 = 2;
 
-/// Decides who waits, and for how long.
+/// Classifies a failed request.
 ///
-/// `chance` in 0..1 spreads the waits, so that many feeds don't come back at once.
-pub fn judge(error: &ApiError, lease: &PageLease, now: Timestamp, chance: f64) -> PageFailure {
-    let account_concerned = lease.account_failures >= ACCOUNT_CONCERNED;
+/// `jitter` in 0..1 spreads the waits, so that many feeds don't retry at the same time.
+pub fn classify(error: &ApiError, lease: &PageLease, now: Timestamp, jitter: f64) -> PageFailure {
+    let concerns_account = lease.account_failures >= ACCOUNT_FAILURES;
     let account_waits =
-        || PageFailure::AccountWaits(now.after(backoff(lease.account_failures, chance)));
-    let feed_waits = || PageFailure::FeedWaits(now.after(backoff(lease.feed_failures, chance)));
-    let retry_at = now.after(PARKED);
+        || PageFailure::AccountWaits(now.after(backoff(lease.account_failures, jitter)));
+    let feed_waits = || PageFailure::FeedWaits(now.after(backoff(lease.feed_failures, jitter)));
+    let retry_at = now.after(PAUSED_RETRY_INTERVAL);
     match error {
         ApiError::Unreachable(_) => account_waits(),
         ApiError::Status {
             retry_after: Some(wait),
             ..
-        } => PageFailure::AccountWaits(now.after((*wait).clamp(FIRST_WAIT, LONGEST_RETRY_AFTER))),
+        } => PageFailure::AccountWaits(now.after((*wait).clamp(FIRST_WAIT, MAX_RETRY_AFTER))),
         ApiError::Status { status: 429, .. } => account_waits(),
-        // A key may read one company and not another (vendor-api U25), so one company's
-        // 401 pauses that company. Several failures in a row say that the key itself is bad,
-        // but not where companies that it never could read come one after another.
-        ApiError::Status { status: 401, .. } if account_concerned && lease.speaks_of_key => {
+        // A key may read one company and not another (vendor-api U25), so a single 401
+        // pauses its company only. Several failures in a row mean that the key itself is bad,
+        // unless the feed is of a company that the key never could read.
+        ApiError::Status { status: 401, .. } if concerns_account && lease.speaks_of_key => {
             PageFailure::AccountPaused {
                 reason: FeedPauseReason::Unauthorized,
                 retry_at,
@@ -59,17 +59,17 @@ pub fn judge(error: &ApiError, lease: &PageLease, now: Timestamp, chance: f64) -
             reason: FeedPauseReason::NotFound,
             retry_at,
         },
-        // It would cost the same again; the vendor or the setting has to change first.
+        // A retry would transfer as much again; the vendor or the setting must change first.
         ApiError::TooLarge { .. } => PageFailure::FeedWaits(retry_at),
-        ApiError::Status { .. } | ApiError::Malformed(_) if account_concerned => account_waits(),
+        ApiError::Status { .. } | ApiError::Malformed(_) if concerns_account => account_waits(),
         ApiError::Status { .. } | ApiError::Malformed(_) | ApiError::NotConfigured { .. } => {
             feed_waits()
         }
     }
 }
 
-fn backoff(failures: u32, chance: f64) -> Duration {
-    egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, chance)
+fn backoff(failures: u32, jitter: f64) -> Duration {
+    egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, jitter)
 }
 
 #[cfg(test)]
@@ -109,7 +109,7 @@ mod tests {
     fn the_whole_account_obeys_retry_after() {
         for code in [429, 503] {
             assert_eq!(
-                judge(
+                classify(
                     &status(code, Some(Duration::from_secs(77))),
                     &lease(0, 0),
                     NOW,
@@ -121,19 +121,19 @@ mod tests {
     }
 
     #[test]
-    fn one_refusal_pauses_a_feed_and_several_401_the_account() {
+    fn one_error_pauses_its_company_and_repeated_401_the_account() {
         for (code, reason) in [
             (401, FeedPauseReason::Unauthorized),
             (403, FeedPauseReason::Forbidden),
             (404, FeedPauseReason::NotFound),
         ] {
             assert!(matches!(
-                judge(&status(code, None), &lease(0, 0), NOW, 0.0),
+                classify(&status(code, None), &lease(0, 0), NOW, 0.0),
                 PageFailure::FeedPaused { reason: paused, .. } if paused == reason
             ));
         }
         assert!(matches!(
-            judge(&status(401, None), &lease(0, 2), NOW, 0.0),
+            classify(&status(401, None), &lease(0, 2), NOW, 0.0),
             PageFailure::AccountPaused {
                 reason: FeedPauseReason::Unauthorized,
                 ..
@@ -142,13 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn companies_the_key_never_read_do_not_pause_the_account() {
-        let unread = PageLease {
+    fn companies_that_the_key_never_could_read_pause_no_account() {
+        let unreadable = PageLease {
             speaks_of_key: false,
             ..lease(0, 2)
         };
         assert!(matches!(
-            judge(&status(401, None), &unread, NOW, 0.0),
+            classify(&status(401, None), &unreadable, NOW, 0.0),
             PageFailure::FeedPaused { .. }
         ));
     }
@@ -164,20 +164,20 @@ mod tests {
         );
         assert_eq!(backoff(0, 1.0), Duration::from_secs(6));
         assert_eq!(
-            judge(&status(503, Some(Duration::ZERO)), &lease(0, 0), NOW, 0.0),
+            classify(&status(503, Some(Duration::ZERO)), &lease(0, 0), NOW, 0.0),
             PageFailure::AccountWaits(NOW.after(FIRST_WAIT))
         );
     }
 
     #[test]
-    fn one_bad_company_delays_only_itself_unless_the_vendor_is_down() {
+    fn a_bad_company_waits_alone_and_a_vendor_outage_stops_all() {
         let error = status(500, None);
         assert!(matches!(
-            judge(&error, &lease(4, 0), NOW, 0.0),
+            classify(&error, &lease(4, 0), NOW, 0.0),
             PageFailure::FeedWaits(_)
         ));
         assert!(matches!(
-            judge(&error, &lease(0, 2), NOW, 0.0),
+            classify(&error, &lease(0, 2), NOW, 0.0),
             PageFailure::AccountWaits(_)
         ));
     }

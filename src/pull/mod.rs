@@ -1,9 +1,8 @@
-//! Reading the queues: scheduler, page step, reconciliation.
+//! Pulls documents from the vendor's queues, page by page.
 //!
-//! [`Puller::pull_page`] is the one step: it leases the most urgent feed, asks the
-//! vendor for one page and stores it with its cursor. [`run`] only decides when to
-//! call it. What is to be done stands in rows, so the step may run anywhere, twice, and
-//! after a crash.
+//! [`Puller::pull_page`] is the one step: it leases the most urgent feed, requests one page
+//! and stores it with its cursor. [`run`] decides when to call it. All state is in rows, so
+//! a step may run on any replica, twice, and after a crash.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use crate::config::{AccountConfig, Config, PullConfig};
 use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
 use crate::egress;
 use crate::ivesk::{self, ApiError, Client, Page};
-use crate::metrics::{Metrics, PullEnd, StoreStep};
+use crate::metrics::{Metrics, PageResult, StoreStep};
 use crate::store::{
     COMPANY_FILTER_IGNORED, FreshLink, LeaseRequest, PageCommitted, PageLease, PageOutcome,
     PageToCommit, PullPlan, SharedStore, StoreError, TriggerKind, UnreadableEntry, UploadReturn,
@@ -29,58 +28,58 @@ use crate::store::{
 pub mod failures;
 pub mod paging;
 
-/// The longest that a worker sleeps without looking at the rows.
-const IDLE: Duration = Duration::from_secs(30);
+/// Longest time between two reads of the rows.
+const MAX_IDLE: Duration = Duration::from_secs(30);
 
-/// How long a worker waits where all of an account's requests are in flight.
-const A_TURN: Duration = Duration::from_secs(1);
+/// Pause while all of an account's requests are in flight.
+const BUSY_ACCOUNT_DELAY: Duration = Duration::from_secs(1);
 
-/// The pause after the store failed.
-const AFTER_STORE_ERROR: Duration = Duration::from_secs(5);
+/// Pause after a store error.
+const STORE_ERROR_DELAY: Duration = Duration::from_secs(5);
 
-/// What one step did.
+/// The result of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pulled {
+pub enum PullOutcome {
     /// A page was stored.
     Page {
-        /// Its feed.
+        /// The feed.
         feed: Feed,
-        /// Why it was pulled.
+        /// The trigger of the pull.
         kind: TriggerKind,
-        /// What storing it did.
+        /// Counts of what was stored.
         committed: PageCommitted,
     },
     /// The request failed, or the page was refused; the feed or its account waits.
     Failed {
         /// The feed.
         feed: Feed,
-        /// What went wrong, for people; nothing secret.
+        /// The error. Contains no secrets.
         error: String,
-        /// Whether the vendor could not be reached at all.
+        /// True if the vendor could not be reached at all.
         unreachable: bool,
     },
-    /// Another worker took the feed over; nothing was written.
+    /// Another worker took over the lease; nothing was written.
     Stale {
         /// The feed.
         feed: Feed,
     },
-    /// Nothing may be asked for now.
+    /// Nothing may be requested now.
     Nothing,
 }
 
-/// A queue that can't be asked for until a setting is made. Its hints are kept.
+/// A queue that can't be pulled until a setting is made. Its triggers are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Blocked {
-    /// Whose queue.
+pub struct BlockedQueue {
+    /// The account.
     pub account: Account,
-    /// Which queue.
+    /// The queue.
     pub queue: Queue,
-    /// What is missing: `api_key` or `exported_path`.
+    /// The missing setting: `api_key` or `exported_path`.
     pub missing: &'static str,
 }
 
-/// The queues that `config` does not let us ask for.
-pub fn blocked(config: &Config) -> Vec<Blocked> {
+/// Returns the queues that `config` lacks a setting for.
+pub fn blocked_queues(config: &Config) -> Vec<BlockedQueue> {
     let mut blocked = Vec::new();
     for (account, settings) in &config.accounts {
         for queue in Queue::ALL {
@@ -89,7 +88,7 @@ pub fn blocked(config: &Config) -> Vec<Blocked> {
                 Queue::Exported if config.api.exported_path.is_none() => "exported_path",
                 _ => continue,
             };
-            blocked.push(Blocked {
+            blocked.push(BlockedQueue {
                 account: account.clone(),
                 queue,
                 missing,
@@ -99,7 +98,7 @@ pub fn blocked(config: &Config) -> Vec<Blocked> {
     blocked
 }
 
-/// The feeds that `config` names itself.
+/// Returns the feeds that `config` names.
 pub fn configured_feeds(config: &Config) -> Vec<Feed> {
     let feeds_of = |(account, settings): (&Account, &AccountConfig)| {
         let exported = settings
@@ -120,16 +119,16 @@ pub struct Puller {
     askable: Vec<(Account, Queue)>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    /// Wakes another worker when there may be more to do.
+    /// Wakes another worker when more feeds may be due.
     more: Notify,
 }
 
 impl Puller {
-    /// A puller for the accounts of `config`; queues that are [`blocked`] keep their hints.
+    /// Creates a puller for the accounts of `config`; [`blocked_queues`] keep their triggers.
     ///
     /// # Errors
     ///
-    /// Where a key can't stand in a header, or the machine offers no TLS.
+    /// Fails if a key is not valid in a header, or the machine has no TLS roots.
     pub fn new(config: &Config, store: SharedStore, clock: Clock) -> Result<Self, ApiError> {
         let mut clients = BTreeMap::new();
         for (account, settings) in &config.accounts {
@@ -140,7 +139,7 @@ impl Puller {
                 );
             }
         }
-        let blocked = blocked(config);
+        let blocked = blocked_queues(config);
         let askable = config
             .accounts
             .keys()
@@ -162,7 +161,7 @@ impl Puller {
         })
     }
 
-    /// The same puller, counted in `metrics`.
+    /// Counts requests and pages in `metrics`.
     #[must_use]
     pub fn counted_in(self, metrics: Arc<Metrics>) -> Self {
         let observed = |client: Client| client.observed_by(Arc::clone(&metrics) as _);
@@ -176,33 +175,33 @@ impl Puller {
         }
     }
 
-    /// How many workers can be busy at once: more than 16 would only wait for the store.
+    /// Returns the number of workers: more than 16 would only wait for the store.
     pub fn workers(&self) -> usize {
         (self.clients.len() * self.config.requests_per_account as usize).clamp(1, 16)
     }
 
-    /// Makes feeds known; new ones are due for reconciliation at once.
+    /// Stores feeds; new ones are due for reconciliation at once.
     pub async fn register_feeds(&self, feeds: Vec<Feed>) -> Result<(), StoreError> {
         self.store.register_feeds(feeds, self.clock.now()).await
     }
 
-    /// Makes every known feed due for reconciliation now, as at each start.
+    /// Makes every known feed due for reconciliation now; runs at each start.
     pub async fn reconcile_now(&self) -> Result<usize, StoreError> {
         self.store.trigger_reconciliation(self.clock.now()).await
     }
 
-    /// Leases the most urgent feed, asks for one page of it, and stores that.
+    /// Leases the most urgent feed, requests one page of it and stores the page.
     ///
     /// # Errors
     ///
-    /// Only the store's; the vendor's are noted in the rows and come as
-    /// [`Pulled::Failed`].
-    pub async fn pull_page(&self) -> Result<Pulled, StoreError> {
+    /// Fails only if the store does; the vendor's errors are stored in the rows and returned
+    /// as [`PullOutcome::Failed`].
+    pub async fn pull_page(&self) -> Result<PullOutcome, StoreError> {
         let leased = self.store.lease_page(self.lease_request());
         let Some(lease) = self.metrics.timed(StoreStep::Lease, leased).await? else {
-            return Ok(Pulled::Nothing);
+            return Ok(PullOutcome::Nothing);
         };
-        // The rest of the work is for another worker, if there is one.
+        // Other feeds may be due for another worker.
         self.more.notify_one();
         let span = debug_span!(
             "page",
@@ -213,40 +212,40 @@ impl Puller {
         self.pull_leased(lease).instrument(span).await
     }
 
-    async fn pull_leased(&self, lease: PageLease) -> Result<Pulled, StoreError> {
+    async fn pull_leased(&self, lease: PageLease) -> Result<PullOutcome, StoreError> {
         let Some(client) = self.clients.get(&lease.feed.account) else {
-            // Only what has a client is asked for.
+            // Not reached: the lease request names only accounts with a client.
             self.store.release_page(lease).await?;
-            return Ok(Pulled::Nothing);
+            return Ok(PullOutcome::Nothing);
         };
         let kind = lease.kind;
-        let asked = client
+        let page = client
             .page(
                 lease.feed.queue,
                 &lease.feed.company,
                 lease.position.from.as_ref(),
             )
             .await;
-        let pulled = match asked {
+        let outcome = match page {
             Ok(page) => self.store_page(lease, page).await,
-            Err(error) => self.note_failure(lease, &error).await,
+            Err(error) => self.store_failure(lease, &error).await,
         };
-        if let Ok(pulled) = &pulled {
-            self.count(kind, pulled);
+        if let Ok(outcome) = &outcome {
+            self.count(kind, outcome);
         }
-        pulled
+        outcome
     }
 
-    fn count(&self, kind: TriggerKind, pulled: &Pulled) {
-        let end = match pulled {
-            Pulled::Page { committed, .. } if committed.new > 0 => PullEnd::New,
-            Pulled::Page { .. } => PullEnd::NothingNew,
-            Pulled::Failed { .. } => PullEnd::Failed,
-            Pulled::Stale { .. } => PullEnd::Stale,
-            Pulled::Nothing => return,
+    fn count(&self, kind: TriggerKind, outcome: &PullOutcome) {
+        let result = match outcome {
+            PullOutcome::Page { committed, .. } if committed.new > 0 => PageResult::New,
+            PullOutcome::Page { .. } => PageResult::NothingNew,
+            PullOutcome::Failed { .. } => PageResult::Failed,
+            PullOutcome::Stale { .. } => PageResult::Stale,
+            PullOutcome::Nothing => return,
         };
-        Span::current().record("outcome", end.as_str());
-        self.metrics.pulled(kind, end);
+        Span::current().record("outcome", result.as_str());
+        self.metrics.count_page(kind, result);
     }
 
     fn lease_request(&self) -> LeaseRequest {
@@ -268,15 +267,15 @@ impl Puller {
         }
     }
 
-    async fn store_page(&self, lease: PageLease, page: Page) -> Result<Pulled, StoreError> {
+    async fn store_page(&self, lease: PageLease, page: Page) -> Result<PullOutcome, StoreError> {
         let (feed, kind) = (lease.feed.clone(), lease.kind);
         let page = read_page(&lease, page);
         let gap = page.gap;
         let committed = self.store.commit_page(lease, page, self.plan());
         match self.metrics.timed(StoreStep::Page, committed).await {
             Ok(PageOutcome::Committed(committed)) => {
-                report(&feed, kind, committed, gap);
-                Ok(Pulled::Page {
+                log_page(&feed, kind, committed, gap);
+                Ok(PullOutcome::Page {
                     feed,
                     kind,
                     committed,
@@ -285,42 +284,42 @@ impl Puller {
             Ok(PageOutcome::CompanyFilterIgnored) => {
                 let error = COMPANY_FILTER_IGNORED.to_owned();
                 error!(%feed, "paused `{feed}`: {error}");
-                Ok(Pulled::Failed {
+                Ok(PullOutcome::Failed {
                     feed,
                     error,
                     unreachable: false,
                 })
             }
             Err(StoreError::StaleLease) => {
-                debug!(%feed, "the lease on `{feed}` was taken over; its page was dropped");
-                Ok(Pulled::Stale { feed })
+                debug!(%feed, "another worker took over the lease on `{feed}`; its page was dropped");
+                Ok(PullOutcome::Stale { feed })
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn note_failure(
+    async fn store_failure(
         &self,
         lease: PageLease,
-        error: &ivesk::ApiError,
-    ) -> Result<Pulled, StoreError> {
+        error: &ApiError,
+    ) -> Result<PullOutcome, StoreError> {
         let feed = lease.feed.clone();
-        let unreachable = matches!(error, ivesk::ApiError::Unreachable(_));
-        let failure = failures::judge(error, &lease, self.clock.now(), egress::jitter());
+        let unreachable = matches!(error, ApiError::Unreachable(_));
+        let failure = failures::classify(error, &lease, self.clock.now(), egress::jitter());
         let text = error.to_string();
-        warn!(%feed, ?failure, "a page of `{feed}` could not be had: {text}");
+        warn!(%feed, ?failure, "failed to fetch a page of `{feed}`: {text}");
         match self.store.fail_page(lease, failure, text.clone()).await {
-            Ok(()) => Ok(Pulled::Failed {
+            Ok(()) => Ok(PullOutcome::Failed {
                 feed,
                 error: text,
                 unreachable,
             }),
-            Err(StoreError::StaleLease) => Ok(Pulled::Stale { feed }),
+            Err(StoreError::StaleLease) => Ok(PullOutcome::Stale { feed }),
             Err(error) => Err(error),
         }
     }
 
-    /// When something is next due.
+    /// Returns the time when a feed is next due.
     pub async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
         self.store.next_due(self.lease_request()).await
     }
@@ -328,10 +327,10 @@ impl Puller {
     async fn idle(&self) {
         let now = self.clock.now();
         let pause = match self.next_due().await {
-            // Due already, yet not leased: another worker holds the account's turn.
-            Ok(Some(due_at)) => due_at.since(now).max(A_TURN).min(IDLE),
-            Ok(None) => IDLE,
-            Err(_) => AFTER_STORE_ERROR,
+            // Due but not leased: all of the account's requests are in flight.
+            Ok(Some(due_at)) => due_at.since(now).max(BUSY_ACCOUNT_DELAY).min(MAX_IDLE),
+            Ok(None) => MAX_IDLE,
+            Err(_) => STORE_ERROR_DELAY,
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -341,7 +340,7 @@ impl Puller {
     }
 }
 
-/// Turns the vendor's page into rows, and judges what follows it.
+/// Turns the vendor's page into rows, and determines the next step of the pull.
 fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
     let queue = lease.feed.queue;
     let entries = page.documents.len();
@@ -369,7 +368,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
                 documents.push(document);
             }
             Err(reason) => {
-                warn!(feed = %lease.feed, "an entry of `{}` was set aside: {reason}", lease.feed);
+                warn!(feed = %lease.feed, "stored an unreadable entry of `{}` apart from its documents: {reason}", lease.feed);
                 unreadable.push(UnreadableEntry {
                     dedup_key: ivesk::document::dedup_key(&body),
                     body,
@@ -393,7 +392,7 @@ fn read_page(lease: &PageLease, page: Page) -> PageToCommit {
     }
 }
 
-fn report(feed: &Feed, kind: TriggerKind, committed: PageCommitted, gap: bool) {
+fn log_page(feed: &Feed, kind: TriggerKind, committed: PageCommitted, gap: bool) {
     let PageCommitted {
         new,
         known,
@@ -407,19 +406,19 @@ fn report(feed: &Feed, kind: TriggerKind, committed: PageCommitted, gap: bool) {
         debug!(%feed, kind, known, up_to_date, "nothing new in `{feed}`");
     }
     if missed_notifications > 0 {
-        warn!(%feed, missed_notifications, "{missed_notifications} documents of `{feed}` came without a webhook; see `ivesk-webhook subscriptions list`");
+        warn!(%feed, missed_notifications, "missed notifications: {missed_notifications} documents of `{feed}` were not announced; check `ivesk-webhook subscriptions list`");
     }
     if gap {
         error!(
             %feed,
-            "the cursor of `{feed}` is stuck: Įvesk.lt's `next` did not pass a group of documents with one timestamp, \
-             so some of them may be missing; ask Įvesk.lt how to page past them"
+            "documents of `{feed}` may be missing: Įvesk.lt's `next` did not pass a group of documents with the same timestamp; \
+             ask Įvesk.lt how to page past them"
         );
     }
 }
 
-/// Pulls with [`Puller::workers`] at once until `shutdown`; pages under way are
-/// finished first.
+/// Pulls with [`Puller::workers`] workers until `shutdown`; pages in flight are finished
+/// first.
 pub async fn run(puller: Arc<Puller>, shutdown: CancellationToken) {
     let tracker = TaskTracker::new();
     for _ in 0..puller.workers() {
@@ -432,14 +431,16 @@ pub async fn run(puller: Arc<Puller>, shutdown: CancellationToken) {
 async fn work(puller: Arc<Puller>, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         match puller.pull_page().await {
-            Ok(Pulled::Nothing) => {
+            Ok(PullOutcome::Nothing) => {
                 shutdown.run_until_cancelled(puller.idle()).await;
             }
-            Ok(Pulled::Page { .. } | Pulled::Failed { .. } | Pulled::Stale { .. }) => {}
+            Ok(
+                PullOutcome::Page { .. } | PullOutcome::Failed { .. } | PullOutcome::Stale { .. },
+            ) => {}
             Err(error) => {
-                error!(%error, "pulling pauses for {AFTER_STORE_ERROR:?}: {error}");
+                error!(%error, "pulling failed on a store error; retrying in {STORE_ERROR_DELAY:?}: {error}");
                 shutdown
-                    .run_until_cancelled(tokio::time::sleep(AFTER_STORE_ERROR))
+                    .run_until_cancelled(tokio::time::sleep(STORE_ERROR_DELAY))
                     .await;
             }
         }

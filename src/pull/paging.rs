@@ -1,26 +1,26 @@
-//! What a page means for the run: where it goes on, or that it has ended.
+//! Determines the next step of a pull from a page: the next request, or the end.
 //!
 //! The vendor gives two stop rules, and leaves open whether `from` is inclusive, whether
 //! the last page has a `next`, and how documents with one timestamp are cut
-//! (vendor-api U11, U13 to U15). The rules here are right under every answer.
+//! (vendor-api U11, U13 to U15). The rules here are right in every case.
 
 use crate::domain::{Cursor, DocumentVersion, Timestamp};
 use crate::store::{PageEnd, Position};
 
-/// "~100" documents make a page (vendor-api, "The queues"): so many with one timestamp may be
-/// a page that was cut within them.
+/// Entries of a full page: "~100" (vendor-api, "The queues"). A page of this many documents
+/// with one timestamp may have been cut among them.
 const FULL_PAGE: usize = 100;
 
-/// What follows a page.
+/// The step that follows a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextStep {
-    /// What becomes the feed's cursor, where this kind of pull may move it.
+    /// The feed's new cursor, if this kind of pull may move it.
     pub cursor: Option<Cursor>,
-    /// What to send as `from` next.
+    /// `from` of the next request.
     pub next_from: Option<Cursor>,
-    /// Whether the run has ended.
+    /// The end of the pull, or more pages.
     pub end: PageEnd,
-    /// Whether the vendor's paging may have left documents out.
+    /// True if the vendor's paging may have left documents out.
     pub gap: bool,
 }
 
@@ -35,9 +35,9 @@ impl NextStep {
     }
 }
 
-/// Judges the page that came for `position`.
+/// Returns the step that follows the page requested at `position`.
 ///
-/// `entries` counts all of the page's entries, `documents` are those with an id.
+/// `entries` counts all entries of the page, `documents` are the readable ones.
 pub fn next_step(
     position: &Position,
     entries: usize,
@@ -45,10 +45,10 @@ pub fn next_step(
     next: Option<Cursor>,
 ) -> NextStep {
     if let Some(offered) = stepped_back_from(position) {
-        return after_the_edge(position, entries, documents, next, offered);
+        return after_boundary(position, entries, documents, next, offered);
     }
     let Some(next) = next else {
-        // The last page may lack `next`: its last document's own text stands for it.
+        // The last page may lack `next`: the version text of its last document replaces it.
         return NextStep::up_to_date(last_version(documents));
     };
     if entries == 0 {
@@ -67,41 +67,43 @@ pub fn next_step(
             ..NextStep::up_to_date(position.previous_next.clone())
         };
     }
-    go_on(position, entries, documents, next)
+    continue_pull(position, entries, documents, next)
 }
 
-/// The `next` that the vendor offered and we have not taken yet: we asked from before
-/// the edge of the last page instead.
+/// Returns the `next` that the vendor offered for this page, if this page was requested from
+/// before the boundary of the previous one instead.
 fn stepped_back_from(position: &Position) -> Option<&Cursor> {
     let offered = position.previous_next.as_ref()?;
     (position.from.as_ref() != Some(offered)).then_some(offered)
 }
 
-/// A page that leads on: the next one is asked for from before its edge.
-fn go_on(
+/// Continues after a page: requests the next one from before the page's boundary.
+fn continue_pull(
     position: &Position,
     entries: usize,
     documents: &[DocumentVersion],
     next: Cursor,
 ) -> NextStep {
-    let next_from = edge(documents, &next).filter(|edge| position.from.as_ref() != Some(edge));
+    let boundary = boundary(documents, &next);
+    let next_from = boundary.filter(|boundary| position.from.as_ref() != Some(boundary));
     NextStep {
         next_from: Some(next_from.unwrap_or_else(|| next.clone())),
-        // Such a page has no edge to go back to, and `next` may pass the rest of the group.
-        gap: entries >= FULL_PAGE && of_one_moment(&next, documents),
+        // Such a page has no boundary to step back to, and `next` may skip the rest of the group.
+        gap: entries >= FULL_PAGE && have_one_moment(&next, documents),
         cursor: Some(next),
         end: PageEnd::More,
     }
 }
 
-/// A page asked for from before the edge of the last one, whose `next` was `offered`.
+/// Continues after a page that was requested from before the boundary of the previous one,
+/// whose `next` was `offered`.
 ///
-/// Where it leads past `offered`, the run goes on from it. Where it does not, the run
-/// goes on from `offered` itself: that we stepped back proves nothing about the queue's
-/// end. Such a page may end before `offered` when documents of that group became visible
-/// meanwhile, or when pages differ in size; and one that was not cut within the group may
-/// still have been ended there by a vendor whose pages grow to hold a group.
-fn after_the_edge(
+/// If the page leads past `offered`, the pull continues from its `next`. Otherwise it continues
+/// from `offered` itself: having stepped back proves nothing about the end of the queue. Such a
+/// page may end before `offered` if documents of that group became visible meanwhile, or if
+/// pages differ in size; and a vendor whose pages grow to hold a whole group may have ended
+/// the page there although it was not cut.
+fn after_boundary(
     position: &Position,
     entries: usize,
     documents: &[DocumentVersion],
@@ -115,13 +117,13 @@ fn after_the_edge(
             return NextStep::up_to_date(Some(last.unwrap_or_else(|| offered.clone())));
         }
         Some(next) if leads_past(&next, offered, position) => {
-            return go_on(position, entries, documents, next);
+            return continue_pull(position, entries, documents, next);
         }
-        // The group fills pages of this size: `offered` may pass the rest of it.
+        // The group fills pages of this size: `offered` may skip the rest of it.
         Some(next) => {
             next == *offered
                 && entries >= position.previous_entries
-                && of_one_moment(&next, documents)
+                && have_one_moment(&next, documents)
         }
         None => false,
     };
@@ -137,28 +139,30 @@ fn leads_past(next: &Cursor, offered: &Cursor, position: &Position) -> bool {
     next != offered && position.from.as_ref() != Some(next) && !went_back(Some(offered), next)
 }
 
-/// Whether all documents share the moment that `next` names.
-fn of_one_moment(next: &Cursor, documents: &[DocumentVersion]) -> bool {
-    documents.iter().all(|document| names(next, document))
+/// Returns true if all documents have the moment that `next` names.
+fn have_one_moment(next: &Cursor, documents: &[DocumentVersion]) -> bool {
+    documents
+        .iter()
+        .all(|document| is_moment_of(next, document))
 }
 
-/// Whether `next` names the moment of this document's version, also where the vendor
+/// Returns true if `next` names the moment of this document's version, even if the vendor
 /// writes the two in different forms.
-fn names(next: &Cursor, document: &DocumentVersion) -> bool {
+fn is_moment_of(next: &Cursor, document: &DocumentVersion) -> bool {
     document.version == next.as_str()
         || document
             .version_time()
             .is_some_and(|version| Timestamp::parse(next.as_str()) == Some(version))
 }
 
-/// The newest version in the page before its last group of equal ones, where `next`
-/// names the moment of that group.
+/// Returns the newest version before the page's last group of equal versions, if `next` names
+/// the moment of that group.
 ///
-/// Going on from there asks for the whole group again: documents of it that the page's
-/// end cut off are not lost where `from` is exclusive.
-fn edge(documents: &[DocumentVersion], next: &Cursor) -> Option<Cursor> {
+/// A request from there lists the whole group again: if `from` is exclusive, documents of the
+/// group that the page's end cut off are not lost.
+fn boundary(documents: &[DocumentVersion], next: &Cursor) -> Option<Cursor> {
     let last = documents.last()?;
-    if !names(next, last) {
+    if !is_moment_of(next, last) {
         return None;
     }
     let before = documents
@@ -168,8 +172,8 @@ fn edge(documents: &[DocumentVersion], next: &Cursor) -> Option<Cursor> {
     (!before.version.is_empty()).then(|| Cursor::new(before.version.clone()))
 }
 
-/// Whether `next` stays where it was though the queue goes on: documents newer than it,
-/// or a whole page of documents that share its moment.
+/// Returns true if `next` does not move although the queue continues: the page has documents
+/// newer than it, or a full page of documents with its moment.
 fn stuck(next: &Cursor, documents: &[DocumentVersion]) -> bool {
     let newer = documents
         .iter()
@@ -179,7 +183,7 @@ fn stuck(next: &Cursor, documents: &[DocumentVersion]) -> bool {
         .is_some_and(|(newest, next)| newest > next);
     let ties = documents
         .iter()
-        .filter(|document| names(next, document))
+        .filter(|document| is_moment_of(next, document))
         .count();
     newer || ties >= FULL_PAGE
 }
@@ -212,7 +216,7 @@ mod tests {
             .collect()
     }
 
-    fn judge(
+    fn step_after(
         from: Option<&str>,
         previous: Option<(&str, usize)>,
         versions: &[&str],
@@ -237,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_page_without_next_ends_the_pull_at_its_last_version() {
-        let step = judge(Some(T1), None, &[T1, T2], None);
+        let step = step_after(Some(T1), None, &[T1, T2], None);
         assert_eq!(
             (step.end, step.cursor),
             (PageEnd::UpToDate, Some(Cursor::new(T2)))
@@ -246,31 +250,34 @@ mod tests {
 
     #[test]
     fn an_empty_page_ends_the_pull() {
-        assert_eq!(judge(Some(T1), None, &[], Some(T1)).end, PageEnd::UpToDate);
-        assert_eq!(judge(Some(T1), None, &[], None).cursor, None);
+        assert_eq!(
+            step_after(Some(T1), None, &[], Some(T1)).end,
+            PageEnd::UpToDate
+        );
+        assert_eq!(step_after(Some(T1), None, &[], None).cursor, None);
     }
 
     #[test]
     fn next_equal_to_from_ends_the_pull() {
-        let step = judge(Some(T2), None, &[T2], Some(T2));
+        let step = step_after(Some(T2), None, &[T2], Some(T2));
         assert_eq!((step.end, step.gap), (PageEnd::UpToDate, false));
     }
 
     #[test]
-    fn a_stuck_next_with_newer_documents_is_a_gap() {
-        let step = judge(Some(T1), None, &[T2, T3], Some(T1));
+    fn next_that_stays_although_documents_are_newer_is_a_gap() {
+        let step = step_after(Some(T1), None, &[T2, T3], Some(T1));
         assert_eq!((step.end, step.gap), (PageEnd::UpToDate, true));
     }
 
     #[test]
-    fn a_full_page_of_one_moment_that_leads_nowhere_is_a_gap() {
-        assert!(judge(Some(T1), None, &[T1; 100], Some(T1)).gap);
-        assert!(!judge(Some(T1), None, &[T1; 3], Some(T1)).gap);
+    fn a_full_page_of_one_timestamp_that_leads_nowhere_is_a_gap() {
+        assert!(step_after(Some(T1), None, &[T1; 100], Some(T1)).gap);
+        assert!(!step_after(Some(T1), None, &[T1; 3], Some(T1)).gap);
     }
 
     #[test]
-    fn the_next_request_repeats_the_last_group_of_equal_moments() {
-        let step = judge(None, None, &[T1, T2, T3, T3], Some(T3));
+    fn the_last_group_of_equal_timestamps_is_requested_again() {
+        let step = step_after(None, None, &[T1, T2, T3, T3], Some(T3));
         assert_eq!(
             (step.next_from, step.cursor),
             (Some(Cursor::new(T2)), Some(Cursor::new(T3)))
@@ -278,8 +285,8 @@ mod tests {
     }
 
     #[test]
-    fn a_short_page_from_before_the_edge_is_passed_by_next() {
-        let step = judge(Some(T2), Some((T3, 4)), &[T3, T3], Some(T3));
+    fn after_a_shorter_page_the_pull_continues_from_the_offered_next() {
+        let step = step_after(Some(T2), Some((T3, 4)), &[T3, T3], Some(T3));
         assert_eq!(
             (step.end, step.gap, step.next_from),
             (PageEnd::More, false, Some(Cursor::new(T3)))
@@ -287,14 +294,14 @@ mod tests {
     }
 
     #[test]
-    fn a_full_page_of_one_moment_is_a_gap_even_if_next_moves() {
-        assert!(judge(None, None, &[T1; 100], Some(T1)).gap);
-        assert!(!judge(None, None, &[T1; 99], Some(T1)).gap);
+    fn a_full_page_of_one_timestamp_is_a_gap_even_if_next_moves() {
+        assert!(step_after(None, None, &[T1; 100], Some(T1)).gap);
+        assert!(!step_after(None, None, &[T1; 99], Some(T1)).gap);
     }
 
     #[test]
-    fn a_group_larger_than_a_page_is_passed_by_next_and_logged() {
-        let step = judge(Some(T2), Some((T3, 4)), &[T3; 4], Some(T3));
+    fn a_group_larger_than_a_page_is_a_gap() {
+        let step = step_after(Some(T2), Some((T3, 4)), &[T3; 4], Some(T3));
         assert_eq!(
             (step.end, step.gap, step.next_from),
             (PageEnd::More, true, Some(Cursor::new(T3)))
@@ -302,9 +309,9 @@ mod tests {
     }
 
     #[test]
-    fn a_next_in_another_notation_of_the_moment_has_an_edge_too() {
+    fn a_next_that_writes_the_moment_differently_has_a_boundary() {
         let local = "2026-01-01T02:00:02.000+02:00";
-        let step = judge(None, None, &[T1, T2], Some(local));
+        let step = step_after(None, None, &[T1, T2], Some(local));
         assert_eq!(
             (step.next_from, step.cursor),
             (Some(Cursor::new(T1)), Some(Cursor::new(local)))
@@ -312,11 +319,11 @@ mod tests {
     }
 
     #[test]
-    fn a_page_from_before_the_edge_that_ends_before_it_ends_nothing() {
+    fn a_page_that_ends_before_the_boundary_does_not_end_the_pull() {
         // Pages of 100 and then 98, or documents of T2 that became visible meanwhile.
         for next in [Some(T2), Some(T1), None] {
             let entries: &[&str] = if next.is_some() { &[T2, T2] } else { &[] };
-            let step = judge(Some(T2), Some((T3, 3)), entries, next);
+            let step = step_after(Some(T2), Some((T3, 3)), entries, next);
             assert_eq!(
                 (step.end, step.next_from, step.cursor, step.gap),
                 (
@@ -331,13 +338,13 @@ mod tests {
     }
 
     #[test]
-    fn a_last_page_from_before_the_edge_never_moves_the_cursor_back() {
-        let step = judge(Some(T1), Some((T3, 3)), &[T2], None);
+    fn a_last_page_never_moves_the_cursor_back() {
+        let step = step_after(Some(T1), Some((T3, 3)), &[T2], None);
         assert_eq!(
             (step.end, step.cursor),
             (PageEnd::UpToDate, Some(Cursor::new(T3)))
         );
-        let step = judge(Some(T1), Some((T2, 3)), &[T2, T3], None);
+        let step = step_after(Some(T1), Some((T2, 3)), &[T2, T3], None);
         assert_eq!(
             (step.end, step.cursor),
             (PageEnd::UpToDate, Some(Cursor::new(T3)))
@@ -346,7 +353,7 @@ mod tests {
 
     #[test]
     fn an_opaque_next_is_sent_back_as_it_is() {
-        let step = judge(None, None, &[T1, T2], Some("b2s="));
+        let step = step_after(None, None, &[T1, T2], Some("b2s="));
         assert_eq!(
             (step.next_from, step.cursor),
             (Some(Cursor::new("b2s=")), Some(Cursor::new("b2s=")))
@@ -354,8 +361,8 @@ mod tests {
     }
 
     #[test]
-    fn a_next_that_moves_back_ends_the_pull_and_keeps_the_cursor() {
-        let step = judge(Some(T3), Some((T3, 1)), &[T1], Some(T2));
+    fn next_that_goes_back_in_time_ends_the_pull_and_keeps_the_cursor() {
+        let step = step_after(Some(T3), Some((T3, 1)), &[T1], Some(T2));
         assert_eq!(
             (step.end, step.gap, step.cursor),
             (PageEnd::UpToDate, true, Some(Cursor::new(T3)))

@@ -10,7 +10,7 @@ use hyper::body::Body as Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::refusal::Refusal;
-use crate::sns::MAX_BODY_BYTES;
+use crate::sns::{MAX_BODY_BYTES, VerifyError};
 
 /// Above this a body counts as large, and only [`MAX_LARGE_BODIES`] are taken at once.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
@@ -97,9 +97,9 @@ impl BodyReader {
     }
 }
 
-const TOO_LARGE: Refusal = Refusal::BodyTooLarge {
+const TOO_LARGE: Refusal = Refusal::Unverified(VerifyError::BodyTooLarge {
     limit_bytes: MAX_BODY_BYTES,
-};
+});
 
 #[cfg(test)]
 mod tests {

@@ -314,7 +314,7 @@ impl Ingest {
     /// Tells, counts and keeps a message that was refused.
     fn set_aside(&self, incoming: &IncomingMessage<'_>, caller: &Caller, refusal: &Refusal) {
         self.turned_away(Some(incoming.webhook), caller, refusal);
-        if !is_worth_keeping(refusal) {
+        if !refusal.reason().kept {
             return;
         }
         let headers = sns_headers(&incoming.headers);
@@ -421,44 +421,6 @@ fn refused_by_store(error: &StoreError) -> Refusal {
             report::store_failed(error);
             Refusal::StoreUnavailable
         }
-    }
-}
-
-/// Whether judging the same bytes anew could ever come out otherwise.
-///
-/// Not where the fault was ours and passes: SNS sends those again by itself.
-fn is_worth_keeping(refusal: &Refusal) -> bool {
-    match refusal {
-        Refusal::UnknownPath
-        | Refusal::UnknownToken
-        | Refusal::BodyTooLarge { .. }
-        | Refusal::BodyIncomplete
-        | Refusal::ConfirmationUnavailable(_)
-        | Refusal::StoreUnavailable
-        | Refusal::DiskNearlyFull
-        | Refusal::QueueFull
-        | Refusal::ShuttingDown => false,
-        Refusal::RawDelivery
-        | Refusal::MalformedJson(_)
-        | Refusal::RepeatedKey(_)
-        | Refusal::MissingField(_)
-        | Refusal::MalformedField { .. }
-        | Refusal::ControlCharacter(_)
-        | Refusal::HeaderMismatch(_)
-        | Refusal::UnsupportedType
-        | Refusal::UnsupportedSignatureVersion
-        | Refusal::TopicNotAllowed
-        | Refusal::UntrustedCertificateUrl
-        | Refusal::UntrustedSubscribeUrl
-        | Refusal::CertificateUnavailable(_)
-        | Refusal::MalformedCertificate
-        | Refusal::CertificateName
-        | Refusal::CertificateDates { .. }
-        | Refusal::CertificateKey
-        | Refusal::MalformedSignature
-        | Refusal::SignatureMismatch
-        | Refusal::TooOld
-        | Refusal::FromTheFuture => true,
     }
 }
 

@@ -17,6 +17,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tracing::error;
 
 use crate::refusal::Refusal;
+use crate::sns::VerifyError;
 
 pub mod body;
 pub mod caller;
@@ -128,7 +129,9 @@ fn refused(refusal: &Refusal, caller: &Caller) -> Answer {
 fn leaves_bytes_unread(refusal: &Refusal) -> bool {
     matches!(
         refusal,
-        Refusal::BodyTooLarge { .. } | Refusal::BodyIncomplete | Refusal::ShuttingDown
+        Refusal::Unverified(VerifyError::BodyTooLarge { .. })
+            | Refusal::BodyIncomplete
+            | Refusal::ShuttingDown
     )
 }
 

@@ -1,7 +1,6 @@
-//! The one place which knows the statuses that we answer.
+//! The answer to a request that is not accepted (RFC 9457).
 //!
-//! SNS takes any 4xx as delivered and drops the message, so 4xx is for what no
-//! later attempt could make right, and 429 is never answered.
+//! Its status and title are those of [`Refusal::REASONS`].
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -10,7 +9,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::caller::RequestId;
-use crate::refusal::Refusal;
+use crate::refusal::{Reason, Refusal};
 
 /// What a 503 says about when to come back, in seconds; SNS keeps its own ladder.
 pub const RETRY_AFTER_SECONDS: u16 = 20;
@@ -91,116 +90,16 @@ impl Problem {
 
 impl From<&Refusal> for Problem {
     fn from(refusal: &Refusal) -> Self {
-        let (status, title) = match refusal {
-            Refusal::UnknownPath => (StatusCode::NOT_FOUND, "There is nothing here."),
-            Refusal::UnknownToken => (StatusCode::NOT_FOUND, "The path's token is not known."),
+        refusal.reason().into()
+    }
+}
 
-            Refusal::BodyTooLarge { .. } => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "The body is larger than an SNS message can be.",
-            ),
-            // A slow network is at fault as often as the sender, and the next
-            // attempt may arrive whole; a 4xx would lose the message.
-            Refusal::BodyIncomplete => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "The body did not arrive whole in time.",
-            ),
-
-            Refusal::MalformedJson(_) => {
-                (StatusCode::BAD_REQUEST, "The body is not one JSON object.")
-            }
-            Refusal::RepeatedKey(_) => (StatusCode::BAD_REQUEST, "A key stands twice."),
-            Refusal::MissingField(_) => (StatusCode::BAD_REQUEST, "A field is missing."),
-            Refusal::MalformedField { .. } => (
-                StatusCode::BAD_REQUEST,
-                "A field has another form than SNS gives it.",
-            ),
-            Refusal::ControlCharacter(_) => (
-                StatusCode::BAD_REQUEST,
-                "A signed field holds a control character.",
-            ),
-            Refusal::HeaderMismatch(_) => {
-                (StatusCode::BAD_REQUEST, "A header disagrees with the body.")
-            }
-            Refusal::UnsupportedType => (
-                StatusCode::BAD_REQUEST,
-                "The message type is not one that SNS sends.",
-            ),
-            Refusal::MalformedSignature => {
-                (StatusCode::BAD_REQUEST, "The signature is not base64.")
-            }
-
-            Refusal::RawDelivery => (
-                StatusCode::FORBIDDEN,
-                "Raw message message carries no signature.",
-            ),
-            Refusal::TopicNotAllowed => {
-                (StatusCode::FORBIDDEN, "The topic is not on the allowlist.")
-            }
-            Refusal::UntrustedCertificateUrl => (
-                StatusCode::FORBIDDEN,
-                "The certificate's URL is not an SNS address.",
-            ),
-            Refusal::UntrustedSubscribeUrl => (
-                StatusCode::FORBIDDEN,
-                "SubscribeURL is not an SNS address for this topic.",
-            ),
-            Refusal::SignatureMismatch => (
-                StatusCode::FORBIDDEN,
-                "The signature does not match the message.",
-            ),
-            Refusal::TooOld => (
-                StatusCode::FORBIDDEN,
-                "The message was published too long ago.",
-            ),
-
-            // A new SignatureVersion is for an update of this program to learn.
-            Refusal::UnsupportedSignatureVersion => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "The signature version is not known yet.",
-            ),
-            Refusal::CertificateUnavailable(_) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "The signing certificate could not be had.",
-            ),
-            // From the pinned host: a setting, an update or the clock can make
-            // these right while SNS still tries.
-            Refusal::MalformedCertificate
-            | Refusal::CertificateName
-            | Refusal::CertificateDates { .. }
-            | Refusal::CertificateKey => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "The signing certificate is not acceptable.",
-            ),
-            Refusal::FromTheFuture => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "The message says that it was published in the future.",
-            ),
-            Refusal::ConfirmationUnavailable(_) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "SNS could not be asked to confirm.",
-            ),
-            Refusal::StoreUnavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "The message could not be stored.",
-            ),
-            Refusal::DiskNearlyFull => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "There is no room to store.",
-            ),
-            Refusal::QueueFull => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "Too many messages are waiting.",
-            ),
-            Refusal::ShuttingDown => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "The service is shutting down.",
-            ),
-        };
+impl From<Reason> for Problem {
+    fn from(reason: Reason) -> Self {
         Self {
-            status,
-            title,
-            code: refusal.code(),
+            status: reason.status,
+            title: reason.title,
+            code: reason.code,
             request_id: None,
         }
     }
@@ -208,68 +107,16 @@ impl From<&Refusal> for Problem {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
-    /// One of every reason, with the status that docs/refusals.md's table gives it.
-    fn table() -> Vec<(Refusal, u16)> {
-        let text = || "x".to_owned();
-        vec![
-            (Refusal::UnknownPath, 404),
-            (Refusal::UnknownToken, 404),
-            (Refusal::BodyTooLarge { limit_bytes: 1 }, 413),
-            (Refusal::BodyIncomplete, 503),
-            (Refusal::RawDelivery, 403),
-            (Refusal::MalformedJson(text()), 400),
-            (Refusal::RepeatedKey(text()), 400),
-            (Refusal::MissingField("Type"), 400),
-            (
-                Refusal::MalformedField {
-                    field: "Type",
-                    expected: "x",
-                },
-                400,
-            ),
-            (Refusal::ControlCharacter("Type"), 400),
-            (Refusal::HeaderMismatch("x"), 400),
-            (Refusal::UnsupportedType, 400),
-            (Refusal::UnsupportedSignatureVersion, 503),
-            (Refusal::TopicNotAllowed, 403),
-            (Refusal::UntrustedCertificateUrl, 403),
-            (Refusal::UntrustedSubscribeUrl, 403),
-            (Refusal::CertificateUnavailable(text()), 503),
-            (Refusal::MalformedCertificate, 503),
-            (Refusal::CertificateName, 503),
-            (
-                Refusal::CertificateDates {
-                    not_before: text(),
-                    not_after: text(),
-                },
-                503,
-            ),
-            (Refusal::CertificateKey, 503),
-            (Refusal::MalformedSignature, 400),
-            (Refusal::SignatureMismatch, 403),
-            (Refusal::TooOld, 403),
-            (Refusal::FromTheFuture, 503),
-            (Refusal::ConfirmationUnavailable(text()), 503),
-            (Refusal::StoreUnavailable, 503),
-            (Refusal::DiskNearlyFull, 503),
-            (Refusal::QueueFull, 503),
-            (Refusal::ShuttingDown, 503),
-        ]
-    }
-
     #[test]
-    fn every_reason_has_the_status_of_the_table_and_never_429() {
-        let codes: BTreeSet<&str> = table().iter().map(|(refusal, _)| refusal.code()).collect();
-        assert_eq!(codes, BTreeSet::from(Refusal::CODES));
-        for (refusal, status) in table() {
-            let response = Problem::from(&refusal).into_response();
-            assert_eq!(response.status().as_u16(), status, "{refusal:?}");
+    fn every_503_and_nothing_else_names_a_time_to_retry() {
+        for reason in Refusal::REASONS {
+            let response = Problem::from(*reason).into_response();
+            assert_eq!(response.status(), reason.status);
             let retry_after = response.headers().contains_key(RETRY_AFTER);
-            assert_eq!(retry_after, status == 503, "{refusal:?}");
+            let unavailable = reason.status == StatusCode::SERVICE_UNAVAILABLE;
+            assert_eq!(retry_after, unavailable, "{reason:?}");
             assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
         }
     }

@@ -28,7 +28,7 @@ use crate::receiver::caller::Callers;
 use crate::receiver::health::Health;
 use crate::receiver::ingest::{Ingest, Parts};
 use crate::receiver::listener::{self, Drained, Limits, ListenError, bind, local_address};
-use crate::sns::{CertificateShelf, Confirmer, Verifier};
+use crate::sns::{CertificateStore, Confirmer, Verifier};
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{CertificateRow, SharedStore, StoreError, SubscriptionRow, SubscriptionState};
@@ -147,14 +147,15 @@ impl App {
         let clock = store.clock().unwrap_or(clock);
         let metrics = Arc::new(Metrics::new());
         let health = Arc::new(Health::default());
-        let shelf = Arc::new(StoreShelf {
+        let sns = config.sns.settings();
+        let certificates = Arc::new(StoredCertificates {
             store: Arc::clone(&store),
             clock: clock.clone(),
         });
-        let verifier = Arc::new(Verifier::new(&config.sns, shelf, clock.clone())?);
+        let verifier = Arc::new(Verifier::new(&sns, certificates, clock.clone())?);
         let confirmations = Arc::new(Confirmations::new(
             Arc::clone(&store),
-            Confirmer::new(&config.sns)?,
+            Confirmer::new(&sns)?,
             Arc::clone(&metrics),
             clock.clone(),
         ));
@@ -227,7 +228,7 @@ impl Service {
         // What was missed while nothing ran is found at once, not within the hour.
         puller.reconcile_now().await?;
         let workers = workers(&app)?;
-        let known = worker::known(&app.config);
+        let known = worker::configured_destinations(&app.config);
         app.store
             .register_destinations(known, app.clock.now())
             .await?;
@@ -492,32 +493,34 @@ fn report_early_end(ended: Option<Result<&'static str, tokio::task::JoinError>>)
     }
 }
 
-/// The store as the place where good certificates are kept.
-struct StoreShelf {
+/// Signing certificates in the store.
+struct StoredCertificates {
     store: SharedStore,
     clock: Clock,
 }
 
 #[async_trait]
-impl CertificateShelf for StoreShelf {
+impl CertificateStore for StoredCertificates {
     async fn load(&self) -> Vec<(String, Vec<u8>)> {
         match self.store.certificates().await {
             Ok(rows) => rows.into_iter().map(|row| (row.url, row.pem)).collect(),
             Err(error) => {
-                warn!("kept certificates could not be read and will be fetched anew: {error}");
+                warn!(
+                    "failed to read the stored certificates, which will be fetched again: {error}"
+                );
                 Vec::new()
             }
         }
     }
 
-    async fn keep(&self, url: &str, pem: &[u8]) {
+    async fn save(&self, url: &str, pem: &[u8]) {
         let row = CertificateRow {
             url: url.to_owned(),
             pem: pem.to_vec(),
             fetched_at: self.clock.now(),
         };
         if let Err(error) = self.store.keep_certificate(row).await {
-            warn!("a certificate could not be kept and will be fetched anew: {error}");
+            warn!("failed to store a certificate, which will be fetched again: {error}");
         }
     }
 }

@@ -92,7 +92,7 @@ impl Confirmations {
     ///
     /// [`Refusal::ConfirmationUnavailable`] where SNS could not be asked within
     /// [`IN_REQUEST`]; the row stays for the worker. Others as
-    /// [`ConfirmError::refusal`] says.
+    /// [`Refusal::of_confirmation`] says.
     pub async fn confirm_message(
         &self,
         account: &Account,
@@ -111,7 +111,9 @@ impl Confirmations {
         match tokio::time::timeout(IN_REQUEST, attempt).await {
             Ok(Ok(Outcome::Idle | Outcome::Confirmed { .. })) => Ok(()),
             // Where SNS's no is final, sending the message again would change nothing.
-            Ok(Ok(Outcome::Failed { error, .. })) => error.refusal().map_or(Ok(()), Err),
+            Ok(Ok(Outcome::Failed { error, .. })) => {
+                Refusal::of_confirmation(&error).map_or(Ok(()), Err)
+            }
             Ok(Err(error)) => {
                 error!("the pending subscription could not be read: {error}");
                 Err(Refusal::StoreUnavailable)

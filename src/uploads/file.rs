@@ -215,7 +215,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.pdf");
         let content: Vec<u8> = (0..CHUNK_BYTES * 2 + 7)
-            .map(|at| (at % 251) as u8)
+            .map(|at| u8::try_from(at % 251).expect("below 251"))
             .collect();
         std::fs::write(&path, &content).expect("written");
         let file = OpenFile::read(&path).await.expect("it can be read");

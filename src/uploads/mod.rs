@@ -3,7 +3,7 @@
 //! [`Uploader::upload`] is the one step, for one file. `cli::upload` calls it for the
 //! files that a person names, [`watch::Watcher`] for those that lie in a drop folder.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -123,7 +123,7 @@ pub struct Uploader {
     owner: String,
     stop: CancellationToken,
     /// Rows of files on their way.
-    under_way: Mutex<HashSet<i64>>,
+    under_way: Mutex<BTreeSet<i64>>,
     /// One lock for each content under way, so that two files with the same one are sent once.
     contents: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -201,7 +201,7 @@ impl Uploader {
         Ok(())
     }
 
-    fn under_way(&self) -> MutexGuard<'_, HashSet<i64>> {
+    fn under_way(&self) -> MutexGuard<'_, BTreeSet<i64>> {
         self.under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

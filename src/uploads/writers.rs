@@ -6,7 +6,7 @@
 //! machines, where the folder is shared; and a file that is only mapped into memory. So
 //! this comes on top of a file's size and time, never instead of them.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 const PROCESSES: &str = "/proc";
 
 /// Those of `files` that some process has open for writing.
-pub(super) fn being_written(files: &[PathBuf]) -> HashSet<PathBuf> {
+pub(super) fn being_written(files: &[PathBuf]) -> BTreeSet<PathBuf> {
     let wanted: Vec<Wanted<'_>> = files.iter().filter_map(Wanted::of).collect();
-    let mut written = HashSet::new();
+    let mut written = BTreeSet::new();
     for process in entries(Path::new(PROCESSES)).filter(|path| is_process(path)) {
         // One that ends meanwhile, or that this user may not look into, shows nothing.
         for descriptor in entries(&process.join("fd")) {
@@ -112,10 +112,10 @@ mod tests {
         let _read = File::open(at("read")).expect("opened");
         // Of the same name, and another file.
         let _namesake = File::create(at("other/read")).expect("opened");
-        let expected = HashSet::from([at("appended"), at("changed")]);
+        let expected = BTreeSet::from([at("appended"), at("changed")]);
         assert_eq!(being_written(&files), expected);
 
         drop((appended, changed));
-        assert_eq!(being_written(&files), HashSet::new());
+        assert_eq!(being_written(&files), BTreeSet::new());
     }
 }

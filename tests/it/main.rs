@@ -1,5 +1,18 @@
 //! One integration binary: each promise is tested through the real parts.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unchecked_time_subtraction,
+    clippy::unwrap_used,
+    reason = "the rules are for the service; tests play its neighbors, and fail loudly"
+)]
+
 mod admin;
 mod cli;
 mod delivery;

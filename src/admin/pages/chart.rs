@@ -18,11 +18,11 @@ const HIGHEST: u64 = 60;
 
 /// The beginnings of the hours that charts show, oldest first.
 pub(super) fn hours(now: Timestamp) -> Vec<Timestamp> {
-    let this = now.hour();
-    (0..HOURS as u32)
-        .rev()
-        .map(|back| this.before(HOUR * back))
-        .collect()
+    let mut hours: Vec<_> = std::iter::successors(Some(now.hour()), |hour| Some(hour.before(HOUR)))
+        .take(HOURS)
+        .collect();
+    hours.reverse();
+    hours
 }
 
 /// A chart of one count for each of `hours`, and the same as a table.

@@ -14,7 +14,7 @@ use super::words;
 use crate::admin::AdminError;
 use crate::admin::destinations::{Destination, all_destinations};
 use crate::domain::Timestamp;
-use crate::pull::blocked;
+use crate::pull::blocked_queues;
 use crate::service::App;
 use crate::store::{
     AlarmFilter, AlarmKind, FeedRow, LATE_AFTER, SubscriptionRow, SubscriptionState, UploadFilter,
@@ -99,7 +99,7 @@ impl Concerns {
     }
 
     fn blocked(&mut self, app: &App) {
-        for one in blocked(&app.config).into_iter().take(NAMED) {
+        for one in blocked_queues(&app.config).into_iter().take(NAMED) {
             let queue = words::queue(self.language, one.queue);
             let missing = marked(words::missing(self.language, one.missing));
             self.tell(

@@ -36,6 +36,10 @@ struct Migration {
 }
 
 /// The newest schema that this program knows.
+#[expect(
+    clippy::cast_possible_wrap,
+    reason = "`try_from` is no const, and there are few migrations"
+)]
 const NEWEST: i64 = MIGRATIONS.len() as i64;
 
 /// The lock that migrations hold until COMMIT; any number of ours: "IvWh".

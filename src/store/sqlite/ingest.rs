@@ -1,6 +1,6 @@
 //! Verified messages: the row, the hint, and what a confirmation means.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use secrecy::ExposeSecret;
@@ -59,7 +59,7 @@ impl Known {
 pub(super) struct Ingest<'a> {
     known: &'a mut Known,
     ask: bool,
-    triggers: HashMap<i64, (i64, Timestamp)>,
+    triggers: BTreeMap<i64, (i64, Timestamp)>,
 }
 
 impl<'a> Ingest<'a> {
@@ -67,7 +67,7 @@ impl<'a> Ingest<'a> {
         Self {
             known,
             ask,
-            triggers: HashMap::new(),
+            triggers: BTreeMap::new(),
         }
     }
 

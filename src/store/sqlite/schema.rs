@@ -21,6 +21,10 @@ const MIGRATIONS: [&str; 5] = [
 ];
 
 /// The newest schema that this program knows.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "`try_from` is no const, and there are few migrations"
+)]
 pub(super) const NEWEST: u32 = MIGRATIONS.len() as u32;
 
 /// How many pages the write-ahead log may hold before they are moved into the

@@ -26,11 +26,11 @@ pub(super) fn read_from_beginning(
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     let kind = kind_code(TriggerKind::Backfill);
-    let wanted: Option<i64> = connection
-        .prepare_cached("SELECT wanted FROM feed_trigger WHERE feed_id = ?1 AND kind = ?2")?
+    let raised: Option<i64> = connection
+        .prepare_cached("SELECT raised FROM feed_trigger WHERE feed_id = ?1 AND kind = ?2")?
         .query_row(params![feed, kind], |row| row.get(0))
         .optional()?;
-    if wanted.unwrap_or(0) > completed(connection, feed, TriggerKind::Backfill)? {
+    if raised.unwrap_or(0) > completed(connection, feed, TriggerKind::Backfill)? {
         return Ok(());
     }
     raise(connection, feed, TriggerKind::Backfill, now)?;
@@ -84,12 +84,12 @@ pub(super) fn raise(
     let on_conflict = match kind {
         TriggerKind::Notification | TriggerKind::Backfill => "raised = raised + 1, due_at = excluded.due_at",
         TriggerKind::FollowUp | TriggerKind::LateFollowUp => {
-            "raised = CASE WHEN raised > ?4 THEN wanted ELSE raised + 1 END,
+            "raised = CASE WHEN raised > ?4 THEN raised ELSE raised + 1 END,
              due_at = CASE WHEN raised > ?4 THEN min(due_at, excluded.due_at) ELSE excluded.due_at END,
              again_at = CASE WHEN raised > ?4 THEN max(coalesce(again_at, due_at), excluded.due_at) END"
         }
         TriggerKind::Reconciliation => {
-            "raised = CASE WHEN raised > ?4 THEN wanted ELSE raised + 1 END,
+            "raised = CASE WHEN raised > ?4 THEN raised ELSE raised + 1 END,
              due_at = CASE WHEN raised > ?4 THEN min(due_at, excluded.due_at) ELSE excluded.due_at END"
         }
     };

@@ -365,7 +365,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let store = store(&folder);
         store.probe().await.expect("a write would be taken");
-        let (go, held) = std::sync::mpsc::channel::<()>();
+        let (go, held) = std::sync::mpsc::sync_channel::<()>(1);
 
         let defect = store.change(move |_| -> rusqlite::Result<()> {
             let _ = held.recv();

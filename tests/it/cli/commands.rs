@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use ivesk_webhook::config::{Config, Setting};
+use ivesk_webhook::refusal::Refusal;
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ivesk-webhook");
@@ -383,18 +384,22 @@ fn a_closed_standard_output_causes_no_panic() {
 }
 
 #[test]
-fn the_docs_explain_every_refusal_once() {
+fn the_documentation_lists_every_refusal_and_its_status() {
     let documentation =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/refusals.md"))
             .expect("docs/refusals.md");
-    let mut listed: Vec<&str> = documentation
+    let mut listed: Vec<(&str, &str)> = documentation
         .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(code, rest)| (code, rest.split(' ').next().unwrap_or_default()))
         .collect();
-    let mut codes = ivesk_webhook::refusal::Refusal::CODES.to_vec();
+    let mut reasons: Vec<(&str, &str)> = Refusal::REASONS
+        .iter()
+        .map(|reason| (reason.code, reason.status.as_str()))
+        .collect();
     listed.sort_unstable();
-    codes.sort_unstable();
-    assert_eq!(listed, codes);
+    reasons.sort_unstable();
+    assert_eq!(listed, reasons);
 }
 
 #[test]

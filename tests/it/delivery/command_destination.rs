@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ivesk_webhook::config::DestinationKind;
-use ivesk_webhook::delivery::{Delivery, Destination, Verdict};
+use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse};
 use rustix::process::{Pid, test_kill_process_group};
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ impl Scripted {
         try_open(&destination, &config("https://app.ivesk.lt/api/pub"), &[]).expect("a destination")
     }
 
-    async fn verdict(&self) -> Verdict {
+    async fn verdict(&self) -> DestinationResponse {
         let destination = self.destination(AMPLE);
         within("an end", destination.deliver(&delivery("a-1", json!({})))).await
     }
@@ -85,10 +85,10 @@ async fn each_exit_code_means_what_is_documented() {
     for (lines, part) in [
         ("exit 65", "no message"),
         (r#"echo '{"code":7}'; exit 65"#, "no message"),
-        ("exit 75", "not now"),
-        ("exit 1", "ended with 1"),
-        ("exit 255", "ended with 255"),
-        ("no-such-program", "ended with 127"),
+        ("exit 75", "temporary failure"),
+        ("exit 1", "exited with 1"),
+        ("exit 255", "exited with 255"),
+        ("no-such-program", "exited with 127"),
         ("kill -9 $$", "signal: 9"),
     ] {
         let (error, retry_after) = unavailable(Scripted::new(lines).verdict().await);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ivesk_webhook::config::{
     Config, DestinationConfig, DestinationKind, ExportedPath, FolderLayout,
 };
-use ivesk_webhook::delivery::{Delivery, Destination, Verdict, open};
+use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse, open};
 use ivesk_webhook::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
 use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Switches,
@@ -84,7 +84,7 @@ impl Archive {
         try_open(&self.settings(), &self.config, &[]).expect("a destination")
     }
 
-    async fn deliver(&self, item: &Delivery) -> Verdict {
+    async fn deliver(&self, item: &Delivery) -> DestinationResponse {
         within("a verdict", self.destination().deliver(item)).await
     }
 
@@ -238,7 +238,7 @@ async fn an_expired_link_requests_a_fresh_one_and_leaves_no_file() {
     beside.control.advance(Duration::from_secs(2 * 3600));
     assert_eq!(
         beside.archive.deliver(&document).await,
-        Verdict::LinkExpired
+        DestinationResponse::LinkExpired
     );
     assert_eq!(beside.archive.seen(), set([]));
     assert_eq!(beside.archive.stored(), set([]));
@@ -255,7 +255,10 @@ async fn an_expired_link_requests_a_fresh_one_and_leaves_no_file() {
         .control
         .set_switches("pdf=xml_error")
         .expect("a switch");
-    assert_eq!(beside.archive.deliver(&another).await, Verdict::LinkExpired);
+    assert_eq!(
+        beside.archive.deliver(&another).await,
+        DestinationResponse::LinkExpired
+    );
 }
 
 #[tokio::test]
@@ -263,7 +266,7 @@ async fn a_file_that_is_cut_off_is_not_filed() {
     let beside = Beside::new("pdf=truncated").await;
     let document = beside.exported().await;
     let (error, _) = unavailable(beside.archive.deliver(&document).await);
-    assert!(error.contains("could not be fetched"), "{error}");
+    assert!(error.contains("failed to fetch"), "{error}");
     assert!(!error.contains("Signature"), "{error}");
     assert_eq!(beside.archive.seen(), set([]));
     assert_eq!(beside.archive.stored(), set([]));
@@ -340,7 +343,7 @@ async fn each_answer_of_the_file_host_is_classified_without_the_key() {
                 );
             }
             "expired" => {
-                assert_eq!(verdict, Verdict::LinkExpired, "{shown}");
+                assert_eq!(verdict, DestinationResponse::LinkExpired, "{shown}");
                 assert_eq!(seen, set([]), "{shown}");
             }
             _ => {
@@ -371,12 +374,12 @@ async fn a_document_without_a_file_is_filed_with_a_note() {
         (
             json!({ "url": "http://127.0.0.1:1/old" }),
             404,
-            "does not have its file any more",
+            "no longer has its file",
         ),
         (
             json!({ "url": "http://127.0.0.1:1/old" }),
             403,
-            "does not have its file any more",
+            "no longer has its file",
         ),
     ] {
         let store = StandIn::start([Answer::status(status, "")]).await;

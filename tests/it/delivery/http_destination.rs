@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ivesk_webhook::config::DestinationKind;
-use ivesk_webhook::delivery::{Destination, Verdict};
+use ivesk_webhook::delivery::{Destination, DestinationResponse};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
@@ -31,7 +31,7 @@ fn destination_at(url: &str, timeout: Duration) -> Box<dyn Destination> {
 }
 
 /// What the destination says where the receiver gives this answer.
-async fn verdict_on(answer: Answer) -> Verdict {
+async fn verdict_on(answer: Answer) -> DestinationResponse {
     let receiver = StandIn::start([answer]).await;
     let destination = destination_at(&receiver.url("/in?key=planted"), AMPLE);
     let verdict = within(
@@ -146,10 +146,10 @@ async fn statuses_about_address_or_load_are_never_rejections() {
         (425, "later"),
         (426, "`url`"),
         (429, "later"),
-        (500, "its own log"),
-        (502, "its own log"),
-        (503, "its own log"),
-        (599, "its own log"),
+        (500, "its log"),
+        (502, "its log"),
+        (503, "its log"),
+        (599, "its log"),
     ] {
         let answer = Answer::status(status, words).with("location", "/?key=planted");
         let (error, retry_after) = unavailable(verdict_on(answer).await);
@@ -181,7 +181,10 @@ async fn retry_after_is_obeyed_up_to_an_hour() {
 #[tokio::test]
 async fn gone_closes_the_destination() {
     let verdict = verdict_on(Answer::status(410, "planted")).await;
-    assert!(matches!(verdict, Verdict::Closed { .. }), "{verdict:?}");
+    assert!(
+        matches!(verdict, DestinationResponse::Closed { .. }),
+        "{verdict:?}"
+    );
 }
 
 /// A server that does `answer` with each connection; gives its address.
@@ -198,7 +201,7 @@ async fn server<F: Future<Output = ()> + Send + 'static>(
     format!("http://{address}/in?key=planted")
 }
 
-async fn verdict_at(url: &str, timeout: Duration) -> Verdict {
+async fn verdict_at(url: &str, timeout: Duration) -> DestinationResponse {
     let destination = destination_at(url, timeout);
     let verdict = within("an end", destination.deliver(&delivery("a-1", json!({})))).await;
     assert!(!format!("{verdict:?}").contains("planted"), "{verdict:?}");

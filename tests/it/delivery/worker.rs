@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, default_account};
-use ivesk_webhook::delivery::import_errors::{ImportErrorSender, Reported};
+use ivesk_webhook::delivery::import_errors::{ImportErrorSender, SendOutcome};
 use ivesk_webhook::delivery::worker::{DestinationWorker, StepOutcome};
 use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::DEFAULT_KEY;
@@ -189,7 +189,7 @@ async fn a_version_accepted_unheard_then_superseded_is_not_repeated() {
     let ids = scene.export(1).await;
     let old = scene.bench.current_versions().await;
     scene.ledger.always(Reaction::AcceptsUnheard);
-    assert!(matches!(scene.step().await, StepOutcome::Waits { .. }));
+    assert!(matches!(scene.step().await, StepOutcome::Waiting { .. }));
     scene.re_export(&ids[0]).await;
     scene.ledger.always(Reaction::Accepts);
     scene.run_for(hours(1)).await;
@@ -217,7 +217,10 @@ async fn a_hanging_destination_times_out_and_others_continue() {
         scene.ledger.until("a request", |l| l.requests() == 1).await;
         drain(&beside).await
     });
-    assert!(matches!(outcome, StepOutcome::Waits { .. }), "{outcome:?}");
+    assert!(
+        matches!(outcome, StepOutcome::Waiting { .. }),
+        "{outcome:?}"
+    );
     assert_eq!(other.versions(), scene.bench.current_versions().await);
     assert!(meanwhile > 0, "the other destination waited");
     assert!(matches!(scene.step().await, StepOutcome::Nothing { .. }));
@@ -336,8 +339,8 @@ async fn a_rejection_becomes_one_import_error_and_ends_delivered() {
         .await;
     let sender = import_error_sender(&bench).expect("a sender of import errors");
     bench.clock.advance(seconds(1));
-    assert_eq!(sender.step().await.expect("a step"), Reported::Sent);
-    assert_eq!(sender.step().await.expect("a step"), Reported::Nothing);
+    assert_eq!(sender.step().await.expect("a step"), SendOutcome::Sent);
+    assert_eq!(sender.step().await.expect("a step"), SendOutcome::Nothing);
     let sent = bench.control.reported_errors();
     assert_eq!(sent.len(), 1, "{sent:?}");
     assert_eq!(
@@ -360,7 +363,7 @@ async fn a_rejection_becomes_one_import_error_and_ends_delivered() {
     );
     drain(&books).await;
     assert_eq!(ledger.rejected().len(), 2);
-    assert_eq!(sender.step().await.expect("a step"), Reported::Nothing);
+    assert_eq!(sender.step().await.expect("a step"), SendOutcome::Nothing);
 
     ledger.always(Reaction::Accepts);
     bench.re_export_and_pull(COMPANY, &rejected).await;
@@ -394,7 +397,7 @@ async fn a_refused_repeated_import_error_is_logged_and_not_resent() {
     let sender = import_error_sender(&bench).expect("a sender of import errors");
     ledger.always(Reaction::rejects("Nežinomas PVM kodas"));
     drain(&books).await;
-    assert_eq!(sender.step().await.expect("a step"), Reported::Sent);
+    assert_eq!(sender.step().await.expect("a step"), SendOutcome::Sent);
 
     ledger.always(Reaction::rejects("Nežinomas klientas"));
     bench
@@ -402,9 +405,12 @@ async fn a_refused_repeated_import_error_is_logged_and_not_resent() {
         .await;
     drain(&books).await;
     let refused = sender.step().await.expect("a step");
-    assert!(matches!(refused, Reported::Refused { .. }), "{refused:?}");
+    assert!(
+        matches!(refused, SendOutcome::Refused { .. }),
+        "{refused:?}"
+    );
     bench.clock.advance(hours(48));
-    assert_eq!(sender.step().await.expect("a step"), Reported::Nothing);
+    assert_eq!(sender.step().await.expect("a step"), SendOutcome::Nothing);
     let rows = bench.import_errors().await;
     assert_eq!(rows.len(), 2);
     assert_eq!(rows[1].state, ImportErrorState::Refused);
@@ -415,7 +421,7 @@ async fn a_refused_repeated_import_error_is_logged_and_not_resent() {
         .retry_import_error(rows[1].id, bench.clock.now());
     assert!(retry.await.expect("the store works"));
     let again = sender.step().await.expect("a step");
-    assert!(matches!(again, Reported::Refused { .. }), "{again:?}");
+    assert!(matches!(again, SendOutcome::Refused { .. }), "{again:?}");
     assert_eq!(bench.control.reported_errors().len(), 1);
 }
 

@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use ivesk_webhook::config::{ConfirmMode, SnsConfig, TopicRule};
 use ivesk_webhook::domain::Clock;
 use ivesk_webhook::emulator::{Endpoint, Outcome, Publication, SubscriptionState, Tamper};
-use ivesk_webhook::refusal::Refusal;
-use ivesk_webhook::sns::{Envelope, MessageType, NoShelf, SnsHeaders, VerifiedMessage, Verifier};
+use ivesk_webhook::sns::{
+    Envelope, MessageType, NoCertificateStore, SnsHeaders, VerifiedMessage, Verifier, VerifyError,
+};
 use serde_json::json;
 
 use super::*;
 
 /// Judges a delivery as the receiver would.
-async fn verify(bench: &Bench, delivery: &Delivery) -> Result<VerifiedMessage, Refusal> {
+async fn verify(bench: &Bench, delivery: &Delivery) -> Result<VerifiedMessage, VerifyError> {
     let config = SnsConfig {
         topics: vec![TopicRule {
             account: "007272210889".to_owned(),
@@ -25,7 +26,8 @@ async fn verify(bench: &Bench, delivery: &Delivery) -> Result<VerifiedMessage, R
         local_origins: vec![bench.emulator.origin()],
     };
     let clock = Clock::manual(bench.control.now());
-    let verifier = Verifier::new(&config, Arc::new(NoShelf), clock).expect("a verifier");
+    let verifier =
+        Verifier::new(&config.settings(), Arc::new(NoCertificateStore), clock).expect("a verifier");
     let header = |name: &str| delivery.headers.get(name).cloned();
     let headers = SnsHeaders {
         message_type: header("x-amz-sns-message-type"),
@@ -396,6 +398,43 @@ async fn an_ended_subscription_gets_nothing_until_it_is_restored() {
     bench.control.idle().await;
     assert_eq!(webhook.take()[0].field("Type"), "Notification");
     assert!(!bench.control.unsubscribe("arn:aws:sns:eu-west-1:1:none"));
+}
+
+#[tokio::test]
+async fn topics_of_another_owner_have_subscriptions_of_their_own() {
+    let bench = Bench::start("").await;
+    let (old, new) = (Webhook::start().await, Webhook::start().await);
+    old.confirmed(&bench, Event::OnExported).await;
+    let old_topic = bench.emulator.exported_topic_arn();
+
+    bench
+        .control
+        .set_switches("topic_owner=007268210879")
+        .expect("exists");
+    let topic = "arn:aws:sns:eu-west-1:007268210879:DPWebHook_onexport";
+    let arn = new.confirmed(&bench, Event::OnExported).await;
+    bench.control.export(COMPANY, 1).expect("exported");
+    bench.control.idle().await;
+
+    assert!(arn.starts_with(topic), "{arn}");
+    assert_eq!(bench.emulator.exported_topic_arn(), topic);
+    let deliveries = new.take();
+    assert_eq!(deliveries.len(), 1);
+    assert_eq!(deliveries[0].field("TopicArn"), topic);
+    let error = verify(&bench, &deliveries[0]).await.unwrap_err();
+    assert_eq!(error.code(), "topic_not_allowed");
+    assert!(old.take().is_empty());
+
+    let back = format!(
+        "topic_owner={}",
+        old_topic.split(':').nth(4).expect("an account")
+    );
+    bench.control.set_switches(&back).expect("exists");
+    bench.control.export(COMPANY, 1).expect("exported");
+    bench.control.idle().await;
+    let deliveries = old.take();
+    assert_eq!(deliveries[0].field("TopicArn"), old_topic);
+    verify(&bench, &deliveries[0]).await.expect("genuine");
 }
 
 #[tokio::test]

@@ -103,6 +103,37 @@ async fn header_keys_are_spelled_with_a_dash_or_without() {
 }
 
 #[tokio::test]
+async fn the_disposition_carries_the_name_as_its_switch_says() {
+    let bench = Bench::start("").await;
+    for (position, name, disposition) in [
+        ("raw", "s%C4%85skaita.pdf", "filename=\"sąskaita.pdf\""),
+        (
+            "rfc5987",
+            "s%C4%85skaita.pdf",
+            "filename*=UTF-8''s%C4%85skaita.pdf",
+        ),
+        ("rfc5987", "plain%201.pdf", "filename=\"plain 1.pdf\""),
+        ("ascii", "s%C4%85skaita.pdf", "filename=\"s_skaita.pdf\""),
+    ] {
+        let switch = format!("disposition={position}");
+        bench.control.set_switches(&switch).expect("exists");
+        let location = locate(&bench, name).await;
+        assert_eq!(location.disposition, disposition);
+        assert_eq!(read(location.put(&bench).body(FILE)).await.status, 200);
+    }
+    let names: Vec<String> = bench
+        .control
+        .uploads()
+        .into_iter()
+        .map(|upload| upload.file_name)
+        .collect();
+    assert_eq!(
+        names.iter().filter(|name| *name == "sąskaita.pdf").count(),
+        3
+    );
+}
+
+#[tokio::test]
 async fn correlation_data_returns_under_the_switchs_key() {
     let bench = Bench::start("").await;
     for sent in ["sourcedata", "userdata"] {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ivesk_webhook::alarms::{Alarms, Told};
+use ivesk_webhook::alarms::{Alarms, NotifyOutcome};
 use ivesk_webhook::config::{
     AlarmCommand, AlarmTarget, Config, DestinationConfig, DestinationKind, HistoryMode,
     default_account,
@@ -179,7 +179,7 @@ fn alarms(
 }
 
 async fn look(alarms: &Alarms) -> (Vec<AlarmKind>, Vec<AlarmKind>) {
-    let changes = alarms.look().await.expect("the store works");
+    let changes = alarms.check().await.expect("the store works");
     let kinds = |rows: Vec<AlarmRow>| rows.into_iter().map(|row| row.kind).collect();
     (kinds(changes.raised), kinds(changes.ended))
 }
@@ -556,8 +556,8 @@ async fn pause(station: &Station) {
     failed.expect("noted");
 }
 
-async fn told(alarms: &Alarms) -> Told {
-    alarms.tell().await.expect("the store works")
+async fn told(alarms: &Alarms) -> NotifyOutcome {
+    alarms.notify().await.expect("the store works")
 }
 
 #[tokio::test]
@@ -568,16 +568,24 @@ async fn an_unreachable_address_is_notified_in_order_afterwards() {
         config.alarms.target = Some(AlarmTarget::Url(url.clone().into()));
     })
     .await;
-    assert_eq!(told(&station.alarms).await, Told::Nothing);
+    assert_eq!(told(&station.alarms).await, NotifyOutcome::Nothing);
     pause(&station).await;
     station.begins(AlarmKind::Paused).await;
 
     stand_in.then(Answer::status(503, ""));
     stand_in.then(Answer::status(302, "").with("location", "http://127.0.0.1:9/"));
-    assert_eq!(told(&station.alarms).await, Told::Failed);
-    assert_eq!(told(&station.alarms).await, Told::Nothing, "not at once");
+    assert_eq!(told(&station.alarms).await, NotifyOutcome::Failed);
+    assert_eq!(
+        told(&station.alarms).await,
+        NotifyOutcome::Nothing,
+        "not at once"
+    );
     station.clock.advance(minutes(1));
-    assert_eq!(told(&station.another()).await, Told::Failed, "no redirects");
+    assert_eq!(
+        told(&station.another()).await,
+        NotifyOutcome::Failed,
+        "no redirects"
+    );
     let row = station.on().await.remove(0);
     assert_eq!((row.attempts, row.tell_at.is_some()), (2, true));
     let error = row.last_error.expect("it failed");
@@ -594,9 +602,21 @@ async fn an_unreachable_address_is_notified_in_order_afterwards() {
     stand_in.requests();
     stand_in.then(Answer::ok(""));
     stand_in.then(Answer::ok(""));
-    assert_eq!(told(&station.another()).await, Told::Taken, "a restart");
-    assert_eq!(told(&station.alarms).await, Told::Taken, "another replica");
-    assert_eq!(told(&station.alarms).await, Told::Nothing, "each once");
+    assert_eq!(
+        told(&station.another()).await,
+        NotifyOutcome::Sent,
+        "a restart"
+    );
+    assert_eq!(
+        told(&station.alarms).await,
+        NotifyOutcome::Sent,
+        "another replica"
+    );
+    assert_eq!(
+        told(&station.alarms).await,
+        NotifyOutcome::Nothing,
+        "each once"
+    );
 
     let requests = stand_in.requests();
     let messages: Vec<Value> = requests
@@ -604,7 +624,7 @@ async fn an_unreachable_address_is_notified_in_order_afterwards() {
         .map(|request| serde_json::from_slice(&request.body).expect("JSON"))
         .collect();
     let states: Vec<_> = messages.iter().map(|message| &message["state"]).collect();
-    assert_eq!(states, ["raised", "over"]);
+    assert_eq!(states, ["raised", "ended"]);
     assert_eq!(messages[0]["id"], messages[1]["id"]);
     assert_eq!(messages[0]["alarm"], "paused");
     assert_eq!(messages[0]["subject"], "default/exported/302320404");
@@ -641,7 +661,7 @@ async fn a_command_gets_the_alarm_without_shell_or_environment() {
     pause(&station).await;
     station.begins(AlarmKind::Paused).await;
 
-    assert_eq!(told(&station.alarms).await, Told::Taken);
+    assert_eq!(told(&station.alarms).await, NotifyOutcome::Sent);
 
     let file = |name: &str| std::fs::read_to_string(station.dir.path().join(name));
     let given: Value = serde_json::from_str(&file("given").expect("it ran")).expect("JSON");
@@ -669,12 +689,12 @@ async fn a_command_that_fails_is_retried_later() {
     .await;
     pause(&station).await;
     station.begins(AlarmKind::Paused).await;
-    assert_eq!(told(&station.alarms).await, Told::Failed);
+    assert_eq!(told(&station.alarms).await, NotifyOutcome::Failed);
     let row = station.on().await.remove(0);
     let error = row.last_error.expect("it failed");
-    assert_eq!(error, "`alarms.command` ended with exit status: 3");
+    assert_eq!(error, "`alarms.command` failed with exit status: 3");
     station.clock.advance(minutes(1));
-    assert_eq!(told(&station.alarms).await, Told::Failed);
+    assert_eq!(told(&station.alarms).await, NotifyOutcome::Failed);
 }
 
 #[tokio::test]
@@ -693,14 +713,14 @@ async fn notifying_ends_after_a_day_of_failures() {
     let mut attempts = 0;
     while let Some(due) = station.on().await.remove(0).tell_at {
         station.clock.advance(due.since(station.clock.now()));
-        assert_eq!(told(&station.alarms).await, Told::Failed);
+        assert_eq!(told(&station.alarms).await, NotifyOutcome::Failed);
         attempts += 1;
     }
     assert_eq!(attempts, 100);
     let took = station.clock.now().since(begun);
     assert!((hours(20)..hours(30)).contains(&took), "{took:?}");
     station.clock.advance(Duration::from_secs(1));
-    assert_eq!(told(&station.alarms).await, Told::Nothing);
+    assert_eq!(told(&station.alarms).await, NotifyOutcome::Nothing);
 }
 
 #[test]

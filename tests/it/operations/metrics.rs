@@ -77,13 +77,13 @@ async fn promtool_accepts_the_metrics_of_a_server_that_has_worked() {
     for series in [
         r#"ivesk_webhook_messages_total{event="on_exported",outcome="duplicate",code=""}"#,
         r#"ivesk_webhook_messages_total{event="on_exported",outcome="refused",code="signature_mismatch"} 1"#,
-        r#"ivesk_webhook_pulls_total{kind="hint",outcome="new"}"#,
+        r#"ivesk_webhook_pull_pages_total{kind="notification",outcome="new"}"#,
         r#"ivesk_webhook_vendor_requests_total{endpoint="exported",status="2xx"}"#,
-        r#"ivesk_webhook_vendor_seconds_count{endpoint="digitized"}"#,
-        r#"ivesk_webhook_store_seconds_count{operation="accept"}"#,
-        r#"ivesk_webhook_store_seconds_count{operation="page"}"#,
-        r#"ivesk_webhook_waiting{line="deliveries"} 0"#,
-        r#"ivesk_webhook_waiting{line="refused"} 0"#,
+        r#"ivesk_webhook_vendor_request_duration_seconds_count{endpoint="digitized"}"#,
+        r#"ivesk_webhook_store_operation_duration_seconds_count{operation="accept"}"#,
+        r#"ivesk_webhook_store_operation_duration_seconds_count{operation="page"}"#,
+        r#"ivesk_webhook_store_queue_length{kind="messages"} 0"#,
+        r#"ivesk_webhook_store_queue_length{kind="refused"} 0"#,
         r#"ivesk_webhook_feed_age_seconds{account="default",queue="exported",company="302320404"}"#,
     ] {
         assert!(text.contains(series), "{series}\n{text}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ivesk_webhook::config::Config;
 use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::{Endpoint, Fault, FaultKind};
-use ivesk_webhook::pull::Pulled;
+use ivesk_webhook::pull::PullOutcome;
 use ivesk_webhook::store::{FeedPauseReason, TriggerKind};
 use serde_json::json;
 
@@ -246,7 +246,7 @@ async fn a_failure_in_flight_does_not_shorten_a_retry_after() {
     let refused = bench.step().await;
     let timed_out = hanging.await.expect("the task ends").expect("the store");
     for step in [&refused, &timed_out] {
-        assert!(matches!(step, Pulled::Failed { .. }), "{step:?}");
+        assert!(matches!(step, PullOutcome::Failed { .. }), "{step:?}");
     }
     let waits_until = bench.account().await.waits_until;
     assert_eq!(waits_until, Some(bench.clock.now().after(seconds(600))));
@@ -424,7 +424,7 @@ async fn five_hundred_triggers_at_once_respect_the_accounts_limit() {
         .control
         .requests_reached(Endpoint::Exported, all)
         .await;
-    assert_eq!(bench.step().await, Pulled::Nothing);
+    assert_eq!(bench.step().await, PullOutcome::Nothing);
     bench.control.clear_faults();
     for worker in workers {
         worker.await.expect("a worker ends");

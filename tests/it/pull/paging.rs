@@ -1,6 +1,6 @@
 //! Paging: each answer that the vendor's documentation leaves open.
 
-use ivesk_webhook::pull::Pulled;
+use ivesk_webhook::pull::PullOutcome;
 
 use crate::support::puller::{
     Bench, COMPANY, assert_everything_arrives, exported, hours, minutes, seconds,
@@ -21,7 +21,7 @@ async fn u11_a_last_page_without_next_is_not_downloaded_again() {
     bench.clock.advance(seconds(5));
     bench.export(COMPANY, 1).await;
     let steps = bench.settle().await;
-    let Some(Pulled::Page { committed, .. }) = steps.first() else {
+    let Some(PullOutcome::Page { committed, .. }) = steps.first() else {
         panic!("{steps:?}");
     };
     assert_eq!((committed.new, committed.known), (1, 0));

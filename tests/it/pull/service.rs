@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ivesk_webhook::config::Config;
 use ivesk_webhook::domain::Event;
 use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Publication, SubscriptionState};
-use ivesk_webhook::pull::blocked;
+use ivesk_webhook::pull::blocked_queues;
 use ivesk_webhook::service::{Service, open_store_for_reading};
 use ivesk_webhook::store::TriggerKind;
 
@@ -164,7 +164,7 @@ async fn an_unknown_path_keeps_triggers_and_shows_blocked() {
     let answer = answer.text().await.expect("text");
     let status: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
     assert_eq!(status["blocked"][0]["missing"], "exported_path");
-    assert_eq!(blocked(&service.app().config).len(), 1);
+    assert_eq!(blocked_queues(&service.app().config).len(), 1);
     assert_eq!(bench.requests(), 0);
     assert!(service.stop().await);
 

@@ -6,7 +6,7 @@ use ivesk_webhook::domain::Event;
 use ivesk_webhook::domain::{Cursor, Timestamp};
 use ivesk_webhook::emulator::{Endpoint, Publication};
 use ivesk_webhook::ivesk;
-use ivesk_webhook::pull::Pulled;
+use ivesk_webhook::pull::PullOutcome;
 use ivesk_webhook::store::{FeedPauseReason, TriggerKind};
 use serde_json::{Value, json};
 
@@ -336,7 +336,7 @@ async fn two_hours_without_a_receiver_are_made_up_for_and_counted() {
 #[tokio::test]
 async fn triggers_wait_until_the_exported_path_is_set() {
     let mut bench = Bench::with("", |config| config.api.exported_path = None).await;
-    let blocked = ivesk_webhook::pull::blocked(&bench.config);
+    let blocked = ivesk_webhook::pull::blocked_queues(&bench.config);
     assert_eq!(blocked.len(), 1);
     assert_eq!(blocked[0].missing, "exported_path");
     bench.export(COMPANY, 3).await;
@@ -362,7 +362,7 @@ async fn a_vendor_that_ignores_the_company_pauses_the_feed() {
     bench.notify(NEIGHBOR).await;
     let steps = bench.settle().await;
     let told = steps.iter().find_map(|step| match step {
-        Pulled::Failed { feed, error, .. } => Some((feed.clone(), error.clone())),
+        PullOutcome::Failed { feed, error, .. } => Some((feed.clone(), error.clone())),
         _ => None,
     });
     let (feed, error) = told.expect("the step fails");
@@ -444,7 +444,7 @@ fn u17_a_company_code_is_read_in_every_form() {
         assert_eq!(read, Some(company(COMPANY)), "{message}");
     }
     let event = Publication::exported(COMPANY).event;
-    assert_eq!(event, Event::OnExported);
+    assert_eq!(Event::from(event), Event::OnExported);
 }
 
 #[tokio::test]
@@ -470,7 +470,7 @@ async fn a_worker_that_outlives_its_lease_writes_nothing() {
     let slow_outcome = slow_step.await.expect("the task ends").expect("the store");
     quick.await.expect("the task ends");
     assert!(
-        matches!(slow_outcome, Pulled::Stale { .. }),
+        matches!(slow_outcome, PullOutcome::Stale { .. }),
         "{slow_outcome:?}"
     );
     bench.assert_complete(&exported(COMPANY)).await;
@@ -489,7 +489,11 @@ async fn a_dropped_step_is_repeated_once_its_lease_expires() {
         () = bench.control.requests_reached(Endpoint::Exported, 1) => {}
     }
     bench.control.clear_faults();
-    assert_eq!(bench.step().await, Pulled::Nothing, "the lease still holds");
+    assert_eq!(
+        bench.step().await,
+        PullOutcome::Nothing,
+        "the lease still holds"
+    );
     bench.clock.advance(bench.config.pull.lease);
     bench.settle().await;
     bench.assert_complete(&exported(COMPANY)).await;

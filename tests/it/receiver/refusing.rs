@@ -354,7 +354,7 @@ async fn refusals_are_counted_by_event_and_code() {
         r#"ivesk_webhook_messages_total{event="on_exported",outcome="refused",code="signature_mismatch"} 1"#,
         r#"ivesk_webhook_messages_total{event="on_exported",outcome="accepted",code=""} 1"#,
         r#"ivesk_webhook_messages_total{event="",outcome="refused",code="unknown_path"} 1"#,
-        "ivesk_webhook_accept_seconds_count 1",
+        "ivesk_webhook_accept_duration_seconds_count 1",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }

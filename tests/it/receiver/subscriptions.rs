@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ivesk_webhook::config::ConfirmMode;
-use ivesk_webhook::metrics::{Form, Stored};
+use ivesk_webhook::metrics::{StoreSnapshot, TextFormat};
 use ivesk_webhook::service::{Service, open_store};
 use ivesk_webhook::store::{Store, SubscriptionState};
 use ivesk_webhook::subscriptions::{Outcome, TOKEN_LIFE};
@@ -197,11 +197,11 @@ async fn an_ended_subscription_is_reported_at_each_start() {
     assert!(line.contains("default/on_exported"), "{line}");
     let rows = service.app().store.subscriptions().await.unwrap();
     assert_eq!(rows.len(), 1);
-    let stored = Stored::read(service.app().store.as_ref(), app.clock.now()).await;
+    let stored = StoreSnapshot::read(service.app().store.as_ref(), app.clock.now()).await;
     let metrics = service
         .app()
         .metrics
-        .render(&stored.unwrap(), Form::Prometheus);
+        .render(&stored.unwrap(), TextFormat::Prometheus);
     assert!(metrics.contains(ENDED), "{metrics}");
     assert!(service.stop().await);
 }

@@ -8,16 +8,20 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use ivesk_webhook::config::SnsConfig;
 use ivesk_webhook::emulator::signer::Unsigned;
-use ivesk_webhook::refusal::Refusal;
-use ivesk_webhook::sns::certificates::{
+use ivesk_webhook::sns::certificate_cache::{
     CERTIFICATE_TIMEOUT, FAILURE_MEMORY, FETCH_PERIOD, MAX_CERTIFICATE_BYTES, MAX_FETCHES,
 };
-use ivesk_webhook::sns::{NoShelf, SavedMessages, Verifier};
+use ivesk_webhook::sns::{NoCertificateStore, SavedMessages, Verifier, VerifyError};
 
 use crate::support::sns::*;
 
 fn local_verifier(server: &Server, clock: &ivesk_webhook::domain::Clock) -> Verifier {
-    Verifier::new(&server.config(), Arc::new(NoShelf), clock.clone()).unwrap()
+    Verifier::new(
+        &server.config().settings(),
+        Arc::new(NoCertificateStore),
+        clock.clone(),
+    )
+    .unwrap()
 }
 
 /// Story 47.
@@ -123,7 +127,7 @@ async fn a_silent_host_is_abandoned_after_four_seconds() {
 
     assert_eq!(
         refusal,
-        Refusal::CertificateUnavailable("timed out".to_owned())
+        VerifyError::CertificateUnavailable("timed out".to_owned())
     );
     assert!(start.elapsed() <= CERTIFICATE_TIMEOUT + Duration::from_millis(10));
 }
@@ -158,7 +162,8 @@ async fn an_unavailable_certificate_is_no_forgery() {
         local_origins: vec![closed.clone()],
         ..SnsConfig::default()
     };
-    let verifier = Verifier::new(&config, Arc::new(NoShelf), clock()).unwrap();
+    let verifier =
+        Verifier::new(&config.settings(), Arc::new(NoCertificateStore), clock()).unwrap();
     let body = SIGNER.sign(&notification(), 1, &format!("{closed}/cert.pem"));
     assert_eq!(code(&verifier, &body).await, "certificate_unavailable");
 }
@@ -225,8 +230,8 @@ async fn a_local_origin_skips_only_the_certificates_name() {
     let stranger = signer.sign(&stranger, 1, &url);
     assert_eq!(code(&verifier, &stranger).await, "topic_not_allowed");
     let next_year = Verifier::new(
-        &server.config(),
-        Arc::new(NoShelf),
+        &server.config().settings(),
+        Arc::new(NoCertificateStore),
         ivesk_webhook::domain::Clock::manual(time("2027-06-01T00:00:00Z")),
     )
     .unwrap();
@@ -276,18 +281,23 @@ async fn a_fetch_that_fails_leaves_the_good_certificate_in_use() {
 }
 
 #[tokio::test]
-async fn the_shelf_is_read_once_when_a_certificate_is_missing() {
-    let shelf = MemoryShelf::with(&[&SIGNER]);
-    let verifier = Verifier::new(&SnsConfig::default(), shelf.clone(), clock()).unwrap();
-    assert_eq!(shelf.loads.load(Ordering::SeqCst), 0);
+async fn the_store_is_read_once_when_a_certificate_is_missing() {
+    let certificates = MemoryCertificates::with(&[&SIGNER]);
+    let verifier = Verifier::new(
+        &SnsConfig::default().settings(),
+        certificates.clone(),
+        clock(),
+    )
+    .unwrap();
+    assert_eq!(certificates.loads.load(Ordering::SeqCst), 0);
 
     let body = signed(&notification());
     let verdicts = join_all((0..20).map(|_| code(&verifier, &body))).await;
 
     assert!(verdicts.iter().all(|verdict| *verdict == "valid"));
-    assert_eq!(shelf.loads.load(Ordering::SeqCst), 1);
+    assert_eq!(certificates.loads.load(Ordering::SeqCst), 1);
     assert_eq!(
-        shelf.kept.lock().unwrap().len(),
+        certificates.kept.lock().unwrap().len(),
         1,
         "not kept a second time"
     );
@@ -297,8 +307,8 @@ async fn the_shelf_is_read_once_when_a_certificate_is_missing() {
 async fn a_stored_certificate_is_checked_by_the_current_policy() {
     let elsewhere = signer_named("sns-signing.me-south-1.amazonaws.com");
     let url = sns_url(&elsewhere);
-    let shelf = MemoryShelf::with(&[&elsewhere]);
-    shelf.kept.lock().unwrap().extend([
+    let certificates = MemoryCertificates::with(&[&elsewhere]);
+    certificates.kept.lock().unwrap().extend([
         (
             "https://evil.example/a.pem".to_owned(),
             elsewhere.certificate_pem().into(),
@@ -317,7 +327,7 @@ async fn a_stored_certificate_is_checked_by_the_current_policy() {
         )]),
         ..SnsConfig::default()
     };
-    let verifier = Verifier::new(&renamed, shelf, clock()).unwrap();
+    let verifier = Verifier::new(&renamed.settings(), certificates, clock()).unwrap();
     assert_eq!(code(&verifier, &body).await, "valid");
     assert!(verifier.known_certificate(&url).is_some());
     assert!(
@@ -330,13 +340,14 @@ async fn a_stored_certificate_is_checked_by_the_current_policy() {
 #[tokio::test]
 async fn a_local_certificate_is_never_put_on_the_shelf() {
     let server = Server::start().await;
-    let shelf = MemoryShelf::with(&[]);
-    let verifier = Verifier::new(&server.config(), shelf.clone(), clock()).unwrap();
+    let certificates = MemoryCertificates::with(&[]);
+    let verifier =
+        Verifier::new(&server.config().settings(), certificates.clone(), clock()).unwrap();
     let body = SIGNER.sign(&notification(), 1, &server.serve("/cert.pem", &SIGNER));
 
     assert_eq!(code(&verifier, &body).await, "valid");
 
-    assert!(shelf.kept.lock().unwrap().is_empty());
+    assert!(certificates.kept.lock().unwrap().is_empty());
 }
 
 /// The same message, signature and URL: only the name in the certificate differs.
@@ -358,7 +369,8 @@ async fn a_certificate_from_snss_own_address_must_have_snss_name() {
             certificates: Some(folder.path().to_owned()),
             any_topic: false,
         };
-        let verifier = Verifier::for_saved(&SnsConfig::default(), saved, clock()).unwrap();
+        let verifier =
+            Verifier::for_saved(&SnsConfig::default().settings(), saved, clock()).unwrap();
         let body = signer.sign(&notification(), 2, &sns_url(&signer));
         assert_eq!(code(&verifier, &body).await, expected, "{name}");
     }

@@ -20,7 +20,7 @@ fn confirmed() -> String {
 }
 
 async fn confirm(config: &SnsConfig, url: &str) -> Result<String, ConfirmError> {
-    let confirmer = Confirmer::new(config).unwrap();
+    let confirmer = Confirmer::new(&config.settings()).unwrap();
     confirmer
         .confirm(
             TOPIC,
@@ -103,11 +103,7 @@ async fn an_expired_token_is_distinguished_from_an_sns_outage() {
     ] {
         server.answer("/", Answer::Status(status, body));
         let error = confirm(&config, &url).await.unwrap_err();
-        assert_eq!(
-            error.refusal().unwrap().code(),
-            "confirmation_unavailable",
-            "{status}"
-        );
+        assert!(matches!(error, ConfirmError::Unavailable(_)), "{status}");
     }
 }
 
@@ -156,7 +152,7 @@ async fn no_error_holds_the_token() {
         subscribe_url("https://evil.example"),
     ] {
         let error = confirm(&config, &url).await.unwrap_err();
-        let printed = format!("{error} {error:?} {:?}", error.refusal());
+        let printed = format!("{error} {error:?}");
         assert!(!printed.contains(TOKEN), "{printed}");
         assert!(!printed.contains("Action"), "{printed}");
     }

@@ -1,8 +1,7 @@
 //! What `sns` promises about the shape of a body.
 
 use bytes::Bytes;
-use ivesk_webhook::refusal::Refusal;
-use ivesk_webhook::sns::{Envelope, MAX_BODY_BYTES, MessageType, SnsHeaders};
+use ivesk_webhook::sns::{Envelope, MAX_BODY_BYTES, MessageType, SnsHeaders, VerifyError};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -27,7 +26,7 @@ fn body(message_type: MessageType) -> Value {
     body
 }
 
-fn refusal(body: &str) -> Refusal {
+fn refusal(body: &str) -> VerifyError {
     parse(body).unwrap_err()
 }
 
@@ -121,7 +120,7 @@ fn a_duplicate_key_is_refused_even_if_escaped_or_unknown() {
         if more.contains("TopicArn") {
             assert_eq!(refused.code(), "malformed_field");
         } else {
-            assert_eq!(refused, Refusal::RepeatedKey(key.to_owned()), "{more}");
+            assert_eq!(refused, VerifyError::RepeatedKey(key.to_owned()), "{more}");
         }
     }
     // Keys within a value are no business of ours, and case makes another key.
@@ -201,7 +200,7 @@ fn each_field_that_is_missing_is_named() {
             let mut bad = valid.clone();
             bad.as_object_mut().unwrap().remove(field);
             match refusal(&bad.to_string()) {
-                Refusal::MissingField(name) => assert_eq!(name, field),
+                VerifyError::MissingField(name) => assert_eq!(name, field),
                 other => panic!("{field}: {other:?}"),
             }
         }
@@ -255,7 +254,7 @@ fn no_signed_field_but_message_may_hold_a_control_character() {
                     let mut bad = valid.clone();
                     bad[field] = changed.into();
                     match refusal(&bad.to_string()) {
-                        Refusal::ControlCharacter(name) => assert_eq!(name, field),
+                        VerifyError::ControlCharacter(name) => assert_eq!(name, field),
                         other => panic!("{field} {control:?}: {other:?}"),
                     }
                 }
@@ -293,7 +292,7 @@ fn fields_of_another_form_are_refused() {
         let mut bad = body(MessageType::Notification);
         bad[field] = value.into();
         match refusal(&bad.to_string()) {
-            Refusal::MalformedField { field: name, .. } => assert_eq!(name, field, "{value}"),
+            VerifyError::MalformedField { field: name, .. } => assert_eq!(name, field, "{value}"),
             other => panic!("{field} `{value}`: {other:?}"),
         }
     }
@@ -358,7 +357,7 @@ fn a_header_that_disagrees_with_the_body_is_refused() {
     ] {
         assert_eq!(
             parse_with(&body, &headers).unwrap_err(),
-            Refusal::HeaderMismatch(name)
+            VerifyError::HeaderMismatch(name)
         );
     }
 }
@@ -371,7 +370,10 @@ fn raw_delivery_is_refused_by_name_whatever_the_body() {
         ..SnsHeaders::default()
     };
     for body in ["", "hello", &body(MessageType::Notification).to_string()] {
-        assert_eq!(parse_with(body, &raw).unwrap_err(), Refusal::RawDelivery);
+        assert_eq!(
+            parse_with(body, &raw).unwrap_err(),
+            VerifyError::RawDelivery
+        );
     }
 }
 
@@ -382,7 +384,7 @@ fn two_mebibytes_are_read_and_one_byte_more_is_not() {
     assert!(parse(&padded).is_ok());
     assert_eq!(
         refusal(&format!("{padded} ")),
-        Refusal::BodyTooLarge {
+        VerifyError::BodyTooLarge {
             limit_bytes: MAX_BODY_BYTES
         }
     );
@@ -416,7 +418,7 @@ fn no_refusal_quotes_a_value_of_the_body() {
 #[test]
 fn a_long_key_is_cut_in_the_refusal() {
     let key = format!("a\\n{}", "k".repeat(100_000));
-    let Refusal::RepeatedKey(shown) = refusal(&format!("{{\"{key}\":1,\"{key}\":1}}")) else {
+    let VerifyError::RepeatedKey(shown) = refusal(&format!("{{\"{key}\":1,\"{key}\":1}}")) else {
         panic!("another refusal");
     };
     assert!(shown.starts_with("a kkk") && shown.len() <= 60, "{shown}");

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use ivesk_webhook::config::{SnsConfig, TopicRule};
+use ivesk_webhook::config::{SnsConfig, TopicRule, vendor_topic};
 use ivesk_webhook::domain::Clock;
 use ivesk_webhook::emulator::signer::{Signer, Unsigned};
-use ivesk_webhook::refusal::Refusal;
 use ivesk_webhook::sns::canonical::{CanonicalText, SignedFields};
-use ivesk_webhook::sns::{MessageType, NoShelf, SnsHeaders, Verifier};
+use ivesk_webhook::sns::{MessageType, NoCertificateStore, SnsHeaders, Verifier, VerifyError};
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 
@@ -120,7 +119,7 @@ async fn a_message_of_a_strangers_topic_is_refused_despite_headers() {
     };
     assert_eq!(
         parse_with(&body, &ours).unwrap_err(),
-        Refusal::HeaderMismatch("x-amz-sns-topic-arn")
+        VerifyError::HeaderMismatch("x-amz-sns-topic-arn")
     );
     assert!(verifier.allows_topic(TOPIC));
     assert!(!verifier.allows_topic(STRANGERS_TOPIC));
@@ -132,11 +131,16 @@ async fn only_a_topic_on_the_list_is_accepted() {
     let config = SnsConfig {
         topics: vec![TopicRule {
             account: "111122223333".to_owned(),
-            ..TopicRule::default()
+            ..vendor_topic()
         }],
         ..SnsConfig::default()
     };
-    let verifier = Verifier::new(&config, MemoryShelf::with(&[&SIGNER]), clock()).unwrap();
+    let verifier = Verifier::new(
+        &config.settings(),
+        MemoryCertificates::with(&[&SIGNER]),
+        clock(),
+    )
+    .unwrap();
     let theirs = signed(&Unsigned {
         topic_arn: STRANGERS_TOPIC.to_owned(),
         ..notification()
@@ -154,7 +158,12 @@ async fn only_a_topic_on_the_list_is_accepted() {
 async fn a_certificate_url_on_a_foreign_host_is_never_requested() {
     let canary = Server::start().await;
     let canary_url = canary.serve(&SIGNER.certificate_path(), &SIGNER);
-    let verifier = Verifier::new(&SnsConfig::default(), Arc::new(NoShelf), clock()).unwrap();
+    let verifier = Verifier::new(
+        &SnsConfig::default().settings(),
+        Arc::new(NoCertificateStore),
+        clock(),
+    )
+    .unwrap();
     let path = SIGNER.certificate_path();
     for url in [
         canary_url,
@@ -185,7 +194,12 @@ async fn a_message_signed_by_a_strangers_key_is_refused() {
 #[tokio::test]
 async fn an_invalid_signature_is_refused_before_any_request() {
     // Knows no certificate and would have to go out to the real SNS for one.
-    let verifier = Verifier::new(&SnsConfig::default(), Arc::new(NoShelf), clock()).unwrap();
+    let verifier = Verifier::new(
+        &SnsConfig::default().settings(),
+        Arc::new(NoCertificateStore),
+        clock(),
+    )
+    .unwrap();
     let body = signed(&notification());
     let start = body.find("\"Signature\" : \"").unwrap() + "\"Signature\" : \"".len();
     let end = start + body[start..].find('"').unwrap();
@@ -282,15 +296,20 @@ async fn a_genuine_signature_over_resplit_lines_is_refused() {
         let genuine = signed(&attack.signed);
         let allow_stranger = SnsConfig {
             topics: vec![
-                TopicRule::default(),
+                vendor_topic(),
                 TopicRule {
                     account: "111122223333".to_owned(),
-                    ..TopicRule::default()
+                    ..vendor_topic()
                 },
             ],
             ..SnsConfig::default()
         };
-        let lax = Verifier::new(&allow_stranger, MemoryShelf::with(&[&SIGNER]), clock()).unwrap();
+        let lax = Verifier::new(
+            &allow_stranger.settings(),
+            MemoryCertificates::with(&[&SIGNER]),
+            clock(),
+        )
+        .unwrap();
         assert_eq!(code(&lax, &genuine).await, "valid", "SNS would sign this");
 
         // The attack is real: the very bytes that SNS signed, told differently.
@@ -316,7 +335,7 @@ async fn a_genuine_signature_over_resplit_lines_is_refused() {
 
         assert_eq!(
             judge(&lax, &forged.to_string()).await.unwrap_err(),
-            Refusal::ControlCharacter(attack.refused_field)
+            VerifyError::ControlCharacter(attack.refused_field)
         );
     }
 }
@@ -439,7 +458,7 @@ async fn a_quarantined_message_is_verified_as_of_its_receipt() {
             .verify_at(parse(&body).unwrap(), too_late)
             .await
             .unwrap_err(),
-        Refusal::TooOld
+        VerifyError::TooOld
     );
 }
 
@@ -465,7 +484,7 @@ async fn an_unknown_signature_version_has_its_own_code() {
         let body = SIGNER.sign(&notification(), version, &sns_url(&SIGNER));
         assert_eq!(
             parse(&body).unwrap_err(),
-            Refusal::UnsupportedSignatureVersion
+            VerifyError::UnsupportedSignatureVersion
         );
     }
 }
@@ -501,8 +520,8 @@ async fn a_genuine_confirmation_with_another_subscribe_url_is_refused() {
 #[tokio::test]
 async fn old_and_new_certificates_are_accepted_during_rotation() {
     let config = SnsConfig::default();
-    let shelf = MemoryShelf::with(&[&SIGNER, &OTHER_SIGNER]);
-    let verifier = Verifier::new(&config, shelf, clock()).unwrap();
+    let certificates = MemoryCertificates::with(&[&SIGNER, &OTHER_SIGNER]);
+    let verifier = Verifier::new(&config.settings(), certificates, clock()).unwrap();
     for signer in [&*SIGNER, &*OTHER_SIGNER] {
         let body = signer.sign(&notification(), 1, &sns_url(signer));
         assert_eq!(code(&verifier, &body).await, "valid");

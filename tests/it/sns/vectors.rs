@@ -52,7 +52,7 @@ fn saved_verifier(folder: &Path) -> Verifier {
         any_topic: true,
     };
     let clock = Clock::manual(time("2022-07-29T00:00:00Z"));
-    Verifier::for_saved(&SnsConfig::default(), saved, clock).unwrap()
+    Verifier::for_saved(&SnsConfig::default().settings(), saved, clock).unwrap()
 }
 
 /// Each message in which one character of a signed field differs, one for each character.

@@ -13,7 +13,7 @@ use ivesk_webhook::domain::{
 };
 use ivesk_webhook::emulator::signer::{Signer, Unsigned};
 use ivesk_webhook::sns::{
-    CertificateShelf, Envelope, MessageType, SnsHeaders, VerifiedMessage, Verifier,
+    CertificateStore, Envelope, MessageType, SnsHeaders, VerifiedMessage, Verifier,
 };
 use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
 use ivesk_webhook::store::{
@@ -216,11 +216,11 @@ const CERTIFICATE_HOST: &str = "https://sns.eu-west-1.amazonaws.com";
 struct OneCertificate(String, Vec<u8>);
 
 #[async_trait]
-impl CertificateShelf for OneCertificate {
+impl CertificateStore for OneCertificate {
     async fn load(&self) -> Vec<(String, Vec<u8>)> {
         vec![(self.0.clone(), self.1.clone())]
     }
-    async fn keep(&self, _: &str, _: &[u8]) {}
+    async fn save(&self, _: &str, _: &[u8]) {}
 }
 
 impl Messages {
@@ -232,9 +232,13 @@ impl Messages {
         )
         .expect("a signer");
         let url = format!("{CERTIFICATE_HOST}{}", signer.certificate_path());
-        let shelf = OneCertificate(url, signer.certificate_pem().as_bytes().to_vec());
-        let verifier = Verifier::new(&SnsConfig::default(), Arc::new(shelf), Clock::manual(START))
-            .expect("a verifier");
+        let certificates = OneCertificate(url, signer.certificate_pem().as_bytes().to_vec());
+        let verifier = Verifier::new(
+            &SnsConfig::default().settings(),
+            Arc::new(certificates),
+            Clock::manual(START),
+        )
+        .expect("a verifier");
         Self { signer, verifier }
     }
 

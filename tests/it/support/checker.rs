@@ -45,7 +45,7 @@ impl Sent {
         let mut messages = BTreeMap::new();
         for record in control.deliveries() {
             *messages
-                .entry((record.event, record.message_id))
+                .entry((record.event.into(), record.message_id))
                 .or_default() |= record.outcome == Outcome::Acknowledged;
         }
         messages

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, default_account};
-use ivesk_webhook::delivery::{Delivery, Destination, OpenError, Verdict, open};
+use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse, OpenError, open};
 use ivesk_webhook::domain::{Account, Clock, Company, DestinationName, Feed, Timestamp};
 use serde_json::{Value, json};
 
@@ -61,23 +61,23 @@ pub(crate) fn try_open(
     Ok(opened.expect("a destination that gets documents"))
 }
 
-pub(crate) fn delivered(verdict: Verdict) -> Option<String> {
+pub(crate) fn delivered(verdict: DestinationResponse) -> Option<String> {
     match verdict {
-        Verdict::Delivered { note } => note,
+        DestinationResponse::Accepted { note } => note,
         other => panic!("not delivered: {other:?}"),
     }
 }
 
-pub(crate) fn rejected(verdict: Verdict) -> String {
+pub(crate) fn rejected(verdict: DestinationResponse) -> String {
     match verdict {
-        Verdict::Rejected { message } => message,
+        DestinationResponse::Rejected { message } => message,
         other => panic!("not rejected: {other:?}"),
     }
 }
 
-pub(crate) fn unavailable(verdict: Verdict) -> (String, Option<Duration>) {
+pub(crate) fn unavailable(verdict: DestinationResponse) -> (String, Option<Duration>) {
     match verdict {
-        Verdict::Unavailable { error, retry_after } => (error, retry_after),
+        DestinationResponse::Unavailable { error, retry_after } => (error, retry_after),
         other => panic!("not unavailable: {other:?}"),
     }
 }

@@ -12,7 +12,7 @@ use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::emulator::{
     Control, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Fault, Switches,
 };
-use ivesk_webhook::pull::{Pulled, Puller, configured_feeds};
+use ivesk_webhook::pull::{PullOutcome, Puller, configured_feeds};
 use ivesk_webhook::service::open_store;
 use ivesk_webhook::store::{
     AccountRow, DocumentFilter, DocumentRow, FeedRow, SharedStore, Trigger, TriggerKind,
@@ -234,17 +234,17 @@ impl Bench {
     }
 
     /// Takes one step.
-    pub(crate) async fn step(&self) -> Pulled {
+    pub(crate) async fn step(&self) -> PullOutcome {
         self.puller().pull_page().await.expect("the store works")
     }
 
     /// Takes steps until nothing is due; returns their outcomes.
-    pub(crate) async fn settle(&self) -> Vec<Pulled> {
+    pub(crate) async fn settle(&self) -> Vec<PullOutcome> {
         settle(self.puller()).await
     }
 
     /// Advances the clock by `time`, taking steps whenever they are due; returns their outcomes.
-    pub(crate) async fn run_for(&self, time: Duration) -> Vec<Pulled> {
+    pub(crate) async fn run_for(&self, time: Duration) -> Vec<PullOutcome> {
         run_for(self.puller(), &self.clock, time).await
     }
 
@@ -320,11 +320,11 @@ pub(crate) fn set_exported_path(config: &mut Config, company_in: &str) {
 }
 
 /// Takes steps until nothing is due; returns their outcomes.
-pub(crate) async fn settle(puller: &Puller) -> Vec<Pulled> {
+pub(crate) async fn settle(puller: &Puller) -> Vec<PullOutcome> {
     let mut outcomes = Vec::new();
     loop {
         match puller.pull_page().await.expect("the store works") {
-            Pulled::Nothing => return outcomes,
+            PullOutcome::Nothing => return outcomes,
             pulled => outcomes.push(pulled),
         }
         assert!(outcomes.len() < SPIN, "the puller spins: {outcomes:?}");
@@ -332,7 +332,7 @@ pub(crate) async fn settle(puller: &Puller) -> Vec<Pulled> {
 }
 
 /// Advances the clock by `time`, taking steps whenever they are due; returns their outcomes.
-pub(crate) async fn run_for(puller: &Puller, clock: &Clock, time: Duration) -> Vec<Pulled> {
+pub(crate) async fn run_for(puller: &Puller, clock: &Clock, time: Duration) -> Vec<PullOutcome> {
     let end = clock.now().after(time);
     let mut outcomes = settle(puller).await;
     loop {
@@ -417,11 +417,11 @@ pub(crate) fn check_numbering(rows: &[DocumentRow]) -> Result<(), String> {
 }
 
 /// Returns the number of new versions that the steps stored, and of steps that failed.
-pub(crate) fn tally(steps: &[Pulled]) -> (usize, usize) {
+pub(crate) fn tally(steps: &[PullOutcome]) -> (usize, usize) {
     steps.iter().fold((0, 0), |(new, failed), step| match step {
-        Pulled::Page { committed, .. } => (new + committed.new, failed),
-        Pulled::Failed { .. } => (new, failed + 1),
-        Pulled::Stale { .. } | Pulled::Nothing => (new, failed),
+        PullOutcome::Page { committed, .. } => (new + committed.new, failed),
+        PullOutcome::Failed { .. } => (new, failed + 1),
+        PullOutcome::Stale { .. } | PullOutcome::Nothing => (new, failed),
     })
 }
 

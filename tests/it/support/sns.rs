@@ -12,9 +12,8 @@ use bytes::Bytes;
 use ivesk_webhook::config::SnsConfig;
 use ivesk_webhook::domain::{Clock, Timestamp};
 use ivesk_webhook::emulator::signer::{SNS_NAME, Signer, Unsigned};
-use ivesk_webhook::refusal::Refusal;
 use ivesk_webhook::sns::{
-    CertificateShelf, Envelope, MessageType, SnsHeaders, VerifiedMessage, Verifier,
+    CertificateStore, Envelope, MessageType, SnsHeaders, VerifiedMessage, Verifier, VerifyError,
 };
 
 pub(crate) const TOPIC: &str = "arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport";
@@ -85,43 +84,43 @@ pub(crate) fn signed(message: &Unsigned) -> String {
     SIGNER.sign(message, 1, &sns_url(&SIGNER))
 }
 
-pub(crate) fn parse(body: &str) -> Result<Envelope, Refusal> {
+pub(crate) fn parse(body: &str) -> Result<Envelope, VerifyError> {
     parse_with(body, &SnsHeaders::default())
 }
 
-pub(crate) fn parse_with(body: &str, headers: &SnsHeaders) -> Result<Envelope, Refusal> {
+pub(crate) fn parse_with(body: &str, headers: &SnsHeaders) -> Result<Envelope, VerifyError> {
     Envelope::parse(Bytes::copy_from_slice(body.as_bytes()), headers)
 }
 
-/// A shelf in memory that counts.
+/// A certificates in memory that counts.
 #[derive(Default)]
-pub(crate) struct MemoryShelf {
+pub(crate) struct MemoryCertificates {
     pub(crate) kept: Mutex<Vec<(String, Vec<u8>)>>,
     pub(crate) loads: AtomicUsize,
 }
 
-impl MemoryShelf {
+impl MemoryCertificates {
     /// Holds these signers' certificates, under SNS's own URLs.
     pub(crate) fn with(signers: &[&Signer]) -> Arc<Self> {
-        let shelf = Self::default();
+        let certificates = Self::default();
         for signer in signers {
-            shelf
+            certificates
                 .kept
                 .lock()
                 .unwrap()
                 .push((sns_url(signer), signer.certificate_pem().into()));
         }
-        Arc::new(shelf)
+        Arc::new(certificates)
     }
 }
 
 #[async_trait]
-impl CertificateShelf for MemoryShelf {
+impl CertificateStore for MemoryCertificates {
     async fn load(&self) -> Vec<(String, Vec<u8>)> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         self.kept.lock().unwrap().clone()
     }
-    async fn keep(&self, url: &str, pem: &[u8]) {
+    async fn save(&self, url: &str, pem: &[u8]) {
         self.kept
             .lock()
             .unwrap()
@@ -135,11 +134,16 @@ pub(crate) fn verifier() -> Verifier {
 }
 
 pub(crate) fn verifier_at(clock: Clock) -> Verifier {
-    Verifier::new(&SnsConfig::default(), MemoryShelf::with(&[&SIGNER]), clock).unwrap()
+    Verifier::new(
+        &SnsConfig::default().settings(),
+        MemoryCertificates::with(&[&SIGNER]),
+        clock,
+    )
+    .unwrap()
 }
 
 /// Parses and verifies, as a delivery would.
-pub(crate) async fn judge(verifier: &Verifier, body: &str) -> Result<VerifiedMessage, Refusal> {
+pub(crate) async fn judge(verifier: &Verifier, body: &str) -> Result<VerifiedMessage, VerifyError> {
     verifier.verify(parse(body)?).await
 }
 

@@ -1,0 +1,88 @@
+//! HTTP clients without redirects, system proxy, cookies or compression.
+//!
+//! Callers check that a host may be asked before they build a request.
+
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
+
+/// Longest time for connecting, whatever a client's own timeout.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for which an idle connection is kept for the next request.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Returns a client whose requests end after `timeout`, body included.
+///
+/// # Errors
+///
+/// Where no TLS can be set up, such as without CA certificates.
+pub fn client(user_agent: &str, timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    client_builder(user_agent, timeout).build()
+}
+
+/// Returns the builder of [`client`], for callers that need more options.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that builds clients"
+)]
+pub fn client_builder(user_agent: &str, timeout: Duration) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(user_agent)
+        .redirect(Policy::none())
+        .no_proxy()
+        .connect_timeout(timeout.min(CONNECT_TIMEOUT))
+        .timeout(timeout)
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+}
+
+/// Why a body could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The body is longer than the caller's limit.
+    #[error("the answer is larger than {limit_bytes} bytes")]
+    TooLarge {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// The connection failed before the body's end.
+    #[error("the answer broke off: {0}")]
+    Broken(String),
+}
+
+/// Reads a body of at most `limit_bytes`, and stops reading once it is longer.
+///
+/// # Errors
+///
+/// See [`BodyError`].
+pub async fn read_body(
+    mut response: reqwest::Response,
+    limit_bytes: usize,
+) -> Result<Vec<u8>, BodyError> {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > limit_bytes => {
+                return Err(BodyError::TooLarge { limit_bytes });
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body),
+            Err(error) => return Err(BodyError::Broken(describe(error))),
+        }
+    }
+}
+
+/// Describes `error` with its causes and without its URL, which may be a secret.
+pub fn describe(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    if error.is_timeout() {
+        return "timed out".to_owned();
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,326 @@
+//! Verifies an envelope, and returns a message that may be acted on.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use secrecy::SecretString;
+
+use crate::canonical::CanonicalText;
+use crate::certificate::{Certificate, CertificateSummary};
+use crate::certificate_cache::{
+    CERTIFICATE_TIMEOUT, CertificateCache, CertificateStore, NoCertificateStore, Source,
+};
+use crate::envelope::{Contents, Envelope};
+use crate::error::VerifyError;
+use crate::http;
+use crate::message::MessageType;
+use crate::policy::{CertificateOrigin, Policy, TopicArn};
+use crate::settings::Settings;
+use crate::signature::Signature;
+use crate::time::{Clock, Timestamp};
+
+/// Largest time by which SNS's clock may be ahead of this machine's.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
+
+/// A message whose signature, topic and certificate were checked.
+///
+/// Only [`Verifier`] creates one, so a function that takes one can't be called with
+/// anything unverified. Every field comes from the text that the signature covers.
+///
+/// ```compile_fail
+/// let forged = sns_messages::VerifiedMessage {};
+/// ```
+pub struct VerifiedMessage {
+    body: Bytes,
+    message_type: MessageType,
+    text: CanonicalText,
+    timestamp: Timestamp,
+    token: Option<SecretString>,
+    subscribe_url: Option<SecretString>,
+    certificate: Arc<Certificate>,
+}
+
+impl VerifiedMessage {
+    /// Returns the body as it arrived.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Returns which of the three types it is.
+    pub fn message_type(&self) -> MessageType {
+        self.message_type
+    }
+
+    /// Returns `MessageId`.
+    pub fn message_id(&self) -> &str {
+        self.text.message_id()
+    }
+
+    /// Returns `TopicArn`.
+    pub fn topic_arn(&self) -> &str {
+        self.text.topic_arn()
+    }
+
+    /// Returns `Timestamp`: when it was published.
+    pub fn timestamp(&self) -> Timestamp {
+        self.timestamp
+    }
+
+    /// Returns `Subject`, which only notifications have.
+    pub fn subject(&self) -> Option<&str> {
+        self.text.subject()
+    }
+
+    /// Returns `Message`, unescaped.
+    pub fn message(&self) -> &str {
+        self.text.message()
+    }
+
+    /// Returns `Token`; the two confirmation types have one.
+    pub fn token(&self) -> Option<&SecretString> {
+        self.token.as_ref()
+    }
+
+    /// Returns `SubscribeURL`, which policy allows; the two confirmation types have one.
+    pub fn subscribe_url(&self) -> Option<&SecretString> {
+        self.subscribe_url.as_ref()
+    }
+
+    /// Returns the certificate that its signature was verified with.
+    pub fn certificate(&self) -> &CertificateSummary {
+        self.certificate.summary()
+    }
+}
+
+impl fmt::Debug for VerifiedMessage {
+    /// Leaves out body, message, token and URLs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifiedMessage")
+            .field("message_type", &self.message_type)
+            .field("message_id", &self.message_id())
+            .field("topic_arn", &self.topic_arn())
+            .field("timestamp", &self.timestamp)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Options for verifying saved messages, long after they arrived.
+#[derive(Clone, Debug, Default)]
+pub struct SavedMessages {
+    /// The folder with the certificates, named by the last path segment of their URL;
+    /// `None` fetches them.
+    pub certificates: Option<PathBuf>,
+    /// True accepts messages of any topic.
+    pub any_topic: bool,
+}
+
+/// Checks messages against the trust policy.
+pub struct Verifier {
+    policy: Arc<Policy>,
+    certificates: Arc<CertificateCache>,
+    clock: Clock,
+    /// `None` skips the check of the age.
+    max_age: Option<Duration>,
+}
+
+impl Verifier {
+    /// Creates a verifier for messages as they arrive. Logs a warning where `settings`
+    /// name local origins.
+    ///
+    /// # Errors
+    ///
+    /// Where no HTTPS client can be made, such as without CA certificates.
+    pub fn new(
+        settings: &Settings,
+        store: Arc<dyn CertificateStore>,
+        clock: Clock,
+    ) -> Result<Self, reqwest::Error> {
+        let source = Source::Network(http::client(&settings.user_agent, CERTIFICATE_TIMEOUT)?);
+        let policy = Policy::new(settings);
+        for origin in policy.local_origins() {
+            tracing::warn!(
+                %origin,
+                "the local origin {origin} is trusted: whoever answers there can forge \
+                 messages; set local origins for tests only"
+            );
+        }
+        Ok(Self::with(
+            policy,
+            source,
+            store,
+            clock,
+            Some(settings.max_age),
+        ))
+    }
+
+    /// Creates a verifier for saved messages, which skips the check of their age.
+    ///
+    /// # Errors
+    ///
+    /// As [`Verifier::new`], where certificates are to be fetched.
+    pub fn for_saved(
+        settings: &Settings,
+        saved: SavedMessages,
+        clock: Clock,
+    ) -> Result<Self, reqwest::Error> {
+        let source = match saved.certificates {
+            Some(folder) => Source::Folder(folder),
+            None => Source::Network(http::client(&settings.user_agent, CERTIFICATE_TIMEOUT)?),
+        };
+        let policy = if saved.any_topic {
+            Policy::new(settings).with_any_topic()
+        } else {
+            Policy::new(settings)
+        };
+        Ok(Self::with(
+            policy,
+            source,
+            Arc::new(NoCertificateStore),
+            clock,
+            None,
+        ))
+    }
+
+    fn with(
+        policy: Policy,
+        source: Source,
+        store: Arc<dyn CertificateStore>,
+        clock: Clock,
+        max_age: Option<Duration>,
+    ) -> Self {
+        let policy = Arc::new(policy);
+        let certificates = CertificateCache::new(source, Arc::clone(&policy), clock.clone(), store);
+        Self {
+            policy,
+            certificates: Arc::new(certificates),
+            clock,
+            max_age,
+        }
+    }
+
+    /// Returns true if messages of this topic are accepted.
+    pub fn allows_topic(&self, topic_arn: &str) -> bool {
+        TopicArn::parse(topic_arn).is_some_and(|topic| self.policy.allows(&topic))
+    }
+
+    /// Returns the certificate at `url`, if a message caused it to be fetched.
+    pub fn known_certificate(&self, url: &str) -> Option<CertificateSummary> {
+        let certificate = self.certificates.cached(url)?;
+        Some(certificate.summary().clone())
+    }
+
+    /// Verifies `envelope` as of now and returns the message that it carries.
+    ///
+    /// Makes no request where the certificate is cached; else at most one, bounded by
+    /// [`CERTIFICATE_TIMEOUT`].
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError::TopicNotAllowed`] to [`VerifyError::FromTheFuture`] in the order of the
+    /// variants, one for each reason.
+    pub async fn verify(&self, envelope: Envelope) -> Result<VerifiedMessage, VerifyError> {
+        let now = self.clock.now();
+        self.verify_at(envelope, now).await
+    }
+
+    /// Verifies `envelope` as of `received_at`: dates and age are checked at that moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Verifier::verify`].
+    pub async fn verify_at(
+        &self,
+        envelope: Envelope,
+        received_at: Timestamp,
+    ) -> Result<VerifiedMessage, VerifyError> {
+        let Envelope { body, contents } = envelope;
+        let (origin, signature) = self.check_claims(&contents)?;
+        let certificate = self
+            .verify_signature(&contents, &origin, &signature, received_at)
+            .await?;
+        self.check_age(contents.timestamp, received_at)?;
+        let secret = |text: &str| SecretString::from(text.to_owned());
+        Ok(VerifiedMessage {
+            body,
+            message_type: contents.message_type,
+            token: contents.text.token().map(secret),
+            subscribe_url: contents.text.subscribe_url().map(secret),
+            timestamp: contents.timestamp,
+            text: contents.text,
+            certificate,
+        })
+    }
+
+    /// Checks what needs no certificate, before any request is made.
+    fn check_claims<'a>(
+        &self,
+        contents: &'a Contents,
+    ) -> Result<(CertificateOrigin<'a>, Signature), VerifyError> {
+        let text = &contents.text;
+        let topic = TopicArn::parse(text.topic_arn())
+            .filter(|topic| self.policy.allows(topic))
+            .ok_or(VerifyError::TopicNotAllowed)?;
+        let origin = self
+            .policy
+            .certificate_origin(&contents.certificate_url, &topic)?;
+        if let (Some(url), Some(token)) = (text.subscribe_url(), text.token()) {
+            self.policy
+                .check_subscribe_url(url, text.topic_arn(), token)?;
+        }
+        let signature = Signature::decode(&contents.signature)?;
+        Ok((origin, signature))
+    }
+
+    async fn verify_signature(
+        &self,
+        contents: &Contents,
+        origin: &CertificateOrigin<'_>,
+        signature: &Signature,
+        at: Timestamp,
+    ) -> Result<Arc<Certificate>, VerifyError> {
+        let url = &contents.certificate_url;
+        let check = |certificate: &Certificate| {
+            certificate.check_dates(at)?;
+            certificate.verify(contents.version, contents.text.as_bytes(), signature)
+        };
+        let mut certificate = self.certificates.get(url, origin).await?;
+        if let Err(error) = check(&certificate) {
+            // A local stand-in that was restarted may sign with another key under the
+            // same URL; SNS gives a new certificate a new URL.
+            let may_be_stale =
+                *origin == CertificateOrigin::Local && error == VerifyError::SignatureMismatch;
+            if !may_be_stale {
+                return Err(error);
+            }
+            certificate = self
+                .certificates
+                .newer(url, origin, &certificate)
+                .await
+                .ok_or(error)?;
+            check(&certificate)?;
+        }
+        self.certificates
+            .mark_proven(url, origin, &certificate)
+            .await;
+        Ok(certificate)
+    }
+
+    /// Checks the age: `Timestamp` is when the message was published, and SNS retries for
+    /// up to an hour. Checked last: before the signature is verified the time is only a
+    /// claim.
+    fn check_age(&self, published_at: Timestamp, at: Timestamp) -> Result<(), VerifyError> {
+        let Some(max_age) = self.max_age else {
+            return Ok(());
+        };
+        if published_at.since(at) > CLOCK_TOLERANCE {
+            return Err(VerifyError::FromTheFuture);
+        }
+        if at.since(published_at) > max_age {
+            return Err(VerifyError::TooOld);
+        }
+        Ok(())
+    }
+}
