@@ -1,4 +1,4 @@
-//! What the public listener promises to SNS, and to everybody else.
+//! The public listener.
 
 mod acknowledging;
 mod callers;

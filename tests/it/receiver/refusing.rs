@@ -1,6 +1,9 @@
+//! Refusals: reason, status, quarantine.
+
+use std::time::Duration;
+
 use ivesk_webhook::domain::Event;
 use ivesk_webhook::store::{CertificateRow, Store};
-use std::time::Duration;
 
 use crate::support::app::{PATH_TOKEN, TestApp, code, json_of};
 use crate::support::fake_sns::{FOREIGN_TOPIC, MISNAMED, Message, SIGNER, STRANGER, start_time};
@@ -8,10 +11,12 @@ use crate::support::faulty_store::Fault;
 
 const AWS_CERTIFICATE: &str = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0123456789abcdef0123456789abcdef.pem";
 
+/// Sends a message that is refused; returns status and code.
 async fn refused(app: &TestApp, message: &Message) -> (u16, String) {
     code(app.deliver(message).await).await
 }
 
+/// Sends a body that is refused; returns status and code.
 async fn refused_body(app: &TestApp, body: &str) -> (u16, String) {
     let path = app.webhook(Event::OnExported);
     code(app.post(&path, body.to_owned(), &[]).await).await
@@ -370,7 +375,7 @@ async fn unsigned_attributes_and_headers_change_nothing() {
     let names: Vec<String> = feeds.iter().map(|row| row.feed.to_string()).collect();
     assert_eq!(names, ["default/exported/302320404"]);
 
-    // The header says ours, the signed body says theirs.
+    // The header names our topic, the signed body another one.
     let foreign = Message::notification(&app.sns).of_topic(FOREIGN_TOPIC);
     let path = app.webhook(Event::OnExported);
     let headers = [("x-amz-sns-topic-arn", crate::support::fake_sns::TOPIC)];

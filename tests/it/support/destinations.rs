@@ -9,6 +9,12 @@ use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse, OpenEr
 use ivesk_webhook::domain::{Account, Clock, Company, DestinationName, Feed, Timestamp};
 use serde_json::{Value, json};
 
+/// Timeout that no test reaches.
+pub(crate) const AMPLE: Duration = Duration::from_secs(60);
+
+/// The vendor's API, for tests that do not use it.
+pub(crate) const VENDOR_API: &str = "https://app.ivesk.lt/api/pub";
+
 /// The company of the documents.
 pub(crate) const COMPANY: &str = "302320404";
 
@@ -61,25 +67,34 @@ pub(crate) fn try_open(
     Ok(opened.expect("a destination that gets documents"))
 }
 
-pub(crate) fn delivered(verdict: DestinationResponse) -> Option<String> {
-    match verdict {
+/// Returns the note of an accepting response.
+pub(crate) fn delivered(response: DestinationResponse) -> Option<String> {
+    match response {
         DestinationResponse::Accepted { note } => note,
         other => panic!("not delivered: {other:?}"),
     }
 }
 
-pub(crate) fn rejected(verdict: DestinationResponse) -> String {
-    match verdict {
+/// Returns the message of a rejecting response.
+pub(crate) fn rejected(response: DestinationResponse) -> String {
+    match response {
         DestinationResponse::Rejected { message } => message,
         other => panic!("not rejected: {other:?}"),
     }
 }
 
-pub(crate) fn unavailable(verdict: DestinationResponse) -> (String, Option<Duration>) {
-    match verdict {
+/// Returns the error of an unavailable destination, and how long it wants to be left alone.
+pub(crate) fn unavailable(response: DestinationResponse) -> (String, Option<Duration>) {
+    match response {
         DestinationResponse::Unavailable { error, retry_after } => (error, retry_after),
         other => panic!("not unavailable: {other:?}"),
     }
+}
+
+/// Creates a named pipe.
+pub(crate) fn make_pipe(path: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(made.expect("mkfifo is installed").success());
 }
 
 /// Returns an account other than the default one.

@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 pub(crate) mod browser;
+pub(crate) mod captured_log;
 pub(crate) mod checker;
 pub(crate) mod databases;
 pub(crate) mod deliveries;
