@@ -16,15 +16,18 @@ use crate::domain::{DestinationName, Timestamp};
 use crate::service::App;
 use crate::store::{
     DeliveryFilter, DeliveryRow, DeliveryState, DestinationChange, DestinationRow, HeldFeed,
-    StartFrom,
+    RunState, StartFrom,
 };
 
-/// A destination, and what waits for a person there.
+/// A destination, its state, and the feeds that it holds.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Destination {
-    /// How it stands.
+    /// The destination.
     #[serde(flatten)]
     pub(super) row: DestinationRow,
+    /// Its state.
+    #[serde(flatten)]
+    pub(super) state: RunState,
     /// What it is; null where the settings do not name it any more.
     pub(super) kind: Option<&'static str>,
     /// Feeds of which it is given nothing until somebody starts them.
@@ -40,7 +43,7 @@ const fn kind(destination: &DestinationConfig) -> &'static str {
     }
 }
 
-/// Every destination and how it stands
+/// Every destination and its state
 #[utoipa::path(get, path = "/v1/destinations", tag = "delivery", params(PageOf),
     responses((status = OK, description = "Destinations by name", body = Page<Destination>)))]
 pub(super) async fn destinations(
@@ -73,6 +76,7 @@ pub(super) async fn all_destinations(app: &App) -> Result<Vec<Destination>, Admi
         };
         destinations.push(Destination {
             kind: config.map(kind),
+            state: row.state(app.clock.now()),
             row,
             held,
         });

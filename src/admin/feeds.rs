@@ -12,16 +12,36 @@ use super::paging::{List, Page, PageOf};
 use super::{AdminError, Input, Outcome, Params};
 use crate::domain::{Account, Company, Cursor, Feed, Queue};
 use crate::service::App;
-use crate::store::{FeedRow, Trigger, TriggerKind};
+use crate::store::{FeedRow, RunState, Trigger, TriggerKind};
 
-/// Every feed and how it stands
+/// A feed and its state.
+#[derive(Serialize, ToSchema)]
+pub(super) struct FeedStatus {
+    /// The feed.
+    #[serde(flatten)]
+    row: FeedRow,
+    /// Its state.
+    #[serde(flatten)]
+    state: RunState,
+}
+
+/// Every feed and its state
 #[utoipa::path(get, path = "/v1/feeds", tag = "feeds", params(PageOf),
-    responses((status = OK, description = "Feeds by account, queue and company", body = Page<FeedRow>)))]
+    responses((status = OK, description = "Feeds by account, queue and company", body = Page<FeedStatus>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(page): Params<PageOf>,
-) -> Outcome<Page<FeedRow>> {
-    page_of(&app, &page).await.map(Json)
+) -> Outcome<Page<FeedStatus>> {
+    let page = page_of(&app, &page).await?;
+    let accounts = app.store.accounts().await?;
+    let now = app.clock.now();
+    Ok(Json(page.map(|row| {
+        let account = accounts
+            .iter()
+            .find(|account| account.account == row.feed.account);
+        let state = row.state(account, now);
+        FeedStatus { row, state }
+    })))
 }
 
 /// A page of the feeds, in the order of their names.
@@ -118,7 +138,7 @@ async fn refuse_second_backfill(app: &App, chosen: &[Feed]) -> Result<(), AdminE
         .feeds()
         .await?
         .into_iter()
-        .filter(|row| row.wanted.contains(&TriggerKind::Backfill) && chosen.contains(&row.feed))
+        .filter(|row| row.triggers.contains(&TriggerKind::Backfill) && chosen.contains(&row.feed))
         .map(|row| row.feed.to_string())
         .collect();
     let Some(first) = busy.first() else {
@@ -131,7 +151,7 @@ async fn refuse_second_backfill(app: &App, chosen: &[Feed]) -> Result<(), AdminE
     Err(AdminError::Conflict(
         format!(
             "{first}{others} still reads an earlier stretch again, which a new `from` would cut short; \
-             nothing was asked for. Wait until `wanted` of GET /v1/feeds holds no `backfill`, or name \
+             nothing was asked for. Wait until `triggers` of GET /v1/feeds holds no `backfill`, or name \
              other feeds"
         )
         .into(),

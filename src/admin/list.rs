@@ -16,7 +16,7 @@ use crate::config::DestinationKind;
 use crate::delivery::worker::rejection;
 use crate::domain::{DestinationName, Feed, Timestamp};
 use crate::service::App;
-use crate::store::{DeliveryState, DocumentFilter, LateOutcome, Listed};
+use crate::store::{DeliveryState, DocumentFilter, LateOutcome, ListEntry};
 
 /// The most bytes of documents in one answer of the list that a program asks for.
 const MAX_LIST_BYTES: usize = 8 << 20;
@@ -77,24 +77,24 @@ struct ListedDocument {
     document: Option<Box<RawValue>>,
 }
 
-impl From<Listed> for ListedDocument {
+impl From<ListEntry> for ListedDocument {
     fn from(
-        Listed {
+        ListEntry {
             number,
             state,
-            item,
-        }: Listed,
+            delivery,
+        }: ListEntry,
     ) -> Self {
         Self {
             number,
-            key: item.key(),
+            key: delivery.key(),
             state,
-            document_id: item.document_id,
-            version: item.version,
-            sequence: item.sequence,
-            stored_at: item.stored_at,
-            document: serde_json::from_slice(&item.body).ok(),
-            feed: item.feed,
+            document_id: delivery.document_id,
+            version: delivery.version,
+            sequence: delivery.sequence,
+            stored_at: delivery.stored_at,
+            document: serde_json::from_slice(&delivery.body).ok(),
+            feed: delivery.feed,
         }
     }
 }
@@ -129,7 +129,7 @@ pub(super) async fn documents(
         .store
         .listed(destination, after, limit + 1, MAX_LIST_BYTES)
         .await?;
-    let bytes: usize = offered.iter().map(|one| one.item.body.len()).sum();
+    let bytes: usize = offered.iter().map(|one| one.delivery.body.len()).sum();
     // The bytes may have ended it before the rows did.
     let more = offered.len() > limit || bytes >= MAX_LIST_BYTES;
     let documents: Vec<ListedDocument> = offered
@@ -250,7 +250,10 @@ pub(super) async fn outcome(
             let item = given(&app, sequence).await?;
             let (message, report) =
                 rejection(&app.config.import_errors, &item.0, &item.1, &message);
-            LateOutcome::Rejected { message, report }
+            LateOutcome::Rejected {
+                message,
+                import_error: report,
+            }
         }
     };
     let noted = app

@@ -44,7 +44,7 @@ pub(super) async fn list(
     let rows = app.store.uploads(filter).await?;
     let page = Page::of(List::UPLOADS, rows, limit, |row| row.id);
     Ok(Json(page.map(|row| ShownUpload {
-        standing: row.standing(now),
+        standing: row.status(now),
         row,
     })))
 }

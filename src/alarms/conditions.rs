@@ -144,7 +144,7 @@ fn paused(facts: &Facts) -> Vec<Finding> {
 
 /// Returns the blocked queues that have a trigger waiting.
 fn blocked(facts: &Facts, config: &Config) -> Vec<Finding> {
-    let waits = |row: &FeedRow| !row.wanted.is_empty();
+    let waits = |row: &FeedRow| !row.triggers.is_empty();
     let mut found = Vec::new();
     for row in blocked_queues(config) {
         let feeds = facts.stored.feeds.iter();

@@ -113,7 +113,7 @@ impl Alarms {
         let observation = AlarmObservation {
             now: facts.stored.now,
             found: conditions::findings(&facts, &self.config),
-            tell: self.notifier.is_some(),
+            notify: self.notifier.is_some(),
         };
         let changes = self.store.update_alarms(observation).await?;
         for alarm in &changes.raised {
@@ -197,7 +197,7 @@ impl Alarms {
         match result {
             Ok(()) => {
                 info!(alarm = kind, %subject, id = alarm.id, over = notice.over, "sent the notice of alarm {kind} of {subject}");
-                NoticeEnd::Told
+                NoticeEnd::Sent
             }
             Err(error) if failures + 1 >= MAX_ATTEMPTS => {
                 error!(alarm = kind, %subject, id = alarm.id, "gave up sending the notice of alarm {kind} of {subject}: {error}. Fix: check `[alarms]` in the settings");

@@ -3,9 +3,11 @@
 use axum::http::{Method, StatusCode};
 use serde_json::json;
 
+use super::account::chosen_account;
+use super::globals::Globals;
+use super::logging;
+use super::outcome::{Exit, Failure};
 use super::server::RunningServer;
-use super::subscribe::chosen_account;
-use super::{Exit, Failure, Globals};
 use crate::config::Config;
 use crate::doctor::{Finding, Verdict, destinations, inside, outside, probe};
 use crate::domain::{Clock, Company};
@@ -15,23 +17,24 @@ use crate::service::open_store_for_reading;
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Looks from inside: settings, clock, store, disk, the ways to SNS and to Įvesk.lt, the key. Then from outside,
-through `public.url`, where `serve` runs: whether it leads to that very process, unchanged and without redirect
-or login, its certificate, a body of 1.6 MB, and what becomes of senders that stall (up to 35 s; not with --quick).
-With --company, finds the preset of `api.exported_path`, read-only.
-Nothing is changed and nothing is stored. Exit codes: 0 nothing is wrong, 1 something is, 2 the settings can't be
-used, 3 something does not answer and nothing else is wrong.")]
+Checks the settings, the clock, the store, the disk, the connections to SNS and Įvesk.lt, and the API keys. If
+`serve` runs, also checks that requests to `public.url` reach this process unchanged, without a redirect or a
+login, the certificate, a body of 1.6 MB, and the time limits for senders that stall (up to 35 s).
+Nothing is changed or stored.
+
+Exit codes: 0 all checks passed, 1 a check failed, 2 the settings are wrong, 3 a service could not be reached and
+no check failed")]
 pub struct Args {
-    /// Find `api.exported_path` with this company's code, one that has exported documents
+    /// Find `api.exported_path` (read-only), with the code of a company that has exported documents
     #[arg(long, value_name = "CODE")]
     company: Option<String>,
-    /// Whose key to find it with; needed where several accounts are configured
+    /// Account to find it with; optional if there is only one
     #[arg(long, requires = "company")]
     account: Option<String>,
-    /// Leave out what takes long
+    /// Skip the checks that take long
     #[arg(long)]
     quick: bool,
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -41,15 +44,15 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = match Config::load(&globals.config, &globals.environment) {
         Ok(config) => config,
         Err(error) => {
-            let wrong = error.problems.iter().map(|problem| {
+            let findings = error.problems.iter().map(|problem| {
                 Finding::wrong("settings", problem.to_string())
                     .because("`serve` does not start with it")
             });
-            print(&wrong.collect::<Vec<_>>(), args.json);
+            print(&findings.collect::<Vec<_>>(), args.json);
             return Ok(Exit::Usage);
         }
     };
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let clock = Clock::system();
     let mut findings = inside::settings(&config);
     let server = RunningServer::find(&config).await?;
@@ -63,17 +66,17 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     findings.extend(inside::way_to_sns(&config, &clock).await);
     findings.extend(inside::keys(&config).await);
     findings.extend(destinations::openings(&config, &clock));
-    findings.extend(standing(&config).await);
+    findings.extend(destination_states(&config).await);
     if let Some(code) = &args.company {
         let company = Company::parse(code).map_err(Failure::usage)?;
         let account = chosen_account(args.account.as_deref(), &config)?;
         if let Some(key) = &config.accounts[&account].api_key {
             let probed = probe::exported_path(&config.api, key, &company).await;
-            // What was said before, without having asked, is said better.
-            let decided = probed
+            // The probe's finding replaces the one that is made without a request.
+            let probed_path = probed
                 .iter()
                 .any(|finding| finding.check == "exported_path");
-            findings.retain(|finding| !decided || finding.check != "exported_path");
+            findings.retain(|finding| !probed_path || finding.check != "exported_path");
             findings.extend(probed);
         }
     }
@@ -85,15 +88,15 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         }
         None => findings.push(
             Finding::wrong("server", "no `serve` runs with these settings")
-                .because("nothing is received, and the way in from outside can't be tried")
-                .fix("start `ivesk-webhook serve`, then run this again"),
+                .because("no message is received, and `public.url` can't be checked")
+                .fix("start `ivesk-webhook serve`, then run `ivesk-webhook doctor` again"),
         ),
     }
     print(&findings, args.json);
     Ok(exit(&findings))
 }
 
-/// What the server says of itself and of its store.
+/// Returns findings from the running server's own status.
 async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Finding>, Failure> {
     let (status, answer) = server
         .call(Method::GET, "/v1/status", None)
@@ -105,21 +108,21 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Finding>
         return Ok(vec![
             Finding::wrong(
                 "server",
-                format!("`serve` runs and takes no messages: {reason}"),
+                format!("`serve` runs but refuses messages: {reason}"),
             )
-            .because("SNS is answered 503 and gives up after about half an hour")
-            .fix("its log says why; docs/operating.md lists the reasons"),
+            .because("SNS receives 503 and gives up after about half an hour")
+            .fix("see its log; docs/operating.md explains the reasons"),
         ]);
     }
     let version = answer["version"].as_str().unwrap_or_default();
     let mut findings = vec![Finding::ok(
         "server",
-        format!("`serve` {version} runs and takes messages"),
+        format!("`serve` {version} runs and accepts messages"),
     )];
     let stored = &answer["sequence"]["last"];
     findings.push(Finding::ok(
         "store",
-        format!("it holds {stored} document versions"),
+        format!("contains {stored} document versions"),
     ));
     if let Some(free) = answer["free_bytes"].as_u64() {
         findings.push(inside::disk(free, config.store.min_free_bytes));
@@ -127,8 +130,8 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Finding>
     Ok(findings)
 }
 
-/// How the destinations stand; nothing where there is no store yet, or it can't be read.
-async fn standing(config: &Config) -> Vec<Finding> {
+/// Returns findings about destinations; none if the store is missing or can't be read.
+async fn destination_states(config: &Config) -> Vec<Finding> {
     if config.destinations.is_empty() {
         return Vec::new();
     }
@@ -136,7 +139,7 @@ async fn standing(config: &Config) -> Vec<Finding> {
         return Vec::new();
     };
     let findings = destinations::standing(config, store.as_ref()).await;
-    // It was read only; nothing can be lost.
+    // The store was only read, so a failed close loses nothing.
     let _ = store.close().await;
     findings.unwrap_or_default()
 }
@@ -147,7 +150,7 @@ async fn challenge(server: &RunningServer) -> Result<Challenge, Failure> {
         .await
         .map_err(Failure::unreachable)?;
     serde_json::from_value(answer).map_err(|_| {
-        anyhow::anyhow!("the running server gives no challenge; is it an older version? Restart it")
+        anyhow::anyhow!("the running server has another version; restart it, then run this again")
             .into()
     })
 }
@@ -155,7 +158,7 @@ async fn challenge(server: &RunningServer) -> Result<Challenge, Failure> {
 fn exit(findings: &[Finding]) -> Exit {
     let any = |verdict| findings.iter().any(|finding| finding.verdict == verdict);
     if any(Verdict::Wrong) {
-        Exit::No
+        Exit::Failed
     } else if any(Verdict::Unreachable) {
         Exit::Unreachable
     } else {

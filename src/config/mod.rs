@@ -394,7 +394,7 @@ pub struct ApiConfig {
     /// `api.exported_path`: how a company's exported queue is asked for. Not known
     /// (vendor-api U1): `None` until set, and pulling that queue is blocked.
     pub exported_path: Option<ExportedPath>,
-    /// `api.subscribe_path` (U2): `None` until set; `subscribe --print` helps meanwhile.
+    /// `api.subscribe_path` (U2): `None` until set; `subscriptions create --print` helps meanwhile.
     pub subscribe_path: Option<String>,
     /// `api.import_error_path` (U2): `None` until set; import errors are kept meanwhile.
     pub import_error_path: Option<String>,

@@ -119,7 +119,7 @@ url = {url}
 # /exported?companycode={company}, "prefix" is /{company}/exported, "none" is /exported;
 # or write such a template yourself. `from` is added by itself.
 #exported_path = "path"  # example
-# Where subscriptions are made. Not published either; `subscribe --print` helps meanwhile.
+# Where subscriptions are made. Not published either; `subscriptions create --print` helps meanwhile.
 #subscribe_path = "/webhooks"  # example
 # Where import errors are reported, for the accountant to see. Not published either: until it is
 # set they are kept and wait. And the Content-Type that they go with.

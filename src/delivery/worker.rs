@@ -141,8 +141,8 @@ impl DestinationWorker {
             ),
             now: self.clock.now(),
             lease: self.lease(),
-            most: MAX_BATCH,
-            most_bytes: MAX_BATCH_BYTES,
+            limit: MAX_BATCH,
+            limit_bytes: MAX_BATCH_BYTES,
         }
     }
 
@@ -163,7 +163,7 @@ impl DestinationWorker {
         let requested_at = Instant::now();
         let lease = match self.store.lease_deliveries(self.request()).await? {
             DeliveryLeased::Batch(lease) => lease,
-            DeliveryLeased::Passed => return Ok(StepOutcome::Passed),
+            DeliveryLeased::Advanced => return Ok(StepOutcome::Passed),
             DeliveryLeased::Nothing { until } => return Ok(StepOutcome::Nothing { until }),
         };
         match self.deliver(lease, requested_at, stop).await {
@@ -236,13 +236,16 @@ impl DestinationWorker {
             match destination.deliver(&delivery).await {
                 DestinationResponse::Accepted { note } => DeliveryOutcome::Delivered { note },
                 DestinationResponse::Rejected { message } => {
-                    let (message, report) = rejection(
+                    let (message, import_error) = rejection(
                         &self.import_errors,
                         &delivery.feed,
                         &delivery.body,
                         &message,
                     );
-                    DeliveryOutcome::Rejected { message, report }
+                    DeliveryOutcome::Rejected {
+                        message,
+                        import_error,
+                    }
                 }
                 DestinationResponse::LinkExpired => DeliveryOutcome::LinkExpired,
                 DestinationResponse::Unavailable { error, retry_after } => {

@@ -60,8 +60,8 @@ pub fn settings(config: &Config) -> Vec<Finding> {
     if config.api.subscribe_path.is_none() {
         findings.push(
             Finding::note("subscribe_path", "`api.subscribe_path` is not set")
-                .because("`subscribe` can't ask Įvesk.lt by itself")
-                .fix("`ivesk-webhook subscribe --print` shows what to send by hand"),
+                .because("`subscriptions create` can't send the request")
+                .fix("`ivesk-webhook subscriptions create --print` shows what to send by hand"),
         );
     }
     if !config.sns.local_origins.is_empty() {

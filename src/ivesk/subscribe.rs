@@ -48,7 +48,7 @@ impl Client {
         let Some(path) = &self.config.subscribe_path else {
             return Err(ApiError::NotConfigured {
                 setting: "api.subscribe_path",
-                why: "Įvesk.lt does not publish the address; `subscribe --print` shows what to \
+                why: "Įvesk.lt does not publish the address; `subscriptions create --print` shows what to \
                       send by hand",
             });
         };

@@ -13,7 +13,7 @@ use crate::domain::Timestamp;
 use crate::sns::CertificateSummary;
 use crate::store::{
     AccountRow, AlarmFilter, AlarmKind, AlarmRow, CertificateRow, DestinationPauseReason,
-    DestinationRow, FeedRow, Store, StoreError, SubscriptionRow, Waiting,
+    DestinationRow, FeedRow, QueueLengths, Store, StoreError, SubscriptionRow,
 };
 
 /// Largest number of feeds with series of their own.
@@ -50,7 +50,7 @@ pub struct StoreSnapshot {
     /// Active alarms.
     pub alarms: Vec<AlarmRow>,
     /// Writes waiting in this process.
-    pub waiting: Waiting,
+    pub waiting: QueueLengths,
 }
 
 impl StoreSnapshot {
@@ -68,7 +68,7 @@ impl StoreSnapshot {
             certificates: certificate_expiry(&store.certificates().await?),
             destinations: store.destinations().await?,
             alarms: store.alarms(ACTIVE_ALARMS).await?,
-            waiting: store.waiting(),
+            waiting: store.queue_lengths(),
         })
     }
 }
@@ -351,7 +351,7 @@ impl Gauges {
                 .get_or_create(&labels)
                 .set(seconds(last.since(snapshot.now)));
         }
-        let Waiting {
+        let QueueLengths {
             messages,
             refused,
             changes,

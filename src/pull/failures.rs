@@ -41,7 +41,7 @@ pub fn classify(error: &ApiError, lease: &PageLease, now: Timestamp, jitter: f64
         // A key may read one company and not another (vendor-api U25), so a single 401
         // pauses its company only. Several failures in a row mean that the key itself is bad,
         // unless the feed is of a company that the key never could read.
-        ApiError::Status { status: 401, .. } if concerns_account && lease.speaks_of_key => {
+        ApiError::Status { status: 401, .. } if concerns_account && lease.key_at_fault => {
             PageFailure::AccountPaused {
                 reason: FeedPauseReason::Unauthorized,
                 retry_at,
@@ -93,7 +93,7 @@ mod tests {
             first_pull: false,
             feed_failures,
             account_failures,
-            speaks_of_key: true,
+            key_at_fault: true,
         }
     }
 
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn companies_that_the_key_never_could_read_pause_no_account() {
         let unreadable = PageLease {
-            speaks_of_key: false,
+            key_at_fault: false,
             ..lease(0, 2)
         };
         assert!(matches!(

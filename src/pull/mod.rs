@@ -254,7 +254,7 @@ impl Puller {
             lease: self.config.lease,
             requests_per_account: self.config.requests_per_account,
             lookback: self.config.lookback,
-            askable: self.askable.clone(),
+            queues: self.askable.clone(),
         }
     }
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::App;
-use crate::store::{LATE_AFTER, Retained, Retention, UploadFilter};
+use crate::store::{LATE_AFTER, Retention, RetentionOutcome, UploadFilter};
 
 /// How often the disk's room is looked at.
 const DISK_EVERY: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ pub async fn check_disk(app: &App) {
 }
 
 /// Removes what the settings no longer want kept, a bounded part of it.
-pub async fn retain(app: &App) -> Retained {
+pub async fn retain(app: &App) -> RetentionOutcome {
     let now = app.clock.now();
     let retention = Retention {
         notifications_before: now.before(app.config.retention.notifications),
@@ -70,7 +70,7 @@ pub async fn retain(app: &App) -> Retained {
         Ok(removed) => removed,
         Err(error) => {
             warn!("what is too old could not be removed: {error}");
-            Retained::default()
+            RetentionOutcome::default()
         }
     }
 }
@@ -118,7 +118,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
         if now >= forget {
             // As long as there is more to remove, the next part follows soon.
             let removed = retain(&app).await;
-            let more = removed != Retained::default();
+            let more = removed != RetentionOutcome::default();
             forget = now + if more { DISK_EVERY } else { RETAIN_EVERY };
         }
     }

@@ -238,10 +238,10 @@ impl Confirmations {
                 %account,
                 %event,
                 "the subscription of {account}/{event} could not be confirmed and is not tried again: {error}. \
-                 `ivesk-webhook subscribe` asks Įvesk.lt for a new one"
+                 `ivesk-webhook subscriptions create` asks Įvesk.lt for a new one"
             ),
         }
-        let change = SubscriptionChange::TryFailed {
+        let change = SubscriptionChange::AttemptFailed {
             error: error.to_string(),
             next_try_at,
         };

@@ -50,7 +50,7 @@ async fn list(visit: &Visit, place: Place) -> Shown {
 
 fn upload(visit: &Visit, row: &UploadRow, now: Timestamp) -> Vec<Markup> {
     let language = visit.visitor.language;
-    let (mood, word) = words::upload(language, row.standing(now));
+    let (mood, word) = words::upload(language, row.status(now));
     vec![
         html! { strong { (row.file_name) } " " span.ago { (row.account) } },
         html! {

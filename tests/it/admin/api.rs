@@ -421,8 +421,8 @@ async fn a_pull_triggers_the_feeds_it_names() {
     let feed = json!({"account": "default", "queue": "exported", "company": "00302320404"});
     assert_eq!(answer, json!({"feeds": [feed]}));
     let feeds = app.admin("/v1/feeds").await;
-    let wanted = feeds["rows"][0]["wanted"].as_array().unwrap();
-    assert!(wanted.contains(&json!("notification")), "{wanted:?}");
+    let triggers = feeds["rows"][0]["triggers"].as_array().unwrap();
+    assert!(triggers.contains(&json!("notification")), "{triggers:?}");
 
     let backfill = json!({"queue": "digitized", "from": "2020-01-01T00:00:00.000Z"});
     app.admin_post("/v1/pull", &backfill).await;
@@ -430,8 +430,8 @@ async fn a_pull_triggers_the_feeds_it_names() {
     let digitized = feeds
         .iter()
         .find(|row| row.feed.to_string() == "default/digitized");
-    let wanted = &digitized.unwrap().wanted;
-    assert!(wanted.contains(&TriggerKind::Backfill), "{wanted:?}");
+    let triggers = &digitized.unwrap().triggers;
+    assert!(triggers.contains(&TriggerKind::Backfill), "{triggers:?}");
 
     let second = json!({"from": "2024-01-01T00:00:00.000Z"});
     let (status, problem) = app.admin_post("/v1/pull", &second).await;
@@ -442,8 +442,8 @@ async fn a_pull_triggers_the_feeds_it_names() {
     let company = feeds
         .iter()
         .find(|row| row.feed.to_string() == "default/exported/00302320404");
-    let wanted = &company.unwrap().wanted;
-    assert!(!wanted.contains(&TriggerKind::Backfill), "all or nothing");
+    let triggers = &company.unwrap().triggers;
+    assert!(!triggers.contains(&TriggerKind::Backfill), "all or nothing");
     let elsewhere = json!({"company": "00302320404", "from": "2024-01-01T00:00:00.000Z"});
     assert_eq!(app.admin_post("/v1/pull", &elsewhere).await.0, 200);
     let hint = json!({"queue": "digitized"});

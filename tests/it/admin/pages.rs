@@ -149,7 +149,7 @@ async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
     let noted = app.store.update_alarms(AlarmObservation {
         now,
         found: vec![finding],
-        tell: false,
+        notify: false,
     });
     noted.await.expect("noted");
     app.quarantine().await;

@@ -77,7 +77,7 @@ async fn held_documents_are_reported_with_a_fix() {
     assert!(words.contains("destinations start books"), "{words}");
 
     let (code, _, errors) = installation
-        .run(&["delivery", "start", "books", "--all"])
+        .run(&["destinations", "start", "books", "--all"])
         .await;
     assert_eq!(code, Some(0), "{errors}");
     let report = Report::of(&installation, &["--quick"]).await;

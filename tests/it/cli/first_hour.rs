@@ -91,7 +91,7 @@ async fn a_missing_or_misspelled_settings_file_is_named_with_a_fix() {
     let nowhere = run(&[&nowhere[..], &["https://hooks.example.lt"]].concat()).await;
     assert_documented(
         &nowhere,
-        "; run this where you may write, or name a file with --config",
+        "; run this in a folder that you may write to, or name a file with --config",
     );
 }
 
@@ -101,13 +101,13 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
     let without_key = introduction(&installation).await;
     assert_documented(
         &without_key,
-        "  missing     no API key for account default: hints for its digitized queue are kept, \
-         nothing is pulled until IVESK_WEBHOOK_API_KEY or `accounts.default.api_key_file` is set",
+        "  missing     API key of account default: notifications are stored, but its digitized queue \
+         is not pulled. Set IVESK_WEBHOOK_API_KEY or `accounts.default.api_key_file`",
     );
     let (code, pulled) = run(&installation, &["pull"]).await;
     assert_eq!(code, Some(2), "{pulled}");
     assert!(
-        pulled.contains("(set IVESK_WEBHOOK_API_KEY or `api_key_file`)"),
+        pulled.contains("(IVESK_WEBHOOK_API_KEY or `api_key_file`)"),
         "{pulled}"
     );
     let report = Report::of(&installation, &["--quick"]).await;
@@ -116,8 +116,8 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
 
     assert_documented(
         &introduction(&Installation::with_key("")).await,
-        "  blocked     exported_path: the exported queue of account default is not pulled until \
-         `api.exported_path` is set; hints are kept. `ivesk-webhook doctor --company CODE` finds it",
+        "  missing     `api.exported_path`: notifications are stored, but the exported queue of account \
+         default is not pulled. `ivesk-webhook doctor --company CODE` finds the setting",
     );
 
     let no_file = with_lines("[accounts.default]\napi_key_file = \"api-key.txt\"\n");
@@ -233,7 +233,7 @@ async fn a_store_that_cannot_be_created_names_the_missing_folder() {
         assert_eq!(code, Some(2), "{output}");
         assert_documented(
             &output,
-            "`ivesk-webhook doctor`, run as the same user, says what to look at",
+            "`ivesk-webhook doctor`, run as the same user, finds the cause",
         );
         let report = Report::with(&installation, &["--quick"], &variables).await;
         assert_eq!(report.verdicts("store"), ["wrong"], "{url}");
@@ -321,7 +321,7 @@ async fn doctor_names_the_store_file_that_another_user_owns() {
     assert_documented(
         &output,
         "can't be opened: Permission denied (os error 13); check that its folder exists and that \
-         this user may write there. `ivesk-webhook doctor`, run as the same user, says what to look at",
+         this user may write there. `ivesk-webhook doctor`, run as the same user, finds the cause",
     );
     set_mode(installation.folder().to_owned(), 0o755);
 }

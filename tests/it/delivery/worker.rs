@@ -706,7 +706,7 @@ async fn command_list_and_http_destinations_get_the_same_documents() {
         .await
         .expect("a list")
         .into_iter()
-        .map(|one| (one.item.document_id, one.item.version))
+        .map(|one| (one.delivery.document_id, one.delivery.version))
         .collect();
     assert_eq!(offered, scene.ledger.versions());
     assert_eq!(row(&scene.bench, "program").await.delivered, 5);

@@ -123,7 +123,7 @@ impl Station {
             lease: minutes(2),
             requests_per_account: 16,
             lookback: hours(24),
-            askable: Queue::ALL.map(|queue| (default_account(), queue)).to_vec(),
+            queues: Queue::ALL.map(|queue| (default_account(), queue)).to_vec(),
         };
         self.store.lease_page(request).await.expect("leasing works")
     }
@@ -415,8 +415,8 @@ async fn a_failing_destination_alarms_until_it_accepts_a_document() {
                 files: false,
                 now: now(),
                 lease: minutes(1),
-                most: 10,
-                most_bytes: 1 << 20,
+                limit: 10,
+                limit_bytes: 1 << 20,
             };
             match station
                 .store
@@ -425,7 +425,7 @@ async fn a_failing_destination_alarms_until_it_accepts_a_document() {
                 .expect("works")
             {
                 DeliveryLeased::Batch(lease) => return lease,
-                DeliveryLeased::Passed => {}
+                DeliveryLeased::Advanced => {}
                 DeliveryLeased::Nothing { .. } => panic!("a version waits"),
             }
         }
@@ -587,7 +587,7 @@ async fn an_unreachable_address_is_notified_in_order_afterwards() {
         "no redirects"
     );
     let row = station.on().await.remove(0);
-    assert_eq!((row.attempts, row.tell_at.is_some()), (2, true));
+    assert_eq!((row.attempts, row.notify_at.is_some()), (2, true));
     let error = row.last_error.expect("it failed");
     assert_eq!(error, "`alarms.url` answered 302");
 
@@ -711,7 +711,7 @@ async fn notifying_ends_after_a_day_of_failures() {
     station.begins(AlarmKind::Paused).await;
     let begun = station.clock.now();
     let mut attempts = 0;
-    while let Some(due) = station.on().await.remove(0).tell_at {
+    while let Some(due) = station.on().await.remove(0).notify_at {
         station.clock.advance(due.since(station.clock.now()));
         assert_eq!(told(&station.alarms).await, NotifyOutcome::Failed);
         attempts += 1;

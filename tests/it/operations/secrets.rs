@@ -375,7 +375,7 @@ impl House {
 /// Exports documents whose contents are planted, and announces them as may happen.
 async fn work(house: &mut House) {
     let control = house.emulator.control();
-    house.run(&["subscribe"]).await;
+    house.run(&["subscriptions", "create"]).await;
     within("the confirmations", control.idle()).await;
     let company = DEFAULT_COMPANIES[0];
     let ids = control
@@ -473,9 +473,10 @@ async fn nothing_is_told(format: &'static str, database: Option<Database>) {
         &["notifications", "list"],
         &["documents", "list"],
         &["documents", "trace", "1"],
-        &["delivery", "status"],
-        &["delivery", "list"],
-        &["report", "list"],
+        &["feeds", "list"],
+        &["destinations", "list"],
+        &["deliveries", "list"],
+        &["import-errors", "list"],
         &["uploads", "list"],
         &["tokens", "list"],
         &["pull"],

@@ -63,7 +63,7 @@ async fn is_clear_and_bounded_and_loses_nothing(kind: FaultKind, seen: Seen) {
     assert_eq!(account_waits, seen.account_waits, "{kind:?}");
     assert!(account_waits || row.waits_until.is_some(), "{kind:?}");
     assert!(
-        row.wanted.contains(&TriggerKind::Notification),
+        row.triggers.contains(&TriggerKind::Notification),
         "the hint is kept"
     );
 

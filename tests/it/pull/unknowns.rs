@@ -343,7 +343,7 @@ async fn triggers_wait_until_the_exported_path_is_set() {
     bench.run_for(hours(3)).await;
     assert_eq!(bench.control.requests().log, []);
     let row = bench.feed(&exported(COMPANY)).await;
-    assert!(row.wanted.contains(&TriggerKind::Notification), "{row:?}");
+    assert!(row.triggers.contains(&TriggerKind::Notification), "{row:?}");
     assert_eq!((row.failures, row.paused), (0, None));
 
     bench

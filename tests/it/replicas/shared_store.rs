@@ -55,7 +55,7 @@ impl Pair {
             lease: Duration::from_secs(120),
             requests_per_account,
             lookback: Duration::from_secs(3600),
-            askable: ["default", "one", "two"]
+            queues: ["default", "one", "two"]
                 .map(|name| (account(name), Queue::Exported))
                 .to_vec(),
         }

@@ -220,7 +220,7 @@ impl TestApp {
                 lease: hour,
                 requests_per_account: 1,
                 lookback: hour,
-                askable: vec![(account, Queue::Exported)],
+                queues: vec![(account, Queue::Exported)],
             })
             .await;
         let page = PageToCommit {

@@ -330,10 +330,10 @@ async fn an_upload_without_a_document_is_late_after_half_a_day() {
         office.store.uploads(filter).await.expect("rows").len()
     };
     office.clock.advance(LATE_AFTER);
-    let standing = office.rows().await[0].standing(office.clock.now());
+    let standing = office.rows().await[0].status(office.clock.now());
     assert_eq!((standing, late().await), ("sent", 0));
     office.clock.advance(Duration::from_millis(1));
-    let standing = office.rows().await[0].standing(office.clock.now());
+    let standing = office.rows().await[0].status(office.clock.now());
     assert_eq!((standing, late().await), ("late", 1));
 }
 
