@@ -1,4 +1,4 @@
-//! Paging: each answer that the vendor's documentation leaves open.
+//! Paging, in each way that the vendor's documentation leaves open.
 
 use ivesk_webhook::pull::PullOutcome;
 
@@ -49,8 +49,8 @@ async fn u14_ties_across_a_pages_edge_all_arrive_whole_or_split() {
 
 #[tokio::test]
 async fn u14_documents_after_an_oversized_group_are_found() {
-    // The page that holds the group is longer than the one that begins with it, though
-    // more follows: its length proves nothing.
+    // The page that holds the group is longer than the one that begins with it, though more
+    // follows: a page's length proves nothing.
     let bench = Bench::new("page_size=3,page_edge=whole").await;
     bench.switch("ties=1");
     bench.export_unannounced(COMPANY, 2);
@@ -102,7 +102,7 @@ async fn u14_250_documents_of_one_moment_cut_by_pages_leave_a_gap() {
             assert!(row.gaps > 0, "{from} after {earlier}: {row:?}");
             assert!(bench.requests() <= 5, "{from}: {}", bench.requests());
             assert!(row.documents >= 100, "{row:?}");
-            // It doesn't come back sooner than any other feed.
+            // The feed is pulled no more often than others.
             bench.control.reset_requests();
             bench.run_for(hours(1)).await;
             assert!(bench.requests() <= 20, "{from}: {}", bench.requests());

@@ -1,18 +1,19 @@
-//! The vendor's other unknowns in both positions, and what pulls rest on: hints, leases, cursors.
+//! Unknowns of the vendor in each position (paging has a file of its own), triggers, leases
+//! and cursors.
 
 use std::time::Duration;
 
-use ivesk_webhook::domain::Event;
-use ivesk_webhook::domain::{Cursor, Timestamp};
-use ivesk_webhook::emulator::{Endpoint, Publication};
+use ivesk_webhook::domain::{Cursor, Event, Timestamp};
+use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Fault, FaultKind, Publication};
 use ivesk_webhook::ivesk;
 use ivesk_webhook::pull::PullOutcome;
 use ivesk_webhook::store::{FeedPauseReason, TriggerKind};
 use serde_json::{Value, json};
 
 use crate::support::puller::{
-    Bench, COMPANY, NEIGHBOR, assert_everything_arrives, company, digitized, exported, hours,
-    minutes, seconds, set_exported_path, start_time, tally,
+    Bench, COMPANY, NEIGHBOR, account_settings, assert_everything_arrives, check_numbering,
+    company, digitized, exported, hours, minutes, seconds, set_exported_path, settle, start_time,
+    tally,
 };
 
 #[tokio::test]
@@ -46,7 +47,7 @@ async fn u16_a_document_listed_behind_the_cursor_is_not_lost() {
         assert_eq!(
             bench.documents().await.len(),
             2,
-            "the cursor has passed two"
+            "the cursor is past the other two"
         );
         bench.run_for(minutes(10)).await;
         bench.assert_complete(&exported(COMPANY)).await;
@@ -99,7 +100,7 @@ async fn u16_a_late_document_that_reconciliation_finds_is_not_missed() {
 #[tokio::test]
 async fn a_missed_notification_is_made_up_for_and_counted() {
     let bench = Bench::with("", |config| {
-        let account = config.accounts.values_mut().next().expect("an account");
+        let account = account_settings(config);
         account.companies.push(company(NEIGHBOR));
     })
     .await;
@@ -121,17 +122,17 @@ async fn a_missed_notification_is_made_up_for_and_counted() {
 async fn u18_a_document_exported_again_is_a_new_current_version() {
     for re_export in ["adds", "moves", "keeps"] {
         let bench = Bench::caught_up(&format!("re_export={re_export}")).await;
-        let made = bench.control.export(COMPANY, 2).expect("exported");
+        let exports = bench.control.export(COMPANY, 2).expect("exported");
         bench.notify(COMPANY).await;
         bench.settle().await;
         bench.clock.advance(minutes(1));
-        let again = bench.control.re_export(&made[0].0).expect("a document");
+        let again = bench.control.re_export(&exports[0].0).expect("a document");
         bench.notify(COMPANY).await;
         bench.settle().await;
         let rows = bench.documents().await;
-        crate::support::puller::check_numbering(&rows).expect("numbering");
-        let mut expected: Vec<_> = made.clone();
-        expected.extend(again.clone().map(|version| (made[0].0.clone(), version)));
+        check_numbering(&rows).expect("numbering");
+        let mut expected: Vec<_> = exports.clone();
+        expected.extend(again.clone().map(|version| (exports[0].0.clone(), version)));
         expected.sort();
         assert_eq!(
             bench.stored(&exported(COMPANY)).await,
@@ -149,10 +150,9 @@ async fn u18_a_document_exported_again_is_a_new_current_version() {
 async fn u21_unknown_fields_and_numbers_survive_byte_for_byte() {
     for money in ["number", "text"] {
         let bench = Bench::caught_up(&format!("money={money}")).await;
-        let made = bench.control.export(COMPANY, 1).expect("exported");
+        let exports = bench.control.export(COMPANY, 1).expect("exported");
         let odd = json!({ "naujas_laukas": { "ą": [1, 2.50, "1.10"] }, "docnum": "../../š" });
-        let fields = odd.as_object().expect("an object").clone();
-        bench.control.amend(&made[0].0, fields).expect("amended");
+        bench.amend(&exports[0].0, odd);
         bench.notify(COMPANY).await;
         bench.settle().await;
         let listed = listed(&bench).await;
@@ -162,13 +162,11 @@ async fn u21_unknown_fields_and_numbers_survive_byte_for_byte() {
     }
 }
 
-/// The one document of the list as the vendor's own bytes.
+/// Returns the only document of the list as the vendor's bytes.
 async fn listed(bench: &Bench) -> String {
     let http = ivesk_webhook::egress::client(seconds(30)).expect("a client");
     let url = format!("{}/api/pub/exported/{COMPANY}", bench.origin());
-    let request = http
-        .get(url)
-        .header("x-api-key", ivesk_webhook::emulator::DEFAULT_KEY);
+    let request = http.get(url).header("x-api-key", DEFAULT_KEY);
     let page = request.send().await.expect("an answer");
     let page = page.text().await.expect("text");
     let start = page.find("\"documents\":[").expect("documents") + "\"documents\":[".len();
@@ -185,11 +183,10 @@ async fn u22_documents_with_null_fields_are_stored_like_others() {
 #[tokio::test]
 async fn u23_documents_that_look_alike_differ_by_their_id() {
     let bench = Bench::caught_up("ties=2").await;
-    let made = bench.control.export(COMPANY, 2).expect("exported");
-    for (id, _) in &made {
+    let exports = bench.control.export(COMPANY, 2).expect("exported");
+    for (id, _) in &exports {
         let twin = json!({ "docnum": "1", "date": "2026-01-01", "sellername": "X", "line": [] });
-        let fields = twin.as_object().expect("an object").clone();
-        bench.control.amend(id, fields).expect("amended");
+        bench.amend(id, twin);
     }
     bench.notify(COMPANY).await;
     bench.settle().await;
@@ -232,16 +229,16 @@ async fn u25_an_unreadable_company_is_paused_and_others_continue() {
         assert_eq!(bench.feed(&exported("999999999")).await.paused, reason);
         let account = bench.account().await;
         assert_eq!((account.paused, account.waits_until), (None, None));
-        // Once more each hour, and not more often.
+        // It is retried hourly.
         bench.control.reset_requests();
         bench.run_for(minutes(59)).await;
         let counters = bench.control.requests();
-        let strangers = counters
+        let retries = counters
             .log
             .iter()
             .filter(|record| record.path.ends_with("999999999"));
         let allowed = if reason.is_some() { 0 } else { 4 };
-        assert!(strangers.count() <= allowed, "{answer}");
+        assert!(retries.count() <= allowed, "{answer}");
     }
 }
 
@@ -361,35 +358,35 @@ async fn a_vendor_that_ignores_the_company_pauses_the_feed() {
     let stored = bench.documents().await.len();
     bench.notify(NEIGHBOR).await;
     let steps = bench.settle().await;
-    let told = steps.iter().find_map(|step| match step {
+    let failed = steps.iter().find_map(|step| match step {
         PullOutcome::Failed { feed, error, .. } => Some((feed.clone(), error.clone())),
         _ => None,
     });
-    let (feed, error) = told.expect("the step fails");
+    let (feed, error) = failed.expect("the step fails");
     assert_eq!(feed, exported(NEIGHBOR));
     assert!(error.contains("api.exported_path") && error.contains("feeds resume"));
     let row = bench.feed(&exported(NEIGHBOR)).await;
     assert_eq!(row.paused, Some(FeedPauseReason::CompanyFilterIgnored));
     assert_eq!((row.documents, row.cursor), (0, None));
-    let noted = row.last_error.expect("an error");
-    assert!(noted.contains("api.exported_path"), "{noted}");
+    let error = row.last_error.expect("an error");
+    assert!(error.contains("api.exported_path"), "{error}");
     assert_eq!(bench.documents().await.len(), stored);
-    // Nobody but a person frees it.
+    // Only a person resumes it.
     bench.control.reset_requests();
     bench.run_for(hours(30)).await;
     let counters = bench.control.requests();
-    let asked = counters
+    let requests = counters
         .log
         .iter()
         .filter(|record| record.path.ends_with(NEIGHBOR));
-    assert_eq!(asked.count(), 0);
+    assert_eq!(requests.count(), 0);
 }
 
 #[tokio::test]
 async fn companies_of_the_digitized_queue_become_exported_feeds() {
     for null_fields in ["off", "on"] {
         let bench = Bench::with(&format!("null_fields={null_fields}"), |config| {
-            let account = config.accounts.values_mut().next().expect("an account");
+            let account = account_settings(config);
             account.companies.clear();
             account.digitized = true;
         })
@@ -400,7 +397,7 @@ async fn companies_of_the_digitized_queue_become_exported_feeds() {
         bench.assert_complete(&digitized()).await;
         let feeds = bench.store().feeds().await.expect("feeds").len();
         if null_fields == "on" {
-            // They name nobody then, and that harms nobody.
+            // The documents name no company then.
             assert_eq!(feeds, 1);
         } else {
             assert_eq!(feeds, 3);
@@ -413,13 +410,13 @@ async fn companies_of_the_digitized_queue_become_exported_feeds() {
 #[tokio::test]
 async fn the_digitized_queue_is_requested_without_a_company() {
     let bench = Bench::with("page_size=4", |config| {
-        let account = config.accounts.values_mut().next().expect("an account");
+        let account = account_settings(config);
         account.digitized = true;
     })
     .await;
     for code in [COMPANY, NEIGHBOR, COMPANY] {
-        let key = ivesk_webhook::emulator::DEFAULT_KEY;
-        bench.control.digitize(key, code, 5).expect("digitized");
+        let digitized = bench.control.digitize(DEFAULT_KEY, code, 5);
+        digitized.expect("a known company");
     }
     bench.settle().await;
     bench.assert_complete(&digitized()).await;
@@ -452,18 +449,15 @@ async fn a_worker_that_outlives_its_lease_writes_nothing() {
     let bench = Bench::caught_up("").await;
     bench.export(COMPANY, 5).await;
     bench.control.reset_requests();
-    bench.fault(ivesk_webhook::emulator::Fault::new(
-        ivesk_webhook::emulator::FaultKind::Hang,
-    ));
+    bench.fault(Fault::new(FaultKind::Hang));
     let slow = bench.another_puller();
     let slow_step = tokio::spawn(async move { slow.pull_page().await });
     bench.control.requests_reached(Endpoint::Exported, 1).await;
     bench.clock.advance(bench.config.pull.lease + seconds(1));
-    // The fault was taken by the first request; the second one goes through.
     let second = bench.another_puller();
-    let mut quick = tokio::spawn(async move { crate::support::puller::settle(&second).await });
+    let mut quick = tokio::spawn(async move { settle(&second).await });
     tokio::select! {
-        _ = &mut quick => panic!("the second request hangs as well"),
+        _ = &mut quick => panic!("the second request does not hang"),
         () = bench.control.requests_reached(Endpoint::Exported, 2) => {}
     }
     bench.control.clear_faults();
@@ -480,9 +474,7 @@ async fn a_worker_that_outlives_its_lease_writes_nothing() {
 async fn a_dropped_step_is_repeated_once_its_lease_expires() {
     let bench = Bench::caught_up("").await;
     bench.export(COMPANY, 5).await;
-    bench.fault(ivesk_webhook::emulator::Fault::new(
-        ivesk_webhook::emulator::FaultKind::Hang,
-    ));
+    bench.fault(Fault::new(FaultKind::Hang));
     bench.control.reset_requests();
     tokio::select! {
         pulled = bench.step() => panic!("{pulled:?}"),

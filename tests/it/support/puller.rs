@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ivesk_webhook::config::{Config, ExportedPath, Loopback, default_account};
+use ivesk_webhook::config::{AccountConfig, Config, ExportedPath, Loopback, default_account};
 use ivesk_webhook::domain::{Clock, Company, Cursor, Feed, Queue, Timestamp};
 use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::emulator::{
@@ -85,6 +85,11 @@ pub(crate) fn settings(dir: &Path, api_url: &str, key: &str, origin: &str) -> Co
     let account = config.accounts.get_mut(&default_account());
     account.expect("the account").digitized = false;
     config
+}
+
+/// Returns the settings of the only account.
+pub(crate) fn account_settings(config: &mut Config) -> &mut AccountConfig {
+    config.accounts.values_mut().next().expect("an account")
 }
 
 /// Creates a folder, in memory if possible, where syncing takes no time.
@@ -231,6 +236,12 @@ impl Bench {
         self.control
             .export(code, count)
             .expect("the company exists");
+    }
+
+    /// Sets fields of a document at the vendor.
+    pub(crate) fn amend(&self, id: &str, fields: serde_json::Value) {
+        let fields = fields.as_object().expect("an object").clone();
+        self.control.amend(id, fields).expect("a known document");
     }
 
     /// Takes one step.
