@@ -8,6 +8,8 @@
 //! - [`refusal`]: every reason for refusing a message, with its code and status.
 //! - [`config`]: every setting: name, unit, default, environment variable.
 //! - [`egress`]: the one way out to other hosts.
+//! - [`backoff`]: every wait between retries.
+//! - [`program`]: runs the programs that the settings name.
 //! - [`file_names`]: names of files that stay in their folder.
 //! - [`sns`]: verifies SNS messages, confirms subscriptions: a crate of its own, without
 //!   HTTP server and SQL.
@@ -34,6 +36,7 @@
 
 pub mod admin;
 pub mod alarms;
+pub mod backoff;
 #[expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -49,6 +52,7 @@ pub mod file_names;
 pub mod ivesk;
 pub mod metrics;
 pub mod otlp;
+pub mod program;
 pub mod pull;
 pub mod receiver;
 pub mod refusal;

@@ -39,7 +39,7 @@ const fn kind(destination: &DestinationConfig) -> &'static str {
         DestinationKind::Http { .. } => "http",
         DestinationKind::Command { .. } => "command",
         DestinationKind::Folder { .. } => "folder",
-        DestinationKind::Api => "api",
+        DestinationKind::List => "list",
     }
 }
 

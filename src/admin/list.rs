@@ -29,7 +29,7 @@ const MAX_MESSAGE_CHARS: usize = 4_000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct WhichDocuments {
-    /// The destination, of the kind `api`; may be left out where there is one of them.
+    /// The destination, of kind `list`; may be left out where there is one of them.
     destination: Option<String>,
     /// `next` of the answer before; the beginning without it.
     #[param(max_length = 100)]
@@ -168,12 +168,12 @@ fn list_of(app: &App, name: Option<&str>) -> Result<DestinationName, AdminError>
         .config
         .destinations
         .iter()
-        .filter(|(_, destination)| matches!(destination.kind, DestinationKind::Api))
+        .filter(|(_, destination)| matches!(destination.kind, DestinationKind::List))
         .map(|(name, _)| name);
     let missing = || {
         AdminError::BadRequest(
-            "the settings name no destination of the kind `api` that this could mean: add \
-             `[destinations.NAME]` with `kind = \"api\"`, or name it with `destination`"
+            "the settings name no destination of kind `list` that this could mean: add \
+             `[destinations.NAME]` with `kind = \"list\"`, or name it with `destination`"
                 .to_owned(),
         )
     };
@@ -196,7 +196,7 @@ fn list_of(app: &App, name: Option<&str>) -> Result<DestinationName, AdminError>
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SaidOutcome {
-    /// The destination; may be left out where there is one of the kind `api`.
+    /// The destination; may be left out where there is one of kind `list`.
     destination: Option<String>,
     /// What became of it.
     outcome: SaidWord,

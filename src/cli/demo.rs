@@ -14,7 +14,7 @@ use super::outcome::{Exit, Failure};
 use super::{documents, logging};
 use crate::config::{
     Config, DestinationConfig, DestinationKind, FolderLayout, HistoryMode, LogConfig, Loopback,
-    default_account, fresh_token,
+    UploadOptions, default_account, fresh_token,
 };
 use crate::domain::{Clock, Company, DestinationName, Event, Queue};
 use crate::emulator::{
@@ -22,7 +22,6 @@ use crate::emulator::{
     sample_pdf,
 };
 use crate::ivesk::Client;
-use crate::ivesk::upload::UploadOptions;
 use crate::service::Service;
 use crate::store::{DocumentFilter, SharedStore, SubscriptionState};
 

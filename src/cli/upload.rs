@@ -18,15 +18,17 @@ use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
 use crate::admin::uploads::{Beginning, Ending};
-use crate::config::Config;
+use crate::backoff;
+use crate::config::{Config, CorrelationKey, UploadOptions};
 use crate::domain::{Clock, Timestamp, counted};
 use crate::ivesk::Client;
 use crate::ivesk::document::UPLOAD_MARK;
-use crate::ivesk::upload::{CorrelationKey, UploadOptions};
 use crate::store::{NewUpload, UploadEnd};
-use crate::uploads::journal::{Begun, Journal, JournalError};
+use crate::uploads::journal::{Claim, Journal, JournalError};
 use crate::uploads::watch::{self, Watcher};
-use crate::uploads::{self, Manner, Outcome, Progress, Report, Told, Uploader, walk};
+use crate::uploads::{
+    FileReport, Progress, UploadOutcome, UploadReport, UploadSettings, Uploader, walk,
+};
 
 /// Arguments of `upload`.
 #[derive(Debug, clap::Args)]
@@ -139,11 +141,11 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let client = Client::new(&config.api, key).map_err(Failure::usage)?;
     let api = Arc::new(Api::open(&config).await?);
     let stop = CancellationToken::new();
-    let manner = Manner {
+    let manner = UploadSettings {
         account,
         options: args.parameters.override_in(config.upload.options()),
         force: args.force,
-        first_pause: uploads::FIRST_PAUSE,
+        backoff: backoff::UPLOAD,
     };
     let journal = Arc::new(ApiJournal(Arc::clone(&api)));
     let uploader = Uploader::new(client, journal, manner, Clock::system(), stop.clone())?;
@@ -181,8 +183,8 @@ async fn watch_folder(
         "Watching {}. Stop with Ctrl-C at any time: no file is lost or sent twice.",
         folder.display()
     );
-    let print = |files: Vec<Told>| files.iter().for_each(|file| screen.print(file));
-    let watching = watch::run(watcher, watch::LOOK_EVERY, stop.clone(), print);
+    let print = |files: Vec<FileReport>| files.iter().for_each(|file| screen.print(file));
+    let watching = watch::run(watcher, watch::SCAN_INTERVAL, stop.clone(), print);
     let (_, stopped) = tokio::join!(watching, async {
         let stopped = stop_signal().await;
         stop.cancel();
@@ -214,10 +216,10 @@ async fn upload_all(
             let progress = screen.progress(&path);
             let report = uploader.upload(&path, progress.clone()).await?;
             progress.finish();
-            if matches!(report.outcome, Outcome::Stopped { .. }) {
+            if matches!(report.outcome, UploadOutcome::Stopped { .. }) {
                 halted.cancel();
             }
-            let file = Told { path, report };
+            let file = FileReport { path, report };
             screen.print(&file);
             Ok(Some(file))
         }
@@ -225,7 +227,7 @@ async fn upload_all(
     let all = stream::iter(files)
         .map(each)
         .buffer_unordered(parallel)
-        .collect::<Vec<Result<Option<Told>, JournalError>>>();
+        .collect::<Vec<Result<Option<FileReport>, JournalError>>>();
     let done = tokio::select! {
         done = all => done,
         stopped = stop_signal() => {
@@ -252,15 +254,20 @@ async fn upload_all(
 
 /// Returns the exit code: a wrong setting goes before an unreachable service, and that before
 /// a refused file.
-fn exit(files: &[Told]) -> Exit {
-    let any = |is: fn(&Outcome) -> bool| files.iter().any(|file| is(&file.report.outcome));
-    if any(|outcome| matches!(outcome, Outcome::Stopped { .. })) {
+fn exit(files: &[FileReport]) -> Exit {
+    let any = |is: fn(&UploadOutcome) -> bool| files.iter().any(|file| is(&file.report.outcome));
+    if any(|outcome| matches!(outcome, UploadOutcome::Stopped { .. })) {
         Exit::Usage
-    } else if any(|outcome| matches!(outcome, Outcome::Failed { unreachable, .. } if *unreachable))
-    {
+    } else if any(
+        |outcome| matches!(outcome, UploadOutcome::Failed { unreachable, .. } if *unreachable),
+    ) {
         Exit::Unreachable
-    } else if any(|outcome| !matches!(outcome, Outcome::Sent { .. } | Outcome::AlreadySent { .. }))
-    {
+    } else if any(|outcome| {
+        !matches!(
+            outcome,
+            UploadOutcome::Sent { .. } | UploadOutcome::AlreadySent { .. }
+        )
+    }) {
         Exit::Failed
     } else {
         Exit::Done
@@ -299,7 +306,7 @@ impl Screen {
         })
     }
 
-    fn print(&self, file: &Told) {
+    fn print(&self, file: &FileReport) {
         let line = if self.json {
             json_line(file)
         } else {
@@ -362,35 +369,35 @@ impl Progress for Bar {
     }
 }
 
-fn line(file: &Told) -> String {
+fn line(file: &FileReport) -> String {
     let path = file.path.display();
     match &file.report.outcome {
-        Outcome::Sent { id } => format!("{path}: sent as upload {id}"),
-        Outcome::AlreadySent { id } => {
+        UploadOutcome::Sent { id } => format!("{path}: sent as upload {id}"),
+        UploadOutcome::AlreadySent { id } => {
             format!("{path}: sent before as upload {id}; --force sends it again")
         }
-        Outcome::Busy { until } => format!(
+        UploadOutcome::Busy { until } => format!(
             "{path}: another process is sending it, or was interrupted; retry after {until}"
         ),
-        Outcome::Refused { why } => format!("{path}: refused: {why}"),
-        Outcome::Failed { why, .. } => format!("{path}: failed: {why}"),
-        Outcome::Stopped { why } => format!("{path}: not sent: {why}"),
+        UploadOutcome::Refused { error } => format!("{path}: refused: {error}"),
+        UploadOutcome::Failed { error, .. } => format!("{path}: failed: {error}"),
+        UploadOutcome::Stopped { error } => format!("{path}: not sent: {error}"),
     }
 }
 
-fn json_line(file: &Told) -> String {
-    let Report {
+fn json_line(file: &FileReport) -> String {
+    let UploadReport {
         outcome,
         size_bytes,
         sha256,
     } = &file.report;
     let (word, id, error) = match outcome {
-        Outcome::Sent { id } => ("sent", Some(id), None),
-        Outcome::AlreadySent { id } => ("already_sent", Some(id), None),
-        Outcome::Busy { until } => ("busy", None, Some(format!("until {until}"))),
-        Outcome::Refused { why } => ("refused", None, Some(why.clone())),
-        Outcome::Failed { why, .. } => ("failed", None, Some(why.clone())),
-        Outcome::Stopped { why } => ("stopped", None, Some(why.clone())),
+        UploadOutcome::Sent { id } => ("sent", Some(id), None),
+        UploadOutcome::AlreadySent { id } => ("already_sent", Some(id), None),
+        UploadOutcome::Busy { until } => ("busy", None, Some(format!("until {until}"))),
+        UploadOutcome::Refused { error } => ("refused", None, Some(error.clone())),
+        UploadOutcome::Failed { error, .. } => ("failed", None, Some(error.clone())),
+        UploadOutcome::Stopped { error } => ("stopped", None, Some(error.clone())),
     };
     json!({
         "file": file.path.to_string_lossy(),
@@ -412,7 +419,7 @@ fn journal_error(failure: Failure) -> JournalError {
 
 #[async_trait]
 impl Journal for ApiJournal {
-    async fn begin(&self, upload: NewUpload) -> Result<Begun, JournalError> {
+    async fn begin(&self, upload: NewUpload) -> Result<Claim, JournalError> {
         let beginning = Beginning {
             account: upload.account.to_string(),
             sha256: upload.sha256,
@@ -454,15 +461,15 @@ impl Journal for ApiJournal {
     }
 }
 
-fn parse_begun(answer: &Value) -> Option<Begun> {
+fn parse_begun(answer: &Value) -> Option<Claim> {
     let id = answer["id"].as_i64();
     Some(match answer["outcome"].as_str()? {
-        "send" => Begun::Send {
+        "send" => Claim::Send {
             id: id?,
             correlation: answer["correlation"].as_str()?.to_owned(),
         },
-        "already" => Begun::Already { id: id? },
-        "busy" => Begun::Busy {
+        "already" => Claim::AlreadySent { id: id? },
+        "busy" => Claim::Busy {
             until: Timestamp::parse(answer["until"].as_str()?)?,
         },
         _ => return None,

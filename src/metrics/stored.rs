@@ -152,7 +152,7 @@ pub(super) struct Gauges {
     feed_age: Family<FeedLabels, Gauge>,
     paused: Family<PausedLabels, Gauge>,
     subscriptions: Family<SubscriptionLabels, Gauge>,
-    certificate_left: Family<HostLabels, Gauge>,
+    certificate_expiry: Family<HostLabels, Gauge>,
     queue_length: Family<QueueLabels, Gauge>,
     destination_behind: Family<DestinationLabels, Gauge>,
     destination_waiting: Family<DestinationLabels, Gauge>,
@@ -209,9 +209,9 @@ impl Gauges {
             self.subscriptions.clone(),
         );
         registry.register(
-            "certificate_left_seconds",
-            "Time until the newest signing certificate of a host expires, in seconds",
-            self.certificate_left.clone(),
+            "certificate_expiry_timestamp_seconds",
+            "Expiry of a host's newest signing certificate, as a Unix timestamp",
+            self.certificate_expiry.clone(),
         );
         registry.register(
             "store_queue_length",
@@ -344,12 +344,12 @@ impl Gauges {
             };
             self.subscriptions.get_or_create(&labels).inc();
         }
-        self.certificate_left.clear();
-        for (host, last) in snapshot.certificates.iter().take(MAX_HOST_SERIES) {
+        self.certificate_expiry.clear();
+        for (host, expiry) in snapshot.certificates.iter().take(MAX_HOST_SERIES) {
             let labels = HostLabels { host: host.clone() };
-            self.certificate_left
+            self.certificate_expiry
                 .get_or_create(&labels)
-                .set(seconds(last.since(snapshot.now)));
+                .set(expiry.as_millis() / 1000);
         }
         let QueueLengths {
             messages,

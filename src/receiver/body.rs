@@ -46,7 +46,7 @@ impl BodyReader {
     ///
     /// # Errors
     ///
-    /// [`Refusal::BodyTooLarge`] as soon as it is, [`Refusal::BodyIncomplete`]
+    /// [`VerifyError::BodyTooLarge`] as soon as it is, [`Refusal::BodyIncomplete`]
     /// where it breaks off or takes too long, [`Refusal::QueueFull`] where it is
     /// large and too many such are under way.
     pub async fn read<B: Incoming<Data = Bytes>>(&self, body: B) -> Result<Body, Refusal> {

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxys_request_id_is_kept_and_an_odd_one_replaced() {
+    fn a_proxy_s_request_id_is_kept_and_an_odd_one_replaced() {
         let callers = trusting(&["10.0.0.0/8"]);
         let id = |given: &str| {
             let request = request("10.0.0.1", &[("x-request-id", given)]);

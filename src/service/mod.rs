@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::alarms::{self, Alarms};
+use crate::backoff;
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::delivery::import_errors::{self, ImportErrorSender};
 use crate::delivery::worker::{self, DestinationWorker};
@@ -34,12 +35,18 @@ use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{CertificateRow, SharedStore, StoreError, SubscriptionRow, SubscriptionState};
 use crate::subscriptions::{self, Confirmations};
 use crate::uploads::watch::{self, WatchError, Watcher};
-use crate::uploads::{self, Manner, Uploader};
+use crate::uploads::{UploadSettings, Uploader};
 
 pub mod housekeeping;
 
 /// Connections of the admin listener at once.
 const PRIVATE_CONNECTIONS: usize = 64;
+
+/// Messages that may wait for the next commit; the next one is answered 503.
+const MESSAGE_QUEUE: usize = 4096;
+
+/// Space for refused messages; further ones are not kept.
+const QUARANTINE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -79,19 +86,18 @@ pub enum StartError {
 /// where the server can't be had, and others that say what to do.
 pub async fn open_store(config: &Config, clock: &Clock) -> Result<SharedStore, StoreError> {
     let ask = config.sns.confirm == ConfirmMode::Ask;
-    let quarantine_bytes = config.retention.quarantine_bytes;
     match &config.store.url {
         StoreUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open(SqliteOptions {
             path: path.clone(),
-            queue: config.store.queue,
-            quarantine_bytes,
+            queue: MESSAGE_QUEUE,
+            quarantine_bytes: QUARANTINE_BYTES,
             ask,
         })?)),
         StoreUrl::Postgres(address) => Ok(Arc::new(
             PostgresStore::open(PostgresOptions {
                 address: address.clone(),
-                queue: config.store.queue,
-                quarantine_bytes,
+                queue: MESSAGE_QUEUE,
+                quarantine_bytes: QUARANTINE_BYTES,
                 ask,
                 clock: clock.clone(),
             })
@@ -317,7 +323,7 @@ impl Service {
         if let Some(watcher) = watcher {
             let stop = self.stop_workers.clone();
             self.tasks.spawn(async move {
-                watch::run(watcher, watch::LOOK_EVERY, stop, |_| {}).await;
+                watch::run(watcher, watch::SCAN_INTERVAL, stop, |_| {}).await;
                 "the drop folder"
             });
         }
@@ -440,17 +446,17 @@ fn watcher(app: &App, stop: &CancellationToken) -> Result<Option<Watcher>, Start
         warn!("`upload.watch` is set, but there is no API key to upload with: nothing is uploaded");
         return Ok(None);
     };
-    let manner = Manner {
+    let settings = UploadSettings {
         account,
         options: app.config.upload.options(),
         force: false,
-        first_pause: uploads::FIRST_PAUSE,
+        backoff: backoff::UPLOAD,
     };
     let client = Client::new(&app.config.api, key)?
         .with_clock(app.clock.clone())
         .observed_by(Arc::clone(&app.metrics) as _);
     let journal = Arc::new(Arc::clone(&app.store));
-    let uploader = Uploader::new(client, journal, manner, app.clock.clone(), stop.clone())
+    let uploader = Uploader::new(client, journal, settings, app.clock.clone(), stop.clone())
         .map_err(|error| StartError::Random(error.to_string()))?;
     Ok(Some(Watcher::open(folder, uploader)?))
 }
@@ -467,8 +473,7 @@ fn workers(app: &App) -> Result<Vec<DestinationWorker>, OpenError> {
             app.config.import_errors.clone(),
             Arc::clone(&app.store),
             app.clock.clone(),
-        )
-        .leased_for(app.config.pull.lease))
+        ))
     });
     opened.collect()
 }

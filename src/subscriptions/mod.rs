@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::backoff;
 use crate::domain::{Account, Clock, Event, Timestamp};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -25,12 +26,6 @@ pub const IN_REQUEST: Duration = Duration::from_secs(5);
 
 /// How long SNS's confirmation tokens live (AWS, API_Subscribe).
 pub const TOKEN_LIFE: Duration = Duration::from_secs(2 * 24 * 60 * 60);
-
-/// The first pause after a failed visit; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_secs(20);
-
-/// The longest pause between two visits.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 60);
 
 /// How often the worker looks for rows that are due.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -259,11 +254,7 @@ impl Confirmations {
 /// A row's state last changed when its token came or later, so this errs on the
 /// side of trying.
 fn next_try(row: &SubscriptionRow, now: Timestamp) -> Option<Timestamp> {
-    let doublings = row.attempts.min(16);
-    let pause = FIRST_PAUSE
-        .saturating_mul(1 << doublings)
-        .min(LONGEST_PAUSE);
-    let next = now.after(pause);
+    let next = now.after(backoff::CONFIRMATION.delay(row.attempts, 0.0));
     (next < row.changed_at.after(TOKEN_LIFE)).then_some(next)
 }
 
@@ -308,11 +299,17 @@ mod tests {
     #[test]
     fn the_backoff_doubles_up_to_half_an_hour_until_expiry() {
         let now = Timestamp::from_millis(0);
-        assert_eq!(next_try(&row(0), now), Some(now.after(FIRST_PAUSE)));
-        assert_eq!(next_try(&row(1), now), Some(now.after(FIRST_PAUSE * 2)));
+        assert_eq!(
+            next_try(&row(0), now),
+            Some(now.after(backoff::CONFIRMATION.first))
+        );
+        assert_eq!(
+            next_try(&row(1), now),
+            Some(now.after(backoff::CONFIRMATION.first * 2))
+        );
         assert_eq!(
             next_try(&row(u32::MAX), now),
-            Some(now.after(LONGEST_PAUSE))
+            Some(now.after(backoff::CONFIRMATION.longest))
         );
         let late = now.after(TOKEN_LIFE).before(Duration::from_secs(10));
         assert_eq!(next_try(&row(3), late), None);

@@ -49,7 +49,7 @@ fn kind(visit: &Visit, config: &DestinationConfig) -> &'static str {
         DestinationKind::Http { .. } => language.say("HTTP POST", "HTTP POST"),
         DestinationKind::Command { .. } => language.say("a command", "komanda"),
         DestinationKind::Folder { .. } => language.say("a folder", "aplankas"),
-        DestinationKind::Api => language.say("a program that asks", "programa, kuri klausia"),
+        DestinationKind::List => language.say("a program that asks", "programa, kuri klausia"),
     }
 }
 

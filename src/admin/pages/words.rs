@@ -229,16 +229,16 @@ pub(super) fn step(language: Language, step: Step) -> &'static str {
         Step::Exported => language.say("exported", "eksportuota"),
         Step::ReExported => language.say("exported again", "eksportuota dar kartą"),
         Step::Listed => language.say("listed", "pasiūlyta"),
-        Step::Tried => language.say("tried", "bandyta"),
+        Step::Failed => language.say("tried", "bandyta"),
         Step::Delivered => language.say("delivered", "įtraukta į apskaitą"),
         Step::Rejected => language.say("rejected", "nepriimta"),
-        Step::Reported => language.say("reported to the accountant", "pranešta buhalteriui"),
+        Step::ImportErrorSent => language.say("reported to the accountant", "pranešta buhalteriui"),
         Step::ImportErrorPending => language.say("report waits", "pranešimas buhalteriui laukia"),
         Step::ImportErrorRefused => language.say(
             "report refused by Įvesk.lt",
             "Įvesk.lt nepriėmė pranešimo buhalteriui",
         ),
-        Step::LeftOut => language.say("left out", "praleista"),
+        Step::Skipped => language.say("left out", "praleista"),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::address::{Address, Encryption};
+use crate::config::{Encryption, PostgresAddress};
 use crate::domain::{Clock, Correction, Timestamp};
 use crate::store::StoreError;
 
@@ -148,7 +148,7 @@ impl DatabaseClock {
 
 /// The connections of one process.
 pub(super) struct Pool {
-    address: Address,
+    address: PostgresAddress,
     tls: Option<MakeRustlsConnect>,
     idle: Mutex<Vec<Client>>,
     permits: Semaphore,
@@ -156,8 +156,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(address: Address, clock: Clock) -> Result<Self, StoreError> {
-        let tls = match &address.encryption {
+    pub(super) fn new(address: PostgresAddress, clock: Clock) -> Result<Self, StoreError> {
+        let tls = match address.encryption() {
             Encryption::None => None,
             Encryption::Verified { authorities } => Some(
                 tls(authorities.as_deref()).map_err(|detail| StoreError::Unreachable { detail })?,
@@ -226,7 +226,7 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Client, StoreError> {
-        let settings = &self.address.settings;
+        let settings = self.address.settings();
         let at = |error: StoreError| match error {
             StoreError::Unreachable { detail } => StoreError::Unreachable {
                 detail: format!("{}: {detail}", self.address),

@@ -6,10 +6,10 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use tokio::sync::mpsc;
 
-use super::address::Address;
 use super::connection::{Parameter, Pool, Transaction};
 use super::rows::escape_nul;
 use super::schema;
+use crate::config::PostgresAddress;
 use crate::domain::Clock;
 use crate::store::{StoreError, sqlite};
 
@@ -74,7 +74,7 @@ pub struct Progress {
 /// holds any row, and the errors of either database.
 pub async fn copy_from_sqlite(
     from: PathBuf,
-    to: Address,
+    to: PostgresAddress,
     mut progress: impl FnMut(Progress),
 ) -> Result<Copied, StoreError> {
     let target = to.to_string();

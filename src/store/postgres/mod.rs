@@ -24,9 +24,9 @@ use super::{
     StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun,
     UploadEnd, UploadFilter, UploadRow,
 };
+use crate::config::PostgresAddress;
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 
-pub use self::address::Address;
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
 // Defined above the modules, which use them too.
@@ -51,7 +51,6 @@ macro_rules! write_transaction {
 }
 
 mod activity;
-mod address;
 mod alarms;
 mod connection;
 mod copy;
@@ -84,7 +83,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
     /// The database.
-    pub address: Address,
+    pub address: PostgresAddress,
     /// Maximum number of messages that wait for the next commit.
     pub queue: usize,
     /// Maximum number of bytes of refused messages.
@@ -159,7 +158,7 @@ impl PostgresStore {
     /// # Errors
     ///
     /// As [`PostgresStore::open`], and [`StoreError::NotPrepared`].
-    pub async fn open_for_reading(address: Address) -> Result<Self, StoreError> {
+    pub async fn open_for_reading(address: PostgresAddress) -> Result<Self, StoreError> {
         let pool = Arc::new(Pool::new(address, Clock::system())?);
         schema::check(&pool).await?;
         Ok(Self {

@@ -42,7 +42,7 @@ fn with_a_destination(config: &mut Config) {
         history: HistoryMode::Hold,
         max_concurrency: 1,
         timeout: Duration::from_secs(30),
-        kind: DestinationKind::Api,
+        kind: DestinationKind::List,
     };
     config.destinations.insert(destination_name(), destination);
 }

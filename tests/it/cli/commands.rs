@@ -213,7 +213,7 @@ fn the_examples_in_the_written_file_are_valid() {
     let folder = tempfile::tempdir().expect("a folder");
     init(folder.path());
     let secret = "0123456789abcdef0123456789abcdef";
-    for name in ["private-token.txt", "api-key.txt", "store-password.txt"] {
+    for name in ["admin-token.txt", "api-key.txt", "store-password.txt"] {
         std::fs::write(folder.path().join(name), secret).expect("written");
     }
     let signing_secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -297,14 +297,14 @@ fn config_check_names_every_mistake_and_exits_with_2() {
     assert!(text(&good.stdout).contains("`api.exported_path`"));
 
     let environment = [
-        ("IVESK_WEBHOOK_PULL_LEASE", "1s"),
+        ("IVESK_WEBHOOK_SNS_MAX_AGE", "1s"),
         ("IVESK_WEBHOOK_NONSENSE", "1"),
     ];
     let bad = run(folder.path(), &["config", "check"], &environment);
     assert_eq!(bad.status.code(), Some(2));
     let errors = text(&bad.stderr);
     assert!(
-        errors.contains("pull.lease") && errors.contains("IVESK_WEBHOOK_NONSENSE"),
+        errors.contains("sns.max_age") && errors.contains("IVESK_WEBHOOK_NONSENSE"),
         "{errors}"
     );
     assert!(bad.stdout.is_empty());

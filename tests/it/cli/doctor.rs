@@ -10,11 +10,7 @@ use crate::support::stand_in::{Answer, StandIn};
 #[tokio::test]
 async fn where_all_is_well_every_check_passes() {
     let emulator = emulator("").await;
-    let installation = Installation::beside(
-        &emulator,
-        "header_timeout = \"1s\"\nbody_timeout = \"1s\"",
-        "",
-    );
+    let installation = Installation::beside(&emulator, "", "");
     let server = installation.start().await;
     let report = Report::of(&installation, &[]).await;
     for check in [
@@ -29,10 +25,10 @@ async fn where_all_is_well_every_check_passes() {
         "header_deadline",
         "body_deadline",
     ] {
-        assert_eq!(report.verdicts(check), ["ok"], "{}", report.words(check));
+        assert_eq!(report.results(check), ["pass"], "{}", report.words(check));
     }
     // One for each event.
-    assert_eq!(report.verdicts("public_address"), ["ok", "ok"]);
+    assert_eq!(report.results("public_address"), ["pass", "pass"]);
     assert_eq!(report.code, Some(0));
 
     let (_, quarantined, _) = installation.run(&["quarantine", "list", "--json"]).await;
@@ -47,9 +43,9 @@ async fn destinations_are_checked_as_serve_would_creating_nothing() {
                     [destinations.books]\nkind = \"command\"\nprogram = \"missing.sh\"\n";
     let installation = Installation::beside(&emulator, "", sections);
     let report = Report::of(&installation, &[]).await;
-    assert_eq!(report.verdicts("destination"), ["note", "wrong"]);
+    assert_eq!(report.results("destination"), ["note", "fail"]);
     assert!(report.words("destination").contains("missing.sh"));
-    assert_eq!(report.verdicts("import_error_path"), ["note"]);
+    assert_eq!(report.results("import_error_path"), ["note"]);
     assert!(!installation.folder().join("archive").exists());
     assert_eq!(report.code, Some(1));
 }
@@ -58,20 +54,15 @@ async fn destinations_are_checked_as_serve_would_creating_nothing() {
 async fn held_documents_are_reported_with_a_fix() {
     let emulator = emulator("").await;
     let installation =
-        Installation::beside(&emulator, "", "[destinations.books]\nkind = \"api\"\n");
+        Installation::beside(&emulator, "", "[destinations.books]\nkind = \"list\"\n");
     let exported = emulator.control().export(DEFAULT_COMPANIES[0], 2);
     exported.expect("a company of the emulator's");
     let server = installation.start().await;
     let (code, _, errors) = installation.run(&["pull"]).await;
     assert_eq!(code, Some(0), "{errors}");
     let report = Report::of(&installation, &["--quick"]).await;
-    assert_eq!(report.verdicts("destination"), ["ok"]);
-    assert_eq!(
-        report.verdicts("held"),
-        ["note"],
-        "{}",
-        report.words("held")
-    );
+    assert_eq!(report.results("destination"), ["pass"]);
+    assert_eq!(report.results("held"), ["note"], "{}", report.words("held"));
     let words = report.words("held");
     assert!(words.contains("2 documents of 1 feed held"), "{words}");
     assert!(words.contains("destinations start books"), "{words}");
@@ -81,8 +72,8 @@ async fn held_documents_are_reported_with_a_fix() {
         .await;
     assert_eq!(code, Some(0), "{errors}");
     let report = Report::of(&installation, &["--quick"]).await;
-    assert!(report.verdicts("held").is_empty());
-    assert!(report.verdicts("delivery").is_empty());
+    assert!(report.results("held").is_empty());
+    assert!(report.results("delivery").is_empty());
     drop(server);
 }
 
@@ -91,15 +82,15 @@ async fn without_a_server_the_store_is_checked_and_nothing_created() {
     let emulator = emulator("").await;
     let installation = Installation::beside(&emulator, "", "");
     let report = Report::of(&installation, &[]).await;
-    assert_eq!(report.verdicts("store"), ["ok"]);
-    assert_eq!(report.verdicts("server"), ["wrong"]);
+    assert_eq!(report.results("store"), ["pass"]);
+    assert_eq!(report.results("server"), ["fail"]);
     assert_eq!(report.code, Some(1));
     assert!(!installation.database().exists());
     report.assert_explained();
 
     std::fs::write(installation.database(), vec![b'x'; 5000]).expect("written");
     let report = Report::of(&installation, &[]).await;
-    assert_eq!(report.verdicts("store"), ["wrong"]);
+    assert_eq!(report.results("store"), ["fail"]);
 }
 
 #[tokio::test]
@@ -117,14 +108,14 @@ async fn a_refused_key_and_an_unreachable_vendor_are_distinguished() {
     let server = installation.start().await;
     let report = Report::of(&installation, &["--quick"]).await;
     assert_eq!(
-        (report.verdicts("api"), report.code),
-        (vec!["wrong"], Some(1))
+        (report.results("api"), report.code),
+        (vec!["fail"], Some(1))
     );
-    assert!(report.words("api").contains("make a new key"));
+    assert!(report.words("api").contains("create a new key"));
     emulator.stop().await;
     let report = Report::of(&installation, &["--quick"]).await;
-    assert_eq!(report.verdicts("api"), ["unreachable"]);
-    assert_eq!(report.verdicts("sns"), ["unreachable"]);
+    assert_eq!(report.results("api"), ["unreachable"]);
+    assert_eq!(report.results("sns"), ["unreachable"]);
     assert_eq!(report.code, Some(3));
     report.assert_explained();
     drop(server);
@@ -144,9 +135,9 @@ async fn the_exported_path_is_found_in_every_preset() {
             let report = Report::of(&installation, &["--company", DEFAULT_COMPANIES[0]]).await;
             let words = report.words("exported_path");
             if preset == "path" {
-                assert_eq!(report.verdicts("exported_path"), ["ok"], "{words}");
+                assert_eq!(report.results("exported_path"), ["pass"], "{words}");
             } else {
-                assert_eq!(report.verdicts("exported_path"), ["wrong"], "{words}");
+                assert_eq!(report.results("exported_path"), ["fail"], "{words}");
                 let fix = format!("api.exported_path = \\\"{preset}\\\"");
                 assert!(words.contains(&fix), "{words}");
             }
@@ -165,7 +156,7 @@ async fn an_address_that_ignores_the_company_is_never_accepted() {
         let installation = Installation::beside(&emulator, "", "");
         let report = Report::of(&installation, &["--company", DEFAULT_COMPANIES[0]]).await;
         let words = report.words("exported_path");
-        assert_eq!(report.verdicts("exported_path"), ["wrong"], "{words}");
+        assert_eq!(report.results("exported_path"), ["fail"], "{words}");
         assert!(words.contains("no preset"), "{words}");
     }
 }
@@ -182,8 +173,8 @@ async fn in_front(answer: impl Fn() -> Answer) -> String {
     std::fs::write(installation.settings(), settings).expect("written");
     let server = installation.start().await;
     let report = Report::of(&installation, &["--quick"]).await;
-    assert_eq!(report.verdicts("public_address"), ["wrong", "wrong"]);
-    assert_eq!(report.verdicts("large_body"), ["skipped"]);
+    assert_eq!(report.results("public_address"), ["fail", "fail"]);
+    assert_eq!(report.results("large_body"), ["skipped"]);
     report.assert_explained();
     drop(server);
     report.words("public_address")

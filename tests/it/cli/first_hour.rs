@@ -54,13 +54,13 @@ async fn a_missing_or_misspelled_settings_file_is_named_with_a_fix() {
     };
     assert_documented(
         &run(&["serve"]).await,
-        "error: wrong setting: ivesk-webhook.toml: there is no such file; write one with \
+        "error: invalid setting: ivesk-webhook.toml: no such file; write one with \
          `ivesk-webhook init --public-url URL`, name another with --config, or set \
-         IVESK_WEBHOOK_PUBLIC_URL to do without one",
+         IVESK_WEBHOOK_PUBLIC_URL to run without a file",
     );
     let misspelled = run(&["--config", "ivesk-webhok.toml", "serve"]).await;
     assert!(
-        misspelled.contains("ivesk-webhok.toml: there is no such file"),
+        misspelled.contains("ivesk-webhok.toml: no such file"),
         "{misspelled}"
     );
     let a_folder = run(&["--config", ".", "serve"]).await;
@@ -111,7 +111,7 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
         "{pulled}"
     );
     let report = Report::of(&installation, &["--quick"]).await;
-    assert_eq!(report.verdicts("api_key"), ["wrong"]);
+    assert_eq!(report.results("api_key"), ["fail"]);
     report.assert_explained();
 
     assert_documented(
@@ -126,7 +126,7 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
     assert_documented(
         &output,
         "can't be opened: No such file or directory (os error 2); write the secret into that \
-         file, let this user read it, or name another file",
+         file, let the service's user read it, or name another file",
     );
 }
 
@@ -143,13 +143,13 @@ async fn a_wrong_key_is_reported_with_a_fix_and_no_path_is_guessed() {
     assert_eq!(code, Some(1), "{output}");
     assert_documented(
         &output,
-        "(it does not take the API key; app.ivesk.lt/settings/general makes a new one)",
+        "(the API key is invalid; make a new one at app.ivesk.lt/settings/general)",
     );
     let report = Report::of(&installation, &["--company", DEFAULT_COMPANIES[0]]).await;
-    assert_eq!(report.verdicts("api"), ["wrong"]);
-    assert_eq!(report.verdicts("exported_path_probe"), ["skipped"]);
+    assert_eq!(report.results("api"), ["fail"]);
+    assert_eq!(report.results("exported_path_probe"), ["skipped"]);
     assert!(
-        report.verdicts("exported_path").is_empty(),
+        report.results("exported_path").is_empty(),
         "it is set, so it is not guessed"
     );
 }
@@ -185,9 +185,9 @@ async fn a_port_in_use_is_named_once_with_its_setting() {
         );
         let report = Report::of(&installation, &["--quick"]).await;
         let wrong = report
-            .verdicts("listen")
+            .results("listen")
             .iter()
-            .filter(|verdict| **verdict == "wrong")
+            .filter(|result| **result == "fail")
             .count();
         assert_eq!(wrong, 1, "{}", report.words("listen"));
         assert!(
@@ -199,8 +199,8 @@ async fn a_port_in_use_is_named_once_with_its_setting() {
     }
     let report = Report::of(&installation, &["--quick"]).await;
     assert_eq!(
-        report.verdicts("listen"),
-        ["ok", "ok"],
+        report.results("listen"),
+        ["pass", "pass"],
         "{}",
         report.words("listen")
     );
@@ -236,7 +236,7 @@ async fn a_store_that_cannot_be_created_names_the_missing_folder() {
             "`ivesk-webhook doctor`, run as the same user, finds the cause",
         );
         let report = Report::with(&installation, &["--quick"], &variables).await;
-        assert_eq!(report.verdicts("store"), ["wrong"], "{url}");
+        assert_eq!(report.results("store"), ["fail"], "{url}");
         assert!(
             report.words("store").contains(found),
             "{}",
@@ -331,12 +331,7 @@ async fn a_full_disk_is_reported_at_first_start_and_by_doctor() {
     let installation = Installation::alone("");
     let required = [("IVESK_WEBHOOK_STORE_MIN_FREE_BYTES", "1125899906842624")];
     let report = Report::with(&installation, &["--quick"], &required).await;
-    assert_eq!(
-        report.verdicts("disk"),
-        ["wrong"],
-        "{}",
-        report.words("disk")
-    );
+    assert_eq!(report.results("disk"), ["fail"], "{}", report.words("disk"));
     report.assert_explained();
 
     let Some(disk) = SmallDisk::mount() else {
@@ -353,12 +348,7 @@ async fn a_full_disk_is_reported_at_first_start_and_by_doctor() {
         "is full; free some space, nothing that was acknowledged is lost",
     );
     let report = Report::with(&installation, &["--quick"], &full).await;
-    assert_eq!(
-        report.verdicts("disk"),
-        ["wrong"],
-        "{}",
-        report.words("disk")
-    );
+    assert_eq!(report.results("disk"), ["fail"], "{}", report.words("disk"));
 }
 
 #[tokio::test]
@@ -372,7 +362,7 @@ async fn a_wrong_clock_is_reported_with_its_offset_and_direction() {
         let variables = [("IVESK_WEBHOOK_SNS_LOCAL_ORIGINS", origins.as_str())];
         let installation = Installation::alone("");
         let report = Report::with(&installation, &["--quick"], &variables).await;
-        assert_eq!(report.verdicts("clock"), ["wrong"]);
+        assert_eq!(report.results("clock"), ["fail"]);
         let words = report.words("clock");
         assert!(words.contains(side), "{words}");
         assert_documented(

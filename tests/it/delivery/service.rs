@@ -242,7 +242,7 @@ async fn a_hanging_and_a_failing_destination_delay_no_other() {
 async fn with_list() -> (Bench, Running) {
     let bench = Bench::with("", |config| {
         config.api.import_error_path = Some("/errors".to_owned());
-        set_destinations(config, vec![("erp", with_history(DestinationKind::Api))]);
+        set_destinations(config, vec![("erp", with_history(DestinationKind::List))]);
     })
     .await;
     bench.settle().await;
@@ -328,7 +328,7 @@ async fn a_feed_started_late_is_appended_to_the_list() {
         account.expect("the account").companies = vec![company(COMPANY), company(NEIGHBOR)];
         set_destinations(
             config,
-            vec![("erp", DestinationConfig::of(DestinationKind::Api))],
+            vec![("erp", DestinationConfig::of(DestinationKind::List))],
         );
     })
     .await;
@@ -359,7 +359,7 @@ async fn a_restored_backup_refuses_old_positions_and_keeps_keys() {
     let url = StoreUrl::Sqlite(file.clone());
     let mut bench = Bench::with("", |config| {
         config.store.url = url;
-        set_destinations(config, vec![("erp", with_history(DestinationKind::Api))]);
+        set_destinations(config, vec![("erp", with_history(DestinationKind::List))]);
     })
     .await;
     bench.settle().await;
@@ -534,7 +534,7 @@ async fn a_document_that_waits_for_a_link_delays_no_other() {
     let bench = &archive.bench;
     let destination = DestinationConfig {
         queue: Queue::Exported,
-        ..with_history(DestinationKind::Api)
+        ..with_history(DestinationKind::List)
     };
     let list = worker(bench, "list", &destination).await;
     export(bench, 2).await;

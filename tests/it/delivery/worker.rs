@@ -375,7 +375,7 @@ async fn a_rejection_becomes_one_import_error_and_ends_delivered() {
     let steps = [
         Step::Exported,
         Step::Rejected,
-        Step::Reported,
+        Step::ImportErrorSent,
         Step::ReExported,
         Step::Delivered,
     ];
@@ -685,7 +685,7 @@ async fn an_older_version_is_never_delivered_after_a_newer_one() {
 #[tokio::test]
 async fn command_list_and_http_destinations_get_the_same_documents() {
     let scene = Scene::new().await;
-    let list = worker(&scene.bench, "list", &with_history(DestinationKind::Api)).await;
+    let list = worker(&scene.bench, "list", &with_history(DestinationKind::List)).await;
     let program = DestinationKind::Command {
         program: "/bin/true".into(),
         arguments: Vec::new(),

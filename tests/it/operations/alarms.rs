@@ -341,9 +341,9 @@ async fn a_certificate_near_expiry_alarms_until_it_is_renewed() {
 #[tokio::test]
 async fn a_filling_disk_alarms_before_messages_are_refused() {
     let station = Station::new().await;
-    station.store.set_free_bytes((1 << 30) - 1);
+    station.store.set_free_bytes((1 << 29) - 1);
     station.begins(AlarmKind::Disk).await;
-    station.store.set_free_bytes(1 << 30);
+    station.store.set_free_bytes(1 << 29);
     station.clock.advance(minutes(10));
     station.ends(AlarmKind::Disk).await;
 }
@@ -390,7 +390,7 @@ async fn a_failing_destination_alarms_until_it_accepts_a_document() {
             history: HistoryMode::Deliver,
             max_concurrency: 1,
             timeout: minutes(1),
-            kind: DestinationKind::Api,
+            kind: DestinationKind::List,
         };
         config.destinations.insert(
             DestinationName::parse("books").expect("a name"),
@@ -468,7 +468,7 @@ async fn held_documents_alarm_until_their_feed_is_started() {
         let name = DestinationName::parse("books").expect("a name");
         config
             .destinations
-            .insert(name, DestinationConfig::of(DestinationKind::Api));
+            .insert(name, DestinationConfig::of(DestinationKind::List));
     })
     .await;
     let now = || station.clock.now();

@@ -249,10 +249,10 @@ impl Proxied {
         let root = self.path("root.pem");
         let report = Report::with(&self.installation, arguments, &[("SSL_CERT_FILE", &root)]).await;
         for check in ["public_address", "large_body", "certificate"] {
-            let verdicts = report.verdicts(check);
-            assert!(!verdicts.is_empty(), "{check}");
+            let results = report.results(check);
+            assert!(!results.is_empty(), "{check}");
             assert!(
-                verdicts.iter().all(|verdict| *verdict == "ok"),
+                results.iter().all(|result| *result == "pass"),
                 "{}{}",
                 report.words(check),
                 self.proxy_log()
@@ -306,8 +306,8 @@ async fn assert_documented_configuration_works(proxy: Proxy) {
     }
     let proxied = Proxied::behind(proxy, &proxy.configuration()).await;
     let report = proxied.assert_doctor_passes(&[]).await;
-    assert_eq!(report.verdicts("header_deadline"), ["ok"]);
-    assert_eq!(report.verdicts("body_deadline"), ["ok"]);
+    assert_eq!(report.results("header_deadline"), ["pass"]);
+    assert_eq!(report.results("body_deadline"), ["pass"]);
     // Without the service, the proxy's own answer makes SNS retry.
     let client = proxied.client().build().expect("a client");
     let webhook = format!("{}/webhooks/x", proxied.url());
@@ -440,7 +440,11 @@ async fn the_file_of_init_works_behind_nginx_with_only_addresses_set() {
     let report = Report::with(installation, &["--quick"], &variables).await;
 
     let words = report.words("public_address");
-    assert_eq!(report.verdicts("public_address"), ["ok", "ok"], "{words}");
+    assert_eq!(
+        report.results("public_address"),
+        ["pass", "pass"],
+        "{words}"
+    );
     assert_eq!(report.code, Some(0));
 }
 
@@ -457,13 +461,13 @@ async fn doctor_finds_a_low_body_limit_and_an_untrusted_certificate() {
     let server = installation.start().await;
     let root = proxied.path("root.pem");
     let report = Report::with(installation, &["--quick"], &[("SSL_CERT_FILE", &root)]).await;
-    assert_eq!(report.verdicts("large_body"), ["wrong"]);
+    assert_eq!(report.results("large_body"), ["fail"]);
     let words = report.words("large_body");
     assert!(words.contains("client_max_body_size"), "{words}");
 
     let report = Report::of(installation, &["--quick"]).await;
-    let verdicts = report.verdicts("public_address");
-    assert_eq!(verdicts, ["unreachable", "unreachable"]);
+    let results = report.results("public_address");
+    assert_eq!(results, ["unreachable", "unreachable"]);
     let words = report.words("public_address");
     assert!(words.contains("fullchain.pem"), "{words}");
     drop(server);

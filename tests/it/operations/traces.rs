@@ -142,7 +142,7 @@ async fn a_collector_that_refuses_is_logged_once() {
     let log = stop(server).await;
 
     let lines = log
-        .matches("traces can't be sent to `log.otlp_url`")
+        .matches("failed to send traces to `log.otlp_url`")
         .count();
     assert_eq!(lines, 1, "{log}");
     assert!(log.contains("it answered 401"), "{log}");

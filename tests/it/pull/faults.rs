@@ -127,7 +127,7 @@ async fn a_page_of_html_is_named_as_such() {
 
 #[tokio::test]
 async fn truncated_json_stores_nothing_of_the_page() {
-    let expected = Effects::feed_waits("the JSON breaks off after");
+    let expected = Effects::feed_waits("the JSON ends after");
     assert_effects(FaultKind::TruncatedJson, expected).await;
 }
 

@@ -378,7 +378,7 @@ fn certificate(name: &str) -> (String, String) {
 
 /// What connecting comes to: `None` where it works.
 async fn refusal(url: &str) -> Option<String> {
-    let address = ivesk_webhook::store::postgres::Address::parse(url).expect("an address");
+    let address = ivesk_webhook::config::PostgresAddress::parse(url).expect("an address");
     let opened = ivesk_webhook::store::postgres::PostgresStore::open_for_reading(address).await;
     match opened.err() {
         None | Some(StoreError::NotPrepared) => None,

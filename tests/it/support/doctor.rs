@@ -27,14 +27,14 @@ impl Report {
         let report: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{errors}"));
         Self {
             code,
-            findings: report["findings"].as_array().expect("a list").clone(),
+            findings: report["checks"].as_array().expect("a list").clone(),
         }
     }
 
-    /// Returns the verdicts of one check, in order.
-    pub(crate) fn verdicts<'a>(&'a self, check: &'a str) -> Vec<&'a str> {
+    /// Returns the results of one check, in order.
+    pub(crate) fn results<'a>(&'a self, check: &'a str) -> Vec<&'a str> {
         self.of_check(check)
-            .map(|finding| finding["verdict"].as_str().expect("a word"))
+            .map(|finding| finding["result"].as_str().expect("a word"))
             .collect()
     }
 
@@ -52,8 +52,8 @@ impl Report {
     /// Asserts that every failed finding says why it matters.
     pub(crate) fn assert_explained(&self) {
         for finding in &self.findings {
-            let verdict = finding["verdict"].as_str();
-            if matches!(verdict, Some("wrong" | "unreachable")) {
+            let result = finding["result"].as_str();
+            if matches!(result, Some("fail" | "unreachable")) {
                 assert!(finding["why"].is_string(), "{finding}");
             }
         }

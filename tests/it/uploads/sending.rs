@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ivesk_webhook::config::default_account;
+use ivesk_webhook::backoff::Backoff;
+use ivesk_webhook::config::{UploadOptions, default_account};
 use ivesk_webhook::domain::{Clock, Queue, Timestamp};
 use ivesk_webhook::emulator::faults::{Endpoint, Fault, FaultKind};
 use ivesk_webhook::emulator::{Control, DEFAULT_KEY, Emulator, EmulatorSettings, Switches};
 use ivesk_webhook::ivesk::Client;
-use ivesk_webhook::ivesk::upload::UploadOptions;
 use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
 use ivesk_webhook::store::{LATE_AFTER, SharedStore, UploadFilter, UploadRow, UploadState};
 use ivesk_webhook::uploads::watch::{REFUSED, SENT, Watcher};
-use ivesk_webhook::uploads::{Manner, Outcome, Report, Unheard, Uploader};
+use ivesk_webhook::uploads::{NoProgress, UploadOutcome, UploadReport, UploadSettings, Uploader};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::emulator::{emulator, emulator_with};
@@ -59,22 +59,25 @@ impl Office {
     }
 
     /// Returns an uploader such as another process has.
-    fn uploader_with(&self, change: impl FnOnce(&mut Manner)) -> Uploader {
+    fn uploader_with(&self, change: impl FnOnce(&mut UploadSettings)) -> Uploader {
         let config = ivesk_webhook::config::ApiConfig {
             url: self.emulator.api_url().parse().expect("a URL"),
             ..Default::default()
         };
         let client = Client::new(&config, DEFAULT_KEY.to_owned().into()).expect("a client");
-        let mut manner = Manner {
+        let mut settings = UploadSettings {
             account: default_account(),
             options: UploadOptions::default(),
             force: false,
-            first_pause: Duration::ZERO,
+            backoff: Backoff {
+                first: Duration::ZERO,
+                longest: Duration::ZERO,
+            },
         };
-        change(&mut manner);
+        change(&mut settings);
         let journal = Arc::new(Arc::clone(&self.store));
         let stop = CancellationToken::new();
-        Uploader::new(client, journal, manner, self.clock.clone(), stop).expect("an uploader")
+        Uploader::new(client, journal, settings, self.clock.clone(), stop).expect("an uploader")
     }
 
     fn outbox(&self) -> PathBuf {
@@ -119,8 +122,8 @@ fn open(path: &Path) -> SharedStore {
     Arc::new(SqliteStore::open(options).expect("a store"))
 }
 
-async fn upload(uploader: &Uploader, path: &Path) -> Report {
-    let report = uploader.upload(path, Arc::new(Unheard)).await;
+async fn upload(uploader: &Uploader, path: &Path) -> UploadReport {
+    let report = uploader.upload(path, Arc::new(NoProgress)).await;
     report.expect("the rows are stored")
 }
 
@@ -150,19 +153,22 @@ async fn one_content_is_sent_once_under_any_name_unless_forced() {
     // In parallel, as `upload` does.
     let (a, b) = tokio::join!(upload(&uploader, &first), upload(&uploader, &twin));
     let mut outcomes = [a.outcome, b.outcome];
-    outcomes.sort_by_key(|outcome| matches!(outcome, Outcome::AlreadySent { .. }));
+    outcomes.sort_by_key(|outcome| matches!(outcome, UploadOutcome::AlreadySent { .. }));
     assert_eq!(
         outcomes,
-        [Outcome::Sent { id: 1 }, Outcome::AlreadySent { id: 1 }]
+        [
+            UploadOutcome::Sent { id: 1 },
+            UploadOutcome::AlreadySent { id: 1 }
+        ]
     );
     assert_eq!(office.received().len(), 1);
 
     let again = upload(&office.uploader(), &first).await;
-    assert_eq!(again.outcome, Outcome::AlreadySent { id: 1 });
-    let forced = office.uploader_with(|manner| manner.force = true);
+    assert_eq!(again.outcome, UploadOutcome::AlreadySent { id: 1 });
+    let forced = office.uploader_with(|settings| settings.force = true);
     assert_eq!(
         upload(&forced, &first).await.outcome,
-        Outcome::Sent { id: 2 }
+        UploadOutcome::Sent { id: 2 }
     );
     assert_eq!(office.received().len(), 2);
     let marks: Vec<String> = office
@@ -177,9 +183,9 @@ async fn one_content_is_sent_once_under_any_name_unless_forced() {
 #[tokio::test]
 async fn the_users_data_and_our_mark_go_with_the_file() {
     let office = Office::new("").await;
-    let uploader = office.uploader_with(|manner| {
+    let uploader = office.uploader_with(|settings| {
         let data = serde_json::json!({ "order": "ž-7" });
-        manner.options.correlation = data.as_object().cloned();
+        settings.options.correlation = data.as_object().cloned();
     });
     upload(&uploader, &office.put("a.pdf", "%PDF")).await;
     let sent = office.control.uploads().remove(0);
@@ -209,7 +215,7 @@ async fn a_transient_failure_is_retried_with_a_fresh_location() {
         let office = Office::new("").await;
         office.control.fault(fault(endpoint, kind.clone(), 2));
         let report = upload(&office.uploader(), &office.put("a.pdf", "%PDF")).await;
-        assert_eq!(report.outcome, Outcome::Sent { id: 1 }, "{kind:?}");
+        assert_eq!(report.outcome, UploadOutcome::Sent { id: 1 }, "{kind:?}");
         let row = office.rows().await.remove(0);
         assert_eq!(
             (row.attempts, row.state),
@@ -242,11 +248,11 @@ async fn an_unacceptable_file_is_refused_and_a_wrong_key_stops_all() {
         assert_eq!(row.attempts, 1, "{status}");
         assert!(row.last_error.is_some(), "{status}");
         match report.outcome {
-            Outcome::Refused { .. } => {
+            UploadOutcome::Refused { .. } => {
                 assert!(refused, "{status}");
                 assert_eq!(row.state, UploadState::Refused);
             }
-            Outcome::Stopped { .. } => {
+            UploadOutcome::Stopped { .. } => {
                 assert!(!refused, "{status}");
                 assert_eq!(row.state, UploadState::Failed);
             }
@@ -265,12 +271,12 @@ async fn attempts_are_bounded_and_the_next_run_continues_the_row() {
     office.control.fault(fault(Endpoint::Upload, kind, 4));
     let path = office.put("a.pdf", "%PDF");
     let report = upload(&office.uploader(), &path).await;
-    let Outcome::Failed { why, unreachable } = report.outcome else {
+    let UploadOutcome::Failed { error, unreachable } = report.outcome else {
         panic!("{report:?}");
     };
-    assert!(why.contains("503") && !unreachable, "{why}");
+    assert!(error.contains("503") && !unreachable, "{error}");
     let report = upload(&office.uploader(), &path).await;
-    assert_eq!(report.outcome, Outcome::Sent { id: 1 });
+    assert_eq!(report.outcome, UploadOutcome::Sent { id: 1 });
     assert_eq!(office.rows().await[0].attempts, 5);
 }
 
@@ -282,7 +288,7 @@ async fn a_file_claimed_by_another_process_is_left_until_expiry() {
     let killed = office.uploader();
     {
         // Dropped as by a killed process: its row stays as it is.
-        let hanging = killed.upload(&path, Arc::new(Unheard));
+        let hanging = killed.upload(&path, Arc::new(NoProgress));
         tokio::select! {
             _ = hanging => panic!("the vendor hangs"),
             () = office.control.requests_reached(Endpoint::UploadLocation, 1) => {}
@@ -292,19 +298,22 @@ async fn a_file_claimed_by_another_process_is_left_until_expiry() {
     assert_eq!(office.rows().await[0].state, UploadState::Sending);
 
     let other = office.uploader();
-    let Outcome::Busy { until } = upload(&other, &path).await.outcome else {
+    let UploadOutcome::Busy { until } = upload(&other, &path).await.outcome else {
         panic!("the claim holds");
     };
     assert!(until > START && until < START.after(Duration::from_secs(600)));
     office.clock.advance(until.since(START));
-    assert_eq!(upload(&other, &path).await.outcome, Outcome::Sent { id: 1 });
+    assert_eq!(
+        upload(&other, &path).await.outcome,
+        UploadOutcome::Sent { id: 1 }
+    );
     assert_eq!(office.received(), ["a.pdf"]);
 
     // An uploader that stops cleanly leaves no claim.
     let next = office.put("b.pdf", "%PDF 2");
     office.control.set_switches("hang=on").expect("a switch");
     {
-        let hanging = killed.upload(&next, Arc::new(Unheard));
+        let hanging = killed.upload(&next, Arc::new(NoProgress));
         tokio::select! {
             _ = hanging => panic!("the vendor hangs"),
             () = office.control.requests_reached(Endpoint::UploadLocation, 3) => {}
@@ -313,7 +322,7 @@ async fn a_file_claimed_by_another_process_is_left_until_expiry() {
     killed.abandon().await.expect("rows");
     office.control.set_switches("hang=off").expect("a switch");
     let outcome = upload(&other, &next).await.outcome;
-    assert_eq!(outcome, Outcome::Sent { id: 2 });
+    assert_eq!(outcome, UploadOutcome::Sent { id: 2 });
 }
 
 #[tokio::test]
@@ -354,12 +363,12 @@ async fn the_drop_folder_sends_complete_files_and_moves_them() {
     office.put("c.pdf.part", "%PDF c");
     office.put(".hidden", "%PDF h");
 
-    assert!(watcher.look_once().await.expect("a look").is_empty());
+    assert!(watcher.scan().await.expect("a scan").is_empty());
     office.put("half.pdf", "%PDF half");
-    let reports = watcher.look_once().await.expect("a look");
+    let reports = watcher.scan().await.expect("a scan");
     assert_eq!(reports.len(), 1, "a file that has grown waits");
     assert_eq!(names(&office.outbox().join(SENT)), ["a.pdf"]);
-    watcher.look_once().await.expect("a look");
+    watcher.scan().await.expect("a scan");
     assert_eq!(names(&office.outbox().join(SENT)), ["a.pdf", "half.pdf"]);
     assert_eq!(office.received(), ["a.pdf", "half.pdf"]);
     assert_eq!(
@@ -393,11 +402,11 @@ async fn a_file_that_another_program_writes_waits() {
 
     let mut watcher = office.watcher();
     for _ in 0..3 {
-        assert!(watcher.look_once().await.expect("a look").is_empty());
+        assert!(watcher.scan().await.expect("a scan").is_empty());
     }
     drop(writer.stdin.take());
     writer.wait().expect("it ends");
-    assert_eq!(watcher.look_once().await.expect("a look").len(), 1);
+    assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
     assert_eq!(office.received(), ["a.pdf"]);
 }
 
@@ -409,8 +418,8 @@ async fn a_file_sent_before_a_crash_is_moved_and_not_sent_again() {
     // An older file of that name was sent long ago.
     let mut watcher = office.watcher();
     std::fs::write(office.outbox().join(SENT).join("a.pdf"), "old").expect("written");
-    watcher.look_once().await.expect("a look");
-    watcher.look_once().await.expect("a look");
+    watcher.scan().await.expect("a scan");
+    watcher.scan().await.expect("a scan");
     assert_eq!(names(&office.outbox().join(SENT)), ["a-2.pdf", "a.pdf"]);
     assert_eq!(office.received().len(), 1);
 }
@@ -425,8 +434,8 @@ async fn a_refused_file_is_set_aside_with_a_note() {
         retry_after: None,
     };
     office.control.fault(fault(Endpoint::Upload, kind, 1));
-    watcher.look_once().await.expect("a look");
-    watcher.look_once().await.expect("a look");
+    watcher.scan().await.expect("a scan");
+    watcher.scan().await.expect("a scan");
     let refused = office.outbox().join(REFUSED);
     assert_eq!(names(&refused), ["a.pdf", "a.pdf.txt"]);
     let note = std::fs::read_to_string(refused.join("a.pdf.txt")).expect("a note");
@@ -434,8 +443,8 @@ async fn a_refused_file_is_set_aside_with_a_note() {
 
     // If it is put back, it is retried.
     std::fs::rename(refused.join("a.pdf"), office.outbox().join("a.pdf")).expect("moved");
-    watcher.look_once().await.expect("a look");
-    watcher.look_once().await.expect("a look");
+    watcher.scan().await.expect("a scan");
+    watcher.scan().await.expect("a scan");
     assert_eq!(office.received(), ["a.pdf"]);
 }
 
@@ -451,19 +460,22 @@ async fn a_failed_file_waits_and_a_wrong_key_pauses_the_folder() {
     office
         .control
         .fault(fault(Endpoint::Upload, status(500), 4));
-    watcher.look_once().await.expect("a look");
-    assert_eq!(watcher.look_once().await.expect("a look").len(), 1);
-    assert!(watcher.look_once().await.expect("a look").is_empty());
+    watcher.scan().await.expect("a scan");
+    assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
+    assert!(watcher.scan().await.expect("a scan").is_empty());
     office.clock.advance(Duration::from_secs(30));
     office
         .control
         .fault(fault(Endpoint::UploadLocation, status(401), 1));
-    let reports = watcher.look_once().await.expect("a look");
-    assert!(matches!(reports[0].report.outcome, Outcome::Stopped { .. }));
-    assert!(watcher.look_once().await.expect("a look").is_empty());
+    let reports = watcher.scan().await.expect("a scan");
+    assert!(matches!(
+        reports[0].report.outcome,
+        UploadOutcome::Stopped { .. }
+    ));
+    assert!(watcher.scan().await.expect("a scan").is_empty());
     assert_eq!(names(&office.outbox()), ["a.pdf", REFUSED, SENT]);
     office.clock.advance(Duration::from_secs(300));
-    watcher.look_once().await.expect("a look");
+    watcher.scan().await.expect("a scan");
     assert_eq!(office.received(), ["a.pdf"]);
 }
 
