@@ -17,7 +17,7 @@ use super::globals::Globals;
 use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
-use crate::admin::uploads::{Beginning, Ending};
+use crate::admin::uploads::{UploadClaim, UploadResult};
 use crate::backoff;
 use crate::config::{Config, CorrelationKey, UploadOptions};
 use crate::domain::{Clock, Timestamp, counted};
@@ -141,14 +141,14 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let client = Client::new(&config.api, key).map_err(Failure::usage)?;
     let api = Arc::new(Api::open(&config).await?);
     let stop = CancellationToken::new();
-    let manner = UploadSettings {
+    let settings = UploadSettings {
         account,
         options: args.parameters.override_in(config.upload.options()),
         force: args.force,
         backoff: backoff::UPLOAD,
     };
     let journal = Arc::new(ApiJournal(Arc::clone(&api)));
-    let uploader = Uploader::new(client, journal, manner, Clock::system(), stop.clone())?;
+    let uploader = Uploader::new(client, journal, settings, Clock::system(), stop.clone())?;
     let screen = Screen::new(args.json);
     let outcome = match &args.watch {
         Some(folder) => watch_folder(folder, uploader, stop, &screen).await,
@@ -420,7 +420,7 @@ fn journal_error(failure: Failure) -> JournalError {
 #[async_trait]
 impl Journal for ApiJournal {
     async fn begin(&self, upload: NewUpload) -> Result<Claim, JournalError> {
-        let beginning = Beginning {
+        let claim = UploadClaim {
             account: upload.account.to_string(),
             sha256: upload.sha256,
             size_bytes: upload.size_bytes,
@@ -430,9 +430,9 @@ impl Journal for ApiJournal {
             owner: upload.owner,
             claim_seconds: upload.claim.as_secs(),
         };
-        let answer = self.0.post("/v1/uploads", &json!(beginning)).await;
+        let answer = self.0.post("/v1/uploads", &json!(claim)).await;
         let answer = answer.map_err(journal_error)?;
-        parse_begun(&answer).ok_or_else(|| {
+        parse_claim(&answer).ok_or_else(|| {
             JournalError("the running server has another version; restart it".to_owned())
         })
     }
@@ -449,19 +449,19 @@ impl Journal for ApiJournal {
             UploadEnd::Refused(error) => (Some(error), true),
             UploadEnd::Failed(error) => (Some(error), false),
         };
-        let ending = Ending {
+        let result = UploadResult {
             owner,
             error,
             refused,
         };
         let path = format!("/v1/uploads/{id}/end");
-        let answer = self.0.post(&path, &json!(ending)).await;
+        let answer = self.0.post(&path, &json!(result)).await;
         answer.map_err(journal_error)?;
         Ok(())
     }
 }
 
-fn parse_begun(answer: &Value) -> Option<Claim> {
+fn parse_claim(answer: &Value) -> Option<Claim> {
     let id = answer["id"].as_i64();
     Some(match answer["outcome"].as_str()? {
         "send" => Claim::Send {

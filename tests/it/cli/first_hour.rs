@@ -175,13 +175,15 @@ async fn a_port_in_use_is_named_once_with_its_setting() {
         let (code, output) = run(&installation, &["serve"]).await;
         assert_eq!(code, Some(2), "{output}");
         assert!(
-            output.contains(&format!("error: `{setting}` = 127.0.0.1:{port}")),
+            output.contains(&format!(
+                "error: failed to listen on `{setting}` = 127.0.0.1:{port}"
+            )),
             "{output}"
         );
         assert_eq!(output.matches("os error 98").count(), 1, "{output}");
         assert_documented(
             &output,
-            "another program has that port (`ss -ltnp` names it): stop that one, or set another port",
+            "another program uses this port (`ss -ltnp` names it): stop that program, or set another port",
         );
         let report = Report::of(&installation, &["--quick"]).await;
         let wrong = report
@@ -214,8 +216,8 @@ async fn a_foreign_address_is_distinguished_from_a_port_in_use() {
     assert_eq!(code, Some(2), "{output}");
     assert_documented(
         &output,
-        "`public.listen` = 192.0.2.7:8080 can't be listened on: Cannot assign requested address \
-         (os error 99); no interface of this machine has that address (`ip address` lists them): \
+        "failed to listen on `public.listen` = 192.0.2.7:8080: Cannot assign requested address \
+         (os error 99); no interface of this machine has this address (`ip address` lists them): \
          set one of those, or 0.0.0.0 for all",
     );
 }

@@ -1276,7 +1276,7 @@ async fn files_that_are_not_ours_are_refused_with_a_fix() {
         &folder.path().join("newer.db"),
         "PRAGMA user_version = 999",
     ));
-    assert!(advice("newer.db").contains("schema 999"));
+    assert!(advice("newer.db").contains("schema version 999"));
 
     assert!(advice("no/such/folder.db").contains("folder exists"));
 }

@@ -511,7 +511,7 @@ async fn the_command_prints_a_line_for_each_file_and_its_document() {
     let known = emulator.control().documents(Queue::Digitized, "");
     assert_eq!(rows.len(), 2);
     for row in rows {
-        assert_eq!(row["standing"], "returned", "{row}");
+        assert_eq!(row["status"], "returned", "{row}");
         let document = row["documents"][0].as_str().expect("an id");
         assert!(known.iter().any(|(id, _)| id == document), "{row}");
     }
