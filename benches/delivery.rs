@@ -234,7 +234,7 @@ fn kinds(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
         ))
     })?;
     let list = kind("api, into the list", all, |_| {
-        Ok("kind = \"api\"\n".to_owned())
+        Ok("kind = \"list\"\n".to_owned())
     })?;
     let started = Instant::now();
     let read = read_list(list.admin)?;

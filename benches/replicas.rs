@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
+use ivesk_webhook::config::PostgresAddress;
 use ivesk_webhook::config::{Config, Loopback, StoreUrl};
 use ivesk_webhook::domain::{Clock, Company, Event, Timestamp};
 use ivesk_webhook::emulator::signer::{Signer, Unsigned};
@@ -32,7 +33,6 @@ use ivesk_webhook::emulator::{
 };
 use ivesk_webhook::service::{Service, open_store_for_reading};
 use ivesk_webhook::sns::MessageType;
-use ivesk_webhook::store::postgres::Address;
 use ivesk_webhook::store::{DocumentFilter, SharedStore};
 
 /// What to send.
@@ -80,7 +80,7 @@ async fn main() -> anyhow::Result<()> {
             StoreUrl::Sqlite(folder.path().join("bench.db"))
         } else {
             sql(&load.postgres, &format!("CREATE DATABASE {database}")).await?;
-            let server = Address::parse(&load.postgres).map_err(anyhow::Error::msg)?;
+            let server = PostgresAddress::parse(&load.postgres).map_err(anyhow::Error::msg)?;
             StoreUrl::Postgres(server.with_database(&database))
         };
         let outcome = measure(&load, &url, replicas).await;

@@ -1,7 +1,7 @@
 //! The one way out: every request to another host is made by a client from here.
 //!
 //! No redirects, no system proxy, no cookies, no compression (`sns_messages::http`).
-//! Callers check that a host may be asked before they build a request.
+//! Callers check that a host is allowed before they build a request.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -32,35 +32,23 @@ pub fn client_that_sees_certificates(timeout: Duration) -> Result<reqwest::Clien
         .build()
 }
 
-/// Returns the wait after `failures` in a row: `first`, doubled with each up to `longest`,
-/// and up to a fifth more by `jitter` in 0..1, so that many don't come back at once.
-pub fn backoff(first: Duration, longest: Duration, failures: u32, jitter: f64) -> Duration {
-    let wait = first.saturating_mul(1 << failures.min(16)).min(longest);
-    wait.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 5.0)
-}
-
-/// Returns a random number in 0..1, for [`backoff`].
-pub fn jitter() -> f64 {
-    getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
-}
-
 /// Returns the wait from `now` that `Retry-After` asks for, at most an hour.
 ///
 /// Parses seconds or a date (RFC 9110 §10.2.3); returns `None` for anything else.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let delay = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are still "very long".
+        // More digits than fit mean a very long wait.
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
-        let moment = httpdate::parse_http_date(text).ok()?;
-        let millis = moment.duration_since(UNIX_EPOCH).ok()?.as_millis();
+        let date = httpdate::parse_http_date(text).ok()?;
+        let millis = date.duration_since(UNIX_EPOCH).ok()?.as_millis();
         Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)).since(now)
     };
     Some(delay.min(MAX_RETRY_AFTER))
 }
 
-/// Makes foreign text fit for a log: one line, short, without addresses.
+/// Sanitizes foreign text for a log: one line, short, without addresses.
 pub fn sanitize_for_log(text: &str) -> String {
     let text = without_addresses(text);
     // Control characters could forge lines of a log or drive a terminal.

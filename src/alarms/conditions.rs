@@ -1,7 +1,9 @@
 //! The conditions of alarms; docs/alarms.md describes each.
 
+use std::time::Duration;
+
 use super::refusals::STORM_WINDOW;
-use crate::config::{AlarmsConfig, Config};
+use crate::config::Config;
 use crate::domain::{DestinationName, counted};
 use crate::metrics::{Refusals, StoreSnapshot};
 use crate::pull::blocked_queues;
@@ -12,6 +14,16 @@ use crate::store::{
 
 /// Largest number of active alarms of one kind.
 const MAX_OF_A_KIND: usize = 100;
+
+/// Time for which documents may be stored without a notification before an alarm is raised.
+pub(super) const SILENCE_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// Refused messages of one event within [`STORM_WINDOW`] that raise an alarm.
+const STORM_REFUSALS: u64 = 20;
+
+/// Remaining validity of a signing certificate below which an alarm is raised. SNS presents a new
+/// certificate weeks before the old one expires.
+const MIN_CERTIFICATE_VALIDITY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The state of the service at one check.
 pub(super) struct Facts {
@@ -28,14 +40,13 @@ pub(super) struct Facts {
 
 /// Returns all problems.
 pub(super) fn findings(facts: &Facts, config: &Config) -> Vec<Finding> {
-    let settings = &config.alarms;
-    let mut found = silence(facts, settings);
+    let mut found = silence(facts);
     found.extend(unsubscribed(facts));
     found.extend(paused(facts));
     found.extend(blocked(facts, config));
     found.extend(behind(facts, config));
-    found.extend(refused_storm(facts, settings));
-    found.extend(certificates(facts, settings));
+    found.extend(refused_storm(facts));
+    found.extend(certificates(facts));
     found.extend(disk(facts, config));
     found.extend(late_uploads(facts));
     found.extend(destinations(facts, config));
@@ -62,8 +73,8 @@ fn finding(kind: AlarmKind, subject: impl ToString, text: String) -> Finding {
 /// Placeholder for an error that was not recorded.
 const NO_ERROR: &str = "no error was recorded";
 
-fn silence(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
-    let minutes = settings.silence_after.as_secs() / 60;
+fn silence(facts: &Facts) -> Vec<Finding> {
+    let minutes = SILENCE_AFTER.as_secs() / 60;
     let to_finding = |row: &UnannouncedDocuments| {
         let UnannouncedDocuments {
             account,
@@ -144,7 +155,7 @@ fn paused(facts: &Facts) -> Vec<Finding> {
 
 /// Returns the blocked queues that have a trigger waiting.
 fn blocked(facts: &Facts, config: &Config) -> Vec<Finding> {
-    let waits = |row: &FeedRow| !row.wanted.is_empty();
+    let waits = |row: &FeedRow| !row.triggers.is_empty();
     let mut found = Vec::new();
     for row in blocked_queues(config) {
         let feeds = facts.stored.feeds.iter();
@@ -220,7 +231,7 @@ fn behind(facts: &Facts, config: &Config) -> Vec<Finding> {
         .collect()
 }
 
-fn refused_storm(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
+fn refused_storm(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for event in crate::domain::Event::ALL {
         let of_event = facts.refusals.iter().filter(|((of, _), _)| *of == event);
@@ -229,7 +240,7 @@ fn refused_storm(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
             all += count;
             most = most.max((*count, *code));
         }
-        if all < settings.refusals {
+        if all < STORM_REFUSALS {
             continue;
         }
         let (code, minutes) = (most.1, STORM_WINDOW.as_secs() / 60);
@@ -243,13 +254,13 @@ fn refused_storm(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
     found
 }
 
-fn certificates(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
+fn certificates(facts: &Facts) -> Vec<Finding> {
     let StoreSnapshot {
         now, certificates, ..
     } = &facts.stored;
     let near = certificates
         .iter()
-        .filter(|(_, expiry)| expiry.since(*now) < settings.certificate_left);
+        .filter(|(_, expiry)| expiry.since(*now) < MIN_CERTIFICATE_VALIDITY);
     near.map(|(host, expiry)| {
         let text = format!(
             "the newest signing certificate of {host} expires at {expiry}, and SNS has presented \
@@ -264,7 +275,7 @@ fn certificates(facts: &Facts, settings: &AlarmsConfig) -> Vec<Finding> {
 fn disk(facts: &Facts, config: &Config) -> Option<Finding> {
     let minimum = config.store.min_free_bytes;
     let free = facts.free_bytes?;
-    (free < config.alarms.free_bytes.max(minimum)).then(|| {
+    (free < config.store.alarm_free_bytes()).then(|| {
         let text = format!(
             "the store's disk has {free} bytes free; below {minimum} (`store.min_free_bytes`) \
              messages are answered 503. Fix: free some space"

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::backoff;
 use crate::config::{Config, DestinationConfig, HistoryMode};
 use crate::delivery::worker::filter;
 use crate::domain::{Clock, DestinationName, Timestamp};
@@ -23,7 +24,6 @@ use crate::store::{
     StoreError, UploadFilter,
 };
 
-mod command;
 mod conditions;
 mod notifier;
 mod refusals;
@@ -44,12 +44,6 @@ const MAX_LATE_UPLOADS: usize = 1_000;
 
 /// Time that one process may take to send a notice before another one tries.
 const NOTICE_LEASE: Duration = Duration::from_secs(2 * 60);
-
-/// The wait after a first failure; it doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(15);
-
-/// The longest wait.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 /// Attempts, over about a day, after which a notice is given up.
 const MAX_ATTEMPTS: u32 = 100;
@@ -93,7 +87,7 @@ impl Alarms {
     ) -> Result<Self, reqwest::Error> {
         let refusals = RefusalWindow::starting_from(metrics.refusals(), clock.now());
         Ok(Self {
-            notifier: Notifier::from_settings(&config.alarms)?,
+            notifier: Notifier::from_settings(config)?,
             config: config.clone(),
             store,
             metrics,
@@ -113,7 +107,7 @@ impl Alarms {
         let observation = AlarmObservation {
             now: facts.stored.now,
             found: conditions::findings(&facts, &self.config),
-            tell: self.notifier.is_some(),
+            notify: self.notifier.is_some(),
         };
         let changes = self.store.update_alarms(observation).await?;
         for alarm in &changes.raised {
@@ -134,7 +128,7 @@ impl Alarms {
             missing_since: Some(now.before(LATE_AFTER)),
             limit: MAX_LATE_UPLOADS,
         };
-        let silent_since = now.before(self.config.alarms.silence_after);
+        let silent_since = now.before(conditions::SILENCE_AFTER);
         Ok(Facts {
             stored: StoreSnapshot::read(self.store.as_ref(), now).await?,
             unannounced_documents: self.store.unannounced_documents(silent_since).await?,
@@ -197,7 +191,7 @@ impl Alarms {
         match result {
             Ok(()) => {
                 info!(alarm = kind, %subject, id = alarm.id, over = notice.over, "sent the notice of alarm {kind} of {subject}");
-                NoticeEnd::Told
+                NoticeEnd::Sent
             }
             Err(error) if failures + 1 >= MAX_ATTEMPTS => {
                 error!(alarm = kind, %subject, id = alarm.id, "gave up sending the notice of alarm {kind} of {subject}: {error}. Fix: check `[alarms]` in the settings");
@@ -206,19 +200,12 @@ impl Alarms {
             Err(error) => {
                 warn!(alarm = kind, %subject, id = alarm.id, "failed to send the notice of alarm {kind} of {subject}; it is retried: {error}");
                 NoticeEnd::TryAgain {
-                    at: self.clock.now().after(pause(failures)),
+                    at: self.clock.now().after(backoff::ALARM.delay(failures, 0.0)),
                     error,
                 }
             }
         }
     }
-}
-
-/// Returns the wait after one failure more than `failures`.
-fn pause(failures: u32) -> Duration {
-    FIRST_PAUSE
-        .saturating_mul(1 << failures.min(10))
-        .min(LONGEST_PAUSE)
 }
 
 /// Checks and notifies until `shutdown` is canceled.
@@ -245,15 +232,4 @@ async fn check_and_notify(alarms: &Alarms, shutdown: &CancellationToken) -> Resu
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_double_up_to_a_quarter_of_an_hour() {
-        let seconds: Vec<u64> = [0, 1, 5, 6, 50].map(|n| pause(n).as_secs()).to_vec();
-        assert_eq!(seconds, [15, 30, 480, 900, 900]);
-    }
 }

@@ -6,10 +6,10 @@ use reqwest::header::CONTENT_TYPE;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use super::command;
-use crate::config::{AlarmCommand, AlarmTarget, AlarmsConfig};
+use crate::config::{AlarmTarget, Config};
 use crate::domain::Timestamp;
 use crate::egress;
+use crate::program::{self, Program};
 use crate::store::AlarmNotice;
 
 /// Time limit of one notice.
@@ -58,19 +58,25 @@ pub(super) enum Notifier {
         client: reqwest::Client,
         url: SecretString,
     },
-    Command(AlarmCommand),
+    Command(Program),
 }
 
 impl Notifier {
     /// Returns the target that the settings name, if any.
-    pub(super) fn from_settings(settings: &AlarmsConfig) -> Result<Option<Self>, reqwest::Error> {
-        Ok(match &settings.target {
+    pub(super) fn from_settings(config: &Config) -> Result<Option<Self>, reqwest::Error> {
+        Ok(match &config.alarms.target {
             None => None,
             Some(AlarmTarget::Url(url)) => Some(Self::Http {
                 client: egress::client(TIMEOUT)?,
                 url: url.clone(),
             }),
-            Some(AlarmTarget::Command(command)) => Some(Self::Command(command.clone())),
+            Some(AlarmTarget::Command(command)) => Some(Self::Command(Program {
+                path: command.program.clone(),
+                arguments: command.arguments.clone(),
+                environment: program::base_environment(config.environment.variables()),
+                folder: None,
+                timeout: TIMEOUT,
+            })),
         })
     }
 
@@ -83,7 +89,16 @@ impl Notifier {
         // Texts and numbers always serialize.
         let payload = serde_json::to_vec(&Payload::new(notice)).unwrap_or_default();
         match self {
-            Self::Command(command) => command::run(command, payload, TIMEOUT).await,
+            Self::Command(program) => {
+                let finished = program.run(payload, &[]).await;
+                let finished = finished.map_err(|error| format!("`alarms.command` {error}"))?;
+                // Its output may contain anything, so none of it goes to our log.
+                if finished.status.success() {
+                    Ok(())
+                } else {
+                    Err(format!("`alarms.command` failed with {}", finished.status))
+                }
+            }
             Self::Http { client, url } => {
                 let sent = client
                     .post(url.expose_secret())

@@ -1,28 +1,28 @@
 //! `completions`
 
-use clap::CommandFactory as _;
+use clap::Command;
 use clap_complete::Shell;
 
-use super::{Cli, Exit, Failure, Globals};
+use super::outcome::{Exit, Failure};
 
 /// Arguments of `completions`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-  bash  ivesk-webhook completions bash > /etc/bash_completion.d/ivesk-webhook
-  zsh   ivesk-webhook completions zsh > /usr/local/share/zsh/site-functions/_ivesk-webhook
-  fish  ivesk-webhook completions fish > ~/.config/fish/completions/ivesk-webhook.fish")]
+Examples:
+  ivesk-webhook completions bash > /etc/bash_completion.d/ivesk-webhook
+  ivesk-webhook completions zsh > /usr/local/share/zsh/site-functions/_ivesk-webhook
+  ivesk-webhook completions fish > ~/.config/fish/completions/ivesk-webhook.fish")]
 pub struct Args {
-    /// For which shell
+    /// Shell to complete commands in
     shell: Shell,
 }
 
-/// Runs `completions`.
-pub async fn run(args: Args, _: &Globals) -> Result<Exit, Failure> {
+/// Runs `completions` for `program`.
+pub async fn run(args: Args, mut program: Command) -> Result<Exit, Failure> {
     let mut script = Vec::new();
-    let mut command = Cli::command();
     clap_complete::generate(
         args.shell,
-        &mut command,
+        &mut program,
         env!("CARGO_PKG_NAME"),
         &mut script,
     );

@@ -1,9 +1,11 @@
-//! `config`: the settings in force, and whether they are right.
+//! `config`
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::Table;
 use serde_json::{Value, json};
 
-use super::{Exit, Failure, Globals};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
+use super::table;
 use crate::config::{Config, ConfirmMode, Setting};
 
 /// Arguments of `config`.
@@ -15,11 +17,11 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Name every mistake in the settings, and what is not set yet
+    /// Report every mistake in the settings, and what is not set yet
     Check,
-    /// Show every setting in force and where it comes from; secrets read [set]
+    /// Show every setting, its value and its origin; secrets are shown as [set]
     Show {
-        /// One JSON object for programs
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -31,7 +33,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Config::explain(&globals.config, &globals.environment).map_err(Failure::usage)?;
     match args.action {
         Action::Check => {
-            println!("The settings can be used.");
+            println!("The settings are valid.");
             for remark in remarks(&config) {
                 println!("- {remark}");
             }
@@ -39,82 +41,80 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Action::Show { json: true } => {
             println!("{:#}", json!({ "settings": settings }));
         }
-        Action::Show { json: false } => println!("{}", table(&settings).trim_fmt()),
+        Action::Show { json: false } => println!("{}", settings_table(&settings).trim_fmt()),
     }
     Ok(Exit::Done)
 }
 
-/// What is allowed, but keeps something from working or lowers a guard.
+/// Returns what is valid, but keeps something from working or weakens security.
 fn remarks(config: &Config) -> Vec<String> {
     let mut remarks = Vec::new();
     for (name, account) in &config.accounts {
         if account.api_key.is_none() {
             remarks.push(format!(
-                "the account `{name}` has no API key: notifications are kept, nothing is pulled until \
+                "account `{name}` has no API key: notifications are stored, but nothing is pulled until \
                  IVESK_WEBHOOK_API_KEY or `accounts.{name}.api_key_file` is set"
             ));
         }
         if account.companies.is_empty() {
             remarks.push(format!(
-                "the account `{name}` names no companies: each is known only once a notification \
-                 or a digitized document names it"
+                "account `{name}` lists no companies: a company is pulled only after a notification or a \
+                 digitized document has named it"
             ));
         }
     }
     if config.api.exported_path.is_none() {
         remarks.push(
             "`api.exported_path` is not set: exported documents are not pulled until it is \
-             (`doctor --company CODE` finds which of path, query, prefix and none it is)"
+             (`ivesk-webhook doctor --company CODE` finds the preset: path, query, prefix or none)"
                 .to_owned(),
         );
     }
     if config.api.subscribe_path.is_none() {
         remarks.push(
-            "`api.subscribe_path` is not set: `subscribe --print` shows what to send by hand"
+            "`api.subscribe_path` is not set: `ivesk-webhook subscriptions create --print` prints what to send \
+             by hand"
                 .to_owned(),
         );
     }
     if config.sns.confirm == ConfirmMode::Ask {
         remarks.push(
-            "`sns.confirm` is \"ask\": a subscription waits for `subscriptions approve`".to_owned(),
+            "`sns.confirm` is \"ask\": a subscription waits for `ivesk-webhook subscriptions approve`"
+                .to_owned(),
         );
     }
     if !config.sns.local_origins.is_empty() {
         remarks.push(format!(
-            "WARNING: `sns.local_origins` lets {} stand in for SNS; never do so where others can \
-             reach the service",
+            "WARNING: `sns.local_origins` trusts {} like SNS; use it only where nobody else can reach the service",
             config.sns.local_origins.join(", ")
         ));
     }
     remarks
 }
 
-fn table(settings: &[Setting]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["SETTING", "VALUE", "FROM"]);
+fn settings_table(settings: &[Setting]) -> Table {
+    let mut table = table::new(["setting", "value", "from"]);
     for setting in settings {
         table.add_row([
             setting.name.clone(),
-            shown(&setting.value),
+            value(&setting.value),
             setting.origin.to_string(),
         ]);
     }
     table
 }
 
-fn shown(value: &Value) -> String {
-    match value {
+/// Returns a setting's value as the table shows it.
+fn value(json: &Value) -> String {
+    match json {
         Value::Null => "(not set)".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(items) if items.is_empty() => "(none)".to_owned(),
-        Value::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(", "),
+        Value::Array(items) => items.iter().map(value).collect::<Vec<_>>().join(", "),
         Value::Object(entries) if entries.is_empty() => "(none)".to_owned(),
         Value::Object(entries) => entries
             .iter()
-            .map(|(key, value)| format!("{key}={}", shown(value)))
+            .map(|(key, entry)| format!("{key}={}", value(entry)))
             .collect::<Vec<_>>()
             .join(", "),
         other => other.to_string(),

@@ -10,10 +10,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::{Exit, Failure, Globals, documents};
+use super::outcome::{Exit, Failure};
+use super::{documents, logging};
 use crate::config::{
     Config, DestinationConfig, DestinationKind, FolderLayout, HistoryMode, LogConfig, Loopback,
-    default_account, fresh_token,
+    UploadOptions, default_account, fresh_token,
 };
 use crate::domain::{Clock, Company, DestinationName, Event, Queue};
 use crate::emulator::{
@@ -21,60 +22,61 @@ use crate::emulator::{
     sample_pdf,
 };
 use crate::ivesk::Client;
-use crate::ivesk::upload::UploadOptions;
 use crate::service::Service;
 use crate::store::{DocumentFilter, SharedStore, SubscriptionState};
 
-/// How long a step may take before the demo says that it did not happen.
+/// Time limit of each step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often a step's end is looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Time between two checks of a step's end.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Documents exported for each company beside the uploaded one.
+/// Documents exported for each company besides the uploaded one.
 const MORE_DOCUMENTS: usize = 3;
 
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Everything happens on this machine's loopback addresses, with an emulated Įvesk.lt that signs with a certificate
-of its own; no key and no internet connection are needed. Exit codes: 0 all of it was true, 1 it was not.")]
+Runs on loopback addresses of this machine, with an emulated Įvesk.lt that signs with its own certificate. Needs
+no API key and no internet connection.
+
+Exit codes: 0 every step passed, 1 a step failed")]
 pub struct Args {
-    /// Stop after the loop, with exit code 0 only if all of it was true
+    /// Stop after the last step
     #[arg(long)]
     once: bool,
-    /// Keep the database and the filed documents in this folder [default: a temporary one, removed at the end]
+    /// Folder to keep the database and the delivered files in [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Show the service's log as well
+    /// Show the service's log
     #[arg(long)]
     log: bool,
 }
 
 /// Runs `demo`.
-pub async fn run(args: Args, _: &Globals) -> Result<Exit, Failure> {
+pub async fn run(args: Args) -> Result<Exit, Failure> {
     let level = if args.log { "info" } else { "off" };
-    super::start_logging(&LogConfig {
+    logging::start(&LogConfig {
         level: level.to_owned(),
         ..LogConfig::default()
     })?;
     let folder = Folder::open(args.dir)?;
-    let stage = Stage::set_up(&folder).await?;
-    let played = stage.play().await;
-    if let Err(error) = &played {
-        println!("\nNot true: {error:#}");
+    let demo = Demo::start(&folder).await?;
+    let result = demo.run_steps().await;
+    if let Err(error) = &result {
+        println!("\nFailed: {error:#}");
     } else if !args.once {
-        stage.linger().await?;
+        demo.wait_for_ctrl_c().await?;
     }
-    let stopped = stage.take_down().await;
-    Ok(if played.is_ok() && stopped {
+    let stopped = demo.stop().await;
+    Ok(if result.is_ok() && stopped {
         Exit::Done
     } else {
-        Exit::No
+        Exit::Failed
     })
 }
 
-/// Where the demo's database is; a temporary folder goes with it.
+/// The folder of the database and the delivered files; removed on drop if temporary.
 struct Folder {
     path: PathBuf,
     temporary: bool,
@@ -86,7 +88,7 @@ impl Folder {
         let path = match dir {
             Some(dir) => dir,
             None => {
-                let name = fresh_token().context("the system gives no random bytes")?;
+                let name = fresh_token().context("failed to get random bytes")?;
                 std::env::temp_dir().join(format!(
                     "ivesk-webhook-demo-{}",
                     &name.expose_secret()[..12]
@@ -94,7 +96,7 @@ impl Folder {
             }
         };
         std::fs::create_dir_all(&path)
-            .with_context(|| format!("{} can't be made", path.display()))?;
+            .with_context(|| format!("failed to create {}", path.display()))?;
         Ok(Self { path, temporary })
     }
 }
@@ -102,23 +104,23 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if self.temporary {
-            // Nothing is lost where it stays: the system clears its temporary files.
+            // The system clears temporary files that stay.
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
 }
 
-/// The emulated vendor, the service, and what the demo knows of both.
-struct Stage {
+/// The emulated vendor and the service.
+struct Demo {
     emulator: Emulator,
     service: Service,
     config: Config,
     vendor: Client,
-    /// Where exported documents are filed.
+    /// The folder that documents are delivered to.
     archive: PathBuf,
 }
 
-/// The files below a folder, but for those of the destination's own, as paths in it.
+/// Returns the paths of all files below a folder, relative to it, without the destination's own.
 fn files_below(folder: &Path) -> Result<Vec<String>, anyhow::Error> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -139,8 +141,8 @@ fn files_below(folder: &Path) -> Result<Vec<String>, anyhow::Error> {
     Ok(files)
 }
 
-impl Stage {
-    async fn set_up(folder: &Folder) -> Result<Self, anyhow::Error> {
+impl Demo {
+    async fn start(folder: &Folder) -> Result<Self, anyhow::Error> {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let emulator = Emulator::start(EmulatorSettings::default(), loopback).await?;
         let mut config = Config::for_loopback(Loopback {
@@ -160,7 +162,7 @@ impl Stage {
             max_file_bytes: 1 << 20,
         };
         let destination = DestinationConfig {
-            // Nobody has booked anything of it before.
+            // No earlier document is in any books.
             history: HistoryMode::Deliver,
             ..DestinationConfig::of(kind)
         };
@@ -168,7 +170,7 @@ impl Stage {
             .destinations
             .insert(DestinationName::parse("archive")?, destination);
         for event in Event::ALL {
-            let token = fresh_token().context("the system gives no random bytes")?;
+            let token = fresh_token().context("failed to get random bytes")?;
             for account in config.accounts.values_mut() {
                 account.tokens.insert(event, vec![token.clone()]);
             }
@@ -176,7 +178,7 @@ impl Stage {
         let vendor = Client::new(&config.api, SecretString::from(DEFAULT_KEY))?;
         let service = Service::start(config.clone(), Clock::system()).await?;
         config.public.url = format!("http://{}/", service.public_address()).parse()?;
-        println!("Įvesk.lt, SNS and S3 are emulated at {}", emulator.origin());
+        println!("Emulating Įvesk.lt, SNS and S3 at {}", emulator.origin());
         println!("ivesk-webhook receives at {}", config.public.url);
         Ok(Self {
             emulator,
@@ -195,22 +197,23 @@ impl Stage {
         self.emulator.control()
     }
 
-    /// The whole loop; an error names the first thing that was not true.
-    async fn play(&self) -> Result<(), anyhow::Error> {
+    /// Runs every step.
+    ///
+    /// # Errors
+    ///
+    /// The first check that failed.
+    async fn run_steps(&self) -> Result<(), anyhow::Error> {
         self.subscribe().await?;
         self.upload().await?;
-        self.see_digitized().await?;
+        self.digitize().await?;
         self.export().await?;
         self.deliver().await?;
         self.refuse_a_forgery().await?;
-        self.compare().await
+        self.compare_with_vendor().await
     }
 
     async fn subscribe(&self) -> Result<(), anyhow::Error> {
-        heading(
-            1,
-            "Subscribe both events; SNS asks whether we mean it; SubscribeURL confirms",
-        );
+        heading(1, "Subscribe to both events, and confirm the subscriptions");
         for event in Event::ALL {
             let target = self
                 .config
@@ -220,12 +223,12 @@ impl Stage {
                 .subscribe(&format!("demo-{event}"), event, &target)
                 .await?;
         }
-        // SNS delivers each confirmation once it is asked; its answer is our visit's.
+        // SNS has sent a confirmation for each, and the service has visited its SubscribeURL.
         self.control().idle().await;
         let rows = self.store().subscriptions().await?;
         ensure!(
             rows.len() == Event::ALL.len(),
-            "SNS asked for {} confirmations",
+            "SNS requested {} confirmations",
             rows.len()
         );
         for row in rows {
@@ -245,7 +248,7 @@ impl Stage {
     }
 
     async fn upload(&self) -> Result<(), anyhow::Error> {
-        heading(2, "Upload an invoice of each of two companies");
+        heading(2, "Upload an invoice for each of two companies");
         self.control().set_switches("digitize_uploads=manual")?;
         for company in DEFAULT_COMPANIES {
             let name = format!("sąskaita-{company}.pdf");
@@ -263,10 +266,10 @@ impl Stage {
         Ok(())
     }
 
-    async fn see_digitized(&self) -> Result<(), anyhow::Error> {
+    async fn digitize(&self) -> Result<(), anyhow::Error> {
         heading(
             3,
-            "Įvesk.lt digitizes them; on_digitized comes; its signature is verified; the queue is pulled",
+            "Įvesk.lt digitizes them and sends on_digitized; verify it, and pull the queue",
         );
         for (upload, company) in self.control().uploads().into_iter().zip(DEFAULT_COMPANIES) {
             self.control().digitize_upload(upload.id, Some(company))?;
@@ -277,10 +280,10 @@ impl Stage {
     async fn export(&self) -> Result<(), anyhow::Error> {
         heading(
             4,
-            "The accountant exports; on_exported names the company; its queue is pulled page by page",
+            "The accountant exports documents, Įvesk.lt sends on_exported; pull the queue of each company",
         );
         for company in DEFAULT_COMPANIES {
-            // The uploaded one waits longest, so it is the first to be exported.
+            // The uploaded document is the oldest, so it is exported first.
             self.control().export(company, 1 + MORE_DOCUMENTS)?;
         }
         for company in DEFAULT_COMPANIES {
@@ -289,11 +292,11 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until every exported document is filed, once, with its PDF.
+    /// Waits until every exported document is delivered, once, with its PDF.
     async fn deliver(&self) -> Result<(), anyhow::Error> {
         heading(
             5,
-            "Every exported document is delivered: here to a folder, as JSON and PDF",
+            "Deliver every exported document, here to a folder as JSON and PDF",
         );
         let exported: usize = DEFAULT_COMPANIES
             .iter()
@@ -302,36 +305,33 @@ impl Stage {
         let deadline = Instant::now() + STEP_TIMEOUT;
         loop {
             let destinations = self.store().destinations().await?;
-            let booked = destinations
+            let delivered = destinations
                 .first()
                 .map_or(0, |destination| destination.delivered);
-            if booked == exported as u64 {
+            if delivered == exported as u64 {
                 break;
             }
             ensure!(
                 Instant::now() < deadline,
-                "{booked} of {exported} documents were delivered within {STEP_TIMEOUT:?}"
+                "{delivered} of {exported} documents were delivered within {STEP_TIMEOUT:?}"
             );
-            sleep(LOOK_EVERY).await;
+            sleep(POLL_INTERVAL).await;
         }
-        let filed = files_below(&self.archive)?;
+        let files = files_below(&self.archive)?;
         for ending in ["json", "pdf"] {
-            let count = filed.iter().filter(|name| name.ends_with(ending)).count();
-            ensure!(count == exported, "{count} .{ending} files are filed");
+            let count = files.iter().filter(|name| name.ends_with(ending)).count();
+            ensure!(count == exported, "the folder has {count} .{ending} files");
         }
-        let one = filed.iter().find(|name| name.ends_with("json"));
+        let example = files.iter().find(|name| name.ends_with("json"));
         println!(
-            "   {exported} documents are filed with their PDFs, such as\n   {}",
-            one.map_or("", String::as_str)
+            "   {exported} documents delivered with their PDFs, such as\n   {}",
+            example.map_or("", String::as_str)
         );
         Ok(())
     }
 
     async fn refuse_a_forgery(&self) -> Result<(), anyhow::Error> {
-        heading(
-            6,
-            "A stranger changes a signed message; it is refused and nothing is stored of it",
-        );
+        heading(6, "Refuse a signed message that was changed");
         let before = self.notifications().await?;
         let message_id = self.control().notify(&Publication {
             tamper: Tamper::Message,
@@ -345,23 +345,20 @@ impl Stage {
         let status = forged.and_then(|delivery| delivery.last_status);
         ensure!(
             status == Some(403),
-            "the forged message was answered {status:?}, not 403"
+            "the forged message was answered with {status:?}, not 403"
         );
         ensure!(
             self.notifications().await? == before,
-            "something of the forged message was stored"
+            "the forged message was stored"
         );
-        println!("   answered 403 signature_mismatch; {before} genuine messages are stored");
+        println!("   refused with 403 signature_mismatch; {before} genuine messages are stored");
         Ok(())
     }
 
-    /// Compares everything with what the emulator knows to be true.
-    async fn compare(&self) -> Result<(), anyhow::Error> {
-        heading(
-            7,
-            "What Įvesk.lt has and what is stored here, each version once",
-        );
-        // The digitized documents that the accountant's export made come with their own hints.
+    /// Compares the stored versions with those of the emulator.
+    async fn compare_with_vendor(&self) -> Result<(), anyhow::Error> {
+        heading(7, "Compare the stored documents with those at Įvesk.lt");
+        // The accountant's export created digitized documents too, with their own notifications.
         self.until_stored(Queue::Digitized, "").await?;
         self.control().idle().await;
         for delivery in self.control().deliveries() {
@@ -369,7 +366,7 @@ impl Stage {
             let forged = delivery.last_status == Some(403);
             ensure!(
                 accepted || forged,
-                "a delivery was answered {:?}",
+                "a message was answered with {:?}",
                 delivery.last_status
             );
         }
@@ -385,9 +382,9 @@ impl Stage {
             .zip(1..)
             .all(|(row, number)| row.sequence == number);
         ensure!(gap_free, "the sequence has gaps");
-        println!("{}", documents::table(rows.iter()));
+        println!("{}", documents::document_table(rows.iter()));
         println!(
-            "All of it was true: {} document versions, nothing lost, nothing twice.",
+            "Every step passed: {} document versions, none lost, none twice.",
             rows.len()
         );
         Ok(())
@@ -399,32 +396,28 @@ impl Stage {
 
     /// Waits until the stored versions of a queue are the vendor's, each once.
     async fn until_stored(&self, queue: Queue, company: &str) -> Result<(), anyhow::Error> {
-        let truth = || {
-            let mut truth = self.control().documents(queue, company);
-            truth.sort();
-            truth
-        };
         let deadline = Instant::now() + STEP_TIMEOUT;
-        let what = if company.is_empty() {
+        let name = if company.is_empty() {
             format!("{queue} queue")
         } else {
             format!("{queue} queue of {company}")
         };
         loop {
             let stored = self.stored(queue, company).await?;
-            let truth = truth();
-            if stored == truth {
-                println!("   {what}: {} documents are stored", stored.len());
+            let mut expected = self.control().documents(queue, company);
+            expected.sort();
+            if stored == expected {
+                println!("   {name}: {} documents stored", stored.len());
                 return Ok(());
             }
             if Instant::now() > deadline {
                 return Err(anyhow!(
-                    "{what}: Įvesk.lt has {} documents, {} are stored",
-                    truth.len(),
+                    "{name}: Įvesk.lt has {} documents, but {} are stored",
+                    expected.len(),
                     stored.len()
                 ));
             }
-            sleep(LOOK_EVERY).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -450,13 +443,13 @@ impl Stage {
         Ok(stored)
     }
 
-    /// Goes on until Ctrl-C, with something to try.
-    async fn linger(&self) -> Result<(), anyhow::Error> {
+    /// Prints commands to try, and waits for Ctrl-C.
+    async fn wait_for_ctrl_c(&self) -> Result<(), anyhow::Error> {
         let origin = self.emulator.origin();
         println!(
             "
-It goes on until Ctrl-C. Its status page: http://{}/
-Play the accountant in another terminal, then look at what came:
+Running until Ctrl-C. Status page: http://{}/
+Act as the accountant in another terminal, then see the result:
 
   curl {origin}/control/export --json '{{\"company\":\"{}\",\"documents\":3}}'
   curl http://{}/v1/feeds
@@ -468,10 +461,10 @@ Play the accountant in another terminal, then look at what came:
         );
         tokio::signal::ctrl_c()
             .await
-            .context("Ctrl-C can't be waited for")
+            .context("failed to wait for Ctrl-C")
     }
 
-    async fn take_down(self) -> bool {
+    async fn stop(self) -> bool {
         let stopped = self.service.stop().await;
         self.emulator.stop().await;
         stopped

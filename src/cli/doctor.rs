@@ -3,9 +3,11 @@
 use axum::http::{Method, StatusCode};
 use serde_json::json;
 
+use super::account::chosen_account;
+use super::globals::Globals;
+use super::logging;
+use super::outcome::{Exit, Failure};
 use super::server::RunningServer;
-use super::subscribe::chosen_account;
-use super::{Exit, Failure, Globals};
 use crate::config::Config;
 use crate::doctor::{Check, CheckResult, destinations, inside, outside, probe};
 use crate::domain::{Clock, Company};
@@ -15,23 +17,24 @@ use crate::service::open_store_for_reading;
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Looks from inside: settings, clock, store, disk, the ways to SNS and to Įvesk.lt, the key. Then from outside,
-through `public.url`, where `serve` runs: whether it leads to that very process, unchanged and without redirect
-or login, its certificate, a body of 1.6 MB, and what becomes of senders that stall (up to 35 s; not with --quick).
-With --company, finds the preset of `api.exported_path`, read-only.
-Nothing is changed and nothing is stored. Exit codes: 0 nothing is wrong, 1 something is, 2 the settings can't be
-used, 3 something does not answer and nothing else is wrong.")]
+Checks the settings, the clock, the store, the disk, the connections to SNS and Įvesk.lt, and the API keys. If
+`serve` runs, also checks that requests to `public.url` reach this process unchanged, without a redirect or a
+login, the certificate, a body of 1.6 MB, and the time limits for senders that stall (up to 35 s).
+Nothing is changed or stored.
+
+Exit codes: 0 all checks passed, 1 a check failed, 2 the settings are wrong, 3 a service could not be reached and
+no check failed")]
 pub struct Args {
-    /// Find `api.exported_path` with this company's code, one that has exported documents
+    /// Find `api.exported_path` (read-only), with the code of a company that has exported documents
     #[arg(long, value_name = "CODE")]
     company: Option<String>,
-    /// Whose key to find it with; needed where several accounts are configured
+    /// Account to find it with; optional if there is only one
     #[arg(long, requires = "company")]
     account: Option<String>,
-    /// Leave out what takes long
+    /// Skip the checks that take long
     #[arg(long)]
     quick: bool,
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -49,7 +52,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             return Ok(Exit::Usage);
         }
     };
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let clock = Clock::system();
     let mut checks = inside::settings(&config);
     let server = RunningServer::find(&config).await?;
@@ -105,8 +108,8 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, 
                 "server",
                 format!("`serve` runs, but accepts no messages: {reason}"),
             )
-            .because("SNS is answered 503 and gives up after about half an hour")
-            .fix("its log says why; docs/operating.md lists the reasons"),
+            .because("SNS receives 503 and gives up after about half an hour")
+            .fix("see its log; docs/operating.md explains the reasons"),
         ]);
     }
     let version = answer["version"].as_str().unwrap_or_default();
@@ -145,7 +148,7 @@ async fn challenge(server: &RunningServer) -> Result<Challenge, Failure> {
         .await
         .map_err(Failure::unreachable)?;
     serde_json::from_value(answer).map_err(|_| {
-        anyhow::anyhow!("the running server gives no challenge; is it an older version? Restart it")
+        anyhow::anyhow!("the running server has another version; restart it, then run this again")
             .into()
     })
 }
@@ -153,7 +156,7 @@ async fn challenge(server: &RunningServer) -> Result<Challenge, Failure> {
 fn exit(checks: &[Check]) -> Exit {
     let any = |result| checks.iter().any(|check| check.result == result);
     if any(CheckResult::Fail) {
-        Exit::No
+        Exit::Failed
     } else if any(CheckResult::Unreachable) {
         Exit::Unreachable
     } else {

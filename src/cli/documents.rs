@@ -8,17 +8,19 @@ use clap::Subcommand;
 use comfy_table::Table;
 use serde::Serialize;
 
-use super::{Exit, Failure, Globals};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
+use super::table;
 use crate::config::Config;
 use crate::domain::{Account, Company, Queue};
 use crate::file_names::identity;
 use crate::ivesk::view::View;
 use crate::service::open_store_for_reading;
 use crate::store::{DocumentFilter, DocumentRow, Store};
-use crate::trace::{self, Trace};
+use crate::trace::Trace;
 
 /// Rows read at once.
-const STEP: usize = 500;
+const BATCH_ROWS: usize = 500;
 
 /// Arguments of `documents`.
 #[derive(Debug, clap::Args)]
@@ -29,57 +31,57 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show stored document versions in the order in which they came
+    /// Show stored document versions in the order of their arrival
     List {
         #[command(flatten)]
-        choice: Choice,
-        /// Only the newest so many
-        #[arg(long, default_value_t = 50)]
+        selection: Selection,
+        /// Number of rows to show, the newest ones
+        #[arg(long, value_name = "N", default_value_t = 50)]
         limit: usize,
-        /// One JSON object a line, without the limit
+        /// Print one JSON object per line, without the limit
         #[arg(long)]
         json: bool,
     },
-    /// Print a document's JSON as Įvesk.lt sent it; its newest version where there are several
+    /// Print the JSON of a document's newest version as Įvesk.lt sent it
     Show {
-        /// Its id at Įvesk.lt, or its sequence number in `documents list`
+        /// Id at Įvesk.lt, or sequence number from `documents list`
         document: String,
     },
-    /// Tell what became of a document, from its upload or first sight until it was booked
+    /// Show what happened to a document, from its upload or arrival to its delivery
     Trace {
-        /// Its number, its id at Įvesk.lt, userdata of its upload, or a sequence number in `documents list`
+        /// Document number, id at Įvesk.lt, userdata of its upload, or sequence number from `documents list`
         document: String,
-        /// One JSON array
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Write each version's JSON as a file of its own: DIR/<company>/<sequence>-<id>.json
+    /// Write the JSON of each version to a file: DIR/<company>/<sequence>-<id>.json
     Export {
-        /// The folder, made where it is missing
+        /// Folder for the files; created if missing
         dir: PathBuf,
         #[command(flatten)]
-        choice: Choice,
+        selection: Selection,
     },
 }
 
-/// Which documents.
+/// The documents to list or export.
 #[derive(Debug, clap::Args)]
-struct Choice {
-    /// Only this account's
+struct Selection {
+    /// Only documents of this account
     #[arg(long)]
     account: Option<String>,
-    /// Only this queue's
+    /// Only documents of this queue
     #[arg(long, value_enum)]
     queue: Option<Queue>,
-    /// Only this company's
+    /// Only documents of this company
     #[arg(long, value_name = "CODE")]
     company: Option<String>,
-    /// Only those after this sequence number
+    /// Only versions after this sequence number
     #[arg(long, value_name = "SEQUENCE")]
     after: Option<i64>,
 }
 
-impl Choice {
+impl Selection {
     fn filter(&self) -> Result<DocumentFilter, Failure> {
         Ok(DocumentFilter {
             account: self
@@ -97,7 +99,7 @@ impl Choice {
                 .map_err(Failure::usage)?,
             document_id: None,
             after: self.after,
-            limit: STEP,
+            limit: BATCH_ROWS,
         })
     }
 }
@@ -108,22 +110,26 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let store = open_store_for_reading(&config).await?;
     let outcome = match args.action {
         Action::List {
-            choice,
+            selection,
             limit,
             json: false,
-        } => list(store.as_ref(), choice.filter()?, limit).await,
+        } => list(store.as_ref(), selection.filter()?, limit).await,
         Action::List {
-            choice, json: true, ..
-        } => list_json(store.as_ref(), choice.filter()?).await,
+            selection,
+            json: true,
+            ..
+        } => list_json(store.as_ref(), selection.filter()?).await,
         Action::Show { document } => show(store.as_ref(), &document).await,
-        Action::Trace { document, json } => story(store.as_ref(), &document, json).await,
-        Action::Export { dir, choice } => export(store.as_ref(), choice.filter()?, &dir).await,
+        Action::Trace { document, json } => trace(store.as_ref(), &document, json).await,
+        Action::Export { dir, selection } => {
+            export(store.as_ref(), selection.filter()?, &dir).await
+        }
     };
     store.close().await?;
     outcome
 }
 
-/// Calls `each` for every document that `filter` chooses, a bounded number in memory.
+/// Calls `each` for every matching version, with at most [`BATCH_ROWS`] in memory.
 async fn for_each(
     store: &dyn Store,
     mut filter: DocumentFilter,
@@ -152,24 +158,24 @@ async fn list(store: &dyn Store, filter: DocumentFilter, limit: usize) -> Result
     })
     .await?;
     if count == 0 {
-        println!("No document yet.");
+        println!("No documents.");
         return Ok(Exit::Done);
     }
-    println!("{}", table(newest.iter()));
+    println!("{}", document_table(newest.iter()));
     if count > newest.len() as u64 {
         println!(
-            "The newest {} of {count}; --limit shows more, --json all.",
+            "Showing the newest {} of {count}. --limit shows more, --json all.",
             newest.len()
         );
     }
     Ok(Exit::Done)
 }
 
-/// The table of documents that `documents list` and `demo` print.
-pub(super) fn table<'a>(rows: impl Iterator<Item = &'a DocumentRow>) -> Table {
-    let mut table = super::table([
+/// Returns the table of documents that `documents list` and `demo` print.
+pub(super) fn document_table<'a>(rows: impl Iterator<Item = &'a DocumentRow>) -> Table {
+    let mut table = table::new([
         "sequence", "queue", "company", "number", "date", "seller", "buyer", "total", "document",
-        "",
+        "note",
     ]);
     for row in rows {
         let view = row.body.as_deref().map(View::read).unwrap_or_default();
@@ -214,22 +220,22 @@ async fn list_json(store: &dyn Store, filter: DocumentFilter) -> Result<Exit, Fa
     Ok(Exit::Done)
 }
 
-async fn show(store: &dyn Store, wanted: &str) -> Result<Exit, Failure> {
+async fn show(store: &dyn Store, document: &str) -> Result<Exit, Failure> {
     let by_id = DocumentFilter {
-        document_id: Some(wanted.to_owned()),
-        limit: STEP,
+        document_id: Some(document.to_owned()),
+        limit: BATCH_ROWS,
         ..DocumentFilter::default()
     };
     let mut found = store.documents(by_id).await?;
     if found.is_empty()
-        && let Ok(sequence) = wanted.parse::<i64>()
+        && let Ok(sequence) = document.parse::<i64>()
     {
-        let by_number = DocumentFilter {
+        let by_sequence = DocumentFilter {
             after: Some(sequence.saturating_sub(1)),
             limit: 1,
             ..DocumentFilter::default()
         };
-        found = store.documents(by_number).await?;
+        found = store.documents(by_sequence).await?;
         found.retain(|row| row.sequence == sequence);
     }
     let current = found.iter().rposition(|row| !row.superseded);
@@ -238,72 +244,71 @@ async fn show(store: &dyn Store, wanted: &str) -> Result<Exit, Failure> {
         .or_else(|| found.pop())
     else {
         return Err(anyhow!(
-            "there is no document `{wanted}`; `ivesk-webhook documents list` shows what there is"
+            "document `{document}` not found; `ivesk-webhook documents list` lists the stored documents"
         )
         .into());
     };
     let Some(body) = row.body else {
-        return Err(anyhow!("the store has no body of `{wanted}`, only that it was there").into());
+        return Err(anyhow!(
+            "the JSON of document `{document}` was removed after `retention.documents`"
+        )
+        .into());
     };
     let mut stdout = std::io::stdout().lock();
     stdout
         .write_all(&body)
         .and_then(|()| stdout.write_all(b"\n"))
-        .context("standard output can't be written")?;
+        .context("failed to write to standard output")?;
     Ok(Exit::Done)
 }
 
-async fn story(store: &dyn Store, wanted: &str, json: bool) -> Result<Exit, Failure> {
-    let traces = trace::find(store, wanted).await?;
+async fn trace(store: &dyn Store, document: &str, json: bool) -> Result<Exit, Failure> {
+    let traces = crate::trace::find(store, document).await?;
     if json {
         println!("{}", serde_json::to_string(&traces)?);
     } else {
-        traces.iter().for_each(tell);
+        traces.iter().for_each(print_trace);
     }
     if traces.is_empty() {
         return Err(anyhow!(
-            "nothing is known of `{wanted}`; `ivesk-webhook documents list` shows what there is"
+            "document `{document}` not found; `ivesk-webhook documents list` lists the stored documents"
         )
         .into());
     }
     Ok(Exit::Done)
 }
 
-/// Prints the story of one document: a line that names it, one in a few words, and a
-/// table of everything.
-fn tell(trace: &Trace) {
+/// Prints a document's data, its steps in one line, and a table of all events.
+fn print_trace(trace: &Trace) {
     let view = &trace.view;
-    let known_by = [
+    let data = [
         &view.number,
         &view.date,
         &view.seller,
         &view.buyer,
         &view.total,
     ];
-    let known_by: Vec<&str> = known_by.into_iter().flatten().map(String::as_str).collect();
-    let id = trace
-        .document_id
-        .as_deref()
-        .unwrap_or("(not come back yet)");
+    let data: Vec<&str> = data.into_iter().flatten().map(String::as_str).collect();
+    let id = trace.document_id.as_deref().unwrap_or("(not received yet)");
     println!(
         "document {id} of account {}: {}",
         trace.account,
-        known_by.join(", ")
+        data.join(", ")
     );
-    let story: Vec<String> = trace
+    let steps: Vec<String> = trace
         .story
         .iter()
         .map(|step| step.as_str().replace('_', "-"))
         .collect();
-    println!("{}", story.join(" → "));
-    let mut table = super::table([
+    println!("{}", steps.join(" → "));
+    let mut table = table::new([
         "when",
         "until",
         "times",
-        "what",
+        "event",
         "version",
         "destination",
-        "",
+        "detail",
     ]);
     for event in &trace.events {
         table.add_row([
@@ -336,21 +341,21 @@ async fn export(store: &dyn Store, filter: DocumentFilter, dir: &Path) -> Result
             company => company,
         }));
         std::fs::create_dir_all(&folder)
-            .with_context(|| format!("{} can't be made", folder.display()))?;
+            .with_context(|| format!("failed to create {}", folder.display()))?;
         let file = folder.join(format!(
             "{}-{}.json",
             row.sequence,
             identity(&row.document_id)
         ));
         std::fs::write(&file, body)
-            .with_context(|| format!("{} can't be written", file.display()))?;
+            .with_context(|| format!("failed to write {}", file.display()))?;
         written += 1;
         Ok(())
     })
     .await?;
-    println!("{written} document versions are in {}.", dir.display());
+    println!("Wrote {written} document versions to {}.", dir.display());
     if without_body > 0 {
-        println!("{without_body} are left out: the store has no body of them.");
+        println!("Left out {without_body}, whose JSON was removed after `retention.documents`.");
     }
     Ok(Exit::Done)
 }

@@ -1,9 +1,9 @@
-//! `emulator`: an Įvesk.lt, SNS and S3 on this machine until Ctrl-C.
+//! `emulator`
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::{Exit, Failure, Globals};
+use super::outcome::{Exit, Failure};
 use crate::domain::Event;
 use crate::emulator::{
     AccountSettings, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, EmulatorSettings, Switches,
@@ -12,29 +12,28 @@ use crate::emulator::{
 /// Arguments of `emulator`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4566")]
     listen: SocketAddr,
-    /// Positions of switches, such as company_in=query,ties=3; docs/emulator.md lists them
+    /// Switches, such as company_in=query,ties=3; docs/emulator.md lists them
     #[arg(long, value_name = "NAME=VALUE,…", default_value = "")]
     switches: String,
-    /// An API key that is good; each further one is an account of its own [default: one]
+    /// API key to accept; may be repeated, one account for each [default: a fixed one, which is printed]
     #[arg(long = "key", value_name = "KEY")]
     keys: Vec<String>,
-    /// A company's code, for every key [default: 302320404 and 304567890]
+    /// Company code, for every key; may be repeated [default: 302320404 and 304567890]
     #[arg(long = "company", value_name = "CODE")]
     companies: Vec<String>,
-    /// Also send to other machines, and listen for them; the emulator asks for no password
+    /// Also listen for other machines, and send to them; the emulator requires no password
     #[arg(long)]
     allow_remote: bool,
-    /// Under which address others see it, such as http://emulator:4566 [default: where it listens]
+    /// Address in its links, such as http://emulator:4566 [default: the address it listens on]
     #[arg(long, value_name = "URL")]
     origin: Option<String>,
 }
 
 /// Runs `emulator`.
-pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
-    let _ = globals;
+pub async fn run(args: Args) -> Result<Exit, Failure> {
     let listen = args.listen;
     let settings = settings(args)?;
     let first = settings.accounts.first().cloned();
@@ -42,7 +41,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         .await
         .map_err(Failure::usage)?;
     if let Some(account) = first {
-        println!("{}", offer(&emulator, &account));
+        println!("{}", instructions(&emulator, &account));
     }
     tokio::signal::ctrl_c().await?;
     emulator.stop().await;
@@ -50,11 +49,11 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 }
 
 fn settings(args: Args) -> Result<EmulatorSettings, Failure> {
-    let or_default = |given: Vec<String>, default: &[&str]| {
-        if given.is_empty() {
+    let or_default = |values: Vec<String>, default: &[&str]| {
+        if values.is_empty() {
             default.iter().map(|text| (*text).to_owned()).collect()
         } else {
-            given
+            values
         }
     };
     let companies = or_default(args.companies, &DEFAULT_COMPANIES);
@@ -74,22 +73,22 @@ fn settings(args: Args) -> Result<EmulatorSettings, Failure> {
     })
 }
 
-/// What it offers, ready to be pasted.
-fn offer(emulator: &Emulator, account: &AccountSettings) -> String {
+/// Returns the settings to paste, and commands to try.
+fn instructions(emulator: &Emulator, account: &AccountSettings) -> String {
     let (origin, key) = (emulator.origin(), &account.key);
     let company = account.companies.first().map_or("CODE", String::as_str);
     let switches = emulator.control().switches();
     let mut text = String::new();
-    // Writing to a String does not fail.
+    // Writing to a String can't fail.
     let _ = write!(
         text,
-        "An emulated Įvesk.lt, SNS and S3 until Ctrl-C; everything is in memory.
+        "Emulating Įvesk.lt, SNS and S3 until Ctrl-C. Everything is kept in memory.
 
 API       {api}   x-api-key: {key}
 SNS       {origin}   topics {exported}, {digitized}
 Companies {companies}
 
-In ivesk-webhook.toml:
+Settings in ivesk-webhook.toml:
 
   [api]
   url = \"{api}\"
@@ -99,9 +98,9 @@ In ivesk-webhook.toml:
   [sns]
   local_origins = [\"{origin}\"]
 
-and IVESK_WEBHOOK_API_KEY={key}
+and in the environment: IVESK_WEBHOOK_API_KEY={key}
 
-Play the accountant:
+Commands to act as the accountant:
 
   curl {origin}/control/export --json '{{\"company\":\"{company}\",\"documents\":3}}'
   curl {origin}/control/digitize --json '{{\"key\":\"{key}\",\"company\":\"{company}\",\"count\":2}}'
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelled_switch_is_a_usage_error() {
+    fn a_misspelled_switch_is_wrong_use() {
         let wrong = Args {
             switches: "company_inn=query".to_owned(),
             ..args()
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_printed_settings_can_be_pasted() {
+    async fn the_instructions_hold_the_settings_to_paste() {
         let clock = Clock::system();
         let day = std::time::Duration::from_secs(86_400);
         let signer = Signer::generate("sns.amazonaws.com", clock.now(), clock.now().after(day))
@@ -173,7 +172,7 @@ mod tests {
         let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into())
             .await
             .expect("a free port");
-        let text = offer(&emulator, &account);
+        let text = instructions(&emulator, &account);
         for needed in [
             format!("url = \"{}\"", emulator.api_url()),
             format!("local_origins = [\"{}\"]", emulator.origin()),

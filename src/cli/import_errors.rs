@@ -1,17 +1,19 @@
-//! `report`
+//! `import-errors`
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{Exit, Failure, Globals, cell};
+use super::{logging, table};
 use crate::config::Config;
 
-/// Arguments of `report`.
+/// Arguments of `import-errors`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-What a destination rejects is reported to the accountant at Įvesk.lt, once for each version and text.
-Reports wait until `api.import_error_path` is set, which Įvesk.lt does not publish.")]
+When a destination rejects a version, the accountant sees an import error at Įvesk.lt, once for each
+version and text. Import errors wait until `api.import_error_path` is set: Įvesk.lt does not publish it.")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
@@ -19,26 +21,26 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show import errors on their way to the accountant
+    /// Show import errors and whether Įvesk.lt has them
     List {
-        /// Only in this state: pending, sent or refused
+        /// Only import errors in this state: pending, sent or refused
         #[arg(long)]
         state: Option<String>,
-        /// One JSON array
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Report one now that was refused or waits
+    /// Send an import error now that was refused or waits
     Retry {
-        /// Its number in `import-errors list`
+        /// Number of the import error, from `import-errors list`
         id: i64,
     },
 }
 
-/// Runs `report`.
+/// Runs `import-errors`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let api = Api::open(&config).await?;
     let outcome = match args.action {
         Action::List { state, json } => list(&api, &config, state, json).await,
@@ -63,37 +65,37 @@ async fn list(
         return Ok(Exit::Done);
     }
     if rows.is_empty() {
-        println!("There are none.");
+        println!("No import errors.");
         return Ok(Exit::Done);
     }
-    let mut table = super::table([
+    let mut table = table::new([
         "id",
-        "stands",
+        "state",
         "document",
         "company",
         "rejected",
-        "told",
+        "sent",
         "text",
         "last error",
     ]);
     for row in &rows {
         table.add_row([
-            cell(&row["id"]),
-            cell(&row["state"]),
-            cell(&row["document_id"]),
-            cell(&row["company"]),
-            cell(&row["created_at"]),
-            cell(&row["sent_at"]),
-            cell(&row["message"]),
-            cell(&row["last_error"]),
+            table::cell(&row["id"]),
+            table::cell(&row["state"]),
+            table::cell(&row["document_id"]),
+            table::cell(&row["company"]),
+            table::cell(&row["created_at"]),
+            table::cell(&row["sent_at"]),
+            table::cell(&row["message"]),
+            table::cell(&row["last_error"]),
         ]);
     }
     println!("{table}");
-    let waits = rows.iter().any(|row| row["state"] == "pending");
-    if waits && config.api.import_error_path.is_none() {
+    let pending = rows.iter().any(|row| row["state"] == "pending");
+    if pending && config.api.import_error_path.is_none() {
         println!(
-            "They wait: `api.import_error_path` is not set. Įvesk.lt does not publish the address; look at the API \
-             page of your account, app.ivesk.lt/api/docs."
+            "Pending import errors wait until `api.import_error_path` is set. Įvesk.lt does not publish it; see the \
+             API page of your account, app.ivesk.lt/api/docs."
         );
     }
     Ok(Exit::Done)
@@ -102,6 +104,10 @@ async fn list(
 async fn retry(api: &Api, id: i64) -> Result<Exit, Failure> {
     api.post(&format!("/v1/import-errors/{id}/retry"), &json!({}))
         .await?;
-    println!("Report {id} is due now; a server that runs sends it.");
+    if api.is_running_server() {
+        println!("Import error {id} is due now; the running server sends it.");
+    } else {
+        println!("Import error {id} is due now; `ivesk-webhook serve` sends it once it runs.");
+    }
     Ok(Exit::Done)
 }

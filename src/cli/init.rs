@@ -1,4 +1,4 @@
-//! `init`: a commented settings file with fresh tokens.
+//! `init`
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -8,25 +8,27 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Exit, Failure, Globals};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use crate::config::{Config, FreshSettings, fresh_token};
 use crate::domain::{Account, Company, Event, InvalidName};
 
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-No public address yet? Give http://127.0.0.1:8080 for now: `serve --tunnel auto` takes one from ngrok or cloudflared.")]
+No public address yet? Use http://127.0.0.1:8080 for now: `serve --tunnel auto` uses the address of an ngrok or
+cloudflared tunnel.")]
 pub struct Args {
-    /// The https address under which SNS will reach this service
+    /// Public https address at which SNS reaches this service
     #[arg(long, value_name = "URL")]
     public_url: String,
-    /// Name of the account, one for each API key
+    /// Name of the account; there is one for each API key
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = parse_account)]
     account: Account,
-    /// Code of a company whose exported documents to pull; may be repeated
+    /// Code of a company to pull exported documents of; may be repeated
     #[arg(long, value_name = "CODE", value_parser = parse_company)]
     company: Vec<Company>,
-    /// Write a new file where there is one; the old one is kept as FILE.old
+    /// Replace an existing file, and keep it as FILE.old
     #[arg(long)]
     force: bool,
 }
@@ -42,25 +44,25 @@ fn parse_company(text: &str) -> Result<Company, InvalidName> {
 /// Runs `init`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let path = &globals.config;
-    let settings = fresh(args.public_url, args.account, args.company)?;
+    let settings = fresh_settings(args.public_url, args.account, args.company)?;
     let text = settings.to_toml();
-    // What is wrong with the arguments is found before anything is written.
+    // Mistakes in the arguments are found before anything is written.
     let folder = path.parent().unwrap_or(Path::new(""));
     Config::parse(text.expose_secret(), folder, &BTreeMap::new()).map_err(Failure::usage)?;
 
-    let kept = if args.force { keep_old(path)? } else { None };
+    let old = if args.force { keep_old(path)? } else { None };
     if let Err(failure) = write_new(path, &text) {
-        if let Some(old) = &kept {
-            // Back to where it was; the reason for the failure is worth more than a second one.
+        if let Some(old) = &old {
+            // Only the first error is reported.
             let _ = std::fs::rename(old, path);
         }
         return Err(failure);
     }
-    print!("{}", next_steps(path, kept.as_deref(), &settings));
+    print!("{}", next_steps(path, old.as_deref(), &settings));
     Ok(Exit::Done)
 }
 
-fn fresh(
+fn fresh_settings(
     public_url: String,
     account: Account,
     companies: Vec<Company>,
@@ -69,7 +71,7 @@ fn fresh(
         .into_iter()
         .map(|event| Ok((event, fresh_token()?)))
         .collect::<Result<_, getrandom::Error>>()
-        .context("the system gives no random numbers for the tokens")?;
+        .context("failed to get random numbers for the tokens")?;
     Ok(FreshSettings {
         public_url,
         account,
@@ -78,7 +80,7 @@ fn fresh(
     })
 }
 
-/// Moves a file that is there out of the way: the tokens in it may be in use.
+/// Renames an existing file, since its tokens may be in use. Returns the new name.
 fn keep_old(path: &Path) -> anyhow::Result<Option<PathBuf>> {
     let mut name = path.as_os_str().to_owned();
     name.push(".old");
@@ -87,11 +89,11 @@ fn keep_old(path: &Path) -> anyhow::Result<Option<PathBuf>> {
         Ok(()) => Ok(Some(old)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error)
-            .with_context(|| format!("{} can't be renamed to {}", path.display(), old.display())),
+            .with_context(|| format!("failed to rename {} to {}", path.display(), old.display())),
     }
 }
 
-/// Writes a file that was not there, readable by its owner alone.
+/// Writes a new file that only its owner can read.
 fn write_new(path: &Path, text: &SecretString) -> Result<(), Failure> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -105,43 +107,43 @@ fn write_new(path: &Path, text: &SecretString) -> Result<(), Failure> {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             Err(Failure::usage(anyhow::anyhow!(
-                "{} is there already, and its tokens may be in use; name another file with \
-                 --config, or replace it with --force (the old one is kept as {0}.old)",
+                "{} exists already, and its tokens may be in use; name another file with --config, or \
+                 replace it with --force (the old file is kept as {0}.old)",
                 path.display()
             )))
         }
         Err(error) => Err(Failure::usage(anyhow::anyhow!(
-            "{} can't be written: {error}; run this where you may write, or name a file with \
-                 --config",
+            "failed to write {}: {error}; run this in a folder that you may write to, or name a file with \
+             --config",
             path.display()
         ))),
     }
 }
 
-fn next_steps(path: &Path, kept: Option<&Path>, settings: &FreshSettings) -> String {
+fn next_steps(path: &Path, old: Option<&Path>, settings: &FreshSettings) -> String {
     let file = path.display();
-    let kept = kept.map_or_else(String::new, |old| {
+    let old = old.map_or_else(String::new, |old| {
         format!(
-            "The old file is now {}; webhooks with its tokens are refused from now on.\n",
+            "The old file is now {}; messages with its tokens are refused from now on.\n",
             old.display()
         )
     });
     let companies = if settings.companies.is_empty() {
-        "\n     and the codes of your companies, in `companies`"
+        ".\n     List the codes of your companies in `companies`"
     } else {
         ""
     };
     format!(
-        "Wrote {file}. It holds two secret tokens; keep it to yourself.
-{kept}
-Next:
-  1. Put your API key (app.ivesk.lt/settings/general) into a file and name it in
+        "Wrote {file}. It contains two secret tokens; keep it private.
+{old}
+Next steps:
+  1. Write your API key (app.ivesk.lt/settings/general) to a file and name that file in
      `api_key_file`, or set IVESK_WEBHOOK_API_KEY{companies}.
-  2. Let your proxy pass {url} on to port 8080 (docs/reverse-proxy.md).
+  2. Configure your proxy to forward {url} to port 8080 (docs/reverse-proxy.md).
   3. ivesk-webhook --config {file} config check
   4. ivesk-webhook --config {file} serve
   5. ivesk-webhook --config {file} doctor
-  6. ivesk-webhook --config {file} subscribe --print
+  6. ivesk-webhook --config {file} subscriptions create --print
 ",
         url = settings.public_url
     )

@@ -3,23 +3,23 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::CommandFactory as _;
+use clap::Command;
 
-use super::{Cli, Exit, Failure, Globals};
+use super::outcome::{Exit, Failure};
 
 /// Arguments of `man`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The folder, made where it is missing; such as /usr/local/share/man/man1
+    /// Folder for the pages, such as /usr/local/share/man/man1; created if missing
     dir: PathBuf,
 }
 
-/// Runs `man`.
-pub async fn run(args: Args, _: &Globals) -> Result<Exit, Failure> {
+/// Runs `man` for `program`.
+pub async fn run(args: Args, program: Command) -> Result<Exit, Failure> {
     let dir = args.dir;
-    std::fs::create_dir_all(&dir).with_context(|| format!("{} can't be made", dir.display()))?;
-    clap_mangen::generate_to(Cli::command(), &dir)
-        .with_context(|| format!("{} can't be written to", dir.display()))?;
+    std::fs::create_dir_all(&dir).with_context(|| format!("failed to create {}", dir.display()))?;
+    clap_mangen::generate_to(program, &dir)
+        .with_context(|| format!("failed to write to {}", dir.display()))?;
     println!("Wrote the man pages to {}.", dir.display());
     Ok(Exit::Done)
 }

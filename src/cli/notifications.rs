@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::Value;
 
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::quarantine::{body_of, row_id};
 use super::saved::ExportDir;
 use super::server::Api;
-use super::{Exit, Failure, Globals};
+use super::{logging, table};
 use crate::admin::paging::List;
 use crate::config::Config;
+use crate::domain::counted;
 
 /// Arguments of `notifications`.
 #[derive(Debug, clap::Args)]
@@ -23,19 +26,19 @@ pub struct Args {
 enum Action {
     /// Show stored notifications, oldest first
     List {
-        /// Only those after this number
-        #[arg(long, default_value_t = 0)]
+        /// Only notifications after this number
+        #[arg(long, value_name = "ID", default_value_t = 0)]
         after: i64,
-        /// At most so many, 500 at the most
-        #[arg(long, default_value_t = 50)]
+        /// Number of rows to show, at most 500
+        #[arg(long, value_name = "N", default_value_t = 50)]
         limit: u16,
-        /// One JSON array
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Write their bodies to files that `verify` and `replay` take
+    /// Write their bodies to files for `verify` and `replay`
     Export {
-        /// The folder, made where it is missing
+        /// Folder for the files; created if missing
         dir: PathBuf,
     },
 }
@@ -43,7 +46,7 @@ enum Action {
 /// Runs `notifications`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let api = Api::open(&config).await?;
     let outcome = match args.action {
         Action::List { after, limit, json } => list(&api, after, limit, json).await,
@@ -62,7 +65,8 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
         println!("{rows:#}");
         return Ok(Exit::Done);
     }
-    let columns = [
+    let columns = ["id", "received", "account", "event", "kind", "message"];
+    let fields = [
         "id",
         "received_at",
         "account",
@@ -70,9 +74,9 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
         "kind",
         "message_id",
     ];
-    let mut table = super::table(columns);
+    let mut table = table::new(columns);
     for row in rows.as_array().into_iter().flatten() {
-        table.add_row(columns.map(|column| super::cell(&row[column])));
+        table.add_row(fields.map(|field| table::cell(&row[field])));
     }
     println!("{table}");
     Ok(Exit::Done)
@@ -80,7 +84,7 @@ async fn list(api: &Api, after: i64, limit: u16, json: bool) -> Result<Exit, Fai
 
 async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
     let folder = ExportDir::open(dir)?;
-    let mut gone = 0_usize;
+    let mut gone = 0;
     let mut after = List::NOTIFICATIONS.cursor(0);
     loop {
         let page = api.get(&format!("/v1/notifications?after={after}")).await?;
@@ -96,7 +100,10 @@ async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
         }
     }
     if gone > 0 {
-        eprintln!("{gone} older ones have no body any more (`retention.notifications`)");
+        eprintln!(
+            "{} left out: the body was removed after `retention.notifications`",
+            counted(gone, "notification")
+        );
     }
     Ok(Exit::Done)
 }
@@ -107,9 +114,9 @@ async fn write_one(api: &Api, folder: &ExportDir, id: i64) -> Result<Option<Path
         return Ok(None);
     };
     let path = folder.write(
-        &super::cell(&row["received_at"]),
-        &super::cell(&row["event"]),
-        &super::cell(&row["message_id"]),
+        &table::cell(&row["received_at"]),
+        &table::cell(&row["event"]),
+        &table::cell(&row["message_id"]),
         &body,
     )?;
     Ok(Some(path))

@@ -2,58 +2,55 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use anyhow::anyhow;
 use serde_json::json;
 
+use super::account::no_api_key;
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{Exit, Failure, Globals};
+use super::{logging, table};
 use crate::config::{Config, StoreUrl};
-use crate::domain::{Account, Clock, Company, Cursor, Feed, Queue};
+use crate::domain::{Account, Clock, Company, Cursor, Feed, Queue, Timestamp, counted};
 use crate::ivesk::{self, ApiError, Client};
 use crate::pull::paging::next_step;
 use crate::pull::{PullOutcome, Puller, blocked_queues, configured_feeds};
 use crate::service::open_store_for_reading;
-use crate::store::{PageEnd, Position, SharedStore, Store, StoreError};
+use crate::store::{FeedPauseReason, PageEnd, Position, SharedStore, Store, StoreError};
 
 /// Arguments of `pull`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Where the service runs, it is asked to pull, and its log tells what came. Otherwise everything that is
-due is pulled here and now: what was asked for, and the hourly reconciliation. Exit codes: 0 all feeds are up to
-date, 1 a feed was refused, 2 a setting is missing, 3 Įvesk.lt could not be reached.")]
+If the service runs, it pulls, and its log shows the results. Otherwise this command pulls what is due: what
+you request here, waiting triggers, and the hourly reconciliation.
+
+Exit codes: 0 all feeds are up to date, 1 a feed failed, 2 a setting is missing, 3 Įvesk.lt could not be reached")]
 pub struct Args {
-    /// Only this account's feeds
+    /// Only feeds of this account
     #[arg(long)]
     account: Option<String>,
-    /// Only this queue
+    /// Only feeds of this queue
     #[arg(long, value_enum)]
     queue: Option<Queue>,
-    /// Only this company, which becomes known if it was not
+    /// Only the feed of this company, which is added if it is new
     #[arg(long, value_name = "CODE")]
     company: Option<String>,
-    /// Read again from this cursor, an old `next` or document time; the live cursor stays.
-    /// Refused while a chosen feed still reads an earlier stretch
-    #[arg(long, value_name = "CURSOR", conflicts_with = "resume")]
+    /// Read again from this cursor: an earlier `next`, or the time of a document. The feed's own
+    /// cursor does not change. Refused while one of the feeds still reads an earlier stretch
+    #[arg(long, value_name = "CURSOR")]
     from: Option<String>,
-    /// Store nothing; tell what would come
-    #[arg(long, conflicts_with = "resume")]
-    dry_run: bool,
-    /// Free paused feeds first
+    /// Store nothing; only count the documents
     #[arg(long)]
-    resume: bool,
+    dry_run: bool,
 }
 
 /// Runs `pull`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     if args.dry_run {
         return dry_run(&args, &config).await;
     }
     let api = Api::open(&config).await?;
-    if args.resume {
-        resume(&api, &args, &config).await?;
-    }
     let request = json!({
         "account": args.account, "queue": args.queue, "company": args.company, "from": args.from,
     });
@@ -62,7 +59,8 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         None => {
             let feeds = triggered["feeds"].as_array().map_or(0, Vec::len);
             println!(
-                "The running server was asked to pull {feeds} feeds; its log tells what came."
+                "Requested a pull of {} from the running server; its log shows the results.",
+                counted(feeds as u64, "feed")
             );
             Ok(Exit::Done)
         }
@@ -72,36 +70,21 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     outcome
 }
 
-async fn resume(api: &Api, args: &Args, config: &Config) -> Result<(), Failure> {
-    let accounts: Vec<String> = match &args.account {
-        Some(account) => vec![account.clone()],
-        None => config.accounts.keys().map(ToString::to_string).collect(),
-    };
-    for account in accounts {
-        let request = json!({ "account": account, "queue": args.queue, "company": args.company });
-        let answer = api.post("/v1/feeds/resume", &request).await?;
-        if let Some(changed) = answer["changed"].as_u64().filter(|changed| *changed > 0) {
-            println!("{changed} feeds of account {account} were freed.");
-        }
-    }
-    Ok(())
-}
-
-/// What a run did to one feed.
+/// The result of pulling one feed.
 #[derive(Default)]
-struct Tally {
+struct FeedResult {
     new: usize,
     known: usize,
     pages: usize,
     error: Option<String>,
 }
 
-/// Pulls everything that is due, then tells it as a table.
+/// Pulls everything that is due, and prints the results as a table.
 async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> {
     let clock = store.clock().unwrap_or_else(Clock::system);
     let puller = Puller::new(config, SharedStore::clone(&store), clock).map_err(Failure::usage)?;
     puller.register_feeds(configured_feeds(config)).await?;
-    let mut tallies: BTreeMap<Feed, Tally> = BTreeMap::new();
+    let mut results: BTreeMap<Feed, FeedResult> = BTreeMap::new();
     let mut exit = Exit::Done;
     loop {
         match puller.pull_page().await? {
@@ -110,38 +93,38 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
             PullOutcome::Page {
                 feed, committed, ..
             } => {
-                let tally = tallies.entry(feed).or_default();
-                tally.new += committed.new;
-                tally.known += committed.known;
-                tally.pages += 1;
-                tally.error = None;
+                let result = results.entry(feed).or_default();
+                result.new += committed.new;
+                result.known += committed.known;
+                result.pages += 1;
+                result.error = None;
             }
             PullOutcome::Failed {
                 feed,
                 error,
                 unreachable,
             } => {
-                tallies.entry(feed).or_default().error = Some(error);
+                results.entry(feed).or_default().error = Some(error);
                 exit = if unreachable {
                     Exit::Unreachable
                 } else if exit == Exit::Done {
-                    Exit::No
+                    Exit::Failed
                 } else {
                     exit
                 };
             }
         }
     }
-    print_tallies(&tallies);
-    for held_back in held_back(store.as_ref(), &tallies).await? {
-        println!("{held_back}");
+    print_results(&results);
+    for line in skipped(store.as_ref(), &results).await? {
+        println!("{line}");
         if exit == Exit::Done {
-            exit = Exit::No;
+            exit = Exit::Failed;
         }
     }
     for blocked in blocked_queues(config) {
         println!(
-            "Not pulled: the {} queue of account {}, for want of {}.",
+            "The {} queue of account {} was not pulled: set {}.",
             blocked.queue,
             blocked.account,
             setting(blocked.missing)
@@ -153,55 +136,62 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
     Ok(exit)
 }
 
-/// What was not asked for because an earlier failure still holds it back, a line each.
-async fn held_back(
+/// Returns a line for each account and feed that was not pulled because it is paused or waits.
+async fn skipped(
     store: &dyn Store,
-    asked: &BTreeMap<Feed, Tally>,
+    pulled: &BTreeMap<Feed, FeedResult>,
 ) -> Result<Vec<String>, Failure> {
     let now = Clock::system().now();
-    let why = |error: Option<String>| error.unwrap_or_else(|| "no reason noted".to_owned());
     let mut lines = Vec::new();
     for row in store.accounts().await? {
-        let asked = asked.keys().any(|feed| feed.account == row.account);
-        match (row.paused, row.waits_until) {
-            _ if asked => {}
-            (Some(reason), _) => lines.push(format!(
-                "Account {} is paused ({}): {}. `feeds resume` frees it.",
-                row.account,
-                reason.as_str(),
-                why(row.last_error)
-            )),
-            (None, Some(until)) if until > now => lines.push(format!(
-                "Account {} waits until {until}: {}.",
-                row.account,
-                why(row.last_error)
-            )),
-            _ => {}
+        if !pulled.keys().any(|feed| feed.account == row.account) {
+            let name = format!("Account {}", row.account);
+            lines.extend(skip_reason(
+                &name,
+                row.paused,
+                row.waits_until,
+                row.last_error,
+                now,
+            ));
         }
     }
     for row in store.feeds().await? {
-        match (row.paused, row.waits_until) {
-            _ if asked.contains_key(&row.feed) => {}
-            (Some(reason), _) => lines.push(format!(
-                "{} is paused ({}): {}. `feeds resume` frees it.",
-                row.feed,
-                reason.as_str(),
-                why(row.last_error)
-            )),
-            (None, Some(until)) if until > now => lines.push(format!(
-                "{} waits until {until}: {}.",
-                row.feed,
-                why(row.last_error)
-            )),
-            _ => {}
+        if !pulled.contains_key(&row.feed) {
+            let name = format!("Feed {}", row.feed);
+            lines.extend(skip_reason(
+                &name,
+                row.paused,
+                row.waits_until,
+                row.last_error,
+                now,
+            ));
         }
     }
     Ok(lines)
 }
 
+fn skip_reason(
+    name: &str,
+    paused: Option<FeedPauseReason>,
+    waits_until: Option<Timestamp>,
+    last_error: Option<String>,
+    now: Timestamp,
+) -> Option<String> {
+    let error = last_error.unwrap_or_else(|| "no error recorded".to_owned());
+    match (paused, waits_until) {
+        (Some(reason), _) => Some(format!(
+            "{name} is paused ({}): {error}. `ivesk-webhook feeds resume` resumes it.",
+            reason.as_str()
+        )),
+        (None, Some(until)) if until > now => Some(format!("{name} waits until {until}: {error}.")),
+        _ => None,
+    }
+}
+
+/// Returns the setting to set, and how.
 fn setting(missing: &str) -> String {
     match missing {
-        "api_key" => "its API key (set IVESK_WEBHOOK_API_KEY or `api_key_file`)".to_owned(),
+        "api_key" => "its API key (IVESK_WEBHOOK_API_KEY or `api_key_file`)".to_owned(),
         "exported_path" => {
             "`api.exported_path` (`ivesk-webhook doctor --company CODE` finds it)".to_owned()
         }
@@ -209,19 +199,19 @@ fn setting(missing: &str) -> String {
     }
 }
 
-fn print_tallies(tallies: &BTreeMap<Feed, Tally>) {
-    if tallies.is_empty() {
+fn print_results(results: &BTreeMap<Feed, FeedResult>) {
+    if results.is_empty() {
         println!("Nothing was due.");
         return;
     }
-    let mut table = super::table(["feed", "pages", "new", "known", "outcome"]);
-    for (feed, tally) in tallies {
+    let mut table = table::new(["feed", "pages", "new", "known", "result"]);
+    for (feed, result) in results {
         table.add_row([
             feed.to_string(),
-            tally.pages.to_string(),
-            tally.new.to_string(),
-            tally.known.to_string(),
-            tally
+            result.pages.to_string(),
+            result.new.to_string(),
+            result.known.to_string(),
+            result
                 .error
                 .clone()
                 .unwrap_or_else(|| "up to date".to_owned()),
@@ -230,18 +220,18 @@ fn print_tallies(tallies: &BTreeMap<Feed, Tally>) {
     println!("{table}");
 }
 
-/// Reads the queues without storing anything, and counts what the store does not have.
+/// Reads the feeds without storing anything, and counts the versions that the store lacks.
 async fn dry_run(args: &Args, config: &Config) -> Result<Exit, Failure> {
     let store = match &config.store.url {
-        // Nothing was pulled yet.
+        // Nothing was pulled yet, and a dry run creates no file.
         StoreUrl::Sqlite(path) if !path.exists() => None,
         _ => match open_store_for_reading(config).await {
             Err(StoreError::NotPrepared) => None,
             opened => Some(opened?),
         },
     };
-    let feeds = chosen(args, config, store.as_deref()).await?;
-    let mut tallies = BTreeMap::new();
+    let feeds = chosen_feeds(args, config, store.as_deref()).await?;
+    let mut results = BTreeMap::new();
     let mut exit = Exit::Done;
     for (feed, cursor) in feeds {
         let Some(key) = config
@@ -249,30 +239,27 @@ async fn dry_run(args: &Args, config: &Config) -> Result<Exit, Failure> {
             .get(&feed.account)
             .and_then(|account| account.api_key.clone())
         else {
-            return Err(Failure::usage(anyhow!(
-                "account {} has no API key",
-                feed.account
-            )));
+            return Err(no_api_key(&feed.account));
         };
         let client = Client::new(&config.api, key).map_err(Failure::usage)?;
-        let mut tally = Tally::default();
-        if let Err(error) = count(&client, &feed, cursor, store.as_deref(), &mut tally).await? {
+        let mut result = FeedResult::default();
+        if let Err(error) = count(&client, &feed, cursor, store.as_deref(), &mut result).await? {
             exit = match error {
                 ApiError::Unreachable(_) => Exit::Unreachable,
                 ApiError::NotConfigured { .. } => Exit::Usage,
-                _ => Exit::No,
+                _ => Exit::Failed,
             };
-            tally.error = Some(error.to_string());
+            result.error = Some(error.to_string());
         }
-        tallies.insert(feed, tally);
+        results.insert(feed, result);
     }
-    print_tallies(&tallies);
+    print_results(&results);
     println!("Nothing was stored.");
     Ok(exit)
 }
 
-/// The feeds that the arguments choose, each with where its reading starts.
-async fn chosen(
+/// Returns the feeds that the arguments choose, each with the cursor to start from.
+async fn chosen_feeds(
     args: &Args,
     config: &Config,
     store: Option<&dyn Store>,
@@ -325,13 +312,13 @@ async fn chosen(
         .collect())
 }
 
-/// Reads one feed to its end.
+/// Reads one feed to its end, and counts its versions.
 async fn count(
     client: &Client,
     feed: &Feed,
     from: Option<Cursor>,
     store: Option<&dyn Store>,
-    tally: &mut Tally,
+    result: &mut FeedResult,
 ) -> Result<Result<(), ApiError>, Failure> {
     let mut position = Position {
         from,
@@ -360,14 +347,14 @@ async fn count(
             Some(store) => store.known_versions(feed.clone(), versions.clone()).await?,
             None => vec![false; versions.len()],
         };
-        tally.pages += 1;
+        result.pages += 1;
         for (version, known) in versions.iter().zip(known) {
-            // Pages overlap, so that nothing is missed between them.
+            // Pages overlap, so that no version is missed between them.
             if last_page.contains(version) {
                 continue;
             }
-            tally.known += usize::from(known);
-            tally.new += usize::from(!known);
+            result.known += usize::from(known);
+            result.new += usize::from(!known);
         }
         last_page = versions.into_iter().collect();
         let step = next_step(&position, entries, &documents, page.next);

@@ -8,9 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::saved::ExportDir;
 use super::server::Api;
-use super::{Exit, Failure, Globals};
+use super::{logging, table};
 use crate::config::Config;
 
 /// Arguments of `quarantine`.
@@ -22,23 +24,23 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show refused messages and why they were refused
+    /// Show refused messages and the reason for each
     List {
-        /// One JSON array
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Write their bodies to files that `verify` and `replay` take
+    /// Write their bodies to files for `verify` and `replay`
     Export {
-        /// The folder, made where it is missing
+        /// Folder for the files; created if missing
         dir: PathBuf,
     },
-    /// Judge them anew, as of the time they came, after a setting was put right
+    /// Verify messages again, as of the time they were received, after a setting was fixed
     Retry {
-        /// One number of `quarantine list`
+        /// Number of the message, from `quarantine list`
         #[arg(required_unless_present = "all")]
         id: Option<i64>,
-        /// All of them
+        /// Verify all of them
         #[arg(long, conflicts_with = "id")]
         all: bool,
     },
@@ -47,7 +49,7 @@ enum Action {
 /// Runs `quarantine`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let api = Api::open(&config).await?;
     let outcome = match args.action {
         Action::List { json } => list(&api, json).await,
@@ -68,7 +70,8 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         println!("The quarantine is empty.");
         return Ok(Exit::Done);
     }
-    let columns = [
+    let columns = ["id", "received", "account", "event", "reason", "bytes"];
+    let fields = [
         "id",
         "received_at",
         "account",
@@ -76,9 +79,9 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         "reason",
         "size_bytes",
     ];
-    let mut table = super::table(columns);
+    let mut table = table::new(columns);
     for row in &rows {
-        table.add_row(columns.map(|column| super::cell(&row[column])));
+        table.add_row(fields.map(|field| table::cell(&row[field])));
     }
     println!("{table}");
     Ok(Exit::Done)
@@ -91,10 +94,10 @@ async fn export(api: &Api, dir: &std::path::Path) -> Result<Exit, Failure> {
         let id = row_id(row)?;
         let full = api.get(&format!("/v1/quarantine/{id}")).await?;
         let body = body_of(&full)?.unwrap_or_default();
-        let name = format!("q{id}-{}", super::cell(&full["reason"]));
+        let name = format!("q{id}-{}", table::cell(&full["reason"]));
         let path = folder.write(
-            &super::cell(&full["received_at"]),
-            &super::cell(&full["event"]),
+            &table::cell(&full["received_at"]),
+            &table::cell(&full["event"]),
             &name,
             &body,
         )?;
@@ -111,41 +114,49 @@ async fn retry(api: &Api, id: Option<i64>) -> Result<Exit, Failure> {
             rows.iter().map(row_id).collect::<Result<_, _>>()?
         }
     };
-    let mut table = super::table(["id", "outcome", "why"]);
+    let mut table = table::new(["id", "result", "reason"]);
     let mut exit = Exit::Done;
     for id in ids {
         let path = format!("/v1/quarantine/{id}/retry");
         let outcome = api.post(&path, &json!({})).await?;
-        let word = match (&outcome["accepted"], &outcome["duplicate"]) {
+        let result = match (&outcome["accepted"], &outcome["duplicate"]) {
             (Value::Bool(true), Value::Bool(true)) => "accepted before",
             (Value::Bool(true), _) => "accepted",
             _ => {
-                exit = Exit::No;
+                exit = Exit::Failed;
                 "refused"
             }
         };
         table.add_row([
             id.to_string(),
-            word.to_owned(),
-            super::cell(&outcome["reason"]),
+            result.to_owned(),
+            table::cell(&outcome["reason"]),
         ]);
     }
     println!("{table}");
     Ok(exit)
 }
 
-/// The row's number.
+/// Returns the number of a row.
+///
+/// # Errors
+///
+/// If the row has none.
 pub(super) fn row_id(row: &Value) -> Result<i64, anyhow::Error> {
     row["id"]
         .as_i64()
-        .ok_or_else(|| anyhow!("the server's answer has a row without a number"))
+        .ok_or_else(|| anyhow!("the server returned a row without a number"))
 }
 
-/// The row's body, where it is still kept.
+/// Returns the body of a row; `None` if it was removed.
+///
+/// # Errors
+///
+/// If the body is not base64.
 pub(super) fn body_of(row: &Value) -> Result<Option<Vec<u8>>, anyhow::Error> {
     row["body"]
         .as_str()
         .map(|body| STANDARD.decode(body))
         .transpose()
-        .context("the server's answer has a body that is not base64")
+        .context("the server returned a body that is not base64")
 }

@@ -8,42 +8,43 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use url::Url;
 
+use super::outcome::{Exit, Failure};
 use super::resign::{Resigner, SignOptions};
-use super::{Exit, Failure, Globals};
+use super::table;
 use crate::config::is_loopback;
 use crate::egress;
 
-/// How long SNS waits for an answer (AWS, "Make sure your endpoint is ready").
+/// Time that SNS waits for a response (AWS, "Make sure your endpoint is ready").
 const SNS_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The most of an answer that is read.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// Bytes of a response that are read at most.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
 /// Arguments of `replay`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Saved messages keep their signature, so a receiver accepts them while `sns.max_age` allows. --re-sign
-signs them anew with a key of its own and serves its certificate on this machine; the receiver under
-test needs the line that is printed, and nothing but a receiver on this machine is spoken to.
+Saved messages keep their signature, so a receiver accepts them only within `sns.max_age`. --re-sign signs
+them with a temporary key and serves its certificate on this machine. It prints the setting that the
+receiver needs, and sends only to a receiver on this machine.
 
-Exit codes: 0 every answer was a success, 1 one was not, 2 wrong use, 3 nobody answered")]
+Exit codes: 0 all messages were accepted, 1 one was refused, 2 wrong use, 3 the receiver could not be reached")]
 pub struct Args {
-    /// Saved bodies, as `notifications export` and `quarantine export` write them
+    /// Saved messages, from `notifications export` or `quarantine export`
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The webhook, with its token
+    /// URL of the webhook, with its token
     #[arg(long, value_name = "URL")]
     to: Url,
-    /// Send each file so many times
+    /// Number of times to send each file
     #[arg(long, default_value_t = 1, value_name = "N")]
     count: u32,
-    /// Sign anew; for a receiver on this machine alone
+    /// Sign again; only for a receiver on this machine
     #[arg(long)]
     re_sign: bool,
-    /// With --re-sign: a new MessageId and Timestamp each time
+    /// With --re-sign: use a new MessageId and Timestamp each time
     #[arg(long, requires = "re_sign")]
     fresh: bool,
-    /// With --re-sign: where the certificate is served; 0 takes any free port
+    /// With --re-sign: port to serve the certificate on; 0 for any free port
     #[arg(
         long,
         default_value_t = 4599,
@@ -53,21 +54,23 @@ pub struct Args {
     sign_port: u16,
 }
 
-/// How one delivery was answered.
-enum Fate {
-    Answered(StatusCode, String),
+/// The receiver's response to one message.
+enum Response {
+    /// The status, and the code of the problem if there is one.
+    Status(StatusCode, String),
+    /// There was none; the text says why.
     Unreachable(String),
 }
 
 /// Runs `replay`.
-pub async fn run(args: Args, _: &Globals) -> Result<Exit, Failure> {
+pub async fn run(args: Args) -> Result<Exit, Failure> {
     if !matches!(args.to.scheme(), "http" | "https") {
-        return Err(Failure::usage(anyhow!("--to takes an http or https URL")));
+        return Err(Failure::usage(anyhow!("--to must be an http or https URL")));
     }
     let resigner = if args.re_sign {
         if !is_loopback(&args.to) {
             return Err(Failure::usage(anyhow!(
-                "--re-sign speaks to receivers on this machine only: a re-signed message is a forged one"
+                "--re-sign sends only to a receiver on this machine: a re-signed message is a forgery"
             )));
         }
         let options = SignOptions {
@@ -80,7 +83,7 @@ pub async fn run(args: Args, _: &Globals) -> Result<Exit, Failure> {
     };
     if let Some(resigner) = &resigner {
         eprintln!(
-            "The receiver under test needs this in its [sns] settings:\nlocal_origins = [\"{}\"]\n",
+            "Add this to the [sns] settings of the receiver:\nlocal_origins = [\"{}\"]\n",
             resigner.origin()
         );
     }
@@ -91,31 +94,31 @@ pub async fn run(args: Args, _: &Globals) -> Result<Exit, Failure> {
         .collect::<Result<Vec<_>, Failure>>()?;
 
     let client = egress::client(SNS_TIMEOUT)?;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for (path, saved) in &messages {
         for _ in 0..args.count {
             let body = match &resigner {
                 Some(resigner) => resigner
-                    .sign_anew(saved)
+                    .sign(saved)
                     .with_context(|| path.display().to_string())
                     .map_err(Failure::usage)?,
                 None => saved.clone(),
             };
-            answers.push((*path, send(&client, &args.to, body).await));
+            responses.push((*path, send(&client, &args.to, body).await));
         }
     }
-    print_answers(&answers);
-    Ok(verdict(&answers))
+    print_responses(&responses);
+    Ok(exit(&responses))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path)
-        .with_context(|| format!("{} can't be read", path.display()))
+        .with_context(|| format!("failed to read {}", path.display()))
         .map_err(Failure::usage)
 }
 
 /// Posts one body with the headers that SNS sends (AWS, "HTTP/HTTPS headers").
-async fn send(client: &reqwest::Client, to: &Url, body: Vec<u8>) -> Fate {
+async fn send(client: &reqwest::Client, to: &Url, body: Vec<u8>) -> Response {
     let mut request = client
         .post(to.clone())
         .header("content-type", "text/plain; charset=UTF-8");
@@ -132,37 +135,37 @@ async fn send(client: &reqwest::Client, to: &Url, body: Vec<u8>) -> Fate {
     match request.body(body).send().await {
         Ok(response) => {
             let status = response.status();
-            let answer = egress::read_body(response, MAX_ANSWER_BYTES)
+            let body = egress::read_body(response, MAX_RESPONSE_BYTES)
                 .await
                 .unwrap_or_default();
-            let problem: Value = serde_json::from_slice(&answer).unwrap_or_default();
-            Fate::Answered(status, super::cell(&problem["code"]))
+            let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+            Response::Status(status, table::cell(&problem["code"]))
         }
-        // A header that can't be sent is of a message that no receiver could get.
-        Err(error) => Fate::Unreachable(egress::describe(error)),
+        // Also for a message whose fields are no valid header: SNS could not send it either.
+        Err(error) => Response::Unreachable(egress::describe(error)),
     }
 }
 
-fn print_answers(answers: &[(&Path, Fate)]) {
-    let mut table = super::table(["file", "answer", "code"]);
-    for (path, fate) in answers {
-        let (answer, code) = match fate {
-            Fate::Answered(status, code) => (status.as_u16().to_string(), code.clone()),
-            Fate::Unreachable(why) => ("none".to_owned(), why.clone()),
+fn print_responses(responses: &[(&Path, Response)]) {
+    let mut table = table::new(["file", "status", "code"]);
+    for (path, response) in responses {
+        let (status, code) = match response {
+            Response::Status(status, code) => (status.as_u16().to_string(), code.clone()),
+            Response::Unreachable(error) => ("none".to_owned(), error.clone()),
         };
-        table.add_row([path.display().to_string(), answer, code]);
+        table.add_row([path.display().to_string(), status, code]);
     }
     println!("{table}");
 }
 
-fn verdict(answers: &[(&Path, Fate)]) -> Exit {
-    let unreachable = |(_, fate): &(&Path, Fate)| matches!(fate, Fate::Unreachable(_));
-    let refused = |(_, fate): &(&Path, Fate)| matches!(fate, Fate::Answered(status, _) if !status.is_success());
-    if answers.iter().any(unreachable) {
-        Exit::Unreachable
-    } else if answers.iter().any(refused) {
-        Exit::No
-    } else {
-        Exit::Done
+fn exit(responses: &[(&Path, Response)]) -> Exit {
+    let mut exit = Exit::Done;
+    for (_, response) in responses {
+        match response {
+            Response::Unreachable(_) => return Exit::Unreachable,
+            Response::Status(status, _) if !status.is_success() => exit = Exit::Failed,
+            Response::Status(..) => {}
+        }
     }
+    exit
 }

@@ -1,4 +1,4 @@
-//! Signing saved messages anew, with a certificate served on this machine.
+//! Re-signs saved messages, with a certificate served on this machine.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -10,25 +10,25 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Failure;
+use super::outcome::Failure;
 use crate::domain::Clock;
 use crate::emulator::signer::{SNS_NAME, Signer, Unsigned};
 use crate::sns::MessageType;
 
-/// How long the certificate made for one run is valid, before and after now. Saved
-/// messages are judged at the time they come, so this needs no more.
+/// Validity of the certificate, before and after now. A receiver verifies a message as of
+/// the time of its arrival, so no more is needed.
 const VALIDITY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How messages are signed.
+/// Options of re-signing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SignOptions {
-    /// Where the certificate is served; 0 takes any free port.
+    /// Port that serves the certificate; 0 for any free port.
     pub(super) port: u16,
-    /// Whether each message gets a new id and time.
+    /// Uses a new MessageId and Timestamp for each message.
     pub(super) fresh: bool,
 }
 
-/// Signs messages, and serves the certificate until it is dropped.
+/// Re-signs messages, and serves the certificate until dropped.
 pub(super) struct Resigner {
     signer: Signer,
     address: SocketAddr,
@@ -38,14 +38,18 @@ pub(super) struct Resigner {
 }
 
 impl Resigner {
-    /// Makes a key and starts serving its certificate.
+    /// Creates a key and starts serving its certificate.
+    ///
+    /// # Errors
+    ///
+    /// If no key can be created, or the port can't be listened on.
     pub(super) async fn start(options: SignOptions) -> Result<Self, Failure> {
         let clock = Clock::system();
         let now = clock.now();
         let signer = Signer::generate(SNS_NAME, now.before(VALIDITY), now.after(VALIDITY))?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))
             .await
-            .with_context(|| format!("--sign-port {} can't be listened on", options.port))
+            .with_context(|| format!("failed to listen on --sign-port {}", options.port))
             .map_err(Failure::usage)?;
         let address = listener.local_addr()?;
         let pem = signer.certificate_pem().to_owned();
@@ -54,7 +58,7 @@ impl Resigner {
             get(move || std::future::ready(pem.clone())),
         );
         let server = tokio::spawn(async move {
-            // It serves until this command ends.
+            // Serves until this command ends; a client that fails fails for itself.
             let _ = axum::serve(listener, routes).await;
         });
         Ok(Self {
@@ -66,14 +70,17 @@ impl Resigner {
         })
     }
 
-    /// What `sns.local_origins` must name.
+    /// Returns the origin that the receiver's `sns.local_origins` must contain.
     pub(super) fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The saved message with a signature of ours in the place of its own, of the
-    /// same SignatureVersion.
-    pub(super) fn sign_anew(&self, saved: &[u8]) -> Result<Vec<u8>, anyhow::Error> {
+    /// Returns the saved message with a new signature of the same SignatureVersion.
+    ///
+    /// # Errors
+    ///
+    /// If `saved` is no SNS message.
+    pub(super) fn sign(&self, saved: &[u8]) -> Result<Vec<u8>, anyhow::Error> {
         let (mut message, version) = read(saved)?;
         if self.fresh {
             message.message_id = fresh_id()?;
@@ -85,11 +92,11 @@ impl Resigner {
 }
 
 fn read(saved: &[u8]) -> Result<(Unsigned, u8), anyhow::Error> {
-    let message: Value = serde_json::from_slice(saved).context("it is not JSON")?;
+    let message: Value = serde_json::from_slice(saved).context("not JSON")?;
     let text = |field: &str| message[field].as_str().map(str::to_owned);
-    let needed = |field: &str| text(field).ok_or_else(|| anyhow!("the field `{field}` is missing"));
+    let needed = |field: &str| text(field).ok_or_else(|| anyhow!("field `{field}` is missing"));
     let message_type = MessageType::parse(&needed("Type")?)
-        .ok_or_else(|| anyhow!("`Type` is none of the three that SNS sends"))?;
+        .ok_or_else(|| anyhow!("`Type` is not a type that SNS sends"))?;
     let version = match message["SignatureVersion"].as_str() {
         Some("2") => 2,
         _ => 1,
@@ -112,10 +119,10 @@ fn read(saved: &[u8]) -> Result<(Unsigned, u8), anyhow::Error> {
     Ok((unsigned, version))
 }
 
-/// A random UUID, as SNS's ids are.
+/// Returns a random UUID, the form of SNS's message ids.
 fn fresh_id() -> Result<String, anyhow::Error> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random bytes: {error}"))?;
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("failed to get random bytes: {error}"))?;
     Ok(uuid::Builder::from_random_bytes(bytes)
         .into_uuid()
         .to_string())
@@ -143,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_receiver_that_trusts_the_origin_accepts_a_resigned_message() {
+    async fn a_receiver_that_trusts_the_origin_accepts_a_message() {
         let resigner = resigner(true).await;
         let config = SnsConfig {
             local_origins: vec![resigner.origin()],
@@ -153,20 +160,22 @@ mod tests {
         let verifier = Verifier::new(&config.settings(), Arc::new(NoCertificateStore), clock)
             .expect("a client can be made");
 
-        let body = resigner.sign_anew(SAVED).expect("it can be signed");
-        let again = resigner.sign_anew(SAVED).expect("it can be signed");
-        assert_ne!(body, again, "each has an id of its own");
+        let body = resigner.sign(SAVED).expect("a message that can be signed");
+        let again = resigner.sign(SAVED).expect("a message that can be signed");
+        assert_ne!(body, again, "each has its own id");
 
         let envelope = Envelope::parse(Bytes::from(body), &SnsHeaders::default());
-        let message = verifier.verify(envelope.expect("it has SNS's shape")).await;
-        let message = message.expect("it is genuine to this receiver");
+        let message = verifier
+            .verify(envelope.expect("the shape of an SNS message"))
+            .await;
+        let message = message.expect("genuine for this receiver");
         assert_eq!(message.message(), r#"{"companyCode":"302320404"}"#);
     }
 
     #[tokio::test]
-    async fn without_fresh_no_signed_field_changes() {
+    async fn without_fresh_only_the_signature_changes() {
         let resigner = resigner(false).await;
-        let body = resigner.sign_anew(SAVED).expect("it can be signed");
+        let body = resigner.sign(SAVED).expect("a message that can be signed");
         let before: Value = serde_json::from_slice(SAVED).expect("JSON");
         let after: Value = serde_json::from_slice(&body).expect("JSON");
         for field in [
@@ -184,10 +193,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_no_sns_message_is_recognized() {
+    async fn other_files_than_sns_messages_are_errors() {
         let resigner = resigner(false).await;
         for saved in [&b"not json"[..], b"{}", br#"{"Type":"Advert"}"#] {
-            assert!(resigner.sign_anew(saved).is_err());
+            assert!(resigner.sign(saved).is_err());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Files that hold one delivered body each, as `replay` and `verify` take them.
+//! Files that hold the body of one message each, for `replay` and `verify`.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -6,27 +6,29 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// Where exported messages go.
+/// A folder for exported messages.
 pub(super) struct ExportDir(PathBuf);
 
 impl ExportDir {
-    /// The folder `path`, made where it is missing.
+    /// Opens the folder `path`, and creates it if it is missing.
     ///
     /// # Errors
     ///
-    /// Where it can't be made.
+    /// If it can't be created.
     pub(super) fn open(path: &Path) -> Result<Self, anyhow::Error> {
         std::fs::create_dir_all(path)
-            .with_context(|| format!("{} can't be made", path.display()))?;
+            .with_context(|| format!("failed to create {}", path.display()))?;
         Ok(Self(path.to_owned()))
     }
 
-    /// Writes `body` to `<received_at>-<event>-<id>.json`, for the owner's eyes alone:
-    /// a body may hold a confirmation's token. Writing it again replaces it.
+    /// Writes `body` to `<received_at>-<event>-<id>.json` and returns the file's path.
+    ///
+    /// Only the owner can read the file: a body may hold the token of a confirmation. An
+    /// existing file is replaced.
     ///
     /// # Errors
     ///
-    /// Where the file can't be written.
+    /// If the file can't be written.
     pub(super) fn write(
         &self,
         received_at: &str,
@@ -45,12 +47,12 @@ impl ExportDir {
         options
             .open(&path)
             .and_then(|mut file| file.write_all(body))
-            .with_context(|| format!("{} can't be written", path.display()))?;
+            .with_context(|| format!("failed to write {}", path.display()))?;
         Ok(path)
     }
 }
 
-/// A name that is safe as one path component on every system.
+/// Returns a name that is safe as one path component on every system.
 fn file_name(received_at: &str, event: &str, id: &str) -> String {
     let plain = |text: &str| -> String {
         text.chars()
@@ -66,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_name_can_t_leave_its_folder() {
+    fn a_file_name_stays_in_its_folder() {
         let name = file_name(
             "2026-11-23T08:00:00.000Z",
             "on_exported",

@@ -6,29 +6,31 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
-
 use url::Url;
 
-use super::{Exit, Failure, Globals, tunnel};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
+use super::{logging, tunnel};
+use crate::app::App;
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::delivery::worker::filter;
 use crate::domain::{Clock, Queue, counted};
 use crate::pull::blocked_queues;
-use crate::service::{App, Service, StartError};
+use crate::service::{Service, StartError};
 use crate::store::StoreError;
 use crate::tunnel::Kind;
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-SIGTERM and SIGINT stop it in order: /readyz fails, nothing new is taken, what is under way is
-finished (`public.drain_timeout`). A second signal ends it at once; nothing acknowledged is lost.")]
+SIGTERM and SIGINT stop it gracefully: /readyz fails, no new messages are accepted, and running work is
+finished within `public.drain_timeout`. A second signal ends it at once; no accepted message is lost.")]
 pub struct Args {
-    /// Take the public address from a tunnel that runs on this machine; subscribe where that can be done, and
-    /// take the subscription back at the end. For trying it out
+    /// Use the public address of a tunnel on this machine, for a first try. Subscribes if
+    /// `api.subscribe_path` is set, and unsubscribes at the end
     #[arg(long, value_enum, value_name = "TUNNEL")]
     tunnel: Option<Kind>,
-    /// Where the tunnel's local API answers, if not at its usual place
+    /// Address of the tunnel's local API, if it is not the usual one
     #[arg(long, value_name = "URL", requires = "tunnel")]
     tunnel_api: Option<Url>,
 }
@@ -39,14 +41,14 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Some(kind) => tunnel::settings(kind, args.tunnel_api.as_ref(), globals).await?,
         None => Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?,
     };
-    let traces = super::start_logging_and_traces(&config.log)?;
-    // Before anything runs, so that no signal finds nobody listening.
+    let traces = logging::start_with_traces(&config.log)?;
+    // Installed before anything runs, so that no signal is missed.
     let mut signals = Signals::listen()?;
 
     let service = Service::start(config, Clock::system())
         .await
         .map_err(explain)?;
-    let mut lines = introduction(&service);
+    let mut lines = summary(&service);
     lines.extend(held(service.app()).await);
     print_lines(&lines);
 
@@ -57,13 +59,17 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         }
         let subscribed = tunnel::subscribe(&app).await;
         signals.first().await;
-        subscribed.take_back(&app).await;
+        subscribed.unsubscribe(&app).await;
     };
-    let stopped_well = service.run_until(stop).await;
+    let stopped_cleanly = service.run_until(stop).await;
     if let Some(traces) = traces {
         traces.finish().await;
     }
-    Ok(if stopped_well { Exit::Done } else { Exit::No })
+    Ok(if stopped_cleanly {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
 }
 
 fn explain(error: StartError) -> Failure {
@@ -74,7 +80,7 @@ fn explain(error: StartError) -> Failure {
         | StartError::Destination(_) => Failure::usage(error),
         StartError::Store(StoreError::Unreachable { .. }) => Failure::unreachable(error),
         StartError::Store(StoreError::NotAccessible { .. }) => Failure::usage(anyhow!(
-            "{error}. `ivesk-webhook doctor`, run as the same user, says what to look at"
+            "{error}. `ivesk-webhook doctor`, run as the same user, finds the cause"
         )),
         StartError::Store(_) | StartError::Client(_) | StartError::Random(_) => {
             Failure::from(error)
@@ -82,10 +88,10 @@ fn explain(error: StartError) -> Failure {
     }
 }
 
-/// Signals that come so soon after the first one repeat it.
-const ONE_WISH: Duration = Duration::from_millis(500);
+/// Time after the first signal in which further ones count as repetitions.
+const REPETITION: Duration = Duration::from_millis(500);
 
-/// The two signals that ask a process to stop.
+/// The signals that stop the service.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
@@ -93,27 +99,27 @@ struct Signals {
 
 impl Signals {
     fn listen() -> Result<Self, anyhow::Error> {
-        let listen = |kind| signal(kind).context("signals can't be listened to");
+        let listen = |kind| signal(kind).context("failed to install a signal handler");
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
         })
     }
 
-    /// Returns at the first signal; from then on another one ends the process at once.
+    /// Waits for the first signal. From then on another one ends the process at once.
     async fn first(&mut self) {
         self.next().await;
-        // Streams of their own: the ones here end with the future that holds them.
+        // Separate streams, since `self` is dropped with the caller's future.
         if let Ok(mut again) = Self::listen() {
             tokio::spawn(async move {
-                // Some senders, `timeout` among them, signal the process and its group:
-                // that is one wish, not two.
+                // `timeout` and others signal both the process and its group: that is one
+                // request, not two.
                 let repeats = async {
                     loop {
                         again.next().await
                     }
                 };
-                let _ = tokio::time::timeout(ONE_WISH, repeats).await;
+                let _ = tokio::time::timeout(REPETITION, repeats).await;
                 again.next().await;
                 eprintln!("stopped at once by a second signal");
                 #[expect(
@@ -133,29 +139,26 @@ impl Signals {
     }
 }
 
-/// What a person wants to know at start, a line each.
-fn introduction(service: &Service) -> Vec<String> {
+/// Returns the lines that are printed at start.
+fn summary(service: &Service) -> Vec<String> {
     let config = &service.app().config;
     let mut lines = vec![format!(
-        "ivesk-webhook {} receives at {} and is administered at http://{}",
+        "ivesk-webhook {} receives at {}; status page and admin API at http://{}",
         env!("CARGO_PKG_VERSION"),
         service.public_address(),
         service.admin_address(),
     )];
     lines.push(format!(
-        "  register    {}webhooks/{{account}}/{{event}}/… (`ivesk-webhook subscribe --print` shows it whole)",
+        "  webhooks    {}webhooks/{{account}}/{{event}}/… (`ivesk-webhook subscriptions create --print` prints them in full)",
         config.public.url
     ));
-    lines.push(format!("  trusts      {}", trusted(config)));
+    lines.push(format!("  trusts      {}", trusted_topics(config)));
     lines.push(match &config.store.url {
-        StoreUrl::Sqlite(path) => format!("  stores      {}", path.display()),
-        StoreUrl::Postgres(address) => format!("  shares      {address}"),
+        StoreUrl::Sqlite(path) => format!("  store       {}", path.display()),
+        StoreUrl::Postgres(address) => format!("  store       {address}"),
     });
     if let Some(folder) = &config.upload.watch {
-        lines.push(format!(
-            "  uploads     what is put into {}",
-            folder.display()
-        ));
+        lines.push(format!("  uploads     files from {}", folder.display()));
     }
     for (name, destination) in &config.destinations {
         lines.push(format!(
@@ -169,15 +172,15 @@ fn introduction(service: &Service) -> Vec<String> {
     lines.extend(missing(config));
     if !config.sns.local_origins.is_empty() {
         lines.push(format!(
-            "  WARNING     `sns.local_origins` trusts messages signed at {}: whoever controls these can \
-             forge any message. For tests alone; remove it before Įvesk.lt is subscribed",
+            "  WARNING     `sns.local_origins` trusts messages signed at {}: whoever controls these addresses can \
+             forge any message. Use it for tests only; remove it before you subscribe at Įvesk.lt",
             config.sns.local_origins.join(", ")
         ));
     }
     lines
 }
 
-fn trusted(config: &Config) -> String {
+fn trusted_topics(config: &Config) -> String {
     let topics: Vec<String> = config
         .sns
         .topics
@@ -190,8 +193,8 @@ fn trusted(config: &Config) -> String {
         })
         .collect();
     let confirm = match config.sns.confirm {
-        ConfirmMode::Auto => "subscriptions are confirmed at once",
-        ConfirmMode::Ask => "subscriptions wait for `subscriptions approve`",
+        ConfirmMode::Auto => "confirms subscriptions automatically",
+        ConfirmMode::Ask => "confirms subscriptions after `ivesk-webhook subscriptions approve`",
     };
     format!("{}; {confirm}", topics.join(", "))
 }
@@ -203,42 +206,40 @@ fn missing(config: &Config) -> Vec<String> {
             let (account, queue) = (&row.account, row.queue);
             match row.missing {
                 "api_key" => format!(
-                    "  missing     no API key for account {account}: hints for its {queue} queue are kept, nothing is pulled until \
-                     IVESK_WEBHOOK_API_KEY or `accounts.{account}.api_key_file` is set"
+                    "  missing     API key of account {account}: notifications are stored, but its {queue} queue is not \
+                     pulled. Set IVESK_WEBHOOK_API_KEY or `accounts.{account}.api_key_file`"
                 ),
                 setting => format!(
-                    "  blocked     {setting}: the {queue} queue of account {account} is not pulled until `api.{setting}` is set; hints are \
-                     kept. `ivesk-webhook doctor --company CODE` finds it"
+                    "  missing     `api.{setting}`: notifications are stored, but the {queue} queue of account {account} is \
+                     not pulled. `ivesk-webhook doctor --company CODE` finds the setting"
                 ),
             }
         })
-        .chain(reports_wait(config))
+        .chain(import_errors_wait(config))
         .collect()
 }
 
-fn reports_wait(config: &Config) -> Option<String> {
-    let waits = !config.destinations.is_empty() && config.api.import_error_path.is_none();
-    waits.then(|| {
-        "  blocked     import_error_path: what a destination rejects is not told to the accountant until \
-         `api.import_error_path` is set; it is kept"
-            .to_owned()
+fn import_errors_wait(config: &Config) -> Option<String> {
+    let wait = !config.destinations.is_empty() && config.api.import_error_path.is_none();
+    wait.then(|| {
+        "  missing     `api.import_error_path`: import errors are stored, but not sent to the accountant".to_owned()
     })
 }
 
-/// What waits for a person at each destination.
+/// Returns a line for each destination that holds documents until a person starts it.
 async fn held(app: &App) -> Vec<String> {
     let mut lines = Vec::new();
     for (name, destination) in &app.config.destinations {
-        // What can't be read is told by whoever needs it.
         let held = app
             .store
             .held_feeds(name.clone(), filter(destination))
             .await;
+        // A store that can't be read is reported by the workers.
         let held = held.unwrap_or_default();
         let documents: u64 = held.iter().map(|feed| feed.documents).sum();
         if documents > 0 {
             lines.push(format!(
-                "  held        {} of {} until `ivesk-webhook destinations start {name}` says from where to begin",
+                "  held        {} of {}; `ivesk-webhook destinations start {name}` starts delivering",
                 counted(documents, "document"),
                 counted(held.len() as u64, "feed")
             ));
@@ -247,7 +248,7 @@ async fn held(app: &App) -> Vec<String> {
     lines
 }
 
-/// Prints without minding whether anybody reads.
+/// Prints the lines. A closed standard output does not stop the service.
 fn print_lines(lines: &[String]) {
     let mut stdout = std::io::stdout().lock();
     for line in lines {

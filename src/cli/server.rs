@@ -1,8 +1,6 @@
-//! Where a subcommand's work is done: by the server that runs, or by this
-//! process where none does.
+//! The admin API for subcommands: of the running server, or in this process if none runs.
 //!
-//! Both speak the admin listener's API, so a command is written once. Without a
-//! server the same routes are called in this process, on a store that it opens.
+//! Both serve the same routes, so each subcommand is written once.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -10,36 +8,34 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use axum::http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::Failure;
+use super::outcome::Failure;
+use crate::app::App;
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::egress;
-use crate::service::{App, open_store};
+use crate::service::open_store;
 use crate::store::{SharedStore, StoreError};
 
-/// How long to wait for the server to say that it is there.
+/// Time to wait for the server's first response.
 const FIND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a call may take; a backup of a large store is the slowest.
+/// Time limit of a call; the backup of a large store is the slowest.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// Rows that one answer is asked for.
+/// Rows requested in one call.
 const ROWS: usize = 500;
 
-/// How often a call is repeated that the server has no time for.
-const PATIENCE: u32 = 60;
-
-/// The largest answer that is read.
+/// Bytes of a response that are read at most.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
-/// A server of this program that runs under the same settings.
+/// A running server of this program with the same settings.
 #[derive(Debug)]
 pub struct RunningServer {
     client: reqwest::Client,
@@ -48,59 +44,50 @@ pub struct RunningServer {
 }
 
 impl RunningServer {
-    /// The server that answers at `admin.listen`; `None` where nothing of ours does.
+    /// Finds the server that responds at `admin.listen`; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// Where one runs but refuses our token.
+    /// If a server runs but refuses our token.
     pub async fn find(config: &Config) -> Result<Option<Self>, Failure> {
         let server = Self {
             client: egress::client(CALL_TIMEOUT)?,
-            address: reachable(config.admin.listen),
+            address: reachable_address(config.admin.listen),
             token: config.admin.token.clone(),
         };
-        let asked = server.call(Method::GET, "/v1/status", None);
-        match tokio::time::timeout(FIND_TIMEOUT, asked).await {
+        let status = server.call(Method::GET, "/v1/status", None);
+        match tokio::time::timeout(FIND_TIMEOUT, status).await {
             Ok(Ok((StatusCode::OK, status))) if status["service"] == env!("CARGO_PKG_NAME") => {
                 Ok(Some(server))
             }
-            // It runs, though its store is in trouble.
+            // It runs, but its store does not respond.
             Ok(Ok((StatusCode::SERVICE_UNAVAILABLE, problem)))
                 if problem["code"] == "store_unavailable" =>
             {
                 Ok(Some(server))
             }
             Ok(Ok((StatusCode::UNAUTHORIZED, _))) => Err(Failure::usage(anyhow!(
-                "a server answers at {} but refuses our token; set `admin.token_file` or \
-                 IVESK_WEBHOOK_ADMIN_TOKEN to the one that it was started with",
+                "the server at {} refused the token; set `admin.token_file` or IVESK_WEBHOOK_ADMIN_TOKEN \
+                 to the token that it was started with",
                 server.address
             ))),
-            // Somebody else's, or nobody's: the store's lock decides what may be done.
+            // Another program, or none; the store's lock shows if a server uses the store.
             Ok(Ok(_) | Err(_)) | Err(_) => Ok(None),
         }
     }
 
-    /// Calls the API and gives the status and the JSON answered, [`Value::Null`]
-    /// where it is none.
+    /// Calls the API and returns the status and the body, [`Value::Null`] if it is not JSON.
     ///
     /// # Errors
     ///
-    /// Where there is no answer.
+    /// If there is no response.
     pub async fn call(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value), anyhow::Error> {
-        let mut attempt = 0;
-        let response = loop {
-            let response = self.send(method.clone(), path, body).await?;
-            attempt += 1;
-            if response.status() != StatusCode::TOO_MANY_REQUESTS || attempt > PATIENCE {
-                break response;
-            }
-            tokio::time::sleep(retry_after(&response)).await;
-        };
+        let response = self.send(method, path, body).await?;
         let status = response.status();
         let body = egress::read_body(response, MAX_ANSWER_BYTES).await?;
         Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
@@ -129,18 +116,8 @@ impl RunningServer {
     }
 }
 
-/// How long the server asks us to wait: a few seconds at the most.
-fn retry_after(response: &reqwest::Response) -> Duration {
-    let seconds = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(1).clamp(1, 5))
-}
-
-/// Where a listener that may listen on every address is reached from here.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+/// Returns the address at which this machine reaches a listener, which may listen on all.
+fn reachable_address(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -149,17 +126,17 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// The admin listener's API, wherever it is served.
+/// The admin API.
 pub enum Api {
-    /// By a server that runs.
+    /// Served by a running server.
     Running(RunningServer),
-    /// By this process, which holds the store meanwhile.
+    /// Served by this process, which holds the store open.
     Own {
-        /// The same routes.
+        /// The routes.
         router: Router,
-        /// The store under them.
+        /// The store that they use.
         store: SharedStore,
-        /// The token that they ask for.
+        /// The token that they require.
         token: Option<SecretString>,
     },
 }
@@ -169,7 +146,7 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// Where neither can be had.
+    /// If a server refuses our token, or the store can't be opened.
     pub async fn open(config: &Config) -> Result<Self, Failure> {
         if let Some(server) = RunningServer::find(config).await? {
             return Ok(Self::Running(server));
@@ -179,19 +156,16 @@ impl Api {
             .await
             .map_err(|error| match error {
                 StoreError::InUse { path } => Failure::unreachable(anyhow!(
-                    "{} is in use by another process, but no server answers at {}: \
-                 is `admin.listen` the address that the server was started with?",
+                    "{} is in use by another process, but no server responds at {}; set `admin.listen` to the \
+                     address that the server was started with",
                     path.display(),
                     config.admin.listen
                 )),
                 unreachable @ StoreError::Unreachable { .. } => Failure::unreachable(unreachable),
                 other => Failure::from(other),
             })?;
-        let mut config = config.clone();
-        // Nobody else asks for anything here.
-        config.admin.requests_per_second = u32::MAX;
         let token = config.admin.token.clone();
-        let app = App::assemble(config, store.clone(), clock)?;
+        let app = App::assemble(config.clone(), store.clone(), clock)?;
         Ok(Self::Own {
             router: crate::admin::router(app),
             store,
@@ -199,7 +173,7 @@ impl Api {
         })
     }
 
-    /// The store that this process opened; `None` where a server does the work.
+    /// Returns the store that this process opened; `None` if a server runs.
     pub fn own_store(&self) -> Option<SharedStore> {
         match self {
             Self::Running(_) => None,
@@ -207,56 +181,56 @@ impl Api {
         }
     }
 
-    /// Whether a server does the work.
+    /// Returns true if a server runs.
     pub fn is_running_server(&self) -> bool {
         matches!(self, Self::Running(_))
     }
 
-    /// What is at `path`.
+    /// Returns the resource at `path`.
     ///
     /// # Errors
     ///
-    /// What the API says is wrong, or that there is no answer.
+    /// If the API returns a problem or nothing.
     pub async fn get(&self, path: &str) -> Result<Value, Failure> {
         self.call(Method::GET, path, None).await
     }
 
-    /// Does what `path` stands for.
+    /// Posts `body` to `path` and returns the response.
     ///
     /// # Errors
     ///
-    /// What the API says is wrong, or that there is no answer.
+    /// As [`Api::get`].
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         self.call(Method::POST, path, Some(body)).await
     }
 
-    /// Every row at `path`, which gives them in pages.
+    /// Returns every row of the list at `path`, page by page.
     ///
     /// # Errors
     ///
     /// As [`Api::get`].
     pub async fn rows(&self, path: &str) -> Result<Vec<Value>, Failure> {
         let mut rows = Vec::new();
-        let joint = if path.contains('?') { '&' } else { '?' };
-        let mut page = format!("{path}{joint}limit={ROWS}");
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let mut page = format!("{path}{separator}limit={ROWS}");
         loop {
-            let mut answer = self.get(&page).await?;
-            if let Value::Array(more) = answer["rows"].take() {
+            let mut response = self.get(&page).await?;
+            if let Value::Array(more) = response["rows"].take() {
                 rows.extend(more);
             }
-            match answer["next"].as_str() {
-                // Letters, digits, `-` and `_` stand in a query as they are.
-                Some(next) => page = format!("{path}{joint}limit={ROWS}&after={next}"),
+            match response["next"].as_str() {
+                // Cursors are base64url, which needs no escaping in a query.
+                Some(next) => page = format!("{path}{separator}limit={ROWS}&after={next}"),
                 None => return Ok(rows),
             }
         }
     }
 
-    /// Closes the store, where this process had opened it.
+    /// Closes the store if this process opened it.
     ///
     /// # Errors
     ///
-    /// Where the store does not close well.
+    /// If the store can't be closed cleanly.
     pub async fn close(self) -> Result<(), Failure> {
         match self {
             Self::Running(_) => Ok(()),
@@ -270,21 +244,23 @@ impl Api {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, Failure> {
-        let (status, answer) = match self {
+        let (status, response) = match self {
             Self::Running(server) => server
                 .call(method, path, body)
                 .await
-                .context("the running server did not answer")
+                .context("the running server did not respond")
                 .map_err(Failure::unreachable)?,
             Self::Own { router, token, .. } => {
                 call_own(router, token.as_ref(), method, path, body).await?
             }
         };
         if status.is_success() {
-            return Ok(answer);
+            return Ok(response);
         }
-        let why = answer["title"].as_str().unwrap_or("no reason given");
-        Err(anyhow!("{why}").into())
+        let title = response["title"].as_str().map(str::to_owned);
+        let title =
+            title.unwrap_or_else(|| format!("the server returned {status} without a reason"));
+        Err(anyhow!(title).into())
     }
 }
 
@@ -304,7 +280,7 @@ async fn call_own(
         request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose_secret()));
     }
     let body = body.map(Value::to_string).unwrap_or_default();
-    // A router has an answer for everything: its error type has no values.
+    // A router responds to everything: its error type has no values.
     let response = router
         .clone()
         .oneshot(request.body(Body::from(body))?)

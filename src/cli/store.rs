@@ -7,7 +7,8 @@ use anyhow::anyhow;
 use clap::Subcommand;
 use secrecy::SecretString;
 
-use super::{Exit, Failure, Globals};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use crate::config::{Config, StoreUrl};
 use crate::service::open_store_for_reading;
 use crate::store::StoreError;
@@ -22,27 +23,27 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Write a complete copy, also while the service runs
+    /// Write a complete copy of the store, also while the service runs
     #[command(after_help = "\
-To restore: stop the service, put the copy in the place of `store.url`, remove the files beside it
-that end in -wal and -shm, start. Sequence numbers then belong to a new epoch.")]
+To restore: stop the service, replace the file of `store.url` with the copy, remove the files beside it
+that end in -wal and -shm, and start the service. Sequence numbers then belong to a new epoch.")]
     Backup {
-        /// The file to write
+        /// File to write
         file: PathBuf,
-        /// Replace the file where it exists; never the store itself
+        /// Replace an existing file, but never the store itself
         #[arg(long)]
         force: bool,
     },
-    /// Move everything from a SQLite file to an empty PostgreSQL database
+    /// Copy everything from a SQLite file to an empty PostgreSQL database
     #[command(after_help = "\
-Stop the service first, and keep the file until all is well: it is left as it is. Then set
-`store.url` to the new address and start any number of replicas. A password that is not part of
---to is taken from IVESK_WEBHOOK_STORE_PASSWORD; in --to, other users of this machine could read it.")]
+Stop the service first. The file is not changed; keep it until the service works with PostgreSQL. Then set
+`store.url` to the new address and start one or more replicas. Pass the password in
+IVESK_WEBHOOK_STORE_PASSWORD: in --to, other users of this machine could read it.")]
     Copy {
-        /// What to copy: sqlite://PATH
+        /// Store to copy: sqlite://PATH
         #[arg(long, value_name = "URL")]
         from: String,
-        /// Where to: postgres://USER@HOST/DATABASE
+        /// Database to fill: postgres://USER@HOST/DATABASE
         #[arg(long, value_name = "URL")]
         to: String,
     },
@@ -63,23 +64,23 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 async fn back_up(config: &Config, file: PathBuf, force: bool) -> Result<Exit, Failure> {
     if file.exists() && !force {
         return Err(Failure::usage(anyhow!(
-            "{} exists; name another file, or add --force",
+            "{} exists already; name another file, or add --force",
             file.display()
         )));
     }
-    // Reading is enough: the copy is one snapshot, whatever the service does meanwhile.
+    // The copy is one snapshot, so the service may keep writing.
     let store = open_store_for_reading(config).await?;
     store
         .backup(file.clone())
         .await
         .map_err(|error| match error {
-            ours @ StoreError::BackupOntoItself { .. } => Failure::usage(ours),
+            onto_itself @ StoreError::BackupOntoItself { .. } => Failure::usage(onto_itself),
             other => Failure::from(other),
         })?;
     let sequence = store.sequence().await?;
     store.close().await?;
     println!(
-        "{} holds everything up to document version {} or later.",
+        "Wrote {}, with all documents up to sequence number {} or later.",
         file.display(),
         sequence.last
     );
@@ -100,7 +101,7 @@ async fn copy(from: &str, to: &str, globals: &Globals) -> Result<Exit, Failure> 
     {
         to = to.with_password(&SecretString::from(password.as_str()));
     }
-    let shown = to.to_string();
+    let target = to.to_string();
     let mut bar = Bar::new();
     let copied = copy_from_sqlite(from, to, |progress| bar.show(progress)).await;
     bar.clear();
@@ -109,13 +110,13 @@ async fn copy(from: &str, to: &str, globals: &Globals) -> Result<Exit, Failure> 
         other => Failure::from(other),
     })?;
     println!(
-        "{shown} holds all {} rows, up to document version {}. Set `store.url` to it and start.",
+        "Copied all {} rows, up to sequence number {}. Set `store.url` to {target} and start the service.",
         copied.rows, copied.last
     );
     Ok(Exit::Done)
 }
 
-/// How far it is, on a terminal alone.
+/// A progress bar on standard error, if that is a terminal.
 struct Bar {
     visible: bool,
 }

@@ -1,11 +1,18 @@
 //! `subscriptions`
 
+use anyhow::anyhow;
 use clap::Subcommand;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
+use super::account::{chosen_account, no_api_key};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{Exit, Failure, Globals};
-use crate::config::Config;
+use super::{logging, table};
+use crate::config::{Config, is_loopback};
+use crate::domain::{Account, Event};
+use crate::ivesk::{ApiError, Client, subscription_body};
 
 /// Arguments of `subscriptions`.
 #[derive(Debug, clap::Args)]
@@ -16,81 +23,237 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show every subscription and how it stands
+    /// Subscribe to events at Įvesk.lt, or print the request to send by hand
+    Create(CreateArgs),
+    /// Show every subscription and its state
     List {
-        /// One JSON array
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
     /// Confirm a subscription that awaits approval (`sns.confirm = "ask"`)
     Approve {
-        /// Its number in `subscriptions list`
+        /// Number of the subscription, from `subscriptions list`
         id: i64,
     },
-    /// Bring back a subscription that has ended
+    /// Restore a subscription that has ended
     Restore {
-        /// Its number in `subscriptions list`
+        /// Number of the subscription, from `subscriptions list`
         id: i64,
     },
+}
+
+/// Arguments of `subscriptions create`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Start `serve` first: SNS asks it for a confirmation as soon as Įvesk.lt has subscribed.
+The target contains the secret token of the path: show the output of --print only to Įvesk.lt.")]
+struct CreateArgs {
+    /// Account to subscribe; optional if there is only one
+    #[arg(long)]
+    account: Option<String>,
+    /// Event to subscribe to; may be repeated [default: both]
+    #[arg(long, value_enum)]
+    event: Vec<Event>,
+    /// Name of the subscription at Įvesk.lt [default: ivesk-webhook-ACCOUNT-EVENT]
+    #[arg(long)]
+    name: Option<String>,
+    /// Send nothing; print the target and the request to send by hand
+    #[arg(long)]
+    print: bool,
+}
+
+/// A subscription to request from Įvesk.lt.
+struct SubscriptionRequest {
+    account: Account,
+    event: Event,
+    name: String,
+    target: SecretString,
 }
 
 /// Runs `subscriptions`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
-    let api = Api::open(&config).await?;
-    let outcome = match args.action {
-        Action::List { json } => list(&api, json).await,
-        Action::Approve { id } => visit(&api, id, "approve").await,
-        Action::Restore { id } => visit(&api, id, "restore").await,
-    };
+    logging::start(&config.log)?;
+    match args.action {
+        Action::Create(args) => create(&args, &config).await,
+        Action::List { json } => list(&config, json).await,
+        Action::Approve { id } => confirm(&config, id, "approve").await,
+        Action::Restore { id } => confirm(&config, id, "restore").await,
+    }
+}
+
+async fn create(args: &CreateArgs, config: &Config) -> Result<Exit, Failure> {
+    let requests = subscription_requests(args, config)?;
+    if args.print {
+        print_requests(config, &requests);
+        return Ok(Exit::Done);
+    }
+    if config.api.subscribe_path.is_none() {
+        eprintln!(
+            "`api.subscribe_path` is not set, and Įvesk.lt does not publish it. Look it up on the API page of your \
+             account, https://app.ivesk.lt/api/docs, and set it, or send these requests by hand:\n"
+        );
+        print_requests(config, &requests);
+        return Ok(Exit::Usage);
+    }
+    let api = Api::open(config).await?;
+    if !api.is_running_server() {
+        eprintln!(
+            "warning: no server runs here. Start `ivesk-webhook serve`: SNS asks for the confirmation at once and \
+             gives up within an hour."
+        );
+    }
+    let outcome = send_requests(config, &api, &requests).await;
     api.close().await?;
     outcome
 }
 
-async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
-    let rows = api.rows("/v1/subscriptions").await?;
+fn subscription_requests(
+    args: &CreateArgs,
+    config: &Config,
+) -> Result<Vec<SubscriptionRequest>, Failure> {
+    let account = chosen_account(args.account.as_deref(), config)?;
+    let events = if args.event.is_empty() {
+        Event::ALL.to_vec()
+    } else {
+        args.event.clone()
+    };
+    events
+        .into_iter()
+        .map(|event| {
+            let target = config.webhook_target(&account, event).ok_or_else(|| {
+                Failure::usage(anyhow!(
+                    "account `{account}` has no token for {event}; set `accounts.{account}.tokens.{event}`"
+                ))
+            })?;
+            let name = match &args.name {
+                Some(name) => name.clone(),
+                None => format!("ivesk-webhook-{account}-{event}"),
+            };
+            Ok(SubscriptionRequest {
+                account: account.clone(),
+                event,
+                name,
+                target,
+            })
+        })
+        .collect()
+}
+
+/// Prints the requests, secret targets included: Įvesk.lt needs them.
+fn print_requests(config: &Config, requests: &[SubscriptionRequest]) {
+    if is_loopback(&config.public.url) {
+        eprintln!(
+            "warning: `public.url` is {}, which SNS can't reach. Set the https address of your proxy or tunnel.\n",
+            config.public.url
+        );
+    }
+    let address = match &config.api.subscribe_path {
+        Some(path) => format!("{}{path}", config.api.url.as_str().trim_end_matches('/')),
+        None => "<address for subscriptions>".to_owned(),
+    };
+    for request in requests {
+        let body = subscription_body(&request.name, request.event, &request.target);
+        println!("# {} of account {}", request.event, request.account);
+        println!("target: {}", request.target.expose_secret());
+        println!("POST {address}");
+        println!("x-api-key: <your key>");
+        println!("content-type: application/json");
+        println!("\n{}\n", body.expose_secret());
+    }
+}
+
+async fn send_requests(
+    config: &Config,
+    api: &Api,
+    requests: &[SubscriptionRequest],
+) -> Result<Exit, Failure> {
+    for request in requests {
+        let SubscriptionRequest { account, event, .. } = request;
+        let key = config.accounts[account].api_key.clone();
+        let key = key.ok_or_else(|| no_api_key(account))?;
+        let client = Client::new(&config.api, key).map_err(api_failure)?;
+        // Recorded first: the message of SNS may arrive before Įvesk.lt's answer.
+        let row = json!({"account": account, "event": event, "name": request.name});
+        api.post("/v1/subscriptions/requested", &row).await?;
+        client
+            .subscribe(&request.name, *event, &request.target)
+            .await
+            .map_err(api_failure)?;
+        println!(
+            "Requested {event} for account {account}. `ivesk-webhook subscriptions list` shows when SNS has confirmed it."
+        );
+    }
+    Ok(Exit::Done)
+}
+
+fn api_failure(error: ApiError) -> Failure {
+    match error {
+        ApiError::NotConfigured { .. } => Failure::usage(error),
+        ApiError::Unreachable(_) => Failure::unreachable(error),
+        _ => Failure::from(error),
+    }
+}
+
+async fn list(config: &Config, json: bool) -> Result<Exit, Failure> {
+    let api = Api::open(config).await?;
+    let rows = api.rows("/v1/subscriptions").await;
+    api.close().await?;
+    let rows = rows?;
     if json {
         println!("{:#}", Value::Array(rows));
         return Ok(Exit::Done);
     }
     if rows.is_empty() {
-        println!("No subscription yet. `ivesk-webhook subscribe` asks Įvesk.lt for one.");
+        println!("No subscriptions yet. `ivesk-webhook subscriptions create` requests one.");
         return Ok(Exit::Done);
     }
-    let columns = [
+    let mut table = table::new([
         "id",
         "account",
         "event",
         "state",
-        "changed_at",
-        "topic_arn",
-        "last_error",
-    ];
-    let mut table = super::table(columns);
+        "since",
+        "topic",
+        "last error",
+    ]);
     for row in &rows {
-        table.add_row(columns.map(|column| super::cell(&row[column])));
+        table.add_row([
+            table::cell(&row["id"]),
+            table::cell(&row["account"]),
+            table::cell(&row["event"]),
+            table::cell(&row["state"]),
+            table::cell(&row["changed_at"]),
+            table::cell(&row["topic_arn"]),
+            table::cell(&row["last_error"]),
+        ]);
     }
     println!("{table}");
     Ok(Exit::Done)
 }
 
-async fn visit(api: &Api, id: i64, action: &str) -> Result<Exit, Failure> {
+/// Approves or restores a subscription, and prints whether it is confirmed now.
+async fn confirm(config: &Config, id: i64, action: &str) -> Result<Exit, Failure> {
+    let api = Api::open(config).await?;
+    let served = api.is_running_server();
     let path = format!("/v1/subscriptions/{id}/{action}");
-    let outcome = api.post(&path, &json!({})).await?;
+    let outcome = api.post(&path, &json!({})).await;
+    api.close().await?;
+    let outcome = outcome?;
     if outcome["confirmed"] == true {
         println!("Subscription {id} is confirmed.");
         return Ok(Exit::Done);
     }
-    let error = super::cell(&outcome["error"]);
+    let error = table::cell(&outcome["error"]);
     match &outcome["next_try_at"] {
-        Value::String(moment) if api.is_running_server() => {
-            println!("Not confirmed yet: {error}. The server tries again at {moment}.");
-        }
-        Value::String(_) => {
-            println!("Not confirmed yet: {error}. `serve` tries again once it runs.");
-        }
-        _ => println!("Not confirmed: {error}."),
+        Value::String(moment) if served => println!(
+            "Subscription {id} is not confirmed yet: {error}. The server retries at {moment}."
+        ),
+        Value::String(_) => println!(
+            "Subscription {id} is not confirmed yet: {error}. `ivesk-webhook serve` retries once it runs."
+        ),
+        _ => println!("Subscription {id} is not confirmed: {error}."),
     }
-    Ok(Exit::No)
+    Ok(Exit::Failed)
 }

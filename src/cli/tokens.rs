@@ -3,8 +3,10 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{Exit, Failure, Globals, cell};
+use super::{logging, table};
 use crate::config::Config;
 use crate::store::Rights;
 
@@ -17,27 +19,27 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a token for the admin listener, and print it this once
+    /// Create a token for the admin API, and print it once
     Create {
-        /// What to call it: who or what will use it
+        /// Name of the token: who or what uses it
         #[arg(long)]
         name: String,
-        /// What its bearer may do
+        /// Rights of the token
         #[arg(long, value_enum)]
         rights: Rights,
-        /// One JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Show every token's name and rights; the tokens themselves are kept nowhere
+    /// Show the name and the rights of every token; the tokens themselves are not stored
     List {
-        /// One JSON array
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Withdraw a token, from the next request on
+    /// Revoke a token, from the next request on
     Revoke {
-        /// Its number in `tokens list`
+        /// Number of the token, from `tokens list`
         id: i64,
     },
 }
@@ -45,7 +47,7 @@ enum Action {
 /// Runs `tokens`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let api = Api::open(&config).await?;
     let outcome = match args.action {
         Action::Create { name, rights, json } => create(&api, &name, rights, json).await,
@@ -55,24 +57,24 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     api.close().await?;
     if config.admin.token.is_none() {
         eprintln!(
-            "note: while `admin.token_file` is not set, whoever is on this machine needs no token"
+            "warning: `admin.token_file` is not set, so anyone on this machine can use the admin API without a token"
         );
     }
     outcome
 }
 
 async fn create(api: &Api, name: &str, rights: Rights, json: bool) -> Result<Exit, Failure> {
-    let made = api
+    let token = api
         .post("/v1/tokens", &json!({"name": name, "rights": rights}))
         .await?;
     if json {
-        println!("{made:#}");
+        println!("{token:#}");
     } else {
-        // Alone on its line, so that a script can keep it: `… > token.txt`.
-        println!("{}", cell(&made["token"]));
+        // The token alone goes to standard output: `… > token.txt`.
+        println!("{}", table::cell(&token["token"]));
         eprintln!(
-            "This is token {} with the right `{}`. It is not shown again.",
-            cell(&made["id"]),
+            "Created token {} with the right `{}`. It is not shown again.",
+            table::cell(&token["id"]),
             rights.as_str()
         );
     }
@@ -86,13 +88,13 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     if rows.is_empty() {
-        println!("There are none. `ivesk-webhook tokens create` makes one.");
+        println!("No tokens. `ivesk-webhook tokens create` creates one.");
         return Ok(Exit::Done);
     }
-    let columns = ["id", "name", "rights", "created_at"];
-    let mut table = super::table(columns);
+    let fields = ["id", "name", "rights", "created_at"];
+    let mut table = table::new(["id", "name", "rights", "created"]);
     for row in &rows {
-        table.add_row(columns.map(|column| cell(&row[column])));
+        table.add_row(fields.map(|field| table::cell(&row[field])));
     }
     println!("{table}");
     Ok(Exit::Done)
@@ -101,6 +103,6 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
 async fn revoke(api: &Api, id: i64) -> Result<Exit, Failure> {
     api.post(&format!("/v1/tokens/{id}/revoke"), &json!({}))
         .await?;
-    println!("Token {id} is withdrawn.");
+    println!("Revoked token {id}.");
     Ok(Exit::Done)
 }

@@ -1,28 +1,33 @@
-//! What `serve --tunnel` does before and after serving.
+//! `serve --tunnel`: the tunnel's address, and subscriptions that end with the process.
 
 use secrecy::ExposeSecret as _;
 use tracing::{info, warn};
 
-use super::{Failure, Globals};
+use super::globals::Globals;
+use super::outcome::Failure;
+use crate::app::App;
 use crate::config::Config;
 use crate::domain::{Account, Event, Timestamp};
 use crate::ivesk::Client;
-use crate::service::App;
 use crate::sns::Confirmer;
 use crate::store::{StoreError, SubscriptionRow, SubscriptionState};
 use crate::tunnel::{self, Kind};
 
-/// The variable that decides over `public.url`.
+/// Variable of `public.url`.
 const PUBLIC_URL: &str = "IVESK_WEBHOOK_PUBLIC_URL";
 
-/// The settings, with the tunnel's address as `public.url`.
+/// Returns the settings, with the tunnel's address as `public.url`.
+///
+/// # Errors
+///
+/// If the settings are wrong, or no tunnel is found.
 pub(super) async fn settings(
     kind: Kind,
     api: Option<&url::Url>,
     globals: &Globals,
 ) -> Result<Config, Failure> {
     let mut environment = globals.environment.clone();
-    // Any address will do to read the port from the rest of the settings.
+    // A placeholder: the rest of the settings has the port to look for.
     environment
         .entry(PUBLIC_URL.to_owned())
         .or_insert_with(|| "http://127.0.0.1".to_owned());
@@ -35,35 +40,35 @@ pub(super) async fn settings(
     Config::load(&globals.config, &environment).map_err(Failure::usage)
 }
 
-/// The subscriptions of one run through a tunnel.
+/// The subscriptions that were requested for a tunnel.
 pub(super) struct Subscribed {
     since: Timestamp,
-    wishes: Vec<(Account, Event)>,
+    requested: Vec<(Account, Event)>,
 }
 
-/// Prints every target, and asks Įvesk.lt for the subscriptions where that can be done.
+/// Prints every target, and requests the subscriptions if `api.subscribe_path` is set.
 pub(super) async fn subscribe(app: &App) -> Subscribed {
     let mut subscribed = Subscribed {
         since: app.clock.now(),
-        wishes: Vec::new(),
+        requested: Vec::new(),
     };
     for (account, settings) in &app.config.accounts {
         for event in Event::ALL {
             let Some(target) = app.config.webhook_target(account, event) else {
                 continue;
             };
-            // A secret, and what the person needs.
+            // A secret, but the person needs it to subscribe by hand.
             println!("  target      {}", target.expose_secret());
-            let can = app.config.api.subscribe_path.is_some();
-            let Some(key) = settings.api_key.clone().filter(|_| can) else {
+            let has_path = app.config.api.subscribe_path.is_some();
+            let Some(key) = settings.api_key.clone().filter(|_| has_path) else {
                 continue;
             };
             let name = format!("ivesk-webhook-tunnel-{account}-{event}");
-            let noted = app
+            let recorded = app
                 .store
                 .subscription_requested(account.clone(), event, name.clone(), app.clock.now())
                 .await;
-            let asked = match (noted, Client::new(&app.config.api, key)) {
+            let result = match (recorded, Client::new(&app.config.api, key)) {
                 (Ok(_), Ok(client)) => client
                     .subscribe(&name, event, &target)
                     .await
@@ -71,42 +76,40 @@ pub(super) async fn subscribe(app: &App) -> Subscribed {
                 (Err(error), _) => Err(error.to_string()),
                 (_, Err(error)) => Err(error.to_string()),
             };
-            match asked {
+            match result {
                 Ok(()) => {
-                    println!("  subscribed  {event} of account {account}; SNS confirms by itself");
-                    subscribed.wishes.push((account.clone(), event));
+                    println!("  subscribed  {event} of account {account}; confirmed automatically");
+                    subscribed.requested.push((account.clone(), event));
                 }
                 Err(error) => {
-                    warn!("{event} of account {account} could not be subscribed: {error}")
+                    warn!("failed to subscribe to {event} of account {account}: {error}")
                 }
             }
         }
     }
-    if subscribed.wishes.is_empty() {
+    if subscribed.requested.is_empty() {
         println!(
-            "  subscribe   by hand: `subscribe --print` shows how; such a subscription stays when this ends"
+            "  subscribe   by hand with the targets above (`ivesk-webhook subscriptions create --print` prints the \
+             requests); unsubscribe at Įvesk.lt afterwards"
         );
     }
     subscribed
 }
 
 impl Subscribed {
-    /// Ends the subscriptions that this run made: their address is gone soon.
-    pub(super) async fn take_back(&self, app: &App) {
+    /// Ends the subscriptions: their address is about to disappear.
+    pub(super) async fn unsubscribe(&self, app: &App) {
         let confirmer = match Confirmer::new(&app.config.sns.settings()) {
             Ok(confirmer) => confirmer,
             Err(error) => {
-                warn!(
-                    "subscriptions could not be taken back: {}",
-                    crate::egress::describe(error)
-                );
+                warn!("failed to unsubscribe: {}", crate::egress::describe(error));
                 return;
             }
         };
         let rows = match self.confirmed(app).await {
             Ok(rows) => rows,
             Err(error) => {
-                warn!("subscriptions could not be taken back: {error}");
+                warn!("failed to unsubscribe: {error}");
                 return;
             }
         };
@@ -116,23 +119,23 @@ impl Subscribed {
             };
             let (account, event) = (&row.account, row.event);
             match confirmer.unsubscribe(topic, subscription).await {
-                Ok(()) => info!("the subscription to {event} of account {account} was taken back"),
+                Ok(()) => info!("unsubscribed from {event} of account {account}"),
                 Err(error) => warn!(
-                    "the subscription to {event} of account {account} could not be taken back: {error}; \
-                     ask Įvesk.lt to remove it"
+                    "failed to unsubscribe from {event} of account {account}: {error}; remove the subscription at \
+                     Įvesk.lt"
                 ),
             }
         }
     }
 
-    /// What was confirmed since, of what was asked for.
+    /// Returns the requested subscriptions that SNS has confirmed since.
     async fn confirmed(&self, app: &App) -> Result<Vec<SubscriptionRow>, StoreError> {
         let mut rows = app.store.subscriptions().await?;
         rows.retain(|row| {
             row.state == SubscriptionState::Confirmed
                 && row.changed_at >= self.since
                 && self
-                    .wishes
+                    .requested
                     .iter()
                     .any(|(account, event)| *account == row.account && *event == row.event)
         });

@@ -12,95 +12,103 @@ use serde_json::{Map, Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::account::{chosen_account, no_api_key};
+use super::globals::Globals;
+use super::logging;
+use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::subscribe::chosen_account;
-use super::{Exit, Failure, Globals};
-use crate::admin::uploads::{Beginning, Ending};
-use crate::config::Config;
-use crate::domain::{Clock, Timestamp};
+use crate::admin::uploads::{UploadClaim, UploadResult};
+use crate::backoff;
+use crate::config::{Config, CorrelationKey, UploadOptions};
+use crate::domain::{Clock, Timestamp, counted};
 use crate::ivesk::Client;
 use crate::ivesk::document::UPLOAD_MARK;
-use crate::ivesk::upload::{CorrelationKey, UploadOptions};
 use crate::store::{NewUpload, UploadEnd};
-use crate::uploads::journal::{Begun, Journal, JournalError};
+use crate::uploads::journal::{Claim, Journal, JournalError};
 use crate::uploads::watch::{self, Watcher};
-use crate::uploads::{self, Manner, Outcome, Progress, Report, Told, Uploader, walk};
+use crate::uploads::{
+    FileReport, Progress, UploadOutcome, UploadReport, UploadSettings, Uploader, walk,
+};
 
 /// Arguments of `upload`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A content that was sent before is not sent again. What came of it: `uploads list`.
-In folders, hidden and unfinished files (.x, ~x, x.tmp, x.part, …) are passed over.
-On a terminal a progress bar shows how far each file is; elsewhere, and with --json, standard output has one
-JSON object a line for each file.
-Exit codes: 0 all of them are there, 1 a file was refused or did not get there, 2 a setting is missing or wrong,
-3 Įvesk.lt or its storage could not be reached.")]
+Each content is uploaded only once. `ivesk-webhook uploads list` shows the documents made from each file.
+In folders, hidden and unfinished files (.x, ~x, x.tmp, x.part, …) are skipped.
+A terminal shows a progress bar and a line for each file. Otherwise, and with --json, standard output has one
+JSON object per line for each file.
+
+Exit codes: 0 all files are uploaded, 1 a file was refused or failed, 2 a setting is missing or wrong, 3 Įvesk.lt
+or its storage could not be reached")]
 pub struct Args {
-    /// Files, and folders with all that is in them
+    /// Files, and folders with everything in them
     #[arg(required_unless_present = "watch", value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Upload what is put into this folder, until stopped; sent files move to sent/, refused ones to refused/
+    /// Upload files that are put into this folder until stopped, and move them to sent/ or refused/ in it
     #[arg(long, value_name = "DIR", conflicts_with_all = ["paths", "force"])]
     watch: Option<PathBuf>,
-    /// Whose key; needed where several accounts are configured
+    /// Account to upload to; optional if there is only one
     #[arg(long)]
     account: Option<String>,
-    /// Send again what was sent before
+    /// Upload again what was uploaded before
     #[arg(long)]
     force: bool,
-    /// Files on their way at once
+    /// Number of files to upload at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
     parallel: u8,
-    /// One JSON object a line, also on a terminal
+    /// Print one JSON object per line, also on a terminal
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    wishes: Wishes,
+    parameters: Parameters,
 }
 
-/// What goes with each file; what is not given is as `upload.parameters` says.
+/// The parameters of each upload; they override `upload.parameters`.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "What goes with each file")]
-struct Wishes {
-    /// Data of yours that comes back with the document
-    #[arg(long, value_name = "NAME=VALUE", value_parser = datum)]
+#[command(
+    next_help_heading = "Parameters of the upload (default: upload.parameters in the settings)"
+)]
+struct Parameters {
+    /// Your own data, which is returned with the document; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_data)]
     data: Vec<(String, String)>,
-    /// The parameter that carries it
+    /// Parameter that carries the data
     #[arg(long, value_enum)]
     correlation_key: Option<CorrelationKey>,
-    /// processlines
+    /// Įvesk.lt's `processlines`
     #[arg(long, value_name = "true|false")]
     process_lines: Option<bool>,
-    /// splitdocuments
+    /// Įvesk.lt's `splitdocuments`
     #[arg(long, value_name = "true|false")]
     split_documents: Option<bool>,
-    /// checkduplicates
+    /// Įvesk.lt's `checkduplicates`
     #[arg(long, value_name = "true|false")]
     check_duplicates: Option<bool>,
-    /// rejectnoninvoices
+    /// Įvesk.lt's `rejectnoninvoices`
     #[arg(long, value_name = "true|false")]
     reject_non_invoices: Option<bool>,
-    /// warehouse, a code of yours
+    /// Įvesk.lt's `warehouse`, one of your codes
     #[arg(long, value_name = "CODE")]
     warehouse: Option<String>,
-    /// allocation, a code of yours
+    /// Įvesk.lt's `allocation`, one of your codes
     #[arg(long, value_name = "CODE")]
     allocation: Option<String>,
-    /// tags, with commas between them
+    /// Įvesk.lt's `tags`, separated by commas
     #[arg(long, value_name = "TAG,TAG", value_delimiter = ',')]
     tags: Vec<String>,
 }
 
-fn datum(text: &str) -> Result<(String, String), String> {
+fn parse_data(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((UPLOAD_MARK, _)) => Err(format!("`{UPLOAD_MARK}` is the program's own")),
+        Some((UPLOAD_MARK, _)) => Err(format!("the name `{UPLOAD_MARK}` is reserved")),
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write NAME=VALUE".to_owned()),
+        _ => Err("expected NAME=VALUE".to_owned()),
     }
 }
 
-impl Wishes {
-    fn over(self, mut options: UploadOptions) -> UploadOptions {
+impl Parameters {
+    /// Returns `options` with the parameters of the command line in place of its own.
+    fn override_in(self, mut options: UploadOptions) -> UploadOptions {
         if !self.data.is_empty() {
             let data = self.data.into_iter();
             let data: Map<String, Value> = data.map(|(name, value)| (name, value.into())).collect();
@@ -123,41 +131,38 @@ impl Wishes {
 /// Runs `upload`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let account = chosen_account(args.account.as_deref(), &config)?;
-    let key = config.accounts[&account].api_key.clone().ok_or_else(|| {
-        Failure::usage(anyhow!(
-            "account `{account}` has no API key: set IVESK_WEBHOOK_API_KEY or `accounts.{account}.api_key_file`"
-        ))
-    })?;
+    let key = config.accounts[&account].api_key.clone();
+    let key = key.ok_or_else(|| no_api_key(&account))?;
     let files = walk::files(&args.paths).map_err(|(path, error)| {
-        Failure::usage(anyhow!("{} can't be read: {error}", path.display()))
+        Failure::usage(anyhow!("failed to read {}: {error}", path.display()))
     })?;
     let client = Client::new(&config.api, key).map_err(Failure::usage)?;
     let api = Arc::new(Api::open(&config).await?);
     let stop = CancellationToken::new();
-    let manner = Manner {
+    let settings = UploadSettings {
         account,
-        options: args.wishes.over(config.upload.options()),
+        options: args.parameters.override_in(config.upload.options()),
         force: args.force,
-        first_pause: uploads::FIRST_PAUSE,
+        backoff: backoff::UPLOAD,
     };
     let journal = Arc::new(ApiJournal(Arc::clone(&api)));
-    let uploader = Uploader::new(client, journal, manner, Clock::system(), stop.clone())?;
+    let uploader = Uploader::new(client, journal, settings, Clock::system(), stop.clone())?;
     let screen = Screen::new(args.json);
     let outcome = match &args.watch {
         Some(folder) => watch_folder(folder, uploader, stop, &screen).await,
         None => upload_all(files, usize::from(args.parallel), uploader, &stop, &screen).await,
     };
-    // The last one to hold it: the uploader ended above.
+    // The uploader is gone, so this is the last reference.
     if let Some(api) = Arc::into_inner(api) {
         api.close().await?;
     }
     outcome
 }
 
-/// Returns when the person or the system wants us to end.
-async fn asked_to_stop() -> std::io::Result<()> {
+/// Waits for SIGTERM or SIGINT.
+async fn stop_signal() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
@@ -175,17 +180,17 @@ async fn watch_folder(
 ) -> Result<Exit, Failure> {
     let watcher = Watcher::open(folder, uploader).map_err(Failure::usage)?;
     eprintln!(
-        "Watching {}; Ctrl-C ends it, and nothing is lost by that.",
+        "Watching {}. Stop with Ctrl-C at any time: no file is lost or sent twice.",
         folder.display()
     );
-    let tell = |told: Vec<Told>| told.iter().for_each(|one| screen.tell(one));
-    let watching = watch::run(watcher, watch::LOOK_EVERY, stop.clone(), tell);
-    let (_, asked) = tokio::join!(watching, async {
-        let asked = asked_to_stop().await;
+    let print = |files: Vec<FileReport>| files.iter().for_each(|file| screen.print(file));
+    let watching = watch::run(watcher, watch::SCAN_INTERVAL, stop.clone(), print);
+    let (_, stopped) = tokio::join!(watching, async {
+        let stopped = stop_signal().await;
         stop.cancel();
-        asked
+        stopped
     });
-    asked?;
+    stopped?;
     Ok(Exit::Done)
 }
 
@@ -197,73 +202,79 @@ async fn upload_all(
     screen: &Screen,
 ) -> Result<Exit, Failure> {
     if files.is_empty() {
-        eprintln!("There are no files to upload there.");
+        eprintln!("No files to upload.");
         return Ok(Exit::Done);
     }
     let halted = CancellationToken::new();
     let each = |path: PathBuf| {
         let (uploader, halted) = (&uploader, &halted);
         async move {
-            // Once the key is refused, asking again for each file helps nobody.
+            // For example, the key was refused: no other file can succeed.
             if halted.is_cancelled() {
                 return Ok(None);
             }
             let progress = screen.progress(&path);
             let report = uploader.upload(&path, progress.clone()).await?;
             progress.finish();
-            if matches!(report.outcome, Outcome::Stopped { .. }) {
+            if matches!(report.outcome, UploadOutcome::Stopped { .. }) {
                 halted.cancel();
             }
-            let told = Told { path, report };
-            screen.tell(&told);
-            Ok(Some(told))
+            let file = FileReport { path, report };
+            screen.print(&file);
+            Ok(Some(file))
         }
     };
     let all = stream::iter(files)
         .map(each)
         .buffer_unordered(parallel)
-        .collect::<Vec<Result<Option<Told>, JournalError>>>();
+        .collect::<Vec<Result<Option<FileReport>, JournalError>>>();
     let done = tokio::select! {
         done = all => done,
-        asked = asked_to_stop() => {
-            asked?;
+        stopped = stop_signal() => {
+            stopped?;
             stop.cancel();
             uploader.abandon().await?;
-            return Err(anyhow!("stopped; run it again, and what was sent is not sent twice").into());
+            return Err(anyhow!("stopped; run the command again to upload the rest").into());
         }
     };
     screen.close();
-    let mut told = Vec::new();
-    let mut left_out = 0;
-    for one in done {
-        match one? {
-            Some(one) => told.push(one),
-            None => left_out += 1,
+    let mut files = Vec::new();
+    let mut skipped = 0;
+    for file in done {
+        match file? {
+            Some(file) => files.push(file),
+            None => skipped += 1,
         }
     }
-    if left_out > 0 {
-        eprintln!("{left_out} more files were not tried.");
+    if skipped > 0 {
+        eprintln!("{} not tried.", counted(skipped, "more file"));
     }
-    Ok(exit(&told))
+    Ok(exit(&files))
 }
 
-/// The exit code: what needs a setting before what needs patience, before what is refused.
-fn exit(told: &[Told]) -> Exit {
-    let any = |is: fn(&Outcome) -> bool| told.iter().any(|one| is(&one.report.outcome));
-    if any(|outcome| matches!(outcome, Outcome::Stopped { .. })) {
+/// Returns the exit code: a wrong setting goes before an unreachable service, and that before
+/// a refused file.
+fn exit(files: &[FileReport]) -> Exit {
+    let any = |is: fn(&UploadOutcome) -> bool| files.iter().any(|file| is(&file.report.outcome));
+    if any(|outcome| matches!(outcome, UploadOutcome::Stopped { .. })) {
         Exit::Usage
-    } else if any(|outcome| matches!(outcome, Outcome::Failed { unreachable, .. } if *unreachable))
-    {
+    } else if any(
+        |outcome| matches!(outcome, UploadOutcome::Failed { unreachable, .. } if *unreachable),
+    ) {
         Exit::Unreachable
-    } else if any(|outcome| !matches!(outcome, Outcome::Sent { .. } | Outcome::AlreadySent { .. }))
-    {
-        Exit::No
+    } else if any(|outcome| {
+        !matches!(
+            outcome,
+            UploadOutcome::Sent { .. } | UploadOutcome::AlreadySent { .. }
+        )
+    }) {
+        Exit::Failed
     } else {
         Exit::Done
     }
 }
 
-/// What the person sees: bars on a terminal, lines elsewhere.
+/// The output: progress bars and lines on a terminal, JSON elsewhere.
 struct Screen {
     json: bool,
     bars: MultiProgress,
@@ -295,15 +306,15 @@ impl Screen {
         })
     }
 
-    fn tell(&self, told: &Told) {
+    fn print(&self, file: &FileReport) {
         let line = if self.json {
-            json_line(told)
+            json_line(file)
         } else {
-            line(told)
+            line(file)
         };
         self.bars.suspend(|| {
             let mut stdout = std::io::stdout().lock();
-            // Nobody reads any more: the files are sent all the same.
+            // A closed standard output does not stop the uploads.
             let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
         });
     }
@@ -313,7 +324,7 @@ impl Screen {
     }
 }
 
-/// One file's progress bar, drawn from its first attempt on.
+/// The progress bar of one file, drawn from its first attempt on.
 struct Bar {
     name: String,
     bars: MultiProgress,
@@ -358,38 +369,38 @@ impl Progress for Bar {
     }
 }
 
-fn line(told: &Told) -> String {
-    let path = told.path.display();
-    match &told.report.outcome {
-        Outcome::Sent { id } => format!("{path}: sent, upload {id}"),
-        Outcome::AlreadySent { id } => {
-            format!("{path}: sent before, upload {id}; --force sends it again")
+fn line(file: &FileReport) -> String {
+    let path = file.path.display();
+    match &file.report.outcome {
+        UploadOutcome::Sent { id } => format!("{path}: sent as upload {id}"),
+        UploadOutcome::AlreadySent { id } => {
+            format!("{path}: sent before as upload {id}; --force sends it again")
         }
-        Outcome::Busy { until } => {
-            format!("{path}: another process sends it, or was cut off; try again after {until}")
-        }
-        Outcome::Refused { why } => format!("{path}: refused: {why}"),
-        Outcome::Failed { why, .. } => format!("{path}: did not get there: {why}"),
-        Outcome::Stopped { why } => format!("{path}: not sent: {why}"),
+        UploadOutcome::Busy { until } => format!(
+            "{path}: another process is sending it, or was interrupted; retry after {until}"
+        ),
+        UploadOutcome::Refused { error } => format!("{path}: refused: {error}"),
+        UploadOutcome::Failed { error, .. } => format!("{path}: failed: {error}"),
+        UploadOutcome::Stopped { error } => format!("{path}: not sent: {error}"),
     }
 }
 
-fn json_line(told: &Told) -> String {
-    let Report {
+fn json_line(file: &FileReport) -> String {
+    let UploadReport {
         outcome,
         size_bytes,
         sha256,
-    } = &told.report;
+    } = &file.report;
     let (word, id, error) = match outcome {
-        Outcome::Sent { id } => ("sent", Some(id), None),
-        Outcome::AlreadySent { id } => ("already_sent", Some(id), None),
-        Outcome::Busy { until } => ("busy", None, Some(format!("until {until}"))),
-        Outcome::Refused { why } => ("refused", None, Some(why.clone())),
-        Outcome::Failed { why, .. } => ("failed", None, Some(why.clone())),
-        Outcome::Stopped { why } => ("stopped", None, Some(why.clone())),
+        UploadOutcome::Sent { id } => ("sent", Some(id), None),
+        UploadOutcome::AlreadySent { id } => ("already_sent", Some(id), None),
+        UploadOutcome::Busy { until } => ("busy", None, Some(format!("until {until}"))),
+        UploadOutcome::Refused { error } => ("refused", None, Some(error.clone())),
+        UploadOutcome::Failed { error, .. } => ("failed", None, Some(error.clone())),
+        UploadOutcome::Stopped { error } => ("stopped", None, Some(error.clone())),
     };
     json!({
-        "file": told.path.to_string_lossy(),
+        "file": file.path.to_string_lossy(),
         "outcome": word,
         "id": id,
         "size_bytes": size_bytes,
@@ -399,17 +410,17 @@ fn json_line(told: &Told) -> String {
     .to_string()
 }
 
-/// Rows kept through the admin API: by the server that runs, or here.
+/// The journal of uploads, kept through the admin API.
 struct ApiJournal(Arc<Api>);
 
-fn told(failure: Failure) -> JournalError {
-    JournalError(failure.words())
+fn journal_error(failure: Failure) -> JournalError {
+    JournalError(failure.message())
 }
 
 #[async_trait]
 impl Journal for ApiJournal {
-    async fn begin(&self, upload: NewUpload) -> Result<Begun, JournalError> {
-        let beginning = Beginning {
+    async fn begin(&self, upload: NewUpload) -> Result<Claim, JournalError> {
+        let claim = UploadClaim {
             account: upload.account.to_string(),
             sha256: upload.sha256,
             size_bytes: upload.size_bytes,
@@ -419,13 +430,10 @@ impl Journal for ApiJournal {
             owner: upload.owner,
             claim_seconds: upload.claim.as_secs(),
         };
-        let answer = self.0.post("/v1/uploads", &json!(beginning)).await;
-        let answer = answer.map_err(told)?;
-        read_begun(&answer).ok_or_else(|| {
-            JournalError(
-                "the running server answered something else than expected; is it the same version?"
-                    .to_owned(),
-            )
+        let answer = self.0.post("/v1/uploads", &json!(claim)).await;
+        let answer = answer.map_err(journal_error)?;
+        parse_claim(&answer).ok_or_else(|| {
+            JournalError("the running server has another version; restart it".to_owned())
         })
     }
 
@@ -441,26 +449,27 @@ impl Journal for ApiJournal {
             UploadEnd::Refused(error) => (Some(error), true),
             UploadEnd::Failed(error) => (Some(error), false),
         };
-        let ending = Ending {
+        let result = UploadResult {
             owner,
             error,
             refused,
         };
         let path = format!("/v1/uploads/{id}/end");
-        self.0.post(&path, &json!(ending)).await.map_err(told)?;
+        let answer = self.0.post(&path, &json!(result)).await;
+        answer.map_err(journal_error)?;
         Ok(())
     }
 }
 
-fn read_begun(answer: &Value) -> Option<Begun> {
+fn parse_claim(answer: &Value) -> Option<Claim> {
     let id = answer["id"].as_i64();
     Some(match answer["outcome"].as_str()? {
-        "send" => Begun::Send {
+        "send" => Claim::Send {
             id: id?,
             correlation: answer["correlation"].as_str()?.to_owned(),
         },
-        "already" => Begun::Already { id: id? },
-        "busy" => Begun::Busy {
+        "already" => Claim::AlreadySent { id: id? },
+        "busy" => Claim::Busy {
             until: Timestamp::parse(answer["until"].as_str()?)?,
         },
         _ => return None,

@@ -3,8 +3,10 @@
 use clap::Subcommand;
 use serde_json::Value;
 
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
 use super::server::Api;
-use super::{Exit, Failure, Globals, cell};
+use super::{logging, table};
 use crate::config::Config;
 
 /// Arguments of `uploads`.
@@ -16,12 +18,12 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show what was sent, and which documents were made of it
+    /// Show uploaded files and the documents made from them
     List {
-        /// Only those of which no document has come within 12 hours; exit code 1 where there are any
+        /// Only files without a document after 12 hours; exit code 1 if there are any
         #[arg(long)]
         late: bool,
-        /// One JSON array
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
@@ -30,7 +32,7 @@ enum Action {
 /// Runs `uploads`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-    super::start_logging(&config.log)?;
+    logging::start(&config.log)?;
     let api = Api::open(&config).await?;
     let Action::List { late, json } = args.action;
     let outcome = list(&api, late, json).await;
@@ -41,19 +43,19 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
     let mut rows = api.rows("/v1/uploads").await?;
     if late {
-        rows.retain(|row| row["standing"] == "late");
+        rows.retain(|row| row["status"] == "late");
     }
     if json {
         println!("{}", Value::Array(rows.clone()));
     } else if rows.is_empty() {
-        println!("There are none.");
+        println!("No uploads.");
     } else {
-        let mut table = super::table([
+        let mut table = table::new([
             "id",
             "account",
             "file",
             "bytes",
-            "stands",
+            "state",
             "sent",
             "documents",
             "last error",
@@ -64,20 +66,20 @@ async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
                 ids.join(" ")
             });
             table.add_row([
-                cell(&row["id"]),
-                cell(&row["account"]),
-                cell(&row["file_name"]),
-                cell(&row["size_bytes"]),
-                cell(&row["standing"]),
-                cell(&row["sent_at"]),
+                table::cell(&row["id"]),
+                table::cell(&row["account"]),
+                table::cell(&row["file_name"]),
+                table::cell(&row["size_bytes"]),
+                table::cell(&row["status"]),
+                table::cell(&row["sent_at"]),
                 documents.unwrap_or_default(),
-                cell(&row["last_error"]),
+                table::cell(&row["last_error"]),
             ]);
         }
         println!("{table}");
     }
     Ok(if late && !rows.is_empty() {
-        Exit::No
+        Exit::Failed
     } else {
         Exit::Done
     })

@@ -1,4 +1,4 @@
-//! `verify`: judges saved messages, offline where the certificates are at hand.
+//! `verify`
 
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,9 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Exit, Failure, Globals};
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
+use super::table;
 use crate::config::{Config, DEFAULT_FILE, SnsConfig};
 use crate::domain::{Clock, Timestamp};
 use crate::sns::{
@@ -16,21 +18,22 @@ use crate::sns::{
 
 /// Arguments of `verify`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 all are valid, 1 one is not, 2 a file can't be read")]
+#[command(after_help = "\
+Exit codes: 0 all messages are valid, 1 one is invalid, 2 wrong use, or a file can't be read")]
 pub struct Args {
-    /// Print one JSON object a line for each file
+    /// Print one JSON object per line for each file
     #[arg(long)]
     json: bool,
-    /// Take the certificates from this folder, by the last segment of their URL, and fetch nothing
+    /// Read certificates from this folder, by the last segment of their URL, and fetch none
     #[arg(long, value_name = "DIR")]
     certs: Option<PathBuf>,
-    /// Judge as of this moment [default: now]
+    /// Verify as of this moment [default: now]
     #[arg(long, value_name = "RFC3339", value_parser = moment)]
     at: Option<Timestamp>,
-    /// Take messages of any topic, not only of the allowlist
+    /// Accept messages of any topic, not only of those in `sns.topics`
     #[arg(long)]
     any_topic: bool,
-    /// Saved messages: the bodies as they came; `-` is standard input
+    /// Saved messages: the bodies as received; `-` for standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -44,14 +47,14 @@ fn moment(text: &str) -> Result<Timestamp, String> {
 ///
 /// # Errors
 ///
-/// Where the folder of certificates does not exist, or the answer can't be written.
-/// A file that can't be read is named on standard error, and the others are judged.
+/// If the folder of certificates does not exist, or the result can't be written. A file
+/// that can't be read is reported on standard error, and the others are verified.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     if let Some(folder) = &args.certs
         && !folder.is_dir()
     {
         return Err(Failure::usage(anyhow::anyhow!(
-            "--certs {}: there is no such folder",
+            "--certs {}: no such folder",
             folder.display()
         )));
     }
@@ -61,14 +64,14 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         any_topic: args.any_topic,
     };
     let verifier = Verifier::for_saved(&sns_settings(globals)?.settings(), saved, clock)
-        .context("preparing to fetch certificates")?;
+        .context("failed to create an HTTP client for certificates")?;
 
     let mut verdicts = Vec::with_capacity(args.files.len());
     let mut all_read = true;
     for file in &args.files {
         match read(file) {
             Ok(body) => {
-                let verdict = judge(&verifier, file, body).await;
+                let verdict = verify(&verifier, file, body).await;
                 if args.json {
                     print_line(&verdict)?;
                 }
@@ -85,14 +88,14 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     }
     Ok(if !all_read {
         Exit::Usage
-    } else if verdicts.iter().all(Verdict::is_valid) {
+    } else if verdicts.iter().all(FileVerdict::is_valid) {
         Exit::Done
     } else {
-        Exit::No
+        Exit::Failed
     })
 }
 
-/// Whom to believe: the settings file where there is one, else the defaults.
+/// Returns the trusted topics of the settings file, or the defaults if there is no file.
 fn sns_settings(globals: &Globals) -> Result<SnsConfig, Failure> {
     if globals.config == Path::new(DEFAULT_FILE) && !globals.config.exists() {
         return Ok(SnsConfig::default());
@@ -101,9 +104,9 @@ fn sns_settings(globals: &Globals) -> Result<SnsConfig, Failure> {
     Ok(config.sns)
 }
 
-/// One line of the answer; the names are part of the command's contract.
+/// The result for one file. The JSON names are part of the command's contract.
 #[derive(Debug, Serialize)]
-struct Verdict {
+struct FileVerdict {
     file: String,
     verdict: &'static str,
     reason: Option<&'static str>,
@@ -112,24 +115,24 @@ struct Verdict {
     message_id: Option<String>,
     topic_arn: Option<String>,
     certificate: Option<CertificateSummary>,
-    /// For people.
+    /// The text for people.
     #[serde(skip)]
     explanation: Option<VerifyError>,
 }
 
-impl Verdict {
+impl FileVerdict {
     fn is_valid(&self) -> bool {
         self.reason.is_none()
     }
 
-    fn shown(&self) -> String {
+    fn verdict_cell(&self) -> String {
         match &self.explanation {
             None => self.verdict.to_owned(),
             Some(error) => format!("{}: {}\n{error}", self.verdict, error.code()),
         }
     }
 
-    fn message_shown(&self) -> String {
+    fn message_cell(&self) -> String {
         let parts = [
             self.message_type,
             self.message_id.as_deref(),
@@ -146,8 +149,8 @@ impl Verdict {
     }
 }
 
-async fn judge(verifier: &Verifier, file: &Path, body: Bytes) -> Verdict {
-    let mut verdict = Verdict {
+async fn verify(verifier: &Verifier, file: &Path, body: Bytes) -> FileVerdict {
+    let mut verdict = FileVerdict {
         file: file.display().to_string(),
         verdict: "valid",
         reason: None,
@@ -177,14 +180,14 @@ async fn judge(verifier: &Verifier, file: &Path, body: Bytes) -> Verdict {
     }
 }
 
-/// Reads a message whole, but no more of it than it takes to see that it is too large.
+/// Reads a message, but at most one byte more than is allowed.
 fn read(file: &Path) -> anyhow::Result<Bytes> {
     if file == Path::new("-") {
-        return read_bounded(io::stdin().lock()).context("standard input can't be read");
+        return read_bounded(io::stdin().lock()).context("failed to read standard input");
     }
-    let cannot = || format!("{} can't be read", file.display());
-    let open = std::fs::File::open(file).with_context(cannot)?;
-    read_bounded(open).with_context(cannot)
+    let context = || format!("failed to read {}", file.display());
+    let open = std::fs::File::open(file).with_context(context)?;
+    read_bounded(open).with_context(context)
 }
 
 fn read_bounded(source: impl Read) -> io::Result<Bytes> {
@@ -195,25 +198,28 @@ fn read_bounded(source: impl Read) -> io::Result<Bytes> {
     Ok(body.into())
 }
 
-fn print_line(verdict: &Verdict) -> anyhow::Result<()> {
-    let line = serde_json::to_string(verdict).context("writing a verdict as JSON")?;
-    writeln!(io::stdout(), "{line}").context("writing to standard output")
+fn print_line(verdict: &FileVerdict) -> anyhow::Result<()> {
+    let line = serde_json::to_string(verdict).context("failed to write a result as JSON")?;
+    writeln!(io::stdout(), "{line}").context("failed to write to standard output")
 }
 
-fn print_table(verdicts: &[Verdict]) -> anyhow::Result<()> {
-    let mut table = super::table(["file", "verdict", "message", "certificate"]);
+fn print_table(verdicts: &[FileVerdict]) -> anyhow::Result<()> {
+    let mut table = table::new(["file", "verdict", "message", "certificate"]);
     for verdict in verdicts {
         table.add_row([
             verdict.file.clone(),
-            verdict.shown(),
-            verdict.message_shown(),
-            verdict.certificate.as_ref().map_or_else(String::new, shown),
+            verdict.verdict_cell(),
+            verdict.message_cell(),
+            verdict
+                .certificate
+                .as_ref()
+                .map_or_else(String::new, certificate_cell),
         ]);
     }
-    writeln!(io::stdout(), "{table}").context("writing to standard output")
+    writeln!(io::stdout(), "{table}").context("failed to write to standard output")
 }
 
-fn shown(certificate: &CertificateSummary) -> String {
+fn certificate_cell(certificate: &CertificateSummary) -> String {
     format!(
         "{}\nfrom {}\nto   {}",
         certificate.subject, certificate.not_before, certificate.not_after

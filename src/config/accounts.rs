@@ -1,15 +1,17 @@
-//! `[accounts.NAME]`: which accounts there are, their keys and tokens.
+//! `[accounts.NAME]`: API keys at the vendor, their companies and tokens.
 
 use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::given::Given;
-use super::layers::{Layers, variable_of};
-use super::{AccountConfig, PublicConfig, VARIABLE_PREFIX, check, default_account, is_loopback};
+use super::check::{MIN_TOKEN_CHARS, is_loopback};
+use super::environment::{VARIABLE_PREFIX, variable_of};
+use super::layers::Layers;
+use super::public::PublicConfig;
+use super::value::ConfigValue;
 use crate::domain::{Account, Company, Event};
 
-/// An account's settings.
+/// The settings of an account.
 const ACCOUNT_SETTINGS: [&str; 5] = [
     "tokens.on_exported",
     "tokens.on_digitized",
@@ -17,9 +19,46 @@ const ACCOUNT_SETTINGS: [&str; 5] = [
     "companies",
     "digitized",
 ];
-/// The API key of the only account; `_<NAME>` is added for one of several.
+
+/// The API key of a single account; `_<NAME>` is appended for one of several.
 const API_KEY_VARIABLE: &str = "IVESK_WEBHOOK_API_KEY";
-/// `[accounts.NAME]`
+
+/// The greatest length of a token: it is a segment of a URL.
+const MAX_TOKEN_CHARS: usize = 200;
+
+/// One API key at the vendor.
+#[derive(Clone, Debug)]
+pub struct AccountConfig {
+    /// `api_key_file`, or `IVESK_WEBHOOK_API_KEY_<NAME>` (`IVESK_WEBHOOK_API_KEY` for a single
+    /// account). `None`: notifications are kept, and nothing is pulled.
+    pub api_key: Option<SecretString>,
+    /// `companies`: codes whose exported queue is read from the start.
+    pub companies: Vec<Company>,
+    /// `tokens.on_exported` and `tokens.on_digitized`: the accepted secret segments of the
+    /// webhook's path; the first is used for new subscriptions.
+    pub tokens: BTreeMap<Event, Vec<SecretString>>,
+    /// `digitized`, default true: true if the digitized queue is reconciled without
+    /// notifications.
+    pub digitized: bool,
+}
+
+impl Default for AccountConfig {
+    fn default() -> Self {
+        Self {
+            api_key: None,
+            companies: Vec::new(),
+            tokens: BTreeMap::new(),
+            digitized: true,
+        }
+    }
+}
+
+/// Returns the name of an account that needs no other: `default`.
+pub fn default_account() -> Account {
+    Account::parse("default").expect("a constant name is valid")
+}
+
+/// Reads `[accounts.NAME]`.
 pub(super) fn read(
     layers: &mut Layers<'_>,
     public: Option<&PublicConfig>,
@@ -30,13 +69,13 @@ pub(super) fn read(
     for name in &names {
         let own = format!("{API_KEY_VARIABLE}_{}", environment_name(name));
         if let Some(twin) = key_variables.insert(own.clone(), name.clone()) {
-            layers.contradiction(
+            layers.report(
                 &format!("accounts.{name}"),
                 format!("has the same variables as the account `{twin}`; rename one of them"),
             );
         }
-        let sole = names.len() == 1 && layers.has_variable(API_KEY_VARIABLE);
-        let key_variable = if sole {
+        let is_only_key = names.len() == 1 && layers.has_variable(API_KEY_VARIABLE);
+        let key_variable = if is_only_key {
             API_KEY_VARIABLE.to_owned()
         } else {
             own
@@ -44,11 +83,11 @@ pub(super) fn read(
         accounts.insert(name.clone(), account(layers, name, &key_variable));
     }
     if names.len() > 1 && layers.has_variable(API_KEY_VARIABLE) {
-        layers.contradiction(
+        layers.report(
             API_KEY_VARIABLE,
             format!(
-                "does not say whose key it is, and there are {} accounts; use \
-                 {API_KEY_VARIABLE}_<NAME>, with the account's name in capitals",
+                "is ambiguous, since there are {} accounts; use {API_KEY_VARIABLE}_<NAME>, with the \
+                 account's name in capitals",
                 names.len()
             ),
         );
@@ -58,19 +97,18 @@ pub(super) fn read(
     accounts
 }
 
-/// The accounts that the file names; where it names none, those of the variables;
-/// where they name none either, `default`.
+/// Returns the accounts of the file, or else those of the variables, or else `default`.
 fn account_names(layers: &mut Layers<'_>) -> Vec<Account> {
     let mut names = Vec::new();
     for name in layers.names_below("accounts") {
         match Account::parse(&name) {
             Ok(account) => names.push(account),
-            Err(error) => layers.contradiction(&format!("accounts.{name}"), error.to_string()),
+            Err(error) => layers.report(&format!("accounts.{name}"), error.to_string()),
         }
     }
     if names.is_empty() {
-        let named = layers.names_in_variables("accounts", &ACCOUNT_SETTINGS);
-        names = named
+        names = layers
+            .names_in_variables("accounts", &ACCOUNT_SETTINGS)
             .iter()
             .filter_map(|name| Account::parse(name).ok())
             .collect();
@@ -81,7 +119,7 @@ fn account_names(layers: &mut Layers<'_>) -> Vec<Account> {
     names
 }
 
-/// An account's name as variables spell it.
+/// Returns an account's name as variables spell it.
 fn environment_name(account: &Account) -> String {
     let variable = variable_of(account.as_str());
     variable.trim_start_matches(VARIABLE_PREFIX).to_owned()
@@ -93,7 +131,7 @@ fn account(layers: &mut Layers<'_>, name: &Account, key_variable: &str) -> Accou
         let tokens = layers.list(
             &setting(&format!("tokens.{event}")),
             Vec::new(),
-            check::token,
+            token,
             |_: &SecretString| "[set]".into(),
         );
         (event, tokens)
@@ -101,38 +139,42 @@ fn account(layers: &mut Layers<'_>, name: &Account, key_variable: &str) -> Accou
     let tokens = tokens.filter(|(_, tokens)| !tokens.is_empty()).collect();
     let default = AccountConfig::default();
     AccountConfig {
-        api_key: layers.secret(&setting("api_key_file"), key_variable, check::api_key),
+        api_key: layers.secret(&setting("api_key_file"), key_variable, api_key),
         companies: companies(layers, &setting("companies")),
         tokens,
         digitized: layers.read(
             &setting("digitized"),
             default.digitized,
-            |given, _| given.switch(),
+            |value, _| value.switch(),
             |switch| (*switch).into(),
         ),
     }
 }
 
-/// A list of company codes, each once.
+/// Reads a list of company codes without duplicates.
 pub(super) fn companies(layers: &mut Layers<'_>, name: &str) -> Vec<Company> {
-    let check = |given: &Given, _: &Layers<'_>| {
+    let parse = |value: &ConfigValue, _: &Layers<'_>| {
         let mut companies = Vec::new();
-        for code in given.list()? {
+        for code in value.list()? {
             let company = Company::parse(&code).map_err(|error| error.to_string())?;
             if companies.contains(&company) {
-                return Err(format!("names `{company}` twice; write it once"));
+                return Err(format!("contains `{company}` twice; write it once"));
             }
             companies.push(company);
         }
         Ok(companies)
     };
-    layers.read(name, Vec::new(), check, |all| {
-        all.iter().map(Company::as_str).collect::<Vec<_>>().into()
+    layers.read(name, Vec::new(), parse, |companies| {
+        companies
+            .iter()
+            .map(Company::as_str)
+            .collect::<Vec<_>>()
+            .into()
     })
 }
 
-/// Each token once only, since it proves the account and the event; and each event
-/// with one, unless only this machine can reach us.
+/// Reports tokens that are used twice, since a token proves the account and the event, and events
+/// without a token where one is `needed`.
 fn check_tokens(
     layers: &mut Layers<'_>,
     accounts: &BTreeMap<Account, AccountConfig>,
@@ -143,24 +185,48 @@ fn check_tokens(
         for event in Event::ALL {
             let name = format!("accounts.{account}.tokens.{event}");
             let tokens = settings.tokens.get(&event).map_or(&[][..], Vec::as_slice);
-            if needed && tokens.is_empty() && !layers.has_failed(&name) {
-                layers.contradiction(
+            if needed && tokens.is_empty() && !layers.is_invalid(&name) {
+                layers.report(
                     &name,
                     format!(
-                        "holds no token, and `public.url` can be reached from elsewhere; write \
-                         [\"…\"] with the output of `openssl rand -hex 32`, or set {}",
+                        "is not set, and `public.url` is not a loopback address; write [\"…\"] with \
+                         the output of `openssl rand -hex 32`, or set {}",
                         variable_of(&name)
                     ),
                 );
             }
             for token in tokens {
                 if let Some(other) = seen.insert(token.expose_secret(), name.clone()) {
-                    layers.contradiction(
+                    layers.report(
                         &name,
-                        format!("holds a token that `{other}` holds too; give each its own"),
+                        format!("contains a token of `{other}`; use different tokens"),
                     );
                 }
             }
         }
     }
+}
+
+/// Parses a secret segment of the webhook's path, without repeating it in messages.
+fn token(text: &str) -> Result<SecretString, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !(MIN_TOKEN_CHARS..=MAX_TOKEN_CHARS).contains(&text.len()) || !text.chars().all(allowed) {
+        return Err(format!(
+            "a token is not {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS} characters of A-Z, a-z, 0-9, - \
+             and _; make one with `openssl rand -hex 32`"
+        ));
+    }
+    Ok(text.into())
+}
+
+/// Parses an API key, which is sent in a header, without repeating it in messages.
+fn api_key(text: &str) -> Result<SecretString, String> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(
+            "the API key contains white space or characters beyond ASCII; copy it again from \
+             app.ivesk.lt/settings/general, alone on one line"
+                .to_owned(),
+        );
+    }
+    Ok(text.into())
 }

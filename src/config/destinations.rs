@@ -1,21 +1,23 @@
 //! `[destinations.NAME]`: where documents are delivered.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::accounts::companies;
-use super::check;
-use super::layers::{Layers, variable_of};
-use super::{
-    AccountConfig, DestinationConfig, DestinationKind, FolderLayout, HistoryMode, without_query,
-};
-use crate::domain::{Account, DestinationName, Queue};
+use super::accounts::{AccountConfig, companies};
+use super::check::{excerpt, web_url};
+use super::environment::{VARIABLE_PREFIX, variable_of};
+use super::layers::Layers;
+use crate::domain::{Account, Company, DestinationName, Queue};
 
-/// What every destination has.
+/// The settings of every destination.
 const COMMON: [&str; 7] = [
     "kind",
     "queue",
@@ -25,19 +27,157 @@ const COMMON: [&str; 7] = [
     "max_concurrency",
     "timeout",
 ];
-/// What the destinations of one kind have beside that.
+
+/// The further settings of each kind.
 const KINDS: [(&str, &[&str]); 4] = [
     ("http", &["url", "secret_file", SECRET]),
     ("command", &["program", "arguments", "environment"]),
     ("folder", &["path", "layout", "files", "max_file_bytes"]),
-    ("api", &[]),
+    ("list", &[]),
 ];
-/// A variable without a setting beside it.
-const SECRET: &str = "secret";
-/// The longest that one document may take, so that a destination which hangs is seen to.
-const MAX_TIMEOUT_SECONDS: u64 = 60 * 60;
 
-/// `[destinations.NAME]`
+/// The variable of a secret that is never in the file.
+const SECRET: &str = "secret";
+
+/// The greatest timeout: a hung destination is noticed within an hour.
+const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
+/// Length of the key that a destination signs with (Standard Webhooks specification).
+const WEBHOOK_KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// The most secrets of one destination. A change needs two; each makes the header longer.
+const MAX_WEBHOOK_SECRETS: usize = 8;
+
+/// A place where documents are delivered.
+#[derive(Clone, Debug)]
+pub struct DestinationConfig {
+    /// `queue`, default `exported`.
+    pub queue: Queue,
+    /// `accounts`: delivers only the documents of these; all if it is empty.
+    pub accounts: Vec<Account>,
+    /// `companies`: delivers only the documents of these; all if it is empty.
+    pub companies: Vec<Company>,
+    /// `history`: how the documents of a feed's first pull are treated.
+    pub history: HistoryMode,
+    /// `max_concurrency`, default 1, at most 16: deliveries at once. With 1 they are made in
+    /// order.
+    pub max_concurrency: usize,
+    /// `timeout`, default 30 s: how long the destination may take for one document.
+    pub timeout: Duration,
+    /// `kind` and the settings that belong to it.
+    pub kind: DestinationKind,
+}
+
+impl DestinationConfig {
+    /// Returns the defaults for a destination of this kind.
+    pub fn of(kind: DestinationKind) -> Self {
+        Self {
+            queue: Queue::Exported,
+            accounts: Vec::new(),
+            companies: Vec::new(),
+            history: HistoryMode::default(),
+            max_concurrency: 1,
+            timeout: Duration::from_secs(30),
+            kind,
+        }
+    }
+}
+
+/// The treatment of the documents of a feed's first pull.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HistoryMode {
+    /// `hold`: they wait for `destinations start`, so that years of booked invoices are not booked
+    /// again.
+    #[default]
+    Hold,
+    /// `deliver`: everything is delivered, from each feed's beginning.
+    Deliver,
+}
+
+/// The kind of a destination, with its settings.
+#[derive(Clone)]
+pub enum DestinationKind {
+    /// `http`: a POST, signed according to the Standard Webhooks specification.
+    Http {
+        /// `url`: https; `http` on loopback only. Its query may be a secret.
+        url: Url,
+        /// `secret_file` or `IVESK_WEBHOOK_DESTINATIONS_<NAME>_SECRET`: `whsec_` and base64, one
+        /// a line; each signs, so that a secret is changed without a pause.
+        secrets: Vec<SecretString>,
+    },
+    /// `command`: a program that reads JSON from its standard input.
+    Command {
+        /// `program`: an absolute path, or one relative to the settings file.
+        program: PathBuf,
+        /// `arguments`
+        arguments: Vec<String>,
+        /// `environment`: names of the variables that it receives beside the few of every program.
+        environment: Vec<String>,
+        /// Its working folder: that of the settings file.
+        folder: PathBuf,
+    },
+    /// `folder`: JSON and PDF files.
+    Folder {
+        /// `path`, relative to the settings file.
+        path: PathBuf,
+        /// `layout`
+        layout: FolderLayout,
+        /// `files`, default true: true if the documents' PDFs are fetched.
+        files: bool,
+        /// `max_file_bytes`, default 64 MiB: a larger PDF is left out.
+        max_file_bytes: u64,
+    },
+    /// `list`: a program requests them, `GET /v1/documents?after=`.
+    List,
+}
+
+impl DestinationKind {
+    /// Returns the kind's name in the settings.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Http { .. } => "http",
+            Self::Command { .. } => "command",
+            Self::Folder { .. } => "folder",
+            Self::List => "list",
+        }
+    }
+}
+
+impl fmt::Debug for DestinationKind {
+    /// Prints the kind and its place, without secrets, arguments and a URL's query.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct(self.as_str());
+        match self {
+            Self::Http { url, .. } => shown.field("url", &without_query(url)),
+            Self::Command { program, .. } => shown.field("program", program),
+            Self::Folder { path, layout, .. } => shown.field("path", path).field("layout", layout),
+            Self::List => return shown.finish(),
+        };
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// Formats a URL without its query, which may be a secret.
+fn without_query(url: &Url) -> String {
+    let mut shown = url.clone();
+    if shown.query().is_some() {
+        shown.set_query(Some("[set]"));
+    }
+    shown.into()
+}
+
+/// The layout of a folder destination's files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FolderLayout {
+    /// `company`: `<company>/`
+    #[default]
+    Company,
+    /// `archiver`: `<company>/<YYYY-MM>/<Pirkimai|Pardavimai>/`, as the vendor's own
+    /// archiver lays them out.
+    Archiver,
+}
+
+/// Reads `[destinations.NAME]`.
 pub(super) fn read(
     layers: &mut Layers<'_>,
     accounts: &BTreeMap<Account, AccountConfig>,
@@ -47,7 +187,7 @@ pub(super) fn read(
     let mut folders: BTreeMap<PathBuf, DestinationName> = BTreeMap::new();
     for name in names(layers) {
         if let Some(twin) = variables.insert(variable_of(name.as_str()), name.clone()) {
-            layers.contradiction(
+            layers.report(
                 &format!("destinations.{name}"),
                 format!("has the same variables as the destination `{twin}`; rename one of them"),
             );
@@ -58,9 +198,9 @@ pub(super) fn read(
         if let DestinationKind::Folder { path, .. } = &destination.kind
             && let Some(twin) = folders.insert(path.clone(), name.clone())
         {
-            layers.contradiction(
+            layers.report(
                 &format!("destinations.{name}.path"),
-                format!("is the folder of the destination `{twin}`; give each its own"),
+                format!("is the folder of the destination `{twin}`; use different folders"),
             );
         }
         destinations.insert(name, destination);
@@ -68,25 +208,25 @@ pub(super) fn read(
     destinations
 }
 
-/// The destinations that the file names; where it names none, those of the variables.
+/// Returns the destinations of the file, or else those of the variables.
 fn names(layers: &mut Layers<'_>) -> Vec<DestinationName> {
     let mut names = layers.names_below("destinations");
     if names.is_empty() {
-        let own = KINDS.iter().flat_map(|(_, settings)| settings.iter());
-        let settings: Vec<&str> = COMMON.iter().chain(own).copied().collect();
+        let of_kinds = KINDS.iter().flat_map(|(_, settings)| settings.iter());
+        let settings: Vec<&str> = COMMON.iter().chain(of_kinds).copied().collect();
         names = layers.names_in_variables("destinations", &settings);
     }
-    let mut usable = Vec::new();
+    let mut valid = Vec::new();
     for name in names {
         match DestinationName::parse(&name) {
-            Ok(name) => usable.push(name),
-            Err(error) => layers.contradiction(&format!("destinations.{name}"), error.to_string()),
+            Ok(name) => valid.push(name),
+            Err(error) => layers.report(&format!("destinations.{name}"), error.to_string()),
         }
     }
-    usable
+    valid
 }
 
-/// One destination; none where its kind, or what it can't do without, is missing or wrong.
+/// Reads one destination; none if its kind, or a required setting, is missing or invalid.
 fn destination(
     layers: &mut Layers<'_>,
     name: &DestinationName,
@@ -98,18 +238,19 @@ fn destination(
         "http" => http(layers, name),
         "command" => command(layers, name),
         "folder" => folder(layers, name),
-        _ => Some(DestinationKind::Api),
+        _ => Some(DestinationKind::List),
     });
-    refuse_other_kinds(layers, name, kind_name);
-    // The stand-in lets the other settings of the section be judged all the same.
-    let default = DestinationConfig::of(kind.clone().unwrap_or(DestinationKind::Api));
-    let read = DestinationConfig {
+    reject_other_kinds(layers, name, kind_name);
+    // Without a valid kind the section's other settings are still checked.
+    let is_valid = kind.is_some();
+    let default = DestinationConfig::of(kind.unwrap_or(DestinationKind::List));
+    let config = DestinationConfig {
         queue: layers.text(
             &setting("queue"),
             default.queue,
             |text| {
                 Queue::parse(text).ok_or_else(|| {
-                    "is neither \"exported\" nor \"digitized\"; write one".to_owned()
+                    "is neither \"exported\" nor \"digitized\"; write one of them".to_owned()
                 })
             },
             |queue| queue.as_str().into(),
@@ -142,14 +283,14 @@ fn destination(
         timeout: layers.duration(&setting("timeout"), default.timeout),
         kind: default.kind,
     };
-    if read.timeout.as_secs() > MAX_TIMEOUT_SECONDS {
-        layers.contradiction(
+    if config.timeout > MAX_TIMEOUT {
+        layers.report(
             &setting("timeout"),
-            "is more than an hour, for which a destination that hangs would keep a document waiting; \
-             write a shorter one",
+            "is longer than an hour, during which a hung destination would block a document; write \
+             a shorter time span",
         );
     }
-    kind.map(|_| read)
+    is_valid.then_some(config)
 }
 
 fn known_account(
@@ -161,13 +302,13 @@ fn known_account(
         Ok(account)
     } else {
         Err(format!(
-            "names `{account}`, and there is no [accounts.{account}]"
+            "contains `{account}`, and there is no [accounts.{account}]"
         ))
     }
 }
 
 fn kind_name(layers: &mut Layers<'_>, setting: &str) -> Option<&'static str> {
-    const HOW: &str = "write \"http\", \"command\", \"folder\" or \"api\"";
+    const HOW: &str = "write \"http\", \"command\", \"folder\" or \"list\"";
     let kind = layers.text(
         setting,
         None,
@@ -175,30 +316,31 @@ fn kind_name(layers: &mut Layers<'_>, setting: &str) -> Option<&'static str> {
             let known = KINDS.iter().find(|(name, _)| *name == text);
             known
                 .map(|(name, _)| Some(*name))
-                .ok_or_else(|| format!("names a kind that is not known; {HOW}"))
+                .ok_or_else(|| format!("is an unknown kind; {HOW}"))
         },
         |kind| json!(kind),
     );
-    if kind.is_none() && !layers.has_failed(setting) {
-        layers.contradiction(setting, format!("is not set; {HOW}"));
+    if kind.is_none() && !layers.is_invalid(setting) {
+        layers.report(setting, format!("is not set; {HOW}"));
     }
     kind
 }
 
-/// Notes what was given and belongs to destinations of another kind.
-fn refuse_other_kinds(layers: &mut Layers<'_>, name: &DestinationName, kind: Option<&str>) {
+/// Reports settings that belong to destinations of another kind.
+fn reject_other_kinds(layers: &mut Layers<'_>, name: &DestinationName, kind: Option<&str>) {
     for (other, settings) in KINDS {
         for leaf in settings {
             let setting = format!("destinations.{name}.{leaf}");
             match kind {
                 Some(kind) if kind == other => {}
-                Some(kind) => layers.out_of_place(&setting, || {
+                Some(kind) => layers.reject_if_set(&setting, || {
                     format!(
-                        "belongs to destinations of the kind `{other}`, and this is `{kind}`; remove it"
+                        "belongs to destinations of kind `{other}`, and this is of kind `{kind}`; \
+                         remove it"
                     )
                 }),
-                // What is wrong is the kind; what was meant is not known.
-                None => layers.leave_unjudged(&setting),
+                // The kind is what is wrong; which settings belong to it is unknown.
+                None => layers.ignore(&setting),
             }
         }
     }
@@ -209,18 +351,18 @@ fn http(layers: &mut Layers<'_>, name: &DestinationName) -> Option<DestinationKi
         layers,
         &format!("destinations.{name}.url"),
         "write the https address to which documents are posted",
-        |text, _| check::destination_url(text),
+        |text, _| destination_url(text),
         |url: &Url| without_query(url).into(),
     );
     let setting = format!("destinations.{name}.secret_file");
     let variable = variable_of(&format!("destinations.{name}.{SECRET}"));
-    let secrets = layers.secret(&setting, &variable, check::webhook_secrets);
-    if secrets.is_none() && !layers.has_failed(&setting) {
-        layers.contradiction(
+    let secrets = layers.secret(&setting, &variable, webhook_secrets);
+    if secrets.is_none() && !layers.is_invalid(&setting) {
+        layers.report(
             &setting,
             format!(
-                "is not set, and what is posted must be signed; write whsec_ and the output of \
-                 `openssl rand -base64 32` behind it into a file and name that, or set {variable}"
+                "is not set, and requests must be signed; write whsec_ followed by the output of \
+                 `openssl rand -base64 32` into a file and name it here, or set {variable}"
             ),
         );
     }
@@ -240,17 +382,16 @@ fn command(layers: &mut Layers<'_>, name: &DestinationName) -> Option<Destinatio
         |text, layers| Ok(layers.path(text)),
         |program: &PathBuf| json!(program),
     );
-    let text = |text: &str| Ok(text.to_owned());
     let arguments = layers.list(
         &format!("destinations.{name}.arguments"),
         Vec::new(),
-        text,
+        |text| Ok(text.to_owned()),
         |argument| argument.as_str().into(),
     );
     let environment = layers.list(
         &format!("destinations.{name}.environment"),
         Vec::new(),
-        check::passed_variable,
+        passed_variable,
         |variable| variable.as_str().into(),
     );
     Some(DestinationKind::Command {
@@ -285,7 +426,7 @@ fn folder(layers: &mut Layers<'_>, name: &DestinationName) -> Option<Destination
     let files = layers.read(
         &format!("destinations.{name}.files"),
         true,
-        |given, _| given.switch(),
+        |value, _| value.switch(),
         |switch| (*switch).into(),
     );
     let max_file_bytes = layers.number(
@@ -301,22 +442,72 @@ fn folder(layers: &mut Layers<'_>, name: &DestinationName) -> Option<Destination
     })
 }
 
-/// A text without which the destination can't be; `how` is the advice where it is missing.
+/// Reads a required text; `how` is the advice if it is missing.
 fn required<T>(
     layers: &mut Layers<'_>,
     setting: &str,
     how: &str,
-    check: impl FnOnce(&str, &Layers<'_>) -> Result<T, String>,
+    parse: impl FnOnce(&str, &Layers<'_>) -> Result<T, String>,
     show: impl Fn(&T) -> Value,
 ) -> Option<T> {
     let value = layers.read(
         setting,
         None,
-        |given, layers| check(given.text()?, layers).map(Some),
+        |value, layers| parse(value.text()?, layers).map(Some),
         |value| value.as_ref().map_or(Value::Null, show),
     );
-    if value.is_none() && !layers.has_failed(setting) {
-        layers.contradiction(setting, format!("is not set; {how}"));
+    if value.is_none() && !layers.is_invalid(setting) {
+        layers.report(setting, format!("is not set; {how}"));
     }
     value
+}
+
+/// Parses `destinations.NAME.url`.
+fn destination_url(text: &str) -> Result<Url, String> {
+    let url = web_url(text, "write one such as https://books.example.lt/ivesk")?;
+    if url.fragment().is_some() {
+        return Err("contains #; remove it and what follows".to_owned());
+    }
+    Ok(url)
+}
+
+/// Checks the secrets that sign, separated by white space (Standard Webhooks specification,
+/// "Signature scheme"), without repeating them in messages.
+fn webhook_secrets(text: &str) -> Result<SecretString, String> {
+    let is_secret = |word: &str| {
+        let key = word.strip_prefix("whsec_").map(|key| STANDARD.decode(key));
+        matches!(key, Some(Ok(key)) if WEBHOOK_KEY_BYTES.contains(&key.len()))
+    };
+    let count = text.split_whitespace().count();
+    if !(1..=MAX_WEBHOOK_SECRETS).contains(&count) || !text.split_whitespace().all(is_secret) {
+        return Err(format!(
+            "a secret is not whsec_ followed by {} to {} bytes in base64, or there are more than \
+             {MAX_WEBHOOK_SECRETS}; write whsec_ followed by the output of `openssl rand -base64 \
+             32`, one secret a line",
+            WEBHOOK_KEY_BYTES.start(),
+            WEBHOOK_KEY_BYTES.end()
+        ));
+    }
+    Ok(text.into())
+}
+
+/// Checks the name of a variable that a program receives.
+fn passed_variable(text: &str) -> Result<String, String> {
+    let in_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if text.is_empty()
+        || !text.chars().all(in_name)
+        || text.starts_with(|c: char| c.is_ascii_digit())
+    {
+        return Err(format!(
+            "`{}` is not the name of a variable (A-Z, a-z, 0-9 and _); write the name alone",
+            excerpt(text)
+        ));
+    }
+    if text.starts_with(VARIABLE_PREFIX) {
+        return Err(format!(
+            "contains {text}, and {VARIABLE_PREFIX}… variables contain this service's own secrets; \
+             use another variable for the program"
+        ));
+    }
+    Ok(text.to_owned())
 }

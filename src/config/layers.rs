@@ -1,8 +1,8 @@
-//! Where a value comes from: file, variables, defaults; and what is wrong with it.
+//! Layers of values: defaults, file and variables, and the problems found in them.
 //!
-//! [`Layers`] is asked for every setting by name, once. So what it was never asked
-//! for is a setting that does not exist, and what it answered is the list that
-//! `config show` prints: there is no second list of names to keep in step.
+//! The sections read every setting by name, once, through [`Layers`]. A name that was never read
+//! does not exist, and the settings that were read are the list that `config show` prints: there is
+//! no second list of names to keep in step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,39 +12,35 @@ use secrecy::SecretString;
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::given::{Given, Raw};
+use super::check;
+use super::environment::{VARIABLE_PREFIX, variable_of};
 use super::problem::{ConfigError, Origin, Problem, Setting};
-use super::{VARIABLE_PREFIX, check};
+use super::value::{ConfigValue, RawValue};
 
-/// Names that belong to other parts: the file's own name, and switches of the tests.
-const FOREIGN_VARIABLES: [&str; 2] = ["IVESK_WEBHOOK_CONFIG", "IVESK_WEBHOOK_AWS_VECTORS"];
+/// Variables that are no settings: the file's own name, and a switch of the tests.
+const OTHER_VARIABLES: [&str; 2] = ["IVESK_WEBHOOK_CONFIG", "IVESK_WEBHOOK_AWS_VECTORS"];
+
+/// Prefix of the variables of the tests.
 const TEST_VARIABLES: &str = "IVESK_WEBHOOK_TEST_";
 
-/// The one setting that is a table with names of the user's choosing.
-const FREE_TABLE: &str = "sns.certificate_names";
-
-/// The environment variable of a setting: `public.url` is `IVESK_WEBHOOK_PUBLIC_URL`.
-pub(super) fn variable_of(name: &str) -> String {
-    let name = name.replace(['.', '-'], "_").to_ascii_uppercase();
-    format!("{VARIABLE_PREFIX}{name}")
-}
-
-/// All layers, and what was found wrong in them so far.
+/// All layers, and the problems found in them so far.
 pub(super) struct Layers<'a> {
     source: String,
     base_dir: &'a Path,
     environment: &'a BTreeMap<String, String>,
-    file: BTreeMap<String, Given>,
+    file: BTreeMap<String, ConfigValue>,
     tables: BTreeMap<String, usize>,
+    /// Names of settings that exist.
     names: BTreeSet<String>,
+    /// Variables that exist.
     variables: BTreeSet<String>,
-    failed: BTreeSet<String>,
+    invalid: BTreeSet<String>,
     settings: Vec<Setting>,
     problems: Vec<Problem>,
 }
 
 impl<'a> Layers<'a> {
-    /// Reads the file's text. `source` is what messages call it.
+    /// Parses the file's text. `source` is its name in messages.
     pub(super) fn new(
         source: String,
         toml_text: &str,
@@ -59,7 +55,7 @@ impl<'a> Layers<'a> {
             tables: BTreeMap::new(),
             names: BTreeSet::new(),
             variables: BTreeSet::new(),
-            failed: BTreeSet::new(),
+            invalid: BTreeSet::new(),
             settings: Vec::new(),
             problems: Vec::new(),
         };
@@ -67,12 +63,12 @@ impl<'a> Layers<'a> {
         match DeTable::parse(text) {
             Ok(table) => layers.flatten(text, "", table.get_ref()),
             Err(error) => {
-                // The error's own Display shows the line, and the line may hold a token.
+                // The error's own Display shows the line, which may contain a token.
                 let line = error.span().map_or(1, |span| line_of(text, span.start));
                 layers.problems.push(Problem {
                     setting: String::new(),
                     place: format!("{}, line {line}", layers.source),
-                    message: format!("this is not TOML: {}", error.message()),
+                    message: format!("invalid TOML: {}", error.message()),
                 });
             }
         }
@@ -83,25 +79,23 @@ impl<'a> Layers<'a> {
         for (key, value) in table {
             let name = format!("{prefix}{}", key.get_ref());
             let line = line_of(text, key.span().start);
-            if let DeValue::Table(inner) = value.get_ref()
-                && name != FREE_TABLE
-            {
+            if let DeValue::Table(inner) = value.get_ref() {
                 self.flatten(text, &format!("{name}."), inner);
                 self.tables.insert(name, line);
             } else {
-                let raw = Raw::read(value.get_ref());
+                let raw = RawValue::read(value.get_ref());
                 let origin = Origin::File { line };
-                self.file.insert(name, Given { raw, origin });
+                self.file.insert(name, ConfigValue { raw, origin });
             }
         }
     }
 
-    /// Whether the text could be read at all; if not, asking for settings is no use.
-    pub(super) fn readable(&self) -> bool {
+    /// Returns false if the file is not TOML, so that it has no settings to read.
+    pub(super) fn is_readable(&self) -> bool {
         self.problems.is_empty()
     }
 
-    /// The names directly below a section, such as the accounts below `accounts`.
+    /// Returns the names directly below a section, such as the accounts below `accounts`.
     pub(super) fn names_below(&self, section: &str) -> BTreeSet<String> {
         let prefix = format!("{section}.");
         let leaves = self.file.keys().chain(self.tables.keys());
@@ -111,8 +105,8 @@ impl<'a> Layers<'a> {
             .collect()
     }
 
-    /// The names that variables give the entries of a section, in small letters: what
-    /// stands between its own name and one of its entries' `settings`.
+    /// Returns the names in a section's variables, in lower case: the part between the section
+    /// and one of `settings`.
     pub(super) fn names_in_variables(&self, section: &str, settings: &[&str]) -> BTreeSet<String> {
         let prefix = format!("{}_", variable_of(section));
         let endings: Vec<String> = settings
@@ -126,81 +120,87 @@ impl<'a> Layers<'a> {
                 let names = endings
                     .iter()
                     .filter_map(|ending| rest.strip_suffix(ending));
-                // Of endings that end alike the longest is meant.
+                // If several endings match, the longest is meant.
                 names.min_by_key(|name| name.len())
             })
             .map(str::to_ascii_lowercase)
             .collect()
     }
 
-    /// Notes a setting that has no business where it stands, if it was given.
-    pub(super) fn out_of_place(&mut self, name: &str, message: impl FnOnce() -> String) {
-        if let Some(given) = self.given(name, &variable_of(name)) {
-            self.fail(name, &given.origin, message());
+    /// Reports a setting that does not belong where it is, if it is set.
+    pub(super) fn reject_if_set(&mut self, name: &str, message: impl FnOnce() -> String) {
+        if let Some(value) = self.value(name, &variable_of(name)) {
+            self.push_problem(name, &value.origin, message());
         }
     }
 
-    /// Notes that a setting exists, whatever it was given.
-    pub(super) fn leave_unjudged(&mut self, name: &str) {
+    /// Accepts a setting without reading it.
+    pub(super) fn ignore(&mut self, name: &str) {
         self.names.insert(name.to_owned());
         self.variables.insert(variable_of(name));
     }
 
-    /// Whether a variable, which exists, is set.
+    /// Returns true if a variable, which exists, is set.
     pub(super) fn has_variable(&mut self, name: &str) -> bool {
         self.variables.insert(name.to_owned());
         self.environment.contains_key(name)
     }
 
-    /// The variables of the process.
+    /// Returns the variables of the process.
     pub(super) fn environment(&self) -> &'a BTreeMap<String, String> {
         self.environment
     }
 
-    /// The folder that relative paths start from.
+    /// Returns a path, relative to the settings file's folder.
     pub(super) fn path(&self, text: &str) -> PathBuf {
         self.base_dir.join(text)
     }
 
-    /// Whether a setting was given and could not be used: what depends on it is not judged.
-    pub(super) fn has_failed(&self, name: &str) -> bool {
-        self.failed.contains(name)
+    /// Returns true if a setting is set to an invalid value, so that others are not checked
+    /// against it.
+    pub(super) fn is_invalid(&self, name: &str) -> bool {
+        self.invalid.contains(name)
     }
 
-    /// What a variable holds, marking it as one that exists.
-    fn variable(&mut self, variable: &str) -> Option<Given> {
+    /// Returns the value of a variable, which exists.
+    fn variable(&mut self, variable: &str) -> Option<ConfigValue> {
         self.variables.insert(variable.to_owned());
         let value = self.environment.get(variable)?;
-        Some(Given {
-            raw: Raw::Text(value.clone()),
+        Some(ConfigValue {
+            raw: RawValue::Text(value.clone()),
             origin: Origin::Variable(variable.to_owned()),
         })
     }
 
-    /// The value of a setting from the layer that decides it.
-    fn given(&mut self, name: &str, variable: &str) -> Option<Given> {
+    /// Returns the value of a setting from the layer that takes precedence.
+    fn value(&mut self, name: &str, variable: &str) -> Option<ConfigValue> {
         self.names.insert(name.to_owned());
-        let above = self.variable(variable);
-        let given = above.or_else(|| self.file.get(name).cloned())?;
-        self.filled(name, variable, given)
+        let from_variable = self.variable(variable);
+        let value = from_variable.or_else(|| self.file.get(name).cloned())?;
+        self.without_placeholder(name, variable, value)
     }
 
-    /// `given`, unless a `${NAME}` was left in it.
-    fn filled(&mut self, name: &str, variable: &str, given: Given) -> Option<Given> {
-        let Some(unfilled) = given.raw.placeholder() else {
-            return Some(given);
+    /// Returns `value`, unless it contains a `${NAME}`, which is reported.
+    fn without_placeholder(
+        &mut self,
+        name: &str,
+        variable: &str,
+        value: ConfigValue,
+    ) -> Option<ConfigValue> {
+        let Some(placeholder) = value.raw.placeholder() else {
+            return Some(value);
         };
         let message = format!(
-            "still holds `${{{unfilled}}}`: nothing fills variables in here; write the value \
-             itself, or remove it and set {variable} in the environment"
+            "contains `${{{placeholder}}}`, and variables are not substituted here; write the \
+             value itself, or remove it and set {variable} in the environment"
         );
-        self.fail(name, &given.origin, message);
+        self.push_problem(name, &value.origin, message);
         None
     }
 
-    /// Notes a mistake in a setting that was given.
-    pub(super) fn fail(&mut self, name: &str, origin: &Origin, message: String) {
-        self.failed.insert(name.to_owned());
+    /// Adds a problem with a setting.
+    fn push_problem(&mut self, name: &str, origin: &Origin, message: String) {
+        self.invalid.insert(name.to_owned());
         let place = match origin {
             Origin::Default => String::new(),
             Origin::File { line } => format!("{}, line {line}", self.source),
@@ -213,10 +213,10 @@ impl<'a> Layers<'a> {
         });
     }
 
-    /// Notes that settings contradict each other, at the one that is to change.
-    pub(super) fn contradiction(&mut self, name: &str, message: impl Into<String>) {
+    /// Reports a problem with a setting that has been read: it is missing, or contradicts another.
+    pub(super) fn report(&mut self, name: &str, message: impl Into<String>) {
         let origin = self.origin_of(name);
-        self.fail(name, &origin, message.into());
+        self.push_problem(name, &origin, message.into());
     }
 
     fn origin_of(&self, name: &str) -> Origin {
@@ -224,7 +224,7 @@ impl<'a> Layers<'a> {
         setting.map_or(Origin::Default, |setting| setting.origin.clone())
     }
 
-    /// Notes what is in force.
+    /// Adds a setting to the list of those in force.
     fn record(&mut self, name: &str, variable: String, value: Value, origin: Origin) {
         self.settings.push(Setting {
             name: name.to_owned(),
@@ -234,23 +234,23 @@ impl<'a> Layers<'a> {
         });
     }
 
-    /// Reads a setting: `check` turns what was given into its value, `show` gives
-    /// what may be shown of it. A mistake is noted, and the default stands in.
+    /// Reads a setting: `parse` converts the value, `show` returns what may be shown of it. A
+    /// problem is reported, and the default is returned.
     pub(super) fn read<T>(
         &mut self,
         name: &str,
         default: T,
-        check: impl FnOnce(&Given, &Self) -> Result<T, String>,
+        parse: impl FnOnce(&ConfigValue, &Self) -> Result<T, String>,
         show: impl FnOnce(&T) -> Value,
     ) -> T {
         let variable = variable_of(name);
-        let (value, origin) = match self.given(name, &variable) {
+        let (value, origin) = match self.value(name, &variable) {
             None => (default, Origin::Default),
-            Some(given) => match check(&given, self) {
-                Ok(value) => (value, given.origin),
+            Some(value) => match parse(&value, self) {
+                Ok(parsed) => (parsed, value.origin),
                 Err(message) => {
-                    self.fail(name, &given.origin, message);
-                    (default, given.origin)
+                    self.push_problem(name, &value.origin, message);
+                    (default, value.origin)
                 }
             },
         };
@@ -258,25 +258,25 @@ impl<'a> Layers<'a> {
         value
     }
 
-    /// A text that `check` understands.
+    /// Reads a text.
     pub(super) fn text<T>(
         &mut self,
         name: &str,
         default: T,
-        check: impl FnOnce(&str) -> Result<T, String>,
+        parse: impl FnOnce(&str) -> Result<T, String>,
         show: impl FnOnce(&T) -> Value,
     ) -> T {
-        self.read(name, default, |given, _| check(given.text()?), show)
+        self.read(name, default, |value, _| parse(value.text()?), show)
     }
 
-    /// A time span, written with its unit.
+    /// Reads a time span, written with its unit.
     pub(super) fn duration(&mut self, name: &str, default: Duration) -> Duration {
         self.text(name, default, check::duration, |value| {
             check::show_duration(*value).into()
         })
     }
 
-    /// A whole number within `bounds`.
+    /// Reads a whole number within `bounds`.
     pub(super) fn number<N>(
         &mut self,
         name: &str,
@@ -286,8 +286,8 @@ impl<'a> Layers<'a> {
     where
         N: TryFrom<u64> + Copy + Into<Value>,
     {
-        let check = |given: &Given, _: &Self| {
-            let number = given.number()?;
+        let parse = |value: &ConfigValue, _: &Self| {
+            let number = value.number()?;
             if !bounds.contains(&number) {
                 return Err(format!(
                     "is {number}; write a number from {} to {}",
@@ -295,64 +295,66 @@ impl<'a> Layers<'a> {
                     bounds.end()
                 ));
             }
-            N::try_from(number).map_err(|_| format!("is {number}, which is too large here"))
+            N::try_from(number).map_err(|_| format!("is {number}, which is too large"))
         };
-        self.read(name, default, check, |value| (*value).into())
+        self.read(name, default, parse, |value| (*value).into())
     }
 
-    /// A list whose entries `check` understands.
+    /// Reads a list.
     pub(super) fn list<T>(
         &mut self,
         name: &str,
         default: Vec<T>,
-        check: impl Fn(&str) -> Result<T, String>,
+        parse: impl Fn(&str) -> Result<T, String>,
         show: impl Fn(&T) -> Value,
     ) -> Vec<T> {
-        let each = |given: &Given, _: &Self| given.list()?.iter().map(|item| check(item)).collect();
-        self.read(name, default, each, |items| {
+        let parse_all =
+            |value: &ConfigValue, _: &Self| value.list()?.iter().map(|item| parse(item)).collect();
+        self.read(name, default, parse_all, |items| {
             items.iter().map(show).collect::<Vec<_>>().into()
         })
     }
 
-    /// A secret that is kept in a variable of its own or in a file of its own, never
-    /// in the settings themselves. The variable decides over the settings file.
+    /// Reads a secret from its own variable or its own file; it is never in the settings file. The
+    /// variable takes precedence over the settings file.
     pub(super) fn secret(
         &mut self,
         file_setting: &str,
         secret_variable: &str,
-        check: impl Fn(&str) -> Result<SecretString, String>,
+        parse: impl Fn(&str) -> Result<SecretString, String>,
     ) -> Option<SecretString> {
         let file_variable = variable_of(file_setting);
-        let file = self.given(file_setting, &file_variable);
+        let file = self.value(file_setting, &file_variable);
         let direct = self.variable(secret_variable);
-        let direct = direct.and_then(|direct| self.filled(file_setting, secret_variable, direct));
-        let given = match (direct, file) {
+        let direct = direct
+            .and_then(|direct| self.without_placeholder(file_setting, secret_variable, direct));
+        let value = match (direct, file) {
             (Some(direct), Some(file)) if file.is_variable() => {
                 let message = format!(
                     "{secret_variable} is set too; keep one of the two and remove the other"
                 );
-                self.fail(file_setting, &file.origin, message);
+                self.push_problem(file_setting, &file.origin, message);
                 Some(direct)
             }
             (Some(direct), _) => Some(direct),
             (None, file) => file,
         };
-        let (secret, origin) = match given {
+        let (secret, origin) = match value {
             None => (None, Origin::Default),
-            Some(given) => {
-                let text = match &given.origin {
+            Some(value) => {
+                let text = match &value.origin {
                     Origin::Variable(name) if name == secret_variable => {
-                        given.text().map(str::to_owned)
+                        value.text().map(str::to_owned)
                     }
-                    _ => given
+                    _ => value
                         .text()
                         .and_then(|path| check::secret_file(&self.path(path))),
                 };
-                match text.and_then(|text| check(&text)) {
-                    Ok(secret) => (Some(secret), given.origin),
+                match text.and_then(|text| parse(&text)) {
+                    Ok(secret) => (Some(secret), value.origin),
                     Err(message) => {
-                        self.fail(file_setting, &given.origin, message);
-                        (None, given.origin)
+                        self.push_problem(file_setting, &value.origin, message);
+                        (None, value.origin)
                     }
                 }
             }
@@ -362,7 +364,7 @@ impl<'a> Layers<'a> {
         secret
     }
 
-    /// Notes what nobody asked for, and gives all that was found.
+    /// Reports settings and variables that were never read, and returns those that were.
     pub(super) fn finish(mut self) -> Result<Vec<Setting>, ConfigError> {
         self.find_unknown_settings();
         self.find_unknown_variables();
@@ -380,23 +382,23 @@ impl<'a> Layers<'a> {
             .file
             .iter()
             .filter(|(name, _)| !self.names.contains(*name))
-            .map(|(name, given)| (name.clone(), given.origin.clone()))
+            .map(|(name, value)| (name.clone(), value.origin.clone()))
             .collect();
         for (name, origin) in unknown {
-            let message = check::kept_elsewhere(&name).unwrap_or_else(|| {
+            let message = check::secret_in_file(&name).unwrap_or_else(|| {
                 match check::nearest(&name, self.names.iter()) {
                     Some(nearest) => format!("there is no such setting; did you mean `{nearest}`?"),
-                    None => "there is no such setting; `ivesk-webhook config show` lists them all"
-                        .to_owned(),
+                    None => {
+                        "there is no such setting; `ivesk-webhook config show` lists all".to_owned()
+                    }
                 }
             });
-            self.fail(&name, &origin, message);
+            self.push_problem(&name, &origin, message);
         }
         let is_section = |table: &str| {
             let below = format!("{table}.");
             table == "accounts"
                 || table == "destinations"
-                || table == FREE_TABLE
                 || self.names.iter().any(|name| name.starts_with(&below))
                 || self.file.keys().any(|name| name.starts_with(&below))
         };
@@ -408,7 +410,7 @@ impl<'a> Layers<'a> {
             .collect();
         for (table, line) in unknown {
             let message = "there is no such section; remove it".to_owned();
-            self.fail(&table, &Origin::File { line }, message);
+            self.push_problem(&table, &Origin::File { line }, message);
         }
     }
 
@@ -417,7 +419,7 @@ impl<'a> Layers<'a> {
             .environment
             .keys()
             .filter(|name| name.starts_with(VARIABLE_PREFIX))
-            .filter(|name| !FOREIGN_VARIABLES.contains(&name.as_str()))
+            .filter(|name| !OTHER_VARIABLES.contains(&name.as_str()))
             .filter(|name| !name.starts_with(TEST_VARIABLES))
             .filter(|name| !self.variables.contains(*name))
             .cloned()
@@ -425,8 +427,9 @@ impl<'a> Layers<'a> {
         for name in unknown {
             let message = match check::nearest(&name, self.variables.iter()) {
                 Some(nearest) => format!("there is no such variable; did you mean {nearest}?"),
-                None => "there is no such variable; `ivesk-webhook config show` lists them all"
-                    .to_owned(),
+                None => {
+                    "there is no such variable; `ivesk-webhook config show` lists all".to_owned()
+                }
             };
             self.problems.push(Problem {
                 setting: name,
@@ -437,7 +440,12 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// The line, counted from 1, on which byte `offset` stands.
+/// Formats a value as it is written in the file.
+pub(super) fn show<T: ToString>(value: &T) -> Value {
+    value.to_string().into()
+}
+
+/// Returns the line, counted from 1, that contains byte `offset`.
 fn line_of(text: &str, offset: usize) -> usize {
     let before = text.as_bytes().iter().take(offset);
     before.filter(|byte| **byte == b'\n').count() + 1

@@ -1,15 +1,15 @@
-//! What is said of settings: those in force, and those that are wrong.
+//! Settings in force, and problems with settings, as they are shown.
 
 use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value;
 
-/// Where a setting in force came from.
+/// The origin of a setting's value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// Nobody set it.
+    /// It is not set.
     Default,
     /// The settings file.
     File {
@@ -30,27 +30,27 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One setting in force, fit to be shown: secrets are `[set]`.
+/// One setting in force, safe to show: secrets are `[set]`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Setting {
     /// Its name in the file, with its section.
     pub name: String,
     /// The environment variable that sets it.
     pub variable: String,
-    /// What is in force; null where it is not set and has no default.
+    /// The value in force; null where it is not set and has no default.
     pub value: Value,
-    /// Where it came from.
+    /// The value's origin.
     pub origin: Origin,
 }
 
-/// One mistake in the settings.
+/// One problem with a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The setting or variable that it is about, as the user wrote it.
+    /// The setting or variable, as the user wrote it.
     pub setting: String,
-    /// Where it stands: file and line, or variable; empty where it is missing.
+    /// File and line, or variable; empty where the setting is missing.
     pub place: String,
-    /// What is wrong and what to write instead. Holds no secret.
+    /// The problem, and what to write instead. Contains no secret.
     pub message: String,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Settings that can't be used: every mistake that was found.
+/// Invalid settings: every problem that was found.
 #[derive(Clone, Debug, thiserror::Error)]
 pub struct ConfigError {
     /// At least one, in the order in which the settings are read.
@@ -74,9 +74,9 @@ pub struct ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.problems.as_slice() {
-            [problem] => write!(f, "wrong setting: {problem}"),
+            [problem] => write!(f, "invalid setting: {problem}"),
             problems => {
-                write!(f, "{} wrong settings:", problems.len())?;
+                write!(f, "{} invalid settings:", problems.len())?;
                 problems
                     .iter()
                     .try_for_each(|problem| write!(f, "\n  {problem}"))

@@ -7,18 +7,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::backoff;
 use crate::config::Config;
 use crate::domain::{Account, Clock};
-use crate::egress;
 use crate::ivesk::{ApiError, Client, Observer};
 use crate::store::{ImportErrorLease, ImportErrorOutcome, SharedStore, StoreError};
 
 /// Time that a lease holds beyond the request's timeout.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
-
-/// The wait after a first failure, and the longest one.
-const FIRST_WAIT: Duration = Duration::from_secs(10);
-const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// Longest time between two reads of the rows.
 const MAX_IDLE: Duration = Duration::from_secs(10);
@@ -147,7 +143,7 @@ impl ImportErrorSender {
             } => Some(retry_after.unwrap_or_default()),
             ApiError::Status {
                 status: 401 | 403, ..
-            } => Some(LONGEST_WAIT),
+            } => Some(backoff::IMPORT_ERROR.longest),
             ApiError::Status { .. } => None,
             ApiError::Unreachable(_) | ApiError::NotConfigured { .. } => Some(Duration::ZERO),
             // The status was a success; the body does not matter.
@@ -159,12 +155,12 @@ impl ImportErrorSender {
             return ImportErrorOutcome::Refused { error };
         };
         let failures = lease.row.attempts.saturating_sub(1);
-        let backoff = egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, egress::jitter());
+        let backoff = backoff::IMPORT_ERROR.delay(failures, backoff::jitter());
         let now = self.clock.now();
         ImportErrorOutcome::Failed {
             error,
             next_try_at: now.after(wait.max(backoff)),
-            others_wait_until: now.after(wait.max(FIRST_WAIT)),
+            others_wait_until: now.after(wait.max(backoff::IMPORT_ERROR.first)),
         }
     }
 }

@@ -42,7 +42,7 @@ pub struct OpenError {
 /// Opens a destination: checks that its program can be run, or its folder written to.
 ///
 /// `environment` holds the service's own variables. Returns `None` for a destination of the
-/// kind `api`, whose program fetches documents itself.
+/// kind `list`, whose program fetches documents itself.
 ///
 /// # Errors
 ///
@@ -70,7 +70,7 @@ pub fn open(
             .map(|destination| Box::new(destination) as _),
         DestinationKind::Folder { .. } => folder::Folder::new(name, destination, config, clock)
             .map(|destination| Box::new(destination) as _),
-        DestinationKind::Api => return Ok(None),
+        DestinationKind::List => return Ok(None),
     };
     opened.map(Some).map_err(|problem| OpenError {
         name: name.clone(),

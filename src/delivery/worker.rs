@@ -14,9 +14,9 @@ use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
 use super::destination::{Destination, DestinationResponse};
 use super::texts;
+use crate::backoff;
 use crate::config::{Config, DestinationConfig, DestinationKind, HistoryMode, ImportErrorsConfig};
 use crate::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
-use crate::egress;
 use crate::ivesk;
 use crate::store::{
     Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
@@ -31,13 +31,9 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 /// destination does not wait for a commit at each document.
 const MAX_BATCH_DELAY: Duration = Duration::from_millis(20);
 
-/// Time that a lease holds beyond the destination's timeout, unless
-/// [`DestinationWorker::leased_for`] sets another.
-const LEASE_MARGIN: Duration = Duration::from_secs(60);
-
-/// The wait after a first failure, and the longest one.
-const FIRST_WAIT: Duration = Duration::from_secs(2);
-const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+/// Time that a lease holds beyond the destination's timeout: a destination waits at most this
+/// long for a replica that died.
+const LEASE_MARGIN: Duration = Duration::from_secs(2 * 60);
 
 /// Interval at which replicas read rows that others may have changed.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -95,7 +91,6 @@ pub struct DestinationWorker {
     import_errors: ImportErrorsConfig,
     store: SharedStore,
     clock: Clock,
-    lease_margin: Duration,
 }
 
 impl DestinationWorker {
@@ -118,16 +113,7 @@ impl DestinationWorker {
             import_errors,
             store,
             clock,
-            lease_margin: LEASE_MARGIN,
         }
-    }
-
-    /// Sets the time that leases hold beyond the destination's timeout: a destination waits
-    /// at most this long for a replica that died.
-    #[must_use]
-    pub fn leased_for(mut self, margin: Duration) -> Self {
-        self.lease_margin = margin;
-        self
     }
 
     fn request(&self) -> DeliveryLeaseRequest {
@@ -141,15 +127,15 @@ impl DestinationWorker {
             ),
             now: self.clock.now(),
             lease: self.lease(),
-            most: MAX_BATCH,
-            most_bytes: MAX_BATCH_BYTES,
+            limit: MAX_BATCH,
+            limit_bytes: MAX_BATCH_BYTES,
         }
     }
 
     /// Returns the length of a lease. It is renewed at least after each document, so it must
     /// outlast one.
     fn lease(&self) -> Duration {
-        self.config.timeout + self.lease_margin
+        self.config.timeout + LEASE_MARGIN
     }
 
     /// Leases the destination and delivers the next batch. Once `stop` is canceled, deliveries in
@@ -163,7 +149,7 @@ impl DestinationWorker {
         let requested_at = Instant::now();
         let lease = match self.store.lease_deliveries(self.request()).await? {
             DeliveryLeased::Batch(lease) => lease,
-            DeliveryLeased::Passed => return Ok(StepOutcome::Passed),
+            DeliveryLeased::Advanced => return Ok(StepOutcome::Passed),
             DeliveryLeased::Nothing { until } => return Ok(StepOutcome::Nothing { until }),
         };
         match self.deliver(lease, requested_at, stop).await {
@@ -236,13 +222,16 @@ impl DestinationWorker {
             match destination.deliver(&delivery).await {
                 DestinationResponse::Accepted { note } => DeliveryOutcome::Delivered { note },
                 DestinationResponse::Rejected { message } => {
-                    let (message, report) = rejection(
+                    let (message, import_error) = rejection(
                         &self.import_errors,
                         &delivery.feed,
                         &delivery.body,
                         &message,
                     );
-                    DeliveryOutcome::Rejected { message, report }
+                    DeliveryOutcome::Rejected {
+                        message,
+                        import_error,
+                    }
                 }
                 DestinationResponse::LinkExpired => DeliveryOutcome::LinkExpired,
                 DestinationResponse::Unavailable { error, retry_after } => {
@@ -391,7 +380,7 @@ impl<'w> Batch<'w> {
             last_stored_at: Instant::now(),
             failed: None,
             may_continue: true,
-            safe_until: Arc::new(Mutex::new(requested_at + worker.lease_margin)),
+            safe_until: Arc::new(Mutex::new(requested_at + LEASE_MARGIN)),
         }
     }
 
@@ -425,7 +414,7 @@ impl<'w> Batch<'w> {
         *self
             .safe_until
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = requested_at + worker.lease_margin;
+            .unwrap_or_else(PoisonError::into_inner) = requested_at + LEASE_MARGIN;
         Ok(may_continue)
     }
 
@@ -440,7 +429,7 @@ impl<'w> Batch<'w> {
         } else {
             self.lease.failures
         };
-        let backoff = egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, egress::jitter());
+        let backoff = backoff::DELIVERY.delay(failures, backoff::jitter());
         let wait = failed.retry_after.unwrap_or_default().max(backoff);
         failed.log(&self.worker.name, failures, wait);
         let until = (!failed.closed).then(|| self.worker.clock.now().after(wait));

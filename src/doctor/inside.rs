@@ -7,13 +7,13 @@ use reqwest::header::DATE;
 use rustix::fs::Access;
 
 use super::Check;
-use crate::config::{Config, StoreUrl, is_loopback};
+use crate::config::{Config, PostgresAddress, StoreUrl, is_loopback};
 use crate::domain::{Clock, Company, Queue, Timestamp};
 use crate::egress;
 use crate::ivesk::{ApiError, Client};
 use crate::receiver::listener;
 use crate::sns::policy::endpoint;
-use crate::store::postgres::{Address, PostgresStore};
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store as _, StoreError};
 
@@ -60,8 +60,8 @@ pub fn settings(config: &Config) -> Vec<Check> {
     if config.api.subscribe_path.is_none() {
         checks.push(
             Check::note("subscribe_path", "`api.subscribe_path` is not set")
-                .because("`subscribe` can't ask Įvesk.lt by itself")
-                .fix("`ivesk-webhook subscribe --print` shows what to send by hand"),
+                .because("`subscriptions create` can't send the request")
+                .fix("`ivesk-webhook subscriptions create --print` shows what to send by hand"),
         );
     }
     if !config.sns.local_origins.is_empty() {
@@ -87,7 +87,7 @@ pub async fn store(config: &Config) -> Vec<Check> {
 }
 
 /// Checks that the database answers. An empty one passes: the first start creates its tables.
-async fn database(address: &Address) -> Check {
+async fn database(address: &PostgresAddress) -> Check {
     match PostgresStore::open_for_reading(address.clone()).await {
         Ok(store) => {
             let last = store.sequence().await.map(|sequence| sequence.last);

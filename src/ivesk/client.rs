@@ -1,4 +1,4 @@
-//! One account's view of the API: every request that carries its key.
+//! The API for one account: every request with its key.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,27 +10,27 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::{Origin, Url};
 
 use super::error::{ApiError, message};
-use super::observer::{Asked, Endpoint, Observer, Unobserved};
+use super::observer::{CompletedRequest, Endpoint, Observer, Unobserved};
 use super::page::Page;
 use crate::config::ApiConfig;
 use crate::domain::{Clock, Company, Cursor, Queue};
 use crate::egress::{self, BodyError};
 
-/// All but RFC 3986's unreserved characters: what remains stands for itself in a path
-/// segment as well as in a query.
+/// All but RFC 3986's unreserved characters, which need no encoding in a path segment nor in a
+/// query.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
-/// The header that carries the key, on calls of the API and nowhere else.
+/// The header of the key, on requests to the API only.
 const KEY_HEADER: &str = "x-api-key";
-/// Path of the digitized queue, certain from the vendor's own client (vendor-api, "The queues").
+/// Path of the digitized queue, known from the vendor's own client (vendor-api, "The queues").
 const DIGITIZED_PATH: &str = "/digitized";
-/// The most that is read of an answer that is not a page.
+/// The most that is read of answers other than pages.
 pub(super) const MAX_SMALL_BODY_BYTES: usize = 64 * 1024;
 
-/// One account's view of the API.
+/// A client for one account.
 #[derive(Debug)]
 pub struct Client {
     pub(super) http: reqwest::Client,
@@ -43,17 +43,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that asks with `key`.
+    /// Creates a client that uses `key`.
     ///
     /// # Errors
     ///
-    /// [`ApiError::NotConfigured`] where the key can't stand in a header, and
-    /// [`ApiError::Unreachable`] where the machine offers no TLS.
+    /// [`ApiError::NotConfigured`] if the key is not valid in a header, and
+    /// [`ApiError::Unreachable`] if the machine has no TLS roots.
     pub fn new(config: &ApiConfig, key: SecretString) -> Result<Self, ApiError> {
         let header = HeaderValue::from_bytes(key.expose_secret().as_bytes());
         let mut key_header = header.map_err(|_| ApiError::NotConfigured {
             setting: "api_key_file",
-            why: "the API key holds characters that no header can hold; copy it again",
+            why: "the API key contains characters that are not valid in a header; copy it again",
         })?;
         key_header.set_sensitive(true);
         let http = egress::client(config.timeout).map_err(|error| {
@@ -70,36 +70,36 @@ impl Client {
         })
     }
 
-    /// The same client, reading `Retry-After` dates by another clock.
+    /// Returns the client with another clock, which `Retry-After` dates are compared with.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// The same client, whose requests `observer` is told of.
+    /// Returns the client with an observer of its requests.
     #[must_use]
     pub fn observed_by(self, observer: Arc<dyn Observer>) -> Self {
         Self { observer, ..self }
     }
 
-    /// Tells the observer how a request of `endpoint` ended.
-    pub(super) fn tell(&self, endpoint: Endpoint, started: Instant, status: Option<u16>) {
-        self.observer.asked(Asked {
+    /// Passes a request that has ended to the observer.
+    pub(super) fn observe(&self, endpoint: Endpoint, started: Instant, status: Option<u16>) {
+        self.observer.request_completed(CompletedRequest {
             endpoint,
             status,
-            took: started.elapsed(),
+            duration: started.elapsed(),
         });
     }
 
-    /// Asks for one page of a queue.
+    /// Fetches one page of a queue.
     ///
-    /// The URL is built from scratch, with exactly one `from` where there is one.
-    /// `company` counts for the exported queue alone: the digitized one mixes them.
+    /// The URL is built from scratch, with exactly one `from` if there is a cursor. `company` is
+    /// used for the exported queue only: the digitized one mixes companies.
     ///
     /// # Errors
     ///
-    /// [`ApiError::NotConfigured`] for the exported queue where `api.exported_path`
-    /// is not set; the others as they say.
+    /// [`ApiError::NotConfigured`] for the exported queue if `api.exported_path` is not set, and
+    /// the other variants.
     pub async fn page(
         &self,
         queue: Queue,
@@ -136,14 +136,14 @@ impl Client {
         let Some(path) = &self.config.exported_path else {
             return Err(ApiError::NotConfigured {
                 setting: "api.exported_path",
-                why: "Įvesk.lt does not publish where the company stands in the address; try the \
-                      presets path, query, prefix and none",
+                why: "Įvesk.lt does not publish the queue's address; try the presets path, query, \
+                      prefix and none",
             });
         };
-        // A URL parser takes these for steps of a path, also when percent-encoded.
+        // URL parsers resolve these segments, also when percent-encoded.
         if matches!(company.as_str(), "." | "..") {
             return Err(ApiError::Malformed(
-                "the company's code can't stand in an address".to_owned(),
+                "the company's code is not valid in a URL".to_owned(),
             ));
         }
         Ok(path
@@ -151,7 +151,7 @@ impl Client {
             .replace("{company}", &encoded(company.as_str())))
     }
 
-    /// A request with the key, to the API's origin and to no other.
+    /// Creates a request with the key, to the API's origin only.
     pub(super) fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, ApiError> {
         let base = self.config.url.as_str().trim_end_matches('/');
         let url = Url::parse(&format!("{base}{path}"))
@@ -159,7 +159,7 @@ impl Client {
             .filter(|url| url.origin() == self.origin);
         let Some(url) = url else {
             return Err(ApiError::Malformed(
-                "the address leaves the API's origin; check the paths in `[api]`".to_owned(),
+                "the URL is outside of the API's origin; check the paths in `[api]`".to_owned(),
             ));
         };
         let request = self.http.request(method, url);
@@ -168,8 +168,8 @@ impl Client {
             .header(ACCEPT, "application/json"))
     }
 
-    /// Sends a request and gives the body of a success. `secrets` went with it and
-    /// must not come back in an error, nor must the key.
+    /// Sends a request and returns the body of a success. An error contains neither the key nor
+    /// `secrets`, which the request contained.
     pub(super) async fn answer(
         &self,
         endpoint: Endpoint,
@@ -181,7 +181,7 @@ impl Client {
         let sent = request.send().await;
         let status = sent.as_ref().ok().map(|answer| answer.status().as_u16());
         let outcome = self.read_answer(sent, limit_bytes, secrets).await;
-        self.tell(endpoint, started, status);
+        self.observe(endpoint, started, status);
         outcome
     }
 
@@ -209,7 +209,7 @@ impl Client {
     async fn failure(&self, response: Response, secrets: &[&str]) -> ApiError {
         let status = response.status().as_u16();
         let retry_after = egress::retry_after(response.headers(), self.clock.now());
-        // A body that can't be read takes nothing from what the status says.
+        // The status is known even if the body can't be read.
         let body = egress::read_body(response, MAX_SMALL_BODY_BYTES).await;
         let secrets = [&[self.key.expose_secret()], secrets].concat();
         ApiError::Status {
@@ -220,7 +220,7 @@ impl Client {
     }
 }
 
-/// `text` as one path segment or one query value.
+/// Encodes `text` as one path segment or one query value.
 pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
@@ -246,7 +246,7 @@ mod tests {
     }
 
     proptest! {
-        // A client is made for each case, and that loads the system's certificates.
+        // Each case creates a client, which loads the system's certificates.
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]

@@ -1,4 +1,4 @@
-//! What must be known of a document: its identity, and whose it is.
+//! The fields of a document that decisions depend on: its identity and its companies.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,10 +8,10 @@ use secrecy::SecretString;
 use super::fields::Fields;
 use crate::domain::{Company, DocumentVersion, Queue};
 
-/// The most bytes of an `id` and of a version.
+/// The greatest length of an `id` and of a version.
 const MAX_KEY_BYTES: usize = 200;
 
-/// Why an entry of a queue can't be told from others. It is set aside, not lost.
+/// An entry of a queue has no identity. It is kept as an unreadable entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// It is not a JSON object.
@@ -20,24 +20,24 @@ pub enum Unreadable {
     /// Its `id` is absent, empty, or neither text nor number.
     #[error("its `id` is missing")]
     NoId,
-    /// Its `id` is too long or holds control characters.
-    #[error("its `id` is longer than 200 bytes or holds control characters")]
+    /// Its `id` is too long or contains control characters.
+    #[error("its `id` is longer than 200 bytes or contains control characters")]
     UnusableId,
-    /// Its `exportedat` or `digitizedat` is.
+    /// Its `exportedat` or `digitizedat` is too long or contains control characters.
     #[error(
-        "its time of export or digitization is longer than 200 bytes or holds control characters"
+        "its time of export or digitization is longer than 200 bytes or contains control characters"
     )]
     UnusableVersion,
 }
 
-/// Reads one entry of a queue, as [`super::Page::documents`] holds it.
+/// Parses one entry of a queue, as in [`super::Page::documents`].
 ///
-/// `id` may be text or number and is trimmed. The version is `exportedat` or
-/// `digitizedat` as written, empty where it is absent or neither text nor number.
+/// `id` is text or number and is trimmed. The version is `exportedat` or `digitizedat` as written,
+/// empty if it is absent or neither text nor number.
 ///
 /// # Errors
 ///
-/// One [`Unreadable`] for each reason why it has no identity.
+/// An [`Unreadable`] if the entry has no identity.
 pub fn read(queue: Queue, raw: &[u8]) -> Result<DocumentVersion, Unreadable> {
     let fields = Fields::read(raw).ok_or(Unreadable::NotAnObject)?;
     let id = fields.text("id").ok_or(Unreadable::NoId)?;
@@ -49,7 +49,7 @@ pub fn read(queue: Queue, raw: &[u8]) -> Result<DocumentVersion, Unreadable> {
         return Err(Unreadable::UnusableId);
     }
     let version = fields.text(queue.version_field()).unwrap_or_default();
-    // Cutting it short could make two versions one.
+    // Truncation could make two versions equal.
     if !usable(&version) {
         return Err(Unreadable::UnusableVersion);
     }
@@ -60,8 +60,8 @@ pub fn read(queue: Queue, raw: &[u8]) -> Result<DocumentVersion, Unreadable> {
     })
 }
 
-/// What tells an entry from others where its `id` can't: all of it but the link to its
-/// file, which the vendor signs anew for each answer.
+/// Returns the key of an entry without an `id`: all of it but the link to its file, which the vendor
+/// signs again for each answer.
 pub fn dedup_key(raw: &[u8]) -> Vec<u8> {
     Fields::read(raw).map_or_else(|| raw.to_vec(), |fields| fields.without("url"))
 }
@@ -70,39 +70,38 @@ fn usable(key: &str) -> bool {
     key.len() <= MAX_KEY_BYTES && !key.chars().any(char::is_control)
 }
 
-/// The link to a document's file, which lets everybody in who has it.
+/// Returns the link to a document's file, which gives access to everybody who has it.
 pub fn link(raw: &[u8]) -> Option<SecretString> {
     let url = Fields::read(raw)?.text("url")?;
     let url = url.trim();
     (!url.is_empty()).then(|| url.into())
 }
 
-/// On which side of a document a company stands.
+/// A party of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// It sells.
+    /// The seller.
     Seller,
-    /// It buys.
+    /// The buyer.
     Buyer,
 }
 
 impl Side {
-    /// Both sides: the field that is raised where that company is one of ours, and the
-    /// one with its code.
+    /// Both sides, with the flag that marks the user's own company and the field with its code.
     const FIELDS: [(Self, &str, &str); 2] = [
         (Self::Seller, "sellerisfavorite", "sellercode"),
         (Self::Buyer, "buyerisfavorite", "buyercode"),
     ];
 }
 
-/// The side on which `company` stands: by its code, or else by which of the two parties
-/// alone is said to be ours. `None` where neither decides.
+/// Returns the side of `company`: by its code, or else by the flag if only one party has it. `None`
+/// if neither decides.
 pub fn side(raw: &[u8], company: &Company) -> Option<Side> {
     let fields = Fields::read(raw)?;
-    let only = |of_it: &dyn Fn(&str, &str) -> bool| {
+    let single = |matches: &dyn Fn(&str, &str) -> bool| {
         let mut sides = Side::FIELDS
             .iter()
-            .filter(|(_, flag, code)| of_it(flag, code));
+            .filter(|(_, flag, code)| matches(flag, code));
         match (sides.next(), sides.next()) {
             (Some((side, ..)), None) => Some(*side),
             _ => None,
@@ -114,14 +113,14 @@ pub fn side(raw: &[u8], company: &Company) -> Option<Side> {
             .and_then(|code| Company::parse(&code).ok());
         code.as_ref() == Some(company)
     };
-    only(&|_, code| has_code(code)).or_else(|| only(&|flag, _| fields.flag(flag)))
+    single(&|_, code| has_code(code)).or_else(|| single(&|flag, _| fields.flag(flag)))
 }
 
-/// The companies of ours that a document of the digitized queue names: the seller
-/// where `sellerisfavorite`, the buyer where `buyerisfavorite`, each once.
+/// Returns the user's own companies of a document in the digitized queue, each once: the seller if
+/// `sellerisfavorite`, the buyer if `buyerisfavorite`.
 ///
-/// `sellercode` and `buyercode` are known from the vendor's XML export alone
-/// (vendor-api, "What a document holds"), so what is absent or odd names nobody.
+/// `sellercode` and `buyercode` are known only from the vendor's XML export (vendor-api, "What a
+/// document holds"); an absent or odd code is no company.
 pub fn companies(raw: &[u8]) -> Vec<Company> {
     let Some(fields) = Fields::read(raw) else {
         return Vec::new();
@@ -138,13 +137,13 @@ pub fn companies(raw: &[u8]) -> Vec<Company> {
     companies
 }
 
-/// The name under which an upload's own mark stands among its correlation data.
+/// The key of an upload's mark in its correlation data.
 pub const UPLOAD_MARK: &str = "ivesk_webhook_upload";
 
-/// The mark of the upload that a document was made of, where it carries one.
+/// Returns the mark of the upload that a document was made from, if it has one.
 ///
-/// The data comes back as `sourcedata` or `userdata` (vendor-api U4), as base64 of the
-/// JSON that was sent, as its text, or as an object.
+/// The data comes back as `sourcedata` or `userdata` (vendor-api U4): as base64 of the JSON that was
+/// sent, as its text, or as an object.
 pub fn upload(raw: &[u8]) -> Option<String> {
     let fields = Fields::read(raw)?;
     ["sourcedata", "userdata"]
@@ -153,7 +152,7 @@ pub fn upload(raw: &[u8]) -> Option<String> {
         .find_map(mark)
 }
 
-/// The correlation data that a document carries, as text: decoded where it is base64.
+/// Returns a document's correlation data as text, decoded if it is base64.
 pub fn userdata(raw: &[u8]) -> Option<String> {
     let fields = Fields::read(raw)?;
     let value = ["sourcedata", "userdata"]
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_companys_side_follows_its_code_or_else_a_flag() {
+    fn a_company_s_side_follows_its_code_or_else_a_flag() {
         let side = |raw: &str| {
             let company = Company::parse("7").expect("a code");
             super::side(raw.as_bytes(), &company)

@@ -1,4 +1,4 @@
-//! Why the API did not give what was asked for.
+//! Errors of requests to the API.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use serde::Deserialize;
 
 use crate::egress;
 
-/// Why the API did not give what was asked for.
+/// An error of a request.
 ///
-/// Holds no URL and no body: both may hold secrets.
+/// Contains no URL and no body: both may contain secrets.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// The setting that this needs is not set.
+    /// A required setting is not set.
     #[error("`{setting}` is not set: {why}")]
     NotConfigured {
         /// The setting's name.
         setting: &'static str,
-        /// Why it has no default, and how to find its value.
+        /// The reason for having no default, and how to find the value.
         why: &'static str,
     },
     /// No connection, or no answer in time.
@@ -31,15 +31,15 @@ pub enum ApiError {
     Status {
         /// The HTTP status.
         status: u16,
-        /// The `message` of a JSON error body, shortened; `None` where there is none.
+        /// The `message` of a JSON error body, shortened; `None` if there is none.
         message: Option<String>,
-        /// `Retry-After`, seconds or date turned into a delay.
+        /// `Retry-After`, seconds or date, as a delay.
         retry_after: Option<Duration>,
     },
     /// The answer is longer than `api.max_page_bytes`.
     #[error("Įvesk.lt's answer is larger than {limit_bytes} bytes (`api.max_page_bytes`)")]
     TooLarge {
-        /// The most that is read.
+        /// The limit.
         limit_bytes: usize,
     },
     /// A success whose body is not what the API documents.
@@ -47,17 +47,17 @@ pub enum ApiError {
     Malformed(String),
 }
 
-/// What a status asks the reader to do, where that is plain.
+/// Returns what to do about a status, if that is known.
 fn advice(status: u16) -> &'static str {
     match status {
-        401 => " (it does not take the API key; app.ivesk.lt/settings/general makes a new one)",
+        401 => " (the API key is invalid; make a new one at app.ivesk.lt/settings/general)",
         _ => "",
     }
 }
 
-/// The `message` of a JSON error body, fit to be logged; `None` where there is none.
+/// Returns the `message` of a JSON error body, safe to log; `None` if there is none.
 ///
-/// `secrets` are blotted out: the vendor may quote the key that it refuses.
+/// `secrets` are masked: the vendor may quote the key that it refuses.
 pub(super) fn message(body: &[u8], secrets: &[&str]) -> Option<String> {
     #[derive(Deserialize)]
     struct ErrorBody {

@@ -1,4 +1,4 @@
-//! One JSON object of the vendor's, read without insisting on kinds or letter case.
+//! One JSON object of the vendor, parsed without regard to types and letter case.
 
 use std::fmt;
 
@@ -6,18 +6,18 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The fields of one JSON object, their values as written.
+/// The fields of one JSON object, with their values as written.
 pub(super) struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
-    /// Reads one object; `None` where `raw` is anything else.
+    /// Parses one object; `None` if `raw` is anything else.
     pub(super) fn read(raw: &'a [u8]) -> Option<Self> {
         let raw = raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(raw);
         serde_json::from_slice(raw).ok()
     }
 
-    /// A field's value as written. The exact name is preferred to one in other
-    /// letters; of a name that stands twice the last counts, as in JavaScript.
+    /// Returns a field's value as written. The exact name is preferred to one in another letter
+    /// case; of duplicate names the last counts, as in JavaScript.
     pub(super) fn raw(&self, name: &str) -> Option<&'a str> {
         let find = |same: &dyn Fn(&str) -> bool| {
             let mut fields = self.0.iter().rev();
@@ -28,36 +28,36 @@ impl<'a> Fields<'a> {
         find(&|key| key == name).or_else(|| find(&|key| key.eq_ignore_ascii_case(name)))
     }
 
-    /// The first field whose name `matches`, as text or number.
+    /// Returns the first field whose name `matches`, if it is text or a number.
     pub(super) fn text_where(&self, matches: impl Fn(&str) -> bool) -> Option<String> {
         let (_, value) = self.0.iter().find(|(key, _)| matches(key))?;
         text(value.get())
     }
 
-    /// All fields but those of this name, in their order, each on a line of its own.
+    /// Returns all fields but those of this name, in their order, one a line.
     pub(super) fn without(&self, name: &str) -> Vec<u8> {
         let mut text = String::new();
         for (key, value) in &self.0 {
             if !key.eq_ignore_ascii_case(name) {
-                // A key's debug form is escaped, so that no two objects write the same.
+                // A key's debug form is escaped, so that different objects have different lines.
                 text.push_str(&format!("{key:?}:{}\n", value.get()));
             }
         }
         text.into_bytes()
     }
 
-    /// A text, or a number's digits as written; `None` for any other kind.
+    /// Returns a text, or a number's digits as written; `None` for any other type.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         self.raw(name).and_then(text)
     }
 
-    /// Whether a flag is raised, as a boolean, a text or a number.
+    /// Returns true if a flag is set, as a boolean, a text or a number.
     pub(super) fn flag(&self, name: &str) -> bool {
         self.raw(name) == Some("true") || matches!(self.text(name).as_deref(), Some("true" | "1"))
     }
 }
 
-/// A JSON text's content, or a number's digits as written; `None` for any other kind.
+/// Returns a JSON text's content, or a number's digits as written; `None` for any other type.
 pub(super) fn text(raw: &str) -> Option<String> {
     match raw.bytes().next()? {
         b'"' => serde_json::from_str(raw).ok(),

@@ -1,4 +1,4 @@
-//! Telling the vendor's accountant that a document could not be imported.
+//! Sends import errors, which the vendor's accountant reads.
 
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
@@ -10,15 +10,15 @@ use super::observer::Endpoint;
 use crate::domain::Company;
 
 impl Client {
-    /// Reports that the company's document could not be imported, and why.
+    /// Sends an import error: the company's document was rejected, with this message.
     ///
     /// The body is that of the vendor's documentation (vendor-api, "Reporting a failed
-    /// import"). Whether a second report replaces the first, or is refused, is unknown (U8).
+    /// import"). It is unknown whether a second import error replaces the first or is refused
+    /// (U8).
     ///
     /// # Errors
     ///
-    /// [`ApiError::NotConfigured`] where `api.import_error_path` is not set; the others
-    /// as they say.
+    /// [`ApiError::NotConfigured`] if `api.import_error_path` is not set, and the other variants.
     pub async fn send_import_error(
         &self,
         document_id: &str,
@@ -34,7 +34,7 @@ impl Client {
         let Some(path) = &self.config.import_error_path else {
             return Err(ApiError::NotConfigured {
                 setting: "api.import_error_path",
-                why: "Įvesk.lt does not publish the address; look at the API page of your account",
+                why: "Įvesk.lt does not publish the address; see the API page of your account",
             });
         };
         let body = Body {
@@ -42,13 +42,13 @@ impl Client {
             companycode: company.as_str(),
             message,
         };
-        // Three texts always make JSON.
+        // Three texts always serialize.
         let body = serde_json::to_string(&body).unwrap_or_default();
         let request = self
             .request(Method::POST, path)?
             .header(CONTENT_TYPE, &self.config.import_error_type)
             .body(body);
-        self.answer(Endpoint::ErrorReport, request, MAX_SMALL_BODY_BYTES, &[])
+        self.answer(Endpoint::ImportError, request, MAX_SMALL_BODY_BYTES, &[])
             .await?;
         Ok(())
     }

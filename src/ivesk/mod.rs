@@ -1,8 +1,8 @@
 //! The vendor's REST API. No SQL.
 //!
-//! [`Client`] asks for pages, upload locations and subscriptions; [`document`],
-//! [`hint`] and [`view`] read what the vendor wrote, leniently: its field names and
-//! kinds are known in part only (vendor-api U17, U21, U22).
+//! [`Client`] requests pages, upload locations and subscriptions; [`document`], [`notification`]
+//! and [`view`] parse the vendor's JSON, leniently: its field names and types are known only in
+//! part (vendor-api U17, U21, U22).
 
 mod client;
 pub mod document;
@@ -18,6 +18,6 @@ pub mod view;
 
 pub use client::Client;
 pub use error::ApiError;
-pub use observer::{Asked, Endpoint, Observer};
+pub use observer::{CompletedRequest, Endpoint, Observer};
 pub use page::Page;
 pub use subscribe::subscription_body;

@@ -1,13 +1,13 @@
-//! What a notification's text wishes for.
+//! Parses the text of a notification.
 
 use super::fields::Fields;
 use crate::domain::Company;
 
-/// The company that an `on_exported` notification names.
+/// Returns the company that an `on_exported` notification names.
 ///
-/// The vendor's sample is `{"companyCode":"302320404"}`. Read whatever the letter
-/// case, and as text or number (vendor-api U17). `None` where the text names none:
-/// SNS also delivers plain greetings.
+/// The vendor's sample is `{"companyCode":"302320404"}`. The key's letter
+/// case does not matter, and the code is text or number (vendor-api U17). `None` if the text names
+/// no company: SNS also delivers plain greetings.
 pub fn company(message: &str) -> Option<Company> {
     let code = Fields::read(message.as_bytes())?.text("companyCode")?;
     Company::parse(&code).ok()

@@ -1,29 +1,29 @@
-//! Who is told of every request to the vendor.
+//! Observes every request to the vendor, for metrics.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::domain::Queue;
 
-/// What a request was for. A word of ours, never an address.
+/// The purpose of a request, without its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// A page of the exported queue.
     Exported,
     /// A page of the digitized queue.
     Digitized,
-    /// Where a file may be put.
+    /// The location for a file.
     UploadLocation,
-    /// The file itself, at the storage.
+    /// A file, at the storage.
     File,
     /// A subscription.
     Subscribe,
     /// An import error.
-    ErrorReport,
+    ImportError,
 }
 
 impl Endpoint {
-    /// Its name in metrics.
+    /// Returns the name in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Exported => "exported",
@@ -31,7 +31,7 @@ impl Endpoint {
             Self::UploadLocation => "upload_location",
             Self::File => "file",
             Self::Subscribe => "subscribe",
-            Self::ErrorReport => "import_error",
+            Self::ImportError => "import_error",
         }
     }
 }
@@ -45,27 +45,27 @@ impl From<Queue> for Endpoint {
     }
 }
 
-/// How a request ended.
+/// A request that has ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
-    /// What it was for.
+pub struct CompletedRequest {
+    /// Its purpose.
     pub endpoint: Endpoint,
-    /// The answer's status; `None` where there was no answer.
+    /// The answer's status; `None` if there was no answer.
     pub status: Option<u16>,
-    /// How long it took, the answer's body included.
-    pub took: Duration,
+    /// Its duration, the answer's body included.
+    pub duration: Duration,
 }
 
-/// Is told of every request.
+/// Receives every request that has ended.
 pub trait Observer: fmt::Debug + Send + Sync {
-    /// A request ended.
-    fn asked(&self, asked: Asked);
+    /// Records a request.
+    fn request_completed(&self, request: CompletedRequest);
 }
 
-/// Nobody.
+/// Ignores requests.
 #[derive(Debug)]
 pub(super) struct Unobserved;
 
 impl Observer for Unobserved {
-    fn asked(&self, _: Asked) {}
+    fn request_completed(&self, _: CompletedRequest) {}
 }

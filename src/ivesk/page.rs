@@ -1,4 +1,4 @@
-//! Reading one answer of a queue.
+//! Parses one page of a queue.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::fields;
 use crate::domain::{Cursor, Redacted};
 
-/// One answer of a queue.
+/// One page of a queue.
 #[derive(Default)]
 pub struct Page {
     /// Each entry's JSON, byte for byte, in the vendor's order.
@@ -20,7 +20,7 @@ pub struct Page {
 }
 
 impl fmt::Debug for Page {
-    /// Without the documents.
+    /// Prints no documents.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let documents: Vec<_> = self.documents.iter().map(|raw| Redacted(raw)).collect();
         f.debug_struct("Page")
@@ -31,14 +31,13 @@ impl fmt::Debug for Page {
 }
 
 impl Page {
-    /// Reads `{"documents": […], "next": …}`; other keys are skipped.
+    /// Parses `{"documents": […], "next": …}`; other keys are ignored.
     ///
-    /// `next` is none where it is absent, null or an empty text; a number's digits
-    /// stand as written.
+    /// `next` is none if it is absent, null or an empty text; a number's digits are kept as written.
     ///
     /// # Errors
     ///
-    /// [`ApiError::Malformed`], in words that quote nothing of the body.
+    /// [`ApiError::Malformed`], without parts of the body.
     pub(super) fn read(body: &[u8]) -> Result<Self, ApiError> {
         #[derive(Deserialize)]
         struct Answer<'a> {
@@ -65,8 +64,8 @@ impl Page {
     }
 }
 
-/// Reads JSON of a known shape. serde's own words would quote the body, which may
-/// hold documents or presigned addresses; `wrong_shape` stands for them.
+/// Parses JSON of a known shape. serde's errors would quote the body, which may contain documents or
+/// presigned addresses; `wrong_shape` replaces them.
 pub(super) fn parse<'a, T: Deserialize<'a>>(
     body: &'a [u8],
     wrong_shape: &str,
@@ -77,12 +76,12 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(
         ApiError::Malformed(if start.is_empty() {
             "it is empty".to_owned()
         } else if start.starts_with(b"<") {
-            "it is HTML or XML, not JSON; does `api.url` name the API, and does nothing stand in \
-             between?"
+            "it is HTML or XML, not JSON; check that `api.url` is the API's address, and that no proxy \
+             answers instead"
                 .to_owned()
         } else {
             match error.classify() {
-                Category::Eof => format!("the JSON breaks off after {} bytes", body.len()),
+                Category::Eof => format!("the JSON ends after {} bytes, too early", body.len()),
                 Category::Data => wrong_shape.to_owned(),
                 Category::Syntax | Category::Io => format!(
                     "it is not JSON (line {}, column {})",

@@ -1,4 +1,4 @@
-//! Asking the vendor to deliver an event to us.
+//! Creates subscriptions: the vendor delivers an event to the service.
 
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
@@ -10,8 +10,8 @@ use super::error::ApiError;
 use super::observer::Endpoint;
 use crate::domain::Event;
 
-/// The request body of a subscription (vendor-api, "Subscribing"). A secret: the target holds
-/// the path's token.
+/// Returns the request body of a subscription (vendor-api, "Subscribing"). A secret: the target
+/// contains the path's token.
 pub fn subscription_body(name: &str, event: Event, target: &SecretString) -> SecretString {
     #[derive(Serialize)]
     struct Body<'a> {
@@ -25,20 +25,19 @@ pub fn subscription_body(name: &str, event: Event, target: &SecretString) -> Sec
         event_type: event.as_str(),
         target: target.expose_secret(),
     };
-    // Three texts always make JSON.
+    // Three texts always serialize.
     serde_json::to_string(&body).unwrap_or_default().into()
 }
 
 impl Client {
-    /// Asks the vendor to deliver `event` to `target`, under a name for people.
+    /// Subscribes `target` to `event`, under a name for people.
     ///
-    /// What the vendor answers to a success is unknown (U3); SNS then sends a
-    /// SubscriptionConfirmation to the target.
+    /// The answer of a success is unknown (U3); SNS then sends a SubscriptionConfirmation to the
+    /// target.
     ///
     /// # Errors
     ///
-    /// [`ApiError::NotConfigured`] where `api.subscribe_path` is not set; the others
-    /// as they say.
+    /// [`ApiError::NotConfigured`] if `api.subscribe_path` is not set, and the other variants.
     pub async fn subscribe(
         &self,
         name: &str,
@@ -48,8 +47,8 @@ impl Client {
         let Some(path) = &self.config.subscribe_path else {
             return Err(ApiError::NotConfigured {
                 setting: "api.subscribe_path",
-                why: "Įvesk.lt does not publish the address; `subscribe --print` shows what to \
-                      send by hand",
+                why: "Įvesk.lt does not publish the address; `subscriptions create --print` shows \
+                      the request to send by hand",
             });
         };
         let body = subscription_body(name, event, target);

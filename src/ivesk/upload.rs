@@ -1,4 +1,4 @@
-//! Giving the vendor a file to digitize: ask for a location, then put the file there.
+//! Uploads a file for digitization: requests a location, then puts the file there.
 
 use std::time::{Duration, Instant};
 
@@ -14,119 +14,53 @@ use super::client::{Client, MAX_SMALL_BODY_BYTES, encoded};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::observer::Endpoint;
-use crate::config::is_loopback;
+use crate::config::{UploadOptions, is_loopback};
 use crate::egress;
 
-/// What a line of a small office uploads at least; a PUT's deadline grows with the
-/// file at this rate.
+/// The slowest upload of a small office; a PUT's deadline grows with the file at this rate.
 const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
-/// The most bytes of a file name, as on most file systems.
+/// The greatest length of a file name, as on most file systems.
 const MAX_NAME_BYTES: usize = 255;
 
-/// Under which name the correlation data goes (vendor-api U4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum CorrelationKey {
-    /// `sourcedata`, as the vendor's newest client has it.
-    #[default]
-    Sourcedata,
-    /// `userdata`, as the help article has it.
-    Userdata,
-    /// The same data under both names.
-    Both,
-}
-
-impl CorrelationKey {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Sourcedata, Self::Userdata, Self::Both];
-
-    /// The name in settings and flags.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sourcedata => "sourcedata",
-            Self::Userdata => "userdata",
-            Self::Both => "both",
-        }
+/// Returns `name=value` pairs, in the order of the vendor's own client.
+fn query(options: &UploadOptions) -> String {
+    let mut pairs: Vec<(&str, String)> = Vec::new();
+    if let Some(data) = &options.correlation {
+        let json = serde_json::Value::Object(data.clone()).to_string();
+        let names = options.correlation_key.parameter_names();
+        pairs.extend(names.iter().map(|name| (*name, STANDARD.encode(&json))));
     }
-
-    /// Reads [`CorrelationKey::as_str`].
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|key| key.as_str() == text)
-    }
-
-    const fn names(self) -> &'static [&'static str] {
-        match self {
-            Self::Sourcedata => &["sourcedata"],
-            Self::Userdata => &["userdata"],
-            Self::Both => &["sourcedata", "userdata"],
-        }
-    }
-}
-
-/// What may be asked for with an upload. What is none is not sent: the vendor
-/// requires nothing and explains little (vendor-api, "Uploading").
-#[derive(Clone, Debug, Default)]
-pub struct UploadOptions {
-    /// Data of ours that comes back with the document.
-    pub correlation: Option<serde_json::Map<String, serde_json::Value>>,
-    /// Under which name it goes.
-    pub correlation_key: CorrelationKey,
-    /// `processlines`
-    pub process_lines: Option<bool>,
-    /// `splitdocuments`
-    pub split_documents: Option<bool>,
-    /// `checkduplicates`
-    pub check_duplicates: Option<bool>,
-    /// `rejectnoninvoices`
-    pub reject_non_invoices: Option<bool>,
-    /// `warehouse`, a custom code.
-    pub warehouse: Option<String>,
-    /// `allocation`, a custom code.
-    pub allocation: Option<String>,
-    /// `tags`, sent with commas between them.
-    pub tags: Vec<String>,
-}
-
-impl UploadOptions {
-    /// `name=value` pairs, in the order of the vendor's own client.
-    fn query(&self) -> String {
-        let mut pairs: Vec<(&str, String)> = Vec::new();
-        if let Some(data) = &self.correlation {
-            let json = serde_json::Value::Object(data.clone()).to_string();
-            let names = self.correlation_key.names();
-            pairs.extend(names.iter().map(|name| (*name, STANDARD.encode(&json))));
-        }
-        let flags = [
-            ("processlines", self.process_lines),
-            ("splitdocuments", self.split_documents),
-            ("checkduplicates", self.check_duplicates),
-            ("rejectnoninvoices", self.reject_non_invoices),
-        ];
-        pairs.extend(
-            flags
-                .iter()
-                .filter_map(|(name, flag)| Some((*name, (*flag)?.to_string()))),
-        );
-        let codes = [
-            ("warehouse", &self.warehouse),
-            ("allocation", &self.allocation),
-        ];
-        pairs.extend(
-            codes
-                .iter()
-                .filter_map(|(name, code)| Some((*name, (*code).clone()?))),
-        );
-        if !self.tags.is_empty() {
-            pairs.push(("tags", self.tags.join(",")));
-        }
-        let pairs: Vec<String> = pairs
+    let flags = [
+        ("processlines", options.process_lines),
+        ("splitdocuments", options.split_documents),
+        ("checkduplicates", options.check_duplicates),
+        ("rejectnoninvoices", options.reject_non_invoices),
+    ];
+    pairs.extend(
+        flags
             .iter()
-            .map(|(name, value)| format!("{name}={}", encoded(value)))
-            .collect();
-        pairs.join("&")
+            .filter_map(|(name, flag)| Some((*name, (*flag)?.to_string()))),
+    );
+    let codes = [
+        ("warehouse", &options.warehouse),
+        ("allocation", &options.allocation),
+    ];
+    pairs.extend(
+        codes
+            .iter()
+            .filter_map(|(name, code)| Some((*name, (*code).clone()?))),
+    );
+    if !options.tags.is_empty() {
+        pairs.push(("tags", options.tags.join(",")));
     }
+    let pairs: Vec<String> = pairs
+        .iter()
+        .map(|(name, value)| format!("{name}={}", encoded(value)))
+        .collect();
+    pairs.join("&")
 }
 
-/// Where one file may be put, for a short while. Its URL is a secret.
+/// The location for one file, valid for a short while. Its URL is a secret.
 #[derive(Clone, Debug)]
 pub struct UploadLocation {
     url: SecretString,
@@ -135,8 +69,8 @@ pub struct UploadLocation {
 }
 
 impl UploadLocation {
-    /// Reads the vendor's answer. The two headers' names come with a dash and, in an
-    /// older edition, without (vendor-api U5); letter case does not count.
+    /// Parses the vendor's answer. The two headers' names have a dash or, in an older edition, none
+    /// (vendor-api U5); letter case does not matter.
     fn read(body: &[u8]) -> Result<Self, ApiError> {
         let malformed = |what: &str| ApiError::Malformed(what.to_owned());
         let fields = Fields::read(body)
@@ -147,9 +81,9 @@ impl UploadLocation {
                 .ok_or_else(|| {
                     malformed("the upload location lacks Content-Type or Content-Disposition")
                 })?;
-            // From bytes: a file name may hold letters beyond ASCII.
+            // From bytes: a file name may contain characters beyond ASCII.
             HeaderValue::from_bytes(text.as_bytes())
-                .map_err(|_| malformed("the upload location holds a header that can't be sent"))
+                .map_err(|_| malformed("the upload location contains an invalid header"))
         };
         let url = fields.text("url");
         Ok(Self {
@@ -162,50 +96,53 @@ impl UploadLocation {
     }
 }
 
-/// Why a file did not reach the vendor's storage.
+/// An error of an upload.
 ///
-/// Holds no URL: that of the location is presigned.
+/// Contains no URL: that of the location is presigned.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
-    /// No file has such a name.
+    /// The file name is not valid.
     #[error(
-        "the file name is empty, longer than {MAX_NAME_BYTES} bytes, or holds control characters; rename the file"
+        "the file name is empty, longer than {MAX_NAME_BYTES} bytes, or contains control characters; rename the file"
     )]
     FileName,
-    /// The API gave no location.
+    /// The request for a location failed.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// The location is on a host that no policy names.
-    #[error("Įvesk.lt named an upload address that is not https; nothing was sent there")]
+    /// The location is not https, or not a host's name.
+    #[error("Įvesk.lt returned an upload location that is not https; nothing was sent there")]
     UntrustedLocation,
     /// No connection, or no answer in time.
     #[error("the file storage could not be reached: {0}")]
     Unreachable(String),
-    /// The storage did not take the file.
+    /// The storage refused the file.
     #[error("the file storage answered {status}{}: {meaning}", code.as_deref().map(|c| format!(" ({c})")).unwrap_or_default())]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// S3's `<Code>`, where it gave one.
+        /// S3's `<Code>`, if there is one.
         code: Option<String>,
-        /// What that means and what to do.
+        /// The meaning, and what to do.
         meaning: &'static str,
     },
 }
 
-/// What a failed attempt means.
+/// The class of an [`UploadError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Another attempt may pass, not sooner than this where the vendor names a time.
-    TryAgain(Option<Duration>),
-    /// The vendor does not want this file.
+pub enum UploadErrorKind {
+    /// Another attempt may succeed.
+    Temporary {
+        /// The wait that the vendor asked for.
+        retry_after: Option<Duration>,
+    },
+    /// The vendor refuses this file.
     FileRefused,
-    /// Nothing passes until a person has put something right.
-    NoneWillPass,
+    /// No upload succeeds until a person has fixed something.
+    NeedsPerson,
 }
 
-/// Whether an S3 error of a 4xx passes by itself.
-fn is_passing(code: Option<&str>) -> bool {
+/// Returns true if an S3 error with a 4xx is temporary.
+fn is_temporary(code: Option<&str>) -> bool {
     matches!(
         code,
         Some("RequestTimeout" | "SlowDown" | "IncompleteBody" | "RequestTimeTooSkewed")
@@ -213,44 +150,46 @@ fn is_passing(code: Option<&str>) -> bool {
 }
 
 impl UploadError {
-    /// Whether a new location may help: the old one may have expired (vendor-api U6).
+    /// Returns true if a new location may help: the old one may have expired (vendor-api U6).
     pub fn asks_for_new_location(&self) -> bool {
         matches!(self, Self::Refused { status: 403, .. })
     }
 
-    /// What this means for the file, and for those that follow it.
-    pub fn verdict(&self) -> Verdict {
+    /// Classifies the error.
+    pub fn kind(&self) -> UploadErrorKind {
+        let temporary = UploadErrorKind::Temporary { retry_after: None };
         match self {
-            Self::FileName => Verdict::FileRefused,
-            Self::UntrustedLocation => Verdict::NoneWillPass,
-            Self::Unreachable(_) => Verdict::TryAgain(None),
-            Self::Refused { code, .. } if is_passing(code.as_deref()) => Verdict::TryAgain(None),
+            Self::FileName => UploadErrorKind::FileRefused,
+            Self::UntrustedLocation => UploadErrorKind::NeedsPerson,
+            Self::Unreachable(_) => temporary,
+            Self::Refused { code, .. } if is_temporary(code.as_deref()) => temporary,
             Self::Refused { status, .. } => match status {
-                // S3 answers 403 to a location that has expired, and redirects where it is wrong.
-                300..=399 | 403 | 408 | 429 | 500.. => Verdict::TryAgain(None),
-                _ => Verdict::FileRefused,
+                // S3 answers 403 to an expired location, and redirects a wrong one.
+                300..=399 | 403 | 408 | 429 | 500.. => temporary,
+                _ => UploadErrorKind::FileRefused,
             },
             Self::Api(error) => match error {
-                ApiError::NotConfigured { .. } => Verdict::NoneWillPass,
-                ApiError::Unreachable(_) => Verdict::TryAgain(None),
-                ApiError::TooLarge { .. } | ApiError::Malformed(_) => Verdict::TryAgain(None),
+                ApiError::NotConfigured { .. } => UploadErrorKind::NeedsPerson,
+                ApiError::Unreachable(_) => temporary,
+                ApiError::TooLarge { .. } | ApiError::Malformed(_) => temporary,
                 ApiError::Status {
                     status,
                     retry_after,
                     ..
                 } => match status {
-                    401 | 403 => Verdict::NoneWillPass,
-                    408 | 429 | 500.. => Verdict::TryAgain(*retry_after),
-                    // A parameter or a file name that the vendor does not take; 404 would be
-                    // the API's address.
-                    404 | 300..=399 => Verdict::NoneWillPass,
-                    _ => Verdict::FileRefused,
+                    401 | 403 => UploadErrorKind::NeedsPerson,
+                    408 | 429 | 500.. => UploadErrorKind::Temporary {
+                        retry_after: *retry_after,
+                    },
+                    // The vendor refuses a parameter or a file name; 404 means a wrong `api.url`.
+                    404 | 300..=399 => UploadErrorKind::NeedsPerson,
+                    _ => UploadErrorKind::FileRefused,
                 },
             },
         }
     }
 
-    /// Whether nobody answered.
+    /// Returns true if there was no answer.
     pub fn is_unreachable(&self) -> bool {
         matches!(
             self,
@@ -260,8 +199,7 @@ impl UploadError {
 }
 
 impl Client {
-    /// Asks where to put a file of this name. The location is good for a short while:
-    /// use it at once.
+    /// Requests a location for a file of this name. It is valid for a short while: use it at once.
     ///
     /// # Errors
     ///
@@ -271,14 +209,14 @@ impl Client {
         filename: &str,
         options: &UploadOptions,
     ) -> Result<UploadLocation, UploadError> {
-        // The dots are steps of a path to a URL parser, also when percent-encoded.
+        // URL parsers resolve the dots, also when percent-encoded.
         let unusable = matches!(filename, "" | "." | "..")
             || filename.len() > MAX_NAME_BYTES
             || filename.chars().any(char::is_control);
         if unusable {
             return Err(UploadError::FileName);
         }
-        let query = options.query();
+        let query = query(options);
         let mark = if query.is_empty() { "" } else { "?" };
         let path = format!("/uploadlocation/{}{mark}{query}", encoded(filename));
         let request = self.request(Method::GET, &path)?;
@@ -289,8 +227,8 @@ impl Client {
         Ok(UploadLocation::read(&body)?)
     }
 
-    /// Puts a file's bytes at its location: with the two headers that came with it,
-    /// a Content-Length, and without the API key.
+    /// Sends a file to its location: with the location's two headers and a Content-Length, and
+    /// without the API key.
     ///
     /// # Errors
     ///
@@ -304,13 +242,13 @@ impl Client {
         self.put_stream(location, size_bytes, file.into()).await
     }
 
-    /// How long putting a file of this size may take.
+    /// Returns the deadline for a file of this size.
     pub fn put_deadline(&self, size_bytes: u64) -> Duration {
         self.config.timeout + Duration::from_secs(size_bytes / SLOWEST_BYTES_PER_SECOND)
     }
 
-    /// The same as [`Client::put_file`] for a file that need not be in memory:
-    /// `file` must give exactly `size_bytes`.
+    /// Sends a file like [`Client::put_file`], without its content in memory. `file` must contain
+    /// exactly `size_bytes`.
     ///
     /// # Errors
     ///
@@ -327,8 +265,7 @@ impl Client {
             .http
             .put(url)
             .timeout(self.put_deadline(size_bytes))
-            // hyper leaves it out for an empty file and would send a stream in chunks; S3
-            // insists on it.
+            // S3 requires it. hyper omits it for an empty file and sends a stream in chunks.
             .header(CONTENT_LENGTH, size_bytes)
             .header(CONTENT_TYPE, &location.content_type)
             .header(CONTENT_DISPOSITION, &location.content_disposition)
@@ -336,7 +273,7 @@ impl Client {
             .send()
             .await;
         let status = sent.as_ref().ok().map(|answer| answer.status().as_u16());
-        self.tell(Endpoint::File, started, status);
+        self.observe(Endpoint::File, started, status);
         let response = sent.map_err(|error| UploadError::Unreachable(egress::describe(error)))?;
         let status = response.status();
         if status == StatusCode::OK {
@@ -351,7 +288,7 @@ impl Client {
         })
     }
 
-    /// The location's URL, where it is https, or on this machine as the API is.
+    /// Returns the location's URL if it is https, or on this machine as the API is.
     fn checked(&self, url: &SecretString) -> Result<Url, UploadError> {
         let url = Url::parse(url.expose_secret()).map_err(|_| UploadError::UntrustedLocation)?;
         let own_machine = self.config.url.scheme() == "http"
@@ -369,7 +306,7 @@ impl Client {
     }
 }
 
-/// The `<Code>` of an S3 error, where it is a plain word.
+/// Returns the `<Code>` of an S3 error, if it is a plain word.
 pub(crate) fn s3_code(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
     let (_, rest) = text.split_once("<Code>")?;
@@ -378,25 +315,24 @@ pub(crate) fn s3_code(body: &[u8]) -> Option<String> {
     plain.then(|| code.to_owned())
 }
 
-/// What an S3 error means here (AWS, "Error responses", S3 API reference).
+/// Returns the meaning of an S3 error (AWS, "Error responses", S3 API reference).
 fn meaning(code: Option<&str>, status: StatusCode) -> &'static str {
     match code {
         Some("AccessDenied" | "ExpiredToken" | "InvalidToken") => {
-            "the upload link has expired; ask for a new one"
+            "the upload link has expired; retry"
         }
         Some("SignatureDoesNotMatch") => {
-            "the link was made for other headers; ask for a new one, and look for a proxy that \
-             changes headers"
+            "the link was signed for other headers; check that no proxy changes headers, and retry"
         }
         Some("EntityTooLarge") => "the file is too large for Įvesk.lt",
         Some("RequestTimeout" | "SlowDown" | "InternalError" | "ServiceUnavailable") => {
-            "the storage is busy; try again later"
+            "the storage is busy; retry later"
         }
-        _ if status.is_server_error() => "the storage is in trouble; try again later",
+        _ if status.is_server_error() => "the storage has an error; retry later",
         _ if status.is_redirection() => {
-            "the storage points elsewhere, and redirects are not followed; ask for a new link"
+            "the storage redirects, and redirects are not followed; retry"
         }
-        _ => "the storage refused the file; ask for a new link, and tell Įvesk.lt if it goes on",
+        _ => "the storage refused the file; retry, and ask Įvesk.lt if it happens again",
     }
 }
 
@@ -460,7 +396,7 @@ mod tests {
         #[test]
         fn a_code_with_any_letters_stays_one_query_value(code in "\\PC{0,30}") {
             let options = UploadOptions { warehouse: Some(code.clone()), ..UploadOptions::default() };
-            let query = options.query();
+            let query = query(&options);
             let pairs: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
             prop_assert_eq!(pairs, [("warehouse".into(), code.into())]);
         }

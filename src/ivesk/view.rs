@@ -1,31 +1,31 @@
-//! A document as a table for people shows it.
+//! A document's fields for tables that people read.
 
 use serde::Serialize;
 
 use super::fields::Fields;
 
-/// What a person looks for in a document. All of it may be absent or odd: the
-/// field names are known from the vendor's clients and its XML export (vendor-api
-/// U21, U22), so nothing is ever decided by them.
+/// The fields that a person recognizes a document by. Any of them may be absent or odd: their
+/// names are known only from the vendor's clients and its XML export (vendor-api U21, U22), so no
+/// decision depends on them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct View {
     /// `docnum`
     pub number: Option<String>,
-    /// `date`, the day alone where it begins with one.
+    /// `date`, only the day if it begins with one.
     pub date: Option<String>,
     /// The seller's name, or its code.
     pub seller: Option<String>,
     /// The buyer's name, or its code.
     pub buyer: Option<String>,
-    /// `total`, digits as written: never a binary fraction.
+    /// `total`, with its digits as written, not as a floating-point number.
     pub total: Option<String>,
     /// `currency`
     pub currency: Option<String>,
 }
 
 impl View {
-    /// Reads what there is; nothing where `raw` is no JSON object. Control characters
-    /// are left out, since a terminal would obey them.
+    /// Parses the fields that exist; none if `raw` is not a JSON object. Control characters are
+    /// removed, since a terminal would interpret them.
     pub fn read(raw: &[u8]) -> Self {
         let Some(fields) = Fields::read(raw) else {
             return Self::default();
@@ -39,10 +39,10 @@ impl View {
             let text = text.trim();
             (!text.is_empty()).then(|| text.to_owned())
         };
-        let party = |who: &str| {
+        let party = |party: &str| {
             ["name", "nameascii", "code"]
                 .iter()
-                .find_map(|what| field(&format!("{who}{what}")))
+                .find_map(|leaf| field(&format!("{party}{leaf}")))
         };
         Self {
             number: field("docnum"),
@@ -55,10 +55,10 @@ impl View {
     }
 }
 
-/// Whether a document's number, or its seller's or buyer's name or code, holds `text`,
-/// which is given in lower case.
+/// Returns true if a document's number, or its seller's or buyer's name or code, contains `text`,
+/// which must be in lower case.
 pub fn mentions(raw: &[u8], text: &str) -> bool {
-    const WHERE: [&str; 7] = [
+    const FIELDS: [&str; 7] = [
         "docnum",
         "sellername",
         "sellernameascii",
@@ -70,13 +70,13 @@ pub fn mentions(raw: &[u8], text: &str) -> bool {
     let Some(fields) = Fields::read(raw) else {
         return false;
     };
-    WHERE.iter().any(|name| {
+    FIELDS.iter().any(|name| {
         let value = fields.text(name);
         value.is_some_and(|value| value.to_lowercase().contains(text))
     })
 }
 
-/// The `YYYY-MM-DD` that `text` begins with, or all of it.
+/// Returns the `YYYY-MM-DD` that `text` begins with, or all of it.
 fn day(text: String) -> String {
     let is_day = |day: &str| {
         day.bytes().enumerate().all(|(at, byte)| match at {

@@ -18,7 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::domain::Event;
-use crate::ivesk::{Asked, Observer};
+use crate::ivesk::{CompletedRequest, Observer};
 use crate::store::TriggerKind;
 
 mod stored;
@@ -405,17 +405,17 @@ impl Metrics {
 }
 
 impl Observer for Metrics {
-    fn asked(&self, asked: Asked) {
-        let endpoint = asked.endpoint.as_str();
+    fn request_completed(&self, request: CompletedRequest) {
+        let endpoint = request.endpoint.as_str();
         self.vendor_requests
             .get_or_create(&VendorLabels {
                 endpoint,
-                status: status_class(asked.status),
+                status: status_class(request.status),
             })
             .inc();
         self.vendor_seconds
             .get_or_create(&EndpointLabels { endpoint })
-            .observe(asked.took.as_secs_f64());
+            .observe(request.duration.as_secs_f64());
     }
 }
 

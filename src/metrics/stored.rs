@@ -13,7 +13,7 @@ use crate::domain::Timestamp;
 use crate::sns::CertificateSummary;
 use crate::store::{
     AccountRow, AlarmFilter, AlarmKind, AlarmRow, CertificateRow, DestinationPauseReason,
-    DestinationRow, FeedRow, Store, StoreError, SubscriptionRow, Waiting,
+    DestinationRow, FeedRow, QueueLengths, Store, StoreError, SubscriptionRow,
 };
 
 /// Largest number of feeds with series of their own.
@@ -50,7 +50,7 @@ pub struct StoreSnapshot {
     /// Active alarms.
     pub alarms: Vec<AlarmRow>,
     /// Writes waiting in this process.
-    pub waiting: Waiting,
+    pub waiting: QueueLengths,
 }
 
 impl StoreSnapshot {
@@ -68,7 +68,7 @@ impl StoreSnapshot {
             certificates: certificate_expiry(&store.certificates().await?),
             destinations: store.destinations().await?,
             alarms: store.alarms(ACTIVE_ALARMS).await?,
-            waiting: store.waiting(),
+            waiting: store.queue_lengths(),
         })
     }
 }
@@ -152,7 +152,7 @@ pub(super) struct Gauges {
     feed_age: Family<FeedLabels, Gauge>,
     paused: Family<PausedLabels, Gauge>,
     subscriptions: Family<SubscriptionLabels, Gauge>,
-    certificate_left: Family<HostLabels, Gauge>,
+    certificate_expiry: Family<HostLabels, Gauge>,
     queue_length: Family<QueueLabels, Gauge>,
     destination_behind: Family<DestinationLabels, Gauge>,
     destination_waiting: Family<DestinationLabels, Gauge>,
@@ -209,9 +209,9 @@ impl Gauges {
             self.subscriptions.clone(),
         );
         registry.register(
-            "certificate_left_seconds",
-            "Time until the newest signing certificate of a host expires, in seconds",
-            self.certificate_left.clone(),
+            "certificate_expiry_timestamp_seconds",
+            "Expiry of a host's newest signing certificate, as a Unix timestamp",
+            self.certificate_expiry.clone(),
         );
         registry.register(
             "store_queue_length",
@@ -344,14 +344,14 @@ impl Gauges {
             };
             self.subscriptions.get_or_create(&labels).inc();
         }
-        self.certificate_left.clear();
-        for (host, last) in snapshot.certificates.iter().take(MAX_HOST_SERIES) {
+        self.certificate_expiry.clear();
+        for (host, expiry) in snapshot.certificates.iter().take(MAX_HOST_SERIES) {
             let labels = HostLabels { host: host.clone() };
-            self.certificate_left
+            self.certificate_expiry
                 .get_or_create(&labels)
-                .set(seconds(last.since(snapshot.now)));
+                .set(expiry.as_millis() / 1000);
         }
-        let Waiting {
+        let QueueLengths {
             messages,
             refused,
             changes,

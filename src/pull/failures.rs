@@ -2,16 +2,10 @@
 
 use std::time::Duration;
 
+use crate::backoff;
 use crate::domain::Timestamp;
-use crate::egress;
 use crate::ivesk::ApiError;
 use crate::store::{FeedPauseReason, PageFailure, PageLease};
-
-/// The wait after a first failure.
-const FIRST_WAIT: Duration = Duration::from_secs(5);
-
-/// The longest wait between two attempts, unless the vendor asks for a longer one.
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// Longest `Retry-After` that is obeyed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(6 * 3600);
@@ -27,21 +21,25 @@ const ACCOUNT_FAILURES: u32 = 2;
 /// `jitter` in 0..1 spreads the waits, so that many feeds don't retry at the same time.
 pub fn classify(error: &ApiError, lease: &PageLease, now: Timestamp, jitter: f64) -> PageFailure {
     let concerns_account = lease.account_failures >= ACCOUNT_FAILURES;
-    let account_waits =
-        || PageFailure::AccountWaits(now.after(backoff(lease.account_failures, jitter)));
-    let feed_waits = || PageFailure::FeedWaits(now.after(backoff(lease.feed_failures, jitter)));
+    let account_waits = || {
+        PageFailure::AccountWaits(now.after(backoff::PULL.delay(lease.account_failures, jitter)))
+    };
+    let feed_waits =
+        || PageFailure::FeedWaits(now.after(backoff::PULL.delay(lease.feed_failures, jitter)));
     let retry_at = now.after(PAUSED_RETRY_INTERVAL);
     match error {
         ApiError::Unreachable(_) => account_waits(),
         ApiError::Status {
             retry_after: Some(wait),
             ..
-        } => PageFailure::AccountWaits(now.after((*wait).clamp(FIRST_WAIT, MAX_RETRY_AFTER))),
+        } => PageFailure::AccountWaits(
+            now.after((*wait).clamp(backoff::PULL.first, MAX_RETRY_AFTER)),
+        ),
         ApiError::Status { status: 429, .. } => account_waits(),
         // A key may read one company and not another (vendor-api U25), so a single 401
         // pauses its company only. Several failures in a row mean that the key itself is bad,
         // unless the feed is of a company that the key never could read.
-        ApiError::Status { status: 401, .. } if concerns_account && lease.speaks_of_key => {
+        ApiError::Status { status: 401, .. } if concerns_account && lease.key_at_fault => {
             PageFailure::AccountPaused {
                 reason: FeedPauseReason::Unauthorized,
                 retry_at,
@@ -68,10 +66,6 @@ pub fn classify(error: &ApiError, lease: &PageLease, now: Timestamp, jitter: f64
     }
 }
 
-fn backoff(failures: u32, jitter: f64) -> Duration {
-    egress::backoff(FIRST_WAIT, LONGEST_WAIT, failures, jitter)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +87,7 @@ mod tests {
             first_pull: false,
             feed_failures,
             account_failures,
-            speaks_of_key: true,
+            key_at_fault: true,
         }
     }
 
@@ -144,7 +138,7 @@ mod tests {
     #[test]
     fn companies_that_the_key_never_could_read_pause_no_account() {
         let unreadable = PageLease {
-            speaks_of_key: false,
+            key_at_fault: false,
             ..lease(0, 2)
         };
         assert!(matches!(
@@ -156,16 +150,16 @@ mod tests {
     #[test]
     fn the_backoff_doubles_up_to_ten_minutes_and_is_never_zero() {
         let waits: Vec<_> = (0..12)
-            .map(|failures| backoff(failures, 0.0).as_secs())
+            .map(|failures| backoff::PULL.delay(failures, 0.0).as_secs())
             .collect();
         assert_eq!(
             waits,
             [5, 10, 20, 40, 80, 160, 320, 600, 600, 600, 600, 600]
         );
-        assert_eq!(backoff(0, 1.0), Duration::from_secs(6));
+        assert_eq!(backoff::PULL.delay(0, 1.0), Duration::from_secs(6));
         assert_eq!(
             classify(&status(503, Some(Duration::ZERO)), &lease(0, 0), NOW, 0.0),
-            PageFailure::AccountWaits(NOW.after(FIRST_WAIT))
+            PageFailure::AccountWaits(NOW.after(backoff::PULL.first))
         );
     }
 

@@ -15,9 +15,9 @@ use tokio_util::task::TaskTracker;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, debug, debug_span, error, info, warn};
 
+use crate::backoff;
 use crate::config::{AccountConfig, Config, PullConfig};
 use crate::domain::{Account, Clock, Feed, Queue, Timestamp};
-use crate::egress;
 use crate::ivesk::{self, ApiError, Client, Page};
 use crate::metrics::{Metrics, PageResult, StoreStep};
 use crate::store::{
@@ -36,6 +36,10 @@ const BUSY_ACCOUNT_DELAY: Duration = Duration::from_secs(1);
 
 /// Pause after a store error.
 const STORE_ERROR_DELAY: Duration = Duration::from_secs(5);
+
+/// Times after a notification at which its feed is pulled again: a document may be visible later
+/// than its notification (vendor-api U16).
+const FOLLOW_UPS: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(5 * 60)];
 
 /// The result of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +120,7 @@ pub struct Puller {
     store: SharedStore,
     clients: BTreeMap<Account, Client>,
     config: PullConfig,
+    lease: Duration,
     askable: Vec<(Account, Queue)>,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -154,6 +159,7 @@ impl Puller {
             store,
             clients,
             config: config.pull.clone(),
+            lease: config.api.pull_lease(),
             askable,
             clock,
             metrics: Arc::new(Metrics::new()),
@@ -251,17 +257,17 @@ impl Puller {
     fn lease_request(&self) -> LeaseRequest {
         LeaseRequest {
             now: self.clock.now(),
-            lease: self.config.lease,
+            lease: self.lease,
             requests_per_account: self.config.requests_per_account,
             lookback: self.config.lookback,
-            askable: self.askable.clone(),
+            queues: self.askable.clone(),
         }
     }
 
     fn plan(&self) -> PullPlan {
         PullPlan {
             now: self.clock.now(),
-            follow_ups: self.config.follow_ups,
+            follow_ups: FOLLOW_UPS,
             reconcile_every: self.config.reconcile_every,
             lookback: self.config.lookback,
         }
@@ -305,7 +311,7 @@ impl Puller {
     ) -> Result<PullOutcome, StoreError> {
         let feed = lease.feed.clone();
         let unreachable = matches!(error, ApiError::Unreachable(_));
-        let failure = failures::classify(error, &lease, self.clock.now(), egress::jitter());
+        let failure = failures::classify(error, &lease, self.clock.now(), backoff::jitter());
         let text = error.to_string();
         warn!(%feed, ?failure, "failed to fetch a page of `{feed}`: {text}");
         match self.store.fail_page(lease, failure, text.clone()).await {

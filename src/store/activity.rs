@@ -1,4 +1,4 @@
-//! What came in the last hours, hour by hour.
+//! Counts of what arrived recently, by hour.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -8,40 +8,39 @@ use crate::domain::Timestamp;
 /// Milliseconds of an hour.
 pub(super) const HOUR_MS: i64 = 60 * 60 * 1000;
 
-/// Rows of each kind that are counted at the most, the newest ones.
-pub(super) const COUNTED: i64 = 100_000;
+/// Maximum number of rows of each kind that are counted, newest first.
+pub(super) const MAX_COUNTED_ROWS: i64 = 100_000;
 
-/// What came in one hour.
+/// The count of one hour.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct HourCount {
-    /// The hour's beginning.
+    /// The start of the hour.
     pub hour: Timestamp,
-    /// How many.
+    /// The number of rows.
     pub count: u64,
 }
 
-/// How often one reason made messages be refused in one hour.
+/// The number of messages that one hour refused for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RefusedCount {
-    /// The hour's beginning.
+    /// The start of the hour.
     pub hour: Timestamp,
     /// [`crate::refusal::Refusal::code`].
     pub reason: String,
-    /// How many.
+    /// The number of messages.
     pub count: u64,
 }
 
-/// What came since a moment, by hours in ascending order; those without any are left out.
+/// Counts since a moment, by hours in ascending order; hours without any are left out.
 ///
-/// Counted from rows, so it is the same after a restart and at every replica. What leaves
-/// no row is not in it: repeated messages, and refused ones that the quarantine does not
-/// keep.
+/// Counted from rows, so the same after a restart and on every replica. Messages without
+/// a row are not counted: duplicates, and refused ones that the quarantine did not keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Activity {
-    /// Messages that were accepted.
+    /// Accepted messages.
     pub accepted: Vec<HourCount>,
-    /// Messages that stand refused.
+    /// Refused messages in the quarantine.
     pub refused: Vec<RefusedCount>,
-    /// Versions of documents that were stored.
+    /// Stored versions of documents.
     pub documents: Vec<HourCount>,
 }

@@ -1,4 +1,4 @@
-//! Alarms: what a person should know of, once when it begins and once when it is over.
+//! Alarms: problems that a person should know of, announced when they begin and when they end.
 
 use std::time::Duration;
 
@@ -6,31 +6,31 @@ use serde::Serialize;
 
 use crate::domain::{Account, Queue, Timestamp};
 
-/// What an alarm is about.
+/// The subject matter of an alarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AlarmKind {
-    /// Documents are found without a notification, and none comes.
+    /// Documents are found without a notification, and no notification arrives.
     Silence,
-    /// SNS says that a subscription has ended.
+    /// SNS announced that a subscription has ended.
     Unsubscribed,
-    /// A feed or an account is not pulled until a person has looked.
+    /// A feed or an account is paused until a person resumes it.
     Paused,
-    /// A queue that should be pulled can't be, for want of a setting.
+    /// A queue can't be pulled because a setting is missing.
     Blocked,
     /// A feed has not been up to date for long.
     Behind,
-    /// Many messages were refused within a short while.
+    /// Many messages were refused within a short time.
     RefusedStorm,
-    /// A signing certificate ends soon and no newer one has come.
+    /// A signing certificate expires soon and no newer one has been seen.
     Certificate,
     /// The store's disk is nearly full.
     Disk,
-    /// No document has come of files that were uploaded long ago.
+    /// Files were uploaded long ago, and no document of them has arrived.
     UploadsLate,
-    /// A destination takes nothing for long, or filter nothing any more.
+    /// A destination has been failing for long, or is closed.
     Destination,
-    /// Documents are held at a destination until a person lets their feeds begin.
+    /// Documents are held at a destination until a person starts their feeds.
     Held,
 }
 
@@ -50,7 +50,7 @@ impl AlarmKind {
         Self::Held,
     ];
 
-    /// The kind's name in the store, in logs and in answers.
+    /// Returns the kind's name in the store, in logs and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Silence => "silence",
@@ -67,16 +67,16 @@ impl AlarmKind {
         }
     }
 
-    /// The kind of a name.
+    /// Returns the kind with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 
-    /// How long an alarm goes on after it was last seen.
+    /// Returns how long an alarm stays active after it was last seen.
     ///
-    /// What stands in the store is over when it stands there no more. What one process
-    /// knows by itself another doesn't see, so there it takes a while.
-    pub const fn lingers(self) -> Duration {
+    /// Problems that are visible in the store end at once. Those that only one process
+    /// knows of are invisible to the others, which must not end them early.
+    pub const fn grace_period(self) -> Duration {
         match self {
             Self::RefusedStorm | Self::Blocked | Self::Disk => Duration::from_secs(10 * 60),
             Self::Silence
@@ -91,123 +91,123 @@ impl AlarmKind {
     }
 }
 
-/// Something that is wrong now.
+/// A problem that exists now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is about.
+    /// The kind of alarm.
     pub kind: AlarmKind,
-    /// Of what, such as a feed: of one kind and subject there is one alarm at a time.
+    /// The affected thing, such as a feed: a kind and subject have one alarm at a time.
     pub subject: String,
-    /// What is wrong and what to do, for people; nothing secret.
+    /// The problem and what to do, for people; nothing secret.
     pub text: String,
 }
 
-/// All that one look found wrong.
+/// All problems that exist at one moment.
 #[derive(Clone, Debug)]
 pub struct AlarmObservation {
     /// The moment.
     pub now: Timestamp,
-    /// What is wrong.
+    /// The problems.
     pub found: Vec<Finding>,
-    /// Whether alarms are to be told elsewhere too.
-    pub tell: bool,
+    /// True if alarms are also sent to configured targets.
+    pub notify: bool,
 }
 
 impl AlarmObservation {
-    /// Whether an alarm that is on is over by this look.
+    /// Returns true if this observation ends an active alarm.
     pub(super) fn ends(&self, kind: AlarmKind, subject: &str, seen_at: Timestamp) -> bool {
         let found = self.found.iter();
-        let is_on = found
+        let is_active = found
             .filter(|finding| finding.kind == kind)
             .any(|finding| finding.subject == subject);
-        !is_on && seen_at.after(kind.lingers()) <= self.now
+        !is_active && seen_at.after(kind.grace_period()) <= self.now
     }
 }
 
-/// What a look changed.
+/// Alarms that an observation changed.
 #[derive(Clone, Debug, Default)]
 pub struct AlarmChanges {
     /// Alarms that began.
     pub raised: Vec<AlarmRow>,
-    /// Alarms that are over.
+    /// Alarms that ended.
     pub ended: Vec<AlarmRow>,
 }
 
 /// An alarm.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct AlarmRow {
-    /// Ascending in the order in which they began.
+    /// Ascending in the order in which alarms began.
     pub id: i64,
-    /// What it is about.
+    /// The kind of alarm.
     pub kind: AlarmKind,
-    /// Of what.
+    /// The affected thing.
     pub subject: String,
-    /// What was wrong when it began, and what to do.
+    /// The problem when it began, and what to do.
     pub text: String,
     /// When it began.
     pub raised_at: Timestamp,
     /// When it was last seen.
     pub seen_at: Timestamp,
-    /// When it was over; `None` while it is on.
+    /// When it ended; `None` while it is active.
     pub ended_at: Option<Timestamp>,
-    /// When it is told next to whom the settings name; `None` where that is done.
-    pub tell_at: Option<Timestamp>,
-    /// Attempts to tell it that failed.
+    /// When its next notice is sent to the configured target; `None` if none is due.
+    pub notify_at: Option<Timestamp>,
+    /// Failed attempts to send the notice.
     pub attempts: u32,
-    /// What the last failure was.
+    /// The last failure.
     pub last_error: Option<String>,
 }
 
-/// Which alarms to list.
+/// Selects alarms to list.
 #[derive(Clone, Debug)]
 pub struct AlarmFilter {
-    /// Only those that are on.
+    /// Only active alarms.
     pub active: bool,
     /// Only rows after this one.
     pub after: i64,
-    /// At most so many.
+    /// Maximum number of rows.
     pub limit: usize,
 }
 
-/// The right to tell one alarm, for a while.
+/// A lease on the next notice of one alarm.
 #[derive(Clone, Debug)]
 pub struct AlarmNotice {
     /// The alarm.
     pub alarm: AlarmRow,
-    /// Whether it is to be told that it is over.
+    /// True if the notice announces the end of the alarm.
     pub over: bool,
     /// Rises with every attempt; a stale owner's is refused.
     pub fence: i64,
 }
 
-/// How telling ended.
+/// The result of sending a notice.
 #[derive(Clone, Debug)]
 pub enum NoticeEnd {
-    /// It was taken.
-    Told,
-    /// It was not, and is tried again.
+    /// The target accepted it.
+    Sent,
+    /// It failed and is tried again.
     TryAgain {
-        /// When.
+        /// When it is tried again.
         at: Timestamp,
-        /// What went wrong; nothing secret.
+        /// The failure; nothing secret.
         error: String,
     },
-    /// It was not, and is not tried again.
+    /// It failed and is not tried again.
     GivenUp {
-        /// What went wrong; nothing secret.
+        /// The failure; nothing secret.
         error: String,
     },
 }
 
-/// Documents of one queue that were found without a notification since the last one.
+/// Documents of one queue that no notification announced since the queue's last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnannouncedDocuments {
-    /// Whose.
+    /// The account.
     pub account: Account,
-    /// Which queue.
+    /// The queue.
     pub queue: Queue,
-    /// When the last notification came.
+    /// When the last notification arrived.
     pub notified_at: Option<Timestamp>,
-    /// How many documents, among the newest that are stored.
+    /// The number of documents, among the newest that are stored.
     pub documents: u64,
 }

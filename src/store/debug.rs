@@ -1,5 +1,5 @@
-//! What `{:?}` shows of what goes in and out of the store: nothing of a body, so that no
-//! log, error or failed assertion repeats a document or a message.
+//! `Debug` of the store's types without bodies, so that no log, error or failed assertion
+//! repeats a document or a message.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::{Delivery, DocumentRow, NotificationRow, QuarantineRow, Quarantined, 
 use crate::domain::Redacted;
 
 impl fmt::Debug for NotificationRow {
-    /// Without the body.
+    /// Omits the body.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NotificationRow")
             .field("id", &self.id)
@@ -22,7 +22,7 @@ impl fmt::Debug for NotificationRow {
 }
 
 impl fmt::Debug for UnreadableEntry {
-    /// Without the entry, of which the dedup_key is made.
+    /// Omits the entry, from which the key is made too.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UnreadableEntry")
             .field("dedup_key", &Redacted(&self.dedup_key))
@@ -32,7 +32,7 @@ impl fmt::Debug for UnreadableEntry {
 }
 
 impl fmt::Debug for DocumentRow {
-    /// Without the body.
+    /// Omits the body.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DocumentRow")
             .field("sequence", &self.sequence)
@@ -49,7 +49,7 @@ impl fmt::Debug for DocumentRow {
 }
 
 impl fmt::Debug for Delivery {
-    /// Without the body and the link.
+    /// Omits the body and the link.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
             .field("feed", &self.feed)
@@ -62,7 +62,7 @@ impl fmt::Debug for Delivery {
 }
 
 impl fmt::Debug for Quarantined {
-    /// Without headers and body: a stranger wrote them.
+    /// Omits headers and body, which a stranger may have written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Quarantined")
             .field("received_at", &self.received_at)
@@ -77,7 +77,7 @@ impl fmt::Debug for Quarantined {
 }
 
 impl fmt::Debug for QuarantineRow {
-    /// Without headers and body: a stranger wrote them.
+    /// Omits headers and body, which a stranger may have written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QuarantineRow")
             .field("id", &self.id)
@@ -102,7 +102,7 @@ mod tests {
     const SECRET: &str = "planted-secret";
 
     #[test]
-    fn debug_shows_the_length_of_a_body_and_not_the_body() {
+    fn debug_shows_the_length_of_a_body_but_not_the_body() {
         let body = || SECRET.as_bytes().to_vec();
         let account = Account::parse("default").expect("a valid name");
         let event = Event::OnExported;
@@ -112,18 +112,18 @@ mod tests {
             version: String::new(),
             body: body(),
         };
-        let set_aside = UnreadableEntry {
+        let unreadable = UnreadableEntry {
             dedup_key: body(),
             body: body(),
         };
         let shown = [
             format!("{document:?}"),
-            format!("{set_aside:?}"),
+            format!("{unreadable:?}"),
             format!(
                 "{:?}",
                 PageToCommit {
                     documents: vec![document],
-                    unreadable: vec![set_aside],
+                    unreadable: vec![unreadable],
                     ..PageToCommit::default()
                 }
             ),

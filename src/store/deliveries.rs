@@ -1,11 +1,11 @@
-//! Delivering documents: destinations, how far each has come, what became of each version, and
-//! the import errors that are reported back.
+//! Deliveries: destinations and their positions, the state of each version, and the import
+//! errors sent to the vendor.
 //!
-//! A destination has a *position*: every version at or below it is settled for that destination, as far
-//! as the destination's feeds have been started. A version is settled when it was delivered,
-//! rejected, offered, left out, or superseded by a newer one. So a destination that is paused
-//! costs nothing, however much waits for it, and starting a feed later, or trying a
-//! version again, only moves the position back: what is settled stays so.
+//! A destination has a *position*: every version at or below it, of feeds that have been
+//! started, is settled for that destination. A version is settled when it was delivered,
+//! rejected, listed, skipped, or superseded by a newer one. A paused destination therefore
+//! costs nothing, however many versions wait for it, and starting a feed later or retrying
+//! a version only moves the position back: settled versions stay settled.
 
 use std::time::Duration;
 
@@ -17,38 +17,41 @@ use tokio::sync::watch;
 use super::StoreError;
 use crate::domain::{Account, Company, DestinationName, Feed, Queue, Timestamp};
 
-/// How many versions after a destination's position one lease looks through.
-pub(super) const WINDOW: i64 = 2_000;
+/// Number of versions after a destination's position that one lease reads.
+pub(super) const LEASE_WINDOW: i64 = 2_000;
 
-/// Attempts that are told of one version at the most; the oldest but the first go.
-pub(super) const ATTEMPTS: i64 = 50;
+/// Maximum number of attempt rows per delivery; the first is kept, then the newest.
+pub(super) const MAX_ATTEMPT_ROWS: i64 = 50;
 
-/// Why a report that names no company can't be sent.
-pub(super) const NO_COMPANY: &str = "nothing says which of your companies the document belongs to, and Įvesk.lt filter to \
-     know; tell the accountant yourself";
+/// The error of an import error that names no company and therefore can't be sent.
+pub(super) const NO_COMPANY: &str = "the document does not say which of your companies it belongs to, and Įvesk.lt requires \
+     that; inform the accountant yourself";
 
-/// How long a feed is waited for that is to be read again for the sake of links. One that
-/// can't be read for so long gives its documents without their files.
-pub(super) const LINK_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Time that deliveries wait for a feed to be pulled again for fresh links. After that its
+/// documents are delivered without their files.
+pub(super) const LINK_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a version waits after its file's link was found to have expired, unless a
-/// fresh one comes sooner.
-pub(super) const LINK_WAIT: Duration = Duration::from_secs(60);
+/// The [`Delivery::link_tries`] of a version that no longer waits for a fresh link.
+pub(super) const NO_MORE_LINKS: u32 = 1000;
 
-/// Which documents a destination takes.
+/// Time that a version waits after the link to its file has expired, unless a fresh link
+/// arrives sooner.
+pub(super) const LINK_RETRY_DELAY: Duration = Duration::from_secs(60);
+
+/// Selects the documents that a destination receives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DestinationFilter {
-    /// From this queue.
+    /// Documents of this queue.
     pub queue: Queue,
-    /// Of these accounts; of all where it is empty.
+    /// Documents of these accounts; of all accounts if empty.
     pub accounts: Vec<Account>,
-    /// Of these companies; of all where it is empty. Of the digitized queue, which mixes
-    /// companies, the store gives all.
+    /// Documents of these companies; of all companies if empty. The store ignores this
+    /// for the digitized queue, which mixes companies.
     pub companies: Vec<Company>,
 }
 
 impl DestinationFilter {
-    /// Every document of a queue.
+    /// Selects every document of a queue.
     pub fn all_of(queue: Queue) -> Self {
         Self {
             queue,
@@ -58,37 +61,37 @@ impl DestinationFilter {
     }
 }
 
-/// What a worker says when it asks for something to deliver.
+/// A worker's request for versions to deliver.
 #[derive(Clone, Debug)]
 pub struct DeliveryLeaseRequest {
-    /// For which destination.
+    /// The destination.
     pub destination: DestinationName,
-    /// Which documents it takes.
+    /// The documents that it receives.
     pub filter: DestinationFilter,
-    /// Whether feeds are started by themselves, from their beginning.
+    /// True if feeds are started automatically, from their beginning.
     pub deliver_history: bool,
-    /// Whether it fetches files, so that versions whose links are being renewed wait.
+    /// True if it fetches files: versions wait while their links are being renewed.
     pub files: bool,
     /// The present moment.
     pub now: Timestamp,
-    /// How long the lease holds unless it is renewed.
+    /// Duration of the lease unless it is renewed.
     pub lease: Duration,
-    /// At most so many versions.
-    pub most: usize,
-    /// No more versions after so many bytes of them.
-    pub most_bytes: usize,
+    /// Maximum number of versions.
+    pub limit: usize,
+    /// Number of bytes after which no more versions are added.
+    pub limit_bytes: usize,
 }
 
-/// What there is to do for a destination.
+/// The result of a [`DeliveryLeaseRequest`].
 #[derive(Clone, Debug)]
 pub enum DeliveryLeased {
-    /// Hand these on.
+    /// These versions are to be delivered.
     Batch(DeliveryLease),
-    /// None of the versions that were looked through is to be delivered: ask again.
-    Passed,
-    /// Nothing may be delivered now; something that waits for its time may be from then on.
+    /// None of the versions read is to be delivered, and the position advanced: ask again.
+    Advanced,
+    /// Nothing can be delivered now.
     Nothing {
-        /// When to ask again at the latest, where that is known.
+        /// When to ask again at the latest, if known.
         until: Option<Timestamp>,
     },
 }
@@ -96,7 +99,7 @@ pub enum DeliveryLeased {
 /// One version of one document on its way to a destination.
 #[derive(Clone)]
 pub struct Delivery {
-    /// Where it came from.
+    /// The feed that listed it.
     pub feed: Feed,
     /// The vendor's id of the document.
     pub document_id: String,
@@ -104,7 +107,7 @@ pub struct Delivery {
     pub version: String,
     /// The store's epoch: numbers of different epochs don't compare.
     pub epoch: String,
-    /// Our number of the version within the epoch.
+    /// The version's sequence number within the epoch.
     pub sequence: i64,
     /// When it was stored.
     pub stored_at: Timestamp,
@@ -114,15 +117,15 @@ pub struct Delivery {
     pub link: Option<SecretString>,
     /// When the vendor listed [`Delivery::link`].
     pub link_listed_at: Option<Timestamp>,
-    /// How often a fresh link was asked for in vain: a destination that has waited long enough
-    /// goes on without the file.
+    /// Number of requests for a fresh link that brought none: a destination that has
+    /// waited long enough continues without the file.
     pub link_tries: u32,
-    /// What this destination noted when it took an earlier version of the document
-    /// ([`DeliveryOutcome::Delivered`]).
+    /// The note that this destination left when it accepted an earlier version of the
+    /// document ([`DeliveryOutcome::Delivered`]).
     pub earlier_note: Option<String>,
 }
 
-/// The right to hand a destination's documents on.
+/// A lease on a destination, with versions to deliver.
 #[derive(Clone, Debug)]
 pub struct DeliveryLease {
     /// The destination's row.
@@ -133,145 +136,145 @@ pub struct DeliveryLease {
     pub fence: i64,
     /// Failures of the destination since its last success.
     pub failures: u32,
-    /// What is to be delivered, in the order of the numbers; at most one version of a
-    /// document.
+    /// The versions to deliver, in ascending sequence; at most one version of a document.
     pub deliveries: Vec<Delivery>,
 }
 
-/// What became of one version at a destination.
+/// One attempt to deliver a version.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// Its number.
+    /// The version's sequence number.
     pub sequence: i64,
-    /// When it was begun.
+    /// When it began.
     pub began_at: Timestamp,
-    /// How it ended.
+    /// Its outcome.
     pub outcome: DeliveryOutcome,
 }
 
-/// How giving one version to a destination ended.
+/// The outcome of an attempt to deliver a version.
 #[derive(Clone, Debug)]
 pub enum DeliveryOutcome {
-    /// The destination has it.
+    /// The destination accepted it.
     Delivered {
-        /// What it filter to be told at a later version.
+        /// A note that the destination receives with later versions of the document.
         note: Option<String>,
     },
-    /// The destination does not want it.
+    /// The destination rejected it.
     Rejected {
-        /// Why, as far as it may be kept and shown.
+        /// The reason, as far as it may be stored and shown.
         message: String,
-        /// What the accountant is told.
-        report: NewImportError,
+        /// The import error for the accountant.
+        import_error: NewImportError,
     },
-    /// It is in the list that a program asks for.
+    /// It was added to the list that a program reads.
     Listed,
-    /// It is of a company that the destination doesn't take.
+    /// It belongs to a company that the destination does not receive.
     Filtered,
-    /// The link to its file has expired; a fresh pull is raised.
+    /// The link to its file has expired; a pull for a fresh one is triggered.
     LinkExpired,
 }
 
 /// An import error for the vendor's accountant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewImportError {
-    /// Whose document; none where nothing says so, and then it can't be sent.
+    /// The document's company; if unknown, the import error can't be sent.
     pub company: Option<Company>,
     /// The text for the accountant.
     pub message: String,
 }
 
-/// What becomes of the lease once outcomes are noted.
+/// The change of a lease once its attempts are recorded.
 #[derive(Clone, Debug)]
 pub enum LeaseAction {
-    /// It holds for so long again.
+    /// Renews the lease for this duration.
     Keep(Duration),
-    /// It is given back.
+    /// Releases the lease.
     Release,
-    /// It is given back, and the destination waits: it could take nothing.
+    /// Releases the lease and makes the destination wait, as it was unavailable.
     Wait {
-        /// At which version.
+        /// The version whose delivery failed.
         sequence: i64,
-        /// When giving it that was begun.
+        /// When that attempt began.
         began_at: Timestamp,
-        /// Why; nothing secret.
+        /// The reason; nothing secret.
         error: String,
-        /// When it is tried again; never by itself where it is none.
+        /// When delivery is retried; if none, a person has to resume the destination.
         until: Option<Timestamp>,
     },
 }
 
-/// Where a person lets the feeds of a destination begin.
+/// The point from which a person starts the feeds of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartFrom {
-    /// Everything that is stored, and what will come.
+    /// Everything that is stored, and all later versions.
     All,
-    /// What comes from now on.
+    /// Versions stored from now on.
     Now,
-    /// Versions from this moment on, by the vendor's time, and what will come.
+    /// Versions from this moment on, by the vendor's time, and all later versions.
     Since(Timestamp),
 }
 
-/// What a person changes at a destination.
+/// A person's change of a destination.
 #[derive(Clone, Debug)]
 pub enum DestinationChange {
-    /// Nothing is delivered until [`DestinationChange::Resume`].
+    /// Stops deliveries until [`DestinationChange::Resume`].
     Pause,
-    /// Goes on now, whatever it waited for.
+    /// Resumes deliveries at once, paused or waiting.
     Resume,
-    /// Lets feeds begin; those that have begun begin earlier where this says so, and
-    /// nothing that is settled is delivered again.
+    /// Starts feeds. Feeds that were started later than this are moved to the earlier
+    /// start; settled versions are not delivered again.
     Start {
-        /// Which documents the destination takes.
+        /// The documents that the destination receives.
         filter: DestinationFilter,
         /// Only this account's feeds.
         account: Option<Account>,
         /// Only this company's feed.
         company: Option<Company>,
-        /// From where.
+        /// The starting point.
         from: StartFrom,
     },
-    /// Hands rejected versions on again, as far as no newer one has come.
+    /// Delivers rejected versions again, unless a newer version exists.
     Retry {
-        /// This one, whatever became of it; all rejected ones where it is none.
+        /// Only this version, whatever its state; all rejected ones if none.
         sequence: Option<i64>,
     },
-    /// Leaves a version out that was not settled.
+    /// Skips a version that is not settled.
     Skip {
-        /// Its number.
+        /// The version's sequence number.
         sequence: i64,
     },
 }
 
-/// What a program says of a version that it was offered, or a destination of one that it had.
+/// An outcome that arrives later: for a listed version from the program that read it, or
+/// for a delivered one from its destination.
 #[derive(Clone, Debug)]
 pub enum LateOutcome {
     /// It is delivered.
     Delivered,
     /// It is rejected.
     Rejected {
-        /// Why.
+        /// The reason.
         message: String,
-        /// What the accountant is told.
-        report: NewImportError,
+        /// The import error for the accountant.
+        import_error: NewImportError,
     },
 }
 
-/// Where one version stands at one destination.
+/// The state of one version at one destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryState {
-    /// It was tried, or is to be tried again.
+    /// It was attempted and will be retried, or was reset by a person.
     Pending,
-    /// It is in the list that a program asks for; the program has not said what became of it.
+    /// It is in the list that a program reads; no outcome has been reported yet.
     Listed,
-    /// The destination has it.
+    /// The destination accepted it.
     Delivered,
-    /// The destination does not want it.
+    /// The destination rejected it.
     Rejected,
-    /// A person left it out.
+    /// A person skipped it.
     Skipped,
-    /// It is of a company that the destination doesn't take.
+    /// It belongs to a company that the destination does not receive.
     Filtered,
 }
 
@@ -286,7 +289,7 @@ impl DeliveryState {
         Self::Filtered,
     ];
 
-    /// The state's name in the store and in answers.
+    /// Returns the state's name in the store and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -299,13 +302,13 @@ impl DeliveryState {
     }
 }
 
-/// Why a destination is given nothing until a person resumes it.
+/// The reason why a destination is paused until a person resumes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DestinationPauseReason {
     /// A person paused it.
     ByHand,
-    /// It said that it filter nothing any more.
+    /// It answered that it accepts nothing any more.
     Closed,
 }
 
@@ -313,7 +316,7 @@ impl DestinationPauseReason {
     /// All reasons.
     pub const ALL: [Self; 2] = [Self::ByHand, Self::Closed];
 
-    /// The reason's name in the store and in answers.
+    /// Returns the reason's name in the store and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ByHand => "by_hand",
@@ -322,87 +325,87 @@ impl DestinationPauseReason {
     }
 }
 
-/// A destination as people see it.
+/// The state of a destination.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct DestinationRow {
     /// Its name.
     pub name: DestinationName,
-    /// Every version at or below this number is settled, as far as its feeds were started.
+    /// Every version at or below this number, of started feeds, is settled.
     pub position: i64,
-    /// Versions that came after the position, of whatever feeds.
+    /// Versions after the position, of all feeds.
     pub behind: i64,
-    /// When the oldest version that it has not been given was stored; looked for among the
-    /// next 2,000 after the position.
+    /// When the oldest undelivered version was stored, among the next 2,000 after the
+    /// position.
     pub waiting_since: Option<Timestamp>,
-    /// Versions that it took, since the store began.
+    /// Versions that it accepted, since the store was created.
     pub delivered: u64,
-    /// Versions that it rejected, since the store began.
+    /// Versions that it rejected, since the store was created.
     pub rejected: u64,
-    /// Versions that stand rejected now.
+    /// Versions that are in state `rejected` now.
     pub rejected_now: u64,
-    /// Why it is given nothing until a person resumes it.
+    /// The reason why it is paused.
     pub paused: Option<DestinationPauseReason>,
-    /// It is given nothing before this moment.
+    /// Nothing is delivered before this moment.
     pub waits_until: Option<Timestamp>,
-    /// Since when it has failed without a success.
+    /// When the current series of failures began.
     pub failing_since: Option<Timestamp>,
     /// Failures since the last success.
     pub failures: u32,
-    /// What the last failure was.
+    /// The last failure.
     pub last_error: Option<String>,
-    /// The version at which it failed.
+    /// The version whose delivery failed.
     pub stuck_at: Option<i64>,
-    /// When it last took something.
+    /// When it last accepted or rejected a version.
     pub last_success_at: Option<Timestamp>,
 }
 
-/// A feed of which a destination is given nothing until a person lets it begin.
+/// A feed that is held at a destination until a person starts it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct HeldFeed {
     /// The feed.
     #[serde(flatten)]
     pub feed: Feed,
-    /// Versions that wait.
+    /// Versions that are held.
     pub documents: u64,
-    /// Whether its first pull has come to its end.
+    /// True if its first pull is complete.
     pub complete: bool,
 }
 
-/// One attempt to give a version to a destination; several in a row that ended alike are one.
+/// Attempts to deliver a version; consecutive attempts with the same result are one row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct AttemptRow {
     /// When the first of them began.
     pub began_at: Timestamp,
     /// When the last of them ended.
     pub ended_at: Timestamp,
-    /// How they ended: a state's name, or `unavailable`, `closed` or `link_expired`.
+    /// Their result: a state's name, or `unavailable`, `closed` or `link_expired`.
     pub result: String,
-    /// What the destination said.
+    /// The destination's answer.
     pub detail: Option<String>,
-    /// How many they are.
+    /// The number of attempts.
     pub times: u64,
 }
 
-/// What became of one version at one destination.
+/// The delivery of one version to one destination.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct DeliveryRow {
     /// The destination.
     pub destination: DestinationName,
-    /// The version's number.
+    /// The version's sequence number.
     pub sequence: i64,
-    /// Where it stands.
+    /// Its state.
     pub state: DeliveryState,
-    /// When it was first given to the destination.
+    /// When it was first attempted.
     pub began_at: Timestamp,
     /// When its state last changed.
     pub changed_at: Timestamp,
-    /// What the destination said, or noted.
+    /// The destination's answer or note.
     pub detail: Option<String>,
     /// Attempts, oldest first.
     pub attempts: Vec<AttemptRow>,
 }
 
-/// Which deliveries to list.
+/// Selects deliveries to list.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryFilter {
     /// Only this destination's.
@@ -411,45 +414,45 @@ pub struct DeliveryFilter {
     pub state: Option<DeliveryState>,
     /// Only of this version.
     pub sequence: Option<i64>,
-    /// Only of versions after this number.
+    /// Only of versions after this sequence number.
     pub after: i64,
-    /// At most so many, in ascending order of the numbers.
+    /// Maximum number of rows, in ascending sequence.
     pub limit: usize,
 }
 
-/// A version in the list that a program asks for.
+/// A version in the list that a program reads.
 #[derive(Clone, Debug)]
-pub struct Listed {
-    /// Its place in the destination's list, in the order of offering; none is given twice.
+pub struct ListEntry {
+    /// Its place in the destination's list; never used twice.
     pub number: i64,
-    /// Where it stands.
+    /// Its state.
     pub state: DeliveryState,
     /// The version.
-    pub item: Delivery,
+    pub delivery: Delivery,
 }
 
-/// Which import errors to list.
+/// Selects import errors to list.
 #[derive(Clone, Debug, Default)]
 pub struct ImportErrorFilter {
-    /// Only those after this row.
+    /// Only rows after this one.
     pub after: i64,
     /// Only of this version.
     pub sequence: Option<i64>,
     /// Only in this state.
     pub state: Option<ImportErrorState>,
-    /// At most so many, oldest first.
+    /// Maximum number of rows, oldest first.
     pub limit: usize,
 }
 
-/// Where an import error stands.
+/// The state of an import error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ImportErrorState {
-    /// It is to be sent.
+    /// It waits to be sent.
     Pending,
-    /// The vendor has it.
+    /// The vendor accepted it.
     Sent,
-    /// The vendor does not want it, or it can't be sent.
+    /// The vendor refused it, or it can't be sent.
     Refused,
 }
 
@@ -457,7 +460,7 @@ impl ImportErrorState {
     /// All states.
     pub const ALL: [Self; 3] = [Self::Pending, Self::Sent, Self::Refused];
 
-    /// The state's name in the store and in answers.
+    /// Returns the state's name in the store and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -467,62 +470,61 @@ impl ImportErrorState {
     }
 }
 
-/// An import error as people see it: one for each (version, text).
+/// An import error; there is one for each (version, text).
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct ImportErrorRow {
     /// The row.
     pub id: i64,
-    /// Whose key sends it.
+    /// The account whose key sends it.
     pub account: Account,
-    /// The version's number.
+    /// The version's sequence number.
     pub sequence: i64,
     /// The vendor's id of the document.
     pub document_id: String,
-    /// Whose document.
+    /// The document's company.
     pub company: Option<Company>,
     /// The text for the accountant.
     pub message: String,
-    /// Where it stands.
+    /// Its state.
     pub state: ImportErrorState,
     /// Attempts to send it.
     pub attempts: u32,
     /// When the destination rejected the version.
     pub created_at: Timestamp,
-    /// When the vendor took it.
+    /// When the vendor accepted it.
     pub sent_at: Option<Timestamp>,
-    /// When it is tried (again).
+    /// When sending is attempted next.
     pub next_try_at: Option<Timestamp>,
-    /// What the last failure was.
+    /// The last failure.
     pub last_error: Option<String>,
 }
 
-/// The right to send one report.
+/// A lease on one import error.
 #[derive(Clone, Debug)]
 pub struct ImportErrorLease {
-    /// The report.
+    /// The import error.
     pub row: ImportErrorRow,
     /// Rises with every lease; a stale owner's is refused.
     pub fence: i64,
 }
 
-/// How sending a report ended.
+/// The result of sending an import error.
 #[derive(Clone, Debug)]
 pub enum ImportErrorOutcome {
-    /// The vendor has it.
+    /// The vendor accepted it.
     Sent,
-    /// It is tried again.
+    /// Sending failed and is retried.
     Failed {
-        /// Why; nothing secret.
+        /// The reason; nothing secret.
         error: String,
-        /// When.
+        /// When it is retried.
         next_try_at: Timestamp,
-        /// Until when the account's other reports wait: what kept this one from the vendor
-        /// keeps them too.
+        /// Until when the account's other import errors wait, which would fail alike.
         others_wait_until: Timestamp,
     },
-    /// The vendor does not want it.
+    /// The vendor refused it.
     Refused {
-        /// Why; nothing secret.
+        /// The reason; nothing secret.
         error: String,
     },
 }
@@ -538,17 +540,18 @@ pub struct FreshLink {
     pub url: SecretString,
 }
 
-/// What is kept of delivering documents. All methods may be called twice.
+/// The store of deliveries. Every method may be called twice with the same effect.
 #[async_trait]
 pub trait DeliveryStore: Send + Sync + 'static {
-    /// Changes whenever documents may have been stored, or a destination been changed, by this
-    /// process: a hint to look at the rows, never the work itself.
+    /// Returns a watch that changes when this process may have stored documents or
+    /// changed a destination. The rows decide what is to be delivered.
     fn arrivals(&self) -> watch::Receiver<()>;
 
-    /// Makes destinations known, and what they take. What is stored already counts as held for a
-    /// new one. Where a known one takes other documents than before, feeds that it takes
-    /// no more have to be started anew if they come back, and those that it takes now
-    /// don't begin by themselves with what is stored already.
+    /// Adds destinations that are not known yet, and stores their filters.
+    ///
+    /// Versions that are stored already are history to a new destination. If the filter of
+    /// a known one changes, feeds that no longer match have to be started again should they
+    /// return, and versions stored so far of newly matching feeds are history.
     async fn register_destinations(
         &self,
         destinations: Vec<(DestinationName, DestinationFilter)>,
@@ -557,31 +560,32 @@ pub trait DeliveryStore: Send + Sync + 'static {
 
     /// Leases a destination with the next versions for it.
     ///
-    /// Feeds without a first pull to hold begin by themselves here. The lease is one for
-    /// the whole destination, so that a document is in one pair of hands at a time.
+    /// Feeds without history are started automatically here. The lease covers the whole
+    /// destination, so that a document is delivered by one worker at a time.
     async fn lease_deliveries(
         &self,
         request: DeliveryLeaseRequest,
     ) -> Result<DeliveryLeased, StoreError>;
 
-    /// Notes what became of leased versions, with the reports that follow from it, and
-    /// what becomes of the lease. Gives whether more may be begun under it: not where it
-    /// was given back, or a person has paused the destination meanwhile. A pause leaves the lease
-    /// with its owner, who may have documents in flight and gives it back after them.
+    /// Records attempts with the import errors that follow, and applies `action` to the
+    /// lease. Returns true if more attempts may begin under the lease: not once it is
+    /// released, or a person has paused the destination. A pause leaves the lease with its
+    /// owner, which finishes the attempts in flight and then releases it.
     ///
     /// # Errors
     ///
-    /// [`StoreError::StaleLease`] where somebody leased the destination since: nothing is noted.
+    /// [`StoreError::StaleLease`] if another worker has leased the destination since;
+    /// nothing is recorded then.
     async fn settle_deliveries(
         &self,
         lease: DeliveryLease,
-        settled: Vec<Attempt>,
-        afterwards: LeaseAction,
+        attempts: Vec<Attempt>,
+        action: LeaseAction,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Changes a destination, and gives how many feeds or versions that was about; `None` where
-    /// there is no such destination.
+    /// Changes a destination and returns the number of affected feeds or versions; `None`
+    /// if the destination does not exist.
     async fn change_destination(
         &self,
         destination: DestinationName,
@@ -589,40 +593,40 @@ pub trait DeliveryStore: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Option<usize>, StoreError>;
 
-    /// Notes what a program says of a version that its destination was given; false where the
-    /// destination was not given it.
+    /// Records an outcome that a destination reports later; returns false if the version
+    /// was never listed at or delivered to it.
     async fn record_outcome(
         &self,
         destination: DestinationName,
         sequence: i64,
-        verdict: LateOutcome,
+        outcome: LateOutcome,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Every destination that was ever known.
+    /// Lists all destinations that were ever registered.
     async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError>;
 
-    /// The feeds that `destination`, which takes `filter`, is given nothing of until they are started.
+    /// Lists feeds that match `filter` and are held at `destination` until they are started.
     async fn held_feeds(
         &self,
         destination: DestinationName,
         filter: DestinationFilter,
     ) -> Result<Vec<HeldFeed>, StoreError>;
 
-    /// What became of versions at destinations, with every attempt.
+    /// Lists deliveries with their attempts.
     async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError>;
 
-    /// The list that a program asks for: at most `limit` after place `after`, and none
-    /// after `most_bytes` of them.
+    /// Returns at most `limit` entries of a destination's list after place `after`; none
+    /// is added after `limit_bytes` of bodies.
     async fn listed(
         &self,
         destination: DestinationName,
         after: i64,
         limit: usize,
-        most_bytes: usize,
-    ) -> Result<Vec<Listed>, StoreError>;
+        limit_bytes: usize,
+    ) -> Result<Vec<ListEntry>, StoreError>;
 
-    /// Leases the report that has waited longest, of one of these accounts.
+    /// Leases the import error of these accounts that is due next.
     async fn lease_import_error(
         &self,
         accounts: Vec<Account>,
@@ -630,11 +634,11 @@ pub trait DeliveryStore: Send + Sync + 'static {
         lease: Duration,
     ) -> Result<Option<ImportErrorLease>, StoreError>;
 
-    /// Notes how sending a report ended.
+    /// Records the result of sending an import error.
     ///
     /// # Errors
     ///
-    /// [`StoreError::StaleLease`].
+    /// [`StoreError::StaleLease`] if another worker has leased the import error since.
     async fn end_import_error(
         &self,
         lease: ImportErrorLease,
@@ -642,10 +646,11 @@ pub trait DeliveryStore: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<(), StoreError>;
 
-    /// Makes a report that was refused, or waits, due now; false where there is none such.
+    /// Makes a refused or waiting import error due now; returns false if there is none
+    /// that can be sent.
     async fn retry_import_error(&self, id: i64, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Import error reports.
+    /// Lists import errors.
     async fn import_errors(
         &self,
         filter: ImportErrorFilter,

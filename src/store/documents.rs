@@ -1,4 +1,4 @@
-//! Documents that are stored, and the files that were uploaded to become some.
+//! Stored documents, and uploaded files from which documents are made.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::TriggerKind;
 use crate::domain::{Account, Company, Feed, Queue, Timestamp};
 
-/// Which documents to list.
+/// Selects documents to list.
 #[derive(Clone, Debug, Default)]
 pub struct DocumentFilter {
     /// Only this account's.
@@ -20,36 +20,36 @@ pub struct DocumentFilter {
     pub document_id: Option<String>,
     /// Only those after this sequence number.
     pub after: Option<i64>,
-    /// At most so many, in ascending sequence.
+    /// Maximum number of rows, in ascending sequence.
     pub limit: usize,
 }
 
 /// One stored version of a document.
 #[derive(Clone, Serialize, utoipa::ToSchema)]
 pub struct DocumentRow {
-    /// Our number: gap-free, in the order of commits.
+    /// The sequence number: gap-free, in the order of commits.
     pub sequence: i64,
-    /// Where it came from.
+    /// The feed that listed it.
     #[serde(flatten)]
     pub feed: Feed,
     /// The vendor's id.
     pub document_id: String,
     /// The vendor's version text.
     pub version: String,
-    /// Whether a newer version was there first, or has come since.
+    /// True if a newer version of the document is stored.
     pub superseded: bool,
-    /// Whether it came in its feed's first pull.
+    /// True if its feed's first pull found it.
     pub first_pull: bool,
-    /// What found it.
+    /// The kind of trigger whose pull found it.
     pub found_by: TriggerKind,
     /// When it was stored.
     pub stored_at: Timestamp,
-    /// The JSON as the vendor sent it; none once retention has taken it.
+    /// The JSON as the vendor sent it; none once retention removed it.
     #[serde(skip)]
     pub body: Option<Vec<u8>>,
 }
 
-/// Where to look for documents, the newest first.
+/// A search for documents, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct DocumentSearch {
     /// Only this account's.
@@ -62,22 +62,23 @@ pub struct DocumentSearch {
     pub document_id: Option<String>,
     /// Only those before this sequence number.
     pub before: Option<i64>,
-    /// How many versions are read at the most, whether they are wanted or not.
+    /// Maximum number of versions to read, matching or not.
     pub versions: u16,
 }
 
-/// What was found there.
+/// The result of a [`DocumentSearch`].
 #[derive(Clone, Debug)]
 pub struct FoundDocuments {
-    /// The versions that are wanted, in descending sequence.
+    /// The matching versions, in descending sequence.
     pub rows: Vec<DocumentRow>,
-    /// The `before` of the look that goes on from here; none where nothing older is left.
+    /// The `before` of the search that continues this one; none if nothing older is left.
     pub next: Option<i64>,
 }
 
 impl FoundDocuments {
-    /// What a look gave that reads wanted versions only: where it is full, there may be more.
-    pub(super) fn wanted(rows: Vec<DocumentRow>, versions: u16) -> Self {
+    /// Returns the result of a search that read matching versions only: if it read as many
+    /// as it may, there may be more.
+    pub(super) fn matching(rows: Vec<DocumentRow>, versions: u16) -> Self {
         let full = rows.len() >= usize::from(versions);
         Self {
             next: rows.last().map(|row| row.sequence).filter(|_| full),
@@ -85,11 +86,11 @@ impl FoundDocuments {
         }
     }
 
-    /// What a look gave at all versions from `first` on.
+    /// Returns the result of a search that read all versions from `first` on.
     pub(super) fn from(rows: Vec<DocumentRow>, first: i64) -> Self {
         Self {
             rows,
-            // Numbers begin at 1.
+            // Sequence numbers begin at 1.
             next: (first > 1).then_some(first),
         }
     }
@@ -98,62 +99,62 @@ impl FoundDocuments {
 /// A file that is about to be sent.
 #[derive(Clone, Debug)]
 pub struct NewUpload {
-    /// Whose key sends it.
+    /// The account whose key sends it.
     pub account: Account,
-    /// SHA-256 of its content in lower-case hexadecimal digits: what makes it the same file.
+    /// SHA-256 of its content in lower-case hexadecimal digits, which identifies the file.
     pub sha256: String,
     /// Its length in bytes.
     pub size_bytes: u64,
     /// Its name, without folders.
     pub file_name: String,
-    /// What a new row carries as [`UploadRow::correlation`]; unique.
+    /// The [`UploadRow::correlation`] of a new row; unique.
     pub correlation: String,
-    /// Whether content that was sent before is sent again, as a row of its own.
+    /// True if content that was sent before is sent again, as a row of its own.
     pub force: bool,
-    /// Which process sends it: its own claim does not hold it up.
+    /// The process that sends it; its own claim does not block it.
     pub owner: String,
     /// The present moment.
     pub now: Timestamp,
-    /// How long other processes leave the file to this one.
+    /// Duration for which other processes leave the file to this one.
     pub claim: Duration,
 }
 
-/// Whether a file is to be sent.
+/// The answer to a [`NewUpload`].
 #[derive(Clone, Debug)]
 pub enum UploadBegun {
-    /// Send it, then say how that ended ([`end_upload`](super::Store::end_upload)).
+    /// Send it, then record the result with [`end_upload`](super::Store::end_upload).
     Send(UploadRow),
     /// This content was sent before.
     Already(UploadRow),
-    /// Another process sends it, or did and was cut off: ask again then.
+    /// Another process is sending it, or was interrupted: ask again after its claim.
     Busy {
         /// When its claim ends.
         until: Timestamp,
     },
 }
 
-/// How an attempt to send a file ended.
+/// The result of an attempt to send a file.
 #[derive(Clone, Debug)]
 pub enum UploadEnd {
-    /// The vendor's storage has it.
+    /// The vendor's storage accepted it.
     Sent,
-    /// The vendor does not want this file, and why.
+    /// The vendor refused this file, for this reason.
     Refused(String),
-    /// It did not get there, and why; it may be tried again.
+    /// Sending failed, for this reason; it may be retried.
     Failed(String),
 }
 
-/// Where an upload stands, as far as sending goes.
+/// The state of an upload, as far as sending goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UploadState {
-    /// It is being sent, or its sender was cut off.
+    /// It is being sent, or its sender was interrupted.
     Sending,
-    /// The vendor's storage has it.
+    /// The vendor's storage accepted it.
     Sent,
-    /// The vendor does not want it.
+    /// The vendor refused it.
     Refused,
-    /// It did not get there.
+    /// Sending failed.
     Failed,
 }
 
@@ -161,7 +162,7 @@ impl UploadState {
     /// All states.
     pub const ALL: [Self; 4] = [Self::Sending, Self::Sent, Self::Refused, Self::Failed];
 
-    /// The state's name in the store and in answers.
+    /// Returns the state's name in the store and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Sending => "sending",
@@ -172,23 +173,23 @@ impl UploadState {
     }
 }
 
-/// Which uploads to list.
+/// Selects uploads to list.
 #[derive(Clone, Debug, Default)]
 pub struct UploadFilter {
-    /// Only those after this row.
+    /// Only rows after this one.
     pub after: i64,
-    /// Only those sent before this moment of which no document has come.
+    /// Only those sent before this moment of which no document has arrived.
     pub missing_since: Option<Timestamp>,
-    /// At most so many, oldest first.
+    /// Maximum number of rows, oldest first.
     pub limit: usize,
 }
 
-/// A file that was given to the vendor, or was to be.
+/// A file that was sent to the vendor, or was to be.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct UploadRow {
     /// The row.
     pub id: i64,
-    /// Whose key sent it.
+    /// The account whose key sent it.
     pub account: Account,
     /// Its name, without folders.
     pub file_name: String,
@@ -196,32 +197,32 @@ pub struct UploadRow {
     pub size_bytes: u64,
     /// SHA-256 of its content in lower-case hexadecimal digits.
     pub sha256: String,
-    /// What went with it and comes back with its documents.
+    /// Data sent with it, which the vendor returns in its documents.
     pub correlation: String,
-    /// Where sending stands.
+    /// Its state.
     pub state: UploadState,
-    /// How often sending was begun.
+    /// The number of attempts to send it.
     pub attempts: u32,
-    /// When it was first begun.
+    /// When the first attempt began.
     pub created_at: Timestamp,
     /// When its state last changed.
     pub changed_at: Timestamp,
-    /// When the storage took it.
+    /// When the vendor's storage accepted it.
     pub sent_at: Option<Timestamp>,
-    /// What the last failure was.
+    /// The last failure.
     pub last_error: Option<String>,
     /// The vendor's ids of the documents made of it.
     pub documents: Vec<String>,
 }
 
-/// How long a document may take to come back. No source says how long digitization
-/// takes; half a day lets a night pass without an alarm.
+/// Time after which a sent file without a document is late. No source says how long
+/// digitization takes; half a day lets a night pass without an alarm.
 pub const LATE_AFTER: Duration = Duration::from_secs(12 * 60 * 60);
 
 impl UploadRow {
-    /// One word for where it stands at `now`: its state, `returned` once a document of
-    /// it has come, or `late` where none has within [`LATE_AFTER`].
-    pub fn standing(&self, now: Timestamp) -> &'static str {
+    /// Returns one word for its status at `now`: its state, `returned` once a document of
+    /// it has arrived, or `late` if none has within [`LATE_AFTER`].
+    pub fn status(&self, now: Timestamp) -> &'static str {
         if !self.documents.is_empty() {
             return "returned";
         }

@@ -1,4 +1,4 @@
-//! Feeds: wishes to pull them, leases, pages, and how they stand.
+//! Feeds: their triggers, leases, pages and state.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use serde::Serialize;
 use super::FreshLink;
 use crate::domain::{Account, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp};
 
-/// Why pages are asked for, most urgent first.
+/// The kind of a trigger, most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TriggerKind {
-    /// A notification, or a person who asked.
+    /// A notification, or a person's request.
     Notification,
-    /// The first of the two looks back after a hint.
+    /// The first of the two overlap reads after a notification.
     FollowUp,
     /// The second of them.
     LateFollowUp,
-    /// At start and every hour.
+    /// The overlap read at start and every hour.
     Reconciliation,
-    /// A person's wish to read an old stretch again.
+    /// A person's request to read an old stretch again.
     Backfill,
 }
 
@@ -33,7 +33,7 @@ impl TriggerKind {
         Self::Backfill,
     ];
 
-    /// The kind's name in the store and in logs.
+    /// Returns the kind's name in the store and in logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Notification => "notification",
@@ -44,102 +44,103 @@ impl TriggerKind {
         }
     }
 
-    /// Whether it starts from an older cursor and keeps a position of its own.
+    /// Returns true if its pull starts from an older cursor and has a position of its own.
     pub const fn overlaps(self) -> bool {
         !matches!(self, Self::Notification)
     }
 }
 
-/// A wish to have a feed pulled.
+/// A request to pull a feed.
 #[derive(Clone, Debug)]
 pub struct Trigger {
-    /// What to pull; made known to the store where it is new.
+    /// The feed; added to the store if it is new.
     pub feed: Feed,
-    /// Why.
+    /// The kind of trigger.
     pub kind: TriggerKind,
-    /// Not before this moment.
+    /// The pull starts no sooner than this.
     pub due_at: Timestamp,
-    /// Where a backfill starts; `None` is the beginning. Other kinds have none.
+    /// The cursor from which a backfill starts; `None` is the beginning. Other kinds have
+    /// none.
     pub from: Option<Cursor>,
 }
 
-/// What a worker says when it asks for something to do.
+/// A worker's request for a feed to pull.
 #[derive(Clone, Debug)]
 pub struct LeaseRequest {
     /// The present moment.
     pub now: Timestamp,
-    /// How long the lease holds.
+    /// Duration of the lease.
     pub lease: Duration,
-    /// Requests in flight at once for one account.
+    /// Maximum number of requests in flight for one account.
     pub requests_per_account: u32,
-    /// How far overlap reads go back.
+    /// Duration that overlap reads go back.
     pub lookback: Duration,
-    /// (account, queue) pairs that this process can ask for: it has a key and knows the
-    /// path. Wishes for others are kept, for when it can or for a replica that can.
-    pub askable: Vec<(Account, Queue)>,
+    /// (account, queue) pairs that this process can pull: it has a key and knows the path.
+    /// Triggers of others are kept, for later or for a replica that can.
+    pub queues: Vec<(Account, Queue)>,
 }
 
-/// The right to ask for one page of one feed and to store it.
+/// A lease to request one page of a feed and to store it.
 #[derive(Clone, Debug)]
 pub struct PageLease {
     /// The feed's row.
     pub feed_id: i64,
     /// The feed.
     pub feed: Feed,
-    /// Why it is pulled.
+    /// The kind of trigger.
     pub kind: TriggerKind,
     /// Rises with every lease of the feed; a stale owner's is refused.
     pub fence: i64,
-    /// Where the run stands.
+    /// The position of the pull.
     pub position: Position,
-    /// Whether no run of this feed has come to its end yet.
+    /// True if no pull of this feed has ended yet.
     pub first_pull: bool,
     /// Failures of this feed since its last success.
     pub feed_failures: u32,
     /// Failures of its account since its last success.
     pub account_failures: u32,
-    /// Whether a 401 here speaks of the key: this feed has given pages before, or no feed
-    /// of its account ever has.
-    pub speaks_of_key: bool,
+    /// True if a 401 for this feed means that the account's key is wrong: the feed has
+    /// returned pages before, or no feed of its account ever has.
+    pub key_at_fault: bool,
 }
 
-/// Where a run of pages stands.
+/// The position of a pull.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// What to send as `from`; `None` is the beginning of the queue.
+    /// The `from` of the next request; `None` is the beginning of the queue.
     pub from: Option<Cursor>,
-    /// The newest `next` that the vendor gave in this run.
+    /// The newest `next` that the vendor returned in this pull.
     pub previous_next: Option<Cursor>,
-    /// How many entries the run's page before this one held; 0 where there was none.
+    /// Number of entries of the pull's previous page; 0 if there was none.
     pub previous_entries: usize,
 }
 
-/// A page on its way into the store.
+/// A page to be stored.
 #[derive(Clone, Debug, Default)]
 pub struct PageToCommit {
     /// Its documents, in the vendor's order.
     pub documents: Vec<DocumentVersion>,
-    /// Entries without a usable `id`, set aside.
+    /// Unreadable entries: those without a usable `id`.
     pub unreadable: Vec<UnreadableEntry>,
-    /// The vendor's `next`, or what stands for it; becomes the feed's cursor as
-    /// the kind of pull triggers. `None` leaves the cursor as it is.
+    /// The vendor's `next` or its substitute; becomes the feed's cursor when the kind of
+    /// pull requires it. `None` leaves the cursor unchanged.
     pub cursor: Option<Cursor>,
-    /// What the run sends as `from` next.
+    /// The `from` of the pull's next request.
     pub next_from: Option<Cursor>,
-    /// What the caller concluded about the run's end.
+    /// The place of the page in its pull.
     pub end: PageEnd,
-    /// Companies seen in a page of the digitized queue: their exported feeds are
-    /// made known and reconciled.
+    /// Companies found in a page of the digitized queue: their exported feeds are added
+    /// and reconciled.
     pub companies: Vec<Company>,
-    /// The vendor's paging may have left documents out here (vendor-api U14, U15).
+    /// True if the vendor's paging may have omitted documents here (vendor-api U14, U15).
     pub gap: bool,
-    /// Documents that say which of our uploads they were made of.
+    /// Documents that name the uploads they were made of.
     pub uploads: Vec<UploadReturn>,
-    /// Links to the documents' files, kept where the feed is read for their sake.
+    /// Links to the documents' files, stored if fresh links were requested for the feed.
     pub links: Vec<FreshLink>,
 }
 
-/// A document that carries the correlation data of a file that we uploaded.
+/// A document with the correlation data of an uploaded file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UploadReturn {
     /// [`UploadRow::correlation`](super::UploadRow::correlation).
@@ -148,16 +149,17 @@ pub struct UploadReturn {
     pub document_id: String,
 }
 
-/// An entry that has no usable `id`.
+/// An entry of a page without a usable `id`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UnreadableEntry {
-    /// What stays the same whenever the vendor lists it: an entry like it is kept once.
+    /// The part that is the same whenever the vendor lists the entry, so that it is stored
+    /// once.
     pub dedup_key: Vec<u8>,
     /// The entry, byte for byte.
     pub body: Vec<u8>,
 }
 
-/// Whether a page is its run's last.
+/// The place of a page in its pull.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PageEnd {
     /// More pages follow.
@@ -167,58 +169,57 @@ pub enum PageEnd {
     UpToDate,
 }
 
-/// What storing a page did.
+/// Counts of a stored page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageCommitted {
-    /// Versions that were not there before.
+    /// Versions that were not stored before.
     pub new: usize,
-    /// Versions that were.
+    /// Versions that were stored before.
     pub known: usize,
-    /// Whether the run has come to its end.
+    /// True if the pull has ended.
     pub up_to_date: bool,
-    /// New versions that this feed should have been told of, and was not.
+    /// New versions that a notification should have announced, but none did.
     pub missed_notifications: usize,
 }
 
-/// What people are told of a feed whose company the vendor ignored: what happened, and
-/// what to do.
-pub const COMPANY_FILTER_IGNORED: &str = "Įvesk.lt gave another company's documents: it ignored the company in the \
+/// The error of a feed whose company the vendor ignored, and what to do.
+pub const COMPANY_FILTER_IGNORED: &str = "Įvesk.lt returned another company's documents: it ignored the company in the \
      request. Check `api.exported_path`, then run `ivesk-webhook feeds resume`";
 
-/// What storing a page came to.
+/// The result of storing a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageOutcome {
     /// It is stored.
     Committed(PageCommitted),
-    /// Every document belongs to another company already: the vendor ignored the
+    /// Every document is stored for another company already: the vendor ignored the
     /// company filter. Nothing was stored, and the feed is paused.
     CompanyFilterIgnored,
 }
 
-/// What a failed request means for the work that follows.
+/// The consequence of a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageFailure {
-    /// The whole account waits until then.
+    /// The whole account waits until this moment.
     AccountWaits(Timestamp),
-    /// This feed alone waits until then.
+    /// This feed alone waits until this moment.
     FeedWaits(Timestamp),
-    /// A person should look at this feed; it is tried once more at `retry_at`.
+    /// The feed is paused and needs a person; it is retried once at `retry_at`.
     FeedPaused {
-        /// Why.
+        /// The reason.
         reason: FeedPauseReason,
-        /// When it is tried again.
+        /// When it is retried.
         retry_at: Timestamp,
     },
-    /// A person should look at the whole account; it is tried once more at `retry_at`.
+    /// The whole account is paused and needs a person; it is retried once at `retry_at`.
     AccountPaused {
-        /// Why.
+        /// The reason.
         reason: FeedPauseReason,
-        /// When it is tried again.
+        /// When it is retried.
         retry_at: Timestamp,
     },
 }
 
-/// Why a feed or an account is not pulled any more.
+/// The reason why a feed or an account is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FeedPauseReason {
@@ -228,7 +229,7 @@ pub enum FeedPauseReason {
     Forbidden,
     /// The vendor answered 404: no such company, or `api.exported_path` is wrong.
     NotFound,
-    /// The vendor gave one company's documents for another.
+    /// The vendor returned one company's documents for another.
     CompanyFilterIgnored,
     /// A person paused it.
     ByHand,
@@ -244,7 +245,7 @@ impl FeedPauseReason {
         Self::ByHand,
     ];
 
-    /// The reason's name in the store, in logs and in answers.
+    /// Returns the reason's name in the store, in logs and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unauthorized => "unauthorized",
@@ -256,7 +257,7 @@ impl FeedPauseReason {
     }
 }
 
-/// A feed as people see it.
+/// The state of a feed.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct FeedRow {
     /// The feed.
@@ -268,52 +269,52 @@ pub struct FeedRow {
     pub last_page_at: Option<Timestamp>,
     /// When it was last known to be up to date.
     pub up_to_date_at: Option<Timestamp>,
-    /// When its first pull came to its end.
+    /// When its first pull ended.
     pub first_complete_at: Option<Timestamp>,
-    /// Versions stored.
+    /// Stored versions.
     pub documents: u64,
-    /// Versions that no notification told of: newer than the last one, and found when
-    /// the feed was looked at anyway.
+    /// Versions that no notification announced: newer than the last notification, and
+    /// found by an overlap read.
     pub missed_notifications: u64,
-    /// Pages whose edge may have hidden documents.
+    /// Page boundaries at which documents may be missing.
     pub gaps: u64,
-    /// Entries of its pages that have no usable `id`, set aside.
+    /// Unreadable entries of its pages.
     pub unreadable: u64,
-    /// Why it is not pulled.
+    /// The reason why it is paused.
     pub paused: Option<FeedPauseReason>,
-    /// Not pulled before this moment.
+    /// It is not pulled before this moment.
     pub waits_until: Option<Timestamp>,
     /// Failures since the last success.
     pub failures: u32,
-    /// What the last failure was.
+    /// The last failure.
     pub last_error: Option<String>,
-    /// Kinds of pull that are due or under way.
-    pub wanted: Vec<TriggerKind>,
+    /// Kinds of triggers that are pending or being pulled.
+    pub triggers: Vec<TriggerKind>,
 }
 
-/// An account's state as people see it.
+/// The state of an account.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct AccountRow {
     /// Its name.
     pub account: Account,
-    /// Why nothing of it is pulled.
+    /// The reason why it is paused.
     pub paused: Option<FeedPauseReason>,
-    /// Nothing of it is asked for before this moment.
+    /// None of its feeds is pulled before this moment.
     pub waits_until: Option<Timestamp>,
     /// Failures since the last success.
     pub failures: u32,
-    /// What the last failure was.
+    /// The last failure.
     pub last_error: Option<String>,
 }
 
-/// What follows a page that ends its run.
+/// Times of the triggers that follow a pull.
 #[derive(Clone, Debug)]
 pub struct PullPlan {
     /// The present moment.
     pub now: Timestamp,
-    /// How long after a served hint the feed is looked at again.
+    /// Delays of the two overlap reads after a notification's pull.
     pub follow_ups: [Duration; 2],
-    /// How long after a reconciliation the next one is due.
+    /// Time from one reconciliation to the next.
     pub reconcile_every: Duration,
     /// Cursors older than this are kept only as far as an overlap read needs one.
     pub lookback: Duration,

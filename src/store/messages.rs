@@ -1,4 +1,4 @@
-//! Messages on their way in, accepted or refused, and what they leave.
+//! Messages, accepted or refused, and the subscriptions and certificates that follow from them.
 
 use bytes::Bytes;
 use secrecy::SecretString;
@@ -7,38 +7,38 @@ use serde::Serialize;
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::sns::VerifiedMessage;
 
-/// A verified message on its way into the store.
+/// A verified message to be stored.
 #[derive(Debug)]
 pub struct AcceptedMessage {
-    /// Whose webhook it came to; proven by the path's token.
+    /// The account of the webhook that received it; proven by the path's token.
     pub account: Account,
-    /// Which event's webhook it came to; proven by the path's token.
+    /// The event of the webhook that received it; proven by the path's token.
     pub event: Event,
     /// The message; only [`crate::sns::Verifier`] can make one.
     pub message: VerifiedMessage,
-    /// When it came.
+    /// When it was received.
     pub received_at: Timestamp,
-    /// The feed that it filter pulled, where it says one.
+    /// The feed that it triggers, if any.
     pub trigger: Option<Feed>,
 }
 
-/// What waits in this process to be written.
+/// Lengths of a process's write queues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
-    /// Messages that nobody was answered yet.
+pub struct QueueLengths {
+    /// Messages that are not answered yet.
     pub messages: usize,
-    /// Refused messages on their way to the quarantine.
+    /// Refused messages to be stored in the quarantine.
     pub refused: usize,
-    /// Other changes; PostgreSQL has no such line.
+    /// Other changes; always 0 on PostgreSQL, which has no such queue.
     pub changes: usize,
 }
 
-/// What became of something that may come twice.
+/// The result of storing something that may arrive twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Insertion {
-    /// It was not there before.
+    /// It was stored.
     New,
-    /// It was there already; nothing changed.
+    /// It was stored before; nothing changed.
     Duplicate,
 }
 
@@ -47,37 +47,37 @@ pub enum Insertion {
 pub struct NotificationRow {
     /// Ascending in the order of arrival.
     pub id: i64,
-    /// Whose webhook it came to.
+    /// The account of the webhook that received it.
     pub account: Account,
-    /// Which event's webhook it came to.
+    /// The event of the webhook that received it.
     pub event: Event,
     /// `Notification`, `SubscriptionConfirmation` or `UnsubscribeConfirmation`.
     pub kind: String,
     /// SNS's id.
     pub message_id: String,
-    /// When it came.
+    /// When it was received.
     pub received_at: Timestamp,
-    /// The body as it came; `None` once retention removed it.
+    /// The body as received; `None` once retention removed it.
     #[serde(skip)]
     pub body: Option<Vec<u8>>,
 }
 
-/// A refused message, kept for a while.
+/// A refused message for the quarantine.
 #[derive(Clone)]
 pub struct Quarantined {
-    /// When it came.
+    /// When it was received.
     pub received_at: Timestamp,
-    /// Whose webhook it came to.
+    /// The account of the webhook that received it.
     pub account: Account,
-    /// Which event's webhook it came to.
+    /// The event of the webhook that received it.
     pub event: Event,
     /// [`crate::refusal::Refusal::code`].
     pub reason: String,
-    /// Whether it claims to be from an allowed topic: those have a share of their own.
+    /// True if it claims an allowed topic: such messages have a share of their own.
     pub allowed_topic: bool,
     /// The SNS headers, `name: value` lines.
     pub headers: String,
-    /// The body as it came.
+    /// The body as received.
     pub body: Bytes,
 }
 
@@ -86,37 +86,37 @@ pub struct Quarantined {
 pub struct QuarantineRow {
     /// Ascending in the order of arrival.
     pub id: i64,
-    /// When it came.
+    /// When it was received.
     pub received_at: Timestamp,
-    /// Whose webhook it came to.
+    /// The account of the webhook that received it.
     pub account: Account,
-    /// Which event's webhook it came to.
+    /// The event of the webhook that received it.
     pub event: Event,
-    /// Why it was refused.
+    /// The reason for the refusal.
     pub reason: String,
     /// The SNS headers, `name: value` lines.
     #[serde(skip)]
     pub headers: String,
     /// Length of the body in bytes.
     pub size_bytes: u64,
-    /// The body as it came.
+    /// The body as received.
     #[serde(skip)]
     pub body: Vec<u8>,
 }
 
-/// Where a subscription stands.
+/// The state of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SubscriptionState {
-    /// The vendor was asked; SNS has not spoken yet.
+    /// It was requested from the vendor; no message of SNS has arrived yet.
     Requested,
-    /// SNS asked, and a person must approve.
+    /// SNS sent a confirmation request, which a person must approve.
     AwaitingApproval,
-    /// SNS asked, and `SubscribeURL` is to be visited.
+    /// SNS sent a confirmation request; `SubscribeURL` is to be visited.
     Pending,
-    /// `SubscribeURL` was visited and SNS gave the subscription's ARN.
+    /// `SubscribeURL` was visited and SNS returned the subscription's ARN.
     Confirmed,
-    /// SNS says that it has ended.
+    /// SNS announced its end.
     Unsubscribed,
 }
 
@@ -130,7 +130,7 @@ impl SubscriptionState {
         Self::Unsubscribed,
     ];
 
-    /// The state's name in the store and in answers.
+    /// Returns the state's name in the store and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Requested => "requested",
@@ -142,32 +142,32 @@ impl SubscriptionState {
     }
 }
 
-/// A subscription as the store knows it.
+/// A subscription.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct SubscriptionRow {
     /// The row.
     pub id: i64,
-    /// Whose webhook.
+    /// The webhook's account.
     pub account: Account,
-    /// Which event's webhook.
+    /// The webhook's event.
     pub event: Event,
-    /// The name given to the vendor, where we asked.
+    /// The name sent to the vendor, if this program requested it.
     pub name: Option<String>,
-    /// The topic, once SNS has spoken.
+    /// The topic, once a message of SNS has arrived.
     pub topic_arn: Option<String>,
     /// The subscription's ARN, once confirmed.
     pub subscription_arn: Option<String>,
-    /// Where it stands.
+    /// Its state.
     pub state: SubscriptionState,
-    /// When the row was made.
+    /// When the row was added.
     pub created_at: Timestamp,
     /// When its state last changed.
     pub changed_at: Timestamp,
-    /// When `SubscribeURL` is to be visited (again).
+    /// When `SubscribeURL` is visited next.
     pub next_try_at: Option<Timestamp>,
-    /// Visits of `SubscribeURL` that failed.
+    /// Failed visits of `SubscribeURL`.
     pub attempts: u32,
-    /// What the last failure was.
+    /// The last failure.
     pub last_error: Option<String>,
     /// The signed `SubscribeURL`; a secret.
     #[serde(skip)]
@@ -177,7 +177,7 @@ pub struct SubscriptionRow {
     pub token: Option<SecretString>,
 }
 
-/// What changes in a subscription.
+/// A change of a subscription.
 #[derive(Clone, Debug)]
 pub enum SubscriptionChange {
     /// A person approved it: [`SubscriptionState::Pending`], due now.
@@ -188,13 +188,13 @@ pub enum SubscriptionChange {
         subscription_arn: String,
     },
     /// Visiting `SubscribeURL` failed.
-    TryFailed {
-        /// What went wrong, without the URL.
+    AttemptFailed {
+        /// The failure, without the URL.
         error: String,
-        /// When to try again; `None` gives up.
+        /// When it is retried; `None` if it is not.
         next_try_at: Option<Timestamp>,
     },
-    /// A person filter an ended subscription back: its `SubscribeURL` is due now.
+    /// A person restored an ended subscription: its `SubscribeURL` is due now.
     Restored,
 }
 

@@ -1,7 +1,6 @@
-//! All SQL. One trait; the types that go in and out of it.
+//! All SQL: the [`Store`] trait, and the types that go in and out of it.
 //!
-//! Times are given by the caller's [`Clock`], so that a
-//! test can set them.
+//! Callers pass the time from their [`Clock`], so that tests can set it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,141 +13,55 @@ use crate::domain::{Account, Clock, DestinationName, Event, Feed, Timestamp};
 
 mod activity;
 mod alarms;
+mod columns;
 mod debug;
 mod deliveries;
 mod documents;
+mod error;
 mod feeds;
+mod limits;
 mod messages;
 mod outcomes;
 pub mod postgres;
 mod pulls;
+mod run_state;
 pub mod sqlite;
 mod tokens;
-mod words;
 
 pub use activity::*;
 pub use alarms::*;
 pub use deliveries::*;
 pub use documents::*;
+pub use error::*;
 pub use feeds::*;
 pub use messages::*;
+pub use run_state::*;
 pub use tokens::*;
 
-/// A handle to the store that everything shares.
+/// A shared handle to the store.
 pub type SharedStore = Arc<dyn Store>;
 
-/// Why the store did not do what it was asked.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum StoreError {
-    /// More messages are waiting than the queue holds.
-    #[error("more messages are waiting than the queue holds")]
-    QueueFull,
-    /// The disk has no room.
-    #[error("the disk that holds {} is full; free some space, nothing that was acknowledged is lost", path.display())]
-    DiskFull {
-        /// The database file.
-        path: PathBuf,
-    },
-    /// The file is damaged or is no database of ours.
-    #[error("{} is damaged or is not a SQLite database ({detail}); stop the service and restore the newest backup (docs/operating.md)", path.display())]
-    Corrupt {
-        /// The database file.
-        path: PathBuf,
-        /// SQLite's words.
-        detail: String,
-    },
-    /// Another process serves this store.
-    #[error("{} is in use by another ivesk-webhook process; stop it first, or let it do the work through its admin address", path.display())]
-    InUse {
-        /// The database file.
-        path: PathBuf,
-    },
-    /// A newer version of this program has changed the schema.
-    #[error(
-        "the store has schema {found}, and this version knows {known}; run the newer ivesk-webhook, or restore a backup made before the upgrade"
-    )]
-    NewerSchema {
-        /// What the store says.
-        found: u32,
-        /// The newest that this program knows.
-        known: u32,
-    },
-    /// The lease ran out and another worker may hold the feed: nothing was written.
-    #[error("the lease on this feed ran out; nothing was written")]
-    StaleLease,
-    /// The file or its folder can't be opened or written.
-    #[error("{} can't be opened: {detail}", path.display())]
-    NotAccessible {
-        /// The database file.
-        path: PathBuf,
-        /// The system's words.
-        detail: String,
-    },
-    /// It was opened for reading only.
-    #[error("the store was opened for reading only")]
-    ReadOnly,
-    /// The store has been closed.
-    #[error("the store is closed")]
-    Closed,
-    /// The database server can't be reached, or does not let us in.
-    #[error("PostgreSQL can't be used now: {detail}")]
-    Unreachable {
-        /// What was tried, and the server's or the system's words.
-        detail: String,
-    },
-    /// The database has not this version's tables, and reading alone makes none.
-    #[error(
-        "the database has not been brought up to this version's schema; run `serve` or `pull` once"
-    )]
-    NotPrepared,
-    /// What is copied goes into an empty database alone.
-    #[error(
-        "{target} holds rows already; a copy goes into an empty database, so that nothing is mixed"
-    )]
-    NotEmpty {
-        /// The database, without its password.
-        target: String,
-    },
-    /// A backup was to be written over the store itself.
-    #[error("{} is the store itself or one of the files beside it; name another file for the copy", path.display())]
-    BackupOntoItself {
-        /// Where the copy was to go.
-        path: PathBuf,
-    },
-    /// PostgreSQL is backed up with its own tools.
-    #[error(
-        "a PostgreSQL store is backed up with PostgreSQL's own tools: run `pg_dump --format=custom --file=FILE DATABASE` (docs/postgres.md)"
-    )]
-    BackedUpElsewhere,
-    /// The database refuses a value: the same again would be refused again.
-    #[error("the database refused a value: {0}")]
-    Value(String),
-    /// Anything else that the database said.
-    #[error("the database answered: {0}")]
-    Database(String),
-}
-
-/// How long things are kept.
+/// The moments before which rows are removed.
 #[derive(Clone, Debug)]
 pub struct Retention {
-    /// Bodies of notifications older than this go.
+    /// Bodies of notifications older than this are removed.
     pub notifications_before: Timestamp,
-    /// Bodies of documents go that a destination booked before this, and that none of
-    /// [`Retention::destinations`] has still to be given.
+    /// Bodies of documents are removed that a destination accepted before this, unless one
+    /// of [`Retention::destinations`] has yet to receive them.
     pub documents_before: Timestamp,
-    /// The destinations of the settings.
+    /// The configured destinations.
     pub destinations: Vec<DestinationName>,
-    /// Links to files that were listed before this go.
+    /// Links to files that were listed before this are removed.
     pub links_before: Timestamp,
-    /// Quarantined messages older than this go.
+    /// Quarantined messages older than this are removed.
     pub quarantine_before: Timestamp,
-    /// Alarms that were over before this go.
+    /// Alarms that ended before this are removed.
     pub alarms_before: Timestamp,
 }
 
-/// What a retention step removed.
+/// Number of rows or bodies that a retention step removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Retained {
+pub struct RetentionOutcome {
     /// Bodies of notifications.
     pub notification_bodies: usize,
     /// Bodies of documents.
@@ -159,68 +72,70 @@ pub struct Retained {
     pub alarms: usize,
 }
 
-/// Where the store stands in its numbering.
+/// The state of the store's numbering.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct SequenceRow {
     /// Changes whenever a backup is restored.
     pub epoch: String,
-    /// The newest sequence number; 0 where nothing is stored.
+    /// The newest sequence number; 0 if nothing is stored.
     pub last: i64,
 }
 
-/// What is kept, and every change of it. All methods may be called twice.
+/// The store, apart from deliveries. Every method may be called twice with the same effect.
 #[async_trait]
 pub trait Store: DeliveryStore {
-    /// The clock that all who share this store live by; `None` where nobody else does,
-    /// and the machine's own is as good.
+    /// Returns the clock that all processes on this store share; `None` if no other
+    /// process shares it and the machine's own clock will do.
     fn clock(&self) -> Option<Clock> {
         None
     }
 
-    /// Stores a verified message and raises its hint, in one transaction that is
+    /// Stores a verified message and raises its trigger, in one transaction that is
     /// synced to disk when this returns.
     ///
-    /// A SubscriptionConfirmation also becomes a pending subscription, awaiting
-    /// approval where `ask` was set at opening; an UnsubscribeConfirmation ends one.
+    /// A SubscriptionConfirmation also adds a pending subscription, which awaits a
+    /// person's approval if the store was opened so; an UnsubscribeConfirmation ends one.
     async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion, StoreError>;
 
-    /// Whether a message would be stored now; it goes the way of one, and stores nothing.
+    /// Checks that a message could be stored now, on the path that messages take.
     ///
     /// # Errors
     ///
-    /// What the message would be answered.
+    /// The error that storing a message would return.
     async fn probe(&self) -> Result<(), StoreError>;
 
-    /// Offers a refused message to the quarantine; false where it was dropped
-    /// because the way there is full. Never waits.
+    /// Offers a refused message to the quarantine; returns false if it was dropped
+    /// because the queue is full. Never waits.
     fn offer_quarantine(&self, item: Quarantined) -> bool;
 
-    /// What waits in this process to be written. Never waits itself.
-    fn waiting(&self) -> Waiting;
+    /// Returns the lengths of this process's write queues. Never waits.
+    fn queue_lengths(&self) -> QueueLengths;
 
-    /// Stored notifications after row `after`, oldest first, at most `limit`.
+    /// Lists at most `limit` stored notifications after row `after`, oldest first.
     async fn notifications(
         &self,
         after: i64,
         limit: usize,
     ) -> Result<Vec<NotificationRow>, StoreError>;
 
-    /// Makes feeds known; new ones are due for reconciliation at `now`.
+    /// Adds feeds that are not known yet, due for reconciliation at `now`.
     async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Makes feeds known and raises pulls of them.
+    /// Raises triggers, adding their feeds where these are not known yet.
     async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError>;
 
-    /// Makes every known feed due for reconciliation at `due_at`, if it is not sooner.
+    /// Makes every known feed due for reconciliation at `due_at`, unless it is due sooner;
+    /// returns the number of feeds.
     async fn trigger_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError>;
 
-    /// Leases the most urgent feed that may be asked for now.
+    /// Leases the most urgent feed that may be requested now.
     async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>, StoreError>;
 
-    /// Stores a page, its cursor and what follows from it, and gives the lease back.
+    /// Stores a page with its cursor, raises the triggers that follow, and releases the
+    /// lease.
     ///
-    /// `follow_ups` are raised when a run that served a hint ends, and
-    /// `reconcile_every` later the next reconciliation when one ends.
+    /// A pull that ends raises `follow_ups` if a notification triggered it, and the next
+    /// reconciliation `reconcile_every` later if it was one.
     async fn commit_page(
         &self,
         lease: PageLease,
@@ -228,7 +143,7 @@ pub trait Store: DeliveryStore {
         plan: PullPlan,
     ) -> Result<PageOutcome, StoreError>;
 
-    /// Notes a failed request and gives the lease back.
+    /// Records a failed request and releases the lease.
     async fn fail_page(
         &self,
         lease: PageLease,
@@ -236,18 +151,18 @@ pub trait Store: DeliveryStore {
         error: String,
     ) -> Result<(), StoreError>;
 
-    /// Gives a lease back with nothing done: the service is stopping.
+    /// Releases a lease without a result, as when the service stops.
     async fn release_page(&self, lease: PageLease) -> Result<(), StoreError>;
 
-    /// When something is next due; `None` where nothing ever is.
+    /// Returns the moment when the next trigger is due; `None` if there is none.
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Returns when a trigger may have been raised since the last call: a hint to
-    /// look at the rows, never the work itself.
+    /// Waits until a trigger may have been raised since the last call. The rows decide
+    /// what is due.
     async fn triggered(&self);
 
-    /// Pauses feeds by hand, or frees them; all of an account's where `feed` is none.
-    /// Gives how many changed.
+    /// Pauses or resumes one feed, or all feeds of the account if `feed` is none; returns
+    /// the number of feeds that changed.
     async fn set_paused(
         &self,
         account: Account,
@@ -255,30 +170,30 @@ pub trait Store: DeliveryStore {
         paused: bool,
     ) -> Result<usize, StoreError>;
 
-    /// Every feed.
+    /// Lists all feeds.
     async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError>;
 
-    /// Every account.
+    /// Lists all accounts.
     async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError>;
 
-    /// Documents in ascending sequence.
+    /// Lists documents in ascending sequence.
     async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError>;
 
-    /// A bounded look at documents in descending sequence: through one document's or one
-    /// company's by an index, else through a stretch of the sequence.
-    async fn search_documents(&self, look: DocumentSearch) -> Result<FoundDocuments, StoreError>;
+    /// Searches documents in descending sequence, a bounded number per call: one document's
+    /// or one company's versions by index, otherwise a stretch of the sequence.
+    async fn search_documents(&self, search: DocumentSearch) -> Result<FoundDocuments, StoreError>;
 
-    /// Which of these versions of `feed` are stored already.
+    /// Returns for each of these (id, version) pairs whether `feed` has it already.
     async fn known_versions(
         &self,
         feed: Feed,
         versions: Vec<(String, String)>,
     ) -> Result<Vec<bool>, StoreError>;
 
-    /// Where the numbering stands.
+    /// Returns the state of the numbering.
     async fn sequence(&self) -> Result<SequenceRow, StoreError>;
 
-    /// Notes that the vendor was asked for a subscription.
+    /// Records that a subscription was requested from the vendor; returns its row.
     async fn subscription_requested(
         &self,
         account: Account,
@@ -287,10 +202,11 @@ pub trait Store: DeliveryStore {
         now: Timestamp,
     ) -> Result<i64, StoreError>;
 
-    /// Every subscription.
+    /// Lists all subscriptions.
     async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError>;
 
-    /// Changes one; `None` where there is no such row or its state does not allow it.
+    /// Changes a subscription; `None` if the row does not exist or its state does not
+    /// allow the change.
     async fn change_subscription(
         &self,
         id: i64,
@@ -298,38 +214,39 @@ pub trait Store: DeliveryStore {
         now: Timestamp,
     ) -> Result<Option<SubscriptionRow>, StoreError>;
 
-    /// Quarantined messages after row `after`, oldest first, at most `limit`.
+    /// Lists at most `limit` quarantined messages after row `after`, oldest first.
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError>;
 
-    /// Removes one quarantined message.
+    /// Removes a quarantined message.
     async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError>;
 
-    /// What came since a moment, hour by hour.
+    /// Counts what arrived since a moment, by hour.
     async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError>;
 
-    /// Certificates that have verified a message, newest first.
+    /// Lists certificates that have verified a message, newest first.
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError>;
 
-    /// Keeps a certificate that has verified a message; the oldest of more than 32 go.
+    /// Stores a certificate that has verified a message, and removes the oldest of more
+    /// than 32.
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError>;
 
-    /// Makes a token of the admin listener known.
+    /// Stores a token of the admin listener.
     async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError>;
 
-    /// Every token of the admin listener, in the order in which they were made.
+    /// Lists the tokens of the admin listener, oldest first.
     async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError>;
 
-    /// The token whose SHA-256 this is.
+    /// Returns the token with this SHA-256 digest.
     async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError>;
 
-    /// Forgets a token; false where there is none of this number.
+    /// Removes a token; returns false if it does not exist.
     async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError>;
 
-    /// Claims a file's content for sending, or tells that this is not to be done.
+    /// Claims a file's content for sending, or returns why it is not to be sent.
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError>;
 
-    /// Notes how `owner`'s attempt ended; false where it is not its own any more, and
-    /// nothing was changed then.
+    /// Records how `owner`'s attempt ended; returns false, with nothing changed, if it no
+    /// longer owns the upload.
     async fn end_upload(
         &self,
         id: i64,
@@ -338,33 +255,36 @@ pub trait Store: DeliveryStore {
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Uploads in descending order of their rows, those before row `before` where there
-    /// is one.
+    /// Lists at most `limit` uploads, newest first, from row `before` downwards if given.
     async fn newest_uploads(
         &self,
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<UploadRow>, StoreError>;
 
-    /// Uploads in ascending order of their rows.
+    /// Lists uploads, oldest first.
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError>;
 
-    /// Begins, goes on with and ends alarms as a look found things. What it gives was
-    /// changed by this call and by no other, on whichever replica.
-    async fn update_alarms(&self, look: AlarmObservation) -> Result<AlarmChanges, StoreError>;
+    /// Raises, continues and ends alarms according to an observation. Each change is
+    /// returned by exactly one call, on whichever replica.
+    async fn update_alarms(
+        &self,
+        observation: AlarmObservation,
+    ) -> Result<AlarmChanges, StoreError>;
 
-    /// Alarms in the order in which they began.
+    /// Lists alarms in the order in which they were raised.
     async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError>;
 
-    /// Takes the alarm that is to be told first; nobody else tells it for so long.
+    /// Leases the alarm whose notice is due first; nobody else sends it until the lease
+    /// expires.
     async fn lease_notice(
         &self,
         now: Timestamp,
         lease: Duration,
     ) -> Result<Option<AlarmNotice>, StoreError>;
 
-    /// Notes how telling ended; false where another process has taken it over, and
-    /// nothing was changed then.
+    /// Records how sending a notice ended; returns false, with nothing changed, if another
+    /// process has leased it since.
     async fn end_notice(
         &self,
         notice: AlarmNotice,
@@ -372,23 +292,29 @@ pub trait Store: DeliveryStore {
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Documents, stored by `stored_by`, that no notification has told of since the last
-    /// one of their queue; among the newest thousand documents.
+    /// Counts, per queue, documents stored by `stored_by` that no notification announced
+    /// since the queue's last one; among the newest thousand documents.
     async fn unannounced_documents(
         &self,
         stored_by: Timestamp,
     ) -> Result<Vec<UnannouncedDocuments>, StoreError>;
 
-    /// Removes what is older than `retention` says, a bounded part of it at a time.
-    async fn retain(&self, retention: Retention) -> Result<Retained, StoreError>;
+    /// Removes a bounded number of the rows and bodies that `retention` names.
+    async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError>;
 
-    /// Writes a complete copy to `to` while the service runs; a file that is there is
-    /// replaced, but for the store's own ([`StoreError::BackupOntoItself`]).
+    /// Writes a complete copy to `to` while the service runs; an existing file is
+    /// replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BackupOntoItself`] if `to` is the store or one of its files.
     async fn backup(&self, to: PathBuf) -> Result<(), StoreError>;
 
-    /// Bytes that are free on the disk of the store; `None` where it isn't ours to know.
+    /// Returns the free bytes of the store's disk; `None` if the store is not on a disk
+    /// of this machine.
     async fn free_bytes(&self) -> Result<Option<u64>, StoreError>;
 
-    /// Finishes what was taken on and closes; later calls answer [`StoreError::Closed`].
+    /// Finishes queued work and closes the store; later calls return
+    /// [`StoreError::Closed`].
     async fn close(&self) -> Result<(), StoreError>;
 }

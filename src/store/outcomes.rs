@@ -1,11 +1,11 @@
-//! What an outcome writes into a delivery's row, whatever database keeps it.
+//! The columns of a delivery that an outcome sets, for both databases.
 
-use super::deliveries::LINK_WAIT;
+use super::deliveries::LINK_RETRY_DELAY;
 use super::{DeliveryOutcome, LateOutcome};
 use crate::domain::Timestamp;
 
-/// A row's columns as an outcome sets them.
-pub(super) struct Outcome<'a> {
+/// The columns of a delivery, and of its attempt, as an outcome sets them.
+pub(super) struct DeliveryUpdate<'a> {
     pub(super) state: &'static str,
     pub(super) result: &'static str,
     pub(super) note: Option<&'a str>,
@@ -13,7 +13,7 @@ pub(super) struct Outcome<'a> {
     pub(super) next_try_at: Option<Timestamp>,
 }
 
-impl<'a> Outcome<'a> {
+impl<'a> DeliveryUpdate<'a> {
     fn plain(state: &'static str) -> Self {
         Self {
             state,
@@ -24,7 +24,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// What an outcome sets.
+    /// Returns the columns of an outcome.
     pub(super) fn of(outcome: &'a DeliveryOutcome, now: Timestamp) -> Self {
         match outcome {
             DeliveryOutcome::Delivered { note } => Self {
@@ -39,28 +39,33 @@ impl<'a> Outcome<'a> {
             DeliveryOutcome::Filtered => Self::plain("filtered"),
             DeliveryOutcome::LinkExpired => Self {
                 result: "link_expired",
-                next_try_at: Some(now.after(LINK_WAIT)),
+                next_try_at: Some(now.after(LINK_RETRY_DELAY)),
                 ..Self::plain("pending")
             },
         }
     }
 
-    /// The destination could take nothing: now, or until a person resumes it.
-    pub(super) fn not_taken(error: &'a str, for_now: bool) -> Self {
+    /// Returns the columns of an attempt that found the destination unavailable, or closed
+    /// if it is not retried.
+    pub(super) fn unavailable(error: &'a str, is_retried: bool) -> Self {
         Self {
-            result: if for_now { "unavailable" } else { "closed" },
+            result: if is_retried { "unavailable" } else { "closed" },
             detail: Some(error),
             ..Self::plain("pending")
         }
     }
+}
 
-    /// The outcome of what a program says later.
-    pub(super) fn later(verdict: &LateOutcome) -> DeliveryOutcome {
-        match verdict {
-            LateOutcome::Delivered => DeliveryOutcome::Delivered { note: None },
-            LateOutcome::Rejected { message, report } => DeliveryOutcome::Rejected {
+impl From<&LateOutcome> for DeliveryOutcome {
+    fn from(outcome: &LateOutcome) -> Self {
+        match outcome {
+            LateOutcome::Delivered => Self::Delivered { note: None },
+            LateOutcome::Rejected {
+                message,
+                import_error,
+            } => Self::Rejected {
                 message: message.clone(),
-                report: report.clone(),
+                import_error: import_error.clone(),
             },
         }
     }

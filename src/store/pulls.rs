@@ -1,14 +1,14 @@
-//! What a run of pages does with cursors, whatever database keeps them.
+//! Cursors and positions of pulls, for both databases.
 
 use super::{PageLease, PageToCommit, Position, TriggerKind};
 use crate::domain::{Cursor, DocumentVersion, Timestamp};
 
-/// Saved cursors are at least so far apart in time, or the newer replaces the older.
+/// Minimum distance in time between saved cursors; a closer one replaces the older.
 const CURSOR_SPACING_MS: i64 = 5 * 60 * 1000;
 
-/// Whose row holds the position: all kinds but a backfill share one during a feed's
-/// first pull, when there is nothing yet to overlap with.
-pub(super) fn position_holder(kind: TriggerKind, first_pull: bool) -> TriggerKind {
+/// Returns the kind whose row stores the position of a pull. During a feed's first pull,
+/// when there is nothing to overlap with, all kinds but a backfill share one.
+pub(super) fn position_kind(kind: TriggerKind, first_pull: bool) -> TriggerKind {
     if first_pull && kind != TriggerKind::Backfill {
         TriggerKind::Notification
     } else {
@@ -29,9 +29,9 @@ impl SavedCursor {
     }
 }
 
-/// Where an overlap read starts: the newest of the saved cursors (newest first) that
-/// was saved by `old_enough` (`lookback` before the feed was last looked at anew), or is
-/// itself the text of a moment as early. `None` is the beginning.
+/// Returns the cursor from which an overlap read starts: the newest of the saved cursors
+/// (newest first) that was saved by `old_enough` (`lookback` before the last overlap
+/// read), or is the text of such a moment. `None` is the beginning.
 pub(super) fn overlap_start(saved: Vec<SavedCursor>, old_enough: Timestamp) -> Option<Cursor> {
     saved
         .into_iter()
@@ -39,24 +39,24 @@ pub(super) fn overlap_start(saved: Vec<SavedCursor>, old_enough: Timestamp) -> O
         .map(|saved| saved.cursor)
 }
 
-/// How saving one more cursor changes the saved ones.
+/// The changes of saving a cursor.
 pub(super) struct CursorChange {
-    /// The times of those that no overlap read needs any more.
+    /// The times of the saved cursors that no overlap read needs any more.
     pub(super) unneeded: Vec<Timestamp>,
-    /// The time of the one more.
+    /// The time of the new cursor.
     pub(super) saved_at: Timestamp,
 }
 
-/// Judges the saved cursors (newest first) when one more is saved now; the newest from
-/// before `old_enough` is where the next overlap read starts.
-pub(super) fn one_more_cursor(
+/// Returns the changes of saving another cursor now to the saved ones (newest first). The
+/// newest one from before `old_enough` is kept: the next overlap read starts there.
+pub(super) fn plan_cursor_save(
     saved: &[SavedCursor],
     old_enough: Timestamp,
     now: Timestamp,
 ) -> CursorChange {
     let mut unneeded = Vec::new();
-    // The newest makes way where it is nearly as new as this one and the one before
-    // it is near as well: at least one stays for each stretch of time.
+    // The newest is replaced if it and the one before it are both close to the new one:
+    // at least one remains for each stretch of time.
     if let [newest, before, ..] = saved
         && now.as_millis() - before.saved_at.as_millis() < CURSOR_SPACING_MS
         && !newest.is_from_before(old_enough)
@@ -68,7 +68,7 @@ pub(super) fn one_more_cursor(
         .position(|saved| saved.is_from_before(old_enough));
     let past = saved.iter().skip(kept.map_or(usize::MAX, |kept| kept + 1));
     unneeded.extend(past.map(|saved| saved.saved_at));
-    // Two pages may be stored in one millisecond; the later one counts as later.
+    // Two pages may be stored in the same millisecond; the order is kept.
     let saved_at = saved.first().map_or(now.as_millis(), |newest| {
         now.as_millis().max(newest.saved_at.as_millis() + 1)
     });
@@ -78,19 +78,19 @@ pub(super) fn one_more_cursor(
     }
 }
 
-/// Where a run stands after a page, and where the feed goes on from then.
-pub(super) struct Moved {
-    /// Whose row holds the position.
-    pub(super) holder: TriggerKind,
-    /// The run's position.
+/// The position of a pull, and the cursor of its feed, after a page.
+pub(super) struct PageAdvance {
+    /// The kind whose row stores the position.
+    pub(super) kind: TriggerKind,
+    /// The position of the pull.
     pub(super) position: Position,
-    /// The feed's new cursor; `None` leaves it as it is.
+    /// The feed's new cursor; `None` leaves it unchanged.
     pub(super) cursor: Option<Cursor>,
 }
 
-/// Judges what a page moves.
-pub(super) fn moved(lease: &PageLease, page: &PageToCommit, up_to_date: bool) -> Moved {
-    let holder = position_holder(lease.kind, lease.first_pull);
+/// Returns the position and cursor after a page.
+pub(super) fn advance(lease: &PageLease, page: &PageToCommit, up_to_date: bool) -> PageAdvance {
+    let kind = position_kind(lease.kind, lease.first_pull);
     let position = Position {
         from: page.next_from.clone(),
         previous_next: page
@@ -99,37 +99,38 @@ pub(super) fn moved(lease: &PageLease, page: &PageToCommit, up_to_date: bool) ->
             .or_else(|| lease.position.previous_next.clone()),
         previous_entries: page.documents.len() + page.unreadable.len(),
     };
-    let cursor = match holder {
+    let cursor = match kind {
         TriggerKind::Backfill => None,
         TriggerKind::Notification => page.cursor.clone(),
-        // An overlap read ends where the queue ends; until then the cursor stays.
+        // An overlap read moves the cursor only once it reaches the end of the queue.
         _ if up_to_date => position.previous_next.clone(),
         _ => None,
     };
-    Moved {
-        holder,
+    PageAdvance {
+        kind,
         position,
         cursor,
     }
 }
 
-/// Whether no notification told of a new version; `notified_at` is when the newest came.
+/// Returns true if no notification announced a new version; `notified_at` is when the
+/// newest notification arrived.
 ///
-/// One that is older than the newest notification was told of, and only listed late,
-/// whoever finds it. One that is newer was not, also where a follow-up of that
-/// notification finds it first, as after the service was down.
+/// A version older than the newest notification was announced and only listed late,
+/// whichever pull finds it. A newer one was not, even if a follow-up of that notification
+/// finds it first, as after downtime of the service.
 pub(super) fn is_unannounced(
     lease: &PageLease,
     document: &DocumentVersion,
     notified_at: Option<Timestamp>,
 ) -> bool {
-    let looked_anyway = match lease.kind {
+    let is_overlap_read = match lease.kind {
         TriggerKind::FollowUp | TriggerKind::LateFollowUp | TriggerKind::Reconciliation => {
             !lease.first_pull
         }
         TriggerKind::Notification | TriggerKind::Backfill => false,
     };
-    looked_anyway
+    is_overlap_read
         && match (document.version_time(), notified_at) {
             (Some(version), Some(notified_at)) => version > notified_at,
             (None, _) | (_, None) => lease.kind == TriggerKind::Reconciliation,

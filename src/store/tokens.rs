@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
 
-/// Tokens that there may be at once.
+/// Maximum number of tokens.
 pub const MAX_API_TOKENS: i64 = 64;
 
-/// What the bearer of a token may do.
+/// The rights of a token's bearer.
 #[derive(
     Clone,
     Copy,
@@ -23,7 +23,7 @@ pub const MAX_API_TOKENS: i64 = 64;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Rights {
-    /// See everything, message bodies among it, and change nothing
+    /// See everything, including message bodies, and change nothing
     Read,
     /// Change things as well
     Operate,
@@ -33,7 +33,7 @@ impl Rights {
     /// Both, the lesser one first.
     pub const ALL: [Self; 2] = [Self::Read, Self::Operate];
 
-    /// The right's name in the store, on the command line and in answers.
+    /// Returns the right's name in the store, on the command line and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -42,39 +42,39 @@ impl Rights {
     }
 }
 
-/// A token that is to be known; the token itself never comes here.
+/// A token to be stored, without the token itself.
 #[derive(Clone, Debug)]
 pub struct NewApiToken {
-    /// What people call it; unique.
+    /// Its name; unique.
     pub name: String,
-    /// What its bearer may do.
+    /// The rights of its bearer.
     pub rights: Rights,
-    /// SHA-256 of it.
+    /// The SHA-256 digest of the token.
     pub hash: [u8; 32],
     /// The present moment.
     pub now: Timestamp,
 }
 
-/// What became of a [`NewApiToken`].
+/// The result of storing a [`NewApiToken`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiTokenMade {
-    /// It is known, as this row.
+    /// It was stored as this row.
     Row(i64),
-    /// Another one has the name.
+    /// Another token has the name.
     NameTaken,
     /// There are [`MAX_API_TOKENS`] already.
     TooMany,
 }
 
-/// A token as people see it.
+/// A stored token.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct ApiTokenRow {
-    /// The row; never given to another token.
+    /// The row; never used for another token.
     pub id: i64,
-    /// What people call it.
+    /// Its name.
     pub name: String,
-    /// What its bearer may do.
+    /// The rights of its bearer.
     pub rights: Rights,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
 }

@@ -1,4 +1,4 @@
-//! One file: its hash, and its bytes as a stream that ends early where it changed.
+//! One file: its hash, and its bytes as a stream that fails if the file changes.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,22 +9,22 @@ use futures_util::stream;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 
-use super::Progress;
+use super::report::Progress;
 
-/// Bytes in memory at once, for each file under way.
+/// Bytes in memory at once, for each upload in progress.
 const CHUNK_BYTES: usize = 128 * 1024;
 
-/// Why a file can't be sent.
+/// A file can't be uploaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
-    /// It holds nothing.
-    #[error("the file is empty; Įvesk.lt can make nothing of it")]
+    /// It has no content.
+    #[error("the file is empty")]
     Empty,
     /// It can't be opened or read.
     #[error("the file can't be read: {0}")]
     Unreadable(String),
-    /// Something wrote to it meanwhile.
-    #[error("the file changed while it was being sent; send it again once it is complete")]
+    /// It was written to meanwhile.
+    #[error("the file changed during the upload; upload it again once it is complete")]
     Changed,
 }
 
@@ -34,7 +34,7 @@ impl From<std::io::Error> for FileError {
     }
 }
 
-/// A file whose content is known by its hash.
+/// A file with the hash of its content.
 #[derive(Debug)]
 pub struct OpenFile {
     path: PathBuf,
@@ -42,13 +42,13 @@ pub struct OpenFile {
     sha256: String,
 }
 
-/// What went wrong with a file while it was a request's body, for whoever sees the
-/// request fail.
+/// The error of a file that was read as a request's body, for the code that sees the request
+/// fail.
 #[derive(Clone, Debug, Default)]
 pub struct Fault(Arc<Mutex<Option<FileError>>>);
 
 impl Fault {
-    /// The fault, once.
+    /// Takes the error, if there is one.
     pub fn take(&self) -> Option<FileError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -59,11 +59,11 @@ impl Fault {
 }
 
 impl OpenFile {
-    /// Reads a file once through, for its length and hash.
+    /// Reads a whole file for its length and hash.
     ///
     /// # Errors
     ///
-    /// Where it is empty or can't be read.
+    /// If it is empty or can't be read.
     pub async fn read(path: &Path) -> Result<Self, FileError> {
         let mut file = File::open(path).await?;
         let mut hash = Context::new(&SHA256);
@@ -87,23 +87,23 @@ impl OpenFile {
         })
     }
 
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    /// SHA-256 of its content in lower-case hexadecimal digits.
+    /// Returns the SHA-256 of the content in lower-case hexadecimal digits.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
 
-    /// Its bytes, read as they are sent. The last of them is given out only when the
-    /// whole still has the hash that was read first: else the request breaks off, so that
-    /// the storage keeps nothing, and the fault says why.
+    /// Returns the bytes, read as they are sent. The last chunk is sent only if the content still
+    /// has the hash that was read first. Otherwise the request is aborted, so that the storage
+    /// keeps nothing, and the fault has the error.
     ///
     /// # Errors
     ///
-    /// Where it can't be opened any more.
+    /// If the file can't be opened any more.
     pub async fn stream(
         &self,
         progress: Arc<dyn Progress>,
@@ -125,11 +125,11 @@ impl OpenFile {
     }
 }
 
-/// A file on its way.
+/// A file that is being read as a request's body.
 struct Reading {
     file: File,
     left_bytes: u64,
-    /// None once the file has ended, well or not.
+    /// None once reading has ended or failed.
     hash: Option<Context>,
     sha256: String,
     fault: Fault,
@@ -154,10 +154,10 @@ impl Reading {
     }
 
     async fn chunk(&mut self) -> Result<Bytes, FileError> {
-        let wanted = usize::try_from(self.left_bytes)
+        let length = usize::try_from(self.left_bytes)
             .unwrap_or(usize::MAX)
             .min(CHUNK_BYTES);
-        let mut chunk = BytesMut::zeroed(wanted);
+        let mut chunk = BytesMut::zeroed(length);
         match self.file.read_exact(&mut chunk).await {
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -165,7 +165,7 @@ impl Reading {
             }
             Err(error) => return Err(error.into()),
         }
-        self.left_bytes -= wanted as u64;
+        self.left_bytes -= length as u64;
         if let Some(hash) = &mut self.hash {
             hash.update(&chunk);
             if self.left_bytes == 0 && digits(hash.clone()) != self.sha256 {
@@ -183,7 +183,7 @@ fn digits(hash: Context) -> String {
         .as_ref()
         .iter()
         .fold(String::new(), |mut text, byte| {
-            // Writing to a text can't fail.
+            // Writing to a String can't fail.
             let _ = write!(text, "{byte:02x}");
             text
         })
@@ -194,10 +194,13 @@ mod tests {
     use futures_util::StreamExt as _;
 
     use super::*;
-    use crate::uploads::Unheard;
+    use crate::uploads::NoProgress;
 
     async fn sent(file: &OpenFile) -> (Result<Vec<u8>, ()>, Option<FileError>) {
-        let (body, fault) = file.stream(Arc::new(Unheard)).await.expect("it opens");
+        let (body, fault) = file
+            .stream(Arc::new(NoProgress))
+            .await
+            .expect("the file opens");
         let response = reqwest::Response::from(hyper::Response::new(body));
         let mut whole = Vec::new();
         let mut chunks = response.bytes_stream();
@@ -228,7 +231,7 @@ mod tests {
             std::fs::write(&path, changed).expect("written");
             assert_eq!(sent(&file).await, (Err(()), Some(FileError::Changed)));
         }
-        // What was added after the end is another file's business.
+        // Bytes that were appended are not sent.
         let longer = [&content[..], b"more"].concat();
         std::fs::write(&path, longer).expect("written");
         assert_eq!(sent(&file).await, (Ok(content), None));

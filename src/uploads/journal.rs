@@ -1,11 +1,11 @@
-//! Where the rows of uploads are kept: the store, or the server that holds it.
+//! The rows of uploads: in the store, or in the server that holds it.
 
 use async_trait::async_trait;
 
 use crate::domain::Timestamp;
 use crate::store::{NewUpload, SharedStore, StoreError, UploadBegun, UploadEnd};
 
-/// Why a row could not be kept, in words.
+/// A row could not be stored.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct JournalError(pub String);
@@ -16,19 +16,19 @@ impl From<StoreError> for JournalError {
     }
 }
 
-/// Whether a file is to be sent.
+/// The result of claiming a content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Begun {
-    /// Send it under this mark.
+pub enum Claim {
+    /// The content is to be sent.
     Send {
         /// Its row.
         id: i64,
-        /// What goes with it and comes back.
+        /// The mark that is sent with it and comes back with the document.
         correlation: String,
     },
-    /// This content was sent before.
-    Already {
-        /// The row.
+    /// The same content was sent before.
+    AlreadySent {
+        /// The row of that upload.
         id: i64,
     },
     /// Another process sends it.
@@ -41,10 +41,10 @@ pub enum Begun {
 /// The rows of uploads.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// Claims a file's content for sending, or tells that this is not to be done.
-    async fn begin(&self, upload: NewUpload) -> Result<Begun, JournalError>;
+    /// Claims a file's content, unless it was sent before or is being sent.
+    async fn begin(&self, upload: NewUpload) -> Result<Claim, JournalError>;
 
-    /// Notes how an attempt ended.
+    /// Records how an attempt ended.
     async fn end(
         &self,
         id: i64,
@@ -56,14 +56,14 @@ pub trait Journal: Send + Sync {
 
 #[async_trait]
 impl Journal for SharedStore {
-    async fn begin(&self, upload: NewUpload) -> Result<Begun, JournalError> {
+    async fn begin(&self, upload: NewUpload) -> Result<Claim, JournalError> {
         Ok(match self.begin_upload(upload).await? {
-            UploadBegun::Send(row) => Begun::Send {
+            UploadBegun::Send(row) => Claim::Send {
                 id: row.id,
                 correlation: row.correlation,
             },
-            UploadBegun::Already(row) => Begun::Already { id: row.id },
-            UploadBegun::Busy { until } => Begun::Busy { until },
+            UploadBegun::Already(row) => Claim::AlreadySent { id: row.id },
+            UploadBegun::Busy { until } => Claim::Busy { until },
         })
     }
 
@@ -74,7 +74,7 @@ impl Journal for SharedStore {
         end: UploadEnd,
         now: Timestamp,
     ) -> Result<(), JournalError> {
-        // Whoever took the file over notes how that ended.
+        // If another owner has the file now, that one records its end.
         self.end_upload(id, owner, end, now).await?;
         Ok(())
     }

@@ -1,10 +1,10 @@
-//! Giving files to the vendor: each content once, with a row that tells how it went.
+//! Uploads files to the vendor, each content once, and records how each upload ended.
 //!
-//! [`Uploader::upload`] is the one step, for one file. `cli::upload` calls it for the
-//! files that a person names, [`watch::Watcher`] for those that lie in a drop folder.
+//! [`Uploader::upload`] is the one step, for one file. `cli::upload` calls it for the files that a
+//! person names, [`watch::Watcher`] for those of a drop folder.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,208 +12,149 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::domain::{Account, Clock, Timestamp};
+use crate::backoff::Backoff;
+use crate::config::UploadOptions;
+use crate::domain::{Account, Clock};
 use crate::ivesk::Client;
 use crate::ivesk::document::UPLOAD_MARK;
-use crate::ivesk::upload::{UploadError, UploadOptions, Verdict};
+use crate::ivesk::upload::{UploadError, UploadErrorKind};
 use crate::store::{NewUpload, UploadEnd};
 
 pub mod file;
 pub mod journal;
-pub mod parameters;
+mod report;
 pub mod walk;
 pub mod watch;
 mod writers;
 
+pub use report::{FileReport, NoProgress, Progress, UploadOutcome, UploadReport};
+
 use file::{FileError, OpenFile};
-use journal::{Begun, Journal, JournalError};
+use journal::{Claim, Journal, JournalError};
 
 /// Attempts at one file before it counts as failed for now.
 pub const ATTEMPTS: u32 = 4;
 
-/// The pause after the first failed attempt; each later one is three times as long.
-pub const FIRST_PAUSE: Duration = Duration::from_secs(2);
+/// Time that a claim lasts beyond the longest attempt.
+const CLAIM_MARGIN: Duration = Duration::from_secs(60);
 
-/// How much longer than an attempt may take its claim holds.
-const CLAIM_SLACK: Duration = Duration::from_secs(60);
-
-/// Who hears how a file comes along.
-pub trait Progress: Send + Sync {
-    /// An attempt begins, at byte 0 of `size_bytes`.
-    fn began(&self, size_bytes: u64);
-    /// So many more bytes were handed to the network.
-    fn sent(&self, bytes: u64);
-}
-
-/// Nobody listens.
-pub struct Unheard;
-
-impl Progress for Unheard {
-    fn began(&self, _: u64) {}
-    fn sent(&self, _: u64) {}
-}
-
-/// What became of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The vendor's storage has it.
-    Sent {
-        /// Its row.
-        id: i64,
-    },
-    /// This content was sent before, as this row.
-    AlreadySent {
-        /// The row.
-        id: i64,
-    },
-    /// Another process sends it, or did and was cut off.
-    Busy {
-        /// When its claim ends.
-        until: Timestamp,
-    },
-    /// The vendor does not want it, or it is no file that can be sent.
-    Refused {
-        /// Why, and what to do.
-        why: String,
-    },
-    /// It did not get there; a later attempt may pass.
-    Failed {
-        /// What the last attempt ended with.
-        why: String,
-        /// Whether nobody answered.
-        unreachable: bool,
-    },
-    /// No file will pass until a person has put something right.
-    Stopped {
-        /// What to put right.
-        why: String,
-    },
-}
-
-/// What was found out about a file, and what became of it.
+/// Settings of uploads.
 #[derive(Clone, Debug)]
-pub struct Report {
-    /// What became of it.
-    pub outcome: Outcome,
-    /// Its length in bytes; none where it could not be read.
-    pub size_bytes: Option<u64>,
-    /// Its content's SHA-256 in hexadecimal digits; none where it could not be read.
-    pub sha256: Option<String>,
-}
-
-/// How files are sent.
-#[derive(Clone, Debug)]
-pub struct Manner {
-    /// Whose key sends them.
+pub struct UploadSettings {
+    /// The account whose key uploads them.
     pub account: Account,
-    /// What goes with each; [`UPLOAD_MARK`] is added to the correlation data.
+    /// Parameters of each upload; [`UPLOAD_MARK`] is added to the correlation data.
     pub options: UploadOptions,
-    /// Whether content that was sent before is sent again.
+    /// True if content that was sent before is sent again.
     pub force: bool,
-    /// The pause after the first failed attempt.
-    pub first_pause: Duration,
+    /// Waits between attempts.
+    pub backoff: Backoff,
 }
 
-/// Sends files, each content once.
+/// Uploads files, each content once.
 pub struct Uploader {
     client: Client,
     journal: Arc<dyn Journal>,
-    manner: Manner,
+    settings: UploadSettings,
     clock: Clock,
     owner: String,
     stop: CancellationToken,
-    /// Rows of files on their way.
-    under_way: Mutex<BTreeSet<i64>>,
-    /// One lock for each content under way, so that two files with the same one are sent once.
+    /// Rows of the uploads in progress.
+    in_progress: Mutex<BTreeSet<i64>>,
+    /// One lock for each content in progress, so that two files with the same one are sent once.
     contents: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Uploader {
-    /// Sends with `client` and keeps its rows in `journal`. Once `stop` is canceled,
-    /// no further attempt begins.
+    /// Creates an uploader that sends with `client` and keeps its rows in `journal`. Once `stop`
+    /// is canceled, no further attempt begins.
+    ///
+    /// # Errors
+    ///
+    /// If the system's random number generator fails.
     pub fn new(
         client: Client,
         journal: Arc<dyn Journal>,
-        manner: Manner,
+        settings: UploadSettings,
         clock: Clock,
         stop: CancellationToken,
     ) -> Result<Self, getrandom::Error> {
         Ok(Self {
             client,
             journal,
-            manner,
+            settings,
             clock,
             owner: random_id()?,
             stop,
-            under_way: Mutex::default(),
+            in_progress: Mutex::default(),
             contents: Mutex::default(),
         })
     }
 
-    /// The time that this uploader goes by.
+    /// Returns the uploader's clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// Sends one file, unless its content was sent before.
+    /// Uploads one file, unless its content was sent before.
     ///
     /// # Errors
     ///
-    /// Where its row can't be kept; nothing is sent without one.
+    /// If its row can't be stored; nothing is sent without one.
     pub async fn upload(
         &self,
         path: &Path,
         progress: Arc<dyn Progress>,
-    ) -> Result<Report, JournalError> {
+    ) -> Result<UploadReport, JournalError> {
         let file = match OpenFile::read(path).await {
             Ok(file) => file,
             Err(error) => return Ok(unreadable(&error)),
         };
-        let report = |outcome| Report {
+        let report = |outcome| UploadReport {
             outcome,
             size_bytes: Some(file.size_bytes()),
             sha256: Some(file.sha256().to_owned()),
         };
         let Some(name) = file_name(path) else {
-            let why = UploadError::FileName.to_string();
-            return Ok(report(Outcome::Refused { why }));
+            let error = UploadError::FileName.to_string();
+            return Ok(report(UploadOutcome::Refused { error }));
         };
-        let content = self.content(file.sha256());
-        let alone = content.lock().await;
+        let content = self.content_lock(file.sha256());
+        let guard = content.lock().await;
         let outcome = self.send(&file, &name, &progress).await;
-        drop(alone);
-        self.forget(file.sha256(), content);
+        drop(guard);
+        self.forget_content(file.sha256(), content);
         Ok(report(outcome?))
     }
 
-    /// Gives up what is on its way, once nobody waits for it any more: another process
-    /// may send it at once.
+    /// Releases the uploads in progress, which nobody waits for any more, so that another process
+    /// may send their files at once.
     ///
     /// # Errors
     ///
-    /// Where a row can't be kept; its claim ends by itself then.
+    /// If a row can't be stored; its claim then lasts until it ends.
     pub async fn abandon(&self) -> Result<(), JournalError> {
-        let abandoned = std::mem::take(&mut *self.under_way());
+        let abandoned = std::mem::take(&mut *self.in_progress());
         for id in abandoned {
-            let why = "stopped before it was through".to_owned();
-            self.end(id, UploadEnd::Failed(why)).await?;
+            let error = "stopped before the upload was complete".to_owned();
+            self.end(id, UploadEnd::Failed(error)).await?;
         }
         Ok(())
     }
 
-    fn under_way(&self) -> MutexGuard<'_, BTreeSet<i64>> {
-        self.under_way
+    fn in_progress(&self) -> MutexGuard<'_, BTreeSet<i64>> {
+        self.in_progress
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn content(&self, sha256: &str) -> Arc<tokio::sync::Mutex<()>> {
+    fn content_lock(&self, sha256: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(contents.entry(sha256.to_owned()).or_default())
     }
 
-    /// Takes a content's lock out of the map where nobody else holds or awaits it.
-    fn forget(&self, sha256: &str, content: Arc<tokio::sync::Mutex<()>>) {
+    /// Removes a content's lock from the map, unless others hold or await it.
+    fn forget_content(&self, sha256: &str, content: Arc<tokio::sync::Mutex<()>>) {
         let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
         drop(content);
         if contents
@@ -229,52 +170,53 @@ impl Uploader {
         file: &OpenFile,
         name: &str,
         progress: &Arc<dyn Progress>,
-    ) -> Result<Outcome, JournalError> {
-        let mut force = self.manner.force;
-        let mut pause = self.manner.first_pause;
+    ) -> Result<UploadOutcome, JournalError> {
+        let mut force = self.settings.force;
         for attempt in 1.. {
-            let begun = self.begin(file, name, force).await?;
-            // The row is there now: further attempts go on with it.
+            let claim = self.begin(file, name, force).await?;
+            // The row exists now: further attempts use it.
             force = false;
-            let (id, correlation) = match begun {
-                Begun::Send { id, correlation } => (id, correlation),
-                Begun::Already { id } => return Ok(Outcome::AlreadySent { id }),
-                Begun::Busy { until } => return Ok(Outcome::Busy { until }),
+            let (id, correlation) = match claim {
+                Claim::Send { id, correlation } => (id, correlation),
+                Claim::AlreadySent { id } => return Ok(UploadOutcome::AlreadySent { id }),
+                Claim::Busy { until } => return Ok(UploadOutcome::Busy { until }),
             };
-            self.under_way().insert(id);
+            self.in_progress().insert(id);
             let error = match self.attempt(file, name, &correlation, progress).await {
                 Ok(()) => {
                     self.end(id, UploadEnd::Sent).await?;
-                    return Ok(Outcome::Sent { id });
+                    return Ok(UploadOutcome::Sent { id });
                 }
                 Err(error) => error,
             };
-            let why = error.to_string();
-            let (outcome, wait) = judge(&error, why.clone());
+            let (outcome, retry) = classify(&error);
+            let error = error.to_string();
             let end = match outcome {
-                Outcome::Refused { .. } => UploadEnd::Refused(why),
-                _ => UploadEnd::Failed(why),
+                UploadOutcome::Refused { .. } => UploadEnd::Refused(error),
+                _ => UploadEnd::Failed(error),
             };
             self.end(id, end).await?;
-            let Some(asked) = wait.filter(|_| attempt < ATTEMPTS) else {
+            let Some(retry) = retry.filter(|_| attempt < ATTEMPTS) else {
                 return Ok(outcome);
             };
-            let rest = tokio::time::sleep(asked.unwrap_or(pause));
-            pause *= 3;
-            if self.stop.run_until_cancelled(rest).await.is_none() {
+            let wait = retry
+                .after
+                .unwrap_or_else(|| self.settings.backoff.delay(attempt - 1, 0.0));
+            let wait = tokio::time::sleep(wait);
+            if self.stop.run_until_cancelled(wait).await.is_none() {
                 return Ok(outcome);
             }
         }
         unreachable!("the last attempt returns")
     }
 
-    async fn begin(&self, file: &OpenFile, name: &str, force: bool) -> Result<Begun, JournalError> {
+    async fn begin(&self, file: &OpenFile, name: &str, force: bool) -> Result<Claim, JournalError> {
         let correlation = random_id().map_err(|error| JournalError(error.to_string()))?;
-        // Asking for the location, then putting the file.
+        // One request for the location, one for the file.
         let longest = self.client.put_deadline(0) + self.client.put_deadline(file.size_bytes());
         self.journal
             .begin(NewUpload {
-                account: self.manner.account.clone(),
+                account: self.settings.account.clone(),
                 sha256: file.sha256().to_owned(),
                 size_bytes: file.size_bytes(),
                 file_name: name.to_owned(),
@@ -282,7 +224,7 @@ impl Uploader {
                 force,
                 owner: self.owner.clone(),
                 now: self.clock.now(),
-                claim: longest + CLAIM_SLACK,
+                claim: longest + CLAIM_MARGIN,
             })
             .await
     }
@@ -291,11 +233,11 @@ impl Uploader {
         self.journal
             .end(id, self.owner.clone(), end, self.clock.now())
             .await?;
-        self.under_way().remove(&id);
+        self.in_progress().remove(&id);
         Ok(())
     }
 
-    /// One attempt: a fresh location, then the file.
+    /// Requests a new location, and sends the file there.
     async fn attempt(
         &self,
         file: &OpenFile,
@@ -303,7 +245,7 @@ impl Uploader {
         correlation: &str,
         progress: &Arc<dyn Progress>,
     ) -> Result<(), AttemptError> {
-        let mut options = self.manner.options.clone();
+        let mut options = self.settings.options.clone();
         let mut data: Map<String, Value> = options.correlation.take().unwrap_or_default();
         data.insert(UPLOAD_MARK.to_owned(), correlation.into());
         options.correlation = Some(data);
@@ -312,7 +254,7 @@ impl Uploader {
         let (body, fault) = file.stream(Arc::clone(progress)).await?;
         let put = self.client.put_stream(&location, file.size_bytes(), body);
         put.await.map_err(|error| match fault.take() {
-            // What broke the request off was the file, not the network.
+            // The file broke the request, not the network.
             Some(fault) => AttemptError::File(fault),
             None => AttemptError::Upload(error),
         })
@@ -327,33 +269,48 @@ enum AttemptError {
     File(#[from] FileError),
 }
 
-/// What an attempt's end means, and whether and when to try again.
-fn judge(error: &AttemptError, why: String) -> (Outcome, Option<Option<Duration>>) {
+/// Another attempt that may succeed.
+struct Retry {
+    /// The wait that the vendor asked for.
+    after: Option<Duration>,
+}
+
+/// Classifies a failed attempt.
+fn classify(error: &AttemptError) -> (UploadOutcome, Option<Retry>) {
+    let text = error.to_string();
     let error = match error {
         AttemptError::Upload(error) => error,
         AttemptError::File(_) => {
-            let unreachable = false;
-            return (Outcome::Failed { why, unreachable }, None);
+            let outcome = UploadOutcome::Failed {
+                error: text,
+                unreachable: false,
+            };
+            return (outcome, None);
         }
     };
-    let unreachable = error.is_unreachable();
-    match error.verdict() {
-        Verdict::TryAgain(asked) => (Outcome::Failed { why, unreachable }, Some(asked)),
-        Verdict::FileRefused => (Outcome::Refused { why }, None),
-        Verdict::NoneWillPass => (Outcome::Stopped { why }, None),
+    match error.kind() {
+        UploadErrorKind::Temporary { retry_after } => {
+            let outcome = UploadOutcome::Failed {
+                error: text,
+                unreachable: error.is_unreachable(),
+            };
+            (outcome, Some(Retry { after: retry_after }))
+        }
+        UploadErrorKind::FileRefused => (UploadOutcome::Refused { error: text }, None),
+        UploadErrorKind::NeedsPerson => (UploadOutcome::Stopped { error: text }, None),
     }
 }
 
-fn unreadable(error: &FileError) -> Report {
-    let why = error.to_string();
+fn unreadable(error: &FileError) -> UploadReport {
+    let text = error.to_string();
     let outcome = match error {
-        FileError::Empty => Outcome::Refused { why },
-        FileError::Unreadable(_) | FileError::Changed => Outcome::Failed {
-            why,
+        FileError::Empty => UploadOutcome::Refused { error: text },
+        FileError::Unreadable(_) | FileError::Changed => UploadOutcome::Failed {
+            error: text,
             unreachable: false,
         },
     };
-    Report {
+    UploadReport {
         outcome,
         size_bytes: None,
         sha256: None,
@@ -364,18 +321,9 @@ fn file_name(path: &Path) -> Option<String> {
     Some(path.file_name()?.to_str()?.to_owned())
 }
 
-/// An id that nobody else has.
+/// Returns a random UUID.
 fn random_id() -> Result<String, getrandom::Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)?;
     Ok(Uuid::from_bytes(bytes).hyphenated().to_string())
-}
-
-/// A file that a person or a folder named, with what became of it.
-#[derive(Clone, Debug)]
-pub struct Told {
-    /// The file.
-    pub path: PathBuf,
-    /// What became of it.
-    pub report: Report,
 }

@@ -1,9 +1,9 @@
-//! Which files are meant by a path.
+//! Lists the files of folders.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Ends of names that programs give to files they have not finished.
+/// Endings of the names of unfinished files.
 const UNFINISHED_ENDS: [&str; 9] = [
     "~",
     ".tmp",
@@ -16,20 +16,20 @@ const UNFINISHED_ENDS: [&str; 9] = [
     ".swp",
 ];
 
-/// Files that systems leave in folders.
+/// Files that operating systems create in folders.
 const SYSTEM_NAMES: [&str; 2] = ["thumbs.db", "desktop.ini"];
 
-/// Whether a name says that its file is hidden, unfinished, or the system's own.
-pub fn is_passed_over(name: &str) -> bool {
+/// Returns true if a name is that of a hidden, unfinished or system file.
+pub fn is_ignored(name: &str) -> bool {
     let lower = name.to_lowercase();
     lower.starts_with(['.', '~'])
         || UNFINISHED_ENDS.iter().any(|end| lower.ends_with(end))
         || SYSTEM_NAMES.contains(&lower.as_str())
 }
 
-/// The files that `paths` mean, each once: a file is itself, a folder is all files
-/// below it, in the order of their names, but those that [`is_passed_over`]. Links to
-/// folders are not followed, so that none is walked for ever.
+/// Returns the files of `paths`, each once: a file itself, and all files below a folder, ordered by
+/// name, except those that are [ignored](is_ignored). Links to folders are not followed, so that a
+/// walk ends.
 ///
 /// # Errors
 ///
@@ -57,7 +57,7 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), (PathBuf, io::Err
     }
     entries.sort_by_key(std::fs::DirEntry::file_name);
     for entry in entries {
-        if is_passed_over(&entry.file_name().to_string_lossy()) {
+        if is_ignored(&entry.file_name().to_string_lossy()) {
             continue;
         }
         let kind = entry.file_type().map_err(failed)?;

@@ -1,7 +1,7 @@
-//! A drop folder: what is put there is sent, and moved out of the way.
+//! A drop folder: its files are uploaded and moved to another folder.
 //!
-//! [`Watcher::look_once`] is the one step; [`run`] only decides when to call it. What
-//! was sent is known by its content in the store, so a look may break off anywhere.
+//! [`Watcher::scan`] is the one step; [`run`] decides when to call it. The store knows the content
+//! that was sent, so a scan may stop anywhere.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,193 +14,191 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::journal::JournalError;
-use super::{Outcome, Report, Told, Unheard, Uploader, walk, writers};
+use super::{FileReport, NoProgress, UploadOutcome, UploadReport, Uploader, walk, writers};
+use crate::backoff;
 use crate::domain::Timestamp;
 
-/// Where a folder's files go once they were sent.
+/// Folder for files that were sent.
 pub const SENT: &str = "sent";
 
-/// Where those go that Įvesk.lt does not want.
+/// Folder for files that Įvesk.lt refused.
 pub const REFUSED: &str = "refused";
 
-/// How long after one look the next one comes. A file is complete when two looks in
-/// a row find it unchanged and nobody is seen to write to it.
-pub const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// Interval of scans. A file is complete if two scans in a row find it unchanged and no program is
+/// known to write to it.
+pub const SCAN_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Files on their way at once.
-const PARALLEL: usize = 4;
+/// Uploads at once.
+const MAX_CONCURRENCY: usize = 4;
 
-/// How long a file that did not get there rests; twice as long each time.
-const FIRST_REST: Duration = Duration::from_secs(30);
+/// Pause of the folder after a failure that a person must fix.
+const STOPPED_PAUSE: Duration = Duration::from_secs(5 * 60);
 
-/// The longest rest.
-const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
+/// Time for uploads in progress to complete once the watcher is stopped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long nothing is sent after a failure that a person must fix.
-const STOPPED_REST: Duration = Duration::from_secs(5 * 60);
-
-/// Why a look came to nothing.
+/// An error of a scan.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// The folder or what lies in it can't be used.
+    /// The folder or a file in it can't be used.
     #[error("{}: {reason}; check that it exists and that this user may read, write and rename there", path.display())]
     Folder {
         /// The folder or file.
         path: PathBuf,
-        /// The system's words; part of the message, so not a source that would be told again.
+        /// The system's error; part of the message, so not a source that would be printed again.
         reason: io::Error,
     },
-    /// Rows can't be kept.
+    /// A row can't be stored.
     #[error(transparent)]
     Journal(#[from] JournalError),
 }
 
-/// What a file looked like, by which it is known to be complete.
+/// Size and time of a file, which change while it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
+struct FileStamp {
     size_bytes: u64,
     modified: Option<SystemTime>,
 }
 
-impl Shape {
+impl FileStamp {
     fn of(path: &Path) -> io::Result<Self> {
-        let about = std::fs::metadata(path)?;
+        let metadata = std::fs::metadata(path)?;
         Ok(Self {
-            size_bytes: about.len(),
-            modified: about.modified().ok(),
+            size_bytes: metadata.len(),
+            modified: metadata.modified().ok(),
         })
     }
 }
 
-/// What is remembered of a file between two looks.
+/// The state of a file between two scans.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
-    shape: Shape,
+struct WatchedFile {
+    stamp: FileStamp,
     failures: u32,
     not_before: Option<Timestamp>,
-    /// Whether it was told that another program still writes to it.
-    told_open: bool,
+    /// True once the log says that another program still writes to it.
+    logged_open: bool,
 }
 
-/// A drop folder and what was seen in it.
+/// A drop folder, and the state of its files.
 pub struct Watcher {
     folder: PathBuf,
     uploader: Uploader,
-    seen: HashMap<PathBuf, Seen>,
-    /// Nothing is sent before this moment: a person must fix something first.
+    files: HashMap<PathBuf, WatchedFile>,
+    /// Nothing is sent before this time: a person must fix something first.
     stopped_until: Option<Timestamp>,
 }
 
 impl Watcher {
-    /// Watches `folder`, and makes `sent` and `refused` in it.
+    /// Creates a watcher for `folder`, with the folders [`SENT`] and [`REFUSED`] in it.
     ///
     /// # Errors
     ///
-    /// Where the folder is missing or can't be written to.
+    /// If the folder is missing or not writable.
     pub fn open(folder: &Path, uploader: Uploader) -> Result<Self, WatchError> {
         for name in [SENT, REFUSED] {
             let path = folder.join(name);
-            let made = match std::fs::create_dir(&path) {
+            let created = match std::fs::create_dir(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                made => made,
+                created => created,
             };
-            made.map_err(|reason| WatchError::Folder { path, reason })?;
+            created.map_err(|reason| WatchError::Folder { path, reason })?;
         }
         Ok(Self {
             folder: folder.to_owned(),
             uploader,
-            seen: HashMap::new(),
+            files: HashMap::new(),
             stopped_until: None,
         })
     }
 
-    /// Looks once: sends the files that did not change since the last look, and moves
-    /// those that are dealt with. Gives what became of each that was tried.
+    /// Uploads the files that did not change since the last scan, moves those that are done, and
+    /// returns a report for each file that was tried.
     ///
     /// # Errors
     ///
-    /// Where the folder can't be read, a file can't be moved, or rows can't be kept.
-    pub async fn look_once(&mut self) -> Result<Vec<Told>, WatchError> {
-        let complete = self.complete()?;
+    /// If the folder can't be read, a file can't be moved, or a row can't be stored.
+    pub async fn scan(&mut self) -> Result<Vec<FileReport>, WatchError> {
+        let complete = self.complete_files()?;
         if self.stopped_until.is_some_and(|until| until > self.now()) {
             return Ok(Vec::new());
         }
-        let complete = self.let_go(complete).await;
+        let complete = self.without_open_files(complete).await;
         let uploader = &self.uploader;
-        let reports: Vec<(PathBuf, Result<Report, JournalError>)> = stream::iter(complete)
+        let results: Vec<(PathBuf, Result<UploadReport, JournalError>)> = stream::iter(complete)
             .map(|path| async move {
-                let report = uploader.upload(&path, Arc::new(Unheard)).await;
+                let report = uploader.upload(&path, Arc::new(NoProgress)).await;
                 (path, report)
             })
-            .buffer_unordered(PARALLEL)
+            .buffer_unordered(MAX_CONCURRENCY)
             .collect()
             .await;
-        let mut told = Vec::new();
-        // Each is dealt with, also after one that can't be: it was sent all the same.
+        let mut reports = Vec::new();
+        // All are settled, also those after a failure: they were sent all the same.
         let mut failure = None;
-        for (path, report) in reports {
-            let settled = match report {
+        for (path, result) in results {
+            let settled = match result {
                 Ok(report) => {
                     let settled = self.settle(&path, &report.outcome);
-                    told.push(Told { path, report });
+                    reports.push(FileReport { path, report });
                     settled
                 }
                 Err(error) => Err(error.into()),
             };
             failure = failure.or(settled.err());
         }
-        failure.map_or(Ok(told), Err)
+        failure.map_or(Ok(reports), Err)
     }
 
     fn now(&self) -> Timestamp {
         self.uploader.clock().now()
     }
 
-    /// The files that are complete and due, oldest first.
-    fn complete(&mut self) -> Result<Vec<PathBuf>, WatchError> {
+    /// Returns the files that are complete and due, oldest first.
+    fn complete_files(&mut self) -> Result<Vec<PathBuf>, WatchError> {
         let now = self.now();
-        let mut here = HashMap::new();
+        let mut files = HashMap::new();
         let mut complete = Vec::new();
-        for path in self.files()? {
-            // What is gone again was never complete.
-            let Ok(shape) = Shape::of(&path) else {
+        for path in self.list()? {
+            // A file that is gone again was never complete.
+            let Ok(stamp) = FileStamp::of(&path) else {
                 continue;
             };
-            let before = self.seen.get(&path).filter(|seen| seen.shape == shape);
-            let due = before.is_some_and(|seen| seen.not_before.is_none_or(|at| at <= now));
-            // Programs make a file first and fill it later.
-            if due && shape.size_bytes > 0 {
-                complete.push((shape.modified, path.clone()));
+            let before = self.files.get(&path).filter(|file| file.stamp == stamp);
+            let due = before.is_some_and(|file| file.not_before.is_none_or(|at| at <= now));
+            // Programs create a file first and fill it later.
+            if due && stamp.size_bytes > 0 {
+                complete.push((stamp.modified, path.clone()));
             }
-            let seen = before.copied().unwrap_or(Seen {
-                shape,
+            let file = before.copied().unwrap_or(WatchedFile {
+                stamp,
                 failures: 0,
                 not_before: None,
-                told_open: false,
+                logged_open: false,
             });
-            here.insert(path, seen);
+            files.insert(path, file);
         }
-        self.seen = here;
+        self.files = files;
         complete.sort();
         Ok(complete.into_iter().map(|(_, path)| path).collect())
     }
 
-    /// Those of `complete` that no program is seen to write to any more. Says once of
-    /// each other one that it waits, since its program may never let it go.
-    async fn let_go(&mut self, complete: Vec<PathBuf>) -> Vec<PathBuf> {
+    /// Returns the files of `complete` that no program is known to write to. Logs once for each
+    /// other file that it waits, since its program may never close it.
+    async fn without_open_files(&mut self, complete: Vec<PathBuf>) -> Vec<PathBuf> {
         if complete.is_empty() {
             return complete;
         }
-        let looking = tokio::task::spawn_blocking(move || {
-            let written = writers::being_written(&complete);
-            (complete, written)
+        let check = tokio::task::spawn_blocking(move || {
+            let open = writers::open_for_writing(&complete);
+            (complete, open)
         });
-        // Where looking breaks off, the next look tries again.
-        let (mut complete, written) = looking.await.unwrap_or_default();
-        complete.retain(|path| !written.contains(path));
-        for path in written {
-            if let Some(seen) = self.seen.get_mut(&path)
-                && !std::mem::replace(&mut seen.told_open, true)
+        // If the check fails, the next scan repeats it.
+        let (mut complete, open) = check.await.unwrap_or_default();
+        complete.retain(|path| !open.contains(path));
+        for path in open {
+            if let Some(file) = self.files.get_mut(&path)
+                && !std::mem::replace(&mut file.logged_open, true)
             {
                 let name = shown(&path);
                 info!("`{name}` waits until the program that has it open for writing closes it");
@@ -209,7 +207,7 @@ impl Watcher {
         complete
     }
 
-    fn files(&self) -> Result<Vec<PathBuf>, WatchError> {
+    fn list(&self) -> Result<Vec<PathBuf>, WatchError> {
         let failed = |reason| WatchError::Folder {
             path: self.folder.clone(),
             reason,
@@ -218,87 +216,88 @@ impl Watcher {
         for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-            if is_file && !walk::is_passed_over(&entry.file_name().to_string_lossy()) {
+            if is_file && !walk::is_ignored(&entry.file_name().to_string_lossy()) {
                 files.push(entry.path());
             }
         }
         Ok(files)
     }
 
-    fn settle(&mut self, path: &Path, outcome: &Outcome) -> Result<(), WatchError> {
+    fn settle(&mut self, path: &Path, outcome: &UploadOutcome) -> Result<(), WatchError> {
         let now = self.now();
         match outcome {
-            Outcome::Sent { id } | Outcome::AlreadySent { id } => {
-                self.put_away(path, SENT, None)?;
+            UploadOutcome::Sent { id } | UploadOutcome::AlreadySent { id } => {
+                self.move_away(path, SENT, None)?;
                 let name = shown(path);
                 info!(upload = id, "`{name}` was sent as upload {id}");
             }
-            Outcome::Refused { why } => {
-                self.put_away(path, REFUSED, Some(why))?;
+            UploadOutcome::Refused { error } => {
+                self.move_away(path, REFUSED, Some(error))?;
                 let name = shown(path);
-                warn!("`{name}` was refused and lies in `{REFUSED}` with a note beside it: {why}");
+                warn!(
+                    "`{name}` was refused and moved to `{REFUSED}` with a note beside it: {error}"
+                );
             }
-            Outcome::Failed { why, .. } => {
-                let rest = self.rest(path, now);
+            UploadOutcome::Failed { error, .. } => {
+                let wait = self.wait(path, now);
                 let name = shown(path);
-                warn!("`{name}` did not get there and is tried again in {rest:?}: {why}");
+                warn!("failed to upload `{name}`; it is retried in {wait:?}: {error}");
             }
-            Outcome::Busy { until } => {
-                if let Some(seen) = self.seen.get_mut(path) {
-                    seen.not_before = Some(*until);
+            UploadOutcome::Busy { until } => {
+                if let Some(file) = self.files.get_mut(path) {
+                    file.not_before = Some(*until);
                 }
             }
-            Outcome::Stopped { why } => {
-                // Several files at once find out the same.
+            UploadOutcome::Stopped { error } => {
+                // Several files may fail at once for the same reason.
                 if self.stopped_until.is_none_or(|until| until <= now) {
                     error!(
-                        "nothing is uploaded from {} for {STOPPED_REST:?}: {why}",
+                        "uploads from {} are paused for {STOPPED_PAUSE:?}: {error}",
                         self.folder.display()
                     );
                 }
-                self.stopped_until = Some(now.after(STOPPED_REST));
+                self.stopped_until = Some(now.after(STOPPED_PAUSE));
             }
         }
         Ok(())
     }
 
-    fn rest(&mut self, path: &Path, now: Timestamp) -> Duration {
-        let Some(seen) = self.seen.get_mut(path) else {
-            return FIRST_REST;
+    /// Counts a failure of a file, and returns the wait before its next attempt.
+    fn wait(&mut self, path: &Path, now: Timestamp) -> Duration {
+        let Some(file) = self.files.get_mut(path) else {
+            return backoff::DROP_FOLDER.first;
         };
-        let rest = FIRST_REST
-            .saturating_mul(1 << seen.failures.min(10))
-            .min(LONGEST_REST);
-        seen.failures += 1;
-        seen.not_before = Some(now.after(rest));
-        rest
+        let wait = backoff::DROP_FOLDER.delay(file.failures, 0.0);
+        file.failures += 1;
+        file.not_before = Some(now.after(wait));
+        wait
     }
 
-    /// Moves a file into a folder beside it, under a name that is free there; a note
-    /// goes first, so that no file lies there without one.
-    fn put_away(&mut self, path: &Path, to: &str, note: Option<&str>) -> Result<(), WatchError> {
+    /// Moves a file to the folder `to`, under a name that is free there. A note is written first,
+    /// so that no file is there without one.
+    fn move_away(&mut self, path: &Path, to: &str, note: Option<&str>) -> Result<(), WatchError> {
         let failed = |path: &Path, reason| WatchError::Folder {
             path: path.to_owned(),
             reason,
         };
-        let shape = Shape::of(path).map_err(|reason| failed(path, reason))?;
-        if self.seen.get(path).is_none_or(|seen| seen.shape != shape) {
-            // Somebody put another file there meanwhile: that one is looked at anew.
-            self.seen.remove(path);
+        let stamp = FileStamp::of(path).map_err(|reason| failed(path, reason))?;
+        if self.files.get(path).is_none_or(|file| file.stamp != stamp) {
+            // Another file has replaced it: that one is new.
+            self.files.remove(path);
             return Ok(());
         }
         let target = free_name(&self.folder.join(to), path);
         if let Some(note) = note {
-            let beside = note_path(&target);
+            let note_path = note_path(&target);
             let text = format!(
-                "{}\n\nTried at {}. Put the file back into the folder above to try again.\n",
+                "{}\n\nTried at {}. To try again, move the file back to the folder above.\n",
                 note,
                 self.now()
             );
-            std::fs::write(&beside, text).map_err(|reason| failed(&beside, reason))?;
+            std::fs::write(&note_path, text).map_err(|reason| failed(&note_path, reason))?;
         }
         std::fs::rename(path, &target).map_err(|reason| failed(path, reason))?;
-        self.seen.remove(path);
+        self.files.remove(path);
         Ok(())
     }
 }
@@ -316,62 +315,59 @@ fn note_path(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// `name.pdf`, or `name-2.pdf` and so on where that is taken.
+/// Returns `name.pdf`, or `name-2.pdf` and so on if that exists.
 fn free_name(folder: &Path, path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default();
     let first = folder.join(name);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let end = path
+    let extension = path
         .extension()
-        .map(|end| format!(".{}", end.to_string_lossy()))
+        .map(|extension| format!(".{}", extension.to_string_lossy()))
         .unwrap_or_default();
-    let taken = |path: &PathBuf| path.exists() || note_path(path).exists();
-    if !taken(&first) {
+    let exists = |path: &PathBuf| path.exists() || note_path(path).exists();
+    if !exists(&first) {
         return first;
     }
     (2u64..)
-        .map(|number| folder.join(format!("{stem}-{number}{end}")))
-        .find(|path| !taken(path))
+        .map(|number| folder.join(format!("{stem}-{number}{extension}")))
+        .find(|path| !exists(path))
         .unwrap_or(first)
 }
 
-/// How long a file on its way may still take once it is time to stop.
-const LAST_CALL: Duration = Duration::from_secs(5);
-
-/// Looks every `every` until `stop` is canceled; files on their way have a few seconds
-/// then, and what does not get through is sent anew after the next start. `tell` hears of
-/// each look.
+/// Scans every `interval` until `stop` is canceled. Uploads in progress then have a few seconds;
+/// those that do not complete are sent again after the next start. `report` receives the result of
+/// each scan.
 pub async fn run(
     mut watcher: Watcher,
-    every: Duration,
+    interval: Duration,
     stop: CancellationToken,
-    mut tell: impl FnMut(Vec<Told>) + Send,
+    mut report: impl FnMut(Vec<FileReport>) + Send,
 ) {
-    let mut in_trouble = false;
+    let mut is_failing = false;
     while !stop.is_cancelled() {
-        let last_call = async {
+        let stopped = async {
             stop.cancelled().await;
-            tokio::time::sleep(LAST_CALL).await;
+            tokio::time::sleep(STOP_TIMEOUT).await;
         };
-        let look = tokio::select! {
-            look = watcher.look_once() => look,
-            () = last_call => break,
+        let scan = tokio::select! {
+            scan = watcher.scan() => scan,
+            () = stopped => break,
         };
-        match look {
-            Ok(told) => {
-                in_trouble = false;
-                tell(told);
+        match scan {
+            Ok(reports) => {
+                is_failing = false;
+                report(reports);
             }
-            Err(error) if !in_trouble => {
-                in_trouble = true;
-                error!("the drop folder can't be worked on: {error}");
+            Err(error) if !is_failing => {
+                is_failing = true;
+                error!("failed to scan the folder of `upload.watch`: {error}");
             }
-            // Told already.
+            // Logged already.
             Err(_) => {}
         }
-        stop.run_until_cancelled(tokio::time::sleep(every)).await;
+        stop.run_until_cancelled(tokio::time::sleep(interval)).await;
     }
     if let Err(error) = watcher.uploader.abandon().await {
-        warn!("an upload that was cut off is tried again only when its claim ends: {error}");
+        warn!("failed to release an upload; its file is retried when its claim ends: {error}");
     }
 }

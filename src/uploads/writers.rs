@@ -1,10 +1,10 @@
-//! Whether a program still has a file open for writing, as far as this user may see.
+//! Finds files that a program has open for writing, as far as this user may see.
 //!
-//! Linux lists the open files of each process below `/proc`. A lease (`F_SETLEASE`) would ask
-//! the kernel itself, but only a file's owner may take one, and rustix does not offer it.
-//! What is not seen here: processes of other users, unless this is root; writers on other
-//! machines, where the folder is shared; and a file that is only mapped into memory. So
-//! this comes on top of a file's size and time, never instead of them.
+//! Linux lists the open files of each process below `/proc`. A lease (`F_SETLEASE`) would ask the
+//! kernel itself, but only a file's owner may take one, and rustix does not offer it. Not found
+//! are processes of other users, unless this user is root; writers on other machines, if the folder
+//! is shared; and files that are only mapped into memory. So this complements a file's size and
+//! time, and does not replace them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -13,36 +13,36 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// Where Linux lists processes; on other systems there is no such folder, or none like it.
+/// Folder where Linux lists processes; other systems have none like it.
 const PROCESSES: &str = "/proc";
 
-/// Those of `files` that some process has open for writing.
-pub(super) fn being_written(files: &[PathBuf]) -> BTreeSet<PathBuf> {
-    let wanted: Vec<Wanted<'_>> = files.iter().filter_map(Wanted::of).collect();
-    let mut written = BTreeSet::new();
+/// Returns the files of `files` that a process has open for writing.
+pub(super) fn open_for_writing(files: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let candidates: Vec<Candidate<'_>> = files.iter().filter_map(Candidate::of).collect();
+    let mut open = BTreeSet::new();
     for process in entries(Path::new(PROCESSES)).filter(|path| is_process(path)) {
-        // One that ends meanwhile, or that this user may not look into, shows nothing.
+        // A process that ends meanwhile, or that this user may not inspect, has no entries.
         for descriptor in entries(&process.join("fd")) {
-            let file = wanted.iter().find(|wanted| wanted.is_open_at(&descriptor));
+            let file = candidates.iter().find(|file| file.is_open_at(&descriptor));
             let Some(file) = file else {
                 continue;
             };
-            if writes(&process, &descriptor).unwrap_or(false) {
-                written.insert(file.path.to_owned());
+            if is_writable(&process, &descriptor).unwrap_or(false) {
+                open.insert(file.path.to_owned());
             }
         }
     }
-    written
+    open
 }
 
-/// A file that is looked for among the open ones.
-struct Wanted<'f> {
+/// A file that may be open.
+struct Candidate<'f> {
     path: &'f Path,
     name: &'f OsStr,
     identity: (u64, u64),
 }
 
-impl<'f> Wanted<'f> {
+impl<'f> Candidate<'f> {
     fn of(path: &'f PathBuf) -> Option<Self> {
         let identity = identity(path).ok()?;
         let name = path.file_name()?;
@@ -53,10 +53,10 @@ impl<'f> Wanted<'f> {
         })
     }
 
-    /// Whether a process's descriptor is open at this very file.
+    /// Returns true if a process's descriptor refers to this file.
     ///
-    /// The name comes first: asking for the identity of every file that anybody has open
-    /// could wait for a network share that is away.
+    /// Compares the name first: reading the identity of every open file could block on an
+    /// unavailable network share.
     fn is_open_at(&self, descriptor: &Path) -> bool {
         let link = fs::read_link(descriptor);
         link.is_ok_and(|link| link.file_name() == Some(self.name))
@@ -64,7 +64,7 @@ impl<'f> Wanted<'f> {
     }
 }
 
-/// By which one file is told from every other.
+/// Returns the numbers that identify a file.
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let about = fs::metadata(path)?;
     Ok((about.dev(), about.ino()))
@@ -80,9 +80,9 @@ fn is_process(path: &Path) -> bool {
     name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Whether a descriptor was opened for writing: `flags` in its `fdinfo`, in octal digits
-/// (proc_pid_fdinfo(5)), whose last two bits are 0 for reading alone.
-fn writes(process: &Path, descriptor: &Path) -> Option<bool> {
+/// Returns true if a descriptor was opened for writing: the last two bits of `flags` in its
+/// `fdinfo`, in octal digits, are 0 for reading alone (proc_pid_fdinfo(5)).
+fn is_writable(process: &Path, descriptor: &Path) -> Option<bool> {
     let about = process.join("fdinfo").join(descriptor.file_name()?);
     let about = fs::read_to_string(about).ok()?;
     let mut lines = about.lines();
@@ -110,12 +110,12 @@ mod tests {
         let appended = File::options().append(true).open(at("appended"));
         let changed = File::options().read(true).write(true).open(at("changed"));
         let _read = File::open(at("read")).expect("opened");
-        // Of the same name, and another file.
+        // Another file of the same name.
         let _namesake = File::create(at("other/read")).expect("opened");
         let expected = BTreeSet::from([at("appended"), at("changed")]);
-        assert_eq!(being_written(&files), expected);
+        assert_eq!(open_for_writing(&files), expected);
 
         drop((appended, changed));
-        assert_eq!(being_written(&files), BTreeSet::new());
+        assert_eq!(open_for_writing(&files), BTreeSet::new());
     }
 }

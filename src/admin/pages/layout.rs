@@ -2,9 +2,10 @@
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::entrance::{PROOF, Visitor};
 use super::language::Language;
-use crate::admin::AdminError;
+use super::visitor::{PROOF, Visitor};
+use super::words::Mood;
+use crate::admin::problem::AdminError;
 
 /// What is a page's own.
 pub(super) struct Middle {
@@ -131,14 +132,6 @@ pub(super) fn marked(text: &str) -> Markup {
             @if at % 2 == 1 { code { (part) } } @else { (part) }
         }
     }
-}
-
-/// How something stands, in a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mood {
-    Good,
-    Busy,
-    Bad,
 }
 
 /// A word that stands out, for how something stands. Colour says nothing that it does not.

@@ -4,7 +4,8 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::layout::{Middle, badge, button, marked, table};
-use super::{Shown, Visit, words};
+use super::page::{Shown, Visit};
+use super::words;
 use crate::domain::Timestamp;
 use crate::store::{SubscriptionRow, SubscriptionState};
 
@@ -32,7 +33,7 @@ async fn list(visit: &Visit) -> Shown {
         title: language.say("Subscriptions", "Prenumeratos").to_owned(),
         body: html! {
             @if subscriptions.is_empty() {
-                p { (marked(language.say("There are none yet. `ivesk-webhook subscribe` asks Įvesk.lt for one.", "Dar nėra nė vienos. Komanda „ivesk-webhook subscribe“ užsako ją iš Įvesk.lt."))) }
+                p { (marked(language.say("There are none yet. `ivesk-webhook subscriptions create` asks Įvesk.lt for one.", "Dar nėra nė vienos. Komanda „ivesk-webhook subscriptions create“ užsako ją iš Įvesk.lt."))) }
             } @else {
                 (table(language.say("Subscriptions", "Prenumeratos"), &columns, rows))
             }

@@ -7,7 +7,8 @@ use maud::{Markup, html};
 use super::feeds::Place;
 use super::language::grouped;
 use super::layout::{Middle, badge, next_page, table};
-use super::{ROWS, Shown, Visit, words};
+use super::page::{ROWS, Shown, Visit};
+use super::words;
 use crate::admin::paging::{List, Page};
 use crate::domain::Timestamp;
 use crate::store::UploadRow;
@@ -50,7 +51,7 @@ async fn list(visit: &Visit, place: Place) -> Shown {
 
 fn upload(visit: &Visit, row: &UploadRow, now: Timestamp) -> Vec<Markup> {
     let language = visit.visitor.language;
-    let (mood, word) = words::upload(language, row.standing(now));
+    let (mood, word) = words::upload(language, row.status(now));
     vec![
         html! { strong { (row.file_name) } " " span.ago { (row.account) } },
         html! {

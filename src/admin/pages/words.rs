@@ -1,10 +1,17 @@
 //! The pages' words for what the store and the settings know by short names.
 
 use super::language::Language;
-use super::layout::Mood;
 use crate::domain::{Event, Queue};
 use crate::store::{AlarmKind, DestinationPauseReason, FeedPauseReason, SubscriptionState};
 use crate::trace::Step;
+
+/// How something stands, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    Good,
+    Busy,
+    Bad,
+}
 
 /// What was done, told on the page that follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +124,6 @@ pub(super) fn problem(code: &str) -> &'static str {
         }
         "unknown_row" | "unknown_path" => "Tokio įrašo nėra.",
         "conflict" => "Dabar to padaryti negalima.",
-        "too_many_requests" => "Per daug užklausų. Bandykite vėliau.",
         "store_unavailable" => "Duomenų bazė neatsako.",
         _ => "Užklausa netinkama.",
     }

@@ -1,11 +1,11 @@
-//! What came in the last hours, counted from the newest rows.
+//! Counts of what arrived in the last hours, from the newest rows.
 
 use tokio_postgres::Row;
 
 use super::connection::Transaction;
 use super::rows;
 use crate::domain::Timestamp;
-use crate::store::activity::{COUNTED, HOUR_MS};
+use crate::store::activity::{HOUR_MS, MAX_COUNTED_ROWS};
 use crate::store::{Activity, HourCount, RefusedCount, StoreError};
 
 pub(super) async fn since(
@@ -24,7 +24,8 @@ fn hour(row: &Row) -> Result<Timestamp, StoreError> {
     Ok(Timestamp::from_millis(hours.saturating_mul(HOUR_MS)))
 }
 
-/// Rows are numbered nearly in the order of time, so the newest ones are at the index's end.
+/// Counts rows by hour. Rows are numbered nearly in the order of time, so the newest are at
+/// the end of the index.
 async fn hours(
     transaction: &Transaction<'_>,
     table: &str,
@@ -38,7 +39,7 @@ async fn hours(
          WHERE at >= $1 GROUP BY 1 ORDER BY 1"
     );
     let rows = transaction
-        .query(&sql, &[&since.as_millis(), &COUNTED, &HOUR_MS])
+        .query(&sql, &[&since.as_millis(), &MAX_COUNTED_ROWS, &HOUR_MS])
         .await?;
     rows.iter()
         .map(|row| {
@@ -59,7 +60,7 @@ async fn refused(
             "SELECT received_at / $3, reason, count(*)
              FROM (SELECT received_at, reason FROM quarantine ORDER BY id DESC LIMIT $2) AS newest
              WHERE received_at >= $1 GROUP BY 1, 2 ORDER BY 1, reason COLLATE \"C\"",
-            &[&since.as_millis(), &COUNTED, &HOUR_MS],
+            &[&since.as_millis(), &MAX_COUNTED_ROWS, &HOUR_MS],
         )
         .await?;
     rows.iter()

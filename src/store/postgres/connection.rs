@@ -1,7 +1,7 @@
-//! Connections, and transactions that hold nothing of their session.
+//! Connections, and transactions that keep no state in their session.
 //!
-//! Everything runs inside explicit transactions, with unnamed statements and
-//! `SET LOCAL` alone, so a PgBouncer in transaction mode may stand between.
+//! Everything runs in explicit transactions, with unnamed statements and `SET LOCAL` only,
+//! so that PgBouncer in transaction mode can be used.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,42 +15,42 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::address::{Address, Encryption};
+use crate::config::{Encryption, PostgresAddress};
 use crate::domain::{Clock, Correction, Timestamp};
 use crate::store::StoreError;
 
-/// Connections of one process at the most: reads, workers and one for ingest.
-const CONNECTIONS: usize = 12;
+/// Maximum number of connections of one process: reads, workers and one for ingest.
+const MAX_CONNECTIONS: usize = 12;
 
-/// How long a caller waits for a connection.
-const TURN: Duration = Duration::from_secs(10);
+/// Time that a caller waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an answer is waited for. Above the server's own limits, which name the cause.
-const ANSWER: Duration = Duration::from_secs(45);
+/// Time to wait for an answer; longer than the server's own limits, whose errors name the
+/// cause.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// The first words of a transaction that writes; its answer is the database's time.
+/// The first statements of a transaction that writes; they return the database's time.
 ///
-/// `synchronous_commit` is raised, never lowered: who has `remote_apply` keeps it. An
-/// owner that stops in the middle of a transaction is cut off, so its locks hold up
-/// nobody for longer than that.
+/// `synchronous_commit` is raised, never lowered: `remote_apply` is kept. The idle timeout
+/// ends the transaction of a process that stopped, so that its locks block others no longer.
 const BEGIN_WRITING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
     SET LOCAL lock_timeout = '10s';
     SET LOCAL statement_timeout = '30s';
     SET LOCAL idle_in_transaction_session_timeout = '10s';
     SELECT set_config('synchronous_commit', 'on', true)
         WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write');
-    SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS present";
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_time";
 
-/// The first words of a transaction that reads one snapshot.
+/// The first statements of a transaction that reads one snapshot.
 const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL statement_timeout = '30s';
     SET LOCAL idle_in_transaction_session_timeout = '10s';
-    SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS present";
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_time";
 
-/// A value of a statement, with the type that the statement expects: nothing is
-/// prepared, so nobody else says it.
+/// A value of a statement with its type, which is not known otherwise as nothing is
+/// prepared.
 pub(super) trait Parameter: ToSql + Sync {
-    /// Its type in the database.
+    /// Returns its type in the database.
     fn kind(&self) -> Type;
 }
 
@@ -94,26 +94,28 @@ fn typed<'a>(values: &[&'a dyn Parameter]) -> Vec<(&'a (dyn ToSql + Sync), Type)
         .collect()
 }
 
-/// Bounds the wait for an answer.
-async fn answered<T>(
+/// Fails if the answer takes longer than [`RESPONSE_TIMEOUT`].
+async fn with_timeout<T>(
     work: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, StoreError> {
-    match timeout(ANSWER, work).await {
+    match timeout(RESPONSE_TIMEOUT, work).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(StoreError::Unreachable {
-            detail: format!("no answer within {ANSWER:?}"),
+            detail: format!(
+                "no answer within {RESPONSE_TIMEOUT:?}; check the server's load and the network"
+            ),
         }),
     }
 }
 
-/// What the time is, by the database's clock, or by a clock that a test sets by hand.
-pub(super) struct Time {
+/// The time by the database's clock, or by a clock that a test sets by hand.
+pub(super) struct DatabaseClock {
     base: Clock,
     corrected: Clock,
     correction: Correction,
 }
 
-impl Time {
+impl DatabaseClock {
     pub(super) fn new(base: Clock) -> Self {
         let (corrected, correction) = base.corrected();
         Self {
@@ -123,19 +125,19 @@ impl Time {
         }
     }
 
-    /// The clock that all who share the database live by.
+    /// Returns the clock that all processes on this database share.
     pub(super) fn clock(&self) -> Clock {
         self.corrected.clone()
     }
 
-    /// Learns from a look at the database's clock that began at `before`.
-    fn learn(&self, before: Timestamp, database: Timestamp) -> Timestamp {
+    /// Corrects the clock by the database's time, which was requested at `before`.
+    fn synchronize(&self, before: Timestamp, database: Timestamp) -> Timestamp {
         if self.base.is_manual() {
             return self.base.now();
         }
         let after = self.base.now();
         let took = after.as_millis() - before.as_millis();
-        // A process that was stopped meanwhile, or whose clock was set, learns next time.
+        // If the process was suspended or its clock was set meanwhile, the next one corrects.
         if (0..1000).contains(&took) {
             self.correction
                 .set(database.as_millis() - before.as_millis() - took / 2);
@@ -146,16 +148,16 @@ impl Time {
 
 /// The connections of one process.
 pub(super) struct Pool {
-    address: Address,
+    address: PostgresAddress,
     tls: Option<MakeRustlsConnect>,
     idle: Mutex<Vec<Client>>,
-    turns: Semaphore,
-    pub(super) time: Time,
+    permits: Semaphore,
+    pub(super) time: DatabaseClock,
 }
 
 impl Pool {
-    pub(super) fn new(address: Address, clock: Clock) -> Result<Self, StoreError> {
-        let tls = match &address.encryption {
+    pub(super) fn new(address: PostgresAddress, clock: Clock) -> Result<Self, StoreError> {
+        let tls = match address.encryption() {
             Encryption::None => None,
             Encryption::Verified { authorities } => Some(
                 tls(authorities.as_deref()).map_err(|detail| StoreError::Unreachable { detail })?,
@@ -165,8 +167,8 @@ impl Pool {
             address,
             tls,
             idle: Mutex::default(),
-            turns: Semaphore::new(CONNECTIONS),
-            time: Time::new(clock),
+            permits: Semaphore::new(MAX_CONNECTIONS),
+            time: DatabaseClock::new(clock),
         })
     }
 
@@ -180,9 +182,9 @@ impl Pool {
         self.begin(BEGIN_READING).await
     }
 
-    async fn begin(&self, words: &str) -> Result<Transaction<'_>, StoreError> {
-        let turn = match timeout(TURN, self.turns.acquire()).await {
-            Ok(Ok(turn)) => turn,
+    async fn begin(&self, statements: &str) -> Result<Transaction<'_>, StoreError> {
+        let permit = match timeout(ACQUIRE_TIMEOUT, self.permits.acquire()).await {
+            Ok(Ok(permit)) => permit,
             Ok(Err(_)) => return Err(StoreError::Closed),
             Err(_) => return Err(StoreError::QueueFull),
         };
@@ -192,17 +194,17 @@ impl Pool {
                 None => (self.connect().await?, true),
             };
             let before = self.time.base.now();
-            match answered(client.simple_query(words)).await {
+            match with_timeout(client.simple_query(statements)).await {
                 Ok(answer) => {
-                    let database = present(&answer)?;
+                    let database = database_time(&answer)?;
                     return Ok(Transaction {
-                        now: self.time.learn(before, database),
+                        now: self.time.synchronize(before, database),
                         client,
                         pool: self,
-                        _turn: turn,
+                        _permit: permit,
                     });
                 }
-                // The server was restarted since it was last used: nothing was done yet.
+                // The server was restarted since the last use; nothing has been done yet.
                 Err(StoreError::Unreachable { .. }) if !is_fresh => {}
                 Err(error) => return Err(error),
             }
@@ -214,8 +216,8 @@ impl Pool {
         std::iter::from_fn(|| idle.pop()).find(|client| !client.is_closed())
     }
 
-    fn give_back(&self, client: Client) {
-        if !client.is_closed() && !self.turns.is_closed() {
+    fn recycle(&self, client: Client) {
+        if !client.is_closed() && !self.permits.is_closed() {
             self.idle
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -224,7 +226,7 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Client, StoreError> {
-        let settings = &self.address.settings;
+        let settings = self.address.settings();
         let at = |error: StoreError| match error {
             StoreError::Unreachable { detail } => StoreError::Unreachable {
                 detail: format!("{}: {detail}", self.address),
@@ -233,14 +235,16 @@ impl Pool {
         };
         match &self.tls {
             None => {
-                let (client, connection) = answered(settings.connect(NoTls)).await.map_err(at)?;
-                tokio::spawn(carry(connection));
+                let (client, connection) =
+                    with_timeout(settings.connect(NoTls)).await.map_err(at)?;
+                tokio::spawn(drive(connection));
                 Ok(client)
             }
             Some(tls) => {
-                let (client, connection) =
-                    answered(settings.connect(tls.clone())).await.map_err(at)?;
-                tokio::spawn(carry(connection));
+                let (client, connection) = with_timeout(settings.connect(tls.clone()))
+                    .await
+                    .map_err(at)?;
+                tokio::spawn(drive(connection));
                 Ok(client)
             }
         }
@@ -248,7 +252,7 @@ impl Pool {
 
     /// Closes every connection; later calls answer [`StoreError::Closed`].
     pub(super) fn close(&self) {
-        self.turns.close();
+        self.permits.close();
         self.idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -256,41 +260,46 @@ impl Pool {
     }
 }
 
-/// Carries a connection's bytes until its client is gone.
-async fn carry(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
+/// Drives a connection until its client is dropped.
+async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
     if let Err(error) = connection.await {
-        // Whoever uses the connection hears of it too, and says so once.
+        // The user of the connection gets the error too, and logs it.
         tracing::debug!(
-            "a connection to PostgreSQL ended: {}",
+            "connection to PostgreSQL closed: {}",
             StoreError::from(error)
         );
     }
 }
 
-/// The database's time in the answer to a transaction's first words.
-fn present(answer: &[SimpleQueryMessage]) -> Result<Timestamp, StoreError> {
+/// Returns the database's time from the answer to a transaction's first statements.
+fn database_time(answer: &[SimpleQueryMessage]) -> Result<Timestamp, StoreError> {
     let row = answer.iter().rev().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    row.and_then(|row| row.get("present"))
+    row.and_then(|row| row.get("database_time"))
         .and_then(|millis| millis.parse().ok())
         .map(Timestamp::from_millis)
-        .ok_or_else(|| StoreError::Database("it did not tell the time".to_owned()))
+        .ok_or_else(|| StoreError::Database("the server did not return its time".to_owned()))
 }
 
-/// TLS with the server's certificate and name checked.
+/// Returns a TLS connector that verifies the server's certificate and name.
 fn tls(authorities: Option<&std::path::Path>) -> Result<MakeRustlsConnect, String> {
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| format!("TLS can't be set up: {error}"))?;
+        .map_err(|error| format!("failed to set up TLS: {error}"))?;
     let builder = match authorities {
         None => builder
             .with_platform_verifier()
-            .map_err(|error| format!("TLS can't be set up: {error}"))?,
+            .map_err(|error| format!("failed to set up TLS: {error}"))?,
         Some(file) => {
-            let unusable = |why: String| format!("`sslrootcert` {}: {why}", file.display());
+            let unusable = |reason: String| {
+                format!(
+                    "cannot use `sslrootcert` {}: {reason}; name a PEM file of certificates",
+                    file.display()
+                )
+            };
             let mut roots = rustls::RootCertStore::empty();
             for certificate in
                 CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))?
@@ -301,7 +310,7 @@ fn tls(authorities: Option<&std::path::Path>) -> Result<MakeRustlsConnect, Strin
                     .map_err(|error| unusable(error.to_string()))?;
             }
             if roots.is_empty() {
-                return Err(unusable("holds no certificate".to_owned()));
+                return Err(unusable("it holds no certificate".to_owned()));
             }
             builder.with_root_certificates(roots)
         }
@@ -309,31 +318,30 @@ fn tls(authorities: Option<&std::path::Path>) -> Result<MakeRustlsConnect, Strin
     Ok(MakeRustlsConnect::new(builder.with_no_client_auth()))
 }
 
-/// A transaction under way. Dropped before its end, it takes its connection along, and
-/// the server rolls it back.
+/// An open transaction. Dropping it closes its connection, and the server rolls it back.
 pub(super) struct Transaction<'p> {
     client: Client,
     pool: &'p Pool,
-    _turn: SemaphorePermit<'p>,
+    _permit: SemaphorePermit<'p>,
     now: Timestamp,
 }
 
 impl Transaction<'_> {
-    /// The time when it began.
+    /// Returns the time when it began.
     pub(super) fn now(&self) -> Timestamp {
         self.now
     }
 
-    /// Runs a statement and gives its rows.
+    /// Runs a statement and returns its rows.
     pub(super) async fn query(
         &self,
         sql: &str,
         values: &[&dyn Parameter],
     ) -> Result<Vec<Row>, StoreError> {
-        answered(self.client.query_typed(sql, &typed(values))).await
+        with_timeout(self.client.query_typed(sql, &typed(values))).await
     }
 
-    /// Runs a statement that gives one row or none.
+    /// Runs a statement that returns at most one row.
     pub(super) async fn query_opt(
         &self,
         sql: &str,
@@ -342,7 +350,7 @@ impl Transaction<'_> {
         Ok(self.query(sql, values).await?.into_iter().next())
     }
 
-    /// Runs a statement that gives one row.
+    /// Runs a statement that returns one row.
     pub(super) async fn query_one(
         &self,
         sql: &str,
@@ -350,42 +358,42 @@ impl Transaction<'_> {
     ) -> Result<Row, StoreError> {
         self.query_opt(sql, values)
             .await?
-            .ok_or_else(|| StoreError::Database("a row that was just made is gone".to_owned()))
+            .ok_or_else(|| StoreError::Database("a statement returned no row".to_owned()))
     }
 
-    /// Runs a statement and gives how many rows it changed.
+    /// Runs a statement and returns the number of changed rows.
     pub(super) async fn execute(
         &self,
         sql: &str,
         values: &[&dyn Parameter],
     ) -> Result<usize, StoreError> {
-        let changed = answered(self.client.execute_typed(sql, &typed(values))).await?;
+        let changed = with_timeout(self.client.execute_typed(sql, &typed(values))).await?;
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
     /// Runs several statements without values.
     pub(super) async fn script(&self, sql: &str) -> Result<(), StoreError> {
-        answered(self.client.batch_execute(sql)).await
+        with_timeout(self.client.batch_execute(sql)).await
     }
 
-    /// Makes it last: synced to the server's disk when this returns.
+    /// Commits it: synced to the server's disk when this returns.
     pub(super) async fn commit(self) -> Result<(), StoreError> {
         self.end("COMMIT").await
     }
 
-    /// Undoes it and keeps the connection.
+    /// Rolls it back and keeps the connection.
     pub(super) async fn roll_back(self) -> Result<(), StoreError> {
         self.end("ROLLBACK").await
     }
 
     async fn end(self, word: &str) -> Result<(), StoreError> {
-        answered(self.client.batch_execute(word)).await?;
-        self.pool.give_back(self.client);
+        with_timeout(self.client.batch_execute(word)).await?;
+        self.pool.recycle(self.client);
         Ok(())
     }
 
-    /// Runs a last statement and commits, both sent at once: what the statement locks is
-    /// held for the server's own time alone, also when this process stops in between.
+    /// Runs a last statement and commits, both sent at once: the statement's locks are held
+    /// only for the server's own time, even if this process is suspended in between.
     pub(super) async fn execute_and_commit(
         self,
         sql: &str,
@@ -394,13 +402,13 @@ impl Transaction<'_> {
         let values = typed(values);
         let statement = self.client.execute_typed(sql, &values);
         let commit = self.client.batch_execute("COMMIT");
-        // Each sends when it is first polled, in this order. After a failed statement
-        // the server answers COMMIT by rolling back, so the statement's answer decides.
+        // Each is sent when first polled, in this order. After a failed statement the server
+        // answers COMMIT by rolling back, so the statement's answer decides.
         let (changed, committed) =
-            answered(async { Ok(futures_util::future::join(statement, commit).await) }).await?;
+            with_timeout(async { Ok(futures_util::future::join(statement, commit).await) }).await?;
         let changed = changed?;
         committed?;
-        self.pool.give_back(self.client);
+        self.pool.recycle(self.client);
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 }

@@ -1,4 +1,4 @@
-//! Moving everything from a SQLite file to an empty PostgreSQL database.
+//! Copying a SQLite file to an empty PostgreSQL database.
 
 use std::path::{Path, PathBuf};
 
@@ -6,14 +6,14 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use tokio::sync::mpsc;
 
-use super::address::Address;
 use super::connection::{Parameter, Pool, Transaction};
-use super::rows::keepable;
+use super::rows::escape_nul;
 use super::schema;
+use crate::config::PostgresAddress;
 use crate::domain::Clock;
 use crate::store::{StoreError, sqlite};
 
-/// The tables, those that others refer to first.
+/// The tables, in an order that respects foreign keys.
 const TABLES: [&str; 24] = [
     "account",
     "feed",
@@ -41,44 +41,44 @@ const TABLES: [&str; 24] = [
     "sequence",
 ];
 
-/// Rows that go in one statement at the most.
+/// Maximum number of rows per statement.
 const BATCH_ROWS: usize = 500;
 
-/// Bytes after which a batch is full.
+/// Number of bytes at which a batch is full.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// What was moved.
+/// The result of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copied {
-    /// Rows of all tables.
+    /// Number of rows of all tables.
     pub rows: u64,
     /// The newest sequence number.
     pub last: i64,
 }
 
-/// How far it is.
+/// The progress of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Rows that have been sent.
+    /// Number of rows copied.
     pub done: u64,
-    /// Rows that there are.
+    /// Number of rows of all tables.
     pub total: u64,
 }
 
-/// Copies the file at `from` to the database at `to`, in one transaction: broken off, it
-/// leaves the target as it was. Sequence, epoch and cursors go along.
+/// Copies the file at `from` to the database at `to`, with sequence, epoch and cursors. It is
+/// one transaction: if it fails, the target is unchanged.
 ///
 /// # Errors
 ///
-/// [`StoreError::InUse`] where a server has the file, [`StoreError::NotEmpty`] where the
-/// target holds anything, and what either database says.
+/// [`StoreError::InUse`] if a server has the file, [`StoreError::NotEmpty`] if the target
+/// holds any row, and the errors of either database.
 pub async fn copy_from_sqlite(
     from: PathBuf,
-    to: Address,
+    to: PostgresAddress,
     mut progress: impl FnMut(Progress),
 ) -> Result<Copied, StoreError> {
     let target = to.to_string();
-    // Locked until the end: no server may start on the file meanwhile.
+    // Locked until the end, so that no server starts on the file meanwhile.
     let (connection, lock) = sqlite::open_locked_for_reading(&from)?;
     let pool = Pool::new(to, Clock::system())?;
     schema::migrate(&pool).await?;
@@ -108,10 +108,12 @@ pub async fn copy_from_sqlite(
         done += batch.insert(&transaction, &tables).await?;
         progress(Progress { done, total });
     }
-    reading
-        .await
-        .map_err(|_| StoreError::Database("reading the file ended early".to_owned()))??;
-    carry_on(&transaction).await?;
+    reading.await.map_err(|_| {
+        StoreError::Database(
+            "the thread that reads the file panicked; report this as a bug".to_owned(),
+        )
+    })??;
+    finish_copy(&transaction).await?;
     let row = transaction
         .query_one("SELECT last FROM sequence", &[])
         .await?;
@@ -122,7 +124,7 @@ pub async fn copy_from_sqlite(
     Ok(Copied { rows: done, last })
 }
 
-/// Whether no table holds what a service has put there.
+/// Returns true if no table holds rows that a service has stored.
 async fn is_empty(transaction: &Transaction<'_>) -> Result<bool, StoreError> {
     for table in TABLES {
         if table == "retention" {
@@ -146,8 +148,8 @@ async fn is_empty(transaction: &Transaction<'_>) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// What follows the rows: numbers go on after the highest, and nobody holds a lease.
-async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+/// Completes the copy: ids continue after the highest, and leases are released.
+async fn finish_copy(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     transaction
         .script(
             "UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL;
@@ -179,19 +181,19 @@ async fn carry_on(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A column of the target, and what it holds.
+/// A column of the target and its kind.
 #[derive(Clone, Debug)]
 struct Column {
     name: String,
-    kind: Kind,
+    kind: ColumnKind,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum ColumnKind {
     Number,
     Text,
     Bytes,
-    Switch,
+    Boolean,
 }
 
 #[derive(Clone, Debug)]
@@ -200,7 +202,7 @@ struct Table {
     columns: Vec<Column>,
 }
 
-/// The target's columns, so that they are listed in the migrations alone.
+/// Reads the target's columns, so that only the migrations list them.
 async fn columns(transaction: &Transaction<'_>) -> Result<Vec<Table>, StoreError> {
     let mut tables = Vec::with_capacity(TABLES.len());
     for name in TABLES {
@@ -214,13 +216,14 @@ async fn columns(transaction: &Transaction<'_>) -> Result<Vec<Table>, StoreError
         let mut columns = Vec::with_capacity(rows.len());
         for row in rows {
             let kind = match row.try_get(1)? {
-                "bigint" => Kind::Number,
-                "text" => Kind::Text,
-                "bytea" => Kind::Bytes,
-                "boolean" => Kind::Switch,
+                "bigint" => ColumnKind::Number,
+                "text" => ColumnKind::Text,
+                "bytea" => ColumnKind::Bytes,
+                "boolean" => ColumnKind::Boolean,
                 other => {
                     return Err(StoreError::Database(format!(
-                        "`{name}` has a column of type {other}, which can't be copied"
+                        "cannot copy table `{name}`: column type {other} is not supported; \
+                         report this as a bug"
                     )));
                 }
             };
@@ -234,25 +237,25 @@ async fn columns(transaction: &Transaction<'_>) -> Result<Vec<Table>, StoreError
     Ok(tables)
 }
 
-/// Values of one column of a batch.
+/// The values of one column of a batch.
 enum Values {
     Numbers(Vec<Option<i64>>),
     Texts(Vec<Option<String>>),
     Bytes(Vec<Option<Vec<u8>>>),
-    Switches(Vec<Option<bool>>),
+    Booleans(Vec<Option<bool>>),
 }
 
 impl Values {
-    fn of(kind: Kind) -> Self {
+    fn of(kind: ColumnKind) -> Self {
         match kind {
-            Kind::Number => Self::Numbers(Vec::new()),
-            Kind::Text => Self::Texts(Vec::new()),
-            Kind::Bytes => Self::Bytes(Vec::new()),
-            Kind::Switch => Self::Switches(Vec::new()),
+            ColumnKind::Number => Self::Numbers(Vec::new()),
+            ColumnKind::Text => Self::Texts(Vec::new()),
+            ColumnKind::Bytes => Self::Bytes(Vec::new()),
+            ColumnKind::Boolean => Self::Booleans(Vec::new()),
         }
     }
 
-    /// Adds SQLite's value and gives its size.
+    /// Adds SQLite's value and returns its size.
     fn push(&mut self, value: ValueRef<'_>) -> Result<usize, rusqlite::types::FromSqlError> {
         let size = match value {
             ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
@@ -260,9 +263,9 @@ impl Values {
         };
         match self {
             Self::Numbers(values) => values.push(value.as_i64_or_null()?),
-            Self::Texts(values) => values.push(value.as_str_or_null()?.map(keepable)),
+            Self::Texts(values) => values.push(value.as_str_or_null()?.map(escape_nul)),
             Self::Bytes(values) => values.push(value.as_blob_or_null()?.map(<[u8]>::to_vec)),
-            Self::Switches(values) => {
+            Self::Booleans(values) => {
                 values.push(value.as_i64_or_null()?.map(|number| number != 0));
             }
         }
@@ -274,12 +277,12 @@ impl Values {
             Self::Numbers(values) => values,
             Self::Texts(values) => values,
             Self::Bytes(values) => values,
-            Self::Switches(values) => values,
+            Self::Booleans(values) => values,
         }
     }
 }
 
-/// Rows of one table on their way.
+/// Rows of one table to be inserted together.
 struct Batch {
     table: usize,
     rows: u64,
@@ -332,7 +335,7 @@ fn read_all(
                 values,
                 total,
             };
-            // Nobody listens any more where the other side failed; it says why.
+            // The receiver is gone if the other side failed, which returns the error.
             sender.blocking_send(batch).is_ok()
         })
         .map_err(explain)?;
@@ -340,7 +343,7 @@ fn read_all(
     Ok(())
 }
 
-/// A table that is not in the list would be left behind.
+/// Fails if the file has a table that is not in the list and would be left behind.
 fn refuse_unknown_tables(connection: &Connection) -> rusqlite::Result<Result<(), StoreError>> {
     let mut statement = connection.prepare(
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
@@ -350,14 +353,15 @@ fn refuse_unknown_tables(connection: &Connection) -> rusqlite::Result<Result<(),
         let name = name?;
         if !TABLES.contains(&name.as_str()) {
             return Ok(Err(StoreError::Database(format!(
-                "the file has a table `{name}`, which this version can't copy"
+                "cannot copy table `{name}`, which this version does not know; run the \
+                 version of ivesk-webhook that created it"
             ))));
         }
     }
     Ok(Ok(()))
 }
 
-/// Gives each batch to `send` until that is false.
+/// Passes each batch of a table to `send`, until that returns false.
 fn read_table(
     connection: &Connection,
     table: &Table,

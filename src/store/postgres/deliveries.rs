@@ -1,29 +1,25 @@
-//! What is delivered next, and what became of it.
+//! Leasing versions for delivery, and recording the attempts.
 //!
-//! A destination's row is locked first, by whoever leases, settles or changes it; what belongs
-//! to it follows. Rows of feeds are touched after it and never before.
-
-use aws_lc_rs::digest::{SHA256, digest};
-use tokio_postgres::Row;
+//! Leasing, settling and changing a destination lock its row first, then the rows that
+//! belong to it, then rows of feeds.
 
 use super::connection::{Pool, Transaction};
-use super::rows::{self, keepable};
+use super::delivery_rows::{DELIVERY_COLUMNS, account_names, company_codes, read_delivery};
+use super::rows::{self, escape_nul};
 use super::triggers::raise;
 use super::{destinations, triggers};
-use crate::domain::{Account, Company, Timestamp};
-use crate::store::deliveries::{ATTEMPTS, LINK_PATIENCE, NO_COMPANY, WINDOW};
-use crate::store::outcomes::Outcome;
+use crate::domain::{Company, Timestamp};
+use crate::store::deliveries::{
+    LEASE_WINDOW, LINK_TIMEOUT, MAX_ATTEMPT_ROWS, NO_COMPANY, NO_MORE_LINKS,
+};
+use crate::store::outcomes::DeliveryUpdate;
 use crate::store::{
     Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
-    DestinationFilter, LateOutcome, LeaseAction, NewImportError, StoreError, TriggerKind,
+    LateOutcome, LeaseAction, NewImportError, StoreError, TriggerKind,
 };
+use aws_lc_rs::digest::{SHA256, digest};
 
-/// The columns that [`item`] reads.
-pub(super) const ITEM: &str = "
-    d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body, h.link_tries, l.url, l.listed_at";
-
-/// Versions in a window after the position (`$2` to `$3`) of a destination (`$1`) that are not
-/// settled.
+/// Unsettled versions in a window after the position (`$2` to `$3`) of a destination (`$1`).
 const UNSETTLED: &str = "
     FROM document d
     JOIN destination_feed s ON s.destination_id = $1 AND s.feed_id = d.feed_id
@@ -42,24 +38,14 @@ const UNSETTLED: &str = "
       AND (cardinality($5) = 0 OR a.name = ANY ($5))
       AND (cardinality($6) = 0 OR f.queue = 'digitized' OR f.company = ANY ($6))";
 
-/// Of those, the ones that wait for nothing at `$7`; `$8` tells whether files are fetched, and
-/// `$9` since when a feed that is to be read again for them is not waited for any more.
+/// Restricts them to those that are ready at `$7`. `$8` is true if files are fetched; feeds
+/// whose fresh links were requested before `$9` are not waited for any more.
 const READY: &str = "
       AND (h.next_try_at IS NULL OR h.next_try_at <= $7 OR coalesce(l.listed_at >= h.changed_at, false))
-      AND (NOT $8 OR w.asked_at IS NULL OR w.asked_at <= $9 OR coalesce(l.listed_at >= w.asked_at, false))";
+      AND (NOT $8 OR w.requested_at IS NULL OR w.requested_at <= $9 OR coalesce(l.listed_at >= w.requested_at, false))";
 
-/// The names of accounts.
-pub(super) fn account_names(filter: &DestinationFilter) -> Vec<&str> {
-    filter.accounts.iter().map(Account::as_str).collect()
-}
-
-/// The codes of companies.
-pub(super) fn company_codes(filter: &DestinationFilter) -> Vec<&str> {
-    filter.companies.iter().map(Company::as_str).collect()
-}
-
-/// A destination's row as far as leasing goes.
-struct Candidate {
+/// The columns of a destination that leasing needs.
+struct DestinationCandidate {
     id: i64,
     position: i64,
     failures: u32,
@@ -84,7 +70,7 @@ async fn choose(
     request: &DeliveryLeaseRequest,
 ) -> Result<DeliveryLeased, StoreError> {
     let now = transaction.now();
-    let Some(destination) = candidate(transaction, request).await? else {
+    let Some(destination) = lock_candidate(transaction, request).await? else {
         return Ok(DeliveryLeased::Nothing { until: None });
     };
     if destination.paused {
@@ -96,27 +82,27 @@ async fn choose(
     if let Some(until) = busy.filter(|until| *until > now).max() {
         return Ok(DeliveryLeased::Nothing { until: Some(until) });
     }
-    // The counter first: what it has counted is committed, and seen by what follows.
+    // The counter is read first: what it has counted is committed and visible below.
     let row = transaction
         .query_one("SELECT epoch, last FROM sequence", &[])
         .await?;
     let (epoch, last): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
-    let end = last.min(destination.position.saturating_add(WINDOW));
+    let end = last.min(destination.position.saturating_add(LEASE_WINDOW));
     let first = first_unsettled(transaction, request, &destination, end).await?;
     let position = first.map_or(end, |first| first - 1);
     if position > destination.position {
         destinations::set_position(transaction, destination.id, position).await?;
     }
-    let items = match first {
+    let deliveries = match first {
         Some(_) => ready(transaction, request, &destination, end, &epoch).await?,
         None => Vec::new(),
     };
-    if items.is_empty() {
+    if deliveries.is_empty() {
         let all_settled = first.is_none();
         if (all_settled && end < last)
-            || destinations::start_by_themselves(transaction, destination.id, request).await?
+            || destinations::start_automatically(transaction, destination.id, request).await?
         {
-            return Ok(DeliveryLeased::Passed);
+            return Ok(DeliveryLeased::Advanced);
         }
         return Ok(DeliveryLeased::Nothing {
             until: ready_at(transaction, request, &destination, end).await?,
@@ -133,15 +119,15 @@ async fn choose(
         destination: request.destination.clone(),
         fence: row.try_get(0)?,
         failures: destination.failures,
-        deliveries: items,
+        deliveries,
     }))
 }
 
-/// The destination's row, locked; `None` also where another replica has locked it.
-async fn candidate(
+/// Locks the destination's row; `None` also if another replica has locked it.
+async fn lock_candidate(
     transaction: &Transaction<'_>,
     request: &DeliveryLeaseRequest,
-) -> Result<Option<Candidate>, StoreError> {
+) -> Result<Option<DestinationCandidate>, StoreError> {
     let row = transaction
         .query_opt(
             "SELECT id, position, failures, paused IS NOT NULL, waits_until, leased_until FROM destination
@@ -150,13 +136,13 @@ async fn candidate(
         )
         .await?;
     row.map(|row| {
-        Ok(Candidate {
+        Ok(DestinationCandidate {
             id: row.try_get(0)?,
             position: row.try_get(1)?,
             failures: rows::count(&row, 2)?,
             paused: row.try_get(3)?,
-            waits_until: rows::maybe_moment(&row, 4)?,
-            leased_until: rows::maybe_moment(&row, 5)?,
+            waits_until: rows::optional_timestamp(&row, 4)?,
+            leased_until: rows::optional_timestamp(&row, 5)?,
         })
     })
     .transpose()
@@ -165,7 +151,7 @@ async fn candidate(
 async fn first_unsettled(
     transaction: &Transaction<'_>,
     request: &DeliveryLeaseRequest,
-    destination: &Candidate,
+    destination: &DestinationCandidate,
     end: i64,
 ) -> Result<Option<i64>, StoreError> {
     let row = transaction
@@ -187,7 +173,7 @@ async fn first_unsettled(
 async fn ready(
     transaction: &Transaction<'_>,
     request: &DeliveryLeaseRequest,
-    destination: &Candidate,
+    destination: &DestinationCandidate,
     end: i64,
     epoch: &str,
 ) -> Result<Vec<Delivery>, StoreError> {
@@ -197,7 +183,7 @@ async fn ready(
                     (SELECT n.note FROM document e JOIN delivery n ON n.sequence = e.sequence AND n.destination_id = $1
                      WHERE e.document_id = chosen.document_id AND e.feed_id = chosen.feed_id AND n.note IS NOT NULL
                      ORDER BY n.sequence DESC LIMIT 1) AS earlier_note
-             FROM (SELECT {ITEM}, d.feed_id, coalesce(w.asked_at <= $9, false) AS given_up {UNSETTLED} {READY}
+             FROM (SELECT {DELIVERY_COLUMNS}, d.feed_id, coalesce(w.requested_at <= $9, false) AS without_file {UNSETTLED} {READY}
                    ORDER BY d.sequence LIMIT $10) AS chosen) AS weighed
          WHERE before < $11 ORDER BY sequence"
     );
@@ -213,19 +199,23 @@ async fn ready(
                 &company_codes(&request.filter),
                 &transaction.now().as_millis(),
                 &request.files,
-                &transaction.now().before(LINK_PATIENCE).as_millis(),
-                &i64::try_from(request.most).unwrap_or(i64::MAX),
-                &i64::try_from(request.most_bytes).unwrap_or(i64::MAX),
+                &transaction.now().before(LINK_TIMEOUT).as_millis(),
+                &i64::try_from(request.limit).unwrap_or(i64::MAX),
+                &i64::try_from(request.limit_bytes).unwrap_or(i64::MAX),
             ],
         )
         .await?;
     rows.iter()
         .map(|row| {
-            let (item, given_up) = (item(row, epoch)?, row.try_get(12)?);
+            let (delivery, without_file) = (read_delivery(row, epoch)?, row.try_get(12)?);
             Ok(Delivery {
-                earlier_note: rows::maybe_text(row, 14)?,
-                link_tries: if given_up { 1000 } else { item.link_tries },
-                ..item
+                earlier_note: rows::optional_text(row, 14)?,
+                link_tries: if without_file {
+                    NO_MORE_LINKS
+                } else {
+                    delivery.link_tries
+                },
+                ..delivery
             })
         })
         .collect()
@@ -234,7 +224,7 @@ async fn ready(
 async fn ready_at(
     transaction: &Transaction<'_>,
     request: &DeliveryLeaseRequest,
-    destination: &Candidate,
+    destination: &DestinationCandidate,
     end: i64,
 ) -> Result<Option<Timestamp>, StoreError> {
     let row = transaction
@@ -251,32 +241,15 @@ async fn ready_at(
             ],
         )
         .await?;
-    rows::maybe_moment(&row, 0)
+    rows::optional_timestamp(&row, 0)
 }
 
-/// Reads a version from the columns of [`ITEM`].
-pub(super) fn item(row: &Row, epoch: &str) -> Result<Delivery, StoreError> {
-    Ok(Delivery {
-        sequence: row.try_get(0)?,
-        feed: rows::feed(row, 1)?,
-        document_id: rows::text(row, 4)?,
-        version: rows::text(row, 5)?,
-        stored_at: rows::moment(row, 6)?,
-        body: row.try_get(7)?,
-        link_tries: u32::try_from(row.try_get::<_, Option<i64>>(8)?.unwrap_or(0)).unwrap_or(0),
-        link: rows::maybe_text(row, 9)?.map(Into::into),
-        link_listed_at: rows::maybe_moment(row, 10)?,
-        earlier_note: None,
-        epoch: epoch.to_owned(),
-    })
-}
-
-/// Notes what became of leased versions, and of the lease.
+/// Records attempts, and applies `action` to the lease.
 pub(super) async fn settle(
     pool: &Pool,
     lease: &DeliveryLease,
-    settled: &[Attempt],
-    afterwards: &LeaseAction,
+    attempts: &[Attempt],
+    action: &LeaseAction,
 ) -> Result<bool, StoreError> {
     let transaction = pool.write().await?;
     let owned = transaction
@@ -289,22 +262,22 @@ pub(super) async fn settle(
         transaction.roll_back().await?;
         return Err(StoreError::StaleLease);
     }
-    lock_feeds_to_read(&transaction, settled).await?;
-    for one in settled {
-        note(&transaction, lease.destination_id, one).await?;
+    lock_feeds_to_read(&transaction, attempts).await?;
+    for one in attempts {
+        record_attempt(&transaction, lease.destination_id, one).await?;
     }
-    let holds = note_afterwards(&transaction, lease.destination_id, settled, afterwards).await?;
+    let may_continue = finish_lease(&transaction, lease.destination_id, attempts, action).await?;
     transaction.commit().await?;
-    Ok(holds)
+    Ok(may_continue)
 }
 
-/// Locks the feeds that are to be read for fresh links, before their wishes are touched:
-/// a page's commit locks them in this order too.
+/// Locks the feeds that are to be pulled for fresh links before their triggers are touched,
+/// in the order in which a page's commit locks them.
 async fn lock_feeds_to_read(
     transaction: &Transaction<'_>,
-    settled: &[Attempt],
+    attempts: &[Attempt],
 ) -> Result<(), StoreError> {
-    let expired: Vec<i64> = settled
+    let expired: Vec<i64> = attempts
         .iter()
         .filter(|one| matches!(one.outcome, DeliveryOutcome::LinkExpired))
         .map(|one| one.sequence)
@@ -322,13 +295,13 @@ async fn lock_feeds_to_read(
     Ok(())
 }
 
-async fn note(
+async fn record_attempt(
     transaction: &Transaction<'_>,
     destination: i64,
     one: &Attempt,
 ) -> Result<(), StoreError> {
-    let outcome = Outcome::of(&one.outcome, transaction.now());
-    write_row(
+    let outcome = DeliveryUpdate::of(&one.outcome, transaction.now());
+    write_delivery(
         transaction,
         destination,
         one.sequence,
@@ -337,28 +310,30 @@ async fn note(
     )
     .await?;
     match &one.outcome {
-        DeliveryOutcome::Rejected { report, .. } => {
-            write_report(transaction, one.sequence, report).await
+        DeliveryOutcome::Rejected { import_error, .. } => {
+            write_import_error(transaction, one.sequence, import_error).await
         }
         DeliveryOutcome::Listed => {
-            destinations::give_number(transaction, destination, one.sequence).await
+            destinations::assign_number(transaction, destination, one.sequence).await
         }
-        DeliveryOutcome::LinkExpired => ask_for_link(transaction, destination, one.sequence).await,
+        DeliveryOutcome::LinkExpired => {
+            request_fresh_link(transaction, destination, one.sequence).await
+        }
         DeliveryOutcome::Delivered { .. } | DeliveryOutcome::Filtered => Ok(()),
     }
 }
 
-async fn write_row(
+async fn write_delivery(
     transaction: &Transaction<'_>,
     destination: i64,
     sequence: i64,
     began_at: Timestamp,
-    outcome: &Outcome<'_>,
+    outcome: &DeliveryUpdate<'_>,
 ) -> Result<(), StoreError> {
-    // By the database's clock a moment may have begun that has not come yet here.
+    // The worker's clock may be ahead of the database's.
     let began_at = began_at.min(transaction.now()).as_millis();
     let now = transaction.now().as_millis();
-    let detail = outcome.detail.map(keepable);
+    let detail = outcome.detail.map(escape_nul);
     transaction
         .execute(
             "INSERT INTO delivery (destination_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
@@ -375,13 +350,13 @@ async fn write_row(
                 &began_at,
                 &now,
                 &outcome.next_try_at.map(Timestamp::as_millis),
-                &outcome.note.map(keepable),
+                &outcome.note.map(escape_nul),
                 &detail,
             ],
         )
         .await?;
-    // An attempt that ended as the last one did is counted to it.
-    let alike = transaction
+    // An attempt with the same result as the last one is counted in its row.
+    let repeated = transaction
         .execute(
             "UPDATE delivery_attempt SET ended_at = $3, times = times + 1
              WHERE destination_id = $1 AND sequence = $2 AND result = $4 AND detail IS NOT DISTINCT FROM $5
@@ -389,7 +364,7 @@ async fn write_row(
             &[&destination, &sequence, &now, &outcome.result, &detail],
         )
         .await?;
-    if alike > 0 {
+    if repeated > 0 {
         return Ok(());
     }
     transaction
@@ -408,20 +383,20 @@ async fn write_row(
                 &now,
                 &outcome.result,
                 &detail,
-                &ATTEMPTS,
+                &MAX_ATTEMPT_ROWS,
             ],
         )
         .await?;
     Ok(())
 }
 
-/// Keeps an import error for the accountant, once for each (version, text).
-async fn write_report(
+/// Stores an import error for the accountant, once for each (version, text).
+async fn write_import_error(
     transaction: &Transaction<'_>,
     sequence: i64,
-    report: &NewImportError,
+    import_error: &NewImportError,
 ) -> Result<(), StoreError> {
-    let company = report.company.as_ref().map(Company::as_str);
+    let company = import_error.company.as_ref().map(Company::as_str);
     let can_be_sent = company.is_some();
     let now = transaction.now().as_millis();
     transaction
@@ -432,9 +407,9 @@ async fn write_report(
              ON CONFLICT (sequence, digest) DO NOTHING",
             &[
                 &sequence,
-                &digest(&SHA256, report.message.as_bytes()).as_ref(),
+                &digest(&SHA256, import_error.message.as_bytes()).as_ref(),
                 &company,
-                &keepable(&report.message),
+                &escape_nul(&import_error.message),
                 &if can_be_sent { "pending" } else { "refused" },
                 &now,
                 &can_be_sent.then_some(now),
@@ -445,9 +420,9 @@ async fn write_report(
     Ok(())
 }
 
-/// Wishes for a fresh link to the version's file: by the reading that looks back anyway,
-/// and where that brought none by reading the feed from its beginning.
-async fn ask_for_link(
+/// Requests a fresh link to the version's file: first by an overlap read, then, if that
+/// brought none, by reading the feed from its beginning.
+async fn request_fresh_link(
     transaction: &Transaction<'_>,
     destination: i64,
     sequence: i64,
@@ -464,26 +439,26 @@ async fn ask_for_link(
     let (tries, feed): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     transaction
         .execute(
-            "INSERT INTO fresh_link_request (feed_id, asked_at) VALUES ($1, $2) ON CONFLICT (feed_id) DO NOTHING",
+            "INSERT INTO fresh_link_request (feed_id, requested_at) VALUES ($1, $2) ON CONFLICT (feed_id) DO NOTHING",
             &[&feed, &now.as_millis()],
         )
         .await?;
     if tries == 1 {
         raise(transaction, feed, TriggerKind::Reconciliation, now).await
     } else {
-        triggers::read_from_beginning(transaction, feed).await
+        triggers::backfill_from_beginning(transaction, feed).await
     }
 }
 
-async fn note_afterwards(
+async fn finish_lease(
     transaction: &Transaction<'_>,
     destination: i64,
-    settled: &[Attempt],
-    afterwards: &LeaseAction,
+    attempts: &[Attempt],
+    action: &LeaseAction,
 ) -> Result<bool, StoreError> {
     let now = transaction.now();
     let count = |is: fn(&DeliveryOutcome) -> bool| {
-        let count = settled.iter().filter(|one| is(&one.outcome)).count();
+        let count = attempts.iter().filter(|one| is(&one.outcome)).count();
         i64::try_from(count).unwrap_or(i64::MAX)
     };
     let delivered = count(|outcome| matches!(outcome, DeliveryOutcome::Delivered { .. }));
@@ -498,7 +473,7 @@ async fn note_afterwards(
             )
             .await?;
     }
-    match afterwards {
+    match action {
         LeaseAction::Keep(lease) => {
             let row = transaction
                 .query_one(
@@ -523,8 +498,8 @@ async fn note_afterwards(
             error,
             until,
         } => {
-            let outcome = Outcome::not_taken(error, until.is_some());
-            write_row(transaction, destination, *sequence, *began_at, &outcome).await?;
+            let outcome = DeliveryUpdate::unavailable(error, until.is_some());
+            write_delivery(transaction, destination, *sequence, *began_at, &outcome).await?;
             if is_skipped(transaction, destination, *sequence).await? {
                 transaction
                     .execute(
@@ -543,7 +518,7 @@ async fn note_afterwards(
                     &[
                         &destination,
                         &now.as_millis(),
-                        &keepable(error),
+                        &escape_nul(error),
                         sequence,
                         &until.map(Timestamp::as_millis),
                     ],
@@ -554,7 +529,7 @@ async fn note_afterwards(
     }
 }
 
-/// Whether a person left the version out while the destination was given it.
+/// Returns true if a person skipped the version while it was being delivered.
 async fn is_skipped(
     transaction: &Transaction<'_>,
     destination: i64,
@@ -569,46 +544,46 @@ async fn is_skipped(
     Ok(row.try_get(0)?)
 }
 
-/// Notes what a program says of a version that its destination was given.
+/// Records an outcome that a destination reports later.
 pub(super) async fn record_outcome(
     transaction: &Transaction<'_>,
     destination: &str,
     sequence: i64,
-    verdict: &LateOutcome,
+    late_outcome: &LateOutcome,
 ) -> Result<bool, StoreError> {
-    let given = transaction
+    let known = transaction
         .query_opt(
             "SELECT s.id FROM destination s WHERE s.name = $1 FOR NO KEY UPDATE",
             &[&destination],
         )
         .await?;
-    let Some(row) = given else {
+    let Some(row) = known else {
         return Ok(false);
     };
     let destination: i64 = row.try_get(0)?;
-    let given = transaction
+    let delivery = transaction
         .query_opt(
             "SELECT state, detail FROM delivery
              WHERE destination_id = $1 AND sequence = $2 AND state IN ('listed', 'delivered', 'rejected')",
             &[&destination, &sequence],
         )
         .await?;
-    let Some(row) = given else {
+    let Some(row) = delivery else {
         return Ok(false);
     };
-    let outcome = Outcome::later(verdict);
-    let as_row = Outcome::of(&outcome, transaction.now());
+    let outcome = DeliveryOutcome::from(late_outcome);
+    let as_row = DeliveryUpdate::of(&outcome, transaction.now());
     let state: String = row.try_get(0)?;
-    if state == as_row.state && rows::maybe_text(&row, 1)?.as_deref() == as_row.detail {
+    if state == as_row.state && rows::optional_text(&row, 1)?.as_deref() == as_row.detail {
         return Ok(true);
     }
-    let settled = Attempt {
+    let attempt = Attempt {
         sequence,
         began_at: transaction.now(),
         outcome,
     };
-    note(transaction, destination, &settled).await?;
-    let delivered = i64::from(matches!(verdict, LateOutcome::Delivered));
+    record_attempt(transaction, destination, &attempt).await?;
+    let delivered = i64::from(matches!(late_outcome, LateOutcome::Delivered));
     transaction
         .execute(
             "UPDATE destination SET delivered = delivered + $2, rejected = rejected + $3 WHERE id = $1",

@@ -1,4 +1,4 @@
-//! Delivering documents: the trait's methods.
+//! The methods of [`DeliveryStore`].
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
     DeliveryRow, DeliveryStore, DestinationChange, DestinationFilter, DestinationRow, HeldFeed,
     ImportErrorFilter, ImportErrorLease, ImportErrorOutcome, ImportErrorRow, LateOutcome,
-    LeaseAction, Listed, StoreError,
+    LeaseAction, ListEntry, StoreError,
 };
 
 #[async_trait]
@@ -25,7 +25,7 @@ impl DeliveryStore for PostgresStore {
         destinations: Vec<(DestinationName, DestinationFilter)>,
         _now: Timestamp,
     ) -> Result<(), StoreError> {
-        in_writing!(self, destinations::register_feeds(&destinations));
+        write_transaction!(self, destinations::register(&destinations));
         Ok(())
     }
 
@@ -40,23 +40,20 @@ impl DeliveryStore for PostgresStore {
     async fn settle_deliveries(
         &self,
         lease: DeliveryLease,
-        settled: Vec<Attempt>,
-        afterwards: LeaseAction,
+        attempts: Vec<Attempt>,
+        action: LeaseAction,
         _now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.may_write()?;
-        let holds = deliveries::settle(&self.pool, &lease, &settled, &afterwards).await?;
-        let pulls = |one: &Attempt| matches!(one.outcome, DeliveryOutcome::LinkExpired);
-        let rejected = settled
-            .iter()
-            .any(|one| matches!(one.outcome, DeliveryOutcome::Rejected { .. }));
-        if settled.iter().any(pulls) {
+        let may_continue = deliveries::settle(&self.pool, &lease, &attempts, &action).await?;
+        let any = |is: fn(&DeliveryOutcome) -> bool| attempts.iter().any(|one| is(&one.outcome));
+        if any(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired)) {
             self.trigger.notify_one();
         }
-        if rejected {
+        if any(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. })) {
             self.arrivals.send_replace(());
         }
-        Ok(holds)
+        Ok(may_continue)
     }
 
     async fn change_destination(
@@ -65,7 +62,7 @@ impl DeliveryStore for PostgresStore {
         change: DestinationChange,
         _now: Timestamp,
     ) -> Result<Option<usize>, StoreError> {
-        let changed = in_writing!(self, destinations::change(&destination, &change));
+        let changed = write_transaction!(self, destinations::change(&destination, &change));
         self.arrivals.send_replace(());
         Ok(changed)
     }
@@ -74,19 +71,19 @@ impl DeliveryStore for PostgresStore {
         &self,
         destination: DestinationName,
         sequence: i64,
-        verdict: LateOutcome,
+        outcome: LateOutcome,
         _now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let recorded = in_writing!(
+        let recorded = write_transaction!(
             self,
-            deliveries::record_outcome(destination.as_str(), sequence, &verdict)
+            deliveries::record_outcome(destination.as_str(), sequence, &outcome)
         );
         self.arrivals.send_replace(());
         Ok(recorded)
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError> {
-        in_reading!(self, destinations::list())
+        read_transaction!(self, destinations::list())
     }
 
     async fn held_feeds(
@@ -94,11 +91,11 @@ impl DeliveryStore for PostgresStore {
         destination: DestinationName,
         filter: DestinationFilter,
     ) -> Result<Vec<HeldFeed>, StoreError> {
-        in_reading!(self, destinations::held_feeds(&destination, &filter))
+        read_transaction!(self, destinations::held_feeds(&destination, &filter))
     }
 
     async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError> {
-        in_reading!(self, destinations::deliveries(&filter))
+        read_transaction!(self, destinations::deliveries(&filter))
     }
 
     async fn listed(
@@ -106,11 +103,11 @@ impl DeliveryStore for PostgresStore {
         destination: DestinationName,
         after: i64,
         limit: usize,
-        most_bytes: usize,
-    ) -> Result<Vec<Listed>, StoreError> {
-        in_reading!(
+        limit_bytes: usize,
+    ) -> Result<Vec<ListEntry>, StoreError> {
+        read_transaction!(
             self,
-            destinations::listed(&destination, after, limit, most_bytes)
+            destinations::listed(&destination, after, limit, limit_bytes)
         )
     }
 
@@ -120,7 +117,10 @@ impl DeliveryStore for PostgresStore {
         _now: Timestamp,
         lease: Duration,
     ) -> Result<Option<ImportErrorLease>, StoreError> {
-        Ok(in_writing!(self, import_errors::lease(&accounts, lease)))
+        Ok(write_transaction!(
+            self,
+            import_errors::lease(&accounts, lease)
+        ))
     }
 
     async fn end_import_error(
@@ -129,7 +129,7 @@ impl DeliveryStore for PostgresStore {
         end: ImportErrorOutcome,
         _now: Timestamp,
     ) -> Result<(), StoreError> {
-        if in_writing!(self, import_errors::end(&lease, &end)) {
+        if write_transaction!(self, import_errors::end(&lease, &end)) {
             Ok(())
         } else {
             Err(StoreError::StaleLease)
@@ -137,7 +137,7 @@ impl DeliveryStore for PostgresStore {
     }
 
     async fn retry_import_error(&self, id: i64, _now: Timestamp) -> Result<bool, StoreError> {
-        let found = in_writing!(self, import_errors::retry(id));
+        let found = write_transaction!(self, import_errors::retry(id));
         self.arrivals.send_replace(());
         Ok(found)
     }
@@ -146,6 +146,6 @@ impl DeliveryStore for PostgresStore {
         &self,
         filter: ImportErrorFilter,
     ) -> Result<Vec<ImportErrorRow>, StoreError> {
-        in_reading!(self, import_errors::list(&filter))
+        read_transaction!(self, import_errors::list(&filter))
     }
 }

@@ -1,27 +1,27 @@
-//! Destinations: how far each has come, what a person changes, and what people are shown.
+//! Destinations: registering, changing and listing them, with their deliveries.
 
 use tokio_postgres::Row;
 
 use super::connection::Transaction;
-use super::deliveries::{ITEM, account_names, company_codes, item};
+use super::delivery_rows::{DELIVERY_COLUMNS, account_names, company_codes, read_delivery};
 use super::rows;
 use crate::domain::{Account, Company, DestinationName};
-use crate::store::deliveries::WINDOW;
-use crate::store::words::{self, row_limit};
+use crate::store::columns::{self, row_limit};
+use crate::store::deliveries::LEASE_WINDOW;
 use crate::store::{
     AttemptRow, DeliveryFilter, DeliveryLeaseRequest, DeliveryRow, DestinationChange,
-    DestinationFilter, DestinationPauseReason, DestinationRow, HeldFeed, Listed, StartFrom,
+    DestinationFilter, DestinationPauseReason, DestinationRow, HeldFeed, ListEntry, StartFrom,
     StoreError,
 };
 
-/// Makes destinations known.
-pub(super) async fn register_feeds(
+/// Adds destinations that are not known yet, and stores their filters.
+pub(super) async fn register(
     transaction: &Transaction<'_>,
     destinations: &[(DestinationName, DestinationFilter)],
 ) -> Result<(), StoreError> {
     let mut destinations: Vec<&(DestinationName, DestinationFilter)> =
         destinations.iter().collect();
-    // In one order everywhere, so that no two transactions wait for each other.
+    // The same order everywhere prevents deadlocks.
     destinations.sort_by_key(|(name, _)| name);
     for (destination, filter) in destinations {
         let text = serde_json::json!(filter).to_string();
@@ -40,14 +40,14 @@ pub(super) async fn register_feeds(
             )
             .await?;
         if let Some(row) = changed {
-            forget_others(transaction, row.try_get(0)?, filter).await?;
+            remove_unmatched_feeds(transaction, row.try_get(0)?, filter).await?;
         }
     }
     Ok(())
 }
 
-/// Feeds that the destination doesn't take any more have not begun there any more.
-async fn forget_others(
+/// Removes the starts of feeds that no longer match the filter.
+async fn remove_unmatched_feeds(
     transaction: &Transaction<'_>,
     destination: i64,
     filter: &DestinationFilter,
@@ -84,8 +84,8 @@ pub(super) async fn set_position(
     Ok(())
 }
 
-/// Gives a version the next place in the destination's list.
-pub(super) async fn give_number(
+/// Assigns the next place in the destination's list to a version.
+pub(super) async fn assign_number(
     transaction: &Transaction<'_>,
     destination: i64,
     sequence: i64,
@@ -100,7 +100,7 @@ pub(super) async fn give_number(
     Ok(())
 }
 
-/// Feeds that a destination (`$1`) takes and that have not begun there.
+/// Feeds that match the filter of a destination (`$1`) and have not been started there.
 const HELD: &str = "
     FROM feed f JOIN account a ON a.id = f.account_id
     WHERE f.queue = $2
@@ -108,9 +108,9 @@ const HELD: &str = "
       AND (cardinality($4) = 0 OR f.queue = 'digitized' OR f.company = ANY ($4))
       AND NOT EXISTS (SELECT 1 FROM destination_feed s WHERE s.destination_id = $1 AND s.feed_id = f.id)";
 
-/// Lets feeds begin that have nothing to hold: their first pull brought nothing, and
-/// nothing was stored when the destination became known. All where the request says so.
-pub(super) async fn start_by_themselves(
+/// Starts feeds without history: their first pull brought nothing, and nothing was stored
+/// when the destination was registered. Starts all feeds if the request says so.
+pub(super) async fn start_automatically(
     transaction: &Transaction<'_>,
     destination: i64,
     request: &DeliveryLeaseRequest,
@@ -137,7 +137,7 @@ pub(super) async fn start_by_themselves(
     Ok(!found.is_empty())
 }
 
-/// Lets a feed begin, or begin earlier than it did; what is settled stays so.
+/// Starts a feed, or moves its start to an earlier point; settled versions stay settled.
 async fn start_feed(
     transaction: &Transaction<'_>,
     destination: i64,
@@ -164,7 +164,7 @@ async fn start_feed(
         )
         .await?;
     if from != StartFrom::Now {
-        // What the position had passed over is looked at again.
+        // Versions that the position has passed are read again.
         transaction
             .execute(
                 "UPDATE destination SET position = least(position,
@@ -177,7 +177,7 @@ async fn start_feed(
     Ok(())
 }
 
-/// Changes a destination; `None` where there is none of that name.
+/// Changes a destination; `None` if it does not exist.
 pub(super) async fn change(
     transaction: &Transaction<'_>,
     destination: &DestinationName,
@@ -254,13 +254,13 @@ async fn matching_feeds(
     found.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Makes versions wait again, as far as no newer one has come, and goes back to the first.
+/// Makes versions pending again, unless a newer one exists, and moves the position back.
 async fn retry(
     transaction: &Transaction<'_>,
     destination: i64,
     sequence: Option<i64>,
 ) -> Result<usize, StoreError> {
-    let again = transaction
+    let retried = transaction
         .query(
             "UPDATE delivery h SET state = 'pending', next_try_at = NULL, link_tries = 0, number = NULL, changed_at = $3
              FROM document d
@@ -271,7 +271,7 @@ async fn retry(
         )
         .await?;
     let mut first: Option<i64> = None;
-    for row in &again {
+    for row in &retried {
         let sequence: i64 = row.try_get(0)?;
         first = Some(first.map_or(sequence, |first| first.min(sequence)));
     }
@@ -283,7 +283,7 @@ async fn retry(
             )
             .await?;
     }
-    Ok(again.len())
+    Ok(retried.len())
 }
 
 async fn skip(
@@ -328,27 +328,27 @@ pub(super) async fn list(transaction: &Transaction<'_>) -> Result<Vec<Destinatio
                            AND h.state <> 'pending')
                      ORDER BY d.sequence LIMIT 1)
              FROM destination s, sequence q ORDER BY s.name",
-            &[&WINDOW],
+            &[&LEASE_WINDOW],
         )
         .await?;
     found
         .iter()
         .map(|row| {
             Ok(DestinationRow {
-                name: words::destination(row.try_get(0)?)?,
+                name: columns::destination(row.try_get(0)?)?,
                 position: row.try_get(1)?,
                 behind: row.try_get(2)?,
                 delivered: rows::count(row, 3)?,
                 rejected: rows::count(row, 4)?,
                 rejected_now: rows::count(row, 5)?,
-                paused: words::destination_pause_reason(row.try_get(6)?)?,
-                waits_until: rows::maybe_moment(row, 7)?,
-                failing_since: rows::maybe_moment(row, 8)?,
+                paused: columns::destination_pause_reason(row.try_get(6)?)?,
+                waits_until: rows::optional_timestamp(row, 7)?,
+                failing_since: rows::optional_timestamp(row, 8)?,
                 failures: rows::count(row, 9)?,
-                last_error: rows::maybe_text(row, 10)?,
+                last_error: rows::optional_text(row, 10)?,
                 stuck_at: row.try_get(11)?,
-                last_success_at: rows::maybe_moment(row, 12)?,
-                waiting_since: rows::maybe_moment(row, 13)?,
+                last_success_at: rows::optional_timestamp(row, 12)?,
+                waiting_since: rows::optional_timestamp(row, 13)?,
             })
         })
         .collect()
@@ -432,12 +432,12 @@ pub(super) async fn deliveries(
 
 fn delivery(row: &Row) -> Result<DeliveryRow, StoreError> {
     Ok(DeliveryRow {
-        destination: words::destination(row.try_get(0)?)?,
+        destination: columns::destination(row.try_get(0)?)?,
         sequence: row.try_get(1)?,
-        state: words::delivery_state(row.try_get(2)?)?,
-        began_at: rows::moment(row, 3)?,
-        changed_at: rows::moment(row, 4)?,
-        detail: rows::maybe_text(row, 5)?,
+        state: columns::delivery_state(row.try_get(2)?)?,
+        began_at: rows::timestamp(row, 3)?,
+        changed_at: rows::timestamp(row, 4)?,
+        detail: rows::optional_text(row, 5)?,
         attempts: Vec::new(),
     })
 }
@@ -458,24 +458,24 @@ async fn attempts(
         .iter()
         .map(|row| {
             Ok(AttemptRow {
-                began_at: rows::moment(row, 0)?,
-                ended_at: rows::moment(row, 1)?,
+                began_at: rows::timestamp(row, 0)?,
+                ended_at: rows::timestamp(row, 1)?,
                 result: row.try_get(2)?,
-                detail: rows::maybe_text(row, 3)?,
+                detail: rows::optional_text(row, 3)?,
                 times: rows::count(row, 4)?,
             })
         })
         .collect()
 }
 
-/// The list that a program asks for.
+/// Returns entries of the list that a program reads.
 pub(super) async fn listed(
     transaction: &Transaction<'_>,
     destination: &DestinationName,
     after: i64,
     limit: usize,
-    most_bytes: usize,
-) -> Result<Vec<Listed>, StoreError> {
+    limit_bytes: usize,
+) -> Result<Vec<ListEntry>, StoreError> {
     let Some(destination) = id(transaction, destination).await? else {
         return Ok(Vec::new());
     };
@@ -488,7 +488,7 @@ pub(super) async fn listed(
             &format!(
                 "SELECT * FROM (
                      SELECT chosen.*, sum(octet_length(body)) OVER (ORDER BY number) - octet_length(body) AS before
-                     FROM (SELECT {ITEM}, h.number, h.state
+                     FROM (SELECT {DELIVERY_COLUMNS}, h.number, h.state
                            FROM delivery h
                            JOIN document d ON d.sequence = h.sequence
                            JOIN feed f ON f.id = d.feed_id
@@ -502,17 +502,17 @@ pub(super) async fn listed(
                 &destination,
                 &after,
                 &row_limit(limit),
-                &i64::try_from(most_bytes).unwrap_or(i64::MAX),
+                &i64::try_from(limit_bytes).unwrap_or(i64::MAX),
             ],
         )
         .await?;
     found
         .iter()
         .map(|row| {
-            Ok(Listed {
-                item: item(row, &epoch)?,
+            Ok(ListEntry {
+                delivery: read_delivery(row, &epoch)?,
                 number: row.try_get(11)?,
-                state: words::delivery_state(row.try_get(12)?)?,
+                state: columns::delivery_state(row.try_get(12)?)?,
             })
         })
         .collect()

@@ -1,4 +1,4 @@
-//! What PostgreSQL's errors mean to the person who runs the service.
+//! Explanations of PostgreSQL's errors for the person who runs the service.
 
 use std::error::Error as _;
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use tokio_postgres::error::{DbError, SqlState};
 use crate::store::StoreError;
 
 impl From<tokio_postgres::Error> for StoreError {
-    /// Says what to do. Of the server's words only the message is kept: its detail may
-    /// quote rows.
+    /// Converts the error and adds what to do. Of the server's answer only the message is
+    /// kept, as its detail may quote rows.
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(answer) = error.as_db_error() {
             return explain(answer);
@@ -20,13 +20,15 @@ impl From<tokio_postgres::Error> for StoreError {
             detail = format!("{detail}: {inner}");
             cause = inner.source();
         }
-        Self::Unreachable { detail }
+        Self::Unreachable {
+            detail: format!("{detail}; check that the server is running and reachable"),
+        }
     }
 }
 
 fn explain(answer: &DbError) -> StoreError {
     let code = answer.code();
-    let said = format!("{} ({})", answer.message(), code.code());
+    let message = format!("{} ({})", answer.message(), code.code());
     let class = code.code().get(..2).unwrap_or_default();
     if *code == SqlState::DISK_FULL {
         return StoreError::DiskFull {
@@ -35,21 +37,22 @@ fn explain(answer: &DbError) -> StoreError {
     }
     if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
         return StoreError::Unreachable {
-            detail: format!("{said}; this server is a standby, `store.url` must name the primary"),
+            detail: format!("{message}; this server is a standby: name the primary in `store.url`"),
         };
     }
     match class {
-        // Connections, resources, an operator's stop, a crash.
-        "08" | "53" | "58" => StoreError::Unreachable { detail: said },
-        "57" if *code != SqlState::QUERY_CANCELED => StoreError::Unreachable { detail: said },
+        // Connection failures, exhausted resources, a shutdown by an operator, a crash.
+        "08" | "53" | "58" => StoreError::Unreachable { detail: message },
+        "57" if *code != SqlState::QUERY_CANCELED => StoreError::Unreachable { detail: message },
         "28" | "3D" => StoreError::Unreachable {
-            detail: format!("{said}; check user, password and database of `store.url`"),
+            detail: format!("{message}; check user, password and database of `store.url`"),
         },
         "42" if *code == SqlState::INSUFFICIENT_PRIVILEGE => StoreError::Database(format!(
-            "{said}; the user of `store.url` must own the tables and may create them in its schema"
+            "{message}; the user of `store.url` must own the tables and have the right to create \
+             tables in its schema"
         )),
         // Data exceptions, constraints, limits: the value is at fault, not the server.
-        "22" | "23" | "54" => StoreError::Value(said),
-        _ => StoreError::Database(said),
+        "22" | "23" | "54" => StoreError::Value(message),
+        _ => StoreError::Database(message),
     }
 }

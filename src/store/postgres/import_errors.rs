@@ -1,18 +1,18 @@
-//! Import errors on their way to the vendor's accountant.
+//! Import errors for the vendor's accountant.
 
 use std::time::Duration;
 
 use tokio_postgres::Row;
 
 use super::connection::Transaction;
-use super::rows::{self, keepable};
+use super::rows::{self, escape_nul};
 use crate::domain::{Account, Timestamp};
-use crate::store::words::{self, row_limit};
+use crate::store::columns::{self, row_limit};
 use crate::store::{
     ImportErrorFilter, ImportErrorLease, ImportErrorOutcome, ImportErrorRow, StoreError,
 };
 
-/// `condition` may use $1 and what follows.
+/// Returns the query for rows that meet `condition`, which may use $1 and following.
 fn select(condition: &str) -> String {
     format!(
         "SELECT r.id, a.name, r.sequence, d.document_id, r.company, r.message, r.state, r.attempts,
@@ -27,17 +27,17 @@ fn select(condition: &str) -> String {
 fn read(row: &Row) -> Result<ImportErrorRow, StoreError> {
     Ok(ImportErrorRow {
         id: row.try_get(0)?,
-        account: words::account(row.try_get(1)?)?,
+        account: columns::account(row.try_get(1)?)?,
         sequence: row.try_get(2)?,
         document_id: rows::text(row, 3)?,
-        company: words::maybe_company(row.try_get(4)?)?,
+        company: columns::optional_company(row.try_get(4)?)?,
         message: rows::text(row, 5)?,
-        state: words::import_error_state(row.try_get(6)?)?,
+        state: columns::import_error_state(row.try_get(6)?)?,
         attempts: rows::count(row, 7)?,
-        created_at: rows::moment(row, 8)?,
-        sent_at: rows::maybe_moment(row, 9)?,
-        next_try_at: rows::maybe_moment(row, 10)?,
-        last_error: rows::maybe_text(row, 11)?,
+        created_at: rows::timestamp(row, 8)?,
+        sent_at: rows::optional_timestamp(row, 9)?,
+        next_try_at: rows::optional_timestamp(row, 10)?,
+        last_error: rows::optional_text(row, 11)?,
     })
 }
 
@@ -73,7 +73,7 @@ pub(super) async fn lease(
     }))
 }
 
-/// False for a stale owner.
+/// Records the result of sending; returns false to a stale owner.
 pub(super) async fn end(
     transaction: &Transaction<'_>,
     lease: &ImportErrorLease,
@@ -95,7 +95,7 @@ pub(super) async fn end(
                 &lease.row.id,
                 &lease.fence,
                 &state,
-                &error.map(|error| keepable(error)),
+                &error.map(|error| escape_nul(error)),
                 &next_try_at.map(Timestamp::as_millis),
                 &transaction.now().as_millis(),
             ],
@@ -108,7 +108,7 @@ pub(super) async fn end(
         },
     ) = (changed > 0, end)
     {
-        // What kept this one from the vendor keeps the account's others.
+        // The account's others would fail alike.
         transaction
             .execute(
                 "WITH others AS (

@@ -1,4 +1,4 @@
-//! Verified messages: many in one commit, their triggers summed up.
+//! Ingest of verified messages: many per commit, with their triggers summed up.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,33 +10,34 @@ use super::connection::{Pool, Transaction};
 use super::rows::{account_id, feed_ids};
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::sns::MessageType;
-use crate::store::words::{GROUP, event_code, kind_code, message_key};
+use crate::store::columns::{event_code, kind_code, message_key};
+use crate::store::limits::MAX_GROUP;
 use crate::store::{AcceptedMessage, Insertion, StoreError, SubscriptionState, TriggerKind};
 
-/// Bytes of messages that share one commit at the most, so that a group of large ones
-/// is no burden on memory.
-const GROUP_BYTES: usize = 16 << 20;
+/// Maximum number of bytes of messages that share one commit, which bounds the memory of a
+/// group.
+const MAX_GROUP_BYTES: usize = 16 << 20;
 
-/// Feeds remembered at the most, before starting over.
-const KNOWN_FEEDS: usize = 100_000;
+/// Number of cached feeds at which the cache is cleared.
+const MAX_CACHED_FEEDS: usize = 100_000;
 
-/// The lock of whoever changes subscriptions; any number of ours: "IvWi".
+/// The advisory lock held while changing subscriptions; an arbitrary number, "IvWi".
 pub(super) const SUBSCRIPTIONS_LOCK: i64 = 0x4976_5769;
 
-/// A message and who waits for it.
-pub(super) struct Waiting {
+/// A message that waits to be stored, and the channel for its answer.
+pub(super) struct PendingMessage {
     pub(super) incoming: AcceptedMessage,
     pub(super) answer: oneshot::Sender<Result<Insertion, StoreError>>,
 }
 
-/// Row numbers that were looked up before. Rows are never removed.
+/// Cached ids of rows, which are never removed.
 #[derive(Default)]
-struct Known {
+struct RowIdCache {
     accounts: HashMap<Account, i64>,
     feeds: HashMap<Feed, i64>,
 }
 
-/// The one task of a process that stores messages.
+/// The task that stores messages; one per process.
 pub(super) struct Ingest {
     pub(super) pool: Arc<Pool>,
     pub(super) trigger: Arc<Notify>,
@@ -44,43 +45,43 @@ pub(super) struct Ingest {
 }
 
 impl Ingest {
-    /// Stores what comes until nobody can send any more.
-    pub(super) async fn run(self, mut inbox: mpsc::Receiver<Waiting>) {
-        let mut known = Known::default();
-        let mut arrived = Vec::with_capacity(GROUP);
-        while inbox.recv_many(&mut arrived, GROUP).await > 0 {
+    /// Stores messages until all senders are gone.
+    pub(super) async fn run(self, mut inbox: mpsc::Receiver<PendingMessage>) {
+        let mut row_ids = RowIdCache::default();
+        let mut arrived = Vec::with_capacity(MAX_GROUP);
+        while inbox.recv_many(&mut arrived, MAX_GROUP).await > 0 {
             while !arrived.is_empty() {
                 let group = take_group(&mut arrived);
-                self.commit_group(group, &mut known).await;
+                self.commit_group(group, &mut row_ids).await;
             }
         }
     }
 
-    /// Stores a group and answers each when it is committed.
-    async fn commit_group(&self, group: Vec<Waiting>, known: &mut Known) {
+    /// Stores a group, and answers each message once it is committed.
+    async fn commit_group(&self, group: Vec<PendingMessage>, row_ids: &mut RowIdCache) {
         let (messages, answers): (Vec<_>, Vec<_>) = group
             .into_iter()
-            .map(|waiting| (waiting.incoming, waiting.answer))
+            .map(|pending| (pending.incoming, pending.answer))
             .unzip();
-        match self.store_group(&messages, known).await {
+        match self.store_group(&messages, row_ids).await {
             Ok(outcomes) => {
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                    // Nobody waits any more where the connection was dropped.
+                    // The receiver is gone if the connection was dropped.
                     let _ = answer.send(Ok(outcome));
                 }
             }
             Err(StoreError::Value(_)) if messages.len() > 1 => {
-                // One message that can't be stored leaves the others of its group alone.
+                // A message that can't be stored does not affect the others of its group.
                 for (incoming, answer) in messages.iter().zip(answers) {
                     let outcome = self
-                        .store_group(std::slice::from_ref(incoming), known)
+                        .store_group(std::slice::from_ref(incoming), row_ids)
                         .await
                         .map(|outcomes| outcomes[0]);
                     let _ = answer.send(outcome);
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "a group of {} messages could not be stored", answers.len());
+                tracing::error!(%error, "failed to store a group of {} messages", answers.len());
                 for answer in answers {
                     let _ = answer.send(Err(error.clone()));
                 }
@@ -91,18 +92,18 @@ impl Ingest {
     async fn store_group(
         &self,
         messages: &[AcceptedMessage],
-        known: &mut Known,
+        row_ids: &mut RowIdCache,
     ) -> Result<Vec<Insertion>, StoreError> {
         let transaction = self.pool.write().await?;
         let mut accounts = HashMap::new();
-        // In order of names, as everywhere.
+        // In the order of names, as everywhere, which prevents deadlocks.
         for account in messages
             .iter()
             .map(|incoming| (incoming.account.as_str(), &incoming.account))
             .collect::<BTreeMap<_, _>>()
             .into_values()
         {
-            let id = match known.accounts.get(account) {
+            let id = match row_ids.accounts.get(account) {
                 Some(id) => *id,
                 None => account_id(&transaction, account).await?,
             };
@@ -116,9 +117,9 @@ impl Ingest {
                 .filter(|(_, outcome)| **outcome == Insertion::New)
                 .map(|(incoming, _)| incoming)
         };
-        let (feeds, raised) = raise_triggers(&transaction, new(), known).await?;
+        let (feeds, raised) = raise_triggers(&transaction, new(), row_ids).await?;
         for incoming in new() {
-            note_confirmation(
+            record_confirmation(
                 &transaction,
                 accounts[&incoming.account],
                 incoming,
@@ -127,12 +128,12 @@ impl Ingest {
             .await?;
         }
         transaction.commit().await?;
-        // Only what is committed is known.
-        known.accounts.extend(accounts);
-        if known.feeds.len() >= KNOWN_FEEDS {
-            known.feeds.clear();
+        // Only committed rows are cached.
+        row_ids.accounts.extend(accounts);
+        if row_ids.feeds.len() >= MAX_CACHED_FEEDS {
+            row_ids.feeds.clear();
         }
-        known.feeds.extend(feeds);
+        row_ids.feeds.extend(feeds);
         if raised {
             self.trigger.notify_waiters();
             self.trigger.notify_one();
@@ -141,14 +142,14 @@ impl Ingest {
     }
 }
 
-/// As many messages as share one commit; at least one.
-fn take_group(arrived: &mut Vec<Waiting>) -> Vec<Waiting> {
+/// Removes and returns the messages that share the next commit; at least one.
+fn take_group(arrived: &mut Vec<PendingMessage>) -> Vec<PendingMessage> {
     let mut bytes = 0;
     let fits = arrived
         .iter()
-        .take_while(|waiting| {
-            bytes += waiting.incoming.message.body().len();
-            bytes <= GROUP_BYTES
+        .take_while(|pending| {
+            bytes += pending.incoming.message.body().len();
+            bytes <= MAX_GROUP_BYTES
         })
         .count();
     arrived.drain(..fits.max(1)).collect()
@@ -156,7 +157,7 @@ fn take_group(arrived: &mut Vec<Waiting>) -> Vec<Waiting> {
 
 type Key = (Vec<u8>, i64, i64);
 
-/// Inserts a row for each message that has none, and tells which had.
+/// Inserts a row for each message that has none, and returns which were new.
 async fn insert_notifications(
     transaction: &Transaction<'_>,
     messages: &[AcceptedMessage],
@@ -169,8 +170,8 @@ async fn insert_notifications(
             event_code(incoming.event),
         )
     };
-    // In one order everywhere: replicas that are given the same messages wait for each
-    // other, and never in a circle.
+    // The same order everywhere: replicas that receive the same messages may wait for each
+    // other, but never deadlock.
     let mut sorted: Vec<(Key, &AcceptedMessage)> = messages
         .iter()
         .map(|incoming| (key(incoming), incoming))
@@ -207,7 +208,7 @@ async fn insert_notifications(
     Ok(messages
         .iter()
         .map(|incoming| {
-            // The first of several copies in one group is the new one.
+            // Of several copies in one group the first is new.
             if inserted.remove(&key(incoming)) {
                 Insertion::New
             } else {
@@ -217,12 +218,12 @@ async fn insert_notifications(
         .collect())
 }
 
-/// Raises each feed's `raised` once for the whole group; gives the feeds' rows, and
-/// whether there was any hint.
+/// Raises each feed's trigger once for the whole group; returns the feeds' ids, and true if
+/// there was any trigger.
 async fn raise_triggers(
     transaction: &Transaction<'_>,
     new: impl Iterator<Item = &AcceptedMessage>,
-    known: &Known,
+    row_ids: &RowIdCache,
 ) -> Result<(HashMap<Feed, i64>, bool), StoreError> {
     let mut triggers: HashMap<&Feed, i64> = HashMap::new();
     for incoming in new {
@@ -235,13 +236,13 @@ async fn raise_triggers(
     }
     let unknown = triggers
         .keys()
-        .filter(|feed| !known.feeds.contains_key(**feed))
+        .filter(|feed| !row_ids.feeds.contains_key(**feed))
         .map(|feed| (*feed).clone());
-    let made = feed_ids(transaction, unknown, transaction.now()).await?;
+    let added = feed_ids(transaction, unknown, transaction.now()).await?;
     let by_row: BTreeMap<i64, i64> = triggers
         .into_iter()
         .filter_map(|(feed, count)| {
-            let id = known.feeds.get(feed).or_else(|| made.get(feed))?;
+            let id = row_ids.feeds.get(feed).or_else(|| added.get(feed))?;
             Some((*id, count))
         })
         .collect();
@@ -257,15 +258,15 @@ async fn raise_triggers(
                 &rows,
                 &counts,
                 &kind_code(TriggerKind::Notification),
-                // The database's present: a replica whose clock is ahead can't put it off.
+                // By the database's clock, so that a replica whose clock is ahead can't delay it.
                 &transaction.now().as_millis(),
             ],
         )
         .await?;
-    Ok((made, true))
+    Ok((added, true))
 }
 
-async fn note_confirmation(
+async fn record_confirmation(
     transaction: &Transaction<'_>,
     account: i64,
     incoming: &AcceptedMessage,
@@ -277,14 +278,14 @@ async fn note_confirmation(
         MessageType::SubscriptionConfirmation => SubscriptionState::Pending,
         MessageType::UnsubscribeConfirmation => SubscriptionState::Unsubscribed,
     };
-    note_subscription(transaction, account, incoming, state).await
+    record_subscription(transaction, account, incoming, state).await
 }
 
-/// Brings the topic's subscription to `state`, unless a newer message already spoke.
+/// Sets the state of the topic's subscription, unless it reflects a newer message.
 ///
-/// A subscription that we asked for has no topic until SNS speaks first. Where its topic
-/// has a row already, as after subscribing anew, it ends in that row.
-async fn note_subscription(
+/// A requested subscription has no topic until the first message of SNS arrives. If its
+/// topic has a row already, as after subscribing again, the request is merged into that row.
+async fn record_subscription(
     transaction: &Transaction<'_>,
     account: i64,
     incoming: &AcceptedMessage,
@@ -297,20 +298,20 @@ async fn note_subscription(
     let event: Event = incoming.event;
     let row = transaction
         .query_opt(
-            "SELECT id, spoken_at, topic_arn IS NOT NULL FROM subscription
+            "SELECT id, last_message_at, topic_arn IS NOT NULL FROM subscription
              WHERE account_id = $1 AND event = $2
                AND (topic_arn = $3 OR (topic_arn IS NULL AND state = 'requested'))
              ORDER BY topic_arn IS NULL, id DESC LIMIT 1",
             &[&account, &event.as_str(), &message.topic_arn()],
         )
         .await?;
-    let spoken_at = message.timestamp().as_millis();
+    let message_at = message.timestamp().as_millis();
     let now = incoming.received_at.as_millis();
     let id: i64 = match row {
         Some(row)
             if row
                 .try_get::<_, Option<i64>>(1)?
-                .is_some_and(|newer| newer > spoken_at) =>
+                .is_some_and(|newer| newer > message_at) =>
         {
             return Ok(());
         }
@@ -318,7 +319,7 @@ async fn note_subscription(
             let id = row.try_get(0)?;
             let of_this_topic: bool = row.try_get(2)?;
             if of_this_topic && message.message_type() == MessageType::SubscriptionConfirmation {
-                take_request(transaction, id, account, event).await?;
+                merge_request(transaction, id, account, event).await?;
             }
             id
         }
@@ -334,7 +335,7 @@ async fn note_subscription(
     let next_try_at = (state == SubscriptionState::Pending).then_some(now);
     transaction
         .execute(
-            "UPDATE subscription SET topic_arn = $2, state = $3, changed_at = $4, spoken_at = $5, next_try_at = $6,
+            "UPDATE subscription SET topic_arn = $2, state = $3, changed_at = $4, last_message_at = $5, next_try_at = $6,
                  attempts = 0, last_error = NULL, subscribe_url = $7, token = $8
              WHERE id = $1",
             &[
@@ -342,7 +343,7 @@ async fn note_subscription(
                 &message.topic_arn(),
                 &state.as_str(),
                 &now,
-                &spoken_at,
+                &message_at,
                 &next_try_at,
                 &message.subscribe_url().map(ExposeSecret::expose_secret),
                 &message.token().map(ExposeSecret::expose_secret),
@@ -352,9 +353,8 @@ async fn note_subscription(
     Ok(())
 }
 
-/// Lets subscription `id` take the name of the oldest request that SNS has not answered,
-/// and removes that request.
-async fn take_request(
+/// Merges the oldest unanswered request into subscription `id`, which takes its name.
+async fn merge_request(
     transaction: &Transaction<'_>,
     id: i64,
     account: i64,
@@ -382,8 +382,8 @@ async fn take_request(
     Ok(())
 }
 
-/// The present, for what a caller dates itself: a moment that has not come yet by the
-/// database's clock would put work off.
-pub(super) fn not_later(moment: Timestamp, transaction: &Transaction<'_>) -> Timestamp {
+/// Returns a moment from a caller's clock, but no later than the database's present: a
+/// future moment would delay work.
+pub(super) fn clamp_to_now(moment: Timestamp, transaction: &Transaction<'_>) -> Timestamp {
     moment.min(transaction.now())
 }

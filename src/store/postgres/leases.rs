@@ -1,18 +1,17 @@
-//! Who pulls what: the most urgent feed, to one worker of all replicas at a time.
+//! Leasing feeds: the most urgent one, to one worker of all replicas at a time.
 
 use super::connection::{Pool, Transaction};
 use super::rows;
 use crate::domain::{Cursor, Timestamp};
-use crate::store::pulls::{self, SavedCursor, position_holder};
-use crate::store::words::{self, kind_code};
+use crate::store::columns::{self, kind_code};
+use crate::store::pulls::{self, SavedCursor, position_kind};
 use crate::store::{LeaseRequest, PageLease, Position, StoreError, TriggerKind};
 
-/// How often a worker that was overtaken looks again before it leaves the rest to others.
-const TRIES: usize = 4;
+/// Number of attempts of a worker that others overtake before it gives up for now.
+const MAX_LEASE_ATTEMPTS: usize = 4;
 
-/// What may be pulled, and what it waits for. `paused` feeds and accounts are tried
-/// again when their wait is over, but for those that need a person. `$1` holds what
-/// can't be pulled for want of a setting.
+/// Pending triggers of feeds that this process can pull (`$1`). Paused feeds and accounts
+/// are retried when their wait is over, except those that need a person.
 const PENDING: &str = "
     FROM feed_trigger d
     JOIN feed f ON f.id = d.feed_id
@@ -23,7 +22,8 @@ const PENDING: &str = "
       AND coalesce(a.paused, '') <> 'by_hand'
       AND a.name || '/' || f.queue = ANY ($1)";
 
-/// What may be pulled now (`$2`), with a request of the account's to spare (`$3`).
+/// Restricts them to those that may be pulled at `$2`, with fewer than `$3` requests of the
+/// account in flight.
 const DUE: &str = "
       AND d.due_at <= $2
       AND coalesce(f.leased_until, 0) <= $2
@@ -31,15 +31,15 @@ const DUE: &str = "
       AND coalesce(a.waits_until, 0) <= $2
       AND (SELECT count(*) FROM feed busy WHERE busy.account_id = a.id AND busy.leased_until > $2) < $3";
 
-fn askable(request: &LeaseRequest) -> Vec<String> {
+fn pullable(request: &LeaseRequest) -> Vec<String> {
     request
-        .askable
+        .queues
         .iter()
         .map(|(account, queue)| format!("{account}/{queue}"))
         .collect()
 }
 
-/// When something is next due; `None` where nothing is pending.
+/// Returns the moment when the next trigger is due; `None` if none is pending.
 pub(super) async fn next_due(
     transaction: &Transaction<'_>,
     request: &LeaseRequest,
@@ -47,52 +47,52 @@ pub(super) async fn next_due(
     let sql = format!(
         "SELECT min(greatest(d.due_at, f.waits_until, a.waits_until, f.leased_until)) {PENDING}"
     );
-    let row = transaction.query_one(&sql, &[&askable(request)]).await?;
-    rows::maybe_moment(&row, 0)
+    let row = transaction.query_one(&sql, &[&pullable(request)]).await?;
+    rows::optional_timestamp(&row, 0)
 }
 
-/// Leases the most urgent feed that may be asked for now; its run starts or goes on.
+/// Leases the most urgent feed that may be pulled now; its pull starts or continues.
 pub(super) async fn lease(
     pool: &Pool,
     request: &LeaseRequest,
 ) -> Result<Option<PageLease>, StoreError> {
-    for _ in 0..TRIES {
+    for _ in 0..MAX_LEASE_ATTEMPTS {
         let transaction = pool.write().await?;
         let Some(feed) = choose(&transaction, request).await? else {
             transaction.roll_back().await?;
             return Ok(None);
         };
-        match candidate(&transaction, request, feed).await? {
+        match check_candidate(&transaction, request, feed).await? {
             Some(candidate) => {
-                let lease = take(&transaction, request, candidate).await?;
+                let lease = grant(&transaction, request, candidate).await?;
                 transaction.commit().await?;
                 return Ok(Some(lease));
             }
-            // Another replica pulled it, or took the account's last request.
+            // Another replica pulled it, or used the account's last request.
             None => transaction.roll_back().await?,
         }
     }
     Ok(None)
 }
 
-/// Locks the most urgent feed that nobody else is at, and its account, in this order.
+/// Locks the most urgent feed that no other replica has locked, then its account.
 ///
-/// The locks are those of an UPDATE that leaves the key alone, so ingest, whose rows
-/// refer to these, never waits for them.
+/// The locks are those of an UPDATE that does not change the key, so that ingest, whose
+/// rows refer to these, never waits for them.
 async fn choose(
     transaction: &Transaction<'_>,
     request: &LeaseRequest,
 ) -> Result<Option<i64>, StoreError> {
     let sql = format!(
         "SELECT f.id, f.account_id {PENDING} {DUE}
-         ORDER BY d.kind, f.asked_at NULLS FIRST, f.id LIMIT 1
+         ORDER BY d.kind, f.last_leased_at NULLS FIRST, f.id LIMIT 1
          FOR NO KEY UPDATE OF f SKIP LOCKED"
     );
     let row = transaction
         .query_opt(
             &sql,
             &[
-                &askable(request),
+                &pullable(request),
                 &transaction.now().as_millis(),
                 &i64::from(request.requests_per_account),
             ],
@@ -101,7 +101,7 @@ async fn choose(
     let Some(row) = row else {
         return Ok(None);
     };
-    // Requests in flight are counted by one at a time.
+    // The lock serializes the counting of requests in flight.
     transaction
         .query(
             "SELECT 1 FROM account WHERE id = $1 FOR NO KEY UPDATE",
@@ -111,21 +111,21 @@ async fn choose(
     Ok(Some(row.try_get(0)?))
 }
 
-struct Candidate {
+struct FeedCandidate {
     feed_id: i64,
     raised: i64,
-    under_way: bool,
+    in_progress: bool,
     cursor: Option<Cursor>,
     lease: PageLease,
 }
 
-/// The locked feed as it is now: between the choice and the lock others may have
-/// committed, and the choice saw a snapshot from before.
-async fn candidate(
+/// Reads the locked feed again: others may have committed between the choice, which saw an
+/// older snapshot, and the lock.
+async fn check_candidate(
     transaction: &Transaction<'_>,
     request: &LeaseRequest,
     feed_id: i64,
-) -> Result<Option<Candidate>, StoreError> {
+) -> Result<Option<FeedCandidate>, StoreError> {
     let sql = format!(
         "SELECT a.name, f.queue, f.company, d.kind, d.raised, r.target IS NOT NULL, f.cursor,
                 f.first_complete_at IS NULL, f.failures, a.failures, f.fence,
@@ -137,7 +137,7 @@ async fn candidate(
         .query_opt(
             &sql,
             &[
-                &askable(request),
+                &pullable(request),
                 &transaction.now().as_millis(),
                 &i64::from(request.requests_per_account),
                 &feed_id,
@@ -147,35 +147,35 @@ async fn candidate(
     let Some(row) = row else {
         return Ok(None);
     };
-    Ok(Some(Candidate {
+    Ok(Some(FeedCandidate {
         feed_id,
         raised: row.try_get(4)?,
-        under_way: row.try_get(5)?,
-        cursor: rows::maybe_text(&row, 6)?.map(Cursor::new),
+        in_progress: row.try_get(5)?,
+        cursor: rows::optional_text(&row, 6)?.map(Cursor::new),
         lease: PageLease {
             feed_id,
             feed: rows::feed(&row, 0)?,
-            kind: words::kind(row.try_get(3)?)?,
+            kind: columns::kind(row.try_get(3)?)?,
             fence: row.try_get::<_, i64>(10)? + 1,
             position: Position::default(),
             first_pull: row.try_get(7)?,
             feed_failures: rows::count(&row, 8)?,
             account_failures: rows::count(&row, 9)?,
-            speaks_of_key: row.try_get(11)?,
+            key_at_fault: row.try_get(11)?,
         },
     }))
 }
 
-async fn take(
+async fn grant(
     transaction: &Transaction<'_>,
     request: &LeaseRequest,
-    candidate: Candidate,
+    candidate: FeedCandidate,
 ) -> Result<PageLease, StoreError> {
     let position = start_or_resume(transaction, request, &candidate).await?;
     let now = transaction.now();
     transaction
         .execute(
-            "UPDATE feed SET fence = $2, leased_until = $3, asked_at = $4 WHERE id = $1",
+            "UPDATE feed SET fence = $2, leased_until = $3, last_leased_at = $4 WHERE id = $1",
             &[
                 &candidate.feed_id,
                 &candidate.lease.fence,
@@ -190,27 +190,29 @@ async fn take(
     })
 }
 
-/// Where the run stands; a run that begins is noted first.
+/// Returns the position of the pull; a new pull is recorded first.
 async fn start_or_resume(
     transaction: &Transaction<'_>,
     request: &LeaseRequest,
-    candidate: &Candidate,
+    candidate: &FeedCandidate,
 ) -> Result<Position, StoreError> {
     let (feed, kind) = (candidate.feed_id, candidate.lease.kind);
     let first_pull = candidate.lease.first_pull;
-    let holder = position_holder(kind, first_pull);
-    let stored = position(transaction, feed, holder).await?;
-    if candidate.under_way {
+    let position_kind = position_kind(kind, first_pull);
+    let stored = position(transaction, feed, position_kind).await?;
+    if candidate.in_progress {
         return Ok(stored);
     }
     let start = match kind {
-        // Set when it was asked for.
+        // Set when it was requested.
         TriggerKind::Backfill => stored.from,
         // Another kind may have begun the first pull.
         _ if first_pull => stored.from.or_else(|| candidate.cursor.clone()),
         kind if kind.overlaps() => pulls::overlap_start(
             saved_cursors(transaction, feed).await?,
-            last_look(transaction, feed).await?.before(request.lookback),
+            last_overlap_read(transaction, feed)
+                .await?
+                .before(request.lookback),
         ),
         _ => candidate.cursor.clone(),
     };
@@ -230,7 +232,7 @@ async fn start_or_resume(
             ],
         )
         .await?;
-    save_position(transaction, feed, holder, &position).await?;
+    save_position(transaction, feed, position_kind, &position).await?;
     Ok(position)
 }
 
@@ -249,13 +251,13 @@ async fn position(
         return Ok(Position::default());
     };
     Ok(Position {
-        from: rows::maybe_text(&row, 0)?.map(Cursor::new),
-        previous_next: rows::maybe_text(&row, 1)?.map(Cursor::new),
+        from: rows::optional_text(&row, 0)?.map(Cursor::new),
+        previous_next: rows::optional_text(&row, 1)?.map(Cursor::new),
         previous_entries: rows::count(&row, 2)?,
     })
 }
 
-/// Notes where a run stands.
+/// Saves the position of a pull.
 pub(super) async fn save_position(
     transaction: &Transaction<'_>,
     feed: i64,
@@ -265,7 +267,7 @@ pub(super) async fn save_position(
     let text = |cursor: &Option<Cursor>| {
         cursor
             .as_ref()
-            .map(|cursor| rows::keepable(cursor.as_str()))
+            .map(|cursor| rows::escape_nul(cursor.as_str()))
     };
     transaction
         .execute(
@@ -277,19 +279,19 @@ pub(super) async fn save_position(
                 &kind_code(kind),
                 &text(&position.from),
                 &text(&position.previous_next),
-                &words::row_limit(position.previous_entries),
+                &columns::row_limit(position.previous_entries),
             ],
         )
         .await?;
     Ok(())
 }
 
-/// When the newest overlap read began that has come to its end; the first pull counts
-/// as one, and is the first.
+/// Returns the moment when the newest complete overlap read began; the first pull counts
+/// as one.
 ///
-/// What is listed late is looked for from before this, not from before the present:
-/// while the service was down nobody looked.
-pub(super) async fn last_look(
+/// Overlap reads go back from this moment, not from the present: versions may have been
+/// listed late while the service was down.
+pub(super) async fn last_overlap_read(
     transaction: &Transaction<'_>,
     feed: i64,
 ) -> Result<Timestamp, StoreError> {
@@ -309,10 +311,10 @@ pub(super) async fn last_look(
         )
         .await?;
     let now = transaction.now();
-    Ok(rows::maybe_moment(&row, 0)?.unwrap_or(now).min(now))
+    Ok(rows::optional_timestamp(&row, 0)?.unwrap_or(now).min(now))
 }
 
-/// The feed's saved cursors, newest first.
+/// Returns the feed's saved cursors, newest first.
 pub(super) async fn saved_cursors(
     transaction: &Transaction<'_>,
     feed: i64,
@@ -326,9 +328,24 @@ pub(super) async fn saved_cursors(
     rows.iter()
         .map(|row| {
             Ok(SavedCursor {
-                saved_at: rows::moment(row, 0)?,
+                saved_at: rows::timestamp(row, 0)?,
                 cursor: Cursor::new(rows::text(row, 1)?),
             })
         })
         .collect()
+}
+
+/// Locks the lease's feed and returns the id of its account; `None` to a stale owner, after
+/// another worker leased the feed.
+pub(super) async fn lock_as_owner(
+    transaction: &Transaction<'_>,
+    lease: &PageLease,
+) -> Result<Option<i64>, StoreError> {
+    let row = transaction
+        .query_opt(
+            "SELECT account_id FROM feed WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE",
+            &[&lease.feed_id, &lease.fence],
+        )
+        .await?;
+    row.map(|row| Ok(row.try_get(0)?)).transpose()
 }

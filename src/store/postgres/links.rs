@@ -3,27 +3,27 @@
 use secrecy::ExposeSecret;
 
 use super::connection::Transaction;
-use super::rows::keepable;
+use super::rows::escape_nul;
 use super::triggers::raise;
 use crate::domain::Timestamp;
-use crate::store::words::kind_code;
+use crate::store::columns::kind_code;
 use crate::store::{FreshLink, StoreError, TriggerKind};
 
-/// Keeps the links of a page, where the feed is read for their sake.
-pub(super) async fn keep(
+/// Stores the links of a page, if fresh links were requested for the feed.
+pub(super) async fn store(
     transaction: &Transaction<'_>,
     feed: i64,
     links: &[FreshLink],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    if links.is_empty() || !is_wished(transaction, feed).await? {
+    if links.is_empty() || !links_requested(transaction, feed).await? {
         return Ok(());
     }
-    let ids: Vec<String> = links.iter().map(|l| keepable(&l.document_id)).collect();
-    let versions: Vec<String> = links.iter().map(|l| keepable(&l.version)).collect();
+    let ids: Vec<String> = links.iter().map(|l| escape_nul(&l.document_id)).collect();
+    let versions: Vec<String> = links.iter().map(|l| escape_nul(&l.version)).collect();
     let urls: Vec<String> = links
         .iter()
-        .map(|l| keepable(l.url.expose_secret()))
+        .map(|l| escape_nul(l.url.expose_secret()))
         .collect();
     transaction
         .execute(
@@ -39,29 +39,29 @@ pub(super) async fn keep(
     Ok(())
 }
 
-/// Ends the wish that a run has served: one that began after it. A wish that came while
-/// the run was under way is served by another one, now.
-pub(super) async fn end_wish(
+/// Completes a request for links that was made before this pull began. A request made
+/// during the pull triggers another one, due now.
+pub(super) async fn complete_link_request(
     transaction: &Transaction<'_>,
     feed: i64,
     kind: TriggerKind,
 ) -> Result<(), StoreError> {
     transaction
         .execute(
-            "DELETE FROM fresh_link_request WHERE feed_id = $1 AND asked_at <=
+            "DELETE FROM fresh_link_request WHERE feed_id = $1 AND requested_at <=
                  (SELECT started_at FROM feed_pull WHERE feed_id = $1 AND kind = $2)",
             &[&feed, &kind_code(kind)],
         )
         .await?;
-    if is_wished(transaction, feed).await? {
+    if links_requested(transaction, feed).await? {
         let now = transaction.now();
         raise(transaction, feed, TriggerKind::Reconciliation, now).await?;
     }
     Ok(())
 }
 
-/// Whether the feed is read for the sake of links.
-async fn is_wished(transaction: &Transaction<'_>, feed: i64) -> Result<bool, StoreError> {
+/// Returns true if fresh links were requested for the feed.
+async fn links_requested(transaction: &Transaction<'_>, feed: i64) -> Result<bool, StoreError> {
     let row = transaction
         .query_opt(
             "SELECT 1 FROM fresh_link_request WHERE feed_id = $1",

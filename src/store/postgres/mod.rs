@@ -1,8 +1,7 @@
 //! The store on PostgreSQL: one database that any number of replicas share.
 //!
-//! Nothing is held in a session (no prepared statement, no LISTEN, no session lock), so
-//! PgBouncer in transaction mode may stand between. Every decision about what is due and
-//! who holds a lease goes by the database's clock.
+//! Sessions keep no state (no prepared statement, no LISTEN, no session lock), so that
+//! PgBouncer in transaction mode can be used. Due times and leases go by the database's clock.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,50 +12,50 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::connection::{Pool, Transaction};
-use self::ingest::{Ingest, Waiting};
-use self::quarantine::Offer;
-use super::words::{CERTIFICATES, QUARANTINE_QUEUE, RETENTION_STEP};
+use self::ingest::{Ingest, PendingMessage};
+use self::quarantine::QuarantineCommand;
+use super::limits::{MAX_CERTIFICATES, QUARANTINE_QUEUE, RETENTION_BATCH};
 use super::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
     AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
     DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
     NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
-    SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun, UploadEnd,
-    UploadFilter, UploadRow,
+    PullPlan, QuarantineRow, Quarantined, Retention, RetentionOutcome, SequenceRow, Store,
+    StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun,
+    UploadEnd, UploadFilter, UploadRow,
 };
+use crate::config::PostgresAddress;
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 
-pub use self::address::Address;
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
-// Above the rooms, which use them too.
-/// Reads in one snapshot: `in_reading!(self, reading::feeds())`.
-macro_rules! in_reading {
-    ($store:expr, $room:ident :: $function:ident ( $($argument:expr),* )) => {{
+// Defined above the modules, which use them too.
+/// Reads in one snapshot: `read_transaction!(self, reading::feeds())`.
+macro_rules! read_transaction {
+    ($store:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {{
         let transaction = $store.pool.read().await?;
-        let rows = $room::$function(&transaction $(, $argument)*).await?;
+        let rows = $module::$function(&transaction $(, $argument)*).await?;
         transaction.commit().await?;
         Ok(rows)
     }};
 }
 
-/// Changes in one transaction: `in_writing!(self, triggers::trigger(&wishes))`.
-macro_rules! in_writing {
-    ($store:expr, $room:ident :: $function:ident ( $($argument:expr),* )) => {{
+/// Changes in one transaction: `write_transaction!(self, triggers::trigger(&triggers))`.
+macro_rules! write_transaction {
+    ($store:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {{
         let transaction = $store.write().await?;
-        let outcome = $room::$function(&transaction $(, $argument)*).await?;
+        let outcome = $module::$function(&transaction $(, $argument)*).await?;
         transaction.commit().await?;
         outcome
     }};
 }
 
 mod activity;
-mod address;
 mod alarms;
 mod connection;
 mod copy;
 mod deliveries;
+mod delivery_rows;
 mod delivery_store;
 mod destinations;
 mod error;
@@ -77,53 +76,53 @@ mod tokens;
 mod triggers;
 mod uploads;
 
-/// How long until a worker looks at the rows, as another replica may have raised a wish.
-const POLL: Duration = Duration::from_secs(1);
+/// Interval at which a worker checks the rows for triggers of other replicas.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How a [`PostgresStore`] is opened.
+/// Options of a [`PostgresStore`].
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
     /// The database.
-    pub address: Address,
-    /// Messages that may wait for the next commit.
+    pub address: PostgresAddress,
+    /// Maximum number of messages that wait for the next commit.
     pub queue: usize,
-    /// Bytes of refused messages that are kept.
+    /// Maximum number of bytes of refused messages.
     pub quarantine_bytes: u64,
-    /// Whether new subscriptions wait for a person's approval.
+    /// True if new subscriptions wait for a person's approval.
     pub ask: bool,
-    /// This machine's clock, which is set right by the database's; one that is set by
-    /// hand is a test's and is followed in its place.
+    /// This machine's clock, corrected by the database's; a test's clock, set by hand, is
+    /// used instead.
     pub clock: Clock,
 }
 
-/// The ways to the tasks that write.
-struct Inboxes {
-    messages: mpsc::Sender<Waiting>,
-    quarantine: mpsc::Sender<Offer>,
+/// The channels to the tasks that write.
+struct Senders {
+    messages: mpsc::Sender<PendingMessage>,
+    quarantine: mpsc::Sender<QuarantineCommand>,
 }
 
 /// The store on PostgreSQL.
 pub struct PostgresStore {
     pool: Arc<Pool>,
     read_only: bool,
-    inboxes: Mutex<Option<Inboxes>>,
+    senders: Mutex<Option<Senders>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     trigger: Arc<Notify>,
     arrivals: watch::Sender<()>,
 }
 
 impl PostgresStore {
-    /// Opens the database beside any number of other replicas: migrated where needed.
+    /// Opens the database, which other replicas may use too, and migrates it as needed.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unreachable`], [`StoreError::NewerSchema`], and others that say
-    /// what to do.
+    /// [`StoreError::Unreachable`], [`StoreError::NewerSchema`], and other errors of the
+    /// database.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         let pool = Arc::new(Pool::new(options.address, options.clock)?);
         schema::migrate(&pool).await?;
         let transaction = pool.write().await?;
-        pausing::start_afresh(&transaction).await?;
+        pausing::recover_at_start(&transaction).await?;
         transaction.commit().await?;
         let trigger = Arc::new(Notify::new());
         let (messages, arriving) = mpsc::channel(options.queue.max(1));
@@ -144,7 +143,7 @@ impl PostgresStore {
         Ok(Self {
             pool,
             read_only: false,
-            inboxes: Mutex::new(Some(Inboxes {
+            senders: Mutex::new(Some(Senders {
                 messages,
                 quarantine,
             })),
@@ -159,13 +158,13 @@ impl PostgresStore {
     /// # Errors
     ///
     /// As [`PostgresStore::open`], and [`StoreError::NotPrepared`].
-    pub async fn open_for_reading(address: Address) -> Result<Self, StoreError> {
+    pub async fn open_for_reading(address: PostgresAddress) -> Result<Self, StoreError> {
         let pool = Arc::new(Pool::new(address, Clock::system())?);
         schema::check(&pool).await?;
         Ok(Self {
             pool,
             read_only: true,
-            inboxes: Mutex::new(None),
+            senders: Mutex::new(None),
             tasks: Mutex::default(),
             trigger: Arc::new(Notify::new()),
             arrivals: watch::Sender::new(()),
@@ -185,8 +184,8 @@ impl PostgresStore {
         }
     }
 
-    fn inboxes<T>(&self, each: impl FnOnce(&Inboxes) -> T) -> Option<T> {
-        self.inboxes
+    fn senders<T>(&self, each: impl FnOnce(&Senders) -> T) -> Option<T> {
+        self.senders
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .as_ref()
@@ -203,27 +202,27 @@ impl Store for PostgresStore {
     async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion, StoreError> {
         self.may_write()?;
         let (answer, outcome) = oneshot::channel();
-        let inbox = self.inboxes(|inboxes| inboxes.messages.clone());
+        let inbox = self.senders(|senders| senders.messages.clone());
         match inbox.as_ref().map(mpsc::Sender::try_reserve) {
-            Some(Ok(place)) => place.send(Waiting { incoming, answer }),
+            Some(Ok(place)) => place.send(PendingMessage { incoming, answer }),
             Some(Err(mpsc::error::TrySendError::Full(()))) => return Err(StoreError::QueueFull),
             Some(Err(mpsc::error::TrySendError::Closed(()))) | None => {
                 return Err(StoreError::Closed);
             }
         }
-        // Kept any longer, it would keep the writer from ending.
+        // Kept until the answer, it would prevent the writer from ending.
         drop(inbox);
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
         self.may_write()?;
-        // The task that stores messages must be there to take one.
-        if self.inboxes(|inboxes| inboxes.messages.is_closed()) != Some(false) {
+        // The task that stores messages must be running.
+        if self.senders(|senders| senders.messages.is_closed()) != Some(false) {
             return Err(StoreError::Closed);
         }
-        // A server in recovery refuses a transaction that may write; one that a
-        // middleman sends elsewhere tells it here.
+        // A server in recovery refuses a transaction that may write; if a pooler routes it
+        // elsewhere, this query detects that.
         let transaction = self.pool.write().await?;
         let row = transaction
             .query_one(
@@ -231,25 +230,30 @@ impl Store for PostgresStore {
                 &[],
             )
             .await?;
-        let takes_no_writes: bool = row.try_get(0)?;
+        let is_read_only: bool = row.try_get(0)?;
         transaction.commit().await?;
-        if takes_no_writes {
+        if is_read_only {
             return Err(StoreError::Unreachable {
-                detail: "the server is a standby, which takes no writes; check `store.url`".into(),
+                detail: "the server is a read-only standby; name the primary in `store.url`".into(),
             });
         }
         Ok(())
     }
 
     fn offer_quarantine(&self, item: Quarantined) -> bool {
-        self.inboxes(|inboxes| inboxes.quarantine.try_send(Offer::Refused(item)).is_ok())
-            .unwrap_or(false)
+        self.senders(|senders| {
+            senders
+                .quarantine
+                .try_send(QuarantineCommand::Store(item))
+                .is_ok()
+        })
+        .unwrap_or(false)
     }
 
-    fn waiting(&self) -> super::Waiting {
-        let lengths = self.inboxes(|inboxes| super::Waiting {
-            messages: in_line(&inboxes.messages),
-            refused: in_line(&inboxes.quarantine),
+    fn queue_lengths(&self) -> super::QueueLengths {
+        let lengths = self.senders(|senders| super::QueueLengths {
+            messages: queue_length(&senders.messages),
+            refused: queue_length(&senders.quarantine),
             changes: 0,
         });
         lengths.unwrap_or_default()
@@ -260,12 +264,12 @@ impl Store for PostgresStore {
         after: i64,
         limit: usize,
     ) -> Result<Vec<NotificationRow>, StoreError> {
-        in_reading!(self, reading::notifications(after, limit))
+        read_transaction!(self, reading::notifications(after, limit))
     }
 
     async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
         let transaction = self.write().await?;
-        let now = ingest::not_later(now, &transaction);
+        let now = ingest::clamp_to_now(now, &transaction);
         rows::feed_ids(&transaction, feeds, now).await?;
         transaction.commit().await?;
         self.trigger.notify_one();
@@ -273,13 +277,13 @@ impl Store for PostgresStore {
     }
 
     async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError> {
-        in_writing!(self, triggers::trigger(&triggers));
+        write_transaction!(self, triggers::trigger(&triggers));
         self.trigger.notify_one();
         Ok(())
     }
 
     async fn trigger_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
-        let feeds = in_writing!(self, triggers::trigger_reconciliation(due_at));
+        let feeds = write_transaction!(self, triggers::trigger_reconciliation(due_at));
         self.trigger.notify_one();
         Ok(feeds)
     }
@@ -323,12 +327,12 @@ impl Store for PostgresStore {
     }
 
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
-        in_reading!(self, leases::next_due(&request))
+        read_transaction!(self, leases::next_due(&request))
     }
 
     async fn triggered(&self) {
-        // Another replica's wishes are seen by looking; our own wake at once.
-        let _ = tokio::time::timeout(POLL, self.trigger.notified()).await;
+        // Triggers of other replicas are found by polling; this process's wake at once.
+        let _ = tokio::time::timeout(POLL_INTERVAL, self.trigger.notified()).await;
     }
 
     async fn set_paused(
@@ -337,25 +341,26 @@ impl Store for PostgresStore {
         feed: Option<Feed>,
         paused: bool,
     ) -> Result<usize, StoreError> {
-        let changed = in_writing!(self, pausing::set_paused(&account, feed.as_ref(), paused));
+        let changed =
+            write_transaction!(self, pausing::set_paused(&account, feed.as_ref(), paused));
         self.trigger.notify_one();
         Ok(changed)
     }
 
     async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError> {
-        in_reading!(self, reading::feeds())
+        read_transaction!(self, reading::feeds())
     }
 
     async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
-        in_reading!(self, reading::accounts())
+        read_transaction!(self, reading::accounts())
     }
 
     async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError> {
-        in_reading!(self, reading::documents(&filter))
+        read_transaction!(self, reading::documents(&filter))
     }
 
-    async fn search_documents(&self, look: DocumentSearch) -> Result<FoundDocuments, StoreError> {
-        in_reading!(self, search::search_documents(&look))
+    async fn search_documents(&self, search: DocumentSearch) -> Result<FoundDocuments, StoreError> {
+        read_transaction!(self, search::search_documents(&search))
     }
 
     async fn known_versions(
@@ -363,11 +368,11 @@ impl Store for PostgresStore {
         feed: Feed,
         versions: Vec<(String, String)>,
     ) -> Result<Vec<bool>, StoreError> {
-        in_reading!(self, reading::known_versions(&feed, &versions))
+        read_transaction!(self, reading::known_versions(&feed, &versions))
     }
 
     async fn sequence(&self) -> Result<SequenceRow, StoreError> {
-        in_reading!(self, reading::sequence())
+        read_transaction!(self, reading::sequence())
     }
 
     async fn subscription_requested(
@@ -377,14 +382,14 @@ impl Store for PostgresStore {
         name: String,
         now: Timestamp,
     ) -> Result<i64, StoreError> {
-        Ok(in_writing!(
+        Ok(write_transaction!(
             self,
             subscriptions::requested(&account, event, &name, now)
         ))
     }
 
     async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError> {
-        in_reading!(self, subscriptions::list())
+        read_transaction!(self, subscriptions::list())
     }
 
     async fn change_subscription(
@@ -393,18 +398,21 @@ impl Store for PostgresStore {
         change: SubscriptionChange,
         now: Timestamp,
     ) -> Result<Option<SubscriptionRow>, StoreError> {
-        Ok(in_writing!(self, subscriptions::change(id, &change, now)))
+        Ok(write_transaction!(
+            self,
+            subscriptions::change(id, &change, now)
+        ))
     }
 
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
-        // What this process was offered before is to be seen.
-        if let Some(inbox) = self.inboxes(|inboxes| inboxes.quarantine.clone()) {
-            let (looker, kept) = oneshot::channel();
-            if inbox.send(Offer::Look(looker)).await.is_ok() {
-                let _ = kept.await;
+        // Messages that this process was offered before are listed too.
+        if let Some(inbox) = self.senders(|senders| senders.quarantine.clone()) {
+            let (done, flushed) = oneshot::channel();
+            if inbox.send(QuarantineCommand::Flush(done)).await.is_ok() {
+                let _ = flushed.await;
             }
         }
-        in_reading!(self, quarantine::list(after, limit))
+        read_transaction!(self, quarantine::list(after, limit))
     }
 
     async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError> {
@@ -416,11 +424,11 @@ impl Store for PostgresStore {
     }
 
     async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError> {
-        in_reading!(self, activity::since(since))
+        read_transaction!(self, activity::since(since))
     }
 
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
-        in_reading!(self, reading::certificates())
+        read_transaction!(self, reading::certificates())
     }
 
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError> {
@@ -440,30 +448,30 @@ impl Store for PostgresStore {
             .execute(
                 "DELETE FROM certificate WHERE url NOT IN
                      (SELECT url FROM certificate ORDER BY fetched_at DESC, url LIMIT $1)",
-                &[&CERTIFICATES],
+                &[&MAX_CERTIFICATES],
             )
             .await?;
         transaction.commit().await
     }
 
     async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
-        Ok(in_writing!(self, tokens::make(&token)))
+        Ok(write_transaction!(self, tokens::make(&token)))
     }
 
     async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
-        in_reading!(self, tokens::list())
+        read_transaction!(self, tokens::list())
     }
 
     async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
-        in_reading!(self, tokens::find(&hash))
+        read_transaction!(self, tokens::find(&hash))
     }
 
     async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
-        Ok(in_writing!(self, tokens::revoke(id)))
+        Ok(write_transaction!(self, tokens::revoke(id)))
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
-        Ok(in_writing!(self, uploads::begin(&upload)))
+        Ok(write_transaction!(self, uploads::begin(&upload)))
     }
 
     async fn end_upload(
@@ -473,7 +481,10 @@ impl Store for PostgresStore {
         end: UploadEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        Ok(in_writing!(self, uploads::end(id, &owner, &end, now)))
+        Ok(write_transaction!(
+            self,
+            uploads::end(id, &owner, &end, now)
+        ))
     }
 
     async fn newest_uploads(
@@ -481,19 +492,22 @@ impl Store for PostgresStore {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<UploadRow>, StoreError> {
-        in_reading!(self, uploads::newest_first(before, limit))
+        read_transaction!(self, uploads::newest_first(before, limit))
     }
 
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
-        in_reading!(self, uploads::list(&filter))
+        read_transaction!(self, uploads::list(&filter))
     }
 
-    async fn update_alarms(&self, look: AlarmObservation) -> Result<AlarmChanges, StoreError> {
-        Ok(in_writing!(self, alarms::note(&look)))
+    async fn update_alarms(
+        &self,
+        observation: AlarmObservation,
+    ) -> Result<AlarmChanges, StoreError> {
+        Ok(write_transaction!(self, alarms::update(&observation)))
     }
 
     async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
-        in_reading!(self, alarms::list(&filter))
+        read_transaction!(self, alarms::list(&filter))
     }
 
     async fn lease_notice(
@@ -501,7 +515,7 @@ impl Store for PostgresStore {
         now: Timestamp,
         lease: Duration,
     ) -> Result<Option<AlarmNotice>, StoreError> {
-        Ok(in_writing!(self, alarms::lease_notice(now, lease)))
+        Ok(write_transaction!(self, alarms::lease_notice(now, lease)))
     }
 
     async fn end_notice(
@@ -510,17 +524,20 @@ impl Store for PostgresStore {
         end: NoticeEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        Ok(in_writing!(self, alarms::end_notice(&notice, &end, now)))
+        Ok(write_transaction!(
+            self,
+            alarms::end_notice(&notice, &end, now)
+        ))
     }
 
     async fn unannounced_documents(
         &self,
         stored_by: Timestamp,
     ) -> Result<Vec<UnannouncedDocuments>, StoreError> {
-        in_reading!(self, alarms::unannounced_documents(stored_by))
+        read_transaction!(self, alarms::unannounced_documents(stored_by))
     }
 
-    async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
+    async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
         let transaction = self.write().await?;
         let notification_bodies =
             retention::remove_notification_bodies(&transaction, retention.notifications_before)
@@ -531,12 +548,12 @@ impl Store for PostgresStore {
             .execute(
                 "DELETE FROM quarantine WHERE id IN (
                      SELECT id FROM quarantine WHERE received_at < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)",
-                &[&retention.quarantine_before.as_millis(), &RETENTION_STEP],
+                &[&retention.quarantine_before.as_millis(), &RETENTION_BATCH],
             )
             .await?;
         let alarms = alarms::retain(&transaction, retention.alarms_before).await?;
         transaction.commit().await?;
-        Ok(Retained {
+        Ok(RetentionOutcome {
             notification_bodies,
             document_bodies,
             quarantined,
@@ -553,28 +570,29 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        self.inboxes
+        self.senders
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut well = true;
+        let mut all_ended_well = true;
         for task in tasks {
-            // They end once what is in line has been stored and answered.
-            well &= task.await.is_ok();
+            // They end once what is queued has been stored and answered.
+            all_ended_well &= task.await.is_ok();
         }
         self.pool.close();
-        if well {
+        if all_ended_well {
             Ok(())
         } else {
             Err(StoreError::Database(
-                "a task of the store ended early".to_owned(),
+                "a task of the store panicked; restart the service and report this as a bug"
+                    .to_owned(),
             ))
         }
     }
 }
 
-/// How many stand in a line.
-fn in_line<T>(line: &mpsc::Sender<T>) -> usize {
-    line.max_capacity() - line.capacity()
+/// Returns the number of queued items.
+fn queue_length<T>(queue: &mpsc::Sender<T>) -> usize {
+    queue.max_capacity() - queue.capacity()
 }

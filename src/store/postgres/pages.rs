@@ -1,28 +1,29 @@
-//! A page with its cursor in one transaction, and what follows from it.
+//! Storing a page with its cursor, and the triggers that follow, in one transaction.
 //!
-//! Every change of a feed and its runs is made by whoever has locked the feed's row and
-//! holds its newest fence. Rows are locked in one order everywhere: feed, account, what
-//! belongs to the feed, and the sequence's counter last.
+//! A feed and its pulls are only changed under a lock of the feed's row and with its newest
+//! fence. Rows are locked in the same order everywhere: feed, account, rows that belong to
+//! the feed, and the sequence's counter last.
 
 use std::collections::HashMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::connection::{Parameter, Pool, Transaction};
-use super::leases::{last_look, save_position, saved_cursors};
+use super::leases::{last_overlap_read, lock_as_owner, save_position, saved_cursors};
 use super::pausing::pause_feed;
-use super::rows::{self, feed_ids, keepable};
+use super::rows::{self, escape_nul, feed_ids};
 use super::triggers::raise;
 use super::{links, uploads};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
-use crate::store::pulls::{self, is_unannounced, position_holder};
-use crate::store::words::{UNREADABLE, kind_code};
+use crate::store::columns::kind_code;
+use crate::store::limits::MAX_UNREADABLE_ENTRIES;
+use crate::store::pulls::{self, is_unannounced, position_kind};
 use crate::store::{
     COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
     PageToCommit, PullPlan, StoreError, TriggerKind, UnreadableEntry,
 };
 
-/// Stores a page, its cursor and what follows from it, and gives the lease back.
+/// Stores a page with its cursor, raises the triggers that follow, and releases the lease.
 pub(super) async fn commit(
     pool: &Pool,
     lease: &PageLease,
@@ -34,12 +35,12 @@ pub(super) async fn commit(
         transaction.roll_back().await?;
         return Err(StoreError::StaleLease);
     };
-    // The database's time, whatever the caller's clock says.
+    // The database's time, not the caller's.
     let plan = PullPlan {
         now: transaction.now(),
         ..plan.clone()
     };
-    let stored = Stored::read(&transaction, lease, account, &page.documents).await?;
+    let stored = StoredVersions::read(&transaction, lease, account, &page.documents).await?;
     if stored.company_filter_ignored(lease, &page.documents) {
         pause_feed(
             &transaction,
@@ -59,7 +60,7 @@ pub(super) async fn commit(
         .iter()
         .filter(|document| is_unannounced(lease, document, notified_at))
         .count();
-    note_page(
+    record_page(
         &transaction,
         lease,
         page,
@@ -67,7 +68,7 @@ pub(super) async fn commit(
         [new.len(), missed_notifications],
     )
     .await?;
-    note_success(&transaction, account, &plan).await?;
+    record_success(&transaction, account, &plan).await?;
     let companies = page
         .companies
         .iter()
@@ -75,7 +76,7 @@ pub(super) async fn commit(
     feed_ids(&transaction, companies, plan.now).await?;
     move_cursor(&transaction, lease, page, &plan, up_to_date).await?;
     if up_to_date {
-        end_run(&transaction, lease, &plan).await?;
+        complete_pull(&transaction, lease, &plan).await?;
     }
     let outcome = PageOutcome::Committed(PageCommitted {
         new: new.len(),
@@ -87,36 +88,21 @@ pub(super) async fn commit(
     Ok(outcome)
 }
 
-/// Locks the lease's feed and gives its account's row; `None` for a stale owner:
-/// somebody leased the feed after it.
-pub(super) async fn lock_as_owner(
-    transaction: &Transaction<'_>,
-    lease: &PageLease,
-) -> Result<Option<i64>, StoreError> {
-    let row = transaction
-        .query_opt(
-            "SELECT account_id FROM feed WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE",
-            &[&lease.feed_id, &lease.fence],
-        )
-        .await?;
-    row.map(|row| Ok(row.try_get(0)?)).transpose()
-}
-
-/// What is stored of a page's versions already.
-struct Stored {
+/// The versions of a page that are stored already.
+struct StoredVersions {
     /// (id, version) to (stored for another company of the account, stored here).
     versions: HashMap<(String, String), (bool, bool)>,
 }
 
-impl Stored {
+impl StoredVersions {
     async fn read(
         transaction: &Transaction<'_>,
         lease: &PageLease,
         account: i64,
         documents: &[DocumentVersion],
     ) -> Result<Self, StoreError> {
-        let ids: Vec<String> = documents.iter().map(|d| keepable(&d.id)).collect();
-        let versions: Vec<String> = documents.iter().map(|d| keepable(&d.version)).collect();
+        let ids: Vec<String> = documents.iter().map(|d| escape_nul(&d.id)).collect();
+        let versions: Vec<String> = documents.iter().map(|d| escape_nul(&d.version)).collect();
         let rows = transaction
             .query(
                 "SELECT d.document_id, d.version,
@@ -144,7 +130,8 @@ impl Stored {
         self.versions.get(&key).copied().unwrap_or_default()
     }
 
-    /// Whether every document is stored for another company, and not all for this one.
+    /// Returns true if every document is stored for another company, and not all for this
+    /// one.
     fn company_filter_ignored(&self, lease: &PageLease, documents: &[DocumentVersion]) -> bool {
         lease.feed.queue == Queue::Exported
             && !documents.is_empty()
@@ -152,8 +139,8 @@ impl Stored {
             && !documents.iter().all(|document| self.of(document).1)
     }
 
-    /// The versions that are not here yet, each once. They stay so until COMMIT: only
-    /// who has locked the feed inserts any.
+    /// Returns the versions that are not stored yet, each once. None is added before
+    /// COMMIT: only the owner of the feed's lock inserts any.
     fn new_of<'d>(&self, documents: &'d [DocumentVersion]) -> Vec<&'d DocumentVersion> {
         let mut seen = std::collections::HashSet::new();
         documents
@@ -165,7 +152,7 @@ impl Stored {
     }
 }
 
-/// When the newest notification of this feed came.
+/// Returns the moment when the newest notification of this feed arrived.
 async fn notified_at(
     transaction: &Transaction<'_>,
     feed: i64,
@@ -176,10 +163,10 @@ async fn notified_at(
             &[&feed, &kind_code(TriggerKind::Notification)],
         )
         .await?;
-    row.map(|row| rows::moment(&row, 0)).transpose()
+    row.map(|row| rows::timestamp(&row, 0)).transpose()
 }
 
-async fn note_page(
+async fn record_page(
     transaction: &Transaction<'_>,
     lease: &PageLease,
     page: &PageToCommit,
@@ -202,20 +189,20 @@ async fn note_page(
         )
         .await?;
     for entry in &page.unreadable {
-        set_aside(transaction, lease.feed_id, entry, plan.now).await?;
+        store_unreadable(transaction, lease.feed_id, entry, plan.now).await?;
     }
-    uploads::tie(transaction, &lease.feed.account, &page.uploads).await?;
-    links::keep(transaction, lease.feed_id, &page.links, plan.now).await
+    uploads::link_documents(transaction, &lease.feed.account, &page.uploads).await?;
+    links::store(transaction, lease.feed_id, &page.links, plan.now).await
 }
 
-async fn note_success(
+async fn record_success(
     transaction: &Transaction<'_>,
     account: i64,
     plan: &PullPlan,
 ) -> Result<(), StoreError> {
     transaction
         .execute(
-            // A wait that another request in flight has set since still stands.
+            // A wait set since by another request in flight is kept.
             "UPDATE account SET paused = CASE WHEN paused = 'by_hand' THEN paused END,
                  waits_until = CASE WHEN waits_until > $2 THEN waits_until END, failures = 0, last_error = NULL
              WHERE id = $1 AND (failures > 0 OR paused IS NOT NULL)",
@@ -229,27 +216,30 @@ fn signed(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Which versions are not their document's newest: the later by its time is, else by its
-/// number.
+/// Versions that are not their document's newest: the newest is the latest by its moment, or
+/// else by its sequence number.
 #[derive(Default)]
 struct Superseded {
     /// For each new version, in order.
     new: Vec<bool>,
-    /// Sequence numbers of stored ones that were the newest until now.
+    /// Sequence numbers of stored versions that were the newest until now.
     stored: Vec<i64>,
 }
 
 impl Superseded {
-    async fn judge(
+    async fn determine(
         transaction: &Transaction<'_>,
         feed: i64,
         new: &[&DocumentVersion],
     ) -> Result<Self, StoreError> {
-        enum Newest {
+        enum NewestVersion {
             Stored(i64),
             New(usize),
         }
-        let ids: Vec<String> = new.iter().map(|document| keepable(&document.id)).collect();
+        let ids: Vec<String> = new
+            .iter()
+            .map(|document| escape_nul(&document.id))
+            .collect();
         let rows = transaction
             .query(
                 "SELECT document_id, sequence, version_ms FROM document
@@ -257,11 +247,11 @@ impl Superseded {
                 &[&feed, &ids],
             )
             .await?;
-        let mut newest: HashMap<String, (Newest, Option<i64>)> = HashMap::new();
+        let mut newest: HashMap<String, (NewestVersion, Option<i64>)> = HashMap::new();
         for row in rows {
             newest.insert(
                 rows::text(&row, 0)?,
-                (Newest::Stored(row.try_get(1)?), row.try_get(2)?),
+                (NewestVersion::Stored(row.try_get(1)?), row.try_get(2)?),
             );
         }
         let mut superseded = Self {
@@ -278,9 +268,9 @@ impl Superseded {
                 superseded.new[index] = true;
                 continue;
             }
-            match newest.insert(document.id.clone(), (Newest::New(index), time)) {
-                Some((Newest::Stored(sequence), _)) => superseded.stored.push(sequence),
-                Some((Newest::New(earlier), _)) => superseded.new[earlier] = true,
+            match newest.insert(document.id.clone(), (NewestVersion::New(index), time)) {
+                Some((NewestVersion::Stored(sequence), _)) => superseded.stored.push(sequence),
+                Some((NewestVersion::New(earlier), _)) => superseded.new[earlier] = true,
                 None => {}
             }
         }
@@ -290,9 +280,8 @@ impl Superseded {
 
 /// Stores the new versions under the next numbers, and commits.
 ///
-/// The counter is taken in the last statement, which goes to the server together with
-/// COMMIT: until then nobody waits for it, and a number that is seen is a number that is
-/// committed, as are all before it.
+/// The counter is locked by the last statement, which is sent together with COMMIT: until
+/// then nobody waits for it, and a visible number is committed, as are all before it.
 async fn insert_documents(
     transaction: Transaction<'_>,
     lease: &PageLease,
@@ -302,7 +291,7 @@ async fn insert_documents(
     if new.is_empty() {
         return transaction.commit().await;
     }
-    let superseded = Superseded::judge(&transaction, lease.feed_id, new).await?;
+    let superseded = Superseded::determine(&transaction, lease.feed_id, new).await?;
     if !superseded.stored.is_empty() {
         transaction
             .execute(
@@ -311,8 +300,11 @@ async fn insert_documents(
             )
             .await?;
     }
-    let ids: Vec<String> = new.iter().map(|document| keepable(&document.id)).collect();
-    let versions: Vec<String> = new.iter().map(|d| keepable(&d.version)).collect();
+    let ids: Vec<String> = new
+        .iter()
+        .map(|document| escape_nul(&document.id))
+        .collect();
+    let versions: Vec<String> = new.iter().map(|d| escape_nul(&d.version)).collect();
     let times: Vec<Option<i64>> = new
         .iter()
         .map(|document| document.version_time().map(Timestamp::as_millis))
@@ -345,8 +337,8 @@ async fn insert_documents(
     Ok(())
 }
 
-/// Keeps an entry that has no usable id, once.
-async fn set_aside(
+/// Stores an entry without a usable id, once.
+async fn store_unreadable(
     transaction: &Transaction<'_>,
     feed: i64,
     entry: &UnreadableEntry,
@@ -362,14 +354,14 @@ async fn set_aside(
                 &digest(&SHA256, &entry.dedup_key).as_ref(),
                 &now.as_millis(),
                 &entry.body,
-                &UNREADABLE,
+                &MAX_UNREADABLE_ENTRIES,
             ],
         )
         .await?;
     Ok(())
 }
 
-/// Moves the run's position, and the feed's cursor where this kind of pull may.
+/// Saves the position of the pull, and the feed's cursor if this kind of pull moves it.
 async fn move_cursor(
     transaction: &Transaction<'_>,
     lease: &PageLease,
@@ -377,30 +369,32 @@ async fn move_cursor(
     plan: &PullPlan,
     up_to_date: bool,
 ) -> Result<(), StoreError> {
-    let moved = pulls::moved(lease, page, up_to_date);
-    save_position(transaction, lease.feed_id, moved.holder, &moved.position).await?;
-    let Some(cursor) = moved.cursor else {
+    let advance = pulls::advance(lease, page, up_to_date);
+    save_position(transaction, lease.feed_id, advance.kind, &advance.position).await?;
+    let Some(cursor) = advance.cursor else {
         return Ok(());
     };
     transaction
         .execute(
             "UPDATE feed SET cursor = $2 WHERE id = $1",
-            &[&lease.feed_id, &keepable(cursor.as_str())],
+            &[&lease.feed_id, &escape_nul(cursor.as_str())],
         )
         .await?;
     save_cursor(transaction, lease.feed_id, &cursor, plan).await
 }
 
-/// Adds a cursor to the saved ones, and drops those that no overlap read needs.
+/// Saves a cursor, and removes those that no overlap read needs any more.
 async fn save_cursor(
     transaction: &Transaction<'_>,
     feed: i64,
     cursor: &Cursor,
     plan: &PullPlan,
 ) -> Result<(), StoreError> {
-    let old_enough = last_look(transaction, feed).await?.before(plan.lookback);
+    let old_enough = last_overlap_read(transaction, feed)
+        .await?
+        .before(plan.lookback);
     let saved = saved_cursors(transaction, feed).await?;
-    let change = pulls::one_more_cursor(&saved, old_enough, plan.now);
+    let change = pulls::plan_cursor_save(&saved, old_enough, plan.now);
     if !change.unneeded.is_empty() {
         let unneeded: Vec<i64> = change.unneeded.iter().map(|at| at.as_millis()).collect();
         transaction
@@ -416,15 +410,15 @@ async fn save_cursor(
             &[
                 &feed,
                 &change.saved_at.as_millis(),
-                &keepable(cursor.as_str()),
+                &escape_nul(cursor.as_str()),
             ],
         )
         .await?;
     Ok(())
 }
 
-/// Notes that the run has served its wish, and raises what follows from it.
-async fn end_run(
+/// Completes the triggers of the pull, and raises those that follow.
+async fn complete_pull(
     transaction: &Transaction<'_>,
     lease: &PageLease,
     plan: &PullPlan,
@@ -438,21 +432,21 @@ async fn end_run(
             &[&feed, &plan.now.as_millis(), &(lease.kind == TriggerKind::Backfill)],
         )
         .await?;
-    let holder = kind_code(position_holder(lease.kind, lease.first_pull));
+    let position_kind = kind_code(position_kind(lease.kind, lease.first_pull));
     transaction
         .execute(
             "UPDATE feed_pull SET position = NULL, previous_next = NULL, previous_entries = 0
              WHERE feed_id = $1 AND kind IN ($2, $3)",
-            &[&feed, &kind, &holder],
+            &[&feed, &kind, &position_kind],
         )
         .await?;
     if matches!(
         lease.kind,
         TriggerKind::FollowUp | TriggerKind::LateFollowUp
     ) {
-        // Its wish came again while one was pending: once more at that time, if the run
-        // began before it. Only these kinds have that, so a hint's row, which ingest
-        // writes, is never touched here.
+        // It was triggered again while pending: due once more at that time, if the pull
+        // began before it. Only these kinds repeat, so that the row of notifications, which
+        // ingest writes, is never touched here.
         transaction
             .execute(
                 "UPDATE feed_trigger d
@@ -472,7 +466,7 @@ async fn end_run(
         )
         .await?;
     if lease.first_pull && lease.kind != TriggerKind::Backfill {
-        // It has read everything: for what follows, as a reconciliation that began with it.
+        // It has read everything, so it counts as a reconciliation that began with it.
         transaction
             .execute(
                 "INSERT INTO feed_pull (feed_id, kind, started_at)
@@ -485,7 +479,7 @@ async fn end_run(
                 ],
             )
             .await?;
-        // Runs of other kinds began at the beginning too; they now start as overlap reads.
+        // Pulls of other kinds started from the beginning too; they restart as overlap reads.
         transaction
             .execute(
                 "UPDATE feed_pull SET target = NULL, position = NULL WHERE feed_id = $1 AND kind <> $2",
@@ -518,7 +512,7 @@ async fn end_run(
         TriggerKind::FollowUp | TriggerKind::LateFollowUp | TriggerKind::Backfill => {}
     }
     if lease.kind.overlaps() {
-        links::end_wish(transaction, feed, lease.kind).await?;
+        links::complete_link_request(transaction, feed, lease.kind).await?;
     }
     Ok(())
 }

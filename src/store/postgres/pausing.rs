@@ -1,12 +1,12 @@
-//! What failed: who waits, who is paused, and who is freed.
+//! Failed requests: waiting, pausing and resuming feeds and accounts.
 
 use super::connection::{Pool, Transaction};
-use super::pages::lock_as_owner;
-use super::rows::{account_id, keepable};
+use super::leases::lock_as_owner;
+use super::rows::{account_id, escape_nul};
 use crate::domain::{Account, Feed, Timestamp};
 use crate::store::{FeedPauseReason, PageFailure, PageLease, StoreError};
 
-/// Notes a failed request and gives the lease back.
+/// Records a failed request and releases the lease.
 pub(super) async fn fail(
     pool: &Pool,
     lease: &PageLease,
@@ -18,7 +18,7 @@ pub(super) async fn fail(
         transaction.roll_back().await?;
         return Err(StoreError::StaleLease);
     };
-    let error = keepable(error);
+    let error = escape_nul(error);
     transaction
         .execute(
             "UPDATE feed SET leased_until = NULL, failures = failures + 1, last_error = $2 WHERE id = $1",
@@ -49,7 +49,7 @@ pub(super) async fn fail(
         PageFailure::AccountWaits(until) => {
             transaction
                 .execute(
-                    // A longer wait that another request in flight has set still stands.
+                    // A longer wait set by another request in flight is kept.
                     "UPDATE account SET waits_until = greatest(waits_until, $2) WHERE id = $1",
                     &[&account, &until.as_millis()],
                 )
@@ -89,7 +89,7 @@ pub(super) async fn pause_feed(
     Ok(())
 }
 
-/// Pauses by hand, or frees whatever was paused or waiting; gives how many changed.
+/// Pauses by hand, or resumes what was paused or waiting; returns the number of feeds changed.
 pub(super) async fn set_paused(
     transaction: &Transaction<'_>,
     account: &Account,
@@ -128,9 +128,9 @@ pub(super) async fn set_paused(
     Ok(changed)
 }
 
-/// At a replica's start, what waited for a person is tried again, as a restart often
-/// fixes it. Leases of others stand; those of a replica that was killed run out.
-pub(super) async fn start_afresh(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+/// Resumes at a replica's start what was paused for a person, as a restart often fixes it.
+/// Leases of others are kept; those of a killed replica expire.
+pub(super) async fn recover_at_start(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     transaction
         .execute(
             "WITH chosen AS (

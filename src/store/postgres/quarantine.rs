@@ -1,53 +1,58 @@
-//! Refused messages: kept within a bound that all replicas share, dropped when it is
-//! reached.
+//! The quarantine of refused messages: bounded for all replicas together; once it is full,
+//! messages are dropped.
 
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::{Pool, Transaction};
-use super::rows::{self, keepable};
-use crate::store::words::{self, QUARANTINE_QUEUE, row_limit};
+use super::rows::{self, escape_nul};
+use crate::store::columns::{self, row_limit};
+use crate::store::limits::QUARANTINE_QUEUE;
 use crate::store::{QuarantineRow, Quarantined, StoreError};
 
-/// What the task that keeps is told.
-pub(super) enum Offer {
-    /// A refused message.
-    Refused(Quarantined),
-    /// Somebody who will look filter to hear when all before this was kept or dropped.
-    Look(oneshot::Sender<()>),
+/// A command for the task that stores refused messages.
+pub(super) enum QuarantineCommand {
+    /// Stores a refused message.
+    Store(Quarantined),
+    /// Answers once all messages before this were stored or dropped.
+    Flush(oneshot::Sender<()>),
 }
 
-/// Keeps what comes until nobody can send any more.
-pub(super) async fn run(pool: Arc<Pool>, limit_bytes: u64, mut inbox: mpsc::Receiver<Offer>) {
-    // Half is for messages that claim an allowed topic.
+/// Stores messages until all senders are gone.
+pub(super) async fn run(
+    pool: Arc<Pool>,
+    limit_bytes: u64,
+    mut inbox: mpsc::Receiver<QuarantineCommand>,
+) {
+    // One half is for messages that claim an allowed topic.
     let share_bytes = limit_bytes / 2;
     let mut arrived = Vec::new();
     while inbox.recv_many(&mut arrived, QUARANTINE_QUEUE).await > 0 {
-        let (mut refused, mut lookers) = (Vec::new(), Vec::new());
+        let (mut refused, mut flushes) = (Vec::new(), Vec::new());
         for offer in arrived.drain(..) {
             match offer {
-                Offer::Refused(item) => refused.push(item),
-                Offer::Look(looker) => lookers.push(looker),
+                QuarantineCommand::Store(item) => refused.push(item),
+                QuarantineCommand::Flush(done) => flushes.push(done),
             }
         }
         if !refused.is_empty()
-            && let Err(error) = keep(&pool, share_bytes, &refused).await
+            && let Err(error) = store(&pool, share_bytes, &refused).await
         {
-            tracing::warn!(%error, "refused messages could not be kept in the quarantine");
+            tracing::warn!(%error, "failed to store refused messages in the quarantine");
         }
-        for looker in lookers {
-            // It may have gone meanwhile.
-            let _ = looker.send(());
+        for done in flushes {
+            // The receiver may be gone.
+            let _ = done.send(());
         }
     }
 }
 
-/// Stores what fits; the rest is dropped. Replicas that do this in the same moment may
-/// exceed the bound by what each was given then.
-async fn keep(pool: &Pool, share_bytes: u64, items: &[Quarantined]) -> Result<(), StoreError> {
+/// Stores what fits; the rest is dropped. Replicas that do this at the same moment may
+/// together exceed the bound by one batch each.
+async fn store(pool: &Pool, share_bytes: u64, items: &[Quarantined]) -> Result<(), StoreError> {
     let transaction = pool.write().await?;
-    let mut kept_bytes = [0_u64; 2];
+    let mut stored_bytes = [0_u64; 2];
     let rows = transaction
         .query(
             "SELECT allowed_topic, sum(length(body) + octet_length(headers))::bigint FROM quarantine GROUP BY 1",
@@ -55,15 +60,15 @@ async fn keep(pool: &Pool, share_bytes: u64, items: &[Quarantined]) -> Result<()
         )
         .await?;
     for row in rows {
-        kept_bytes[usize::from(row.try_get::<_, bool>(0)?)] = rows::count(&row, 1)?;
+        stored_bytes[usize::from(row.try_get::<_, bool>(0)?)] = rows::count(&row, 1)?;
     }
     for item in items {
-        let kept = &mut kept_bytes[usize::from(item.allowed_topic)];
+        let stored = &mut stored_bytes[usize::from(item.allowed_topic)];
         let size = (item.body.len() + item.headers.len()) as u64;
-        if *kept + size > share_bytes {
+        if *stored + size > share_bytes {
             continue;
         }
-        *kept += size;
+        *stored += size;
         transaction
             .execute(
                 "INSERT INTO quarantine (received_at, account, event, reason, allowed_topic, headers, body)
@@ -72,9 +77,9 @@ async fn keep(pool: &Pool, share_bytes: u64, items: &[Quarantined]) -> Result<()
                     &item.received_at.as_millis(),
                     &item.account.as_str(),
                     &item.event.as_str(),
-                    &keepable(&item.reason),
+                    &escape_nul(&item.reason),
                     &item.allowed_topic,
-                    &keepable(&item.headers),
+                    &escape_nul(&item.headers),
                     &item.body.as_ref(),
                 ],
             )
@@ -99,9 +104,9 @@ pub(super) async fn list(
         .map(|row| {
             Ok(QuarantineRow {
                 id: row.try_get(0)?,
-                received_at: rows::moment(row, 1)?,
-                account: words::account(row.try_get(2)?)?,
-                event: words::event_name(row.try_get(3)?)?,
+                received_at: rows::timestamp(row, 1)?,
+                account: columns::account(row.try_get(2)?)?,
+                event: columns::event_name(row.try_get(3)?)?,
                 reason: rows::text(row, 4)?,
                 headers: rows::text(row, 5)?,
                 size_bytes: rows::count(row, 6)?,

@@ -3,9 +3,9 @@
 use tokio_postgres::Row;
 
 use super::connection::Transaction;
-use super::rows::{self, keepable};
+use super::rows::{self, escape_nul};
 use crate::domain::{Account, Cursor, Feed};
-use crate::store::words::{self, message_id, row_limit, trigger_kinds};
+use crate::store::columns::{self, message_id, row_limit, trigger_kinds};
 use crate::store::{
     AccountRow, CertificateRow, DocumentFilter, DocumentRow, FeedRow, NotificationRow, SequenceRow,
     StoreError,
@@ -28,11 +28,11 @@ pub(super) async fn notifications(
         .map(|row| {
             Ok(NotificationRow {
                 id: row.try_get(0)?,
-                account: words::account(row.try_get(1)?)?,
-                event: words::event(row.try_get(2)?)?,
+                account: columns::account(row.try_get(1)?)?,
+                event: columns::event(row.try_get(2)?)?,
                 kind: row.try_get(3)?,
                 message_id: message_id(row.try_get(4)?),
-                received_at: rows::moment(row, 5)?,
+                received_at: rows::timestamp(row, 5)?,
                 body: row.try_get(6)?,
             })
         })
@@ -55,22 +55,22 @@ pub(super) async fn feeds(transaction: &Transaction<'_>) -> Result<Vec<FeedRow>,
         .await?;
     rows.iter()
         .map(|row| {
-            let wanted: Option<&str> = row.try_get(15)?;
+            let triggers: Option<&str> = row.try_get(15)?;
             Ok(FeedRow {
                 feed: rows::feed(row, 0)?,
-                cursor: rows::maybe_text(row, 3)?.map(Cursor::new),
-                last_page_at: rows::maybe_moment(row, 4)?,
-                up_to_date_at: rows::maybe_moment(row, 5)?,
-                first_complete_at: rows::maybe_moment(row, 6)?,
+                cursor: rows::optional_text(row, 3)?.map(Cursor::new),
+                last_page_at: rows::optional_timestamp(row, 4)?,
+                up_to_date_at: rows::optional_timestamp(row, 5)?,
+                first_complete_at: rows::optional_timestamp(row, 6)?,
                 documents: rows::count(row, 7)?,
                 missed_notifications: rows::count(row, 8)?,
                 gaps: rows::count(row, 9)?,
-                paused: words::feed_pause_reason(row.try_get(10)?)?,
-                waits_until: rows::maybe_moment(row, 11)?,
+                paused: columns::feed_pause_reason(row.try_get(10)?)?,
+                waits_until: rows::optional_timestamp(row, 11)?,
                 failures: rows::count(row, 12)?,
-                last_error: rows::maybe_text(row, 13)?,
+                last_error: rows::optional_text(row, 13)?,
                 unreadable: rows::count(row, 14)?,
-                wanted: trigger_kinds(wanted.unwrap_or_default()),
+                triggers: trigger_kinds(triggers.unwrap_or_default()),
             })
         })
         .collect()
@@ -86,11 +86,11 @@ pub(super) async fn accounts(transaction: &Transaction<'_>) -> Result<Vec<Accoun
     rows.iter()
         .map(|row| {
             Ok(AccountRow {
-                account: words::account(row.try_get(0)?)?,
-                paused: words::feed_pause_reason(row.try_get(1)?)?,
-                waits_until: rows::maybe_moment(row, 2)?,
+                account: columns::account(row.try_get(0)?)?,
+                paused: columns::feed_pause_reason(row.try_get(1)?)?,
+                waits_until: rows::optional_timestamp(row, 2)?,
                 failures: rows::count(row, 3)?,
-                last_error: rows::maybe_text(row, 4)?,
+                last_error: rows::optional_text(row, 4)?,
             })
         })
         .collect()
@@ -116,7 +116,7 @@ pub(super) async fn documents(
                 &filter.account.as_ref().map(Account::as_str),
                 &filter.queue.map(|queue| queue.as_str()),
                 &filter.company.as_ref().map(|company| company.as_str()),
-                &filter.document_id.as_deref().map(keepable),
+                &filter.document_id.as_deref().map(escape_nul),
                 &row_limit(filter.limit),
             ],
         )
@@ -124,7 +124,7 @@ pub(super) async fn documents(
     rows.iter().map(document).collect()
 }
 
-/// Reads a version from the columns that [`documents`] asks for.
+/// Reads a version from the columns that [`documents`] selects.
 pub(super) fn document(row: &Row) -> Result<DocumentRow, StoreError> {
     Ok(DocumentRow {
         sequence: row.try_get(0)?,
@@ -133,8 +133,8 @@ pub(super) fn document(row: &Row) -> Result<DocumentRow, StoreError> {
         version: rows::text(row, 5)?,
         superseded: row.try_get(6)?,
         first_pull: row.try_get(7)?,
-        found_by: words::kind(row.try_get(8)?)?,
-        stored_at: rows::moment(row, 9)?,
+        found_by: columns::kind(row.try_get(8)?)?,
+        stored_at: rows::timestamp(row, 9)?,
         body: row.try_get(10)?,
     })
 }
@@ -144,8 +144,8 @@ pub(super) async fn known_versions(
     feed: &Feed,
     versions: &[(String, String)],
 ) -> Result<Vec<bool>, StoreError> {
-    let ids: Vec<String> = versions.iter().map(|(id, _)| keepable(id)).collect();
-    let texts: Vec<String> = versions.iter().map(|(_, text)| keepable(text)).collect();
+    let ids: Vec<String> = versions.iter().map(|(id, _)| escape_nul(id)).collect();
+    let texts: Vec<String> = versions.iter().map(|(_, text)| escape_nul(text)).collect();
     let rows = transaction
         .query(
             "SELECT EXISTS (
@@ -190,7 +190,7 @@ pub(super) async fn certificates(
             Ok(CertificateRow {
                 url: row.try_get(0)?,
                 pem: row.try_get(1)?,
-                fetched_at: rows::moment(row, 2)?,
+                fetched_at: rows::timestamp(row, 2)?,
             })
         })
         .collect()

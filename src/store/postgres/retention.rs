@@ -1,12 +1,12 @@
-//! Forgetting what is too old, a bounded part at a time.
+//! Retention: removing old rows and bodies, a bounded number at a time.
 
 use super::connection::Transaction;
 use crate::domain::{DestinationName, Timestamp};
-use crate::store::words::RETENTION_STEP;
+use crate::store::limits::RETENTION_BATCH;
 use crate::store::{Retention, StoreError};
 
-/// Removes the bodies of a step's worth of old notifications, from where the last step
-/// ended; nothing while another replica is at it.
+/// Removes the bodies of a batch of old notifications, continuing where the last step ended;
+/// none while another replica does so.
 pub(super) async fn remove_notification_bodies(
     transaction: &Transaction<'_>,
     before: Timestamp,
@@ -26,7 +26,7 @@ pub(super) async fn remove_notification_bodies(
             "SELECT max(id) FROM (
                  SELECT id, received_at FROM notification WHERE id > $3 ORDER BY id LIMIT $2) AS step
              WHERE received_at < $1",
-            &[&before.as_millis(), &RETENTION_STEP, &done],
+            &[&before.as_millis(), &RETENTION_BATCH, &done],
         )
         .await?;
     let Some(newest) = row.try_get::<_, Option<i64>>(0)? else {
@@ -44,8 +44,8 @@ pub(super) async fn remove_notification_bodies(
     Ok(removed)
 }
 
-/// Removes the bodies of a step's worth of documents that were booked long ago and that no
-/// destination of the settings has still to be given, the earliest first.
+/// Removes the bodies of a batch of documents that were delivered long ago and that no
+/// configured destination has yet to receive, the earliest first.
 pub(super) async fn remove_document_bodies(
     transaction: &Transaction<'_>,
     retention: &Retention,
@@ -55,13 +55,13 @@ pub(super) async fn remove_document_bodies(
         .iter()
         .map(DestinationName::as_str)
         .collect();
-    // What another replica is at is left to it.
-    let done = transaction
+    // Rows that another replica has locked are left to it.
+    let removable = transaction
         .query(
             "SELECT h.sequence FROM delivery h
              JOIN document d ON d.sequence = h.sequence
              JOIN feed f ON f.id = d.feed_id
-             WHERE h.state = 'delivered' AND NOT h.body_taken AND h.changed_at < $1
+             WHERE h.state = 'delivered' AND NOT h.body_removed AND h.changed_at < $1
                AND NOT EXISTS (SELECT 1 FROM delivery o WHERE o.sequence = h.sequence
                    AND (o.state IN ('pending', 'listed', 'rejected') OR o.changed_at >= $1))
                AND NOT EXISTS (SELECT 1 FROM destination s WHERE s.name = ANY ($2)
@@ -72,30 +72,30 @@ pub(super) async fn remove_document_bodies(
             &[
                 &retention.documents_before.as_millis(),
                 &destinations,
-                &RETENTION_STEP,
+                &RETENTION_BATCH,
             ],
         )
         .await?;
-    let done = done
+    let removable = removable
         .iter()
         .map(|row| Ok(row.try_get(0)?))
         .collect::<Result<Vec<i64>, StoreError>>()?;
     transaction
         .execute(
             "UPDATE document SET body = NULL WHERE sequence = ANY ($1)",
-            &[&done],
+            &[&removable],
         )
         .await?;
     transaction
         .execute(
-            "UPDATE delivery SET body_taken = true WHERE sequence = ANY ($1)",
-            &[&done],
+            "UPDATE delivery SET body_removed = true WHERE sequence = ANY ($1)",
+            &[&removable],
         )
         .await?;
-    Ok(done.len())
+    Ok(removable.len())
 }
 
-/// Removes links that were listed long ago.
+/// Removes old links.
 pub(super) async fn remove_links(
     transaction: &Transaction<'_>,
     before: Timestamp,
@@ -104,7 +104,7 @@ pub(super) async fn remove_links(
         .execute(
             "DELETE FROM document_link WHERE sequence IN (
                  SELECT sequence FROM document_link WHERE listed_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
-            &[&before.as_millis(), &RETENTION_STEP],
+            &[&before.as_millis(), &RETENTION_BATCH],
         )
         .await?;
     Ok(())

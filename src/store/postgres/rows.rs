@@ -1,4 +1,4 @@
-//! Reading our words from columns, and the rows that others refer to.
+//! Reading columns, and finding or adding the rows of accounts and feeds.
 
 use std::collections::HashMap;
 
@@ -6,12 +6,12 @@ use tokio_postgres::Row;
 
 use super::connection::Transaction;
 use crate::domain::{Account, Feed, Timestamp};
-use crate::store::words::{self, kind_code};
+use crate::store::columns::{self, kind_code};
 use crate::store::{StoreError, TriggerKind};
 
-/// Text as PostgreSQL can keep it: it has no NUL, which JSON has. U+FFFF, which is no
-/// character, marks what was changed, so that no two texts become one.
-pub(super) fn keepable(text: &str) -> String {
+/// Escapes NUL, which JSON can contain and PostgreSQL can't store. The escape is U+FFFF,
+/// which is no character and is escaped too, so that different texts stay different.
+pub(super) fn escape_nul(text: &str) -> String {
     if text.contains(['\0', '\u{ffff}']) {
         text.replace('\u{ffff}', "\u{ffff}f")
             .replace('\0', "\u{ffff}0")
@@ -20,8 +20,8 @@ pub(super) fn keepable(text: &str) -> String {
     }
 }
 
-/// The text that [`keepable`] was given.
-pub(super) fn kept(text: String) -> String {
+/// Reverses [`escape_nul`].
+pub(super) fn unescape_nul(text: String) -> String {
     if text.contains('\u{ffff}') {
         text.replace("\u{ffff}0", "\0")
             .replace("\u{ffff}f", "\u{ffff}")
@@ -30,23 +30,26 @@ pub(super) fn kept(text: String) -> String {
     }
 }
 
-/// Reads text that [`keepable`] wrote.
+/// Reads a text that [`escape_nul`] escaped.
 pub(super) fn text(row: &Row, column: usize) -> Result<String, StoreError> {
-    Ok(kept(row.try_get(column)?))
+    Ok(unescape_nul(row.try_get(column)?))
 }
 
-/// Reads such text that may be absent.
-pub(super) fn maybe_text(row: &Row, column: usize) -> Result<Option<String>, StoreError> {
-    Ok(row.try_get::<_, Option<String>>(column)?.map(kept))
+/// Reads an escaped text that may be absent.
+pub(super) fn optional_text(row: &Row, column: usize) -> Result<Option<String>, StoreError> {
+    Ok(row.try_get::<_, Option<String>>(column)?.map(unescape_nul))
 }
 
-/// Reads a moment.
-pub(super) fn moment(row: &Row, column: usize) -> Result<Timestamp, StoreError> {
+/// Reads a timestamp.
+pub(super) fn timestamp(row: &Row, column: usize) -> Result<Timestamp, StoreError> {
     Ok(Timestamp::from_millis(row.try_get(column)?))
 }
 
-/// Reads a moment that may be absent.
-pub(super) fn maybe_moment(row: &Row, column: usize) -> Result<Option<Timestamp>, StoreError> {
+/// Reads a timestamp that may be absent.
+pub(super) fn optional_timestamp(
+    row: &Row,
+    column: usize,
+) -> Result<Option<Timestamp>, StoreError> {
     Ok(row
         .try_get::<_, Option<i64>>(column)?
         .map(Timestamp::from_millis))
@@ -62,10 +65,10 @@ pub(super) fn feed(row: &Row, first: usize) -> Result<Feed, StoreError> {
     let name: &str = row.try_get(first)?;
     let queue: &str = row.try_get(first + 1)?;
     let company: &str = row.try_get(first + 2)?;
-    Ok(words::feed(name, queue, company)?)
+    Ok(columns::feed(name, queue, company)?)
 }
 
-/// The account's row, made where it is new.
+/// Returns the account's id; adds the account if it is new.
 pub(super) async fn account_id(
     transaction: &Transaction<'_>,
     account: &Account,
@@ -80,19 +83,19 @@ pub(super) async fn account_id(
             &[&account.as_str()],
         )
         .await?;
-    // Ours, or another replica's that was committed meanwhile.
+    // This transaction's row, or one that another replica has committed meanwhile.
     let row = transaction.query_one(FIND, &[&account.as_str()]).await?;
     Ok(row.try_get(0)?)
 }
 
-/// The feeds' rows; new ones are due for reconciliation at `due_at`.
+/// Returns the feeds' ids; new feeds are added, due for reconciliation at `due_at`.
 pub(super) async fn feed_ids(
     transaction: &Transaction<'_>,
     feeds: impl IntoIterator<Item = Feed>,
     due_at: Timestamp,
 ) -> Result<HashMap<Feed, i64>, StoreError> {
     let mut feeds: Vec<Feed> = feeds.into_iter().collect();
-    // In one order everywhere, so that no two transactions wait for each other.
+    // The same order everywhere prevents deadlocks.
     feeds.sort();
     feeds.dedup();
     let mut found = find_feeds(transaction, &feeds).await?;
@@ -149,9 +152,9 @@ async fn find_feeds(
     let rows = transaction
         .query(
             "SELECT a.name, f.queue, f.company, f.id
-             FROM unnest($1, $2, $3) AS wanted (name, queue, company)
-             JOIN account a ON a.name = wanted.name
-             JOIN feed f ON f.account_id = a.id AND f.queue = wanted.queue AND f.company = wanted.company",
+             FROM unnest($1, $2, $3) AS requested (name, queue, company)
+             JOIN account a ON a.name = requested.name
+             JOIN feed f ON f.account_id = a.id AND f.queue = requested.queue AND f.company = requested.company",
             &[&accounts, &queues, &companies],
         )
         .await?;
@@ -167,10 +170,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_round_trips(text in "[\0\u{ffff}0f\\PC]{0,20}") {
-            let stored = keepable(&text);
+        fn any_text_survives_escaping(text in "[\0\u{ffff}0f\\PC]{0,20}") {
+            let stored = escape_nul(&text);
             prop_assert!(!stored.contains('\0'));
-            prop_assert_eq!(kept(stored), text);
+            prop_assert_eq!(unescape_nul(stored), text);
         }
     }
 }

@@ -1,11 +1,12 @@
-//! Migrations, one replica at a time; what is newer than this program is refused.
+//! Migrations, by one replica at a time; a newer schema is refused.
 
 use super::connection::{Pool, Transaction};
 use crate::store::StoreError;
-use crate::store::words::new_epoch;
+use crate::store::columns::new_epoch;
 
-/// The migrations in order; the schema's version is how many were run. Append only, and
-/// each leaves what the release before works with (`works_from` in the schema's row).
+/// The migrations in order; the schema's version is the number of those applied. Append only
+/// after the first release, and each must leave a schema that the previous release works
+/// with (`works_from` in the schema's row).
 const MIGRATIONS: [Migration; 5] = [
     Migration {
         sql: include_str!("migrations/0001_first.sql"),
@@ -31,25 +32,25 @@ const MIGRATIONS: [Migration; 5] = [
 
 struct Migration {
     sql: &'static str,
-    /// The oldest schema whose programs work with the database after this.
+    /// The oldest schema version whose programs work with the database after this.
     works_from: i64,
 }
 
-/// The newest schema that this program knows.
+/// The newest schema version that this program supports.
 #[expect(
     clippy::cast_possible_wrap,
     reason = "`try_from` is no const, and there are few migrations"
 )]
 const NEWEST: i64 = MIGRATIONS.len() as i64;
 
-/// The lock that migrations hold until COMMIT; any number of ours: "IvWh".
+/// The advisory lock that migrations hold until COMMIT; an arbitrary number, "IvWh".
 const LOCK: i64 = 0x4976_5768;
 
-/// Brings the database to this program's schema, or leaves a newer one that still works
-/// with it. Gives the numbering an epoch, a new one in a restored database.
+/// Migrates the database to this program's schema, or accepts a newer one that still works
+/// with it. Sets the epoch of the numbering, a new one in a restored database.
 pub(super) async fn migrate(pool: &Pool) -> Result<(), StoreError> {
     let transaction = pool.write().await?;
-    // Another replica may be at it; its migration may take long.
+    // Another replica may be migrating, which may take long.
     transaction
         .script("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
         .await?;
@@ -58,7 +59,7 @@ pub(super) async fn migrate(pool: &Pool) -> Result<(), StoreError> {
         .await?;
     let found = match version(&transaction).await? {
         None => 0,
-        Some(found) => found.usable()?,
+        Some(found) => found.check_supported()?,
     };
     for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
         transaction.script(migration.sql).await?;
@@ -79,25 +80,25 @@ pub(super) async fn migrate(pool: &Pool) -> Result<(), StoreError> {
     transaction.commit().await
 }
 
-/// Refuses what this program can't read.
+/// Fails if this program can't read the schema.
 pub(super) async fn check(pool: &Pool) -> Result<(), StoreError> {
     let transaction = pool.read().await?;
     let found = version(&transaction).await?;
     transaction.commit().await?;
     match found {
-        Some(found) if found.usable()? >= NEWEST => Ok(()),
+        Some(found) if found.check_supported()? >= NEWEST => Ok(()),
         _ => Err(StoreError::NotPrepared),
     }
 }
 
-struct Found {
+struct SchemaVersion {
     version: i64,
     works_from: i64,
 }
 
-impl Found {
-    /// The version, unless it needs a newer program.
-    fn usable(&self) -> Result<i64, StoreError> {
+impl SchemaVersion {
+    /// Returns the version, unless it requires a newer program.
+    fn check_supported(&self) -> Result<i64, StoreError> {
         if self.works_from > NEWEST {
             return Err(StoreError::NewerSchema {
                 found: u32::try_from(self.version).unwrap_or(u32::MAX),
@@ -108,7 +109,7 @@ impl Found {
     }
 }
 
-async fn version(transaction: &Transaction<'_>) -> Result<Option<Found>, StoreError> {
+async fn version(transaction: &Transaction<'_>) -> Result<Option<SchemaVersion>, StoreError> {
     let exists: bool = transaction
         .query_one(
             "SELECT to_regclass('ivesk_webhook_schema') IS NOT NULL",
@@ -123,7 +124,7 @@ async fn version(transaction: &Transaction<'_>) -> Result<Option<Found>, StoreEr
         .query_opt("SELECT version, works_from FROM ivesk_webhook_schema", &[])
         .await?;
     row.map(|row| {
-        Ok(Found {
+        Ok(SchemaVersion {
             version: row.try_get(0)?,
             works_from: row.try_get(1)?,
         })

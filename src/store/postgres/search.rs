@@ -1,8 +1,8 @@
-//! Looking for documents from the newest one backwards, a bounded piece at a time.
+//! Searching documents from the newest one backwards, a bounded number at a time.
 
 use super::connection::Transaction;
 use super::reading::{document, sequence};
-use super::rows::keepable;
+use super::rows::escape_nul;
 use crate::domain::{Account, Company, Queue};
 use crate::store::{DocumentSearch, FoundDocuments, StoreError};
 
@@ -17,23 +17,23 @@ const JOINED: &str = "
 
 pub(super) async fn search_documents(
     transaction: &Transaction<'_>,
-    look: &DocumentSearch,
+    search: &DocumentSearch,
 ) -> Result<FoundDocuments, StoreError> {
     let newest = sequence(transaction).await?.last;
-    let before = look
+    let before = search
         .before
         .unwrap_or(i64::MAX)
         .min(newest.saturating_add(1));
-    let by_index = look.document_id.is_some() || look.company.is_some();
+    let by_index = search.document_id.is_some() || search.company.is_some();
     let first = if by_index {
         1
     } else {
-        before.saturating_sub(i64::from(look.versions)).max(1)
+        before.saturating_sub(i64::from(search.versions)).max(1)
     };
-    // `+ 0` keeps the first two from walking down the whole sequence for its order.
-    let sql = if look.document_id.is_some() {
+    // `+ 0` prevents the first two from scanning the whole sequence for its order.
+    let sql = if search.document_id.is_some() {
         format!("{COLUMNS} {JOINED} AND d.document_id = $5 ORDER BY d.sequence + 0 DESC LIMIT $6")
-    } else if look.company.is_some() {
+    } else if search.company.is_some() {
         format!(
             "{COLUMNS} {JOINED} AND d.sequence IN (
                  SELECT one.sequence FROM document one
@@ -51,18 +51,18 @@ pub(super) async fn search_documents(
             &sql,
             &[
                 &before,
-                &look.account.as_ref().map(Account::as_str),
-                &look.queue.map(Queue::as_str),
-                &look.company.as_ref().map(Company::as_str),
-                &look.document_id.as_deref().map(keepable),
-                &i64::from(look.versions),
+                &search.account.as_ref().map(Account::as_str),
+                &search.queue.map(Queue::as_str),
+                &search.company.as_ref().map(Company::as_str),
+                &search.document_id.as_deref().map(escape_nul),
+                &i64::from(search.versions),
                 &first,
             ],
         )
         .await?;
     let rows = rows.iter().map(document).collect::<Result<Vec<_>, _>>()?;
     Ok(if by_index {
-        FoundDocuments::wanted(rows, look.versions)
+        FoundDocuments::matching(rows, search.versions)
     } else {
         FoundDocuments::from(rows, first)
     })

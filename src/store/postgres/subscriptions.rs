@@ -1,13 +1,13 @@
-//! Subscriptions: what we asked for, and what became of it.
+//! Subscriptions: requests, confirmations and their states.
 
 use secrecy::SecretString;
 use tokio_postgres::Row;
 
 use super::connection::Transaction;
 use super::ingest::SUBSCRIPTIONS_LOCK;
-use super::rows::{self, account_id, keepable};
+use super::rows::{self, account_id, escape_nul};
 use crate::domain::{Account, Event, Timestamp};
-use crate::store::words;
+use crate::store::columns;
 use crate::store::{StoreError, SubscriptionChange, SubscriptionRow, SubscriptionState};
 
 const COLUMNS: &str =
@@ -18,17 +18,17 @@ const COLUMNS: &str =
 fn read(row: &Row) -> Result<SubscriptionRow, StoreError> {
     Ok(SubscriptionRow {
         id: row.try_get(0)?,
-        account: words::account(row.try_get(1)?)?,
-        event: words::event_name(row.try_get(2)?)?,
-        name: rows::maybe_text(row, 3)?,
+        account: columns::account(row.try_get(1)?)?,
+        event: columns::event_name(row.try_get(2)?)?,
+        name: rows::optional_text(row, 3)?,
         topic_arn: row.try_get(4)?,
-        subscription_arn: rows::maybe_text(row, 5)?,
-        state: words::subscription_state(row.try_get(6)?)?,
-        created_at: rows::moment(row, 7)?,
-        changed_at: rows::moment(row, 8)?,
-        next_try_at: rows::maybe_moment(row, 9)?,
+        subscription_arn: rows::optional_text(row, 5)?,
+        state: columns::subscription_state(row.try_get(6)?)?,
+        created_at: rows::timestamp(row, 7)?,
+        changed_at: rows::timestamp(row, 8)?,
+        next_try_at: rows::optional_timestamp(row, 9)?,
         attempts: rows::count(row, 10)?,
-        last_error: rows::maybe_text(row, 11)?,
+        last_error: rows::optional_text(row, 11)?,
         subscribe_url: row
             .try_get::<_, Option<String>>(12)?
             .map(SecretString::from),
@@ -38,8 +38,8 @@ fn read(row: &Row) -> Result<SubscriptionRow, StoreError> {
     })
 }
 
-/// Lets one at a time change subscriptions: they are few, and two replicas may be told
-/// of the same one at once.
+/// Serializes changes of subscriptions: they are few, and two replicas may receive messages
+/// about the same one at once.
 async fn lock(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     transaction
         .query("SELECT pg_advisory_xact_lock($1)", &[&SUBSCRIPTIONS_LOCK])
@@ -56,7 +56,8 @@ pub(super) async fn list(
     rows.iter().map(read).collect()
 }
 
-/// Notes that the vendor was asked; asked twice is one row until SNS speaks.
+/// Records a request to the vendor; repeated requests are one row until a message of SNS
+/// arrives.
 pub(super) async fn requested(
     transaction: &Transaction<'_>,
     account: &Account,
@@ -66,7 +67,7 @@ pub(super) async fn requested(
 ) -> Result<i64, StoreError> {
     lock(transaction).await?;
     let account = account_id(transaction, account).await?;
-    let name = keepable(name);
+    let name = escape_nul(name);
     let waiting = transaction
         .query_opt(
             "SELECT id FROM subscription WHERE account_id = $1 AND event = $2 AND name = $3 AND state = 'requested'",
@@ -86,7 +87,7 @@ pub(super) async fn requested(
     Ok(row.try_get(0)?)
 }
 
-/// Changes one; `None` where there is none or its state does not allow it.
+/// Changes a subscription; `None` if it does not exist or its state does not allow the change.
 pub(super) async fn change(
     transaction: &Transaction<'_>,
     id: i64,
@@ -106,7 +107,7 @@ pub(super) async fn change(
                 )
                 .await?
         }
-        // A token that SNS gives in vain is tried again by hand in the same way.
+        // Also retries by hand a pending subscription whose visits failed.
         SubscriptionChange::Restored => {
             transaction
                 .execute(
@@ -124,16 +125,16 @@ pub(super) async fn change(
                         &SubscriptionState::Confirmed.as_str(),
                         &now_ms,
                         &None::<i64>,
-                        &keepable(subscription_arn),
+                        &escape_nul(subscription_arn),
                     ],
                 )
                 .await?
         }
-        SubscriptionChange::TryFailed { error, next_try_at } => {
+        SubscriptionChange::AttemptFailed { error, next_try_at } => {
             transaction
                 .execute(
                     "UPDATE subscription SET attempts = attempts + 1, last_error = $2, next_try_at = $3 WHERE id = $1 AND state = 'pending'",
-                    &[&id, &keepable(error), &next_try_at.map(Timestamp::as_millis)],
+                    &[&id, &escape_nul(error), &next_try_at.map(Timestamp::as_millis)],
                 )
                 .await?
         }

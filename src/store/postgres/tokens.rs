@@ -3,16 +3,16 @@
 use tokio_postgres::Row;
 
 use super::connection::Transaction;
-use super::rows::{self, keepable};
-use crate::store::words;
+use super::rows::{self, escape_nul};
+use crate::store::columns;
 use crate::store::{ApiTokenMade, ApiTokenRow, MAX_API_TOKENS, NewApiToken, StoreError};
 
 fn read(row: &Row) -> Result<ApiTokenRow, StoreError> {
     Ok(ApiTokenRow {
         id: row.try_get(0)?,
         name: rows::text(row, 1)?,
-        rights: words::rights(row.try_get(2)?)?,
-        created_at: rows::moment(row, 3)?,
+        rights: columns::rights(row.try_get(2)?)?,
+        created_at: rows::timestamp(row, 3)?,
     })
 }
 
@@ -20,11 +20,11 @@ pub(super) async fn make(
     transaction: &Transaction<'_>,
     token: &NewApiToken,
 ) -> Result<ApiTokenMade, StoreError> {
-    // One at a time, so that the bound holds and a name that is taken is told as that.
+    // One at a time, so that the limit holds and a taken name is reported as such.
     transaction
         .script("LOCK TABLE api_token IN EXCLUSIVE MODE")
         .await?;
-    let name = keepable(&token.name);
+    let name = escape_nul(&token.name);
     let row = transaction
         .query_one(
             "SELECT EXISTS (SELECT 1 FROM api_token WHERE name = $1), count(*) FROM api_token",

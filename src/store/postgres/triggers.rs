@@ -1,29 +1,29 @@
-//! Wishes to pull: who raises them, and how several become one.
+//! Raising triggers, and merging several into one.
 
 use super::connection::Transaction;
-use super::ingest::not_later;
-use super::rows::{feed_ids, keepable};
+use super::ingest::clamp_to_now;
+use super::rows::{escape_nul, feed_ids};
 use crate::domain::{Cursor, Timestamp};
-use crate::store::words::kind_code;
+use crate::store::columns::kind_code;
 use crate::store::{StoreError, Trigger, TriggerKind};
 
-/// Makes feeds known and raises pulls of them.
+/// Raises triggers, adding their feeds where these are not known yet.
 pub(super) async fn trigger(
     transaction: &Transaction<'_>,
     triggers: &[Trigger],
 ) -> Result<(), StoreError> {
     let feeds = triggers.iter().map(|trigger| trigger.feed.clone());
     let ids = feed_ids(transaction, feeds, transaction.now()).await?;
-    let mut wishes: Vec<(i64, &Trigger)> = triggers
+    let mut raised: Vec<(i64, &Trigger)> = triggers
         .iter()
         .filter_map(|trigger| Some((*ids.get(&trigger.feed)?, trigger)))
         .collect();
-    // In one order everywhere, so that no two transactions wait for each other.
-    wishes.sort_by_key(|(feed, trigger)| (*feed, trigger.kind));
-    for (feed, trigger) in wishes {
+    // The same order everywhere prevents deadlocks.
+    raised.sort_by_key(|(feed, trigger)| (*feed, trigger.kind));
+    for (feed, trigger) in raised {
         let due_at = match trigger.kind {
             TriggerKind::Notification | TriggerKind::Backfill => {
-                not_later(trigger.due_at, transaction)
+                clamp_to_now(trigger.due_at, transaction)
             }
             _ => trigger.due_at,
         };
@@ -35,19 +35,19 @@ pub(super) async fn trigger(
     Ok(())
 }
 
-/// Reads a feed from its beginning, unless an old stretch of it is read already.
-pub(super) async fn read_from_beginning(
+/// Triggers a backfill from the feed's beginning, unless a backfill is pending already.
+pub(super) async fn backfill_from_beginning(
     transaction: &Transaction<'_>,
     feed: i64,
 ) -> Result<(), StoreError> {
-    let under_way = transaction
+    let pending = transaction
         .query_opt(
             "SELECT 1 FROM feed_trigger d LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
              WHERE d.feed_id = $1 AND d.kind = $2 AND d.raised > coalesce(r.completed, 0)",
             &[&feed, &kind_code(TriggerKind::Backfill)],
         )
         .await?;
-    if under_way.is_some() {
+    if pending.is_some() {
         return Ok(());
     }
     start_backfill(transaction, feed, None).await?;
@@ -59,7 +59,7 @@ async fn start_backfill(
     feed: i64,
     from: Option<&Cursor>,
 ) -> Result<(), StoreError> {
-    // A page of an earlier backfill that is under way must not set this one's position.
+    // A page in flight of an earlier backfill must not set this one's position.
     transaction
         .execute(
             "UPDATE feed SET fence = fence + 1, leased_until = NULL WHERE id = $1",
@@ -73,20 +73,20 @@ async fn start_backfill(
             &[
                 &feed,
                 &kind_code(TriggerKind::Backfill),
-                &from.map(|cursor| keepable(cursor.as_str())),
+                &from.map(|cursor| escape_nul(cursor.as_str())),
             ],
         )
         .await?;
     Ok(())
 }
 
-/// Makes every feed due for reconciliation at `due_at`, if it is not sooner.
+/// Makes every feed due for reconciliation at `due_at`, unless it is due sooner.
 pub(super) async fn trigger_reconciliation(
     transaction: &Transaction<'_>,
     due_at: Timestamp,
 ) -> Result<usize, StoreError> {
     let kind = kind_code(TriggerKind::Reconciliation);
-    // Replicas that start together do this together, so the rows are locked in order.
+    // Replicas that start together run this together, so the rows are locked in order.
     transaction
         .execute(
             "WITH later AS (
@@ -105,18 +105,18 @@ pub(super) async fn trigger_reconciliation(
     super::rows::count(&row, 0)
 }
 
-/// Raises one wish.
+/// Raises one trigger.
 ///
-/// A hint or a backfill always counts, also while a run is under way: it may speak of
-/// something newer. Of the timed kinds one is pending at a time, at the sooner time;
-/// a follow-up that is wished for later than that is kept for another run.
+/// A notification or a backfill always counts, even during a pull, as it may announce
+/// something newer. Of the other kinds one is pending at a time, at the sooner time; a
+/// follow-up requested for a later time is kept for another pull.
 pub(super) async fn raise(
     transaction: &Transaction<'_>,
     feed: i64,
     kind: TriggerKind,
     due_at: Timestamp,
 ) -> Result<(), StoreError> {
-    // `excluded.raised` is one more than was completed: a wish is pending from there on.
+    // `excluded.raised` is one more than was completed: from there on a trigger is pending.
     let on_conflict = match kind {
         TriggerKind::Notification | TriggerKind::Backfill => "raised = d.raised + 1, due_at = excluded.due_at",
         TriggerKind::FollowUp | TriggerKind::LateFollowUp => {

@@ -1,11 +1,11 @@
-//! Files given to the vendor, and the documents that were made of them.
+//! Files sent to the vendor, and the documents made of them.
 
 use tokio_postgres::Row;
 
 use super::connection::Transaction;
-use super::rows::{self, account_id, keepable};
+use super::rows::{self, account_id, escape_nul};
 use crate::domain::{Account, Timestamp};
-use crate::store::words;
+use crate::store::columns;
 use crate::store::{
     NewUpload, StoreError, UploadBegun, UploadEnd, UploadFilter, UploadReturn, UploadRow,
     UploadState,
@@ -14,22 +14,22 @@ use crate::store::{
 fn read(row: &Row) -> Result<UploadRow, StoreError> {
     Ok(UploadRow {
         id: row.try_get(0)?,
-        account: words::account(row.try_get(1)?)?,
+        account: columns::account(row.try_get(1)?)?,
         file_name: row.try_get(2)?,
         size_bytes: rows::count(row, 3)?,
         sha256: row.try_get(4)?,
         correlation: row.try_get(5)?,
-        state: words::upload_state(row.try_get(6)?)?,
+        state: columns::upload_state(row.try_get(6)?)?,
         attempts: rows::count(row, 7)?,
-        created_at: rows::moment(row, 8)?,
-        changed_at: rows::moment(row, 9)?,
-        sent_at: rows::maybe_moment(row, 10)?,
-        last_error: rows::maybe_text(row, 11)?,
+        created_at: rows::timestamp(row, 8)?,
+        changed_at: rows::timestamp(row, 9)?,
+        sent_at: rows::optional_timestamp(row, 10)?,
+        last_error: rows::optional_text(row, 11)?,
         documents: row.try_get(12)?,
     })
 }
 
-/// `condition` may use $1 and what follows.
+/// Returns the query for rows that meet `condition`, which may use $1 and following.
 fn select(condition: &str) -> String {
     format!(
         "SELECT u.id, a.name, u.file_name, u.size_bytes, u.sha256, u.correlation, u.state, u.attempts,
@@ -43,8 +43,8 @@ async fn by_id(transaction: &Transaction<'_>, id: i64) -> Result<UploadRow, Stor
     read(&transaction.query_one(&select("u.id = $1"), &[&id]).await?)
 }
 
-/// The number under which replicas take turns at one content.
-fn lock_of(sha256: &str) -> i64 {
+/// Returns the number of the advisory lock for one content.
+fn lock_number(sha256: &str) -> i64 {
     let digits = sha256.get(..16).unwrap_or_default();
     u64::from_str_radix(digits, 16)
         .unwrap_or_default()
@@ -59,7 +59,7 @@ pub(super) async fn begin(
     transaction
         .query(
             "SELECT pg_advisory_xact_lock($1)",
-            &[&lock_of(&upload.sha256)],
+            &[&lock_number(&upload.sha256)],
         )
         .await?;
     let newest = transaction
@@ -72,9 +72,9 @@ pub(super) async fn begin(
     let newest = match newest {
         Some(row) => {
             let id: i64 = row.try_get(0)?;
-            let state = words::upload_state(row.try_get(1)?)?;
+            let state = columns::upload_state(row.try_get(1)?)?;
             let owner: Option<String> = row.try_get(2)?;
-            let claim = rows::maybe_moment(&row, 3)?.filter(|until| *until > upload.now);
+            let claim = rows::optional_timestamp(&row, 3)?.filter(|until| *until > upload.now);
             if state == UploadState::Sending
                 && owner.as_deref() != Some(&upload.owner)
                 && let Some(until) = claim
@@ -99,10 +99,10 @@ pub(super) async fn begin(
              WHERE id = $1",
             &[
                 &id,
-                &keepable(&upload.owner),
+                &escape_nul(&upload.owner),
                 &upload.now.after(upload.claim).as_millis(),
                 &upload.now.as_millis(),
-                &keepable(&upload.file_name),
+                &escape_nul(&upload.file_name),
             ],
         )
         .await?;
@@ -121,10 +121,10 @@ async fn insert(
              VALUES ($1, $2, $3, $4, $5, 'sending', $6, $6) RETURNING id",
             &[
                 &account,
-                &keepable(&upload.correlation),
+                &escape_nul(&upload.correlation),
                 &upload.sha256,
                 &size_bytes,
-                &keepable(&upload.file_name),
+                &escape_nul(&upload.file_name),
                 &upload.now.as_millis(),
             ],
         )
@@ -132,7 +132,7 @@ async fn insert(
     Ok(row.try_get(0)?)
 }
 
-/// Notes how an attempt ended; false where another process has taken the file over.
+/// Records how an attempt ended; returns false if another process has claimed the file.
 pub(super) async fn end(
     transaction: &Transaction<'_>,
     id: i64,
@@ -142,8 +142,8 @@ pub(super) async fn end(
 ) -> Result<bool, StoreError> {
     let (state, error) = match end {
         UploadEnd::Sent => (UploadState::Sent, None),
-        UploadEnd::Refused(error) => (UploadState::Refused, Some(keepable(error))),
-        UploadEnd::Failed(error) => (UploadState::Failed, Some(keepable(error))),
+        UploadEnd::Refused(error) => (UploadState::Refused, Some(escape_nul(error))),
+        UploadEnd::Failed(error) => (UploadState::Failed, Some(escape_nul(error))),
     };
     let sent_at = (state == UploadState::Sent).then(|| now.as_millis());
     let changed = transaction
@@ -157,8 +157,8 @@ pub(super) async fn end(
     Ok(changed > 0)
 }
 
-/// Ties the documents of a page to the files that they were made of.
-pub(super) async fn tie(
+/// Links the documents of a page to the files that they were made of.
+pub(super) async fn link_documents(
     transaction: &Transaction<'_>,
     account: &Account,
     returns: &[UploadReturn],
@@ -175,8 +175,8 @@ pub(super) async fn tie(
                  ON CONFLICT DO NOTHING",
                 &[
                     &account,
-                    &keepable(&one.correlation),
-                    &keepable(&one.document_id),
+                    &escape_nul(&one.correlation),
+                    &escape_nul(&one.document_id),
                 ],
             )
             .await?;

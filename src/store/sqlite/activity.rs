@@ -1,9 +1,9 @@
-//! What came in the last hours, counted from the newest rows.
+//! Counts of what arrived in the last hours, from the newest rows.
 
 use rusqlite::{Connection, Row, params};
 
 use crate::domain::Timestamp;
-use crate::store::activity::{COUNTED, HOUR_MS};
+use crate::store::activity::{HOUR_MS, MAX_COUNTED_ROWS};
 use crate::store::{Activity, HourCount, RefusedCount};
 
 pub(super) fn since(connection: &Connection, moment: Timestamp) -> rusqlite::Result<Activity> {
@@ -19,7 +19,8 @@ fn hour(row: &Row<'_>) -> rusqlite::Result<Timestamp> {
     Ok(Timestamp::from_millis(hours.saturating_mul(HOUR_MS)))
 }
 
-/// Rows are numbered in the order of time, so the newest ones are at the end of the table.
+/// Counts rows by hour. Rows are numbered in the order of time, so the newest are at the
+/// end of the table.
 fn hours(
     connection: &Connection,
     table: &str,
@@ -32,7 +33,7 @@ fn hours(
             "SELECT at / ?3, count(*) FROM (SELECT {moment} AS at FROM {table} ORDER BY {number} DESC LIMIT ?2)
              WHERE at >= ?1 GROUP BY 1 ORDER BY 1"
         ))?
-        .query_map(params![since.as_millis(), COUNTED, HOUR_MS], |row| {
+        .query_map(params![since.as_millis(), MAX_COUNTED_ROWS, HOUR_MS], |row| {
             Ok(HourCount {
                 hour: hour(row)?,
                 count: row.get(1)?,
@@ -48,12 +49,15 @@ fn refused(connection: &Connection, since: Timestamp) -> rusqlite::Result<Vec<Re
              FROM (SELECT received_at, reason FROM quarantine ORDER BY id DESC LIMIT ?2)
              WHERE received_at >= ?1 GROUP BY 1, 2 ORDER BY 1, 2",
         )?
-        .query_map(params![since.as_millis(), COUNTED, HOUR_MS], |row| {
-            Ok(RefusedCount {
-                hour: hour(row)?,
-                reason: row.get(1)?,
-                count: row.get(2)?,
-            })
-        })?
+        .query_map(
+            params![since.as_millis(), MAX_COUNTED_ROWS, HOUR_MS],
+            |row| {
+                Ok(RefusedCount {
+                    hour: hour(row)?,
+                    reason: row.get(1)?,
+                    count: row.get(2)?,
+                })
+            },
+        )?
         .collect()
 }

@@ -1,4 +1,4 @@
-//! Online copies, and the new epoch of a restored one.
+//! Online backups, and the new epoch of a restored one.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -7,18 +7,17 @@ use rusqlite::{Connection, params};
 
 use super::error::explain;
 use crate::store::StoreError;
-use crate::store::words::new_epoch;
+use crate::store::columns::new_epoch;
 
-/// What follows the database's name in the names of the files that belong to it
-/// (sqlite.org/fileformat2.html), and in the name of our lock.
+/// Suffixes of the database's own files (sqlite.org/fileformat2.html), and of the lock file.
 const OWN_SUFFIXES: [&str; 5] = ["", "-wal", "-shm", "-journal", ".lock"];
 
 /// Writes a complete copy of the database at `source` to `to`, which is replaced.
 ///
 /// # Errors
 ///
-/// [`StoreError::BackupOntoItself`] where that would replace the database or a file that
-/// belongs to it: a server would go on writing to a file without a name.
+/// [`StoreError::BackupOntoItself`] if that would replace the database or a file that
+/// belongs to it: a server would continue to write to a deleted file.
 pub(super) fn copy(connection: &Connection, source: &Path, to: &Path) -> Result<(), StoreError> {
     let partial = with_suffix(to, ".partial");
     for target in [to, &partial] {
@@ -31,9 +30,9 @@ pub(super) fn copy(connection: &Connection, source: &Path, to: &Path) -> Result<
     write_copy(connection, &partial, to).map_err(|error| explain(to, error))
 }
 
-/// Whether `target` is the database at `source` or one of the files beside it.
+/// Returns true if `target` is the database at `source` or one of the files beside it.
 fn belongs_to(source: &Path, target: &Path) -> bool {
-    // SQLite puts its files beside the file that a link leads to, we our lock beside the link.
+    // SQLite's files are beside the target of a link, the lock file is beside the link.
     let bases = [Some(source.to_owned()), source.canonicalize().ok()];
     bases.into_iter().flatten().any(|base| {
         OWN_SUFFIXES
@@ -42,10 +41,10 @@ fn belongs_to(source: &Path, target: &Path) -> bool {
     })
 }
 
-/// Whether both names lead to one file, or would where it isn't there yet.
+/// Returns true if both names lead to the same file, or would if it existed.
 fn is_same_file(one: &Path, other: &Path) -> bool {
     let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
-    let place = |path: &Path| {
+    let location = |path: &Path| {
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
@@ -54,7 +53,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     };
     let is_shared = |one: Option<_>, other| one.is_some() && one == other;
     is_shared(identity(one), identity(other))
-        || place(one).is_some_and(|one| place(other) == Some(one))
+        || location(one).is_some_and(|one| location(other) == Some(one))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -63,28 +62,28 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// `VACUUM INTO` reads one snapshot, so writers go on meanwhile. The copy is made
-/// beside its place first: one that broke off never has the name.
+/// Copies with `VACUUM INTO`, which reads one snapshot while writers continue. The copy gets
+/// its final name only once it is complete.
 fn write_copy(source: &Connection, partial: &Path, to: &Path) -> rusqlite::Result<()> {
     if partial.exists() {
-        std::fs::remove_file(partial).map_err(unusable)?;
+        std::fs::remove_file(partial).map_err(cannot_open)?;
     }
     source.execute("VACUUM INTO ?1", params![partial.to_string_lossy()])?;
     Connection::open(partial)?.execute("UPDATE sequence SET backup = 1", [])?;
-    let file = std::fs::File::open(partial).map_err(unusable)?;
-    file.sync_all().map_err(unusable)?;
-    std::fs::rename(partial, to).map_err(unusable)
+    let file = std::fs::File::open(partial).map_err(cannot_open)?;
+    file.sync_all().map_err(cannot_open)?;
+    std::fs::rename(partial, to).map_err(cannot_open)
 }
 
-fn unusable(error: std::io::Error) -> rusqlite::Error {
+fn cannot_open(error: std::io::Error) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(
         rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
         Some(error.to_string()),
     )
 }
 
-/// Makes sure that the numbering has an epoch, a new one in a restored copy.
-pub(super) fn settle_epoch(connection: &Connection) -> rusqlite::Result<()> {
+/// Sets the epoch of the numbering, a new one in a restored backup.
+pub(super) fn ensure_epoch(connection: &Connection) -> rusqlite::Result<()> {
     let epoch = new_epoch();
     connection.execute(
         "INSERT INTO sequence (id, epoch, last) VALUES (1, ?1, 0)

@@ -1,35 +1,38 @@
-//! What is delivered next, and what became of it.
+//! Leasing versions for delivery, and recording the attempts.
 
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
 
+use super::delivery_rows::{account_names, company_codes, read_delivery};
 use super::destinations;
 use super::error::explain;
 use super::rows;
 use super::triggers::raise;
-use crate::domain::{Account, Company, Timestamp};
-use crate::store::deliveries::{ATTEMPTS, LINK_PATIENCE, NO_COMPANY, WINDOW};
-use crate::store::outcomes::Outcome;
+use crate::domain::{Company, Timestamp};
+use crate::store::deliveries::{
+    LEASE_WINDOW, LINK_TIMEOUT, MAX_ATTEMPT_ROWS, NO_COMPANY, NO_MORE_LINKS,
+};
+use crate::store::outcomes::DeliveryUpdate;
 use crate::store::{
     Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
-    DestinationFilter, LateOutcome, LeaseAction, NewImportError, StoreError, TriggerKind,
+    LateOutcome, LeaseAction, NewImportError, StoreError, TriggerKind,
 };
 
-/// Versions in a window after the position that are not settled. `ready` are those that
-/// wait for nothing. Joined in this order, and by these indexes: left to itself SQLite would
-/// rather begin with the feeds and sort, or walk through all that the destination was ever given.
+/// Unsettled versions in a window after the position, and whether they are ready. The order
+/// of joins and the indexes are fixed: SQLite would otherwise begin with the feeds and sort,
+/// or scan all deliveries of the destination.
 const UNSETTLED: &str = "
     SELECT d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body,
-           CASE WHEN w.asked_at <= :given_up THEN 1000 ELSE coalesce(h.link_tries, 0) END, l.url, l.listed_at,
+           CASE WHEN w.requested_at <= :link_timeout THEN :no_more_links ELSE coalesce(h.link_tries, 0) END, l.url, l.listed_at,
            (SELECT n.note FROM document e INDEXED BY document_identity
             CROSS JOIN delivery n ON n.sequence = e.sequence AND n.destination_id = :destination
             WHERE e.document_id = d.document_id AND e.feed_id = d.feed_id AND n.note IS NOT NULL
             ORDER BY n.sequence DESC LIMIT 1),
            (h.next_try_at IS NULL OR h.next_try_at <= :now OR coalesce(l.listed_at >= h.changed_at, 0))
-               AND (NOT :files OR w.asked_at IS NULL OR w.asked_at <= :given_up
-                    OR coalesce(l.listed_at >= w.asked_at, 0)) AS ready,
+               AND (NOT :files OR w.requested_at IS NULL OR w.requested_at <= :link_timeout
+                    OR coalesce(l.listed_at >= w.requested_at, 0)) AS ready,
            h.next_try_at
     FROM document d
     CROSS JOIN destination_feed s ON s.destination_id = :destination AND s.feed_id = d.feed_id
@@ -49,20 +52,8 @@ const UNSETTLED: &str = "
       AND (:companies = '[]' OR f.queue = 'digitized' OR f.company IN (SELECT value FROM json_each(:companies)))
     ORDER BY d.sequence";
 
-/// The names of accounts as a JSON array.
-pub(super) fn account_names(filter: &DestinationFilter) -> String {
-    let names: Vec<&str> = filter.accounts.iter().map(Account::as_str).collect();
-    serde_json::json!(names).to_string()
-}
-
-/// The codes of companies as a JSON array.
-pub(super) fn company_codes(filter: &DestinationFilter) -> String {
-    let codes: Vec<&str> = filter.companies.iter().map(Company::as_str).collect();
-    serde_json::json!(codes).to_string()
-}
-
-/// A destination's row as far as leasing goes.
-struct Candidate {
+/// The columns of a destination that leasing needs.
+struct DestinationCandidate {
     id: i64,
     position: i64,
     failures: u32,
@@ -71,12 +62,12 @@ struct Candidate {
     leased_until: Option<Timestamp>,
 }
 
-/// What the window after the position holds.
+/// The unsettled versions of the window after the position.
 #[derive(Default)]
-struct Found {
+struct WindowScan {
     deliveries: Vec<Delivery>,
     first_unsettled: Option<i64>,
-    /// When the first of those that are not ready is.
+    /// When the next version becomes ready.
     ready_at: Option<Timestamp>,
 }
 
@@ -85,7 +76,7 @@ pub(super) fn lease(
     connection: &Connection,
     request: &DeliveryLeaseRequest,
 ) -> rusqlite::Result<DeliveryLeased> {
-    let Some(destination) = candidate(connection, request)? else {
+    let Some(destination) = find_candidate(connection, request)? else {
         return Ok(DeliveryLeased::Nothing { until: None });
     };
     if destination.paused {
@@ -100,8 +91,8 @@ pub(super) fn lease(
     let (epoch, last): (String, i64) = connection
         .prepare_cached("SELECT epoch, last FROM sequence")?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let end = last.min(destination.position.saturating_add(WINDOW));
-    let found = look(connection, request, &destination, end, &epoch)?;
+    let end = last.min(destination.position.saturating_add(LEASE_WINDOW));
+    let found = scan_window(connection, request, &destination, end, &epoch)?;
     let position = found.first_unsettled.map_or(end, |first| first - 1);
     if position > destination.position {
         destinations::set_position(connection, destination.id, position)?;
@@ -129,103 +120,89 @@ pub(super) fn lease(
 fn nothing_ready(
     connection: &Connection,
     request: &DeliveryLeaseRequest,
-    destination: &Candidate,
-    found: &Found,
+    destination: &DestinationCandidate,
+    found: &WindowScan,
     more: bool,
 ) -> rusqlite::Result<DeliveryLeased> {
     let all_settled = found.first_unsettled.is_none();
     if (all_settled && more)
-        || destinations::start_by_themselves(connection, destination.id, request)?
+        || destinations::start_automatically(connection, destination.id, request)?
     {
-        return Ok(DeliveryLeased::Passed);
+        return Ok(DeliveryLeased::Advanced);
     }
     Ok(DeliveryLeased::Nothing {
         until: found.ready_at,
     })
 }
 
-fn candidate(
+fn find_candidate(
     connection: &Connection,
     request: &DeliveryLeaseRequest,
-) -> rusqlite::Result<Option<Candidate>> {
+) -> rusqlite::Result<Option<DestinationCandidate>> {
     connection
         .prepare_cached(
             "SELECT id, position, failures, paused IS NOT NULL, waits_until, leased_until FROM destination WHERE name = ?1",
         )?
         .query_row(params![request.destination.as_str()], |row| {
-            Ok(Candidate {
+            Ok(DestinationCandidate {
                 id: row.get(0)?,
                 position: row.get(1)?,
                 failures: row.get(2)?,
                 paused: row.get(3)?,
-                waits_until: rows::maybe_moment(row, 4)?,
-                leased_until: rows::maybe_moment(row, 5)?,
+                waits_until: rows::optional_timestamp(row, 4)?,
+                leased_until: rows::optional_timestamp(row, 5)?,
             })
         })
         .optional()
 }
 
-fn look(
+fn scan_window(
     connection: &Connection,
     request: &DeliveryLeaseRequest,
-    destination: &Candidate,
+    destination: &DestinationCandidate,
     end: i64,
     epoch: &str,
-) -> rusqlite::Result<Found> {
+) -> rusqlite::Result<WindowScan> {
     let mut statement = connection.prepare_cached(UNSETTLED)?;
     let mut rows = statement.query(named_params! {
         ":destination": destination.id,
         ":now": request.now.as_millis(),
         ":files": request.files,
-        ":given_up": request.now.before(LINK_PATIENCE).as_millis(),
+        ":link_timeout": request.now.before(LINK_TIMEOUT).as_millis(),
+        ":no_more_links": NO_MORE_LINKS,
         ":position": destination.position,
         ":end": end,
         ":queue": request.filter.queue.as_str(),
         ":accounts": account_names(&request.filter),
         ":companies": company_codes(&request.filter),
     })?;
-    let mut found = Found::default();
+    let mut found = WindowScan::default();
     let mut bytes = 0;
-    while found.deliveries.len() < request.most && bytes < request.most_bytes {
+    while found.deliveries.len() < request.limit && bytes < request.limit_bytes {
         let Some(row) = rows.next()? else {
             break;
         };
         found.first_unsettled.get_or_insert(row.get(0)?);
         if row.get(12)? {
-            let item = item(row, epoch)?;
-            bytes += item.body.len();
-            found.deliveries.push(item);
-        } else if let Some(ready_at) = rows::maybe_moment(row, 13)?.filter(|at| *at > request.now) {
+            let delivery = read_delivery(row, epoch)?;
+            bytes += delivery.body.len();
+            found.deliveries.push(delivery);
+        } else if let Some(ready_at) =
+            rows::optional_timestamp(row, 13)?.filter(|at| *at > request.now)
+        {
             found.ready_at = Some(found.ready_at.map_or(ready_at, |at| at.min(ready_at)));
         }
     }
     Ok(found)
 }
 
-/// Reads a version from the first twelve columns of [`UNSETTLED`].
-pub(super) fn item(row: &Row<'_>, epoch: &str) -> rusqlite::Result<Delivery> {
-    Ok(Delivery {
-        sequence: row.get(0)?,
-        feed: rows::feed(row, 1)?,
-        document_id: row.get(4)?,
-        version: row.get(5)?,
-        stored_at: rows::moment(row, 6)?,
-        body: row.get(7)?,
-        link_tries: row.get(8)?,
-        link: row.get::<_, Option<String>>(9)?.map(Into::into),
-        link_listed_at: rows::maybe_moment(row, 10)?,
-        earlier_note: row.get(11)?,
-        epoch: epoch.to_owned(),
-    })
-}
-
-/// Notes what became of leased versions, and of the lease.
+/// Records attempts, and applies `action` to the lease.
 pub(super) fn settle(
     transaction: &Transaction<'_>,
     path: &Path,
     lease: &DeliveryLease,
-    settled: &[Attempt],
-    afterwards: &LeaseAction,
+    attempts: &[Attempt],
+    action: &LeaseAction,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let explain = |error| explain(path, error);
@@ -240,20 +217,20 @@ pub(super) fn settle(
     if fence != Some(lease.fence) {
         return Err(StoreError::StaleLease);
     }
-    for one in settled {
-        note(transaction, lease.destination_id, one, now).map_err(explain)?;
+    for one in attempts {
+        record_attempt(transaction, lease.destination_id, one, now).map_err(explain)?;
     }
-    note_afterwards(transaction, lease.destination_id, settled, afterwards, now).map_err(explain)
+    finish_lease(transaction, lease.destination_id, attempts, action, now).map_err(explain)
 }
 
-fn note(
+fn record_attempt(
     connection: &Connection,
     destination: i64,
     one: &Attempt,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    let outcome = Outcome::of(&one.outcome, now);
-    write_row(
+    let outcome = DeliveryUpdate::of(&one.outcome, now);
+    write_delivery(
         connection,
         destination,
         one.sequence,
@@ -262,22 +239,26 @@ fn note(
         &outcome,
     )?;
     match &one.outcome {
-        DeliveryOutcome::Rejected { report, .. } => {
-            write_report(connection, one.sequence, report, now)
+        DeliveryOutcome::Rejected { import_error, .. } => {
+            write_import_error(connection, one.sequence, import_error, now)
         }
-        DeliveryOutcome::Listed => destinations::give_number(connection, destination, one.sequence),
-        DeliveryOutcome::LinkExpired => ask_for_link(connection, destination, one.sequence, now),
+        DeliveryOutcome::Listed => {
+            destinations::assign_number(connection, destination, one.sequence)
+        }
+        DeliveryOutcome::LinkExpired => {
+            request_fresh_link(connection, destination, one.sequence, now)
+        }
         DeliveryOutcome::Delivered { .. } | DeliveryOutcome::Filtered => Ok(()),
     }
 }
 
-fn write_row(
+fn write_delivery(
     connection: &Connection,
     destination: i64,
     sequence: i64,
     began_at: Timestamp,
     now: Timestamp,
-    outcome: &Outcome<'_>,
+    outcome: &DeliveryUpdate<'_>,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
@@ -308,7 +289,7 @@ fn write_row(
     )
 }
 
-/// Adds an attempt, or counts it to the last one where that ended alike.
+/// Adds an attempt, or counts it in the last one's row if the result is the same.
 fn write_attempt(
     connection: &Connection,
     destination: i64,
@@ -317,14 +298,14 @@ fn write_attempt(
     result: &str,
     detail: Option<&str>,
 ) -> rusqlite::Result<()> {
-    let alike = connection
+    let repeated = connection
         .prepare_cached(
             "UPDATE delivery_attempt SET ended_at = ?3, times = times + 1
              WHERE destination_id = ?1 AND sequence = ?2 AND result = ?4 AND detail IS ?5
                AND number = (SELECT max(number) FROM delivery_attempt WHERE destination_id = ?1 AND sequence = ?2)",
         )?
         .execute(params![destination, sequence, ended_at.as_millis(), result, detail])?;
-    if alike > 0 {
+    if repeated > 0 {
         return Ok(());
     }
     connection
@@ -346,18 +327,18 @@ fn write_attempt(
             "DELETE FROM delivery_attempt WHERE destination_id = ?1 AND sequence = ?2 AND number > 1
                AND number <= (SELECT max(number) FROM delivery_attempt WHERE destination_id = ?1 AND sequence = ?2) - ?3",
         )?
-        .execute(params![destination, sequence, ATTEMPTS])?;
+        .execute(params![destination, sequence, MAX_ATTEMPT_ROWS])?;
     Ok(())
 }
 
-/// Keeps an import error for the accountant, once for each (version, text).
-fn write_report(
+/// Stores an import error for the accountant, once for each (version, text).
+fn write_import_error(
     connection: &Connection,
     sequence: i64,
-    report: &NewImportError,
+    import_error: &NewImportError,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    let company = report.company.as_ref().map(Company::as_str);
+    let company = import_error.company.as_ref().map(Company::as_str);
     connection
         .prepare_cached(
             "INSERT INTO import_error (account_id, sequence, digest, company, message, state, created_at, next_try_at, last_error)
@@ -368,18 +349,18 @@ fn write_report(
         )?
         .execute(params![
             sequence,
-            digest(&SHA256, report.message.as_bytes()).as_ref(),
+            digest(&SHA256, import_error.message.as_bytes()).as_ref(),
             company,
-            report.message,
+            import_error.message,
             now.as_millis(),
             NO_COMPANY,
         ])?;
     Ok(())
 }
 
-/// Wishes for a fresh link to the version's file: by the reading that looks back anyway,
-/// and where that brought none by reading the feed from its beginning.
-fn ask_for_link(
+/// Requests a fresh link to the version's file: first by an overlap read, then, if that
+/// brought none, by reading the feed from its beginning.
+fn request_fresh_link(
     connection: &Connection,
     destination: i64,
     sequence: i64,
@@ -396,29 +377,28 @@ fn ask_for_link(
         |row| row.get(0),
     )?;
     connection.execute(
-        "INSERT INTO fresh_link_request (feed_id, asked_at) VALUES (?1, ?2) ON CONFLICT (feed_id) DO NOTHING",
+        "INSERT INTO fresh_link_request (feed_id, requested_at) VALUES (?1, ?2) ON CONFLICT (feed_id) DO NOTHING",
         params![feed, now.as_millis()],
     )?;
     if tries == 1 {
         raise(connection, feed, TriggerKind::Reconciliation, now)
     } else {
-        super::triggers::read_from_beginning(connection, feed, now)
+        super::triggers::backfill_from_beginning(connection, feed, now)
     }
 }
 
-fn note_afterwards(
+fn finish_lease(
     connection: &Connection,
     destination: i64,
-    settled: &[Attempt],
-    afterwards: &LeaseAction,
+    attempts: &[Attempt],
+    action: &LeaseAction,
     now: Timestamp,
 ) -> rusqlite::Result<bool> {
     let count =
-        |is: fn(&DeliveryOutcome) -> bool| settled.iter().filter(|s| is(&s.outcome)).count();
+        |is: fn(&DeliveryOutcome) -> bool| attempts.iter().filter(|s| is(&s.outcome)).count();
     let delivered = count(|outcome| matches!(outcome, DeliveryOutcome::Delivered { .. }));
     let rejected = count(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. }));
-    let took = count(|outcome| !matches!(outcome, DeliveryOutcome::LinkExpired)) > 0;
-    if took {
+    if count(|outcome| !matches!(outcome, DeliveryOutcome::LinkExpired)) > 0 {
         connection
             .prepare_cached(
                 "UPDATE destination SET delivered = delivered + ?2, rejected = rejected + ?3, last_success_at = ?4,
@@ -427,7 +407,7 @@ fn note_afterwards(
             )?
             .execute(params![destination, delivered, rejected, now.as_millis()])?;
     }
-    match afterwards {
+    match action {
         LeaseAction::Keep(lease) => connection
             .prepare_cached(
                 "UPDATE destination SET leased_until = ?2 WHERE id = ?1 RETURNING paused IS NULL",
@@ -447,8 +427,8 @@ fn note_afterwards(
             error,
             until,
         } => {
-            let outcome = Outcome::not_taken(error, until.is_some());
-            write_row(connection, destination, *sequence, *began_at, now, &outcome)?;
+            let outcome = DeliveryUpdate::unavailable(error, until.is_some());
+            write_delivery(connection, destination, *sequence, *began_at, now, &outcome)?;
             if is_skipped(connection, destination, *sequence)? {
                 connection.execute(
                     "UPDATE destination SET leased_until = NULL WHERE id = ?1",
@@ -475,7 +455,7 @@ fn note_afterwards(
     }
 }
 
-/// Whether a person left the version out while the destination was given it.
+/// Returns true if a person skipped the version while it was being delivered.
 fn is_skipped(connection: &Connection, destination: i64, sequence: i64) -> rusqlite::Result<bool> {
     connection.query_row(
         "SELECT state = 'skipped' FROM delivery WHERE destination_id = ?1 AND sequence = ?2",
@@ -484,15 +464,15 @@ fn is_skipped(connection: &Connection, destination: i64, sequence: i64) -> rusql
     )
 }
 
-/// Notes what a program says of a version that its destination was given.
+/// Records an outcome that a destination reports later.
 pub(super) fn record_outcome(
     connection: &Connection,
     destination: &str,
     sequence: i64,
-    verdict: &LateOutcome,
+    late_outcome: &LateOutcome,
     now: Timestamp,
 ) -> rusqlite::Result<bool> {
-    let given: Option<(i64, String, Option<String>)> = connection
+    let known: Option<(i64, String, Option<String>)> = connection
         .query_row(
             "SELECT h.destination_id, h.state, h.detail FROM delivery h JOIN destination s ON s.id = h.destination_id
              WHERE s.name = ?1 AND h.sequence = ?2 AND h.state IN ('listed', 'delivered', 'rejected')",
@@ -500,21 +480,21 @@ pub(super) fn record_outcome(
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
         .optional()?;
-    let Some((destination, state, detail)) = given else {
+    let Some((destination, state, detail)) = known else {
         return Ok(false);
     };
-    let outcome = Outcome::later(verdict);
-    let as_row = Outcome::of(&outcome, now);
+    let outcome = DeliveryOutcome::from(late_outcome);
+    let as_row = DeliveryUpdate::of(&outcome, now);
     if state == as_row.state && detail.as_deref() == as_row.detail {
         return Ok(true);
     }
-    let settled = Attempt {
+    let attempt = Attempt {
         sequence,
         began_at: now,
         outcome,
     };
-    note(connection, destination, &settled, now)?;
-    let delivered = matches!(verdict, LateOutcome::Delivered);
+    record_attempt(connection, destination, &attempt, now)?;
+    let delivered = matches!(late_outcome, LateOutcome::Delivered);
     connection.execute(
         "UPDATE destination SET delivered = delivered + ?2, rejected = rejected + ?3 WHERE id = ?1",
         params![destination, delivered, !delivered],
@@ -527,11 +507,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn leasing_deliveries_reads_through_indexes_only() {
-        let folder = tempfile::tempdir().expect("a folder");
+    fn leasing_reads_along_the_sequence_and_through_indexes_only() {
+        let folder = tempfile::tempdir().expect("created a folder");
         let path = folder.path().join("plan.db");
-        let connection =
-            super::super::schema::open_for_writing(&path).expect("a new store can be made");
+        let connection = super::super::schema::open_for_writing(&path).expect("created a store");
         let plan: Vec<String> = connection
             .prepare(&format!("EXPLAIN QUERY PLAN {UNSETTLED}"))
             .and_then(|mut statement| {
@@ -540,7 +519,7 @@ mod tests {
                     .query_map(rusqlite::params_from_iter(parameters), |row| row.get(3))?
                     .collect()
             })
-            .expect("the plan can be asked for");
+            .expect("explained the query");
         let plan = plan.join("; ");
         for expected in [
             "SEARCH d USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
@@ -550,7 +529,7 @@ mod tests {
         ] {
             assert!(plan.contains(expected), "{expected}: {plan}");
         }
-        // The one sort is of a document's own versions.
+        // The only sort is that of a document's own versions.
         assert_eq!(plan.matches("TEMP B-TREE").count(), 1, "{plan}");
     }
 }

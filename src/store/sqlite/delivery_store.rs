@@ -1,4 +1,4 @@
-//! Delivering documents: the trait's methods.
+//! The methods of [`DeliveryStore`].
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
     DeliveryRow, DeliveryStore, DestinationChange, DestinationFilter, DestinationRow, HeldFeed,
     ImportErrorFilter, ImportErrorLease, ImportErrorOutcome, ImportErrorRow, LateOutcome,
-    LeaseAction, Listed, StoreError,
+    LeaseAction, ListEntry, StoreError,
 };
 
 #[async_trait]
@@ -25,7 +25,7 @@ impl DeliveryStore for SqliteStore {
         destinations: Vec<(DestinationName, DestinationFilter)>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.change(move |connection| destinations::register_feeds(connection, &destinations, now))
+        self.change(move |connection| destinations::register(connection, &destinations, now))
             .await
     }
 
@@ -40,19 +40,19 @@ impl DeliveryStore for SqliteStore {
     async fn settle_deliveries(
         &self,
         lease: DeliveryLease,
-        settled: Vec<Attempt>,
-        afterwards: LeaseAction,
+        attempts: Vec<Attempt>,
+        action: LeaseAction,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let pulls = settled
+        let pulls = attempts
             .iter()
             .any(|one| matches!(one.outcome, DeliveryOutcome::LinkExpired));
-        let rejected = settled
+        let rejected = attempts
             .iter()
             .any(|one| matches!(one.outcome, DeliveryOutcome::Rejected { .. }));
-        let holds = self
+        let may_continue = self
             .write(move |transaction, path| {
-                deliveries::settle(transaction, path, &lease, &settled, &afterwards, now)
+                deliveries::settle(transaction, path, &lease, &attempts, &action, now)
             })
             .await?;
         if pulls {
@@ -61,7 +61,7 @@ impl DeliveryStore for SqliteStore {
         if rejected {
             self.arrivals.send_replace(());
         }
-        Ok(holds)
+        Ok(may_continue)
     }
 
     async fn change_destination(
@@ -81,7 +81,7 @@ impl DeliveryStore for SqliteStore {
         &self,
         destination: DestinationName,
         sequence: i64,
-        verdict: LateOutcome,
+        outcome: LateOutcome,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let recorded = self
@@ -90,7 +90,7 @@ impl DeliveryStore for SqliteStore {
                     connection,
                     destination.as_str(),
                     sequence,
-                    &verdict,
+                    &outcome,
                     now,
                 )
             })
@@ -122,10 +122,10 @@ impl DeliveryStore for SqliteStore {
         destination: DestinationName,
         after: i64,
         limit: usize,
-        most_bytes: usize,
-    ) -> Result<Vec<Listed>, StoreError> {
+        limit_bytes: usize,
+    ) -> Result<Vec<ListEntry>, StoreError> {
         self.read(move |connection| {
-            destinations::listed(connection, &destination, after, limit, most_bytes)
+            destinations::listed(connection, &destination, after, limit, limit_bytes)
         })
         .await
     }

@@ -1,19 +1,19 @@
-//! Destinations: how far each has come, what a person changes, and what people are shown.
+//! Destinations: registering, changing and listing them, with their deliveries.
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
-use super::deliveries::{account_names, company_codes, item};
+use super::delivery_rows::{account_names, company_codes, read_delivery};
 use super::rows;
 use crate::domain::{Account, Company, DestinationName, Timestamp};
-use crate::store::deliveries::WINDOW;
-use crate::store::words::row_limit;
+use crate::store::columns::row_limit;
+use crate::store::deliveries::LEASE_WINDOW;
 use crate::store::{
     AttemptRow, DeliveryFilter, DeliveryLeaseRequest, DeliveryRow, DestinationChange,
-    DestinationFilter, DestinationPauseReason, DestinationRow, HeldFeed, Listed, StartFrom,
+    DestinationFilter, DestinationPauseReason, DestinationRow, HeldFeed, ListEntry, StartFrom,
 };
 
-/// Makes destinations known.
-pub(super) fn register_feeds(
+/// Adds destinations that are not known yet, and stores their filters.
+pub(super) fn register(
     connection: &Connection,
     destinations: &[(DestinationName, DestinationFilter)],
     now: Timestamp,
@@ -34,14 +34,14 @@ pub(super) fn register_feeds(
             )
             .optional()?;
         if let Some(id) = changed {
-            forget_others(connection, id, filter)?;
+            remove_unmatched_feeds(connection, id, filter)?;
         }
     }
     Ok(())
 }
 
-/// Feeds that the destination doesn't take any more have not begun there any more.
-fn forget_others(
+/// Removes the starts of feeds that no longer match the filter.
+fn remove_unmatched_feeds(
     connection: &Connection,
     destination: i64,
     filter: &DestinationFilter,
@@ -62,8 +62,8 @@ fn forget_others(
     Ok(())
 }
 
-/// Leases of a process that ended: at the start nobody else holds one.
-pub(super) fn start_afresh(connection: &Connection) -> rusqlite::Result<()> {
+/// Releases the leases of a process that ended: at the start no other process holds one.
+pub(super) fn release_leases(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("UPDATE destination SET leased_until = NULL", [])?;
     connection.execute("UPDATE import_error SET leased_until = NULL", [])?;
     Ok(())
@@ -80,8 +80,8 @@ pub(super) fn set_position(
     Ok(())
 }
 
-/// Gives a version the next place in the destination's list.
-pub(super) fn give_number(
+/// Assigns the next place in the destination's list to a version.
+pub(super) fn assign_number(
     connection: &Connection,
     destination: i64,
     sequence: i64,
@@ -98,7 +98,7 @@ pub(super) fn give_number(
     Ok(())
 }
 
-/// Feeds that the destination takes and that have not begun there.
+/// Feeds that match the destination's filter and have not been started there.
 const HELD: &str = "
     FROM feed f JOIN account a ON a.id = f.account_id
     WHERE f.queue = :queue
@@ -106,9 +106,9 @@ const HELD: &str = "
       AND (:companies = '[]' OR f.queue = 'digitized' OR f.company IN (SELECT value FROM json_each(:companies)))
       AND NOT EXISTS (SELECT 1 FROM destination_feed s WHERE s.destination_id = :destination AND s.feed_id = f.id)";
 
-/// Lets feeds begin that have nothing to hold: their first pull brought nothing, and
-/// nothing was stored when the destination became known. All where the request says so.
-pub(super) fn start_by_themselves(
+/// Starts feeds without history: their first pull brought nothing, and nothing was stored
+/// when the destination was registered. Starts all feeds if the request says so.
+pub(super) fn start_automatically(
     connection: &Connection,
     destination: i64,
     request: &DeliveryLeaseRequest,
@@ -136,7 +136,7 @@ pub(super) fn start_by_themselves(
     Ok(!feeds.is_empty())
 }
 
-/// Lets a feed begin, or begin earlier than it did; what is settled stays so.
+/// Starts a feed, or moves its start to an earlier point; settled versions stay settled.
 fn start_feed(
     connection: &Connection,
     destination: i64,
@@ -163,7 +163,7 @@ fn start_feed(
             since
         ])?;
     if from != StartFrom::Now {
-        // What the position had passed over is looked at again.
+        // Versions that the position has passed are read again.
         connection
             .prepare_cached(
                 "UPDATE destination SET position = min(position, coalesce(
@@ -175,7 +175,7 @@ fn start_feed(
     Ok(())
 }
 
-/// Changes a destination; `None` where there is none of that name.
+/// Changes a destination; `None` if it does not exist.
 pub(super) fn change(
     connection: &Connection,
     destination: &DestinationName,
@@ -248,14 +248,14 @@ fn matching_feeds(
         .collect()
 }
 
-/// Makes versions wait again, as far as no newer one has come, and goes back to the first.
+/// Makes versions pending again, unless a newer one exists, and moves the position back.
 fn retry(
     connection: &Connection,
     destination: i64,
     sequence: Option<i64>,
     now: Timestamp,
 ) -> rusqlite::Result<usize> {
-    let again: Vec<i64> = connection
+    let retried: Vec<i64> = connection
         .prepare_cached(
             "UPDATE delivery SET state = 'pending', next_try_at = NULL, link_tries = 0, number = NULL, changed_at = ?3
              WHERE destination_id = ?1 AND (sequence = ?2 OR (?2 IS NULL AND state = 'rejected'))
@@ -265,13 +265,13 @@ fn retry(
         )?
         .query_map(params![destination, sequence, now.as_millis()], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    if let Some(first) = again.iter().min() {
+    if let Some(first) = retried.iter().min() {
         connection.execute(
             "UPDATE destination SET position = min(position, ?2) WHERE id = ?1",
             params![destination, first - 1],
         )?;
     }
-    Ok(again.len())
+    Ok(retried.len())
 }
 
 fn skip(
@@ -314,7 +314,7 @@ pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<DestinationR
                      ORDER BY d.sequence LIMIT 1)
              FROM destination s, sequence q ORDER BY s.name",
         )?
-        .query_map(params![WINDOW], |row| {
+        .query_map(params![LEASE_WINDOW], |row| {
             Ok(DestinationRow {
                 name: rows::destination(row, 0)?,
                 position: row.get(1)?,
@@ -323,13 +323,13 @@ pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<DestinationR
                 rejected: row.get(4)?,
                 rejected_now: row.get(5)?,
                 paused: rows::destination_pause_reason(row, 6)?,
-                waits_until: rows::maybe_moment(row, 7)?,
-                failing_since: rows::maybe_moment(row, 8)?,
+                waits_until: rows::optional_timestamp(row, 7)?,
+                failing_since: rows::optional_timestamp(row, 8)?,
                 failures: row.get(9)?,
                 last_error: row.get(10)?,
                 stuck_at: row.get(11)?,
-                last_success_at: rows::maybe_moment(row, 12)?,
-                waiting_since: rows::maybe_moment(row, 13)?,
+                last_success_at: rows::optional_timestamp(row, 12)?,
+                waiting_since: rows::optional_timestamp(row, 13)?,
             })
         })?
         .collect()
@@ -370,7 +370,7 @@ pub(super) fn deliveries(
     connection: &Connection,
     filter: &DeliveryFilter,
 ) -> rusqlite::Result<Vec<DeliveryRow>> {
-    // Each way of asking has an index of its own, which a state that is bound can't use.
+    // Each kind of query has an index of its own, which a bound state could not use.
     let place = match filter.sequence {
         Some(_) => "h.sequence = ?3",
         None => "?3 IS NULL",
@@ -407,8 +407,8 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
         destination: rows::destination(row, 0)?,
         sequence: row.get(1)?,
         state: rows::delivery_state(row, 2)?,
-        began_at: rows::moment(row, 3)?,
-        changed_at: rows::moment(row, 4)?,
+        began_at: rows::timestamp(row, 3)?,
+        changed_at: rows::timestamp(row, 4)?,
         detail: row.get(5)?,
         attempts: Vec::new(),
     })
@@ -426,8 +426,8 @@ fn attempts(
         )?
         .query_map(params![destination, sequence], |row| {
             Ok(AttemptRow {
-                began_at: rows::moment(row, 0)?,
-                ended_at: rows::moment(row, 1)?,
+                began_at: rows::timestamp(row, 0)?,
+                ended_at: rows::timestamp(row, 1)?,
                 result: row.get(2)?,
                 detail: row.get(3)?,
                 times: row.get(4)?,
@@ -436,14 +436,14 @@ fn attempts(
         .collect()
 }
 
-/// The list that a program asks for.
+/// Returns entries of the list that a program reads.
 pub(super) fn listed(
     connection: &Connection,
     destination: &DestinationName,
     after: i64,
     limit: usize,
-    most_bytes: usize,
-) -> rusqlite::Result<Vec<Listed>> {
+    limit_bytes: usize,
+) -> rusqlite::Result<Vec<ListEntry>> {
     let Some(destination) = id(connection, destination)? else {
         return Ok(Vec::new());
     };
@@ -458,20 +458,20 @@ pub(super) fn listed(
          LEFT JOIN document_link l ON l.sequence = d.sequence
          WHERE h.destination_id = ?1 AND h.number > ?2 AND d.body IS NOT NULL ORDER BY h.number LIMIT ?3",
     )?;
-    let mut rows = statement.query(params![destination, after, row_limit(limit)])?;
-    let mut offered = Vec::new();
+    let mut listed = statement.query(params![destination, after, row_limit(limit)])?;
+    let mut entries = Vec::new();
     let mut bytes = 0;
-    while bytes < most_bytes {
-        let Some(row) = rows.next()? else {
+    while bytes < limit_bytes {
+        let Some(row) = listed.next()? else {
             break;
         };
-        let item = item(row, &epoch)?;
-        bytes += item.body.len();
-        offered.push(Listed {
+        let delivery = read_delivery(row, &epoch)?;
+        bytes += delivery.body.len();
+        entries.push(ListEntry {
             number: row.get(12)?,
-            state: super::rows::delivery_state(row, 13)?,
-            item,
+            state: rows::delivery_state(row, 13)?,
+            delivery,
         });
     }
-    Ok(offered)
+    Ok(entries)
 }

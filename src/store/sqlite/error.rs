@@ -1,4 +1,4 @@
-//! What SQLite's errors mean to the person who runs the service.
+//! Explanations of SQLite's errors for the person who runs the service.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use rusqlite::ErrorCode;
 
 use crate::store::StoreError;
 
-/// Turns SQLite's error about the file at `path` into one that says what to do.
+/// Converts SQLite's error about the file at `path` to one that says what to do.
 pub(in crate::store) fn explain(path: &Path, error: rusqlite::Error) -> StoreError {
     let path = PathBuf::from(path);
     match error.sqlite_error_code() {
@@ -19,13 +19,13 @@ pub(in crate::store) fn explain(path: &Path, error: rusqlite::Error) -> StoreErr
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             StoreError::NotAccessible {
                 path,
-                detail: error.to_string(),
+                detail: format!("{error}; check that it exists and that this user may access it"),
             }
         }
-        // EIO, EFBIG and their like; SQLite keeps the system's own word for itself.
+        // EIO, EFBIG and similar; SQLite does not pass the system's error on.
         Some(ErrorCode::SystemIoFailure) => StoreError::Database(format!(
-            "{error}: the system could not read or write {} or the files beside it; look at the \
-             system's log, the disk's health, and limits on file sizes",
+            "{error}: failed to read or write {} or the files beside it; check the system's log, \
+             the disk's health, and limits on file sizes",
             path.display()
         )),
         _ => StoreError::Database(error.to_string()),

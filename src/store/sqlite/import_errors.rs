@@ -1,4 +1,4 @@
-//! Import errors on their way to the vendor's accountant.
+//! Import errors for the vendor's accountant.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::error::explain;
 use super::rows;
 use crate::domain::{Account, Timestamp};
-use crate::store::words::row_limit;
+use crate::store::columns::row_limit;
 use crate::store::{
     ImportErrorFilter, ImportErrorLease, ImportErrorOutcome, ImportErrorRow, StoreError,
 };
 
-/// `condition` may use ?1 and what follows.
+/// Returns the query for rows that meet `condition`, which may use ?1 and following.
 fn select(condition: &str) -> String {
     format!(
         "SELECT r.id, a.name, r.sequence, d.document_id, r.company, r.message, r.state, r.attempts,
@@ -31,13 +31,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<ImportErrorRow> {
         account: rows::account(row, 1)?,
         sequence: row.get(2)?,
         document_id: row.get(3)?,
-        company: rows::maybe_company(row, 4)?,
+        company: rows::optional_company(row, 4)?,
         message: row.get(5)?,
         state: rows::import_error_state(row, 6)?,
         attempts: row.get(7)?,
-        created_at: rows::moment(row, 8)?,
-        sent_at: rows::maybe_moment(row, 9)?,
-        next_try_at: rows::maybe_moment(row, 10)?,
+        created_at: rows::timestamp(row, 8)?,
+        sent_at: rows::optional_timestamp(row, 9)?,
+        next_try_at: rows::optional_timestamp(row, 10)?,
         last_error: row.get(11)?,
     })
 }
@@ -109,7 +109,7 @@ pub(super) fn end(
         others_wait_until, ..
     } = end
     {
-        // What kept this one from the vendor keeps the account's others.
+        // The account's others would fail alike.
         transaction
             .execute(
                 "UPDATE import_error SET next_try_at = max(next_try_at, ?2)
@@ -134,7 +134,7 @@ pub(super) fn list(
     connection: &Connection,
     filter: &ImportErrorFilter,
 ) -> rusqlite::Result<Vec<ImportErrorRow>> {
-    // Each way of asking has an index of its own.
+    // Each kind of query has an index of its own.
     let place = match filter.sequence {
         Some(_) => "r.sequence = ?2 AND r.id > ?1",
         None => "r.id > ?1 AND ?2 IS NULL",

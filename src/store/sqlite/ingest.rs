@@ -1,4 +1,4 @@
-//! Verified messages: the row, the hint, and what a confirmation means.
+//! Ingest of verified messages: the row, the trigger, and the subscription.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,22 +8,22 @@ use secrecy::ExposeSecret;
 use super::rows::{account_id, feed_id};
 use crate::domain::{Account, Feed, Timestamp};
 use crate::sns::{MessageType, VerifiedMessage};
-use crate::store::words::{event_code, kind_code, message_key};
+use crate::store::columns::{event_code, kind_code, message_key};
 use crate::store::{AcceptedMessage, Insertion, SubscriptionState, TriggerKind};
 
-/// Feeds remembered at the most, before starting over.
-const KNOWN_FEEDS: usize = 100_000;
+/// Number of cached feeds at which the cache is cleared.
+const MAX_CACHED_FEEDS: usize = 100_000;
 
-/// Row numbers that were looked up before.
+/// Cached ids of rows.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct RowIdCache {
     accounts: HashMap<Account, i64>,
     feeds: HashMap<Feed, i64>,
 }
 
-impl Known {
-    /// Forgets everything: rows may have been rolled back.
-    pub(super) fn forget(&mut self) {
+impl RowIdCache {
+    /// Clears the cache, as rows may have been rolled back.
+    pub(super) fn clear(&mut self) {
         self.accounts.clear();
         self.feeds.clear();
     }
@@ -46,7 +46,7 @@ impl Known {
         if let Some(id) = self.feeds.get(feed) {
             return Ok(*id);
         }
-        if self.feeds.len() >= KNOWN_FEEDS {
+        if self.feeds.len() >= MAX_CACHED_FEEDS {
             self.feeds.clear();
         }
         let id = feed_id(connection, feed, now)?;
@@ -55,34 +55,34 @@ impl Known {
     }
 }
 
-/// One group's work: rows at once, triggers summed up for the end.
+/// The ingest of one group: rows are stored at once, triggers at the end.
 pub(super) struct Ingest<'a> {
-    known: &'a mut Known,
+    row_ids: &'a mut RowIdCache,
     ask: bool,
     triggers: BTreeMap<i64, (i64, Timestamp)>,
 }
 
 impl<'a> Ingest<'a> {
-    pub(super) fn new(known: &'a mut Known, ask: bool) -> Self {
+    pub(super) fn new(row_ids: &'a mut RowIdCache, ask: bool) -> Self {
         Self {
-            known,
+            row_ids,
             ask,
             triggers: BTreeMap::new(),
         }
     }
 
-    /// Forgets row numbers after a savepoint was rolled back.
-    pub(super) fn forget(&mut self) {
-        self.known.forget();
+    /// Clears the cached ids after a savepoint was rolled back.
+    pub(super) fn clear_row_ids(&mut self) {
+        self.row_ids.clear();
     }
 
-    /// Stores one message; its hint is raised by [`Ingest::raise_triggers`].
+    /// Stores one message; its trigger is raised by [`Ingest::raise_triggers`].
     pub(super) fn store(
         &mut self,
         connection: &Connection,
         incoming: &AcceptedMessage,
     ) -> rusqlite::Result<Insertion> {
-        let account = self.known.account(connection, &incoming.account)?;
+        let account = self.row_ids.account(connection, &incoming.account)?;
         let message = &incoming.message;
         let inserted = connection
             .prepare_cached(
@@ -104,7 +104,7 @@ impl<'a> Ingest<'a> {
         match message.message_type() {
             MessageType::Notification => {
                 if let Some(feed) = &incoming.trigger {
-                    let feed = self.known.feed(connection, feed, incoming.received_at)?;
+                    let feed = self.row_ids.feed(connection, feed, incoming.received_at)?;
                     self.triggers
                         .entry(feed)
                         .or_insert((0, incoming.received_at))
@@ -117,10 +117,10 @@ impl<'a> Ingest<'a> {
                 } else {
                     SubscriptionState::Pending
                 };
-                note_subscription(connection, account, incoming, state)?;
+                record_subscription(connection, account, incoming, state)?;
             }
             MessageType::UnsubscribeConfirmation => {
-                note_subscription(
+                record_subscription(
                     connection,
                     account,
                     incoming,
@@ -131,7 +131,7 @@ impl<'a> Ingest<'a> {
         Ok(Insertion::New)
     }
 
-    /// Raises each feed's `raised` once for the whole group; whether there was any.
+    /// Raises each feed's trigger once for the whole group; returns true if there was any.
     pub(super) fn raise_triggers(self, connection: &Connection) -> rusqlite::Result<bool> {
         let mut statement = connection.prepare_cached(
             "INSERT INTO feed_trigger (feed_id, kind, raised, due_at) VALUES (?1, ?2, ?3, ?4)
@@ -149,11 +149,11 @@ impl<'a> Ingest<'a> {
     }
 }
 
-/// Brings the topic's subscription to `state`, unless a newer message already spoke.
+/// Sets the state of the topic's subscription, unless it reflects a newer message.
 ///
-/// A subscription that we asked for has no topic until SNS speaks first. Where its topic
-/// has a row already, as after subscribing anew, it ends in that row.
-fn note_subscription(
+/// A requested subscription has no topic until the first message of SNS arrives. If its
+/// topic has a row already, as after subscribing again, the request is merged into that row.
+fn record_subscription(
     connection: &Connection,
     account: i64,
     incoming: &AcceptedMessage,
@@ -163,20 +163,20 @@ fn note_subscription(
     let event = incoming.event.as_str();
     let row: Option<(i64, Option<i64>, bool)> = connection
         .query_row(
-            "SELECT id, spoken_at, topic_arn IS NOT NULL FROM subscription
+            "SELECT id, last_message_at, topic_arn IS NOT NULL FROM subscription
              WHERE account_id = ?1 AND event = ?2 AND (topic_arn = ?3 OR (topic_arn IS NULL AND state = 'requested'))
              ORDER BY topic_arn IS NULL, id DESC LIMIT 1",
             params![account, event, message.topic_arn()],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
         .optional()?;
-    let spoken_at = message.timestamp().as_millis();
+    let message_at = message.timestamp().as_millis();
     let now = incoming.received_at.as_millis();
     let id = match row {
-        Some((_, Some(newer), _)) if newer > spoken_at => return Ok(()),
+        Some((_, Some(newer), _)) if newer > message_at => return Ok(()),
         Some((id, _, of_this_topic)) => {
             if of_this_topic && message.message_type() == MessageType::SubscriptionConfirmation {
-                take_request(connection, id, account, event)?;
+                merge_request(connection, id, account, event)?;
             }
             id
         }
@@ -190,7 +190,7 @@ fn note_subscription(
     };
     let next_try_at = (state == SubscriptionState::Pending).then_some(now);
     connection.execute(
-        "UPDATE subscription SET topic_arn = ?2, state = ?3, changed_at = ?4, spoken_at = ?5, next_try_at = ?6,
+        "UPDATE subscription SET topic_arn = ?2, state = ?3, changed_at = ?4, last_message_at = ?5, next_try_at = ?6,
              attempts = 0, last_error = NULL, subscribe_url = ?7, token = ?8
          WHERE id = ?1",
         params![
@@ -198,7 +198,7 @@ fn note_subscription(
             message.topic_arn(),
             state.as_str(),
             now,
-            spoken_at,
+            message_at,
             next_try_at,
             message.subscribe_url().map(ExposeSecret::expose_secret),
             message.token().map(ExposeSecret::expose_secret),
@@ -207,9 +207,8 @@ fn note_subscription(
     Ok(())
 }
 
-/// Lets subscription `id` take the name of the oldest request that SNS has not answered,
-/// and removes that request.
-fn take_request(
+/// Merges the oldest unanswered request into subscription `id`, which takes its name.
+fn merge_request(
     connection: &Connection,
     id: i64,
     account: i64,

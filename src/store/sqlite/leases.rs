@@ -1,4 +1,4 @@
-//! Who is pulled next, and where its run stands.
+//! Leasing feeds: the most urgent one, and the position of its pull.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::error::explain;
 use super::rows;
 use crate::domain::{Cursor, Feed, Timestamp};
-use crate::store::pulls::{self, SavedCursor, position_holder};
-use crate::store::words::kind_code;
+use crate::store::columns::kind_code;
+use crate::store::pulls::{self, SavedCursor, position_kind};
 use crate::store::{LeaseRequest, PageLease, Position, StoreError, TriggerKind};
 
-/// What may be pulled at `:now`, and what it waits for. `paused` feeds and accounts
-/// are tried again when their wait is over, but for those that need a person.
+/// Pending triggers. Paused feeds and accounts are retried when their wait is over, except
+/// those that need a person.
 const PENDING: &str = "
     FROM feed_trigger d
     JOIN feed f ON f.id = d.feed_id
@@ -22,11 +22,11 @@ const PENDING: &str = "
       AND coalesce(f.paused, '') NOT IN ('by_hand', 'company_filter_ignored')
       AND coalesce(a.paused, '') <> 'by_hand'";
 
-/// Leaves out what this process can't ask for. The names are ours: account names hold no
-/// quotes.
-fn askable(request: &LeaseRequest) -> String {
+/// Returns the condition for feeds that this process can pull. Quoting is not needed:
+/// account names hold no quotes.
+fn pullable(request: &LeaseRequest) -> String {
     let queues: Vec<String> = request
-        .askable
+        .queues
         .iter()
         .map(|(account, queue)| format!("('{account}', '{queue}')"))
         .collect();
@@ -39,20 +39,20 @@ fn askable(request: &LeaseRequest) -> String {
     )
 }
 
-struct Candidate {
+struct FeedCandidate {
     feed_id: i64,
     feed: Feed,
     kind: TriggerKind,
     raised: i64,
-    under_way: bool,
+    in_progress: bool,
     cursor: Option<Cursor>,
     first_pull: bool,
     feed_failures: u32,
     account_failures: u32,
-    speaks_of_key: bool,
+    key_at_fault: bool,
 }
 
-/// Leases the most urgent feed that may be asked for now; its run starts or goes on.
+/// Leases the most urgent feed that may be pulled now; its pull starts or continues.
 pub(super) fn lease(
     connection: &Connection,
     request: &LeaseRequest,
@@ -63,7 +63,7 @@ pub(super) fn lease(
     let position = start_or_resume(connection, request, &candidate)?;
     let fence: i64 = connection
         .prepare_cached(
-            "UPDATE feed SET fence = fence + 1, leased_until = ?2, asked_at = ?3 WHERE id = ?1 RETURNING fence",
+            "UPDATE feed SET fence = fence + 1, leased_until = ?2, last_leased_at = ?3 WHERE id = ?1 RETURNING fence",
         )?
         .query_row(
             params![
@@ -82,14 +82,14 @@ pub(super) fn lease(
         first_pull: candidate.first_pull,
         feed_failures: candidate.feed_failures,
         account_failures: candidate.account_failures,
-        speaks_of_key: candidate.speaks_of_key,
+        key_at_fault: candidate.key_at_fault,
     }))
 }
 
 fn most_urgent(
     connection: &Connection,
     request: &LeaseRequest,
-) -> rusqlite::Result<Option<Candidate>> {
+) -> rusqlite::Result<Option<FeedCandidate>> {
     let sql = format!(
         "SELECT f.id, a.name, f.queue, f.company, d.kind, d.raised, r.target IS NOT NULL, f.cursor,
                 f.first_complete_at IS NULL, f.failures, a.failures,
@@ -101,51 +101,51 @@ fn most_urgent(
            AND coalesce(f.waits_until, 0) <= ?1
            AND coalesce(a.waits_until, 0) <= ?1
            AND (SELECT count(*) FROM feed busy WHERE busy.account_id = a.id AND busy.leased_until > ?1) < ?2
-         ORDER BY d.kind, f.asked_at, f.id
+         ORDER BY d.kind, f.last_leased_at, f.id
          LIMIT 1",
-        askable(request)
+        pullable(request)
     );
     connection
         .prepare_cached(&sql)?
         .query_row(
             params![request.now.as_millis(), request.requests_per_account],
             |row| {
-                Ok(Candidate {
+                Ok(FeedCandidate {
                     feed_id: row.get(0)?,
                     feed: rows::feed(row, 1)?,
                     kind: rows::kind(row, 4)?,
                     raised: row.get(5)?,
-                    under_way: row.get(6)?,
+                    in_progress: row.get(6)?,
                     cursor: row.get::<_, Option<String>>(7)?.map(Cursor::new),
                     first_pull: row.get(8)?,
                     feed_failures: row.get(9)?,
                     account_failures: row.get(10)?,
-                    speaks_of_key: row.get(11)?,
+                    key_at_fault: row.get(11)?,
                 })
             },
         )
         .optional()
 }
 
-/// Where the run stands; a run that begins is noted first.
+/// Returns the position of the pull; a new pull is recorded first.
 fn start_or_resume(
     connection: &Connection,
     request: &LeaseRequest,
-    candidate: &Candidate,
+    candidate: &FeedCandidate,
 ) -> rusqlite::Result<Position> {
-    let holder = position_holder(candidate.kind, candidate.first_pull);
-    let stored = position(connection, candidate.feed_id, holder)?;
-    if candidate.under_way {
+    let position_kind = position_kind(candidate.kind, candidate.first_pull);
+    let stored = position(connection, candidate.feed_id, position_kind)?;
+    if candidate.in_progress {
         return Ok(stored);
     }
     let start = match candidate.kind {
-        // Set when it was asked for.
+        // Set when it was requested.
         TriggerKind::Backfill => stored.from,
         // Another kind may have begun the first pull.
         _ if candidate.first_pull => stored.from.or_else(|| candidate.cursor.clone()),
         kind if kind.overlaps() => pulls::overlap_start(
             saved_cursors(connection, candidate.feed_id)?,
-            last_look(connection, candidate.feed_id, request.now)?.before(request.lookback),
+            last_overlap_read(connection, candidate.feed_id, request.now)?.before(request.lookback),
         ),
         _ => candidate.cursor.clone(),
     };
@@ -164,7 +164,7 @@ fn start_or_resume(
             candidate.raised,
             request.now.as_millis(),
         ])?;
-    save_position(connection, candidate.feed_id, holder, &position)?;
+    save_position(connection, candidate.feed_id, position_kind, &position)?;
     Ok(position)
 }
 
@@ -206,17 +206,17 @@ pub(super) fn save_position(
     Ok(())
 }
 
-/// When the newest overlap read began that has come to its end; the first pull counts
-/// as one, and is the first.
+/// Returns the moment when the newest complete overlap read began; the first pull counts
+/// as one.
 ///
-/// What is listed late is looked for from before this, not from before the present:
-/// while the service was down nobody looked.
-pub(super) fn last_look(
+/// Overlap reads go back from this moment, not from the present: versions may have been
+/// listed late while the service was down.
+pub(super) fn last_overlap_read(
     connection: &Connection,
     feed: i64,
     now: Timestamp,
 ) -> rusqlite::Result<Timestamp> {
-    let last_look = connection
+    let began_at = connection
         .prepare_cached(
             "SELECT coalesce(
                  (SELECT max(started_at) FROM feed_pull
@@ -231,12 +231,12 @@ pub(super) fn last_look(
                 kind_code(TriggerKind::Reconciliation),
                 kind_code(TriggerKind::Backfill),
             ],
-            |row| rows::maybe_moment(row, 0),
+            |row| rows::optional_timestamp(row, 0),
         )?;
-    Ok(last_look.unwrap_or(now).min(now))
+    Ok(began_at.unwrap_or(now).min(now))
 }
 
-/// Newest first.
+/// Returns the feed's saved cursors, newest first.
 pub(super) fn saved_cursors(
     connection: &Connection,
     feed: i64,
@@ -247,14 +247,14 @@ pub(super) fn saved_cursors(
         )?
         .query_map(params![feed], |row| {
             Ok(SavedCursor {
-                saved_at: rows::moment(row, 0)?,
+                saved_at: rows::timestamp(row, 0)?,
                 cursor: Cursor::new(row.get::<_, String>(1)?),
             })
         })?
         .collect()
 }
 
-/// When something is next due; `None` where nothing is pending.
+/// Returns the moment when the next trigger is due; `None` if none is pending.
 pub(super) fn next_due(
     connection: &Connection,
     request: &LeaseRequest,
@@ -262,14 +262,14 @@ pub(super) fn next_due(
     let sql = format!(
         "SELECT min(max(d.due_at, coalesce(f.waits_until, 0), coalesce(a.waits_until, 0), coalesce(f.leased_until, 0)))
          {PENDING} {}",
-        askable(request)
+        pullable(request)
     );
     connection
         .prepare_cached(&sql)?
-        .query_row([], |row| rows::maybe_moment(row, 0))
+        .query_row([], |row| rows::optional_timestamp(row, 0))
 }
 
-/// Refuses a stale owner: somebody leased the feed after it.
+/// Fails for a stale owner, after another worker leased the feed.
 pub(super) fn check_fence(
     connection: &Connection,
     path: &Path,
@@ -290,7 +290,7 @@ pub(super) fn check_fence(
     }
 }
 
-/// Gives a lease back with nothing done.
+/// Releases a lease without a result.
 pub(super) fn release(connection: &Connection, lease: &PageLease) -> rusqlite::Result<()> {
     connection.execute(
         "UPDATE feed SET leased_until = NULL WHERE id = ?1 AND fence = ?2",

@@ -5,17 +5,17 @@ use secrecy::ExposeSecret;
 
 use super::triggers::raise;
 use crate::domain::Timestamp;
-use crate::store::words::kind_code;
+use crate::store::columns::kind_code;
 use crate::store::{FreshLink, TriggerKind};
 
-/// Keeps the links of a page, where the feed is read for their sake.
-pub(super) fn keep(
+/// Stores the links of a page, if fresh links were requested for the feed.
+pub(super) fn store(
     connection: &Connection,
     feed: i64,
     links: &[FreshLink],
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    if !is_wished(connection, feed)? {
+    if !links_requested(connection, feed)? {
         return Ok(());
     }
     let mut statement = connection.prepare_cached(
@@ -35,9 +35,9 @@ pub(super) fn keep(
     Ok(())
 }
 
-/// Ends the wish that a run has served: one that began after it. A wish that came while
-/// the run was under way is served by another one, now.
-pub(super) fn end_wish(
+/// Completes a request for links that was made before this pull began. A request made
+/// during the pull triggers another one, due now.
+pub(super) fn complete_link_request(
     connection: &Connection,
     feed: i64,
     kind: TriggerKind,
@@ -45,18 +45,18 @@ pub(super) fn end_wish(
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "DELETE FROM fresh_link_request WHERE feed_id = ?1 AND asked_at <=
+            "DELETE FROM fresh_link_request WHERE feed_id = ?1 AND requested_at <=
                  (SELECT started_at FROM feed_pull WHERE feed_id = ?1 AND kind = ?2)",
         )?
         .execute(params![feed, kind_code(kind)])?;
-    if is_wished(connection, feed)? {
+    if links_requested(connection, feed)? {
         raise(connection, feed, TriggerKind::Reconciliation, now)?;
     }
     Ok(())
 }
 
-/// Whether the feed is read for the sake of links.
-fn is_wished(connection: &Connection, feed: i64) -> rusqlite::Result<bool> {
+/// Returns true if fresh links were requested for the feed.
+fn links_requested(connection: &Connection, feed: i64) -> rusqlite::Result<bool> {
     connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM fresh_link_request WHERE feed_id = ?1)")?
         .query_row(params![feed], |row| row.get(0))

@@ -1,4 +1,4 @@
-//! The store on SQLite: one file, one writing thread, one reading thread.
+//! The store on SQLite: one file, one writer thread, one reader thread.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,15 +13,15 @@ use tokio::sync::{Notify, oneshot, watch};
 
 pub(super) use self::error::explain;
 use self::writer::{Inbox, Writer};
-use super::words::{CERTIFICATES, RETENTION_STEP};
+use super::limits::{MAX_CERTIFICATES, RETENTION_BATCH};
 use super::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
     AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
     DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
     NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, QuarantineRow, Quarantined, Retained, Retention, SequenceRow, Store, StoreError,
-    SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun, UploadEnd,
-    UploadFilter, UploadRow, Waiting,
+    PullPlan, QuarantineRow, Quarantined, QueueLengths, Retention, RetentionOutcome, SequenceRow,
+    Store, StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments,
+    UploadBegun, UploadEnd, UploadFilter, UploadRow,
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
 
@@ -29,6 +29,7 @@ mod activity;
 mod alarms;
 mod backup;
 mod deliveries;
+mod delivery_rows;
 mod delivery_store;
 mod destinations;
 mod error;
@@ -50,16 +51,16 @@ mod triggers;
 mod uploads;
 mod writer;
 
-/// How a [`SqliteStore`] is opened.
+/// Options of a [`SqliteStore`].
 #[derive(Clone, Debug)]
 pub struct SqliteOptions {
-    /// The database file; made where it is missing.
+    /// The database file; created if it does not exist.
     pub path: PathBuf,
-    /// Messages that may wait for the next commit.
+    /// Maximum number of messages that wait for the next commit.
     pub queue: usize,
-    /// Bytes of refused messages that are kept.
+    /// Maximum number of bytes of refused messages.
     pub quarantine_bytes: u64,
-    /// Whether new subscriptions wait for a person's approval.
+    /// True if new subscriptions wait for a person's approval.
     pub ask: bool,
 }
 
@@ -69,7 +70,7 @@ type Read = Box<dyn FnOnce(&mut Connection) + Send>;
 /// The store on SQLite.
 pub struct SqliteStore {
     path: PathBuf,
-    /// `None` where it was opened for reading only.
+    /// `None` if it was opened for reading only.
     inbox: Option<Arc<Inbox>>,
     reads: Mutex<Option<mpsc::SyncSender<Read>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -78,19 +79,24 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file for this process alone: made, migrated and locked.
+    /// Creates the file if needed, locks it for this process, and migrates it.
     ///
-    /// Blocks for a few milliseconds, longer where a migration runs.
+    /// Blocks for a few milliseconds, longer if a migration runs.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InUse`], [`StoreError::NotAccessible`], [`StoreError::NewerSchema`],
+    /// and other errors of the database.
     pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let path = options.path;
         let lock = lock_file(&path)?;
         let connection = schema::open_for_writing(&path)?;
         let explain_here = |error| explain(&path, error);
-        backup::settle_epoch(&connection).map_err(explain_here)?;
-        pausing::start_afresh(&connection).map_err(explain_here)?;
-        destinations::start_afresh(&connection).map_err(explain_here)?;
-        let shelf =
-            quarantine::Shelf::open(&connection, options.quarantine_bytes).map_err(explain_here)?;
+        backup::ensure_epoch(&connection).map_err(explain_here)?;
+        pausing::recover_at_start(&connection).map_err(explain_here)?;
+        destinations::release_leases(&connection).map_err(explain_here)?;
+        let quarantine = quarantine::QuarantineWriter::open(&connection, options.quarantine_bytes)
+            .map_err(explain_here)?;
         let inbox = Arc::new(Inbox::new(options.queue));
         let trigger = Arc::new(Notify::new());
         let writer = Writer {
@@ -99,10 +105,10 @@ impl SqliteStore {
             inbox: Arc::clone(&inbox),
             trigger: Arc::clone(&trigger),
             ask: options.ask,
-            shelf,
+            quarantine,
             _lock: lock,
         };
-        let thread = spawn("store-writer", &path, move || writer.run_to_its_end())?;
+        let thread = spawn("store-writer", &path, move || writer.run())?;
         let store = Self::with_reader(path, Some(inbox), trigger)?;
         store
             .threads
@@ -112,7 +118,12 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// Opens the file for reading, also while another process serves it.
+    /// Opens the file for reading, even while another process writes to it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotAccessible`], [`StoreError::NewerSchema`], and other errors of the
+    /// database.
     pub fn open_for_reading(path: &Path) -> Result<Self, StoreError> {
         Self::with_reader(path.to_owned(), None, Arc::new(Notify::new()))
     }
@@ -130,12 +141,12 @@ impl SqliteStore {
                     read(&mut connection);
                 }
             });
-            if let Err(defect) = catch_unwind(reading) {
-                // The way to it is gone with it: later reads answer that it is closed.
+            if let Err(panic) = catch_unwind(reading) {
+                // Its channel is closed with it: later reads return that the store is closed.
                 tracing::error!(
-                    "the store's reading thread ended by a defect: restart the service"
+                    "store reader thread panicked: restart the service and report this as a bug"
                 );
-                resume_unwind(defect);
+                resume_unwind(panic);
             }
         })?;
         Ok(Self {
@@ -148,7 +159,7 @@ impl SqliteStore {
         })
     }
 
-    /// Runs `change` on the writing thread, in a transaction of its own.
+    /// Runs `change` on the writer thread, in a transaction of its own.
     async fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&rusqlite::Transaction<'_>, &Path) -> Result<T, StoreError> + Send + 'static,
@@ -156,7 +167,7 @@ impl SqliteStore {
         let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
         let (answer, outcome) = oneshot::channel();
         let path = self.path.clone();
-        inbox.submit(Box::new(move |connection| {
+        inbox.enqueue_task(Box::new(move |connection| {
             let outcome = connection
                 .transaction_with_behavior(TransactionBehavior::Immediate)
                 .map_err(|error| explain(&path, error))
@@ -167,7 +178,7 @@ impl SqliteStore {
                         .map_err(|error| explain(&path, error))?;
                     Ok(value)
                 });
-            // Nobody waits any more where the caller was dropped; the change stands.
+            // The receiver is gone if the caller was dropped; the change is kept.
             let _ = answer.send(outcome);
         }))?;
         outcome.await.map_err(|_| StoreError::Closed)?
@@ -182,7 +193,7 @@ impl SqliteStore {
             .await
     }
 
-    /// Runs `read` on the reading thread.
+    /// Runs `read` on the reader thread.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -208,16 +219,16 @@ impl SqliteStore {
     }
 }
 
-/// Opens the file for reading while no server has it, nor may take it until the file
-/// that is given too is dropped.
+/// Opens the file for reading and locks it against servers, until the returned lock file is
+/// dropped.
 pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, File), StoreError> {
-    // Looked at first, so that a file that isn't there gets no lock beside it.
+    // Opened first, so that no lock file is created beside a missing file.
     drop(schema::open_for_reading(path)?);
     let lock = lock_file(path)?;
     Ok((schema::open_for_reading(path)?, lock))
 }
 
-/// Takes the lock of the one process that may write; it ends with the process.
+/// Takes the lock of the only process that may write; it ends with the process.
 fn lock_file(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -250,7 +261,7 @@ fn spawn(
         .spawn(work)
         .map_err(|error| StoreError::NotAccessible {
             path: path.to_owned(),
-            detail: format!("no thread for it could be started: {error}"),
+            detail: format!("failed to start a thread: {error}; check the limits of this user"),
         })
 }
 
@@ -259,7 +270,7 @@ impl Store for SqliteStore {
     async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion, StoreError> {
         let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
         inbox
-            .deliver(incoming)?
+            .enqueue_message(incoming)?
             .await
             .map_err(|_| StoreError::Closed)?
     }
@@ -268,7 +279,7 @@ impl Store for SqliteStore {
         let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
         let (answer, outcome) = oneshot::channel();
         let path = self.path.clone();
-        inbox.submit(Box::new(move |connection| {
+        inbox.enqueue_task(Box::new(move |connection| {
             let begun = connection
                 .transaction_with_behavior(TransactionBehavior::Immediate)
                 .and_then(rusqlite::Transaction::rollback)
@@ -276,18 +287,20 @@ impl Store for SqliteStore {
             let _ = answer.send(begun);
         }))?;
         outcome.await.map_err(|_| StoreError::Closed)??;
-        // A reader that ended leaves the puller and the admin API without answers.
+        // Without the reader thread the puller and the admin API get no answers.
         self.sequence().await.map(drop)
     }
 
     fn offer_quarantine(&self, item: Quarantined) -> bool {
-        self.inbox.as_ref().is_some_and(|inbox| inbox.offer(item))
-    }
-
-    fn waiting(&self) -> Waiting {
         self.inbox
             .as_ref()
-            .map(|inbox| inbox.waiting())
+            .is_some_and(|inbox| inbox.offer_quarantined(item))
+    }
+
+    fn queue_lengths(&self) -> QueueLengths {
+        self.inbox
+            .as_ref()
+            .map(|inbox| inbox.queue_lengths())
             .unwrap_or_default()
     }
 
@@ -398,8 +411,8 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn search_documents(&self, look: DocumentSearch) -> Result<FoundDocuments, StoreError> {
-        self.read(move |connection| search::search_documents(connection, &look))
+    async fn search_documents(&self, search: DocumentSearch) -> Result<FoundDocuments, StoreError> {
+        self.read(move |connection| search::search_documents(connection, &search))
             .await
     }
 
@@ -478,7 +491,7 @@ impl Store for SqliteStore {
             connection.execute(
                 "DELETE FROM certificate WHERE url NOT IN
                      (SELECT url FROM certificate ORDER BY fetched_at DESC, url LIMIT ?1)",
-                params![CERTIFICATES],
+                params![MAX_CERTIFICATES],
             )?;
             Ok(())
         })
@@ -534,8 +547,11 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn update_alarms(&self, look: AlarmObservation) -> Result<AlarmChanges, StoreError> {
-        self.change(move |connection| alarms::note(connection, &look))
+    async fn update_alarms(
+        &self,
+        observation: AlarmObservation,
+    ) -> Result<AlarmChanges, StoreError> {
+        self.change(move |connection| alarms::update(connection, &observation))
             .await
     }
 
@@ -571,10 +587,10 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
+    async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
         self.change(move |connection| {
             retention::remove_links(connection, retention.links_before)?;
-            Ok(Retained {
+            Ok(RetentionOutcome {
                 notification_bodies: retention::remove_notification_bodies(
                     connection,
                     retention.notifications_before,
@@ -583,7 +599,7 @@ impl Store for SqliteStore {
                 quarantined: connection.execute(
                     "DELETE FROM quarantine WHERE id IN (
                          SELECT id FROM quarantine WHERE received_at < ?1 ORDER BY id LIMIT ?2)",
-                    params![retention.quarantine_before.as_millis(), RETENTION_STEP],
+                    params![retention.quarantine_before.as_millis(), RETENTION_BATCH],
                 )?,
                 alarms: alarms::retain(connection, retention.alarms_before)?,
             })
@@ -594,7 +610,7 @@ impl Store for SqliteStore {
     async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
         let (answer, outcome) = oneshot::channel();
         let source = self.path.clone();
-        // A thread of its own: other reads go on during a long copy.
+        // On a thread of its own, so that other reads continue during a long copy.
         let thread = spawn("store-backup", &self.path, move || {
             let copied = schema::open_for_reading(&source)
                 .and_then(|connection| backup::copy(&connection, &source, &to));
@@ -633,7 +649,8 @@ impl Store for SqliteStore {
         match joined {
             Ok(true) => Ok(()),
             _ => Err(StoreError::Database(
-                "a thread of the store ended early".to_owned(),
+                "a thread of the store panicked; restart the service and report this as a bug"
+                    .to_owned(),
             )),
         }
     }

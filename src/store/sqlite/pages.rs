@@ -1,4 +1,4 @@
-//! A page with its cursor in one transaction, and what follows from it.
+//! Storing a page with its cursor, and the triggers that follow, in one transaction.
 
 use std::path::Path;
 
@@ -6,20 +6,21 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::error::explain;
-use super::leases::{check_fence, last_look, save_position, saved_cursors};
+use super::leases::{check_fence, last_overlap_read, save_position, saved_cursors};
 use super::pausing::pause_feed;
 use super::rows::{self, account_id, feed_id};
 use super::triggers::raise;
 use super::{links, uploads};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
-use crate::store::pulls::{self, position_holder};
-use crate::store::words::{UNREADABLE, kind_code};
+use crate::store::columns::kind_code;
+use crate::store::limits::MAX_UNREADABLE_ENTRIES;
+use crate::store::pulls::{self, position_kind};
 use crate::store::{
     COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
     PageToCommit, PullPlan, StoreError, TriggerKind, UnreadableEntry,
 };
 
-/// Stores a page, its cursor and what follows from it, and gives the lease back.
+/// Stores a page with its cursor, raises the triggers that follow, and releases the lease.
 pub(super) fn commit(
     transaction: &Transaction<'_>,
     path: &Path,
@@ -59,7 +60,7 @@ fn store_page(
         }
     }
     for entry in &page.unreadable {
-        set_aside(connection, lease.feed_id, entry, plan.now)?;
+        store_unreadable(connection, lease.feed_id, entry, plan.now)?;
     }
     for company in &page.companies {
         feed_id(
@@ -68,8 +69,8 @@ fn store_page(
             plan.now,
         )?;
     }
-    uploads::tie(connection, &lease.feed.account, &page.uploads)?;
-    links::keep(connection, lease.feed_id, &page.links, plan.now)?;
+    uploads::link_documents(connection, &lease.feed.account, &page.uploads)?;
+    links::store(connection, lease.feed_id, &page.links, plan.now)?;
     let up_to_date = page.end == PageEnd::UpToDate;
     move_cursor(connection, lease, page, plan, up_to_date)?;
     connection
@@ -82,16 +83,16 @@ fn store_page(
         .execute(params![lease.feed_id, plan.now.as_millis(), new, missed_notifications, page.gap])?;
     connection
         .prepare_cached(
-            // A wait that another request in flight has set since still stands.
+            // A wait set since by another request in flight is kept.
             "UPDATE account SET paused = CASE WHEN paused = 'by_hand' THEN paused END,
                  waits_until = CASE WHEN waits_until > ?2 THEN waits_until END, failures = 0, last_error = NULL
              WHERE id = ?1 AND (failures > 0 OR paused IS NOT NULL)",
         )?
         .execute(params![account_id(connection, &lease.feed.account)?, plan.now.as_millis()])?;
     if up_to_date {
-        end_run(connection, lease, plan)?;
+        complete_pull(connection, lease, plan)?;
     }
-    // Last of all, so that a number that is seen is a number that is committed.
+    // Written last, so that a visible number is a committed one.
     numbering.write(connection)?;
     Ok(PageOutcome::Committed(PageCommitted {
         new,
@@ -101,22 +102,22 @@ fn store_page(
     }))
 }
 
-/// When the newest notification of this feed came.
+/// Returns the moment when the newest notification of this feed arrived.
 fn notified_at(connection: &Connection, feed: i64) -> rusqlite::Result<Option<Timestamp>> {
     connection
         .prepare_cached("SELECT due_at FROM feed_trigger WHERE feed_id = ?1 AND kind = ?2")?
         .query_row(params![feed, kind_code(TriggerKind::Notification)], |row| {
-            rows::moment(row, 0)
+            rows::timestamp(row, 0)
         })
         .optional()
 }
 
-/// Whether other companies' feeds have a version, and whether this one has.
+/// Selects whether feeds of other companies have a version, and whether this one has.
 const OTHER_COMPANIES: &str = "
     SELECT max(d.feed_id <> ?3), max(d.feed_id = ?3) FROM document d JOIN feed f ON f.id = d.feed_id
     WHERE d.document_id = ?1 AND d.version = ?2 AND f.account_id = ?4 AND f.queue = 'exported'";
 
-/// Whether every document is stored for another company, and not all for this one.
+/// Returns true if every document is stored for another company, and not all for this one.
 fn company_filter_ignored(
     connection: &Connection,
     lease: &PageLease,
@@ -169,7 +170,7 @@ impl Numbering {
     }
 }
 
-/// Stores one version; false where it is there already.
+/// Stores one version; returns false if it is stored already.
 fn insert_document(
     connection: &Connection,
     lease: &PageLease,
@@ -210,14 +211,14 @@ fn insert_document(
     Ok(true)
 }
 
-/// The document's current version besides one. Left to itself SQLite would rather walk
-/// through the whole feed, whose documents are many, than through the document's few
-/// versions.
+/// Selects the document's current version other than the given one. The index is fixed, as
+/// SQLite would otherwise scan the whole feed instead of the document's few versions.
 const CURRENT_VERSION: &str = "
     SELECT sequence, version_ms FROM document INDEXED BY document_identity
     WHERE document_id = ?1 AND feed_id = ?2 AND superseded = 0 AND sequence <> ?3";
 
-/// Leaves one version of the document current: the later by its time, else by its number.
+/// Leaves one version of the document current: the latest by its moment, or else by its
+/// sequence number.
 fn supersede(
     connection: &Connection,
     feed: i64,
@@ -242,8 +243,8 @@ fn supersede(
     Ok(())
 }
 
-/// Keeps an entry that has no usable id, once.
-fn set_aside(
+/// Stores an entry without a usable id, once.
+fn store_unreadable(
     connection: &Connection,
     feed: i64,
     entry: &UnreadableEntry,
@@ -260,12 +261,12 @@ fn set_aside(
             digest(&SHA256, &entry.dedup_key).as_ref(),
             now.as_millis(),
             entry.body,
-            UNREADABLE
+            MAX_UNREADABLE_ENTRIES
         ])?;
     Ok(())
 }
 
-/// Moves the run's position, and the feed's cursor where this kind of pull may.
+/// Saves the position of the pull, and the feed's cursor if this kind of pull moves it.
 fn move_cursor(
     connection: &Connection,
     lease: &PageLease,
@@ -273,9 +274,9 @@ fn move_cursor(
     plan: &PullPlan,
     up_to_date: bool,
 ) -> rusqlite::Result<()> {
-    let moved = pulls::moved(lease, page, up_to_date);
-    save_position(connection, lease.feed_id, moved.holder, &moved.position)?;
-    let Some(cursor) = moved.cursor else {
+    let advance = pulls::advance(lease, page, up_to_date);
+    save_position(connection, lease.feed_id, advance.kind, &advance.position)?;
+    let Some(cursor) = advance.cursor else {
         return Ok(());
     };
     connection
@@ -284,16 +285,16 @@ fn move_cursor(
     save_cursor(connection, lease.feed_id, &cursor, plan)
 }
 
-/// Adds a cursor to the saved ones, and drops those that no overlap read needs.
+/// Saves a cursor, and removes those that no overlap read needs any more.
 fn save_cursor(
     connection: &Connection,
     feed: i64,
     cursor: &Cursor,
     plan: &PullPlan,
 ) -> rusqlite::Result<()> {
-    let old_enough = last_look(connection, feed, plan.now)?.before(plan.lookback);
+    let old_enough = last_overlap_read(connection, feed, plan.now)?.before(plan.lookback);
     let saved = saved_cursors(connection, feed)?;
-    let change = pulls::one_more_cursor(&saved, old_enough, plan.now);
+    let change = pulls::plan_cursor_save(&saved, old_enough, plan.now);
     let mut delete = connection
         .prepare_cached("DELETE FROM feed_cursor WHERE feed_id = ?1 AND saved_at = ?2")?;
     for unneeded in change.unneeded {
@@ -305,8 +306,12 @@ fn save_cursor(
     Ok(())
 }
 
-/// Notes that the run has served its wish, and raises what follows from it.
-fn end_run(connection: &Connection, lease: &PageLease, plan: &PullPlan) -> rusqlite::Result<()> {
+/// Completes the triggers of the pull, and raises those that follow.
+fn complete_pull(
+    connection: &Connection,
+    lease: &PageLease,
+    plan: &PullPlan,
+) -> rusqlite::Result<()> {
     let kind = kind_code(lease.kind);
     connection
         .prepare_cached(
@@ -323,10 +328,10 @@ fn end_run(connection: &Connection, lease: &PageLease, plan: &PullPlan) -> rusql
         .execute(params![
             lease.feed_id,
             kind,
-            kind_code(position_holder(lease.kind, lease.first_pull)),
+            kind_code(position_kind(lease.kind, lease.first_pull)),
         ])?;
-    // Its wish came again while one was pending: once more at that time, if the run
-    // began before it.
+    // It was triggered again while pending: due once more at that time, if the pull began
+    // before it.
     connection
         .prepare_cached(
             "UPDATE feed_trigger SET due_at = again_at, raised = raised + 1
@@ -341,7 +346,7 @@ fn end_run(connection: &Connection, lease: &PageLease, plan: &PullPlan) -> rusql
         .prepare_cached("UPDATE feed_pull SET completed = coalesce(target, completed), target = NULL WHERE feed_id = ?1 AND kind = ?2")?
         .execute(params![lease.feed_id, kind])?;
     if lease.first_pull && lease.kind != TriggerKind::Backfill {
-        // It has read everything: for what follows, as a reconciliation that began with it.
+        // It has read everything, so it counts as a reconciliation that began with it.
         connection
             .prepare_cached(
                 "INSERT INTO feed_pull (feed_id, kind, started_at)
@@ -353,7 +358,7 @@ fn end_run(connection: &Connection, lease: &PageLease, plan: &PullPlan) -> rusql
                 kind_code(TriggerKind::Reconciliation),
                 kind_code(TriggerKind::Backfill)
             ])?;
-        // Runs of other kinds began at the beginning too; they now start as overlap reads.
+        // Pulls of other kinds started from the beginning too; they restart as overlap reads.
         connection
             .prepare_cached("UPDATE feed_pull SET target = NULL, position = NULL WHERE feed_id = ?1 AND kind <> ?2")?
             .execute(params![lease.feed_id, kind_code(TriggerKind::Backfill)])?;
@@ -382,7 +387,7 @@ fn end_run(connection: &Connection, lease: &PageLease, plan: &PullPlan) -> rusql
         TriggerKind::FollowUp | TriggerKind::LateFollowUp | TriggerKind::Backfill => {}
     }
     if lease.kind.overlaps() {
-        links::end_wish(connection, lease.feed_id, lease.kind, plan.now)?;
+        links::complete_link_request(connection, lease.feed_id, lease.kind, plan.now)?;
     }
     Ok(())
 }
@@ -393,10 +398,9 @@ mod tests {
 
     #[test]
     fn queries_for_each_document_never_scan_its_feed() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("created a folder");
         let path = folder.path().join("plan.db");
-        let connection =
-            super::super::schema::open_for_writing(&path).expect("a new store can be made");
+        let connection = super::super::schema::open_for_writing(&path).expect("created a store");
         for sql in [CURRENT_VERSION, OTHER_COMPANIES] {
             let plan: Vec<String> = connection
                 .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
@@ -406,7 +410,7 @@ mod tests {
                         .query_map(rusqlite::params_from_iter(parameters), |row| row.get(3))?
                         .collect()
                 })
-                .expect("the plan can be asked for");
+                .expect("explained the query");
             let plan = plan.join("; ");
             assert!(
                 plan.contains("INDEX document_identity (document_id=?"),

@@ -1,4 +1,4 @@
-//! What failed: who waits, who is paused, and who is freed.
+//! Failed requests: waiting, pausing and resuming feeds and accounts.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::rows::account_id;
 use crate::domain::{Account, Feed, Timestamp};
 use crate::store::{FeedPauseReason, PageFailure, PageLease, StoreError};
 
-/// Notes a failed request and gives the lease back.
+/// Records a failed request and releases the lease.
 pub(super) fn fail(
     connection: &Connection,
     path: &Path,
@@ -19,10 +19,10 @@ pub(super) fn fail(
     error: &str,
 ) -> Result<(), StoreError> {
     check_fence(connection, path, lease)?;
-    note_failure(connection, lease, failure, error).map_err(|error| explain(path, error))
+    record_failure(connection, lease, failure, error).map_err(|error| explain(path, error))
 }
 
-fn note_failure(
+fn record_failure(
     connection: &Connection,
     lease: &PageLease,
     failure: PageFailure,
@@ -46,7 +46,7 @@ fn note_failure(
             .map(drop),
         PageFailure::AccountWaits(until) => connection
             .execute(
-                // A longer wait that another request in flight has set still stands.
+                // A longer wait set by another request in flight is kept.
                 "UPDATE account SET waits_until = max(coalesce(waits_until, 0), ?2) WHERE id = ?1",
                 params![account, until.as_millis()],
             )
@@ -77,7 +77,7 @@ pub(super) fn pause_feed(
     Ok(())
 }
 
-/// Pauses by hand, or frees whatever was paused or waiting; gives how many changed.
+/// Pauses by hand, or resumes what was paused or waiting; returns the number of feeds changed.
 pub(super) fn set_paused(
     connection: &Connection,
     account: &Account,
@@ -117,9 +117,9 @@ pub(super) fn set_paused(
     )
 }
 
-/// At start nobody of this process holds a lease: those of one that was killed end,
-/// and what waited for a person is tried again, as a restart often fixes it.
-pub(super) fn start_afresh(connection: &Connection) -> rusqlite::Result<()> {
+/// Releases at start the leases of a killed process, and resumes what was paused for a
+/// person, as a restart often fixes it.
+pub(super) fn recover_at_start(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute(
         "UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL",
         [],

@@ -1,32 +1,33 @@
-//! Refused messages: kept within a bound, dropped when it is reached.
+//! The quarantine of refused messages: bounded; once it is full, messages are dropped.
 
 use rusqlite::{Connection, params};
 
 use super::rows;
-use crate::store::words::row_limit;
+use crate::store::columns::row_limit;
 use crate::store::{QuarantineRow, Quarantined};
 
-/// Counts the bytes kept, so that a flood costs no look at the table.
-pub(super) struct Shelf {
-    /// Bytes for each of the two shares: allowed topics, and all others.
+/// Stores refused messages and counts their bytes, so that a flood costs no query.
+pub(super) struct QuarantineWriter {
+    /// Maximum bytes of each of the two shares: allowed topics, and all others.
     share_bytes: u64,
-    kept_bytes: [u64; 2],
+    stored_bytes: [u64; 2],
 }
 
-impl Shelf {
-    /// Half of `limit_bytes` is for messages that claim an allowed topic.
+impl QuarantineWriter {
+    /// Counts what is stored. One half of `limit_bytes` is for messages that claim an
+    /// allowed topic.
     pub(super) fn open(connection: &Connection, limit_bytes: u64) -> rusqlite::Result<Self> {
-        let mut shelf = Self {
+        let mut writer = Self {
             share_bytes: limit_bytes / 2,
-            kept_bytes: [0; 2],
+            stored_bytes: [0; 2],
         };
-        shelf.count(connection)?;
-        Ok(shelf)
+        writer.count(connection)?;
+        Ok(writer)
     }
 
     fn count(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        for (share, kept) in self.kept_bytes.iter_mut().enumerate() {
-            *kept = connection.query_row(
+        for (share, stored) in self.stored_bytes.iter_mut().enumerate() {
+            *stored = connection.query_row(
                 "SELECT coalesce(sum(length(body) + length(headers)), 0) FROM quarantine WHERE allowed_topic = ?1",
                 params![share == 1],
                 |row| row.get(0),
@@ -36,13 +37,13 @@ impl Shelf {
     }
 
     /// Stores what fits; the rest is dropped.
-    pub(super) fn keep(
+    pub(super) fn store(
         &mut self,
         connection: &mut Connection,
         items: Vec<Quarantined>,
     ) -> rusqlite::Result<()> {
-        let fits = |shelf: &Self, item: &Quarantined| {
-            shelf.kept_bytes[usize::from(item.allowed_topic)] + size(item) <= shelf.share_bytes
+        let fits = |writer: &Self, item: &Quarantined| {
+            writer.stored_bytes[usize::from(item.allowed_topic)] + size(item) <= writer.share_bytes
         };
         if !items.iter().all(|item| fits(self, item)) {
             // Retention or a retry may have made room since the last count.
@@ -52,7 +53,7 @@ impl Shelf {
         for item in items.iter() {
             if fits(self, item) {
                 insert(&transaction, item)?;
-                self.kept_bytes[usize::from(item.allowed_topic)] += size(item);
+                self.stored_bytes[usize::from(item.allowed_topic)] += size(item);
             }
         }
         transaction.commit()
@@ -93,7 +94,7 @@ pub(super) fn list(
         .query_map(params![after, row_limit(limit)], |row| {
             Ok(QuarantineRow {
                 id: row.get(0)?,
-                received_at: rows::moment(row, 1)?,
+                received_at: rows::timestamp(row, 1)?,
                 account: rows::account(row, 2)?,
                 event: rows::event_name(row, 3)?,
                 reason: row.get(4)?,

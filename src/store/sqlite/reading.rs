@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::rows;
 use crate::domain::{Account, Cursor, Feed};
-use crate::store::words::{message_id, row_limit, trigger_kinds};
+use crate::store::columns::{message_id, row_limit, trigger_kinds};
 use crate::store::{
     AccountRow, CertificateRow, DocumentFilter, DocumentRow, FeedRow, NotificationRow, SequenceRow,
 };
@@ -27,7 +27,7 @@ pub(super) fn notifications(
                 event: rows::event(row, 2)?,
                 kind: row.get(3)?,
                 message_id: message_id(&row.get::<_, Vec<u8>>(4)?),
-                received_at: rows::moment(row, 5)?,
+                received_at: rows::timestamp(row, 5)?,
                 body: row.get(6)?,
             })
         })?
@@ -47,22 +47,22 @@ pub(super) fn feeds(connection: &Connection) -> rusqlite::Result<Vec<FeedRow>> {
              ORDER BY a.name, f.queue, f.company",
         )?
         .query_map([], |row| {
-            let wanted: Option<String> = row.get(15)?;
+            let triggers: Option<String> = row.get(15)?;
             Ok(FeedRow {
                 feed: rows::feed(row, 0)?,
                 cursor: row.get::<_, Option<String>>(3)?.map(Cursor::new),
-                last_page_at: rows::maybe_moment(row, 4)?,
-                up_to_date_at: rows::maybe_moment(row, 5)?,
-                first_complete_at: rows::maybe_moment(row, 6)?,
+                last_page_at: rows::optional_timestamp(row, 4)?,
+                up_to_date_at: rows::optional_timestamp(row, 5)?,
+                first_complete_at: rows::optional_timestamp(row, 6)?,
                 documents: row.get(7)?,
                 missed_notifications: row.get(8)?,
                 gaps: row.get(9)?,
                 paused: rows::feed_pause_reason(row, 10)?,
-                waits_until: rows::maybe_moment(row, 11)?,
+                waits_until: rows::optional_timestamp(row, 11)?,
                 failures: row.get(12)?,
                 last_error: row.get(13)?,
                 unreadable: row.get(14)?,
-                wanted: trigger_kinds(wanted.as_deref().unwrap_or_default()),
+                triggers: trigger_kinds(triggers.as_deref().unwrap_or_default()),
             })
         })?
         .collect()
@@ -77,7 +77,7 @@ pub(super) fn accounts(connection: &Connection) -> rusqlite::Result<Vec<AccountR
             Ok(AccountRow {
                 account: rows::account(row, 0)?,
                 paused: rows::feed_pause_reason(row, 1)?,
-                waits_until: rows::maybe_moment(row, 2)?,
+                waits_until: rows::optional_timestamp(row, 2)?,
                 failures: row.get(3)?,
                 last_error: row.get(4)?,
             })
@@ -115,7 +115,7 @@ pub(super) fn documents(
         .collect()
 }
 
-/// Reads a version from the columns that [`documents`] asks for.
+/// Reads a version from the columns that [`documents`] selects.
 pub(super) fn document(row: &Row<'_>) -> rusqlite::Result<DocumentRow> {
     Ok(DocumentRow {
         sequence: row.get(0)?,
@@ -125,7 +125,7 @@ pub(super) fn document(row: &Row<'_>) -> rusqlite::Result<DocumentRow> {
         superseded: row.get(6)?,
         first_pull: row.get(7)?,
         found_by: rows::kind(row, 8)?,
-        stored_at: rows::moment(row, 9)?,
+        stored_at: rows::timestamp(row, 9)?,
         body: row.get(10)?,
     })
 }
@@ -174,7 +174,7 @@ pub(super) fn certificates(connection: &Connection) -> rusqlite::Result<Vec<Cert
             Ok(CertificateRow {
                 url: row.get(0)?,
                 pem: row.get(1)?,
-                fetched_at: rows::moment(row, 2)?,
+                fetched_at: rows::timestamp(row, 2)?,
             })
         })?
         .collect()

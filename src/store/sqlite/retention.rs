@@ -1,12 +1,12 @@
-//! Forgetting what is too old, a bounded part at a time.
+//! Retention: removing old rows and bodies, a bounded number at a time.
 
 use rusqlite::{Connection, params};
 
 use crate::domain::{DestinationName, Timestamp};
 use crate::store::Retention;
-use crate::store::words::RETENTION_STEP;
+use crate::store::limits::RETENTION_BATCH;
 
-/// Removes the bodies of a step's worth of old notifications, from where the last step ended.
+/// Removes the bodies of a batch of old notifications, continuing where the last step ended.
 pub(super) fn remove_notification_bodies(
     connection: &Connection,
     before: Timestamp,
@@ -16,7 +16,7 @@ pub(super) fn remove_notification_bodies(
              SELECT id, received_at FROM notification
              WHERE id > (SELECT notification_id FROM retention) ORDER BY id LIMIT ?2)
          WHERE received_at < ?1",
-        params![before.as_millis(), RETENTION_STEP],
+        params![before.as_millis(), RETENTION_BATCH],
         |row| row.get(0),
     )?;
     let Some(newest) = newest else {
@@ -31,8 +31,8 @@ pub(super) fn remove_notification_bodies(
     Ok(removed)
 }
 
-/// Removes the bodies of a step's worth of documents that were booked long ago and that no
-/// destination of the settings has still to be given, the earliest first.
+/// Removes the bodies of a batch of documents that were delivered long ago and that no
+/// configured destination has yet to receive, the earliest first.
 pub(super) fn remove_document_bodies(
     connection: &Connection,
     retention: &Retention,
@@ -43,12 +43,12 @@ pub(super) fn remove_document_bodies(
         .map(DestinationName::as_str)
         .collect();
     let destinations = serde_json::json!(destinations).to_string();
-    let done: Vec<i64> = connection
+    let removable: Vec<i64> = connection
         .prepare_cached(
             "SELECT h.sequence FROM delivery h
              JOIN document d ON d.sequence = h.sequence
              JOIN feed f ON f.id = d.feed_id
-             WHERE h.state = 'delivered' AND h.body_taken = 0 AND h.changed_at < ?1
+             WHERE h.state = 'delivered' AND h.body_removed = 0 AND h.changed_at < ?1
                AND NOT EXISTS (SELECT 1 FROM delivery o WHERE o.sequence = h.sequence
                    AND (o.state IN ('pending', 'listed', 'rejected') OR o.changed_at >= ?1))
                AND NOT EXISTS (SELECT 1 FROM destination s WHERE s.name IN (SELECT value FROM json_each(?2))
@@ -58,27 +58,27 @@ pub(super) fn remove_document_bodies(
              ORDER BY h.changed_at LIMIT ?3",
         )?
         .query_map(
-            params![retention.documents_before.as_millis(), destinations, RETENTION_STEP],
+            params![retention.documents_before.as_millis(), destinations, RETENTION_BATCH],
             |row| row.get(0),
         )?
         .collect::<rusqlite::Result<_>>()?;
-    let mut take =
+    let mut remove_body =
         connection.prepare_cached("UPDATE document SET body = NULL WHERE sequence = ?1")?;
-    let mut note =
-        connection.prepare_cached("UPDATE delivery SET body_taken = 1 WHERE sequence = ?1")?;
-    for sequence in &done {
-        take.execute(params![sequence])?;
-        note.execute(params![sequence])?;
+    let mut record =
+        connection.prepare_cached("UPDATE delivery SET body_removed = 1 WHERE sequence = ?1")?;
+    for sequence in &removable {
+        remove_body.execute(params![sequence])?;
+        record.execute(params![sequence])?;
     }
-    Ok(done.len())
+    Ok(removable.len())
 }
 
-/// Removes links that were listed long ago.
+/// Removes old links.
 pub(super) fn remove_links(connection: &Connection, before: Timestamp) -> rusqlite::Result<()> {
     connection.execute(
         "DELETE FROM document_link WHERE sequence IN
              (SELECT sequence FROM document_link WHERE listed_at < ?1 LIMIT ?2)",
-        params![before.as_millis(), RETENTION_STEP],
+        params![before.as_millis(), RETENTION_BATCH],
     )?;
     Ok(())
 }

@@ -1,16 +1,16 @@
-//! Reading our words from columns, and the rows that others refer to.
+//! Reading columns, and finding or adding the rows of accounts and feeds.
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::domain::{Account, Company, DestinationName, Event, Feed, Queue, Timestamp};
-use crate::store::words::{self, kind_code};
+use crate::store::columns::{self, kind_code};
 use crate::store::{
     DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState, Rights,
     SubscriptionState, TriggerKind, UploadState,
 };
 
-/// The account's row, made where it is new.
+/// Returns the account's id; adds the account if it is new.
 pub(super) fn account_id(connection: &Connection, account: &Account) -> rusqlite::Result<i64> {
     let found = connection
         .prepare_cached("SELECT id FROM account WHERE name = ?1")?
@@ -26,7 +26,7 @@ pub(super) fn account_id(connection: &Connection, account: &Account) -> rusqlite
     Ok(connection.last_insert_rowid())
 }
 
-/// The feed's row; a new one is due for reconciliation at once.
+/// Returns the feed's id; a new feed is added, due for reconciliation at once.
 pub(super) fn feed_id(
     connection: &Connection,
     feed: &Feed,
@@ -57,106 +57,109 @@ pub(super) fn feed_id(
     Ok(id)
 }
 
-/// A column whose text or number is none of ours: another program wrote the file.
-fn foreign(column: usize) -> impl FnOnce(words::Foreign) -> rusqlite::Error {
+/// Converts the error of a column with an unknown value.
+fn unknown_value(column: usize) -> impl FnOnce(columns::UnknownValue) -> rusqlite::Error {
     move |what| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
 }
 
 /// Reads an account's name.
 pub(super) fn account(row: &Row<'_>, column: usize) -> rusqlite::Result<Account> {
-    words::account(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::account(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads a queue.
 pub(super) fn queue(row: &Row<'_>, column: usize) -> rusqlite::Result<Queue> {
-    words::queue(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::queue(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
-/// Reads an event's number.
+/// Reads an event's code.
 pub(super) fn event(row: &Row<'_>, column: usize) -> rusqlite::Result<Event> {
-    words::event(row.get(column)?).map_err(foreign(column))
+    columns::event(row.get(column)?).map_err(unknown_value(column))
 }
 
 /// Reads an event's name.
 pub(super) fn event_name(row: &Row<'_>, column: usize) -> rusqlite::Result<Event> {
-    words::event_name(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::event_name(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
-/// Reads a kind of pull.
+/// Reads a kind of trigger.
 pub(super) fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<TriggerKind> {
-    words::kind(row.get(column)?).map_err(foreign(column))
+    columns::kind(row.get(column)?).map_err(unknown_value(column))
 }
 
-/// Reads a moment.
-pub(super) fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+/// Reads a timestamp.
+pub(super) fn timestamp(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
     Ok(Timestamp::from_millis(row.get(column)?))
 }
 
-/// Reads a moment that may be absent.
-pub(super) fn maybe_moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+/// Reads a timestamp that may be absent.
+pub(super) fn optional_timestamp(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<Option<Timestamp>> {
     Ok(row
         .get::<_, Option<i64>>(column)?
         .map(Timestamp::from_millis))
 }
 
-/// Reads why something is paused.
+/// Reads the pause reason of a feed or an account.
 pub(super) fn feed_pause_reason(
     row: &Row<'_>,
     column: usize,
 ) -> rusqlite::Result<Option<FeedPauseReason>> {
     let text: Option<String> = row.get(column)?;
-    words::feed_pause_reason(text.as_deref()).map_err(foreign(column))
+    columns::feed_pause_reason(text.as_deref()).map_err(unknown_value(column))
 }
 
-/// Reads where a subscription stands.
+/// Reads the state of a subscription.
 pub(super) fn subscription_state(
     row: &Row<'_>,
     column: usize,
 ) -> rusqlite::Result<SubscriptionState> {
-    words::subscription_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::subscription_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
-/// Reads where an upload stands.
+/// Reads the state of an upload.
 pub(super) fn upload_state(row: &Row<'_>, column: usize) -> rusqlite::Result<UploadState> {
-    words::upload_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::upload_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads a destination's name.
 pub(super) fn destination(row: &Row<'_>, column: usize) -> rusqlite::Result<DestinationName> {
-    words::destination(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::destination(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
-/// Reads where a version stands at a destination.
+/// Reads the state of a delivery.
 pub(super) fn delivery_state(row: &Row<'_>, column: usize) -> rusqlite::Result<DeliveryState> {
-    words::delivery_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::delivery_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
-/// Reads why a destination is paused.
+/// Reads the pause reason of a destination.
 pub(super) fn destination_pause_reason(
     row: &Row<'_>,
     column: usize,
 ) -> rusqlite::Result<Option<DestinationPauseReason>> {
     let text: Option<String> = row.get(column)?;
-    words::destination_pause_reason(text.as_deref()).map_err(foreign(column))
+    columns::destination_pause_reason(text.as_deref()).map_err(unknown_value(column))
 }
 
-/// Reads where an import error stands.
+/// Reads the state of an import error.
 pub(super) fn import_error_state(
     row: &Row<'_>,
     column: usize,
 ) -> rusqlite::Result<ImportErrorState> {
-    words::import_error_state(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::import_error_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads a company that may be absent.
-pub(super) fn maybe_company(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Company>> {
+pub(super) fn optional_company(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Company>> {
     let code: Option<String> = row.get(column)?;
-    words::maybe_company(code.as_deref()).map_err(foreign(column))
+    columns::optional_company(code.as_deref()).map_err(unknown_value(column))
 }
 
-/// Reads what a token's bearer may do.
+/// Reads the rights of a token.
 pub(super) fn rights(row: &Row<'_>, column: usize) -> rusqlite::Result<Rights> {
-    words::rights(&row.get::<_, String>(column)?).map_err(foreign(column))
+    columns::rights(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads a feed from three columns: account name, queue, company.
@@ -164,5 +167,5 @@ pub(super) fn feed(row: &Row<'_>, first: usize) -> rusqlite::Result<Feed> {
     let name: String = row.get(first)?;
     let queue: String = row.get(first + 1)?;
     let company: String = row.get(first + 2)?;
-    words::feed(&name, &queue, &company).map_err(foreign(first))
+    columns::feed(&name, &queue, &company).map_err(unknown_value(first))
 }

@@ -1,4 +1,4 @@
-//! Opening the file: pragmas, migrations, and what is not ours.
+//! Opening the file: pragmas, migrations, and the check that it is a database of this program.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,10 +8,11 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::error::explain;
 use crate::store::StoreError;
 
-/// `PRAGMA application_id` of our files: "IvWh".
+/// `PRAGMA application_id` of this program's files: "IvWh".
 const APPLICATION_ID: i32 = 0x4976_5768;
 
-/// The migrations in order; the schema's version is how many were run. Append only.
+/// The migrations in order; the schema's version is the number of those applied. Append only
+/// after the first release.
 const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001_first.sql"),
     include_str!("migrations/0002_upload.sql"),
@@ -20,24 +21,24 @@ const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0005_alarm.sql"),
 ];
 
-/// The newest schema that this program knows.
+/// The newest schema version that this program supports.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "`try_from` is no const, and there are few migrations"
 )]
 pub(super) const NEWEST: u32 = MIGRATIONS.len() as u32;
 
-/// How many pages the write-ahead log may hold before they are moved into the
-/// database: SQLite's 1,000 would sync twice as often as the commits do.
+/// Number of pages in the write-ahead log after which they are moved into the database.
+/// SQLite's default of 1,000 would sync twice as often as the commits do.
 const WAL_AUTOCHECKPOINT_PAGES: u32 = 16_384;
 
-/// Opens the file for its one writer, made and migrated as needed.
+/// Opens the file for its only writer; creates and migrates it as needed.
 ///
 /// A file with an older schema is copied beside itself first.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(path).map_err(|error| explain(path, error))?;
     prepare(&connection).map_err(|error| explain(path, error))?;
-    let found = our_schema(&connection, path)?;
+    let found = schema_version(&connection, path)?;
     if found > NEWEST {
         return Err(StoreError::NewerSchema {
             found,
@@ -52,7 +53,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Opens the file for reading, with or without a writer beside it.
+/// Opens the file for reading, with or without a writer in another process.
 pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection =
@@ -60,7 +61,7 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     connection
         .busy_timeout(Duration::from_secs(5))
         .map_err(|error| explain(path, error))?;
-    match our_schema(&connection, path)? {
+    match schema_version(&connection, path)? {
         NEWEST => Ok(connection),
         found if found > NEWEST => Err(StoreError::NewerSchema {
             found,
@@ -68,9 +69,9 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
         }),
         _ => Err(StoreError::NotAccessible {
             path: path.to_owned(),
-            detail:
-                "it has not been brought up to this version's schema; run `serve` or `pull` once"
-                    .to_owned(),
+            detail: "it does not have this version's schema; run `ivesk-webhook serve` or \
+                     `ivesk-webhook pull` once to migrate it"
+                .to_owned(),
         }),
     }
 }
@@ -78,20 +79,20 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // FULL syncs the log at every commit: 200 means that it is on the disk.
+    // FULL syncs the log at every commit: an answer of 200 means that it is on disk.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES)?;
-    // Once moved, the log shrinks to this again (bytes).
+    // Once moved, the log is truncated to this many bytes.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    // 16 MiB hold the upper levels of the message-id index of tens of millions of rows.
+    // 16 MiB hold the upper levels of the index of message ids for tens of millions of rows.
     connection.pragma_update(None, "cache_size", -16_384)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(())
 }
 
-/// The schema's version; 0 for a new file. Refuses another program's database.
-fn our_schema(connection: &Connection, path: &Path) -> Result<u32, StoreError> {
+/// Returns the schema's version, 0 for a new file. Fails for another program's database.
+fn schema_version(connection: &Connection, path: &Path) -> Result<u32, StoreError> {
     let read =
         |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let application = read("application_id").map_err(|error| explain(path, error))?;

@@ -1,4 +1,4 @@
-//! Looking for documents from the newest one backwards, a bounded piece at a time.
+//! Searching documents from the newest one backwards, a bounded number at a time.
 
 use rusqlite::{Connection, params};
 
@@ -15,21 +15,21 @@ const JOINED: &str = "JOIN feed f ON f.id = d.feed_id JOIN account a ON a.id = f
 
 pub(super) fn search_documents(
     connection: &Connection,
-    look: &DocumentSearch,
+    search: &DocumentSearch,
 ) -> rusqlite::Result<FoundDocuments> {
     let newest = sequence(connection)?.last;
-    let before = look
+    let before = search
         .before
         .unwrap_or(i64::MAX)
         .min(newest.saturating_add(1));
-    let first = before.saturating_sub(i64::from(look.versions)).max(1);
-    // Left to themselves the first two would rather walk down the whole sequence.
-    let sql = if look.document_id.is_some() {
+    let first = before.saturating_sub(i64::from(search.versions)).max(1);
+    // The indexes prevent the first two from scanning the whole sequence.
+    let sql = if search.document_id.is_some() {
         format!(
             "{COLUMNS} FROM document d INDEXED BY document_identity {JOINED}
                  AND d.document_id = ?5 AND d.sequence < ?1 ORDER BY d.sequence DESC LIMIT ?6"
         )
-    } else if look.company.is_some() {
+    } else if search.company.is_some() {
         format!(
             "{COLUMNS} FROM document d {JOINED} AND d.sequence IN (
                  SELECT one.sequence FROM document one INDEXED BY document_feed
@@ -48,20 +48,22 @@ pub(super) fn search_documents(
     let mut statement = connection.prepare_cached(&sql)?;
     let all = params![
         before,
-        look.account.as_ref().map(Account::as_str),
-        look.queue.map(Queue::as_str),
-        look.company.as_ref().map(Company::as_str),
-        look.document_id,
-        look.versions,
+        search.account.as_ref().map(Account::as_str),
+        search.queue.map(Queue::as_str),
+        search.company.as_ref().map(Company::as_str),
+        search.document_id,
+        search.versions,
         first,
     ];
     let used = &all[..statement.parameter_count()];
     let rows = statement
         .query_map(used, document)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    Ok(if look.document_id.is_some() || look.company.is_some() {
-        FoundDocuments::wanted(rows, look.versions)
-    } else {
-        FoundDocuments::from(rows, first)
-    })
+    Ok(
+        if search.document_id.is_some() || search.company.is_some() {
+            FoundDocuments::matching(rows, search.versions)
+        } else {
+            FoundDocuments::from(rows, first)
+        },
+    )
 }

@@ -1,4 +1,4 @@
-//! Subscriptions: what we asked for, and what became of it.
+//! Subscriptions: requests, confirmations and their states.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use secrecy::SecretString;
@@ -21,9 +21,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<SubscriptionRow> {
         topic_arn: row.get(4)?,
         subscription_arn: row.get(5)?,
         state: rows::subscription_state(row, 6)?,
-        created_at: rows::moment(row, 7)?,
-        changed_at: rows::moment(row, 8)?,
-        next_try_at: rows::maybe_moment(row, 9)?,
+        created_at: rows::timestamp(row, 7)?,
+        changed_at: rows::timestamp(row, 8)?,
+        next_try_at: rows::optional_timestamp(row, 9)?,
         attempts: row.get(10)?,
         last_error: row.get(11)?,
         subscribe_url: row.get::<_, Option<String>>(12)?.map(SecretString::from),
@@ -38,7 +38,8 @@ pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<Subscription
         .collect()
 }
 
-/// Notes that the vendor was asked; asked twice is one row until SNS speaks.
+/// Records a request to the vendor; repeated requests are one row until a message of SNS
+/// arrives.
 pub(super) fn requested(
     connection: &Connection,
     account: &Account,
@@ -65,7 +66,7 @@ pub(super) fn requested(
     Ok(connection.last_insert_rowid())
 }
 
-/// Changes one; `None` where there is none or its state does not allow it.
+/// Changes a subscription; `None` if it does not exist or its state does not allow the change.
 pub(super) fn change(
     connection: &Connection,
     id: i64,
@@ -80,7 +81,7 @@ pub(super) fn change(
             &format!("{set_state} WHERE id = ?1 AND state = 'awaiting_approval'"),
             params![id, pending, now_ms, now_ms],
         )?,
-        // A token that SNS gives in vain is tried again by hand in the same way.
+        // Also retries by hand a pending subscription whose visits failed.
         SubscriptionChange::Restored => connection.execute(
             &format!("{set_state} WHERE id = ?1 AND state IN ('unsubscribed', 'pending') AND subscribe_url IS NOT NULL"),
             params![id, pending, now_ms, now_ms],
@@ -89,7 +90,7 @@ pub(super) fn change(
             &format!("{set_state}, subscription_arn = ?5, subscribe_url = NULL, token = NULL WHERE id = ?1 AND state = 'pending'"),
             params![id, SubscriptionState::Confirmed.as_str(), now_ms, None::<i64>, subscription_arn],
         )?,
-        SubscriptionChange::TryFailed { error, next_try_at } => connection.execute(
+        SubscriptionChange::AttemptFailed { error, next_try_at } => connection.execute(
             "UPDATE subscription SET attempts = attempts + 1, last_error = ?2, next_try_at = ?3 WHERE id = ?1 AND state = 'pending'",
             params![id, error, next_try_at.map(Timestamp::as_millis)],
         )?,

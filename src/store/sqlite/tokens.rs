@@ -10,7 +10,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<ApiTokenRow> {
         id: row.get(0)?,
         name: row.get(1)?,
         rights: rows::rights(row, 2)?,
-        created_at: rows::moment(row, 3)?,
+        created_at: rows::timestamp(row, 3)?,
     })
 }
 

@@ -1,13 +1,13 @@
-//! Wishes to pull: who raises them, and how several become one.
+//! Raising triggers, and merging several into one.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::feed_id;
 use crate::domain::{Cursor, Timestamp};
-use crate::store::words::kind_code;
+use crate::store::columns::kind_code;
 use crate::store::{Trigger, TriggerKind};
 
-/// Makes feeds known and raises pulls of them.
+/// Raises triggers, adding their feeds where these are not known yet.
 pub(super) fn trigger(connection: &Connection, triggers: &[Trigger]) -> rusqlite::Result<()> {
     for trigger in triggers {
         let feed = feed_id(connection, &trigger.feed, trigger.due_at)?;
@@ -19,8 +19,8 @@ pub(super) fn trigger(connection: &Connection, triggers: &[Trigger]) -> rusqlite
     Ok(())
 }
 
-/// Reads a feed from its beginning, unless an old stretch of it is read already.
-pub(super) fn read_from_beginning(
+/// Triggers a backfill from the feed's beginning, unless a backfill is pending already.
+pub(super) fn backfill_from_beginning(
     connection: &Connection,
     feed: i64,
     now: Timestamp,
@@ -42,7 +42,7 @@ fn start_backfill(
     feed: i64,
     from: Option<&Cursor>,
 ) -> rusqlite::Result<()> {
-    // A page of an earlier backfill that is under way must not set this one's position.
+    // A page in flight of an earlier backfill must not set this one's position.
     connection.execute(
         "UPDATE feed SET fence = fence + 1, leased_until = NULL WHERE id = ?1",
         params![feed],
@@ -59,7 +59,7 @@ fn start_backfill(
     Ok(())
 }
 
-/// Makes every feed due for reconciliation at `due_at`, if it is not sooner.
+/// Makes every feed due for reconciliation at `due_at`, unless it is due sooner.
 pub(super) fn trigger_reconciliation(
     connection: &Connection,
     due_at: Timestamp,
@@ -70,11 +70,11 @@ pub(super) fn trigger_reconciliation(
     )
 }
 
-/// Raises one wish.
+/// Raises one trigger.
 ///
-/// A hint or a backfill always counts, also while a run is under way: it may speak of
-/// something newer. Of the timed kinds one is pending at a time, at the sooner time;
-/// a follow-up that is wished for later than that is kept for another run.
+/// A notification or a backfill always counts, even during a pull, as it may announce
+/// something newer. Of the other kinds one is pending at a time, at the sooner time; a
+/// follow-up requested for a later time is kept for another pull.
 pub(super) fn raise(
     connection: &Connection,
     feed: i64,

@@ -1,4 +1,4 @@
-//! Files given to the vendor, and the documents that were made of them.
+//! Files sent to the vendor, and the documents made of them.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -19,15 +19,15 @@ fn read(row: &Row<'_>) -> rusqlite::Result<UploadRow> {
         correlation: row.get(5)?,
         state: rows::upload_state(row, 6)?,
         attempts: row.get(7)?,
-        created_at: rows::moment(row, 8)?,
-        changed_at: rows::moment(row, 9)?,
-        sent_at: rows::maybe_moment(row, 10)?,
+        created_at: rows::timestamp(row, 8)?,
+        changed_at: rows::timestamp(row, 9)?,
+        sent_at: rows::optional_timestamp(row, 10)?,
         last_error: row.get(11)?,
         documents: serde_json::from_str(&documents).unwrap_or_default(),
     })
 }
 
-/// `condition` may use ?1 and what follows.
+/// Returns the query for rows that meet `condition`, which may use ?1 and following.
 fn select(condition: &str) -> String {
     format!(
         "SELECT u.id, a.name, u.file_name, u.size_bytes, u.sha256, u.correlation, u.state, u.attempts,
@@ -43,26 +43,30 @@ fn by_id(connection: &Connection, id: i64) -> rusqlite::Result<UploadRow> {
         .query_row(params![id], read)
 }
 
-/// The row that decides about this content: the newest one.
-struct Newest {
+/// The newest upload of a content, which decides whether it is sent.
+struct LatestUpload {
     id: i64,
     state: UploadState,
     owner: Option<String>,
     claimed_until: Option<Timestamp>,
 }
 
-fn newest(connection: &Connection, account: i64, sha256: &str) -> rusqlite::Result<Option<Newest>> {
+fn latest(
+    connection: &Connection,
+    account: i64,
+    sha256: &str,
+) -> rusqlite::Result<Option<LatestUpload>> {
     connection
         .prepare_cached(
             "SELECT id, state, owner, claimed_until FROM upload
              WHERE account_id = ?1 AND sha256 = ?2 ORDER BY id DESC LIMIT 1",
         )?
         .query_row(params![account, sha256], |row| {
-            Ok(Newest {
+            Ok(LatestUpload {
                 id: row.get(0)?,
                 state: rows::upload_state(row, 1)?,
                 owner: row.get(2)?,
-                claimed_until: rows::maybe_moment(row, 3)?,
+                claimed_until: rows::optional_timestamp(row, 3)?,
             })
         })
         .optional()
@@ -70,19 +74,19 @@ fn newest(connection: &Connection, account: i64, sha256: &str) -> rusqlite::Resu
 
 pub(super) fn begin(connection: &Connection, upload: &NewUpload) -> rusqlite::Result<UploadBegun> {
     let account = account_id(connection, &upload.account)?;
-    let newest = newest(connection, account, &upload.sha256)?;
-    if let Some(newest) = &newest
-        && newest.state == UploadState::Sending
-        && newest.owner.as_deref() != Some(&upload.owner)
-        && let Some(until) = newest.claimed_until.filter(|until| *until > upload.now)
+    let latest = latest(connection, account, &upload.sha256)?;
+    if let Some(latest) = &latest
+        && latest.state == UploadState::Sending
+        && latest.owner.as_deref() != Some(&upload.owner)
+        && let Some(until) = latest.claimed_until.filter(|until| *until > upload.now)
     {
         return Ok(UploadBegun::Busy { until });
     }
-    let id = match newest {
-        Some(newest) if newest.state == UploadState::Sent && !upload.force => {
-            return by_id(connection, newest.id).map(UploadBegun::Already);
+    let id = match latest {
+        Some(latest) if latest.state == UploadState::Sent && !upload.force => {
+            return by_id(connection, latest.id).map(UploadBegun::Already);
         }
-        Some(newest) if newest.state != UploadState::Sent => newest.id,
+        Some(latest) if latest.state != UploadState::Sent => latest.id,
         _ => insert(connection, account, upload)?,
     };
     connection
@@ -118,7 +122,7 @@ fn insert(connection: &Connection, account: i64, upload: &NewUpload) -> rusqlite
     Ok(connection.last_insert_rowid())
 }
 
-/// Notes how an attempt ended; false where another process has taken the file over.
+/// Records how an attempt ended; returns false if another process has claimed the file.
 pub(super) fn end(
     connection: &Connection,
     id: i64,
@@ -142,8 +146,8 @@ pub(super) fn end(
     Ok(changed > 0)
 }
 
-/// Ties the documents of a page to the files that they were made of.
-pub(super) fn tie(
+/// Links the documents of a page to the files that they were made of.
+pub(super) fn link_documents(
     connection: &Connection,
     account: &Account,
     returns: &[UploadReturn],

@@ -1,4 +1,4 @@
-//! The one thread that writes: messages in groups, everything else in between.
+//! The writer thread: commits messages in groups, and runs other changes in between.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,57 +10,56 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{Notify, oneshot};
 
 use super::error::explain;
-use super::ingest::{Ingest, Known};
-use super::quarantine::Shelf;
-use crate::store::words::{GROUP, QUARANTINE_QUEUE};
+use super::ingest::{Ingest, RowIdCache};
+use super::quarantine::QuarantineWriter;
+use crate::store::limits::{MAX_GROUP, QUARANTINE_QUEUE};
 use crate::store::{self, AcceptedMessage, Insertion, Quarantined, StoreError};
 
-/// Changes, other than messages, that may wait.
-const TASKS: usize = 1024;
+/// Maximum number of queued changes other than messages.
+const MAX_TASKS: usize = 1024;
 
-/// Bytes of messages that may wait for the next commit: those whose sender was answered
-/// in the meantime still lie here.
-const LANE_BYTES: usize = 64 << 20;
+/// Maximum number of bytes of queued messages, including those whose request has timed out.
+const MAX_QUEUED_BYTES: usize = 64 << 20;
 
-/// A change of the database, run inside a transaction of its own.
+/// A change of the database, run in a transaction of its own.
 type Task = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// A message and who waits for it.
-struct Waiting {
+/// A message that waits to be stored, and the channel for its answer.
+struct PendingMessage {
     incoming: AcceptedMessage,
     answer: oneshot::Sender<Result<Insertion, StoreError>>,
 }
 
-/// A line with a bound on what stands in it, in number and in bytes.
-struct Line<T> {
-    waiting: VecDeque<(usize, T)>,
+/// A queue that is bounded in number and in bytes.
+struct BoundedQueue<T> {
+    items: VecDeque<(usize, T)>,
     bytes: usize,
 }
 
-impl<T> Default for Line<T> {
+impl<T> Default for BoundedQueue<T> {
     fn default() -> Self {
         Self {
-            waiting: VecDeque::new(),
+            items: VecDeque::new(),
             bytes: 0,
         }
     }
 }
 
-impl<T> Line<T> {
-    /// Puts `item` of so many `bytes` at the end, if there is room for it.
+impl<T> BoundedQueue<T> {
+    /// Appends `item`, which counts as `bytes`, if there is room for it.
     fn push(&mut self, item: T, bytes: usize, capacity: usize) -> Result<(), StoreError> {
-        if self.waiting.len() >= capacity || self.bytes + bytes > LANE_BYTES {
+        if self.items.len() >= capacity || self.bytes + bytes > MAX_QUEUED_BYTES {
             return Err(StoreError::QueueFull);
         }
         self.bytes += bytes;
-        self.waiting.push_back((bytes, item));
+        self.items.push_back((bytes, item));
         Ok(())
     }
 
-    /// The first `count`, or as many as there are.
+    /// Removes and returns the first `count` items, or fewer if the queue is shorter.
     fn take(&mut self, count: usize) -> Vec<T> {
-        let count = count.min(self.waiting.len());
-        let taken = self.waiting.drain(..count);
+        let count = count.min(self.items.len());
+        let taken = self.items.drain(..count);
         taken
             .map(|(bytes, item)| {
                 self.bytes -= bytes;
@@ -71,16 +70,16 @@ impl<T> Line<T> {
 }
 
 #[derive(Default)]
-struct Lanes {
-    messages: Line<Waiting>,
+struct Queues {
+    messages: BoundedQueue<PendingMessage>,
     tasks: VecDeque<Task>,
-    quarantine: VecDeque<Quarantined>,
+    refused: VecDeque<Quarantined>,
     closing: bool,
 }
 
-/// The way to the writer, with a bound for each lane.
+/// The bounded queues of the writer.
 pub(super) struct Inbox {
-    lanes: Mutex<Lanes>,
+    queues: Mutex<Queues>,
     filled: Condvar,
     capacity: usize,
 }
@@ -88,182 +87,182 @@ pub(super) struct Inbox {
 impl Inbox {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
-            lanes: Mutex::default(),
+            queues: Mutex::default(),
             filled: Condvar::new(),
             capacity,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Lanes> {
-        // The lanes are whole whenever the lock is free, also after a panic.
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        // The queues are consistent whenever the lock is free, even after a panic.
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a message in line for the next commit.
-    pub(super) fn deliver(
+    /// Queues a message for the next commit.
+    pub(super) fn enqueue_message(
         &self,
         incoming: AcceptedMessage,
     ) -> Result<oneshot::Receiver<Result<Insertion, StoreError>>, StoreError> {
         let (answer, receiver) = oneshot::channel();
-        let mut lanes = self.lock();
-        if lanes.closing {
+        let mut queues = self.lock();
+        if queues.closing {
             return Err(StoreError::Closed);
         }
         let bytes = incoming.message.body().len();
-        lanes
+        queues
             .messages
-            .push(Waiting { incoming, answer }, bytes, self.capacity)?;
-        drop(lanes);
+            .push(PendingMessage { incoming, answer }, bytes, self.capacity)?;
+        drop(queues);
         self.filled.notify_one();
         Ok(receiver)
     }
 
-    /// Puts a change in line.
-    pub(super) fn submit(&self, task: Task) -> Result<(), StoreError> {
-        let mut lanes = self.lock();
-        if lanes.closing {
+    /// Queues a change.
+    pub(super) fn enqueue_task(&self, task: Task) -> Result<(), StoreError> {
+        let mut queues = self.lock();
+        if queues.closing {
             return Err(StoreError::Closed);
         }
-        if lanes.tasks.len() >= TASKS {
+        if queues.tasks.len() >= MAX_TASKS {
             return Err(StoreError::QueueFull);
         }
-        lanes.tasks.push_back(task);
-        drop(lanes);
+        queues.tasks.push_back(task);
+        drop(queues);
         self.filled.notify_one();
         Ok(())
     }
 
-    /// Puts a refused message in line, or drops it.
-    pub(super) fn offer(&self, item: Quarantined) -> bool {
-        let mut lanes = self.lock();
-        if lanes.closing || lanes.quarantine.len() >= QUARANTINE_QUEUE {
+    /// Queues a refused message; returns false if it was dropped.
+    pub(super) fn offer_quarantined(&self, item: Quarantined) -> bool {
+        let mut queues = self.lock();
+        if queues.closing || queues.refused.len() >= QUARANTINE_QUEUE {
             return false;
         }
-        lanes.quarantine.push_back(item);
-        drop(lanes);
+        queues.refused.push_back(item);
+        drop(queues);
         self.filled.notify_one();
         true
     }
 
-    /// How many stand in each line.
-    pub(super) fn waiting(&self) -> store::Waiting {
-        let lanes = self.lock();
-        store::Waiting {
-            messages: lanes.messages.waiting.len(),
-            refused: lanes.quarantine.len(),
-            changes: lanes.tasks.len(),
+    /// Returns the length of each queue.
+    pub(super) fn queue_lengths(&self) -> store::QueueLengths {
+        let queues = self.lock();
+        store::QueueLengths {
+            messages: queues.messages.items.len(),
+            refused: queues.refused.len(),
+            changes: queues.tasks.len(),
         }
     }
 
-    /// Takes nothing more; what is in line is still done.
+    /// Closes the queues; what is queued is still processed.
     pub(super) fn close(&self) {
         self.lock().closing = true;
         self.filled.notify_one();
     }
 
-    /// Takes nothing more and drops what is in line, so that whoever waits is told.
+    /// Closes the queues and drops what is queued, so that waiting callers get an answer.
     fn abandon(&self) {
         let dropped = {
-            let mut lanes = self.lock();
+            let mut queues = self.lock();
             std::mem::replace(
-                &mut *lanes,
-                Lanes {
+                &mut *queues,
+                Queues {
                     closing: true,
-                    ..Lanes::default()
+                    ..Queues::default()
                 },
             )
         };
-        // Not while the lock is held: a task's end may run code of its own.
+        // Dropped without the lock, as dropping a task may run other code.
         drop(dropped);
     }
 
-    /// What to do next: all messages that fit one commit, and one other change, so
+    /// Returns the next work: all messages that fit one commit, and one other change, so
     /// that neither starves the other. `None` once closed and empty.
-    fn next(&self) -> Option<(Vec<Waiting>, Option<Task>, Vec<Quarantined>)> {
-        let mut lanes = self.lock();
+    fn next(&self) -> Option<(Vec<PendingMessage>, Option<Task>, Vec<Quarantined>)> {
+        let mut queues = self.lock();
         loop {
-            let messages = lanes.messages.take(GROUP);
-            let task = lanes.tasks.pop_front();
-            let quarantine: Vec<_> = if messages.is_empty() {
-                lanes.quarantine.drain(..).collect()
+            let messages = queues.messages.take(MAX_GROUP);
+            let task = queues.tasks.pop_front();
+            let refused: Vec<_> = if messages.is_empty() {
+                queues.refused.drain(..).collect()
             } else {
                 Vec::new()
             };
-            if !messages.is_empty() || task.is_some() || !quarantine.is_empty() {
-                return Some((messages, task, quarantine));
+            if !messages.is_empty() || task.is_some() || !refused.is_empty() {
+                return Some((messages, task, refused));
             }
-            if lanes.closing {
+            if queues.closing {
                 return None;
             }
-            lanes = self
+            queues = self
                 .filled
-                .wait(lanes)
+                .wait(queues)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
-/// What the writer thread owns.
+/// The state of the writer thread.
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
     pub(super) inbox: Arc<Inbox>,
-    /// Told when a trigger may have been raised.
+    /// Notified when a trigger may have been raised.
     pub(super) trigger: Arc<Notify>,
     pub(super) ask: bool,
-    pub(super) shelf: Shelf,
-    /// The lock of the one process that may write, held until the last change is done.
+    pub(super) quarantine: QuarantineWriter,
+    /// The lock of the only process that may write, held until the last change is done.
     pub(super) _lock: File,
 }
 
 impl Writer {
-    /// Works until the inbox is closed and empty. A defect on the way closes the inbox
-    /// and answers everyone [`StoreError::Closed`]; the thread then ends by it.
-    pub(super) fn run_to_its_end(self) {
+    /// Processes the queues until they are closed and empty. If that panics, the queues
+    /// are closed, all waiting callers get [`StoreError::Closed`], and the panic resumes.
+    pub(super) fn run(self) {
         let inbox = Arc::clone(&self.inbox);
-        // Nothing of the writer is used after a defect, so nothing half-done is seen.
-        if let Err(defect) = catch_unwind(AssertUnwindSafe(move || self.run())) {
+        // The writer is not used after a panic, so no broken state is visible.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(move || self.process_queues())) {
             inbox.abandon();
             tracing::error!(
-                "the store's writing thread ended by a defect: nothing is stored any more, and \
-                 messages are answered 503; restart the service, and please report it"
+                "store writer thread panicked; messages are answered 503 and nothing is stored: \
+                 restart the service and report this as a bug"
             );
-            resume_unwind(defect);
+            resume_unwind(panic);
         }
     }
 
-    fn run(mut self) {
-        let mut known = Known::default();
-        while let Some((messages, task, quarantine)) = self.inbox.next() {
+    fn process_queues(mut self) {
+        let mut row_ids = RowIdCache::default();
+        while let Some((messages, task, refused)) = self.inbox.next() {
             if !messages.is_empty() {
-                self.commit_group(messages, &mut known);
+                self.commit_group(messages, &mut row_ids);
             }
             if let Some(task) = task {
                 task(&mut self.connection);
             }
-            if !quarantine.is_empty()
-                && let Err(error) = self.shelf.keep(&mut self.connection, quarantine)
+            if !refused.is_empty()
+                && let Err(error) = self.quarantine.store(&mut self.connection, refused)
             {
                 let error = explain(&self.path, error);
-                tracing::warn!(%error, "refused messages could not be kept in the quarantine");
+                tracing::warn!(%error, "failed to store refused messages in the quarantine");
             }
         }
-        // Moves the log into the database, so that a copy of the one file is whole.
+        // Moves the log into the database, so that a copy of this one file is complete.
         if let Err(error) = self
             .connection
             .pragma_update(None, "wal_checkpoint", "TRUNCATE")
         {
-            tracing::debug!(%error, "the write-ahead log was left for the next start");
+            tracing::debug!(%error, "failed to checkpoint the write-ahead log; the next start does it");
         }
     }
 
-    /// Stores a group in one transaction and answers each when it is on the disk.
-    fn commit_group(&mut self, group: Vec<Waiting>, known: &mut Known) {
+    /// Stores a group in one transaction, and answers each message once it is on disk.
+    fn commit_group(&mut self, group: Vec<PendingMessage>, row_ids: &mut RowIdCache) {
         let (messages, answers): (Vec<_>, Vec<_>) = group
             .into_iter()
-            .map(|waiting| (waiting.incoming, waiting.answer))
+            .map(|pending| (pending.incoming, pending.answer))
             .unzip();
-        match self.store_group(messages, known) {
+        match self.store_group(messages, row_ids) {
             Ok((outcomes, raised)) => {
                 if raised {
                     self.trigger.notify_waiters();
@@ -271,43 +270,44 @@ impl Writer {
                 }
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     let outcome = outcome.map_err(|error| explain(&self.path, error));
-                    // Nobody waits any more where the connection was dropped.
+                    // The receiver is gone if the connection was dropped.
                     let _ = answer.send(outcome);
                 }
             }
             Err(error) => {
-                // Rows that the rollback took must not be remembered.
-                known.forget();
+                // Rows that were rolled back must not be cached.
+                row_ids.clear();
                 let error = explain(&self.path, error);
-                tracing::error!(%error, "a group of {} messages could not be stored", answers.len());
+                tracing::error!(%error, "failed to store a group of {} messages", answers.len());
                 for answer in answers {
                     let _ = answer.send(Err(error.clone()));
                 }
             }
         }
     }
+
     fn store_group(
         &mut self,
         messages: Vec<AcceptedMessage>,
-        known: &mut Known,
+        row_ids: &mut RowIdCache,
     ) -> rusqlite::Result<(Vec<rusqlite::Result<Insertion>>, bool)> {
         let mut transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut ingest = Ingest::new(known, self.ask);
+        let mut ingest = Ingest::new(row_ids, self.ask);
         let mut outcomes = Vec::with_capacity(messages.len());
         for incoming in messages {
-            // One message that fails leaves the others of its group alone.
+            // A message that fails does not affect the others of its group.
             let savepoint = transaction.savepoint()?;
             match ingest.store(&savepoint, &incoming) {
                 Ok(insertion) => {
                     savepoint.commit()?;
                     outcomes.push(Ok(insertion));
                 }
-                Err(error) if transaction_is_gone(&error) => return Err(error),
+                Err(error) if aborts_transaction(&error) => return Err(error),
                 Err(error) => {
                     drop(savepoint);
-                    ingest.forget();
+                    ingest.clear_row_ids();
                     outcomes.push(Err(error));
                 }
             }
@@ -318,9 +318,9 @@ impl Writer {
     }
 }
 
-/// Whether SQLite rolls the whole transaction back on this error
+/// Returns true if SQLite rolls back the whole transaction on this error
 /// (sqlite.org/lang_transaction.html, "Response To Errors Within A Transaction").
-fn transaction_is_gone(error: &rusqlite::Error) -> bool {
+fn aborts_transaction(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, OutOfMemory, SystemIoFailure};
     matches!(
         error.sqlite_error_code(),
@@ -330,7 +330,7 @@ fn transaction_is_gone(error: &rusqlite::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{LANE_BYTES, Line};
+    use super::{BoundedQueue, MAX_QUEUED_BYTES};
     use crate::store::sqlite::{SqliteOptions, SqliteStore};
     use crate::store::{Store as _, StoreError};
 
@@ -341,58 +341,64 @@ mod tests {
             quarantine_bytes: 1024,
             ask: false,
         };
-        SqliteStore::open(options).expect("a fresh store opens")
+        SqliteStore::open(options).expect("opened a new store")
     }
 
     #[test]
-    fn a_queue_is_bounded_in_number_and_bytes_and_drains() {
-        let mut line = Line::default();
+    fn a_queue_is_bounded_in_number_and_in_bytes() {
+        let mut queue = BoundedQueue::default();
         let full = |outcome| matches!(outcome, Err(StoreError::QueueFull));
-        line.push('a', LANE_BYTES - 1, 3).expect("there is room");
-        assert!(full(line.push('x', 2, 3)), "too many bytes");
-        line.push('b', 1, 3).expect("the last byte");
-        line.push('c', 0, 3).expect("the last place");
-        assert!(full(line.push('x', 0, 3)), "too many");
+        queue
+            .push('a', MAX_QUEUED_BYTES - 1, 3)
+            .expect("there is room");
+        assert!(full(queue.push('x', 2, 3)), "too many bytes");
+        queue.push('b', 1, 3).expect("the last byte");
+        queue.push('c', 0, 3).expect("the last place");
+        assert!(full(queue.push('x', 0, 3)), "too many");
 
-        assert_eq!(line.take(1), ['a']);
-        line.push('d', LANE_BYTES - 1, 3).expect("room again");
-        assert_eq!(line.take(9), ['b', 'c', 'd']);
-        line.push('e', LANE_BYTES, 3).expect("all of it again");
+        assert_eq!(queue.take(1), ['a']);
+        queue
+            .push('d', MAX_QUEUED_BYTES - 1, 3)
+            .expect("room again");
+        assert_eq!(queue.take(9), ['b', 'c', 'd']);
+        queue
+            .push('e', MAX_QUEUED_BYTES, 3)
+            .expect("all the room again");
     }
 
     #[tokio::test]
-    async fn a_panicked_writer_answers_everyone_and_fails_the_probe() {
-        let folder = tempfile::tempdir().expect("a folder");
+    async fn a_panic_of_the_writer_answers_all_and_fails_the_probe() {
+        let folder = tempfile::tempdir().expect("created a folder");
         let store = store(&folder);
-        store.probe().await.expect("a write would be taken");
+        store.probe().await.expect("the store accepts writes");
         let (go, held) = std::sync::mpsc::sync_channel::<()>(1);
 
-        let defect = store.change(move |_| -> rusqlite::Result<()> {
+        let panicking = store.change(move |_| -> rusqlite::Result<()> {
             let _ = held.recv();
             panic!("planted")
         });
-        let in_line = store.change(|_| Ok(()));
+        let queued = store.change(|_| Ok(()));
         let release = async { go.send(()) };
-        let (defect, in_line, released) = tokio::join!(defect, in_line, release);
+        let (panicked, queued, released) = tokio::join!(panicking, queued, release);
 
         released.expect("the writer waited");
-        for outcome in [defect, in_line, store.probe().await] {
+        for outcome in [panicked, queued, store.probe().await] {
             assert!(matches!(outcome, Err(StoreError::Closed)), "{outcome:?}");
         }
-        assert!(store.sequence().await.is_ok(), "reading goes on");
-        assert!(store.close().await.is_err(), "the early end is told");
+        assert!(store.sequence().await.is_ok(), "reading still works");
+        assert!(store.close().await.is_err(), "the panic is reported");
     }
 
     #[tokio::test]
-    async fn a_panicked_reader_fails_the_probe() {
-        let folder = tempfile::tempdir().expect("a folder");
+    async fn a_panic_of_the_reader_fails_the_probe() {
+        let folder = tempfile::tempdir().expect("created a folder");
         let store = store(&folder);
 
-        let defect = store
+        let panicked = store
             .read(|_| -> rusqlite::Result<()> { panic!("planted") })
             .await;
 
-        assert!(matches!(defect, Err(StoreError::Closed)), "{defect:?}");
+        assert!(matches!(panicked, Err(StoreError::Closed)), "{panicked:?}");
         let probed = store.probe().await;
         assert!(matches!(probed, Err(StoreError::Closed)), "{probed:?}");
     }

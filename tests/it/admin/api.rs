@@ -209,42 +209,6 @@ async fn without_a_configured_token_loopback_may_enter() {
 }
 
 #[tokio::test]
-async fn too_many_requests_of_one_caller_get_retry_after() {
-    let app = TestApp::with(|config| {
-        guarded(config);
-        config.admin.requests_per_second = 1;
-    })
-    .await;
-    let (_, other) = token(&app, "other", "read").await;
-    let mut taken = 0;
-    let refused = loop {
-        let answer = as_bearer(&app, "private-token", Method::GET, "/v1/tokens").await;
-        if answer.status() != 200 {
-            break answer;
-        }
-        taken += 1;
-        assert!(taken < 1000, "no limit");
-    };
-    let wait = refused.headers()["retry-after"]
-        .to_str()
-        .unwrap()
-        .to_owned();
-    assert!((1..=2).contains(&wait.parse::<u64>().unwrap()), "{wait}");
-    assert_eq!(code(refused).await, (429, "too_many_requests".to_owned()));
-
-    let answer = as_bearer(&app, &other, Method::GET, "/v1/tokens").await;
-    assert_eq!(answer.status(), 200, "another caller is not held up");
-    for guess in 0..100 {
-        let answer = as_bearer(&app, &format!("iwh_{guess}"), Method::GET, "/v1/tokens").await;
-        if answer.status() == 429 {
-            return;
-        }
-        assert_eq!(answer.status(), 401);
-    }
-    panic!("guesses are not limited");
-}
-
-#[tokio::test]
 async fn lists_are_paged_to_their_end() {
     let app = TestApp::spawn().await;
     for _ in 0..5 {
@@ -359,7 +323,7 @@ pub(crate) async fn store_documents(app: &TestApp, documents: &[Value]) {
             lease: hour,
             requests_per_account: 1,
             lookback: hour,
-            askable: vec![(account, Queue::Exported)],
+            queues: vec![(account, Queue::Exported)],
         })
         .await;
     let page = PageToCommit {
@@ -459,8 +423,8 @@ async fn a_pull_triggers_the_feeds_it_names() {
     let feed = json!({"account": "default", "queue": "exported", "company": "00302320404"});
     assert_eq!(answer, json!({"feeds": [feed]}));
     let feeds = app.admin("/v1/feeds").await;
-    let wanted = feeds["rows"][0]["wanted"].as_array().unwrap();
-    assert!(wanted.contains(&json!("notification")), "{wanted:?}");
+    let triggers = feeds["rows"][0]["triggers"].as_array().unwrap();
+    assert!(triggers.contains(&json!("notification")), "{triggers:?}");
 
     let backfill = json!({"queue": "digitized", "from": "2020-01-01T00:00:00.000Z"});
     app.admin_post("/v1/pull", &backfill).await;
@@ -468,8 +432,8 @@ async fn a_pull_triggers_the_feeds_it_names() {
     let digitized = feeds
         .iter()
         .find(|row| row.feed.to_string() == "default/digitized");
-    let wanted = &digitized.unwrap().wanted;
-    assert!(wanted.contains(&TriggerKind::Backfill), "{wanted:?}");
+    let triggers = &digitized.unwrap().triggers;
+    assert!(triggers.contains(&TriggerKind::Backfill), "{triggers:?}");
 
     let second = json!({"from": "2024-01-01T00:00:00.000Z"});
     let (status, problem) = app.admin_post("/v1/pull", &second).await;
@@ -480,8 +444,8 @@ async fn a_pull_triggers_the_feeds_it_names() {
     let company = feeds
         .iter()
         .find(|row| row.feed.to_string() == "default/exported/00302320404");
-    let wanted = &company.unwrap().wanted;
-    assert!(!wanted.contains(&TriggerKind::Backfill), "all or nothing");
+    let triggers = &company.unwrap().triggers;
+    assert!(!triggers.contains(&TriggerKind::Backfill), "all or nothing");
     let elsewhere = json!({"company": "00302320404", "from": "2024-01-01T00:00:00.000Z"});
     assert_eq!(app.admin_post("/v1/pull", &elsewhere).await.0, 200);
     let hint = json!({"queue": "digitized"});

@@ -43,7 +43,7 @@ fn with_a_destination(config: &mut Config) {
         history: HistoryMode::Hold,
         max_concurrency: 1,
         timeout: Duration::from_secs(30),
-        kind: DestinationKind::Api,
+        kind: DestinationKind::List,
     };
     config.destinations.insert(destination_name(), destination);
 }
@@ -150,7 +150,7 @@ async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
     let noted = app.store.update_alarms(AlarmObservation {
         now,
         found: vec![finding],
-        tell: false,
+        notify: false,
     });
     noted.await.expect("noted");
     app.quarantine().await;

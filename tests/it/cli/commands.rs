@@ -108,7 +108,7 @@ fn init_writes_a_valid_file_that_only_its_owner_can_read() {
     }
     let said = text(&output.stdout);
     assert!(
-        said.contains("serve") && said.contains("subscribe --print"),
+        said.contains("serve") && said.contains("subscriptions create --print"),
         "{said}"
     );
 }
@@ -213,7 +213,7 @@ fn the_examples_in_the_written_file_are_valid() {
     let folder = tempfile::tempdir().expect("a folder");
     init(folder.path());
     let secret = "0123456789abcdef0123456789abcdef";
-    for name in ["private-token.txt", "api-key.txt", "store-password.txt"] {
+    for name in ["admin-token.txt", "api-key.txt", "store-password.txt"] {
         std::fs::write(folder.path().join(name), secret).expect("written");
     }
     let signs = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -297,14 +297,14 @@ fn config_check_names_every_mistake_and_exits_with_2() {
     assert!(text(&good.stdout).contains("`api.exported_path`"));
 
     let environment = [
-        ("IVESK_WEBHOOK_PULL_LEASE", "1s"),
+        ("IVESK_WEBHOOK_SNS_MAX_AGE", "1s"),
         ("IVESK_WEBHOOK_NONSENSE", "1"),
     ];
     let bad = run(folder.path(), &["config", "check"], &environment);
     assert_eq!(bad.status.code(), Some(2));
     let said = text(&bad.stderr);
     assert!(
-        said.contains("pull.lease") && said.contains("IVESK_WEBHOOK_NONSENSE"),
+        said.contains("sns.max_age") && said.contains("IVESK_WEBHOOK_NONSENSE"),
         "{said}"
     );
     assert!(bad.stdout.is_empty());
@@ -409,7 +409,7 @@ fn completions_and_man_pages_cover_every_subcommand() {
         let output = run(folder.path(), &["completions", shell], &[]);
         assert_eq!(output.status.code(), Some(0), "{shell}");
         let script = text(&output.stdout);
-        for word in ["doctor", "upload", "subscribe", "--parallel"] {
+        for word in ["doctor", "upload", "subscriptions", "--parallel"] {
             let word = if shell == "fish" {
                 word.trim_start_matches('-')
             } else {
@@ -428,4 +428,95 @@ fn completions_and_man_pages_cover_every_subcommand() {
         let page = std::fs::read_to_string(folder.path().join("pages").join(page));
         assert!(page.expect("a page").contains(".TH"));
     }
+}
+
+/// Adds the path and the text of every file below `folder` with one of the endings.
+fn add_texts(folder: &Path, endings: &[&str], texts: &mut Vec<(String, String)>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.display().to_string();
+        if path.is_dir() {
+            add_texts(&path, endings, texts);
+        } else if endings.iter().any(|ending| name.ends_with(ending)) {
+            texts.push((name, std::fs::read_to_string(&path).expect("text")));
+        }
+    }
+}
+
+/// Returns what is wrong with `words`, such as `feeds list --json`, as a command of the program.
+fn mistake(program: &clap::Command, words: &str) -> Option<String> {
+    let mut command = program;
+    for word in words.split_whitespace() {
+        let word = word.trim_end_matches([',', ';', ':', '.', ')']);
+        if let Some(option) = word.strip_prefix("--") {
+            let option = option.split('=').next().unwrap_or_default();
+            let mut options = command.get_opts().filter_map(clap::Arg::get_long);
+            if !options.any(|known| known == option) && option != "help" {
+                return Some(format!("`{}` has no option --{option}", command.get_name()));
+            }
+        } else if ["#", "|", ">"].contains(&word) {
+            return None;
+        } else if command.has_subcommands() {
+            let Some(subcommand) = command.find_subcommand(word) else {
+                return Some(format!("`{}` has no command {word}", command.get_name()));
+            };
+            command = subcommand;
+        }
+    }
+    None
+}
+
+#[test]
+fn every_command_in_the_documentation_exists() {
+    use clap::CommandFactory as _;
+
+    let mut program = ivesk_webhook::cli::Cli::command();
+    program.build();
+    // `doctor`, `feeds list`; also `subscribe --print`, which is no command any more.
+    let looks_like_one = |words: &str| {
+        let mut words = words.split_whitespace();
+        let is_command = |word| program.find_subcommand(word).is_some();
+        words.next().is_some_and(is_command)
+            || words.next().is_some_and(|word| word.starts_with("--"))
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = Vec::new();
+    add_texts(&root.join("docs"), &[".md", ".yml"], &mut pages);
+    add_texts(&root.join("src"), &[".rs"], &mut pages);
+    for name in ["README.md", "CHANGELOG.md"] {
+        let text = std::fs::read_to_string(root.join(name)).expect("text");
+        pages.push((name.to_owned(), text));
+    }
+
+    let mut commands = Vec::new();
+    for (name, text) in &pages {
+        for line in text.lines().map(str::trim) {
+            // A description may follow after some spaces.
+            let example = line.strip_prefix("ivesk-webhook ").into_iter();
+            let example = example.filter_map(|words| words.split("   ").next());
+            commands.extend(
+                example
+                    .filter(|words| looks_like_one(words))
+                    .map(|words| (name, words)),
+            );
+            for quoted in line.split('`').skip(1).step_by(2) {
+                match quoted.strip_prefix("ivesk-webhook ") {
+                    Some(words) => commands.push((name, words)),
+                    // In Rust, what is quoted is most often a name in the code.
+                    None if !name.ends_with(".rs") && looks_like_one(quoted) => {
+                        commands.push((name, quoted));
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+    assert!(commands.len() > 100, "{} commands", commands.len());
+    let mistakes: Vec<String> = commands
+        .iter()
+        .filter_map(|(name, words)| {
+            Some(format!("{name}: `{words}`: {}", mistake(&program, words)?))
+        })
+        .collect();
+    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
 }

@@ -99,17 +99,12 @@ fn a_variable_overrides_the_file() {
     let environment = [
         ("IVESK_WEBHOOK_PUBLIC_URL", "https://other.example.lt"),
         ("IVESK_WEBHOOK_PULL_LOOKBACK", "2h"),
-        ("IVESK_WEBHOOK_PULL_FOLLOW_UPS", "10s, 20s"),
         ("IVESK_WEBHOOK_PULL_REQUESTS_PER_ACCOUNT", "3"),
         ("IVESK_WEBHOOK_STORE_URL", "sqlite:///var/lib/x.db"),
         ("IVESK_WEBHOOK_SNS_CONFIRM", "auto"),
         (
             "IVESK_WEBHOOK_SNS_TOPICS",
             "eu-west-1:111122223333:A_,eu-north-1:111122223333:B_",
-        ),
-        (
-            "IVESK_WEBHOOK_SNS_CERTIFICATE_NAMES",
-            "eu-north-1=sns.example.com",
         ),
         ("IVESK_WEBHOOK_ACCOUNTS_DEFAULT_COMPANIES", "001,302320404"),
         ("IVESK_WEBHOOK_ACCOUNTS_DEFAULT_DIGITIZED", "false"),
@@ -118,7 +113,6 @@ fn a_variable_overrides_the_file() {
     let config = parse_with(&text, &environment).expect("valid settings");
     assert_eq!(config.public.url.as_str(), "https://other.example.lt/");
     assert_eq!(config.pull.lookback, Duration::from_secs(7200));
-    assert_eq!(config.pull.follow_ups[1], Duration::from_secs(20));
     assert_eq!(config.pull.requests_per_account, 3);
     assert_eq!(
         config.store.url,
@@ -127,10 +121,6 @@ fn a_variable_overrides_the_file() {
     assert_eq!(config.sns.confirm, ConfirmMode::Auto);
     assert_eq!(config.sns.topics[1].name_prefix, "B_");
     assert_eq!(config.sns.topics[1].region, "eu-north-1");
-    assert_eq!(
-        config.sns.certificate_names["eu-north-1"],
-        "sns.example.com"
-    );
     let account = &config.accounts[&account("default")];
     let codes: Vec<_> = account.companies.iter().map(Company::as_str).collect();
     assert_eq!(codes, ["001", "302320404"]);
@@ -178,7 +168,7 @@ fn every_mistake_is_named_not_only_the_first() {
 [public]
 url = 'http://hooks.example.lt'
 listne = '0.0.0.0:1'
-header_timeout = 10
+drain_timeout = 10
 [pull]
 lookback = '24'
 requests_per_account = 17
@@ -191,7 +181,7 @@ url = 'mysql://db/ivesk'
     for name in [
         "public.url",
         "public.listne",
-        "public.header_timeout",
+        "public.drain_timeout",
         "pull.lookback",
         "pull.requests_per_account",
         "sns.topics",
@@ -425,13 +415,9 @@ fn a_trusted_proxy_is_an_address_or_a_network_never_everyone() {
 #[test]
 fn contradictory_settings_are_refused() {
     for (text, name) in [
-        ("[pull]\nlease = '30s'", "pull.lease"),
-        ("[api]\ntimeout = '5m'", "pull.lease"),
         ("[admin]\nlisten = '0.0.0.0:8081'", "admin.listen"),
         ("[admin]\nlisten = '127.0.0.1:8080'", "admin.listen"),
         ("[sns]\nmax_age = '5m'", "sns.max_age"),
-        ("[pull]\nfollow_ups = ['5m', '30s']", "pull.follow_ups"),
-        ("[pull]\nfollow_ups = ['30s']", "pull.follow_ups"),
     ] {
         assert_eq!(names(&local(text)), [name], "{text}");
     }
@@ -660,7 +646,7 @@ fn a_destination_has_documented_defaults_and_relative_paths() {
     let config = used(&local(
         "[destinations.import]\nkind = 'command'\nprogram = 'bin/import'\n\
          [destinations.archive]\nkind = 'folder'\npath = 'archive'\n\
-         [destinations.reports]\nkind = 'api'\nqueue = 'digitized'\nhistory = 'deliver'\n\
+         [destinations.reports]\nkind = 'list'\nqueue = 'digitized'\nhistory = 'deliver'\n\
          max_concurrency = 16\ntimeout = '2m'\ncompanies = ['007']\naccounts = ['default']",
     ));
     let destination =
@@ -690,7 +676,7 @@ fn a_destination_has_documented_defaults_and_relative_paths() {
     assert_eq!(*layout, FolderLayout::Company);
     assert_eq!((*files, *max_file_bytes), (true, 64 * 1024 * 1024));
     let reports = destination("reports");
-    assert!(matches!(reports.kind, DestinationKind::Api));
+    assert!(matches!(reports.kind, DestinationKind::List));
     assert_eq!(
         (reports.queue, reports.max_concurrency),
         (Queue::Digitized, 16)
@@ -759,34 +745,34 @@ fn a_mistake_in_a_destination_names_its_setting() {
             "destinations.erp.url",
         ),
         (
-            "kind = 'api'\nprogram = '/bin/true'",
+            "kind = 'list'\nprogram = '/bin/true'",
             "destinations.erp.program",
         ),
         (
-            "kind = 'api'\nsecret = 'planted'",
+            "kind = 'list'\nsecret = 'planted'",
             "destinations.erp.secret",
         ),
-        ("kind = 'api'\nqueue = 'all'", "destinations.erp.queue"),
-        ("kind = 'api'\nhistory = 'all'", "destinations.erp.history"),
+        ("kind = 'list'\nqueue = 'all'", "destinations.erp.queue"),
+        ("kind = 'list'\nhistory = 'all'", "destinations.erp.history"),
         (
-            "kind = 'api'\nmax_concurrency = 0",
+            "kind = 'list'\nmax_concurrency = 0",
             "destinations.erp.max_concurrency",
         ),
         (
-            "kind = 'api'\nmax_concurrency = 17",
+            "kind = 'list'\nmax_concurrency = 17",
             "destinations.erp.max_concurrency",
         ),
-        ("kind = 'api'\ntimeout = '2h'", "destinations.erp.timeout"),
+        ("kind = 'list'\ntimeout = '2h'", "destinations.erp.timeout"),
         (
-            "kind = 'api'\naccounts = ['other']",
+            "kind = 'list'\naccounts = ['other']",
             "destinations.erp.accounts",
         ),
         (
-            "kind = 'api'\ncompanies = ['1', '1']",
+            "kind = 'list'\ncompanies = ['1', '1']",
             "destinations.erp.companies",
         ),
         (
-            "kind = 'api'\nqueues = 'exported'",
+            "kind = 'list'\nqueues = 'exported'",
             "destinations.erp.queues",
         ),
         (
@@ -806,10 +792,10 @@ fn a_mistake_in_a_destination_names_its_setting() {
         assert!(!refused(&destination(lines)).contains("planted"), "{lines}");
     }
     assert_eq!(
-        names(&local("[destinations.Erp]\nkind = 'api'")),
+        names(&local("[destinations.Erp]\nkind = 'list'")),
         ["destinations.Erp", "destinations.Erp.kind"]
     );
-    let twins = "[destinations.a-b]\nkind = 'api'\n[destinations.a_b]\nkind = 'api'";
+    let twins = "[destinations.a-b]\nkind = 'list'\n[destinations.a_b]\nkind = 'list'";
     assert!(refused(&local(twins)).contains("same variables"));
     let shared = "[destinations.a]\nkind = 'folder'\npath = 'x'\n[destinations.b]\nkind = 'folder'\npath = 'x'";
     assert_eq!(names(&local(shared)), ["destinations.b.path"]);
@@ -892,9 +878,8 @@ fn alarms_go_to_one_address_or_one_program() {
     assert_eq!(command.arguments, ["-x"]);
 
     let url = "https://chat.example.lt/hooks/planted";
-    let told = used(&public(&format!("[alarms]\nurl = '{url}'\nrefusals = 3")));
+    let told = used(&public(&format!("[alarms]\nurl = '{url}'")));
     assert!(matches!(&told.alarms.target, Some(AlarmTarget::Url(it)) if it.expose_secret() == url));
-    assert_eq!(told.alarms.refusals, 3);
     assert!(!format!("{told:?}").contains("planted"));
 
     let both = public(&format!("[alarms]\nurl = '{url}'\ncommand = ['/bin/tell']"));
@@ -904,7 +889,6 @@ fn alarms_go_to_one_address_or_one_program() {
         ("url = 'planted'", "is not a URL"),
         ("command = ['tell']", "whole path"),
         ("command = []", "is empty"),
-        ("refusals = 0", "from 1 to"),
     ] {
         let said = refused(&public(&format!("[alarms]\n{wrong}")));
         assert!(said.contains(why), "{wrong}: {said}");

@@ -73,11 +73,7 @@ impl Report {
 #[tokio::test]
 async fn where_all_is_well_every_check_passes() {
     let emulator = emulator("").await;
-    let here = Installation::beside(
-        &emulator,
-        "header_timeout = \"1s\"\nbody_timeout = \"1s\"",
-        "",
-    );
+    let here = Installation::beside(&emulator, "", "");
     let server = here.start().await;
     let report = Report::of(&here, &[]).await;
     for check in [
@@ -120,7 +116,7 @@ async fn destinations_are_checked_as_serve_would_creating_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn held_documents_are_reported_with_a_fix() {
     let emulator = emulator("").await;
-    let here = Installation::beside(&emulator, "", "[destinations.books]\nkind = \"api\"\n");
+    let here = Installation::beside(&emulator, "", "[destinations.books]\nkind = \"list\"\n");
     let exported = emulator.control().export(DEFAULT_COMPANIES[0], 2);
     exported.expect("a company of the emulator's");
     let server = here.start().await;
@@ -133,7 +129,7 @@ async fn held_documents_are_reported_with_a_fix() {
     assert!(words.contains("2 documents of 1 feed held"), "{words}");
     assert!(words.contains("destinations start books"), "{words}");
 
-    let (code, _, errors) = here.run(&["delivery", "start", "books", "--all"]).await;
+    let (code, _, errors) = here.run(&["destinations", "start", "books", "--all"]).await;
     assert_eq!(code, Some(0), "{errors}");
     let report = Report::of(&here, &["--quick"]).await;
     assert!(report.results("held").is_empty());

@@ -64,13 +64,13 @@ async fn a_missing_or_misspelled_settings_file_is_named_with_a_fix() {
     };
     told(
         &run(&["serve"]).await,
-        "error: wrong setting: ivesk-webhook.toml: there is no such file; write one with \
+        "error: invalid setting: ivesk-webhook.toml: no such file; write one with \
          `ivesk-webhook init --public-url URL`, name another with --config, or set \
-         IVESK_WEBHOOK_PUBLIC_URL to do without one",
+         IVESK_WEBHOOK_PUBLIC_URL to run without a file",
     );
     let misspelt = run(&["--config", "ivesk-webhok.toml", "serve"]).await;
     assert!(
-        misspelt.contains("ivesk-webhok.toml: there is no such file"),
+        misspelt.contains("ivesk-webhok.toml: no such file"),
         "{misspelt}"
     );
     let a_folder = run(&["--config", ".", "serve"]).await;
@@ -101,7 +101,7 @@ async fn a_missing_or_misspelled_settings_file_is_named_with_a_fix() {
     let nowhere = run(&[&nowhere[..], &["https://hooks.example.lt"]].concat()).await;
     told(
         &nowhere,
-        "; run this where you may write, or name a file with --config",
+        "; run this in a folder that you may write to, or name a file with --config",
     );
 }
 
@@ -111,13 +111,13 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
     let without_key = introduction(&here).await;
     told(
         &without_key,
-        "  missing     no API key for account default: hints for its digitized queue are kept, \
-         nothing is pulled until IVESK_WEBHOOK_API_KEY or `accounts.default.api_key_file` is set",
+        "  missing     API key of account default: notifications are stored, but its digitized queue \
+         is not pulled. Set IVESK_WEBHOOK_API_KEY or `accounts.default.api_key_file`",
     );
     let (code, pulled) = run(&here, &["pull"]).await;
     assert_eq!(code, Some(2), "{pulled}");
     assert!(
-        pulled.contains("(set IVESK_WEBHOOK_API_KEY or `api_key_file`)"),
+        pulled.contains("(IVESK_WEBHOOK_API_KEY or `api_key_file`)"),
         "{pulled}"
     );
     let report = Report::of(&here, &["--quick"]).await;
@@ -126,8 +126,8 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
 
     told(
         &introduction(&Installation::with_key("")).await,
-        "  blocked     exported_path: the exported queue of account default is not pulled until \
-         `api.exported_path` is set; hints are kept. `ivesk-webhook doctor --company CODE` finds it",
+        "  missing     `api.exported_path`: notifications are stored, but the exported queue of account \
+         default is not pulled. `ivesk-webhook doctor --company CODE` finds the setting",
     );
 
     let no_file = with_lines("[accounts.default]\napi_key_file = \"api-key.txt\"\n");
@@ -136,7 +136,7 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
     told(
         &said,
         "can't be opened: No such file or directory (os error 2); write the secret into that \
-         file, let this user read it, or name another file",
+         file, let the service's user read it, or name another file",
     );
 }
 
@@ -153,7 +153,7 @@ async fn a_wrong_key_is_reported_with_a_fix_and_no_path_is_guessed() {
     assert_eq!(code, Some(1), "{said}");
     told(
         &said,
-        "(it does not take the API key; app.ivesk.lt/settings/general makes a new one)",
+        "(the API key is invalid; make a new one at app.ivesk.lt/settings/general)",
     );
     let report = Report::of(&here, &["--company", DEFAULT_COMPANIES[0]]).await;
     assert_eq!(report.results("api"), ["fail"]);
@@ -185,13 +185,15 @@ async fn a_port_in_use_is_named_once_with_its_setting() {
         let (code, said) = run(&here, &["serve"]).await;
         assert_eq!(code, Some(2), "{said}");
         assert!(
-            said.contains(&format!("error: `{setting}` = 127.0.0.1:{port}")),
+            said.contains(&format!(
+                "error: failed to listen on `{setting}` = 127.0.0.1:{port}"
+            )),
             "{said}"
         );
         assert_eq!(said.matches("os error 98").count(), 1, "{said}");
         told(
             &said,
-            "another program has that port (`ss -ltnp` names it): stop that one, or set another port",
+            "another program uses this port (`ss -ltnp` names it): stop that program, or set another port",
         );
         let report = Report::of(&here, &["--quick"]).await;
         let wrong = report
@@ -224,8 +226,8 @@ async fn a_foreign_address_is_distinguished_from_a_port_in_use() {
     assert_eq!(code, Some(2), "{said}");
     told(
         &said,
-        "`public.listen` = 192.0.2.7:8080 can't be listened on: Cannot assign requested address \
-         (os error 99); no interface of this machine has that address (`ip address` lists them): \
+        "failed to listen on `public.listen` = 192.0.2.7:8080: Cannot assign requested address \
+         (os error 99); no interface of this machine has this address (`ip address` lists them): \
          set one of those, or 0.0.0.0 for all",
     );
 }
@@ -243,7 +245,7 @@ async fn a_store_that_cannot_be_created_names_the_missing_folder() {
         assert_eq!(code, Some(2), "{said}");
         told(
             &said,
-            "`ivesk-webhook doctor`, run as the same user, says what to look at",
+            "`ivesk-webhook doctor`, run as the same user, finds the cause",
         );
         let report = Report::with(&here, &["--quick"], &variables).await;
         assert_eq!(report.results("store"), ["fail"], "{url}");
@@ -333,7 +335,7 @@ async fn doctor_names_the_store_file_that_another_user_owns() {
     told(
         &said,
         "can't be opened: Permission denied (os error 13); check that its folder exists and that \
-         this user may write there. `ivesk-webhook doctor`, run as the same user, says what to look at",
+         this user may write there. `ivesk-webhook doctor`, run as the same user, finds the cause",
     );
     forbid(here.folder().to_owned(), 0o755);
 }

@@ -200,7 +200,9 @@ async fn pull_exits_with_3_if_nobody_answers_and_loses_nothing() {
     assert!(done.said.contains("could not be reached"), "{}", done.said);
     desk.control.clear_faults();
     // Waiting is for a service; a person who frees the feeds need not.
-    desk.done(&["pull", "--resume"]).await;
+    let said = desk.done(&["feeds", "resume"]).await;
+    assert_eq!(said, "Resumed 1 feed of account `default`.\n");
+    desk.done(&["pull"]).await;
     desk.assert_complete(&exported(COMPANY)).await;
 
     desk.emulator.take().expect("it runs").stop().await;

@@ -82,7 +82,7 @@ async fn the_tunnels_address_is_subscribed_and_unsubscribed() {
         server.terminate();
         let (status, log) = server.ended().await;
         assert!(status.success(), "{log}");
-        assert!(log.contains("was taken back"), "{log}");
+        assert!(log.contains("unsubscribed from"), "{log}");
         let left = control.subscriptions();
         let still = |one: &Subscription| {
             one.subscription_arn == ours && one.state == SubscriptionState::Confirmed

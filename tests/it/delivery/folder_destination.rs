@@ -825,7 +825,7 @@ async fn a_hanging_file_host_is_bounded_by_the_timeout() {
 
 #[test]
 fn a_list_destination_is_sent_nothing() {
-    let destination = DestinationConfig::of(DestinationKind::Api);
+    let destination = DestinationConfig::of(DestinationKind::List);
     let name = DestinationName::parse("reports").expect("a name");
     let clock = Clock::system();
     let opened = open(

@@ -256,7 +256,7 @@ async fn a_hanging_and_a_failing_destination_delay_no_other() {
 async fn with_list() -> (Bench, Running) {
     let bench = Bench::with("", |config| {
         config.api.import_error_path = Some("/errors".to_owned());
-        destinations(config, vec![("erp", all_of(DestinationKind::Api))]);
+        destinations(config, vec![("erp", all_of(DestinationKind::List))]);
     })
     .await;
     bench.settle().await;
@@ -346,7 +346,7 @@ async fn a_feed_started_late_is_appended_to_the_list() {
         account.expect("the account").companies = vec![company(COMPANY), company(NEIGHBOUR)];
         destinations(
             config,
-            vec![("erp", DestinationConfig::of(DestinationKind::Api))],
+            vec![("erp", DestinationConfig::of(DestinationKind::List))],
         );
     })
     .await;
@@ -377,7 +377,7 @@ async fn a_restored_backup_refuses_old_positions_and_keeps_keys() {
     let at = StoreUrl::Sqlite(file.clone());
     let mut bench = Bench::with("", |config| {
         config.store.url = at;
-        destinations(config, vec![("erp", all_of(DestinationKind::Api))]);
+        destinations(config, vec![("erp", all_of(DestinationKind::List))]);
     })
     .await;
     bench.settle().await;
@@ -553,7 +553,7 @@ async fn a_document_that_waits_for_a_link_delays_no_other() {
     let bench = &archive.bench;
     let destination = DestinationConfig {
         queue: Queue::Exported,
-        ..all_of(DestinationKind::Api)
+        ..all_of(DestinationKind::List)
     };
     let list = worker(bench, "list", &destination).await;
     export(bench, 2).await;

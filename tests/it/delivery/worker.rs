@@ -836,7 +836,7 @@ async fn command_list_and_http_destinations_get_the_same_documents() {
         ledger,
         deliver,
     } = &scene;
-    let list = worker(bench, "list", &all_of(DestinationKind::Api)).await;
+    let list = worker(bench, "list", &all_of(DestinationKind::List)).await;
     let program = DestinationKind::Command {
         program: "/bin/true".into(),
         arguments: Vec::new(),
@@ -856,7 +856,7 @@ async fn command_list_and_http_destinations_get_the_same_documents() {
         .await
         .expect("a list")
         .into_iter()
-        .map(|one| (one.item.document_id, one.item.version))
+        .map(|one| (one.delivery.document_id, one.delivery.version))
         .collect();
     assert_eq!(offered, ledger.versions());
     assert_eq!(row(bench, "program").await.delivered, 5);

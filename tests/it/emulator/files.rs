@@ -134,7 +134,7 @@ async fn the_disposition_carries_the_name_as_its_switch_says() {
 }
 
 #[tokio::test]
-async fn correlation_data_returns_under_the_switchs_key() {
+async fn correlation_data_returns_under_the_switch_s_key() {
     let bench = Bench::start("").await;
     for sent in ["sourcedata", "userdata"] {
         let location = locate(&bench, &format!("{sent}.pdf?{sent}=plain")).await;

@@ -123,7 +123,7 @@ impl Station {
             lease: minutes(2),
             requests_per_account: 16,
             lookback: hours(24),
-            askable: Queue::ALL.map(|queue| (default_account(), queue)).to_vec(),
+            queues: Queue::ALL.map(|queue| (default_account(), queue)).to_vec(),
         };
         self.store.lease_page(request).await.expect("leasing works")
     }
@@ -341,9 +341,9 @@ async fn a_certificate_near_expiry_alarms_until_it_is_renewed() {
 #[tokio::test]
 async fn a_filling_disk_alarms_before_messages_are_refused() {
     let station = Station::new().await;
-    station.store.set_free_bytes((1 << 30) - 1);
+    station.store.set_free_bytes((1 << 29) - 1);
     station.begins(AlarmKind::Disk).await;
-    station.store.set_free_bytes(1 << 30);
+    station.store.set_free_bytes(1 << 29);
     station.clock.advance(minutes(10));
     station.ends(AlarmKind::Disk).await;
 }
@@ -390,7 +390,7 @@ async fn a_failing_destination_alarms_until_it_accepts_a_document() {
             history: HistoryMode::Deliver,
             max_concurrency: 1,
             timeout: minutes(1),
-            kind: DestinationKind::Api,
+            kind: DestinationKind::List,
         };
         config.destinations.insert(
             DestinationName::parse("books").expect("a name"),
@@ -415,8 +415,8 @@ async fn a_failing_destination_alarms_until_it_accepts_a_document() {
                 files: false,
                 now: now(),
                 lease: minutes(1),
-                most: 10,
-                most_bytes: 1 << 20,
+                limit: 10,
+                limit_bytes: 1 << 20,
             };
             match station
                 .store
@@ -425,7 +425,7 @@ async fn a_failing_destination_alarms_until_it_accepts_a_document() {
                 .expect("works")
             {
                 DeliveryLeased::Batch(lease) => return lease,
-                DeliveryLeased::Passed => {}
+                DeliveryLeased::Advanced => {}
                 DeliveryLeased::Nothing { .. } => panic!("a version waits"),
             }
         }
@@ -468,7 +468,7 @@ async fn held_documents_alarm_until_their_feed_is_started() {
         let name = DestinationName::parse("books").expect("a name");
         config
             .destinations
-            .insert(name, DestinationConfig::of(DestinationKind::Api));
+            .insert(name, DestinationConfig::of(DestinationKind::List));
     })
     .await;
     let now = || station.clock.now();
@@ -587,7 +587,7 @@ async fn an_unreachable_address_is_notified_in_order_afterwards() {
         "no redirects"
     );
     let row = station.on().await.remove(0);
-    assert_eq!((row.attempts, row.tell_at.is_some()), (2, true));
+    assert_eq!((row.attempts, row.notify_at.is_some()), (2, true));
     let error = row.last_error.expect("it failed");
     assert_eq!(error, "`alarms.url` answered 302");
 
@@ -711,7 +711,7 @@ async fn notifying_ends_after_a_day_of_failures() {
     station.begins(AlarmKind::Paused).await;
     let begun = station.clock.now();
     let mut attempts = 0;
-    while let Some(due) = station.on().await.remove(0).tell_at {
+    while let Some(due) = station.on().await.remove(0).notify_at {
         station.clock.advance(due.since(station.clock.now()));
         assert_eq!(told(&station.alarms).await, NotifyOutcome::Failed);
         attempts += 1;

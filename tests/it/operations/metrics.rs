@@ -168,12 +168,16 @@ async fn the_latest_certificate_expiry_of_a_host_is_exposed() {
 
     let text = app.metrics().await;
 
-    let thirty_days = 30 * 86_400;
+    let expiry = start().after(Duration::from_secs(30 * 86_400)).as_millis() / 1000;
     let series = format!(
-        "ivesk_webhook_certificate_left_seconds{{host=\"sns.eu-west-1.amazonaws.com\"}} {thirty_days}\n"
+        "ivesk_webhook_certificate_expiry_timestamp_seconds{{host=\"sns.eu-west-1.amazonaws.com\"}} {expiry}\n"
     );
     assert!(text.contains(&series), "{text}");
-    assert_eq!(text.matches("certificate_left_seconds{").count(), 1);
+    assert_eq!(
+        text.matches("certificate_expiry_timestamp_seconds{")
+            .count(),
+        1
+    );
 }
 
 #[tokio::test]

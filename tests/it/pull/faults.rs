@@ -63,7 +63,7 @@ async fn is_clear_and_bounded_and_loses_nothing(kind: FaultKind, seen: Seen) {
     assert_eq!(account_waits, seen.account_waits, "{kind:?}");
     assert!(account_waits || row.waits_until.is_some(), "{kind:?}");
     assert!(
-        row.wanted.contains(&TriggerKind::Notification),
+        row.triggers.contains(&TriggerKind::Notification),
         "the hint is kept"
     );
 
@@ -118,7 +118,7 @@ async fn a_page_of_html_is_named_as_such() {
 #[tokio::test]
 async fn truncated_json_stores_nothing_of_the_page() {
     let seen = Seen {
-        words: "the JSON breaks off after",
+        words: "the JSON ends after",
         paused: None,
         account_waits: false,
         requests: 13,

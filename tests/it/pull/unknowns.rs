@@ -343,7 +343,7 @@ async fn triggers_wait_until_the_exported_path_is_set() {
     bench.pass(hours(3)).await;
     assert_eq!(bench.control.requests().log, []);
     let row = bench.feed(&exported(COMPANY)).await;
-    assert!(row.wanted.contains(&TriggerKind::Notification), "{row:?}");
+    assert!(row.triggers.contains(&TriggerKind::Notification), "{row:?}");
     assert_eq!((row.failures, row.paused), (0, None));
 
     bench
@@ -458,7 +458,9 @@ async fn a_worker_that_outlives_its_lease_writes_nothing() {
     let slow = bench.another_puller();
     let slow_step = tokio::spawn(async move { slow.pull_page().await });
     bench.control.requests_reached(Endpoint::Exported, 1).await;
-    bench.clock.advance(bench.config.pull.lease + seconds(1));
+    bench
+        .clock
+        .advance(bench.config.api.pull_lease() + seconds(1));
     // The fault was taken by the first request; the second one goes through.
     let second = bench.another_puller();
     let mut quick = tokio::spawn(async move { crate::support::puller::settle(&second).await });
@@ -494,7 +496,7 @@ async fn a_dropped_step_is_repeated_once_its_lease_expires() {
         PullOutcome::Nothing,
         "the lease still holds"
     );
-    bench.clock.advance(bench.config.pull.lease);
+    bench.clock.advance(bench.config.api.pull_lease());
     bench.settle().await;
     bench.assert_complete(&exported(COMPANY)).await;
 }

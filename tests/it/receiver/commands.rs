@@ -1,4 +1,4 @@
-//! The binary itself: `serve`, `subscribe`, `replay`, and the exports that feed it.
+//! The binary itself: `serve`, `subscriptions create`, `replay`, and the exports that feed it.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -72,7 +72,7 @@ fn serve_introduces_itself_and_stops_cleanly_on_sigterm() {
         "https://hooks.example.lt/webhooks/",
         "DPWebHook_* of AWS account 007272210889 in eu-west-1",
         "ivesk-webhook.db",
-        "no API key for account default",
+        "API key of account default",
     ] {
         assert!(introduction.contains(said), "{said}\n{introduction}");
     }
@@ -86,7 +86,9 @@ async fn subscribe_prints_what_to_send_by_hand() {
     let settings = write_settings(dir.path(), "");
     let subscribe = |more: &[&str]| {
         let mut command = binary();
-        command.arg("subscribe").arg("--config").arg(&settings);
+        command
+            .args(["subscriptions", "create", "--config"])
+            .arg(&settings);
         command.args(more);
         command
     };

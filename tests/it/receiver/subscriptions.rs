@@ -8,7 +8,7 @@ use ivesk_webhook::config::ConfirmMode;
 use ivesk_webhook::metrics::{StoreSnapshot, TextFormat};
 use ivesk_webhook::service::{Service, open_store};
 use ivesk_webhook::store::{Store, SubscriptionState};
-use ivesk_webhook::subscriptions::{Outcome, TOKEN_LIFE};
+use ivesk_webhook::subscriptions::{ConfirmOutcome, TOKEN_LIFE};
 use serde_json::json;
 use tracing::instrument::WithSubscriber as _;
 
@@ -60,12 +60,15 @@ async fn an_unreachable_sns_is_503_and_the_worker_retries() {
     assert_eq!(row.attempts, 1);
     assert!(app.quarantine().await.is_empty());
     // Not due yet.
-    assert_eq!(confirmations.confirm_next().await.unwrap(), Outcome::Idle);
+    assert_eq!(
+        confirmations.confirm_next().await.unwrap(),
+        ConfirmOutcome::Idle
+    );
 
     app.sns.set_confirming(Confirming::Works);
     app.clock.advance(Duration::from_secs(20));
     let outcome = confirmations.confirm_next().await.unwrap();
-    assert_eq!(outcome, Outcome::Confirmed { id: row.id });
+    assert_eq!(outcome, ConfirmOutcome::Confirmed { id: row.id });
     assert_eq!(app.deliver(&message).await.status(), 200);
     assert_eq!(app.sns.visits(), 2);
 }
@@ -82,7 +85,7 @@ async fn the_worker_gives_up_when_the_token_has_run_out() {
     assert!(
         matches!(
             outcome,
-            Outcome::Failed {
+            ConfirmOutcome::Failed {
                 next_try_at: None,
                 ..
             }
@@ -91,7 +94,10 @@ async fn the_worker_gives_up_when_the_token_has_run_out() {
     );
 
     app.clock.advance(TOKEN_LIFE);
-    assert_eq!(confirmations.confirm_next().await.unwrap(), Outcome::Idle);
+    assert_eq!(
+        confirmations.confirm_next().await.unwrap(),
+        ConfirmOutcome::Idle
+    );
     assert_eq!(app.sns.visits(), 2);
 }
 

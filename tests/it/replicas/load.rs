@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ivesk_webhook::config::{Config, Loopback, StoreUrl};
+use ivesk_webhook::config::{Config, Loopback, PostgresAddress, StoreUrl};
 use ivesk_webhook::domain::{Clock, Company, Event};
 use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, Publication, Selection, SubscriptionState,
 };
 use ivesk_webhook::service::Service;
 use ivesk_webhook::store::Store;
-use ivesk_webhook::store::postgres::{Address, PostgresStore};
+use ivesk_webhook::store::postgres::PostgresStore;
 use rustix::process::{Signal, kill_process};
 
 use crate::store::kill::{Chance, Load, emulator, number_from};
@@ -474,5 +474,5 @@ impl Drop for PgBouncer {
 #[test]
 fn an_address_parses_the_tests_urls() {
     let bouncer = "postgres://postgres@%2Ftmp%2Fx:6432/db";
-    assert!(Address::parse(bouncer).is_ok());
+    assert!(PostgresAddress::parse(bouncer).is_ok());
 }

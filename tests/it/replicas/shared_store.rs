@@ -55,7 +55,7 @@ impl Pair {
             lease: Duration::from_secs(120),
             requests_per_account,
             lookback: Duration::from_secs(3600),
-            askable: ["default", "one", "two"]
+            queues: ["default", "one", "two"]
                 .map(|name| (account(name), Queue::Exported))
                 .to_vec(),
         }
@@ -378,7 +378,7 @@ fn certificate(name: &str) -> (String, String) {
 
 /// What connecting comes to: `None` where it works.
 async fn refusal(url: &str) -> Option<String> {
-    let address = ivesk_webhook::store::postgres::Address::parse(url).expect("an address");
+    let address = ivesk_webhook::config::PostgresAddress::parse(url).expect("an address");
     let opened = ivesk_webhook::store::postgres::PostgresStore::open_for_reading(address).await;
     match opened.err() {
         None | Some(StoreError::NotPrepared) => None,

@@ -28,7 +28,7 @@ fn request() -> LeaseRequest {
         lease: Duration::from_secs(120),
         requests_per_account: 1,
         lookback: Duration::from_secs(3600),
-        askable: Queue::ALL.map(|queue| (feed().account, queue)).to_vec(),
+        queues: Queue::ALL.map(|queue| (feed().account, queue)).to_vec(),
     }
 }
 
@@ -115,7 +115,7 @@ async fn a_copied_store_is_equal_and_continues_where_it_stopped() {
     store.close().await.expect("closes");
     let (exit, said) = copy(file.folder(), &from, &to).await;
     assert_eq!(exit, Some(0), "{said}");
-    assert!(said.contains("up to document version 1200"), "{said}");
+    assert!(said.contains("up to sequence number 1200"), "{said}");
     assert!(
         !said.contains('\r'),
         "no bar where there is no terminal: {said}"
@@ -132,7 +132,10 @@ async fn a_copied_store_is_equal_and_continues_where_it_stopped() {
 
     let (exit, said) = copy(file.folder(), &from, &to).await;
     assert_eq!(exit, Some(1), "{said}");
-    assert!(said.contains("holds rows already"), "{said}");
+    assert!(
+        said.contains("is not empty; create an empty database"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -97,7 +97,7 @@ impl Books {
                 lease: LEASE,
                 requests_per_account: 16,
                 lookback: 24 * HOUR,
-                askable: Queue::ALL.map(|queue| (account(), queue)).to_vec(),
+                queues: Queue::ALL.map(|queue| (account(), queue)).to_vec(),
             };
             let lease = self.store.lease_page(request).await.expect("leasing works");
             let lease = lease.expect("the feed is due");
@@ -131,8 +131,8 @@ impl Books {
             files: false,
             now: self.clock.now(),
             lease: LEASE,
-            most: 100,
-            most_bytes: 1 << 20,
+            limit: 100,
+            limit_bytes: 1 << 20,
         }
     }
 
@@ -146,7 +146,7 @@ impl Books {
             let leased = self.store.lease_deliveries(request.clone()).await;
             match leased.expect("leasing works") {
                 DeliveryLeased::Batch(lease) => return Some(lease),
-                DeliveryLeased::Passed => {}
+                DeliveryLeased::Advanced => {}
                 DeliveryLeased::Nothing { .. } => return None,
             }
         }
@@ -294,7 +294,7 @@ fn page(documents: &[(&str, &str)], links: &[(&str, &str, &str)]) -> PageToCommi
 fn rejected(message: &str) -> DeliveryOutcome {
     DeliveryOutcome::Rejected {
         message: message.to_owned(),
-        report: NewImportError {
+        import_error: NewImportError {
             company: Company::parse("1").ok(),
             message: format!("The document was not imported: {message}"),
         },
@@ -833,7 +833,7 @@ async fn a_batch_is_bounded_in_number_and_in_bytes(database: Database) {
     let documents: Vec<(&str, &str)> = ["a", "b", "c", "d"].map(|id| (id, &*version)).to_vec();
     books.pull(&feed, &documents).await;
     books.start(StartFrom::All).await;
-    let by_number = books.lease_with(|request| request.most = 3).await;
+    let by_number = books.lease_with(|request| request.limit = 3).await;
     let by_number = by_number.expect("a lease");
     assert_eq!(by_number.deliveries.len(), 3);
     books
@@ -841,7 +841,7 @@ async fn a_batch_is_bounded_in_number_and_in_bytes(database: Database) {
         .await
         .expect("it is given back");
     // One is always given, however large it is.
-    let by_bytes = books.lease_with(|request| request.most_bytes = 1).await;
+    let by_bytes = books.lease_with(|request| request.limit_bytes = 1).await;
     assert_eq!(by_bytes.expect("a lease").deliveries.len(), 1);
 }
 
@@ -859,7 +859,7 @@ async fn a_window_full_of_other_feeds_is_skipped(database: Database) {
     books.pull(&company("1"), &[("a", &version)]).await;
     let request = books.request();
     let passed = books.store.lease_deliveries(request.clone()).await;
-    assert!(matches!(passed, Ok(DeliveryLeased::Passed)));
+    assert!(matches!(passed, Ok(DeliveryLeased::Advanced)));
     assert_eq!(books.book_all().await, [format!("a@{version}")]);
 }
 
@@ -886,7 +886,7 @@ async fn a_list_has_no_gaps_and_no_version_twice(database: Database) {
         offered
             .expect("readable")
             .into_iter()
-            .map(|one| (one.number, one.item.document_id))
+            .map(|one| (one.number, one.delivery.document_id))
             .collect::<Vec<_>>()
     };
     offer().await;
@@ -923,7 +923,7 @@ async fn a_program_may_report_an_outcome_later(database: Database) {
         .expect("it is noted");
     let no = LateOutcome::Rejected {
         message: "no".to_owned(),
-        report: NewImportError {
+        import_error: NewImportError {
             company: None,
             message: "no".to_owned(),
         },
@@ -1186,7 +1186,7 @@ async fn a_version_skipped_in_flight_stays_skipped(database: Database) {
     books.pull(&feed, &[("a", &at(1)), ("b", &at(2))]).await;
     books.start(StartFrom::All).await;
     for expired in [false, true] {
-        let lease = books.lease_with(|request| request.most = 1).await;
+        let lease = books.lease_with(|request| request.limit = 1).await;
         let lease = lease.expect("a lease");
         let sequence = lease.deliveries[0].sequence;
         // It is in the rows only once something has become of it.
@@ -1302,7 +1302,7 @@ async fn a_link_request_during_a_pull_is_served_by_the_next_one(database: Databa
         lease: LEASE,
         requests_per_account: 16,
         lookback: 24 * HOUR,
-        askable: vec![(account(), Queue::Exported)],
+        queues: vec![(account(), Queue::Exported)],
     };
     books
         .store
@@ -1412,7 +1412,7 @@ async fn everything_survives_a_restart(database: Database) {
     let feed = company("1");
     books.pull(&feed, &[("a", &at(1)), ("b", &at(2))]).await;
     books.start(StartFrom::All).await;
-    let lease = books.lease_with(|request| request.most = 1).await;
+    let lease = books.lease_with(|request| request.limit = 1).await;
     let lease = lease.expect("a lease");
     let settled = vec![books.settled(&lease.deliveries[0], rejected("no"))];
     books

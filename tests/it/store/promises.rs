@@ -88,7 +88,7 @@ impl TestStore {
             lease: Duration::from_secs(120),
             requests_per_account: 1,
             lookback: 24 * HOUR,
-            askable: Queue::ALL.map(|queue| (account(), queue)).to_vec(),
+            queues: Queue::ALL.map(|queue| (account(), queue)).to_vec(),
         }
     }
 
@@ -803,7 +803,7 @@ async fn a_blocked_queue_keeps_its_triggers(on: Database) {
     let test = TestStore::new(on).await;
     test.trigger(&company("1"), TriggerKind::Notification).await;
     let blocked = LeaseRequest {
-        askable: vec![(account(), Queue::Digitized)],
+        queues: vec![(account(), Queue::Digitized)],
         ..test.request()
     };
     assert!(
@@ -829,13 +829,13 @@ async fn an_account_that_this_process_does_not_know_is_left_alone(on: Database) 
     test.trigger(&other, TriggerKind::Notification).await;
     assert!(test.lease().await.is_none());
     let knows_it = LeaseRequest {
-        askable: vec![(other.account.clone(), Queue::Digitized)],
+        queues: vec![(other.account.clone(), Queue::Digitized)],
         ..test.request()
     };
     let lease = test.store.lease_page(knows_it).await.expect("answered");
     assert_eq!(lease.expect("its wish was kept").feed, other);
     let nothing = LeaseRequest {
-        askable: Vec::new(),
+        queues: Vec::new(),
         ..test.request()
     };
     test.trigger(&company("1"), TriggerKind::Notification).await;
@@ -852,12 +852,12 @@ async fn a_feed_knows_if_its_401_is_about_the_key(on: Database) {
     let test = TestStore::new(on).await;
     test.trigger(&company("1"), TriggerKind::Notification).await;
     let first = test.lease().await.expect("leased");
-    assert!(first.speaks_of_key, "the key never worked yet");
+    assert!(first.key_at_fault, "the key never worked yet");
     test.commit(first, last_page(&[], None)).await.expect("ok");
     test.drain().await;
     test.trigger(&company("2"), TriggerKind::Notification).await;
     let unread = test.lease().await.expect("leased");
-    assert!(!unread.speaks_of_key, "the key works for another company");
+    assert!(!unread.key_at_fault, "the key works for another company");
     test.store.release_page(unread).await.expect("given back");
     test.trigger(&company("1"), TriggerKind::Notification).await;
     let request = LeaseRequest {
@@ -875,7 +875,7 @@ async fn a_feed_knows_if_its_401_is_about_the_key(on: Database) {
     }
     let known = leases.into_iter().find(|lease| lease.feed == company("1"));
     assert!(
-        known.expect("leased").speaks_of_key,
+        known.expect("leased").key_at_fault,
         "it worked for this very company"
     );
 }
@@ -1301,7 +1301,7 @@ async fn files_that_are_not_ours_are_refused_with_a_fix() {
         &folder.path().join("newer.db"),
         "PRAGMA user_version = 999",
     ));
-    assert!(advice("newer.db").contains("schema 999"));
+    assert!(advice("newer.db").contains("schema version 999"));
 
     assert!(advice("no/such/folder.db").contains("folder exists"));
 }
@@ -1646,7 +1646,7 @@ async fn a_document_is_matched_to_its_upload_once(on: Database) {
     }
     let rows = uploads(None).await;
     assert_eq!(rows[0].documents, ["d-1", "d-2"]);
-    assert_eq!(rows[0].standing(START), "returned");
+    assert_eq!(rows[0].status(START), "returned");
     assert!(uploads(later).await.is_empty());
 }
 
@@ -1660,7 +1660,7 @@ fn look(now: Timestamp, kinds: &[AlarmKind]) -> AlarmObservation {
     AlarmObservation {
         now,
         found: kinds.iter().map(finding).collect(),
-        tell: true,
+        notify: true,
     }
 }
 
@@ -1749,7 +1749,7 @@ async fn alarms_are_notified_in_order_by_one_process_at_a_time(on: Database) {
         error: "answered 500".to_owned(),
     };
     let now = test.clock.now();
-    let late = test.store.end_notice(first, NoticeEnd::Told, now).await;
+    let late = test.store.end_notice(first, NoticeEnd::Sent, now).await;
     assert!(!late.expect("answered"));
     let noted = test.store.end_notice(second, again, now).await;
     assert!(noted.expect("answered"));
@@ -1766,7 +1766,7 @@ async fn alarms_are_notified_in_order_by_one_process_at_a_time(on: Database) {
     assert_eq!(third.alarm.attempts, 1);
     assert_eq!(third.alarm.last_error.as_deref(), Some("answered 500"));
     let now = test.clock.now();
-    let told = test.store.end_notice(third, NoticeEnd::Told, now).await;
+    let told = test.store.end_notice(third, NoticeEnd::Sent, now).await;
     assert!(told.expect("answered"));
 
     let end = lease().await.expect("answered").expect("its end follows");
@@ -1787,7 +1787,7 @@ async fn alarms_are_notified_in_order_by_one_process_at_a_time(on: Database) {
 async fn alarms_without_a_target_are_not_notified_later(on: Database) {
     let test = TestStore::new(on).await;
     let unannounced_documents = AlarmObservation {
-        tell: false,
+        notify: false,
         ..look(START, &[AlarmKind::Paused])
     };
     test.store

@@ -149,11 +149,7 @@ async fn sigterm_under_load_answers_requests_in_flight() {
 async fn a_second_sigterm_stops_at_once_and_loses_nothing() {
     let (emulator, signer) = emulator("time_scale=0.01").await;
     let control = emulator.control();
-    let installation = Installation::beside(
-        &emulator,
-        "drain_timeout = \"10m\"\nbody_timeout = \"10m\"",
-        "",
-    );
+    let installation = Installation::beside(&emulator, "drain_timeout = \"10m\"", "");
     let mut server = installation.start().await;
     subscribe(&control, &installation).await;
     publish(&control, 100);

@@ -10,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ivesk_webhook::config::StoreUrl;
+use ivesk_webhook::config::{PostgresAddress, StoreUrl};
 use ivesk_webhook::domain::Clock;
-use ivesk_webhook::store::postgres::{Address, PostgresOptions, PostgresStore};
+use ivesk_webhook::store::postgres::{PostgresOptions, PostgresStore};
 use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
 use ivesk_webhook::store::{SharedStore, StoreError};
 
@@ -98,7 +98,7 @@ impl Database {
         match self {
             Self::Sqlite(folder) => StoreUrl::Sqlite(folder.path().join("test.db")),
             Self::Postgres(own) => {
-                let server = Address::parse(&own.server).expect("a usable address");
+                let server = PostgresAddress::parse(&own.server).expect("a usable address");
                 StoreUrl::Postgres(server.with_database(&own.name))
             }
         }

@@ -128,8 +128,8 @@ impl Store for FaultyStore {
         self.real.offer_quarantine(item)
     }
 
-    fn waiting(&self) -> Waiting {
-        self.real.waiting()
+    fn queue_lengths(&self) -> QueueLengths {
+        self.real.queue_lengths()
     }
 
     async fn notifications(
@@ -348,7 +348,7 @@ impl Store for FaultyStore {
         self.real.unannounced_documents(stored_by).await
     }
 
-    async fn retain(&self, retention: Retention) -> Result<Retained, StoreError> {
+    async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
         self.real.retain(retention).await
     }
 
@@ -444,10 +444,10 @@ impl DeliveryStore for FaultyStore {
         destination: DestinationName,
         after: i64,
         limit: usize,
-        most_bytes: usize,
-    ) -> Result<Vec<Listed>, StoreError> {
+        limit_bytes: usize,
+    ) -> Result<Vec<ListEntry>, StoreError> {
         self.real
-            .listed(destination, after, limit, most_bytes)
+            .listed(destination, after, limit, limit_bytes)
             .await
     }
 

@@ -98,7 +98,7 @@ impl Installation {
         let (public, admin) = (installation.public.number, installation.admin.number);
         let settings = format!(
             "[public]\nurl = \"http://127.0.0.1:{public}\"\nlisten = \"127.0.0.1:{public}\"\n{of_public}\n\
-             [admin]\nlisten = \"127.0.0.1:{admin}\"\nrequests_per_second = 100000\n{sections}\n"
+             [admin]\nlisten = \"127.0.0.1:{admin}\"\n{sections}\n"
         );
         std::fs::write(installation.settings(), settings).expect("a file");
         installation

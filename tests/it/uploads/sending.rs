@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ivesk_webhook::config::default_account;
+use ivesk_webhook::backoff::Backoff;
+use ivesk_webhook::config::{UploadOptions, default_account};
 use ivesk_webhook::domain::{Clock, Queue, Timestamp};
 use ivesk_webhook::emulator::faults::{Endpoint, Fault, FaultKind};
 use ivesk_webhook::emulator::switches::Switches;
 use ivesk_webhook::emulator::{Control, DEFAULT_KEY, Emulator, EmulatorSettings};
 use ivesk_webhook::ivesk::Client;
-use ivesk_webhook::ivesk::upload::UploadOptions;
 use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
 use ivesk_webhook::store::{LATE_AFTER, SharedStore, UploadFilter, UploadRow, UploadState};
 use ivesk_webhook::uploads::watch::{REFUSED, SENT, Watcher};
-use ivesk_webhook::uploads::{Manner, Outcome, Report, Unheard, Uploader};
+use ivesk_webhook::uploads::{NoProgress, UploadOutcome, UploadReport, UploadSettings, Uploader};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::process::Installation;
@@ -60,17 +60,20 @@ impl Office {
     }
 
     /// An uploader as another process has one.
-    fn uploader_that(&self, change: impl FnOnce(&mut Manner)) -> Uploader {
+    fn uploader_that(&self, change: impl FnOnce(&mut UploadSettings)) -> Uploader {
         let config = ivesk_webhook::config::ApiConfig {
             url: self.emulator.api_url().parse().expect("a URL"),
             ..Default::default()
         };
         let client = Client::new(&config, DEFAULT_KEY.to_owned().into()).expect("a client");
-        let mut manner = Manner {
+        let mut manner = UploadSettings {
             account: default_account(),
             options: UploadOptions::default(),
             force: false,
-            first_pause: Duration::ZERO,
+            backoff: Backoff {
+                first: Duration::ZERO,
+                longest: Duration::ZERO,
+            },
         };
         change(&mut manner);
         let journal = Arc::new(Arc::clone(&self.store));
@@ -120,8 +123,8 @@ fn open(path: &Path) -> SharedStore {
     Arc::new(SqliteStore::open(options).expect("a store"))
 }
 
-async fn upload(uploader: &Uploader, path: &Path) -> Report {
-    let report = uploader.upload(path, Arc::new(Unheard)).await;
+async fn upload(uploader: &Uploader, path: &Path) -> UploadReport {
+    let report = uploader.upload(path, Arc::new(NoProgress)).await;
     report.expect("the rows are kept")
 }
 
@@ -151,19 +154,22 @@ async fn one_content_is_sent_once_under_any_name_unless_forced() {
     // At the same time, as `upload` does.
     let (a, b) = tokio::join!(upload(&uploader, &first), upload(&uploader, &twin));
     let mut outcomes = [a.outcome, b.outcome];
-    outcomes.sort_by_key(|outcome| matches!(outcome, Outcome::AlreadySent { .. }));
+    outcomes.sort_by_key(|outcome| matches!(outcome, UploadOutcome::AlreadySent { .. }));
     assert_eq!(
         outcomes,
-        [Outcome::Sent { id: 1 }, Outcome::AlreadySent { id: 1 }]
+        [
+            UploadOutcome::Sent { id: 1 },
+            UploadOutcome::AlreadySent { id: 1 }
+        ]
     );
     assert_eq!(office.arrived().len(), 1);
 
     let again = upload(&office.uploader(), &first).await;
-    assert_eq!(again.outcome, Outcome::AlreadySent { id: 1 });
+    assert_eq!(again.outcome, UploadOutcome::AlreadySent { id: 1 });
     let forced = office.uploader_that(|manner| manner.force = true);
     assert_eq!(
         upload(&forced, &first).await.outcome,
-        Outcome::Sent { id: 2 }
+        UploadOutcome::Sent { id: 2 }
     );
     assert_eq!(office.arrived().len(), 2);
     let marks: Vec<String> = office
@@ -210,7 +216,7 @@ async fn a_transient_failure_is_retried_with_a_fresh_location() {
         let office = Office::new("").await;
         office.control.fault(fault(endpoint, kind.clone(), 2));
         let report = upload(&office.uploader(), &office.put("a.pdf", "%PDF")).await;
-        assert_eq!(report.outcome, Outcome::Sent { id: 1 }, "{kind:?}");
+        assert_eq!(report.outcome, UploadOutcome::Sent { id: 1 }, "{kind:?}");
         let row = office.rows().await.remove(0);
         assert_eq!(
             (row.attempts, row.state),
@@ -243,11 +249,11 @@ async fn an_unacceptable_file_is_refused_and_a_wrong_key_stops_all() {
         assert_eq!(row.attempts, 1, "{status}");
         assert!(row.last_error.is_some(), "{status}");
         match report.outcome {
-            Outcome::Refused { .. } => {
+            UploadOutcome::Refused { .. } => {
                 assert!(refused, "{status}");
                 assert_eq!(row.state, UploadState::Refused);
             }
-            Outcome::Stopped { .. } => {
+            UploadOutcome::Stopped { .. } => {
                 assert!(!refused, "{status}");
                 assert_eq!(row.state, UploadState::Failed);
             }
@@ -266,12 +272,12 @@ async fn attempts_are_bounded_and_the_next_run_continues_the_row() {
     office.control.fault(fault(Endpoint::Upload, kind, 4));
     let path = office.put("a.pdf", "%PDF");
     let report = upload(&office.uploader(), &path).await;
-    let Outcome::Failed { why, unreachable } = report.outcome else {
+    let UploadOutcome::Failed { error, unreachable } = report.outcome else {
         panic!("{report:?}");
     };
-    assert!(why.contains("503") && !unreachable, "{why}");
+    assert!(error.contains("503") && !unreachable, "{error}");
     let report = upload(&office.uploader(), &path).await;
-    assert_eq!(report.outcome, Outcome::Sent { id: 1 });
+    assert_eq!(report.outcome, UploadOutcome::Sent { id: 1 });
     assert_eq!(office.rows().await[0].attempts, 5);
 }
 
@@ -283,7 +289,7 @@ async fn a_file_claimed_by_another_process_is_left_until_expiry() {
     let cut_off = office.uploader();
     {
         // Dropped as a killed process drops it: its row stays as it is.
-        let hanging = cut_off.upload(&path, Arc::new(Unheard));
+        let hanging = cut_off.upload(&path, Arc::new(NoProgress));
         tokio::select! {
             _ = hanging => panic!("the vendor hangs"),
             () = office.control.requests_reached(Endpoint::UploadLocation, 1) => {}
@@ -293,19 +299,22 @@ async fn a_file_claimed_by_another_process_is_left_until_expiry() {
     assert_eq!(office.rows().await[0].state, UploadState::Sending);
 
     let other = office.uploader();
-    let Outcome::Busy { until } = upload(&other, &path).await.outcome else {
+    let UploadOutcome::Busy { until } = upload(&other, &path).await.outcome else {
         panic!("the claim holds");
     };
     assert!(until > START && until < START.after(Duration::from_secs(600)));
     office.clock.advance(until.since(START));
-    assert_eq!(upload(&other, &path).await.outcome, Outcome::Sent { id: 1 });
+    assert_eq!(
+        upload(&other, &path).await.outcome,
+        UploadOutcome::Sent { id: 1 }
+    );
     assert_eq!(office.arrived(), ["a.pdf"]);
 
     // One that stops in order leaves no claim behind.
     let next = office.put("b.pdf", "%PDF 2");
     office.control.set_switches("hang=on").expect("a switch");
     {
-        let hanging = cut_off.upload(&next, Arc::new(Unheard));
+        let hanging = cut_off.upload(&next, Arc::new(NoProgress));
         tokio::select! {
             _ = hanging => panic!("the vendor hangs"),
             () = office.control.requests_reached(Endpoint::UploadLocation, 3) => {}
@@ -314,7 +323,7 @@ async fn a_file_claimed_by_another_process_is_left_until_expiry() {
     cut_off.abandon().await.expect("rows");
     office.control.set_switches("hang=off").expect("a switch");
     let outcome = upload(&other, &next).await.outcome;
-    assert_eq!(outcome, Outcome::Sent { id: 2 });
+    assert_eq!(outcome, UploadOutcome::Sent { id: 2 });
 }
 
 #[tokio::test]
@@ -330,10 +339,10 @@ async fn an_upload_without_a_document_is_late_after_half_a_day() {
         office.store.uploads(filter).await.expect("rows").len()
     };
     office.clock.advance(LATE_AFTER);
-    let standing = office.rows().await[0].standing(office.clock.now());
+    let standing = office.rows().await[0].status(office.clock.now());
     assert_eq!((standing, late().await), ("sent", 0));
     office.clock.advance(Duration::from_millis(1));
-    let standing = office.rows().await[0].standing(office.clock.now());
+    let standing = office.rows().await[0].status(office.clock.now());
     assert_eq!((standing, late().await), ("late", 1));
 }
 
@@ -355,12 +364,12 @@ async fn the_drop_folder_sends_complete_files_and_moves_them() {
     office.put("c.pdf.part", "%PDF c");
     office.put(".hidden", "%PDF h");
 
-    assert!(watcher.look_once().await.expect("a look").is_empty());
+    assert!(watcher.scan().await.expect("a scan").is_empty());
     office.put("half.pdf", "%PDF half");
-    let told = watcher.look_once().await.expect("a look");
+    let told = watcher.scan().await.expect("a scan");
     assert_eq!(told.len(), 1, "what grew meanwhile waits for another look");
     assert_eq!(names(&office.outbox().join(SENT)), ["a.pdf"]);
-    watcher.look_once().await.expect("a look");
+    watcher.scan().await.expect("a scan");
     assert_eq!(names(&office.outbox().join(SENT)), ["a.pdf", "half.pdf"]);
     assert_eq!(office.arrived(), ["a.pdf", "half.pdf"]);
     assert_eq!(
@@ -394,11 +403,11 @@ async fn a_file_that_another_program_writes_waits() {
 
     let mut watcher = office.watcher();
     for _ in 0..3 {
-        assert!(watcher.look_once().await.expect("a look").is_empty());
+        assert!(watcher.scan().await.expect("a scan").is_empty());
     }
     drop(writer.stdin.take());
     writer.wait().expect("it ends");
-    assert_eq!(watcher.look_once().await.expect("a look").len(), 1);
+    assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
     assert_eq!(office.arrived(), ["a.pdf"]);
 }
 
@@ -410,8 +419,8 @@ async fn a_file_sent_before_a_crash_is_moved_and_not_sent_again() {
     // An older file of that name was sent long ago.
     let mut watcher = office.watcher();
     std::fs::write(office.outbox().join(SENT).join("a.pdf"), "old").expect("written");
-    watcher.look_once().await.expect("a look");
-    watcher.look_once().await.expect("a look");
+    watcher.scan().await.expect("a scan");
+    watcher.scan().await.expect("a scan");
     assert_eq!(names(&office.outbox().join(SENT)), ["a-2.pdf", "a.pdf"]);
     assert_eq!(office.arrived().len(), 1);
 }
@@ -426,8 +435,8 @@ async fn a_refused_file_is_set_aside_with_a_note() {
         retry_after: None,
     };
     office.control.fault(fault(Endpoint::Upload, kind, 1));
-    watcher.look_once().await.expect("a look");
-    watcher.look_once().await.expect("a look");
+    watcher.scan().await.expect("a scan");
+    watcher.scan().await.expect("a scan");
     let refused = office.outbox().join(REFUSED);
     assert_eq!(names(&refused), ["a.pdf", "a.pdf.txt"]);
     let note = std::fs::read_to_string(refused.join("a.pdf.txt")).expect("a note");
@@ -435,8 +444,8 @@ async fn a_refused_file_is_set_aside_with_a_note() {
 
     // Put back, it is tried again.
     std::fs::rename(refused.join("a.pdf"), office.outbox().join("a.pdf")).expect("moved");
-    watcher.look_once().await.expect("a look");
-    watcher.look_once().await.expect("a look");
+    watcher.scan().await.expect("a scan");
+    watcher.scan().await.expect("a scan");
     assert_eq!(office.arrived(), ["a.pdf"]);
 }
 
@@ -452,19 +461,22 @@ async fn a_failed_file_waits_and_a_wrong_key_pauses_the_folder() {
     office
         .control
         .fault(fault(Endpoint::Upload, status(500), 4));
-    watcher.look_once().await.expect("a look");
-    assert_eq!(watcher.look_once().await.expect("a look").len(), 1);
-    assert!(watcher.look_once().await.expect("a look").is_empty());
+    watcher.scan().await.expect("a scan");
+    assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
+    assert!(watcher.scan().await.expect("a scan").is_empty());
     office.clock.advance(Duration::from_secs(30));
     office
         .control
         .fault(fault(Endpoint::UploadLocation, status(401), 1));
-    let told = watcher.look_once().await.expect("a look");
-    assert!(matches!(told[0].report.outcome, Outcome::Stopped { .. }));
-    assert!(watcher.look_once().await.expect("a look").is_empty());
+    let told = watcher.scan().await.expect("a scan");
+    assert!(matches!(
+        told[0].report.outcome,
+        UploadOutcome::Stopped { .. }
+    ));
+    assert!(watcher.scan().await.expect("a scan").is_empty());
     assert_eq!(names(&office.outbox()), ["a.pdf", REFUSED, SENT]);
     office.clock.advance(Duration::from_secs(300));
-    watcher.look_once().await.expect("a look");
+    watcher.scan().await.expect("a scan");
     assert_eq!(office.arrived(), ["a.pdf"]);
 }
 
@@ -503,7 +515,7 @@ async fn the_command_prints_a_line_for_each_file_and_its_document() {
     let known = emulator.control().documents(Queue::Digitized, "");
     assert_eq!(rows.len(), 2);
     for row in rows {
-        assert_eq!(row["standing"], "returned", "{row}");
+        assert_eq!(row["status"], "returned", "{row}");
         let document = row["documents"][0].as_str().expect("an id");
         assert!(known.iter().any(|(id, _)| id == document), "{row}");
     }

@@ -1,9 +1,9 @@
 //! Giving the vendor a file: the exact query, the exact headers, the right host.
 
 use bytes::Bytes;
-use ivesk_webhook::config::ApiConfig;
+use ivesk_webhook::config::{ApiConfig, CorrelationKey, UploadOptions};
 use ivesk_webhook::ivesk::Client;
-use ivesk_webhook::ivesk::upload::{CorrelationKey, UploadError, UploadLocation, UploadOptions};
+use ivesk_webhook::ivesk::upload::{UploadError, UploadLocation};
 use secrecy::SecretString;
 use serde_json::json;
 
@@ -184,14 +184,10 @@ async fn a_storage_error_is_plain_and_holds_no_link() {
             "too large",
             false,
         ),
-        (
-            Answer::status(503, xml("SlowDown")),
-            "try again later",
-            false,
-        ),
+        (Answer::status(503, xml("SlowDown")), "retry later", false),
         (
             Answer::status(500, "<html>"),
-            "500: the storage is in trouble",
+            "500: the storage has an error",
             false,
         ),
         (Answer::status(201, ""), "201: the storage refused", false),

@@ -1,9 +1,9 @@
 -- Times are milliseconds since 1970-01-01T00:00:00Z, by this database's clock.
--- The tables are SQLite's (store/sqlite/migrations); only the types differ.
+-- The tables are the same as SQLite's (store/sqlite/migrations); only the types differ.
 
--- One row. `version` is how many migrations were run. `works_from` is the oldest
--- schema that a program must know to work with this one: releases that overlap during
--- a rolling upgrade share the database as long as it is not newer than theirs.
+-- One row. `version` is the number of migrations applied. `works_from` is the oldest
+-- schema version that a program must support to work with this one, so that two releases
+-- can share the database during a rolling upgrade.
 CREATE TABLE ivesk_webhook_schema (
     id BIGINT PRIMARY KEY CHECK (id = 1),
     version BIGINT NOT NULL,
@@ -12,10 +12,10 @@ CREATE TABLE ivesk_webhook_schema (
 
 INSERT INTO ivesk_webhook_schema (id, version, works_from) VALUES (1, 0, 0);
 
--- One row. `last` is the newest number given to a document version; it is raised
+-- One row. `last` is the newest sequence number of a document version; it is raised
 -- last before COMMIT, so numbers have no gaps and appear in the order of commits.
 -- `epoch` changes when a backup is restored: numbers of different epochs don't compare.
--- `backup` is set by hand in a database that was restored (docs/postgres.md).
+-- `backup` is set by hand in a restored database (docs/postgres.md).
 CREATE TABLE sequence (
     id BIGINT PRIMARY KEY CHECK (id = 1),
     epoch TEXT NOT NULL,
@@ -23,7 +23,7 @@ CREATE TABLE sequence (
     backup BOOLEAN NOT NULL DEFAULT false
 );
 
--- One API key at the vendor. Its backoff lives here, so that replicas share it.
+-- One API key at the vendor, with its backoff, which replicas share.
 CREATE TABLE account (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -33,8 +33,8 @@ CREATE TABLE account (
     last_error TEXT
 );
 
--- One list read with one cursor. `fence` rises with every lease, so that a stale
--- owner can't write; `asked_at` makes turns fair between companies.
+-- One (account, queue, company) with one cursor. `fence` rises with every lease, so that
+-- a stale owner can't write; `last_leased_at` keeps turns fair between companies.
 CREATE TABLE feed (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     account_id BIGINT NOT NULL REFERENCES account (id),
@@ -43,7 +43,7 @@ CREATE TABLE feed (
     cursor TEXT,
     fence BIGINT NOT NULL DEFAULT 0,
     leased_until BIGINT,
-    asked_at BIGINT,
+    last_leased_at BIGINT,
     last_page_at BIGINT,
     up_to_date_at BIGINT,
     first_complete_at BIGINT,
@@ -60,7 +60,7 @@ CREATE TABLE feed (
 -- For counting an account's requests in flight.
 CREATE INDEX feed_leased ON feed (account_id, leased_until) WHERE leased_until IS NOT NULL;
 
--- Saved cursors, for overlap reads: one that is old enough, and those since.
+-- Saved cursors for overlap reads: the newest that is old enough, and all later ones.
 CREATE TABLE feed_cursor (
     feed_id BIGINT NOT NULL REFERENCES feed (id),
     saved_at BIGINT NOT NULL,
@@ -68,10 +68,11 @@ CREATE TABLE feed_cursor (
     PRIMARY KEY (feed_id, saved_at)
 );
 
--- Wishes to pull, written by ingest: apart from the feed and from the runs, so that
--- ingest never waits behind a page. `kind` is the order of urgency: 0 hint,
--- 1 follow-up, 2 late follow-up, 3 reconciliation, 4 backfill. `again_at` is the
--- latest wish that came while one was pending.
+-- Triggers, apart from feeds and pulls, so that ingest, which writes them, never waits
+-- behind a page. `kind` is the order of urgency: 0 notification, 1 follow-up, 2 late
+-- follow-up, 3 reconciliation, 4 backfill. `raised` counts triggers; those above
+-- `feed_pull.completed` are pending. `again_at` is the latest due time that was requested
+-- while a trigger was pending.
 CREATE TABLE feed_trigger (
     feed_id BIGINT NOT NULL REFERENCES feed (id),
     kind BIGINT NOT NULL,
@@ -81,9 +82,9 @@ CREATE TABLE feed_trigger (
     PRIMARY KEY (feed_id, kind)
 );
 
--- The pull that serves a wish: `target` is the `raised` that it will have served,
--- NULL while none is under way. `position` is what it sends as `from` next, the other
--- two tell of its page before.
+-- The pull for a kind of trigger: it will have completed the triggers up to `target`,
+-- which is NULL while no pull is in progress. `position` is the `from` of its next
+-- request; the other two describe its previous page.
 CREATE TABLE feed_pull (
     feed_id BIGINT NOT NULL REFERENCES feed (id),
     kind BIGINT NOT NULL,
@@ -96,8 +97,9 @@ CREATE TABLE feed_pull (
     PRIMARY KEY (feed_id, kind)
 );
 
--- Verified messages. `message_id` is the UUID's 16 bytes: half the index of its
--- text. `event` is 1 for on_exported, 2 for on_digitized. Retention takes `body`.
+-- Verified messages. `message_id` is the UUID's 16 bytes, whose index is half as large as
+-- that of its text. `event` is 1 for on_exported, 2 for on_digitized. Retention removes
+-- `body`.
 CREATE TABLE notification (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     account_id BIGINT NOT NULL REFERENCES account (id),
@@ -110,8 +112,8 @@ CREATE TABLE notification (
 
 CREATE UNIQUE INDEX notification_identity ON notification (message_id, account_id, event);
 
--- One row: the newest notification whose body retention has looked at. Rows arrive
--- in the order of time, so it goes on from there and never reads the table twice.
+-- One row: the newest notification that retention has processed. Rows arrive in the order
+-- of time, so the next step continues from there and never reads the table twice.
 CREATE TABLE retention (
     id BIGINT PRIMARY KEY CHECK (id = 1),
     notification_id BIGINT NOT NULL
@@ -119,8 +121,8 @@ CREATE TABLE retention (
 
 INSERT INTO retention (id, notification_id) VALUES (1, 0);
 
--- Versions of documents, numbered without gaps. `version_ms` is `version` as a
--- moment, NULL where it is none. Retention takes `body`, never the row.
+-- Versions of documents, numbered without gaps. `version_ms` is `version` as a moment,
+-- NULL if it is not one. Retention removes `body`, never the row.
 CREATE TABLE document (
     sequence BIGINT PRIMARY KEY,
     feed_id BIGINT NOT NULL REFERENCES feed (id),
@@ -138,7 +140,7 @@ CREATE TABLE document (
 CREATE UNIQUE INDEX document_identity ON document (document_id, version, feed_id);
 CREATE INDEX document_feed ON document (feed_id, sequence);
 
--- Entries of pages that have no usable id, so that one of them can't stop a feed.
+-- Entries of pages without a usable id, kept aside so that none of them stops a feed.
 CREATE TABLE unreadable (
     feed_id BIGINT NOT NULL REFERENCES feed (id),
     digest BYTEA NOT NULL,
@@ -147,8 +149,8 @@ CREATE TABLE unreadable (
     PRIMARY KEY (feed_id, digest)
 );
 
--- Subscriptions, asked for by us or offered by SNS. `spoken_at` is the Timestamp of
--- the message that the row reflects: an older one that comes late changes nothing.
+-- Subscriptions, requested from the vendor or offered by SNS. `last_message_at` is the
+-- Timestamp of the message that the row reflects: older ones that arrive late are ignored.
 CREATE TABLE subscription (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     account_id BIGINT NOT NULL REFERENCES account (id),
@@ -159,7 +161,7 @@ CREATE TABLE subscription (
     state TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     changed_at BIGINT NOT NULL,
-    spoken_at BIGINT,
+    last_message_at BIGINT,
     next_try_at BIGINT,
     attempts BIGINT NOT NULL DEFAULT 0,
     last_error TEXT,
@@ -175,7 +177,7 @@ CREATE TABLE certificate (
     fetched_at BIGINT NOT NULL
 );
 
--- Refused messages, for a while and within a bound.
+-- Refused messages, kept for a limited time and within a limited size.
 CREATE TABLE quarantine (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     received_at BIGINT NOT NULL,

@@ -1,6 +1,6 @@
--- Files given to the vendor. `correlation` went with the file and comes back with the
--- documents made of it. `owner` is the process that sends it, until `claimed_until`:
--- another one leaves the file alone so long.
+-- Files sent to the vendor. `correlation` is sent with the file and returned with the
+-- documents made of it. `owner` is the process that is sending it; no other process
+-- sends it before `claimed_until`.
 CREATE TABLE upload (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     account_id BIGINT NOT NULL REFERENCES account (id),
@@ -21,7 +21,7 @@ CREATE TABLE upload (
 -- Not unique: `--force` sends the same content again.
 CREATE INDEX upload_content ON upload (account_id, sha256);
 
--- What became of a file: one document, or several where the vendor splits it.
+-- The documents made of a file: one, or several if the vendor splits it.
 CREATE TABLE upload_document (
     upload_id BIGINT NOT NULL REFERENCES upload (id),
     document_id TEXT NOT NULL,

@@ -1,5 +1,6 @@
--- Tokens of the admin listener. `hash` is SHA-256 of the token, which itself is kept
--- nowhere. A number is never given twice: who holds a withdrawn one must not become another.
+-- Tokens of the admin listener. `hash` is the SHA-256 digest of the token, which itself is
+-- not stored. An id is never used twice, so that the holder of a revoked token never
+-- passes for another one.
 CREATE TABLE api_token (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,

@@ -1,9 +1,9 @@
 -- Times are milliseconds since 1970-01-01T00:00:00Z.
 
--- One row. `last` is the newest number given to a document version; it is raised
+-- One row. `last` is the newest sequence number of a document version; it is raised
 -- last before COMMIT, so numbers have no gaps and appear in the order of commits.
 -- `epoch` changes when a backup is restored: numbers of different epochs don't compare.
--- `backup` is 1 in the files that `store backup` writes.
+-- `backup` is 1 in files written by `store backup`.
 CREATE TABLE sequence (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     epoch TEXT NOT NULL,
@@ -11,7 +11,7 @@ CREATE TABLE sequence (
     backup INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- One API key at the vendor. Its backoff lives here, so that replicas share it.
+-- One API key at the vendor, with its backoff, which replicas share.
 CREATE TABLE account (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -21,8 +21,8 @@ CREATE TABLE account (
     last_error TEXT
 ) STRICT;
 
--- One list read with one cursor. `fence` rises with every lease, so that a stale
--- owner can't write; `asked_at` makes turns fair between companies.
+-- One (account, queue, company) with one cursor. `fence` rises with every lease, so that
+-- a stale owner can't write; `last_leased_at` keeps turns fair between companies.
 CREATE TABLE feed (
     id INTEGER PRIMARY KEY,
     account_id INTEGER NOT NULL REFERENCES account (id),
@@ -31,7 +31,7 @@ CREATE TABLE feed (
     cursor TEXT,
     fence INTEGER NOT NULL DEFAULT 0,
     leased_until INTEGER,
-    asked_at INTEGER,
+    last_leased_at INTEGER,
     last_page_at INTEGER,
     up_to_date_at INTEGER,
     first_complete_at INTEGER,
@@ -48,7 +48,7 @@ CREATE TABLE feed (
 -- For counting an account's requests in flight.
 CREATE INDEX feed_leased ON feed (account_id, leased_until) WHERE leased_until IS NOT NULL;
 
--- Saved cursors, for overlap reads: one that is old enough, and those since.
+-- Saved cursors for overlap reads: the newest that is old enough, and all later ones.
 CREATE TABLE feed_cursor (
     feed_id INTEGER NOT NULL REFERENCES feed (id),
     saved_at INTEGER NOT NULL,
@@ -56,10 +56,11 @@ CREATE TABLE feed_cursor (
     PRIMARY KEY (feed_id, saved_at)
 ) STRICT, WITHOUT ROWID;
 
--- Wishes to pull, written by ingest: apart from the feed and from the runs, so that
--- ingest never waits behind a page. `kind` is the order of urgency: 0 hint,
--- 1 follow-up, 2 late follow-up, 3 reconciliation, 4 backfill. `again_at` is the
--- latest wish that came while one was pending.
+-- Triggers, apart from feeds and pulls, so that ingest, which writes them, never waits
+-- behind a page. `kind` is the order of urgency: 0 notification, 1 follow-up, 2 late
+-- follow-up, 3 reconciliation, 4 backfill. `raised` counts triggers; those above
+-- `feed_pull.completed` are pending. `again_at` is the latest due time that was requested
+-- while a trigger was pending.
 CREATE TABLE feed_trigger (
     feed_id INTEGER NOT NULL REFERENCES feed (id),
     kind INTEGER NOT NULL,
@@ -69,9 +70,9 @@ CREATE TABLE feed_trigger (
     PRIMARY KEY (feed_id, kind)
 ) STRICT, WITHOUT ROWID;
 
--- The pull that serves a wish: `target` is the `raised` that it will have served,
--- NULL while none is under way. `position` is what it sends as `from` next, the other
--- two tell of its page before.
+-- The pull for a kind of trigger: it will have completed the triggers up to `target`,
+-- which is NULL while no pull is in progress. `position` is the `from` of its next
+-- request; the other two describe its previous page.
 CREATE TABLE feed_pull (
     feed_id INTEGER NOT NULL REFERENCES feed (id),
     kind INTEGER NOT NULL,
@@ -84,8 +85,9 @@ CREATE TABLE feed_pull (
     PRIMARY KEY (feed_id, kind)
 ) STRICT, WITHOUT ROWID;
 
--- Verified messages. `message_id` is the UUID's 16 bytes: half the index of its
--- text. `event` is 1 for on_exported, 2 for on_digitized. Retention takes `body`.
+-- Verified messages. `message_id` is the UUID's 16 bytes, whose index is half as large as
+-- that of its text. `event` is 1 for on_exported, 2 for on_digitized. Retention removes
+-- `body`.
 CREATE TABLE notification (
     id INTEGER PRIMARY KEY,
     account_id INTEGER NOT NULL REFERENCES account (id),
@@ -98,8 +100,8 @@ CREATE TABLE notification (
 
 CREATE UNIQUE INDEX notification_identity ON notification (message_id, account_id, event);
 
--- One row: the newest notification whose body retention has looked at. Rows arrive
--- in the order of time, so it goes on from there and never reads the table twice.
+-- One row: the newest notification that retention has processed. Rows arrive in the order
+-- of time, so the next step continues from there and never reads the table twice.
 CREATE TABLE retention (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     notification_id INTEGER NOT NULL
@@ -107,8 +109,8 @@ CREATE TABLE retention (
 
 INSERT INTO retention (id, notification_id) VALUES (1, 0);
 
--- Versions of documents, numbered without gaps. `version_ms` is `version` as a
--- moment, NULL where it is none. Retention takes `body`, never the row.
+-- Versions of documents, numbered without gaps. `version_ms` is `version` as a moment,
+-- NULL if it is not one. Retention removes `body`, never the row.
 CREATE TABLE document (
     sequence INTEGER PRIMARY KEY,
     feed_id INTEGER NOT NULL REFERENCES feed (id),
@@ -126,7 +128,7 @@ CREATE TABLE document (
 CREATE UNIQUE INDEX document_identity ON document (document_id, version, feed_id);
 CREATE INDEX document_feed ON document (feed_id, sequence);
 
--- Entries of pages that have no usable id, so that one of them can't stop a feed.
+-- Entries of pages without a usable id, kept aside so that none of them stops a feed.
 CREATE TABLE unreadable (
     feed_id INTEGER NOT NULL REFERENCES feed (id),
     digest BLOB NOT NULL,
@@ -135,8 +137,8 @@ CREATE TABLE unreadable (
     PRIMARY KEY (feed_id, digest)
 ) STRICT, WITHOUT ROWID;
 
--- Subscriptions, asked for by us or offered by SNS. `spoken_at` is the Timestamp of
--- the message that the row reflects: an older one that comes late changes nothing.
+-- Subscriptions, requested from the vendor or offered by SNS. `last_message_at` is the
+-- Timestamp of the message that the row reflects: older ones that arrive late are ignored.
 CREATE TABLE subscription (
     id INTEGER PRIMARY KEY,
     account_id INTEGER NOT NULL REFERENCES account (id),
@@ -147,7 +149,7 @@ CREATE TABLE subscription (
     state TEXT NOT NULL,
     created_at INTEGER NOT NULL,
     changed_at INTEGER NOT NULL,
-    spoken_at INTEGER,
+    last_message_at INTEGER,
     next_try_at INTEGER,
     attempts INTEGER NOT NULL DEFAULT 0,
     last_error TEXT,
@@ -163,7 +165,7 @@ CREATE TABLE certificate (
     fetched_at INTEGER NOT NULL
 ) STRICT;
 
--- Refused messages, for a while and within a bound.
+-- Refused messages, kept for a limited time and within a limited size.
 CREATE TABLE quarantine (
     id INTEGER PRIMARY KEY,
     received_at INTEGER NOT NULL,

@@ -1,9 +1,8 @@
--- Places where documents are delivered. Every version at or below `position` is settled,
--- as far as the destination's feeds were started. What was stored when the destination became known
--- (`since_sequence`), or last took other documents than before (`filter`), is never handed
--- on by itself. One worker at a time holds the lease;
--- `fence` rises with each, so that a stale owner can't write. `last_number` is the newest
--- place in the list that a program asks for.
+-- Destinations of documents. Every version at or below `position`, of feeds that were
+-- started, is settled. Versions stored when the destination was registered, or when its
+-- `filter` last changed (`since_sequence`), are history and not delivered automatically.
+-- One worker at a time holds the lease; `fence` rises with each, so that a stale owner
+-- can't write. `last_number` is the newest place in the list that a program reads.
 CREATE TABLE destination (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -25,9 +24,9 @@ CREATE TABLE destination (
     rejected INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- Feeds that were let begin at a destination; of others it is given nothing. Versions of all
--- times (`everything`), those after a number that are not of the first pull, and those
--- from a moment on.
+-- Feeds that were started at a destination; others are held. Delivered are all versions
+-- (`everything`), or those after `after_sequence` that are not from the first pull, and
+-- those from `since_ms` on.
 CREATE TABLE destination_feed (
     destination_id INTEGER NOT NULL REFERENCES destination (id),
     feed_id INTEGER NOT NULL REFERENCES feed (id),
@@ -38,10 +37,9 @@ CREATE TABLE destination_feed (
     PRIMARY KEY (destination_id, feed_id)
 ) STRICT, WITHOUT ROWID;
 
--- What became of a version at a destination; none for those that were never given to it.
--- `note` is the destination's own, `detail` what it said; `body_taken` tells that retention has
--- taken the document's body. `number` is its place in the list that
--- a program asks for.
+-- The delivery of a version to a destination; no row before the first attempt. `note` is
+-- the destination's own, `detail` its answer. `body_removed` means that retention has
+-- removed the document's body. `number` is the place in the list that a program reads.
 CREATE TABLE delivery (
     destination_id INTEGER NOT NULL REFERENCES destination (id),
     sequence INTEGER NOT NULL REFERENCES document (sequence),
@@ -53,18 +51,18 @@ CREATE TABLE delivery (
     link_tries INTEGER NOT NULL DEFAULT 0,
     note TEXT,
     detail TEXT,
-    body_taken INTEGER NOT NULL DEFAULT 0,
+    body_removed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (destination_id, sequence)
 ) STRICT, WITHOUT ROWID;
 
--- A sequence is looked up alone by whoever asks what became of a document.
+-- For finding the deliveries of one version.
 CREATE INDEX delivery_version ON delivery (sequence);
 CREATE UNIQUE INDEX delivery_number ON delivery (destination_id, number) WHERE number IS NOT NULL;
--- What retention has still to look at, in the order of booking.
-CREATE INDEX delivery_delivered ON delivery (changed_at) WHERE state = 'delivered' AND body_taken = 0;
+-- Deliveries that retention has not processed, in the order of acceptance.
+CREATE INDEX delivery_delivered ON delivery (changed_at) WHERE state = 'delivered' AND body_removed = 0;
 CREATE INDEX delivery_rejected ON delivery (destination_id, sequence) WHERE state = 'rejected';
 
--- Attempts, several in a row that ended alike as one.
+-- Attempts; consecutive ones with the same result are one row.
 CREATE TABLE delivery_attempt (
     destination_id INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
@@ -78,8 +76,8 @@ CREATE TABLE delivery_attempt (
     FOREIGN KEY (destination_id, sequence) REFERENCES delivery (destination_id, sequence)
 ) STRICT, WITHOUT ROWID;
 
--- Import errors for the vendor's accountant: one for each (version, text), whose digest
--- is kept because an index of whole texts would be as large as the texts.
+-- Import errors for the vendor's accountant: one for each (version, text). The digest
+-- stands for the text, as an index of whole texts would be as large as the texts.
 CREATE TABLE import_error (
     id INTEGER PRIMARY KEY,
     account_id INTEGER NOT NULL REFERENCES account (id),
@@ -100,11 +98,11 @@ CREATE TABLE import_error (
 
 CREATE INDEX import_error_pending ON import_error (next_try_at) WHERE state = 'pending';
 
--- Feeds that are read again because links to files have expired, and the links that this
--- brought. A link is a secret, as is the one in the document's body.
+-- Feeds that are pulled again because links to files have expired, and the fresh links
+-- found. A link is a secret, as is the one in the document's body.
 CREATE TABLE fresh_link_request (
     feed_id INTEGER PRIMARY KEY REFERENCES feed (id),
-    asked_at INTEGER NOT NULL
+    requested_at INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE document_link (

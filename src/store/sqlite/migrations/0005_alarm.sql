@@ -1,6 +1,7 @@
--- What a person should know of. Of one kind and subject one is on at a time. `told` is 0
--- until its beginning was told to whom the settings name, 1 until its end was, then 2;
--- `tell_at` is when that is due, and `fence` rises with every attempt.
+-- Problems that a person should know of; a kind and subject have one active alarm at a
+-- time. `notified` is 0 until the notice of its beginning was sent to the configured
+-- target, 1 until that of its end was, then 2; `notify_at` is when the next notice is due,
+-- and `fence` rises with every attempt.
 CREATE TABLE alarm (
     id INTEGER PRIMARY KEY,
     kind TEXT NOT NULL,
@@ -9,12 +10,12 @@ CREATE TABLE alarm (
     raised_at INTEGER NOT NULL,
     seen_at INTEGER NOT NULL,
     ended_at INTEGER,
-    told INTEGER NOT NULL DEFAULT 0,
-    tell_at INTEGER,
+    notified INTEGER NOT NULL DEFAULT 0,
+    notify_at INTEGER,
     fence INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
     last_error TEXT
 ) STRICT;
 
-CREATE UNIQUE INDEX alarm_on ON alarm (kind, subject) WHERE ended_at IS NULL;
-CREATE INDEX alarm_to_tell ON alarm (tell_at) WHERE tell_at IS NOT NULL;
+CREATE UNIQUE INDEX alarm_active ON alarm (kind, subject) WHERE ended_at IS NULL;
+CREATE INDEX alarm_to_notify ON alarm (notify_at) WHERE notify_at IS NOT NULL;

@@ -1,4 +1,4 @@
-//! A value as it was given, and what kind it is.
+//! A value as the file or a variable holds it, and conversions to the setting's type.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +7,19 @@ use toml::de::DeValue;
 use super::check;
 use super::problem::Origin;
 
-/// A value as it was given, before anybody judged it.
+/// A value before any check.
 #[derive(Clone, Debug)]
-pub(super) enum Raw {
+pub(super) enum RawValue {
     Text(String),
     Integer(i64),
     Switch(bool),
-    List(Vec<Raw>),
-    Table(BTreeMap<String, Raw>),
+    List(Vec<RawValue>),
+    Table(BTreeMap<String, RawValue>),
     Other(&'static str),
 }
 
-impl Raw {
+impl RawValue {
+    /// Converts a TOML value.
     pub(super) fn read(value: &DeValue<'_>) -> Self {
         match value {
             DeValue::String(text) => Self::Text(text.to_string()),
@@ -42,6 +43,7 @@ impl Raw {
         }
     }
 
+    /// Returns the kind of value, as messages name it.
     fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",
@@ -53,7 +55,7 @@ impl Raw {
         }
     }
 
-    /// The name in a `${NAME}` that nobody filled in.
+    /// Returns the name in the first `${NAME}` that was not substituted.
     pub(super) fn placeholder(&self) -> Option<&str> {
         match self {
             Self::Text(text) => check::placeholder(text),
@@ -64,26 +66,26 @@ impl Raw {
     }
 }
 
-/// A value and where it was given.
+/// A value and where it is set.
 #[derive(Clone, Debug)]
-pub(super) struct Given {
-    pub(super) raw: Raw,
+pub(super) struct ConfigValue {
+    pub(super) raw: RawValue,
     pub(super) origin: Origin,
 }
 
-impl Given {
-    /// Whether a variable holds it: then it is text, whatever the setting's kind.
+impl ConfigValue {
+    /// Returns true if a variable holds it: then it is text, whatever the setting's type.
     pub(super) fn is_variable(&self) -> bool {
         matches!(self.origin, Origin::Variable(_))
     }
 
-    /// The text of a setting that is one.
+    /// Returns a text without white space around it.
     pub(super) fn text(&self) -> Result<&str, String> {
         match &self.raw {
-            Raw::Text(text) if text.trim().is_empty() => {
+            RawValue::Text(text) if text.trim().is_empty() => {
                 Err("is empty; write a value, or remove it".to_owned())
             }
-            Raw::Text(text) => Ok(text.trim()),
+            RawValue::Text(text) => Ok(text.trim()),
             other => Err(format!(
                 "is {}; write text between double quotes",
                 other.kind()
@@ -91,41 +93,43 @@ impl Given {
         }
     }
 
-    /// A whole number, not negative.
+    /// Returns a whole number, not negative.
     pub(super) fn number(&self) -> Result<u64, String> {
-        let wrong = || "is not a whole number; write digits only, such as 4096".to_owned();
+        let invalid = || "is not a whole number; write digits only, such as 4096".to_owned();
         match &self.raw {
-            Raw::Integer(number) => u64::try_from(*number).map_err(|_| wrong()),
-            Raw::Text(text) if self.is_variable() => text.trim().parse().map_err(|_| wrong()),
-            Raw::Text(_) => Err("is text; write the number without quotes".to_owned()),
-            _ => Err(wrong()),
+            RawValue::Integer(number) => u64::try_from(*number).map_err(|_| invalid()),
+            RawValue::Text(text) if self.is_variable() => {
+                text.trim().parse().map_err(|_| invalid())
+            }
+            RawValue::Text(_) => Err("is text; write the number without quotes".to_owned()),
+            _ => Err(invalid()),
         }
     }
 
-    /// `true` or `false`.
+    /// Returns `true` or `false`.
     pub(super) fn switch(&self) -> Result<bool, String> {
         match &self.raw {
-            Raw::Switch(switch) => Ok(*switch),
-            Raw::Text(text) if self.is_variable() && text.trim() == "true" => Ok(true),
-            Raw::Text(text) if self.is_variable() && text.trim() == "false" => Ok(false),
+            RawValue::Switch(switch) => Ok(*switch),
+            RawValue::Text(text) if self.is_variable() && text.trim() == "true" => Ok(true),
+            RawValue::Text(text) if self.is_variable() && text.trim() == "false" => Ok(false),
             _ => Err("is neither true nor false; write one of them, without quotes".to_owned()),
         }
     }
 
-    /// A list of texts; in a variable, text between commas.
+    /// Returns a list of texts; in a variable, the texts between commas.
     pub(super) fn list(&self) -> Result<Vec<String>, String> {
         match &self.raw {
-            Raw::Text(text) if self.is_variable() => Ok(text
+            RawValue::Text(text) if self.is_variable() => Ok(text
                 .split(',')
                 .map(|item| item.trim().to_owned())
                 .filter(|item| !item.is_empty())
                 .collect()),
-            Raw::List(items) => items
+            RawValue::List(items) => items
                 .iter()
                 .map(|item| match item {
-                    Raw::Text(text) => Ok(text.trim().to_owned()),
+                    RawValue::Text(text) => Ok(text.trim().to_owned()),
                     other => Err(format!(
-                        "holds {}; write each entry as text between double quotes",
+                        "contains {}; write each entry as text between double quotes",
                         other.kind()
                     )),
                 })

@@ -1,4 +1,4 @@
-//! `store.url` for PostgreSQL, without a way to print its password.
+//! A PostgreSQL database's URL, which never prints its password.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::config::{ChannelBinding, Host, SslMode};
 use url::Url;
 
-/// How long a connection may take to be made.
+/// Time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long sent bytes may stay unacknowledged before the connection counts as lost.
+/// Time for sent bytes to be acknowledged, before the connection counts as lost.
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The parameters that a URL may carry after `?`.
+/// The parameters that the URL's query may contain.
 const PARAMETERS: [&str; 7] = [
     "application_name",
     "dbname",
@@ -25,41 +25,42 @@ const PARAMETERS: [&str; 7] = [
     "user",
 ];
 
-/// Whether and how the connection is encrypted.
+/// Encryption of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Encryption {
-    /// Not at all: a Unix socket, this machine, or `sslmode=disable`.
+pub enum Encryption {
+    /// No encryption: a Unix socket, this machine, or `sslmode=disable`.
     None,
-    /// TLS with the server's certificate and name checked, against the authorities of
-    /// the file where one is given, and against the system's otherwise.
-    Verified { authorities: Option<PathBuf> },
+    /// TLS with the server's certificate and name verified.
+    Verified {
+        /// A PEM file of certificate authorities, in place of the system's.
+        authorities: Option<PathBuf>,
+    },
 }
 
 /// A PostgreSQL database: `postgres://USER@HOST:PORT/DATABASE?…`.
 ///
-/// `Debug` and `Display` show it without its password.
+/// `Debug` and `Display` print it without its password.
 #[derive(Clone)]
-pub struct Address {
-    pub(super) settings: Box<tokio_postgres::Config>,
-    pub(super) encryption: Encryption,
+pub struct PostgresAddress {
+    settings: Box<tokio_postgres::Config>,
+    encryption: Encryption,
     shown: String,
 }
 
-impl Address {
-    /// Reads a URL.
+impl PostgresAddress {
+    /// Parses a URL.
     ///
-    /// `sslmode` is `disable`, or `require`, `verify-ca` or `verify-full`, which all mean
-    /// that certificate and name are checked: encryption towards anybody protects
-    /// nothing. Without it, connections that leave this machine are checked so.
-    /// `sslrootcert` names a PEM file of authorities in place of the system's.
+    /// `sslmode` is `disable`, or `require`, `verify-ca` or `verify-full`, which all verify
+    /// certificate and name: encryption with an unknown server protects nothing. Without it,
+    /// connections that leave this machine are verified. `sslrootcert` is a PEM file of
+    /// certificate authorities in place of the system's.
     ///
     /// # Errors
     ///
-    /// What is wrong, for people, in words that follow the setting's name; nothing of
-    /// the password.
+    /// Returns the problem, in words that follow the setting's name, without the password.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // `Url` says what is wrong without repeating the text.
-        let mut url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+        // The error does not repeat the text.
+        let mut url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
         let mut sslmode = None;
         let mut authorities = None;
         let mut kept = Vec::new();
@@ -72,7 +73,7 @@ impl Address {
                 }
                 unknown => {
                     return Err(format!(
-                        "holds the parameter `{unknown}`, which is not known here; known are {}",
+                        "contains the unknown parameter `{unknown}`; the known ones are {}",
                         PARAMETERS.join(", ")
                     ));
                 }
@@ -85,24 +86,23 @@ impl Address {
         let mut settings: tokio_postgres::Config = url
             .as_str()
             .parse()
-            .map_err(|error: tokio_postgres::Error| format!("can't be used: {error}"))?;
+            .map_err(|error: tokio_postgres::Error| format!("is not a PostgreSQL URL: {error}"))?;
         if settings.get_hosts().is_empty() {
-            return Err("names no host; write postgres://USER@HOST/DATABASE".to_owned());
+            return Err("has no host; write postgres://USER@HOST/DATABASE".to_owned());
         }
         if settings.get_dbname().is_none() {
-            return Err("names no database; write postgres://USER@HOST/DATABASE".to_owned());
+            return Err("has no database; write postgres://USER@HOST/DATABASE".to_owned());
         }
         let encryption = match sslmode.as_deref() {
             Some("disable") => Encryption::None,
             Some("require" | "verify-ca" | "verify-full") => Encryption::Verified { authorities },
-            None if authorities.is_none() && settings.get_hosts().iter().all(is_here) => {
+            None if authorities.is_none() && settings.get_hosts().iter().all(is_local) => {
                 Encryption::None
             }
             None => Encryption::Verified { authorities },
             Some(_) => {
                 return Err(
-                    "holds an `sslmode` that is not known here; write disable or verify-full"
-                        .to_owned(),
+                    "contains an unknown `sslmode`; write disable or verify-full".to_owned(),
                 );
             }
         };
@@ -118,7 +118,7 @@ impl Address {
         if settings.get_application_name().is_none() {
             settings.application_name("ivesk-webhook");
         }
-        // It fails where the URL has no host, and then it has no password either.
+        // It fails if the URL has no host, and then it has no password.
         let _ = url.set_password(None);
         Ok(Self {
             settings: Box::new(settings),
@@ -127,19 +127,29 @@ impl Address {
         })
     }
 
-    /// Whether the URL itself holds a password.
+    /// Returns the client's settings.
+    pub fn settings(&self) -> &tokio_postgres::Config {
+        &self.settings
+    }
+
+    /// Returns the encryption of connections.
+    pub fn encryption(&self) -> &Encryption {
+        &self.encryption
+    }
+
+    /// Returns true if the URL contains a password.
     pub fn has_password(&self) -> bool {
         self.settings.get_password().is_some()
     }
 
-    /// The same with this password.
+    /// Returns the address with this password.
     #[must_use]
     pub fn with_password(mut self, password: &SecretString) -> Self {
         self.settings.password(password.expose_secret());
         self
     }
 
-    /// The same for another database of the same server.
+    /// Returns the address of another database on the same server.
     #[must_use]
     pub fn with_database(mut self, name: &str) -> Self {
         self.settings.dbname(name);
@@ -151,8 +161,8 @@ impl Address {
     }
 }
 
-/// Whether a host is this machine.
-fn is_here(host: &Host) -> bool {
+/// Returns true if a host is this machine.
+fn is_local(host: &Host) -> bool {
     match host {
         #[cfg(unix)]
         Host::Unix(_) => true,
@@ -167,25 +177,25 @@ fn is_here(host: &Host) -> bool {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for PostgresAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
     }
 }
 
-impl fmt::Debug for Address {
+impl fmt::Debug for PostgresAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Address({})", self.shown)
+        write!(f, "PostgresAddress({})", self.shown)
     }
 }
 
-impl PartialEq for Address {
+impl PartialEq for PostgresAddress {
     fn eq(&self, other: &Self) -> bool {
         self.shown == other.shown && self.encryption == other.encryption
     }
 }
 
-impl Eq for Address {}
+impl Eq for PostgresAddress {}
 
 #[cfg(test)]
 mod tests {
@@ -193,21 +203,23 @@ mod tests {
 
     #[test]
     fn an_address_never_prints_its_password() {
-        let address = Address::parse("postgres://ivesk:s3cret@db.example/ivesk?sslmode=disable")
-            .expect("a usable address");
+        let address =
+            PostgresAddress::parse("postgres://ivesk:s3cret@db.example/ivesk?sslmode=disable")
+                .expect("a usable address");
         let shown = format!("{address} {address:?} {address:#?}");
         assert!(!shown.contains("s3cret"), "{shown}");
         assert_eq!(address.to_string(), "postgres://ivesk@db.example/ivesk");
         assert!(address.has_password());
-        let wrong = Address::parse("postgres://ivesk:s3cret@db.example/ivesk?sslmode=s3cret");
+        let wrong =
+            PostgresAddress::parse("postgres://ivesk:s3cret@db.example/ivesk?sslmode=s3cret");
         assert!(!wrong.expect_err("an unknown mode").contains("s3cret"));
-        let wrong = Address::parse("postgres://ivesk:s3cret@db.example:s3cret/ivesk");
+        let wrong = PostgresAddress::parse("postgres://ivesk:s3cret@db.example:s3cret/ivesk");
         assert!(!wrong.expect_err("no port").contains("s3cret"));
     }
 
     #[test]
     fn connections_to_other_machines_are_encrypted_by_default() {
-        let of = |text: &str| Address::parse(text).map(|address| address.encryption);
+        let of = |text: &str| PostgresAddress::parse(text).map(|address| address.encryption);
         let checked = Ok(Encryption::Verified { authorities: None });
         assert_eq!(of("postgres://u@db.example/d"), checked);
         assert_eq!(of("postgres://u@db.example/d?sslmode=require"), checked);
@@ -228,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_in_an_address_is_named() {
+    fn a_problem_in_an_address_is_named() {
         for (text, word) in [
             ("postgres://u@h/d?sslmod=disable", "sslmod"),
             ("postgres://u@h/d?password=x", "password"),
@@ -236,7 +248,7 @@ mod tests {
             ("postgres://u@h", "database"),
             ("postgres:///d", "host"),
         ] {
-            let error = Address::parse(text).expect_err(text);
+            let error = PostgresAddress::parse(text).expect_err(text);
             assert!(error.contains(word), "{text}: {error}");
         }
     }

@@ -1,0 +1,186 @@
+//! `feeds`
+
+use anyhow::anyhow;
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::account::chosen_account;
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
+use super::server::Api;
+use super::{logging, table};
+use crate::config::Config;
+use crate::domain::{Account, Queue, counted};
+
+/// Arguments of `feeds`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A feed is one list of documents at Įvesk.lt: the exported documents of one company, or all digitized
+documents of one account.")]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show every feed: its state, and how current it is
+    List {
+        /// Print one JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop pulling all feeds of an account, or one feed, until resumed
+    Pause(Selection),
+    /// Resume all feeds that are paused or waiting, or only those of an account, or one feed
+    Resume(Selection),
+}
+
+/// All feeds of an account, or one.
+#[derive(Debug, clap::Args)]
+struct Selection {
+    /// Account of the feeds
+    #[arg(long)]
+    account: Option<String>,
+    /// Queue of the feed; `exported` needs --company
+    #[arg(long, value_enum)]
+    queue: Option<Queue>,
+    /// Company of the exported feed
+    #[arg(long, value_name = "CODE")]
+    company: Option<String>,
+}
+
+impl Selection {
+    /// Returns an error if queue and company name no feed.
+    fn check(&self) -> Result<(), Failure> {
+        match (self.queue, &self.company) {
+            (Some(Queue::Exported), None) => Err(Failure::usage(anyhow!(
+                "the exported queue has one feed for each company; add --company"
+            ))),
+            (Some(Queue::Digitized), Some(_)) => Err(Failure::usage(anyhow!(
+                "the digitized queue has one feed for all companies; leave out --company"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Runs `feeds`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
+    if let Action::Pause(selection) | Action::Resume(selection) = &args.action {
+        selection.check()?;
+    }
+    logging::start(&config.log)?;
+    let api = Api::open(&config).await?;
+    let outcome = match args.action {
+        Action::List { json } => list(&api, json).await,
+        Action::Pause(selection) => pause(&api, &config, &selection).await,
+        Action::Resume(selection) => resume(&api, &config, &selection).await,
+    };
+    api.close().await?;
+    outcome
+}
+
+async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
+    let feeds = api.rows("/v1/feeds").await?;
+    if json {
+        println!("{}", Value::Array(feeds));
+        return Ok(Exit::Done);
+    }
+    if feeds.is_empty() {
+        println!("No feeds yet. `ivesk-webhook pull` pulls the feeds of the settings.");
+        return Ok(Exit::Done);
+    }
+    let mut table = table::new([
+        "feed",
+        "state",
+        "up to date",
+        "documents",
+        "missed notifications",
+        "gaps",
+        "triggers",
+        "last error",
+    ]);
+    for feed in &feeds {
+        let triggers = feed["triggers"].as_array().map(Vec::as_slice);
+        let triggers: Vec<&str> = triggers
+            .unwrap_or_default()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        table.add_row([
+            name(feed),
+            table::state(feed),
+            table::cell(&feed["up_to_date_at"]),
+            table::cell(&feed["documents"]),
+            table::cell(&feed["missed_notifications"]),
+            table::cell(&feed["gaps"]),
+            triggers.join(" "),
+            table::cell(&feed["last_error"]),
+        ]);
+    }
+    println!("{table}");
+    let status = api.get("/v1/status").await?;
+    for account in status["accounts"].as_array().into_iter().flatten() {
+        if let Some(reason) = account["paused"].as_str() {
+            let name = table::cell(&account["account"]);
+            println!(
+                "Account `{name}` is paused ({reason}): {}. Fix it, then run `ivesk-webhook feeds resume --account {name}`.",
+                account["last_error"]
+                    .as_str()
+                    .unwrap_or("no error recorded")
+            );
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Returns the feed's name, such as `default/exported/302320404`.
+fn name(feed: &Value) -> String {
+    let parts = ["account", "queue", "company"].map(|part| table::cell(&feed[part]));
+    parts.join("/").trim_end_matches('/').to_owned()
+}
+
+async fn pause(api: &Api, config: &Config, selection: &Selection) -> Result<Exit, Failure> {
+    let account = chosen_account(selection.account.as_deref(), config)?;
+    let paused = change(api, &account, selection, "pause").await?;
+    if paused == 0 {
+        println!("Account `{account}` has no such feed.");
+        return Ok(Exit::Failed);
+    }
+    println!("Paused {} of account `{account}`.", counted(paused, "feed"));
+    Ok(Exit::Done)
+}
+
+async fn resume(api: &Api, config: &Config, selection: &Selection) -> Result<Exit, Failure> {
+    let accounts: Vec<Account> = match selection.account.as_deref() {
+        Some(name) => vec![chosen_account(Some(name), config)?],
+        None => config.accounts.keys().cloned().collect(),
+    };
+    let mut resumed = 0;
+    for account in accounts {
+        let feeds = change(api, &account, selection, "resume").await?;
+        if feeds > 0 {
+            println!("Resumed {} of account `{account}`.", counted(feeds, "feed"));
+        }
+        resumed += feeds;
+    }
+    if resumed == 0 {
+        println!("No such feed was paused or waiting.");
+    }
+    Ok(Exit::Done)
+}
+
+/// Posts the change and returns how many feeds changed.
+async fn change(
+    api: &Api,
+    account: &Account,
+    selection: &Selection,
+    action: &str,
+) -> Result<u64, Failure> {
+    let Selection { queue, company, .. } = selection;
+    let body = json!({ "account": account, "queue": queue, "company": company });
+    let answer = api.post(&format!("/v1/feeds/{action}"), &body).await?;
+    Ok(answer["changed"].as_u64().unwrap_or(0))
+}

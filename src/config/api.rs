@@ -1,0 +1,218 @@
+//! `[api]`: the vendor's API.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use url::{Host, Url};
+
+use super::check::{base_url, excerpt};
+use super::layers::Layers;
+
+/// Time that a worker may hold a feed beyond one request, so that its page is still stored.
+const LEASE_MARGIN: Duration = Duration::from_secs(90);
+
+/// The vendor's API.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// `api.url`, default `https://app.ivesk.lt/api/pub`. Plain `http` on loopback only.
+    pub url: Url,
+    /// `api.exported_path`: path and query of a company's exported queue. Not published
+    /// (vendor-api U1): the queue is not pulled until it is set.
+    pub exported_path: Option<ExportedPath>,
+    /// `api.subscribe_path` (U2): not published; until it is set, `subscriptions create --print`
+    /// shows the request to send by hand.
+    pub subscribe_path: Option<String>,
+    /// `api.import_error_path` (U2): not published; until it is set, import errors are kept.
+    pub import_error_path: Option<String>,
+    /// `api.import_error_type` (U7), default `application/json`: the Content-Type of an import
+    /// error.
+    pub import_error_type: String,
+    /// `api.timeout`, default 30 s for one request, body included.
+    pub timeout: Duration,
+    /// `api.max_page_bytes`, default 32 MiB: a larger page is not read.
+    pub max_page_bytes: usize,
+    /// `api.file_hosts`: hosts from which documents' files may be fetched, with their subdomains.
+    /// Default the API's own and `amazonaws.com`, where S3 is.
+    pub file_hosts: Vec<String>,
+}
+
+impl ApiConfig {
+    /// Returns the defaults, with this address.
+    pub fn at(url: Url) -> Self {
+        let own_host = url.host_str().map(str::to_owned);
+        Self {
+            file_hosts: own_host
+                .into_iter()
+                .chain(["amazonaws.com".to_owned()])
+                .collect(),
+            url,
+            exported_path: None,
+            subscribe_path: None,
+            import_error_path: None,
+            import_error_type: "application/json".to_owned(),
+            timeout: Duration::from_secs(30),
+            max_page_bytes: 32 * 1024 * 1024,
+        }
+    }
+
+    /// Returns how long a worker may hold a feed: longer than a request may take, so that no page
+    /// arrives after its lease. The work of a replica that died waits for another one that long.
+    pub fn pull_lease(&self) -> Duration {
+        self.timeout + LEASE_MARGIN
+    }
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self::at(Url::parse("https://app.ivesk.lt/api/pub").expect("a constant URL is valid"))
+    }
+}
+
+/// The template of the exported queue's URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportedPath {
+    /// Path and query after `api.url`, with `{company}` at most once, such as
+    /// `/exported/{company}`. `from` is added as a query parameter.
+    ///
+    /// The setting also accepts the presets `path` (`/exported/{company}`), `query`
+    /// (`/exported?companycode={company}`), `prefix` (`/{company}/exported`) and
+    /// `none` (`/exported`).
+    pub template: String,
+}
+
+/// Reads `[api]`.
+pub(super) fn read(layers: &mut Layers<'_>) -> ApiConfig {
+    let url = layers.text("api.url", ApiConfig::default().url, base_url, |url| {
+        url.as_str().into()
+    });
+    let default = ApiConfig::at(url);
+    ApiConfig {
+        url: default.url,
+        file_hosts: layers.list("api.file_hosts", default.file_hosts, file_host, |host| {
+            host.as_str().into()
+        }),
+        exported_path: layers.text(
+            "api.exported_path",
+            None,
+            |text| exported_path(text).map(Some),
+            |path| {
+                path.as_ref()
+                    .map_or(Value::Null, |path| path.template.as_str().into())
+            },
+        ),
+        subscribe_path: layers.text(
+            "api.subscribe_path",
+            None,
+            |text| api_path(text).map(Some),
+            |path| json!(path),
+        ),
+        import_error_path: layers.text(
+            "api.import_error_path",
+            None,
+            |text| api_path(text).map(Some),
+            |path| json!(path),
+        ),
+        import_error_type: layers.text(
+            "api.import_error_type",
+            default.import_error_type,
+            media_type,
+            |kind| kind.as_str().into(),
+        ),
+        timeout: layers.duration("api.timeout", default.timeout),
+        max_page_bytes: layers.number(
+            "api.max_page_bytes",
+            default.max_page_bytes,
+            64 * 1024..=1 << 30,
+        ),
+    }
+}
+
+/// Parses one of `api.file_hosts`: a host, which includes its subdomains.
+fn file_host(text: &str) -> Result<String, String> {
+    let is_address = Host::parse(text).is_ok_and(|host| !matches!(host, Host::Domain(_)));
+    let in_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let is_name = text.chars().all(in_name)
+        && !text.starts_with(['.', '-'])
+        && !text.ends_with(['.', '-'])
+        // A top-level domain would include everybody's hosts.
+        && (text.contains('.') || text == "localhost");
+    if is_address || is_name {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "`{}` is not a host; write its name alone in lower case, such as files.example.lt, \
+             which includes a.files.example.lt",
+            excerpt(text)
+        ))
+    }
+}
+
+/// Parses `api.exported_path`: a preset's name or a template.
+fn exported_path(text: &str) -> Result<ExportedPath, String> {
+    let template = match text {
+        "path" => "/exported/{company}",
+        "query" => "/exported?companycode={company}",
+        "prefix" => "/{company}/exported",
+        "none" => "/exported",
+        other => other,
+    };
+    if !template.starts_with('/') {
+        return Err(format!(
+            "`{}` is neither a preset (path, query, prefix, none) nor a path that begins with /; \
+             check one with `ivesk-webhook pull --dry-run`",
+            excerpt(text)
+        ));
+    }
+    if template.matches("{company}").count() > 1 {
+        return Err("contains {company} more than once; write it once".to_owned());
+    }
+    api_path(&template.replacen("{company}", "0", 1))?;
+    Ok(ExportedPath {
+        template: template.to_owned(),
+    })
+}
+
+/// Parses a path below `api.url`, optionally with a query.
+fn api_path(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') || text.starts_with("//") {
+        return Err(
+            "does not begin with a single /; write the path that follows `api.url`".to_owned(),
+        );
+    }
+    if text.contains(['{', '}']) {
+        return Err(
+            "contains braces other than those of {company}; remove them (`from` is added \
+             automatically)"
+                .to_owned(),
+        );
+    }
+    if text.contains(['#', '\\']) || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err("contains #, \\ or white space; write the path alone".to_owned());
+    }
+    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    // URL parsers resolve these segments, also when percent-encoded.
+    let is_dot = |segment: &str| {
+        let segment = segment.to_ascii_lowercase().replace("%2e", ".");
+        segment == "." || segment == ".."
+    };
+    if path.split('/').any(is_dot) {
+        return Err("contains the path segment . or ..; write the path without it".to_owned());
+    }
+    let mut names = query.split('&').filter_map(|pair| pair.split('=').next());
+    if names.any(|name| name.eq_ignore_ascii_case("from")) {
+        return Err("sets `from`, which is added automatically; remove it".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// Parses the Content-Type of a request.
+fn media_type(text: &str) -> Result<String, String> {
+    let visible = text
+        .bytes()
+        .all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    if text.contains('/') && visible && text.len() <= 100 {
+        Ok(text.to_owned())
+    } else {
+        Err("is not a media type; write one such as application/json".to_owned())
+    }
+}
