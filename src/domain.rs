@@ -1,11 +1,11 @@
-//! The words of the project as types, and the clock. No I/O but reading the time.
+//! The project's words as types. No I/O; the clock only reads the time.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 pub use sns_messages::time::{Clock, Correction, Timestamp};
 
-/// What the vendor tells us about: the event of a subscription.
+/// The event that a subscription announces.
 #[derive(
     Clone,
     Copy,
@@ -33,7 +33,7 @@ impl Event {
     /// Both events.
     pub const ALL: [Self; 2] = [Self::OnExported, Self::OnDigitized];
 
-    /// The vendor's spelling, also the path segment of the webhook.
+    /// Returns the vendor's spelling, also the path segment of the webhook.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OnExported => "on_exported",
@@ -41,12 +41,12 @@ impl Event {
         }
     }
 
-    /// Reads the vendor's spelling.
+    /// Parses the vendor's spelling.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|event| event.as_str() == text)
     }
 
-    /// The queue that holds what this event announces.
+    /// Returns the queue of the documents that this event announces.
     pub const fn queue(self) -> Queue {
         match self {
             Self::OnExported => Queue::Exported,
@@ -96,7 +96,7 @@ impl fmt::Display for Event {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Queue {
-    /// Documents that an accountant exported; one company in each answer.
+    /// Documents that an accountant exported; one company in each page.
     Exported,
     /// Documents as soon as they are digitized; companies mixed.
     Digitized,
@@ -106,7 +106,7 @@ impl Queue {
     /// Both queues.
     pub const ALL: [Self; 2] = [Self::Exported, Self::Digitized];
 
-    /// The queue's name in the store, in logs and in the API's path.
+    /// Returns the queue's name in the store, in logs and in the API's path.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Exported => "exported",
@@ -114,12 +114,12 @@ impl Queue {
         }
     }
 
-    /// Reads [`Queue::as_str`].
+    /// Parses [`Queue::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|queue| queue.as_str() == text)
     }
 
-    /// The document field that holds its version: `exportedat` or `digitizedat`.
+    /// Returns the document field that holds the version: `exportedat` or `digitizedat`.
     pub const fn version_field(self) -> &'static str {
         match self {
             Self::Exported => "exportedat",
@@ -143,38 +143,42 @@ impl fmt::Display for Queue {
     }
 }
 
-/// A word that is not one of ours: too long, empty, or with other characters.
+/// A name that is empty, too long, or has characters that are not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not {expected}")]
-pub struct InvalidWord {
+pub struct InvalidName {
     text: String,
     expected: &'static str,
 }
 
-/// The name of one API key at the vendor, as the settings call it.
+/// The name of one API key at the vendor, as configured.
 ///
-/// 1 to 40 of `a-z`, `0-9`, `-` and `_`, so that it stands in paths, logs and
-/// environment variables as it is.
+/// 1 to 40 of `a-z`, `0-9`, `-` and `_`, so that it needs no escaping in paths, logs and
+/// environment variables.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 #[schema(pattern = "^[a-z0-9_-]{1,40}$")]
 pub struct Account(String);
 
 impl Account {
-    /// Reads an account's name.
-    pub fn parse(text: &str) -> Result<Self, InvalidWord> {
+    /// Parses an account's name.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the name is empty, longer than 40, or has other characters.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
         let allowed =
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
         if (1..=40).contains(&text.len()) && text.chars().all(allowed) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(InvalidWord {
+            Err(InvalidName {
                 text: text.chars().take(60).collect(),
                 expected: "an account name (1 to 40 of a-z, 0-9, - and _)",
             })
         }
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -186,24 +190,27 @@ impl fmt::Display for Account {
     }
 }
 
-/// The name of a place where documents are delivered, as the settings call it; spelt as
-/// an [`Account`]'s.
+/// The name of a destination, as configured; spelled like an [`Account`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 pub struct DestinationName(String);
 
 impl DestinationName {
-    /// Reads a destination's name.
-    pub fn parse(text: &str) -> Result<Self, InvalidWord> {
+    /// Parses a destination's name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Account::parse`].
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
         match Account::parse(text) {
             Ok(Account(name)) => Ok(Self(name)),
-            Err(InvalidWord { text, .. }) => Err(InvalidWord {
+            Err(InvalidName { text, .. }) => Err(InvalidName {
                 text,
                 expected: "a destination's name (1 to 40 of a-z, 0-9, - and _)",
             }),
         }
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -223,29 +230,33 @@ impl fmt::Display for DestinationName {
 pub struct Company(String);
 
 impl Company {
-    /// Longest code that is taken, in bytes.
+    /// Longest code, in bytes.
     pub const MAX_BYTES: usize = 64;
 
-    /// Reads a company's code: 1 to [`Company::MAX_BYTES`] bytes once trimmed,
-    /// no control characters.
-    pub fn parse(text: &str) -> Result<Self, InvalidWord> {
+    /// Parses a company's code: 1 to [`Company::MAX_BYTES`] bytes once trimmed, without
+    /// control characters.
+    ///
+    /// # Errors
+    ///
+    /// Fails for any other text.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
         let code = text.trim();
         if (1..=Self::MAX_BYTES).contains(&code.len()) && !code.chars().any(char::is_control) {
             Ok(Self(code.to_owned()))
         } else {
-            Err(InvalidWord {
+            Err(InvalidName {
                 text: code.chars().filter(|c| !c.is_control()).take(60).collect(),
                 expected: "a company code (1 to 64 characters)",
             })
         }
     }
 
-    /// What stands for the company in the digitized queue, which mixes them.
+    /// Returns the empty code, used for the digitized queue, which mixes companies.
     pub const fn mixed() -> Self {
         Self(String::new())
     }
 
-    /// The code.
+    /// Returns the code.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -257,19 +268,19 @@ impl fmt::Display for Company {
     }
 }
 
-/// One list that is read with one cursor: (account, queue, company).
+/// A list of documents with one cursor: (account, queue, company).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 pub struct Feed {
-    /// Whose API key reads it.
+    /// The account whose API key reads the feed.
     pub account: Account,
-    /// Which list.
+    /// The queue.
     pub queue: Queue,
-    /// Whose documents; [`Company::mixed`] in the digitized queue.
+    /// The company; [`Company::mixed`] in the digitized queue.
     pub company: Company,
 }
 
 impl Feed {
-    /// The feed of one company's exported documents.
+    /// Returns the feed of one company's exported documents.
     pub fn exported(account: Account, company: Company) -> Self {
         Self {
             account,
@@ -278,7 +289,7 @@ impl Feed {
         }
     }
 
-    /// The one feed of an account's digitized queue.
+    /// Returns the feed of an account's digitized queue.
     pub fn digitized(account: Account) -> Self {
         Self {
             account,
@@ -289,7 +300,7 @@ impl Feed {
 }
 
 impl fmt::Display for Feed {
-    /// `default/exported/302320404`, or `default/digitized`.
+    /// Writes `default/exported/302320404`, or `default/digitized`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.account, self.queue)?;
         if !self.company.as_str().is_empty() {
@@ -299,8 +310,8 @@ impl fmt::Display for Feed {
     }
 }
 
-/// Where a feed goes on, as the vendor wrote it: stored and sent back byte for
-/// byte, never read and never computed.
+/// A position in a feed, as the vendor wrote it: stored and sent back byte for byte, never
+/// parsed and never computed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 pub struct Cursor(String);
 
@@ -310,7 +321,7 @@ impl Cursor {
         Self(text.into())
     }
 
-    /// The vendor's text.
+    /// Returns the vendor's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -322,45 +333,45 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// A number with its word: `1 feed`, `2 feeds`.
-pub(crate) fn counted(count: u64, word: &str) -> String {
+/// Returns a number with its noun: `1 feed`, `2 feeds`.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
-    format!("{count} {word}{ending}")
+    format!("{count} {noun}{ending}")
 }
 
-/// Bytes that no log or error may show, as `Debug` writes them: their number alone.
-pub(crate) struct Unseen<'a>(pub(crate) &'a [u8]);
+/// Bytes that no log or error may show: `Debug` writes only their number.
+pub(crate) struct Redacted<'a>(pub(crate) &'a [u8]);
 
-impl fmt::Debug for Unseen<'_> {
+impl fmt::Debug for Redacted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{} bytes]", self.0.len())
     }
 }
 
-/// One version of one document, as the vendor's list gave it.
+/// One version of one document, as the vendor listed it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DocumentVersion {
     /// The vendor's `id`.
     pub id: String,
-    /// The vendor's `exportedat` or `digitizedat`, as written; empty where absent.
+    /// The vendor's `exportedat` or `digitizedat`, as written; empty if absent.
     pub version: String,
     /// The whole JSON object, byte for byte.
     pub body: Vec<u8>,
 }
 
 impl fmt::Debug for DocumentVersion {
-    /// Without the body.
+    /// Writes all fields but the body.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DocumentVersion")
             .field("id", &self.id)
             .field("version", &self.version)
-            .field("body", &Unseen(&self.body))
+            .field("body", &Redacted(&self.body))
             .finish()
     }
 }
 
 impl DocumentVersion {
-    /// [`DocumentVersion::version`] as a moment, where it is one.
+    /// Returns [`DocumentVersion::version`] as a moment, or `None` if it is not one.
     pub fn version_time(&self) -> Option<Timestamp> {
         Timestamp::parse(&self.version)
     }

@@ -1,22 +1,22 @@
-//! Names of files and folders that no text of another's can turn into another place.
+//! Turns untrusted texts into names of files and folders that can't leave their folder.
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// What most file systems take for one name, in bytes.
+/// Longest name on most file systems, in bytes.
 pub const MAX_BYTES: usize = 255;
-/// The most bytes of [`identity`].
+/// Longest [`identity`], in bytes.
 const MAX_IDENTITY_BYTES: usize = 100;
-/// Hexadecimal digits of a hash that tell two names apart.
+/// Hexadecimal digits of the hash that distinguishes two names.
 const HASH_DIGITS: usize = 12;
 
-/// One path component of at most `max_bytes` that people can still read: letters of
-/// every language stay, and what some system can't have in a name becomes `_` or goes.
+/// Returns one readable path component of at most `max_bytes`: letters of every language are
+/// kept, and characters that some system forbids are replaced by `_` or removed.
 ///
-/// Two texts may give the same component; [`identity`] tells them apart.
+/// Two texts may have the same component; [`identity`] distinguishes them.
 ///
 /// # Panics
 ///
-/// Where `max_bytes` is so small that no name fits.
+/// Panics if `max_bytes` is less than 2.
 pub fn component(text: &str, max_bytes: usize) -> String {
     assert!(max_bytes > 1, "a name needs room");
     let safe: String = text
@@ -30,14 +30,14 @@ pub fn component(text: &str, max_bytes: usize) -> String {
         .collect();
     let words: Vec<&str> = safe.split_whitespace().collect();
     let words = words.join(" ");
-    // Windows drops dots and spaces at the end, so that two names would be one.
-    let ends = |c: char| c == '.' || c == ' ';
-    // One byte is left for the `_` below.
-    let mut name = shortened(words.trim_end_matches(ends), max_bytes - 1)
-        .trim_end_matches(ends)
+    // Windows drops trailing dots and spaces, so that two names could become one.
+    let dropped = |c: char| c == '.' || c == ' ';
+    // One byte is reserved for the `_` below.
+    let mut name = truncate(words.trim_end_matches(dropped), max_bytes - 1)
+        .trim_end_matches(dropped)
         .to_owned();
     if name.starts_with(['.', '-', '~']) {
-        // Hidden, or an option to programs, or somebody's home to a shell.
+        // A hidden file, an option of a command, or a home directory in a shell.
         name.replace_range(..1, "_");
     }
     if name.is_empty() || is_device(&name) {
@@ -46,8 +46,8 @@ pub fn component(text: &str, max_bytes: usize) -> String {
     name
 }
 
-/// One path component for `text` alone: two texts never give the same, whether or not
-/// letter case counts. A text of small letters, digits, `-`, `_` and `.` stays as it is.
+/// Returns a path component that is unique to `text`, even where letter case is ignored. A text
+/// of lowercase letters, digits, `-`, `_` and `.` is returned unchanged.
 pub fn identity(text: &str) -> String {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
     let room = MAX_IDENTITY_BYTES - HASH_DIGITS - 1;
@@ -61,12 +61,12 @@ pub fn identity(text: &str) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    // No plain text holds a `~`.
+    // No plain text contains a `~`.
     format!("{name}~{}", &hash[..HASH_DIGITS])
 }
 
-/// The longest beginning of `text` that has at most `max_bytes`.
-fn shortened(text: &str, max_bytes: usize) -> &str {
+/// Returns the longest prefix of `text` of at most `max_bytes`.
+fn truncate(text: &str, max_bytes: usize) -> &str {
     let mut end = text.len().min(max_bytes);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -74,7 +74,8 @@ fn shortened(text: &str, max_bytes: usize) -> &str {
     &text[..end]
 }
 
-/// What is not seen, or turns round what is: controls, marks of direction, joiners, tags.
+/// Returns true for characters that are invisible or change the order of visible ones:
+/// controls, direction marks, joiners, tags.
 fn is_invisible(c: char) -> bool {
     (c.is_control() && !c.is_whitespace())
         || matches!(c,
@@ -83,7 +84,7 @@ fn is_invisible(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Whether Windows takes a name for a device, whatever follows its first dot.
+/// Returns true if the name is a device on Windows, whatever follows its first dot.
 fn is_device(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or_default();
     let stem = stem.trim_end().to_ascii_uppercase();
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_id_is_kept_and_any_other_gets_a_digest() {
+    fn a_plain_id_is_kept_and_no_two_ids_collide() {
         let plain = "0b6a0e3c-7d3c-4b43-8c6e-3a9f5b1d2e4f";
         assert_eq!(identity(plain), plain);
         let twins = [
@@ -165,7 +166,7 @@ mod tests {
         assert_eq!(names.len(), twins.len(), "{names:?}");
     }
 
-    /// Texts as hostile as a seller's name may be.
+    /// Generates texts as hostile as a seller's name may be.
     fn text() -> impl Strategy<Value = String> {
         prop_oneof![
             any::<String>(),

@@ -1,41 +1,73 @@
 //! `ivesk-webhook` connects a company's own software to Įvesk.lt.
 //!
-//! Data flows one way: the receiver stores what was proven genuine, the puller
-//! stores the documents that it announced, and the `documents` command reads the
-//! store. The store is where they meet; none calls another.
+//! Data flows one way. The receiver, the puller and the delivery workers meet in the
+//! store; none calls another:
 //!
-//! - [`domain`]: the words of the project as types, and the clock. No I/O.
-//! - [`refusal`]: every reason for refusing a message, with its code and status.
+//! ```text
+//! SNS -> receiver -> store <- pull <- Įvesk.lt
+//!                    store -> delivery -> destinations
+//! ```
+//!
+//! # Rooms
+//!
+//! Rooms that run:
+//!
+//! - [`cli`]: one file for each command: wiring and printing only.
+//! - [`service`]: everything that `serve` runs: listeners, workers, housekeeping.
+//! - [`app`]: the handles that every room shares.
+//! - [`admin`]: the admin listener: API and status page.
+//! - [`receiver`]: the public listener, which accepts SNS messages.
+//! - [`subscriptions`]: confirms, approves and restores SNS subscriptions.
+//! - [`pull`]: pulls feeds: triggers, pages, reconciliation.
+//! - [`delivery`]: delivers documents to destinations, and sends import errors.
+//! - [`uploads`]: uploads files to Įvesk.lt, by hand or from a watched folder.
+//! - [`alarms`]: notifies people when something goes wrong, and again when it is over.
+//! - [`doctor`]: finds what keeps an installation from working, and names the fix.
+//! - [`trace`]: the history of one document.
+//! - [`tunnel`]: finds the public address of a tunnel on this machine.
+//! - [`otlp`]: exports traces to a collector.
+//! - [`emulator`]: Įvesk.lt, SNS and S3 for demos and tests. A crate of its own.
+//!
+//! Rooms that every other may import:
+//!
+//! - [`metrics`]: counters and their text form.
+//! - [`store`]: all SQL.
+//! - [`ivesk`]: Įvesk.lt's REST API. No SQL.
 //! - [`config`]: every setting: name, unit, default, environment variable.
+//! - [`refusal`]: every reason for refusing a message, with its code and status.
+//! - [`program`]: runs the programs that the settings name.
 //! - [`egress`]: the one way out to other hosts.
 //! - [`backoff`]: every wait between retries.
-//! - [`program`]: runs the programs that the settings name.
-//! - [`file_names`]: names of files that stay in their folder.
-//! - [`sns`]: verifies SNS messages, confirms subscriptions: a crate of its own, without
+//! - [`domain`]: the words of the project as types, and the clock. No I/O.
+//! - [`sns`]: verifies SNS messages and confirms subscriptions. A crate of its own, without
 //!   HTTP server and SQL.
-//! - [`ivesk`]: the vendor's REST API. No SQL.
-//! - [`receiver`]: the public listener.
-//! - [`subscriptions`]: subscribing, pending confirmations, restore.
-//! - [`pull`]: scheduler, page step, reconciliation.
-//! - [`delivery`]: destinations, and what comes back from them.
-//! - [`uploads`]: giving files to the vendor, a watched folder.
-//! - [`trace`]: what became of one document.
-//! - [`tunnel`]: the public address of a tunnel on this machine.
-//! - [`store`]: all SQL.
-//! - [`alarms`]: what a person should know of, told once and once more when it is over.
-//! - [`admin`]: the admin listener.
-//! - [`emulator`]: Įvesk.lt, SNS and S3 for demos and tests: a crate of its own.
-//! - [`metrics`]: what is counted.
-//! - [`otlp`]: traces, sent to a collector.
-//! - [`doctor`]: what keeps an installation from working, and how to fix it.
-//! - [`service`]: everything that `serve` runs, put together.
-//! - [`cli`]: one file for each subcommand: wiring and printing only.
+//! - [`file_names`]: file names that stay in their folder.
+//!
+//! # Who imports whom
+//!
+//! Imports follow these arrows, and no file takes part in a cycle; `.ci/cycles` checks both:
+//!
+//! ```text
+//! cli           -> every room
+//! service       -> admin, app, receiver, subscriptions, pull, delivery, uploads, alarms
+//! admin         -> app, receiver, subscriptions, pull, delivery, trace
+//! app           -> receiver, subscriptions
+//! doctor        -> receiver, delivery
+//! receiver      -> subscriptions
+//! alarms        -> pull, delivery
+//! every room    -> metrics, store, ivesk, config, refusal, program, egress, backoff, domain,
+//!                  sns, file_names
+//! ```
+//!
+//! Of the rooms that every other may import, each imports only those to its right. The emulator imports
+//! [`sns`] alone.
 //!
 //! Comments that cite "vendor-api" mean `docs/vendor-api.md`: what is known of the
 //! vendor, and the register of unknowns U1 to U26.
 
 pub mod admin;
 pub mod alarms;
+pub mod app;
 pub mod backoff;
 #[expect(
     clippy::print_stdout,

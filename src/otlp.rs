@@ -1,8 +1,8 @@
-//! Traces, sent to a collector by OTLP where `log.otlp_url` names one.
+//! Sends traces by OTLP to the collector that `log.otlp_url` names.
 //!
-//! The steps of a document's way are spans of level `debug`: a message, a page, a
-//! delivery. Without a collector nothing makes them, unless the log shows that level.
-//! Their attributes are identifiers; what may not stand in a log may not stand there.
+//! Each message, page and delivery is a span of level `debug`. Without a collector no spans
+//! are created, unless the log shows that level. Attributes are identifiers; what must not be
+//! logged must not be an attribute either.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,41 +23,41 @@ use url::Url;
 
 use crate::egress;
 
-/// How long the collector may take for one batch.
+/// Time limit of one batch.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the end of the process waits for what is still to be sent.
-const FLUSH: Duration = Duration::from_secs(5);
+/// Time limit of sending the remaining spans at shutdown.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Spans that may wait to be sent; further ones are dropped, and nothing waits for room.
-const QUEUE: usize = 4096;
+/// Spans that may wait to be sent; further ones are dropped, so that nothing blocks.
+const MAX_QUEUE: usize = 4096;
 
-/// The most that is read of the collector's answer.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// Longest body that is read of the collector's response.
+const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Why no traces can be sent.
+/// An error of setting up the exporter.
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
-    /// The client can't be made.
-    #[error("the HTTPS client can't be set up: {0}")]
+    /// The HTTPS client can't be created.
+    #[error("failed to set up the HTTPS client: {0}")]
     Client(#[from] reqwest::Error),
-    /// The exporter can't be made.
+    /// The exporter can't be created.
     #[error("`log.otlp_url` can't be used: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// The way of spans to a collector.
+/// An exporter of spans to a collector.
 #[derive(Debug)]
 pub struct Traces {
     provider: SdkTracerProvider,
 }
 
 impl Traces {
-    /// Opens the way to the collector at `url`; must be called within a runtime.
+    /// Creates an exporter to the collector at `url`; must be called within a runtime.
     ///
     /// # Errors
     ///
-    /// [`OtlpError`]
+    /// Fails if the HTTPS client or the exporter can't be created.
     pub fn to(url: &Url) -> Result<Self, OtlpError> {
         let collector = Collector {
             client: egress::client(TIMEOUT)?,
@@ -71,7 +71,7 @@ impl Traces {
             .with_timeout(TIMEOUT)
             .build()?;
         let limits = BatchConfigBuilder::default()
-            .with_max_queue_size(QUEUE)
+            .with_max_queue_size(MAX_QUEUE)
             .build();
         let processor = BatchSpanProcessor::builder(exporter)
             .with_batch_config(limits)
@@ -90,8 +90,7 @@ impl Traces {
         Ok(Self { provider })
     }
 
-    /// The layer that makes spans of our steps, and of lines of the log within them
-    /// events.
+    /// Returns the layer that exports this service's spans, with log lines as their events.
     pub fn layer<S>(&self) -> impl Layer<S> + Send + Sync + 'static
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
@@ -107,18 +106,18 @@ impl Traces {
             .with_filter(filter_fn(is_ours))
     }
 
-    /// Sends what is still to be sent, for a few seconds at the most.
+    /// Sends the remaining spans, for a few seconds at most.
     pub async fn finish(self) {
-        // Waits for the exporter's thread, which needs this runtime.
-        let flushed =
-            tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(FLUSH)).await;
-        if !matches!(flushed, Ok(Ok(()))) {
-            warn!("the last traces could not be sent to `log.otlp_url`");
+        // Off the runtime's threads: the exporter's thread needs the runtime meanwhile.
+        let shutdown =
+            tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(FLUSH_TIMEOUT));
+        if !matches!(shutdown.await, Ok(Ok(()))) {
+            warn!("failed to send the last traces to `log.otlp_url`");
         }
     }
 }
 
-/// Other crates' spans and lines may hold anything.
+/// Excludes other crates' spans and log lines, which may contain anything.
 fn is_ours(metadata: &Metadata<'_>) -> bool {
     let finest = if metadata.is_span() {
         Level::DEBUG
@@ -131,24 +130,24 @@ fn is_ours(metadata: &Metadata<'_>) -> bool {
     ours && *metadata.level() <= finest
 }
 
-/// The collector, reached like every other host.
+/// The collector, reached through the same HTTP client as every other host.
 #[derive(Debug)]
 struct Collector {
     client: reqwest::Client,
-    /// The exporter has a thread of its own, where no runtime is.
+    /// The exporter runs on a thread without a runtime.
     runtime: Handle,
-    /// Said once, not for every batch.
+    /// True after a failure, so that only the first of several is logged.
     failing: AtomicBool,
 }
 
 impl Collector {
-    fn note(&self, failure: Option<&str>) {
-        let failed_before = self.failing.swap(failure.is_some(), Ordering::Relaxed);
-        match failure {
-            Some(why) if !failed_before => {
-                warn!("traces can't be sent to `log.otlp_url` and are dropped: {why}");
+    fn log(&self, error: Option<&str>) {
+        let failed_before = self.failing.swap(error.is_some(), Ordering::Relaxed);
+        match error {
+            Some(error) if !failed_before => {
+                warn!("failed to send traces to `log.otlp_url`; they are dropped: {error}");
             }
-            None if failed_before => info!("traces are sent to `log.otlp_url` again"),
+            None if failed_before => info!("sending traces to `log.otlp_url` again"),
             _ => {}
         }
     }
@@ -158,9 +157,9 @@ async fn send(
     client: reqwest::Client,
     request: reqwest::Request,
 ) -> Result<Response<Bytes>, String> {
-    let answer = client.execute(request).await.map_err(egress::describe)?;
-    let status = answer.status();
-    let body = egress::read_body(answer, MAX_ANSWER_BYTES)
+    let response = client.execute(request).await.map_err(egress::describe)?;
+    let status = response.status();
+    let body = egress::read_body(response, MAX_BODY_BYTES)
         .await
         .map_err(|error| error.to_string())?;
     let mut response = Response::new(Bytes::from(body));
@@ -173,12 +172,12 @@ impl HttpClient for Collector {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let request = reqwest::Request::try_from(request)?;
         let sending = self.runtime.spawn(send(self.client.clone(), request));
-        let sent = sending.await?;
-        match &sent {
-            Ok(response) if response.status().is_success() => self.note(None),
-            Ok(response) => self.note(Some(&format!("it answered {}", response.status().as_u16()))),
-            Err(why) => self.note(Some(why)),
+        let response = sending.await?;
+        match &response {
+            Ok(response) if response.status().is_success() => self.log(None),
+            Ok(response) => self.log(Some(&format!("it answered {}", response.status().as_u16()))),
+            Err(error) => self.log(Some(error)),
         }
-        Ok(sent?)
+        Ok(response?)
     }
 }

@@ -1,4 +1,4 @@
-//! What became of one document: from its upload or first sight until it was delivered.
+//! Traces one document from its upload or first pull to its deliveries.
 
 use serde::Serialize;
 
@@ -10,38 +10,38 @@ use crate::store::{
     ImportErrorRow, ImportErrorState, Store, StoreError, UploadFilter, UploadRow,
 };
 
-/// Versions that are read at once.
-const STEP: u16 = 250;
+/// Versions read by one search.
+const SEARCH_BATCH: u16 = 250;
 
-/// How many versions are looked through for a number or for userdata, the newest first.
-const LOOKED_THROUGH: usize = 20_000;
+/// Newest versions that are searched for a number or for userdata.
+const MAX_SEARCHED: usize = 20_000;
 
-/// Documents that are told of at the most, where a number stands on several.
-const DOCUMENTS: usize = 20;
+/// Largest number of documents in a result, if several have the same number.
+const MAX_DOCUMENTS: usize = 20;
 
-/// Rows of uploads, deliveries and reports that are read at once.
-const ROWS: usize = 500;
+/// Rows of uploads, deliveries and import errors in one read.
+const MAX_ROWS: usize = 500;
 
-/// The story of one document.
+/// The history of one document.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Trace {
-    /// Whose it is.
+    /// The account that the document belongs to.
     pub account: Account,
-    /// The vendor's id; none where the document has not come back from its upload yet.
+    /// The vendor's id; `null` for an upload without a document yet.
     pub document_id: Option<String>,
-    /// What people know it by, as its newest version has it.
+    /// The fields that people know the document by, from its newest version.
     pub view: View,
-    /// The story in a few words, in order: `rejected`, `reported`, `re_exported`, `booked`.
+    /// The main steps in order: `rejected`, `import_error_sent`, `re_exported`, `delivered`.
     pub story: Vec<Step>,
-    /// Everything that is known, oldest first.
+    /// All events, oldest first.
     pub events: Vec<TraceEvent>,
 }
 
-/// A step of a document's life.
+/// A step in the history of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
-    /// A file was given to the vendor.
+    /// A file was uploaded to the vendor.
     Uploaded,
     /// A version of the digitized queue was stored.
     Digitized,
@@ -49,26 +49,26 @@ pub enum Step {
     Exported,
     /// A later version of the exported queue was stored.
     ReExported,
-    /// It is in the list that a program asks for.
+    /// A version was added to the list that a program fetches.
     Listed,
-    /// A destination was given it and could not take it, or its file could not be had.
-    Tried,
-    /// A destination has it.
+    /// An upload or a delivery failed; it is retried.
+    Failed,
+    /// A destination accepted a version.
     Delivered,
-    /// A destination does not want it.
+    /// A destination rejected a version.
     Rejected,
-    /// The accountant was told why.
-    Reported,
-    /// The accountant could not be told yet.
+    /// An import error was sent to the accountant.
+    ImportErrorSent,
+    /// An import error waits to be sent.
     ImportErrorPending,
-    /// The vendor does not take the report.
+    /// The vendor refused an import error.
     ImportErrorRefused,
-    /// A person left it out, or it is of a company that the destination doesn't take.
-    LeftOut,
+    /// A person skipped a version, or the destination's filter excludes its company.
+    Skipped,
 }
 
 impl Step {
-    /// The step's name in answers.
+    /// Returns the step's name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Uploaded => "uploaded",
@@ -76,38 +76,41 @@ impl Step {
             Self::Exported => "exported",
             Self::ReExported => "re_exported",
             Self::Listed => "listed",
-            Self::Tried => "tried",
+            Self::Failed => "failed",
             Self::Delivered => "delivered",
             Self::Rejected => "rejected",
-            Self::Reported => "reported",
+            Self::ImportErrorSent => "import_error_sent",
             Self::ImportErrorPending => "import_error_pending",
             Self::ImportErrorRefused => "import_error_refused",
-            Self::LeftOut => "left_out",
+            Self::Skipped => "skipped",
         }
     }
 
-    /// Whether it stands in the story in a few words.
-    const fn is_a_turn(self) -> bool {
-        !matches!(self, Self::Tried | Self::ImportErrorPending | Self::LeftOut)
+    /// Returns true if the step is part of [`Trace::story`].
+    const fn is_main(self) -> bool {
+        !matches!(
+            self,
+            Self::Failed | Self::ImportErrorPending | Self::Skipped
+        )
     }
 }
 
-/// Something that happened to a document.
+/// An event in the history of a document; equal ones in a row are one.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct TraceEvent {
-    /// When; where it happened several times, when first.
+    /// Time of the event, or of the first of several.
     pub at: Timestamp,
-    /// When last, where it happened several times.
+    /// Time of the last of several events.
     pub until: Option<Timestamp>,
-    /// How many times.
+    /// Number of events.
     pub times: u64,
-    /// What.
+    /// The step.
     pub step: Step,
-    /// The version's number; none before there was one.
+    /// Sequence number of the version; `null` before the first one was stored.
     pub sequence: Option<i64>,
-    /// At which destination.
+    /// The destination.
     pub destination: Option<DestinationName>,
-    /// More of it, for people: a file's name, a version, what a destination said.
+    /// Details for people: a file name, a version, a destination's message.
     pub detail: Option<String>,
 }
 
@@ -125,48 +128,48 @@ impl TraceEvent {
     }
 }
 
-/// The stories of the documents that `wanted` names: by the vendor's id, by our sequence
-/// number, by the correlation data of an upload, or by the document's own number.
+/// Returns the traces of the documents that `query` names: by the vendor's id, by our sequence
+/// number, by the correlation key of an upload, or by the document's own number.
 ///
-/// For the last two the newest 20,000 versions are looked through.
+/// For the last two the newest 20,000 versions are searched.
 ///
 /// # Errors
 ///
-/// The store's.
-pub async fn find(store: &dyn Store, wanted: &str) -> Result<Vec<Trace>, StoreError> {
-    let wanted = wanted.trim();
+/// Fails if the store does.
+pub async fn find(store: &dyn Store, query: &str) -> Result<Vec<Trace>, StoreError> {
+    let query = query.trim();
     let mut traces = Vec::new();
-    for (account, id) in identities(store, wanted).await? {
-        traces.push(of_document(store, account, id).await?);
+    for (account, id) in identities(store, query).await? {
+        traces.push(trace_document(store, account, id).await?);
     }
     if traces.is_empty() {
-        let uploads = uploads(store, |row| row.correlation == wanted).await?;
-        traces.extend(uploads.iter().map(of_upload));
+        let uploads = uploads(store, |row| row.correlation == query).await?;
+        traces.extend(uploads.iter().map(trace_upload));
     }
     Ok(traces)
 }
 
-/// Which documents are meant: (account, vendor's id), each once.
-async fn identities(store: &dyn Store, wanted: &str) -> Result<Vec<(Account, String)>, StoreError> {
+/// Returns the documents that `query` names as (account, vendor's id), each once.
+async fn identities(store: &dyn Store, query: &str) -> Result<Vec<(Account, String)>, StoreError> {
     let by_id = store.documents(DocumentFilter {
-        document_id: Some(wanted.to_owned()),
-        limit: DOCUMENTS,
+        document_id: Some(query.to_owned()),
+        limit: MAX_DOCUMENTS,
         ..DocumentFilter::default()
     });
     let mut found = identities_of(&by_id.await?);
-    for upload in uploads(store, |row| row.correlation == wanted).await? {
+    for upload in uploads(store, |row| row.correlation == query).await? {
         let ids = upload.documents.into_iter();
         found.extend(ids.map(|id| (upload.account.clone(), id)));
     }
     if !found.is_empty() {
         return Ok(unique(found));
     }
-    let mentioned = mentioned(store, wanted).await?;
-    if !mentioned.is_empty() {
-        return Ok(mentioned);
+    let found = search(store, query).await?;
+    if !found.is_empty() {
+        return Ok(found);
     }
-    // A number of ours last: the number on a document is what people have before them.
-    let Ok(sequence) = wanted.parse::<i64>() else {
+    // Our sequence number last: people more likely have the document's own number.
+    let Ok(sequence) = query.parse::<i64>() else {
         return Ok(Vec::new());
     };
     let by_number = store.documents(DocumentFilter {
@@ -180,69 +183,69 @@ async fn identities(store: &dyn Store, wanted: &str) -> Result<Vec<(Account, Str
 }
 
 fn identities_of(rows: &[DocumentRow]) -> Vec<(Account, String)> {
-    let named = rows
+    let identities = rows
         .iter()
         .map(|row| (row.feed.account.clone(), row.document_id.clone()));
-    unique(named.collect())
+    unique(identities.collect())
 }
 
 fn unique(mut identities: Vec<(Account, String)>) -> Vec<(Account, String)> {
     let mut seen = std::collections::BTreeSet::new();
     identities.retain(|identity| seen.insert(identity.clone()));
-    identities.truncate(DOCUMENTS);
+    identities.truncate(MAX_DOCUMENTS);
     identities
 }
 
-/// Documents whose number is `wanted`, or whose userdata holds it.
-async fn mentioned(store: &dyn Store, wanted: &str) -> Result<Vec<(Account, String)>, StoreError> {
-    let mut look = DocumentSearch {
-        versions: STEP,
+/// Returns the documents whose number is `query`, or whose userdata contains it.
+async fn search(store: &dyn Store, query: &str) -> Result<Vec<(Account, String)>, StoreError> {
+    let mut search = DocumentSearch {
+        versions: SEARCH_BATCH,
         ..DocumentSearch::default()
     };
     let mut found = Vec::new();
-    for _ in 0..LOOKED_THROUGH / usize::from(STEP) {
-        let looked = store.search_documents(look.clone()).await?;
-        let named = looked.rows.iter().filter(|row| mentions(row, wanted));
-        found.extend(named.map(|row| (row.feed.account.clone(), row.document_id.clone())));
-        look.before = looked.next;
-        if look.before.is_none() {
+    for _ in 0..MAX_SEARCHED / usize::from(SEARCH_BATCH) {
+        let batch = store.search_documents(search.clone()).await?;
+        let matching = batch.rows.iter().filter(|row| matches(row, query));
+        found.extend(matching.map(|row| (row.feed.account.clone(), row.document_id.clone())));
+        search.before = batch.next;
+        if search.before.is_none() {
             break;
         }
     }
     Ok(unique(found))
 }
 
-fn mentions(row: &DocumentRow, wanted: &str) -> bool {
+fn matches(row: &DocumentRow, query: &str) -> bool {
     let Some(body) = row.body.as_deref() else {
         return false;
     };
-    View::read(body).number.as_deref() == Some(wanted)
-        || ivesk::document::userdata(body).is_some_and(|data| data.contains(wanted))
+    View::read(body).number.as_deref() == Some(query)
+        || ivesk::document::userdata(body).is_some_and(|data| data.contains(query))
 }
 
-/// Every upload that `is_wanted`.
+/// Returns every upload that `matches`.
 async fn uploads(
     store: &dyn Store,
-    is_wanted: impl Fn(&UploadRow) -> bool,
+    matches: impl Fn(&UploadRow) -> bool,
 ) -> Result<Vec<UploadRow>, StoreError> {
-    let mut wanted = Vec::new();
+    let mut matching = Vec::new();
     let mut after = 0;
     loop {
         let rows = store.uploads(UploadFilter {
             after,
             missing_since: None,
-            limit: ROWS,
+            limit: MAX_ROWS,
         });
         let rows = rows.await?;
         let Some(last) = rows.last() else {
-            return Ok(wanted);
+            return Ok(matching);
         };
         after = last.id;
-        wanted.extend(rows.into_iter().filter(|row| is_wanted(row)));
+        matching.extend(rows.into_iter().filter(|row| matches(row)));
     }
 }
 
-async fn of_document(
+async fn trace_document(
     store: &dyn Store,
     account: Account,
     document_id: String,
@@ -250,31 +253,31 @@ async fn of_document(
     let rows = store.documents(DocumentFilter {
         account: Some(account.clone()),
         document_id: Some(document_id.clone()),
-        limit: ROWS,
+        limit: MAX_ROWS,
         ..DocumentFilter::default()
     });
     let rows = rows.await?;
-    let made_of = uploads(store, |row| {
+    let uploads = uploads(store, |row| {
         row.account == account && row.documents.contains(&document_id)
     });
-    let mut events: Vec<TraceEvent> = made_of.await?.iter().flat_map(upload_events).collect();
+    let mut events: Vec<TraceEvent> = uploads.await?.iter().flat_map(upload_events).collect();
     let mut exported = false;
     for row in &rows {
-        events.push(stored(row, &mut exported));
+        events.push(version_event(row, &mut exported));
         let deliveries = store.deliveries(DeliveryFilter {
             sequence: Some(row.sequence),
-            limit: ROWS,
+            limit: MAX_ROWS,
             ..DeliveryFilter::default()
         });
-        events.extend(deliveries.await?.iter().flat_map(handed_on));
-        let reports = store.import_errors(ImportErrorFilter {
+        events.extend(deliveries.await?.iter().flat_map(delivery_events));
+        let import_errors = store.import_errors(ImportErrorFilter {
             sequence: Some(row.sequence),
-            limit: ROWS,
+            limit: MAX_ROWS,
             ..ImportErrorFilter::default()
         });
-        events.extend(reports.await?.iter().map(reported));
+        events.extend(import_errors.await?.iter().map(import_error_event));
     }
-    // Stable, so that what happened in one moment stays in the order of its causes.
+    // A stable sort: events of one moment stay in the order of their causes.
     events.sort_by_key(|event| event.at);
     let newest = rows.iter().rev().find(|row| !row.superseded);
     let view = newest
@@ -290,7 +293,7 @@ async fn of_document(
     })
 }
 
-fn of_upload(row: &UploadRow) -> Trace {
+fn trace_upload(row: &UploadRow) -> Trace {
     let events: Vec<TraceEvent> = upload_events(row).collect();
     Trace {
         account: row.account.clone(),
@@ -301,12 +304,12 @@ fn of_upload(row: &UploadRow) -> Trace {
     }
 }
 
-/// The turns of the story, what repeats told once.
+/// Returns the main steps, without repetitions.
 fn story(events: &[TraceEvent]) -> Vec<Step> {
     let mut story: Vec<Step> = events
         .iter()
         .map(|event| event.step)
-        .filter(|step| step.is_a_turn())
+        .filter(|step| step.is_main())
         .collect();
     story.dedup();
     story
@@ -314,9 +317,9 @@ fn story(events: &[TraceEvent]) -> Vec<Step> {
 
 fn upload_events(row: &UploadRow) -> impl Iterator<Item = TraceEvent> {
     let failure = (row.sent_at.is_none()).then(|| {
-        let why = row.last_error.clone().unwrap_or_default();
-        let detail = format!("{} is not sent yet: {why}", row.file_name);
-        TraceEvent::once(row.created_at, Step::Tried, Some(detail))
+        let error = row.last_error.as_deref().unwrap_or_default();
+        let detail = format!("{} has not been sent yet: {error}", row.file_name);
+        TraceEvent::once(row.created_at, Step::Failed, Some(detail))
     });
     let sent = row.sent_at.map(|at| {
         let detail = format!("{}, {} bytes", row.file_name, row.size_bytes);
@@ -325,14 +328,14 @@ fn upload_events(row: &UploadRow) -> impl Iterator<Item = TraceEvent> {
     failure.into_iter().chain(sent)
 }
 
-fn stored(row: &DocumentRow, exported: &mut bool) -> TraceEvent {
+fn version_event(row: &DocumentRow, exported: &mut bool) -> TraceEvent {
     let step = match row.feed.queue {
         Queue::Digitized => Step::Digitized,
         Queue::Exported if std::mem::replace(exported, true) => Step::ReExported,
         Queue::Exported => Step::Exported,
     };
     let superseded = if row.superseded {
-        "; a newer version took its place"
+        "; superseded by a newer version"
     } else {
         ""
     };
@@ -348,54 +351,54 @@ fn stored(row: &DocumentRow, exported: &mut bool) -> TraceEvent {
     }
 }
 
-fn handed_on(row: &DeliveryRow) -> Vec<TraceEvent> {
+fn delivery_events(row: &DeliveryRow) -> Vec<TraceEvent> {
     let event = |at: Timestamp, step: Step, detail: Option<String>| TraceEvent {
         sequence: Some(row.sequence),
         destination: Some(row.destination.clone()),
         ..TraceEvent::once(at, step, detail)
     };
     if row.attempts.is_empty() {
-        let detail = format!("left out: {}", row.state.as_str());
-        return vec![event(row.changed_at, Step::LeftOut, Some(detail))];
+        let detail = row.state.as_str().to_owned();
+        return vec![event(row.changed_at, Step::Skipped, Some(detail))];
     }
     let attempts = row.attempts.iter().map(|attempt| {
         let step = match attempt.result.as_str() {
             "delivered" => Step::Delivered,
             "rejected" => Step::Rejected,
             "listed" => Step::Listed,
-            "filtered" => Step::LeftOut,
-            _ => Step::Tried,
+            "filtered" => Step::Skipped,
+            _ => Step::Failed,
         };
-        let told = match (attempt.result.as_str(), &attempt.detail) {
+        let detail = match (attempt.result.as_str(), &attempt.detail) {
             ("link_expired", None) => {
-                Some("the link to its file had expired; a fresh one was asked for".to_owned())
+                Some("the link to its file had expired; a new one was requested".to_owned())
             }
             (_, detail) => detail.clone(),
         };
         let repeated = attempt.times > 1;
         TraceEvent {
-            // What was decided counts from its end, what went wrong from its beginning.
             until: repeated.then_some(attempt.ended_at),
             times: attempt.times,
             ..event(
+                // Repeated attempts span from the start of the first to the end of the last.
                 if repeated {
                     attempt.began_at
                 } else {
                     attempt.ended_at
                 },
                 step,
-                told,
+                detail,
             )
         }
     });
     attempts.collect()
 }
 
-fn reported(row: &ImportErrorRow) -> TraceEvent {
+fn import_error_event(row: &ImportErrorRow) -> TraceEvent {
     let (at, step, detail) = match row.state {
         ImportErrorState::Sent => (
             row.sent_at.unwrap_or(row.created_at),
-            Step::Reported,
+            Step::ImportErrorSent,
             row.message.clone(),
         ),
         ImportErrorState::Pending => (

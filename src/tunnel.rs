@@ -1,4 +1,4 @@
-//! The public address of a tunnel that runs on this machine, from the tunnel's own API.
+//! Finds the public address of a tunnel on this machine, through the tunnel's own API.
 
 use std::time::Duration;
 
@@ -7,23 +7,23 @@ use url::Url;
 
 use crate::egress;
 
-/// How long the tunnel's API may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit of one request.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most that is read of its answer.
-const MAX_ANSWER_BYTES: usize = 256 * 1024;
+/// Longest body that is read of a response.
+const MAX_BODY_BYTES: usize = 256 * 1024;
 
-/// Where ngrok's agent answers unless told otherwise (ngrok, "Agent API").
+/// Default address of ngrok's agent (ngrok, "Agent API").
 const NGROK: &str = "http://127.0.0.1:4040";
 
-/// Where cloudflared's metrics are: the first free of these ports (cloudflared, "Tunnel
+/// Ports of cloudflared's metrics: it takes the first free one (cloudflared, "Tunnel
 /// metrics").
 const CLOUDFLARED_PORTS: std::ops::RangeInclusive<u16> = 20241..=20245;
 
-/// Which tunnel to ask.
+/// A kind of tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
-    /// Whichever answers.
+    /// The first tunnel that answers.
     Auto,
     /// ngrok's agent, `/api/tunnels`.
     Ngrok,
@@ -31,65 +31,66 @@ pub enum Kind {
     Cloudflared,
 }
 
-/// Why there is no address.
+/// An error of finding the tunnel's address.
 #[derive(Debug, thiserror::Error)]
 pub enum TunnelError {
-    /// Nobody answered.
+    /// No tunnel answered.
     #[error(
-        "no tunnel answers on this machine ({tried}); start one first: `cloudflared tunnel --url http://127.0.0.1:{port}` \
-         or `ngrok http {port}`, and name its local API with --tunnel-api where it is not at its usual place"
+        "no tunnel answers on this machine ({tried}); start one with `cloudflared tunnel --url http://127.0.0.1:{port}` \
+         or `ngrok http {port}`, and name its local API with --tunnel-api if it is not at the default address"
     )]
     None {
-        /// What was asked, and what came of it.
+        /// The attempts with their results.
         tried: String,
-        /// The port that it should lead to.
+        /// The local port that the tunnel must lead to.
         port: u16,
     },
-    /// One answered, and leads elsewhere.
+    /// A tunnel answered, but leads to another port.
     #[error(
         "ngrok has no https tunnel to port {port}, where this service listens; start `ngrok http {port}`"
     )]
     Elsewhere {
-        /// The port that it should lead to.
+        /// The local port that the tunnel must lead to.
         port: u16,
     },
-    /// No client can be made.
-    #[error("the HTTP client can't be set up: {0}")]
+    /// The HTTP client can't be created.
+    #[error("failed to set up the HTTP client: {0}")]
     Client(#[from] reqwest::Error),
 }
 
-/// The https address under which a tunnel passes requests on to local port `port`.
+/// Returns the https address of a tunnel to the local port `port`.
 ///
-/// `api` is where the tunnel's local API answers; its usual places where it is none.
+/// `api` is the address of the tunnel's local API; `None` tries the default ones.
 ///
 /// # Errors
 ///
-/// Where no tunnel answers, or none leads to that port.
+/// Fails if no tunnel answers, or none leads to that port.
 pub async fn find(kind: Kind, api: Option<&Url>, port: u16) -> Result<Url, TunnelError> {
-    let client = egress::client(PATIENCE)?;
-    let given = |path: &str| api.map(|api| format!("{}{path}", api.as_str().trim_end_matches('/')));
+    let client = egress::client(TIMEOUT)?;
+    let custom =
+        |path: &str| api.map(|api| format!("{}{path}", api.as_str().trim_end_matches('/')));
     let mut tried = Vec::new();
     let mut elsewhere = false;
     if kind != Kind::Cloudflared {
-        let url = given("/api/tunnels").unwrap_or_else(|| format!("{NGROK}/api/tunnels"));
-        match ask(&client, &url).await {
+        let url = custom("/api/tunnels").unwrap_or_else(|| format!("{NGROK}/api/tunnels"));
+        match get(&client, &url).await {
             Ok(body) => match ngrok(&body, port) {
                 Some(Ok(address)) => return Ok(address),
                 Some(Err(())) => elsewhere = true,
-                None => tried.push("ngrok: not its answer".to_owned()),
+                None => tried.push("ngrok: unexpected response".to_owned()),
             },
             Err(error) => tried.push(format!("ngrok: {error}")),
         }
     }
     if kind != Kind::Ngrok {
-        let urls = match given("/quicktunnel") {
+        let urls = match custom("/quicktunnel") {
             Some(url) => vec![url],
             None => CLOUDFLARED_PORTS
                 .map(|port| format!("http://127.0.0.1:{port}/quicktunnel"))
                 .collect(),
         };
         for url in urls {
-            if let Some(address) = ask(&client, &url)
+            if let Some(address) = get(&client, &url)
                 .await
                 .ok()
                 .as_deref()
@@ -107,20 +108,20 @@ pub async fn find(kind: Kind, api: Option<&Url>, port: u16) -> Result<Url, Tunne
     Err(TunnelError::None { tried, port })
 }
 
-async fn ask(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, String> {
-    let answer = client.get(url).send().await.map_err(egress::describe)?;
-    if !answer.status().is_success() {
-        return Err(format!("it answered {}", answer.status().as_u16()));
+async fn get(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, String> {
+    let response = client.get(url).send().await.map_err(egress::describe)?;
+    if !response.status().is_success() {
+        return Err(format!("answered {}", response.status().as_u16()));
     }
-    let body = egress::read_body(answer, MAX_ANSWER_BYTES).await;
+    let body = egress::read_body(response, MAX_BODY_BYTES).await;
     body.map_err(|error| error.to_string())
 }
 
-/// The https tunnel to `port`: `Err` where there are tunnels and none is that one, none
-/// where this is not ngrok's answer.
+/// Returns the https tunnel to `port`: `Some(Err)` if there are only tunnels to other ports,
+/// `None` if the body is not ngrok's.
 fn ngrok(body: &[u8], port: u16) -> Option<Result<Url, ()>> {
     #[derive(Deserialize)]
-    struct Answer {
+    struct Body {
         tunnels: Vec<Tunnel>,
     }
     #[derive(Deserialize)]
@@ -132,30 +133,30 @@ fn ngrok(body: &[u8], port: u16) -> Option<Result<Url, ()>> {
     struct Settings {
         addr: Option<String>,
     }
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    let end = format!(":{port}");
+    let body: Body = serde_json::from_slice(body).ok()?;
+    let ending = format!(":{port}");
     let leads_here = |tunnel: &&Tunnel| {
         let addr = tunnel
             .config
             .as_ref()
             .and_then(|config| config.addr.as_deref());
-        addr.is_none_or(|addr| addr.trim_end_matches('/').ends_with(&end))
+        addr.is_none_or(|addr| addr.trim_end_matches('/').ends_with(&ending))
     };
-    let here = answer.tunnels.iter().filter(leads_here);
-    let mut addresses = here.filter_map(|tunnel| https(&tunnel.public_url));
+    let tunnels = body.tunnels.iter().filter(leads_here);
+    let mut addresses = tunnels.filter_map(|tunnel| https(&tunnel.public_url));
     Some(addresses.next().ok_or(()))
 }
 
 fn cloudflared(body: &[u8]) -> Option<Url> {
     #[derive(Deserialize)]
-    struct Answer {
+    struct Body {
         hostname: String,
     }
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    https(&format!("https://{}", answer.hostname))
+    let body: Body = serde_json::from_slice(body).ok()?;
+    https(&format!("https://{}", body.hostname))
 }
 
-/// An https origin without anything after it.
+/// Parses an https origin without a path, a query or a user.
 fn https(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let plain = url.path() == "/" && url.query().is_none() && url.username().is_empty();

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Takes documents from a `command` destination of ivesk-webhook: files the JSON of each version as
+# Receives documents of a `command` destination of ivesk-webhook: files the JSON of each version as
 # FOLDER/<company>/<key>.json, for the companies that have a folder there.
 #
 #     [destinations.files]
@@ -7,8 +7,8 @@
 #     program = "file_into_folder.sh"
 #     arguments = ["/srv/invoices"]
 #
-# It answers with its exit code: 0 has it, 65 does not want it and says why on standard output,
-# 75 can't take it now. Whatever else happens (a full disk, a missing tool) pauses the destination too.
+# Exit codes: 0 accepts, 65 rejects with a message on standard output, 75 is unavailable, as is any
+# other failure (a full disk, a missing tool).
 set -eu
 
 folder=${1:?name the folder as the argument}
@@ -17,8 +17,8 @@ if [ ! -d "$folder" ]; then
     exit 75
 fi
 
-# What comes from elsewhere is never part of a path before it was looked at. The key is `doc_`
-# and hexadecimal digits, so it always can be.
+# Untrusted text is checked before it becomes part of a path. The key needs no check: it is `doc_`
+# and hexadecimal digits.
 case $IVESK_COMPANY in
 '' | *[!0-9A-Za-z]*)
     echo "Įmonės kodas „$IVESK_COMPANY“ netinkamas"
@@ -30,8 +30,8 @@ if [ ! -d "$folder/$IVESK_COMPANY" ]; then
     exit 65
 fi
 
-# Written beside its place, synced, then renamed: who finds the file finds all of it. The same
-# document may come again; then the same file is written again.
+# Written to a temporary name, synced, then renamed: the file is complete when it appears. The same
+# document may be delivered again; then the same file is written again.
 file=$folder/$IVESK_COMPANY/$IVESK_KEY.json
 cat >"$file.tmp"
 sync "$file.tmp"

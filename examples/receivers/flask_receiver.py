@@ -1,14 +1,14 @@
-"""Takes documents from an `http` destination of ivesk-webhook: checks each signature, books each
-version once, and says in words what it does not want.
+"""Receives documents of an `http` destination of ivesk-webhook: verifies each signature, books
+each version once, and rejects with a message.
 
     pip install -r requirements.txt
-    export IVESK_SECRETS="whsec_…"      # as in the destination's secret_file; several: spaces between
-    export BOOKS=books.db               # a SQLite file, made where it is missing
+    export IVESK_SECRETS="whsec_…"      # as in the destination's secret_file; several separated by spaces
+    export BOOKS=books.db               # a SQLite file, created if missing
     export COMPANIES=302320404,304567890
     flask --app flask_receiver run --port 9000
 
-and in the settings of ivesk-webhook: url = "http://127.0.0.1:9000/ivesk". Before others can
-reach it, put a real server (gunicorn, waitress) and TLS in front.
+and in the settings of ivesk-webhook: url = "http://127.0.0.1:9000/ivesk". Before it is
+reachable by others, put a real server (gunicorn, waitress) and TLS in front.
 """
 
 import os
@@ -25,7 +25,7 @@ app.config["MAX_CONTENT_LENGTH"] = 64 * 1024 * 1024
 
 
 def books():
-    """The books. Each version of a document has one row, whatever happens: its key is unique."""
+    """Opens the books. Each version of a document has at most one row: its key is unique."""
     connection = sqlite3.connect(os.environ["BOOKS"], timeout=20)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(
@@ -36,7 +36,7 @@ def books():
 
 
 def verified(body, headers):
-    """The JSON, where one of our secrets signed it. While a secret is changed there are two."""
+    """Returns the payload if one of the secrets signed it; there are two while one is changed."""
     for webhook in SECRETS:
         try:
             return webhook.verify(body, headers)
@@ -46,23 +46,23 @@ def verified(body, headers):
 
 
 @app.post("/ivesk")
-def take():
-    # The signature is over the bytes as they came: don't parse and print them before.
+def receive():
+    # The signature covers the bytes as received: don't parse and print them before.
     body = request.get_data()
-    told = verified(body, dict(request.headers))
-    if told is None:
-        # The destination pauses and says so: this is about the secret, not about the document.
-        return {"message": "the signature is not ours"}, 401
+    payload = verified(body, dict(request.headers))
+    if payload is None:
+        # Not a rejection: ivesk-webhook waits and retries, since 401 is about the secret.
+        return {"message": "the signature does not match"}, 401
 
-    data = told["data"]
+    data = payload["data"]
     if data["company"] not in COMPANIES:
-        # A 4xx with a message is a rejection: the accountant reads these words.
+        # A 4xx with a message is a rejection: the accountant reads the message.
         return {"message": f"Įmonės {data['company']} apskaita čia netvarkoma"}, 422
 
     connection = books()
     try:
         # The key and the booking in one transaction: a crash leaves both or none, and the
-        # same document comes again until it hears of our answer.
+        # same document is delivered again until the response arrives.
         with connection:
             connection.execute(
                 "INSERT INTO booked VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",

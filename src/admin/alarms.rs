@@ -1,4 +1,4 @@
-//! Alarms: those that are on, and those that were.
+//! Alarms that are on, and past ones.
 
 use std::sync::Arc;
 
@@ -7,41 +7,41 @@ use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::paging::{List, Page, PageOf};
-use super::{Outcome, Params};
-use crate::service::App;
+use super::paging::{List, Page, PageQuery};
+use super::problem::{ApiResult, Params};
+use crate::app::App;
 use crate::store::{AlarmFilter, AlarmRow};
 
-/// Which alarms.
+/// The alarms that are requested.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Which {
-    /// Only those that are on.
+pub(super) struct AlarmQuery {
+    /// Only alarms that are on.
     #[serde(default)]
     active: bool,
-    /// `next` of the page before; the first page without it.
+    /// `next` of the previous page; absent for the first page.
     #[param(max_length = 400)]
     after: Option<String>,
-    /// Rows in the answer at the most.
+    /// Most rows on the page.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<usize>,
 }
 
-/// Alarms, oldest first
-#[utoipa::path(get, path = "/v1/alarms", tag = "alarms", params(Which),
-    responses((status = OK, description = "Alarms in ascending order", body = Page<AlarmRow>)))]
+/// Lists alarms, oldest first
+#[utoipa::path(get, path = "/v1/alarms", tag = "alarms", params(AlarmQuery),
+    responses((status = OK, description = "Alarms", body = Page<AlarmRow>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    Params(which): Params<Which>,
-) -> Outcome<Page<AlarmRow>> {
-    let page = PageOf {
-        after: which.after,
-        limit: which.limit,
+    Params(query): Params<AlarmQuery>,
+) -> ApiResult<Page<AlarmRow>> {
+    let page = PageQuery {
+        after: query.after,
+        limit: query.limit,
     };
     let limit = page.limit()?;
     let filter = AlarmFilter {
-        active: which.active,
+        active: query.active,
         after: page.row(List::ALARMS)?,
         limit: limit + 1,
     };

@@ -1,4 +1,4 @@
-//! SNS's signing certificates that have verified a message.
+//! Signing certificates that have verified a message.
 
 use std::sync::Arc;
 
@@ -6,22 +6,22 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
-use super::paging::{List, Page, PageOf};
-use super::{Outcome, Params};
+use super::paging::{List, Page, PageQuery};
+use super::problem::{ApiResult, Params};
+use crate::app::App;
 use crate::domain::Timestamp;
-use crate::service::App;
 use crate::sns::CertificateSummary;
 use crate::sns::certificate::Certificate;
 use crate::store::CertificateRow;
 
-/// A certificate as people see it.
+/// A stored certificate.
 #[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct ShownCertificate {
     /// Its `SigningCertURL`.
     pub(super) url: String,
-    /// When it was fetched.
+    /// The time at which it was fetched.
     pub(super) fetched_at: Timestamp,
-    /// Its subject and dates; null where it can't be read any more.
+    /// Its subject and dates; null if it can't be parsed.
     pub(super) certificate: Option<CertificateSummary>,
 }
 
@@ -36,18 +36,18 @@ impl From<CertificateRow> for ShownCertificate {
     }
 }
 
-/// Signing certificates that have verified a message, and how long they are valid
-#[utoipa::path(get, path = "/v1/certificates", tag = "subscriptions", params(PageOf),
-    responses((status = OK, description = "Certificates by their URL", body = Page<ShownCertificate>)))]
+/// Lists signing certificates that have verified a message, with their dates
+#[utoipa::path(get, path = "/v1/certificates", tag = "subscriptions", params(PageQuery),
+    responses((status = OK, description = "Certificates by URL", body = Page<ShownCertificate>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    Params(page): Params<PageOf>,
-) -> Outcome<Page<ShownCertificate>> {
+    Params(page): Params<PageQuery>,
+) -> ApiResult<Page<ShownCertificate>> {
     let limit = page.limit()?;
     let place = page.place(List::CERTIFICATES)?;
-    // The store keeps a few at the most.
+    // There are never more than a few.
     let mut rows = app.store.certificates().await?;
-    rows.sort_by(|one, other| one.url.cmp(&other.url));
+    rows.sort_by(|left, right| left.url.cmp(&right.url));
     rows.retain(|row| place.as_ref().is_none_or(|place| row.url > *place));
     let page = Page::of(List::CERTIFICATES, rows, limit, |row| row.url.clone());
     Ok(Json(page.map(ShownCertificate::from)))

@@ -1,4 +1,4 @@
-//! Destinations: how each stands, what a person changes there, and what became of versions.
+//! Destinations and deliveries: lists them, and starts, pauses, retries and skips.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::feeds::{known_account, parse_company};
-use super::paging::{List, Page, PageOf};
-use super::{AdminError, Input, NoFields, Outcome, Params};
+use super::paging::{List, Page, PageQuery};
+use super::problem::{AdminError, ApiResult, Input, NoFields, Params};
+use crate::app::App;
 use crate::config::{DestinationConfig, DestinationKind};
 use crate::delivery::worker::filter;
 use crate::domain::{DestinationName, Timestamp};
-use crate::service::App;
 use crate::store::{
     DeliveryFilter, DeliveryRow, DeliveryState, DestinationChange, DestinationRow, HeldFeed,
     RunState, StartFrom,
@@ -28,9 +28,9 @@ pub(super) struct Destination {
     /// Its state.
     #[serde(flatten)]
     pub(super) state: RunState,
-    /// What it is; null where the settings do not name it any more.
+    /// Its kind; null if it is no longer configured.
     pub(super) kind: Option<&'static str>,
-    /// Feeds of which it is given nothing until somebody starts them.
+    /// Feeds whose documents are held until a person starts them.
     pub(super) held: Vec<HeldFeed>,
 }
 
@@ -43,13 +43,13 @@ const fn kind(destination: &DestinationConfig) -> &'static str {
     }
 }
 
-/// Every destination and its state
-#[utoipa::path(get, path = "/v1/destinations", tag = "delivery", params(PageOf),
+/// Lists destinations with their state
+#[utoipa::path(get, path = "/v1/destinations", tag = "delivery", params(PageQuery),
     responses((status = OK, description = "Destinations by name", body = Page<Destination>)))]
 pub(super) async fn destinations(
     State(app): State<Arc<App>>,
-    Params(page): Params<PageOf>,
-) -> Outcome<Page<Destination>> {
+    Params(page): Params<PageQuery>,
+) -> ApiResult<Page<Destination>> {
     let limit = page.limit()?;
     let place = page.place(List::DESTINATIONS)?.unwrap_or_default();
     let mut destinations = all_destinations(&app).await?;
@@ -62,7 +62,7 @@ pub(super) async fn destinations(
     )))
 }
 
-/// Every destination that was ever known, by name.
+/// Returns every destination that was ever known, by name.
 pub(super) async fn all_destinations(app: &App) -> Result<Vec<Destination>, AdminError> {
     let mut destinations = Vec::new();
     for row in app.store.destinations().await? {
@@ -84,12 +84,12 @@ pub(super) async fn all_destinations(app: &App) -> Result<Vec<Destination>, Admi
     Ok(destinations)
 }
 
-/// From where feeds begin, and which ones; all of the destination's where neither is named.
+/// The start of feeds: all feeds of the destination, unless account or company are set.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Start {
-    /// `all`: everything that is stored. `now`: only what comes from now on. Or a moment
-    /// (RFC 3339): versions since then, by the vendor's time.
+    /// `all`: everything that is stored. `now`: only versions stored from now on. Or a moment
+    /// (RFC 3339): versions since then, in the vendor's time.
     from: String,
     /// Only this account's feeds.
     account: Option<String>,
@@ -98,32 +98,31 @@ pub(super) struct Start {
     company: Option<String>,
 }
 
-/// How many feeds or versions a change was about.
+/// The number of feeds or versions that changed.
 #[derive(Serialize, ToSchema)]
 pub(super) struct DestinationChanged {
-    /// How many.
+    /// The number.
     pub(super) changed: usize,
 }
 
-/// Let held feeds begin, or feeds that have begun begin earlier
+/// Starts held feeds, or moves the start of started feeds back
 ///
-/// What the destination has had stays so, and is not delivered again.
+/// Versions that the destination has accepted are not delivered again.
 #[utoipa::path(post, path = "/v1/destinations/{name}/start", tag = "delivery", request_body = Start,
     params(("name" = String, Path, description = "The destination's name")),
-    responses((status = OK, description = "How many feeds that was about", body = DestinationChanged)))]
+    responses((status = OK, description = "The number of feeds", body = DestinationChanged)))]
 pub(super) async fn start(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(start): Input<Start>,
-) -> Outcome<DestinationChanged> {
-    let (name, destination) = configured(&app, &name)?;
+) -> ApiResult<DestinationChanged> {
+    let (name, destination) = configured_destination(&app, &name)?;
     let from = match start.from.as_str() {
         "all" => StartFrom::All,
         "now" => StartFrom::Now,
         moment => StartFrom::Since(Timestamp::parse(moment).ok_or_else(|| {
             AdminError::BadRequest(
-                "`from` is neither `all` nor `now` nor a moment such as 2026-01-31T00:00:00Z"
-                    .to_owned(),
+                "`from` must be `all`, `now` or a moment such as 2026-01-31T00:00:00Z".to_owned(),
             )
         })?),
     };
@@ -138,77 +137,77 @@ pub(super) async fn start(
     change(&app, name, start).await
 }
 
-/// Hand nothing on to a destination until it is resumed
+/// Pauses a destination until it is resumed
 #[utoipa::path(post, path = "/v1/destinations/{name}/pause", tag = "delivery", request_body = NoFields,
     params(("name" = String, Path, description = "The destination's name")),
-    responses((status = OK, description = "1 where it was not paused before", body = DestinationChanged)))]
+    responses((status = OK, description = "1 if it was not paused before", body = DestinationChanged)))]
 pub(super) async fn pause(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(NoFields {}): Input<NoFields>,
-) -> Outcome<DestinationChanged> {
-    change(&app, known_destination(&name)?, DestinationChange::Pause).await
+) -> ApiResult<DestinationChanged> {
+    change(&app, parse_destination(&name)?, DestinationChange::Pause).await
 }
 
-/// Go on with a destination now, whatever it waited for
+/// Resumes a destination now, also one that waits to retry
 #[utoipa::path(post, path = "/v1/destinations/{name}/resume", tag = "delivery", request_body = NoFields,
     params(("name" = String, Path, description = "The destination's name")),
-    responses((status = OK, description = "1 where it waited or was paused", body = DestinationChanged)))]
+    responses((status = OK, description = "1 if it waited or was paused", body = DestinationChanged)))]
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Input(NoFields {}): Input<NoFields>,
-) -> Outcome<DestinationChanged> {
-    change(&app, known_destination(&name)?, DestinationChange::Resume).await
+) -> ApiResult<DestinationChanged> {
+    change(&app, parse_destination(&name)?, DestinationChange::Resume).await
 }
 
-/// Which versions.
+/// The versions to deliver again.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Again {
-    /// This one, whatever became of it; all that stand rejected where it is absent.
+pub(super) struct RetrySelection {
+    /// This version, in any state; absent for all rejected versions.
     sequence: Option<i64>,
 }
 
-/// Hand rejected versions on again
+/// Delivers rejected versions again
 ///
-/// Those that a newer version has replaced are left as they are.
-#[utoipa::path(post, path = "/v1/destinations/{name}/retry", tag = "delivery", request_body = Again,
+/// Versions that a newer one has superseded are left out.
+#[utoipa::path(post, path = "/v1/destinations/{name}/retry", tag = "delivery", request_body = RetrySelection,
     params(("name" = String, Path, description = "The destination's name")),
-    responses((status = OK, description = "How many versions", body = DestinationChanged)))]
+    responses((status = OK, description = "The number of versions", body = DestinationChanged)))]
 pub(super) async fn retry(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    Input(Again { sequence }): Input<Again>,
-) -> Outcome<DestinationChanged> {
+    Input(RetrySelection { sequence }): Input<RetrySelection>,
+) -> ApiResult<DestinationChanged> {
     change(
         &app,
-        known_destination(&name)?,
+        parse_destination(&name)?,
         DestinationChange::Retry { sequence },
     )
     .await
 }
 
-/// Which version.
+/// The version to skip.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct One {
-    /// Its number.
+pub(super) struct SkipSelection {
+    /// Its sequence number.
     sequence: i64,
 }
 
-/// Leave a version out that keeps a destination from going on
-#[utoipa::path(post, path = "/v1/destinations/{name}/skip", tag = "delivery", request_body = One,
+/// Skips a version that blocks a destination
+#[utoipa::path(post, path = "/v1/destinations/{name}/skip", tag = "delivery", request_body = SkipSelection,
     params(("name" = String, Path, description = "The destination's name")),
-    responses((status = OK, description = "1 where it was not settled before", body = DestinationChanged)))]
+    responses((status = OK, description = "1 if it was not finished before", body = DestinationChanged)))]
 pub(super) async fn skip(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    Input(One { sequence }): Input<One>,
-) -> Outcome<DestinationChanged> {
+    Input(SkipSelection { sequence }): Input<SkipSelection>,
+) -> ApiResult<DestinationChanged> {
     change(
         &app,
-        known_destination(&name)?,
+        parse_destination(&name)?,
         DestinationChange::Skip { sequence },
     )
     .await
@@ -218,7 +217,7 @@ async fn change(
     app: &App,
     name: DestinationName,
     change: DestinationChange,
-) -> Outcome<DestinationChanged> {
+) -> ApiResult<DestinationChanged> {
     let changed = app
         .store
         .change_destination(name, change, app.clock.now())
@@ -227,15 +226,17 @@ async fn change(
     Ok(Json(DestinationChanged { changed }))
 }
 
-pub(super) fn known_destination(name: &str) -> Result<DestinationName, AdminError> {
+/// Parses the name of a destination.
+pub(super) fn parse_destination(name: &str) -> Result<DestinationName, AdminError> {
     DestinationName::parse(name).map_err(|error| AdminError::BadRequest(error.to_string()))
 }
 
-pub(super) fn configured<'a>(
+/// Returns a configured destination.
+pub(super) fn configured_destination<'a>(
     app: &'a App,
     name: &str,
 ) -> Result<(DestinationName, &'a DestinationConfig), AdminError> {
-    let name = known_destination(name)?;
+    let name = parse_destination(name)?;
     let destination = app
         .config
         .destinations
@@ -244,51 +245,51 @@ pub(super) fn configured<'a>(
     Ok((name, destination))
 }
 
-/// Which deliveries.
+/// The deliveries that are requested.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DeliveryQuery {
-    /// Only this destination's.
+    /// Only those of this destination.
     destination: Option<String>,
     /// Only in this state.
     #[param(inline)]
     state: Option<DeliveryState>,
-    /// `next` of the page before; the first page without it.
+    /// `next` of the previous page; absent for the first page.
     #[param(max_length = 400)]
     after: Option<String>,
-    /// Rows in the answer at the most.
+    /// Most rows on the page.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<usize>,
 }
 
-/// What became of versions at destinations, with every attempt
+/// Lists deliveries with their attempts
 #[utoipa::path(get, path = "/v1/deliveries", tag = "delivery", params(DeliveryQuery),
-    responses((status = OK, description = "Deliveries in the order of the versions' numbers",
+    responses((status = OK, description = "Deliveries by sequence number",
         body = Page<DeliveryRow>)))]
 pub(super) async fn deliveries(
     State(app): State<Arc<App>>,
-    Params(which): Params<DeliveryQuery>,
-) -> Outcome<Page<DeliveryRow>> {
-    let page = PageOf {
-        after: which.after,
-        limit: which.limit,
+    Params(query): Params<DeliveryQuery>,
+) -> ApiResult<Page<DeliveryRow>> {
+    let page = PageQuery {
+        after: query.after,
+        limit: query.limit,
     };
     let limit = page.limit()?;
-    let destination = which
+    let destination = query
         .destination
         .as_deref()
-        .map(known_destination)
+        .map(parse_destination)
         .transpose()?;
     let place = page.place(List::DELIVERIES)?.unwrap_or_default();
     let (sequence, last_destination) = place.split_once('/').unwrap_or(("0", ""));
     let sequence: i64 = sequence
         .parse()
-        .map_err(|_| List::DELIVERIES.foreign_cursor())?;
-    // A version may stand at several destinations, so the page begins within its number.
+        .map_err(|_| List::DELIVERIES.cursor_error())?;
+    // One version has a delivery per destination, so a page may begin between them.
     let filter = DeliveryFilter {
         destination,
-        state: which.state,
+        state: query.state,
         sequence: None,
         after: sequence.saturating_sub(1),
         limit: limit + 1 + app.store.destinations().await?.len(),

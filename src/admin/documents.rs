@@ -1,4 +1,4 @@
-//! Looking for documents.
+//! Searches and traces documents.
 
 use std::sync::Arc;
 
@@ -8,58 +8,58 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::feeds::{known_account, parse_company};
-use super::paging::{List, Page, PageOf};
-use super::{AdminError, Outcome, Params};
+use super::paging::{List, Page, PageQuery};
+use super::problem::{AdminError, ApiResult, Params};
+use crate::app::App;
 use crate::domain::Queue;
 use crate::ivesk::view::{self, View};
-use crate::service::App;
 use crate::store::{DocumentRow, DocumentSearch, Store};
-use crate::trace::{self, Trace};
+use crate::trace::{Trace, find as find_traces};
 
-/// Versions that the store is asked for at once.
-const STEP: u16 = 250;
+/// Versions that one call of the store examines.
+const BATCH: u16 = 250;
 
-/// How often it is asked for one answer.
-const STEPS: usize = 8;
+/// Most calls of the store for one response.
+const MAX_BATCHES: usize = 8;
 
-/// The longest text that is looked for, in characters.
-const LONGEST_TEXT: usize = 100;
+/// Longest search text, in characters.
+const MAX_TEXT_CHARS: usize = 100;
 
-/// What to look for.
+/// The documents that are searched for.
 #[derive(Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Wanted {
-    /// The document's id or our sequence number of a version, whole; or a part of its
-    /// number, of the seller's or buyer's name or code, in letters of either case.
+pub(super) struct SearchQuery {
+    /// A document's id or a version's sequence number, complete; or a part of the document's
+    /// number, or of the name or code of its seller or buyer, in letters of either case.
     #[param(max_length = 100)]
     pub(super) q: Option<String>,
-    /// Only this account's.
+    /// Only those of this account.
     pub(super) account: Option<String>,
-    /// Only this queue's.
+    /// Only those of this queue.
     #[param(inline)]
     pub(super) queue: Option<Queue>,
-    /// Only this company's.
+    /// Only those of this company.
     #[param(max_length = 64)]
     pub(super) company: Option<String>,
-    /// `next` of the page before; the newest documents without it.
+    /// `next` of the previous page; absent for the newest documents.
     #[param(max_length = 400)]
     pub(super) after: Option<String>,
-    /// Rows in the answer at the most.
+    /// Most rows on the page.
     #[param(minimum = 1, maximum = 500, default = 100)]
     pub(super) limit: Option<usize>,
 }
 
-/// A version of a document, and what people know it by.
+/// A version of a document, with the fields by which people know it.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Found {
+pub(super) struct FoundDocument {
     /// The version.
     #[serde(flatten)]
     pub(super) row: DocumentRow,
-    /// What the document says of itself; empty where its body is not kept any more.
+    /// Fields of the document; empty once retention has removed its body.
     pub(super) view: View,
 }
 
-impl From<DocumentRow> for Found {
+impl From<DocumentRow> for FoundDocument {
     fn from(row: DocumentRow) -> Self {
         Self {
             view: row.body.as_deref().map(View::read).unwrap_or_default(),
@@ -68,35 +68,38 @@ impl From<DocumentRow> for Found {
     }
 }
 
-/// Look for documents, the newest first
+/// Searches documents, newest first
 ///
-/// One answer looks through at most 2,000 versions, or a company's, so it may hold few
-/// rows or none and yet a `next`, which goes on from there.
-#[utoipa::path(get, path = "/v1/documents/search", tag = "documents", params(Wanted),
-    responses((status = OK, description = "Versions in descending sequence", body = Page<Found>)))]
+/// One response examines at most 2,000 versions. It may hold few rows, or none, and still
+/// have a `next`, which continues the search.
+#[utoipa::path(get, path = "/v1/documents/search", tag = "documents", params(SearchQuery),
+    responses((status = OK, description = "Versions in descending sequence", body = Page<FoundDocument>)))]
 pub(super) async fn search(
     State(app): State<Arc<App>>,
-    Params(wanted): Params<Wanted>,
-) -> Outcome<Page<Found>> {
-    find(&app, &wanted).await.map(Json)
+    Params(query): Params<SearchQuery>,
+) -> ApiResult<Page<FoundDocument>> {
+    find(&app, &query).await.map(Json)
 }
 
-/// One answer's worth of looking.
-pub(super) async fn find(app: &App, wanted: &Wanted) -> Result<Page<Found>, AdminError> {
-    let page = PageOf {
-        after: wanted.after.clone(),
-        limit: wanted.limit,
+/// Returns one page of matching documents.
+pub(super) async fn find(
+    app: &App,
+    query: &SearchQuery,
+) -> Result<Page<FoundDocument>, AdminError> {
+    let page = PageQuery {
+        after: query.after.clone(),
+        limit: query.limit,
     };
     let limit = page.limit()?;
-    let look = DocumentSearch {
-        account: wanted
+    let search = DocumentSearch {
+        account: query
             .account
             .as_deref()
             .filter(|name| !name.is_empty())
             .map(|name| known_account(app, name))
             .transpose()?,
-        queue: wanted.queue,
-        company: wanted
+        queue: query.queue,
+        company: query
             .company
             .as_deref()
             .filter(|code| !code.is_empty())
@@ -104,20 +107,20 @@ pub(super) async fn find(app: &App, wanted: &Wanted) -> Result<Page<Found>, Admi
             .transpose()?,
         document_id: None,
         before: Some(page.row(List::DOCUMENTS)?).filter(|before| *before > 0),
-        versions: STEP,
+        versions: BATCH,
     };
-    let text = wanted.q.as_deref().unwrap_or_default().trim();
-    if text.chars().count() > LONGEST_TEXT {
+    let text = query.q.as_deref().unwrap_or_default().trim();
+    if text.chars().count() > MAX_TEXT_CHARS {
         return Err(AdminError::BadRequest(format!(
-            "`q` is longer than {LONGEST_TEXT} characters"
+            "`q` is longer than {MAX_TEXT_CHARS} characters"
         )));
     }
     let (rows, next) = if text.is_empty() {
-        walk(&*app.store, look, limit, |_| true).await?
+        scan(&*app.store, search, limit, |_| true).await?
     } else {
-        // Found by an index, wherever it stands; only where nothing is, all are read.
-        let named = by_name(&*app.store, &look, text).await?;
-        if named.is_empty() {
+        // An id or sequence number is found by an index; only other text needs a scan.
+        let identified = by_id_or_sequence(&*app.store, &search, text).await?;
+        if identified.is_empty() {
             let text = text.to_lowercase();
             let mentions = |row: &DocumentRow| {
                 row.feed.company.as_str().to_lowercase().contains(&text)
@@ -126,26 +129,27 @@ pub(super) async fn find(app: &App, wanted: &Wanted) -> Result<Page<Found>, Admi
                         .as_deref()
                         .is_some_and(|body| view::mentions(body, &text))
             };
-            walk(&*app.store, look, limit, mentions).await?
+            scan(&*app.store, search, limit, mentions).await?
         } else {
-            (named, None)
+            (identified, None)
         }
     };
     Ok(Page {
-        rows: rows.into_iter().map(Found::from).collect(),
+        rows: rows.into_iter().map(FoundDocument::from).collect(),
         next: next.map(|before| List::DOCUMENTS.cursor(before)),
     })
 }
 
-/// The versions of the document with this id, or the one with this sequence number.
-async fn by_name(
+/// Returns the versions of the document with this id, or the version with this sequence
+/// number.
+async fn by_id_or_sequence(
     store: &dyn Store,
-    look: &DocumentSearch,
+    search: &DocumentSearch,
     text: &str,
 ) -> Result<Vec<DocumentRow>, AdminError> {
     let by_id = DocumentSearch {
         document_id: Some(text.to_owned()),
-        ..look.clone()
+        ..search.clone()
     };
     let found = store.search_documents(by_id).await?.rows;
     if !found.is_empty() {
@@ -154,16 +158,16 @@ async fn by_name(
     let Ok(sequence) = text.parse::<i64>() else {
         return Ok(found);
     };
-    let by_number = DocumentSearch {
+    let by_sequence = DocumentSearch {
         company: None,
         before: sequence.checked_add(1),
         versions: 1,
-        ..look.clone()
+        ..search.clone()
     };
-    let mut found = store.search_documents(by_number).await?.rows;
+    let mut found = store.search_documents(by_sequence).await?.rows;
     found.retain(|row| {
         row.sequence == sequence
-            && look
+            && search
                 .company
                 .as_ref()
                 .is_none_or(|company| row.feed.company == *company)
@@ -171,53 +175,53 @@ async fn by_name(
     Ok(found)
 }
 
-/// Goes backwards until there are `limit` rows, nothing is left, or enough was looked at.
-async fn walk(
+/// Scans backwards until there are `limit` rows, nothing is left, or [`MAX_BATCHES`] were
+/// read.
+async fn scan(
     store: &dyn Store,
-    mut look: DocumentSearch,
+    mut search: DocumentSearch,
     limit: usize,
-    is_wanted: impl Fn(&DocumentRow) -> bool,
+    matches: impl Fn(&DocumentRow) -> bool,
 ) -> Result<(Vec<DocumentRow>, Option<i64>), AdminError> {
     let mut rows = Vec::new();
-    for _ in 0..STEPS {
-        let looked = store.search_documents(look.clone()).await?;
-        for row in looked.rows.into_iter().filter(|row| is_wanted(row)) {
+    for _ in 0..MAX_BATCHES {
+        let batch = store.search_documents(search.clone()).await?;
+        for row in batch.rows.into_iter().filter(|row| matches(row)) {
             if rows.len() == limit {
-                // This one is the first of the next page.
+                // This row is the first of the next page.
                 return Ok((rows, Some(row.sequence.saturating_add(1))));
             }
             rows.push(row);
         }
-        look.before = looked.next;
-        if look.before.is_none() {
+        search.before = batch.next;
+        if search.before.is_none() {
             break;
         }
     }
-    Ok((rows, look.before))
+    Ok((rows, search.before))
 }
 
-/// Whose story.
+/// The document that is traced.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct WhichStory {
-    /// A document's id or number, our sequence number of a version, or userdata that an
-    /// upload carried.
+pub(super) struct TraceQuery {
+    /// A document's id or number, a version's sequence number, or the userdata of an upload.
     #[param(min_length = 1, max_length = 200)]
     q: String,
 }
 
-/// What became of a document, from its upload or first sight until it was booked
-#[utoipa::path(get, path = "/v1/documents/trace", tag = "documents", params(WhichStory),
-    responses((status = OK, description = "One for each document that is meant", body = Vec<Trace>)))]
-pub(super) async fn story(
+/// Traces a document from its upload or first pull to its deliveries
+#[utoipa::path(get, path = "/v1/documents/trace", tag = "documents", params(TraceQuery),
+    responses((status = OK, description = "One trace per matching document", body = Vec<Trace>)))]
+pub(super) async fn trace(
     State(app): State<Arc<App>>,
-    Params(WhichStory { q }): Params<WhichStory>,
-) -> Outcome<Vec<Trace>> {
+    Params(TraceQuery { q }): Params<TraceQuery>,
+) -> ApiResult<Vec<Trace>> {
     if q.trim().is_empty() || q.chars().count() > 200 {
         return Err(AdminError::BadRequest(
             "`q` is empty or longer than 200 characters".to_owned(),
         ));
     }
-    Ok(Json(trace::find(app.store.as_ref(), &q).await?))
+    Ok(Json(find_traces(app.store.as_ref(), &q).await?))
 }

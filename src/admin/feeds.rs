@@ -1,4 +1,4 @@
-//! Feeds: how they stand, pulling them, stopping and freeing them.
+//! Feeds: lists, pulls, pauses and resumes them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::paging::{List, Page, PageOf};
-use super::{AdminError, Input, Outcome, Params};
+use super::paging::{List, Page, PageQuery};
+use super::problem::{AdminError, ApiResult, Input, Params};
+use crate::app::App;
 use crate::domain::{Account, Company, Cursor, Feed, Queue};
-use crate::service::App;
 use crate::store::{FeedRow, RunState, Trigger, TriggerKind};
 
 /// A feed and its state.
@@ -25,13 +25,13 @@ pub(super) struct FeedStatus {
     state: RunState,
 }
 
-/// Every feed and its state
-#[utoipa::path(get, path = "/v1/feeds", tag = "feeds", params(PageOf),
+/// Lists feeds with their state
+#[utoipa::path(get, path = "/v1/feeds", tag = "feeds", params(PageQuery),
     responses((status = OK, description = "Feeds by account, queue and company", body = Page<FeedStatus>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    Params(page): Params<PageOf>,
-) -> Outcome<Page<FeedStatus>> {
+    Params(page): Params<PageQuery>,
+) -> ApiResult<Page<FeedStatus>> {
     let page = page_of(&app, &page).await?;
     let accounts = app.store.accounts().await?;
     let now = app.clock.now();
@@ -44,22 +44,22 @@ pub(super) async fn list(
     })))
 }
 
-/// A page of the feeds, in the order of their names.
-pub(super) async fn page_of(app: &App, page: &PageOf) -> Result<Page<FeedRow>, AdminError> {
+/// Returns a page of feeds by account, queue and company.
+pub(super) async fn page_of(app: &App, page: &PageQuery) -> Result<Page<FeedRow>, AdminError> {
     let limit = page.limit()?;
     let place = page.place(List::FEEDS)?;
     let place: Option<Vec<&str>> = place.as_ref().map(|text| text.splitn(3, '/').collect());
     let mut rows = app.store.feeds().await?;
     if let Some(place) = place {
-        rows.retain(|row| parts(&row.feed).as_slice() > place.as_slice());
+        rows.retain(|row| sort_key(&row.feed).as_slice() > place.as_slice());
     }
     Ok(Page::of(List::FEEDS, rows, limit, |row| {
-        parts(&row.feed).join("/")
+        sort_key(&row.feed).join("/")
     }))
 }
 
-/// What the store sorts feeds by.
-fn parts(feed: &Feed) -> [&str; 3] {
+/// Returns the key by which the store sorts feeds.
+fn sort_key(feed: &Feed) -> [&str; 3] {
     [
         feed.account.as_str(),
         feed.queue.as_str(),
@@ -67,48 +67,48 @@ fn parts(feed: &Feed) -> [&str; 3] {
     ]
 }
 
-/// Which feeds, as a request names them; what is absent means all.
+/// The feeds to pull; absent fields mean all.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PullRequest {
-    /// Only this account's.
+    /// Only those of this account.
     pub(super) account: Option<String>,
-    /// Only this queue's.
+    /// Only those of this queue.
     pub(super) queue: Option<Queue>,
-    /// Only this company's, which makes its exported feed known where it is not.
+    /// Only those of this company; its exported feed becomes known if it is new.
     #[schema(max_length = 64)]
     pub(super) company: Option<String>,
-    /// Read again from here, as a position of its own.
+    /// The cursor from which to pull an earlier stretch again; the feed's own cursor stays.
     pub(super) from: Option<String>,
 }
 
-/// What will be pulled.
+/// The feeds that will be pulled.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Triggered {
     /// The feeds.
     pub(super) feeds: Vec<Feed>,
 }
 
-/// Pull the named feeds now
+/// Triggers a pull of the selected feeds
 ///
-/// With `from` an old stretch is read again, which leaves the feed's own cursor alone; one
-/// at a time for each feed.
+/// With `from`, an earlier stretch is pulled again without moving the feed's own cursor;
+/// one stretch at a time per feed.
 #[utoipa::path(post, path = "/v1/pull", tag = "feeds", request_body = PullRequest,
     responses(
-        (status = OK, description = "What will be pulled", body = Triggered),
-        (status = CONFLICT, description = "`conflict`: a named feed still reads an earlier stretch",
+        (status = OK, description = "The feeds that will be pulled", body = Triggered),
+        (status = CONFLICT, description = "`conflict`: a selected feed is still pulling an earlier stretch",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
 pub(super) async fn pull(
     State(app): State<Arc<App>>,
     Input(request): Input<PullRequest>,
-) -> Outcome<Triggered> {
-    raise(&app, request).await.map(Json)
+) -> ApiResult<Triggered> {
+    trigger_pull(&app, request).await.map(Json)
 }
 
-/// Raises a pull of the named feeds.
-pub(super) async fn raise(app: &App, request: PullRequest) -> Result<Triggered, AdminError> {
-    let feeds = chosen_feeds(app, &request).await?;
+/// Triggers a pull of the selected feeds.
+pub(super) async fn trigger_pull(app: &App, request: PullRequest) -> Result<Triggered, AdminError> {
+    let feeds = select_feeds(app, &request).await?;
     if request.from.is_some() {
         refuse_second_backfill(app, &feeds).await?;
     }
@@ -131,14 +131,14 @@ pub(super) async fn raise(app: &App, request: PullRequest) -> Result<Triggered, 
     Ok(Triggered { feeds })
 }
 
-/// A feed has one position for reading an old stretch: a second wish would end the first.
-async fn refuse_second_backfill(app: &App, chosen: &[Feed]) -> Result<(), AdminError> {
+/// Refuses a second stretch: a feed has one position for it, so the first would end early.
+async fn refuse_second_backfill(app: &App, selected: &[Feed]) -> Result<(), AdminError> {
     let busy: Vec<String> = app
         .store
         .feeds()
         .await?
         .into_iter()
-        .filter(|row| row.triggers.contains(&TriggerKind::Backfill) && chosen.contains(&row.feed))
+        .filter(|row| row.triggers.contains(&TriggerKind::Backfill) && selected.contains(&row.feed))
         .map(|row| row.feed.to_string())
         .collect();
     let Some(first) = busy.first() else {
@@ -150,16 +150,16 @@ async fn refuse_second_backfill(app: &App, chosen: &[Feed]) -> Result<(), AdminE
     };
     Err(AdminError::Conflict(
         format!(
-            "{first}{others} still reads an earlier stretch again, which a new `from` would cut short; \
-             nothing was asked for. Wait until `triggers` of GET /v1/feeds holds no `backfill`, or name \
+            "{first}{others} is still pulling an earlier stretch, which a new `from` would cut short; \
+             nothing was triggered. Wait until `triggers` of GET /v1/feeds holds no `backfill`, or select \
              other feeds"
         )
         .into(),
     ))
 }
 
-/// The feeds that a request names: configured, known from before, or new.
-async fn chosen_feeds(app: &App, request: &PullRequest) -> Result<Vec<Feed>, AdminError> {
+/// Returns the feeds that a request selects: configured, known or new ones.
+async fn select_feeds(app: &App, request: &PullRequest) -> Result<Vec<Feed>, AdminError> {
     let account = request
         .account
         .as_deref()
@@ -177,7 +177,7 @@ async fn chosen_feeds(app: &App, request: &PullRequest) -> Result<Vec<Feed>, Adm
         }
     }
     for account in accounts {
-        // Where it is switched off, only a request that names it makes it known.
+        // A digitized queue that is off becomes known only if the request names it.
         if app.config.accounts[account].digitized || request.queue == Some(Queue::Digitized) {
             feeds.insert(Feed::digitized(account.clone()));
         }
@@ -186,7 +186,7 @@ async fn chosen_feeds(app: &App, request: &PullRequest) -> Result<Vec<Feed>, Adm
             feeds.insert(Feed::exported(account.clone(), company.clone()));
         }
     }
-    // A company alone means its exported queue: the other one mixes companies.
+    // A company alone means its exported queue: the digitized queue mixes companies.
     let queue = request.queue.or(company.as_ref().map(|_| Queue::Exported));
     feeds.retain(|feed| {
         queue.is_none_or(|queue| feed.queue == queue)
@@ -197,48 +197,48 @@ async fn chosen_feeds(app: &App, request: &PullRequest) -> Result<Vec<Feed>, Adm
     Ok(feeds.into_iter().collect())
 }
 
-/// One feed, or all of an account where `queue` is absent.
+/// One feed, or all feeds of an account if `queue` and `company` are absent.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FeedSelection {
-    /// Whose feeds.
+    /// The account.
     #[schema(pattern = "^[a-z0-9_-]{1,40}$", examples("default"))]
     pub(super) account: String,
-    /// Which queue's.
+    /// The queue.
     pub(super) queue: Option<Queue>,
-    /// Which company's; the digitized queue has none.
+    /// The company; absent for the digitized queue.
     #[schema(max_length = 64)]
     pub(super) company: Option<String>,
 }
 
-/// What was changed.
+/// The number of feeds and accounts that changed.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Changed {
-    /// How many feeds and accounts.
+    /// The number.
     pub(super) changed: usize,
 }
 
-/// Stop pulling one feed, or all of an account
+/// Pauses a feed, or all feeds of an account
 #[utoipa::path(post, path = "/v1/feeds/pause", tag = "feeds", request_body = FeedSelection,
-    responses((status = OK, description = "What was changed", body = Changed)))]
+    responses((status = OK, description = "The number of changes", body = Changed)))]
 pub(super) async fn pause(
     State(app): State<Arc<App>>,
     Input(request): Input<FeedSelection>,
-) -> Outcome<Changed> {
+) -> ApiResult<Changed> {
     set_paused(&app, request, true).await.map(Json)
 }
 
-/// Pull one feed again, or all of an account
+/// Resumes a feed, or all feeds of an account
 #[utoipa::path(post, path = "/v1/feeds/resume", tag = "feeds", request_body = FeedSelection,
-    responses((status = OK, description = "What was changed", body = Changed)))]
+    responses((status = OK, description = "The number of changes", body = Changed)))]
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
     Input(request): Input<FeedSelection>,
-) -> Outcome<Changed> {
+) -> ApiResult<Changed> {
     set_paused(&app, request, false).await.map(Json)
 }
 
-/// Pauses what `request` names, or frees it.
+/// Pauses or resumes the feeds that `request` selects.
 pub(super) async fn set_paused(
     app: &App,
     request: FeedSelection,
@@ -254,12 +254,12 @@ pub(super) async fn set_paused(
         }
         (Some(Queue::Exported), None) => {
             return Err(AdminError::BadRequest(
-                "the exported queue has a feed for each company: name the `company`".to_owned(),
+                "the exported queue has a feed for each company: add `company`".to_owned(),
             ));
         }
         (Some(Queue::Digitized), Some(_)) => {
             return Err(AdminError::BadRequest(
-                "the digitized queue mixes companies: leave `company` out".to_owned(),
+                "the digitized queue mixes companies: omit `company`".to_owned(),
             ));
         }
     };
@@ -267,7 +267,7 @@ pub(super) async fn set_paused(
     Ok(Changed { changed })
 }
 
-/// An account that the settings name.
+/// Parses the name of a configured account.
 pub(super) fn known_account(app: &App, name: &str) -> Result<Account, AdminError> {
     let account =
         Account::parse(name).map_err(|error| AdminError::BadRequest(error.to_string()))?;
@@ -275,12 +275,12 @@ pub(super) fn known_account(app: &App, name: &str) -> Result<Account, AdminError
         Ok(account)
     } else {
         Err(AdminError::BadRequest(format!(
-            "the settings name no account `{account}`"
+            "account `{account}` is not configured"
         )))
     }
 }
 
-/// A company's code.
+/// Parses a company's code.
 pub(super) fn parse_company(code: &str) -> Result<Company, AdminError> {
     Company::parse(code).map_err(|error| AdminError::BadRequest(error.to_string()))
 }

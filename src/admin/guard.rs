@@ -1,12 +1,13 @@
-//! Who may use the admin listener, and for what.
+//! Checks who may use the admin API, and for what.
 //!
-//! With a token configured, whoever has that one, or one that is stored. Without one the
-//! listener is on loopback and open, and what remains to keep out is a web page in a browser
-//! on the same machine: by DNS rebinding (the Host header then names the page's host) or by
-//! posting a form (which can't have the content type of JSON). A token that is given is
-//! judged in either case, so that one that may only read can't change anything.
+//! If a token is configured, a request needs that one or a stored one. Without one the
+//! listener is on loopback and open, and only web pages in a browser on the same machine
+//! must be kept out: those that use DNS rebinding (the Host header then names the page's
+//! host) or post a form (which can't have the content type of JSON). A token that is sent
+//! is checked in either case, so that a token with the right `read` can't change anything.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -17,40 +18,34 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
 
-use super::{Admin, AdminError};
-use crate::service::App;
+use super::problem::AdminError;
+use crate::app::App;
 use crate::store::Rights;
 
-/// Who sends a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Caller {
-    /// Whoever has no token, or a wrong one.
-    Stranger,
-    /// Whoever is on this machine, where no token is configured.
-    ThisMachine,
-    /// The bearer of the configured token.
+/// One of the tokens that this listener accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenId {
+    /// The configured token.
     Configured,
-    /// The bearer of the stored token of this row.
+    /// The stored token of this row.
     Stored(i64),
 }
 
-/// Lets a request through, or says why not.
-pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    match admit(&admin, request.method(), request.headers()).await {
+/// Passes a permitted request on, and answers all others.
+pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    match admit(&app, request.method(), request.headers()).await {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
 }
 
-async fn admit(admin: &Admin, method: &Method, headers: &HeaderMap) -> Result<(), AdminError> {
-    if admin.app.config.admin.token.is_none() && !names_loopback(headers) {
+async fn admit(app: &App, method: &Method, headers: &HeaderMap) -> Result<(), AdminError> {
+    if app.config.admin.token.is_none() && !names_loopback(headers) {
         return Err(AdminError::ForeignHost);
     }
-    let Some((caller, rights)) = caller(&admin.app, headers).await? else {
-        admin.limiter.take(Caller::Stranger)?;
-        return Err(AdminError::Unauthorized);
-    };
-    admin.limiter.take(caller)?;
+    let rights = rights(app, headers)
+        .await?
+        .ok_or(AdminError::Unauthorized)?;
     let reads = matches!(*method, Method::GET | Method::HEAD);
     if !reads && rights < Rights::Operate {
         return Err(AdminError::ReadOnlyToken);
@@ -58,7 +53,7 @@ async fn admit(admin: &Admin, method: &Method, headers: &HeaderMap) -> Result<()
     Ok(())
 }
 
-/// Refuses what a web page can post of itself, where a route takes a POST at all.
+/// Refuses POST requests that a web page could send.
 pub(super) async fn refuse_forms(request: Request, next: Next) -> Response {
     let headers = request.headers();
     let from_a_page = headers.contains_key(ORIGIN) || !is_json(headers);
@@ -68,47 +63,48 @@ pub(super) async fn refuse_forms(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Who asks, and what they may do; none where the token is missing or wrong.
-async fn caller(app: &App, headers: &HeaderMap) -> Result<Option<(Caller, Rights)>, AdminError> {
-    let Some(given) = bearer(headers) else {
-        // A token in another form than ours is no token, and not the lack of one.
+/// Returns what the sender may do; `None` if the token is missing or wrong.
+async fn rights(app: &App, headers: &HeaderMap) -> Result<Option<Rights>, AdminError> {
+    let Some(token) = bearer(headers) else {
+        // Credentials of another scheme are wrong, not missing.
         let open = app.config.admin.token.is_none() && !headers.contains_key(AUTHORIZATION);
-        return Ok(open.then_some((Caller::ThisMachine, Rights::Operate)));
+        return Ok(open.then_some(Rights::Operate));
     };
-    bearer_of(app, given).await
+    let known = token_rights(app, token).await?;
+    Ok(known.map(|(_, rights)| rights))
 }
 
-/// Who has this token, and what they may do; none where it is no token of ours.
-pub(super) async fn bearer_of(
+/// Returns which token this is and what it allows; `None` if it is unknown.
+pub(super) async fn token_rights(
     app: &App,
-    given: &str,
-) -> Result<Option<(Caller, Rights)>, AdminError> {
-    let given = sha256(given);
-    if let Some(token) = &app.config.admin.token {
-        let token = sha256(token.expose_secret());
-        if verify_slices_are_equal(&given, &token).is_ok() {
-            return Ok(Some((Caller::Configured, Rights::Operate)));
+    token: &str,
+) -> Result<Option<(TokenId, Rights)>, AdminError> {
+    let hash = sha256(token);
+    if let Some(configured) = &app.config.admin.token {
+        let configured = sha256(configured.expose_secret());
+        if verify_slices_are_equal(&hash, &configured).is_ok() {
+            return Ok(Some((TokenId::Configured, Rights::Operate)));
         }
     }
-    // What the time of a look-up tells is of the hash, from which no token can be made.
-    let stored = app.store.api_token(given).await?;
-    Ok(stored.map(|row| (Caller::Stored(row.id), row.rights)))
+    // The time of a look-up can reveal only the hash, which does not reveal the token.
+    let stored = app.store.api_token(hash).await?;
+    Ok(stored.map(|row| (TokenId::Stored(row.id), row.rights)))
 }
 
-/// The token that a request carries.
+/// Returns the token of a request.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, given) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| given.trim())
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// SHA-256 of a token.
+/// Returns the SHA-256 of a token.
 pub(super) fn sha256(token: &str) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
     hash
 }
 
-/// Whether a request names this machine, and nothing else.
+/// Returns true if the Host header names this machine.
 pub(super) fn names_loopback(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -143,21 +139,21 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_count_as_loopback() {
-        let says = |host: &'static str| {
+        let accepts = |host: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, HeaderValue::from_static(host));
             names_loopback(&headers)
         };
-        for ours in [
+        for local in [
             "127.0.0.1",
             "127.0.0.1:8081",
             "localhost:8081",
             "LocalHost",
             "[::1]:8081",
         ] {
-            assert!(says(ours), "{ours}");
+            assert!(accepts(local), "{local}");
         }
-        for theirs in [
+        for foreign in [
             "evil.example",
             "127.0.0.1.evil.example",
             "localhost.evil.example:8081",
@@ -165,22 +161,22 @@ mod tests {
             "[2001:db8::1]",
             "",
         ] {
-            assert!(!says(theirs), "{theirs}");
+            assert!(!accepts(foreign), "{foreign}");
         }
         assert!(!names_loopback(&HeaderMap::new()));
     }
 
     #[test]
     fn a_token_follows_the_word_bearer() {
-        let says = |value: &'static str| {
+        let token = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, HeaderValue::from_static(value));
             bearer(&headers).map(str::to_owned)
         };
-        assert_eq!(says("Bearer right-token").as_deref(), Some("right-token"));
-        assert_eq!(says("bearer  right-token").as_deref(), Some("right-token"));
+        assert_eq!(token("Bearer right-token").as_deref(), Some("right-token"));
+        assert_eq!(token("bearer  right-token").as_deref(), Some("right-token"));
         for wrong in ["Bearer", "Basic right-token", "right-token"] {
-            assert_eq!(says(wrong), None, "{wrong}");
+            assert_eq!(token(wrong), None, "{wrong}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The list that a program asks for, and what it says became of a version.
+//! The document list that a program reads, and the outcomes that it reports.
 
 use std::sync::Arc;
 
@@ -8,46 +8,45 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::destinations::{DestinationChanged, configured, known_destination};
-use super::paging::PageOf;
-use super::problem::RowId;
-use super::{AdminError, Input, Outcome, Params};
+use super::destinations::{DestinationChanged, configured_destination, parse_destination};
+use super::paging::PageQuery;
+use super::problem::{AdminError, ApiResult, Input, Params, RowId};
+use crate::app::App;
 use crate::config::DestinationKind;
 use crate::delivery::worker::rejection;
 use crate::domain::{DestinationName, Feed, Timestamp};
-use crate::service::App;
 use crate::store::{DeliveryState, DocumentFilter, LateOutcome, ListEntry};
 
-/// The most bytes of documents in one answer of the list that a program asks for.
+/// Most bytes of documents in one response.
 const MAX_LIST_BYTES: usize = 8 << 20;
 
-/// The most characters of a rejection's message.
+/// Longest message of a rejection, in characters.
 const MAX_MESSAGE_CHARS: usize = 4_000;
 
-/// Which part of the list.
+/// The part of the list that is requested.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct WhichDocuments {
-    /// The destination, of kind `list`; may be left out where there is one of them.
+pub(super) struct ListQuery {
+    /// The destination, of the kind `list`; may be omitted if there is only one.
     destination: Option<String>,
-    /// `next` of the answer before; the beginning without it.
+    /// `next` of the previous response; absent for the start of the list.
     #[param(max_length = 100)]
     after: Option<String>,
-    /// Documents in the answer at the most.
+    /// Most documents in the response.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<usize>,
 }
 
-/// Documents for the program that asks, and where to go on.
+/// A part of the list.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Documents {
-    /// In the order in which they are to be taken.
+    /// Documents in the order in which they are to be processed.
     documents: Vec<ListedDocument>,
-    /// What to send as `after` next time: `<epoch>:<number>`. Keep it in the transaction
-    /// that keeps the documents.
+    /// The value of `after` for the next request: `<epoch>:<number>`. Store it in the same
+    /// transaction as the documents.
     next: String,
-    /// Whether there was more than fitted this answer.
+    /// True if there are more documents.
     more: bool,
 }
 
@@ -56,21 +55,21 @@ pub(super) struct Documents {
 struct ListedDocument {
     /// Its place in this list.
     number: i64,
-    /// The same for the same version of the same document, whatever is restored, repeated
-    /// or renumbered: book each key once.
+    /// The same for the same version of the same document, also after a restore, a repetition
+    /// or a new numbering: process each key once.
     key: String,
-    /// What became of it.
+    /// The state of its delivery.
     state: DeliveryState,
-    /// Where it came from.
+    /// The feed that it was pulled from.
     #[serde(flatten)]
     feed: Feed,
     /// The vendor's id.
     document_id: String,
     /// The vendor's version text.
     version: String,
-    /// The number by which its outcome is told.
+    /// Its sequence number, with which its outcome is reported.
     sequence: i64,
-    /// When it was stored.
+    /// The time at which it was stored.
     stored_at: Timestamp,
     /// The vendor's JSON, byte for byte.
     #[schema(value_type = Object)]
@@ -99,40 +98,40 @@ impl From<ListEntry> for ListedDocument {
     }
 }
 
-/// Documents for a program that asks
+/// Lists documents for a program
 ///
-/// They come in a list that grows at its end alone: a feed that is started later, and a
-/// version that is tried again, come there, so `next` never has to go back.
-#[utoipa::path(get, path = "/v1/documents", tag = "delivery", params(WhichDocuments),
+/// The list only grows at its end, where also feeds started later and versions that are
+/// retried are appended, so `next` never has to go back.
+#[utoipa::path(get, path = "/v1/documents", tag = "delivery", params(ListQuery),
     responses(
-        (status = OK, description = "What came after `after`", body = Documents),
+        (status = OK, description = "Documents after `after`", body = Documents),
         (status = CONFLICT, description = "`conflict`: `after` is of another epoch: a backup was restored since. \
-            Begin without `after`; keys tell what was booked",
+            Start without `after`; `key` shows which documents were processed already",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
 pub(super) async fn documents(
     State(app): State<Arc<App>>,
-    Params(which): Params<WhichDocuments>,
-) -> Outcome<Documents> {
-    let destination = list_of(&app, which.destination.as_deref())?;
-    let limit = PageOf {
+    Params(query): Params<ListQuery>,
+) -> ApiResult<Documents> {
+    let destination = list_of(&app, query.destination.as_deref())?;
+    let page = PageQuery {
         after: None,
-        limit: which.limit,
+        limit: query.limit,
     };
-    let limit = limit.limit()?;
+    let limit = page.limit()?;
     let epoch = app.store.sequence().await?.epoch;
-    let after = match which.after.as_deref() {
+    let after = match query.after.as_deref() {
         None => 0,
-        Some(place) => place_of(place, &epoch)?,
+        Some(place) => parse_place(place, &epoch)?,
     };
-    let offered = app
+    let listed = app
         .store
         .listed(destination, after, limit + 1, MAX_LIST_BYTES)
         .await?;
-    let bytes: usize = offered.iter().map(|one| one.delivery.body.len()).sum();
-    // The bytes may have ended it before the rows did.
-    let more = offered.len() > limit || bytes >= MAX_LIST_BYTES;
-    let documents: Vec<ListedDocument> = offered
+    let bytes: usize = listed.iter().map(|row| row.delivery.body.len()).sum();
+    // The limit of bytes may have been reached before the limit of rows.
+    let more = listed.len() > limit || bytes >= MAX_LIST_BYTES;
+    let documents: Vec<ListedDocument> = listed
         .into_iter()
         .take(limit)
         .map(ListedDocument::from)
@@ -145,24 +144,24 @@ pub(super) async fn documents(
     }))
 }
 
-/// The place in the list that `<epoch>:<number>` stands for.
-fn place_of(text: &str, epoch: &str) -> Result<i64, AdminError> {
-    let (of, number) = text.split_once(':').unwrap_or((text, ""));
+/// Parses a place in the list, `<epoch>:<number>`.
+fn parse_place(text: &str, epoch: &str) -> Result<i64, AdminError> {
+    let (own_epoch, number) = text.split_once(':').unwrap_or((text, ""));
     let number = number.parse().ok().filter(|number: &i64| *number >= 0);
     match number {
-        Some(_) if of != epoch => Err(AdminError::Conflict(
-            "`after` is of another epoch: a backup was restored since it was given. Begin without it; \
-             `key` tells which documents were booked already"
+        Some(_) if own_epoch != epoch => Err(AdminError::Conflict(
+            "`after` is of another epoch: a backup was restored since. Start without it; \
+             `key` shows which documents were processed already"
                 .into(),
         )),
         Some(number) => Ok(number),
         None => Err(AdminError::BadRequest(
-            "`after` is no `next` of this list; begin without it".to_owned(),
+            "`after` is not a `next` of this list; start without it".to_owned(),
         )),
     }
 }
 
-/// The destination whose list is asked for.
+/// Returns the destination whose list is requested.
 fn list_of(app: &App, name: Option<&str>) -> Result<DestinationName, AdminError> {
     let mut lists = app
         .config
@@ -172,14 +171,14 @@ fn list_of(app: &App, name: Option<&str>) -> Result<DestinationName, AdminError>
         .map(|(name, _)| name);
     let missing = || {
         AdminError::BadRequest(
-            "the settings name no destination of kind `list` that this could mean: add \
-             `[destinations.NAME]` with `kind = \"list\"`, or name it with `destination`"
+            "no such destination of the kind `list`, or several: add `[destinations.NAME]` with \
+             `kind = \"list\"` to the settings, or name one with `destination`"
                 .to_owned(),
         )
     };
     match name {
         Some(name) => {
-            let name = known_destination(name)?;
+            let name = parse_destination(name)?;
             lists
                 .find(|list| **list == name)
                 .cloned()
@@ -192,86 +191,86 @@ fn list_of(app: &App, name: Option<&str>) -> Result<DestinationName, AdminError>
     }
 }
 
-/// What became of a version, as the program that took it says.
+/// The outcome that a program reports for a version.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SaidOutcome {
-    /// The destination; may be left out where there is one of kind `list`.
+pub(super) struct OutcomeReport {
+    /// The destination; may be omitted if there is only one of the kind `list`.
     destination: Option<String>,
-    /// What became of it.
-    outcome: SaidWord,
-    /// Why it is rejected: for the accountant, so in words and without a stack trace.
+    /// The outcome.
+    outcome: ReportedOutcome,
+    /// The reason of a rejection, in words that the accountant understands.
     #[schema(max_length = 4000)]
     message: Option<String>,
 }
 
-/// The two things that may become of a version.
+/// The outcomes that can be reported.
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum SaidWord {
+enum ReportedOutcome {
     Delivered,
     Rejected,
 }
 
-/// Say what became of a version
+/// Reports the outcome of a version
 ///
-/// For a destination of any kind that was given it: a receiver may take a document first and
-/// reject it later. A rejection becomes an import error.
-#[utoipa::path(post, path = "/v1/documents/{id}/outcome", tag = "delivery", request_body = SaidOutcome,
+/// Possible for every kind of destination that the version was delivered to: a receiver may
+/// accept a document first and reject it later. A rejection becomes an import error.
+#[utoipa::path(post, path = "/v1/documents/{id}/outcome", tag = "delivery", request_body = OutcomeReport,
     params(("id" = i64, Path, description = "`sequence` of the version")),
     responses(
-        (status = OK, description = "It is noted; saying it twice changes nothing", body = DestinationChanged),
-        (status = CONFLICT, description = "`conflict`: the destination was not given this version",
+        (status = OK, description = "The outcome is recorded; reporting it twice changes nothing", body = DestinationChanged),
+        (status = CONFLICT, description = "`conflict`: the version was not delivered to this destination",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
 pub(super) async fn outcome(
     State(app): State<Arc<App>>,
     RowId(sequence): RowId,
-    Input(said): Input<SaidOutcome>,
-) -> Outcome<DestinationChanged> {
-    let destination = match said.destination.as_deref() {
-        Some(name) => configured(&app, name)?.0,
+    Input(report): Input<OutcomeReport>,
+) -> ApiResult<DestinationChanged> {
+    let destination = match report.destination.as_deref() {
+        Some(name) => configured_destination(&app, name)?.0,
         None => list_of(&app, None)?,
     };
-    let message = said.message.unwrap_or_default();
+    let message = report.message.unwrap_or_default();
     if message.chars().count() > MAX_MESSAGE_CHARS {
         return Err(AdminError::BadRequest(format!(
             "`message` is longer than {MAX_MESSAGE_CHARS} characters"
         )));
     }
-    let verdict = match said.outcome {
-        SaidWord::Delivered => LateOutcome::Delivered,
-        SaidWord::Rejected if message.trim().is_empty() => {
+    let outcome = match report.outcome {
+        ReportedOutcome::Delivered => LateOutcome::Delivered,
+        ReportedOutcome::Rejected if message.trim().is_empty() => {
             return Err(AdminError::BadRequest(
-                "a rejection needs a `message`: the accountant is to know why".to_owned(),
+                "a rejection needs a `message`, which the accountant will read".to_owned(),
             ));
         }
-        SaidWord::Rejected => {
-            let item = given(&app, sequence).await?;
-            let (message, report) =
-                rejection(&app.config.import_errors, &item.0, &item.1, &message);
+        ReportedOutcome::Rejected => {
+            let (feed, body) = version(&app, sequence).await?;
+            let (message, import_error) =
+                rejection(&app.config.import_errors, &feed, &body, &message);
             LateOutcome::Rejected {
                 message,
-                import_error: report,
+                import_error,
             }
         }
     };
-    let noted = app
+    let recorded = app
         .store
-        .record_outcome(destination, sequence, verdict, app.clock.now())
+        .record_outcome(destination, sequence, outcome, app.clock.now())
         .await?;
-    if noted {
+    if recorded {
         Ok(Json(DestinationChanged { changed: 1 }))
     } else {
         Err(AdminError::Conflict(
-            "the destination was not given this version; `GET /v1/deliveries` tells what it was given"
+            "this version was not delivered to the destination; `GET /v1/deliveries` lists its deliveries"
                 .into(),
         ))
     }
 }
 
-/// The feed and the JSON of a version.
-async fn given(app: &App, sequence: i64) -> Result<(Feed, Vec<u8>), AdminError> {
+/// Returns the feed and the JSON of a version.
+async fn version(app: &App, sequence: i64) -> Result<(Feed, Vec<u8>), AdminError> {
     let filter = DocumentFilter {
         after: Some(sequence.saturating_sub(1)),
         limit: 1,

@@ -1,4 +1,4 @@
-//! Messages that came: refused ones in the quarantine, and stored ones.
+//! Refused messages in the quarantine, and stored notifications.
 
 use std::sync::Arc;
 
@@ -9,43 +9,43 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::paging::{List, Page, PageOf};
-use super::{AdminError, Input, NoFields, Outcome, Params, RowId};
-use crate::service::App;
+use super::paging::{List, Page, PageQuery};
+use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
+use crate::app::App;
 use crate::store::{Insertion, NotificationRow, QuarantineRow};
 
-/// A row with what came.
+/// A row with the message's headers and body.
 #[derive(Serialize, ToSchema)]
 pub(super) struct WithBody<R> {
     #[serde(flatten)]
     row: R,
-    /// The SNS headers, `name: value` lines; empty where they are not kept.
+    /// The SNS headers as `name: value` lines; empty if they are not stored.
     headers: String,
-    /// The body in base64, since a refused one need not be text; null once retention
-    /// removed it.
+    /// The body in base64, since a refused message need not be text; null once retention
+    /// has removed it.
     body: Option<String>,
 }
 
-/// Refused messages, oldest first
-#[utoipa::path(get, path = "/v1/quarantine", tag = "messages", params(PageOf),
+/// Lists refused messages, oldest first
+#[utoipa::path(get, path = "/v1/quarantine", tag = "messages", params(PageQuery),
     responses((status = OK, description = "Refused messages", body = Page<QuarantineRow>)))]
 pub(super) async fn quarantine(
     State(app): State<Arc<App>>,
-    Params(page): Params<PageOf>,
-) -> Outcome<Page<QuarantineRow>> {
+    Params(page): Params<PageQuery>,
+) -> ApiResult<Page<QuarantineRow>> {
     let (limit, after) = (page.limit()?, page.row(List::QUARANTINE)?);
     let rows = app.store.quarantine(after, limit + 1).await?;
     Ok(Json(Page::of(List::QUARANTINE, rows, limit, |row| row.id)))
 }
 
-/// A refused message with its body
+/// Returns a refused message with its body
 #[utoipa::path(get, path = "/v1/quarantine/{id}", tag = "messages",
     params(("id" = i64, Path, description = "The row")),
     responses((status = OK, description = "The message", body = WithBody<QuarantineRow>)))]
 pub(super) async fn quarantined(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
-) -> Outcome<WithBody<QuarantineRow>> {
+) -> ApiResult<WithBody<QuarantineRow>> {
     let row = quarantine_row(&app, id).await?;
     Ok(Json(WithBody {
         headers: row.headers.clone(),
@@ -61,42 +61,42 @@ async fn quarantine_row(app: &App, id: i64) -> Result<QuarantineRow, AdminError>
         .ok_or(AdminError::UnknownRow)
 }
 
-/// What came of judging a quarantined message anew.
+/// The result of verifying a quarantined message again.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Retried {
-    /// Whether it is accepted now, and has left the quarantine.
+pub(super) struct RetryResult {
+    /// True if it was accepted, and removed from the quarantine.
     pub(super) accepted: bool,
-    /// Whether it had been accepted before.
+    /// True if it had been accepted before.
     duplicate: bool,
-    /// The code of the refusal, where it is refused again.
+    /// The code of the refusal; null if it was accepted.
     code: Option<&'static str>,
-    /// The refusal in words.
+    /// The refusal in words; null if it was accepted.
     reason: Option<String>,
 }
 
-/// Judge a refused message anew, as of the time it came
+/// Verifies a refused message again, as of its receipt
 #[utoipa::path(post, path = "/v1/quarantine/{id}/retry", tag = "messages", request_body = NoFields,
     params(("id" = i64, Path, description = "The row")),
-    responses((status = OK, description = "What came of it", body = Retried)))]
+    responses((status = OK, description = "The result", body = RetryResult)))]
 pub(super) async fn retry(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
-) -> Outcome<Retried> {
-    judge_anew(&app, id).await.map(Json)
+) -> ApiResult<RetryResult> {
+    retry_quarantined(&app, id).await.map(Json)
 }
 
-/// Judges a row of the quarantine anew.
-pub(super) async fn judge_anew(app: &App, id: i64) -> Result<Retried, AdminError> {
+/// Verifies a row of the quarantine again.
+pub(super) async fn retry_quarantined(app: &App, id: i64) -> Result<RetryResult, AdminError> {
     let row = quarantine_row(app, id).await?;
     Ok(match app.ingest.retry(row).await {
-        Ok(insertion) => Retried {
+        Ok(insertion) => RetryResult {
             accepted: true,
             duplicate: insertion == Insertion::Duplicate,
             code: None,
             reason: None,
         },
-        Err(refusal) => Retried {
+        Err(refusal) => RetryResult {
             accepted: false,
             duplicate: false,
             code: Some(refusal.code()),
@@ -105,13 +105,13 @@ pub(super) async fn judge_anew(app: &App, id: i64) -> Result<Retried, AdminError
     })
 }
 
-/// Stored notifications, oldest first
-#[utoipa::path(get, path = "/v1/notifications", tag = "messages", params(PageOf),
+/// Lists stored notifications, oldest first
+#[utoipa::path(get, path = "/v1/notifications", tag = "messages", params(PageQuery),
     responses((status = OK, description = "Notifications", body = Page<NotificationRow>)))]
 pub(super) async fn notifications(
     State(app): State<Arc<App>>,
-    Params(page): Params<PageOf>,
-) -> Outcome<Page<NotificationRow>> {
+    Params(page): Params<PageQuery>,
+) -> ApiResult<Page<NotificationRow>> {
     let (limit, after) = (page.limit()?, page.row(List::NOTIFICATIONS)?);
     let rows = app.store.notifications(after, limit + 1).await?;
     Ok(Json(Page::of(List::NOTIFICATIONS, rows, limit, |row| {
@@ -119,14 +119,14 @@ pub(super) async fn notifications(
     })))
 }
 
-/// A notification with its body
+/// Returns a notification with its body
 #[utoipa::path(get, path = "/v1/notifications/{id}", tag = "messages",
     params(("id" = i64, Path, description = "The row")),
     responses((status = OK, description = "The notification", body = WithBody<NotificationRow>)))]
 pub(super) async fn notification(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
-) -> Outcome<WithBody<NotificationRow>> {
+) -> ApiResult<WithBody<NotificationRow>> {
     let rows = app.store.notifications(id.saturating_sub(1), 1).await?;
     let row = rows
         .into_iter()

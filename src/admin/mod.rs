@@ -1,18 +1,18 @@
-//! The admin listener: the status page, the API for people and programs of the house,
-//! metrics, health. Subcommands use the same API, also where no server runs.
+//! The admin listener: API, status page, metrics, health. Subcommands use the same API,
+//! in their own process if no server runs.
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
-use bytes::Bytes;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::limits::Limiter;
-use self::problem::{AdminError, Input, NoFields, Outcome, Params, RowId};
-use crate::service::App;
+use self::pages::session::Sessions;
+use self::problem::{AdminError, MAX_BODY_BYTES};
+use self::state::Admin;
+use crate::app::App;
 
 mod alarms;
 mod certificates;
@@ -21,46 +21,26 @@ mod documents;
 mod feeds;
 mod guard;
 mod import_errors;
-mod limits;
 mod list;
 mod messages;
 mod openapi;
 mod pages;
 pub(crate) mod paging;
 mod problem;
+mod state;
 mod status;
 mod subscriptions;
 mod tokens;
 pub(crate) mod uploads;
 
-/// The most that a request to this listener may hold.
-const MAX_BODY_BYTES: usize = 64 * 1024;
-
-/// What the admin listener's handlers share.
-#[derive(Clone)]
-struct Admin {
-    app: Arc<App>,
-    limiter: Arc<Limiter>,
-    sessions: Arc<pages::Sessions>,
-    /// The OpenAPI document, as JSON.
-    document: Bytes,
-}
-
-impl FromRef<Admin> for Arc<App> {
-    fn from_ref(admin: &Admin) -> Self {
-        Arc::clone(&admin.app)
-    }
-}
-
-/// The admin listener's routes.
+/// Returns the admin listener's routes.
 pub fn router(app: Arc<App>) -> Router {
     let (guarded, mut api) = guarded().split_for_parts();
-    let (open, health) = for_anybody().split_for_parts();
+    let (open, health) = health().split_for_parts();
     openapi::complete(&mut api);
     api.merge(health);
     let admin = Admin {
-        limiter: Arc::new(Limiter::new(app.config.admin.requests_per_second)),
-        sessions: Arc::new(pages::Sessions::new()),
+        sessions: Arc::new(Sessions::new()),
         document: openapi::to_json(&api),
         app,
     };
@@ -75,7 +55,7 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(admin)
 }
 
-/// Routes that need a token, each with what the OpenAPI document says of it.
+/// Returns the routes that need a token, each with its OpenAPI description.
 fn guarded() -> OpenApiRouter<Admin> {
     OpenApiRouter::with_openapi(openapi::outline())
         .routes(routes!(status::status))
@@ -92,7 +72,7 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(subscriptions::approve))
         .routes(routes!(subscriptions::restore))
         .routes(routes!(documents::search))
-        .routes(routes!(documents::story))
+        .routes(routes!(documents::trace))
         .routes(routes!(list::documents))
         .routes(routes!(list::outcome))
         .routes(routes!(destinations::destinations))
@@ -118,8 +98,8 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(openapi::document))
 }
 
-/// Routes for whoever asks only whether we are alive, and has no token.
-fn for_anybody() -> OpenApiRouter<Admin> {
+/// Returns the health routes, which need no token.
+fn health() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
         .routes(routes!(status::alive))
         .routes(routes!(status::ready))

@@ -1,4 +1,4 @@
-//! The API's description for programs: made of the lines that register the routes.
+//! The OpenAPI document, made of the same lines that register the routes.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -9,44 +9,44 @@ use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Components, ContentBuilder, OpenApi, Ref, ResponseBuilder};
 
-use super::Admin;
 use super::problem::ProblemBody;
+use super::state::Admin;
 
-/// The name of the way to show a token.
+/// The name of the security scheme.
 const BEARER: &str = "bearer";
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(
         title = "ivesk-webhook, admin API",
-        description = "How the service stands, and what a person or a program of the house may do with it.\n\n\
-            A GET needs a token with the right `read`, a POST one with `operate`; where no token is \
-            configured and the listener is on loopback, none is needed. Lists come in pages: what \
-            `next` holds is sent as `after`. Fields may be added to answers.",
+        description = "Shows the state of the service, and operates it.\n\n\
+            A GET needs a token with the right `read`, a POST one with `operate`; if no token is \
+            configured and the listener is on loopback, none is needed. Lists are paged: send the \
+            value of `next` as `after`. Fields may be added to responses.",
         license(name = "MIT OR Apache-2.0"),
     ),
     tags(
         (name = "service", description = "The service as a whole"),
-        (name = "feeds", description = "Feeds: one list of the vendor's, read with one cursor"),
+        (name = "feeds", description = "Feeds: lists of Įvesk.lt, each pulled with one cursor"),
         (name = "subscriptions", description = "Subscriptions at Amazon SNS"),
-        (name = "documents", description = "Documents that were pulled"),
-        (name = "delivery", description = "Delivering documents, and what comes back"),
-        (name = "alarms", description = "What a person should know of"),
-        (name = "messages", description = "Messages that came, accepted or refused"),
-        (name = "uploads", description = "Files given to the vendor"),
-        (name = "tokens", description = "Who may use this API"),
+        (name = "documents", description = "Pulled documents"),
+        (name = "delivery", description = "Destinations, deliveries and import errors"),
+        (name = "alarms", description = "Alarms"),
+        (name = "messages", description = "Accepted and refused messages"),
+        (name = "uploads", description = "Files uploaded to Įvesk.lt"),
+        (name = "tokens", description = "Tokens of this API"),
     ),
     components(schemas(ProblemBody)),
 )]
 struct Outline;
 
-/// The document without paths.
+/// Returns the document without paths.
 pub(super) fn outline() -> OpenApi {
     Outline::openapi()
 }
 
-/// Adds what holds for every guarded route: the token, and the problems that its way to
-/// the handler may end in.
+/// Adds what applies to every guarded route: the token, and the problems that may be
+/// returned before its handler runs.
 pub(super) fn complete(api: &mut OpenApi) {
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
@@ -65,7 +65,8 @@ pub(super) fn complete(api: &mut OpenApi) {
     }
 }
 
-/// The operations of a path, and whether each is a POST. The API knows GET and POST.
+/// Returns the operations of a path, each with true if it is a POST. The API has GET and
+/// POST only.
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (&mut Operation, bool)> {
     let get = item.get.as_mut().map(|operation| (operation, false));
     let post = item.post.as_mut().map(|operation| (operation, true));
@@ -75,40 +76,31 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&mut Operation, bool
 fn complete_operation(operation: &mut Operation, has_row: bool, posts: bool) {
     let none: [&str; 0] = [];
     operation.security = Some(vec![SecurityRequirement::new(BEARER, none)]);
-    let takes_something = operation.parameters.is_some() || operation.request_body.is_some();
+    let has_input = operation.parameters.is_some() || operation.request_body.is_some();
     let problems = [
         (
-            takes_something,
+            has_input,
             "400",
-            "`bad_request`: it can't be understood",
+            "`bad_request`: a parameter or the body is not valid",
         ),
         (true, "401", "`unauthorized`: the token is missing or wrong"),
         (
             true,
             "403",
-            "`foreign_host`: without a token, only this machine's names are answered; or \
+            "`foreign_host`: without a token, only requests to this machine's own names are answered; or \
              `read_only_token`: the token may only read",
         ),
-        (has_row, "404", "`unknown_row`: there is no such row"),
-        (
-            posts,
-            "413",
-            "`too_large`: the body is larger than is taken",
-        ),
+        (has_row, "404", "`unknown_row`: no such row"),
+        (posts, "413", "`too_large`: the body is too large"),
         (
             posts,
             "415",
-            "`not_json`: it is not JSON, or comes from a web page",
-        ),
-        (
-            true,
-            "429",
-            "`too_many_requests`: come back after `Retry-After` seconds",
+            "`not_json`: the body is not JSON, or the request was sent by a web page",
         ),
         (
             true,
             "503",
-            "`store_unavailable`: the database does not do what it should",
+            "`store_unavailable`: the database can't be read or written",
         ),
     ];
     for (_, status, description) in problems.into_iter().filter(|(may, ..)| *may) {
@@ -132,13 +124,13 @@ fn problem(description: &str) -> utoipa::openapi::Response {
         .build()
 }
 
-/// The document as it is served.
+/// Returns the document as JSON.
 pub(super) fn to_json(api: &OpenApi) -> Bytes {
-    // It is made of constants, so this is tried by every test that starts the listener.
-    Bytes::from(serde_json::to_vec(api).expect("a description becomes JSON"))
+    // Made of constants, so every test that starts the listener tries this.
+    Bytes::from(serde_json::to_vec(api).expect("an OpenAPI document becomes JSON"))
 }
 
-/// This document
+/// Returns this document
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "service",
     responses((status = OK, description = "An OpenAPI 3.1 document", body = serde_json::Value)))]
 pub(super) async fn document(State(admin): State<Admin>) -> impl IntoResponse {

@@ -1,4 +1,4 @@
-//! Lists in pages: each answer holds the cursor that leads to the next one.
+//! Lists in pages: each response holds the cursor of the next page.
 
 use std::fmt::Display;
 
@@ -7,39 +7,47 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::AdminError;
+use super::problem::AdminError;
 
-/// Rows in one answer, unless the request asks for another number.
-const ROWS: usize = 100;
+/// Rows on one page, unless the request sets `limit`.
+const DEFAULT_ROWS: usize = 100;
 
-/// Rows in one answer at the most.
+/// Most rows on one page.
 const MAX_ROWS: usize = 500;
 
-/// Which page of a list.
+/// The page of a list that is requested.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct PageOf {
-    /// `next` of the page before; the first page without it.
+pub(super) struct PageQuery {
+    /// `next` of the previous page; absent for the first page.
     #[param(max_length = 400)]
     pub(super) after: Option<String>,
-    /// Rows in the answer at the most.
+    /// Most rows on the page.
     #[param(minimum = 1, maximum = 500, default = 100)]
     pub(super) limit: Option<usize>,
 }
 
-impl PageOf {
-    /// How many rows it may hold.
+impl PageQuery {
+    /// Returns the limit of rows.
+    ///
+    /// # Errors
+    ///
+    /// If `limit` is out of range.
     pub(super) fn limit(&self) -> Result<usize, AdminError> {
-        match self.limit.unwrap_or(ROWS) {
+        match self.limit.unwrap_or(DEFAULT_ROWS) {
             limit @ 1..=MAX_ROWS => Ok(limit),
             _ => Err(AdminError::BadRequest(format!(
-                "`limit` is a number from 1 to {MAX_ROWS}"
+                "`limit` must be a number from 1 to {MAX_ROWS}"
             ))),
         }
     }
 
-    /// The place in `list` after which it begins.
+    /// Returns the place in `list` after which the page begins; `None` for the first page.
+    ///
+    /// # Errors
+    ///
+    /// If `after` is no cursor of this list.
     pub(super) fn place(&self, list: List) -> Result<Option<String>, AdminError> {
         self.after
             .as_deref()
@@ -47,26 +55,30 @@ impl PageOf {
             .transpose()
     }
 
-    /// The row's number after which it begins; 0 on the first page.
+    /// Returns the id of the row after which the page begins; 0 for the first page.
+    ///
+    /// # Errors
+    ///
+    /// If `after` is no cursor of this list.
     pub(super) fn row(&self, list: List) -> Result<i64, AdminError> {
         match self.place(list)? {
-            Some(place) => place.parse().map_err(|_| list.foreign_cursor()),
+            Some(place) => place.parse().map_err(|_| list.cursor_error()),
             None => Ok(0),
         }
     }
 }
 
-/// Rows of a list.
+/// One page of a list.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Page<T> {
     /// The rows.
     pub(super) rows: Vec<T>,
-    /// What to send as `after` for the next page; null where this is the last one.
+    /// The value of `after` for the next page; null on the last page.
     pub(super) next: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// The first `limit` of `rows`; one more of them tells that another page follows.
+    /// Creates a page of the first `limit` rows; another page follows if there are more.
     pub(super) fn of<P: Display>(
         list: List,
         mut rows: Vec<T>,
@@ -82,16 +94,16 @@ impl<T> Page<T> {
         Self { rows, next }
     }
 
-    /// The same with each row as `shown` makes it.
-    pub(super) fn map<U>(self, shown: impl FnMut(T) -> U) -> Page<U> {
+    /// Converts each row.
+    pub(super) fn map<U>(self, convert: impl FnMut(T) -> U) -> Page<U> {
         Page {
-            rows: self.rows.into_iter().map(shown).collect(),
+            rows: self.rows.into_iter().map(convert).collect(),
             next: self.next,
         }
     }
 }
 
-/// What a cursor belongs to: in another list it means nothing.
+/// The list that a cursor belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct List(&'static str);
 
@@ -103,19 +115,19 @@ impl List {
     pub(super) const DELIVERIES: Self = Self("deliveries");
     pub(crate) const NOTIFICATIONS: Self = Self("notifications");
     pub(super) const QUARANTINE: Self = Self("quarantine");
-    pub(super) const IMPORT_ERRORS: Self = Self("reports");
+    pub(super) const IMPORT_ERRORS: Self = Self("import_errors");
     pub(super) const DESTINATIONS: Self = Self("destinations");
     pub(super) const SUBSCRIPTIONS: Self = Self("subscriptions");
     pub(super) const TOKENS: Self = Self("tokens");
     pub(super) const UPLOADS: Self = Self("uploads");
 
-    /// The cursor for what comes after `place`. Others are to find no meaning in it, so
-    /// that it may have another one day.
+    /// Returns the cursor of the rows after `place`. It is opaque to clients, so that its
+    /// content may change.
     pub(crate) fn cursor(self, place: impl Display) -> String {
         URL_SAFE_NO_PAD.encode(format!("{}:{place}", self.0))
     }
 
-    /// The place that a cursor of this list stands for.
+    /// Returns the place of a cursor.
     fn place(self, cursor: &str) -> Result<String, AdminError> {
         URL_SAFE_NO_PAD
             .decode(cursor)
@@ -125,12 +137,13 @@ impl List {
                 let place = text.strip_prefix(self.0)?.strip_prefix(':')?;
                 Some(place.to_owned())
             })
-            .ok_or_else(|| self.foreign_cursor())
+            .ok_or_else(|| self.cursor_error())
     }
 
-    pub(super) fn foreign_cursor(self) -> AdminError {
+    /// Returns the error of a cursor that is not of this list.
+    pub(super) fn cursor_error(self) -> AdminError {
         AdminError::BadRequest(format!(
-            "`after` is no `next` of this list ({}); begin without it",
+            "`after` is not a `next` of this list ({}); start without it",
             self.0
         ))
     }
@@ -140,8 +153,8 @@ impl List {
 mod tests {
     use super::*;
 
-    fn after(cursor: &str) -> PageOf {
-        PageOf {
+    fn after(cursor: &str) -> PageQuery {
+        PageQuery {
             after: Some(cursor.to_owned()),
             limit: None,
         }
@@ -163,8 +176,8 @@ mod tests {
 
     #[test]
     fn the_limit_is_bounded() {
-        let limit = |limit| PageOf { after: None, limit }.limit().ok();
-        assert_eq!(limit(None), Some(ROWS));
+        let limit = |limit| PageQuery { after: None, limit }.limit().ok();
+        assert_eq!(limit(None), Some(DEFAULT_ROWS));
         assert_eq!(limit(Some(MAX_ROWS)), Some(MAX_ROWS));
         assert_eq!(limit(Some(0)), None);
         assert_eq!(limit(Some(MAX_ROWS + 1)), None);

@@ -1,11 +1,11 @@
-//! What is answered to a request of the admin listener that is not done, and the
-//! reading of requests whose faults are told that way.
+//! The errors of the admin API as problems (RFC 9457), and extractors whose rejections are
+//! such problems.
 
 use std::borrow::Cow;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -15,46 +15,43 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
 
-/// Why the admin listener did not do what it was asked.
+/// Largest body of a request to this listener.
+pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// A reason for which the admin listener refuses a request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AdminError {
-    #[error("there is nothing at this path")]
+    #[error("unknown path")]
     UnknownPath,
-    #[error("this path knows no such method")]
+    #[error("this path does not support this method")]
     UnknownMethod,
     #[error(
-        "this needs `Authorization: Bearer` with the token of `admin.token_file`, or one of \
+        "this request needs `Authorization: Bearer` with the token of `admin.token_file`, or one of \
          `ivesk-webhook tokens create`"
     )]
     Unauthorized,
-    #[error("this token may only read; a change needs one with the right `operate`")]
+    #[error("this token may only read; changes need a token with the right `operate`")]
     ReadOnlyToken,
-    #[error("without a admin token, only requests to 127.0.0.1, ::1 or localhost are answered")]
+    #[error("without an admin token, only requests to 127.0.0.1, ::1 or localhost are answered")]
     ForeignHost,
     #[error("a POST needs `Content-Type: application/json` and must not come from a web page")]
     NotJson,
-    #[error(
-        "this form is not one of ours, or too old; go back, load the page anew and try once more"
-    )]
+    #[error("this form is too old or from another page; go back, reload the page and try again")]
     NotOurForm,
     #[error("{0}")]
     BadRequest(String),
-    #[error("the body is larger than this listener takes")]
+    #[error("the body is larger than {} bytes", MAX_BODY_BYTES)]
     TooLarge,
-    #[error("there is no such row")]
+    #[error("no such row")]
     UnknownRow,
     #[error("{0}")]
     Conflict(Cow<'static, str>),
-    #[error(
-        "more requests came than `admin.requests_per_second` allows; come back in {retry_after_seconds} s"
-    )]
-    TooManyRequests { retry_after_seconds: u64 },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl AdminError {
-    /// The status and the code: statuses of this listener are decided here alone.
+    /// Returns the status and the code. No other place decides statuses of this listener.
     pub(super) fn answer(&self) -> (StatusCode, &'static str) {
         match self {
             Self::UnknownPath => (StatusCode::NOT_FOUND, "unknown_path"),
@@ -68,7 +65,6 @@ impl AdminError {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::UnknownRow => (StatusCode::NOT_FOUND, "unknown_row"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
-            Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
             Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
         }
     }
@@ -78,13 +74,13 @@ impl AdminError {
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = Problem)]
 pub(super) struct ProblemBody {
-    /// `urn:ivesk-webhook:error:` and the code.
+    /// `urn:ivesk-webhook:error:` followed by the code.
     r#type: String,
-    /// What was wrong and what to do, for people.
+    /// The error and what to do, for people.
     title: String,
-    /// The answer's status.
+    /// The response's status.
     status: u16,
-    /// What was wrong, for programs.
+    /// The error, for programs.
     code: &'static str,
 }
 
@@ -98,25 +94,18 @@ impl IntoResponse for AdminError {
             code,
         });
         let mut response = (status, body).into_response();
-        let headers = response.headers_mut();
-        headers.insert(
+        response.headers_mut().insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if let Self::TooManyRequests {
-            retry_after_seconds,
-        } = self
-        {
-            headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds));
-        }
         response
     }
 }
 
-/// What a handler of this listener gives.
-pub(super) type Outcome<T> = Result<axum::Json<T>, AdminError>;
+/// The result of an API handler.
+pub(super) type ApiResult<T> = Result<axum::Json<T>, AdminError>;
 
-/// A JSON object as body, whose faults are told as ours are.
+/// A body that is a JSON object.
 pub(super) struct Input<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
@@ -130,7 +119,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
                     StatusCode::PAYLOAD_TOO_LARGE => AdminError::TooLarge,
                     _ => AdminError::BadRequest(rejection.body_text()),
                 })?;
-        // Serde would take an array of the fields' values as well.
+        // Serde would accept an array of the fields' values as well.
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Err(AdminError::BadRequest(
                 "the body is not a JSON object".to_owned(),
@@ -142,7 +131,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
     }
 }
 
-/// The parameters of a query, whose faults are told as ours are.
+/// The parameters of a query.
 pub(super) struct Params<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
@@ -156,7 +145,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// The number of a row in a path, whose faults are told as ours are.
+/// The id of a row in a path.
 pub(super) struct RowId(pub(super) i64);
 
 impl<S: Send + Sync> FromRequestParts<S> for RowId {

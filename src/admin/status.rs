@@ -1,4 +1,4 @@
-//! How the service stands, as a whole.
+//! The service as a whole: health, status, activity, metrics, backup.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,53 +12,53 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{AdminError, Input, NoFields, Outcome};
+use super::problem::{AdminError, ApiResult, Input, NoFields};
+use crate::app::App;
 use crate::metrics::{StoreSnapshot, StoreStep, TextFormat};
 use crate::pull::{BlockedQueue, blocked_queues};
 use crate::receiver::challenge::Challenge;
 use crate::receiver::problem::Problem;
-use crate::service::App;
 use crate::store::{AccountRow, Activity, SequenceRow, StoreError};
 
-/// How the service stands.
+/// The state of the service.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Status {
     /// The program's name.
     service: &'static str,
     /// The program's version.
     version: &'static str,
-    /// Whether a message would be stored now.
+    /// True if a message would be accepted now.
     ready: bool,
-    /// Why not.
+    /// The code of the refusal if it would not.
     reason: Option<&'static str>,
-    /// Where the numbering of documents stands.
+    /// The numbering of versions.
     sequence: SequenceRow,
-    /// Bytes that are free on the store's disk; null where it is not ours to know.
+    /// Free bytes on the store's disk; null if the store is a database server.
     free_bytes: Option<u64>,
     /// Every account.
     accounts: Vec<AccountRow>,
-    /// Queues that can't be asked for until something is set.
+    /// Queues that are not pulled until a setting is added.
     blocked: Vec<BlockedQueue>,
-    /// How many feeds are known.
+    /// The number of known feeds.
     feeds: usize,
-    /// How many of them are paused.
+    /// The number of paused feeds.
     paused_feeds: usize,
-    /// How many subscriptions there are.
+    /// The number of subscriptions.
     subscriptions: usize,
 }
 
-/// Whether the process runs
+/// Returns 200 while the process runs
 #[utoipa::path(get, path = "/healthz", tag = "service",
-    responses((status = OK, description = "It runs", body = String, content_type = "text/plain")))]
+    responses((status = OK, description = "The process runs", body = String, content_type = "text/plain")))]
 pub(super) async fn alive() -> &'static str {
     "alive\n"
 }
 
-/// Whether a message would be stored now
+/// Returns 200 if a message would be accepted now
 #[utoipa::path(get, path = "/readyz", tag = "service",
     responses(
-        (status = OK, description = "It would", body = String, content_type = "text/plain"),
-        (status = SERVICE_UNAVAILABLE, description = "It would not, and why",
+        (status = OK, description = "A message would be accepted", body = String, content_type = "text/plain"),
+        (status = SERVICE_UNAVAILABLE, description = "A message would be refused, for this reason",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
@@ -70,10 +70,10 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// How the service stands as a whole
+/// Returns the state of the service
 #[utoipa::path(get, path = "/v1/status", tag = "service",
-    responses((status = OK, description = "How it stands", body = Status)))]
-pub(super) async fn status(State(app): State<Arc<App>>) -> Outcome<Status> {
+    responses((status = OK, description = "The state", body = Status)))]
+pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
     let feeds = app.store.feeds().await?;
     let reason = app.ingest.readiness().await.err();
     Ok(Json(Status {
@@ -91,33 +91,33 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Outcome<Status> {
     }))
 }
 
-/// Hours of which `GET /v1/activity` tells, beside the present one.
-const ACTIVITY: Duration = Duration::from_secs(23 * 60 * 60);
+/// The time that `GET /v1/activity` covers, beside the current hour.
+const ACTIVITY_PERIOD: Duration = Duration::from_secs(23 * 60 * 60);
 
-/// What came in the last 24 hours, hour by hour
+/// Returns the activity of the last 24 hours, hour by hour
 ///
-/// Counted from what is stored, so repeated messages are left out, and refused ones that
-/// the quarantine does not keep.
+/// Counts stored rows, so duplicates are left out, and refused messages that the quarantine
+/// does not keep.
 #[utoipa::path(get, path = "/v1/activity", tag = "service",
-    responses((status = OK, description = "Counts; hours with none are left out", body = Activity)))]
-pub(super) async fn activity(State(app): State<Arc<App>>) -> Outcome<Activity> {
-    let first = app.clock.now().before(ACTIVITY).hour();
+    responses((status = OK, description = "Counts; hours without any are left out", body = Activity)))]
+pub(super) async fn activity(State(app): State<Arc<App>>) -> ApiResult<Activity> {
+    let first = app.clock.now().before(ACTIVITY_PERIOD).hour();
     Ok(Json(app.store.activity(first).await?))
 }
 
-/// Where a backup goes.
+/// The file to write a backup to.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Backup {
+pub(super) struct BackupRequest {
     /// An absolute path on the server's machine.
     #[schema(value_type = String, min_length = 1)]
     path: PathBuf,
-    /// Whether a file that is there is replaced.
+    /// True to replace an existing file.
     #[serde(default)]
     force: bool,
 }
 
-/// Where a backup is.
+/// A complete backup.
 #[derive(Serialize, ToSchema)]
 pub(super) struct BackedUp {
     /// The file.
@@ -125,25 +125,25 @@ pub(super) struct BackedUp {
     path: PathBuf,
 }
 
-/// Write a complete copy of the store to a file of the server's machine
-#[utoipa::path(post, path = "/v1/backup", tag = "service", request_body = Backup,
+/// Writes a backup of the store to a file on the server's machine
+#[utoipa::path(post, path = "/v1/backup", tag = "service", request_body = BackupRequest,
     responses(
-        (status = OK, description = "It is written", body = BackedUp),
-        (status = CONFLICT, description = "`conflict`: a file is there already",
+        (status = OK, description = "The backup is written", body = BackedUp),
+        (status = CONFLICT, description = "`conflict`: the file exists",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
 pub(super) async fn backup(
     State(app): State<Arc<App>>,
-    Input(Backup { path, force }): Input<Backup>,
-) -> Outcome<BackedUp> {
+    Input(BackupRequest { path, force }): Input<BackupRequest>,
+) -> ApiResult<BackedUp> {
     if !path.is_absolute() {
         return Err(AdminError::BadRequest(
-            "`path` must be absolute: the server runs in a folder of its own".to_owned(),
+            "`path` must be absolute: the server's working folder may be another one".to_owned(),
         ));
     }
     if !force && path.symlink_metadata().is_ok() {
         return Err(AdminError::Conflict(
-            "a file is there already; name another `path`, or add `\"force\": true`".into(),
+            "the file exists; choose another `path`, or add `\"force\": true`".into(),
         ));
     }
     app.store
@@ -156,26 +156,26 @@ pub(super) async fn backup(
     Ok(Json(BackedUp { path }))
 }
 
-/// A question for the public address, and the answer that only this process gives to it
+/// Issues a challenge for the public address, which only this process can answer
 #[utoipa::path(post, path = "/v1/challenge", tag = "service", request_body = NoFields,
     responses(
         (status = OK, description = "Question and answer", body = Challenge),
-        (status = CONFLICT, description = "`conflict`: the system gives no random numbers",
+        (status = CONFLICT, description = "`conflict`: the system provides no random numbers",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
 pub(super) async fn challenge(
     State(app): State<Arc<App>>,
     Input(NoFields {}): Input<NoFields>,
-) -> Outcome<Challenge> {
+) -> ApiResult<Challenge> {
     let challenge = app.ingest.challenges().issue(app.clock.now());
     challenge
         .map(Json)
-        .map_err(|_| AdminError::Conflict("the system gives no random numbers".into()))
+        .map_err(|_| AdminError::Conflict("the system provides no random numbers".into()))
 }
 
-/// What is counted, as text for Prometheus
+/// Returns metrics as text for Prometheus
 ///
-/// In the OpenMetrics form where the request accepts that, else in Prometheus' own.
+/// In the OpenMetrics format if the request accepts it, else in Prometheus' own.
 #[utoipa::path(get, path = "/metrics", tag = "service",
     responses((status = OK, description = "Metrics", content(
         (String = "application/openmetrics-text"), (String = "text/plain")))))]

@@ -1,4 +1,4 @@
-//! Subscriptions: how they stand, approving and restoring them.
+//! Subscriptions: lists, records, approves and restores them.
 
 use std::sync::Arc;
 
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::feeds::known_account;
-use super::paging::{List, Page, PageOf};
-use super::{AdminError, Input, NoFields, Outcome, Params, RowId};
+use super::paging::{List, Page, PageQuery};
+use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
+use crate::app::App;
 use crate::domain::{Event, Timestamp};
-use crate::service::App;
 use crate::store::{SubscriptionChange, SubscriptionRow};
-use crate::subscriptions::Outcome as Visit;
+use crate::subscriptions::ConfirmOutcome;
 
-/// Every subscription and how it stands
-#[utoipa::path(get, path = "/v1/subscriptions", tag = "subscriptions", params(PageOf),
+/// Lists subscriptions with their state
+#[utoipa::path(get, path = "/v1/subscriptions", tag = "subscriptions", params(PageQuery),
     responses((status = OK, description = "Subscriptions", body = Page<SubscriptionRow>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    Params(page): Params<PageOf>,
-) -> Outcome<Page<SubscriptionRow>> {
+    Params(page): Params<PageQuery>,
+) -> ApiResult<Page<SubscriptionRow>> {
     let (limit, after) = (page.limit()?, page.row(List::SUBSCRIPTIONS)?);
     let mut rows = app.store.subscriptions().await?;
     rows.retain(|row| row.id > after);
@@ -30,33 +30,33 @@ pub(super) async fn list(
     })))
 }
 
-/// A subscription that the vendor was asked for.
+/// A subscription that was requested from Įvesk.lt.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Requested {
-    /// Whose webhook.
+pub(super) struct RequestedSubscription {
+    /// The webhook's account.
     #[schema(pattern = "^[a-z0-9_-]{1,40}$", examples("default"))]
     account: String,
-    /// Which event's webhook.
+    /// The webhook's event.
     event: Event,
-    /// The name that the vendor was given.
+    /// The name that was sent to Įvesk.lt.
     name: String,
 }
 
 /// The subscription's row.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SubscriptionId {
-    /// Its number.
+    /// Its id.
     id: i64,
 }
 
-/// Note that the vendor was asked for a subscription by hand
-#[utoipa::path(post, path = "/v1/subscriptions/requested", tag = "subscriptions", request_body = Requested,
-    responses((status = OK, description = "It is noted", body = SubscriptionId)))]
+/// Records that a subscription was requested from Įvesk.lt
+#[utoipa::path(post, path = "/v1/subscriptions/requested", tag = "subscriptions", request_body = RequestedSubscription,
+    responses((status = OK, description = "It is recorded", body = SubscriptionId)))]
 pub(super) async fn requested(
     State(app): State<Arc<App>>,
-    Input(request): Input<Requested>,
-) -> Outcome<SubscriptionId> {
+    Input(request): Input<RequestedSubscription>,
+) -> ApiResult<SubscriptionId> {
     let account = known_account(&app, &request.account)?;
     let now = app.clock.now();
     let id = app
@@ -66,22 +66,22 @@ pub(super) async fn requested(
     Ok(Json(SubscriptionId { id }))
 }
 
-/// What came of visiting SubscribeURL.
+/// The result of visiting SubscribeURL.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Visited {
-    /// Whether the subscription is confirmed.
+pub(super) struct ConfirmResult {
+    /// True if the subscription is confirmed.
     pub(super) confirmed: bool,
-    /// Why not.
+    /// The error if it is not.
     pub(super) error: Option<String>,
-    /// When it is tried again; null where it is not.
+    /// The time of the next attempt; null if there is none.
     pub(super) next_try_at: Option<Timestamp>,
 }
 
-/// Confirm a subscription that awaits approval
+/// Approves a subscription, and confirms it
 #[utoipa::path(post, path = "/v1/subscriptions/{id}/approve", tag = "subscriptions", request_body = NoFields,
     params(("id" = i64, Path, description = "The subscription's row")),
     responses(
-        (status = OK, description = "What came of it", body = Visited),
+        (status = OK, description = "The result", body = ConfirmResult),
         (status = CONFLICT, description = "`conflict`: it does not await approval",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
@@ -89,17 +89,17 @@ pub(super) async fn approve(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
-) -> Outcome<Visited> {
+) -> ApiResult<ConfirmResult> {
     change(&app, id, SubscriptionChange::Approved)
         .await
         .map(Json)
 }
 
-/// Bring back a subscription that has ended
+/// Restores a subscription that has ended
 #[utoipa::path(post, path = "/v1/subscriptions/{id}/restore", tag = "subscriptions", request_body = NoFields,
     params(("id" = i64, Path, description = "The subscription's row")),
     responses(
-        (status = OK, description = "What came of it", body = Visited),
+        (status = OK, description = "The result", body = ConfirmResult),
         (status = CONFLICT, description = "`conflict`: it has not ended",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
@@ -107,42 +107,42 @@ pub(super) async fn restore(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
-) -> Outcome<Visited> {
+) -> ApiResult<ConfirmResult> {
     change(&app, id, SubscriptionChange::Restored)
         .await
         .map(Json)
 }
 
-/// Approves or restores a subscription, and tells what came of the visit that follows.
+/// Approves or restores a subscription, and returns the result of visiting SubscribeURL.
 pub(super) async fn change(
     app: &App,
     id: i64,
     change: SubscriptionChange,
-) -> Result<Visited, AdminError> {
-    let why_not = match change {
+) -> Result<ConfirmResult, AdminError> {
+    let conflict = match change {
         SubscriptionChange::Approved => {
-            "it does not await approval; `subscriptions list` shows how each one stands"
+            "the subscription does not await approval; `subscriptions list` shows the state of each"
         }
-        _ => "it has not ended; `subscriptions list` shows how each one stands",
+        _ => "the subscription has not ended; `subscriptions list` shows the state of each",
     };
     let rows = app.store.subscriptions().await?;
     if !rows.iter().any(|row| row.id == id) {
         return Err(AdminError::UnknownRow);
     }
-    let visit = app
+    let outcome = app
         .confirmations
         .change(id, change)
         .await?
-        .ok_or(AdminError::Conflict(why_not.into()))?;
-    Ok(match visit {
-        Visit::Confirmed { .. } | Visit::Idle => Visited {
+        .ok_or(AdminError::Conflict(conflict.into()))?;
+    Ok(match outcome {
+        ConfirmOutcome::Confirmed { .. } | ConfirmOutcome::Idle => ConfirmResult {
             confirmed: true,
             error: None,
             next_try_at: None,
         },
-        Visit::Failed {
+        ConfirmOutcome::Failed {
             error, next_try_at, ..
-        } => Visited {
+        } => ConfirmResult {
             confirmed: false,
             error: Some(error.to_string()),
             next_try_at,

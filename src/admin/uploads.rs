@@ -1,4 +1,4 @@
-//! Uploads: how they stand, and the rows of those that another process sends.
+//! Uploads: lists them, and claims and ends those that another process sends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,31 +9,31 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::feeds::known_account;
-use super::paging::{List, Page, PageOf};
-use super::{AdminError, Input, Outcome, Params, RowId};
+use super::paging::{List, Page, PageQuery};
+use super::problem::{AdminError, ApiResult, Input, Params, RowId};
+use crate::app::App;
 use crate::domain::Timestamp;
-use crate::service::App;
 use crate::store::{NewUpload, UploadBegun, UploadEnd, UploadFilter, UploadRow};
 
-/// The longest claim: a 2 GB file on a slow line.
-const LONGEST_CLAIM_SECONDS: u64 = 48 * 60 * 60;
+/// Longest claim: a 2 GB file on a slow line.
+const MAX_CLAIM_SECONDS: u64 = 48 * 60 * 60;
 
-/// An upload with the one word for where it stands.
+/// An upload and its progress.
 #[derive(Serialize, ToSchema)]
-pub(super) struct ShownUpload {
-    /// Its state, `returned` once a document of it has come, or `late` where none has for long.
-    standing: &'static str,
+pub(super) struct UploadStatus {
+    /// Its state, or `returned` once a document of it was pulled, or `late` if none was for long.
+    status: &'static str,
     #[serde(flatten)]
     row: UploadRow,
 }
 
-/// Uploads and where each stands, oldest first
-#[utoipa::path(get, path = "/v1/uploads", tag = "uploads", params(PageOf),
-    responses((status = OK, description = "Uploads", body = Page<ShownUpload>)))]
+/// Lists uploads with their progress, oldest first
+#[utoipa::path(get, path = "/v1/uploads", tag = "uploads", params(PageQuery),
+    responses((status = OK, description = "Uploads", body = Page<UploadStatus>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    Params(page): Params<PageOf>,
-) -> Outcome<Page<ShownUpload>> {
+    Params(page): Params<PageQuery>,
+) -> ApiResult<Page<UploadStatus>> {
     let limit = page.limit()?;
     let filter = UploadFilter {
         after: page.row(List::UPLOADS)?,
@@ -43,17 +43,17 @@ pub(super) async fn list(
     let now = app.clock.now();
     let rows = app.store.uploads(filter).await?;
     let page = Page::of(List::UPLOADS, rows, limit, |row| row.id);
-    Ok(Json(page.map(|row| ShownUpload {
-        standing: row.status(now),
+    Ok(Json(page.map(|row| UploadStatus {
+        status: row.status(now),
         row,
     })))
 }
 
-/// A file that another process is about to send.
+/// A claim to send a file.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Beginning {
-    /// Whose key sends it.
+pub(crate) struct UploadClaim {
+    /// The account whose API key sends it.
     #[schema(pattern = "^[a-z0-9_-]{1,40}$", examples("default"))]
     pub(crate) account: String,
     /// SHA-256 of its content, 64 hexadecimal digits.
@@ -64,113 +64,111 @@ pub(crate) struct Beginning {
     pub(crate) size_bytes: u64,
     /// Its name, without folders.
     pub(crate) file_name: String,
-    /// What goes with it and comes back with its documents; unique.
+    /// The correlation that is sent with it and returned with its documents; unique.
     pub(crate) correlation: String,
-    /// Whether content that was sent before is sent again.
+    /// True to send content again that was sent before.
     pub(crate) force: bool,
-    /// Which process sends it.
+    /// The process that sends it.
     pub(crate) owner: String,
-    /// For how many seconds other processes leave the file to this one; two days at most.
+    /// The claim's duration in seconds, during which no other process sends the file; two days
+    /// at most.
     pub(crate) claim_seconds: u64,
 }
 
-/// Whether it is to be sent.
+/// The answer to a claim.
 #[derive(Serialize, ToSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
-pub(super) enum Begun {
-    /// Send it, with this correlation.
+pub(super) enum ClaimResult {
+    /// Send the file, with this correlation.
     Send { id: i64, correlation: String },
     /// This content was sent before.
     Already { id: i64 },
-    /// Another process sends it: ask again then.
+    /// Another process sends it: claim it again at this time.
     Busy { until: Timestamp },
 }
 
-/// Claim a file's content for sending
-#[utoipa::path(post, path = "/v1/uploads", tag = "uploads", request_body = Beginning,
-    responses((status = OK, description = "Whether it is to be sent", body = Begun)))]
+/// Claims a file's content for sending
+#[utoipa::path(post, path = "/v1/uploads", tag = "uploads", request_body = UploadClaim,
+    responses((status = OK, description = "The answer", body = ClaimResult)))]
 pub(super) async fn begin(
     State(app): State<Arc<App>>,
-    Input(beginning): Input<Beginning>,
-) -> Outcome<Begun> {
-    let account = known_account(&app, &beginning.account)?;
-    let hex = beginning
-        .sha256
-        .bytes()
-        .all(|byte| byte.is_ascii_hexdigit());
-    if beginning.sha256.len() != 64 || !hex {
+    Input(request): Input<UploadClaim>,
+) -> ApiResult<ClaimResult> {
+    let account = known_account(&app, &request.account)?;
+    let hex = request.sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if request.sha256.len() != 64 || !hex {
         return Err(AdminError::BadRequest(
-            "`sha256` is not 64 hexadecimal digits".to_owned(),
+            "`sha256` must have 64 hexadecimal digits".to_owned(),
         ));
     }
-    // The database and most programs count in signed numbers.
-    if [beginning.size_bytes, beginning.claim_seconds]
+    // The database stores signed numbers.
+    if [request.size_bytes, request.claim_seconds]
         .into_iter()
         .any(|number| i64::try_from(number).is_err())
     {
         return Err(AdminError::BadRequest(
-            "`size_bytes` or `claim_seconds` is larger than any file or wait".to_owned(),
+            "`size_bytes` or `claim_seconds` is too large".to_owned(),
         ));
     }
-    let claim = beginning.claim_seconds.min(LONGEST_CLAIM_SECONDS);
+    let claim = request.claim_seconds.min(MAX_CLAIM_SECONDS);
     let begun = app
         .store
         .begin_upload(NewUpload {
             account,
-            sha256: beginning.sha256.to_ascii_lowercase(),
-            size_bytes: beginning.size_bytes,
-            file_name: beginning.file_name,
-            correlation: beginning.correlation,
-            force: beginning.force,
-            owner: beginning.owner,
+            sha256: request.sha256.to_ascii_lowercase(),
+            size_bytes: request.size_bytes,
+            file_name: request.file_name,
+            correlation: request.correlation,
+            force: request.force,
+            owner: request.owner,
             now: app.clock.now(),
             claim: Duration::from_secs(claim),
         })
         .await?;
     Ok(Json(match begun {
-        UploadBegun::Send(row) => Begun::Send {
+        UploadBegun::Send(row) => ClaimResult::Send {
             id: row.id,
             correlation: row.correlation,
         },
-        UploadBegun::Already(row) => Begun::Already { id: row.id },
-        UploadBegun::Busy { until } => Begun::Busy { until },
+        UploadBegun::Already(row) => ClaimResult::Already { id: row.id },
+        UploadBegun::Busy { until } => ClaimResult::Busy { until },
     }))
 }
 
-/// How an attempt ended: `error` is why, and `refused` that the vendor does not want it.
+/// The result of an attempt to send a file.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Ending {
-    /// Who tried.
+pub(crate) struct UploadResult {
+    /// The process that sent it.
     pub(crate) owner: String,
-    /// Why it did not get there; none where it did.
+    /// The error; absent if the file was sent.
     pub(crate) error: Option<String>,
-    /// Whether the vendor does not want it.
+    /// True if Įvesk.lt refused the file.
     pub(crate) refused: bool,
 }
 
-/// Whether the row was the sender's own to change.
+/// The effect of recording a result.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Ended {
-    /// False where another process has taken the file over, or there is no such row.
+pub(super) struct ResultRecorded {
+    /// False if another process has taken over the claim, or there is no such row.
     changed: bool,
 }
 
-/// Note how an attempt to send a file ended
-#[utoipa::path(post, path = "/v1/uploads/{id}/end", tag = "uploads", request_body = Ending,
+/// Records the result of an attempt to send a file
+#[utoipa::path(post, path = "/v1/uploads/{id}/end", tag = "uploads", request_body = UploadResult,
     params(("id" = i64, Path, description = "The upload's row")),
-    responses((status = OK, description = "It is noted", body = Ended)))]
+    responses((status = OK, description = "The effect", body = ResultRecorded)))]
 pub(super) async fn end(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
-    Input(ending): Input<Ending>,
-) -> Outcome<Ended> {
-    let end = match (ending.error, ending.refused) {
+    Input(result): Input<UploadResult>,
+) -> ApiResult<ResultRecorded> {
+    let end = match (result.error, result.refused) {
         (None, _) => UploadEnd::Sent,
         (Some(error), true) => UploadEnd::Refused(error),
         (Some(error), false) => UploadEnd::Failed(error),
     };
     let now = app.clock.now();
-    let changed = app.store.end_upload(id, ending.owner, end, now).await?;
-    Ok(Json(Ended { changed }))
+    let changed = app.store.end_upload(id, result.owner, end, now).await?;
+    Ok(Json(ResultRecorded { changed }))
 }

@@ -9,7 +9,7 @@ use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::RunningServer;
 use crate::config::Config;
-use crate::doctor::{Finding, Verdict, destinations, inside, outside, probe};
+use crate::doctor::{Check, CheckResult, destinations, inside, outside, probe};
 use crate::domain::{Clock, Company};
 use crate::receiver::challenge::Challenge;
 use crate::service::open_store_for_reading;
@@ -44,60 +44,58 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let config = match Config::load(&globals.config, &globals.environment) {
         Ok(config) => config,
         Err(error) => {
-            let findings = error.problems.iter().map(|problem| {
-                Finding::wrong("settings", problem.to_string())
+            let wrong = error.problems.iter().map(|problem| {
+                Check::fail("settings", problem.to_string())
                     .because("`serve` does not start with it")
             });
-            print(&findings.collect::<Vec<_>>(), args.json);
+            print(&wrong.collect::<Vec<_>>(), args.json);
             return Ok(Exit::Usage);
         }
     };
     logging::start(&config.log)?;
     let clock = Clock::system();
-    let mut findings = inside::settings(&config);
+    let mut checks = inside::settings(&config);
     let server = RunningServer::find(&config).await?;
     match &server {
-        Some(server) => findings.extend(running(server, &config).await?),
+        Some(server) => checks.extend(running(server, &config).await?),
         None => {
-            findings.extend(inside::store(&config).await);
-            findings.extend(inside::listeners(&config).await);
+            checks.extend(inside::store(&config).await);
+            checks.extend(inside::listeners(&config).await);
         }
     }
-    findings.extend(inside::way_to_sns(&config, &clock).await);
-    findings.extend(inside::keys(&config).await);
-    findings.extend(destinations::openings(&config, &clock));
-    findings.extend(destination_states(&config).await);
+    checks.extend(inside::sns(&config, &clock).await);
+    checks.extend(inside::api_keys(&config).await);
+    checks.extend(destinations::settings(&config, &clock));
+    checks.extend(destination_state(&config).await);
     if let Some(code) = &args.company {
         let company = Company::parse(code).map_err(Failure::usage)?;
         let account = chosen_account(args.account.as_deref(), &config)?;
         if let Some(key) = &config.accounts[&account].api_key {
             let probed = probe::exported_path(&config.api, key, &company).await;
-            // The probe's finding replaces the one that is made without a request.
-            let probed_path = probed
-                .iter()
-                .any(|finding| finding.check == "exported_path");
-            findings.retain(|finding| !probed_path || finding.check != "exported_path");
-            findings.extend(probed);
+            // Replaces the check of the settings alone.
+            let decided = probed.iter().any(|check| check.check == "exported_path");
+            checks.retain(|check| !decided || check.check != "exported_path");
+            checks.extend(probed);
         }
     }
     match &server {
         Some(server) => {
             let challenge = challenge(server).await?;
             let now = clock.now();
-            findings.extend(outside::checks(&config, &challenge, now, !args.quick).await);
+            checks.extend(outside::checks(&config, &challenge, now, !args.quick).await);
         }
-        None => findings.push(
-            Finding::wrong("server", "no `serve` runs with these settings")
-                .because("no message is received, and `public.url` can't be checked")
-                .fix("start `ivesk-webhook serve`, then run `ivesk-webhook doctor` again"),
+        None => checks.push(
+            Check::fail("server", "no `serve` runs with these settings")
+                .because("no message is received, and the public address can't be checked")
+                .fix("start `ivesk-webhook serve`, then run this again"),
         ),
     }
-    print(&findings, args.json);
-    Ok(exit(&findings))
+    print(&checks, args.json);
+    Ok(exit(&checks))
 }
 
-/// Returns findings from the running server's own status.
-async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Finding>, Failure> {
+/// Checks the running server and its store.
+async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, Failure> {
     let (status, answer) = server
         .call(Method::GET, "/v1/status", None)
         .await
@@ -106,42 +104,42 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Finding>
         let reason = answer["reason"].as_str().or(answer["code"].as_str());
         let reason = reason.unwrap_or("no reason given");
         return Ok(vec![
-            Finding::wrong(
+            Check::fail(
                 "server",
-                format!("`serve` runs but refuses messages: {reason}"),
+                format!("`serve` runs, but accepts no messages: {reason}"),
             )
             .because("SNS receives 503 and gives up after about half an hour")
             .fix("see its log; docs/operating.md explains the reasons"),
         ]);
     }
     let version = answer["version"].as_str().unwrap_or_default();
-    let mut findings = vec![Finding::ok(
+    let mut checks = vec![Check::pass(
         "server",
         format!("`serve` {version} runs and accepts messages"),
     )];
     let stored = &answer["sequence"]["last"];
-    findings.push(Finding::ok(
+    checks.push(Check::pass(
         "store",
-        format!("contains {stored} document versions"),
+        format!("the store holds {stored} document versions"),
     ));
     if let Some(free) = answer["free_bytes"].as_u64() {
-        findings.push(inside::disk(free, config.store.min_free_bytes));
+        checks.push(inside::disk(free, config.store.min_free_bytes));
     }
-    Ok(findings)
+    Ok(checks)
 }
 
-/// Returns findings about destinations; none if the store is missing or can't be read.
-async fn destination_states(config: &Config) -> Vec<Finding> {
+/// Checks the state of the destinations; returns nothing if the store can't be read.
+async fn destination_state(config: &Config) -> Vec<Check> {
     if config.destinations.is_empty() {
         return Vec::new();
     }
     let Ok(store) = open_store_for_reading(config).await else {
         return Vec::new();
     };
-    let findings = destinations::standing(config, store.as_ref()).await;
-    // The store was only read, so a failed close loses nothing.
+    let checks = destinations::state(config, store.as_ref()).await;
+    // Opened read-only, so closing can't lose anything.
     let _ = store.close().await;
-    findings.unwrap_or_default()
+    checks.unwrap_or_default()
 }
 
 async fn challenge(server: &RunningServer) -> Result<Challenge, Failure> {
@@ -155,35 +153,35 @@ async fn challenge(server: &RunningServer) -> Result<Challenge, Failure> {
     })
 }
 
-fn exit(findings: &[Finding]) -> Exit {
-    let any = |verdict| findings.iter().any(|finding| finding.verdict == verdict);
-    if any(Verdict::Wrong) {
+fn exit(checks: &[Check]) -> Exit {
+    let any = |result| checks.iter().any(|check| check.result == result);
+    if any(CheckResult::Fail) {
         Exit::Failed
-    } else if any(Verdict::Unreachable) {
+    } else if any(CheckResult::Unreachable) {
         Exit::Unreachable
     } else {
         Exit::Done
     }
 }
 
-fn print(findings: &[Finding], as_json: bool) {
+fn print(checks: &[Check], as_json: bool) {
     if as_json {
-        println!("{}", json!({ "findings": findings }));
+        println!("{}", json!({ "checks": checks }));
         return;
     }
-    for finding in findings {
-        let word = match finding.verdict {
-            Verdict::Ok => "ok",
-            Verdict::Note => "note",
-            Verdict::Skipped => "skipped",
-            Verdict::Unreachable => "NO ANSWER",
-            Verdict::Wrong => "WRONG",
+    for check in checks {
+        let result = match check.result {
+            CheckResult::Pass => "pass",
+            CheckResult::Note => "note",
+            CheckResult::Skipped => "skipped",
+            CheckResult::Unreachable => "NO ANSWER",
+            CheckResult::Fail => "FAIL",
         };
-        println!("{word:<9} {}: {}", finding.check, finding.found);
-        if let Some(why) = finding.why {
+        println!("{result:<9} {}: {}", check.check, check.found);
+        if let Some(why) = check.why {
             println!("{:<9}   why: {why}", "");
         }
-        if let Some(fix) = &finding.fix {
+        if let Some(fix) = &check.fix {
             println!("{:<9}   fix: {fix}", "");
         }
     }

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use crate::config::{Config, FreshSettings, fresh_token};
-use crate::domain::{Account, Company, Event, InvalidWord};
+use crate::domain::{Account, Company, Event, InvalidName};
 
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
@@ -33,11 +33,11 @@ pub struct Args {
     force: bool,
 }
 
-fn parse_account(text: &str) -> Result<Account, InvalidWord> {
+fn parse_account(text: &str) -> Result<Account, InvalidName> {
     Account::parse(text)
 }
 
-fn parse_company(text: &str) -> Result<Company, InvalidWord> {
+fn parse_company(text: &str) -> Result<Company, InvalidName> {
     Company::parse(text)
 }
 

@@ -11,11 +11,12 @@ use url::Url;
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::{logging, tunnel};
+use crate::app::App;
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::delivery::worker::filter;
 use crate::domain::{Clock, Queue, counted};
 use crate::pull::blocked_queues;
-use crate::service::{App, Service, StartError};
+use crate::service::{Service, StartError};
 use crate::store::StoreError;
 use crate::tunnel::Kind;
 

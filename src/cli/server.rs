@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use axum::http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use secrecy::{ExposeSecret, SecretString};
@@ -16,10 +16,11 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::outcome::Failure;
+use crate::app::App;
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::egress;
-use crate::service::{App, open_store};
+use crate::service::open_store;
 use crate::store::{SharedStore, StoreError};
 
 /// Time to wait for the server's first response.
@@ -30,9 +31,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// Rows requested in one call.
 const ROWS: usize = 500;
-
-/// How often a call is repeated that the server has no time for.
-const PATIENCE: u32 = 60;
 
 /// Bytes of a response that are read at most.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -89,15 +87,7 @@ impl RunningServer {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value), anyhow::Error> {
-        let mut attempt = 0;
-        let response = loop {
-            let response = self.send(method.clone(), path, body).await?;
-            attempt += 1;
-            if response.status() != StatusCode::TOO_MANY_REQUESTS || attempt > PATIENCE {
-                break response;
-            }
-            tokio::time::sleep(retry_after(&response)).await;
-        };
+        let response = self.send(method, path, body).await?;
         let status = response.status();
         let body = egress::read_body(response, MAX_ANSWER_BYTES).await?;
         Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
@@ -124,16 +114,6 @@ impl RunningServer {
             .await
             .map_err(|error| anyhow!(egress::describe(error)))
     }
-}
-
-/// How long the server asks us to wait: a few seconds at the most.
-fn retry_after(response: &reqwest::Response) -> Duration {
-    let seconds = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(1).clamp(1, 5))
 }
 
 /// Returns the address at which this machine reaches a listener, which may listen on all.
@@ -184,11 +164,8 @@ impl Api {
                 unreachable @ StoreError::Unreachable { .. } => Failure::unreachable(unreachable),
                 other => Failure::from(other),
             })?;
-        let mut config = config.clone();
-        // Nobody else asks for anything here.
-        config.admin.requests_per_second = u32::MAX;
         let token = config.admin.token.clone();
-        let app = App::assemble(config, store.clone(), clock)?;
+        let app = App::assemble(config.clone(), store.clone(), clock)?;
         Ok(Self::Own {
             router: crate::admin::router(app),
             store,

@@ -5,10 +5,10 @@ use tracing::{info, warn};
 
 use super::globals::Globals;
 use super::outcome::Failure;
+use crate::app::App;
 use crate::config::Config;
 use crate::domain::{Account, Event, Timestamp};
 use crate::ivesk::Client;
-use crate::service::App;
 use crate::sns::Confirmer;
 use crate::store::{StoreError, SubscriptionRow, SubscriptionState};
 use crate::tunnel::{self, Kind};

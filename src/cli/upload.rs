@@ -17,7 +17,7 @@ use super::globals::Globals;
 use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::Api;
-use crate::admin::uploads::{Beginning, Ending};
+use crate::admin::uploads::{UploadClaim, UploadResult};
 use crate::backoff;
 use crate::config::{Config, CorrelationKey, UploadOptions};
 use crate::domain::{Clock, Timestamp, counted};
@@ -420,7 +420,7 @@ fn journal_error(failure: Failure) -> JournalError {
 #[async_trait]
 impl Journal for ApiJournal {
     async fn begin(&self, upload: NewUpload) -> Result<Claim, JournalError> {
-        let beginning = Beginning {
+        let claim = UploadClaim {
             account: upload.account.to_string(),
             sha256: upload.sha256,
             size_bytes: upload.size_bytes,
@@ -430,7 +430,7 @@ impl Journal for ApiJournal {
             owner: upload.owner,
             claim_seconds: upload.claim.as_secs(),
         };
-        let answer = self.0.post("/v1/uploads", &json!(beginning)).await;
+        let answer = self.0.post("/v1/uploads", &json!(claim)).await;
         let answer = answer.map_err(journal_error)?;
         parse_claim(&answer).ok_or_else(|| {
             JournalError("the running server has another version; restart it".to_owned())
@@ -449,13 +449,13 @@ impl Journal for ApiJournal {
             UploadEnd::Refused(error) => (Some(error), true),
             UploadEnd::Failed(error) => (Some(error), false),
         };
-        let ending = Ending {
+        let result = UploadResult {
             owner,
             error,
             refused,
         };
         let path = format!("/v1/uploads/{id}/end");
-        let answer = self.0.post(&path, &json!(ending)).await;
+        let answer = self.0.post(&path, &json!(result)).await;
         answer.map_err(journal_error)?;
         Ok(())
     }

@@ -43,7 +43,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
     let mut rows = api.rows("/v1/uploads").await?;
     if late {
-        rows.retain(|row| row["standing"] == "late");
+        rows.retain(|row| row["status"] == "late");
     }
     if json {
         println!("{}", Value::Array(rows.clone()));
@@ -70,7 +70,7 @@ async fn list(api: &Api, late: bool, json: bool) -> Result<Exit, Failure> {
                 table::cell(&row["account"]),
                 table::cell(&row["file_name"]),
                 table::cell(&row["size_bytes"]),
-                table::cell(&row["standing"]),
+                table::cell(&row["status"]),
                 table::cell(&row["sent_at"]),
                 documents.unwrap_or_default(),
                 table::cell(&row["last_error"]),

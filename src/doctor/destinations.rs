@@ -1,62 +1,63 @@
-//! Where documents are delivered.
+//! Checks the configured destinations.
 
-use super::Finding;
+use super::Check;
 use crate::config::{Config, DestinationKind};
 use crate::delivery;
 use crate::delivery::worker::filter;
 use crate::domain::{Clock, counted};
 use crate::store::{DestinationRow, Store};
 
-/// Whether each destination of the settings can be used, as `serve` looks at its start.
+/// Checks that each configured destination can be opened, as `serve` does at its start.
 ///
-/// What other users may do with a folder or a program differs, so it counts for the user
-/// that runs this.
-pub fn openings(config: &Config, clock: &Clock) -> Vec<Finding> {
-    let mut findings = Vec::new();
+/// Access to folders and programs is checked for the user that runs this.
+pub fn settings(config: &Config, clock: &Clock) -> Vec<Check> {
+    let mut checks = Vec::new();
     for (name, destination) in &config.destinations {
         if let DestinationKind::Folder { path, .. } = &destination.kind
             && !path.exists()
         {
-            // Made here it would belong to whoever runs this.
-            findings.push(Finding::note(
+            // Created here, it would belong to the user that runs this.
+            checks.push(Check::note(
                 "destination",
                 format!(
-                    "the folder of `{name}`, {}, is not there yet; `serve` makes it",
+                    "the folder of `{name}`, {}, does not exist yet; `serve` creates it",
                     path.display()
                 ),
             ));
             continue;
         }
         let environment = config.environment.variables();
-        findings.push(match delivery::open(name, destination, config, environment, clock) {
-            Ok(_) => Finding::ok("destination", format!("`{name}` can be used")),
-            Err(error) => Finding::wrong("destination", error.to_string())
-                .because("`serve` does not start with a destination that can't be used")
-                .fix("fix what it says, as the user that runs `serve`; docs/destinations.md has the contracts"),
-        });
+        checks.push(
+            match delivery::open(name, destination, config, environment, clock) {
+                Ok(_) => Check::pass("destination", format!("`{name}` can be used")),
+                Err(error) => Check::fail("destination", error.to_string())
+                    .because("`serve` does not start with a destination that can't be used")
+                    .fix("correct the error, as the user that runs `serve`; see docs/destinations.md"),
+            },
+        );
     }
     if !config.destinations.is_empty() && config.api.import_error_path.is_none() {
-        findings.push(
-            Finding::note("import_error_path", "`api.import_error_path` is not set")
-                .because("what a destination rejects is kept, and the accountant is not told")
+        checks.push(
+            Check::note("import_error_path", "`api.import_error_path` is not set")
+                .because("rejections are stored, but not sent to the accountant")
                 .fix(
-                    "look at the API page of your account (app.ivesk.lt/api/docs) for the address",
+                    "set it to the address on the API page of your account (app.ivesk.lt/api/docs)",
                 ),
         );
     }
-    findings
+    checks
 }
 
-/// How the destinations of the settings stand, as far as a person should know.
+/// Checks the state of the configured destinations; those without a problem are left out.
 ///
-/// `None` where the store can't be read, which others say.
-pub async fn standing(config: &Config, store: &dyn Store) -> Option<Vec<Finding>> {
-    let mut findings = Vec::new();
+/// Returns `None` if the store can't be read, which another check reports.
+pub async fn state(config: &Config, store: &dyn Store) -> Option<Vec<Check>> {
+    let mut checks = Vec::new();
     for row in store.destinations().await.ok()? {
         let Some(destination) = config.destinations.get(&row.name) else {
             continue;
         };
-        findings.extend(trouble(&row));
+        checks.extend(delivery_state(&row));
         let held = store
             .held_feeds(row.name.clone(), filter(destination))
             .await
@@ -64,8 +65,8 @@ pub async fn standing(config: &Config, store: &dyn Store) -> Option<Vec<Finding>
         let documents: u64 = held.iter().map(|feed| feed.documents).sum();
         if documents > 0 {
             let name = &row.name;
-            findings.push(
-                Finding::note(
+            checks.push(
+                Check::note(
                     "held",
                     format!(
                         "{} of {} held at `{name}`",
@@ -73,38 +74,37 @@ pub async fn standing(config: &Config, store: &dyn Store) -> Option<Vec<Finding>
                         counted(held.len() as u64, "feed")
                     ),
                 )
-                .because(
-                    "years of booked invoices would be booked again if they went by themselves",
-                )
+                .because("history is not delivered automatically, so that nothing is booked twice")
                 .fix(format!(
-                    "`ivesk-webhook destinations start {name}` with --all, --from-now or --since MOMENT"
+                    "run `ivesk-webhook destinations start {name}` with --all, --from-now or --since MOMENT"
                 )),
             );
         }
     }
-    Some(findings)
+    Some(checks)
 }
 
-fn trouble(row: &DestinationRow) -> Option<Finding> {
+fn delivery_state(row: &DestinationRow) -> Option<Check> {
     let name = &row.name;
     let error = row.last_error.as_deref().unwrap_or_default();
     if let Some(reason) = row.paused {
         let found = format!("`{name}` is paused ({}) {error}", reason.as_str());
         return Some(
-            Finding::note("delivery", found.trim_end())
+            Check::note("delivery", found.trim_end())
                 .because("nothing is delivered to it")
                 .fix(format!(
-                    "`ivesk-webhook destinations resume {name}` goes on"
+                    "run `ivesk-webhook destinations resume {name}` once it accepts documents again"
                 )),
         );
     }
     let since = row.failing_since?;
-    let found = format!("`{name}` has taken nothing since {since}: {error}");
+    let found = format!("`{name}` has been unavailable since {since}: {error}");
     Some(
-        Finding::wrong("delivery", found)
-            .because("documents wait, in order, and none is lost")
+        Check::fail("delivery", found)
+            .because("its documents wait, in order; none is lost")
             .fix(format!(
-                "fix what it says, then `ivesk-webhook destinations resume {name}`; `deliveries skip` leaves one document out"
+                "correct the error, then run `ivesk-webhook destinations resume {name}`; `ivesk-webhook deliveries skip` \
+                 leaves one document out"
             )),
     )
 }

@@ -1,4 +1,4 @@
-//! Settings, clock, store, disk, and the ways out.
+//! Checks the settings, the clock, the store, the disk and outgoing connections.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use reqwest::header::DATE;
 use rustix::fs::Access;
 
-use super::Finding;
+use super::Check;
 use crate::config::{Config, PostgresAddress, StoreUrl, is_loopback};
 use crate::domain::{Clock, Company, Queue, Timestamp};
 use crate::egress;
@@ -17,91 +17,91 @@ use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store as _, StoreError};
 
-/// How long a host may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit of one request.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A clock that differs by more lets genuine messages be refused sooner or later.
+/// Largest difference of clocks that passes; a larger one may get genuine messages refused.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2 * 60);
 
-/// What stands in the settings, without asking anybody.
-pub fn settings(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![Finding::ok("settings", "they can be used")];
+/// Checks the settings, without any request.
+pub fn settings(config: &Config) -> Vec<Check> {
+    let mut checks = vec![Check::pass("settings", "the settings are valid")];
     if is_loopback(&config.public.url) {
-        findings.push(
-            Finding::note(
+        checks.push(
+            Check::note(
                 "public_url",
                 format!("`public.url` is {}, on this machine", config.public.url),
             )
-            .because("SNS can't reach this machine under that address")
-            .fix("set the https address of your proxy or tunnel, once you have one"),
+            .because("SNS can't reach this machine at that address")
+            .fix("set it to the https address of your proxy or tunnel, once you have one"),
         );
     }
     for (name, account) in &config.accounts {
         if account.api_key.is_none() {
-            findings.push(
-                Finding::wrong("api_key", format!("the account `{name}` has no API key"))
-                    .because("without one notifications are kept and nothing is pulled or uploaded")
+            checks.push(
+                Check::fail("api_key", format!("the account `{name}` has no API key"))
+                    .because("notifications are kept, but nothing is pulled or uploaded")
                     .fix(format!(
-                        "make one at app.ivesk.lt/settings/general, then set IVESK_WEBHOOK_API_KEY or \
+                        "create one at app.ivesk.lt/settings/general, then set IVESK_WEBHOOK_API_KEY or \
                          `accounts.{name}.api_key_file`"
                     )),
             );
         }
     }
     if config.api.exported_path.is_none() {
-        findings.push(
-            Finding::wrong("exported_path", "`api.exported_path` is not set")
+        checks.push(
+            Check::fail("exported_path", "`api.exported_path` is not set")
                 .because(
-                    "Įvesk.lt does not publish it, and the exported queue is not pulled without it",
+                    "the exported queue is not pulled without it, and Įvesk.lt does not publish it",
                 )
-                .fix("run `ivesk-webhook doctor --company CODE` with the code of a company of yours that has exported documents"),
+                .fix("run `ivesk-webhook doctor --company CODE` with the code of a company that has exported documents"),
         );
     }
     if config.api.subscribe_path.is_none() {
-        findings.push(
-            Finding::note("subscribe_path", "`api.subscribe_path` is not set")
+        checks.push(
+            Check::note("subscribe_path", "`api.subscribe_path` is not set")
                 .because("`subscriptions create` can't send the request")
                 .fix("`ivesk-webhook subscriptions create --print` shows what to send by hand"),
         );
     }
     if !config.sns.local_origins.is_empty() {
         let origins = config.sns.local_origins.join(", ");
-        findings.push(
-            Finding::note(
+        checks.push(
+            Check::note(
                 "local_origins",
                 format!("`sns.local_origins` lets {origins} stand in for SNS"),
             )
-            .because("whoever controls these can forge any message")
+            .because("whoever controls these origins can forge any message")
             .fix("remove it before Įvesk.lt is subscribed"),
         );
     }
-    findings
+    checks
 }
 
-/// The store, where no server answers for it.
-pub async fn store(config: &Config) -> Vec<Finding> {
+/// Checks the store directly; used while no server runs.
+pub async fn store(config: &Config) -> Vec<Check> {
     match &config.store.url {
         StoreUrl::Sqlite(path) => file(config, path).await,
         StoreUrl::Postgres(address) => vec![database(address).await],
     }
 }
 
-/// Whether the database can be asked; where it is empty still, the first start fills it.
-async fn database(address: &PostgresAddress) -> Finding {
+/// Checks that the database answers. An empty one passes: the first start creates its tables.
+async fn database(address: &PostgresAddress) -> Check {
     match PostgresStore::open_for_reading(address.clone()).await {
         Ok(store) => {
             let last = store.sequence().await.map(|sequence| sequence.last);
-            // It was read only; nothing can be lost.
+            // Opened read-only, so closing can't lose anything.
             let _ = store.close().await;
             match last {
                 Ok(last) => {
-                    Finding::ok("store", format!("{address} holds {last} document versions"))
+                    Check::pass("store", format!("{address} holds {last} document versions"))
                 }
                 Err(error) => unusable(&error),
             }
         }
         Err(error @ StoreError::Unreachable { .. }) => {
-            Finding::unreachable("store", error.to_string())
+            Check::unreachable("store", error.to_string())
                 .because(NOTHING_RECEIVED)
                 .fix("start the database, or check `store.url`")
         }
@@ -109,44 +109,44 @@ async fn database(address: &PostgresAddress) -> Finding {
     }
 }
 
-/// The store's file, and the disk that it is on or will be.
-async fn file(config: &Config, path: &Path) -> Vec<Finding> {
+/// Checks the store's file and its disk.
+async fn file(config: &Config, path: &Path) -> Vec<Check> {
     let folder = folder_of(path);
     let store = if path.is_dir() {
-        Finding::wrong("store", format!("{} is a folder", path.display()))
+        Check::fail("store", format!("{} is a folder", path.display()))
             .because(NOTHING_RECEIVED)
-            .fix("set `store.url` to a file in it")
-    } else if let Err((what, error)) = may_write(path, &folder) {
-        Finding::wrong(
+            .fix("set `store.url` to a file in that folder")
+    } else if let Err((file, error)) = check_writable(path, &folder) {
+        Check::fail(
             "store",
-            format!("this user can't write {}: {error}", what.display()),
+            format!("this user can't write {}: {error}", file.display()),
         )
         .because(NOTHING_RECEIVED)
         .fix(format!(
-            "make the folder {} and give it, with the store's files in it, to the user that runs \
-             `serve`; run `doctor` as that user; or set `store.url`",
+            "create the folder {} and make the user that runs `serve` its owner, with the store's \
+             files in it; run `doctor` as that user; or set `store.url`",
             folder.display()
         ))
     } else if path.exists() {
         content(path).await
     } else {
-        let found = format!("{} will be made at the first start", path.display());
-        Finding::ok("store", found)
+        let found = format!("{} will be created at the first start", path.display());
+        Check::pass("store", found)
     };
-    let free = rustix::fs::statvfs(&folder).ok();
-    let free = free.map(|numbers| numbers.f_bavail.saturating_mul(numbers.f_frsize));
-    let room = free.map(|free| disk(free, config.store.min_free_bytes));
-    std::iter::once(store).chain(room).collect()
+    let stats = rustix::fs::statvfs(&folder).ok();
+    let free = stats.map(|stats| stats.f_bavail.saturating_mul(stats.f_frsize));
+    let disk = free.map(|free| disk(free, config.store.min_free_bytes));
+    std::iter::once(store).chain(disk).collect()
 }
 
-/// What the store's file holds.
-async fn content(path: &Path) -> Finding {
+/// Checks that the store's file can be read.
+async fn content(path: &Path) -> Check {
     let store = match SqliteStore::open_for_reading(path) {
         Ok(store) => store,
         Err(error) => return unusable(&error),
     };
-    let finding = match store.sequence().await {
-        Ok(sequence) => Finding::ok(
+    let check = match store.sequence().await {
+        Ok(sequence) => Check::pass(
             "store",
             format!(
                 "{} holds {} document versions",
@@ -156,34 +156,37 @@ async fn content(path: &Path) -> Finding {
         ),
         Err(error) => unusable(&error),
     };
-    // It was read only; nothing can be lost.
+    // Opened read-only, so closing can't lose anything.
     let _ = store.close().await;
-    finding
+    check
 }
 
-/// Why a store matters.
-const NOTHING_RECEIVED: &str = "without a store nothing can be received";
+/// The consequence of a store that can't be used.
+const NOTHING_RECEIVED: &str = "without a store no message can be received";
 
-fn unusable(error: &StoreError) -> Finding {
-    Finding::wrong("store", error.to_string())
+fn unusable(error: &StoreError) -> Check {
+    Check::fail("store", error.to_string())
         .because(NOTHING_RECEIVED)
-        .fix("what to do stands in the message; docs/operating.md has more on backups")
+        .fix("follow the message; see docs/operating.md for backups")
 }
 
-/// The folder that the store's files are in, as it can be found from anywhere.
+/// Returns the absolute path of the folder that the store's files are in.
 fn folder_of(path: &Path) -> PathBuf {
-    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    whole.parent().map(Path::to_owned).unwrap_or(whole)
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.parent().map(Path::to_owned).unwrap_or(absolute)
 }
 
-/// Whether this user may write the store and the files that stand beside it; what it
-/// may not write where it may not.
-fn may_write(path: &Path, folder: &Path) -> Result<(), (PathBuf, rustix::io::Errno)> {
+/// Checks that this user may write the store's files and their folder.
+///
+/// # Errors
+///
+/// Returns the first path that can't be written.
+fn check_writable(path: &Path, folder: &Path) -> Result<(), (PathBuf, rustix::io::Errno)> {
     let access = Access::WRITE_OK | Access::EXEC_OK;
     rustix::fs::access(folder, access).map_err(|error| (folder.to_owned(), error))?;
-    for end in ["", "-wal", "-shm", ".lock"] {
+    for ending in ["", "-wal", "-shm", ".lock"] {
         let mut name = path.as_os_str().to_owned();
-        name.push(end);
+        name.push(ending);
         let file = PathBuf::from(name);
         match rustix::fs::access(&file, Access::WRITE_OK) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => {}
@@ -193,32 +196,32 @@ fn may_write(path: &Path, folder: &Path) -> Result<(), (PathBuf, rustix::io::Err
     Ok(())
 }
 
-/// Whether `serve` could listen where the settings say, while none runs.
-pub async fn listeners(config: &Config) -> Vec<Finding> {
+/// Checks that `serve` could listen on the configured addresses; used while no server runs.
+pub async fn listeners(config: &Config) -> Vec<Check> {
     let addresses = [
         ("public.listen", config.public.listen),
         ("admin.listen", config.admin.listen),
     ];
-    let mut findings = Vec::new();
+    let mut checks = Vec::new();
     for (setting, address) in addresses {
-        findings.push(match listener::bind(setting, address).await {
-            Ok(_) => Finding::ok("listen", format!("`{setting}` = {address} is free")),
-            Err(error) => Finding::wrong("listen", error.found())
+        checks.push(match listener::bind(setting, address).await {
+            Ok(_) => Check::pass("listen", format!("`{setting}` = {address} is free")),
+            Err(error) => Check::fail("listen", error.found())
                 .because("`serve` does not start without it")
                 .fix(error.fix()),
         });
     }
-    findings
+    checks
 }
 
-/// Whether the disk has the room that the settings ask for.
-pub fn disk(free: u64, minimum: u64) -> Finding {
+/// Checks that the disk has the free space that the settings require.
+pub fn disk(free: u64, minimum: u64) -> Check {
     const MIB: u64 = 1024 * 1024;
     let found = format!("{} MiB are free on the store's disk", free / MIB);
     if free >= minimum {
-        return Finding::ok("disk", found);
+        return Check::pass("disk", found);
     }
-    Finding::wrong(
+    Check::fail(
         "disk",
         format!(
             "{found}, less than the {} MiB of `store.min_free_bytes`",
@@ -229,14 +232,14 @@ pub fn disk(free: u64, minimum: u64) -> Finding {
     .fix("free some space, or move the store to a larger disk")
 }
 
-/// The way to SNS, and what its clock says.
-pub async fn way_to_sns(config: &Config, clock: &Clock) -> Vec<Finding> {
-    let client = match egress::client(PATIENCE) {
+/// Checks the connection to SNS, and this machine's clock against that of SNS.
+pub async fn sns(config: &Config, clock: &Clock) -> Vec<Check> {
+    let client = match egress::client(TIMEOUT) {
         Ok(client) => client,
         Err(error) => {
-            let found = format!("no HTTPS client: {}", egress::describe(error));
+            let found = format!("failed to set up HTTPS: {}", egress::describe(error));
             return vec![
-                Finding::wrong("sns", found)
+                Check::fail("sns", found)
                     .because("certificates and confirmations are fetched over HTTPS")
                     .fix("install the system's CA certificates (Debian: `ca-certificates`)"),
             ];
@@ -253,59 +256,59 @@ pub async fn way_to_sns(config: &Config, clock: &Clock) -> Vec<Finding> {
     };
     origins.sort();
     origins.dedup();
-    let mut findings = Vec::new();
+    let mut checks = Vec::new();
     for origin in origins {
         match client.get(&origin).send().await {
-            // Any answer will do: there is nothing at its root.
-            Ok(answer) => {
-                findings.push(Finding::ok("sns", format!("{origin} answers")));
-                let date = answer.headers().get(DATE);
+            // Any status will do: there is nothing at the root.
+            Ok(response) => {
+                checks.push(Check::pass("sns", format!("{origin} answers")));
+                let date = response.headers().get(DATE);
                 let date = date.and_then(|value| value.to_str().ok());
-                findings.extend(date.and_then(|date| clock_against(date, clock.now(), &origin)));
+                checks.extend(date.and_then(|date| clock_against(date, clock.now(), &origin)));
             }
-            Err(error) => findings.push(
-                Finding::unreachable(
+            Err(error) => checks.push(
+                Check::unreachable(
                     "sns",
                     format!("{origin} can't be reached: {}", egress::describe(error)),
                 )
-                .because("signing certificates come from there, and subscriptions are confirmed there: without it every message is answered 503")
-                .fix("let this machine reach that host on port 443, directly: proxy variables are not used"),
+                .because("signing certificates are fetched and subscriptions confirmed there; without it every message is answered 503")
+                .fix("allow direct connections from this machine to that host on port 443; proxy variables are not used"),
             ),
         }
     }
-    findings
+    checks
 }
 
-/// Compares our clock with the `Date` of an answer.
-fn clock_against(date: &str, now: Timestamp, whose: &str) -> Option<Finding> {
+/// Compares this machine's clock with the `Date` of a response from `origin`.
+fn clock_against(date: &str, now: Timestamp, origin: &str) -> Option<Check> {
     let theirs = httpdate::parse_http_date(date).ok()?;
     let millis = theirs.duration_since(UNIX_EPOCH).ok()?.as_millis();
     let theirs = Timestamp::from_millis(i64::try_from(millis).ok()?);
     let (ahead, behind) = (now.since(theirs), theirs.since(now));
-    let apart = ahead.max(behind);
-    let seconds = apart.as_secs();
-    Some(if apart <= CLOCK_TOLERANCE {
-        Finding::ok("clock", format!("within {} s of {whose}", seconds + 1))
+    let difference = ahead.max(behind);
+    let seconds = difference.as_secs();
+    Some(if difference <= CLOCK_TOLERANCE {
+        Check::pass("clock", format!("within {} s of {origin}", seconds + 1))
     } else {
         let span = humantime::format_duration(Duration::from_secs(seconds));
         let side = if ahead > behind { "ahead of" } else { "behind" };
-        Finding::wrong(
+        Check::fail(
             "clock",
-            format!("this machine's clock is {span} {side} that of {whose}"),
+            format!("this machine's clock is {span} {side} that of {origin}"),
         )
-        .because("messages are judged by their age, certificates by their dates")
-        .fix("let the system keep the time (`timedatectl set-ntp true`)")
+        .because("the age of messages and the dates of certificates are checked against it")
+        .fix("let the system set its clock (`timedatectl set-ntp true`)")
     })
 }
 
-/// Whether each key is taken, asking for one page of the digitized queue.
-pub async fn keys(config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
+/// Checks that Įvesk.lt accepts each API key, by requesting one page of the digitized queue.
+pub async fn api_keys(config: &Config) -> Vec<Check> {
+    let mut checks = Vec::new();
     for (name, account) in &config.accounts {
         let Some(key) = account.api_key.clone() else {
             continue;
         };
-        let asked = match Client::new(&config.api, key) {
+        let documents = match Client::new(&config.api, key) {
             Ok(client) => {
                 let mixed = Company::mixed();
                 let page = client.page(Queue::Digitized, &mixed, None);
@@ -313,55 +316,60 @@ pub async fn keys(config: &Config) -> Vec<Finding> {
             }
             Err(error) => Err(error),
         };
-        findings.push(match asked {
-            Ok(count) => Finding::ok(
+        checks.push(match documents {
+            Ok(count) => Check::pass(
                 "api",
-                format!("Įvesk.lt takes the key of `{name}` ({count} documents in the first page)"),
+                format!(
+                    "Įvesk.lt accepts the key of `{name}` ({count} documents in the first page)"
+                ),
             ),
-            Err(error) => refused(name.as_str(), &error),
+            Err(error) => key_failed(name.as_str(), &error),
         });
     }
-    findings
+    checks
 }
 
-fn refused(name: &str, error: &ApiError) -> Finding {
+fn key_failed(name: &str, error: &ApiError) -> Check {
     let found = format!("the key of `{name}`: {error}");
     match error {
-        ApiError::Unreachable(_) => Finding::unreachable("api", found)
+        ApiError::Unreachable(_) => Check::unreachable("api", found)
             .because("documents are pulled from there")
-            .fix("let this machine reach `api.url` on port 443, directly: proxy variables are not used"),
+            .fix("allow direct connections from this machine to `api.url` on port 443; proxy variables are not used"),
         ApiError::Status {
             status: 401 | 403, ..
-        } => Finding::wrong("api", found)
-            .because("nothing is pulled with a key that is not taken")
-            .fix("make a new key at app.ivesk.lt/settings/general, copy it whole, and put it where the settings name it"),
-        _ => Finding::wrong("api", found)
+        } => Check::fail("api", found)
+            .because("nothing is pulled with a key that Įvesk.lt refuses")
+            .fix("create a new key at app.ivesk.lt/settings/general, copy all of it, and store it where the settings name it"),
+        _ => Check::fail("api", found)
             .because("documents are pulled from there")
-            .fix("check `api.url`; where that is right, wait a while: Įvesk.lt may be in trouble"),
+            .fix("check `api.url`; if it is right, try again later: Įvesk.lt may be down"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::doctor::CheckResult;
 
     #[test]
     fn a_clock_minutes_off_in_either_direction_fails() {
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
-        let there = Timestamp::parse("1994-11-06T08:49:37Z").expect("a time");
-        let judge = |now| clock_against(date, now, "x").map(|finding| finding.verdict);
-        assert_eq!(judge(there), Some(Verdict::Ok));
-        assert_eq!(judge(there.after(CLOCK_TOLERANCE)), Some(Verdict::Ok));
+        let exact = Timestamp::parse("1994-11-06T08:49:37Z").expect("a time");
+        let result = |now| clock_against(date, now, "x").map(|check| check.result);
+        assert_eq!(result(exact), Some(CheckResult::Pass));
+        assert_eq!(
+            result(exact.after(CLOCK_TOLERANCE)),
+            Some(CheckResult::Pass)
+        );
         let off = CLOCK_TOLERANCE + Duration::from_millis(1);
-        assert_eq!(judge(there.after(off)), Some(Verdict::Wrong));
-        assert_eq!(judge(there.before(off)), Some(Verdict::Wrong));
-        assert_eq!(clock_against("yesterday", there, "x"), None);
+        assert_eq!(result(exact.after(off)), Some(CheckResult::Fail));
+        assert_eq!(result(exact.before(off)), Some(CheckResult::Fail));
+        assert_eq!(clock_against("yesterday", exact, "x"), None);
     }
 
     #[test]
     fn a_disk_with_less_than_the_required_room_fails() {
-        assert_eq!(disk(10, 10).verdict, Verdict::Ok);
-        assert_eq!(disk(9, 10).verdict, Verdict::Wrong);
+        assert_eq!(disk(10, 10).result, CheckResult::Pass);
+        assert_eq!(disk(9, 10).result, CheckResult::Fail);
     }
 }

@@ -1,8 +1,8 @@
-//! What keeps an installation from working, and how to fix it.
+//! Checks an installation for problems, and says how to fix each.
 //!
-//! [`inside`] looks at the settings, the store and the ways out; [`outside`] comes back
-//! in through the public address as SNS does; [`probe`] finds the exported queue's path;
-//! [`destinations`] looks where documents are delivered.
+//! [`inside`] checks the settings, the store and outgoing connections; [`outside`] sends
+//! requests through the public address as SNS does; [`probe`] finds the exported queue's
+//! path; [`destinations`] checks the configured destinations.
 
 use serde::Serialize;
 
@@ -12,74 +12,74 @@ pub mod outside;
 pub mod probe;
 mod stall;
 
-/// How a check went.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// As it should be.
-    Ok,
-    /// It works, and a person should know.
+pub enum CheckResult {
+    /// The check passed.
+    Pass,
+    /// The check passed, with something that a person should know.
     Note,
-    /// It could not be checked.
+    /// The check could not be made.
     Skipped,
-    /// Something does not answer.
+    /// A host does not answer.
     Unreachable,
-    /// It is wrong.
-    Wrong,
+    /// The check failed.
+    Fail,
 }
 
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What was looked at; the same word for the same check, for programs.
+pub struct Check {
+    /// Name of the check, stable for programs.
     pub check: &'static str,
-    /// How it went.
-    pub verdict: Verdict,
-    /// What was found.
+    /// The result.
+    pub result: CheckResult,
+    /// Description of what was found.
     pub found: String,
-    /// Why it matters; none where it is as it should be.
+    /// Consequence of the problem; `None` if the check passed.
     pub why: Option<&'static str>,
-    /// How to fix it; none where there is nothing to fix.
+    /// Instruction for fixing the problem; `None` if there is nothing to fix.
     pub fix: Option<String>,
 }
 
-impl Finding {
-    fn new(check: &'static str, verdict: Verdict, found: impl Into<String>) -> Self {
+impl Check {
+    fn new(check: &'static str, result: CheckResult, found: impl Into<String>) -> Self {
         Self {
             check,
-            verdict,
+            result,
             found: found.into(),
             why: None,
             fix: None,
         }
     }
 
-    /// As it should be.
-    pub fn ok(check: &'static str, found: impl Into<String>) -> Self {
-        Self::new(check, Verdict::Ok, found)
+    /// Returns a check that passed.
+    pub fn pass(check: &'static str, found: impl Into<String>) -> Self {
+        Self::new(check, CheckResult::Pass, found)
     }
 
-    /// It works, and a person should know.
+    /// Returns a check that passed, with something that a person should know.
     pub fn note(check: &'static str, found: impl Into<String>) -> Self {
-        Self::new(check, Verdict::Note, found)
+        Self::new(check, CheckResult::Note, found)
     }
 
-    /// It could not be checked.
+    /// Returns a check that could not be made.
     pub fn skipped(check: &'static str, found: impl Into<String>) -> Self {
-        Self::new(check, Verdict::Skipped, found)
+        Self::new(check, CheckResult::Skipped, found)
     }
 
-    /// Something does not answer.
+    /// Returns a check of a host that does not answer.
     pub fn unreachable(check: &'static str, found: impl Into<String>) -> Self {
-        Self::new(check, Verdict::Unreachable, found)
+        Self::new(check, CheckResult::Unreachable, found)
     }
 
-    /// It is wrong.
-    pub fn wrong(check: &'static str, found: impl Into<String>) -> Self {
-        Self::new(check, Verdict::Wrong, found)
+    /// Returns a check that failed.
+    pub fn fail(check: &'static str, found: impl Into<String>) -> Self {
+        Self::new(check, CheckResult::Fail, found)
     }
 
-    /// Why it matters.
+    /// Adds the consequence of the problem.
     #[must_use]
     pub fn because(self, why: &'static str) -> Self {
         Self {
@@ -88,7 +88,7 @@ impl Finding {
         }
     }
 
-    /// How to fix it.
+    /// Adds an instruction for fixing the problem.
     #[must_use]
     pub fn fix(self, fix: impl Into<String>) -> Self {
         Self {

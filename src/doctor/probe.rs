@@ -1,17 +1,17 @@
-//! Which preset of `api.exported_path` is right (vendor-api U1).
+//! Finds the right preset of `api.exported_path` (vendor-api U1).
 //!
-//! Read-only: each preset is asked for the company and for one that nobody has. A
-//! preset is right only where the two answers differ: an address that ignores the
-//! company would give one company's documents for another's.
+//! Read-only: each preset is requested for the company and for one that nobody has. A
+//! preset is right only if the two responses differ: an address that ignores the company
+//! would list one company's documents as another's.
 
 use secrecy::SecretString;
 
-use super::Finding;
+use super::Check;
 use crate::config::{ApiConfig, ExportedPath};
 use crate::domain::{Company, Queue};
 use crate::ivesk::{ApiError, Client, document};
 
-/// The presets' names, as the settings take them, with their templates.
+/// The presets' names, as in the settings, with their templates.
 const PRESETS: [(&str, &str); 4] = [
     ("path", "/exported/{company}"),
     ("query", "/exported?companycode={company}"),
@@ -22,60 +22,57 @@ const PRESETS: [(&str, &str); 4] = [
 /// A code that no company has: Lithuanian codes have seven or nine digits.
 const NOBODY: &str = "990000000000099";
 
-/// The check's name.
+/// Name of the check of each preset.
 const PROBE: &str = "exported_path_probe";
 
-/// What an address answered to.
-enum Answer {
-    /// Documents, by their ids and versions.
-    Documents(Vec<(String, String)>),
-    /// A refusal.
-    Refused(ApiError),
-}
+/// The ids and versions that an address lists.
+type Documents = Vec<(String, String)>;
 
-/// Tries every preset for `company`, and compares with what the settings say.
-pub async fn exported_path(api: &ApiConfig, key: &SecretString, company: &Company) -> Vec<Finding> {
-    let mut findings = Vec::new();
+/// Tries every preset for `company`, and compares the result with the settings.
+pub async fn exported_path(api: &ApiConfig, key: &SecretString, company: &Company) -> Vec<Check> {
+    let mut checks = Vec::new();
     let mut right = Vec::new();
-    let mut refusals_of_key = 0;
+    let mut keys_refused = 0;
     for (name, template) in PRESETS {
-        let (tried, finding) = one(api, key, company, name, template).await;
-        match tried {
-            Tried::Right => right.push((name, template)),
-            Tried::KeyRefused => refusals_of_key += 1,
-            Tried::NotRight => {}
+        let (result, check) = try_preset(api, key, company, name, template).await;
+        match result {
+            PresetResult::Right => right.push((name, template)),
+            PresetResult::KeyRefused => keys_refused += 1,
+            PresetResult::Wrong => {}
         }
-        findings.push(finding);
+        checks.push(check);
     }
-    if refusals_of_key == PRESETS.len() {
+    if keys_refused == PRESETS.len() {
         return vec![
-            Finding::skipped(
+            Check::skipped(
                 PROBE,
-                "every address answers 401, so none can be told from another",
+                "every preset is answered 401, so the right one can't be determined",
             )
-            .because("with a key that is not taken nothing can be found out")
-            .fix("put the key right, then run this again"),
+            .because("nothing can be found out with a key that Įvesk.lt refuses")
+            .fix("replace the key, then run this again"),
         ];
     }
-    findings.push(conclusion(api, &right));
-    findings
+    checks.push(conclusion(api, &right));
+    checks
 }
 
-/// What a preset turned out to be.
-enum Tried {
+/// The result of trying a preset.
+enum PresetResult {
+    /// The preset lists this company's documents only.
     Right,
-    NotRight,
-    /// It was answered 401, as a wrong address may be and a wrong key always is.
+    /// The preset is wrong, or could not be decided.
+    Wrong,
+    /// The response was 401: always for a wrong key, and maybe for a wrong address.
     KeyRefused,
 }
 
-async fn one(
+async fn try_preset(
     api: &ApiConfig,
     key: &SecretString,
     company: &Company,
     name: &str,
     template: &str,
-) -> (Tried, Finding) {
+) -> (PresetResult, Check) {
     let mut api = api.clone();
     api.exported_path = Some(ExportedPath {
         template: template.to_owned(),
@@ -83,123 +80,100 @@ async fn one(
     let client = match Client::new(&api, key.clone()) {
         Ok(client) => client,
         Err(error) => {
-            return (Tried::NotRight, Finding::wrong(PROBE, error.to_string()));
+            return (PresetResult::Wrong, Check::fail(PROBE, error.to_string()));
         }
     };
     let Ok(nobody) = Company::parse(NOBODY) else {
-        return (Tried::NotRight, Finding::skipped(PROBE, name));
+        return (PresetResult::Wrong, Check::skipped(PROBE, name));
     };
-    let ours = ask(&client, company).await;
-    let found = |text: String| Finding::note(PROBE, format!("{name}: {text}"));
-    let documents = match ours {
-        Answer::Documents(documents) => documents,
-        Answer::Refused(error @ ApiError::Unreachable(_)) => {
-            let finding = Finding::unreachable(PROBE, format!("{name}: {error}"));
-            return (
-                Tried::NotRight,
-                finding
-                    .because("nothing can be tried")
-                    .fix("check `api.url` and the way there"),
-            );
+    let wrong = |found: String| {
+        let check = Check::note(PROBE, format!("{name}: {found}"));
+        (PresetResult::Wrong, check)
+    };
+    let documents = match list(&client, company).await {
+        Ok(documents) => documents,
+        Err(error @ ApiError::Unreachable(_)) => {
+            let check = Check::unreachable(PROBE, format!("{name}: {error}"))
+                .because("the preset can't be tried")
+                .fix("check `api.url` and this machine's connection to it");
+            return (PresetResult::Wrong, check);
         }
-        Answer::Refused(error @ ApiError::Status { status: 401, .. }) => {
-            return (Tried::KeyRefused, found(format!("no: {error}")));
+        Err(error @ ApiError::Status { status: 401, .. }) => {
+            return (PresetResult::KeyRefused, wrong(format!("no: {error}")).1);
         }
-        Answer::Refused(error) => return (Tried::NotRight, found(format!("no: {error}"))),
+        Err(error) => return wrong(format!("no: {error}")),
     };
     let count = documents.len();
-    match ask(&client, &nobody).await {
-        Answer::Refused(error @ ApiError::Unreachable(_)) => {
-            (Tried::NotRight, found(format!("not decided: {error}")))
+    let right = |found: String| {
+        let check = Check::pass(
+            PROBE,
+            format!("{name}: {count} documents for {company}, {found}"),
+        );
+        (PresetResult::Right, check)
+    };
+    match list(&client, &nobody).await {
+        Err(error @ ApiError::Unreachable(_)) => wrong(format!("undecided: {error}")),
+        Err(ApiError::Status { status, .. }) if status >= 500 || status == 429 => {
+            wrong(format!("undecided: {status} for a company that nobody has"))
         }
-        Answer::Refused(ApiError::Status { status, .. }) if status >= 500 || status == 429 => (
-            Tried::NotRight,
-            found(format!(
-                "not decided: {status} for a company that nobody has"
-            )),
-        ),
-        Answer::Refused(error) => (
-            Tried::Right,
-            Finding::ok(
-                PROBE,
-                format!(
-                    "{name}: {count} documents for {company}; for a company that nobody has: {error}"
-                ),
-            ),
-        ),
-        Answer::Documents(others) if others == documents && count == 0 => (
-            Tried::NotRight,
-            found(format!(
-                "not decided: no documents for {company}, nor for a company that nobody has; try one that has exported documents"
-            )),
-        ),
-        Answer::Documents(others) if others == documents => (
-            Tried::NotRight,
-            found(format!(
-                "no: the same {count} documents for {company} and for a company that nobody has, so the company is ignored"
-            )),
-        ),
-        Answer::Documents(others) if others.is_empty() => (
-            Tried::Right,
-            Finding::ok(
-                PROBE,
-                format!(
-                    "{name}: {count} documents for {company}, none for a company that nobody has"
-                ),
-            ),
-        ),
-        Answer::Documents(others) => (
-            Tried::NotRight,
-            found(format!(
-                "no: {} documents for a company that nobody has",
-                others.len()
-            )),
-        ),
+        Err(error) => right(format!("and for a company that nobody has: {error}")),
+        Ok(others) if others == documents && count == 0 => wrong(format!(
+            "undecided: no documents for {company}, nor for a company that nobody has; try a \
+             company that has exported documents"
+        )),
+        Ok(others) if others == documents => wrong(format!(
+            "no: the same {count} documents for {company} and for a company that nobody has, so \
+             the company is ignored"
+        )),
+        Ok(others) if others.is_empty() => right("none for a company that nobody has".to_owned()),
+        Ok(others) => wrong(format!(
+            "no: {} documents for a company that nobody has",
+            others.len()
+        )),
     }
 }
 
-async fn ask(client: &Client, company: &Company) -> Answer {
-    match client.page(Queue::Exported, company, None).await {
-        Ok(page) => {
-            let read = page.documents.iter();
-            let read = read.filter_map(|raw| document::read(Queue::Exported, raw).ok());
-            Answer::Documents(read.map(|one| (one.id, one.version)).collect())
-        }
-        Err(error) => Answer::Refused(error),
-    }
+async fn list(client: &Client, company: &Company) -> Result<Documents, ApiError> {
+    let page = client.page(Queue::Exported, company, None).await?;
+    let documents = page.documents.iter();
+    let documents = documents.filter_map(|raw| document::read(Queue::Exported, raw).ok());
+    Ok(documents
+        .map(|document| (document.id, document.version))
+        .collect())
 }
 
-fn conclusion(api: &ApiConfig, right: &[(&str, &str)]) -> Finding {
+fn conclusion(api: &ApiConfig, right: &[(&str, &str)]) -> Check {
     const CHECK: &str = "exported_path";
-    let set = api
+    let configured = api
         .exported_path
         .as_ref()
         .map(|path| path.template.as_str());
     match right {
-        [(name, template)] if set == Some(template) => {
-            Finding::ok(CHECK, format!("`api.exported_path` is right: {name}"))
+        [(name, template)] if configured == Some(template) => {
+            Check::pass(CHECK, format!("`api.exported_path` is right: {name}"))
         }
-        [(name, _)] => Finding::wrong(
+        [(name, _)] => Check::fail(
             CHECK,
-            match set {
-                Some(set) => format!("`api.exported_path` is {set}, and {name} is what answers"),
-                None => format!("`api.exported_path` is not set, and {name} is what answers"),
+            match configured {
+                Some(path) => format!("`api.exported_path` is {path}, but {name} is right"),
+                None => format!("`api.exported_path` is not set; {name} is right"),
             },
         )
         .because("the exported queue is not pulled until it is right")
         .fix(format!("set `api.exported_path = \"{name}\"`, then restart `serve`")),
-        [] => Finding::wrong(CHECK, "no preset gives this company's documents and refuses a company that nobody has")
+        [] => Check::fail(CHECK, "no preset lists this company's documents and refuses a company that nobody has")
             .because("the exported queue is not pulled until its address is known")
-            .fix("try --company with a code that has exported documents; else look the address up at app.ivesk.lt/api/docs and set `api.exported_path` to a template with {company}"),
+            .fix("try --company with a code that has exported documents; otherwise find the address at app.ivesk.lt/api/docs and set `api.exported_path` to a template with {company}"),
         several => {
             let names: Vec<&str> = several.iter().map(|(name, _)| *name).collect();
-            let finding = Finding::ok(CHECK, format!("several presets are right: {}", names.join(", ")));
-            if several.iter().any(|(_, template)| set == Some(template)) {
-                finding
+            let found = format!("several presets are right: {}", names.join(", "));
+            let is_set = several.iter().any(|(_, template)| configured == Some(template));
+            if is_set {
+                Check::pass(CHECK, found)
             } else {
-                Finding::wrong(CHECK, finding.found)
+                Check::fail(CHECK, found)
                     .because("the exported queue is not pulled until it is set")
-                    .fix(format!("set `api.exported_path = \"{}\"`", names[0]))
+                    .fix(format!("set `api.exported_path = \"{}\"`, then restart `serve`", names[0]))
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Whether a sender that stalls is sent away: in the middle of its headers, and of
-//! its body.
+//! Checks that stalled senders are disconnected: in the middle of their headers, and of
+//! their body.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,60 +12,61 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
-use super::Finding;
+use super::Check;
 
-/// Whoever holds a stalled connection longer can be held up by a few hundred of them.
-const LONGEST: Duration = Duration::from_secs(35);
+/// Longest time to wait for being disconnected. A proxy that keeps stalled connections
+/// longer can be blocked by a few hundred of them.
+const MAX_WAIT: Duration = Duration::from_secs(35);
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// Stalls twice at once, and waits for each to be sent away.
-pub(super) async fn checks(target: &SecretString) -> [Finding; 2] {
+/// Opens two connections that stall, and waits for both to be disconnected.
+pub(super) async fn checks(target: &SecretString) -> [Check; 2] {
     let Ok(url) = Url::parse(target.expose_secret()) else {
-        let unread = |check| Finding::skipped(check, "the address can't be read");
-        return [unread("header_deadline"), unread("body_deadline")];
+        let invalid = |check| Check::skipped(check, "the address is not a valid URL");
+        return [invalid("header_deadline"), invalid("body_deadline")];
     };
     let host = url.host_str().unwrap_or_default();
-    let begun = format!("POST {} HTTP/1.1\r\nHost: {host}\r\n", url.path());
-    // The length is never reached.
-    let headed = format!("{begun}Content-Type: text/plain\r\nContent-Length: 1000\r\n\r\n{{");
+    let headers = format!("POST {} HTTP/1.1\r\nHost: {host}\r\n", url.path());
+    // The body never reaches its length.
+    let body = format!("{headers}Content-Type: text/plain\r\nContent-Length: 1000\r\n\r\n{{");
     let (header, body) = tokio::join!(
-        stall("header_deadline", "headers", &url, begun),
-        stall("body_deadline", "body", &url, headed)
+        stall("header_deadline", "headers", &url, headers),
+        stall("body_deadline", "body", &url, body)
     );
     [header, body]
 }
 
-async fn stall(check: &'static str, part: &str, url: &Url, beginning: String) -> Finding {
+async fn stall(check: &'static str, part: &str, url: &Url, start: String) -> Check {
     let mut stream = match connect(url).await {
         Ok(stream) => stream,
-        Err(error) => return Finding::skipped(check, format!("no connection for it: {error}")),
+        Err(error) => return Check::skipped(check, format!("failed to connect: {error}")),
     };
     let started = tokio::time::Instant::now();
-    let waited = tokio::time::timeout(LONGEST, async {
-        if stream.write_all(beginning.as_bytes()).await.is_err() || stream.flush().await.is_err() {
+    let disconnected = tokio::time::timeout(MAX_WAIT, async {
+        if stream.write_all(start.as_bytes()).await.is_err() || stream.flush().await.is_err() {
             return;
         }
-        // An answer, an end and a reset all mean that it was sent away.
+        // A response, an end and a reset all mean that the server gave up waiting.
         let _ = stream.read(&mut [0; 512]).await;
     });
-    match waited.await {
-        Ok(()) => Finding::ok(
+    match disconnected.await {
+        Ok(()) => Check::pass(
             check,
             format!(
-                "a sender that stalls in its {part} is sent away after {} s",
+                "a sender that stalls in its {part} is disconnected after {} s",
                 started.elapsed().as_secs()
             ),
         ),
-        Err(_) => Finding::note(
+        Err(_) => Check::note(
             check,
             format!(
                 "a sender that stalls in its {part} is still connected after {} s",
-                LONGEST.as_secs()
+                MAX_WAIT.as_secs()
             ),
         )
-        .because("a few hundred such senders can take all of the proxy's connections")
+        .because("a few hundred such senders can use up the proxy's connections")
         .fix("shorten the proxy's deadlines (nginx: client_header_timeout and client_body_timeout 10s; Caddy: servers > timeouts)"),
     }
 }
@@ -77,9 +78,9 @@ async fn connect(url: &Url) -> Result<Box<dyn Stream>, String> {
         .ok_or("the address has no port")?;
     #[expect(
         clippy::disallowed_methods,
-        reason = "a request that never ends is none that a client can make; the address is the service's own"
+        reason = "an HTTP client can't send a request that never ends; the address is the service's own"
     )]
-    let plain = tokio::time::timeout(LONGEST, TcpStream::connect((bare(host), port)));
+    let plain = tokio::time::timeout(MAX_WAIT, TcpStream::connect((bare(host), port)));
     let plain = plain.await.map_err(|_| "timed out")?;
     let plain = plain.map_err(|error| error.to_string())?;
     if url.scheme() != "https" {
@@ -92,18 +93,18 @@ async fn connect(url: &Url) -> Result<Box<dyn Stream>, String> {
         .map_err(|error| error.to_string())?;
     let name = ServerName::try_from(bare(host).to_owned()).map_err(|error| error.to_string())?;
     let secured = TlsConnector::from(Arc::new(config)).connect(name, plain);
-    let secured = tokio::time::timeout(LONGEST, secured)
+    let secured = tokio::time::timeout(MAX_WAIT, secured)
         .await
         .map_err(|_| "timed out")?;
     Ok(Box::new(secured.map_err(|error| error.to_string())?))
 }
 
-/// A host without the brackets of an IPv6 address.
+/// Returns a host without the brackets of an IPv6 address.
 fn bare(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-/// A TLS client that trusts what the system trusts, as every other client here.
+/// Adds the system's root certificates, which every other client here trusts too.
 trait BuilderExt {
     fn with_system_roots(self) -> Result<rustls::ClientConfig, rustls::Error>;
 }

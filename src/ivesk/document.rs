@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_companys_side_follows_its_code_or_else_a_flag() {
+    fn a_company_s_side_follows_its_code_or_else_a_flag() {
         let side = |raw: &str| {
             let company = Company::parse("7").expect("a code");
             super::side(raw.as_bytes(), &company)

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::error::ApiError;
 use super::fields;
-use crate::domain::{Cursor, Unseen};
+use crate::domain::{Cursor, Redacted};
 
 /// One page of a queue.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub struct Page {
 impl fmt::Debug for Page {
     /// Prints no documents.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let documents: Vec<_> = self.documents.iter().map(|raw| Unseen(raw)).collect();
+        let documents: Vec<_> = self.documents.iter().map(|raw| Redacted(raw)).collect();
         f.debug_struct("Page")
             .field("documents", &documents)
             .field("next", &self.next)

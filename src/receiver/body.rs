@@ -1,4 +1,4 @@
-//! Reading a body within its limits of size, time and memory.
+//! Reads request bodies within limits of size, time and memory.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::refusal::Refusal;
 use crate::sns::{MAX_BODY_BYTES, VerifyError};
 
-/// Above this a body counts as large, and only [`MAX_LARGE_BODIES`] are taken at once.
+/// Larger bodies are limited to [`MAX_LARGE_BODIES`] at once.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
 
-/// Large bodies in memory at once, until each is answered; together at most 128 MiB.
+/// Most large bodies in memory at once, until each is answered; together at most 128 MiB.
 const MAX_LARGE_BODIES: usize = 64;
 
-/// A body read whole.
+/// A body that was read whole.
 #[derive(Debug)]
 pub struct Body {
     /// Its bytes.
     pub bytes: Bytes,
-    /// The place of a large one, to be kept until it is answered.
-    pub place: Option<OwnedSemaphorePermit>,
+    /// The permit of a large body, held until the request is answered.
+    pub permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Reads bodies of any content type.
@@ -34,7 +34,7 @@ pub struct BodyReader {
 }
 
 impl BodyReader {
-    /// A reader that gives up on a body `timeout` after it was asked for.
+    /// Creates a reader that gives up on a body after `timeout`.
     pub fn new(timeout: Duration) -> Self {
         Self {
             timeout,
@@ -46,11 +46,11 @@ impl BodyReader {
     ///
     /// # Errors
     ///
-    /// [`Refusal::BodyTooLarge`] as soon as it is, [`Refusal::BodyIncomplete`]
-    /// where it breaks off or takes too long, [`Refusal::QueueFull`] where it is
-    /// large and too many such are under way.
+    /// [`VerifyError::BodyTooLarge`] as soon as the limit is passed,
+    /// [`Refusal::BodyIncomplete`] if the body breaks off or takes too long, and
+    /// [`Refusal::QueueFull`] if it is large and too many large bodies are in memory.
     pub async fn read<B: Incoming<Data = Bytes>>(&self, body: B) -> Result<Body, Refusal> {
-        // The timer is set only where the body isn't there yet.
+        // Tokio sets the timer only if the body is not complete yet.
         match tokio::time::timeout(self.timeout, self.read_whole(body)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Refusal::BodyIncomplete),
@@ -65,7 +65,7 @@ impl BodyReader {
         let mut body = pin!(body);
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
-        let mut place = None;
+        let mut permit = None;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| Refusal::BodyIncomplete)?;
             let Ok(data) = frame.into_data() else {
@@ -75,10 +75,10 @@ impl BodyReader {
             if length > MAX_BODY_BYTES {
                 return Err(TOO_LARGE);
             }
-            if length > LARGE_BODY_BYTES && place.is_none() {
-                // Answered at once: SNS sends it again, when others have been stored.
-                let free = Arc::clone(&self.large).try_acquire_owned();
-                place = Some(free.map_err(|_| Refusal::QueueFull)?);
+            if length > LARGE_BODY_BYTES && permit.is_none() {
+                // Refused without waiting: SNS sends it again once others are stored.
+                let acquired = Arc::clone(&self.large).try_acquire_owned();
+                permit = Some(acquired.map_err(|_| Refusal::QueueFull)?);
             }
             if first.is_empty() && rest.is_empty() {
                 first = data;
@@ -93,7 +93,7 @@ impl BodyReader {
         } else {
             rest.freeze()
         };
-        Ok(Body { bytes, place })
+        Ok(Body { bytes, permit })
     }
 }
 
@@ -114,18 +114,18 @@ mod tests {
     #[tokio::test]
     async fn large_bodies_hold_a_slot_and_others_are_refused_at_once() {
         let reader = BodyReader::new(Duration::from_secs(10));
-        let mut kept = Vec::new();
+        let mut held = Vec::new();
         for _ in 0..MAX_LARGE_BODIES {
             let large = reader.read(body(LARGE_BODY_BYTES + 1)).await;
-            kept.push(large.expect("there is room"));
+            held.push(large.expect("a permit is free"));
         }
 
         let refused = reader.read(body(LARGE_BODY_BYTES + 1)).await;
         assert_eq!(refused.err(), Some(Refusal::QueueFull));
         let small = reader.read(body(LARGE_BODY_BYTES)).await;
-        assert!(small.expect("small ones need no place").place.is_none());
+        assert!(small.expect("it needs no permit").permit.is_none());
 
-        kept.pop();
+        held.pop();
         assert!(reader.read(body(LARGE_BODY_BYTES + 1)).await.is_ok());
     }
 }

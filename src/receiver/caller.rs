@@ -1,8 +1,8 @@
-//! Who asks: the id that a request goes by, and the address that it came from.
+//! Identifies the sender of a request: the request's id and the client's address.
 //!
-//! A proxy in front knows both and says so in headers. Anybody can write such headers,
-//! so they are believed only where `public.trusted_proxies` names the peer. Neither
-//! decides anything: they are for the log, and for finding an answer in it.
+//! A proxy in front passes both in headers. Anybody can send such headers, so they are
+//! used only if `public.trusted_proxies` names the peer. Neither decides anything: they
+//! serve to find a request in the log.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -19,27 +19,27 @@ use crate::config::Config;
 /// The header that carries a request's id, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What proxies write the addresses before them into.
+/// The header into which proxies write the addresses before them.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The longest id that is taken from a proxy; a UUID has 36 characters.
+/// Longest id accepted from a proxy; a UUID has 36 characters.
 const MAX_ID_CHARS: usize = 64;
 
-/// The proxies that are walked past, at most; nobody has so many.
+/// Most proxies in front of this service, more than anybody has.
 const MAX_HOPS: usize = 16;
 
-/// The other end of a connection, as the listener puts it into each request.
+/// The other end of a connection: the listener adds it to each request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// What one request is called.
+/// The id of one request.
 ///
 /// Visible ASCII of at most 64 characters, so it fits into a header and a log line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// The id that a proxy gives; none where it could not stand in a log.
+    /// Parses the id that a proxy sent; `None` if it is not fit for a log.
     fn parse(value: &HeaderValue) -> Option<Self> {
         let bytes = value.as_bytes();
         let fits = (1..=MAX_ID_CHARS).contains(&bytes.len());
@@ -49,14 +49,14 @@ impl RequestId {
         value.to_str().ok().map(|text| Self(text.to_owned()))
     }
 
-    /// Its text.
+    /// Returns its text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// As the value of a header.
+    /// Returns it as the value of a header.
     pub(super) fn to_header(&self) -> HeaderValue {
-        HeaderValue::from_str(&self.0).expect("visible ASCII may stand in a header")
+        HeaderValue::from_str(&self.0).expect("visible ASCII is a valid header value")
     }
 }
 
@@ -66,31 +66,31 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// What the request is called.
+    /// The request's id.
     pub request_id: RequestId,
-    /// Where it came from; none unless `log.client_addresses` wants it told.
+    /// The client's address; `None` unless `log.client_addresses` is on.
     pub address: Option<IpAddr>,
 }
 
-/// Finds out who sends each request.
+/// Identifies the sender of each request.
 #[derive(Debug)]
 pub struct Callers {
     trusted: Vec<IpNet>,
     with_addresses: bool,
-    /// Random, so that no two processes give the same ids.
+    /// Random, so that no two processes issue the same ids.
     process: String,
-    given: AtomicU64,
+    issued: AtomicU64,
 }
 
 impl Callers {
-    /// Believes the proxies that `config` names.
+    /// Creates one that trusts the proxies of `config`.
     ///
     /// # Errors
     ///
-    /// Where the system gives no random numbers.
+    /// If the system provides no random numbers.
     pub fn new(config: &Config) -> Result<Arc<Self>, getrandom::Error> {
         let mut process = [0; 8];
         getrandom::fill(&mut process)?;
@@ -98,21 +98,21 @@ impl Callers {
             trusted: config.public.trusted_proxies.clone(),
             with_addresses: config.log.client_addresses,
             process: hex(&process),
-            given: AtomicU64::new(0),
+            issued: AtomicU64::new(0),
         }))
     }
 
-    /// Who sent this request.
-    pub fn of<B>(&self, request: &Request<B>) -> Caller {
+    /// Returns the sender of this request.
+    pub fn identify<B>(&self, request: &Request<B>) -> Caller {
         let peer = request
             .extensions()
             .get()
             .map(|Peer(address)| address.ip().to_canonical());
         let headers = request.headers();
         let trusted = peer.is_some_and(|peer| self.trusts(peer));
-        let named = headers.get(REQUEST_ID).filter(|_| trusted);
+        let received = headers.get(REQUEST_ID).filter(|_| trusted);
         Caller {
-            request_id: named
+            request_id: received
                 .and_then(RequestId::parse)
                 .unwrap_or_else(|| self.fresh_id()),
             address: peer
@@ -121,10 +121,9 @@ impl Callers {
         }
     }
 
-    /// An id of our own. A number that goes up costs nothing, and nobody needs to be
-    /// kept from guessing it.
+    /// Returns a new id. A counter is cheap, and ids need not be unpredictable.
     fn fresh_id(&self) -> RequestId {
-        let number = self.given.fetch_add(1, Ordering::Relaxed);
+        let number = self.issued.fetch_add(1, Ordering::Relaxed);
         RequestId(format!("{}-{number:x}", self.process))
     }
 
@@ -134,11 +133,11 @@ impl Callers {
             .any(|network| network.contains(&address))
     }
 
-    /// The nearest address that is not one of our proxies'.
+    /// Returns the nearest address that is not a trusted proxy's.
     ///
-    /// Each proxy writes the address before it at the right end, so what stands left of
-    /// the first stranger is that stranger's own word. Where a proxy says nothing, or
-    /// nothing that is an address, its own stands for what is behind it.
+    /// Each proxy appends the address before it at the right end, so everything left of
+    /// the first untrusted address is that client's own claim. If a proxy adds nothing,
+    /// or no address, its own address is returned.
     fn client_behind(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let hops = if headers.contains_key(FORWARDED_FOR) {
             hops(headers, &FORWARDED_FOR, address)
@@ -156,7 +155,7 @@ impl Callers {
     }
 }
 
-/// What a header's lines say of each hop, the last one first.
+/// Returns the address of each hop in a header's lines, the last hop first.
 fn hops(
     headers: &HeaderMap,
     name: &HeaderName,
@@ -172,8 +171,8 @@ fn hops(
         .collect()
 }
 
-/// The address of `for=` in one element of `Forwarded` (RFC 7239); none where it is
-/// hidden, `for=unknown` or `for=_name`.
+/// Returns the address of `for=` in one element of `Forwarded` (RFC 7239); `None` if it
+/// is hidden: `for=unknown` or `for=_name`.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
@@ -188,15 +187,19 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     })
 }
 
-/// An address, as proxies write it: alone, in brackets, or with a port.
+/// Parses an address as proxies write it: alone, in brackets, or with a port.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'))
         .unwrap_or(text);
-    let alone = bare.parse::<IpAddr>().ok();
-    alone
-        .or_else(|| text.parse().ok().map(|both: SocketAddr| both.ip()))
+    let without_port = bare.parse::<IpAddr>().ok();
+    without_port
+        .or_else(|| {
+            text.parse()
+                .ok()
+                .map(|with_port: SocketAddr| with_port.ip())
+        })
         .map(|address| address.to_canonical())
 }
 
@@ -206,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    /// Callers that trust these networks.
+    /// Returns callers that trust these networks.
     fn trusting(networks: &[&str]) -> Callers {
         Callers {
             trusted: networks
@@ -215,7 +218,7 @@ mod tests {
                 .collect(),
             with_addresses: true,
             process: "p".to_owned(),
-            given: AtomicU64::new(0),
+            issued: AtomicU64::new(0),
         }
     }
 
@@ -228,16 +231,16 @@ mod tests {
         request.extension(Peer(peer)).body(()).expect("a request")
     }
 
-    /// Whom `callers` take a request from `peer` with these headers to be from.
+    /// Returns the client's address of a request from `peer` with these headers.
     fn client(callers: &Callers, peer: &str, headers: &[(&str, &str)]) -> String {
-        let caller = callers.of(&request(peer, headers));
-        caller.address.expect("it is wanted").to_string()
+        let caller = callers.identify(&request(peer, headers));
+        caller.address.expect("addresses are on").to_string()
     }
 
     #[test]
     fn the_client_is_the_rightmost_address_that_is_no_proxy() {
         let callers = trusting(&["10.0.0.0/8", "2001:db8::/32"]);
-        for (given, expected) in [
+        for (lines, expected) in [
             (&["198.51.100.7"][..], "198.51.100.7"),
             (&["203.0.113.9, 198.51.100.7"], "198.51.100.7"),
             (&["203.0.113.9, 198.51.100.7, 10.0.0.2"], "198.51.100.7"),
@@ -245,28 +248,31 @@ mod tests {
             (&["198.51.100.7:4711"], "198.51.100.7"),
             (&["[2001:db9::1]:4711 ,2001:db8::2"], "2001:db9::1"),
             (&["::ffff:198.51.100.7"], "198.51.100.7"),
-            // All are ours: the request began at the farthest.
+            // All are trusted: the request began at the farthest.
             (&["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
-            // What is not an address ends what is known.
+            // An entry that is no address ends the walk.
             (&["198.51.100.7, unknown, 10.0.0.2"], "10.0.0.2"),
             (&["198.51.100.7, "], "10.0.0.1"),
             (&[], "10.0.0.1"),
         ] {
-            let headers: Vec<_> = given.iter().map(|one| ("x-forwarded-for", *one)).collect();
+            let headers: Vec<_> = lines
+                .iter()
+                .map(|line| ("x-forwarded-for", *line))
+                .collect();
             assert_eq!(
                 client(&callers, "10.0.0.1", &headers),
                 expected,
-                "{given:?}"
+                "{lines:?}"
             );
             let mapped = client(&callers, "::ffff:10.0.0.1", &headers);
-            assert_eq!(mapped, expected, "{given:?}");
+            assert_eq!(mapped, expected, "{lines:?}");
         }
     }
 
     #[test]
     fn the_forwarded_header_is_read_where_the_usual_one_is_missing() {
         let callers = trusting(&["10.0.0.0/8"]);
-        for (given, expected) in [
+        for (line, expected) in [
             ("for=198.51.100.7", "198.51.100.7"),
             (
                 "for=203.0.113.9, proto=https;For=\"198.51.100.7:80\";by=10.0.0.1",
@@ -277,10 +283,10 @@ mod tests {
             ("for=unknown", "10.0.0.1"),
             ("by=198.51.100.7", "10.0.0.1"),
         ] {
-            let headers = [("forwarded", given)];
-            assert_eq!(client(&callers, "10.0.0.1", &headers), expected, "{given}");
+            let headers = [("forwarded", line)];
+            assert_eq!(client(&callers, "10.0.0.1", &headers), expected, "{line}");
         }
-        // A proxy that writes the one may pass a stranger's other on.
+        // A proxy that writes one of them may pass on the other from a stranger.
         let both = [
             ("forwarded", "for=203.0.113.9"),
             ("x-forwarded-for", "198.51.100.7"),
@@ -298,7 +304,7 @@ mod tests {
         for trusted in [&[][..], &["10.0.0.0/8"]] {
             let callers = trusting(trusted);
             assert_eq!(client(&callers, "192.0.2.1", &headers), "192.0.2.1");
-            let caller = callers.of(&request("192.0.2.1", &headers));
+            let caller = callers.identify(&request("192.0.2.1", &headers));
             assert_eq!(caller.request_id.as_str(), "p-1");
         }
     }
@@ -314,11 +320,11 @@ mod tests {
     }
 
     #[test]
-    fn a_proxys_request_id_is_kept_and_an_odd_one_replaced() {
+    fn a_proxy_s_request_id_is_kept_and_an_odd_one_replaced() {
         let callers = trusting(&["10.0.0.0/8"]);
-        let id = |given: &str| {
-            let request = request("10.0.0.1", &[("x-request-id", given)]);
-            callers.of(&request).request_id.to_string()
+        let id = |header: &str| {
+            let request = request("10.0.0.1", &[("x-request-id", header)]);
+            callers.identify(&request).request_id.to_string()
         };
         let longest = "x".repeat(MAX_ID_CHARS);
         for good in ["a", "5e7f-\"1\"", &longest] {
@@ -328,7 +334,7 @@ mod tests {
         for bad in ["", "a b", "ąž", "a\tb", &format!("{longest}x")] {
             let fresh = id(bad);
             assert!(fresh.starts_with("p-"), "{bad}: {fresh}");
-            assert!(seen.insert(fresh), "{bad}: given twice");
+            assert!(seen.insert(fresh), "{bad}: issued twice");
         }
     }
 
@@ -336,7 +342,7 @@ mod tests {
     fn a_client_address_that_is_not_logged_is_not_parsed() {
         let mut callers = trusting(&[]);
         callers.with_addresses = false;
-        assert_eq!(callers.of(&request("192.0.2.1", &[])).address, None);
+        assert_eq!(callers.identify(&request("192.0.2.1", &[])).address, None);
     }
 
     proptest! {
@@ -346,7 +352,7 @@ mod tests {
                 let mut request = request("10.0.0.1", &[]);
                 for name in [&FORWARDED_FOR, &FORWARDED, &REQUEST_ID] {
                     request.headers_mut().insert(name.clone(), value.clone());
-                    trusting(&["0.0.0.0/0", "::/0"]).of(&request);
+                    trusting(&["0.0.0.0/0", "::/0"]).identify(&request);
                 }
             }
         }

@@ -1,11 +1,10 @@
-//! How `doctor` finds out whether the public address leads to this very process.
+//! Challenges, by which `doctor` checks that the public address leads to this very process.
 //!
-//! Through the admin listener it is given a question and the answer to it, both
-//! random and good for a few minutes. It then posts to the public address, with the
-//! question as a header. The process that made the question gives the answer, and says
-//! what arrived; every other process, and this one for every other question, treats the
-//! request as the message that it claims to be. A stranger can't guess a question, so
-//! there is nothing for strangers here.
+//! From the admin listener `doctor` gets a question and its answer, both random and valid
+//! for a few minutes. It then posts to the public address with the question as a header.
+//! The process that issued the question responds with the answer and describes what
+//! arrived. Every other process, and this one for every other question, treats the
+//! request as an SNS message. Since nobody can guess a question, strangers learn nothing.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,27 +18,27 @@ use crate::domain::Timestamp;
 /// The header that carries the question.
 pub const HEADER: &str = "x-ivesk-webhook-challenge";
 
-/// How long a question is answered.
-const GOOD_FOR: Duration = Duration::from_secs(5 * 60);
+/// Lifetime of a challenge.
+const LIFETIME: Duration = Duration::from_secs(5 * 60);
 
-/// Questions open at once; the oldest gives way.
-const OPEN: usize = 16;
+/// Most open challenges; the oldest is dropped first.
+const MAX_OPEN: usize = 16;
 
-/// A question and its answer: for the one who asked for them, over the admin listener.
+/// A question and its answer, for the client that requested them from the admin listener.
 #[derive(Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Challenge {
-    /// What the header holds.
+    /// The value of the header `x-ivesk-webhook-challenge`.
     pub question: String,
-    /// What only this process answers to it.
+    /// The answer that only this process knows.
     pub answer: String,
 }
 
-/// What arrived at the process that made the question.
+/// A description of the request that arrived at the process which issued the challenge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Echo {
     /// [`Challenge::answer`].
     pub answer: String,
-    /// `account/event` where the path is a webhook of ours; none where it is not.
+    /// `account/event` if the path is a configured webhook's.
     pub webhook: Option<String>,
     /// Length of the body in bytes.
     pub body_bytes: usize,
@@ -47,16 +46,16 @@ pub struct Echo {
     pub body_sha256: String,
 }
 
-/// The questions that are open.
+/// The open challenges of this process.
 #[derive(Default)]
 pub struct Challenges(Mutex<Vec<(Challenge, Timestamp)>>);
 
 impl Challenges {
-    /// Makes a question.
+    /// Issues a challenge.
     ///
     /// # Errors
     ///
-    /// Where the system gives no random numbers.
+    /// If the system provides no random numbers.
     pub fn issue(&self, now: Timestamp) -> Result<Challenge, getrandom::Error> {
         let challenge = Challenge {
             question: random_digits()?,
@@ -64,14 +63,14 @@ impl Challenges {
         };
         let mut open = self.open();
         open.retain(|(_, until)| *until > now);
-        if open.len() >= OPEN {
+        if open.len() >= MAX_OPEN {
             open.remove(0);
         }
-        open.push((challenge.clone(), now.after(GOOD_FOR)));
+        open.push((challenge.clone(), now.after(LIFETIME)));
         Ok(challenge)
     }
 
-    /// The answer to `question`; none where it is not one of ours, or too old.
+    /// Returns the answer to `question`; `None` if it is unknown or too old.
     pub fn answer(&self, question: &[u8], now: Timestamp) -> Option<String> {
         let open = self.open();
         let (challenge, _) = open.iter().find(|(challenge, until)| {
@@ -86,7 +85,7 @@ impl Challenges {
 }
 
 impl Echo {
-    /// What is said of a request that carries an open question.
+    /// Describes a request that carries an open challenge.
     pub fn of(answer: String, webhook: Option<String>, body: &[u8]) -> Self {
         Self {
             answer,
@@ -103,7 +102,7 @@ fn random_digits() -> Result<String, getrandom::Error> {
     Ok(hex(&bytes))
 }
 
-/// Hexadecimal digits.
+/// Returns `bytes` as lowercase hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -123,17 +122,21 @@ mod tests {
         assert_eq!(others.answer(question, NOW), None);
         assert_eq!(ours.answer(b"", NOW), None);
         assert_eq!(ours.answer(&question[1..], NOW), None);
-        assert_eq!(ours.answer(question, NOW.after(GOOD_FOR)), None);
+        assert_eq!(ours.answer(question, NOW.after(LIFETIME)), None);
     }
 
     #[test]
     fn the_oldest_challenge_makes_room_for_a_new_one() {
         let challenges = Challenges::default();
-        let made: Vec<Challenge> = (0..=OPEN)
+        let issued: Vec<Challenge> = (0..=MAX_OPEN)
             .map(|_| challenges.issue(NOW).expect("random numbers"))
             .collect();
-        let answered = |one: &Challenge| challenges.answer(one.question.as_bytes(), NOW).is_some();
-        assert!(!answered(&made[0]));
-        assert!(made[1..].iter().all(answered));
+        let is_open = |challenge: &Challenge| {
+            challenges
+                .answer(challenge.question.as_bytes(), NOW)
+                .is_some()
+        };
+        assert!(!is_open(&issued[0]));
+        assert!(issued[1..].iter().all(is_open));
     }
 }

@@ -1,16 +1,16 @@
-//! The headers of a message that mean something, and how the quarantine keeps them.
+//! The headers of an SNS message, and their form in the quarantine.
 
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::sns::SnsHeaders;
 
-/// What the names of SNS's own headers begin with.
+/// The prefix of SNS's own headers.
 pub const SNS_PREFIX: &str = "x-amz-sns-";
 
-/// The most that is kept of one message's headers.
-const MAX_KEPT_BYTES: usize = 8 * 1024;
+/// Most bytes stored of one message's headers.
+const MAX_STORED_BYTES: usize = 8 * 1024;
 
-/// The headers that the envelope is compared with.
+/// Returns the headers that the envelope is compared with.
 pub fn sns_headers(headers: &HeaderMap) -> SnsHeaders {
     let text = |name: &str| {
         headers
@@ -27,16 +27,16 @@ pub fn sns_headers(headers: &HeaderMap) -> SnsHeaders {
     }
 }
 
-/// SNS's headers and the content type as `name: value` lines; no other header
-/// is kept, since a proxy may add secrets of its own.
+/// Returns SNS's headers and the content type as `name: value` lines, without all others:
+/// a proxy may add secrets of its own.
 pub fn header_lines(headers: &HeaderMap) -> String {
     let mut lines = String::new();
     for (name, value) in headers {
-        let ours = name == CONTENT_TYPE || name.as_str().starts_with(SNS_PREFIX);
-        let Some(value) = value.to_str().ok().filter(|_| ours) else {
+        let stored = name == CONTENT_TYPE || name.as_str().starts_with(SNS_PREFIX);
+        let Some(value) = value.to_str().ok().filter(|_| stored) else {
             continue;
         };
-        if lines.len() + name.as_str().len() + value.len() + 3 > MAX_KEPT_BYTES {
+        if lines.len() + name.as_str().len() + value.len() + 3 > MAX_STORED_BYTES {
             break;
         }
         lines.push_str(name.as_str());
@@ -47,7 +47,7 @@ pub fn header_lines(headers: &HeaderMap) -> String {
     lines
 }
 
-/// The headers that [`header_lines`] wrote; lines of another form are left out.
+/// Parses the lines of [`header_lines`]; lines of another form are skipped.
 pub fn read_header_lines(lines: &str) -> HeaderMap {
     lines
         .lines()
@@ -81,11 +81,11 @@ mod tests {
             !lines.contains("planted") && !lines.contains("192.0.2.1"),
             "{lines}"
         );
-        let back = read_header_lines(&lines);
-        assert_eq!(back.len(), 3);
-        assert!(sns_headers(&back).raw_delivery);
+        let parsed = read_header_lines(&lines);
+        assert_eq!(parsed.len(), 3);
+        assert!(sns_headers(&parsed).raw_delivery);
         assert_eq!(
-            sns_headers(&back).message_type.as_deref(),
+            sns_headers(&parsed).message_type.as_deref(),
             Some("Notification")
         );
     }

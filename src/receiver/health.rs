@@ -1,10 +1,10 @@
-//! Whether messages are taken just now.
+//! The conditions under which no message is accepted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::refusal::Refusal;
 
-/// What keeps the service from taking messages, known without asking anybody.
+/// Conditions that keep the service from accepting messages, known without any I/O.
 #[derive(Debug, Default)]
 pub struct Health {
     draining: AtomicBool,
@@ -12,23 +12,23 @@ pub struct Health {
 }
 
 impl Health {
-    /// Nothing new is taken from now on.
+    /// Refuses new messages from now on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Whether the service is stopping.
+    /// Returns true if the service is stopping.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Notes whether the disk has less room than the settings ask for; true
-    /// where that is news.
+    /// Records whether the disk has less than `store.min_free_bytes`; returns true if that
+    /// has changed.
     pub fn set_disk_nearly_full(&self, nearly_full: bool) -> bool {
         self.disk_nearly_full.swap(nearly_full, Ordering::AcqRel) != nearly_full
     }
 
-    /// Whether a message may be taken.
+    /// Checks that a message may be accepted.
     ///
     /// # Errors
     ///

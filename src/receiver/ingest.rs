@@ -1,4 +1,4 @@
-//! Taking a message: token, body, shape, proof, commit, confirmation.
+//! Accepts messages: token, body, envelope, signature, commit, confirmation.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,15 +8,16 @@ use hyper::body::Body;
 use hyper::header::HeaderMap;
 use hyper::{Request, http};
 use secrecy::SecretString;
-use tokio::sync::{Mutex, OwnedSemaphorePermit};
+use tokio::sync::Mutex;
 use tracing::{Instrument as _, error};
 
 use super::body::{self, BodyReader};
-use super::caller::{Caller, RequestId};
+use super::caller::Caller;
 use super::challenge::{self, Challenges, Echo};
 use super::headers::{header_lines, read_header_lines, sns_headers};
 use super::health::Health;
-use super::report::{self, Tally, Told};
+use super::incoming::IncomingMessage;
+use super::log::{self, MessageIds, MessageLog};
 use super::webhooks::{PREFIX, Webhook, Webhooks};
 use crate::config::Config;
 use crate::domain::{Clock, Event, Feed, Timestamp};
@@ -29,29 +30,13 @@ use crate::store::{
 };
 use crate::subscriptions::Confirmations;
 
-/// How long the store may take to commit; SNS itself gives up after 15 s.
+/// Longest time for a commit; SNS itself gives up after 15 s.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the store may take to say that it is there.
+/// Longest time for the store's probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A message to one of our webhooks, read whole and not judged yet.
-pub struct IncomingMessage<'w> {
-    /// Where it came to.
-    pub webhook: &'w Webhook,
-    /// All its headers.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Bytes,
-    /// When it came.
-    pub received_at: Timestamp,
-    /// What its request is called; none where it is judged anew.
-    pub request_id: Option<RequestId>,
-    /// The place of a large body, given back when the message is answered.
-    _place: Option<OwnedSemaphorePermit>,
-}
-
-/// What has to do with messages, from the first byte to the commit.
+/// Accepts SNS messages, from the first byte to the commit.
 pub struct Ingest {
     webhooks: Webhooks,
     body: BodyReader,
@@ -60,31 +45,31 @@ pub struct Ingest {
     confirmations: Arc<Confirmations>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
-    tally: Tally,
+    log: MessageLog,
     clock: Clock,
     challenges: Challenges,
-    // Anybody may ask whether we are ready, so only one at a time asks the store.
+    // Anybody may request `/readyz`, so only one request at a time probes the store.
     probing: Mutex<()>,
 }
 
-/// What [`Ingest`] works with.
+/// The collaborators of [`Ingest`].
 pub struct Parts {
-    /// Proves messages.
+    /// Verifies messages.
     pub verifier: Arc<Verifier>,
-    /// Keeps them.
+    /// Stores them.
     pub store: SharedStore,
     /// Confirms subscriptions.
     pub confirmations: Arc<Confirmations>,
-    /// Says whether messages are taken.
+    /// Refuses messages while the service stops or the disk is nearly full.
     pub health: Arc<Health>,
-    /// Counts.
+    /// Counts them.
     pub metrics: Arc<Metrics>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
 }
 
 impl Ingest {
-    /// The ingest of `config`'s webhooks.
+    /// Creates the ingest of `config`'s webhooks.
     pub fn new(config: &Config, parts: Parts) -> Self {
         Self {
             webhooks: Webhooks::new(config, &parts.metrics),
@@ -94,40 +79,41 @@ impl Ingest {
             confirmations: parts.confirmations,
             health: parts.health,
             metrics: parts.metrics,
-            tally: Tally::default(),
+            log: MessageLog::default(),
             clock: parts.clock,
             challenges: Challenges::default(),
             probing: Mutex::new(()),
         }
     }
 
-    /// What is counted.
+    /// Returns the service's metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// AcceptedMessage messages since they were last told.
-    pub fn tally(&self) -> &Tally {
-        &self.tally
+    /// Returns the log of messages.
+    pub fn log(&self) -> &MessageLog {
+        &self.log
     }
 
-    /// The questions that `doctor` may ask.
+    /// Returns the open challenges of `doctor`.
     pub fn challenges(&self) -> &Challenges {
         &self.challenges
     }
 
-    /// The answer to the question that a request carries, where it is an open one.
-    pub fn challenged(&self, headers: &HeaderMap) -> Option<String> {
+    /// Returns the answer to a request's challenge; `None` if it carries no open one.
+    pub fn challenge_answer(&self, headers: &HeaderMap) -> Option<String> {
         let question = headers.get(challenge::HEADER)?;
         self.challenges
             .answer(question.as_bytes(), self.clock.now())
     }
 
-    /// Reads such a request and tells what arrived; nothing of it is kept.
+    /// Reads a request that carries a challenge, and describes what arrived. Nothing is
+    /// stored.
     ///
     /// # Errors
     ///
-    /// Where the body is too large or too slow.
+    /// If the body is too large or too slow.
     pub async fn echo<B: Body<Data = Bytes>>(
         &self,
         answer: String,
@@ -140,12 +126,12 @@ impl Ingest {
         Ok(Echo::of(answer, webhook, &body.bytes))
     }
 
-    /// Takes one POST to a webhook: `Ok` means that it is committed, and a
-    /// subscription confirmed where it asks for that.
+    /// Accepts one POST to a webhook: `Ok` means that the message is committed, and that
+    /// the subscription of a confirmation is confirmed.
     ///
     /// # Errors
     ///
-    /// Why it was not taken; told, counted and quarantined already.
+    /// The reason of the refusal, which is logged, counted and quarantined already.
     pub async fn receive<B: Body<Data = Bytes>>(
         &self,
         caller: &Caller,
@@ -156,22 +142,22 @@ impl Ingest {
         let webhook = self
             .webhooks
             .find(webhook_path(&head))
-            .inspect_err(|refusal| self.turned_away(None, caller, refusal))?;
+            .inspect_err(|refusal| self.record_refusal(None, caller, refusal))?;
         let incoming = self
             .read(webhook, caller, head, body)
             .await
-            .inspect_err(|refusal| self.turned_away(Some(webhook), caller, refusal))?;
-        let span = report::span(&incoming);
-        let outcome = self
-            .judge(&incoming)
+            .inspect_err(|refusal| self.record_refusal(Some(webhook), caller, refusal))?;
+        let span = log::span(&incoming);
+        let insertion = self
+            .accept(&incoming)
             .instrument(span.clone())
             .await
             .inspect_err(|refusal| {
                 span.record("outcome", refusal.code());
-                self.set_aside(&incoming, caller, refusal);
+                self.quarantine(&incoming, caller, refusal);
             })?;
         self.metrics.accept_took(started.elapsed());
-        Ok(outcome)
+        Ok(insertion)
     }
 
     async fn read<'w, B: Body<Data = Bytes>>(
@@ -183,24 +169,24 @@ impl Ingest {
     ) -> Result<IncomingMessage<'w>, Refusal> {
         self.health.admit()?;
         let received_at = self.clock.now();
-        let body::Body { bytes, place } = self.body.read(body).await?;
+        let body::Body { bytes, permit } = self.body.read(body).await?;
         Ok(IncomingMessage {
             webhook,
             headers: head.headers,
             body: bytes,
             received_at,
             request_id: Some(caller.request_id.clone()),
-            _place: place,
+            _permit: permit,
         })
     }
 
-    /// Proves a message as of its receipt, commits it, and confirms where it
-    /// asks for that. Doing it twice does no more than doing it once.
+    /// Verifies a message as of its receipt, commits it, and confirms the subscription of
+    /// a confirmation. A second call changes nothing.
     ///
     /// # Errors
     ///
-    /// Why it was refused.
-    pub async fn judge(&self, incoming: &IncomingMessage<'_>) -> Result<Insertion, Refusal> {
+    /// The reason of the refusal.
+    pub async fn accept(&self, incoming: &IncomingMessage<'_>) -> Result<Insertion, Refusal> {
         let webhook = incoming.webhook;
         let headers = sns_headers(&incoming.headers);
         let envelope = Envelope::parse(incoming.body.clone(), &headers)?;
@@ -208,29 +194,29 @@ impl Ingest {
             .verifier
             .verify_at(envelope, incoming.received_at)
             .await?;
-        let meaning = Meaning::of(&message);
-        let told = Told {
+        let action = Action::of(&message);
+        let ids = MessageIds {
             message_id: message.message_id().to_owned(),
-            trigger: trigger_of(webhook, &message),
+            feed: triggered_feed(webhook, &message),
         };
 
         // SNS may deliver a message twice, so a duplicate is a success.
-        let trigger = told.trigger.clone();
+        let feed = ids.feed.clone();
         let insertion = self
-            .commit(webhook, message, trigger, incoming.received_at)
+            .commit(webhook, message, feed, incoming.received_at)
             .await?;
-        self.tally
-            .accepted(webhook, insertion, &told, incoming.request_id.as_ref());
-        self.act(webhook, meaning, insertion).await?;
+        self.log
+            .accepted(webhook, insertion, &ids, incoming.request_id.as_ref());
+        self.perform(webhook, action, insertion).await?;
         Ok(insertion)
     }
 
-    /// Judges a quarantined message anew, as of its receipt, and takes it out of
-    /// the quarantine where it is committed now.
+    /// Verifies a quarantined message again, as of its receipt, and removes it from the
+    /// quarantine once it is committed.
     ///
     /// # Errors
     ///
-    /// Why it is refused still; it stays in the quarantine.
+    /// The reason of the refusal; the message stays in the quarantine.
     pub async fn retry(&self, row: QuarantineRow) -> Result<Insertion, Refusal> {
         let webhook = self
             .webhooks
@@ -242,14 +228,14 @@ impl Ingest {
             body: Bytes::from(row.body),
             received_at: row.received_at,
             request_id: None,
-            _place: None,
+            _permit: None,
         };
-        let insertion = self.judge(&incoming).await?;
-        // Should this fail, the next retry finds a duplicate, which is a success too.
+        let insertion = self.accept(&incoming).await?;
+        // If this fails, the next retry finds a duplicate, which is a success too.
         self.store
             .remove_quarantined(row.id)
             .await
-            .map_err(|error| self.refused_by_store(&error))?;
+            .map_err(|error| self.store_refusal(&error))?;
         Ok(insertion)
     }
 
@@ -257,70 +243,70 @@ impl Ingest {
         &self,
         webhook: &Webhook,
         message: VerifiedMessage,
-        trigger: Option<Feed>,
+        feed: Option<Feed>,
         received_at: Timestamp,
     ) -> Result<Insertion, Refusal> {
-        let incoming = AcceptedMessage {
+        let accepted = AcceptedMessage {
             account: webhook.account.clone(),
             event: webhook.event,
-            trigger,
+            trigger: feed,
             message,
             received_at,
         };
-        let accepted = self
+        let commit = self
             .metrics
-            .timed(StoreStep::Accept, self.store.accept(incoming));
-        match tokio::time::timeout(COMMIT_TIMEOUT, accepted).await {
+            .timed(StoreStep::Accept, self.store.accept(accepted));
+        match tokio::time::timeout(COMMIT_TIMEOUT, commit).await {
             Ok(Ok(insertion)) => Ok(insertion),
-            Ok(Err(error)) => Err(self.refused_by_store(&error)),
+            Ok(Err(error)) => Err(self.store_refusal(&error)),
             Err(_) => {
-                error!("the store did not answer within {COMMIT_TIMEOUT:?}");
+                error!("the store did not commit a message within {COMMIT_TIMEOUT:?}");
                 Err(Refusal::StoreUnavailable)
             }
         }
     }
 
-    /// Does what a committed message asks for, besides the pull that its hint raised.
-    async fn act(
+    /// Performs the action of a committed message; a pull was triggered with the commit.
+    async fn perform(
         &self,
         webhook: &Webhook,
-        meaning: Meaning,
+        action: Action,
         insertion: Insertion,
     ) -> Result<(), Refusal> {
-        match meaning {
-            Meaning::Notification => Ok(()),
-            Meaning::Confirm { topic_arn, token } => {
+        match action {
+            Action::None => Ok(()),
+            Action::Confirm { topic_arn, token } => {
                 self.confirmations
                     .confirm_message(&webhook.account, webhook.event, &topic_arn, &token)
                     .await
             }
-            Meaning::Ended { topic_arn } => {
+            Action::ReportEnd { topic_arn } => {
                 if insertion == Insertion::New {
                     self.metrics.unsubscribed(webhook.event);
-                    report::unsubscribed(webhook, &topic_arn);
+                    log::unsubscribed(webhook, &topic_arn);
                 }
                 Ok(())
             }
         }
     }
 
-    /// Tells and counts a message that was refused before it was read whole.
-    fn turned_away(&self, webhook: Option<&Webhook>, caller: &Caller, refusal: &Refusal) {
+    /// Counts and logs a refused message.
+    fn record_refusal(&self, webhook: Option<&Webhook>, caller: &Caller, refusal: &Refusal) {
         self.metrics
             .refused(webhook.map(|webhook| webhook.event), refusal.code());
-        self.tally.refused(webhook, refusal, caller);
+        self.log.refused(webhook, refusal, caller);
     }
 
-    /// Tells, counts and keeps a message that was refused.
-    fn set_aside(&self, incoming: &IncomingMessage<'_>, caller: &Caller, refusal: &Refusal) {
-        self.turned_away(Some(incoming.webhook), caller, refusal);
+    /// Counts and logs a refused message, and stores it if a retry could succeed.
+    fn quarantine(&self, incoming: &IncomingMessage<'_>, caller: &Caller, refusal: &Refusal) {
+        self.record_refusal(Some(incoming.webhook), caller, refusal);
         if !refusal.reason().kept {
             return;
         }
         let headers = sns_headers(&incoming.headers);
         let allowed_topic = Envelope::parse(incoming.body.clone(), &headers)
             .is_ok_and(|envelope| self.verifier.allows_topic(envelope.topic_arn()));
-        let kept = self.store.offer_quarantine(Quarantined {
+        let stored = self.store.offer_quarantine(Quarantined {
             received_at: incoming.received_at,
             account: incoming.webhook.account.clone(),
             event: incoming.webhook.event,
@@ -329,26 +315,26 @@ impl Ingest {
             headers: header_lines(&incoming.headers),
             body: incoming.body.clone(),
         });
-        if !kept {
+        if !stored {
             self.metrics.quarantine_dropped();
         }
     }
 
-    /// What a failed commit means for the message.
-    fn refused_by_store(&self, error: &StoreError) -> Refusal {
-        // Closed by itself it is a defect, not the end of the service.
+    /// Returns the refusal that follows from an error of the store.
+    fn store_refusal(&self, error: &StoreError) -> Refusal {
+        // A store that closed while the service runs is a defect.
         if matches!(error, StoreError::Closed) && !self.health.is_draining() {
-            report::store_failed(error);
+            log::store_failed(error);
             return Refusal::StoreUnavailable;
         }
-        refused_by_store(error)
+        store_refusal(error)
     }
 
-    /// Whether a message would be taken now.
+    /// Checks that a message would be accepted now.
     ///
     /// # Errors
     ///
-    /// Why it would not be.
+    /// The reason for which it would be refused.
     pub async fn readiness(&self) -> Result<(), Refusal> {
         self.health.admit()?;
         let probe = async {
@@ -357,47 +343,47 @@ impl Ingest {
         };
         match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.refused_by_store(&error)),
+            Ok(Err(error)) => Err(self.store_refusal(&error)),
             Err(_) => Err(Refusal::StoreUnavailable),
         }
     }
 }
 
-/// What a message asks for once it is committed.
-enum Meaning {
-    /// A pull, which its hint raises.
-    Notification,
-    /// That its topic's subscription be confirmed.
+/// The action that follows the commit of a message.
+enum Action {
+    /// Nothing more: a notification's trigger is part of the commit.
+    None,
+    /// Confirm the subscription of this topic.
     Confirm {
         topic_arn: String,
         token: SecretString,
     },
-    /// Nothing: it tells that its topic's subscription has ended.
-    Ended { topic_arn: String },
+    /// Report that the subscription of this topic has ended.
+    ReportEnd { topic_arn: String },
 }
 
-impl Meaning {
+impl Action {
     fn of(message: &VerifiedMessage) -> Self {
         let topic_arn = || message.topic_arn().to_owned();
         match message.message_type() {
-            MessageType::Notification => Self::Notification,
+            MessageType::Notification => Self::None,
             MessageType::SubscriptionConfirmation => Self::Confirm {
                 topic_arn: topic_arn(),
                 // The envelope refuses a confirmation without one.
                 token: message.token().cloned().unwrap_or_default(),
             },
-            MessageType::UnsubscribeConfirmation => Self::Ended {
+            MessageType::UnsubscribeConfirmation => Self::ReportEnd {
                 topic_arn: topic_arn(),
             },
         }
     }
 }
 
-/// The feed that a notification wants pulled.
+/// Returns the feed that a notification triggers.
 ///
-/// The webhook's account and event decide, being proven by the token; of the
-/// message only the company is believed, since it is signed.
-fn trigger_of(webhook: &Webhook, message: &VerifiedMessage) -> Option<Feed> {
+/// Account and event are the webhook's, since the path's token proves them; only the
+/// company is taken from the signed message.
+fn triggered_feed(webhook: &Webhook, message: &VerifiedMessage) -> Option<Feed> {
     if message.message_type() != MessageType::Notification {
         return None;
     }
@@ -408,23 +394,24 @@ fn trigger_of(webhook: &Webhook, message: &VerifiedMessage) -> Option<Feed> {
     }
 }
 
-/// What a failed commit means for the message.
-fn refused_by_store(error: &StoreError) -> Refusal {
+/// Returns the refusal that follows from an error of the store, and logs those that need
+/// a person.
+fn store_refusal(error: &StoreError) -> Refusal {
     match error {
         StoreError::QueueFull => Refusal::QueueFull,
         StoreError::Closed => Refusal::ShuttingDown,
         StoreError::DiskFull { .. } => {
-            report::store_failed(error);
+            log::store_failed(error);
             Refusal::DiskNearlyFull
         }
         _ => {
-            report::store_failed(error);
+            log::store_failed(error);
             Refusal::StoreUnavailable
         }
     }
 }
 
-/// What follows the webhooks' prefix in the request's path.
+/// Returns the request's path without the webhooks' prefix.
 fn webhook_path(head: &http::request::Parts) -> &str {
     head.uri.path().strip_prefix(PREFIX).unwrap_or_default()
 }

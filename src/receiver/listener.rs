@@ -1,5 +1,4 @@
-//! The accept loop of both listeners: how many connections, how long each may
-//! take, and how they end.
+//! The accept loop of both listeners: limits on connections and time, and the orderly stop.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,56 +20,56 @@ use tracing::{debug, warn};
 use super::caller::Peer;
 use super::stalled::WriteDeadline;
 
-/// The longest request head, in bytes; SNS's are under 2 KiB.
+/// Longest request head, in bytes; SNS's are under 2 KiB.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
-/// How long to wait when the system has no more sockets to give.
+/// Pause when the system has no more sockets.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a listener allows its clients.
+/// The limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; the next one waits to be accepted.
+    /// Most connections at once; the next one waits to be accepted.
     pub max_connections: usize,
-    /// How long a request's head may take, how long a connection may be idle
-    /// between two requests, and how long an answer may wait to be taken.
+    /// Longest time for a request's head, for an idle connection between two requests,
+    /// and for a response that the client does not read.
     pub header_timeout: Duration,
-    /// How long requests under way may take once the listener stops.
+    /// Longest time for requests in progress once the listener stops.
     pub drain_timeout: Duration,
 }
 
-/// An address that can't be listened on.
+/// The error of an address that can't be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("{}; {}", self.found(), self.fix())]
 pub struct ListenError {
     setting: &'static str,
     address: SocketAddr,
-    // Part of the message, so not a source that would be told again.
+    // Part of the message, so it is not a source as well.
     reason: io::Error,
 }
 
 impl ListenError {
-    /// What can't be had and why, in the system's words.
+    /// Returns the setting, the address and the system's error.
     pub fn found(&self) -> String {
         let Self {
             setting,
             address,
             reason,
         } = self;
-        format!("`{setting}` = {address} can't be listened on: {reason}")
+        format!("failed to listen on `{setting}` = {address}: {reason}")
     }
 
-    /// What to do about it.
+    /// Returns what to do about it.
     pub fn fix(&self) -> &'static str {
         match self.reason.kind() {
             io::ErrorKind::AddrInUse => {
-                "another program has that port (`ss -ltnp` names it): stop that one, or set another port"
+                "another program uses this port (`ss -ltnp` names it): stop that program, or set another port"
             }
             io::ErrorKind::PermissionDenied => {
-                "this user may not have that port: set one above 1023, and let the proxy pass on to it"
+                "this user may not use this port: set one above 1023, and let the proxy forward to it"
             }
             io::ErrorKind::AddrNotAvailable => {
-                "no interface of this machine has that address (`ip address` lists them): set one of \
+                "no interface of this machine has this address (`ip address` lists them): set one of \
                  those, or 0.0.0.0 for all"
             }
             _ => "set another address",
@@ -78,11 +77,11 @@ impl ListenError {
     }
 }
 
-/// Listens on the address that `setting` names.
+/// Listens on `address`, the value of `setting`.
 ///
 /// # Errors
 ///
-/// [`ListenError`], which says what to do.
+/// If the system refuses the address.
 pub async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, ListenError> {
     TcpListener::bind(address)
         .await
@@ -93,12 +92,11 @@ pub async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListe
         })
 }
 
-/// The address that is really listened on, also where the setting leaves the port to
-/// the system.
+/// Returns the address of `listener`, which differs from the setting's if its port is 0.
 ///
 /// # Errors
 ///
-/// [`ListenError`], where the system does not say.
+/// If the system does not report the address.
 pub fn local_address(
     setting: &'static str,
     listener: &TcpListener,
@@ -111,7 +109,7 @@ pub fn local_address(
     })
 }
 
-/// How a listener's last requests ended.
+/// The end of a listener's last requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
     /// All of them were answered.
@@ -120,8 +118,8 @@ pub enum Drained {
     CutOff,
 }
 
-/// Answers requests with `service` until `stop` is canceled, then lets those
-/// under way finish. Each request has its [`Peer`] among its extensions.
+/// Answers requests with `service` until `stop` is canceled, then lets those in progress
+/// finish. Each request has its [`Peer`] among its extensions.
 pub async fn serve<S, B>(
     listener: TcpListener,
     limits: Limits,
@@ -161,7 +159,7 @@ where
         let cut_off = cut_off.clone();
         tokio::spawn(async move {
             let _slot = slot;
-            // A client that breaks off or is too slow is its own business.
+            // Clients that disconnect or are too slow are no fault of the service.
             if let Some(Err(error)) = cut_off.run_until_cancelled(connection).await {
                 debug!(%error, "a connection ended early");
             }
@@ -176,7 +174,7 @@ where
     }
 }
 
-/// Tells a service who is at the other end of the connection.
+/// Adds the connection's [`Peer`] to each request.
 struct FromPeer<S> {
     service: S,
     peer: Peer,
@@ -193,21 +191,21 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for FromPeer<S> {
     }
 }
 
-/// The next connection, however often the system says that it can't give one.
+/// Returns the next connection; errors of the system are logged and retried.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Without it an answer may wait 40 ms for the client's next packet.
-                // A socket that refuses is closed already.
+                // Without it a response may wait 40 ms for the client's next packet. This
+                // fails only if the socket is closed already.
                 let _ = stream.set_nodelay(true);
                 return (stream, peer);
             }
-            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) if is_connection_error(&error) => {}
             Err(error) => {
                 warn!(
                     %error,
-                    "no connection can be accepted; too many open files? next try in {ACCEPT_PAUSE:?}"
+                    "failed to accept a connection, perhaps for too many open files; retrying in {ACCEPT_PAUSE:?}"
                 );
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -215,8 +213,8 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// Whether the failure is of the one connection that was to be accepted.
-fn is_of_the_connection(error: &io::Error) -> bool {
+/// Returns true if the error is that of one connection, not of the listener.
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused

@@ -1,8 +1,8 @@
-//! The public listener: what SNS reaches.
+//! The public listener, which accepts SNS messages.
 //!
-//! [`listener`] accepts connections, [`caller`] says who asks, [`Public`] finds the
-//! route, [`ingest`] takes a message step by step, and [`problem`] alone knows the
-//! statuses.
+//! [`listener`] accepts connections, [`caller`] identifies who sends a request,
+//! [`PublicRoutes`] finds the route, [`ingest`] accepts a message step by step, and
+//! [`problem`] alone knows the statuses.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -24,10 +24,11 @@ pub mod caller;
 pub mod challenge;
 pub mod headers;
 pub mod health;
+pub mod incoming;
 pub mod ingest;
 pub mod listener;
+mod log;
 pub mod problem;
-mod report;
 mod stalled;
 pub mod webhooks;
 
@@ -35,35 +36,35 @@ use caller::{Caller, Callers, REQUEST_ID};
 use ingest::Ingest;
 use problem::Problem;
 
-/// An answer of the public listener.
+/// A response of the public listener.
 pub type Answer = Response<Full<Bytes>>;
 
 /// The public listener's routes.
 #[derive(Clone)]
-pub struct Public {
+pub struct PublicRoutes {
     ingest: Arc<Ingest>,
     callers: Arc<Callers>,
 }
 
-impl Public {
-    /// Routes whose messages go to `ingest`.
+impl PublicRoutes {
+    /// Creates routes that pass messages to `ingest`.
     pub fn new(ingest: Arc<Ingest>, callers: Arc<Callers>) -> Self {
         Self { ingest, callers }
     }
 
-    /// Answers one request, whatever happens, and says what it is called.
+    /// Answers one request, also if its handler panics, and adds its [`REQUEST_ID`].
     pub async fn answer<B: Body<Data = Bytes>>(
         self,
         request: Request<B>,
     ) -> Result<Answer, Infallible> {
-        // Every step may run twice, so a step that broke off leaves nothing half done.
-        let caller = self.callers.of(&request);
+        // Every step may run twice, so a step that was interrupted leaves nothing half done.
+        let caller = self.callers.identify(&request);
         let route = AssertUnwindSafe(self.route(&caller, request));
         let mut answer = route.catch_unwind().await.unwrap_or_else(|_| {
             self.ingest.metrics().panicked();
             error!(
                 request.id = caller.request_id.as_str(),
-                "a request ended in a defect of this program; SNS will send it again"
+                "request handler panicked; SNS will send the message again"
             );
             Problem::defect().to(&caller.request_id).into_response()
         });
@@ -76,7 +77,7 @@ impl Public {
         let path = request.uri().path();
         match (request.method(), path) {
             (&Method::POST, path) if path.starts_with(webhooks::PREFIX) => {
-                self.deliver(caller, request).await
+                self.receive(caller, request).await
             }
             (&Method::GET | &Method::HEAD, "/healthz") => plain(StatusCode::OK, "alive\n"),
             (&Method::GET | &Method::HEAD, "/readyz") => {
@@ -95,8 +96,8 @@ impl Public {
         }
     }
 
-    async fn deliver<B: Body<Data = Bytes>>(&self, caller: &Caller, request: Request<B>) -> Answer {
-        if let Some(answer) = self.ingest.challenged(request.headers()) {
+    async fn receive<B: Body<Data = Bytes>>(&self, caller: &Caller, request: Request<B>) -> Answer {
+        if let Some(answer) = self.ingest.challenge_answer(request.headers()) {
             return match self.ingest.echo(answer, request).await {
                 Ok(echo) => json(&echo),
                 Err(refusal) => refused(&refusal, caller),
@@ -117,15 +118,15 @@ impl Public {
     }
 }
 
-/// The answer to a request that is refused.
+/// Returns the response to a refused request.
 fn refused(refusal: &Refusal, caller: &Caller) -> Answer {
     Problem::from(refusal)
         .to(&caller.request_id)
         .into_response()
 }
 
-/// Whether the connection is of no more use: its body was not read to the end,
-/// or it is to end anyway.
+/// Returns true if the connection can't be used again: the body was not read to its end,
+/// or the service is stopping.
 fn leaves_bytes_unread(refusal: &Refusal) -> bool {
     matches!(
         refusal,
@@ -135,9 +136,9 @@ fn leaves_bytes_unread(refusal: &Refusal) -> bool {
     )
 }
 
-/// What `doctor` is told.
+/// Returns the response to a request of `doctor`.
 fn json(echo: &challenge::Echo) -> Answer {
-    // It holds text and numbers alone, which JSON can always say.
+    // Text and numbers always become JSON.
     let body = serde_json::to_vec(echo).unwrap_or_default();
     let mut answer = Answer::new(Full::new(Bytes::from(body)));
     let headers = answer.headers_mut();

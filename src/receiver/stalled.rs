@@ -1,7 +1,7 @@
-//! A connection whose peer must take what is written to it within a time.
+//! A deadline for writing to a connection.
 //!
-//! hyper has a deadline for reading a request's head, and none for writing: a
-//! client that asks and never reads would hold its connection for ever.
+//! hyper has a deadline for reading a request's head, but none for writing: a client that
+//! never reads its response would hold its connection forever.
 
 use std::future::Future;
 use std::io;
@@ -12,37 +12,37 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Fails a write that has not moved for some time.
+/// A stream that fails writes which make no progress.
 pub(super) struct WriteDeadline<S> {
     stream: S,
-    patience: Duration,
-    // Made when a write first has to wait, which most connections never see.
+    timeout: Duration,
+    // Created when a write first has to wait, which is rare.
     deadline: Option<Pin<Box<Sleep>>>,
     waiting: bool,
 }
 
 impl<S> WriteDeadline<S> {
-    /// A `stream` whose writes fail once they have waited for `patience`.
-    pub(super) fn new(stream: S, patience: Duration) -> Self {
+    /// Wraps `stream`, so that a write fails after waiting for `timeout`.
+    pub(super) fn new(stream: S, timeout: Duration) -> Self {
         Self {
             stream,
-            patience,
+            timeout,
             deadline: None,
             waiting: false,
         }
     }
 
-    /// Lets a write's outcome through, or fails it when it waited too long.
-    fn judge<T>(
+    /// Passes on the result of a write, or an error once it has waited too long.
+    fn check<T>(
         &mut self,
         cx: &mut Context<'_>,
-        outcome: Poll<io::Result<T>>,
+        result: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
+        if result.is_ready() {
             self.waiting = false;
-            return outcome;
+            return result;
         }
-        let until = Instant::now() + self.patience;
+        let until = Instant::now() + self.timeout;
         let waiting = std::mem::replace(&mut self.waiting, true);
         let deadline = self
             .deadline
@@ -71,8 +71,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.judge(cx, outcome)
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.check(cx, result)
     }
 
     fn poll_write_vectored(
@@ -80,8 +80,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.judge(cx, outcome)
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.check(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -89,13 +89,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
-        self.judge(cx, outcome)
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        self.check(cx, result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.judge(cx, outcome)
+        let result = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.check(cx, result)
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
         stream
             .write_all(&[0; 4])
             .await
-            .expect("someone reads, slowly");
+            .expect("a slow reader is enough");
 
         reader.await.expect("the reader ends");
     }

@@ -1,4 +1,4 @@
-//! Which paths are webhooks, found by the digest of what the path holds.
+//! Finds the webhook of a path, by the path's digest.
 
 use std::collections::HashMap;
 
@@ -10,35 +10,34 @@ use crate::domain::{Account, Event};
 use crate::metrics::{AcceptedCounters, Metrics};
 use crate::refusal::Refusal;
 
-/// What every webhook's path begins with.
+/// The prefix of every webhook's path.
 pub const PREFIX: &str = "/webhooks/";
 
-/// The path as logs name it: its token is a secret.
+/// The path as logs show it, without the secret token.
 pub const ROUTE_TEMPLATE: &str = "/webhooks/{account}/{event}/{token}";
 
-/// One (account, event) that the vendor may tell us about.
+/// The webhook of one event of one account.
 #[derive(Debug)]
 pub struct Webhook {
-    /// Whose.
+    /// The account.
     pub account: Account,
-    /// Which event's.
+    /// The event.
     pub event: Event,
-    /// The counters of its accepted messages.
+    /// Counters of its accepted messages.
     pub accepted: AcceptedCounters,
 }
 
 /// Every webhook.
 ///
-/// A path is looked up by the SHA-256 of `account/event/token`, so a token works
-/// for its own account and event alone, and the time that a wrong one takes says
-/// nothing about the right one.
+/// A path is looked up by the SHA-256 of `account/event/token`, so a token is valid for
+/// its own account and event alone, and the time of a look-up reveals nothing about it.
 pub struct Webhooks {
     webhooks: Vec<Webhook>,
     by_path: HashMap<[u8; 32], usize>,
 }
 
 impl Webhooks {
-    /// The webhooks of `config`. On a loopback `public.url` the token may be missing.
+    /// Creates the webhooks of `config`. With a loopback `public.url` the token is optional.
     pub fn new(config: &Config, metrics: &Metrics) -> Self {
         let tokenless = is_loopback(&config.public.url);
         let mut table = Self {
@@ -66,30 +65,30 @@ impl Webhooks {
         table
     }
 
-    /// The webhook at `path`, which is what follows [`PREFIX`].
+    /// Returns the webhook at `path`, which follows [`PREFIX`].
     ///
     /// # Errors
     ///
-    /// [`Refusal::UnknownToken`] where account and event are ours but the token
-    /// isn't, [`Refusal::UnknownPath`] otherwise.
+    /// [`Refusal::UnknownToken`] if only the token is unknown, else
+    /// [`Refusal::UnknownPath`].
     pub fn find(&self, path: &str) -> Result<&Webhook, Refusal> {
         if let Some(index) = self.by_path.get(&fingerprint(path)) {
             return Ok(&self.webhooks[*index]);
         }
         let mut segments = path.splitn(3, '/');
         let (account, event) = (segments.next(), segments.next());
-        let further = segments.next().unwrap_or_default();
+        let token = segments.next().unwrap_or_default();
         let known = self.webhooks.iter().any(|webhook| {
             Some(webhook.account.as_str()) == account && Some(webhook.event.as_str()) == event
         });
-        if known && !further.contains('/') {
+        if known && !token.contains('/') {
             Err(Refusal::UnknownToken)
         } else {
             Err(Refusal::UnknownPath)
         }
     }
 
-    /// The webhook of an account's event, where the account is still configured.
+    /// Returns the webhook of an account's event; `None` if the account is not configured.
     pub fn get(&self, account: &Account, event: Event) -> Option<&Webhook> {
         self.webhooks
             .iter()

@@ -1,5 +1,5 @@
-//! What is looked at every now and then: the disk's room, what is to be
-//! forgotten, and one line on what was accepted.
+//! Periodic work: checks the disk's free space, removes what retention no longer keeps,
+//! and logs a summary of accepted messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,26 +8,29 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::App;
+use crate::app::App;
 use crate::store::{LATE_AFTER, Retention, RetentionOutcome, UploadFilter};
 
-/// How often the disk's room is looked at.
-const DISK_EVERY: Duration = Duration::from_secs(5);
+/// Interval between checks of the disk's free space.
+const DISK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often the log says how many messages were accepted.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+/// Interval between summaries of accepted messages.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long fresh links to files are kept: no link works for as long.
-const LINKS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Interval between removals; [`DISK_INTERVAL`] while there is more to remove.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-/// How often what is too old is removed.
-const RETAIN_EVERY: Duration = Duration::from_secs(10 * 60);
+/// Retention of fresh links to files, longer than any link is valid.
+const LINK_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long it is remembered that there was an alarm.
-const ALARMS_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// Retention of alarms that are over.
+const ALARM_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// Looks at the disk's room: with less than `store.min_free_bytes`, messages
-/// are answered 503 until there is more.
+/// Most late uploads that are counted.
+const MAX_LATE_UPLOADS: usize = 1_000;
+
+/// Checks the disk's free space: with less than `store.min_free_bytes`, messages are
+/// answered 503 until there is more.
 pub async fn check_disk(app: &App) {
     let minimum = app.config.store.min_free_bytes;
     match app.store.free_bytes().await {
@@ -41,63 +44,64 @@ pub async fn check_disk(app: &App) {
                 error!(
                     free_bytes = free,
                     "the store's disk has {free} bytes left, less than `store.min_free_bytes` = {minimum}: \
-                     messages are answered 503 until there is room, and SNS sends them again for about half an hour"
+                     messages are answered 503 until space is freed, and SNS retries them for about half an hour"
                 );
             } else {
-                info!(free_bytes = free, "the store's disk has room again");
+                info!(
+                    free_bytes = free,
+                    "the store's disk has enough free space again"
+                );
             }
         }
         Ok(None) => {
             app.health.set_disk_nearly_full(false);
         }
-        // Messages find out by themselves whether the store takes them.
-        Err(error) => warn!("the disk's room could not be read: {error}"),
+        // Messages are refused anyway if the store can't commit them.
+        Err(error) => warn!("failed to read the disk's free space: {error}"),
     }
 }
 
-/// Removes what the settings no longer want kept, a bounded part of it.
+/// Removes a bounded number of rows that are older than the retention settings, and
+/// returns how many.
 pub async fn retain(app: &App) -> RetentionOutcome {
     let now = app.clock.now();
     let retention = Retention {
         notifications_before: now.before(app.config.retention.notifications),
         documents_before: now.before(app.config.retention.documents),
         destinations: app.config.destinations.keys().cloned().collect(),
-        links_before: now.before(LINKS_KEPT),
+        links_before: now.before(LINK_RETENTION),
         quarantine_before: now.before(app.config.retention.quarantine),
-        alarms_before: now.before(ALARMS_KEPT),
+        alarms_before: now.before(ALARM_RETENTION),
     };
     match app.store.retain(retention).await {
         Ok(removed) => removed,
         Err(error) => {
-            warn!("what is too old could not be removed: {error}");
+            warn!("failed to remove old rows: {error}");
             RetentionOutcome::default()
         }
     }
 }
 
-/// At most so many late uploads are counted.
-const MOST_LATE: usize = 1_000;
-
-/// Counts the uploads whose documents are late; the alarm tells of them.
+/// Counts the uploads whose documents are late, for metrics.
 pub async fn check_uploads(app: &App) {
     let filter = UploadFilter {
         after: 0,
         missing_since: Some(app.clock.now().before(LATE_AFTER)),
-        limit: MOST_LATE,
+        limit: MAX_LATE_UPLOADS,
     };
     match app.store.uploads(filter).await {
         Ok(late) => app.metrics.uploads_late(late.len()),
-        Err(error) => warn!("late uploads could not be counted: {error}"),
+        Err(error) => warn!("failed to count late uploads: {error}"),
     }
 }
 
-/// Keeps house until `shutdown` is canceled.
+/// Runs until `shutdown` is canceled.
 pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     let started = Instant::now();
-    let (mut disk, mut tell) = (started + DISK_EVERY, started + TELL_EVERY);
-    let mut forget = started;
+    let (mut disk, mut summary) = (started + DISK_INTERVAL, started + SUMMARY_INTERVAL);
+    let mut retention = started;
     loop {
-        let next = disk.min(tell).min(forget);
+        let next = disk.min(summary).min(retention);
         if shutdown
             .run_until_cancelled(sleep_until(next))
             .await
@@ -108,19 +112,23 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
         let now = Instant::now();
         if now >= disk {
             check_disk(&app).await;
-            disk = now + DISK_EVERY;
+            disk = now + DISK_INTERVAL;
         }
-        if now >= tell {
-            app.ingest.tally().tell();
+        if now >= summary {
+            app.ingest.log().summarize();
             check_uploads(&app).await;
-            tell = now + TELL_EVERY;
+            summary = now + SUMMARY_INTERVAL;
         }
-        if now >= forget {
-            // As long as there is more to remove, the next part follows soon.
+        if now >= retention {
             let removed = retain(&app).await;
             let more = removed != RetentionOutcome::default();
-            forget = now + if more { DISK_EVERY } else { RETAIN_EVERY };
+            retention = now
+                + if more {
+                    DISK_INTERVAL
+                } else {
+                    RETENTION_INTERVAL
+                };
         }
     }
-    app.ingest.tally().tell();
+    app.ingest.log().summarize();
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::{Delivery, DocumentRow, NotificationRow, QuarantineRow, Quarantined, UnreadableEntry};
-use crate::domain::Unseen;
+use crate::domain::Redacted;
 
 impl fmt::Debug for NotificationRow {
     /// Omits the body.
@@ -16,7 +16,7 @@ impl fmt::Debug for NotificationRow {
             .field("kind", &self.kind)
             .field("message_id", &self.message_id)
             .field("received_at", &self.received_at)
-            .field("body", &self.body.as_deref().map(Unseen))
+            .field("body", &self.body.as_deref().map(Redacted))
             .finish()
     }
 }
@@ -25,8 +25,8 @@ impl fmt::Debug for UnreadableEntry {
     /// Omits the entry, from which the key is made too.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UnreadableEntry")
-            .field("dedup_key", &Unseen(&self.dedup_key))
-            .field("body", &Unseen(&self.body))
+            .field("dedup_key", &Redacted(&self.dedup_key))
+            .field("body", &Redacted(&self.body))
             .finish()
     }
 }
@@ -43,7 +43,7 @@ impl fmt::Debug for DocumentRow {
             .field("first_pull", &self.first_pull)
             .field("found_by", &self.found_by)
             .field("stored_at", &self.stored_at)
-            .field("body", &self.body.as_deref().map(Unseen))
+            .field("body", &self.body.as_deref().map(Redacted))
             .finish()
     }
 }
@@ -56,7 +56,7 @@ impl fmt::Debug for Delivery {
             .field("document_id", &self.document_id)
             .field("version", &self.version)
             .field("sequence", &self.sequence)
-            .field("body", &Unseen(&self.body))
+            .field("body", &Redacted(&self.body))
             .finish_non_exhaustive()
     }
 }
@@ -70,8 +70,8 @@ impl fmt::Debug for Quarantined {
             .field("event", &self.event)
             .field("reason", &self.reason)
             .field("allowed_topic", &self.allowed_topic)
-            .field("headers", &Unseen(self.headers.as_bytes()))
-            .field("body", &Unseen(&self.body))
+            .field("headers", &Redacted(self.headers.as_bytes()))
+            .field("body", &Redacted(&self.body))
             .finish()
     }
 }
@@ -85,9 +85,9 @@ impl fmt::Debug for QuarantineRow {
             .field("account", &self.account)
             .field("event", &self.event)
             .field("reason", &self.reason)
-            .field("headers", &Unseen(self.headers.as_bytes()))
+            .field("headers", &Redacted(self.headers.as_bytes()))
             .field("size_bytes", &self.size_bytes)
-            .field("body", &Unseen(&self.body))
+            .field("body", &Redacted(&self.body))
             .finish()
     }
 }

@@ -1,8 +1,7 @@
-//! Confirming subscriptions, and bringing back those that ended.
+//! Confirms subscriptions, and restores those that ended.
 //!
-//! A verified SubscriptionConfirmation is a row in the store before anything is
-//! visited. The message itself tries to confirm at once; what did not work out
-//! then, a worker tries again.
+//! A verified SubscriptionConfirmation is stored before its SubscribeURL is visited. The
+//! request that brought it confirms at once; a worker retries what failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,18 +20,18 @@ use crate::store::{
     SharedStore, StoreError, SubscriptionChange, SubscriptionRow, SubscriptionState,
 };
 
-/// How long a message waits for its confirmation; SNS gives up after 15 s.
+/// Longest time for a confirmation within its request; SNS gives up after 15 s.
 pub const IN_REQUEST: Duration = Duration::from_secs(5);
 
-/// How long SNS's confirmation tokens live (AWS, API_Subscribe).
+/// Lifetime of SNS's confirmation tokens (AWS, API_Subscribe).
 pub const TOKEN_LIFE: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
-/// How often the worker looks for rows that are due.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Interval at which the worker checks for due rows.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What a step of the worker came to.
+/// The outcome of one attempt to confirm.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ConfirmOutcome {
     /// Nothing is due.
     Idle,
     /// This row's subscription is confirmed.
@@ -44,9 +43,9 @@ pub enum Outcome {
     Failed {
         /// The row.
         id: i64,
-        /// What went wrong, without the URL.
+        /// The error, without the URL.
         error: ConfirmError,
-        /// When it is tried again; `None` where that would be in vain.
+        /// The time of the next attempt; `None` if it could not succeed.
         next_try_at: Option<Timestamp>,
     },
 }
@@ -57,12 +56,12 @@ pub struct Confirmations {
     confirmer: Confirmer,
     metrics: Arc<Metrics>,
     clock: Clock,
-    // One visit at a time: copies of one confirmation then find it confirmed.
-    turn: Mutex<()>,
+    // One visit at a time: the second copy of a message finds its subscription confirmed.
+    visiting: Mutex<()>,
 }
 
 impl Confirmations {
-    /// Confirmations of what `store` holds.
+    /// Creates the confirmations of `store`'s pending subscriptions.
     pub fn new(
         store: SharedStore,
         confirmer: Confirmer,
@@ -74,20 +73,19 @@ impl Confirmations {
             confirmer,
             metrics,
             clock,
-            turn: Mutex::new(()),
+            visiting: Mutex::new(()),
         }
     }
 
     /// Confirms the subscription of a SubscriptionConfirmation that was just stored.
     ///
-    /// Done where it waits for approval, is confirmed already, or a newer message
-    /// has taken its place.
+    /// Does nothing if the subscription awaits approval, is confirmed already, or a newer
+    /// message has replaced this one.
     ///
     /// # Errors
     ///
-    /// [`Refusal::ConfirmationUnavailable`] where SNS could not be asked within
-    /// [`IN_REQUEST`]; the row stays for the worker. Others as
-    /// [`Refusal::of_confirmation`] says.
+    /// [`Refusal::ConfirmationUnavailable`] if SNS did not answer within [`IN_REQUEST`];
+    /// the worker retries. For others see [`Refusal::of_confirmation`].
     pub async fn confirm_message(
         &self,
         account: &Account,
@@ -96,21 +94,21 @@ impl Confirmations {
         token: &SecretString,
     ) -> Result<(), Refusal> {
         let attempt = async {
-            let _turn = self.turn.lock().await;
+            let _visiting = self.visiting.lock().await;
             let row = self.row_of(account, event, topic_arn, token).await?;
             match row {
                 Some(row) if row.state == SubscriptionState::Pending => self.visit(&row).await,
-                _ => Ok(Outcome::Idle),
+                _ => Ok(ConfirmOutcome::Idle),
             }
         };
         match tokio::time::timeout(IN_REQUEST, attempt).await {
-            Ok(Ok(Outcome::Idle | Outcome::Confirmed { .. })) => Ok(()),
-            // Where SNS's no is final, sending the message again would change nothing.
-            Ok(Ok(Outcome::Failed { error, .. })) => {
+            Ok(Ok(ConfirmOutcome::Idle | ConfirmOutcome::Confirmed { .. })) => Ok(()),
+            // After a final rejection, sending the message again would change nothing.
+            Ok(Ok(ConfirmOutcome::Failed { error, .. })) => {
                 Refusal::of_confirmation(&error).map_or(Ok(()), Err)
             }
             Ok(Err(error)) => {
-                error!("the pending subscription could not be read: {error}");
+                error!("failed to read the pending subscription: {error}");
                 Err(Refusal::StoreUnavailable)
             }
             Err(_) => Err(Refusal::ConfirmationUnavailable("timed out".to_owned())),
@@ -138,9 +136,9 @@ impl Confirmations {
     ///
     /// # Errors
     ///
-    /// Where the store fails; a failed visit is an [`Outcome`].
-    pub async fn confirm_next(&self) -> Result<Outcome, StoreError> {
-        let _turn = self.turn.lock().await;
+    /// If the store fails; a failed visit is a [`ConfirmOutcome`].
+    pub async fn confirm_next(&self) -> Result<ConfirmOutcome, StoreError> {
+        let _visiting = self.visiting.lock().await;
         let now = self.clock.now();
         let rows = self.store.subscriptions().await?;
         let due = rows
@@ -150,22 +148,22 @@ impl Confirmations {
             .min_by_key(|row| row.next_try_at);
         match due {
             Some(row) => self.visit(&row).await,
-            None => Ok(Outcome::Idle),
+            None => Ok(ConfirmOutcome::Idle),
         }
     }
 
-    /// Approves subscription `id`, or wants it back, and visits its SubscribeURL at
-    /// once; `None` where its state does not allow it.
+    /// Approves or restores subscription `id`, and visits its SubscribeURL at once; `None`
+    /// if its state does not allow that.
     ///
     /// # Errors
     ///
-    /// Where the store fails.
+    /// If the store fails.
     pub async fn change(
         &self,
         id: i64,
         change: SubscriptionChange,
-    ) -> Result<Option<Outcome>, StoreError> {
-        let _turn = self.turn.lock().await;
+    ) -> Result<Option<ConfirmOutcome>, StoreError> {
+        let _visiting = self.visiting.lock().await;
         let now = self.clock.now();
         match self.store.change_subscription(id, change, now).await? {
             Some(row) => self.visit(&row).await.map(Some),
@@ -173,27 +171,27 @@ impl Confirmations {
         }
     }
 
-    /// Visits a row's SubscribeURL and stores what came of it.
-    async fn visit(&self, row: &SubscriptionRow) -> Result<Outcome, StoreError> {
+    /// Visits a row's SubscribeURL and stores the outcome.
+    async fn visit(&self, row: &SubscriptionRow) -> Result<ConfirmOutcome, StoreError> {
         let visited = match (&row.topic_arn, &row.subscribe_url, &row.token) {
             (Some(topic_arn), Some(url), Some(token)) => {
                 self.confirmer.confirm(topic_arn, url, token).await
             }
-            // The store makes a row pending only by a message that has all three.
+            // Only a message that has all three makes a row pending.
             _ => Err(ConfirmError::Untrusted),
         };
         self.metrics.confirmation_visit(visited.is_ok());
         match visited {
-            Ok(subscription_arn) => self.note_confirmed(row, subscription_arn).await,
-            Err(error) => self.note_failed(row, error).await,
+            Ok(subscription_arn) => self.record_confirmed(row, subscription_arn).await,
+            Err(error) => self.record_failed(row, error).await,
         }
     }
 
-    async fn note_confirmed(
+    async fn record_confirmed(
         &self,
         row: &SubscriptionRow,
         subscription_arn: String,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<ConfirmOutcome, StoreError> {
         let SubscriptionRow {
             id, account, event, ..
         } = row;
@@ -207,14 +205,14 @@ impl Confirmations {
         self.store
             .change_subscription(*id, change, self.clock.now())
             .await?;
-        Ok(Outcome::Confirmed { id: *id })
+        Ok(ConfirmOutcome::Confirmed { id: *id })
     }
 
-    async fn note_failed(
+    async fn record_failed(
         &self,
         row: &SubscriptionRow,
         error: ConfirmError,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<ConfirmOutcome, StoreError> {
         let SubscriptionRow {
             id, account, event, ..
         } = row;
@@ -227,13 +225,13 @@ impl Confirmations {
             Some(moment) => warn!(
                 %account,
                 %event,
-                "the subscription of {account}/{event} could not be confirmed: {error}; next try at {moment}"
+                "failed to confirm the subscription of {account}/{event}: {error}; retrying at {moment}"
             ),
             None => error!(
                 %account,
                 %event,
-                "the subscription of {account}/{event} could not be confirmed and is not tried again: {error}. \
-                 `ivesk-webhook subscriptions create` asks Įvesk.lt for a new one"
+                "failed to confirm the subscription of {account}/{event}: {error}; it will not be retried. \
+                 Run `ivesk-webhook subscriptions create` to request a new one"
             ),
         }
         let change = SubscriptionChange::AttemptFailed {
@@ -241,7 +239,7 @@ impl Confirmations {
             next_try_at,
         };
         self.store.change_subscription(*id, change, now).await?;
-        Ok(Outcome::Failed {
+        Ok(ConfirmOutcome::Failed {
             id: *id,
             error,
             next_try_at,
@@ -249,26 +247,26 @@ impl Confirmations {
     }
 }
 
-/// When to visit a row's SubscribeURL again; none once its token has run out.
+/// Returns when to visit a row's SubscribeURL again; `None` once its token has expired.
 ///
-/// A row's state last changed when its token came or later, so this errs on the
-/// side of trying.
+/// A row's state last changed when its token arrived or later, so the token may expire
+/// earlier than assumed here: at worst one attempt is in vain.
 fn next_try(row: &SubscriptionRow, now: Timestamp) -> Option<Timestamp> {
     let next = now.after(backoff::CONFIRMATION.delay(row.attempts, 0.0));
     (next < row.changed_at.after(TOKEN_LIFE)).then_some(next)
 }
 
-/// Confirms what is due until `shutdown` is canceled; a visit under way is finished.
+/// Confirms due subscriptions until `shutdown` is canceled; a visit in progress is finished.
 pub async fn run(confirmations: Arc<Confirmations>, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         match confirmations.confirm_next().await {
-            Ok(Outcome::Idle) => {}
-            // Told where it happened; the next one may be due as well.
+            Ok(ConfirmOutcome::Idle) => {}
+            // Already logged; the next one may be due as well.
             Ok(_) => continue,
-            Err(error) => warn!("pending subscriptions could not be read: {error}"),
+            Err(error) => warn!("failed to read pending subscriptions: {error}"),
         }
         shutdown
-            .run_until_cancelled(tokio::time::sleep(LOOK_EVERY))
+            .run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL))
             .await;
     }
 }

@@ -7,15 +7,15 @@ use axum::response::Response;
 use tokio::time::Instant;
 
 use super::entrance::Form;
+use super::page::{PageError, Visit};
 use super::words::Notice;
-use super::{PageError, Visit};
-use crate::admin::AdminError;
-use crate::admin::feeds::{FeedSelection, PullRequest, raise, set_paused};
-use crate::admin::messages::judge_anew;
+use crate::admin::feeds::{FeedSelection, PullRequest, set_paused, trigger_pull};
+use crate::admin::messages::retry_quarantined;
+use crate::admin::problem::AdminError;
 use crate::admin::subscriptions;
+use crate::app::App;
 use crate::delivery::worker::filter;
 use crate::domain::{DestinationName, Queue, Timestamp};
-use crate::service::App;
 use crate::store::{DestinationChange, StartFrom, SubscriptionChange};
 
 /// How long all of the quarantine is judged; what is left needs another press.
@@ -49,7 +49,7 @@ async fn raise_pull(app: &App, form: &Form) -> Result<String, PageError> {
         company: form.text("company").map(str::to_owned),
         ..PullRequest::default()
     };
-    raise(app, request).await?;
+    trigger_pull(app, request).await?;
     Ok(seen_on("/feeds", Notice::Pulling))
 }
 
@@ -118,7 +118,7 @@ pub(super) async fn retry(visit: Visit, Extension(form): Extension<Form>) -> Res
 }
 
 async fn retry_one(app: &App, form: &Form) -> Result<Notice, PageError> {
-    let accepted = judge_anew(app, row_id(form)?).await?.accepted;
+    let accepted = retry_quarantined(app, row_id(form)?).await?.accepted;
     Ok(Notice::Judged {
         accepted: u64::from(accepted),
         refused: u64::from(!accepted),

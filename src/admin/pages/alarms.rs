@@ -4,7 +4,8 @@ use axum::response::Response;
 use maud::html;
 
 use super::layout::{Middle, marked, table};
-use super::{ROWS, Shown, Visit, words};
+use super::page::{ROWS, Shown, Visit};
+use super::words;
 use crate::store::AlarmFilter;
 
 pub(super) async fn page(visit: Visit) -> Response {

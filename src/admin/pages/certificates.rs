@@ -5,8 +5,9 @@ use std::time::Duration;
 use axum::response::Response;
 use maud::html;
 
-use super::layout::{Middle, Mood, badge, table};
-use super::{Shown, Visit};
+use super::layout::{Middle, badge, table};
+use super::page::{Shown, Visit};
+use super::words::Mood;
 use crate::admin::certificates::ShownCertificate;
 use crate::domain::Timestamp;
 use crate::store::CertificateRow;

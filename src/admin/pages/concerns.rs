@@ -11,11 +11,11 @@ use super::certificates;
 use super::language::Language;
 use super::layout::marked;
 use super::words;
-use crate::admin::AdminError;
 use crate::admin::destinations::{Destination, all_destinations};
+use crate::admin::problem::AdminError;
+use crate::app::App;
 use crate::domain::Timestamp;
 use crate::pull::blocked_queues;
-use crate::service::App;
 use crate::store::{
     AlarmFilter, AlarmKind, FeedRow, LATE_AFTER, SubscriptionRow, SubscriptionState, UploadFilter,
 };

@@ -4,8 +4,9 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::language::grouped;
-use super::layout::{Middle, Mood, badge, button, proof};
-use super::{Shown, Visit, words};
+use super::layout::{Middle, badge, button, proof};
+use super::page::{Shown, Visit};
+use super::words::{self, Mood};
 use crate::admin::destinations::all_destinations;
 use crate::config::{DestinationConfig, DestinationKind};
 use crate::domain::Timestamp;

@@ -5,10 +5,11 @@ use axum::response::Response;
 use maud::{Markup, html};
 use url::form_urlencoded;
 
-use super::layout::{Middle, Mood, badge, next_page, table};
-use super::{PageError, ROWS, Shown, Visit, words};
-use crate::admin::AdminError;
-use crate::admin::documents::{Found, Wanted, find};
+use super::layout::{Middle, badge, next_page, table};
+use super::page::{PageError, ROWS, Shown, Visit};
+use super::words::{self, Mood};
+use crate::admin::documents::{FoundDocument, SearchQuery, find};
+use crate::admin::problem::AdminError;
 use crate::domain::{Queue, Timestamp};
 use crate::store::DocumentSearch;
 use crate::trace::{self, Trace};
@@ -52,7 +53,7 @@ pub(super) fn encoded(text: &str) -> String {
 
 async fn search(visit: &Visit, asked: Asked) -> Shown {
     let language = visit.visitor.language;
-    let wanted = Wanted {
+    let wanted = SearchQuery {
         q: Some(asked.q.clone()),
         account: None,
         queue: Queue::parse(&asked.queue),
@@ -126,7 +127,7 @@ fn search_form(visit: &Visit, asked: &Asked) -> Markup {
     }
 }
 
-fn row(visit: &Visit, found: &Found, now: Timestamp) -> Vec<Markup> {
+fn row(visit: &Visit, found: &FoundDocument, now: Timestamp) -> Vec<Markup> {
     let language = visit.visitor.language;
     let view = &found.view;
     let text = |text: &Option<String>| html! { (text.as_deref().unwrap_or("–")) };
@@ -184,9 +185,14 @@ async fn document(visit: &Visit, sequence: i64) -> Shown {
         versions: VERSIONS,
         ..DocumentSearch::default()
     });
-    let versions: Vec<Found> = versions.await?.rows.into_iter().map(Found::from).collect();
+    let versions: Vec<FoundDocument> = versions
+        .await?
+        .rows
+        .into_iter()
+        .map(FoundDocument::from)
+        .collect();
     let traces = trace::find(&*app.store, &row.document_id).await?;
-    let found = Found::from(row);
+    let found = FoundDocument::from(row);
     let story = traces.into_iter().find(|trace| {
         trace.account == found.row.feed.account
             && trace.document_id.as_ref() == Some(&found.row.document_id)
@@ -239,7 +245,7 @@ fn told(visit: &Visit, story: &Trace, now: Timestamp) -> Markup {
     }
 }
 
-fn versions_table(visit: &Visit, versions: &[Found], now: Timestamp) -> Markup {
+fn versions_table(visit: &Visit, versions: &[FoundDocument], now: Timestamp) -> Markup {
     let language = visit.visitor.language;
     let columns = [
         language.say("Sequence", "Eilės numeris"),

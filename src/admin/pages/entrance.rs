@@ -14,10 +14,13 @@ use axum::response::{IntoResponse, Redirect, Response};
 use url::form_urlencoded;
 
 use super::language::{self, Language};
+use super::page::Visit;
 use super::session::{self, cookie, fresh_secret};
-use super::{Visit, words::Notice};
-use crate::admin::guard::{Caller, names_loopback};
-use crate::admin::{Admin, AdminError, MAX_BODY_BYTES};
+use super::visitor::{PROOF, Visitor};
+use super::words::Notice;
+use crate::admin::guard::{TokenId, names_loopback};
+use crate::admin::problem::{AdminError, MAX_BODY_BYTES};
+use crate::admin::state::Admin;
 use crate::store::Rights;
 
 /// Nothing but what this listener serves, and no script at all.
@@ -26,32 +29,6 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form
 
 /// Where a browser says from what kind of page a request comes.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-
-/// The field of a form that proves it.
-pub(super) const PROOF: &str = "proof";
-
-/// Who looks at a page, and how.
-#[derive(Clone, Debug)]
-pub(super) struct Visitor {
-    pub(super) language: Language,
-    /// What they may do; none before they have logged in.
-    pub(super) rights: Option<Rights>,
-    /// Whether they have logged in, and so can log out.
-    pub(super) has_session: bool,
-    /// What each form of the page holds.
-    pub(super) proof: String,
-    /// The path that they look at.
-    pub(super) path: String,
-    /// What was done before, to be told on this page.
-    pub(super) notice: Option<Notice>,
-}
-
-impl Visitor {
-    /// Whether buttons are of any use to them.
-    pub(super) fn may_operate(&self) -> bool {
-        self.rights >= Some(Rights::Operate)
-    }
-}
 
 /// The fields of a form that was proven to be one of ours.
 #[derive(Clone, Debug, Default)]
@@ -81,11 +58,7 @@ pub(super) async fn enter(State(admin): State<Admin>, request: Request, next: Ne
     }
     let given = cookie(headers, session::COOKIE_NAME).map(str::to_owned);
     let identified = identify(&admin, given.as_deref(), open).await;
-    let admitted = identified.and_then(|identity| {
-        admin.limiter.take(identity.caller)?;
-        Ok(identity)
-    });
-    let identity = admitted.as_ref().unwrap_or(&NOBODY);
+    let identity = identified.as_ref().unwrap_or(&NOBODY);
     let query: Vec<(String, String)> = request
         .uri()
         .query()
@@ -104,14 +77,14 @@ pub(super) async fn enter(State(admin): State<Admin>, request: Request, next: Ne
         visitor: Visitor {
             language: chosen.unwrap_or_else(|| Language::of(headers)),
             rights: identity.rights,
-            has_session: identity.caller != Caller::ThisMachine && identity.rights.is_some(),
+            has_session: identity.has_session,
             proof: admin.sessions.form_token(&secret),
             path: request.uri().path().to_owned(),
             notice: Notice::read(&query),
         },
         admin: admin.clone(),
     };
-    let mut response = match admitted {
+    let mut response = match identified {
         Err(error) => visit.fail(&error),
         Ok(Identity { rights: None, .. }) if visit.visitor.path != "/login" => {
             Redirect::to("/login").into_response()
@@ -133,20 +106,20 @@ pub(super) async fn enter(State(admin): State<Admin>, request: Request, next: Ne
 }
 
 struct Identity {
-    caller: Caller,
+    has_session: bool,
     rights: Option<Rights>,
 }
 
 /// Whoever has shown nothing.
 const NOBODY: Identity = Identity {
-    caller: Caller::Stranger,
+    has_session: false,
     rights: None,
 };
 
 async fn identify(admin: &Admin, secret: Option<&str>, open: bool) -> Result<Identity, AdminError> {
     if open {
         return Ok(Identity {
-            caller: Caller::ThisMachine,
+            has_session: false,
             rights: Some(Rights::Operate),
         });
     }
@@ -154,7 +127,7 @@ async fn identify(admin: &Admin, secret: Option<&str>, open: bool) -> Result<Ide
     let Some(session) = secret.and_then(|secret| admin.sessions.find(secret, now)) else {
         return Ok(NOBODY);
     };
-    if let Caller::Stored(id) = session.caller {
+    if let TokenId::Stored(id) = session.token {
         // A token that is withdrawn takes its sessions with it.
         let tokens = admin.app.store.api_tokens().await?;
         if !tokens.iter().any(|row| row.id == id) {
@@ -162,7 +135,7 @@ async fn identify(admin: &Admin, secret: Option<&str>, open: bool) -> Result<Ide
         }
     }
     Ok(Identity {
-        caller: session.caller,
+        has_session: true,
         rights: Some(session.rights),
     })
 }

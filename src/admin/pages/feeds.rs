@@ -6,10 +6,11 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::language::{Language, grouped};
-use super::layout::{Middle, Mood, badge, button, marked, next_page, table};
-use super::{ROWS, Shown, Visit, words};
+use super::layout::{Middle, badge, button, marked, next_page, table};
+use super::page::{ROWS, Shown, Visit};
+use super::words::{self, Mood};
 use crate::admin::feeds;
-use crate::admin::paging::PageOf;
+use crate::admin::paging::PageQuery;
 use crate::domain::{Queue, Timestamp};
 use crate::store::FeedRow;
 
@@ -21,8 +22,8 @@ pub(super) struct Place {
 
 impl Place {
     /// The page of the API's list.
-    pub(super) fn page(self) -> PageOf {
-        PageOf {
+    pub(super) fn page(self) -> PageQuery {
+        PageQuery {
             after: self.after,
             limit: Some(ROWS),
         }

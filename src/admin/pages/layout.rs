@@ -2,9 +2,10 @@
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::entrance::{PROOF, Visitor};
 use super::language::Language;
-use crate::admin::AdminError;
+use super::visitor::{PROOF, Visitor};
+use super::words::Mood;
+use crate::admin::problem::AdminError;
 
 /// What is a page's own.
 pub(super) struct Middle {
@@ -133,15 +134,7 @@ pub(super) fn marked(text: &str) -> Markup {
     }
 }
 
-/// How something stands, in a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mood {
-    Good,
-    Busy,
-    Bad,
-}
-
-/// A word that stands out, for how something stands. Colour says nothing that it does not.
+/// A word that stands out, for how something stands. Color says nothing that it does not.
 pub(super) fn badge(mood: Mood, word: &str) -> Markup {
     let class = match mood {
         Mood::Good => "badge good",

@@ -6,11 +6,12 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::html;
 
 use super::entrance::{Form, set_cookie};
+use super::language::Language;
 use super::layout::{Middle, marked, proof};
+use super::page::Visit;
 use super::session::{self, cookie};
 use super::words::Notice;
-use super::{Visit, language::Language};
-use crate::admin::guard::{Caller, bearer_of};
+use crate::admin::guard::token_rights;
 
 pub(super) async fn page(visit: Visit) -> Response {
     if visit.visitor.rights.is_some() {
@@ -41,18 +42,14 @@ fn form(visit: &Visit) -> Middle {
 pub(super) async fn log_in(visit: Visit, Extension(form): Extension<Form>) -> Response {
     let token = form.text("token").unwrap_or_default();
     let admin = &visit.admin;
-    let known = match bearer_of(&admin.app, token).await {
+    let known = match token_rights(&admin.app, token).await {
         Ok(known) => known,
         Err(error) => return visit.fail(&error),
     };
-    let Some((caller, rights)) = known else {
-        // A guess more than a page that is looked at.
-        if let Err(error) = admin.limiter.take(Caller::Stranger) {
-            return visit.fail(&error);
-        }
+    let Some((token, rights)) = known else {
         return Redirect::to(&format!("/login?{}", Notice::WrongToken.query())).into_response();
     };
-    let secret = admin.sessions.begin(caller, rights, admin.app.clock.now());
+    let secret = admin.sessions.begin(token, rights, admin.app.clock.now());
     let mut response = Redirect::to("/").into_response();
     // Another secret than before, which somebody may have planted.
     set_cookie(response.headers_mut(), session::COOKIE_NAME, &secret);

@@ -6,17 +6,12 @@
 //! document only what `documents list` shows.
 
 use axum::Router;
-use axum::extract::{FromRequestParts, State};
-use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::request::Parts;
 use axum::middleware::from_fn_with_state;
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-use self::entrance::Visitor;
-use self::layout::{Middle, whole};
-use super::{Admin, AdminError};
+use super::state::Admin;
 
 mod actions;
 mod alarms;
@@ -31,16 +26,13 @@ mod language;
 mod layout;
 mod login;
 mod overview;
+mod page;
 mod quarantine;
-mod session;
+pub(super) mod session;
 mod subscriptions;
 mod uploads;
+mod visitor;
 mod words;
-
-pub(super) use self::session::Sessions;
-
-/// Rows on one page of a list.
-const ROWS: usize = 50;
 
 /// The pages' routes.
 pub(super) fn router(admin: &Admin) -> Router<Admin> {
@@ -81,64 +73,4 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
 fn asset(kind: &'static str, text: &'static str) -> Response {
     let headers = [(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")];
     (headers, text).into_response()
-}
-
-/// What a page's handler gives: the page, or why there is none.
-type Shown = Result<Middle, PageError>;
-
-/// Why a page can't be shown, or something not be done; told as a page.
-#[derive(Debug)]
-struct PageError(AdminError);
-
-impl<E: Into<AdminError>> From<E> for PageError {
-    fn from(error: E) -> Self {
-        Self(error.into())
-    }
-}
-
-/// Everything that a page's handler needs, and the way to answer with a page.
-#[derive(Clone)]
-struct Visit {
-    admin: Admin,
-    visitor: Visitor,
-}
-
-impl FromRequestParts<Admin> for Visit {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Response> {
-        let State(admin) = State::from_request_parts(parts, admin)
-            .await
-            .unwrap_or_else(|never: std::convert::Infallible| match never {});
-        // The entrance stands before each of these routes.
-        let visitor = parts.extensions.get::<Visitor>().cloned();
-        visitor
-            .map(|visitor| Self { admin, visitor })
-            .ok_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response())
-    }
-}
-
-impl Visit {
-    /// The answer with a page, or with a page that tells why there is none.
-    fn show(&self, shown: Shown) -> Response {
-        match shown {
-            Ok(middle) => Html(whole(&self.visitor, middle).into_string()).into_response(),
-            Err(PageError(error)) => self.fail(&error),
-        }
-    }
-
-    /// A page that tells what is wrong.
-    fn fail(&self, error: &AdminError) -> Response {
-        let (status, _) = error.answer();
-        let page = whole(&self.visitor, layout::failure(&self.visitor, error));
-        (status, Html(page.into_string())).into_response()
-    }
-
-    /// After something was done: the page where it can be seen.
-    fn go_to(&self, done: Result<String, PageError>) -> Response {
-        match done {
-            Ok(place) => Redirect::to(&place).into_response(),
-            Err(PageError(error)) => self.fail(&error),
-        }
-    }
 }

@@ -6,11 +6,13 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::chart::{bars, hours};
+use super::concerns;
 use super::language::Language;
-use super::layout::{Middle, Mood, badge};
-use super::{Shown, Visit, concerns, words};
+use super::layout::{Middle, badge};
+use super::page::{Shown, Visit};
+use super::words::{self, Mood};
+use crate::app::App;
 use crate::domain::Timestamp;
-use crate::service::App;
 use crate::store::{Activity, HourCount};
 
 /// Kinds of refusal that are named; the others are counted together.

@@ -16,7 +16,7 @@ use axum::http::header::COOKIE;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::super::guard::{Caller, sha256};
+use crate::admin::guard::{TokenId, sha256};
 use crate::domain::Timestamp;
 use crate::store::Rights;
 
@@ -32,7 +32,7 @@ const SESSIONS: usize = 256;
 /// Who shows a token, and what it lets them do.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Session {
-    pub(super) caller: Caller,
+    pub(super) token: TokenId,
     pub(super) rights: Rights,
     until: Timestamp,
 }
@@ -56,7 +56,7 @@ impl Sessions {
     }
 
     /// Begins a session and gives its secret, for the cookie.
-    pub(super) fn begin(&self, caller: Caller, rights: Rights, now: Timestamp) -> String {
+    pub(super) fn begin(&self, token: TokenId, rights: Rights, now: Timestamp) -> String {
         let secret = fresh_secret();
         let mut open = self.open();
         open.retain(|_, session| session.until > now);
@@ -71,7 +71,7 @@ impl Sessions {
         open.insert(
             sha256(&secret),
             Session {
-                caller,
+                token,
                 rights,
                 until: now.after(LASTS),
             },
@@ -135,8 +135,8 @@ mod tests {
     #[test]
     fn a_session_expires_or_is_ended_and_owns_its_forms() {
         let sessions = Sessions::new();
-        let mine = sessions.begin(Caller::Configured, Rights::Operate, NOW);
-        let yours = sessions.begin(Caller::Stored(1), Rights::Read, NOW);
+        let mine = sessions.begin(TokenId::Configured, Rights::Operate, NOW);
+        let yours = sessions.begin(TokenId::Stored(1), Rights::Read, NOW);
         assert!(sessions.find(&mine, NOW).is_some());
         assert!(sessions.find(&mine, NOW.after(LASTS)).is_none());
         assert!(sessions.find("guessed", NOW).is_none());
@@ -157,7 +157,7 @@ mod tests {
         let sessions = Sessions::new();
         let begin = |n| {
             let now = NOW.after(Duration::from_secs(n));
-            sessions.begin(Caller::Configured, Rights::Read, now)
+            sessions.begin(TokenId::Configured, Rights::Read, now)
         };
         let first = begin(0);
         let second = begin(1);

@@ -4,7 +4,8 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::layout::{Middle, badge, button, marked, table};
-use super::{Shown, Visit, words};
+use super::page::{Shown, Visit};
+use super::words;
 use crate::domain::Timestamp;
 use crate::store::{SubscriptionRow, SubscriptionState};
 

@@ -1,10 +1,17 @@
 //! The pages' words for what the store and the settings know by short names.
 
 use super::language::Language;
-use super::layout::Mood;
 use crate::domain::{Event, Queue};
 use crate::store::{AlarmKind, DestinationPauseReason, FeedPauseReason, SubscriptionState};
 use crate::trace::Step;
+
+/// How something stands, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    Good,
+    Busy,
+    Bad,
+}
 
 /// What was done, told on the page that follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +124,6 @@ pub(super) fn problem(code: &str) -> &'static str {
         }
         "unknown_row" | "unknown_path" => "Tokio įrašo nėra.",
         "conflict" => "Dabar to padaryti negalima.",
-        "too_many_requests" => "Per daug užklausų. Bandykite vėliau.",
         "store_unavailable" => "Duomenų bazė neatsako.",
         _ => "Užklausa netinkama.",
     }
@@ -229,16 +235,16 @@ pub(super) fn step(language: Language, step: Step) -> &'static str {
         Step::Exported => language.say("exported", "eksportuota"),
         Step::ReExported => language.say("exported again", "eksportuota dar kartą"),
         Step::Listed => language.say("listed", "pasiūlyta"),
-        Step::Tried => language.say("tried", "bandyta"),
+        Step::Failed => language.say("tried", "bandyta"),
         Step::Delivered => language.say("delivered", "įtraukta į apskaitą"),
         Step::Rejected => language.say("rejected", "nepriimta"),
-        Step::Reported => language.say("reported to the accountant", "pranešta buhalteriui"),
+        Step::ImportErrorSent => language.say("reported to the accountant", "pranešta buhalteriui"),
         Step::ImportErrorPending => language.say("report waits", "pranešimas buhalteriui laukia"),
         Step::ImportErrorRefused => language.say(
             "report refused by Įvesk.lt",
             "Įvesk.lt nepriėmė pranešimo buhalteriui",
         ),
-        Step::LeftOut => language.say("left out", "praleista"),
+        Step::Skipped => language.say("left out", "praleista"),
     }
 }
 

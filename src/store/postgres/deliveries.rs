@@ -356,7 +356,7 @@ async fn write_delivery(
         )
         .await?;
     // An attempt with the same result as the last one is counted in its row.
-    let alike = transaction
+    let repeated = transaction
         .execute(
             "UPDATE delivery_attempt SET ended_at = $3, times = times + 1
              WHERE destination_id = $1 AND sequence = $2 AND result = $4 AND detail IS NOT DISTINCT FROM $5
@@ -364,7 +364,7 @@ async fn write_delivery(
             &[&destination, &sequence, &now, &outcome.result, &detail],
         )
         .await?;
-    if alike > 0 {
+    if repeated > 0 {
         return Ok(());
     }
     transaction

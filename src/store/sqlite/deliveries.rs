@@ -298,14 +298,14 @@ fn write_attempt(
     result: &str,
     detail: Option<&str>,
 ) -> rusqlite::Result<()> {
-    let alike = connection
+    let repeated = connection
         .prepare_cached(
             "UPDATE delivery_attempt SET ended_at = ?3, times = times + 1
              WHERE destination_id = ?1 AND sequence = ?2 AND result = ?4 AND detail IS ?5
                AND number = (SELECT max(number) FROM delivery_attempt WHERE destination_id = ?1 AND sequence = ?2)",
         )?
         .execute(params![destination, sequence, ended_at.as_millis(), result, detail])?;
-    if alike > 0 {
+    if repeated > 0 {
         return Ok(());
     }
     connection

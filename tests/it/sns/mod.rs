@@ -4,4 +4,3 @@ mod certificates;
 mod confirmation;
 mod envelope;
 mod messages;
-mod vectors;

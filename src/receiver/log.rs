@@ -1,5 +1,5 @@
-//! What the log says of messages: identifiers and reasons, never a path's
-//! token, a signature or a body; an address only where `log.client_addresses` wants it.
+//! Log lines about messages: identifiers and reasons, never a path's token, a signature
+//! or a body; an address only if `log.client_addresses` is on.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -8,7 +8,7 @@ use tracing::field::{Empty, display};
 use tracing::{Span, debug, debug_span, error, info, warn};
 
 use super::caller::{Caller, RequestId};
-use super::ingest::IncomingMessage;
+use super::incoming::IncomingMessage;
 use super::webhooks::{ROUTE_TEMPLATE, Webhook};
 use crate::domain::Feed;
 use crate::refusal::Refusal;
@@ -16,16 +16,16 @@ use crate::store::{Insertion, StoreError};
 
 /// Lines about refused messages within one second, and as many about accepted ones;
 /// further ones are only counted.
-const LINES_A_SECOND: u64 = 20;
+const MAX_LINES_PER_SECOND: u64 = 20;
 
-/// What an accepted message is followed by, from here to the documents that it announced.
-pub(super) struct Told {
+/// Identifiers by which a message can be followed to the documents that it announced.
+pub(super) struct MessageIds {
     pub(super) message_id: String,
-    /// The feed that it wants pulled.
-    pub(super) trigger: Option<Feed>,
+    /// The feed that it triggers.
+    pub(super) feed: Option<Feed>,
 }
 
-/// The span of a message that is judged; `outcome` and what it says are recorded later.
+/// Returns the span of a message; its empty fields are recorded later.
 pub(super) fn span(incoming: &IncomingMessage<'_>) -> Span {
     let Webhook { account, event, .. } = incoming.webhook;
     debug_span!(
@@ -39,66 +39,68 @@ pub(super) fn span(incoming: &IncomingMessage<'_>) -> Span {
     )
 }
 
-/// AcceptedMessage messages since they were last told, and how much was told lately.
+/// Writes a bounded number of lines about messages, and a summary of the accepted ones.
 ///
 /// One line for each of thousands a second would cost more than their signature checks.
 #[derive(Default)]
-pub struct Tally {
+pub struct MessageLog {
+    // Since the last summary.
     new: AtomicU64,
     duplicate: AtomicU64,
-    accepted: Lines,
-    refused: Lines,
+    accepted: LineLimit,
+    refused: LineLimit,
 }
 
-/// Lines of the log, so many a second.
-struct Lines {
+/// A limit of [`MAX_LINES_PER_SECOND`].
+struct LineLimit {
     started: Instant,
     // The second in the upper half, its lines in the lower.
-    told: AtomicU64,
+    lines: AtomicU64,
 }
 
-impl Default for Lines {
+impl Default for LineLimit {
     fn default() -> Self {
         Self {
             started: Instant::now(),
-            told: AtomicU64::new(0),
+            lines: AtomicU64::new(0),
         }
     }
 }
 
-impl Lines {
-    fn may_tell(&self) -> bool {
+impl LineLimit {
+    /// Counts a line; returns true if it may be written.
+    fn allows(&self) -> bool {
         let second = self.started.elapsed().as_secs() << 32;
-        let told = self
-            .told
+        let before = self
+            .lines
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |lines| {
                 let this_second = lines & !0xffff_ffff == second;
                 Some(if this_second { lines + 1 } else { second | 1 })
             });
-        let lines = told.unwrap_or(0);
-        lines & !0xffff_ffff != second || lines & 0xffff_ffff < LINES_A_SECOND
+        let lines = before.unwrap_or(0);
+        lines & !0xffff_ffff != second || lines & 0xffff_ffff < MAX_LINES_PER_SECOND
     }
 }
 
-impl Tally {
-    /// Counts an accepted message and tells it, at level `debug` where many were told
-    /// within this second. One that is judged anew belongs to no request.
+impl MessageLog {
+    /// Counts and logs an accepted message, at level `debug` above the limit. A message
+    /// retried from the quarantine has no request.
     pub(super) fn accepted(
         &self,
         webhook: &Webhook,
         insertion: Insertion,
-        told: &Told,
+        ids: &MessageIds,
         request: Option<&RequestId>,
     ) {
-        let (total, lately) = match insertion {
+        let (total, recent) = match insertion {
             Insertion::New => (&webhook.accepted.new, &self.new),
             Insertion::Duplicate => (&webhook.accepted.duplicate, &self.duplicate),
         };
         total.inc();
-        lately.fetch_add(1, Ordering::Relaxed);
-        let (account, event, id) = (&webhook.account, webhook.event, &told.message_id);
+        recent.fetch_add(1, Ordering::Relaxed);
+        let (account, event, id) = (&webhook.account, webhook.event, &ids.message_id);
         let request = request.map(RequestId::as_str);
-        let feed = told.trigger.as_ref().map(display);
+        let feed = ids.feed.as_ref().map(display);
         let outcome = match insertion {
             Insertion::New => "new",
             Insertion::Duplicate => "duplicate",
@@ -109,29 +111,29 @@ impl Tally {
         if let Some(feed) = &feed {
             span.record("feed", feed);
         }
-        if self.accepted.may_tell() {
+        if self.accepted.allows() {
             info!(%account, %event, request.id = request, sns.message_id = %id, feed, outcome, "accepted message `{id}` of {account}/{event}");
         } else {
             debug!(%account, %event, request.id = request, sns.message_id = %id, feed, outcome, "accepted message `{id}` of {account}/{event}");
         }
     }
 
-    /// Tells a refused message, unless too many were told within this second.
+    /// Logs a refused message, up to the limit.
     pub(super) fn refused(&self, webhook: Option<&Webhook>, refusal: &Refusal, caller: &Caller) {
-        if !self.refused.may_tell() {
+        if !self.refused.allows() {
             return;
         }
         let code = refusal.code();
         let request = caller.request_id.as_str();
         let client = caller.address.map(display);
         match webhook {
-            // Anybody can ask for any path.
+            // Anybody can send requests for any path.
             None => info!(
                 code,
                 request.id = request,
                 client.address = client,
                 route = ROUTE_TEMPLATE,
-                "refused a message: {refusal}"
+                "refused a message: {refusal} ({code})"
             ),
             Some(Webhook { account, event, .. }) => warn!(
                 code,
@@ -145,34 +147,34 @@ impl Tally {
         }
     }
 
-    /// One line on the messages accepted since the last one, if there were any.
-    pub fn tell(&self) {
+    /// Logs how many messages were accepted since the last summary, if there were any.
+    pub fn summarize(&self) {
         let new = self.new.swap(0, Ordering::Relaxed);
         let duplicate = self.duplicate.swap(0, Ordering::Relaxed);
         if new + duplicate > 0 {
             info!(
                 new,
-                duplicate, "accepted {new} messages and {duplicate} repeated ones"
+                duplicate, "accepted {new} new messages and {duplicate} duplicates"
             );
         }
     }
 }
 
-/// Raises the alarm over a subscription that SNS says has ended.
+/// Logs that SNS reports the end of a subscription.
 pub(super) fn unsubscribed(webhook: &Webhook, topic_arn: &str) {
     let Webhook { account, event, .. } = webhook;
     error!(
         %account,
         %event,
         sns.topic_arn = topic_arn,
-        "SNS says that the subscription of {account}/{event} has ended: no more notifications come. \
-         If nobody here wanted that, `ivesk-webhook subscriptions restore` brings it back"
+        "SNS reports that the subscription of {account}/{event} has ended: no more notifications will arrive. \
+         If this was not intended, run `ivesk-webhook subscriptions restore`"
     );
 }
 
-/// Tells why the store did not take a message.
+/// Logs that the store did not commit a message.
 pub(super) fn store_failed(error: &StoreError) {
-    error!("a message could not be stored and was answered 503: {error}");
+    error!("failed to store a message, which was answered 503: {error}");
 }
 
 #[cfg(test)]
@@ -181,11 +183,14 @@ mod tests {
 
     #[test]
     fn a_flood_of_refusals_writes_a_bounded_number_of_lines() {
-        let lines = Lines::default();
-        let told = (0..10_000).filter(|_| lines.may_tell()).count() as u64;
-        // The loop may straddle a few seconds on a slow machine.
-        let seconds = lines.started.elapsed().as_secs() + 1;
-        assert!(told >= LINES_A_SECOND, "{told}");
-        assert!(told <= LINES_A_SECOND * seconds, "{told} in {seconds} s");
+        let limit = LineLimit::default();
+        let lines = (0..10_000).filter(|_| limit.allows()).count() as u64;
+        // The loop may span a few seconds on a slow machine.
+        let seconds = limit.started.elapsed().as_secs() + 1;
+        assert!(lines >= MAX_LINES_PER_SECOND, "{lines}");
+        assert!(
+            lines <= MAX_LINES_PER_SECOND * seconds,
+            "{lines} in {seconds} s"
+        );
     }
 }

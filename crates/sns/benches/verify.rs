@@ -1,6 +1,6 @@
-//! What it costs to prove one message: `cargo bench --bench verify`.
+//! Measures the verification of one message: `cargo bench --bench verify`.
 //!
-//! `signature` compares aws-lc-rs, which does the work, with the `rsa` crate.
+//! `signature` compares aws-lc-rs, which this crate uses, with the `rsa` crate.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -8,21 +8,22 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ivesk_webhook::config::SnsConfig;
-use ivesk_webhook::domain::{Clock, Timestamp};
-use ivesk_webhook::emulator::signer::{SNS_NAME, Signer, Unsigned};
-use ivesk_webhook::sns::canonical::{CanonicalText, SignedFields};
-use ivesk_webhook::sns::certificate::Certificate;
-use ivesk_webhook::sns::signature::{Signature, SignatureVersion};
-use ivesk_webhook::sns::{CertificateStore, Envelope, MessageType, SnsHeaders, Verifier};
+use ivesk_emulator::signer::{SNS_NAME, Signer, Unsigned};
 use rsa::RsaPublicKey;
 use rsa::pkcs1v15::VerifyingKey;
 use rsa::pkcs8::DecodePublicKey as _;
 use rsa::signature::Verifier as _;
+use sns_messages::canonical::{CanonicalText, SignedFields};
+use sns_messages::certificate::Certificate;
+use sns_messages::signature::{Signature, SignatureVersion};
+use sns_messages::time::{Clock, Timestamp};
+use sns_messages::{
+    CertificateStore, Envelope, MessageType, Settings, SnsHeaders, TopicRule, Verifier,
+};
 
 const NOW: &str = "2026-11-23T08:00:00.000Z";
 
-/// What the vendor's topic sends: `on_exported` for one company.
+/// Returns a notification of an ordinary size.
 fn message() -> Unsigned {
     let attributes = serde_json::json!({
         "account" : {"Type" : "String", "Value" : "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed"}
@@ -30,7 +31,7 @@ fn message() -> Unsigned {
     Unsigned {
         message_type: MessageType::Notification,
         message_id: "165545c9-2a5c-472c-8df2-7ff2be2b3b1b".to_owned(),
-        topic_arn: "arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport".to_owned(),
+        topic_arn: "arn:aws:sns:eu-west-1:123456789012:orders_shipped".to_owned(),
         subject: None,
         message: "{\"companyCode\":\"302320404\"}".to_owned(),
         timestamp: NOW.to_owned(),
@@ -38,7 +39,7 @@ fn message() -> Unsigned {
         subscribe_url: None,
         unsubscribe_url: Some(
             "https://sns.eu-west-1.amazonaws.com/?Action=Unsubscribe&SubscriptionArn=arn:aws:sns:\
-             eu-west-1:007272210889:DPWebHook_onexport:c9135db0-26c4-47ec-8998-413945fb5a96"
+             eu-west-1:123456789012:orders_shipped:c9135db0-26c4-47ec-8998-413945fb5a96"
                 .to_owned(),
         ),
         attributes: attributes.as_object().cloned().unwrap_or_default(),
@@ -151,12 +152,16 @@ fn whole(criterion: &mut Criterion) {
         signer.certificate_path()
     );
     let certificates = OneCertificate(url.clone(), signer.certificate_pem().into());
-    let verifier = Verifier::new(
-        &SnsConfig::default().settings(),
-        Arc::new(certificates),
-        Clock::manual(now()),
-    )
-    .expect("the CA certificates are there");
+    let settings = Settings {
+        topics: vec![TopicRule {
+            account: "123456789012".to_owned(),
+            region: "eu-west-1".to_owned(),
+            name_prefix: "orders_".to_owned(),
+        }],
+        ..Settings::default()
+    };
+    let verifier = Verifier::new(&settings, Arc::new(certificates), Clock::manual(now()))
+        .expect("the CA certificates are there");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime can be made");

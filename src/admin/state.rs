@@ -1,0 +1,24 @@
+//! The state that the admin listener's handlers share.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use bytes::Bytes;
+
+use super::pages::session::Sessions;
+use crate::app::App;
+
+/// The state that the admin listener's handlers share.
+#[derive(Clone)]
+pub(super) struct Admin {
+    pub(super) app: Arc<App>,
+    pub(super) sessions: Arc<Sessions>,
+    /// The OpenAPI document, as JSON.
+    pub(super) document: Bytes,
+}
+
+impl FromRef<Admin> for Arc<App> {
+    fn from_ref(admin: &Admin) -> Self {
+        Arc::clone(&admin.app)
+    }
+}

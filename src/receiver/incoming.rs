@@ -1,0 +1,25 @@
+//! A message as it arrived, before it is verified.
+
+use bytes::Bytes;
+use hyper::header::HeaderMap;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::caller::RequestId;
+use super::webhooks::Webhook;
+use crate::domain::Timestamp;
+
+/// A message that was read whole and is not verified yet.
+pub struct IncomingMessage<'w> {
+    /// The webhook that received it.
+    pub webhook: &'w Webhook,
+    /// All its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// The time at which it arrived.
+    pub received_at: Timestamp,
+    /// The id of its request; `None` for a message retried from the quarantine.
+    pub request_id: Option<RequestId>,
+    /// The permit of a large body, returned when the message is answered.
+    pub(super) _permit: Option<OwnedSemaphorePermit>,
+}
