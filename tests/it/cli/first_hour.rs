@@ -72,7 +72,7 @@ async fn a_missing_or_misspelled_settings_file_is_named_with_a_fix() {
     std::fs::write(folder.path().join("ivesk-webhook.toml"), "").expect("written");
     assert_documented(
         &run(&["serve"]).await,
-        "`public.url`: is not set; write the https address under which SNS reaches this service, \
+        "`public.url`: is not set; write the https address at which SNS reaches this service, \
          or set IVESK_WEBHOOK_PUBLIC_URL",
     );
     let settings = "[public]\nurl = \"http://127.0.0.1:9\"\nlissten = \"127.0.0.1:9\"\n";
