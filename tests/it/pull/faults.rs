@@ -170,7 +170,7 @@ async fn refusals_pause_the_feed_and_it_is_retried_hourly() {
 async fn server_errors_are_waited_out() {
     for (code, account_waits) in [(500, false), (502, false), (429, true)] {
         let seen = Seen {
-            words: &format!("answered {code}: This answer was asked for").leak()[..],
+            words: &format!("answered {code}: This answer was requested").leak()[..],
             paused: None,
             account_waits,
             requests: 13,
