@@ -242,7 +242,7 @@ async fn feeds_are_listed_with_their_state_paused_and_resumed() {
     assert!(listed.contains("paused (by_hand)"), "{listed}");
     let pulled = scene.run(&["pull"]).await;
     assert_eq!(pulled.code, 1, "{}", pulled.errors);
-    assert!(pulled.errors.contains("feeds resume"), "{}", pulled.errors);
+    assert!(pulled.out.contains("feeds resume"), "{}", pulled.out);
 
     scene
         .succeed(&["feeds", "resume", "--company", COMPANY])
