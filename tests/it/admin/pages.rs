@@ -179,7 +179,7 @@ fn between<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
     rest.split_once(after).expect("an end").0
 }
 
-/// The form_token in a page's forms.
+/// The token in a page's forms.
 fn form_token(page: &str) -> String {
     between(page, "name=\"form_token\" value=\"", "\"").to_owned()
 }
@@ -589,10 +589,10 @@ async fn without_scripts_the_keyboard_logs_in_and_presses_buttons() {
         .tab_to_and_enter("Pause: default/exported/302320404")
         .await;
     assert_eq!(browser.ask(address).await, "/feeds?notice=paused");
-    let told = browser
+    let status = browser
         .ask("document.querySelector('[role=status]').textContent")
         .await;
-    assert_eq!(told, "Paused.");
+    assert_eq!(status, "Paused.");
     let feeds = app.store.feeds().await.expect("readable");
     let paused = feeds.iter().filter(|row| row.paused.is_some()).count();
     assert_eq!(paused, 1);
