@@ -450,11 +450,11 @@ fn mistake(program: &clap::Command, words: &str) -> Option<String> {
         let word = word.trim_end_matches([',', ';', ':', '.', ')']);
         if let Some(option) = word.strip_prefix("--") {
             let option = option.split('=').next().unwrap_or_default();
-            let mut options = command.get_opts().filter_map(clap::Arg::get_long);
+            let mut options = command.get_arguments().filter_map(clap::Arg::get_long);
             if !options.any(|known| known == option) && option != "help" {
                 return Some(format!("`{}` has no option --{option}", command.get_name()));
             }
-        } else if ["#", "|", ">"].contains(&word) {
+        } else if ["#", "|", ">", "\\"].contains(&word) {
             return None;
         } else if command.has_subcommands() {
             let Some(subcommand) = command.find_subcommand(word) else {

@@ -369,7 +369,7 @@ async fn a_wrong_clock_is_reported_with_its_offset_and_direction() {
         assert!(words.contains(side), "{words}");
         assert_documented(
             &words,
-            "let the system keep the time (`timedatectl set-ntp true`)",
+            "let the system set its clock (`timedatectl set-ntp true`)",
         );
     }
 }

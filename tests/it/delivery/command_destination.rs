@@ -76,8 +76,8 @@ async fn each_exit_code_means_what_is_documented() {
     assert_eq!(rejected(script.response().await).len(), 4096);
 
     for (lines, part) in [
-        ("exit 65", "no message"),
-        (r#"echo '{"code":7}'; exit 65"#, "no message"),
+        ("exit 65", "without a message"),
+        (r#"echo '{"code":7}'; exit 65"#, "without a message"),
         ("exit 75", "temporary failure"),
         ("exit 1", "exited with 1"),
         ("exit 255", "exited with 255"),
