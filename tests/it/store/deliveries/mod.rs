@@ -3,18 +3,17 @@
 use std::time::Duration;
 
 use ivesk_webhook::delivery::Delivery;
-use ivesk_webhook::domain::{
-    Account, Clock, Company, Cursor, DestinationName, DocumentVersion, Feed, Queue, Timestamp,
-};
+use ivesk_webhook::domain::{Account, Clock, Company, DestinationName, Feed, Queue, Timestamp};
 use ivesk_webhook::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
     DeliveryState, DestinationChange, DestinationFilter, DestinationPauseReason, DestinationRow,
     DocumentFilter, FreshLink, ImportErrorFilter, ImportErrorOutcome, ImportErrorRow,
-    ImportErrorState, LateOutcome, LeaseAction, LeaseRequest, NewImportError, PageEnd,
-    PageToCommit, PullPlan, Retention, SharedStore, StartFrom, StoreError, Trigger, TriggerKind,
+    ImportErrorState, LateOutcome, LeaseAction, LeaseRequest, NewImportError, PageToCommit,
+    PullPlan, Retention, SharedStore, StartFrom, StoreError, Trigger, TriggerKind,
 };
 use secrecy::ExposeSecret;
 
+use super::test_store::{HOUR, START, account, company, last_page, retention};
 use crate::support::databases::{Database, Options, on_both_stores};
 
 mod import_errors;
@@ -23,8 +22,6 @@ mod links;
 mod outcomes;
 mod starting;
 
-const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
-const HOUR: Duration = Duration::from_secs(3600);
 const LEASE: Duration = Duration::from_secs(60);
 const DELIVERED: DeliveryOutcome = DeliveryOutcome::Delivered { note: None };
 
@@ -281,14 +278,6 @@ fn name() -> DestinationName {
     DestinationName::parse("books").expect("a valid name")
 }
 
-fn account() -> Account {
-    Account::parse("default").expect("a valid name")
-}
-
-fn company(code: &str) -> Feed {
-    Feed::exported(account(), Company::parse(code).expect("a valid code"))
-}
-
 fn names(deliveries: &[Delivery]) -> Vec<String> {
     deliveries
         .iter()
@@ -303,14 +292,6 @@ fn at(day: u32) -> String {
 
 fn page(documents: &[(&str, &str)], links: &[(&str, &str, &str)]) -> PageToCommit {
     PageToCommit {
-        documents: documents
-            .iter()
-            .map(|(id, version)| DocumentVersion {
-                id: (*id).to_owned(),
-                version: (*version).to_owned(),
-                body: format!(r#"{{"id":"{id}","exportedat":"{version}"}}"#).into_bytes(),
-            })
-            .collect(),
         links: links
             .iter()
             .map(|(id, version, url)| FreshLink {
@@ -319,9 +300,7 @@ fn page(documents: &[(&str, &str)], links: &[(&str, &str, &str)]) -> PageToCommi
                 url: (*url).to_owned().into(),
             })
             .collect(),
-        cursor: Some(Cursor::new("c")),
-        end: PageEnd::UpToDate,
-        ..PageToCommit::default()
+        ..last_page(documents, Some("c"))
     }
 }
 

@@ -250,12 +250,9 @@ async fn retention_removes_bodies_once_all_destinations_are_done(database: Datab
     assert!(scene.due().await.is_empty());
     let retain = async |before: Timestamp, destinations: &[DestinationName]| {
         let retention = Retention {
-            notifications_before: START,
             documents_before: before,
             destinations: destinations.to_vec(),
-            links_before: START,
-            quarantine_before: START,
-            alarms_before: START,
+            ..retention()
         };
         let removed = scene.store.retain(retention).await.expect("retained");
         removed.document_bodies
