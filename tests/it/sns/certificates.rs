@@ -123,7 +123,7 @@ async fn a_silent_host_is_abandoned_after_four_seconds() {
     let verifier = local_verifier(&server, &clock());
     let start = tokio::time::Instant::now();
 
-    let refusal = judge(&verifier, &body).await.unwrap_err();
+    let refusal = verify(&verifier, &body).await.unwrap_err();
 
     assert_eq!(
         refusal,
@@ -148,7 +148,7 @@ async fn an_unavailable_certificate_is_no_forgery() {
     let verifier = local_verifier(&server, &clock());
     for path in ["/500.pem", "/403.pem", "/302.pem", "/huge.pem", "/404.pem"] {
         let body = SIGNER.sign(&notification(), 1, &format!("{}{path}", server.origin));
-        let refusal = judge(&verifier, &body).await.unwrap_err();
+        let refusal = verify(&verifier, &body).await.unwrap_err();
         assert_eq!(refusal.code(), "certificate_unavailable", "{path}");
         assert!(!refusal.to_string().contains(&server.origin), "{refusal}");
     }

@@ -20,7 +20,7 @@ async fn all_three_types_verify_in_both_signature_versions() {
             let message = unsigned(message_type);
             let body = SIGNER.sign(&message, version, &sns_url(&SIGNER));
 
-            let proven = judge(&verifier, &body).await.unwrap();
+            let proven = verify(&verifier, &body).await.unwrap();
 
             assert_eq!(proven.message_type(), message_type);
             assert_eq!(proven.body(), body.as_bytes());
@@ -87,7 +87,7 @@ async fn every_signed_field_counts_and_no_unsigned_one_does() {
         .replace("1b9d6bcd", "00000000")
         .replace("?Action=Unsubscribe", "?Action=Other")
         .replace("{\n", "{ \"Token\" : \"x\", \"Anything\" : [1, {}],\n");
-    let proven = judge(&verifier, &swapped).await.unwrap();
+    let proven = verify(&verifier, &swapped).await.unwrap();
     assert_eq!(proven.message(), message.message);
     assert_eq!(proven.subject(), Some("Exported"));
     assert!(proven.token().is_none());
@@ -98,7 +98,7 @@ async fn subject_of_a_confirmation_is_unsigned_and_never_read() {
     let body = signed(&unsigned(MessageType::SubscriptionConfirmation))
         .replace("{\n", "{ \"Subject\" : \"made up\",\n");
 
-    let proven = judge(&verifier(), &body).await.unwrap();
+    let proven = verify(&verifier(), &body).await.unwrap();
 
     assert_eq!(proven.subject(), None);
 }
@@ -334,7 +334,7 @@ async fn a_genuine_signature_over_resplit_lines_is_refused() {
         }
 
         assert_eq!(
-            judge(&lax, &forged.to_string()).await.unwrap_err(),
+            verify(&lax, &forged.to_string()).await.unwrap_err(),
             VerifyError::ControlCharacter(attack.refused_field)
         );
     }
@@ -371,7 +371,7 @@ async fn fields_are_verified_exactly_as_written() {
             ..notification()
         });
         assert_eq!(
-            judge(&verifier, &body).await.unwrap().message(),
+            verify(&verifier, &body).await.unwrap().message(),
             message,
             "{message}"
         );
@@ -384,7 +384,7 @@ async fn fields_are_verified_exactly_as_written() {
         value["Message"] = "@@".into();
         let body = value.to_string().replace("@@", &escaped);
         assert_eq!(
-            judge(&verifier, &body).await.unwrap().message(),
+            verify(&verifier, &body).await.unwrap().message(),
             message,
             "{message}"
         );
@@ -405,7 +405,7 @@ async fn the_largest_legal_message_is_accepted_however_it_is_escaped() {
     let long_form = body.replace(&"\\\"".repeat(256 * 1024), &"\\u0022".repeat(256 * 1024));
     assert!(long_form.len() > 1_500_000);
     assert_eq!(
-        judge(&verifier, &long_form).await.unwrap().message(),
+        verify(&verifier, &long_form).await.unwrap().message(),
         message
     );
 }

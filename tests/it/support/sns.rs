@@ -143,13 +143,16 @@ pub(crate) fn verifier_at(clock: Clock) -> Verifier {
 }
 
 /// Parses and verifies, as a delivery would.
-pub(crate) async fn judge(verifier: &Verifier, body: &str) -> Result<VerifiedMessage, VerifyError> {
+pub(crate) async fn verify(
+    verifier: &Verifier,
+    body: &str,
+) -> Result<VerifiedMessage, VerifyError> {
     verifier.verify(parse(body)?).await
 }
 
 /// The code of the refusal, or `valid`.
 pub(crate) async fn code(verifier: &Verifier, body: &str) -> &'static str {
-    match judge(verifier, body).await {
+    match verify(verifier, body).await {
         Ok(_) => "valid",
         Err(refusal) => refusal.code(),
     }
