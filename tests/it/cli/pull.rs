@@ -201,7 +201,7 @@ async fn pull_exits_with_3_if_nobody_answers_and_loses_nothing() {
     desk.control.clear_faults();
     // Waiting is for a service; a person who frees the feeds need not.
     let said = desk.done(&["feeds", "resume"]).await;
-    assert_eq!(said, "Resumed 1 feed of account `default`.\n");
+    assert_eq!(said, "Resumed account `default`.\n");
     desk.done(&["pull"]).await;
     desk.assert_complete(&exported(COMPANY)).await;
 
@@ -231,7 +231,8 @@ async fn feeds_are_listed_with_their_state_paused_and_resumed() {
     assert_eq!(pulled.code, 1, "{}", pulled.told);
     assert!(pulled.said.contains("feeds resume"), "{}", pulled.said);
 
-    desk.done(&["feeds", "resume", "--company", COMPANY]).await;
+    let resumed = desk.done(&["feeds", "resume", "--company", COMPANY]).await;
+    assert_eq!(resumed, "Resumed 1 feed of account `default`.\n");
     let listed = desk.done(&["feeds", "list", "--json"]).await;
     let listed: Value = serde_json::from_str(&listed).expect("JSON");
     assert_eq!(listed[0]["state"], "active");
