@@ -52,7 +52,7 @@ pub struct Finished {
     pub stderr: Vec<u8>,
 }
 
-/// Why there is no exit status.
+/// A program has no exit status.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
     /// The program could not be started.
@@ -96,6 +96,10 @@ impl Program {
             .unwrap_or(Err(ProgramError::TimedOut(self.timeout)))
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "its environment is cleared, and it ends with its time"
+    )]
     fn start(&self, variables: &[(&str, &str)]) -> io::Result<Child> {
         let mut command = Command::new(&self.path);
         command

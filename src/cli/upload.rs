@@ -141,14 +141,14 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let client = Client::new(&config.api, key).map_err(Failure::usage)?;
     let api = Arc::new(Api::open(&config).await?);
     let stop = CancellationToken::new();
-    let manner = UploadSettings {
+    let settings = UploadSettings {
         account,
         options: args.parameters.override_in(config.upload.options()),
         force: args.force,
         backoff: backoff::UPLOAD,
     };
     let journal = Arc::new(ApiJournal(Arc::clone(&api)));
-    let uploader = Uploader::new(client, journal, manner, Clock::system(), stop.clone())?;
+    let uploader = Uploader::new(client, journal, settings, Clock::system(), stop.clone())?;
     let screen = Screen::new(args.json);
     let outcome = match &args.watch {
         Some(folder) => watch_folder(folder, uploader, stop, &screen).await,
@@ -432,7 +432,7 @@ impl Journal for ApiJournal {
         };
         let answer = self.0.post("/v1/uploads", &json!(claim)).await;
         let answer = answer.map_err(journal_error)?;
-        parse_begun(&answer).ok_or_else(|| {
+        parse_claim(&answer).ok_or_else(|| {
             JournalError("the running server has another version; restart it".to_owned())
         })
     }
@@ -461,7 +461,7 @@ impl Journal for ApiJournal {
     }
 }
 
-fn parse_begun(answer: &Value) -> Option<Claim> {
+fn parse_claim(answer: &Value) -> Option<Claim> {
     let id = answer["id"].as_i64();
     Some(match answer["outcome"].as_str()? {
         "send" => Claim::Send {

@@ -33,7 +33,7 @@ impl Default for AlarmsConfig {
     }
 }
 
-/// Where alarms are sent.
+/// The receiver of alarms.
 #[derive(Clone, Debug)]
 pub enum AlarmTarget {
     /// An address that receives a POST: https; `http` on loopback only. A secret, since anybody

@@ -68,7 +68,7 @@ impl Default for ApiConfig {
     }
 }
 
-/// How the exported queue's URL names the company.
+/// The template of the exported queue's URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportedPath {
     /// Path and query after `api.url`, with `{company}` at most once, such as

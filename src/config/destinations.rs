@@ -83,7 +83,7 @@ impl DestinationConfig {
     }
 }
 
-/// How the documents of a feed's first pull are treated.
+/// The treatment of the documents of a feed's first pull.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HistoryMode {
     /// `hold`: they wait for `destinations start`, so that years of booked invoices are not booked
@@ -166,7 +166,7 @@ fn without_query(url: &Url) -> String {
     shown.into()
 }
 
-/// How a folder destination lays out its files.
+/// The layout of a folder destination's files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FolderLayout {
     /// `company`: `<company>/`

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::check::excerpt;
 use super::layers::Layers;
 
-/// How the vendor's accountant learns that a destination rejected a document.
+/// Texts for the vendor's accountant about documents that a destination rejected.
 #[derive(Clone, Debug, Default)]
 pub struct ImportErrorsConfig {
     /// `import_errors.language`, default `lt`.

@@ -57,7 +57,7 @@ impl PostgresAddress {
     ///
     /// # Errors
     ///
-    /// What is wrong, for people, in words that follow the setting's name, without the password.
+    /// Returns the problem, in words that follow the setting's name, without the password.
     pub fn parse(text: &str) -> Result<Self, String> {
         // The error does not repeat the text.
         let mut url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-/// Where the value of a setting comes from.
+/// The origin of a setting's value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
@@ -39,7 +39,7 @@ pub struct Setting {
     pub variable: String,
     /// The value in force; null where it is not set and has no default.
     pub value: Value,
-    /// Where the value comes from.
+    /// The value's origin.
     pub origin: Origin,
 }
 
@@ -50,7 +50,7 @@ pub struct Problem {
     pub setting: String,
     /// File and line, or variable; empty where the setting is missing.
     pub place: String,
-    /// What is wrong and what to write instead. Contains no secret.
+    /// The problem, and what to write instead. Contains no secret.
     pub message: String,
 }
 

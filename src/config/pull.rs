@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::layers::Layers;
 
-/// How the queues are read.
+/// Settings of pulls.
 #[derive(Clone, Debug)]
 pub struct PullConfig {
     /// `pull.lookback`, default 24 h: how far follow-ups and reconciliation read back.

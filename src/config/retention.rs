@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::layers::Layers;
 
-/// How long bodies are kept; identities are kept forever.
+/// Retention of bodies; identities are kept forever.
 #[derive(Clone, Debug)]
 pub struct RetentionConfig {
     /// `retention.notifications`, default 30 d.

@@ -68,7 +68,7 @@ pub fn vendor_topic() -> TopicRule {
     }
 }
 
-/// How a subscription is confirmed.
+/// The confirmation of subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfirmMode {
     /// A verified confirmation of a trusted topic is confirmed at once.

@@ -49,7 +49,7 @@ impl StoreUrl {
     ///
     /// # Errors
     ///
-    /// What is wrong, for people, without the password.
+    /// Returns the problem, without the password.
     pub fn parse(text: &str, name: &str) -> Result<Self, anyhow::Error> {
         store_url(text).map_err(|problem| anyhow::anyhow!("{name} {problem}"))
     }

@@ -112,7 +112,7 @@ impl UploadOptions {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in words that follow the setting's name.
+    /// Returns the problem, in words that follow the setting's name.
     fn set(&mut self, text: &str) -> Result<(), String> {
         let (name, value) = text.split_once('=').ok_or_else(|| {
             format!("contains an entry without =; write name=value, with one of {PARAMETERS}")

@@ -11,7 +11,7 @@ use crate::domain::{Company, DocumentVersion, Queue};
 /// The greatest length of an `id` and of a version.
 const MAX_KEY_BYTES: usize = 200;
 
-/// Why an entry of a queue has no identity. It is kept as an unreadable entry.
+/// An entry of a queue has no identity. It is kept as an unreadable entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// It is not a JSON object.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::egress;
 
-/// Why a request failed.
+/// An error of a request.
 ///
 /// Contains no URL and no body: both may contain secrets.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum ApiError {
     NotConfigured {
         /// The setting's name.
         setting: &'static str,
-        /// Why there is no default, and how to find the value.
+        /// The reason for having no default, and how to find the value.
         why: &'static str,
     },
     /// No connection, or no answer in time.

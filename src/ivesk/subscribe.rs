@@ -47,8 +47,8 @@ impl Client {
         let Some(path) = &self.config.subscribe_path else {
             return Err(ApiError::NotConfigured {
                 setting: "api.subscribe_path",
-                why: "Įvesk.lt does not publish the address; `subscriptions create --print` shows what to \
-                      send by hand",
+                why: "Įvesk.lt does not publish the address; `subscriptions create --print` shows \
+                      the request to send by hand",
             });
         };
         let body = subscription_body(name, event, target);

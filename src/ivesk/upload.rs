@@ -96,7 +96,7 @@ impl UploadLocation {
     }
 }
 
-/// Why an upload failed.
+/// An error of an upload.
 ///
 /// Contains no URL: that of the location is presigned.
 #[derive(Debug, thiserror::Error)]

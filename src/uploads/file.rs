@@ -14,7 +14,7 @@ use super::report::Progress;
 /// Bytes in memory at once, for each upload in progress.
 const CHUNK_BYTES: usize = 128 * 1024;
 
-/// Why a file can't be uploaded.
+/// A file can't be uploaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
     /// It has no content.

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::domain::Timestamp;
 use crate::store::{NewUpload, SharedStore, StoreError, UploadBegun, UploadEnd};
 
-/// Why a row could not be stored.
+/// A row could not be stored.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct JournalError(pub String);

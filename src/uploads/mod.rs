@@ -38,7 +38,7 @@ pub const ATTEMPTS: u32 = 4;
 /// Time that a claim lasts beyond the longest attempt.
 const CLAIM_MARGIN: Duration = Duration::from_secs(60);
 
-/// How files are uploaded.
+/// Settings of uploads.
 #[derive(Clone, Debug)]
 pub struct UploadSettings {
     /// The account whose key uploads them.

@@ -37,7 +37,7 @@ const STOPPED_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// Time for uploads in progress to complete once the watcher is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a scan failed.
+/// An error of a scan.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// The folder or a file in it can't be used.

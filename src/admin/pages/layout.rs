@@ -134,7 +134,7 @@ pub(super) fn marked(text: &str) -> Markup {
     }
 }
 
-/// A word that stands out, for how something stands. Colour says nothing that it does not.
+/// A word that stands out, for how something stands. Color says nothing that it does not.
 pub(super) fn badge(mood: Mood, word: &str) -> Markup {
     let class = match mood {
         Mood::Good => "badge good",
