@@ -102,7 +102,7 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, 
         .map_err(Failure::unreachable)?;
     if status != StatusCode::OK || answer["ready"] != true {
         let reason = answer["reason"].as_str().or(answer["code"].as_str());
-        let reason = reason.unwrap_or("no reason given");
+        let reason = reason.unwrap_or("no reason recorded");
         return Ok(vec![
             Check::fail(
                 "server",
