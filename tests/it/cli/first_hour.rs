@@ -101,8 +101,8 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
     let without_key = introduction(&installation).await;
     assert_documented(
         &without_key,
-        "  missing     API key of account default: notifications are stored, but its digitized queue \
-         is not pulled. Set IVESK_WEBHOOK_API_KEY or `accounts.default.api_key_file`",
+        "  missing     API key of account default: notifications are stored, but nothing is \
+         pulled. Set IVESK_WEBHOOK_API_KEY or `accounts.default.api_key_file`",
     );
     let (code, pulled) = run(&installation, &["pull"]).await;
     assert_eq!(code, Some(2), "{pulled}");
