@@ -34,8 +34,10 @@
 //! - [`store`]: all SQL.
 //! - [`ivesk`]: Įvesk.lt's REST API. No SQL.
 //! - [`config`]: every setting: name, unit, default, environment variable.
-//! - [`refusal`]: every reason for refusing a message, with its code.
+//! - [`refusal`]: every reason for refusing a message, with its code and status.
+//! - [`program`]: runs the programs that the settings name.
 //! - [`egress`]: the one way out to other hosts.
+//! - [`backoff`]: every wait between retries.
 //! - [`domain`]: the words of the project as types, and the clock. No I/O.
 //! - [`sns`]: verifies SNS messages and confirms subscriptions. A crate of its own, without
 //!   HTTP server and SQL.
@@ -43,7 +45,7 @@
 //!
 //! # Who imports whom
 //!
-//! Imports follow these arrows, and no file takes part in a cycle (`.ci/cycles`):
+//! Imports follow these arrows, and no file takes part in a cycle; `.ci/cycles` checks both:
 //!
 //! ```text
 //! cli           -> every room
@@ -53,10 +55,11 @@
 //! doctor        -> receiver, delivery
 //! receiver      -> subscriptions
 //! alarms        -> pull, delivery
-//! every room    -> metrics, store, ivesk, config, refusal, egress, domain, sns, file_names
+//! every room    -> metrics, store, ivesk, config, refusal, program, egress, backoff, domain,
+//!                  sns, file_names
 //! ```
 //!
-//! Of the last line's rooms each imports only those to its right. The emulator imports
+//! Of the rooms that every other may import, each imports only those to its right. The emulator imports
 //! [`sns`] alone.
 //!
 //! Comments that cite "vendor-api" mean `docs/vendor-api.md`: what is known of the

@@ -39,10 +39,10 @@ pub mod housekeeping;
 /// Most connections of the admin listener at once.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
 
-/// Messages that may wait for the next commit; the next one is answered 503.
+/// Most messages that wait for the next commit; further ones are answered 503.
 const MESSAGE_QUEUE: usize = 4096;
 
-/// Space for refused messages; further ones are not kept.
+/// Most bytes of refused messages in the quarantine; further ones are not stored.
 const QUARANTINE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Time for workers to stop, beyond `public.drain_timeout`.

@@ -230,8 +230,8 @@ impl Confirmations {
             None => error!(
                 %account,
                 %event,
-                "failed to confirm the subscription of {account}/{event}, not retried: {error}; \
-                 `ivesk-webhook subscriptions create` asks Įvesk.lt for a new one"
+                "failed to confirm the subscription of {account}/{event}: {error}; it will not be retried. \
+                 Run `ivesk-webhook subscriptions create` to request a new one"
             ),
         }
         let change = SubscriptionChange::AttemptFailed {

@@ -15,7 +15,7 @@ use ivesk_webhook::store::{
 };
 use secrecy::ExposeSecret;
 
-use crate::store::promises::on_both_stores;
+use crate::support::databases::on_both_stores;
 use crate::support::databases::{Database, Options};
 
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);

@@ -2,6 +2,6 @@
 
 mod copy;
 mod deliveries;
-pub(crate) mod kill;
-pub(crate) mod promises;
-pub(crate) mod stopping;
+mod kill;
+mod promises;
+mod stopping;

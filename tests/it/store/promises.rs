@@ -25,7 +25,7 @@ use ivesk_webhook::store::{
     UnreadableEntry, UploadBegun, UploadEnd, UploadFilter, UploadReturn,
 };
 
-use crate::support::databases::{Database, Options};
+use crate::support::databases::{Database, Options, on_both_stores};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -298,31 +298,6 @@ impl Messages {
         }
     }
 }
-
-/// Runs each promise on both stores.
-macro_rules! on_both_stores {
-    ($($promise:ident,)*) => {
-        mod on_sqlite {
-            $(
-                #[tokio::test]
-                async fn $promise() {
-                    super::$promise(crate::support::databases::Database::sqlite()).await;
-                }
-            )*
-        }
-        mod on_postgres {
-            $(
-                #[tokio::test]
-                async fn $promise() {
-                    if let Some(database) = crate::support::databases::Database::postgres(stringify!($promise)).await {
-                        super::$promise(database).await;
-                    }
-                }
-            )*
-        }
-    };
-}
-pub(crate) use on_both_stores;
 
 on_both_stores! {
     one_message_sent_eight_times_is_one_row_and_one_pull,
