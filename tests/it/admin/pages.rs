@@ -590,10 +590,10 @@ async fn without_scripts_the_keyboard_logs_in_and_presses_buttons() {
         .tab_to_and_enter("Pause: default/exported/302320404")
         .await;
     assert_eq!(browser.evaluate(address).await, "/feeds?notice=paused");
-    let status = browser
+    let message = browser
         .evaluate("document.querySelector('[role=status]').textContent")
         .await;
-    assert_eq!(status, "Paused.");
+    assert_eq!(message, "Paused.");
     let feeds = app.store.feeds().await.expect("readable");
     let paused = feeds.iter().filter(|row| row.paused.is_some()).count();
     assert_eq!(paused, 1);
