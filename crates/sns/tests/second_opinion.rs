@@ -3,6 +3,13 @@
 //! The messages are not part of the project. They are looked for in the folder that
 //! `IVESK_WEBHOOK_AWS_VECTORS` names, else in `../shared/vectors/aws` beside the project.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "the rules are for the service; tests fail loudly"
+)]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -223,10 +223,10 @@ async fn pull_exits_with_3_if_nobody_answers_and_loses_nothing() {
 
 #[tokio::test]
 async fn feeds_are_listed_with_their_state_paused_and_resumed() {
-    let desk = Desk::new("").await;
-    desk.export(2);
-    desk.done(&["pull"]).await;
-    let listed = desk.done(&["feeds", "list"]).await;
+    let scene = Scene::new("").await;
+    scene.export(2);
+    scene.succeed(&["pull"]).await;
+    let listed = scene.succeed(&["feeds", "list"]).await;
     let name = exported(COMPANY).to_string();
     let line = listed.lines().find(|line| line.contains(&name));
     assert!(
@@ -234,21 +234,25 @@ async fn feeds_are_listed_with_their_state_paused_and_resumed() {
         "{listed}"
     );
 
-    let paused = desk.done(&["feeds", "pause", "--company", COMPANY]).await;
+    let paused = scene
+        .succeed(&["feeds", "pause", "--company", COMPANY])
+        .await;
     assert_eq!(paused, "Paused 1 feed of account `default`.\n");
-    let listed = desk.done(&["feeds", "list"]).await;
+    let listed = scene.succeed(&["feeds", "list"]).await;
     assert!(listed.contains("paused (by_hand)"), "{listed}");
-    let pulled = desk.run(&["pull"]).await;
-    assert_eq!(pulled.code, 1, "{}", pulled.told);
-    assert!(pulled.said.contains("feeds resume"), "{}", pulled.said);
+    let pulled = scene.run(&["pull"]).await;
+    assert_eq!(pulled.code, 1, "{}", pulled.errors);
+    assert!(pulled.errors.contains("feeds resume"), "{}", pulled.errors);
 
-    desk.done(&["feeds", "resume", "--company", COMPANY]).await;
-    let listed = desk.done(&["feeds", "list", "--json"]).await;
+    scene
+        .succeed(&["feeds", "resume", "--company", COMPANY])
+        .await;
+    let listed = scene.succeed(&["feeds", "list", "--json"]).await;
     let listed: Value = serde_json::from_str(&listed).expect("JSON");
     assert_eq!(listed[0]["state"], "active");
     assert_eq!(listed[0]["documents"], 2);
-    let whole_queue = desk.run(&["feeds", "pause", "--queue", "exported"]).await;
-    assert_eq!(whole_queue.code, 2, "{}", whole_queue.told);
+    let whole_queue = scene.run(&["feeds", "pause", "--queue", "exported"]).await;
+    assert_eq!(whole_queue.code, 2, "{}", whole_queue.errors);
 }
 
 #[tokio::test]

@@ -125,13 +125,8 @@ async fn a_hanging_collector_delays_neither_messages_nor_shutdown() {
     let started = std::time::Instant::now();
     let log = stop(server).await;
 
-<<<<<<< HEAD
     assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
-    assert!(log.contains("the last traces could not be sent"), "{log}");
-=======
-    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
     assert!(log.contains("failed to send the last traces"), "{log}");
->>>>>>> rooms
     drop(listener);
 }
 
