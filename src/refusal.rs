@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn unverified_messages_keep_their_code_and_are_retried_if_useful() {
+    fn unverified_messages_keep_their_code_and_may_be_retried() {
         let errors = verify_errors();
         let codes: Vec<&str> = errors.iter().map(VerifyError::code).collect();
         assert_eq!(codes, VerifyError::CODES);

@@ -166,7 +166,7 @@ async fn refusals_pause_the_feed_and_it_is_retried_hourly() {
 #[tokio::test]
 async fn server_errors_are_waited_out() {
     for (code, account_waits) in [(500, false), (502, false), (429, true)] {
-        let error = format!("answered {code}: This answer was asked for");
+        let error = format!("answered {code}: This answer was requested");
         let expected = Effects {
             account_waits,
             ..Effects::feed_waits(&error)
