@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn unverified_messages_keep_their_code_and_may_be_retried() {
+    fn unverified_messages_keep_their_code_and_retry_if_useful() {
         let errors = verify_errors();
         let codes: Vec<&str> = errors.iter().map(VerifyError::code).collect();
         assert_eq!(codes, VerifyError::CODES);

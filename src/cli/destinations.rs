@@ -15,7 +15,7 @@ use crate::domain::{Clock, counted};
 /// Arguments of `destinations`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A destination is a place where documents are delivered: [destinations.NAME] in the settings file
+A destination is a place where documents are delivered: [destinations.NAME] in the settings file \
 (docs/destinations.md). Documents of a company's first pull are held until `destinations start`.")]
 pub struct Args {
     #[command(subcommand)]

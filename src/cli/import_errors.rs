@@ -12,7 +12,7 @@ use crate::config::Config;
 /// Arguments of `import-errors`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-When a destination rejects a version, the accountant sees an import error at Įvesk.lt, once for each
+When a destination rejects a version, the accountant sees an import error at Įvesk.lt, once for each \
 version and text. Import errors wait until `api.import_error_path` is set: Įvesk.lt does not publish it.")]
 pub struct Args {
     #[command(subcommand)]

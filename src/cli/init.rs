@@ -16,7 +16,7 @@ use crate::domain::{Account, Company, Event, InvalidName};
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-No public address yet? Use http://127.0.0.1:8080 for now: `serve --tunnel auto` uses the address of an ngrok or
+No public address yet? Use http://127.0.0.1:8080 for now: `serve --tunnel auto` uses the address of an ngrok or \
 cloudflared tunnel.")]
 pub struct Args {
     /// Public https address at which SNS reaches this service

@@ -138,7 +138,7 @@ mod tests {
         for (body, words) in [
             ("", "empty"),
             ("<!DOCTYPE html><p>secret", "HTML"),
-            ("{\"documents\":[{\"id\":\"secret", "breaks off"),
+            ("{\"documents\":[{\"id\":\"secret", "too early"),
             ("{\"documents\":[secret]}", "line 1"),
             ("{}", "`documents`"),
             ("{\"documents\":null}", "`documents`"),

@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_shorter_page_a_pull_continues_from_the_offered_next() {
+    fn after_a_shorter_page_the_pull_continues_from_next() {
         let step = step_after(Some(T2), Some((T3, 4)), &[T3, T3], Some(T3));
         assert_eq!(
             (step.end, step.gap, step.next_from),
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_next_before_its_page_ends_the_pull_and_keeps_the_cursor() {
+    fn next_that_goes_back_ends_the_pull_and_keeps_the_cursor() {
         let step = step_after(Some(T3), Some((T3, 1)), &[T1], Some(T2));
         assert_eq!(
             (step.end, step.gap, step.cursor),

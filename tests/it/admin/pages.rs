@@ -178,9 +178,9 @@ fn between<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
     rest.split_once(after).expect("an end").0
 }
 
-/// Returns the proof in a page's forms.
-fn proof(page: &str) -> String {
-    between(page, "name=\"proof\" value=\"", "\"").to_owned()
+/// Returns the token in a page's forms.
+fn form_token(page: &str) -> String {
+    between(page, "name=\"form_token\" value=\"", "\"").to_owned()
 }
 
 /// Returns a page and its cookie.
@@ -233,10 +233,10 @@ async fn each_page_shows_and_escapes_rows_in_both_languages() {
     let overview = get(&app, "/").await;
     has(&overview, "topic_not_allowed");
     has(&overview, "default/on_exported: ended");
-    has(&overview, "default: documents come, notifications don't");
+    has(&overview, "default: documents arrive without notifications");
     has(
         &overview,
-        "ledger: 2 feeds wait until you say where the delivery begins",
+        "ledger: 2 feeds are held until you choose where delivery starts",
     );
     has(&get(&app, "/alarms").await, "run <code>doctor</code>");
     let feeds = get(&app, "/feeds").await;
@@ -269,15 +269,15 @@ async fn each_page_shows_and_escapes_rows_in_both_languages() {
 async fn a_button_works_from_our_own_forms_only() {
     let app = filled(|_| {}).await;
     let (page, cookie) = page_and_cookie(&app, "/feeds").await;
-    let proof = proof(&page);
+    let form_token = form_token(&page);
     let feed = [
         ("account", "default"),
         ("queue", "exported"),
         ("company", "302320404"),
     ];
-    let with = |proof: &'static str| {
+    let with = |form_token: &'static str| {
         let mut fields = feed.to_vec();
-        fields.push(("proof", proof));
+        fields.push(("form_token", form_token));
         fields
     };
     let paused = async |app: &TestApp| {
@@ -287,14 +287,14 @@ async fn a_button_works_from_our_own_forms_only() {
             .find(|row| row.feed.company.as_str() == "302320404");
         feed.expect("known").paused.is_some()
     };
-    let proof: &'static str = proof.leak();
+    let form_token: &'static str = form_token.leak();
 
     for (cookie, fields) in [
         (cookie.as_str(), feed.to_vec()),
         (cookie.as_str(), with("")),
         (cookie.as_str(), with("guessed")),
-        ("ivesk_session=another", with(proof)),
-        ("", with(proof)),
+        ("ivesk_session=another", with(form_token)),
+        ("", with(form_token)),
     ] {
         let refused = submit(&app, "/do/pause-feed", cookie, &fields).await;
         assert_eq!(refused.status(), 403, "{cookie} {fields:?}");
@@ -310,7 +310,7 @@ async fn a_button_works_from_our_own_forms_only() {
             .header("cookie", &cookie)
             .header(name, value)
             .body(format!(
-                "account=default&queue=exported&company=302320404&proof={proof}"
+                "account=default&queue=exported&company=302320404&form_token={form_token}"
             ));
         assert_eq!(
             request.send().await.expect("an answer").status(),
@@ -320,47 +320,47 @@ async fn a_button_works_from_our_own_forms_only() {
     }
     assert!(!paused(&app).await);
 
-    let page = text(submit(&app, "/do/pause-feed", &cookie, &with(proof)).await).await;
-    assert!(page.contains("It is paused."), "{page}");
+    let page = text(submit(&app, "/do/pause-feed", &cookie, &with(form_token)).await).await;
+    assert!(page.contains("Paused."), "{page}");
     assert!(paused(&app).await);
-    let page = text(submit(&app, "/do/resume", &cookie, &with(proof)).await).await;
-    assert!(page.contains("It goes on."), "{page}");
+    let page = text(submit(&app, "/do/resume", &cookie, &with(form_token)).await).await;
+    assert!(page.contains("Resumed."), "{page}");
     assert!(!paused(&app).await);
 
-    let page = submit(&app, "/do/pull", &cookie, &with(proof)).await;
-    assert!(text(page).await.contains("It will be pulled now."));
-    let page = submit(&app, "/do/retry", &cookie, &[("proof", proof)]).await;
-    assert!(text(page).await.contains("5 were refused again"));
+    let page = submit(&app, "/do/pull", &cookie, &with(form_token)).await;
+    assert!(text(page).await.contains("Pull requested."));
+    let page = submit(&app, "/do/retry", &cookie, &[("form_token", form_token)]).await;
+    assert!(text(page).await.contains("5 refused again"));
     let row = app.subscription().await.id.to_string();
     let page = submit(
         &app,
         "/do/restore",
         &cookie,
-        &[("proof", proof), ("id", &row)],
+        &[("form_token", form_token), ("id", &row)],
     )
     .await;
-    assert!(text(page).await.contains("The subscription is confirmed."));
-    for (what, since) in [
+    assert!(text(page).await.contains("Subscription confirmed."));
+    for (action, since) in [
         ("pause", ""),
         ("resume", ""),
         ("start_since", "2026-11-01"),
         ("retry", ""),
     ] {
         let fields = [
-            ("proof", proof),
+            ("form_token", form_token),
             ("destination", "ledger"),
-            ("what", what),
+            ("action", action),
             ("since", since),
         ];
         let page = submit(&app, "/do/destination", &cookie, &fields).await;
-        assert!(text(page).await.contains("It is done."), "{what}");
+        assert!(text(page).await.contains("Done."), "{action}");
     }
     let held = get(&app, "/destinations").await;
     assert!(!held.contains("default/exported/1 –"), "they are started");
     let wrong = [
-        ("proof", proof),
+        ("form_token", form_token),
         ("destination", "nobody"),
-        ("what", "pause"),
+        ("action", "pause"),
     ];
     assert_eq!(
         submit(&app, "/do/destination", &cookie, &wrong)
@@ -388,9 +388,12 @@ async fn with_a_token_pages_require_it_and_respect_its_rights() {
     let read = created["token"].as_str().expect("a token").to_owned();
 
     let (page, cookie) = page_and_cookie(&app, "/login").await;
-    let wrong = [("proof", &*proof(&page)), ("token", "iwh_guessed")];
+    let wrong = [
+        ("form_token", &*form_token(&page)),
+        ("token", "iwh_guessed"),
+    ];
     let answer = text(submit(&app, "/login", &cookie, &wrong).await).await;
-    assert!(answer.contains("This token is not known."), "{answer}");
+    assert!(answer.contains("Unknown token."), "{answer}");
 
     let mut sessions = Vec::new();
     for token in [TOKEN, &read] {
@@ -398,7 +401,7 @@ async fn with_a_token_pages_require_it_and_respect_its_rights() {
             .without_redirects()
             .post(format!("http://{}/login", app.config().admin.listen))
             .header("cookie", &cookie)
-            .body(format!("proof={}&token={token}", proof(&page)))
+            .body(format!("form_token={}&token={token}", form_token(&page)))
             .send()
             .await
             .expect("an answer");
@@ -417,7 +420,10 @@ async fn with_a_token_pages_require_it_and_respect_its_rights() {
     assert!(with_admin.contains("302320404") && with_admin.contains("/do/pause-feed"));
     let with_read = feeds(&sessions[1]).await;
     assert!(with_read.contains("302320404") && !with_read.contains("/do/pause-feed"));
-    let pause = [("proof", &*proof(&with_read)), ("account", "default")];
+    let pause = [
+        ("form_token", &*form_token(&with_read)),
+        ("account", "default"),
+    ];
     assert_eq!(
         submit(&app, "/do/pause-feed", &sessions[1], &pause)
             .await
@@ -435,7 +441,7 @@ async fn with_a_token_pages_require_it_and_respect_its_rights() {
         &app,
         "/logout",
         &sessions[0],
-        &[("proof", &proof(&with_admin))],
+        &[("form_token", &form_token(&with_admin))],
     )
     .await;
     assert!(feeds(&sessions[0]).await.contains("action=\"/login\""));
@@ -583,11 +589,11 @@ async fn without_scripts_the_keyboard_logs_in_and_presses_buttons() {
     browser
         .tab_to_and_enter("Pause: default/exported/302320404")
         .await;
-    assert_eq!(browser.evaluate(address).await, "/feeds?said=paused");
+    assert_eq!(browser.evaluate(address).await, "/feeds?notice=paused");
     let message = browser
         .evaluate("document.querySelector('[role=status]').textContent")
         .await;
-    assert_eq!(message, "It is paused.");
+    assert_eq!(message, "Paused.");
     let feeds = app.store.feeds().await.expect("readable");
     let paused = feeds.iter().filter(|row| row.paused.is_some()).count();
     assert_eq!(paused, 1);

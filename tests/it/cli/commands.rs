@@ -384,6 +384,40 @@ fn a_closed_standard_output_causes_no_panic() {
 }
 
 #[test]
+fn every_test_that_guards_an_invariant_exists() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/architecture.md")).expect("the page");
+    let guards: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains("**"))
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter(|code| {
+            code.len() > 20 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        })
+        .filter(|code| code.contains('_'))
+        .collect();
+    assert!(guards.len() >= 30, "{guards:?}");
+    let sources = rust_sources(&root.join("tests/it"));
+    for guard in guards {
+        assert!(sources.contains(&format!("fn {guard}(")), "{guard}");
+    }
+}
+
+/// Returns the text of all Rust files below `folder`.
+fn rust_sources(folder: &std::path::Path) -> String {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut text = String::new();
+    for path in entries.map(|entry| entry.expect("an entry").path()) {
+        if path.is_dir() {
+            text.push_str(&rust_sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&std::fs::read_to_string(&path).expect("a file"));
+        }
+    }
+    text
+}
+
+#[test]
 fn the_docs_list_every_refusal_with_its_status() {
     let documentation =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/refusals.md"))
@@ -483,10 +517,8 @@ fn every_command_in_the_docs_exists() {
     let mut pages = Vec::new();
     add_texts(&root.join("docs"), &[".md", ".yml"], &mut pages);
     add_texts(&root.join("src"), &[".rs"], &mut pages);
-    for name in ["README.md", "CHANGELOG.md"] {
-        let text = std::fs::read_to_string(root.join(name)).expect("text");
-        pages.push((name.to_owned(), text));
-    }
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("README.md");
+    pages.push(("README.md".to_owned(), readme));
 
     let mut commands = Vec::new();
     for (name, text) in &pages {

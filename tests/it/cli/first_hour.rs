@@ -72,7 +72,7 @@ async fn a_missing_or_misspelled_settings_file_is_named_with_a_fix() {
     std::fs::write(folder.path().join("ivesk-webhook.toml"), "").expect("written");
     assert_documented(
         &run(&["serve"]).await,
-        "`public.url`: is not set; write the https address under which SNS reaches this service, \
+        "`public.url`: is not set; write the https address at which SNS reaches this service, \
          or set IVESK_WEBHOOK_PUBLIC_URL",
     );
     let settings = "[public]\nurl = \"http://127.0.0.1:9\"\nlissten = \"127.0.0.1:9\"\n";
@@ -101,8 +101,8 @@ async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
     let without_key = introduction(&installation).await;
     assert_documented(
         &without_key,
-        "  missing     API key of account default: notifications are stored, but its digitized queue \
-         is not pulled. Set IVESK_WEBHOOK_API_KEY or `accounts.default.api_key_file`",
+        "  missing     API key of account default: notifications are stored, but nothing is \
+         pulled. Set IVESK_WEBHOOK_API_KEY or `accounts.default.api_key_file`",
     );
     let (code, pulled) = run(&installation, &["pull"]).await;
     assert_eq!(code, Some(2), "{pulled}");

@@ -212,7 +212,7 @@ async fn pull_exits_with_3_if_nobody_answers_and_loses_nothing() {
     scene.control.clear_faults();
     // A person need not wait for the backoff.
     let out = scene.succeed(&["feeds", "resume"]).await;
-    assert_eq!(out, "Resumed 1 feed of account `default`.\n");
+    assert_eq!(out, "Resumed account `default`.\n");
     scene.succeed(&["pull"]).await;
     scene.assert_complete(&exported(COMPANY)).await;
 
@@ -244,9 +244,10 @@ async fn feeds_are_listed_with_their_state_paused_and_resumed() {
     assert_eq!(pulled.code, 1, "{}", pulled.errors);
     assert!(pulled.out.contains("feeds resume"), "{}", pulled.out);
 
-    scene
+    let resumed = scene
         .succeed(&["feeds", "resume", "--company", COMPANY])
         .await;
+    assert_eq!(resumed, "Resumed 1 feed of account `default`.\n");
     let listed = scene.succeed(&["feeds", "list", "--json"]).await;
     let listed: Value = serde_json::from_str(&listed).expect("JSON");
     assert_eq!(listed[0]["state"], "active");

@@ -376,7 +376,7 @@ impl Scene {
 
 /// Returns the free space of the disk with temporary files.
 fn free_bytes() -> u64 {
-    let disk = rustix::fs::statvfs(&std::env::temp_dir()).expect("a disk");
+    let disk = rustix::fs::statvfs(std::env::temp_dir()).expect("a disk");
     disk.f_bavail * disk.f_frsize
 }
 

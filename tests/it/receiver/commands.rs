@@ -54,8 +54,8 @@ fn serve_introduces_itself_and_stops_cleanly_on_sigterm() {
         .unwrap();
     let mut lines = BufReader::new(serve.stdout.take().unwrap()).lines();
     let mut introduction = String::new();
-    // The queues are printed last.
-    while !introduction.contains("digitized queue") {
+    // Missing settings are printed last.
+    while !introduction.contains("API key of account") {
         match lines.next() {
             Some(line) => introduction.push_str(&(line.unwrap() + "\n")),
             None => break,

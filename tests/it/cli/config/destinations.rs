@@ -222,7 +222,7 @@ fn an_http_destination_needs_https_and_a_long_secret() {
     ] {
         let text = destination("kind = 'http'\nurl = 'https://x.lt'");
         let error = refused_with(&text, &[("IVESK_WEBHOOK_DESTINATIONS_ERP_SECRET", bad)]);
-        assert!(error.contains("whsec_ and the output"), "{error}");
+        assert!(error.contains("whsec_ followed by the output"), "{error}");
         assert!(!error.contains(bad), "{error}");
     }
 }
