@@ -161,7 +161,7 @@ async fn an_address_that_ignores_the_company_is_never_accepted() {
     }
 }
 
-/// What `doctor` says of the public address where something in front of it answers so.
+/// Returns the report on a public address behind something that answers in place of the server.
 async fn in_front(answer: impl Fn() -> Answer) -> String {
     let front = StandIn::start([answer(), answer()]).await;
     let emulator = emulator("").await;

@@ -1,4 +1,4 @@
-//! What an operator relies on: alarms, metrics, traces, proxies and secrets.
+//! Operation: alarms, metrics, traces, proxies and secrets.
 
 mod alarms;
 mod metrics;

@@ -1,6 +1,6 @@
 //! Compares what was sent, what was acknowledged and what is stored.
 //!
-//! The tests at the end of this file show the checker histories that are wrong.
+//! The tests at the end of this file check that it finds faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use ivesk_webhook::domain::{Event, Queue};
 use ivesk_webhook::emulator::{Control, DEFAULT_COMPANIES, Outcome};
 use ivesk_webhook::store::{DocumentFilter, Store};
 
-/// What the vendor and SNS know.
+/// Documents and messages of the vendor and SNS.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sent {
     /// Every message sent to a webhook; true if it was answered with 200.
