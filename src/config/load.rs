@@ -103,7 +103,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let store = store::read(&mut layers);
     let sns = sns::read(&mut layers);
     let api = api::read(&mut layers);
-    let pull = pull::read(&mut layers);
+    let pull = pull::read(&mut layers, &api);
     let retention = retention::read(&mut layers);
     let alarms = alarms::read(&mut layers);
     let log = log::read(&mut layers);

@@ -31,10 +31,6 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 /// destination does not wait for a commit at each document.
 const MAX_BATCH_DELAY: Duration = Duration::from_millis(20);
 
-/// Time that a lease holds beyond the destination's timeout: a destination waits at most this
-/// long for a replica that died.
-const LEASE_MARGIN: Duration = Duration::from_secs(2 * 60);
-
 /// Interval at which replicas read rows that others may have changed.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -91,13 +87,15 @@ pub struct DestinationWorker {
     import_errors: ImportErrorsConfig,
     store: SharedStore,
     clock: Clock,
+    lease_margin: Duration,
 }
 
 impl DestinationWorker {
     /// Creates a worker for the destination `name`.
     ///
     /// `destination` is `None` if a program fetches the documents itself: the worker then
-    /// appends them to its list.
+    /// appends them to its list. `lease_margin` is the time that leases hold beyond the
+    /// destination's timeout: a destination waits at most this long for a replica that died.
     pub fn new(
         name: DestinationName,
         config: DestinationConfig,
@@ -105,6 +103,7 @@ impl DestinationWorker {
         import_errors: ImportErrorsConfig,
         store: SharedStore,
         clock: Clock,
+        lease_margin: Duration,
     ) -> Self {
         Self {
             name,
@@ -113,6 +112,7 @@ impl DestinationWorker {
             import_errors,
             store,
             clock,
+            lease_margin,
         }
     }
 
@@ -135,7 +135,7 @@ impl DestinationWorker {
     /// Returns the length of a lease. It is renewed at least after each document, so it must
     /// outlast one.
     fn lease(&self) -> Duration {
-        self.config.timeout + LEASE_MARGIN
+        self.config.timeout + self.lease_margin
     }
 
     /// Leases the destination and delivers the next batch. Once `stop` is canceled, deliveries in
@@ -380,7 +380,7 @@ impl<'w> Batch<'w> {
             last_stored_at: Instant::now(),
             failed: None,
             may_continue: true,
-            safe_until: Arc::new(Mutex::new(requested_at + LEASE_MARGIN)),
+            safe_until: Arc::new(Mutex::new(requested_at + worker.lease_margin)),
         }
     }
 
@@ -414,7 +414,7 @@ impl<'w> Batch<'w> {
         *self
             .safe_until
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = requested_at + LEASE_MARGIN;
+            .unwrap_or_else(PoisonError::into_inner) = requested_at + worker.lease_margin;
         Ok(may_continue)
     }
 

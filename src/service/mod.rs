@@ -407,6 +407,7 @@ fn workers(app: &App) -> Result<Vec<DestinationWorker>, OpenError> {
             app.config.import_errors.clone(),
             Arc::clone(&app.store),
             app.clock.clone(),
+            app.config.pull.lease,
         ))
     });
     workers.collect()

@@ -216,15 +216,15 @@ impl Scene {
         let form = client.get(&login).send().await.expect("an answer");
         let visitor = cookie(&form);
         let form = form.text().await.expect("text");
-        let proof = form
-            .split_once("name=\"proof\" value=\"")
-            .expect("a proof")
+        let form_token = form
+            .split_once("name=\"form_token\" value=\"")
+            .expect("a form token")
             .1;
-        let proof = proof.split('"').next().expect("a proof");
+        let form_token = form_token.split('"').next().expect("a form token");
         let shown = client
             .post(&login)
             .header("cookie", visitor)
-            .body(format!("proof={proof}&token={PRIVATE_TOKEN}"))
+            .body(format!("form_token={form_token}&token={PRIVATE_TOKEN}"))
             .send()
             .await
             .expect("an answer");

@@ -453,9 +453,7 @@ async fn a_worker_that_outlives_its_lease_writes_nothing() {
     let slow = bench.another_puller();
     let slow_step = tokio::spawn(async move { slow.pull_page().await });
     bench.control.requests_reached(Endpoint::Exported, 1).await;
-    bench
-        .clock
-        .advance(bench.config.api.pull_lease() + seconds(1));
+    bench.clock.advance(bench.config.pull.lease + seconds(1));
     let second = bench.another_puller();
     let mut quick = tokio::spawn(async move { settle(&second).await });
     tokio::select! {
@@ -488,7 +486,7 @@ async fn a_dropped_step_is_repeated_once_its_lease_expires() {
         PullOutcome::Nothing,
         "the lease still holds"
     );
-    bench.clock.advance(bench.config.api.pull_lease());
+    bench.clock.advance(bench.config.pull.lease);
     bench.settle().await;
     bench.assert_complete(&exported(COMPANY)).await;
 }

@@ -57,6 +57,7 @@ pub(crate) async fn worker(
         bench.config.import_errors.clone(),
         Arc::clone(bench.store()),
         bench.clock.clone(),
+        bench.config.pull.lease,
     )
 }
 

@@ -361,6 +361,8 @@ fn contradictory_settings_are_refused() {
         ("[admin]\nlisten = '0.0.0.0:8081'", "admin.listen"),
         ("[admin]\nlisten = '127.0.0.1:8080'", "admin.listen"),
         ("[sns]\nmax_age = '5m'", "sns.max_age"),
+        ("[pull]\nlease = '30s'", "pull.lease"),
+        ("[api]\ntimeout = '5m'", "pull.lease"),
     ] {
         assert_eq!(names(&local(text)), [name], "{text}");
     }
