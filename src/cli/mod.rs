@@ -42,7 +42,7 @@ pub mod upload;
 pub mod uploads;
 pub mod verify;
 
-/// Receives Įvesk.lt webhooks, verifies them, and pulls and delivers every document exactly once.
+/// Receives Įvesk.lt webhooks, verifies them, pulls every document exactly once, and delivers it.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, after_help = EXAMPLES_AND_EXIT_CODES)]
 pub struct Cli {
