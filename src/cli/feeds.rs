@@ -24,7 +24,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show every feed: its state, and how current it is
+    /// Show the state of every feed, and when it was last up to date
     List {
         /// Print one JSON array
         #[arg(long)]

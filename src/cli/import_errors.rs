@@ -21,7 +21,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show import errors and whether Įvesk.lt has them
+    /// Show import errors and their states
     List {
         /// Only import errors in this state: pending, sent or refused
         #[arg(long)]
@@ -30,7 +30,7 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Send an import error now that was refused or waits
+    /// Send a refused or waiting import error now
     Retry {
         /// Number of the import error, from `import-errors list`
         id: i64,

@@ -42,7 +42,7 @@ pub mod upload;
 pub mod uploads;
 pub mod verify;
 
-/// Receives Įvesk.lt webhooks, verifies them, and pulls and delivers every document exactly once.
+/// Receives Įvesk.lt webhooks, verifies them, pulls every document exactly once, and delivers it.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, after_help = EXAMPLES_AND_EXIT_CODES)]
 pub struct Cli {
@@ -69,11 +69,11 @@ Examples:
   ivesk-webhook config check                                  find mistakes in the settings
   ivesk-webhook serve                                         receive and pull until stopped
   ivesk-webhook doctor                                        find problems, with their fixes
-  ivesk-webhook subscriptions create --print                  print what Įvesk.lt needs to know
-  ivesk-webhook feeds list                                    show how current each feed is
+  ivesk-webhook subscriptions create --print                  print the requests to send by hand
+  ivesk-webhook feeds list                                    show the state of each feed
   ivesk-webhook documents list                                list received documents
   ivesk-webhook documents trace SF-00017                      show what happened to a document
-  ivesk-webhook destinations list                             show what each destination has
+  ivesk-webhook destinations list                             show the state of each destination
   ivesk-webhook upload invoice.pdf scans/                     upload files to Įvesk.lt
 
 Results are written to standard output, logs to standard error.

@@ -50,7 +50,7 @@ pub struct Args {
     /// Account to upload to; optional if there is only one
     #[arg(long)]
     account: Option<String>,
-    /// Upload again what was uploaded before
+    /// Upload files again that were uploaded before
     #[arg(long)]
     force: bool,
     /// Number of files to upload at once
