@@ -233,8 +233,8 @@ fn company_asked(
 }
 
 /// Returns the value of a parameter that may occur once.
-fn single<'q>(query: &'q [(String, String)], wanted: &str) -> Result<Option<&'q str>, Refused> {
-    let mut values = query.iter().filter(|(name, _)| name == wanted);
+fn single<'q>(query: &'q [(String, String)], parameter: &str) -> Result<Option<&'q str>, Refused> {
+    let mut values = query.iter().filter(|(name, _)| name == parameter);
     match (values.next(), values.next()) {
         (Some(_), Some(_)) => Err((400, "a query parameter occurs twice")),
         (value, _) => Ok(value.map(|(_, value)| value.as_str())),
@@ -359,13 +359,13 @@ async fn report(
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
-    let begins = |wanted: &str| content_type.is_some_and(|sent| sent.starts_with(wanted));
-    let taken = match switches.error_content_type {
+    let begins = |prefix: &str| content_type.is_some_and(|sent| sent.starts_with(prefix));
+    let accepted = match switches.error_content_type {
         ReportType::Any => true,
         ReportType::Json => begins("application/json"),
         ReportType::Form => begins("application/x-www-form-urlencoded"),
     };
-    if !taken {
+    if !accepted {
         return Err((415, "Unsupported Media Type"));
     }
     let body = json_body(body).await?;

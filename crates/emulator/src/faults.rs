@@ -188,14 +188,14 @@ impl Fault {
 
     fn hits(&self, endpoint: Endpoint, company: Option<&str>) -> bool {
         let endpoint_hit = match (self.endpoint, self.queue) {
-            (Some(wanted), _) => wanted == endpoint,
+            (Some(expected), _) => expected == endpoint,
             (None, Some(Queue::Exported)) => endpoint == Endpoint::Exported,
             (None, Some(Queue::Digitized)) => endpoint == Endpoint::Digitized,
             (None, None) => endpoint.is_api(),
         };
         let company_hit = match &self.company {
             None => true,
-            Some(wanted) => endpoint == Endpoint::Exported && company == Some(wanted),
+            Some(expected) => endpoint == Endpoint::Exported && company == Some(expected),
         };
         endpoint_hit && company_hit
     }

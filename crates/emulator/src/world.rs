@@ -363,7 +363,7 @@ impl World {
             entry.visible_at <= request.now
                 && request
                     .doctype
-                    .is_none_or(|wanted| self.documents[entry.document].doctype() == wanted)
+                    .is_none_or(|doctype| self.documents[entry.document].doctype() == doctype)
         });
         let mut page: Vec<Entry> = Vec::new();
         let mut more = false;
