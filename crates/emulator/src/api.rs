@@ -48,7 +48,7 @@ enum Call {
 }
 
 impl Call {
-    /// Reads method, path below [`BASE`] and query as the switches stand.
+    /// Reads method, path below [`BASE`] and query, according to the switches.
     fn read(method: &Method, path: &str, query: &[(String, String)], switches: &Switches) -> Self {
         if method == Method::POST {
             return match path {
@@ -75,7 +75,7 @@ impl Call {
         }
     }
 
-    /// Returns the company of an exported-queue request: `Some(None)` where it names none.
+    /// Returns the company of an exported-queue request: `Some(None)` if it names none.
     fn exported(
         segments: &[&str],
         query: &[(String, String)],
@@ -200,7 +200,7 @@ async fn right_answer(
 
 /// The company whose documents an exported-queue request gets.
 enum Asked {
-    /// One company's, or those of all where the switches say so.
+    /// One company's, or those of all if the switches say so.
     Company(Option<usize>),
     /// No company's.
     Nobody,
@@ -280,7 +280,7 @@ fn page(
     Ok(json_text(body))
 }
 
-/// Reads `from` in whichever form `next` may have had.
+/// Parses `from` in any form that `next` can have.
 fn cursor_from(text: &str) -> Option<i64> {
     let time = Timestamp::parse(text).map(Timestamp::as_millis);
     time.or_else(|| text.parse().ok())

@@ -125,7 +125,7 @@ pub struct Fault {
     /// Only this endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
-    /// Only the next so many requests; without it, until cleared.
+    /// Number of requests that it hits; if absent, all until it is cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
 }
@@ -201,7 +201,7 @@ impl Fault {
     }
 }
 
-/// The faults in force.
+/// The active faults.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     faults: Mutex<Vec<Fault>>,
