@@ -26,7 +26,7 @@ impl Config {
         Self::explain(path, environment).map(|(config, _)| config)
     }
 
-    /// Returns the same as [`Config::load`], and the list of all settings in force with their
+    /// Returns the same as [`Config::load`], and the list of all effective settings with their
     /// origins. Secrets in it read `[set]`.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! Delivers documents to one destination: one step, and a loop that decides when to run it.
 //!
 //! All state is in rows, so a step may run on any replica, twice, and after a crash: a
-//! version that a destination accepted without our storing it is delivered again under the same key.
+//! version that a destination accepted without our storing it is delivered again under the
+//! same key.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Determines the next step of a pull from a page: the next request, or the end.
 //!
-//! The vendor gives two stop rules, and leaves open whether `from` is inclusive, whether
+//! The vendor documents two stop rules, and leaves open whether `from` is inclusive, whether
 //! the last page has a `next`, and how documents with one timestamp are cut
 //! (vendor-api U11, U13 to U15). The rules here are right in every case.
 

@@ -1,4 +1,4 @@
-//! Everything that `serve` runs; the demo and the tests start the same in their own
+//! Runs everything that `serve` starts; the demo and the tests run the same in their own
 //! process.
 //!
 //! [`Service`] is an [`App`] with two listeners and the workers, started and stopped in
@@ -80,7 +80,7 @@ pub enum StartError {
 /// Opens the store of `config`: a SQLite file for this process alone, or a PostgreSQL
 /// database shared with others.
 ///
-/// Takes a few milliseconds, longer if a migration runs. `clock` is this machine's; a
+/// Returns after a few milliseconds, later if a migration runs. `clock` is this machine's; a
 /// shared store corrects it ([`crate::store::Store::clock`]).
 ///
 /// # Errors

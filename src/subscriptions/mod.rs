@@ -1,4 +1,4 @@
-//! Confirms subscriptions, and restores those that ended.
+//! Confirms and approves SNS subscriptions, and restores those that ended.
 //!
 //! A verified SubscriptionConfirmation is stored before its SubscribeURL is visited. The
 //! request that brought it confirms at once; a worker retries what failed.

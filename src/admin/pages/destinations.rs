@@ -1,4 +1,5 @@
-//! Destinations: progress of the delivery, held feeds, and the buttons to start, pause, resume and retry.
+//! Destinations: progress of the delivery, held feeds, and the buttons to start, pause, resume
+//! and retry.
 
 use axum::response::Response;
 use maud::{Markup, html};

@@ -67,7 +67,7 @@ impl Notice {
         })
     }
 
-    /// Returns true if the action had its effect.
+    /// Returns true if the action succeeded.
     pub(super) fn is_success(self) -> bool {
         !matches!(
             self,

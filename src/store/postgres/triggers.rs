@@ -7,7 +7,7 @@ use crate::domain::{Cursor, Timestamp};
 use crate::store::columns::kind_code;
 use crate::store::{StoreError, Trigger, TriggerKind};
 
-/// Raises triggers, adding their feeds where these are not known yet.
+/// Raises triggers, adding feeds that are not known yet.
 pub(super) async fn trigger(
     transaction: &Transaction<'_>,
     triggers: &[Trigger],

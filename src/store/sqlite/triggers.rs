@@ -7,7 +7,7 @@ use crate::domain::{Cursor, Timestamp};
 use crate::store::columns::kind_code;
 use crate::store::{Trigger, TriggerKind};
 
-/// Raises triggers, adding their feeds where these are not known yet.
+/// Raises triggers, adding feeds that are not known yet.
 pub(super) fn trigger(connection: &Connection, triggers: &[Trigger]) -> rusqlite::Result<()> {
     for trigger in triggers {
         let feed = feed_id(connection, &trigger.feed, trigger.due_at)?;

@@ -61,7 +61,7 @@ pub(crate) async fn worker(
     )
 }
 
-/// Takes the first step that does more than skip versions or start feeds.
+/// Runs steps until one does more than skip versions or start feeds; returns its outcome.
 pub(crate) async fn step(worker: &DestinationWorker) -> StepOutcome {
     step_until(worker, &CancellationToken::new()).await
 }
@@ -80,7 +80,7 @@ pub(crate) async fn step_until(
     }
 }
 
-/// Takes steps until nothing is due; returns their outcomes.
+/// Runs steps until nothing is due; returns their outcomes.
 pub(crate) async fn drain(worker: &DestinationWorker) -> Vec<StepOutcome> {
     let mut outcomes = Vec::new();
     loop {

@@ -244,12 +244,12 @@ impl Bench {
         self.control.amend(id, fields).expect("a known document");
     }
 
-    /// Takes one step.
+    /// Runs one step.
     pub(crate) async fn step(&self) -> PullOutcome {
         self.puller().pull_page().await.expect("the store works")
     }
 
-    /// Takes steps until nothing is due; returns their outcomes.
+    /// Runs steps until nothing is due; returns their outcomes.
     pub(crate) async fn settle(&self) -> Vec<PullOutcome> {
         settle(self.puller()).await
     }
@@ -330,7 +330,7 @@ pub(crate) fn set_exported_path(config: &mut Config, company_in: &str) {
     });
 }
 
-/// Takes steps until nothing is due; returns their outcomes.
+/// Runs steps until nothing is due; returns their outcomes.
 pub(crate) async fn settle(puller: &Puller) -> Vec<PullOutcome> {
     let mut outcomes = Vec::new();
     loop {
