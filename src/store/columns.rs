@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::engine::{Column, Row};
 use super::{
     DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState, Rights, StoreError,
     SubscriptionState, TriggerKind, UploadState,
@@ -18,6 +19,23 @@ impl From<UnknownValue> for StoreError {
     fn from(unknown: UnknownValue) -> Self {
         Self::Database(unknown.to_string())
     }
+}
+
+/// Implements [`Column`] for types whose column holds a name.
+macro_rules! named_columns {
+    ($($rust:ty: $parse:ident;)*) => {
+        $(impl Column for $rust {
+            fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
+                Ok($parse(&row.text(column)?)?)
+            }
+        })*
+    };
+}
+
+named_columns! {
+    Account: account;
+    Event: event_name;
+    Rights: rights;
 }
 
 /// Returns the event's code in the notification table.

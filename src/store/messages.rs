@@ -1,6 +1,5 @@
-//! Messages, accepted or refused, and the subscriptions and certificates that follow from them.
+//! Accepted messages, and the subscriptions that follow from them.
 
-use bytes::Bytes;
 use secrecy::SecretString;
 use serde::Serialize;
 
@@ -60,48 +59,6 @@ pub struct NotificationRow {
     /// The body as received; `None` once retention removed it.
     #[serde(skip)]
     pub body: Option<Vec<u8>>,
-}
-
-/// A refused message for the quarantine.
-#[derive(Clone)]
-pub struct Quarantined {
-    /// When it was received.
-    pub received_at: Timestamp,
-    /// The account of the webhook that received it.
-    pub account: Account,
-    /// The event of the webhook that received it.
-    pub event: Event,
-    /// [`crate::refusal::Refusal::code`].
-    pub reason: String,
-    /// True if it claims an allowed topic: such messages have a share of their own.
-    pub allowed_topic: bool,
-    /// The SNS headers, `name: value` lines.
-    pub headers: String,
-    /// The body as received.
-    pub body: Bytes,
-}
-
-/// A row of the quarantine.
-#[derive(Clone, Serialize, utoipa::ToSchema)]
-pub struct QuarantineRow {
-    /// Ascending in the order of arrival.
-    pub id: i64,
-    /// When it was received.
-    pub received_at: Timestamp,
-    /// The account of the webhook that received it.
-    pub account: Account,
-    /// The event of the webhook that received it.
-    pub event: Event,
-    /// The reason for the refusal.
-    pub reason: String,
-    /// The SNS headers, `name: value` lines.
-    #[serde(skip)]
-    pub headers: String,
-    /// Length of the body in bytes.
-    pub size_bytes: u64,
-    /// The body as received.
-    #[serde(skip)]
-    pub body: Vec<u8>,
 }
 
 /// The state of a subscription.
@@ -196,15 +153,4 @@ pub enum SubscriptionChange {
     },
     /// A person restored an ended subscription: its `SubscribeURL` is due now.
     Restored,
-}
-
-/// A signing certificate that has verified a message.
-#[derive(Clone, Debug)]
-pub struct CertificateRow {
-    /// Its `SigningCertURL`.
-    pub url: String,
-    /// PEM as served.
-    pub pem: Vec<u8>,
-    /// When it was fetched.
-    pub fetched_at: Timestamp,
 }

@@ -13,10 +13,12 @@ use crate::domain::{Account, Clock, DestinationName, Event, Feed, Timestamp};
 
 mod activity;
 mod alarms;
+mod certificates;
 mod columns;
 mod debug;
 mod deliveries;
 mod documents;
+mod engine;
 mod error;
 mod feeds;
 mod limits;
@@ -24,17 +26,20 @@ mod messages;
 mod outcomes;
 pub mod postgres;
 mod pulls;
+mod quarantine;
 mod run_state;
 pub mod sqlite;
 mod tokens;
 
 pub use activity::*;
 pub use alarms::*;
+pub use certificates::*;
 pub use deliveries::*;
 pub use documents::*;
 pub use error::*;
 pub use feeds::*;
 pub use messages::*;
+pub use quarantine::*;
 pub use run_state::*;
 pub use tokens::*;
 
@@ -226,8 +231,7 @@ pub trait Store: DeliveryStore {
     /// Lists certificates that have verified a message, newest first.
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError>;
 
-    /// Stores a certificate that has verified a message, and removes the oldest of more
-    /// than 32.
+    /// Stores a certificate that has verified a message; only the newest are kept.
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError>;
 
     /// Stores a token of the admin listener.

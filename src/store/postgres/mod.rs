@@ -14,7 +14,12 @@ use tokio::task::JoinHandle;
 use self::connection::{Pool, Transaction};
 use self::ingest::{Ingest, PendingMessage};
 use self::quarantine::QuarantineCommand;
-use super::limits::{MAX_CERTIFICATES, QUARANTINE_QUEUE, RETENTION_BATCH};
+use super::activity::CountActivity;
+use super::certificates::{KeepCertificate, ListCertificates};
+use super::engine::Operation;
+use super::limits::QUARANTINE_QUEUE;
+use super::quarantine::{ListQuarantined, RemoveOldQuarantined, RemoveQuarantined};
+use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
 use super::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
     AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
@@ -43,14 +48,13 @@ macro_rules! read_transaction {
 /// Changes in one transaction: `write_transaction!(self, triggers::trigger(&triggers))`.
 macro_rules! write_transaction {
     ($store:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {{
-        let transaction = $store.write().await?;
+        let transaction = $store.begin().await?;
         let outcome = $module::$function(&transaction $(, $argument)*).await?;
         transaction.commit().await?;
         outcome
     }};
 }
 
-mod activity;
 mod alarms;
 mod connection;
 mod copy;
@@ -72,8 +76,8 @@ mod rows;
 mod schema;
 mod search;
 mod subscriptions;
-mod tokens;
 mod triggers;
+mod tx;
 mod uploads;
 
 /// Interval at which a worker checks the rows for triggers of other replicas.
@@ -171,9 +175,34 @@ impl PostgresStore {
         })
     }
 
-    async fn write(&self) -> Result<Transaction<'_>, StoreError> {
+    async fn begin(&self) -> Result<Transaction<'_>, StoreError> {
         self.may_write()?;
         self.pool.write().await
+    }
+
+    /// Runs an operation that writes.
+    async fn write<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        let mut transaction = self.begin().await?;
+        match operation.run(&mut transaction).await {
+            Ok(outcome) => {
+                transaction.commit().await?;
+                Ok(outcome)
+            }
+            Err(StoreError::StaleLease) => {
+                transaction.roll_back().await?;
+                Err(StoreError::StaleLease)
+            }
+            // Its connection is closed, and the server rolls it back.
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs an operation that reads one snapshot.
+    async fn read<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        let mut transaction = self.pool.read().await?;
+        let outcome = operation.run(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(outcome)
     }
 
     fn may_write(&self) -> Result<(), StoreError> {
@@ -268,7 +297,7 @@ impl Store for PostgresStore {
     }
 
     async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
-        let transaction = self.write().await?;
+        let transaction = self.begin().await?;
         let now = ingest::clamp_to_now(now, &transaction);
         rows::feed_ids(&transaction, feeds, now).await?;
         transaction.commit().await?;
@@ -316,7 +345,7 @@ impl Store for PostgresStore {
     }
 
     async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
-        let transaction = self.write().await?;
+        let transaction = self.begin().await?;
         transaction
             .execute(
                 "UPDATE feed SET leased_until = NULL WHERE id = $1 AND fence = $2",
@@ -412,62 +441,39 @@ impl Store for PostgresStore {
                 let _ = flushed.await;
             }
         }
-        read_transaction!(self, quarantine::list(after, limit))
+        self.read(ListQuarantined { after, limit }).await
     }
 
     async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError> {
-        let transaction = self.write().await?;
-        transaction
-            .execute("DELETE FROM quarantine WHERE id = $1", &[&id])
-            .await?;
-        transaction.commit().await
+        self.write(RemoveQuarantined(id)).await
     }
 
     async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError> {
-        read_transaction!(self, activity::since(since))
+        self.read(CountActivity(since)).await
     }
 
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
-        read_transaction!(self, reading::certificates())
+        self.read(ListCertificates).await
     }
 
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError> {
-        let transaction = self.write().await?;
-        transaction
-            .execute(
-                "INSERT INTO certificate (url, pem, fetched_at) VALUES ($1, $2, $3)
-                 ON CONFLICT (url) DO UPDATE SET pem = excluded.pem, fetched_at = excluded.fetched_at",
-                &[
-                    &certificate.url,
-                    &certificate.pem,
-                    &certificate.fetched_at.as_millis(),
-                ],
-            )
-            .await?;
-        transaction
-            .execute(
-                "DELETE FROM certificate WHERE url NOT IN
-                     (SELECT url FROM certificate ORDER BY fetched_at DESC, url LIMIT $1)",
-                &[&MAX_CERTIFICATES],
-            )
-            .await?;
-        transaction.commit().await
+        self.write(KeepCertificate(certificate)).await
     }
 
     async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
-        Ok(write_transaction!(self, tokens::make(&token)))
+        self.write(token).await
     }
 
     async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
-        read_transaction!(self, tokens::list())
+        self.read(ListApiTokens).await
     }
 
     async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
-        read_transaction!(self, tokens::find(&hash))
+        self.read(FindApiToken(hash)).await
     }
 
     async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
-        Ok(write_transaction!(self, tokens::revoke(id)))
+        self.write(RevokeApiToken(id)).await
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
@@ -538,18 +544,14 @@ impl Store for PostgresStore {
     }
 
     async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
-        let transaction = self.write().await?;
+        let mut transaction = self.begin().await?;
         let notification_bodies =
             retention::remove_notification_bodies(&transaction, retention.notifications_before)
                 .await?;
         let document_bodies = retention::remove_document_bodies(&transaction, &retention).await?;
         retention::remove_links(&transaction, retention.links_before).await?;
-        let quarantined = transaction
-            .execute(
-                "DELETE FROM quarantine WHERE id IN (
-                     SELECT id FROM quarantine WHERE received_at < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)",
-                &[&retention.quarantine_before.as_millis(), &RETENTION_BATCH],
-            )
+        let quarantined = RemoveOldQuarantined(retention.quarantine_before)
+            .run(&mut transaction)
             .await?;
         let alarms = alarms::retain(&transaction, retention.alarms_before).await?;
         transaction.commit().await?;

@@ -7,8 +7,7 @@ use super::rows::{self, escape_nul};
 use crate::domain::{Account, Cursor, Feed};
 use crate::store::columns::{self, message_id, row_limit, trigger_kinds};
 use crate::store::{
-    AccountRow, CertificateRow, DocumentFilter, DocumentRow, FeedRow, NotificationRow, SequenceRow,
-    StoreError,
+    AccountRow, DocumentFilter, DocumentRow, FeedRow, NotificationRow, SequenceRow, StoreError,
 };
 
 pub(super) async fn notifications(
@@ -174,24 +173,4 @@ pub(super) async fn sequence(transaction: &Transaction<'_>) -> Result<SequenceRo
         epoch: row.try_get(0)?,
         last: row.try_get(1)?,
     })
-}
-
-pub(super) async fn certificates(
-    transaction: &Transaction<'_>,
-) -> Result<Vec<CertificateRow>, StoreError> {
-    let rows = transaction
-        .query(
-            "SELECT url, pem, fetched_at FROM certificate ORDER BY fetched_at DESC, url",
-            &[],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(CertificateRow {
-                url: row.try_get(0)?,
-                pem: row.try_get(1)?,
-                fetched_at: rows::timestamp(row, 2)?,
-            })
-        })
-        .collect()
 }

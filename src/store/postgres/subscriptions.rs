@@ -4,10 +4,10 @@ use secrecy::SecretString;
 use tokio_postgres::Row;
 
 use super::connection::Transaction;
-use super::ingest::SUBSCRIPTIONS_LOCK;
 use super::rows::{self, account_id, escape_nul};
 use crate::domain::{Account, Event, Timestamp};
 use crate::store::columns;
+use crate::store::engine::SUBSCRIPTIONS_LOCK;
 use crate::store::{StoreError, SubscriptionChange, SubscriptionRow, SubscriptionState};
 
 const COLUMNS: &str =

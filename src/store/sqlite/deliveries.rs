@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
+use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::delivery_rows::{account_names, company_codes, read_delivery};
 use super::destinations;
@@ -198,7 +198,7 @@ fn scan_window(
 
 /// Records attempts, and applies `action` to the lease.
 pub(super) fn settle(
-    transaction: &Transaction<'_>,
+    transaction: &Connection,
     path: &Path,
     lease: &DeliveryLease,
     attempts: &[Attempt],

@@ -51,7 +51,7 @@ impl DeliveryStore for SqliteStore {
             .iter()
             .any(|one| matches!(one.outcome, DeliveryOutcome::Rejected { .. }));
         let may_continue = self
-            .write(move |transaction, path| {
+            .transact(move |transaction, path| {
                 deliveries::settle(transaction, path, &lease, &attempts, &action, now)
             })
             .await?;
@@ -100,7 +100,8 @@ impl DeliveryStore for SqliteStore {
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError> {
-        self.read(|connection| destinations::list(connection)).await
+        self.query(|connection| destinations::list(connection))
+            .await
     }
 
     async fn held_feeds(
@@ -108,12 +109,12 @@ impl DeliveryStore for SqliteStore {
         destination: DestinationName,
         filter: DestinationFilter,
     ) -> Result<Vec<HeldFeed>, StoreError> {
-        self.read(move |connection| destinations::held_feeds(connection, &destination, &filter))
+        self.query(move |connection| destinations::held_feeds(connection, &destination, &filter))
             .await
     }
 
     async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError> {
-        self.read(move |connection| destinations::deliveries(connection, &filter))
+        self.query(move |connection| destinations::deliveries(connection, &filter))
             .await
     }
 
@@ -124,7 +125,7 @@ impl DeliveryStore for SqliteStore {
         limit: usize,
         limit_bytes: usize,
     ) -> Result<Vec<ListEntry>, StoreError> {
-        self.read(move |connection| {
+        self.query(move |connection| {
             destinations::listed(connection, &destination, after, limit, limit_bytes)
         })
         .await
@@ -146,7 +147,7 @@ impl DeliveryStore for SqliteStore {
         end: ImportErrorOutcome,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.write(move |transaction, path| {
+        self.transact(move |transaction, path| {
             import_errors::end(transaction, path, &lease, &end, now)
         })
         .await
@@ -164,7 +165,7 @@ impl DeliveryStore for SqliteStore {
         &self,
         filter: ImportErrorFilter,
     ) -> Result<Vec<ImportErrorRow>, StoreError> {
-        self.read(move |connection| import_errors::list(connection, &filter))
+        self.query(move |connection| import_errors::list(connection, &filter))
             .await
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::explain;
 use super::rows;
@@ -74,7 +74,7 @@ pub(super) fn lease(
 }
 
 pub(super) fn end(
-    transaction: &Transaction<'_>,
+    transaction: &Connection,
     path: &Path,
     lease: &ImportErrorLease,
     end: &ImportErrorOutcome,

@@ -8,12 +8,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{Notify, oneshot, watch};
 
 pub(super) use self::error::explain;
+use self::tx::{Begin, in_transaction};
 use self::writer::{Inbox, Writer};
-use super::limits::{MAX_CERTIFICATES, RETENTION_BATCH};
+use super::activity::CountActivity;
+use super::certificates::{KeepCertificate, ListCertificates};
+use super::engine::Operation;
+use super::quarantine::{ListQuarantined, RemoveOldQuarantined, RemoveQuarantined};
+use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
 use super::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
     AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
@@ -25,7 +30,6 @@ use super::{
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
 
-mod activity;
 mod alarms;
 mod backup;
 mod deliveries;
@@ -46,8 +50,8 @@ mod rows;
 mod schema;
 mod search;
 mod subscriptions;
-mod tokens;
 mod triggers;
+mod tx;
 mod uploads;
 mod writer;
 
@@ -159,49 +163,58 @@ impl SqliteStore {
         })
     }
 
+    /// Runs an operation on the writer thread, in a transaction of its own.
+    async fn write<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        self.transact(move |connection, path| tx::run(operation, connection, path))
+            .await
+    }
+
+    /// Runs an operation on the reader thread, in one snapshot.
+    async fn read<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        self.on_reader(move |connection, path| {
+            in_transaction(connection, path, Begin::Reading, |connection| {
+                tx::run(operation, connection, path)
+            })
+        })
+        .await
+    }
+
     /// Runs `change` on the writer thread, in a transaction of its own.
-    async fn write<T: Send + 'static>(
+    async fn transact<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&rusqlite::Transaction<'_>, &Path) -> Result<T, StoreError> + Send + 'static,
+        change: impl FnOnce(&mut Connection, &Path) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
         let (answer, outcome) = oneshot::channel();
         let path = self.path.clone();
         inbox.enqueue_task(Box::new(move |connection| {
-            let outcome = connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
-                .map_err(|error| explain(&path, error))
-                .and_then(|transaction| {
-                    let value = change(&transaction, &path)?;
-                    transaction
-                        .commit()
-                        .map_err(|error| explain(&path, error))?;
-                    Ok(value)
-                });
+            let outcome = in_transaction(connection, &path, Begin::Writing, |connection| {
+                change(connection, &path)
+            });
             // The receiver is gone if the caller was dropped; the change is kept.
             let _ = answer.send(outcome);
         }))?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// [`SqliteStore::write`] for changes whose only errors are SQLite's.
+    /// [`SqliteStore::transact`] for changes whose only errors are SQLite's.
     async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.write(|transaction, path| change(transaction).map_err(|error| explain(path, error)))
+        self.transact(|connection, path| change(connection).map_err(|error| explain(path, error)))
             .await
     }
 
     /// Runs `read` on the reader thread.
-    async fn read<T: Send + 'static>(
+    async fn on_reader<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        read: impl FnOnce(&mut Connection, &Path) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, outcome) = oneshot::channel();
         let path = self.path.clone();
         let task: Read = Box::new(move |connection| {
-            let _ = answer.send(read(connection).map_err(|error| explain(&path, error)));
+            let _ = answer.send(read(connection, &path));
         });
         let reads = self
             .reads
@@ -216,6 +229,15 @@ impl SqliteStore {
                 mpsc::TrySendError::Disconnected(_) => StoreError::Closed,
             })?;
         outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// [`SqliteStore::on_reader`] for reads whose only errors are SQLite's.
+    async fn query<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.on_reader(|connection, path| read(connection).map_err(|error| explain(path, error)))
+            .await
     }
 }
 
@@ -309,7 +331,7 @@ impl Store for SqliteStore {
         after: i64,
         limit: usize,
     ) -> Result<Vec<NotificationRow>, StoreError> {
-        self.read(move |connection| reading::notifications(connection, after, limit))
+        self.query(move |connection| reading::notifications(connection, after, limit))
             .await
     }
 
@@ -351,7 +373,9 @@ impl Store for SqliteStore {
         plan: PullPlan,
     ) -> Result<PageOutcome, StoreError> {
         let outcome = self
-            .write(move |transaction, path| pages::commit(transaction, path, &lease, &page, &plan))
+            .transact(move |transaction, path| {
+                pages::commit(transaction, path, &lease, &page, &plan)
+            })
             .await?;
         self.arrivals.send_replace(());
         Ok(outcome)
@@ -363,7 +387,7 @@ impl Store for SqliteStore {
         failure: PageFailure,
         error: String,
     ) -> Result<(), StoreError> {
-        self.write(move |transaction, path| {
+        self.transact(move |transaction, path| {
             pausing::fail(transaction, path, &lease, failure, &error)
         })
         .await
@@ -375,7 +399,7 @@ impl Store for SqliteStore {
     }
 
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
-        self.read(move |connection| leases::next_due(connection, &request))
+        self.query(move |connection| leases::next_due(connection, &request))
             .await
     }
 
@@ -399,20 +423,20 @@ impl Store for SqliteStore {
     }
 
     async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError> {
-        self.read(|connection| reading::feeds(connection)).await
+        self.query(|connection| reading::feeds(connection)).await
     }
 
     async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
-        self.read(|connection| reading::accounts(connection)).await
+        self.query(|connection| reading::accounts(connection)).await
     }
 
     async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError> {
-        self.read(move |connection| reading::documents(connection, &filter))
+        self.query(move |connection| reading::documents(connection, &filter))
             .await
     }
 
     async fn search_documents(&self, search: DocumentSearch) -> Result<FoundDocuments, StoreError> {
-        self.read(move |connection| search::search_documents(connection, &search))
+        self.query(move |connection| search::search_documents(connection, &search))
             .await
     }
 
@@ -421,12 +445,12 @@ impl Store for SqliteStore {
         feed: Feed,
         versions: Vec<(String, String)>,
     ) -> Result<Vec<bool>, StoreError> {
-        self.read(move |connection| reading::known_versions(connection, &feed, &versions))
+        self.query(move |connection| reading::known_versions(connection, &feed, &versions))
             .await
     }
 
     async fn sequence(&self) -> Result<SequenceRow, StoreError> {
-        self.read(|connection| reading::sequence(connection)).await
+        self.query(|connection| reading::sequence(connection)).await
     }
 
     async fn subscription_requested(
@@ -443,7 +467,7 @@ impl Store for SqliteStore {
     }
 
     async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError> {
-        self.read(|connection| subscriptions::list(connection))
+        self.query(|connection| subscriptions::list(connection))
             .await
     }
 
@@ -458,63 +482,39 @@ impl Store for SqliteStore {
     }
 
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
-        self.read(move |connection| quarantine::list(connection, after, limit))
-            .await
+        self.read(ListQuarantined { after, limit }).await
     }
 
     async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError> {
-        self.change(move |connection| {
-            connection
-                .execute("DELETE FROM quarantine WHERE id = ?1", params![id])
-                .map(drop)
-        })
-        .await
+        self.write(RemoveQuarantined(id)).await
     }
 
     async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError> {
-        self.read(move |connection| activity::since(connection, since))
-            .await
+        self.read(CountActivity(since)).await
     }
 
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
-        self.read(|connection| reading::certificates(connection))
-            .await
+        self.read(ListCertificates).await
     }
 
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError> {
-        self.change(move |connection| {
-            connection.execute(
-                "INSERT INTO certificate (url, pem, fetched_at) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (url) DO UPDATE SET pem = excluded.pem, fetched_at = excluded.fetched_at",
-                params![certificate.url, certificate.pem, certificate.fetched_at.as_millis()],
-            )?;
-            connection.execute(
-                "DELETE FROM certificate WHERE url NOT IN
-                     (SELECT url FROM certificate ORDER BY fetched_at DESC, url LIMIT ?1)",
-                params![MAX_CERTIFICATES],
-            )?;
-            Ok(())
-        })
-        .await
+        self.write(KeepCertificate(certificate)).await
     }
 
     async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
-        self.change(move |connection| tokens::make(connection, &token))
-            .await
+        self.write(token).await
     }
 
     async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
-        self.read(|connection| tokens::list(connection)).await
+        self.read(ListApiTokens).await
     }
 
     async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
-        self.read(move |connection| tokens::find(connection, &hash))
-            .await
+        self.read(FindApiToken(hash)).await
     }
 
     async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
-        self.change(move |connection| tokens::revoke(connection, id))
-            .await
+        self.write(RevokeApiToken(id)).await
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
@@ -538,12 +538,12 @@ impl Store for SqliteStore {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<UploadRow>, StoreError> {
-        self.read(move |connection| uploads::newest_first(connection, before, limit))
+        self.query(move |connection| uploads::newest_first(connection, before, limit))
             .await
     }
 
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
-        self.read(move |connection| uploads::list(connection, &filter))
+        self.query(move |connection| uploads::list(connection, &filter))
             .await
     }
 
@@ -556,7 +556,7 @@ impl Store for SqliteStore {
     }
 
     async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
-        self.read(move |connection| alarms::list(connection, &filter))
+        self.query(move |connection| alarms::list(connection, &filter))
             .await
     }
 
@@ -583,25 +583,22 @@ impl Store for SqliteStore {
         &self,
         stored_by: Timestamp,
     ) -> Result<Vec<UnannouncedDocuments>, StoreError> {
-        self.read(move |connection| alarms::unannounced_documents(connection, stored_by))
+        self.query(move |connection| alarms::unannounced_documents(connection, stored_by))
             .await
     }
 
     async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
-        self.change(move |connection| {
-            retention::remove_links(connection, retention.links_before)?;
+        self.transact(move |connection, path| {
+            let (notification_bodies, document_bodies) =
+                retention::remove_bodies_and_links(connection, &retention)
+                    .map_err(|error| explain(path, error))?;
+            let quarantined = RemoveOldQuarantined(retention.quarantine_before);
             Ok(RetentionOutcome {
-                notification_bodies: retention::remove_notification_bodies(
-                    connection,
-                    retention.notifications_before,
-                )?,
-                document_bodies: retention::remove_document_bodies(connection, &retention)?,
-                quarantined: connection.execute(
-                    "DELETE FROM quarantine WHERE id IN (
-                         SELECT id FROM quarantine WHERE received_at < ?1 ORDER BY id LIMIT ?2)",
-                    params![retention.quarantine_before.as_millis(), RETENTION_BATCH],
-                )?,
-                alarms: alarms::retain(connection, retention.alarms_before)?,
+                notification_bodies,
+                document_bodies,
+                quarantined: tx::run(quarantined, connection, path)?,
+                alarms: alarms::retain(connection, retention.alarms_before)
+                    .map_err(|error| explain(path, error))?,
             })
         })
         .await

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::explain;
 use super::leases::{check_fence, last_overlap_read, save_position, saved_cursors};
@@ -22,7 +22,7 @@ use crate::store::{
 
 /// Stores a page with its cursor, raises the triggers that follow, and releases the lease.
 pub(super) fn commit(
-    transaction: &Transaction<'_>,
+    transaction: &Connection,
     path: &Path,
     lease: &PageLease,
     page: &PageToCommit,

@@ -6,7 +6,7 @@ use super::rows;
 use crate::domain::{Account, Cursor, Feed};
 use crate::store::columns::{message_id, row_limit, trigger_kinds};
 use crate::store::{
-    AccountRow, CertificateRow, DocumentFilter, DocumentRow, FeedRow, NotificationRow, SequenceRow,
+    AccountRow, DocumentFilter, DocumentRow, FeedRow, NotificationRow, SequenceRow,
 };
 
 pub(super) fn notifications(
@@ -163,19 +163,4 @@ pub(super) fn sequence(connection: &Connection) -> rusqlite::Result<SequenceRow>
             last: row.get(1)?,
         })
     })
-}
-
-pub(super) fn certificates(connection: &Connection) -> rusqlite::Result<Vec<CertificateRow>> {
-    connection
-        .prepare_cached(
-            "SELECT url, pem, fetched_at FROM certificate ORDER BY fetched_at DESC, url",
-        )?
-        .query_map([], |row| {
-            Ok(CertificateRow {
-                url: row.get(0)?,
-                pem: row.get(1)?,
-                fetched_at: rows::timestamp(row, 2)?,
-            })
-        })?
-        .collect()
 }

@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::domain::{Account, Company, DestinationName, Event, Feed, Queue, Timestamp};
 use crate::store::columns::{self, kind_code};
 use crate::store::{
-    DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState, Rights,
-    SubscriptionState, TriggerKind, UploadState,
+    DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState, SubscriptionState,
+    TriggerKind, UploadState,
 };
 
 /// Returns the account's id; adds the account if it is new.
@@ -155,11 +155,6 @@ pub(super) fn import_error_state(
 pub(super) fn optional_company(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Company>> {
     let code: Option<String> = row.get(column)?;
     columns::optional_company(code.as_deref()).map_err(unknown_value(column))
-}
-
-/// Reads the rights of a token.
-pub(super) fn rights(row: &Row<'_>, column: usize) -> rusqlite::Result<Rights> {
-    columns::rights(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads a feed from three columns: account name, queue, company.
