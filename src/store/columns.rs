@@ -34,8 +34,13 @@ macro_rules! named_columns {
 
 named_columns! {
     Account: account;
+    Company: company;
     Event: event_name;
+    ImportErrorState: import_error_state;
+    Queue: queue;
     Rights: rights;
+    SubscriptionState: subscription_state;
+    UploadState: upload_state;
 }
 
 /// Returns the event's code in the notification table.
@@ -105,11 +110,7 @@ pub(super) fn feed(account_name: &str, queue: &str, company: &str) -> Result<Fee
     Ok(Feed {
         account: account(account_name)?,
         queue: self::queue(queue)?,
-        company: if company.is_empty() {
-            Company::mixed()
-        } else {
-            Company::parse(company).map_err(|_| UnknownValue("company code"))?
-        },
+        company: self::company(company)?,
     })
 }
 
@@ -128,7 +129,7 @@ pub(super) fn feed_pause_reason(
 }
 
 /// Returns the state of a subscription with this name.
-pub(super) fn subscription_state(text: &str) -> Result<SubscriptionState, UnknownValue> {
+fn subscription_state(text: &str) -> Result<SubscriptionState, UnknownValue> {
     SubscriptionState::ALL
         .into_iter()
         .find(|state| state.as_str() == text)
@@ -136,7 +137,7 @@ pub(super) fn subscription_state(text: &str) -> Result<SubscriptionState, Unknow
 }
 
 /// Returns the state of an upload with this name.
-pub(super) fn upload_state(text: &str) -> Result<UploadState, UnknownValue> {
+fn upload_state(text: &str) -> Result<UploadState, UnknownValue> {
     UploadState::ALL
         .into_iter()
         .find(|state| state.as_str() == text)
@@ -166,7 +167,7 @@ pub(super) fn destination_pause_reason(
 }
 
 /// Returns the state of an import error with this name.
-pub(super) fn import_error_state(text: &str) -> Result<ImportErrorState, UnknownValue> {
+fn import_error_state(text: &str) -> Result<ImportErrorState, UnknownValue> {
     ImportErrorState::ALL
         .into_iter()
         .find(|state| state.as_str() == text)
@@ -178,11 +179,12 @@ pub(super) fn destination(name: &str) -> Result<DestinationName, UnknownValue> {
     DestinationName::parse(name).map_err(|_| UnknownValue("destination name"))
 }
 
-/// Returns the company with this code; empty text is none.
-pub(super) fn optional_company(code: Option<&str>) -> Result<Option<Company>, UnknownValue> {
-    code.filter(|code| !code.is_empty())
-        .map(|code| Company::parse(code).map_err(|_| UnknownValue("company code")))
-        .transpose()
+/// Returns the company with this code; empty text is a feed that mixes them.
+fn company(code: &str) -> Result<Company, UnknownValue> {
+    if code.is_empty() {
+        return Ok(Company::mixed());
+    }
+    Company::parse(code).map_err(|_| UnknownValue("company code"))
 }
 
 /// Returns the rights with this name.

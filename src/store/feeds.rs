@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::FreshLink;
+use super::{FreshLink, UploadReturn};
 use crate::domain::{Account, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp};
 
 /// The kind of a trigger, most urgent first.
@@ -138,15 +138,6 @@ pub struct PageToCommit {
     pub uploads: Vec<UploadReturn>,
     /// Links to the documents' files, stored if fresh links were requested for the feed.
     pub links: Vec<FreshLink>,
-}
-
-/// A document with the correlation data of an uploaded file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UploadReturn {
-    /// [`UploadRow::correlation`](super::UploadRow::correlation).
-    pub correlation: String,
-    /// The vendor's id of the document.
-    pub document_id: String,
 }
 
 /// An entry of a page without a usable `id`.

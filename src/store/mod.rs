@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::domain::{Account, Clock, DestinationName, Event, Feed, Timestamp};
 
+mod accounts;
 mod activity;
 mod alarms;
 mod certificates;
@@ -21,15 +22,19 @@ mod documents;
 mod engine;
 mod error;
 mod feeds;
+mod import_errors;
 mod limits;
 mod messages;
 mod outcomes;
+mod pausing;
 pub mod postgres;
 mod pulls;
 mod quarantine;
 mod run_state;
 pub mod sqlite;
+mod subscriptions;
 mod tokens;
+mod uploads;
 
 pub use activity::*;
 pub use alarms::*;
@@ -38,10 +43,13 @@ pub use deliveries::*;
 pub use documents::*;
 pub use error::*;
 pub use feeds::*;
+pub use import_errors::*;
 pub use messages::*;
 pub use quarantine::*;
 pub use run_state::*;
+pub use subscriptions::*;
 pub use tokens::*;
+pub use uploads::*;
 
 /// A shared handle to the store.
 pub type SharedStore = Arc<dyn Store>;

@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 
 use super::StoreError;
+use crate::domain::Timestamp;
 
 mod sql;
 mod value;
@@ -23,6 +24,10 @@ pub(super) type ReadRow<'a> =
 
 /// An open transaction. It is committed if its operation succeeds.
 pub(super) trait Tx: Send {
+    /// Returns the moment when the transaction began, by the database's clock if processes
+    /// share the database; otherwise `local`, the caller's moment.
+    fn now_or(&self, local: Timestamp) -> Timestamp;
+
     /// Waits until no other transaction holds the lock `number`, and holds it until the end.
     fn lock(&mut self, number: i64) -> impl Future<Output = Result<(), StoreError>> + Send;
 

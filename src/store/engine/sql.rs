@@ -40,6 +40,8 @@ const DIALECT: &[Named] = &[
         "elements",
         differs("SELECT value FROM json_each", "SELECT unnest"),
     ),
+    // Gathers texts in one list: `{list}(name ORDER BY name)`; no rows may be NULL.
+    ("list", differs("json_group_array", "array_agg")),
     // Locks the selected rows until the end of the transaction.
     ("lock_rows", differs("", " FOR NO KEY UPDATE")),
     // Locks the selected rows; those that another transaction holds are left out.

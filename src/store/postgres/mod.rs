@@ -15,11 +15,15 @@ use self::connection::{Pool, Transaction};
 use self::ingest::{Ingest, PendingMessage};
 use self::quarantine::QuarantineCommand;
 use super::activity::CountActivity;
+use super::alarms::{CountUnannounced, EndNotice, LeaseNotice, RemoveOldAlarms};
 use super::certificates::{KeepCertificate, ListCertificates};
 use super::engine::Operation;
 use super::limits::QUARANTINE_QUEUE;
+use super::pausing::{FailPage, ResumeAtStart, SetPaused};
 use super::quarantine::{ListQuarantined, RemoveOldQuarantined, RemoveQuarantined};
+use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
 use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
+use super::uploads::{EndUpload, ListNewestUploads};
 use super::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
     AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
@@ -55,7 +59,6 @@ macro_rules! write_transaction {
     }};
 }
 
-mod alarms;
 mod connection;
 mod copy;
 mod deliveries;
@@ -63,22 +66,18 @@ mod delivery_rows;
 mod delivery_store;
 mod destinations;
 mod error;
-mod import_errors;
 mod ingest;
 mod leases;
 mod links;
 mod pages;
-mod pausing;
 mod quarantine;
 mod reading;
 mod retention;
 mod rows;
 mod schema;
 mod search;
-mod subscriptions;
 mod triggers;
 mod tx;
-mod uploads;
 
 /// Interval at which a worker checks the rows for triggers of other replicas.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -125,8 +124,8 @@ impl PostgresStore {
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         let pool = Arc::new(Pool::new(options.address, options.clock)?);
         schema::migrate(&pool).await?;
-        let transaction = pool.write().await?;
-        pausing::recover_at_start(&transaction).await?;
+        let mut transaction = pool.write().await?;
+        ResumeAtStart.run(&mut transaction).await?;
         transaction.commit().await?;
         let trigger = Arc::new(Notify::new());
         let (messages, arriving) = mpsc::channel(options.queue.max(1));
@@ -340,8 +339,12 @@ impl Store for PostgresStore {
         failure: PageFailure,
         error: String,
     ) -> Result<(), StoreError> {
-        self.may_write()?;
-        pausing::fail(&self.pool, &lease, failure, &error).await
+        self.write(FailPage {
+            lease,
+            failure,
+            error,
+        })
+        .await
     }
 
     async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
@@ -370,8 +373,13 @@ impl Store for PostgresStore {
         feed: Option<Feed>,
         paused: bool,
     ) -> Result<usize, StoreError> {
-        let changed =
-            write_transaction!(self, pausing::set_paused(&account, feed.as_ref(), paused));
+        let changed = self
+            .write(SetPaused {
+                account,
+                feed,
+                paused,
+            })
+            .await?;
         self.trigger.notify_one();
         Ok(changed)
     }
@@ -411,14 +419,17 @@ impl Store for PostgresStore {
         name: String,
         now: Timestamp,
     ) -> Result<i64, StoreError> {
-        Ok(write_transaction!(
-            self,
-            subscriptions::requested(&account, event, &name, now)
-        ))
+        self.write(RecordSubscriptionRequest {
+            account,
+            event,
+            name,
+            now,
+        })
+        .await
     }
 
     async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError> {
-        read_transaction!(self, subscriptions::list())
+        self.read(ListSubscriptions).await
     }
 
     async fn change_subscription(
@@ -427,10 +438,7 @@ impl Store for PostgresStore {
         change: SubscriptionChange,
         now: Timestamp,
     ) -> Result<Option<SubscriptionRow>, StoreError> {
-        Ok(write_transaction!(
-            self,
-            subscriptions::change(id, &change, now)
-        ))
+        self.write(ChangeSubscription { id, change, now }).await
     }
 
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
@@ -477,7 +485,7 @@ impl Store for PostgresStore {
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
-        Ok(write_transaction!(self, uploads::begin(&upload)))
+        self.write(upload).await
     }
 
     async fn end_upload(
@@ -487,10 +495,13 @@ impl Store for PostgresStore {
         end: UploadEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        Ok(write_transaction!(
-            self,
-            uploads::end(id, &owner, &end, now)
-        ))
+        self.write(EndUpload {
+            id,
+            owner,
+            end,
+            now,
+        })
+        .await
     }
 
     async fn newest_uploads(
@@ -498,22 +509,22 @@ impl Store for PostgresStore {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<UploadRow>, StoreError> {
-        read_transaction!(self, uploads::newest_first(before, limit))
+        self.read(ListNewestUploads { before, limit }).await
     }
 
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
-        read_transaction!(self, uploads::list(&filter))
+        self.read(filter).await
     }
 
     async fn update_alarms(
         &self,
         observation: AlarmObservation,
     ) -> Result<AlarmChanges, StoreError> {
-        Ok(write_transaction!(self, alarms::update(&observation)))
+        self.write(observation).await
     }
 
     async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
-        read_transaction!(self, alarms::list(&filter))
+        self.read(filter).await
     }
 
     async fn lease_notice(
@@ -521,7 +532,7 @@ impl Store for PostgresStore {
         now: Timestamp,
         lease: Duration,
     ) -> Result<Option<AlarmNotice>, StoreError> {
-        Ok(write_transaction!(self, alarms::lease_notice(now, lease)))
+        self.write(LeaseNotice { now, lease }).await
     }
 
     async fn end_notice(
@@ -530,17 +541,14 @@ impl Store for PostgresStore {
         end: NoticeEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        Ok(write_transaction!(
-            self,
-            alarms::end_notice(&notice, &end, now)
-        ))
+        self.write(EndNotice { notice, end, now }).await
     }
 
     async fn unannounced_documents(
         &self,
         stored_by: Timestamp,
     ) -> Result<Vec<UnannouncedDocuments>, StoreError> {
-        read_transaction!(self, alarms::unannounced_documents(stored_by))
+        self.read(CountUnannounced(stored_by)).await
     }
 
     async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
@@ -553,7 +561,9 @@ impl Store for PostgresStore {
         let quarantined = RemoveOldQuarantined(retention.quarantine_before)
             .run(&mut transaction)
             .await?;
-        let alarms = alarms::retain(&transaction, retention.alarms_before).await?;
+        let alarms = RemoveOldAlarms(retention.alarms_before)
+            .run(&mut transaction)
+            .await?;
         transaction.commit().await?;
         Ok(RetentionOutcome {
             notification_bodies,

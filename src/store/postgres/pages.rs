@@ -10,14 +10,15 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::connection::{Parameter, Pool, Transaction};
 use super::leases::{last_overlap_read, lock_as_owner, save_position, saved_cursors};
-use super::pausing::pause_feed;
+use super::links;
 use super::rows::{self, escape_nul, feed_ids};
 use super::triggers::raise;
-use super::{links, uploads};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 use crate::store::columns::kind_code;
 use crate::store::limits::MAX_UNREADABLE_ENTRIES;
+use crate::store::pausing::pause_feed;
 use crate::store::pulls::{self, is_unannounced, position_kind};
+use crate::store::uploads::link_documents;
 use crate::store::{
     COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
     PageToCommit, PullPlan, StoreError, TriggerKind, UnreadableEntry,
@@ -30,7 +31,7 @@ pub(super) async fn commit(
     page: &PageToCommit,
     plan: &PullPlan,
 ) -> Result<PageOutcome, StoreError> {
-    let transaction = pool.write().await?;
+    let mut transaction = pool.write().await?;
     let Some(account) = lock_as_owner(&transaction, lease).await? else {
         transaction.roll_back().await?;
         return Err(StoreError::StaleLease);
@@ -43,7 +44,7 @@ pub(super) async fn commit(
     let stored = StoredVersions::read(&transaction, lease, account, &page.documents).await?;
     if stored.company_filter_ignored(lease, &page.documents) {
         pause_feed(
-            &transaction,
+            &mut transaction,
             lease.feed_id,
             FeedPauseReason::CompanyFilterIgnored,
             None,
@@ -61,7 +62,7 @@ pub(super) async fn commit(
         .filter(|document| is_unannounced(lease, document, notified_at))
         .count();
     record_page(
-        &transaction,
+        &mut transaction,
         lease,
         page,
         &plan,
@@ -167,7 +168,7 @@ async fn notified_at(
 }
 
 async fn record_page(
-    transaction: &Transaction<'_>,
+    transaction: &mut Transaction<'_>,
     lease: &PageLease,
     page: &PageToCommit,
     plan: &PullPlan,
@@ -191,7 +192,7 @@ async fn record_page(
     for entry in &page.unreadable {
         store_unreadable(transaction, lease.feed_id, entry, plan.now).await?;
     }
-    uploads::link_documents(transaction, &lease.feed.account, &page.uploads).await?;
+    link_documents(transaction, &lease.feed.account, &page.uploads).await?;
     links::store(transaction, lease.feed_id, &page.links, plan.now).await
 }
 

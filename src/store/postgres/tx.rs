@@ -7,12 +7,17 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use super::connection::Transaction;
 use super::rows::{escape_nul, unescape_nul};
+use crate::domain::Timestamp;
 use crate::store::StoreError;
 use crate::store::engine::{Param, ReadRow, Row, Sql, Tx, Value};
 
 type BoxedError = Box<dyn std::error::Error + Sync + Send>;
 
 impl Tx for Transaction<'_> {
+    fn now_or(&self, _local: Timestamp) -> Timestamp {
+        self.now()
+    }
+
     async fn lock(&mut self, number: i64) -> Result<(), StoreError> {
         self.query("SELECT pg_advisory_xact_lock($1)", &[&number])
             .await?;
@@ -154,7 +159,6 @@ impl FromSql<'_> for WholeNumber {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Timestamp;
 
     fn written(param: &dyn Param) -> (Type, Option<Vec<u8>>) {
         let value = param.value();

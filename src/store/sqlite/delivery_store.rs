@@ -5,8 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{SqliteStore, deliveries, destinations, import_errors};
+use super::{SqliteStore, deliveries, destinations};
 use crate::domain::{Account, DestinationName, Timestamp};
+use crate::store::import_errors::{EndImportError, LeaseImportError, RetryImportError};
 use crate::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
     DeliveryRow, DeliveryStore, DestinationChange, DestinationFilter, DestinationRow, HeldFeed,
@@ -137,8 +138,12 @@ impl DeliveryStore for SqliteStore {
         now: Timestamp,
         lease: Duration,
     ) -> Result<Option<ImportErrorLease>, StoreError> {
-        self.change(move |connection| import_errors::lease(connection, &accounts, now, lease))
-            .await
+        self.write(LeaseImportError {
+            accounts,
+            now,
+            lease,
+        })
+        .await
     }
 
     async fn end_import_error(
@@ -147,16 +152,11 @@ impl DeliveryStore for SqliteStore {
         end: ImportErrorOutcome,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.transact(move |transaction, path| {
-            import_errors::end(transaction, path, &lease, &end, now)
-        })
-        .await
+        self.write(EndImportError { lease, end, now }).await
     }
 
     async fn retry_import_error(&self, id: i64, now: Timestamp) -> Result<bool, StoreError> {
-        let found = self
-            .change(move |connection| import_errors::retry(connection, id, now))
-            .await?;
+        let found = self.write(RetryImportError { id, now }).await?;
         self.arrivals.send_replace(());
         Ok(found)
     }
@@ -165,7 +165,6 @@ impl DeliveryStore for SqliteStore {
         &self,
         filter: ImportErrorFilter,
     ) -> Result<Vec<ImportErrorRow>, StoreError> {
-        self.query(move |connection| import_errors::list(connection, &filter))
-            .await
+        self.read(filter).await
     }
 }

@@ -15,10 +15,14 @@ pub(super) use self::error::explain;
 use self::tx::{Begin, in_transaction};
 use self::writer::{Inbox, Writer};
 use super::activity::CountActivity;
+use super::alarms::{CountUnannounced, EndNotice, LeaseNotice, RemoveOldAlarms};
 use super::certificates::{KeepCertificate, ListCertificates};
 use super::engine::Operation;
+use super::pausing::{FailPage, ResumeAtStart, SetPaused};
 use super::quarantine::{ListQuarantined, RemoveOldQuarantined, RemoveQuarantined};
+use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
 use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
+use super::uploads::{EndUpload, ListNewestUploads};
 use super::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
     AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
@@ -30,29 +34,24 @@ use super::{
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
 
-mod alarms;
 mod backup;
 mod deliveries;
 mod delivery_rows;
 mod delivery_store;
 mod destinations;
 mod error;
-mod import_errors;
 mod ingest;
 mod leases;
 mod links;
 mod pages;
-mod pausing;
 mod quarantine;
 mod reading;
 mod retention;
 mod rows;
 mod schema;
 mod search;
-mod subscriptions;
 mod triggers;
 mod tx;
-mod uploads;
 mod writer;
 
 /// Options of a [`SqliteStore`].
@@ -94,11 +93,14 @@ impl SqliteStore {
     pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let path = options.path;
         let lock = lock_file(&path)?;
-        let connection = schema::open_for_writing(&path)?;
+        let mut connection = schema::open_for_writing(&path)?;
         let explain_here = |error| explain(&path, error);
         backup::ensure_epoch(&connection).map_err(explain_here)?;
-        pausing::recover_at_start(&connection).map_err(explain_here)?;
+        leases::release_all(&connection).map_err(explain_here)?;
         destinations::release_leases(&connection).map_err(explain_here)?;
+        in_transaction(&mut connection, &path, Begin::Writing, |connection| {
+            tx::run(ResumeAtStart, connection, &path)
+        })?;
         let quarantine = quarantine::QuarantineWriter::open(&connection, options.quarantine_bytes)
             .map_err(explain_here)?;
         let inbox = Arc::new(Inbox::new(options.queue));
@@ -387,8 +389,10 @@ impl Store for SqliteStore {
         failure: PageFailure,
         error: String,
     ) -> Result<(), StoreError> {
-        self.transact(move |transaction, path| {
-            pausing::fail(transaction, path, &lease, failure, &error)
+        self.write(FailPage {
+            lease,
+            failure,
+            error,
         })
         .await
     }
@@ -414,8 +418,10 @@ impl Store for SqliteStore {
         paused: bool,
     ) -> Result<usize, StoreError> {
         let changed = self
-            .change(move |connection| {
-                pausing::set_paused(connection, &account, feed.as_ref(), paused)
+            .write(SetPaused {
+                account,
+                feed,
+                paused,
             })
             .await?;
         self.trigger.notify_one();
@@ -460,15 +466,17 @@ impl Store for SqliteStore {
         name: String,
         now: Timestamp,
     ) -> Result<i64, StoreError> {
-        self.change(move |connection| {
-            subscriptions::requested(connection, &account, event, &name, now)
+        self.write(RecordSubscriptionRequest {
+            account,
+            event,
+            name,
+            now,
         })
         .await
     }
 
     async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError> {
-        self.query(|connection| subscriptions::list(connection))
-            .await
+        self.read(ListSubscriptions).await
     }
 
     async fn change_subscription(
@@ -477,8 +485,7 @@ impl Store for SqliteStore {
         change: SubscriptionChange,
         now: Timestamp,
     ) -> Result<Option<SubscriptionRow>, StoreError> {
-        self.change(move |connection| subscriptions::change(connection, id, &change, now))
-            .await
+        self.write(ChangeSubscription { id, change, now }).await
     }
 
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
@@ -518,8 +525,7 @@ impl Store for SqliteStore {
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
-        self.change(move |connection| uploads::begin(connection, &upload))
-            .await
+        self.write(upload).await
     }
 
     async fn end_upload(
@@ -529,8 +535,13 @@ impl Store for SqliteStore {
         end: UploadEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.change(move |connection| uploads::end(connection, id, &owner, &end, now))
-            .await
+        self.write(EndUpload {
+            id,
+            owner,
+            end,
+            now,
+        })
+        .await
     }
 
     async fn newest_uploads(
@@ -538,26 +549,22 @@ impl Store for SqliteStore {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<UploadRow>, StoreError> {
-        self.query(move |connection| uploads::newest_first(connection, before, limit))
-            .await
+        self.read(ListNewestUploads { before, limit }).await
     }
 
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
-        self.query(move |connection| uploads::list(connection, &filter))
-            .await
+        self.read(filter).await
     }
 
     async fn update_alarms(
         &self,
         observation: AlarmObservation,
     ) -> Result<AlarmChanges, StoreError> {
-        self.change(move |connection| alarms::update(connection, &observation))
-            .await
+        self.write(observation).await
     }
 
     async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
-        self.query(move |connection| alarms::list(connection, &filter))
-            .await
+        self.read(filter).await
     }
 
     async fn lease_notice(
@@ -565,8 +572,7 @@ impl Store for SqliteStore {
         now: Timestamp,
         lease: Duration,
     ) -> Result<Option<AlarmNotice>, StoreError> {
-        self.change(move |connection| alarms::lease_notice(connection, now, lease))
-            .await
+        self.write(LeaseNotice { now, lease }).await
     }
 
     async fn end_notice(
@@ -575,16 +581,14 @@ impl Store for SqliteStore {
         end: NoticeEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.change(move |connection| alarms::end_notice(connection, &notice, &end, now))
-            .await
+        self.write(EndNotice { notice, end, now }).await
     }
 
     async fn unannounced_documents(
         &self,
         stored_by: Timestamp,
     ) -> Result<Vec<UnannouncedDocuments>, StoreError> {
-        self.query(move |connection| alarms::unannounced_documents(connection, stored_by))
-            .await
+        self.read(CountUnannounced(stored_by)).await
     }
 
     async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
@@ -597,8 +601,7 @@ impl Store for SqliteStore {
                 notification_bodies,
                 document_bodies,
                 quarantined: tx::run(quarantined, connection, path)?,
-                alarms: alarms::retain(connection, retention.alarms_before)
-                    .map_err(|error| explain(path, error))?,
+                alarms: tx::run(RemoveOldAlarms(retention.alarms_before), connection, path)?,
             })
         })
         .await

@@ -7,14 +7,16 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::explain;
 use super::leases::{check_fence, last_overlap_read, save_position, saved_cursors};
-use super::pausing::pause_feed;
+use super::links;
 use super::rows::{self, account_id, feed_id};
 use super::triggers::raise;
-use super::{links, uploads};
+use super::tx::{SqliteTx, immediate};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 use crate::store::columns::kind_code;
 use crate::store::limits::MAX_UNREADABLE_ENTRIES;
+use crate::store::pausing::pause_feed;
 use crate::store::pulls::{self, position_kind};
+use crate::store::uploads::link_documents;
 use crate::store::{
     COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
     PageToCommit, PullPlan, StoreError, TriggerKind, UnreadableEntry,
@@ -22,14 +24,30 @@ use crate::store::{
 
 /// Stores a page with its cursor, raises the triggers that follow, and releases the lease.
 pub(super) fn commit(
-    transaction: &Connection,
+    connection: &mut Connection,
     path: &Path,
     lease: &PageLease,
     page: &PageToCommit,
     plan: &PullPlan,
 ) -> Result<PageOutcome, StoreError> {
-    check_fence(transaction, path, lease)?;
-    store_page(transaction, lease, page, plan).map_err(|error| explain(path, error))
+    let explain = |error| explain(path, error);
+    check_fence(connection, path, lease)?;
+    if company_filter_ignored(connection, lease, &page.documents).map_err(explain)? {
+        immediate(pause_feed(
+            &mut SqliteTx::new(connection, path),
+            lease.feed_id,
+            FeedPauseReason::CompanyFilterIgnored,
+            None,
+            COMPANY_FILTER_IGNORED,
+        ))?;
+        return Ok(PageOutcome::CompanyFilterIgnored);
+    }
+    immediate(link_documents(
+        &mut SqliteTx::new(connection, path),
+        &lease.feed.account,
+        &page.uploads,
+    ))?;
+    store_page(connection, lease, page, plan).map_err(explain)
 }
 
 fn store_page(
@@ -38,16 +56,6 @@ fn store_page(
     page: &PageToCommit,
     plan: &PullPlan,
 ) -> rusqlite::Result<PageOutcome> {
-    if company_filter_ignored(connection, lease, &page.documents)? {
-        pause_feed(
-            connection,
-            lease.feed_id,
-            FeedPauseReason::CompanyFilterIgnored,
-            None,
-            COMPANY_FILTER_IGNORED,
-        )?;
-        return Ok(PageOutcome::CompanyFilterIgnored);
-    }
     let mut numbering = Numbering::read(connection)?;
     let notified_at = notified_at(connection, lease.feed_id)?;
     let mut new = 0;
@@ -69,7 +77,6 @@ fn store_page(
             plan.now,
         )?;
     }
-    uploads::link_documents(connection, &lease.feed.account, &page.uploads)?;
     links::store(connection, lease.feed_id, &page.links, plan.now)?;
     let up_to_date = page.end == PageEnd::UpToDate;
     move_cursor(connection, lease, page, plan, up_to_date)?;

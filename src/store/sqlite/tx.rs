@@ -10,11 +10,12 @@ use rusqlite::types::{ToSqlOutput, Value as OwnedValue, ValueRef};
 use rusqlite::{CachedStatement, Connection};
 
 use super::error::explain;
+use crate::domain::Timestamp;
 use crate::store::StoreError;
 use crate::store::engine::{Operation, Param, ReadRow, Row, Sql, Tx, Value};
 
 /// A transaction in progress on a connection.
-struct SqliteTx<'c> {
+pub(super) struct SqliteTx<'c> {
     connection: &'c mut Connection,
     /// Names the database in errors.
     path: &'c Path,
@@ -72,9 +73,14 @@ pub(super) fn run<O: Operation>(
     connection: &mut Connection,
     path: &Path,
 ) -> Result<O::Output, StoreError> {
-    let mut tx = SqliteTx { connection, path };
-    let running = pin!(operation.run(&mut tx));
-    match running.poll(&mut Context::from_waker(Waker::noop())) {
+    immediate(operation.run(&mut SqliteTx::new(connection, path)))
+}
+
+/// Returns the result of work that awaits nothing but a [`SqliteTx`].
+pub(super) fn immediate<T>(
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => outcome,
         Poll::Pending => Err(StoreError::Database(
             "an operation waited for something other than its transaction; report this as a bug"
@@ -83,7 +89,11 @@ pub(super) fn run<O: Operation>(
     }
 }
 
-impl SqliteTx<'_> {
+impl<'c> SqliteTx<'c> {
+    pub(super) fn new(connection: &'c mut Connection, path: &'c Path) -> Self {
+        Self { connection, path }
+    }
+
     /// Returns the prepared statement with its values.
     fn bind(&self, sql: &Sql, params: &[&dyn Param]) -> rusqlite::Result<CachedStatement<'_>> {
         let mut statement = self.connection.prepare_cached(sql.sqlite())?;
@@ -112,6 +122,10 @@ impl SqliteTx<'_> {
 }
 
 impl Tx for SqliteTx<'_> {
+    fn now_or(&self, local: Timestamp) -> Timestamp {
+        local
+    }
+
     fn lock(&mut self, _number: i64) -> impl Future<Output = Result<(), StoreError>> + Send {
         // There is one writer.
         ready(Ok(()))
@@ -201,7 +215,6 @@ mod tests {
     use std::ops::ControlFlow;
 
     use super::*;
-    use crate::domain::Timestamp;
 
     static CREATE: Sql = Sql::new(
         "CREATE TABLE t (number INTEGER, yes INTEGER, text TEXT, bytes BLOB, moment INTEGER) STRICT",
@@ -211,20 +224,12 @@ mod tests {
 
     fn with_tx<T>(work: impl FnOnce(&mut SqliteTx<'_>) -> T) -> T {
         let mut connection = Connection::open_in_memory().expect("opened a database");
-        let path = Path::new(":memory:");
-        work(&mut SqliteTx {
-            connection: &mut connection,
-            path,
-        })
+        work(&mut SqliteTx::new(&mut connection, Path::new(":memory:")))
     }
 
-    /// Returns the result of a future that never waits.
-    fn now<T>(future: impl Future<Output = Result<T, StoreError>>) -> T {
-        let future = pin!(future);
-        match future.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(outcome) => outcome.expect("the statement succeeded"),
-            Poll::Pending => panic!("it waited"),
-        }
+    /// Returns the result of a statement.
+    fn now<T>(statement: impl Future<Output = Result<T, StoreError>>) -> T {
+        immediate(statement).expect("the statement succeeded")
     }
 
     #[test]
@@ -329,10 +334,7 @@ mod tests {
         });
         assert!(matches!(failed, Err(StoreError::StaleLease)), "{failed:?}");
         assert!(connection.is_autocommit());
-        let mut tx = SqliteTx {
-            connection: &mut connection,
-            path,
-        };
+        let mut tx = SqliteTx::new(&mut connection, path);
         assert_eq!(now(tx.one(&TABLES, &[], |row| row.get::<i64>(0))), 0);
     }
 }
