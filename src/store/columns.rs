@@ -7,7 +7,7 @@ use super::{
     DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState, Rights, StoreError,
     SubscriptionState, TriggerKind, UploadState,
 };
-use crate::domain::{Account, Company, DestinationName, Event, Feed, Queue};
+use crate::domain::{Account, Company, Cursor, DestinationName, Event, Feed, Queue};
 
 /// A column with a value that this version does not know: another program or a newer
 /// version wrote it.
@@ -36,11 +36,43 @@ named_columns! {
     Account: account;
     Company: company;
     Event: event_name;
+    FeedPauseReason: feed_pause_reason;
     ImportErrorState: import_error_state;
     Queue: queue;
     Rights: rights;
     SubscriptionState: subscription_state;
     UploadState: upload_state;
+}
+
+impl Column for Cursor {
+    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
+        Ok(Self::new(row.text(column)?))
+    }
+}
+
+impl Column for Feed {
+    /// Reads three columns: account name, queue, company.
+    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
+        Ok(Self {
+            account: row.get(column)?,
+            queue: row.get(column + 1)?,
+            company: row.get(column + 2)?,
+        })
+    }
+}
+
+impl Column for TriggerKind {
+    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
+        Ok(kind(row.integer(column)?)?)
+    }
+}
+
+impl Column for Vec<TriggerKind> {
+    /// Reads a list of codes, such as `0,3`; NULL is empty.
+    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
+        let codes: Option<String> = row.get(column)?;
+        Ok(trigger_kinds(codes.as_deref().unwrap_or_default()))
+    }
 }
 
 /// Returns the event's code in the notification table.
@@ -84,7 +116,7 @@ pub(super) fn kind(code: i64) -> Result<TriggerKind, UnknownValue> {
 }
 
 /// Parses a list of the kinds' codes, such as `0,3`.
-pub(super) fn trigger_kinds(codes: &str) -> Vec<TriggerKind> {
+fn trigger_kinds(codes: &str) -> Vec<TriggerKind> {
     TriggerKind::ALL
         .into_iter()
         .filter(|kind| {
@@ -115,16 +147,10 @@ pub(super) fn feed(account_name: &str, queue: &str, company: &str) -> Result<Fee
 }
 
 /// Returns the pause reason with this name.
-pub(super) fn feed_pause_reason(
-    text: Option<&str>,
-) -> Result<Option<FeedPauseReason>, UnknownValue> {
-    let Some(text) = text else {
-        return Ok(None);
-    };
+fn feed_pause_reason(text: &str) -> Result<FeedPauseReason, UnknownValue> {
     FeedPauseReason::ALL
         .into_iter()
         .find(|reason| reason.as_str() == text)
-        .map(Some)
         .ok_or(UnknownValue("pause reason"))
 }
 

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::TriggerKind;
+use super::engine::{Fragment, Operation, Param, Row, Sql, Tx};
+use super::{StoreError, TriggerKind};
 use crate::domain::{Account, Company, Feed, Queue, Timestamp};
 
 /// Selects documents to list.
@@ -76,7 +77,7 @@ pub struct FoundDocuments {
 impl FoundDocuments {
     /// Returns the result of a search that read matching versions only: if it read as many
     /// as it may, there may be more.
-    pub(super) fn matching(rows: Vec<DocumentRow>, versions: u16) -> Self {
+    fn matching(rows: Vec<DocumentRow>, versions: u16) -> Self {
         let full = rows.len() >= usize::from(versions);
         Self {
             next: rows.last().map(|row| row.sequence).filter(|_| full),
@@ -85,11 +86,174 @@ impl FoundDocuments {
     }
 
     /// Returns the result of a search that read all versions from `first` on.
-    pub(super) fn from(rows: Vec<DocumentRow>, first: i64) -> Self {
+    fn from(rows: Vec<DocumentRow>, first: i64) -> Self {
         Self {
             rows,
             // Sequence numbers begin at 1.
             next: (first > 1).then_some(first),
         }
+    }
+}
+
+/// The state of the store's numbering.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct SequenceRow {
+    /// Changes whenever a backup is restored.
+    pub epoch: String,
+    /// The newest sequence number; 0 if nothing is stored.
+    pub last: i64,
+}
+
+/// The columns that [`DocumentRow::read`] reads.
+const COLUMNS: Fragment = Fragment::Same(
+    "d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.superseded, d.first_pull,
+        d.found_by, d.stored_at, d.body",
+);
+
+/// Joins feed and account, and selects by the account $2, the queue $3 and the company $4.
+const OF_FEEDS: Fragment = Fragment::Same(
+    "JOIN feed f ON f.id = d.feed_id JOIN account a ON a.id = f.account_id
+     WHERE ($2 IS NULL OR a.name = $2) AND ($3 IS NULL OR f.queue = $3) AND ($4 IS NULL OR f.company = $4)",
+);
+
+impl DocumentRow {
+    fn read(row: &dyn Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            sequence: row.get(0)?,
+            feed: row.get(1)?,
+            document_id: row.get(4)?,
+            version: row.get(5)?,
+            superseded: row.get(6)?,
+            first_pull: row.get(7)?,
+            found_by: row.get(8)?,
+            stored_at: row.get(9)?,
+            body: row.get(10)?,
+        })
+    }
+}
+
+impl Operation for DocumentFilter {
+    type Output = Vec<DocumentRow>;
+
+    /// Lists documents in ascending sequence.
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
+        static SQL: Sql = Sql::with(
+            "SELECT {columns} FROM document d {of_feeds}
+               AND d.sequence > $1 AND ($5 IS NULL OR d.document_id = $5)
+             ORDER BY d.sequence LIMIT $6",
+            &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
+        );
+        tx.all(
+            &SQL,
+            &[
+                &self.after.unwrap_or(0),
+                &self.account.as_ref().map(Account::as_str),
+                &self.queue.map(Queue::as_str),
+                &self.company.as_ref().map(Company::as_str),
+                &self.document_id,
+                &self.limit,
+            ],
+            DocumentRow::read,
+        )
+        .await
+    }
+}
+
+impl Operation for DocumentSearch {
+    type Output = FoundDocuments;
+
+    /// Searches a bounded number of versions: one document's or one company's by index,
+    /// otherwise a stretch of the sequence.
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<FoundDocuments, StoreError> {
+        // Prevents PostgreSQL from reading the whole sequence for its order.
+        const UNORDERED: Fragment = Fragment::Differs {
+            sqlite: "",
+            postgres: " + 0",
+        };
+        static OF_DOCUMENT: Sql = Sql::with(
+            "SELECT {columns} FROM document d{by_identity} {of_feeds}
+               AND d.sequence < $1 AND d.document_id = $6
+             ORDER BY d.sequence{unordered} DESC LIMIT $5",
+            &[
+                ("columns", COLUMNS),
+                ("of_feeds", OF_FEEDS),
+                ("unordered", UNORDERED),
+                (
+                    "by_identity",
+                    Fragment::Differs {
+                        sqlite: " INDEXED BY document_identity",
+                        postgres: "",
+                    },
+                ),
+            ],
+        );
+        static OF_COMPANY: Sql = Sql::with(
+            "SELECT {columns} FROM document d {of_feeds} AND d.sequence IN (
+                 SELECT one.sequence FROM document one{by_feed}
+                 WHERE one.sequence < $1 AND one.feed_id IN (
+                     SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
+                     WHERE f.company = $4 AND ($2 IS NULL OR a.name = $2) AND ($3 IS NULL OR f.queue = $3))
+                 ORDER BY one.sequence{unordered} DESC LIMIT $5)
+             ORDER BY d.sequence DESC",
+            &[
+                ("columns", COLUMNS),
+                ("of_feeds", OF_FEEDS),
+                ("unordered", UNORDERED),
+                (
+                    "by_feed",
+                    Fragment::Differs {
+                        sqlite: " INDEXED BY document_feed",
+                        postgres: "",
+                    },
+                ),
+            ],
+        );
+        static OF_STRETCH: Sql = Sql::with(
+            "SELECT {columns} FROM document d {of_feeds}
+               AND d.sequence < $1 AND d.sequence >= $6
+             ORDER BY d.sequence DESC LIMIT $5",
+            &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
+        );
+        let newest = ReadSequence.run(tx).await?.last;
+        let before = self
+            .before
+            .unwrap_or(i64::MAX)
+            .min(newest.saturating_add(1));
+        let first = before.saturating_sub(i64::from(self.versions)).max(1);
+        let account = self.account.as_ref().map(Account::as_str);
+        let queue = self.queue.map(Queue::as_str);
+        let company = self.company.as_ref().map(Company::as_str);
+        let limit = i64::from(self.versions);
+        let common: [&dyn Param; 5] = [&before, &account, &queue, &company, &limit];
+        if let Some(id) = &self.document_id {
+            let params = [&common[..], &[id as &dyn Param]].concat();
+            let rows = tx.all(&OF_DOCUMENT, &params, DocumentRow::read).await?;
+            Ok(FoundDocuments::matching(rows, self.versions))
+        } else if company.is_some() {
+            let rows = tx.all(&OF_COMPANY, &common, DocumentRow::read).await?;
+            Ok(FoundDocuments::matching(rows, self.versions))
+        } else {
+            let params = [&common[..], &[&first as &dyn Param]].concat();
+            let rows = tx.all(&OF_STRETCH, &params, DocumentRow::read).await?;
+            Ok(FoundDocuments::from(rows, first))
+        }
+    }
+}
+
+/// Reads the state of the numbering.
+pub(super) struct ReadSequence;
+
+impl Operation for ReadSequence {
+    type Output = SequenceRow;
+
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<SequenceRow, StoreError> {
+        static SQL: Sql = Sql::new("SELECT epoch, last FROM sequence");
+        tx.one(&SQL, &[], |row| {
+            Ok(SequenceRow {
+                epoch: row.get(0)?,
+                last: row.get(1)?,
+            })
+        })
+        .await
     }
 }

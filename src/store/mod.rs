@@ -85,15 +85,6 @@ pub struct RetentionOutcome {
     pub alarms: usize,
 }
 
-/// The state of the store's numbering.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct SequenceRow {
-    /// Changes whenever a backup is restored.
-    pub epoch: String,
-    /// The newest sequence number; 0 if nothing is stored.
-    pub last: i64,
-}
-
 /// The store, apart from deliveries. Every method may be called twice with the same effect.
 #[async_trait]
 pub trait Store: DeliveryStore {

@@ -17,8 +17,11 @@ use self::quarantine::QuarantineCommand;
 use super::activity::CountActivity;
 use super::alarms::{CountUnannounced, EndNotice, LeaseNotice, RemoveOldAlarms};
 use super::certificates::{KeepCertificate, ListCertificates};
+use super::documents::ReadSequence;
 use super::engine::Operation;
+use super::feeds::{ListAccounts, ListFeeds};
 use super::limits::QUARANTINE_QUEUE;
+use super::messages::ListNotifications;
 use super::pausing::{FailPage, ResumeAtStart, SetPaused};
 use super::quarantine::{ListQuarantined, RemoveOldQuarantined, RemoveQuarantined};
 use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
@@ -75,7 +78,6 @@ mod reading;
 mod retention;
 mod rows;
 mod schema;
-mod search;
 mod triggers;
 mod tx;
 
@@ -292,7 +294,7 @@ impl Store for PostgresStore {
         after: i64,
         limit: usize,
     ) -> Result<Vec<NotificationRow>, StoreError> {
-        read_transaction!(self, reading::notifications(after, limit))
+        self.read(ListNotifications { after, limit }).await
     }
 
     async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
@@ -385,19 +387,19 @@ impl Store for PostgresStore {
     }
 
     async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError> {
-        read_transaction!(self, reading::feeds())
+        self.read(ListFeeds).await
     }
 
     async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
-        read_transaction!(self, reading::accounts())
+        self.read(ListAccounts).await
     }
 
     async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError> {
-        read_transaction!(self, reading::documents(&filter))
+        self.read(filter).await
     }
 
     async fn search_documents(&self, search: DocumentSearch) -> Result<FoundDocuments, StoreError> {
-        read_transaction!(self, search::search_documents(&search))
+        self.read(search).await
     }
 
     async fn known_versions(
@@ -409,7 +411,7 @@ impl Store for PostgresStore {
     }
 
     async fn sequence(&self) -> Result<SequenceRow, StoreError> {
-        read_transaction!(self, reading::sequence())
+        self.read(ReadSequence).await
     }
 
     async fn subscription_requested(

@@ -17,7 +17,10 @@ use self::writer::{Inbox, Writer};
 use super::activity::CountActivity;
 use super::alarms::{CountUnannounced, EndNotice, LeaseNotice, RemoveOldAlarms};
 use super::certificates::{KeepCertificate, ListCertificates};
+use super::documents::ReadSequence;
 use super::engine::Operation;
+use super::feeds::{ListAccounts, ListFeeds};
+use super::messages::ListNotifications;
 use super::pausing::{FailPage, ResumeAtStart, SetPaused};
 use super::quarantine::{ListQuarantined, RemoveOldQuarantined, RemoveQuarantined};
 use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
@@ -49,7 +52,6 @@ mod reading;
 mod retention;
 mod rows;
 mod schema;
-mod search;
 mod triggers;
 mod tx;
 mod writer;
@@ -333,8 +335,7 @@ impl Store for SqliteStore {
         after: i64,
         limit: usize,
     ) -> Result<Vec<NotificationRow>, StoreError> {
-        self.query(move |connection| reading::notifications(connection, after, limit))
-            .await
+        self.read(ListNotifications { after, limit }).await
     }
 
     async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
@@ -429,21 +430,19 @@ impl Store for SqliteStore {
     }
 
     async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError> {
-        self.query(|connection| reading::feeds(connection)).await
+        self.read(ListFeeds).await
     }
 
     async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
-        self.query(|connection| reading::accounts(connection)).await
+        self.read(ListAccounts).await
     }
 
     async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError> {
-        self.query(move |connection| reading::documents(connection, &filter))
-            .await
+        self.read(filter).await
     }
 
     async fn search_documents(&self, search: DocumentSearch) -> Result<FoundDocuments, StoreError> {
-        self.query(move |connection| search::search_documents(connection, &search))
-            .await
+        self.read(search).await
     }
 
     async fn known_versions(
@@ -456,7 +455,7 @@ impl Store for SqliteStore {
     }
 
     async fn sequence(&self) -> Result<SequenceRow, StoreError> {
-        self.query(|connection| reading::sequence(connection)).await
+        self.read(ReadSequence).await
     }
 
     async fn subscription_requested(

@@ -3,9 +3,9 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::domain::{Account, DestinationName, Event, Feed, Timestamp};
+use crate::domain::{Account, DestinationName, Feed, Timestamp};
 use crate::store::columns::{self, kind_code};
-use crate::store::{DeliveryState, DestinationPauseReason, FeedPauseReason, TriggerKind};
+use crate::store::{DeliveryState, DestinationPauseReason, TriggerKind};
 
 /// Returns the account's id; adds the account if it is new.
 pub(super) fn account_id(connection: &Connection, account: &Account) -> rusqlite::Result<i64> {
@@ -59,16 +59,6 @@ fn unknown_value(column: usize) -> impl FnOnce(columns::UnknownValue) -> rusqlit
     move |what| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
 }
 
-/// Reads an account's name.
-pub(super) fn account(row: &Row<'_>, column: usize) -> rusqlite::Result<Account> {
-    columns::account(&row.get::<_, String>(column)?).map_err(unknown_value(column))
-}
-
-/// Reads an event's code.
-pub(super) fn event(row: &Row<'_>, column: usize) -> rusqlite::Result<Event> {
-    columns::event(row.get(column)?).map_err(unknown_value(column))
-}
-
 /// Reads a kind of trigger.
 pub(super) fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<TriggerKind> {
     columns::kind(row.get(column)?).map_err(unknown_value(column))
@@ -87,15 +77,6 @@ pub(super) fn optional_timestamp(
     Ok(row
         .get::<_, Option<i64>>(column)?
         .map(Timestamp::from_millis))
-}
-
-/// Reads the pause reason of a feed or an account.
-pub(super) fn feed_pause_reason(
-    row: &Row<'_>,
-    column: usize,
-) -> rusqlite::Result<Option<FeedPauseReason>> {
-    let text: Option<String> = row.get(column)?;
-    columns::feed_pause_reason(text.as_deref()).map_err(unknown_value(column))
 }
 
 /// Reads a destination's name.
