@@ -26,6 +26,7 @@ use super::pausing::{FailPage, ResumeAtStart, SetPaused};
 use super::quarantine::{ListQuarantined, RemoveOldQuarantined, RemoveQuarantined};
 use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
 use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
+use super::triggers::{TriggerReconciliation, raise_all};
 use super::uploads::{EndUpload, ListNewestUploads};
 use super::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
@@ -42,7 +43,7 @@ use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
 // Defined above the modules, which use them too.
-/// Reads in one snapshot: `read_transaction!(self, reading::feeds())`.
+/// Reads in one snapshot: `read_transaction!(self, destinations::list())`.
 macro_rules! read_transaction {
     ($store:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {{
         let transaction = $store.pool.read().await?;
@@ -52,7 +53,7 @@ macro_rules! read_transaction {
     }};
 }
 
-/// Changes in one transaction: `write_transaction!(self, triggers::trigger(&triggers))`.
+/// Changes in one transaction: `write_transaction!(self, destinations::register(&destinations))`.
 macro_rules! write_transaction {
     ($store:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {{
         let transaction = $store.begin().await?;
@@ -71,14 +72,12 @@ mod destinations;
 mod error;
 mod ingest;
 mod leases;
-mod links;
 mod pages;
 mod quarantine;
 mod reading;
 mod retention;
 mod rows;
 mod schema;
-mod triggers;
 mod tx;
 
 /// Interval at which a worker checks the rows for triggers of other replicas.
@@ -307,13 +306,21 @@ impl Store for PostgresStore {
     }
 
     async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError> {
-        write_transaction!(self, triggers::trigger(&triggers));
+        let mut transaction = self.begin().await?;
+        let feeds = triggers.iter().map(|trigger| trigger.feed.clone());
+        let ids = rows::feed_ids(&transaction, feeds, transaction.now()).await?;
+        let with_ids = triggers
+            .into_iter()
+            .filter_map(|trigger| Some((*ids.get(&trigger.feed)?, trigger)))
+            .collect();
+        raise_all(&mut transaction, with_ids).await?;
+        transaction.commit().await?;
         self.trigger.notify_one();
         Ok(())
     }
 
     async fn trigger_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
-        let feeds = write_transaction!(self, triggers::trigger_reconciliation(due_at));
+        let feeds = self.write(TriggerReconciliation(due_at)).await?;
         self.trigger.notify_one();
         Ok(feeds)
     }

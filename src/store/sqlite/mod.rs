@@ -12,7 +12,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{Notify, oneshot, watch};
 
 pub(super) use self::error::explain;
-use self::tx::{Begin, in_transaction};
+use self::tx::{Begin, SqliteTx, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
 use super::activity::CountActivity;
 use super::alarms::{CountUnannounced, EndNotice, LeaseNotice, RemoveOldAlarms};
@@ -25,6 +25,7 @@ use super::pausing::{FailPage, ResumeAtStart, SetPaused};
 use super::quarantine::{ListQuarantined, RemoveOldQuarantined, RemoveQuarantined};
 use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
 use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
+use super::triggers::{TriggerReconciliation, raise_all};
 use super::uploads::{EndUpload, ListNewestUploads};
 use super::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
@@ -45,14 +46,12 @@ mod destinations;
 mod error;
 mod ingest;
 mod leases;
-mod links;
 mod pages;
 mod quarantine;
 mod reading;
 mod retention;
 mod rows;
 mod schema;
-mod triggers;
 mod tx;
 mod writer;
 
@@ -350,16 +349,24 @@ impl Store for SqliteStore {
     }
 
     async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError> {
-        self.change(move |connection| triggers::trigger(connection, &triggers))
-            .await?;
+        self.transact(move |connection, path| {
+            let with_ids: rusqlite::Result<Vec<(i64, Trigger)>> = triggers
+                .into_iter()
+                .map(|trigger| {
+                    let id = rows::feed_id(connection, &trigger.feed, trigger.due_at)?;
+                    Ok((id, trigger))
+                })
+                .collect();
+            let with_ids = with_ids.map_err(|error| explain(path, error))?;
+            immediate(raise_all(&mut SqliteTx::new(connection, path), with_ids))
+        })
+        .await?;
         self.trigger.notify_one();
         Ok(())
     }
 
     async fn trigger_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
-        let feeds = self
-            .change(move |connection| triggers::trigger_reconciliation(connection, due_at))
-            .await?;
+        let feeds = self.write(TriggerReconciliation(due_at)).await?;
         self.trigger.notify_one();
         Ok(feeds)
     }
