@@ -35,6 +35,9 @@ macro_rules! named_columns {
 named_columns! {
     Account: account;
     Company: company;
+    DeliveryState: delivery_state;
+    DestinationName: destination;
+    DestinationPauseReason: destination_pause_reason;
     Event: event_name;
     FeedPauseReason: feed_pause_reason;
     ImportErrorState: import_error_state;
@@ -179,16 +182,10 @@ pub(super) fn delivery_state(text: &str) -> Result<DeliveryState, UnknownValue> 
 }
 
 /// Returns the pause reason of a destination with this name.
-pub(super) fn destination_pause_reason(
-    text: Option<&str>,
-) -> Result<Option<DestinationPauseReason>, UnknownValue> {
-    let Some(text) = text else {
-        return Ok(None);
-    };
+fn destination_pause_reason(text: &str) -> Result<DestinationPauseReason, UnknownValue> {
     DestinationPauseReason::ALL
         .into_iter()
         .find(|reason| reason.as_str() == text)
-        .map(Some)
         .ok_or(UnknownValue("pause reason"))
 }
 
@@ -201,7 +198,7 @@ fn import_error_state(text: &str) -> Result<ImportErrorState, UnknownValue> {
 }
 
 /// Returns the destination with this name.
-pub(super) fn destination(name: &str) -> Result<DestinationName, UnknownValue> {
+fn destination(name: &str) -> Result<DestinationName, UnknownValue> {
     DestinationName::parse(name).map_err(|_| UnknownValue("destination name"))
 }
 

@@ -19,6 +19,7 @@ mod columns;
 mod completion;
 mod debug;
 mod deliveries;
+mod delivery_lists;
 mod documents;
 mod engine;
 mod error;

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::{PostgresStore, deliveries, destinations};
 use crate::domain::{Account, DestinationName, Timestamp};
+use crate::store::delivery_lists::ListDestinations;
 use crate::store::import_errors::{EndImportError, LeaseImportError, RetryImportError};
 use crate::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
@@ -84,7 +85,7 @@ impl DeliveryStore for PostgresStore {
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError> {
-        read_transaction!(self, destinations::list())
+        self.read(ListDestinations).await
     }
 
     async fn held_feeds(
@@ -96,7 +97,7 @@ impl DeliveryStore for PostgresStore {
     }
 
     async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError> {
-        read_transaction!(self, destinations::deliveries(&filter))
+        self.read(filter).await
     }
 
     async fn listed(

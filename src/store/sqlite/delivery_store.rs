@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::{SqliteStore, deliveries, destinations};
 use crate::domain::{Account, DestinationName, Timestamp};
+use crate::store::delivery_lists::ListDestinations;
 use crate::store::import_errors::{EndImportError, LeaseImportError, RetryImportError};
 use crate::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
@@ -101,8 +102,7 @@ impl DeliveryStore for SqliteStore {
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError> {
-        self.query(|connection| destinations::list(connection))
-            .await
+        self.read(ListDestinations).await
     }
 
     async fn held_feeds(
@@ -115,8 +115,7 @@ impl DeliveryStore for SqliteStore {
     }
 
     async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError> {
-        self.query(move |connection| destinations::deliveries(connection, &filter))
-            .await
+        self.read(filter).await
     }
 
     async fn listed(

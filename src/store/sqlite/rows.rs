@@ -3,9 +3,9 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::domain::{Account, DestinationName, Feed, Timestamp};
+use crate::domain::{Account, Feed, Timestamp};
 use crate::store::columns::{self, kind_code};
-use crate::store::{DeliveryState, DestinationPauseReason, TriggerKind};
+use crate::store::{DeliveryState, TriggerKind};
 
 /// Returns the account's id; adds the account if it is new.
 pub(super) fn account_id(connection: &Connection, account: &Account) -> rusqlite::Result<i64> {
@@ -79,23 +79,9 @@ pub(super) fn optional_timestamp(
         .map(Timestamp::from_millis))
 }
 
-/// Reads a destination's name.
-pub(super) fn destination(row: &Row<'_>, column: usize) -> rusqlite::Result<DestinationName> {
-    columns::destination(&row.get::<_, String>(column)?).map_err(unknown_value(column))
-}
-
 /// Reads the state of a delivery.
 pub(super) fn delivery_state(row: &Row<'_>, column: usize) -> rusqlite::Result<DeliveryState> {
     columns::delivery_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
-}
-
-/// Reads the pause reason of a destination.
-pub(super) fn destination_pause_reason(
-    row: &Row<'_>,
-    column: usize,
-) -> rusqlite::Result<Option<DestinationPauseReason>> {
-    let text: Option<String> = row.get(column)?;
-    columns::destination_pause_reason(text.as_deref()).map_err(unknown_value(column))
 }
 
 /// Reads a feed from three columns: account name, queue, company.
