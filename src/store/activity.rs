@@ -3,13 +3,15 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::StoreError;
+use super::engine::{Fragment, Operation, Row, Sql, Tx};
 use crate::domain::Timestamp;
 
 /// Milliseconds of an hour.
-pub(super) const HOUR_MS: i64 = 60 * 60 * 1000;
+const HOUR_MS: i64 = 60 * 60 * 1000;
 
 /// Maximum number of rows of each kind that are counted, newest first.
-pub(super) const MAX_COUNTED_ROWS: i64 = 100_000;
+const MAX_COUNTED_ROWS: i64 = 100_000;
 
 /// The count of one hour.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -43,4 +45,76 @@ pub struct Activity {
     pub refused: Vec<RefusedCount>,
     /// Stored versions of documents.
     pub documents: Vec<HourCount>,
+}
+
+/// Counts what arrived since this moment, from the newest rows.
+pub(super) struct CountActivity(pub(super) Timestamp);
+
+/// Counts the rows of a table by hour. They are numbered in the order of time, on
+/// PostgreSQL nearly so, and the newest are read first.
+const HOURS: &str = "
+    SELECT at / $3, count(*) FROM (SELECT {moment} AS at FROM {table} ORDER BY {number} DESC LIMIT $2) AS newest
+    WHERE at >= $1 GROUP BY 1 ORDER BY 1";
+
+impl Operation for CountActivity {
+    type Output = Activity;
+
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<Activity, StoreError> {
+        static ACCEPTED: Sql = Sql::with(
+            HOURS,
+            &[
+                ("moment", Fragment::Same("received_at")),
+                ("table", Fragment::Same("notification")),
+                ("number", Fragment::Same("id")),
+            ],
+        );
+        static REFUSED: Sql = Sql::new(
+            "SELECT received_at / $3, count(*), reason
+             FROM (SELECT received_at, reason FROM quarantine ORDER BY id DESC LIMIT $2) AS newest
+             WHERE received_at >= $1 GROUP BY 1, 3 ORDER BY 1, reason{bytewise}",
+        );
+        static DOCUMENTS: Sql = Sql::with(
+            HOURS,
+            &[
+                ("moment", Fragment::Same("stored_at")),
+                ("table", Fragment::Same("document")),
+                ("number", Fragment::Same("sequence")),
+            ],
+        );
+        let Self(since) = self;
+        Ok(Activity {
+            accepted: tx
+                .all(
+                    &ACCEPTED,
+                    &[&since, &MAX_COUNTED_ROWS, &HOUR_MS],
+                    hour_count,
+                )
+                .await?,
+            refused: tx
+                .all(&REFUSED, &[&since, &MAX_COUNTED_ROWS, &HOUR_MS], |row| {
+                    let HourCount { hour, count } = hour_count(row)?;
+                    Ok(RefusedCount {
+                        hour,
+                        reason: row.get(2)?,
+                        count,
+                    })
+                })
+                .await?,
+            documents: tx
+                .all(
+                    &DOCUMENTS,
+                    &[&since, &MAX_COUNTED_ROWS, &HOUR_MS],
+                    hour_count,
+                )
+                .await?,
+        })
+    }
+}
+
+fn hour_count(row: &dyn Row) -> Result<HourCount, StoreError> {
+    let hours: i64 = row.get(0)?;
+    Ok(HourCount {
+        hour: Timestamp::from_millis(hours.saturating_mul(HOUR_MS)),
+        count: row.get(1)?,
+    })
 }

@@ -2,11 +2,12 @@
 
 use uuid::Uuid;
 
+use super::engine::{Column, Row};
 use super::{
     DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState, Rights, StoreError,
     SubscriptionState, TriggerKind, UploadState,
 };
-use crate::domain::{Account, Company, DestinationName, Event, Feed, Queue};
+use crate::domain::{Account, Company, Cursor, DestinationName, Event, Feed, Queue};
 
 /// A column with a value that this version does not know: another program or a newer
 /// version wrote it.
@@ -17,6 +18,63 @@ pub(super) struct UnknownValue(&'static str);
 impl From<UnknownValue> for StoreError {
     fn from(unknown: UnknownValue) -> Self {
         Self::Database(unknown.to_string())
+    }
+}
+
+/// Implements [`Column`] for types whose column holds a name.
+macro_rules! named_columns {
+    ($($rust:ty: $parse:ident;)*) => {
+        $(impl Column for $rust {
+            fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
+                Ok($parse(&row.text(column)?)?)
+            }
+        })*
+    };
+}
+
+named_columns! {
+    Account: account;
+    Company: company;
+    DeliveryState: delivery_state;
+    DestinationName: destination;
+    DestinationPauseReason: destination_pause_reason;
+    Event: event_name;
+    FeedPauseReason: feed_pause_reason;
+    ImportErrorState: import_error_state;
+    Queue: queue;
+    Rights: rights;
+    SubscriptionState: subscription_state;
+    UploadState: upload_state;
+}
+
+impl Column for Cursor {
+    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
+        Ok(Self::new(row.text(column)?))
+    }
+}
+
+impl Column for Feed {
+    /// Reads three columns: account name, queue, company.
+    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
+        Ok(Self {
+            account: row.get(column)?,
+            queue: row.get(column + 1)?,
+            company: row.get(column + 2)?,
+        })
+    }
+}
+
+impl Column for TriggerKind {
+    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
+        Ok(kind(row.integer(column)?)?)
+    }
+}
+
+impl Column for Vec<TriggerKind> {
+    /// Reads a list of codes, such as `0,3`; NULL is empty.
+    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
+        let codes: Option<String> = row.get(column)?;
+        Ok(trigger_kinds(codes.as_deref().unwrap_or_default()))
     }
 }
 
@@ -61,7 +119,7 @@ pub(super) fn kind(code: i64) -> Result<TriggerKind, UnknownValue> {
 }
 
 /// Parses a list of the kinds' codes, such as `0,3`.
-pub(super) fn trigger_kinds(codes: &str) -> Vec<TriggerKind> {
+fn trigger_kinds(codes: &str) -> Vec<TriggerKind> {
     TriggerKind::ALL
         .into_iter()
         .filter(|kind| {
@@ -87,30 +145,20 @@ pub(super) fn feed(account_name: &str, queue: &str, company: &str) -> Result<Fee
     Ok(Feed {
         account: account(account_name)?,
         queue: self::queue(queue)?,
-        company: if company.is_empty() {
-            Company::mixed()
-        } else {
-            Company::parse(company).map_err(|_| UnknownValue("company code"))?
-        },
+        company: self::company(company)?,
     })
 }
 
 /// Returns the pause reason with this name.
-pub(super) fn feed_pause_reason(
-    text: Option<&str>,
-) -> Result<Option<FeedPauseReason>, UnknownValue> {
-    let Some(text) = text else {
-        return Ok(None);
-    };
+fn feed_pause_reason(text: &str) -> Result<FeedPauseReason, UnknownValue> {
     FeedPauseReason::ALL
         .into_iter()
         .find(|reason| reason.as_str() == text)
-        .map(Some)
         .ok_or(UnknownValue("pause reason"))
 }
 
 /// Returns the state of a subscription with this name.
-pub(super) fn subscription_state(text: &str) -> Result<SubscriptionState, UnknownValue> {
+fn subscription_state(text: &str) -> Result<SubscriptionState, UnknownValue> {
     SubscriptionState::ALL
         .into_iter()
         .find(|state| state.as_str() == text)
@@ -118,7 +166,7 @@ pub(super) fn subscription_state(text: &str) -> Result<SubscriptionState, Unknow
 }
 
 /// Returns the state of an upload with this name.
-pub(super) fn upload_state(text: &str) -> Result<UploadState, UnknownValue> {
+fn upload_state(text: &str) -> Result<UploadState, UnknownValue> {
     UploadState::ALL
         .into_iter()
         .find(|state| state.as_str() == text)
@@ -134,21 +182,15 @@ pub(super) fn delivery_state(text: &str) -> Result<DeliveryState, UnknownValue> 
 }
 
 /// Returns the pause reason of a destination with this name.
-pub(super) fn destination_pause_reason(
-    text: Option<&str>,
-) -> Result<Option<DestinationPauseReason>, UnknownValue> {
-    let Some(text) = text else {
-        return Ok(None);
-    };
+fn destination_pause_reason(text: &str) -> Result<DestinationPauseReason, UnknownValue> {
     DestinationPauseReason::ALL
         .into_iter()
         .find(|reason| reason.as_str() == text)
-        .map(Some)
         .ok_or(UnknownValue("pause reason"))
 }
 
 /// Returns the state of an import error with this name.
-pub(super) fn import_error_state(text: &str) -> Result<ImportErrorState, UnknownValue> {
+fn import_error_state(text: &str) -> Result<ImportErrorState, UnknownValue> {
     ImportErrorState::ALL
         .into_iter()
         .find(|state| state.as_str() == text)
@@ -156,15 +198,16 @@ pub(super) fn import_error_state(text: &str) -> Result<ImportErrorState, Unknown
 }
 
 /// Returns the destination with this name.
-pub(super) fn destination(name: &str) -> Result<DestinationName, UnknownValue> {
+fn destination(name: &str) -> Result<DestinationName, UnknownValue> {
     DestinationName::parse(name).map_err(|_| UnknownValue("destination name"))
 }
 
-/// Returns the company with this code; empty text is none.
-pub(super) fn optional_company(code: Option<&str>) -> Result<Option<Company>, UnknownValue> {
-    code.filter(|code| !code.is_empty())
-        .map(|code| Company::parse(code).map_err(|_| UnknownValue("company code")))
-        .transpose()
+/// Returns the company with this code; empty text is a feed that mixes them.
+fn company(code: &str) -> Result<Company, UnknownValue> {
+    if code.is_empty() {
+        return Ok(Company::mixed());
+    }
+    Company::parse(code).map_err(|_| UnknownValue("company code"))
 }
 
 /// Returns the rights with this name.

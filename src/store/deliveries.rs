@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::StoreError;
+use super::import_errors::{
+    ImportErrorFilter, ImportErrorLease, ImportErrorOutcome, ImportErrorRow, NewImportError,
+};
 use crate::domain::{Account, Company, DestinationName, Feed, Queue, Timestamp};
 
 /// Number of versions after a destination's position that one lease reads.
@@ -172,15 +175,6 @@ pub enum DeliveryOutcome {
     Filtered,
     /// The link to its file has expired; a pull for a fresh one is triggered.
     LinkExpired,
-}
-
-/// An import error for the vendor's accountant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewImportError {
-    /// The document's company; if unknown, the import error can't be sent.
-    pub company: Option<Company>,
-    /// The text for the accountant.
-    pub message: String,
 }
 
 /// The change of a lease once its attempts are recorded.
@@ -429,104 +423,6 @@ pub struct ListEntry {
     pub state: DeliveryState,
     /// The version.
     pub delivery: Delivery,
-}
-
-/// Selects import errors to list.
-#[derive(Clone, Debug, Default)]
-pub struct ImportErrorFilter {
-    /// Only rows after this one.
-    pub after: i64,
-    /// Only of this version.
-    pub sequence: Option<i64>,
-    /// Only in this state.
-    pub state: Option<ImportErrorState>,
-    /// Maximum number of rows, oldest first.
-    pub limit: usize,
-}
-
-/// The state of an import error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ImportErrorState {
-    /// It waits to be sent.
-    Pending,
-    /// The vendor accepted it.
-    Sent,
-    /// The vendor refused it, or it can't be sent.
-    Refused,
-}
-
-impl ImportErrorState {
-    /// All states.
-    pub const ALL: [Self; 3] = [Self::Pending, Self::Sent, Self::Refused];
-
-    /// Returns the state's name in the store and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Sent => "sent",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-/// An import error; there is one for each (version, text).
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct ImportErrorRow {
-    /// The row.
-    pub id: i64,
-    /// The account whose key sends it.
-    pub account: Account,
-    /// The version's sequence number.
-    pub sequence: i64,
-    /// The vendor's id of the document.
-    pub document_id: String,
-    /// The document's company.
-    pub company: Option<Company>,
-    /// The text for the accountant.
-    pub message: String,
-    /// Its state.
-    pub state: ImportErrorState,
-    /// Attempts to send it.
-    pub attempts: u32,
-    /// When the destination rejected the version.
-    pub created_at: Timestamp,
-    /// When the vendor accepted it.
-    pub sent_at: Option<Timestamp>,
-    /// When sending is attempted next.
-    pub next_try_at: Option<Timestamp>,
-    /// The last failure.
-    pub last_error: Option<String>,
-}
-
-/// A lease on one import error.
-#[derive(Clone, Debug)]
-pub struct ImportErrorLease {
-    /// The import error.
-    pub row: ImportErrorRow,
-    /// Rises with every lease; a stale owner's is refused.
-    pub fence: i64,
-}
-
-/// The result of sending an import error.
-#[derive(Clone, Debug)]
-pub enum ImportErrorOutcome {
-    /// The vendor accepted it.
-    Sent,
-    /// Sending failed and is retried.
-    Failed {
-        /// The reason; nothing secret.
-        error: String,
-        /// When it is retried.
-        next_try_at: Timestamp,
-        /// Until when the account's other import errors wait, which would fail alike.
-        others_wait_until: Timestamp,
-    },
-    /// The vendor refused it.
-    Refused {
-        /// The reason; nothing secret.
-        error: String,
-    },
 }
 
 /// A link to a document's file, newer than the one that is stored with the document.

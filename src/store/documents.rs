@@ -1,10 +1,9 @@
-//! Stored documents, and uploaded files from which documents are made.
-
-use std::time::Duration;
+//! Stored documents.
 
 use serde::Serialize;
 
-use super::TriggerKind;
+use super::engine::{Fragment, Operation, Param, Row, Sql, Tx};
+use super::{StoreError, TriggerKind};
 use crate::domain::{Account, Company, Feed, Queue, Timestamp};
 
 /// Selects documents to list.
@@ -78,7 +77,7 @@ pub struct FoundDocuments {
 impl FoundDocuments {
     /// Returns the result of a search that read matching versions only: if it read as many
     /// as it may, there may be more.
-    pub(super) fn matching(rows: Vec<DocumentRow>, versions: u16) -> Self {
+    fn matching(rows: Vec<DocumentRow>, versions: u16) -> Self {
         let full = rows.len() >= usize::from(versions);
         Self {
             next: rows.last().map(|row| row.sequence).filter(|_| full),
@@ -87,7 +86,7 @@ impl FoundDocuments {
     }
 
     /// Returns the result of a search that read all versions from `first` on.
-    pub(super) fn from(rows: Vec<DocumentRow>, first: i64) -> Self {
+    fn from(rows: Vec<DocumentRow>, first: i64) -> Self {
         Self {
             rows,
             // Sequence numbers begin at 1.
@@ -96,139 +95,165 @@ impl FoundDocuments {
     }
 }
 
-/// A file that is about to be sent.
-#[derive(Clone, Debug)]
-pub struct NewUpload {
-    /// The account whose key sends it.
-    pub account: Account,
-    /// SHA-256 of its content in lower-case hexadecimal digits, which identifies the file.
-    pub sha256: String,
-    /// Its length in bytes.
-    pub size_bytes: u64,
-    /// Its name, without folders.
-    pub file_name: String,
-    /// The [`UploadRow::correlation`] of a new row; unique.
-    pub correlation: String,
-    /// True if content that was sent before is sent again, as a row of its own.
-    pub force: bool,
-    /// The process that sends it; its own claim does not block it.
-    pub owner: String,
-    /// The present moment.
-    pub now: Timestamp,
-    /// Duration for which other processes leave the file to this one.
-    pub claim: Duration,
+/// The state of the store's numbering.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct SequenceRow {
+    /// Changes whenever a backup is restored.
+    pub epoch: String,
+    /// The newest sequence number; 0 if nothing is stored.
+    pub last: i64,
 }
 
-/// The answer to a [`NewUpload`].
-#[derive(Clone, Debug)]
-pub enum UploadBegun {
-    /// Send it, then record the result with [`end_upload`](super::Store::end_upload).
-    Send(UploadRow),
-    /// This content was sent before.
-    Already(UploadRow),
-    /// Another process is sending it, or was interrupted: ask again after its claim.
-    Busy {
-        /// When its claim ends.
-        until: Timestamp,
-    },
+/// The columns that [`DocumentRow::read`] reads.
+const COLUMNS: Fragment = Fragment::Same(
+    "d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.superseded, d.first_pull,
+        d.found_by, d.stored_at, d.body",
+);
+
+/// Joins feed and account, and selects by the account $2, the queue $3 and the company $4.
+const OF_FEEDS: Fragment = Fragment::Same(
+    "JOIN feed f ON f.id = d.feed_id JOIN account a ON a.id = f.account_id
+     WHERE ($2 IS NULL OR a.name = $2) AND ($3 IS NULL OR f.queue = $3) AND ($4 IS NULL OR f.company = $4)",
+);
+
+impl DocumentRow {
+    fn read(row: &dyn Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            sequence: row.get(0)?,
+            feed: row.get(1)?,
+            document_id: row.get(4)?,
+            version: row.get(5)?,
+            superseded: row.get(6)?,
+            first_pull: row.get(7)?,
+            found_by: row.get(8)?,
+            stored_at: row.get(9)?,
+            body: row.get(10)?,
+        })
+    }
 }
 
-/// The result of an attempt to send a file.
-#[derive(Clone, Debug)]
-pub enum UploadEnd {
-    /// The vendor's storage accepted it.
-    Sent,
-    /// The vendor refused this file, for this reason.
-    Refused(String),
-    /// Sending failed, for this reason; it may be retried.
-    Failed(String),
+impl Operation for DocumentFilter {
+    type Output = Vec<DocumentRow>;
+
+    /// Lists documents in ascending sequence.
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
+        static SQL: Sql = Sql::with(
+            "SELECT {columns} FROM document d {of_feeds}
+               AND d.sequence > $1 AND ($5 IS NULL OR d.document_id = $5)
+             ORDER BY d.sequence LIMIT $6",
+            &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
+        );
+        tx.all(
+            &SQL,
+            &[
+                &self.after.unwrap_or(0),
+                &self.account.as_ref().map(Account::as_str),
+                &self.queue.map(Queue::as_str),
+                &self.company.as_ref().map(Company::as_str),
+                &self.document_id,
+                &self.limit,
+            ],
+            DocumentRow::read,
+        )
+        .await
+    }
 }
 
-/// The state of an upload, as far as sending goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum UploadState {
-    /// It is being sent, or its sender was interrupted.
-    Sending,
-    /// The vendor's storage accepted it.
-    Sent,
-    /// The vendor refused it.
-    Refused,
-    /// Sending failed.
-    Failed,
-}
+impl Operation for DocumentSearch {
+    type Output = FoundDocuments;
 
-impl UploadState {
-    /// All states.
-    pub const ALL: [Self; 4] = [Self::Sending, Self::Sent, Self::Refused, Self::Failed];
-
-    /// Returns the state's name in the store and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sending => "sending",
-            Self::Sent => "sent",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
+    /// Searches a bounded number of versions: one document's or one company's by index,
+    /// otherwise a stretch of the sequence.
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<FoundDocuments, StoreError> {
+        // Prevents PostgreSQL from reading the whole sequence for its order.
+        const UNORDERED: Fragment = Fragment::Differs {
+            sqlite: "",
+            postgres: " + 0",
+        };
+        static OF_DOCUMENT: Sql = Sql::with(
+            "SELECT {columns} FROM document d{by_identity} {of_feeds}
+               AND d.sequence < $1 AND d.document_id = $6
+             ORDER BY d.sequence{unordered} DESC LIMIT $5",
+            &[
+                ("columns", COLUMNS),
+                ("of_feeds", OF_FEEDS),
+                ("unordered", UNORDERED),
+                (
+                    "by_identity",
+                    Fragment::Differs {
+                        sqlite: " INDEXED BY document_identity",
+                        postgres: "",
+                    },
+                ),
+            ],
+        );
+        static OF_COMPANY: Sql = Sql::with(
+            "SELECT {columns} FROM document d {of_feeds} AND d.sequence IN (
+                 SELECT one.sequence FROM document one{by_feed}
+                 WHERE one.sequence < $1 AND one.feed_id IN (
+                     SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
+                     WHERE f.company = $4 AND ($2 IS NULL OR a.name = $2) AND ($3 IS NULL OR f.queue = $3))
+                 ORDER BY one.sequence{unordered} DESC LIMIT $5)
+             ORDER BY d.sequence DESC",
+            &[
+                ("columns", COLUMNS),
+                ("of_feeds", OF_FEEDS),
+                ("unordered", UNORDERED),
+                (
+                    "by_feed",
+                    Fragment::Differs {
+                        sqlite: " INDEXED BY document_feed",
+                        postgres: "",
+                    },
+                ),
+            ],
+        );
+        static OF_STRETCH: Sql = Sql::with(
+            "SELECT {columns} FROM document d {of_feeds}
+               AND d.sequence < $1 AND d.sequence >= $6
+             ORDER BY d.sequence DESC LIMIT $5",
+            &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
+        );
+        let newest = ReadSequence.run(tx).await?.last;
+        let before = self
+            .before
+            .unwrap_or(i64::MAX)
+            .min(newest.saturating_add(1));
+        let first = before.saturating_sub(i64::from(self.versions)).max(1);
+        let account = self.account.as_ref().map(Account::as_str);
+        let queue = self.queue.map(Queue::as_str);
+        let company = self.company.as_ref().map(Company::as_str);
+        let limit = i64::from(self.versions);
+        let common: [&dyn Param; 5] = [&before, &account, &queue, &company, &limit];
+        if let Some(id) = &self.document_id {
+            let params = [&common[..], &[id as &dyn Param]].concat();
+            let rows = tx.all(&OF_DOCUMENT, &params, DocumentRow::read).await?;
+            Ok(FoundDocuments::matching(rows, self.versions))
+        } else if company.is_some() {
+            let rows = tx.all(&OF_COMPANY, &common, DocumentRow::read).await?;
+            Ok(FoundDocuments::matching(rows, self.versions))
+        } else {
+            let params = [&common[..], &[&first as &dyn Param]].concat();
+            let rows = tx.all(&OF_STRETCH, &params, DocumentRow::read).await?;
+            Ok(FoundDocuments::from(rows, first))
         }
     }
 }
 
-/// Selects uploads to list.
-#[derive(Clone, Debug, Default)]
-pub struct UploadFilter {
-    /// Only rows after this one.
-    pub after: i64,
-    /// Only those sent before this moment of which no document has arrived.
-    pub missing_since: Option<Timestamp>,
-    /// Maximum number of rows, oldest first.
-    pub limit: usize,
-}
+/// Reads the state of the numbering.
+pub(super) struct ReadSequence;
 
-/// A file that was sent to the vendor, or was to be.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct UploadRow {
-    /// The row.
-    pub id: i64,
-    /// The account whose key sent it.
-    pub account: Account,
-    /// Its name, without folders.
-    pub file_name: String,
-    /// Its length in bytes.
-    pub size_bytes: u64,
-    /// SHA-256 of its content in lower-case hexadecimal digits.
-    pub sha256: String,
-    /// Data sent with it, which the vendor returns in its documents.
-    pub correlation: String,
-    /// Its state.
-    pub state: UploadState,
-    /// The number of attempts to send it.
-    pub attempts: u32,
-    /// When the first attempt began.
-    pub created_at: Timestamp,
-    /// When its state last changed.
-    pub changed_at: Timestamp,
-    /// When the vendor's storage accepted it.
-    pub sent_at: Option<Timestamp>,
-    /// The last failure.
-    pub last_error: Option<String>,
-    /// The vendor's ids of the documents made of it.
-    pub documents: Vec<String>,
-}
+impl Operation for ReadSequence {
+    type Output = SequenceRow;
 
-/// Time after which a sent file without a document is late. No source says how long
-/// digitization takes; half a day lets a night pass without an alarm.
-pub const LATE_AFTER: Duration = Duration::from_secs(12 * 60 * 60);
-
-impl UploadRow {
-    /// Returns one word for its status at `now`: its state, `returned` once a document of
-    /// it has arrived, or `late` if none has within [`LATE_AFTER`].
-    pub fn status(&self, now: Timestamp) -> &'static str {
-        if !self.documents.is_empty() {
-            return "returned";
-        }
-        match (self.state, self.sent_at) {
-            (UploadState::Sent, Some(sent_at)) if sent_at.after(LATE_AFTER) < now => "late",
-            (state, _) => state.as_str(),
-        }
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<SequenceRow, StoreError> {
+        static SQL: Sql = Sql::new("SELECT epoch, last FROM sequence");
+        tx.one(&SQL, &[], |row| {
+            Ok(SequenceRow {
+                epoch: row.get(0)?,
+                last: row.get(1)?,
+            })
+        })
+        .await
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::FreshLink;
+use super::engine::{Operation, Sql, Tx};
+use super::{FreshLink, StoreError, UploadReturn};
 use crate::domain::{Account, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp};
 
 /// The kind of a trigger, most urgent first.
@@ -138,15 +139,6 @@ pub struct PageToCommit {
     pub uploads: Vec<UploadReturn>,
     /// Links to the documents' files, stored if fresh links were requested for the feed.
     pub links: Vec<FreshLink>,
-}
-
-/// A document with the correlation data of an uploaded file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UploadReturn {
-    /// [`UploadRow::correlation`](super::UploadRow::correlation).
-    pub correlation: String,
-    /// The vendor's id of the document.
-    pub document_id: String,
 }
 
 /// An entry of a page without a usable `id`.
@@ -318,4 +310,66 @@ pub struct PullPlan {
     pub reconcile_every: Duration,
     /// Cursors older than this are kept only as far as an overlap read needs one.
     pub lookback: Duration,
+}
+
+/// Lists all feeds.
+pub(super) struct ListFeeds;
+
+impl Operation for ListFeeds {
+    type Output = Vec<FeedRow>;
+
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
+        static SQL: Sql = Sql::new(
+            "SELECT a.name, f.queue, f.company, f.cursor, f.last_page_at, f.up_to_date_at, f.first_complete_at,
+                    f.documents, f.missed_notifications, f.gaps, f.paused, f.waits_until, f.failures, f.last_error,
+                    (SELECT count(*) FROM unreadable u WHERE u.feed_id = f.id),
+                    (SELECT string_agg(CAST(d.kind AS TEXT), ',') FROM feed_trigger d
+                     LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
+                     WHERE d.feed_id = f.id AND d.raised > coalesce(r.completed, 0))
+             FROM feed f JOIN account a ON a.id = f.account_id
+             ORDER BY a.name{bytewise}, f.queue{bytewise}, f.company{bytewise}",
+        );
+        tx.all(&SQL, &[], |row| {
+            Ok(FeedRow {
+                feed: row.get(0)?,
+                cursor: row.get(3)?,
+                last_page_at: row.get(4)?,
+                up_to_date_at: row.get(5)?,
+                first_complete_at: row.get(6)?,
+                documents: row.get(7)?,
+                missed_notifications: row.get(8)?,
+                gaps: row.get(9)?,
+                paused: row.get(10)?,
+                waits_until: row.get(11)?,
+                failures: row.get(12)?,
+                last_error: row.get(13)?,
+                unreadable: row.get(14)?,
+                triggers: row.get(15)?,
+            })
+        })
+        .await
+    }
+}
+
+/// Lists all accounts.
+pub(super) struct ListAccounts;
+
+impl Operation for ListAccounts {
+    type Output = Vec<AccountRow>;
+
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
+        static SQL: Sql = Sql::new(
+            "SELECT name, paused, waits_until, failures, last_error FROM account ORDER BY name{bytewise}",
+        );
+        tx.all(&SQL, &[], |row| {
+            Ok(AccountRow {
+                account: row.get(0)?,
+                paused: row.get(1)?,
+                waits_until: row.get(2)?,
+                failures: row.get(3)?,
+                last_error: row.get(4)?,
+            })
+        })
+        .await
+    }
 }

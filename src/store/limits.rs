@@ -1,8 +1,5 @@
 //! Bounds that both databases keep.
 
-/// Maximum number of certificates kept.
-pub(super) const MAX_CERTIFICATES: i64 = 32;
-
 /// Maximum number of rows that one retention step changes, so that ingest never waits long.
 pub(super) const RETENTION_BATCH: i64 = 2_000;
 

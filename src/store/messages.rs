@@ -1,9 +1,10 @@
-//! Messages, accepted or refused, and the subscriptions and certificates that follow from them.
+//! Accepted messages.
 
-use bytes::Bytes;
-use secrecy::SecretString;
 use serde::Serialize;
 
+use super::StoreError;
+use super::columns;
+use super::engine::{Operation, Sql, Tx};
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::sns::VerifiedMessage;
 
@@ -62,149 +63,32 @@ pub struct NotificationRow {
     pub body: Option<Vec<u8>>,
 }
 
-/// A refused message for the quarantine.
-#[derive(Clone)]
-pub struct Quarantined {
-    /// When it was received.
-    pub received_at: Timestamp,
-    /// The account of the webhook that received it.
-    pub account: Account,
-    /// The event of the webhook that received it.
-    pub event: Event,
-    /// [`crate::refusal::Refusal::code`].
-    pub reason: String,
-    /// True if it claims an allowed topic: such messages have a share of their own.
-    pub allowed_topic: bool,
-    /// The SNS headers, `name: value` lines.
-    pub headers: String,
-    /// The body as received.
-    pub body: Bytes,
+/// Lists at most `limit` stored notifications after row `after`, oldest first.
+pub(super) struct ListNotifications {
+    pub(super) after: i64,
+    pub(super) limit: usize,
 }
 
-/// A row of the quarantine.
-#[derive(Clone, Serialize, utoipa::ToSchema)]
-pub struct QuarantineRow {
-    /// Ascending in the order of arrival.
-    pub id: i64,
-    /// When it was received.
-    pub received_at: Timestamp,
-    /// The account of the webhook that received it.
-    pub account: Account,
-    /// The event of the webhook that received it.
-    pub event: Event,
-    /// The reason for the refusal.
-    pub reason: String,
-    /// The SNS headers, `name: value` lines.
-    #[serde(skip)]
-    pub headers: String,
-    /// Length of the body in bytes.
-    pub size_bytes: u64,
-    /// The body as received.
-    #[serde(skip)]
-    pub body: Vec<u8>,
-}
+impl Operation for ListNotifications {
+    type Output = Vec<NotificationRow>;
 
-/// The state of a subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SubscriptionState {
-    /// It was requested from the vendor; no message of SNS has arrived yet.
-    Requested,
-    /// SNS sent a confirmation request, which a person must approve.
-    AwaitingApproval,
-    /// SNS sent a confirmation request; `SubscribeURL` is to be visited.
-    Pending,
-    /// `SubscribeURL` was visited and SNS returned the subscription's ARN.
-    Confirmed,
-    /// SNS announced its end.
-    Unsubscribed,
-}
-
-impl SubscriptionState {
-    /// All states.
-    pub const ALL: [Self; 5] = [
-        Self::Requested,
-        Self::AwaitingApproval,
-        Self::Pending,
-        Self::Confirmed,
-        Self::Unsubscribed,
-    ];
-
-    /// Returns the state's name in the store and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Requested => "requested",
-            Self::AwaitingApproval => "awaiting_approval",
-            Self::Pending => "pending",
-            Self::Confirmed => "confirmed",
-            Self::Unsubscribed => "unsubscribed",
-        }
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
+        static SQL: Sql = Sql::new(
+            "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at, n.body
+             FROM notification n JOIN account a ON a.id = n.account_id
+             WHERE n.id > $1 ORDER BY n.id LIMIT $2",
+        );
+        tx.all(&SQL, &[&self.after, &self.limit], |row| {
+            Ok(NotificationRow {
+                id: row.get(0)?,
+                account: row.get(1)?,
+                event: columns::event(row.get(2)?)?,
+                kind: row.get(3)?,
+                message_id: columns::message_id(row.bytes(4)?),
+                received_at: row.get(5)?,
+                body: row.get(6)?,
+            })
+        })
+        .await
     }
-}
-
-/// A subscription.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct SubscriptionRow {
-    /// The row.
-    pub id: i64,
-    /// The webhook's account.
-    pub account: Account,
-    /// The webhook's event.
-    pub event: Event,
-    /// The name sent to the vendor, if this program requested it.
-    pub name: Option<String>,
-    /// The topic, once a message of SNS has arrived.
-    pub topic_arn: Option<String>,
-    /// The subscription's ARN, once confirmed.
-    pub subscription_arn: Option<String>,
-    /// Its state.
-    pub state: SubscriptionState,
-    /// When the row was added.
-    pub created_at: Timestamp,
-    /// When its state last changed.
-    pub changed_at: Timestamp,
-    /// When `SubscribeURL` is visited next.
-    pub next_try_at: Option<Timestamp>,
-    /// Failed visits of `SubscribeURL`.
-    pub attempts: u32,
-    /// The last failure.
-    pub last_error: Option<String>,
-    /// The signed `SubscribeURL`; a secret.
-    #[serde(skip)]
-    pub subscribe_url: Option<SecretString>,
-    /// The signed `Token`; a secret.
-    #[serde(skip)]
-    pub token: Option<SecretString>,
-}
-
-/// A change of a subscription.
-#[derive(Clone, Debug)]
-pub enum SubscriptionChange {
-    /// A person approved it: [`SubscriptionState::Pending`], due now.
-    Approved,
-    /// SNS confirmed it under this ARN.
-    Confirmed {
-        /// The subscription's ARN.
-        subscription_arn: String,
-    },
-    /// Visiting `SubscribeURL` failed.
-    AttemptFailed {
-        /// The failure, without the URL.
-        error: String,
-        /// When it is retried; `None` if it is not.
-        next_try_at: Option<Timestamp>,
-    },
-    /// A person restored an ended subscription: its `SubscribeURL` is due now.
-    Restored,
-}
-
-/// A signing certificate that has verified a message.
-#[derive(Clone, Debug)]
-pub struct CertificateRow {
-    /// Its `SigningCertURL`.
-    pub url: String,
-    /// PEM as served.
-    pub pem: Vec<u8>,
-    /// When it was fetched.
-    pub fetched_at: Timestamp,
 }

@@ -11,32 +11,49 @@ use serde::Serialize;
 
 use crate::domain::{Account, Clock, DestinationName, Event, Feed, Timestamp};
 
+mod accounts;
 mod activity;
 mod alarms;
+mod certificates;
 mod columns;
+mod completion;
 mod debug;
 mod deliveries;
+mod delivery_lists;
 mod documents;
+mod engine;
 mod error;
 mod feeds;
+mod import_errors;
 mod limits;
+mod links;
 mod messages;
 mod outcomes;
+mod pausing;
 pub mod postgres;
 mod pulls;
+mod quarantine;
 mod run_state;
 pub mod sqlite;
+mod subscriptions;
 mod tokens;
+mod triggers;
+mod uploads;
 
 pub use activity::*;
 pub use alarms::*;
+pub use certificates::*;
 pub use deliveries::*;
 pub use documents::*;
 pub use error::*;
 pub use feeds::*;
+pub use import_errors::*;
 pub use messages::*;
+pub use quarantine::*;
 pub use run_state::*;
+pub use subscriptions::*;
 pub use tokens::*;
+pub use uploads::*;
 
 /// A shared handle to the store.
 pub type SharedStore = Arc<dyn Store>;
@@ -70,15 +87,6 @@ pub struct RetentionOutcome {
     pub quarantined: usize,
     /// Alarms.
     pub alarms: usize,
-}
-
-/// The state of the store's numbering.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct SequenceRow {
-    /// Changes whenever a backup is restored.
-    pub epoch: String,
-    /// The newest sequence number; 0 if nothing is stored.
-    pub last: i64,
 }
 
 /// The store, apart from deliveries. Every method may be called twice with the same effect.
@@ -226,8 +234,7 @@ pub trait Store: DeliveryStore {
     /// Lists certificates that have verified a message, newest first.
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError>;
 
-    /// Stores a certificate that has verified a message, and removes the oldest of more
-    /// than 32.
+    /// Stores a certificate that has verified a message; only the newest are kept.
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError>;
 
     /// Stores a token of the admin listener.

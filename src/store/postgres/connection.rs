@@ -3,15 +3,18 @@
 //! Everything runs in explicit transactions, with unnamed statements and `SET LOCAL` only,
 //! so that PgBouncer in transaction mode can be used.
 
+use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{BorrowToSql, ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -95,9 +98,10 @@ fn typed<'a>(values: &[&'a dyn Parameter]) -> Vec<(&'a (dyn ToSql + Sync), Type)
 }
 
 /// Fails if the answer takes longer than [`RESPONSE_TIMEOUT`].
-async fn with_timeout<T>(
-    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> Result<T, StoreError> {
+async fn with_timeout<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T, StoreError>
+where
+    StoreError: From<E>,
+{
     match timeout(RESPONSE_TIMEOUT, work).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(StoreError::Unreachable {
@@ -367,7 +371,35 @@ impl Transaction<'_> {
         sql: &str,
         values: &[&dyn Parameter],
     ) -> Result<usize, StoreError> {
-        let changed = with_timeout(self.client.execute_typed(sql, &typed(values))).await?;
+        self.execute_typed(sql, &typed(values)).await
+    }
+
+    /// Runs a statement and passes its rows to `row`, which may end the reading early.
+    pub(super) async fn stream<V: BorrowToSql>(
+        &self,
+        sql: &str,
+        values: Vec<(V, Type)>,
+        mut row: impl FnMut(&Row) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        with_timeout(async {
+            let mut rows = pin!(self.client.query_typed_raw(sql, values).await?);
+            while let Some(found) = rows.try_next().await? {
+                if row(&found)?.is_break() {
+                    break;
+                }
+            }
+            Ok::<_, StoreError>(())
+        })
+        .await
+    }
+
+    /// Runs a statement with values of these types and returns the number of changed rows.
+    pub(super) async fn execute_typed(
+        &self,
+        sql: &str,
+        values: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<usize, StoreError> {
+        let changed = with_timeout(self.client.execute_typed(sql, values)).await?;
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
@@ -404,8 +436,10 @@ impl Transaction<'_> {
         let commit = self.client.batch_execute("COMMIT");
         // Each is sent when first polled, in this order. After a failed statement the server
         // answers COMMIT by rolling back, so the statement's answer decides.
-        let (changed, committed) =
-            with_timeout(async { Ok(futures_util::future::join(statement, commit).await) }).await?;
+        let (changed, committed) = with_timeout(async {
+            Ok::<_, StoreError>(futures_util::future::join(statement, commit).await)
+        })
+        .await?;
         let changed = changed?;
         committed?;
         self.pool.recycle(self.client);

@@ -5,17 +5,17 @@
 
 use super::connection::{Pool, Transaction};
 use super::delivery_rows::{DELIVERY_COLUMNS, account_names, company_codes, read_delivery};
+use super::destinations;
 use super::rows::{self, escape_nul};
-use super::triggers::raise;
-use super::{destinations, triggers};
 use crate::domain::{Company, Timestamp};
 use crate::store::deliveries::{
     LEASE_WINDOW, LINK_TIMEOUT, MAX_ATTEMPT_ROWS, NO_COMPANY, NO_MORE_LINKS,
 };
+use crate::store::links::request_fresh_link;
 use crate::store::outcomes::DeliveryUpdate;
 use crate::store::{
     Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
-    LateOutcome, LeaseAction, NewImportError, StoreError, TriggerKind,
+    LateOutcome, LeaseAction, NewImportError, StoreError,
 };
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -251,7 +251,7 @@ pub(super) async fn settle(
     attempts: &[Attempt],
     action: &LeaseAction,
 ) -> Result<bool, StoreError> {
-    let transaction = pool.write().await?;
+    let mut transaction = pool.write().await?;
     let owned = transaction
         .query_opt(
             "SELECT 1 FROM destination WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE",
@@ -265,6 +265,10 @@ pub(super) async fn settle(
     lock_feeds_to_read(&transaction, attempts).await?;
     for one in attempts {
         record_attempt(&transaction, lease.destination_id, one).await?;
+        if matches!(one.outcome, DeliveryOutcome::LinkExpired) {
+            let now = transaction.now();
+            request_fresh_link(&mut transaction, lease.destination_id, one.sequence, now).await?;
+        }
     }
     let may_continue = finish_lease(&transaction, lease.destination_id, attempts, action).await?;
     transaction.commit().await?;
@@ -316,10 +320,9 @@ async fn record_attempt(
         DeliveryOutcome::Listed => {
             destinations::assign_number(transaction, destination, one.sequence).await
         }
-        DeliveryOutcome::LinkExpired => {
-            request_fresh_link(transaction, destination, one.sequence).await
-        }
-        DeliveryOutcome::Delivered { .. } | DeliveryOutcome::Filtered => Ok(()),
+        DeliveryOutcome::Delivered { .. }
+        | DeliveryOutcome::Filtered
+        | DeliveryOutcome::LinkExpired => Ok(()),
     }
 }
 
@@ -418,36 +421,6 @@ async fn write_import_error(
         )
         .await?;
     Ok(())
-}
-
-/// Requests a fresh link to the version's file: first by an overlap read, then, if that
-/// brought none, by reading the feed from its beginning.
-async fn request_fresh_link(
-    transaction: &Transaction<'_>,
-    destination: i64,
-    sequence: i64,
-) -> Result<(), StoreError> {
-    let now = transaction.now();
-    let row = transaction
-        .query_one(
-            "UPDATE delivery h SET link_tries = link_tries + 1 FROM document d
-             WHERE h.destination_id = $1 AND h.sequence = $2 AND d.sequence = h.sequence
-             RETURNING h.link_tries, d.feed_id",
-            &[&destination, &sequence],
-        )
-        .await?;
-    let (tries, feed): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-    transaction
-        .execute(
-            "INSERT INTO fresh_link_request (feed_id, requested_at) VALUES ($1, $2) ON CONFLICT (feed_id) DO NOTHING",
-            &[&feed, &now.as_millis()],
-        )
-        .await?;
-    if tries == 1 {
-        raise(transaction, feed, TriggerKind::Reconciliation, now).await
-    } else {
-        triggers::backfill_from_beginning(transaction, feed).await
-    }
 }
 
 async fn finish_lease(

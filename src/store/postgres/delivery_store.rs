@@ -5,8 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{PostgresStore, deliveries, destinations, import_errors};
+use super::{PostgresStore, deliveries, destinations};
 use crate::domain::{Account, DestinationName, Timestamp};
+use crate::store::delivery_lists::ListDestinations;
+use crate::store::import_errors::{EndImportError, LeaseImportError, RetryImportError};
 use crate::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
     DeliveryRow, DeliveryStore, DestinationChange, DestinationFilter, DestinationRow, HeldFeed,
@@ -83,7 +85,7 @@ impl DeliveryStore for PostgresStore {
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError> {
-        read_transaction!(self, destinations::list())
+        self.read(ListDestinations).await
     }
 
     async fn held_feeds(
@@ -95,7 +97,7 @@ impl DeliveryStore for PostgresStore {
     }
 
     async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError> {
-        read_transaction!(self, destinations::deliveries(&filter))
+        self.read(filter).await
     }
 
     async fn listed(
@@ -114,30 +116,28 @@ impl DeliveryStore for PostgresStore {
     async fn lease_import_error(
         &self,
         accounts: Vec<Account>,
-        _now: Timestamp,
+        now: Timestamp,
         lease: Duration,
     ) -> Result<Option<ImportErrorLease>, StoreError> {
-        Ok(write_transaction!(
-            self,
-            import_errors::lease(&accounts, lease)
-        ))
+        self.write(LeaseImportError {
+            accounts,
+            now,
+            lease,
+        })
+        .await
     }
 
     async fn end_import_error(
         &self,
         lease: ImportErrorLease,
         end: ImportErrorOutcome,
-        _now: Timestamp,
+        now: Timestamp,
     ) -> Result<(), StoreError> {
-        if write_transaction!(self, import_errors::end(&lease, &end)) {
-            Ok(())
-        } else {
-            Err(StoreError::StaleLease)
-        }
+        self.write(EndImportError { lease, end, now }).await
     }
 
-    async fn retry_import_error(&self, id: i64, _now: Timestamp) -> Result<bool, StoreError> {
-        let found = write_transaction!(self, import_errors::retry(id));
+    async fn retry_import_error(&self, id: i64, now: Timestamp) -> Result<bool, StoreError> {
+        let found = self.write(RetryImportError { id, now }).await?;
         self.arrivals.send_replace(());
         Ok(found)
     }
@@ -146,6 +146,6 @@ impl DeliveryStore for PostgresStore {
         &self,
         filter: ImportErrorFilter,
     ) -> Result<Vec<ImportErrorRow>, StoreError> {
-        read_transaction!(self, import_errors::list(&filter))
+        self.read(filter).await
     }
 }

@@ -1,17 +1,13 @@
-//! Destinations: registering, changing and listing them, with their deliveries.
-
-use tokio_postgres::Row;
+//! Destinations: registering and changing them, and the list that a program reads.
 
 use super::connection::Transaction;
 use super::delivery_rows::{DELIVERY_COLUMNS, account_names, company_codes, read_delivery};
 use super::rows;
 use crate::domain::{Account, Company, DestinationName};
 use crate::store::columns::{self, row_limit};
-use crate::store::deliveries::LEASE_WINDOW;
 use crate::store::{
-    AttemptRow, DeliveryFilter, DeliveryLeaseRequest, DeliveryRow, DestinationChange,
-    DestinationFilter, DestinationPauseReason, DestinationRow, HeldFeed, ListEntry, StartFrom,
-    StoreError,
+    DeliveryLeaseRequest, DestinationChange, DestinationFilter, DestinationPauseReason, HeldFeed,
+    ListEntry, StartFrom, StoreError,
 };
 
 /// Adds destinations that are not known yet, and stores their filters.
@@ -312,48 +308,6 @@ async fn skip(
     Ok(skipped)
 }
 
-pub(super) async fn list(transaction: &Transaction<'_>) -> Result<Vec<DestinationRow>, StoreError> {
-    let found = transaction
-        .query(
-            "SELECT s.name, s.position, greatest(q.last - s.position, 0), s.delivered, s.rejected,
-                    (SELECT count(*) FROM delivery h WHERE h.destination_id = s.id AND h.state = 'rejected'),
-                    s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at,
-                    (SELECT d.stored_at FROM document d
-                     JOIN destination_feed b ON b.destination_id = s.id AND b.feed_id = d.feed_id
-                     WHERE d.sequence > s.position AND d.sequence <= s.position + $1 AND NOT d.superseded
-                       AND (b.everything OR (d.sequence > b.after_sequence
-                                AND (NOT d.first_pull OR coalesce(d.version_ms >= b.started_at, false)))
-                            OR coalesce(coalesce(d.version_ms, d.stored_at) >= b.since_ms, false))
-                       AND NOT EXISTS (SELECT 1 FROM delivery h WHERE h.destination_id = s.id AND h.sequence = d.sequence
-                           AND h.state <> 'pending')
-                     ORDER BY d.sequence LIMIT 1)
-             FROM destination s, sequence q ORDER BY s.name",
-            &[&LEASE_WINDOW],
-        )
-        .await?;
-    found
-        .iter()
-        .map(|row| {
-            Ok(DestinationRow {
-                name: columns::destination(row.try_get(0)?)?,
-                position: row.try_get(1)?,
-                behind: row.try_get(2)?,
-                delivered: rows::count(row, 3)?,
-                rejected: rows::count(row, 4)?,
-                rejected_now: rows::count(row, 5)?,
-                paused: columns::destination_pause_reason(row.try_get(6)?)?,
-                waits_until: rows::optional_timestamp(row, 7)?,
-                failing_since: rows::optional_timestamp(row, 8)?,
-                failures: rows::count(row, 9)?,
-                last_error: rows::optional_text(row, 10)?,
-                stuck_at: row.try_get(11)?,
-                last_success_at: rows::optional_timestamp(row, 12)?,
-                waiting_since: rows::optional_timestamp(row, 13)?,
-            })
-        })
-        .collect()
-}
-
 pub(super) async fn held_feeds(
     transaction: &Transaction<'_>,
     destination: &DestinationName,
@@ -399,73 +353,6 @@ async fn id(
         )
         .await?;
     row.map(|row| Ok(row.try_get(0)?)).transpose()
-}
-
-pub(super) async fn deliveries(
-    transaction: &Transaction<'_>,
-    filter: &DeliveryFilter,
-) -> Result<Vec<DeliveryRow>, StoreError> {
-    let found = transaction
-        .query(
-            "SELECT s.name, h.sequence, h.state, h.began_at, h.changed_at, coalesce(h.detail, h.note), h.destination_id
-             FROM delivery h JOIN destination s ON s.id = h.destination_id
-             WHERE h.sequence > $5 AND ($4 IS NULL OR h.sequence = $4)
-               AND ($1 IS NULL OR s.name = $1) AND ($2 IS NULL OR h.state = $2)
-             ORDER BY h.sequence, s.name LIMIT $3",
-            &[
-                &filter.destination.as_ref().map(DestinationName::as_str),
-                &filter.state.map(|state| state.as_str()),
-                &row_limit(filter.limit),
-                &filter.sequence,
-                &filter.after,
-            ],
-        )
-        .await?;
-    let mut deliveries = Vec::with_capacity(found.len());
-    for row in &found {
-        let mut delivery = delivery(row)?;
-        delivery.attempts = attempts(transaction, row.try_get(6)?, delivery.sequence).await?;
-        deliveries.push(delivery);
-    }
-    Ok(deliveries)
-}
-
-fn delivery(row: &Row) -> Result<DeliveryRow, StoreError> {
-    Ok(DeliveryRow {
-        destination: columns::destination(row.try_get(0)?)?,
-        sequence: row.try_get(1)?,
-        state: columns::delivery_state(row.try_get(2)?)?,
-        began_at: rows::timestamp(row, 3)?,
-        changed_at: rows::timestamp(row, 4)?,
-        detail: rows::optional_text(row, 5)?,
-        attempts: Vec::new(),
-    })
-}
-
-async fn attempts(
-    transaction: &Transaction<'_>,
-    destination: i64,
-    sequence: i64,
-) -> Result<Vec<AttemptRow>, StoreError> {
-    let found = transaction
-        .query(
-            "SELECT began_at, ended_at, result, detail, times FROM delivery_attempt
-             WHERE destination_id = $1 AND sequence = $2 ORDER BY number",
-            &[&destination, &sequence],
-        )
-        .await?;
-    found
-        .iter()
-        .map(|row| {
-            Ok(AttemptRow {
-                began_at: rows::timestamp(row, 0)?,
-                ended_at: rows::timestamp(row, 1)?,
-                result: row.try_get(2)?,
-                detail: rows::optional_text(row, 3)?,
-                times: rows::count(row, 4)?,
-            })
-        })
-        .collect()
 }
 
 /// Returns entries of the list that a program reads.

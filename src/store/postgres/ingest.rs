@@ -11,6 +11,7 @@ use super::rows::{account_id, feed_ids};
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::sns::MessageType;
 use crate::store::columns::{event_code, kind_code, message_key};
+use crate::store::engine::SUBSCRIPTIONS_LOCK;
 use crate::store::limits::MAX_GROUP;
 use crate::store::{AcceptedMessage, Insertion, StoreError, SubscriptionState, TriggerKind};
 
@@ -20,9 +21,6 @@ const MAX_GROUP_BYTES: usize = 16 << 20;
 
 /// Number of cached feeds at which the cache is cleared.
 const MAX_CACHED_FEEDS: usize = 100_000;
-
-/// The advisory lock held while changing subscriptions; an arbitrary number, "IvWi".
-pub(super) const SUBSCRIPTIONS_LOCK: i64 = 0x4976_5769;
 
 /// A message that waits to be stored, and the channel for its answer.
 pub(super) struct PendingMessage {

@@ -14,7 +14,20 @@ use tokio::task::JoinHandle;
 use self::connection::{Pool, Transaction};
 use self::ingest::{Ingest, PendingMessage};
 use self::quarantine::QuarantineCommand;
-use super::limits::{MAX_CERTIFICATES, QUARANTINE_QUEUE, RETENTION_BATCH};
+use super::activity::CountActivity;
+use super::alarms::{CountUnannounced, EndNotice, LeaseNotice, RemoveOldAlarms};
+use super::certificates::{KeepCertificate, ListCertificates};
+use super::documents::ReadSequence;
+use super::engine::Operation;
+use super::feeds::{ListAccounts, ListFeeds};
+use super::limits::QUARANTINE_QUEUE;
+use super::messages::ListNotifications;
+use super::pausing::{FailPage, ResumeAtStart, SetPaused};
+use super::quarantine::{ListQuarantined, RemoveOldQuarantined, RemoveQuarantined};
+use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
+use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
+use super::triggers::{TriggerReconciliation, raise_all};
+use super::uploads::{EndUpload, ListNewestUploads};
 use super::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
     AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
@@ -30,7 +43,7 @@ use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
 // Defined above the modules, which use them too.
-/// Reads in one snapshot: `read_transaction!(self, reading::feeds())`.
+/// Reads in one snapshot: `read_transaction!(self, destinations::list())`.
 macro_rules! read_transaction {
     ($store:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {{
         let transaction = $store.pool.read().await?;
@@ -40,18 +53,16 @@ macro_rules! read_transaction {
     }};
 }
 
-/// Changes in one transaction: `write_transaction!(self, triggers::trigger(&triggers))`.
+/// Changes in one transaction: `write_transaction!(self, destinations::register(&destinations))`.
 macro_rules! write_transaction {
     ($store:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {{
-        let transaction = $store.write().await?;
+        let transaction = $store.begin().await?;
         let outcome = $module::$function(&transaction $(, $argument)*).await?;
         transaction.commit().await?;
         outcome
     }};
 }
 
-mod activity;
-mod alarms;
 mod connection;
 mod copy;
 mod deliveries;
@@ -59,22 +70,15 @@ mod delivery_rows;
 mod delivery_store;
 mod destinations;
 mod error;
-mod import_errors;
 mod ingest;
 mod leases;
-mod links;
 mod pages;
-mod pausing;
 mod quarantine;
 mod reading;
 mod retention;
 mod rows;
 mod schema;
-mod search;
-mod subscriptions;
-mod tokens;
-mod triggers;
-mod uploads;
+mod tx;
 
 /// Interval at which a worker checks the rows for triggers of other replicas.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -121,8 +125,8 @@ impl PostgresStore {
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         let pool = Arc::new(Pool::new(options.address, options.clock)?);
         schema::migrate(&pool).await?;
-        let transaction = pool.write().await?;
-        pausing::recover_at_start(&transaction).await?;
+        let mut transaction = pool.write().await?;
+        ResumeAtStart.run(&mut transaction).await?;
         transaction.commit().await?;
         let trigger = Arc::new(Notify::new());
         let (messages, arriving) = mpsc::channel(options.queue.max(1));
@@ -171,9 +175,34 @@ impl PostgresStore {
         })
     }
 
-    async fn write(&self) -> Result<Transaction<'_>, StoreError> {
+    async fn begin(&self) -> Result<Transaction<'_>, StoreError> {
         self.may_write()?;
         self.pool.write().await
+    }
+
+    /// Runs an operation that writes.
+    async fn write<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        let mut transaction = self.begin().await?;
+        match operation.run(&mut transaction).await {
+            Ok(outcome) => {
+                transaction.commit().await?;
+                Ok(outcome)
+            }
+            Err(StoreError::StaleLease) => {
+                transaction.roll_back().await?;
+                Err(StoreError::StaleLease)
+            }
+            // Its connection is closed, and the server rolls it back.
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs an operation that reads one snapshot.
+    async fn read<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        let mut transaction = self.pool.read().await?;
+        let outcome = operation.run(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(outcome)
     }
 
     fn may_write(&self) -> Result<(), StoreError> {
@@ -264,11 +293,11 @@ impl Store for PostgresStore {
         after: i64,
         limit: usize,
     ) -> Result<Vec<NotificationRow>, StoreError> {
-        read_transaction!(self, reading::notifications(after, limit))
+        self.read(ListNotifications { after, limit }).await
     }
 
     async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
-        let transaction = self.write().await?;
+        let transaction = self.begin().await?;
         let now = ingest::clamp_to_now(now, &transaction);
         rows::feed_ids(&transaction, feeds, now).await?;
         transaction.commit().await?;
@@ -277,13 +306,21 @@ impl Store for PostgresStore {
     }
 
     async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError> {
-        write_transaction!(self, triggers::trigger(&triggers));
+        let mut transaction = self.begin().await?;
+        let feeds = triggers.iter().map(|trigger| trigger.feed.clone());
+        let ids = rows::feed_ids(&transaction, feeds, transaction.now()).await?;
+        let with_ids = triggers
+            .into_iter()
+            .filter_map(|trigger| Some((*ids.get(&trigger.feed)?, trigger)))
+            .collect();
+        raise_all(&mut transaction, with_ids).await?;
+        transaction.commit().await?;
         self.trigger.notify_one();
         Ok(())
     }
 
     async fn trigger_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
-        let feeds = write_transaction!(self, triggers::trigger_reconciliation(due_at));
+        let feeds = self.write(TriggerReconciliation(due_at)).await?;
         self.trigger.notify_one();
         Ok(feeds)
     }
@@ -311,12 +348,16 @@ impl Store for PostgresStore {
         failure: PageFailure,
         error: String,
     ) -> Result<(), StoreError> {
-        self.may_write()?;
-        pausing::fail(&self.pool, &lease, failure, &error).await
+        self.write(FailPage {
+            lease,
+            failure,
+            error,
+        })
+        .await
     }
 
     async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
-        let transaction = self.write().await?;
+        let transaction = self.begin().await?;
         transaction
             .execute(
                 "UPDATE feed SET leased_until = NULL WHERE id = $1 AND fence = $2",
@@ -341,26 +382,31 @@ impl Store for PostgresStore {
         feed: Option<Feed>,
         paused: bool,
     ) -> Result<usize, StoreError> {
-        let changed =
-            write_transaction!(self, pausing::set_paused(&account, feed.as_ref(), paused));
+        let changed = self
+            .write(SetPaused {
+                account,
+                feed,
+                paused,
+            })
+            .await?;
         self.trigger.notify_one();
         Ok(changed)
     }
 
     async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError> {
-        read_transaction!(self, reading::feeds())
+        self.read(ListFeeds).await
     }
 
     async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
-        read_transaction!(self, reading::accounts())
+        self.read(ListAccounts).await
     }
 
     async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError> {
-        read_transaction!(self, reading::documents(&filter))
+        self.read(filter).await
     }
 
     async fn search_documents(&self, search: DocumentSearch) -> Result<FoundDocuments, StoreError> {
-        read_transaction!(self, search::search_documents(&search))
+        self.read(search).await
     }
 
     async fn known_versions(
@@ -372,7 +418,7 @@ impl Store for PostgresStore {
     }
 
     async fn sequence(&self) -> Result<SequenceRow, StoreError> {
-        read_transaction!(self, reading::sequence())
+        self.read(ReadSequence).await
     }
 
     async fn subscription_requested(
@@ -382,14 +428,17 @@ impl Store for PostgresStore {
         name: String,
         now: Timestamp,
     ) -> Result<i64, StoreError> {
-        Ok(write_transaction!(
-            self,
-            subscriptions::requested(&account, event, &name, now)
-        ))
+        self.write(RecordSubscriptionRequest {
+            account,
+            event,
+            name,
+            now,
+        })
+        .await
     }
 
     async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError> {
-        read_transaction!(self, subscriptions::list())
+        self.read(ListSubscriptions).await
     }
 
     async fn change_subscription(
@@ -398,10 +447,7 @@ impl Store for PostgresStore {
         change: SubscriptionChange,
         now: Timestamp,
     ) -> Result<Option<SubscriptionRow>, StoreError> {
-        Ok(write_transaction!(
-            self,
-            subscriptions::change(id, &change, now)
-        ))
+        self.write(ChangeSubscription { id, change, now }).await
     }
 
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
@@ -412,66 +458,43 @@ impl Store for PostgresStore {
                 let _ = flushed.await;
             }
         }
-        read_transaction!(self, quarantine::list(after, limit))
+        self.read(ListQuarantined { after, limit }).await
     }
 
     async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError> {
-        let transaction = self.write().await?;
-        transaction
-            .execute("DELETE FROM quarantine WHERE id = $1", &[&id])
-            .await?;
-        transaction.commit().await
+        self.write(RemoveQuarantined(id)).await
     }
 
     async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError> {
-        read_transaction!(self, activity::since(since))
+        self.read(CountActivity(since)).await
     }
 
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
-        read_transaction!(self, reading::certificates())
+        self.read(ListCertificates).await
     }
 
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError> {
-        let transaction = self.write().await?;
-        transaction
-            .execute(
-                "INSERT INTO certificate (url, pem, fetched_at) VALUES ($1, $2, $3)
-                 ON CONFLICT (url) DO UPDATE SET pem = excluded.pem, fetched_at = excluded.fetched_at",
-                &[
-                    &certificate.url,
-                    &certificate.pem,
-                    &certificate.fetched_at.as_millis(),
-                ],
-            )
-            .await?;
-        transaction
-            .execute(
-                "DELETE FROM certificate WHERE url NOT IN
-                     (SELECT url FROM certificate ORDER BY fetched_at DESC, url LIMIT $1)",
-                &[&MAX_CERTIFICATES],
-            )
-            .await?;
-        transaction.commit().await
+        self.write(KeepCertificate(certificate)).await
     }
 
     async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
-        Ok(write_transaction!(self, tokens::make(&token)))
+        self.write(token).await
     }
 
     async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
-        read_transaction!(self, tokens::list())
+        self.read(ListApiTokens).await
     }
 
     async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
-        read_transaction!(self, tokens::find(&hash))
+        self.read(FindApiToken(hash)).await
     }
 
     async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
-        Ok(write_transaction!(self, tokens::revoke(id)))
+        self.write(RevokeApiToken(id)).await
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
-        Ok(write_transaction!(self, uploads::begin(&upload)))
+        self.write(upload).await
     }
 
     async fn end_upload(
@@ -481,10 +504,13 @@ impl Store for PostgresStore {
         end: UploadEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        Ok(write_transaction!(
-            self,
-            uploads::end(id, &owner, &end, now)
-        ))
+        self.write(EndUpload {
+            id,
+            owner,
+            end,
+            now,
+        })
+        .await
     }
 
     async fn newest_uploads(
@@ -492,22 +518,22 @@ impl Store for PostgresStore {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<UploadRow>, StoreError> {
-        read_transaction!(self, uploads::newest_first(before, limit))
+        self.read(ListNewestUploads { before, limit }).await
     }
 
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
-        read_transaction!(self, uploads::list(&filter))
+        self.read(filter).await
     }
 
     async fn update_alarms(
         &self,
         observation: AlarmObservation,
     ) -> Result<AlarmChanges, StoreError> {
-        Ok(write_transaction!(self, alarms::update(&observation)))
+        self.write(observation).await
     }
 
     async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
-        read_transaction!(self, alarms::list(&filter))
+        self.read(filter).await
     }
 
     async fn lease_notice(
@@ -515,7 +541,7 @@ impl Store for PostgresStore {
         now: Timestamp,
         lease: Duration,
     ) -> Result<Option<AlarmNotice>, StoreError> {
-        Ok(write_transaction!(self, alarms::lease_notice(now, lease)))
+        self.write(LeaseNotice { now, lease }).await
     }
 
     async fn end_notice(
@@ -524,34 +550,29 @@ impl Store for PostgresStore {
         end: NoticeEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        Ok(write_transaction!(
-            self,
-            alarms::end_notice(&notice, &end, now)
-        ))
+        self.write(EndNotice { notice, end, now }).await
     }
 
     async fn unannounced_documents(
         &self,
         stored_by: Timestamp,
     ) -> Result<Vec<UnannouncedDocuments>, StoreError> {
-        read_transaction!(self, alarms::unannounced_documents(stored_by))
+        self.read(CountUnannounced(stored_by)).await
     }
 
     async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
-        let transaction = self.write().await?;
+        let mut transaction = self.begin().await?;
         let notification_bodies =
             retention::remove_notification_bodies(&transaction, retention.notifications_before)
                 .await?;
         let document_bodies = retention::remove_document_bodies(&transaction, &retention).await?;
         retention::remove_links(&transaction, retention.links_before).await?;
-        let quarantined = transaction
-            .execute(
-                "DELETE FROM quarantine WHERE id IN (
-                     SELECT id FROM quarantine WHERE received_at < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)",
-                &[&retention.quarantine_before.as_millis(), &RETENTION_BATCH],
-            )
+        let quarantined = RemoveOldQuarantined(retention.quarantine_before)
+            .run(&mut transaction)
             .await?;
-        let alarms = alarms::retain(&transaction, retention.alarms_before).await?;
+        let alarms = RemoveOldAlarms(retention.alarms_before)
+            .run(&mut transaction)
+            .await?;
         transaction.commit().await?;
         Ok(RetentionOutcome {
             notification_bodies,

@@ -10,14 +10,15 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::connection::{Parameter, Pool, Transaction};
 use super::leases::{last_overlap_read, lock_as_owner, save_position, saved_cursors};
-use super::pausing::pause_feed;
 use super::rows::{self, escape_nul, feed_ids};
-use super::triggers::raise;
-use super::{links, uploads};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 use crate::store::columns::kind_code;
+use crate::store::completion::complete_pull;
 use crate::store::limits::MAX_UNREADABLE_ENTRIES;
-use crate::store::pulls::{self, is_unannounced, position_kind};
+use crate::store::links::store_links;
+use crate::store::pausing::pause_feed;
+use crate::store::pulls::{self, is_unannounced};
+use crate::store::uploads::link_documents;
 use crate::store::{
     COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
     PageToCommit, PullPlan, StoreError, TriggerKind, UnreadableEntry,
@@ -30,7 +31,7 @@ pub(super) async fn commit(
     page: &PageToCommit,
     plan: &PullPlan,
 ) -> Result<PageOutcome, StoreError> {
-    let transaction = pool.write().await?;
+    let mut transaction = pool.write().await?;
     let Some(account) = lock_as_owner(&transaction, lease).await? else {
         transaction.roll_back().await?;
         return Err(StoreError::StaleLease);
@@ -43,7 +44,7 @@ pub(super) async fn commit(
     let stored = StoredVersions::read(&transaction, lease, account, &page.documents).await?;
     if stored.company_filter_ignored(lease, &page.documents) {
         pause_feed(
-            &transaction,
+            &mut transaction,
             lease.feed_id,
             FeedPauseReason::CompanyFilterIgnored,
             None,
@@ -61,7 +62,7 @@ pub(super) async fn commit(
         .filter(|document| is_unannounced(lease, document, notified_at))
         .count();
     record_page(
-        &transaction,
+        &mut transaction,
         lease,
         page,
         &plan,
@@ -76,7 +77,7 @@ pub(super) async fn commit(
     feed_ids(&transaction, companies, plan.now).await?;
     move_cursor(&transaction, lease, page, &plan, up_to_date).await?;
     if up_to_date {
-        complete_pull(&transaction, lease, &plan).await?;
+        complete_pull(&mut transaction, lease, &plan).await?;
     }
     let outcome = PageOutcome::Committed(PageCommitted {
         new: new.len(),
@@ -167,7 +168,7 @@ async fn notified_at(
 }
 
 async fn record_page(
-    transaction: &Transaction<'_>,
+    transaction: &mut Transaction<'_>,
     lease: &PageLease,
     page: &PageToCommit,
     plan: &PullPlan,
@@ -191,8 +192,8 @@ async fn record_page(
     for entry in &page.unreadable {
         store_unreadable(transaction, lease.feed_id, entry, plan.now).await?;
     }
-    uploads::link_documents(transaction, &lease.feed.account, &page.uploads).await?;
-    links::store(transaction, lease.feed_id, &page.links, plan.now).await
+    link_documents(transaction, &lease.feed.account, &page.uploads).await?;
+    store_links(transaction, lease.feed_id, &page.links, plan.now).await
 }
 
 async fn record_success(
@@ -414,105 +415,5 @@ async fn save_cursor(
             ],
         )
         .await?;
-    Ok(())
-}
-
-/// Completes the triggers of the pull, and raises those that follow.
-async fn complete_pull(
-    transaction: &Transaction<'_>,
-    lease: &PageLease,
-    plan: &PullPlan,
-) -> Result<(), StoreError> {
-    let (feed, kind) = (lease.feed_id, kind_code(lease.kind));
-    transaction
-        .execute(
-            "UPDATE feed SET up_to_date_at = $2,
-                 first_complete_at = CASE WHEN $3 THEN first_complete_at ELSE coalesce(first_complete_at, $2) END
-             WHERE id = $1",
-            &[&feed, &plan.now.as_millis(), &(lease.kind == TriggerKind::Backfill)],
-        )
-        .await?;
-    let position_kind = kind_code(position_kind(lease.kind, lease.first_pull));
-    transaction
-        .execute(
-            "UPDATE feed_pull SET position = NULL, previous_next = NULL, previous_entries = 0
-             WHERE feed_id = $1 AND kind IN ($2, $3)",
-            &[&feed, &kind, &position_kind],
-        )
-        .await?;
-    if matches!(
-        lease.kind,
-        TriggerKind::FollowUp | TriggerKind::LateFollowUp
-    ) {
-        // It was triggered again while pending: due once more at that time, if the pull
-        // began before it. Only these kinds repeat, so that the row of notifications, which
-        // ingest writes, is never touched here.
-        transaction
-            .execute(
-                "UPDATE feed_trigger d
-                 SET due_at = CASE WHEN d.again_at > r.started_at THEN d.again_at ELSE d.due_at END,
-                     raised = CASE WHEN d.again_at > r.started_at THEN d.raised + 1 ELSE d.raised END,
-                     again_at = NULL
-                 FROM feed_pull r
-                 WHERE d.feed_id = $1 AND d.kind = $2 AND r.feed_id = $1 AND r.kind = $2 AND d.again_at IS NOT NULL",
-                &[&feed, &kind],
-            )
-            .await?;
-    }
-    transaction
-        .execute(
-            "UPDATE feed_pull SET completed = coalesce(target, completed), target = NULL WHERE feed_id = $1 AND kind = $2",
-            &[&feed, &kind],
-        )
-        .await?;
-    if lease.first_pull && lease.kind != TriggerKind::Backfill {
-        // It has read everything, so it counts as a reconciliation that began with it.
-        transaction
-            .execute(
-                "INSERT INTO feed_pull (feed_id, kind, started_at)
-                 SELECT $1, $2, min(started_at) FROM feed_pull WHERE feed_id = $1 AND kind <> $3
-                 ON CONFLICT (feed_id, kind) DO UPDATE SET started_at = excluded.started_at",
-                &[
-                    &feed,
-                    &kind_code(TriggerKind::Reconciliation),
-                    &kind_code(TriggerKind::Backfill),
-                ],
-            )
-            .await?;
-        // Pulls of other kinds started from the beginning too; they restart as overlap reads.
-        transaction
-            .execute(
-                "UPDATE feed_pull SET target = NULL, position = NULL WHERE feed_id = $1 AND kind <> $2",
-                &[&feed, &kind_code(TriggerKind::Backfill)],
-            )
-            .await?;
-    }
-    match lease.kind {
-        TriggerKind::Notification => {
-            let [soon, late] = plan.follow_ups;
-            raise(
-                transaction,
-                feed,
-                TriggerKind::FollowUp,
-                plan.now.after(soon),
-            )
-            .await?;
-            raise(
-                transaction,
-                feed,
-                TriggerKind::LateFollowUp,
-                plan.now.after(late),
-            )
-            .await?;
-        }
-        TriggerKind::Reconciliation => {
-            let next = plan.now.after(plan.reconcile_every);
-            raise(transaction, feed, TriggerKind::Reconciliation, next).await?;
-        }
-        TriggerKind::FollowUp | TriggerKind::LateFollowUp | TriggerKind::Backfill => {}
-    }
-    if lease.kind.overlaps() {
-        links::complete_link_request(transaction, feed, lease.kind).await?;
-    }
     Ok(())
 }

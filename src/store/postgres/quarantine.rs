@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::connection::{Pool, Transaction};
+use super::connection::Pool;
 use super::rows::{self, escape_nul};
-use crate::store::columns::{self, row_limit};
 use crate::store::limits::QUARANTINE_QUEUE;
-use crate::store::{QuarantineRow, Quarantined, StoreError};
+use crate::store::{Quarantined, StoreError};
 
 /// A command for the task that stores refused messages.
 pub(super) enum QuarantineCommand {
@@ -86,32 +85,4 @@ async fn store(pool: &Pool, share_bytes: u64, items: &[Quarantined]) -> Result<(
             .await?;
     }
     transaction.commit().await
-}
-
-pub(super) async fn list(
-    transaction: &Transaction<'_>,
-    after: i64,
-    limit: usize,
-) -> Result<Vec<QuarantineRow>, StoreError> {
-    let rows = transaction
-        .query(
-            "SELECT id, received_at, account, event, reason, headers, length(body)::bigint, body
-             FROM quarantine WHERE id > $1 ORDER BY id LIMIT $2",
-            &[&after, &row_limit(limit)],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(QuarantineRow {
-                id: row.try_get(0)?,
-                received_at: rows::timestamp(row, 1)?,
-                account: columns::account(row.try_get(2)?)?,
-                event: columns::event_name(row.try_get(3)?)?,
-                reason: rows::text(row, 4)?,
-                headers: rows::text(row, 5)?,
-                size_bytes: rows::count(row, 6)?,
-                body: row.try_get(7)?,
-            })
-        })
-        .collect()
 }

@@ -3,21 +3,22 @@
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
+use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::delivery_rows::{account_names, company_codes, read_delivery};
 use super::destinations;
 use super::error::explain;
 use super::rows;
-use super::triggers::raise;
+use super::tx::{SqliteTx, immediate};
 use crate::domain::{Company, Timestamp};
 use crate::store::deliveries::{
     LEASE_WINDOW, LINK_TIMEOUT, MAX_ATTEMPT_ROWS, NO_COMPANY, NO_MORE_LINKS,
 };
+use crate::store::links::request_fresh_link;
 use crate::store::outcomes::DeliveryUpdate;
 use crate::store::{
     Attempt, Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
-    LateOutcome, LeaseAction, NewImportError, StoreError, TriggerKind,
+    LateOutcome, LeaseAction, NewImportError, StoreError,
 };
 
 /// Unsettled versions in a window after the position, and whether they are ready. The order
@@ -198,7 +199,7 @@ fn scan_window(
 
 /// Records attempts, and applies `action` to the lease.
 pub(super) fn settle(
-    transaction: &Transaction<'_>,
+    transaction: &mut Connection,
     path: &Path,
     lease: &DeliveryLease,
     attempts: &[Attempt],
@@ -219,6 +220,14 @@ pub(super) fn settle(
     }
     for one in attempts {
         record_attempt(transaction, lease.destination_id, one, now).map_err(explain)?;
+        if matches!(one.outcome, DeliveryOutcome::LinkExpired) {
+            immediate(request_fresh_link(
+                &mut SqliteTx::new(transaction, path),
+                lease.destination_id,
+                one.sequence,
+                now,
+            ))?;
+        }
     }
     finish_lease(transaction, lease.destination_id, attempts, action, now).map_err(explain)
 }
@@ -245,10 +254,9 @@ fn record_attempt(
         DeliveryOutcome::Listed => {
             destinations::assign_number(connection, destination, one.sequence)
         }
-        DeliveryOutcome::LinkExpired => {
-            request_fresh_link(connection, destination, one.sequence, now)
-        }
-        DeliveryOutcome::Delivered { .. } | DeliveryOutcome::Filtered => Ok(()),
+        DeliveryOutcome::Delivered { .. }
+        | DeliveryOutcome::Filtered
+        | DeliveryOutcome::LinkExpired => Ok(()),
     }
 }
 
@@ -356,35 +364,6 @@ fn write_import_error(
             NO_COMPANY,
         ])?;
     Ok(())
-}
-
-/// Requests a fresh link to the version's file: first by an overlap read, then, if that
-/// brought none, by reading the feed from its beginning.
-fn request_fresh_link(
-    connection: &Connection,
-    destination: i64,
-    sequence: i64,
-    now: Timestamp,
-) -> rusqlite::Result<()> {
-    let tries: i64 = connection.query_row(
-        "UPDATE delivery SET link_tries = link_tries + 1 WHERE destination_id = ?1 AND sequence = ?2 RETURNING link_tries",
-        params![destination, sequence],
-        |row| row.get(0),
-    )?;
-    let feed: i64 = connection.query_row(
-        "SELECT feed_id FROM document WHERE sequence = ?1",
-        params![sequence],
-        |row| row.get(0),
-    )?;
-    connection.execute(
-        "INSERT INTO fresh_link_request (feed_id, requested_at) VALUES (?1, ?2) ON CONFLICT (feed_id) DO NOTHING",
-        params![feed, now.as_millis()],
-    )?;
-    if tries == 1 {
-        raise(connection, feed, TriggerKind::Reconciliation, now)
-    } else {
-        super::triggers::backfill_from_beginning(connection, feed, now)
-    }
 }
 
 fn finish_lease(

@@ -5,8 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{SqliteStore, deliveries, destinations, import_errors};
+use super::{SqliteStore, deliveries, destinations};
 use crate::domain::{Account, DestinationName, Timestamp};
+use crate::store::delivery_lists::ListDestinations;
+use crate::store::import_errors::{EndImportError, LeaseImportError, RetryImportError};
 use crate::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
     DeliveryRow, DeliveryStore, DestinationChange, DestinationFilter, DestinationRow, HeldFeed,
@@ -51,7 +53,7 @@ impl DeliveryStore for SqliteStore {
             .iter()
             .any(|one| matches!(one.outcome, DeliveryOutcome::Rejected { .. }));
         let may_continue = self
-            .write(move |transaction, path| {
+            .transact(move |transaction, path| {
                 deliveries::settle(transaction, path, &lease, &attempts, &action, now)
             })
             .await?;
@@ -100,7 +102,7 @@ impl DeliveryStore for SqliteStore {
     }
 
     async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError> {
-        self.read(|connection| destinations::list(connection)).await
+        self.read(ListDestinations).await
     }
 
     async fn held_feeds(
@@ -108,13 +110,12 @@ impl DeliveryStore for SqliteStore {
         destination: DestinationName,
         filter: DestinationFilter,
     ) -> Result<Vec<HeldFeed>, StoreError> {
-        self.read(move |connection| destinations::held_feeds(connection, &destination, &filter))
+        self.query(move |connection| destinations::held_feeds(connection, &destination, &filter))
             .await
     }
 
     async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError> {
-        self.read(move |connection| destinations::deliveries(connection, &filter))
-            .await
+        self.read(filter).await
     }
 
     async fn listed(
@@ -124,7 +125,7 @@ impl DeliveryStore for SqliteStore {
         limit: usize,
         limit_bytes: usize,
     ) -> Result<Vec<ListEntry>, StoreError> {
-        self.read(move |connection| {
+        self.query(move |connection| {
             destinations::listed(connection, &destination, after, limit, limit_bytes)
         })
         .await
@@ -136,8 +137,12 @@ impl DeliveryStore for SqliteStore {
         now: Timestamp,
         lease: Duration,
     ) -> Result<Option<ImportErrorLease>, StoreError> {
-        self.change(move |connection| import_errors::lease(connection, &accounts, now, lease))
-            .await
+        self.write(LeaseImportError {
+            accounts,
+            now,
+            lease,
+        })
+        .await
     }
 
     async fn end_import_error(
@@ -146,16 +151,11 @@ impl DeliveryStore for SqliteStore {
         end: ImportErrorOutcome,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.write(move |transaction, path| {
-            import_errors::end(transaction, path, &lease, &end, now)
-        })
-        .await
+        self.write(EndImportError { lease, end, now }).await
     }
 
     async fn retry_import_error(&self, id: i64, now: Timestamp) -> Result<bool, StoreError> {
-        let found = self
-            .change(move |connection| import_errors::retry(connection, id, now))
-            .await?;
+        let found = self.write(RetryImportError { id, now }).await?;
         self.arrivals.send_replace(());
         Ok(found)
     }
@@ -164,7 +164,6 @@ impl DeliveryStore for SqliteStore {
         &self,
         filter: ImportErrorFilter,
     ) -> Result<Vec<ImportErrorRow>, StoreError> {
-        self.read(move |connection| import_errors::list(connection, &filter))
-            .await
+        self.read(filter).await
     }
 }

@@ -1,15 +1,14 @@
-//! Destinations: registering, changing and listing them, with their deliveries.
+//! Destinations: registering and changing them, and the list that a program reads.
 
-use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::delivery_rows::{account_names, company_codes, read_delivery};
 use super::rows;
 use crate::domain::{Account, Company, DestinationName, Timestamp};
 use crate::store::columns::row_limit;
-use crate::store::deliveries::LEASE_WINDOW;
 use crate::store::{
-    AttemptRow, DeliveryFilter, DeliveryLeaseRequest, DeliveryRow, DestinationChange,
-    DestinationFilter, DestinationPauseReason, DestinationRow, HeldFeed, ListEntry, StartFrom,
+    DeliveryLeaseRequest, DestinationChange, DestinationFilter, DestinationPauseReason, HeldFeed,
+    ListEntry, StartFrom,
 };
 
 /// Adds destinations that are not known yet, and stores their filters.
@@ -297,44 +296,6 @@ fn skip(
     Ok(skipped)
 }
 
-pub(super) fn list(connection: &Connection) -> rusqlite::Result<Vec<DestinationRow>> {
-    connection
-        .prepare_cached(
-            "SELECT s.name, s.position, max(q.last - s.position, 0), s.delivered, s.rejected,
-                    (SELECT count(*) FROM delivery h WHERE h.destination_id = s.id AND h.state = 'rejected'),
-                    s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at,
-                    (SELECT d.stored_at FROM document d
-                     CROSS JOIN destination_feed b ON b.destination_id = s.id AND b.feed_id = d.feed_id
-                     WHERE d.sequence > s.position AND d.sequence <= s.position + ?1 AND d.superseded = 0
-                       AND (b.everything OR (d.sequence > b.after_sequence
-                                AND (d.first_pull = 0 OR coalesce(d.version_ms >= b.started_at, 0)))
-                            OR coalesce(coalesce(d.version_ms, d.stored_at) >= b.since_ms, 0))
-                       AND NOT EXISTS (SELECT 1 FROM delivery h WHERE h.destination_id = s.id AND h.sequence = d.sequence
-                           AND h.state <> 'pending')
-                     ORDER BY d.sequence LIMIT 1)
-             FROM destination s, sequence q ORDER BY s.name",
-        )?
-        .query_map(params![LEASE_WINDOW], |row| {
-            Ok(DestinationRow {
-                name: rows::destination(row, 0)?,
-                position: row.get(1)?,
-                behind: row.get(2)?,
-                delivered: row.get(3)?,
-                rejected: row.get(4)?,
-                rejected_now: row.get(5)?,
-                paused: rows::destination_pause_reason(row, 6)?,
-                waits_until: rows::optional_timestamp(row, 7)?,
-                failing_since: rows::optional_timestamp(row, 8)?,
-                failures: row.get(9)?,
-                last_error: row.get(10)?,
-                stuck_at: row.get(11)?,
-                last_success_at: rows::optional_timestamp(row, 12)?,
-                waiting_since: rows::optional_timestamp(row, 13)?,
-            })
-        })?
-        .collect()
-}
-
 pub(super) fn held_feeds(
     connection: &Connection,
     destination: &DestinationName,
@@ -363,76 +324,6 @@ pub(super) fn held_feeds(
                 })
             },
         )?
-        .collect()
-}
-
-pub(super) fn deliveries(
-    connection: &Connection,
-    filter: &DeliveryFilter,
-) -> rusqlite::Result<Vec<DeliveryRow>> {
-    // Each kind of query has an index of its own, which a bound state could not use.
-    let place = match filter.sequence {
-        Some(_) => "h.sequence = ?3",
-        None => "?3 IS NULL",
-    };
-    let state = filter
-        .state
-        .map(|state| format!("AND h.state = '{}'", state.as_str()))
-        .unwrap_or_default();
-    let mut found = connection
-        .prepare_cached(&format!(
-            "SELECT s.name, h.sequence, h.state, h.began_at, h.changed_at, coalesce(h.detail, h.note), h.destination_id
-             FROM delivery h JOIN destination s ON s.id = h.destination_id
-             WHERE {place} {state} AND (?1 IS NULL OR s.name = ?1) AND h.sequence > ?4
-             ORDER BY h.sequence, s.name LIMIT ?2"
-        ))?
-        .query_map(
-            params![
-                filter.destination.as_ref().map(DestinationName::as_str),
-                row_limit(filter.limit),
-                filter.sequence,
-                filter.after,
-            ],
-            |row| Ok((row.get::<_, i64>(6)?, delivery(row)?)),
-        )?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    for (destination, row) in &mut found {
-        row.attempts = attempts(connection, *destination, row.sequence)?;
-    }
-    Ok(found.into_iter().map(|(_, row)| row).collect())
-}
-
-fn delivery(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
-    Ok(DeliveryRow {
-        destination: rows::destination(row, 0)?,
-        sequence: row.get(1)?,
-        state: rows::delivery_state(row, 2)?,
-        began_at: rows::timestamp(row, 3)?,
-        changed_at: rows::timestamp(row, 4)?,
-        detail: row.get(5)?,
-        attempts: Vec::new(),
-    })
-}
-
-fn attempts(
-    connection: &Connection,
-    destination: i64,
-    sequence: i64,
-) -> rusqlite::Result<Vec<AttemptRow>> {
-    connection
-        .prepare_cached(
-            "SELECT began_at, ended_at, result, detail, times FROM delivery_attempt
-             WHERE destination_id = ?1 AND sequence = ?2 ORDER BY number",
-        )?
-        .query_map(params![destination, sequence], |row| {
-            Ok(AttemptRow {
-                began_at: rows::timestamp(row, 0)?,
-                ended_at: rows::timestamp(row, 1)?,
-                result: row.get(2)?,
-                detail: row.get(3)?,
-                times: row.get(4)?,
-            })
-        })?
         .collect()
 }
 

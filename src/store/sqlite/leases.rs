@@ -290,6 +290,15 @@ pub(super) fn check_fence(
     }
 }
 
+/// Releases at start the leases of a killed process.
+pub(super) fn release_all(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute(
+        "UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL",
+        [],
+    )?;
+    Ok(())
+}
+
 /// Releases a lease without a result.
 pub(super) fn release(connection: &Connection, lease: &PageLease) -> rusqlite::Result<()> {
     connection.execute(

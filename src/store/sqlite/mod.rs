@@ -8,12 +8,25 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{Notify, oneshot, watch};
 
 pub(super) use self::error::explain;
+use self::tx::{Begin, SqliteTx, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
-use super::limits::{MAX_CERTIFICATES, RETENTION_BATCH};
+use super::activity::CountActivity;
+use super::alarms::{CountUnannounced, EndNotice, LeaseNotice, RemoveOldAlarms};
+use super::certificates::{KeepCertificate, ListCertificates};
+use super::documents::ReadSequence;
+use super::engine::Operation;
+use super::feeds::{ListAccounts, ListFeeds};
+use super::messages::ListNotifications;
+use super::pausing::{FailPage, ResumeAtStart, SetPaused};
+use super::quarantine::{ListQuarantined, RemoveOldQuarantined, RemoveQuarantined};
+use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
+use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
+use super::triggers::{TriggerReconciliation, raise_all};
+use super::uploads::{EndUpload, ListNewestUploads};
 use super::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
     AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
@@ -25,30 +38,21 @@ use super::{
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
 
-mod activity;
-mod alarms;
 mod backup;
 mod deliveries;
 mod delivery_rows;
 mod delivery_store;
 mod destinations;
 mod error;
-mod import_errors;
 mod ingest;
 mod leases;
-mod links;
 mod pages;
-mod pausing;
 mod quarantine;
 mod reading;
 mod retention;
 mod rows;
 mod schema;
-mod search;
-mod subscriptions;
-mod tokens;
-mod triggers;
-mod uploads;
+mod tx;
 mod writer;
 
 /// Options of a [`SqliteStore`].
@@ -90,11 +94,14 @@ impl SqliteStore {
     pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let path = options.path;
         let lock = lock_file(&path)?;
-        let connection = schema::open_for_writing(&path)?;
+        let mut connection = schema::open_for_writing(&path)?;
         let explain_here = |error| explain(&path, error);
         backup::ensure_epoch(&connection).map_err(explain_here)?;
-        pausing::recover_at_start(&connection).map_err(explain_here)?;
+        leases::release_all(&connection).map_err(explain_here)?;
         destinations::release_leases(&connection).map_err(explain_here)?;
+        in_transaction(&mut connection, &path, Begin::Writing, |connection| {
+            tx::run(ResumeAtStart, connection, &path)
+        })?;
         let quarantine = quarantine::QuarantineWriter::open(&connection, options.quarantine_bytes)
             .map_err(explain_here)?;
         let inbox = Arc::new(Inbox::new(options.queue));
@@ -159,49 +166,58 @@ impl SqliteStore {
         })
     }
 
+    /// Runs an operation on the writer thread, in a transaction of its own.
+    async fn write<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        self.transact(move |connection, path| tx::run(operation, connection, path))
+            .await
+    }
+
+    /// Runs an operation on the reader thread, in one snapshot.
+    async fn read<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        self.on_reader(move |connection, path| {
+            in_transaction(connection, path, Begin::Reading, |connection| {
+                tx::run(operation, connection, path)
+            })
+        })
+        .await
+    }
+
     /// Runs `change` on the writer thread, in a transaction of its own.
-    async fn write<T: Send + 'static>(
+    async fn transact<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&rusqlite::Transaction<'_>, &Path) -> Result<T, StoreError> + Send + 'static,
+        change: impl FnOnce(&mut Connection, &Path) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
         let (answer, outcome) = oneshot::channel();
         let path = self.path.clone();
         inbox.enqueue_task(Box::new(move |connection| {
-            let outcome = connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
-                .map_err(|error| explain(&path, error))
-                .and_then(|transaction| {
-                    let value = change(&transaction, &path)?;
-                    transaction
-                        .commit()
-                        .map_err(|error| explain(&path, error))?;
-                    Ok(value)
-                });
+            let outcome = in_transaction(connection, &path, Begin::Writing, |connection| {
+                change(connection, &path)
+            });
             // The receiver is gone if the caller was dropped; the change is kept.
             let _ = answer.send(outcome);
         }))?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// [`SqliteStore::write`] for changes whose only errors are SQLite's.
+    /// [`SqliteStore::transact`] for changes whose only errors are SQLite's.
     async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.write(|transaction, path| change(transaction).map_err(|error| explain(path, error)))
+        self.transact(|connection, path| change(connection).map_err(|error| explain(path, error)))
             .await
     }
 
     /// Runs `read` on the reader thread.
-    async fn read<T: Send + 'static>(
+    async fn on_reader<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        read: impl FnOnce(&mut Connection, &Path) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, outcome) = oneshot::channel();
         let path = self.path.clone();
         let task: Read = Box::new(move |connection| {
-            let _ = answer.send(read(connection).map_err(|error| explain(&path, error)));
+            let _ = answer.send(read(connection, &path));
         });
         let reads = self
             .reads
@@ -216,6 +232,15 @@ impl SqliteStore {
                 mpsc::TrySendError::Disconnected(_) => StoreError::Closed,
             })?;
         outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// [`SqliteStore::on_reader`] for reads whose only errors are SQLite's.
+    async fn query<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.on_reader(|connection, path| read(connection).map_err(|error| explain(path, error)))
+            .await
     }
 }
 
@@ -309,8 +334,7 @@ impl Store for SqliteStore {
         after: i64,
         limit: usize,
     ) -> Result<Vec<NotificationRow>, StoreError> {
-        self.read(move |connection| reading::notifications(connection, after, limit))
-            .await
+        self.read(ListNotifications { after, limit }).await
     }
 
     async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
@@ -325,16 +349,24 @@ impl Store for SqliteStore {
     }
 
     async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError> {
-        self.change(move |connection| triggers::trigger(connection, &triggers))
-            .await?;
+        self.transact(move |connection, path| {
+            let with_ids: rusqlite::Result<Vec<(i64, Trigger)>> = triggers
+                .into_iter()
+                .map(|trigger| {
+                    let id = rows::feed_id(connection, &trigger.feed, trigger.due_at)?;
+                    Ok((id, trigger))
+                })
+                .collect();
+            let with_ids = with_ids.map_err(|error| explain(path, error))?;
+            immediate(raise_all(&mut SqliteTx::new(connection, path), with_ids))
+        })
+        .await?;
         self.trigger.notify_one();
         Ok(())
     }
 
     async fn trigger_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
-        let feeds = self
-            .change(move |connection| triggers::trigger_reconciliation(connection, due_at))
-            .await?;
+        let feeds = self.write(TriggerReconciliation(due_at)).await?;
         self.trigger.notify_one();
         Ok(feeds)
     }
@@ -351,7 +383,9 @@ impl Store for SqliteStore {
         plan: PullPlan,
     ) -> Result<PageOutcome, StoreError> {
         let outcome = self
-            .write(move |transaction, path| pages::commit(transaction, path, &lease, &page, &plan))
+            .transact(move |transaction, path| {
+                pages::commit(transaction, path, &lease, &page, &plan)
+            })
             .await?;
         self.arrivals.send_replace(());
         Ok(outcome)
@@ -363,8 +397,10 @@ impl Store for SqliteStore {
         failure: PageFailure,
         error: String,
     ) -> Result<(), StoreError> {
-        self.write(move |transaction, path| {
-            pausing::fail(transaction, path, &lease, failure, &error)
+        self.write(FailPage {
+            lease,
+            failure,
+            error,
         })
         .await
     }
@@ -375,7 +411,7 @@ impl Store for SqliteStore {
     }
 
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
-        self.read(move |connection| leases::next_due(connection, &request))
+        self.query(move |connection| leases::next_due(connection, &request))
             .await
     }
 
@@ -390,8 +426,10 @@ impl Store for SqliteStore {
         paused: bool,
     ) -> Result<usize, StoreError> {
         let changed = self
-            .change(move |connection| {
-                pausing::set_paused(connection, &account, feed.as_ref(), paused)
+            .write(SetPaused {
+                account,
+                feed,
+                paused,
             })
             .await?;
         self.trigger.notify_one();
@@ -399,21 +437,19 @@ impl Store for SqliteStore {
     }
 
     async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError> {
-        self.read(|connection| reading::feeds(connection)).await
+        self.read(ListFeeds).await
     }
 
     async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
-        self.read(|connection| reading::accounts(connection)).await
+        self.read(ListAccounts).await
     }
 
     async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError> {
-        self.read(move |connection| reading::documents(connection, &filter))
-            .await
+        self.read(filter).await
     }
 
     async fn search_documents(&self, search: DocumentSearch) -> Result<FoundDocuments, StoreError> {
-        self.read(move |connection| search::search_documents(connection, &search))
-            .await
+        self.read(search).await
     }
 
     async fn known_versions(
@@ -421,12 +457,12 @@ impl Store for SqliteStore {
         feed: Feed,
         versions: Vec<(String, String)>,
     ) -> Result<Vec<bool>, StoreError> {
-        self.read(move |connection| reading::known_versions(connection, &feed, &versions))
+        self.query(move |connection| reading::known_versions(connection, &feed, &versions))
             .await
     }
 
     async fn sequence(&self) -> Result<SequenceRow, StoreError> {
-        self.read(|connection| reading::sequence(connection)).await
+        self.read(ReadSequence).await
     }
 
     async fn subscription_requested(
@@ -436,15 +472,17 @@ impl Store for SqliteStore {
         name: String,
         now: Timestamp,
     ) -> Result<i64, StoreError> {
-        self.change(move |connection| {
-            subscriptions::requested(connection, &account, event, &name, now)
+        self.write(RecordSubscriptionRequest {
+            account,
+            event,
+            name,
+            now,
         })
         .await
     }
 
     async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError> {
-        self.read(|connection| subscriptions::list(connection))
-            .await
+        self.read(ListSubscriptions).await
     }
 
     async fn change_subscription(
@@ -453,73 +491,47 @@ impl Store for SqliteStore {
         change: SubscriptionChange,
         now: Timestamp,
     ) -> Result<Option<SubscriptionRow>, StoreError> {
-        self.change(move |connection| subscriptions::change(connection, id, &change, now))
-            .await
+        self.write(ChangeSubscription { id, change, now }).await
     }
 
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
-        self.read(move |connection| quarantine::list(connection, after, limit))
-            .await
+        self.read(ListQuarantined { after, limit }).await
     }
 
     async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError> {
-        self.change(move |connection| {
-            connection
-                .execute("DELETE FROM quarantine WHERE id = ?1", params![id])
-                .map(drop)
-        })
-        .await
+        self.write(RemoveQuarantined(id)).await
     }
 
     async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError> {
-        self.read(move |connection| activity::since(connection, since))
-            .await
+        self.read(CountActivity(since)).await
     }
 
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
-        self.read(|connection| reading::certificates(connection))
-            .await
+        self.read(ListCertificates).await
     }
 
     async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError> {
-        self.change(move |connection| {
-            connection.execute(
-                "INSERT INTO certificate (url, pem, fetched_at) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (url) DO UPDATE SET pem = excluded.pem, fetched_at = excluded.fetched_at",
-                params![certificate.url, certificate.pem, certificate.fetched_at.as_millis()],
-            )?;
-            connection.execute(
-                "DELETE FROM certificate WHERE url NOT IN
-                     (SELECT url FROM certificate ORDER BY fetched_at DESC, url LIMIT ?1)",
-                params![MAX_CERTIFICATES],
-            )?;
-            Ok(())
-        })
-        .await
+        self.write(KeepCertificate(certificate)).await
     }
 
     async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
-        self.change(move |connection| tokens::make(connection, &token))
-            .await
+        self.write(token).await
     }
 
     async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
-        self.read(|connection| tokens::list(connection)).await
+        self.read(ListApiTokens).await
     }
 
     async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
-        self.read(move |connection| tokens::find(connection, &hash))
-            .await
+        self.read(FindApiToken(hash)).await
     }
 
     async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
-        self.change(move |connection| tokens::revoke(connection, id))
-            .await
+        self.write(RevokeApiToken(id)).await
     }
 
     async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
-        self.change(move |connection| uploads::begin(connection, &upload))
-            .await
+        self.write(upload).await
     }
 
     async fn end_upload(
@@ -529,8 +541,13 @@ impl Store for SqliteStore {
         end: UploadEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.change(move |connection| uploads::end(connection, id, &owner, &end, now))
-            .await
+        self.write(EndUpload {
+            id,
+            owner,
+            end,
+            now,
+        })
+        .await
     }
 
     async fn newest_uploads(
@@ -538,26 +555,22 @@ impl Store for SqliteStore {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<UploadRow>, StoreError> {
-        self.read(move |connection| uploads::newest_first(connection, before, limit))
-            .await
+        self.read(ListNewestUploads { before, limit }).await
     }
 
     async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
-        self.read(move |connection| uploads::list(connection, &filter))
-            .await
+        self.read(filter).await
     }
 
     async fn update_alarms(
         &self,
         observation: AlarmObservation,
     ) -> Result<AlarmChanges, StoreError> {
-        self.change(move |connection| alarms::update(connection, &observation))
-            .await
+        self.write(observation).await
     }
 
     async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
-        self.read(move |connection| alarms::list(connection, &filter))
-            .await
+        self.read(filter).await
     }
 
     async fn lease_notice(
@@ -565,8 +578,7 @@ impl Store for SqliteStore {
         now: Timestamp,
         lease: Duration,
     ) -> Result<Option<AlarmNotice>, StoreError> {
-        self.change(move |connection| alarms::lease_notice(connection, now, lease))
-            .await
+        self.write(LeaseNotice { now, lease }).await
     }
 
     async fn end_notice(
@@ -575,33 +587,27 @@ impl Store for SqliteStore {
         end: NoticeEnd,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.change(move |connection| alarms::end_notice(connection, &notice, &end, now))
-            .await
+        self.write(EndNotice { notice, end, now }).await
     }
 
     async fn unannounced_documents(
         &self,
         stored_by: Timestamp,
     ) -> Result<Vec<UnannouncedDocuments>, StoreError> {
-        self.read(move |connection| alarms::unannounced_documents(connection, stored_by))
-            .await
+        self.read(CountUnannounced(stored_by)).await
     }
 
     async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
-        self.change(move |connection| {
-            retention::remove_links(connection, retention.links_before)?;
+        self.transact(move |connection, path| {
+            let (notification_bodies, document_bodies) =
+                retention::remove_bodies_and_links(connection, &retention)
+                    .map_err(|error| explain(path, error))?;
+            let quarantined = RemoveOldQuarantined(retention.quarantine_before);
             Ok(RetentionOutcome {
-                notification_bodies: retention::remove_notification_bodies(
-                    connection,
-                    retention.notifications_before,
-                )?,
-                document_bodies: retention::remove_document_bodies(connection, &retention)?,
-                quarantined: connection.execute(
-                    "DELETE FROM quarantine WHERE id IN (
-                         SELECT id FROM quarantine WHERE received_at < ?1 ORDER BY id LIMIT ?2)",
-                    params![retention.quarantine_before.as_millis(), RETENTION_BATCH],
-                )?,
-                alarms: alarms::retain(connection, retention.alarms_before)?,
+                notification_bodies,
+                document_bodies,
+                quarantined: tx::run(quarantined, connection, path)?,
+                alarms: tx::run(RemoveOldAlarms(retention.alarms_before), connection, path)?,
             })
         })
         .await

@@ -3,18 +3,20 @@
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::explain;
 use super::leases::{check_fence, last_overlap_read, save_position, saved_cursors};
-use super::pausing::pause_feed;
 use super::rows::{self, account_id, feed_id};
-use super::triggers::raise;
-use super::{links, uploads};
+use super::tx::{SqliteTx, immediate};
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 use crate::store::columns::kind_code;
+use crate::store::completion::complete_pull;
 use crate::store::limits::MAX_UNREADABLE_ENTRIES;
-use crate::store::pulls::{self, position_kind};
+use crate::store::links::store_links;
+use crate::store::pausing::pause_feed;
+use crate::store::pulls;
+use crate::store::uploads::link_documents;
 use crate::store::{
     COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
     PageToCommit, PullPlan, StoreError, TriggerKind, UnreadableEntry,
@@ -22,14 +24,38 @@ use crate::store::{
 
 /// Stores a page with its cursor, raises the triggers that follow, and releases the lease.
 pub(super) fn commit(
-    transaction: &Transaction<'_>,
+    connection: &mut Connection,
     path: &Path,
     lease: &PageLease,
     page: &PageToCommit,
     plan: &PullPlan,
 ) -> Result<PageOutcome, StoreError> {
-    check_fence(transaction, path, lease)?;
-    store_page(transaction, lease, page, plan).map_err(|error| explain(path, error))
+    let explain = |error| explain(path, error);
+    check_fence(connection, path, lease)?;
+    if company_filter_ignored(connection, lease, &page.documents).map_err(explain)? {
+        immediate(pause_feed(
+            &mut SqliteTx::new(connection, path),
+            lease.feed_id,
+            FeedPauseReason::CompanyFilterIgnored,
+            None,
+            COMPANY_FILTER_IGNORED,
+        ))?;
+        return Ok(PageOutcome::CompanyFilterIgnored);
+    }
+    let mut tx = SqliteTx::new(connection, path);
+    immediate(async {
+        link_documents(&mut tx, &lease.feed.account, &page.uploads).await?;
+        store_links(&mut tx, lease.feed_id, &page.links, plan.now).await
+    })?;
+    let outcome = store_page(connection, lease, page, plan).map_err(explain)?;
+    if page.end == PageEnd::UpToDate {
+        immediate(complete_pull(
+            &mut SqliteTx::new(connection, path),
+            lease,
+            plan,
+        ))?;
+    }
+    Ok(outcome)
 }
 
 fn store_page(
@@ -38,16 +64,6 @@ fn store_page(
     page: &PageToCommit,
     plan: &PullPlan,
 ) -> rusqlite::Result<PageOutcome> {
-    if company_filter_ignored(connection, lease, &page.documents)? {
-        pause_feed(
-            connection,
-            lease.feed_id,
-            FeedPauseReason::CompanyFilterIgnored,
-            None,
-            COMPANY_FILTER_IGNORED,
-        )?;
-        return Ok(PageOutcome::CompanyFilterIgnored);
-    }
     let mut numbering = Numbering::read(connection)?;
     let notified_at = notified_at(connection, lease.feed_id)?;
     let mut new = 0;
@@ -69,8 +85,6 @@ fn store_page(
             plan.now,
         )?;
     }
-    uploads::link_documents(connection, &lease.feed.account, &page.uploads)?;
-    links::store(connection, lease.feed_id, &page.links, plan.now)?;
     let up_to_date = page.end == PageEnd::UpToDate;
     move_cursor(connection, lease, page, plan, up_to_date)?;
     connection
@@ -89,9 +103,6 @@ fn store_page(
              WHERE id = ?1 AND (failures > 0 OR paused IS NOT NULL)",
         )?
         .execute(params![account_id(connection, &lease.feed.account)?, plan.now.as_millis()])?;
-    if up_to_date {
-        complete_pull(connection, lease, plan)?;
-    }
     // Written last, so that a visible number is a committed one.
     numbering.write(connection)?;
     Ok(PageOutcome::Committed(PageCommitted {
@@ -303,92 +314,6 @@ fn save_cursor(
     connection
         .prepare_cached("INSERT INTO feed_cursor (feed_id, saved_at, cursor) VALUES (?1, ?2, ?3)")?
         .execute(params![feed, change.saved_at.as_millis(), cursor.as_str()])?;
-    Ok(())
-}
-
-/// Completes the triggers of the pull, and raises those that follow.
-fn complete_pull(
-    connection: &Connection,
-    lease: &PageLease,
-    plan: &PullPlan,
-) -> rusqlite::Result<()> {
-    let kind = kind_code(lease.kind);
-    connection
-        .prepare_cached(
-            "UPDATE feed SET up_to_date_at = ?2,
-                 first_complete_at = CASE WHEN ?3 THEN first_complete_at ELSE coalesce(first_complete_at, ?2) END
-             WHERE id = ?1",
-        )?
-        .execute(params![lease.feed_id, plan.now.as_millis(), lease.kind == TriggerKind::Backfill])?;
-    connection
-        .prepare_cached(
-            "UPDATE feed_pull SET position = NULL, previous_next = NULL, previous_entries = 0
-             WHERE feed_id = ?1 AND kind IN (?2, ?3)",
-        )?
-        .execute(params![
-            lease.feed_id,
-            kind,
-            kind_code(position_kind(lease.kind, lease.first_pull)),
-        ])?;
-    // It was triggered again while pending: due once more at that time, if the pull began
-    // before it.
-    connection
-        .prepare_cached(
-            "UPDATE feed_trigger SET due_at = again_at, raised = raised + 1
-             WHERE feed_id = ?1 AND kind = ?2
-               AND again_at > (SELECT started_at FROM feed_pull r WHERE r.feed_id = ?1 AND r.kind = ?2)",
-        )?
-        .execute(params![lease.feed_id, kind])?;
-    connection
-        .prepare_cached("UPDATE feed_trigger SET again_at = NULL WHERE feed_id = ?1 AND kind = ?2")?
-        .execute(params![lease.feed_id, kind])?;
-    connection
-        .prepare_cached("UPDATE feed_pull SET completed = coalesce(target, completed), target = NULL WHERE feed_id = ?1 AND kind = ?2")?
-        .execute(params![lease.feed_id, kind])?;
-    if lease.first_pull && lease.kind != TriggerKind::Backfill {
-        // It has read everything, so it counts as a reconciliation that began with it.
-        connection
-            .prepare_cached(
-                "INSERT INTO feed_pull (feed_id, kind, started_at)
-                 SELECT ?1, ?2, min(started_at) FROM feed_pull WHERE feed_id = ?1 AND kind <> ?3
-                 ON CONFLICT (feed_id, kind) DO UPDATE SET started_at = excluded.started_at",
-            )?
-            .execute(params![
-                lease.feed_id,
-                kind_code(TriggerKind::Reconciliation),
-                kind_code(TriggerKind::Backfill)
-            ])?;
-        // Pulls of other kinds started from the beginning too; they restart as overlap reads.
-        connection
-            .prepare_cached("UPDATE feed_pull SET target = NULL, position = NULL WHERE feed_id = ?1 AND kind <> ?2")?
-            .execute(params![lease.feed_id, kind_code(TriggerKind::Backfill)])?;
-    }
-    match lease.kind {
-        TriggerKind::Notification => {
-            raise(
-                connection,
-                lease.feed_id,
-                TriggerKind::FollowUp,
-                plan.now.after(plan.follow_ups[0]),
-            )?;
-            raise(
-                connection,
-                lease.feed_id,
-                TriggerKind::LateFollowUp,
-                plan.now.after(plan.follow_ups[1]),
-            )?;
-        }
-        TriggerKind::Reconciliation => raise(
-            connection,
-            lease.feed_id,
-            TriggerKind::Reconciliation,
-            plan.now.after(plan.reconcile_every),
-        )?,
-        TriggerKind::FollowUp | TriggerKind::LateFollowUp | TriggerKind::Backfill => {}
-    }
-    if lease.kind.overlaps() {
-        links::complete_link_request(connection, lease.feed_id, lease.kind, plan.now)?;
-    }
     Ok(())
 }
 

@@ -2,9 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::rows;
-use crate::store::columns::row_limit;
-use crate::store::{QuarantineRow, Quarantined};
+use crate::store::Quarantined;
 
 /// Stores refused messages and counts their bytes, so that a flood costs no query.
 pub(super) struct QuarantineWriter {
@@ -79,29 +77,4 @@ fn insert(connection: &Connection, item: &Quarantined) -> rusqlite::Result<usize
             item.headers,
             item.body.as_ref(),
         ])
-}
-
-pub(super) fn list(
-    connection: &Connection,
-    after: i64,
-    limit: usize,
-) -> rusqlite::Result<Vec<QuarantineRow>> {
-    connection
-        .prepare_cached(
-            "SELECT id, received_at, account, event, reason, headers, length(body), body
-             FROM quarantine WHERE id > ?1 ORDER BY id LIMIT ?2",
-        )?
-        .query_map(params![after, row_limit(limit)], |row| {
-            Ok(QuarantineRow {
-                id: row.get(0)?,
-                received_at: rows::timestamp(row, 1)?,
-                account: rows::account(row, 2)?,
-                event: rows::event_name(row, 3)?,
-                reason: row.get(4)?,
-                headers: row.get(5)?,
-                size_bytes: row.get(6)?,
-                body: row.get(7)?,
-            })
-        })?
-        .collect()
 }

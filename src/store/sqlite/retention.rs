@@ -6,8 +6,21 @@ use crate::domain::{DestinationName, Timestamp};
 use crate::store::Retention;
 use crate::store::limits::RETENTION_BATCH;
 
+/// Removes batches of bodies and of links; returns the numbers of notifications and of
+/// documents whose body was removed.
+pub(super) fn remove_bodies_and_links(
+    connection: &Connection,
+    retention: &Retention,
+) -> rusqlite::Result<(usize, usize)> {
+    remove_links(connection, retention.links_before)?;
+    Ok((
+        remove_notification_bodies(connection, retention.notifications_before)?,
+        remove_document_bodies(connection, retention)?,
+    ))
+}
+
 /// Removes the bodies of a batch of old notifications, continuing where the last step ended.
-pub(super) fn remove_notification_bodies(
+fn remove_notification_bodies(
     connection: &Connection,
     before: Timestamp,
 ) -> rusqlite::Result<usize> {
@@ -33,7 +46,7 @@ pub(super) fn remove_notification_bodies(
 
 /// Removes the bodies of a batch of documents that were delivered long ago and that no
 /// configured destination has yet to receive, the earliest first.
-pub(super) fn remove_document_bodies(
+fn remove_document_bodies(
     connection: &Connection,
     retention: &Retention,
 ) -> rusqlite::Result<usize> {
@@ -74,7 +87,7 @@ pub(super) fn remove_document_bodies(
 }
 
 /// Removes old links.
-pub(super) fn remove_links(connection: &Connection, before: Timestamp) -> rusqlite::Result<()> {
+fn remove_links(connection: &Connection, before: Timestamp) -> rusqlite::Result<()> {
     connection.execute(
         "DELETE FROM document_link WHERE sequence IN
              (SELECT sequence FROM document_link WHERE listed_at < ?1 LIMIT ?2)",

@@ -3,12 +3,9 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::domain::{Account, Company, DestinationName, Event, Feed, Queue, Timestamp};
+use crate::domain::{Account, Feed, Timestamp};
 use crate::store::columns::{self, kind_code};
-use crate::store::{
-    DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState, Rights,
-    SubscriptionState, TriggerKind, UploadState,
-};
+use crate::store::{DeliveryState, TriggerKind};
 
 /// Returns the account's id; adds the account if it is new.
 pub(super) fn account_id(connection: &Connection, account: &Account) -> rusqlite::Result<i64> {
@@ -62,26 +59,6 @@ fn unknown_value(column: usize) -> impl FnOnce(columns::UnknownValue) -> rusqlit
     move |what| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
 }
 
-/// Reads an account's name.
-pub(super) fn account(row: &Row<'_>, column: usize) -> rusqlite::Result<Account> {
-    columns::account(&row.get::<_, String>(column)?).map_err(unknown_value(column))
-}
-
-/// Reads a queue.
-pub(super) fn queue(row: &Row<'_>, column: usize) -> rusqlite::Result<Queue> {
-    columns::queue(&row.get::<_, String>(column)?).map_err(unknown_value(column))
-}
-
-/// Reads an event's code.
-pub(super) fn event(row: &Row<'_>, column: usize) -> rusqlite::Result<Event> {
-    columns::event(row.get(column)?).map_err(unknown_value(column))
-}
-
-/// Reads an event's name.
-pub(super) fn event_name(row: &Row<'_>, column: usize) -> rusqlite::Result<Event> {
-    columns::event_name(&row.get::<_, String>(column)?).map_err(unknown_value(column))
-}
-
 /// Reads a kind of trigger.
 pub(super) fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<TriggerKind> {
     columns::kind(row.get(column)?).map_err(unknown_value(column))
@@ -102,64 +79,9 @@ pub(super) fn optional_timestamp(
         .map(Timestamp::from_millis))
 }
 
-/// Reads the pause reason of a feed or an account.
-pub(super) fn feed_pause_reason(
-    row: &Row<'_>,
-    column: usize,
-) -> rusqlite::Result<Option<FeedPauseReason>> {
-    let text: Option<String> = row.get(column)?;
-    columns::feed_pause_reason(text.as_deref()).map_err(unknown_value(column))
-}
-
-/// Reads the state of a subscription.
-pub(super) fn subscription_state(
-    row: &Row<'_>,
-    column: usize,
-) -> rusqlite::Result<SubscriptionState> {
-    columns::subscription_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
-}
-
-/// Reads the state of an upload.
-pub(super) fn upload_state(row: &Row<'_>, column: usize) -> rusqlite::Result<UploadState> {
-    columns::upload_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
-}
-
-/// Reads a destination's name.
-pub(super) fn destination(row: &Row<'_>, column: usize) -> rusqlite::Result<DestinationName> {
-    columns::destination(&row.get::<_, String>(column)?).map_err(unknown_value(column))
-}
-
 /// Reads the state of a delivery.
 pub(super) fn delivery_state(row: &Row<'_>, column: usize) -> rusqlite::Result<DeliveryState> {
     columns::delivery_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
-}
-
-/// Reads the pause reason of a destination.
-pub(super) fn destination_pause_reason(
-    row: &Row<'_>,
-    column: usize,
-) -> rusqlite::Result<Option<DestinationPauseReason>> {
-    let text: Option<String> = row.get(column)?;
-    columns::destination_pause_reason(text.as_deref()).map_err(unknown_value(column))
-}
-
-/// Reads the state of an import error.
-pub(super) fn import_error_state(
-    row: &Row<'_>,
-    column: usize,
-) -> rusqlite::Result<ImportErrorState> {
-    columns::import_error_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
-}
-
-/// Reads a company that may be absent.
-pub(super) fn optional_company(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Company>> {
-    let code: Option<String> = row.get(column)?;
-    columns::optional_company(code.as_deref()).map_err(unknown_value(column))
-}
-
-/// Reads the rights of a token.
-pub(super) fn rights(row: &Row<'_>, column: usize) -> rusqlite::Result<Rights> {
-    columns::rights(&row.get::<_, String>(column)?).map_err(unknown_value(column))
 }
 
 /// Reads a feed from three columns: account name, queue, company.

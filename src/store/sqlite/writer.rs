@@ -395,7 +395,7 @@ mod tests {
         let store = store(&folder);
 
         let panicked = store
-            .read(|_| -> rusqlite::Result<()> { panic!("planted") })
+            .query(|_| -> rusqlite::Result<()> { panic!("planted") })
             .await;
 
         assert!(matches!(panicked, Err(StoreError::Closed)), "{panicked:?}");

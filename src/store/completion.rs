@@ -1,0 +1,94 @@
+//! The end of a pull: what it completes, and the triggers that follow.
+
+use super::StoreError;
+use super::columns::kind_code;
+use super::engine::{Sql, Tx};
+use super::feeds::{PageLease, PullPlan, TriggerKind};
+use super::links::complete_link_request;
+use super::pulls::position_kind;
+use super::triggers::raise;
+
+/// Completes the triggers of the pull, and raises those that follow.
+pub(super) async fn complete_pull<T: Tx>(
+    tx: &mut T,
+    lease: &PageLease,
+    plan: &PullPlan,
+) -> Result<(), StoreError> {
+    static UP_TO_DATE: Sql = Sql::new(
+        "UPDATE feed SET up_to_date_at = $2,
+             first_complete_at = CASE WHEN $3 THEN first_complete_at ELSE coalesce(first_complete_at, $2) END
+         WHERE id = $1",
+    );
+    static CLEAR_POSITION: Sql = Sql::new(
+        "UPDATE feed_pull SET position = NULL, previous_next = NULL, previous_entries = 0
+         WHERE feed_id = $1 AND kind IN ($2, $3)",
+    );
+    // It was triggered again while pending: due once more at that time, if the pull began
+    // before it.
+    static AGAIN: Sql = Sql::new(
+        "UPDATE feed_trigger AS d
+         SET due_at = CASE WHEN d.again_at > r.started_at THEN d.again_at ELSE d.due_at END,
+             raised = CASE WHEN d.again_at > r.started_at THEN d.raised + 1 ELSE d.raised END,
+             again_at = NULL
+         FROM feed_pull r
+         WHERE d.feed_id = $1 AND d.kind = $2 AND r.feed_id = $1 AND r.kind = $2 AND d.again_at IS NOT NULL",
+    );
+    static COMPLETE: Sql = Sql::new(
+        "UPDATE feed_pull SET completed = coalesce(target, completed), target = NULL
+         WHERE feed_id = $1 AND kind = $2",
+    );
+    let (feed, kind) = (lease.feed_id, kind_code(lease.kind));
+    let is_backfill = lease.kind == TriggerKind::Backfill;
+    tx.execute(&UP_TO_DATE, &[&feed, &plan.now, &is_backfill])
+        .await?;
+    let position_kind = kind_code(position_kind(lease.kind, lease.first_pull));
+    tx.execute(&CLEAR_POSITION, &[&feed, &kind, &position_kind])
+        .await?;
+    // Only these kinds repeat, so that the row of notifications, which ingest writes, is
+    // never touched here.
+    if matches!(
+        lease.kind,
+        TriggerKind::FollowUp | TriggerKind::LateFollowUp
+    ) {
+        tx.execute(&AGAIN, &[&feed, &kind]).await?;
+    }
+    tx.execute(&COMPLETE, &[&feed, &kind]).await?;
+    if lease.first_pull && !is_backfill {
+        complete_first_pull(tx, feed).await?;
+    }
+    match lease.kind {
+        TriggerKind::Notification => {
+            let [soon, late] = plan.follow_ups.map(|delay| plan.now.after(delay));
+            raise(tx, feed, TriggerKind::FollowUp, soon).await?;
+            raise(tx, feed, TriggerKind::LateFollowUp, late).await?;
+        }
+        TriggerKind::Reconciliation => {
+            let next = plan.now.after(plan.reconcile_every);
+            raise(tx, feed, TriggerKind::Reconciliation, next).await?;
+        }
+        TriggerKind::FollowUp | TriggerKind::LateFollowUp | TriggerKind::Backfill => {}
+    }
+    if lease.kind.overlaps() {
+        complete_link_request(tx, feed, lease.kind, plan.now).await?;
+    }
+    Ok(())
+}
+
+async fn complete_first_pull<T: Tx>(tx: &mut T, feed: i64) -> Result<(), StoreError> {
+    // It has read everything, so it counts as a reconciliation that began with it.
+    static RECONCILED: Sql = Sql::new(
+        "INSERT INTO feed_pull (feed_id, kind, started_at)
+         SELECT $1, $2, min(started_at) FROM feed_pull WHERE feed_id = $1 AND kind <> $3
+         ON CONFLICT (feed_id, kind) DO UPDATE SET started_at = excluded.started_at",
+    );
+    // Pulls of other kinds started from the beginning too; they restart as overlap reads.
+    static RESTART_OTHERS: Sql = Sql::new(
+        "UPDATE feed_pull SET target = NULL, position = NULL WHERE feed_id = $1 AND kind <> $2",
+    );
+    let backfill = kind_code(TriggerKind::Backfill);
+    let reconciliation = kind_code(TriggerKind::Reconciliation);
+    tx.execute(&RECONCILED, &[&feed, &reconciliation, &backfill])
+        .await?;
+    tx.execute(&RESTART_OTHERS, &[&feed, &backfill]).await?;
+    Ok(())
+}

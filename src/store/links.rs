@@ -1,0 +1,88 @@
+//! Fresh links to documents' files.
+
+use secrecy::ExposeSecret;
+
+use super::StoreError;
+use super::columns::kind_code;
+use super::deliveries::FreshLink;
+use super::engine::{Sql, Tx};
+use super::feeds::TriggerKind;
+use super::triggers::{backfill_from_beginning, raise};
+use crate::domain::Timestamp;
+
+/// Stores the links of a page, if fresh links were requested for the feed.
+pub(super) async fn store_links<T: Tx>(
+    tx: &mut T,
+    feed: i64,
+    links: &[FreshLink],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    static SQL: Sql = Sql::new(
+        "INSERT INTO document_link (sequence, url, listed_at)
+         SELECT sequence, $4, $5 FROM document WHERE document_id = $1 AND version = $2 AND feed_id = $3
+         ON CONFLICT (sequence) DO UPDATE SET url = excluded.url, listed_at = excluded.listed_at",
+    );
+    if links.is_empty() || !links_requested(tx, feed).await? {
+        return Ok(());
+    }
+    for link in links {
+        let url = link.url.expose_secret();
+        tx.execute(&SQL, &[&link.document_id, &link.version, &feed, &url, &now])
+            .await?;
+    }
+    Ok(())
+}
+
+/// Requests a fresh link to the file of a version that `destination` is to receive: first by
+/// an overlap read, then, if that brought none, by reading the feed from its beginning.
+pub(super) async fn request_fresh_link<T: Tx>(
+    tx: &mut T,
+    destination: i64,
+    sequence: i64,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    static COUNT: Sql = Sql::new(
+        "UPDATE delivery SET link_tries = link_tries + 1 WHERE destination_id = $1 AND sequence = $2
+         RETURNING link_tries",
+    );
+    static FEED: Sql = Sql::new("SELECT feed_id FROM document WHERE sequence = $1");
+    static REQUEST: Sql = Sql::new(
+        "INSERT INTO fresh_link_request (feed_id, requested_at) VALUES ($1, $2) ON CONFLICT (feed_id) DO NOTHING",
+    );
+    let tries: i64 = tx
+        .one(&COUNT, &[&destination, &sequence], |row| row.get(0))
+        .await?;
+    let feed: i64 = tx.one(&FEED, &[&sequence], |row| row.get(0)).await?;
+    tx.execute(&REQUEST, &[&feed, &now]).await?;
+    if tries == 1 {
+        raise(tx, feed, TriggerKind::Reconciliation, now).await
+    } else {
+        backfill_from_beginning(tx, feed, now).await
+    }
+}
+
+/// Completes a request for links that was made before this pull began. A request made
+/// during the pull triggers another one, due now.
+pub(super) async fn complete_link_request<T: Tx>(
+    tx: &mut T,
+    feed: i64,
+    kind: TriggerKind,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    static COMPLETE: Sql = Sql::new(
+        "DELETE FROM fresh_link_request WHERE feed_id = $1 AND requested_at <=
+             (SELECT started_at FROM feed_pull WHERE feed_id = $1 AND kind = $2)",
+    );
+    tx.execute(&COMPLETE, &[&feed, &kind_code(kind)]).await?;
+    if links_requested(tx, feed).await? {
+        raise(tx, feed, TriggerKind::Reconciliation, now).await?;
+    }
+    Ok(())
+}
+
+/// Returns true if fresh links were requested for the feed.
+async fn links_requested<T: Tx>(tx: &mut T, feed: i64) -> Result<bool, StoreError> {
+    static SQL: Sql = Sql::new("SELECT 1 FROM fresh_link_request WHERE feed_id = $1");
+    let request = tx.first(&SQL, &[&feed], |_| Ok(())).await?;
+    Ok(request.is_some())
+}

@@ -1,0 +1,396 @@
+//! Files sent to the vendor, and the documents made of them.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::StoreError;
+use super::accounts::account_id;
+use super::engine::{Fragment, Operation, Row, Sql, Tx};
+use crate::domain::{Account, Timestamp};
+
+/// A file that is about to be sent.
+#[derive(Clone, Debug)]
+pub struct NewUpload {
+    /// The account whose key sends it.
+    pub account: Account,
+    /// SHA-256 of its content in lower-case hexadecimal digits, which identifies the file.
+    pub sha256: String,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+    /// Its name, without folders.
+    pub file_name: String,
+    /// The [`UploadRow::correlation`] of a new row; unique.
+    pub correlation: String,
+    /// True if content that was sent before is sent again, as a row of its own.
+    pub force: bool,
+    /// The process that sends it; its own claim does not block it.
+    pub owner: String,
+    /// The present moment.
+    pub now: Timestamp,
+    /// Duration for which other processes leave the file to this one.
+    pub claim: Duration,
+}
+
+/// The answer to a [`NewUpload`].
+#[derive(Clone, Debug)]
+pub enum UploadBegun {
+    /// Send it, then record the result with [`end_upload`](super::Store::end_upload).
+    Send(UploadRow),
+    /// This content was sent before.
+    Already(UploadRow),
+    /// Another process is sending it, or was interrupted: ask again after its claim.
+    Busy {
+        /// When its claim ends.
+        until: Timestamp,
+    },
+}
+
+/// The result of an attempt to send a file.
+#[derive(Clone, Debug)]
+pub enum UploadEnd {
+    /// The vendor's storage accepted it.
+    Sent,
+    /// The vendor refused this file, for this reason.
+    Refused(String),
+    /// Sending failed, for this reason; it may be retried.
+    Failed(String),
+}
+
+/// The state of an upload, as far as sending goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UploadState {
+    /// It is being sent, or its sender was interrupted.
+    Sending,
+    /// The vendor's storage accepted it.
+    Sent,
+    /// The vendor refused it.
+    Refused,
+    /// Sending failed.
+    Failed,
+}
+
+impl UploadState {
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Sending, Self::Sent, Self::Refused, Self::Failed];
+
+    /// Returns the state's name in the store and in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sending => "sending",
+            Self::Sent => "sent",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Selects uploads to list.
+#[derive(Clone, Debug, Default)]
+pub struct UploadFilter {
+    /// Only rows after this one.
+    pub after: i64,
+    /// Only those sent before this moment of which no document has arrived.
+    pub missing_since: Option<Timestamp>,
+    /// Maximum number of rows, oldest first.
+    pub limit: usize,
+}
+
+/// A file that was sent to the vendor, or was to be.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct UploadRow {
+    /// The row.
+    pub id: i64,
+    /// The account whose key sent it.
+    pub account: Account,
+    /// Its name, without folders.
+    pub file_name: String,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+    /// SHA-256 of its content in lower-case hexadecimal digits.
+    pub sha256: String,
+    /// Data sent with it, which the vendor returns in its documents.
+    pub correlation: String,
+    /// Its state.
+    pub state: UploadState,
+    /// The number of attempts to send it.
+    pub attempts: u32,
+    /// When the first attempt began.
+    pub created_at: Timestamp,
+    /// When its state last changed.
+    pub changed_at: Timestamp,
+    /// When the vendor's storage accepted it.
+    pub sent_at: Option<Timestamp>,
+    /// The last failure.
+    pub last_error: Option<String>,
+    /// The vendor's ids of the documents made of it.
+    pub documents: Vec<String>,
+}
+
+/// Time after which a sent file without a document is late. No source says how long
+/// digitization takes; half a day lets a night pass without an alarm.
+pub const LATE_AFTER: Duration = Duration::from_secs(12 * 60 * 60);
+
+impl UploadRow {
+    /// Returns one word for its status at `now`: its state, `returned` once a document of
+    /// it has arrived, or `late` if none has within [`LATE_AFTER`].
+    pub fn status(&self, now: Timestamp) -> &'static str {
+        if !self.documents.is_empty() {
+            return "returned";
+        }
+        match (self.state, self.sent_at) {
+            (UploadState::Sent, Some(sent_at)) if sent_at.after(LATE_AFTER) < now => "late",
+            (state, _) => state.as_str(),
+        }
+    }
+}
+
+/// A document with the correlation data of an uploaded file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadReturn {
+    /// [`UploadRow::correlation`].
+    pub correlation: String,
+    /// The vendor's id of the document.
+    pub document_id: String,
+}
+
+/// Selects the columns that [`UploadRow::read`] reads.
+const ROWS: Fragment = Fragment::Same(
+    "SELECT u.id, a.name, u.file_name, u.size_bytes, u.sha256, u.correlation, u.state, u.attempts,
+         u.created_at, u.changed_at, u.sent_at, u.last_error,
+         (SELECT {list}(d.document_id ORDER BY d.document_id) FROM upload_document d WHERE d.upload_id = u.id)
+     FROM upload u JOIN account a ON a.id = u.account_id",
+);
+
+impl UploadRow {
+    fn read(row: &dyn Row) -> Result<Self, StoreError> {
+        let documents: Option<Vec<String>> = row.get(12)?;
+        Ok(Self {
+            id: row.get(0)?,
+            account: row.get(1)?,
+            file_name: row.get(2)?,
+            size_bytes: row.get(3)?,
+            sha256: row.get(4)?,
+            correlation: row.get(5)?,
+            state: row.get(6)?,
+            attempts: row.get(7)?,
+            created_at: row.get(8)?,
+            changed_at: row.get(9)?,
+            sent_at: row.get(10)?,
+            last_error: row.get(11)?,
+            documents: documents.unwrap_or_default(),
+        })
+    }
+
+    async fn by_id<T: Tx>(tx: &mut T, id: i64) -> Result<Self, StoreError> {
+        static SQL: Sql = Sql::with("{rows} WHERE u.id = $1", &[("rows", ROWS)]);
+        tx.one(&SQL, &[&id], Self::read).await
+    }
+}
+
+/// The newest upload of a content, which decides whether it is sent.
+struct LatestUpload {
+    id: i64,
+    state: UploadState,
+    owner: Option<String>,
+    claimed_until: Option<Timestamp>,
+}
+
+impl LatestUpload {
+    async fn find<T: Tx>(
+        tx: &mut T,
+        account: i64,
+        sha256: &str,
+    ) -> Result<Option<Self>, StoreError> {
+        static SQL: Sql = Sql::new(
+            "SELECT id, state, owner, claimed_until FROM upload
+             WHERE account_id = $1 AND sha256 = $2 ORDER BY id DESC LIMIT 1",
+        );
+        tx.first(&SQL, &[&account, &sha256], |row| {
+            Ok(Self {
+                id: row.get(0)?,
+                state: row.get(1)?,
+                owner: row.get(2)?,
+                claimed_until: row.get(3)?,
+            })
+        })
+        .await
+    }
+}
+
+impl NewUpload {
+    /// Returns the number of the lock for its content.
+    fn lock(&self) -> i64 {
+        let digits = self.sha256.get(..16).unwrap_or_default();
+        u64::from_str_radix(digits, 16)
+            .unwrap_or_default()
+            .cast_signed()
+    }
+
+    async fn insert<T: Tx>(&self, tx: &mut T, account: i64) -> Result<i64, StoreError> {
+        static SQL: Sql = Sql::new(
+            "INSERT INTO upload (account_id, correlation, sha256, size_bytes, file_name, state, created_at, changed_at)
+             VALUES ($1, $2, $3, $4, $5, 'sending', $6, $6) RETURNING id",
+        );
+        tx.one(
+            &SQL,
+            &[
+                &account,
+                &self.correlation,
+                &self.sha256,
+                &self.size_bytes,
+                &self.file_name,
+                &self.now,
+            ],
+            |row| row.get(0),
+        )
+        .await
+    }
+}
+
+impl Operation for NewUpload {
+    type Output = UploadBegun;
+
+    /// Claims the content for sending, or returns why it is not to be sent.
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<UploadBegun, StoreError> {
+        static CLAIM: Sql = Sql::new(
+            "UPDATE upload SET state = 'sending', owner = $2, claimed_until = $3, attempts = attempts + 1,
+                 changed_at = $4, file_name = $5
+             WHERE id = $1",
+        );
+        let account = account_id(tx, &self.account).await?;
+        tx.lock(self.lock()).await?;
+        let latest = LatestUpload::find(tx, account, &self.sha256).await?;
+        if let Some(latest) = &latest
+            && latest.state == UploadState::Sending
+            && latest.owner.as_ref() != Some(&self.owner)
+            && let Some(until) = latest.claimed_until.filter(|until| *until > self.now)
+        {
+            return Ok(UploadBegun::Busy { until });
+        }
+        let id = match latest {
+            Some(latest) if latest.state == UploadState::Sent && !self.force => {
+                return UploadRow::by_id(tx, latest.id)
+                    .await
+                    .map(UploadBegun::Already);
+            }
+            Some(latest) if latest.state != UploadState::Sent => latest.id,
+            _ => self.insert(tx, account).await?,
+        };
+        tx.execute(
+            &CLAIM,
+            &[
+                &id,
+                &self.owner,
+                &self.now.after(self.claim),
+                &self.now,
+                &self.file_name,
+            ],
+        )
+        .await?;
+        UploadRow::by_id(tx, id).await.map(UploadBegun::Send)
+    }
+}
+
+/// Records how `owner`'s attempt ended; returns false if another process has claimed the
+/// file.
+pub(super) struct EndUpload {
+    pub(super) id: i64,
+    pub(super) owner: String,
+    pub(super) end: UploadEnd,
+    pub(super) now: Timestamp,
+}
+
+impl Operation for EndUpload {
+    type Output = bool;
+
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<bool, StoreError> {
+        static SQL: Sql = Sql::new(
+            "UPDATE upload SET state = $3, last_error = $4, changed_at = $5, sent_at = coalesce($6, sent_at),
+                 owner = NULL, claimed_until = NULL
+             WHERE id = $1 AND owner = $2",
+        );
+        let (state, error) = match self.end {
+            UploadEnd::Sent => (UploadState::Sent, None),
+            UploadEnd::Refused(error) => (UploadState::Refused, Some(error)),
+            UploadEnd::Failed(error) => (UploadState::Failed, Some(error)),
+        };
+        let sent_at = (state == UploadState::Sent).then_some(self.now);
+        let changed = tx
+            .execute(
+                &SQL,
+                &[
+                    &self.id,
+                    &self.owner,
+                    &state.as_str(),
+                    &error,
+                    &self.now,
+                    &sent_at,
+                ],
+            )
+            .await?;
+        Ok(changed > 0)
+    }
+}
+
+/// Links the documents of a page to the files that they were made of.
+pub(super) async fn link_documents<T: Tx>(
+    tx: &mut T,
+    account: &Account,
+    returns: &[UploadReturn],
+) -> Result<(), StoreError> {
+    static SQL: Sql = Sql::new(
+        "INSERT INTO upload_document (upload_id, document_id)
+         SELECT id, $3 FROM upload WHERE account_id = $1 AND correlation = $2
+         ON CONFLICT DO NOTHING",
+    );
+    if returns.is_empty() {
+        return Ok(());
+    }
+    let account = account_id(tx, account).await?;
+    for one in returns {
+        tx.execute(&SQL, &[&account, &one.correlation, &one.document_id])
+            .await?;
+    }
+    Ok(())
+}
+
+impl Operation for UploadFilter {
+    type Output = Vec<UploadRow>;
+
+    /// Lists uploads, oldest first.
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
+        static SQL: Sql = Sql::with(
+            "{rows} WHERE u.id > $1 AND ($2 IS NULL OR (u.sent_at < $2 AND NOT EXISTS
+                 (SELECT 1 FROM upload_document d WHERE d.upload_id = u.id)))
+             ORDER BY u.id LIMIT $3",
+            &[("rows", ROWS)],
+        );
+        tx.all(
+            &SQL,
+            &[&self.after, &self.missing_since, &self.limit],
+            UploadRow::read,
+        )
+        .await
+    }
+}
+
+/// Lists at most `limit` uploads, newest first, from row `before` downwards if given.
+pub(super) struct ListNewestUploads {
+    pub(super) before: Option<i64>,
+    pub(super) limit: usize,
+}
+
+impl Operation for ListNewestUploads {
+    type Output = Vec<UploadRow>;
+
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
+        static SQL: Sql = Sql::with(
+            "{rows} WHERE u.id < $1 ORDER BY u.id DESC LIMIT $2",
+            &[("rows", ROWS)],
+        );
+        let before = self.before.unwrap_or(i64::MAX);
+        tx.all(&SQL, &[&before, &self.limit], UploadRow::read).await
+    }
+}
