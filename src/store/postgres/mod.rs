@@ -15,7 +15,7 @@ use self::connection::{Pool, Transaction};
 use self::ingest::{Ingest, PendingMessage};
 use self::quarantine::QuarantineCommand;
 use super::activity::CountActivity;
-use super::alarms::{CountUnannounced, EndNotice, LeaseNotice, RemoveOldAlarms};
+use super::alarms::{CountUnannounced, EndNotice, LeaseNotice};
 use super::certificates::{KeepCertificate, ListCertificates};
 use super::documents::ReadSequence;
 use super::engine::Operation;
@@ -23,7 +23,7 @@ use super::feeds::{ListAccounts, ListFeeds};
 use super::limits::QUARANTINE_QUEUE;
 use super::messages::ListNotifications;
 use super::pausing::{FailPage, ResumeAtStart, SetPaused};
-use super::quarantine::{ListQuarantined, RemoveOldQuarantined, RemoveQuarantined};
+use super::quarantine::{ListQuarantined, RemoveQuarantined};
 use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
 use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
 use super::triggers::{TriggerReconciliation, raise_all};
@@ -75,7 +75,6 @@ mod leases;
 mod pages;
 mod quarantine;
 mod reading;
-mod retention;
 mod rows;
 mod schema;
 mod tx;
@@ -561,25 +560,7 @@ impl Store for PostgresStore {
     }
 
     async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
-        let mut transaction = self.begin().await?;
-        let notification_bodies =
-            retention::remove_notification_bodies(&transaction, retention.notifications_before)
-                .await?;
-        let document_bodies = retention::remove_document_bodies(&transaction, &retention).await?;
-        retention::remove_links(&transaction, retention.links_before).await?;
-        let quarantined = RemoveOldQuarantined(retention.quarantine_before)
-            .run(&mut transaction)
-            .await?;
-        let alarms = RemoveOldAlarms(retention.alarms_before)
-            .run(&mut transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(RetentionOutcome {
-            notification_bodies,
-            document_bodies,
-            quarantined,
-            alarms,
-        })
+        self.write(retention).await
     }
 
     async fn backup(&self, _to: PathBuf) -> Result<(), StoreError> {
