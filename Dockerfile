@@ -1,8 +1,8 @@
 # Built from the project's folder: docker build -t ivesk-webhook .
 # Run: docker run -v ivesk:/var/lib/ivesk-webhook -p 8080:8080 -e IVESK_WEBHOOK_API_KEY ivesk-webhook
-# The settings file is /var/lib/ivesk-webhook/ivesk-webhook.toml, the database stands beside it.
+# The settings file is /var/lib/ivesk-webhook/ivesk-webhook.toml; the database is beside it.
 
-# The image's own toolchain builds: .dockerignore leaves out rust-toolchain.toml, which would fetch another.
+# Builds with the image's own toolchain: .dockerignore excludes rust-toolchain.toml, which would download another.
 FROM rust:1.95-slim-trixie AS build
 WORKDIR /src
 COPY . .
@@ -10,20 +10,20 @@ RUN cargo build --release --locked --bin ivesk-webhook
 
 # The same Debian release as above, so that the C library is the same.
 FROM debian:trixie-slim
-# The roots against which the certificates of Įvesk.lt and Amazon are checked.
+# The root certificates that verify those of Įvesk.lt and Amazon.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /src/target/release/ivesk-webhook /usr/local/bin/ivesk-webhook
-# A user that owns the data and nothing else. By number, so that `runAsNonRoot` can see that it is not root.
+# A user that owns only the data. USER is a number, so that `runAsNonRoot` of Kubernetes can verify that it is not root.
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin ivesk \
     && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/ivesk-webhook
 USER 10001:10001
 WORKDIR /var/lib/ivesk-webhook
 VOLUME /var/lib/ivesk-webhook
-# The public listener. The admin one (8081) listens inside the container alone until `admin.listen` and a token say otherwise.
+# The public listener. The admin listener (8081) can be reached only inside the container unless `admin.listen` and a token are set.
 EXPOSE 8080
-# In exec form, so that SIGTERM reaches the program and it drains. No HEALTHCHECK: the image has no HTTP client;
-# let the orchestrator ask /healthz (alive) and /readyz (takes deliveries) on port 8080.
+# In exec form, so that SIGTERM reaches the program and starts an orderly shutdown. No HEALTHCHECK, since the image has
+# no HTTP client: let the orchestrator request /healthz (alive) and /readyz (accepts messages) on port 8080.
 ENTRYPOINT ["/usr/local/bin/ivesk-webhook"]
 CMD ["serve"]

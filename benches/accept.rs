@@ -1,9 +1,9 @@
-//! The accept path under load: verified, durable, answered.
+//! The accept path under load: messages are verified, stored and answered.
 //!
-//! Starts the whole service on a fresh SQLite file, sends it distinct signed
-//! notifications over keep-alive connections, with a share of duplicates and of
-//! tampered ones, and tells how many a second were answered, how long they waited and
-//! what was stored. The load generator shares the machine with the service.
+//! Starts the whole service on a fresh SQLite file, sends distinct signed notifications
+//! over keep-alive connections, among them duplicates and tampered ones, and prints
+//! throughput, latencies and the number of stored rows. The load generator shares the
+//! machine with the service.
 //!
 //! `cargo bench --bench accept -- --messages 100000 --connections 64`
 
@@ -12,7 +12,7 @@
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::print_stdout,
-    reason = "a benchmark plays the neighbors of the service, and prints what it measures"
+    reason = "a benchmark plays the neighbors of the service, and prints its results"
 )]
 
 use std::net::SocketAddr;
@@ -34,31 +34,31 @@ use ivesk_webhook::store::sqlite::SqliteStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What to send.
+/// The load.
 #[derive(Clone, Debug, Parser)]
 struct Load {
     /// Distinct notifications
     #[arg(long, default_value_t = 40_000)]
     messages: usize,
-    /// Connections at once
+    /// Concurrent connections
     #[arg(long, default_value_t = 32)]
     connections: usize,
-    /// One in so many is sent twice
+    /// Send one of this many messages twice
     #[arg(long, default_value_t = 20)]
     duplicate_every: usize,
-    /// One in so many is tampered with
+    /// Tamper with one of this many messages
     #[arg(long, default_value_t = 50)]
     tampered_every: usize,
-    /// Companies that the notifications name in turn
+    /// Number of companies in the notifications
     #[arg(long, default_value_t = 100)]
     companies: usize,
     /// 1 is SHA-1, 2 is SHA-256; 1 takes minutes to prepare
     #[arg(long, default_value_t = 2)]
     signature_version: u8,
-    /// The folder of the database; a temporary one by default
+    /// Folder of the database; default: a temporary folder
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Ignored: `cargo bench` gives it
+    /// Ignored; passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -95,7 +95,7 @@ fn main() -> anyhow::Result<()> {
     });
     for account in config.accounts.values_mut() {
         account.tokens.insert(Event::OnExported, vec![TOKEN.into()]);
-        // Without a key hints are kept and nothing is pulled: the accept path alone.
+        // Without a key nothing is pulled, so the accept path is measured alone.
         account.api_key = None;
     }
 
@@ -106,7 +106,7 @@ fn main() -> anyhow::Result<()> {
     let run = client_runtime.block_on(send(&load, address, requests))?;
     ensure!(
         service_runtime.block_on(service.stop()),
-        "the service stopped well"
+        "the service did not stop cleanly"
     );
     let rows = service_runtime.block_on(count(&store))?;
     report(&load, run, rows)
@@ -131,7 +131,7 @@ async fn serve_certificate(signer: &Arc<Signer>) -> anyhow::Result<String> {
     Ok(origin)
 }
 
-/// Whole HTTP requests, in the order in which they are sent.
+/// Returns whole HTTP requests in the order in which they are sent.
 fn requests(load: &Load, signer: &Signer, origin: &str) -> anyhow::Result<Vec<Vec<u8>>> {
     let url = format!("{origin}{}", signer.certificate_path());
     let now = Clock::system().now().to_string();
@@ -182,10 +182,10 @@ fn requests(load: &Load, signer: &Signer, origin: &str) -> anyhow::Result<Vec<Ve
     Ok(requests)
 }
 
-/// What came of a run.
+/// Results of a run.
 struct Run {
     elapsed: Duration,
-    /// Processor time of the whole process, on all cores: service and load generator.
+    /// CPU time of the process on all cores: service and load generator.
     processor: Duration,
     latencies: Vec<Duration>,
     accepted: usize,
@@ -232,7 +232,7 @@ async fn send(
     Ok(run)
 }
 
-/// What this process has used so far. Other work on the machine hardly changes it.
+/// Returns the CPU time of this process, on which other work of the machine has little effect.
 fn processor_time() -> Duration {
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(
@@ -259,7 +259,7 @@ async fn one_connection(
     Ok(answers)
 }
 
-/// Reads one answer, body and all, and gives its status.
+/// Reads one answer with its body; returns its status.
 async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<u16> {
     buffer.clear();
     loop {
@@ -305,13 +305,13 @@ fn report(load: &Load, run: Run, rows: usize) -> anyhow::Result<()> {
         run.latencies[((total as f64 * share) as usize).min(total - 1)].as_secs_f64() * 1e3
     };
     println!(
-        "{total} requests over {} connections in {:.2} s: {:.0} a second",
+        "{total} requests over {} connections in {:.2} s: {:.0} per second",
         load.connections,
         run.elapsed.as_secs_f64(),
         total as f64 / run.elapsed.as_secs_f64()
     );
     println!(
-        "processor time: {:.1} µs a request, the load generator's share included",
+        "CPU time: {:.1} µs per request, load generator included",
         run.processor.as_secs_f64() * 1e6 / total as f64
     );
     println!(
@@ -331,9 +331,13 @@ fn report(load: &Load, run: Run, rows: usize) -> anyhow::Result<()> {
         .count();
     ensure!(
         rows == load.messages - tampered,
-        "{} rows were to be stored",
+        "{} rows should be stored",
         load.messages - tampered
     );
-    ensure!(run.other == 0, "every answer is 200 or 403");
+    ensure!(
+        run.other == 0,
+        "{} answers were neither 200 nor 403",
+        run.other
+    );
     Ok(())
 }

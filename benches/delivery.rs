@@ -1,15 +1,15 @@
-//! What delivering costs: documents a second through each kind of destination, and what a destination
-//! costs that takes nothing while a backlog grows.
+//! Documents per second delivered to each kind of destination, and the cost of an
+//! unavailable destination while a backlog is pulled.
 //!
-//! Runs the program's own `emulator` and `serve` as processes and reads `/proc`, so it
-//! works on Linux only. The emulator and the receiver share the machine with the service.
+//! Runs the program's `emulator` and `serve` as processes and reads `/proc`, so it needs
+//! Linux. The emulator and the receiver share the machine with the service.
 //!
 //! `cargo bench --bench delivery -- --documents 10000 --backlog 200000`
 
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
-    reason = "a benchmark plays the neighbors of the service, and prints what it measures"
+    reason = "a benchmark plays the neighbors of the service, and prints its results"
 )]
 
 use std::convert::Infallible;
@@ -26,23 +26,23 @@ use clap::Parser;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use support::{PATIENCE, Process, Vendor, ask, mebibytes, per_second, stored, write_settings};
+use support::{Process, TIMEOUT, Vendor, mebibytes, per_second, request, stored, write_settings};
 
 mod support;
 
-/// What to measure.
+/// The measurements.
 #[derive(Clone, Debug, Parser)]
-struct Wish {
-    /// Documents for each kind of destination; a program gets a tenth
+struct Arguments {
+    /// Documents for each kind of destination; `command` gets a tenth
     #[arg(long, default_value_t = 10_000)]
     documents: usize,
-    /// Documents that wait for the destination that takes nothing; 0 leaves that out
+    /// Documents for the unavailable destination; 0 skips this part
     #[arg(long, default_value_t = 200_000)]
     backlog: usize,
-    /// Documents that the destination with the backlog is given side by side
+    /// Concurrent deliveries to the destination with the backlog
     #[arg(long, default_value_t = 1)]
     max_concurrency: usize,
-    /// Ignored: `cargo bench` gives it
+    /// Ignored; passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -50,29 +50,29 @@ struct Wish {
 const COMPANY: &str = "302320404";
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
-/// How often the service is asked how far it is.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Time between requests for progress.
+const SAMPLE_EVERY: Duration = Duration::from_millis(20);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let wish = Wish::parse();
+    let arguments = Arguments::parse();
     let receiver = Receiver::open().await?;
-    // What follows blocks; the receiver has threads of its own.
+    // The measurements block; the receiver runs on other threads.
     tokio::task::spawn_blocking(move || {
-        kinds(&wish, &receiver)?;
-        match wish.backlog {
+        kinds(&arguments, &receiver)?;
+        match arguments.backlog {
             0 => Ok(()),
-            _ => backlog(&wish, &receiver),
+            _ => backlog(&arguments, &receiver),
         }
     })
     .await?
 }
 
-/// A receiver that reads what it is given and keeps nothing.
+/// A receiver that counts the documents it accepts.
 struct Receiver {
     address: SocketAddr,
-    taken: Arc<AtomicUsize>,
-    takes: Arc<AtomicBool>,
+    accepted: Arc<AtomicUsize>,
+    available: Arc<AtomicBool>,
 }
 
 impl Receiver {
@@ -80,22 +80,25 @@ impl Receiver {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let receiver = Self {
             address: listener.local_addr()?,
-            taken: Arc::default(),
-            takes: Arc::new(AtomicBool::new(true)),
+            accepted: Arc::default(),
+            available: Arc::new(AtomicBool::new(true)),
         };
-        let (taken, takes) = (Arc::clone(&receiver.taken), Arc::clone(&receiver.takes));
+        let (accepted, available) = (
+            Arc::clone(&receiver.accepted),
+            Arc::clone(&receiver.available),
+        );
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
                 let _ = connection.set_nodelay(true);
-                let (taken, takes) = (Arc::clone(&taken), Arc::clone(&takes));
+                let (accepted, available) = (Arc::clone(&accepted), Arc::clone(&available));
                 let answer = hyper::service::service_fn(move |request: hyper::Request<_>| {
-                    let (taken, takes) = (Arc::clone(&taken), Arc::clone(&takes));
+                    let (accepted, available) = (Arc::clone(&accepted), Arc::clone(&available));
                     async move {
                         let body = Body::new::<hyper::body::Incoming>(request.into_body());
                         let _ = axum::body::to_bytes(body, usize::MAX).await;
                         let mut response = Response::new(Body::empty());
-                        *response.status_mut() = if takes.load(Ordering::SeqCst) {
-                            taken.fetch_add(1, Ordering::SeqCst);
+                        *response.status_mut() = if available.load(Ordering::SeqCst) {
+                            accepted.fetch_add(1, Ordering::SeqCst);
                             hyper::StatusCode::NO_CONTENT
                         } else {
                             hyper::StatusCode::SERVICE_UNAVAILABLE
@@ -114,17 +117,17 @@ impl Receiver {
         Ok(receiver)
     }
 
-    /// Forgets what it was given, and takes something from now on or nothing.
-    fn begin(&self, takes: bool) {
-        self.taken.store(0, Ordering::SeqCst);
-        self.takes.store(takes, Ordering::SeqCst);
+    /// Resets the count, and accepts or refuses from now on.
+    fn reset(&self, available: bool) {
+        self.accepted.store(0, Ordering::SeqCst);
+        self.available.store(available, Ordering::SeqCst);
     }
 
-    fn taken(&self) -> usize {
-        self.taken.load(Ordering::SeqCst)
+    fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
     }
 
-    /// The settings of a destination that posts to it.
+    /// Returns the settings of a destination that posts to it.
     fn section(&self, folder: &Path, max_concurrency: usize) -> anyhow::Result<String> {
         let secret = folder.join("secret");
         std::fs::write(&secret, SECRET)?;
@@ -144,7 +147,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// With the destination `one` of these settings; none where they are empty.
+    /// Starts it with a destination `one` of these settings, or without if they are empty.
     fn start(
         count: usize,
         destination: impl FnOnce(&Path) -> anyhow::Result<String>,
@@ -170,25 +173,25 @@ impl Scene {
         })
     }
 
-    /// Waits until `is` gives something.
-    fn until<T>(&self, what: &str, mut is: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
+    /// Waits until `poll` returns something.
+    fn until<T>(&self, what: &str, mut poll: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
         let started = Instant::now();
         loop {
-            if let Some(found) = is() {
+            if let Some(found) = poll() {
                 return Ok(found);
             }
             ensure!(
-                started.elapsed() < PATIENCE,
-                "{what}: not within {PATIENCE:?}"
+                started.elapsed() < TIMEOUT,
+                "{what}: not within {TIMEOUT:?}"
             );
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(SAMPLE_EVERY);
         }
     }
 
-    /// Waits until so many documents are stored; how long that took.
+    /// Waits until `count` documents are stored; returns the duration.
     fn pulled(&self, count: usize) -> anyhow::Result<Duration> {
         let started = Instant::now();
-        // It may not listen yet.
+        // The server may not listen yet.
         self.until("the last document", || {
             (stored(self.admin).ok()? >= count as u64).then_some(())
         })?;
@@ -196,15 +199,15 @@ impl Scene {
     }
 
     fn destination(&self) -> anyhow::Result<Value> {
-        let destinations = ask(self.admin, "GET", "/v1/destinations", "")?;
+        let destinations = request(self.admin, "GET", "/v1/destinations", "")?;
         let destinations: Value = serde_json::from_str(&destinations)?;
         Ok(destinations["rows"][0].clone())
     }
 
-    /// Waits until nothing is left for the destination; how long that took.
-    fn handed_on(&self) -> anyhow::Result<Duration> {
+    /// Waits until everything is delivered; returns the duration.
+    fn delivered(&self) -> anyhow::Result<Duration> {
         let started = Instant::now();
-        self.until("the end of delivering", || {
+        self.until("the last delivery", || {
             let destination = self.destination().ok()?;
             (destination["behind"] == 0).then_some(())
         })?;
@@ -212,16 +215,16 @@ impl Scene {
     }
 
     fn post(&self, path: &str, body: &Value) -> anyhow::Result<()> {
-        ask(self.admin, "POST", path, &body.to_string()).map(drop)
+        request(self.admin, "POST", path, &body.to_string()).map(drop)
     }
 }
 
-/// Documents a second through each kind of destination, the pulling over.
-fn kinds(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
-    println!("destination                     documents   seconds   a second   resident MiB");
+/// Measures the delivery of pulled documents to each kind of destination.
+fn kinds(arguments: &Arguments, receiver: &Receiver) -> anyhow::Result<()> {
+    println!("destination              documents   seconds  per second   resident MiB");
     let http = |max_concurrency| move |folder: &Path| receiver.section(folder, max_concurrency);
-    let all = wish.documents;
-    receiver.begin(true);
+    let all = arguments.documents;
+    receiver.reset(true);
     kind("http, max_concurrency 1", all, http(1))?;
     kind("http, max_concurrency 16", all, http(16))?;
     kind("command, /bin/true", all / 10, |_| {
@@ -233,13 +236,15 @@ fn kinds(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
             "kind = \"folder\"\nfiles = false\npath = {path:?}\n"
         ))
     })?;
-    let list = kind("api, into the list", all, |_| {
-        Ok("kind = \"list\"\n".to_owned())
-    })?;
+    let list = kind(
+        "list, appended",
+        all,
+        |_| Ok("kind = \"list\"\n".to_owned()),
+    )?;
     let started = Instant::now();
     let read = read_list(list.admin)?;
     ensure!(read == all, "the list has {read}");
-    line("api, out of the list", all, started.elapsed(), &list)
+    line("list, read", all, started.elapsed(), &list)
 }
 
 fn kind(
@@ -249,9 +254,9 @@ fn kind(
 ) -> anyhow::Result<Scene> {
     let scene = Scene::start(count, destination)?;
     scene.pulled(count)?;
-    // The first pull is held until somebody says so.
+    // The documents of a first pull are held until the destination is started.
     scene.post("/v1/destinations/one/start", &json!({ "from": "all" }))?;
-    let elapsed = scene.handed_on()?;
+    let elapsed = scene.delivered()?;
     line(name, count, elapsed, &scene)?;
     Ok(scene)
 }
@@ -259,46 +264,46 @@ fn kind(
 fn line(name: &str, count: usize, elapsed: Duration, scene: &Scene) -> anyhow::Result<()> {
     let seconds = elapsed.as_secs_f64();
     println!(
-        "{name:<24} {count:>9} {seconds:>9.1} {:>10.0} {:>14.1}",
+        "{name:<24} {count:>9} {seconds:>9.1} {:>11.0} {:>14.1}",
         per_second(count as u64, seconds),
         mebibytes(scene.server.memory_kib("VmRSS")?)
     );
     Ok(())
 }
 
-/// Reads the list to its end as a program does; how many that were.
+/// Reads the list to its end, as a program does; returns the number of documents.
 fn read_list(admin: SocketAddr) -> anyhow::Result<usize> {
     let mut count = 0;
     let mut path = "/v1/documents?limit=500".to_owned();
     loop {
-        let page: Value = serde_json::from_str(&ask(admin, "GET", &path, "")?)?;
+        let page: Value = serde_json::from_str(&request(admin, "GET", &path, "")?)?;
         count += page["documents"].as_array().context("a list")?.len();
         if page["more"] == false {
             return Ok(count);
         }
-        let next = page["next"].as_str().context("a place")?;
+        let next = page["next"].as_str().context("a position")?;
         path = format!("/v1/documents?limit=500&after={next}");
     }
 }
 
-/// Pulls a backlog without a destination, then beside one that takes nothing, then lets that go on.
-fn backlog(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
-    let count = wish.backlog;
-    println!("\n{count} documents pulled       seconds   a second   resident MiB   peak MiB");
+/// Pulls a backlog without a destination, then with an unavailable one, which then resumes.
+fn backlog(arguments: &Arguments, receiver: &Receiver) -> anyhow::Result<()> {
+    let count = arguments.backlog;
+    println!("\n{count:>7} documents pulled        seconds  per second   resident MiB   peak MiB");
     let alone = Scene::start(count, |_| Ok(String::new()))?;
     let without = alone.pulled(count)?;
     stage("without a destination", count, without, &alone)?;
     drop(alone);
 
-    receiver.begin(false);
+    receiver.reset(false);
     let scene = Scene::start(count, |folder| {
-        let section = receiver.section(folder, wish.max_concurrency)?;
+        let section = receiver.section(folder, arguments.max_concurrency)?;
         Ok(format!("history = \"deliver\"\n{section}"))
     })?;
     let with = scene.pulled(count)?;
-    stage("beside one that waits", count, with, &scene)?;
+    stage("with an unavailable one", count, with, &scene)?;
     println!(
-        "the destination costs {:.1} % of the pulling speed",
+        "the unavailable destination costs {:.1} % of the pull rate",
         (1.0 - without.as_secs_f64() / with.as_secs_f64()) * 100.0
     );
     let destination = scene.destination()?;
@@ -306,22 +311,22 @@ fn backlog(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
         destination["delivered"] == 0 && destination["behind"].as_u64() >= Some(count as u64 - 1)
     );
 
-    receiver.begin(true);
+    receiver.reset(true);
     let resumed = Instant::now();
     scene.post("/v1/destinations/one/resume", &json!({}))?;
     let first = loop {
-        if receiver.taken() > 0 {
+        if receiver.accepted() > 0 {
             break resumed.elapsed();
         }
-        ensure!(resumed.elapsed() < PATIENCE, "nothing came");
+        ensure!(resumed.elapsed() < TIMEOUT, "no document was delivered");
         std::thread::sleep(Duration::from_micros(200));
     };
-    println!("resumed: the first document came after {first:.1?}");
-    let drained = scene.handed_on()?;
+    println!("resumed: first delivery after {first:.1?}");
+    let drained = scene.delivered()?;
     ensure!(
-        receiver.taken() == count,
-        "it was given {}",
-        receiver.taken()
+        receiver.accepted() == count,
+        "{} were delivered",
+        receiver.accepted()
     );
     stage("delivered", count, drained, &scene)
 }
@@ -329,7 +334,7 @@ fn backlog(wish: &Wish, receiver: &Receiver) -> anyhow::Result<()> {
 fn stage(name: &str, count: usize, elapsed: Duration, scene: &Scene) -> anyhow::Result<()> {
     let seconds = elapsed.as_secs_f64();
     println!(
-        "{name:<28} {seconds:>9.1} {:>10.0} {:>14.1} {:>10.1}",
+        "{name:<24} {seconds:>14.1} {:>11.0} {:>14.1} {:>10.1}",
         per_second(count as u64, seconds),
         mebibytes(scene.server.memory_kib("VmRSS")?),
         mebibytes(scene.server.memory_kib("VmHWM")?)

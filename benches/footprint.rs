@@ -1,15 +1,15 @@
-//! What the service costs on a small machine: time to start, memory when idle, and memory
-//! and speed while a backlog drains.
+//! Footprint on a small machine: time to start, memory when idle, and memory and speed
+//! while a backlog is pulled.
 //!
-//! Runs the program's own `emulator` and `serve` as processes and reads `/proc`, so it
-//! works on Linux only. The emulator shares the machine with the service.
+//! Runs the program's `emulator` and `serve` as processes and reads `/proc`, so it needs
+//! Linux. The emulator shares the machine with the service.
 //!
 //! `cargo bench --bench footprint -- --documents 200000`
 
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
-    reason = "a benchmark plays the neighbors of the service, and prints what it measures"
+    reason = "a benchmark plays the neighbors of the service, and prints its results"
 )]
 
 use std::net::SocketAddr;
@@ -18,65 +18,65 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use clap::Parser;
 
-use support::{PATIENCE, Process, Vendor, ask, mebibytes, per_second, stored, write_settings};
+use support::{Process, TIMEOUT, Vendor, mebibytes, per_second, request, stored, write_settings};
 
 mod support;
 
-/// What to measure.
+/// The measurements.
 #[derive(Clone, Debug, Parser)]
-struct Wish {
-    /// Documents that wait at the vendor
+struct Arguments {
+    /// Documents in the backlog
     #[arg(long, default_value_t = 200_000)]
     documents: usize,
-    /// Starts, of which the median is told
+    /// Number of starts
     #[arg(long, default_value_t = 10)]
     starts: usize,
-    /// Leave the time between looks at the memory so many milliseconds
+    /// Milliseconds between samples of the backlog
     #[arg(long, default_value_t = 20)]
-    look_every_ms: u64,
-    /// Ignored: `cargo bench` gives it
+    sample_every_ms: u64,
+    /// Ignored; passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 const COMPANIES: [&str; 2] = ["302320404", "304567890"];
 
-/// How long an idle server is left alone before its memory is read.
+/// Duration for which a server is idle before its memory is read.
 const SETTLE: Duration = Duration::from_secs(2);
 
 fn main() -> anyhow::Result<()> {
-    let wish = Wish::parse();
-    start_up(&wish)?;
-    drain(&wish)
+    let arguments = Arguments::parse();
+    start_up(&arguments)?;
+    pull_backlog(&arguments)
 }
 
-/// From the start of the process to the first 200 of `/readyz`, and memory when idle.
-fn start_up(wish: &Wish) -> anyhow::Result<()> {
+/// Measures the time until `/readyz` answers 200, and memory when idle.
+fn start_up(arguments: &Arguments) -> anyhow::Result<()> {
     let mut fresh = Vec::new();
     let mut again = Vec::new();
     let mut idle = 0;
-    for _ in 0..wish.starts {
+    for _ in 0..arguments.starts {
         let folder = tempfile::tempdir()?;
         let (public, _) = write_settings(folder.path(), "")?;
         for times in [&mut fresh, &mut again] {
             let started = Instant::now();
             let server = Process::start(folder.path(), &["serve"])?;
-            while ask(public, "GET", "/readyz", "").is_err() {
+            while request(public, "GET", "/readyz", "").is_err() {
                 ensure!(
-                    started.elapsed() < PATIENCE,
-                    "the server never became ready"
+                    started.elapsed() < TIMEOUT,
+                    "the server did not become ready"
                 );
             }
             times.push(started.elapsed());
-            if times.len() == wish.starts {
+            if times.len() == arguments.starts {
                 std::thread::sleep(SETTLE);
                 idle = server.memory_kib("VmRSS")?;
             }
         }
     }
     println!(
-        "start until /readyz answers, median of {}: {:.0?} with a new store, {:.0?} with an old one",
-        wish.starts,
+        "start until /readyz answers, median of {}: {:.0?} with a new store, {:.0?} with an existing one",
+        arguments.starts,
         median(&mut fresh),
         median(&mut again)
     );
@@ -89,11 +89,14 @@ fn median(times: &mut [Duration]) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// Lets a fresh server read a backlog of exported documents.
-fn drain(wish: &Wish) -> anyhow::Result<()> {
+/// Pulls a backlog of exported documents into a new store.
+fn pull_backlog(arguments: &Arguments) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let emulator = Vendor::start(folder.path(), &COMPANIES)?;
-    let (first, second) = (wish.documents / 2, wish.documents - wish.documents / 2);
+    let (first, second) = (
+        arguments.documents / 2,
+        arguments.documents - arguments.documents / 2,
+    );
     for (company, count) in COMPANIES.into_iter().zip([first, second]) {
         emulator.load(company, count)?;
     }
@@ -103,19 +106,19 @@ fn drain(wish: &Wish) -> anyhow::Result<()> {
     );
     let (_, admin) = write_settings(folder.path(), &sections)?;
     let server = Process::start(folder.path(), &["serve"])?;
-    watch(wish, &server, admin)
+    watch(arguments, &server, admin)
 }
 
-/// Prints a line at each of the marks, and one at the end.
-fn watch(wish: &Wish, server: &Process, admin: SocketAddr) -> anyhow::Result<()> {
-    let total = wish.documents as u64;
+/// Prints a line at 10, 50 and 100 % of the backlog.
+fn watch(arguments: &Arguments, server: &Process, admin: SocketAddr) -> anyhow::Result<()> {
+    let total = arguments.documents as u64;
     let mut marks = [total / 10, total / 2, total].into_iter().peekable();
     let started = Instant::now();
-    println!("documents   seconds   a second   resident MiB   peak MiB");
+    println!("documents   seconds  per second   resident MiB   peak MiB");
     while let Some(mark) = marks.peek().copied() {
-        ensure!(started.elapsed() < PATIENCE, "the backlog did not drain");
-        std::thread::sleep(Duration::from_millis(wish.look_every_ms));
-        // It may not listen yet.
+        ensure!(started.elapsed() < TIMEOUT, "the backlog was not pulled");
+        std::thread::sleep(Duration::from_millis(arguments.sample_every_ms));
+        // The server may not listen yet.
         let count = stored(admin).unwrap_or_default();
         if count < mark {
             continue;
@@ -123,7 +126,7 @@ fn watch(wish: &Wish, server: &Process, admin: SocketAddr) -> anyhow::Result<()>
         marks.next();
         let elapsed = started.elapsed().as_secs_f64();
         println!(
-            "{count:>9} {elapsed:>9.1} {:>10.0} {:>14.1} {:>10.1}",
+            "{count:>9} {elapsed:>9.1} {:>11.0} {:>14.1} {:>10.1}",
             per_second(count, elapsed),
             mebibytes(server.memory_kib("VmRSS")?),
             mebibytes(server.memory_kib("VmHWM")?),

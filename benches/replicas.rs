@@ -1,19 +1,19 @@
-//! One replica on SQLite against 1, 2 and 4 on one PostgreSQL, all in one run.
+//! One replica on SQLite against 1, 2 and 4 on one PostgreSQL.
 //!
-//! For each: how many signed notifications a second are answered 200 (stored and synced),
-//! and how long it takes from an export at the vendor until its document is stored. The
-//! replicas, the vendor and the load share this process and this machine, so with few
-//! processors more replicas can't be faster; what is seen is what sharing costs.
+//! Prints for each how many signed notifications per second are answered 200 (stored and
+//! synced), and the time from an export at the vendor until its document is stored.
+//! Replicas, vendor and load share this process and this machine: with few processors more
+//! replicas can't be faster, and the result is the cost of sharing.
 //!
 //! `cargo bench --bench replicas -- --postgres postgres://USER@HOST/postgres`; its user may
-//! create databases, which are removed in the end.
+//! create databases, which are dropped at the end.
 
 #![expect(
     clippy::disallowed_methods,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::print_stdout,
-    reason = "a benchmark plays the neighbors of the service, and prints what it measures"
+    reason = "a benchmark plays the neighbors of the service, and prints its results"
 )]
 
 use std::net::SocketAddr;
@@ -35,22 +35,22 @@ use ivesk_webhook::service::{Service, open_store_for_reading};
 use ivesk_webhook::sns::MessageType;
 use ivesk_webhook::store::{DocumentFilter, SharedStore};
 
-/// What to send.
+/// The load.
 #[derive(Clone, Debug, Parser)]
 struct Load {
-    /// A PostgreSQL whose user may create databases
+    /// URL of a PostgreSQL server whose user may create databases
     #[arg(long, env = "IVESK_WEBHOOK_TEST_POSTGRES")]
     postgres: String,
     /// Notifications for each configuration
     #[arg(long, default_value_t = 6_000)]
     messages: usize,
-    /// Connections at once
+    /// Concurrent connections
     #[arg(long, default_value_t = 64)]
     connections: usize,
     /// Exports for each configuration
     #[arg(long, default_value_t = 200)]
     exports: usize,
-    /// Ignored: `cargo bench` gives it
+    /// Ignored; passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -110,7 +110,7 @@ async fn sql(url: &str, statement: &str) -> anyhow::Result<()> {
     Ok(client.batch_execute(statement).await?)
 }
 
-/// Times of many of the same.
+/// Latencies of equal steps, sorted.
 struct Times {
     elapsed: Duration,
     ms: Vec<f64>,
@@ -122,7 +122,7 @@ impl Times {
         Self { elapsed, ms }
     }
 
-    /// The time that a share of all keeps within.
+    /// Returns the latency that `share` of the steps do not exceed.
     fn at(&self, share: f64) -> f64 {
         let index = ((self.ms.len() as f64 * share) as usize).min(self.ms.len() - 1);
         self.ms[index]
@@ -157,7 +157,7 @@ async fn measure(load: &Load, url: &StoreUrl, replicas: usize) -> anyhow::Result
     .await?;
     let storing = store(load, &emulator, &services, &targets).await?;
     for service in services {
-        ensure!(service.stop().await, "a replica did not stop well");
+        ensure!(service.stop().await, "a replica did not stop cleanly");
     }
     Ok((accepting, storing))
 }
@@ -178,7 +178,7 @@ fn config(emulator: &Emulator, url: &StoreUrl) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Sends signed notifications, each connection to the next replica in turn.
+/// Sends signed notifications over connections that are spread over the replicas.
 async fn accept(
     load: &Load,
     certificate_url: &str,
@@ -234,8 +234,8 @@ async fn accept(
     Ok(Times::new(started.elapsed(), ms))
 }
 
-/// Exports documents one after the other, and tells how long after its `exportedat` each
-/// was stored.
+/// Exports documents one after the other; returns how long after its `exportedat` each was
+/// stored.
 async fn store(
     load: &Load,
     emulator: &Emulator,

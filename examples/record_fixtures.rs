@@ -1,12 +1,12 @@
-//! Writes `fixtures/` anew: `cargo run --example record_fixtures [FOLDER]`.
+//! Records `fixtures/` again: `cargo run --example record_fixtures [FOLDER]`.
 //!
-//! Signs with a key that is made here and thrown away: the certificate is kept, so the
-//! messages can be proven for ever and nobody can make more of them. The pages are the
-//! emulator's own answers. `fixtures/README.md` says what each file is.
+//! Signs with a new key that is not stored: the certificate is, so the messages can always
+//! be verified, and nobody can sign more. The pages are answers of the emulator.
+//! `fixtures/README.md` describes each file.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "its only neighbor is the emulator in this process"
+    reason = "it connects only to the emulator in this process"
 )]
 
 use std::net::{SocketAddr, TcpListener};
@@ -19,14 +19,14 @@ use ivesk_webhook::emulator::{DEFAULT_KEY, Emulator, EmulatorSettings, Switches}
 use ivesk_webhook::sns::MessageType;
 use serde_json::{Map, Value, json};
 
-/// When everything was published; within the certificate's dates.
+/// Time of publication of every message.
 const PUBLISHED: &str = "2026-01-15T08:00:00.000Z";
-/// The certificate's dates.
+/// Validity of the certificate, which includes [`PUBLISHED`].
 const NOT_BEFORE: &str = "2026-01-01T00:00:00Z";
 const NOT_AFTER: &str = "2026-12-31T23:59:59Z";
 /// The company in the vendor's documentation.
 const COMPANY: &str = "302320404";
-/// Where the vendor's documents say their files are.
+/// Origin of the links to files in the vendor's documents.
 const VENDOR: &str = "https://app.ivesk.lt";
 const SNS: &str = "https://sns.eu-west-1.amazonaws.com";
 
@@ -40,7 +40,7 @@ async fn main() -> anyhow::Result<()> {
         let part = folder.join(part);
         if part.exists() {
             std::fs::remove_dir_all(&part)
-                .with_context(|| format!("emptying {}", part.display()))?;
+                .with_context(|| format!("failed to empty {}", part.display()))?;
         }
         std::fs::create_dir_all(&part)?;
     }
@@ -49,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 fn moment(text: &str) -> anyhow::Result<Timestamp> {
-    Timestamp::parse(text).with_context(|| format!("`{text}` is no moment"))
+    Timestamp::parse(text).with_context(|| format!("`{text}` is not a timestamp"))
 }
 
 /// Signs one message of each event, type and signature version, and the vendor's sample.
@@ -142,7 +142,7 @@ fn uuid() -> anyhow::Result<String> {
     Ok(id.to_string())
 }
 
-/// As long as SNS's are.
+/// Returns a token as long as those of SNS.
 fn token_text() -> anyhow::Result<String> {
     Ok(random::<96>()?
         .iter()
@@ -150,7 +150,7 @@ fn token_text() -> anyhow::Result<String> {
         .collect())
 }
 
-/// Asks an emulator for pages of both queues; gives one digitized document.
+/// Records pages of both queues from an emulator; returns a digitized document.
 async fn record_pages(folder: &Path) -> anyhow::Result<String> {
     let listen: SocketAddr = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
     let settings = EmulatorSettings {
@@ -170,12 +170,15 @@ async fn record_pages(folder: &Path) -> anyhow::Result<String> {
     ] {
         let url = format!("http://{listen}/api/pub/{path}");
         control.set_switches("last_page_next=present")?;
-        let first = ask(&client, &url, None).await?;
-        let last = ask(&client, &url, next(&first)?.as_deref()).await?;
-        let empty = ask(&client, &url, next(&last)?.as_deref()).await?;
+        let first = fetch(&client, &url, None).await?;
+        let last = fetch(&client, &url, next(&first)?.as_deref()).await?;
+        let empty = fetch(&client, &url, next(&last)?.as_deref()).await?;
         control.set_switches("last_page_next=absent")?;
-        let without_next = ask(&client, &url, next(&first)?.as_deref()).await?;
-        ensure!(next(&without_next)?.is_none(), "the last page has a `next`");
+        let without_next = fetch(&client, &url, next(&first)?.as_deref()).await?;
+        ensure!(
+            next(&without_next)?.is_none(),
+            "the last page should have no `next`"
+        );
         for (name, page) in [
             ("first", &first),
             ("last", &last),
@@ -188,7 +191,7 @@ async fn record_pages(folder: &Path) -> anyhow::Result<String> {
         document = Some(page["documents"][0].to_string());
     }
     emulator.stop().await;
-    document.context("no document was digitized")
+    document.context("there is no digitized document")
 }
 
 fn next(page: &str) -> anyhow::Result<Option<String>> {
@@ -196,7 +199,7 @@ fn next(page: &str) -> anyhow::Result<Option<String>> {
     Ok(page["next"].as_str().map(str::to_owned))
 }
 
-async fn ask(client: &reqwest::Client, url: &str, from: Option<&str>) -> anyhow::Result<String> {
+async fn fetch(client: &reqwest::Client, url: &str, from: Option<&str>) -> anyhow::Result<String> {
     let mut url = url::Url::parse(url)?;
     if let Some(from) = from {
         url.query_pairs_mut().append_pair("from", from);

@@ -1,4 +1,4 @@
-//! The handles that every room shares.
+//! The handles that the service, the admin listener and subcommands share.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::subscriptions::Confirmations;
 #[error("failed to set up the HTTPS client: {0}")]
 pub struct ClientError(#[from] reqwest::Error);
 
-/// The handles that every room shares.
+/// The handles that the service, the admin listener and subcommands share.
 pub struct App {
     /// The settings.
     pub config: Config,

@@ -1,4 +1,4 @@
-//! Every wait between retries: how it begins, and how long it gets.
+//! The waits between retries: the first and the longest of each kind.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ impl Backoff {
     /// Returns the wait after one more failure than `failures`: `first`, doubled with each up to
     /// `longest`.
     ///
-    /// Up to a fifth is added by `jitter` in 0..1, so that many do not retry at once; 0 where the
+    /// Up to a fifth is added by `jitter` in 0..1, so that many do not retry at once; 0 if the
     /// wait must be the same each time it is computed.
     pub fn delay(self, failures: u32, jitter: f64) -> Duration {
         let wait = self

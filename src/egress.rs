@@ -1,4 +1,4 @@
-//! The one way out: every request to another host is made by a client from here.
+//! Creates the HTTP clients: every request to another host is made by one of them.
 //!
 //! No redirects, no system proxy, no cookies, no compression (`sns_messages::http`).
 //! Callers check that a host is allowed before they build a request.

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_id_is_kept_and_any_other_gets_a_digest() {
+    fn a_plain_id_is_kept_and_no_two_ids_collide() {
         let plain = "0b6a0e3c-7d3c-4b43-8c6e-3a9f5b1d2e4f";
         assert_eq!(identity(plain), plain);
         let twins = [

@@ -14,16 +14,16 @@
 //!
 //! - [`cli`]: one file for each command: wiring and printing only.
 //! - [`service`]: everything that `serve` runs: listeners, workers, housekeeping.
-//! - [`app`]: the handles that every room shares.
+//! - [`app`]: the handles that `service`, `admin` and `cli` share.
 //! - [`admin`]: the admin listener: API and status page.
 //! - [`receiver`]: the public listener, which accepts SNS messages.
 //! - [`subscriptions`]: confirms, approves and restores SNS subscriptions.
 //! - [`pull`]: pulls feeds: triggers, pages, reconciliation.
 //! - [`delivery`]: delivers documents to destinations, and sends import errors.
 //! - [`uploads`]: uploads files to Įvesk.lt, by hand or from a watched folder.
-//! - [`alarms`]: notifies people when something goes wrong, and again when it is over.
+//! - [`alarms`]: notifies people when a problem begins, and again when it ends.
 //! - [`doctor`]: finds what keeps an installation from working, and names the fix.
-//! - [`trace`]: the history of one document.
+//! - [`trace`]: traces one document from its upload or first pull to its deliveries.
 //! - [`tunnel`]: finds the public address of a tunnel on this machine.
 //! - [`otlp`]: exports traces to a collector.
 //! - [`emulator`]: Įvesk.lt, SNS and S3 for demos and tests. A crate of its own.
@@ -34,8 +34,10 @@
 //! - [`store`]: all SQL.
 //! - [`ivesk`]: Įvesk.lt's REST API. No SQL.
 //! - [`config`]: every setting: name, unit, default, environment variable.
-//! - [`refusal`]: every reason for refusing a message, with its code.
-//! - [`egress`]: the one way out to other hosts.
+//! - [`refusal`]: every reason for refusing a message, with its code and status.
+//! - [`program`]: runs the programs that the settings name.
+//! - [`egress`]: creates the HTTP client of every request to another host.
+//! - [`backoff`]: the waits between retries.
 //! - [`domain`]: the words of the project as types, and the clock. No I/O.
 //! - [`sns`]: verifies SNS messages and confirms subscriptions. A crate of its own, without
 //!   HTTP server and SQL.
@@ -43,7 +45,7 @@
 //!
 //! # Who imports whom
 //!
-//! Imports follow these arrows, and no file takes part in a cycle (`.ci/cycles`):
+//! Imports follow these arrows, and no file takes part in a cycle; `.ci/cycles` checks both:
 //!
 //! ```text
 //! cli           -> every room
@@ -53,11 +55,12 @@
 //! doctor        -> receiver, delivery
 //! receiver      -> subscriptions
 //! alarms        -> pull, delivery
-//! every room    -> metrics, store, ivesk, config, refusal, egress, domain, sns, file_names
+//! every room    -> metrics, store, ivesk, config, refusal, program, egress, backoff, domain,
+//!                  sns, file_names
 //! ```
 //!
-//! Of the last line's rooms each imports only those to its right. The emulator imports
-//! [`sns`] alone.
+//! Of the rooms that every other may import, each imports only those to its right. The
+//! emulator imports [`sns`] alone.
 //!
 //! Comments that cite "vendor-api" mean `docs/vendor-api.md`: what is known of the
 //! vendor, and the register of unknowns U1 to U26.

@@ -50,13 +50,13 @@ pub struct Reason {
     pub code: &'static str,
     /// The answer's status.
     ///
-    /// SNS takes any 4xx as delivered and drops the message, so 4xx is for what no
+    /// SNS treats any 4xx as delivered and drops the message, so 4xx is for what no
     /// later attempt could fix, and 429 is never answered.
     pub status: StatusCode,
     /// The answer's title: fixed text without details of the message.
     pub title: &'static str,
     /// True if the message is kept in quarantine: a retry of the same bytes could end
-    /// otherwise, and SNS does not retry by itself or not for long enough.
+    /// otherwise, and SNS does not retry at all or not for long enough.
     pub kept: bool,
 }
 
@@ -166,7 +166,7 @@ impl Refusal {
         self.reason().code
     }
 
-    /// Returns the refusal of a message whose confirmation failed; `None` where SNS's
+    /// Returns the refusal of a message whose confirmation failed; `None` if SNS's
     /// answer is final, and sending the message again would change nothing.
     pub fn of_confirmation(error: &ConfirmError) -> Option<Self> {
         match error {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn unverified_messages_keep_their_code_and_are_retried_if_useful() {
+    fn unverified_messages_keep_their_code_and_retry_if_useful() {
         let errors = verify_errors();
         let codes: Vec<&str> = errors.iter().map(VerifyError::code).collect();
         assert_eq!(codes, VerifyError::CODES);

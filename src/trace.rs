@@ -22,7 +22,7 @@ const MAX_DOCUMENTS: usize = 20;
 /// Rows of uploads, deliveries and import errors in one read.
 const MAX_ROWS: usize = 500;
 
-/// The history of one document.
+/// The trace of one document.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Trace {
     /// The account that the document belongs to.
@@ -37,7 +37,7 @@ pub struct Trace {
     pub events: Vec<TraceEvent>,
 }
 
-/// A step in the history of a document.
+/// A main step of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
@@ -95,7 +95,7 @@ impl Step {
     }
 }
 
-/// An event in the history of a document; equal ones in a row are one.
+/// An event of a document; equal ones in a row are one.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct TraceEvent {
     /// Time of the event, or of the first of several.

@@ -16,7 +16,7 @@ const MAX_BODY_BYTES: usize = 256 * 1024;
 /// Default address of ngrok's agent (ngrok, "Agent API").
 const NGROK: &str = "http://127.0.0.1:4040";
 
-/// Ports of cloudflared's metrics: it takes the first free one (cloudflared, "Tunnel
+/// Ports of cloudflared's metrics: it uses the first free one (cloudflared, "Tunnel
 /// metrics").
 const CLOUDFLARED_PORTS: std::ops::RangeInclusive<u16> = 20241..=20245;
 

@@ -1,4 +1,4 @@
-//! What the benches have in common that measure the program as a process of its own.
+//! Processes and settings for the benchmarks that run the program.
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ivesk-webhook");
 const KEY: &str = "bench-key";
 
-/// How long anything may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+/// Limit of every wait.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A process of ours, ended when it is dropped.
+/// A process of the program, killed when it is dropped.
 pub(crate) struct Process {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
@@ -31,13 +31,13 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .context("starting the program")?;
+            .context("failed to start the program")?;
         let stdout = child.stdout.take().context("it is piped")?;
         let stdout = BufReader::new(stdout).lines();
         Ok(Self { child, stdout })
     }
 
-    /// The rest of the first printed line that holds `mark`.
+    /// Returns the rest of the first printed line that contains `mark`.
     pub(crate) fn line_with(&mut self, mark: &str) -> anyhow::Result<String> {
         for line in &mut self.stdout {
             if let Some((_, rest)) = line?.split_once(mark) {
@@ -47,10 +47,10 @@ impl Process {
         Err(anyhow!("the program ended before it printed `{mark}`"))
     }
 
-    /// A value of `/proc/<pid>/status`, in KiB.
+    /// Returns a value of `/proc/<pid>/status`, in KiB.
     pub(crate) fn memory_kib(&self, name: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .context("reading /proc; this bench works on Linux")?;
+            .context("failed to read /proc; this benchmark needs Linux")?;
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         let value =
             line.and_then(|line| line.trim_matches([':', ' ', '\t', 'k', 'B']).parse().ok());
@@ -60,21 +60,21 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// One request without a client library, whose own start would be measured too.
-pub(crate) fn ask(
+/// Sends one request, without a client library whose start would be measured too.
+pub(crate) fn request(
     address: SocketAddr,
     method: &str,
     path: &str,
     body: &str,
 ) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
@@ -98,6 +98,7 @@ pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }
 
+/// Writes the settings; returns the addresses of the public and the admin listener.
 pub(crate) fn write_settings(
     folder: &Path,
     sections: &str,
@@ -110,10 +111,10 @@ pub(crate) fn write_settings(
     Ok((public, admin))
 }
 
-/// The program's own `emulator`.
+/// The vendor: the program's own `emulator`.
 pub(crate) struct Vendor {
     _process: Process,
-    /// The address of its API, for settings.
+    /// URL of its API, for settings.
     pub(crate) api: String,
     control: SocketAddr,
 }
@@ -135,15 +136,16 @@ impl Vendor {
         })
     }
 
-    /// Has `count` documents of `company` exported, of which nobody is told.
+    /// Exports `count` documents of `company` without notifications.
     pub(crate) fn load(&self, company: &str, count: usize) -> anyhow::Result<()> {
         let body = json!({ "key": KEY, "company": company, "count": count }).to_string();
-        ask(self.control, "POST", "/control/load", &body).map(drop)
+        request(self.control, "POST", "/control/load", &body).map(drop)
     }
 }
 
+/// Returns the number of stored documents.
 pub(crate) fn stored(admin: SocketAddr) -> anyhow::Result<u64> {
-    let feeds: Value = serde_json::from_str(&ask(admin, "GET", "/v1/feeds", "")?)?;
+    let feeds: Value = serde_json::from_str(&request(admin, "GET", "/v1/feeds", "")?)?;
     let feeds = feeds["rows"].as_array().context("a list of feeds")?;
     Ok(feeds
         .iter()

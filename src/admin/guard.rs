@@ -86,7 +86,7 @@ pub(super) async fn token_rights(
             return Ok(Some((TokenId::Configured, Rights::Operate)));
         }
     }
-    // The time of a look-up can reveal only the hash, which does not reveal the token.
+    // The duration of a lookup can reveal only the hash, which does not reveal the token.
     let stored = app.store.api_token(hash).await?;
     Ok(stored.map(|row| (TokenId::Stored(row.id), row.rights)))
 }

@@ -1,4 +1,4 @@
-//! Raises alarms about problems that a person should know of.
+//! Raises alarms about problems that need a person, and notifies people of them.
 //!
 //! Each alarm is reported once when it is raised and once when it ends: in the log, on the
 //! admin listener, and to the URL or the command that the settings name.

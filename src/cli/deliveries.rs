@@ -32,17 +32,17 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Deliver rejected versions again: all of a destination, or one
+    /// Deliver rejected versions of a destination again, all or one
     Retry {
-        /// Destination
+        /// Name of the destination
         destination: String,
         /// Only this version, whatever its state
         #[arg(long, value_name = "NUMBER")]
         sequence: Option<i64>,
     },
-    /// Leave out a version that a destination does not accept
+    /// Skip a version that a destination does not accept
     Skip {
-        /// Destination
+        /// Name of the destination
         destination: String,
         /// Sequence number of the version
         sequence: i64,

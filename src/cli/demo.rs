@@ -37,7 +37,7 @@ const MORE_DOCUMENTS: usize = 3;
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Runs on loopback addresses of this machine, with an emulated Įvesk.lt that signs with its own certificate. Needs
+Runs on loopback addresses of this machine, with an emulated Įvesk.lt that signs with its own certificate. Needs \
 no API key and no internet connection.
 
 Exit codes: 0 every step passed, 1 a step failed")]

@@ -15,7 +15,7 @@ use crate::domain::{Clock, counted};
 /// Arguments of `destinations`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A destination is a place where documents are delivered: [destinations.NAME] in the settings file
+A destination is a place where documents are delivered: [destinations.NAME] in the settings file \
 (docs/destinations.md). Documents of a company's first pull are held until `destinations start`.")]
 pub struct Args {
     #[command(subcommand)]
@@ -24,7 +24,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show the state of every destination, and the documents that it holds
+    /// Show the state of every destination, and its held documents
     List {
         /// Print one JSON array
         #[arg(long)]
@@ -32,7 +32,7 @@ enum Action {
     },
     /// Start delivering held documents
     Start {
-        /// Destination; optional if there is only one
+        /// Name of the destination; optional if there is only one
         destination: Option<String>,
         #[command(flatten)]
         from: From,
@@ -45,12 +45,12 @@ enum Action {
     },
     /// Stop delivering to a destination until it is resumed
     Pause {
-        /// Destination
+        /// Name of the destination
         destination: String,
     },
     /// Resume a paused destination, or retry a failing one now
     Resume {
-        /// Destination
+        /// Name of the destination
         destination: String,
     },
 }

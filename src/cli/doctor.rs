@@ -17,21 +17,21 @@ use crate::service::open_store_for_reading;
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Checks the settings, the clock, the store, the disk, the connections to SNS and Įvesk.lt, and the API keys. If
-`serve` runs, also checks that requests to `public.url` reach this process unchanged, without a redirect or a
-login, the certificate, a body of 1.6 MB, and the time limits for senders that stall (up to 35 s).
+Checks the settings, the clock, the store, the disk, the connections to SNS and Įvesk.lt, and the API keys. If \
+`serve` runs, also checks `public.url`: that requests reach this process unchanged, without a redirect or a login; \
+the certificate; a body of 1.6 MB; and the time limits for senders that stall (up to 35 s).
 Nothing is changed or stored.
 
-Exit codes: 0 all checks passed, 1 a check failed, 2 the settings are wrong, 3 a service could not be reached and
+Exit codes: 0 all checks passed, 1 a check failed, 2 the settings are invalid, 3 a service could not be reached and \
 no check failed")]
 pub struct Args {
     /// Find `api.exported_path` (read-only), with the code of a company that has exported documents
     #[arg(long, value_name = "CODE")]
     company: Option<String>,
-    /// Account to find it with; optional if there is only one
+    /// Account of the company; optional if there is only one
     #[arg(long, requires = "company")]
     account: Option<String>,
-    /// Skip the checks that take long
+    /// Skip the slow checks
     #[arg(long)]
     quick: bool,
     /// Print one JSON object
@@ -102,7 +102,7 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, 
         .map_err(Failure::unreachable)?;
     if status != StatusCode::OK || answer["ready"] != true {
         let reason = answer["reason"].as_str().or(answer["code"].as_str());
-        let reason = reason.unwrap_or("no reason given");
+        let reason = reason.unwrap_or("no reason recorded");
         return Ok(vec![
             Check::fail(
                 "server",

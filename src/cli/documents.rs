@@ -35,7 +35,7 @@ enum Action {
     List {
         #[command(flatten)]
         selection: Selection,
-        /// Number of rows to show, the newest ones
+        /// Number of rows to show; the newest are shown
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: usize,
         /// Print one JSON object per line, without the limit
@@ -44,7 +44,7 @@ enum Action {
     },
     /// Print the JSON of a document's newest version as Įvesk.lt sent it
     Show {
-        /// Id at Įvesk.lt, or sequence number from `documents list`
+        /// Its id at Įvesk.lt, or a sequence number from `documents list`
         document: String,
     },
     /// Show what happened to a document, from its upload or arrival to its delivery

@@ -18,16 +18,16 @@ pub struct Args {
     /// Switches, such as company_in=query,ties=3; docs/emulator.md lists them
     #[arg(long, value_name = "NAME=VALUE,…", default_value = "")]
     switches: String,
-    /// API key to accept; may be repeated, one account for each [default: a fixed one, which is printed]
+    /// API key to accept; may be repeated, with one account for each [default: a fixed one, which is printed]
     #[arg(long = "key", value_name = "KEY")]
     keys: Vec<String>,
     /// Company code, for every key; may be repeated [default: 302320404 and 304567890]
     #[arg(long = "company", value_name = "CODE")]
     companies: Vec<String>,
-    /// Also listen for other machines, and send to them; the emulator requires no password
+    /// Allow connections from and to other machines; the emulator requires no password
     #[arg(long)]
     allow_remote: bool,
-    /// Address in its links, such as http://emulator:4566 [default: the address it listens on]
+    /// Address in links, such as http://emulator:4566 [default: the address it listens on]
     #[arg(long, value_name = "URL")]
     origin: Option<String>,
 }

@@ -15,7 +15,7 @@ use crate::domain::{Account, Queue, counted};
 /// Arguments of `feeds`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A feed is one list of documents at Įvesk.lt: the exported documents of one company, or all digitized
+A feed is one list of documents at Įvesk.lt: the exported documents of one company, or all digitized \
 documents of one account.")]
 pub struct Args {
     #[command(subcommand)]
@@ -24,7 +24,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show every feed: its state, and how current it is
+    /// Show the state of every feed, and when it was last up to date
     List {
         /// Print one JSON array
         #[arg(long)]
@@ -158,18 +158,26 @@ async fn resume(api: &Api, config: &Config, selection: &Selection) -> Result<Exi
         Some(name) => vec![chosen_account(Some(name), config)?],
         None => config.accounts.keys().cloned().collect(),
     };
-    let mut resumed = 0;
+    let whole_account = selection.queue.is_none() && selection.company.is_none();
+    let mut exit = Exit::Failed;
     for account in accounts {
-        let feeds = change(api, &account, selection, "resume").await?;
-        if feeds > 0 {
-            println!("Resumed {} of account `{account}`.", counted(feeds, "feed"));
+        let resumed = change(api, &account, selection, "resume").await?;
+        if whole_account {
+            println!("Resumed account `{account}`.");
+        } else if resumed > 0 {
+            println!(
+                "Resumed {} of account `{account}`.",
+                counted(resumed, "feed")
+            );
         }
-        resumed += feeds;
+        if whole_account || resumed > 0 {
+            exit = Exit::Done;
+        }
     }
-    if resumed == 0 {
+    if exit == Exit::Failed {
         println!("No such feed was paused or waiting.");
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 /// Posts the change and returns how many feeds changed.

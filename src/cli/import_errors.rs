@@ -12,7 +12,7 @@ use crate::config::Config;
 /// Arguments of `import-errors`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-When a destination rejects a version, the accountant sees an import error at Įvesk.lt, once for each
+When a destination rejects a version, the accountant sees an import error at Įvesk.lt, once for each \
 version and text. Import errors wait until `api.import_error_path` is set: Įvesk.lt does not publish it.")]
 pub struct Args {
     #[command(subcommand)]
@@ -21,7 +21,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show import errors and whether Įvesk.lt has them
+    /// Show import errors and their states
     List {
         /// Only import errors in this state: pending, sent or refused
         #[arg(long)]
@@ -30,7 +30,7 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Send an import error now that was refused or waits
+    /// Send a refused or waiting import error now
     Retry {
         /// Number of the import error, from `import-errors list`
         id: i64,

@@ -16,7 +16,7 @@ use crate::domain::{Account, Company, Event, InvalidName};
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-No public address yet? Use http://127.0.0.1:8080 for now: `serve --tunnel auto` uses the address of an ngrok or
+No public address yet? Use http://127.0.0.1:8080 for now: `serve --tunnel auto` uses the address of an ngrok or \
 cloudflared tunnel.")]
 pub struct Args {
     /// Public https address at which SNS reaches this service
@@ -25,7 +25,7 @@ pub struct Args {
     /// Name of the account; there is one for each API key
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = parse_account)]
     account: Account,
-    /// Code of a company to pull exported documents of; may be repeated
+    /// Code of a company whose exported documents are pulled; may be repeated
     #[arg(long, value_name = "CODE", value_parser = parse_company)]
     company: Vec<Company>,
     /// Replace an existing file, and keep it as FILE.old

@@ -42,7 +42,7 @@ pub mod upload;
 pub mod uploads;
 pub mod verify;
 
-/// Receives Įvesk.lt webhooks, verifies them, and pulls and delivers every document exactly once.
+/// Receives Įvesk.lt webhooks, verifies them, pulls every document exactly once, and delivers it.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, after_help = EXAMPLES_AND_EXIT_CODES)]
 pub struct Cli {
@@ -51,6 +51,7 @@ pub struct Cli {
         long,
         short = 'c',
         global = true,
+        display_order = 900,
         value_name = "FILE",
         env = "IVESK_WEBHOOK_CONFIG",
         default_value = DEFAULT_FILE
@@ -63,16 +64,16 @@ pub struct Cli {
 
 const EXAMPLES_AND_EXIT_CODES: &str = "\
 Examples:
-  ivesk-webhook demo --once                                   run everything on this machine, emulated
-  ivesk-webhook init --public-url https://hooks.example.lt    write a settings file with fresh tokens
-  ivesk-webhook config check                                  find every mistake in the settings
+  ivesk-webhook demo --once                                   emulate everything on this machine
+  ivesk-webhook init --public-url https://hooks.example.lt    write a settings file
+  ivesk-webhook config check                                  find mistakes in the settings
   ivesk-webhook serve                                         receive and pull until stopped
-  ivesk-webhook doctor                                        find problems and how to fix them
-  ivesk-webhook subscriptions create --print                  print what Įvesk.lt needs to subscribe you
-  ivesk-webhook feeds list                                    show how current each feed is
+  ivesk-webhook doctor                                        find problems, with their fixes
+  ivesk-webhook subscriptions create --print                  print the requests to send by hand
+  ivesk-webhook feeds list                                    show the state of each feed
   ivesk-webhook documents list                                list received documents
-  ivesk-webhook documents trace SF-00017                      show what happened to one document
-  ivesk-webhook destinations list                             show the progress of each destination
+  ivesk-webhook documents trace SF-00017                      show what happened to a document
+  ivesk-webhook destinations list                             show the state of each destination
   ivesk-webhook upload invoice.pdf scans/                     upload files to Įvesk.lt
 
 Results are written to standard output, logs to standard error.

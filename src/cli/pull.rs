@@ -20,7 +20,7 @@ use crate::store::{FeedPauseReason, PageEnd, Position, SharedStore, Store, Store
 /// Arguments of `pull`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-If the service runs, it pulls, and its log shows the results. Otherwise this command pulls what is due: what
+If the service runs, it pulls, and its log shows the results. Otherwise this command pulls what is due: what \
 you request here, waiting triggers, and the hourly reconciliation.
 
 Exit codes: 0 all feeds are up to date, 1 a feed failed, 2 a setting is missing, 3 Įvesk.lt could not be reached")]

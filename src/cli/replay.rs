@@ -23,8 +23,8 @@ const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 /// Arguments of `replay`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Saved messages keep their signature, so a receiver accepts them only within `sns.max_age`. --re-sign signs
-them with a temporary key and serves its certificate on this machine. It prints the setting that the
+Saved messages keep their signature, so a receiver accepts them only within `sns.max_age`. --re-sign signs \
+them with a temporary key and serves its certificate on this machine. It prints the setting that the \
 receiver needs, and sends only to a receiver on this machine.
 
 Exit codes: 0 all messages were accepted, 1 one was refused, 2 wrong use, 3 the receiver could not be reached")]

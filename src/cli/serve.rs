@@ -23,7 +23,7 @@ use crate::tunnel::Kind;
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-SIGTERM and SIGINT stop it gracefully: /readyz fails, no new messages are accepted, and running work is
+SIGTERM and SIGINT stop it gracefully: /readyz fails, no new messages are accepted, and running work is \
 finished within `public.drain_timeout`. A second signal ends it at once; no accepted message is lost.")]
 pub struct Args {
     /// Use the public address of a tunnel on this machine, for a first try. Subscribes if
@@ -169,7 +169,7 @@ fn summary(service: &Service) -> Vec<String> {
             }
         ));
     }
-    lines.extend(missing(config));
+    lines.extend(missing_settings(config));
     if !config.sns.local_origins.is_empty() {
         lines.push(format!(
             "  WARNING     `sns.local_origins` trusts messages signed at {}: whoever controls these addresses can \
@@ -199,15 +199,16 @@ fn trusted_topics(config: &Config) -> String {
     format!("{}; {confirm}", topics.join(", "))
 }
 
-fn missing(config: &Config) -> Vec<String> {
-    blocked_queues(config)
+/// Returns a line for each setting without which something is not pulled or not sent.
+fn missing_settings(config: &Config) -> Vec<String> {
+    let mut lines: Vec<String> = blocked_queues(config)
         .iter()
         .map(|row| {
             let (account, queue) = (&row.account, row.queue);
             match row.missing {
                 "api_key" => format!(
-                    "  missing     API key of account {account}: notifications are stored, but its {queue} queue is not \
-                     pulled. Set IVESK_WEBHOOK_API_KEY or `accounts.{account}.api_key_file`"
+                    "  missing     API key of account {account}: notifications are stored, but nothing is pulled. Set \
+                     IVESK_WEBHOOK_API_KEY or `accounts.{account}.api_key_file`"
                 ),
                 setting => format!(
                     "  missing     `api.{setting}`: notifications are stored, but the {queue} queue of account {account} is \
@@ -216,7 +217,10 @@ fn missing(config: &Config) -> Vec<String> {
             }
         })
         .chain(import_errors_wait(config))
-        .collect()
+        .collect();
+    // An account without a key has a line for each queue.
+    lines.dedup();
+    lines
 }
 
 fn import_errors_wait(config: &Config) -> Option<String> {

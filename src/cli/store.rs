@@ -25,7 +25,7 @@ pub struct Args {
 enum Action {
     /// Write a complete copy of the store, also while the service runs
     #[command(after_help = "\
-To restore: stop the service, replace the file of `store.url` with the copy, remove the files beside it
+To restore: stop the service, replace the file of `store.url` with the copy, remove the files beside it \
 that end in -wal and -shm, and start the service. Sequence numbers then belong to a new epoch.")]
     Backup {
         /// File to write
@@ -36,8 +36,8 @@ that end in -wal and -shm, and start the service. Sequence numbers then belong t
     },
     /// Copy everything from a SQLite file to an empty PostgreSQL database
     #[command(after_help = "\
-Stop the service first. The file is not changed; keep it until the service works with PostgreSQL. Then set
-`store.url` to the new address and start one or more replicas. Pass the password in
+Stop the service first. The file is not changed; keep it until the service works with PostgreSQL. Then set \
+`store.url` to the new address and start one or more replicas. Pass the password in \
 IVESK_WEBHOOK_STORE_PASSWORD: in --to, other users of this machine could read it.")]
     Copy {
         /// Store to copy: sqlite://PATH

@@ -27,7 +27,7 @@ pub(super) async fn settings(
     globals: &Globals,
 ) -> Result<Config, Failure> {
     let mut environment = globals.environment.clone();
-    // A placeholder: the rest of the settings has the port to look for.
+    // A placeholder: the port that the tunnel leads to is among the other settings.
     environment
         .entry(PUBLIC_URL.to_owned())
         .or_insert_with(|| "http://127.0.0.1".to_owned());

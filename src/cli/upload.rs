@@ -35,10 +35,10 @@ use crate::uploads::{
 #[command(after_help = "\
 Each content is uploaded only once. `ivesk-webhook uploads list` shows the documents made from each file.
 In folders, hidden and unfinished files (.x, ~x, x.tmp, x.part, …) are skipped.
-A terminal shows a progress bar and a line for each file. Otherwise, and with --json, standard output has one
+A terminal shows a progress bar and a line for each file. Otherwise, and with --json, standard output has one \
 JSON object per line for each file.
 
-Exit codes: 0 all files are uploaded, 1 a file was refused or failed, 2 a setting is missing or wrong, 3 Įvesk.lt
+Exit codes: 0 all files are uploaded, 1 a file was refused or failed, 2 a setting is missing or wrong, 3 Įvesk.lt \
 or its storage could not be reached")]
 pub struct Args {
     /// Files, and folders with everything in them
@@ -50,7 +50,7 @@ pub struct Args {
     /// Account to upload to; optional if there is only one
     #[arg(long)]
     account: Option<String>,
-    /// Upload again what was uploaded before
+    /// Upload files again that were uploaded before
     #[arg(long)]
     force: bool,
     /// Number of files to upload at once

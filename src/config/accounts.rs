@@ -173,8 +173,8 @@ pub(super) fn companies(layers: &mut Layers<'_>, name: &str) -> Vec<Company> {
     })
 }
 
-/// Reports tokens that are used twice, since a token proves the account and the event, and events
-/// without a token where one is `needed`.
+/// Reports tokens that are used twice, since a token proves the account and the event. If tokens
+/// are `needed`, also reports events without one.
 fn check_tokens(
     layers: &mut Layers<'_>,
     accounts: &BTreeMap<Account, AccountConfig>,

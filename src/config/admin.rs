@@ -16,8 +16,6 @@ pub struct AdminConfig {
     /// `admin.token_file` or `IVESK_WEBHOOK_ADMIN_TOKEN`: required unless
     /// [`AdminConfig::listen`] is a loopback address.
     pub token: Option<SecretString>,
-    /// Not a setting: requests of one token, 100 a second.
-    pub requests_per_second: u32,
 }
 
 impl Default for AdminConfig {
@@ -25,15 +23,14 @@ impl Default for AdminConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
             token: None,
-            requests_per_second: 100,
         }
     }
 }
 
 /// Reads `[admin]`.
 pub(super) fn read(layers: &mut Layers<'_>, public: Option<&PublicConfig>) -> AdminConfig {
-    let default = AdminConfig::default();
-    let listen = layers.text("admin.listen", default.listen, check::listen, show);
+    let default = AdminConfig::default().listen;
+    let listen = layers.text("admin.listen", default, check::listen, show);
     let token = layers.secret("admin.token_file", "IVESK_WEBHOOK_ADMIN_TOKEN", admin_token);
     if !listen.ip().is_loopback() && token.is_none() && !layers.is_invalid("admin.token_file") {
         layers.report(
@@ -48,11 +45,7 @@ pub(super) fn read(layers: &mut Layers<'_>, public: Option<&PublicConfig>) -> Ad
             "is the address of `public.listen`; use different ports",
         );
     }
-    AdminConfig {
-        listen,
-        token,
-        requests_per_second: default.requests_per_second,
-    }
+    AdminConfig { listen, token }
 }
 
 /// Parses the admin listener's token, without repeating it in messages.

@@ -8,9 +8,6 @@ use url::{Host, Url};
 use super::check::{base_url, excerpt};
 use super::layers::Layers;
 
-/// Time that a worker may hold a feed beyond one request, so that its page is still stored.
-const LEASE_MARGIN: Duration = Duration::from_secs(90);
-
 /// The vendor's API.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
@@ -53,12 +50,6 @@ impl ApiConfig {
             timeout: Duration::from_secs(30),
             max_page_bytes: 32 * 1024 * 1024,
         }
-    }
-
-    /// Returns how long a worker may hold a feed: longer than a request may take, so that no page
-    /// arrives after its lease. The work of a replica that died waits for another one that long.
-    pub fn pull_lease(&self) -> Duration {
-        self.timeout + LEASE_MARGIN
     }
 }
 

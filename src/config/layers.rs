@@ -224,7 +224,7 @@ impl<'a> Layers<'a> {
         setting.map_or(Origin::Default, |setting| setting.origin.clone())
     }
 
-    /// Adds a setting to the list of those in force.
+    /// Adds a setting to the list of effective settings.
     fn record(&mut self, name: &str, variable: String, value: Value, origin: Origin) {
         self.settings.push(Setting {
             name: name.to_owned(),

@@ -26,7 +26,7 @@ impl Config {
         Self::explain(path, environment).map(|(config, _)| config)
     }
 
-    /// Returns the same as [`Config::load`], and the list of all settings in force with their
+    /// Returns the same as [`Config::load`], and the list of all effective settings with their
     /// origins. Secrets in it read `[set]`.
     ///
     /// # Errors
@@ -103,7 +103,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let store = store::read(&mut layers);
     let sns = sns::read(&mut layers);
     let api = api::read(&mut layers);
-    let pull = pull::read(&mut layers);
+    let pull = pull::read(&mut layers, &api);
     let retention = retention::read(&mut layers);
     let alarms = alarms::read(&mut layers);
     let log = log::read(&mut layers);

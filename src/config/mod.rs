@@ -8,7 +8,8 @@
 //! A new setting needs four places: the section's type and `read` function, `template`, and
 //! `docs/settings.md`; a test compares them.
 //!
-//! Imports [`crate::domain`] only, and constants of [`crate::egress`].
+//! Imports [`crate::domain`] only, constants of [`crate::egress`], and types of
+//! [`crate::sns`].
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

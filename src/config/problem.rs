@@ -1,4 +1,4 @@
-//! Settings in force, and problems with settings, as they are shown.
+//! Effective settings, and problems with settings, as they are shown.
 
 use std::fmt;
 
@@ -30,14 +30,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One setting in force, safe to show: secrets are `[set]`.
+/// One effective setting, safe to show: secrets are `[set]`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Setting {
     /// Its name in the file, with its section.
     pub name: String,
     /// The environment variable that sets it.
     pub variable: String,
-    /// The value in force; null where it is not set and has no default.
+    /// The effective value; null if it is not set and has no default.
     pub value: Value,
     /// The value's origin.
     pub origin: Origin,
@@ -48,7 +48,7 @@ pub struct Setting {
 pub struct Problem {
     /// The setting or variable, as the user wrote it.
     pub setting: String,
-    /// File and line, or variable; empty where the setting is missing.
+    /// File and line, or variable; empty if the setting is missing.
     pub place: String,
     /// The problem, and what to write instead. Contains no secret.
     pub message: String,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::api::ApiConfig;
+use super::check;
 use super::layers::Layers;
 
 /// Settings of pulls.
@@ -13,6 +15,10 @@ pub struct PullConfig {
     pub reconcile_every: Duration,
     /// `pull.requests_per_account`, default 1, at most 16: requests in flight at once.
     pub requests_per_account: u32,
+    /// `pull.lease`, default 2 min; longer than `api.timeout`: the work of a replica that died
+    /// waits for another one that long. Destinations are leased for as long beyond their own
+    /// `timeout`.
+    pub lease: Duration,
 }
 
 impl Default for PullConfig {
@@ -21,14 +27,15 @@ impl Default for PullConfig {
             lookback: Duration::from_secs(24 * 60 * 60),
             reconcile_every: Duration::from_secs(60 * 60),
             requests_per_account: 1,
+            lease: Duration::from_secs(2 * 60),
         }
     }
 }
 
-/// Reads `[pull]`.
-pub(super) fn read(layers: &mut Layers<'_>) -> PullConfig {
+/// Reads `[pull]`; `api` is what was read of `[api]`.
+pub(super) fn read(layers: &mut Layers<'_>, api: &ApiConfig) -> PullConfig {
     let default = PullConfig::default();
-    PullConfig {
+    let read = PullConfig {
         lookback: layers.duration("pull.lookback", default.lookback),
         reconcile_every: layers.duration("pull.reconcile_every", default.reconcile_every),
         requests_per_account: layers.number(
@@ -36,5 +43,18 @@ pub(super) fn read(layers: &mut Layers<'_>) -> PullConfig {
             default.requests_per_account,
             1..=16,
         ),
+        lease: layers.duration("pull.lease", default.lease),
+    };
+    let valid = !layers.is_invalid("pull.lease") && !layers.is_invalid("api.timeout");
+    if valid && read.lease <= api.timeout {
+        layers.report(
+            "pull.lease",
+            format!(
+                "is not longer than `api.timeout` ({}), so a page could arrive after its lease; \
+                 write a longer time",
+                check::show_duration(api.timeout)
+            ),
+        );
     }
+    read
 }

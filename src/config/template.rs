@@ -130,6 +130,8 @@ url = {url}
 #reconcile_every = "1h"
 # Requests in flight at once, at most 16.
 #requests_per_account = 1
+# How long the work of a replica that died waits for another one; longer than `api.timeout`.
+#lease = "2m"
 
 [upload]
 # A folder whose files `serve` uploads; sent files move to its folder `sent/`, refused ones to

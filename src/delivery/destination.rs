@@ -19,7 +19,8 @@ pub trait Destination: Send + Sync {
 /// A destination's response to one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DestinationResponse {
-    /// The destination has the version. The same one may be delivered again and must be accepted again.
+    /// The destination has the version. The same one may be delivered again and must be
+    /// accepted again.
     Accepted {
         /// Text to return to the destination with a later version of the document
         /// ([`Delivery::earlier_note`]): a folder's paths, for instance.

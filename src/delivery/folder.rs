@@ -551,7 +551,7 @@ impl Disk {
             if filing.paths.iter().any(|new| new == path) || !self.is_inside(path)? {
                 continue;
             }
-            // The JSON first: a JSON file never stands without what belongs to it.
+            // The JSON first: a JSON file never exists without its other files.
             ignore_missing(fs::remove_file(self.absolute(path, JSON)))?;
             ignore_missing(fs::remove_file(self.absolute(path, NO_PDF)))?;
             if has_pdf {

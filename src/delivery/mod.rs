@@ -1,11 +1,14 @@
 //! Delivers stored documents to destinations.
 //!
 //! A [`Destination`] receives one [`Delivery`] at a time and answers with a
-//! [`DestinationResponse`].
+//! [`DestinationResponse`]. The modules of its kinds:
 //!
 //! - `http`: a signed POST.
 //! - `command`: a program.
-//! - `folder` with `files`: JSON files, each with its PDF.
+//! - `folder`: JSON files, each with its PDF, which `files` fetches.
+//!
+//! A program that reads the kind `list` uses the admin listener. The workers:
+//!
 //! - [`worker`] leases deliveries, attempts them and stores the outcomes.
 //! - [`import_errors`] sends rejections to the accountant, worded by [`texts`].
 //!

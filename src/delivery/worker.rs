@@ -1,7 +1,8 @@
 //! Delivers documents to one destination: one step, and a loop that decides when to run it.
 //!
 //! All state is in rows, so a step may run on any replica, twice, and after a crash: a
-//! version that a destination accepted without our storing it is delivered again under the same key.
+//! version that a destination accepted without our storing it is delivered again under the
+//! same key.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,10 +31,6 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 /// Longest time that an outcome waits for others to be stored with it, so that a fast
 /// destination does not wait for a commit at each document.
 const MAX_BATCH_DELAY: Duration = Duration::from_millis(20);
-
-/// Time that a lease holds beyond the destination's timeout: a destination waits at most this
-/// long for a replica that died.
-const LEASE_MARGIN: Duration = Duration::from_secs(2 * 60);
 
 /// Interval at which replicas read rows that others may have changed.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -91,13 +88,15 @@ pub struct DestinationWorker {
     import_errors: ImportErrorsConfig,
     store: SharedStore,
     clock: Clock,
+    lease_margin: Duration,
 }
 
 impl DestinationWorker {
     /// Creates a worker for the destination `name`.
     ///
     /// `destination` is `None` if a program fetches the documents itself: the worker then
-    /// appends them to its list.
+    /// appends them to its list. `lease_margin` is the time that leases hold beyond the
+    /// destination's timeout: a destination waits at most this long for a replica that died.
     pub fn new(
         name: DestinationName,
         config: DestinationConfig,
@@ -105,6 +104,7 @@ impl DestinationWorker {
         import_errors: ImportErrorsConfig,
         store: SharedStore,
         clock: Clock,
+        lease_margin: Duration,
     ) -> Self {
         Self {
             name,
@@ -113,6 +113,7 @@ impl DestinationWorker {
             import_errors,
             store,
             clock,
+            lease_margin,
         }
     }
 
@@ -135,7 +136,7 @@ impl DestinationWorker {
     /// Returns the length of a lease. It is renewed at least after each document, so it must
     /// outlast one.
     fn lease(&self) -> Duration {
-        self.config.timeout + LEASE_MARGIN
+        self.config.timeout + self.lease_margin
     }
 
     /// Leases the destination and delivers the next batch. Once `stop` is canceled, deliveries in
@@ -380,7 +381,7 @@ impl<'w> Batch<'w> {
             last_stored_at: Instant::now(),
             failed: None,
             may_continue: true,
-            safe_until: Arc::new(Mutex::new(requested_at + LEASE_MARGIN)),
+            safe_until: Arc::new(Mutex::new(requested_at + worker.lease_margin)),
         }
     }
 
@@ -414,7 +415,7 @@ impl<'w> Batch<'w> {
         *self
             .safe_until
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = requested_at + LEASE_MARGIN;
+            .unwrap_or_else(PoisonError::into_inner) = requested_at + worker.lease_margin;
         Ok(may_continue)
     }
 

@@ -17,10 +17,10 @@ use crate::domain::Timestamp;
 use crate::egress;
 use crate::receiver::challenge::{Challenge, Echo, HEADER};
 
-/// Time limit of one request, as SNS has it.
+/// Time limit of one request, the same as that of SNS.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Days before the expiry of a certificate from which the check notes it.
+/// Days before a certificate's expiry from which the check reports it.
 const CERTIFICATE_DAYS: i64 = 14;
 
 /// Longest body that is read of a response.

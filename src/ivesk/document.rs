@@ -60,8 +60,8 @@ pub fn read(queue: Queue, raw: &[u8]) -> Result<DocumentVersion, Unreadable> {
     })
 }
 
-/// Returns the key of an entry without an `id`: all of it but the link to its file, which the vendor
-/// signs again for each answer.
+/// Returns the key of an entry without an `id`: the whole entry except the link to its file,
+/// which the vendor signs again for each answer.
 pub fn dedup_key(raw: &[u8]) -> Vec<u8> {
     Fields::read(raw).map_or_else(|| raw.to_vec(), |fields| fields.without("url"))
 }
@@ -142,8 +142,8 @@ pub const UPLOAD_MARK: &str = "ivesk_webhook_upload";
 
 /// Returns the mark of the upload that a document was made from, if it has one.
 ///
-/// The data comes back as `sourcedata` or `userdata` (vendor-api U4): as base64 of the JSON that was
-/// sent, as its text, or as an object.
+/// The vendor returns the data as `sourcedata` or `userdata` (vendor-api U4): as base64 of the
+/// JSON that was sent, as its text, or as an object.
 pub fn upload(raw: &[u8]) -> Option<String> {
     let fields = Fields::read(raw)?;
     ["sourcedata", "userdata"]

@@ -33,7 +33,8 @@ impl fmt::Debug for Page {
 impl Page {
     /// Parses `{"documents": […], "next": …}`; other keys are ignored.
     ///
-    /// `next` is none if it is absent, null or an empty text; a number's digits are kept as written.
+    /// `next` is none if it is absent, null or an empty text; a number's digits are kept as
+    /// written.
     ///
     /// # Errors
     ///
@@ -64,8 +65,8 @@ impl Page {
     }
 }
 
-/// Parses JSON of a known shape. serde's errors would quote the body, which may contain documents or
-/// presigned addresses; `wrong_shape` replaces them.
+/// Parses JSON of a known shape. serde's errors would quote the body, which may contain
+/// documents or presigned addresses; `wrong_shape` replaces them.
 pub(super) fn parse<'a, T: Deserialize<'a>>(
     body: &'a [u8],
     wrong_shape: &str,
@@ -138,7 +139,7 @@ mod tests {
         for (body, words) in [
             ("", "empty"),
             ("<!DOCTYPE html><p>secret", "HTML"),
-            ("{\"documents\":[{\"id\":\"secret", "breaks off"),
+            ("{\"documents\":[{\"id\":\"secret", "too early"),
             ("{\"documents\":[secret]}", "line 1"),
             ("{}", "`documents`"),
             ("{\"documents\":null}", "`documents`"),

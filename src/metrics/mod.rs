@@ -119,13 +119,13 @@ impl StoreStep {
 /// The result of requesting a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageResult {
-    /// The page had new versions.
+    /// The page contained new versions.
     New,
     /// All versions of the page were stored before.
     NothingNew,
     /// The request failed, or the page was refused.
     Failed,
-    /// Another worker had taken over the lease.
+    /// Another worker has acquired the lease.
     Stale,
 }
 

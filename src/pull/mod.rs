@@ -159,7 +159,7 @@ impl Puller {
             store,
             clients,
             config: config.pull.clone(),
-            lease: config.api.pull_lease(),
+            lease: config.pull.lease,
             askable,
             clock,
             metrics: Arc::new(Metrics::new()),

@@ -1,6 +1,6 @@
 //! Determines the next step of a pull from a page: the next request, or the end.
 //!
-//! The vendor gives two stop rules, and leaves open whether `from` is inclusive, whether
+//! The vendor documents two stop rules, and leaves open whether `from` is inclusive, whether
 //! the last page has a `next`, and how documents with one timestamp are cut
 //! (vendor-api U11, U13 to U15). The rules here are right in every case.
 
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_shorter_page_the_pull_continues_from_the_offered_next() {
+    fn after_a_shorter_page_the_pull_continues_from_next() {
         let step = step_after(Some(T2), Some((T3, 4)), &[T3, T3], Some(T3));
         assert_eq!(
             (step.end, step.gap, step.next_from),
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn next_that_goes_back_in_time_ends_the_pull_and_keeps_the_cursor() {
+    fn next_that_goes_back_ends_the_pull_and_keeps_the_cursor() {
         let step = step_after(Some(T3), Some((T3, 1)), &[T1], Some(T2));
         assert_eq!(
             (step.end, step.gap, step.cursor),

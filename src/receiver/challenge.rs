@@ -1,6 +1,6 @@
 //! Challenges, by which `doctor` checks that the public address leads to this very process.
 //!
-//! From the admin listener `doctor` gets a question and its answer, both random and valid
+//! `doctor` gets a question and its answer from the admin listener, both random and valid
 //! for a few minutes. It then posts to the public address with the question as a header.
 //! The process that issued the question responds with the answer and describes what
 //! arrived. Every other process, and this one for every other question, treats the

@@ -322,7 +322,7 @@ impl Ingest {
 
     /// Returns the refusal that follows from an error of the store.
     fn store_refusal(&self, error: &StoreError) -> Refusal {
-        // A store that closed while the service runs is a defect.
+        // A store that is closed while the service runs is a bug.
         if matches!(error, StoreError::Closed) && !self.health.is_draining() {
             log::store_failed(error);
             return Refusal::StoreUnavailable;

@@ -11,13 +11,13 @@ use serde::Serialize;
 use super::caller::RequestId;
 use crate::refusal::{Reason, Refusal};
 
-/// What a 503 says about when to come back, in seconds; SNS keeps its own ladder.
+/// `Retry-After` of a 503, in seconds; SNS retries on its own schedule.
 pub const RETRY_AFTER_SECONDS: u16 = 20;
 
-/// The code of an answer to a request that ended in a defect of this program.
+/// The code of an answer to a request that failed through a bug in this program.
 pub const DEFECT_CODE: &str = "internal";
 
-/// What is answered to a request that is not accepted (RFC 9457).
+/// The answer to a request that is not accepted (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
@@ -37,8 +37,8 @@ struct Body<'p> {
 }
 
 impl Problem {
-    /// The answer to a request that ended in a defect of this program: nothing
-    /// is known to be stored, so SNS is to send it again.
+    /// Returns the answer to a request that failed through a bug in this program: the
+    /// message may not be stored, so SNS must send it again.
     pub const fn defect() -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
@@ -48,7 +48,7 @@ impl Problem {
         }
     }
 
-    /// The same, as the answer to the request that goes by `id`.
+    /// Returns the same answer for the request `id`.
     #[must_use]
     pub fn to(self, id: &RequestId) -> Self {
         Self {
@@ -57,12 +57,12 @@ impl Problem {
         }
     }
 
-    /// The status.
+    /// Returns the status.
     pub const fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The answer, which holds no more than the code, its fixed title and the request's id.
+    /// Returns the response, which contains only the code, its fixed title and the request's id.
     pub fn into_response(self) -> Response<Full<Bytes>> {
         let body = Body {
             r#type: format!("urn:ivesk-webhook:refusal:{}", self.code),

@@ -30,7 +30,7 @@ pub struct Webhook {
 /// Every webhook.
 ///
 /// A path is looked up by the SHA-256 of `account/event/token`, so a token is valid for
-/// its own account and event alone, and the time of a look-up reveals nothing about it.
+/// its own account and event alone, and the duration of a lookup reveals nothing about it.
 pub struct Webhooks {
     webhooks: Vec<Webhook>,
     by_path: HashMap<[u8; 32], usize>,

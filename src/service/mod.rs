@@ -1,4 +1,4 @@
-//! Everything that `serve` runs; the demo and the tests start the same in their own
+//! Runs everything that `serve` starts; the demo and the tests run the same in their own
 //! process.
 //!
 //! [`Service`] is an [`App`] with two listeners and the workers, started and stopped in
@@ -39,10 +39,10 @@ pub mod housekeeping;
 /// Most connections of the admin listener at once.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
 
-/// Messages that may wait for the next commit; the next one is answered 503.
+/// Most messages that wait for the next commit; further ones are answered 503.
 const MESSAGE_QUEUE: usize = 4096;
 
-/// Space for refused messages; further ones are not kept.
+/// Most bytes of refused messages in the quarantine; further ones are not stored.
 const QUARANTINE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Time for workers to stop, beyond `public.drain_timeout`.
@@ -80,7 +80,7 @@ pub enum StartError {
 /// Opens the store of `config`: a SQLite file for this process alone, or a PostgreSQL
 /// database shared with others.
 ///
-/// Takes a few milliseconds, longer if a migration runs. `clock` is this machine's; a
+/// Returns after a few milliseconds, later if a migration runs. `clock` is this machine's; a
 /// shared store corrects it ([`crate::store::Store::clock`]).
 ///
 /// # Errors
@@ -407,6 +407,7 @@ fn workers(app: &App) -> Result<Vec<DestinationWorker>, OpenError> {
             app.config.import_errors.clone(),
             Arc::clone(&app.store),
             app.clock.clone(),
+            app.config.pull.lease,
         ))
     });
     workers.collect()

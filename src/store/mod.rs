@@ -99,7 +99,7 @@ pub trait Store: DeliveryStore {
     /// Adds feeds that are not known yet, due for reconciliation at `now`.
     async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Raises triggers, adding their feeds where these are not known yet.
+    /// Raises triggers, adding feeds that are not known yet.
     async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError>;
 
     /// Makes every known feed due for reconciliation at `due_at`, unless it is due sooner;

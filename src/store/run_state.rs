@@ -18,7 +18,7 @@ pub enum RunState {
     },
     /// Its last attempt failed; it is retried automatically.
     Failing {
-        /// The first failure since its last success, where it is recorded.
+        /// The first failure since its last success, if it is recorded.
         since: Option<Timestamp>,
     },
     /// It needs a person.

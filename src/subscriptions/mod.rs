@@ -1,4 +1,4 @@
-//! Confirms subscriptions, and restores those that ended.
+//! Confirms and approves SNS subscriptions, and restores those that ended.
 //!
 //! A verified SubscriptionConfirmation is stored before its SubscribeURL is visited. The
 //! request that brought it confirms at once; a worker retries what failed.
@@ -230,8 +230,8 @@ impl Confirmations {
             None => error!(
                 %account,
                 %event,
-                "failed to confirm the subscription of {account}/{event}, not retried: {error}; \
-                 `ivesk-webhook subscriptions create` asks Įvesk.lt for a new one"
+                "failed to confirm the subscription of {account}/{event}: {error}; it will not be retried. \
+                 Run `ivesk-webhook subscriptions create` to request a new one"
             ),
         }
         let change = SubscriptionChange::AttemptFailed {

@@ -48,7 +48,7 @@ pub struct OpenFile {
 pub struct Fault(Arc<Mutex<Option<FileError>>>);
 
 impl Fault {
-    /// Takes the error, if there is one.
+    /// Removes and returns the error, if there is one.
     pub fn take(&self) -> Option<FileError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

@@ -127,8 +127,8 @@ impl Uploader {
         Ok(report(outcome?))
     }
 
-    /// Releases the uploads in progress, which nobody waits for any more, so that another process
-    /// may send their files at once.
+    /// Releases the uploads in progress, which nothing waits for any longer, so that another
+    /// process may send their files at once.
     ///
     /// # Errors
     ///

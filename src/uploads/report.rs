@@ -8,7 +8,7 @@ use crate::domain::Timestamp;
 pub trait Progress: Send + Sync {
     /// An attempt begins, at byte 0 of `size_bytes`.
     fn began(&self, size_bytes: u64);
-    /// Another part of the file was handed to the network.
+    /// Another part of the file was written to the network.
     fn sent(&self, bytes: u64);
 }
 

@@ -7,7 +7,6 @@
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     clippy::print_stderr,
-    clippy::print_stdout,
     clippy::unchecked_time_subtraction,
     clippy::unwrap_used,
     reason = "the rules are for the service; tests play its neighbors, and fail loudly"

@@ -48,7 +48,7 @@ enum Call {
 }
 
 impl Call {
-    /// Reads method, path below [`BASE`] and query as the switches stand.
+    /// Reads method, path below [`BASE`] and query, according to the switches.
     fn read(method: &Method, path: &str, query: &[(String, String)], switches: &Switches) -> Self {
         if method == Method::POST {
             return match path {
@@ -75,7 +75,7 @@ impl Call {
         }
     }
 
-    /// Returns the company of an exported-queue request: `Some(None)` where it names none.
+    /// Returns the company of an exported-queue request: `Some(None)` if it names none.
     fn exported(
         segments: &[&str],
         query: &[(String, String)],
@@ -200,7 +200,7 @@ async fn right_answer(
 
 /// The company whose documents an exported-queue request gets.
 enum Asked {
-    /// One company's, or those of all where the switches say so.
+    /// One company's, or those of all if the switches say so.
     Company(Option<usize>),
     /// No company's.
     Nobody,
@@ -233,8 +233,8 @@ fn company_asked(
 }
 
 /// Returns the value of a parameter that may occur once.
-fn single<'q>(query: &'q [(String, String)], wanted: &str) -> Result<Option<&'q str>, Refused> {
-    let mut values = query.iter().filter(|(name, _)| name == wanted);
+fn single<'q>(query: &'q [(String, String)], parameter: &str) -> Result<Option<&'q str>, Refused> {
+    let mut values = query.iter().filter(|(name, _)| name == parameter);
     match (values.next(), values.next()) {
         (Some(_), Some(_)) => Err((400, "a query parameter occurs twice")),
         (value, _) => Ok(value.map(|(_, value)| value.as_str())),
@@ -280,7 +280,7 @@ fn page(
     Ok(json_text(body))
 }
 
-/// Reads `from` in whichever form `next` may have had.
+/// Parses `from` in any form that `next` can have.
 fn cursor_from(text: &str) -> Option<i64> {
     let time = Timestamp::parse(text).map(Timestamp::as_millis);
     time.or_else(|| text.parse().ok())
@@ -359,13 +359,13 @@ async fn report(
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
-    let begins = |wanted: &str| content_type.is_some_and(|sent| sent.starts_with(wanted));
-    let taken = match switches.error_content_type {
+    let begins = |prefix: &str| content_type.is_some_and(|sent| sent.starts_with(prefix));
+    let accepted = match switches.error_content_type {
         ReportType::Any => true,
         ReportType::Json => begins("application/json"),
         ReportType::Form => begins("application/x-www-form-urlencoded"),
     };
-    if !taken {
+    if !accepted {
         return Err((415, "Unsupported Media Type"));
     }
     let body = json_body(body).await?;

@@ -147,7 +147,7 @@ impl Control {
     }
 
     /// Exports a document that was exported before; what that does, the `re_export`
-    /// switch decides. Returns its new version, where it has one.
+    /// switch decides. Returns its new version, if it has one.
     pub fn re_export(&self, id: &str) -> Result<Option<String>, ControlError> {
         let index = self
             .0
@@ -171,7 +171,7 @@ impl Control {
         Ok(())
     }
 
-    /// Finds the documents of an export; returns those that had to be digitized first apart.
+    /// Finds the documents of an export; returns separately those that must be digitized first.
     fn choose(
         &self,
         company: &str,
@@ -419,12 +419,14 @@ impl Control {
         self.0.now()
     }
 
-    /// Moves the emulator's time forward, and not [`EmulatorSettings::clock`](crate::EmulatorSettings::clock).
+    /// Moves the emulator's time forward, and not
+    /// [`EmulatorSettings::clock`](crate::EmulatorSettings::clock).
     pub fn advance(&self, by: Duration) {
         self.0.advance(by);
     }
 
-    /// Sets the emulator's time, and not [`EmulatorSettings::clock`](crate::EmulatorSettings::clock). It goes on from there.
+    /// Sets the emulator's time, which continues from there, and not
+    /// [`EmulatorSettings::clock`](crate::EmulatorSettings::clock).
     pub fn set_clock(&self, to: Timestamp) {
         self.0.set_clock(to);
     }

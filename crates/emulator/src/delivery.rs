@@ -101,7 +101,7 @@ async fn wait(vendor: &Vendor, retry: u32) {
     }
 }
 
-/// Posts the message once; returns the target's status, where it answered in time.
+/// Posts the message once; returns the target's status, if it answered in time.
 async fn attempt_once(vendor: &Vendor, delivery: &Delivery, body: &str) -> Option<u16> {
     let message = &delivery.unsigned;
     let timeout = Duration::from_millis(vendor.switches().delivery_timeout_ms);

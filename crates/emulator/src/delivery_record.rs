@@ -12,7 +12,7 @@ pub enum Outcome {
     Pending,
     /// Answered with a 2xx.
     Acknowledged,
-    /// Answered with a 3xx or 4xx: SNS takes it for delivered and drops the message.
+    /// Answered with a 3xx or 4xx: SNS treats it as delivered and drops the message.
     Refused,
     /// Every attempt failed.
     GivenUp,
@@ -29,13 +29,13 @@ pub struct DeliveryRecord {
     pub message_type: &'static str,
     /// The subscription's event.
     pub event: Event,
-    /// The company that it names, where it names one.
+    /// The company that the message names, if any.
     pub company: Option<String>,
     /// The subscription; `None` while it is not confirmed.
     pub subscription_arn: Option<String>,
     /// Attempts so far.
     pub attempts: u32,
-    /// The newest attempt's status; `None` where there was no answer.
+    /// The newest attempt's status; `None` if there was no answer.
     pub last_status: Option<u16>,
     /// Its outcome.
     pub outcome: Outcome,
@@ -50,7 +50,7 @@ pub struct AttemptTotals {
     pub failed: u64,
     /// Attempts without an answer in time.
     pub unanswered: u64,
-    /// Attempts answered with a 3xx or 4xx, which SNS takes for delivered.
+    /// Attempts answered with a 3xx or 4xx, which SNS treats as delivered.
     pub refused: u64,
     /// Messages given up after their last attempt.
     pub given_up: u64,

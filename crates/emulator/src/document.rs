@@ -143,7 +143,7 @@ struct Line {
     object: Option<&'static str>,
 }
 
-/// The list API's document. `None` is written as `null`, unless noted.
+/// The list API's document. `None` is written as `null`, unless its field is skipped.
 #[derive(Serialize)]
 struct Listed<'a> {
     id: Uuid,

@@ -29,7 +29,7 @@ use crate::{api, control_api, links, s3, sns_api};
 
 /// API key of the default account.
 pub const DEFAULT_KEY: &str = "00000000-0000-4000-8000-000000000000emulator";
-/// That account's companies; the first is the one in the vendor's documentation.
+/// Companies of the default account; the first is the one in the vendor's documentation.
 pub const DEFAULT_COMPANIES: [&str; 2] = ["302320404", "304567890"];
 
 /// The longest wait for open requests when the emulator stops.
@@ -62,7 +62,7 @@ pub struct EmulatorSettings {
     pub switches: Switches,
     /// Its time; default the machine's.
     pub clock: Clock,
-    /// True lets webhooks be on other machines, and the emulator listen for them;
+    /// True allows webhooks on other machines, and listening for other machines;
     /// default false.
     pub allow_remote: bool,
     /// Largest number of concurrent deliveries, default 64.
@@ -116,7 +116,7 @@ impl std::fmt::Debug for Emulator {
 }
 
 impl Emulator {
-    /// Starts an emulator that listens on `listen`; port 0 takes a free one.
+    /// Starts an emulator that listens on `listen`; port 0 chooses a free one.
     ///
     /// # Errors
     ///

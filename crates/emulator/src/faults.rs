@@ -125,7 +125,7 @@ pub struct Fault {
     /// Only this endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
-    /// Only the next so many requests; without it, until cleared.
+    /// Number of requests that it hits; if absent, all until it is cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
 }
@@ -188,20 +188,20 @@ impl Fault {
 
     fn hits(&self, endpoint: Endpoint, company: Option<&str>) -> bool {
         let endpoint_hit = match (self.endpoint, self.queue) {
-            (Some(wanted), _) => wanted == endpoint,
+            (Some(expected), _) => expected == endpoint,
             (None, Some(Queue::Exported)) => endpoint == Endpoint::Exported,
             (None, Some(Queue::Digitized)) => endpoint == Endpoint::Digitized,
             (None, None) => endpoint.is_api(),
         };
         let company_hit = match &self.company {
             None => true,
-            Some(wanted) => endpoint == Endpoint::Exported && company == Some(wanted),
+            Some(expected) => endpoint == Endpoint::Exported && company == Some(expected),
         };
         endpoint_hit && company_hit
     }
 }
 
-/// The faults in force.
+/// The active faults.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     faults: Mutex<Vec<Fault>>,

@@ -97,7 +97,7 @@ fn stopping() -> Response {
 }
 
 /// Returns an error answer of the API: the body that the `error_body` switch names, and
-/// `Retry-After` where its switch is set and the status has one.
+/// `Retry-After` if its switch is set and the status has one.
 pub(crate) fn refuse(vendor: &Vendor, status: u16, message: &str) -> Response {
     let switches = vendor.switches();
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -111,7 +111,7 @@ pub(crate) fn refuse(vendor: &Vendor, status: u16, message: &str) -> Response {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
     );
     if let (true, Some(value)) = (waits, switches.retry_after.get()) {
-        // The switch takes printable ASCII only, which is a valid header.
+        // The switch accepts printable ASCII only, which is a valid header.
         if let Ok(value) = HeaderValue::from_str(value) {
             answer.headers_mut().insert(header::RETRY_AFTER, value);
         }

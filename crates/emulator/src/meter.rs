@@ -23,7 +23,7 @@ pub struct RequestRecord {
     pub path: String,
     /// The query as sent, byte for byte; empty for links that carry a signature or a token.
     pub query: String,
-    /// The account's id, where the key was good.
+    /// The account's id, if the key is valid.
     pub account: Option<Uuid>,
     /// The status answered; `None` while the answer is in progress or when the client left.
     pub status: Option<u16>,

@@ -46,7 +46,7 @@ choice! {
     From {
         /// Only later documents.
         Exclusive = "exclusive",
-        /// That document and later ones.
+        /// The document at `from`, and later ones.
         Inclusive = "inclusive",
     }
 }
@@ -124,7 +124,7 @@ choice! {
     CompanyCode {
         /// `"302320404"`
         Text = "text",
-        /// `302320404`, where the code is a number.
+        /// `302320404`, if the code is a number.
         Number = "number",
     }
 }
@@ -142,9 +142,9 @@ choice! {
     ReExport {
         /// The new version is listed beside the old one.
         Adds = "adds",
-        /// The document moves to its new version; the old one is listed no more.
+        /// The document moves to its new version; the old one is no longer listed.
         Moves = "moves",
-        /// Nothing; the first version stands.
+        /// Nothing; the first version remains.
         Keeps = "keeps",
     }
 }
@@ -329,7 +329,7 @@ impl Setting for Count {
 pub struct ForcedStatus(pub(crate) Option<u16>);
 
 impl ForcedStatus {
-    /// Returns the status, where one is forced.
+    /// Returns the status, if one is forced.
     pub const fn get(self) -> Option<u16> {
         self.0
     }
@@ -360,7 +360,7 @@ impl Setting for ForcedStatus {
 pub struct RetryAfter(pub(crate) Option<String>);
 
 impl RetryAfter {
-    /// Returns the header's value, where one is sent.
+    /// Returns the header's value, if one is sent.
     pub fn get(&self) -> Option<&str> {
         self.0.as_deref()
     }

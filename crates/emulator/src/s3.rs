@@ -28,7 +28,7 @@ const NOT_ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
-/// The largest file that is taken.
+/// The largest file that is accepted.
 const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
 /// The upload location of a file, and the headers of its PUT.
 pub(crate) struct Location {
@@ -267,7 +267,7 @@ async fn receive(vendor: &Arc<Vendor>, id: Uuid, request: Request) -> Result<(),
 /// Makes a document of a received file and publishes it; returns the document's id.
 ///
 /// The document belongs to `company`, or to the account's first company. Returns `None`
-/// where there is no such file or company, or where it has become a document already.
+/// if there is no such file or company, or if it has become a document already.
 pub(crate) fn digitize(vendor: &Arc<Vendor>, id: Uuid, company: Option<&str>) -> Option<String> {
     let (upload, content) = {
         let uploads = vendor.uploads.lock();

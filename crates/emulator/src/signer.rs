@@ -44,7 +44,7 @@ pub struct Unsigned {
     pub subject: Option<String>,
     /// `Message`
     pub message: String,
-    /// `Timestamp`, written as it stands.
+    /// `Timestamp`, sent unchanged.
     pub timestamp: String,
     /// `Token`, of the two confirmations.
     pub token: Option<String>,
@@ -72,7 +72,7 @@ impl Signer {
     ///
     /// # Errors
     ///
-    /// Where `name` is not a DNS name or a date is out of range.
+    /// If `name` is not a DNS name or a date is out of range.
     pub fn generate(
         name: &str,
         not_before: Timestamp,
@@ -105,7 +105,7 @@ impl Signer {
     ///
     /// # Errors
     ///
-    /// Where one of them is missing or is no RSA key of at least 2048 bits.
+    /// If one of them is missing, or the key is no RSA key of at least 2048 bits.
     pub fn from_pem(pem: &str) -> anyhow::Result<Self> {
         let block = |label: &str| {
             let begin = format!("-----BEGIN {label}-----");

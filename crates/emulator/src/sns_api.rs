@@ -21,10 +21,10 @@ pub(crate) async fn query(State(vendor): State<Arc<Vendor>>, uri: Uri) -> Respon
         form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
             .into_owned()
             .collect();
-    let value = |wanted: &str| {
+    let value = |parameter: &str| {
         parameters
             .iter()
-            .find(|(name, _)| name == wanted)
+            .find(|(name, _)| name == parameter)
             .map_or("", |(_, value)| value.as_str())
     };
     let endpoint = match value("Action") {

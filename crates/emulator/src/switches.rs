@@ -1,6 +1,6 @@
 //! The emulator's switches: one for each behavior that Įvesk.lt might have either way.
 //!
-//! [`Switches::set`] takes `name=value,…`; every switch is declared once, in the
+//! [`Switches::set`] parses `name=value,…`; every switch is declared once, in the
 //! table at the end of this file, with its type, its default and its meaning.
 
 use std::fmt;
@@ -72,7 +72,7 @@ macro_rules! switches {
 }
 
 impl Switches {
-    /// Applies `name=value,…` to the present positions: all of it, or nothing.
+    /// Applies `name=value,…` to the current positions: all of them, or none.
     ///
     /// # Errors
     ///
@@ -197,7 +197,7 @@ switches! {
     error_body: ErrorBody = ErrorBody::Json,
     /// An account with more API requests in flight than this gets 429; 0 sets no limit (U12).
     max_in_flight: u64 = 0,
-    /// Every API answer comes so much later.
+    /// Every API answer is delayed by this time.
     slow_ms: u64 = 0,
     /// No API request is answered until this is off again.
     hang: Toggle = Toggle::Off,

@@ -78,7 +78,7 @@ impl Stamps {
 pub(crate) struct PageRequest<'a> {
     pub(crate) account: usize,
     pub(crate) queue: Queue,
-    /// The company, where the request names one that the account has.
+    /// The company, if the request names one that the account has.
     pub(crate) company: Option<usize>,
     pub(crate) from: Option<i64>,
     pub(crate) doctype: Option<&'a str>,
@@ -181,7 +181,7 @@ impl World {
         Arc::clone(&self.companies[company])
     }
 
-    /// Returns the company with this code, where `account` has it.
+    /// Returns the company with this code, if `account` has it.
     pub(crate) fn company_of(&self, account: usize, code: &str) -> Option<usize> {
         self.company(code)
             .filter(|company| self.accounts[account].companies.contains(company))
@@ -363,7 +363,7 @@ impl World {
             entry.visible_at <= request.now
                 && request
                     .doctype
-                    .is_none_or(|wanted| self.documents[entry.document].doctype() == wanted)
+                    .is_none_or(|doctype| self.documents[entry.document].doctype() == doctype)
         });
         let mut page: Vec<Entry> = Vec::new();
         let mut more = false;

@@ -2,7 +2,7 @@
 //!
 //! Fields and order: AWS, "Verifying the signatures of Amazon SNS messages". Each
 //! field is a line with its name and a line with its unescaped value; `Subject` is
-//! left out where there is none.
+//! left out if there is none.
 //!
 //! The text has no escaping of its own. It is unambiguous only because no field but
 //! `Message` contains a newline, which [`crate::Envelope::parse`] checks: read from
@@ -98,12 +98,12 @@ impl CanonicalText {
         &self.text[self.message_id.clone()]
     }
 
-    /// Returns `Subject`, where it is signed.
+    /// Returns `Subject`, if it is signed.
     pub fn subject(&self) -> Option<&str> {
         self.subject.clone().map(|range| &self.text[range])
     }
 
-    /// Returns `SubscribeURL`, where it is signed.
+    /// Returns `SubscribeURL`, if it is signed.
     pub fn subscribe_url(&self) -> Option<&str> {
         self.subscribe_url.clone().map(|range| &self.text[range])
     }
@@ -113,7 +113,7 @@ impl CanonicalText {
         &self.text[self.timestamp.clone()]
     }
 
-    /// Returns `Token`, where it is signed.
+    /// Returns `Token`, if it is signed.
     pub fn token(&self) -> Option<&str> {
         self.token.clone().map(|range| &self.text[range])
     }

@@ -143,7 +143,7 @@ impl CertificateCache {
         self.obtain(url, origin, None).await
     }
 
-    /// Fetches a newer certificate at `url` than `stale`; returns `None` where there is none
+    /// Fetches a newer certificate at `url` than `stale`; returns `None` if there is none
     /// or the fetch fails, which leaves the cached one as it is.
     pub(super) async fn newer(
         self: &Arc<Self>,
@@ -324,7 +324,8 @@ impl Entries {
         Step::Fetch(done, fetch)
     }
 
-    /// Counts one fetch and returns true, unless there were [`MAX_FETCHES`] in the last [`FETCH_PERIOD`].
+    /// Counts one fetch and returns true, unless there were [`MAX_FETCHES`] in the last
+    /// [`FETCH_PERIOD`].
     fn start_fetch(&mut self, now: Timestamp) -> bool {
         // A start in the future means that the clock was set back.
         self.started

@@ -34,7 +34,7 @@ pub enum ConfirmError {
     Rejected {
         /// The HTTP status, 400 to 499.
         status: u16,
-        /// SNS's `Code`, such as `InvalidParameter`, where the answer had one.
+        /// SNS's `Code`, such as `InvalidParameter`, if the answer contained one.
         code: Option<String>,
     },
 }
@@ -50,7 +50,7 @@ impl Confirmer {
     ///
     /// # Errors
     ///
-    /// Where no HTTPS client can be made, such as without CA certificates.
+    /// If no HTTPS client can be created, for instance without CA certificates.
     pub fn new(settings: &Settings) -> Result<Self, reqwest::Error> {
         Ok(Self {
             client: http::client(&settings.user_agent, CONFIRMATION_TIMEOUT)?,

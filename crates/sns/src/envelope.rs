@@ -259,7 +259,7 @@ impl Field {
     }
 }
 
-/// The values of the known keys, borrowed from the body where nothing was escaped.
+/// The values of the known keys, borrowed from the body if nothing was escaped.
 #[derive(Default)]
 struct Fields<'a> {
     values: [Option<Cow<'a, str>>; Field::COUNT],

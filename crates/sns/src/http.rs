@@ -15,7 +15,7 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 ///
-/// Where no TLS can be set up, such as without CA certificates.
+/// If TLS can't be set up, for instance without CA certificates.
 pub fn client(user_agent: &str, timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
     client_builder(user_agent, timeout).build()
 }

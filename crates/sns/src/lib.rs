@@ -32,7 +32,7 @@
 //!
 //! The modules, each of which uses only those above it:
 //!
-//! - [`time`]: moments, and the clock that they come from.
+//! - [`time`]: moments, and the clock that returns them.
 //! - [`http`]: HTTP clients without redirects and proxies.
 //! - [`settings`]: trusted topics, origins and certificate names.
 //! - [`error`]: the reasons for which a message is not verified.

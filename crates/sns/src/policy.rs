@@ -23,7 +23,7 @@ pub struct TopicArn<'a> {
 }
 
 impl<'a> TopicArn<'a> {
-    /// Parses a whole ARN; returns `None` where any part of it has another form.
+    /// Parses a whole ARN; returns `None` if any part of it has another form.
     pub fn parse(arn: &'a str) -> Option<Self> {
         let mut parts = arn.strip_prefix("arn:aws")?.splitn(5, ':');
         let partition = parts.next()?;
@@ -208,7 +208,8 @@ impl Policy {
     }
 
     /// Returns the name of SNS's certificate in `region`: from
-    /// [`Settings::certificate_names`], else from AWS's own table (`SnsHostProvider` of aws-sdk-java-v2).
+    /// [`Settings::certificate_names`], else from AWS's own table (`SnsHostProvider` of
+    /// aws-sdk-java-v2).
     pub fn certificate_name(&self, region: &str) -> Cow<'_, str> {
         match self.certificate_names.get(region) {
             Some(name) => Cow::Borrowed(name),
@@ -295,7 +296,7 @@ fn confirms(query: &str, topic_arn: &str, token: &str) -> bool {
     found == [true; 3] && !token.is_empty()
 }
 
-/// Returns true if no URL parser would silently drop or change a character of it.
+/// Returns true if no URL parser would silently drop or change a character of the text.
 fn is_printable(url: &str) -> bool {
     url.bytes().all(|b| b.is_ascii_graphic())
 }

@@ -77,7 +77,7 @@ impl VerificationKey {
     ///
     /// # Errors
     ///
-    /// [`VerifyError::CertificateKey`] where it contains no RSA key. The certificate's check
+    /// [`VerifyError::CertificateKey`] if it contains no RSA key. The certificate's check
     /// decides on the length; a signature by a key that is shorter than 2048 or longer
     /// than 8192 bits never matches here.
     pub fn from_spki(der: &[u8]) -> Result<Self, VerifyError> {
@@ -93,7 +93,7 @@ impl VerificationKey {
     ///
     /// # Errors
     ///
-    /// [`VerifyError::SignatureMismatch`] where it was not.
+    /// [`VerifyError::SignatureMismatch`] if it was not.
     pub fn verify(
         &self,
         version: SignatureVersion,

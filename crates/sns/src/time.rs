@@ -1,4 +1,4 @@
-//! Moments, and the clock that they come from.
+//! Moments, and the clock that returns them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Timestamp {
 
     /// Parses an RFC 3339 date and time; digits past the millisecond are cut off.
     ///
-    /// Returns `None` where `text` is anything else.
+    /// Returns `None` if `text` is anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
         let millis = moment.unix_timestamp_nanos().div_euclid(1_000_000);
@@ -58,7 +58,7 @@ impl Timestamp {
         Self(self.0.saturating_sub(self.0.rem_euclid(60 * 60 * 1000)))
     }
 
-    /// Returns the time since `earlier`; zero where `earlier` is later.
+    /// Returns the time since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -115,7 +115,7 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// Returns a clock that stands at `start` until it is set; its clones move with it.
+    /// Returns a clock that shows `start` until it is set; its clones share the time.
     pub fn manual(start: Timestamp) -> Self {
         Self(Source::Manual(Arc::new(AtomicI64::new(start.as_millis()))))
     }
@@ -127,7 +127,7 @@ impl Clock {
         (Self(corrected), Correction(millis))
     }
 
-    /// Returns true if the clock stands still until it is set.
+    /// Returns true if the clock moves only when it is set.
     pub fn is_manual(&self) -> bool {
         match &self.0 {
             Source::System => false,

@@ -28,7 +28,7 @@ pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// A message whose signature, topic and certificate were checked.
 ///
 /// Only [`Verifier`] creates one, so a function that takes one can't be called with
-/// anything unverified. Every field comes from the text that the signature covers.
+/// anything unverified. Every field is part of the text that the signature covers.
 ///
 /// ```compile_fail
 /// let forged = sns_messages::VerifiedMessage {};
@@ -127,12 +127,12 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Creates a verifier for messages as they arrive. Logs a warning where `settings`
+    /// Creates a verifier for messages as they arrive. Logs a warning if `settings`
     /// name local origins.
     ///
     /// # Errors
     ///
-    /// Where no HTTPS client can be made, such as without CA certificates.
+    /// If no HTTPS client can be created, for instance without CA certificates.
     pub fn new(
         settings: &Settings,
         store: Arc<dyn CertificateStore>,
@@ -214,7 +214,7 @@ impl Verifier {
 
     /// Verifies `envelope` as of now and returns the message that it carries.
     ///
-    /// Makes no request where the certificate is cached; else at most one, bounded by
+    /// Makes no request if the certificate is cached; else at most one, bounded by
     /// [`CERTIFICATE_TIMEOUT`].
     ///
     /// # Errors

@@ -1,7 +1,14 @@
 //! Verifies messages signed by AWS, and compares every result with the `rsa` crate's.
 //!
-//! The messages are not part of the project. They are looked for in the folder that
-//! `IVESK_WEBHOOK_AWS_VECTORS` names, else in `../shared/vectors/aws` beside the project.
+//! The messages are not part of the project. They are read from the folder that
+//! `IVESK_WEBHOOK_AWS_VECTORS` names, else from `../shared/vectors/aws` beside the project.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "the rules are for the service; tests fail loudly"
+)]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -60,7 +67,7 @@ fn unsigned(message_type: MessageType) -> Unsigned {
     }
 }
 
-/// Returns the folder and its messages; prints a line and returns `None` where there is none.
+/// Returns the folder and its messages; prints a line and returns `None` if there is none.
 fn vectors() -> Option<(PathBuf, Vec<String>)> {
     let folder = std::env::var_os("IVESK_WEBHOOK_AWS_VECTORS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors/aws"),

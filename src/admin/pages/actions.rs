@@ -1,4 +1,4 @@
-//! What the buttons do: the same as the API's POSTs.
+//! Actions of the pages' buttons: the same as the API's POST requests.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use axum::Extension;
 use axum::response::Response;
 use tokio::time::Instant;
 
-use super::entrance::Form;
-use super::page::{PageError, Visit};
-use super::words::Notice;
+use super::access::Form;
+use super::context::{PageContext, PageError};
+use super::labels::Notice;
 use crate::admin::feeds::{FeedSelection, PullRequest, set_paused, trigger_pull};
 use crate::admin::messages::retry_quarantined;
 use crate::admin::problem::AdminError;
@@ -18,13 +18,13 @@ use crate::delivery::worker::filter;
 use crate::domain::{DestinationName, Queue, Timestamp};
 use crate::store::{DestinationChange, StartFrom, SubscriptionChange};
 
-/// How long all of the quarantine is judged; what is left needs another press.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time for one retry of the whole quarantine; the remaining messages need another one.
+const RETRY_ALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Rows of the quarantine that are read at once.
-const STEP: usize = 50;
+/// Rows of the quarantine that one read returns.
+const BATCH_SIZE: usize = 50;
 
-fn seen_on(page: &str, notice: Notice) -> String {
+fn with_notice(page: &str, notice: Notice) -> String {
     format!("{page}?{}", notice.query())
 }
 
@@ -32,17 +32,17 @@ fn queue(form: &Form) -> Result<Option<Queue>, AdminError> {
     form.text("queue")
         .map(|text| {
             Queue::parse(text)
-                .ok_or_else(|| AdminError::BadRequest(format!("`{text}` is no queue")))
+                .ok_or_else(|| AdminError::BadRequest(format!("`{text}` is not a queue")))
         })
         .transpose()
 }
 
-pub(super) async fn pull(visit: Visit, Extension(form): Extension<Form>) -> Response {
-    let done = raise_pull(&visit.admin.app, &form).await;
-    visit.go_to(done)
+pub(super) async fn pull(context: PageContext, Extension(form): Extension<Form>) -> Response {
+    let done = request_pull(&context.admin.app, &form).await;
+    context.redirect(done)
 }
 
-async fn raise_pull(app: &App, form: &Form) -> Result<String, PageError> {
+async fn request_pull(app: &App, form: &Form) -> Result<String, PageError> {
     let request = PullRequest {
         account: form.text("account").map(str::to_owned),
         queue: queue(form)?,
@@ -50,22 +50,22 @@ async fn raise_pull(app: &App, form: &Form) -> Result<String, PageError> {
         ..PullRequest::default()
     };
     trigger_pull(app, request).await?;
-    Ok(seen_on("/feeds", Notice::Pulling))
+    Ok(with_notice("/feeds", Notice::Pulling))
 }
 
-pub(super) async fn pause_feed(visit: Visit, Extension(form): Extension<Form>) -> Response {
-    let done = change_feeds(&visit.admin.app, &form, true).await;
-    visit.go_to(done)
+pub(super) async fn pause_feed(context: PageContext, Extension(form): Extension<Form>) -> Response {
+    let done = change_feeds(&context.admin.app, &form, true).await;
+    context.redirect(done)
 }
 
-pub(super) async fn resume(visit: Visit, Extension(form): Extension<Form>) -> Response {
-    let done = change_feeds(&visit.admin.app, &form, false).await;
-    visit.go_to(done)
+pub(super) async fn resume(context: PageContext, Extension(form): Extension<Form>) -> Response {
+    let done = change_feeds(&context.admin.app, &form, false).await;
+    context.redirect(done)
 }
 
 async fn change_feeds(app: &App, form: &Form, paused: bool) -> Result<String, PageError> {
     let request = FeedSelection {
-        account: form.needed("account")?.to_owned(),
+        account: form.required("account")?.to_owned(),
         queue: queue(form)?,
         company: form.text("company").map(str::to_owned),
     };
@@ -75,61 +75,61 @@ async fn change_feeds(app: &App, form: &Form, paused: bool) -> Result<String, Pa
     } else {
         Notice::Resumed
     };
-    Ok(seen_on("/feeds", notice))
+    Ok(with_notice("/feeds", notice))
 }
 
-pub(super) async fn approve(visit: Visit, Extension(form): Extension<Form>) -> Response {
-    let done = visit_url(&visit.admin.app, &form, SubscriptionChange::Approved).await;
-    visit.go_to(done)
+pub(super) async fn approve(context: PageContext, Extension(form): Extension<Form>) -> Response {
+    let done = change_subscription(&context.admin.app, &form, SubscriptionChange::Approved).await;
+    context.redirect(done)
 }
 
-pub(super) async fn restore(visit: Visit, Extension(form): Extension<Form>) -> Response {
-    let done = visit_url(&visit.admin.app, &form, SubscriptionChange::Restored).await;
-    visit.go_to(done)
+pub(super) async fn restore(context: PageContext, Extension(form): Extension<Form>) -> Response {
+    let done = change_subscription(&context.admin.app, &form, SubscriptionChange::Restored).await;
+    context.redirect(done)
 }
 
 fn row_id(form: &Form) -> Result<i64, AdminError> {
-    form.needed("id")?
+    form.required("id")?
         .parse()
         .map_err(|_| AdminError::UnknownRow)
 }
 
-async fn visit_url(
+async fn change_subscription(
     app: &App,
     form: &Form,
     change: SubscriptionChange,
 ) -> Result<String, PageError> {
-    let visited = subscriptions::change(app, row_id(form)?, change).await?;
-    let notice = if visited.confirmed {
+    let changed = subscriptions::change(app, row_id(form)?, change).await?;
+    let notice = if changed.confirmed {
         Notice::Confirmed
     } else {
         Notice::NotConfirmed
     };
-    Ok(seen_on("/subscriptions", notice))
+    Ok(with_notice("/subscriptions", notice))
 }
 
-pub(super) async fn retry(visit: Visit, Extension(form): Extension<Form>) -> Response {
-    let app = &visit.admin.app;
+pub(super) async fn retry(context: PageContext, Extension(form): Extension<Form>) -> Response {
+    let app = &context.admin.app;
     let done = match form.text("id") {
         Some(_) => retry_one(app, &form).await,
         None => retry_all(app).await,
     };
-    visit.go_to(done.map(|notice| seen_on("/quarantine", notice)))
+    context.redirect(done.map(|notice| with_notice("/quarantine", notice)))
 }
 
 async fn retry_one(app: &App, form: &Form) -> Result<Notice, PageError> {
     let accepted = retry_quarantined(app, row_id(form)?).await?.accepted;
-    Ok(Notice::Judged {
+    Ok(Notice::Retried {
         accepted: u64::from(accepted),
         refused: u64::from(!accepted),
     })
 }
 
 async fn retry_all(app: &App) -> Result<Notice, PageError> {
-    let until = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + RETRY_ALL_TIMEOUT;
     let (mut accepted, mut refused, mut after) = (0, 0, 0);
     loop {
-        let rows = app.store.quarantine(after, STEP).await?;
+        let rows = app.store.quarantine(after, BATCH_SIZE).await?;
         let Some(last) = rows.last() else {
             break;
         };
@@ -140,21 +140,24 @@ async fn retry_all(app: &App) -> Result<Notice, PageError> {
                 Err(_) => refused += 1,
             }
         }
-        if Instant::now() > until {
+        if Instant::now() > deadline {
             break;
         }
     }
-    Ok(Notice::Judged { accepted, refused })
+    Ok(Notice::Retried { accepted, refused })
 }
 
-pub(super) async fn destination(visit: Visit, Extension(form): Extension<Form>) -> Response {
-    let done = change_destination(&visit.admin.app, &form).await;
-    visit.go_to(done)
+pub(super) async fn destination(
+    context: PageContext,
+    Extension(form): Extension<Form>,
+) -> Response {
+    let done = change_destination(&context.admin.app, &form).await;
+    context.redirect(done)
 }
 
 async fn change_destination(app: &App, form: &Form) -> Result<String, PageError> {
-    let name =
-        DestinationName::parse(form.needed("destination")?).map_err(|_| AdminError::UnknownRow)?;
+    let name = DestinationName::parse(form.required("destination")?)
+        .map_err(|_| AdminError::UnknownRow)?;
     let config = app
         .config
         .destinations
@@ -166,16 +169,16 @@ async fn change_destination(app: &App, form: &Form) -> Result<String, PageError>
         company: None,
         from,
     };
-    let change = match form.needed("what")? {
+    let change = match form.required("action")? {
         "pause" => DestinationChange::Pause,
         "resume" => DestinationChange::Resume,
         "retry" => DestinationChange::Retry { sequence: None },
         "deliver_history" => start(StartFrom::All),
         "start_now" => start(StartFrom::Now),
-        "start_since" => start(StartFrom::Since(first_moment(form.needed("since")?)?)),
+        "start_since" => start(StartFrom::Since(start_of_day(form.required("since")?)?)),
         other => {
             return Err(AdminError::BadRequest(format!(
-                "`{other}` can't be done to a destination"
+                "`{other}` is not an action of a destination"
             ))
             .into());
         }
@@ -183,11 +186,11 @@ async fn change_destination(app: &App, form: &Form) -> Result<String, PageError>
     let now = app.clock.now();
     let changed = app.store.change_destination(name, change, now).await?;
     changed.ok_or(AdminError::UnknownRow)?;
-    Ok(seen_on("/destinations", Notice::DestinationChanged))
+    Ok(with_notice("/destinations", Notice::DestinationChanged))
 }
 
-/// The first moment of a day, in UTC.
-fn first_moment(day: &str) -> Result<Timestamp, AdminError> {
+/// Parses a day and returns its first moment, in UTC.
+fn start_of_day(day: &str) -> Result<Timestamp, AdminError> {
     Timestamp::parse(&format!("{day}T00:00:00Z"))
-        .ok_or_else(|| AdminError::BadRequest(format!("`{day}` is no day")))
+        .ok_or_else(|| AdminError::BadRequest(format!("`{day}` is not a date")))
 }

@@ -1,40 +1,40 @@
-//! Alarms that are on.
+//! Active alarms.
 
 use axum::response::Response;
 use maud::html;
 
-use super::layout::{Middle, marked, table};
-use super::page::{ROWS, Shown, Visit};
-use super::words;
+use super::context::{PageContext, PageResult, ROWS};
+use super::labels;
+use super::layout::{PageBody, table, with_code};
 use crate::store::AlarmFilter;
 
-pub(super) async fn page(visit: Visit) -> Response {
-    let shown = list(&visit).await;
-    visit.show(shown)
+pub(super) async fn page(context: PageContext) -> Response {
+    let result = list(&context).await;
+    context.respond(result)
 }
 
-async fn list(visit: &Visit) -> Shown {
-    let (app, language) = (&visit.admin.app, visit.visitor.language);
+async fn list(context: &PageContext) -> PageResult {
+    let (app, language) = (&context.admin.app, context.viewer.language);
     let now = app.clock.now();
-    let on = app.store.alarms(AlarmFilter {
+    let rows = app.store.alarms(AlarmFilter {
         active: true,
         after: 0,
         limit: ROWS,
     });
-    let on = on.await?;
+    let alarms = rows.await?;
     let columns = [
-        language.say("Alarm", "Įspėjimas"),
-        language.say("Of what", "Kur"),
-        language.say("Since", "Nuo"),
-        language.say("What to do", "Ką daryti"),
+        language.pick("Alarm", "Įspėjimas"),
+        language.pick("Subject", "Objektas"),
+        language.pick("Since", "Nuo"),
+        language.pick("Fix", "Ką daryti"),
     ];
-    let rows = on.iter().map(|row| {
+    let rows = alarms.iter().map(|row| {
         vec![
-            html! { strong { (words::alarm(language, row.kind)) } },
+            html! { strong { (labels::alarm(language, row.kind)) } },
             html! { (row.subject) },
             language.moment(row.raised_at, now),
             html! {
-                span lang="en" { (marked(&row.text)) }
+                span lang="en" { (with_code(&row.text)) }
                 @if let Some(error) = &row.last_error {
                     p.error lang="en" { (error) }
                 }
@@ -42,13 +42,13 @@ async fn list(visit: &Visit) -> Shown {
         ]
     });
     let rows: Vec<_> = rows.collect();
-    Ok(Middle {
-        title: language.say("Alarms", "Įspėjimai").to_owned(),
-        body: html! {
+    Ok(PageBody {
+        title: language.pick("Alarms", "Įspėjimai").to_owned(),
+        content: html! {
             @if rows.is_empty() {
-                p { (language.say("None is on.", "Įspėjimų nėra.")) }
+                p { (language.pick("No active alarms.", "Aktyvių įspėjimų nėra.")) }
             } @else {
-                (table(language.say("Alarms that are on", "Galiojantys įspėjimai"), &columns, rows))
+                (table(language.pick("Active alarms", "Aktyvūs įspėjimai"), &columns, rows))
             }
         },
     })

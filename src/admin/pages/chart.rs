@@ -1,4 +1,4 @@
-//! Small bar charts of the last hours.
+//! Bar charts of the last 24 hours.
 
 use std::time::Duration;
 
@@ -7,16 +7,18 @@ use maud::{Markup, html};
 use super::language::{Language, grouped};
 use crate::domain::Timestamp;
 
-/// Hours that a chart shows, the present one among them.
+/// Hours that a chart shows, including the current one.
 pub(super) const HOURS: usize = 24;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// A bar's width with the gap beside it, and the height of the highest, in the chart's units.
-const BAR: usize = 10;
-const HIGHEST: u64 = 60;
+/// Width of a bar with its gap, in the chart's units.
+const BAR_WIDTH: usize = 10;
 
-/// The beginnings of the hours that charts show, oldest first.
+/// Height of the highest bar, in the chart's units.
+const MAX_HEIGHT: u64 = 60;
+
+/// Returns the start of each hour that charts show, oldest first.
 pub(super) fn hours(now: Timestamp) -> Vec<Timestamp> {
     let mut hours: Vec<_> = std::iter::successors(Some(now.hour()), |hour| Some(hour.before(HOUR)))
         .take(HOURS)
@@ -25,7 +27,7 @@ pub(super) fn hours(now: Timestamp) -> Vec<Timestamp> {
     hours
 }
 
-/// A chart of one count for each of `hours`, and the same as a table.
+/// Renders a chart with one count for each of `hours`, and the counts as a list.
 pub(super) fn bars(
     language: Language,
     title: &str,
@@ -35,16 +37,16 @@ pub(super) fn bars(
 ) -> Markup {
     let counts: Vec<u64> = hours.iter().map(|hour| count(*hour)).collect();
     let total: u64 = counts.iter().sum();
-    let most = counts.iter().copied().max().unwrap_or(0);
-    let spoken = format!(
+    let max = counts.iter().copied().max().unwrap_or(0);
+    let aria_label = format!(
         "{title}: {}, {}",
         language.count(
             total,
-            ["in all", "in all"],
+            ["in total", "in total"],
             ["iš viso", "iš viso", "iš viso"]
         ),
         language.count(
-            most,
+            max,
             ["at most in an hour", "at most in an hour"],
             [
                 "daugiausia per valandą",
@@ -57,13 +59,13 @@ pub(super) fn bars(
     html! {
         figure {
             figcaption { (title) " " strong { (grouped(total)) } }
-            svg class={ "chart " (class) } viewBox={ "0 0 " (HOURS * BAR) " " (HIGHEST + 1) }
-                role="img" aria-label=(spoken) preserveAspectRatio="none" {
-                line.axis x1="0" x2=(HOURS * BAR) y1={ (HIGHEST) ".5" } y2={ (HIGHEST) ".5" } {}
+            svg class={ "chart " (class) } viewBox={ "0 0 " (HOURS * BAR_WIDTH) " " (MAX_HEIGHT + 1) }
+                role="img" aria-label=(aria_label) preserveAspectRatio="none" {
+                line.axis x1="0" x2=(HOURS * BAR_WIDTH) y1={ (MAX_HEIGHT) ".5" } y2={ (MAX_HEIGHT) ".5" } {}
                 @for (at, count) in counts.iter().enumerate() {
-                    @let height = height(*count, most);
+                    @let height = height(*count, max);
                     @if height > 0 {
-                        rect x=(at * BAR + 1) y=(HIGHEST - height) width=(BAR - 2) height=(height) {
+                        rect x=(at * BAR_WIDTH + 1) y=(MAX_HEIGHT - height) width=(BAR_WIDTH - 2) height=(height) {
                             title { (clock(hours[at])) " UTC: " (count) }
                         }
                     }
@@ -71,10 +73,10 @@ pub(super) fn bars(
             }
             p.scale {
                 span { (hours.first().copied().map(clock).unwrap_or_default()) " UTC" }
-                span { (language.say("now", "dabar")) }
+                span { (language.pick("now", "dabar")) }
             }
             details {
-                summary { (language.say("By the hour", "Pagal valandas")) }
+                summary { (language.pick("By hour", "Pagal valandas")) }
                 ol.hours {
                     @for (hour, count) in hours.iter().zip(&counts).rev() {
                         li { span { (clock(*hour)) } " " span { (grouped(*count)) } }
@@ -85,11 +87,11 @@ pub(super) fn bars(
     }
 }
 
-/// The height of a bar: what there is at all can be seen.
-fn height(count: u64, most: u64) -> u64 {
-    match (count, most) {
+/// Returns the height of a bar; a count above zero is always visible.
+fn height(count: u64, max: u64) -> u64 {
+    match (count, max) {
         (0, _) | (_, 0) => 0,
-        (count, most) => (count.saturating_mul(HIGHEST) / most).clamp(2, HIGHEST),
+        (count, max) => (count.saturating_mul(MAX_HEIGHT) / max).clamp(2, MAX_HEIGHT),
     }
 }
 
@@ -106,6 +108,6 @@ mod tests {
         assert_eq!(hours[0].to_string(), "2026-11-22T09:00:00.000Z");
         assert_eq!(height(0, 10), 0);
         assert_eq!(height(1, 1_000_000), 2);
-        assert_eq!(height(7, 7), HIGHEST);
+        assert_eq!(height(7, 7), MAX_HEIGHT);
     }
 }

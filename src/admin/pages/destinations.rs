@@ -1,42 +1,43 @@
-//! Destinations: how far the delivery has come, what waits, and starting, pausing, trying again.
+//! Destinations: progress of the delivery, held feeds, and the buttons to start, pause, resume
+//! and retry.
 
 use axum::response::Response;
 use maud::{Markup, html};
 
+use super::context::{PageContext, PageResult};
+use super::labels::{self, Severity};
 use super::language::grouped;
-use super::layout::{Middle, badge, button, proof};
-use super::page::{Shown, Visit};
-use super::words::{self, Mood};
+use super::layout::{PageBody, badge, button, form_token_input};
 use crate::admin::destinations::all_destinations;
 use crate::config::{DestinationConfig, DestinationKind};
 use crate::domain::Timestamp;
 use crate::store::{DestinationRow, HeldFeed};
 
-/// Feeds that are held and named.
-const NAMED: usize = 20;
+/// Maximum number of held feeds listed.
+const MAX_LISTED: usize = 20;
 
-pub(super) async fn page(visit: Visit) -> Response {
-    let shown = list(&visit).await;
-    visit.show(shown)
+pub(super) async fn page(context: PageContext) -> Response {
+    let result = list(&context).await;
+    context.respond(result)
 }
 
-async fn list(visit: &Visit) -> Shown {
-    let (app, language) = (&visit.admin.app, visit.visitor.language);
+async fn list(context: &PageContext) -> PageResult {
+    let (app, language) = (&context.admin.app, context.viewer.language);
     let now = app.clock.now();
     let mut sections = Vec::new();
     for one in all_destinations(app).await? {
-        // One that the settings name no more is given nothing, and nothing can be done to it.
+        // A destination that the settings no longer name receives nothing and has no actions.
         if let Some(config) = app.config.destinations.get(&one.row.name) {
-            sections.push(destination(visit, &one.row, config, &one.held, now));
+            sections.push(destination(context, &one.row, config, &one.held, now));
         }
     }
-    Ok(Middle {
-        title: language.say("Delivery", "Perdavimas").to_owned(),
-        body: html! {
+    Ok(PageBody {
+        title: language.pick("Delivery", "Perdavimas").to_owned(),
+        content: html! {
             @if sections.is_empty() {
-                p { (language.say(
-                    "The settings name no destination: documents are kept here and delivered to nobody.",
-                    "Nustatymuose nėra gavėjų: dokumentai saugomi čia ir niekam neperduodami.",
+                p { (language.pick(
+                    "No destination is configured: documents are stored here and not delivered.",
+                    "Nustatymuose nėra gavėjų: dokumentai saugomi čia ir neperduodami.",
                 )) }
             }
             @for section in sections { (section) }
@@ -44,40 +45,40 @@ async fn list(visit: &Visit) -> Shown {
     })
 }
 
-fn kind(visit: &Visit, config: &DestinationConfig) -> &'static str {
-    let language = visit.visitor.language;
+fn kind(context: &PageContext, config: &DestinationConfig) -> &'static str {
+    let language = context.viewer.language;
     match config.kind {
-        DestinationKind::Http { .. } => language.say("HTTP POST", "HTTP POST"),
-        DestinationKind::Command { .. } => language.say("a command", "komanda"),
-        DestinationKind::Folder { .. } => language.say("a folder", "aplankas"),
-        DestinationKind::List => language.say("a program that asks", "programa, kuri klausia"),
+        DestinationKind::Http { .. } => language.pick("HTTP POST", "HTTP POST"),
+        DestinationKind::Command { .. } => language.pick("a command", "komanda"),
+        DestinationKind::Folder { .. } => language.pick("a folder", "aplankas"),
+        DestinationKind::List => language.pick("a list for a program", "sąrašas programai"),
     }
 }
 
 fn destination(
-    visit: &Visit,
+    context: &PageContext,
     row: &DestinationRow,
     config: &DestinationConfig,
     held: &[HeldFeed],
     now: Timestamp,
 ) -> Markup {
-    let language = visit.visitor.language;
+    let language = context.viewer.language;
     let behind = u64::try_from(row.behind).unwrap_or_default();
     html! {
         section.destination aria-label=(row.name) {
             h2 { (row.name) }
             p.state {
-                (state(visit, row, now)) " " (kind(visit, config)) ", " (words::queue(language, config.queue))
+                (state(context, row, now)) " " (kind(context, config)) ", " (labels::queue(language, config.queue))
                 @if let Some(error) = &row.last_error { span.error lang="en" { " " (error) } }
             }
             dl.numbers {
-                (number(language.say("Delivered", "Įtraukta į apskaitą"), row.delivered))
-                (number(language.say("Stands rejected", "Nepriimta"), row.rejected_now))
-                (number(language.say("Behind", "Dar neperžiūrėta"), behind))
-                div { dt { (language.say("Last success", "Paskutinį kartą pavyko")) } dd { (language.maybe_moment(row.last_success_at, now)) } }
+                (number(language.pick("Delivered", "Perduota"), row.delivered))
+                (number(language.pick("Rejected", "Nepriimta"), row.rejected_now))
+                (number(language.pick("Behind", "Laukia perdavimo"), behind))
+                div { dt { (language.pick("Last success", "Paskutinis sėkmingas perdavimas")) } dd { (language.optional_moment(row.last_success_at, now)) } }
             }
-            (held_feeds(visit, row, held))
-            @if visit.visitor.may_operate() { (actions(visit, row, held)) }
+            (held_feeds(context, row, held))
+            @if context.viewer.may_operate() { (actions(context, row, held)) }
         }
     }
 }
@@ -86,52 +87,52 @@ fn number(name: &str, value: u64) -> Markup {
     html! { div { dt { (name) } dd { (grouped(value)) } } }
 }
 
-fn state(visit: &Visit, row: &DestinationRow, now: Timestamp) -> Markup {
-    let language = visit.visitor.language;
+fn state(context: &PageContext, row: &DestinationRow, now: Timestamp) -> Markup {
+    let language = context.viewer.language;
     html! {
         @if let Some(reason) = row.paused {
-            (badge(Mood::Bad, words::destination_paused(language, reason)))
+            (badge(Severity::Problem, labels::destination_pause_reason(language, reason)))
         } @else if let Some(since) = row.failing_since {
-            (badge(Mood::Bad, language.say("fails", "nepavyksta"))) " "
-            (language.say("since ", "nuo ")) (language.moment(since, now))
+            (badge(Severity::Problem, language.pick("failing", "nepavyksta"))) " "
+            (language.pick("since ", "nuo ")) (language.moment(since, now))
         } @else {
-            (badge(Mood::Good, language.say("works", "veikia")))
+            (badge(Severity::Ok, language.pick("active", "veikia")))
         }
     }
 }
 
-/// Feeds that wait for a person to let them begin.
-fn held_feeds(visit: &Visit, row: &DestinationRow, held: &[HeldFeed]) -> Markup {
-    let language = visit.visitor.language;
+/// Renders the feeds that are held until a person starts them.
+fn held_feeds(context: &PageContext, row: &DestinationRow, held: &[HeldFeed]) -> Markup {
+    let language = context.viewer.language;
     let label = format!(
         "{} {}",
-        language.say("Held feeds of", "Sulaikyti srautai:"),
+        language.pick("Held feeds of", "Sulaikyti srautai:"),
         row.name
     );
     html! {
         @if !held.is_empty() {
-            p { (language.say(
-                "The first pull of these feeds is held until you say where the delivery begins; or years of booked invoices would be booked again:",
-                "Šių srautų pirmas skaitymas sulaikytas, kol nurodysite, nuo kur perduoti; kitaip seniai apskaityti dokumentai būtų apskaityti dar kartą:",
+            p { (language.pick(
+                "The history of these feeds is held until you choose where delivery starts. Otherwise invoices that were booked long ago would be booked again:",
+                "Šių srautų istorija sulaikyta, kol nurodysite, nuo kada perduoti. Kitaip seniai apskaityti dokumentai būtų apskaityti dar kartą:",
             )) }
             ul aria-label=(label) {
-                @for one in held.iter().take(NAMED) {
+                @for one in held.iter().take(MAX_LISTED) {
                     li { (one.feed) " – " (language.count(one.documents, ["version", "versions"], ["versija", "versijos", "versijų"])) }
                 }
-                @if held.len() > NAMED { li { "…" } }
+                @if held.len() > MAX_LISTED { li { "…" } }
             }
         }
     }
 }
 
-fn actions(visit: &Visit, row: &DestinationRow, held: &[HeldFeed]) -> Markup {
-    let (visitor, language) = (&visit.visitor, visit.visitor.language);
+fn actions(context: &PageContext, row: &DestinationRow, held: &[HeldFeed]) -> Markup {
+    let (viewer, language) = (&context.viewer, context.viewer.language);
     let name = row.name.as_str();
-    let one = |what: &'static str, label| {
+    let one = |action: &'static str, label| {
         button(
-            visitor,
+            viewer,
             "/do/destination",
-            &[("destination", name), ("what", what)],
+            &[("destination", name), ("action", action)],
             label,
             Some(name),
         )
@@ -140,27 +141,27 @@ fn actions(visit: &Visit, row: &DestinationRow, held: &[HeldFeed]) -> Markup {
     html! {
         div.buttons {
             @if row.paused.is_some() || row.failing_since.is_some() {
-                (one("resume", language.say("Resume", "Tęsti")))
+                (one("resume", language.pick("Resume", "Tęsti")))
             }
-            @if row.paused.is_none() { (one("pause", language.say("Pause", "Pristabdyti"))) }
+            @if row.paused.is_none() { (one("pause", language.pick("Pause", "Sustabdyti"))) }
             @if row.rejected_now > 0 {
-                (one("retry", language.say("Retry rejected", "Perduoti nepriimtus dar kartą")))
+                (one("retry", language.pick("Retry rejected", "Perduoti nepriimtus iš naujo")))
             }
             @if !held.is_empty() {
-                (one("deliver_history", language.say("Start with everything", "Perduoti viską")))
-                (one("start_now", language.say("Start from now on", "Perduoti tik naujus")))
+                (one("deliver_history", language.pick("Deliver everything", "Perduoti viską")))
+                (one("start_now", language.pick("Deliver only new versions", "Perduoti tik naujas versijas")))
             }
         }
         @if !held.is_empty() {
             form.search method="post" action="/do/destination" {
-                (proof(visitor))
+                (form_token_input(viewer))
                 input type="hidden" name="destination" value=(name);
-                input type="hidden" name="what" value="start_since";
+                input type="hidden" name="action" value="start_since";
                 div {
-                    label for=(since) { (language.say("Start with versions since", "Perduoti versijas nuo")) }
+                    label for=(since) { (language.pick("Deliver versions since", "Perduoti versijas nuo")) }
                     input id=(since) name="since" type="date" required;
                 }
-                button type="submit" { (language.say("Start", "Pradėti")) }
+                button type="submit" { (language.pick("Start", "Pradėti")) }
             }
         }
     }

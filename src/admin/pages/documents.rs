@@ -1,30 +1,30 @@
-//! Documents: looking for them, and what became of one.
+//! Documents: search, and the timeline and versions of one.
 
 use axum::extract::{Path, Query};
 use axum::response::Response;
 use maud::{Markup, html};
 use url::form_urlencoded;
 
-use super::layout::{Middle, badge, next_page, table};
-use super::page::{PageError, ROWS, Shown, Visit};
-use super::words::{self, Mood};
+use super::context::{PageContext, PageError, PageResult, ROWS};
+use super::labels::{self, Severity};
+use super::layout::{PageBody, badge, next_page, table};
 use crate::admin::documents::{FoundDocument, SearchQuery, find};
 use crate::admin::problem::AdminError;
 use crate::domain::{Queue, Timestamp};
 use crate::store::DocumentSearch;
 use crate::trace::{self, Trace};
 
-/// Versions of one document that are shown.
-const VERSIONS: u16 = 50;
+/// Maximum number of versions shown of one document.
+const MAX_VERSIONS: u16 = 50;
 
-pub(super) async fn list(visit: Visit, Query(asked): Query<Asked>) -> Response {
-    let shown = search(&visit, asked).await;
-    visit.show(shown)
+pub(super) async fn list(context: PageContext, Query(query): Query<DocumentQuery>) -> Response {
+    let result = search(&context, query).await;
+    context.respond(result)
 }
 
-/// What the form of the page asks for.
+/// Fields of the search form.
 #[derive(Clone, Default, serde::Deserialize)]
-pub(super) struct Asked {
+pub(super) struct DocumentQuery {
     #[serde(default)]
     q: String,
     #[serde(default)]
@@ -34,8 +34,8 @@ pub(super) struct Asked {
     after: Option<String>,
 }
 
-impl Asked {
-    /// The page's address without its place.
+impl DocumentQuery {
+    /// Returns the page's address without the position in the list.
     fn path(&self) -> String {
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("q", &self.q)
@@ -46,89 +46,89 @@ impl Asked {
     }
 }
 
-/// Text as it stands in an address.
-pub(super) fn encoded(text: &str) -> String {
+/// Encodes text for a URL's query.
+pub(super) fn url_encode(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-async fn search(visit: &Visit, asked: Asked) -> Shown {
-    let language = visit.visitor.language;
-    let wanted = SearchQuery {
-        q: Some(asked.q.clone()),
+async fn search(context: &PageContext, query: DocumentQuery) -> PageResult {
+    let language = context.viewer.language;
+    let search = SearchQuery {
+        q: Some(query.q.clone()),
         account: None,
-        queue: Queue::parse(&asked.queue),
-        company: Some(asked.company.clone()),
-        after: asked.after.clone(),
+        queue: Queue::parse(&query.queue),
+        company: Some(query.company.clone()),
+        after: query.after.clone(),
         limit: Some(ROWS),
     };
-    let page = find(&visit.admin.app, &wanted).await?;
-    let now = visit.admin.app.clock.now();
+    let page = find(&context.admin.app, &search).await?;
+    let now = context.admin.app.clock.now();
     let columns = [
-        language.say("Number", "Numeris"),
-        language.say("Date", "Data"),
-        language.say("Seller", "Pardavėjas"),
-        language.say("Buyer", "Pirkėjas"),
-        language.say("Total", "Suma"),
-        language.say("Queue", "Eilė"),
-        language.say("Company", "Įmonė"),
-        language.say("Stored", "Gauta"),
+        language.pick("Number", "Numeris"),
+        language.pick("Date", "Data"),
+        language.pick("Seller", "Pardavėjas"),
+        language.pick("Buyer", "Pirkėjas"),
+        language.pick("Total", "Suma"),
+        language.pick("Queue", "Eilė"),
+        language.pick("Company", "Įmonė"),
+        language.pick("Stored", "Gauta"),
     ];
     let rows = page
         .rows
         .iter()
-        .map(|found| row(visit, found, now))
+        .map(|found| row(context, found, now))
         .collect();
-    Ok(Middle {
-        title: language.say("Documents", "Dokumentai").to_owned(),
-        body: html! {
-            (search_form(visit, &asked))
+    Ok(PageBody {
+        title: language.pick("Documents", "Dokumentai").to_owned(),
+        content: html! {
+            (search_form(context, &query))
             @if page.rows.is_empty() {
                 p { @if page.next.is_some() {
-                    (language.say(
-                        "None among the newest 2,000 versions; older ones may hold it.",
-                        "Tarp naujausių 2 000 versijų nerasta; gali būti tarp senesnių.",
+                    (language.pick(
+                        "No match among the newest 2,000 versions; continue with older ones on the next page.",
+                        "Tarp naujausių 2 000 versijų nerasta; ieškokite tarp senesnių kitame puslapyje.",
                     ))
                 } @else {
-                    (language.say("There are none.", "Nerasta."))
+                    (language.pick("No documents found.", "Dokumentų nerasta."))
                 } }
             } @else {
-                (table(language.say("Document versions, the newest first", "Dokumentų versijos, naujausios viršuje"), &columns, rows))
+                (table(language.pick("Document versions, newest first", "Dokumentų versijos, naujausios viršuje"), &columns, rows))
             }
-            (next_page(language, &asked.path(), page.next.as_deref()))
+            (next_page(language, &query.path(), page.next.as_deref()))
         },
     })
 }
 
-fn search_form(visit: &Visit, asked: &Asked) -> Markup {
-    let language = visit.visitor.language;
+fn search_form(context: &PageContext, query: &DocumentQuery) -> Markup {
+    let language = context.viewer.language;
     html! {
         form.search method="get" action="/documents" role="search" {
             div {
-                label for="q" { (language.say("Number, id, seller or buyer", "Numeris, id, pardavėjas ar pirkėjas")) }
-                input id="q" name="q" type="search" maxlength="100" value=(asked.q);
+                label for="q" { (language.pick("Number, ID, seller or buyer", "Numeris, ID, pardavėjas arba pirkėjas")) }
+                input id="q" name="q" type="search" maxlength="100" value=(query.q);
             }
             div {
-                label for="company" { (language.say("Company code", "Įmonės kodas")) }
-                input id="company" name="company" type="text" maxlength="64" value=(asked.company);
+                label for="company" { (language.pick("Company code", "Įmonės kodas")) }
+                input id="company" name="company" type="text" maxlength="64" value=(query.company);
             }
             div {
-                label for="queue" { (language.say("Queue", "Eilė")) }
+                label for="queue" { (language.pick("Queue", "Eilė")) }
                 select id="queue" name="queue" {
-                    option value="" { (language.say("both", "abi")) }
+                    option value="" { (language.pick("both", "abi")) }
                     @for queue in Queue::ALL {
-                        option value=(queue) selected[asked.queue == queue.as_str()] {
-                            (words::queue(language, queue))
+                        option value=(queue) selected[query.queue == queue.as_str()] {
+                            (labels::queue(language, queue))
                         }
                     }
                 }
             }
-            button type="submit" { (language.say("Search", "Ieškoti")) }
+            button type="submit" { (language.pick("Search", "Ieškoti")) }
         }
     }
 }
 
-fn row(visit: &Visit, found: &FoundDocument, now: Timestamp) -> Vec<Markup> {
-    let language = visit.visitor.language;
+fn row(context: &PageContext, found: &FoundDocument, now: Timestamp) -> Vec<Markup> {
+    let language = context.viewer.language;
     let view = &found.view;
     let text = |text: &Option<String>| html! { (text.as_deref().unwrap_or("–")) };
     vec![
@@ -136,13 +136,13 @@ fn row(visit: &Visit, found: &FoundDocument, now: Timestamp) -> Vec<Markup> {
             a href={ "/documents/" (found.row.sequence) } {
                 (view.number.as_deref().unwrap_or(&found.row.document_id))
             }
-            @if found.row.superseded { " " (badge(Mood::Busy, language.say("superseded", "pakeista"))) }
+            @if found.row.superseded { " " (badge(Severity::Pending, language.pick("superseded", "pakeista"))) }
         },
         text(&view.date),
         text(&view.seller),
         text(&view.buyer),
         total(view.total.as_deref(), view.currency.as_deref()),
-        html! { (words::queue(language, found.row.feed.queue)) },
+        html! { (labels::queue(language, found.row.feed.queue)) },
         html! { (found.row.feed.company) },
         language.moment(found.row.stored_at, now),
     ]
@@ -153,27 +153,27 @@ fn total(total: Option<&str>, currency: Option<&str>) -> Markup {
 }
 
 pub(super) async fn one(
-    visit: Visit,
+    context: PageContext,
     path: Result<Path<i64>, axum::extract::rejection::PathRejection>,
 ) -> Response {
-    let shown = match path {
-        Ok(Path(sequence)) => document(&visit, sequence).await,
+    let result = match path {
+        Ok(Path(sequence)) => document(&context, sequence).await,
         Err(_) => Err(PageError(AdminError::UnknownRow)),
     };
-    visit.show(shown)
+    context.respond(result)
 }
 
-async fn document(visit: &Visit, sequence: i64) -> Shown {
-    let (app, language) = (&visit.admin.app, visit.visitor.language);
+async fn document(context: &PageContext, sequence: i64) -> PageResult {
+    let (app, language) = (&context.admin.app, context.viewer.language);
     let now = app.clock.now();
-    let here = DocumentSearch {
+    let by_sequence = DocumentSearch {
         before: sequence.checked_add(1),
         versions: 1,
         ..DocumentSearch::default()
     };
     let row = app
         .store
-        .search_documents(here)
+        .search_documents(by_sequence)
         .await?
         .rows
         .into_iter()
@@ -182,7 +182,7 @@ async fn document(visit: &Visit, sequence: i64) -> Shown {
     let versions = app.store.search_documents(DocumentSearch {
         account: Some(row.feed.account.clone()),
         document_id: Some(row.document_id.clone()),
-        versions: VERSIONS,
+        versions: MAX_VERSIONS,
         ..DocumentSearch::default()
     });
     let versions: Vec<FoundDocument> = versions
@@ -193,48 +193,51 @@ async fn document(visit: &Visit, sequence: i64) -> Shown {
         .collect();
     let traces = trace::find(&*app.store, &row.document_id).await?;
     let found = FoundDocument::from(row);
-    let story = traces.into_iter().find(|trace| {
+    let document_trace = traces.into_iter().find(|trace| {
         trace.account == found.row.feed.account
             && trace.document_id.as_ref() == Some(&found.row.document_id)
     });
     let view = &found.view;
     let title = format!(
         "{} {}",
-        language.say("Document", "Dokumentas"),
+        language.pick("Document", "Dokumentas"),
         view.number.as_deref().unwrap_or(&found.row.document_id)
     );
     let fields = [
         (
-            language.say("Id at Įvesk.lt", "Id Įvesk.lt sistemoje"),
+            language.pick("Įvesk.lt ID", "Įvesk.lt ID"),
             Some(found.row.document_id.as_str()),
         ),
-        (language.say("Date", "Data"), view.date.as_deref()),
-        (language.say("Seller", "Pardavėjas"), view.seller.as_deref()),
-        (language.say("Buyer", "Pirkėjas"), view.buyer.as_deref()),
+        (language.pick("Date", "Data"), view.date.as_deref()),
+        (
+            language.pick("Seller", "Pardavėjas"),
+            view.seller.as_deref(),
+        ),
+        (language.pick("Buyer", "Pirkėjas"), view.buyer.as_deref()),
     ];
-    Ok(Middle {
+    Ok(PageBody {
         title,
-        body: html! {
+        content: html! {
             dl.facts {
                 @for (name, value) in fields { div { dt { (name) } dd { (value.unwrap_or("–")) } } }
-                div { dt { (language.say("Total", "Suma")) } dd { (total(view.total.as_deref(), view.currency.as_deref())) } }
-                div { dt { (language.say("Account", "Paskyra")) } dd { (found.row.feed.account) } }
+                div { dt { (language.pick("Total", "Suma")) } dd { (total(view.total.as_deref(), view.currency.as_deref())) } }
+                div { dt { (language.pick("Account", "Paskyra")) } dd { (found.row.feed.account) } }
             }
-            @if let Some(story) = &story { (told(visit, story, now)) }
-            (versions_table(visit, &versions, now))
+            @if let Some(trace) = &document_trace { (timeline(context, trace, now)) }
+            (versions_table(context, &versions, now))
         },
     })
 }
 
-/// What became of the document, in order.
-fn told(visit: &Visit, story: &Trace, now: Timestamp) -> Markup {
-    let language = visit.visitor.language;
+/// Renders the document's steps in order.
+fn timeline(context: &PageContext, trace: &Trace, now: Timestamp) -> Markup {
+    let language = context.viewer.language;
     html! {
-        h2 { (language.say("What became of it", "Kas jam nutiko")) }
+        h2 { (language.pick("Timeline", "Dokumento eiga")) }
         ol.story {
-            @for event in &story.events {
+            @for event in &trace.events {
                 li {
-                    strong { (words::step(language, event.step)) }
+                    strong { (labels::step(language, event.step)) }
                     @if let Some(destination) = &event.destination { " " (destination) }
                     @if event.times > 1 { " × " (event.times) }
                     " " (language.moment(event.at, now))
@@ -245,34 +248,34 @@ fn told(visit: &Visit, story: &Trace, now: Timestamp) -> Markup {
     }
 }
 
-fn versions_table(visit: &Visit, versions: &[FoundDocument], now: Timestamp) -> Markup {
-    let language = visit.visitor.language;
+fn versions_table(context: &PageContext, versions: &[FoundDocument], now: Timestamp) -> Markup {
+    let language = context.viewer.language;
     let columns = [
-        language.say("Sequence", "Eilės numeris"),
-        language.say("Version", "Versija"),
-        language.say("Queue", "Eilė"),
-        language.say("Company", "Įmonė"),
-        language.say("Stored", "Gauta"),
-        language.say("State", "Būsena"),
+        language.pick("Sequence", "Įrašo Nr."),
+        language.pick("Version", "Versija"),
+        language.pick("Queue", "Eilė"),
+        language.pick("Company", "Įmonė"),
+        language.pick("Stored", "Gauta"),
+        language.pick("State", "Būsena"),
     ];
     let rows = versions.iter().map(|found| {
         let row = &found.row;
         let state = if row.superseded {
-            badge(Mood::Busy, language.say("superseded", "pakeista"))
+            badge(Severity::Pending, language.pick("superseded", "pakeista"))
         } else {
-            badge(Mood::Good, language.say("current", "dabartinė"))
+            badge(Severity::Ok, language.pick("current", "dabartinė"))
         };
         vec![
             html! { a href={ "/documents/" (row.sequence) } { (row.sequence) } },
             html! { (row.version) },
-            html! { (words::queue(language, row.feed.queue)) },
+            html! { (labels::queue(language, row.feed.queue)) },
             html! { (row.feed.company) },
             language.moment(row.stored_at, now),
             state,
         ]
     });
     table(
-        language.say("Versions", "Versijos"),
+        language.pick("Versions", "Versijos"),
         &columns,
         rows.collect(),
     )

@@ -1,27 +1,27 @@
-//! Feeds: how each stands, and what a person does with them.
+//! Feeds: states, and the buttons to pull, pause and resume.
 
 use axum::extract::Query;
 use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::context::{PageContext, PageResult, ROWS};
+use super::labels::{self, Severity};
 use super::language::{Language, grouped};
-use super::layout::{Middle, badge, button, marked, next_page, table};
-use super::page::{ROWS, Shown, Visit};
-use super::words::{self, Mood};
+use super::layout::{PageBody, badge, button, next_page, table, with_code};
 use crate::admin::feeds;
 use crate::admin::paging::PageQuery;
 use crate::domain::{Queue, Timestamp};
 use crate::store::FeedRow;
 
-/// Which page of a list.
+/// Position in a list, from the page's query.
 #[derive(Deserialize)]
-pub(super) struct Place {
+pub(super) struct ListQuery {
     pub(super) after: Option<String>,
 }
 
-impl Place {
-    /// The page of the API's list.
+impl ListQuery {
+    /// Returns the query of the API's list.
     pub(super) fn page(self) -> PageQuery {
         PageQuery {
             after: self.after,
@@ -30,43 +30,47 @@ impl Place {
     }
 }
 
-pub(super) async fn page(visit: Visit, Query(place): Query<Place>) -> Response {
-    let shown = list(&visit, place).await;
-    visit.show(shown)
+pub(super) async fn page(context: PageContext, Query(query): Query<ListQuery>) -> Response {
+    let result = list(&context, query).await;
+    context.respond(result)
 }
 
-async fn list(visit: &Visit, place: Place) -> Shown {
-    let (app, visitor) = (&visit.admin.app, &visit.visitor);
-    let (language, now) = (visitor.language, app.clock.now());
-    let page = feeds::page_of(app, &place.page()).await?;
+async fn list(context: &PageContext, query: ListQuery) -> PageResult {
+    let (app, viewer) = (&context.admin.app, &context.viewer);
+    let (language, now) = (viewer.language, app.clock.now());
+    let page = feeds::page_of(app, &query.page()).await?;
     let accounts = app.store.accounts().await?;
-    let rows = page.rows.iter().map(|row| feed(visit, row, now)).collect();
-    Ok(Middle {
-        title: language.say("Feeds", "Srautai").to_owned(),
-        body: html! {
-            p { (language.say(
-                "A feed is one list of Įvesk.lt's: the exported documents of a company, or all digitized ones.",
-                "Srautas – vienas Įvesk.lt sąrašas: įmonės eksportuoti dokumentai arba visi suskaitmeninti.",
+    let rows = page
+        .rows
+        .iter()
+        .map(|row| feed(context, row, now))
+        .collect();
+    Ok(PageBody {
+        title: language.pick("Feeds", "Srautai").to_owned(),
+        content: html! {
+            p { (language.pick(
+                "A feed is one list of documents at Įvesk.lt: those exported for one company, or all digitized ones.",
+                "Srautas – vienas Įvesk.lt dokumentų sąrašas: vienos įmonės eksportuoti dokumentai arba visi suskaitmeninti.",
             )) }
-            @if visitor.may_operate() {
+            @if viewer.may_operate() {
                 div.buttons {
-                    (button(visitor, "/do/pull", &[], language.say("Pull all now", "Skaityti visus dabar"), None))
+                    (button(viewer, "/do/pull", &[], language.pick("Pull all now", "Gauti visus dabar"), None))
                 }
             }
             @for row in accounts.iter().filter(|row| row.paused.is_some()) {
                 p.notice.bad {
-                    (row.account) ": " (marked(row.paused.map(|reason| words::feed_paused(language, reason)).unwrap_or_default()))
+                    (row.account) ": " (with_code(row.paused.map(|reason| labels::feed_pause_reason(language, reason)).unwrap_or_default()))
                     @if let Some(error) = &row.last_error { " – " span lang="en" { (error) } }
                 }
-                @if visitor.may_operate() {
-                    (button(visitor, "/do/resume", &[("account", row.account.as_str())],
-                        language.say("Resume the account", "Tęsti paskyrą"), Some(row.account.as_str())))
+                @if viewer.may_operate() {
+                    (button(viewer, "/do/resume", &[("account", row.account.as_str())],
+                        language.pick("Resume account", "Tęsti paskyros skaitymą"), Some(row.account.as_str())))
                 }
             }
             @if page.rows.is_empty() {
-                p { (language.say("No feed is known yet.", "Srautų dar nėra.")) }
+                p { (language.pick("No feeds yet.", "Srautų dar nėra.")) }
             } @else {
-                (table(language.say("Feeds", "Srautai"), &columns(language), rows))
+                (table(language.pick("Feeds", "Srautai"), &columns(language), rows))
             }
             (next_page(language, "/feeds", page.next.as_deref()))
         },
@@ -75,54 +79,54 @@ async fn list(visit: &Visit, place: Place) -> Shown {
 
 fn columns(language: Language) -> [&'static str; 8] {
     [
-        language.say("Feed", "Srautas"),
-        language.say("State", "Būsena"),
-        language.say("Up to date", "Atnaujinta"),
-        language.say("Last page", "Paskutinis puslapis"),
-        language.say("Versions", "Versijos"),
-        language.say("Missed notifications", "Negauti pranešimai"),
-        language.say("Cursor", "Žymeklis"),
-        language.say("Actions", "Veiksmai"),
+        language.pick("Feed", "Srautas"),
+        language.pick("State", "Būsena"),
+        language.pick("Up to date", "Atnaujinta"),
+        language.pick("Last page", "Paskutinis puslapis"),
+        language.pick("Versions", "Versijos"),
+        language.pick("Missed notifications", "Praleisti pranešimai"),
+        language.pick("Cursor", "Skaitymo vieta"),
+        language.pick("Actions", "Veiksmai"),
     ]
 }
 
-fn feed(visit: &Visit, row: &FeedRow, now: Timestamp) -> Vec<Markup> {
-    let language = visit.visitor.language;
+fn feed(context: &PageContext, row: &FeedRow, now: Timestamp) -> Vec<Markup> {
+    let language = context.viewer.language;
     vec![
         html! {
             strong { (row.feed.account) }
-            " " (words::queue(language, row.feed.queue))
+            " " (labels::queue(language, row.feed.queue))
             @if row.feed.queue == Queue::Exported { " " strong { (row.feed.company) } }
         },
         state(language, row, now),
-        language.maybe_moment(row.up_to_date_at, now),
-        language.maybe_moment(row.last_page_at, now),
+        language.optional_moment(row.up_to_date_at, now),
+        language.optional_moment(row.last_page_at, now),
         html! { (grouped(row.documents)) },
         html! { (grouped(row.missed_notifications)) },
         html! { @if let Some(cursor) = &row.cursor { code { (cursor) } } @else { "–" } },
-        actions(visit, row),
+        actions(context, row),
     ]
 }
 
 fn state(language: Language, row: &FeedRow, now: Timestamp) -> Markup {
     html! {
         @if let Some(reason) = row.paused {
-            (badge(Mood::Bad, words::feed_paused(language, reason)))
+            (badge(Severity::Problem, labels::feed_pause_reason(language, reason)))
         } @else if let Some(until) = row.waits_until.filter(|until| *until > now) {
-            (badge(Mood::Busy, language.say("waits", "laukia"))) " " (language.moment(until, now))
+            (badge(Severity::Pending, language.pick("waiting", "laukia"))) " " (language.moment(until, now))
         } @else if row.failures > 0 {
-            (badge(Mood::Bad, language.say("fails", "nepavyksta")))
+            (badge(Severity::Problem, language.pick("failing", "nepavyksta")))
         } @else if row.up_to_date_at.is_none() {
-            (badge(Mood::Busy, language.say("first pull", "pirmas skaitymas")))
+            (badge(Severity::Pending, language.pick("first pull", "pirmas skaitymas")))
         } @else {
-            (badge(Mood::Good, language.say("works", "veikia")))
+            (badge(Severity::Ok, language.pick("active", "veikia")))
         }
         @if let Some(error) = &row.last_error { p.error lang="en" { (error) } }
     }
 }
 
-fn actions(visit: &Visit, row: &FeedRow) -> Markup {
-    let (visitor, language) = (&visit.visitor, visit.visitor.language);
+fn actions(context: &PageContext, row: &FeedRow) -> Markup {
+    let (viewer, language) = (&context.viewer, context.viewer.language);
     let name = row.feed.to_string();
     let fields = [
         ("account", row.feed.account.as_str()),
@@ -130,13 +134,13 @@ fn actions(visit: &Visit, row: &FeedRow) -> Markup {
         ("company", row.feed.company.as_str()),
     ];
     html! {
-        @if visitor.may_operate() {
+        @if viewer.may_operate() {
             div.buttons {
-                (button(visitor, "/do/pull", &fields, language.say("Pull now", "Skaityti dabar"), Some(&name)))
+                (button(viewer, "/do/pull", &fields, language.pick("Pull now", "Gauti dabar"), Some(&name)))
                 @if row.paused.is_some() {
-                    (button(visitor, "/do/resume", &fields, language.say("Resume", "Tęsti"), Some(&name)))
+                    (button(viewer, "/do/resume", &fields, language.pick("Resume", "Tęsti"), Some(&name)))
                 } @else {
-                    (button(visitor, "/do/pause-feed", &fields, language.say("Pause", "Sustabdyti"), Some(&name)))
+                    (button(viewer, "/do/pause-feed", &fields, language.pick("Pause", "Sustabdyti"), Some(&name)))
                 }
             }
         }

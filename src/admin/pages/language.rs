@@ -1,4 +1,4 @@
-//! The two languages of the pages, and how numbers and times are written in them.
+//! The two languages of the pages, and their number and time formats.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use maud::{Markup, html};
 use super::session::cookie;
 use crate::domain::Timestamp;
 
-/// How short ago is now.
-const JUST_NOW: Duration = Duration::from_secs(10);
+/// Age up to which a moment is shown as "just now".
+const NOW_WINDOW: Duration = Duration::from_secs(10);
 
-/// The cookie that remembers the language.
+/// Name of the cookie that stores the language.
 pub(super) const COOKIE_NAME: &str = "ivesk_lang";
 
 /// A language of the pages.
@@ -23,11 +23,11 @@ pub(super) enum Language {
 }
 
 impl Language {
-    /// The language of a request: what the reader chose before, else what the browser
-    /// prefers.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        if let Some(chosen) = cookie(headers, COOKIE_NAME).and_then(Self::parse) {
-            return chosen;
+    /// Returns the language of a request: the one chosen before, otherwise the browser's
+    /// preferred one.
+    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
+        if let Some(language) = cookie(headers, COOKIE_NAME).and_then(Self::parse) {
+            return language;
         }
         let preferred = headers
             .get(ACCEPT_LANGUAGE)
@@ -41,7 +41,7 @@ impl Language {
             .unwrap_or(Self::English)
     }
 
-    /// Reads `en` or `lt`.
+    /// Parses `en` or `lt`.
     pub(super) fn parse(code: &str) -> Option<Self> {
         match code {
             "en" => Some(Self::English),
@@ -50,7 +50,7 @@ impl Language {
         }
     }
 
-    /// `en` or `lt`.
+    /// Returns `en` or `lt`.
     pub(super) const fn code(self) -> &'static str {
         match self {
             Self::English => "en",
@@ -58,16 +58,16 @@ impl Language {
         }
     }
 
-    /// The one of two texts that is in this language.
-    pub(super) const fn say<'t>(self, english: &'t str, lithuanian: &'t str) -> &'t str {
+    /// Returns the one of two texts that is in this language.
+    pub(super) const fn pick<'t>(self, english: &'t str, lithuanian: &'t str) -> &'t str {
         match self {
             Self::English => english,
             Self::Lithuanian => lithuanian,
         }
     }
 
-    /// A number and what is counted: the Lithuanian forms are for 1, 2 and 10 (1 diena,
-    /// 2 dienos, 10 dienų).
+    /// Returns a number with its noun. The Lithuanian forms are those for 1, 2 and 10
+    /// (1 diena, 2 dienos, 10 dienų).
     pub(super) fn count(self, number: u64, english: [&str; 2], lithuanian: [&str; 3]) -> String {
         let word = match self {
             Self::English => english[usize::from(number != 1)],
@@ -76,40 +76,40 @@ impl Language {
         format!("{} {word}", grouped(number))
     }
 
-    /// A moment, with how long ago it was.
+    /// Renders a moment with its distance from now.
     pub(super) fn moment(self, at: Timestamp, now: Timestamp) -> Markup {
         let text = at.to_string();
         let minutes = text.get(..16).unwrap_or(&text).replace('T', " ");
         html! {
             time datetime=(text) { (minutes) " UTC" }
-            " " span.ago { "(" (self.distance(at, now)) ")" }
+            " " span.ago { "(" (self.relative_time(at, now)) ")" }
         }
     }
 
-    /// A moment that may be absent.
-    pub(super) fn maybe_moment(self, at: Option<Timestamp>, now: Timestamp) -> Markup {
+    /// Renders a moment, or "never".
+    pub(super) fn optional_moment(self, at: Option<Timestamp>, now: Timestamp) -> Markup {
         match at {
             Some(at) => self.moment(at, now),
-            None => html! { span.ago { (self.say("never", "niekada")) } },
+            None => html! { span.ago { (self.pick("never", "niekada")) } },
         }
     }
 
-    /// The day of a moment.
+    /// Returns the day of a moment (UTC).
     pub(super) fn day(self, at: Timestamp) -> String {
         at.to_string().get(..10).unwrap_or_default().to_owned()
     }
 
-    fn distance(self, at: Timestamp, now: Timestamp) -> String {
+    fn relative_time(self, at: Timestamp, now: Timestamp) -> String {
         let past = at <= now;
-        if past && now.since(at) < JUST_NOW {
-            return self.say("just now", "ką tik").to_owned();
+        if past && now.since(at) < NOW_WINDOW {
+            return self.pick("just now", "ką tik").to_owned();
         }
         let seconds = if past { now.since(at) } else { at.since(now) }.as_secs();
         let (number, unit) = match seconds {
-            0..120 => (seconds, self.say("s", "s")),
-            120..7_200 => (seconds / 60, self.say("min", "min.")),
-            7_200..172_800 => (seconds / 3_600, self.say("h", "val.")),
-            _ => (seconds / 86_400, self.say("d", "d.")),
+            0..120 => (seconds, self.pick("s", "s")),
+            120..7_200 => (seconds / 60, self.pick("min", "min.")),
+            7_200..172_800 => (seconds / 3_600, self.pick("h", "val.")),
+            _ => (seconds / 86_400, self.pick("d", "d.")),
         };
         match (self, past) {
             (Self::English, true) => format!("{number} {unit} ago"),
@@ -120,7 +120,7 @@ impl Language {
     }
 }
 
-/// Which of the three forms follows a number in Lithuanian.
+/// Returns the index of the Lithuanian noun form that follows a number.
 fn lithuanian_form(number: u64) -> usize {
     match (number % 100, number % 10) {
         (11..=19, _) | (_, 0) => 2,
@@ -129,7 +129,7 @@ fn lithuanian_form(number: u64) -> usize {
     }
 }
 
-/// Digits in groups of three, with spaces that don't break.
+/// Returns the digits in groups of three, separated by no-break spaces.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -169,7 +169,7 @@ mod tests {
             for (name, value) in pairs {
                 headers.insert(*name, value.parse().expect("a value"));
             }
-            Language::of(&headers)
+            Language::from_headers(&headers)
         };
         assert_eq!(of(&[]), Language::English);
         assert_eq!(
@@ -188,7 +188,7 @@ mod tests {
     fn a_relative_time_shows_the_distance_from_now() {
         let now = Timestamp::from_millis(1_790_000_000_000);
         let minute = Duration::from_secs(60);
-        let far = |language: Language, at| language.distance(at, now);
+        let far = |language: Language, at| language.relative_time(at, now);
         assert_eq!(far(Language::English, now.before(5 * minute)), "5 min ago");
         assert_eq!(
             far(Language::Lithuanian, now.before(180 * minute)),

@@ -1,19 +1,19 @@
-//! What every page has around its middle, and the parts that they are put together of.
+//! The frame of every page, and the elements that pages are built from.
 
 use maud::{DOCTYPE, Markup, html};
 
+use super::labels::Severity;
 use super::language::Language;
-use super::visitor::{PROOF, Visitor};
-use super::words::Mood;
+use super::viewer::{FORM_TOKEN_FIELD, Viewer};
 use crate::admin::problem::AdminError;
 
-/// What is a page's own.
-pub(super) struct Middle {
+/// Title and content of one page.
+pub(super) struct PageBody {
     pub(super) title: String,
-    pub(super) body: Markup,
+    pub(super) content: Markup,
 }
 
-/// Pages of the menu: path, English and Lithuanian name.
+/// Menu entries: path, English and Lithuanian name.
 const MENU: [(&str, &str, &str); 9] = [
     ("/", "Overview", "Apžvalga"),
     ("/feeds", "Feeds", "Srautai"),
@@ -26,9 +26,9 @@ const MENU: [(&str, &str, &str); 9] = [
     ("/alarms", "Alarms", "Įspėjimai"),
 ];
 
-/// The whole page.
-pub(super) fn whole(visitor: &Visitor, middle: Middle) -> Markup {
-    let language = visitor.language;
+/// Renders a whole page.
+pub(super) fn render(viewer: &Viewer, body: PageBody) -> Markup {
+    let language = viewer.language;
     html! {
         (DOCTYPE)
         html lang=(language.code()) {
@@ -36,30 +36,30 @@ pub(super) fn whole(visitor: &Visitor, middle: Middle) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (middle.title) " – ivesk-webhook" }
+                title { (body.title) " – ivesk-webhook" }
                 link rel="stylesheet" href="/style.css";
                 link rel="icon" href="/icon.svg" type="image/svg+xml";
             }
             body {
-                a.skip href="#middle" { (language.say("To the content", "Prie turinio")) }
+                a.skip href="#main" { (language.pick("Skip to content", "Pereiti prie turinio")) }
                 header {
                     a.brand href="/" { "ivesk-webhook" }
-                    @if visitor.rights.is_some() { (menu(visitor)) }
+                    @if viewer.rights.is_some() { (menu(viewer)) }
                     div.tools {
-                        (languages(visitor))
-                        @if visitor.has_session {
-                            (button(visitor, "/logout", &[], language.say("Log out", "Atsijungti"), None))
+                        (languages(viewer))
+                        @if viewer.has_session {
+                            (button(viewer, "/logout", &[], language.pick("Log out", "Atsijungti"), None))
                         }
                     }
                 }
-                main id="middle" tabindex="-1" {
-                    h1 { (middle.title) }
-                    @if let Some(notice) = &visitor.notice {
-                        p.notice.good[notice.is_good()].bad[!notice.is_good()] role="status" {
-                            (notice.say(language))
+                main id="main" tabindex="-1" {
+                    h1 { (body.title) }
+                    @if let Some(notice) = &viewer.notice {
+                        p.notice.good[notice.is_success()].bad[!notice.is_success()] role="status" {
+                            (notice.text(language))
                         }
                     }
-                    (middle.body)
+                    (body.content)
                 }
                 footer { "ivesk-webhook " (env!("CARGO_PKG_VERSION")) }
             }
@@ -67,19 +67,19 @@ pub(super) fn whole(visitor: &Visitor, middle: Middle) -> Markup {
     }
 }
 
-fn menu(visitor: &Visitor) -> Markup {
-    let language = visitor.language;
+fn menu(viewer: &Viewer) -> Markup {
+    let language = viewer.language;
     let is_here = |path: &str| match path {
-        "/" => visitor.path == "/",
-        path => visitor.path.starts_with(path),
+        "/" => viewer.path == "/",
+        path => viewer.path.starts_with(path),
     };
     html! {
-        nav aria-label=(language.say("Pages", "Puslapiai")) {
+        nav aria-label=(language.pick("Pages", "Puslapiai")) {
             ul {
                 @for (path, english, lithuanian) in MENU {
                     li {
                         a href=(path) aria-current=[is_here(path).then_some("page")] {
-                            (language.say(english, lithuanian))
+                            (language.pick(english, lithuanian))
                         }
                     }
                 }
@@ -88,9 +88,9 @@ fn menu(visitor: &Visitor) -> Markup {
     }
 }
 
-/// The way to the other language.
-fn languages(visitor: &Visitor) -> Markup {
-    let (code, name) = match visitor.language {
+/// Renders the link to the other language.
+fn languages(viewer: &Viewer) -> Markup {
+    let (code, name) = match viewer.language {
         Language::English => ("lt", "Lietuviškai"),
         Language::Lithuanian => ("en", "English"),
     };
@@ -99,34 +99,34 @@ fn languages(visitor: &Visitor) -> Markup {
     }
 }
 
-/// A form of one button. `about` is what it is about, for those who don't see where it
-/// stands.
+/// Renders a form with one button. `about` names the row that it belongs to, for screen
+/// readers.
 pub(super) fn button(
-    visitor: &Visitor,
+    viewer: &Viewer,
     action: &str,
     fields: &[(&str, &str)],
     label: &str,
     about: Option<&str>,
 ) -> Markup {
-    let spoken = about.map(|about| format!("{label}: {about}"));
+    let aria_label = about.map(|about| format!("{label}: {about}"));
     html! {
         form method="post" action=(action) {
-            (proof(visitor))
+            (form_token_input(viewer))
             @for (name, value) in fields {
                 input type="hidden" name=(name) value=(value);
             }
-            button type="submit" aria-label=[spoken] { (label) }
+            button type="submit" aria-label=[aria_label] { (label) }
         }
     }
 }
 
-/// What shows that a form was made for this visitor.
-pub(super) fn proof(visitor: &Visitor) -> Markup {
-    html! { input type="hidden" name=(PROOF) value=(visitor.proof); }
+/// Renders the hidden field with the viewer's form token.
+pub(super) fn form_token_input(viewer: &Viewer) -> Markup {
+    html! { input type="hidden" name=(FORM_TOKEN_FIELD) value=(viewer.form_token); }
 }
 
-/// Text in which what stands between backticks is to be typed as it is.
-pub(super) fn marked(text: &str) -> Markup {
+/// Renders text, with `code` elements for the parts between backticks.
+pub(super) fn with_code(text: &str) -> Markup {
     html! {
         @for (at, part) in text.split('`').enumerate() {
             @if at % 2 == 1 { code { (part) } } @else { (part) }
@@ -134,18 +134,18 @@ pub(super) fn marked(text: &str) -> Markup {
     }
 }
 
-/// A word that stands out, for how something stands. Colour says nothing that it does not.
-pub(super) fn badge(mood: Mood, word: &str) -> Markup {
-    let class = match mood {
-        Mood::Good => "badge good",
-        Mood::Busy => "badge busy",
-        Mood::Bad => "badge bad",
+/// Renders a state as a badge. The word carries the meaning; the color only repeats it.
+pub(super) fn badge(severity: Severity, word: &str) -> Markup {
+    let class = match severity {
+        Severity::Ok => "badge good",
+        Severity::Pending => "badge busy",
+        Severity::Problem => "badge bad",
     };
-    html! { span class=(class) { (marked(word)) } }
+    html! { span class=(class) { (with_code(word)) } }
 }
 
-/// A table; on a narrow screen each row stands as a card of its own, with the columns'
-/// names beside their values. Roles are given, since that takes them from some readers.
+/// Renders a table. On a narrow screen CSS shows each row as a card, with the column names
+/// beside the values; the explicit roles keep it a table for screen readers.
 pub(super) fn table(caption: &str, columns: &[&str], rows: Vec<Vec<Markup>>) -> Markup {
     html! {
         table role="table" {
@@ -168,34 +168,34 @@ pub(super) fn table(caption: &str, columns: &[&str], rows: Vec<Vec<Markup>>) -> 
     }
 }
 
-/// The way to the next page of a list; `path` holds its other parameters.
+/// Renders the link to the next page of a list; `path` holds its other parameters.
 pub(super) fn next_page(language: Language, path: &str, next: Option<&str>) -> Markup {
     html! {
         @if let Some(next) = next {
             p { a.next href={ (path) (if path.contains('?') { '&' } else { '?' }) "after=" (next) } {
-                (language.say("Next page", "Kitas puslapis"))
+                (language.pick("Next page", "Kitas puslapis"))
             } }
         }
     }
 }
 
-/// A page that tells why there is no other.
-pub(super) fn failure(visitor: &Visitor, error: &AdminError) -> Middle {
-    let language = visitor.language;
+/// Returns the content of an error page.
+pub(super) fn error_body(viewer: &Viewer, error: &AdminError) -> PageBody {
+    let language = viewer.language;
     let (_, code) = error.answer();
-    Middle {
-        title: language.say("It did not work", "Nepavyko").to_owned(),
-        body: html! {
+    PageBody {
+        title: language.pick("Request failed", "Nepavyko").to_owned(),
+        content: html! {
             p.notice.bad role="alert" {
                 @match language {
-                    Language::English => (marked(&error.to_string())),
+                    Language::English => (with_code(&error.to_string())),
                     Language::Lithuanian => {
-                        (super::words::problem(code)) " "
-                        span lang="en" { "(" (marked(&error.to_string())) ")" }
+                        (super::labels::problem(code)) " "
+                        span lang="en" { "(" (with_code(&error.to_string())) ")" }
                     }
                 }
             }
-            p { a href="/" { (language.say("To the overview", "Į apžvalgą")) } }
+            p { a href="/" { (language.pick("Back to the overview", "Į apžvalgą")) } }
         },
     }
 }

@@ -1,9 +1,9 @@
-//! The status page: what the API tells, for people. Made here, without any script.
+//! The status page: the admin API's data for people, rendered on the server, without scripts.
 //!
-//! Each page is a module: it asks what it needs and gives the page's middle. [`entrance`]
-//! is passed by every request and decides who may see and change what; [`layout`] puts the
-//! middle into the whole. Nothing is shown that the store holds as a secret, and of a
-//! document only what `documents list` shows.
+//! Each page is a module that reads its data and returns a [`layout::PageBody`]; [`layout`]
+//! renders the frame around it. Every request passes [`access`], which decides who may see
+//! and change what. No page shows a secret of the store, and of a document only what
+//! `documents list` shows.
 
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -13,28 +13,28 @@ use axum::routing::{get, post};
 
 use super::state::Admin;
 
+mod access;
 mod actions;
 mod alarms;
+mod attention;
 mod certificates;
 mod chart;
-mod concerns;
+mod context;
 mod destinations;
 mod documents;
-mod entrance;
 mod feeds;
+mod labels;
 mod language;
 mod layout;
 mod login;
 mod overview;
-mod page;
 mod quarantine;
 pub(super) mod session;
 mod subscriptions;
 mod uploads;
-mod visitor;
-mod words;
+mod viewer;
 
-/// The pages' routes.
+/// Returns the pages' routes.
 pub(super) fn router(admin: &Admin) -> Router<Admin> {
     let pages = Router::new()
         .route("/", get(overview::page))
@@ -56,8 +56,8 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/do/restore", post(actions::restore))
         .route("/do/retry", post(actions::retry))
         .route("/do/destination", post(actions::destination))
-        .route_layer(from_fn_with_state(admin.clone(), entrance::enter));
-    // The same for everybody, and nothing of ours in them.
+        .route_layer(from_fn_with_state(admin.clone(), access::check_access));
+    // Static files hold no data and need no session.
     Router::new()
         .route(
             "/style.css",

@@ -1,83 +1,83 @@
-//! Whether all is well, what waits for a person, and what came lately.
+//! Overview: readiness, problems that need a person, and the last 24 hours.
 
 use std::collections::BTreeMap;
 
 use axum::response::Response;
 use maud::{Markup, html};
 
+use super::attention;
 use super::chart::{bars, hours};
-use super::concerns;
+use super::context::{PageContext, PageResult};
+use super::labels::{self, Severity};
 use super::language::Language;
-use super::layout::{Middle, badge};
-use super::page::{Shown, Visit};
-use super::words::{self, Mood};
+use super::layout::{PageBody, badge};
 use crate::app::App;
 use crate::domain::Timestamp;
 use crate::store::{Activity, HourCount};
 
-/// Kinds of refusal that are named; the others are counted together.
-const REASONS: usize = 6;
+/// Maximum number of refusal reasons shown; the others are added up.
+const MAX_REASONS: usize = 6;
 
-pub(super) async fn page(visit: Visit) -> Response {
-    let shown = overview(&visit.admin.app, visit.visitor.language).await;
-    visit.show(shown)
+pub(super) async fn page(context: PageContext) -> Response {
+    let result = overview(&context.admin.app, context.viewer.language).await;
+    context.respond(result)
 }
 
-async fn overview(app: &App, language: Language) -> Shown {
+async fn overview(app: &App, language: Language) -> PageResult {
     let now = app.clock.now();
     let not_ready = app.ingest.readiness().await.err();
     let feeds = app.store.feeds().await?;
     let subscriptions = app.store.subscriptions().await?;
-    let concerns = concerns::all(app, language, &feeds, &subscriptions).await?;
-    let shown_hours = hours(now);
-    let first = shown_hours.first().copied().unwrap_or(now);
+    let attention = attention::all(app, language, &feeds, &subscriptions).await?;
+    let hours = hours(now);
+    let first = hours.first().copied().unwrap_or(now);
     let activity = app.store.activity(first).await?;
     let sequence = app.store.sequence().await?;
     let documents = u64::try_from(sequence.last).unwrap_or_default();
-    let lost: u64 = feeds.iter().map(|row| row.missed_notifications).sum();
-    Ok(Middle {
-        title: language.say("Overview", "Apžvalga").to_owned(),
-        body: html! {
+    let missed: u64 = feeds.iter().map(|row| row.missed_notifications).sum();
+    Ok(PageBody {
+        title: language.pick("Overview", "Apžvalga").to_owned(),
+        content: html! {
             p.state {
                 @match &not_ready {
                     None => {
-                        (badge(Mood::Good, language.say("Ready", "Veikia")))
-                        " " (language.say("Messages are accepted.", "Pranešimai priimami."))
+                        (badge(Severity::Ok, language.pick("Ready", "Veikia")))
+                        " " (language.pick("Messages are accepted.", "Pranešimai priimami."))
                     }
                     Some(refusal) => {
-                        (badge(Mood::Bad, language.say("Not ready", "Neveikia")))
-                        " " (language.say("Messages are not accepted: ", "Pranešimai nepriimami: "))
-                        (words::not_ready(language, refusal.code())) "."
+                        (badge(Severity::Problem, language.pick("Not ready", "Neveikia")))
+                        " " (language.pick("Messages are not accepted: ", "Pranešimai nepriimami: "))
+                        (labels::not_ready(language, refusal.code())) "."
                     }
                 }
             }
-            section aria-labelledby="concerns" {
-                h2 id="concerns" { (language.say("What waits for you", "Reikia jūsų dėmesio")) }
-                @if concerns.is_empty() {
-                    p { (language.say("Nothing.", "Nieko daryti nereikia.")) }
+            section aria-labelledby="attention" {
+                h2 id="attention" { (language.pick("Needs attention", "Reikia jūsų dėmesio")) }
+                @if attention.is_empty() {
+                    p { (language.pick("Nothing needs your attention.", "Nieko daryti nereikia.")) }
                 } @else {
-                    ul.concerns { @for concern in &concerns { li { (concern) } } }
+                    ul.attention { @for item in &attention { li { (item) } } }
                 }
             }
-            section aria-labelledby="lately" {
-                h2 id="lately" { (language.say("The last 24 hours", "Paskutinės 24 valandos")) }
+            section aria-labelledby="activity" {
+                h2 id="activity" { (language.pick("Last 24 hours", "Paskutinės 24 valandos")) }
                 div.charts {
-                    (bars(language, language.say("Accepted messages", "Priimti pranešimai"), "good", &shown_hours,
+                    (bars(language, language.pick("Accepted messages", "Priimti pranešimai"), "good", &hours,
                         |hour| count_at(&activity.accepted, hour)))
-                    (bars(language, language.say("Refused messages", "Atmesti pranešimai"), "bad", &shown_hours,
+                    (bars(language, language.pick("Refused messages", "Atmesti pranešimai"), "bad", &hours,
                         |hour| refused_at(&activity, hour)))
-                    (bars(language, language.say("New document versions", "Naujos dokumentų versijos"), "plain", &shown_hours,
+                    (bars(language, language.pick("New document versions", "Naujos dokumentų versijos"), "plain", &hours,
                         |hour| count_at(&activity.documents, hour)))
                 }
                 (reasons(language, &activity))
             }
-            section aria-labelledby="all" {
-                h2 id="all" { (language.say("In all", "Iš viso")) }
+            section aria-labelledby="totals" {
+                h2 id="totals" { (language.pick("Totals", "Iš viso")) }
                 dl.numbers {
-                    (number(language.say("Document versions", "Dokumentų versijos"), documents, "/documents"))
-                    (number(language.say("Feeds", "Srautai"), feeds.len() as u64, "/feeds"))
-                    (number(language.say("Missed notifications", "Negauti pranešimai"), lost, "/feeds"))
-                    (number(language.say("Subscriptions", "Prenumeratos"), subscriptions.len() as u64, "/subscriptions"))
+                    (number(language.pick("Document versions", "Dokumentų versijos"), documents, "/documents"))
+                    (number(language.pick("Feeds", "Srautai"), feeds.len() as u64, "/feeds"))
+                    (number(language.pick("Missed notifications", "Praleisti pranešimai"), missed, "/feeds"))
+                    (number(language.pick("Subscriptions", "Prenumeratos"), subscriptions.len() as u64, "/subscriptions"))
                 }
             }
         },
@@ -89,16 +89,16 @@ fn number(name: &str, value: u64, path: &str) -> Markup {
 }
 
 fn count_at(counts: &[HourCount], hour: Timestamp) -> u64 {
-    let at = counts.iter().find(|count| count.hour == hour);
-    at.map_or(0, |count| count.count)
+    let count = counts.iter().find(|count| count.hour == hour);
+    count.map_or(0, |count| count.count)
 }
 
 fn refused_at(activity: &Activity, hour: Timestamp) -> u64 {
-    let at = activity.refused.iter().filter(|count| count.hour == hour);
-    at.map(|count| count.count).sum()
+    let counts = activity.refused.iter().filter(|count| count.hour == hour);
+    counts.map(|count| count.count).sum()
 }
 
-/// Why messages were refused, the most frequent reasons first.
+/// Renders the reasons of refused messages, most frequent first.
 fn reasons(language: Language, activity: &Activity) -> Markup {
     let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
     for refused in &activity.refused {
@@ -106,19 +106,23 @@ fn reasons(language: Language, activity: &Activity) -> Markup {
     }
     let mut totals: Vec<(&str, u64)> = totals.into_iter().collect();
     totals.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let others: u64 = totals.iter().skip(REASONS).map(|(_, count)| count).sum();
+    let others: u64 = totals
+        .iter()
+        .skip(MAX_REASONS)
+        .map(|(_, count)| count)
+        .sum();
     html! {
         @if !totals.is_empty() {
-            h3 { (language.say("Why messages were refused", "Kodėl pranešimai atmesti")) }
+            h3 { (language.pick("Reasons of refused messages", "Pranešimų atmetimo priežastys")) }
             ul.reasons {
-                @for (reason, count) in totals.iter().take(REASONS) {
+                @for (reason, count) in totals.iter().take(MAX_REASONS) {
                     li { code { (reason) } " " (super::language::grouped(*count)) }
                 }
                 @if others > 0 {
-                    li { (language.say("others", "kitos")) " " (super::language::grouped(others)) }
+                    li { (language.pick("others", "kitos")) " " (super::language::grouped(others)) }
                 }
             }
-            p { a href="/quarantine" { (language.say("To the quarantine", "Į karantiną")) } }
+            p { a href="/quarantine" { (language.pick("Show quarantine", "Rodyti karantiną")) } }
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Who looks at the pages: sessions, and what proves that a form is one of ours.
+//! Sessions of the status page, and the tokens that protect its forms from forgery (CSRF).
 //!
-//! Whoever shows a token gets a session, kept in this process's memory for a while. Where
-//! none is needed a browser still gets a cookie, and in either case each form holds a token
-//! that is made of the cookie with a key of this process, so that no other page can send
-//! one: it sees neither the cookie nor the token.
+//! A login with a token creates a session in this process's memory. Where no login is needed
+//! a browser still gets a cookie. In both cases each form holds an HMAC of the cookie under a
+//! key of this process: another site's page knows neither the cookie nor the token, so it
+//! can't submit a form.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,16 +20,16 @@ use crate::admin::guard::{TokenId, sha256};
 use crate::domain::Timestamp;
 use crate::store::Rights;
 
-/// The cookie that holds a session's secret.
+/// Name of the cookie that holds a session's secret.
 pub(super) const COOKIE_NAME: &str = "ivesk_session";
 
-/// How long a session lasts.
-pub(super) const LASTS: Duration = Duration::from_secs(12 * 60 * 60);
+/// Lifetime of a session.
+pub(super) const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// Sessions at once; the oldest gives way.
-const SESSIONS: usize = 256;
+/// Maximum number of sessions; above it the oldest ends.
+const MAX_SESSIONS: usize = 256;
 
-/// Who shows a token, and what it lets them do.
+/// A session: the token that opened it, and its rights.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Session {
     pub(super) token: TokenId,
@@ -37,14 +37,14 @@ pub(super) struct Session {
     until: Timestamp,
 }
 
-/// The sessions of this process, and the key that forms are proven with.
+/// The sessions of this process, and the key of its form tokens.
 pub(in super::super) struct Sessions {
     key: hmac::Key,
     open: Mutex<BTreeMap<[u8; 32], Session>>,
 }
 
 impl Sessions {
-    /// No session yet, and a key of its own.
+    /// Returns an empty set of sessions with a random key.
     pub(in super::super) fn new() -> Self {
         let mut key = [0; 32];
         // The system's random source fails on no supported system once it has started.
@@ -55,12 +55,12 @@ impl Sessions {
         }
     }
 
-    /// Begins a session and gives its secret, for the cookie.
-    pub(super) fn begin(&self, token: TokenId, rights: Rights, now: Timestamp) -> String {
-        let secret = fresh_secret();
+    /// Creates a session and returns its secret, for the cookie.
+    pub(super) fn create(&self, token: TokenId, rights: Rights, now: Timestamp) -> String {
+        let secret = new_secret();
         let mut open = self.open();
         open.retain(|_, session| session.until > now);
-        if open.len() >= SESSIONS
+        if open.len() >= MAX_SESSIONS
             && let Some(oldest) = open
                 .iter()
                 .min_by_key(|(_, session)| session.until)
@@ -73,13 +73,13 @@ impl Sessions {
             Session {
                 token,
                 rights,
-                until: now.after(LASTS),
+                until: now.after(LIFETIME),
             },
         );
         secret
     }
 
-    /// The session of this secret.
+    /// Returns the session of this secret, unless it has expired.
     pub(super) fn find(&self, secret: &str, now: Timestamp) -> Option<Session> {
         let open = self.open();
         let session = open.get(&sha256(secret)).copied();
@@ -91,15 +91,15 @@ impl Sessions {
         self.open().remove(&sha256(secret));
     }
 
-    /// What a form holds that was made for the browser with this cookie.
+    /// Returns the token for the forms of the browser with this cookie.
     pub(super) fn form_token(&self, cookie: &str) -> String {
         URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, cookie.as_bytes()))
     }
 
-    /// Whether a form that holds `given` was made for the browser with this cookie.
-    pub(super) fn is_our_form(&self, cookie: &str, given: &str) -> bool {
-        let ours = self.form_token(cookie);
-        verify_slices_are_equal(ours.as_bytes(), given.as_bytes()).is_ok()
+    /// Returns true if `token` belongs to the browser with this cookie.
+    pub(super) fn verify_form_token(&self, cookie: &str, token: &str) -> bool {
+        let expected = self.form_token(cookie);
+        verify_slices_are_equal(expected.as_bytes(), token.as_bytes()).is_ok()
     }
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], Session>> {
@@ -107,14 +107,14 @@ impl Sessions {
     }
 }
 
-/// A secret that nobody guesses.
-pub(super) fn fresh_secret() -> String {
+/// Returns a random secret of 256 bits.
+pub(super) fn new_secret() -> String {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The value of a cookie; none where it is missing or as long as none of ours.
+/// Returns the value of a cookie; none if it is missing, empty or longer than 100 bytes.
 pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get_all(COOKIE)
@@ -135,16 +135,16 @@ mod tests {
     #[test]
     fn a_session_expires_or_is_ended_and_owns_its_forms() {
         let sessions = Sessions::new();
-        let mine = sessions.begin(TokenId::Configured, Rights::Operate, NOW);
-        let yours = sessions.begin(TokenId::Stored(1), Rights::Read, NOW);
+        let mine = sessions.create(TokenId::Configured, Rights::Operate, NOW);
+        let yours = sessions.create(TokenId::Stored(1), Rights::Read, NOW);
         assert!(sessions.find(&mine, NOW).is_some());
-        assert!(sessions.find(&mine, NOW.after(LASTS)).is_none());
+        assert!(sessions.find(&mine, NOW.after(LIFETIME)).is_none());
         assert!(sessions.find("guessed", NOW).is_none());
         let form = sessions.form_token(&mine);
-        assert!(sessions.is_our_form(&mine, &form));
-        assert!(!sessions.is_our_form(&yours, &form));
+        assert!(sessions.verify_form_token(&mine, &form));
+        assert!(!sessions.verify_form_token(&yours, &form));
         assert!(
-            !Sessions::new().is_our_form(&mine, &form),
+            !Sessions::new().verify_form_token(&mine, &form),
             "another process's"
         );
         sessions.end(&mine);
@@ -157,11 +157,11 @@ mod tests {
         let sessions = Sessions::new();
         let begin = |n| {
             let now = NOW.after(Duration::from_secs(n));
-            sessions.begin(TokenId::Configured, Rights::Read, now)
+            sessions.create(TokenId::Configured, Rights::Read, now)
         };
         let first = begin(0);
         let second = begin(1);
-        for n in 2..=SESSIONS as u64 {
+        for n in 2..=MAX_SESSIONS as u64 {
             begin(n);
         }
         assert!(sessions.find(&first, NOW).is_none());

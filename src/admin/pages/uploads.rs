@@ -1,61 +1,61 @@
-//! Uploads: what was given to the vendor, and what became of it.
+//! Uploads: files sent to the vendor, and the documents made of them.
 
 use axum::extract::Query;
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::feeds::Place;
+use super::context::{PageContext, PageResult, ROWS};
+use super::feeds::ListQuery;
+use super::labels;
 use super::language::grouped;
-use super::layout::{Middle, badge, next_page, table};
-use super::page::{ROWS, Shown, Visit};
-use super::words;
+use super::layout::{PageBody, badge, next_page, table};
 use crate::admin::paging::{List, Page};
 use crate::domain::Timestamp;
 use crate::store::UploadRow;
 
-pub(super) async fn page(visit: Visit, Query(place): Query<Place>) -> Response {
-    let shown = list(&visit, place).await;
-    visit.show(shown)
+pub(super) async fn page(context: PageContext, Query(query): Query<ListQuery>) -> Response {
+    let result = list(&context, query).await;
+    context.respond(result)
 }
 
-async fn list(visit: &Visit, place: Place) -> Shown {
-    let (app, language) = (&visit.admin.app, visit.visitor.language);
+async fn list(context: &PageContext, query: ListQuery) -> PageResult {
+    let (app, language) = (&context.admin.app, context.viewer.language);
     let now = app.clock.now();
-    let before = Some(place.page().row(List::UPLOADS)?).filter(|row| *row > 0);
+    let before = Some(query.page().row(List::UPLOADS)?).filter(|row| *row > 0);
     let rows = app.store.newest_uploads(before, ROWS + 1).await?;
     let page = Page::of(List::UPLOADS, rows, ROWS, |row| row.id);
     let columns = [
-        language.say("File", "Failas"),
-        language.say("State", "Būsena"),
-        language.say("Begun", "Pradėta"),
-        language.say("Bytes", "Baitai"),
-        language.say("Documents", "Dokumentai"),
+        language.pick("File", "Failas"),
+        language.pick("State", "Būsena"),
+        language.pick("Started", "Pradėta"),
+        language.pick("Bytes", "Baitai"),
+        language.pick("Documents", "Dokumentai"),
     ];
     let rows = page
         .rows
         .iter()
-        .map(|row| upload(visit, row, now))
+        .map(|row| upload(context, row, now))
         .collect();
-    Ok(Middle {
-        title: language.say("Uploads", "Įkėlimai").to_owned(),
-        body: html! {
+    Ok(PageBody {
+        title: language.pick("Uploads", "Įkėlimai").to_owned(),
+        content: html! {
             @if page.rows.is_empty() {
-                p { (language.say("Nothing was uploaded yet.", "Dar nieko neįkelta.")) }
+                p { (language.pick("No uploads yet.", "Įkėlimų dar nėra.")) }
             } @else {
-                (table(language.say("Uploads, the newest first", "Įkėlimai, naujausi viršuje"), &columns, rows))
+                (table(language.pick("Uploads, newest first", "Įkėlimai, naujausi viršuje"), &columns, rows))
             }
             (next_page(language, "/uploads", page.next.as_deref()))
         },
     })
 }
 
-fn upload(visit: &Visit, row: &UploadRow, now: Timestamp) -> Vec<Markup> {
-    let language = visit.visitor.language;
-    let (mood, word) = words::upload(language, row.status(now));
+fn upload(context: &PageContext, row: &UploadRow, now: Timestamp) -> Vec<Markup> {
+    let language = context.viewer.language;
+    let (severity, word) = labels::upload(language, row.status(now));
     vec![
         html! { strong { (row.file_name) } " " span.ago { (row.account) } },
         html! {
-            (badge(mood, word))
+            (badge(severity, word))
             @if let Some(error) = &row.last_error { p.error lang="en" { (error) } }
         },
         language.moment(row.created_at, now),
@@ -63,7 +63,7 @@ fn upload(visit: &Visit, row: &UploadRow, now: Timestamp) -> Vec<Markup> {
         html! {
             @if row.documents.is_empty() { "–" }
             @for id in &row.documents {
-                a href={ "/documents?q=" (super::documents::encoded(id)) } { (id) } " "
+                a href={ "/documents?q=" (super::documents::url_encode(id)) } { (id) } " "
             }
         },
     ]

@@ -214,6 +214,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "unknown fragment")]
     fn an_unknown_fragment_is_refused() {
-        let _ = Sql::new("SELECT {colums} FROM t");
+        let _ = Sql::new("SELECT {no_such_fragment} FROM t");
     }
 }

@@ -252,7 +252,7 @@ pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, File),
     Ok((schema::open_for_reading(path)?, lock))
 }
 
-/// Takes the lock of the only process that may write; it ends with the process.
+/// Acquires the lock of the only process that may write; it is released when the process ends.
 fn lock_file(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");

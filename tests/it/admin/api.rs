@@ -1,13 +1,12 @@
-//! What the admin listener promises, and the subcommands that use it.
+//! The admin API, and the commands that use it.
 
 use ivesk_webhook::cli::server::{Api, RunningServer};
-use ivesk_webhook::config::{Config, default_account};
-use ivesk_webhook::domain::{DocumentVersion, Queue};
-use ivesk_webhook::store::{LeaseRequest, PageEnd, PageToCommit, PullPlan, Store, TriggerKind};
+use ivesk_webhook::config::Config;
+use ivesk_webhook::store::{Store, TriggerKind};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, code, json as json_of};
+use crate::support::app::{TestApp, code, json_of};
 use crate::support::fake_sns::{FOREIGN_TOPIC, Message};
 
 #[tokio::test]
@@ -93,7 +92,7 @@ async fn with_a_token_only_health_is_open() {
     }
 }
 
-/// Makes a token through the API, as whoever has the configured one.
+/// Creates a token with the configured one; returns its id and text.
 async fn token(app: &TestApp, name: &str, rights: &str) -> (i64, String) {
     let response = app
         .admin_request(Method::POST, "/v1/tokens")
@@ -102,17 +101,17 @@ async fn token(app: &TestApp, name: &str, rights: &str) -> (i64, String) {
         .body(json!({"name": name, "rights": rights}).to_string())
         .send()
         .await;
-    let (status, made) = json_of(response.unwrap()).await;
-    assert_eq!(status, 200, "{made}");
-    let id = made["id"].as_i64().unwrap();
-    (id, made["token"].as_str().unwrap().to_owned())
+    let (status, created) = json_of(response.unwrap()).await;
+    assert_eq!(status, 200, "{created}");
+    let id = created["id"].as_i64().unwrap();
+    (id, created["token"].as_str().unwrap().to_owned())
 }
 
 fn guarded(config: &mut Config) {
     config.admin.token = Some("private-token".to_owned().into());
 }
 
-/// A request with a token, a POST with an empty object.
+/// Sends a request with a token and an empty object.
 async fn as_bearer(app: &TestApp, token: &str, method: Method, path: &str) -> reqwest::Response {
     let request = app
         .admin_request(method, path)
@@ -153,15 +152,15 @@ async fn a_stored_token_has_its_rights_until_it_is_revoked() {
 
     let revoke = format!("/v1/tokens/{reader}/revoke");
     let refused = as_bearer(&app, &read, Method::POST, &revoke).await;
-    assert_eq!(refused.status(), 403, "it can't even withdraw itself");
+    assert_eq!(refused.status(), 403, "it cannot revoke even itself");
     assert_eq!(
         as_bearer(&app, &operate, Method::POST, &revoke)
             .await
             .status(),
         200
     );
-    let gone = as_bearer(&app, &read, Method::GET, "/v1/status").await;
-    assert_eq!(code(gone).await, (401, "unauthorized".to_owned()));
+    let revoked = as_bearer(&app, &read, Method::GET, "/v1/status").await;
+    assert_eq!(code(revoked).await, (401, "unauthorized".to_owned()));
     let again = as_bearer(&app, &operate, Method::POST, &revoke).await;
     assert_eq!(code(again).await, (404, "unknown_row".to_owned()));
 }
@@ -192,20 +191,20 @@ async fn token_names_are_unique_and_only_hashes_are_stored() {
 #[tokio::test]
 async fn without_a_configured_token_loopback_may_enter() {
     let app = TestApp::spawn().await;
-    let (_, made) = app
+    let (_, created) = app
         .admin_post("/v1/tokens", &json!({"name": "reader", "rights": "read"}))
         .await;
-    let read = made["token"].as_str().unwrap();
+    let read = created["token"].as_str().unwrap();
 
     assert_eq!(app.admin_post("/v1/pull", &json!({})).await.0, 200);
     let refused = as_bearer(&app, read, Method::POST, "/v1/pull").await;
     assert_eq!(code(refused).await.0, 403);
     let wrong = as_bearer(&app, "iwh_wrong", Method::GET, "/v1/status").await;
     assert_eq!(code(wrong).await.0, 401);
-    let other_form = app
+    let other_scheme = app
         .admin_request(Method::GET, "/v1/status")
         .header("authorization", "Basic eDp5");
-    assert_eq!(other_form.send().await.unwrap().status(), 401);
+    assert_eq!(other_scheme.send().await.unwrap().status(), 401);
 }
 
 #[tokio::test]
@@ -214,21 +213,21 @@ async fn lists_are_paged_to_their_end() {
     for _ in 0..5 {
         app.deliver(&Message::notification(&app.sns)).await;
     }
-    let mut seen = Vec::new();
+    let mut rows_read = Vec::new();
     let mut path = "/v1/notifications?limit=2".to_owned();
     let mut pages = 0;
     loop {
         let page = app.admin(&path).await;
         let rows = page["rows"].as_array().unwrap();
         assert!(rows.len() <= 2, "{page}");
-        seen.extend(rows.iter().map(|row| row["id"].as_i64().unwrap()));
+        rows_read.extend(rows.iter().map(|row| row["id"].as_i64().unwrap()));
         pages += 1;
         let Some(next) = page["next"].as_str() else {
             break;
         };
         path = format!("/v1/notifications?limit=2&after={next}");
     }
-    assert_eq!((seen, pages), (vec![1, 2, 3, 4, 5], 3));
+    assert_eq!((rows_read, pages), (vec![1, 2, 3, 4, 5], 3));
 
     let first = app.admin("/v1/notifications?limit=1").await;
     let next = first["next"].as_str().unwrap();
@@ -259,7 +258,7 @@ async fn a_search_finds_documents_newest_first() {
     };
     let mut documents: Vec<Value> = (1..=2_100).map(|n| document(n, "UAB Kita")).collect();
     documents[4] = document(5, "UAB Šarka");
-    store_documents(&app, &documents).await;
+    app.store_documents(&documents).await;
     let sequences = |page: &Value| -> Vec<i64> {
         let rows = page["rows"].as_array().unwrap();
         rows.iter()
@@ -289,7 +288,7 @@ async fn a_search_finds_documents_newest_first() {
         let page = app.admin(&format!("/v1/documents/search?{query}")).await;
         assert_eq!(sequences(&page), expected, "{query}");
     }
-    // One answer looks at no more than 2,000 versions, and the next one goes on.
+    // One answer searches at most 2,000 versions; the next one continues.
     let page = app.admin("/v1/documents/search?q=%C5%A1arka").await;
     assert_eq!(sequences(&page), [0_i64; 0]);
     let next = page["next"].as_str().unwrap();
@@ -309,43 +308,6 @@ async fn a_search_finds_documents_newest_first() {
         let answer = app.admin_request(Method::GET, &path).send().await.unwrap();
         assert_eq!(answer.status(), 400, "{wrong}");
     }
-}
-
-/// Stores documents as one page of company 1's exported feed.
-pub(crate) async fn store_documents(app: &TestApp, documents: &[Value]) {
-    app.admin_post("/v1/pull", &json!({"company": "1"})).await;
-    let hour = std::time::Duration::from_secs(3600);
-    let account = default_account();
-    let lease = app
-        .store
-        .lease_page(LeaseRequest {
-            now: app.clock.now(),
-            lease: hour,
-            requests_per_account: 1,
-            lookback: hour,
-            queues: vec![(account, Queue::Exported)],
-        })
-        .await;
-    let page = PageToCommit {
-        documents: documents
-            .iter()
-            .map(|document| DocumentVersion {
-                id: document["id"].as_str().unwrap().to_owned(),
-                version: "2026-11-02T10:00:00.000Z".to_owned(),
-                body: document.to_string().into_bytes(),
-            })
-            .collect(),
-        end: PageEnd::UpToDate,
-        ..PageToCommit::default()
-    };
-    let plan = PullPlan {
-        now: app.clock.now(),
-        follow_ups: [hour, hour],
-        reconcile_every: hour,
-        lookback: hour,
-    };
-    let lease = lease.unwrap().expect("the feed is due");
-    app.store.commit_page(lease, page, plan).await.unwrap();
 }
 
 #[tokio::test]
@@ -384,18 +346,18 @@ async fn feeds_are_paged_in_the_order_of_their_names() {
     app.admin_post("/v1/pull", &json!({"queue": "digitized"}))
         .await;
     let all = app.admin("/v1/feeds").await;
-    let mut seen = Vec::new();
+    let mut rows_read = Vec::new();
     let mut path = "/v1/feeds?limit=1".to_owned();
     loop {
         let page = app.admin(&path).await;
-        seen.extend(page["rows"].as_array().unwrap().clone());
+        rows_read.extend(page["rows"].as_array().unwrap().clone());
         match page["next"].as_str() {
             Some(next) => path = format!("/v1/feeds?limit=1&after={next}"),
             None => break,
         }
     }
-    assert_eq!(seen.len(), 5);
-    assert_eq!(Value::Array(seen), all["rows"]);
+    assert_eq!(rows_read.len(), 5);
+    assert_eq!(Value::Array(rows_read), all["rows"]);
 }
 
 #[tokio::test]
@@ -437,7 +399,7 @@ async fn a_pull_triggers_the_feeds_it_names() {
 
     let second = json!({"from": "2024-01-01T00:00:00.000Z"});
     let (status, problem) = app.admin_post("/v1/pull", &second).await;
-    assert_eq!(status, 409, "the first is not cut short: {problem}");
+    assert_eq!(status, 409, "the first is not cut off: {problem}");
     let title = problem["title"].as_str().unwrap();
     assert!(title.contains("default/digitized"), "{title}");
     let feeds = app.store.feeds().await.unwrap();
@@ -448,8 +410,8 @@ async fn a_pull_triggers_the_feeds_it_names() {
     assert!(!triggers.contains(&TriggerKind::Backfill), "all or nothing");
     let elsewhere = json!({"company": "00302320404", "from": "2024-01-01T00:00:00.000Z"});
     assert_eq!(app.admin_post("/v1/pull", &elsewhere).await.0, 200);
-    let hint = json!({"queue": "digitized"});
-    assert_eq!(app.admin_post("/v1/pull", &hint).await.0, 200);
+    let plain = json!({"queue": "digitized"});
+    assert_eq!(app.admin_post("/v1/pull", &plain).await.0, 200);
 
     for wrong in [
         json!({"account": "nobody"}),
@@ -494,7 +456,7 @@ async fn a_backup_is_written_while_it_runs() {
     assert!(path.metadata().unwrap().len() > 0);
 
     let (status, answer) = app.admin_post("/v1/backup", &json!({"path": path})).await;
-    assert_eq!(status, 409, "it never replaces a file unasked: {answer}");
+    assert_eq!(status, 409, "it replaces a file only if asked: {answer}");
     let forced = json!({"path": path, "force": true});
     assert_eq!(app.admin_post("/v1/backup", &forced).await.0, 200);
     let live = json!({"path": app.dir().join("test.db"), "force": true});
@@ -517,7 +479,7 @@ async fn a_quarantined_message_is_verified_as_of_its_receipt() {
     assert_eq!(row.reason, "certificate_unavailable");
     assert!(!row.headers.contains("host"), "{}", row.headers);
 
-    // A day later the message is too old to be delivered, not to be retried.
+    // A day later, the message is too old to arrive, but not to be retried.
     app.clock.advance(std::time::Duration::from_secs(86_400));
     assert_eq!(app.deliver(&message).await.status(), 503);
     app.sns.set_certificate_down(false);
@@ -549,7 +511,7 @@ async fn a_retry_that_is_refused_again_says_why_and_keeps_the_row() {
     assert_eq!(app.quarantine().await.len(), 1);
 }
 
-async fn opened(config: &Config) -> Api {
+async fn open_api(config: &Config) -> Api {
     let opened = Api::open(config).await;
     opened.unwrap_or_else(|failure| panic!("{failure:?}"))
 }
@@ -561,17 +523,17 @@ async fn commands_find_the_running_server_and_work_without_one() {
     app.deliver(&message).await;
     let config = app.config();
 
-    let api = opened(&config).await;
+    let api = open_api(&config).await;
     assert!(api.is_running_server());
     let over_http = api.rows("/v1/notifications").await.ok().unwrap();
     assert_eq!(over_http.len(), 1);
 
     assert!(app.stop().await);
     assert!(RunningServer::find(&config).await.ok().unwrap().is_none());
-    let api = opened(&config).await;
+    let api = open_api(&config).await;
     assert!(!api.is_running_server());
-    let here = api.rows("/v1/notifications").await.ok().unwrap();
-    assert_eq!(here, over_http);
+    let directly = api.rows("/v1/notifications").await.ok().unwrap();
+    assert_eq!(directly, over_http);
     assert!(api.close().await.is_ok());
 }
 
@@ -581,7 +543,7 @@ async fn a_locked_store_without_a_server_is_reported() {
     let mut config = app.config();
     config.admin.listen = ([127, 0, 0, 1], 9).into();
 
-    let failure = Api::open(&config).await.err().expect("the store is held");
+    let failure = Api::open(&config).await.err().expect("the store is locked");
 
     let text = format!("{failure:?}");
     assert!(text.contains("admin.listen"), "{text}");

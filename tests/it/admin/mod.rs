@@ -1,5 +1,5 @@
 //! The admin listener: its API, its document and its pages.
 
-pub(crate) mod api;
+mod api;
 mod openapi;
 mod pages;

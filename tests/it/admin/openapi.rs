@@ -1,4 +1,4 @@
-//! The admin API is what its OpenAPI document says.
+//! The admin API against its OpenAPI document.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::app::TestApp;
 use crate::support::fake_sns::{FOREIGN_TOPIC, Message};
+use crate::support::skip::skip;
 
 const TOKEN: &str = "planted-private-token-5e7b";
 
@@ -26,7 +27,7 @@ async fn document(app: &TestApp) -> Value {
     serde_json::from_str(&answer.text().await.expect("text")).expect("JSON")
 }
 
-/// The methods that the document lists for each path.
+/// Returns the methods that the document lists for each path.
 fn described(document: &Value) -> BTreeMap<String, BTreeSet<String>> {
     let paths = document["paths"].as_object().expect("paths");
     paths
@@ -41,11 +42,11 @@ fn described(document: &Value) -> BTreeMap<String, BTreeSet<String>> {
         .collect()
 }
 
-/// The paths that the router has, as its debug text lists them: it has no other way to tell.
+/// Returns the router's paths, which only its debug text lists.
 fn routed(app: &TestApp) -> BTreeSet<String> {
     let text = format!("{:?}", admin::router(app.service().app().clone()));
     let paths = text.split('"').filter(|part| part.starts_with('/'));
-    // Pages are for people, and not described.
+    // Pages are not part of the API.
     let is_api = |path: &&str| {
         path.starts_with("/v1/") || ["/metrics", "/healthz", "/readyz"].contains(path)
     };
@@ -68,10 +69,10 @@ async fn the_document_describes_exactly_the_routes() {
             let known = Method::from_bytes(method.as_bytes()).expect("a method");
             let request = app.admin_request(known, &path).bearer_auth(TOKEN).body("?");
             let status = request.send().await.expect("an answer").status();
-            // The body is no JSON, so nothing is done by asking.
-            let is_there = status != 405;
+            // The body is no JSON, so the request changes nothing.
+            let is_allowed = status != 405;
             assert_eq!(
-                is_there,
+                is_allowed,
                 methods.contains(method),
                 "{method} {path}: {status}"
             );
@@ -118,23 +119,18 @@ async fn every_operation_names_its_problems_answer_and_rights() {
     }
 }
 
-/// The program that compares a running API with its document; none where it is not
-/// installed: then the test is left out, and says so.
+/// Returns schemathesis, which compares a running API with its document; skips the test and
+/// returns `None` if it is not installed.
 fn schemathesis() -> Option<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/bin/st");
-    let named = std::env::var_os("IVESK_WEBHOOK_TEST_SCHEMATHESIS").map(PathBuf::from);
-    let program = named.unwrap_or(here);
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/bin/st");
+    let configured = std::env::var_os("IVESK_WEBHOOK_TEST_SCHEMATHESIS").map(PathBuf::from);
+    let program = configured.unwrap_or(installed);
     if program.is_file() {
         return Some(program);
     }
-    let required = std::env::var_os("IVESK_WEBHOOK_TEST_REQUIRE_SCHEMATHESIS").is_some();
-    assert!(!required, "{} is not there", program.display());
-    // Straight to standard error, so that `cargo test` shows it for a test that passes.
-    let line = format!(
-        "left out: the API against its document: {} is not there; .ci/run puts it there\n",
-        program.display()
-    );
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    let why = format!("there is no {}; .ci/run installs it", program.display());
+    let required = "IVESK_WEBHOOK_TEST_REQUIRE_SCHEMATHESIS";
+    skip("the API against its document", required, &why);
     None
 }
 
@@ -144,7 +140,7 @@ async fn answers_to_generated_requests_match_the_document() {
         return;
     };
     let app = TestApp::with(guarded).await;
-    // Something in each list that it can find.
+    // A row in each list.
     app.deliver(&Message::notification(&app.sns)).await;
     app.deliver(&Message::notification(&app.sns).of_topic(FOREIGN_TOPIC))
         .await;
@@ -164,20 +160,21 @@ async fn answers_to_generated_requests_match_the_document() {
         .output()
         .await
         .expect("it runs");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{complained}");
+    let report = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{report}\n{errors}");
     let count = |what: &str| {
-        let line = said.lines().find_map(|line| line.trim().strip_prefix(what));
+        let mut lines = report.lines();
+        let line = lines.find_map(|line| line.trim().strip_prefix(what));
         line.map(|line| line.trim().to_owned())
     };
     let (tested, described) = (count("Tested:"), count("Selected:"));
-    // All but the one that its settings leave out.
+    // All but the one that schemathesis.toml excludes.
     let tested: usize = tested.and_then(|text| text.parse().ok()).expect("a count");
     assert_eq!(
         described,
         Some(format!("{tested}/{}", tested + 1)),
-        "{said}"
+        "{report}"
     );
-    assert!(tested > 20, "{said}");
+    assert!(tested > 20, "{report}");
 }

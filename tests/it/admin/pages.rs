@@ -1,4 +1,4 @@
-//! The status page, as browsers and people see it.
+//! The pages of the admin listener.
 
 use std::time::Duration;
 
@@ -11,9 +11,8 @@ use ivesk_webhook::store::{
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::admin::api::store_documents;
 use crate::support::app::TestApp;
-use crate::support::browser::{Browser, Looks, axe, chromium};
+use crate::support::browser::{Browser, Viewport, axe, chromium};
 use crate::support::fake_sns::{FOREIGN_TOPIC, Message, SIGNER};
 
 const PAGES: [&str; 9] = [
@@ -34,8 +33,8 @@ fn guarded(config: &mut Config) {
     config.admin.token = Some(TOKEN.to_owned().into());
 }
 
-/// A destination that a program asks, so that nothing is delivered by itself.
-fn with_a_destination(config: &mut Config) {
+/// Adds a list destination, to which nothing is sent.
+fn add_destination(config: &mut Config) {
     let destination = DestinationConfig {
         queue: Queue::Exported,
         accounts: Vec::new(),
@@ -60,15 +59,15 @@ fn document(number: usize) -> Value {
     })
 }
 
-/// A service that has something to show on each page.
+/// Starts a service with rows on each page.
 async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
     let app = TestApp::with(|config| {
-        with_a_destination(config);
+        add_destination(config);
         change(config);
     })
     .await;
     let now = app.clock.now();
-    let made = app
+    let registered = app
         .store
         .register_destinations(
             vec![(
@@ -78,7 +77,7 @@ async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
             now,
         )
         .await;
-    made.expect("known");
+    registered.expect("registered");
     let documents: Vec<Value> = (1..=60).map(document).collect();
     let mut documents = documents.as_slice();
     for (notifications, strangers, pulled) in [
@@ -100,7 +99,7 @@ async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
             app.deliver(&message.published_at(app.clock.now())).await;
         }
         let (these, rest) = documents.split_at(pulled);
-        store_documents(&app, these).await;
+        app.store_documents(these).await;
         documents = rest;
         app.clock.advance(Duration::from_secs(3600));
     }
@@ -110,12 +109,12 @@ async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
     app.clock.advance(Duration::from_secs(60));
     app.deliver(&Message::ended(&app.sns).published_at(app.clock.now()))
         .await;
-    let kept = app.store.keep_certificate(CertificateRow {
+    let stored = app.store.keep_certificate(CertificateRow {
         url: "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0.pem".to_owned(),
         pem: SIGNER.certificate_pem().as_bytes().to_vec(),
         fetched_at: now,
     });
-    kept.await.expect("kept");
+    stored.await.expect("stored");
     for (name, end) in [
         ("sąskaita-1.pdf", UploadEnd::Sent),
         (
@@ -140,19 +139,19 @@ async fn filled(change: impl FnOnce(&mut Config)) -> TestApp {
         begun.expect("begun");
         let id = app.store.newest_uploads(None, 1).await.expect("readable")[0].id;
         let ended = app.store.end_upload(id, "test".to_owned(), end, now).await;
-        assert!(ended.expect("noted"));
+        assert!(ended.expect("stored"));
     }
     let finding = Finding {
         kind: AlarmKind::Silence,
         subject: "default".to_owned(),
         text: "documents come without `on_exported`; run `doctor`".to_owned(),
     };
-    let noted = app.store.update_alarms(AlarmObservation {
+    let updated = app.store.update_alarms(AlarmObservation {
         now,
         found: vec![finding],
         notify: false,
     });
-    noted.await.expect("noted");
+    updated.await.expect("stored");
     app.quarantine().await;
     app
 }
@@ -179,12 +178,12 @@ fn between<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
     rest.split_once(after).expect("an end").0
 }
 
-/// The proof in a page's forms.
-fn proof(page: &str) -> String {
-    between(page, "name=\"proof\" value=\"", "\"").to_owned()
+/// Returns the token in a page's forms.
+fn form_token(page: &str) -> String {
+    between(page, "name=\"form_token\" value=\"", "\"").to_owned()
 }
 
-/// A page with the cookie that came with it.
+/// Returns a page and its cookie.
 async fn page_and_cookie(app: &TestApp, path: &str) -> (String, String) {
     let response = app
         .admin_request(Method::GET, path)
@@ -234,10 +233,10 @@ async fn each_page_shows_and_escapes_rows_in_both_languages() {
     let overview = get(&app, "/").await;
     has(&overview, "topic_not_allowed");
     has(&overview, "default/on_exported: ended");
-    has(&overview, "default: documents come, notifications don't");
+    has(&overview, "default: documents arrive without notifications");
     has(
         &overview,
-        "ledger: 2 feeds wait until you say where the delivery begins",
+        "ledger: 2 feeds are held until you choose where delivery starts",
     );
     has(&get(&app, "/alarms").await, "run <code>doctor</code>");
     let feeds = get(&app, "/feeds").await;
@@ -254,7 +253,7 @@ async fn each_page_shows_and_escapes_rows_in_both_languages() {
     let subscriptions = get(&app, "/subscriptions?lang=lt").await;
     has(&subscriptions, "nutraukta");
     has(&subscriptions, "Atkurti");
-    // Long lists come in pages.
+    // Long lists are paged.
     let next = between(
         &get(&app, "/documents").await,
         "class=\"next\" href=\"",
@@ -270,15 +269,15 @@ async fn each_page_shows_and_escapes_rows_in_both_languages() {
 async fn a_button_works_from_our_own_forms_only() {
     let app = filled(|_| {}).await;
     let (page, cookie) = page_and_cookie(&app, "/feeds").await;
-    let proof = proof(&page);
+    let form_token = form_token(&page);
     let feed = [
         ("account", "default"),
         ("queue", "exported"),
         ("company", "302320404"),
     ];
-    let with = |proof: &'static str| {
+    let with = |form_token: &'static str| {
         let mut fields = feed.to_vec();
-        fields.push(("proof", proof));
+        fields.push(("form_token", form_token));
         fields
     };
     let paused = async |app: &TestApp| {
@@ -288,14 +287,14 @@ async fn a_button_works_from_our_own_forms_only() {
             .find(|row| row.feed.company.as_str() == "302320404");
         feed.expect("known").paused.is_some()
     };
-    let proof: &'static str = proof.leak();
+    let form_token: &'static str = form_token.leak();
 
     for (cookie, fields) in [
         (cookie.as_str(), feed.to_vec()),
         (cookie.as_str(), with("")),
         (cookie.as_str(), with("guessed")),
-        ("ivesk_session=another", with(proof)),
-        ("", with(proof)),
+        ("ivesk_session=another", with(form_token)),
+        ("", with(form_token)),
     ] {
         let refused = submit(&app, "/do/pause-feed", cookie, &fields).await;
         assert_eq!(refused.status(), 403, "{cookie} {fields:?}");
@@ -311,7 +310,7 @@ async fn a_button_works_from_our_own_forms_only() {
             .header("cookie", &cookie)
             .header(name, value)
             .body(format!(
-                "account=default&queue=exported&company=302320404&proof={proof}"
+                "account=default&queue=exported&company=302320404&form_token={form_token}"
             ));
         assert_eq!(
             request.send().await.expect("an answer").status(),
@@ -321,47 +320,47 @@ async fn a_button_works_from_our_own_forms_only() {
     }
     assert!(!paused(&app).await);
 
-    let page = text(submit(&app, "/do/pause-feed", &cookie, &with(proof)).await).await;
-    assert!(page.contains("It is paused."), "{page}");
+    let page = text(submit(&app, "/do/pause-feed", &cookie, &with(form_token)).await).await;
+    assert!(page.contains("Paused."), "{page}");
     assert!(paused(&app).await);
-    let page = text(submit(&app, "/do/resume", &cookie, &with(proof)).await).await;
-    assert!(page.contains("It goes on."), "{page}");
+    let page = text(submit(&app, "/do/resume", &cookie, &with(form_token)).await).await;
+    assert!(page.contains("Resumed."), "{page}");
     assert!(!paused(&app).await);
 
-    let page = submit(&app, "/do/pull", &cookie, &with(proof)).await;
-    assert!(text(page).await.contains("It will be pulled now."));
-    let page = submit(&app, "/do/retry", &cookie, &[("proof", proof)]).await;
-    assert!(text(page).await.contains("5 were refused again"));
+    let page = submit(&app, "/do/pull", &cookie, &with(form_token)).await;
+    assert!(text(page).await.contains("Pull requested."));
+    let page = submit(&app, "/do/retry", &cookie, &[("form_token", form_token)]).await;
+    assert!(text(page).await.contains("5 refused again"));
     let row = app.subscription().await.id.to_string();
     let page = submit(
         &app,
         "/do/restore",
         &cookie,
-        &[("proof", proof), ("id", &row)],
+        &[("form_token", form_token), ("id", &row)],
     )
     .await;
-    assert!(text(page).await.contains("The subscription is confirmed."));
-    for (what, since) in [
+    assert!(text(page).await.contains("Subscription confirmed."));
+    for (action, since) in [
         ("pause", ""),
         ("resume", ""),
         ("start_since", "2026-11-01"),
         ("retry", ""),
     ] {
         let fields = [
-            ("proof", proof),
+            ("form_token", form_token),
             ("destination", "ledger"),
-            ("what", what),
+            ("action", action),
             ("since", since),
         ];
         let page = submit(&app, "/do/destination", &cookie, &fields).await;
-        assert!(text(page).await.contains("It is done."), "{what}");
+        assert!(text(page).await.contains("Done."), "{action}");
     }
     let held = get(&app, "/destinations").await;
-    assert!(!held.contains("default/exported/1 –"), "they have begun");
+    assert!(!held.contains("default/exported/1 –"), "they are started");
     let wrong = [
-        ("proof", proof),
+        ("form_token", form_token),
         ("destination", "nobody"),
-        ("what", "pause"),
+        ("action", "pause"),
     ];
     assert_eq!(
         submit(&app, "/do/destination", &cookie, &wrong)
@@ -379,19 +378,22 @@ async fn with_a_token_pages_require_it_and_respect_its_rights() {
         assert!(page.contains("action=\"/login\""), "{path}");
         assert!(!page.contains("302320404"), "{path}");
     }
-    let make = app
+    let create = app
         .admin_request(Method::POST, "/v1/tokens")
         .bearer_auth(TOKEN)
         .header("content-type", "application/json")
         .body(r#"{"name":"reader","rights":"read"}"#);
-    let made: Value =
-        serde_json::from_str(&text(make.send().await.expect("an answer")).await).expect("JSON");
-    let read = made["token"].as_str().expect("a token").to_owned();
+    let created: Value =
+        serde_json::from_str(&text(create.send().await.expect("an answer")).await).expect("JSON");
+    let read = created["token"].as_str().expect("a token").to_owned();
 
     let (page, cookie) = page_and_cookie(&app, "/login").await;
-    let wrong = [("proof", &*proof(&page)), ("token", "iwh_guessed")];
+    let wrong = [
+        ("form_token", &*form_token(&page)),
+        ("token", "iwh_guessed"),
+    ];
     let answer = text(submit(&app, "/login", &cookie, &wrong).await).await;
-    assert!(answer.contains("This token is not known."), "{answer}");
+    assert!(answer.contains("Unknown token."), "{answer}");
 
     let mut sessions = Vec::new();
     for token in [TOKEN, &read] {
@@ -399,7 +401,7 @@ async fn with_a_token_pages_require_it_and_respect_its_rights() {
             .without_redirects()
             .post(format!("http://{}/login", app.config().admin.listen))
             .header("cookie", &cookie)
-            .body(format!("proof={}&token={token}", proof(&page)))
+            .body(format!("form_token={}&token={token}", form_token(&page)))
             .send()
             .await
             .expect("an answer");
@@ -408,17 +410,20 @@ async fn with_a_token_pages_require_it_and_respect_its_rights() {
         assert!(!session.contains(token));
         sessions.push(session.split(';').next().expect("a pair").to_owned());
     }
-    let look = async |cookie: &str| {
+    let feeds = async |cookie: &str| {
         let request = app
             .admin_request(Method::GET, "/feeds")
             .header("cookie", cookie);
         text(request.send().await.expect("an answer")).await
     };
-    let mine = look(&sessions[0]).await;
-    assert!(mine.contains("302320404") && mine.contains("/do/pause-feed"));
-    let theirs = look(&sessions[1]).await;
-    assert!(theirs.contains("302320404") && !theirs.contains("/do/pause-feed"));
-    let pause = [("proof", &*proof(&theirs)), ("account", "default")];
+    let with_admin = feeds(&sessions[0]).await;
+    assert!(with_admin.contains("302320404") && with_admin.contains("/do/pause-feed"));
+    let with_read = feeds(&sessions[1]).await;
+    assert!(with_read.contains("302320404") && !with_read.contains("/do/pause-feed"));
+    let pause = [
+        ("form_token", &*form_token(&with_read)),
+        ("account", "default"),
+    ];
     assert_eq!(
         submit(&app, "/do/pause-feed", &sessions[1], &pause)
             .await
@@ -426,14 +431,20 @@ async fn with_a_token_pages_require_it_and_respect_its_rights() {
         403
     );
 
-    let id = made["id"].as_i64().expect("a number");
+    let id = created["id"].as_i64().expect("a number");
     assert!(app.store.revoke_api_token(id).await.expect("revoked"));
     assert!(
-        look(&sessions[1]).await.contains("action=\"/login\""),
+        feeds(&sessions[1]).await.contains("action=\"/login\""),
         "its sessions end with it"
     );
-    submit(&app, "/logout", &sessions[0], &[("proof", &proof(&mine))]).await;
-    assert!(look(&sessions[0]).await.contains("action=\"/login\""));
+    submit(
+        &app,
+        "/logout",
+        &sessions[0],
+        &[("form_token", &form_token(&with_admin))],
+    )
+    .await;
+    assert!(feeds(&sessions[0]).await.contains("action=\"/login\""));
 }
 
 #[tokio::test]
@@ -463,26 +474,26 @@ async fn pages_send_security_headers() {
     assert_eq!(foreign.send().await.expect("an answer").status(), 403);
 }
 
-/// What is wrong with the page that a browser shows: for a narrow screen, for those who
-/// see or hear it in another way, or in its console.
+/// Returns the faults of the page in the browser: too wide, not accessible, errors in the
+/// console.
 async fn faults(browser: &mut Browser, axe: &str) -> Vec<String> {
-    let mut faults = browser.complaints().await;
+    let mut faults = browser.errors().await;
     let wide = browser
-        .ask("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        .evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         .await;
     if wide != 0 {
         faults.push(format!("{wide} px too wide"));
     }
-    browser.ask(&format!("{axe};0")).await;
+    browser.evaluate(&format!("{axe};0")).await;
     let found = browser
-        .ask(
+        .evaluate(
             "axe.run(document).then(found => ({passes: found.passes.length, violations: found.violations.map(
              one => one.id + ': ' + one.nodes.map(node => node.html).slice(0, 3).join(' | '))}))",
         )
         .await;
     assert!(
         found["passes"].as_u64() > Some(5),
-        "axe looks at the page: {found}"
+        "axe checks the page: {found}"
     );
     let violations = found["violations"].as_array().expect("a list");
     faults.extend(violations.iter().map(Value::to_string));
@@ -491,12 +502,12 @@ async fn faults(browser: &mut Browser, axe: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn in_a_browser_every_page_is_accessible() {
-    let test = "every page is fit for everybody";
+    let test = "every page is accessible";
     let (Some(program), Some(axe)) = (chromium(test), axe(test)) else {
         return;
     };
     let app = filled(|_| {}).await;
-    let closed = TestApp::with(guarded).await;
+    let with_token = TestApp::with(guarded).await;
     let page = |path: &str| format!("http://{}{path}", app.config().admin.listen);
     let mut pages: Vec<(&str, String)> = PAGES
         .map(|path| (path.trim_start_matches('/'), page(path)))
@@ -506,17 +517,19 @@ async fn in_a_browser_every_page_is_accessible() {
     pages.push(("none", page("/documents?q=nothing")));
     pages.push((
         "login",
-        format!("http://{}/login", closed.config().admin.listen),
+        format!("http://{}/login", with_token.config().admin.listen),
     ));
     let mut browser = Browser::start(&program).await;
     let mut found = Vec::new();
     for (shade, dark) in [("light", false), ("dark", true)] {
         for width in [1280, 360] {
-            browser.look(Looks { width, dark }).await;
+            browser.set_viewport(Viewport { width, dark }).await;
             for language in ["en", "lt"] {
                 for (name, address) in &pages {
                     let mark = if address.contains('?') { '&' } else { '?' };
-                    browser.go(&format!("{address}{mark}lang={language}")).await;
+                    browser
+                        .open(&format!("{address}{mark}lang={language}"))
+                        .await;
                     let name = format!("{name}-{language}-{width}-{shade}");
                     let faults = faults(&mut browser, &axe).await;
                     found.extend(faults.iter().map(|fault| format!("{name}: {fault}")));
@@ -527,12 +540,12 @@ async fn in_a_browser_every_page_is_accessible() {
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 
-    browser.go(&page("/documents/999")).await;
-    // Of its status, which is 404.
-    assert_eq!(browser.complaints().await.len(), 1);
+    browser.open(&page("/documents/999")).await;
+    // The error about its status, which is 404.
+    assert_eq!(browser.errors().await.len(), 1);
     assert_eq!(faults(&mut browser, &axe).await, [""; 0]);
     browser
-        .ask("document.querySelector('h1').innerHTML = '<img src=\"/icon.svg\">'; 0")
+        .evaluate("document.querySelector('h1').innerHTML = '<img src=\"/icon.svg\">'; 0")
         .await;
     let planted = faults(&mut browser, &axe).await;
     assert!(
@@ -543,7 +556,7 @@ async fn in_a_browser_every_page_is_accessible() {
 
 #[tokio::test]
 async fn without_scripts_the_keyboard_logs_in_and_presses_buttons() {
-    let Some(program) = chromium("the keyboard alone works the buttons") else {
+    let Some(program) = chromium("the keyboard presses buttons") else {
         return;
     };
     let app = filled(guarded).await;
@@ -556,31 +569,31 @@ async fn without_scripts_the_keyboard_logs_in_and_presses_buttons() {
         )
         .await;
     browser
-        .look(Looks {
+        .set_viewport(Viewport {
             width: 360,
             dark: false,
         })
         .await;
 
-    browser.go(&format!("{origin}/feeds")).await;
+    browser.open(&format!("{origin}/feeds")).await;
     let address = "location.pathname + location.search";
-    assert_eq!(browser.ask(address).await, "/login");
-    while browser.ask("document.activeElement.id").await != "token" {
+    assert_eq!(browser.evaluate(address).await, "/login");
+    while browser.evaluate("document.activeElement.id").await != "token" {
         browser.press("Tab").await;
     }
     browser.write(TOKEN).await;
     browser.tab_to_and_enter("Log in").await;
-    assert_eq!(browser.ask(address).await, "/");
+    assert_eq!(browser.evaluate(address).await, "/");
 
     browser.tab_to_and_enter("Feeds").await;
     browser
         .tab_to_and_enter("Pause: default/exported/302320404")
         .await;
-    assert_eq!(browser.ask(address).await, "/feeds?said=paused");
-    let told = browser
-        .ask("document.querySelector('[role=status]').textContent")
+    assert_eq!(browser.evaluate(address).await, "/feeds?notice=paused");
+    let message = browser
+        .evaluate("document.querySelector('[role=status]').textContent")
         .await;
-    assert_eq!(told, "It is paused.");
+    assert_eq!(message, "Paused.");
     let feeds = app.store.feeds().await.expect("readable");
     let paused = feeds.iter().filter(|row| row.paused.is_some()).count();
     assert_eq!(paused, 1);
@@ -592,6 +605,6 @@ async fn without_scripts_the_keyboard_logs_in_and_presses_buttons() {
     let feeds = app.store.feeds().await.expect("readable");
     assert!(feeds.iter().all(|row| row.paused.is_none()));
     browser.tab_to_and_enter("Atsijungti").await;
-    assert_eq!(browser.ask(address).await, "/login");
-    assert_eq!(browser.complaints().await, [""; 0]);
+    assert_eq!(browser.evaluate(address).await, "/login");
+    assert_eq!(browser.errors().await, [""; 0]);
 }

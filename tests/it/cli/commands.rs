@@ -1,4 +1,4 @@
-//! The binary itself: `init`, `config`, exit codes, and what it does when nobody reads.
+//! `init`, `config`, `tokens`, exit codes, and commands in the documentation.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ivesk-webhook");
 
-/// Runs the program in `folder`, with no variable of ours but `variables`.
+/// Runs the program in `folder`, with no variables of its own but `variables`.
 fn run(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(PROGRAM);
     for (name, _) in std::env::vars_os() {
@@ -37,7 +37,7 @@ fn init(folder: &Path) -> Output {
     )
 }
 
-fn written(folder: &Path) -> String {
+fn settings_text(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("ivesk-webhook.toml")).expect("a settings file")
 }
 
@@ -46,15 +46,15 @@ fn a_token_is_printed_once_listed_by_name_and_revoked() {
     let folder = tempfile::tempdir().expect("a folder");
     assert_eq!(init(folder.path()).status.code(), Some(0));
     let tokens = |arguments: &[&str]| run(folder.path(), &[&["tokens"], arguments].concat(), &[]);
-    let made = tokens(&["create", "--name", "monitoring", "--rights", "read"]);
-    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
-    let token = text(&made.stdout);
+    let created = tokens(&["create", "--name", "monitoring", "--rights", "read"]);
+    assert_eq!(created.status.code(), Some(0), "{}", text(&created.stderr));
+    let token = text(&created.stdout);
     let token = token.strip_suffix('\n').expect("a line");
     assert!(
         token.starts_with("iwh_") && !token.contains('\n'),
         "{token}"
     );
-    assert!(text(&made.stderr).contains("admin.token_file"));
+    assert!(text(&created.stderr).contains("admin.token_file"));
 
     let again = tokens(&["create", "--name", "monitoring", "--rights", "operate"]);
     assert_eq!(again.status.code(), Some(1));
@@ -106,10 +106,10 @@ fn init_writes_a_valid_file_that_only_its_owner_can_read() {
             .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
-    let said = text(&output.stdout);
+    let printed = text(&output.stdout);
     assert!(
-        said.contains("serve") && said.contains("subscriptions create --print"),
-        "{said}"
+        printed.contains("serve") && printed.contains("subscriptions create --print"),
+        "{printed}"
     );
 }
 
@@ -117,7 +117,7 @@ fn init_writes_a_valid_file_that_only_its_owner_can_read() {
 fn init_replaces_a_file_only_if_asked_and_keeps_the_old_one() {
     let folder = tempfile::tempdir().expect("a folder");
     assert_eq!(init(folder.path()).status.code(), Some(0));
-    let first = written(folder.path());
+    let first = settings_text(folder.path());
 
     let again = init(folder.path());
     assert_eq!(again.status.code(), Some(2));
@@ -126,7 +126,7 @@ fn init_replaces_a_file_only_if_asked_and_keeps_the_old_one() {
         "{}",
         text(&again.stderr)
     );
-    assert_eq!(written(folder.path()), first);
+    assert_eq!(settings_text(folder.path()), first);
 
     let arguments = [
         "init",
@@ -136,7 +136,7 @@ fn init_replaces_a_file_only_if_asked_and_keeps_the_old_one() {
     ];
     let forced = run(folder.path(), &arguments, &[]);
     assert_eq!(forced.status.code(), Some(0), "{}", text(&forced.stderr));
-    assert_ne!(written(folder.path()), first, "the tokens are fresh");
+    assert_ne!(settings_text(folder.path()), first, "the tokens are fresh");
     let old = std::fs::read_to_string(folder.path().join("ivesk-webhook.toml.old"));
     assert_eq!(old.expect("the old file"), first);
 }
@@ -163,7 +163,7 @@ fn init_writes_nothing_for_an_unusable_address() {
     );
 }
 
-/// Every setting of a freshly written file, as `config show --json` gives it.
+/// Returns the folder's settings as `config show --json` shows them.
 fn shown(folder: &Path) -> Vec<Setting> {
     let file = folder.join("ivesk-webhook.toml");
     let (_, settings) = Config::explain(&file, &Default::default()).expect("valid settings");
@@ -176,7 +176,7 @@ fn the_written_file_shows_every_setting_with_its_default() {
     init(folder.path());
     let before = shown(folder.path());
 
-    // What `#name = value` says, switched on; examples are not defaults.
+    // Uncomment each `#name = value`, except for examples, which are not defaults.
     let is_setting = |line: &str| {
         let line = line.strip_prefix('#').unwrap_or_default();
         line.starts_with("[[")
@@ -184,18 +184,18 @@ fn the_written_file_shows_every_setting_with_its_default() {
                 && line.contains(" = ")
                 && !line.contains("# example"))
     };
-    let lines = written(folder.path());
-    let switched: Vec<&str> = lines
+    let lines = settings_text(folder.path());
+    let uncommented: Vec<&str> = lines
         .lines()
         .map(|line| if is_setting(line) { &line[1..] } else { line })
         .collect();
     let file = folder.path().join("ivesk-webhook.toml");
-    std::fs::write(&file, switched.join("\n")).expect("written");
-    for (was, is) in before.iter().zip(shown(folder.path())) {
-        assert_eq!(was.value, is.value, "{}", was.name);
-        let has_default = !matches!(&is.value, Value::Null | Value::Object(_));
-        let in_file = matches!(is.origin, ivesk_webhook::config::Origin::File { .. });
-        assert_eq!(in_file, has_default, "{} in the file", is.name);
+    std::fs::write(&file, uncommented.join("\n")).expect("written");
+    for (before, after) in before.iter().zip(shown(folder.path())) {
+        assert_eq!(before.value, after.value, "{}", before.name);
+        let has_default = !matches!(&after.value, Value::Null | Value::Object(_));
+        let in_file = matches!(after.origin, ivesk_webhook::config::Origin::File { .. });
+        assert_eq!(in_file, has_default, "{} in the file", after.name);
     }
     for setting in before {
         let leaf = setting.name.rsplit('.').next().expect("a name");
@@ -216,10 +216,10 @@ fn the_examples_in_the_written_file_are_valid() {
     for name in ["admin-token.txt", "api-key.txt", "store-password.txt"] {
         std::fs::write(folder.path().join(name), secret).expect("written");
     }
-    let signs = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
-    std::fs::write(folder.path().join("erp-secret.txt"), signs).expect("written");
-    let lines = written(folder.path());
-    let switched: Vec<&str> = lines
+    let signing_secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    std::fs::write(folder.path().join("erp-secret.txt"), signing_secret).expect("written");
+    let lines = settings_text(folder.path());
+    let uncommented: Vec<&str> = lines
         .lines()
         .map(|line| match line.strip_prefix('#') {
             Some(setting) if line.contains("# example") => setting,
@@ -228,11 +228,11 @@ fn the_examples_in_the_written_file_are_valid() {
         .collect();
     std::fs::write(
         folder.path().join("ivesk-webhook.toml"),
-        switched.join("\n"),
+        uncommented.join("\n"),
     )
     .expect("written");
     let mut set = shown(folder.path());
-    // The one that stands in the place of another.
+    // It excludes `alarms.url`.
     set.retain(|setting| setting.name != "alarms.command");
     assert!(
         set.iter().all(|setting| !setting.value.is_null()),
@@ -246,16 +246,16 @@ fn the_docs_list_every_setting_with_variable_and_default() {
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md"))
             .expect("docs/settings.md");
     let folder = tempfile::tempdir().expect("a folder");
-    let signs = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
-    std::fs::write(folder.path().join("secret"), signs).expect("written");
-    let of_destinations = [
+    let signing_secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    std::fs::write(folder.path().join("secret"), signing_secret).expect("written");
+    let destinations = [
         "kind = 'http'\nurl = 'https://x.example.lt'\nsecret_file = 'secret'",
         "kind = 'command'\nprogram = '/bin/true'",
         "kind = 'folder'\npath = 'archive'",
     ];
-    let settings = of_destinations.iter().flat_map(|of_destination| {
+    let settings = destinations.iter().flat_map(|destination| {
         let text = format!(
-            "public.url = 'http://127.0.0.1:8080'\n[accounts.name]\n[destinations.name]\n{of_destination}"
+            "public.url = 'http://127.0.0.1:8080'\n[accounts.name]\n[destinations.name]\n{destination}"
         );
         std::fs::write(folder.path().join("ivesk-webhook.toml"), text).expect("written");
         shown(folder.path())
@@ -302,10 +302,10 @@ fn config_check_names_every_mistake_and_exits_with_2() {
     ];
     let bad = run(folder.path(), &["config", "check"], &environment);
     assert_eq!(bad.status.code(), Some(2));
-    let said = text(&bad.stderr);
+    let errors = text(&bad.stderr);
     assert!(
-        said.contains("sns.max_age") && said.contains("IVESK_WEBHOOK_NONSENSE"),
-        "{said}"
+        errors.contains("sns.max_age") && errors.contains("IVESK_WEBHOOK_NONSENSE"),
+        "{errors}"
     );
     assert!(bad.stdout.is_empty());
 }
@@ -314,7 +314,7 @@ fn config_check_names_every_mistake_and_exits_with_2() {
 fn config_show_prints_origins_and_no_secret() {
     let folder = tempfile::tempdir().expect("a folder");
     init(folder.path());
-    let file = written(folder.path());
+    let file = settings_text(folder.path());
     let token = |event: &str| {
         let (_, rest) = file.split_once(&format!("{event} = [\"")).expect("a token");
         rest.split('"').next().expect("a token").to_owned()
@@ -328,13 +328,13 @@ fn config_show_prints_origins_and_no_secret() {
     for arguments in [&["config", "show"][..], &["config", "show", "--json"]] {
         let output = run(folder.path(), arguments, &environment);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        let said = text(&output.stdout);
+        let printed = text(&output.stdout);
         assert!(
-            said.contains("[set]") && said.contains("IVESK_WEBHOOK_API_KEY"),
-            "{said}"
+            printed.contains("[set]") && printed.contains("IVESK_WEBHOOK_API_KEY"),
+            "{printed}"
         );
         for secret in &planted {
-            assert!(!said.contains(secret), "{said}");
+            assert!(!printed.contains(secret), "{printed}");
         }
     }
     let json = run(folder.path(), &["config", "show", "--json"], &[]);
@@ -356,10 +356,10 @@ fn wrong_use_exits_with_2_and_help_lists_the_exit_codes() {
     }
     let help = run(folder.path(), &["--help"], &[]);
     assert_eq!(help.status.code(), Some(0));
-    let said = text(&help.stdout);
+    let help = text(&help.stdout);
     assert!(
-        said.contains("Exit codes:") && said.contains("Examples:"),
-        "{said}"
+        help.contains("Exit codes:") && help.contains("Examples:"),
+        "{help}"
     );
 }
 
@@ -379,12 +379,46 @@ fn a_closed_standard_output_causes_no_panic() {
         .output()
         .expect("the program runs");
     assert_eq!(text(&output.stderr), "");
-    // As a shell sees a program that SIGPIPE ended.
+    // A shell reports this code for a program that SIGPIPE ended.
     assert_eq!(output.status.code(), Some(141));
 }
 
 #[test]
-fn the_documentation_lists_every_refusal_and_its_status() {
+fn every_test_that_guards_an_invariant_exists() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/architecture.md")).expect("the page");
+    let guards: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains("**"))
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter(|code| {
+            code.len() > 20 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        })
+        .filter(|code| code.contains('_'))
+        .collect();
+    assert!(guards.len() >= 30, "{guards:?}");
+    let sources = rust_sources(&root.join("tests/it"));
+    for guard in guards {
+        assert!(sources.contains(&format!("fn {guard}(")), "{guard}");
+    }
+}
+
+/// Returns the text of all Rust files below `folder`.
+fn rust_sources(folder: &std::path::Path) -> String {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut text = String::new();
+    for path in entries.map(|entry| entry.expect("an entry").path()) {
+        if path.is_dir() {
+            text.push_str(&rust_sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&std::fs::read_to_string(&path).expect("a file"));
+        }
+    }
+    text
+}
+
+#[test]
+fn the_docs_list_every_refusal_with_its_status() {
     let documentation =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/refusals.md"))
             .expect("docs/refusals.md");
@@ -430,7 +464,7 @@ fn completions_and_man_pages_cover_every_subcommand() {
     }
 }
 
-/// Adds the path and the text of every file below `folder` with one of the endings.
+/// Adds path and text of every file below `folder` with one of these endings.
 fn add_texts(folder: &Path, endings: &[&str], texts: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -443,18 +477,18 @@ fn add_texts(folder: &Path, endings: &[&str], texts: &mut Vec<(String, String)>)
     }
 }
 
-/// Returns what is wrong with `words`, such as `feeds list --json`, as a command of the program.
+/// Returns the mistake in `words`, such as `feeds list --json`, as a command of the program.
 fn mistake(program: &clap::Command, words: &str) -> Option<String> {
     let mut command = program;
     for word in words.split_whitespace() {
         let word = word.trim_end_matches([',', ';', ':', '.', ')']);
         if let Some(option) = word.strip_prefix("--") {
             let option = option.split('=').next().unwrap_or_default();
-            let mut options = command.get_opts().filter_map(clap::Arg::get_long);
+            let mut options = command.get_arguments().filter_map(clap::Arg::get_long);
             if !options.any(|known| known == option) && option != "help" {
                 return Some(format!("`{}` has no option --{option}", command.get_name()));
             }
-        } else if ["#", "|", ">"].contains(&word) {
+        } else if ["#", "|", ">", "\\"].contains(&word) {
             return None;
         } else if command.has_subcommands() {
             let Some(subcommand) = command.find_subcommand(word) else {
@@ -467,13 +501,13 @@ fn mistake(program: &clap::Command, words: &str) -> Option<String> {
 }
 
 #[test]
-fn every_command_in_the_documentation_exists() {
+fn every_command_in_the_docs_exists() {
     use clap::CommandFactory as _;
 
     let mut program = ivesk_webhook::cli::Cli::command();
     program.build();
-    // `doctor`, `feeds list`; also `subscribe --print`, which is no command any more.
-    let looks_like_one = |words: &str| {
+    // `doctor`, `feeds list`; also `subscribe --print`, which no longer exists.
+    let looks_like_command = |words: &str| {
         let mut words = words.split_whitespace();
         let is_command = |word| program.find_subcommand(word).is_some();
         words.next().is_some_and(is_command)
@@ -483,10 +517,8 @@ fn every_command_in_the_documentation_exists() {
     let mut pages = Vec::new();
     add_texts(&root.join("docs"), &[".md", ".yml"], &mut pages);
     add_texts(&root.join("src"), &[".rs"], &mut pages);
-    for name in ["README.md", "CHANGELOG.md"] {
-        let text = std::fs::read_to_string(root.join(name)).expect("text");
-        pages.push((name.to_owned(), text));
-    }
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("README.md");
+    pages.push(("README.md".to_owned(), readme));
 
     let mut commands = Vec::new();
     for (name, text) in &pages {
@@ -496,14 +528,14 @@ fn every_command_in_the_documentation_exists() {
             let example = example.filter_map(|words| words.split("   ").next());
             commands.extend(
                 example
-                    .filter(|words| looks_like_one(words))
+                    .filter(|words| looks_like_command(words))
                     .map(|words| (name, words)),
             );
             for quoted in line.split('`').skip(1).step_by(2) {
                 match quoted.strip_prefix("ivesk-webhook ") {
                     Some(words) => commands.push((name, words)),
-                    // In Rust, what is quoted is most often a name in the code.
-                    None if !name.ends_with(".rs") && looks_like_one(quoted) => {
+                    // In Rust, most quoted words are names in the code.
+                    None if !name.ends_with(".rs") && looks_like_command(quoted) => {
                         commands.push((name, quoted));
                     }
                     None => {}

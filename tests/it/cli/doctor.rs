@@ -1,81 +1,18 @@
 //! `doctor`: each line right, from inside and from outside.
 
-use ivesk_webhook::emulator::switches::Switches;
-use ivesk_webhook::emulator::{DEFAULT_COMPANIES, Emulator, EmulatorSettings};
-use serde_json::Value;
+use ivesk_webhook::emulator::DEFAULT_COMPANIES;
 
+use crate::support::doctor::Report;
+use crate::support::emulator::emulator;
 use crate::support::process::Installation;
 use crate::support::stand_in::{Answer, StandIn};
-
-async fn emulator(switches: &str) -> Emulator {
-    let settings = EmulatorSettings {
-        switches: Switches::parse(switches).expect("switches that exist"),
-        ..EmulatorSettings::default()
-    };
-    let started = Emulator::start(settings, ([127, 0, 0, 1], 0).into()).await;
-    started.expect("a free port")
-}
-
-/// What `doctor --json` found: exit code, and result and words by check.
-pub(crate) struct Report {
-    pub(crate) code: Option<i32>,
-    findings: Vec<Value>,
-}
-
-impl Report {
-    pub(crate) async fn of(here: &Installation, arguments: &[&str]) -> Self {
-        Self::with(here, arguments, &[]).await
-    }
-
-    pub(crate) async fn with(
-        here: &Installation,
-        arguments: &[&str],
-        variables: &[(&str, &str)],
-    ) -> Self {
-        let arguments = [&["doctor", "--json"], arguments].concat();
-        let (code, out, errors) = here.run_with(&arguments, variables).await;
-        let report: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{errors}"));
-        Self {
-            code,
-            findings: report["checks"].as_array().expect("a list").clone(),
-        }
-    }
-
-    /// The results of one check, in order.
-    pub(crate) fn results<'a>(&'a self, check: &'a str) -> Vec<&'a str> {
-        self.of_check(check)
-            .map(|finding| finding["result"].as_str().expect("a word"))
-            .collect()
-    }
-
-    /// All that one check says.
-    pub(crate) fn words(&self, check: &str) -> String {
-        self.of_check(check).map(Value::to_string).collect()
-    }
-
-    fn of_check<'a>(&'a self, check: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.findings
-            .iter()
-            .filter(move |finding| finding["check"] == check)
-    }
-
-    /// Whatever is not ok says why it matters, unless it was only left out or tried.
-    pub(crate) fn explains_itself(&self) {
-        for finding in &self.findings {
-            let result = finding["result"].as_str();
-            if matches!(result, Some("fail" | "unreachable")) {
-                assert!(finding["why"].is_string(), "{finding}");
-            }
-        }
-    }
-}
 
 #[tokio::test]
 async fn where_all_is_well_every_check_passes() {
     let emulator = emulator("").await;
-    let here = Installation::beside(&emulator, "", "");
-    let server = here.start().await;
-    let report = Report::of(&here, &[]).await;
+    let installation = Installation::beside(&emulator, "", "");
+    let server = installation.start().await;
+    let report = Report::of(&installation, &[]).await;
     for check in [
         "settings",
         "server",
@@ -94,7 +31,7 @@ async fn where_all_is_well_every_check_passes() {
     assert_eq!(report.results("public_address"), ["pass", "pass"]);
     assert_eq!(report.code, Some(0));
 
-    let (_, quarantined, _) = here.run(&["quarantine", "list", "--json"]).await;
+    let (_, quarantined, _) = installation.run(&["quarantine", "list", "--json"]).await;
     assert_eq!(quarantined.trim(), "[]", "a challenge is no delivery");
     drop(server);
 }
@@ -104,34 +41,37 @@ async fn destinations_are_checked_as_serve_would_creating_nothing() {
     let emulator = emulator("").await;
     let sections = "[destinations.archive]\nkind = \"folder\"\npath = \"archive\"\n\
                     [destinations.books]\nkind = \"command\"\nprogram = \"missing.sh\"\n";
-    let here = Installation::beside(&emulator, "", sections);
-    let report = Report::of(&here, &[]).await;
+    let installation = Installation::beside(&emulator, "", sections);
+    let report = Report::of(&installation, &[]).await;
     assert_eq!(report.results("destination"), ["note", "fail"]);
     assert!(report.words("destination").contains("missing.sh"));
     assert_eq!(report.results("import_error_path"), ["note"]);
-    assert!(!here.folder().join("archive").exists());
+    assert!(!installation.folder().join("archive").exists());
     assert_eq!(report.code, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn held_documents_are_reported_with_a_fix() {
     let emulator = emulator("").await;
-    let here = Installation::beside(&emulator, "", "[destinations.books]\nkind = \"list\"\n");
+    let installation =
+        Installation::beside(&emulator, "", "[destinations.books]\nkind = \"list\"\n");
     let exported = emulator.control().export(DEFAULT_COMPANIES[0], 2);
     exported.expect("a company of the emulator's");
-    let server = here.start().await;
-    let (code, _, errors) = here.run(&["pull"]).await;
+    let server = installation.start().await;
+    let (code, _, errors) = installation.run(&["pull"]).await;
     assert_eq!(code, Some(0), "{errors}");
-    let report = Report::of(&here, &["--quick"]).await;
+    let report = Report::of(&installation, &["--quick"]).await;
     assert_eq!(report.results("destination"), ["pass"]);
     assert_eq!(report.results("held"), ["note"], "{}", report.words("held"));
     let words = report.words("held");
     assert!(words.contains("2 documents of 1 feed held"), "{words}");
     assert!(words.contains("destinations start books"), "{words}");
 
-    let (code, _, errors) = here.run(&["destinations", "start", "books", "--all"]).await;
+    let (code, _, errors) = installation
+        .run(&["destinations", "start", "books", "--all"])
+        .await;
     assert_eq!(code, Some(0), "{errors}");
-    let report = Report::of(&here, &["--quick"]).await;
+    let report = Report::of(&installation, &["--quick"]).await;
     assert!(report.results("held").is_empty());
     assert!(report.results("delivery").is_empty());
     drop(server);
@@ -140,23 +80,23 @@ async fn held_documents_are_reported_with_a_fix() {
 #[tokio::test]
 async fn without_a_server_the_store_is_checked_and_nothing_created() {
     let emulator = emulator("").await;
-    let here = Installation::beside(&emulator, "", "");
-    let report = Report::of(&here, &[]).await;
+    let installation = Installation::beside(&emulator, "", "");
+    let report = Report::of(&installation, &[]).await;
     assert_eq!(report.results("store"), ["pass"]);
     assert_eq!(report.results("server"), ["fail"]);
     assert_eq!(report.code, Some(1));
-    assert!(!here.database().exists());
-    report.explains_itself();
+    assert!(!installation.database().exists());
+    report.assert_explained();
 
-    std::fs::write(here.database(), vec![b'x'; 5000]).expect("written");
-    let report = Report::of(&here, &[]).await;
+    std::fs::write(installation.database(), vec![b'x'; 5000]).expect("written");
+    let report = Report::of(&installation, &[]).await;
     assert_eq!(report.results("store"), ["fail"]);
 }
 
 #[tokio::test]
 async fn invalid_settings_are_named_and_exit_with_2() {
-    let here = Installation::alone("[publik]\nurl = \"x\"\n");
-    let report = Report::of(&here, &[]).await;
+    let installation = Installation::alone("[publik]\nurl = \"x\"\n");
+    let report = Report::of(&installation, &[]).await;
     assert_eq!(report.code, Some(2));
     assert!(report.words("settings").contains("publik"));
 }
@@ -164,20 +104,20 @@ async fn invalid_settings_are_named_and_exit_with_2() {
 #[tokio::test]
 async fn a_refused_key_and_an_unreachable_vendor_are_distinguished() {
     let emulator = emulator("status=401").await;
-    let here = Installation::beside(&emulator, "", "");
-    let server = here.start().await;
-    let report = Report::of(&here, &["--quick"]).await;
+    let installation = Installation::beside(&emulator, "", "");
+    let server = installation.start().await;
+    let report = Report::of(&installation, &["--quick"]).await;
     assert_eq!(
         (report.results("api"), report.code),
         (vec!["fail"], Some(1))
     );
     assert!(report.words("api").contains("create a new key"));
     emulator.stop().await;
-    let report = Report::of(&here, &["--quick"]).await;
+    let report = Report::of(&installation, &["--quick"]).await;
     assert_eq!(report.results("api"), ["unreachable"]);
     assert_eq!(report.results("sns"), ["unreachable"]);
     assert_eq!(report.code, Some(3));
-    report.explains_itself();
+    report.assert_explained();
     drop(server);
 }
 
@@ -191,8 +131,8 @@ async fn the_exported_path_is_found_in_every_preset() {
                 .control()
                 .export(DEFAULT_COMPANIES[0], 2)
                 .expect("exported");
-            let here = Installation::beside(&emulator, "", "");
-            let report = Report::of(&here, &["--company", DEFAULT_COMPANIES[0]]).await;
+            let installation = Installation::beside(&emulator, "", "");
+            let report = Report::of(&installation, &["--company", DEFAULT_COMPANIES[0]]).await;
             let words = report.words("exported_path");
             if preset == "path" {
                 assert_eq!(report.results("exported_path"), ["pass"], "{words}");
@@ -213,29 +153,29 @@ async fn an_address_that_ignores_the_company_is_never_accepted() {
             .control()
             .export(DEFAULT_COMPANIES[0], 2)
             .expect("exported");
-        let here = Installation::beside(&emulator, "", "");
-        let report = Report::of(&here, &["--company", DEFAULT_COMPANIES[0]]).await;
+        let installation = Installation::beside(&emulator, "", "");
+        let report = Report::of(&installation, &["--company", DEFAULT_COMPANIES[0]]).await;
         let words = report.words("exported_path");
         assert_eq!(report.results("exported_path"), ["fail"], "{words}");
         assert!(words.contains("no preset"), "{words}");
     }
 }
 
-/// What `doctor` says of the public address where something in front of it answers so.
+/// Returns the report on a public address behind something that answers in place of the server.
 async fn in_front(answer: impl Fn() -> Answer) -> String {
     let front = StandIn::start([answer(), answer()]).await;
     let emulator = emulator("").await;
-    let here = Installation::beside(&emulator, "", "");
-    let settings = std::fs::read_to_string(here.settings()).expect("settings");
-    let own = format!("url = \"http://127.0.0.1:{}\"", here.public_port());
+    let installation = Installation::beside(&emulator, "", "");
+    let settings = std::fs::read_to_string(installation.settings()).expect("settings");
+    let own = format!("url = \"http://127.0.0.1:{}\"", installation.public_port());
     assert!(settings.contains(&own));
     let settings = settings.replace(&own, &format!("url = \"{}\"", front.url("")));
-    std::fs::write(here.settings(), settings).expect("written");
-    let server = here.start().await;
-    let report = Report::of(&here, &["--quick"]).await;
+    std::fs::write(installation.settings(), settings).expect("written");
+    let server = installation.start().await;
+    let report = Report::of(&installation, &["--quick"]).await;
     assert_eq!(report.results("public_address"), ["fail", "fail"]);
     assert_eq!(report.results("large_body"), ["skipped"]);
-    report.explains_itself();
+    report.assert_explained();
     drop(server);
     report.words("public_address")
 }

@@ -1,55 +1,45 @@
-//! What a new user may do wrong: each is said with what to do about it, in the words of
-//! docs/first-hour.md.
+//! Mistakes of a new user: each message says what to do, in the words of docs/first-hour.md.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use ivesk_webhook::emulator::switches::Switches;
-use ivesk_webhook::emulator::{DEFAULT_COMPANIES, Emulator, EmulatorSettings};
+use ivesk_webhook::emulator::DEFAULT_COMPANIES;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::process::Command;
 
-use crate::cli::doctor::Report;
-use crate::store::stopping::SmallDisk;
+use crate::support::doctor::Report;
+use crate::support::emulator::emulator;
 use crate::support::process::{Installation, program, within};
+use crate::support::small_disk::SmallDisk;
 use crate::support::stand_in::{Answer, StandIn};
 
 const PAGE: &str = include_str!("../../../docs/first-hour.md");
 
-/// Whether the program said `words`, and the page says the same.
+/// Asserts that both the program's output and the page contain `text`.
 #[track_caller]
-fn told(said: &str, words: &str) {
+fn assert_documented(output: &str, text: &str) {
     assert!(
-        said.contains(words),
-        "the program does not say\n{words}\nbut\n{said}"
+        output.contains(text),
+        "the program does not print\n{text}\nbut\n{output}"
     );
     assert!(
-        PAGE.contains(words),
-        "docs/first-hour.md does not say\n{words}"
+        PAGE.contains(text),
+        "docs/first-hour.md does not contain\n{text}"
     );
 }
 
-/// Runs the program with these settings until it ends: exit code and all that it said.
-async fn run(here: &Installation, arguments: &[&str]) -> (Option<i32>, String) {
-    let (code, out, errors) = here.run(arguments).await;
+/// Runs the program; returns exit code and output.
+async fn run(installation: &Installation, arguments: &[&str]) -> (Option<i32>, String) {
+    let (code, out, errors) = installation.run(arguments).await;
     (code, out + &errors)
 }
 
-/// Settings in a folder whose file has these lines more.
+/// Writes settings with these additional lines.
 fn with_lines(lines: &str) -> Installation {
-    let here = Installation::alone("");
-    let settings = std::fs::read_to_string(here.settings()).expect("settings");
-    std::fs::write(here.settings(), format!("{settings}\n{lines}")).expect("written");
-    here
-}
-
-async fn emulator(switches: &str) -> Emulator {
-    let settings = EmulatorSettings {
-        switches: Switches::parse(switches).expect("switches that exist"),
-        ..EmulatorSettings::default()
-    };
-    let started = Emulator::start(settings, ([127, 0, 0, 1], 0).into()).await;
-    started.expect("a free port")
+    let installation = Installation::alone("");
+    let settings = std::fs::read_to_string(installation.settings()).expect("settings");
+    std::fs::write(installation.settings(), format!("{settings}\n{lines}")).expect("written");
+    installation
 }
 
 #[tokio::test]
@@ -58,20 +48,20 @@ async fn a_missing_or_misspelled_settings_file_is_named_with_a_fix() {
     let run = async |arguments: &[&str]| {
         let mut command = program();
         let run = command.current_dir(folder.path()).args(arguments).output();
-        let output = within("its end", run).await.expect("it runs");
+        let output = within("the exit", run).await.expect("it runs");
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    told(
+    assert_documented(
         &run(&["serve"]).await,
         "error: invalid setting: ivesk-webhook.toml: no such file; write one with \
          `ivesk-webhook init --public-url URL`, name another with --config, or set \
          IVESK_WEBHOOK_PUBLIC_URL to run without a file",
     );
-    let misspelt = run(&["--config", "ivesk-webhok.toml", "serve"]).await;
+    let misspelled = run(&["--config", "ivesk-webhok.toml", "serve"]).await;
     assert!(
-        misspelt.contains("ivesk-webhok.toml: no such file"),
-        "{misspelt}"
+        misspelled.contains("ivesk-webhok.toml: no such file"),
+        "{misspelled}"
     );
     let a_folder = run(&["--config", ".", "serve"]).await;
     assert!(
@@ -80,14 +70,14 @@ async fn a_missing_or_misspelled_settings_file_is_named_with_a_fix() {
     );
 
     std::fs::write(folder.path().join("ivesk-webhook.toml"), "").expect("written");
-    told(
+    assert_documented(
         &run(&["serve"]).await,
-        "`public.url`: is not set; write the https address under which SNS reaches this service, \
+        "`public.url`: is not set; write the https address at which SNS reaches this service, \
          or set IVESK_WEBHOOK_PUBLIC_URL",
     );
     let settings = "[public]\nurl = \"http://127.0.0.1:9\"\nlissten = \"127.0.0.1:9\"\n";
     std::fs::write(folder.path().join("ivesk-webhook.toml"), settings).expect("written");
-    told(
+    assert_documented(
         &run(&["serve"]).await,
         "`public.lissten` (ivesk-webhook.toml, line 3): there is no such setting; did you mean \
          `public.listen`?",
@@ -99,7 +89,7 @@ async fn a_missing_or_misspelled_settings_file_is_named_with_a_fix() {
         "--public-url",
     ];
     let nowhere = run(&[&nowhere[..], &["https://hooks.example.lt"]].concat()).await;
-    told(
+    assert_documented(
         &nowhere,
         "; run this in a folder that you may write to, or name a file with --config",
     );
@@ -107,67 +97,67 @@ async fn a_missing_or_misspelled_settings_file_is_named_with_a_fix() {
 
 #[tokio::test]
 async fn without_a_key_or_a_path_it_starts_and_says_what_to_set() {
-    let here = Installation::alone("");
-    let without_key = introduction(&here).await;
-    told(
+    let installation = Installation::alone("");
+    let without_key = introduction(&installation).await;
+    assert_documented(
         &without_key,
-        "  missing     API key of account default: notifications are stored, but its digitized queue \
-         is not pulled. Set IVESK_WEBHOOK_API_KEY or `accounts.default.api_key_file`",
+        "  missing     API key of account default: notifications are stored, but nothing is \
+         pulled. Set IVESK_WEBHOOK_API_KEY or `accounts.default.api_key_file`",
     );
-    let (code, pulled) = run(&here, &["pull"]).await;
+    let (code, pulled) = run(&installation, &["pull"]).await;
     assert_eq!(code, Some(2), "{pulled}");
     assert!(
         pulled.contains("(IVESK_WEBHOOK_API_KEY or `api_key_file`)"),
         "{pulled}"
     );
-    let report = Report::of(&here, &["--quick"]).await;
+    let report = Report::of(&installation, &["--quick"]).await;
     assert_eq!(report.results("api_key"), ["fail"]);
-    report.explains_itself();
+    report.assert_explained();
 
-    told(
+    assert_documented(
         &introduction(&Installation::with_key("")).await,
         "  missing     `api.exported_path`: notifications are stored, but the exported queue of account \
          default is not pulled. `ivesk-webhook doctor --company CODE` finds the setting",
     );
 
     let no_file = with_lines("[accounts.default]\napi_key_file = \"api-key.txt\"\n");
-    let (code, said) = run(&no_file, &["serve"]).await;
-    assert_eq!(code, Some(2), "{said}");
-    told(
-        &said,
+    let (code, output) = run(&no_file, &["serve"]).await;
+    assert_eq!(code, Some(2), "{output}");
+    assert_documented(
+        &output,
         "can't be opened: No such file or directory (os error 2); write the secret into that \
          file, let the service's user read it, or name another file",
     );
 }
 
-/// What `serve` prints below its first line.
-async fn introduction(here: &Installation) -> String {
-    here.start().await.printed().await
+/// Returns what `serve` prints below its first line.
+async fn introduction(installation: &Installation) -> String {
+    installation.start().await.stop_and_read().await
 }
 
 #[tokio::test]
 async fn a_wrong_key_is_reported_with_a_fix_and_no_path_is_guessed() {
     let emulator = emulator("status=401").await;
-    let here = Installation::beside(&emulator, "", "");
-    let (code, said) = run(&here, &["pull"]).await;
-    assert_eq!(code, Some(1), "{said}");
-    told(
-        &said,
+    let installation = Installation::beside(&emulator, "", "");
+    let (code, output) = run(&installation, &["pull"]).await;
+    assert_eq!(code, Some(1), "{output}");
+    assert_documented(
+        &output,
         "(the API key is invalid; make a new one at app.ivesk.lt/settings/general)",
     );
-    let report = Report::of(&here, &["--company", DEFAULT_COMPANIES[0]]).await;
+    let report = Report::of(&installation, &["--company", DEFAULT_COMPANIES[0]]).await;
     assert_eq!(report.results("api"), ["fail"]);
     assert_eq!(report.results("exported_path_probe"), ["skipped"]);
     assert!(
         report.results("exported_path").is_empty(),
-        "it is set, and nothing was found out"
+        "it is set, so it is not guessed"
     );
 }
 
-/// A listener of somebody else's on this port.
+/// Listens on this port as another program.
 fn occupy(port: u16) -> TcpListener {
     let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_reuseaddr(true).expect("an option of sockets");
+    socket.set_reuseaddr(true).expect("a socket option");
     socket
         .bind(([127, 0, 0, 1], port).into())
         .expect("reserved for this test");
@@ -176,26 +166,26 @@ fn occupy(port: u16) -> TcpListener {
 
 #[tokio::test]
 async fn a_port_in_use_is_named_once_with_its_setting() {
-    let here = Installation::alone("");
+    let installation = Installation::alone("");
     for (setting, port) in [
-        ("public.listen", here.public_port()),
-        ("admin.listen", here.admin_port()),
+        ("public.listen", installation.public_port()),
+        ("admin.listen", installation.admin_port()),
     ] {
-        let taken = occupy(port);
-        let (code, said) = run(&here, &["serve"]).await;
-        assert_eq!(code, Some(2), "{said}");
+        let occupied = occupy(port);
+        let (code, output) = run(&installation, &["serve"]).await;
+        assert_eq!(code, Some(2), "{output}");
         assert!(
-            said.contains(&format!(
+            output.contains(&format!(
                 "error: failed to listen on `{setting}` = 127.0.0.1:{port}"
             )),
-            "{said}"
+            "{output}"
         );
-        assert_eq!(said.matches("os error 98").count(), 1, "{said}");
-        told(
-            &said,
+        assert_eq!(output.matches("os error 98").count(), 1, "{output}");
+        assert_documented(
+            &output,
             "another program uses this port (`ss -ltnp` names it): stop that program, or set another port",
         );
-        let report = Report::of(&here, &["--quick"]).await;
+        let report = Report::of(&installation, &["--quick"]).await;
         let wrong = report
             .results("listen")
             .iter()
@@ -207,9 +197,9 @@ async fn a_port_in_use_is_named_once_with_its_setting() {
             "{}",
             report.words("listen")
         );
-        drop(taken);
+        drop(occupied);
     }
-    let report = Report::of(&here, &["--quick"]).await;
+    let report = Report::of(&installation, &["--quick"]).await;
     assert_eq!(
         report.results("listen"),
         ["pass", "pass"],
@@ -220,12 +210,12 @@ async fn a_port_in_use_is_named_once_with_its_setting() {
 
 #[tokio::test]
 async fn a_foreign_address_is_distinguished_from_a_port_in_use() {
-    let here = Installation::alone("");
+    let installation = Installation::alone("");
     let variables = [("IVESK_WEBHOOK_PUBLIC_LISTEN", "192.0.2.7:8080")];
-    let (code, _, said) = here.run_with(&["serve"], &variables).await;
-    assert_eq!(code, Some(2), "{said}");
-    told(
-        &said,
+    let (code, _, output) = installation.run_with(&["serve"], &variables).await;
+    assert_eq!(code, Some(2), "{output}");
+    assert_documented(
+        &output,
         "failed to listen on `public.listen` = 192.0.2.7:8080: Cannot assign requested address \
          (os error 99); no interface of this machine has this address (`ip address` lists them): \
          set one of those, or 0.0.0.0 for all",
@@ -234,20 +224,20 @@ async fn a_foreign_address_is_distinguished_from_a_port_in_use() {
 
 #[tokio::test]
 async fn a_store_that_cannot_be_created_names_the_missing_folder() {
-    let here = Installation::alone("");
+    let installation = Installation::alone("");
     for (url, found) in [
         ("sqlite://missing/x.db", "can't write"),
         ("sqlite://ivesk-webhook.toml/x.db", "can't write"),
         ("sqlite://.", "is a folder"),
     ] {
         let variables = [("IVESK_WEBHOOK_STORE_URL", url)];
-        let (code, _, said) = here.run_with(&["serve"], &variables).await;
-        assert_eq!(code, Some(2), "{said}");
-        told(
-            &said,
+        let (code, _, output) = installation.run_with(&["serve"], &variables).await;
+        assert_eq!(code, Some(2), "{output}");
+        assert_documented(
+            &output,
             "`ivesk-webhook doctor`, run as the same user, finds the cause",
         );
-        let report = Report::with(&here, &["--quick"], &variables).await;
+        let report = Report::with(&installation, &["--quick"], &variables).await;
         assert_eq!(report.results("store"), ["fail"], "{url}");
         assert!(
             report.words("store").contains(found),
@@ -257,96 +247,94 @@ async fn a_store_that_cannot_be_created_names_the_missing_folder() {
     }
 }
 
-/// The program as a user who may write nothing of root's.
-///
-/// The test's own user where that is not root: then a file without a right is enough.
+/// The program as an unprivileged user: `nobody` if the tests run as root, else the tests'
+/// own user.
 struct Nobody {
     program: PathBuf,
 }
 
 impl Nobody {
-    fn at(here: &Installation) -> Self {
-        // The build's folder may be closed to others.
-        let program = here.folder().join("program");
+    fn at(installation: &Installation) -> Self {
+        // Other users may have no access to the build's folder.
+        let program = installation.folder().join("program");
         std::fs::copy(env!("CARGO_BIN_EXE_ivesk-webhook"), &program).expect("copied");
         let open = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(here.folder(), open).expect("opened");
+        std::fs::set_permissions(installation.folder(), open).expect("opened");
         Self { program }
     }
 
-    async fn run(&self, here: &Installation, arguments: &[&str]) -> (Option<i32>, String) {
+    async fn run(&self, installation: &Installation, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(&self.program);
         command
             .env_clear()
-            .current_dir(here.folder())
+            .current_dir(installation.folder())
             .args(arguments);
         if rustix::process::geteuid().is_root() {
             command.uid(65_534).gid(65_534);
         }
-        let output = within("its end", command.output()).await.expect("it runs");
-        let said = [output.stdout, output.stderr].concat();
+        let output = within("the exit", command.output()).await.expect("it runs");
+        let text = [output.stdout, output.stderr].concat();
         (
             output.status.code(),
-            String::from_utf8_lossy(&said).into_owned(),
+            String::from_utf8_lossy(&text).into_owned(),
         )
     }
 }
 
 #[tokio::test]
 async fn doctor_names_the_store_file_that_another_user_owns() {
-    let here = Installation::alone("");
-    drop(here.start().await);
-    let nobody = Nobody::at(&here);
-    let forbid = |path: PathBuf, mode| {
-        let closed = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(path, closed).expect("changed");
+    let installation = Installation::alone("");
+    drop(installation.start().await);
+    let nobody = Nobody::at(&installation);
+    let set_mode = |path: PathBuf, mode| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(path, permissions).expect("changed");
     };
-    let open_folder = std::fs::Permissions::from_mode(0o777);
-    std::fs::set_permissions(here.folder(), open_folder).expect("changed");
-    let lock = here.folder().join("ivesk-webhook.db.lock");
-    forbid(lock, 0o666);
-    forbid(here.database(), 0o444);
+    set_mode(installation.folder().to_owned(), 0o777);
+    let lock = installation.folder().join("ivesk-webhook.db.lock");
+    set_mode(lock, 0o666);
+    set_mode(installation.database(), 0o444);
     for end in ["-wal", "-shm"] {
-        let beside = here.folder().join(format!("ivesk-webhook.db{end}"));
+        let beside = installation.folder().join(format!("ivesk-webhook.db{end}"));
         if beside.exists() {
-            forbid(beside, 0o666);
+            set_mode(beside, 0o666);
         }
     }
 
-    let (code, said) = nobody.run(&here, &["serve"]).await;
-    assert_eq!(code, Some(2), "{said}");
+    let (code, output) = nobody.run(&installation, &["serve"]).await;
+    assert_eq!(code, Some(2), "{output}");
     assert!(
-        said.contains("`ivesk-webhook doctor`, run as the same user"),
-        "{said}"
+        output.contains("`ivesk-webhook doctor`, run as the same user"),
+        "{output}"
     );
-    let (_, said) = nobody.run(&here, &["doctor", "--quick"]).await;
+    let (_, output) = nobody.run(&installation, &["doctor", "--quick"]).await;
     assert!(
-        said.contains("store: this user can't write ivesk-webhook.db: "),
-        "{said}"
+        output.contains("store: this user can't write ivesk-webhook.db: "),
+        "{output}"
     );
-    told(&said, "run `doctor` as that user; or set `store.url`");
+    assert_documented(&output, "run `doctor` as that user; or set `store.url`");
 
-    // Nor may anything be made in a folder of another's.
-    std::fs::remove_file(here.database()).expect("removed");
-    forbid(here.folder().to_owned(), 0o555);
-    forbid(here.folder().join("ivesk-webhook.db.lock"), 0o444);
-    let (code, said) = nobody.run(&here, &["serve"]).await;
-    assert_eq!(code, Some(2), "{said}");
-    told(
-        &said,
+    // Without a store, in a folder of another user.
+    std::fs::remove_file(installation.database()).expect("removed");
+    set_mode(installation.folder().to_owned(), 0o555);
+    set_mode(installation.folder().join("ivesk-webhook.db.lock"), 0o444);
+    let (code, output) = nobody.run(&installation, &["serve"]).await;
+    assert_eq!(code, Some(2), "{output}");
+    assert_documented(
+        &output,
         "can't be opened: Permission denied (os error 13); check that its folder exists and that \
          this user may write there. `ivesk-webhook doctor`, run as the same user, finds the cause",
     );
-    forbid(here.folder().to_owned(), 0o755);
+    set_mode(installation.folder().to_owned(), 0o755);
 }
 
 #[tokio::test]
 async fn a_full_disk_is_reported_at_first_start_and_by_doctor() {
-    let here = Installation::alone("");
-    let much = [("IVESK_WEBHOOK_STORE_MIN_FREE_BYTES", "1125899906842624")];
-    let report = Report::with(&here, &["--quick"], &much).await;
+    let installation = Installation::alone("");
+    let required = [("IVESK_WEBHOOK_STORE_MIN_FREE_BYTES", "1125899906842624")];
+    let report = Report::with(&installation, &["--quick"], &required).await;
     assert_eq!(report.results("disk"), ["fail"], "{}", report.words("disk"));
-    report.explains_itself();
+    report.assert_explained();
 
     let Some(disk) = SmallDisk::mount() else {
         eprintln!("skipped: this user may not mount a small disk");
@@ -355,13 +343,13 @@ async fn a_full_disk_is_reported_at_first_start_and_by_doctor() {
     let _ballast = disk.fill();
     let url = format!("sqlite://{}", disk.folder().join("x.db").display());
     let full = [("IVESK_WEBHOOK_STORE_URL", url.as_str())];
-    let (code, _, said) = here.run_with(&["serve"], &full).await;
-    assert_eq!(code, Some(1), "{said}");
-    told(
-        &said,
+    let (code, _, output) = installation.run_with(&["serve"], &full).await;
+    assert_eq!(code, Some(1), "{output}");
+    assert_documented(
+        &output,
         "is full; free some space, nothing that was acknowledged is lost",
     );
-    let report = Report::with(&here, &["--quick"], &full).await;
+    let report = Report::with(&installation, &["--quick"], &full).await;
     assert_eq!(report.results("disk"), ["fail"], "{}", report.words("disk"));
 }
 
@@ -374,14 +362,14 @@ async fn a_wrong_clock_is_reported_with_its_offset_and_direction() {
         let sns = StandIn::start([Answer::status(404, "").with("date", date)]).await;
         let origins = sns.url("");
         let variables = [("IVESK_WEBHOOK_SNS_LOCAL_ORIGINS", origins.as_str())];
-        let here = Installation::alone("");
-        let report = Report::with(&here, &["--quick"], &variables).await;
+        let installation = Installation::alone("");
+        let report = Report::with(&installation, &["--quick"], &variables).await;
         assert_eq!(report.results("clock"), ["fail"]);
         let words = report.words("clock");
         assert!(words.contains(side), "{words}");
-        told(
+        assert_documented(
             &words,
-            "let the system keep the time (`timedatectl set-ntp true`)",
+            "let the system set its clock (`timedatectl set-ntp true`)",
         );
     }
 }

@@ -2,7 +2,7 @@
 
 mod commands;
 mod config;
-pub(crate) mod doctor;
+mod doctor;
 #[cfg(target_os = "linux")]
 mod first_hour;
 mod pull;

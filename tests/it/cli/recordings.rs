@@ -1,5 +1,4 @@
-//! The recorded messages and pages of `fixtures/`, through the program itself, and what a
-//! user records with it.
+//! The recorded messages and pages of `fixtures/`, and a user's own recordings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,13 +7,14 @@ use axum::Router;
 use axum::extract::RawQuery;
 use axum::routing::get;
 use ivesk_webhook::domain::Event;
-use ivesk_webhook::emulator::{DEFAULT_COMPANIES, Emulator, EmulatorSettings, Publication, Tamper};
+use ivesk_webhook::emulator::{DEFAULT_COMPANIES, Publication, Tamper};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
+use crate::support::emulator::emulator;
 use crate::support::process::{Installation, Port, program, within};
 
-/// A moment at which the messages were young.
+/// A moment at which the messages were recent.
 const AT: &str = "2026-01-15T09:00:00Z";
 
 fn fixtures(part: &str) -> PathBuf {
@@ -23,7 +23,7 @@ fn fixtures(part: &str) -> PathBuf {
         .join(part)
 }
 
-/// The files of a folder whose names begin with `prefix`, as arguments.
+/// Returns the paths of a folder's files whose names begin with `prefix`.
 fn files(folder: &Path, prefix: &str) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder");
     let mut files: Vec<String> = entries
@@ -39,7 +39,7 @@ fn json_of(file: &str) -> Value {
     serde_json::from_slice(&std::fs::read(file).expect("a file")).expect("JSON")
 }
 
-/// `verify --json`: the exit code and a verdict for each file.
+/// Runs `verify --json`; returns the exit code and a verdict for each file.
 async fn verify(arguments: &[&str], files: &[String]) -> (Option<i32>, Vec<Value>) {
     let mut command = program();
     command
@@ -56,15 +56,15 @@ async fn verify(arguments: &[&str], files: &[String]) -> (Option<i32>, Vec<Value
     (output.status.code(), verdicts.collect())
 }
 
-/// Runs `replay` to its end: exit code and everything it said.
+/// Runs `replay`; returns exit code and output.
 async fn replay(to: &str, more: &[&str], files: &[String]) -> (Option<i32>, String) {
     let mut command = program();
     command.args(["replay", "--to", to]).args(more).args(files);
     let output = within("the answers", command.output())
         .await
         .expect("it runs");
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8(said).expect("text"))
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).expect("text"))
 }
 
 #[tokio::test]
@@ -77,20 +77,20 @@ async fn recorded_messages_of_all_types_are_genuine_at_their_time() {
 
     assert_eq!(code, Some(0), "{verdicts:#?}");
     assert_eq!(verdicts.len(), files.len());
-    let mut seen = BTreeMap::new();
+    let mut kinds = BTreeMap::new();
     for (file, verdict) in files.iter().zip(&verdicts) {
         assert_eq!(verdict["verdict"], "valid", "{file}");
         let version = json_of(file)["SignatureVersion"].to_string();
-        *seen
+        *kinds
             .entry((verdict["type"].to_string(), version))
             .or_insert(0) += 1;
     }
     assert_eq!(
-        seen.len(),
+        kinds.len(),
         6,
-        "three types, two signature versions: {seen:?}"
+        "three types, two signature versions: {kinds:?}"
     );
-    // The certificate's dates count.
+    // The certificate has expired by then.
     let later = ["--certs", &certs, "--at", "2027-06-01T00:00:00Z"];
     let (code, verdicts) = verify(&later, &files).await;
     assert_eq!(code, Some(1));
@@ -146,7 +146,7 @@ fn the_sample_has_the_shape_of_the_vendors_own() {
 async fn resigned_recordings_are_accepted_and_old_ones_are_not() {
     let port = Port::reserve();
     let sign_port = port.number.to_string();
-    // Asking a person, so that nobody visits the SubscribeURL, which is Amazon's.
+    // Confirmations wait for a person, so that Amazon's SubscribeURL is not requested.
     let installation = Installation::alone(&format!(
         "[sns]\nconfirm = \"ask\"\nlocal_origins = [\"http://127.0.0.1:{sign_port}\"]"
     ));
@@ -165,17 +165,17 @@ async fn resigned_recordings_are_accepted_and_old_ones_are_not() {
         for prefix in prefixes {
             let files = files(&notifications, prefix);
             assert!(!files.is_empty());
-            let (code, said) = replay(&installation.webhook(event), &fresh, &files).await;
-            assert_eq!(code, Some(0), "{said}\n{}", server.log());
+            let (code, output) = replay(&installation.webhook(event), &fresh, &files).await;
+            assert_eq!(code, Some(0), "{output}\n{}", server.log());
         }
     }
     let sample = files(&notifications, "vendor-sample");
-    let (code, said) = replay(&installation.webhook(Event::OnExported), &sign, &sample).await;
-    assert_eq!(code, Some(1), "it is older than `sns.max_age`: {said}");
-    assert!(said.contains("403"), "{said}");
+    let (code, output) = replay(&installation.webhook(Event::OnExported), &sign, &sample).await;
+    assert_eq!(code, Some(1), "it is older than `sns.max_age`: {output}");
+    assert!(output.contains("403"), "{output}");
 
-    let (code, listed, said) = installation.run(&["notifications", "list", "--json"]).await;
-    assert_eq!(code, Some(0), "{said}");
+    let (code, listed, errors) = installation.run(&["notifications", "list", "--json"]).await;
+    assert_eq!(code, Some(0), "{errors}");
     let listed: Value = serde_json::from_str(&listed).expect("JSON");
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for row in listed.as_array().expect("a list") {
@@ -198,7 +198,7 @@ async fn resigned_recordings_are_accepted_and_old_ones_are_not() {
     assert_eq!(kinds, expected);
 }
 
-/// An Įvesk.lt that answers with recorded pages.
+/// Starts an Įvesk.lt that answers with recorded pages; returns its origin.
 async fn recorded_vendor(last: &'static str) -> String {
     let page =
         |name: String| std::fs::read_to_string(fixtures("pages").join(name)).expect("a page");
@@ -208,19 +208,19 @@ async fn recorded_vendor(last: &'static str) -> String {
         let after = page(format!("{queue}-after-last.json"));
         get(move |RawQuery(query): RawQuery| {
             let from = query.unwrap_or_default();
-            let sought = |page: &str| {
+            let follows = |page: &str| {
                 let page: Value = serde_json::from_str(page).expect("JSON");
                 let next = page["next"].as_str().map(str::to_owned);
                 next.is_some_and(|next| {
-                    let asked = url::form_urlencoded::parse(from.as_bytes());
-                    asked
+                    let query = url::form_urlencoded::parse(from.as_bytes());
+                    query
                         .into_iter()
                         .any(|(name, value)| name == "from" && value == next)
                 })
             };
             let page = match from.as_str() {
                 "" => &first,
-                _ if sought(&first) => &last,
+                _ if follows(&first) => &last,
                 _ => &after,
             };
             std::future::ready(([("content-type", "application/json")], page.clone()))
@@ -242,14 +242,14 @@ async fn recorded_pages_are_pulled_with_and_without_a_last_next() {
         let installation = Installation::with_key(&format!(
             "[api]\nurl = \"{origin}\"\nexported_path = \"path\"\n[accounts.default]\ncompanies = [\"302320404\"]"
         ));
-        // Twice: the second time there is nothing new.
+        // The second pull finds nothing new.
         for _ in 0..2 {
-            let (code, said, log) = installation.run(&["pull"]).await;
-            assert_eq!(code, Some(0), "{last}: {said}{log}");
+            let (code, output, log) = installation.run(&["pull"]).await;
+            assert_eq!(code, Some(0), "{last}: {output}{log}");
         }
 
-        let (code, listed, said) = installation.run(&["documents", "list", "--json"]).await;
-        assert_eq!(code, Some(0), "{said}");
+        let (code, listed, errors) = installation.run(&["documents", "list", "--json"]).await;
+        assert_eq!(code, Some(0), "{errors}");
         let rows: Vec<Value> = listed
             .lines()
             .map(|line| serde_json::from_str(line).expect("JSON"))
@@ -274,25 +274,22 @@ async fn recorded_pages_are_pulled_with_and_without_a_last_next() {
     }
 }
 
-/// The files that an export printed, one a line.
-fn exported(code: Option<i32>, printed: &str, said: &str) -> Vec<String> {
-    assert_eq!(code, Some(0), "{said}");
+/// Exports `what` into a folder; returns the files that were printed, one a line.
+async fn export(installation: &Installation, what: &str, folder: &str) -> Vec<String> {
+    let folder = installation.folder().join(folder);
+    let folder = folder.to_string_lossy();
+    let (code, printed, errors) = installation.run(&[what, "export", &folder]).await;
+    assert_eq!(code, Some(0), "{errors}");
     printed.lines().map(str::to_owned).collect()
 }
 
 #[tokio::test]
 async fn a_users_recordings_can_be_verified_and_replayed() {
-    let emulator = Emulator::start(EmulatorSettings::default(), ([127, 0, 0, 1], 0).into())
-        .await
-        .expect("a free port");
+    let emulator = emulator("").await;
     let control = emulator.control();
     let installation = Installation::beside(&emulator, "", "");
     let _server = installation.start().await;
-    let target = installation.webhook(Event::OnExported);
-    control
-        .subscribe(Event::OnExported, &target)
-        .expect("local");
-    within("the confirmation", control.idle()).await;
+    installation.subscribe(&control, &[Event::OnExported]).await;
     let company = DEFAULT_COMPANIES[0];
     let sent = Publication::exported(company);
     let mut ids = vec![control.notify(&sent).expect("sent")];
@@ -316,25 +313,13 @@ async fn a_users_recordings_can_be_verified_and_replayed() {
             ..sent
         })
         .expect("sent");
-    within("the deliveries", control.idle()).await;
+    within("the messages", control.idle()).await;
 
-    let good = installation
-        .folder()
-        .join("good")
-        .to_string_lossy()
-        .into_owned();
-    let bad = installation
-        .folder()
-        .join("bad")
-        .to_string_lossy()
-        .into_owned();
-    let (code, printed, said) = installation.run(&["notifications", "export", &good]).await;
-    let good = exported(code, &printed, &said);
-    let (code, printed, said) = installation.run(&["quarantine", "export", &bad]).await;
-    let bad = exported(code, &printed, &said);
+    let good = export(&installation, "notifications", "good").await;
+    let bad = export(&installation, "quarantine", "bad").await;
     assert_eq!((good.len(), bad.len()), (3, 2), "one is the confirmation");
 
-    // Judged under the same settings, with the certificate where it was.
+    // Verified with the same settings, while the certificate is still served.
     let settings = installation.settings().to_string_lossy().into_owned();
     let (code, verdicts) = verify(&["--config", &settings], &good).await;
     assert_eq!(code, Some(0), "{verdicts:#?}");
@@ -343,7 +328,7 @@ async fn a_users_recordings_can_be_verified_and_replayed() {
     let reasons: BTreeSet<String> = verdicts.iter().map(|v| v["reason"].to_string()).collect();
     assert_eq!(reasons.len(), 2, "{verdicts:#?}");
 
-    // Played to another server that trusts the same SNS.
+    // Replayed to another server that trusts the same SNS.
     let other = Installation::beside(&emulator, "", "");
     let _other_server = other.start().await;
     let notifications: Vec<String> = good
@@ -351,12 +336,13 @@ async fn a_users_recordings_can_be_verified_and_replayed() {
         .filter(|file| json_of(file)["Type"] == "Notification")
         .cloned()
         .collect();
-    let (code, said) = replay(&other.webhook(Event::OnExported), &[], &notifications).await;
-    assert_eq!(code, Some(0), "{said}");
-    let (code, said) = replay(&other.webhook(Event::OnExported), &[], &bad).await;
-    assert_eq!(code, Some(1), "{said}");
+    let (code, output) = replay(&other.webhook(Event::OnExported), &[], &notifications).await;
+    assert_eq!(code, Some(0), "{output}");
+    let (code, output) = replay(&other.webhook(Event::OnExported), &[], &bad).await;
+    assert_eq!(code, Some(1), "{output}");
     for reason in reasons {
-        assert!(said.contains(reason.trim_matches('"')), "{reason}: {said}");
+        let reason = reason.trim_matches('"');
+        assert!(output.contains(reason), "{reason}: {output}");
     }
     let (_, listed, _) = other.run(&["notifications", "list", "--json"]).await;
     let listed: Value = serde_json::from_str(&listed).expect("JSON");

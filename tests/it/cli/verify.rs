@@ -1,4 +1,4 @@
-//! What the command `verify` promises, through the binary.
+//! `verify`.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::sns::*;
 
-/// A folder with messages, and their certificate in `certs`.
+/// Writes messages into a folder, and their certificate into `certs`.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let certs = folder.path().join("certs");
@@ -118,7 +118,7 @@ fn exit_codes_are_0_for_valid_1_for_invalid_2_for_unreadable() {
     assert_eq!(
         lines(&output).len(),
         1,
-        "the others are judged nevertheless"
+        "the others are verified nevertheless"
     );
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("missing.json"), "{message}");
@@ -206,8 +206,8 @@ fn a_certificate_missing_from_the_folder_is_not_fetched() {
     assert_eq!(lines(&output)[0]["reason"], "certificate_unavailable");
     assert_eq!(lines(&output)[0]["certificate"], Value::Null);
 
-    let for_people = verify(folder.path(), &["other.json"]);
-    let table = String::from_utf8(for_people.stdout).unwrap();
+    let output = verify(folder.path(), &["other.json"]);
+    let table = String::from_utf8(output.stdout).unwrap();
     let path = OTHER_SIGNER.certificate_path();
     assert!(table.contains(&path[1..20]), "{table}");
 
@@ -231,7 +231,7 @@ fn a_file_that_is_too_large_is_not_read_to_its_end() {
 }
 
 #[test]
-fn the_table_for_people_says_why() {
+fn the_table_shows_the_reason() {
     let folder = folder();
     let output = verify(folder.path(), &["good.json", "tampered.json"]);
     let table = String::from_utf8(output.stdout).unwrap();

@@ -10,25 +10,21 @@ use rustix::process::{Pid, test_kill_process_group};
 use serde_json::{Value, json};
 
 use crate::support::destinations::{
-    COMPANY, config, delivered, destination_config, item, rejected, try_open, unavailable,
+    AMPLE, COMPANY, VENDOR_API, config, delivered, delivery, destination_config, make_pipe,
+    rejected, try_open, unavailable,
 };
-use crate::support::process::within;
+use crate::support::process::{within, write_program};
 
-/// Far more than a script takes.
-const AMPLE: Duration = Duration::from_secs(60);
-
-/// A folder with one script in it.
-struct Scripted {
+/// A script in a folder of its own.
+struct Script {
     folder: tempfile::TempDir,
 }
 
-impl Scripted {
+impl Script {
     fn new(lines: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let script = folder.path().join("destination.sh");
-        std::fs::write(&script, format!("#!/bin/sh\n{lines}\n")).expect("written");
-        let executable = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(&script, executable).expect("executable");
+        let script = format!("#!/bin/sh\n{lines}\n");
+        write_program(&folder.path().join("destination.sh"), &script);
         Self { folder }
     }
 
@@ -48,50 +44,47 @@ impl Scripted {
 
     fn destination(&self, timeout: Duration) -> Box<dyn Destination> {
         let destination = destination_config(self.kind(&[], &[]), timeout);
-        try_open(&destination, &config("https://app.ivesk.lt/api/pub"), &[]).expect("a destination")
+        try_open(&destination, &config(VENDOR_API), &[]).expect("a destination")
     }
 
-    async fn verdict(&self) -> DestinationResponse {
+    async fn response(&self) -> DestinationResponse {
         let destination = self.destination(AMPLE);
-        within("an end", destination.deliver(&item("a-1", json!({})))).await
+        within(
+            "a response",
+            destination.deliver(&delivery("a-1", json!({}))),
+        )
+        .await
     }
 
-    /// Reads what the script wrote into a named pipe of this name: comes once it did.
+    /// Waits until the script writes to a named pipe; returns the text.
     async fn written_to_pipe(&self, name: &str) -> String {
         let pipe = self.file(name);
         let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(pipe));
-        let read = within("the script's word", read).await;
+        let read = within("the script's text", read).await;
         read.expect("it ran").expect("text").trim().to_owned()
-    }
-
-    fn make_pipe(&self, name: &str) {
-        let made = std::process::Command::new("mkfifo")
-            .arg(self.file(name))
-            .status();
-        assert!(made.expect("mkfifo is there").success());
     }
 }
 
 #[tokio::test]
 async fn each_exit_code_means_what_is_documented() {
-    delivered(Scripted::new("cat >/dev/null").verdict().await);
-    let script = Scripted::new("echo '  Nėra tokio kliento  '; exit 65");
-    assert_eq!(rejected(script.verdict().await), "Nėra tokio kliento");
-    let script = Scripted::new(r#"echo '{"message":"No such client","code":7}'; exit 65"#);
-    assert_eq!(rejected(script.verdict().await), "No such client");
-    let script = Scripted::new("head -c 10000 /dev/zero | tr '\\0' x; exit 65");
-    assert_eq!(rejected(script.verdict().await).len(), 4096);
+    delivered(Script::new("cat >/dev/null").response().await);
+    let script = Script::new("echo '  Nėra tokio kliento  '; exit 65");
+    assert_eq!(rejected(script.response().await), "Nėra tokio kliento");
+    let script = Script::new(r#"echo '{"message":"No such client","code":7}'; exit 65"#);
+    assert_eq!(rejected(script.response().await), "No such client");
+    let script = Script::new("head -c 10000 /dev/zero | tr '\\0' x; exit 65");
+    assert_eq!(rejected(script.response().await).len(), 4096);
 
     for (lines, part) in [
-        ("exit 65", "no message"),
-        (r#"echo '{"code":7}'; exit 65"#, "no message"),
+        ("exit 65", "without a message"),
+        (r#"echo '{"code":7}'; exit 65"#, "without a message"),
         ("exit 75", "temporary failure"),
         ("exit 1", "exited with 1"),
         ("exit 255", "exited with 255"),
         ("no-such-program", "exited with 127"),
         ("kill -9 $$", "signal: 9"),
     ] {
-        let (error, retry_after) = unavailable(Scripted::new(lines).verdict().await);
+        let (error, retry_after) = unavailable(Script::new(lines).response().await);
         assert!(error.contains(part), "{lines}: {error}");
         assert_eq!(retry_after, None);
     }
@@ -99,23 +92,23 @@ async fn each_exit_code_means_what_is_documented() {
 
 #[tokio::test]
 async fn the_last_line_of_standard_error_becomes_the_message() {
-    let script = Scripted::new(
+    let script = Script::new(
         "echo planted; echo first >&2; \
          printf 'no route to https://db/?password=planted \\033[31mnow\\n\\n' >&2; exit 2",
     );
-    let (error, _) = unavailable(script.verdict().await);
+    let (error, _) = unavailable(script.response().await);
     assert!(
         error.ends_with("no route to [address] [31mnow"),
         "{error:?}"
     );
-    let script = Scripted::new("head -c 5000 /dev/zero | tr '\\0' e >&2; exit 2");
-    let (error, _) = unavailable(script.verdict().await);
+    let script = Script::new("head -c 5000 /dev/zero | tr '\\0' e >&2; exit 2");
+    let (error, _) = unavailable(script.response().await);
     assert!(error.ends_with('e') && error.len() < 400, "{error}");
 }
 
 #[tokio::test]
 async fn it_gets_the_document_on_stdin_and_its_names_in_variables() {
-    let script = Scripted::new("pwd >here; cat >in; env >env; printf '%s\\n' \"$@\" >arguments");
+    let script = Script::new("pwd >here; cat >in; env >env; printf '%s\\n' \"$@\" >arguments");
     let kind = script.kind(&["--a b", "$HOME", ""], &["GIVEN"]);
     let environment = [
         ("PATH", "/usr/bin:/bin"),
@@ -124,20 +117,20 @@ async fn it_gets_the_document_on_stdin_and_its_names_in_variables() {
         ("KEPT", "planted"),
         ("IVESK_WEBHOOK_API_KEY", "planted"),
     ];
-    let api = config("https://app.ivesk.lt/api/pub");
+    let api = config(VENDOR_API);
     let destination =
         try_open(&destination_config(kind, AMPLE), &api, &environment).expect("a destination");
-    let document = item("a-1", json!({ "docnum": "Ąž" }));
-    delivered(within("an end", destination.deliver(&document)).await);
+    let document = delivery("a-1", json!({ "docnum": "Ąž" }));
+    delivered(within("a response", destination.deliver(&document)).await);
 
     let read = |name: &str| std::fs::read_to_string(script.file(name)).expect("written");
-    let told = read("in");
+    let input = read("in");
     assert_eq!(
-        told.strip_suffix('\n').expect("a line's end").as_bytes(),
+        input.strip_suffix('\n').expect("a newline").as_bytes(),
         document.to_json().expect("JSON")
     );
-    let told: Value = serde_json::from_str(&told).expect("JSON");
-    assert_eq!(told["data"]["document"]["docnum"], "Ąž");
+    let input: Value = serde_json::from_str(&input).expect("JSON");
+    assert_eq!(input["data"]["document"]["docnum"], "Ąž");
     assert_eq!(read("arguments"), "--a b\n$HOME\n\n");
     let here = Path::new(read("here").trim())
         .canonicalize()
@@ -146,7 +139,7 @@ async fn it_gets_the_document_on_stdin_and_its_names_in_variables() {
     let text = read("env");
     let mut lines: Vec<&str> = text
         .lines()
-        // The shell's own.
+        // Without the shell's own.
         .filter(|line| {
             !["PWD=", "OLDPWD=", "SHLVL=", "_="]
                 .iter()
@@ -173,41 +166,49 @@ async fn it_gets_the_document_on_stdin_and_its_names_in_variables() {
     );
 }
 
-/// A document that fills every pipe.
-fn large_item() -> Delivery {
-    item("a-1", json!({ "padding": "x".repeat(2_000_000) }))
+/// Returns a delivery that fills every pipe.
+fn large_delivery() -> Delivery {
+    delivery("a-1", json!({ "padding": "x".repeat(2_000_000) }))
 }
 
 #[tokio::test]
 async fn a_program_that_never_reads_does_not_block() {
-    let destination = Scripted::new("exit 0");
+    let destination = Script::new("exit 0");
     let destination = destination.destination(AMPLE);
-    delivered(within("an end", destination.deliver(&large_item())).await);
-    let script = Scripted::new("exec <&-; echo no; exit 65");
-    let verdict = within("an end", script.destination(AMPLE).deliver(&large_item())).await;
-    assert_eq!(rejected(verdict), "no");
+    delivered(within("a response", destination.deliver(&large_delivery())).await);
+    let script = Script::new("exec <&-; echo no; exit 65");
+    let response = within(
+        "a response",
+        script.destination(AMPLE).deliver(&large_delivery()),
+    )
+    .await;
+    assert_eq!(rejected(response), "no");
 }
 
 #[tokio::test]
 async fn a_program_that_writes_before_it_reads_is_drained() {
-    let script = Scripted::new(
+    let script = Script::new(
         "head -c 3000000 /dev/zero | tr '\\0' o; head -c 3000000 /dev/zero | tr '\\0' e >&2; \
          cat >/dev/null; exit 65",
     );
-    let verdict = within("an end", script.destination(AMPLE).deliver(&large_item())).await;
-    assert_eq!(rejected(verdict), "o".repeat(4096));
+    let response = within(
+        "a response",
+        script.destination(AMPLE).deliver(&large_delivery()),
+    )
+    .await;
+    assert_eq!(rejected(response), "o".repeat(4096));
 }
 
-/// Whether any process of this group is left, a dead one that nobody buried aside.
+/// Returns true if a process of this group is left, zombies aside.
 fn group_is_alive(group: &str) -> bool {
     let Ok(processes) = std::fs::read_dir("/proc") else {
-        // A system that has no such list buries its dead.
+        // Systems without /proc leave no zombies here.
         let group = group.parse().ok().and_then(Pid::from_raw);
         return test_kill_process_group(group.expect("a number")).is_ok();
     };
     processes.flatten().any(|process| {
         let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
-        // After the name in brackets: state, parent, group.
+        // After the name in parentheses: state, parent, group.
         let fields = stat.rsplit(") ").next().unwrap_or_default();
         let fields: Vec<&str> = fields.split(' ').collect();
         matches!(fields[..], [state, _, own, ..] if own == group && state != "Z")
@@ -215,7 +216,7 @@ fn group_is_alive(group: &str) -> bool {
 }
 
 async fn until_group_ends(group: &str) {
-    within("the group's end", async {
+    within("the end of the process group", async {
         while group_is_alive(group) {
             tokio::task::yield_now().await;
         }
@@ -223,7 +224,7 @@ async fn until_group_ends(group: &str) {
     .await;
 }
 
-/// A program that ignores SIGTERM and has a child and a grandchild that do too.
+/// A program that ignores SIGTERM, as do its child and its grandchild.
 const STUBBORN: &str = "trap '' TERM INT HUP\n\
     (trap '' TERM INT HUP; sh -c \"trap '' TERM; sleep 600\" & sleep 600) &\n\
     echo $$ >started\n\
@@ -231,27 +232,27 @@ const STUBBORN: &str = "trap '' TERM INT HUP\n\
 
 #[tokio::test]
 async fn a_program_that_hangs_is_killed_with_its_children() {
-    let script = Scripted::new(STUBBORN);
-    script.make_pipe("started");
+    let script = Script::new(STUBBORN);
+    make_pipe(&script.file("started"));
     let destination = script.destination(Duration::from_secs(5));
-    let document = item("a-1", json!({}));
-    let (verdict, group) = tokio::join!(
-        within("an end", destination.deliver(&document)),
+    let document = delivery("a-1", json!({}));
+    let (response, group) = tokio::join!(
+        within("a response", destination.deliver(&document)),
         script.written_to_pipe("started")
     );
-    let (error, _) = unavailable(verdict);
+    let (error, _) = unavailable(response);
     assert!(error.contains("`timeout`"), "{error}");
     until_group_ends(&group).await;
 }
 
 #[tokio::test]
 async fn a_program_is_killed_when_its_attempt_is_canceled() {
-    let script = Scripted::new(STUBBORN);
-    script.make_pipe("started");
+    let script = Script::new(STUBBORN);
+    make_pipe(&script.file("started"));
     let destination = script.destination(AMPLE);
-    let document = item("a-1", json!({}));
+    let document = delivery("a-1", json!({}));
     let group = tokio::select! {
-        verdict = destination.deliver(&document) => panic!("{verdict:?}"),
+        response = destination.deliver(&document) => panic!("{response:?}"),
         group = script.written_to_pipe("started") => group,
     };
     until_group_ends(&group).await;
@@ -259,39 +260,39 @@ async fn a_program_is_killed_when_its_attempt_is_canceled() {
 
 #[tokio::test]
 async fn leftover_children_are_killed_and_delay_nothing() {
-    let script = Scripted::new("sleep 600 & echo $$ >group; exit 0");
-    delivered(script.verdict().await);
+    let script = Script::new("sleep 600 & echo $$ >group; exit 0");
+    delivered(script.response().await);
     let group = std::fs::read_to_string(script.file("group")).expect("written");
     until_group_ends(group.trim()).await;
 }
 
 #[test]
 fn a_program_that_cannot_run_is_refused_at_startup() {
-    let api = config("https://app.ivesk.lt/api/pub");
+    let api = config(VENDOR_API);
     let refusal = |kind: DestinationKind| {
         let error = try_open(&destination_config(kind, AMPLE), &api, &[]).err();
         error.expect("a refusal").to_string()
     };
-    let script = Scripted::new("");
+    let script = Script::new("");
     let error = refusal(script.kind(&[], &["NOT_SET"]));
     assert!(error.contains("NOT_SET, which is not set"), "{error}");
-    let unexecutable = std::fs::Permissions::from_mode(0o644);
-    std::fs::set_permissions(script.file("destination.sh"), unexecutable).expect("changed");
+    let not_executable = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(script.file("destination.sh"), not_executable).expect("changed");
     let error = refusal(script.kind(&[], &[]));
     assert!(error.contains("make it executable"), "{error}");
     std::fs::remove_file(script.file("destination.sh")).expect("removed");
     let error = refusal(script.kind(&[], &[]));
     assert!(error.contains("can't be found"), "{error}");
-    std::fs::create_dir(script.file("destination.sh")).expect("made");
+    std::fs::create_dir(script.file("destination.sh")).expect("created");
     let error = refusal(script.kind(&[], &[]));
     assert!(error.contains("is not a file"), "{error}");
 }
 
 #[tokio::test]
 async fn a_program_that_vanished_is_unavailable() {
-    let script = Scripted::new("");
+    let script = Script::new("");
     let destination = script.destination(AMPLE);
     std::fs::remove_file(script.file("destination.sh")).expect("removed");
-    let (error, _) = unavailable(destination.deliver(&item("a-1", json!({}))).await);
+    let (error, _) = unavailable(destination.deliver(&delivery("a-1", json!({}))).await);
     assert!(error.contains("can't be started"), "{error}");
 }

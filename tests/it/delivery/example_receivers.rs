@@ -1,8 +1,7 @@
-//! The receivers in `examples/receivers/`, given documents by the destinations that they are for.
+//! The receivers in `examples/receivers/`, behind their destinations.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use ivesk_webhook::config::DestinationKind;
 use ivesk_webhook::delivery::{Delivery, Destination};
@@ -12,15 +11,14 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::support::destinations::{
-    COMPANY, config, delivered, destination_config, item, rejected, try_open, unavailable,
+    AMPLE, COMPANY, VENDOR_API, config, delivered, delivery, destination_config, rejected,
+    try_open, unavailable,
 };
 use crate::support::process::within;
 use crate::support::python::python_with;
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 const OTHER: &str = "whsec_ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
-/// Far more than a receiver takes.
-const AMPLE: Duration = Duration::from_secs(60);
 
 fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -29,27 +27,26 @@ fn example(name: &str) -> PathBuf {
 }
 
 fn open_destination(kind: DestinationKind) -> Box<dyn Destination> {
-    let api = config("https://app.ivesk.lt/api/pub");
+    let api = config(VENDOR_API);
     let path = std::env::var("PATH").expect("a path");
     try_open(&destination_config(kind, AMPLE), &api, &[("PATH", &path)]).expect("a destination")
 }
 
-fn of_company(code: &str, item: Delivery) -> Delivery {
-    let mut item = item;
-    item.feed.company = Company::parse(code).expect("a code");
-    item
+fn of_company(code: &str, mut delivery: Delivery) -> Delivery {
+    delivery.feed.company = Company::parse(code).expect("a code");
+    delivery
 }
 
-/// A later export of a document.
-fn next_version(item: &Delivery) -> Delivery {
+/// Returns a later version of a document.
+fn next_version(delivery: &Delivery) -> Delivery {
     Delivery {
         version: "2026-02-01T00:00:00.000Z".to_owned(),
-        sequence: item.sequence + 1,
-        ..item.clone()
+        sequence: delivery.sequence + 1,
+        ..delivery.clone()
     }
 }
 
-/// The Flask receiver at work.
+/// The Flask receiver.
 struct Receiver {
     _process: Child,
     address: String,
@@ -79,7 +76,7 @@ impl Receiver {
         let address = within("its address", async {
             loop {
                 let line = lines.next_line().await.expect("text");
-                let line = line.expect("it runs on");
+                let line = line.expect("it still runs");
                 if let Some((_, address)) = line.split_once("Running on ") {
                     return address.trim().to_owned();
                 }
@@ -103,8 +100,8 @@ impl Receiver {
         })
     }
 
-    /// Keys in the books, in their order.
-    fn delivered(&self) -> Vec<String> {
+    /// Returns the keys in its books, in order.
+    fn booked(&self) -> Vec<String> {
         let books = rusqlite::Connection::open(&self.books).expect("books");
         let mut rows = books
             .prepare("SELECT key FROM booked ORDER BY rowid")
@@ -121,34 +118,34 @@ async fn the_flask_receiver_books_once_and_rejects_with_a_message() {
     };
     let receiver = within("a start", Receiver::start(&python)).await;
     let destination = receiver.destination(&[SECRET]);
-    let first = item("a-1", json!({ "docnum": "Ąž 1" }));
+    let first = delivery("a-1", json!({ "docnum": "Ąž 1" }));
     let second = next_version(&first);
     for document in [&first, &first, &second, &first] {
-        delivered(within("an answer", destination.deliver(document)).await);
+        delivered(within("a response", destination.deliver(document)).await);
     }
-    assert_eq!(receiver.delivered(), [first.key(), second.key()]);
+    assert_eq!(receiver.booked(), [first.key(), second.key()]);
 
-    let foreign = of_company("999", item("a-2", json!({})));
-    let message = rejected(within("an answer", destination.deliver(&foreign)).await);
+    let foreign = of_company("999", delivery("a-2", json!({})));
+    let message = rejected(within("a response", destination.deliver(&foreign)).await);
     assert_eq!(message, "Įmonės 999 apskaita čia netvarkoma");
-    assert_eq!(receiver.delivered().len(), 2);
+    assert_eq!(receiver.booked().len(), 2);
 
-    // While a secret is changed both sign, and one that it knows is enough.
+    // During a change of the secret, one known signature is enough.
     let stranger = "whsec_c3RyYW5nZXJzdHJhbmdlcnN0cmFuZ2Vyc3RyYW5nZXI=";
     let changing = receiver.destination(&[stranger, OTHER]);
-    delivered(within("an answer", changing.deliver(&item("a-3", json!({})))).await);
+    delivered(within("a response", changing.deliver(&delivery("a-3", json!({})))).await);
     let unknown = receiver.destination(&[stranger]);
-    let verdict = within("an answer", unknown.deliver(&item("a-4", json!({})))).await;
-    let (error, _) = unavailable(verdict);
+    let response = within("a response", unknown.deliver(&delivery("a-4", json!({})))).await;
+    let (error, _) = unavailable(response);
     assert!(error.contains("401"), "{error}");
-    assert_eq!(receiver.delivered().len(), 3);
+    assert_eq!(receiver.booked().len(), 3);
 }
 
 #[tokio::test]
 async fn the_shell_script_files_once_and_rejects_with_a_message() {
     let folder = tempfile::tempdir().expect("a folder");
     let ours = folder.path().join("in a box").join(COMPANY);
-    std::fs::create_dir_all(&ours).expect("made");
+    std::fs::create_dir_all(&ours).expect("created");
     let destination_into = |folder: PathBuf| {
         open_destination(DestinationKind::Command {
             program: example("file_into_folder.sh"),
@@ -158,10 +155,10 @@ async fn the_shell_script_files_once_and_rejects_with_a_message() {
         })
     };
     let destination = destination_into(folder.path().join("in a box"));
-    let first = item("../a 1", json!({ "docnum": "$(rm -rf /)" }));
+    let first = delivery("../a 1", json!({ "docnum": "$(rm -rf /)" }));
     let second = next_version(&first);
     for document in [&first, &first, &second] {
-        delivered(within("an end", destination.deliver(document)).await);
+        delivered(within("a response", destination.deliver(document)).await);
     }
     let mut files: Vec<String> = std::fs::read_dir(&ours)
         .expect("a folder")
@@ -178,19 +175,19 @@ async fn the_shell_script_files_once_and_rejects_with_a_message() {
     expected.sort();
     assert_eq!(files, expected);
     let written = std::fs::read(ours.join(format!("{}.json", first.key()))).expect("written");
-    let told = first.to_json().expect("JSON");
-    assert_eq!(written, [&told[..], b"\n"].concat());
+    let json = first.to_json().expect("JSON");
+    assert_eq!(written, [&json[..], b"\n"].concat());
 
-    for (code, words) in [("999", "netvarkoma"), ("../..", "netinkamas")] {
-        let foreign = of_company(code, item("a-2", json!({})));
-        let message = rejected(within("an end", destination.deliver(&foreign)).await);
+    for (code, part) in [("999", "netvarkoma"), ("../..", "netinkamas")] {
+        let foreign = of_company(code, delivery("a-2", json!({})));
+        let message = rejected(within("a response", destination.deliver(&foreign)).await);
         assert!(
-            message.contains(code) && message.contains(words),
+            message.contains(code) && message.contains(part),
             "{message}"
         );
     }
     let missing = destination_into(folder.path().join("missing"));
-    let (error, _) = unavailable(within("an end", missing.deliver(&first)).await);
+    let (error, _) = unavailable(within("a response", missing.deliver(&first)).await);
     assert!(
         error.contains("75") && error.contains("is its disk mounted?"),
         "{error}"

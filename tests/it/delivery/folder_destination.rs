@@ -1,9 +1,8 @@
-//! The folder destination, with the emulated vendor's files and with a store of files that errs.
+//! The folder destination, with files of the emulated vendor and of a file host that fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ivesk_webhook::config::{
@@ -19,21 +18,20 @@ use ivesk_webhook::file_names::identity;
 use ivesk_webhook::ivesk::{Client, document};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tracing::Level;
 use tracing::instrument::WithSubscriber as _;
 
+use crate::support::captured_log::CapturedLog;
 use crate::support::destinations::{
-    COMPANY, config, delivered, destination_config, item, other_account, try_open, unavailable,
+    AMPLE, COMPANY, VENDOR_API, config, delivered, delivery, destination_config, make_pipe,
+    other_account, try_open, unavailable,
 };
+use crate::support::emulator::emulator_with;
 use crate::support::process::within;
 use crate::support::puller::{folder, signer};
 use crate::support::stand_in::{Answer, StandIn};
 
-/// Far more than anything here takes.
-const AMPLE: Duration = Duration::from_secs(60);
-/// The vendor, where no test asks it for anything.
-const NOBODY: &str = "https://app.ivesk.lt/api/pub";
-
-/// A folder and the settings of a destination that is it.
+/// A folder and the settings of its destination.
 struct Archive {
     folder: tempfile::TempDir,
     layout: FolderLayout,
@@ -57,12 +55,12 @@ impl Archive {
         }
     }
 
-    /// One that fetches no files.
+    /// Returns an archive that fetches no files.
     fn of_json(layout: FolderLayout) -> Self {
         Self {
             layout,
             files: false,
-            ..Self::at(NOBODY)
+            ..Self::at(VENDOR_API)
         }
     }
 
@@ -84,25 +82,25 @@ impl Archive {
         try_open(&self.settings(), &self.config, &[]).expect("a destination")
     }
 
-    async fn deliver(&self, item: &Delivery) -> DestinationResponse {
-        within("a verdict", self.destination().deliver(item)).await
+    async fn deliver(&self, document: &Delivery) -> DestinationResponse {
+        within("a response", self.destination().deliver(document)).await
     }
 
-    /// Files it and gives the note.
-    async fn file(&self, item: &Delivery) -> String {
-        delivered(self.deliver(item).await).expect("a note")
+    /// Files a document and returns the note.
+    async fn file(&self, document: &Delivery) -> String {
+        delivered(self.deliver(document).await).expect("a note")
     }
 
-    /// Everything that people see in the folder.
-    fn seen(&self) -> BTreeSet<String> {
+    /// Returns the visible files in the folder.
+    fn files(&self) -> BTreeSet<String> {
         let all = names_below(&self.root());
         all.into_iter()
             .filter(|name| !name.starts_with(".files"))
             .collect()
     }
 
-    /// What is stored by its hash, and what is under way.
-    fn stored(&self) -> BTreeSet<String> {
+    /// Returns the files that are stored by their hash or being written.
+    fn hidden_files(&self) -> BTreeSet<String> {
         names_below(&self.root().join(".files"))
     }
 
@@ -111,7 +109,7 @@ impl Archive {
     }
 }
 
-/// The files below a folder, by their path in it.
+/// Returns the relative paths of all files below a folder.
 fn names_below(folder: &Path) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut open = vec![folder.to_owned()];
@@ -133,23 +131,22 @@ fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
-/// An archive beside the emulated vendor.
-struct Beside {
+/// An archive and the emulated vendor.
+struct Scene {
     archive: Archive,
     control: Control,
     client: Client,
     _emulator: Emulator,
 }
 
-impl Beside {
+impl Scene {
     async fn new(switches: &str) -> Self {
         let settings = EmulatorSettings {
             switches: Switches::parse(switches).expect("switches that exist"),
             signer: Some(signer()),
             ..EmulatorSettings::default()
         };
-        let started = Emulator::start(settings, ([127, 0, 0, 1], 0).into());
-        let emulator = started.await.expect("a free port");
+        let emulator = emulator_with(settings).await;
         let archive = Archive::at(&emulator.api_url());
         Self {
             client: Client::new(&archive.config.api, DEFAULT_KEY.into()).expect("a client"),
@@ -159,7 +156,7 @@ impl Beside {
         }
     }
 
-    /// Has the accountant export a document, and pulls it.
+    /// Exports a document and pulls it.
     async fn exported(&self) -> Delivery {
         let exported = self
             .control
@@ -168,7 +165,7 @@ impl Beside {
         self.pulled(&exported[0].0).await
     }
 
-    /// The document as the exported queue has it now.
+    /// Pulls the document from the exported queue.
     async fn pulled(&self, id: &str) -> Delivery {
         let company = Company::parse(DEFAULT_COMPANIES[0]).expect("a code");
         let page = self
@@ -183,7 +180,7 @@ impl Beside {
         Delivery {
             version: version.version,
             body: version.body,
-            ..item(id, json!({}))
+            ..delivery(id, json!({}))
         }
     }
 
@@ -194,24 +191,24 @@ impl Beside {
 
 #[tokio::test]
 async fn a_document_is_filed_unchanged_with_its_pdf_beside_it() {
-    let beside = Beside::new("").await;
-    let document = beside.exported().await;
+    let scene = Scene::new("").await;
+    let document = scene.exported().await;
     let id = document.document_id.clone();
     let number = serde_json::from_slice::<Value>(&document.body).expect("JSON")["docnum"].clone();
     let number = number.as_str().expect("text");
     let stem = format!("{COMPANY}/{number}-{id}");
 
-    let archive = &beside.archive;
+    let archive = &scene.archive;
     assert_eq!(archive.file(&document).await, format!("{stem}.json"));
     assert_eq!(
-        archive.seen(),
+        archive.files(),
         set([&format!("{stem}.json"), &format!("{stem}.pdf")])
     );
     assert_eq!(archive.read(&format!("{stem}.json")), document.body);
     let pdf = archive.read(&format!("{stem}.pdf"));
     assert!(pdf.starts_with(b"%PDF-") && pdf.ends_with(b"%%EOF\n"));
-    // Stored once, under its hash, and nothing under way.
-    let stored: Vec<String> = archive.stored().into_iter().collect();
+    // Stored once, under its hash; nothing else is left.
+    let stored: Vec<String> = archive.hidden_files().into_iter().collect();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &pdf);
     let hash: String = digest
         .as_ref()
@@ -219,67 +216,67 @@ async fn a_document_is_filed_unchanged_with_its_pdf_beside_it() {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     assert_eq!(stored, [format!("{hash}.pdf")]);
-    let about = std::fs::metadata(archive.root().join(format!("{stem}.pdf"))).expect("a file");
-    assert_eq!(about.nlink(), 2);
+    let metadata = std::fs::metadata(archive.root().join(format!("{stem}.pdf"))).expect("a file");
+    assert_eq!(metadata.nlink(), 2);
 
-    // Again, on a link that no longer works: there is nothing left to do.
-    beside
+    // A repeat, whose link no longer works, has nothing to fetch.
+    scene
         .control
         .set_switches("pdf=xml_error")
         .expect("a switch");
     assert_eq!(archive.file(&document).await, format!("{stem}.json"));
-    assert_eq!(beside.file_requests(), 1);
+    assert_eq!(scene.file_requests(), 1);
 }
 
 #[tokio::test]
 async fn an_expired_link_requests_a_fresh_one_and_leaves_no_file() {
-    let beside = Beside::new("").await;
-    let document = beside.exported().await;
-    beside.control.advance(Duration::from_secs(2 * 3600));
+    let scene = Scene::new("").await;
+    let document = scene.exported().await;
+    scene.control.advance(Duration::from_secs(2 * 3600));
     assert_eq!(
-        beside.archive.deliver(&document).await,
+        scene.archive.deliver(&document).await,
         DestinationResponse::LinkExpired
     );
-    assert_eq!(beside.archive.seen(), set([]));
-    assert_eq!(beside.archive.stored(), set([]));
+    assert_eq!(scene.archive.files(), set([]));
+    assert_eq!(scene.archive.hidden_files(), set([]));
 
     let fresh = Delivery {
-        link: document::link(&beside.pulled(&document.document_id).await.body),
+        link: document::link(&scene.pulled(&document.document_id).await.body),
         ..document
     };
-    beside.archive.file(&fresh).await;
-    assert_eq!(beside.archive.seen().len(), 2);
+    scene.archive.file(&fresh).await;
+    assert_eq!(scene.archive.files().len(), 2);
 
-    let another = beside.exported().await;
-    beside
+    let another = scene.exported().await;
+    scene
         .control
         .set_switches("pdf=xml_error")
         .expect("a switch");
     assert_eq!(
-        beside.archive.deliver(&another).await,
+        scene.archive.deliver(&another).await,
         DestinationResponse::LinkExpired
     );
 }
 
 #[tokio::test]
 async fn a_file_that_is_cut_off_is_not_filed() {
-    let beside = Beside::new("pdf=truncated").await;
-    let document = beside.exported().await;
-    let (error, _) = unavailable(beside.archive.deliver(&document).await);
+    let scene = Scene::new("pdf=truncated").await;
+    let document = scene.exported().await;
+    let (error, _) = unavailable(scene.archive.deliver(&document).await);
     assert!(error.contains("failed to fetch"), "{error}");
     assert!(!error.contains("Signature"), "{error}");
-    assert_eq!(beside.archive.seen(), set([]));
-    assert_eq!(beside.archive.stored(), set([]));
-    beside.control.set_switches("pdf=ok").expect("a switch");
-    beside.archive.file(&document).await;
+    assert_eq!(scene.archive.files(), set([]));
+    assert_eq!(scene.archive.hidden_files(), set([]));
+    scene.control.set_switches("pdf=ok").expect("a switch");
+    scene.archive.file(&document).await;
 }
 
-/// A store of files that gives this answer, an archive that may ask it, and an item whose
-/// link leads there.
-async fn store_that_answers(answer: Answer) -> (StandIn, Archive, Delivery) {
+/// Starts a file host with this answer; returns it, an archive that may use it, and a document
+/// with a link to it.
+async fn file_host(answer: Answer) -> (StandIn, Archive, Delivery) {
     let store = StandIn::start([answer]).await;
     let archive = Archive::at(&store.url("/api/pub"));
-    let document = item("a-1", json!({ "url": store.url("/f?Signature=planted") }));
+    let document = delivery("a-1", json!({ "url": store.url("/f?Signature=planted") }));
     (store, archive, document)
 }
 
@@ -292,7 +289,7 @@ async fn each_answer_of_the_file_host_is_classified_without_the_key() {
     let pdf = || Answer::ok(sample_pdf("x"));
     for (answer, expected) in [
         (pdf(), "pdf"),
-        // Some write something before it; a reader of PDFs takes that.
+        // Readers of PDFs tolerate bytes before the header.
         (
             Answer::ok([&b"\xef\xbb\xbf\n"[..], &sample_pdf("x")].concat()),
             "pdf",
@@ -305,37 +302,40 @@ async fn each_answer_of_the_file_host_is_classified_without_the_key() {
         (Answer::ok("<html>log in</html>"), "note"),
         (Answer::ok(""), "note"),
         (Answer::ok(vec![b'x'; 2 << 20]), "note"),
-        (error(503, "SlowDown").with("retry-after", "9"), "not now"),
-        (Answer::status(500, ""), "not now"),
-        (Answer::status(429, ""), "not now"),
-        (error(400, "BadRequest"), "not now"),
+        (
+            error(503, "SlowDown").with("retry-after", "9"),
+            "unavailable",
+        ),
+        (Answer::status(500, ""), "unavailable"),
+        (Answer::status(429, ""), "unavailable"),
+        (error(400, "BadRequest"), "unavailable"),
         (
             Answer::status(302, "").with("location", "/g?Signature=planted"),
-            "not now",
+            "unavailable",
         ),
-        (Answer::status(206, sample_pdf("x")), "not now"),
+        (Answer::status(206, sample_pdf("x")), "unavailable"),
     ] {
         let shown = format!("{answer:?}");
-        let (store, archive, document) = store_that_answers(answer).await;
-        let verdict = archive.deliver(&document).await;
+        let (store, archive, document) = file_host(answer).await;
+        let response = archive.deliver(&document).await;
         assert!(
-            !format!("{verdict:?} {document:?}").contains("planted"),
-            "{verdict:?}"
+            !format!("{response:?} {document:?}").contains("planted"),
+            "{response:?}"
         );
-        let seen = archive.seen();
+        let files = archive.files();
         match expected {
             "pdf" => {
-                delivered(verdict);
+                delivered(response);
                 assert_eq!(
-                    seen,
+                    files,
                     set(["302320404/a-1.json", "302320404/a-1.pdf"]),
                     "{shown}"
                 );
             }
             "note" => {
-                delivered(verdict);
+                delivered(response);
                 let note = "302320404/a-1.nopdf.txt";
-                assert_eq!(seen, set(["302320404/a-1.json", note]), "{shown}");
+                assert_eq!(files, set(["302320404/a-1.json", note]), "{shown}");
                 let note = String::from_utf8(archive.read(note)).expect("text");
                 assert!(
                     note.contains("not a PDF") || note.contains("`max_file_bytes`"),
@@ -343,20 +343,23 @@ async fn each_answer_of_the_file_host_is_classified_without_the_key() {
                 );
             }
             "expired" => {
-                assert_eq!(verdict, DestinationResponse::LinkExpired, "{shown}");
-                assert_eq!(seen, set([]), "{shown}");
+                assert_eq!(response, DestinationResponse::LinkExpired, "{shown}");
+                assert_eq!(files, set([]), "{shown}");
             }
             _ => {
-                let waits = unavailable(verdict).1;
+                let retry_after = unavailable(response).1;
                 assert_eq!(
-                    waits,
+                    retry_after,
                     shown.contains("503").then_some(Duration::from_secs(9))
                 );
-                assert_eq!(seen, set([]), "{shown}");
+                assert_eq!(files, set([]), "{shown}");
             }
         }
         assert!(
-            archive.stored().iter().all(|name| name.ends_with(".pdf")),
+            archive
+                .hidden_files()
+                .iter()
+                .all(|name| name.ends_with(".pdf")),
             "{shown}"
         );
         let requests = store.requests();
@@ -384,8 +387,8 @@ async fn a_document_without_a_file_is_filed_with_a_note() {
     ] {
         let store = StandIn::start([Answer::status(status, "")]).await;
         let archive = Archive::at(&store.url("/api/pub"));
-        let mut document = item("a-1", fields);
-        // What a pull has just brought.
+        let mut document = delivery("a-1", fields);
+        // A link that was pulled just now.
         let refused = matches!(status, 403 | 404);
         document.link = refused.then(|| store.url("/new").into());
         document.link_listed_at = refused.then(|| Clock::system().now());
@@ -402,16 +405,16 @@ async fn a_pdf_that_was_too_large_is_filed_once_the_limit_is_raised() {
     let store = StandIn::start([Answer::ok(sample_pdf("x")), Answer::ok(sample_pdf("x"))]).await;
     let mut archive = Archive::at(&store.url("/api/pub"));
     archive.max_file_bytes = 100;
-    let document = item("a-1", json!({ "url": store.url("/f") }));
+    let document = delivery("a-1", json!({ "url": store.url("/f") }));
     archive.file(&document).await;
     assert_eq!(
-        archive.seen(),
+        archive.files(),
         set(["302320404/a-1.json", "302320404/a-1.nopdf.txt"])
     );
     archive.max_file_bytes = 1 << 20;
     archive.file(&document).await;
     assert_eq!(
-        archive.seen(),
+        archive.files(),
         set(["302320404/a-1.json", "302320404/a-1.pdf"])
     );
 }
@@ -419,8 +422,8 @@ async fn a_pdf_that_was_too_large_is_filed_once_the_limit_is_raised() {
 #[tokio::test]
 async fn a_link_to_an_unlisted_host_is_never_followed() {
     let store = StandIn::start([]).await;
-    // The API is elsewhere, so that this machine is none of its hosts.
-    let mut archive = Archive::at(NOBODY);
+    // The API is at another host, so that this machine is not an allowed one.
+    let mut archive = Archive::at(VENDOR_API);
     for (url, part) in [
         (store.url("/f?Signature=planted"), "plain https"),
         (
@@ -432,21 +435,23 @@ async fn a_link_to_an_unlisted_host_is_never_followed() {
             "169.254.169.254",
         ),
     ] {
-        let verdict = archive.deliver(&item("a-1", json!({ "url": url }))).await;
-        let (error, _) = unavailable(verdict);
+        let response = archive
+            .deliver(&delivery("a-1", json!({ "url": url })))
+            .await;
+        let (error, _) = unavailable(response);
         assert!(
             error.contains(part) && !error.contains("planted"),
             "{error}"
         );
-        assert_eq!(archive.seen(), set([]));
+        assert_eq!(archive.files(), set([]));
     }
     assert!(store.requests().is_empty());
 
     archive.files = false;
     archive
-        .file(&item("a-1", json!({ "url": store.url("/f") })))
+        .file(&delivery("a-1", json!({ "url": store.url("/f") })))
         .await;
-    assert_eq!(archive.seen(), set(["302320404/a-1.json"]));
+    assert_eq!(archive.files(), set(["302320404/a-1.json"]));
     assert!(store.requests().is_empty());
 }
 
@@ -457,30 +462,30 @@ async fn the_archiver_layout_separates_purchases_and_sales_by_month() {
         "date": "2026-02-03T00:00:00", "docnum": "AB/7", "sellername": "UAB „Ąžuolas“",
         "buyernameascii": "MB B: C", "sellercode": "111", "buyercode": COMPANY,
     });
-    let note = archive.file(&item("a-1", parties.clone())).await;
+    let note = archive.file(&delivery("a-1", parties.clone())).await;
     assert_eq!(
         note,
         "302320404/2026-02/Pirkimai/2026-02-03 AB_7 UAB „Ąžuolas“ a-1.json"
     );
     let mut sale = parties;
     (sale["sellercode"], sale["buyercode"]) = (COMPANY.into(), "111".into());
-    let note = archive.file(&item("a-2", sale)).await;
+    let note = archive.file(&delivery("a-2", sale)).await;
     assert_eq!(
         note,
         "302320404/2026-02/Pardavimai/2026-02-03 AB_7 MB B_ C a-2.json"
     );
     let by_flag = json!({ "buyerisfavorite": true, "sellerisfavorite": false });
-    let note = archive.file(&item("a-3", by_flag)).await;
+    let note = archive.file(&delivery("a-3", by_flag)).await;
     assert_eq!(
         note, "302320404/2026-01/Pirkimai/a-3.json",
-        "the version's month"
+        "the month of the version"
     );
-    let mut odd = item("a-4", json!({ "date": "vasario 3 d.", "docnum": 12 }));
+    let mut odd = delivery("a-4", json!({ "date": "vasario 3 d.", "docnum": 12 }));
     odd.version = "x".to_owned();
     odd.stored_at = Timestamp::parse("2026-11-23T08:00:00Z").expect("a time");
     let note = archive.file(&odd).await;
     assert_eq!(note, "302320404/2026-11/Kiti/vasario 3 d 12 a-4.json");
-    assert_eq!(archive.seen().len(), 4);
+    assert_eq!(archive.files().len(), 4);
 }
 
 #[tokio::test]
@@ -488,7 +493,7 @@ async fn a_digitized_document_is_filed_for_each_of_our_companies() {
     let archive = Archive::of_json(FolderLayout::Archiver);
     let digitized = |id: &str, fields: Value| Delivery {
         feed: Feed::digitized(ivesk_webhook::config::default_account()),
-        ..item(id, fields)
+        ..delivery(id, fields)
     };
     let both = json!({
         "date": "2026-02-03", "sellerisfavorite": true, "sellercode": "111",
@@ -503,7 +508,7 @@ async fn a_digitized_document_is_filed_for_each_of_our_companies() {
         .file(&digitized("a-2", json!({ "date": "2026-02-03" })))
         .await;
     assert_eq!(note, "digitized/2026-02/Kiti/2026-02-03 a-2.json");
-    assert_eq!(archive.seen().len(), 3);
+    assert_eq!(archive.files().len(), 3);
 }
 
 #[tokio::test]
@@ -524,9 +529,9 @@ async fn equal_numbers_and_similar_ids_get_files_of_their_own() {
         ];
         for id in ids {
             let fields = json!({ "docnum": "7", "date": "2026-02-03", "sellername": "X" });
-            delivered(destination.deliver(&item(id, fields)).await);
+            delivered(destination.deliver(&delivery(id, fields)).await);
         }
-        assert_eq!(archive.seen().len(), ids.len(), "{:?}", archive.seen());
+        assert_eq!(archive.files().len(), ids.len(), "{:?}", archive.files());
     }
 }
 
@@ -541,33 +546,33 @@ async fn accounts_get_folders_of_their_own() {
         .expect("one")
         .clone();
     archive.config.accounts.insert(other_account(), account);
-    let mine = item("a-1", json!({ "of": "mine" }));
-    let mut theirs = item("a-1", json!({ "of": "theirs" }));
+    let mine = delivery("a-1", json!({ "of": "mine" }));
+    let mut theirs = delivery("a-1", json!({ "of": "theirs" }));
     theirs.feed.account = other_account();
     archive.file(&mine).await;
     archive.file(&theirs).await;
     assert_eq!(
-        archive.seen(),
+        archive.files(),
         set(["default/302320404/a-1.json", "other/302320404/a-1.json"])
     );
 }
 
 #[tokio::test]
 async fn a_retry_after_a_crash_completes_pdf_and_json() {
-    let beside = Beside::new("").await;
-    let archive = &beside.archive;
-    let document = beside.exported().await;
+    let scene = Scene::new("").await;
+    let archive = &scene.archive;
+    let document = scene.exported().await;
     let note = archive.file(&document).await;
     let json = archive.root().join(&note);
-    // What a crash leaves: the PDF in its place, no JSON, something half under way.
+    // A crash leaves the PDF in its place, no JSON, and a temporary file.
     std::fs::remove_file(&json).expect("removed");
     std::fs::write(archive.root().join(".files/tmp/0af1"), "%PDF-half").expect("written");
     assert_eq!(archive.file(&document).await, note);
     assert_eq!(std::fs::read(&json).expect("there"), document.body);
     assert_eq!(
-        archive.stored().len(),
+        archive.hidden_files().len(),
         2,
-        "the young leftover may be another process's"
+        "a recent temporary file may belong to another process"
     );
     let long_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 86_400);
     let leftover = std::fs::File::options()
@@ -578,27 +583,27 @@ async fn a_retry_after_a_crash_completes_pdf_and_json() {
         .set_modified(long_ago)
         .expect("set");
     drop(archive.destination());
-    assert_eq!(archive.stored().len(), 1);
+    assert_eq!(archive.hidden_files().len(), 1);
 }
 
 #[tokio::test]
 async fn the_json_is_written_last() {
-    let beside = Beside::new("").await;
-    let archive = &beside.archive;
-    let document = beside.exported().await;
+    let scene = Scene::new("").await;
+    let archive = &scene.archive;
+    let document = scene.exported().await;
     let note = archive.file(&document).await;
     let json = archive.root().join(&note);
-    for name in archive.seen() {
+    for name in archive.files() {
         std::fs::remove_file(archive.root().join(name)).expect("removed");
     }
-    // Nothing can be renamed onto a folder that holds something.
-    std::fs::create_dir_all(json.join("in the way")).expect("made");
+    // No file can be renamed onto a folder that is not empty.
+    std::fs::create_dir_all(json.join("in the way")).expect("created");
     unavailable(archive.deliver(&document).await);
     let pdf = json.with_extension("pdf");
-    assert!(pdf.is_file(), "{:?}", archive.seen());
+    assert!(pdf.is_file(), "{:?}", archive.files());
     std::fs::remove_dir_all(&json).expect("removed");
     archive.file(&document).await;
-    assert_eq!(archive.seen().len(), 2);
+    assert_eq!(archive.files().len(), 2);
 }
 
 #[tokio::test]
@@ -613,26 +618,26 @@ async fn a_newer_version_replaces_the_older_one_wherever_it_is() {
         });
         Delivery {
             earlier_note: earlier,
-            ..item("a-1", fields)
+            ..delivery("a-1", fields)
         }
     };
     let first = archive.file(&file("7", "one", None)).await;
-    // A neighbour with the same PDF keeps it.
-    let neighbour = Delivery {
+    // Another document has the same PDF and keeps it.
+    let neighbor = Delivery {
         document_id: "a-2".to_owned(),
         ..file("9", "one", None)
     };
-    archive.file(&neighbour).await;
-    assert_eq!(archive.stored().len(), 1);
+    archive.file(&neighbor).await;
+    assert_eq!(archive.hidden_files().len(), 1);
 
     let second = archive.file(&file("8", "two", Some(first.clone()))).await;
     assert_ne!(first, second);
-    let seen = archive.seen();
-    assert_eq!(seen.len(), 4, "{seen:?}");
-    assert!(!seen.contains(&first) && seen.contains(&second));
-    assert_eq!(archive.stored().len(), 2);
+    let files = archive.files();
+    assert_eq!(files.len(), 4, "{files:?}");
+    assert!(!files.contains(&first) && files.contains(&second));
+    assert_eq!(archive.hidden_files().len(), 2);
 
-    // At the same place; the PDF that nothing leads to any more goes.
+    // In the same place; the PDF that no document uses is removed.
     let changed = file("8", "three", Some(second.clone()));
     let changed = Delivery {
         body: [&changed.body[..], b" "].concat(),
@@ -642,23 +647,26 @@ async fn a_newer_version_replaces_the_older_one_wherever_it_is() {
     assert_eq!(archive.read(&second), changed.body);
     let pdf = second.replace(".json", ".pdf");
     assert_eq!(archive.read(&pdf), sample_pdf("three"));
-    assert_eq!((archive.seen().len(), archive.stored().len()), (4, 2));
+    assert_eq!(
+        (archive.files().len(), archive.hidden_files().len()),
+        (4, 2)
+    );
 }
 
 #[tokio::test]
 async fn an_earlier_pdf_stays_if_no_new_one_can_be_fetched() {
     let store = StandIn::start([Answer::ok(sample_pdf("one")), Answer::ok("<html>")]).await;
     let archive = Archive::at(&store.url("/api/pub"));
-    let first = item("a-1", json!({ "url": store.url("/f") }));
+    let first = delivery("a-1", json!({ "url": store.url("/f") }));
     archive.file(&first).await;
-    let second = item("a-1", json!({ "url": store.url("/f"), "total": 1 }));
+    let second = delivery("a-1", json!({ "url": store.url("/f"), "total": 1 }));
     archive.file(&second).await;
     let files = [
         "302320404/a-1.json",
         "302320404/a-1.nopdf.txt",
         "302320404/a-1.pdf",
     ];
-    assert_eq!(archive.seen(), set(files));
+    assert_eq!(archive.files(), set(files));
     assert_eq!(archive.read(files[0]), second.body);
 }
 
@@ -667,10 +675,10 @@ async fn nothing_outside_the_folder_is_ever_removed() {
     let archive = Archive::of_json(FolderLayout::Company);
     drop(archive.destination());
     let outside = archive.folder.path().join("outside");
-    std::fs::create_dir(&outside).expect("made");
+    std::fs::create_dir(&outside).expect("created");
     std::fs::write(outside.join("x.json"), "kept").expect("written");
     std::fs::write(archive.root().join(".files/x.json"), "kept").expect("written");
-    std::os::unix::fs::symlink(&outside, archive.root().join("link")).expect("made");
+    std::os::unix::fs::symlink(&outside, archive.root().join("link")).expect("created");
     let absolute = outside.join("x.json");
     for note in [
         "../outside/x.json",
@@ -684,7 +692,7 @@ async fn nothing_outside_the_folder_is_ever_removed() {
     ] {
         let document = Delivery {
             earlier_note: Some(note.to_owned()),
-            ..item("a-1", json!({}))
+            ..delivery("a-1", json!({}))
         };
         archive.file(&document).await;
         assert!(absolute.exists(), "{note}");
@@ -702,16 +710,16 @@ async fn an_unusable_folder_is_reported() {
 
     std::fs::remove_file(archive.root()).expect("removed");
     let destination = archive.destination();
-    delivered(destination.deliver(&item("a-1", json!({}))).await);
-    // As when its disk is not mounted.
+    delivered(destination.deliver(&delivery("a-1", json!({}))).await);
+    // As if its disk were not mounted.
     std::fs::remove_dir_all(archive.root()).expect("removed");
-    std::fs::create_dir(archive.root()).expect("made");
-    let (error, _) = unavailable(destination.deliver(&item("a-2", json!({}))).await);
+    std::fs::create_dir(archive.root()).expect("created");
+    let (error, _) = unavailable(destination.deliver(&delivery("a-2", json!({}))).await);
     assert!(error.contains("is its disk mounted?"), "{error}");
-    assert_eq!(archive.seen(), set([]));
+    assert_eq!(archive.files(), set([]));
 }
 
-/// Texts as hostile as what a seller may write.
+/// Generates hostile texts, such as a seller may write.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
@@ -734,12 +742,12 @@ proptest! {
         let layout = if archiver { FolderLayout::Archiver } else { FolderLayout::Company };
         let archive = Archive::of_json(layout);
         let fields = json!({ "docnum": number, "sellername": seller, "date": date });
-        let mut document = item(&id, fields);
+        let mut document = delivery(&id, fields);
         if let Ok(company) = Company::parse(&company) {
             document.feed.company = company;
         }
         let note = runtime.expect("a runtime").block_on(archive.file(&document));
-        prop_assert_eq!(archive.seen(), BTreeSet::from([note.clone()]));
+        prop_assert_eq!(archive.files(), BTreeSet::from([note.clone()]));
         prop_assert_eq!(names_below(archive.folder.path()).len(), 1);
         let ending = format!("{}.json", identity(&id));
         prop_assert!(note.ends_with(&ending), "{} {}", note, ending);
@@ -753,27 +761,29 @@ proptest! {
 async fn a_document_is_written_by_one_attempt_at_a_time() {
     let archive = Archive::of_json(FolderLayout::Company);
     let destination = archive.destination();
-    // Whoever opens a pipe waits for its other end, as for a disk that hangs.
+    // Opening a pipe waits for its other end, as a disk that hangs does.
     let pipe = archive.root().join("302320404/a-1.json");
-    std::fs::create_dir(pipe.parent().expect("a folder")).expect("made");
-    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
-    assert!(made.expect("mkfifo is there").success());
+    std::fs::create_dir(pipe.parent().expect("a folder")).expect("created");
+    make_pipe(&pipe);
 
-    let (one, two) = (item("a-1", json!({})), item("a-1", json!({ "total": 2 })));
-    let neighbour = item("a-2", json!({}));
+    let (one, two) = (
+        delivery("a-1", json!({})),
+        delivery("a-1", json!({ "total": 2 })),
+    );
+    let neighbor = delivery("a-2", json!({}));
     let mut first = destination.deliver(&one);
     let others = async {
         (
             destination.deliver(&two).await,
-            destination.deliver(&neighbour).await,
+            destination.deliver(&neighbor).await,
         )
     };
     let (second, third) = tokio::select! {
         biased;
-        verdict = &mut first => panic!("{verdict:?}"),
+        response = &mut first => panic!("{response:?}"),
         others = others => others,
     };
-    // Before anything is judged: a thread that waits here would keep a failed test open.
+    // Before any assertion: the waiting thread would keep a failed test from ending.
     let released = tokio::task::spawn_blocking(move || std::fs::File::create(pipe));
     delivered(within("the first attempt", first).await);
     let other_end = within("the pipe", released).await;
@@ -792,23 +802,25 @@ async fn equal_documents_delivered_at_once_share_one_file() {
     let store = StandIn::start(answers).await;
     let archive = Archive::at(&store.url("/api/pub"));
     let destination = archive.destination();
-    let items: Vec<Delivery> = (0..COUNT)
-        .map(|number| item(&format!("a-{number}"), json!({ "url": store.url("/f") })))
+    let documents: Vec<Delivery> = (0..COUNT)
+        .map(|number| delivery(&format!("a-{number}"), json!({ "url": store.url("/f") })))
         .collect();
-    let verdicts = items.iter().map(|item| destination.deliver(item));
-    for verdict in within("all", futures_util::future::join_all(verdicts)).await {
-        delivered(verdict);
+    let responses = documents
+        .iter()
+        .map(|document| destination.deliver(document));
+    for response in within("all responses", futures_util::future::join_all(responses)).await {
+        delivered(response);
     }
-    assert_eq!(archive.seen().len(), 2 * COUNT);
-    assert_eq!(archive.stored().len(), 1);
-    for name in archive.seen().iter().filter(|name| name.ends_with(".pdf")) {
+    assert_eq!(archive.files().len(), 2 * COUNT);
+    assert_eq!(archive.hidden_files().len(), 1);
+    for name in archive.files().iter().filter(|name| name.ends_with(".pdf")) {
         assert_eq!(archive.read(name), sample_pdf("x"), "{name}");
     }
 }
 
 #[tokio::test]
 async fn a_hanging_file_host_is_bounded_by_the_timeout() {
-    // It takes the connection and never looks at it.
+    // It accepts connections but never reads.
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
     let listener = listener.expect("a port");
     let origin = format!("http://{}", listener.local_addr().expect("an address"));
@@ -818,9 +830,12 @@ async fn a_hanging_file_host_is_bounded_by_the_timeout() {
         ..archive.settings()
     };
     let destination = try_open(&settings, &archive.config, &[]).expect("a destination");
-    let document = item("a-1", json!({ "url": format!("{origin}/f") }));
-    unavailable(within("an end", destination.deliver(&document)).await);
-    assert_eq!((archive.seen(), archive.stored()), (set([]), set([])));
+    let document = delivery("a-1", json!({ "url": format!("{origin}/f") }));
+    unavailable(within("a response", destination.deliver(&document)).await);
+    assert_eq!(
+        (archive.files(), archive.hidden_files()),
+        (set([]), set([]))
+    );
 }
 
 #[test]
@@ -831,27 +846,22 @@ fn a_list_destination_is_sent_nothing() {
     let opened = open(
         &name,
         &destination,
-        &config(NOBODY),
+        &config(VENDOR_API),
         &BTreeMap::new(),
         &clock,
     );
     assert!(opened.expect("nothing to open").is_none());
 }
 
-/// What is logged while a document is left without its file, and while destinations fail.
 #[tokio::test]
 async fn no_log_line_holds_a_link_or_a_document() {
-    let captured = Captured::default();
-    let writer = captured.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .finish();
-    let everything = async {
+    let captured = CapturedLog::default();
+    // A document without its file, and a destination that fails.
+    let deliveries = async {
         let answers = [Answer::ok("planted"), Answer::status(500, "planted")];
         let store = StandIn::start(answers).await;
         let archive = Archive::at(&store.url("/api/pub"));
-        let document = item(
+        let document = delivery(
             "a-1",
             json!({ "url": store.url("/f?Signature=planted"), "sellername": "planted" }),
         );
@@ -865,25 +875,13 @@ async fn no_log_line_holds_a_link_or_a_document() {
         unavailable(posting.deliver(&document).await);
         format!("{document:?} {:?}", archive.settings())
     };
-    let shown = everything.with_subscriber(subscriber).await;
-    let log = String::from_utf8_lossy(&captured.0.lock().expect("whole")).into_owned();
+    let shown = deliveries
+        .with_subscriber(captured.subscriber(Level::TRACE))
+        .await;
+    let log = captured.text();
     assert!(log.contains("without its PDF"), "{log}");
     for text in [log, shown] {
         let line = text.lines().find(|line| line.contains("planted"));
         assert_eq!(line, None);
-    }
-}
-
-#[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Captured {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("whole").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }

@@ -11,15 +11,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::destinations::{
-    COMPANY, config, delivered, destination_config, item, rejected, try_open, unavailable,
+    AMPLE, COMPANY, VENDOR_API, config, delivered, delivery, destination_config, rejected,
+    try_open, unavailable,
 };
 use crate::support::process::within;
 use crate::support::stand_in::{Answer, StandIn};
 
 const OLD: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 const NEW: &str = "whsec_ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
-/// Far more than an answer on this machine takes.
-const AMPLE: Duration = Duration::from_secs(60);
 
 fn destination_at(url: &str, timeout: Duration) -> Box<dyn Destination> {
     let kind = DestinationKind::Http {
@@ -27,24 +26,28 @@ fn destination_at(url: &str, timeout: Duration) -> Box<dyn Destination> {
         secrets: [NEW, OLD].map(SecretString::from).to_vec(),
     };
     let destination = destination_config(kind, timeout);
-    try_open(&destination, &config("https://app.ivesk.lt/api/pub"), &[]).expect("a destination")
+    try_open(&destination, &config(VENDOR_API), &[]).expect("a destination")
 }
 
-/// What the destination says where the receiver gives this answer.
-async fn verdict_on(answer: Answer) -> DestinationResponse {
+/// Returns the destination's response to this answer of the receiver.
+async fn response_to(answer: Answer) -> DestinationResponse {
     let receiver = StandIn::start([answer]).await;
     let destination = destination_at(&receiver.url("/in?key=planted"), AMPLE);
-    let verdict = within("an answer", destination.deliver(&item("a-1", json!({})))).await;
-    assert_eq!(receiver.requests().len(), 1, "{verdict:?}");
-    assert!(!format!("{verdict:?}").contains("planted"), "{verdict:?}");
-    verdict
+    let response = within(
+        "an answer",
+        destination.deliver(&delivery("a-1", json!({}))),
+    )
+    .await;
+    assert_eq!(receiver.requests().len(), 1, "{response:?}");
+    assert!(!format!("{response:?}").contains("planted"), "{response:?}");
+    response
 }
 
 #[tokio::test]
 async fn a_document_is_posted_with_its_key_and_each_signature() {
     let receiver = StandIn::start([Answer::status(204, "")]).await;
     let destination = destination_at(&receiver.url("/in?a=b"), AMPLE);
-    let mut document = item("a-1", json!({ "docnum": "Ąž 1" }));
+    let mut document = delivery("a-1", json!({ "docnum": "Ąž 1" }));
     document.body = br#"{ "id": "a-1",  "total": 1.50, "docnum": "A\u0105" }"#.to_vec();
 
     assert_eq!(delivered(destination.deliver(&document).await), None);
@@ -58,7 +61,7 @@ async fn a_document_is_posted_with_its_key_and_each_signature() {
         let webhook = Webhook::new(secret).expect("a secret");
         webhook
             .verify(&request.body, &request.headers)
-            .expect("the library takes it");
+            .expect("the library accepts it");
         let changed = [&request.body[..], b" "].concat();
         assert!(webhook.verify(&changed, &request.headers).is_err());
     }
@@ -74,20 +77,20 @@ async fn a_document_is_posted_with_its_key_and_each_signature() {
     let own = std::str::from_utf8(&document.body).expect("text");
     let body = std::str::from_utf8(&request.body).expect("text");
     assert!(body.ends_with(&format!("\"document\":{own}}}}}")), "{body}");
-    let told: Value = serde_json::from_str(body).expect("JSON");
-    assert_eq!(told["type"], "document.exported");
-    assert_eq!(told["data"]["key"], document.key());
-    assert_eq!(told["data"]["company"], COMPANY);
-    assert_eq!(told["data"]["document_id"], "a-1");
+    let posted: Value = serde_json::from_str(body).expect("JSON");
+    assert_eq!(posted["type"], "document.exported");
+    assert_eq!(posted["data"]["key"], document.key());
+    assert_eq!(posted["data"]["company"], COMPANY);
+    assert_eq!(posted["data"]["document_id"], "a-1");
 }
 
 #[tokio::test]
 async fn a_repeated_delivery_has_the_same_key() {
     let receiver = StandIn::start([Answer::ok(""), Answer::ok("")]).await;
     let destination = destination_at(&receiver.url("/"), AMPLE);
-    let mut document = item("a-1", json!({}));
+    let mut document = delivery("a-1", json!({}));
     delivered(destination.deliver(&document).await);
-    // A restored store numbers anew.
+    // A restored store has another epoch.
     document.epoch = "0af2".to_owned();
     document.sequence = 900;
     delivered(destination.deliver(&document).await);
@@ -104,30 +107,30 @@ async fn a_repeated_delivery_has_the_same_key() {
 
 #[tokio::test]
 async fn only_a_4xx_with_a_message_is_a_rejection() {
-    let json_words = r#"{"message":"Nėra tokio kliento 305123456"}"#;
+    let rejection = r#"{"message":"Nėra tokio kliento 305123456"}"#;
     for status in [400, 402, 406, 409, 413, 415, 418, 422, 451] {
-        let message = rejected(verdict_on(Answer::status(status, json_words)).await);
+        let message = rejected(response_to(Answer::status(status, rejection)).await);
         assert_eq!(message, "Nėra tokio kliento 305123456", "{status}");
-        let (error, _) = unavailable(verdict_on(Answer::status(status, "no such client")).await);
+        let (error, _) = unavailable(response_to(Answer::status(status, "no such client")).await);
         assert!(error.contains(&status.to_string()), "{error}");
         assert!(error.contains("`message`"), "{error}");
         assert!(!error.contains("client"), "{error}");
     }
     let problem = Answer::status(422, r#"{"title":"Bad","detail":"No such client"}"#)
         .with("content-type", "application/problem+json; charset=utf-8");
-    assert_eq!(rejected(verdict_on(problem).await), "No such client");
+    assert_eq!(rejected(response_to(problem).await), "No such client");
     let plain = Answer::status(422, r#"{"title":"Bad","detail":"No such client"}"#);
-    unavailable(verdict_on(plain).await);
+    unavailable(response_to(plain).await);
     let long = json!({ "message": "ž".repeat(10_000) }).to_string();
-    let message = rejected(verdict_on(Answer::status(422, long)).await);
+    let message = rejected(response_to(Answer::status(422, long)).await);
     assert_eq!(message.len(), 4096);
     let too_long = json!({ "message": "x".repeat(100_000) }).to_string();
-    unavailable(verdict_on(Answer::status(422, too_long)).await);
+    unavailable(response_to(Answer::status(422, too_long)).await);
 }
 
 #[tokio::test]
 async fn statuses_about_address_or_load_are_never_rejections() {
-    let words = r#"{"message":"planted"}"#;
+    let body = r#"{"message":"planted"}"#;
     for (status, advice) in [
         (301, "redirects are not followed"),
         (302, "redirects are not followed"),
@@ -147,8 +150,8 @@ async fn statuses_about_address_or_load_are_never_rejections() {
         (503, "its log"),
         (599, "its log"),
     ] {
-        let answer = Answer::status(status, words).with("location", "/?key=planted");
-        let (error, retry_after) = unavailable(verdict_on(answer).await);
+        let answer = Answer::status(status, body).with("location", "/?key=planted");
+        let (error, retry_after) = unavailable(response_to(answer).await);
         assert!(error.contains(&status.to_string()), "{error}");
         assert!(error.contains(advice), "{error}");
         assert_eq!(retry_after, None);
@@ -165,7 +168,7 @@ async fn retry_after_is_obeyed_up_to_an_hour() {
         (429, "Sun, 06 Nov 1994 08:48:00 GMT", 0),
     ] {
         let answer = Answer::status(status, "").with("retry-after", header);
-        let (_, retry_after) = unavailable(verdict_on(answer).await);
+        let (_, retry_after) = unavailable(response_to(answer).await);
         assert_eq!(
             retry_after,
             Some(Duration::from_secs(seconds)),
@@ -176,14 +179,14 @@ async fn retry_after_is_obeyed_up_to_an_hour() {
 
 #[tokio::test]
 async fn gone_closes_the_destination() {
-    let verdict = verdict_on(Answer::status(410, "planted")).await;
+    let response = response_to(Answer::status(410, "planted")).await;
     assert!(
-        matches!(verdict, DestinationResponse::Closed { .. }),
-        "{verdict:?}"
+        matches!(response, DestinationResponse::Closed { .. }),
+        "{response:?}"
     );
 }
 
-/// A server that does `answer` with each connection; gives its address.
+/// Starts a server that handles each connection with `answer`; returns its URL.
 async fn server<F: Future<Output = ()> + Send + 'static>(
     answer: impl Fn(TcpStream) -> F + Send + 'static,
 ) -> String {
@@ -197,18 +200,22 @@ async fn server<F: Future<Output = ()> + Send + 'static>(
     format!("http://{address}/in?key=planted")
 }
 
-async fn verdict_at(url: &str, timeout: Duration) -> DestinationResponse {
+async fn response_of(url: &str, timeout: Duration) -> DestinationResponse {
     let destination = destination_at(url, timeout);
-    let verdict = within("an end", destination.deliver(&item("a-1", json!({})))).await;
-    assert!(!format!("{verdict:?}").contains("planted"), "{verdict:?}");
-    verdict
+    let response = within(
+        "a response",
+        destination.deliver(&delivery("a-1", json!({}))),
+    )
+    .await;
+    assert!(!format!("{response:?}").contains("planted"), "{response:?}");
+    response
 }
 
-/// Reads until the body has begun, so that the request has gone out.
+/// Reads the head of a request.
 async fn read_request(connection: &mut TcpStream) {
-    let mut seen = Vec::new();
-    while !seen.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
-        if connection.read_buf(&mut seen).await.unwrap_or(0) == 0 {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+        if connection.read_buf(&mut head).await.unwrap_or(0) == 0 {
             return;
         }
     }
@@ -221,35 +228,35 @@ async fn a_receiver_that_hangs_resets_or_is_absent_is_unavailable() {
         read_request(&mut connection).await;
         std::future::pending::<()>().await;
     });
-    let (error, _) = unavailable(verdict_at(&hangs.await, short).await);
+    let (error, _) = unavailable(response_of(&hangs.await, short).await);
     assert!(error.contains("timed out"), "{error}");
 
-    // A verdict is worth nothing before its words are there.
+    // A rejection needs its message.
     let stalls = server(|mut connection| async move {
         read_request(&mut connection).await;
         let begun = b"HTTP/1.1 422 X\r\ncontent-length: 40\r\n\r\n{\"message\":\"";
         let _ = connection.write_all(begun).await;
         std::future::pending::<()>().await;
     });
-    unavailable(verdict_at(&stalls.await, short).await);
+    unavailable(response_of(&stalls.await, short).await);
 
     let resets = server(|mut connection| async move {
         read_request(&mut connection).await;
         let _ = connection.set_zero_linger();
     });
-    unavailable(verdict_at(&resets.await, AMPLE).await);
+    unavailable(response_of(&resets.await, AMPLE).await);
 
     let babbles = server(|mut connection| async move {
         read_request(&mut connection).await;
         let _ = connection.write_all(b"SMTP ready\r\n\r\n").await;
     });
-    unavailable(verdict_at(&babbles.await, AMPLE).await);
+    unavailable(response_of(&babbles.await, AMPLE).await);
 
     let gone = {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         listener.local_addr().expect("an address")
     };
-    let (error, _) = unavailable(verdict_at(&format!("http://{gone}/"), AMPLE).await);
+    let (error, _) = unavailable(response_of(&format!("http://{gone}/"), AMPLE).await);
     assert!(error.contains("could not be reached"), "{error}");
 }
 
@@ -262,12 +269,12 @@ async fn a_success_status_counts_whatever_follows() {
             .await;
         std::future::pending::<()>().await;
     });
-    delivered(verdict_at(&endless.await, AMPLE).await);
+    delivered(response_of(&endless.await, AMPLE).await);
     let broken = server(|mut connection| async move {
         read_request(&mut connection).await;
         let _ = connection
             .write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 10\r\n\r\nx")
             .await;
     });
-    delivered(verdict_at(&broken.await, AMPLE).await);
+    delivered(response_of(&broken.await, AMPLE).await);
 }

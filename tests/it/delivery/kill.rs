@@ -1,5 +1,5 @@
-//! `kill -9` while documents are delivered: in the end each destination's own record is held
-//! against what the vendor exported and what the store believes.
+//! SIGKILL while documents are delivered: afterwards, the record of each destination is
+//! compared with what the vendor exported and what the store says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,44 +8,44 @@ use std::time::{Duration, Instant};
 
 use ivesk_webhook::delivery::Delivery;
 use ivesk_webhook::domain::{Event, Queue, Timestamp};
-use ivesk_webhook::emulator::{Control, DEFAULT_COMPANIES, Emulator, Selection};
+use ivesk_webhook::emulator::{Control, DEFAULT_COMPANIES, Selection};
 use ivesk_webhook::store::{DeliveryFilter, DeliveryState, DocumentFilter, Store};
 use serde_json::Value;
 
-use crate::replicas::load;
-use crate::store::kill::{Chance, emulator, number_from};
 use crate::support::databases::Database;
-use crate::support::ledger::{Ledger, Manner, SECRET};
-use crate::support::process::{Installation, Server, within};
+use crate::support::deliveries::destination_name;
+use crate::support::emulator::emulator;
+use crate::support::ledger::{Entry, Ledger, Reaction, SECRET};
+use crate::support::load::{Rng, kills, seed};
+use crate::support::process::{Installation, Server, client, within, write_program};
 use crate::support::puller;
+use crate::support::replicas::{open_reader, sections, spawn_replica, subscribe_at};
 use crate::support::wires::Balancer;
-
-/// Kills in the form that every run of the tests takes.
-const KILLS: usize = 12;
 
 const SWITCHES: &str = "time_scale=0.002,page_size=7,delivery_timeout_ms=5000";
 
-/// The name of a version: the document's id and the vendor's version text.
+/// A document's id and the vendor's text of the version.
 type Version = (String, String);
 
-/// All that is known of one destination in the end.
+/// The final records of one destination.
 #[derive(Clone, Debug, Default)]
-struct History {
-    /// What the vendor exported, and the key that belongs to it.
+struct Record {
+    /// Versions that the vendor exported, with their keys.
     exported: BTreeMap<Version, String>,
-    /// What reached the destination, as it came, with what it took twice.
-    given: Vec<(Version, String)>,
-    /// What the destination has by its own record.
-    delivered: BTreeSet<Version>,
-    /// What it rejected.
+    /// Versions that reached the destination, in order, with repeats.
+    received: Vec<(Version, String)>,
+    /// Versions that the destination accepted.
+    accepted: BTreeSet<Version>,
+    /// Versions that the destination rejected.
     rejected: BTreeSet<Version>,
-    /// What the store says that it has, and that it rejected.
+    /// Versions delivered according to the store.
     stored_delivered: BTreeSet<Version>,
+    /// Versions rejected according to the store.
     stored_rejected: BTreeSet<Version>,
 }
 
-impl History {
-    /// Every promise that it breaks.
+impl Record {
+    /// Returns every violation.
     fn broken(&self) -> Vec<String> {
         let mut broken = Vec::new();
         let mut newest: BTreeMap<&str, &str> = BTreeMap::new();
@@ -54,35 +54,35 @@ impl History {
             *known = (*known).max(version);
         }
         let mut last: BTreeMap<&str, &str> = BTreeMap::new();
-        for ((document, version), key) in &self.given {
+        for ((document, version), key) in &self.received {
             let named = (document.clone(), version.clone());
             match self.exported.get(&named) {
                 None => broken.push(format!("{named:?} was never exported")),
                 Some(own) if own != key => {
-                    broken.push(format!("{named:?} came under the key {key}, not {own}"));
+                    broken.push(format!("{named:?} arrived with the key {key}, not {own}"));
                 }
                 Some(_) => {}
             }
             let before = last.insert(document, version);
             if before.is_some_and(|before| before > version.as_str()) {
-                broken.push(format!("{named:?} came after {before:?}"));
+                broken.push(format!("{named:?} arrived after {before:?}"));
             }
         }
         let is_newest = |(document, version): &Version| newest[document.as_str()] == version;
         for (document, version) in &newest {
             let named = ((*document).to_owned(), (*version).to_owned());
-            if !self.delivered.contains(&named) && !self.rejected.contains(&named) {
+            if !self.accepted.contains(&named) && !self.rejected.contains(&named) {
                 broken.push(format!("{named:?} is missing"));
             }
         }
         for (what, stored, own) in [
-            ("delivered", &self.stored_delivered, &self.delivered),
+            ("delivered", &self.stored_delivered, &self.accepted),
             ("rejected", &self.stored_rejected, &self.rejected),
         ] {
             for named in stored.difference(own) {
                 broken.push(format!("the store says that {named:?} is {what}"));
             }
-            // What was taken unheard and then replaced is never asked for again.
+            // A version that was accepted unheard and then superseded is not delivered again.
             for named in own
                 .difference(stored)
                 .filter(|named| !self.exported.contains_key(*named) || is_newest(named))
@@ -94,12 +94,12 @@ impl History {
     }
 }
 
-/// What the exported queues list, with the keys that follow from it.
+/// Returns the versions that the exported queue lists, with their keys.
 fn exported(control: &Control) -> BTreeMap<Version, String> {
     let mut exported = BTreeMap::new();
     for code in DEFAULT_COMPANIES {
         for (document_id, version) in control.documents(Queue::Exported, code) {
-            let item = Delivery {
+            let delivery = Delivery {
                 feed: puller::exported(code),
                 document_id: document_id.clone(),
                 version: version.clone(),
@@ -112,13 +112,13 @@ fn exported(control: &Control) -> BTreeMap<Version, String> {
                 link_tries: 0,
                 earlier_note: None,
             };
-            exported.insert((document_id, version), item.key());
+            exported.insert((document_id, version), delivery.key());
         }
     }
     exported
 }
 
-/// What a store says of a destination: the versions in this state.
+/// Returns a destination's versions that are in this state, according to the store.
 async fn in_state(store: &dyn Store, destination: &str, state: DeliveryState) -> BTreeSet<Version> {
     let mut names = BTreeMap::new();
     let mut after = None;
@@ -142,7 +142,7 @@ async fn in_state(store: &dyn Store, destination: &str, state: DeliveryState) ->
     let mut after = 0;
     loop {
         let filter = DeliveryFilter {
-            destination: Some(crate::delivery::worker::destination_name(destination)),
+            destination: Some(destination_name(destination)),
             state: Some(state),
             sequence: None,
             after,
@@ -157,57 +157,57 @@ async fn in_state(store: &dyn Store, destination: &str, state: DeliveryState) ->
     }
 }
 
-/// The history of the receiver behind the destination `http`.
-async fn of_ledger(ledger: &Ledger, control: &Control, store: &dyn Store) -> History {
-    let named = |entries: Vec<crate::support::ledger::Entry>| -> BTreeSet<Version> {
+/// Returns the record of the receiver behind the destination `http`.
+async fn record_of(ledger: &Ledger, control: &Control, store: &dyn Store) -> Record {
+    let versions = |entries: Vec<Entry>| -> BTreeSet<Version> {
         let entries = entries.into_iter();
         entries.map(|one| (one.document_id, one.version)).collect()
     };
-    History {
+    Record {
         exported: exported(control),
-        given: ledger
-            .given()
+        received: ledger
+            .received()
             .into_iter()
             .map(|one| ((one.document_id, one.version), one.key))
             .collect(),
-        delivered: named(ledger.delivered()),
-        rejected: named(ledger.rejected()),
+        accepted: versions(ledger.accepted()),
+        rejected: versions(ledger.rejected()),
         stored_delivered: in_state(store, "http", DeliveryState::Delivered).await,
         stored_rejected: in_state(store, "http", DeliveryState::Rejected).await,
     }
 }
 
-/// Whether a receiver rejects this key: always, or never.
+/// Returns true if the receiver always rejects this key, false if it never does.
 fn is_rejected(key: &str) -> bool {
     key.ends_with('7')
 }
 
-/// Has the receiver fail as receivers do.
+/// Makes the receiver fail at random.
 fn fail_at_random(ledger: &Ledger, seed: u64) {
-    let chance = Mutex::new(Chance(seed));
-    ledger.takes(move |entry| {
-        let mut chance = chance.lock().expect("never poisoned");
-        match chance.below(24) {
-            0 => Manner::Resets,
-            1 => Manner::status(500),
-            2 | 3 if !is_rejected(&entry.key) => Manner::BooksUnheard,
-            4 => Manner::with_header(429, "retry-after", "1"),
-            _ if is_rejected(&entry.key) => Manner::rejects("Nežinomas PVM kodas"),
-            5..=9 => Manner::BooksAfter(Duration::from_millis(chance.below(30))),
-            _ => Manner::Books,
+    let rng = Mutex::new(Rng(seed));
+    ledger.react(move |entry| {
+        let mut rng = rng.lock().expect("never poisoned");
+        match rng.below(24) {
+            0 => Reaction::Resets,
+            1 => Reaction::status(500),
+            2 | 3 if !is_rejected(&entry.key) => Reaction::AcceptsUnheard,
+            4 => Reaction::with_header(429, "retry-after", "1"),
+            _ if is_rejected(&entry.key) => Reaction::rejects("Nežinomas PVM kodas"),
+            5..=9 => Reaction::AcceptsAfter(Duration::from_millis(rng.below(30))),
+            _ => Reaction::Accepts,
         }
     });
 }
 
-/// Has the receiver take what it filter to have, and say so.
+/// Makes the receiver work.
 fn recover(ledger: &Ledger) {
-    ledger.takes(|entry| match is_rejected(&entry.key) {
-        true => Manner::rejects("Nežinomas PVM kodas"),
-        false => Manner::Books,
+    ledger.react(|entry| match is_rejected(&entry.key) {
+        true => Reaction::rejects("Nežinomas PVM kodas"),
+        false => Reaction::Accepts,
     });
 }
 
-/// What accountants do: exports, some of them unheard, and exports of the same again.
+/// Accountants, who export documents and export them again, with or without notifications.
 struct Accountants {
     control: Control,
     exported: Vec<String>,
@@ -221,70 +221,68 @@ impl Accountants {
         }
     }
 
-    fn work(&mut self, chance: &mut Chance) {
-        for _ in 0..4 + chance.below(8) {
-            let company = DEFAULT_COMPANIES[usize::from(chance.below(2) == 1)];
-            match chance.below(8) {
-                0..=2 => self.export(company, chance),
+    fn work(&mut self, rng: &mut Rng) {
+        for _ in 0..4 + rng.below(8) {
+            let company = DEFAULT_COMPANIES[usize::from(rng.below(2) == 1)];
+            match rng.below(8) {
+                0..=2 => self.export(company, rng),
                 3 => {
                     self.control.lose_next_notifications(1);
-                    self.export(company, chance);
+                    self.export(company, rng);
                 }
-                _ => self.export_again(chance),
+                _ => self.re_export(rng),
             }
         }
     }
 
-    fn export(&mut self, company: &str, chance: &mut Chance) {
-        let count = usize::try_from(1 + chance.below(3)).expect("small");
-        let exported = self.control.export(company, Selection::Next(count));
+    fn export(&mut self, company: &str, rng: &mut Rng) {
+        let exported = self
+            .control
+            .export(company, Selection::Next(1 + rng.index(3)));
         let exported = exported.expect("a known company");
         self.exported.extend(exported.into_iter().map(|(id, _)| id));
     }
 
-    fn export_again(&self, chance: &mut Chance) {
-        // The latest ones, which are likely to be on their way.
+    fn re_export(&self, rng: &mut Rng) {
+        // One of the latest, which are likely to be in flight.
         let latest = self.exported.len().min(6);
         if latest > 0 {
-            let back = usize::try_from(chance.below(latest as u64)).expect("small");
-            let id = &self.exported[self.exported.len() - 1 - back];
+            let id = &self.exported[self.exported.len() - 1 - rng.index(latest)];
             self.control.re_export(id).expect("a known document");
         }
     }
 }
 
-/// Speaks with the private listeners of some servers.
-struct People {
+/// A person who uses the admin listeners of the servers.
+struct Operator<'a> {
     client: reqwest::Client,
-    urls: Vec<String>,
+    installations: &'a [Installation],
 }
 
-impl People {
-    fn of(installations: &[&Installation]) -> Self {
-        let client = reqwest::Client::builder().no_proxy();
+impl<'a> Operator<'a> {
+    fn of(installations: &'a [Installation]) -> Self {
         Self {
-            client: client.build().expect("a client"),
-            urls: installations.iter().map(|one| one.admin_url("")).collect(),
+            client: client(),
+            installations,
         }
     }
 
-    /// Resumes every destination, where a server is there to be told.
+    /// Resumes every destination at every server that runs.
     async fn resume(&self, destinations: &[&str]) {
-        for url in &self.urls {
+        for installation in self.installations {
             for destination in destinations {
-                let resume = self
-                    .client
-                    .post(format!("{url}/v1/destinations/{destination}/resume"));
+                let path = format!("/v1/destinations/{destination}/resume");
+                let resume = self.client.post(installation.admin_url(&path));
                 let resume = resume.header("content-type", "application/json").body("{}");
-                // It may be dead just now.
+                // The server may not run at this moment.
                 let _ = resume.send().await;
             }
         }
     }
 
-    /// Waits until `versions` are stored and every destination has had what it is to have.
-    async fn all_delivered(&self, versions: usize, destinations: &[&str]) {
-        within("the end of delivering", async {
+    /// Waits until `versions` are stored and no destination is behind.
+    async fn until_delivered(&self, versions: usize, destinations: &[&str]) {
+        within("the last delivery", async {
             loop {
                 self.resume(destinations).await;
                 if self.stored().await >= versions as u64 && self.behind().await == 0 {
@@ -296,21 +294,14 @@ impl People {
         .await;
     }
 
-    async fn get(&self, path: &str) -> Value {
-        let url = format!("{}{path}", self.urls[0]);
-        let answer = self.client.get(url).send().await.expect("an answer");
-        let text = answer.text().await.expect("a body");
-        serde_json::from_str(&text).expect("JSON")
-    }
-
     async fn stored(&self) -> u64 {
-        let feeds = self.get("/v1/feeds").await;
+        let feeds = self.installations[0].admin_json("/v1/feeds").await;
         let feeds = feeds["rows"].as_array().expect("a list").iter();
         feeds.filter_map(|feed| feed["documents"].as_u64()).sum()
     }
 
     async fn behind(&self) -> u64 {
-        let destinations = self.get("/v1/destinations").await;
+        let destinations = self.installations[0].admin_json("/v1/destinations").await;
         let destinations = destinations["rows"].as_array().expect("a list").iter();
         destinations
             .filter_map(|destination| destination["behind"].as_u64())
@@ -318,7 +309,7 @@ impl People {
     }
 }
 
-/// The settings of the destination `http`.
+/// Returns the settings of the destination `http`.
 fn http_section(ledger: &Ledger, secret: &Path, max_concurrency: usize) -> String {
     format!(
         "[destinations.http]\nkind = \"http\"\nhistory = \"deliver\"\nmax_concurrency = {max_concurrency}\ntimeout = \"2s\"\n\
@@ -334,7 +325,7 @@ fn write_secret(folder: &Path) -> PathBuf {
     path
 }
 
-/// A program that notes what it is given, and the moods that it may be in.
+/// A program that records its documents, and can be made to fail.
 struct Program {
     folder: tempfile::TempDir,
 }
@@ -344,39 +335,37 @@ impl Program {
         let folder = tempfile::tempdir().expect("a folder");
         let here = folder.path().display();
         let script = format!(
-            "#!/bin/sh\ncat >/dev/null\nif [ -e {here}/refuses ]; then exit 75; fi\n\
+            "#!/bin/sh\ncat >/dev/null\nif [ -e {here}/fails ]; then exit 75; fi\n\
              printf '%s %s %s\\n' \"$IVESK_DOCUMENT_ID\" \"$IVESK_VERSION\" \"$IVESK_KEY\" >>{here}/record\n\
              if [ -e {here}/unheard ]; then exit 75; fi\n"
         );
-        let program = Self { folder };
-        std::fs::write(program.path("script"), script).expect("a file");
-        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(program.path("script"), executable).expect("allowed");
-        program
+        write_program(&folder.path().join("script"), &script);
+        Self { folder }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn change_mood(&self, chance: &mut Chance) {
+    /// Makes it work or fail at random.
+    fn change(&self, rng: &mut Rng) {
         self.recover();
-        match chance.below(4) {
-            0 => std::fs::write(self.path("refuses"), "").expect("a file"),
+        match rng.below(4) {
+            0 => std::fs::write(self.path("fails"), "").expect("a file"),
             1 => std::fs::write(self.path("unheard"), "").expect("a file"),
             _ => {}
         }
     }
 
     fn recover(&self) {
-        for mood in ["refuses", "unheard"] {
-            let _ = std::fs::remove_file(self.path(mood));
+        for fault in ["fails", "unheard"] {
+            let _ = std::fs::remove_file(self.path(fault));
         }
     }
 
-    async fn history(&self, control: &Control, store: &dyn Store) -> History {
+    async fn record(&self, control: &Control, store: &dyn Store) -> Record {
         let record = std::fs::read_to_string(self.path("record")).expect("a record");
-        let given: Vec<(Version, String)> = record
+        let received: Vec<(Version, String)> = record
             .lines()
             .map(|line| {
                 let mut words = line.split(' ').map(str::to_owned);
@@ -384,10 +373,13 @@ impl Program {
                 ((word(), word()), word())
             })
             .collect();
-        History {
+        Record {
             exported: exported(control),
-            delivered: given.iter().map(|(version, _)| version.clone()).collect(),
-            given,
+            accepted: received
+                .iter()
+                .map(|(version, _)| version.clone())
+                .collect(),
+            received,
             rejected: BTreeSet::new(),
             stored_delivered: in_state(store, "program", DeliveryState::Delivered).await,
             stored_rejected: in_state(store, "program", DeliveryState::Rejected).await,
@@ -395,12 +387,12 @@ impl Program {
     }
 }
 
-/// The folder holds of each document the newest version alone, whole, with its PDF.
+/// Checks that the folder holds the newest version of each document only, whole, with its PDF.
 fn check_folder(folder: &Path, control: &Control) -> Vec<String> {
     let mut broken = Vec::new();
-    let mut wanted: BTreeMap<String, String> = BTreeMap::new();
+    let mut expected: BTreeMap<String, String> = BTreeMap::new();
     for (document, version) in exported(control).into_keys() {
-        let known = wanted.entry(document).or_default();
+        let known = expected.entry(document).or_default();
         *known = (*known).clone().max(version);
     }
     for code in DEFAULT_COMPANIES {
@@ -416,7 +408,7 @@ fn check_folder(folder: &Path, control: &Control) -> Vec<String> {
                 continue;
             };
             let id = document["id"].as_str().unwrap_or_default();
-            match wanted.remove(id) {
+            match expected.remove(id) {
                 Some(version) if document["exportedat"] == *version => {}
                 other => broken.push(format!(
                     "{} is of {}, not {other:?}",
@@ -429,31 +421,31 @@ fn check_folder(folder: &Path, control: &Control) -> Vec<String> {
             }
         }
     }
-    broken.extend(wanted.keys().map(|id| format!("{id} is not filed")));
+    broken.extend(expected.keys().map(|id| format!("{id} is not filed")));
     broken
 }
 
-/// Waits for a moment that chance picks: the delays are the moment itself.
-async fn moment_to_kill(chance: &mut Chance, ledger: &Ledger, server: &mut Server) -> String {
-    match chance.below(4) {
+/// Waits for a random moment and describes it.
+async fn random_moment(rng: &mut Rng, ledger: &Ledger, server: &mut Server) -> String {
+    match rng.below(4) {
         0 => {
-            let delay = Duration::from_micros(chance.below(60_000));
+            let delay = Duration::from_micros(rng.below(60_000));
             tokio::time::sleep(delay).await;
             format!("{delay:?} after its start")
         }
         1 => {
-            server.receiving().await;
-            let delay = Duration::from_micros(chance.below(300_000));
+            server.ready().await;
+            let delay = Duration::from_micros(rng.below(300_000));
             tokio::time::sleep(delay).await;
             format!("{delay:?} after its first line")
         }
         _ => {
-            server.receiving().await;
-            let more = 1 + usize::try_from(chance.below(20)).expect("small");
-            let wished = ledger.requests() + more;
-            let delay = Duration::from_micros(chance.below(4_000));
+            server.ready().await;
+            let more = 1 + rng.index(20);
+            let expected = ledger.requests() + more;
+            let delay = Duration::from_micros(rng.below(4_000));
             tokio::select! {
-                () = ledger.until("requests", |ledger| ledger.requests() >= wished) => {}
+                () = ledger.until("requests", |ledger| ledger.requests() >= expected) => {}
                 () = tokio::time::sleep(Duration::from_secs(3)) => {}
             }
             tokio::time::sleep(delay).await;
@@ -462,28 +454,13 @@ async fn moment_to_kill(chance: &mut Chance, ledger: &Ledger, server: &mut Serve
     }
 }
 
-fn seed() -> u64 {
-    number_from("IVESK_WEBHOOK_TEST_SEED").unwrap_or_else(|| getrandom::u64().expect("random"))
-}
-
-fn kills() -> usize {
-    number_from("IVESK_WEBHOOK_TEST_KILLS").map_or(KILLS, |n| n as usize)
-}
-
-async fn subscribe(control: &Control, installation: &Installation) {
-    let target = installation.webhook(Event::OnExported);
-    let subscribed = control.subscribe(Event::OnExported, &target);
-    subscribed.expect("on this machine");
-    within("the confirmation", control.idle()).await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_at_any_moment_delivers_every_newest_version_in_order() {
-    let (seed, kills, started) = (seed(), kills(), Instant::now());
-    let mut chance = Chance(seed);
-    let emulator: Emulator = emulator(SWITCHES).await;
+    let (seed, kills, started) = (seed(), kills(12), Instant::now());
+    let mut rng = Rng(seed);
+    let emulator = emulator(SWITCHES).await;
     let control = emulator.control();
-    let (ledger, program) = (Ledger::open().await, Program::new());
+    let (ledger, program) = (Ledger::start().await, Program::new());
     let archive = tempfile::tempdir().expect("a folder");
     let sections = format!(
         "{}[destinations.program]\nkind = \"command\"\nhistory = \"deliver\"\nprogram = \"{}\"\n\
@@ -493,51 +470,51 @@ async fn kill_9_at_any_moment_delivers_every_newest_version_in_order() {
         archive.path().display(),
     );
     let installation = Installation::beside(&emulator, "", &sections);
-    let people = People::of(&[&installation]);
+    let operator = Operator::of(std::slice::from_ref(&installation));
     let destinations = ["http", "program", "archive"];
     let mut server = installation.start().await;
-    subscribe(&control, &installation).await;
+    installation.subscribe(&control, &[Event::OnExported]).await;
     let mut accountants = Accountants::of(&control);
     fail_at_random(&ledger, seed);
 
     for kill in 1..=kills {
-        accountants.work(&mut chance);
-        program.change_mood(&mut chance);
-        let when = moment_to_kill(&mut chance, &ledger, &mut server).await;
+        accountants.work(&mut rng);
+        program.change(&mut rng);
+        let when = random_moment(&mut rng, &ledger, &mut server).await;
         let log = server.kill().await;
         assert!(
             !log.contains("panicked"),
             "seed {seed}, kill {kill} {when}\n{log}"
         );
         server = installation.spawn();
-        if chance.below(2) == 0 {
-            server.receiving().await;
-            people.resume(&destinations).await;
+        if rng.below(2) == 0 {
+            server.ready().await;
+            operator.resume(&destinations).await;
         }
     }
 
-    server.receiving().await;
+    server.ready().await;
     recover(&ledger);
     program.recover();
     control.retry_now();
     within("the end of deliveries", control.idle()).await;
     let versions = exported(&control).len();
-    people.all_delivered(versions, &destinations).await;
+    operator.until_delivered(versions, &destinations).await;
     server.terminate();
-    let (status, log) = server.ended().await;
+    let (status, log) = server.exited().await;
     assert!(status.success() && !log.contains("panicked"), "{log}");
     let store = installation.read_store();
-    let of_ledger = of_ledger(&ledger, &control, store.as_ref()).await;
-    let of_program = program.history(&control, store.as_ref()).await;
+    let of_ledger = record_of(&ledger, &control, store.as_ref()).await;
+    let of_program = program.record(&control, store.as_ref()).await;
     eprintln!(
-        "{kills} kills in {:.1?}, seed {seed}: {versions} versions; the receiver was given {}, booked {} and rejected {}; \
-         {} repeats; the program noted {}",
+        "{kills} kills in {:.1?}, seed {seed}: {versions} versions; the receiver got {}, accepted {} and rejected {}; \
+         {} repeats; the program recorded {}",
         started.elapsed(),
-        of_ledger.given.len(),
-        of_ledger.delivered.len(),
+        of_ledger.received.len(),
+        of_ledger.accepted.len(),
         of_ledger.rejected.len(),
         ledger.repeats(),
-        of_program.given.len(),
+        of_program.received.len(),
     );
     for (what, broken) in [
         ("http", of_ledger.broken()),
@@ -546,8 +523,8 @@ async fn kill_9_at_any_moment_delivers_every_newest_version_in_order() {
     ] {
         assert!(broken.is_empty(), "seed {seed}, {what}: {broken:#?}\n{log}");
     }
-    // One after the other, and so in the order of their numbers.
-    let sequences: Vec<i64> = ledger.delivered().iter().map(|one| one.sequence).collect();
+    // With a concurrency of 1, versions arrive in sequence.
+    let sequences: Vec<i64> = ledger.accepted().iter().map(|one| one.sequence).collect();
     assert!(sequences.is_sorted(), "seed {seed}: {sequences:?}");
 }
 
@@ -557,91 +534,88 @@ async fn replicas_killed_in_turn_deliver_every_newest_version() {
         return;
     };
     let (seed, started) = (seed(), Instant::now());
-    let mut chance = Chance(seed);
+    let mut rng = Rng(seed);
     let emulator = emulator(SWITCHES).await;
     let control = emulator.control();
-    let ledger = Ledger::open().await;
+    let ledger = Ledger::start().await;
     let folder = tempfile::tempdir().expect("a folder");
     let secret = write_secret(folder.path());
     let sections = format!(
         "{}{}",
-        load::sections(&database.url_text()),
+        sections(&database.url_text()),
         http_section(&ledger, &secret, 4)
     );
     let replicas = [(); 2].map(|()| Installation::beside(&emulator, "", &sections));
-    let spawn = |replica: usize| {
-        let mut command = replicas[replica].command(&["serve"]);
-        command.env("IVESK_WEBHOOK_API_TIMEOUT", "2s");
-        Server::spawn(command)
-    };
-    let mut servers = vec![spawn(0), spawn(1)];
+    let mut servers: Vec<Server> = replicas.iter().map(spawn_replica).collect();
     for server in &mut servers {
-        server.receiving().await;
+        server.ready().await;
     }
     let ports = replicas.iter().map(Installation::public_port).collect();
     let balancer = Balancer::before(ports).await;
-    load::subscribe(&control, balancer.address()).await;
-    let people = People::of(&[&replicas[0], &replicas[1]]);
+    subscribe_at(&control, balancer.address()).await;
+    let operator = Operator::of(&replicas);
     let mut accountants = Accountants::of(&control);
     fail_at_random(&ledger, seed);
 
-    for kill in 0..kills() {
-        accountants.work(&mut chance);
+    for kill in 0..kills(12) {
+        accountants.work(&mut rng);
         let victim = kill % 2;
-        let when = moment_to_kill(&mut chance, &ledger, &mut servers[victim]).await;
+        let when = random_moment(&mut rng, &ledger, &mut servers[victim]).await;
         let log = servers.remove(victim).kill().await;
-        servers.insert(victim, spawn(victim));
+        servers.insert(victim, spawn_replica(&replicas[victim]));
         assert!(
             !log.contains("panicked"),
             "seed {seed}, kill {kill} {when}\n{log}"
         );
-        people.resume(&["http"]).await;
+        operator.resume(&["http"]).await;
     }
 
     for server in &mut servers {
-        server.receiving().await;
+        server.ready().await;
     }
     recover(&ledger);
     control.retry_now();
     within("the end of deliveries", control.idle()).await;
     let versions = exported(&control).len();
-    people.all_delivered(versions, &["http"]).await;
+    operator.until_delivered(versions, &["http"]).await;
     let mut logs = String::new();
     for server in servers {
         server.terminate();
-        let (_, log) = server.ended().await;
+        let (_, log) = server.exited().await;
         logs.push_str(&log);
     }
-    let store = load::reader(&database).await;
-    let history = of_ledger(&ledger, &control, &store).await;
+    let store = open_reader(&database).await;
+    let record = record_of(&ledger, &control, &store).await;
     eprintln!(
-        "seed {seed}, {:.1?}: {versions} versions; given {}, booked {}, rejected {}; {} repeats",
+        "seed {seed}, {:.1?}: {versions} versions; received {}, accepted {}, rejected {}; {} repeats",
         started.elapsed(),
-        history.given.len(),
-        history.delivered.len(),
-        history.rejected.len(),
+        record.received.len(),
+        record.accepted.len(),
+        record.rejected.len(),
         ledger.repeats()
     );
-    let broken = history.broken();
+    let broken = record.broken();
     assert!(broken.is_empty(), "seed {seed}: {broken:#?}\n{logs}");
     assert!(!logs.contains("panicked"), "{logs}");
-    let (_, overlaps) = ledger.side_by_side();
+    let (_, overlaps) = ledger.concurrency();
     assert!(overlaps.is_empty(), "seed {seed}: {overlaps:?}");
-    assert!(!history.delivered.is_empty());
+    assert!(!record.accepted.is_empty());
 }
 
-/// A version of the document `a`.
+/// Returns a version of the document `a`.
 fn of_a(version: &str) -> Version {
     ("a".to_owned(), version.to_owned())
 }
 
-/// A history that keeps every promise.
-fn right() -> History {
-    let given = |version: &str| (of_a(version), format!("key of {version}"));
-    History {
-        exported: [given("1"), given("2"), given("3")].into_iter().collect(),
-        given: vec![given("1"), given("1"), given("3")],
-        delivered: [of_a("1"), of_a("3")].into(),
+/// Returns a record without violations.
+fn correct() -> Record {
+    let received = |version: &str| (of_a(version), format!("key of {version}"));
+    Record {
+        exported: [received("1"), received("2"), received("3")]
+            .into_iter()
+            .collect(),
+        received: vec![received("1"), received("1"), received("3")],
+        accepted: [of_a("1"), of_a("3")].into(),
         rejected: BTreeSet::new(),
         stored_delivered: [of_a("3")].into(),
         stored_rejected: BTreeSet::new(),
@@ -650,38 +624,38 @@ fn right() -> History {
 
 #[test]
 fn the_checker_finds_every_kind_of_error() {
-    assert_eq!(right().broken(), Vec::<String>::new());
-    let wrong = |change: fn(&mut History)| {
-        let mut history = right();
-        change(&mut history);
-        assert_eq!(history.broken().len(), 1, "{:?}", history.broken());
+    assert_eq!(correct().broken(), Vec::<String>::new());
+    let wrong = |change: fn(&mut Record)| {
+        let mut record = correct();
+        change(&mut record);
+        assert_eq!(record.broken().len(), 1, "{:?}", record.broken());
     };
-    // An older version after a newer one, also where it is a repeat.
-    wrong(|history| history.given.push((of_a("1"), "key of 1".to_owned())));
-    wrong(|history| history.given.swap(1, 2));
+    // An older version after a newer one, first as a new version, then as a repeat.
+    wrong(|record| record.received.push((of_a("1"), "key of 1".to_owned())));
+    wrong(|record| record.received.swap(1, 2));
     // The newest version is missing.
-    wrong(|history| {
-        history.exported.insert(of_a("4"), "key of 4".to_owned());
+    wrong(|record| {
+        record.exported.insert(of_a("4"), "key of 4".to_owned());
     });
-    // One that nobody exported, and one under another key.
-    wrong(|history| history.given.push((of_a("9"), "key of 9".to_owned())));
-    wrong(|history| history.given[0].1 = "key of 2".to_owned());
-    // The store believes what is not so, or does not know what is.
-    wrong(|history| {
-        history.stored_delivered.insert(of_a("2"));
+    // A version that was not exported, and one with a wrong key.
+    wrong(|record| record.received.push((of_a("9"), "key of 9".to_owned())));
+    wrong(|record| record.received[0].1 = "key of 2".to_owned());
+    // Store and destination disagree.
+    wrong(|record| {
+        record.stored_delivered.insert(of_a("2"));
     });
-    wrong(|history| history.stored_delivered.clear());
-    wrong(|history| {
-        history.stored_rejected.insert(of_a("1"));
+    wrong(|record| record.stored_delivered.clear());
+    wrong(|record| {
+        record.stored_rejected.insert(of_a("1"));
     });
-    wrong(|history| {
-        history.delivered.remove(&of_a("3"));
-        history.stored_delivered.clear();
-        history.rejected.insert(of_a("3"));
+    wrong(|record| {
+        record.accepted.remove(&of_a("3"));
+        record.stored_delivered.clear();
+        record.rejected.insert(of_a("3"));
     });
-    // What was rejected is not missing.
-    let mut rejected = right();
-    rejected.delivered.remove(&of_a("3"));
+    // A rejected version is not missing.
+    let mut rejected = correct();
+    rejected.accepted.remove(&of_a("3"));
     rejected.stored_delivered.clear();
     rejected.rejected.insert(of_a("3"));
     rejected.stored_rejected.insert(of_a("3"));

@@ -6,4 +6,4 @@ mod folder_destination;
 mod http_destination;
 mod kill;
 mod service;
-pub(crate) mod worker;
+mod worker;

@@ -1,5 +1,4 @@
-//! Handing on as people and programs drive it: the whole service, its admin API, the
-//! list that a program asks for, and the folder with the vendor's own links.
+//! Deliveries of the whole service: its admin API, lists for programs, folders with files.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,17 +13,17 @@ use ivesk_webhook::delivery::worker::{DestinationWorker, StepOutcome};
 use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::{Endpoint, sample_pdf};
 use ivesk_webhook::service::Service;
-use ivesk_webhook::store::{DestinationChange, ImportErrorFilter};
+use ivesk_webhook::store::DestinationChange;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::delivery::worker::{all_of, destination_name, drain, step, worker};
-use crate::support::ledger::{Ledger, Manner};
-use crate::support::process::within;
-use crate::support::puller::{Bench, COMPANY, NEIGHBOUR, company, folder, hours, minutes};
+use crate::support::deliveries::{destination_name, drain, step, with_history, worker};
+use crate::support::ledger::{Ledger, Reaction};
+use crate::support::process::{client, within};
+use crate::support::puller::{Bench, COMPANY, NEIGHBOR, company, folder, hours, minutes};
 
-/// The service on a bench's store, with the bench's destinations. It has no API key, so the
-/// bench pulls.
+/// The service on a bench's store, with the bench's destinations but no API key: the bench
+/// pulls.
 struct Running {
     service: Service,
     client: reqwest::Client,
@@ -41,15 +40,12 @@ impl Running {
         let service = service.expect("the service starts");
         Self {
             admin: service.admin_address(),
-            client: reqwest::Client::builder()
-                .no_proxy()
-                .build()
-                .expect("a client"),
+            client: client(),
             service,
         }
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+    async fn request(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
         let url = format!("http://{}{path}", self.admin);
         let mut request = self.client.request(method, url);
         if let Some(body) = body {
@@ -66,18 +62,18 @@ impl Running {
     }
 
     async fn get(&self, path: &str) -> Value {
-        let (status, value) = self.ask(Method::GET, path, None).await;
+        let (status, value) = self.request(Method::GET, path, None).await;
         assert_eq!(status, 200, "{path}: {value}");
         value
     }
 
     async fn post(&self, path: &str, body: Value) -> Value {
-        let (status, value) = self.ask(Method::POST, path, Some(body)).await;
+        let (status, value) = self.request(Method::POST, path, Some(body)).await;
         assert_eq!(status, 200, "{path}: {value}");
         value
     }
 
-    /// A destination as people see it.
+    /// Returns a destination as the admin API shows it.
     async fn destination(&self, name: &str) -> Value {
         let destinations = self.get("/v1/destinations").await;
         let destinations = destinations["rows"].as_array().expect("a list").iter();
@@ -85,7 +81,7 @@ impl Running {
         named.next().expect("it is known").clone()
     }
 
-    /// The list from `after` on until it ends: (document, version) of each entry.
+    /// Reads the list from `after` to its end; returns its entries and the last position.
     async fn list(&self, after: Option<&str>) -> (Vec<Value>, String) {
         let mut all = Vec::new();
         let mut next = after.map(str::to_owned);
@@ -93,15 +89,15 @@ impl Running {
             let after = next.map_or(String::new(), |next| format!("&after={next}"));
             let page = self.get(&format!("/v1/documents?limit=2{after}")).await;
             all.extend(page["documents"].as_array().expect("a list").clone());
-            let place = page["next"].as_str().expect("a place").to_owned();
+            let position = page["next"].as_str().expect("a position").to_owned();
             if page["more"] == false {
-                return (all, place);
+                return (all, position);
             }
-            next = Some(place);
+            next = Some(position);
         }
     }
 
-    /// [`Running::list`] once it has so many entries: the service offers them by itself.
+    /// [`Running::list`] once it has `count` entries.
     async fn list_of(&self, count: usize) -> (Vec<Value>, String) {
         within("the list", async {
             loop {
@@ -120,14 +116,14 @@ impl Running {
     }
 }
 
-fn destinations(config: &mut Config, destinations: Vec<(&str, DestinationConfig)>) {
+fn set_destinations(config: &mut Config, destinations: Vec<(&str, DestinationConfig)>) {
     let destinations = destinations
         .into_iter()
         .map(|(name, destination)| (destination_name(name), destination));
     config.destinations = destinations.collect();
 }
 
-/// A destination that is held until a person starts it, as is the default.
+/// Returns a destination whose history is held, as is the default.
 fn held(ledger: &Ledger) -> DestinationConfig {
     DestinationConfig {
         history: HistoryMode::Hold,
@@ -135,32 +131,23 @@ fn held(ledger: &Ledger) -> DestinationConfig {
     }
 }
 
+/// Exports documents a minute later and pulls them; returns their ids.
 async fn export(bench: &Bench, count: usize) -> Vec<String> {
     bench.clock.advance(minutes(1));
-    let exported = bench.control.export(COMPANY, count).expect("exported");
-    bench.hint(COMPANY).await;
-    bench.settle().await;
-    exported.into_iter().map(|(id, _)| id).collect()
-}
-
-async fn re_export(bench: &Bench, id: &str) {
-    bench.clock.advance(minutes(1));
-    bench.control.re_export(id).expect("a known document");
-    bench.hint(COMPANY).await;
-    bench.settle().await;
+    bench.export_and_pull(COMPANY, count).await
 }
 
 fn ids(ledger: &Ledger) -> Vec<String> {
-    let delivered = ledger.delivered().into_iter();
-    delivered.map(|entry| entry.document_id).collect()
+    let accepted = ledger.accepted().into_iter();
+    accepted.map(|entry| entry.document_id).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn history_is_held_until_a_person_starts_it() {
     for from in ["all", "now", "since"] {
-        let ledger = Ledger::open().await;
+        let ledger = Ledger::start().await;
         let bench = Bench::with("", |config| {
-            destinations(config, vec![("books", held(&ledger))])
+            set_destinations(config, vec![("books", held(&ledger))])
         })
         .await;
         let old = bench.control.export(COMPANY, 2).expect("exported");
@@ -171,7 +158,6 @@ async fn history_is_held_until_a_person_starts_it() {
         bench.settle().await;
         let running = Running::on(&bench).await;
         let later = export(&bench, 1).await;
-        // Another feed begins by itself there, so the destination is awake.
         let destination = running.destination("books").await;
         assert_eq!(destination["held"][0]["company"], COMPANY, "{destination}");
         assert_eq!(destination["held"][0]["documents"], 5);
@@ -181,30 +167,30 @@ async fn history_is_held_until_a_person_starts_it() {
             "since" => since.to_string(),
             word => word.to_owned(),
         };
-        let started = json!({ "from": moment, "company": COMPANY });
-        let answer = running.post("/v1/destinations/books/start", started).await;
+        let start = json!({ "from": moment, "company": COMPANY });
+        let answer = running.post("/v1/destinations/books/start", start).await;
         assert_eq!(answer["changed"], 1);
         let last = export(&bench, 1).await;
         let of = |versions: &[(String, String)]| -> Vec<String> {
             versions.iter().map(|(id, _)| id.clone()).collect()
         };
-        let wanted = match from {
+        let expected = match from {
             "all" => [of(&old), of(&newer), later, last].concat(),
             "now" => last,
             _ => [of(&newer), later, last].concat(),
         };
         ledger
-            .until(from, |ledger| ledger.delivered().len() >= wanted.len())
+            .until(from, |ledger| ledger.accepted().len() >= expected.len())
             .await;
-        assert_eq!(ids(&ledger), wanted, "{from}");
+        assert_eq!(ids(&ledger), expected, "{from}");
         let destination = running.destination("books").await;
         assert_eq!(destination["held"], json!([]), "{destination}");
 
-        // Beginning earlier than it did gives what it has not had, and nothing twice.
+        // An earlier start delivers the rest of the history, and nothing twice.
         let from_all = json!({ "from": "all" });
         running.post("/v1/destinations/books/start", from_all).await;
         ledger
-            .until("all of it", |ledger| ledger.delivered().len() == 6)
+            .until("the history", |ledger| ledger.accepted().len() == 6)
             .await;
         assert_eq!((ledger.repeats(), ledger.requests()), (0, 6), "{from}");
         running.stop().await;
@@ -214,9 +200,9 @@ async fn history_is_held_until_a_person_starts_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hanging_and_a_failing_destination_delay_no_other() {
     let (hangs, fails, works) = (
-        Ledger::open().await,
-        Ledger::open().await,
-        Ledger::open().await,
+        Ledger::start().await,
+        Ledger::start().await,
+        Ledger::start().await,
     );
     let bench = Bench::with("", |config| {
         let all = vec![
@@ -224,39 +210,39 @@ async fn a_hanging_and_a_failing_destination_delay_no_other() {
             ("b-fails", fails.destination()),
             ("c-works", works.destination()),
         ];
-        destinations(config, all);
+        set_destinations(config, all);
     })
     .await;
     bench.settle().await;
-    hangs.always(Manner::Hangs);
-    fails.always(Manner::status(500));
+    hangs.always(Reaction::Hangs);
+    fails.always(Reaction::status(500));
     let running = Running::on(&bench).await;
     let exported = export(&bench, 50).await;
     works
-        .until("all documents", |ledger| ledger.delivered().len() == 50)
+        .until("all documents", |ledger| ledger.accepted().len() == 50)
         .await;
     hangs.until("its first", |l| l.requests() == 1).await;
     fails.until("its first", |l| l.requests() >= 1).await;
     assert_eq!(ids(&works), exported);
-    assert!(hangs.delivered().is_empty() && fails.delivered().is_empty());
+    assert!(hangs.accepted().is_empty() && fails.accepted().is_empty());
 
-    fails.always(Manner::Books);
+    fails.always(Reaction::Accepts);
     running
         .post("/v1/destinations/b-fails/resume", json!({}))
         .await;
     fails
-        .until("the rest", |ledger| ledger.delivered().len() == 50)
+        .until("the rest", |ledger| ledger.accepted().len() == 50)
         .await;
     assert_eq!(ids(&fails), exported);
-    // Nobody waits 30 seconds for what hangs.
+    // Not stopped, which would wait 30 seconds for the hanging destination.
     drop(running);
 }
 
-/// A bench with a destination of the kind `api`, and the service on it.
+/// Starts a bench with a list destination, and the service on it.
 async fn with_list() -> (Bench, Running) {
     let bench = Bench::with("", |config| {
         config.api.import_error_path = Some("/errors".to_owned());
-        destinations(config, vec![("erp", all_of(DestinationKind::List))]);
+        set_destinations(config, vec![("erp", with_history(DestinationKind::List))]);
     })
     .await;
     bench.settle().await;
@@ -281,32 +267,28 @@ async fn a_program_lists_documents_in_pages_and_reports_outcomes() {
     let outcome = |sequence: &Value| format!("/v1/documents/{sequence}/outcome");
     let path = outcome(&list[0]["sequence"]);
     for _ in 0..2 {
-        let said = running.post(&path, json!({ "outcome": "delivered" })).await;
-        assert_eq!(said["changed"], 1, "saying it twice changes nothing");
+        let answer = running.post(&path, json!({ "outcome": "delivered" })).await;
+        assert_eq!(answer["changed"], 1, "a repeated report is accepted");
     }
     let path = outcome(&list[1]["sequence"]);
     let (status, _) = running
-        .ask(Method::POST, &path, Some(json!({ "outcome": "rejected" })))
+        .request(Method::POST, &path, Some(json!({ "outcome": "rejected" })))
         .await;
-    assert_eq!(status, 400, "the accountant is to know why");
-    let no = json!({ "outcome": "rejected", "message": "Nežinomas klientas\n    at X()" });
+    assert_eq!(status, 400, "the accountant needs a message");
+    let rejection = json!({ "outcome": "rejected", "message": "Nežinomas klientas\n    at X()" });
     for _ in 0..2 {
-        running.post(&path, no.clone()).await;
+        running.post(&path, rejection.clone()).await;
     }
-    let reports = bench.store().import_errors(ImportErrorFilter {
-        limit: 10,
-        ..ImportErrorFilter::default()
-    });
-    let reports = reports.await.expect("reports");
-    assert_eq!(reports.len(), 1);
-    assert!(reports[0].message.contains("nepriėmė: Nežinomas klientas."));
+    let errors = bench.import_errors().await;
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].message.contains("nepriėmė: Nežinomas klientas."));
     let destination = running.destination("erp").await;
     assert_eq!(
         (&destination["delivered"], &destination["rejected"]),
         (&json!(1), &json!(1))
     );
     let (status, problem) = running
-        .ask(
+        .request(
             Method::POST,
             "/v1/documents/9999/outcome",
             Some(json!({ "outcome": "delivered" })),
@@ -314,8 +296,8 @@ async fn a_program_lists_documents_in_pages_and_reports_outcomes() {
         .await;
     assert_eq!(status, 409, "{problem}");
 
-    // Its next version, and what is tried again, come at the end of the list.
-    re_export(&bench, &exported[1]).await;
+    // Its next version and what is retried are appended to the list.
+    bench.re_export_and_pull(COMPANY, &exported[1]).await;
     running.list_of(6).await;
     let again = json!({ "sequence": list[2]["sequence"] });
     running.post("/v1/destinations/erp/retry", again).await;
@@ -343,29 +325,29 @@ async fn a_program_lists_documents_in_pages_and_reports_outcomes() {
 async fn a_feed_started_late_is_appended_to_the_list() {
     let bench = Bench::with("", |config| {
         let account = config.accounts.get_mut(&default_account());
-        account.expect("the account").companies = vec![company(COMPANY), company(NEIGHBOUR)];
-        destinations(
+        account.expect("the account").companies = vec![company(COMPANY), company(NEIGHBOR)];
+        set_destinations(
             config,
             vec![("erp", DestinationConfig::of(DestinationKind::List))],
         );
     })
     .await;
-    // One company has a past, which is held; the other begins by itself.
-    bench.export_unheard(NEIGHBOUR, 3);
+    // One company has history, which is held; the other starts automatically.
+    bench.export_unannounced(NEIGHBOR, 3);
     bench.settle().await;
     let running = Running::on(&bench).await;
     export(&bench, 2).await;
     let (list, next) = running.list_of(2).await;
     assert!(list.iter().all(|one| one["company"] == COMPANY), "{list:?}");
-    let start = json!({ "from": "all", "company": NEIGHBOUR });
+    let start = json!({ "from": "all", "company": NEIGHBOR });
     running.post("/v1/destinations/erp/start", start).await;
     let (all, _) = running.list_of(5).await;
     let numbers: Vec<_> = all.iter().map(|one| one["number"].as_i64()).collect();
     assert_eq!(numbers, (1..=5).map(Some).collect::<Vec<_>>());
     let (late, _) = running.list(Some(&next)).await;
     assert_eq!(late.len(), 3);
-    assert!(late.iter().all(|one| one["company"] == NEIGHBOUR));
-    // Their numbers in the store are lower than what came before them in the list.
+    assert!(late.iter().all(|one| one["company"] == NEIGHBOR));
+    // Their sequences are lower than those of earlier entries.
     assert!(late[0]["sequence"].as_i64() < list[0]["sequence"].as_i64());
     running.stop().await;
 }
@@ -374,10 +356,10 @@ async fn a_feed_started_late_is_appended_to_the_list() {
 async fn a_restored_backup_refuses_old_positions_and_keeps_keys() {
     let dir = folder();
     let file = dir.path().join("live.db");
-    let at = StoreUrl::Sqlite(file.clone());
+    let url = StoreUrl::Sqlite(file.clone());
     let mut bench = Bench::with("", |config| {
-        config.store.url = at;
-        destinations(config, vec![("erp", all_of(DestinationKind::List))]);
+        config.store.url = url;
+        set_destinations(config, vec![("erp", with_history(DestinationKind::List))]);
     })
     .await;
     bench.settle().await;
@@ -394,7 +376,7 @@ async fn a_restored_backup_refuses_old_positions_and_keeps_keys() {
     bench.settle().await;
     let running = Running::on(&bench).await;
     let path = format!("/v1/documents?after={next}");
-    let (status, problem) = running.ask(Method::GET, &path, None).await;
+    let (status, problem) = running.request(Method::GET, &path, None).await;
     assert_eq!(status, 409, "{problem}");
     assert!(problem.to_string().contains("backup"), "{problem}");
     let (after, new) = running.list_of(5).await;
@@ -404,25 +386,25 @@ async fn a_restored_backup_refuses_old_positions_and_keeps_keys() {
     };
     assert_eq!(keys(&before), keys(&after));
     let (status, _) = running
-        .ask(Method::GET, "/v1/documents?after=nonsense", None)
+        .request(Method::GET, "/v1/documents?after=nonsense", None)
         .await;
     assert!(status == 400 || status == 409, "{status}");
     running.stop().await;
 }
 
-/// Puts a copy in the place of a store.
+/// Replaces a store by a copy.
 fn restore(copy: &Path, live: &Path) {
     for beside in ["-wal", "-shm"] {
         let name = format!("{}{beside}", live.display());
         let _ = std::fs::remove_file(name);
     }
-    std::fs::copy(copy, live).expect("it is copied");
+    std::fs::copy(copy, live).expect("copied");
 }
 
-/// A bench with a folder destination that fetches files, and links that end after a minute.
+/// A bench with a folder destination that fetches files, and links that expire after a minute.
 struct Archive {
     bench: Bench,
-    deliver: DestinationWorker,
+    worker: DestinationWorker,
     folder: tempfile::TempDir,
 }
 
@@ -430,21 +412,21 @@ impl Archive {
     async fn new(switches: &str) -> Self {
         let folder = folder();
         let bench = Bench::caught_up(&format!("pdf_expires_ms=60000,{switches}")).await;
-        let destination = all_of(DestinationKind::Folder {
+        let destination = with_history(DestinationKind::Folder {
             path: folder.path().to_owned(),
             layout: FolderLayout::Company,
             files: true,
             max_file_bytes: 1 << 20,
         });
-        let deliver = worker(&bench, "archive", &destination).await;
+        let worker = worker(&bench, "archive", &destination).await;
         Self {
             bench,
-            deliver,
+            worker,
             folder,
         }
     }
 
-    /// Names of the files that people see, which end so.
+    /// Returns the company's files whose names end with `ending`.
     fn files(&self, ending: &str) -> Vec<PathBuf> {
         let company = self.folder.path().join(COMPANY);
         let Ok(names) = std::fs::read_dir(company) else {
@@ -466,17 +448,20 @@ async fn an_expired_link_triggers_a_pull_and_the_pdf_is_filed() {
     let archive = Archive::new("").await;
     let bench = &archive.bench;
     export(bench, 3).await;
-    // The destination was paused, say, while the links ended.
+    // Long enough for the links to expire.
     bench.clock.advance(minutes(5));
-    drain(&archive.deliver).await;
-    assert!(archive.files(".json").is_empty(), "the JSON waits for it");
+    drain(&archive.worker).await;
+    assert!(
+        archive.files(".json").is_empty(),
+        "the JSON waits for the PDF"
+    );
     assert!(matches!(
-        step(&archive.deliver).await,
+        step(&archive.worker).await,
         StepOutcome::Nothing { until: Some(_) }
     ));
     let pulled = bench.settle().await;
     assert!(!pulled.is_empty(), "nothing was pulled again");
-    drain(&archive.deliver).await;
+    drain(&archive.worker).await;
     assert_eq!(archive.files(".json").len(), 3);
     let pdfs = archive.files(".pdf");
     assert_eq!(pdfs.len(), 3);
@@ -494,30 +479,26 @@ async fn an_expired_link_triggers_a_pull_and_the_pdf_is_filed() {
 async fn long_expired_links_are_renewed_by_a_pull_from_the_start() {
     let archive = Archive::new("page_size=4").await;
     let bench = &archive.bench;
-    change(bench, DestinationChange::Pause).await;
+    bench
+        .change_destination("archive", DestinationChange::Pause)
+        .await;
     export(bench, 3).await;
-    // Further back than a reading that looks back anyway would go.
+    // Further back than the overlap of a pull.
     for _ in 0..6 {
-        bench.pass(hours(12)).await;
+        bench.run_for(hours(12)).await;
         export(bench, 2).await;
     }
-    change(bench, DestinationChange::Resume).await;
+    bench
+        .change_destination("archive", DestinationChange::Resume)
+        .await;
     for _ in 0..10 {
-        drain(&archive.deliver).await;
+        drain(&archive.worker).await;
         bench.settle().await;
         bench.clock.advance(Duration::from_secs(30));
     }
     assert_eq!(archive.files(".json").len(), 15);
     assert_eq!(archive.files(".pdf").len(), 15);
     assert!(archive.files(".nopdf.txt").is_empty());
-}
-
-async fn change(bench: &Bench, change: DestinationChange) {
-    let changed =
-        bench
-            .store()
-            .change_destination(destination_name("archive"), change, bench.clock.now());
-    assert_eq!(changed.await.expect("the store works"), Some(1));
 }
 
 #[tokio::test]
@@ -527,22 +508,22 @@ async fn a_pdf_that_never_arrives_is_omitted_after_five_links() {
     export(bench, 1).await;
     let mut rounds = 0;
     while archive.files(".json").is_empty() {
-        drain(&archive.deliver).await;
+        drain(&archive.worker).await;
         bench.settle().await;
         bench.clock.advance(minutes(2));
         rounds += 1;
-        assert!(rounds < 20, "it waits for ever");
+        assert!(rounds < 20, "it waits forever");
     }
-    assert_eq!(archive.downloads(), 6, "once, and with five fresh links");
+    assert_eq!(archive.downloads(), 6, "the first link and five fresh ones");
     assert!(archive.files(".pdf").is_empty());
     let note = archive.files(".nopdf.txt");
     assert_eq!(note.len(), 1);
     let note = std::fs::read_to_string(&note[0]).expect("text");
     assert!(note.contains("expired"), "{note}");
-    // The next one is not held up by what it was.
+    // The next document is not affected.
     bench.switch("pdf=ok");
     export(bench, 1).await;
-    drain(&archive.deliver).await;
+    drain(&archive.worker).await;
     assert_eq!(archive.files(".json").len(), 2);
     assert_eq!(archive.files(".pdf").len(), 1);
 }
@@ -553,20 +534,20 @@ async fn a_document_that_waits_for_a_link_delays_no_other() {
     let bench = &archive.bench;
     let destination = DestinationConfig {
         queue: Queue::Exported,
-        ..all_of(DestinationKind::List)
+        ..with_history(DestinationKind::List)
     };
     let list = worker(bench, "list", &destination).await;
     export(bench, 2).await;
     bench.clock.advance(minutes(5));
-    drain(&archive.deliver).await;
+    drain(&archive.worker).await;
     drain(&list).await;
     let offered = bench
         .store()
         .listed(destination_name("list"), 0, 10, 1 << 20);
     assert_eq!(offered.await.expect("a list").len(), 2);
-    // Pulled beside it, so their links are fresh.
+    // Their pull renews the expired links too.
     export(bench, 2).await;
-    drain(&archive.deliver).await;
+    drain(&archive.worker).await;
     assert_eq!(archive.files(".json").len(), 4);
     assert_eq!(archive.files(".pdf").len(), 4);
 }

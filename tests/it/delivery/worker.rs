@@ -1,108 +1,36 @@
-//! From the pulled document to the books: the worker on the real store, against
-//! receivers that fail in every way that receivers do.
+//! The delivery worker on a real store, against receivers that fail in every way.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ivesk_webhook::config::{
-    Config, DestinationConfig, DestinationKind, HistoryMode, default_account,
-};
+use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, default_account};
 use ivesk_webhook::delivery::import_errors::{ImportErrorSender, SendOutcome};
-use ivesk_webhook::delivery::open;
 use ivesk_webhook::delivery::worker::{DestinationWorker, StepOutcome};
-use ivesk_webhook::domain::{DestinationName, Queue};
+use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::DEFAULT_KEY;
 use ivesk_webhook::metrics::Metrics;
 use ivesk_webhook::store::{
-    DeliveryFilter, DeliveryRow, DeliveryState, DestinationChange, DestinationFilter,
-    DestinationPauseReason, DestinationRow, DocumentRow, ImportErrorFilter, ImportErrorRow,
-    ImportErrorState,
+    DeliveryState, DestinationChange, DestinationPauseReason, DestinationRow, ImportErrorState,
 };
 use ivesk_webhook::trace::{self, Step};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::ledger::{Ledger, Manner};
-use crate::support::process::within;
+use crate::support::deliveries::{destination_name, drain, step, step_until, with_history, worker};
+use crate::support::ledger::{Ledger, Reaction};
 use crate::support::puller::{
-    Bench, COMPANY, NEIGHBOUR, company, digitized, exported, hours, minutes,
+    Bench, COMPANY, NEIGHBOR, company, digitized, exported, hours, minutes, seconds,
 };
 
-/// Steps after which a worker that still finds work is said to spin.
-const SPIN: usize = 20_000;
-
-/// The document's next version is a moment later.
-const MOMENT: Duration = Duration::from_secs(1);
-
-pub(crate) fn destination_name(name: &str) -> DestinationName {
-    DestinationName::parse(name).expect("a name")
-}
-
-/// A worker for a destination of the bench's settings, which is made known.
-pub(crate) async fn worker(
-    bench: &Bench,
-    name: &str,
-    destination: &DestinationConfig,
-) -> DestinationWorker {
-    let name = destination_name(name);
-    let place = open(
-        &name,
-        destination,
-        &bench.config,
-        &BTreeMap::new(),
-        &bench.clock,
-    );
-    let known = bench.store().register_destinations(
-        vec![(name.clone(), DestinationFilter::all_of(Queue::Exported))],
-        bench.clock.now(),
-    );
-    known.await.expect("the destination is made known");
-    DestinationWorker::new(
-        name,
-        destination.clone(),
-        place.expect("the destination opens"),
-        bench.config.import_errors.clone(),
-        Arc::clone(bench.store()),
-        bench.clock.clone(),
-    )
-}
-
-/// The first step that does more than pass over versions, or let feeds begin.
-pub(crate) async fn step(deliver: &DestinationWorker) -> StepOutcome {
-    step_until(deliver, &CancellationToken::new()).await
-}
-
-async fn step_until(deliver: &DestinationWorker, stop: &CancellationToken) -> StepOutcome {
-    loop {
-        let step = within("a step", deliver.step(stop)).await;
-        match step.expect("the store works") {
-            StepOutcome::Passed => {}
-            other => return other,
-        }
-    }
-}
-
-/// Steps until nothing may be delivered now; what they did.
-pub(crate) async fn drain(deliver: &DestinationWorker) -> Vec<StepOutcome> {
-    let mut done = Vec::new();
-    loop {
-        match step(deliver).await {
-            StepOutcome::Nothing { .. } => return done,
-            handed => done.push(handed),
-        }
-        assert!(done.len() < SPIN, "the worker spins: {:?}", done.last());
-    }
-}
-
-/// Lets time pass, pulling and delivering whenever something falls due.
-async fn pass(bench: &Bench, deliver: &DestinationWorker, time: Duration) {
+/// Advances the clock by `time`, pulling and delivering whenever something is due.
+async fn run_for(bench: &Bench, worker: &DestinationWorker, time: Duration) {
     let end = bench.clock.now().after(time);
     loop {
         bench.settle().await;
-        drain(deliver).await;
-        let destination = match step(deliver).await {
+        drain(worker).await;
+        let destination = match step(worker).await {
             StepOutcome::Nothing { until } => until,
-            other => panic!("just drained, and then {other:?}"),
+            other => panic!("{other:?} after a drain"),
         };
         let pull = bench.puller().next_due().await.expect("the store works");
         let due = [destination, pull].into_iter().flatten().min();
@@ -115,7 +43,7 @@ async fn pass(bench: &Bench, deliver: &DestinationWorker, time: Duration) {
     }
     bench.clock.advance(end.since(bench.clock.now()));
     bench.settle().await;
-    drain(deliver).await;
+    drain(worker).await;
 }
 
 async fn row(bench: &Bench, name: &str) -> DestinationRow {
@@ -124,66 +52,11 @@ async fn row(bench: &Bench, name: &str) -> DestinationRow {
     row.expect("the destination is known")
 }
 
-async fn deliveries(bench: &Bench) -> Vec<DeliveryRow> {
-    let all = DeliveryFilter {
-        limit: 10_000,
-        ..DeliveryFilter::default()
-    };
-    bench.store().deliveries(all).await.expect("deliveries")
-}
-
-async fn import_errors(bench: &Bench) -> Vec<ImportErrorRow> {
-    let all = ImportErrorFilter {
-        limit: 1_000,
-        ..ImportErrorFilter::default()
-    };
-    bench
-        .store()
-        .import_errors(all)
-        .await
-        .expect("import errors")
-}
-
-async fn change(bench: &Bench, name: &str, change: DestinationChange) -> usize {
-    let changed =
-        bench
-            .store()
-            .change_destination(destination_name(name), change, bench.clock.now());
-    let changed = changed.await.expect("the store works");
-    changed.expect("the destination is known")
-}
-
-/// Ids and versions that are current, in the order of their numbers.
-async fn current(bench: &Bench) -> Vec<(String, String)> {
-    let rows = bench.documents().await.into_iter();
-    rows.filter(|row| !row.superseded)
-        .map(|row: DocumentRow| (row.document_id, row.version))
-        .collect()
-}
-
-/// The accountant exports, and the documents are pulled; their ids.
-async fn export(bench: &Bench, code: &str, count: usize) -> Vec<String> {
-    let exported = bench.control.export(code, count);
-    let exported = exported.expect("the company exists");
-    bench.hint(code).await;
-    bench.settle().await;
-    exported.into_iter().map(|(id, _)| id).collect()
-}
-
-/// The accountant fixes a document and exports it again, and it is pulled.
-async fn re_export(bench: &Bench, id: &str) {
-    bench.clock.advance(MOMENT);
-    let version = bench.control.re_export(id).expect("a known document");
-    assert!(version.is_some());
-    bench.hint(COMPANY).await;
-    bench.settle().await;
-}
-
 /// A bench with one destination, `books`, and the receiver behind it.
 struct Scene {
     bench: Bench,
     ledger: Ledger,
-    deliver: DestinationWorker,
+    worker: DestinationWorker,
 }
 
 impl Scene {
@@ -193,23 +66,53 @@ impl Scene {
 
     async fn with(change: impl FnOnce(&mut DestinationConfig)) -> Self {
         let bench = Bench::caught_up("").await;
-        let ledger = Ledger::open().await;
+        let ledger = Ledger::start().await;
         let mut destination = ledger.destination();
         change(&mut destination);
-        let deliver = worker(&bench, "books", &destination).await;
+        let worker = worker(&bench, "books", &destination).await;
         Self {
             bench,
             ledger,
-            deliver,
+            worker,
         }
     }
 
-    /// The receiver's books hold every current version once and in order, and the store
-    /// says the same.
-    async fn assert_all_booked(&self) {
-        assert_eq!(self.ledger.versions(), current(&self.bench).await);
-        let row = row(&self.bench, "books").await;
-        assert_eq!(row.delivered, self.ledger.delivered().len() as u64);
+    /// Exports documents of [`COMPANY`] and pulls them; returns their ids.
+    async fn export(&self, count: usize) -> Vec<String> {
+        self.bench.export_and_pull(COMPANY, count).await
+    }
+
+    /// Exports a document again, with a later version, and pulls it.
+    async fn re_export(&self, id: &str) {
+        self.bench.re_export_and_pull(COMPANY, id).await;
+    }
+
+    async fn run_for(&self, time: Duration) {
+        run_for(&self.bench, &self.worker, time).await;
+    }
+
+    async fn step(&self) -> StepOutcome {
+        step(&self.worker).await
+    }
+
+    async fn drain(&self) -> Vec<StepOutcome> {
+        drain(&self.worker).await
+    }
+
+    async fn row(&self) -> DestinationRow {
+        row(&self.bench, "books").await
+    }
+
+    async fn change(&self, change: DestinationChange) -> usize {
+        self.bench.change_destination("books", change).await
+    }
+
+    /// Asserts that the receiver accepted every current version once and in order, and that
+    /// the store says the same.
+    async fn assert_all_delivered(&self) {
+        assert_eq!(self.ledger.versions(), self.bench.current_versions().await);
+        let row = self.row().await;
+        assert_eq!(row.delivered, self.ledger.accepted().len() as u64);
         assert_eq!((row.failures, row.last_error), (0, None));
     }
 }
@@ -217,73 +120,63 @@ impl Scene {
 #[tokio::test]
 async fn a_week_of_500_is_followed_by_everything_in_order() {
     let scene = Scene::new().await;
-    let Scene {
-        bench,
-        ledger,
-        deliver,
-    } = &scene;
-    ledger.always(Manner::status(500));
+    scene.ledger.always(Reaction::status(500));
     let mut first = None;
     for _ in 0..7 {
-        let ids = export(bench, COMPANY, 3).await;
+        let ids = scene.export(3).await;
         let first = first.get_or_insert_with(|| ids[0].clone());
-        re_export(bench, first).await;
-        pass(bench, deliver, hours(24)).await;
+        scene.re_export(first).await;
+        scene.run_for(hours(24)).await;
     }
-    let tried = ledger.requests();
-    // Every five minutes, give or take what is left to chance.
-    assert!((1_600..2_800).contains(&tried), "{tried}");
-    let stuck = row(bench, "books").await;
+    let requests = scene.ledger.requests();
+    // One in five minutes, more or less: the backoff is random.
+    assert!((1_600..2_800).contains(&requests), "{requests}");
+    let stuck = scene.row().await;
     assert_eq!((stuck.delivered, stuck.rejected), (0, 0));
     assert!(stuck.waits_until.is_some() && stuck.paused.is_none());
     let error = stuck.last_error.expect("it says why");
     assert!(error.contains("500") && error.contains("log"), "{error}");
-    let attempts = deliveries(bench).await;
+    let attempts = scene.bench.deliveries().await;
     assert!(
         attempts
             .iter()
             .all(|row| row.state == DeliveryState::Pending)
     );
-    let told: usize = attempts.iter().map(|row| row.attempts.len()).sum();
+    let rows: usize = attempts.iter().map(|row| row.attempts.len()).sum();
     let counted: u64 = attempts
         .iter()
         .flat_map(|row| &row.attempts)
         .map(|one| one.times)
         .sum();
-    assert_eq!(counted, tried as u64, "each attempt is counted");
-    assert!(told < 20, "and those that ended alike are one row: {told}");
+    assert_eq!(counted, requests as u64, "each attempt is counted");
+    assert!(rows < 20, "equal attempts share a row: {rows}");
 
-    ledger.always(Manner::Books);
-    pass(bench, deliver, minutes(6)).await;
-    scene.assert_all_booked().await;
-    assert_eq!(ledger.delivered().len(), 21);
-    assert_eq!(ledger.repeats(), 0);
-    assert!(import_errors(bench).await.is_empty());
+    scene.ledger.always(Reaction::Accepts);
+    scene.run_for(minutes(6)).await;
+    scene.assert_all_delivered().await;
+    assert_eq!(scene.ledger.accepted().len(), 21);
+    assert_eq!(scene.ledger.repeats(), 0);
+    assert!(scene.bench.import_errors().await.is_empty());
 }
 
 #[tokio::test]
 async fn a_reset_before_or_after_acceptance_doubles_nothing() {
     let scene = Scene::new().await;
-    let Scene {
-        bench,
-        ledger,
-        deliver,
-    } = &scene;
-    export(bench, COMPANY, 6).await;
+    scene.export(6).await;
     let mut requests = 0;
-    ledger.takes(move |_| {
+    scene.ledger.react(move |_| {
         requests += 1;
         match requests % 3 {
-            1 => Manner::Resets,
-            2 => Manner::BooksUnheard,
-            _ => Manner::Books,
+            1 => Reaction::Resets,
+            2 => Reaction::AcceptsUnheard,
+            _ => Reaction::Accepts,
         }
     });
-    pass(bench, deliver, hours(3)).await;
-    scene.assert_all_booked().await;
-    // Each was refused once and booked unheard once before the answer came through.
-    assert_eq!((ledger.requests(), ledger.repeats()), (18, 6));
-    let rows = deliveries(bench).await;
+    scene.run_for(hours(3)).await;
+    scene.assert_all_delivered().await;
+    // Each was refused once and accepted unheard once before its answer arrived.
+    assert_eq!((scene.ledger.requests(), scene.ledger.repeats()), (18, 6));
+    let rows = scene.bench.deliveries().await;
     assert_eq!(rows.len(), 6);
     for row in rows {
         assert_eq!(row.state, DeliveryState::Delivered, "{row:?}");
@@ -293,139 +186,123 @@ async fn a_reset_before_or_after_acceptance_doubles_nothing() {
 #[tokio::test]
 async fn a_version_accepted_unheard_then_superseded_is_not_repeated() {
     let scene = Scene::new().await;
-    let Scene {
-        bench,
-        ledger,
-        deliver,
-    } = &scene;
-    let ids = export(bench, COMPANY, 1).await;
-    let old = current(bench).await;
-    ledger.always(Manner::BooksUnheard);
-    assert!(matches!(step(deliver).await, StepOutcome::Waiting { .. }));
-    re_export(bench, &ids[0]).await;
-    ledger.always(Manner::Books);
-    pass(bench, deliver, hours(1)).await;
-    let both = [old, current(bench).await].concat();
+    let ids = scene.export(1).await;
+    let old = scene.bench.current_versions().await;
+    scene.ledger.always(Reaction::AcceptsUnheard);
+    assert!(matches!(scene.step().await, StepOutcome::Waiting { .. }));
+    scene.re_export(&ids[0]).await;
+    scene.ledger.always(Reaction::Accepts);
+    scene.run_for(hours(1)).await;
+    let both = [old, scene.bench.current_versions().await].concat();
     assert_eq!(
-        ledger.versions(),
+        scene.ledger.versions(),
         both,
         "the old one first, the new one last"
     );
-    assert_eq!(ledger.given().len(), 2);
+    assert_eq!(scene.ledger.received().len(), 2);
 }
 
 #[tokio::test]
 async fn a_hanging_destination_times_out_and_others_continue() {
-    let Scene {
-        bench,
-        ledger,
-        deliver,
-    } = Scene::with(|destination| destination.timeout = Duration::from_millis(300)).await;
-    let other = Ledger::open().await;
-    let beside = worker(&bench, "beside", &other.destination()).await;
-    export(&bench, COMPANY, 40).await;
-    ledger.always(Manner::Hangs);
+    let scene = Scene::with(|destination| destination.timeout = Duration::from_millis(300)).await;
+    let other = Ledger::start().await;
+    let beside = worker(&scene.bench, "beside", &other.destination()).await;
+    scene.export(40).await;
+    scene.ledger.always(Reaction::Hangs);
     let hanging = async {
-        let handed = step(&deliver).await;
-        (handed, other.delivered().len())
+        let outcome = scene.step().await;
+        (outcome, other.accepted().len())
     };
-    let ((handed, meanwhile), _) = tokio::join!(hanging, async {
-        ledger.until("a request", |l| l.requests() == 1).await;
+    let ((outcome, meanwhile), _) = tokio::join!(hanging, async {
+        scene.ledger.until("a request", |l| l.requests() == 1).await;
         drain(&beside).await
     });
-    assert!(matches!(handed, StepOutcome::Waiting { .. }), "{handed:?}");
-    assert_eq!(other.versions(), current(&bench).await);
-    assert!(meanwhile > 0, "nothing was delivered beside it");
-    assert!(matches!(step(&deliver).await, StepOutcome::Nothing { .. }));
-    assert_eq!(ledger.requests(), 1, "nobody else is asked while it waits");
-    let row = row(&bench, "books").await;
+    assert!(
+        matches!(outcome, StepOutcome::Waiting { .. }),
+        "{outcome:?}"
+    );
+    assert_eq!(other.versions(), scene.bench.current_versions().await);
+    assert!(meanwhile > 0, "the other destination waited");
+    assert!(matches!(scene.step().await, StepOutcome::Nothing { .. }));
+    assert_eq!(scene.ledger.requests(), 1, "it is not asked while it waits");
+    let row = scene.row().await;
     assert!(row.last_error.is_some() && row.waits_until.is_some());
 
-    ledger.always(Manner::Books);
-    pass(&bench, &deliver, minutes(1)).await;
-    assert_eq!(ledger.versions(), current(&bench).await);
+    scene.ledger.always(Reaction::Accepts);
+    scene.run_for(minutes(1)).await;
+    assert_eq!(
+        scene.ledger.versions(),
+        scene.bench.current_versions().await
+    );
 }
 
 #[tokio::test]
 async fn a_moved_or_forbidden_address_pauses_and_says_what_to_check() {
-    for (manner, words) in [
+    for (reaction, words) in [
         (
-            Manner::with_header(302, "location", "http://127.0.0.1:1/"),
+            Reaction::with_header(302, "location", "http://127.0.0.1:1/"),
             "`url`",
         ),
-        (Manner::status(401), "`secret_file`"),
-        (Manner::status(404), "`url`"),
+        (Reaction::status(401), "`secret_file`"),
+        (Reaction::status(404), "`url`"),
     ] {
         let scene = Scene::new().await;
-        let Scene {
-            bench,
-            ledger,
-            deliver,
-        } = &scene;
-        export(bench, COMPANY, 3).await;
-        ledger.always(manner.clone());
-        pass(bench, deliver, hours(2)).await;
-        let stuck = row(bench, "books").await;
+        scene.export(3).await;
+        scene.ledger.always(reaction.clone());
+        scene.run_for(hours(2)).await;
+        let stuck = scene.row().await;
         let error = stuck.last_error.expect("it says why");
-        assert!(error.contains(words), "{manner:?}: {error}");
+        assert!(error.contains(words), "{reaction:?}: {error}");
         assert!(stuck.stuck_at == Some(1) && stuck.paused.is_none());
-        assert!(import_errors(bench).await.is_empty());
-        // Fixed, it goes on by itself.
-        ledger.always(Manner::Books);
-        pass(bench, deliver, minutes(6)).await;
-        scene.assert_all_booked().await;
+        assert!(scene.bench.import_errors().await.is_empty());
+        // Once fixed, it resumes automatically.
+        scene.ledger.always(Reaction::Accepts);
+        scene.run_for(minutes(6)).await;
+        scene.assert_all_delivered().await;
     }
 }
 
 #[tokio::test]
 async fn a_destination_that_answers_410_is_paused_for_a_person() {
     let scene = Scene::new().await;
-    let Scene {
-        bench,
-        ledger,
-        deliver,
-    } = &scene;
-    export(bench, COMPANY, 3).await;
-    ledger.always(Manner::status(410));
-    pass(bench, deliver, hours(1)).await;
-    ledger.always(Manner::Books);
-    pass(bench, deliver, hours(72)).await;
-    assert_eq!(ledger.requests(), 1);
-    let closed = row(bench, "books").await;
+    scene.export(3).await;
+    scene.ledger.always(Reaction::status(410));
+    scene.run_for(hours(1)).await;
+    scene.ledger.always(Reaction::Accepts);
+    scene.run_for(hours(72)).await;
+    assert_eq!(scene.ledger.requests(), 1);
+    let closed = scene.row().await;
     assert_eq!(closed.paused, Some(DestinationPauseReason::Closed));
     assert_eq!(closed.waits_until, None);
-    assert_eq!(change(bench, "books", DestinationChange::Resume).await, 1);
-    drain(deliver).await;
-    scene.assert_all_booked().await;
+    assert_eq!(scene.change(DestinationChange::Resume).await, 1);
+    scene.drain().await;
+    scene.assert_all_delivered().await;
 }
 
 #[tokio::test]
 async fn retry_after_of_an_hour_is_obeyed() {
     let scene = Scene::new().await;
-    let Scene {
-        bench,
-        ledger,
-        deliver,
-    } = &scene;
-    export(bench, COMPANY, 3).await;
-    ledger.always(Manner::with_header(429, "retry-after", "3600"));
-    drain(deliver).await;
-    ledger.always(Manner::Books);
-    pass(bench, deliver, minutes(59)).await;
-    assert_eq!(ledger.requests(), 1);
-    pass(bench, deliver, minutes(2)).await;
-    scene.assert_all_booked().await;
+    scene.export(3).await;
+    scene
+        .ledger
+        .always(Reaction::with_header(429, "retry-after", "3600"));
+    scene.drain().await;
+    scene.ledger.always(Reaction::Accepts);
+    scene.run_for(minutes(59)).await;
+    assert_eq!(scene.ledger.requests(), 1);
+    scene.run_for(minutes(2)).await;
+    scene.assert_all_delivered().await;
 }
 
-/// Returns the sender of the bench's settings; none where those name no path.
+/// Returns the sender of the bench's settings; none if they name no path.
 fn import_error_sender(bench: &Bench) -> Option<ImportErrorSender> {
-    let made = ImportErrorSender::new(
+    let sender = ImportErrorSender::new(
         &bench.config,
         Arc::clone(bench.store()),
         bench.clock.clone(),
         Arc::new(Metrics::new()),
     );
-    made.expect("a sender of import errors")
+    sender.expect("a sender of import errors")
 }
 
 #[tokio::test]
@@ -433,76 +310,76 @@ async fn a_rejection_becomes_one_import_error_and_ends_delivered() {
     let Scene {
         mut bench,
         ledger,
-        deliver,
+        worker: books,
     } = Scene::new().await;
-    let ids = export(&bench, COMPANY, 2).await;
-    let unwanted = ids[0].clone();
-    let wrong = unwanted.clone();
-    ledger.takes(move |entry| {
-        let words = "Nežinomas PVM kodas PVM99.\n    at Books.Import(Invoice.cs:12)\n    at Main()";
+    let ids = bench.export_and_pull(COMPANY, 2).await;
+    let rejected = ids[0].clone();
+    let wrong = rejected.clone();
+    ledger.react(move |entry| {
+        let message =
+            "Nežinomas PVM kodas PVM99.\n    at Books.Import(Invoice.cs:12)\n    at Main()";
         match entry.document_id == wrong {
-            true => Manner::rejects(words),
-            false => Manner::Books,
+            true => Reaction::rejects(message),
+            false => Reaction::Accepts,
         }
     });
-    bench.clock.advance(MOMENT);
-    drain(&deliver).await;
-    assert_eq!(ledger.delivered().len(), 1, "the others are not held up");
-    assert!(
-        import_error_sender(&bench).is_none(),
-        "nothing says where to"
-    );
-    let waiting = import_errors(&bench).await;
+    bench.clock.advance(seconds(1));
+    drain(&books).await;
+    assert_eq!(ledger.accepted().len(), 1, "it delays no other");
+    assert!(import_error_sender(&bench).is_none(), "the path is not set");
+    let waiting = bench.import_errors().await;
     assert_eq!(waiting.len(), 1);
     assert_eq!(waiting[0].state, ImportErrorState::Pending);
 
-    drop(deliver);
+    drop(books);
     bench
         .restart_with(|config: &mut Config| {
             config.api.import_error_path = Some("/errors".to_owned());
         })
         .await;
-    let sending = import_error_sender(&bench).expect("a sender of import errors");
-    bench.clock.advance(MOMENT);
-    assert_eq!(sending.step().await.expect("a step"), SendOutcome::Sent);
-    assert_eq!(sending.step().await.expect("a step"), SendOutcome::Nothing);
-    let seen = bench.control.reported_errors();
-    assert_eq!(seen.len(), 1, "{seen:?}");
+    let sender = import_error_sender(&bench).expect("a sender of import errors");
+    bench.clock.advance(seconds(1));
+    assert_eq!(sender.step().await.expect("a step"), SendOutcome::Sent);
+    assert_eq!(sender.step().await.expect("a step"), SendOutcome::Nothing);
+    let sent = bench.control.reported_errors();
+    assert_eq!(sent.len(), 1, "{sent:?}");
     assert_eq!(
-        (&*seen[0].documentid, &*seen[0].companycode),
-        (&*unwanted, COMPANY)
+        (&*sent[0].documentid, &*sent[0].companycode),
+        (&*rejected, COMPANY)
     );
     assert_eq!(
-        seen[0].message,
+        sent[0].message,
         "Apskaitos sistema dokumento nepriėmė: Nežinomas PVM kodas PVM99. Pataisykite dokumentą ir \
          eksportuokite jį iš naujo."
     );
 
-    // The same rejection again, for whatever reason, is not told again.
-    let deliver = worker(&bench, "books", &ledger.destination()).await;
+    // An equal rejection is not sent again.
+    let books = worker(&bench, "books", &ledger.destination()).await;
     assert_eq!(
-        change(&bench, "books", DestinationChange::Retry { sequence: None }).await,
+        bench
+            .change_destination("books", DestinationChange::Retry { sequence: None })
+            .await,
         1
     );
-    drain(&deliver).await;
+    drain(&books).await;
     assert_eq!(ledger.rejected().len(), 2);
-    assert_eq!(sending.step().await.expect("a step"), SendOutcome::Nothing);
+    assert_eq!(sender.step().await.expect("a step"), SendOutcome::Nothing);
 
-    ledger.always(Manner::Books);
-    re_export(&bench, &unwanted).await;
-    bench.clock.advance(MOMENT);
-    drain(&deliver).await;
-    let stories = trace::find(bench.store().as_ref(), &unwanted).await;
+    ledger.always(Reaction::Accepts);
+    bench.re_export_and_pull(COMPANY, &rejected).await;
+    bench.clock.advance(seconds(1));
+    drain(&books).await;
+    let stories = trace::find(bench.store().as_ref(), &rejected).await;
     let stories = stories.expect("a story");
     assert_eq!(stories.len(), 1);
-    let turns = [
+    let steps = [
         Step::Exported,
         Step::Rejected,
         Step::ImportErrorSent,
         Step::ReExported,
         Step::Delivered,
     ];
-    assert_eq!(stories[0].story, turns, "{:#?}", stories[0].events);
+    assert_eq!(stories[0].story, steps, "{:#?}", stories[0].events);
     assert_eq!(bench.control.reported_errors().len(), 1);
     assert_eq!(row(&bench, "books").await.rejected_now, 1);
 }
@@ -514,34 +391,36 @@ async fn a_refused_repeated_import_error_is_logged_and_not_resent() {
     })
     .await;
     bench.settle().await;
-    let ledger = Ledger::open().await;
-    let deliver = worker(&bench, "books", &ledger.destination()).await;
-    export(&bench, COMPANY, 1).await;
-    let sending = import_error_sender(&bench).expect("a sender of import errors");
-    ledger.always(Manner::rejects("Nežinomas PVM kodas"));
-    drain(&deliver).await;
-    assert_eq!(sending.step().await.expect("a step"), SendOutcome::Sent);
+    let ledger = Ledger::start().await;
+    let books = worker(&bench, "books", &ledger.destination()).await;
+    bench.export_and_pull(COMPANY, 1).await;
+    let sender = import_error_sender(&bench).expect("a sender of import errors");
+    ledger.always(Reaction::rejects("Nežinomas PVM kodas"));
+    drain(&books).await;
+    assert_eq!(sender.step().await.expect("a step"), SendOutcome::Sent);
 
-    ledger.always(Manner::rejects("Nežinomas klientas"));
-    change(&bench, "books", DestinationChange::Retry { sequence: None }).await;
-    drain(&deliver).await;
-    let refused = sending.step().await.expect("a step");
+    ledger.always(Reaction::rejects("Nežinomas klientas"));
+    bench
+        .change_destination("books", DestinationChange::Retry { sequence: None })
+        .await;
+    drain(&books).await;
+    let refused = sender.step().await.expect("a step");
     assert!(
         matches!(refused, SendOutcome::Refused { .. }),
         "{refused:?}"
     );
     bench.clock.advance(hours(48));
-    assert_eq!(sending.step().await.expect("a step"), SendOutcome::Nothing);
-    let rows = import_errors(&bench).await;
+    assert_eq!(sender.step().await.expect("a step"), SendOutcome::Nothing);
+    let rows = bench.import_errors().await;
     assert_eq!(rows.len(), 2);
     assert_eq!(rows[1].state, ImportErrorState::Refused);
     let error = rows[1].last_error.clone().expect("it says why");
     assert!(error.contains("409"), "{error}");
-    let asked = bench
+    let retry = bench
         .store()
         .retry_import_error(rows[1].id, bench.clock.now());
-    assert!(asked.await.expect("the store works"));
-    let again = sending.step().await.expect("a step");
+    assert!(retry.await.expect("the store works"));
+    let again = sender.step().await.expect("a step");
     assert!(matches!(again, SendOutcome::Refused { .. }), "{again:?}");
     assert_eq!(bench.control.reported_errors().len(), 1);
 }
@@ -549,22 +428,17 @@ async fn a_refused_repeated_import_error_is_logged_and_not_resent() {
 #[tokio::test]
 async fn a_version_superseded_while_it_waited_is_not_delivered() {
     let scene = Scene::new().await;
-    let Scene {
-        bench,
-        ledger,
-        deliver,
-    } = &scene;
-    let ids = export(bench, COMPANY, 5).await;
-    ledger.always(Manner::status(503));
-    drain(deliver).await;
+    let ids = scene.export(5).await;
+    scene.ledger.always(Reaction::status(503));
+    scene.drain().await;
     for id in &ids[..3] {
-        re_export(bench, id).await;
-        re_export(bench, id).await;
+        scene.re_export(id).await;
+        scene.re_export(id).await;
     }
-    ledger.always(Manner::Books);
-    pass(bench, deliver, hours(1)).await;
-    scene.assert_all_booked().await;
-    assert_eq!(ledger.delivered().len(), 5);
+    scene.ledger.always(Reaction::Accepts);
+    scene.run_for(hours(1)).await;
+    scene.assert_all_delivered().await;
+    assert_eq!(scene.ledger.accepted().len(), 5);
 }
 
 #[tokio::test]
@@ -573,34 +447,34 @@ async fn a_destination_gets_only_its_queue_and_companies() {
         let account = config.accounts.get_mut(&default_account());
         let account = account.expect("the account");
         account.digitized = true;
-        account.companies = vec![company(COMPANY), company(NEIGHBOUR)];
+        account.companies = vec![company(COMPANY), company(NEIGHBOR)];
     })
     .await;
     bench.settle().await;
     let ledgers = [
-        Ledger::open().await,
-        Ledger::open().await,
-        Ledger::open().await,
+        Ledger::start().await,
+        Ledger::start().await,
+        Ledger::start().await,
     ];
     let [all, ours, mixed] = &ledgers;
     let mut destinations = Vec::new();
     destinations.push(worker(&bench, "all", &all.destination()).await);
     let one = DestinationConfig {
-        companies: vec![company(NEIGHBOUR)],
+        companies: vec![company(NEIGHBOR)],
         ..ours.destination()
     };
     destinations.push(worker(&bench, "ours", &one).await);
     let one = DestinationConfig {
-        companies: vec![company(NEIGHBOUR)],
+        companies: vec![company(NEIGHBOR)],
         queue: Queue::Digitized,
         ..mixed.destination()
     };
     destinations.push(worker(&bench, "mixed", &one).await);
-    for (code, count) in [(COMPANY, 3), (NEIGHBOUR, 2), (COMPANY, 2), (NEIGHBOUR, 4)] {
-        export(&bench, code, count).await;
+    for (code, count) in [(COMPANY, 3), (NEIGHBOR, 2), (COMPANY, 2), (NEIGHBOR, 4)] {
+        bench.export_and_pull(code, count).await;
     }
-    let made = bench.control.digitize(DEFAULT_KEY, NEIGHBOUR, 2);
-    made.expect("the company exists");
+    let digitized_now = bench.control.digitize(DEFAULT_KEY, NEIGHBOR, 2);
+    digitized_now.expect("the company exists");
     bench.clock.advance(hours(2));
     bench.settle().await;
     for destination in &destinations {
@@ -608,222 +482,202 @@ async fn a_destination_gets_only_its_queue_and_companies() {
     }
 
     let count = |ledger: &Ledger, queue: Queue, code: &str| {
-        let booked = ledger.delivered();
-        let of_it = booked
-            .iter()
-            .filter(|entry| entry.queue == queue.as_str() && entry.company == code);
-        of_it.count()
+        let accepted = ledger.accepted().into_iter();
+        accepted
+            .filter(|entry| entry.queue == queue.as_str() && entry.company == code)
+            .count()
     };
     assert_eq!(count(all, Queue::Exported, COMPANY), 5);
-    assert_eq!(count(all, Queue::Exported, NEIGHBOUR), 6);
-    assert_eq!(all.delivered().len(), 11);
-    assert_eq!(count(ours, Queue::Exported, NEIGHBOUR), 6);
-    assert_eq!(ours.delivered().len(), 6);
-    // The mixed queue names no company; the documents themselves do.
+    assert_eq!(count(all, Queue::Exported, NEIGHBOR), 6);
+    assert_eq!(all.accepted().len(), 11);
+    assert_eq!(count(ours, Queue::Exported, NEIGHBOR), 6);
+    assert_eq!(ours.accepted().len(), 6);
+    // The feed of the digitized queue names no company, but its documents do.
     assert_eq!(count(mixed, Queue::Digitized, ""), 8);
-    assert_eq!(mixed.delivered().len(), 8);
-    let rows = deliveries(&bench).await;
-    let left_out = rows
+    assert_eq!(mixed.accepted().len(), 8);
+    let rows = bench.deliveries().await;
+    let filtered = rows
         .iter()
         .filter(|row| row.state == DeliveryState::Filtered);
     let stored = bench.stored(&digitized()).await.len();
-    assert_eq!(left_out.count(), stored - 8);
+    assert_eq!(filtered.count(), stored - 8);
 }
 
 #[tokio::test]
 async fn a_pause_takes_effect_between_two_documents_of_a_batch() {
     let scene = Scene::new().await;
-    let Scene {
-        bench,
-        ledger,
-        deliver,
-    } = &scene;
-    export(bench, COMPANY, 30).await;
-    // Longer than outcomes are gathered for before they are noted.
-    ledger.always(Manner::BooksAfter(Duration::from_millis(50)));
+    scene.export(30).await;
+    // Longer than outcomes are collected before they are stored.
+    scene
+        .ledger
+        .always(Reaction::AcceptsAfter(Duration::from_millis(50)));
     let pausing = async {
-        ledger.until("a request", |l| l.requests() == 3).await;
-        change(bench, "books", DestinationChange::Pause).await
+        scene.ledger.until("a request", |l| l.requests() == 3).await;
+        scene.change(DestinationChange::Pause).await
     };
-    let (handed, paused) = tokio::join!(step(deliver), pausing);
+    let (outcome, paused) = tokio::join!(scene.step(), pausing);
     assert_eq!(paused, 1);
-    let StepOutcome::Settled(settled) = handed else {
-        panic!("{handed:?}");
+    let StepOutcome::Settled(settled) = outcome else {
+        panic!("{outcome:?}");
     };
     assert!((3..6).contains(&settled), "{settled}");
-    assert_eq!(ledger.requests(), settled, "none is cut off");
-    assert_eq!(step(deliver).await, StepOutcome::Nothing { until: None });
+    assert_eq!(scene.ledger.requests(), settled, "none is canceled");
+    assert_eq!(scene.step().await, StepOutcome::Nothing { until: None });
     assert_eq!(
-        row(bench, "books").await.paused,
+        scene.row().await.paused,
         Some(DestinationPauseReason::ByHand)
     );
 
-    ledger.always(Manner::Books);
-    change(bench, "books", DestinationChange::Resume).await;
-    drain(deliver).await;
-    scene.assert_all_booked().await;
-    assert_eq!(ledger.repeats(), 0);
+    scene.ledger.always(Reaction::Accepts);
+    scene.change(DestinationChange::Resume).await;
+    scene.drain().await;
+    scene.assert_all_delivered().await;
+    assert_eq!(scene.ledger.repeats(), 0);
 }
 
 #[tokio::test]
 async fn a_stopping_worker_finishes_the_document_in_flight_only() {
     let scene = Scene::new().await;
-    let Scene {
-        bench,
-        ledger,
-        deliver,
-    } = &scene;
-    export(bench, COMPANY, 10).await;
-    ledger.always(Manner::BooksAfter(Duration::from_millis(50)));
+    scene.export(10).await;
+    scene
+        .ledger
+        .always(Reaction::AcceptsAfter(Duration::from_millis(50)));
     let stop = CancellationToken::new();
     let stopping = async {
-        ledger.until("a request", |l| l.requests() == 2).await;
+        scene.ledger.until("a request", |l| l.requests() == 2).await;
         stop.cancel();
     };
-    let (handed, ()) = tokio::join!(step_until(deliver, &stop), stopping);
-    assert_eq!(handed, StepOutcome::Settled(2));
-    ledger.always(Manner::Books);
-    drain(deliver).await;
-    scene.assert_all_booked().await;
-    assert_eq!(ledger.repeats(), 0, "what was finished was noted");
+    let (outcome, ()) = tokio::join!(step_until(&scene.worker, &stop), stopping);
+    assert_eq!(outcome, StepOutcome::Settled(2));
+    scene.ledger.always(Reaction::Accepts);
+    scene.drain().await;
+    scene.assert_all_delivered().await;
+    assert_eq!(scene.ledger.repeats(), 0, "finished deliveries are stored");
 }
 
 #[tokio::test]
 async fn a_worker_that_lost_its_lease_records_and_starts_nothing() {
     let scene = Scene::new().await;
-    let Scene {
-        bench,
-        ledger,
-        deliver,
-    } = &scene;
-    let replica = worker(bench, "books", &ledger.destination()).await;
-    export(bench, COMPANY, 5).await;
+    let replica = worker(&scene.bench, "books", &scene.ledger.destination()).await;
+    scene.export(5).await;
     let mut requests = 0;
-    ledger.takes(move |_| {
+    scene.ledger.react(move |_| {
         requests += 1;
         match requests {
-            1 => Manner::BooksAfter(Duration::from_millis(500)),
-            _ => Manner::Books,
+            1 => Reaction::AcceptsAfter(Duration::from_millis(500)),
+            _ => Reaction::Accepts,
         }
     });
     let taking_over = async {
-        ledger.until("a request", |l| l.requests() == 1).await;
+        scene.ledger.until("a request", |l| l.requests() == 1).await;
         assert!(matches!(step(&replica).await, StepOutcome::Nothing { .. }));
-        // As when the other one's machine was asleep.
-        bench.clock.advance(hours(1));
+        // As if the other worker's machine had been suspended.
+        scene.bench.clock.advance(hours(1));
         drain(&replica).await
     };
-    let (handed, _) = tokio::join!(step(deliver), taking_over);
-    assert_eq!(handed, StepOutcome::Stale);
-    assert_eq!((ledger.requests(), ledger.repeats()), (6, 1));
-    assert_eq!(row(bench, "books").await.delivered, 5);
-    assert!(matches!(step(deliver).await, StepOutcome::Nothing { .. }));
+    let (outcome, _) = tokio::join!(scene.step(), taking_over);
+    assert_eq!(outcome, StepOutcome::Stale);
+    assert_eq!((scene.ledger.requests(), scene.ledger.repeats()), (6, 1));
+    assert_eq!(scene.row().await.delivered, 5);
+    assert!(matches!(scene.step().await, StepOutcome::Nothing { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_versions_of_one_document_are_never_in_flight_together() {
     let scene = Scene::with(|destination| destination.max_concurrency = 8).await;
-    let Scene {
-        bench,
-        ledger,
-        deliver,
-    } = &scene;
-    let ids = export(bench, COMPANY, 12).await;
+    let ids = scene.export(12).await;
     let mut requests = 0_u64;
-    ledger.takes(move |_| {
+    scene.ledger.react(move |_| {
         requests += 1;
         match requests % 7 {
-            0 => Manner::BooksUnheard,
-            3 => Manner::status(503),
-            more => Manner::BooksAfter(Duration::from_millis(3 * more)),
+            0 => Reaction::AcceptsUnheard,
+            3 => Reaction::status(503),
+            more => Reaction::AcceptsAfter(Duration::from_millis(3 * more)),
         }
     });
     let exporting = async {
         for round in 0..6 {
             for id in ids.iter().skip(round % 3).step_by(3) {
-                re_export(bench, id).await;
+                scene.re_export(id).await;
             }
         }
     };
     let workers = async {
         for _ in 0..40 {
-            drain(deliver).await;
-            // Whatever it waits for is over.
-            change(bench, "books", DestinationChange::Resume).await;
+            scene.drain().await;
+            // Resuming ends any wait.
+            scene.change(DestinationChange::Resume).await;
         }
     };
     tokio::join!(exporting, workers);
-    ledger.always(Manner::Books);
-    change(bench, "books", DestinationChange::Resume).await;
-    drain(deliver).await;
+    scene.ledger.always(Reaction::Accepts);
+    scene.change(DestinationChange::Resume).await;
+    scene.drain().await;
 
-    let (most, overlaps) = ledger.side_by_side();
-    assert!(most > 1, "nothing was side by side");
+    let (most, overlaps) = scene.ledger.concurrency();
+    assert!(most > 1, "nothing was delivered in parallel");
     assert!(most <= 8, "{most}");
     assert!(overlaps.is_empty(), "{overlaps:?}");
     let mut last: BTreeMap<String, String> = BTreeMap::new();
-    for entry in ledger.given() {
+    for entry in scene.ledger.received() {
         let before = last.insert(entry.document_id.clone(), entry.version.clone());
         assert!(
             before.is_none_or(|before| before <= entry.version),
             "{entry:?}"
         );
     }
-    let current: BTreeMap<_, _> = current(bench).await.into_iter().collect();
+    let current: BTreeMap<_, _> = scene.bench.current_versions().await.into_iter().collect();
     assert_eq!(last, current);
 }
 
 #[tokio::test]
 async fn a_version_that_blocks_a_destination_can_be_skipped() {
     let scene = Scene::new().await;
-    let Scene {
-        bench,
-        ledger,
-        deliver,
-    } = &scene;
-    let ids = export(bench, COMPANY, 4).await;
-    let odd = ids[1].clone();
-    ledger.takes(move |entry| match entry.document_id == odd {
-        true => Manner::status(500),
-        false => Manner::Books,
-    });
-    pass(bench, deliver, hours(1)).await;
-    let stuck = row(bench, "books").await.stuck_at.expect("it is stuck");
-    assert_eq!((stuck, ledger.delivered().len()), (2, 1));
+    let ids = scene.export(4).await;
+    let failing = ids[1].clone();
+    scene
+        .ledger
+        .react(move |entry| match entry.document_id == failing {
+            true => Reaction::status(500),
+            false => Reaction::Accepts,
+        });
+    scene.run_for(hours(1)).await;
+    let stuck = scene.row().await.stuck_at.expect("it is stuck");
+    assert_eq!((stuck, scene.ledger.accepted().len()), (2, 1));
     let skip = DestinationChange::Skip { sequence: stuck };
-    assert_eq!(change(bench, "books", skip).await, 1);
-    drain(deliver).await;
-    assert_eq!(ledger.delivered().len(), 3);
-    let rows = deliveries(bench).await;
+    assert_eq!(scene.change(skip).await, 1);
+    scene.drain().await;
+    assert_eq!(scene.ledger.accepted().len(), 3);
+    let rows = scene.bench.deliveries().await;
     assert_eq!(rows[1].state, DeliveryState::Skipped);
-    // Its next version is another one.
-    ledger.always(Manner::Books);
-    re_export(bench, &ids[1]).await;
-    drain(deliver).await;
-    assert_eq!(ledger.delivered().len(), 4);
+    // Its next version is delivered.
+    scene.ledger.always(Reaction::Accepts);
+    scene.re_export(&ids[1]).await;
+    scene.drain().await;
+    assert_eq!(scene.ledger.accepted().len(), 4);
 }
 
 #[tokio::test]
 async fn an_older_version_is_never_delivered_after_a_newer_one() {
     let bench = Bench::caught_up("visibility_lag_ms=0").await;
-    let ledger = Ledger::open().await;
-    let deliver = worker(&bench, "books", &ledger.destination()).await;
-    // A minute passes before what is exported now is listed.
+    let ledger = Ledger::start().await;
+    let books = worker(&bench, "books", &ledger.destination()).await;
+    // The vendor lists this export a minute late.
     bench.switch("visibility_lag_ms=60000");
     let ids = bench.control.export(COMPANY, 1).expect("exported");
     bench.switch("visibility_lag_ms=0");
-    bench.clock.advance(MOMENT);
+    bench.clock.advance(seconds(1));
     let id = ids[0].0.clone();
     bench.control.re_export(&id).expect("a known document");
-    bench.hint(COMPANY).await;
+    bench.notify(COMPANY).await;
     bench.settle().await;
-    drain(&deliver).await;
+    drain(&books).await;
     let newest = ledger.versions();
     assert_eq!(newest.len(), 1);
-    bench.pass(hours(3)).await;
-    drain(&deliver).await;
+    bench.run_for(hours(3)).await;
+    drain(&books).await;
     let rows = bench.documents().await;
-    assert_eq!(rows.len(), 2, "the older one came: {rows:?}");
+    assert_eq!(rows.len(), 2, "the older one arrives: {rows:?}");
     assert_eq!(ledger.versions(), newest);
     assert_eq!(bench.stored(&exported(COMPANY)).await.len(), 2);
 }
@@ -831,25 +685,21 @@ async fn an_older_version_is_never_delivered_after_a_newer_one() {
 #[tokio::test]
 async fn command_list_and_http_destinations_get_the_same_documents() {
     let scene = Scene::new().await;
-    let Scene {
-        bench,
-        ledger,
-        deliver,
-    } = &scene;
-    let list = worker(bench, "list", &all_of(DestinationKind::List)).await;
+    let list = worker(&scene.bench, "list", &with_history(DestinationKind::List)).await;
     let program = DestinationKind::Command {
         program: "/bin/true".into(),
         arguments: Vec::new(),
         environment: Vec::new(),
         folder: "/".into(),
     };
-    let program = worker(bench, "program", &all_of(program)).await;
-    let ids = export(bench, COMPANY, 5).await;
-    re_export(bench, &ids[4]).await;
-    for one in [deliver, &list, &program] {
+    let program = worker(&scene.bench, "program", &with_history(program)).await;
+    let ids = scene.export(5).await;
+    scene.re_export(&ids[4]).await;
+    for one in [&scene.worker, &list, &program] {
         drain(one).await;
     }
-    let offered = bench
+    let offered = scene
+        .bench
         .store()
         .listed(destination_name("list"), 0, 100, 1 << 20);
     let offered: Vec<(String, String)> = offered
@@ -858,14 +708,6 @@ async fn command_list_and_http_destinations_get_the_same_documents() {
         .into_iter()
         .map(|one| (one.delivery.document_id, one.delivery.version))
         .collect();
-    assert_eq!(offered, ledger.versions());
-    assert_eq!(row(bench, "program").await.delivered, 5);
-}
-
-/// A destination of this kind that is given everything.
-pub(crate) fn all_of(kind: DestinationKind) -> DestinationConfig {
-    DestinationConfig {
-        history: HistoryMode::Deliver,
-        ..DestinationConfig::of(kind)
-    }
+    assert_eq!(offered, scene.ledger.versions());
+    assert_eq!(row(&scene.bench, "program").await.delivered, 5);
 }

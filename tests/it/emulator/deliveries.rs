@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::*;
 
-/// Judges a delivery as the receiver would.
+/// Verifies a delivery as the receiver does.
 async fn verify(bench: &Bench, delivery: &Delivery) -> Result<VerifiedMessage, VerifyError> {
     let config = SnsConfig {
         topics: vec![TopicRule {
@@ -60,7 +60,7 @@ async fn all_three_types_verify_in_both_signature_versions() {
         bench.control.idle().await;
         let confirmation = webhook.take().remove(0);
         read(bench.http.get(confirmation.field("SubscribeURL"))).await;
-        bench.control.export(COMPANY, 1).expect("exported");
+        bench.export(1);
         bench.control.idle().await;
         let notification = webhook.take().remove(0);
         assert!(bench.control.unsubscribe(&arn));
@@ -91,13 +91,10 @@ async fn all_three_types_verify_in_both_signature_versions() {
 async fn one_export_or_digitized_document_is_one_notification() {
     let bench = Bench::start("").await;
     let (exports, digitized) = (Webhook::start().await, Webhook::start().await);
-    exports.confirmed(&bench, Event::OnExported).await;
-    digitized.confirmed(&bench, Event::OnDigitized).await;
+    exports.subscribe(&bench, Event::OnExported).await;
+    digitized.subscribe(&bench, Event::OnDigitized).await;
 
-    let ids = bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 3)
-        .expect("made");
+    let ids = bench.digitize(3);
     bench
         .control
         .export(COMPANY, ids.clone())
@@ -105,10 +102,10 @@ async fn one_export_or_digitized_document_is_one_notification() {
     bench.control.export(STRANGER, 1).expect("exported");
     bench.control.idle().await;
 
-    let told: Vec<Delivery> = exports.take();
-    assert_eq!(told.len(), 1, "one click; the stranger's is not ours");
+    let notifications: Vec<Delivery> = exports.take();
+    assert_eq!(notifications.len(), 1, "one export of our own");
     assert_eq!(
-        told[0].field("Message"),
+        notifications[0].field("Message"),
         format!("{{\"companyCode\":\"{COMPANY}\"}}")
     );
     let account = bench
@@ -117,10 +114,10 @@ async fn one_export_or_digitized_document_is_one_notification() {
         .expect("known")
         .to_string();
     assert_eq!(
-        told[0].json()["MessageAttributes"]["account"]["Value"],
+        notifications[0].json()["MessageAttributes"]["account"]["Value"],
         account.as_str()
     );
-    let told: BTreeSet<String> = digitized
+    let announced: BTreeSet<String> = digitized
         .take()
         .iter()
         .map(|delivery| {
@@ -128,15 +125,13 @@ async fn one_export_or_digitized_document_is_one_notification() {
             document["id"].as_str().expect("an id").to_owned()
         })
         .collect();
-    assert_eq!(told, ids.into_iter().collect());
+    assert_eq!(announced, ids.into_iter().collect());
 }
 
 #[tokio::test]
 async fn export_events_sends_one_notification_for_each_document() {
-    let bench = Bench::start("export_events=document").await;
-    let webhook = Webhook::start().await;
-    webhook.confirmed(&bench, Event::OnExported).await;
-    bench.control.export(COMPANY, 4).expect("exported");
+    let (bench, webhook) = Bench::with_webhook("export_events=document", Event::OnExported).await;
+    bench.export(4);
     bench.control.idle().await;
     let ids: BTreeSet<String> = webhook
         .take()
@@ -148,9 +143,7 @@ async fn export_events_sends_one_notification_for_each_document() {
 
 #[tokio::test]
 async fn the_company_code_is_spelled_and_typed_as_switches_say() {
-    let bench = Bench::start("").await;
-    let webhook = Webhook::start().await;
-    webhook.confirmed(&bench, Event::OnExported).await;
+    let (bench, webhook) = Bench::with_webhook("", Event::OnExported).await;
     for (switches, message) in [
         (
             "company_code=number",
@@ -165,8 +158,8 @@ async fn the_company_code_is_spelled_and_typed_as_switches_say() {
             format!("{{\"companycode\":\"{COMPANY}\"}}"),
         ),
     ] {
-        bench.control.set_switches(switches).expect("exists");
-        bench.control.export(COMPANY, 1).expect("exported");
+        bench.switch(switches);
+        bench.export(1);
         bench.control.idle().await;
         assert_eq!(webhook.take()[0].field("Message"), message);
     }
@@ -174,28 +167,16 @@ async fn the_company_code_is_spelled_and_typed_as_switches_say() {
 
 #[tokio::test]
 async fn a_digitized_message_holds_the_document_its_id_or_text() {
-    let bench = Bench::start("digitized_message=id").await;
-    let webhook = Webhook::start().await;
-    webhook.confirmed(&bench, Event::OnDigitized).await;
-    let id = bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 1)
-        .expect("made")
-        .remove(0);
+    let (bench, webhook) = Bench::with_webhook("digitized_message=id", Event::OnDigitized).await;
+    let id = bench.digitize(1).remove(0);
     bench.control.idle().await;
     assert_eq!(
         webhook.take()[0].field("Message"),
         json!({ "id": id }).to_string()
     );
 
-    bench
-        .control
-        .set_switches("digitized_message=text")
-        .expect("exists");
-    bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 1)
-        .expect("made");
+    bench.switch("digitized_message=text");
+    bench.digitize(1);
     bench.control.idle().await;
     let message = webhook.take()[0].field("Message");
     assert!(
@@ -206,13 +187,8 @@ async fn a_digitized_message_holds_the_document_its_id_or_text() {
 
 #[tokio::test]
 async fn a_huge_message_is_as_long_as_sns_allows_and_genuine() {
-    let bench = Bench::start("huge_message=on").await;
-    let webhook = Webhook::start().await;
-    webhook.confirmed(&bench, Event::OnDigitized).await;
-    bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 1)
-        .expect("made");
+    let (bench, webhook) = Bench::with_webhook("huge_message=on", Event::OnDigitized).await;
+    bench.digitize(1);
     bench.control.idle().await;
     let delivery = webhook.take().remove(0);
     let verified = verify(&bench, &delivery).await.expect("genuine");
@@ -222,11 +198,9 @@ async fn a_huge_message_is_as_long_as_sns_allows_and_genuine() {
 
 #[tokio::test]
 async fn a_delivery_is_tried_eleven_times_with_one_message_id() {
-    let bench = Bench::start("time_scale=0").await;
-    let webhook = Webhook::start().await;
-    webhook.confirmed(&bench, Event::OnExported).await;
+    let (bench, webhook) = Bench::with_webhook("time_scale=0", Event::OnExported).await;
     webhook.will_answer(&[503; 20]);
-    bench.control.export(COMPANY, 1).expect("exported");
+    bench.export(1);
     bench.control.idle().await;
     let attempts = webhook.take();
     assert_eq!(attempts.len(), 11);
@@ -237,9 +211,7 @@ async fn a_delivery_is_tried_eleven_times_with_one_message_id() {
 
 #[tokio::test]
 async fn only_a_5xx_is_retried() {
-    let bench = Bench::start("time_scale=0").await;
-    let webhook = Webhook::start().await;
-    webhook.confirmed(&bench, Event::OnExported).await;
+    let (bench, webhook) = Bench::with_webhook("time_scale=0", Event::OnExported).await;
     for (status, outcome, attempts) in [
         (200, Outcome::Acknowledged, 1),
         (204, Outcome::Acknowledged, 1),
@@ -252,7 +224,7 @@ async fn only_a_5xx_is_retried() {
     ] {
         bench.control.forget_deliveries();
         webhook.will_answer(&[status]);
-        bench.control.export(COMPANY, 1).expect("exported");
+        bench.export(1);
         bench.control.idle().await;
         let last = if attempts == 2 { 200 } else { status };
         assert_eq!(
@@ -266,9 +238,7 @@ async fn only_a_5xx_is_retried() {
 #[tokio::test]
 async fn a_webhook_that_is_down_or_silent_is_retried() {
     let bench = Bench::start("time_scale=0,delivery_timeout_ms=20").await;
-    let webhook = Webhook::start().await;
-    webhook.confirmed(&bench, Event::OnExported).await;
-    // A port that takes connections and never answers, then goes away.
+    // A port that accepts connections but never answers, and is closed later.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a port");
@@ -297,21 +267,19 @@ async fn a_webhook_that_is_down_or_silent_is_retried() {
 
 #[tokio::test]
 async fn a_long_wait_ends_when_the_control_api_says_so() {
-    let bench = Bench::start("time_scale=1000").await;
-    let webhook = Webhook::start().await;
-    webhook.confirmed(&bench, Event::OnExported).await;
+    let (bench, webhook) = Bench::with_webhook("time_scale=1000", Event::OnExported).await;
     webhook.will_answer(&[500]);
-    bench.control.export(COMPANY, 1).expect("exported");
+    bench.export(1);
     while outcomes(&bench) != [(Outcome::Pending, 1, Some(500))] {
         tokio::task::yield_now().await;
     }
-    let done = bench.control.idle();
-    tokio::pin!(done);
+    let idle = bench.control.idle();
+    tokio::pin!(idle);
     loop {
         bench.control.retry_now();
         tokio::select! {
             biased;
-            () = &mut done => break,
+            () = &mut idle => break,
             () = tokio::task::yield_now() => {}
         }
     }
@@ -350,7 +318,7 @@ async fn a_confirmation_needs_its_own_topic_and_a_fresh_token() {
     );
     assert_eq!(state(), SubscriptionState::Pending);
 
-    bench.control.set_clock(start_of_time());
+    bench.control.set_clock(start_time());
     let answer = read(bench.http.get(&url)).await;
     assert_eq!(answer.status, 200);
     let text = answer.text();
@@ -368,21 +336,19 @@ async fn nothing_is_published_to_a_subscription_that_is_not_confirmed() {
         .control
         .subscribe(Event::OnExported, &webhook.url)
         .expect("good");
-    bench.control.export(COMPANY, 1).expect("exported");
+    bench.export(1);
     bench.control.idle().await;
-    assert_eq!(webhook.take().len(), 1, "the confirmation alone");
+    assert_eq!(webhook.take().len(), 1, "only the confirmation");
 }
 
 #[tokio::test]
 async fn an_ended_subscription_gets_nothing_until_it_is_restored() {
-    let bench = Bench::start("").await;
-    let webhook = Webhook::start().await;
-    webhook.confirmed(&bench, Event::OnExported).await;
-    bench.control.export(COMPANY, 1).expect("exported");
+    let (bench, webhook) = Bench::with_webhook("", Event::OnExported).await;
+    bench.export(1);
     bench.control.idle().await;
     let unsubscribe = webhook.take().remove(0).field("UnsubscribeURL");
     assert_eq!(read(bench.http.get(&unsubscribe)).await.status, 200);
-    bench.control.export(COMPANY, 1).expect("exported");
+    bench.export(1);
     bench.control.idle().await;
     let goodbye = webhook.take();
     assert_eq!(goodbye.len(), 1);
@@ -394,7 +360,7 @@ async fn an_ended_subscription_gets_nothing_until_it_is_restored() {
             .status,
         200
     );
-    bench.control.export(COMPANY, 1).expect("exported");
+    bench.export(1);
     bench.control.idle().await;
     assert_eq!(webhook.take()[0].field("Type"), "Notification");
     assert!(!bench.control.unsubscribe("arn:aws:sns:eu-west-1:1:none"));
@@ -404,16 +370,13 @@ async fn an_ended_subscription_gets_nothing_until_it_is_restored() {
 async fn topics_of_another_owner_have_subscriptions_of_their_own() {
     let bench = Bench::start("").await;
     let (old, new) = (Webhook::start().await, Webhook::start().await);
-    old.confirmed(&bench, Event::OnExported).await;
+    old.subscribe(&bench, Event::OnExported).await;
     let old_topic = bench.emulator.exported_topic_arn();
 
-    bench
-        .control
-        .set_switches("topic_owner=007268210879")
-        .expect("exists");
+    bench.switch("topic_owner=007268210879");
     let topic = "arn:aws:sns:eu-west-1:007268210879:DPWebHook_onexport";
-    let arn = new.confirmed(&bench, Event::OnExported).await;
-    bench.control.export(COMPANY, 1).expect("exported");
+    let arn = new.subscribe(&bench, Event::OnExported).await;
+    bench.export(1);
     bench.control.idle().await;
 
     assert!(arn.starts_with(topic), "{arn}");
@@ -429,8 +392,8 @@ async fn topics_of_another_owner_have_subscriptions_of_their_own() {
         "topic_owner={}",
         old_topic.split(':').nth(4).expect("an account")
     );
-    bench.control.set_switches(&back).expect("exists");
-    bench.control.export(COMPANY, 1).expect("exported");
+    bench.switch(&back);
+    bench.export(1);
     bench.control.idle().await;
     let deliveries = old.take();
     assert_eq!(deliveries[0].field("TopicArn"), old_topic);
@@ -439,37 +402,32 @@ async fn topics_of_another_owner_have_subscriptions_of_their_own() {
 
 #[tokio::test]
 async fn copies_share_a_message_id_and_lost_messages_never_arrive() {
-    let bench = Bench::start("").await;
-    let webhook = Webhook::start().await;
-    webhook.confirmed(&bench, Event::OnExported).await;
+    let (bench, webhook) = Bench::with_webhook("", Event::OnExported).await;
     let publication = Publication {
         copies: 8,
         ..Publication::exported(COMPANY)
     };
-    let id = bench.control.notify(&publication).expect("published");
-    bench.control.idle().await;
+    let id = bench.publish(&publication).await;
     let copies = webhook.take();
     assert_eq!(copies.len(), 8);
     assert!(copies.iter().all(|copy| copy.field("MessageId") == id));
 
     bench.control.forget_deliveries();
     bench.control.lose_next_notifications(1);
-    bench.control.export(COMPANY, 1).expect("exported");
-    bench.control.export(COMPANY, 1).expect("exported");
+    bench.export(1);
+    bench.export(1);
     bench.control.idle().await;
     assert_eq!(webhook.take().len(), 1);
-    let seen: Vec<Outcome> = outcomes(&bench)
+    let last: Vec<Outcome> = outcomes(&bench)
         .into_iter()
         .map(|(outcome, _, _)| outcome)
         .collect();
-    assert_eq!(seen, [Outcome::Lost, Outcome::Acknowledged]);
+    assert_eq!(last, [Outcome::Lost, Outcome::Acknowledged]);
 }
 
 #[tokio::test]
 async fn tampered_foreign_and_stale_messages_are_refused_as_such() {
-    let bench = Bench::start("").await;
-    let webhook = Webhook::start().await;
-    webhook.confirmed(&bench, Event::OnExported).await;
+    let (bench, webhook) = Bench::with_webhook("", Event::OnExported).await;
     let ordinary = Publication::exported(COMPANY);
     let foreign = "arn:aws:sns:eu-west-1:111122223333:DPWebHook_onexport".to_owned();
     let yesterday = bench
@@ -514,8 +472,7 @@ async fn tampered_foreign_and_stale_messages_are_refused_as_such() {
             "raw_delivery",
         ),
     ] {
-        bench.control.notify(&publication).expect("published");
-        bench.control.idle().await;
+        bench.publish(&publication).await;
         let delivery = webhook.take().remove(0);
         let refusal = verify(&bench, &delivery).await.expect_err(code);
         assert_eq!(refusal.code(), code);
@@ -524,21 +481,18 @@ async fn tampered_foreign_and_stale_messages_are_refused_as_such() {
         subject: Some("Sąskaita".to_owned()),
         ..ordinary
     };
-    bench.control.notify(&subject).expect("published");
-    bench.control.idle().await;
+    bench.publish(&subject).await;
     let verified = verify(&bench, &webhook.take()[0]).await.expect("genuine");
     assert_eq!(verified.subject(), Some("Sąskaita"));
 }
 
 #[tokio::test]
 async fn after_a_rotation_old_and_new_messages_verify() {
-    let bench = Bench::start("").await;
-    let webhook = Webhook::start().await;
-    webhook.confirmed(&bench, Event::OnExported).await;
-    bench.control.export(COMPANY, 1).expect("exported");
+    let (bench, webhook) = Bench::with_webhook("", Event::OnExported).await;
+    bench.export(1);
     bench.control.idle().await;
     bench.control.rotate_certificate().expect("a certificate");
-    bench.control.export(COMPANY, 1).expect("exported");
+    bench.export(1);
     bench.control.idle().await;
     let deliveries = webhook.take();
     let urls: BTreeSet<String> = deliveries
@@ -574,9 +528,7 @@ async fn a_subscription_through_the_api_is_asked_to_confirm_once() {
 
 #[tokio::test]
 async fn a_thousand_notifications_are_all_delivered() {
-    let bench = Bench::start("").await;
-    let webhook = Webhook::start().await;
-    webhook.confirmed(&bench, Event::OnExported).await;
+    let (bench, webhook) = Bench::with_webhook("", Event::OnExported).await;
     for _ in 0..1000 {
         bench
             .control
@@ -600,18 +552,18 @@ async fn a_thousand_notifications_are_all_delivered() {
 #[tokio::test]
 async fn deliveries_run_in_parallel_up_to_the_bound() {
     let bench = Bench::start_with("", 2).await;
-    // Each delivery waits for another one, so a bound of one would never end.
+    // Each delivery waits for another one, so with a bound of one none would end.
     let pair = Arc::new(tokio::sync::Barrier::new(2));
     let counts = Arc::new(Mutex::new((0_usize, 0_usize)));
-    let seen = Arc::clone(&counts);
+    let counted = Arc::clone(&counts);
     let handler = async move || {
         {
-            let mut counts = seen.lock().expect("not poisoned");
+            let mut counts = counted.lock().expect("not poisoned");
             counts.0 += 1;
             counts.1 = counts.1.max(counts.0);
         }
         pair.wait().await;
-        seen.lock().expect("not poisoned").0 -= 1;
+        counted.lock().expect("not poisoned").0 -= 1;
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
@@ -658,11 +610,9 @@ async fn no_secret_is_printed() {
 
 #[tokio::test]
 async fn a_stopped_emulator_leaves_nothing_running() {
-    let bench = Bench::start("").await;
-    let webhook = Webhook::start().await;
-    webhook.confirmed(&bench, Event::OnExported).await;
+    let (bench, webhook) = Bench::with_webhook("", Event::OnExported).await;
     webhook.will_answer(&[500]);
-    bench.control.export(COMPANY, 1).expect("exported");
+    bench.export(1);
     let origin = bench.emulator.origin();
     bench.emulator.stop().await;
     bench.control.idle().await;

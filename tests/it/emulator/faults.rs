@@ -1,4 +1,4 @@
-//! What goes wrong on request, and what is counted.
+//! Faults on demand, and counters of requests.
 
 use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::{Endpoint, Fault, FaultKind};
@@ -11,11 +11,11 @@ async fn a_forced_status_answers_every_api_request() {
     let bench = Bench::start("").await;
     for status in [401, 403, 404, 429, 500] {
         let switch = format!("status={status}");
-        bench.control.set_switches(&switch).expect("exists");
+        bench.switch(&switch);
         assert_eq!(bench.get("/digitized").await.status, status);
         assert_eq!(bench.post("/errors", &json!({})).await.status, status);
     }
-    bench.control.set_switches("status=none").expect("exists");
+    bench.switch("status=none");
     assert_eq!(bench.get("/digitized").await.status, 200);
 }
 
@@ -24,7 +24,7 @@ async fn retry_after_is_sent_with_429_and_503_only() {
     let bench = Bench::start("retry_after=7").await;
     for (status, expected) in [(429, Some("7")), (503, Some("7")), (500, None)] {
         let switch = format!("status={status}");
-        bench.control.set_switches(&switch).expect("exists");
+        bench.switch(&switch);
         let answer = bench.get("/digitized").await;
         let header = answer.headers.get("retry-after");
         assert_eq!(header.map(|value| value.to_str().expect("ASCII")), expected);
@@ -35,10 +35,7 @@ async fn retry_after_is_sent_with_429_and_503_only() {
 async fn an_error_body_is_json_html_or_empty() {
     let bench = Bench::start("status=500").await;
     assert!(!bench.get("/digitized").await.message().is_empty());
-    bench
-        .control
-        .set_switches("error_body=html")
-        .expect("exists");
+    bench.switch("error_body=html");
     assert!(
         bench
             .get("/digitized")
@@ -46,10 +43,7 @@ async fn an_error_body_is_json_html_or_empty() {
             .text()
             .starts_with("<!DOCTYPE html>")
     );
-    bench
-        .control
-        .set_switches("error_body=empty")
-        .expect("exists");
+    bench.switch("error_body=empty");
     assert!(bench.get("/digitized").await.body.is_empty());
 }
 
@@ -60,7 +54,7 @@ async fn a_slow_answer_arrives_no_sooner_than_it_should() {
     assert_eq!(bench.get("/digitized").await.status, 200);
     assert!(before.elapsed() >= Duration::from_millis(40));
 
-    bench.control.set_switches("slow_ms=0").expect("exists");
+    bench.switch("slow_ms=0");
     bench
         .control
         .fault(Fault::new(FaultKind::Slow { slow_ms: 40 }).times(1));
@@ -75,7 +69,7 @@ async fn a_hanging_request_is_answered_once_the_switch_is_off() {
     let (answer, ()) = tokio::join!(bench.get("/digitized"), async {
         bench.control.requests_reached(Endpoint::Digitized, 1).await;
         assert_eq!(bench.control.requests().in_flight, 1);
-        bench.control.set_switches("hang=off").expect("exists");
+        bench.switch("hang=off");
     });
     assert_eq!(answer.status, 200);
 }
@@ -96,10 +90,10 @@ async fn a_client_that_disconnects_is_no_longer_in_flight() {
     let bench = Bench::start("hang=on").await;
     {
         let waiting = bench.get("/digitized");
-        let seen = bench.control.requests_reached(Endpoint::Digitized, 1);
+        let arrived = bench.control.requests_reached(Endpoint::Digitized, 1);
         tokio::select! {
             _ = waiting => panic!("it hangs"),
-            () = seen => {}
+            () = arrived => {}
         }
     }
     while bench.control.requests().in_flight > 0 {
@@ -111,10 +105,7 @@ async fn a_client_that_disconnects_is_no_longer_in_flight() {
 #[tokio::test]
 async fn corrupt_bodies_are_corrupted_as_their_faults_say() {
     let bench = Bench::start("").await;
-    bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 3)
-        .expect("made");
+    bench.digitize(3);
     let whole = bench.get("/digitized").await.body.len();
 
     bench
@@ -171,7 +162,7 @@ async fn a_huge_page_is_valid_json_of_the_requested_size() {
 async fn a_fault_hits_its_company_or_queue_as_often_as_it_says() {
     let bench = Bench::start("").await;
     let own = format!("/exported/{COMPANY}");
-    let other = format!("/exported/{NEIGHBOUR}");
+    let other = format!("/exported/{NEIGHBOR}");
     bench.control.fault(
         Fault::status_retry_after(429, "3")
             .company(COMPANY)
@@ -233,7 +224,7 @@ async fn the_most_requests_in_flight_are_counted_for_each_account() {
         stranger(),
         async {
             bench.control.requests_reached(Endpoint::Digitized, 3).await;
-            bench.control.set_switches("hang=off").expect("exists");
+            bench.switch("hang=off");
         }
     );
     assert!(
@@ -256,7 +247,7 @@ async fn one_request_more_in_flight_than_allowed_answers_429() {
     let (first, second) = tokio::join!(bench.get("/digitized"), async {
         bench.control.requests_reached(Endpoint::Digitized, 1).await;
         let second = bench.get("/digitized").await;
-        bench.control.set_switches("hang=off").expect("exists");
+        bench.switch("hang=off");
         second
     });
     assert_eq!((first.status, second.status), (200, 429));

@@ -1,4 +1,4 @@
-//! Upload locations, uploads and documents' files.
+//! Upload locations, uploads and files of documents.
 
 use std::convert::Infallible;
 
@@ -32,7 +32,7 @@ async fn locate(bench: &Bench, name_and_query: &str) -> Location {
 }
 
 impl Location {
-    /// A PUT with exactly the headers that were returned.
+    /// Returns a PUT with exactly the headers of the location.
     fn put(&self, bench: &Bench) -> reqwest::RequestBuilder {
         let value = |text: &str| HeaderValue::from_bytes(text.as_bytes()).expect("a value");
         bench
@@ -74,7 +74,7 @@ async fn an_upload_becomes_a_document_with_file_and_correlation_data() {
     assert_eq!(upload.document_id.as_deref(), document["id"].as_str());
     assert_eq!(upload.parameters["tags"], "a,b");
 
-    // S3 takes a second PUT; it is no second document.
+    // S3 accepts a second PUT, which makes no second document.
     assert_eq!(read(location.put(&bench).body(FILE)).await.status, 200);
     assert_eq!(bench.control.document_count(), 1);
 }
@@ -116,7 +116,7 @@ async fn the_disposition_carries_the_name_as_its_switch_says() {
         ("ascii", "s%C4%85skaita.pdf", "filename=\"s_skaita.pdf\""),
     ] {
         let switch = format!("disposition={position}");
-        bench.control.set_switches(&switch).expect("exists");
+        bench.switch(&switch);
         let location = locate(&bench, name).await;
         assert_eq!(location.disposition, disposition);
         assert_eq!(read(location.put(&bench).body(FILE)).await.status, 200);
@@ -146,7 +146,7 @@ async fn correlation_data_returns_under_the_switch_s_key() {
         ("both", true, true),
     ] {
         let switch = format!("correlation_key={position}");
-        bench.control.set_switches(&switch).expect("exists");
+        bench.switch(&switch);
         let page = bench.get("/digitized").await.json();
         for document in page["documents"].as_array().expect("documents") {
             assert_eq!(document["sourcedata"] == "plain", source, "{position}");
@@ -226,7 +226,7 @@ async fn a_chunked_upload_and_one_without_a_length_are_refused() {
     assert_eq!(answer.status, 501);
     assert_eq!(xml_code(&answer), "NotImplemented");
 
-    // No client of ours leaves the length out, so this is written by hand.
+    // The client always sends a length, so this request is written by hand.
     let path = location.url.strip_prefix(&bench.emulator.origin());
     let head = format!(
         "PUT {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: {}\r\ncontent-disposition: {}\r\n\r\n",
@@ -272,7 +272,7 @@ async fn a_manual_upload_waits_for_the_control_api() {
 
     let id = bench
         .control
-        .digitize_upload(upload, Some(NEIGHBOUR))
+        .digitize_upload(upload, Some(NEIGHBOR))
         .expect("received");
     assert!(
         bench.control.digitize_upload(upload, None).is_err(),
@@ -280,7 +280,7 @@ async fn a_manual_upload_waits_for_the_control_api() {
     );
     let exported = bench
         .control
-        .export(NEIGHBOUR, vec![id.clone()])
+        .export(NEIGHBOR, vec![id.clone()])
         .expect("exported");
     assert_eq!(exported[0].0, id);
 }
@@ -296,10 +296,7 @@ async fn file_link(bench: &Bench) -> String {
 #[tokio::test]
 async fn a_file_link_returns_the_file_an_xml_error_or_half_of_it() {
     let bench = Bench::start("").await;
-    bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 1)
-        .expect("made");
+    bench.digitize(1);
     let link = file_link(&bench).await;
     let ok = read(bench.http.get(&link)).await;
     assert_eq!(
@@ -308,14 +305,14 @@ async fn a_file_link_returns_the_file_an_xml_error_or_half_of_it() {
     );
     assert!(ok.body.starts_with(b"%PDF-") && ok.body.ends_with(b"%%EOF\n"));
 
-    bench.control.set_switches("pdf=xml_error").expect("exists");
+    bench.switch("pdf=xml_error");
     let error = read(bench.http.get(&link)).await;
     assert_eq!(
         (error.status, xml_code(&error).as_str()),
         (403, "AccessDenied")
     );
 
-    bench.control.set_switches("pdf=truncated").expect("exists");
+    bench.switch("pdf=truncated");
     let response = bench.http.get(&link).send().await.expect("a head");
     assert_eq!(response.status(), 200);
     assert_eq!(response.content_length(), Some(ok.body.len() as u64));
@@ -325,10 +322,7 @@ async fn a_file_link_returns_the_file_an_xml_error_or_half_of_it() {
 #[tokio::test]
 async fn a_file_link_expires_and_cannot_be_forged() {
     let bench = Bench::start("pdf_expires_ms=5000").await;
-    bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 2)
-        .expect("made");
+    bench.digitize(2);
     let page = bench.get("/digitized").await.json();
     let link = file_link(&bench).await;
     let (first, second) = (&page["documents"][0]["id"], &page["documents"][1]["id"]);

@@ -1,42 +1,46 @@
-//! The emulator: each switch does what it says, through real HTTP.
+//! The emulator's switches and faults, through real HTTP.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use ivesk_webhook::domain::{Clock, Event, Timestamp};
-use ivesk_webhook::emulator::signer::Signer;
+use ivesk_webhook::domain::{Clock, Event};
 use ivesk_webhook::emulator::{
-    AccountSettings, Control, DEFAULT_KEY, Emulator, EmulatorSettings, Switches,
+    AccountSettings, Control, DEFAULT_KEY, Emulator, EmulatorSettings, Publication, Switches,
 };
 use serde_json::Value;
+
+use crate::support::emulator::emulator_with;
+use crate::support::puller::{signer, start_time};
 
 mod deliveries;
 mod faults;
 mod files;
+mod posts;
 mod queues;
-mod reports;
 
-/// The company that most tests are about, and another one of the same key.
+/// The company of most tests.
 const COMPANY: &str = "302320404";
-const NEIGHBOUR: &str = "304567890";
-/// Another key and its company.
+/// Another company of the same key.
+const NEIGHBOR: &str = "304567890";
+/// Another key.
 const STRANGER_KEY: &str = "another-key";
+/// The company of the other key.
 const STRANGER: &str = "110000001";
 
-/// An emulator whose clock stands still, and a client.
+/// An emulator with a manual clock, and a client.
 struct Bench {
     emulator: Emulator,
     control: Control,
     http: reqwest::Client,
 }
 
-/// An answer, read whole.
+/// An answer with its whole body.
 struct Answer {
     status: u16,
     headers: reqwest::header::HeaderMap,
@@ -58,24 +62,6 @@ impl Answer {
     }
 }
 
-fn start_of_time() -> Timestamp {
-    Timestamp::parse("2026-11-23T08:00:00.000Z").expect("valid")
-}
-
-/// One key for all tests: making one takes longer than most of them.
-fn signer() -> Arc<Signer> {
-    static SIGNER: OnceLock<Arc<Signer>> = OnceLock::new();
-    let day = Duration::from_secs(86_400);
-    let made = SIGNER.get_or_init(|| {
-        let (from, to) = (
-            start_of_time().before(day),
-            start_of_time().after(day * 300),
-        );
-        Arc::new(Signer::generate("sns.amazonaws.com", from, to).expect("a certificate"))
-    });
-    Arc::clone(made)
-}
-
 impl Bench {
     async fn start(switches: &str) -> Self {
         Self::start_with(switches, 64).await
@@ -88,23 +74,53 @@ impl Bench {
         };
         let settings = EmulatorSettings {
             accounts: vec![
-                account(DEFAULT_KEY, &[COMPANY, NEIGHBOUR]),
+                account(DEFAULT_KEY, &[COMPANY, NEIGHBOR]),
                 account(STRANGER_KEY, &[STRANGER]),
             ],
             switches: Switches::parse(switches).expect("switches that exist"),
-            clock: Clock::manual(start_of_time()),
+            clock: Clock::manual(start_time()),
             signer: Some(signer()),
             concurrent_deliveries,
             ..EmulatorSettings::default()
         };
-        let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into())
-            .await
-            .expect("a free port");
+        let emulator = emulator_with(settings).await;
         Self {
             control: emulator.control(),
             emulator,
             http: ivesk_webhook::egress::client(Duration::from_secs(60)).expect("a client"),
         }
+    }
+
+    /// Starts an emulator and a webhook that is subscribed to `event`.
+    async fn with_webhook(switches: &str, event: Event) -> (Self, Webhook) {
+        let bench = Self::start(switches).await;
+        let webhook = Webhook::start().await;
+        webhook.subscribe(&bench, event).await;
+        (bench, webhook)
+    }
+
+    fn switch(&self, switches: &str) {
+        let set = self.control.set_switches(switches);
+        set.expect("switches that exist");
+    }
+
+    /// Digitizes documents of [`COMPANY`]; returns their ids.
+    fn digitize(&self, count: usize) -> Vec<String> {
+        let digitized = self.control.digitize(DEFAULT_KEY, COMPANY, count);
+        digitized.expect("a known company")
+    }
+
+    /// Exports documents of [`COMPANY`]; returns their ids and versions.
+    fn export(&self, count: usize) -> Vec<(String, String)> {
+        let exported = self.control.export(COMPANY, count);
+        exported.expect("a known company")
+    }
+
+    /// Publishes a message and waits for its deliveries; returns its id.
+    async fn publish(&self, publication: &Publication) -> String {
+        let id = self.control.notify(publication).expect("published");
+        self.control.idle().await;
+        id
     }
 
     /// Sends a request to the API with the default key.
@@ -132,7 +148,7 @@ impl Bench {
         read(request).await
     }
 
-    /// All pages of a queue as an obedient client reads them: ids and versions.
+    /// Reads all pages of a queue; returns ids and versions.
     async fn read_queue(&self, path: &str, version_field: &str) -> Vec<(String, String)> {
         let mut documents = Vec::new();
         let mut from: Option<String> = None;
@@ -178,7 +194,7 @@ fn listed(page: &Value, version_field: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// One delivery as it arrived.
+/// A delivery as it arrived.
 #[derive(Clone, Debug)]
 struct Delivery {
     headers: BTreeMap<String, String>,
@@ -195,7 +211,7 @@ impl Delivery {
     }
 }
 
-/// A webhook that keeps what comes and answers as it is told.
+/// A webhook that records deliveries and answers with prepared statuses.
 #[derive(Clone)]
 struct Webhook {
     url: String,
@@ -236,19 +252,19 @@ impl Webhook {
         StatusCode::from_u16(status.unwrap_or(200)).expect("a status")
     }
 
-    /// The next answers; 200 after them.
+    /// Sets the next statuses; 200 follows them.
     fn will_answer(&self, statuses: &[u16]) {
         let mut next = self.statuses.lock().expect("not poisoned");
         next.extend(statuses);
     }
 
-    /// Takes what has come so far.
+    /// Returns the deliveries since the last call.
     fn take(&self) -> Vec<Delivery> {
         std::mem::take(&mut *self.received.lock().expect("not poisoned"))
     }
 
-    /// Subscribes for `event` and confirms; gives the subscription's ARN.
-    async fn confirmed(&self, bench: &Bench, event: Event) -> String {
+    /// Subscribes to `event` and confirms; returns the subscription's ARN.
+    async fn subscribe(&self, bench: &Bench, event: Event) -> String {
         let arn = bench
             .control
             .subscribe(event, &self.url)

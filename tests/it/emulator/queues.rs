@@ -1,4 +1,4 @@
-//! The two queues, under every position of their switches.
+//! The two queues, with every position of their switches.
 
 use ivesk_webhook::domain::Queue;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ fn ids(documents: &[(String, String)]) -> Vec<&str> {
 #[tokio::test]
 async fn the_company_is_read_where_company_in_says_only() {
     let bench = Bench::start("").await;
-    let exported = bench.control.export(COMPANY, 2).expect("exported");
+    let exported = bench.export(2);
     let shapes = [
         ("path", format!("/exported/{COMPANY}")),
         ("query", format!("/exported?companycode={COMPANY}")),
@@ -21,10 +21,10 @@ async fn the_company_is_read_where_company_in_says_only() {
     ];
     for (position, _) in &shapes {
         let switch = format!("company_in={position}");
-        bench.control.set_switches(&switch).expect("exists");
+        bench.switch(&switch);
         for (shape, path) in &shapes {
             let answer = bench.get(path).await;
-            // Without a company in the path, what stands in the query is not looked at.
+            // Without a company in the path, the query is ignored.
             let right = shape == position || (*position == "none" && *shape == "query");
             assert_eq!(answer.status == 200, right, "{position}: {path}");
             if right {
@@ -39,14 +39,11 @@ async fn the_company_is_read_where_company_in_says_only() {
 #[tokio::test]
 async fn from_is_exclusive_or_inclusive() {
     let bench = Bench::start("page_size=2").await;
-    let exported = bench.control.export(COMPANY, 3).expect("exported");
+    let exported = bench.export(3);
     let path = format!("/exported/{COMPANY}?from={}", exported[0].1);
 
     let exclusive = listed(&bench.get(&path).await.json(), "exportedat");
-    bench
-        .control
-        .set_switches("from=inclusive")
-        .expect("exists");
+    bench.switch("from=inclusive");
     let inclusive = listed(&bench.get(&path).await.json(), "exportedat");
 
     assert_eq!(exclusive, exported[1..]);
@@ -57,7 +54,7 @@ async fn from_is_exclusive_or_inclusive() {
 async fn the_last_page_has_a_next_or_none_and_an_empty_one_never() {
     for (position, expected) in [("present", true), ("absent", false)] {
         let bench = Bench::start(&format!("last_page_next={position},page_size=2")).await;
-        let exported = bench.control.export(COMPANY, 3).expect("exported");
+        let exported = bench.export(3);
         let path = format!("/exported/{COMPANY}");
 
         let first = bench.get(&path).await.json();
@@ -73,7 +70,7 @@ async fn the_last_page_has_a_next_or_none_and_an_empty_one_never() {
 #[tokio::test]
 async fn a_stuck_next_is_always_the_from_that_was_sent() {
     let bench = Bench::start("stuck_next=on,page_size=2").await;
-    let exported = bench.control.export(COMPANY, 5).expect("exported");
+    let exported = bench.export(5);
     let path = format!("/exported/{COMPANY}");
     assert_eq!(
         bench.get(&path).await.json()["next"],
@@ -88,11 +85,11 @@ async fn a_stuck_next_is_always_the_from_that_was_sent() {
 #[tokio::test]
 async fn a_page_holds_page_size_documents() {
     let bench = Bench::start("").await;
-    let exported = bench.control.export(COMPANY, 250).expect("exported");
+    let exported = bench.export(250);
     let path = format!("/exported/{COMPANY}");
     for size in [100, 7] {
         let switch = format!("page_size={size}");
-        bench.control.set_switches(&switch).expect("exists");
+        bench.switch(&switch);
         let page = listed(&bench.get(&path).await.json(), "exportedat");
         assert_eq!(page, exported[..size]);
     }
@@ -102,14 +99,14 @@ async fn a_page_holds_page_size_documents() {
 #[tokio::test]
 async fn ties_share_a_timestamp_and_otherwise_each_is_later() {
     let bench = Bench::start("").await;
-    let apart = bench.control.export(COMPANY, 5).expect("exported");
+    let apart = bench.export(5);
     assert!(apart.windows(2).all(|pair| pair[0].1 < pair[1].1));
     let now = bench.control.now().to_string();
-    assert_eq!(apart[4].1, now, "a click ends now, not in the future");
+    assert_eq!(apart[4].1, now, "an export is not in the future");
 
-    bench.control.set_switches("ties=3").expect("exists");
+    bench.switch("ties=3");
     bench.control.advance(Duration::from_secs(1));
-    let tied = bench.control.export(COMPANY, 7).expect("exported");
+    let tied = bench.export(7);
     let versions: Vec<&str> = tied.iter().map(|(_, version)| version.as_str()).collect();
     assert!(versions[0] > apart[4].1.as_str());
     assert_eq!(versions[0], versions[2]);
@@ -121,16 +118,13 @@ async fn ties_share_a_timestamp_and_otherwise_each_is_later() {
 #[tokio::test]
 async fn a_whole_page_edge_keeps_ties_and_a_split_one_loses_them() {
     let bench = Bench::start("ties=250").await;
-    let exported = bench.control.export(COMPANY, 250).expect("exported");
+    let exported = bench.export(250);
     let path = format!("/exported/{COMPANY}");
 
     let whole = listed(&bench.get(&path).await.json(), "exportedat");
     assert_eq!(whole, exported);
 
-    bench
-        .control
-        .set_switches("page_edge=split")
-        .expect("exists");
+    bench.switch("page_edge=split");
     let split = listed(&bench.get(&path).await.json(), "exportedat");
     assert_eq!(split, exported[..100]);
     assert_eq!(
@@ -143,13 +137,10 @@ async fn a_whole_page_edge_keeps_ties_and_a_split_one_loses_them() {
 #[tokio::test]
 async fn a_document_with_a_lag_is_listed_late_with_its_old_timestamp() {
     let bench = Bench::start("visibility_lag_ms=60000").await;
-    let late = bench.control.export(COMPANY, 1).expect("exported");
-    bench
-        .control
-        .set_switches("visibility_lag_ms=0")
-        .expect("exists");
+    let late = bench.export(1);
+    bench.switch("visibility_lag_ms=0");
     bench.control.advance(Duration::from_secs(1));
-    let prompt = bench.control.export(COMPANY, 1).expect("exported");
+    let prompt = bench.export(1);
 
     assert_eq!(bench.exported().await, prompt);
     bench.control.advance(Duration::from_secs(59));
@@ -160,14 +151,11 @@ async fn a_document_with_a_lag_is_listed_late_with_its_old_timestamp() {
 #[tokio::test]
 async fn an_ignored_company_filter_answers_every_company() {
     let bench = Bench::start("").await;
-    let own = bench.control.export(COMPANY, 1).expect("exported");
-    let other = bench.control.export(NEIGHBOUR, 1).expect("exported");
+    let own = bench.export(1);
+    let other = bench.control.export(NEIGHBOR, 1).expect("exported");
     assert_eq!(bench.exported().await, own);
 
-    bench
-        .control
-        .set_switches("company_filter=ignored")
-        .expect("exists");
+    bench.switch("company_filter=ignored");
     let both = [own, other].concat();
     assert_eq!(bench.exported().await, both);
     let nonsense = bench.read_queue("/exported/nonsense", "exportedat").await;
@@ -180,7 +168,7 @@ async fn a_foreign_company_answers_as_unknown_company_says() {
     bench.control.export(STRANGER, 1).expect("exported");
     for (position, status) in [("404", 404), ("403", 403), ("empty", 200)] {
         let switch = format!("unknown_company={position}");
-        bench.control.set_switches(&switch).expect("exists");
+        bench.switch(&switch);
         for company in [STRANGER, "nonsense"] {
             let answer = bench.get(&format!("/exported/{company}")).await;
             assert_eq!(answer.status, status, "{position} {company}");
@@ -195,7 +183,7 @@ async fn a_foreign_company_answers_as_unknown_company_says() {
 async fn a_second_export_adds_a_version_moves_it_or_keeps_the_first() {
     for position in ["adds", "moves", "keeps"] {
         let bench = Bench::start(&format!("re_export={position}")).await;
-        let first = bench.control.export(COMPANY, 2).expect("exported");
+        let first = bench.export(2);
         bench.control.advance(Duration::from_secs(1));
         let again = bench.control.re_export(&first[0].0).expect("exported");
         let expected = match (position, again) {
@@ -218,10 +206,7 @@ async fn first_document(bench: &Bench) -> Value {
 #[tokio::test]
 async fn a_document_has_the_fields_that_the_vendors_clients_read() {
     let bench = Bench::start("").await;
-    bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 1)
-        .expect("made");
+    bench.digitize(1);
     let document = first_document(&bench).await;
     for field in [
         "id",
@@ -241,8 +226,8 @@ async fn a_document_has_the_fields_that_the_vendors_clients_read() {
             .is_ascii()
     );
     assert!(!document["sellername"].as_str().expect("text").is_ascii());
-    let favourite = |side: &str| document[side].as_bool().expect("a boolean");
-    assert!(favourite("sellerisfavorite") != favourite("buyerisfavorite"));
+    let favorite = |side: &str| document[side].as_bool().expect("a boolean");
+    assert!(favorite("sellerisfavorite") != favorite("buyerisfavorite"));
     assert_eq!(document.get("exportedat"), None);
     let date = document["date"].as_str().expect("text");
     assert_eq!(date.len(), "YYYY-MM-DD".len());
@@ -251,10 +236,7 @@ async fn a_document_has_the_fields_that_the_vendors_clients_read() {
 #[tokio::test]
 async fn null_fields_leaves_only_the_required_fields() {
     let bench = Bench::start("null_fields=on").await;
-    bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 1)
-        .expect("made");
+    bench.digitize(1);
     let document = first_document(&bench).await;
     for (field, value) in document.as_object().expect("an object") {
         let needed = ["id", "url", "digitizedat"].contains(&field.as_str());
@@ -265,12 +247,9 @@ async fn null_fields_leaves_only_the_required_fields() {
 #[tokio::test]
 async fn amounts_are_numbers_or_text() {
     let bench = Bench::start("").await;
-    bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 1)
-        .expect("made");
+    bench.digitize(1);
     let number = first_document(&bench).await["total"].clone();
-    bench.control.set_switches("money=text").expect("exists");
+    bench.switch("money=text");
     let text = first_document(&bench).await["total"].clone();
     let text: f64 = text.as_str().expect("text").parse().expect("decimal");
     assert_eq!(number.as_f64(), Some(text));
@@ -279,18 +258,9 @@ async fn amounts_are_numbers_or_text() {
 #[tokio::test]
 async fn mixed_doctypes_can_be_filtered() {
     let bench = Bench::start("").await;
-    bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 3)
-        .expect("made");
-    bench
-        .control
-        .set_switches("doctypes=mixed")
-        .expect("exists");
-    bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 3)
-        .expect("made");
+    bench.digitize(3);
+    bench.switch("doctypes=mixed");
+    bench.digitize(3);
     let all = bench.read_queue("/digitized", "digitizedat").await;
     let invoices = bench
         .read_queue("/digitized?doctype=invoice", "digitizedat")
@@ -320,16 +290,13 @@ async fn a_missing_or_wrong_key_is_refused_with_a_message() {
 #[tokio::test]
 async fn an_account_sees_its_own_documents_only() {
     let bench = Bench::start("").await;
-    let own = bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 2)
-        .expect("made");
+    let own = bench.digitize(2);
     let theirs = bench
         .control
         .digitize(STRANGER_KEY, STRANGER, 1)
         .expect("made");
-    let seen = bench.read_queue("/digitized", "digitizedat").await;
-    assert_eq!(ids(&seen), own);
+    let read = bench.read_queue("/digitized", "digitizedat").await;
+    assert_eq!(ids(&read), own);
     let answer = bench.api_as(STRANGER_KEY, "GET", "/digitized", None).await;
     assert_eq!(ids(&listed(&answer.json(), "digitizedat")), theirs);
 }
@@ -337,18 +304,12 @@ async fn an_account_sees_its_own_documents_only() {
 #[tokio::test]
 async fn an_export_takes_waiting_documents_first_then_in_order() {
     let bench = Bench::start("").await;
-    let waiting = bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 2)
-        .expect("made");
-    let exported = bench.control.export(COMPANY, 3).expect("exported");
+    let waiting = bench.digitize(2);
+    let exported = bench.export(3);
     assert_eq!(ids(&exported)[..2], waiting);
     assert_eq!(bench.control.documents(Queue::Digitized, "").len(), 3);
 
-    let more = bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 2)
-        .expect("made");
+    let more = bench.digitize(2);
     let chosen = vec![more[1].clone(), more[0].clone()];
     let exported = bench
         .control
@@ -356,7 +317,7 @@ async fn an_export_takes_waiting_documents_first_then_in_order() {
         .expect("exported");
     assert_eq!(ids(&exported), chosen);
     assert!(
-        bench.control.export(NEIGHBOUR, chosen).is_err(),
+        bench.control.export(NEIGHBOR, chosen).is_err(),
         "another company's"
     );
     assert!(bench.control.export("nonsense", 1).is_err());
@@ -403,11 +364,7 @@ async fn two_hundred_thousand_documents_are_paged_from_anywhere() {
 #[tokio::test]
 async fn amended_fields_override_the_generated_ones() {
     let bench = Bench::start("").await;
-    let id = bench
-        .control
-        .digitize(DEFAULT_KEY, COMPANY, 1)
-        .expect("made")
-        .remove(0);
+    let id = bench.digitize(1).remove(0);
     let fields = json!({ "sellernameascii": "../../x", "brandnew": [1] });
     let fields = fields.as_object().expect("an object").clone();
     bench.control.amend(&id, fields).expect("known");

@@ -1,6 +1,5 @@
-//! Alarms: each begins once and ends once, whoever looks, and is told until it is taken.
+//! Alarms: each begins and ends once, whoever checks, and is notified until that succeeds.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +23,14 @@ use crate::support::app::TestApp;
 use crate::support::databases::Database;
 use crate::support::fake_sns::Message;
 use crate::support::faulty_store::FaultyStore;
-use crate::support::puller::{COMPANY, digitized, exported, folder, hours, minutes, settings};
+use crate::support::process::write_program;
+use crate::support::puller::{
+    COMPANY, digitized, exported, folder, hours, minutes, settings, start_time,
+};
 use crate::support::stand_in::{Answer, StandIn};
 
-/// A store, and who looks at it. Nothing is pulled but what the test stores itself.
-struct Station {
+/// A store and its alarms. Only the test stores pages.
+struct Scene {
     store: Arc<FaultyStore>,
     clock: Clock,
     config: Config,
@@ -38,17 +40,13 @@ struct Station {
     _database: Option<Database>,
 }
 
-fn start_of_time() -> Timestamp {
-    Timestamp::parse("2026-11-23T08:00:00.000Z").expect("a valid time")
-}
-
-impl Station {
+impl Scene {
     async fn new() -> Self {
         Self::with(|_, _| {}).await
     }
 
     async fn with(change: impl FnOnce(&mut Config, &Path)) -> Self {
-        let clock = Clock::manual(start_of_time());
+        let clock = Clock::manual(start_time());
         let dir = folder();
         let nowhere = "http://127.0.0.1:9";
         let mut config = settings(dir.path(), nowhere, "planted-key", nowhere);
@@ -73,8 +71,8 @@ impl Station {
         }
     }
 
-    /// Another process, which has counted nothing: a replica, or this one after a restart.
-    fn another(&self) -> Alarms {
+    /// Returns the alarms of another process, such as a replica or this one after a restart.
+    fn another_process(&self) -> Alarms {
         alarms(
             &self.config,
             &self.store,
@@ -83,12 +81,12 @@ impl Station {
         )
     }
 
-    /// Looks, and tells what began and what is over.
-    async fn look(&self) -> (Vec<AlarmKind>, Vec<AlarmKind>) {
-        look(&self.alarms).await
+    /// Checks; returns the alarms that began and those that ended.
+    async fn check(&self) -> (Vec<AlarmKind>, Vec<AlarmKind>) {
+        check(&self.alarms).await
     }
 
-    async fn on(&self) -> Vec<AlarmRow> {
+    async fn active(&self) -> Vec<AlarmRow> {
         let filter = AlarmFilter {
             active: true,
             after: 0,
@@ -97,24 +95,28 @@ impl Station {
         self.store.alarms(filter).await.expect("readable")
     }
 
-    /// Asserts that `kind` is begun now by one look and by no further one, after a restart
-    /// and on another replica neither.
-    async fn begins(&self, kind: AlarmKind) -> AlarmRow {
-        assert_eq!(self.look().await, (vec![kind], vec![]));
-        assert_eq!(self.look().await, (vec![], vec![]), "{kind:?} again");
+    /// Asserts that one check raises `kind`, and no further one does, not even in another
+    /// process.
+    async fn assert_raised(&self, kind: AlarmKind) -> AlarmRow {
+        assert_eq!(self.check().await, (vec![kind], vec![]));
+        assert_eq!(self.check().await, (vec![], vec![]), "{kind:?} again");
         let nothing = (vec![], vec![]);
-        assert_eq!(look(&self.another()).await, nothing, "{kind:?} elsewhere");
-        let mut on = self.on().await;
-        assert_eq!(on.len(), 1, "{on:?}");
-        on.remove(0)
+        assert_eq!(
+            check(&self.another_process()).await,
+            nothing,
+            "{kind:?} in another process"
+        );
+        let mut active = self.active().await;
+        assert_eq!(active.len(), 1, "{active:?}");
+        active.remove(0)
     }
 
-    /// Asserts that `kind` is over now, by one look and by no further one.
-    async fn ends(&self, kind: AlarmKind) {
-        assert_eq!(self.look().await, (vec![], vec![kind]));
-        assert_eq!(self.look().await, (vec![], vec![]), "{kind:?} again");
-        assert_eq!(look(&self.another()).await, (vec![], vec![]));
-        assert!(self.on().await.is_empty());
+    /// Asserts that one check ends `kind`, and no further one does.
+    async fn assert_ended(&self, kind: AlarmKind) {
+        assert_eq!(self.check().await, (vec![], vec![kind]));
+        assert_eq!(self.check().await, (vec![], vec![]), "{kind:?} again");
+        assert_eq!(check(&self.another_process()).await, (vec![], vec![]));
+        assert!(self.active().await.is_empty());
     }
 
     async fn lease(&self) -> Option<PageLease> {
@@ -128,7 +130,7 @@ impl Station {
         self.store.lease_page(request).await.expect("leasing works")
     }
 
-    /// Serves everything that is due, each time with a last page of these documents.
+    /// Serves everything that is due, each with a last page of these documents.
     async fn pull(&self, documents: &[(&str, Timestamp)], uploads: &[&str]) {
         while let Some(lease) = self.lease().await {
             let version = |(id, version): &(&str, Timestamp)| DocumentVersion {
@@ -157,14 +159,14 @@ impl Station {
         }
     }
 
-    async fn hint(&self, feed: Feed) {
+    async fn notify(&self, feed: Feed) {
         let trigger = Trigger {
             feed,
             kind: TriggerKind::Notification,
             due_at: self.clock.now(),
             from: None,
         };
-        self.store.trigger(vec![trigger]).await.expect("raised");
+        self.store.trigger(vec![trigger]).await.expect("stored");
     }
 }
 
@@ -178,7 +180,7 @@ fn alarms(
     Alarms::new(config, store, metrics, clock.clone()).expect("a client")
 }
 
-async fn look(alarms: &Alarms) -> (Vec<AlarmKind>, Vec<AlarmKind>) {
+async fn check(alarms: &Alarms) -> (Vec<AlarmKind>, Vec<AlarmKind>) {
     let changes = alarms.check().await.expect("the store works");
     let kinds = |rows: Vec<AlarmRow>| rows.into_iter().map(|row| row.kind).collect();
     (kinds(changes.raised), kinds(changes.ended))
@@ -186,15 +188,19 @@ async fn look(alarms: &Alarms) -> (Vec<AlarmKind>, Vec<AlarmKind>) {
 
 #[tokio::test]
 async fn silence_begins_with_missed_notifications_and_ends_with_one() {
-    let station = Station::new().await;
-    station.hint(exported(COMPANY)).await;
-    station.pull(&[], &[]).await;
-    station.clock.advance(hours(1));
-    station.pull(&[("a", station.clock.now())], &[]).await;
-    assert_eq!(station.look().await, (vec![], vec![]), "one may still come");
+    let scene = Scene::new().await;
+    scene.notify(exported(COMPANY)).await;
+    scene.pull(&[], &[]).await;
+    scene.clock.advance(hours(1));
+    scene.pull(&[("a", scene.clock.now())], &[]).await;
+    assert_eq!(
+        scene.check().await,
+        (vec![], vec![]),
+        "a notification may still arrive"
+    );
 
-    station.clock.advance(minutes(15));
-    let alarm = station.begins(AlarmKind::Silence).await;
+    scene.clock.advance(minutes(15));
+    let alarm = scene.assert_raised(AlarmKind::Silence).await;
     assert_eq!(alarm.subject, "default/exported");
     assert!(
         alarm.text.contains("2026-11-23T08:00:00.000Z"),
@@ -202,124 +208,131 @@ async fn silence_begins_with_missed_notifications_and_ends_with_one() {
         alarm.text
     );
 
-    station.hint(exported(COMPANY)).await;
-    station.ends(AlarmKind::Silence).await;
+    scene.notify(exported(COMPANY)).await;
+    scene.assert_ended(AlarmKind::Silence).await;
 }
 
 #[tokio::test]
 async fn paused_feeds_and_accounts_alarm_unless_a_person_did_it() {
-    let station = Station::new().await;
-    station.hint(exported(COMPANY)).await;
+    let scene = Scene::new().await;
+    scene.notify(exported(COMPANY)).await;
     let failure = PageFailure::FeedPaused {
         reason: FeedPauseReason::NotFound,
-        retry_at: station.clock.now().after(hours(1)),
+        retry_at: scene.clock.now().after(hours(1)),
     };
-    let lease = station.lease().await.expect("due");
-    let failed = station
+    let lease = scene.lease().await.expect("due");
+    let failed = scene
         .store
         .fail_page(lease, failure, "404".to_owned())
         .await;
-    failed.expect("noted");
-    let alarm = station.begins(AlarmKind::Paused).await;
+    failed.expect("stored");
+    let alarm = scene.assert_raised(AlarmKind::Paused).await;
     assert_eq!(alarm.subject, "default/exported/302320404");
     assert!(alarm.text.contains("feeds resume"), "{}", alarm.text);
 
-    let paused = |paused| station.store.set_paused(default_account(), None, paused);
+    let paused = |paused| scene.store.set_paused(default_account(), None, paused);
     paused(true).await.expect("paused by hand");
-    station.ends(AlarmKind::Paused).await;
+    scene.assert_ended(AlarmKind::Paused).await;
 
-    paused(false).await.expect("freed");
-    station.hint(exported(COMPANY)).await;
+    paused(false).await.expect("resumed");
+    scene.notify(exported(COMPANY)).await;
     let failure = PageFailure::AccountPaused {
         reason: FeedPauseReason::Unauthorized,
-        retry_at: station.clock.now().after(hours(1)),
+        retry_at: scene.clock.now().after(hours(1)),
     };
-    let lease = station.lease().await.expect("due");
-    let failed = station
+    let lease = scene.lease().await.expect("due");
+    let failed = scene
         .store
         .fail_page(lease, failure, "401".to_owned())
         .await;
-    failed.expect("noted");
-    assert_eq!(station.begins(AlarmKind::Paused).await.subject, "default");
-    paused(false).await.expect("freed");
-    station.ends(AlarmKind::Paused).await;
+    failed.expect("stored");
+    assert_eq!(
+        scene.assert_raised(AlarmKind::Paused).await.subject,
+        "default"
+    );
+    paused(false).await.expect("resumed");
+    scene.assert_ended(AlarmKind::Paused).await;
 }
 
 #[tokio::test]
 async fn a_blocked_queue_alarms_once_something_waits_for_it() {
-    let mut station = Station::with(|config, _| config.api.exported_path = None).await;
-    assert_eq!(station.look().await, (vec![], vec![]), "nothing waits");
-    station.hint(exported(COMPANY)).await;
-    let alarm = station.begins(AlarmKind::Blocked).await;
+    let mut scene = Scene::with(|config, _| config.api.exported_path = None).await;
+    assert_eq!(scene.check().await, (vec![], vec![]), "nothing waits");
+    scene.notify(exported(COMPANY)).await;
+    let alarm = scene.assert_raised(AlarmKind::Blocked).await;
     assert!(alarm.text.contains("`api.exported_path`"), "{}", alarm.text);
 
-    station.config.api.exported_path = settings(
-        station.dir.path(),
+    scene.config.api.exported_path = settings(
+        scene.dir.path(),
         "http://127.0.0.1:9",
         "planted-key",
         "http://127.0.0.1:9",
     )
     .api
     .exported_path;
-    station.alarms = station.another();
+    scene.alarms = scene.another_process();
     assert_eq!(
-        station.look().await,
+        scene.check().await,
         (vec![], vec![]),
-        "another may not know it yet"
+        "another process may still see it"
     );
-    station.clock.advance(minutes(10));
-    station.ends(AlarmKind::Blocked).await;
+    scene.clock.advance(minutes(10));
+    scene.assert_ended(AlarmKind::Blocked).await;
 }
 
 #[tokio::test]
 async fn a_feed_that_stays_behind_alarms_unless_nothing_ran() {
-    let station = Station::new().await;
-    station.hint(exported(COMPANY)).await;
-    station.pull(&[], &[]).await;
-    station.clock.advance(hours(3) + minutes(1));
-    let alarm = station.begins(AlarmKind::Behind).await;
+    let scene = Scene::new().await;
+    scene.notify(exported(COMPANY)).await;
+    scene.pull(&[], &[]).await;
+    scene.clock.advance(hours(3) + minutes(1));
+    let alarm = scene.assert_raised(AlarmKind::Behind).await;
     assert_eq!(alarm.subject, "default/exported/302320404");
-    station.pull(&[], &[]).await;
-    station.ends(AlarmKind::Behind).await;
+    scene.pull(&[], &[]).await;
+    scene.assert_ended(AlarmKind::Behind).await;
 
-    station.clock.advance(hours(24));
-    let restarted = station.another();
-    assert_eq!(look(&restarted).await, (vec![], vec![]), "it just started");
-    station.clock.advance(minutes(16));
-    assert_eq!(look(&restarted).await, (vec![AlarmKind::Behind], vec![]));
+    scene.clock.advance(hours(24));
+    let restarted = scene.another_process();
+    assert_eq!(
+        check(&restarted).await,
+        (vec![], vec![]),
+        "it has just started"
+    );
+    scene.clock.advance(minutes(16));
+    assert_eq!(check(&restarted).await, (vec![AlarmKind::Behind], vec![]));
 }
 
 #[tokio::test]
 async fn a_storm_of_refusals_alarms_until_it_has_been_calm() {
-    let station = Station::new().await;
+    let scene = Scene::new().await;
     let refuse = |count: usize| {
         for _ in 0..count {
-            station
+            scene
                 .metrics
                 .refused(Some(Event::OnExported), "signature_mismatch");
-            // Anybody can ask for any path.
-            station.metrics.refused(None, "unknown_path");
+            // Anybody can request any path.
+            scene.metrics.refused(None, "unknown_path");
         }
     };
     refuse(19);
-    assert_eq!(station.look().await, (vec![], vec![]));
+    assert_eq!(scene.check().await, (vec![], vec![]));
     refuse(1);
-    let alarm = station.begins(AlarmKind::RefusedStorm).await;
+    let alarm = scene.assert_raised(AlarmKind::RefusedStorm).await;
     assert!(
         alarm.text.contains("`signature_mismatch`"),
         "{}",
         alarm.text
     );
-    station.clock.advance(minutes(9));
-    assert_eq!(station.look().await, (vec![], vec![]));
-    station.clock.advance(minutes(10));
-    station.ends(AlarmKind::RefusedStorm).await;
+    scene.clock.advance(minutes(9));
+    assert_eq!(scene.check().await, (vec![], vec![]));
+    scene.clock.advance(minutes(10));
+    scene.assert_ended(AlarmKind::RefusedStorm).await;
 }
 
 #[tokio::test]
 async fn a_certificate_near_expiry_alarms_until_it_is_renewed() {
-    let station = Station::new().await;
-    let now = station.clock.now();
+    let scene = Scene::new().await;
+    let now = scene.clock.now();
     let keep = |name: &str, days: u64| {
         let signer = Signer::generate("sns.amazonaws.com", now, now.after(hours(24 * days)));
         let row = CertificateRow {
@@ -327,30 +340,30 @@ async fn a_certificate_near_expiry_alarms_until_it_is_renewed() {
             pem: signer.expect("made").certificate_pem().as_bytes().to_vec(),
             fetched_at: now,
         };
-        station.store.keep_certificate(row)
+        scene.store.keep_certificate(row)
     };
-    keep("one", 8).await.expect("kept");
-    assert_eq!(station.look().await, (vec![], vec![]));
-    station.clock.advance(hours(25));
-    let alarm = station.begins(AlarmKind::Certificate).await;
+    keep("one", 8).await.expect("stored");
+    assert_eq!(scene.check().await, (vec![], vec![]));
+    scene.clock.advance(hours(25));
+    let alarm = scene.assert_raised(AlarmKind::Certificate).await;
     assert_eq!(alarm.subject, "sns.eu-west-1.amazonaws.com");
-    keep("two", 400).await.expect("kept");
-    station.ends(AlarmKind::Certificate).await;
+    keep("two", 400).await.expect("stored");
+    scene.assert_ended(AlarmKind::Certificate).await;
 }
 
 #[tokio::test]
 async fn a_filling_disk_alarms_before_messages_are_refused() {
-    let station = Station::new().await;
-    station.store.set_free_bytes((1 << 29) - 1);
-    station.begins(AlarmKind::Disk).await;
-    station.store.set_free_bytes(1 << 29);
-    station.clock.advance(minutes(10));
-    station.ends(AlarmKind::Disk).await;
+    let scene = Scene::new().await;
+    scene.store.set_free_bytes((1 << 29) - 1);
+    scene.assert_raised(AlarmKind::Disk).await;
+    scene.store.set_free_bytes(1 << 29);
+    scene.clock.advance(minutes(10));
+    scene.assert_ended(AlarmKind::Disk).await;
 }
 
 #[tokio::test]
 async fn late_uploads_alarm_until_their_documents_arrive() {
-    let station = Station::new().await;
+    let scene = Scene::new().await;
     let upload = NewUpload {
         account: default_account(),
         sha256: "00".repeat(32),
@@ -359,30 +372,30 @@ async fn late_uploads_alarm_until_their_documents_arrive() {
         correlation: "mark".to_owned(),
         force: false,
         owner: "me".to_owned(),
-        now: station.clock.now(),
+        now: scene.clock.now(),
         claim: minutes(1),
     };
-    let begun = station.store.begin_upload(upload).await.expect("claimed");
+    let begun = scene.store.begin_upload(upload).await.expect("claimed");
     let UploadBegun::Send(row) = begun else {
         panic!("{begun:?}");
     };
-    let (id, now) = (row.id, station.clock.now());
-    let sent = station
+    let (id, now) = (row.id, scene.clock.now());
+    let sent = scene
         .store
         .end_upload(id, "me".to_owned(), UploadEnd::Sent, now);
-    assert!(sent.await.expect("noted"));
-    assert_eq!(station.look().await, (vec![], vec![]));
-    station.clock.advance(hours(12) + minutes(1));
-    station.begins(AlarmKind::UploadsLate).await;
-    station.hint(digitized()).await;
-    station.pull(&[], &["mark"]).await;
-    station.ends(AlarmKind::UploadsLate).await;
+    assert!(sent.await.expect("stored"));
+    assert_eq!(scene.check().await, (vec![], vec![]));
+    scene.clock.advance(hours(12) + minutes(1));
+    scene.assert_raised(AlarmKind::UploadsLate).await;
+    scene.notify(digitized()).await;
+    scene.pull(&[], &["mark"]).await;
+    scene.assert_ended(AlarmKind::UploadsLate).await;
 }
 
 #[tokio::test]
 async fn a_failing_destination_alarms_until_it_accepts_a_document() {
     let name = DestinationName::parse("books").expect("a name");
-    let station = Station::with(|config, _| {
+    let scene = Scene::with(|config, _| {
         let destination = DestinationConfig {
             queue: Queue::Exported,
             accounts: Vec::new(),
@@ -398,14 +411,14 @@ async fn a_failing_destination_alarms_until_it_accepts_a_document() {
         );
     })
     .await;
-    let now = || station.clock.now();
-    let known = station.store.register_destinations(
+    let now = || scene.clock.now();
+    let registered = scene.store.register_destinations(
         vec![(name.clone(), DestinationFilter::all_of(Queue::Exported))],
         now(),
     );
-    known.await.expect("known");
-    station.hint(exported(COMPANY)).await;
-    station.pull(&[("a", now())], &[]).await;
+    registered.await.expect("registered");
+    scene.notify(exported(COMPANY)).await;
+    scene.pull(&[("a", now())], &[]).await;
     let lease = || async {
         loop {
             let request = DeliveryLeaseRequest {
@@ -418,15 +431,10 @@ async fn a_failing_destination_alarms_until_it_accepts_a_document() {
                 limit: 10,
                 limit_bytes: 1 << 20,
             };
-            match station
-                .store
-                .lease_deliveries(request)
-                .await
-                .expect("works")
-            {
+            match scene.store.lease_deliveries(request).await.expect("works") {
                 DeliveryLeased::Batch(lease) => return lease,
                 DeliveryLeased::Advanced => {}
-                DeliveryLeased::Nothing { .. } => panic!("a version waits"),
+                DeliveryLeased::Nothing { .. } => panic!("a version is due"),
             }
         }
     };
@@ -436,14 +444,14 @@ async fn a_failing_destination_alarms_until_it_accepts_a_document() {
         error: "answered 500".to_owned(),
         until: Some(now()),
     };
-    let settled = station
+    let settled = scene
         .store
         .settle_deliveries(lease().await, vec![], fails, now());
-    settled.await.expect("noted");
-    station.clock.advance(minutes(29));
-    assert_eq!(station.look().await, (vec![], vec![]));
-    station.clock.advance(minutes(2));
-    let alarm = station.begins(AlarmKind::Destination).await;
+    settled.await.expect("stored");
+    scene.clock.advance(minutes(29));
+    assert_eq!(scene.check().await, (vec![], vec![]));
+    scene.clock.advance(minutes(2));
+    let alarm = scene.assert_raised(AlarmKind::Destination).await;
     assert!(alarm.text.contains("answered 500"), "{}", alarm.text);
 
     let delivered = Attempt {
@@ -451,40 +459,38 @@ async fn a_failing_destination_alarms_until_it_accepts_a_document() {
         began_at: now(),
         outcome: DeliveryOutcome::Delivered { note: None },
     };
-    let settled = station.store.settle_deliveries(
-        lease().await,
-        vec![delivered],
-        LeaseAction::Release,
-        now(),
-    );
-    settled.await.expect("noted");
-    station.ends(AlarmKind::Destination).await;
+    let settled =
+        scene
+            .store
+            .settle_deliveries(lease().await, vec![delivered], LeaseAction::Release, now());
+    settled.await.expect("stored");
+    scene.assert_ended(AlarmKind::Destination).await;
 }
 
 #[tokio::test]
 async fn held_documents_alarm_until_their_feed_is_started() {
     let name = DestinationName::parse("books").expect("a name");
-    let station = Station::with(|config, _| {
+    let scene = Scene::with(|config, _| {
         let name = DestinationName::parse("books").expect("a name");
         config
             .destinations
             .insert(name, DestinationConfig::of(DestinationKind::List));
     })
     .await;
-    let now = || station.clock.now();
-    let known = station.store.register_destinations(
+    let now = || scene.clock.now();
+    let registered = scene.store.register_destinations(
         vec![(name.clone(), DestinationFilter::all_of(Queue::Exported))],
         now(),
     );
-    known.await.expect("known");
-    station.hint(exported(COMPANY)).await;
+    registered.await.expect("registered");
+    scene.notify(exported(COMPANY)).await;
     assert_eq!(
-        station.look().await,
+        scene.check().await,
         (vec![], vec![]),
-        "nothing has come yet"
+        "nothing is stored yet"
     );
-    station.pull(&[("a", now()), ("b", now())], &[]).await;
-    let alarm = station.begins(AlarmKind::Held).await;
+    scene.pull(&[("a", now()), ("b", now())], &[]).await;
+    let alarm = scene.assert_raised(AlarmKind::Held).await;
     assert_eq!(alarm.subject, "books");
     assert!(
         alarm.text.contains("2 documents of 1 feed held"),
@@ -497,9 +503,9 @@ async fn held_documents_alarm_until_their_feed_is_started() {
         company: None,
         from: StartFrom::Now,
     };
-    let started = station.store.change_destination(name, start, now()).await;
+    let started = scene.store.change_destination(name, start, now()).await;
     assert_eq!(started.expect("started"), Some(1));
-    station.ends(AlarmKind::Held).await;
+    scene.assert_ended(AlarmKind::Held).await;
 }
 
 #[tokio::test]
@@ -516,17 +522,17 @@ async fn an_ended_subscription_alarms_until_it_is_restored() {
         app.clock.clone(),
     )
     .expect("a client");
-    assert_eq!(look(&alarms).await.0, [AlarmKind::Unsubscribed]);
+    assert_eq!(check(&alarms).await.0, [AlarmKind::Unsubscribed]);
 
     let listed = app.admin("/v1/alarms?active=true").await;
     assert_eq!(listed["rows"][0]["kind"], "unsubscribed", "{listed}");
     assert_eq!(listed["rows"][0]["ended_at"], Value::Null);
-    let on = r#"ivesk_webhook_alarms{kind="unsubscribed"} 1"#;
-    assert!(app.metrics().await.contains(on));
+    let active = r#"ivesk_webhook_alarms{kind="unsubscribed"} 1"#;
+    assert!(app.metrics().await.contains(active));
     let id = app.subscription().await.id;
     app.admin_post(&format!("/v1/subscriptions/{id}/restore"), &json!({}))
         .await;
-    assert_eq!(look(&alarms).await.1, [AlarmKind::Unsubscribed]);
+    assert_eq!(check(&alarms).await.1, [AlarmKind::Unsubscribed]);
     assert_eq!(app.admin("/v1/alarms?active=true").await["rows"], json!([]));
     let all = app.admin("/v1/alarms").await;
     assert_eq!(
@@ -541,22 +547,22 @@ async fn an_ended_subscription_alarms_until_it_is_restored() {
     assert_eq!(beyond.expect("an answer").status(), 400);
 }
 
-/// Pauses the feed by the vendor's word.
-async fn pause(station: &Station) {
-    station.hint(exported(COMPANY)).await;
+/// Pauses the feed as after a refusal of the vendor.
+async fn pause(scene: &Scene) {
+    scene.notify(exported(COMPANY)).await;
     let failure = PageFailure::FeedPaused {
         reason: FeedPauseReason::Forbidden,
-        retry_at: station.clock.now().after(hours(1)),
+        retry_at: scene.clock.now().after(hours(1)),
     };
-    let lease = station.lease().await.expect("due");
-    let failed = station
+    let lease = scene.lease().await.expect("due");
+    let failed = scene
         .store
         .fail_page(lease, failure, "403".to_owned())
         .await;
-    failed.expect("noted");
+    failed.expect("stored");
 }
 
-async fn told(alarms: &Alarms) -> NotifyOutcome {
+async fn notify(alarms: &Alarms) -> NotifyOutcome {
     alarms.notify().await.expect("the store works")
 }
 
@@ -564,56 +570,53 @@ async fn told(alarms: &Alarms) -> NotifyOutcome {
 async fn an_unreachable_address_is_notified_in_order_afterwards() {
     let stand_in = StandIn::start([]).await;
     let url = stand_in.url("/hooks/planted-secret");
-    let station = Station::with(|config, _| {
+    let scene = Scene::with(|config, _| {
         config.alarms.target = Some(AlarmTarget::Url(url.clone().into()));
     })
     .await;
-    assert_eq!(told(&station.alarms).await, NotifyOutcome::Nothing);
-    pause(&station).await;
-    station.begins(AlarmKind::Paused).await;
+    assert_eq!(notify(&scene.alarms).await, NotifyOutcome::Nothing);
+    pause(&scene).await;
+    scene.assert_raised(AlarmKind::Paused).await;
 
     stand_in.then(Answer::status(503, ""));
     stand_in.then(Answer::status(302, "").with("location", "http://127.0.0.1:9/"));
-    assert_eq!(told(&station.alarms).await, NotifyOutcome::Failed);
+    assert_eq!(notify(&scene.alarms).await, NotifyOutcome::Failed);
     assert_eq!(
-        told(&station.alarms).await,
+        notify(&scene.alarms).await,
         NotifyOutcome::Nothing,
         "not at once"
     );
-    station.clock.advance(minutes(1));
+    scene.clock.advance(minutes(1));
     assert_eq!(
-        told(&station.another()).await,
+        notify(&scene.another_process()).await,
         NotifyOutcome::Failed,
         "no redirects"
     );
-    let row = station.on().await.remove(0);
+    let row = scene.active().await.remove(0);
     assert_eq!((row.attempts, row.notify_at.is_some()), (2, true));
     let error = row.last_error.expect("it failed");
     assert_eq!(error, "`alarms.url` answered 302");
 
-    // It is over before anybody could be told that it began.
-    let freed = station
-        .store
-        .set_paused(default_account(), None, false)
-        .await;
-    freed.expect("freed");
-    station.ends(AlarmKind::Paused).await;
-    station.clock.advance(minutes(20));
+    // It ends before its beginning could be notified.
+    let resumed = scene.store.set_paused(default_account(), None, false).await;
+    resumed.expect("resumed");
+    scene.assert_ended(AlarmKind::Paused).await;
+    scene.clock.advance(minutes(20));
     stand_in.requests();
     stand_in.then(Answer::ok(""));
     stand_in.then(Answer::ok(""));
     assert_eq!(
-        told(&station.another()).await,
+        notify(&scene.another_process()).await,
         NotifyOutcome::Sent,
         "a restart"
     );
     assert_eq!(
-        told(&station.alarms).await,
+        notify(&scene.alarms).await,
         NotifyOutcome::Sent,
         "another replica"
     );
     assert_eq!(
-        told(&station.alarms).await,
+        notify(&scene.alarms).await,
         NotifyOutcome::Nothing,
         "each once"
     );
@@ -638,12 +641,10 @@ async fn an_unreachable_address_is_notified_in_order_afterwards() {
     );
 }
 
-/// A shell script in `dir` that can be run.
+/// Writes a shell script and returns a command that runs it.
 fn script(dir: &Path, text: &str) -> AlarmCommand {
-    let program = dir.join("tell");
-    std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).expect("written");
-    let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&program, mode).expect("it can be run");
+    let program = dir.join("notify");
+    write_program(&program, &format!("#!/bin/sh\n{text}\n"));
     AlarmCommand {
         program,
         arguments: vec!["two words; $HOME".to_owned()],
@@ -652,21 +653,21 @@ fn script(dir: &Path, text: &str) -> AlarmCommand {
 
 #[tokio::test]
 async fn a_command_gets_the_alarm_without_shell_or_environment() {
-    let station = Station::with(|config, dir| {
+    let scene = Scene::with(|config, dir| {
         let to = dir.display();
-        let text = format!("cat > {to}/given\nenv > {to}/env\nprintf %s \"$1\" > {to}/argument");
+        let text = format!("cat > {to}/input\nenv > {to}/env\nprintf %s \"$1\" > {to}/argument");
         config.alarms.target = Some(AlarmTarget::Command(script(dir, &text)));
     })
     .await;
-    pause(&station).await;
-    station.begins(AlarmKind::Paused).await;
+    pause(&scene).await;
+    scene.assert_raised(AlarmKind::Paused).await;
 
-    assert_eq!(told(&station.alarms).await, NotifyOutcome::Sent);
+    assert_eq!(notify(&scene.alarms).await, NotifyOutcome::Sent);
 
-    let file = |name: &str| std::fs::read_to_string(station.dir.path().join(name));
-    let given: Value = serde_json::from_str(&file("given").expect("it ran")).expect("JSON");
+    let file = |name: &str| std::fs::read_to_string(scene.dir.path().join(name));
+    let input: Value = serde_json::from_str(&file("input").expect("it ran")).expect("JSON");
     assert_eq!(
-        (&given["alarm"], &given["state"]),
+        (&input["alarm"], &input["state"]),
         (&json!("paused"), &json!("raised"))
     );
     assert_eq!(file("argument").expect("it ran"), "two words; $HOME");
@@ -674,7 +675,7 @@ async fn a_command_gets_the_alarm_without_shell_or_environment() {
     let names = environment
         .lines()
         .filter_map(|line| line.split('=').next());
-    // What the shell of the script sets by itself.
+    // Without the shell's own.
     let ours: Vec<_> = names
         .filter(|name| !matches!(*name, "PWD" | "SHLVL" | "_" | "OLDPWD"))
         .collect();
@@ -683,23 +684,23 @@ async fn a_command_gets_the_alarm_without_shell_or_environment() {
 
 #[tokio::test]
 async fn a_command_that_fails_is_retried_later() {
-    let station = Station::with(|config, dir| {
+    let scene = Scene::with(|config, dir| {
         config.alarms.target = Some(AlarmTarget::Command(script(dir, "exit 3")));
     })
     .await;
-    pause(&station).await;
-    station.begins(AlarmKind::Paused).await;
-    assert_eq!(told(&station.alarms).await, NotifyOutcome::Failed);
-    let row = station.on().await.remove(0);
+    pause(&scene).await;
+    scene.assert_raised(AlarmKind::Paused).await;
+    assert_eq!(notify(&scene.alarms).await, NotifyOutcome::Failed);
+    let row = scene.active().await.remove(0);
     let error = row.last_error.expect("it failed");
     assert_eq!(error, "`alarms.command` failed with exit status: 3");
-    station.clock.advance(minutes(1));
-    assert_eq!(told(&station.alarms).await, NotifyOutcome::Failed);
+    scene.clock.advance(minutes(1));
+    assert_eq!(notify(&scene.alarms).await, NotifyOutcome::Failed);
 }
 
 #[tokio::test]
 async fn notifying_ends_after_a_day_of_failures() {
-    let station = Station::with(|config, dir| {
+    let scene = Scene::with(|config, dir| {
         let command = script(dir, "exit 3");
         config.alarms.target = Some(AlarmTarget::Command(AlarmCommand {
             program: "/nowhere/at/all".into(),
@@ -707,20 +708,20 @@ async fn notifying_ends_after_a_day_of_failures() {
         }));
     })
     .await;
-    pause(&station).await;
-    station.begins(AlarmKind::Paused).await;
-    let begun = station.clock.now();
+    pause(&scene).await;
+    scene.assert_raised(AlarmKind::Paused).await;
+    let started = scene.clock.now();
     let mut attempts = 0;
-    while let Some(due) = station.on().await.remove(0).notify_at {
-        station.clock.advance(due.since(station.clock.now()));
-        assert_eq!(told(&station.alarms).await, NotifyOutcome::Failed);
+    while let Some(due) = scene.active().await.remove(0).notify_at {
+        scene.clock.advance(due.since(scene.clock.now()));
+        assert_eq!(notify(&scene.alarms).await, NotifyOutcome::Failed);
         attempts += 1;
     }
     assert_eq!(attempts, 100);
-    let took = station.clock.now().since(begun);
-    assert!((hours(20)..hours(30)).contains(&took), "{took:?}");
-    station.clock.advance(Duration::from_secs(1));
-    assert_eq!(told(&station.alarms).await, NotifyOutcome::Nothing);
+    let elapsed = scene.clock.now().since(started);
+    assert!((hours(20)..hours(30)).contains(&elapsed), "{elapsed:?}");
+    scene.clock.advance(Duration::from_secs(1));
+    assert_eq!(notify(&scene.alarms).await, NotifyOutcome::Nothing);
 }
 
 #[test]

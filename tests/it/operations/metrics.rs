@@ -1,4 +1,4 @@
-//! What collectors read, from a server that has worked, and what is built on it.
+//! Metrics, and the alert rules and the dashboard that use them.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -6,38 +6,33 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ivesk_webhook::config::default_account;
-use ivesk_webhook::domain::{DestinationName, Event, Queue};
+use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::emulator::signer::Signer;
-use ivesk_webhook::emulator::{
-    Control, DEFAULT_COMPANIES, DEFAULT_KEY, Endpoint, Publication, Tamper,
-};
 use ivesk_webhook::store::{CertificateRow, DeliveryStore as _, DestinationFilter, Store as _};
 use serde_json::Value;
 
-use crate::store::kill::emulator;
 use crate::support::app::TestApp;
-use crate::support::fake_sns::{Message, SIGNER, start};
-use crate::support::process::{Installation, within};
+use crate::support::emulator::emulator;
+use crate::support::fake_sns::{Message, SIGNER, start_time};
+use crate::support::load::one_of_each;
+use crate::support::process::{Installation, client};
 use crate::support::puller::exported;
+use crate::support::skip::skip;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Says that there is no promtool, or fails where that is not allowed.
+/// Returns true if promtool is installed; else skips `test`.
 fn has_promtool(test: &str) -> bool {
-    let found = Command::new("promtool").arg("--version").output();
-    if found.is_ok_and(|output| output.status.success()) {
-        return true;
+    let version = Command::new("promtool").arg("--version").output();
+    let found = version.is_ok_and(|output| output.status.success());
+    if !found {
+        let why = "there is no promtool (Debian: prometheus)";
+        skip(test, "IVESK_WEBHOOK_TEST_REQUIRE_PROMTOOL", why);
     }
-    assert!(
-        std::env::var_os("IVESK_WEBHOOK_TEST_REQUIRE_PROMTOOL").is_none(),
-        "promtool is required, and this machine has none; it is in Debian's package prometheus"
-    );
-    let line = format!("left out without promtool: {test}\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
-    false
+    found
 }
 
-/// Runs promtool on `input`: whether it is content, and what it says.
+/// Runs promtool on `input`; returns true if it finds nothing wrong, and its output.
 fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
     let mut child = Command::new("promtool")
         .args(arguments)
@@ -50,50 +45,16 @@ fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
     stdin.write_all(input.as_bytes()).expect("it reads");
     drop(stdin);
     let output = child.wait_with_output().expect("promtool ends");
-    let said = [output.stdout, output.stderr].concat();
+    let text = [output.stdout, output.stderr].concat();
     (
         output.status.success(),
-        String::from_utf8_lossy(&said).into_owned(),
+        String::from_utf8_lossy(&text).into_owned(),
     )
 }
 
-/// Both webhooks confirmed, documents exported, announced and digitized, one message
-/// twice, one forged, one to nowhere.
-pub(crate) async fn traffic(control: &Control, installation: &Installation) {
-    for event in [Event::OnExported, Event::OnDigitized] {
-        let target = installation.webhook(event);
-        control.subscribe(event, &target).expect("on this machine");
-    }
-    within("the confirmations", control.idle()).await;
-    let company = DEFAULT_COMPANIES[0];
-    control.export(company, 3_usize).expect("a known company");
-    control
-        .digitize(DEFAULT_KEY, company, 2)
-        .expect("a known company");
-    let twice = Publication {
-        copies: 2,
-        ..Publication::exported(company)
-    };
-    control.notify(&twice).expect("the account exists");
-    let forged = Publication {
-        tamper: Tamper::Message,
-        ..Publication::exported(company)
-    };
-    control.notify(&forged).expect("the account exists");
-    within("the deliveries", control.idle()).await;
-    within("both queues' pages", async {
-        control.requests_reached(Endpoint::Exported, 2).await;
-        control.requests_reached(Endpoint::Digitized, 2).await;
-    })
-    .await;
-}
-
-/// What `/metrics` of a running server says to whoever accepts `accept`.
-async fn scraped(installation: &Installation, accept: &str) -> (String, String) {
-    let answer = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client")
+/// Requests `/metrics` with this `Accept` header; returns content type and text.
+async fn scrape(installation: &Installation, accept: &str) -> (String, String) {
+    let answer = client()
         .get(installation.admin_url("/metrics"))
         .header("accept", accept)
         .send()
@@ -109,9 +70,9 @@ async fn promtool_accepts_the_metrics_of_a_server_that_has_worked() {
     let control = emulator.control();
     let installation = Installation::beside(&emulator, "", "");
     let server = installation.start().await;
-    traffic(&control, &installation).await;
+    one_of_each(&control, &installation).await;
 
-    let (kind, text) = scraped(&installation, "*/*").await;
+    let (kind, text) = scrape(&installation, "*/*").await;
     assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
     for series in [
         r#"ivesk_webhook_messages_total{event="on_exported",outcome="duplicate",code=""}"#,
@@ -128,21 +89,21 @@ async fn promtool_accepts_the_metrics_of_a_server_that_has_worked() {
         assert!(text.contains(series), "{series}\n{text}");
     }
     if has_promtool("the metrics of a server that has worked") {
-        let (content, said) = promtool(&["check", "metrics"], &text);
-        assert!(content && said.is_empty(), "{said}\n{text}");
+        let (passes, output) = promtool(&["check", "metrics"], &text);
+        assert!(passes && output.is_empty(), "{output}\n{text}");
     }
 
-    let (kind, text) = scraped(&installation, "application/openmetrics-text;version=1.0.0").await;
+    let (kind, text) = scrape(&installation, "application/openmetrics-text;version=1.0.0").await;
     assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
     assert!(text.ends_with("# EOF\n"), "{text}");
     server.terminate();
-    assert!(server.ended().await.0.success());
+    assert!(server.exited().await.0.success());
 }
 
 #[tokio::test]
 async fn the_latest_certificate_expiry_of_a_host_is_exposed() {
     let app = TestApp::spawn().await;
-    let older = Signer::generate("sns.amazonaws.com", start(), start().after(DAY));
+    let older = Signer::generate("sns.amazonaws.com", start_time(), start_time().after(DAY));
     let older = older.expect("a certificate");
     for (url, pem) in [
         (
@@ -161,14 +122,17 @@ async fn the_latest_certificate_expiry_of_a_host_is_exposed() {
         let row = CertificateRow {
             url: url.to_owned(),
             pem: pem.as_bytes().to_vec(),
-            fetched_at: start(),
+            fetched_at: start_time(),
         };
-        app.store.keep_certificate(row).await.expect("it is kept");
+        app.store.keep_certificate(row).await.expect("stored");
     }
 
     let text = app.metrics().await;
 
-    let expiry = start().after(Duration::from_secs(30 * 86_400)).as_millis() / 1000;
+    let expiry = start_time()
+        .after(Duration::from_secs(30 * 86_400))
+        .as_millis()
+        / 1000;
     let series = format!(
         "ivesk_webhook_certificate_expiry_timestamp_seconds{{host=\"sns.eu-west-1.amazonaws.com\"}} {expiry}\n"
     );
@@ -184,8 +148,11 @@ async fn the_latest_certificate_expiry_of_a_host_is_exposed() {
 async fn more_companies_than_the_limit_add_no_series() {
     let app = TestApp::spawn().await;
     let feeds = (0..2_100).map(|number| exported(&format!("{number:09}")));
-    let known = app.store.register_feeds(feeds.collect(), start()).await;
-    known.expect("feeds are known");
+    let registered = app
+        .store
+        .register_feeds(feeds.collect(), start_time())
+        .await;
+    registered.expect("feeds are registered");
 
     let text = app.metrics().await;
 
@@ -215,12 +182,12 @@ fn the_alert_rules_are_valid_and_fire_when_they_should() {
         ("test", "ivesk-webhook.test.yml"),
     ] {
         let file = format!("{folder}{file}");
-        let (content, said) = promtool(&[what, "rules", &file], "");
-        assert!(content, "{said}");
+        let (passes, output) = promtool(&[what, "rules", &file], "");
+        assert!(passes, "{output}");
     }
 }
 
-/// Every panel of the dashboard that asks for something, with its queries.
+/// Returns every panel of the dashboard with its queries.
 fn panels() -> Vec<(Value, Vec<String>)> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels").clone();
@@ -238,7 +205,7 @@ fn panels() -> Vec<(Value, Vec<String>)> {
 
 #[test]
 fn the_dashboards_panels_do_not_overlap_and_its_queries_parse() {
-    let mut taken = BTreeSet::new();
+    let mut occupied = BTreeSet::new();
     let mut ids = BTreeSet::new();
     let mut rules = "groups: [{name: g, rules: [\n".to_owned();
     for (panel, queries) in panels() {
@@ -248,7 +215,7 @@ fn the_dashboards_panels_do_not_overlap_and_its_queries_parse() {
         assert!(side("x") + side("w") <= 24, "{title}");
         for x in side("x")..side("x") + side("w") {
             for y in side("y")..side("y") + side("h") {
-                assert!(taken.insert((x, y)), "{title} lies on another panel");
+                assert!(occupied.insert((x, y)), "{title} overlaps another panel");
             }
         }
         assert_eq!(panel["type"] == "row", queries.is_empty(), "{title}");
@@ -267,11 +234,11 @@ fn the_dashboards_panels_do_not_overlap_and_its_queries_parse() {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(rules.as_bytes()).expect("written");
     let path = file.path().to_str().expect("text");
-    let (content, said) = promtool(&["check", "rules", path], "");
-    assert!(content, "{said}");
+    let (passes, output) = promtool(&["check", "rules", path], "");
+    assert!(passes, "{output}");
 }
 
-/// The names of ours in `text`.
+/// Returns the names of our metrics in `text`.
 fn names(text: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let words = text.split(|c| !is_name(c));
@@ -279,7 +246,7 @@ fn names(text: &str) -> BTreeSet<String> {
     ours.map(str::to_owned).collect()
 }
 
-/// The names of the samples in an answer of `/metrics`.
+/// Returns the names of the samples in an answer of `/metrics`.
 fn exposed(text: &str) -> BTreeSet<String> {
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     samples
@@ -294,30 +261,33 @@ async fn every_metric_of_rules_and_dashboard_is_exposed() {
     let control = emulator.control();
     let installation = Installation::beside(&emulator, "", "");
     let _server = installation.start().await;
-    traffic(&control, &installation).await;
-    let mut exposed_names = exposed(&scraped(&installation, "*/*").await.1);
+    one_of_each(&control, &installation).await;
+    let mut exposed_names = exposed(&scrape(&installation, "*/*").await.1);
 
-    // What such a server has no reason to show.
+    // Metrics that such a server does not have.
     let app = TestApp::spawn().await;
     app.deliver(&Message::ended(&app.sns)).await;
     let certificate = CertificateRow {
         url: "https://sns.eu-west-1.amazonaws.com/one.pem".to_owned(),
         pem: SIGNER.certificate_pem().as_bytes().to_vec(),
-        fetched_at: start(),
+        fetched_at: start_time(),
     };
-    app.store.keep_certificate(certificate).await.expect("kept");
+    app.store
+        .keep_certificate(certificate)
+        .await
+        .expect("stored");
     let destination = DestinationName::parse("books").expect("a name");
     app.store
         .register_destinations(
             vec![(destination, DestinationFilter::all_of(Queue::Exported))],
-            start(),
+            start_time(),
         )
         .await
-        .expect("known");
+        .expect("registered");
     app.store
-        .register_feeds(vec![exported("1")], start())
+        .register_feeds(vec![exported("1")], start_time())
         .await
-        .expect("known");
+        .expect("registered");
     let paused = app.store.set_paused(default_account(), None, true).await;
     paused.expect("paused");
     exposed_names.extend(exposed(&app.metrics().await));

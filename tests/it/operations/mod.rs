@@ -1,7 +1,7 @@
-//! What an operator relies on: alarms, metrics, traces, proxies and secrets.
+//! Operation: alarms, metrics, traces, proxies and secrets.
 
 mod alarms;
-pub(crate) mod metrics;
+mod metrics;
 mod proxies;
 mod secrets;
 mod traces;

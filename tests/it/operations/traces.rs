@@ -1,4 +1,4 @@
-//! Traces: what a collector receives, and that it holds nobody up.
+//! Traces, as a collector receives them.
 
 use std::collections::BTreeSet;
 
@@ -9,20 +9,21 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use tokio::net::TcpListener;
 
-use crate::operations::metrics::traffic;
-use crate::store::kill::emulator;
+use crate::support::emulator::emulator;
+use crate::support::load::one_of_each;
 use crate::support::process::{Installation, Server, within};
 use crate::support::stand_in::{Answer, StandIn};
 
-/// Stops the server as a service manager does: its log, where it stopped well.
-async fn stopped(server: Server) -> String {
+/// Stops the server as a service manager does, asserts that it stopped cleanly, and returns
+/// its log.
+async fn stop(server: Server) -> String {
     server.terminate();
-    let (status, log) = server.ended().await;
+    let (status, log) = server.exited().await;
     assert!(status.success(), "{log}");
     log
 }
 
-/// An attribute's text or number.
+/// Returns an attribute's text or number.
 fn attribute(span: &Span, name: &str) -> Option<String> {
     let found = span.attributes.iter().find(|pair| pair.key == name)?;
     Some(match found.value.as_ref()?.value.as_ref()? {
@@ -43,7 +44,7 @@ async fn a_collector_receives_all_spans_without_secrets() {
     );
     let installation = Installation::beside(&emulator, "", &sections);
     let server = installation.start().await;
-    traffic(&control, &installation).await;
+    one_of_each(&control, &installation).await;
     let filed = installation.folder().join("files/302320404");
     within("a document at the destination", async {
         while !filed.is_dir() {
@@ -51,7 +52,7 @@ async fn a_collector_receives_all_spans_without_secrets() {
         }
     })
     .await;
-    let log = stopped(server).await;
+    let log = stop(server).await;
     assert!(!log.contains("otlp_url"), "{log}");
 
     let requests = collector.requests();
@@ -64,8 +65,8 @@ async fn a_collector_receives_all_spans_without_secrets() {
         );
         let decoded = ExportTraceServiceRequest::decode(request.body.clone());
         for resource in decoded.expect("protobuf").resource_spans {
-            let about = resource.resource.expect("it says who sent it");
-            let name = about
+            let resource_attributes = resource.resource.expect("a resource");
+            let name = resource_attributes
                 .attributes
                 .iter()
                 .find(|pair| pair.key == "service.name");
@@ -119,13 +120,13 @@ async fn a_hanging_collector_delays_neither_messages_nor_shutdown() {
     let sections = format!("[log]\notlp_url = \"http://{address}\"\n");
     let installation = Installation::beside(&emulator, "", &sections);
     let server = installation.start().await;
-    traffic(&control, &installation).await;
+    one_of_each(&control, &installation).await;
 
-    let begun = std::time::Instant::now();
-    let log = stopped(server).await;
+    let started = std::time::Instant::now();
+    let log = stop(server).await;
 
-    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
-    assert!(log.contains("the last traces could not be sent"), "{log}");
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+    assert!(log.contains("failed to send the last traces"), "{log}");
     drop(listener);
 }
 
@@ -136,14 +137,14 @@ async fn a_collector_that_refuses_is_logged_once() {
     let sections = format!("[log]\notlp_url = \"{}\"\n", collector.url("/own/path"));
     let installation = Installation::beside(&emulator, "", &sections);
     let server = installation.start().await;
-    traffic(&emulator.control(), &installation).await;
+    one_of_each(&emulator.control(), &installation).await;
 
-    let log = stopped(server).await;
+    let log = stop(server).await;
 
-    let said = log
+    let lines = log
         .matches("failed to send traces to `log.otlp_url`")
         .count();
-    assert_eq!(said, 1, "{log}");
+    assert_eq!(lines, 1, "{log}");
     assert!(log.contains("it answered 401"), "{log}");
     let requests = collector.requests();
     assert!(requests.iter().all(|request| request.target == "/own/path"));

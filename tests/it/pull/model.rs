@@ -1,5 +1,5 @@
-//! Random histories: whatever happens on the way, in the end the store holds exactly
-//! what the vendor lists, each version once.
+//! Random sequences of operations: in the end, the store holds exactly what the vendor lists,
+//! each version once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,25 +15,27 @@ use ivesk_webhook::store::{DocumentRow, SharedStore, Trigger, TriggerKind};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestCaseError, TestRunner};
 
-use crate::pull::random_operations::{Heard, Operation, Positions, operation, positions, tell};
+use crate::pull::random_operations::{
+    Notified, Operation, Positions, describe, operation, positions,
+};
 use crate::support::databases::Database;
 use crate::support::puller::{
-    check_numbering, company, digitized, documents, exported, exported_path, folder, hours, pass,
-    settings, settle, signer, start_of_time, stored,
+    check_numbering, company, digitized, documents, exported, folder, hours, run_for,
+    set_exported_path, settings, settle, signer, start_time, stored,
 };
 
-/// Histories tried, unless `PULL_HISTORIES` says another number; each takes a third of a
-/// second, most of it clients that load the system's certificates.
+/// Number of sequences, unless `PULL_HISTORIES` sets another one; each takes a third of a
+/// second, most of it for clients that load the system's certificates.
 const HISTORIES: u32 = 24;
-/// The longest time for one request, in real time: only a hanging vendor takes it.
+/// Real time that each request to a hanging vendor takes.
 const TIMEOUT: Duration = Duration::from_millis(400);
 
-/// The vendor of all histories; each has an account and companies of its own.
+/// The vendor of all runs; each has an account and companies of its own.
 struct Vendor {
     emulator: Emulator,
     clock: Clock,
     runtime: tokio::runtime::Runtime,
-    histories: std::cell::Cell<u32>,
+    runs: std::cell::Cell<u32>,
 }
 
 impl Vendor {
@@ -43,7 +45,7 @@ impl Vendor {
             .enable_all()
             .build()
             .expect("a runtime");
-        let clock = Clock::manual(start_of_time());
+        let clock = Clock::manual(start_time());
         let settings = EmulatorSettings {
             clock: clock.clone(),
             signer: Some(signer()),
@@ -54,12 +56,12 @@ impl Vendor {
             emulator: emulator.expect("a free port"),
             clock,
             runtime,
-            histories: std::cell::Cell::new(0),
+            runs: std::cell::Cell::new(0),
         }
     }
 }
 
-/// One history while it runs.
+/// One sequence of operations while it runs.
 struct Run {
     control: Control,
     clock: Clock,
@@ -70,18 +72,18 @@ struct Run {
     store: SharedStore,
     pullers: [Arc<Puller>; 2],
     exported: Vec<(String, String)>,
-    /// Everything that was ever listed: with `re_export=moves` more than there is now.
+    /// Every version that was ever listed: with `re_export=moves`, some no longer are.
     ever_listed: BTreeSet<(String, String)>,
-    late: Vec<Feed>,
+    late_notifications: Vec<Feed>,
     _folder: tempfile::TempDir,
     _database: Option<Database>,
 }
 
 impl Run {
     async fn begin(vendor: &Vendor, positions: Positions) -> Self {
-        let number = vendor.histories.get();
-        vendor.histories.set(number + 1);
-        let key = format!("key-of-history-{number}");
+        let number = vendor.runs.get();
+        vendor.runs.set(number + 1);
+        let key = format!("key-of-run-{number}");
         let codes: Vec<String> = (0..positions.companies())
             .map(|n| {
                 format!(
@@ -109,12 +111,12 @@ impl Run {
         if let Some(database) = &database {
             config.store.url = database.url();
         }
-        exported_path(&mut config, positions.company_in);
+        set_exported_path(&mut config, positions.of("company_in"));
         config.api.timeout = TIMEOUT;
         let account = config.accounts.get_mut(&default_account());
         let account = account.expect("the account");
         account.digitized = true;
-        // The others become known by hints, and by the digitized queue.
+        // Others become known through notifications and the digitized queue.
         account.companies = vec![company(&codes[0])];
         let (store, pullers) = open(&config, &vendor.clock).await;
         Self {
@@ -128,7 +130,7 @@ impl Run {
             pullers,
             exported: Vec::new(),
             ever_listed: BTreeSet::new(),
-            late: Vec::new(),
+            late_notifications: Vec::new(),
             _folder: dir,
             _database: database,
         }
@@ -141,18 +143,18 @@ impl Run {
                 count,
                 ties,
                 lag_s,
-                heard,
+                notified,
             } => {
                 let ties = ties.min(self.positions.most_ties());
                 self.switch(&format!("ties={ties},visibility_lag_ms={}", lag_s * 1_000));
                 let code = self.code(company);
-                let made = self.control.export(&code, count).expect("exported");
+                let exported = self.control.export(&code, count).expect("exported");
                 self.switch("ties=1,visibility_lag_ms=0");
-                self.exported.extend(made.iter().cloned());
-                self.ever_listed.extend(made);
-                self.tell(self.exported_feed(&code), heard).await;
+                self.exported.extend(exported.iter().cloned());
+                self.ever_listed.extend(exported);
+                self.notify(self.exported_feed(&code), notified).await;
             }
-            Operation::ReExport { document, heard } => {
+            Operation::ReExport { document, notified } => {
                 if self.exported.is_empty() {
                     return;
                 }
@@ -161,33 +163,34 @@ impl Run {
                 self.ever_listed
                     .extend(again.map(|version| (id.clone(), version)));
                 let code = self.code_of(&id);
-                self.tell(self.exported_feed(&code), heard).await;
+                self.notify(self.exported_feed(&code), notified).await;
             }
             Operation::Digitize {
                 company,
                 count,
-                heard,
+                notified,
             } => {
                 let code = self.code(company);
-                let made = self.control.digitize(&self.key, &code, count);
-                made.expect("the company exists");
-                self.tell(digitized(), heard).await;
+                let ids = self.control.digitize(&self.key, &code, count);
+                ids.expect("the company exists");
+                self.notify(digitized(), notified).await;
             }
-            Operation::Hint { company } => {
+            Operation::Notification { company } => {
                 let code = self.code(company);
-                self.tell(self.exported_feed(&code), Heard::AtOnce).await;
+                self.notify(self.exported_feed(&code), Notified::AtOnce)
+                    .await;
             }
-            Operation::LateHints => {
-                while let Some(feed) = self.late.pop() {
-                    self.hint(feed).await;
+            Operation::LateNotifications => {
+                while let Some(feed) = self.late_notifications.pop() {
+                    self.trigger(feed).await;
                 }
             }
-            Operation::Trouble { trouble, times } => {
-                self.control.fault(trouble.fault().times(times));
+            Operation::Fault { fault, times } => {
+                self.control.fault(fault.to_fault().times(times));
             }
-            Operation::TroubleEnds => self.control.clear_faults(),
+            Operation::FaultsEnd => self.control.clear_faults(),
             Operation::Step => self.step(0).await,
-            Operation::StepOfAnother => self.step(1).await,
+            Operation::StepOfOther => self.step(1).await,
             Operation::DroppedStep => self.dropped_step().await,
             Operation::Settle => drop(settle(&self.pullers[0]).await),
             Operation::Restart => self.restart().await,
@@ -197,7 +200,7 @@ impl Run {
             }
             Operation::Pass { minutes } => {
                 let time = Duration::from_secs(minutes * 60);
-                pass(&self.pullers[0], &self.clock, time).await;
+                run_for(&self.pullers[0], &self.clock, time).await;
             }
             Operation::Down { minutes } => {
                 self.clock.advance(Duration::from_secs(minutes * 60));
@@ -213,7 +216,7 @@ impl Run {
 
     async fn dropped_step(&self) {
         self.control.reset_requests();
-        let asked = async {
+        let requested = async {
             tokio::select! {
                 () = self.control.requests_reached(Endpoint::Exported, 1) => {}
                 () = self.control.requests_reached(Endpoint::Digitized, 1) => {}
@@ -221,7 +224,7 @@ impl Run {
         };
         tokio::select! {
             stepped = self.pullers[1].pull_page() => drop(stepped.expect("the store works")),
-            () = asked => {}
+            () = requested => {}
         }
     }
 
@@ -232,32 +235,32 @@ impl Run {
         due.expect("feeds are due at start");
     }
 
-    async fn tell(&mut self, feed: Feed, heard: Heard) {
-        match heard {
-            Heard::AtOnce => self.hint(feed).await,
-            Heard::Twice => {
-                self.hint(feed.clone()).await;
-                self.hint(feed).await;
+    async fn notify(&mut self, feed: Feed, notified: Notified) {
+        match notified {
+            Notified::AtOnce => self.trigger(feed).await,
+            Notified::Twice => {
+                self.trigger(feed.clone()).await;
+                self.trigger(feed).await;
             }
-            Heard::Late => self.late.push(feed),
-            Heard::Never => {}
+            Notified::Late => self.late_notifications.push(feed),
+            Notified::Never => {}
         }
     }
 
-    async fn hint(&self, feed: Feed) {
+    async fn trigger(&self, feed: Feed) {
         let trigger = Trigger {
             feed,
             kind: TriggerKind::Notification,
             due_at: self.clock.now(),
             from: None,
         };
-        let raised = self.store.trigger(vec![trigger]).await;
-        raised.expect("the hint is stored");
+        let stored = self.store.trigger(vec![trigger]).await;
+        stored.expect("the trigger is stored");
     }
 
-    /// The feed that a notification of `code` names, read as it would be written.
+    /// Returns the feed that a notification of `code` names.
     fn exported_feed(&self, code: &str) -> Feed {
-        let message = match self.positions.company_code {
+        let message = match self.positions.of("company_code") {
             "number" => format!(r#"{{"companyCode":{code}}}"#),
             _ => format!(r#"{{"companyCode":"{code}"}}"#),
         };
@@ -283,11 +286,11 @@ impl Run {
         found.expect("a company has it").clone()
     }
 
-    /// Ends all trouble, lets everything become due, and compares.
-    async fn end(&self) -> Result<(), String> {
+    /// Ends all faults, waits until everything was due, and compares.
+    async fn finish(&self) -> Result<(), String> {
         self.control.clear_faults();
-        // A pause lasts an hour; the read after it finds what came meanwhile.
-        pass(&self.pullers[0], &self.clock, hours(4)).await;
+        // A pause lasts an hour; the pull after it finds what was listed meanwhile.
+        run_for(&self.pullers[0], &self.clock, hours(4)).await;
         let rows = documents(&self.store).await;
         check_numbering(&rows)?;
         let feeds = self.store.feeds().await.expect("feeds");
@@ -301,7 +304,7 @@ impl Run {
     }
 
     fn compare(&self, feed: &Feed, rows: &[DocumentRow]) -> Result<(), String> {
-        let kept: Vec<_> = stored(rows, feed);
+        let stored: Vec<_> = stored(rows, feed);
         let mut listed: Vec<_> = match feed.queue {
             Queue::Exported => self
                 .control
@@ -313,15 +316,15 @@ impl Run {
                 .collect(),
         };
         listed.sort();
-        let lost: Vec<_> = listed.iter().filter(|at| !kept.contains(at)).collect();
+        let lost: Vec<_> = listed.iter().filter(|at| !stored.contains(at)).collect();
         let moved_away = |at: &&(String, String)| {
-            self.positions.re_export == "moves" && self.ever_listed.contains(*at)
+            self.positions.of("re_export") == "moves" && self.ever_listed.contains(*at)
         };
-        let invented: Vec<_> = kept
+        let invented: Vec<_> = stored
             .iter()
             .filter(|at| !listed.contains(at) && !moved_away(at))
             .collect();
-        let twice = kept.windows(2).any(|pair| pair[0] == pair[1]);
+        let twice = stored.windows(2).any(|pair| pair[0] == pair[1]);
         if lost.is_empty() && invented.is_empty() && !twice {
             return Ok(());
         }
@@ -350,25 +353,25 @@ async fn open(config: &Config, clock: &Clock) -> (SharedStore, [Arc<Puller>; 2])
 #[test]
 fn after_any_history_each_version_is_stored_exactly_once() {
     let vendor = Vendor::start();
-    let asked_for = std::env::var("PULL_HISTORIES").ok();
+    let histories = std::env::var("PULL_HISTORIES").ok();
     let mut runner = TestRunner::new(Cases {
-        cases: asked_for
+        cases: histories
             .and_then(|text| text.parse().ok())
             .unwrap_or(HISTORIES),
         max_shrink_iters: 300,
         failure_persistence: None,
         ..Cases::default()
     });
-    let histories = (positions(), prop::collection::vec(operation(), 1..30));
-    let outcome = runner.run(&histories, |(positions, history)| {
+    let operations = (positions(), prop::collection::vec(operation(), 1..30));
+    let outcome = runner.run(&operations, |(positions, operations)| {
         vendor.runtime.block_on(async {
             let mut run = Run::begin(&vendor, positions).await;
-            for operation in &history {
+            for operation in &operations {
                 run.perform(*operation).await;
             }
-            let outcome = run.end().await;
+            let outcome = run.finish().await;
             run.store.close().await.expect("the store closes");
-            outcome.map_err(|error| TestCaseError::fail(tell(positions, &history, &error)))
+            outcome.map_err(|error| TestCaseError::fail(describe(positions, &operations, &error)))
         })
     });
     if let Err(error) = outcome {

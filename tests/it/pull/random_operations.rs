@@ -1,31 +1,50 @@
-//! What a random history may hold.
+//! Random operations and switches of the vendor.
 
 use std::fmt;
 
 use ivesk_webhook::emulator::{Fault, FaultKind};
 use proptest::prelude::*;
 
-/// How the vendor pages and writes in one history.
+/// Switches of the vendor, with their positions; a repeated one is more likely.
+const SWITCHES: [(&str, &[&str]); 8] = [
+    ("from", &["inclusive", "exclusive"]),
+    ("last_page_next", &["present", "absent"]),
+    ("page_edge", &["whole", "split"]),
+    ("next_form", &["time", "time", "offset", "number"]),
+    ("company_in", &["path", "query", "prefix", "none"]),
+    ("company_code", &["text", "number"]),
+    ("null_fields", &["off", "on"]),
+    ("re_export", &["adds", "adds", "moves", "keeps"]),
+];
+
+/// Positions of [`SWITCHES`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Positions {
-    pub(crate) from: &'static str,
-    pub(crate) last_page_next: &'static str,
-    pub(crate) page_edge: &'static str,
-    pub(crate) next_form: &'static str,
-    pub(crate) company_in: &'static str,
-    pub(crate) company_code: &'static str,
-    pub(crate) null_fields: &'static str,
-    pub(crate) re_export: &'static str,
-    /// The smallest: the vendor says "~100", so it may change.
+    chosen: [usize; SWITCHES.len()],
+    /// The smallest page: the vendor says "~100", so it may vary.
     pub(crate) page_size: usize,
 }
 
 impl Positions {
-    /// The largest group of equal timestamps that this paging can bring across at all.
+    /// Returns the position of a switch.
+    pub(crate) fn of(self, switch: &str) -> &'static str {
+        let switches = self.switches();
+        let found = switches.into_iter().find(|(name, _)| *name == switch);
+        found.expect("a switch of the table").1
+    }
+
+    fn switches(self) -> Vec<(&'static str, &'static str)> {
+        let chosen = SWITCHES.iter().zip(self.chosen);
+        chosen
+            .map(|((name, positions), index)| (*name, positions[index % positions.len()]))
+            .collect()
+    }
+
+    /// Returns the largest group of equal timestamps that this paging can pass at all.
     pub(crate) fn most_ties(self) -> usize {
-        match (self.page_edge, self.from, self.next_form) {
+        match (self.of("page_edge"), self.of("from"), self.of("next_form")) {
             ("whole", "exclusive", _) => 9,
-            // Nothing in the page tells that `next` is the moment of its last documents.
+            // Nothing in the page shows that `next` is the moment of its last documents.
             ("split", "exclusive", "number") => 1,
             ("split", "exclusive", _) => self.page_size,
             _ => self.page_size - 1,
@@ -33,44 +52,36 @@ impl Positions {
     }
 
     pub(crate) fn companies(self) -> usize {
-        if self.company_in == "none" { 1 } else { 2 }
+        if self.of("company_in") == "none" {
+            1
+        } else {
+            2
+        }
     }
 }
 
 impl fmt::Display for Positions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            from,
-            last_page_next,
-            page_edge,
-            next_form,
-            company_in,
-            company_code,
-            null_fields,
-            re_export,
-            page_size,
-        } = self;
-        write!(
-            f,
-            "from={from},last_page_next={last_page_next},page_edge={page_edge},\
-             next_form={next_form},company_in={company_in},company_code={company_code},\
-             null_fields={null_fields},re_export={re_export},page_size={page_size}"
-        )
+        for (switch, position) in self.switches() {
+            write!(f, "{switch}={position},")?;
+        }
+        write!(f, "page_size={}", self.page_size)
     }
 }
 
-/// What becomes of a notification.
+/// The fate of a notification.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Heard {
+pub(crate) enum Notified {
     AtOnce,
     Twice,
-    /// With [`Operation::LateHints`], the newest first.
+    /// With [`Operation::LateNotifications`], the newest first.
     Late,
     Never,
 }
 
+/// A fault of the vendor.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum VendorFault {
     ServerError,
     TruncatedJson,
     HtmlPage,
@@ -82,8 +93,8 @@ pub(crate) enum Trouble {
     Hang,
 }
 
-impl Trouble {
-    pub(crate) fn fault(self) -> Fault {
+impl VendorFault {
+    pub(crate) fn to_fault(self) -> Fault {
         match self {
             Self::ServerError => Fault::status(500),
             Self::TruncatedJson => Fault::new(FaultKind::TruncatedJson),
@@ -98,7 +109,7 @@ impl Trouble {
     }
 }
 
-/// One thing that happens. Numbers beyond what there is are taken modulo.
+/// One operation. Numbers beyond the existing ones are taken modulo.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Operation {
     Export {
@@ -106,130 +117,97 @@ pub(crate) enum Operation {
         count: usize,
         ties: usize,
         lag_s: u64,
-        heard: Heard,
+        notified: Notified,
     },
     ReExport {
         document: usize,
-        heard: Heard,
+        notified: Notified,
     },
     Digitize {
         company: usize,
         count: usize,
-        heard: Heard,
+        notified: Notified,
     },
-    Hint {
+    Notification {
         company: usize,
     },
-    LateHints,
-    Trouble {
-        trouble: Trouble,
+    LateNotifications,
+    Fault {
+        fault: VendorFault,
         times: u32,
     },
-    TroubleEnds,
-    /// Pages hold so many more than the history's smallest from now on.
+    FaultsEnd,
+    /// Enlarges later pages beyond the smallest.
     PageSize {
         more: usize,
     },
     Step,
-    StepOfAnother,
-    /// A step that is dropped while its request is under way.
+    StepOfOther,
+    /// A step that is dropped while its request is in flight.
     DroppedStep,
     Settle,
     Restart,
-    /// The service works on meanwhile.
+    /// Time passes while the service runs.
     Pass {
         minutes: u64,
     },
-    /// The service doesn't run meanwhile.
+    /// Time passes while the service is down.
     Down {
         minutes: u64,
     },
 }
 
 pub(crate) fn positions() -> impl Strategy<Value = Positions> {
-    let either = |a, b| prop_oneof![Just(a), Just(b)];
-    (
-        either("inclusive", "exclusive"),
-        either("present", "absent"),
-        either("whole", "split"),
-        prop_oneof![2 => Just("time"), 1 => Just("offset"), 1 => Just("number")],
-        prop_oneof![Just("path"), Just("query"), Just("prefix"), Just("none")],
-        either("text", "number"),
-        either("off", "on"),
-        prop_oneof![2 => Just("adds"), 1 => Just("moves"), 1 => Just("keeps")],
-        3_usize..=8,
-    )
-        .prop_map(
-            |(
-                from,
-                last_page_next,
-                page_edge,
-                next_form,
-                company_in,
-                company_code,
-                null_fields,
-                re_export,
-                page_size,
-            )| Positions {
-                from,
-                last_page_next,
-                page_edge,
-                next_form,
-                company_in,
-                company_code,
-                null_fields,
-                re_export,
-                page_size,
-            },
-        )
+    (prop::array::uniform8(0_usize..4), 3_usize..=8)
+        .prop_map(|(chosen, page_size)| Positions { chosen, page_size })
 }
 
-pub(crate) fn heard() -> impl Strategy<Value = Heard> {
+fn notified() -> impl Strategy<Value = Notified> {
     prop_oneof![
-        4 => Just(Heard::AtOnce),
-        1 => Just(Heard::Twice),
-        1 => Just(Heard::Late),
-        2 => Just(Heard::Never),
+        4 => Just(Notified::AtOnce),
+        1 => Just(Notified::Twice),
+        1 => Just(Notified::Late),
+        2 => Just(Notified::Never),
     ]
 }
 
-pub(crate) fn trouble() -> impl Strategy<Value = Trouble> {
+fn fault() -> impl Strategy<Value = VendorFault> {
     prop_oneof![
-        4 => Just(Trouble::ServerError),
-        4 => Just(Trouble::TruncatedJson),
-        4 => Just(Trouble::HtmlPage),
-        4 => Just(Trouble::BrokenBody),
-        4 => Just(Trouble::TooManyRequests),
-        2 => Just(Trouble::Unauthorized),
-        2 => Just(Trouble::Forbidden),
-        2 => Just(Trouble::NotFound),
-        1 => Just(Trouble::Hang),
+        4 => Just(VendorFault::ServerError),
+        4 => Just(VendorFault::TruncatedJson),
+        4 => Just(VendorFault::HtmlPage),
+        4 => Just(VendorFault::BrokenBody),
+        4 => Just(VendorFault::TooManyRequests),
+        2 => Just(VendorFault::Unauthorized),
+        2 => Just(VendorFault::Forbidden),
+        2 => Just(VendorFault::NotFound),
+        1 => Just(VendorFault::Hang),
     ]
 }
 
 pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     let lag_s = prop_oneof![3 => Just(0), 1 => 1_u64..600];
     prop_oneof![
-        8 => (0_usize..2, 1_usize..=20, 1_usize..=9, lag_s, heard()).prop_map(
-            |(company, count, ties, lag_s, heard)| {
-                Operation::Export { company, count, ties, lag_s, heard }
+        8 => (0_usize..2, 1_usize..=20, 1_usize..=9, lag_s, notified()).prop_map(
+            |(company, count, ties, lag_s, notified)| {
+                Operation::Export { company, count, ties, lag_s, notified }
             }
         ),
-        2 => (0_usize..50, heard()).prop_map(|(document, heard)| {
-            Operation::ReExport { document, heard }
+        2 => (0_usize..50, notified()).prop_map(|(document, notified)| {
+            Operation::ReExport { document, notified }
         }),
-        2 => (0_usize..2, 1_usize..=12, heard()).prop_map(|(company, count, heard)| {
-            Operation::Digitize { company, count, heard }
+        2 => (0_usize..2, 1_usize..=12, notified()).prop_map(|(company, count, notified)| {
+            Operation::Digitize { company, count, notified }
         }),
-        1 => (0_usize..2).prop_map(|company| Operation::Hint { company }),
-        1 => Just(Operation::LateHints),
-        3 => (trouble(), 1_u32..3).prop_map(|(trouble, times)| {
-            Operation::Trouble { trouble, times }
+        1 => (0_usize..2).prop_map(|company| Operation::Notification { company }),
+        1 => Just(Operation::LateNotifications),
+        3 => (fault(), 1_u32..3).prop_map(|(fault, times)| {
+            Operation::Fault { fault, times }
         }),
-        1 => Just(Operation::TroubleEnds),
+        1 => Just(Operation::FaultsEnd),
         3 => (0_usize..=6).prop_map(|more| Operation::PageSize { more }),
         6 => Just(Operation::Step),
-        2 => Just(Operation::StepOfAnother),
+        2 => Just(Operation::StepOfOther),
         2 => Just(Operation::DroppedStep),
         3 => Just(Operation::Settle),
         1 => Just(Operation::Restart),
@@ -238,9 +216,9 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// What happened, a line each, and how it ended.
-pub(crate) fn tell(positions: Positions, history: &[Operation], error: &str) -> String {
-    let lines: Vec<String> = history
+/// Returns the error, the positions and the operations, one a line.
+pub(crate) fn describe(positions: Positions, operations: &[Operation], error: &str) -> String {
+    let lines: Vec<String> = operations
         .iter()
         .enumerate()
         .map(|(number, operation)| format!("  {:>2}. {operation:?}", number + 1))

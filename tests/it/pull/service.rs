@@ -1,52 +1,41 @@
-//! From the signed notification to the stored document: the whole service, with the
-//! emulated SNS and vendor.
+//! From the signed notification to the stored document, through the whole service.
 
 use std::sync::Arc;
 
 use ivesk_webhook::config::Config;
 use ivesk_webhook::domain::Event;
-use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Publication, SubscriptionState};
+use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Publication};
 use ivesk_webhook::pull::blocked_queues;
 use ivesk_webhook::service::{Service, open_store_for_reading};
 use ivesk_webhook::store::TriggerKind;
 
+use crate::support::process::subscribe;
 use crate::support::puller::{
-    Bench, COMPANY, NEIGHBOUR, digitized, documents, exported, exported_path, hours, minutes,
-    stored, tally, truth,
+    Bench, COMPANY, NEIGHBOR, account_settings, digitized, documents, exported, hours, minutes,
+    set_exported_path, stored, tally, truth,
 };
 
-/// The service on the bench's store. It takes notifications and, having no API key,
-/// leaves the pulling to the bench's steps.
-async fn listening(bench: &Bench, events: &[Event]) -> Service {
+/// Starts the service on the bench's store, subscribed to an event. It has no API key: the
+/// bench pulls.
+async fn receiving_service(bench: &Bench, event: Event) -> Service {
     let mut config = bench.config.clone();
-    let account = config.accounts.values_mut().next().expect("an account");
-    account.api_key = None;
-    subscribed(bench, config, events).await
+    account_settings(&mut config).api_key = None;
+    service(bench, config, event).await
 }
 
-async fn subscribed(bench: &Bench, config: Config, events: &[Event]) -> Service {
+/// Starts the service on the bench's store, subscribed to an event.
+async fn service(bench: &Bench, config: Config, event: Event) -> Service {
     let store = Arc::clone(bench.store());
     let service = Service::start_with(config, store, bench.clock.clone()).await;
     let service = service.expect("the service starts");
-    for event in events {
-        let target = format!(
-            "http://{}/webhooks/default/{event}",
-            service.public_address()
-        );
-        let arn = bench.control.subscribe(*event, &target);
-        arn.expect("the target is on this machine");
-    }
-    bench.control.idle().await;
-    let states: Vec<_> = bench.control.subscriptions();
-    for subscription in &states {
-        assert_eq!(subscription.state, SubscriptionState::Confirmed);
-    }
+    let address = service.public_address();
+    let target = format!("http://{address}/webhooks/default/{event}");
+    subscribe(&bench.control, [(event, target)]).await;
     service
 }
 
 fn no_companies(config: &mut Config) {
-    let account = config.accounts.values_mut().next().expect("an account");
-    account.companies.clear();
+    account_settings(config).companies.clear();
 }
 
 #[tokio::test]
@@ -54,8 +43,8 @@ async fn an_export_is_pulled_after_every_form_of_the_message() {
     for (code, key) in [("text", "camel"), ("number", "lower")] {
         let switches = format!("company_code={code},company_code_key={key},signature_version=2");
         let bench = Bench::with(&switches, no_companies).await;
-        let service = listening(&bench, &[Event::OnExported]).await;
-        bench.export_unheard(COMPANY, 3);
+        let service = receiving_service(&bench, Event::OnExported).await;
+        bench.export_unannounced(COMPANY, 3);
         bench.control.idle().await;
         bench.settle().await;
         bench.assert_complete(&exported(COMPANY)).await;
@@ -72,15 +61,15 @@ async fn an_export_is_pulled_after_every_form_of_the_message() {
 #[tokio::test]
 async fn a_missed_notification_is_found_within_the_hour_and_counted() {
     let bench = Bench::with("signature_version=2", no_companies).await;
-    let service = listening(&bench, &[Event::OnExported]).await;
-    bench.export_unheard(COMPANY, 1);
+    let service = receiving_service(&bench, Event::OnExported).await;
+    bench.export_unannounced(COMPANY, 1);
     bench.control.idle().await;
-    bench.pass(minutes(10)).await;
+    bench.run_for(minutes(10)).await;
     bench.control.lose_next_notifications(1);
-    bench.export_unheard(COMPANY, 2);
+    bench.export_unannounced(COMPANY, 2);
     bench.control.idle().await;
     assert_eq!(tally(&bench.settle().await), (0, 0));
-    bench.pass(hours(1)).await;
+    bench.run_for(hours(1)).await;
     bench.assert_complete(&exported(COMPANY)).await;
     assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 2);
     assert!(service.stop().await);
@@ -91,8 +80,8 @@ async fn a_digitized_document_triggers_its_queue_for_all_companies() {
     for message in ["document", "id", "text"] {
         let switches = format!("digitized_message={message},signature_version=2");
         let bench = Bench::with(&switches, no_companies).await;
-        let service = listening(&bench, &[Event::OnDigitized]).await;
-        for code in [COMPANY, NEIGHBOUR] {
+        let service = receiving_service(&bench, Event::OnDigitized).await;
+        for code in [COMPANY, NEIGHBOR] {
             bench
                 .control
                 .digitize(DEFAULT_KEY, code, 2)
@@ -122,15 +111,15 @@ async fn a_digitized_document_triggers_its_queue_for_all_companies() {
 async fn thousands_of_notifications_are_a_handful_of_pulls() {
     const NOTIFICATIONS: usize = 2_000;
     let bench = Bench::with("signature_version=2", no_companies).await;
-    let service = listening(&bench, &[Event::OnExported]).await;
-    bench.export_unheard(COMPANY, 50);
+    let service = receiving_service(&bench, Event::OnExported).await;
+    bench.export_unannounced(COMPANY, 50);
     for _ in 1..NOTIFICATIONS {
         let sent = bench.control.notify(&Publication::exported(COMPANY));
         sent.expect("published");
     }
     bench.control.idle().await;
-    let kept = bench.store().notifications(0, NOTIFICATIONS * 2).await;
-    let mut ids: Vec<_> = kept
+    let stored = bench.store().notifications(0, NOTIFICATIONS * 2).await;
+    let mut ids: Vec<_> = stored
         .expect("notifications")
         .into_iter()
         .filter(|row| row.kind == "Notification")
@@ -142,7 +131,7 @@ async fn thousands_of_notifications_are_a_handful_of_pulls() {
     bench.settle().await;
     bench.assert_complete(&exported(COMPANY)).await;
     assert!(bench.requests() <= 6, "{}", bench.requests());
-    bench.pass(minutes(30)).await;
+    bench.run_for(minutes(30)).await;
     assert!(bench.requests() <= 12, "{}", bench.requests());
     assert!(service.stop().await);
 }
@@ -155,8 +144,8 @@ async fn an_unknown_path_keeps_triggers_and_shows_blocked() {
     })
     .await;
     let config = bench.config.clone();
-    let service = subscribed(&bench, config, &[Event::OnExported]).await;
-    bench.export_unheard(COMPANY, 2);
+    let service = service(&bench, config, Event::OnExported).await;
+    bench.export_unannounced(COMPANY, 2);
     bench.control.idle().await;
     let http = ivesk_webhook::egress::client(minutes(1)).expect("a client");
     let url = format!("http://{}/v1/status", service.admin_address());
@@ -169,7 +158,7 @@ async fn an_unknown_path_keeps_triggers_and_shows_blocked() {
     assert!(service.stop().await);
 
     bench
-        .restart_with(|config| exported_path(config, "path"))
+        .restart_with(|config| set_exported_path(config, "path"))
         .await;
     bench.settle().await;
     bench.assert_complete(&exported(COMPANY)).await;
@@ -180,8 +169,8 @@ async fn an_unknown_path_keeps_triggers_and_shows_blocked() {
 async fn the_service_pulls_and_finishes_its_page_when_stopped() {
     let bench = Bench::with("signature_version=2", no_companies).await;
     let config = bench.config.clone();
-    let service = subscribed(&bench, config, &[Event::OnExported]).await;
-    bench.export_unheard(COMPANY, 5);
+    let service = service(&bench, config, Event::OnExported).await;
+    bench.export_unannounced(COMPANY, 5);
     bench.control.requests_reached(Endpoint::Exported, 1).await;
     assert!(service.stop().await);
     let store = open_store_for_reading(&bench.config).await;

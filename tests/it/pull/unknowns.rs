@@ -1,18 +1,19 @@
-//! The vendor's other unknowns in both positions, and what pulls rest on: hints, leases, cursors.
+//! Unknowns of the vendor in each position (paging has a file of its own), triggers, leases
+//! and cursors.
 
 use std::time::Duration;
 
-use ivesk_webhook::domain::Event;
-use ivesk_webhook::domain::{Cursor, Timestamp};
-use ivesk_webhook::emulator::{Endpoint, Publication};
+use ivesk_webhook::domain::{Cursor, Event, Timestamp};
+use ivesk_webhook::emulator::{DEFAULT_KEY, Endpoint, Fault, FaultKind, Publication};
 use ivesk_webhook::ivesk;
 use ivesk_webhook::pull::PullOutcome;
 use ivesk_webhook::store::{FeedPauseReason, TriggerKind};
 use serde_json::{Value, json};
 
 use crate::support::puller::{
-    Bench, COMPANY, NEIGHBOUR, company, digitized, everything_arrives, exported, exported_path,
-    hours, minutes, seconds, start_of_time, tally,
+    Bench, COMPANY, NEIGHBOR, account_settings, assert_everything_arrives, check_numbering,
+    company, digitized, exported, hours, minutes, seconds, set_exported_path, settle, start_time,
+    tally,
 };
 
 #[tokio::test]
@@ -21,7 +22,7 @@ async fn u16_a_document_listed_a_minute_late_is_not_counted_as_missed() {
     bench.export(COMPANY, 3).await;
     let at_once = bench.settle().await;
     assert_eq!(tally(&at_once), (0, 0));
-    bench.pass(minutes(6)).await;
+    bench.run_for(minutes(6)).await;
     bench.assert_complete(&exported(COMPANY)).await;
     let found_by: Vec<_> = bench
         .documents()
@@ -46,9 +47,9 @@ async fn u16_a_document_listed_behind_the_cursor_is_not_lost() {
         assert_eq!(
             bench.documents().await.len(),
             2,
-            "the cursor has passed two"
+            "the cursor is past the other two"
         );
-        bench.pass(minutes(10)).await;
+        bench.run_for(minutes(10)).await;
         bench.assert_complete(&exported(COMPANY)).await;
         assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 0);
     }
@@ -73,7 +74,7 @@ async fn u16_a_document_listed_late_is_found_after_a_weekend_down() {
 async fn u16_a_document_listed_late_is_found_after_a_cut_off_pull() {
     let mut bench = Bench::new("").await;
     bench.switch("visibility_lag_ms=60000");
-    bench.export_unheard(COMPANY, 1);
+    bench.export_unannounced(COMPANY, 1);
     bench.clock.advance(seconds(10));
     bench.switch("visibility_lag_ms=0");
     bench.export(COMPANY, 1).await;
@@ -88,10 +89,10 @@ async fn u16_a_document_listed_late_is_found_after_a_cut_off_pull() {
 #[tokio::test]
 async fn u16_a_late_document_that_reconciliation_finds_is_not_missed() {
     let bench = Bench::caught_up("").await;
-    bench.pass(minutes(58)).await;
+    bench.run_for(minutes(58)).await;
     bench.switch("visibility_lag_ms=60000");
     bench.export(COMPANY, 1).await;
-    bench.pass(minutes(2)).await;
+    bench.run_for(minutes(2)).await;
     bench.assert_complete(&exported(COMPANY)).await;
     assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 0);
 }
@@ -99,20 +100,20 @@ async fn u16_a_late_document_that_reconciliation_finds_is_not_missed() {
 #[tokio::test]
 async fn a_missed_notification_is_made_up_for_and_counted() {
     let bench = Bench::with("", |config| {
-        let account = config.accounts.values_mut().next().expect("an account");
-        account.companies.push(company(NEIGHBOUR));
+        let account = account_settings(config);
+        account.companies.push(company(NEIGHBOR));
     })
     .await;
     bench.settle().await;
-    bench.export_unheard(COMPANY, 3);
-    bench.export(NEIGHBOUR, 2).await;
+    bench.export_unannounced(COMPANY, 3);
+    bench.export(NEIGHBOR, 2).await;
     bench.settle().await;
     assert_eq!(bench.documents().await.len(), 2);
-    bench.pass(hours(1)).await;
+    bench.run_for(hours(1)).await;
     bench.assert_complete(&exported(COMPANY)).await;
     assert_eq!(bench.feed(&exported(COMPANY)).await.missed_notifications, 3);
     assert_eq!(
-        bench.feed(&exported(NEIGHBOUR)).await.missed_notifications,
+        bench.feed(&exported(NEIGHBOR)).await.missed_notifications,
         0
     );
 }
@@ -121,17 +122,17 @@ async fn a_missed_notification_is_made_up_for_and_counted() {
 async fn u18_a_document_exported_again_is_a_new_current_version() {
     for re_export in ["adds", "moves", "keeps"] {
         let bench = Bench::caught_up(&format!("re_export={re_export}")).await;
-        let made = bench.control.export(COMPANY, 2).expect("exported");
-        bench.hint(COMPANY).await;
+        let exports = bench.control.export(COMPANY, 2).expect("exported");
+        bench.notify(COMPANY).await;
         bench.settle().await;
         bench.clock.advance(minutes(1));
-        let again = bench.control.re_export(&made[0].0).expect("a document");
-        bench.hint(COMPANY).await;
+        let again = bench.control.re_export(&exports[0].0).expect("a document");
+        bench.notify(COMPANY).await;
         bench.settle().await;
         let rows = bench.documents().await;
-        crate::support::puller::check_numbering(&rows).expect("numbering");
-        let mut expected: Vec<_> = made.clone();
-        expected.extend(again.clone().map(|version| (made[0].0.clone(), version)));
+        check_numbering(&rows).expect("numbering");
+        let mut expected: Vec<_> = exports.clone();
+        expected.extend(again.clone().map(|version| (exports[0].0.clone(), version)));
         expected.sort();
         assert_eq!(
             bench.stored(&exported(COMPANY)).await,
@@ -149,11 +150,10 @@ async fn u18_a_document_exported_again_is_a_new_current_version() {
 async fn u21_unknown_fields_and_numbers_survive_byte_for_byte() {
     for money in ["number", "text"] {
         let bench = Bench::caught_up(&format!("money={money}")).await;
-        let made = bench.control.export(COMPANY, 1).expect("exported");
+        let exports = bench.control.export(COMPANY, 1).expect("exported");
         let odd = json!({ "naujas_laukas": { "ą": [1, 2.50, "1.10"] }, "docnum": "../../š" });
-        let fields = odd.as_object().expect("an object").clone();
-        bench.control.amend(&made[0].0, fields).expect("amended");
-        bench.hint(COMPANY).await;
+        bench.amend(&exports[0].0, odd);
+        bench.notify(COMPANY).await;
         bench.settle().await;
         let listed = listed(&bench).await;
         let rows = bench.documents().await;
@@ -162,13 +162,11 @@ async fn u21_unknown_fields_and_numbers_survive_byte_for_byte() {
     }
 }
 
-/// The one document of the list as the vendor's own bytes.
+/// Returns the only document of the list as the vendor's bytes.
 async fn listed(bench: &Bench) -> String {
     let http = ivesk_webhook::egress::client(seconds(30)).expect("a client");
     let url = format!("{}/api/pub/exported/{COMPANY}", bench.origin());
-    let request = http
-        .get(url)
-        .header("x-api-key", ivesk_webhook::emulator::DEFAULT_KEY);
+    let request = http.get(url).header("x-api-key", DEFAULT_KEY);
     let page = request.send().await.expect("an answer");
     let page = page.text().await.expect("text");
     let start = page.find("\"documents\":[").expect("documents") + "\"documents\":[".len();
@@ -178,20 +176,19 @@ async fn listed(bench: &Bench) -> String {
 
 #[tokio::test]
 async fn u22_documents_with_null_fields_are_stored_like_others() {
-    everything_arrives("null_fields=on,page_size=4").await;
-    everything_arrives("null_fields=off,page_size=4").await;
+    assert_everything_arrives("null_fields=on,page_size=4").await;
+    assert_everything_arrives("null_fields=off,page_size=4").await;
 }
 
 #[tokio::test]
 async fn u23_documents_that_look_alike_differ_by_their_id() {
     let bench = Bench::caught_up("ties=2").await;
-    let made = bench.control.export(COMPANY, 2).expect("exported");
-    for (id, _) in &made {
+    let exports = bench.control.export(COMPANY, 2).expect("exported");
+    for (id, _) in &exports {
         let twin = json!({ "docnum": "1", "date": "2026-01-01", "sellername": "X", "line": [] });
-        let fields = twin.as_object().expect("an object").clone();
-        bench.control.amend(id, fields).expect("amended");
+        bench.amend(id, twin);
     }
-    bench.hint(COMPANY).await;
+    bench.notify(COMPANY).await;
     bench.settle().await;
     bench.assert_complete(&exported(COMPANY)).await;
     assert_eq!(bench.documents().await.len(), 2);
@@ -200,7 +197,7 @@ async fn u23_documents_that_look_alike_differ_by_their_id() {
 #[tokio::test]
 async fn u24_a_first_pull_starts_at_the_beginning_and_marks_history() {
     let bench = Bench::new("page_size=10").await;
-    bench.export_unheard(COMPANY, 25);
+    bench.export_unannounced(COMPANY, 25);
     bench.clock.advance(hours(24 * 400));
     bench.settle().await;
     assert_eq!(bench.queries().first().map(String::as_str), Some(""));
@@ -225,29 +222,29 @@ async fn u25_an_unreadable_company_is_paused_and_others_continue() {
         ("empty", None),
     ] {
         let bench = Bench::caught_up(&format!("unknown_company={answer}")).await;
-        bench.hint("999999999").await;
+        bench.notify("999999999").await;
         bench.export(COMPANY, 2).await;
         bench.settle().await;
         bench.assert_complete(&exported(COMPANY)).await;
         assert_eq!(bench.feed(&exported("999999999")).await.paused, reason);
         let account = bench.account().await;
         assert_eq!((account.paused, account.waits_until), (None, None));
-        // Once more each hour, and not more often.
+        // It is retried hourly.
         bench.control.reset_requests();
-        bench.pass(minutes(59)).await;
+        bench.run_for(minutes(59)).await;
         let counters = bench.control.requests();
-        let strangers = counters
+        let retries = counters
             .log
             .iter()
             .filter(|record| record.path.ends_with("999999999"));
         let allowed = if reason.is_some() { 0 } else { 4 };
-        assert!(strangers.count() <= allowed, "{answer}");
+        assert!(retries.count() <= allowed, "{answer}");
     }
 }
 
 #[tokio::test]
 async fn u1_each_request_has_one_from_and_its_presets_query() {
-    let at = start_of_time().to_string().replace(':', "%3A");
+    let at = start_time().to_string().replace(':', "%3A");
     for (company_in, path, company_part) in [
         ("path", format!("/api/pub/exported/{COMPANY}"), ""),
         (
@@ -259,10 +256,10 @@ async fn u1_each_request_has_one_from_and_its_presets_query() {
         ("none", "/api/pub/exported".to_owned(), ""),
     ] {
         let bench = Bench::with(&format!("company_in={company_in}"), |config| {
-            exported_path(config, company_in);
+            set_exported_path(config, company_in);
         })
         .await;
-        bench.export_unheard(COMPANY, 1);
+        bench.export_unannounced(COMPANY, 1);
         bench.settle().await;
         let from = format!("from={at}");
         let second = match company_part {
@@ -285,8 +282,8 @@ async fn u1_each_request_has_one_from_and_its_presets_query() {
 #[tokio::test]
 async fn no_request_of_a_long_pull_repeats_its_from() {
     let bench = Bench::new("page_size=7,ties=3").await;
-    bench.export_unheard(COMPANY, 60);
-    bench.pass(hours(1)).await;
+    bench.export_unannounced(COMPANY, 60);
+    bench.run_for(hours(1)).await;
     for query in bench.queries() {
         assert!(query.matches("from=").count() <= 1, "{query}");
     }
@@ -322,7 +319,7 @@ async fn two_hours_without_a_receiver_are_made_up_for_and_counted() {
     bench.settle().await;
     for _ in 0..8 {
         bench.clock.advance(minutes(15));
-        bench.export_unheard(COMPANY, 3);
+        bench.export_unannounced(COMPANY, 3);
     }
     bench.restart().await;
     bench.settle().await;
@@ -340,14 +337,14 @@ async fn triggers_wait_until_the_exported_path_is_set() {
     assert_eq!(blocked.len(), 1);
     assert_eq!(blocked[0].missing, "exported_path");
     bench.export(COMPANY, 3).await;
-    bench.pass(hours(3)).await;
+    bench.run_for(hours(3)).await;
     assert_eq!(bench.control.requests().log, []);
     let row = bench.feed(&exported(COMPANY)).await;
     assert!(row.triggers.contains(&TriggerKind::Notification), "{row:?}");
     assert_eq!((row.failures, row.paused), (0, None));
 
     bench
-        .restart_with(|config| exported_path(config, "path"))
+        .restart_with(|config| set_exported_path(config, "path"))
         .await;
     bench.settle().await;
     bench.assert_complete(&exported(COMPANY)).await;
@@ -359,53 +356,53 @@ async fn a_vendor_that_ignores_the_company_pauses_the_feed() {
     bench.export(COMPANY, 3).await;
     bench.settle().await;
     let stored = bench.documents().await.len();
-    bench.hint(NEIGHBOUR).await;
+    bench.notify(NEIGHBOR).await;
     let steps = bench.settle().await;
-    let told = steps.iter().find_map(|step| match step {
+    let failed = steps.iter().find_map(|step| match step {
         PullOutcome::Failed { feed, error, .. } => Some((feed.clone(), error.clone())),
         _ => None,
     });
-    let (feed, error) = told.expect("the step fails");
-    assert_eq!(feed, exported(NEIGHBOUR));
+    let (feed, error) = failed.expect("the step fails");
+    assert_eq!(feed, exported(NEIGHBOR));
     assert!(error.contains("api.exported_path") && error.contains("feeds resume"));
-    let row = bench.feed(&exported(NEIGHBOUR)).await;
+    let row = bench.feed(&exported(NEIGHBOR)).await;
     assert_eq!(row.paused, Some(FeedPauseReason::CompanyFilterIgnored));
     assert_eq!((row.documents, row.cursor), (0, None));
-    let noted = row.last_error.expect("an error");
-    assert!(noted.contains("api.exported_path"), "{noted}");
+    let error = row.last_error.expect("an error");
+    assert!(error.contains("api.exported_path"), "{error}");
     assert_eq!(bench.documents().await.len(), stored);
-    // Nobody but a person frees it.
+    // Only a person resumes it.
     bench.control.reset_requests();
-    bench.pass(hours(30)).await;
+    bench.run_for(hours(30)).await;
     let counters = bench.control.requests();
-    let asked = counters
+    let requests = counters
         .log
         .iter()
-        .filter(|record| record.path.ends_with(NEIGHBOUR));
-    assert_eq!(asked.count(), 0);
+        .filter(|record| record.path.ends_with(NEIGHBOR));
+    assert_eq!(requests.count(), 0);
 }
 
 #[tokio::test]
 async fn companies_of_the_digitized_queue_become_exported_feeds() {
     for null_fields in ["off", "on"] {
         let bench = Bench::with(&format!("null_fields={null_fields}"), |config| {
-            let account = config.accounts.values_mut().next().expect("an account");
+            let account = account_settings(config);
             account.companies.clear();
             account.digitized = true;
         })
         .await;
-        bench.export_unheard(COMPANY, 4);
-        bench.export_unheard(NEIGHBOUR, 3);
+        bench.export_unannounced(COMPANY, 4);
+        bench.export_unannounced(NEIGHBOR, 3);
         bench.settle().await;
         bench.assert_complete(&digitized()).await;
         let feeds = bench.store().feeds().await.expect("feeds").len();
         if null_fields == "on" {
-            // They name nobody then, and that harms nobody.
+            // The documents name no company then.
             assert_eq!(feeds, 1);
         } else {
             assert_eq!(feeds, 3);
             bench.assert_complete(&exported(COMPANY)).await;
-            bench.assert_complete(&exported(NEIGHBOUR)).await;
+            bench.assert_complete(&exported(NEIGHBOR)).await;
         }
     }
 }
@@ -413,13 +410,13 @@ async fn companies_of_the_digitized_queue_become_exported_feeds() {
 #[tokio::test]
 async fn the_digitized_queue_is_requested_without_a_company() {
     let bench = Bench::with("page_size=4", |config| {
-        let account = config.accounts.values_mut().next().expect("an account");
+        let account = account_settings(config);
         account.digitized = true;
     })
     .await;
-    for code in [COMPANY, NEIGHBOUR, COMPANY] {
-        let key = ivesk_webhook::emulator::DEFAULT_KEY;
-        bench.control.digitize(key, code, 5).expect("digitized");
+    for code in [COMPANY, NEIGHBOR, COMPANY] {
+        let digitized = bench.control.digitize(DEFAULT_KEY, code, 5);
+        digitized.expect("a known company");
     }
     bench.settle().await;
     bench.assert_complete(&digitized()).await;
@@ -452,20 +449,15 @@ async fn a_worker_that_outlives_its_lease_writes_nothing() {
     let bench = Bench::caught_up("").await;
     bench.export(COMPANY, 5).await;
     bench.control.reset_requests();
-    bench.fault(ivesk_webhook::emulator::Fault::new(
-        ivesk_webhook::emulator::FaultKind::Hang,
-    ));
+    bench.fault(Fault::new(FaultKind::Hang));
     let slow = bench.another_puller();
     let slow_step = tokio::spawn(async move { slow.pull_page().await });
     bench.control.requests_reached(Endpoint::Exported, 1).await;
-    bench
-        .clock
-        .advance(bench.config.api.pull_lease() + seconds(1));
-    // The fault was taken by the first request; the second one goes through.
+    bench.clock.advance(bench.config.pull.lease + seconds(1));
     let second = bench.another_puller();
-    let mut quick = tokio::spawn(async move { crate::support::puller::settle(&second).await });
+    let mut quick = tokio::spawn(async move { settle(&second).await });
     tokio::select! {
-        _ = &mut quick => panic!("the second request hangs as well"),
+        _ = &mut quick => panic!("the second request does not hang"),
         () = bench.control.requests_reached(Endpoint::Exported, 2) => {}
     }
     bench.control.clear_faults();
@@ -482,9 +474,7 @@ async fn a_worker_that_outlives_its_lease_writes_nothing() {
 async fn a_dropped_step_is_repeated_once_its_lease_expires() {
     let bench = Bench::caught_up("").await;
     bench.export(COMPANY, 5).await;
-    bench.fault(ivesk_webhook::emulator::Fault::new(
-        ivesk_webhook::emulator::FaultKind::Hang,
-    ));
+    bench.fault(Fault::new(FaultKind::Hang));
     bench.control.reset_requests();
     tokio::select! {
         pulled = bench.step() => panic!("{pulled:?}"),
@@ -496,7 +486,7 @@ async fn a_dropped_step_is_repeated_once_its_lease_expires() {
         PullOutcome::Nothing,
         "the lease still holds"
     );
-    bench.clock.advance(bench.config.api.pull_lease());
+    bench.clock.advance(bench.config.pull.lease);
     bench.settle().await;
     bench.assert_complete(&exported(COMPANY)).await;
 }
@@ -506,10 +496,10 @@ async fn reconciliation_starts_at_a_saved_cursor_a_day_old() {
     let bench = Bench::caught_up("").await;
     for _ in 0..30 {
         bench.export(COMPANY, 1).await;
-        bench.pass(hours(1)).await;
+        bench.run_for(hours(1)).await;
     }
     bench.control.reset_requests();
-    bench.pass(hours(1)).await;
+    bench.run_for(hours(1)).await;
     let queries = bench.queries();
     let from = queries[0].strip_prefix("from=").expect("a cursor");
     let from = Timestamp::parse(&from.replace("%3A", ":")).expect("a time");
@@ -522,8 +512,8 @@ async fn reconciliation_starts_at_a_saved_cursor_a_day_old() {
 async fn a_day_of_quiet_costs_a_bounded_number_of_requests() {
     let bench = Bench::caught_up("").await;
     bench.export(COMPANY, 250).await;
-    bench.pass(hours(30)).await;
+    bench.run_for(hours(30)).await;
     bench.control.reset_requests();
-    bench.pass(Duration::from_secs(24 * 3600)).await;
+    bench.run_for(Duration::from_secs(24 * 3600)).await;
     assert!(bench.requests() <= 24 * 3, "{}", bench.requests());
 }

@@ -1,4 +1,4 @@
-//! The vendor's API: what is asked for, byte for byte, and how answers are read.
+//! Requests to the vendor's API, byte for byte, and how answers are read.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn digitized(client: &Client) -> Result<ivesk_webhook::ivesk::Page, ApiErr
     client.page(Queue::Digitized, &Company::mixed(), None).await
 }
 
-/// What the client says of one answer.
+/// Returns the client's error for an answer.
 async fn failure(answer: Answer) -> ApiError {
     let server = StandIn::start([answer]).await;
     digitized(&client(&server)).await.expect_err("a failure")
@@ -88,7 +88,7 @@ async fn the_company_is_where_the_template_says_and_from_once() {
                 template: template.to_owned(),
             });
         });
-        // Twice, since the vendor's own client once added a second `from` then.
+        // Twice: the vendor's own client once added a second `from`.
         for _ in 0..2 {
             server.then(Answer::ok(EMPTY));
             let company = company(code);
@@ -182,7 +182,7 @@ async fn a_page_larger_than_the_limit_is_not_read_to_its_end() {
     let limit = 1000;
     let filler = "x".repeat(limit);
     let announced = Answer::ok(format!(r#"{{"documents":["{filler}"]}}"#));
-    // A stream without an end: only a reader that stops can answer.
+    // An endless stream: only a reader that stops returns.
     let chunk = || Ok::<_, std::io::Error>(bytes::Bytes::from_static(&[b' '; 4096]));
     let endless = futures_util::stream::repeat_with(chunk);
     let endless = Answer::ok(Body::from_stream(endless));
@@ -224,13 +224,13 @@ async fn a_server_that_breaks_off_or_is_absent_is_unreachable() {
     let error = failure(Answer::ok(Body::from_stream(cut))).await;
     assert!(matches!(error, ApiError::Unreachable(_)), "{error}");
 
-    // Bound and dropped: nothing listens there.
+    // Bound and dropped, so that nothing listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}/planted", port.local_addr().expect("an address"));
     drop(port);
     let server = StandIn::start([]).await;
     let client = client_with(&server, |config| config.url = url.parse().expect("a URL"));
-    let error = digitized(&client).await.expect_err("nobody there");
+    let error = digitized(&client).await.expect_err("nothing listens");
     assert!(matches!(error, ApiError::Unreachable(_)), "{error}");
     let text = format!("{error} {error:?}");
     assert!(!text.contains("planted"), "{text}");

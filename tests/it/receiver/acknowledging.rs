@@ -1,3 +1,5 @@
+//! Acknowledgments: 200 means committed.
+
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -16,7 +18,7 @@ async fn eight_copies_at_once_are_one_row() {
 
     let copies = join_all((0..8).map(|_| app.deliver(&message)));
     let release = async {
-        // All eight have passed their checks and stand before the insert.
+        // All eight are verified and wait for their insert.
         app.store.until_waiting(8).await;
         app.store.release();
     };
@@ -77,16 +79,16 @@ async fn nothing_is_acknowledged_before_it_is_committed() {
     let message = Message::notification(&app.sns);
     app.store.hold();
 
-    let delivery = app.deliver(&message);
-    tokio::pin!(delivery);
+    let request = app.deliver(&message);
+    tokio::pin!(request);
     tokio::select! {
-        answer = &mut delivery => panic!("answered {} before the commit", answer.status()),
+        answer = &mut request => panic!("answered {} before the commit", answer.status()),
         () = app.store.until_waiting(1) => {}
     }
     assert!(app.stored_ids().await.is_empty());
     app.store.release();
 
-    assert_eq!(delivery.await.status(), 200);
+    assert_eq!(request.await.status(), 200);
     assert_eq!(app.stored_ids().await, [message.id()]);
 }
 

@@ -1,4 +1,4 @@
-//! The binary itself: `serve`, `subscriptions create`, `replay`, and the exports that feed it.
+//! `serve`, `subscriptions create`, `replay`, and exports of messages.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -15,7 +15,8 @@ fn binary() -> Command {
     command
 }
 
-/// Runs to its end on a thread of its own, so that this one can answer it.
+/// Runs a command on another thread, so that this one can answer it; returns exit code,
+/// standard output and standard error.
 async fn run(mut command: Command) -> (i32, String, String) {
     let output: Output = tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
@@ -53,8 +54,8 @@ fn serve_introduces_itself_and_stops_cleanly_on_sigterm() {
         .unwrap();
     let mut lines = BufReader::new(serve.stdout.take().unwrap()).lines();
     let mut introduction = String::new();
-    // The queues are told last.
-    while !introduction.contains("digitized queue") {
+    // Missing settings are printed last.
+    while !introduction.contains("API key of account") {
         match lines.next() {
             Some(line) => introduction.push_str(&(line.unwrap() + "\n")),
             None => break,
@@ -67,14 +68,17 @@ fn serve_introduces_itself_and_stops_cleanly_on_sigterm() {
 
     let log = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{introduction}\n{log}");
-    for said in [
+    for expected in [
         "receives at 127.0.0.1:",
         "https://hooks.example.lt/webhooks/",
         "DPWebHook_* of AWS account 007272210889 in eu-west-1",
         "ivesk-webhook.db",
         "API key of account default",
     ] {
-        assert!(introduction.contains(said), "{said}\n{introduction}");
+        assert!(
+            introduction.contains(expected),
+            "{expected}\n{introduction}"
+        );
     }
     assert!(!introduction.contains(PATH_TOKEN), "{introduction}");
     assert!(!log.contains(PATH_TOKEN), "{log}");
@@ -111,10 +115,10 @@ async fn subscribe_prints_what_to_send_by_hand() {
     });
     assert_eq!(body, expected);
 
-    // The vendor's path is not known: it says so, prints the same, and is no success.
-    let (exit, printed, said) = run(subscribe(&[])).await;
+    // Without the vendor's path, it prints the same, names the setting and fails.
+    let (exit, printed, errors) = run(subscribe(&[])).await;
     assert_eq!(exit, 2);
-    assert!(said.contains("api.subscribe_path"), "{said}");
+    assert!(errors.contains("api.subscribe_path"), "{errors}");
     assert!(printed.contains("on_digitized"), "{printed}");
 }
 
@@ -148,16 +152,16 @@ async fn replay_sends_saved_messages_and_prints_each_answer() {
     assert!(!table.contains(PATH_TOKEN), "{table}");
 
     let nobody = format!("http://127.0.0.1:9/{PATH_TOKEN}");
-    let (exit, table, said) = run(replay(&[&good], &nobody, &[])).await;
+    let (exit, table, errors) = run(replay(&[&good], &nobody, &[])).await;
     assert_eq!(exit, 3, "{table}");
     assert!(
-        !table.contains(PATH_TOKEN) && !said.contains(PATH_TOKEN),
-        "{table}{said}"
+        !table.contains(PATH_TOKEN) && !errors.contains(PATH_TOKEN),
+        "{table}{errors}"
     );
 
     let foreign = "https://hooks.example.lt/webhooks/default/on_exported/x";
-    let (exit, _, said) = run(replay(&[&good], foreign, &["--re-sign"])).await;
-    assert_eq!(exit, 2, "{said}");
+    let (exit, _, errors) = run(replay(&[&good], foreign, &["--re-sign"])).await;
+    assert_eq!(exit, 2, "{errors}");
 }
 
 #[tokio::test]
@@ -180,8 +184,8 @@ async fn exports_are_byte_for_byte() {
             .arg(&settings)
             .args([command, "export"])
             .arg(&out);
-        let (exit, printed, said) = run(export).await;
-        assert_eq!(exit, 0, "{said}");
+        let (exit, printed, errors) = run(export).await;
+        assert_eq!(exit, 0, "{errors}");
         let file = Path::new(printed.trim());
         assert_eq!(file.parent(), Some(out.as_path()));
         assert_eq!(std::fs::read_to_string(file).unwrap(), message.body());

@@ -1,3 +1,5 @@
+//! Slow, large and broken requests.
+
 use std::time::Duration;
 
 use ivesk_webhook::domain::Event;
@@ -9,7 +11,7 @@ use crate::support::fake_sns::Message;
 
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    // A reset after the answer is an end like any other.
+    // The connection may be reset after the answer.
     let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8_lossy(&answer).into_owned()
 }
@@ -35,7 +37,7 @@ async fn two_hundred_slow_connections_do_not_block_others() {
         let answer = app.deliver(&Message::notification(&app.sns)).await;
         assert_eq!(answer.status(), 200);
     }
-    // Each has another byte to say, and is still waited for.
+    // Each can still send another byte.
     for stream in &mut slow {
         stream.write_all(b"x").await.unwrap();
     }
@@ -54,12 +56,12 @@ async fn a_head_that_never_ends_is_cut_off_and_frees_its_place() {
     .await;
     let mut slow = connect(&app, "POST /webhooks/default/on_exp").await;
 
-    // The only place is taken, so this is answered once the slow one is cut off.
+    // The only slot is in use, so this is answered once the slow request is cut off.
     let answer = app.deliver(&Message::notification(&app.sns)).await;
 
     assert_eq!(answer.status(), 200);
-    let last_words = read_to_end(&mut slow).await;
-    assert!(!last_words.contains(" 200 "), "{last_words}");
+    let rest = read_to_end(&mut slow).await;
+    assert!(!rest.contains(" 200 "), "{rest}");
 }
 
 #[tokio::test]
@@ -99,7 +101,7 @@ async fn a_chunked_body_is_limited_while_it_is_read() {
     let (mut reader, mut writer) = connect(&app, &head).await.into_split();
     let flood = tokio::spawn(async move {
         let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
-        // Ends when the other side has had enough.
+        // Ends when the server closes the connection.
         while writer.write_all(chunk.as_bytes()).await.is_ok() {}
     });
 

@@ -1,29 +1,16 @@
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+//! The log of the receiver.
 
 use ivesk_webhook::domain::Event;
+use tracing::Level;
 use tracing::instrument::WithSubscriber;
 
 use crate::support::app::{PATH_TOKEN, TestApp};
+use crate::support::captured_log::CapturedLog;
 use crate::support::fake_sns::{Confirming, Message, PLANTED_TOKEN, STRANGER};
 use crate::support::faulty_store::Fault;
 
-#[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Captured {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Sends one delivery of each fate, and gives every body's signature.
-async fn everything_that_can_happen() -> Vec<String> {
+/// Sends one message for each outcome; returns their signatures.
+async fn send_one_of_each() -> Vec<String> {
     let app = TestApp::spawn().await;
     let mut signatures = Vec::new();
     let messages = [
@@ -49,23 +36,18 @@ async fn everything_that_can_happen() -> Vec<String> {
     signatures
 }
 
-// The service's tasks inherit no subscriber of one thread, so this one is for the
-// whole process: every other test's lines are searched as well.
+// The service's tasks do not inherit a thread's subscriber, so this one is global: the lines
+// of other tests are searched too.
 #[tokio::test]
 async fn no_log_line_holds_a_secret_at_any_level() {
-    let captured = Captured::default();
-    let writer = captured.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .finish();
-    let dispatch = tracing::Dispatch::new(subscriber);
-    // Where another test was first, this test's own task is still captured below.
-    let _ = tracing::dispatcher::set_global_default(dispatch.clone());
+    let captured = CapturedLog::default();
+    let subscriber = captured.subscriber(Level::TRACE);
+    // If another test was first, this test's own task is still captured below.
+    let _ = tracing::dispatcher::set_global_default(subscriber.clone());
 
-    let signatures = everything_that_can_happen().with_subscriber(dispatch).await;
+    let signatures = send_one_of_each().with_subscriber(subscriber).await;
 
-    let log = String::from_utf8_lossy(&captured.0.lock().unwrap()).into_owned();
+    let log = captured.text();
     assert!(log.contains("signature_mismatch"), "the log was captured");
     assert!(log.contains("/webhooks/{account}/{event}/{token}"), "{log}");
     for secret in [

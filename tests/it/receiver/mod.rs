@@ -1,7 +1,7 @@
-//! What the public listener promises to SNS, and to everybody else.
+//! The public listener.
 
 mod acknowledging;
-pub(crate) mod callers;
+mod callers;
 mod commands;
 mod connections;
 mod logging;

@@ -1,17 +1,22 @@
-use ivesk_webhook::domain::Event;
-use ivesk_webhook::store::{CertificateRow, Store};
+//! Refusals: reason, status, quarantine.
+
 use std::time::Duration;
 
-use crate::support::app::{PATH_TOKEN, TestApp, code, json};
-use crate::support::fake_sns::{FOREIGN_TOPIC, MISNAMED, Message, SIGNER, STRANGER, start};
+use ivesk_webhook::domain::Event;
+use ivesk_webhook::store::{CertificateRow, Store};
+
+use crate::support::app::{PATH_TOKEN, TestApp, code, json_of};
+use crate::support::fake_sns::{FOREIGN_TOPIC, MISNAMED, Message, SIGNER, STRANGER, start_time};
 use crate::support::faulty_store::Fault;
 
 const AWS_CERTIFICATE: &str = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0123456789abcdef0123456789abcdef.pem";
 
+/// Sends a message that is refused; returns status and code.
 async fn refused(app: &TestApp, message: &Message) -> (u16, String) {
     code(app.deliver(message).await).await
 }
 
+/// Sends a body that is refused; returns status and code.
 async fn refused_body(app: &TestApp, body: &str) -> (u16, String) {
     let path = app.webhook(Event::OnExported);
     code(app.post(&path, body.to_owned(), &[]).await).await
@@ -174,7 +179,7 @@ async fn refusals_that_no_setting_can_change_are_403() {
             "untrusted_subscribe_url",
         ),
         (
-            notification().published_at(start().before(Duration::from_secs(9 * 3_600))),
+            notification().published_at(start_time().before(Duration::from_secs(9 * 3_600))),
             "too_old",
         ),
     ];
@@ -203,8 +208,8 @@ async fn refusals_that_can_pass_later_are_503_with_retry_after() {
     app.sns.set_certificate_down(false);
     app.clock.advance(Duration::from_secs(300));
 
-    let future =
-        Message::notification(&app.sns).published_at(start().after(Duration::from_secs(3 * 3_600)));
+    let future = Message::notification(&app.sns)
+        .published_at(start_time().after(Duration::from_secs(3 * 3_600)));
     let response = app.deliver(&future).await;
     assert_eq!(response.headers()["retry-after"], "20");
     assert_eq!(code(response).await, answer(503, "from_the_future"));
@@ -224,7 +229,7 @@ async fn a_refused_certificate_of_the_pinned_host_is_503() {
         let row = CertificateRow {
             url: url.to_owned(),
             pem: signer.certificate_pem().as_bytes().to_vec(),
-            fetched_at: start(),
+            fetched_at: start_time(),
         };
         app.store.keep_certificate(row).await.unwrap();
     }
@@ -329,7 +334,7 @@ async fn a_refusal_shows_its_code_and_nothing_internal() {
         .to_str()
         .unwrap()
         .to_owned();
-    let (_, problem) = json(response).await;
+    let (_, problem) = json_of(response).await;
     let expected = serde_json::json!({
         "type": "urn:ivesk-webhook:refusal:signature_mismatch",
         "title": "The signature does not match the message.",
@@ -370,7 +375,7 @@ async fn unsigned_attributes_and_headers_change_nothing() {
     let names: Vec<String> = feeds.iter().map(|row| row.feed.to_string()).collect();
     assert_eq!(names, ["default/exported/302320404"]);
 
-    // The header says ours, the signed body says theirs.
+    // The header names our topic, the signed body another one.
     let foreign = Message::notification(&app.sns).of_topic(FOREIGN_TOPIC);
     let path = app.webhook(Event::OnExported);
     let headers = [("x-amz-sns-topic-arn", crate::support::fake_sns::TOPIC)];

@@ -1,3 +1,5 @@
+//! Shutdown of the public listener.
+
 use ivesk_webhook::domain::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,14 +20,14 @@ async fn shutdown_finishes_requests_in_flight_and_accepts_no_more() {
         let _ = stopped.await;
     }));
 
-    let delivery = app.deliver(&message);
-    tokio::pin!(delivery);
+    let request = app.deliver(&message);
+    tokio::pin!(request);
     tokio::select! {
-        _ = &mut delivery => panic!("answered before the commit"),
+        _ = &mut request => panic!("answered before the commit"),
         () = app.store.until_waiting(1) => {}
     }
     stop.send(()).unwrap();
-    // The listener is closed once nobody can connect any more.
+    // Until the listener is closed.
     while TcpStream::connect(app.public()).await.is_ok() {
         tokio::task::yield_now().await;
     }
@@ -41,8 +43,8 @@ async fn shutdown_finishes_requests_in_flight_and_accepts_no_more() {
     assert_eq!(code(ready).await, (503, "shutting_down".to_owned()));
     app.store.release();
 
-    assert_eq!(delivery.await.status(), 200);
-    assert!(service.await.unwrap(), "it stopped well");
+    assert_eq!(request.await.status(), 200);
+    assert!(service.await.unwrap(), "it stops cleanly");
     let reopened = ivesk_webhook::service::open_store(&app.config(), &app.clock)
         .await
         .unwrap();
@@ -56,7 +58,7 @@ async fn a_request_on_an_open_connection_while_stopping_is_503() {
     let mut app = TestApp::spawn().await;
     let path = app.webhook(Event::OnExported);
     let body = Message::notification(&app.sns).body();
-    // The head is under way when the stop comes.
+    // The shutdown begins before the head is complete.
     let mut stream = TcpStream::connect(app.public()).await.unwrap();
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n",

@@ -1,6 +1,5 @@
 //! Confirming, approving, ending and restoring subscriptions.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -10,12 +9,14 @@ use ivesk_webhook::service::{Service, open_store};
 use ivesk_webhook::store::{Store, SubscriptionState};
 use ivesk_webhook::subscriptions::{ConfirmOutcome, TOKEN_LIFE};
 use serde_json::json;
+use tracing::Level;
 use tracing::instrument::WithSubscriber as _;
 
 use crate::support::app::{TestApp, code};
+use crate::support::captured_log::CapturedLog;
 use crate::support::fake_sns::{Confirming, FOREIGN_TOPIC, Message, TOPIC};
 
-/// What the metrics say of a subscription that has ended.
+/// The metric of a subscription that has ended.
 const ENDED: &str =
     r#"ivesk_webhook_subscriptions{account="default",event="on_exported",state="unsubscribed"} 1"#;
 
@@ -65,7 +66,7 @@ async fn an_unreachable_sns_is_503_and_the_worker_retries() {
         ConfirmOutcome::Idle
     );
 
-    app.sns.set_confirming(Confirming::Works);
+    app.sns.set_confirming(Confirming::Succeeds);
     app.clock.advance(Duration::from_secs(20));
     let outcome = confirmations.confirm_next().await.unwrap();
     assert_eq!(outcome, ConfirmOutcome::Confirmed { id: row.id });
@@ -104,7 +105,7 @@ async fn the_worker_gives_up_when_the_token_has_run_out() {
 #[tokio::test]
 async fn a_final_refusal_of_sns_is_not_retried() {
     let app = TestApp::spawn().await;
-    app.sns.set_confirming(Confirming::SaysNo);
+    app.sns.set_confirming(Confirming::IsRefused);
 
     assert_eq!(
         app.deliver(&Message::confirmation(&app.sns)).await.status(),
@@ -166,7 +167,7 @@ async fn an_ended_subscription_raises_the_alarm_and_can_be_restored() {
     let metrics = app.metrics().await;
     assert!(metrics.contains(alarm), "{metrics}");
     assert!(metrics.contains(ENDED), "{metrics}");
-    assert_eq!(app.sns.visits(), 1, "nothing is visited by itself");
+    assert_eq!(app.sns.visits(), 1, "nothing is requested automatically");
 
     let path = format!("/v1/subscriptions/{}/restore", row.id);
     let (_, outcome) = app.admin_post(&path, &json!({})).await;
@@ -188,17 +189,17 @@ async fn an_ended_subscription_is_reported_at_each_start() {
     config.admin.listen.set_port(0);
     assert!(app.stop().await);
 
-    let (subscriber, log) = captured();
+    let captured = CapturedLog::default();
     let store = open_store(&config, &app.clock).await.unwrap();
-    // What the first process counted is forgotten; what it stored is not.
+    // The first process's counters are lost; its rows are not.
     let service = Service::start_with(config, store, app.clock.clone())
-        .with_subscriber(subscriber)
+        .with_subscriber(captured.subscriber(Level::INFO))
         .await
         .unwrap();
 
-    let told = String::from_utf8(log.lock().unwrap().clone()).unwrap();
-    let line = told.lines().find(|line| line.contains("has ended"));
-    let line = line.unwrap_or_else(|| panic!("{told}"));
+    let log = captured.text();
+    let line = log.lines().find(|line| line.contains("has ended"));
+    let line = line.unwrap_or_else(|| panic!("{log}"));
     assert!(line.contains("ERROR"), "{line}");
     assert!(line.contains("default/on_exported"), "{line}");
     let rows = service.app().store.subscriptions().await.unwrap();
@@ -210,30 +211,6 @@ async fn an_ended_subscription_is_reported_at_each_start() {
         .render(&stored.unwrap(), TextFormat::Prometheus);
     assert!(metrics.contains(ENDED), "{metrics}");
     assert!(service.stop().await);
-}
-
-/// A subscriber, and what it is told.
-fn captured() -> (tracing::Dispatch, Arc<Mutex<Vec<u8>>>) {
-    let log = Arc::new(Mutex::new(Vec::new()));
-    let writer = Arc::clone(&log);
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || Lines(Arc::clone(&writer)))
-        .finish();
-    (tracing::Dispatch::new(subscriber), log)
-}
-
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[tokio::test]

@@ -1,32 +1,30 @@
-//! Several replicas on one PostgreSQL, under load, through everything that goes wrong:
-//! after each history the checker compares what was sent, acknowledged and stored.
+//! Several replicas on one PostgreSQL, under load and with faults: afterwards, the checker
+//! compares what was sent, acknowledged and stored.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ivesk_webhook::config::{Config, Loopback, PostgresAddress, StoreUrl};
-use ivesk_webhook::domain::{Clock, Company, Event};
+use ivesk_webhook::config::{Config, Loopback, PostgresAddress};
+use ivesk_webhook::domain::{Clock, Company};
 use ivesk_webhook::emulator::{
-    Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, Publication, Selection, SubscriptionState,
+    Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, Publication, Selection,
 };
 use ivesk_webhook::service::Service;
 use ivesk_webhook::store::Store;
-use ivesk_webhook::store::postgres::PostgresStore;
 use rustix::process::{Signal, kill_process};
 
-use crate::store::kill::{Chance, Load, emulator, number_from};
 use crate::support::checker::{Sent, Stored, broken_promises, differences};
-use crate::support::databases::{Cluster, Database, as_user, leave_out};
+use crate::support::databases::{Cluster, Database, as_user, skip_postgres};
+use crate::support::emulator::emulator;
+use crate::support::load::{Load, Rng, kills, seed};
 use crate::support::process::{Installation, Server, within};
+use crate::support::replicas::{LEASE, open_reader, sections, spawn_replica, subscribe_at};
 use crate::support::wires::{Balancer, BreakingWire};
 
-/// The vendor's half hour of retries in some seconds.
+/// Shortens the half hour of SNS's retries to seconds.
 const SWITCHES: &str = "time_scale=0.004,page_size=7,delivery_timeout_ms=3000";
-
-/// Shorter than in real life, so that what a dead replica had is soon another's.
-const LEASE: Duration = Duration::from_secs(3);
 
 /// Replicas behind a load balancer, a vendor, and one database.
 struct Scene {
@@ -36,15 +34,14 @@ struct Scene {
     replicas: Vec<Installation>,
     servers: Vec<Option<Server>>,
     balancer: Balancer,
-    chance: Chance,
+    rng: Rng,
     seed: u64,
 }
 
 impl Scene {
-    /// Two replicas, each of which reaches `database` at its own of `urls`.
+    /// Starts two replicas, which reach `database` at one of `urls` each.
     async fn of(database: Database, urls: [String; 2]) -> Self {
-        let seed = number_from("IVESK_WEBHOOK_TEST_SEED")
-            .unwrap_or_else(|| getrandom::u64().expect("random bytes"));
+        let seed = seed();
         let emulator = emulator(SWITCHES).await;
         let replicas: Vec<Installation> = urls
             .iter()
@@ -58,17 +55,17 @@ impl Scene {
             servers: replicas.iter().map(|_| None).collect(),
             replicas,
             balancer: Balancer::before(ports).await,
-            chance: Chance(seed),
+            rng: Rng(seed),
             seed,
         };
         for replica in 0..scene.replicas.len() {
             scene.start(replica).await;
         }
-        subscribe(&scene.control, scene.balancer.address()).await;
+        subscribe_at(&scene.control, scene.balancer.address()).await;
         scene
     }
 
-    /// Two replicas on a database of the tests' shared server.
+    /// Starts two replicas on a database of the shared server; skips `test` if there is none.
     async fn on_shared_server(test: &str) -> Option<Self> {
         let database = Database::postgres(test).await?;
         let url = database.url_text();
@@ -76,14 +73,12 @@ impl Scene {
     }
 
     fn spawn(&self, replica: usize) -> Server {
-        let mut command = self.replicas[replica].command(&["serve"]);
-        command.env("IVESK_WEBHOOK_API_TIMEOUT", "2s");
-        Server::spawn(command)
+        spawn_replica(&self.replicas[replica])
     }
 
     async fn start(&mut self, replica: usize) {
         let mut server = self.spawn(replica);
-        server.receiving().await;
+        server.ready().await;
         self.servers[replica] = Some(server);
     }
 
@@ -94,23 +89,19 @@ impl Scene {
 
     fn signal(&self, replica: usize, signal: Signal) {
         let server = self.servers[replica].as_ref().expect("it runs");
-        kill_process(server.pid(), signal).expect("it can be signalled");
+        kill_process(server.pid(), signal).expect("it can be signaled");
     }
 
-    /// A moment that chance picks: the delay is the moment itself.
-    async fn some_moment(&mut self, below_ms: u64) {
-        let delay = Duration::from_micros(self.chance.below(below_ms * 1000));
+    /// Waits for a random time, so that the next fault happens at a random moment.
+    async fn random_delay(&mut self, below_ms: u64) {
+        let delay = Duration::from_micros(self.rng.below(below_ms * 1000));
         tokio::time::sleep(delay).await;
     }
 
-    async fn store(&self) -> PostgresStore {
-        reader(&self.database).await
-    }
-
-    /// Checks what was promised to the outside at any moment.
+    /// Asserts what holds at any moment.
     async fn check_promises(&self, forged: &BTreeSet<String>, after: &str) {
         let messages = Sent::messages(&self.control);
-        let stored = Stored::all(&self.store().await).await;
+        let stored = Stored::all(&open_reader(&self.database).await).await;
         let broken = broken_promises(&messages, forged, &stored);
         assert!(
             broken.is_empty(),
@@ -119,15 +110,15 @@ impl Scene {
         );
     }
 
-    /// Lets everything come to its end, and compares all of it with the vendor's truth.
-    async fn end(mut self, forged: &BTreeSet<String>) {
+    /// Waits until everything is stored, and compares it with what the vendor lists.
+    async fn finish(mut self, forged: &BTreeSet<String>) {
         self.control.retry_now();
         within("the end of deliveries", self.control.idle()).await;
         settle(&self.control, &self.database).await;
         let mut logs = String::new();
         for server in self.servers.iter_mut().filter_map(Option::take) {
             server.terminate();
-            let (_, log) = server.ended().await;
+            let (_, log) = server.exited().await;
             logs.push_str(&log);
         }
         compare(&self.control, forged, &self.database, self.seed, &logs).await;
@@ -135,48 +126,15 @@ impl Scene {
     }
 }
 
-/// Settings that replicas share.
-pub(crate) fn sections(url: &str) -> String {
-    format!(
-        "[store]\nurl = \"{url}\"\n[pull]\nlease = \"{}s\"\nreconcile_every = \"2s\"\n",
-        LEASE.as_secs()
-    )
-}
-
-/// Subscribes both webhooks at `target`, which a replica confirms.
-pub(crate) async fn subscribe(control: &Control, target: std::net::SocketAddr) {
-    for event in [Event::OnExported, Event::OnDigitized] {
-        let target = format!("http://{target}/webhooks/default/{event}");
-        control.subscribe(event, &target).expect("on this machine");
-    }
-    within("the confirmations", control.idle()).await;
-    let confirmed = |control: &Control| {
-        control
-            .subscriptions()
-            .iter()
-            .all(|subscription| subscription.state == SubscriptionState::Confirmed)
-    };
-    assert!(confirmed(control));
-}
-
-pub(crate) async fn reader(database: &Database) -> PostgresStore {
-    let StoreUrl::Postgres(address) = database.url() else {
-        panic!("replicas share no file");
-    };
-    PostgresStore::open_for_reading(address)
-        .await
-        .expect("the store can be read")
-}
-
 /// Waits until everything that the vendor lists is stored.
 async fn settle(control: &Control, database: &Database) {
-    let wanted = Sent::of(control, &BTreeSet::new()).versions();
-    let store = reader(database).await;
+    let expected = Sent::of(control, &BTreeSet::new()).versions();
+    let store = open_reader(database).await;
     within("the last document", async {
         loop {
-            let feeds = store.feeds().await.expect("feeds can be read");
+            let feeds = store.feeds().await.expect("feeds are readable");
             let stored: u64 = feeds.iter().map(|feed| feed.documents).sum();
-            if stored >= wanted as u64 {
+            if stored >= expected as u64 {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -194,9 +152,9 @@ async fn compare(
     logs: &str,
 ) {
     let sent = Sent::of(control, forged);
-    let store = reader(database).await;
+    let store = open_reader(database).await;
     let stored = Stored::all(&store).await;
-    let sequence = store.sequence().await.expect("it can be read");
+    let sequence = store.sequence().await.expect("it is readable");
     eprintln!(
         "seed {seed}: {} messages sent, {} acknowledged, {} stored; {} versions stored; {:?}",
         sent.messages.len(),
@@ -217,12 +175,11 @@ async fn replicas_killed_in_turn_lose_and_double_nothing() {
     let Some(mut scene) = Scene::on_shared_server("replicas that are killed").await else {
         return;
     };
-    let kills = number_from("IVESK_WEBHOOK_TEST_KILLS").unwrap_or(8);
     let mut load = Load::new(scene.control.clone());
-    for kill in 0..kills {
-        load.burst(&mut scene.chance);
-        scene.some_moment(150).await;
-        let victim = usize::try_from(kill % 2).expect("small");
+    for kill in 0..kills(8) {
+        load.burst(&mut scene.rng);
+        scene.random_delay(150).await;
+        let victim = kill % 2;
         let log = scene.kill(victim).await;
         assert!(!log.contains("panicked"), "{log}");
         scene
@@ -231,7 +188,7 @@ async fn replicas_killed_in_turn_lose_and_double_nothing() {
         let server = scene.spawn(victim);
         scene.servers[victim] = Some(server);
     }
-    scene.end(&load.forged).await;
+    scene.finish(&load.forged).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -241,45 +198,45 @@ async fn a_replica_stopped_past_its_lease_writes_nothing_stale() {
     };
     let mut load = Load::new(scene.control.clone());
     for round in 0..3 {
-        load.burst(&mut scene.chance);
-        scene.some_moment(60).await;
+        load.burst(&mut scene.rng);
+        scene.random_delay(60).await;
         scene.signal(round % 2, Signal::STOP);
-        load.burst(&mut scene.chance);
-        // The stop outlasts the lease: that is the story.
+        load.burst(&mut scene.rng);
+        // The replica must be stopped for longer than its lease.
         tokio::time::sleep(LEASE + Duration::from_millis(500)).await;
         scene.check_promises(&load.forged, "a stop").await;
         scene.signal(round % 2, Signal::CONT);
     }
-    scene.end(&load.forged).await;
+    scene.finish(&load.forged).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_postgres_crash_under_load_loses_and_doubles_nothing() {
     let cluster = match Cluster::start() {
         Ok(cluster) => cluster,
-        Err(why) => return leave_out("a PostgreSQL that crashes", &why),
+        Err(why) => return skip_postgres("a PostgreSQL crash", &why),
     };
     let database = Database::on(&cluster.url()).await;
     let url = database.url_text();
     let mut scene = Scene::of(database, [url.clone(), url]).await;
     let mut load = Load::new(scene.control.clone());
     for _ in 0..3 {
-        load.burst(&mut scene.chance);
-        scene.some_moment(80).await;
+        load.burst(&mut scene.rng);
+        scene.random_delay(80).await;
         cluster.crash().expect("it stops");
-        load.burst(&mut scene.chance);
-        scene.some_moment(80).await;
+        load.burst(&mut scene.rng);
+        scene.random_delay(80).await;
         cluster.resume().expect("it starts again");
         scene.check_promises(&load.forged, "a crash").await;
     }
-    scene.end(&load.forged).await;
+    scene.finish(&load.forged).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_cut_after_commit_loses_and_doubles_nothing() {
     let cluster = match Cluster::start() {
         Ok(cluster) => cluster,
-        Err(why) => return leave_out("a connection that is cut", &why),
+        Err(why) => return skip_postgres("a connection that is cut", &why),
     };
     let database = Database::on(&cluster.url()).await;
     let wire = BreakingWire::to(cluster.folder().join(".s.PGSQL.5432"), 9).await;
@@ -288,10 +245,10 @@ async fn a_connection_cut_after_commit_loses_and_doubles_nothing() {
     let mut scene = Scene::of(database, [through, direct.into()]).await;
     let mut load = Load::new(scene.control.clone());
     for _ in 0..6 {
-        load.burst(&mut scene.chance);
-        scene.some_moment(300).await;
+        load.burst(&mut scene.rng);
+        scene.random_delay(300).await;
     }
-    scene.end(&load.forged).await;
+    scene.finish(&load.forged).await;
     assert!(wire.cuts() > 0, "nothing was cut");
 }
 
@@ -300,10 +257,10 @@ async fn pgbouncer_in_transaction_mode_changes_nothing() {
     let test = "PgBouncer in transaction mode";
     let cluster = match Cluster::start() {
         Ok(cluster) => cluster,
-        Err(why) => return leave_out(test, &why),
+        Err(why) => return skip_postgres(test, &why),
     };
     let Some(binary) = pgbouncer() else {
-        return leave_out(test, "this machine has no pgbouncer");
+        return skip_postgres(test, "this machine has no pgbouncer");
     };
     let database = Database::on(&cluster.url()).await;
     let bouncer = PgBouncer::start(&binary, &cluster).await;
@@ -312,13 +269,13 @@ async fn pgbouncer_in_transaction_mode_changes_nothing() {
     let mut scene = Scene::of(database, [through.clone(), through]).await;
     let mut load = Load::new(scene.control.clone());
     for _ in 0..5 {
-        load.burst(&mut scene.chance);
-        scene.some_moment(200).await;
+        load.burst(&mut scene.rng);
+        scene.random_delay(200).await;
     }
     let log = scene.kill(0).await;
     assert!(!log.contains("prepared statement"), "{log}");
     scene.start(0).await;
-    scene.end(&load.forged).await;
+    scene.finish(&load.forged).await;
     drop(bouncer);
 }
 
@@ -338,7 +295,7 @@ async fn one_message_sent_eight_times_to_two_replicas_is_one_row() {
         };
         scene.control.notify(&copies).expect("the account exists");
     }
-    scene.end(&BTreeSet::new()).await;
+    scene.finish(&BTreeSet::new()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -359,20 +316,20 @@ async fn a_replicas_clock_that_is_a_day_off_does_no_harm() {
     }
     let ports = services.iter().map(|s| s.public_address().port()).collect();
     let balancer = Balancer::before(ports).await;
-    subscribe(&control, balancer.address()).await;
+    subscribe_at(&control, balancer.address()).await;
     let mut load = Load::new(control.clone());
-    let mut chance = Chance(1);
+    let mut rng = Rng(1);
     for _ in 0..6 {
-        load.burst(&mut chance);
-        tokio::time::sleep(Duration::from_millis(chance.below(200))).await;
+        load.burst(&mut rng);
+        tokio::time::sleep(Duration::from_millis(rng.below(200))).await;
     }
     within("the end of deliveries", control.idle()).await;
     settle(&control, &database).await;
     for service in services {
-        assert!(service.stop().await, "it stopped well");
+        assert!(service.stop().await, "it stops cleanly");
     }
     compare(&control, &load.forged, &database, 1, "").await;
-    // Nobody was refused for its age, nor told to come again.
+    // No message was refused for its age, or answered with 503.
     let totals = control.attempts();
     assert_eq!(totals.refused, load.forged.len() as u64, "{totals:?}");
     assert_eq!(totals.failed, 0, "{totals:?}");
@@ -395,7 +352,7 @@ fn in_process(emulator: &Emulator, database: &Database) -> Config {
     config
 }
 
-/// Debian's pgbouncer, or the path's.
+/// Returns the pgbouncer of `PATH` or of Debian.
 fn pgbouncer() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -404,7 +361,7 @@ fn pgbouncer() -> Option<PathBuf> {
         .find(|file| file.exists())
 }
 
-/// A PgBouncer in transaction mode with fewer connections to the server than replicas use.
+/// A PgBouncer in transaction mode, with fewer server connections than the replicas use.
 struct PgBouncer {
     child: Child,
     folder: PathBuf,
@@ -420,7 +377,7 @@ impl PgBouncer {
              auth_type = any\nauth_file = {own}/users\npool_mode = transaction\ndefault_pool_size = 4\n\
              max_client_conn = 200\nadmin_users = postgres\n"
         );
-        // With `any`, everybody is who the server's user is forced to be.
+        // With `any`, every client gets the server's user.
         let settings = settings.replace(
             &format!("host={server}"),
             &format!("host={server} user=postgres"),

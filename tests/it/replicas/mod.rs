@@ -1,4 +1,4 @@
 //! Several replicas on one PostgreSQL.
 
-pub(crate) mod load;
+mod load;
 mod shared_store;

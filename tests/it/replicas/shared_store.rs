@@ -1,4 +1,4 @@
-//! What replicas that share a database promise each other.
+//! A PostgreSQL store that replicas share.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use ivesk_webhook::store::{
     PullPlan, SharedStore, StoreError, Trigger, TriggerKind,
 };
 
-use crate::support::databases::{Cluster, Database, Options, leave_out, query_sql, run_sql};
+use crate::support::databases::{Cluster, Database, Options, query_sql, run_sql, skip_postgres};
 use crate::support::process::Port;
 
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
-/// Two replicas' stores on one database.
+/// The stores of two replicas on one database.
 struct Pair {
     stores: [SharedStore; 2],
     clock: Clock,
@@ -38,15 +38,15 @@ impl Pair {
         })
     }
 
-    async fn hint(&self, feeds: impl IntoIterator<Item = Feed>) {
+    async fn notify(&self, feeds: impl IntoIterator<Item = Feed>) {
         let triggers = feeds.into_iter().map(|feed| Trigger {
             feed,
             kind: TriggerKind::Notification,
             due_at: self.clock.now(),
             from: None,
         });
-        let raised = self.stores[0].trigger(triggers.collect()).await;
-        raised.expect("the wishes are raised");
+        let stored = self.stores[0].trigger(triggers.collect()).await;
+        stored.expect("the triggers are stored");
     }
 
     fn request(&self, requests_per_account: u32) -> LeaseRequest {
@@ -70,7 +70,7 @@ impl Pair {
         }
     }
 
-    /// What `count` workers, half of them on each replica, lease in the same moment.
+    /// Leases with `count` workers at once, half of them on each replica.
     async fn lease_at_once(&self, count: usize, requests_per_account: u32) -> Vec<PageLease> {
         let leases = (0..count).map(|worker| {
             let store = Arc::clone(&self.stores[worker % 2]);
@@ -115,27 +115,27 @@ async fn a_reader_beside_writers_sees_sequences_without_gaps() {
         return;
     };
     let pair = Arc::new(pair);
-    pair.hint((0..FEEDS).map(|company| feed("default", company)))
+    pair.notify((0..FEEDS).map(|company| feed("default", company)))
         .await;
     let done = Arc::new(AtomicBool::new(false));
     let reader = tokio::spawn({
         let (store, done) = (Arc::clone(&pair.stores[0]), Arc::clone(&done));
         async move {
-            let (mut seen, mut looks) = (0_i64, 0);
+            let (mut last, mut reads) = (0_i64, 0);
             loop {
-                let last_look = done.load(Ordering::SeqCst);
+                let is_last_read = done.load(Ordering::SeqCst);
                 let filter = DocumentFilter {
-                    after: Some(seen),
+                    after: Some(last),
                     limit: 10_000,
                     ..DocumentFilter::default()
                 };
                 for row in store.documents(filter).await.expect("readable") {
-                    assert_eq!(row.sequence, seen + 1, "a number appeared before its elder");
-                    seen = row.sequence;
+                    assert_eq!(row.sequence, last + 1, "a sequence appeared too early");
+                    last = row.sequence;
                 }
-                looks += 1;
-                if last_look {
-                    return (seen, looks);
+                reads += 1;
+                if is_last_read {
+                    return (last, reads);
                 }
             }
         }
@@ -156,7 +156,7 @@ async fn a_reader_beside_writers_sees_sequences_without_gaps() {
                     _ => PageEnd::More,
                 };
                 let mut page = page(&lease.feed, worker * 1000 + number, 1 + number % 5, end);
-                // The cursor's length counts the run's pages.
+                // The cursor's length counts the pages of the pull.
                 let pages = lease
                     .position
                     .previous_next
@@ -172,17 +172,17 @@ async fn a_reader_beside_writers_sees_sequences_without_gaps() {
         })
     });
     for worker in futures_util::future::join_all(workers).await {
-        worker.expect("it ends well");
+        worker.expect("it succeeds");
     }
     done.store(true, Ordering::SeqCst);
-    let (seen, looks) = reader.await.expect("it sees no gap");
+    let (last, reads) = reader.await.expect("it finds no gap");
     assert_eq!(
         pair.stores[1].sequence().await.expect("readable").last,
-        seen
+        last
     );
     assert!(
-        seen >= (FEEDS * PAGES) as i64 && looks > 3,
-        "{seen} {looks}"
+        last >= (FEEDS * PAGES) as i64 && reads > 3,
+        "{last} {reads}"
     );
 }
 
@@ -192,21 +192,21 @@ async fn all_replicas_together_respect_an_accounts_limit() {
         return;
     };
     let feeds = (0..12).flat_map(|company| [feed("one", company), feed("two", company)]);
-    pair.hint(feeds).await;
+    pair.notify(feeds).await;
     for _ in 0..4 {
         let leases = pair.lease_at_once(16, 3).await;
         for name in ["one", "two"] {
-            let taken: Vec<_> = leases
+            let leased: Vec<_> = leases
                 .iter()
                 .filter(|lease| lease.feed.account == account(name))
                 .collect();
             assert!(
-                (1..=3).contains(&taken.len()),
+                (1..=3).contains(&leased.len()),
                 "{name}: {} at once",
-                taken.len()
+                leased.len()
             );
-            let feeds: BTreeSet<_> = taken.iter().map(|lease| lease.feed_id).collect();
-            assert_eq!(feeds.len(), taken.len(), "one pull for a feed");
+            let feeds: BTreeSet<_> = leased.iter().map(|lease| lease.feed_id).collect();
+            assert_eq!(feeds.len(), leased.len(), "one pull for a feed");
         }
         for lease in leases {
             let page = page(&lease.feed, 1, 0, PageEnd::UpToDate);
@@ -221,7 +221,7 @@ async fn companies_take_turns_whichever_replica_asks() {
     let Some(pair) = Pair::open("companies take turns").await else {
         return;
     };
-    pair.hint((0..4).map(|company| feed("default", company)))
+    pair.notify((0..4).map(|company| feed("default", company)))
         .await;
     let mut turns = Vec::new();
     for turn in 0..12 {
@@ -245,14 +245,14 @@ async fn a_retry_after_of_one_replica_holds_for_all() {
     let Some(pair) = Pair::open("a shared wait").await else {
         return;
     };
-    pair.hint([feed("default", 1), feed("default", 2)]).await;
+    pair.notify([feed("default", 1), feed("default", 2)]).await;
     let lease = pair.stores[0].lease_page(pair.request(1)).await;
     let lease = lease.expect("answered").expect("due");
     let until = START.after(Duration::from_secs(60));
     pair.stores[0]
         .fail_page(lease, PageFailure::AccountWaits(until), "429".to_owned())
         .await
-        .expect("noted");
+        .expect("stored");
     assert!(pair.lease_at_once(8, 4).await.is_empty());
     pair.clock.advance(Duration::from_secs(60));
     assert_eq!(pair.lease_at_once(8, 1).await.len(), 1);
@@ -263,7 +263,7 @@ async fn a_replica_cannot_write_a_lease_that_another_took_over() {
     let Some(pair) = Pair::open("a lease that is taken over").await else {
         return;
     };
-    pair.hint([feed("default", 1)]).await;
+    pair.notify([feed("default", 1)]).await;
     let request = pair.request(1);
     let stale = pair.stores[0].lease_page(request).await;
     let stale = stale.expect("answered").expect("due");
@@ -298,7 +298,7 @@ async fn a_newer_schema_is_used_while_compatible_and_then_refused() {
     assert_eq!(beside.feeds().await.expect("readable").len(), 0);
     run_sql(&url, "UPDATE ivesk_webhook_schema SET works_from = 99").await;
     let Err(error) = open().await else {
-        panic!("it opened what it does not know")
+        panic!("it opened a schema that it does not know")
     };
     assert!(
         matches!(error, StoreError::NewerSchema { found: 99, .. }),
@@ -358,9 +358,9 @@ async fn a_reader_creates_no_tables_and_backups_are_pg_dumps() {
     let store = store.expect("it opens");
     let error = store.backup("x".into()).await.expect_err("not here");
     assert!(error.to_string().contains("pg_dump"), "{error}");
-    let reader = open(address).await.expect("there is something to read");
+    let reader = open(address).await.expect("the store is readable");
     use ivesk_webhook::store::Store as _;
-    store.probe().await.expect("a write would be taken");
+    store.probe().await.expect("a write would succeed");
     assert!(matches!(reader.probe().await, Err(StoreError::ReadOnly)));
     assert!(matches!(
         reader.trigger(Vec::new()).await,
@@ -368,7 +368,7 @@ async fn a_reader_creates_no_tables_and_backups_are_pg_dumps() {
     ));
 }
 
-/// A certificate for `name`, signed by itself, and its key.
+/// Returns a self-signed certificate for `name` and its key.
 fn certificate(name: &str) -> (String, String) {
     let key = rcgen::KeyPair::generate().expect("a key");
     let parameters = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("a name");
@@ -376,7 +376,7 @@ fn certificate(name: &str) -> (String, String) {
     (certificate.pem(), key.serialize_pem())
 }
 
-/// What connecting comes to: `None` where it works.
+/// Connects; returns the error, or `None` if it succeeds.
 async fn refusal(url: &str) -> Option<String> {
     let address = ivesk_webhook::config::PostgresAddress::parse(url).expect("an address");
     let opened = ivesk_webhook::store::postgres::PostgresStore::open_for_reading(address).await;
@@ -390,7 +390,7 @@ async fn refusal(url: &str) -> Option<String> {
 async fn an_encrypted_connection_requires_the_right_certificate() {
     let cluster = match Cluster::start() {
         Ok(cluster) => cluster,
-        Err(why) => return leave_out("encrypted connections", &why),
+        Err(why) => return skip_postgres("encrypted connections", &why),
     };
     let (pem, key) = certificate("localhost");
     let data = cluster.folder().join("data");
@@ -424,15 +424,15 @@ async fn an_encrypted_connection_requires_the_right_certificate() {
             "sslrootcert",
         ),
     ] {
-        let said = refusal(&url).await.expect("it is refused");
+        let error = refusal(&url).await.expect("it is refused");
         assert!(
-            said.contains(why) || said.contains("certificate"),
-            "{why}: {said}"
+            error.contains(why) || error.contains("certificate"),
+            "{why}: {error}"
         );
     }
     cluster.crash().expect("it stops");
     let plain = format!("-c ssl=off -c listen_addresses=127.0.0.1 -c port={port}");
     cluster.resume_with(&plain).expect("it starts again");
-    let said = refusal(&url("localhost", &trusted)).await;
-    said.expect("a server that offers no TLS is refused, not talked to in the clear");
+    let error = refusal(&url("localhost", &trusted)).await;
+    error.expect("a server without TLS is refused");
 }

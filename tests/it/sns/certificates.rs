@@ -1,39 +1,33 @@
-//! What `sns` promises about fetching and keeping certificates.
+//! Certificates: fetched within bounds, cached and stored.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use ivesk_webhook::config::SnsConfig;
+use ivesk_webhook::domain::Clock;
 use ivesk_webhook::emulator::signer::Unsigned;
 use ivesk_webhook::sns::certificate_cache::{
     CERTIFICATE_TIMEOUT, FAILURE_MEMORY, FETCH_PERIOD, MAX_CERTIFICATE_BYTES, MAX_FETCHES,
 };
-use ivesk_webhook::sns::{NoCertificateStore, SavedMessages, Verifier, VerifyError};
+use ivesk_webhook::sns::{SavedMessages, Verifier, VerifyError};
 
 use crate::support::sns::*;
 
-fn local_verifier(server: &Server, clock: &ivesk_webhook::domain::Clock) -> Verifier {
-    Verifier::new(
-        &server.config().settings(),
-        Arc::new(NoCertificateStore),
-        clock.clone(),
-    )
-    .unwrap()
+fn local_verifier(server: &Server, clock: &Clock) -> Verifier {
+    verifier_without_certificates(&server.config(), clock.clone())
 }
 
-/// Story 47.
 #[tokio::test]
 async fn a_burst_on_a_cold_cache_makes_one_request() {
     let server = Server::start().await;
     let body = SIGNER.sign(&notification(), 1, &server.serve("/cert.pem", &SIGNER));
     let verifier = local_verifier(&server, &clock());
 
-    let verdicts = join_all((0..200).map(|_| code(&verifier, &body))).await;
+    let codes = join_all((0..200).map(|_| code(&verifier, &body))).await;
 
-    assert!(verdicts.iter().all(|verdict| *verdict == "valid"));
+    assert!(codes.iter().all(|code| *code == "valid"));
     assert_eq!(server.requests(), 1);
     assert_eq!(code(&verifier, &body).await, "valid");
     assert_eq!(server.requests(), 1);
@@ -46,13 +40,9 @@ async fn a_burst_for_a_missing_certificate_makes_one_request() {
     let clock = clock();
     let verifier = local_verifier(&server, &clock);
 
-    let verdicts = join_all((0..200).map(|_| code(&verifier, &body))).await;
+    let codes = join_all((0..200).map(|_| code(&verifier, &body))).await;
 
-    assert!(
-        verdicts
-            .iter()
-            .all(|verdict| *verdict == "certificate_unavailable")
-    );
+    assert!(codes.iter().all(|code| *code == "certificate_unavailable"));
     assert_eq!(server.requests(), 1);
     clock.advance(FAILURE_MEMORY - Duration::from_millis(1));
     assert_eq!(code(&verifier, &body).await, "certificate_unavailable");
@@ -68,7 +58,7 @@ async fn a_failure_is_forgotten_before_sns_retries() {
     assert_eq!(code(&verifier, &body).await, "certificate_unavailable");
 
     server.serve("/cert.pem", &SIGNER);
-    // The vendor's topic sends it again after 20 s.
+    // The vendor's topic retries after 20 s.
     clock.advance(Duration::from_secs(20));
 
     assert_eq!(code(&verifier, &body).await, "valid");
@@ -90,7 +80,7 @@ async fn a_fetch_survives_the_caller_that_started_it() {
     assert_eq!(server.requests(), 1);
 }
 
-/// Story 47 again: made-up names cost ten requests a minute and never the real one.
+/// Made-up URLs cost at most ten requests a minute, and the known certificate stays in use.
 #[tokio::test]
 async fn ten_thousand_urls_make_few_requests_and_block_no_good_one() {
     let server = Server::start().await;
@@ -123,7 +113,7 @@ async fn a_silent_host_is_abandoned_after_four_seconds() {
     let verifier = local_verifier(&server, &clock());
     let start = tokio::time::Instant::now();
 
-    let refusal = judge(&verifier, &body).await.unwrap_err();
+    let refusal = verify(&verifier, &body).await.unwrap_err();
 
     assert_eq!(
         refusal,
@@ -132,7 +122,7 @@ async fn a_silent_host_is_abandoned_after_four_seconds() {
     assert!(start.elapsed() <= CERTIFICATE_TIMEOUT + Duration::from_millis(10));
 }
 
-/// Story 49: our trouble, not a forgery; SNS is to send it again.
+/// SNS must retry after a failure on our side.
 #[tokio::test]
 async fn an_unavailable_certificate_is_no_forgery() {
     let server = Server::start().await;
@@ -148,22 +138,14 @@ async fn an_unavailable_certificate_is_no_forgery() {
     let verifier = local_verifier(&server, &clock());
     for path in ["/500.pem", "/403.pem", "/302.pem", "/huge.pem", "/404.pem"] {
         let body = SIGNER.sign(&notification(), 1, &format!("{}{path}", server.origin));
-        let refusal = judge(&verifier, &body).await.unwrap_err();
+        let refusal = verify(&verifier, &body).await.unwrap_err();
         assert_eq!(refusal.code(), "certificate_unavailable", "{path}");
         assert!(!refusal.to_string().contains(&server.origin), "{refusal}");
     }
     assert_eq!(canary.requests(), 0, "redirects are not followed");
 
-    let closed = {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        format!("http://{}", listener.local_addr().unwrap())
-    };
-    let config = SnsConfig {
-        local_origins: vec![closed.clone()],
-        ..SnsConfig::default()
-    };
-    let verifier =
-        Verifier::new(&config.settings(), Arc::new(NoCertificateStore), clock()).unwrap();
+    let (closed, config) = closed_origin().await;
+    let verifier = verifier_without_certificates(&config, clock());
     let body = SIGNER.sign(&notification(), 1, &format!("{closed}/cert.pem"));
     assert_eq!(code(&verifier, &body).await, "certificate_unavailable");
 }
@@ -173,12 +155,12 @@ async fn a_body_that_is_no_certificate_is_refused_as_such() {
     let server = Server::start().await;
     let key = SIGNER.to_pem();
     let pem = SIGNER.certificate_pem();
-    let cut = pem.replacen("MII", "MIJ", 1);
+    let broken = pem.replacen("MII", "MIJ", 1);
     for (path, text) in [
         ("/empty", ""),
         ("/html", "<html>hello</html>"),
         ("/key", key.as_str()),
-        ("/cut", cut.as_str()),
+        ("/broken", broken.as_str()),
         ("/half", &pem[..pem.len() / 2]),
     ] {
         server.answer(path, Answer::Body(text.into()));
@@ -192,7 +174,7 @@ async fn a_body_that_is_no_certificate_is_refused_as_such() {
     }
 }
 
-/// Story 5: the leaf alone is enough, and nothing but the leaf is looked at.
+/// Only the leaf is checked, whether an intermediate comes with it or not.
 #[tokio::test]
 async fn a_leaf_is_accepted_with_no_intermediate_and_with_one() {
     let server = Server::start().await;
@@ -229,12 +211,7 @@ async fn a_local_origin_skips_only_the_certificates_name() {
     };
     let stranger = signer.sign(&stranger, 1, &url);
     assert_eq!(code(&verifier, &stranger).await, "topic_not_allowed");
-    let next_year = Verifier::new(
-        &server.config().settings(),
-        Arc::new(NoCertificateStore),
-        ivesk_webhook::domain::Clock::manual(time("2027-06-01T00:00:00Z")),
-    )
-    .unwrap();
+    let next_year = local_verifier(&server, &Clock::manual(time("2027-06-01T00:00:00Z")));
     assert_eq!(code(&next_year, &good).await, "certificate_dates");
 }
 
@@ -246,11 +223,11 @@ async fn a_mismatch_at_a_local_origin_refetches_the_certificate() {
     let old = SIGNER.sign(&notification(), 1, &url);
     assert_eq!(code(&verifier, &old).await, "valid");
 
-    // The emulator was started anew, with another key under the same address.
+    // The emulator was restarted, with another key at the same address.
     server.serve("/cert.pem", &OTHER_SIGNER);
     let new = OTHER_SIGNER.sign(&notification(), 1, &url);
-    let verdicts = join_all((0..50).map(|_| code(&verifier, &new))).await;
-    assert!(verdicts.iter().all(|verdict| *verdict == "valid"));
+    let codes = join_all((0..50).map(|_| code(&verifier, &new))).await;
+    assert!(codes.iter().all(|code| *code == "valid"));
     assert_eq!(server.requests(), 2);
 
     // A forgery costs one request, not two, and never more than ten a minute.
@@ -283,23 +260,18 @@ async fn a_fetch_that_fails_leaves_the_good_certificate_in_use() {
 #[tokio::test]
 async fn the_store_is_read_once_when_a_certificate_is_missing() {
     let certificates = MemoryCertificates::with(&[&SIGNER]);
-    let verifier = Verifier::new(
-        &SnsConfig::default().settings(),
-        certificates.clone(),
-        clock(),
-    )
-    .unwrap();
+    let verifier = verifier_with(&SnsConfig::default(), certificates.clone(), clock());
     assert_eq!(certificates.loads.load(Ordering::SeqCst), 0);
 
     let body = signed(&notification());
-    let verdicts = join_all((0..20).map(|_| code(&verifier, &body))).await;
+    let codes = join_all((0..20).map(|_| code(&verifier, &body))).await;
 
-    assert!(verdicts.iter().all(|verdict| *verdict == "valid"));
+    assert!(codes.iter().all(|code| *code == "valid"));
     assert_eq!(certificates.loads.load(Ordering::SeqCst), 1);
     assert_eq!(
-        certificates.kept.lock().unwrap().len(),
+        certificates.saved.lock().unwrap().len(),
         1,
-        "not kept a second time"
+        "not saved a second time"
     );
 }
 
@@ -308,7 +280,7 @@ async fn a_stored_certificate_is_checked_by_the_current_policy() {
     let elsewhere = signer_named("sns-signing.me-south-1.amazonaws.com");
     let url = sns_url(&elsewhere);
     let certificates = MemoryCertificates::with(&[&elsewhere]);
-    certificates.kept.lock().unwrap().extend([
+    certificates.saved.lock().unwrap().extend([
         (
             "https://evil.example/a.pem".to_owned(),
             elsewhere.certificate_pem().into(),
@@ -327,7 +299,7 @@ async fn a_stored_certificate_is_checked_by_the_current_policy() {
         )]),
         ..SnsConfig::default()
     };
-    let verifier = Verifier::new(&renamed.settings(), certificates, clock()).unwrap();
+    let verifier = verifier_with(&renamed, certificates, clock());
     assert_eq!(code(&verifier, &body).await, "valid");
     assert!(verifier.known_certificate(&url).is_some());
     assert!(
@@ -338,21 +310,20 @@ async fn a_stored_certificate_is_checked_by_the_current_policy() {
 }
 
 #[tokio::test]
-async fn a_local_certificate_is_never_put_on_the_shelf() {
+async fn a_local_certificate_is_never_stored() {
     let server = Server::start().await;
     let certificates = MemoryCertificates::with(&[]);
-    let verifier =
-        Verifier::new(&server.config().settings(), certificates.clone(), clock()).unwrap();
+    let verifier = verifier_with(&server.config(), certificates.clone(), clock());
     let body = SIGNER.sign(&notification(), 1, &server.serve("/cert.pem", &SIGNER));
 
     assert_eq!(code(&verifier, &body).await, "valid");
 
-    assert!(certificates.kept.lock().unwrap().is_empty());
+    assert!(certificates.saved.lock().unwrap().is_empty());
 }
 
-/// The same message, signature and URL: only the name in the certificate differs.
+/// Only the name in the certificate differs.
 #[tokio::test]
-async fn a_certificate_from_snss_own_address_must_have_snss_name() {
+async fn a_certificate_from_sns_must_have_the_name_of_sns() {
     for (name, expected) in [
         ("sns.amazonaws.com", "valid"),
         ("evil.example", "certificate_name"),

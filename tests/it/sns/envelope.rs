@@ -1,4 +1,4 @@
-//! What `sns` promises about the shape of a body.
+//! The shape of a body: which are parsed, which are refused, and why.
 
 use bytes::Bytes;
 use ivesk_webhook::sns::{Envelope, MAX_BODY_BYTES, MessageType, SnsHeaders, VerifyError};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::sns::*;
 
-/// A well-formed body whose signature is of the right length and no more.
+/// Returns a well-formed body with a signature of the right length that matches nothing.
 fn body(message_type: MessageType) -> Value {
     let mut body = json!({
         "Type": message_type.as_str(),
@@ -123,7 +123,7 @@ fn a_duplicate_key_is_refused_even_if_escaped_or_unknown() {
             assert_eq!(refused, VerifyError::RepeatedKey(key.to_owned()), "{more}");
         }
     }
-    // Keys within a value are no business of ours, and case makes another key.
+    // Keys within a value are not checked, and keys are case-sensitive.
     assert!(parse(&with("\"x\":{\"a\":1,\"a\":2}")).is_ok());
     assert!(parse(&with("\"message\":1,\"MESSAGE\":2")).is_ok());
 }
@@ -165,7 +165,7 @@ fn three_hundred_thousand_keys_are_read_in_one_go() {
 }
 
 #[test]
-fn signed_fields_are_strings_and_deep_ones_are_no_danger() {
+fn signed_fields_are_strings_and_deep_ones_are_harmless() {
     for message_type in MessageType::ALL {
         let valid = body(message_type);
         for field in valid.as_object().unwrap().keys() {
@@ -362,7 +362,6 @@ fn a_header_that_disagrees_with_the_body_is_refused() {
     }
 }
 
-/// Story 17.
 #[test]
 fn raw_delivery_is_refused_by_name_whatever_the_body() {
     let raw = SnsHeaders {
@@ -440,12 +439,12 @@ fn json_value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A JSON string for `text` in which the characters that `escape` picks are escaped.
+/// Returns `text` as a JSON string in which the characters at the bits of `escape` are escaped.
 fn json_string(text: &str, escape: u64) -> String {
     let mut written = String::from("\"");
     for (place, c) in text.chars().enumerate() {
-        let chosen = escape >> (place % 64) & 1 == 1;
-        if chosen || c.is_control() || c == '"' || c == '\\' {
+        let escaped = escape >> (place % 64) & 1 == 1;
+        if escaped || c.is_control() || c == '"' || c == '\\' {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 written.push_str(&format!("\\u{unit:04x}"));
             }
@@ -478,7 +477,7 @@ proptest! {
         let _ = parse(&format!("{{{}}}", members.join(",")));
     }
 
-    /// However a message is written down, what is read is what was meant.
+    /// Every spelling of a message in JSON is read as the same message.
     #[test]
     fn order_spacing_escapes_and_unknown_fields_change_nothing(
         message in ".{0,40}",
@@ -512,7 +511,6 @@ proptest! {
         prop_assert_eq!(envelope.signed_text(), expected.as_bytes());
     }
 
-    /// Cut anywhere, a message is no message.
     #[test]
     fn a_message_cut_short_is_refused(share in 0.0f64..1.0) {
         let whole = body(MessageType::UnsubscribeConfirmation).to_string();
@@ -521,7 +519,7 @@ proptest! {
     }
 }
 
-/// The signed text, written down a second time and without any cleverness.
+/// Returns the signed text of a notification, written out a second time.
 fn plain_text(message: &str, subject: Option<&str>) -> String {
     let mut text = format!("Message\n{message}\nMessageId\n165545c9-2a5c-472c-8df2-7ff2be2b3b1b\n");
     if let Some(subject) = subject {

@@ -1,4 +1,4 @@
-//! What `sns` promises about whole messages, signed for real.
+//! Whole messages with real signatures.
 
 use std::time::Duration;
 
@@ -6,9 +6,8 @@ use ivesk_webhook::config::{SnsConfig, TopicRule, vendor_topic};
 use ivesk_webhook::domain::Clock;
 use ivesk_webhook::emulator::signer::{Signer, Unsigned};
 use ivesk_webhook::sns::canonical::{CanonicalText, SignedFields};
-use ivesk_webhook::sns::{MessageType, NoCertificateStore, SnsHeaders, Verifier, VerifyError};
+use ivesk_webhook::sns::{MessageType, SnsHeaders, VerifyError};
 use secrecy::ExposeSecret as _;
-use std::sync::Arc;
 
 use crate::support::sns::*;
 
@@ -20,21 +19,26 @@ async fn all_three_types_verify_in_both_signature_versions() {
             let message = unsigned(message_type);
             let body = SIGNER.sign(&message, version, &sns_url(&SIGNER));
 
-            let proven = judge(&verifier, &body).await.unwrap();
+            let verified = verify(&verifier, &body).await.unwrap();
 
-            assert_eq!(proven.message_type(), message_type);
-            assert_eq!(proven.body(), body.as_bytes());
-            assert_eq!(proven.message_id(), message.message_id);
-            assert_eq!(proven.topic_arn(), TOPIC);
-            assert_eq!(proven.message(), message.message);
-            assert_eq!(proven.timestamp(), time(NOW));
-            assert_eq!(proven.subject(), None);
-            let token = proven.token().map(|token| token.expose_secret().to_owned());
+            assert_eq!(verified.message_type(), message_type);
+            assert_eq!(verified.body(), body.as_bytes());
+            assert_eq!(verified.message_id(), message.message_id);
+            assert_eq!(verified.topic_arn(), TOPIC);
+            assert_eq!(verified.message(), message.message);
+            assert_eq!(verified.timestamp(), time(NOW));
+            assert_eq!(verified.subject(), None);
+            let token = verified
+                .token()
+                .map(|token| token.expose_secret().to_owned());
             assert_eq!(token, message.token);
-            let url = proven.subscribe_url().map(|url| url.expose_secret());
+            let url = verified.subscribe_url().map(|url| url.expose_secret());
             assert_eq!(url, message.subscribe_url.as_deref());
-            assert_eq!(proven.certificate().subject, "CN=sns.amazonaws.com");
-            assert_eq!(proven.certificate().not_after, time("2026-12-31T23:59:59Z"));
+            assert_eq!(verified.certificate().subject, "CN=sns.amazonaws.com");
+            assert_eq!(
+                verified.certificate().not_after,
+                time("2026-12-31T23:59:59Z")
+            );
         }
     }
 }
@@ -82,15 +86,15 @@ async fn every_signed_field_counts_and_no_unsigned_one_does() {
         "signature_mismatch"
     );
 
-    // Story 10: what is unsigned may change, and nothing that we read changes with it.
+    // Unsigned fields may change, and nothing that is read depends on them.
     let swapped = body
         .replace("1b9d6bcd", "00000000")
         .replace("?Action=Unsubscribe", "?Action=Other")
         .replace("{\n", "{ \"Token\" : \"x\", \"Anything\" : [1, {}],\n");
-    let proven = judge(&verifier, &swapped).await.unwrap();
-    assert_eq!(proven.message(), message.message);
-    assert_eq!(proven.subject(), Some("Exported"));
-    assert!(proven.token().is_none());
+    let verified = verify(&verifier, &swapped).await.unwrap();
+    assert_eq!(verified.message(), message.message);
+    assert_eq!(verified.subject(), Some("Exported"));
+    assert!(verified.token().is_none());
 }
 
 #[tokio::test]
@@ -98,12 +102,12 @@ async fn subject_of_a_confirmation_is_unsigned_and_never_read() {
     let body = signed(&unsigned(MessageType::SubscriptionConfirmation))
         .replace("{\n", "{ \"Subject\" : \"made up\",\n");
 
-    let proven = judge(&verifier(), &body).await.unwrap();
+    let verified = verify(&verifier(), &body).await.unwrap();
 
-    assert_eq!(proven.subject(), None);
+    assert_eq!(verified.subject(), None);
 }
 
-/// Story 7, 8: a genuine signature proves only that SNS sent it, not for whom.
+/// A genuine signature proves only that SNS sent a message, not for whom.
 #[tokio::test]
 async fn a_message_of_a_strangers_topic_is_refused_despite_headers() {
     let body = signed(&Unsigned {
@@ -135,12 +139,7 @@ async fn only_a_topic_on_the_list_is_accepted() {
         }],
         ..SnsConfig::default()
     };
-    let verifier = Verifier::new(
-        &config.settings(),
-        MemoryCertificates::with(&[&SIGNER]),
-        clock(),
-    )
-    .unwrap();
+    let verifier = verifier_with(&config, MemoryCertificates::with(&[&SIGNER]), clock());
     let theirs = signed(&Unsigned {
         topic_arn: STRANGERS_TOPIC.to_owned(),
         ..notification()
@@ -153,17 +152,12 @@ async fn only_a_topic_on_the_list_is_accepted() {
     );
 }
 
-/// Stories 1 to 4: nothing is fetched from anywhere else, so the answer is at hand.
+/// The URL is refused before any request.
 #[tokio::test]
 async fn a_certificate_url_on_a_foreign_host_is_never_requested() {
     let canary = Server::start().await;
     let canary_url = canary.serve(&SIGNER.certificate_path(), &SIGNER);
-    let verifier = Verifier::new(
-        &SnsConfig::default().settings(),
-        Arc::new(NoCertificateStore),
-        clock(),
-    )
-    .unwrap();
+    let verifier = verifier_without_certificates(&SnsConfig::default(), clock());
     let path = SIGNER.certificate_path();
     for url in [
         canary_url,
@@ -193,13 +187,8 @@ async fn a_message_signed_by_a_strangers_key_is_refused() {
 
 #[tokio::test]
 async fn an_invalid_signature_is_refused_before_any_request() {
-    // Knows no certificate and would have to go out to the real SNS for one.
-    let verifier = Verifier::new(
-        &SnsConfig::default().settings(),
-        Arc::new(NoCertificateStore),
-        clock(),
-    )
-    .unwrap();
+    // Without a certificate it would have to request one from the real SNS.
+    let verifier = verifier_without_certificates(&SnsConfig::default(), clock());
     let body = signed(&notification());
     let start = body.find("\"Signature\" : \"").unwrap() + "\"Signature\" : \"".len();
     let end = start + body[start..].find('"').unwrap();
@@ -215,20 +204,20 @@ async fn an_invalid_signature_is_refused_before_any_request() {
     }
 }
 
-/// A text that two readers can split differently, and the signature fits both.
+/// An attack: a signed text that splits into fields in two ways.
 struct Resplit {
-    /// What SNS signed for the stranger's own topic.
+    /// The message that SNS signed for the stranger's topic.
     signed: Unsigned,
-    /// The same bytes, told as a message of ours.
+    /// Another message with the same signed text, of our topic.
     forged: Unsigned,
-    /// `Type` of the forged one, where it has swallowed lines too.
+    /// `Type` of the forged message, if it contains more lines.
     forged_type: Option<String>,
     refused_field: &'static str,
 }
 
 fn resplits() -> [Resplit; 3] {
     let hidden = "{\"companyCode\":\"666\"}";
-    let (id, at) = ("1e3ad8f0-9a23-4c4c-8f0a-0d1d3c5b7a90", NOW);
+    let id = "1e3ad8f0-9a23-4c4c-8f0a-0d1d3c5b7a90";
     let stranger = |message: String| Unsigned {
         topic_arn: STRANGERS_TOPIC.to_owned(),
         message,
@@ -246,7 +235,7 @@ fn resplits() -> [Resplit; 3] {
     [
         Resplit {
             signed: stranger(format!(
-                "{hidden}\nMessageId\n{id}\nTimestamp\n{at}\nTopicArn\n{TOPIC}"
+                "{hidden}\nMessageId\n{id}\nTimestamp\n{NOW}\nTopicArn\n{TOPIC}"
             )),
             forged: Unsigned {
                 topic_arn: format!("{TOPIC}\n{tail}"),
@@ -257,7 +246,7 @@ fn resplits() -> [Resplit; 3] {
         },
         Resplit {
             signed: stranger(format!(
-                "{hidden}\nMessageId\n{id}\nTimestamp\n{at}\nTopicArn\n{TOPIC}\nType\nNotification"
+                "{hidden}\nMessageId\n{id}\nTimestamp\n{NOW}\nTopicArn\n{TOPIC}\nType\nNotification"
             )),
             forged: ours.clone(),
             forged_type: Some(format!("Notification\n{tail}\nType\nNotification")),
@@ -304,15 +293,14 @@ async fn a_genuine_signature_over_resplit_lines_is_refused() {
             ],
             ..SnsConfig::default()
         };
-        let lax = Verifier::new(
-            &allow_stranger.settings(),
+        let lax = verifier_with(
+            &allow_stranger,
             MemoryCertificates::with(&[&SIGNER]),
             clock(),
-        )
-        .unwrap();
+        );
         assert_eq!(code(&lax, &genuine).await, "valid", "SNS would sign this");
 
-        // The attack is real: the very bytes that SNS signed, told differently.
+        // The attack is real: both messages have the same signed text.
         let mut forged_text = canonical(&attack.forged).as_bytes().to_vec();
         if let Some(forged_type) = &attack.forged_type {
             forged_text = String::from_utf8(forged_text)
@@ -334,13 +322,12 @@ async fn a_genuine_signature_over_resplit_lines_is_refused() {
         }
 
         assert_eq!(
-            judge(&lax, &forged.to_string()).await.unwrap_err(),
+            verify(&lax, &forged.to_string()).await.unwrap_err(),
             VerifyError::ControlCharacter(attack.refused_field)
         );
     }
 }
 
-/// Stories 12, 15, 16, 19.
 #[tokio::test]
 async fn fields_are_verified_exactly_as_written() {
     let verifier = verifier();
@@ -371,11 +358,11 @@ async fn fields_are_verified_exactly_as_written() {
             ..notification()
         });
         assert_eq!(
-            judge(&verifier, &body).await.unwrap().message(),
+            verify(&verifier, &body).await.unwrap().message(),
             message,
             "{message}"
         );
-        // The same text with everything escaped that JSON lets one escape.
+        // The same text with every character escaped.
         let escaped: String = message
             .encode_utf16()
             .map(|unit| format!("\\u{unit:04X}"))
@@ -384,14 +371,14 @@ async fn fields_are_verified_exactly_as_written() {
         value["Message"] = "@@".into();
         let body = value.to_string().replace("@@", &escaped);
         assert_eq!(
-            judge(&verifier, &body).await.unwrap().message(),
+            verify(&verifier, &body).await.unwrap().message(),
             message,
             "{message}"
         );
     }
 }
 
-/// Story 27: 256 KiB of quotes, each of them escaped, and as `\u0022` too.
+/// 256 KiB of quotes, which JSON escapes in two ways.
 #[tokio::test]
 async fn the_largest_legal_message_is_accepted_however_it_is_escaped() {
     let message = "\"".repeat(256 * 1024);
@@ -405,12 +392,11 @@ async fn the_largest_legal_message_is_accepted_however_it_is_escaped() {
     let long_form = body.replace(&"\\\"".repeat(256 * 1024), &"\\u0022".repeat(256 * 1024));
     assert!(long_form.len() > 1_500_000);
     assert_eq!(
-        judge(&verifier, &long_form).await.unwrap().message(),
+        verify(&verifier, &long_form).await.unwrap().message(),
         message
     );
 }
 
-/// Story 11.
 #[tokio::test]
 async fn a_retry_is_accepted_for_hours_and_refused_after_max_age() {
     let body = signed(&notification());
@@ -447,12 +433,14 @@ async fn age_is_checked_after_the_signature() {
 async fn a_quarantined_message_is_verified_as_of_its_receipt() {
     let years_later = verifier_at(Clock::manual(time("2029-01-01T00:00:00Z")));
     let body = signed(&notification());
-    let came = time(NOW).after(Duration::from_secs(60));
+    let received_at = time(NOW).after(Duration::from_secs(60));
 
     assert_eq!(code(&years_later, &body).await, "certificate_dates");
-    let proven = years_later.verify_at(parse(&body).unwrap(), came).await;
-    assert!(proven.is_ok(), "{proven:?}");
-    let too_late = came.after(Duration::from_secs(9 * 3600));
+    let verified = years_later
+        .verify_at(parse(&body).unwrap(), received_at)
+        .await;
+    assert!(verified.is_ok(), "{verified:?}");
+    let too_late = received_at.after(Duration::from_secs(9 * 3600));
     assert_eq!(
         years_later
             .verify_at(parse(&body).unwrap(), too_late)
@@ -463,7 +451,7 @@ async fn a_quarantined_message_is_verified_as_of_its_receipt() {
 }
 
 #[tokio::test]
-async fn a_certificate_counts_from_its_first_second_to_its_last() {
+async fn a_certificate_is_valid_from_its_first_second_to_its_last() {
     let at = |text: &str| {
         let body = signed(&Unsigned {
             timestamp: text.to_owned(),
@@ -489,7 +477,7 @@ async fn an_unknown_signature_version_has_its_own_code() {
     }
 }
 
-/// Story 6: what a verified confirmation asks to be fetched is judged as well.
+/// The signature does not make the URL trusted.
 #[tokio::test]
 async fn a_genuine_confirmation_with_another_subscribe_url_is_refused() {
     let verifier = verifier();
@@ -521,7 +509,7 @@ async fn a_genuine_confirmation_with_another_subscribe_url_is_refused() {
 async fn old_and_new_certificates_are_accepted_during_rotation() {
     let config = SnsConfig::default();
     let certificates = MemoryCertificates::with(&[&SIGNER, &OTHER_SIGNER]);
-    let verifier = Verifier::new(&config.settings(), certificates, clock()).unwrap();
+    let verifier = verifier_with(&config, certificates, clock());
     for signer in [&*SIGNER, &*OTHER_SIGNER] {
         let body = signer.sign(&notification(), 1, &sns_url(signer));
         assert_eq!(code(&verifier, &body).await, "valid");
@@ -529,7 +517,7 @@ async fn old_and_new_certificates_are_accepted_during_rotation() {
 }
 
 #[tokio::test]
-async fn nothing_secret_is_in_what_debug_prints() {
+async fn debug_prints_nothing_secret() {
     let body = signed(&unsigned(MessageType::SubscriptionConfirmation));
     let envelope = parse(&body).unwrap();
     let before = format!("{envelope:?}");
@@ -546,7 +534,7 @@ async fn nothing_secret_is_in_what_debug_prints() {
     }
 }
 
-/// The key is the certificate's, whatever the signer's name.
+/// The PEM text holds the key and its certificate.
 #[tokio::test]
 async fn a_signer_from_pem_signs_what_its_certificate_verifies() {
     let again = Signer::from_pem(&SIGNER.to_pem()).unwrap();

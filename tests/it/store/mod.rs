@@ -1,7 +1,15 @@
-//! The store on both engines.
+//! The store, on both engines.
 
+mod alarms;
 mod copy;
 mod deliveries;
-pub(crate) mod kill;
-pub(crate) mod promises;
-pub(crate) mod stopping;
+mod kill;
+mod messages;
+mod pages;
+mod sqlite;
+mod stopping;
+mod subscriptions;
+mod test_store;
+mod tokens;
+mod triggers;
+mod uploads;

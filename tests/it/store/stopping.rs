@@ -1,4 +1,4 @@
-//! SIGTERM, a full disk and a damaged file: what the real process does about them.
+//! SIGTERM, a full disk and a damaged file.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,41 +16,36 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::checker::{Sent, Stored, broken_promises};
-use crate::support::process::{Installation, closed, within};
+use crate::support::emulator::{emulator, emulator_with};
+use crate::support::process::{Installation, until_closed, within};
+
+#[cfg(target_os = "linux")]
+use crate::support::small_disk::SmallDisk;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// An emulator whose key the test has too.
-async fn emulator(switches: &str) -> (Emulator, Arc<Signer>) {
+/// Starts an emulator with a signer that the test shares.
+async fn emulator_and_signer(switches: &str) -> (Emulator, Arc<Signer>) {
     let now = Clock::system().now();
     let signer = Signer::generate(SNS_NAME, now.before(DAY), now.after(DAY));
     let signer = Arc::new(signer.expect("a certificate"));
     let settings = EmulatorSettings {
-        switches: Switches::parse(switches).expect("all exist"),
+        switches: Switches::parse(switches).expect("switches that exist"),
         signer: Some(Arc::clone(&signer)),
         ..EmulatorSettings::default()
     };
-    let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into()).await;
-    (emulator.expect("a free port"), signer)
+    (emulator_with(settings).await, signer)
 }
 
-async fn subscribe(control: &Control, installation: &Installation) {
-    let target = installation.webhook(Event::OnExported);
-    control
-        .subscribe(Event::OnExported, &target)
-        .expect("on this machine");
-    within("the confirmation", control.idle()).await;
-}
-
-/// A genuine delivery of which the last byte is held back.
-struct Unfinished {
+/// A genuine request whose last byte is not sent yet.
+struct UnfinishedRequest {
     connection: TcpStream,
     last: Vec<u8>,
     message_id: String,
 }
 
-impl Unfinished {
-    /// Returns when the server reads the body: the delivery is under way.
+impl UnfinishedRequest {
+    /// Sends all but the last byte, once the server reads the body.
     async fn begin(control: &Control, signer: &Signer, port: u16) -> Self {
         let topic = "arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport";
         let message = Unsigned {
@@ -73,13 +68,13 @@ impl Unfinished {
         let mut connection = TcpStream::connect(("127.0.0.1", port))
             .await
             .expect("it listens");
-        // The server asks for the body when it begins to read it.
+        // The server answers 100 when it begins to read the body.
         let head = format!(
             "POST /webhooks/default/on_exported HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
         );
         connection.write_all(head.as_bytes()).await.expect("sent");
         let mut answer = [0; 25];
-        within("the wish for the body", connection.read_exact(&mut answer))
+        within("100 Continue", connection.read_exact(&mut answer))
             .await
             .expect("an answer");
         assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -91,7 +86,7 @@ impl Unfinished {
         }
     }
 
-    /// Sends the last byte; gives the status line.
+    /// Sends the last byte; returns the status line.
     async fn finish(mut self) -> String {
         self.connection.write_all(&self.last).await.expect("sent");
         let mut answer = String::new();
@@ -119,22 +114,22 @@ async fn stored(installation: &Installation) -> Stored {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_answers_requests_in_flight() {
-    let (emulator, signer) = emulator("time_scale=0.01").await;
+    let (emulator, signer) = emulator_and_signer("time_scale=0.01").await;
     let control = emulator.control();
-    // Longer than the test waits for anything: the end must not come from it.
+    // Longer than any wait of the test, so that it does not end the process.
     let installation = Installation::beside(&emulator, "drain_timeout = \"10m\"", "");
     let server = installation.start().await;
-    subscribe(&control, &installation).await;
+    installation.subscribe(&control, &[Event::OnExported]).await;
     publish(&control, 300);
     let some = control.attempts_reached(|totals| totals.acknowledged >= 50);
     within("acknowledgements", some).await;
-    let unfinished = Unfinished::begin(&control, &signer, installation.public_port()).await;
+    let unfinished = UnfinishedRequest::begin(&control, &signer, installation.public_port()).await;
 
     server.terminate();
-    closed(installation.public_port()).await;
+    until_closed(installation.public_port()).await;
     let message_id = unfinished.message_id.clone();
     let status_line = unfinished.finish().await;
-    let (status, log) = server.ended().await;
+    let (status, log) = server.exited().await;
 
     assert_eq!(status.code(), Some(0), "{log}");
     assert_eq!(status_line, "HTTP/1.1 200 OK", "{log}");
@@ -147,26 +142,26 @@ async fn sigterm_under_load_answers_requests_in_flight() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_sigterm_stops_at_once_and_loses_nothing() {
-    let (emulator, signer) = emulator("time_scale=0.01").await;
+    let (emulator, signer) = emulator_and_signer("time_scale=0.01").await;
     let control = emulator.control();
     let installation = Installation::beside(&emulator, "drain_timeout = \"10m\"", "");
     let mut server = installation.start().await;
-    subscribe(&control, &installation).await;
+    installation.subscribe(&control, &[Event::OnExported]).await;
     publish(&control, 100);
     let some = control.attempts_reached(|totals| totals.acknowledged >= 50);
     within("acknowledgements", some).await;
-    let unfinished = Unfinished::begin(&control, &signer, installation.public_port()).await;
+    let unfinished = UnfinishedRequest::begin(&control, &signer, installation.public_port()).await;
 
     server.terminate();
-    closed(installation.public_port()).await;
-    // Somebody presses again and again; the first half second counts as one wish.
-    within("the end", async {
-        while !server.has_ended_within(Duration::from_millis(100)).await {
+    until_closed(installation.public_port()).await;
+    // Repeated signals within the first half second count as one.
+    within("the exit", async {
+        while !server.exits_within(Duration::from_millis(100)).await {
             server.terminate();
         }
     })
     .await;
-    let (status, log) = server.ended().await;
+    let (status, log) = server.exited().await;
 
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("stopped at once by a second signal"), "{log}");
@@ -176,7 +171,7 @@ async fn a_second_sigterm_stops_at_once_and_loses_nothing() {
     assert!(broken.is_empty(), "{broken:#?}\n{log}");
 }
 
-/// How much the store's files may grow beyond the larger of them.
+/// Returns the size of the store's largest file.
 fn largest_file(installation: &Installation) -> u64 {
     let files = std::fs::read_dir(installation.folder()).expect("a folder");
     files
@@ -188,14 +183,14 @@ fn largest_file(installation: &Installation) -> u64 {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_room_for_the_store_messages_get_503_until_there_is() {
-    let (emulator, _) = emulator("time_scale=0.02").await;
+    let emulator = emulator("time_scale=0.02").await;
     let control = emulator.control();
     let installation = Installation::beside(&emulator, "", "[store]\nmin_free_bytes = 0");
     let mut server = installation.spawn_with_file_limits();
-    server.receiving().await;
-    subscribe(&control, &installation).await;
+    server.ready().await;
+    installation.subscribe(&control, &[Event::OnExported]).await;
     publish(&control, 20);
-    within("the first deliveries", control.idle()).await;
+    within("the first messages", control.idle()).await;
 
     let before = getrlimit(Resource::Fsize);
     let limit = Rlimit {
@@ -210,11 +205,12 @@ async fn without_room_for_the_store_messages_get_503_until_there_is() {
     publish(&control, 20);
     let refused = control.attempts_reached(|totals| totals.failed >= 5);
     within("refusals", refused).await;
-    let held = stored(&installation).await;
+    let stored_so_far = stored(&installation).await;
     let messages = Sent::messages(&control);
-    // More may have come since the store was read, never less.
+    // Messages may have arrived since the store was read.
     assert!(
-        held.notifications
+        stored_so_far
+            .notifications
             .iter()
             .all(|message| messages.contains_key(message))
     );
@@ -222,15 +218,15 @@ async fn without_room_for_the_store_messages_get_503_until_there_is() {
     prlimit(Some(server.pid()), Resource::Fsize, before).expect("it is our child");
     within("the retries", control.idle()).await;
     server.terminate();
-    let (status, log) = server.ended().await;
+    let (status, log) = server.exited().await;
 
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(log.contains("limits on file sizes"), "{log}");
-    everything_landed(&control, &stored(&installation).await, &log);
+    assert_all_stored(&control, &stored(&installation).await, &log);
 }
 
-/// Every message was acknowledged in the end, and is stored.
-fn everything_landed(control: &Control, stored: &Stored, log: &str) {
+/// Asserts that every message was acknowledged and is stored.
+fn assert_all_stored(control: &Control, stored: &Stored, log: &str) {
     let deliveries = control.deliveries();
     assert!(
         deliveries
@@ -243,58 +239,14 @@ fn everything_landed(control: &Control, stored: &Stored, log: &str) {
     assert!(broken.is_empty(), "{broken:#?}\n{log}");
 }
 
-/// A file system of two mebibytes, unmounted when this is dropped.
-#[cfg(target_os = "linux")]
-pub(crate) struct SmallDisk(tempfile::TempDir);
-
-#[cfg(target_os = "linux")]
-impl SmallDisk {
-    /// `None` where this user may not mount.
-    pub(crate) fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mount = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
-            .arg(folder.path())
-            .output()
-            .ok()?;
-        mount.status.success().then(|| Self(folder))
-    }
-
-    /// Where it is mounted.
-    pub(crate) fn folder(&self) -> &std::path::Path {
-        self.0.path()
-    }
-
-    /// Takes all the room that is left; gives the file that has it.
-    pub(crate) fn fill(&self) -> std::path::PathBuf {
-        use std::io::Write as _;
-
-        let path = self.folder().join("ballast");
-        let mut file = std::fs::File::create(&path).expect("a file");
-        while file.write_all(&[0; 512]).is_ok() {}
-        path
-    }
-}
-
-#[cfg(target_os = "linux")]
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Its users may be ending still; what is left is taken away with them.
-        let _ = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(self.0.path())
-            .status();
-    }
-}
-
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_a_full_disk_messages_get_503_until_there_is_room() {
     let Some(disk) = SmallDisk::mount() else {
-        eprintln!("this user may not mount: a limit on file sizes stands in, in the test above");
+        eprintln!("skipped: this user may not mount; the test above limits file sizes instead");
         return;
     };
-    let (emulator, _) = emulator("time_scale=0.02").await;
+    let emulator = emulator("time_scale=0.02").await;
     let control = emulator.control();
     let database = disk.folder().join("store.db");
     let store = format!(
@@ -303,9 +255,9 @@ async fn on_a_full_disk_messages_get_503_until_there_is_room() {
     );
     let installation = Installation::beside(&emulator, "", &store);
     let server = installation.start().await;
-    subscribe(&control, &installation).await;
+    installation.subscribe(&control, &[Event::OnExported]).await;
     publish(&control, 20);
-    within("the first deliveries", control.idle()).await;
+    within("the first messages", control.idle()).await;
 
     let ballast = disk.fill();
     for _ in 0..5 {
@@ -317,13 +269,13 @@ async fn on_a_full_disk_messages_get_503_until_there_is_room() {
     std::fs::remove_file(ballast).expect("removed");
     within("the retries", control.idle()).await;
     server.terminate();
-    let (status, log) = server.ended().await;
+    let (status, log) = server.exited().await;
 
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(log.contains("is full; free some space"), "{log}");
-    let store = SqliteStore::open_for_reading(&database).expect("it can be read");
+    let store = SqliteStore::open_for_reading(&database).expect("it is readable");
     let stored = Stored::all(&store).await;
-    everything_landed(&control, &stored, &log);
+    assert_all_stored(&control, &stored, &log);
 }
 
 #[tokio::test]
@@ -331,16 +283,16 @@ async fn a_damaged_store_is_named_with_a_fix() {
     let installation = Installation::alone("");
     let server = installation.start().await;
     server.terminate();
-    let (status, log) = server.ended().await;
+    let (status, log) = server.exited().await;
     assert_eq!(status.code(), Some(0), "{log}");
 
     let path = installation.database();
     let length = std::fs::metadata(&path).expect("a file").len();
     std::fs::write(&path, vec![0x5a; usize::try_from(length).expect("small")]).expect("written");
-    let (code, _, said) = installation.run(&["serve"]).await;
+    let (code, _, errors) = installation.run(&["serve"]).await;
 
-    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(code, Some(1), "{errors}");
     for part in ["ivesk-webhook.db", "damaged", "restore the newest backup"] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(errors.contains(part), "{part}: {errors}");
     }
 }

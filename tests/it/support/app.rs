@@ -1,23 +1,27 @@
-//! The service in this process, with a store that can fail and an SNS of its own.
+//! The service in this process, with a store that can fail and a fake SNS.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use ivesk_webhook::config::{Config, Loopback, default_account};
-use ivesk_webhook::domain::{Clock, Event};
+use ivesk_webhook::domain::{Clock, DocumentVersion, Event, Queue};
 use ivesk_webhook::service::{Service, open_store};
-use ivesk_webhook::store::{QuarantineRow, SharedStore, Store, SubscriptionRow};
+use ivesk_webhook::store::{
+    LeaseRequest, PageEnd, PageToCommit, PullPlan, QuarantineRow, SharedStore, Store,
+    SubscriptionRow,
+};
 use reqwest::{Response, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::databases::Database;
-use crate::support::fake_sns::{FakeSns, Message, start};
+use crate::support::fake_sns::{FakeSns, Message, start_time};
 use crate::support::faulty_store::FaultyStore;
 
-/// Planted in the webhook's path; never to be seen in a log or an answer.
+/// Token of the webhook's path, which no log and no answer may show.
 pub(crate) const PATH_TOKEN: &str = "planted-path-token-5e7f";
 
+/// A running service.
 pub(crate) struct TestApp {
     pub(crate) sns: FakeSns,
     pub(crate) store: Arc<FaultyStore>,
@@ -45,7 +49,7 @@ impl TestApp {
             config.store.url = database.url();
         }
         change(&mut config);
-        let clock = Clock::manual(start());
+        let clock = Clock::manual(start_time());
         let store = Arc::new(FaultyStore::around(
             open_store(&config, &clock).await.unwrap(),
         ));
@@ -67,7 +71,7 @@ impl TestApp {
         }
     }
 
-    /// Settings under which a second process would find this one.
+    /// Returns settings with which a second process finds this one.
     pub(crate) fn config(&self) -> Config {
         let mut config = self.config.clone();
         config.public.listen = self.public;
@@ -75,7 +79,7 @@ impl TestApp {
         config
     }
 
-    /// Where the store is, as settings in [`TestApp::dir`] say it.
+    /// Returns the store's URL for settings in [`TestApp::dir`].
     pub(crate) fn store_url(&self) -> String {
         match &self.database {
             Some(database) => database.url_text(),
@@ -91,7 +95,7 @@ impl TestApp {
         self.service.as_ref().unwrap()
     }
 
-    /// Stops the service as SIGTERM does; true where that went well.
+    /// Stops the service as SIGTERM does; returns true if it stopped cleanly.
     pub(crate) async fn stop(&mut self) -> bool {
         self.service.take().unwrap().stop().await
     }
@@ -144,7 +148,7 @@ impl TestApp {
         self.client.get(url).send().await.unwrap().status()
     }
 
-    /// A request to the admin listener, to be sent by the test.
+    /// Returns a request to the admin listener, which the test sends.
     pub(crate) fn admin_request(
         &self,
         method: reqwest::Method,
@@ -154,7 +158,7 @@ impl TestApp {
             .request(method, format!("http://{}{path}", self.admin))
     }
 
-    /// A client that shows a redirect rather than follow it.
+    /// Returns a client that does not follow redirects.
     pub(crate) fn without_redirects(&self) -> reqwest::Client {
         let client = reqwest::Client::builder().no_proxy();
         let client = client.redirect(reqwest::redirect::Policy::none());
@@ -163,7 +167,7 @@ impl TestApp {
 
     pub(crate) async fn admin(&self, path: &str) -> Value {
         let response = self.admin_request(reqwest::Method::GET, path).send().await;
-        json(response.unwrap()).await.1
+        json_of(response.unwrap()).await.1
     }
 
     pub(crate) async fn admin_post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
@@ -173,7 +177,7 @@ impl TestApp {
             .body(body.to_string())
             .send()
             .await;
-        json(response.unwrap()).await
+        json_of(response.unwrap()).await
     }
 
     pub(crate) async fn metrics(&self) -> String {
@@ -189,9 +193,9 @@ impl TestApp {
         rows.into_iter().map(|row| row.message_id).collect()
     }
 
-    /// The quarantine, once everything offered to it so far is there.
+    /// Returns the quarantine, once everything offered to it so far is stored.
     pub(crate) async fn quarantine(&self) -> Vec<QuarantineRow> {
-        // The writer takes one change a round, and the quarantine's in the same round.
+        // Each round of the writer handles one change and what was offered to the quarantine.
         for _ in 0..2 {
             self.store.trigger(Vec::new()).await.unwrap();
         }
@@ -202,6 +206,43 @@ impl TestApp {
         let mut rows = self.store.subscriptions().await.unwrap();
         assert_eq!(rows.len(), 1, "{rows:?}");
         rows.remove(0)
+    }
+
+    /// Stores documents as one page of company 1's exported feed.
+    pub(crate) async fn store_documents(&self, documents: &[Value]) {
+        self.admin_post("/v1/pull", &json!({"company": "1"})).await;
+        let hour = std::time::Duration::from_secs(3600);
+        let account = default_account();
+        let lease = self
+            .store
+            .lease_page(LeaseRequest {
+                now: self.clock.now(),
+                lease: hour,
+                requests_per_account: 1,
+                lookback: hour,
+                queues: vec![(account, Queue::Exported)],
+            })
+            .await;
+        let page = PageToCommit {
+            documents: documents
+                .iter()
+                .map(|document| DocumentVersion {
+                    id: document["id"].as_str().unwrap().to_owned(),
+                    version: "2026-11-02T10:00:00.000Z".to_owned(),
+                    body: document.to_string().into_bytes(),
+                })
+                .collect(),
+            end: PageEnd::UpToDate,
+            ..PageToCommit::default()
+        };
+        let plan = PullPlan {
+            now: self.clock.now(),
+            follow_ups: [hour, hour],
+            reconcile_every: hour,
+            lookback: hour,
+        };
+        let lease = lease.unwrap().expect("the feed is due");
+        self.store.commit_page(lease, page, plan).await.unwrap();
     }
 }
 
@@ -218,7 +259,7 @@ fn settings(sns: &FakeSns, dir: &Path) -> Config {
     let account = config.accounts.get_mut(&default_account()).unwrap();
     account.api_key = None;
     account.digitized = false;
-    // A public address, so that the path's token is required.
+    // Not on loopback, so that the path's token is required.
     config.public.url = "https://hooks.example.lt/".parse().unwrap();
     let account = config.accounts.get_mut(&default_account()).unwrap();
     for event in Event::ALL {
@@ -228,7 +269,8 @@ fn settings(sns: &FakeSns, dir: &Path) -> Config {
     config
 }
 
-pub(crate) async fn json(response: Response) -> (StatusCode, Value) {
+/// Returns the status, and the body as JSON or else as text.
+pub(crate) async fn json_of(response: Response) -> (StatusCode, Value) {
     let status = response.status();
     let text = response.text().await.unwrap();
     (
@@ -237,14 +279,14 @@ pub(crate) async fn json(response: Response) -> (StatusCode, Value) {
     )
 }
 
-/// The `code` of a problem+json answer.
+/// Returns status and `code` of a problem+json answer.
 pub(crate) async fn code(response: Response) -> (u16, String) {
     let kind = response.headers()["content-type"]
         .to_str()
         .unwrap()
         .to_owned();
     assert_eq!(kind, "application/problem+json");
-    let (status, problem) = json(response).await;
+    let (status, problem) = json_of(response).await;
     assert_eq!(problem["status"], status.as_u16());
     (
         status.as_u16(),

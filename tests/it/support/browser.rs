@@ -1,5 +1,5 @@
-//! Chromium, driven over the pipe that it offers (the Chrome DevTools Protocol), so that
-//! nothing else has to be installed and no port is open.
+//! Chromium, controlled through a pipe (the Chrome DevTools Protocol): nothing else has to be
+//! installed, and no port is open.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,13 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::support::process::within;
+use crate::support::skip::skip;
 
-/// Messages on the pipe end with this byte.
+/// Last byte of each message on the pipe.
 const END: u8 = 0;
+
+/// Variable under which no test of pages may be skipped.
+const REQUIRED: &str = "IVESK_WEBHOOK_TEST_REQUIRE_CHROMIUM";
 
 /// A browser with one page.
 pub(crate) struct Browser {
@@ -29,15 +33,14 @@ pub(crate) struct Browser {
     _profile: tempfile::TempDir,
 }
 
-/// How a page is looked at.
+/// A window's width and color scheme.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Looks {
+pub(crate) struct Viewport {
     pub(crate) width: u32,
     pub(crate) dark: bool,
 }
 
-/// Chromium's program; none where this machine has none: then the test is left out, and
-/// says so.
+/// Returns Chromium's program, or skips the test and returns `None`.
 pub(crate) fn chromium(test: &str) -> Option<PathBuf> {
     let named = std::env::var_os("IVESK_WEBHOOK_TEST_CHROMIUM").map(PathBuf::from);
     let found = named.or_else(|| {
@@ -46,12 +49,12 @@ pub(crate) fn chromium(test: &str) -> Option<PathBuf> {
         places.into_iter().find(|program| program.is_file())
     });
     if found.is_none() {
-        leave_out(test, "there is no `chromium`");
+        skip(test, REQUIRED, "there is no `chromium`");
     }
     found
 }
 
-/// The source of axe-core, which looks for what keeps people out; as [`chromium`].
+/// Returns the source of axe-core, which checks accessibility; skips as [`chromium`] does.
 pub(crate) fn axe(test: &str) -> Option<String> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/lib");
     let versions = std::fs::read_dir(tools).into_iter().flatten().flatten();
@@ -61,29 +64,17 @@ pub(crate) fn axe(test: &str) -> Option<String> {
     });
     let source = sources.next();
     if source.is_none() {
-        leave_out(
-            test,
-            "there is no axe-core in target/test-tools; .ci/run puts it there",
-        );
+        let why = "there is no axe-core in target/test-tools; .ci/run puts it there";
+        skip(test, REQUIRED, why);
     }
     source
-}
-
-fn leave_out(test: &str, why: &str) {
-    assert!(
-        std::env::var_os("IVESK_WEBHOOK_TEST_REQUIRE_CHROMIUM").is_none(),
-        "Chromium and axe-core are required, and {why}"
-    );
-    // Straight to standard error, so that `cargo test` shows it for tests that pass.
-    let line = format!("left out in Chromium: {test}: {why}\n");
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }
 
 impl Browser {
     /// Starts Chromium with a profile of its own and an empty page.
     pub(crate) async fn start(program: &Path) -> Self {
         let profile = tempfile::tempdir().expect("a folder");
-        // It reads from its file 3 and writes to its file 4: what it inherits as 0 and 1.
+        // Chromium reads file descriptor 3 and writes 4; the shell connects them to 0 and 1.
         let mut process = Command::new("sh")
             .arg("-c")
             .arg("exec \"$0\" \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1")
@@ -134,7 +125,7 @@ impl Browser {
         browser
     }
 
-    /// Calls a method of the protocol and gives its result.
+    /// Calls a method of the protocol and returns its result.
     pub(crate) async fn call(&mut self, method: &str, parameters: Value) -> Value {
         self.sent += 1;
         let id = self.sent;
@@ -170,16 +161,16 @@ impl Browser {
         serde_json::from_slice(&line).expect("JSON")
     }
 
-    /// The next event of this name, among those that came and those to come.
+    /// Returns the next event of this name, from those already read or still to be read.
     async fn event(&mut self, name: &str) -> Value {
-        let is_it = |event: &Value| event["method"] == name;
-        if let Some(at) = self.events.iter().position(is_it) {
+        let matches = |event: &Value| event["method"] == name;
+        if let Some(at) = self.events.iter().position(matches) {
             return self.events.remove(at).expect("it is there");
         }
         within(name, async {
             loop {
                 let event = self.read().await;
-                if is_it(&event) {
+                if matches(&event) {
                     return event;
                 }
                 self.events.push_back(event);
@@ -188,23 +179,23 @@ impl Browser {
         .await
     }
 
-    /// Sets how pages are looked at.
-    pub(crate) async fn look(&mut self, looks: Looks) {
+    /// Sets the window's width and color scheme.
+    pub(crate) async fn set_viewport(&mut self, viewport: Viewport) {
         let size = json!({
-            "width": looks.width, "height": 900, "deviceScaleFactor": 1,
-            "mobile": looks.width < 600,
+            "width": viewport.width, "height": 900, "deviceScaleFactor": 1,
+            "mobile": viewport.width < 600,
         });
         self.call("Emulation.setDeviceMetricsOverride", size).await;
-        let scheme = if looks.dark { "dark" } else { "light" };
+        let scheme = if viewport.dark { "dark" } else { "light" };
         let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.call("Emulation.setEmulatedMedia", media).await;
     }
 
-    /// Goes to a page and waits until it is there.
-    pub(crate) async fn go(&mut self, url: &str) {
+    /// Opens a page and waits until it is loaded.
+    pub(crate) async fn open(&mut self, url: &str) {
         self.forget_loads();
-        let gone = self.call("Page.navigate", json!({"url": url})).await;
-        assert!(gone.get("errorText").is_none(), "{url}: {gone}");
+        let opened = self.call("Page.navigate", json!({"url": url})).await;
+        assert!(opened.get("errorText").is_none(), "{url}: {opened}");
         self.event("Page.loadEventFired").await;
     }
 
@@ -213,9 +204,8 @@ impl Browser {
             .retain(|event| event["method"] != "Page.loadEventFired");
     }
 
-    /// What an expression gives in the page, as whoever looks into it from outside; the
-    /// pages' own rules about scripts don't hold for that.
-    pub(crate) async fn ask(&mut self, expression: &str) -> Value {
+    /// Evaluates a JavaScript expression in the page, outside of its content security policy.
+    pub(crate) async fn evaluate(&mut self, expression: &str) -> Value {
         let answer = self
             .call(
                 "Runtime.evaluate",
@@ -229,7 +219,7 @@ impl Browser {
         answer["result"]["value"].clone()
     }
 
-    /// Presses a key, as a person at the keyboard does.
+    /// Presses a key.
     pub(crate) async fn press(&mut self, key: &str) {
         let code = match key {
             "Tab" => 9,
@@ -248,18 +238,18 @@ impl Browser {
         }
     }
 
-    /// Writes into the field that has the focus.
+    /// Writes into the focused field.
     pub(crate) async fn write(&mut self, text: &str) {
         self.call("Input.insertText", json!({"text": text})).await;
     }
 
-    /// Goes on with Tab until what has the focus says `name`, presses Enter there and waits
-    /// for the page that follows.
+    /// Presses Tab until the focused element is called `name`, then Enter; waits for the page
+    /// that follows.
     pub(crate) async fn tab_to_and_enter(&mut self, name: &str) {
         for _ in 0..200 {
             self.press("Tab").await;
             let focused = self
-                .ask("document.activeElement.ariaLabel || document.activeElement.textContent")
+                .evaluate("document.activeElement.ariaLabel || document.activeElement.textContent")
                 .await;
             if focused == name {
                 self.forget_loads();
@@ -268,26 +258,26 @@ impl Browser {
                 return;
             }
         }
-        panic!("Tab never comes to `{name}`");
+        panic!("Tab never reaches `{name}`");
     }
 
-    /// What the page's console and the browser complained of since it was last asked.
-    pub(crate) async fn complaints(&mut self) -> Vec<String> {
-        // Whatever was complained of before has come before this answer.
-        self.ask("0").await;
+    /// Returns the errors of console and browser since the last call.
+    pub(crate) async fn errors(&mut self) -> Vec<String> {
+        // Every earlier event precedes this answer.
+        self.evaluate("0").await;
         let events = std::mem::take(&mut self.events);
-        let complains = |event: &Value| match event["method"].as_str() {
+        let is_error = |event: &Value| match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => true,
             Some("Runtime.consoleAPICalled") => event["params"]["type"] == "error",
             Some("Log.entryAdded") => event["params"]["entry"]["level"] == "error",
             Some("Network.loadingFailed") => true,
             _ => false,
         };
-        let complaints = events.iter().filter(|event| complains(event));
-        complaints.map(Value::to_string).collect()
+        let errors = events.iter().filter(|event| is_error(event));
+        errors.map(Value::to_string).collect()
     }
 
-    /// Keeps a picture of the whole page, where `IVESK_WEBHOOK_TEST_PICTURES` names a folder.
+    /// Saves a picture of the whole page if `IVESK_WEBHOOK_TEST_PICTURES` names a folder.
     pub(crate) async fn picture(&mut self, name: &str) {
         let Some(folder) = std::env::var_os("IVESK_WEBHOOK_TEST_PICTURES") else {
             return;

@@ -1,7 +1,6 @@
-//! What was sent, what was acknowledged, what is stored: and whether they agree.
+//! Compares what was sent, what was acknowledged and what is stored.
 //!
-//! The checker knows nothing of how a history came about. It is itself tested at the
-//! end of this file, with histories that are wrong.
+//! The tests at the end of this file check that it finds faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,19 +8,19 @@ use ivesk_webhook::domain::{Event, Queue};
 use ivesk_webhook::emulator::{Control, DEFAULT_COMPANIES, Outcome};
 use ivesk_webhook::store::{DocumentFilter, Store};
 
-/// What the outside knows.
+/// Documents and messages of the vendor and SNS.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sent {
-    /// Every message on its way to a webhook, and whether it was answered with a 200.
+    /// Every message sent to a webhook; true if it was answered with 200.
     pub(crate) messages: BTreeMap<(Event, String), bool>,
-    /// Messages that were spoilt: none may be stored, whatever was answered.
+    /// Forged messages, of which none may be stored.
     pub(crate) forged: BTreeSet<String>,
-    /// What each feed lists: ids with their versions.
+    /// Ids and versions that each feed lists.
     pub(crate) truth: BTreeMap<(Queue, String), Vec<(String, String)>>,
 }
 
 impl Sent {
-    /// The emulator's knowledge.
+    /// Reads it from the emulator.
     pub(crate) fn of(control: &Control, forged: &BTreeSet<String>) -> Self {
         let mut truth = BTreeMap::new();
         truth.insert(
@@ -41,7 +40,7 @@ impl Sent {
         }
     }
 
-    /// The messages alone; one of several copies that was acknowledged is enough.
+    /// Reads the messages; one acknowledged copy of several is enough.
     pub(crate) fn messages(control: &Control) -> BTreeMap<(Event, String), bool> {
         let mut messages = BTreeMap::new();
         for record in control.deliveries() {
@@ -70,7 +69,7 @@ pub(crate) struct StoredVersion {
     pub(crate) version: String,
 }
 
-/// What the store holds.
+/// The contents of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) notifications: Vec<(Event, String)>,
@@ -79,15 +78,15 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// Everything in `store`.
+    /// Reads everything in `store`.
     pub(crate) async fn all(store: &dyn Store) -> Self {
         let mut stored = Self::default();
-        stored.read_on(store).await;
+        stored.read_more(store).await;
         stored
     }
 
-    /// Adds what came after what is known already.
-    pub(crate) async fn read_on(&mut self, store: &dyn Store) {
+    /// Adds the rows that were stored since the last call.
+    pub(crate) async fn read_more(&mut self, store: &dyn Store) {
         const PAGE: usize = 1000;
         loop {
             let rows = store.notifications(self.last_notification, PAGE).await;
@@ -122,16 +121,16 @@ impl Stored {
     }
 }
 
-/// Every way in which `stored` breaks what was promised to the outside at any moment.
+/// Returns every violation of what holds at any moment.
 pub(crate) fn broken_promises(
     messages: &BTreeMap<(Event, String), bool>,
     forged: &BTreeSet<String>,
     stored: &Stored,
 ) -> Vec<String> {
     let mut broken = Vec::new();
-    let mut times: BTreeMap<&(Event, String), usize> = BTreeMap::new();
+    let mut counts: BTreeMap<&(Event, String), usize> = BTreeMap::new();
     for message in &stored.notifications {
-        *times.entry(message).or_default() += 1;
+        *counts.entry(message).or_default() += 1;
         if !messages.contains_key(message) {
             broken.push(format!("{message:?} is stored and was never sent"));
         }
@@ -139,7 +138,7 @@ pub(crate) fn broken_promises(
             broken.push(format!("{message:?} is stored and was forged"));
         }
     }
-    for (message, count) in &times {
+    for (message, count) in &counts {
         if *count > 1 {
             broken.push(format!("{message:?} is stored {count} times"));
         }
@@ -148,27 +147,27 @@ pub(crate) fn broken_promises(
         if *acknowledged && forged.contains(&message.1) {
             broken.push(format!("{message:?} was acknowledged and was forged"));
         }
-        if *acknowledged && !times.contains_key(message) {
+        if *acknowledged && !counts.contains_key(message) {
             broken.push(format!("{message:?} was acknowledged and is not stored"));
         }
     }
     for (expected, document) in (1..).zip(&stored.documents) {
         if document.sequence != expected {
             let found = document.sequence;
-            broken.push(format!("sequence {found} stands where {expected} belongs"));
+            broken.push(format!("sequence is {found} where {expected} belongs"));
             break;
         }
     }
     broken
 }
 
-/// [`broken_promises`], and every difference to the truth once everything has come.
+/// Returns [`broken_promises`], and every difference from the truth once all is stored.
 pub(crate) fn differences(sent: &Sent, stored: &Stored) -> Vec<String> {
     let mut broken = broken_promises(&sent.messages, &sent.forged, stored);
-    let mut left: BTreeMap<_, BTreeMap<_, i64>> = BTreeMap::new();
+    let mut missing: BTreeMap<_, BTreeMap<_, i64>> = BTreeMap::new();
     for (feed, versions) in &sent.truth {
         for version in versions {
-            *left
+            *missing
                 .entry(feed.clone())
                 .or_default()
                 .entry(version.clone())
@@ -177,19 +176,19 @@ pub(crate) fn differences(sent: &Sent, stored: &Stored) -> Vec<String> {
     }
     for document in &stored.documents {
         let version = (document.id.clone(), document.version.clone());
-        *left
+        *missing
             .entry(document.feed.clone())
             .or_default()
             .entry(version)
             .or_default() -= 1;
     }
-    for (feed, versions) in left {
+    for (feed, versions) in missing {
         for (version, count) in versions {
             match count {
                 0 => {}
                 1.. => broken.push(format!("{feed:?} lacks {version:?}")),
                 _ => broken.push(format!(
-                    "{feed:?} has {version:?} {} times too often",
+                    "{feed:?} has {version:?} {} times too many",
                     -count
                 )),
             }
@@ -215,7 +214,7 @@ fn version(sequence: i64, id: &str) -> StoredVersion {
     }
 }
 
-fn a_sound_history() -> (Sent, Stored) {
+fn correct_history() -> (Sent, Stored) {
     let mut sent = Sent::default();
     sent.messages.insert(message("acknowledged"), true);
     sent.messages.insert(message("lost on the way"), false);
@@ -231,18 +230,18 @@ fn a_sound_history() -> (Sent, Stored) {
 }
 
 #[test]
-fn the_checker_accepts_a_sound_history() {
-    let (sent, mut stored) = a_sound_history();
+fn the_checker_accepts_a_correct_history() {
+    let (sent, mut stored) = correct_history();
     assert_eq!(differences(&sent, &stored), Vec::<String>::new());
-    // Its answer was lost: stored, and nobody knows.
+    // A message is stored whose answer was lost.
     stored.notifications.push(message("lost on the way"));
     assert_eq!(differences(&sent, &stored), Vec::<String>::new());
 }
 
 #[test]
 fn the_checker_finds_every_kind_of_error() {
-    type Wrong = fn(&mut Sent, &mut Stored);
-    let wrongs: [(&str, Wrong); 9] = [
+    type Mistake = fn(&mut Sent, &mut Stored);
+    let mistakes: [(&str, Mistake); 9] = [
         ("was acknowledged and is not stored", |_, stored| {
             stored.notifications.clear();
         }),
@@ -262,23 +261,23 @@ fn the_checker_finds_every_kind_of_error() {
         ("lacks", |_, stored| {
             stored.documents.pop();
         }),
-        ("times too often", |_, stored| {
+        ("times too many", |_, stored| {
             stored.documents.push(version(3, "b"));
         }),
-        ("times too often", |_, stored| {
+        ("times too many", |_, stored| {
             stored.documents.push(version(3, "invented"));
         }),
-        ("sequence 3 stands where 2 belongs", |_, stored| {
+        ("sequence is 3 where 2 belongs", |_, stored| {
             stored.documents[1].sequence = 3;
         }),
     ];
-    for (said, wrong) in wrongs {
-        let (mut sent, mut stored) = a_sound_history();
-        wrong(&mut sent, &mut stored);
+    for (expected, mistake) in mistakes {
+        let (mut sent, mut stored) = correct_history();
+        mistake(&mut sent, &mut stored);
         let found = differences(&sent, &stored);
         assert!(
-            found.iter().any(|line| line.contains(said)),
-            "{said}: {found:?}"
+            found.iter().any(|line| line.contains(expected)),
+            "{expected}: {found:?}"
         );
     }
 }

@@ -1,9 +1,8 @@
-//! Databases for tests: each test has one of its own, of either kind.
+//! Databases for tests: each test has its own, on either engine.
 //!
-//! PostgreSQL is taken from `IVESK_WEBHOOK_TEST_POSTGRES` (a URL whose user may create
-//! databases), or a cluster of this process is started from the machine's binaries.
-//! Where there are none, tests say what they left out, and with
-//! `IVESK_WEBHOOK_TEST_REQUIRE_POSTGRES` they fail.
+//! The PostgreSQL server is `IVESK_WEBHOOK_TEST_POSTGRES` (a URL whose user may create
+//! databases), or a cluster that this process starts from the machine's binaries. Without
+//! either, tests are skipped, or fail if `IVESK_WEBHOOK_TEST_REQUIRE_POSTGRES` is set.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,7 +15,9 @@ use ivesk_webhook::store::postgres::{PostgresOptions, PostgresStore};
 use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
 use ivesk_webhook::store::{SharedStore, StoreError};
 
-/// How a test's store is opened.
+use crate::support::skip::skip;
+
+/// Options of a test's store.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) queue: usize,
@@ -36,16 +37,43 @@ impl Options {
     }
 }
 
-/// An empty database that nobody else uses, removed when it is dropped.
+/// Runs each test function on both stores.
+macro_rules! on_both_stores {
+    ($($test:ident,)*) => {
+        mod on_sqlite {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    super::$test(crate::support::databases::Database::sqlite()).await;
+                }
+            )*
+        }
+        mod on_postgres {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    let test = stringify!($test);
+                    let database = crate::support::databases::Database::postgres(test).await;
+                    if let Some(database) = database {
+                        super::$test(database).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_both_stores;
+
+/// A new database of one test, removed when it is dropped.
 pub(crate) enum Database {
     /// A file in a folder of its own.
     Sqlite(tempfile::TempDir),
     /// A database of a server.
-    Postgres(Own),
+    Postgres(PostgresDatabase),
 }
 
 /// A PostgreSQL database of one test.
-pub(crate) struct Own {
+pub(crate) struct PostgresDatabase {
     server: String,
     name: String,
 }
@@ -55,20 +83,20 @@ impl Database {
         Self::Sqlite(tempfile::tempdir().expect("a folder"))
     }
 
-    /// `None` where this machine has no PostgreSQL: then `test` is left out, and says so.
+    /// Creates a database, or skips `test` and returns `None` if there is no PostgreSQL.
     pub(crate) async fn postgres(test: &str) -> Option<Self> {
         static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
         match SHARED.get_or_init(Server::find) {
             Ok(server) => Some(Self::on(&server.url()).await),
             Err(why) => {
-                leave_out(test, why);
+                skip_postgres(test, why);
                 None
             }
         }
     }
 
-    /// What a test that doesn't care is to use: a PostgreSQL database where
-    /// `IVESK_WEBHOOK_TEST_STORE` is `postgres`, `None` for the file it would make itself.
+    /// Returns the database of a test that works with either: a PostgreSQL database if
+    /// `IVESK_WEBHOOK_TEST_STORE` is `postgres`, else `None` for a file that the test creates.
     pub(crate) async fn of_the_suite() -> Option<Self> {
         match std::env::var("IVESK_WEBHOOK_TEST_STORE").as_deref() {
             Err(_) | Ok("sqlite") => None,
@@ -81,19 +109,19 @@ impl Database {
         }
     }
 
-    /// A new database of the server at `url`.
+    /// Creates a database on the server at `url`.
     pub(crate) async fn on(url: &str) -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("ivesk_test_{}_{number}", std::process::id());
         run_sql(url, &format!("CREATE DATABASE {name}")).await;
-        Self::Postgres(Own {
+        Self::Postgres(PostgresDatabase {
             server: url.to_owned(),
             name,
         })
     }
 
-    /// Where it is.
+    /// Returns its URL.
     pub(crate) fn url(&self) -> StoreUrl {
         match self {
             Self::Sqlite(folder) => StoreUrl::Sqlite(folder.path().join("test.db")),
@@ -104,7 +132,7 @@ impl Database {
         }
     }
 
-    /// Where it is, as text for settings.
+    /// Returns its URL as text for settings.
     pub(crate) fn url_text(&self) -> String {
         match self {
             Self::Sqlite(_) => self.url().to_string(),
@@ -112,7 +140,7 @@ impl Database {
         }
     }
 
-    /// The folder of a SQLite file.
+    /// Returns the folder of a SQLite file.
     pub(crate) fn folder(&self) -> &Path {
         match self {
             Self::Sqlite(folder) => folder.path(),
@@ -120,7 +148,7 @@ impl Database {
         }
     }
 
-    /// Opens the store on it.
+    /// Opens its store.
     pub(crate) async fn open(&self, options: Options) -> Result<SharedStore, StoreError> {
         Ok(match self.url() {
             StoreUrl::Sqlite(path) => std::sync::Arc::new(SqliteStore::open(SqliteOptions {
@@ -143,10 +171,10 @@ impl Database {
     }
 }
 
-impl Drop for Own {
+impl Drop for PostgresDatabase {
     fn drop(&mut self) {
         let (server, name) = (self.server.clone(), self.name.clone());
-        // A test's runtime may be ending, so this has one of its own.
+        // The test's runtime may be shutting down, so this has its own.
         let removed = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -154,7 +182,7 @@ impl Drop for Own {
                 .expect("a runtime");
             runtime.block_on(async move {
                 let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-                // Its server may be one that the test has stopped.
+                // The test may have stopped the server.
                 if let Some(client) = connect(&server).await {
                     let _ = client.batch_execute(&sql).await;
                 }
@@ -164,7 +192,7 @@ impl Drop for Own {
     }
 }
 
-/// The URL of another database of the same server.
+/// Returns the URL of another database of the same server.
 fn in_database(server: &str, name: &str) -> String {
     let mut url = url::Url::parse(server).expect("a URL");
     url.set_path(name);
@@ -185,7 +213,7 @@ pub(crate) async fn run_sql(url: &str, sql: &str) {
     client.batch_execute(sql).await.expect("it runs");
 }
 
-/// Runs a query at `url` and gives its rows as text.
+/// Runs a query at `url` and returns its rows as text.
 pub(crate) async fn query_sql(url: &str, sql: &str) -> Vec<Vec<Option<String>>> {
     let client = connect(url).await.expect("PostgreSQL answers");
     let answer = client.simple_query(sql).await.expect("it runs");
@@ -202,52 +230,46 @@ pub(crate) async fn query_sql(url: &str, sql: &str) -> Vec<Vec<Option<String>>> 
         .collect()
 }
 
-/// Says that a test was left out, or fails where that is not allowed.
-pub(crate) fn leave_out(test: &str, why: &str) {
-    assert!(
-        std::env::var_os("IVESK_WEBHOOK_TEST_REQUIRE_POSTGRES").is_none(),
-        "PostgreSQL is required, and {why}"
-    );
-    // Straight to standard error, so that `cargo test` shows it for tests that pass.
-    let line = format!("left out on PostgreSQL: {test}: {why}\n");
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+/// Skips a test that needs PostgreSQL.
+pub(crate) fn skip_postgres(test: &str, why: &str) {
+    skip(test, "IVESK_WEBHOOK_TEST_REQUIRE_POSTGRES", why);
 }
 
-/// A server for tests.
-pub(crate) enum Server {
-    /// Somebody else's.
-    Given(String),
+/// A PostgreSQL server for tests.
+enum Server {
+    /// The server at `IVESK_WEBHOOK_TEST_POSTGRES`.
+    External(String),
     /// A cluster of this process.
-    Started(Cluster),
+    Own(Cluster),
 }
 
 impl Server {
     fn find() -> Result<Self, String> {
         if let Ok(url) = std::env::var("IVESK_WEBHOOK_TEST_POSTGRES") {
-            return Ok(Self::Given(url));
+            return Ok(Self::External(url));
         }
-        Cluster::start().map(Self::Started)
+        Cluster::start().map(Self::Own)
     }
 
     fn url(&self) -> String {
         match self {
-            Self::Given(url) => url.clone(),
-            Self::Started(cluster) => cluster.url(),
+            Self::External(url) => url.clone(),
+            Self::Own(cluster) => cluster.url(),
         }
     }
 }
 
-/// A cluster that ends with this process, however that ends.
+/// A cluster that is stopped when this process ends, even by SIGKILL.
 pub(crate) struct Cluster {
     folder: PathBuf,
     binaries: PathBuf,
     user: Option<String>,
-    /// A process that waits for this one's end, then stops and removes the cluster.
+    /// A process that waits for the end of this one, then stops and removes the cluster.
     _keeper: Child,
 }
 
 impl Cluster {
-    /// Starts one on a Unix socket in a folder of its own; never as root.
+    /// Starts a cluster on a Unix socket in a folder of its own, never as root.
     pub(crate) fn start() -> Result<Self, String> {
         let binaries = binaries().ok_or("this machine has no initdb and pg_ctl")?;
         let user = unprivileged_user()?;
@@ -260,7 +282,7 @@ impl Cluster {
             run(Command::new("chown").arg(user).arg(&folder))?;
         }
         let mut keeper = Command::new("sh");
-        // `cat` ends when this process does: it holds the only other end of the pipe.
+        // `cat` ends with this process, which holds the other end of the pipe.
         let script = "cat >/dev/null; \"$1/pg_ctl\" -D \"$2/data\" -m immediate stop >/dev/null 2>&1; rm -rf \"$2\"";
         keeper
             .args(["-c", script, "sh"])
@@ -269,7 +291,7 @@ impl Cluster {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .current_dir("/");
-        // A signal to the tests' group, such as Ctrl-C, is not for it.
+        // In a group of its own, so that Ctrl-C does not end it.
         std::os::unix::process::CommandExt::process_group(&mut keeper, 0);
         let keeper = as_user(keeper, user.as_deref())
             .spawn()
@@ -291,14 +313,14 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Starts it (again) and waits until it answers.
+    /// Starts it, or starts it again, and waits until it answers.
     pub(crate) fn resume(&self) -> Result<(), String> {
         self.resume_with("")
     }
 
     /// [`Cluster::resume`] with more options for the server.
     pub(crate) fn resume_with(&self, more: &str) -> Result<(), String> {
-        // No test takes the machine down, and what a process wrote survives its kill.
+        // Without fsync: what a killed process wrote is kept, and no test crashes the machine.
         let options = format!(
             "-k {} -c listen_addresses='' -c max_connections=300 -c fsync=off {more}",
             self.folder.display()
@@ -310,12 +332,12 @@ impl Cluster {
             .arg("start"))
     }
 
-    /// Stops it as a crash does: every connection is cut, nothing is tidied up.
+    /// Stops it as a crash would: connections are cut, nothing is cleaned up.
     pub(crate) fn crash(&self) -> Result<(), String> {
         run(self.tool("pg_ctl").args(["-w", "-m", "immediate", "stop"]))
     }
 
-    /// Makes a file the server's own, which nobody else may read.
+    /// Makes the server's user the owner and only reader of a file.
     pub(crate) fn own(&self, file: &Path) -> Result<(), String> {
         run(Command::new("chmod").arg("600").arg(file))?;
         match &self.user {
@@ -324,17 +346,17 @@ impl Cluster {
         }
     }
 
-    /// The folder that holds its socket.
+    /// Returns the folder of its socket.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Whom it runs as, where that is not who runs the tests.
+    /// Returns the user that it runs as, if another than runs the tests.
     pub(crate) fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 
-    /// Where it is, for a user who may do everything.
+    /// Returns its URL for the superuser.
     pub(crate) fn url(&self) -> String {
         let host = self.folder.display().to_string().replace('/', "%2F");
         format!("postgres://postgres@{host}/postgres")
@@ -351,7 +373,7 @@ impl Cluster {
     }
 }
 
-/// The newest PostgreSQL of Debian's places, else that of the path.
+/// Returns the folder of the newest PostgreSQL in Debian's places, else of that in `PATH`.
 fn binaries() -> Option<PathBuf> {
     let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -370,7 +392,8 @@ fn binaries() -> Option<PathBuf> {
     debian.chain(std::env::split_paths(&path)).find(complete)
 }
 
-/// Whom to run PostgreSQL as, which refuses to run as root; `None` is who runs the tests.
+/// Returns the user to run PostgreSQL as, which refuses to run as root; `None` is the user
+/// that runs the tests.
 fn unprivileged_user() -> Result<Option<String>, String> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
@@ -390,7 +413,7 @@ fn unprivileged_user() -> Result<Option<String>, String> {
         .ok_or_else(|| "the tests run as root, and there is no user postgres or nobody".to_owned())
 }
 
-/// The same command as another user.
+/// Returns the same command as another user.
 pub(crate) fn as_user(command: Command, user: Option<&str>) -> Command {
     let Some(user) = user else {
         return command;
@@ -405,7 +428,7 @@ pub(crate) fn as_user(command: Command, user: Option<&str>) -> Command {
     if let Some(folder) = command.get_current_dir() {
         wrapped.current_dir(folder);
     }
-    // What a command's standard streams are can't be asked, so each is set anew.
+    // A command does not reveal its standard streams, so each is set again.
     wrapped.stdin(Stdio::piped());
     wrapped.stdout(Stdio::null());
     wrapped.stderr(Stdio::piped());
@@ -425,7 +448,7 @@ fn run(command: &mut Command) -> Result<(), String> {
     let status = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        // A server that is started keeps it open, so it must be no pipe.
+        // A server that this starts keeps it open, so it must be no pipe.
         .stderr(Stdio::null())
         .status()
         .map_err(|error| format!("{:?}: {error}", command.get_program()))?;

@@ -1,4 +1,4 @@
-//! What the tests of destinations have in common: items, destinations opened from settings, verdicts.
+//! Deliveries, destinations and their responses.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,11 +9,17 @@ use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse, OpenEr
 use ivesk_webhook::domain::{Account, Clock, Company, DestinationName, Feed, Timestamp};
 use serde_json::{Value, json};
 
-/// Whose documents the items are.
+/// Timeout that no test reaches.
+pub(crate) const AMPLE: Duration = Duration::from_secs(60);
+
+/// The vendor's API, for tests that do not use it.
+pub(crate) const VENDOR_API: &str = "https://app.ivesk.lt/api/pub";
+
+/// The company of the documents.
 pub(crate) const COMPANY: &str = "302320404";
 
-/// An item of [`COMPANY`]'s exported queue with these fields in its body.
-pub(crate) fn item(id: &str, fields: Value) -> Delivery {
+/// Returns a delivery of [`COMPANY`]'s exported feed with these fields in its document.
+pub(crate) fn delivery(id: &str, fields: Value) -> Delivery {
     let mut body = json!({ "id": id, "exportedat": "2026-01-31T22:30:00.000Z" });
     let fields = fields.as_object().cloned().unwrap_or_default();
     body.as_object_mut().expect("an object").extend(fields);
@@ -32,13 +38,13 @@ pub(crate) fn item(id: &str, fields: Value) -> Delivery {
     }
 }
 
-/// Settings without a destination, for the API at `api_url`.
+/// Returns settings without a destination, for the API at `api_url`.
 pub(crate) fn config(api_url: &str) -> Config {
     let text = format!("public.url = 'http://127.0.0.1:1'\napi.url = '{api_url}'");
     Config::parse(&text, Path::new("/nowhere"), &BTreeMap::new()).expect("valid settings")
 }
 
-/// A destination of this kind that has `timeout` for one item.
+/// Returns a destination of this kind with `timeout` for each delivery.
 pub(crate) fn destination_config(kind: DestinationKind, timeout: Duration) -> DestinationConfig {
     DestinationConfig {
         timeout,
@@ -46,7 +52,7 @@ pub(crate) fn destination_config(kind: DestinationKind, timeout: Duration) -> De
     }
 }
 
-/// Opens a destination beside `config`, by the machine's clock.
+/// Opens a destination of `config` with the system's clock.
 pub(crate) fn try_open(
     destination: &DestinationConfig,
     config: &Config,
@@ -58,31 +64,40 @@ pub(crate) fn try_open(
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
     let opened = open(&name, destination, config, &environment, &Clock::system())?;
-    Ok(opened.expect("a destination that is given documents"))
+    Ok(opened.expect("a destination that gets documents"))
 }
 
-pub(crate) fn delivered(verdict: DestinationResponse) -> Option<String> {
-    match verdict {
+/// Returns the note of an accepting response.
+pub(crate) fn delivered(response: DestinationResponse) -> Option<String> {
+    match response {
         DestinationResponse::Accepted { note } => note,
         other => panic!("not delivered: {other:?}"),
     }
 }
 
-pub(crate) fn rejected(verdict: DestinationResponse) -> String {
-    match verdict {
+/// Returns the message of a rejecting response.
+pub(crate) fn rejected(response: DestinationResponse) -> String {
+    match response {
         DestinationResponse::Rejected { message } => message,
         other => panic!("not rejected: {other:?}"),
     }
 }
 
-pub(crate) fn unavailable(verdict: DestinationResponse) -> (String, Option<Duration>) {
-    match verdict {
+/// Returns the error of an unavailable destination, and how long it wants to be left alone.
+pub(crate) fn unavailable(response: DestinationResponse) -> (String, Option<Duration>) {
+    match response {
         DestinationResponse::Unavailable { error, retry_after } => (error, retry_after),
         other => panic!("not unavailable: {other:?}"),
     }
 }
 
-/// Another account than the default one.
+/// Creates a named pipe.
+pub(crate) fn make_pipe(path: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(made.expect("mkfifo is installed").success());
+}
+
+/// Returns an account other than the default one.
 pub(crate) fn other_account() -> Account {
     Account::parse("other").expect("a name")
 }

@@ -1,4 +1,4 @@
-//! A small SNS on loopback: serves a signing certificate and confirms subscriptions.
+//! A fake SNS on loopback: serves a signing certificate and confirms subscriptions.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,58 +17,64 @@ use ivesk_webhook::sns::MessageType;
 pub(crate) const TOPIC: &str = "arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport";
 pub(crate) const FOREIGN_TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:DPWebHook_onexport";
 
-/// Planted in confirmations; never to be seen in a log.
+/// Start of the tokens of confirmations, which no log may show.
 pub(crate) const PLANTED_TOKEN: &str = "planted5e7c0nf1rmat10nt0ken";
 
-/// The moment at which the tests' clocks start.
-pub(crate) fn start() -> Timestamp {
+/// Returns the moment at which the tests' clocks start.
+pub(crate) fn start_time() -> Timestamp {
     Timestamp::parse("2026-11-23T08:00:00Z").unwrap()
 }
 
 fn signer(name: &str) -> Signer {
     let day = Duration::from_secs(86_400);
-    Signer::generate(name, start().before(day * 30), start().after(day * 30)).unwrap()
+    Signer::generate(
+        name,
+        start_time().before(day * 30),
+        start_time().after(day * 30),
+    )
+    .unwrap()
 }
 
-/// Keys are slow to make, so the whole suite shares these.
+/// Signs as SNS does. Keys are slow to generate, so all tests share these.
 pub(crate) static SIGNER: LazyLock<Signer> = LazyLock::new(|| signer("sns.amazonaws.com"));
 pub(crate) static STRANGER: LazyLock<Signer> = LazyLock::new(|| signer("sns.amazonaws.com"));
 pub(crate) static MISNAMED: LazyLock<Signer> = LazyLock::new(|| signer("sns.example.com"));
 
-/// How visits of SubscribeURL are answered.
+/// Answer to requests of SubscribeURL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Confirming {
-    Works,
+    Succeeds,
     Fails,
-    SaysNo,
+    IsRefused,
 }
 
-struct Behaviour {
+struct Behavior {
     confirming: Mutex<Confirming>,
     visits: AtomicUsize,
     certificate_down: Mutex<bool>,
 }
 
+/// The fake SNS, which ends with the test's runtime.
 pub(crate) struct FakeSns {
     address: SocketAddr,
-    behaviour: Arc<Behaviour>,
+    behavior: Arc<Behavior>,
 }
 
 impl FakeSns {
     pub(crate) async fn start() -> Self {
-        let behaviour = Arc::new(Behaviour {
-            confirming: Mutex::new(Confirming::Works),
+        let behavior = Arc::new(Behavior {
+            confirming: Mutex::new(Confirming::Succeeds),
             visits: AtomicUsize::new(0),
             certificate_down: Mutex::new(false),
         });
         let routes = Router::new()
             .route(&SIGNER.certificate_path(), get(certificate))
             .route("/", get(confirm))
-            .with_state(Arc::clone(&behaviour));
+            .with_state(Arc::clone(&behavior));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        Self { address, behaviour }
+        Self { address, behavior }
     }
 
     pub(crate) fn origin(&self) -> String {
@@ -80,33 +86,33 @@ impl FakeSns {
     }
 
     pub(crate) fn set_confirming(&self, confirming: Confirming) {
-        *self.behaviour.confirming.lock().unwrap() = confirming;
+        *self.behavior.confirming.lock().unwrap() = confirming;
     }
 
     pub(crate) fn set_certificate_down(&self, down: bool) {
-        *self.behaviour.certificate_down.lock().unwrap() = down;
+        *self.behavior.certificate_down.lock().unwrap() = down;
     }
 
     pub(crate) fn visits(&self) -> usize {
-        self.behaviour.visits.load(Ordering::SeqCst)
+        self.behavior.visits.load(Ordering::SeqCst)
     }
 }
 
-async fn certificate(State(behaviour): State<Arc<Behaviour>>) -> (StatusCode, String) {
-    if *behaviour.certificate_down.lock().unwrap() {
+async fn certificate(State(behavior): State<Arc<Behavior>>) -> (StatusCode, String) {
+    if *behavior.certificate_down.lock().unwrap() {
         return (StatusCode::SERVICE_UNAVAILABLE, String::new());
     }
     (StatusCode::OK, SIGNER.certificate_pem().to_owned())
 }
 
 async fn confirm(
-    State(behaviour): State<Arc<Behaviour>>,
+    State(behavior): State<Arc<Behavior>>,
     Query(query): Query<HashMap<String, String>>,
 ) -> (StatusCode, String) {
-    behaviour.visits.fetch_add(1, Ordering::SeqCst);
-    let confirming = *behaviour.confirming.lock().unwrap();
+    behavior.visits.fetch_add(1, Ordering::SeqCst);
+    let confirming = *behavior.confirming.lock().unwrap();
     match confirming {
-        Confirming::Works => (
+        Confirming::Succeeds => (
             StatusCode::OK,
             format!(
                 "<ConfirmSubscriptionResponse><ConfirmSubscriptionResult><SubscriptionArn>{}:0f0e\
@@ -115,7 +121,7 @@ async fn confirm(
             ),
         ),
         Confirming::Fails => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
-        Confirming::SaysNo => (
+        Confirming::IsRefused => (
             StatusCode::BAD_REQUEST,
             "<ErrorResponse><Error><Code>InvalidParameter</Code></Error></ErrorResponse>"
                 .to_owned(),
@@ -123,7 +129,7 @@ async fn confirm(
     }
 }
 
-/// A message on its way to being signed.
+/// A message, signed when [`Message::body`] is called.
 pub(crate) struct Message {
     unsigned: Unsigned,
     signer: &'static Signer,
@@ -143,7 +149,7 @@ impl Message {
                 topic_arn: TOPIC.to_owned(),
                 subject: None,
                 message: message.to_owned(),
-                timestamp: start().to_string(),
+                timestamp: start_time().to_string(),
                 token: None,
                 subscribe_url: None,
                 unsubscribe_url: None,

@@ -1,4 +1,4 @@
-//! A store that fails on trigger, around a real one.
+//! A store that fails on demand, around a real one.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -10,20 +10,20 @@ use ivesk_webhook::domain::{Account, DestinationName, Event, Feed, Timestamp};
 use ivesk_webhook::store::*;
 use tokio::sync::{Semaphore, watch};
 
-/// How the next deliveries fare.
+/// Fault of the next messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The database answers nothing but errors.
+    /// Every statement fails.
     Down,
     /// The queue is full.
     QueueFull,
     /// The disk is full: reads work.
     DiskFull,
-    /// The thread that writes has ended: reads work.
+    /// The writer has ended: reads work.
     Closed,
-    /// The commit works, and its answer is lost.
+    /// The commit works, but its answer is lost.
     AnswerLost,
-    /// A defect.
+    /// The store panics.
     Panic,
 }
 
@@ -58,7 +58,7 @@ impl FaultyStore {
         *self.free_bytes.lock().unwrap() = Some(bytes);
     }
 
-    /// Deliveries wait before their commit until [`FaultyStore::release`].
+    /// Holds messages before their commit until [`FaultyStore::release`].
     pub(crate) fn hold(&self) {
         self.gate.forget_permits(OPEN);
     }
@@ -67,12 +67,12 @@ impl FaultyStore {
         self.gate.add_permits(OPEN);
     }
 
-    /// Returns once `count` deliveries wait at the gate.
+    /// Waits until `count` messages are held.
     pub(crate) async fn until_waiting(&self, count: u32) {
         self.waiting.acquire_many(count).await.unwrap().forget();
     }
 
-    /// How many deliveries came this far.
+    /// Returns the number of messages that reached the store.
     pub(crate) fn accepts(&self) -> usize {
         self.accepts.load(Ordering::SeqCst)
     }
@@ -91,7 +91,7 @@ impl FaultyStore {
 
 #[async_trait]
 impl Store for FaultyStore {
-    async fn accept(&self, delivery: AcceptedMessage) -> Result<Insertion, StoreError> {
+    async fn accept(&self, message: AcceptedMessage) -> Result<Insertion, StoreError> {
         self.accepts.fetch_add(1, Ordering::SeqCst);
         self.waiting.add_permits(1);
         let _pass = self.gate.acquire().await.unwrap();
@@ -103,11 +103,11 @@ impl Store for FaultyStore {
             }),
             Some(Fault::Closed) => Err(StoreError::Closed),
             Some(Fault::AnswerLost) => {
-                self.real.accept(delivery).await?;
+                self.real.accept(message).await?;
                 Err(StoreError::Database("planted: answer lost".to_owned()))
             }
             Some(Fault::Panic) => panic!("planted"),
-            None => self.real.accept(delivery).await,
+            None => self.real.accept(message).await,
         }
     }
 

@@ -1,5 +1,4 @@
-//! A receiver of documents that keeps its own books: by the key of each document, so
-//! that what it was given can be held against what the service believes.
+//! A receiver of documents with a ledger of its own, to compare with what the service stores.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -20,10 +19,10 @@ use tokio::sync::watch;
 
 use crate::support::process::within;
 
-/// What both sides sign with.
+/// Secret of both sides' signatures.
 pub(crate) const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
-/// One version of one document as the receiver was told of it.
+/// One version of a document as the receiver got it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) key: String,
@@ -34,24 +33,24 @@ pub(crate) struct Entry {
     pub(crate) sequence: i64,
 }
 
-/// How the receiver takes a document.
+/// The receiver's reaction to a document.
 #[derive(Clone, Debug)]
-pub(crate) enum Manner {
-    /// It books it, and says so.
-    Books,
-    /// It books it so much later.
-    BooksAfter(Duration),
-    /// It books it, and the connection is reset before it has said so.
-    BooksUnheard,
-    /// The connection is reset before it has read anything.
+pub(crate) enum Reaction {
+    /// Accepts it.
+    Accepts,
+    /// Accepts it after this time.
+    AcceptsAfter(Duration),
+    /// Accepts it, but resets the connection instead of answering.
+    AcceptsUnheard,
+    /// Resets the connection without accepting it.
     Resets,
-    /// It reads it and never answers.
+    /// Never answers.
     Hangs,
-    /// It answers this, and books nothing.
+    /// Answers with this status, header and body, and does not accept it.
     Answers(u16, Option<(&'static str, String)>, String),
 }
 
-impl Manner {
+impl Reaction {
     pub(crate) fn status(status: u16) -> Self {
         Self::Answers(status, None, String::new())
     }
@@ -60,82 +59,82 @@ impl Manner {
         Self::Answers(status, Some((name, value.to_owned())), String::new())
     }
 
-    /// A refusal with words for the accountant.
+    /// Returns a rejection with a message for the accountant.
     pub(crate) fn rejects(message: &str) -> Self {
         let body = serde_json::json!({ "message": message }).to_string();
         Self::Answers(422, None, body)
     }
 }
 
-type Judge = Box<dyn FnMut(&Entry) -> Manner + Send>;
+type Policy = Box<dyn FnMut(&Entry) -> Reaction + Send>;
 
-/// The receiver's books.
+/// The receiver's ledger.
 #[derive(Default)]
-struct Books {
-    judge: Option<Judge>,
+struct Records {
+    policy: Option<Policy>,
     requests: usize,
-    given: Vec<Entry>,
-    delivered: Vec<Entry>,
+    received: Vec<Entry>,
+    accepted: Vec<Entry>,
     repeats: usize,
     rejected: Vec<Entry>,
-    under_way: BTreeMap<String, usize>,
-    most_under_way: usize,
+    in_flight: BTreeMap<String, usize>,
+    most_in_flight: usize,
     overlaps: BTreeSet<String>,
 }
 
-impl Books {
-    fn begin(&mut self, entry: &Entry) -> Manner {
-        self.given.push(entry.clone());
-        *self.under_way.entry(entry.document_id.clone()).or_default() += 1;
-        let all: usize = self.under_way.values().sum();
-        self.most_under_way = self.most_under_way.max(all);
-        if self.under_way[&entry.document_id] > 1 {
+impl Records {
+    fn begin(&mut self, entry: &Entry) -> Reaction {
+        self.received.push(entry.clone());
+        *self.in_flight.entry(entry.document_id.clone()).or_default() += 1;
+        let all: usize = self.in_flight.values().sum();
+        self.most_in_flight = self.most_in_flight.max(all);
+        if self.in_flight[&entry.document_id] > 1 {
             self.overlaps.insert(entry.document_id.clone());
         }
-        let judge = self.judge.as_mut();
-        judge.map_or(Manner::Books, |judge| judge(entry))
+        let policy = self.policy.as_mut();
+        policy.map_or(Reaction::Accepts, |react| react(entry))
     }
 
-    fn book(&mut self, entry: &Entry) {
-        match self.delivered.iter().any(|known| known.key == entry.key) {
+    fn accept(&mut self, entry: &Entry) {
+        match self.accepted.iter().any(|known| known.key == entry.key) {
             true => self.repeats += 1,
-            false => self.delivered.push(entry.clone()),
+            false => self.accepted.push(entry.clone()),
         }
     }
 }
 
-/// That a document is in the receiver's hands, however that ends.
-struct UnderWay {
+/// A document in flight, until this is dropped.
+struct InFlight {
     ledger: Ledger,
     document_id: String,
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut books = self.ledger.books();
-        if let Some(count) = books.under_way.get_mut(&self.document_id) {
+        let mut records = self.ledger.records();
+        if let Some(count) = records.in_flight.get_mut(&self.document_id) {
             *count = count.saturating_sub(1);
         }
     }
 }
 
-/// The receiver. It ends with the test's runtime.
+/// The receiver, which ends with the test's runtime.
 #[derive(Clone)]
 pub(crate) struct Ledger {
     address: SocketAddr,
-    books: Arc<Mutex<Books>>,
+    records: Arc<Mutex<Records>>,
     changes: watch::Sender<u64>,
 }
 
 impl Ledger {
-    /// One that books whatever it is given.
-    pub(crate) async fn open() -> Self {
+    /// Starts a receiver that accepts everything.
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("a free port");
         let ledger = Self {
             address: listener.local_addr().expect("an address"),
-            books: Arc::default(),
+            records: Arc::default(),
             changes: watch::Sender::new(0),
         };
         tokio::spawn(ledger.clone().listen(listener));
@@ -144,13 +143,13 @@ impl Ledger {
 
     async fn listen(self, listener: TcpListener) {
         while let Ok((connection, _)) = listener.accept().await {
-            // Whoever hangs up without an answer resets the connection.
-            connection.set_zero_linger().expect("an option of sockets");
+            // A connection that is closed without an answer is reset.
+            connection.set_zero_linger().expect("a socket option");
             let ledger = self.clone();
             tokio::spawn(async move {
                 let answer = hyper::service::service_fn(move |request| {
                     let ledger = ledger.clone();
-                    async move { ledger.take(request).await }
+                    async move { ledger.receive(request).await }
                 });
                 let http = hyper::server::conn::http1::Builder::new();
                 let _ = http
@@ -160,53 +159,50 @@ impl Ledger {
         }
     }
 
-    async fn take(&self, request: hyper::Request<Incoming>) -> Result<Response<Body>, HungUp> {
+    async fn receive(&self, request: hyper::Request<Incoming>) -> Result<Response<Body>, HungUp> {
         let (head, body) = request.into_parts();
         let body = axum::body::to_bytes(Body::new(body), 8 << 20).await;
         let body = body.map_err(|_| HungUp)?;
         let entry = entry(&head.headers, &body);
-        let manner = {
-            let mut books = self.books();
-            books.requests += 1;
-            books.begin(&entry)
+        let reaction = {
+            let mut records = self.records();
+            records.requests += 1;
+            records.begin(&entry)
         };
-        let under_way = UnderWay {
+        let in_flight = InFlight {
             ledger: self.clone(),
             document_id: entry.document_id.clone(),
         };
         self.changed();
-        let answer = self.answer(&entry, manner).await;
-        drop(under_way);
+        let answer = self.answer(&entry, reaction).await;
+        drop(in_flight);
         self.changed();
         answer
     }
 
-    async fn answer(&self, entry: &Entry, manner: Manner) -> Result<Response<Body>, HungUp> {
-        let delivered = |status: u16| {
-            let answer = Response::builder().status(status).body(Body::empty());
-            Ok(answer.expect("an answer"))
+    async fn answer(&self, entry: &Entry, reaction: Reaction) -> Result<Response<Body>, HungUp> {
+        let accepted = || {
+            self.records().accept(entry);
+            let answer = Response::builder().status(204).body(Body::empty());
+            answer.expect("an answer")
         };
-        match manner {
-            Manner::Books => {
-                self.books().book(entry);
-                delivered(204)
-            }
-            Manner::BooksAfter(pause) => {
+        match reaction {
+            Reaction::Accepts => Ok(accepted()),
+            Reaction::AcceptsAfter(pause) => {
                 tokio::time::sleep(pause).await;
-                self.books().book(entry);
-                delivered(204)
+                Ok(accepted())
             }
-            Manner::BooksUnheard => {
-                self.books().book(entry);
+            Reaction::AcceptsUnheard => {
+                self.records().accept(entry);
                 Err(HungUp)
             }
-            Manner::Resets => Err(HungUp),
-            Manner::Hangs => std::future::pending::<Result<_, Infallible>>()
+            Reaction::Resets => Err(HungUp),
+            Reaction::Hangs => std::future::pending::<Result<_, Infallible>>()
                 .await
                 .map_err(|never| match never {}),
-            Manner::Answers(status, header, body) => {
+            Reaction::Answers(status, header, body) => {
                 if status == 422 {
-                    self.books().rejected.push(entry.clone());
+                    self.records().rejected.push(entry.clone());
                 }
                 let mut answer = Response::builder().status(status);
                 if let Some((name, value)) = header {
@@ -217,20 +213,20 @@ impl Ledger {
         }
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().expect("never poisoned")
+    fn records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().expect("never poisoned")
     }
 
     fn changed(&self) {
         self.changes.send_modify(|number| *number += 1);
     }
 
-    /// Where documents are posted to.
+    /// Returns the URL that documents are posted to.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/documents", self.address)
     }
 
-    /// The destination that posts to it: it is given everything, from each feed's beginning.
+    /// Returns a destination that posts everything to it, history included.
     pub(crate) fn destination(&self) -> DestinationConfig {
         DestinationConfig {
             history: HistoryMode::Deliver,
@@ -241,63 +237,63 @@ impl Ledger {
         }
     }
 
-    /// How it takes what comes from now on.
-    pub(crate) fn takes(&self, judge: impl FnMut(&Entry) -> Manner + Send + 'static) {
-        self.books().judge = Some(Box::new(judge));
+    /// Sets its reaction to later documents.
+    pub(crate) fn react(&self, policy: impl FnMut(&Entry) -> Reaction + Send + 'static) {
+        self.records().policy = Some(Box::new(policy));
     }
 
-    /// Takes everything in this manner from now on.
-    pub(crate) fn always(&self, manner: Manner) {
-        self.takes(move |_| manner.clone());
+    /// Sets one reaction for all later documents.
+    pub(crate) fn always(&self, reaction: Reaction) {
+        self.react(move |_| reaction.clone());
     }
 
-    /// Requests that it has read, since it was opened.
+    /// Returns the number of requests so far.
     pub(crate) fn requests(&self) -> usize {
-        self.books().requests
+        self.records().requests
     }
 
-    /// What it has read, in the order in which that came, with what it did not take.
-    pub(crate) fn given(&self) -> Vec<Entry> {
-        self.books().given.clone()
+    /// Returns every version that it received, accepted or not, in order.
+    pub(crate) fn received(&self) -> Vec<Entry> {
+        self.records().received.clone()
     }
 
-    /// What it has delivered: each key once, in the order in which they first came.
-    pub(crate) fn delivered(&self) -> Vec<Entry> {
-        self.books().delivered.clone()
+    /// Returns the versions that it accepted: each key once, in the order of their arrival.
+    pub(crate) fn accepted(&self) -> Vec<Entry> {
+        self.records().accepted.clone()
     }
 
-    /// Id and version of what it has delivered.
+    /// Returns id and version of [`Ledger::accepted`].
     pub(crate) fn versions(&self) -> Vec<(String, String)> {
-        let delivered = self.delivered().into_iter();
-        delivered
+        let accepted = self.accepted().into_iter();
+        accepted
             .map(|entry| (entry.document_id, entry.version))
             .collect()
     }
 
-    /// How often it was given what it had booked already.
+    /// Returns how often it got a version that it had accepted already.
     pub(crate) fn repeats(&self) -> usize {
-        self.books().repeats
+        self.records().repeats
     }
 
-    /// What it has rejected.
+    /// Returns the versions that it rejected.
     pub(crate) fn rejected(&self) -> Vec<Entry> {
-        self.books().rejected.clone()
+        self.records().rejected.clone()
     }
 
-    /// The most documents that were in its hands at once, and those of which two
-    /// versions were.
-    pub(crate) fn side_by_side(&self) -> (usize, BTreeSet<String>) {
-        let books = self.books();
-        (books.most_under_way, books.overlaps.clone())
+    /// Returns the most documents that were in flight at once, and the documents of which
+    /// two versions were.
+    pub(crate) fn concurrency(&self) -> (usize, BTreeSet<String>) {
+        let records = self.records();
+        (records.most_in_flight, records.overlaps.clone())
     }
 
-    /// Waits until `is` holds of it.
-    pub(crate) async fn until(&self, what: &str, is: impl Fn(&Self) -> bool) {
+    /// Waits until `condition` is true.
+    pub(crate) async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         let mut changes = self.changes.subscribe();
         within(what, async {
             loop {
                 changes.borrow_and_update();
-                if is(self) {
+                if condition(self) {
                     return;
                 }
                 changes.changed().await.expect("the ledger is there");
@@ -307,7 +303,7 @@ impl Ledger {
     }
 }
 
-/// That the connection ends here.
+/// Closes the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("hung up")]
 struct HungUp;
@@ -318,13 +314,13 @@ fn entry(headers: &HeaderMap, body: &Bytes) -> Entry {
     let id = headers.get("webhook-id").expect("it has an id");
     let at = headers.get("webhook-timestamp").expect("it has a time");
     let (id, at) = (id.to_str().expect("text"), at.to_str().expect("text"));
-    // The library's own check filter today's date, which a test's clock does not have.
+    // The library's own check requires today's date, which a test's clock does not have.
     let expected = webhook.sign(id, at.parse().expect("seconds"), body);
     assert_eq!(signed.to_str().ok(), expected.ok().as_deref());
-    let told: Value = serde_json::from_slice(body).expect("JSON");
+    let body: Value = serde_json::from_slice(body).expect("JSON");
     let text = |name: &str| {
-        let text = told["data"][name].as_str();
-        text.unwrap_or_else(|| panic!("no {name}: {told}"))
+        let text = body["data"][name].as_str();
+        text.unwrap_or_else(|| panic!("no {name}: {body}"))
             .to_owned()
     };
     let entry = Entry {
@@ -333,7 +329,7 @@ fn entry(headers: &HeaderMap, body: &Bytes) -> Entry {
         company: text("company"),
         document_id: text("document_id"),
         version: text("version"),
-        sequence: told["data"]["sequence"].as_i64().expect("a number"),
+        sequence: body["data"]["sequence"].as_i64().expect("a number"),
     };
     assert_eq!(entry.key, id);
     entry

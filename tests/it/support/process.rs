@@ -1,4 +1,5 @@
-//! `serve` as a process of its own: started, stopped, killed, and restarted on the same ports.
+//! The program in processes of its own, which tests start, stop, kill and restart on the
+//! same ports.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -6,36 +7,54 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ivesk_webhook::domain::Event;
-use ivesk_webhook::emulator::{DEFAULT_COMPANIES, DEFAULT_KEY, Emulator};
+use ivesk_webhook::emulator::{
+    Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, SubscriptionState,
+};
 use ivesk_webhook::store::SharedStore;
 use ivesk_webhook::store::sqlite::SqliteStore;
+use reqwest::Response;
+use reqwest::header::HeaderMap;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, ChildStdout, Command};
 
-/// The longest that anything here may take; a test that gets there has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// Longest wait for any event; a test that reaches it has failed.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Waits for `event`, and says which one never came.
+/// Waits for `event`; panics with its name after [`TIMEOUT`].
 pub(crate) async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, event).await {
+    match tokio::time::timeout(TIMEOUT, event).await {
         Ok(value) => value,
-        Err(_) => panic!("{what}: nothing within {PATIENCE:?}"),
+        Err(_) => panic!("{what}: not within {TIMEOUT:?}"),
     }
 }
 
-/// The program with an environment of its own.
+/// Returns a client that ignores proxies of the environment.
+pub(crate) fn client() -> reqwest::Client {
+    let client = reqwest::Client::builder().no_proxy();
+    client.build().expect("a client")
+}
+
+/// Writes an executable file.
+pub(crate) fn write_program(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("a file");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(path, executable).expect("allowed");
+}
+
+/// Returns a command that runs the program in an empty environment.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ivesk-webhook"));
     command.env_clear().kill_on_drop(true);
     command
 }
 
-/// A port that nobody else is given while a process comes and goes on it.
+/// A port reserved for a process that starts and stops on it.
 ///
-/// Bound but not listening: the system hands it to no other, and a listener that reuses
-/// addresses, as ours does, may still have it.
+/// Bound but not listening: the system assigns it to no other process, while a listener that
+/// reuses addresses, as the program's does, can still bind it.
 pub(crate) struct Port {
     pub(crate) number: u16,
     _holder: TcpSocket,
@@ -44,7 +63,7 @@ pub(crate) struct Port {
 impl Port {
     pub(crate) fn reserve() -> Self {
         let holder = TcpSocket::new_v4().expect("a socket");
-        holder.set_reuseaddr(true).expect("an option of sockets");
+        holder.set_reuseaddr(true).expect("a socket option");
         holder
             .bind(([127, 0, 0, 1], 0).into())
             .expect("a free port");
@@ -56,7 +75,7 @@ impl Port {
     }
 }
 
-/// A folder with settings and a store, and the ports that its server listens on.
+/// A folder with settings and a store, and the ports of its server.
 pub(crate) struct Installation {
     folder: tempfile::TempDir,
     public: Port,
@@ -65,8 +84,8 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Settings under which the server trusts `emulator` and pulls from it, with more
-    /// lines for `[public]` and more sections.
+    /// Writes settings that trust `emulator` and pull from it, with more lines for `[public]`
+    /// and more sections.
     pub(crate) fn beside(emulator: &Emulator, public: &str, sections: &str) -> Self {
         let (origin, api) = (emulator.origin(), emulator.api_url());
         let companies = DEFAULT_COMPANIES.join("\", \"");
@@ -78,17 +97,17 @@ impl Installation {
         Self::write(true, public, &sections)
     }
 
-    /// Settings that name nobody to pull from.
+    /// Writes settings without a vendor to pull from.
     pub(crate) fn alone(sections: &str) -> Self {
         Self::write(false, "", sections)
     }
 
-    /// Settings for the one subcommand or the other, with an API key.
+    /// Writes settings without a vendor, but sets an API key.
     pub(crate) fn with_key(sections: &str) -> Self {
         Self::write(true, "", sections)
     }
 
-    fn write(with_key: bool, of_public: &str, sections: &str) -> Self {
+    fn write(with_key: bool, public_lines: &str, sections: &str) -> Self {
         let installation = Self {
             folder: tempfile::tempdir().expect("a folder"),
             public: Port::reserve(),
@@ -97,7 +116,7 @@ impl Installation {
         };
         let (public, admin) = (installation.public.number, installation.admin.number);
         let settings = format!(
-            "[public]\nurl = \"http://127.0.0.1:{public}\"\nlisten = \"127.0.0.1:{public}\"\n{of_public}\n\
+            "[public]\nurl = \"http://127.0.0.1:{public}\"\nlisten = \"127.0.0.1:{public}\"\n{public_lines}\n\
              [admin]\nlisten = \"127.0.0.1:{admin}\"\n{sections}\n"
         );
         std::fs::write(installation.settings(), settings).expect("a file");
@@ -124,7 +143,7 @@ impl Installation {
         self.admin.number
     }
 
-    /// Where deliveries go; on loopback the token may be missing.
+    /// Returns the webhook's address; on loopback it needs no token.
     pub(crate) fn webhook(&self, event: Event) -> String {
         format!(
             "http://127.0.0.1:{}/webhooks/default/{event}",
@@ -132,27 +151,40 @@ impl Installation {
         )
     }
 
-    /// An address of the admin listener.
+    /// Returns an address of the admin listener.
     pub(crate) fn admin_url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.admin.number)
     }
 
-    /// The program with these settings.
+    /// Subscribes the webhooks of `events`, and waits until the server has confirmed them.
+    pub(crate) async fn subscribe(&self, control: &Control, events: &[Event]) {
+        let targets = events.iter().map(|event| (*event, self.webhook(*event)));
+        subscribe(control, targets).await;
+    }
+
+    /// Requests `path` of the admin listener and returns the JSON of the answer.
+    pub(crate) async fn admin_json(&self, path: &str) -> Value {
+        let answer = client().get(self.admin_url(path)).send().await;
+        let text = answer.expect("an answer").text().await.expect("a body");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Returns the program with these settings.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = program();
         command.current_dir(self.folder()).args(arguments);
-        self.with_surroundings(&mut command);
+        self.set_environment(&mut command);
         command
     }
 
-    fn with_surroundings(&self, command: &mut Command) {
+    fn set_environment(&self, command: &mut Command) {
         command.env("IVESK_WEBHOOK_CONFIG", self.settings());
         if self.with_key {
             command.env("IVESK_WEBHOOK_API_KEY", DEFAULT_KEY);
         }
     }
 
-    /// Runs a subcommand to its end: exit code, standard output, standard error.
+    /// Runs a subcommand; returns exit code, standard output and standard error.
     pub(crate) async fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
         self.run_with(arguments, &[]).await
     }
@@ -165,7 +197,7 @@ impl Installation {
     ) -> (Option<i32>, String, String) {
         let mut command = self.command(arguments);
         command.envs(variables.iter().copied());
-        let output = within("a subcommand's end", command.output()).await;
+        let output = within("the subcommand's exit", command.output()).await;
         let output = output.expect("the program runs");
         (
             output.status.code(),
@@ -184,8 +216,8 @@ impl Installation {
         Server::spawn(self.command(&[&["serve"], arguments].concat()))
     }
 
-    /// [`Installation::spawn`] with SIGXFSZ ignored, so that a file that reaches the
-    /// process's limit is an error of the write and not the end of the process.
+    /// [`Installation::spawn`] with SIGXFSZ ignored, so that a write beyond the process's
+    /// limit for files fails instead of ending the process.
     pub(crate) fn spawn_with_file_limits(&self) -> Server {
         let mut command = Command::new("/bin/sh");
         command
@@ -194,29 +226,43 @@ impl Installation {
             .current_dir(self.folder())
             .args(["-c", "trap '' XFSZ; exec \"$0\" serve"])
             .arg(env!("CARGO_BIN_EXE_ivesk-webhook"));
-        self.with_surroundings(&mut command);
+        self.set_environment(&mut command);
         Server::spawn(command)
     }
 
-    /// Starts `serve` and waits until it says where it receives.
+    /// Starts `serve` and waits until it is ready.
     pub(crate) async fn start(&self) -> Server {
         let mut server = self.spawn();
-        server.receiving().await;
+        server.ready().await;
         server
     }
 
-    /// The store, for reading, whether a server has it or not.
+    /// Opens the store for reading, beside a server or without one.
     pub(crate) fn read_store(&self) -> SharedStore {
         let store = SqliteStore::open_for_reading(&self.database());
         Arc::new(store.expect("the store can be read"))
     }
 }
 
-/// A `serve` process. It is killed when this is dropped.
+/// Subscribes webhooks, and waits until they are confirmed.
+pub(crate) async fn subscribe(
+    control: &Control,
+    targets: impl IntoIterator<Item = (Event, String)>,
+) {
+    for (event, target) in targets {
+        control.subscribe(event, &target).expect("on this machine");
+    }
+    within("the confirmations", control.idle()).await;
+    for subscription in control.subscriptions() {
+        assert_eq!(subscription.state, SubscriptionState::Confirmed);
+    }
+}
+
+/// A `serve` process, killed when this is dropped.
 pub(crate) struct Server {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
-    heard: bool,
+    is_ready: bool,
     log: Arc<Mutex<String>>,
     reading: tokio::task::JoinHandle<()>,
 }
@@ -232,32 +278,32 @@ impl Server {
         let stdout = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let mut stderr = child.stderr.take().expect("it is piped");
         let log = Arc::new(Mutex::new(String::new()));
-        let written = Arc::clone(&log);
+        let sink = Arc::clone(&log);
         let reading = tokio::spawn(async move {
             let mut part = vec![0; 16 * 1024];
             while let Ok(length @ 1..) = stderr.read(&mut part).await {
                 let text = String::from_utf8_lossy(&part[..length]);
-                written.lock().expect("never poisoned").push_str(&text);
+                sink.lock().expect("never poisoned").push_str(&text);
             }
         });
         Self {
             child,
             stdout,
-            heard: false,
+            is_ready: false,
             log,
             reading,
         }
     }
 
-    /// Waits until it has said where it receives: both listeners are open then.
-    pub(crate) async fn receiving(&mut self) {
-        if self.heard {
+    /// Waits for its first line, which it prints once both listeners are open.
+    pub(crate) async fn ready(&mut self) {
+        if self.is_ready {
             return;
         }
         let line = within("the server's first line", self.stdout.next_line()).await;
         let line = line.expect("its output is text").unwrap_or_default();
         assert!(line.contains("receives at"), "{line}\n{}", self.log());
-        self.heard = true;
+        self.is_ready = true;
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -265,8 +311,8 @@ impl Server {
         Pid::from_raw(id.try_into().expect("a process id")).expect("not 0")
     }
 
-    /// Stops it: what it printed after its first line.
-    pub(crate) async fn printed(mut self) -> String {
+    /// Stops it; returns what it printed after its first line.
+    pub(crate) async fn stop_and_read(mut self) -> String {
         self.terminate();
         let mut printed = String::new();
         while let Some(line) = within("the server's lines", self.stdout.next_line())
@@ -279,40 +325,67 @@ impl Server {
         printed
     }
 
-    /// What it has logged so far.
+    /// Returns its log so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().expect("never poisoned").clone()
     }
 
-    /// `kill -9`, and waits until the system has taken it away.
+    /// Waits for the log's line about the request of this answer.
+    pub(crate) async fn line_about(&self, answer: &Response) -> Value {
+        let id = request_id(answer.headers());
+        let line = async {
+            loop {
+                let log = self.log();
+                let mut lines = log.lines().filter_map(|line| {
+                    let line: Value = serde_json::from_str(line).ok()?;
+                    (line["fields"]["request.id"] == id).then_some(line)
+                });
+                if let Some(line) = lines.next() {
+                    return line;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        within("the line about the request", line).await
+    }
+
+    /// Sends SIGKILL and waits until the process is gone; returns its log.
     pub(crate) async fn kill(mut self) -> String {
         self.child.kill().await.expect("it can be killed");
         self.reading.await.expect("reading ends with the process");
         self.log.lock().expect("never poisoned").clone()
     }
 
-    /// `kill`, as a service manager stops it.
+    /// Sends SIGTERM, as a service manager does.
     pub(crate) fn terminate(&self) {
-        kill_process(self.pid(), Signal::TERM).expect("it can be signalled");
+        kill_process(self.pid(), Signal::TERM).expect("it can be signaled");
     }
 
-    /// Whether it ends before `pause` is over.
-    pub(crate) async fn has_ended_within(&mut self, pause: Duration) -> bool {
-        tokio::time::timeout(pause, self.child.wait()).await.is_ok()
+    /// Returns true if it exits within `time`.
+    pub(crate) async fn exits_within(&mut self, time: Duration) -> bool {
+        tokio::time::timeout(time, self.child.wait()).await.is_ok()
     }
 
-    /// Waits for its end: how it ended, and all that it logged.
-    pub(crate) async fn ended(mut self) -> (ExitStatus, String) {
-        let status = within("the server's end", self.child.wait()).await;
+    /// Waits for its exit; returns its status and its log.
+    pub(crate) async fn exited(mut self) -> (ExitStatus, String) {
+        let status = within("the server's exit", self.child.wait()).await;
         self.reading.await.expect("reading ends with the process");
         let log = self.log.lock().expect("never poisoned").clone();
         (status.expect("it was our child"), log)
     }
 }
 
-/// Waits until nobody listens on `port` any more.
-pub(crate) async fn closed(port: u16) {
-    within("the listener's end", async {
+/// Returns the request's id, which every answer has once.
+pub(crate) fn request_id(headers: &HeaderMap) -> String {
+    let mut values = headers.get_all("x-request-id").iter();
+    let value = values.next().expect("a request id");
+    assert!(values.next().is_none(), "two request ids");
+    value.to_str().expect("text").to_owned()
+}
+
+/// Waits until `port` is closed.
+pub(crate) async fn until_closed(port: u16) {
+    within("the closing of the listener", async {
         while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {}
     })
     .await;

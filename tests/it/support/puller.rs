@@ -1,5 +1,4 @@
-//! A puller on the real store against the emulated vendor, driven step by step on a
-//! clock that stands until it is moved.
+//! A puller on a real store against the emulated vendor, run step by step with a manual clock.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ivesk_webhook::config::{Config, ExportedPath, Loopback, default_account};
+use ivesk_webhook::config::{AccountConfig, Config, ExportedPath, Loopback, default_account};
 use ivesk_webhook::domain::{Clock, Company, Cursor, Feed, Queue, Timestamp};
 use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::emulator::{
@@ -20,30 +19,30 @@ use ivesk_webhook::store::{
 };
 
 use crate::support::databases::Database;
+use crate::support::emulator::emulator_with;
 
-/// The company that most tests are about, and another one of the same key.
+/// The company of most tests.
 pub(crate) const COMPANY: &str = "302320404";
-pub(crate) const NEIGHBOUR: &str = "304567890";
+/// Another company of the same key.
+pub(crate) const NEIGHBOR: &str = "304567890";
 
-/// Steps after which a puller that still finds work is said to spin.
+/// Number of steps after which a puller that still finds work is considered to spin.
 const SPIN: usize = 5_000;
 
-pub(crate) fn start_of_time() -> Timestamp {
+/// Returns the moment at which the tests' clocks start.
+pub(crate) fn start_time() -> Timestamp {
     Timestamp::parse("2026-11-23T08:00:00.000Z").expect("a valid time")
 }
 
-/// One key for all tests: making one takes longer than most of them.
+/// Returns the signer that all tests share: generating a key takes longer than most tests.
 pub(crate) fn signer() -> Arc<Signer> {
     static SIGNER: OnceLock<Arc<Signer>> = OnceLock::new();
     let day = Duration::from_secs(86_400);
-    let made = SIGNER.get_or_init(|| {
-        let (from, to) = (
-            start_of_time().before(day),
-            start_of_time().after(day * 300),
-        );
+    let signer = SIGNER.get_or_init(|| {
+        let (from, to) = (start_time().before(day), start_time().after(day * 300));
         Arc::new(Signer::generate("sns.amazonaws.com", from, to).expect("a certificate"))
     });
-    Arc::clone(made)
+    Arc::clone(signer)
 }
 
 pub(crate) fn seconds(count: u64) -> Duration {
@@ -62,17 +61,18 @@ pub(crate) fn company(code: &str) -> Company {
     Company::parse(code).expect("a company code")
 }
 
-/// The feed of one company's exported documents.
+/// Returns the feed of one company's exported documents.
 pub(crate) fn exported(code: &str) -> Feed {
     Feed::exported(default_account(), company(code))
 }
 
-/// The feed of the digitized queue.
+/// Returns the feed of the digitized queue.
 pub(crate) fn digitized() -> Feed {
     Feed::digitized(default_account())
 }
 
-/// Settings for a store in `dir` and the emulator's API: [`COMPANY`]'s queue alone.
+/// Returns settings with a store in `dir` and an emulator's API, for [`COMPANY`]'s exported
+/// queue only.
 pub(crate) fn settings(dir: &Path, api_url: &str, key: &str, origin: &str) -> Config {
     let mut config = Config::for_loopback(Loopback {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -87,18 +87,22 @@ pub(crate) fn settings(dir: &Path, api_url: &str, key: &str, origin: &str) -> Co
     config
 }
 
-/// A folder of the test's own, in memory where the system offers that: what is synced
-/// there counts as synced, and a disk's milliseconds aren't waited for.
+/// Returns the settings of the only account.
+pub(crate) fn account_settings(config: &mut Config) -> &mut AccountConfig {
+    config.accounts.values_mut().next().expect("an account")
+}
+
+/// Creates a folder, in memory if possible, where syncing takes no time.
 pub(crate) fn folder() -> tempfile::TempDir {
     let in_memory = Path::new("/dev/shm");
-    let made = match in_memory.is_dir() {
+    let created = match in_memory.is_dir() {
         true => tempfile::tempdir_in(in_memory),
         false => tempfile::tempdir(),
     };
-    made.or_else(|_| tempfile::tempdir()).expect("a folder")
+    created.or_else(|_| tempfile::tempdir()).expect("a folder")
 }
 
-/// One puller, its store, and the vendor that it pulls from.
+/// A puller, its store, and the vendor that it pulls from.
 pub(crate) struct Bench {
     emulator: Emulator,
     pub(crate) control: Control,
@@ -111,23 +115,21 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// A bench whose feed, [`COMPANY`]'s exported queue, was never pulled.
+    /// Starts a bench whose feed, [`COMPANY`]'s exported queue, was never pulled.
     pub(crate) async fn new(switches: &str) -> Self {
         Self::with(switches, |_| {}).await
     }
 
-    /// [`Bench::new`] under other settings.
+    /// [`Bench::new`] with other settings.
     pub(crate) async fn with(switches: &str, change: impl FnOnce(&mut Config)) -> Self {
-        let clock = Clock::manual(start_of_time());
-        let settings_of_vendor = EmulatorSettings {
+        let clock = Clock::manual(start_time());
+        let emulator = emulator_with(EmulatorSettings {
             switches: Switches::parse(switches).expect("switches that exist"),
             clock: clock.clone(),
             signer: Some(signer()),
             ..EmulatorSettings::default()
-        };
-        let emulator = Emulator::start(settings_of_vendor, ([127, 0, 0, 1], 0).into())
-            .await
-            .expect("a free port");
+        })
+        .await;
         let dir = folder();
         let mut config = settings(
             dir.path(),
@@ -154,7 +156,7 @@ impl Bench {
         bench
     }
 
-    /// A bench whose feeds have been pulled once, so that hints and overlap reads differ.
+    /// Starts a bench whose feeds were pulled once, so that later reads overlap.
     pub(crate) async fn caught_up(switches: &str) -> Self {
         let bench = Self::new(switches).await;
         bench.settle().await;
@@ -170,13 +172,13 @@ impl Bench {
         self.puller = Some(puller);
     }
 
-    /// Another worker on the same store, as a second thread or replica has one.
+    /// Returns a second puller on the same store, as another replica would have.
     pub(crate) fn another_puller(&self) -> Arc<Puller> {
         let puller = Puller::new(&self.config, Arc::clone(self.store()), self.clock.clone());
         Arc::new(puller.expect("a puller"))
     }
 
-    /// Ends the process and starts it anew, under settings that `change` made.
+    /// Stops and starts again, with settings changed by `change`.
     pub(crate) async fn restart_with(&mut self, change: impl FnOnce(&mut Config)) {
         self.puller = None;
         self.store().close().await.expect("the store closes");
@@ -187,7 +189,7 @@ impl Bench {
         due.expect("feeds are due at start");
     }
 
-    /// Ends the process and starts it anew.
+    /// Stops and starts again.
     pub(crate) async fn restart(&mut self) {
         self.restart_with(|_| {}).await;
     }
@@ -204,8 +206,8 @@ impl Bench {
         self.emulator.origin()
     }
 
-    /// A notification for the company came.
-    pub(crate) async fn hint(&self, code: &str) {
+    /// Triggers the company's feed as a notification does.
+    pub(crate) async fn notify(&self, code: &str) {
         self.trigger(exported(code), TriggerKind::Notification, None)
             .await;
     }
@@ -217,38 +219,44 @@ impl Bench {
             due_at: self.clock.now(),
             from,
         };
-        let raised = self.store().trigger(vec![trigger]).await;
-        raised.expect("the trigger is stored");
+        let stored = self.store().trigger(vec![trigger]).await;
+        stored.expect("the trigger is stored");
     }
 
-    /// The accountant exports, and the notification arrives.
+    /// Exports documents at the vendor; their notification arrives.
     pub(crate) async fn export(&self, code: &str, count: usize) {
         self.control
             .export(code, count)
             .expect("the company exists");
-        self.hint(code).await;
+        self.notify(code).await;
     }
 
-    /// The accountant exports, and the notification is lost.
-    pub(crate) fn export_unheard(&self, code: &str, count: usize) {
+    /// Exports documents at the vendor; their notification is lost.
+    pub(crate) fn export_unannounced(&self, code: &str, count: usize) {
         self.control
             .export(code, count)
             .expect("the company exists");
     }
 
-    /// One step.
+    /// Sets fields of a document at the vendor.
+    pub(crate) fn amend(&self, id: &str, fields: serde_json::Value) {
+        let fields = fields.as_object().expect("an object").clone();
+        self.control.amend(id, fields).expect("a known document");
+    }
+
+    /// Runs one step.
     pub(crate) async fn step(&self) -> PullOutcome {
         self.puller().pull_page().await.expect("the store works")
     }
 
-    /// Steps until nothing may be asked for now; what they did.
+    /// Runs steps until nothing is due; returns their outcomes.
     pub(crate) async fn settle(&self) -> Vec<PullOutcome> {
         settle(self.puller()).await
     }
 
-    /// Lets time pass, working whenever something falls due; what the steps did.
-    pub(crate) async fn pass(&self, time: Duration) -> Vec<PullOutcome> {
-        pass(self.puller(), &self.clock, time).await
+    /// Advances the clock by `time`, taking steps whenever they are due; returns their outcomes.
+    pub(crate) async fn run_for(&self, time: Duration) -> Vec<PullOutcome> {
+        run_for(self.puller(), &self.clock, time).await
     }
 
     pub(crate) async fn feed(&self, feed: &Feed) -> FeedRow {
@@ -267,29 +275,30 @@ impl Bench {
         documents(self.store()).await
     }
 
-    /// Id and version of what is stored of a feed, sorted.
+    /// Returns ids and versions stored for a feed, sorted.
     pub(crate) async fn stored(&self, feed: &Feed) -> Vec<(String, String)> {
         stored(&self.documents().await, feed)
     }
 
-    /// Id and version of what the vendor lists for a feed, sorted.
+    /// Returns ids and versions that the vendor lists for a feed, sorted.
     pub(crate) fn truth(&self, feed: &Feed) -> Vec<(String, String)> {
         truth(&self.control, feed)
     }
 
-    /// Holds the feed's rows against the vendor's, and the store's numbering.
+    /// Asserts that the feed's stored versions are the vendor's, and the numbering is right.
     pub(crate) async fn assert_complete(&self, feed: &Feed) {
         let rows = self.documents().await;
         check_numbering(&rows).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(stored(&rows, feed), self.truth(feed), "{feed}");
     }
 
-    /// Requests to the exported queue since the last [`Control::reset_requests`].
+    /// Returns the number of requests for the exported queue since the last
+    /// [`Control::reset_requests`].
     pub(crate) fn requests(&self) -> u64 {
         self.control.requests().count(Endpoint::Exported)
     }
 
-    /// The queries sent to the exported queue since then.
+    /// Returns the queries of [`Bench::requests`].
     pub(crate) fn queries(&self) -> Vec<String> {
         let counters = self.control.requests();
         let queries = counters.queries(Endpoint::Exported);
@@ -307,8 +316,8 @@ impl Bench {
     }
 }
 
-/// Sets the exported path as the emulator's preset of that name has it.
-pub(crate) fn exported_path(config: &mut Config, company_in: &str) {
+/// Sets the exported path to a preset of the emulator.
+pub(crate) fn set_exported_path(config: &mut Config, company_in: &str) {
     let template = match company_in {
         "path" => "/exported/{company}",
         "query" => "/exported?companycode={company}",
@@ -321,35 +330,38 @@ pub(crate) fn exported_path(config: &mut Config, company_in: &str) {
     });
 }
 
+/// Runs steps until nothing is due; returns their outcomes.
 pub(crate) async fn settle(puller: &Puller) -> Vec<PullOutcome> {
-    let mut done = Vec::new();
+    let mut outcomes = Vec::new();
     loop {
         match puller.pull_page().await.expect("the store works") {
-            PullOutcome::Nothing => return done,
-            pulled => done.push(pulled),
+            PullOutcome::Nothing => return outcomes,
+            pulled => outcomes.push(pulled),
         }
-        assert!(done.len() < SPIN, "the puller spins: {:?}", done.last());
+        assert!(outcomes.len() < SPIN, "the puller spins: {outcomes:?}");
     }
 }
 
-pub(crate) async fn pass(puller: &Puller, clock: &Clock, time: Duration) -> Vec<PullOutcome> {
+/// Advances the clock by `time`, taking steps whenever they are due; returns their outcomes.
+pub(crate) async fn run_for(puller: &Puller, clock: &Clock, time: Duration) -> Vec<PullOutcome> {
     let end = clock.now().after(time);
-    let mut done = settle(puller).await;
+    let mut outcomes = settle(puller).await;
     loop {
         let due = puller.next_due().await.expect("the store works");
         let Some(due) = due.filter(|due| *due <= end) else {
             break;
         };
-        // What is due already is held by a lease that somebody dropped.
+        // A feed that is due and was not leased is under the lease of a dropped step.
         clock.advance(due.since(clock.now()).max(seconds(1)));
-        done.extend(settle(puller).await);
-        assert!(done.len() < SPIN, "the puller spins: {:?}", done.last());
+        outcomes.extend(settle(puller).await);
+        assert!(outcomes.len() < SPIN, "the puller spins: {outcomes:?}");
     }
     clock.advance(end.since(clock.now()));
-    done.extend(settle(puller).await);
-    done
+    outcomes.extend(settle(puller).await);
+    outcomes
 }
 
+/// Returns all stored versions.
 pub(crate) async fn documents(store: &SharedStore) -> Vec<DocumentRow> {
     let mut all = Vec::new();
     loop {
@@ -366,6 +378,7 @@ pub(crate) async fn documents(store: &SharedStore) -> Vec<DocumentRow> {
     }
 }
 
+/// Returns ids and versions of a feed's rows, sorted.
 pub(crate) fn stored(rows: &[DocumentRow], feed: &Feed) -> Vec<(String, String)> {
     let of_feed = rows.iter().filter(|row| row.feed == *feed);
     let mut versions: Vec<_> = of_feed
@@ -375,6 +388,7 @@ pub(crate) fn stored(rows: &[DocumentRow], feed: &Feed) -> Vec<(String, String)>
     versions
 }
 
+/// Returns ids and versions that the vendor lists for a feed, sorted.
 pub(crate) fn truth(control: &Control, feed: &Feed) -> Vec<(String, String)> {
     let mut versions = match feed.queue {
         Queue::Exported => control.documents(Queue::Exported, feed.company.as_str()),
@@ -384,12 +398,12 @@ pub(crate) fn truth(control: &Control, feed: &Feed) -> Vec<(String, String)> {
     versions
 }
 
-/// Whether numbers run from 1 without a gap, and of each document the newest version,
-/// and that alone, is current.
+/// Checks that sequences run from 1 without a gap, and that the newest version of each
+/// document is the only current one.
 pub(crate) fn check_numbering(rows: &[DocumentRow]) -> Result<(), String> {
     for (expected, row) in (1_i64..).zip(rows) {
         if row.sequence != expected {
-            return Err(format!("number {expected} is missing: {}", row.sequence));
+            return Err(format!("sequence {expected} is missing: {}", row.sequence));
         }
     }
     let mut documents: BTreeMap<(String, &str), Vec<&DocumentRow>> = BTreeMap::new();
@@ -413,7 +427,7 @@ pub(crate) fn check_numbering(rows: &[DocumentRow]) -> Result<(), String> {
     Ok(())
 }
 
-/// How many new versions the steps stored, and how many steps failed.
+/// Returns the number of new versions that the steps stored, and of steps that failed.
 pub(crate) fn tally(steps: &[PullOutcome]) -> (usize, usize) {
     steps.iter().fold((0, 0), |(new, failed), step| match step {
         PullOutcome::Page { committed, .. } => (new + committed.new, failed),
@@ -422,15 +436,15 @@ pub(crate) fn tally(steps: &[PullOutcome]) -> (usize, usize) {
     })
 }
 
-/// Exports in three clicks, two of them heard, and holds the outcome against the vendor.
-pub(crate) async fn everything_arrives(switches: &str) {
+/// Exports documents, with and without notifications, and asserts that all are stored.
+pub(crate) async fn assert_everything_arrives(switches: &str) {
     let bench = Bench::caught_up(switches).await;
     bench.export(COMPANY, 7).await;
     bench.settle().await;
-    bench.pass(minutes(3)).await;
+    bench.run_for(minutes(3)).await;
     bench.export(COMPANY, 4).await;
-    bench.export_unheard(COMPANY, 5);
-    bench.pass(hours(2)).await;
+    bench.export_unannounced(COMPANY, 5);
+    bench.run_for(hours(2)).await;
     bench.assert_complete(&exported(COMPANY)).await;
     let row = bench.feed(&exported(COMPANY)).await;
     assert_eq!((row.documents, row.last_error), (16, None), "{switches}");

@@ -13,17 +13,19 @@ use ivesk_webhook::config::SnsConfig;
 use ivesk_webhook::domain::{Clock, Timestamp};
 use ivesk_webhook::emulator::signer::{SNS_NAME, Signer, Unsigned};
 use ivesk_webhook::sns::{
-    CertificateStore, Envelope, MessageType, SnsHeaders, VerifiedMessage, Verifier, VerifyError,
+    CertificateStore, Envelope, MessageType, NoCertificateStore, SnsHeaders, VerifiedMessage,
+    Verifier, VerifyError,
 };
 
 pub(crate) const TOPIC: &str = "arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport";
+/// A topic of the same name in another account.
 pub(crate) const STRANGERS_TOPIC: &str = "arn:aws:sns:eu-west-1:111122223333:DPWebHook_onexport";
 pub(crate) const TOKEN: &str = "2336412f37fb687f5d51e6e2425929f52e8e353134fe72d5";
 pub(crate) const NOW: &str = "2026-11-23T08:00:00.000Z";
 
-/// Valid through 2026, for the name that SNS uses in Ireland.
+/// Signs with a certificate that is valid in 2026, for the name that SNS uses in Ireland.
 pub(crate) static SIGNER: LazyLock<Signer> = LazyLock::new(|| signer_named(SNS_NAME));
-/// The same, with another key.
+/// Signs as [`SIGNER`] does, with another key.
 pub(crate) static OTHER_SIGNER: LazyLock<Signer> = LazyLock::new(|| signer_named(SNS_NAME));
 
 pub(crate) fn signer_named(name: &str) -> Signer {
@@ -43,6 +45,7 @@ pub(crate) fn clock() -> Clock {
     Clock::manual(time(NOW))
 }
 
+/// Returns the URL at SNS of the signer's certificate.
 pub(crate) fn sns_url(signer: &Signer) -> String {
     format!(
         "https://sns.eu-west-1.amazonaws.com{}",
@@ -54,7 +57,7 @@ pub(crate) fn subscribe_url(origin: &str) -> String {
     format!("{origin}/?Action=ConfirmSubscription&TopicArn={TOPIC}&Token={TOKEN}")
 }
 
-/// A message of that type as the vendor's topic would send it, published now.
+/// Returns a message as the vendor's topic sends it, published at [`NOW`].
 pub(crate) fn unsigned(message_type: MessageType) -> Unsigned {
     let confirmation = message_type != MessageType::Notification;
     let attributes = serde_json::json!({
@@ -79,7 +82,7 @@ pub(crate) fn notification() -> Unsigned {
     unsigned(MessageType::Notification)
 }
 
-/// Signed by [`SIGNER`] with SHA-1, as the vendor's sample is.
+/// Signs a message with [`SIGNER`] and SHA-1, as the vendor's sample is signed.
 pub(crate) fn signed(message: &Unsigned) -> String {
     SIGNER.sign(message, 1, &sns_url(&SIGNER))
 }
@@ -92,25 +95,23 @@ pub(crate) fn parse_with(body: &str, headers: &SnsHeaders) -> Result<Envelope, V
     Envelope::parse(Bytes::copy_from_slice(body.as_bytes()), headers)
 }
 
-/// A certificates in memory that counts.
-#[derive(Default)]
+/// Certificates in memory; counts how often they are loaded.
 pub(crate) struct MemoryCertificates {
-    pub(crate) kept: Mutex<Vec<(String, Vec<u8>)>>,
+    pub(crate) saved: Mutex<Vec<(String, Vec<u8>)>>,
     pub(crate) loads: AtomicUsize,
 }
 
 impl MemoryCertificates {
-    /// Holds these signers' certificates, under SNS's own URLs.
+    /// Returns these signers' certificates under their URLs at SNS.
     pub(crate) fn with(signers: &[&Signer]) -> Arc<Self> {
-        let certificates = Self::default();
-        for signer in signers {
-            certificates
-                .kept
-                .lock()
-                .unwrap()
-                .push((sns_url(signer), signer.certificate_pem().into()));
-        }
-        Arc::new(certificates)
+        let saved = signers
+            .iter()
+            .map(|signer| (sns_url(signer), signer.certificate_pem().into()))
+            .collect();
+        Arc::new(Self {
+            saved: Mutex::new(saved),
+            loads: AtomicUsize::new(0),
+        })
     }
 }
 
@@ -118,44 +119,68 @@ impl MemoryCertificates {
 impl CertificateStore for MemoryCertificates {
     async fn load(&self) -> Vec<(String, Vec<u8>)> {
         self.loads.fetch_add(1, Ordering::SeqCst);
-        self.kept.lock().unwrap().clone()
+        self.saved.lock().unwrap().clone()
     }
     async fn save(&self, url: &str, pem: &[u8]) {
-        self.kept
+        self.saved
             .lock()
             .unwrap()
             .push((url.to_owned(), pem.to_vec()));
     }
 }
 
-/// A verifier with the default policy that knows the certificate of [`SIGNER`].
+/// Returns a verifier with the default policy that knows the certificate of [`SIGNER`].
 pub(crate) fn verifier() -> Verifier {
     verifier_at(clock())
 }
 
+/// Returns [`verifier`] with another clock.
 pub(crate) fn verifier_at(clock: Clock) -> Verifier {
-    Verifier::new(
-        &SnsConfig::default().settings(),
-        MemoryCertificates::with(&[&SIGNER]),
-        clock,
-    )
-    .unwrap()
+    let certificates = MemoryCertificates::with(&[&SIGNER]);
+    verifier_with(&SnsConfig::default(), certificates, clock)
 }
 
-/// Parses and verifies, as a delivery would.
-pub(crate) async fn judge(verifier: &Verifier, body: &str) -> Result<VerifiedMessage, VerifyError> {
+/// Returns a verifier that has no certificate yet.
+pub(crate) fn verifier_without_certificates(config: &SnsConfig, clock: Clock) -> Verifier {
+    verifier_with(config, Arc::new(NoCertificateStore), clock)
+}
+
+pub(crate) fn verifier_with(
+    config: &SnsConfig,
+    certificates: Arc<dyn CertificateStore>,
+    clock: Clock,
+) -> Verifier {
+    Verifier::new(&config.settings(), certificates, clock).unwrap()
+}
+
+/// Returns an origin that refuses connections, and settings that trust it.
+pub(crate) async fn closed_origin() -> (String, SnsConfig) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    let config = SnsConfig {
+        local_origins: vec![origin.clone()],
+        ..SnsConfig::default()
+    };
+    (origin, config)
+}
+
+/// Parses and verifies a message.
+pub(crate) async fn verify(
+    verifier: &Verifier,
+    body: &str,
+) -> Result<VerifiedMessage, VerifyError> {
     verifier.verify(parse(body)?).await
 }
 
-/// The code of the refusal, or `valid`.
+/// Verifies a message; returns the code of the refusal, or `valid`.
 pub(crate) async fn code(verifier: &Verifier, body: &str) -> &'static str {
-    match judge(verifier, body).await {
+    match verify(verifier, body).await {
         Ok(_) => "valid",
         Err(refusal) => refusal.code(),
     }
 }
 
-/// What the server does at a path.
+/// Answer of the [`Server`] at a path.
 #[derive(Clone)]
 pub(crate) enum Answer {
     Body(Vec<u8>),
@@ -164,8 +189,7 @@ pub(crate) enum Answer {
     Never,
 }
 
-/// A server on loopback that answers as told and counts; paths that it was not told
-/// of answer 404.
+/// A server on loopback that counts its requests and answers 404 on unknown paths.
 #[derive(Clone, Default)]
 pub(crate) struct Server {
     pub(crate) origin: String,
@@ -191,7 +215,7 @@ impl Server {
         self.answers.lock().unwrap().insert(path.to_owned(), answer);
     }
 
-    /// Serves the signer's certificate and gives its URL.
+    /// Serves the signer's certificate; returns its URL.
     pub(crate) fn serve(&self, path: &str, signer: &Signer) -> String {
         self.answer(path, Answer::Body(signer.certificate_pem().into()));
         format!("{}{path}", self.origin)
@@ -201,7 +225,7 @@ impl Server {
         self.requests.load(Ordering::SeqCst)
     }
 
-    /// The default policy, with this server as a local origin.
+    /// Returns the default policy with this server as a local origin.
     pub(crate) fn config(&self) -> SnsConfig {
         SnsConfig {
             local_origins: vec![self.origin.clone()],

@@ -1,4 +1,4 @@
-//! A server on loopback that records each request and gives the answers it was told.
+//! A server on loopback that records requests and returns prepared answers.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri};
 use tokio::net::TcpListener;
 
-/// One request as it came.
+/// One request.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) method: Method,
@@ -21,7 +21,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// A header's only value; none where it is absent or stands twice.
+    /// Returns a header's only value; none if it is absent or repeated.
     pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
         let mut values = self.headers.get_all(name).iter();
         let value = values.next()?;
@@ -29,7 +29,7 @@ impl Request {
     }
 }
 
-/// What to answer.
+/// A prepared answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     status: StatusCode,
@@ -63,7 +63,7 @@ struct Script {
     requests: Vec<Request>,
 }
 
-/// The server. It ends with the test's runtime.
+/// The server, which ends with the test's runtime.
 #[derive(Debug)]
 pub(crate) struct StandIn {
     address: SocketAddr,
@@ -71,7 +71,7 @@ pub(crate) struct StandIn {
 }
 
 impl StandIn {
-    /// Starts a server that gives `answers` in turn, then 599.
+    /// Starts a server that returns `answers` in turn, then 599.
     pub(crate) async fn start(answers: impl IntoIterator<Item = Answer>) -> Self {
         let script = Arc::new(Mutex::new(Script {
             answers: answers.into_iter().collect(),
@@ -86,12 +86,12 @@ impl StandIn {
         Self { address, script }
     }
 
-    /// `http://127.0.0.1:PORT` and `path`.
+    /// Returns `http://127.0.0.1:PORT` and `path`.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// Adds an answer to those still to be given.
+    /// Adds an answer after the others.
     pub(crate) fn then(&self, answer: Answer) {
         self.script
             .lock()
@@ -100,7 +100,7 @@ impl StandIn {
             .push_back(answer);
     }
 
-    /// The requests since the last call.
+    /// Returns the requests since the last call.
     pub(crate) fn requests(&self) -> Vec<Request> {
         std::mem::take(&mut self.script.lock().expect("unpoisoned").requests)
     }
@@ -129,7 +129,7 @@ async fn answer(
     response.body(answer.body).expect("a response")
 }
 
-/// `axum::serve` without its feature, which the crate does not use.
+/// `axum::serve`, whose feature the crate does not enable.
 pub(crate) async fn axum_serve(listener: TcpListener, router: Router) {
     use hyper_util::rt::TokioIo;
     use hyper_util::service::TowerToHyperService;

@@ -1,4 +1,4 @@
-//! What stands between processes: a load balancer, and a wire to PostgreSQL that breaks.
+//! Connections between processes: a load balancer, and a wire to PostgreSQL that breaks.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
-/// Gives each connection to the next replica that takes one.
+/// Forwards each connection to the next replica that accepts one.
 pub(crate) struct Balancer {
     address: SocketAddr,
     task: JoinHandle<()>,
@@ -50,7 +50,7 @@ impl Drop for Balancer {
     }
 }
 
-/// Carries PostgreSQL's protocol, and cuts a connection between a COMMIT and its answer.
+/// Forwards PostgreSQL's protocol, and cuts connections between a COMMIT and its answer.
 pub(crate) struct BreakingWire {
     address: SocketAddr,
     cuts: Arc<AtomicUsize>,
@@ -58,7 +58,7 @@ pub(crate) struct BreakingWire {
 }
 
 impl BreakingWire {
-    /// Cuts at every `every`th COMMIT that goes to the server's socket.
+    /// Cuts at every `every`th COMMIT sent to the server's socket.
     pub(crate) async fn to(socket: PathBuf, every: usize) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await;
         let listener = listener.expect("a free port");
@@ -71,7 +71,7 @@ impl BreakingWire {
                 let socket = socket.clone();
                 tokio::spawn(async move {
                     if let Ok(server) = UnixStream::connect(socket).await {
-                        carry(client, server, &commits, &cuts, every).await;
+                        forward(client, server, &commits, &cuts, every).await;
                     }
                 });
             }
@@ -87,7 +87,7 @@ impl BreakingWire {
         self.address
     }
 
-    /// How many connections were cut.
+    /// Returns the number of connections that were cut.
     pub(crate) fn cuts(&self) -> usize {
         self.cuts.load(Ordering::Relaxed)
     }
@@ -99,8 +99,8 @@ impl Drop for BreakingWire {
     }
 }
 
-/// Carries bytes both ways until either side ends, or the answer to a chosen COMMIT comes.
-async fn carry(
+/// Forwards bytes both ways until either side ends, or until the answer to a chosen COMMIT.
+async fn forward(
     mut client: TcpStream,
     mut server: UnixStream,
     commits: &AtomicUsize,
@@ -125,8 +125,8 @@ async fn carry(
             }
             read = server.read(&mut from_server) => {
                 let Ok(length @ 1..) = read else { return };
-                // The answer to a COMMIT begins with its tag; a statement that was sent
-                // with it is answered before.
+                // The answer to a COMMIT begins with its tag; that to a statement sent with
+                // it precedes it.
                 let answer = &from_server[..length];
                 if doomed && answer.windows(COMMIT.len()).any(|window| window == COMMIT) {
                     cuts.fetch_add(1, Ordering::Relaxed);

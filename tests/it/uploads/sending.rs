@@ -1,4 +1,4 @@
-//! Uploads: each content once, tied to the documents made of it; and the drop folder.
+//! Uploads, each content once and matched to its documents, and the drop folder.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +10,7 @@ use ivesk_webhook::backoff::Backoff;
 use ivesk_webhook::config::{UploadOptions, default_account};
 use ivesk_webhook::domain::{Clock, Queue, Timestamp};
 use ivesk_webhook::emulator::faults::{Endpoint, Fault, FaultKind};
-use ivesk_webhook::emulator::switches::Switches;
-use ivesk_webhook::emulator::{Control, DEFAULT_KEY, Emulator, EmulatorSettings};
+use ivesk_webhook::emulator::{Control, DEFAULT_KEY, Emulator, EmulatorSettings, Switches};
 use ivesk_webhook::ivesk::Client;
 use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
 use ivesk_webhook::store::{LATE_AFTER, SharedStore, UploadFilter, UploadRow, UploadState};
@@ -19,11 +18,13 @@ use ivesk_webhook::uploads::watch::{REFUSED, SENT, Watcher};
 use ivesk_webhook::uploads::{NoProgress, UploadOutcome, UploadReport, UploadSettings, Uploader};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::process::Installation;
+use crate::support::emulator::{emulator, emulator_with};
+use crate::support::process::{Installation, within};
+use crate::support::stand_in::axum_serve;
 
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
-/// A vendor, a store and a folder, under one clock.
+/// A vendor, a store and a drop folder, with one clock.
 struct Office {
     emulator: Emulator,
     control: Control,
@@ -40,12 +41,10 @@ impl Office {
             clock: clock.clone(),
             ..EmulatorSettings::default()
         };
-        let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into())
-            .await
-            .expect("a free port");
+        let emulator = emulator_with(settings).await;
         let folder = tempfile::tempdir().expect("a folder");
         let store = open(&folder.path().join("test.db"));
-        std::fs::create_dir(folder.path().join("outbox")).expect("made");
+        std::fs::create_dir(folder.path().join("outbox")).expect("created");
         Self {
             control: emulator.control(),
             emulator,
@@ -56,17 +55,17 @@ impl Office {
     }
 
     fn uploader(&self) -> Uploader {
-        self.uploader_that(|_| {})
+        self.uploader_with(|_| {})
     }
 
-    /// An uploader as another process has one.
-    fn uploader_that(&self, change: impl FnOnce(&mut UploadSettings)) -> Uploader {
+    /// Returns an uploader such as another process has.
+    fn uploader_with(&self, change: impl FnOnce(&mut UploadSettings)) -> Uploader {
         let config = ivesk_webhook::config::ApiConfig {
             url: self.emulator.api_url().parse().expect("a URL"),
             ..Default::default()
         };
         let client = Client::new(&config, DEFAULT_KEY.to_owned().into()).expect("a client");
-        let mut manner = UploadSettings {
+        let mut settings = UploadSettings {
             account: default_account(),
             options: UploadOptions::default(),
             force: false,
@@ -75,10 +74,10 @@ impl Office {
                 longest: Duration::ZERO,
             },
         };
-        change(&mut manner);
+        change(&mut settings);
         let journal = Arc::new(Arc::clone(&self.store));
         let stop = CancellationToken::new();
-        Uploader::new(client, journal, manner, self.clock.clone(), stop).expect("an uploader")
+        Uploader::new(client, journal, settings, self.clock.clone(), stop).expect("an uploader")
     }
 
     fn outbox(&self) -> PathBuf {
@@ -103,11 +102,11 @@ impl Office {
         self.store.uploads(filter).await.expect("rows")
     }
 
-    /// Names of the files that the vendor has.
-    fn arrived(&self) -> Vec<String> {
-        let uploads = self.control.uploads();
-        let here = uploads.into_iter().filter(|upload| upload.bytes.is_some());
-        let mut names: Vec<String> = here.map(|upload| upload.file_name).collect();
+    /// Returns the names of the files that the vendor received.
+    fn received(&self) -> Vec<String> {
+        let uploads = self.control.uploads().into_iter();
+        let received = uploads.filter(|upload| upload.bytes.is_some());
+        let mut names: Vec<String> = received.map(|upload| upload.file_name).collect();
         names.sort();
         names
     }
@@ -125,10 +124,10 @@ fn open(path: &Path) -> SharedStore {
 
 async fn upload(uploader: &Uploader, path: &Path) -> UploadReport {
     let report = uploader.upload(path, Arc::new(NoProgress)).await;
-    report.expect("the rows are kept")
+    report.expect("the rows are stored")
 }
 
-/// The names in a folder, sorted.
+/// Returns the names in a folder, sorted.
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(folder)
         .expect("a folder")
@@ -151,7 +150,7 @@ async fn one_content_is_sent_once_under_any_name_unless_forced() {
     let first = office.put("a.pdf", "%PDF one");
     let twin = office.put("b.pdf", "%PDF one");
 
-    // At the same time, as `upload` does.
+    // In parallel, as `upload` does.
     let (a, b) = tokio::join!(upload(&uploader, &first), upload(&uploader, &twin));
     let mut outcomes = [a.outcome, b.outcome];
     outcomes.sort_by_key(|outcome| matches!(outcome, UploadOutcome::AlreadySent { .. }));
@@ -162,31 +161,31 @@ async fn one_content_is_sent_once_under_any_name_unless_forced() {
             UploadOutcome::AlreadySent { id: 1 }
         ]
     );
-    assert_eq!(office.arrived().len(), 1);
+    assert_eq!(office.received().len(), 1);
 
     let again = upload(&office.uploader(), &first).await;
     assert_eq!(again.outcome, UploadOutcome::AlreadySent { id: 1 });
-    let forced = office.uploader_that(|manner| manner.force = true);
+    let forced = office.uploader_with(|settings| settings.force = true);
     assert_eq!(
         upload(&forced, &first).await.outcome,
         UploadOutcome::Sent { id: 2 }
     );
-    assert_eq!(office.arrived().len(), 2);
+    assert_eq!(office.received().len(), 2);
     let marks: Vec<String> = office
         .rows()
         .await
         .into_iter()
         .map(|row| row.correlation)
         .collect();
-    assert_ne!(marks[0], marks[1], "each row knows its own documents");
+    assert_ne!(marks[0], marks[1], "each row has a mark of its own");
 }
 
 #[tokio::test]
 async fn the_users_data_and_our_mark_go_with_the_file() {
     let office = Office::new("").await;
-    let uploader = office.uploader_that(|manner| {
+    let uploader = office.uploader_with(|settings| {
         let data = serde_json::json!({ "order": "ž-7" });
-        manner.options.correlation = data.as_object().cloned();
+        settings.options.correlation = data.as_object().cloned();
     });
     upload(&uploader, &office.put("a.pdf", "%PDF")).await;
     let sent = office.control.uploads().remove(0);
@@ -208,7 +207,7 @@ async fn a_transient_failure_is_retried_with_a_fresh_location() {
     };
     for (endpoint, kind) in [
         (Endpoint::Upload, status(503)),
-        // What S3 answers to a link that has expired.
+        // S3's answer for an expired link.
         (Endpoint::Upload, status(403)),
         (Endpoint::UploadLocation, status(500)),
         (Endpoint::UploadLocation, FaultKind::HtmlPage),
@@ -223,9 +222,9 @@ async fn a_transient_failure_is_retried_with_a_fresh_location() {
             (3, UploadState::Sent),
             "{kind:?}"
         );
-        let asked = office.control.requests();
-        let asked = asked.count(Endpoint::UploadLocation);
-        assert_eq!(asked, 3, "{kind:?}: each attempt asks for a location");
+        let requests = office.control.requests();
+        let locations = requests.count(Endpoint::UploadLocation);
+        assert_eq!(locations, 3, "{kind:?}: each attempt requests a location");
     }
 }
 
@@ -286,10 +285,10 @@ async fn a_file_claimed_by_another_process_is_left_until_expiry() {
     let office = Office::new("").await;
     let path = office.put("a.pdf", "%PDF");
     office.control.set_switches("hang=on").expect("a switch");
-    let cut_off = office.uploader();
+    let killed = office.uploader();
     {
-        // Dropped as a killed process drops it: its row stays as it is.
-        let hanging = cut_off.upload(&path, Arc::new(NoProgress));
+        // Dropped as by a killed process: its row stays as it is.
+        let hanging = killed.upload(&path, Arc::new(NoProgress));
         tokio::select! {
             _ = hanging => panic!("the vendor hangs"),
             () = office.control.requests_reached(Endpoint::UploadLocation, 1) => {}
@@ -308,19 +307,19 @@ async fn a_file_claimed_by_another_process_is_left_until_expiry() {
         upload(&other, &path).await.outcome,
         UploadOutcome::Sent { id: 1 }
     );
-    assert_eq!(office.arrived(), ["a.pdf"]);
+    assert_eq!(office.received(), ["a.pdf"]);
 
-    // One that stops in order leaves no claim behind.
+    // An uploader that stops cleanly leaves no claim.
     let next = office.put("b.pdf", "%PDF 2");
     office.control.set_switches("hang=on").expect("a switch");
     {
-        let hanging = cut_off.upload(&next, Arc::new(NoProgress));
+        let hanging = killed.upload(&next, Arc::new(NoProgress));
         tokio::select! {
             _ = hanging => panic!("the vendor hangs"),
             () = office.control.requests_reached(Endpoint::UploadLocation, 3) => {}
         }
     }
-    cut_off.abandon().await.expect("rows");
+    killed.abandon().await.expect("rows");
     office.control.set_switches("hang=off").expect("a switch");
     let outcome = upload(&other, &next).await.outcome;
     assert_eq!(outcome, UploadOutcome::Sent { id: 2 });
@@ -339,11 +338,11 @@ async fn an_upload_without_a_document_is_late_after_half_a_day() {
         office.store.uploads(filter).await.expect("rows").len()
     };
     office.clock.advance(LATE_AFTER);
-    let standing = office.rows().await[0].status(office.clock.now());
-    assert_eq!((standing, late().await), ("sent", 0));
+    let status = office.rows().await[0].status(office.clock.now());
+    assert_eq!((status, late().await), ("sent", 0));
     office.clock.advance(Duration::from_millis(1));
-    let standing = office.rows().await[0].status(office.clock.now());
-    assert_eq!((standing, late().await), ("late", 1));
+    let status = office.rows().await[0].status(office.clock.now());
+    assert_eq!((status, late().await), ("late", 1));
 }
 
 fn fault(endpoint: Endpoint, kind: FaultKind, times: u32) -> Fault {
@@ -366,12 +365,12 @@ async fn the_drop_folder_sends_complete_files_and_moves_them() {
 
     assert!(watcher.scan().await.expect("a scan").is_empty());
     office.put("half.pdf", "%PDF half");
-    let told = watcher.scan().await.expect("a scan");
-    assert_eq!(told.len(), 1, "what grew meanwhile waits for another look");
+    let reports = watcher.scan().await.expect("a scan");
+    assert_eq!(reports.len(), 1, "a file that has grown waits");
     assert_eq!(names(&office.outbox().join(SENT)), ["a.pdf"]);
     watcher.scan().await.expect("a scan");
     assert_eq!(names(&office.outbox().join(SENT)), ["a.pdf", "half.pdf"]);
-    assert_eq!(office.arrived(), ["a.pdf", "half.pdf"]);
+    assert_eq!(office.received(), ["a.pdf", "half.pdf"]);
     assert_eq!(
         names(&office.outbox()),
         [".hidden", "c.pdf.part", "empty.pdf", REFUSED, SENT]
@@ -386,7 +385,7 @@ async fn a_file_that_another_program_writes_waits() {
 
     let office = Office::new("").await;
     let path = office.put("a.pdf", "%PDF half");
-    // Opens the file, says so, and keeps it until its input ends.
+    // Opens the file, prints a line, and keeps it open until its input ends.
     let mut writer = Command::new("/bin/sh")
         .args(["-c", "exec 3>>\"$0\"; echo open; read line"])
         .arg(&path)
@@ -394,11 +393,11 @@ async fn a_file_that_another_program_writes_waits() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("a shell");
-    let mut said = String::new();
+    let mut line = String::new();
     let output = writer.stdout.take().expect("it is piped");
-    BufReader::new(output).read_line(&mut said).expect("a line");
-    assert_eq!(said, "open\n");
-    // Reading it keeps nobody waiting.
+    BufReader::new(output).read_line(&mut line).expect("a line");
+    assert_eq!(line, "open\n");
+    // A reader does not delay it.
     let _reader = std::fs::File::open(&path).expect("opened");
 
     let mut watcher = office.watcher();
@@ -408,7 +407,7 @@ async fn a_file_that_another_program_writes_waits() {
     drop(writer.stdin.take());
     writer.wait().expect("it ends");
     assert_eq!(watcher.scan().await.expect("a scan").len(), 1);
-    assert_eq!(office.arrived(), ["a.pdf"]);
+    assert_eq!(office.received(), ["a.pdf"]);
 }
 
 #[tokio::test]
@@ -422,7 +421,7 @@ async fn a_file_sent_before_a_crash_is_moved_and_not_sent_again() {
     watcher.scan().await.expect("a scan");
     watcher.scan().await.expect("a scan");
     assert_eq!(names(&office.outbox().join(SENT)), ["a-2.pdf", "a.pdf"]);
-    assert_eq!(office.arrived().len(), 1);
+    assert_eq!(office.received().len(), 1);
 }
 
 #[tokio::test]
@@ -442,11 +441,11 @@ async fn a_refused_file_is_set_aside_with_a_note() {
     let note = std::fs::read_to_string(refused.join("a.pdf.txt")).expect("a note");
     assert!(note.contains("413"), "{note}");
 
-    // Put back, it is tried again.
+    // If it is put back, it is retried.
     std::fs::rename(refused.join("a.pdf"), office.outbox().join("a.pdf")).expect("moved");
     watcher.scan().await.expect("a scan");
     watcher.scan().await.expect("a scan");
-    assert_eq!(office.arrived(), ["a.pdf"]);
+    assert_eq!(office.received(), ["a.pdf"]);
 }
 
 #[tokio::test]
@@ -468,30 +467,27 @@ async fn a_failed_file_waits_and_a_wrong_key_pauses_the_folder() {
     office
         .control
         .fault(fault(Endpoint::UploadLocation, status(401), 1));
-    let told = watcher.scan().await.expect("a scan");
+    let reports = watcher.scan().await.expect("a scan");
     assert!(matches!(
-        told[0].report.outcome,
+        reports[0].report.outcome,
         UploadOutcome::Stopped { .. }
     ));
     assert!(watcher.scan().await.expect("a scan").is_empty());
     assert_eq!(names(&office.outbox()), ["a.pdf", REFUSED, SENT]);
     office.clock.advance(Duration::from_secs(300));
     watcher.scan().await.expect("a scan");
-    assert_eq!(office.arrived(), ["a.pdf"]);
+    assert_eq!(office.received(), ["a.pdf"]);
 }
 
 #[tokio::test]
 async fn the_command_prints_a_line_for_each_file_and_its_document() {
-    let settings = EmulatorSettings::default();
-    let emulator = Emulator::start(settings, ([127, 0, 0, 1], 0).into())
-        .await
-        .expect("a free port");
-    let here = Installation::beside(&emulator, "", "");
-    std::fs::create_dir(here.folder().join("scans")).expect("made");
+    let emulator = emulator("").await;
+    let installation = Installation::beside(&emulator, "", "");
+    std::fs::create_dir(installation.folder().join("scans")).expect("created");
     for name in ["scans/a.pdf", "scans/b.pdf"] {
-        std::fs::write(here.folder().join(name), name).expect("written");
+        std::fs::write(installation.folder().join(name), name).expect("written");
     }
-    let (code, lines, errors) = here
+    let (code, lines, errors) = installation
         .run(&["upload", "scans", "--tags", "x,y", "--data", "order=7"])
         .await;
     assert_eq!(code, Some(0), "{errors}");
@@ -504,13 +500,13 @@ async fn the_command_prints_a_line_for_each_file_and_its_document() {
     let sent = emulator.control().uploads();
     assert!(sent.iter().all(|file| file.parameters["tags"] == "x,y"));
 
-    let (code, lines, _) = here.run(&["upload", "scans/a.pdf"]).await;
+    let (code, lines, _) = installation.run(&["upload", "scans/a.pdf"]).await;
     assert_eq!(code, Some(0));
     assert!(lines.contains("already_sent"), "{lines}");
 
-    let (code, _, errors) = here.run(&["pull", "--queue", "digitized"]).await;
+    let (code, _, errors) = installation.run(&["pull", "--queue", "digitized"]).await;
     assert_eq!(code, Some(0), "{errors}");
-    let (_, rows, _) = here.run(&["uploads", "list", "--json"]).await;
+    let (_, rows, _) = installation.run(&["uploads", "list", "--json"]).await;
     let rows: Vec<serde_json::Value> = serde_json::from_str(&rows).expect("JSON");
     let known = emulator.control().documents(Queue::Digitized, "");
     assert_eq!(rows.len(), 2);
@@ -520,23 +516,21 @@ async fn the_command_prints_a_line_for_each_file_and_its_document() {
         assert!(known.iter().any(|(id, _)| id == document), "{row}");
     }
 
-    let (code, _, errors) = here.run(&["upload", "nothing.pdf"]).await;
+    let (code, _, errors) = installation.run(&["upload", "nothing.pdf"]).await;
     assert_eq!(code, Some(2));
     assert!(errors.contains("nothing.pdf"), "{errors}");
 }
 
 #[tokio::test]
 async fn a_running_server_keeps_the_rows_and_empties_its_folder() {
-    let emulator = Emulator::start(EmulatorSettings::default(), ([127, 0, 0, 1], 0).into())
-        .await
-        .expect("a free port");
-    let here = Installation::beside(&emulator, "", "[upload]\nwatch = \"outbox\"");
-    let outbox = here.folder().join("outbox");
-    std::fs::create_dir(&outbox).expect("made");
+    let emulator = emulator("").await;
+    let installation = Installation::beside(&emulator, "", "[upload]\nwatch = \"outbox\"");
+    let outbox = installation.folder().join("outbox");
+    std::fs::create_dir(&outbox).expect("created");
     std::fs::write(outbox.join("a.pdf"), "%PDF").expect("written");
-    let server = here.start().await;
-    let twin = here.folder().join("twin.pdf");
-    crate::support::process::within("the file's way", async {
+    let server = installation.start().await;
+    let twin = installation.folder().join("twin.pdf");
+    within("the upload", async {
         emulator
             .control()
             .requests_reached(Endpoint::Upload, 1)
@@ -544,29 +538,30 @@ async fn a_running_server_keeps_the_rows_and_empties_its_folder() {
     })
     .await;
     std::fs::write(&twin, "%PDF").expect("written");
-    let (code, lines, errors) = here.run(&["upload", "twin.pdf"]).await;
-    let told: serde_json::Value = serde_json::from_str(&lines).expect("a line");
-    let known = told["outcome"] == "already_sent" || told["outcome"] == "busy";
-    assert!(known, "{code:?} {lines} {errors}");
+    let (code, lines, errors) = installation.run(&["upload", "twin.pdf"]).await;
+    let line: serde_json::Value = serde_json::from_str(&lines).expect("a line");
+    let is_known = line["outcome"] == "already_sent" || line["outcome"] == "busy";
+    assert!(is_known, "{code:?} {lines} {errors}");
     server.terminate();
-    let (status, log) = server.ended().await;
+    let (status, log) = server.exited().await;
     assert!(status.success(), "{log}");
     assert_eq!(names(&outbox.join(SENT)), ["a.pdf"], "{log}");
     assert_eq!(emulator.control().uploads().len(), 1);
 }
 
-/// A vendor whose storage counts the bytes of a PUT and keeps none.
-async fn destination() -> (String, Arc<std::sync::Mutex<Option<(u64, bool)>>>) {
+/// Starts a vendor whose storage counts the bytes of a PUT; returns its origin, the count, and
+/// true with it if the announced length was right.
+async fn counting_vendor() -> (String, Arc<std::sync::Mutex<Option<(u64, bool)>>>) {
     use axum::body::Body;
     use axum::extract::Request;
     use axum::response::IntoResponse as _;
     use futures_util::StreamExt as _;
 
-    let seen = Arc::new(std::sync::Mutex::new(None));
+    let count = Arc::new(std::sync::Mutex::new(None));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("a free port");
     let origin = format!("http://{}", listener.local_addr().expect("an address"));
-    let (counted, url) = (Arc::clone(&seen), format!("{origin}/put"));
+    let (counted, url) = (Arc::clone(&count), format!("{origin}/put"));
     let router = axum::Router::new().fallback(move |request: Request<Body>| {
         let (counted, url) = (Arc::clone(&counted), url.clone());
         async move {
@@ -589,20 +584,20 @@ async fn destination() -> (String, Arc<std::sync::Mutex<Option<(u64, bool)>>>) {
             ().into_response()
         }
     });
-    tokio::spawn(crate::support::stand_in::axum_serve(listener, router));
-    (origin, seen)
+    tokio::spawn(axum_serve(listener, router));
+    (origin, count)
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn two_gigabytes_are_sent_in_constant_memory() {
     const SIZE_BYTES: u64 = 2 << 30;
-    let (origin, seen) = destination().await;
-    let here = Installation::alone(&format!("[api]\nurl = \"{origin}\"\n"));
-    // A file of zeros that takes no room.
-    let file = std::fs::File::create(here.folder().join("large.pdf")).expect("made");
-    file.set_len(SIZE_BYTES).expect("stretched");
-    // The shell tells the most memory that the program took, in kilobytes.
+    let (origin, count) = counting_vendor().await;
+    let installation = Installation::alone(&format!("[api]\nurl = \"{origin}\"\n"));
+    // A sparse file of zeros.
+    let file = std::fs::File::create(installation.folder().join("large.pdf")).expect("created");
+    file.set_len(SIZE_BYTES).expect("extended");
+    // The shell prints the peak of the program's memory in kilobytes.
     let script = "\"$0\" upload large.pdf & pid=$!; peak=0; \
                   while kill -0 $pid 2>/dev/null; do \
                     now=$(sed -n 's/^VmHWM:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$pid/status 2>/dev/null); \
@@ -610,17 +605,17 @@ async fn two_gigabytes_are_sent_in_constant_memory() {
     let mut command = tokio::process::Command::new("/bin/sh");
     command
         .args(["-c", script, env!("CARGO_BIN_EXE_ivesk-webhook")])
-        .current_dir(here.folder())
-        .env("IVESK_WEBHOOK_CONFIG", here.settings())
+        .current_dir(installation.folder())
+        .env("IVESK_WEBHOOK_CONFIG", installation.settings())
         .env("IVESK_WEBHOOK_API_KEY", DEFAULT_KEY)
         .kill_on_drop(true);
-    let output = crate::support::process::within("the upload's end", command.output()).await;
+    let output = within("the upload", command.output()).await;
     let output = output.expect("it runs");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}{errors}");
-    assert_eq!(*seen.lock().expect("unpoisoned"), Some((SIZE_BYTES, true)));
-    let peak = said.lines().find_map(|line| line.strip_prefix("peak "));
+    assert!(output.status.success(), "{printed}{errors}");
+    assert_eq!(*count.lock().expect("unpoisoned"), Some((SIZE_BYTES, true)));
+    let peak = printed.lines().find_map(|line| line.strip_prefix("peak "));
     let peak: u64 = peak.expect("a peak").parse().expect("a number");
     assert!((1..100_000).contains(&peak), "{peak} kB");
 }

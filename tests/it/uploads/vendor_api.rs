@@ -1,4 +1,4 @@
-//! Giving the vendor a file: the exact query, the exact headers, the right host.
+//! Requests that upload a file: query, headers and host.
 
 use bytes::Bytes;
 use ivesk_webhook::config::{ApiConfig, CorrelationKey, UploadOptions};
@@ -37,7 +37,7 @@ async fn location(server: &StandIn, url: &str) -> UploadLocation {
     location.expect("a location")
 }
 
-/// The target asked for with these options.
+/// Returns the path and query of the request with these options.
 async fn target(filename: &str, options: &UploadOptions) -> String {
     let server = StandIn::start([location_at("https://s3.example/x")]).await;
     let location = client(&server).upload_location(filename, options).await;
@@ -112,7 +112,7 @@ async fn a_file_is_put_with_headers_and_length_but_no_key() {
     client(&server)
         .put_file(&location, file.clone())
         .await
-        .expect("taken");
+        .expect("accepted");
 
     let requests = server.requests();
     let request = &requests[0];
@@ -123,7 +123,7 @@ async fn a_file_is_put_with_headers_and_length_but_no_key() {
     );
     let mut names: Vec<_> = request.headers.keys().map(|name| name.as_str()).collect();
     names.sort_unstable();
-    // The last two are the HTTP client's own; S3 does not sign them.
+    // S3 does not sign `accept` and `user-agent`, which the HTTP client adds.
     assert_eq!(
         names,
         [
@@ -155,7 +155,7 @@ async fn an_empty_file_has_a_length_too() {
     client(&server)
         .put_file(&location, Bytes::new())
         .await
-        .expect("taken");
+        .expect("accepted");
     let requests = server.requests();
     assert_eq!(requests[0].header("content-length"), Some(&b"0"[..]));
     assert_eq!(requests[0].header("transfer-encoding"), None);
@@ -168,7 +168,7 @@ async fn a_storage_error_is_plain_and_holds_no_link() {
     };
     let server = StandIn::start([]).await;
     let location = location(&server, &server.url("/public/1?Signature=planted")).await;
-    for (answer, words, again) in [
+    for (answer, part, again) in [
         (
             Answer::status(403, xml("AccessDenied")),
             "403 (AccessDenied): the upload link has expired",
@@ -200,9 +200,9 @@ async fn a_storage_error_is_plain_and_holds_no_link() {
         server.then(answer);
         let file = Bytes::from_static(b"x");
         let put = client(&server).put_file(&location, file).await;
-        let error = put.expect_err(words);
+        let error = put.expect_err(part);
         let text = format!("{error} {error:?}");
-        assert!(text.contains(words), "{text}");
+        assert!(text.contains(part), "{text}");
         assert!(!text.contains("planted"), "{text}");
         assert_eq!(error.asks_for_new_location(), again, "{text}");
     }
@@ -217,7 +217,7 @@ async fn a_file_goes_to_https_or_to_loopback_if_the_api_is_there() {
     };
     let local = client(&server);
     let remote = Client::new(&ApiConfig::default(), SecretString::from("key")).expect("a client");
-    let here = server.url("/public/1");
+    let loopback = server.url("/public/1");
     for url in [
         "http://s3.example/x",
         "http://169.254.169.254/latest",
@@ -234,7 +234,7 @@ async fn a_file_goes_to_https_or_to_loopback_if_the_api_is_there() {
             "{url}"
         );
     }
-    let refused = put(&remote, &here).await;
+    let refused = put(&remote, &loopback).await;
     assert!(matches!(refused, Err(UploadError::UntrustedLocation)));
     assert!(server.requests().is_empty());
 }

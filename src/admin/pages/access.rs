@@ -1,4 +1,4 @@
-//! What every request for a page passes: who is it, and is a form one of ours.
+//! The check that every page request passes: identity, rights and form token.
 
 use std::collections::BTreeMap;
 
@@ -13,52 +13,56 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use url::form_urlencoded;
 
+use super::context::PageContext;
+use super::labels::Notice;
 use super::language::{self, Language};
-use super::page::Visit;
-use super::session::{self, cookie, fresh_secret};
-use super::visitor::{PROOF, Visitor};
-use super::words::Notice;
+use super::session::{self, cookie, new_secret};
+use super::viewer::{FORM_TOKEN_FIELD, Viewer};
 use crate::admin::guard::{TokenId, names_loopback};
 use crate::admin::problem::{AdminError, MAX_BODY_BYTES};
 use crate::admin::state::Admin;
 use crate::store::Rights;
 
-/// Nothing but what this listener serves, and no script at all.
-const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
+/// Allows only resources of this listener, and no scripts.
+const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
     base-uri 'none'; frame-ancestors 'none'";
 
-/// Where a browser says from what kind of page a request comes.
+/// Header in which a browser names the relation of the requesting page to this origin.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The fields of a form that was proven to be one of ours.
+/// Fields of a form whose token was verified.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Form(BTreeMap<String, String>);
 
 impl Form {
-    /// A field's text; none where it is missing or empty.
+    /// Returns a field's text; none if it is missing or empty.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         let text = self.0.get(name)?.trim();
         (!text.is_empty()).then_some(text)
     }
 
-    /// A field that must be there.
-    pub(super) fn needed(&self, name: &str) -> Result<&str, AdminError> {
+    /// Returns a required field's text.
+    pub(super) fn required(&self, name: &str) -> Result<&str, AdminError> {
         self.text(name)
             .ok_or_else(|| AdminError::BadRequest(format!("the field `{name}` is empty")))
     }
 }
 
-/// Lets a request through to its page, or answers in its place.
-pub(super) async fn enter(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+/// Passes a request on to its page, or answers with an error or a redirect to the login.
+pub(super) async fn check_access(
+    State(admin): State<Admin>,
+    request: Request,
+    next: Next,
+) -> Response {
     let headers = request.headers();
-    let open = admin.app.config.admin.token.is_none();
-    // A page of another name in a browser on this machine, by DNS rebinding.
-    if open && !names_loopback(headers) {
+    let is_open = admin.app.config.admin.token.is_none();
+    // Stops DNS rebinding: another site's page in a browser on this machine.
+    if is_open && !names_loopback(headers) {
         return AdminError::ForeignHost.into_response();
     }
-    let given = cookie(headers, session::COOKIE_NAME).map(str::to_owned);
-    let identified = identify(&admin, given.as_deref(), open).await;
-    let identity = identified.as_ref().unwrap_or(&NOBODY);
+    let cookie_secret = cookie(headers, session::COOKIE_NAME).map(str::to_owned);
+    let identified = identify(&admin, cookie_secret.as_deref(), is_open).await;
+    let identity = identified.as_ref().unwrap_or(&ANONYMOUS);
     let query: Vec<(String, String)> = request
         .uri()
         .query()
@@ -72,31 +76,31 @@ pub(super) async fn enter(State(admin): State<Admin>, request: Request, next: Ne
         .iter()
         .find(|(name, _)| name == "lang")
         .and_then(|(_, code)| Language::parse(code));
-    let secret = given.clone().unwrap_or_else(fresh_secret);
-    let visit = Visit {
-        visitor: Visitor {
-            language: chosen.unwrap_or_else(|| Language::of(headers)),
+    let secret = cookie_secret.clone().unwrap_or_else(new_secret);
+    let context = PageContext {
+        viewer: Viewer {
+            language: chosen.unwrap_or_else(|| Language::from_headers(headers)),
             rights: identity.rights,
             has_session: identity.has_session,
-            proof: admin.sessions.form_token(&secret),
+            form_token: admin.sessions.form_token(&secret),
             path: request.uri().path().to_owned(),
-            notice: Notice::read(&query),
+            notice: Notice::from_query(&query),
         },
         admin: admin.clone(),
     };
     let mut response = match identified {
-        Err(error) => visit.fail(&error),
-        Ok(Identity { rights: None, .. }) if visit.visitor.path != "/login" => {
+        Err(error) => context.error_page(&error),
+        Ok(Identity { rights: None, .. }) if context.viewer.path != "/login" => {
             Redirect::to("/login").into_response()
         }
-        Ok(_) => match prove(&visit, &secret, request).await {
+        Ok(_) => match check_form(&context, &secret, request).await {
             Ok(request) => next.run(request).await,
-            Err(error) => visit.fail(&error),
+            Err(error) => context.error_page(&error),
         },
     };
     let headers = response.headers_mut();
     add_policies(headers);
-    if given.is_none() {
+    if cookie_secret.is_none() {
         set_cookie(headers, session::COOKIE_NAME, &secret);
     }
     if let Some(language) = chosen {
@@ -110,14 +114,18 @@ struct Identity {
     rights: Option<Rights>,
 }
 
-/// Whoever has shown nothing.
-const NOBODY: Identity = Identity {
+/// A viewer without a session.
+const ANONYMOUS: Identity = Identity {
     has_session: false,
     rights: None,
 };
 
-async fn identify(admin: &Admin, secret: Option<&str>, open: bool) -> Result<Identity, AdminError> {
-    if open {
+async fn identify(
+    admin: &Admin,
+    secret: Option<&str>,
+    is_open: bool,
+) -> Result<Identity, AdminError> {
+    if is_open {
         return Ok(Identity {
             has_session: false,
             rights: Some(Rights::Operate),
@@ -125,13 +133,13 @@ async fn identify(admin: &Admin, secret: Option<&str>, open: bool) -> Result<Ide
     }
     let now = admin.app.clock.now();
     let Some(session) = secret.and_then(|secret| admin.sessions.find(secret, now)) else {
-        return Ok(NOBODY);
+        return Ok(ANONYMOUS);
     };
     if let TokenId::Stored(id) = session.token {
-        // A token that is withdrawn takes its sessions with it.
+        // Revoking a token ends its sessions.
         let tokens = admin.app.store.api_tokens().await?;
         if !tokens.iter().any(|row| row.id == id) {
-            return Ok(NOBODY);
+            return Ok(ANONYMOUS);
         }
     }
     Ok(Identity {
@@ -140,37 +148,44 @@ async fn identify(admin: &Admin, secret: Option<&str>, open: bool) -> Result<Ide
     })
 }
 
-/// Gives the request back with what its page needs, once it is known that no other page
-/// made the browser send it.
-async fn prove(visit: &Visit, secret: &str, request: Request) -> Result<Request, AdminError> {
+/// Returns the request with the viewer and the form's fields as extensions, after verifying
+/// that the form is one of this listener's and that the viewer may submit it.
+async fn check_form(
+    context: &PageContext,
+    secret: &str,
+    request: Request,
+) -> Result<Request, AdminError> {
     let (mut head, body) = request.into_parts();
     if head.method == Method::POST {
-        if !comes_from_here(&head.headers) {
+        if !is_same_origin(&head.headers) {
             return Err(AdminError::NotOurForm);
         }
         let body = to_bytes(body, MAX_BODY_BYTES)
             .await
             .map_err(|_| AdminError::TooLarge)?;
         let fields: BTreeMap<_, _> = form_urlencoded::parse(&body).into_owned().collect();
-        let proof = fields.get(PROOF).map(String::as_str).unwrap_or_default();
-        if !visit.admin.sessions.is_our_form(secret, proof) {
+        let form_token = fields
+            .get(FORM_TOKEN_FIELD)
+            .map(String::as_str)
+            .unwrap_or_default();
+        if !context.admin.sessions.verify_form_token(secret, form_token) {
             return Err(AdminError::NotOurForm);
         }
-        let opens_or_ends = matches!(head.uri.path(), "/login" | "/logout");
-        if !opens_or_ends && !visit.visitor.may_operate() {
+        let is_login_or_logout = matches!(head.uri.path(), "/login" | "/logout");
+        if !is_login_or_logout && !context.viewer.may_operate() {
             return Err(AdminError::ReadOnlyToken);
         }
         head.extensions.insert(Form(fields));
-        head.extensions.insert(visit.visitor.clone());
+        head.extensions.insert(context.viewer.clone());
         return Ok(Request::from_parts(head, Body::empty()));
     }
-    head.extensions.insert(visit.visitor.clone());
+    head.extensions.insert(context.viewer.clone());
     Ok(Request::from_parts(head, body))
 }
 
-/// Whether what a browser says of a request's page, where it says anything, is that it is
-/// one of this listener's.
-fn comes_from_here(headers: &HeaderMap) -> bool {
+/// Returns true if the browser's headers, where present, name this origin as the requesting
+/// page's.
+fn is_same_origin(headers: &HeaderMap) -> bool {
     let text = |name: HeaderName| headers.get(name).map(HeaderValue::to_str);
     let same_site = match text(SEC_FETCH_SITE) {
         Some(site) => matches!(site, Ok("same-origin")),
@@ -188,9 +203,9 @@ fn comes_from_here(headers: &HeaderMap) -> bool {
 
 fn add_policies(headers: &mut HeaderMap) {
     for (name, value) in [
-        (CONTENT_SECURITY_POLICY, POLICY),
+        (CONTENT_SECURITY_POLICY, CONTENT_POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // `no-referrer` would make browsers hide the origin of our own forms.
+        // With `no-referrer` browsers would hide the origin of our own forms.
         (REFERRER_POLICY, "same-origin"),
         (CACHE_CONTROL, "no-store"),
     ] {
@@ -198,11 +213,11 @@ fn add_policies(headers: &mut HeaderMap) {
     }
 }
 
-/// Sets a cookie that no script reads and no other site's request carries.
+/// Sets a cookie that scripts can't read and requests from other sites don't carry.
 pub(super) fn set_cookie(headers: &mut HeaderMap, name: &str, value: &str) {
-    let seconds = session::LASTS.as_secs();
+    let seconds = session::LIFETIME.as_secs();
     let text = format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}");
-    // Both are letters, digits, `-` and `_`.
+    // Name and value consist of letters, digits, `-` and `_`.
     if let Ok(text) = HeaderValue::from_str(&text) {
         headers.append(SET_COOKIE, text);
     }
@@ -214,20 +229,20 @@ mod tests {
 
     #[test]
     fn a_form_is_accepted_from_our_own_pages_only() {
-        let says = |pairs: &[(&'static str, &'static str)]| {
+        let accepts = |pairs: &[(&'static str, &'static str)]| {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, HeaderValue::from_static("127.0.0.1:8081"));
             for (name, value) in pairs {
                 headers.insert(*name, HeaderValue::from_static(value));
             }
-            comes_from_here(&headers)
+            is_same_origin(&headers)
         };
-        assert!(says(&[]));
-        assert!(says(&[
+        assert!(accepts(&[]));
+        assert!(accepts(&[
             ("origin", "http://127.0.0.1:8081"),
             ("sec-fetch-site", "same-origin")
         ]));
-        for theirs in [
+        for foreign in [
             ("origin", "http://127.0.0.1:3000"),
             ("origin", "http://evil.example"),
             ("origin", "null"),
@@ -235,7 +250,7 @@ mod tests {
             ("sec-fetch-site", "same-site"),
             ("sec-fetch-site", "none"),
         ] {
-            assert!(!says(&[theirs]), "{theirs:?}");
+            assert!(!accepts(&[foreign]), "{foreign:?}");
         }
     }
 }

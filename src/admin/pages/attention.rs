@@ -1,16 +1,16 @@
-//! What a person should look at, each with the way there.
+//! Problems that need a person, each with a link to its page.
 //!
-//! It is read from how things stand at this moment. Of the alarms those are added that
-//! can't be told from that.
+//! They are read from the current state. Alarms are added only where the current state does
+//! not show their cause.
 
 use std::time::Duration;
 
 use maud::{Markup, html};
 
 use super::certificates;
+use super::labels;
 use super::language::Language;
-use super::layout::marked;
-use super::words;
+use super::layout::with_code;
 use crate::admin::destinations::{Destination, all_destinations};
 use crate::admin::problem::AdminError;
 use crate::app::App;
@@ -20,89 +20,89 @@ use crate::store::{
     AlarmFilter, AlarmKind, FeedRow, LATE_AFTER, SubscriptionRow, SubscriptionState, UploadFilter,
 };
 
-/// How many of one kind are named at the most.
-const NAMED: usize = 10;
+/// Maximum number of items of one kind.
+const MAX_LISTED: usize = 10;
 
-/// How many rows are counted at the most.
-const COUNTED: usize = 1_000;
+/// Maximum number of rows that are counted.
+const MAX_COUNTED: usize = 1_000;
 
-/// A feed that was not up to date for so long waits for a person.
+/// Time without being up to date after which a feed is listed.
 const STALE_AFTER: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Everything that waits for a person.
+/// Returns everything that needs a person.
 pub(super) async fn all(
     app: &App,
     language: Language,
     feeds: &[FeedRow],
     subscriptions: &[SubscriptionRow],
 ) -> Result<Vec<Markup>, AdminError> {
-    let mut concerns = Concerns {
+    let mut attention = AttentionList {
         language,
         now: app.clock.now(),
-        told: Vec::new(),
+        items: Vec::new(),
     };
-    concerns.alarms(app).await?;
-    concerns.blocked(app);
-    concerns.paused(app, feeds).await?;
-    concerns.stale(feeds);
-    concerns.subscriptions(subscriptions);
-    concerns.uploads(app).await?;
+    attention.alarms(app).await?;
+    attention.blocked(app);
+    attention.paused(app, feeds).await?;
+    attention.stale(feeds);
+    attention.subscriptions(subscriptions);
+    attention.uploads(app).await?;
     for destination in all_destinations(app).await? {
-        // One that the settings name no more is given nothing.
+        // A destination that the settings no longer name receives nothing.
         if destination.kind.is_some() {
-            concerns.destination(&destination);
+            attention.destination(&destination);
         }
     }
-    concerns.certificates(app).await?;
-    Ok(concerns.told)
+    attention.certificates(app).await?;
+    Ok(attention.items)
 }
 
-struct Concerns {
+struct AttentionList {
     language: Language,
     now: Timestamp,
-    told: Vec<Markup>,
+    items: Vec<Markup>,
 }
 
-impl Concerns {
-    fn tell(&mut self, path: &str, what: Markup) {
-        let look = self.language.say("Look", "Žiūrėti");
-        self.told
-            .push(html! { (what) " " a href=(path) { (look) } });
+impl AttentionList {
+    fn add(&mut self, path: &str, text: Markup) {
+        let link = self.language.pick("Show", "Rodyti");
+        self.items
+            .push(html! { (text) " " a href=(path) { (link) } });
     }
 
-    /// Tells how many there are, where there are any.
+    /// Adds a count, unless it is zero.
     fn count(&mut self, path: &str, count: usize, english: [&str; 2], lithuanian: [&str; 3]) {
         if count > 0 {
             let text = self.language.count(count as u64, english, lithuanian);
-            self.tell(path, html! { (text) "." });
+            self.add(path, html! { (text) "." });
         }
     }
 
     async fn alarms(&mut self, app: &App) -> Result<(), AdminError> {
-        let on = app.store.alarms(AlarmFilter {
+        let rows = app.store.alarms(AlarmFilter {
             active: true,
             after: 0,
-            limit: COUNTED,
+            limit: MAX_COUNTED,
         });
-        let on = on.await?;
-        let unseen = on.iter().filter(|row| {
+        let rows = rows.await?;
+        let without_state = rows.iter().filter(|row| {
             matches!(
                 row.kind,
                 AlarmKind::Silence | AlarmKind::RefusedStorm | AlarmKind::Disk
             )
         });
-        for row in unseen.take(NAMED) {
-            let word = words::alarm(self.language, row.kind);
-            self.tell("/alarms", html! { (row.subject) ": " (word) "." });
+        for row in without_state.take(MAX_LISTED) {
+            let word = labels::alarm(self.language, row.kind);
+            self.add("/alarms", html! { (row.subject) ": " (word) "." });
         }
         Ok(())
     }
 
     fn blocked(&mut self, app: &App) {
-        for one in blocked_queues(&app.config).into_iter().take(NAMED) {
-            let queue = words::queue(self.language, one.queue);
-            let missing = marked(words::missing(self.language, one.missing));
-            self.tell(
+        for one in blocked_queues(&app.config).into_iter().take(MAX_LISTED) {
+            let queue = labels::queue(self.language, one.queue);
+            let missing = with_code(labels::missing_setting(self.language, one.missing));
+            self.add(
                 "/feeds",
                 html! { (one.account) ", " (queue) ": " (missing) "." },
             );
@@ -118,18 +118,18 @@ impl Concerns {
             .iter()
             .filter_map(|row| Some((row.feed.to_string(), row.paused?)));
         let paused: Vec<_> = accounts.chain(feeds).collect();
-        for (name, reason) in paused.iter().take(NAMED) {
-            let why = marked(words::feed_paused(self.language, *reason));
-            self.tell("/feeds", html! { (name) ": " (why) "." });
+        for (name, reason) in paused.iter().take(MAX_LISTED) {
+            let reason = with_code(labels::feed_pause_reason(self.language, *reason));
+            self.add("/feeds", html! { (name) ": " (reason) "." });
         }
         self.count(
             "/feeds",
-            paused.len().saturating_sub(NAMED),
+            paused.len().saturating_sub(MAX_LISTED),
             ["more feed is paused", "more feeds are paused"],
             [
-                "srautas dar sustabdytas",
-                "srautai dar sustabdyti",
-                "srautų dar sustabdyta",
+                "kitas srautas sustabdytas",
+                "kiti srautai sustabdyti",
+                "kitų srautų sustabdyta",
             ],
         );
         Ok(())
@@ -163,11 +163,11 @@ impl Concerns {
                 SubscriptionState::AwaitingApproval | SubscriptionState::Unsubscribed
             )
         });
-        for row in waiting.take(NAMED) {
-            let (_, word) = words::subscription(self.language, row.state);
-            let what = self.language.say("Subscription", "Prenumerata");
-            let text = html! { (what) " " (row.account) "/" (row.event) ": " (word) "." };
-            self.tell("/subscriptions", text);
+        for row in waiting.take(MAX_LISTED) {
+            let (_, word) = labels::subscription(self.language, row.state);
+            let label = self.language.pick("Subscription", "Prenumerata");
+            let text = html! { (label) " " (row.account) "/" (row.event) ": " (word) "." };
+            self.add("/subscriptions", text);
         }
     }
 
@@ -175,15 +175,15 @@ impl Concerns {
         let late = app.store.uploads(UploadFilter {
             after: 0,
             missing_since: Some(self.now.before(LATE_AFTER)),
-            limit: COUNTED,
+            limit: MAX_COUNTED,
         });
         let late = late.await?.len();
         self.count(
             "/uploads",
             late,
             [
-                "upload has brought no document for 12 hours",
-                "uploads have brought no document for 12 hours",
+                "upload has no document after 12 hours",
+                "uploads have no document after 12 hours",
             ],
             [
                 "įkeltas failas per 12 valandų netapo dokumentu",
@@ -197,55 +197,55 @@ impl Concerns {
     fn destination(&mut self, destination: &Destination) {
         let (language, row) = (self.language, &destination.row);
         if let Some(reason) = row.paused {
-            let why = words::destination_paused(language, reason);
-            self.tell("/destinations", html! { (row.name) ": " (why) "." });
+            let reason = labels::destination_pause_reason(language, reason);
+            self.add("/destinations", html! { (row.name) ": " (reason) "." });
         } else if let Some(since) = row.failing_since {
-            let what = language.say("takes nothing since ", "nieko nepriima nuo ");
+            let state = language.pick("accepts nothing since ", "nieko nepriima nuo ");
             let since = language.moment(since, self.now);
-            self.tell(
+            self.add(
                 "/destinations",
-                html! { (row.name) ": " (what) (since) "." },
+                html! { (row.name) ": " (state) (since) "." },
             );
         }
         if !destination.held.is_empty() {
             let feeds = language.count(
                 destination.held.len() as u64,
                 [
-                    "feed waits until you say where the delivery begins",
-                    "feeds wait until you say where the delivery begins",
+                    "feed is held until you choose where delivery starts",
+                    "feeds are held until you choose where delivery starts",
                 ],
                 [
-                    "srautas laukia, kol nurodysite, nuo kur perduoti",
-                    "srautai laukia, kol nurodysite, nuo kur perduoti",
-                    "srautų laukia, kol nurodysite, nuo kur perduoti",
+                    "srautas sulaikytas, kol nurodysite, nuo kada perduoti",
+                    "srautai sulaikyti, kol nurodysite, nuo kada perduoti",
+                    "srautų sulaikyta, kol nurodysite, nuo kada perduoti",
                 ],
             );
-            self.tell("/destinations", html! { (row.name) ": " (feeds) "." });
+            self.add("/destinations", html! { (row.name) ": " (feeds) "." });
         }
         if row.rejected_now > 0 {
             let documents = language.count(
                 row.rejected_now,
-                ["document stands rejected", "documents stand rejected"],
+                ["document is rejected", "documents are rejected"],
                 [
                     "dokumentas nepriimtas",
                     "dokumentai nepriimti",
                     "dokumentų nepriimta",
                 ],
             );
-            self.tell("/destinations", html! { (row.name) ": " (documents) "." });
+            self.add("/destinations", html! { (row.name) ": " (documents) "." });
         }
     }
 
     async fn certificates(&mut self, app: &App) -> Result<(), AdminError> {
         let rows = app.store.certificates().await?;
-        if let Some(last) = certificates::ending(&rows, self.now) {
+        if let Some(last) = certificates::expiring(&rows, self.now) {
             let language = self.language;
-            let what = language.say(
-                "The certificate in use ends on ",
-                "Naudojamas sertifikatas baigiasi ",
+            let label = language.pick(
+                "The signing certificate in use expires on ",
+                "Naudojamo parašo sertifikato galiojimas baigiasi ",
             );
-            let text = html! { (what) (language.day(last)) "." };
-            self.tell("/certificates", text);
+            let text = html! { (label) (language.day(last)) "." };
+            self.add("/certificates", text);
         }
         Ok(())
     }

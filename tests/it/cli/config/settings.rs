@@ -1,4 +1,4 @@
-//! Settings: what is taken, what is refused and how that is said.
+//! All settings but those of destinations.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,75 +6,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ivesk_webhook::config::{
-    AlarmTarget, Config, ConfigError, ConfirmMode, DestinationKind, FolderLayout, HistoryMode,
-    LogFormat, Loopback, Origin, StoreUrl, vendor_topic,
+    AlarmTarget, Config, ConfigError, ConfirmMode, LogFormat, Loopback, Origin, StoreUrl,
+    vendor_topic,
 };
-use ivesk_webhook::domain::{Account, Company, DestinationName, Event, Queue};
+use ivesk_webhook::domain::{Company, Event};
 use proptest::prelude::*;
 use secrecy::{ExposeSecret as _, SecretString};
 
-const TOKEN_A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-const TOKEN_B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
-
-/// The least that can be served under a public address.
-fn public(more: &str) -> String {
-    format!(
-        "public.url = 'https://hooks.example.lt'\n\
-         [accounts.default]\n\
-         tokens.on_exported = ['{TOKEN_A}']\n\
-         tokens.on_digitized = ['{TOKEN_B}']\n\
-         {more}"
-    )
-}
-
-/// The least that can be served on this machine alone.
-fn local(more: &str) -> String {
-    format!("public.url = 'http://127.0.0.1:8080'\n{more}")
-}
-
-fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
-}
-
-fn parse(text: &str) -> Result<Config, ConfigError> {
-    parse_with(text, &[])
-}
-
-fn parse_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    Config::parse(text, Path::new("/etc/ivesk"), &variables(environment))
-}
-
-fn used(text: &str) -> Config {
-    parse(text).unwrap_or_else(|error| panic!("{error}\n---\n{text}"))
-}
-
-fn refused(text: &str) -> String {
-    refused_with(text, &[])
-}
-
-fn refused_with(text: &str, environment: &[(&str, &str)]) -> String {
-    match parse_with(text, environment) {
-        Ok(_) => panic!("these settings were taken:\n{text}\n{environment:?}"),
-        Err(error) => error.to_string(),
-    }
-}
-
-/// The settings named by the mistakes.
-fn names(text: &str) -> Vec<String> {
-    let error = parse(text).expect_err("a mistake");
-    error.problems.into_iter().map(|p| p.setting).collect()
-}
-
-fn account(name: &str) -> Account {
-    Account::parse(name).expect("a valid name")
-}
+use super::*;
 
 #[test]
 fn unset_settings_have_their_documented_defaults() {
-    let config = used(&public(""));
+    let config = valid(&public(""));
     assert_eq!(config.public.listen.to_string(), "0.0.0.0:8080");
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8081");
     assert_eq!(
@@ -357,7 +300,7 @@ fn an_empty_or_malformed_topic_list_refuses_to_start() {
 
 #[test]
 fn a_local_origin_must_be_exact() {
-    let config = used(&local(
+    let config = valid(&local(
         "[sns]\nlocal_origins = ['http://127.0.0.1:4566', 'http://localstack:4566']",
     ));
     assert_eq!(config.sns.local_origins.len(), 2);
@@ -381,7 +324,7 @@ fn a_local_origin_must_be_exact() {
 
 #[test]
 fn a_trusted_proxy_is_an_address_or_a_network_never_everyone() {
-    let config = used(&local("public.trusted_proxies = ['10.0.0.5', 'fd00::/8']"));
+    let config = valid(&local("public.trusted_proxies = ['10.0.0.5', 'fd00::/8']"));
     let named: Vec<String> = config
         .public
         .trusted_proxies
@@ -390,7 +333,7 @@ fn a_trusted_proxy_is_an_address_or_a_network_never_everyone() {
         .collect();
     assert_eq!(named, ["10.0.0.5/32", "fd00::/8"]);
     assert!(
-        used(&local("public.trusted_proxies = []"))
+        valid(&local("public.trusted_proxies = []"))
             .public
             .trusted_proxies
             .is_empty()
@@ -418,6 +361,8 @@ fn contradictory_settings_are_refused() {
         ("[admin]\nlisten = '0.0.0.0:8081'", "admin.listen"),
         ("[admin]\nlisten = '127.0.0.1:8080'", "admin.listen"),
         ("[sns]\nmax_age = '5m'", "sns.max_age"),
+        ("[pull]\nlease = '30s'", "pull.lease"),
+        ("[api]\ntimeout = '5m'", "pull.lease"),
     ] {
         assert_eq!(names(&local(text)), [name], "{text}");
     }
@@ -434,7 +379,7 @@ fn an_exported_path_is_a_preset_or_a_template() {
         ("none", "/exported"),
         ("/v2/{company}/exported?x=1", "/v2/{company}/exported?x=1"),
     ] {
-        let config = used(&local(&format!("[api]\nexported_path = '{written}'")));
+        let config = valid(&local(&format!("[api]\nexported_path = '{written}'")));
         let path = config.api.exported_path.expect("a path");
         assert_eq!(path.template, template);
     }
@@ -470,9 +415,9 @@ fn a_key_file_is_read_beside_the_settings_and_trimmed() {
         key.expect("a key").expose_secret().to_owned()
     };
     assert_eq!(key(&read("key.txt", &[]).expect("valid")), "dp_key");
-    let above = [("IVESK_WEBHOOK_API_KEY", "from_variable")];
+    let variable = [("IVESK_WEBHOOK_API_KEY", "from_variable")];
     assert_eq!(
-        key(&read("key.txt", &above).expect("valid")),
+        key(&read("key.txt", &variable).expect("valid")),
         "from_variable"
     );
     for (name, words) in [("empty.txt", "is empty"), ("none.txt", "can't be opened")] {
@@ -549,7 +494,7 @@ fn a_webhook_target_ends_in_the_first_token() {
         &format!("'{TOKEN_A}'"),
         &format!("'{TOKEN_A}', 'cccccccccccccccccccccccccccccccccccc'"),
     );
-    let config = used(&text.replace("example.lt", "example.lt/in/"));
+    let config = valid(&text.replace("example.lt", "example.lt/in/"));
     let target = config.webhook_target(&account("default"), Event::OnExported);
     assert_eq!(
         target.expect("a target").expose_secret(),
@@ -600,7 +545,7 @@ proptest! {
         std::fs::write(&file, text).expect("written");
         let (config, settings) = Config::explain(&file, &BTreeMap::new()).expect("valid");
         let shown = settings.iter().find(|s| s.name == "pull.lookback").expect("listed");
-        let again = used(&local(&format!("[pull]\nlookback = {}", shown.value)));
+        let again = valid(&local(&format!("[pull]\nlookback = {}", shown.value)));
         prop_assert_eq!(again.pull.lookback, config.pull.lookback);
     }
 }
@@ -628,232 +573,16 @@ fn a_store_password_has_one_source_and_is_never_shown() {
     assert!(error.to_string().contains("password"), "{error}");
 }
 
-const SIGNS: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
-
-/// Settings of one destination, `erp`.
-fn destination(lines: &str) -> String {
-    local(&format!("[destinations.erp]\n{lines}"))
-}
-
-/// A destination that posts, with its secret in a variable.
-fn posting(lines: &str) -> Result<Config, ConfigError> {
-    let text = destination(&format!("kind = 'http'\n{lines}"));
-    parse_with(&text, &[("IVESK_WEBHOOK_DESTINATIONS_ERP_SECRET", SIGNS)])
-}
-
-#[test]
-fn a_destination_has_documented_defaults_and_relative_paths() {
-    let config = used(&local(
-        "[destinations.import]\nkind = 'command'\nprogram = 'bin/import'\n\
-         [destinations.archive]\nkind = 'folder'\npath = 'archive'\n\
-         [destinations.reports]\nkind = 'list'\nqueue = 'digitized'\nhistory = 'deliver'\n\
-         max_concurrency = 16\ntimeout = '2m'\ncompanies = ['007']\naccounts = ['default']",
-    ));
-    let destination =
-        |name: &str| &config.destinations[&DestinationName::parse(name).expect("a name")];
-    let import = destination("import");
-    assert_eq!((import.queue, import.max_concurrency), (Queue::Exported, 1));
-    assert_eq!(import.history, HistoryMode::Hold);
-    assert_eq!(import.timeout, Duration::from_secs(30));
-    let DestinationKind::Command {
-        program, folder, ..
-    } = &import.kind
-    else {
-        panic!("{import:?}");
-    };
-    assert_eq!(program, Path::new("/etc/ivesk/bin/import"));
-    assert_eq!(folder, Path::new("/etc/ivesk/"));
-    let DestinationKind::Folder {
-        path,
-        layout,
-        files,
-        max_file_bytes,
-    } = &destination("archive").kind
-    else {
-        panic!("{config:?}");
-    };
-    assert_eq!(path, Path::new("/etc/ivesk/archive"));
-    assert_eq!(*layout, FolderLayout::Company);
-    assert_eq!((*files, *max_file_bytes), (true, 64 * 1024 * 1024));
-    let reports = destination("reports");
-    assert!(matches!(reports.kind, DestinationKind::List));
-    assert_eq!(
-        (reports.queue, reports.max_concurrency),
-        (Queue::Digitized, 16)
-    );
-    assert_eq!(reports.history, HistoryMode::Deliver);
-    assert_eq!(reports.companies[0].as_str(), "007");
-    assert_eq!(reports.accounts, [account("default")]);
-}
-
-#[test]
-fn a_destination_can_be_defined_by_variables_alone() {
-    let config = parse_with(
-        &local(""),
-        &[
-            ("IVESK_WEBHOOK_DESTINATIONS_MY_ERP_KIND", "http"),
-            (
-                "IVESK_WEBHOOK_DESTINATIONS_MY_ERP_URL",
-                "https://books.example.lt/a?key=planted",
-            ),
-            (
-                "IVESK_WEBHOOK_DESTINATIONS_MY_ERP_SECRET",
-                &format!("{SIGNS}\n{SIGNS}"),
-            ),
-            ("IVESK_WEBHOOK_DESTINATIONS_ARCHIVE_KIND", "folder"),
-            ("IVESK_WEBHOOK_DESTINATIONS_ARCHIVE_PATH", "/srv/archive"),
-            ("IVESK_WEBHOOK_DESTINATIONS_ARCHIVE_MAX_FILE_BYTES", "4096"),
-        ],
-    )
-    .expect("valid settings");
-    let names: Vec<_> = config
-        .destinations
-        .keys()
-        .map(DestinationName::as_str)
-        .collect();
-    assert_eq!(names, ["archive", "my_erp"]);
-    let shown = format!("{config:?}");
-    assert!(
-        !shown.contains("planted") && !shown.contains("whsec"),
-        "{shown}"
-    );
-    let DestinationKind::Http { secrets, .. } =
-        &config.destinations.values().last().expect("one").kind
-    else {
-        panic!("{shown}");
-    };
-    assert_eq!(secrets.len(), 2);
-}
-
-#[test]
-fn a_mistake_in_a_destination_names_its_setting() {
-    for (lines, name) in [
-        ("", "destinations.erp.kind"),
-        ("kind = 'webhook'\nurl = 'x'", "destinations.erp.kind"),
-        ("kind = 'command'", "destinations.erp.program"),
-        ("kind = 'folder'", "destinations.erp.path"),
-        (
-            "kind = 'folder'\npath = 'x'\nlayout = 'year'",
-            "destinations.erp.layout",
-        ),
-        (
-            "kind = 'folder'\npath = 'x'\nmax_file_bytes = 1",
-            "destinations.erp.max_file_bytes",
-        ),
-        (
-            "kind = 'folder'\npath = 'x'\nurl = 'https://x.lt'",
-            "destinations.erp.url",
-        ),
-        (
-            "kind = 'list'\nprogram = '/bin/true'",
-            "destinations.erp.program",
-        ),
-        (
-            "kind = 'list'\nsecret = 'planted'",
-            "destinations.erp.secret",
-        ),
-        ("kind = 'list'\nqueue = 'all'", "destinations.erp.queue"),
-        ("kind = 'list'\nhistory = 'all'", "destinations.erp.history"),
-        (
-            "kind = 'list'\nmax_concurrency = 0",
-            "destinations.erp.max_concurrency",
-        ),
-        (
-            "kind = 'list'\nmax_concurrency = 17",
-            "destinations.erp.max_concurrency",
-        ),
-        ("kind = 'list'\ntimeout = '2h'", "destinations.erp.timeout"),
-        (
-            "kind = 'list'\naccounts = ['other']",
-            "destinations.erp.accounts",
-        ),
-        (
-            "kind = 'list'\ncompanies = ['1', '1']",
-            "destinations.erp.companies",
-        ),
-        (
-            "kind = 'list'\nqueues = 'exported'",
-            "destinations.erp.queues",
-        ),
-        (
-            "kind = 'command'\nprogram = 'x'\nenvironment = ['A=1']",
-            "destinations.erp.environment",
-        ),
-        (
-            "kind = 'command'\nprogram = 'x'\nenvironment = ['IVESK_WEBHOOK_API_KEY']",
-            "destinations.erp.environment",
-        ),
-        (
-            "kind = 'http'\nurl = 'https://x.lt'",
-            "destinations.erp.secret_file",
-        ),
-    ] {
-        assert_eq!(names(&destination(lines)), [name], "{lines}");
-        assert!(!refused(&destination(lines)).contains("planted"), "{lines}");
-    }
-    assert_eq!(
-        names(&local("[destinations.Erp]\nkind = 'list'")),
-        ["destinations.Erp", "destinations.Erp.kind"]
-    );
-    let twins = "[destinations.a-b]\nkind = 'list'\n[destinations.a_b]\nkind = 'list'";
-    assert!(refused(&local(twins)).contains("same variables"));
-    let shared = "[destinations.a]\nkind = 'folder'\npath = 'x'\n[destinations.b]\nkind = 'folder'\npath = 'x'";
-    assert_eq!(names(&local(shared)), ["destinations.b.path"]);
-    let message = refused(&destination("kind = 'http'\nurl = 'https://x.lt'"));
-    assert!(message.contains("openssl rand -base64 32"), "{message}");
-    let message = refused(&destination(
-        "kind = 'http'\nurl = 'https://x.lt'\nsecret = 'planted'",
-    ));
-    assert!(message.contains("`secret_file`"), "{message}");
-}
-
-#[test]
-fn an_http_destination_needs_https_and_a_long_secret() {
-    for good in [
-        "https://x.lt/a?b=c",
-        "http://127.0.0.1:1",
-        "http://localhost/x",
-    ] {
-        assert!(posting(&format!("url = '{good}'")).is_ok(), "{good}");
-    }
-    for bad in [
-        "http://x.lt",
-        "ftp://x.lt",
-        "x.lt",
-        "https://u:planted@x.lt",
-        "https://x.lt/#a",
-    ] {
-        let error = posting(&format!("url = '{bad}'"))
-            .expect_err(bad)
-            .to_string();
-        assert!(error.contains("destinations.erp.url"), "{error}");
-        assert!(!error.contains("planted"), "{error}");
-    }
-    let short = "whsec_c2hvcnQ=";
-    let long = format!("whsec_{}", "QUFB".repeat(30));
-    for bad in [
-        short,
-        &long,
-        "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
-        "whsec_%%%",
-    ] {
-        let text = destination("kind = 'http'\nurl = 'https://x.lt'");
-        let error = refused_with(&text, &[("IVESK_WEBHOOK_DESTINATIONS_ERP_SECRET", bad)]);
-        assert!(error.contains("whsec_ and the output"), "{error}");
-        assert!(!error.contains(bad), "{error}");
-    }
-}
-
 #[test]
 fn files_are_fetched_from_the_api_and_s3_by_default() {
-    let config = used(&local("[api]\nurl = 'https://stagingapp.ivesk.lt/api/pub'"));
+    let config = valid(&local("[api]\nurl = 'https://stagingapp.ivesk.lt/api/pub'"));
     assert_eq!(
         config.api.file_hosts,
         ["stagingapp.ivesk.lt", "amazonaws.com"]
     );
     for good in ["files.example.lt", "127.0.0.1", "[::1]", "localhost"] {
         let text = local(&format!("[api]\nfile_hosts = ['{good}']"));
-        assert_eq!(used(&text).api.file_hosts, [good]);
+        assert_eq!(valid(&text).api.file_hosts, [good]);
     }
     for bad in [
         "",
@@ -870,28 +599,32 @@ fn files_are_fetched_from_the_api_and_s3_by_default() {
 
 #[test]
 fn alarms_go_to_one_address_or_one_program() {
-    let command = used(&public("[alarms]\ncommand = ['bin/tell', '-x']"));
+    let command = valid(&public("[alarms]\ncommand = ['bin/notify', '-x']"));
     let Some(AlarmTarget::Command(command)) = command.alarms.target else {
         panic!("{:?}", command.alarms);
     };
-    assert_eq!(command.program, PathBuf::from("/etc/ivesk/bin/tell"));
+    assert_eq!(command.program, PathBuf::from("/etc/ivesk/bin/notify"));
     assert_eq!(command.arguments, ["-x"]);
 
     let url = "https://chat.example.lt/hooks/planted";
-    let told = used(&public(&format!("[alarms]\nurl = '{url}'")));
-    assert!(matches!(&told.alarms.target, Some(AlarmTarget::Url(it)) if it.expose_secret() == url));
-    assert!(!format!("{told:?}").contains("planted"));
+    let with_url = valid(&public(&format!("[alarms]\nurl = '{url}'")));
+    assert!(
+        matches!(&with_url.alarms.target, Some(AlarmTarget::Url(it)) if it.expose_secret() == url)
+    );
+    assert!(!format!("{with_url:?}").contains("planted"));
 
-    let both = public(&format!("[alarms]\nurl = '{url}'\ncommand = ['/bin/tell']"));
+    let both = public(&format!(
+        "[alarms]\nurl = '{url}'\ncommand = ['/bin/notify']"
+    ));
     assert_eq!(names(&both), ["alarms.command"]);
     for (wrong, why) in [
         ("url = 'http://chat.example.lt/planted'", "https://"),
         ("url = 'planted'", "is not a URL"),
-        ("command = ['tell']", "whole path"),
+        ("command = ['notify']", "whole path"),
         ("command = []", "is empty"),
     ] {
-        let said = refused(&public(&format!("[alarms]\n{wrong}")));
-        assert!(said.contains(why), "{wrong}: {said}");
-        assert!(!said.contains("planted"), "{said}");
+        let message = refused(&public(&format!("[alarms]\n{wrong}")));
+        assert!(message.contains(why), "{wrong}: {message}");
+        assert!(!message.contains("planted"), "{message}");
     }
 }

@@ -1,23 +1,22 @@
-//! The two POSTs of the API.
+//! The two POST requests of the API: import errors and subscriptions.
 
 use serde_json::json;
 
 use super::*;
 
-fn report(id: &str) -> Value {
+fn import_error(id: &str) -> Value {
     json!({ "documentid": id, "companycode": COMPANY, "message": "Nėra tiekėjo „Ąžuolas“" })
 }
 
 async fn exported_id(bench: &Bench) -> String {
-    let exported = bench.control.export(COMPANY, 1).expect("exported");
-    exported[0].0.clone()
+    bench.export(1).remove(0).0
 }
 
 #[tokio::test]
 async fn an_import_error_is_kept_as_it_was_sent() {
     let bench = Bench::start("").await;
     let id = exported_id(&bench).await;
-    assert_eq!(bench.post("/errors", &report(&id)).await.status, 200);
+    assert_eq!(bench.post("/errors", &import_error(&id)).await.status, 200);
     let kept = bench.control.reported_errors();
     assert_eq!(kept.len(), 1);
     assert_eq!(kept[0].documentid, id);
@@ -30,7 +29,7 @@ async fn an_import_error_without_a_field_or_document_is_refused() {
     let bench = Bench::start("").await;
     let id = exported_id(&bench).await;
     for field in ["documentid", "companycode", "message"] {
-        let mut body = report(&id);
+        let mut body = import_error(&id);
         body.as_object_mut().expect("an object").remove(field);
         let answer = bench.post("/errors", &body).await;
         assert_eq!(answer.status, 400);
@@ -41,7 +40,10 @@ async fn an_import_error_without_a_field_or_document_is_refused() {
         .digitize(STRANGER_KEY, STRANGER, 1)
         .expect("made")
         .remove(0);
-    assert_eq!(bench.post("/errors", &report(&theirs)).await.status, 404);
+    assert_eq!(
+        bench.post("/errors", &import_error(&theirs)).await.status,
+        404
+    );
     assert!(bench.control.reported_errors().is_empty());
 }
 
@@ -50,8 +52,11 @@ async fn a_repeated_import_error_is_accepted_or_refused() {
     for (position, status, kept) in [("accepted", 200, 2), ("refused", 409, 1)] {
         let bench = Bench::start(&format!("error_repeat={position}")).await;
         let id = exported_id(&bench).await;
-        bench.post("/errors", &report(&id)).await;
-        assert_eq!(bench.post("/errors", &report(&id)).await.status, status);
+        bench.post("/errors", &import_error(&id)).await;
+        assert_eq!(
+            bench.post("/errors", &import_error(&id)).await.status,
+            status
+        );
         assert_eq!(bench.control.reported_errors().len(), kept);
     }
 }
@@ -71,7 +76,7 @@ async fn error_content_type_decides_the_required_label() {
                 .post(format!("{}/errors", bench.emulator.api_url()))
                 .header("x-api-key", DEFAULT_KEY)
                 .header("content-type", label)
-                .body(report(&id).to_string());
+                .body(import_error(&id).to_string());
             assert_eq!(read(request).await.status, status, "{position}: {label}");
         }
     }
@@ -83,9 +88,12 @@ async fn both_posts_move_to_the_paths_of_their_switches() {
     let webhook = Webhook::start().await;
     let id = exported_id(&bench).await;
     let subscription = json!({ "name": "ours", "eventType": "on_exported", "target": webhook.url });
-    assert_eq!(bench.post("/errors", &report(&id)).await.status, 404);
+    assert_eq!(bench.post("/errors", &import_error(&id)).await.status, 404);
     assert_eq!(
-        bench.post("/documents/error", &report(&id)).await.status,
+        bench
+            .post("/documents/error", &import_error(&id))
+            .await
+            .status,
         200
     );
     assert_eq!(

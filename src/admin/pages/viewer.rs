@@ -1,0 +1,31 @@
+//! The person who requested a page.
+
+use super::labels::Notice;
+use super::language::Language;
+use crate::store::Rights;
+
+/// Form field with the token that ties a form to its viewer.
+pub(super) const FORM_TOKEN_FIELD: &str = "form_token";
+
+/// The person who requested a page: language, rights and form token.
+#[derive(Clone, Debug)]
+pub(super) struct Viewer {
+    pub(super) language: Language,
+    /// Rights; none before login.
+    pub(super) rights: Option<Rights>,
+    /// True after a login with a token.
+    pub(super) has_session: bool,
+    /// Token that each form of the page holds.
+    pub(super) form_token: String,
+    /// Path of the request.
+    pub(super) path: String,
+    /// Result of the action before, shown on this page.
+    pub(super) notice: Option<Notice>,
+}
+
+impl Viewer {
+    /// Returns true if the viewer may use the buttons.
+    pub(super) fn may_operate(&self) -> bool {
+        self.rights >= Some(Rights::Operate)
+    }
+}

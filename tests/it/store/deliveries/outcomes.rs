@@ -1,0 +1,305 @@
+//! Outcomes of deliveries, and what follows from them.
+
+use super::*;
+
+on_both_stores! {
+    equal_attempts_are_counted_in_one_row,
+    a_rejected_version_is_retried_only_by_a_person,
+    a_skipped_version_unblocks_the_next_one,
+    a_version_skipped_in_flight_stays_skipped,
+    a_list_has_no_gaps_and_no_version_twice,
+    a_program_may_report_an_outcome_later,
+    a_destinations_note_is_passed_to_the_next_version,
+    retention_removes_bodies_once_all_destinations_are_done,
+}
+
+async fn equal_attempts_are_counted_in_one_row(database: Database) {
+    let scene = Scene::started(database, &[("a", &at(1))]).await;
+    let first = scene.clock.now();
+    for error in ["HTTP 500", "HTTP 500", "timed out"] {
+        let lease = scene.lease().await.expect("a lease");
+        let now = scene.clock.now();
+        scene.fail(lease, error, Some(now.after(HOUR))).await;
+        scene.clock.advance(HOUR);
+    }
+    scene.deliver_all().await;
+    let rows = scene.store.deliveries(DeliveryFilter {
+        sequence: Some(1),
+        limit: 10,
+        ..DeliveryFilter::default()
+    });
+    let rows = rows.await.expect("readable");
+    assert_eq!(rows[0].state, DeliveryState::Delivered);
+    assert_eq!(rows[0].began_at, first);
+    let attempts: Vec<(&str, Option<&str>, u64)> = rows[0]
+        .attempts
+        .iter()
+        .map(|attempt| (&*attempt.result, attempt.detail.as_deref(), attempt.times))
+        .collect();
+    assert_eq!(
+        attempts,
+        [
+            ("unavailable", Some("HTTP 500"), 2),
+            ("unavailable", Some("timed out"), 1),
+            ("delivered", None, 1)
+        ]
+    );
+    assert_eq!(rows[0].attempts[0].ended_at, first.after(HOUR));
+
+    // The number of kept attempts has a bound, and the first is always kept.
+    scene
+        .change(DestinationChange::Retry { sequence: Some(1) })
+        .await;
+    for round in 0..60 {
+        let lease = scene.lease().await.expect("a lease");
+        let now = scene.clock.now();
+        scene
+            .fail(lease, &format!("error {round}"), Some(now))
+            .await;
+    }
+    let rows = scene.store.deliveries(DeliveryFilter {
+        sequence: Some(1),
+        limit: 10,
+        ..DeliveryFilter::default()
+    });
+    let attempts = &rows.await.expect("readable")[0].attempts;
+    assert!(attempts.len() <= 51, "{}", attempts.len());
+    assert_eq!(attempts[0].detail.as_deref(), Some("HTTP 500"));
+    let newest = attempts.last().expect("the newest");
+    assert_eq!(newest.detail.as_deref(), Some("error 59"));
+}
+
+async fn a_rejected_version_is_retried_only_by_a_person(database: Database) {
+    let scene = Scene::started(database, &[("a", &at(1)), ("b", &at(1))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    let attempts = vec![
+        scene.attempt(&lease.deliveries[0], rejected("no")),
+        scene.attempt(&lease.deliveries[1], DELIVERED),
+    ];
+    scene.end(lease, attempts).await;
+    assert!(scene.due().await.is_empty());
+    assert_eq!(scene.destination().await.rejected_now, 1);
+    assert_eq!(
+        scene
+            .change(DestinationChange::Retry { sequence: None })
+            .await,
+        1
+    );
+    assert_eq!(scene.deliver_all().await, [format!("a@{}", at(1))]);
+    assert_eq!(scene.destination().await.rejected_now, 0);
+}
+
+async fn a_skipped_version_unblocks_the_next_one(database: Database) {
+    let scene = Scene::started(database, &[("a", &at(1)), ("b", &at(2))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    let until = scene.clock.now().after(HOUR);
+    scene.fail(lease, "HTTP 500", Some(until)).await;
+    assert_eq!(
+        scene.change(DestinationChange::Skip { sequence: 1 }).await,
+        1
+    );
+    assert_eq!(scene.deliver_all().await, [format!("b@{}", at(2))]);
+    // A delivered version can't be skipped.
+    assert_eq!(
+        scene.change(DestinationChange::Skip { sequence: 2 }).await,
+        0
+    );
+    assert_eq!(
+        scene.change(DestinationChange::Skip { sequence: 99 }).await,
+        0
+    );
+}
+
+async fn a_version_skipped_in_flight_stays_skipped(database: Database) {
+    let scene = Scene::started(database, &[("a", &at(1)), ("b", &at(2))]).await;
+    for expired in [false, true] {
+        let lease = scene.lease_with(|request| request.limit = 1).await;
+        let lease = lease.expect("a lease");
+        let sequence = lease.deliveries[0].sequence;
+        // The version has no row yet: it gets one with its first attempt.
+        let now = scene.clock.now();
+        let wait = wait(&lease.deliveries[0], now, "HTTP 500", Some(now));
+        let keep = LeaseAction::Keep(LEASE);
+        let attempts = match expired {
+            true => vec![scene.attempt(&lease.deliveries[0], DeliveryOutcome::LinkExpired)],
+            false => Vec::new(),
+        };
+        assert_eq!(scene.change(DestinationChange::Skip { sequence }).await, 1);
+        let action = if expired { keep } else { wait };
+        scene
+            .settle(lease.clone(), attempts, action)
+            .await
+            .expect("the owner may write");
+        if expired {
+            scene.end(lease, Vec::new()).await;
+        }
+        let destination = scene.destination().await;
+        assert_eq!(
+            (destination.stuck_at, destination.waits_until),
+            (None, None)
+        );
+    }
+    assert!(scene.due().await.is_empty());
+}
+
+async fn a_list_has_no_gaps_and_no_version_twice(database: Database) {
+    let scene = Scene::new(database).await;
+    let (one, two) = (company("1"), company("2"));
+    scene.pull(&one, &[("a", &at(1))]).await;
+    scene.pull(&two, &[]).await;
+    scene.pull(&two, &[("b", &at(2)), ("c", &at(3))]).await;
+    let list_all = async || {
+        while let Some(lease) = scene.lease().await {
+            let attempts = lease
+                .deliveries
+                .iter()
+                .map(|delivery| scene.attempt(delivery, DeliveryOutcome::Listed))
+                .collect();
+            scene.end(lease, attempts).await;
+        }
+    };
+    let listed = async |after: i64| {
+        let listed = scene.store.listed(name(), after, 100, 1 << 20).await;
+        listed
+            .expect("readable")
+            .into_iter()
+            .map(|listed| (listed.number, listed.delivery.document_id))
+            .collect::<Vec<_>>()
+    };
+    list_all().await;
+    assert_eq!(listed(0).await, [(1, "b".to_owned()), (2, "c".to_owned())]);
+    // The documents of a feed that starts later follow, whatever their sequence numbers.
+    scene.start(StartFrom::All).await;
+    list_all().await;
+    assert_eq!(listed(2).await, [(3, "a".to_owned())]);
+    // So does a version that is retried.
+    scene
+        .change(DestinationChange::Retry { sequence: Some(2) })
+        .await;
+    list_all().await;
+    assert_eq!(listed(3).await, [(4, "b".to_owned())]);
+    let limited = scene.store.listed(name(), 0, 100, 1).await;
+    assert_eq!(limited.expect("readable").len(), 1);
+}
+
+async fn a_program_may_report_an_outcome_later(database: Database) {
+    let scene = Scene::started(database, &[("a", &at(1))]).await;
+    let report = async |outcome: LateOutcome| {
+        let now = scene.clock.now();
+        let recorded = scene.store.record_outcome(name(), 1, outcome, now);
+        recorded.await.expect("the store answers")
+    };
+    assert!(!report(LateOutcome::Delivered).await, "it was never listed");
+    let lease = scene.lease().await.expect("a lease");
+    scene.end_with(lease, DeliveryOutcome::Listed).await;
+    let rejected = LateOutcome::Rejected {
+        message: "no".to_owned(),
+        import_error: NewImportError {
+            company: None,
+            message: "no".to_owned(),
+        },
+    };
+    for _ in 0..2 {
+        assert!(report(rejected.clone()).await);
+    }
+    assert_eq!(scene.destination().await.rejected, 1);
+    // Without a company the import error can't be sent, and says so.
+    let errors = scene.import_errors().await;
+    assert_eq!(errors[0].state, ImportErrorState::Refused);
+    assert!(errors[0].last_error.is_some());
+    assert!(report(LateOutcome::Delivered).await);
+    let destination = scene.destination().await;
+    assert_eq!((destination.delivered, destination.rejected_now), (1, 0));
+}
+
+async fn a_destinations_note_is_passed_to_the_next_version(database: Database) {
+    let scene = Scene::new(database).await;
+    let feed = company("1");
+    scene.pull(&feed, &[]).await;
+    scene.pull(&feed, &[("a", &at(1))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    assert_eq!(lease.deliveries[0].earlier_note, None);
+    let note = Some("1/a.json".to_owned());
+    scene
+        .end_with(lease, DeliveryOutcome::Delivered { note })
+        .await;
+    scene.pull(&feed, &[("a", &at(2)), ("b", &at(2))]).await;
+    let lease = scene.lease().await.expect("a lease");
+    let notes: Vec<Option<&str>> = lease
+        .deliveries
+        .iter()
+        .map(|delivery| delivery.earlier_note.as_deref())
+        .collect();
+    assert_eq!(notes, [Some("1/a.json"), None]);
+}
+
+async fn retention_removes_bodies_once_all_destinations_are_done(database: Database) {
+    let scene = Scene::new(database).await;
+    let feed = company("1");
+    let version = at(1);
+    let ids = ["delivered", "rejected", "held"].map(|id| (id, &*version));
+    scene.pull(&feed, &ids[..2]).await;
+    scene.start(StartFrom::All).await;
+    scene.pull(&company("2"), &ids[2..]).await;
+    let lease = scene.lease().await.expect("a lease");
+    let attempts = vec![
+        scene.attempt(&lease.deliveries[0], DELIVERED),
+        scene.attempt(&lease.deliveries[1], rejected("no")),
+    ];
+    scene.end(lease, attempts).await;
+    assert!(scene.due().await.is_empty());
+    let retain = async |before: Timestamp, destinations: &[DestinationName]| {
+        let retention = Retention {
+            documents_before: before,
+            destinations: destinations.to_vec(),
+            ..retention()
+        };
+        let removed = scene.store.retain(retention).await.expect("retained");
+        removed.document_bodies
+    };
+    let now = scene.clock.now();
+    assert_eq!(retain(now, &[name()]).await, 0, "it was delivered just now");
+    let later = scene.clock.now().after(HOUR);
+    assert_eq!(retain(later, &[name()]).await, 1);
+    assert_eq!(retain(later, &[name()]).await, 0);
+    let rows = scene.store.documents(DocumentFilter {
+        limit: 10,
+        ..DocumentFilter::default()
+    });
+    let kept: Vec<String> = rows
+        .await
+        .expect("readable")
+        .into_iter()
+        .filter(|row| row.body.is_some())
+        .map(|row| row.document_id)
+        .collect();
+    assert_eq!(kept, ["rejected", "held"]);
+    // A version without its body can't be retried; a rejected one can.
+    assert_eq!(
+        scene
+            .change(DestinationChange::Retry { sequence: Some(1) })
+            .await,
+        0
+    );
+    assert_eq!(
+        scene
+            .change(DestinationChange::Retry { sequence: Some(2) })
+            .await,
+        1
+    );
+
+    // Bodies are kept for every destination in the settings, and for no other.
+    scene.clock.advance(Duration::from_secs(1));
+    scene.deliver_all().await;
+    let other = DestinationName::parse("behind").expect("a name");
+    scene
+        .store
+        .register_destinations(
+            vec![(other.clone(), scene.filter.clone())],
+            scene.clock.now(),
+        )
+        .await
+        .expect("known");
+    assert_eq!(retain(later, &[name(), other]).await, 0, "held there");
+    assert_eq!(retain(later, &[name()]).await, 1, "`rejected`, retried");
+}

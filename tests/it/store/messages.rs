@@ -1,0 +1,232 @@
+//! Notifications: accepted once, queued, counted, quarantined and removed.
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use ivesk_webhook::domain::{Clock, Event, Timestamp};
+use ivesk_webhook::sns::{MessageType, Verifier};
+use ivesk_webhook::store::{
+    AcceptedMessage, HourCount, Insertion, Quarantined, RefusedCount, Retention, StoreError,
+    TriggerKind,
+};
+
+use super::test_store::{HOUR, START, TestStore, account, company, last_page, retention};
+use crate::support::databases::{Database, Options, on_both_stores};
+use crate::support::sns::{SIGNER, sns_url, unsigned, verifier_at, verify};
+
+on_both_stores! {
+    one_message_sent_eight_times_is_one_row_and_one_pull,
+    a_full_queue_answers_at_once_and_loses_nothing_queued,
+    a_closed_store_says_so_and_has_stored_what_it_accepted,
+    activity_is_counted_by_the_hour,
+    the_quarantine_is_bounded_with_a_share_for_allowed_topics,
+    retention_removes_bodies_and_never_identities,
+}
+
+/// Verified messages of one topic.
+pub(super) struct Messages(Verifier);
+
+impl Messages {
+    pub(super) fn new() -> Self {
+        Self(verifier_at(Clock::manual(START)))
+    }
+
+    /// Returns message `number`, received at [`START`].
+    pub(super) async fn message(
+        &self,
+        number: u32,
+        message_type: MessageType,
+        published: Timestamp,
+    ) -> AcceptedMessage {
+        let mut message = unsigned(message_type);
+        message.message_id = message_id(number);
+        message.timestamp = published.to_string();
+        let body = SIGNER.sign(&message, 2, &sns_url(&SIGNER));
+        let verified = verify(&self.0, &body).await;
+        AcceptedMessage {
+            account: account(),
+            event: Event::OnExported,
+            message: verified.expect("a genuine message"),
+            received_at: START,
+            trigger: None,
+        }
+    }
+
+    async fn notification(&self, number: u32) -> AcceptedMessage {
+        self.message(number, MessageType::Notification, START).await
+    }
+}
+
+fn message_id(number: u32) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
+}
+
+async fn stored_notifications(test: &TestStore) -> usize {
+    let rows = test.store.notifications(0, 100).await;
+    rows.expect("readable").len()
+}
+
+async fn quarantined(test: &TestStore) -> usize {
+    let rows = test.store.quarantine(0, 100).await;
+    rows.expect("readable").len()
+}
+
+/// Waits for one round of the writer.
+async fn write(test: &TestStore) {
+    let written = test.store.trigger(Vec::new()).await;
+    written.expect("the writer answers");
+}
+
+async fn one_message_sent_eight_times_is_one_row_and_one_pull(database: Database) {
+    let test = TestStore::new(database).await;
+    let messages = Messages::new();
+    let mut copies = Vec::new();
+    for _ in 0..8 {
+        let mut copy = messages.notification(1).await;
+        copy.trigger = Some(company("302320404"));
+        copies.push(test.store.accept(copy));
+    }
+    let outcomes = join_all(copies).await;
+    let new = outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome, Ok(Insertion::New)))
+        .count();
+    assert_eq!(new, 1);
+    assert_eq!(stored_notifications(&test).await, 1);
+    let mut served = test.drain().await;
+    served.retain(|kind| *kind == TriggerKind::Notification);
+    assert_eq!(served.len(), 1);
+}
+
+async fn a_full_queue_answers_at_once_and_loses_nothing_queued(database: Database) {
+    let test = TestStore::with(database, |options| options.queue = 1).await;
+    let messages = Messages::new();
+    let mut accepts = Vec::new();
+    for number in 0..50 {
+        accepts.push(test.store.accept(messages.notification(number).await));
+    }
+    let outcomes = join_all(accepts).await;
+    let accepted = outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome, Ok(Insertion::New)))
+        .count();
+    assert!(accepted >= 1);
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, Ok(_) | Err(StoreError::QueueFull)))
+    );
+    assert_eq!(stored_notifications(&test).await, accepted);
+}
+
+async fn a_closed_store_says_so_and_has_stored_what_it_accepted(database: Database) {
+    let test = TestStore::new(database).await;
+    test.trigger(&company("1"), TriggerKind::Notification).await;
+    test.store.close().await.expect("it closes");
+    let triggered = test.store.trigger(Vec::new()).await;
+    assert!(matches!(triggered, Err(StoreError::Closed)));
+    assert!(matches!(test.store.feeds().await, Err(StoreError::Closed)));
+    let store = test.database.open(Options::at(test.clock.clone())).await;
+    let store = store.expect("it opens again");
+    assert_eq!(store.feeds().await.expect("readable").len(), 1);
+}
+
+async fn activity_is_counted_by_the_hour(database: Database) {
+    let test = TestStore::new(database).await;
+    let messages = Messages::new();
+    for (number, hours_ago) in [(1, 3), (2, 1), (3, 1), (4, 30)] {
+        let mut message = messages.notification(number).await;
+        message.received_at = START.before(hours_ago * HOUR);
+        test.store.accept(message).await.expect("accepted");
+    }
+    for reason in ["too_old", "too_old", "raw_delivery"] {
+        assert!(test.store.offer_quarantine(Quarantined {
+            received_at: START.before(2 * HOUR),
+            account: account(),
+            event: Event::OnExported,
+            reason: reason.to_owned(),
+            allowed_topic: false,
+            headers: String::new(),
+            body: Bytes::from_static(b"{}"),
+        }));
+        write(&test).await;
+        quarantined(&test).await;
+    }
+    let page = last_page(&[("a", "2026-01-01"), ("b", "2026-01-01")], Some("x"));
+    test.pull(&company("1"), page).await;
+
+    let activity = test.store.activity(START.before(24 * HOUR)).await;
+    let activity = activity.expect("readable");
+    let hour = |hours_ago: u32| {
+        let at = START.before(hours_ago * HOUR).as_millis();
+        Timestamp::from_millis(at - at.rem_euclid(3_600_000))
+    };
+    let count = |hours_ago, count| HourCount {
+        hour: hour(hours_ago),
+        count,
+    };
+    assert_eq!(activity.accepted, [count(3, 1), count(1, 2)]);
+    assert_eq!(activity.documents, [count(0, 2)]);
+    let refused = |reason: &str, count| RefusedCount {
+        hour: hour(2),
+        reason: reason.to_owned(),
+        count,
+    };
+    assert_eq!(
+        activity.refused,
+        [refused("raw_delivery", 1), refused("too_old", 2)]
+    );
+}
+
+async fn the_quarantine_is_bounded_with_a_share_for_allowed_topics(database: Database) {
+    let test = TestStore::with(database, |options| options.quarantine_bytes = 4000).await;
+    let refused = |allowed_topic| Quarantined {
+        received_at: START,
+        account: account(),
+        event: Event::OnExported,
+        reason: "signature_mismatch".to_owned(),
+        allowed_topic,
+        headers: String::new(),
+        body: Bytes::from(vec![b'x'; 900]),
+    };
+    for _ in 0..20 {
+        test.store.offer_quarantine(refused(false));
+    }
+    for _ in 0..2 {
+        test.store.offer_quarantine(refused(true));
+    }
+    // The writer stores offers no later than a change that follows them.
+    while quarantined(&test).await < 4 {
+        write(&test).await;
+    }
+    assert_eq!(quarantined(&test).await, 4);
+    let later = Retention {
+        quarantine_before: START.after(HOUR),
+        ..retention()
+    };
+    assert_eq!(test.retain(later).await.quarantined, 4);
+    assert!(test.store.offer_quarantine(refused(false)));
+    while quarantined(&test).await == 0 {
+        write(&test).await;
+    }
+}
+
+async fn retention_removes_bodies_and_never_identities(database: Database) {
+    let test = TestStore::new(database).await;
+    let messages = Messages::new();
+    for number in 0..3 {
+        let message = messages.notification(number).await;
+        test.store.accept(message).await.expect("accepted");
+    }
+    let later = Retention {
+        notifications_before: START.after(HOUR),
+        ..retention()
+    };
+    assert_eq!(test.retain(later.clone()).await.notification_bodies, 3);
+    assert_eq!(test.retain(later).await.notification_bodies, 0);
+    let rows = test.store.notifications(0, 10).await.expect("readable");
+    assert!(rows.iter().all(|row| row.body.is_none()));
+    assert_eq!(rows[2].message_id, message_id(2));
+    let again = messages.notification(1).await;
+    let accepted = test.store.accept(again).await;
+    assert_eq!(accepted.expect("answered"), Insertion::Duplicate);
+}

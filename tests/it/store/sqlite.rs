@@ -1,0 +1,131 @@
+//! SQLite files: one server, backups, and files that are no stores.
+
+use std::path::{Path, PathBuf};
+
+use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
+use ivesk_webhook::store::{DocumentFilter, Store, StoreError, TriggerKind};
+
+use super::test_store::{TestStore, company, last_page};
+use crate::support::databases::Database;
+
+impl TestStore {
+    fn path(&self) -> PathBuf {
+        self.database.folder().join("test.db")
+    }
+}
+
+fn open(path: &Path) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(SqliteOptions {
+        path: path.to_owned(),
+        queue: 4096,
+        quarantine_bytes: 64 << 20,
+        ask: false,
+    })
+}
+
+/// Runs SQL on a file, as another program would.
+fn run_sql(path: &Path, sql: &str) {
+    let connection = rusqlite::Connection::open(path).expect("it opens");
+    connection.execute_batch(sql).expect("it runs");
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused_and_may_read() {
+    let test = TestStore::new(Database::sqlite()).await;
+    let Err(error) = open(&test.path()) else {
+        panic!("the file is not locked")
+    };
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    let reader = SqliteStore::open_for_reading(&test.path()).expect("reading is allowed");
+    let documents = reader.documents(DocumentFilter {
+        limit: 1,
+        ..DocumentFilter::default()
+    });
+    assert!(documents.await.is_ok());
+    let triggered = reader.trigger(Vec::new()).await;
+    assert!(matches!(triggered, Err(StoreError::ReadOnly)));
+}
+
+#[tokio::test]
+async fn a_backup_is_whole_and_opens_with_a_new_epoch() {
+    let test = TestStore::new(Database::sqlite()).await;
+    test.pull(&company("1"), last_page(&[("a", "1")], Some("1")))
+        .await;
+    let copy = test.database.folder().join("copy.db");
+    test.store.backup(copy.clone()).await.expect("backed up");
+    let original = test.store.sequence().await.expect("readable");
+    let restored = open(&copy).expect("the copy opens");
+    let sequence = restored.sequence().await.expect("readable");
+    assert_eq!(sequence.last, 1);
+    assert_ne!(sequence.epoch, original.epoch);
+    restored.close().await.expect("it closes");
+    let again = open(&copy).expect("it opens again");
+    assert_eq!(
+        again.sequence().await.expect("readable"),
+        sequence,
+        "the epoch is kept"
+    );
+}
+
+#[tokio::test]
+async fn a_backup_never_replaces_the_store_or_its_files() {
+    let test = TestStore::new(Database::sqlite()).await;
+    let folder = test.database.folder().to_owned();
+    let link = folder.join("link.db");
+    std::os::unix::fs::symlink(test.path(), &link).expect("a link");
+    let hard_link = folder.join("hard.db");
+    std::fs::hard_link(test.path(), &hard_link).expect("a link");
+    std::fs::hard_link(test.path(), folder.join("other.partial")).expect("a link");
+    let beside = |suffix: &str| folder.join(format!("test.db{suffix}"));
+    let roundabout = folder.join("..").join(folder.file_name().expect("a name"));
+
+    for target in [
+        test.path(),
+        roundabout.join("test.db"),
+        beside("-wal"),
+        beside("-shm"),
+        beside("-journal"),
+        beside(".lock"),
+        link,
+        hard_link,
+        folder.join("other"),
+    ] {
+        let error = test.store.backup(target.clone()).await.err();
+        assert!(
+            matches!(error, Some(StoreError::BackupOntoItself { .. })),
+            "{}: {error:?}",
+            target.display()
+        );
+    }
+    // The open store still writes to the file of that name.
+    test.trigger(&company("1"), TriggerKind::Notification).await;
+    let reader = SqliteStore::open_for_reading(&test.path()).expect("it opens");
+    assert_eq!(reader.feeds().await.expect("readable").len(), 1);
+}
+
+#[tokio::test]
+async fn files_that_are_not_ours_are_refused_with_a_fix() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let assert_refused = |name: &str, fix: &str| match open(&path(name)) {
+        Ok(_) => panic!("{name} was opened"),
+        Err(error) => {
+            let error = error.to_string();
+            assert!(error.contains(fix), "{error}");
+        }
+    };
+    let text = "this is not a database, it is only long enough".repeat(100);
+    std::fs::write(path("text.db"), text).expect("written");
+    assert_refused("text.db", "restore the newest backup");
+
+    run_sql(&path("foreign.db"), "CREATE TABLE other (x)");
+    assert_refused("foreign.db", "another program");
+
+    let newer = open(&path("newer.db")).expect("a fresh store opens");
+    newer.close().await.expect("it closes");
+    drop(newer);
+    run_sql(&path("newer.db"), "PRAGMA user_version = 999");
+    assert_refused("newer.db", "schema version 999");
+
+    assert_refused("no/such/folder.db", "folder exists");
+}
