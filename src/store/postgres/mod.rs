@@ -22,7 +22,7 @@ use super::engine::Operation;
 use super::feeds::{ListAccounts, ListFeeds};
 use super::limits::QUARANTINE_QUEUE;
 use super::messages::ListNotifications;
-use super::pausing::{FailPage, ResumeAtStart, SetPaused};
+use super::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
 use super::quarantine::{ListQuarantined, RemoveQuarantined};
 use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
 use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
@@ -356,14 +356,7 @@ impl Store for PostgresStore {
     }
 
     async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
-        let transaction = self.begin().await?;
-        transaction
-            .execute(
-                "UPDATE feed SET leased_until = NULL WHERE id = $1 AND fence = $2",
-                &[&lease.feed_id, &lease.fence],
-            )
-            .await?;
-        transaction.commit().await
+        self.write(ReleasePage(lease)).await
     }
 
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {

@@ -21,7 +21,7 @@ use super::documents::ReadSequence;
 use super::engine::Operation;
 use super::feeds::{ListAccounts, ListFeeds};
 use super::messages::ListNotifications;
-use super::pausing::{FailPage, ResumeAtStart, SetPaused};
+use super::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
 use super::quarantine::{ListQuarantined, RemoveQuarantined};
 use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
 use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
@@ -405,8 +405,7 @@ impl Store for SqliteStore {
     }
 
     async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
-        self.change(move |connection| leases::release(connection, &lease))
-            .await
+        self.write(ReleasePage(lease)).await
     }
 
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
