@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::Serialize;
 
-use crate::domain::{Account, Clock, DestinationName, Event, Feed, Timestamp};
+use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 
 mod accounts;
 mod activity;
@@ -33,6 +32,7 @@ mod pausing;
 pub mod postgres;
 mod pulls;
 mod quarantine;
+mod retention;
 mod run_state;
 pub mod sqlite;
 mod subscriptions;
@@ -50,6 +50,7 @@ pub use feeds::*;
 pub use import_errors::*;
 pub use messages::*;
 pub use quarantine::*;
+pub use retention::*;
 pub use run_state::*;
 pub use subscriptions::*;
 pub use tokens::*;
@@ -57,37 +58,6 @@ pub use uploads::*;
 
 /// A shared handle to the store.
 pub type SharedStore = Arc<dyn Store>;
-
-/// The moments before which rows are removed.
-#[derive(Clone, Debug)]
-pub struct Retention {
-    /// Bodies of notifications older than this are removed.
-    pub notifications_before: Timestamp,
-    /// Bodies of documents are removed that a destination accepted before this, unless one
-    /// of [`Retention::destinations`] has yet to receive them.
-    pub documents_before: Timestamp,
-    /// The configured destinations.
-    pub destinations: Vec<DestinationName>,
-    /// Links to files that were listed before this are removed.
-    pub links_before: Timestamp,
-    /// Quarantined messages older than this are removed.
-    pub quarantine_before: Timestamp,
-    /// Alarms that ended before this are removed.
-    pub alarms_before: Timestamp,
-}
-
-/// Number of rows or bodies that a retention step removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct RetentionOutcome {
-    /// Bodies of notifications.
-    pub notification_bodies: usize,
-    /// Bodies of documents.
-    pub document_bodies: usize,
-    /// Quarantined messages.
-    pub quarantined: usize,
-    /// Alarms.
-    pub alarms: usize,
-}
 
 /// The store, apart from deliveries. Every method may be called twice with the same effect.
 #[async_trait]

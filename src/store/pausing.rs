@@ -1,4 +1,4 @@
-//! Failed requests: waiting, pausing and resuming feeds and accounts.
+//! Pages that were not stored: waiting, pausing and resuming feeds and accounts.
 
 use super::StoreError;
 use super::accounts::account_id;
@@ -64,6 +64,20 @@ impl Operation for FailPage {
             }
             PageFailure::FeedWaits(_) | PageFailure::FeedPaused { .. } => {}
         }
+        Ok(())
+    }
+}
+
+/// Releases a lease without a result, unless another process has leased the feed since.
+pub(super) struct ReleasePage(pub(super) PageLease);
+
+impl Operation for ReleasePage {
+    type Output = ();
+
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<(), StoreError> {
+        static SQL: Sql =
+            Sql::new("UPDATE feed SET leased_until = NULL WHERE id = $1 AND fence = $2");
+        tx.execute(&SQL, &[&self.0.feed_id, &self.0.fence]).await?;
         Ok(())
     }
 }

@@ -18,6 +18,8 @@ pub(in crate::store) enum Value<'a> {
     Bytes(Option<&'a [u8]>),
     /// A list of texts.
     Texts(Vec<&'a str>),
+    /// A list of whole numbers.
+    Integers(&'a [i64]),
 }
 
 /// Something that a statement takes as a value.
@@ -54,6 +56,7 @@ params! {
     Vec<u8>: bytes => Value::Bytes(Some(bytes));
     Option<&[u8]>: bytes => Value::Bytes(*bytes);
     Vec<&str>: texts => Value::Texts(texts.clone());
+    Vec<i64>: numbers => Value::Integers(numbers);
 }
 
 /// Converts a count or a limit to the signed number that databases expect.

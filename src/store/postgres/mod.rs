@@ -15,15 +15,15 @@ use self::connection::{Pool, Transaction};
 use self::ingest::{Ingest, PendingMessage};
 use self::quarantine::QuarantineCommand;
 use super::activity::CountActivity;
-use super::alarms::{CountUnannounced, EndNotice, LeaseNotice, RemoveOldAlarms};
+use super::alarms::{CountUnannounced, EndNotice, LeaseNotice};
 use super::certificates::{KeepCertificate, ListCertificates};
 use super::documents::ReadSequence;
 use super::engine::Operation;
 use super::feeds::{ListAccounts, ListFeeds};
 use super::limits::QUARANTINE_QUEUE;
 use super::messages::ListNotifications;
-use super::pausing::{FailPage, ResumeAtStart, SetPaused};
-use super::quarantine::{ListQuarantined, RemoveOldQuarantined, RemoveQuarantined};
+use super::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
+use super::quarantine::{ListQuarantined, RemoveQuarantined};
 use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
 use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
 use super::triggers::{TriggerReconciliation, raise_all};
@@ -75,7 +75,6 @@ mod leases;
 mod pages;
 mod quarantine;
 mod reading;
-mod retention;
 mod rows;
 mod schema;
 mod tx;
@@ -357,14 +356,7 @@ impl Store for PostgresStore {
     }
 
     async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
-        let transaction = self.begin().await?;
-        transaction
-            .execute(
-                "UPDATE feed SET leased_until = NULL WHERE id = $1 AND fence = $2",
-                &[&lease.feed_id, &lease.fence],
-            )
-            .await?;
-        transaction.commit().await
+        self.write(ReleasePage(lease)).await
     }
 
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
@@ -561,25 +553,7 @@ impl Store for PostgresStore {
     }
 
     async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
-        let mut transaction = self.begin().await?;
-        let notification_bodies =
-            retention::remove_notification_bodies(&transaction, retention.notifications_before)
-                .await?;
-        let document_bodies = retention::remove_document_bodies(&transaction, &retention).await?;
-        retention::remove_links(&transaction, retention.links_before).await?;
-        let quarantined = RemoveOldQuarantined(retention.quarantine_before)
-            .run(&mut transaction)
-            .await?;
-        let alarms = RemoveOldAlarms(retention.alarms_before)
-            .run(&mut transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(RetentionOutcome {
-            notification_bodies,
-            document_bodies,
-            quarantined,
-            alarms,
-        })
+        self.write(retention).await
     }
 
     async fn backup(&self, _to: PathBuf) -> Result<(), StoreError> {

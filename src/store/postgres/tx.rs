@@ -67,6 +67,7 @@ fn kind(value: &Value<'_>) -> Type {
         Value::Text(_) => Type::TEXT,
         Value::Bytes(_) => Type::BYTEA,
         Value::Texts(_) => Type::TEXT_ARRAY,
+        Value::Integers(_) => Type::INT8_ARRAY,
     }
 }
 
@@ -78,6 +79,7 @@ impl ToSql for Value<'_> {
             Self::Boolean(yes) => yes.to_sql(kind, out),
             Self::Text(text) => text.map(escape_nul).to_sql(kind, out),
             Self::Bytes(bytes) => bytes.to_sql(kind, out),
+            Self::Integers(numbers) => numbers.to_sql(kind, out),
             Self::Texts(texts) => {
                 let texts: Vec<String> = texts.iter().map(|text| escape_nul(text)).collect();
                 texts.to_sql(kind, out)
@@ -181,6 +183,7 @@ mod tests {
         assert_eq!(written(&None::<String>), (Type::TEXT, None));
         assert_eq!(written(&[3; 32]), (Type::BYTEA, Some(vec![3; 32])));
         assert_eq!(written(&vec!["a"]).0, Type::TEXT_ARRAY);
+        assert_eq!(written(&vec![5_i64]).0, Type::INT8_ARRAY);
     }
 
     #[test]

@@ -298,12 +298,3 @@ pub(super) fn release_all(connection: &Connection) -> rusqlite::Result<()> {
     )?;
     Ok(())
 }
-
-/// Releases a lease without a result.
-pub(super) fn release(connection: &Connection, lease: &PageLease) -> rusqlite::Result<()> {
-    connection.execute(
-        "UPDATE feed SET leased_until = NULL WHERE id = ?1 AND fence = ?2",
-        params![lease.feed_id, lease.fence],
-    )?;
-    Ok(())
-}

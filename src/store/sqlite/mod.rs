@@ -15,14 +15,14 @@ pub(super) use self::error::explain;
 use self::tx::{Begin, SqliteTx, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
 use super::activity::CountActivity;
-use super::alarms::{CountUnannounced, EndNotice, LeaseNotice, RemoveOldAlarms};
+use super::alarms::{CountUnannounced, EndNotice, LeaseNotice};
 use super::certificates::{KeepCertificate, ListCertificates};
 use super::documents::ReadSequence;
 use super::engine::Operation;
 use super::feeds::{ListAccounts, ListFeeds};
 use super::messages::ListNotifications;
-use super::pausing::{FailPage, ResumeAtStart, SetPaused};
-use super::quarantine::{ListQuarantined, RemoveOldQuarantined, RemoveQuarantined};
+use super::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
+use super::quarantine::{ListQuarantined, RemoveQuarantined};
 use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
 use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
 use super::triggers::{TriggerReconciliation, raise_all};
@@ -49,7 +49,6 @@ mod leases;
 mod pages;
 mod quarantine;
 mod reading;
-mod retention;
 mod rows;
 mod schema;
 mod tx;
@@ -406,8 +405,7 @@ impl Store for SqliteStore {
     }
 
     async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
-        self.change(move |connection| leases::release(connection, &lease))
-            .await
+        self.write(ReleasePage(lease)).await
     }
 
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
@@ -598,19 +596,7 @@ impl Store for SqliteStore {
     }
 
     async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
-        self.transact(move |connection, path| {
-            let (notification_bodies, document_bodies) =
-                retention::remove_bodies_and_links(connection, &retention)
-                    .map_err(|error| explain(path, error))?;
-            let quarantined = RemoveOldQuarantined(retention.quarantine_before);
-            Ok(RetentionOutcome {
-                notification_bodies,
-                document_bodies,
-                quarantined: tx::run(quarantined, connection, path)?,
-                alarms: tx::run(RemoveOldAlarms(retention.alarms_before), connection, path)?,
-            })
-        })
-        .await
+        self.write(retention).await
     }
 
     async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {

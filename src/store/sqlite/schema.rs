@@ -32,6 +32,9 @@ pub(super) const NEWEST: u32 = MIGRATIONS.len() as u32;
 /// SQLite's default of 1,000 would sync twice as often as the commits do.
 const WAL_AUTOCHECKPOINT_PAGES: u32 = 16_384;
 
+/// Number of prepared statements that a connection keeps.
+const CACHED_STATEMENTS: usize = 128;
+
 /// Opens the file for its only writer; creates and migrates it as needed.
 ///
 /// A file with an older schema is copied beside itself first.
@@ -61,6 +64,7 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     connection
         .busy_timeout(Duration::from_secs(5))
         .map_err(|error| explain(path, error))?;
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     match schema_version(&connection, path)? {
         NEWEST => Ok(connection),
         found if found > NEWEST => Err(StoreError::NewerSchema {
@@ -87,7 +91,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     // 16 MiB hold the upper levels of the index of message ids for tens of millions of rows.
     connection.pragma_update(None, "cache_size", -16_384)?;
-    connection.set_prepared_statement_cache_capacity(128);
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     Ok(())
 }
 

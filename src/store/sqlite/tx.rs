@@ -159,15 +159,17 @@ fn bound(value: Value<'_>) -> ToSqlOutput<'_> {
         Value::Boolean(Some(yes)) => ValueRef::Integer(yes.into()),
         Value::Text(Some(text)) => ValueRef::Text(text.as_bytes()),
         Value::Bytes(Some(bytes)) => ValueRef::Blob(bytes),
-        Value::Texts(texts) => {
-            let json = serde_json::json!(texts).to_string();
-            return ToSqlOutput::Owned(OwnedValue::Text(json));
-        }
+        Value::Texts(texts) => return json(serde_json::json!(texts)),
+        Value::Integers(numbers) => return json(serde_json::json!(numbers)),
         Value::Integer(None) | Value::Boolean(None) | Value::Text(None) | Value::Bytes(None) => {
             ValueRef::Null
         }
     };
     ToSqlOutput::Borrowed(borrowed)
+}
+
+fn json(list: serde_json::Value) -> ToSqlOutput<'static> {
+    ToSqlOutput::Owned(OwnedValue::Text(list.to_string()))
 }
 
 impl Row for rusqlite::Row<'_> {
@@ -292,6 +294,9 @@ mod tests {
             )
         });
         assert_eq!(found, (true, false));
+        static SUM: Sql = Sql::new("SELECT sum(value) FROM ({elements}($1))");
+        let sum: i64 = with_tx(|tx| now(tx.one(&SUM, &[&vec![3_i64, 4]], |row| row.get(0))));
+        assert_eq!(sum, 7);
         assert_eq!(list, ["ą", "b"]);
     }
 

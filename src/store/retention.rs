@@ -1,0 +1,164 @@
+//! Retention: removing old rows and bodies, a bounded number at a time.
+
+use serde::Serialize;
+
+use super::StoreError;
+use super::alarms::RemoveOldAlarms;
+use super::engine::{Fragment, Operation, Sql, Tx};
+use super::limits::RETENTION_BATCH;
+use super::quarantine::RemoveOldQuarantined;
+use crate::domain::{DestinationName, Timestamp};
+
+/// The moments before which rows are removed.
+#[derive(Clone, Debug)]
+pub struct Retention {
+    /// Bodies of notifications older than this are removed.
+    pub notifications_before: Timestamp,
+    /// Bodies of documents are removed that a destination accepted before this, unless one
+    /// of [`Retention::destinations`] has yet to receive them.
+    pub documents_before: Timestamp,
+    /// The configured destinations.
+    pub destinations: Vec<DestinationName>,
+    /// Links to files that were listed before this are removed.
+    pub links_before: Timestamp,
+    /// Quarantined messages older than this are removed.
+    pub quarantine_before: Timestamp,
+    /// Alarms that ended before this are removed.
+    pub alarms_before: Timestamp,
+}
+
+/// Number of rows or bodies that a retention step removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RetentionOutcome {
+    /// Bodies of notifications.
+    pub notification_bodies: usize,
+    /// Bodies of documents.
+    pub document_bodies: usize,
+    /// Quarantined messages.
+    pub quarantined: usize,
+    /// Alarms.
+    pub alarms: usize,
+}
+
+impl Operation for Retention {
+    type Output = RetentionOutcome;
+
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<RetentionOutcome, StoreError> {
+        let outcome = RetentionOutcome {
+            notification_bodies: remove_notification_bodies(tx, self.notifications_before).await?,
+            document_bodies: remove_document_bodies(tx, &self).await?,
+            quarantined: RemoveOldQuarantined(self.quarantine_before).run(tx).await?,
+            alarms: RemoveOldAlarms(self.alarms_before).run(tx).await?,
+        };
+        remove_links(tx, self.links_before).await?;
+        Ok(outcome)
+    }
+}
+
+/// Removes the bodies of a batch of old notifications, continuing where the last step ended;
+/// none while another replica does so.
+async fn remove_notification_bodies<T: Tx>(
+    tx: &mut T,
+    before: Timestamp,
+) -> Result<usize, StoreError> {
+    static DONE: Sql = Sql::new("SELECT notification_id FROM retention{skip_locked}");
+    static NEWEST: Sql = Sql::new(
+        "SELECT max(id) FROM (
+             SELECT id, received_at FROM notification WHERE id > $3 ORDER BY id LIMIT $2) AS step
+         WHERE received_at < $1",
+    );
+    static REMOVE: Sql = Sql::new(
+        "UPDATE notification SET body = NULL WHERE id > $1 AND id <= $2 AND body IS NOT NULL",
+    );
+    static CONTINUE: Sql = Sql::new("UPDATE retention SET notification_id = $1");
+    let done: Option<i64> = tx.first(&DONE, &[], |row| row.get(0)).await?;
+    let Some(done) = done else {
+        return Ok(0);
+    };
+    let newest: Option<i64> = tx
+        .one(&NEWEST, &[&before, &RETENTION_BATCH, &done], |row| {
+            row.get(0)
+        })
+        .await?;
+    let Some(newest) = newest else {
+        return Ok(0);
+    };
+    let removed = tx.execute(&REMOVE, &[&done, &newest]).await?;
+    tx.execute(&CONTINUE, &[&newest]).await?;
+    Ok(removed)
+}
+
+/// Removes the bodies of a batch of documents that were delivered long ago and that no
+/// configured destination has yet to receive, the earliest first.
+async fn remove_document_bodies<T: Tx>(
+    tx: &mut T,
+    retention: &Retention,
+) -> Result<usize, StoreError> {
+    // Rows that another replica has locked are left to it.
+    static REMOVABLE: Sql = Sql::with(
+        "SELECT h.sequence FROM delivery h
+         JOIN document d ON d.sequence = h.sequence
+         JOIN feed f ON f.id = d.feed_id
+         WHERE h.state = 'delivered' AND {has_body} AND h.changed_at < $1
+           AND NOT EXISTS (SELECT 1 FROM delivery o WHERE o.sequence = h.sequence
+               AND (o.state IN ('pending', 'listed', 'rejected') OR o.changed_at >= $1))
+           AND NOT EXISTS (SELECT 1 FROM destination s WHERE s.name IN ({elements}($2))
+               AND {filter} ->> 'queue' = f.queue
+               AND (s.position < h.sequence OR NOT EXISTS (
+                   SELECT 1 FROM destination_feed b WHERE b.destination_id = s.id AND b.feed_id = f.id)))
+         ORDER BY h.changed_at LIMIT $3{skip_locked_documents}",
+        &[
+            // As the index of delivered versions says it.
+            (
+                "has_body",
+                Fragment::Differs {
+                    sqlite: "h.body_removed = 0",
+                    postgres: "NOT h.body_removed",
+                },
+            ),
+            (
+                "filter",
+                Fragment::Differs {
+                    sqlite: "s.filter",
+                    postgres: "s.filter::json",
+                },
+            ),
+            (
+                "skip_locked_documents",
+                Fragment::Differs {
+                    sqlite: "",
+                    postgres: " FOR NO KEY UPDATE OF d SKIP LOCKED",
+                },
+            ),
+        ],
+    );
+    static REMOVE: Sql =
+        Sql::new("UPDATE document SET body = NULL WHERE sequence IN ({elements}($1))");
+    static RECORD: Sql =
+        Sql::new("UPDATE delivery SET body_removed = true WHERE sequence IN ({elements}($1))");
+    let names: Vec<&str> = retention
+        .destinations
+        .iter()
+        .map(DestinationName::as_str)
+        .collect();
+    let removable: Vec<i64> = tx
+        .all(
+            &REMOVABLE,
+            &[&retention.documents_before, &names, &RETENTION_BATCH],
+            |row| row.get(0),
+        )
+        .await?;
+    tx.execute(&REMOVE, &[&removable]).await?;
+    tx.execute(&RECORD, &[&removable]).await?;
+    Ok(removable.len())
+}
+
+/// Removes a batch of old links.
+async fn remove_links<T: Tx>(tx: &mut T, before: Timestamp) -> Result<(), StoreError> {
+    static SQL: Sql = Sql::new(
+        "DELETE FROM document_link WHERE sequence IN (
+             SELECT sequence FROM document_link WHERE listed_at < $1 LIMIT $2{skip_locked})",
+    );
+    tx.execute(&SQL, &[&before, &RETENTION_BATCH]).await?;
+    Ok(())
+}
