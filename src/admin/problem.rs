@@ -42,7 +42,7 @@ pub(super) enum AdminError {
     BadRequest(String),
     #[error("the body is larger than {} bytes", MAX_BODY_BYTES)]
     TooLarge,
-    #[error("no such row")]
+    #[error("nothing here has this name or number; list what exists, and try again")]
     UnknownRow,
     #[error("{0}")]
     Conflict(Cow<'static, str>),
