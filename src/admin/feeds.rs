@@ -36,10 +36,7 @@ pub(super) async fn list(
     let accounts = app.store.accounts().await?;
     let now = app.clock.now();
     Ok(Json(page.map(|row| {
-        let account = accounts
-            .iter()
-            .find(|account| account.account == row.feed.account);
-        let state = row.state(account, now);
+        let state = row.state(row.account(&accounts), now);
         FeedStatus { row, state }
     })))
 }

@@ -42,6 +42,13 @@ impl AccountRow {
 }
 
 impl FeedRow {
+    /// Returns the feed's account among `accounts`.
+    pub fn account<'a>(&self, accounts: &'a [AccountRow]) -> Option<&'a AccountRow> {
+        accounts
+            .iter()
+            .find(|account| account.account == self.feed.account)
+    }
+
     /// Returns the feed's state at `now`: a feed can't run while its `account` is paused or waits.
     pub fn state(&self, account: Option<&AccountRow>, now: Timestamp) -> RunState {
         let of_account = account.map_or(RunState::Active, |row| row.state(now));

@@ -11,7 +11,7 @@ use super::layout::{PageBody, badge, button, form_token_input};
 use crate::admin::destinations::all_destinations;
 use crate::config::{DestinationConfig, DestinationKind};
 use crate::domain::Timestamp;
-use crate::store::{DestinationRow, HeldFeed};
+use crate::store::{DestinationRow, HeldFeed, RunState};
 
 /// Maximum number of held feeds listed.
 const MAX_LISTED: usize = 20;
@@ -90,13 +90,18 @@ fn number(name: &str, value: u64) -> Markup {
 fn state(context: &PageContext, row: &DestinationRow, now: Timestamp) -> Markup {
     let language = context.viewer.language;
     html! {
-        @if let Some(reason) = row.paused {
-            (badge(Severity::Problem, labels::destination_pause_reason(language, reason)))
-        } @else if let Some(since) = row.failing_since {
-            (badge(Severity::Problem, language.pick("failing", "nepavyksta"))) " "
-            (language.pick("since ", "nuo ")) (language.moment(since, now))
-        } @else {
-            (badge(Severity::Ok, language.pick("active", "veikia")))
+        @match row.state(now) {
+            RunState::Paused { .. } => {
+                (badge(Severity::Problem, row.paused.map(|reason| labels::destination_pause_reason(language, reason)).unwrap_or_default()))
+            }
+            RunState::Failing { since } => {
+                (badge(Severity::Problem, language.pick("failing", "nepavyksta")))
+                @if let Some(since) = since { " " (language.pick("since ", "nuo ")) (language.moment(since, now)) }
+            }
+            RunState::Waiting { until } => {
+                (badge(Severity::Pending, language.pick("waiting", "laukia"))) " " (language.moment(until, now))
+            }
+            RunState::Active => (badge(Severity::Ok, language.pick("active", "veikia"))),
         }
     }
 }

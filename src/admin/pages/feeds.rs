@@ -12,7 +12,7 @@ use super::layout::{PageBody, badge, button, next_page, table, with_code};
 use crate::admin::feeds;
 use crate::admin::paging::PageQuery;
 use crate::domain::{Queue, Timestamp};
-use crate::store::FeedRow;
+use crate::store::{AccountRow, FeedRow, RunState};
 
 /// Position in a list, from the page's query.
 #[derive(Deserialize)]
@@ -43,7 +43,7 @@ async fn list(context: &PageContext, query: ListQuery) -> PageResult {
     let rows = page
         .rows
         .iter()
-        .map(|row| feed(context, row, now))
+        .map(|row| feed(context, row, row.account(&accounts), now))
         .collect();
     Ok(PageBody {
         title: language.pick("Feeds", "Srautai").to_owned(),
@@ -90,7 +90,12 @@ fn columns(language: Language) -> [&'static str; 8] {
     ]
 }
 
-fn feed(context: &PageContext, row: &FeedRow, now: Timestamp) -> Vec<Markup> {
+fn feed(
+    context: &PageContext,
+    row: &FeedRow,
+    account: Option<&AccountRow>,
+    now: Timestamp,
+) -> Vec<Markup> {
     let language = context.viewer.language;
     vec![
         html! {
@@ -98,7 +103,7 @@ fn feed(context: &PageContext, row: &FeedRow, now: Timestamp) -> Vec<Markup> {
             " " (labels::queue(language, row.feed.queue))
             @if row.feed.queue == Queue::Exported { " " strong { (row.feed.company) } }
         },
-        state(language, row, now),
+        state(language, row, account, now),
         language.optional_moment(row.up_to_date_at, now),
         language.optional_moment(row.last_page_at, now),
         html! { (grouped(row.documents)) },
@@ -108,18 +113,26 @@ fn feed(context: &PageContext, row: &FeedRow, now: Timestamp) -> Vec<Markup> {
     ]
 }
 
-fn state(language: Language, row: &FeedRow, now: Timestamp) -> Markup {
+fn state(
+    language: Language,
+    row: &FeedRow,
+    account: Option<&AccountRow>,
+    now: Timestamp,
+) -> Markup {
+    let reason = row.paused.or(account.and_then(|account| account.paused));
     html! {
-        @if let Some(reason) = row.paused {
-            (badge(Severity::Problem, labels::feed_pause_reason(language, reason)))
-        } @else if let Some(until) = row.waits_until.filter(|until| *until > now) {
-            (badge(Severity::Pending, language.pick("waiting", "laukia"))) " " (language.moment(until, now))
-        } @else if row.failures > 0 {
-            (badge(Severity::Problem, language.pick("failing", "nepavyksta")))
-        } @else if row.up_to_date_at.is_none() {
-            (badge(Severity::Pending, language.pick("first pull", "pirmas skaitymas")))
-        } @else {
-            (badge(Severity::Ok, language.pick("active", "veikia")))
+        @match row.state(account, now) {
+            RunState::Paused { .. } => {
+                (badge(Severity::Problem, reason.map(|reason| labels::feed_pause_reason(language, reason)).unwrap_or_default()))
+            }
+            RunState::Waiting { until } => {
+                (badge(Severity::Pending, language.pick("waiting", "laukia"))) " " (language.moment(until, now))
+            }
+            RunState::Failing { .. } => (badge(Severity::Problem, language.pick("failing", "nepavyksta"))),
+            RunState::Active if row.up_to_date_at.is_none() => {
+                (badge(Severity::Pending, language.pick("first pull", "pirmas skaitymas")))
+            }
+            RunState::Active => (badge(Severity::Ok, language.pick("active", "veikia"))),
         }
         @if let Some(error) = &row.last_error { p.error lang="en" { (error) } }
     }
@@ -144,5 +157,52 @@ fn actions(context: &PageContext, row: &FeedRow) -> Markup {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Account, Feed};
+    use crate::store::FeedPauseReason;
+
+    #[test]
+    fn a_feed_of_a_paused_account_is_not_shown_as_active() {
+        let account = Account::parse("default").expect("a name");
+        let now = Timestamp::parse("2026-11-28T08:00:00Z").expect("a moment");
+        let row = FeedRow {
+            feed: Feed::digitized(account.clone()),
+            cursor: None,
+            last_page_at: Some(now),
+            up_to_date_at: Some(now),
+            first_complete_at: Some(now),
+            documents: 1,
+            missed_notifications: 0,
+            gaps: 0,
+            unreadable: 0,
+            paused: None,
+            waits_until: None,
+            failures: 0,
+            last_error: None,
+            triggers: Vec::new(),
+        };
+        let mut account = AccountRow {
+            account,
+            paused: None,
+            waits_until: None,
+            failures: 0,
+            last_error: None,
+        };
+        let shown =
+            |account: &AccountRow| state(Language::English, &row, Some(account), now).into_string();
+        assert!(shown(&account).contains("active"));
+        account.paused = Some(FeedPauseReason::Unauthorized);
+        let paused = shown(&account);
+        let reason = labels::feed_pause_reason(Language::English, FeedPauseReason::Unauthorized);
+        assert!(
+            paused.contains(&html! { (reason) }.into_string()),
+            "{paused}"
+        );
+        assert!(!paused.contains("active"), "{paused}");
     }
 }
