@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use super::StoreError;
 use crate::domain::Timestamp;
 
+pub mod postgres;
 mod sql;
+pub mod sqlite;
 mod value;
 
 pub(super) use self::sql::{Fragment, Sql, differs};

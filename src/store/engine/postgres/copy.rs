@@ -11,8 +11,9 @@ use super::rows::escape_nul;
 use super::schema;
 use crate::config::PostgresAddress;
 use crate::domain::Clock;
+use crate::store::StoreError;
+use crate::store::engine::sqlite;
 use crate::store::migrations::tables;
-use crate::store::{StoreError, sqlite};
 
 /// Maximum number of rows per statement.
 const BATCH_ROWS: usize = 500;

@@ -14,21 +14,25 @@ use tokio::task::JoinHandle;
 use self::connection::{Pool, Transaction};
 use self::ingest::{Ingest, PendingMessage};
 use self::quarantine::QuarantineCommand;
-use super::activity::CountActivity;
-use super::alarms::{CountUnannounced, EndNotice, LeaseNotice};
-use super::certificates::{KeepCertificate, ListCertificates};
-use super::documents::ReadSequence;
-use super::engine::Operation;
-use super::feeds::{ListAccounts, ListFeeds};
-use super::limits::QUARANTINE_QUEUE;
-use super::messages::ListNotifications;
-use super::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
-use super::quarantine::{ListQuarantined, RemoveQuarantined};
-use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
-use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
-use super::triggers::{TriggerReconciliation, raise_all};
-use super::uploads::{EndUpload, ListNewestUploads};
-use super::{
+use super::Operation;
+use crate::config::PostgresAddress;
+use crate::domain::{Account, Clock, Event, Feed, Timestamp};
+use crate::store::activity::CountActivity;
+use crate::store::alarms::{CountUnannounced, EndNotice, LeaseNotice};
+use crate::store::certificates::{KeepCertificate, ListCertificates};
+use crate::store::documents::ReadSequence;
+use crate::store::feeds::{ListAccounts, ListFeeds};
+use crate::store::limits::QUARANTINE_QUEUE;
+use crate::store::messages::ListNotifications;
+use crate::store::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
+use crate::store::quarantine::{ListQuarantined, RemoveQuarantined};
+use crate::store::subscriptions::{
+    ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest,
+};
+use crate::store::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
+use crate::store::triggers::{TriggerReconciliation, raise_all};
+use crate::store::uploads::{EndUpload, ListNewestUploads};
+use crate::store::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
     AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
     DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
@@ -37,8 +41,6 @@ use super::{
     StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun,
     UploadEnd, UploadFilter, UploadRow,
 };
-use crate::config::PostgresAddress;
-use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
@@ -278,8 +280,8 @@ impl Store for PostgresStore {
         .unwrap_or(false)
     }
 
-    fn queue_lengths(&self) -> super::QueueLengths {
-        let lengths = self.senders(|senders| super::QueueLengths {
+    fn queue_lengths(&self) -> crate::store::QueueLengths {
+        let lengths = self.senders(|senders| crate::store::QueueLengths {
             messages: queue_length(&senders.messages),
             refused: queue_length(&senders.quarantine),
             changes: 0,

@@ -14,20 +14,23 @@ use tokio::sync::{Notify, oneshot, watch};
 pub(super) use self::error::explain;
 use self::tx::{Begin, SqliteTx, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
-use super::activity::CountActivity;
-use super::alarms::{CountUnannounced, EndNotice, LeaseNotice};
-use super::certificates::{KeepCertificate, ListCertificates};
-use super::documents::ReadSequence;
-use super::engine::Operation;
-use super::feeds::{ListAccounts, ListFeeds};
-use super::messages::ListNotifications;
-use super::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
-use super::quarantine::{ListQuarantined, RemoveQuarantined};
-use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
-use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
-use super::triggers::{TriggerReconciliation, raise_all};
-use super::uploads::{EndUpload, ListNewestUploads};
-use super::{
+use super::Operation;
+use crate::domain::{Account, Event, Feed, Timestamp};
+use crate::store::activity::CountActivity;
+use crate::store::alarms::{CountUnannounced, EndNotice, LeaseNotice};
+use crate::store::certificates::{KeepCertificate, ListCertificates};
+use crate::store::documents::ReadSequence;
+use crate::store::feeds::{ListAccounts, ListFeeds};
+use crate::store::messages::ListNotifications;
+use crate::store::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
+use crate::store::quarantine::{ListQuarantined, RemoveQuarantined};
+use crate::store::subscriptions::{
+    ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest,
+};
+use crate::store::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
+use crate::store::triggers::{TriggerReconciliation, raise_all};
+use crate::store::uploads::{EndUpload, ListNewestUploads};
+use crate::store::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
     AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
     DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
@@ -36,7 +39,6 @@ use super::{
     Store, StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments,
     UploadBegun, UploadEnd, UploadFilter, UploadRow,
 };
-use crate::domain::{Account, Event, Feed, Timestamp};
 
 mod backup;
 mod deliveries;
