@@ -111,24 +111,15 @@ async fn remove_document_bodies<T: Tx>(
             // As the index of delivered versions says it.
             (
                 "has_body",
-                Fragment::Differs {
-                    sqlite: "h.body_removed = 0",
-                    postgres: "NOT h.body_removed",
-                },
+                Fragment::Differs("h.body_removed = 0", "NOT h.body_removed"),
             ),
             (
                 "filter",
-                Fragment::Differs {
-                    sqlite: "s.filter",
-                    postgres: "s.filter::json",
-                },
+                Fragment::Differs("s.filter", "s.filter::json"),
             ),
             (
                 "skip_locked_documents",
-                Fragment::Differs {
-                    sqlite: "",
-                    postgres: " FOR NO KEY UPDATE OF d SKIP LOCKED",
-                },
+                Fragment::Differs("", " FOR NO KEY UPDATE OF d SKIP LOCKED"),
             ),
         ],
     );
