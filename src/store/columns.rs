@@ -1,5 +1,6 @@
 //! Conversions between domain values and columns, for both databases.
 
+use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::engine::{Column, Row};
@@ -50,6 +51,12 @@ named_columns! {
 impl Column for Cursor {
     fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
         Ok(Self::new(row.text(column)?))
+    }
+}
+
+impl Column for SecretString {
+    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
+        Ok(row.text(column)?.into_owned().into())
     }
 }
 
@@ -243,11 +250,6 @@ pub(super) fn new_epoch() -> String {
     // On supported systems the random source never fails once it has started.
     getrandom::fill(&mut random).expect("the system provides random bytes");
     random.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Converts a limit to the signed number that databases expect.
-pub(super) fn row_limit(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

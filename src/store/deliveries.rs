@@ -15,54 +15,18 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::StoreError;
+use super::destinations::{DestinationChange, DestinationFilter, DestinationPauseReason, HeldFeed};
 use super::import_errors::{
     ImportErrorFilter, ImportErrorLease, ImportErrorOutcome, ImportErrorRow, NewImportError,
 };
-use crate::domain::{Account, Company, DestinationName, Feed, Queue, Timestamp};
+use crate::domain::{Account, DestinationName, Feed, Timestamp};
 
 /// Number of versions after a destination's position that one lease reads.
 pub(super) const LEASE_WINDOW: i64 = 2_000;
 
-/// Maximum number of attempt rows per delivery; the first is kept, then the newest.
-pub(super) const MAX_ATTEMPT_ROWS: i64 = 50;
-
-/// The error of an import error that names no company and therefore can't be sent.
-pub(super) const NO_COMPANY: &str = "the document does not say which of your companies it belongs to, and Įvesk.lt requires \
-     that; inform the accountant yourself";
-
 /// Time that deliveries wait for a feed to be pulled again for fresh links. After that its
 /// documents are delivered without their files.
 pub(super) const LINK_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The [`Delivery::link_tries`] of a version that no longer waits for a fresh link.
-pub(super) const NO_MORE_LINKS: u32 = 1000;
-
-/// Time that a version waits after the link to its file has expired, unless a fresh link
-/// arrives sooner.
-pub(super) const LINK_RETRY_DELAY: Duration = Duration::from_secs(60);
-
-/// Selects the documents that a destination receives.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DestinationFilter {
-    /// Documents of this queue.
-    pub queue: Queue,
-    /// Documents of these accounts; of all accounts if empty.
-    pub accounts: Vec<Account>,
-    /// Documents of these companies; of all companies if empty. The store ignores this
-    /// for the digitized queue, which mixes companies.
-    pub companies: Vec<Company>,
-}
-
-impl DestinationFilter {
-    /// Selects every document of a queue.
-    pub fn all_of(queue: Queue) -> Self {
-        Self {
-            queue,
-            accounts: Vec::new(),
-            companies: Vec::new(),
-        }
-    }
-}
 
 /// A worker's request for versions to deliver.
 #[derive(Clone, Debug)]
@@ -123,6 +87,9 @@ pub struct Delivery {
     /// Number of requests for a fresh link that brought none: a destination that has
     /// waited long enough continues without the file.
     pub link_tries: u32,
+    /// True if its feed could not be pulled for a fresh link for a day: it is delivered
+    /// without its file if its link has expired.
+    pub link_timed_out: bool,
     /// The note that this destination left when it accepted an earlier version of the
     /// document ([`DeliveryOutcome::Delivered`]).
     pub earlier_note: Option<String>,
@@ -197,48 +164,6 @@ pub enum LeaseAction {
     },
 }
 
-/// The point from which a person starts the feeds of a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartFrom {
-    /// Everything that is stored, and all later versions.
-    All,
-    /// Versions stored from now on.
-    Now,
-    /// Versions from this moment on, by the vendor's time, and all later versions.
-    Since(Timestamp),
-}
-
-/// A person's change of a destination.
-#[derive(Clone, Debug)]
-pub enum DestinationChange {
-    /// Stops deliveries until [`DestinationChange::Resume`].
-    Pause,
-    /// Resumes deliveries at once, paused or waiting.
-    Resume,
-    /// Starts feeds. Feeds that were started later than this are moved to the earlier
-    /// start; settled versions are not delivered again.
-    Start {
-        /// The documents that the destination receives.
-        filter: DestinationFilter,
-        /// Only this account's feeds.
-        account: Option<Account>,
-        /// Only this company's feed.
-        company: Option<Company>,
-        /// The starting point.
-        from: StartFrom,
-    },
-    /// Delivers rejected versions again, unless a newer version exists.
-    Retry {
-        /// Only this version, whatever its state; all rejected ones if none.
-        sequence: Option<i64>,
-    },
-    /// Skips a version that is not settled.
-    Skip {
-        /// The version's sequence number.
-        sequence: i64,
-    },
-}
-
 /// An outcome that arrives later: for a listed version from the program that read it, or
 /// for a delivered one from its destination.
 #[derive(Clone, Debug)]
@@ -296,29 +221,6 @@ impl DeliveryState {
     }
 }
 
-/// The reason why a destination is paused until a person resumes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DestinationPauseReason {
-    /// A person paused it.
-    ByHand,
-    /// It answered that it accepts nothing any more.
-    Closed,
-}
-
-impl DestinationPauseReason {
-    /// All reasons.
-    pub const ALL: [Self; 2] = [Self::ByHand, Self::Closed];
-
-    /// Returns the reason's name in the store and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ByHand => "by_hand",
-            Self::Closed => "closed",
-        }
-    }
-}
-
 /// The state of a destination.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct DestinationRow {
@@ -351,18 +253,6 @@ pub struct DestinationRow {
     pub stuck_at: Option<i64>,
     /// When it last accepted or rejected a version.
     pub last_success_at: Option<Timestamp>,
-}
-
-/// A feed that is held at a destination until a person starts it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct HeldFeed {
-    /// The feed.
-    #[serde(flatten)]
-    pub feed: Feed,
-    /// Versions that are held.
-    pub documents: u64,
-    /// True if its first pull is complete.
-    pub complete: bool,
 }
 
 /// Attempts to deliver a version; consecutive attempts with the same result are one row.

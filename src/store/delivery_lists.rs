@@ -2,9 +2,12 @@
 
 use super::StoreError;
 use super::deliveries::{
-    AttemptRow, DeliveryFilter, DeliveryRow, DeliveryState, DestinationRow, LEASE_WINDOW,
+    AttemptRow, Delivery, DeliveryFilter, DeliveryRow, DeliveryState, DestinationRow, LEASE_WINDOW,
+    ListEntry,
 };
-use super::engine::{Fragment, Operation, Row, Sql, Tx};
+use super::delivery_leases::{COLUMNS, OF_CHOSEN};
+use super::documents::ReadSequence;
+use super::engine::{Fragment, Operation, Param, Row, Sql, Tx};
 use crate::domain::DestinationName;
 
 /// Lists all destinations.
@@ -14,7 +17,8 @@ impl Operation for ListDestinations {
     type Output = Vec<DestinationRow>;
 
     async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::with(
+        // SQLite would otherwise begin with the feeds, and sort.
+        static SQL: Sql = Sql::new(
             "SELECT s.name, s.position, {greatest}(q.last - s.position, 0), s.delivered, s.rejected,
                     (SELECT count(*) FROM delivery h WHERE h.destination_id = s.id AND h.state = 'rejected'),
                     s.paused, s.waits_until, s.failing_since, s.failures, s.last_error, s.stuck_at, s.last_success_at,
@@ -28,14 +32,6 @@ impl Operation for ListDestinations {
                            AND h.state <> 'pending')
                      ORDER BY d.sequence LIMIT 1)
              FROM destination s, sequence q ORDER BY s.name{bytewise}",
-            // SQLite would otherwise begin with the feeds, and sort.
-            &[(
-                "then_join",
-                Fragment::Differs {
-                    sqlite: "CROSS JOIN",
-                    postgres: "JOIN",
-                },
-            )],
         );
         tx.all(&SQL, &[&LEASE_WINDOW], |row| {
             Ok(DestinationRow {
@@ -156,4 +152,46 @@ async fn attempts<T: Tx>(
         })
     })
     .await
+}
+
+/// Reads the list of a destination after place `after`: at most `limit` entries, and none after
+/// `limit_bytes` of bodies.
+pub(super) struct ReadList {
+    pub(super) destination: DestinationName,
+    pub(super) after: i64,
+    pub(super) limit: usize,
+    pub(super) limit_bytes: usize,
+}
+
+impl Operation for ReadList {
+    type Output = Vec<ListEntry>;
+
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
+        static SQL: Sql = Sql::with(
+            "SELECT {columns}, c.number, c.state
+             FROM (SELECT entry.*, sum(size) OVER (ORDER BY number) - size AS bytes_before FROM (
+                       SELECT h.sequence, h.number, h.state, h.link_tries, false AS link_timed_out,
+                              length(d.body) AS size
+                       FROM delivery h JOIN document d ON d.sequence = h.sequence
+                       WHERE h.destination_id = (SELECT id FROM destination WHERE name = $1)
+                         AND h.number > $2 AND d.body IS NOT NULL
+                       ORDER BY h.number LIMIT $3) AS entry) AS c
+             {of_chosen} WHERE c.bytes_before < $4",
+            &[("columns", COLUMNS), ("of_chosen", OF_CHOSEN)],
+        );
+        let epoch = ReadSequence.run(tx).await?.epoch;
+        let name = self.destination.as_str();
+        let params: [&dyn Param; 4] = [&name, &self.after, &self.limit, &self.limit_bytes];
+        let mut entries = tx
+            .all(&SQL, &params, |row| {
+                Ok(ListEntry {
+                    delivery: Delivery::read(row, &epoch)?,
+                    number: row.get(12)?,
+                    state: row.get(13)?,
+                })
+            })
+            .await?;
+        entries.sort_by_key(|entry| entry.number);
+        Ok(entries)
+    }
 }

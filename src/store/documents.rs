@@ -166,10 +166,7 @@ impl Operation for DocumentSearch {
     /// otherwise a stretch of the sequence.
     async fn run<T: Tx>(self, tx: &mut T) -> Result<FoundDocuments, StoreError> {
         // Prevents PostgreSQL from reading the whole sequence for its order.
-        const UNORDERED: Fragment = Fragment::Differs {
-            sqlite: "",
-            postgres: " + 0",
-        };
+        const UNORDERED: Fragment = Fragment::Differs("", " + 0");
         static OF_DOCUMENT: Sql = Sql::with(
             "SELECT {columns} FROM document d{by_identity} {of_feeds}
                AND d.sequence < $1 AND d.document_id = $6
@@ -178,13 +175,6 @@ impl Operation for DocumentSearch {
                 ("columns", COLUMNS),
                 ("of_feeds", OF_FEEDS),
                 ("unordered", UNORDERED),
-                (
-                    "by_identity",
-                    Fragment::Differs {
-                        sqlite: " INDEXED BY document_identity",
-                        postgres: "",
-                    },
-                ),
             ],
         );
         static OF_COMPANY: Sql = Sql::with(
@@ -201,10 +191,7 @@ impl Operation for DocumentSearch {
                 ("unordered", UNORDERED),
                 (
                     "by_feed",
-                    Fragment::Differs {
-                        sqlite: " INDEXED BY document_feed",
-                        postgres: "",
-                    },
+                    Fragment::Differs(" INDEXED BY document_feed", ""),
                 ),
             ],
         );
@@ -237,6 +224,47 @@ impl Operation for DocumentSearch {
             let rows = tx.all(&OF_STRETCH, &params, DocumentRow::read).await?;
             Ok(FoundDocuments::from(rows, first))
         }
+    }
+}
+
+/// The versions of two lists: ids $1, versions $2.
+pub(super) const VERSIONS: Fragment = Fragment::Differs(
+    "(SELECT key AS number, value AS document_id, $2 ->> key AS version FROM json_each($1)) AS v",
+    "unnest($1, $2) WITH ORDINALITY AS v (document_id, version, number)",
+);
+
+/// Returns for each of these (id, version) pairs whether the feed has it already.
+pub(super) struct KnownVersions {
+    pub(super) feed: Feed,
+    pub(super) versions: Vec<(String, String)>,
+}
+
+impl Operation for KnownVersions {
+    type Output = Vec<bool>;
+
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<Vec<bool>, StoreError> {
+        static SQL: Sql = Sql::with(
+            "SELECT EXISTS (
+                 SELECT 1 FROM document d JOIN feed f ON f.id = d.feed_id JOIN account a ON a.id = f.account_id
+                 WHERE d.document_id = v.document_id AND d.version = v.version
+                   AND a.name = $3 AND f.queue = $4 AND f.company = $5)
+             FROM {versions} ORDER BY v.number",
+            &[("versions", VERSIONS)],
+        );
+        let ids: Vec<&str> = self.versions.iter().map(|(id, _)| id.as_str()).collect();
+        let versions: Vec<&str> = self
+            .versions
+            .iter()
+            .map(|(_, text)| text.as_str())
+            .collect();
+        let params: [&dyn Param; 5] = [
+            &ids,
+            &versions,
+            &self.feed.account.as_str(),
+            &self.feed.queue.as_str(),
+            &self.feed.company.as_str(),
+        ];
+        tx.all(&SQL, &params, |row| row.get(0)).await
     }
 }
 

@@ -200,10 +200,7 @@ impl Operation for LeaseImportError {
                 ("rows", ROWS),
                 (
                     "skip_leased",
-                    Fragment::Differs {
-                        sqlite: "",
-                        postgres: " FOR NO KEY UPDATE OF r SKIP LOCKED",
-                    },
+                    Fragment::Differs("", " FOR NO KEY UPDATE OF r SKIP LOCKED"),
                 ),
             ],
         );

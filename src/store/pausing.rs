@@ -1,9 +1,10 @@
 //! Pages that were not stored: waiting, pausing and resuming feeds and accounts.
 
 use super::StoreError;
-use super::accounts::account_id;
 use super::engine::{Operation, Sql, Tx};
 use super::feeds::{FeedPauseReason, PageFailure, PageLease};
+use super::leases::lock_as_owner;
+use super::row_ids::account_id;
 use crate::domain::{Account, Feed, Timestamp};
 
 /// Records a failed request and releases the lease. Fails with [`StoreError::StaleLease`] if
@@ -18,8 +19,6 @@ impl Operation for FailPage {
     type Output = ();
 
     async fn run<T: Tx>(self, tx: &mut T) -> Result<(), StoreError> {
-        static OWN: Sql =
-            Sql::new("SELECT account_id FROM feed WHERE id = $1 AND fence = $2{lock_rows}");
         static FAIL_FEED: Sql = Sql::new(
             "UPDATE feed SET leased_until = NULL, failures = failures + 1, last_error = $2 WHERE id = $1",
         );
@@ -38,10 +37,7 @@ impl Operation for FailPage {
             error,
         } = self;
         let feed = lease.feed_id;
-        let account: i64 = tx
-            .first(&OWN, &[&feed, &lease.fence], |row| row.get(0))
-            .await?
-            .ok_or(StoreError::StaleLease)?;
+        let account = lock_as_owner(tx, &lease).await?;
         tx.execute(&FAIL_FEED, &[&feed, &error]).await?;
         match failure {
             PageFailure::FeedWaits(until) => {

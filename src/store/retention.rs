@@ -110,17 +110,11 @@ async fn remove_document_bodies<T: Tx>(
         &[
             (
                 "filter",
-                Fragment::Differs {
-                    sqlite: "s.filter",
-                    postgres: "s.filter::json",
-                },
+                Fragment::Differs("s.filter", "s.filter::json"),
             ),
             (
                 "skip_locked_documents",
-                Fragment::Differs {
-                    sqlite: "",
-                    postgres: " FOR NO KEY UPDATE OF d SKIP LOCKED",
-                },
+                Fragment::Differs("", " FOR NO KEY UPDATE OF d SKIP LOCKED"),
             ),
         ],
     );

@@ -4,8 +4,8 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use super::StoreError;
-use super::accounts::account_id;
 use super::engine::{Fragment, Operation, Row, SUBSCRIPTIONS_LOCK, Sql, Tx};
+use super::row_ids::account_id;
 use crate::domain::{Account, Event, Timestamp};
 
 /// The state of a subscription.
@@ -111,10 +111,6 @@ const ROWS: Fragment = Fragment::Same(
 
 impl SubscriptionRow {
     fn read(row: &dyn Row) -> Result<Self, StoreError> {
-        let secret = |column| -> Result<Option<SecretString>, StoreError> {
-            let text: Option<String> = row.get(column)?;
-            Ok(text.map(SecretString::from))
-        };
         Ok(Self {
             id: row.get(0)?,
             account: row.get(1)?,
@@ -128,8 +124,8 @@ impl SubscriptionRow {
             next_try_at: row.get(9)?,
             attempts: row.get(10)?,
             last_error: row.get(11)?,
-            subscribe_url: secret(12)?,
-            token: secret(13)?,
+            subscribe_url: row.get(12)?,
+            token: row.get(13)?,
         })
     }
 }

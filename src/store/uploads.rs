@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::StoreError;
-use super::accounts::account_id;
 use super::engine::{Fragment, Operation, Row, Sql, Tx};
+use super::row_ids::account_id;
 use crate::domain::{Account, Timestamp};
 
 /// A file that is about to be sent.

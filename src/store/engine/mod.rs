@@ -4,14 +4,14 @@
 use std::ops::ControlFlow;
 
 use super::StoreError;
-use crate::domain::Timestamp;
+use crate::domain::{DocumentVersion, Timestamp};
 
 pub mod postgres;
 mod sql;
 pub mod sqlite;
 mod value;
 
-pub(super) use self::sql::{Fragment, Sql, differs};
+pub(super) use self::sql::{Fragment, Sql};
 pub(super) use self::value::{Column, Param, Row, Value};
 
 /// [`Tx::lock`] held while subscriptions change; an arbitrary number, "IvWi".
@@ -23,6 +23,23 @@ pub(super) const TOKENS_LOCK: i64 = 0x4976_576A;
 /// Reads one row of a result, and decides whether another is read.
 pub(super) type ReadRow<'a> =
     &'a mut (dyn FnMut(&dyn Row) -> Result<ControlFlow<()>, StoreError> + Send);
+
+/// A version that is not stored yet.
+pub(super) struct NewVersion<'d> {
+    pub(super) document: &'d DocumentVersion,
+    /// True if a newer version of the document is known.
+    pub(super) superseded: bool,
+}
+
+/// New versions of a feed, in their order.
+pub(super) struct NewVersions<'d> {
+    pub(super) feed: i64,
+    pub(super) first_pull: bool,
+    /// The code of the kind of trigger whose pull found them.
+    pub(super) found_by: i64,
+    pub(super) stored_at: Timestamp,
+    pub(super) versions: Vec<NewVersion<'d>>,
+}
 
 /// An open transaction. It is committed if its operation succeeds.
 pub(super) trait Tx: Send {
@@ -47,6 +64,13 @@ pub(super) trait Tx: Send {
         sql: &'static Sql,
         params: &[&dyn Param],
     ) -> impl Future<Output = Result<usize, StoreError>> + Send;
+
+    /// Stores versions under the next sequence numbers. This must be the last statement, since
+    /// it may commit: the counter, for which others wait, is held for as short as possible.
+    fn insert_versions(
+        &mut self,
+        new: &NewVersions<'_>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Runs a statement and returns all its rows.
     fn all<R: Send>(

@@ -41,6 +41,7 @@ macro_rules! params {
 
 params! {
     i64: number => Value::Integer(Some(*number));
+    u32: number => Value::Integer(Some(i64::from(*number)));
     u64: number => Value::Integer(Some(signed(*number)));
     usize: number => Value::Integer(Some(signed(*number)));
     Option<i64>: number => Value::Integer(*number);
@@ -56,7 +57,9 @@ params! {
     Vec<u8>: bytes => Value::Bytes(Some(bytes));
     Option<&[u8]>: bytes => Value::Bytes(*bytes);
     Vec<&str>: texts => Value::Texts(texts.clone());
+    Vec<String>: texts => Value::Texts(texts.iter().map(String::as_str).collect());
     Vec<i64>: numbers => Value::Integers(numbers);
+    &[i64]: numbers => Value::Integers(numbers);
 }
 
 /// Converts a count or a limit to the signed number that databases expect.
@@ -113,6 +116,7 @@ columns! {
     // Numbers that are never negative.
     u32: (row, column) => Self::try_from(row.integer(column)?).unwrap_or_default();
     u64: (row, column) => Self::try_from(row.integer(column)?).unwrap_or_default();
+    usize: (row, column) => Self::try_from(row.integer(column)?).unwrap_or_default();
     bool: (row, column) => row.boolean(column)?;
     Timestamp: (row, column) => Self::from_millis(row.integer(column)?);
     String: (row, column) => row.text(column)?.into_owned();

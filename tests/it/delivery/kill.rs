@@ -110,6 +110,7 @@ fn exported(control: &Control) -> BTreeMap<Version, String> {
                 link: None,
                 link_listed_at: None,
                 link_tries: 0,
+                link_timed_out: false,
                 earlier_note: None,
             };
             exported.insert((document_id, version), delivery.key());

@@ -206,6 +206,7 @@ impl Pool {
                         client,
                         pool: self,
                         _permit: permit,
+                        is_committed: false,
                     });
                 }
                 // The server was restarted since the last use; nothing has been done yet.
@@ -328,6 +329,7 @@ pub(super) struct Transaction<'p> {
     pool: &'p Pool,
     _permit: SemaphorePermit<'p>,
     now: Timestamp,
+    is_committed: bool,
 }
 
 impl Transaction<'_> {
@@ -419,7 +421,9 @@ impl Transaction<'_> {
     }
 
     async fn end(self, word: &str) -> Result<(), StoreError> {
-        with_timeout(self.client.batch_execute(word)).await?;
+        if !self.is_committed {
+            with_timeout(self.client.batch_execute(word)).await?;
+        }
         self.pool.recycle(self.client);
         Ok(())
     }
@@ -427,7 +431,7 @@ impl Transaction<'_> {
     /// Runs a last statement and commits, both sent at once: the statement's locks are held
     /// only for the server's own time, even if this process is suspended in between.
     pub(super) async fn execute_and_commit(
-        self,
+        &mut self,
         sql: &str,
         values: &[&dyn Parameter],
     ) -> Result<usize, StoreError> {
@@ -442,7 +446,7 @@ impl Transaction<'_> {
         .await?;
         let changed = changed?;
         committed?;
-        self.pool.recycle(self.client);
+        self.is_committed = true;
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{PostgresStore, deliveries, destinations};
+use super::PostgresStore;
 use crate::domain::{Account, DestinationName, Timestamp};
-use crate::store::delivery_lists::ListDestinations;
+use crate::store::attempts::{RecordOutcome, SettleDeliveries};
+use crate::store::delivery_lists::{ListDestinations, ReadList};
+use crate::store::destinations::{ChangeDestination, ListHeldFeeds, RegisterDestinations};
 use crate::store::import_errors::{EndImportError, LeaseImportError, RetryImportError};
 use crate::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
@@ -25,18 +27,16 @@ impl DeliveryStore for PostgresStore {
     async fn register_destinations(
         &self,
         destinations: Vec<(DestinationName, DestinationFilter)>,
-        _now: Timestamp,
+        now: Timestamp,
     ) -> Result<(), StoreError> {
-        write_transaction!(self, destinations::register(&destinations));
-        Ok(())
+        self.write(RegisterDestinations { destinations, now }).await
     }
 
     async fn lease_deliveries(
         &self,
         request: DeliveryLeaseRequest,
     ) -> Result<DeliveryLeased, StoreError> {
-        self.may_write()?;
-        deliveries::lease(&self.pool, &request).await
+        self.write(request).await
     }
 
     async fn settle_deliveries(
@@ -44,15 +44,23 @@ impl DeliveryStore for PostgresStore {
         lease: DeliveryLease,
         attempts: Vec<Attempt>,
         action: LeaseAction,
-        _now: Timestamp,
+        now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.may_write()?;
-        let may_continue = deliveries::settle(&self.pool, &lease, &attempts, &action).await?;
         let any = |is: fn(&DeliveryOutcome) -> bool| attempts.iter().any(|one| is(&one.outcome));
-        if any(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired)) {
+        let pulls = any(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired));
+        let rejected = any(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. }));
+        let may_continue = self
+            .write(SettleDeliveries {
+                lease,
+                attempts,
+                action,
+                now,
+            })
+            .await?;
+        if pulls {
             self.trigger.notify_one();
         }
-        if any(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. })) {
+        if rejected {
             self.arrivals.send_replace(());
         }
         Ok(may_continue)
@@ -62,9 +70,15 @@ impl DeliveryStore for PostgresStore {
         &self,
         destination: DestinationName,
         change: DestinationChange,
-        _now: Timestamp,
+        now: Timestamp,
     ) -> Result<Option<usize>, StoreError> {
-        let changed = write_transaction!(self, destinations::change(&destination, &change));
+        let changed = self
+            .write(ChangeDestination {
+                destination,
+                change,
+                now,
+            })
+            .await?;
         self.arrivals.send_replace(());
         Ok(changed)
     }
@@ -74,12 +88,16 @@ impl DeliveryStore for PostgresStore {
         destination: DestinationName,
         sequence: i64,
         outcome: LateOutcome,
-        _now: Timestamp,
+        now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let recorded = write_transaction!(
-            self,
-            deliveries::record_outcome(destination.as_str(), sequence, &outcome)
-        );
+        let recorded = self
+            .write(RecordOutcome {
+                destination,
+                sequence,
+                outcome,
+                now,
+            })
+            .await?;
         self.arrivals.send_replace(());
         Ok(recorded)
     }
@@ -93,7 +111,11 @@ impl DeliveryStore for PostgresStore {
         destination: DestinationName,
         filter: DestinationFilter,
     ) -> Result<Vec<HeldFeed>, StoreError> {
-        read_transaction!(self, destinations::held_feeds(&destination, &filter))
+        self.read(ListHeldFeeds {
+            destination,
+            filter,
+        })
+        .await
     }
 
     async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError> {
@@ -107,10 +129,13 @@ impl DeliveryStore for PostgresStore {
         limit: usize,
         limit_bytes: usize,
     ) -> Result<Vec<ListEntry>, StoreError> {
-        read_transaction!(
-            self,
-            destinations::listed(&destination, after, limit, limit_bytes)
-        )
+        self.read(ReadList {
+            destination,
+            after,
+            limit,
+            limit_bytes,
+        })
+        .await
     }
 
     async fn lease_import_error(

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::connection::{Pool, Transaction};
 use super::rows::{account_id, feed_ids};
-use crate::domain::{Account, Event, Feed, Timestamp};
+use crate::domain::{Account, Event, Feed};
 use crate::sns::MessageType;
 use crate::store::columns::{event_code, kind_code, message_key};
 use crate::store::engine::SUBSCRIPTIONS_LOCK;
@@ -378,10 +378,4 @@ async fn merge_request(
             .await?;
     }
     Ok(())
-}
-
-/// Returns a moment from a caller's clock, but no later than the database's present: a
-/// future moment would delay work.
-pub(super) fn clamp_to_now(moment: Timestamp, transaction: &Transaction<'_>) -> Timestamp {
-    moment.min(transaction.now())
 }

@@ -3,6 +3,7 @@
 //! Sessions keep no state (no prepared statement, no LISTEN, no session lock), so that
 //! PgBouncer in transaction mode can be used. Due times and leases go by the database's clock.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,17 +21,20 @@ use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 use crate::store::activity::CountActivity;
 use crate::store::alarms::{CountUnannounced, EndNotice, LeaseNotice};
 use crate::store::certificates::{KeepCertificate, ListCertificates};
-use crate::store::documents::ReadSequence;
+use crate::store::documents::{KnownVersions, ReadSequence};
 use crate::store::feeds::{ListAccounts, ListFeeds};
+use crate::store::leases::{MAX_LEASE_ATTEMPTS, NextDue};
 use crate::store::limits::QUARANTINE_QUEUE;
 use crate::store::messages::ListNotifications;
+use crate::store::pages::CommitPage;
 use crate::store::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
 use crate::store::quarantine::{ListQuarantined, RemoveQuarantined};
+use crate::store::row_ids::{RaiseTriggers, RegisterFeeds};
 use crate::store::subscriptions::{
     ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest,
 };
 use crate::store::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
-use crate::store::triggers::{TriggerReconciliation, raise_all};
+use crate::store::triggers::TriggerReconciliation;
 use crate::store::uploads::{EndUpload, ListNewestUploads};
 use crate::store::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
@@ -44,39 +48,12 @@ use crate::store::{
 
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
-// Defined above the modules, which use them too.
-/// Reads in one snapshot: `read_transaction!(self, destinations::list())`.
-macro_rules! read_transaction {
-    ($store:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {{
-        let transaction = $store.pool.read().await?;
-        let rows = $module::$function(&transaction $(, $argument)*).await?;
-        transaction.commit().await?;
-        Ok(rows)
-    }};
-}
-
-/// Changes in one transaction: `write_transaction!(self, destinations::register(&destinations))`.
-macro_rules! write_transaction {
-    ($store:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {{
-        let transaction = $store.begin().await?;
-        let outcome = $module::$function(&transaction $(, $argument)*).await?;
-        transaction.commit().await?;
-        outcome
-    }};
-}
-
 mod connection;
 mod copy;
-mod deliveries;
-mod delivery_rows;
 mod delivery_store;
-mod destinations;
 mod error;
 mod ingest;
-mod leases;
-mod pages;
 mod quarantine;
-mod reading;
 mod rows;
 mod schema;
 mod tx;
@@ -298,24 +275,13 @@ impl Store for PostgresStore {
     }
 
     async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
-        let transaction = self.begin().await?;
-        let now = ingest::clamp_to_now(now, &transaction);
-        rows::feed_ids(&transaction, feeds, now).await?;
-        transaction.commit().await?;
+        self.write(RegisterFeeds { feeds, now }).await?;
         self.trigger.notify_one();
         Ok(())
     }
 
     async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        let feeds = triggers.iter().map(|trigger| trigger.feed.clone());
-        let ids = rows::feed_ids(&transaction, feeds, transaction.now()).await?;
-        let with_ids = triggers
-            .into_iter()
-            .filter_map(|trigger| Some((*ids.get(&trigger.feed)?, trigger)))
-            .collect();
-        raise_all(&mut transaction, with_ids).await?;
-        transaction.commit().await?;
+        self.write(RaiseTriggers(triggers)).await?;
         self.trigger.notify_one();
         Ok(())
     }
@@ -327,8 +293,12 @@ impl Store for PostgresStore {
     }
 
     async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>, StoreError> {
-        self.may_write()?;
-        leases::lease(&self.pool, &request).await
+        for _ in 0..MAX_LEASE_ATTEMPTS {
+            if let ControlFlow::Break(lease) = self.write(request.clone()).await? {
+                return Ok(lease);
+            }
+        }
+        Ok(None)
     }
 
     async fn commit_page(
@@ -337,8 +307,7 @@ impl Store for PostgresStore {
         page: PageToCommit,
         plan: PullPlan,
     ) -> Result<PageOutcome, StoreError> {
-        self.may_write()?;
-        let outcome = pages::commit(&self.pool, &lease, &page, &plan).await?;
+        let outcome = self.write(CommitPage { lease, page, plan }).await?;
         self.arrivals.send_replace(());
         Ok(outcome)
     }
@@ -362,7 +331,7 @@ impl Store for PostgresStore {
     }
 
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
-        read_transaction!(self, leases::next_due(&request))
+        self.read(NextDue(request)).await
     }
 
     async fn triggered(&self) {
@@ -408,7 +377,7 @@ impl Store for PostgresStore {
         feed: Feed,
         versions: Vec<(String, String)>,
     ) -> Result<Vec<bool>, StoreError> {
-        read_transaction!(self, reading::known_versions(&feed, &versions))
+        self.read(KnownVersions { feed, versions }).await
     }
 
     async fn sequence(&self) -> Result<SequenceRow, StoreError> {

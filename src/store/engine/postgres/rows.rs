@@ -30,31 +30,6 @@ pub(super) fn unescape_nul(text: String) -> String {
     }
 }
 
-/// Reads a text that [`escape_nul`] escaped.
-pub(super) fn text(row: &Row, column: usize) -> Result<String, StoreError> {
-    Ok(unescape_nul(row.try_get(column)?))
-}
-
-/// Reads an escaped text that may be absent.
-pub(super) fn optional_text(row: &Row, column: usize) -> Result<Option<String>, StoreError> {
-    Ok(row.try_get::<_, Option<String>>(column)?.map(unescape_nul))
-}
-
-/// Reads a timestamp.
-pub(super) fn timestamp(row: &Row, column: usize) -> Result<Timestamp, StoreError> {
-    Ok(Timestamp::from_millis(row.try_get(column)?))
-}
-
-/// Reads a timestamp that may be absent.
-pub(super) fn optional_timestamp(
-    row: &Row,
-    column: usize,
-) -> Result<Option<Timestamp>, StoreError> {
-    Ok(row
-        .try_get::<_, Option<i64>>(column)?
-        .map(Timestamp::from_millis))
-}
-
 /// Reads a number that is never negative.
 pub(super) fn count<N: TryFrom<i64> + Default>(row: &Row, column: usize) -> Result<N, StoreError> {
     Ok(N::try_from(row.try_get::<_, i64>(column)?).unwrap_or_default())

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use bytes::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
-use super::connection::Transaction;
+use super::connection::{Parameter, Transaction};
 use super::rows::{escape_nul, unescape_nul};
 use crate::domain::Timestamp;
 use crate::store::StoreError;
-use crate::store::engine::{Param, ReadRow, Row, Sql, Tx, Value};
+use crate::store::engine::{NewVersions, Param, ReadRow, Row, Sql, Tx, Value};
 
 type BoxedError = Box<dyn std::error::Error + Sync + Send>;
 
@@ -45,6 +45,44 @@ impl Tx for Transaction<'_> {
             .map(|(value, kind)| (value as &(dyn ToSql + Sync), kind.clone()))
             .collect();
         self.execute_typed(sql.postgres(), &values).await
+    }
+
+    async fn insert_versions(&mut self, new: &NewVersions<'_>) -> Result<(), StoreError> {
+        let documents = || new.versions.iter().map(|version| version.document);
+        let ids: Vec<String> = documents().map(|one| escape_nul(&one.id)).collect();
+        let versions: Vec<String> = documents().map(|one| escape_nul(&one.version)).collect();
+        let times: Vec<Option<i64>> = documents()
+            .map(|one| one.version_time().map(Timestamp::as_millis))
+            .collect();
+        let bodies: Vec<&[u8]> = documents().map(|one| one.body.as_slice()).collect();
+        let superseded: Vec<bool> = new.versions.iter().map(|one| one.superseded).collect();
+        let values: [&dyn Parameter; 10] = [
+            &i64::try_from(ids.len()).unwrap_or(i64::MAX),
+            &ids,
+            &versions,
+            &times,
+            &superseded,
+            &bodies,
+            &new.feed,
+            &new.first_pull,
+            &new.found_by,
+            &new.stored_at.as_millis(),
+        ];
+        // Sent with COMMIT, so that nobody waits for the counter until then; a visible number
+        // is committed, as are all before it.
+        let inserted = self
+            .execute_and_commit(
+                "WITH counter AS (UPDATE sequence SET last = last + $1 RETURNING last - $1 AS before)
+                 INSERT INTO document (sequence, feed_id, document_id, version, version_ms, superseded, first_pull,
+                     found_by, stored_at, body)
+                 SELECT counter.before + n.number, $7, n.document_id, n.version, n.version_ms, n.superseded, $8, $9, $10, n.body
+                 FROM counter, unnest($2, $3, $4, $5, $6) WITH ORDINALITY
+                     AS n (document_id, version, version_ms, superseded, body, number)",
+                &values,
+            )
+            .await?;
+        debug_assert_eq!(inserted, ids.len());
+        Ok(())
     }
 }
 

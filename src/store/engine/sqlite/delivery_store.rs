@@ -5,9 +5,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{SqliteStore, deliveries, destinations};
+use super::SqliteStore;
 use crate::domain::{Account, DestinationName, Timestamp};
-use crate::store::delivery_lists::ListDestinations;
+use crate::store::attempts::{RecordOutcome, SettleDeliveries};
+use crate::store::delivery_lists::{ListDestinations, ReadList};
+use crate::store::destinations::{ChangeDestination, ListHeldFeeds, RegisterDestinations};
 use crate::store::import_errors::{EndImportError, LeaseImportError, RetryImportError};
 use crate::store::{
     Attempt, DeliveryFilter, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, DeliveryOutcome,
@@ -27,16 +29,14 @@ impl DeliveryStore for SqliteStore {
         destinations: Vec<(DestinationName, DestinationFilter)>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.change(move |connection| destinations::register(connection, &destinations, now))
-            .await
+        self.write(RegisterDestinations { destinations, now }).await
     }
 
     async fn lease_deliveries(
         &self,
         request: DeliveryLeaseRequest,
     ) -> Result<DeliveryLeased, StoreError> {
-        self.change(move |connection| deliveries::lease(connection, &request))
-            .await
+        self.write(request).await
     }
 
     async fn settle_deliveries(
@@ -46,15 +46,15 @@ impl DeliveryStore for SqliteStore {
         action: LeaseAction,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let pulls = attempts
-            .iter()
-            .any(|one| matches!(one.outcome, DeliveryOutcome::LinkExpired));
-        let rejected = attempts
-            .iter()
-            .any(|one| matches!(one.outcome, DeliveryOutcome::Rejected { .. }));
+        let any = |is: fn(&DeliveryOutcome) -> bool| attempts.iter().any(|one| is(&one.outcome));
+        let pulls = any(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired));
+        let rejected = any(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. }));
         let may_continue = self
-            .transact(move |transaction, path| {
-                deliveries::settle(transaction, path, &lease, &attempts, &action, now)
+            .write(SettleDeliveries {
+                lease,
+                attempts,
+                action,
+                now,
             })
             .await?;
         if pulls {
@@ -73,7 +73,11 @@ impl DeliveryStore for SqliteStore {
         now: Timestamp,
     ) -> Result<Option<usize>, StoreError> {
         let changed = self
-            .change(move |connection| destinations::change(connection, &destination, &change, now))
+            .write(ChangeDestination {
+                destination,
+                change,
+                now,
+            })
             .await?;
         self.arrivals.send_replace(());
         Ok(changed)
@@ -87,14 +91,11 @@ impl DeliveryStore for SqliteStore {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let recorded = self
-            .change(move |connection| {
-                deliveries::record_outcome(
-                    connection,
-                    destination.as_str(),
-                    sequence,
-                    &outcome,
-                    now,
-                )
+            .write(RecordOutcome {
+                destination,
+                sequence,
+                outcome,
+                now,
             })
             .await?;
         self.arrivals.send_replace(());
@@ -110,8 +111,11 @@ impl DeliveryStore for SqliteStore {
         destination: DestinationName,
         filter: DestinationFilter,
     ) -> Result<Vec<HeldFeed>, StoreError> {
-        self.query(move |connection| destinations::held_feeds(connection, &destination, &filter))
-            .await
+        self.read(ListHeldFeeds {
+            destination,
+            filter,
+        })
+        .await
     }
 
     async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError> {
@@ -125,8 +129,11 @@ impl DeliveryStore for SqliteStore {
         limit: usize,
         limit_bytes: usize,
     ) -> Result<Vec<ListEntry>, StoreError> {
-        self.query(move |connection| {
-            destinations::listed(connection, &destination, after, limit, limit_bytes)
+        self.read(ReadList {
+            destination,
+            after,
+            limit,
+            limit_bytes,
         })
         .await
     }

@@ -12,23 +12,26 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{Notify, oneshot, watch};
 
 pub(super) use self::error::explain;
-use self::tx::{Begin, SqliteTx, immediate, in_transaction};
+use self::tx::{Begin, in_transaction};
 use self::writer::{Inbox, Writer};
 use super::Operation;
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::store::activity::CountActivity;
 use crate::store::alarms::{CountUnannounced, EndNotice, LeaseNotice};
 use crate::store::certificates::{KeepCertificate, ListCertificates};
-use crate::store::documents::ReadSequence;
+use crate::store::documents::{KnownVersions, ReadSequence};
 use crate::store::feeds::{ListAccounts, ListFeeds};
+use crate::store::leases::{NextDue, ReleaseAllLeases};
 use crate::store::messages::ListNotifications;
+use crate::store::pages::CommitPage;
 use crate::store::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
 use crate::store::quarantine::{ListQuarantined, RemoveQuarantined};
+use crate::store::row_ids::{RaiseTriggers, RegisterFeeds};
 use crate::store::subscriptions::{
     ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest,
 };
 use crate::store::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
-use crate::store::triggers::{TriggerReconciliation, raise_all};
+use crate::store::triggers::TriggerReconciliation;
 use crate::store::uploads::{EndUpload, ListNewestUploads};
 use crate::store::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
@@ -41,16 +44,10 @@ use crate::store::{
 };
 
 mod backup;
-mod deliveries;
-mod delivery_rows;
 mod delivery_store;
-mod destinations;
 mod error;
 mod ingest;
-mod leases;
-mod pages;
 mod quarantine;
-mod reading;
 mod rows;
 mod schema;
 mod tx;
@@ -98,9 +95,8 @@ impl SqliteStore {
         let mut connection = schema::open_for_writing(&path)?;
         let explain_here = |error| explain(&path, error);
         backup::ensure_epoch(&connection).map_err(explain_here)?;
-        leases::release_all(&connection).map_err(explain_here)?;
-        destinations::release_leases(&connection).map_err(explain_here)?;
         in_transaction(&mut connection, &path, Begin::Writing, |connection| {
+            tx::run(ReleaseAllLeases, connection, &path)?;
             tx::run(ResumeAtStart, connection, &path)
         })?;
         let quarantine = quarantine::QuarantineWriter::open(&connection, options.quarantine_bytes)
@@ -201,15 +197,6 @@ impl SqliteStore {
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// [`SqliteStore::transact`] for changes whose only errors are SQLite's.
-    async fn change<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.transact(|connection, path| change(connection).map_err(|error| explain(path, error)))
-            .await
-    }
-
     /// Runs `read` on the reader thread.
     async fn on_reader<T: Send + 'static>(
         &self,
@@ -233,15 +220,6 @@ impl SqliteStore {
                 mpsc::TrySendError::Disconnected(_) => StoreError::Closed,
             })?;
         outcome.await.map_err(|_| StoreError::Closed)?
-    }
-
-    /// [`SqliteStore::on_reader`] for reads whose only errors are SQLite's.
-    async fn query<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.on_reader(|connection, path| read(connection).map_err(|error| explain(path, error)))
-            .await
     }
 }
 
@@ -339,29 +317,13 @@ impl Store for SqliteStore {
     }
 
     async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
-        self.change(move |connection| {
-            feeds
-                .iter()
-                .try_for_each(|feed| rows::feed_id(connection, feed, now).map(drop))
-        })
-        .await?;
+        self.write(RegisterFeeds { feeds, now }).await?;
         self.trigger.notify_one();
         Ok(())
     }
 
     async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError> {
-        self.transact(move |connection, path| {
-            let with_ids: rusqlite::Result<Vec<(i64, Trigger)>> = triggers
-                .into_iter()
-                .map(|trigger| {
-                    let id = rows::feed_id(connection, &trigger.feed, trigger.due_at)?;
-                    Ok((id, trigger))
-                })
-                .collect();
-            let with_ids = with_ids.map_err(|error| explain(path, error))?;
-            immediate(raise_all(&mut SqliteTx::new(connection, path), with_ids))
-        })
-        .await?;
+        self.write(RaiseTriggers(triggers)).await?;
         self.trigger.notify_one();
         Ok(())
     }
@@ -373,8 +335,7 @@ impl Store for SqliteStore {
     }
 
     async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>, StoreError> {
-        self.change(move |connection| leases::lease(connection, &request))
-            .await
+        Ok(self.write(request).await?.break_value().flatten())
     }
 
     async fn commit_page(
@@ -383,11 +344,7 @@ impl Store for SqliteStore {
         page: PageToCommit,
         plan: PullPlan,
     ) -> Result<PageOutcome, StoreError> {
-        let outcome = self
-            .transact(move |transaction, path| {
-                pages::commit(transaction, path, &lease, &page, &plan)
-            })
-            .await?;
+        let outcome = self.write(CommitPage { lease, page, plan }).await?;
         self.arrivals.send_replace(());
         Ok(outcome)
     }
@@ -411,8 +368,7 @@ impl Store for SqliteStore {
     }
 
     async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
-        self.query(move |connection| leases::next_due(connection, &request))
-            .await
+        self.read(NextDue(request)).await
     }
 
     async fn triggered(&self) {
@@ -457,8 +413,7 @@ impl Store for SqliteStore {
         feed: Feed,
         versions: Vec<(String, String)>,
     ) -> Result<Vec<bool>, StoreError> {
-        self.query(move |connection| reading::known_versions(connection, &feed, &versions))
-            .await
+        self.read(KnownVersions { feed, versions }).await
     }
 
     async fn sequence(&self) -> Result<SequenceRow, StoreError> {
@@ -656,4 +611,22 @@ impl Drop for SqliteStore {
             inbox.close();
         }
     }
+}
+
+/// Returns SQLite's plan of a statement, on a new store.
+#[cfg(test)]
+pub(in crate::store) fn plan_of(sql: &super::Sql) -> String {
+    let folder = tempfile::tempdir().expect("created a folder");
+    let connection =
+        schema::open_for_writing(&folder.path().join("plan.db")).expect("created a store");
+    let plan: Vec<String> = connection
+        .prepare(&format!("EXPLAIN QUERY PLAN {}", sql.sqlite()))
+        .and_then(|mut statement| {
+            let parameters = vec![1; statement.parameter_count()];
+            statement
+                .query_map(rusqlite::params_from_iter(parameters), |row| row.get(3))?
+                .collect()
+        })
+        .expect("explained the statement");
+    plan.join("; ")
 }

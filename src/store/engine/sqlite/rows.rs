@@ -1,11 +1,10 @@
-//! Reading columns, and finding or adding the rows of accounts and feeds.
+//! Finding or adding the rows of accounts and feeds.
 
-use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::domain::{Account, Feed, Timestamp};
-use crate::store::columns::{self, kind_code};
-use crate::store::{DeliveryState, TriggerKind};
+use crate::store::TriggerKind;
+use crate::store::columns::kind_code;
 
 /// Returns the account's id; adds the account if it is new.
 pub(super) fn account_id(connection: &Connection, account: &Account) -> rusqlite::Result<i64> {
@@ -52,42 +51,4 @@ pub(super) fn feed_id(
         params![id, kind_code(TriggerKind::Reconciliation), now.as_millis()],
     )?;
     Ok(id)
-}
-
-/// Converts the error of a column with an unknown value.
-fn unknown_value(column: usize) -> impl FnOnce(columns::UnknownValue) -> rusqlite::Error {
-    move |what| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
-}
-
-/// Reads a kind of trigger.
-pub(super) fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<TriggerKind> {
-    columns::kind(row.get(column)?).map_err(unknown_value(column))
-}
-
-/// Reads a timestamp.
-pub(super) fn timestamp(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
-    Ok(Timestamp::from_millis(row.get(column)?))
-}
-
-/// Reads a timestamp that may be absent.
-pub(super) fn optional_timestamp(
-    row: &Row<'_>,
-    column: usize,
-) -> rusqlite::Result<Option<Timestamp>> {
-    Ok(row
-        .get::<_, Option<i64>>(column)?
-        .map(Timestamp::from_millis))
-}
-
-/// Reads the state of a delivery.
-pub(super) fn delivery_state(row: &Row<'_>, column: usize) -> rusqlite::Result<DeliveryState> {
-    columns::delivery_state(&row.get::<_, String>(column)?).map_err(unknown_value(column))
-}
-
-/// Reads a feed from three columns: account name, queue, company.
-pub(super) fn feed(row: &Row<'_>, first: usize) -> rusqlite::Result<Feed> {
-    let name: String = row.get(first)?;
-    let queue: String = row.get(first + 1)?;
-    let company: String = row.get(first + 2)?;
-    columns::feed(&name, &queue, &company).map_err(unknown_value(first))
 }

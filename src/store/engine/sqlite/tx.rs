@@ -12,7 +12,7 @@ use rusqlite::{CachedStatement, Connection};
 use super::error::explain;
 use crate::domain::Timestamp;
 use crate::store::StoreError;
-use crate::store::engine::{Operation, Param, ReadRow, Row, Sql, Tx, Value};
+use crate::store::engine::{NewVersions, Operation, Param, ReadRow, Row, Sql, Tx, Value};
 
 /// A transaction in progress on a connection.
 pub(super) struct SqliteTx<'c> {
@@ -150,6 +150,36 @@ impl Tx for SqliteTx<'_> {
                 .and_then(|mut statement| statement.raw_execute())
                 .map_err(|error| explain(self.path, error)),
         )
+    }
+
+    async fn insert_versions(&mut self, new: &NewVersions<'_>) -> Result<(), StoreError> {
+        static LAST: Sql = Sql::new("SELECT last FROM sequence");
+        static INSERT: Sql = Sql::new(
+            "INSERT INTO document (sequence, feed_id, document_id, version, version_ms, superseded, first_pull,
+                 found_by, stored_at, body)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        );
+        static SET_LAST: Sql = Sql::new("UPDATE sequence SET last = $1");
+        let mut last: i64 = self.one(&LAST, &[], |row| row.get(0)).await?;
+        for version in &new.versions {
+            last += 1;
+            let document = version.document;
+            let values: [&dyn Param; 10] = [
+                &last,
+                &new.feed,
+                &document.id,
+                &document.version,
+                &document.version_time(),
+                &version.superseded,
+                &new.first_pull,
+                &new.found_by,
+                &new.stored_at,
+                &document.body,
+            ];
+            self.execute(&INSERT, &values).await?;
+        }
+        self.execute(&SET_LAST, &[&last]).await?;
+        Ok(())
     }
 }
 

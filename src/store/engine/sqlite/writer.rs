@@ -373,11 +373,11 @@ mod tests {
         store.probe().await.expect("the store accepts writes");
         let (go, held) = std::sync::mpsc::sync_channel::<()>(1);
 
-        let panicking = store.change(move |_| -> rusqlite::Result<()> {
+        let panicking = store.transact(move |_, _| -> Result<(), StoreError> {
             let _ = held.recv();
             panic!("planted")
         });
-        let queued = store.change(|_| Ok(()));
+        let queued = store.transact(|_, _| Ok(()));
         let release = async { go.send(()) };
         let (panicked, queued, released) = tokio::join!(panicking, queued, release);
 
@@ -395,7 +395,7 @@ mod tests {
         let store = store(&folder);
 
         let panicked = store
-            .query(|_| -> rusqlite::Result<()> { panic!("planted") })
+            .on_reader(|_, _| -> Result<(), StoreError> { panic!("planted") })
             .await;
 
         assert!(matches!(panicked, Err(StoreError::Closed)), "{panicked:?}");
