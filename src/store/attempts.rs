@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::StoreError;
-use super::deliveries::{Attempt, DeliveryLease, DeliveryOutcome, LateOutcome, LeaseAction};
+use super::deliveries::{
+    Attempt, DeliveryLease, DeliveryOutcome, DeliveryState, LateOutcome, LeaseAction,
+};
 use super::destinations;
-use super::engine::{Operation, Param, Sql, Tx};
-use super::import_errors::NewImportError;
+use super::engine::{Param, Sql, Tx, operations};
+use super::import_errors::{ImportErrorState, NewImportError};
 use super::links::request_fresh_link;
-use crate::domain::{Company, DestinationName, Timestamp};
+use super::{Store, StoreError};
+use crate::domain::{DestinationName, Timestamp};
 
 /// Maximum number of attempt rows per delivery; the first is kept, then the newest.
 const MAX_ATTEMPT_ROWS: i64 = 50;
@@ -23,56 +25,95 @@ const LINK_RETRY_DELAY: Duration = Duration::from_secs(60);
 const NO_COMPANY: &str = "the document does not say which of your companies it belongs to, and Įvesk.lt requires \
      that; inform the accountant yourself";
 
-/// Records attempts with the import errors that follow, and applies an action to the lease;
-/// returns true if more attempts may begin under it. Fails with [`StoreError::StaleLease`] if
-/// another worker has leased the destination since.
-pub(super) struct SettleDeliveries {
-    pub(super) lease: DeliveryLease,
-    pub(super) attempts: Vec<Attempt>,
-    pub(super) action: LeaseAction,
-    pub(super) now: Timestamp,
+operations! {
+    write settle(
+        lease: DeliveryLease,
+        attempts: Vec<Attempt>,
+        action: LeaseAction,
+        now: Timestamp,
+    ) -> bool;
+
+    /// Records an outcome that a destination reports later; returns false if the version
+    /// was never listed at or delivered to it.
+    pub write record_outcome(
+        destination: DestinationName,
+        sequence: i64,
+        outcome: LateOutcome,
+        now: Timestamp,
+    ) -> bool, then wake_deliveries;
 }
 
-impl Operation for SettleDeliveries {
-    type Output = bool;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<bool, StoreError> {
-        static OWN: Sql =
-            Sql::new("SELECT 1 FROM destination WHERE id = $1 AND fence = $2{lock_rows}");
-        let now = tx.now_or(self.now);
-        let destination = self.lease.destination_id;
-        tx.first(&OWN, &[&destination, &self.lease.fence], |_| Ok(()))
-            .await?
-            .ok_or(StoreError::StaleLease)?;
-        let of = |is: fn(&DeliveryOutcome) -> bool| -> Vec<i64> {
-            let these = self.attempts.iter().filter(|one| is(&one.outcome));
-            these.map(|one| one.sequence).collect()
-        };
-        let expired = of(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired));
-        let listed = of(|outcome| matches!(outcome, DeliveryOutcome::Listed));
-        let delivered = of(|outcome| matches!(outcome, DeliveryOutcome::Delivered { .. }));
-        let rejected = of(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. }));
-        lock_feeds(tx, &expired).await?;
-        for one in &self.attempts {
-            record_attempt(tx, destination, one, now).await?;
+impl Store {
+    /// Records attempts with the import errors that follow, and applies `action` to the
+    /// lease. Returns true if more attempts may begin under the lease: not once it is
+    /// released, or a person has paused the destination. A pause leaves the lease with its
+    /// owner, which finishes the attempts in flight and then releases it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::StaleLease`] if another worker has leased the destination since;
+    /// nothing is recorded then.
+    pub async fn settle_deliveries(
+        &self,
+        lease: DeliveryLease,
+        attempts: Vec<Attempt>,
+        action: LeaseAction,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let any = |is: fn(&DeliveryOutcome) -> bool| attempts.iter().any(|one| is(&one.outcome));
+        let pulls = any(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired));
+        let rejects = any(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. }));
+        let may_continue = self.settle(lease, attempts, action, now).await?;
+        if pulls {
+            self.wake_pullers();
         }
-        assign_numbers(tx, destination, &listed).await?;
-        if self.attempts.len() > expired.len() {
-            record_success(tx, destination, [delivered.len(), rejected.len()], now).await?;
+        if rejects {
+            self.wake_deliveries();
         }
-        end_lease(tx, destination, &self.action, now).await
+        Ok(may_continue)
     }
+}
+
+async fn settle<T: Tx>(
+    tx: &mut T,
+    lease: DeliveryLease,
+    attempts: Vec<Attempt>,
+    action: LeaseAction,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    static OWN: Sql = Sql::new("SELECT 1 FROM destination WHERE id = $1 AND fence = $2{lock_rows}");
+    let now = tx.now_or(now);
+    let destination = lease.destination_id;
+    let owned: Option<()> = tx.first(&OWN, &[&destination, &lease.fence]).await?;
+    owned.ok_or(StoreError::StaleLease)?;
+    let of = |is: fn(&DeliveryOutcome) -> bool| -> Vec<i64> {
+        let these = attempts.iter().filter(|one| is(&one.outcome));
+        these.map(|one| one.sequence).collect()
+    };
+    let expired = of(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired));
+    let listed = of(|outcome| matches!(outcome, DeliveryOutcome::Listed));
+    let delivered = of(|outcome| matches!(outcome, DeliveryOutcome::Delivered { .. }));
+    let rejected = of(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. }));
+    lock_feeds(tx, &expired).await?;
+    for one in &attempts {
+        record_attempt(tx, destination, one, now).await?;
+    }
+    assign_numbers(tx, destination, &listed).await?;
+    if attempts.len() > expired.len() {
+        record_success(tx, destination, [delivered.len(), rejected.len()], now).await?;
+    }
+    end_lease(tx, destination, &action, now).await
 }
 
 /// Locks the feeds that are to be pulled for fresh links before their triggers are touched,
 /// in the order in which a page's commit locks them.
-async fn lock_feeds<T: Tx>(tx: &mut T, expired: &[i64]) -> Result<(), StoreError> {
+async fn lock_feeds<T: Tx>(tx: &mut T, expired: &Vec<i64>) -> Result<(), StoreError> {
     static SQL: Sql = Sql::new(
         "SELECT 1 FROM feed WHERE id IN (SELECT feed_id FROM document WHERE sequence IN ({elements}($1)))
          ORDER BY id{lock_rows}",
     );
     if !expired.is_empty() {
-        tx.all(&SQL, &[&expired], |_| Ok(())).await?;
+        tx.all::<()>(&SQL, &[expired]).await?;
     }
     Ok(())
 }
@@ -149,7 +190,7 @@ async fn write_delivery<T: Tx>(
         note,
         detail,
     ];
-    tx.execute(&DELIVERY, &params).await?;
+    tx.run(&DELIVERY, &params).await?;
     let repeated = tx
         .execute(&REPEATED, &[&destination, &sequence, &now, result, detail])
         .await?;
@@ -157,10 +198,10 @@ async fn write_delivery<T: Tx>(
         return Ok(());
     }
     let params: [&dyn Param; 6] = [&destination, &sequence, &began_at, &now, result, detail];
-    let number: i64 = tx.one(&ATTEMPT, &params, |row| row.get(0)).await?;
+    let number: i64 = tx.one(&ATTEMPT, &params).await?;
     if number > MAX_ATTEMPT_ROWS {
         let old = number - MAX_ATTEMPT_ROWS;
-        tx.execute(&REMOVE_OLD, &[&destination, &sequence, &old])
+        tx.run(&REMOVE_OLD, &[&destination, &sequence, &old])
             .await?;
     }
     Ok(())
@@ -179,31 +220,30 @@ async fn add_import_error<T: Tx>(
          FROM document d JOIN feed f ON f.id = d.feed_id WHERE d.sequence = $1
          ON CONFLICT (sequence, digest) DO NOTHING",
     );
-    let digest = digest(&SHA256, import_error.message.as_bytes());
-    let company = import_error.company.as_ref().map(Company::as_str);
+    let NewImportError { company, message } = import_error;
+    let digest = digest(&SHA256, message.as_bytes());
     let (state, due_at, error) = match company {
-        Some(_) => ("pending", Some(now), None),
-        None => ("refused", None, Some(NO_COMPANY)),
+        Some(_) => (ImportErrorState::Pending, Some(now), None),
+        None => (ImportErrorState::Refused, None, Some(NO_COMPANY)),
     };
     let params: [&dyn Param; 8] = [
         &sequence,
         &digest.as_ref(),
-        &company,
-        &import_error.message,
+        company,
+        message,
         &state,
         &now,
         &due_at,
         &error,
     ];
-    tx.execute(&SQL, &params).await?;
-    Ok(())
+    tx.run(&SQL, &params).await
 }
 
 /// Assigns the next places in the destination's list to versions.
 async fn assign_numbers<T: Tx>(
     tx: &mut T,
     destination: i64,
-    listed: &[i64],
+    listed: &Vec<i64>,
 ) -> Result<(), StoreError> {
     static COUNT: Sql = Sql::new(
         "UPDATE destination SET last_number = last_number + $2 WHERE id = $1 RETURNING last_number - $2",
@@ -217,12 +257,8 @@ async fn assign_numbers<T: Tx>(
     if listed.is_empty() {
         return Ok(());
     }
-    let before: i64 = tx
-        .one(&COUNT, &[&destination, &listed.len()], |row| row.get(0))
-        .await?;
-    tx.execute(&ASSIGN, &[&destination, &listed, &before])
-        .await?;
-    Ok(())
+    let before: i64 = tx.one(&COUNT, &[&destination, &listed.len()]).await?;
+    tx.run(&ASSIGN, &[&destination, listed, &before]).await
 }
 
 /// Counts accepted and rejected versions, and ends a series of failures.
@@ -237,9 +273,8 @@ async fn record_success<T: Tx>(
              failures = 0, failing_since = NULL, last_error = NULL, stuck_at = NULL, waits_until = NULL
          WHERE id = $1",
     );
-    tx.execute(&SQL, &[&destination, &delivered, &rejected, &now])
-        .await?;
-    Ok(())
+    tx.run(&SQL, &[&destination, &delivered, &rejected, &now])
+        .await
 }
 
 /// Applies an action to a lease; returns true if more attempts may begin under it.
@@ -261,12 +296,9 @@ async fn end_lease<T: Tx>(
          WHERE id = $1",
     );
     match action {
-        LeaseAction::Keep(lease) => {
-            tx.one(&KEEP, &[&destination, &now.after(*lease)], |row| row.get(0))
-                .await
-        }
+        LeaseAction::Keep(lease) => tx.one(&KEEP, &[&destination, &now.after(*lease)]).await,
         LeaseAction::Release => {
-            tx.execute(&RELEASE, &[&destination]).await?;
+            tx.run(&RELEASE, &[&destination]).await?;
             Ok(false)
         }
         LeaseAction::Wait {
@@ -277,14 +309,12 @@ async fn end_lease<T: Tx>(
         } => {
             let update = DeliveryUpdate::unavailable(error, until.is_some());
             write_delivery(tx, destination, *sequence, *began_at, now, &update).await?;
-            let state: String = tx
-                .one(&STATE, &[&destination, sequence], |row| row.get(0))
-                .await?;
+            let state: DeliveryState = tx.one(&STATE, &[&destination, sequence]).await?;
             // A person may have skipped the version while it was being delivered.
-            if state == "skipped" {
-                tx.execute(&RELEASE, &[&destination]).await?;
+            if state == DeliveryState::Skipped {
+                tx.run(&RELEASE, &[&destination]).await?;
             } else {
-                tx.execute(&WAIT, &[&destination, &now, error, sequence, until])
+                tx.run(&WAIT, &[&destination, &now, error, sequence, until])
                     .await?;
             }
             Ok(false)
@@ -292,54 +322,44 @@ async fn end_lease<T: Tx>(
     }
 }
 
-/// Records an outcome that a destination reports later; returns false if the version was
-/// never listed at or delivered to it.
-pub(super) struct RecordOutcome {
-    pub(super) destination: DestinationName,
-    pub(super) sequence: i64,
-    pub(super) outcome: LateOutcome,
-    pub(super) now: Timestamp,
-}
-
-impl Operation for RecordOutcome {
-    type Output = bool;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<bool, StoreError> {
-        static FIND: Sql = Sql::new(
-            "SELECT state, detail FROM delivery
-             WHERE destination_id = $1 AND sequence = $2 AND state IN ('listed', 'delivered', 'rejected')",
-        );
-        static COUNT: Sql = Sql::new(
-            "UPDATE destination SET delivered = delivered + $2, rejected = rejected + $3 WHERE id = $1",
-        );
-        let now = tx.now_or(self.now);
-        let Some(destination) = destinations::lock(tx, &self.destination).await? else {
-            return Ok(false);
-        };
-        let found: Option<(String, Option<String>)> = tx
-            .first(&FIND, &[&destination, &self.sequence], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .await?;
-        let Some((state, detail)) = found else {
-            return Ok(false);
-        };
-        let outcome = DeliveryOutcome::from(&self.outcome);
-        let update = DeliveryUpdate::of(&outcome, now);
-        if state == update.state && detail.as_deref() == update.detail {
-            return Ok(true);
-        }
-        let attempt = Attempt {
-            sequence: self.sequence,
-            began_at: now,
-            outcome,
-        };
-        record_attempt(tx, destination, &attempt, now).await?;
-        let delivered = i64::from(matches!(self.outcome, LateOutcome::Delivered));
-        tx.execute(&COUNT, &[&destination, &delivered, &(1 - delivered)])
-            .await?;
-        Ok(true)
+async fn record_outcome<T: Tx>(
+    tx: &mut T,
+    destination: DestinationName,
+    sequence: i64,
+    outcome: LateOutcome,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    static FIND: Sql = Sql::new(
+        "SELECT state, detail FROM delivery
+         WHERE destination_id = $1 AND sequence = $2 AND state IN ('listed', 'delivered', 'rejected')",
+    );
+    static COUNT: Sql = Sql::new(
+        "UPDATE destination SET delivered = delivered + $2, rejected = rejected + $3 WHERE id = $1",
+    );
+    let now = tx.now_or(now);
+    let Some(destination) = destinations::lock(tx, &destination).await? else {
+        return Ok(false);
+    };
+    let found: Option<(String, Option<String>)> =
+        tx.first(&FIND, &[&destination, &sequence]).await?;
+    let Some((state, detail)) = found else {
+        return Ok(false);
+    };
+    let delivered = i64::from(matches!(outcome, LateOutcome::Delivered));
+    let outcome = DeliveryOutcome::from(outcome);
+    let update = DeliveryUpdate::of(&outcome, now);
+    if state == update.state && detail.as_deref() == update.detail {
+        return Ok(true);
     }
+    let attempt = Attempt {
+        sequence,
+        began_at: now,
+        outcome,
+    };
+    record_attempt(tx, destination, &attempt, now).await?;
+    tx.run(&COUNT, &[&destination, &delivered, &(1 - delivered)])
+        .await?;
+    Ok(true)
 }
 
 /// The columns of a delivery, and of its attempt, as an outcome sets them.
@@ -394,16 +414,16 @@ impl<'a> DeliveryUpdate<'a> {
     }
 }
 
-impl From<&LateOutcome> for DeliveryOutcome {
-    fn from(outcome: &LateOutcome) -> Self {
+impl From<LateOutcome> for DeliveryOutcome {
+    fn from(outcome: LateOutcome) -> Self {
         match outcome {
             LateOutcome::Delivered => Self::Delivered { note: None },
             LateOutcome::Rejected {
                 message,
                 import_error,
             } => Self::Rejected {
-                message: message.clone(),
-                import_error: import_error.clone(),
+                message,
+                import_error,
             },
         }
     }

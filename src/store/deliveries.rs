@@ -9,17 +9,13 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use serde::Serialize;
 
-use super::StoreError;
-use super::destinations::{DestinationChange, DestinationFilter, DestinationPauseReason, HeldFeed};
-use super::import_errors::{
-    ImportErrorFilter, ImportErrorLease, ImportErrorOutcome, ImportErrorRow, NewImportError,
-};
-use crate::domain::{Account, DestinationName, Feed, Timestamp};
+use super::columns::named;
+use super::destinations::{DestinationFilter, DestinationPauseReason};
+use super::import_errors::NewImportError;
+use crate::domain::{DestinationName, Feed, Timestamp};
 
 /// Number of versions after a destination's position that one lease reads.
 pub(super) const LEASE_WINDOW: i64 = 2_000;
@@ -179,45 +175,21 @@ pub enum LateOutcome {
     },
 }
 
-/// The state of one version at one destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DeliveryState {
-    /// It was attempted and will be retried, or was reset by a person.
-    Pending,
-    /// It is in the list that a program reads; no outcome has been reported yet.
-    Listed,
-    /// The destination accepted it.
-    Delivered,
-    /// The destination rejected it.
-    Rejected,
-    /// A person skipped it.
-    Skipped,
-    /// It belongs to a company that the destination does not receive.
-    Filtered,
-}
-
-impl DeliveryState {
-    /// All states.
-    pub const ALL: [Self; 6] = [
-        Self::Pending,
-        Self::Listed,
-        Self::Delivered,
-        Self::Rejected,
-        Self::Skipped,
-        Self::Filtered,
-    ];
-
-    /// Returns the state's name in the store and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Listed => "listed",
-            Self::Delivered => "delivered",
-            Self::Rejected => "rejected",
-            Self::Skipped => "skipped",
-            Self::Filtered => "filtered",
-        }
+named! {
+    /// The state of one version at one destination.
+    pub enum DeliveryState {
+        /// It was attempted and will be retried, or was reset by a person.
+        Pending = "pending",
+        /// It is in the list that a program reads; no outcome has been reported yet.
+        Listed = "listed",
+        /// The destination accepted it.
+        Delivered = "delivered",
+        /// The destination rejected it.
+        Rejected = "rejected",
+        /// A person skipped it.
+        Skipped = "skipped",
+        /// It belongs to a company that the destination does not receive.
+        Filtered = "filtered",
     }
 }
 
@@ -324,121 +296,4 @@ pub struct FreshLink {
     pub version: String,
     /// The link; a secret.
     pub url: SecretString,
-}
-
-/// The store of deliveries. Every method may be called twice with the same effect.
-#[async_trait]
-pub trait DeliveryStore: Send + Sync + 'static {
-    /// Returns a watch that changes when this process may have stored documents or
-    /// changed a destination. The rows decide what is to be delivered.
-    fn arrivals(&self) -> watch::Receiver<()>;
-
-    /// Adds destinations that are not known yet, and stores their filters.
-    ///
-    /// Versions that are stored already are history to a new destination. If the filter of
-    /// a known one changes, feeds that no longer match have to be started again should they
-    /// return, and versions stored so far of newly matching feeds are history.
-    async fn register_destinations(
-        &self,
-        destinations: Vec<(DestinationName, DestinationFilter)>,
-        now: Timestamp,
-    ) -> Result<(), StoreError>;
-
-    /// Leases a destination with the next versions for it.
-    ///
-    /// Feeds without history are started automatically here. The lease covers the whole
-    /// destination, so that a document is delivered by one worker at a time.
-    async fn lease_deliveries(
-        &self,
-        request: DeliveryLeaseRequest,
-    ) -> Result<DeliveryLeased, StoreError>;
-
-    /// Records attempts with the import errors that follow, and applies `action` to the
-    /// lease. Returns true if more attempts may begin under the lease: not once it is
-    /// released, or a person has paused the destination. A pause leaves the lease with its
-    /// owner, which finishes the attempts in flight and then releases it.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::StaleLease`] if another worker has leased the destination since;
-    /// nothing is recorded then.
-    async fn settle_deliveries(
-        &self,
-        lease: DeliveryLease,
-        attempts: Vec<Attempt>,
-        action: LeaseAction,
-        now: Timestamp,
-    ) -> Result<bool, StoreError>;
-
-    /// Changes a destination and returns the number of affected feeds or versions; `None`
-    /// if the destination does not exist.
-    async fn change_destination(
-        &self,
-        destination: DestinationName,
-        change: DestinationChange,
-        now: Timestamp,
-    ) -> Result<Option<usize>, StoreError>;
-
-    /// Records an outcome that a destination reports later; returns false if the version
-    /// was never listed at or delivered to it.
-    async fn record_outcome(
-        &self,
-        destination: DestinationName,
-        sequence: i64,
-        outcome: LateOutcome,
-        now: Timestamp,
-    ) -> Result<bool, StoreError>;
-
-    /// Lists all destinations that were ever registered.
-    async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError>;
-
-    /// Lists feeds that match `filter` and are held at `destination` until they are started.
-    async fn held_feeds(
-        &self,
-        destination: DestinationName,
-        filter: DestinationFilter,
-    ) -> Result<Vec<HeldFeed>, StoreError>;
-
-    /// Lists deliveries with their attempts.
-    async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError>;
-
-    /// Returns at most `limit` entries of a destination's list after place `after`; none
-    /// is added after `limit_bytes` of bodies.
-    async fn listed(
-        &self,
-        destination: DestinationName,
-        after: i64,
-        limit: usize,
-        limit_bytes: usize,
-    ) -> Result<Vec<ListEntry>, StoreError>;
-
-    /// Leases the import error of these accounts that is due next.
-    async fn lease_import_error(
-        &self,
-        accounts: Vec<Account>,
-        now: Timestamp,
-        lease: Duration,
-    ) -> Result<Option<ImportErrorLease>, StoreError>;
-
-    /// Records the result of sending an import error.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::StaleLease`] if another worker has leased the import error since.
-    async fn end_import_error(
-        &self,
-        lease: ImportErrorLease,
-        end: ImportErrorOutcome,
-        now: Timestamp,
-    ) -> Result<(), StoreError>;
-
-    /// Makes a refused or waiting import error due now; returns false if there is none
-    /// that can be sent.
-    async fn retry_import_error(&self, id: i64, now: Timestamp) -> Result<bool, StoreError>;
-
-    /// Lists import errors.
-    async fn import_errors(
-        &self,
-        filter: ImportErrorFilter,
-    ) -> Result<Vec<ImportErrorRow>, StoreError>;
 }

@@ -5,16 +5,32 @@ use super::deliveries::{
     Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, LEASE_WINDOW, LINK_TIMEOUT,
 };
 use super::destinations::{MATCHING, start_automatically};
-use super::documents::ReadSequence;
-use super::engine::{Fragment, Operation, Param, Row, Sql, Tx};
-use crate::domain::Timestamp;
+use super::documents;
+use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
+use crate::domain::{DestinationName, Timestamp};
 
-/// The columns that [`Delivery::read`] reads: of a document `d`, its feed, its newer link `l`,
-/// and a row `c` that chose it.
+operations! {
+    /// Leases a destination with the next versions for it.
+    ///
+    /// Feeds without history are started automatically here. The lease covers the whole
+    /// destination, so that a document is delivered by one worker at a time.
+    pub write lease_deliveries(request: DeliveryLeaseRequest) -> DeliveryLeased;
+}
+
+/// The columns of a [`Delivery`] but the earlier note, its last: of a document `d`, its feed,
+/// its newer link `l`, and a row `c` that chose it.
 pub(super) const COLUMNS: Fragment = Fragment::Same(
-    "d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.stored_at, d.body,
-             c.link_tries, c.link_timed_out, l.url, l.listed_at",
+    "a.name, f.queue, f.company, d.document_id, d.version, (SELECT epoch FROM sequence), d.sequence,
+             d.stored_at, d.body, l.url, l.listed_at, c.link_tries, c.link_timed_out",
 );
+
+rows! {
+    Delivery {
+        feed, document_id, version, epoch, sequence, stored_at, body, link, link_listed_at,
+        link_tries, link_timed_out, earlier_note,
+    }
+    Candidate { id, position, failures, paused, waits_until, leased_until }
+}
 
 /// Joins what [`COLUMNS`] needs to the rows `c`.
 pub(super) const OF_CHOSEN: Fragment = Fragment::Same(
@@ -23,26 +39,6 @@ pub(super) const OF_CHOSEN: Fragment = Fragment::Same(
          JOIN account a ON a.id = f.account_id
          LEFT JOIN document_link l ON l.sequence = d.sequence",
 );
-
-impl Delivery {
-    /// Reads [`COLUMNS`]; a note is in none of them.
-    pub(super) fn read(row: &dyn Row, epoch: &str) -> Result<Self, StoreError> {
-        Ok(Self {
-            sequence: row.get(0)?,
-            feed: row.get(1)?,
-            document_id: row.get(4)?,
-            version: row.get(5)?,
-            stored_at: row.get(6)?,
-            body: row.get(7)?,
-            link_tries: row.get(8)?,
-            link_timed_out: row.get(9)?,
-            link: row.get(10)?,
-            link_listed_at: row.get(11)?,
-            earlier_note: None,
-            epoch: epoch.to_owned(),
-        })
-    }
-}
 
 /// Unsettled versions of started feeds, after the position $5 of the destination $1 and up to
 /// the sequence number $6. The order of joins is fixed: SQLite would otherwise begin with the
@@ -109,98 +105,76 @@ struct Candidate {
     leased_until: Option<Timestamp>,
 }
 
-impl Operation for DeliveryLeaseRequest {
-    type Output = DeliveryLeased;
-
-    /// Leases the destination with the next versions for it.
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<DeliveryLeased, StoreError> {
-        static LEASE: Sql = Sql::new(
-            "UPDATE destination SET fence = fence + 1, leased_until = $2 WHERE id = $1 RETURNING fence",
-        );
-        static SET_POSITION: Sql = Sql::new("UPDATE destination SET position = $2 WHERE id = $1");
-        let now = tx.now_or(self.now);
-        let Some(destination) = lock_candidate(tx, &self).await? else {
-            return Ok(DeliveryLeased::Nothing { until: None });
-        };
-        if destination.paused {
-            return Ok(DeliveryLeased::Nothing { until: None });
-        }
-        let busy = [destination.waits_until, destination.leased_until]
-            .into_iter()
-            .flatten();
-        if let Some(until) = busy.filter(|until| *until > now).max() {
-            return Ok(DeliveryLeased::Nothing { until: Some(until) });
-        }
-        // The counter is read first: what it has counted is committed and visible below.
-        let sequence = ReadSequence.run(tx).await?;
-        let end = sequence
-            .last
-            .min(destination.position.saturating_add(LEASE_WINDOW));
-        let (queue, accounts) = (self.filter.queue.as_str(), self.filter.account_names());
-        let companies = self.filter.company_codes();
-        let link_timeout = now.before(LINK_TIMEOUT);
-        let params: [&dyn Param; 11] = [
-            &destination.id,
-            &queue,
-            &accounts,
-            &companies,
-            &destination.position,
-            &end,
-            &now,
-            &self.files,
-            &link_timeout,
-            &self.limit,
-            &self.limit_bytes,
-        ];
-        let first: Option<i64> = tx
-            .first(&FIRST_UNSETTLED, &params[..6], |row| row.get(0))
-            .await?;
-        let position = first.map_or(end, |first| first - 1);
-        if position > destination.position {
-            tx.execute(&SET_POSITION, &[&destination.id, &position])
-                .await?;
-        }
-        let mut deliveries = Vec::new();
-        if first.is_some() {
-            let read = |row: &dyn Row| {
-                Ok(Delivery {
-                    earlier_note: row.get(12)?,
-                    ..Delivery::read(row, &sequence.epoch)?
-                })
-            };
-            deliveries = tx.all(&READY, &params, read).await?;
-            deliveries.sort_by_key(|delivery| delivery.sequence);
-        }
-        if deliveries.is_empty() {
-            let all_settled = first.is_none();
-            let (filter, history) = (&self.filter, self.deliver_history);
-            if (all_settled && end < sequence.last)
-                || start_automatically(tx, destination.id, filter, history, now).await?
-            {
-                return Ok(DeliveryLeased::Advanced);
-            }
-            let until = tx.one(&NEXT_TRY_AT, &params[..7], |row| row.get(0)).await?;
-            return Ok(DeliveryLeased::Nothing { until });
-        }
-        let fence = tx
-            .one(&LEASE, &[&destination.id, &now.after(self.lease)], |row| {
-                row.get(0)
-            })
-            .await?;
-        Ok(DeliveryLeased::Batch(DeliveryLease {
-            destination_id: destination.id,
-            destination: self.destination.clone(),
-            fence,
-            failures: destination.failures,
-            deliveries,
-        }))
+async fn lease_deliveries<T: Tx>(
+    tx: &mut T,
+    request: DeliveryLeaseRequest,
+) -> Result<DeliveryLeased, StoreError> {
+    static LEASE: Sql = Sql::new(
+        "UPDATE destination SET fence = fence + 1, leased_until = $2 WHERE id = $1 RETURNING fence",
+    );
+    static SET_POSITION: Sql = Sql::new("UPDATE destination SET position = $2 WHERE id = $1");
+    let now = tx.now_or(request.now);
+    let found = lock_candidate(tx, &request.destination).await?;
+    let Some(destination) = found.filter(|destination| !destination.paused) else {
+        return Ok(DeliveryLeased::Nothing { until: None });
+    };
+    let busy = [destination.waits_until, destination.leased_until]
+        .into_iter()
+        .flatten();
+    if let Some(until) = busy.filter(|until| *until > now).max() {
+        return Ok(DeliveryLeased::Nothing { until: Some(until) });
     }
+    let (id, position) = (destination.id, destination.position);
+    // The counter is read first: what it has counted is committed and visible below.
+    let last = documents::sequence(tx).await?.last;
+    let end = last.min(position.saturating_add(LEASE_WINDOW));
+    let filter = &request.filter;
+    let link_timeout = now.before(LINK_TIMEOUT);
+    let params: [&dyn Param; 11] = [
+        &id,
+        &filter.queue,
+        &filter.accounts,
+        &filter.companies,
+        &position,
+        &end,
+        &now,
+        &request.files,
+        &link_timeout,
+        &request.limit,
+        &request.limit_bytes,
+    ];
+    let first: Option<i64> = tx.first(&FIRST_UNSETTLED, &params[..6]).await?;
+    let settled_to = first.map_or(end, |first| first - 1);
+    if settled_to > position {
+        tx.run(&SET_POSITION, &[&id, &settled_to]).await?;
+    }
+    let mut deliveries: Vec<Delivery> = Vec::new();
+    if first.is_some() {
+        deliveries = tx.all(&READY, &params).await?;
+        deliveries.sort_by_key(|delivery| delivery.sequence);
+    }
+    if deliveries.is_empty() {
+        let more_follow = first.is_none() && end < last;
+        if more_follow || start_automatically(tx, id, filter, request.deliver_history, now).await? {
+            return Ok(DeliveryLeased::Advanced);
+        }
+        let until = tx.one(&NEXT_TRY_AT, &params[..7]).await?;
+        return Ok(DeliveryLeased::Nothing { until });
+    }
+    let fence = tx.one(&LEASE, &[&id, &now.after(request.lease)]).await?;
+    Ok(DeliveryLeased::Batch(DeliveryLease {
+        destination_id: id,
+        destination: request.destination,
+        fence,
+        failures: destination.failures,
+        deliveries,
+    }))
 }
 
 /// Locks the destination's row; `None` also if another replica has locked it.
 async fn lock_candidate<T: Tx>(
     tx: &mut T,
-    request: &DeliveryLeaseRequest,
+    destination: &DestinationName,
 ) -> Result<Option<Candidate>, StoreError> {
     static SQL: Sql = Sql::with(
         "SELECT id, position, failures, paused IS NOT NULL, waits_until, leased_until FROM destination
@@ -210,44 +184,5 @@ async fn lock_candidate<T: Tx>(
             Fragment::Differs("", " FOR NO KEY UPDATE SKIP LOCKED"),
         )],
     );
-    tx.first(&SQL, &[&request.destination.as_str()], |row| {
-        Ok(Candidate {
-            id: row.get(0)?,
-            position: row.get(1)?,
-            failures: row.get(2)?,
-            paused: row.get(3)?,
-            waits_until: row.get(4)?,
-            leased_until: row.get(5)?,
-        })
-    })
-    .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::sqlite::plan_of;
-
-    #[test]
-    fn leasing_reads_along_the_sequence_and_through_indexes_only() {
-        for sql in [&FIRST_UNSETTLED, &READY, &NEXT_TRY_AT] {
-            let plan = plan_of(sql);
-            for expected in [
-                "SEARCH d USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
-                "SEARCH h USING PRIMARY KEY (destination_id=? AND sequence=?)",
-            ] {
-                assert!(plan.contains(expected), "{expected}: {plan}");
-            }
-        }
-        let plan = plan_of(&READY);
-        for expected in [
-            "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)",
-            "SEARCH e USING COVERING INDEX document_identity (document_id=?)",
-            "SEARCH n USING PRIMARY KEY (destination_id=? AND sequence=?)",
-        ] {
-            assert!(plan.contains(expected), "{expected}: {plan}");
-        }
-        // The only sort is that of a document's own versions.
-        assert_eq!(plan.matches("TEMP B-TREE").count(), 1, "{plan}");
-    }
+    tx.first(&SQL, &[destination]).await
 }

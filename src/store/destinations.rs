@@ -1,9 +1,10 @@
 //! Destinations: registering and changing them, and starting their feeds.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::StoreError;
-use super::engine::{Fragment, Operation, Param, Sql, Tx};
+use super::columns::named;
+use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
 use crate::domain::{Account, Company, DestinationName, Feed, Queue, Timestamp};
 
 /// Selects the documents that a destination receives.
@@ -26,16 +27,6 @@ impl DestinationFilter {
             accounts: Vec::new(),
             companies: Vec::new(),
         }
-    }
-
-    /// Returns the names of its accounts.
-    pub(super) fn account_names(&self) -> Vec<&str> {
-        self.accounts.iter().map(Account::as_str).collect()
-    }
-
-    /// Returns the codes of its companies.
-    pub(super) fn company_codes(&self) -> Vec<&str> {
-        self.companies.iter().map(Company::as_str).collect()
     }
 }
 
@@ -81,26 +72,13 @@ pub enum DestinationChange {
     },
 }
 
-/// The reason why a destination is paused until a person resumes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DestinationPauseReason {
-    /// A person paused it.
-    ByHand,
-    /// It answered that it accepts nothing any more.
-    Closed,
-}
-
-impl DestinationPauseReason {
-    /// All reasons.
-    pub const ALL: [Self; 2] = [Self::ByHand, Self::Closed];
-
-    /// Returns the reason's name in the store and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ByHand => "by_hand",
-            Self::Closed => "closed",
-        }
+named! {
+    /// The reason why a destination is paused until a person resumes it.
+    pub enum DestinationPauseReason {
+        /// A person paused it.
+        ByHand = "by_hand",
+        /// It answered that it accepts nothing any more.
+        Closed = "closed",
     }
 }
 
@@ -128,97 +106,105 @@ const HELD: Fragment = Fragment::Same(
     "NOT EXISTS (SELECT 1 FROM destination_feed s WHERE s.destination_id = $1 AND s.feed_id = f.id)",
 );
 
-/// Adds destinations that are not known yet, and stores their filters.
-pub(super) struct RegisterDestinations {
-    pub(super) destinations: Vec<(DestinationName, DestinationFilter)>,
-    pub(super) now: Timestamp,
+operations! {
+    /// Adds destinations that are not known yet, and stores their filters.
+    ///
+    /// Versions that are stored already are history to a new destination. If the filter of
+    /// a known one changes, feeds that no longer match have to be started again should they
+    /// return, and versions stored so far of newly matching feeds are history.
+    pub write register_destinations(
+        destinations: Vec<(DestinationName, DestinationFilter)>,
+        now: Timestamp,
+    ) -> ();
+
+    /// Changes a destination and returns the number of affected feeds or versions; `None`
+    /// if the destination does not exist.
+    pub write change_destination(
+        destination: DestinationName,
+        change: DestinationChange,
+        now: Timestamp,
+    ) -> Option<usize>, then wake_deliveries;
+
+    /// Lists feeds that match `filter` and are held at `destination` until they are started.
+    pub read held_feeds(destination: DestinationName, filter: DestinationFilter) -> Vec<HeldFeed>;
 }
 
-impl Operation for RegisterDestinations {
-    type Output = ();
+rows! { HeldFeed { feed, documents, complete } }
 
-    async fn run<T: Tx>(mut self, tx: &mut T) -> Result<(), StoreError> {
-        static ADD: Sql = Sql::new(
-            "INSERT INTO destination (name, created_at, filter, since_sequence, position)
-             SELECT $1, $2, $3, last, last FROM sequence WHERE true ON CONFLICT (name) DO NOTHING",
-        );
-        static CHANGE: Sql = Sql::new(
-            "UPDATE destination SET filter = $2, since_sequence = (SELECT last FROM sequence)
-             WHERE name = $1 AND filter <> $2 RETURNING id",
-        );
-        // The starts of feeds that no longer match.
-        static REMOVE_STARTS: Sql = Sql::with(
-            "DELETE FROM destination_feed WHERE destination_id = $1 AND feed_id NOT IN (
-                 SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id WHERE {matching})",
-            &[("matching", MATCHING)],
-        );
-        let now = tx.now_or(self.now);
-        // The same order everywhere prevents deadlocks.
-        self.destinations
-            .sort_by(|(one, _), (other, _)| one.cmp(other));
-        for (destination, filter) in &self.destinations {
-            let (name, text) = (destination.as_str(), serde_json::json!(filter).to_string());
-            tx.execute(&ADD, &[&name, &now, &text]).await?;
-            let changed: Option<i64> = tx.first(&CHANGE, &[&name, &text], |row| row.get(0)).await?;
-            if let Some(id) = changed {
-                let (accounts, companies) = (filter.account_names(), filter.company_codes());
-                let params = [
-                    &id as &dyn Param,
-                    &filter.queue.as_str(),
-                    &accounts,
-                    &companies,
-                ];
-                tx.execute(&REMOVE_STARTS, &params).await?;
-            }
+async fn register_destinations<T: Tx>(
+    tx: &mut T,
+    mut destinations: Vec<(DestinationName, DestinationFilter)>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    static ADD: Sql = Sql::new(
+        "INSERT INTO destination (name, created_at, filter, since_sequence, position)
+         SELECT $1, $2, $3, last, last FROM sequence WHERE true ON CONFLICT (name) DO NOTHING",
+    );
+    static CHANGE: Sql = Sql::new(
+        "UPDATE destination SET filter = $2, since_sequence = (SELECT last FROM sequence)
+         WHERE name = $1 AND filter <> $2 RETURNING id",
+    );
+    // The starts of feeds that no longer match.
+    static REMOVE_STARTS: Sql = Sql::with(
+        "DELETE FROM destination_feed WHERE destination_id = $1 AND feed_id NOT IN (
+             SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id WHERE {matching})",
+        &[("matching", MATCHING)],
+    );
+    let now = tx.now_or(now);
+    // The same order everywhere prevents deadlocks.
+    destinations.sort_by(|(one, _), (other, _)| one.cmp(other));
+    for (name, filter) in &destinations {
+        let text = serde_json::json!(filter).to_string();
+        tx.run(&ADD, &[name, &now, &text]).await?;
+        let changed: Option<i64> = tx.first(&CHANGE, &[name, &text]).await?;
+        if let Some(id) = changed {
+            tx.run(&REMOVE_STARTS, &of_filter(&id, filter)).await?;
         }
-        Ok(())
     }
+    Ok(())
 }
 
-/// Changes a destination; returns the number of affected feeds or versions, or `None` if the
-/// destination does not exist.
-pub(super) struct ChangeDestination {
-    pub(super) destination: DestinationName,
-    pub(super) change: DestinationChange,
-    pub(super) now: Timestamp,
+/// Returns the parameters of [`MATCHING`], after $1.
+fn of_filter<'a>(first: &'a dyn Param, filter: &'a DestinationFilter) -> [&'a dyn Param; 4] {
+    [first, &filter.queue, &filter.accounts, &filter.companies]
 }
 
-impl Operation for ChangeDestination {
-    type Output = Option<usize>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Option<usize>, StoreError> {
-        static PAUSE: Sql = Sql::new(
-            "UPDATE destination SET paused = $2 WHERE id = $1 AND paused IS DISTINCT FROM $2",
-        );
-        static RESUME: Sql = Sql::new(
-            "UPDATE destination SET paused = NULL, waits_until = NULL
-             WHERE id = $1 AND (paused IS NOT NULL OR waits_until IS NOT NULL)",
-        );
-        let now = tx.now_or(self.now);
-        let Some(id) = lock(tx, &self.destination).await? else {
-            return Ok(None);
-        };
-        let changed = match self.change {
-            DestinationChange::Pause => {
-                let reason = DestinationPauseReason::ByHand.as_str();
-                tx.execute(&PAUSE, &[&id, &reason]).await?
-            }
-            DestinationChange::Resume => tx.execute(&RESUME, &[&id]).await?,
-            DestinationChange::Start {
-                filter,
-                account,
-                company,
-                from,
-            } => {
-                let feeds = matching_feeds(tx, &filter, account.as_ref(), company.as_ref()).await?;
-                start(tx, id, &feeds, from, now).await?;
-                feeds.len()
-            }
-            DestinationChange::Retry { sequence } => retry(tx, id, sequence, now).await?,
-            DestinationChange::Skip { sequence } => skip(tx, id, sequence, now).await?,
-        };
-        Ok(Some(changed))
-    }
+async fn change_destination<T: Tx>(
+    tx: &mut T,
+    destination: DestinationName,
+    change: DestinationChange,
+    now: Timestamp,
+) -> Result<Option<usize>, StoreError> {
+    static PAUSE: Sql =
+        Sql::new("UPDATE destination SET paused = $2 WHERE id = $1 AND paused IS DISTINCT FROM $2");
+    static RESUME: Sql = Sql::new(
+        "UPDATE destination SET paused = NULL, waits_until = NULL
+         WHERE id = $1 AND (paused IS NOT NULL OR waits_until IS NOT NULL)",
+    );
+    let now = tx.now_or(now);
+    let Some(id) = lock(tx, &destination).await? else {
+        return Ok(None);
+    };
+    let changed = match change {
+        DestinationChange::Pause => {
+            tx.execute(&PAUSE, &[&id, &DestinationPauseReason::ByHand])
+                .await?
+        }
+        DestinationChange::Resume => tx.execute(&RESUME, &[&id]).await?,
+        DestinationChange::Start {
+            filter,
+            account,
+            company,
+            from,
+        } => {
+            let feeds = matching_feeds(tx, &filter, &account, &company).await?;
+            start(tx, id, &feeds, from, now).await?;
+            feeds.len()
+        }
+        DestinationChange::Retry { sequence } => retry(tx, id, sequence, now).await?,
+        DestinationChange::Skip { sequence } => skip(tx, id, sequence, now).await?,
+    };
+    Ok(Some(changed))
 }
 
 /// Locks a destination and returns its row's id, if there is one.
@@ -230,29 +216,22 @@ pub(super) async fn lock<T: Tx>(
     destination: &DestinationName,
 ) -> Result<Option<i64>, StoreError> {
     static SQL: Sql = Sql::new("SELECT id FROM destination WHERE name = $1{lock_rows}");
-    tx.first(&SQL, &[&destination.as_str()], |row| row.get(0))
-        .await
+    tx.first(&SQL, &[destination]).await
 }
 
 async fn matching_feeds<T: Tx>(
     tx: &mut T,
     filter: &DestinationFilter,
-    account: Option<&Account>,
-    company: Option<&Company>,
+    account: &Option<Account>,
+    company: &Option<Company>,
 ) -> Result<Vec<i64>, StoreError> {
     static SQL: Sql = Sql::with(
         "SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
          WHERE {matching} AND ($1 IS NULL OR a.name = $1) AND ($5 IS NULL OR f.company = $5)",
         &[("matching", MATCHING)],
     );
-    let params: [&dyn Param; 5] = [
-        &account.map(Account::as_str),
-        &filter.queue.as_str(),
-        &filter.account_names(),
-        &filter.company_codes(),
-        &company.map(Company::as_str),
-    ];
-    tx.all(&SQL, &params, |row| row.get(0)).await
+    let params = [&of_filter(account, filter)[..], &[company as &dyn Param]].concat();
+    tx.all(&SQL, &params).await
 }
 
 /// Starts feeds without history: their first pull brought nothing, and nothing was stored
@@ -273,14 +252,12 @@ pub(super) async fn start_automatically<T: Tx>(
                  AND (d.first_pull OR d.sequence <= (SELECT since_sequence FROM destination WHERE id = $1)))))",
         &[("matching", MATCHING), ("held", HELD)],
     );
-    let params: [&dyn Param; 5] = [
-        &destination,
-        &filter.queue.as_str(),
-        &filter.account_names(),
-        &filter.company_codes(),
-        &history,
-    ];
-    let feeds = tx.all(&SQL, &params, |row| row.get(0)).await?;
+    let params = [
+        &of_filter(&destination, filter)[..],
+        &[&history as &dyn Param],
+    ]
+    .concat();
+    let feeds: Vec<i64> = tx.all(&SQL, &params).await?;
     start(tx, destination, &feeds, StartFrom::All, now).await?;
     Ok(!feeds.is_empty())
 }
@@ -289,7 +266,7 @@ pub(super) async fn start_automatically<T: Tx>(
 async fn start<T: Tx>(
     tx: &mut T,
     destination: i64,
-    feeds: &[i64],
+    feeds: &Vec<i64>,
     from: StartFrom,
     now: Timestamp,
 ) -> Result<(), StoreError> {
@@ -315,12 +292,12 @@ async fn start<T: Tx>(
         StartFrom::All | StartFrom::Now => None,
     };
     let everything = from == StartFrom::All;
-    tx.execute(&START, &[&destination, &feeds, &now, &everything, &since])
+    tx.run(&START, &[&destination, feeds, &now, &everything, &since])
         .await?;
-    if from != StartFrom::Now {
-        tx.execute(&MOVE_BACK, &[&destination, &feeds]).await?;
+    match from {
+        StartFrom::Now => Ok(()),
+        _ => tx.run(&MOVE_BACK, &[&destination, feeds]).await,
     }
-    Ok(())
 }
 
 /// Makes versions pending again, unless a newer one exists, and moves the position back.
@@ -347,17 +324,11 @@ async fn retry<T: Tx>(
     static MOVE_BACK: Sql =
         Sql::new("UPDATE destination SET position = {least}(position, $2 - 1) WHERE id = $1");
     let retried: Vec<i64> = match sequence {
-        Some(sequence) => {
-            tx.all(&ONE, &[&destination, &now, &sequence], |row| row.get(0))
-                .await?
-        }
-        None => {
-            tx.all(&REJECTED, &[&destination, &now], |row| row.get(0))
-                .await?
-        }
+        Some(sequence) => tx.all(&ONE, &[&destination, &now, &sequence]).await?,
+        None => tx.all(&REJECTED, &[&destination, &now]).await?,
     };
     if let Some(first) = retried.iter().min() {
-        tx.execute(&MOVE_BACK, &[&destination, first]).await?;
+        tx.run(&MOVE_BACK, &[&destination, first]).await?;
     }
     Ok(retried.len())
 }
@@ -380,47 +351,26 @@ async fn skip<T: Tx>(
     );
     let skipped = tx.execute(&SKIP, &[&destination, &sequence, &now]).await?;
     if skipped > 0 {
-        tx.execute(&CONTINUE, &[&destination, &sequence]).await?;
+        tx.run(&CONTINUE, &[&destination, &sequence]).await?;
     }
     Ok(skipped)
 }
 
-/// Lists feeds that match a filter and are held at a destination until they are started.
-pub(super) struct ListHeldFeeds {
-    pub(super) destination: DestinationName,
-    pub(super) filter: DestinationFilter,
-}
-
-impl Operation for ListHeldFeeds {
-    type Output = Vec<HeldFeed>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static FIND: Sql = Sql::new("SELECT id FROM destination WHERE name = $1");
-        static SQL: Sql = Sql::with(
-            "SELECT a.name, f.queue, f.company, f.documents, f.first_complete_at IS NOT NULL
-             FROM feed f JOIN account a ON a.id = f.account_id WHERE {matching} AND {held}
-             ORDER BY a.name{bytewise}, f.company{bytewise}",
-            &[("matching", MATCHING), ("held", HELD)],
-        );
-        let destination: Option<i64> = tx
-            .first(&FIND, &[&self.destination.as_str()], |row| row.get(0))
-            .await?;
-        let Some(destination) = destination else {
-            return Ok(Vec::new());
-        };
-        let params: [&dyn Param; 4] = [
-            &destination,
-            &self.filter.queue.as_str(),
-            &self.filter.account_names(),
-            &self.filter.company_codes(),
-        ];
-        tx.all(&SQL, &params, |row| {
-            Ok(HeldFeed {
-                feed: row.get(0)?,
-                documents: row.get(3)?,
-                complete: row.get(4)?,
-            })
-        })
-        .await
+async fn held_feeds<T: Tx>(
+    tx: &mut T,
+    destination: DestinationName,
+    filter: DestinationFilter,
+) -> Result<Vec<HeldFeed>, StoreError> {
+    static FIND: Sql = Sql::new("SELECT id FROM destination WHERE name = $1");
+    static SQL: Sql = Sql::with(
+        "SELECT a.name, f.queue, f.company, f.documents, f.first_complete_at IS NOT NULL
+         FROM feed f JOIN account a ON a.id = f.account_id WHERE {matching} AND {held}
+         ORDER BY a.name{bytewise}, f.company{bytewise}",
+        &[("matching", MATCHING), ("held", HELD)],
+    );
+    let id: Option<i64> = tx.first(&FIND, &[&destination]).await?;
+    match id {
+        Some(id) => tx.all(&SQL, &of_filter(&id, &filter)).await,
+        None => Ok(Vec::new()),
     }
 }

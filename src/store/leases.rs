@@ -2,12 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use super::StoreError;
-use super::columns::kind_code;
-use super::engine::{Fragment, Operation, Param, Sql, Tx};
+use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
 use super::feeds::{LeaseRequest, PageLease, Position, TriggerKind};
 use super::pulls::{SavedCursor, overlap_start, position_kind};
-use crate::domain::{Cursor, Timestamp};
+use super::{Store, StoreError};
+use crate::domain::{Cursor, Feed, Timestamp};
 
 /// Pending triggers of feeds that a process can pull ($1). Paused feeds and accounts are
 /// retried when their wait is over, except those that need a person.
@@ -42,99 +41,68 @@ impl LeaseRequest {
     }
 }
 
-/// Returns the moment when the next trigger is due; `None` if none is pending.
-pub(super) struct NextDue(pub(super) LeaseRequest);
-
-impl Operation for NextDue {
-    type Output = Option<Timestamp>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::with(
-            "SELECT min({greatest}(d.due_at, coalesce(f.waits_until, 0), coalesce(a.waits_until, 0),
-                                   coalesce(f.leased_until, 0)))
-             {pending}",
-            &[("pending", PENDING)],
-        );
-        tx.one(&SQL, &[&self.0.pullable()], |row| row.get(0)).await
-    }
-}
-
-/// Number of attempts to lease a feed while other replicas lease those that were chosen.
-pub(super) const MAX_LEASE_ATTEMPTS: usize = 4;
-
-impl Operation for LeaseRequest {
-    type Output = ControlFlow<Option<PageLease>>;
-
+operations! {
     /// Leases the most urgent feed that may be pulled now; its pull starts or continues.
     /// Returns [`ControlFlow::Continue`], with nothing changed, if another replica pulled
     /// it, or used the account's last request.
-    ///
-    /// The locks are those of an UPDATE that does not change the key, so that ingest, whose
-    /// rows refer to these, never waits for them.
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        // A feed that no other replica has locked.
-        static CHOOSE: Sql = Sql::with(
-            "SELECT f.id, f.account_id {pending} AND {due}
-             ORDER BY d.kind, f.last_leased_at NULLS FIRST, f.id LIMIT 1{skip_leased}",
-            &[
-                ("pending", PENDING),
-                ("due", DUE),
-                (
-                    "skip_leased",
-                    Fragment::Differs("", " FOR NO KEY UPDATE OF f SKIP LOCKED"),
-                ),
-            ],
-        );
-        // Serializes the counting of requests in flight.
-        static LOCK_ACCOUNT: Sql = Sql::new("SELECT 1 FROM account WHERE id = $1{lock_rows}");
-        static LEASE: Sql = Sql::new(
-            "UPDATE feed SET fence = fence + 1, leased_until = $2, last_leased_at = $3 WHERE id = $1
-             RETURNING fence",
-        );
-        let now = tx.now_or(self.now);
-        let pullable = self.pullable();
-        let params: [&dyn Param; 3] = [&pullable, &now, &self.requests_per_account];
-        let chosen: Option<(i64, i64)> = tx
-            .first(&CHOOSE, &params, |row| Ok((row.get(0)?, row.get(1)?)))
-            .await?;
-        let Some((feed, account)) = chosen else {
-            return Ok(ControlFlow::Break(None));
-        };
-        tx.first(&LOCK_ACCOUNT, &[&account], |_| Ok(())).await?;
-        let params: [&dyn Param; 4] = [&pullable, &now, &self.requests_per_account, &feed];
-        let Some(candidate) = check(tx, feed, &params).await? else {
-            return Ok(ControlFlow::Continue(()));
-        };
-        let position = start_or_resume(tx, &self, &candidate, now).await?;
-        let fence = tx
-            .one(&LEASE, &[&feed, &now.after(self.lease), &now], |row| {
-                row.get(0)
-            })
-            .await?;
-        Ok(ControlFlow::Break(Some(PageLease {
-            fence,
-            position,
-            ..candidate.lease
-        })))
+    write try_lease(request: LeaseRequest) -> ControlFlow<Option<PageLease>>;
+
+    /// Returns the moment when the next trigger is due; `None` if there is none.
+    pub read next_due(request: LeaseRequest) -> Option<Timestamp>;
+}
+
+/// Number of attempts to lease a feed while other replicas lease those that were chosen.
+const MAX_LEASE_ATTEMPTS: usize = 4;
+
+impl Store {
+    /// Leases the most urgent feed that may be requested now.
+    pub async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>, StoreError> {
+        for _ in 0..MAX_LEASE_ATTEMPTS {
+            if let ControlFlow::Break(lease) = self.try_lease(request.clone()).await? {
+                return Ok(lease);
+            }
+        }
+        Ok(None)
     }
 }
 
-struct Candidate {
-    raised: i64,
-    in_progress: bool,
-    cursor: Option<Cursor>,
-    /// Without fence and position.
-    lease: PageLease,
+async fn next_due<T: Tx>(
+    tx: &mut T,
+    request: LeaseRequest,
+) -> Result<Option<Timestamp>, StoreError> {
+    static SQL: Sql = Sql::with(
+        "SELECT min({greatest}(d.due_at, coalesce(f.waits_until, 0), coalesce(a.waits_until, 0),
+                               coalesce(f.leased_until, 0)))
+         {pending}",
+        &[("pending", PENDING)],
+    );
+    tx.one(&SQL, &[&request.pullable()]).await
 }
 
-/// Reads the locked feed again: others may have committed between the choice, which saw an
-/// older snapshot, and the lock.
-async fn check<T: Tx>(
+/// The locks are those of an UPDATE that does not change the key, so that ingest, whose rows
+/// refer to these, never waits for them.
+async fn try_lease<T: Tx>(
     tx: &mut T,
-    feed_id: i64,
-    params: &[&dyn Param],
-) -> Result<Option<Candidate>, StoreError> {
-    static SQL: Sql = Sql::with(
+    request: LeaseRequest,
+) -> Result<ControlFlow<Option<PageLease>>, StoreError> {
+    // A feed that no other replica has locked.
+    static CHOOSE: Sql = Sql::with(
+        "SELECT f.id, f.account_id {pending} AND {due}
+         ORDER BY d.kind, f.last_leased_at NULLS FIRST, f.id LIMIT 1{skip_leased}",
+        &[
+            ("pending", PENDING),
+            ("due", DUE),
+            (
+                "skip_leased",
+                Fragment::Differs("", " FOR NO KEY UPDATE OF f SKIP LOCKED"),
+            ),
+        ],
+    );
+    // Serializes the counting of requests in flight.
+    static LOCK_ACCOUNT: Sql = Sql::new("SELECT 1 FROM account WHERE id = $1{lock_rows}");
+    // Read again: others may have committed between the choice, which saw an older snapshot,
+    // and the lock.
+    static CHECK: Sql = Sql::with(
         "SELECT a.name, f.queue, f.company, d.kind, d.raised, r.target IS NOT NULL, f.cursor,
                 f.first_complete_at IS NULL, f.failures, a.failures,
                 (f.last_page_at IS NOT NULL OR NOT EXISTS
@@ -142,31 +110,66 @@ async fn check<T: Tx>(
          {pending} AND {due} AND f.id = $4 ORDER BY d.kind LIMIT 1",
         &[("pending", PENDING), ("due", DUE)],
     );
-    tx.first(&SQL, params, |row| {
-        Ok(Candidate {
-            raised: row.get(4)?,
-            in_progress: row.get(5)?,
-            cursor: row.get(6)?,
-            lease: PageLease {
-                feed_id,
-                feed: row.get(0)?,
-                kind: row.get(3)?,
-                fence: 0,
-                position: Position::default(),
-                first_pull: row.get(7)?,
-                feed_failures: row.get(8)?,
-                account_failures: row.get(9)?,
-                key_at_fault: row.get(10)?,
-            },
-        })
-    })
-    .await
+    static LEASE: Sql = Sql::new(
+        "UPDATE feed SET fence = fence + 1, leased_until = $2, last_leased_at = $3 WHERE id = $1
+         RETURNING fence",
+    );
+    let now = tx.now_or(request.now);
+    let pullable = request.pullable();
+    let params: [&dyn Param; 3] = [&pullable, &now, &request.requests_per_account];
+    let chosen: Option<(i64, i64)> = tx.first(&CHOOSE, &params).await?;
+    let Some((feed_id, account)) = chosen else {
+        return Ok(ControlFlow::Break(None));
+    };
+    tx.first::<()>(&LOCK_ACCOUNT, &[&account]).await?;
+    let params = [&params[..], &[&feed_id as &dyn Param]].concat();
+    let Some(candidate) = tx.first::<Candidate>(&CHECK, &params).await? else {
+        return Ok(ControlFlow::Continue(()));
+    };
+    let position = start_or_resume(tx, &request, feed_id, &candidate, now).await?;
+    let fence = tx
+        .one(&LEASE, &[&feed_id, &now.after(request.lease), &now])
+        .await?;
+    Ok(ControlFlow::Break(Some(PageLease {
+        feed_id,
+        feed: candidate.feed,
+        kind: candidate.kind,
+        fence,
+        position,
+        first_pull: candidate.first_pull,
+        feed_failures: candidate.feed_failures,
+        account_failures: candidate.account_failures,
+        key_at_fault: candidate.key_at_fault,
+    })))
+}
+
+/// A feed that may be leased.
+struct Candidate {
+    feed: Feed,
+    kind: TriggerKind,
+    raised: i64,
+    in_progress: bool,
+    cursor: Option<Cursor>,
+    first_pull: bool,
+    feed_failures: u32,
+    account_failures: u32,
+    key_at_fault: bool,
+}
+
+rows! {
+    Candidate {
+        feed, kind, raised, in_progress, cursor, first_pull, feed_failures, account_failures,
+        key_at_fault,
+    }
+    Position { from, previous_next, previous_entries }
+    SavedCursor { saved_at, cursor }
 }
 
 /// Returns the position of the pull; a new pull is recorded first.
 async fn start_or_resume<T: Tx>(
     tx: &mut T,
     request: &LeaseRequest,
+    feed_id: i64,
     candidate: &Candidate,
     now: Timestamp,
 ) -> Result<Position, StoreError> {
@@ -174,12 +177,7 @@ async fn start_or_resume<T: Tx>(
         "INSERT INTO feed_pull (feed_id, kind, target, started_at) VALUES ($1, $2, $3, $4)
          ON CONFLICT (feed_id, kind) DO UPDATE SET target = excluded.target, started_at = excluded.started_at",
     );
-    let PageLease {
-        feed_id,
-        kind,
-        first_pull,
-        ..
-    } = candidate.lease;
+    let (kind, first_pull) = (candidate.kind, candidate.first_pull);
     let position_kind = position_kind(kind, first_pull);
     let stored = position(tx, feed_id, position_kind).await?;
     if candidate.in_progress {
@@ -201,11 +199,8 @@ async fn start_or_resume<T: Tx>(
         from: start,
         ..Position::default()
     };
-    tx.execute(
-        &START,
-        &[&feed_id, &kind_code(kind), &candidate.raised, &now],
-    )
-    .await?;
+    tx.run(&START, &[&feed_id, &kind, &candidate.raised, &now])
+        .await?;
     save_position(tx, feed_id, position_kind, &position).await?;
     Ok(position)
 }
@@ -214,15 +209,7 @@ async fn position<T: Tx>(tx: &mut T, feed: i64, kind: TriggerKind) -> Result<Pos
     static SQL: Sql = Sql::new(
         "SELECT position, previous_next, previous_entries FROM feed_pull WHERE feed_id = $1 AND kind = $2",
     );
-    let stored = tx
-        .first(&SQL, &[&feed, &kind_code(kind)], |row| {
-            Ok(Position {
-                from: row.get(0)?,
-                previous_next: row.get(1)?,
-                previous_entries: row.get(2)?,
-            })
-        })
-        .await?;
+    let stored = tx.first(&SQL, &[&feed, &kind]).await?;
     Ok(stored.unwrap_or_default())
 }
 
@@ -238,15 +225,13 @@ pub(super) async fn save_position<T: Tx>(
          ON CONFLICT (feed_id, kind) DO UPDATE SET position = excluded.position,
              previous_next = excluded.previous_next, previous_entries = excluded.previous_entries",
     );
-    let params: [&dyn Param; 5] = [
-        &feed,
-        &kind_code(kind),
-        &position.from.as_ref().map(Cursor::as_str),
-        &position.previous_next.as_ref().map(Cursor::as_str),
-        &position.previous_entries,
-    ];
-    tx.execute(&SQL, &params).await?;
-    Ok(())
+    let Position {
+        from,
+        previous_next,
+        previous_entries,
+    } = position;
+    let params: [&dyn Param; 5] = [&feed, &kind, from, previous_next, previous_entries];
+    tx.run(&SQL, &params).await
 }
 
 /// Returns the moment when the newest complete overlap read began; the first pull counts
@@ -267,12 +252,12 @@ pub(super) async fn last_overlap_read<T: Tx>(
     );
     let params: [&dyn Param; 5] = [
         &feed,
-        &kind_code(TriggerKind::FollowUp),
-        &kind_code(TriggerKind::LateFollowUp),
-        &kind_code(TriggerKind::Reconciliation),
-        &kind_code(TriggerKind::Backfill),
+        &TriggerKind::FollowUp,
+        &TriggerKind::LateFollowUp,
+        &TriggerKind::Reconciliation,
+        &TriggerKind::Backfill,
     ];
-    let began_at: Option<Timestamp> = tx.one(&SQL, &params, |row| row.get(0)).await?;
+    let began_at: Option<Timestamp> = tx.one(&SQL, &params).await?;
     Ok(began_at.unwrap_or(now).min(now))
 }
 
@@ -284,13 +269,7 @@ pub(super) async fn saved_cursors<T: Tx>(
     static SQL: Sql = Sql::new(
         "SELECT saved_at, cursor FROM feed_cursor WHERE feed_id = $1 ORDER BY saved_at DESC",
     );
-    tx.all(&SQL, &[&feed], |row| {
-        Ok(SavedCursor {
-            saved_at: row.get(0)?,
-            cursor: row.get(1)?,
-        })
-    })
-    .await
+    tx.all(&SQL, &[&feed]).await
 }
 
 /// Locks the lease's feed and returns the row of its account. Fails with
@@ -298,25 +277,18 @@ pub(super) async fn saved_cursors<T: Tx>(
 pub(super) async fn lock_as_owner<T: Tx>(tx: &mut T, lease: &PageLease) -> Result<i64, StoreError> {
     static SQL: Sql =
         Sql::new("SELECT account_id FROM feed WHERE id = $1 AND fence = $2{lock_rows}");
-    tx.first(&SQL, &[&lease.feed_id, &lease.fence], |row| row.get(0))
+    tx.first(&SQL, &[&lease.feed_id, &lease.fence])
         .await?
         .ok_or(StoreError::StaleLease)
 }
 
 /// Releases all leases: at the start of the only process, those of a process that ended.
-pub(super) struct ReleaseAllLeases;
-
-impl Operation for ReleaseAllLeases {
-    type Output = ();
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<(), StoreError> {
-        static FEEDS: Sql =
-            Sql::new("UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL");
-        static DESTINATIONS: Sql = Sql::new("UPDATE destination SET leased_until = NULL");
-        static IMPORT_ERRORS: Sql = Sql::new("UPDATE import_error SET leased_until = NULL");
-        tx.execute(&FEEDS, &[]).await?;
-        tx.execute(&DESTINATIONS, &[]).await?;
-        tx.execute(&IMPORT_ERRORS, &[]).await?;
-        Ok(())
-    }
+pub(super) async fn release_all_leases<T: Tx>(tx: &mut T) -> Result<(), StoreError> {
+    static FEEDS: Sql =
+        Sql::new("UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL");
+    static DESTINATIONS: Sql = Sql::new("UPDATE destination SET leased_until = NULL");
+    static IMPORT_ERRORS: Sql = Sql::new("UPDATE import_error SET leased_until = NULL");
+    tx.run(&FEEDS, &[]).await?;
+    tx.run(&DESTINATIONS, &[]).await?;
+    tx.run(&IMPORT_ERRORS, &[]).await
 }

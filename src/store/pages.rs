@@ -9,10 +9,9 @@ use std::collections::{HashMap, HashSet};
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::StoreError;
-use super::columns::kind_code;
 use super::completion::complete_pull;
 use super::documents::VERSIONS;
-use super::engine::{Fragment, NewVersion, NewVersions, Operation, Param, Sql, Tx};
+use super::engine::{Fragment, NewVersion, NewVersions, Param, Sql, Tx, operations};
 use super::feeds::{
     COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
     PageToCommit, PullPlan, TriggerKind, UnreadableEntry,
@@ -26,62 +25,59 @@ use super::row_ids::feed_ids;
 use super::uploads::link_documents;
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 
-/// Stores a page with its cursor, raises the triggers that follow, and releases the lease.
-pub(super) struct CommitPage {
-    pub(super) lease: PageLease,
-    pub(super) page: PageToCommit,
-    pub(super) plan: PullPlan,
+operations! {
+    /// Stores a page with its cursor, raises the triggers that follow, and releases the
+    /// lease.
+    ///
+    /// A pull that ends raises `follow_ups` if a notification triggered it, and the next
+    /// reconciliation `reconcile_every` later if it was one.
+    pub write commit_page(lease: PageLease, page: PageToCommit, plan: PullPlan) -> PageOutcome,
+        then wake_deliveries;
 }
 
-impl Operation for CommitPage {
-    type Output = PageOutcome;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<PageOutcome, StoreError> {
-        let Self { lease, page, plan } = self;
-        let account = lock_as_owner(tx, &lease).await?;
-        let plan = PullPlan {
-            now: tx.now_or(plan.now),
-            ..plan
-        };
-        let stored = StoredVersions::read(tx, &lease, account, &page.documents).await?;
-        if stored.company_filter_ignored(&lease, &page.documents) {
-            let reason = FeedPauseReason::CompanyFilterIgnored;
-            pause_feed(tx, lease.feed_id, reason, None, COMPANY_FILTER_IGNORED).await?;
-            return Ok(PageOutcome::CompanyFilterIgnored);
-        }
-        let new = stored.new_of(&page.documents);
-        let notified_at = notified_at(tx, lease.feed_id).await?;
-        let missed_notifications = new
-            .iter()
-            .filter(|document| is_unannounced(&lease, document, notified_at))
-            .count();
-        record_page(
-            tx,
-            &lease,
-            &page,
-            plan.now,
-            [new.len(), missed_notifications],
-        )
-        .await?;
-        record_success(tx, account, plan.now).await?;
-        let companies = page.companies.iter();
-        let of_companies =
-            companies.map(|company| Feed::exported(lease.feed.account.clone(), company.clone()));
-        feed_ids(tx, of_companies, plan.now).await?;
-        let up_to_date = page.end == PageEnd::UpToDate;
-        move_cursor(tx, &lease, &page, &plan, up_to_date).await?;
-        if up_to_date {
-            complete_pull(tx, &lease, &plan).await?;
-        }
-        let outcome = PageOutcome::Committed(PageCommitted {
-            new: new.len(),
-            known: page.documents.len() - new.len(),
-            up_to_date,
-            missed_notifications,
-        });
-        insert(tx, &lease, new, plan.now).await?;
-        Ok(outcome)
+async fn commit_page<T: Tx>(
+    tx: &mut T,
+    lease: PageLease,
+    page: PageToCommit,
+    plan: PullPlan,
+) -> Result<PageOutcome, StoreError> {
+    let account = lock_as_owner(tx, &lease).await?;
+    let plan = PullPlan {
+        now: tx.now_or(plan.now),
+        ..plan
+    };
+    let stored = StoredVersions::read(tx, &lease, account, &page.documents).await?;
+    if stored.company_filter_ignored(&lease, &page.documents) {
+        let reason = FeedPauseReason::CompanyFilterIgnored;
+        pause_feed(tx, lease.feed_id, reason, None, COMPANY_FILTER_IGNORED).await?;
+        return Ok(PageOutcome::CompanyFilterIgnored);
     }
+    let new = stored.new_of(&page.documents);
+    let notified_at = notified_at(tx, lease.feed_id).await?;
+    let missed_notifications = new
+        .iter()
+        .filter(|document| is_unannounced(&lease, document, notified_at))
+        .count();
+    let counts = [new.len(), missed_notifications];
+    record_page(tx, &lease, &page, plan.now, counts).await?;
+    record_success(tx, account, plan.now).await?;
+    let companies = page.companies.iter();
+    let of_companies =
+        companies.map(|company| Feed::exported(lease.feed.account.clone(), company.clone()));
+    feed_ids(tx, of_companies, plan.now).await?;
+    let up_to_date = page.end == PageEnd::UpToDate;
+    move_cursor(tx, &lease, &page, &plan, up_to_date).await?;
+    if up_to_date {
+        complete_pull(tx, &lease, &plan).await?;
+    }
+    let outcome = PageOutcome::Committed(PageCommitted {
+        new: new.len(),
+        known: page.documents.len() - new.len(),
+        up_to_date,
+        missed_notifications,
+    });
+    insert(tx, &lease, new, plan.now).await?;
+    Ok(outcome)
 }
 
 /// The versions of a page that are stored already.
@@ -113,11 +109,7 @@ impl StoredVersions {
         let ids: Vec<&str> = documents.iter().map(|one| one.id.as_str()).collect();
         let versions: Vec<&str> = documents.iter().map(|one| one.version.as_str()).collect();
         let params: [&dyn Param; 4] = [&ids, &versions, &lease.feed_id, &account];
-        let stored = tx
-            .all(&STORED, &params, |row| {
-                Ok(((row.get(0)?, row.get(1)?), (row.get(2)?, row.get(3)?)))
-            })
-            .await?;
+        let stored: Vec<((String, String), (bool, bool))> = tx.all(&STORED, &params).await?;
         Ok(Self {
             versions: stored.into_iter().collect(),
         })
@@ -153,8 +145,7 @@ impl StoredVersions {
 /// Returns the moment when the newest notification of this feed arrived.
 async fn notified_at<T: Tx>(tx: &mut T, feed: i64) -> Result<Option<Timestamp>, StoreError> {
     static SQL: Sql = Sql::new("SELECT due_at FROM feed_trigger WHERE feed_id = $1 AND kind = $2");
-    let kind = kind_code(TriggerKind::Notification);
-    tx.first(&SQL, &[&feed, &kind], |row| row.get(0)).await
+    tx.first(&SQL, &[&feed, &TriggerKind::Notification]).await
 }
 
 /// Updates the feed, and stores what came with the documents.
@@ -174,7 +165,7 @@ async fn record_page<T: Tx>(
     let feed = lease.feed_id;
     let gaps = i64::from(page.gap);
     let params: [&dyn Param; 5] = [&feed, &now, &new, &missed_notifications, &gaps];
-    tx.execute(&SQL, &params).await?;
+    tx.run(&SQL, &params).await?;
     for entry in &page.unreadable {
         store_unreadable(tx, feed, entry, now).await?;
     }
@@ -189,8 +180,7 @@ async fn record_success<T: Tx>(tx: &mut T, account: i64, now: Timestamp) -> Resu
              waits_until = CASE WHEN waits_until > $2 THEN waits_until END, failures = 0, last_error = NULL
          WHERE id = $1 AND (failures > 0 OR paused IS NOT NULL)",
     );
-    tx.execute(&SQL, &[&account, &now]).await?;
-    Ok(())
+    tx.run(&SQL, &[&account, &now]).await
 }
 
 /// Stores an entry without a usable id, once.
@@ -213,8 +203,7 @@ async fn store_unreadable<T: Tx>(
         &entry.body,
         &MAX_UNREADABLE_ENTRIES,
     ];
-    tx.execute(&SQL, &params).await?;
-    Ok(())
+    tx.run(&SQL, &params).await
 }
 
 /// Saves the position of the pull, and the feed's cursor if this kind of pull moves it.
@@ -231,8 +220,7 @@ async fn move_cursor<T: Tx>(
     let Some(cursor) = advance.cursor else {
         return Ok(());
     };
-    tx.execute(&SQL, &[&lease.feed_id, &cursor.as_str()])
-        .await?;
+    tx.run(&SQL, &[&lease.feed_id, &cursor]).await?;
     save_cursor(tx, lease.feed_id, &cursor, plan).await
 }
 
@@ -251,12 +239,9 @@ async fn save_cursor<T: Tx>(
     let saved = saved_cursors(tx, feed).await?;
     let change = plan_cursor_save(&saved, last.before(plan.lookback), plan.now);
     if !change.unneeded.is_empty() {
-        let unneeded: Vec<i64> = change.unneeded.iter().map(|at| at.as_millis()).collect();
-        tx.execute(&REMOVE, &[&feed, &unneeded]).await?;
+        tx.run(&REMOVE, &[&feed, &change.unneeded]).await?;
     }
-    tx.execute(&SAVE, &[&feed, &change.saved_at, &cursor.as_str()])
-        .await?;
-    Ok(())
+    tx.run(&SAVE, &[&feed, &change.saved_at, cursor]).await
 }
 
 /// Stores new versions, and leaves one version of each document current: the latest by its
@@ -282,12 +267,12 @@ async fn insert<T: Tx>(
     let current = current_versions(tx, lease, &versions).await?;
     let superseded = supersede(&mut versions, current);
     if !superseded.is_empty() {
-        tx.execute(&SUPERSEDE, &[&superseded]).await?;
+        tx.run(&SUPERSEDE, &[&superseded]).await?;
     }
     let new = NewVersions {
         feed: lease.feed_id,
         first_pull: lease.first_pull,
-        found_by: kind_code(lease.kind),
+        found_by: lease.kind,
         stored_at: now,
         versions,
     };
@@ -320,12 +305,12 @@ async fn current_versions<T: Tx>(
         .iter()
         .map(|version| version.document.id.as_str())
         .collect();
-    let stored = tx
-        .all(&CURRENT, &[&lease.feed_id, &ids], |row| {
-            Ok((row.get(0)?, (Current::Stored(row.get(1)?), row.get(2)?)))
-        })
-        .await?;
-    Ok(stored.into_iter().collect())
+    let stored: Vec<(String, i64, Option<Timestamp>)> =
+        tx.all(&CURRENT, &[&lease.feed_id, &ids]).await?;
+    Ok(stored
+        .into_iter()
+        .map(|(id, sequence, time)| (id, (Current::Stored(sequence), time)))
+        .collect())
 }
 
 /// Marks superseded versions among the new ones; returns the sequence numbers of the stored
@@ -347,24 +332,4 @@ fn supersede(versions: &mut [NewVersion<'_>], mut current: CurrentVersions) -> V
         }
     }
     stored
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::sqlite::plan_of;
-
-    #[test]
-    fn queries_for_a_pages_documents_never_scan_their_feed() {
-        for (sql, expected) in [
-            (
-                &STORED,
-                "INDEX document_identity (document_id=? AND version=?)",
-            ),
-            (&CURRENT, "INDEX document_identity (document_id=?)"),
-        ] {
-            let plan = plan_of(sql);
-            assert!(plan.contains(expected), "{expected}: {plan}");
-        }
-    }
 }

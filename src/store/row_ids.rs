@@ -3,10 +3,8 @@
 use std::collections::HashMap;
 
 use super::StoreError;
-use super::columns::kind_code;
-use super::engine::{Fragment, Operation, Sql, Tx};
-use super::feeds::{Trigger, TriggerKind};
-use super::triggers::raise_all;
+use super::engine::{Fragment, Sql, Tx};
+use super::feeds::TriggerKind;
 use crate::domain::{Account, Feed, Timestamp};
 
 /// Returns the account's id; adds the account if it is new.
@@ -14,13 +12,12 @@ pub(super) async fn account_id<T: Tx>(tx: &mut T, account: &Account) -> Result<i
     static FIND: Sql = Sql::new("SELECT id FROM account WHERE name = $1");
     static INSERT: Sql =
         Sql::new("INSERT INTO account (name) VALUES ($1) ON CONFLICT (name) DO NOTHING");
-    let name = account.as_str();
-    if let Some(id) = tx.first(&FIND, &[&name], |row| row.get(0)).await? {
+    if let Some(id) = tx.first(&FIND, &[account]).await? {
         return Ok(id);
     }
-    tx.execute(&INSERT, &[&name]).await?;
+    tx.run(&INSERT, &[account]).await?;
     // This transaction's row, or one that another replica has committed meanwhile.
-    tx.one(&FIND, &[&name], |row| row.get(0)).await
+    tx.one(&FIND, &[account]).await
 }
 
 /// The feeds of three lists: accounts $1, queues $2, companies $3.
@@ -61,11 +58,9 @@ pub(super) async fn feed_ids<T: Tx>(
         account_id(tx, account).await?;
     }
     let [accounts, queues, companies] = lists(&feeds);
-    let added: Vec<i64> = tx
-        .all(&ADD, &[&accounts, &queues, &companies], |row| row.get(0))
+    let added: Vec<i64> = tx.all(&ADD, &[&accounts, &queues, &companies]).await?;
+    tx.run(&RAISE, &[&added, &TriggerKind::Reconciliation, &due_at])
         .await?;
-    let kind = kind_code(TriggerKind::Reconciliation);
-    tx.execute(&RAISE, &[&added, &kind, &due_at]).await?;
     found.extend(find_feeds(tx, &feeds).await?);
     Ok(found)
 }
@@ -81,11 +76,7 @@ async fn find_feeds<T: Tx>(tx: &mut T, feeds: &[Feed]) -> Result<HashMap<Feed, i
         return Ok(HashMap::new());
     }
     let [accounts, queues, companies] = lists(feeds);
-    let found = tx
-        .all(&SQL, &[&accounts, &queues, &companies], |row| {
-            Ok((row.get(0)?, row.get(3)?))
-        })
-        .await?;
+    let found: Vec<(Feed, i64)> = tx.all(&SQL, &[&accounts, &queues, &companies]).await?;
     Ok(found.into_iter().collect())
 }
 
@@ -96,41 +87,4 @@ fn lists(feeds: &[Feed]) -> [Vec<&str>; 3] {
         feeds.iter().map(|feed| feed.queue.as_str()).collect(),
         feeds.iter().map(|feed| feed.company.as_str()).collect(),
     ]
-}
-
-/// Adds feeds that are not known yet, due for reconciliation.
-pub(super) struct RegisterFeeds {
-    pub(super) feeds: Vec<Feed>,
-    pub(super) now: Timestamp,
-}
-
-impl Operation for RegisterFeeds {
-    type Output = ();
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<(), StoreError> {
-        // A future moment of a caller's clock would delay work.
-        let due_at = self.now.min(tx.now_or(self.now));
-        feed_ids(tx, self.feeds, due_at).await?;
-        Ok(())
-    }
-}
-
-/// Raises triggers, adding feeds that are not known yet.
-pub(super) struct RaiseTriggers(pub(super) Vec<Trigger>);
-
-impl Operation for RaiseTriggers {
-    type Output = ();
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<(), StoreError> {
-        let Some(due_at) = self.0.iter().map(|trigger| trigger.due_at).min() else {
-            return Ok(());
-        };
-        let feeds = self.0.iter().map(|trigger| trigger.feed.clone());
-        let ids = feed_ids(tx, feeds, tx.now_or(due_at)).await?;
-        let triggers = self.0.into_iter();
-        let with_ids = triggers
-            .filter_map(|trigger| Some((*ids.get(&trigger.feed)?, trigger)))
-            .collect();
-        raise_all(tx, with_ids).await
-    }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use super::engine::{Operation, Row, Sql, TOKENS_LOCK, Tx};
+use super::engine::{Sql, TOKENS_LOCK, Tx, operations, rows};
 use crate::domain::Timestamp;
 
 /// Maximum number of tokens.
@@ -81,85 +81,60 @@ pub struct ApiTokenRow {
     pub created_at: Timestamp,
 }
 
-impl ApiTokenRow {
-    /// Reads a token from its columns `id, name, rights, created_at`.
-    fn read(row: &dyn Row) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: row.get(0)?,
-            name: row.get(1)?,
-            rights: row.get(2)?,
-            created_at: row.get(3)?,
-        })
-    }
+operations! {
+    /// Stores a token of the admin listener.
+    pub write make_api_token(token: NewApiToken) -> ApiTokenMade;
+
+    /// Lists the tokens of the admin listener, oldest first.
+    pub read api_tokens() -> Vec<ApiTokenRow>;
+
+    /// Returns the token with this SHA-256 digest.
+    pub read api_token(hash: [u8; 32]) -> Option<ApiTokenRow>;
+
+    /// Removes a token; returns false if it does not exist.
+    pub write revoke_api_token(id: i64) -> bool;
 }
 
-impl Operation for NewApiToken {
-    type Output = ApiTokenMade;
+rows! { ApiTokenRow { id, name, rights, created_at } }
 
-    /// Stores the token.
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<ApiTokenMade, StoreError> {
-        static COUNT: Sql = Sql::new(
-            "SELECT EXISTS (SELECT 1 FROM api_token WHERE name = $1), count(*) FROM api_token",
-        );
-        static INSERT: Sql = Sql::new(
-            "INSERT INTO api_token (name, rights, hash, created_at) VALUES ($1, $2, $3, $4) RETURNING id",
-        );
-        // One at a time, so that the limit holds and a taken name is reported as such.
-        tx.lock(TOKENS_LOCK).await?;
-        let (is_taken, count): (bool, i64) = tx
-            .one(&COUNT, &[&self.name], |row| Ok((row.get(0)?, row.get(1)?)))
-            .await?;
-        if is_taken {
-            return Ok(ApiTokenMade::NameTaken);
-        }
-        if count >= MAX_API_TOKENS {
-            return Ok(ApiTokenMade::TooMany);
-        }
-        let id = tx
-            .one(
-                &INSERT,
-                &[&self.name, &self.rights.as_str(), &self.hash, &self.now],
-                |row| row.get(0),
-            )
-            .await?;
-        Ok(ApiTokenMade::Row(id))
+async fn make_api_token<T: Tx>(tx: &mut T, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
+    static COUNT: Sql = Sql::new(
+        "SELECT EXISTS (SELECT 1 FROM api_token WHERE name = $1), count(*) FROM api_token",
+    );
+    static INSERT: Sql = Sql::new(
+        "INSERT INTO api_token (name, rights, hash, created_at) VALUES ($1, $2, $3, $4) RETURNING id",
+    );
+    let NewApiToken {
+        name,
+        rights,
+        hash,
+        now,
+    } = token;
+    // One at a time, so that the limit holds and a taken name is reported as such.
+    tx.lock(TOKENS_LOCK).await?;
+    let (is_taken, count): (bool, i64) = tx.one(&COUNT, &[&name]).await?;
+    if is_taken {
+        return Ok(ApiTokenMade::NameTaken);
     }
+    if count >= MAX_API_TOKENS {
+        return Ok(ApiTokenMade::TooMany);
+    }
+    let id = tx.one(&INSERT, &[&name, &rights, &hash, &now]).await?;
+    Ok(ApiTokenMade::Row(id))
 }
 
-/// Lists the tokens, oldest first.
-pub(super) struct ListApiTokens;
-
-impl Operation for ListApiTokens {
-    type Output = Vec<ApiTokenRow>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql =
-            Sql::new("SELECT id, name, rights, created_at FROM api_token ORDER BY id");
-        tx.all(&SQL, &[], ApiTokenRow::read).await
-    }
+async fn api_tokens<T: Tx>(tx: &mut T) -> Result<Vec<ApiTokenRow>, StoreError> {
+    static SQL: Sql = Sql::new("SELECT id, name, rights, created_at FROM api_token ORDER BY id");
+    tx.all(&SQL, &[]).await
 }
 
-/// Finds the token with this SHA-256 digest.
-pub(super) struct FindApiToken(pub(super) [u8; 32]);
-
-impl Operation for FindApiToken {
-    type Output = Option<ApiTokenRow>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql =
-            Sql::new("SELECT id, name, rights, created_at FROM api_token WHERE hash = $1");
-        tx.first(&SQL, &[&self.0], ApiTokenRow::read).await
-    }
+async fn api_token<T: Tx>(tx: &mut T, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
+    static SQL: Sql =
+        Sql::new("SELECT id, name, rights, created_at FROM api_token WHERE hash = $1");
+    tx.first(&SQL, &[&hash]).await
 }
 
-/// Removes the token of this row; returns false if it does not exist.
-pub(super) struct RevokeApiToken(pub(super) i64);
-
-impl Operation for RevokeApiToken {
-    type Output = bool;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<bool, StoreError> {
-        static SQL: Sql = Sql::new("DELETE FROM api_token WHERE id = $1");
-        Ok(tx.execute(&SQL, &[&self.0]).await? > 0)
-    }
+async fn revoke_api_token<T: Tx>(tx: &mut T, id: i64) -> Result<bool, StoreError> {
+    static SQL: Sql = Sql::new("DELETE FROM api_token WHERE id = $1");
+    Ok(tx.execute(&SQL, &[&id]).await? > 0)
 }

@@ -3,79 +3,31 @@
 //! Sessions keep no state (no prepared statement, no LISTEN, no session lock), so that
 //! PgBouncer in transaction mode can be used. Due times and leases go by the database's clock.
 
-use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use async_trait::async_trait;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use self::connection::{Pool, Transaction};
-use self::ingest::{Ingest, PendingMessage};
-use self::quarantine::QuarantineCommand;
+use self::connection::Pool;
+use self::tasks::{Ingest, QuarantineCommand, run_quarantine};
 use super::Operation;
 use crate::config::PostgresAddress;
-use crate::domain::{Account, Clock, Event, Feed, Timestamp};
-use crate::store::activity::CountActivity;
-use crate::store::alarms::{CountUnannounced, EndNotice, LeaseNotice};
-use crate::store::certificates::{KeepCertificate, ListCertificates};
-use crate::store::documents::{KnownVersions, ReadSequence};
-use crate::store::feeds::{ListAccounts, ListFeeds};
-use crate::store::leases::{MAX_LEASE_ATTEMPTS, NextDue};
+use crate::domain::Clock;
+use crate::store::ingest::PendingMessage;
 use crate::store::limits::QUARANTINE_QUEUE;
-use crate::store::messages::ListNotifications;
-use crate::store::pages::CommitPage;
-use crate::store::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
-use crate::store::quarantine::{ListQuarantined, RemoveQuarantined};
-use crate::store::row_ids::{RaiseTriggers, RegisterFeeds};
-use crate::store::subscriptions::{
-    ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest,
-};
-use crate::store::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
-use crate::store::triggers::TriggerReconciliation;
-use crate::store::uploads::{EndUpload, ListNewestUploads};
+use crate::store::pausing::resume_at_start;
 use crate::store::{
-    AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
-    AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
-    DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
-    NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, QuarantineRow, Quarantined, Retention, RetentionOutcome, SequenceRow, Store,
-    StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun,
-    UploadEnd, UploadFilter, UploadRow,
+    AcceptedMessage, Insertion, Quarantined, QueueLengths, StoreError, StoreOptions,
 };
-
-pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
 mod connection;
 mod copy;
-mod delivery_store;
 mod error;
-mod ingest;
-mod quarantine;
-mod rows;
 mod schema;
+mod tasks;
 mod tx;
 
-/// Interval at which a worker checks the rows for triggers of other replicas.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Options of a [`PostgresStore`].
-#[derive(Clone, Debug)]
-pub struct PostgresOptions {
-    /// The database.
-    pub address: PostgresAddress,
-    /// Maximum number of messages that wait for the next commit.
-    pub queue: usize,
-    /// Maximum number of bytes of refused messages.
-    pub quarantine_bytes: u64,
-    /// True if new subscriptions wait for a person's approval.
-    pub ask: bool,
-    /// This machine's clock, corrected by the database's; a test's clock, set by hand, is
-    /// used instead.
-    pub clock: Clock,
-}
+pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
 /// The channels to the tasks that write.
 struct Senders {
@@ -84,43 +36,37 @@ struct Senders {
 }
 
 /// The store on PostgreSQL.
-pub struct PostgresStore {
+pub(in crate::store) struct PostgresEngine {
     pool: Arc<Pool>,
     read_only: bool,
     senders: Mutex<Option<Senders>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
-    trigger: Arc<Notify>,
-    arrivals: watch::Sender<()>,
 }
 
-impl PostgresStore {
+impl PostgresEngine {
     /// Opens the database, which other replicas may use too, and migrates it as needed.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Unreachable`], [`StoreError::NewerSchema`], and other errors of the
-    /// database.
-    pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
-        let pool = Arc::new(Pool::new(options.address, options.clock)?);
+    pub(in crate::store) async fn open(
+        address: PostgresAddress,
+        options: &StoreOptions,
+        triggers: Arc<Notify>,
+    ) -> Result<Self, StoreError> {
+        let hooks = options.hooks.clone();
+        let pool = Arc::new(Pool::new(address, options.clock.clone(), hooks)?);
         schema::migrate(&pool).await?;
         let mut transaction = pool.write().await?;
-        ResumeAtStart.run(&mut transaction).await?;
+        resume_at_start(&mut transaction).await?;
         transaction.commit().await?;
-        let trigger = Arc::new(Notify::new());
         let (messages, arriving) = mpsc::channel(options.queue.max(1));
         let (quarantine, refused) = mpsc::channel(QUARANTINE_QUEUE);
         let ingest = Ingest {
             pool: Arc::clone(&pool),
-            trigger: Arc::clone(&trigger),
+            triggers,
             ask: options.ask,
         };
+        let quarantining = run_quarantine(Arc::clone(&pool), options.quarantine_bytes, refused);
         let tasks = vec![
             tokio::spawn(ingest.run(arriving)),
-            tokio::spawn(quarantine::run(
-                Arc::clone(&pool),
-                options.quarantine_bytes,
-                refused,
-            )),
+            tokio::spawn(quarantining),
         ];
         Ok(Self {
             pool,
@@ -130,37 +76,35 @@ impl PostgresStore {
                 quarantine,
             })),
             tasks: Mutex::new(tasks),
-            trigger,
-            arrivals: watch::Sender::new(()),
         })
     }
 
     /// Opens the database for reading.
-    ///
-    /// # Errors
-    ///
-    /// As [`PostgresStore::open`], and [`StoreError::NotPrepared`].
-    pub async fn open_for_reading(address: PostgresAddress) -> Result<Self, StoreError> {
-        let pool = Arc::new(Pool::new(address, Clock::system())?);
+    pub(in crate::store) async fn open_for_reading(
+        address: PostgresAddress,
+    ) -> Result<Self, StoreError> {
+        let pool = Arc::new(Pool::new(address, Clock::system(), None)?);
         schema::check(&pool).await?;
         Ok(Self {
             pool,
             read_only: true,
             senders: Mutex::new(None),
             tasks: Mutex::default(),
-            trigger: Arc::new(Notify::new()),
-            arrivals: watch::Sender::new(()),
         })
     }
 
-    async fn begin(&self) -> Result<Transaction<'_>, StoreError> {
-        self.may_write()?;
-        self.pool.write().await
+    /// Returns the clock that all processes on this database share.
+    pub(in crate::store) fn clock(&self) -> Clock {
+        self.pool.time.clock()
     }
 
     /// Runs an operation that writes.
-    async fn write<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
-        let mut transaction = self.begin().await?;
+    pub(in crate::store) async fn write<O: Operation>(
+        &self,
+        operation: O,
+    ) -> Result<O::Output, StoreError> {
+        self.may_write()?;
+        let mut transaction = self.pool.write().await?;
         match operation.run(&mut transaction).await {
             Ok(outcome) => {
                 transaction.commit().await?;
@@ -176,7 +120,10 @@ impl PostgresStore {
     }
 
     /// Runs an operation that reads one snapshot.
-    async fn read<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+    pub(in crate::store) async fn read<O: Operation>(
+        &self,
+        operation: O,
+    ) -> Result<O::Output, StoreError> {
         let mut transaction = self.pool.read().await?;
         let outcome = operation.run(&mut transaction).await?;
         transaction.commit().await?;
@@ -184,10 +131,9 @@ impl PostgresStore {
     }
 
     fn may_write(&self) -> Result<(), StoreError> {
-        if self.read_only {
-            Err(StoreError::ReadOnly)
-        } else {
-            Ok(())
+        match self.read_only {
+            true => Err(StoreError::ReadOnly),
+            false => Ok(()),
         }
     }
 
@@ -198,15 +144,12 @@ impl PostgresStore {
             .as_ref()
             .map(each)
     }
-}
 
-#[async_trait]
-impl Store for PostgresStore {
-    fn clock(&self) -> Option<Clock> {
-        Some(self.pool.time.clock())
-    }
-
-    async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion, StoreError> {
+    /// Stores a message with the next group.
+    pub(in crate::store) async fn accept(
+        &self,
+        incoming: AcceptedMessage,
+    ) -> Result<Insertion, StoreError> {
         self.may_write()?;
         let (answer, outcome) = oneshot::channel();
         let inbox = self.senders(|senders| senders.messages.clone());
@@ -222,7 +165,8 @@ impl Store for PostgresStore {
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
-    async fn probe(&self) -> Result<(), StoreError> {
+    /// Begins a transaction that may write, on the primary.
+    pub(in crate::store) async fn probe(&self) -> Result<(), StoreError> {
         self.may_write()?;
         // The task that stores messages must be running.
         if self.senders(|senders| senders.messages.is_closed()) != Some(false) {
@@ -247,18 +191,26 @@ impl Store for PostgresStore {
         Ok(())
     }
 
-    fn offer_quarantine(&self, item: Quarantined) -> bool {
-        self.senders(|senders| {
-            senders
-                .quarantine
-                .try_send(QuarantineCommand::Store(item))
-                .is_ok()
-        })
-        .unwrap_or(false)
+    /// Queues a refused message for the quarantine; returns false if it was dropped.
+    pub(in crate::store) fn offer_quarantine(&self, item: Quarantined) -> bool {
+        let command = QuarantineCommand::Store(item);
+        self.senders(|senders| senders.quarantine.try_send(command).is_ok())
+            .unwrap_or(false)
     }
 
-    fn queue_lengths(&self) -> crate::store::QueueLengths {
-        let lengths = self.senders(|senders| crate::store::QueueLengths {
+    /// Waits for the messages that were offered to the quarantine before.
+    pub(in crate::store) async fn flush_quarantine(&self) {
+        if let Some(inbox) = self.senders(|senders| senders.quarantine.clone()) {
+            let (done, flushed) = oneshot::channel();
+            if inbox.send(QuarantineCommand::Flush(done)).await.is_ok() {
+                let _ = flushed.await;
+            }
+        }
+    }
+
+    /// Returns the lengths of the queues of the tasks that write.
+    pub(in crate::store) fn queue_lengths(&self) -> QueueLengths {
+        let lengths = self.senders(|senders| QueueLengths {
             messages: queue_length(&senders.messages),
             refused: queue_length(&senders.quarantine),
             changes: 0,
@@ -266,276 +218,8 @@ impl Store for PostgresStore {
         lengths.unwrap_or_default()
     }
 
-    async fn notifications(
-        &self,
-        after: i64,
-        limit: usize,
-    ) -> Result<Vec<NotificationRow>, StoreError> {
-        self.read(ListNotifications { after, limit }).await
-    }
-
-    async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
-        self.write(RegisterFeeds { feeds, now }).await?;
-        self.trigger.notify_one();
-        Ok(())
-    }
-
-    async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError> {
-        self.write(RaiseTriggers(triggers)).await?;
-        self.trigger.notify_one();
-        Ok(())
-    }
-
-    async fn trigger_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
-        let feeds = self.write(TriggerReconciliation(due_at)).await?;
-        self.trigger.notify_one();
-        Ok(feeds)
-    }
-
-    async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>, StoreError> {
-        for _ in 0..MAX_LEASE_ATTEMPTS {
-            if let ControlFlow::Break(lease) = self.write(request.clone()).await? {
-                return Ok(lease);
-            }
-        }
-        Ok(None)
-    }
-
-    async fn commit_page(
-        &self,
-        lease: PageLease,
-        page: PageToCommit,
-        plan: PullPlan,
-    ) -> Result<PageOutcome, StoreError> {
-        let outcome = self.write(CommitPage { lease, page, plan }).await?;
-        self.arrivals.send_replace(());
-        Ok(outcome)
-    }
-
-    async fn fail_page(
-        &self,
-        lease: PageLease,
-        failure: PageFailure,
-        error: String,
-    ) -> Result<(), StoreError> {
-        self.write(FailPage {
-            lease,
-            failure,
-            error,
-        })
-        .await
-    }
-
-    async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
-        self.write(ReleasePage(lease)).await
-    }
-
-    async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
-        self.read(NextDue(request)).await
-    }
-
-    async fn triggered(&self) {
-        // Triggers of other replicas are found by polling; this process's wake at once.
-        let _ = tokio::time::timeout(POLL_INTERVAL, self.trigger.notified()).await;
-    }
-
-    async fn set_paused(
-        &self,
-        account: Account,
-        feed: Option<Feed>,
-        paused: bool,
-    ) -> Result<usize, StoreError> {
-        let changed = self
-            .write(SetPaused {
-                account,
-                feed,
-                paused,
-            })
-            .await?;
-        self.trigger.notify_one();
-        Ok(changed)
-    }
-
-    async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError> {
-        self.read(ListFeeds).await
-    }
-
-    async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
-        self.read(ListAccounts).await
-    }
-
-    async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError> {
-        self.read(filter).await
-    }
-
-    async fn search_documents(&self, search: DocumentSearch) -> Result<FoundDocuments, StoreError> {
-        self.read(search).await
-    }
-
-    async fn known_versions(
-        &self,
-        feed: Feed,
-        versions: Vec<(String, String)>,
-    ) -> Result<Vec<bool>, StoreError> {
-        self.read(KnownVersions { feed, versions }).await
-    }
-
-    async fn sequence(&self) -> Result<SequenceRow, StoreError> {
-        self.read(ReadSequence).await
-    }
-
-    async fn subscription_requested(
-        &self,
-        account: Account,
-        event: Event,
-        name: String,
-        now: Timestamp,
-    ) -> Result<i64, StoreError> {
-        self.write(RecordSubscriptionRequest {
-            account,
-            event,
-            name,
-            now,
-        })
-        .await
-    }
-
-    async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError> {
-        self.read(ListSubscriptions).await
-    }
-
-    async fn change_subscription(
-        &self,
-        id: i64,
-        change: SubscriptionChange,
-        now: Timestamp,
-    ) -> Result<Option<SubscriptionRow>, StoreError> {
-        self.write(ChangeSubscription { id, change, now }).await
-    }
-
-    async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
-        // Messages that this process was offered before are listed too.
-        if let Some(inbox) = self.senders(|senders| senders.quarantine.clone()) {
-            let (done, flushed) = oneshot::channel();
-            if inbox.send(QuarantineCommand::Flush(done)).await.is_ok() {
-                let _ = flushed.await;
-            }
-        }
-        self.read(ListQuarantined { after, limit }).await
-    }
-
-    async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError> {
-        self.write(RemoveQuarantined(id)).await
-    }
-
-    async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError> {
-        self.read(CountActivity(since)).await
-    }
-
-    async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
-        self.read(ListCertificates).await
-    }
-
-    async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError> {
-        self.write(KeepCertificate(certificate)).await
-    }
-
-    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
-        self.write(token).await
-    }
-
-    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
-        self.read(ListApiTokens).await
-    }
-
-    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
-        self.read(FindApiToken(hash)).await
-    }
-
-    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
-        self.write(RevokeApiToken(id)).await
-    }
-
-    async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
-        self.write(upload).await
-    }
-
-    async fn end_upload(
-        &self,
-        id: i64,
-        owner: String,
-        end: UploadEnd,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.write(EndUpload {
-            id,
-            owner,
-            end,
-            now,
-        })
-        .await
-    }
-
-    async fn newest_uploads(
-        &self,
-        before: Option<i64>,
-        limit: usize,
-    ) -> Result<Vec<UploadRow>, StoreError> {
-        self.read(ListNewestUploads { before, limit }).await
-    }
-
-    async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
-        self.read(filter).await
-    }
-
-    async fn update_alarms(
-        &self,
-        observation: AlarmObservation,
-    ) -> Result<AlarmChanges, StoreError> {
-        self.write(observation).await
-    }
-
-    async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
-        self.read(filter).await
-    }
-
-    async fn lease_notice(
-        &self,
-        now: Timestamp,
-        lease: Duration,
-    ) -> Result<Option<AlarmNotice>, StoreError> {
-        self.write(LeaseNotice { now, lease }).await
-    }
-
-    async fn end_notice(
-        &self,
-        notice: AlarmNotice,
-        end: NoticeEnd,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.write(EndNotice { notice, end, now }).await
-    }
-
-    async fn unannounced_documents(
-        &self,
-        stored_by: Timestamp,
-    ) -> Result<Vec<UnannouncedDocuments>, StoreError> {
-        self.read(CountUnannounced(stored_by)).await
-    }
-
-    async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
-        self.write(retention).await
-    }
-
-    async fn backup(&self, _to: PathBuf) -> Result<(), StoreError> {
-        Err(StoreError::BackedUpElsewhere)
-    }
-
-    async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
-        Ok(None)
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
+    /// Ends the tasks once what is queued has been stored and answered.
+    pub(in crate::store) async fn close(&self) -> Result<(), StoreError> {
         self.senders
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -543,17 +227,15 @@ impl Store for PostgresStore {
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         let mut all_ended_well = true;
         for task in tasks {
-            // They end once what is queued has been stored and answered.
             all_ended_well &= task.await.is_ok();
         }
         self.pool.close();
-        if all_ended_well {
-            Ok(())
-        } else {
-            Err(StoreError::Database(
+        match all_ended_well {
+            true => Ok(()),
+            false => Err(StoreError::Database(
                 "a task of the store panicked; restart the service and report this as a bug"
                     .to_owned(),
-            ))
+            )),
         }
     }
 }

@@ -1,15 +1,17 @@
 //! Operations in transactions of PostgreSQL.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use bytes::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
-use super::connection::{Parameter, Transaction};
-use super::rows::{escape_nul, unescape_nul};
+use super::connection::Transaction;
 use crate::domain::Timestamp;
 use crate::store::StoreError;
-use crate::store::engine::{NewVersions, Param, ReadRow, Row, Sql, Tx, Value};
+use crate::store::engine::{
+    Kind, NewNotification, NewVersions, Param, ReadRow, Row, Sql, Tx, Value,
+};
 
 type BoxedError = Box<dyn std::error::Error + Sync + Send>;
 
@@ -30,8 +32,7 @@ impl Tx for Transaction<'_> {
         params: &[&dyn Param],
         row: ReadRow<'_>,
     ) -> Result<(), StoreError> {
-        self.stream(sql.postgres(), typed(params), |found| row(found))
-            .await
+        Transaction::each(self, sql.postgres(), params, |found| row(found)).await
     }
 
     async fn execute(
@@ -39,34 +40,50 @@ impl Tx for Transaction<'_> {
         sql: &'static Sql,
         params: &[&dyn Param],
     ) -> Result<usize, StoreError> {
-        let values = typed(params);
-        let values: Vec<(&(dyn ToSql + Sync), Type)> = values
+        Transaction::execute(self, sql.postgres(), params).await
+    }
+
+    async fn insert_notifications(
+        &mut self,
+        notifications: &[NewNotification<'_>],
+    ) -> Result<Vec<bool>, StoreError> {
+        static SQL: Sql = Sql::new(
+            "INSERT INTO notification (account_id, event, message_id, kind, received_at, body)
+             SELECT * FROM unnest($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (message_id, account_id, event) DO NOTHING
+             RETURNING message_id, account_id, event",
+        );
+        let new = notifications;
+        let params: [&dyn Param; 6] = [
+            &list(new, |one| one.account),
+            &list(new, |one| one.event),
+            &list(new, |one| one.message_id.as_slice()),
+            &list(new, |one| one.kind),
+            &list(new, |one| one.received_at),
+            &list(new, |one| one.body),
+        ];
+        let inserted: Vec<(Vec<u8>, i64, i64)> = self.all(&SQL, &params).await?;
+        let mut inserted: HashSet<(&[u8], i64, i64)> = inserted
             .iter()
-            .map(|(value, kind)| (value as &(dyn ToSql + Sync), kind.clone()))
+            .map(|(id, account, event)| (id.as_slice(), *account, *event))
             .collect();
-        self.execute_typed(sql.postgres(), &values).await
+        // Of several copies in one group the first is new.
+        Ok(list(new, |one| inserted.remove(&one.identity())))
     }
 
     async fn insert_versions(&mut self, new: &NewVersions<'_>) -> Result<(), StoreError> {
-        let documents = || new.versions.iter().map(|version| version.document);
-        let ids: Vec<String> = documents().map(|one| escape_nul(&one.id)).collect();
-        let versions: Vec<String> = documents().map(|one| escape_nul(&one.version)).collect();
-        let times: Vec<Option<i64>> = documents()
-            .map(|one| one.version_time().map(Timestamp::as_millis))
-            .collect();
-        let bodies: Vec<&[u8]> = documents().map(|one| one.body.as_slice()).collect();
-        let superseded: Vec<bool> = new.versions.iter().map(|one| one.superseded).collect();
-        let values: [&dyn Parameter; 10] = [
-            &i64::try_from(ids.len()).unwrap_or(i64::MAX),
-            &ids,
-            &versions,
-            &times,
-            &superseded,
-            &bodies,
+        let versions = &new.versions;
+        let values: [&dyn Param; 10] = [
+            &versions.len(),
+            &list(versions, |one| one.document.id.as_str()),
+            &list(versions, |one| one.document.version.as_str()),
+            &list(versions, |one| one.document.version_time()),
+            &list(versions, |one| one.superseded),
+            &list(versions, |one| one.document.body.as_slice()),
             &new.feed,
             &new.first_pull,
             &new.found_by,
-            &new.stored_at.as_millis(),
+            &new.stored_at,
         ];
         // Sent with COMMIT, so that nobody waits for the counter until then; a visible number
         // is committed, as are all before it.
@@ -81,31 +98,58 @@ impl Tx for Transaction<'_> {
                 &values,
             )
             .await?;
-        debug_assert_eq!(inserted, ids.len());
+        debug_assert_eq!(inserted, versions.len() as u64);
         Ok(())
     }
 }
 
-fn typed<'a>(params: &[&'a dyn Param]) -> Vec<(Value<'a>, Type)> {
-    params
-        .iter()
-        .map(|param| {
-            let value = param.value();
-            let kind = kind(&value);
-            (value, kind)
-        })
-        .collect()
+/// Returns one part of each item.
+fn list<'a, I, P>(items: &'a [I], part: impl FnMut(&'a I) -> P) -> Vec<P> {
+    items.iter().map(part).collect()
 }
 
-/// Returns the value's type, which is not known otherwise as nothing is prepared.
-fn kind(value: &Value<'_>) -> Type {
+/// Returns the type of a value.
+pub(super) fn type_of(value: &Value<'_>) -> Type {
     match value {
+        Value::Null(kind) => scalar(*kind),
         Value::Integer(_) => Type::INT8,
         Value::Boolean(_) => Type::BOOL,
         Value::Text(_) => Type::TEXT,
         Value::Bytes(_) => Type::BYTEA,
-        Value::Texts(_) => Type::TEXT_ARRAY,
-        Value::Integers(_) => Type::INT8_ARRAY,
+        Value::List(Kind::Integer, _) => Type::INT8_ARRAY,
+        Value::List(Kind::Boolean, _) => Type::BOOL_ARRAY,
+        Value::List(Kind::Text, _) => Type::TEXT_ARRAY,
+        Value::List(Kind::Bytes, _) => Type::BYTEA_ARRAY,
+    }
+}
+
+fn scalar(kind: Kind) -> Type {
+    match kind {
+        Kind::Integer => Type::INT8,
+        Kind::Boolean => Type::BOOL,
+        Kind::Text => Type::TEXT,
+        Kind::Bytes => Type::BYTEA,
+    }
+}
+
+/// Escapes NUL, which JSON can contain and PostgreSQL can't store. The escape is U+FFFF,
+/// which is no character and is escaped too, so that different texts stay different.
+fn escape_nul(text: &str) -> Cow<'_, str> {
+    if text.contains(['\0', '\u{ffff}']) {
+        let escaped = text.replace('\u{ffff}', "\u{ffff}f");
+        Cow::Owned(escaped.replace('\0', "\u{ffff}0"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// Reverses [`escape_nul`].
+fn unescape_nul(text: &str) -> Cow<'_, str> {
+    if text.contains('\u{ffff}') {
+        let unescaped = text.replace("\u{ffff}0", "\0");
+        Cow::Owned(unescaped.replace("\u{ffff}f", "\u{ffff}"))
+    } else {
+        Cow::Borrowed(text)
     }
 }
 
@@ -113,15 +157,12 @@ impl ToSql for Value<'_> {
     /// Writes the value; its texts are escaped by [`escape_nul`].
     fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, BoxedError> {
         match self {
+            Self::Null(_) => Ok(IsNull::Yes),
             Self::Integer(number) => number.to_sql(kind, out),
             Self::Boolean(yes) => yes.to_sql(kind, out),
-            Self::Text(text) => text.map(escape_nul).to_sql(kind, out),
+            Self::Text(text) => escape_nul(text).to_sql(kind, out),
             Self::Bytes(bytes) => bytes.to_sql(kind, out),
-            Self::Integers(numbers) => numbers.to_sql(kind, out),
-            Self::Texts(texts) => {
-                let texts: Vec<String> = texts.iter().map(|text| escape_nul(text)).collect();
-                texts.to_sql(kind, out)
-            }
+            Self::List(_, values) => values.to_sql(kind, out),
         }
     }
 
@@ -148,12 +189,7 @@ impl Row for tokio_postgres::Row {
     }
 
     fn text(&self, column: usize) -> Result<Cow<'_, str>, StoreError> {
-        let text: &str = self.try_get(column)?;
-        Ok(if text.contains('\u{ffff}') {
-            Cow::Owned(unescape_nul(text.to_owned()))
-        } else {
-            Cow::Borrowed(text)
-        })
+        Ok(unescape_nul(self.try_get(column)?))
     }
 
     fn bytes(&self, column: usize) -> Result<&[u8], StoreError> {
@@ -161,8 +197,8 @@ impl Row for tokio_postgres::Row {
     }
 
     fn texts(&self, column: usize) -> Result<Vec<String>, StoreError> {
-        let texts: Vec<String> = self.try_get(column)?;
-        Ok(texts.into_iter().map(unescape_nul).collect())
+        let texts: Vec<&str> = self.try_get(column)?;
+        Ok(list(&texts, |text| unescape_nul(text).into_owned()))
     }
 }
 
@@ -199,10 +235,11 @@ impl FromSql<'_> for WholeNumber {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn written(param: &dyn Param) -> (Type, Option<Vec<u8>>) {
         let value = param.value();
-        let kind = kind(&value);
+        let kind = type_of(&value);
         let mut out = BytesMut::new();
         let is_null = value.to_sql(&kind, &mut out).expect("wrote the value");
         let bytes = matches!(is_null, IsNull::No).then(|| out.to_vec());
@@ -221,7 +258,8 @@ mod tests {
         assert_eq!(written(&None::<String>), (Type::TEXT, None));
         assert_eq!(written(&[3; 32]), (Type::BYTEA, Some(vec![3; 32])));
         assert_eq!(written(&vec!["a"]).0, Type::TEXT_ARRAY);
-        assert_eq!(written(&vec![5_i64]).0, Type::INT8_ARRAY);
+        assert_eq!(written(&Vec::<i64>::new()).0, Type::INT8_ARRAY);
+        assert_eq!(written(&vec![None::<&[u8]>]).0, Type::BYTEA_ARRAY);
     }
 
     #[test]
@@ -231,5 +269,14 @@ mod tests {
         let (_, list) = written(&vec!["\0"]);
         let list = list.expect("it is not NULL");
         assert!(list.ends_with("\u{ffff}0".as_bytes()), "{list:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_survives_escaping(text in "[\0\u{ffff}0f\\PC]{0,20}") {
+            let stored = escape_nul(&text);
+            prop_assert!(!stored.contains('\0'));
+            prop_assert_eq!(&*unescape_nul(&stored), text.as_str());
+        }
     }
 }

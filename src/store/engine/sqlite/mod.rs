@@ -5,141 +5,91 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use async_trait::async_trait;
 use rusqlite::{Connection, TransactionBehavior};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
 pub(super) use self::error::explain;
-use self::tx::{Begin, in_transaction};
+use self::tx::{Begin, Database, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
 use super::Operation;
-use crate::domain::{Account, Event, Feed, Timestamp};
-use crate::store::activity::CountActivity;
-use crate::store::alarms::{CountUnannounced, EndNotice, LeaseNotice};
-use crate::store::certificates::{KeepCertificate, ListCertificates};
-use crate::store::documents::{KnownVersions, ReadSequence};
-use crate::store::feeds::{ListAccounts, ListFeeds};
-use crate::store::leases::{NextDue, ReleaseAllLeases};
-use crate::store::messages::ListNotifications;
-use crate::store::pages::CommitPage;
-use crate::store::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
-use crate::store::quarantine::{ListQuarantined, RemoveQuarantined};
-use crate::store::row_ids::{RaiseTriggers, RegisterFeeds};
-use crate::store::subscriptions::{
-    ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest,
-};
-use crate::store::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
-use crate::store::triggers::TriggerReconciliation;
-use crate::store::uploads::{EndUpload, ListNewestUploads};
+use crate::store::leases::release_all_leases;
+use crate::store::pausing::resume_at_start;
 use crate::store::{
-    AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
-    AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
-    DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
-    NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, QuarantineRow, Quarantined, QueueLengths, Retention, RetentionOutcome, SequenceRow,
-    Store, StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments,
-    UploadBegun, UploadEnd, UploadFilter, UploadRow,
+    AcceptedMessage, Insertion, Quarantined, QueueLengths, StoreError, StoreOptions,
 };
 
 mod backup;
-mod delivery_store;
 mod error;
-mod ingest;
-mod quarantine;
-mod rows;
 mod schema;
 mod tx;
 mod writer;
-
-/// Options of a [`SqliteStore`].
-#[derive(Clone, Debug)]
-pub struct SqliteOptions {
-    /// The database file; created if it does not exist.
-    pub path: PathBuf,
-    /// Maximum number of messages that wait for the next commit.
-    pub queue: usize,
-    /// Maximum number of bytes of refused messages.
-    pub quarantine_bytes: u64,
-    /// True if new subscriptions wait for a person's approval.
-    pub ask: bool,
-}
 
 /// A read of the database.
 type Read = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// The store on SQLite.
-pub struct SqliteStore {
-    path: PathBuf,
+pub(in crate::store) struct SqliteEngine {
+    database: Arc<Database>,
     /// `None` if it was opened for reading only.
     inbox: Option<Arc<Inbox>>,
     reads: Mutex<Option<mpsc::SyncSender<Read>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    trigger: Arc<Notify>,
-    arrivals: watch::Sender<()>,
 }
 
-impl SqliteStore {
-    /// Creates the file if needed, locks it for this process, and migrates it.
-    ///
-    /// Blocks for a few milliseconds, longer if a migration runs.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::InUse`], [`StoreError::NotAccessible`], [`StoreError::NewerSchema`],
-    /// and other errors of the database.
-    pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
-        let path = options.path;
-        let lock = lock_file(&path)?;
-        let mut connection = schema::open_for_writing(&path)?;
-        let explain_here = |error| explain(&path, error);
-        backup::ensure_epoch(&connection).map_err(explain_here)?;
-        in_transaction(&mut connection, &path, Begin::Writing, |connection| {
-            tx::run(ReleaseAllLeases, connection, &path)?;
-            tx::run(ResumeAtStart, connection, &path)
+impl SqliteEngine {
+    /// Creates the file if needed, locks it for this process, and migrates it. Blocks for a
+    /// few milliseconds, longer if a migration runs.
+    pub(in crate::store) fn open(
+        path: &Path,
+        options: &StoreOptions,
+        triggers: Arc<Notify>,
+    ) -> Result<Self, StoreError> {
+        let lock = lock_file(path)?;
+        let mut connection = schema::open_for_writing(path)?;
+        backup::ensure_epoch(&connection).map_err(|error| explain(path, error))?;
+        let database = Arc::new(Database {
+            path: path.to_owned(),
+            hooks: options.hooks.clone(),
+        });
+        in_transaction(&mut connection, &database, Begin::Writing, |tx| {
+            immediate(async {
+                release_all_leases(tx).await?;
+                resume_at_start(tx).await
+            })
         })?;
-        let quarantine = quarantine::QuarantineWriter::open(&connection, options.quarantine_bytes)
-            .map_err(explain_here)?;
         let inbox = Arc::new(Inbox::new(options.queue));
-        let trigger = Arc::new(Notify::new());
         let writer = Writer {
             connection,
-            path: path.clone(),
+            database: Arc::clone(&database),
             inbox: Arc::clone(&inbox),
-            trigger: Arc::clone(&trigger),
+            triggers,
             ask: options.ask,
-            quarantine,
+            quarantine_bytes: options.quarantine_bytes,
+            quarantined: None,
             _lock: lock,
         };
-        let thread = spawn("store-writer", &path, move || writer.run())?;
-        let store = Self::with_reader(path, Some(inbox), trigger)?;
-        store
-            .threads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(thread);
-        Ok(store)
+        let thread = spawn("store-writer", path, move || writer.run())?;
+        Self::with_reader(database, Some(inbox), vec![thread])
     }
 
     /// Opens the file for reading, even while another process writes to it.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::NotAccessible`], [`StoreError::NewerSchema`], and other errors of the
-    /// database.
-    pub fn open_for_reading(path: &Path) -> Result<Self, StoreError> {
-        Self::with_reader(path.to_owned(), None, Arc::new(Notify::new()))
+    pub(in crate::store) fn open_for_reading(path: &Path) -> Result<Self, StoreError> {
+        let database = Database {
+            path: path.to_owned(),
+            hooks: None,
+        };
+        Self::with_reader(Arc::new(database), None, Vec::new())
     }
 
     fn with_reader(
-        path: PathBuf,
+        database: Arc<Database>,
         inbox: Option<Arc<Inbox>>,
-        trigger: Arc<Notify>,
+        mut threads: Vec<JoinHandle<()>>,
     ) -> Result<Self, StoreError> {
-        let mut connection = schema::open_for_reading(&path)?;
+        let mut connection = schema::open_for_reading(&database.path)?;
         let (reads, inbox_of_reader) = mpsc::sync_channel::<Read>(256);
-        let thread = spawn("store-reader", &path, move || {
+        threads.push(spawn("store-reader", &database.path, move || {
             let reading = AssertUnwindSafe(move || {
                 for read in inbox_of_reader {
                     read(&mut connection);
@@ -152,60 +102,42 @@ impl SqliteStore {
                 );
                 resume_unwind(panic);
             }
-        })?;
+        })?);
         Ok(Self {
-            path,
+            database,
             inbox,
             reads: Mutex::new(Some(reads)),
-            threads: Mutex::new(vec![thread]),
-            trigger,
-            arrivals: watch::Sender::new(()),
+            threads: Mutex::new(threads),
         })
+    }
+
+    fn inbox(&self) -> Result<&Inbox, StoreError> {
+        self.inbox.as_deref().ok_or(StoreError::ReadOnly)
     }
 
     /// Runs an operation on the writer thread, in a transaction of its own.
-    async fn write<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
-        self.transact(move |connection, path| tx::run(operation, connection, path))
-            .await
-    }
-
-    /// Runs an operation on the reader thread, in one snapshot.
-    async fn read<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
-        self.on_reader(move |connection, path| {
-            in_transaction(connection, path, Begin::Reading, |connection| {
-                tx::run(operation, connection, path)
-            })
-        })
-        .await
-    }
-
-    /// Runs `change` on the writer thread, in a transaction of its own.
-    async fn transact<T: Send + 'static>(
+    pub(in crate::store) async fn write<O: Operation>(
         &self,
-        change: impl FnOnce(&mut Connection, &Path) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
+        operation: O,
+    ) -> Result<O::Output, StoreError> {
         let (answer, outcome) = oneshot::channel();
-        let path = self.path.clone();
-        inbox.enqueue_task(Box::new(move |connection| {
-            let outcome = in_transaction(connection, &path, Begin::Writing, |connection| {
-                change(connection, &path)
-            });
+        let database = Arc::clone(&self.database);
+        self.inbox()?.enqueue_task(Box::new(move |connection| {
             // The receiver is gone if the caller was dropped; the change is kept.
-            let _ = answer.send(outcome);
+            let _ = answer.send(run(operation, connection, &database, Begin::Writing));
         }))?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Runs `read` on the reader thread.
-    async fn on_reader<T: Send + 'static>(
+    /// Runs an operation on the reader thread, in one snapshot.
+    pub(in crate::store) async fn read<O: Operation>(
         &self,
-        read: impl FnOnce(&mut Connection, &Path) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
+        operation: O,
+    ) -> Result<O::Output, StoreError> {
         let (answer, outcome) = oneshot::channel();
-        let path = self.path.clone();
+        let database = Arc::clone(&self.database);
         let task: Read = Box::new(move |connection| {
-            let _ = answer.send(read(connection, &path));
+            let _ = answer.send(run(operation, connection, &database, Begin::Reading));
         });
         let reads = self
             .reads
@@ -221,6 +153,130 @@ impl SqliteStore {
             })?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
+
+    /// Stores a message with the next group.
+    pub(in crate::store) async fn accept(
+        &self,
+        incoming: AcceptedMessage,
+    ) -> Result<Insertion, StoreError> {
+        self.inbox()?
+            .enqueue_message(incoming)?
+            .await
+            .map_err(|_| StoreError::Closed)?
+    }
+
+    /// Begins a transaction on the writer thread, and rolls it back.
+    pub(in crate::store) async fn probe(&self) -> Result<(), StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        let database = Arc::clone(&self.database);
+        self.inbox()?.enqueue_task(Box::new(move |connection| {
+            let begun = connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .and_then(rusqlite::Transaction::rollback)
+                .map_err(|error| explain(&database.path, error));
+            let _ = answer.send(begun);
+        }))?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Queues a refused message for the quarantine; returns false if it was dropped.
+    pub(in crate::store) fn offer_quarantine(&self, item: Quarantined) -> bool {
+        self.inbox()
+            .is_ok_and(|inbox| inbox.offer_quarantined(item))
+    }
+
+    /// Waits for the messages that were offered to the quarantine before.
+    pub(in crate::store) async fn flush_quarantine(&self) {
+        // Each round of the writer runs one task, then stores what was offered.
+        for _ in 0..2 {
+            let (answer, done) = oneshot::channel();
+            let task = Box::new(move |_: &mut Connection| {
+                let _ = answer.send(());
+            });
+            if self
+                .inbox()
+                .is_ok_and(|inbox| inbox.enqueue_task(task).is_ok())
+            {
+                let _ = done.await;
+            }
+        }
+    }
+
+    /// Returns the lengths of the writer's queues.
+    pub(in crate::store) fn queue_lengths(&self) -> QueueLengths {
+        self.inbox().map(Inbox::queue_lengths).unwrap_or_default()
+    }
+
+    /// Copies the database on a thread of its own, so that reads continue meanwhile.
+    pub(in crate::store) async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        let source = self.database.path.clone();
+        let thread = spawn("store-backup", &self.database.path, move || {
+            let copied = schema::open_for_reading(&source)
+                .and_then(|connection| backup::copy(&connection, &source, &to));
+            let _ = answer.send(copied);
+        })?;
+        drop(thread);
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Returns the free bytes of the file's disk.
+    pub(in crate::store) fn free_bytes(&self) -> Result<u64, StoreError> {
+        let path = &self.database.path;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let numbers = rustix::fs::statvfs(folder).map_err(|error| StoreError::NotAccessible {
+            path: path.clone(),
+            detail: error.to_string(),
+        })?;
+        Ok(numbers.f_bavail.saturating_mul(numbers.f_frsize))
+    }
+
+    /// Ends the threads once what is queued is done.
+    pub(in crate::store) async fn close(&self) -> Result<(), StoreError> {
+        if let Some(inbox) = &self.inbox {
+            inbox.close();
+        }
+        self.reads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().all(|thread| thread.join().is_ok())
+        })
+        .await;
+        match joined {
+            Ok(true) => Ok(()),
+            _ => Err(StoreError::Database(
+                "a thread of the store panicked; restart the service and report this as a bug"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+impl Drop for SqliteEngine {
+    fn drop(&mut self) {
+        if let Some(inbox) = &self.inbox {
+            inbox.close();
+        }
+    }
+}
+
+/// Runs an operation in a transaction of its own.
+fn run<O: Operation>(
+    operation: O,
+    connection: &mut Connection,
+    database: &Database,
+    begin: Begin,
+) -> Result<O::Output, StoreError> {
+    in_transaction(connection, database, begin, |tx| {
+        immediate(operation.run(tx))
+    })
 }
 
 /// Opens the file for reading and locks it against servers, until the returned lock file is
@@ -267,366 +323,4 @@ fn spawn(
             path: path.to_owned(),
             detail: format!("failed to start a thread: {error}; check the limits of this user"),
         })
-}
-
-#[async_trait]
-impl Store for SqliteStore {
-    async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion, StoreError> {
-        let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
-        inbox
-            .enqueue_message(incoming)?
-            .await
-            .map_err(|_| StoreError::Closed)?
-    }
-
-    async fn probe(&self) -> Result<(), StoreError> {
-        let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
-        let (answer, outcome) = oneshot::channel();
-        let path = self.path.clone();
-        inbox.enqueue_task(Box::new(move |connection| {
-            let begun = connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
-                .and_then(rusqlite::Transaction::rollback)
-                .map_err(|error| explain(&path, error));
-            let _ = answer.send(begun);
-        }))?;
-        outcome.await.map_err(|_| StoreError::Closed)??;
-        // Without the reader thread the puller and the admin API get no answers.
-        self.sequence().await.map(drop)
-    }
-
-    fn offer_quarantine(&self, item: Quarantined) -> bool {
-        self.inbox
-            .as_ref()
-            .is_some_and(|inbox| inbox.offer_quarantined(item))
-    }
-
-    fn queue_lengths(&self) -> QueueLengths {
-        self.inbox
-            .as_ref()
-            .map(|inbox| inbox.queue_lengths())
-            .unwrap_or_default()
-    }
-
-    async fn notifications(
-        &self,
-        after: i64,
-        limit: usize,
-    ) -> Result<Vec<NotificationRow>, StoreError> {
-        self.read(ListNotifications { after, limit }).await
-    }
-
-    async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError> {
-        self.write(RegisterFeeds { feeds, now }).await?;
-        self.trigger.notify_one();
-        Ok(())
-    }
-
-    async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError> {
-        self.write(RaiseTriggers(triggers)).await?;
-        self.trigger.notify_one();
-        Ok(())
-    }
-
-    async fn trigger_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError> {
-        let feeds = self.write(TriggerReconciliation(due_at)).await?;
-        self.trigger.notify_one();
-        Ok(feeds)
-    }
-
-    async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>, StoreError> {
-        Ok(self.write(request).await?.break_value().flatten())
-    }
-
-    async fn commit_page(
-        &self,
-        lease: PageLease,
-        page: PageToCommit,
-        plan: PullPlan,
-    ) -> Result<PageOutcome, StoreError> {
-        let outcome = self.write(CommitPage { lease, page, plan }).await?;
-        self.arrivals.send_replace(());
-        Ok(outcome)
-    }
-
-    async fn fail_page(
-        &self,
-        lease: PageLease,
-        failure: PageFailure,
-        error: String,
-    ) -> Result<(), StoreError> {
-        self.write(FailPage {
-            lease,
-            failure,
-            error,
-        })
-        .await
-    }
-
-    async fn release_page(&self, lease: PageLease) -> Result<(), StoreError> {
-        self.write(ReleasePage(lease)).await
-    }
-
-    async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError> {
-        self.read(NextDue(request)).await
-    }
-
-    async fn triggered(&self) {
-        self.trigger.notified().await;
-    }
-
-    async fn set_paused(
-        &self,
-        account: Account,
-        feed: Option<Feed>,
-        paused: bool,
-    ) -> Result<usize, StoreError> {
-        let changed = self
-            .write(SetPaused {
-                account,
-                feed,
-                paused,
-            })
-            .await?;
-        self.trigger.notify_one();
-        Ok(changed)
-    }
-
-    async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError> {
-        self.read(ListFeeds).await
-    }
-
-    async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
-        self.read(ListAccounts).await
-    }
-
-    async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError> {
-        self.read(filter).await
-    }
-
-    async fn search_documents(&self, search: DocumentSearch) -> Result<FoundDocuments, StoreError> {
-        self.read(search).await
-    }
-
-    async fn known_versions(
-        &self,
-        feed: Feed,
-        versions: Vec<(String, String)>,
-    ) -> Result<Vec<bool>, StoreError> {
-        self.read(KnownVersions { feed, versions }).await
-    }
-
-    async fn sequence(&self) -> Result<SequenceRow, StoreError> {
-        self.read(ReadSequence).await
-    }
-
-    async fn subscription_requested(
-        &self,
-        account: Account,
-        event: Event,
-        name: String,
-        now: Timestamp,
-    ) -> Result<i64, StoreError> {
-        self.write(RecordSubscriptionRequest {
-            account,
-            event,
-            name,
-            now,
-        })
-        .await
-    }
-
-    async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError> {
-        self.read(ListSubscriptions).await
-    }
-
-    async fn change_subscription(
-        &self,
-        id: i64,
-        change: SubscriptionChange,
-        now: Timestamp,
-    ) -> Result<Option<SubscriptionRow>, StoreError> {
-        self.write(ChangeSubscription { id, change, now }).await
-    }
-
-    async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
-        self.read(ListQuarantined { after, limit }).await
-    }
-
-    async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError> {
-        self.write(RemoveQuarantined(id)).await
-    }
-
-    async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError> {
-        self.read(CountActivity(since)).await
-    }
-
-    async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
-        self.read(ListCertificates).await
-    }
-
-    async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError> {
-        self.write(KeepCertificate(certificate)).await
-    }
-
-    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
-        self.write(token).await
-    }
-
-    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError> {
-        self.read(ListApiTokens).await
-    }
-
-    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
-        self.read(FindApiToken(hash)).await
-    }
-
-    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError> {
-        self.write(RevokeApiToken(id)).await
-    }
-
-    async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError> {
-        self.write(upload).await
-    }
-
-    async fn end_upload(
-        &self,
-        id: i64,
-        owner: String,
-        end: UploadEnd,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.write(EndUpload {
-            id,
-            owner,
-            end,
-            now,
-        })
-        .await
-    }
-
-    async fn newest_uploads(
-        &self,
-        before: Option<i64>,
-        limit: usize,
-    ) -> Result<Vec<UploadRow>, StoreError> {
-        self.read(ListNewestUploads { before, limit }).await
-    }
-
-    async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
-        self.read(filter).await
-    }
-
-    async fn update_alarms(
-        &self,
-        observation: AlarmObservation,
-    ) -> Result<AlarmChanges, StoreError> {
-        self.write(observation).await
-    }
-
-    async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
-        self.read(filter).await
-    }
-
-    async fn lease_notice(
-        &self,
-        now: Timestamp,
-        lease: Duration,
-    ) -> Result<Option<AlarmNotice>, StoreError> {
-        self.write(LeaseNotice { now, lease }).await
-    }
-
-    async fn end_notice(
-        &self,
-        notice: AlarmNotice,
-        end: NoticeEnd,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.write(EndNotice { notice, end, now }).await
-    }
-
-    async fn unannounced_documents(
-        &self,
-        stored_by: Timestamp,
-    ) -> Result<Vec<UnannouncedDocuments>, StoreError> {
-        self.read(CountUnannounced(stored_by)).await
-    }
-
-    async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError> {
-        self.write(retention).await
-    }
-
-    async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
-        let (answer, outcome) = oneshot::channel();
-        let source = self.path.clone();
-        // On a thread of its own, so that other reads continue during a long copy.
-        let thread = spawn("store-backup", &self.path, move || {
-            let copied = schema::open_for_reading(&source)
-                .and_then(|connection| backup::copy(&connection, &source, &to));
-            let _ = answer.send(copied);
-        })?;
-        drop(thread);
-        outcome.await.map_err(|_| StoreError::Closed)?
-    }
-
-    async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
-        let folder = match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let numbers = rustix::fs::statvfs(folder).map_err(|error| StoreError::NotAccessible {
-            path: self.path.clone(),
-            detail: error.to_string(),
-        })?;
-        Ok(Some(numbers.f_bavail.saturating_mul(numbers.f_frsize)))
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        if let Some(inbox) = &self.inbox {
-            inbox.close();
-        }
-        self.reads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        let joined = tokio::task::spawn_blocking(move || {
-            threads.into_iter().all(|thread| thread.join().is_ok())
-        })
-        .await;
-        match joined {
-            Ok(true) => Ok(()),
-            _ => Err(StoreError::Database(
-                "a thread of the store panicked; restart the service and report this as a bug"
-                    .to_owned(),
-            )),
-        }
-    }
-}
-
-impl Drop for SqliteStore {
-    fn drop(&mut self) {
-        if let Some(inbox) = &self.inbox {
-            inbox.close();
-        }
-    }
-}
-
-/// Returns SQLite's plan of a statement, on a new store.
-#[cfg(test)]
-pub(in crate::store) fn plan_of(sql: &super::Sql) -> String {
-    let folder = tempfile::tempdir().expect("created a folder");
-    let connection =
-        schema::open_for_writing(&folder.path().join("plan.db")).expect("created a store");
-    let plan: Vec<String> = connection
-        .prepare(&format!("EXPLAIN QUERY PLAN {}", sql.sqlite()))
-        .and_then(|mut statement| {
-            let parameters = vec![1; statement.parameter_count()];
-            statement
-                .query_map(rusqlite::params_from_iter(parameters), |row| row.get(3))?
-                .collect()
-        })
-        .expect("explained the statement");
-    plan.join("; ")
 }

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::future::ready;
-use std::path::Path;
+use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use rusqlite::types::{ToSqlOutput, Value as OwnedValue, ValueRef};
@@ -11,14 +12,19 @@ use rusqlite::{CachedStatement, Connection};
 
 use super::error::explain;
 use crate::domain::Timestamp;
-use crate::store::StoreError;
-use crate::store::engine::{NewVersions, Operation, Param, ReadRow, Row, Sql, Tx, Value};
+use crate::store::engine::{NewNotification, NewVersions, Param, ReadRow, Row, Sql, Tx, Value};
+use crate::store::{Hooks, StoreError};
+
+/// The database, as its errors name it and tests see it.
+pub(super) struct Database {
+    pub(super) path: PathBuf,
+    pub(super) hooks: Option<Arc<dyn Hooks>>,
+}
 
 /// A transaction in progress on a connection.
 pub(super) struct SqliteTx<'c> {
     connection: &'c mut Connection,
-    /// Names the database in errors.
-    path: &'c Path,
+    database: &'c Database,
 }
 
 /// The statement that begins a transaction.
@@ -42,18 +48,22 @@ impl Begin {
 /// Runs `work` in a transaction, which is committed if it succeeds and rolled back if not.
 pub(super) fn in_transaction<T>(
     connection: &mut Connection,
-    path: &Path,
+    database: &Database,
     begin: Begin,
-    work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+    work: impl FnOnce(&mut SqliteTx<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let control = |connection: &Connection, sql: &str| {
         connection
             .prepare_cached(sql)
             .and_then(|mut statement| statement.execute([]))
-            .map_err(|error| explain(path, error))
+            .map_err(|error| explain(&database.path, error))
     };
     control(connection, begin.sql())?;
-    let outcome = work(connection).and_then(|value| {
+    let outcome = work(&mut SqliteTx {
+        connection,
+        database,
+    })
+    .and_then(|value| {
         control(connection, "COMMIT")?;
         Ok(value)
     });
@@ -65,15 +75,6 @@ pub(super) fn in_transaction<T>(
         tracing::debug!(%error, "failed to roll back");
     }
     outcome
-}
-
-/// Runs an operation in the transaction in progress.
-pub(super) fn run<O: Operation>(
-    operation: O,
-    connection: &mut Connection,
-    path: &Path,
-) -> Result<O::Output, StoreError> {
-    immediate(operation.run(&mut SqliteTx::new(connection, path)))
 }
 
 /// Returns the result of work that awaits nothing but a [`SqliteTx`].
@@ -89,18 +90,20 @@ pub(super) fn immediate<T>(
     }
 }
 
-impl<'c> SqliteTx<'c> {
-    pub(super) fn new(connection: &'c mut Connection, path: &'c Path) -> Self {
-        Self { connection, path }
-    }
-
+impl SqliteTx<'_> {
     /// Returns the prepared statement with its values.
-    fn bind(&self, sql: &Sql, params: &[&dyn Param]) -> rusqlite::Result<CachedStatement<'_>> {
-        let mut statement = self.connection.prepare_cached(sql.sqlite())?;
-        for (number, param) in (1..).zip(params) {
-            statement.raw_bind_parameter(number, bound(param.value()))?;
+    fn bind(&self, sql: &Sql, params: &[&dyn Param]) -> Result<CachedStatement<'_>, StoreError> {
+        if let Some(hooks) = &self.database.hooks {
+            hooks.statement(sql.sqlite(), &[]);
         }
-        Ok(statement)
+        let bind = || -> rusqlite::Result<_> {
+            let mut statement = self.connection.prepare_cached(sql.sqlite())?;
+            for (number, param) in (1..).zip(params) {
+                statement.raw_bind_parameter(number, bound(param.value()))?;
+            }
+            Ok(statement)
+        };
+        bind().map_err(|error| explain(&self.database.path, error))
     }
 
     fn read_each(
@@ -109,10 +112,12 @@ impl<'c> SqliteTx<'c> {
         params: &[&dyn Param],
         row: ReadRow<'_>,
     ) -> Result<(), StoreError> {
-        let explain = |error| explain(self.path, error);
-        let mut statement = self.bind(sql, params).map_err(explain)?;
+        let mut statement = self.bind(sql, params)?;
         let mut rows = statement.raw_query();
-        while let Some(found) = rows.next().map_err(explain)? {
+        while let Some(found) = rows
+            .next()
+            .map_err(|error| explain(&self.database.path, error))?
+        {
             if row(found)?.is_break() {
                 break;
             }
@@ -145,11 +150,35 @@ impl Tx for SqliteTx<'_> {
         sql: &'static Sql,
         params: &[&dyn Param],
     ) -> impl Future<Output = Result<usize, StoreError>> + Send {
-        ready(
-            self.bind(sql, params)
-                .and_then(|mut statement| statement.raw_execute())
-                .map_err(|error| explain(self.path, error)),
-        )
+        ready(self.bind(sql, params).and_then(|mut statement| {
+            statement
+                .raw_execute()
+                .map_err(|error| explain(&self.database.path, error))
+        }))
+    }
+
+    async fn insert_notifications(
+        &mut self,
+        notifications: &[NewNotification<'_>],
+    ) -> Result<Vec<bool>, StoreError> {
+        static SQL: Sql = Sql::new(
+            "INSERT INTO notification (account_id, event, message_id, kind, received_at, body)
+             VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (message_id, account_id, event) DO NOTHING",
+        );
+        let mut is_new = Vec::with_capacity(notifications.len());
+        for new in notifications {
+            let values: [&dyn Param; 6] = [
+                &new.account,
+                &new.event,
+                &new.message_id,
+                &new.kind,
+                &new.received_at,
+                &new.body,
+            ];
+            is_new.push(self.execute(&SQL, &values).await? > 0);
+        }
+        Ok(is_new)
     }
 
     async fn insert_versions(&mut self, new: &NewVersions<'_>) -> Result<(), StoreError> {
@@ -160,7 +189,7 @@ impl Tx for SqliteTx<'_> {
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         );
         static SET_LAST: Sql = Sql::new("UPDATE sequence SET last = $1");
-        let mut last: i64 = self.one(&LAST, &[], |row| row.get(0)).await?;
+        let mut last: i64 = self.one(&LAST, &[]).await?;
         for version in &new.versions {
             last += 1;
             let document = version.document;
@@ -176,30 +205,34 @@ impl Tx for SqliteTx<'_> {
                 &new.stored_at,
                 &document.body,
             ];
-            self.execute(&INSERT, &values).await?;
+            self.run(&INSERT, &values).await?;
         }
-        self.execute(&SET_LAST, &[&last]).await?;
-        Ok(())
+        self.run(&SET_LAST, &[&last]).await
     }
 }
 
 fn bound(value: Value<'_>) -> ToSqlOutput<'_> {
-    let borrowed = match value {
-        Value::Integer(Some(number)) => ValueRef::Integer(number),
-        Value::Boolean(Some(yes)) => ValueRef::Integer(yes.into()),
-        Value::Text(Some(text)) => ValueRef::Text(text.as_bytes()),
-        Value::Bytes(Some(bytes)) => ValueRef::Blob(bytes),
-        Value::Texts(texts) => return json(serde_json::json!(texts)),
-        Value::Integers(numbers) => return json(serde_json::json!(numbers)),
-        Value::Integer(None) | Value::Boolean(None) | Value::Text(None) | Value::Bytes(None) => {
-            ValueRef::Null
+    ToSqlOutput::Borrowed(match value {
+        Value::Null(_) => ValueRef::Null,
+        Value::Integer(number) => ValueRef::Integer(number),
+        Value::Boolean(yes) => ValueRef::Integer(yes.into()),
+        Value::Text(text) => ValueRef::Text(text.as_bytes()),
+        Value::Bytes(bytes) => ValueRef::Blob(bytes),
+        Value::List(_, values) => {
+            let list: serde_json::Value = values.iter().map(json).collect();
+            return ToSqlOutput::Owned(OwnedValue::Text(list.to_string()));
         }
-    };
-    ToSqlOutput::Borrowed(borrowed)
+    })
 }
 
-fn json(list: serde_json::Value) -> ToSqlOutput<'static> {
-    ToSqlOutput::Owned(OwnedValue::Text(list.to_string()))
+/// Returns an element of a list: JSON holds no bytes, and no statement has a list of them.
+fn json(value: &Value<'_>) -> serde_json::Value {
+    match value {
+        Value::Integer(number) => (*number).into(),
+        Value::Boolean(yes) => i64::from(*yes).into(),
+        Value::Text(text) => (*text).into(),
+        Value::Null(_) | Value::Bytes(_) | Value::List(..) => serde_json::Value::Null,
+    }
 }
 
 impl Row for rusqlite::Row<'_> {
@@ -244,132 +277,100 @@ fn unreadable(error: rusqlite::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::ControlFlow;
-
     use super::*;
+    use crate::store::engine::Column;
 
     static CREATE: Sql = Sql::new(
         "CREATE TABLE t (number INTEGER, yes INTEGER, text TEXT, bytes BLOB, moment INTEGER) STRICT",
     );
-    static INSERT: Sql = Sql::new("INSERT INTO t VALUES ($1, $2, $3, $4, $5)");
-    static LIST: Sql = Sql::new("SELECT number, yes, text, bytes, moment FROM t ORDER BY rowid");
 
-    fn with_tx<T>(work: impl FnOnce(&mut SqliteTx<'_>) -> T) -> T {
+    fn with_tx<T>(
+        work: impl AsyncFnOnce(&mut SqliteTx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut connection = Connection::open_in_memory().expect("opened a database");
-        work(&mut SqliteTx::new(&mut connection, Path::new(":memory:")))
+        let database = Database {
+            path: ":memory:".into(),
+            hooks: None,
+        };
+        in_transaction(&mut connection, &database, Begin::Writing, |tx| {
+            immediate(work(tx))
+        })
     }
 
-    /// Returns the result of a statement.
-    fn now<T>(statement: impl Future<Output = Result<T, StoreError>>) -> T {
-        immediate(statement).expect("the statement succeeded")
+    /// Returns the rows of a statement.
+    fn rows<C: Column + Send>(sql: &'static Sql, params: &[&dyn Param]) -> Vec<C> {
+        with_tx(async |tx| tx.all(sql, params).await).expect("the statement succeeded")
     }
 
     #[test]
     fn values_of_every_type_are_stored_and_read() {
-        type All = (
-            Option<i64>,
-            Option<bool>,
-            Option<String>,
-            Option<Vec<u8>>,
-            Option<Timestamp>,
-        );
+        static INSERT: Sql = Sql::new("INSERT INTO t VALUES ($1, $2, $3, $4, $5)");
+        static LIST: Sql =
+            Sql::new("SELECT number, yes, text, bytes, moment FROM t ORDER BY rowid");
+        type Numbers = (Option<i64>, Option<bool>);
+        type Others = (Option<String>, Option<Vec<u8>>, Option<Timestamp>);
         let moment = Timestamp::from_millis(7);
-        let rows: Vec<All> = with_tx(|tx| {
-            now(tx.execute(&CREATE, &[]));
+        let rows: Vec<(Numbers, Others)> = with_tx(async |tx| {
+            tx.run(&CREATE, &[]).await?;
             let full: [&dyn Param; 5] = [&1_i64, &true, &"a\0b", &&b"c"[..], &moment];
-            assert_eq!(now(tx.execute(&INSERT, &full)), 1);
+            assert_eq!(tx.execute(&INSERT, &full).await?, 1);
             let empty: [&dyn Param; 5] = [
                 &None::<i64>,
-                &None::<i64>,
+                &None::<bool>,
                 &None::<&str>,
                 &None::<&[u8]>,
                 &None::<Timestamp>,
             ];
-            assert_eq!(now(tx.execute(&INSERT, &empty)), 1);
-            now(tx.all(&LIST, &[], |row| {
-                Ok((
-                    row.get(0)?,
-                    row.get(1)?,
-                    row.get(2)?,
-                    row.get(3)?,
-                    row.get(4)?,
-                ))
-            }))
-        });
-        assert_eq!(
-            rows,
-            [
-                (
-                    Some(1),
-                    Some(true),
-                    Some("a\0b".to_owned()),
-                    Some(b"c".to_vec()),
-                    Some(moment)
-                ),
-                (None, None, None, None, None)
-            ]
+            assert_eq!(tx.execute(&INSERT, &empty).await?, 1);
+            tx.all(&LIST, &[]).await
+        })
+        .expect("the statements succeeded");
+        let text = Some("a\0b".to_owned());
+        let full = (
+            (Some(1), Some(true)),
+            (text, Some(b"c".to_vec()), Some(moment)),
         );
+        assert_eq!(rows, [full, ((None, None), (None, None, None))]);
     }
 
     #[test]
     fn a_list_is_one_parameter() {
         static SQL: Sql = Sql::new("SELECT 'ą' IN ({elements}($1)), 'b' IN ({elements}($1))");
-        static JSON: Sql = Sql::new("SELECT json_array('ą', 'b')");
-        let (found, list): ((bool, bool), Vec<String>) = with_tx(|tx| {
-            (
-                now(tx.one(&SQL, &[&vec!["ą", "c"]], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })),
-                now(tx.one(&JSON, &[], |row| row.get(0))),
-            )
-        });
-        assert_eq!(found, (true, false));
+        assert_eq!(
+            rows::<(bool, bool)>(&SQL, &[&vec!["ą", "c"]]),
+            [(true, false)]
+        );
         static SUM: Sql = Sql::new("SELECT sum(value) FROM ({elements}($1))");
-        let sum: i64 = with_tx(|tx| now(tx.one(&SUM, &[&vec![3_i64, 4]], |row| row.get(0))));
-        assert_eq!(sum, 7);
-        assert_eq!(list, ["ą", "b"]);
+        assert_eq!(rows::<i64>(&SUM, &[&vec![3_i64, 4]]), [7]);
+        static JSON: Sql = Sql::new("SELECT json_array('ą', 'b')");
+        assert_eq!(rows::<Vec<String>>(&JSON, &[]), [["ą", "b"]]);
     }
 
     #[test]
     fn reading_ends_early() {
-        static NUMBERS: Sql = Sql::new("SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3");
-        let mut read: Vec<i64> = Vec::new();
-        with_tx(|tx| {
-            now(tx.each(&NUMBERS, &[], &mut |row| {
-                read.push(row.get(0)?);
-                Ok(if read.len() == 2 {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                })
-            }));
-            assert_eq!(
-                now(tx.first(&NUMBERS, &[], |row| row.get::<i64>(0))),
-                Some(1)
-            );
-        });
-        assert_eq!(read, [1, 2]);
+        static ROWS: Sql = Sql::new("SELECT 1 UNION ALL SELECT json('not JSON')");
+        let first: Option<i64> =
+            with_tx(async |tx| tx.first(&ROWS, &[]).await).expect("the second row is not reached");
+        assert_eq!(first, Some(1));
     }
 
     #[test]
     fn a_failed_operation_leaves_nothing_behind() {
-        struct Fails;
-        impl Operation for Fails {
-            type Output = ();
-            async fn run<T: Tx>(self, tx: &mut T) -> Result<(), StoreError> {
-                tx.execute(&CREATE, &[]).await?;
-                Err(StoreError::StaleLease)
-            }
-        }
         static TABLES: Sql = Sql::new("SELECT count(*) FROM sqlite_schema");
         let mut connection = Connection::open_in_memory().expect("opened a database");
-        let path = Path::new(":memory:");
-        let failed = in_transaction(&mut connection, path, Begin::Writing, |connection| {
-            run(Fails, connection, path)
+        let database = Database {
+            path: ":memory:".into(),
+            hooks: None,
+        };
+        let failed = in_transaction(&mut connection, &database, Begin::Writing, |tx| {
+            immediate(tx.run(&CREATE, &[]))?;
+            Err::<(), _>(StoreError::StaleLease)
         });
         assert!(matches!(failed, Err(StoreError::StaleLease)), "{failed:?}");
         assert!(connection.is_autocommit());
-        let mut tx = SqliteTx::new(&mut connection, path);
-        assert_eq!(now(tx.one(&TABLES, &[], |row| row.get::<i64>(0))), 0);
+        let count = in_transaction(&mut connection, &database, Begin::Reading, |tx| {
+            immediate(tx.one::<i64>(&TABLES, &[]))
+        });
+        assert_eq!(count.ok(), Some(0));
     }
 }
