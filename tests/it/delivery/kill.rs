@@ -281,7 +281,7 @@ impl<'a> Operator<'a> {
         }
     }
 
-    /// Waits until `versions` are stored and no destination is behind.
+    /// Waits until `versions` of the exported queue are stored and no destination is behind.
     async fn until_delivered(&self, versions: usize, destinations: &[&str]) {
         within("the last delivery", async {
             loop {
@@ -298,7 +298,10 @@ impl<'a> Operator<'a> {
     async fn stored(&self) -> u64 {
         let feeds = self.installations[0].admin_json("/v1/feeds").await;
         let feeds = feeds["rows"].as_array().expect("a list").iter();
-        feeds.filter_map(|feed| feed["documents"].as_u64()).sum()
+        feeds
+            .filter(|feed| feed["queue"] == "exported")
+            .filter_map(|feed| feed["documents"].as_u64())
+            .sum()
     }
 
     async fn behind(&self) -> u64 {
