@@ -27,6 +27,10 @@ pub enum AlarmKind {
     RefusedStorm,
     /// A signing certificate expires soon and no newer one has been seen.
     Certificate,
+    /// No message can be stored. The store can't keep this alarm, nor the next.
+    Store,
+    /// The store's file is damaged.
+    Damaged,
     /// The store's disk is nearly full.
     Disk,
     /// Files were uploaded long ago, and no document of them has arrived.
@@ -39,7 +43,7 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Silence,
         Self::Unsubscribed,
         Self::Paused,
@@ -47,6 +51,8 @@ impl AlarmKind {
         Self::Behind,
         Self::RefusedStorm,
         Self::Certificate,
+        Self::Store,
+        Self::Damaged,
         Self::Disk,
         Self::UploadsLate,
         Self::Destination,
@@ -63,6 +69,8 @@ impl AlarmKind {
             Self::Behind => "behind",
             Self::RefusedStorm => "refused_storm",
             Self::Certificate => "certificate",
+            Self::Store => "store",
+            Self::Damaged => "damaged",
             Self::Disk => "disk",
             Self::UploadsLate => "uploads_late",
             Self::Destination => "destination",
@@ -87,6 +95,8 @@ impl AlarmKind {
             | Self::Paused
             | Self::Behind
             | Self::Certificate
+            | Self::Store
+            | Self::Damaged
             | Self::UploadsLate
             | Self::Destination
             | Self::Held => Duration::ZERO,

@@ -287,6 +287,14 @@ pub trait Store: DeliveryStore {
     /// [`StoreError::BackupOntoItself`] if `to` is the store or one of its files.
     async fn backup(&self, to: PathBuf) -> Result<(), StoreError>;
 
+    /// Reads the whole database and checks it for damage, without hurry; PostgreSQL checks
+    /// its own.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if it is damaged.
+    async fn check_integrity(&self) -> Result<(), StoreError>;
+
     /// Returns the free bytes of the store's disk; `None` if the store is not on a disk
     /// of this machine.
     async fn free_bytes(&self) -> Result<Option<u64>, StoreError>;

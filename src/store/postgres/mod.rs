@@ -21,7 +21,7 @@ use super::documents::ReadSequence;
 use super::engine::Operation;
 use super::feeds::{ListAccounts, ListFeeds};
 use super::limits::QUARANTINE_QUEUE;
-use super::messages::ListNotifications;
+use super::messages::{ListNotifications, RehearseMessage};
 use super::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
 use super::quarantine::{ListQuarantined, RemoveQuarantined};
 use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
@@ -251,7 +251,7 @@ impl Store for PostgresStore {
         }
         // A server in recovery refuses a transaction that may write; if a pooler routes it
         // elsewhere, this query detects that.
-        let transaction = self.pool.write().await?;
+        let mut transaction = self.pool.write().await?;
         let row = transaction
             .query_one(
                 "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean",
@@ -259,13 +259,14 @@ impl Store for PostgresStore {
             )
             .await?;
         let is_read_only: bool = row.try_get(0)?;
-        transaction.commit().await?;
         if is_read_only {
+            transaction.roll_back().await?;
             return Err(StoreError::Unreachable {
                 detail: "the server is a read-only standby; name the primary in `store.url`".into(),
             });
         }
-        Ok(())
+        RehearseMessage.run(&mut transaction).await?;
+        transaction.roll_back().await
     }
 
     fn offer_quarantine(&self, item: Quarantined) -> bool {
@@ -558,6 +559,10 @@ impl Store for PostgresStore {
 
     async fn backup(&self, _to: PathBuf) -> Result<(), StoreError> {
         Err(StoreError::BackedUpElsewhere)
+    }
+
+    async fn check_integrity(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {

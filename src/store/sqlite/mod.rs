@@ -1,6 +1,5 @@
 //! The store on SQLite: one file, one writer thread, one reader thread.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -8,10 +7,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot, watch};
 
 pub(super) use self::error::explain;
+pub(super) use self::file::FileLock;
 use self::tx::{Begin, SqliteTx, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
 use super::activity::CountActivity;
@@ -20,7 +20,7 @@ use super::certificates::{KeepCertificate, ListCertificates};
 use super::documents::ReadSequence;
 use super::engine::Operation;
 use super::feeds::{ListAccounts, ListFeeds};
-use super::messages::ListNotifications;
+use super::messages::{ListNotifications, RehearseMessage};
 use super::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
 use super::quarantine::{ListQuarantined, RemoveQuarantined};
 use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
@@ -44,7 +44,9 @@ mod delivery_rows;
 mod delivery_store;
 mod destinations;
 mod error;
+mod file;
 mod ingest;
+mod integrity;
 mod leases;
 mod pages;
 mod quarantine;
@@ -91,8 +93,8 @@ impl SqliteStore {
     /// [`StoreError::InUse`], [`StoreError::NotAccessible`], [`StoreError::NewerSchema`],
     /// and other errors of the database.
     pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
-        let path = options.path;
-        let lock = lock_file(&path)?;
+        let lock = FileLock::acquire(&options.path)?;
+        let path = lock.database().to_owned();
         let mut connection = schema::open_for_writing(&path)?;
         let explain_here = |error| explain(&path, error);
         backup::ensure_epoch(&connection).map_err(explain_here)?;
@@ -103,6 +105,7 @@ impl SqliteStore {
         })?;
         let quarantine = quarantine::QuarantineWriter::open(&connection, options.quarantine_bytes)
             .map_err(explain_here)?;
+        let files = lock.opened()?;
         let inbox = Arc::new(Inbox::new(options.queue));
         let trigger = Arc::new(Notify::new());
         let writer = Writer {
@@ -112,7 +115,7 @@ impl SqliteStore {
             trigger: Arc::clone(&trigger),
             ask: options.ask,
             quarantine,
-            _lock: lock,
+            files,
         };
         let thread = spawn("store-writer", &path, move || writer.run())?;
         let store = Self::with_reader(path, Some(inbox), trigger)?;
@@ -189,9 +192,11 @@ impl SqliteStore {
         let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
         let (answer, outcome) = oneshot::channel();
         let path = self.path.clone();
-        inbox.enqueue_task(Box::new(move |connection| {
-            let outcome = in_transaction(connection, &path, Begin::Writing, |connection| {
-                change(connection, &path)
+        inbox.enqueue_task(Box::new(move |connection, files| {
+            let outcome = files.check().and_then(|()| {
+                in_transaction(connection, &path, Begin::Writing, |connection| {
+                    change(connection, &path)
+                })
             });
             // The receiver is gone if the caller was dropped; the change is kept.
             let _ = answer.send(outcome);
@@ -243,36 +248,13 @@ impl SqliteStore {
     }
 }
 
-/// Opens the file for reading and locks it against servers, until the returned lock file is
+/// Opens the file for reading and locks it against servers, until the returned lock is
 /// dropped.
-pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, File), StoreError> {
+pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, FileLock), StoreError> {
     // Opened first, so that no lock file is created beside a missing file.
     drop(schema::open_for_reading(path)?);
-    let lock = lock_file(path)?;
+    let lock = FileLock::acquire(path)?;
     Ok((schema::open_for_reading(path)?, lock))
-}
-
-/// Acquires the lock of the only process that may write; it is released when the process ends.
-fn lock_file(path: &Path) -> Result<File, StoreError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let not_accessible = |error: std::io::Error| StoreError::NotAccessible {
-        path: path.to_owned(),
-        detail: format!("{error}; check that its folder exists and that this user may write there"),
-    };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&name)
-        .map_err(not_accessible)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse {
-            path: path.to_owned(),
-        }),
-        Err(std::fs::TryLockError::Error(error)) => Err(not_accessible(error)),
-    }
 }
 
 fn spawn(
@@ -303,12 +285,16 @@ impl Store for SqliteStore {
         let inbox = self.inbox.as_ref().ok_or(StoreError::ReadOnly)?;
         let (answer, outcome) = oneshot::channel();
         let path = self.path.clone();
-        inbox.enqueue_task(Box::new(move |connection| {
-            let begun = connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
-                .and_then(rusqlite::Transaction::rollback)
-                .map_err(|error| explain(&path, error));
-            let _ = answer.send(begun);
+        inbox.enqueue_task(Box::new(move |connection, files| {
+            let rehearsed = files
+                .check()
+                .and_then(|()| {
+                    in_transaction(connection, &path, Begin::Rehearsing, |connection| {
+                        tx::run(RehearseMessage, connection, &path)
+                    })
+                })
+                .and_then(|()| files.check_room());
+            let _ = answer.send(rehearsed);
         }))?;
         outcome.await.map_err(|_| StoreError::Closed)??;
         // Without the reader thread the puller and the admin API get no answers.
@@ -610,6 +596,23 @@ impl Store for SqliteStore {
         })?;
         drop(thread);
         outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn check_integrity(&self) -> Result<(), StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        let path = self.path.clone();
+        // Dropped with this future, which ends the check.
+        let waiting = Arc::new(());
+        let awaited = Arc::downgrade(&waiting);
+        let thread = spawn("store-check", &self.path, move || {
+            let checked = schema::open_for_reading(&path)
+                .and_then(|connection| integrity::check(&connection, &path, awaited));
+            let _ = answer.send(checked);
+        })?;
+        drop(thread);
+        let outcome = outcome.await.map_err(|_| StoreError::Closed);
+        drop(waiting);
+        outcome?
     }
 
     async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {

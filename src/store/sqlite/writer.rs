@@ -1,7 +1,6 @@
 //! The writer thread: commits messages in groups, and runs other changes in between.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,6 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{Notify, oneshot};
 
 use super::error::explain;
+use super::file::OpenFiles;
 use super::ingest::{Ingest, RowIdCache};
 use super::quarantine::QuarantineWriter;
 use crate::store::limits::{MAX_GROUP, QUARANTINE_QUEUE};
@@ -22,7 +22,7 @@ const MAX_TASKS: usize = 1024;
 const MAX_QUEUED_BYTES: usize = 64 << 20;
 
 /// A change of the database, run in a transaction of its own.
-type Task = Box<dyn FnOnce(&mut Connection) + Send>;
+type Task = Box<dyn FnOnce(&mut Connection, &OpenFiles) + Send>;
 
 /// A message that waits to be stored, and the channel for its answer.
 struct PendingMessage {
@@ -211,8 +211,8 @@ pub(super) struct Writer {
     pub(super) trigger: Arc<Notify>,
     pub(super) ask: bool,
     pub(super) quarantine: QuarantineWriter,
-    /// The lock of the only process that may write, held until the last change is done.
-    pub(super) _lock: File,
+    /// The database's files, locked until the last change is done.
+    pub(super) files: OpenFiles,
 }
 
 impl Writer {
@@ -238,7 +238,7 @@ impl Writer {
                 self.commit_group(messages, &mut row_ids);
             }
             if let Some(task) = task {
-                task(&mut self.connection);
+                task(&mut self.connection, &self.files);
             }
             if !refused.is_empty()
                 && let Err(error) = self.quarantine.store(&mut self.connection, refused)
@@ -262,7 +262,12 @@ impl Writer {
             .into_iter()
             .map(|pending| (pending.incoming, pending.answer))
             .unzip();
-        match self.store_group(messages, row_ids) {
+        let stored = self
+            .store_group(messages, row_ids)
+            .map_err(|error| explain(&self.path, error))
+            // A commit to a file that the next start doesn't open keeps nothing.
+            .and_then(|stored| self.files.check().map(|()| stored));
+        match stored {
             Ok((outcomes, raised)) => {
                 if raised {
                     self.trigger.notify_waiters();
@@ -277,7 +282,6 @@ impl Writer {
             Err(error) => {
                 // Rows that were rolled back must not be cached.
                 row_ids.clear();
-                let error = explain(&self.path, error);
                 tracing::error!(%error, "failed to store a group of {} messages", answers.len());
                 for answer in answers {
                     let _ = answer.send(Err(error.clone()));

@@ -356,6 +356,10 @@ impl Store for FaultyStore {
         self.real.backup(to).await
     }
 
+    async fn check_integrity(&self) -> Result<(), StoreError> {
+        self.real.check_integrity().await
+    }
+
     async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
         let planted = *self.free_bytes.lock().unwrap();
         match planted {
