@@ -177,7 +177,7 @@ fn alarms(
     clock: &Clock,
 ) -> Alarms {
     let (store, metrics) = (Arc::clone(store) as SharedStore, Arc::clone(metrics));
-    Alarms::new(config, store, metrics, clock.clone()).expect("a client")
+    Alarms::new(config, store, metrics, Arc::default(), clock.clone()).expect("a client")
 }
 
 async fn check(alarms: &Alarms) -> (Vec<AlarmKind>, Vec<AlarmKind>) {
@@ -519,6 +519,7 @@ async fn an_ended_subscription_alarms_until_it_is_restored() {
         &app.config(),
         app.store.clone(),
         Arc::new(Metrics::new()),
+        Arc::default(),
         app.clock.clone(),
     )
     .expect("a client");
