@@ -24,6 +24,10 @@ const MAX_PAUSE: Duration = Duration::from_millis(200);
 /// # Errors
 ///
 /// [`StoreError::Corrupt`] if a page is damaged.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it has a thread of its own, which nothing else uses"
+)]
 pub(super) fn check(
     connection: &Connection,
     path: &Path,
