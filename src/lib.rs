@@ -54,7 +54,7 @@
 //! app           -> receiver, subscriptions
 //! doctor        -> receiver, delivery
 //! receiver      -> subscriptions
-//! alarms        -> pull, delivery
+//! alarms        -> receiver, pull, delivery
 //! every room    -> metrics, store, ivesk, config, refusal, program, egress, backoff, domain,
 //!                  sns, file_names
 //! ```

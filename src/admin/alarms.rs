@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 use super::paging::{List, Page, PageQuery};
 use super::problem::{ApiResult, Params};
 use crate::app::App;
-use crate::store::{AlarmFilter, AlarmRow};
+use crate::store::{AlarmFilter, AlarmRow, StoreError};
 
 /// The alarms that are requested.
 #[derive(Deserialize, IntoParams)]
@@ -45,6 +45,27 @@ pub(super) async fn list(
         after: page.row(List::ALARMS)?,
         limit: limit + 1,
     };
-    let rows = app.store.alarms(filter).await?;
+    let is_first = filter.after == 0;
+    let mut rows = app.store.alarms(filter).await?;
+    if is_first {
+        rows.splice(0..0, store_alarms(&app));
+    }
     Ok(Json(Page::of(List::ALARMS, rows, limit, |row| row.id)))
+}
+
+/// Lists at most `limit` active alarms, and first those that the store can't keep.
+pub(super) async fn active_alarms(app: &App, limit: usize) -> Result<Vec<AlarmRow>, StoreError> {
+    let stored = app.store.alarms(AlarmFilter {
+        active: true,
+        after: 0,
+        limit,
+    });
+    let mut rows = stored.await?;
+    rows.splice(0..0, store_alarms(app));
+    Ok(rows)
+}
+
+/// Returns the alarms about the store itself.
+pub(super) fn store_alarms(app: &App) -> Vec<AlarmRow> {
+    app.health.store_faults().alarms()
 }

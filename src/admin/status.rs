@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::alarms::store_alarms;
 use super::problem::{AdminError, ApiResult, Input, NoFields};
 use crate::app::App;
 use crate::metrics::{StoreSnapshot, StoreStep, TextFormat};
@@ -31,6 +32,10 @@ pub(super) struct Status {
     ready: bool,
     /// The code of the refusal if it would not.
     reason: Option<&'static str>,
+    /// The store's fault and what to do, if no message can be stored.
+    store_fault: Option<String>,
+    /// The database's damage and what to do, if the last check found any.
+    damage: Option<String>,
     /// The numbering of versions.
     sequence: SequenceRow,
     /// Free bytes on the store's disk; null if the store is a database server.
@@ -76,11 +81,14 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
 pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
     let feeds = app.store.feeds().await?;
     let reason = app.ingest.readiness().await.err();
+    let faults = app.health.store_faults();
     Ok(Json(Status {
         service: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
         ready: reason.is_none(),
         reason: reason.map(|refusal| refusal.code()),
+        store_fault: faults.unavailable.map(|fault| fault.text),
+        damage: faults.damaged.map(|fault| fault.text),
         sequence: app.store.sequence().await?,
         free_bytes: app.store.free_bytes().await?,
         accounts: app.store.accounts().await?,
@@ -186,7 +194,8 @@ pub(super) async fn metrics(
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     let format = TextFormat::negotiate(accept);
     let read = StoreSnapshot::read(app.store.as_ref(), app.clock.now());
-    let snapshot = app.metrics.timed(StoreStep::Read, read).await?;
+    let mut snapshot = app.metrics.timed(StoreStep::Read, read).await?;
+    snapshot.alarms.extend(store_alarms(&app));
     let text = app.metrics.render(&snapshot, format);
     Ok(([(CONTENT_TYPE, format.content_type())], text).into_response())
 }

@@ -19,6 +19,7 @@ use crate::config::{Config, DestinationConfig, HistoryMode};
 use crate::delivery::worker::filter;
 use crate::domain::{Clock, DestinationName, Timestamp};
 use crate::metrics::{Metrics, StoreSnapshot, StoreStep};
+use crate::receiver::health::Health;
 use crate::store::{
     AlarmChanges, AlarmNotice, AlarmObservation, HeldFeed, LATE_AFTER, NoticeEnd, SharedStore,
     StoreError, UploadFilter,
@@ -27,6 +28,7 @@ use crate::store::{
 mod conditions;
 mod notifier;
 mod refusals;
+mod store_faults;
 
 use conditions::Facts;
 use notifier::Notifier;
@@ -67,6 +69,7 @@ pub struct Alarms {
     config: Config,
     store: SharedStore,
     metrics: Arc<Metrics>,
+    health: Arc<Health>,
     clock: Clock,
     notifier: Option<Notifier>,
     refusals: Mutex<RefusalWindow>,
@@ -83,6 +86,7 @@ impl Alarms {
         config: &Config,
         store: SharedStore,
         metrics: Arc<Metrics>,
+        health: Arc<Health>,
         clock: Clock,
     ) -> Result<Self, reqwest::Error> {
         let refusals = RefusalWindow::starting_from(metrics.refusals(), clock.now());
@@ -91,6 +95,7 @@ impl Alarms {
             config: config.clone(),
             store,
             metrics,
+            health,
             refusals: Mutex::new(refusals),
             started_at: clock.now(),
             clock,
@@ -210,9 +215,19 @@ impl Alarms {
 
 /// Checks and notifies until `shutdown` is canceled.
 pub async fn run(alarms: Alarms, shutdown: CancellationToken) {
+    let checks = check_at_intervals(&alarms, &shutdown);
+    let faults = store_faults::announce(&alarms, &shutdown);
+    tokio::join!(checks, faults);
+}
+
+async fn check_at_intervals(alarms: &Alarms, shutdown: &CancellationToken) {
     loop {
-        if let Err(error) = check_and_notify(&alarms, &shutdown).await {
+        if let Err(error) = check_and_notify(alarms, shutdown).await {
             warn!("failed to check the alarms: {error}");
+            if let StoreError::Corrupt { .. } = error {
+                let now = alarms.clock.now();
+                alarms.health.set_damaged(Some(error.to_string()), now);
+            }
         }
         if shutdown
             .run_until_cancelled(sleep(CHECK_INTERVAL))

@@ -103,13 +103,16 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, 
     if status != StatusCode::OK || answer["ready"] != true {
         let reason = answer["reason"].as_str().or(answer["code"].as_str());
         let reason = reason.unwrap_or("no reason recorded");
+        // The title is that of a problem, if even the status can't be read.
+        let fault = answer["store_fault"].as_str().or(answer["title"].as_str());
+        let fault = fault.map(|fault| format!(": {fault}")).unwrap_or_default();
         return Ok(vec![
             Check::fail(
                 "server",
-                format!("`serve` runs, but accepts no messages: {reason}"),
+                format!("`serve` runs, but accepts no messages ({reason}){fault}"),
             )
             .because("SNS receives 503 and gives up after about half an hour")
-            .fix("see its log; docs/operating.md explains the reasons"),
+            .fix("follow the message; docs/operating.md explains the reasons"),
         ]);
     }
     let version = answer["version"].as_str().unwrap_or_default();
@@ -118,10 +121,13 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, 
         format!("`serve` {version} runs and accepts messages"),
     )];
     let stored = &answer["sequence"]["last"];
-    checks.push(Check::pass(
-        "store",
-        format!("the store holds {stored} document versions"),
-    ));
+    checks.push(match answer["damage"].as_str() {
+        None => Check::pass(
+            "store",
+            format!("the store holds {stored} document versions"),
+        ),
+        Some(damage) => inside::damaged(damage),
+    });
     if let Some(free) = answer["free_bytes"].as_u64() {
         checks.push(inside::disk(free, config.store.min_free_bytes));
     }

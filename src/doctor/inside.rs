@@ -140,6 +140,13 @@ async fn content(config: &Config, place: String) -> Check {
 /// The consequence of a store that can't be used.
 const NOTHING_RECEIVED: &str = "without a store no message can be received";
 
+/// Returns the failed check of a store that the running server found damaged.
+pub fn damaged(damage: &str) -> Check {
+    Check::fail("store", damage)
+        .because("messages are stored as long as their pages are sound; other rows may be lost")
+        .fix("restore the newest backup (docs/operating.md); documents since then are pulled again")
+}
+
 fn unusable(error: &StoreError) -> Check {
     Check::fail("store", error.to_string())
         .because(NOTHING_RECEIVED)

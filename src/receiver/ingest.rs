@@ -341,10 +341,37 @@ impl Ingest {
             let _turn = self.probing.lock().await;
             self.store.probe().await
         };
-        match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.store_refusal(&error)),
-            Err(_) => Err(Refusal::StoreUnavailable),
+        let (refusal, fault) = match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
+            Ok(Ok(())) => {
+                self.record_store_fault(None);
+                return Ok(());
+            }
+            // An overload is no fault: messages that are queued are stored.
+            Ok(Err(StoreError::QueueFull)) => return Err(Refusal::QueueFull),
+            Ok(Err(StoreError::Closed)) if self.health.is_draining() => {
+                return Err(Refusal::ShuttingDown);
+            }
+            Ok(Err(error @ StoreError::DiskFull { .. })) => {
+                (Refusal::DiskNearlyFull, error.to_string())
+            }
+            Ok(Err(error)) => (Refusal::StoreUnavailable, error.to_string()),
+            Err(_) => (
+                Refusal::StoreUnavailable,
+                format!(
+                    "the store did not answer within {} s; check the load of its disk or database",
+                    PROBE_TIMEOUT.as_secs()
+                ),
+            ),
+        };
+        self.record_store_fault(Some(fault));
+        Err(refusal)
+    }
+
+    /// Records and logs the result of a check that a message could be stored.
+    fn record_store_fault(&self, fault: Option<String>) {
+        let text = fault.clone();
+        if self.health.set_unavailable(fault, self.clock.now()) {
+            log::store_fault(text.as_deref());
         }
     }
 }

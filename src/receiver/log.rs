@@ -172,6 +172,14 @@ pub(super) fn unsubscribed(webhook: &Webhook, topic_arn: &str) {
     );
 }
 
+/// Logs a fault of the store that began, or, if `fault` is none, ended.
+pub(super) fn store_fault(fault: Option<&str>) {
+    match fault {
+        Some(fault) => error!("no message can be stored; all are answered 503: {fault}"),
+        None => info!("messages can be stored again"),
+    }
+}
+
 /// Logs that the store did not commit a message.
 pub(super) fn store_failed(error: &StoreError) {
     error!("failed to store a message, which was answered 503: {error}");

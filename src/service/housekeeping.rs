@@ -4,15 +4,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::app::App;
-use crate::store::{LATE_AFTER, Retention, RetentionOutcome, UploadFilter};
+use crate::store::{LATE_AFTER, Retention, RetentionOutcome, StoreError, UploadFilter};
 
 /// Interval between checks of the disk's free space.
 const DISK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Interval between checks that a message could be stored.
+const STORE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Interval between checks of the whole database.
+const INTEGRITY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Interval between summaries of accepted messages.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
@@ -93,6 +99,38 @@ pub async fn check_uploads(app: &App) {
         Ok(late) => app.metrics.uploads_late(late.len()),
         Err(error) => warn!("failed to count late uploads: {error}"),
     }
+}
+
+/// Checks at short intervals that a message could be stored, until `shutdown` is canceled.
+/// A fault is logged, and an alarm is raised, also while nobody asks for `/readyz`.
+pub async fn check_store(app: Arc<App>, shutdown: CancellationToken) {
+    while !shutdown.is_cancelled() {
+        // Recorded in `app.health` and logged by the check itself.
+        let _ = app.ingest.readiness().await;
+        shutdown.run_until_cancelled(sleep(STORE_INTERVAL)).await;
+    }
+}
+
+/// Checks the whole database for damage, once at the start and then daily, until `shutdown`
+/// is canceled.
+pub async fn check_integrity(app: Arc<App>, shutdown: CancellationToken) {
+    let check = async {
+        loop {
+            match app.store.check_integrity().await {
+                Ok(()) => {
+                    app.health.set_damaged(None, app.clock.now());
+                }
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    error!("{error}");
+                    app.health
+                        .set_damaged(Some(error.to_string()), app.clock.now());
+                }
+                Err(error) => warn!("failed to check the database for damage: {error}"),
+            }
+            sleep(INTEGRITY_INTERVAL).await;
+        }
+    };
+    shutdown.run_until_cancelled(check).await;
 }
 
 /// Runs until `shutdown` is canceled.

@@ -170,7 +170,8 @@ impl Service {
         let watcher = watcher(&app, &stop_workers)?;
         housekeeping::check_disk(&app).await;
         let (store, metrics) = (Arc::clone(&app.store), Arc::clone(&app.metrics));
-        let alarms = Alarms::new(&app.config, store, metrics, app.clock.clone())
+        let health = Arc::clone(&app.health);
+        let alarms = Alarms::new(&app.config, store, metrics, health, app.clock.clone())
             .map_err(ClientError::from)?;
         // The process may have ended between the commit and the log line.
         for row in app.store.subscriptions().await? {
@@ -251,6 +252,20 @@ impl Service {
         self.tasks.spawn(async move {
             alarms::run(alarms, stop).await;
             "alarms"
+        });
+
+        let app = Arc::clone(&self.app);
+        let stop = self.stop_workers.clone();
+        self.tasks.spawn(async move {
+            housekeeping::check_store(app, stop).await;
+            "store check"
+        });
+
+        let app = Arc::clone(&self.app);
+        let stop = self.stop_workers.clone();
+        self.tasks.spawn(async move {
+            housekeeping::check_integrity(app, stop).await;
+            "check for damage"
         });
 
         let app = Arc::clone(&self.app);

@@ -27,6 +27,10 @@ named! {
         RefusedStorm = "refused_storm",
         /// A signing certificate expires soon and no newer one has been seen.
         Certificate = "certificate",
+        /// No message can be stored. The store can't keep this alarm, nor the next.
+        Store = "store",
+        /// The store's file is damaged.
+        Damaged = "damaged",
         /// The store's disk is nearly full.
         Disk = "disk",
         /// Files were uploaded long ago, and no document of them has arrived.
@@ -51,6 +55,8 @@ impl AlarmKind {
             | Self::Paused
             | Self::Behind
             | Self::Certificate
+            | Self::Store
+            | Self::Damaged
             | Self::UploadsLate
             | Self::Destination
             | Self::Held => Duration::ZERO,

@@ -16,6 +16,14 @@ pub enum StoreError {
         /// The database file.
         path: PathBuf,
     },
+    /// The open file is no longer the one that the next start would open.
+    #[error("{} {detail} while the service runs, so nothing that arrives can be kept; put the file back, or restart the service to use the file that is there now", path.display())]
+    NotInPlace {
+        /// The file.
+        path: PathBuf,
+        /// What happened to it.
+        detail: String,
+    },
     /// The file is damaged or is not a database of this program.
     #[error("{} is damaged or is not a database of ivesk-webhook ({detail}); stop the service and restore the newest backup (docs/operating.md)", path.display())]
     Corrupt {

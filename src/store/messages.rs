@@ -43,6 +43,29 @@ pub enum Insertion {
     Duplicate,
 }
 
+/// Writes to every table that a message needs, to see that one could be stored. The
+/// transaction must be rolled back.
+pub(super) async fn rehearse_message<T: Tx>(tx: &mut T) -> Result<(), StoreError> {
+    static ACCOUNT: Sql = Sql::new("INSERT INTO account (name) VALUES ($1) RETURNING id");
+    static FEED: Sql =
+        Sql::new("INSERT INTO feed (account_id, queue, company) VALUES ($1, '', '') RETURNING id");
+    static NOTIFICATION: Sql = Sql::new(
+        "INSERT INTO notification (account_id, event, message_id, kind, received_at) VALUES ($1, 0, $2, '', 0)",
+    );
+    static TRIGGER: Sql =
+        Sql::new("INSERT INTO feed_trigger (feed_id, kind, raised, due_at) VALUES ($1, 0, 1, 0)");
+    static SUBSCRIPTION: Sql = Sql::new(
+        "INSERT INTO subscription (account_id, event, state, created_at, changed_at) VALUES ($1, '', '', 0, 0)",
+    );
+    // No account has such a name.
+    let account: i64 = tx.one(&ACCOUNT, &[&" rehearsal "]).await?;
+    let feed: i64 = tx.one(&FEED, &[&account]).await?;
+    tx.run(&NOTIFICATION, &[&account, &[0_u8].as_slice()])
+        .await?;
+    tx.run(&TRIGGER, &[&feed]).await?;
+    tx.run(&SUBSCRIPTION, &[&account]).await
+}
+
 /// A stored notification, for listing and export.
 #[derive(Clone, Serialize, utoipa::ToSchema)]
 pub struct NotificationRow {

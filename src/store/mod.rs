@@ -283,6 +283,19 @@ impl Store {
         }
     }
 
+    /// Reads the whole database and checks it for damage, without hurry; PostgreSQL checks
+    /// its own.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] if it is damaged.
+    pub async fn check_integrity(&self) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.check_integrity().await,
+            Engine::Postgres(_) => Ok(()),
+        }
+    }
+
     /// Returns the free bytes of the store's disk; `None` if the store is not on a disk
     /// of this machine.
     ///

@@ -6,7 +6,7 @@ use maud::html;
 use super::context::{PageContext, PageResult, ROWS};
 use super::labels;
 use super::layout::{PageBody, table, with_code};
-use crate::store::AlarmFilter;
+use crate::admin::alarms::active_alarms;
 
 pub(super) async fn page(context: PageContext) -> Response {
     let result = list(&context).await;
@@ -16,12 +16,7 @@ pub(super) async fn page(context: PageContext) -> Response {
 async fn list(context: &PageContext) -> PageResult {
     let (app, language) = (&context.admin.app, context.viewer.language);
     let now = app.clock.now();
-    let rows = app.store.alarms(AlarmFilter {
-        active: true,
-        after: 0,
-        limit: ROWS,
-    });
-    let alarms = rows.await?;
+    let alarms = active_alarms(app, ROWS).await?;
     let columns = [
         language.pick("Alarm", "Įspėjimas"),
         language.pick("Subject", "Objektas"),

@@ -11,13 +11,14 @@ use super::certificates;
 use super::labels;
 use super::language::Language;
 use super::layout::with_code;
+use crate::admin::alarms::active_alarms;
 use crate::admin::destinations::{Destination, all_destinations};
 use crate::admin::problem::AdminError;
 use crate::app::App;
 use crate::domain::Timestamp;
 use crate::pull::blocked_queues;
 use crate::store::{
-    AlarmFilter, AlarmKind, FeedRow, LATE_AFTER, SubscriptionRow, SubscriptionState, UploadFilter,
+    AlarmKind, FeedRow, LATE_AFTER, SubscriptionRow, SubscriptionState, UploadFilter,
 };
 
 /// Maximum number of items of one kind.
@@ -79,16 +80,11 @@ impl AttentionList {
     }
 
     async fn alarms(&mut self, app: &App) -> Result<(), AdminError> {
-        let rows = app.store.alarms(AlarmFilter {
-            active: true,
-            after: 0,
-            limit: MAX_COUNTED,
-        });
-        let rows = rows.await?;
+        let rows = active_alarms(app, MAX_COUNTED).await?;
         let without_state = rows.iter().filter(|row| {
             matches!(
                 row.kind,
-                AlarmKind::Silence | AlarmKind::RefusedStorm | AlarmKind::Disk
+                AlarmKind::Silence | AlarmKind::RefusedStorm | AlarmKind::Damaged | AlarmKind::Disk
             )
         });
         for row in without_state.take(MAX_LISTED) {

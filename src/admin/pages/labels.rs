@@ -291,6 +291,10 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
             "certificate expires soon",
             "baigiasi sertifikato galiojimas",
         ),
+        AlarmKind::Store => {
+            language.pick("no message can be stored", "pranešimų išsaugoti negalima")
+        }
+        AlarmKind::Damaged => language.pick("the database is damaged", "duomenų bazė sugadinta"),
         AlarmKind::Disk => language.pick("the disk is nearly full", "baigiasi vieta diske"),
         AlarmKind::UploadsLate => language.pick("uploads are late", "vėluoja įkelti failai"),
         AlarmKind::Destination => {

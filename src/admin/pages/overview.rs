@@ -48,6 +48,9 @@ async fn overview(app: &App, language: Language) -> PageResult {
                         (badge(Severity::Problem, language.pick("Not ready", "Neveikia")))
                         " " (language.pick("Messages are not accepted: ", "Pranešimai nepriimami: "))
                         (labels::not_ready(language, refusal.code())) "."
+                        @if let Some(fault) = app.health.store_faults().unavailable {
+                            " " span lang="en" { (fault.text) }
+                        }
                     }
                 }
             }

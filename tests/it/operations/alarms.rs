@@ -178,7 +178,7 @@ impl Scene {
 
 fn alarms(config: &Config, store: &SharedStore, metrics: &Arc<Metrics>, clock: &Clock) -> Alarms {
     let (store, metrics) = (Arc::clone(store), Arc::clone(metrics));
-    Alarms::new(config, store, metrics, clock.clone()).expect("a client")
+    Alarms::new(config, store, metrics, Arc::default(), clock.clone()).expect("a client")
 }
 
 async fn check(alarms: &Alarms) -> (Vec<AlarmKind>, Vec<AlarmKind>) {
@@ -520,6 +520,7 @@ async fn an_ended_subscription_alarms_until_it_is_restored() {
         &app.config(),
         app.store.clone(),
         Arc::new(Metrics::new()),
+        Arc::default(),
         app.clock.clone(),
     )
     .expect("a client");

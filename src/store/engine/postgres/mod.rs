@@ -15,6 +15,7 @@ use crate::config::PostgresAddress;
 use crate::domain::Clock;
 use crate::store::ingest::PendingMessage;
 use crate::store::limits::QUARANTINE_QUEUE;
+use crate::store::messages::rehearse_message;
 use crate::store::pausing::resume_at_start;
 use crate::store::{
     AcceptedMessage, Insertion, Quarantined, QueueLengths, StoreError, StoreOptions,
@@ -165,7 +166,7 @@ impl PostgresEngine {
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Begins a transaction that may write, on the primary.
+    /// Checks that a message could be stored, on the primary.
     pub(in crate::store) async fn probe(&self) -> Result<(), StoreError> {
         self.may_write()?;
         // The task that stores messages must be running.
@@ -174,7 +175,7 @@ impl PostgresEngine {
         }
         // A server in recovery refuses a transaction that may write; if a pooler routes it
         // elsewhere, this query detects that.
-        let transaction = self.pool.write().await?;
+        let mut transaction = self.pool.write().await?;
         let row = transaction
             .query_one(
                 "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean",
@@ -182,13 +183,14 @@ impl PostgresEngine {
             )
             .await?;
         let is_read_only: bool = row.try_get(0)?;
-        transaction.commit().await?;
         if is_read_only {
+            transaction.roll_back().await?;
             return Err(StoreError::Unreachable {
                 detail: "the server is a read-only standby; name the primary in `store.url`".into(),
             });
         }
-        Ok(())
+        rehearse_message(&mut transaction).await?;
+        transaction.roll_back().await
     }
 
     /// Queues a refused message for the quarantine; returns false if it was dropped.

@@ -1,19 +1,21 @@
 //! The store on SQLite: one file, one writer thread, one reader thread.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 
 pub(super) use self::error::explain;
+pub(super) use self::file::FileLock;
+use self::file::OpenFiles;
 use self::tx::{Begin, Database, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
 use super::Operation;
 use crate::store::leases::release_all_leases;
+use crate::store::messages::rehearse_message;
 use crate::store::pausing::resume_at_start;
 use crate::store::{
     AcceptedMessage, Insertion, Quarantined, QueueLengths, StoreError, StoreOptions,
@@ -21,6 +23,8 @@ use crate::store::{
 
 mod backup;
 mod error;
+mod file;
+mod integrity;
 mod schema;
 mod tx;
 mod writer;
@@ -45,7 +49,8 @@ impl SqliteEngine {
         options: &StoreOptions,
         triggers: Arc<Notify>,
     ) -> Result<Self, StoreError> {
-        let lock = lock_file(path)?;
+        let lock = FileLock::acquire(path)?;
+        let path = &lock.database().to_owned();
         let mut connection = schema::open_for_writing(path)?;
         backup::ensure_epoch(&connection).map_err(|error| explain(path, error))?;
         let database = Arc::new(Database {
@@ -67,7 +72,7 @@ impl SqliteEngine {
             ask: options.ask,
             quarantine_bytes: options.quarantine_bytes,
             quarantined: None,
-            _lock: lock,
+            files: lock.opened()?,
         };
         let thread = spawn("store-writer", path, move || writer.run())?;
         Self::with_reader(database, Some(inbox), vec![thread])
@@ -122,10 +127,14 @@ impl SqliteEngine {
     ) -> Result<O::Output, StoreError> {
         let (answer, outcome) = oneshot::channel();
         let database = Arc::clone(&self.database);
-        self.inbox()?.enqueue_task(Box::new(move |connection| {
+        let work = move |connection: &mut Connection, files: &OpenFiles| {
+            let outcome = files
+                .check()
+                .and_then(|()| run(operation, connection, &database, Begin::Writing));
             // The receiver is gone if the caller was dropped; the change is kept.
-            let _ = answer.send(run(operation, connection, &database, Begin::Writing));
-        }))?;
+            let _ = answer.send(outcome);
+        };
+        self.inbox()?.enqueue_task(Box::new(work))?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -165,17 +174,22 @@ impl SqliteEngine {
             .map_err(|_| StoreError::Closed)?
     }
 
-    /// Begins a transaction on the writer thread, and rolls it back.
+    /// Checks that a message could be stored, on the writer thread.
     pub(in crate::store) async fn probe(&self) -> Result<(), StoreError> {
         let (answer, outcome) = oneshot::channel();
         let database = Arc::clone(&self.database);
-        self.inbox()?.enqueue_task(Box::new(move |connection| {
-            let begun = connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
-                .and_then(rusqlite::Transaction::rollback)
-                .map_err(|error| explain(&database.path, error));
-            let _ = answer.send(begun);
-        }))?;
+        let work = move |connection: &mut Connection, files: &OpenFiles| {
+            let rehearsed = files
+                .check()
+                .and_then(|()| {
+                    in_transaction(connection, &database, Begin::Rehearsing, |tx| {
+                        immediate(rehearse_message(tx))
+                    })
+                })
+                .and_then(|()| files.check_room());
+            let _ = answer.send(rehearsed);
+        };
+        self.inbox()?.enqueue_task(Box::new(work))?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -190,7 +204,7 @@ impl SqliteEngine {
         // Each round of the writer runs one task, then stores what was offered.
         for _ in 0..2 {
             let (answer, done) = oneshot::channel();
-            let task = Box::new(move |_: &mut Connection| {
+            let task = Box::new(move |_: &mut Connection, _: &OpenFiles| {
                 let _ = answer.send(());
             });
             if self
@@ -218,6 +232,24 @@ impl SqliteEngine {
         })?;
         drop(thread);
         outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Checks the whole file for damage, on a thread of its own.
+    pub(in crate::store) async fn check_integrity(&self) -> Result<(), StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        let path = self.database.path.clone();
+        // Dropped with this future, which ends the check.
+        let waiting = Arc::new(());
+        let awaited = Arc::downgrade(&waiting);
+        let thread = spawn("store-check", &self.database.path, move || {
+            let checked = schema::open_for_reading(&path)
+                .and_then(|connection| integrity::check(&connection, &path, awaited));
+            let _ = answer.send(checked);
+        })?;
+        drop(thread);
+        let outcome = outcome.await.map_err(|_| StoreError::Closed);
+        drop(waiting);
+        outcome?
     }
 
     /// Returns the free bytes of the file's disk.
@@ -279,36 +311,13 @@ fn run<O: Operation>(
     })
 }
 
-/// Opens the file for reading and locks it against servers, until the returned lock file is
+/// Opens the file for reading and locks it against servers, until the returned lock is
 /// dropped.
-pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, File), StoreError> {
+pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, FileLock), StoreError> {
     // Opened first, so that no lock file is created beside a missing file.
     drop(schema::open_for_reading(path)?);
-    let lock = lock_file(path)?;
+    let lock = FileLock::acquire(path)?;
     Ok((schema::open_for_reading(path)?, lock))
-}
-
-/// Acquires the lock of the only process that may write; it is released when the process ends.
-fn lock_file(path: &Path) -> Result<File, StoreError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let not_accessible = |error: std::io::Error| StoreError::NotAccessible {
-        path: path.to_owned(),
-        detail: format!("{error}; check that its folder exists and that this user may write there"),
-    };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&name)
-        .map_err(not_accessible)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse {
-            path: path.to_owned(),
-        }),
-        Err(std::fs::TryLockError::Error(error)) => Err(not_accessible(error)),
-    }
 }
 
 fn spawn(

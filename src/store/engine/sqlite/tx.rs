@@ -27,25 +27,36 @@ pub(super) struct SqliteTx<'c> {
     database: &'c Database,
 }
 
-/// The statement that begins a transaction.
+/// The kind of a transaction.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Begin {
     /// Writes; waits for no other writer later on.
     Writing,
     /// Reads one snapshot.
     Reading,
+    /// Writes, and is rolled back.
+    Rehearsing,
 }
 
 impl Begin {
     const fn sql(self) -> &'static str {
         match self {
-            Self::Writing => "BEGIN IMMEDIATE",
+            Self::Writing | Self::Rehearsing => "BEGIN IMMEDIATE",
             Self::Reading => "BEGIN DEFERRED",
+        }
+    }
+
+    /// Returns the statement that ends the transaction if its work succeeds.
+    const fn end(self) -> &'static str {
+        match self {
+            Self::Writing | Self::Reading => "COMMIT",
+            Self::Rehearsing => "ROLLBACK",
         }
     }
 }
 
-/// Runs `work` in a transaction, which is committed if it succeeds and rolled back if not.
+/// Runs `work` in a transaction, which is committed if it succeeds and rolled back if not,
+/// or if it is a rehearsal.
 pub(super) fn in_transaction<T>(
     connection: &mut Connection,
     database: &Database,
@@ -64,7 +75,7 @@ pub(super) fn in_transaction<T>(
         database,
     })
     .and_then(|value| {
-        control(connection, "COMMIT")?;
+        control(connection, begin.end())?;
         Ok(value)
     });
     // SQLite itself rolls back after some errors, such as a full disk.

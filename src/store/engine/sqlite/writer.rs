@@ -1,13 +1,13 @@
 //! The writer thread: commits messages in groups, and runs other changes in between.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 
+use super::file::OpenFiles;
 use super::tx::{Begin, Database, immediate, in_transaction};
 use crate::store::ingest::{Group, PendingMessage, RowIds, store_group};
 use crate::store::limits::{MAX_GROUP, QUARANTINE_QUEUE};
@@ -21,7 +21,7 @@ const MAX_TASKS: usize = 1024;
 const MAX_QUEUED_BYTES: usize = 64 << 20;
 
 /// A change of the database, run in a transaction of its own.
-type Task = Box<dyn FnOnce(&mut Connection) + Send>;
+type Task = Box<dyn FnOnce(&mut Connection, &OpenFiles) + Send>;
 
 /// A queue that is bounded in number and in bytes.
 struct BoundedQueue<T> {
@@ -206,8 +206,8 @@ pub(super) struct Writer {
     pub(super) quarantine_bytes: u64,
     /// What the quarantine holds, so that a flood costs no query; `None` if unknown.
     pub(super) quarantined: Option<QuarantinedBytes>,
-    /// The lock of the only process that may write, held until the last change is done.
-    pub(super) _lock: File,
+    /// The database's files, locked until the last change is done.
+    pub(super) files: OpenFiles,
 }
 
 impl Writer {
@@ -237,7 +237,7 @@ impl Writer {
                 }
             }
             if let Some(task) = task {
-                task(&mut self.connection);
+                task(&mut self.connection, &self.files);
             }
             if !refused.is_empty()
                 && let Err(error) = self.store_quarantined(&refused)
@@ -264,6 +264,8 @@ impl Writer {
         let stored = in_transaction(connection, database, Begin::Writing, |tx| {
             immediate(store_group(tx, messages, row_ids, self.ask))
         })?;
+        // A commit to a file that the next start doesn't open keeps nothing.
+        self.files.check()?;
         // Rows that were rolled back must not be cached.
         row_ids.extend(stored.row_ids);
         if stored.raised {
