@@ -135,6 +135,7 @@ impl Alarms {
             late_uploads: self.store.uploads(late).await?.len(),
             held: self.held().await?,
             free_bytes: self.store.free_bytes().await?,
+            unexpected: self.metrics.unexpected_requests(now),
             just_started: now.since(self.started_at) < STARTUP_GRACE,
             refusals: self
                 .refusals

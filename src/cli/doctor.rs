@@ -83,6 +83,8 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             let challenge = challenge(server).await?;
             let now = clock.now();
             checks.extend(outside::checks(&config, &challenge, now, !args.quick).await);
+            // Last, so that it explains what the requests from outside met.
+            checks.extend(unexpected_requests(server).await?);
         }
         None => checks.push(
             Check::fail("server", "no `serve` runs with these settings")
@@ -126,6 +128,17 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, 
         checks.push(inside::disk(free, config.store.min_free_bytes));
     }
     Ok(checks)
+}
+
+/// Checks what reached the running server and no webhook.
+async fn unexpected_requests(server: &RunningServer) -> Result<Vec<Check>, Failure> {
+    let (_, mut answer) = server
+        .call(Method::GET, "/v1/status", None)
+        .await
+        .map_err(Failure::unreachable)?;
+    // A server that accepts no messages, or of another version, shows none.
+    let counts = serde_json::from_value::<Vec<_>>(answer["unexpected_requests"].take());
+    Ok(inside::unexpected_requests(&counts.unwrap_or_default()))
 }
 
 /// Checks the state of the destinations; returns nothing if the store can't be read.

@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use reqwest::header::DATE;
 use rustix::fs::Access;
+use serde::Deserialize;
 
 use super::Check;
 use crate::config::{Config, PostgresAddress, StoreUrl, is_loopback};
@@ -16,6 +17,7 @@ use crate::sns::policy::endpoint;
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store as _, StoreError};
+use crate::unexpected::UnexpectedRequest;
 
 /// Time limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,6 +76,46 @@ pub fn settings(config: &Config) -> Vec<Check> {
             .because("whoever controls these origins can forge any message")
             .fix("remove it before Įvesk.lt is subscribed"),
         );
+    }
+    checks
+}
+
+/// A kind of unexpected request, as the running server counted it.
+#[derive(Debug, Deserialize)]
+pub struct Unexpected {
+    kind: UnexpectedRequest,
+    total: u64,
+    from_sns: u64,
+    last_at: String,
+    loses_messages: bool,
+}
+
+/// Checks what reached the public listener and no webhook within a day.
+pub fn unexpected_requests(counts: &[Unexpected]) -> Vec<Check> {
+    const CHECK: &str = "unexpected_requests";
+    let checks: Vec<Check> = counts
+        .iter()
+        // A scanner sends the rest.
+        .filter(|count| count.loses_messages || count.kind.is_misconfiguration())
+        .map(|count| {
+            let row = count.kind.explanation();
+            let found = format!(
+                "{} ({} since the start of `serve`, {} of them from SNS, the last one at {})",
+                row.found, count.total, count.from_sns, count.last_at
+            );
+            let check = if count.loses_messages {
+                Check::fail(CHECK, found)
+            } else {
+                Check::note(CHECK, found)
+            };
+            check
+                .because("what reaches no webhook is lost: SNS drops a message that is answered below 500")
+                .fix(row.fix)
+        })
+        .collect();
+    if checks.is_empty() {
+        let found = "no request of SNS missed its webhook within a day";
+        return vec![Check::pass(CHECK, found)];
     }
     checks
 }

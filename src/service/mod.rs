@@ -216,8 +216,11 @@ impl Service {
         let routes = PublicRoutes::new(Arc::clone(&self.app.ingest), callers);
         let stop = self.stop_public.clone();
         self.tasks.spawn(async move {
+            let counted = routes.clone();
+            let on_unreadable = move |unreadable| counted.unreadable(unreadable);
             let answer = hyper::service::service_fn(move |request| routes.clone().answer(request));
-            if listener::serve(public, limits, answer, stop).await == Drained::CutOff {
+            let served = listener::serve(public, limits, answer, on_unreadable, stop);
+            if served.await == Drained::CutOff {
                 warn!(
                     "some requests did not finish within `public.drain_timeout` and were cut off"
                 );
@@ -232,7 +235,7 @@ impl Service {
         let routes = TowerToHyperService::new(crate::admin::router(Arc::clone(&self.app)));
         let stop = self.stop_admin.clone();
         self.tasks.spawn(async move {
-            listener::serve(admin, limits, routes, stop).await;
+            listener::serve(admin, limits, routes, |_| {}, stop).await;
             ADMIN_LISTENER
         });
     }

@@ -25,6 +25,8 @@ pub enum AlarmKind {
     Behind,
     /// Many messages were refused within a short time.
     RefusedStorm,
+    /// SNS sent requests that reached no webhook.
+    UnexpectedRequests,
     /// A signing certificate expires soon and no newer one has been seen.
     Certificate,
     /// The store's disk is nearly full.
@@ -39,13 +41,14 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Silence,
         Self::Unsubscribed,
         Self::Paused,
         Self::Blocked,
         Self::Behind,
         Self::RefusedStorm,
+        Self::UnexpectedRequests,
         Self::Certificate,
         Self::Disk,
         Self::UploadsLate,
@@ -62,6 +65,7 @@ impl AlarmKind {
             Self::Blocked => "blocked",
             Self::Behind => "behind",
             Self::RefusedStorm => "refused_storm",
+            Self::UnexpectedRequests => "unexpected_requests",
             Self::Certificate => "certificate",
             Self::Disk => "disk",
             Self::UploadsLate => "uploads_late",
@@ -81,7 +85,9 @@ impl AlarmKind {
     /// knows of are invisible to the others, which must not end them early.
     pub const fn grace_period(self) -> Duration {
         match self {
-            Self::RefusedStorm | Self::Blocked | Self::Disk => Duration::from_secs(10 * 60),
+            Self::RefusedStorm | Self::UnexpectedRequests | Self::Blocked | Self::Disk => {
+                Duration::from_secs(10 * 60)
+            }
             Self::Silence
             | Self::Unsubscribed
             | Self::Paused

@@ -88,7 +88,10 @@ impl AttentionList {
         let without_state = rows.iter().filter(|row| {
             matches!(
                 row.kind,
-                AlarmKind::Silence | AlarmKind::RefusedStorm | AlarmKind::Disk
+                AlarmKind::Silence
+                    | AlarmKind::RefusedStorm
+                    | AlarmKind::UnexpectedRequests
+                    | AlarmKind::Disk
             )
         });
         for row in without_state.take(MAX_LISTED) {
