@@ -98,10 +98,14 @@ reasons! {
     Self::Unverified(VerifyError::RawDelivery) =>
         "raw_delivery", FORBIDDEN, "Raw message delivery carries no signature.", kept: true;
 
+    Self::Unverified(VerifyError::CompressedBody(_)) =>
+        "compressed_body", BAD_REQUEST, "The body is compressed.", kept: true;
     Self::Unverified(VerifyError::MalformedJson(_)) =>
         "malformed_json", BAD_REQUEST, "The body is not one JSON object.", kept: true;
     Self::Unverified(VerifyError::RepeatedKey(_)) =>
         "repeated_key", BAD_REQUEST, "A key occurs twice.", kept: true;
+    Self::Unverified(VerifyError::WrappedMessage(_)) =>
+        "wrapped_message", BAD_REQUEST, "The message is wrapped in another service's.", kept: true;
     Self::Unverified(VerifyError::MissingField(_)) =>
         "missing_field", BAD_REQUEST, "A field is missing.", kept: true;
     Self::Unverified(VerifyError::MalformedField { .. }) =>
@@ -187,8 +191,10 @@ mod tests {
         vec![
             VerifyError::BodyTooLarge { limit_bytes: 1 },
             VerifyError::RawDelivery,
+            VerifyError::CompressedBody("gzip"),
             VerifyError::MalformedJson(text()),
             VerifyError::RepeatedKey(text()),
+            VerifyError::WrappedMessage("a message of a queue"),
             VerifyError::MissingField("Type"),
             VerifyError::MalformedField {
                 field: "Type",

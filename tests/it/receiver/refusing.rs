@@ -157,6 +157,10 @@ async fn malformed_bodies_are_400_with_a_reason_each_and_quarantined() {
             valid.replacen('{', r#"{"Type":"Notification","#, 1),
             "repeated_key",
         ),
+        (
+            format!(r#"{{"Records":[{{"Sns":{valid}}}]}}"#),
+            "wrapped_message",
+        ),
         (without("Signature"), "missing_field"),
         (with("Timestamp", "yesterday"), "malformed_field"),
         (with("MessageId", "a\nb"), "control_character"),
