@@ -18,6 +18,7 @@ use crate::backoff;
 use crate::config::{Config, DestinationConfig, HistoryMode};
 use crate::delivery::worker::filter;
 use crate::domain::{Clock, DestinationName, Timestamp};
+use crate::egress::SetupError;
 use crate::metrics::{Metrics, StoreSnapshot, StoreStep};
 use crate::store::{
     AlarmChanges, AlarmNotice, AlarmObservation, HeldFeed, LATE_AFTER, NoticeEnd, SharedStore,
@@ -84,7 +85,7 @@ impl Alarms {
         store: SharedStore,
         metrics: Arc<Metrics>,
         clock: Clock,
-    ) -> Result<Self, reqwest::Error> {
+    ) -> Result<Self, SetupError> {
         let refusals = RefusalWindow::starting_from(metrics.refusals(), clock.now());
         Ok(Self {
             notifier: Notifier::from_settings(config)?,

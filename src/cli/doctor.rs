@@ -63,26 +63,28 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             checks.extend(inside::listeners(&config).await);
         }
     }
-    checks.extend(inside::sns(&config, &clock).await);
-    checks.extend(inside::api_keys(&config).await);
+    let https = inside::https();
+    match &https {
+        Ok(client) => {
+            checks.extend(inside::sns(client, &config, &clock).await);
+            checks.extend(inside::api_keys(&config).await);
+        }
+        Err(failed) => checks.push(failed.clone()),
+    }
     checks.extend(destinations::settings(&config, &clock));
     checks.extend(destination_state(&config).await);
-    if let Some(code) = &args.company {
-        let company = Company::parse(code).map_err(Failure::usage)?;
-        let account = chosen_account(args.account.as_deref(), &config)?;
-        if let Some(key) = &config.accounts[&account].api_key {
-            let probed = probe::exported_path(&config.api, key, &company).await;
-            // Replaces the check of the settings alone.
-            let decided = probed.iter().any(|check| check.check == "exported_path");
-            checks.retain(|check| !decided || check.check != "exported_path");
-            checks.extend(probed);
-        }
+    if let Some(code) = &args.company
+        && https.is_ok()
+    {
+        find_exported_path(code, &args, &config, &mut checks).await?;
     }
     match &server {
         Some(server) => {
-            let challenge = challenge(server).await?;
-            let now = clock.now();
-            checks.extend(outside::checks(&config, &challenge, now, !args.quick).await);
+            if https.is_ok() {
+                let challenge = challenge(server).await?;
+                let now = clock.now();
+                checks.extend(outside::checks(&config, &challenge, now, !args.quick).await);
+            }
             // Last, so that it explains what the requests from outside met.
             checks.extend(unexpected_requests(server).await?);
         }
@@ -94,6 +96,25 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     }
     print(&checks, args.json);
     Ok(exit(&checks))
+}
+
+/// Finds the exported queue's path for the company `code`.
+async fn find_exported_path(
+    code: &str,
+    args: &Args,
+    config: &Config,
+    checks: &mut Vec<Check>,
+) -> Result<(), Failure> {
+    let company = Company::parse(code).map_err(Failure::usage)?;
+    let account = chosen_account(args.account.as_deref(), config)?;
+    if let Some(key) = &config.accounts[&account].api_key {
+        let probed = probe::exported_path(&config.api, key, &company).await;
+        // Replaces the check of the settings alone.
+        let decided = probed.iter().any(|check| check.check == "exported_path");
+        checks.retain(|check| !decided || check.check != "exported_path");
+        checks.extend(probed);
+    }
+    Ok(())
 }
 
 /// Checks the running server and its store.

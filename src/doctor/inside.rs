@@ -274,19 +274,21 @@ pub fn disk(free: u64, minimum: u64) -> Check {
     .fix("free some space, or move the store to a larger disk")
 }
 
+/// Returns a client for the checks that follow.
+///
+/// # Errors
+///
+/// The failed check if HTTPS can't be set up.
+pub fn https() -> Result<reqwest::Client, Check> {
+    egress::client(TIMEOUT).map_err(|error| {
+        Check::fail("https", error.found())
+            .because("`serve` does not start without HTTPS; SNS, Įvesk.lt and the public address can't be checked")
+            .fix(error.fix())
+    })
+}
+
 /// Checks the connection to SNS, and this machine's clock against that of SNS.
-pub async fn sns(config: &Config, clock: &Clock) -> Vec<Check> {
-    let client = match egress::client(TIMEOUT) {
-        Ok(client) => client,
-        Err(error) => {
-            let found = format!("failed to set up HTTPS: {}", egress::describe(error));
-            return vec![
-                Check::fail("sns", found)
-                    .because("certificates and confirmations are fetched over HTTPS")
-                    .fix("install the system's CA certificates (Debian: `ca-certificates`)"),
-            ];
-        }
-    };
+pub async fn sns(client: &reqwest::Client, config: &Config, clock: &Clock) -> Vec<Check> {
     let mut origins: Vec<String> = match config.sns.local_origins.as_slice() {
         [] => config
             .sns

@@ -43,11 +43,10 @@ pub async fn checks(
     let client = match egress::client_that_sees_certificates(TIMEOUT) {
         Ok(client) => client,
         Err(error) => {
-            let found = format!("failed to set up HTTPS: {}", egress::describe(error));
             return vec![
-                Check::fail(REACH, found)
+                Check::fail(REACH, error.found())
                     .because("the public address can't be checked")
-                    .fix("install the system's CA certificates (Debian: `ca-certificates`)"),
+                    .fix(error.fix()),
             ];
         }
     };

@@ -15,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::alarms::{self, Alarms};
-use crate::app::{App, ClientError};
+use crate::app::App;
 use crate::backoff;
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::delivery::import_errors::{self, ImportErrorSender};
 use crate::delivery::worker::{self, DestinationWorker};
 use crate::delivery::{self, OpenError};
 use crate::domain::Clock;
+use crate::egress::SetupError;
 use crate::ivesk::{ApiError, Client};
 use crate::pull::{self, Puller, configured_feeds};
 use crate::receiver::PublicRoutes;
@@ -74,7 +75,7 @@ pub enum StartError {
     Random(String),
     /// The client for certificates, confirmations or alarms can't be set up.
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Client(#[from] SetupError),
 }
 
 /// Opens the store of `config`: a SQLite file for this process alone, or a PostgreSQL
@@ -183,8 +184,7 @@ impl Service {
         let watcher = watcher(&app, &stop_workers)?;
         housekeeping::check_disk(&app).await;
         let (store, metrics) = (Arc::clone(&app.store), Arc::clone(&app.metrics));
-        let alarms = Alarms::new(&app.config, store, metrics, app.clock.clone())
-            .map_err(ClientError::from)?;
+        let alarms = Alarms::new(&app.config, store, metrics, app.clock.clone())?;
         // The process may have ended between the commit and the log line.
         for row in app.store.subscriptions().await? {
             if row.state == SubscriptionState::Unsubscribed {
