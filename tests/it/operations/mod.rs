@@ -4,4 +4,5 @@ mod alarms;
 mod metrics;
 mod proxies;
 mod secrets;
+mod staying_up;
 mod traces;
