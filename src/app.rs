@@ -7,17 +7,13 @@ use tracing::warn;
 
 use crate::config::Config;
 use crate::domain::Clock;
+use crate::egress::SetupError;
 use crate::metrics::Metrics;
 use crate::receiver::health::Health;
 use crate::receiver::ingest::{Ingest, Parts};
 use crate::sns::{CertificateStore, Confirmer, Verifier};
 use crate::store::{CertificateRow, SharedStore};
 use crate::subscriptions::Confirmations;
-
-/// The error of an HTTPS client that can't be set up.
-#[derive(Debug, thiserror::Error)]
-#[error("failed to set up the HTTPS client: {0}")]
-pub struct ClientError(#[from] reqwest::Error);
 
 /// The handles that the service, the admin listener and subcommands share.
 pub struct App {
@@ -47,7 +43,7 @@ impl App {
         config: Config,
         store: SharedStore,
         clock: Clock,
-    ) -> Result<Arc<Self>, ClientError> {
+    ) -> Result<Arc<Self>, SetupError> {
         // Replicas that share a store must agree on the time.
         let clock = store.clock().unwrap_or(clock);
         let metrics = Arc::new(Metrics::new());

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use sns_messages::http;
-pub use sns_messages::http::{BodyError, describe, read_body};
+pub use sns_messages::http::{BodyError, SetupError, describe, read_body};
 
 use crate::domain::Timestamp;
 
@@ -21,15 +21,32 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 const MAX_LOGGED_CHARS: usize = 300;
 
 /// Returns a client whose requests end after `timeout`, body included.
-pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+///
+/// # Errors
+///
+/// If HTTPS can't be set up, for instance without CA certificates.
+pub fn client(timeout: Duration) -> Result<reqwest::Client, SetupError> {
     http::client(USER_AGENT, timeout)
 }
 
+/// Returns the same client for plain HTTP on this machine, which needs no CA certificates.
+///
+/// # Errors
+///
+/// If it can't be set up.
+pub fn client_without_https(timeout: Duration) -> Result<reqwest::Client, SetupError> {
+    let builder = http::client_builder(USER_AGENT, timeout);
+    Ok(builder.tls_certs_only([]).build()?)
+}
+
 /// Returns the same client, whose answers also contain the other side's certificate.
-pub fn client_that_sees_certificates(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
-    http::client_builder(USER_AGENT, timeout)
-        .tls_info(true)
-        .build()
+///
+/// # Errors
+///
+/// As [`client`].
+pub fn client_that_sees_certificates(timeout: Duration) -> Result<reqwest::Client, SetupError> {
+    let builder = http::client_builder(USER_AGENT, timeout);
+    Ok(builder.tls_info(true).build()?)
 }
 
 /// Returns the wait from `now` that `Retry-After` asks for, at most an hour.

@@ -35,6 +35,7 @@
 //! - [`ivesk`]: Įvesk.lt's REST API. No SQL.
 //! - [`config`]: every setting: name, unit, default, environment variable.
 //! - [`refusal`]: every reason for refusing a message, with its code and status.
+//! - [`unexpected`]: every kind of request that reaches no webhook, with its fix.
 //! - [`program`]: runs the programs that the settings name.
 //! - [`egress`]: creates the HTTP client of every request to another host.
 //! - [`backoff`]: the waits between retries.
@@ -55,8 +56,8 @@
 //! doctor        -> receiver, delivery
 //! receiver      -> subscriptions
 //! alarms        -> receiver, pull, delivery
-//! every room    -> metrics, store, ivesk, config, refusal, program, egress, backoff, domain,
-//!                  sns, file_names
+//! every room    -> metrics, store, ivesk, config, refusal, unexpected, program, egress,
+//!                  backoff, domain, sns, file_names
 //! ```
 //!
 //! Of the rooms that every other may import, each imports only those to its right. The
@@ -94,6 +95,7 @@ pub mod store;
 pub mod subscriptions;
 pub mod trace;
 pub mod tunnel;
+pub mod unexpected;
 pub mod uploads;
 
 pub use ivesk_emulator as emulator;

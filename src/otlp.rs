@@ -39,8 +39,8 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
     /// The HTTPS client can't be created.
-    #[error("failed to set up the HTTPS client: {0}")]
-    Client(#[from] reqwest::Error),
+    #[error(transparent)]
+    Client(#[from] egress::SetupError),
     /// The exporter can't be created.
     #[error("`log.otlp_url` can't be used: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),

@@ -14,12 +14,12 @@ use sns_messages::{ConfirmError, VerifyError};
 /// be logged and stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// No route has this path, method, account or event.
+    /// No webhook has this path, token and method.
+    ///
+    /// One reason for all of them, so that a stranger learns nothing about accounts and tokens;
+    /// log and metrics tell them apart ([`crate::unexpected`]).
     #[error("there is nothing at this path")]
     UnknownPath,
-    /// The path's token is missing or is not one of the account's.
-    #[error("the token in the path is not one of this account's")]
-    UnknownToken,
     /// The body did not arrive whole, or not in time.
     #[error("the body did not arrive whole in time")]
     BodyIncomplete,
@@ -89,8 +89,6 @@ macro_rules! reasons {
 reasons! {
     Self::UnknownPath =>
         "unknown_path", NOT_FOUND, "There is nothing here.", kept: false;
-    Self::UnknownToken =>
-        "unknown_token", NOT_FOUND, "The path's token is not known.", kept: false;
     Self::Unverified(VerifyError::BodyTooLarge { .. }) =>
         "body_too_large", PAYLOAD_TOO_LARGE, "The body is larger than an SNS message can be.", kept: false;
     // A slow network is as often the cause as the sender, and the next attempt may arrive
@@ -100,10 +98,14 @@ reasons! {
     Self::Unverified(VerifyError::RawDelivery) =>
         "raw_delivery", FORBIDDEN, "Raw message delivery carries no signature.", kept: true;
 
+    Self::Unverified(VerifyError::CompressedBody(_)) =>
+        "compressed_body", BAD_REQUEST, "The body is compressed.", kept: true;
     Self::Unverified(VerifyError::MalformedJson(_)) =>
         "malformed_json", BAD_REQUEST, "The body is not one JSON object.", kept: true;
     Self::Unverified(VerifyError::RepeatedKey(_)) =>
         "repeated_key", BAD_REQUEST, "A key occurs twice.", kept: true;
+    Self::Unverified(VerifyError::WrappedMessage(_)) =>
+        "wrapped_message", BAD_REQUEST, "The message is wrapped in another service's.", kept: true;
     Self::Unverified(VerifyError::MissingField(_)) =>
         "missing_field", BAD_REQUEST, "A field is missing.", kept: true;
     Self::Unverified(VerifyError::MalformedField { .. }) =>
@@ -189,8 +191,10 @@ mod tests {
         vec![
             VerifyError::BodyTooLarge { limit_bytes: 1 },
             VerifyError::RawDelivery,
+            VerifyError::CompressedBody("gzip"),
             VerifyError::MalformedJson(text()),
             VerifyError::RepeatedKey(text()),
+            VerifyError::WrappedMessage("a message of a queue"),
             VerifyError::MissingField("Type"),
             VerifyError::MalformedField {
                 field: "Type",

@@ -54,8 +54,8 @@ pub enum TunnelError {
         port: u16,
     },
     /// The HTTP client can't be created.
-    #[error("failed to set up the HTTP client: {0}")]
-    Client(#[from] reqwest::Error),
+    #[error(transparent)]
+    Client(#[from] egress::SetupError),
 }
 
 /// Returns the https address of a tunnel to the local port `port`.

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::alarms::store_alarms;
 use super::problem::{AdminError, ApiResult, Input, NoFields};
 use crate::app::App;
-use crate::metrics::{StoreSnapshot, StoreStep, TextFormat};
+use crate::metrics::{StoreSnapshot, StoreStep, TextFormat, UnexpectedCount};
 use crate::pull::{BlockedQueue, blocked_queues};
 use crate::receiver::challenge::Challenge;
 use crate::receiver::problem::Problem;
@@ -50,6 +50,8 @@ pub(super) struct Status {
     paused_feeds: usize,
     /// The number of subscriptions.
     subscriptions: usize,
+    /// Requests to the public listener of this process that reached no webhook, within a day.
+    unexpected_requests: Vec<UnexpectedCount>,
 }
 
 /// Returns 200 while the process runs
@@ -96,6 +98,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
         feeds: feeds.len(),
         paused_feeds: feeds.iter().filter(|row| row.paused.is_some()).count(),
         subscriptions: app.store.subscriptions().await?.len(),
+        unexpected_requests: app.metrics.unexpected_requests(app.clock.now()),
     }))
 }
 

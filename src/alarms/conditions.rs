@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::refusals::STORM_WINDOW;
 use crate::config::Config;
 use crate::domain::{DestinationName, counted};
-use crate::metrics::{Refusals, StoreSnapshot};
+use crate::metrics::{Refusals, StoreSnapshot, UnexpectedCount};
 use crate::pull::blocked_queues;
 use crate::store::{
     AlarmKind, DestinationPauseReason, DestinationRow, FeedPauseReason, FeedRow, Finding, HeldFeed,
@@ -34,6 +34,7 @@ pub(super) struct Facts {
     pub(super) held: Vec<(DestinationName, Vec<HeldFeed>)>,
     pub(super) free_bytes: Option<u64>,
     pub(super) refusals: Refusals,
+    pub(super) unexpected: Vec<UnexpectedCount>,
     /// True for a while after the start of the service.
     pub(super) just_started: bool,
 }
@@ -46,6 +47,7 @@ pub(super) fn findings(facts: &Facts, config: &Config) -> Vec<Finding> {
     found.extend(blocked(facts, config));
     found.extend(behind(facts, config));
     found.extend(refused_storm(facts));
+    found.extend(unexpected_requests(facts));
     found.extend(certificates(facts));
     found.extend(disk(facts, config));
     found.extend(late_uploads(facts));
@@ -252,6 +254,20 @@ fn refused_storm(facts: &Facts) -> Vec<Finding> {
         found.push(finding(AlarmKind::RefusedStorm, event, text));
     }
     found
+}
+
+fn unexpected_requests(facts: &Facts) -> Vec<Finding> {
+    let losing = facts.unexpected.iter().filter(|count| count.loses_messages);
+    losing
+        .map(|count| {
+            let row = count.kind.explanation();
+            let text = format!(
+                "SNS sends requests that reach no webhook, so their messages are lost: {}. Fix: {}",
+                row.found, row.fix
+            );
+            finding(AlarmKind::UnexpectedRequests, row.code, text)
+        })
+        .collect()
 }
 
 fn certificates(facts: &Facts) -> Vec<Finding> {

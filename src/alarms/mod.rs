@@ -18,6 +18,7 @@ use crate::backoff;
 use crate::config::{Config, DestinationConfig, HistoryMode};
 use crate::delivery::worker::filter;
 use crate::domain::{Clock, DestinationName, Timestamp};
+use crate::egress::SetupError;
 use crate::metrics::{Metrics, StoreSnapshot, StoreStep};
 use crate::receiver::health::Health;
 use crate::store::{
@@ -88,7 +89,7 @@ impl Alarms {
         metrics: Arc<Metrics>,
         health: Arc<Health>,
         clock: Clock,
-    ) -> Result<Self, reqwest::Error> {
+    ) -> Result<Self, SetupError> {
         let refusals = RefusalWindow::starting_from(metrics.refusals(), clock.now());
         Ok(Self {
             notifier: Notifier::from_settings(config)?,
@@ -140,6 +141,7 @@ impl Alarms {
             late_uploads: self.store.uploads(late).await?.len(),
             held: self.held().await?,
             free_bytes: self.store.free_bytes().await?,
+            unexpected: self.metrics.unexpected_requests(now),
             just_started: now.since(self.started_at) < STARTUP_GRACE,
             refusals: self
                 .refusals

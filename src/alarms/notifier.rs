@@ -63,7 +63,7 @@ pub(super) enum Notifier {
 
 impl Notifier {
     /// Returns the target that the settings name, if any.
-    pub(super) fn from_settings(config: &Config) -> Result<Option<Self>, reqwest::Error> {
+    pub(super) fn from_settings(config: &Config) -> Result<Option<Self>, egress::SetupError> {
         Ok(match &config.alarms.target {
             None => None,
             Some(AlarmTarget::Url(url)) => Some(Self::Http {

@@ -63,26 +63,30 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             checks.extend(inside::listeners(&config).await);
         }
     }
-    checks.extend(inside::sns(&config, &clock).await);
-    checks.extend(inside::api_keys(&config).await);
+    let https = inside::https();
+    match &https {
+        Ok(client) => {
+            checks.extend(inside::sns(client, &config, &clock).await);
+            checks.extend(inside::api_keys(&config).await);
+        }
+        Err(failed) => checks.push(failed.clone()),
+    }
     checks.extend(destinations::settings(&config, &clock));
     checks.extend(destination_state(&config).await);
-    if let Some(code) = &args.company {
-        let company = Company::parse(code).map_err(Failure::usage)?;
-        let account = chosen_account(args.account.as_deref(), &config)?;
-        if let Some(key) = &config.accounts[&account].api_key {
-            let probed = probe::exported_path(&config.api, key, &company).await;
-            // Replaces the check of the settings alone.
-            let decided = probed.iter().any(|check| check.check == "exported_path");
-            checks.retain(|check| !decided || check.check != "exported_path");
-            checks.extend(probed);
-        }
+    if let Some(code) = &args.company
+        && https.is_ok()
+    {
+        find_exported_path(code, &args, &config, &mut checks).await?;
     }
     match &server {
         Some(server) => {
-            let challenge = challenge(server).await?;
-            let now = clock.now();
-            checks.extend(outside::checks(&config, &challenge, now, !args.quick).await);
+            if https.is_ok() {
+                let challenge = challenge(server).await?;
+                let now = clock.now();
+                checks.extend(outside::checks(&config, &challenge, now, !args.quick).await);
+            }
+            // Last, so that it explains what the requests from outside met.
+            checks.extend(unexpected_requests(server).await?);
         }
         None => checks.push(
             Check::fail("server", "no `serve` runs with these settings")
@@ -92,6 +96,25 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     }
     print(&checks, args.json);
     Ok(exit(&checks))
+}
+
+/// Finds the exported queue's path for the company `code`.
+async fn find_exported_path(
+    code: &str,
+    args: &Args,
+    config: &Config,
+    checks: &mut Vec<Check>,
+) -> Result<(), Failure> {
+    let company = Company::parse(code).map_err(Failure::usage)?;
+    let account = chosen_account(args.account.as_deref(), config)?;
+    if let Some(key) = &config.accounts[&account].api_key {
+        let probed = probe::exported_path(&config.api, key, &company).await;
+        // Replaces the check of the settings alone.
+        let decided = probed.iter().any(|check| check.check == "exported_path");
+        checks.retain(|check| !decided || check.check != "exported_path");
+        checks.extend(probed);
+    }
+    Ok(())
 }
 
 /// Checks the running server and its store.
@@ -132,6 +155,17 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, 
         checks.push(inside::disk(free, config.store.min_free_bytes));
     }
     Ok(checks)
+}
+
+/// Checks what reached the running server and no webhook.
+async fn unexpected_requests(server: &RunningServer) -> Result<Vec<Check>, Failure> {
+    let (_, mut answer) = server
+        .call(Method::GET, "/v1/status", None)
+        .await
+        .map_err(Failure::unreachable)?;
+    // A server that accepts no messages, or of another version, shows none.
+    let counts = serde_json::from_value::<Vec<_>>(answer["unexpected_requests"].take());
+    Ok(inside::unexpected_requests(&counts.unwrap_or_default()))
 }
 
 /// Checks the state of the destinations; returns nothing if the store can't be read.

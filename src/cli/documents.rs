@@ -1,6 +1,5 @@
 //! `documents`
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -10,7 +9,7 @@ use serde::Serialize;
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
-use super::table;
+use super::{printing, table};
 use crate::config::Config;
 use crate::domain::{Account, Company, Queue};
 use crate::file_names::identity;
@@ -254,11 +253,8 @@ async fn show(store: &Store, document: &str) -> Result<Exit, Failure> {
         )
         .into());
     };
-    let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(&body)
-        .and_then(|()| stdout.write_all(b"\n"))
-        .context("failed to write to standard output")?;
+    printing::bytes_to_stdout(&body);
+    println!();
     Ok(Exit::Done)
 }
 

@@ -9,6 +9,9 @@ use self::globals::{Globals, environment};
 use self::outcome::{Exit, Failure};
 use crate::config::DEFAULT_FILE;
 
+#[macro_use]
+mod printing;
+
 mod account;
 pub mod completions;
 pub mod config;
@@ -22,6 +25,7 @@ pub mod feeds;
 pub mod globals;
 pub mod import_errors;
 pub mod init;
+mod log_lines;
 mod logging;
 pub mod man;
 pub mod notifications;
@@ -132,7 +136,6 @@ pub enum Command {
 
 /// Runs the subcommand and returns the process's exit code.
 pub fn run(cli: Cli) -> ExitCode {
-    exit_when_stdout_is_closed();
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that reads the environment, for `config`"
@@ -166,30 +169,6 @@ pub fn run(cli: Cli) -> ExitCode {
             failure.exit().into()
         }
     }
-}
-
-/// Exit code that shells report for a program that SIGPIPE ended. Not 0: `verify … | head`
-/// has not shown that all messages are valid.
-const ENDED_BY_SIGPIPE: i32 = 128 + 13;
-
-/// Ends the process when the reader of its standard output is gone (`… | head`).
-///
-/// `println!` panics then, in any subcommand. The default action of SIGPIPE would end the
-/// process too, but `serve` with it, at the first client that hangs up.
-fn exit_when_stdout_is_closed() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        // The standard library identifies this panic only by its text.
-        let message = panic.payload_as_str().unwrap_or_default();
-        if message.starts_with("failed printing to stdout") && message.contains("Broken pipe") {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "as SIGPIPE's default would end it"
-            )]
-            std::process::exit(ENDED_BY_SIGPIPE);
-        }
-        report(panic);
-    }));
 }
 
 async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> {

@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
 use url::Url;
 
 use super::globals::Globals;
+use super::log_lines::LogLines;
+use super::logging::{FINISH_TIMEOUT, ServiceLog};
 use super::outcome::{Exit, Failure};
-use super::{logging, tunnel};
+use super::tunnel;
 use crate::app::App;
 use crate::config::{Config, ConfirmMode, StoreUrl};
 use crate::delivery::worker::filter;
@@ -24,7 +28,8 @@ use crate::tunnel::Kind;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 SIGTERM and SIGINT stop it gracefully: /readyz fails, no new messages are accepted, and running work is \
-finished within `public.drain_timeout`. A second signal ends it at once; no accepted message is lost.")]
+finished within `public.drain_timeout`. A second signal ends it at once; no accepted message is lost. SIGHUP, \
+SIGUSR1 and SIGUSR2 change nothing.")]
 pub struct Args {
     /// Use the public address of a tunnel on this machine, for a first try. Subscribes if
     /// `api.subscribe_path` is set, and unsubscribes at the end
@@ -41,13 +46,19 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Some(kind) => tunnel::settings(kind, args.tunnel_api.as_ref(), globals).await?,
         None => Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?,
     };
-    let traces = logging::start_with_traces(&config.log)?;
+    let log = ServiceLog::start(&config.log)?;
     // Installed before anything runs, so that no signal is missed.
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(log.lines().clone())?;
+    ignore_other_signals()?;
+    raise_file_limit(config.public.max_connections);
 
     let service = Service::start(config, Clock::system())
         .await
         .map_err(explain)?;
+    service.app().metrics.register(|registry| {
+        let help = "Log lines that could not be written in time";
+        registry.register("log_lines_lost", help, log.lines().lost());
+    });
     let mut lines = summary(&service);
     lines.extend(held(service.app()).await);
     print_lines(&lines);
@@ -62,9 +73,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         subscribed.unsubscribe(&app).await;
     };
     let stopped_cleanly = service.run_until(stop).await;
-    if let Some(traces) = traces {
-        traces.finish().await;
-    }
+    log.finish().await;
     Ok(if stopped_cleanly {
         Exit::Done
     } else {
@@ -95,14 +104,15 @@ const REPETITION: Duration = Duration::from_millis(500);
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    log: LogLines,
 }
 
 impl Signals {
-    fn listen() -> Result<Self, anyhow::Error> {
-        let listen = |kind| signal(kind).context("failed to install a signal handler");
+    fn listen(log: LogLines) -> Result<Self, anyhow::Error> {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            log,
         })
     }
 
@@ -110,7 +120,7 @@ impl Signals {
     async fn first(&mut self) {
         self.next().await;
         // Separate streams, since `self` is dropped with the caller's future.
-        if let Ok(mut again) = Self::listen() {
+        if let Ok(mut again) = Self::listen(self.log.clone()) {
             tokio::spawn(async move {
                 // `timeout` and others signal both the process and its group: that is one
                 // request, not two.
@@ -121,7 +131,8 @@ impl Signals {
                 };
                 let _ = tokio::time::timeout(REPETITION, repeats).await;
                 again.next().await;
-                eprintln!("stopped at once by a second signal");
+                warn!("stopped at once by a second signal");
+                again.log.finish(FINISH_TIMEOUT);
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "the second signal asks for exactly that"
@@ -136,6 +147,61 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+fn listen(kind: SignalKind) -> Result<tokio::signal::unix::Signal, anyhow::Error> {
+    signal(kind).context("failed to install a signal handler")
+}
+
+/// Logs the signals that would end the process by default: a closed terminal or a tool that
+/// rotates logs sends them.
+fn ignore_other_signals() -> Result<(), anyhow::Error> {
+    for (kind, name) in [
+        (SignalKind::hangup(), "SIGHUP"),
+        (SignalKind::user_defined1(), "SIGUSR1"),
+        (SignalKind::user_defined2(), "SIGUSR2"),
+    ] {
+        let mut signals = listen(kind)?;
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                info!(
+                    "received {name}, which changes nothing: settings are read at the start, and the log goes to \
+                     standard error. SIGTERM stops the service"
+                );
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Most files that the process may have open: connections, the store, and requests of its own.
+const MAX_FILES: u64 = 65_536;
+
+/// Files besides the connections of the public listener.
+const OTHER_FILES: u64 = 512;
+
+/// Raises the soft limit of open files, which is often lower than the number of connections.
+fn raise_file_limit(max_connections: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    // No limit is the highest one.
+    let hard = limit.maximum.unwrap_or(u64::MAX).min(MAX_FILES);
+    if limit.current.is_some_and(|soft| soft < hard) {
+        let raised = Rlimit {
+            current: Some(hard),
+            maximum: limit.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            warn!("failed to raise the limit of open files to {hard}: {error}");
+        }
+    }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let needed = max_connections as u64 + OTHER_FILES;
+    if files < needed {
+        warn!(
+            "this process may open only {files} files, and {max_connections} connections need {needed}: raise the \
+             hard limit (`LimitNOFILE` in systemd, `ulimit -Hn`, `--ulimit nofile` in Docker)"
+        );
     }
 }
 

@@ -102,7 +102,7 @@ impl Subscribed {
         let confirmer = match Confirmer::new(&app.config.sns.settings()) {
             Ok(confirmer) => confirmer,
             Err(error) => {
-                warn!("failed to unsubscribe: {}", crate::egress::describe(error));
+                warn!("failed to unsubscribe: {error}");
                 return;
             }
         };

@@ -161,11 +161,13 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     outcome
 }
 
-/// Waits for SIGTERM or SIGINT.
+/// Waits for SIGTERM, SIGINT or the end of the terminal.
 async fn stop_signal() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     tokio::select! {
+        _ = hangup.recv() => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }

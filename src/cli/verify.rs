@@ -1,6 +1,6 @@
 //! `verify`
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -63,8 +63,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         certificates: args.certs,
         any_topic: args.any_topic,
     };
-    let verifier = Verifier::for_saved(&sns_settings(globals)?.settings(), saved, clock)
-        .context("failed to create an HTTP client for certificates")?;
+    let verifier = Verifier::for_saved(&sns_settings(globals)?.settings(), saved, clock)?;
 
     let mut verdicts = Vec::with_capacity(args.files.len());
     let mut all_read = true;
@@ -84,7 +83,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         }
     }
     if !args.json && !verdicts.is_empty() {
-        print_table(&verdicts)?;
+        print_table(&verdicts);
     }
     Ok(if !all_read {
         Exit::Usage
@@ -200,10 +199,11 @@ fn read_bounded(source: impl Read) -> io::Result<Bytes> {
 
 fn print_line(verdict: &FileVerdict) -> anyhow::Result<()> {
     let line = serde_json::to_string(verdict).context("failed to write a result as JSON")?;
-    writeln!(io::stdout(), "{line}").context("failed to write to standard output")
+    println!("{line}");
+    Ok(())
 }
 
-fn print_table(verdicts: &[FileVerdict]) -> anyhow::Result<()> {
+fn print_table(verdicts: &[FileVerdict]) {
     let mut table = table::new(["file", "verdict", "message", "certificate"]);
     for verdict in verdicts {
         table.add_row([
@@ -216,7 +216,7 @@ fn print_table(verdicts: &[FileVerdict]) -> anyhow::Result<()> {
                 .map_or_else(String::new, certificate_cell),
         ]);
     }
-    writeln!(io::stdout(), "{table}").context("failed to write to standard output")
+    println!("{table}");
 }
 
 fn certificate_cell(certificate: &CertificateSummary) -> String {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::check;
-use super::environment::{VARIABLE_PREFIX, variable_of};
+use super::environment::{VARIABLE_PREFIX, injected, variable_of};
 use super::problem::{ConfigError, Origin, Problem, Setting};
 use super::value::{ConfigValue, RawValue};
 
@@ -415,9 +415,11 @@ impl<'a> Layers<'a> {
     }
 
     fn find_unknown_variables(&mut self) {
+        let injected = injected(self.environment);
         let unknown: Vec<String> = self
             .environment
             .keys()
+            .filter(|name| !injected.contains(name.as_str()))
             .filter(|name| name.starts_with(VARIABLE_PREFIX))
             .filter(|name| !OTHER_VARIABLES.contains(&name.as_str()))
             .filter(|name| !name.starts_with(TEST_VARIABLES))

@@ -60,12 +60,7 @@ impl Files {
         timeout: Duration,
         clock: Clock,
     ) -> Result<Self, String> {
-        let client = egress::client(timeout).map_err(|error| {
-            format!(
-                "failed to set up the HTTP client: {}",
-                egress::describe(error)
-            )
-        })?;
+        let client = egress::client(timeout).map_err(|error| error.to_string())?;
         Ok(Self {
             client,
             hosts: api.file_hosts.clone(),

@@ -44,12 +44,7 @@ impl Http {
         timeout: Duration,
         clock: Clock,
     ) -> Result<Self, String> {
-        let client = egress::client(timeout).map_err(|error| {
-            format!(
-                "failed to set up the HTTP client: {}",
-                egress::describe(error)
-            )
-        })?;
+        let client = egress::client(timeout).map_err(|error| error.to_string())?;
         let keys = secrets
             .iter()
             .map(|secret| Webhook::new(secret.expose_secret()))

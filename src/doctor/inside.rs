@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use reqwest::header::DATE;
 use rustix::fs::Access;
+use serde::Deserialize;
 
 use super::Check;
 use crate::config::{Config, StoreUrl, is_loopback};
@@ -14,6 +15,7 @@ use crate::ivesk::{ApiError, Client};
 use crate::receiver::listener;
 use crate::sns::policy::endpoint;
 use crate::store::{Store, StoreError};
+use crate::unexpected::UnexpectedRequest;
 
 /// Time limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,6 +74,46 @@ pub fn settings(config: &Config) -> Vec<Check> {
             .because("whoever controls these origins can forge any message")
             .fix("remove it before Įvesk.lt is subscribed"),
         );
+    }
+    checks
+}
+
+/// A kind of unexpected request, as the running server counted it.
+#[derive(Debug, Deserialize)]
+pub struct Unexpected {
+    kind: UnexpectedRequest,
+    total: u64,
+    from_sns: u64,
+    last_at: String,
+    loses_messages: bool,
+}
+
+/// Checks what reached the public listener and no webhook within a day.
+pub fn unexpected_requests(counts: &[Unexpected]) -> Vec<Check> {
+    const CHECK: &str = "unexpected_requests";
+    let checks: Vec<Check> = counts
+        .iter()
+        // A scanner sends the rest.
+        .filter(|count| count.loses_messages || count.kind.is_misconfiguration())
+        .map(|count| {
+            let row = count.kind.explanation();
+            let found = format!(
+                "{} ({} since the start of `serve`, {} of them from SNS, the last one at {})",
+                row.found, count.total, count.from_sns, count.last_at
+            );
+            let check = if count.loses_messages {
+                Check::fail(CHECK, found)
+            } else {
+                Check::note(CHECK, found)
+            };
+            check
+                .because("what reaches no webhook is lost: SNS drops a message that is answered below 500")
+                .fix(row.fix)
+        })
+        .collect();
+    if checks.is_empty() {
+        let found = "no request of SNS missed its webhook within a day";
+        return vec![Check::pass(CHECK, found)];
     }
     checks
 }
@@ -215,19 +257,21 @@ pub fn disk(free: u64, minimum: u64) -> Check {
     .fix("free some space, or move the store to a larger disk")
 }
 
+/// Returns a client for the checks that follow.
+///
+/// # Errors
+///
+/// The failed check if HTTPS can't be set up.
+pub fn https() -> Result<reqwest::Client, Check> {
+    egress::client(TIMEOUT).map_err(|error| {
+        Check::fail("https", error.found())
+            .because("`serve` does not start without HTTPS; SNS, Įvesk.lt and the public address can't be checked")
+            .fix(error.fix())
+    })
+}
+
 /// Checks the connection to SNS, and this machine's clock against that of SNS.
-pub async fn sns(config: &Config, clock: &Clock) -> Vec<Check> {
-    let client = match egress::client(TIMEOUT) {
-        Ok(client) => client,
-        Err(error) => {
-            let found = format!("failed to set up HTTPS: {}", egress::describe(error));
-            return vec![
-                Check::fail("sns", found)
-                    .because("certificates and confirmations are fetched over HTTPS")
-                    .fix("install the system's CA certificates (Debian: `ca-certificates`)"),
-            ];
-        }
-    };
+pub async fn sns(client: &reqwest::Client, config: &Config, clock: &Clock) -> Vec<Check> {
     let mut origins: Vec<String> = match config.sns.local_origins.as_slice() {
         [] => config
             .sns

@@ -43,11 +43,10 @@ pub async fn checks(
     let client = match egress::client_that_sees_certificates(TIMEOUT) {
         Ok(client) => client,
         Err(error) => {
-            let found = format!("failed to set up HTTPS: {}", egress::describe(error));
             return vec![
-                Check::fail(REACH, found)
+                Check::fail(REACH, error.found())
                     .because("the public address can't be checked")
-                    .fix("install the system's CA certificates (Debian: `ca-certificates`)"),
+                    .fix(error.fix()),
             ];
         }
     };
@@ -126,12 +125,21 @@ impl Prober<'_> {
             Reply::Echo(echo) if echo.webhook.as_deref() == Some(webhook) => {
                 Check::pass(REACH, format!("the webhook {webhook} leads to this process"))
             }
-            Reply::Echo(_) => Check::fail(
+            Reply::Echo(echo) => Check::fail(
                 REACH,
-                format!("this process is reached, but not at the path of {webhook}"),
+                match echo.unexpected {
+                    Some(kind) => format!(
+                        "this process is reached, but not at the path of {webhook}: {}",
+                        kind.explanation().found
+                    ),
+                    None => format!("this process is reached, but at the path of another webhook than {webhook}"),
+                },
             )
             .because("a path that the proxy changes is answered 404, and SNS drops the message")
-            .fix("let the proxy pass the path unchanged from /webhooks/ on, without a prefix of `public.url`: no slash added or removed, no letters changed"),
+            .fix(match echo.unexpected {
+                Some(kind) => kind.explanation().fix,
+                None => "let the proxy pass on the whole path unchanged, without a prefix of `public.url`",
+            }),
             reply => reply.check(),
         }
     }
@@ -141,7 +149,7 @@ impl Prober<'_> {
         const CHECK: &str = "large_body";
         // A message full of quotes, escaped.
         let body = br#"\""#.repeat(LARGE_BODY_BYTES / 2);
-        let sent = Echo::of(self.challenge.answer.clone(), None, &body);
+        let sent = Echo::of(self.challenge.answer.clone(), Ok(String::new()), &body);
         let why = "a message of 256 KiB can take 1.6 MB, and SNS drops what is answered 413";
         let fix = "let the proxy pass bodies of 2 MiB unchanged (nginx: client_max_body_size 2m; Caddy: max_size 2MiB)";
         let fail = |found: String| Check::fail(CHECK, found).because(why).fix(fix);

@@ -56,9 +56,8 @@ impl Client {
             why: "the API key contains characters that are not valid in a header; copy it again",
         })?;
         key_header.set_sensitive(true);
-        let http = egress::client(config.timeout).map_err(|error| {
-            ApiError::Unreachable(format!("no HTTP client: {}", egress::describe(error)))
-        })?;
+        let http = egress::client(config.timeout)
+            .map_err(|error| ApiError::Unreachable(error.to_string()))?;
         Ok(Self {
             http,
             origin: config.url.origin(),

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -17,17 +17,21 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::domain::Event;
+use crate::domain::{Event, Timestamp};
 use crate::ivesk::{CompletedRequest, Observer};
 use crate::store::TriggerKind;
+use crate::unexpected::UnexpectedRequest;
 
 mod stored;
 mod text;
+mod unexpected;
 
 pub use stored::{StoreSnapshot, certificate_expiry};
 pub use text::TextFormat;
+pub use unexpected::UnexpectedCount;
 
 use stored::Gauges;
+use unexpected::UnexpectedCounts;
 
 /// Prefix of every metric's name.
 const PREFIX: &str = "ivesk_webhook";
@@ -51,6 +55,13 @@ struct MessageLabels {
     event: &'static str,
     outcome: &'static str,
     code: &'static str,
+}
+
+/// Labels of unexpected requests.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UnexpectedLabels {
+    kind: &'static str,
+    sns: &'static str,
 }
 
 /// The label of an event.
@@ -157,6 +168,7 @@ pub type Refusals = BTreeMap<(Event, &'static str), u64>;
 pub struct Metrics {
     registry: Mutex<Registry>,
     messages: Family<MessageLabels, Counter>,
+    unexpected: Family<UnexpectedLabels, Counter>,
     accept_seconds: Histogram,
     quarantine_dropped: Counter,
     panics: Counter,
@@ -171,6 +183,7 @@ pub struct Metrics {
     gauges: Gauges,
     /// Counted separately, since a [`Family`] can't be enumerated.
     refusals: Mutex<Refusals>,
+    unexpected_counts: Mutex<UnexpectedCounts>,
 }
 
 impl fmt::Debug for Metrics {
@@ -191,6 +204,7 @@ impl Metrics {
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix(PREFIX)),
             messages: Family::default(),
+            unexpected: Family::default(),
             accept_seconds: Histogram::new(ACCEPT_BUCKETS),
             quarantine_dropped: Counter::default(),
             panics: Counter::default(),
@@ -204,6 +218,7 @@ impl Metrics {
             store_seconds: Family::new_with_constructor(|| Histogram::new(STORE_BUCKETS)),
             gauges: Gauges::default(),
             refusals: Mutex::default(),
+            unexpected_counts: Mutex::default(),
         };
         // Created before the first operation, so that a rate has a starting point.
         for step in StoreStep::ALL {
@@ -223,6 +238,11 @@ impl Metrics {
             "messages",
             "Messages received from SNS, by event, outcome and refusal code",
             self.messages.clone(),
+        );
+        registry.register(
+            "unexpected_requests",
+            "Requests to the public listener that reached no webhook, by kind, and by whether SNS sent them",
+            self.unexpected.clone(),
         );
         registry.register(
             "accept_duration_seconds",
@@ -299,19 +319,44 @@ impl Metrics {
         }
     }
 
-    /// Counts a refused message; `event` is `None` if no webhook has the path.
-    pub fn refused(&self, event: Option<Event>, code: &'static str) {
+    /// Counts a refused message of one of our webhooks.
+    pub fn refused(&self, event: Event, code: &'static str) {
         self.messages
             .get_or_create(&MessageLabels {
-                event: event.map_or("", Event::as_str),
+                event: event.as_str(),
                 outcome: "refused",
                 code,
             })
             .inc();
-        if let Some(event) = event {
-            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-            *refusals.entry((event, code)).or_default() += 1;
-        }
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        *refusals.entry((event, code)).or_default() += 1;
+    }
+
+    /// Counts a request that reached no webhook.
+    pub fn unexpected(&self, kind: UnexpectedRequest, from_sns: bool, now: Timestamp) {
+        self.unexpected
+            .get_or_create(&UnexpectedLabels {
+                kind: kind.code(),
+                sns: if from_sns { "yes" } else { "no" },
+            })
+            .inc();
+        self.unexpected_counts().add(kind, from_sns, now);
+    }
+
+    /// Returns the kinds of unexpected requests of the last day.
+    pub fn unexpected_requests(&self, now: Timestamp) -> Vec<UnexpectedCount> {
+        self.unexpected_counts().recent(now)
+    }
+
+    /// Records that a message was accepted.
+    pub fn accepted_at(&self, now: Timestamp) {
+        self.unexpected_counts().message_accepted(now);
+    }
+
+    fn unexpected_counts(&self) -> MutexGuard<'_, UnexpectedCounts> {
+        self.unexpected_counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the refused messages of our webhooks since the start.

@@ -14,6 +14,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
+use crate::unexpected::UnexpectedRequest;
 
 /// The header that carries the question.
 pub const HEADER: &str = "x-ivesk-webhook-challenge";
@@ -38,8 +39,10 @@ pub struct Challenge {
 pub struct Echo {
     /// [`Challenge::answer`].
     pub answer: String,
-    /// `account/event` if the path is a configured webhook's.
+    /// `account/event` if the request is for a configured webhook.
     pub webhook: Option<String>,
+    /// How it differs from one for a webhook otherwise.
+    pub unexpected: Option<UnexpectedRequest>,
     /// Length of the body in bytes.
     pub body_bytes: usize,
     /// SHA-256 of the body in hexadecimal digits.
@@ -86,10 +89,11 @@ impl Challenges {
 
 impl Echo {
     /// Describes a request that carries an open challenge.
-    pub fn of(answer: String, webhook: Option<String>, body: &[u8]) -> Self {
+    pub fn of(answer: String, webhook: Result<String, UnexpectedRequest>, body: &[u8]) -> Self {
         Self {
             answer,
-            webhook,
+            unexpected: webhook.as_ref().err().copied(),
+            webhook: webhook.ok(),
             body_bytes: body.len(),
             body_sha256: hex(digest(&SHA256, body).as_ref()),
         }

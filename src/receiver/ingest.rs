@@ -18,7 +18,8 @@ use super::headers::{header_lines, read_header_lines, sns_headers};
 use super::health::Health;
 use super::incoming::IncomingMessage;
 use super::log::{self, MessageIds, MessageLog};
-use super::webhooks::{PREFIX, Webhook, Webhooks};
+use super::unreadable;
+use super::webhooks::{Webhook, Webhooks};
 use crate::config::Config;
 use crate::domain::{Clock, Event, Feed, Timestamp};
 use crate::ivesk::notification;
@@ -29,6 +30,7 @@ use crate::store::{
     AcceptedMessage, Insertion, QuarantineRow, Quarantined, SharedStore, StoreError,
 };
 use crate::subscriptions::Confirmations;
+use crate::unexpected::UnexpectedRequest;
 
 /// Longest time for a commit; SNS itself gives up after 15 s.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -120,13 +122,19 @@ impl Ingest {
         request: Request<B>,
     ) -> Result<Echo, Refusal> {
         let (head, body) = request.into_parts();
-        let webhook = self.webhooks.find(webhook_path(&head)).ok();
+        let webhook = self.webhooks.find(&head.method, head.uri.path());
         let webhook = webhook.map(|webhook| format!("{}/{}", webhook.account, webhook.event));
         let body = self.body.read(body).await?;
         Ok(Echo::of(answer, webhook, &body.bytes))
     }
 
-    /// Accepts one POST to a webhook: `Ok` means that the message is committed, and that
+    /// Counts and logs what reached no webhook. `caller` is `None` if it was no request at all.
+    pub fn unexpected(&self, kind: UnexpectedRequest, from_sns: bool, caller: Option<&Caller>) {
+        self.metrics.unexpected(kind, from_sns, self.clock.now());
+        self.log.unexpected(kind, from_sns, caller);
+    }
+
+    /// Accepts one request with a message: `Ok` means that the message is committed, and that
     /// the subscription of a confirmation is confirmed.
     ///
     /// # Errors
@@ -139,14 +147,19 @@ impl Ingest {
     ) -> Result<Insertion, Refusal> {
         let started = Instant::now();
         let (head, body) = request.into_parts();
-        let webhook = self
-            .webhooks
-            .find(webhook_path(&head))
-            .inspect_err(|refusal| self.record_refusal(None, caller, refusal))?;
+        let webhook = match self.webhooks.find(&head.method, head.uri.path()) {
+            Ok(webhook) => webhook,
+            Err(kind) => {
+                let from_sns = unreadable::headers_are_from_sns(&head.headers);
+                self.unexpected(kind, from_sns, Some(caller));
+                // One answer for all, which tells a stranger nothing.
+                return Err(Refusal::UnknownPath);
+            }
+        };
         let incoming = self
             .read(webhook, caller, head, body)
             .await
-            .inspect_err(|refusal| self.record_refusal(Some(webhook), caller, refusal))?;
+            .inspect_err(|refusal| self.record_refusal(webhook, caller, refusal))?;
         let span = log::span(&incoming);
         let insertion = self
             .accept(&incoming)
@@ -205,6 +218,7 @@ impl Ingest {
         let insertion = self
             .commit(webhook, message, feed, incoming.received_at)
             .await?;
+        self.metrics.accepted_at(self.clock.now());
         self.log
             .accepted(webhook, insertion, &ids, incoming.request_id.as_ref());
         self.perform(webhook, action, insertion).await?;
@@ -291,15 +305,14 @@ impl Ingest {
     }
 
     /// Counts and logs a refused message.
-    fn record_refusal(&self, webhook: Option<&Webhook>, caller: &Caller, refusal: &Refusal) {
-        self.metrics
-            .refused(webhook.map(|webhook| webhook.event), refusal.code());
+    fn record_refusal(&self, webhook: &Webhook, caller: &Caller, refusal: &Refusal) {
+        self.metrics.refused(webhook.event, refusal.code());
         self.log.refused(webhook, refusal, caller);
     }
 
     /// Counts and logs a refused message, and stores it if a retry could succeed.
     fn quarantine(&self, incoming: &IncomingMessage<'_>, caller: &Caller, refusal: &Refusal) {
-        self.record_refusal(Some(incoming.webhook), caller, refusal);
+        self.record_refusal(incoming.webhook, caller, refusal);
         if !refusal.reason().kept {
             return;
         }
@@ -436,9 +449,4 @@ fn store_refusal(error: &StoreError) -> Refusal {
             Refusal::StoreUnavailable
         }
     }
-}
-
-/// Returns the request's path without the webhooks' prefix.
-fn webhook_path(head: &http::request::Parts) -> &str {
-    head.uri.path().strip_prefix(PREFIX).unwrap_or_default()
 }

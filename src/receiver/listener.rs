@@ -11,17 +11,27 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::caller::Peer;
 use super::stalled::WriteDeadline;
+use super::unreadable;
+use crate::unexpected::UnexpectedRequest;
 
-/// Longest request head, in bytes; SNS's are under 2 KiB.
-const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// Longest request head, in bytes. SNS's are under 2 KiB, but a proxy may add cookies and headers.
+const MAX_HEAD_BYTES: usize = 128 * 1024;
+
+/// Most headers of a request.
+const MAX_HEADERS: usize = 200;
+
+/// Longest time for the request that follows the PROXY protocol, and most bytes of it.
+const PROXIED_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_PROXIED_BYTES: usize = 16 * 1024;
 
 /// Pause when the system has no more sockets.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -118,23 +128,34 @@ pub enum Drained {
     CutOff,
 }
 
+/// What a connection brought in place of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Unreadable {
+    /// Its kind.
+    pub kind: UnexpectedRequest,
+    /// True if it shows that SNS sent it.
+    pub from_sns: bool,
+}
+
 /// Answers requests with `service` until `stop` is canceled, then lets those in progress
-/// finish. Each request has its [`Peer`] among its extensions.
+/// finish. Each request has its [`Peer`] among its extensions. `on_unreadable` is told what can't
+/// be read as a request.
 pub async fn serve<S, B>(
     listener: TcpListener,
     limits: Limits,
     service: S,
+    on_unreadable: impl Fn(Unreadable) + Clone + Send + 'static,
     stop: CancellationToken,
 ) -> Drained
 where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Unpin + 'static,
     S::Future: Send,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let slots = Arc::new(Semaphore::new(limits.max_connections));
-    let connections = GracefulShutdown::new();
+    let connections = TaskTracker::new();
     let cut_off = CancellationToken::new();
     while let Some(slot) = stop
         .run_until_cancelled(Arc::clone(&slots).acquire_owned())
@@ -143,35 +164,99 @@ where
         let Some((stream, peer)) = stop.run_until_cancelled(accept(&listener)).await else {
             break;
         };
-        let io = TokioIo::new(WriteDeadline::new(stream, limits.header_timeout));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_timeout)
-            .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(
-                io,
-                FromPeer {
-                    service: service.clone(),
-                    peer: Peer(peer),
-                },
-            );
-        let connection = connections.watch(connection);
-        let cut_off = cut_off.clone();
-        tokio::spawn(async move {
+        let service = FromPeer {
+            service: service.clone(),
+            peer: Peer(peer),
+        };
+        let (stop, cut_off) = (stop.clone(), cut_off.clone());
+        let on_unreadable = on_unreadable.clone();
+        connections.spawn(async move {
             let _slot = slot;
-            // Clients that disconnect or are too slow are no fault of the service.
-            if let Some(Err(error)) = cut_off.run_until_cancelled(connection).await {
-                debug!(%error, "a connection ended early");
+            let ended = cut_off.run_until_cancelled(answer(stream, limits, service, stop));
+            if let Some(Some(unreadable)) = ended.await {
+                on_unreadable(unreadable);
             }
         });
     }
     drop(listener);
-    let finished = tokio::time::timeout(limits.drain_timeout, connections.shutdown()).await;
+    connections.close();
+    let finished = tokio::time::timeout(limits.drain_timeout, connections.wait()).await;
     cut_off.cancel();
     match finished {
         Ok(()) => Drained::Whole,
         Err(_) => Drained::CutOff,
     }
+}
+
+/// Answers the requests of one connection; returns what ended it, if that could not be read.
+async fn answer<S, B>(
+    stream: TcpStream,
+    limits: Limits,
+    service: FromPeer<S>,
+    stop: CancellationToken,
+) -> Option<Unreadable>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Unpin,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // hyper would answer 400, which is final for SNS; it retries where a connection just ends.
+    let other = tokio::select! {
+        first = tokio::time::timeout(limits.header_timeout, first_bytes(&stream)) => first.ok()?,
+        () = stop.cancelled() => return None,
+    };
+    if let Some(kind) = other {
+        let from_sns =
+            kind == UnexpectedRequest::ProxyProtocol && is_proxied_from_sns(stream).await;
+        return Some(Unreadable { kind, from_sns });
+    }
+    let io = TokioIo::new(WriteDeadline::new(stream, limits.header_timeout));
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
+        // A client that has sent its request may end its side of the connection.
+        .half_close(true)
+        .serve_connection(io, service);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stop.cancelled() => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    let error = ended.err()?;
+    debug!(%error, "a connection ended early");
+    let unread = connection.into_parts().read_buf;
+    unreadable::of_error(&error, &unread).map(|kind| Unreadable {
+        kind,
+        from_sns: unreadable::bytes_are_from_sns(&unread),
+    })
+}
+
+/// Returns the protocol other than HTTP/1 that a connection begins with.
+async fn first_bytes(stream: &TcpStream) -> Option<UnexpectedRequest> {
+    let mut first = [0; unreadable::FIRST_BYTES];
+    let length = stream.peek(&mut first).await.ok()?;
+    unreadable::of_first_bytes(&first[..length])
+}
+
+/// Returns true if the request after the PROXY protocol is SNS's.
+async fn is_proxied_from_sns(mut stream: TcpStream) -> bool {
+    let mut request = Vec::new();
+    let read = async {
+        while request.len() < MAX_PROXIED_BYTES && !unreadable::bytes_are_from_sns(&request) {
+            if !matches!(stream.read_buf(&mut request).await, Ok(1..)) {
+                break;
+            }
+        }
+    };
+    // Too late is as good as never: nothing is lost but a mark.
+    let _ = tokio::time::timeout(PROXIED_TIMEOUT, read).await;
+    unreadable::bytes_are_from_sns(&request)
 }
 
 /// Adds the connection's [`Peer`] to each request.

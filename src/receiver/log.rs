@@ -1,8 +1,10 @@
 //! Log lines about messages: identifiers and reasons, never a path's token, a signature
 //! or a body; an address only if `log.client_addresses` is on.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing::field::{Empty, display};
 use tracing::{Span, debug, debug_span, error, info, warn};
@@ -13,10 +15,14 @@ use super::webhooks::{ROUTE_TEMPLATE, Webhook};
 use crate::domain::Feed;
 use crate::refusal::Refusal;
 use crate::store::{Insertion, StoreError};
+use crate::unexpected::UnexpectedRequest;
 
 /// Lines about refused messages within one second, and as many about accepted ones;
 /// further ones are only counted.
 const MAX_LINES_PER_SECOND: u64 = 20;
+
+/// Time between two explanations of the same kind of unexpected request.
+const EXPLAIN_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// Identifiers by which a message can be followed to the documents that it announced.
 pub(super) struct MessageIds {
@@ -49,6 +55,14 @@ pub struct MessageLog {
     duplicate: AtomicU64,
     accepted: LineLimit,
     refused: LineLimit,
+    explained: Mutex<BTreeMap<(UnexpectedRequest, bool), Explained>>,
+}
+
+/// The last explanation of a kind of unexpected request.
+struct Explained {
+    at: Instant,
+    /// Requests since then.
+    more: u64,
 }
 
 /// A limit of [`MAX_LINES_PER_SECOND`].
@@ -119,31 +133,88 @@ impl MessageLog {
     }
 
     /// Logs a refused message, up to the limit.
-    pub(super) fn refused(&self, webhook: Option<&Webhook>, refusal: &Refusal, caller: &Caller) {
+    pub(super) fn refused(&self, webhook: &Webhook, refusal: &Refusal, caller: &Caller) {
         if !self.refused.allows() {
             return;
         }
         let code = refusal.code();
-        let request = caller.request_id.as_str();
-        let client = caller.address.map(display);
-        match webhook {
+        let Webhook { account, event, .. } = webhook;
+        warn!(
+            code,
+            %account,
+            %event,
+            request.id = caller.request_id.as_str(),
+            client.address = caller.address.map(display),
+            route = ROUTE_TEMPLATE,
+            "refused a message of {account}/{event}: {refusal} ({code})"
+        );
+    }
+
+    /// Logs what reached no webhook: a line for each request, up to the limit, and a warning
+    /// with the fix for each kind, rarely.
+    pub(super) fn unexpected(
+        &self,
+        kind: UnexpectedRequest,
+        from_sns: bool,
+        caller: Option<&Caller>,
+    ) {
+        let row = kind.explanation();
+        let (code, found, fix) = (row.code, row.found, row.fix);
+        if let Some(caller) = caller
+            && self.refused.allows()
+        {
             // Anybody can send requests for any path.
-            None => info!(
+            info!(
                 code,
-                request.id = request,
-                client.address = client,
+                request.id = caller.request_id.as_str(),
+                client.address = caller.address.map(display),
                 route = ROUTE_TEMPLATE,
-                "refused a message: {refusal} ({code})"
-            ),
-            Some(Webhook { account, event, .. }) => warn!(
+                "no webhook received a request: {found} ({code})"
+            );
+        }
+        if !from_sns && !kind.is_misconfiguration() {
+            return;
+        }
+        let Some(more) = self.explains(kind, from_sns) else {
+            return;
+        };
+        let more = match more {
+            0 => String::new(),
+            more => format!(" ({more} more since the last such line)"),
+        };
+        if from_sns && caller.is_some() {
+            warn!(
                 code,
-                %account,
-                %event,
-                request.id = request,
-                client.address = client,
-                route = ROUTE_TEMPLATE,
-                "refused a message of {account}/{event}: {refusal} ({code})"
-            ),
+                "SNS called a path that is no webhook; does the proxy change the path? {found}{more}. Fix: {fix}"
+            );
+        } else if from_sns {
+            warn!(
+                code,
+                "a request of SNS could not be read: {found}{more}. Fix: {fix}"
+            );
+        } else {
+            warn!(code, "{found}{more}. Fix: {fix}");
+        }
+    }
+
+    /// Returns the number of requests since the last explanation of their kind if it is time
+    /// for another one.
+    fn explains(&self, kind: UnexpectedRequest, from_sns: bool) -> Option<u64> {
+        let now = Instant::now();
+        let mut explained = self
+            .explained
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match explained.get_mut(&(kind, from_sns)) {
+            Some(last) if now.duration_since(last.at) < EXPLAIN_EVERY => {
+                last.more += 1;
+                None
+            }
+            last => {
+                let more = last.map_or(0, |last| last.more);
+                explained.insert((kind, from_sns), Explained { at: now, more: 0 });
+                Some(more)
+            }
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! [`listener`] accepts connections, [`caller`] identifies who sends a request,
 //! [`PublicRoutes`] finds the route, [`ingest`] accepts a message step by step, and
-//! [`problem`] alone knows the statuses.
+//! [`problem`] alone knows the statuses. What reaches no webhook is counted and logged
+//! ([`crate::unexpected`]).
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -30,10 +31,12 @@ pub mod listener;
 mod log;
 pub mod problem;
 mod stalled;
+mod unreadable;
 pub mod webhooks;
 
 use caller::{Caller, Callers, REQUEST_ID};
 use ingest::Ingest;
+use listener::Unreadable;
 use problem::Problem;
 
 /// A response of the public listener.
@@ -73,12 +76,21 @@ impl PublicRoutes {
         Ok(answer)
     }
 
+    /// Counts and logs what a connection brought in place of a request.
+    pub fn unreadable(&self, unreadable: Unreadable) {
+        let Unreadable { kind, from_sns } = unreadable;
+        self.ingest.unexpected(kind, from_sns, None);
+    }
+
     async fn route<B: Body<Data = Bytes>>(&self, caller: &Caller, request: Request<B>) -> Answer {
-        let path = request.uri().path();
-        match (request.method(), path) {
-            (&Method::POST, path) if path.starts_with(webhooks::PREFIX) => {
-                self.receive(caller, request).await
-            }
+        // On any path, so that `doctor` sees how the proxy changes it.
+        if let Some(answer) = self.ingest.challenge_answer(request.headers()) {
+            return match self.ingest.echo(answer, request).await {
+                Ok(echo) => json(&echo),
+                Err(refusal) => refused(&refusal, caller),
+            };
+        }
+        match (request.method(), request.uri().path()) {
             (&Method::GET | &Method::HEAD, "/healthz") => plain(StatusCode::OK, "alive\n"),
             (&Method::GET | &Method::HEAD, "/readyz") => {
                 let readiness = self.ingest.readiness().await;
@@ -87,22 +99,11 @@ impl PublicRoutes {
                     Err(refusal) => refused(&refusal, caller),
                 }
             }
-            _ => {
-                self.ingest
-                    .metrics()
-                    .refused(None, Refusal::UnknownPath.code());
-                refused(&Refusal::UnknownPath, caller)
-            }
+            _ => self.receive(caller, request).await,
         }
     }
 
     async fn receive<B: Body<Data = Bytes>>(&self, caller: &Caller, request: Request<B>) -> Answer {
-        if let Some(answer) = self.ingest.challenge_answer(request.headers()) {
-            return match self.ingest.echo(answer, request).await {
-                Ok(echo) => json(&echo),
-                Err(refusal) => refused(&refusal, caller),
-            };
-        }
         match self.ingest.receive(caller, request).await {
             Ok(_) => Answer::new(Full::default()),
             Err(refusal) => {

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use hyper::Method;
 use secrecy::ExposeSecret;
 
 use crate::config::{Config, is_loopback};
 use crate::domain::{Account, Event};
 use crate::metrics::{AcceptedCounters, Metrics};
-use crate::refusal::Refusal;
+use crate::unexpected::UnexpectedRequest;
 
 /// The prefix of every webhook's path.
 pub const PREFIX: &str = "/webhooks/";
@@ -65,26 +66,40 @@ impl Webhooks {
         table
     }
 
-    /// Returns the webhook at `path`, which follows [`PREFIX`].
+    /// Returns the webhook that a request is for.
     ///
     /// # Errors
     ///
-    /// [`Refusal::UnknownToken`] if only the token is unknown, else
-    /// [`Refusal::UnknownPath`].
-    pub fn find(&self, path: &str) -> Result<&Webhook, Refusal> {
-        if let Some(index) = self.by_path.get(&fingerprint(path)) {
-            return Ok(&self.webhooks[*index]);
+    /// How the request differs from one for a webhook.
+    pub fn find(&self, method: &Method, path: &str) -> Result<&Webhook, UnexpectedRequest> {
+        let webhook = path
+            .strip_prefix(PREFIX)
+            .and_then(|path| self.by_path.get(&fingerprint(path)));
+        match webhook {
+            Some(index) if method == Method::POST => Ok(&self.webhooks[*index]),
+            Some(_) => Err(UnexpectedRequest::WrongMethod),
+            None => Err(self.explain(path)),
         }
-        let mut segments = path.splitn(3, '/');
-        let (account, event) = (segments.next(), segments.next());
-        let token = segments.next().unwrap_or_default();
-        let known = self.webhooks.iter().any(|webhook| {
-            Some(webhook.account.as_str()) == account && Some(webhook.event.as_str()) == event
+    }
+
+    /// Returns how a path differs from that of a webhook. Its token plays no part.
+    fn explain(&self, path: &str) -> UnexpectedRequest {
+        let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let pair = segments.windows(2).position(|pair| {
+            self.webhooks.iter().any(|webhook| {
+                webhook.account.as_str() == pair[0] && webhook.event.as_str() == pair[1]
+            })
         });
-        if known && !token.contains('/') {
-            Err(Refusal::UnknownToken)
-        } else {
-            Err(Refusal::UnknownPath)
+        let Some(at) = pair else {
+            return UnexpectedRequest::UnknownPath;
+        };
+        let (before, token) = (&segments[..at], &segments[at + 2..]);
+        match (before, token) {
+            (_, [_, _, ..]) => UnexpectedRequest::UnknownPath,
+            (["webhooks"], _) if has_extra_slash(path) => UnexpectedRequest::PathSlash,
+            (["webhooks"], _) => UnexpectedRequest::UnknownToken,
+            ([.., "webhooks"], _) => UnexpectedRequest::PathPrefix,
+            _ => UnexpectedRequest::PathCut,
         }
     }
 
@@ -94,6 +109,10 @@ impl Webhooks {
             .iter()
             .find(|webhook| webhook.account == *account && webhook.event == event)
     }
+}
+
+fn has_extra_slash(path: &str) -> bool {
+    path.contains("//") || path.ends_with('/')
 }
 
 fn fingerprint(path: &str) -> [u8; 32] {

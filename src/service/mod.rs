@@ -15,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::alarms::{self, Alarms};
-use crate::app::{App, ClientError};
+use crate::app::App;
 use crate::backoff;
 use crate::config::{Config, ConfirmMode};
 use crate::delivery::import_errors::{self, ImportErrorSender};
 use crate::delivery::worker::{self, DestinationWorker};
 use crate::delivery::{self, OpenError};
 use crate::domain::Clock;
+use crate::egress::SetupError;
 use crate::ivesk::{ApiError, Client};
 use crate::pull::{self, Puller, configured_feeds};
 use crate::receiver::PublicRoutes;
@@ -74,7 +75,7 @@ pub enum StartError {
     Random(String),
     /// The client for certificates, confirmations or alarms can't be set up.
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Client(#[from] SetupError),
 }
 
 /// Opens the store of `config`: a SQLite file for this process alone, or a PostgreSQL
@@ -171,8 +172,7 @@ impl Service {
         housekeeping::check_disk(&app).await;
         let (store, metrics) = (Arc::clone(&app.store), Arc::clone(&app.metrics));
         let health = Arc::clone(&app.health);
-        let alarms = Alarms::new(&app.config, store, metrics, health, app.clock.clone())
-            .map_err(ClientError::from)?;
+        let alarms = Alarms::new(&app.config, store, metrics, health, app.clock.clone())?;
         // The process may have ended between the commit and the log line.
         for row in app.store.subscriptions().await? {
             if row.state == SubscriptionState::Unsubscribed {
@@ -204,8 +204,11 @@ impl Service {
         let routes = PublicRoutes::new(Arc::clone(&self.app.ingest), callers);
         let stop = self.stop_public.clone();
         self.tasks.spawn(async move {
+            let counted = routes.clone();
+            let on_unreadable = move |unreadable| counted.unreadable(unreadable);
             let answer = hyper::service::service_fn(move |request| routes.clone().answer(request));
-            if listener::serve(public, limits, answer, stop).await == Drained::CutOff {
+            let served = listener::serve(public, limits, answer, on_unreadable, stop);
+            if served.await == Drained::CutOff {
                 warn!(
                     "some requests did not finish within `public.drain_timeout` and were cut off"
                 );
@@ -220,7 +223,7 @@ impl Service {
         let routes = TowerToHyperService::new(crate::admin::router(Arc::clone(&self.app)));
         let stop = self.stop_admin.clone();
         self.tasks.spawn(async move {
-            listener::serve(admin, limits, routes, stop).await;
+            listener::serve(admin, limits, routes, |_| {}, stop).await;
             ADMIN_LISTENER
         });
     }

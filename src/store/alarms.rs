@@ -25,6 +25,8 @@ named! {
         Behind = "behind",
         /// Many messages were refused within a short time.
         RefusedStorm = "refused_storm",
+        /// SNS sent requests that reached no webhook.
+        UnexpectedRequests = "unexpected_requests",
         /// A signing certificate expires soon and no newer one has been seen.
         Certificate = "certificate",
         /// No message can be stored. The store can't keep this alarm, nor the next.
@@ -49,7 +51,9 @@ impl AlarmKind {
     /// knows of are invisible to the others, which must not end them early.
     pub const fn grace_period(self) -> Duration {
         match self {
-            Self::RefusedStorm | Self::Blocked | Self::Disk => Duration::from_secs(10 * 60),
+            Self::RefusedStorm | Self::UnexpectedRequests | Self::Blocked | Self::Disk => {
+                Duration::from_secs(10 * 60)
+            }
             Self::Silence
             | Self::Unsubscribed
             | Self::Paused

@@ -49,7 +49,7 @@ impl Drop for Pending {
 }
 
 impl Ledger {
-    pub(crate) fn new(signer: Arc<Signer>, concurrency: usize) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(signer: Arc<Signer>, concurrency: usize) -> Result<Self, http::SetupError> {
         Ok(Self {
             signers: Mutex::new(vec![signer]),
             book: Mutex::default(),

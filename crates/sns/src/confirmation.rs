@@ -51,7 +51,7 @@ impl Confirmer {
     /// # Errors
     ///
     /// If no HTTPS client can be created, for instance without CA certificates.
-    pub fn new(settings: &Settings) -> Result<Self, reqwest::Error> {
+    pub fn new(settings: &Settings) -> Result<Self, http::SetupError> {
         Ok(Self {
             client: http::client(&settings.user_agent, CONFIRMATION_TIMEOUT)?,
             policy: Policy::new(settings),

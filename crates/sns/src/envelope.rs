@@ -13,6 +13,7 @@ use crate::message::{MAX_BODY_BYTES, MessageType, SnsHeaders};
 use crate::policy::TopicArn;
 use crate::signature::SignatureVersion;
 use crate::time::Timestamp;
+use crate::wrapper;
 
 /// A message as it arrived: shape checked, nothing verified.
 pub struct Envelope {
@@ -52,7 +53,13 @@ impl Envelope {
         if headers.raw_delivery {
             return Err(VerifyError::RawDelivery);
         }
-        let contents = Contents::read(&body, headers)?;
+        let contents = Contents::read(&body, headers).map_err(|error| match error {
+            // Only now: a genuine message is not searched for what it is not.
+            VerifyError::MissingField(_) => {
+                wrapper::of(&body).map_or(error, VerifyError::WrappedMessage)
+            }
+            other => other,
+        })?;
         Ok(Self { body, contents })
     }
 
@@ -269,6 +276,9 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn read(body: &'a [u8]) -> Result<Self, VerifyError> {
+        if let Some(format) = compression(body) {
+            return Err(VerifyError::CompressedBody(format));
+        }
         let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
         let text = std::str::from_utf8(body)
             .map_err(|_| VerifyError::MalformedJson("it is not UTF-8".to_owned()))?;
@@ -322,6 +332,19 @@ impl<'a> Fields<'a> {
         self.seen |= bit;
         new
     }
+}
+
+/// Returns the format of a compressed body. No JSON object begins with these bytes.
+fn compression(body: &[u8]) -> Option<&'static str> {
+    const FORMATS: [(&[u8], &str); 5] = [
+        (b"\x1F\x8B", "gzip"),
+        (b"\x28\xB5\x2F\xFD", "zstd"),
+        (b"\x78\x01", "deflate"),
+        (b"\x78\x9C", "deflate"),
+        (b"\x78\xDA", "deflate"),
+    ];
+    let format = FORMATS.iter().find(|(magic, _)| body.starts_with(magic));
+    format.map(|(_, name)| *name)
 }
 
 fn has_control_character(text: &str) -> bool {

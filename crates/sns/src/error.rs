@@ -46,12 +46,18 @@ pub enum VerifyError {
     #[error("raw message delivery is on, so the message carries no signature")]
     RawDelivery,
 
+    /// The body is compressed, which SNS never does.
+    #[error("the body is compressed with {0}, and SNS compresses nothing")]
+    CompressedBody(&'static str),
     /// The body is not one JSON object.
     #[error("the body is not one JSON object: {0}")]
     MalformedJson(String),
     /// A key occurs twice in the object.
     #[error("the key `{0}` occurs twice")]
     RepeatedKey(String),
+    /// The body is what another AWS service makes of a message.
+    #[error("the body is {0}, not a message that SNS itself sends to this address")]
+    WrappedMessage(&'static str),
     /// A field that this type of message must have is absent.
     #[error("the field `{0}` is missing")]
     MissingField(&'static str),
@@ -129,8 +135,10 @@ reasons! {
     Self::BodyTooLarge { .. } => "body_too_large", Never;
     Self::RawDelivery => "raw_delivery", Never;
 
+    Self::CompressedBody(_) => "compressed_body", Never;
     Self::MalformedJson(_) => "malformed_json", Never;
     Self::RepeatedKey(_) => "repeated_key", Never;
+    Self::WrappedMessage(_) => "wrapped_message", Never;
     Self::MissingField(_) => "missing_field", Never;
     Self::MalformedField { .. } => "malformed_field", Never;
     Self::ControlCharacter(_) => "control_character", Never;

@@ -11,13 +11,47 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for which an idle connection is kept for the next request.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The error of a client that can't be set up: mostly, the machine has no CA certificates.
+#[derive(Debug, thiserror::Error)]
+#[error("{}; {}", self.found(), self.fix())]
+pub struct SetupError {
+    // Part of the message, so it is not a source as well.
+    reason: String,
+}
+
+impl SetupError {
+    /// Returns what went wrong.
+    pub fn found(&self) -> String {
+        format!("HTTPS can't be set up: {}", self.reason)
+    }
+
+    /// Returns what to do about it.
+    pub fn fix(&self) -> &'static str {
+        "install the system's CA certificates (package `ca-certificates`), or name a file with them in \
+         the variable SSL_CERT_FILE"
+    }
+}
+
+impl From<reqwest::Error> for SetupError {
+    fn from(error: reqwest::Error) -> Self {
+        // The first of its causes that is not reqwest's own: those say only "builder error".
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        Self {
+            reason: cause.to_string(),
+        }
+    }
+}
+
 /// Returns a client whose requests end after `timeout`, body included.
 ///
 /// # Errors
 ///
 /// If TLS can't be set up, for instance without CA certificates.
-pub fn client(user_agent: &str, timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
-    client_builder(user_agent, timeout).build()
+pub fn client(user_agent: &str, timeout: Duration) -> Result<reqwest::Client, SetupError> {
+    Ok(client_builder(user_agent, timeout).build()?)
 }
 
 /// Returns the builder of [`client`], for callers that need more options.

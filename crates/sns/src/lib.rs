@@ -61,6 +61,7 @@ pub mod settings;
 pub mod signature;
 pub mod time;
 pub mod verifier;
+mod wrapper;
 
 pub use certificate::CertificateSummary;
 pub use certificate_cache::{CertificateStore, NoCertificateStore};

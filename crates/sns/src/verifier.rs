@@ -137,7 +137,7 @@ impl Verifier {
         settings: &Settings,
         store: Arc<dyn CertificateStore>,
         clock: Clock,
-    ) -> Result<Self, reqwest::Error> {
+    ) -> Result<Self, http::SetupError> {
         let source = Source::Network(http::client(&settings.user_agent, CERTIFICATE_TIMEOUT)?);
         let policy = Policy::new(settings);
         for origin in policy.local_origins() {
@@ -165,7 +165,7 @@ impl Verifier {
         settings: &Settings,
         saved: SavedMessages,
         clock: Clock,
-    ) -> Result<Self, reqwest::Error> {
+    ) -> Result<Self, http::SetupError> {
         let source = match saved.certificates {
             Some(folder) => Source::Folder(folder),
             None => Source::Network(http::client(&settings.user_agent, CERTIFICATE_TIMEOUT)?),

@@ -84,7 +84,11 @@ impl AttentionList {
         let without_state = rows.iter().filter(|row| {
             matches!(
                 row.kind,
-                AlarmKind::Silence | AlarmKind::RefusedStorm | AlarmKind::Damaged | AlarmKind::Disk
+                AlarmKind::Silence
+                    | AlarmKind::RefusedStorm
+                    | AlarmKind::UnexpectedRequests
+                    | AlarmKind::Damaged
+                    | AlarmKind::Disk
             )
         });
         for row in without_state.take(MAX_LISTED) {

@@ -287,6 +287,10 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
         AlarmKind::RefusedStorm => {
             language.pick("many messages were refused", "atmesta daug pranešimų")
         }
+        AlarmKind::UnexpectedRequests => language.pick(
+            "requests of SNS reach no webhook",
+            "SNS užklausos nepasiekia gavimo adreso",
+        ),
         AlarmKind::Certificate => language.pick(
             "certificate expires soon",
             "baigiasi sertifikato galiojimas",

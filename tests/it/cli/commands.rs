@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use ivesk_webhook::config::{Config, Setting};
 use ivesk_webhook::refusal::Refusal;
+use ivesk_webhook::unexpected::UnexpectedRequest;
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ivesk-webhook");
@@ -422,6 +423,15 @@ fn the_docs_list_every_refusal_with_its_status() {
     let documentation =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/refusals.md"))
             .expect("docs/refusals.md");
+    let (documentation, unexpected) = documentation
+        .split_once("## Requests that reach no webhook")
+        .expect("the section");
+    let listed = unexpected
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let listed: Vec<&str> = listed.map(|(code, _)| code).collect();
+    let kinds = UnexpectedRequest::ALL.iter().map(|kind| kind.code());
+    assert_eq!(listed, kinds.collect::<Vec<_>>());
     let mut listed: Vec<(&str, &str)> = documentation
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))

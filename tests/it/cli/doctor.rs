@@ -200,7 +200,7 @@ async fn a_proxy_in_front_is_recognized() {
     let away = in_front(|| Answer::status(502, "")).await;
     assert!(away.contains("does not reach this process"), "{away}");
     let other = in_front(|| {
-        Answer::status(404, r#"{"code":"unknown_token"}"#)
+        Answer::status(404, r#"{"code":"unknown_path"}"#)
             .with("content-type", "application/problem+json")
     })
     .await;

@@ -16,6 +16,7 @@ use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::metrics::Metrics;
 use ivesk_webhook::service::store_options;
 use ivesk_webhook::store::*;
+use ivesk_webhook::unexpected::UnexpectedRequest;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -310,9 +311,11 @@ async fn a_storm_of_refusals_alarms_until_it_has_been_calm() {
         for _ in 0..count {
             scene
                 .metrics
-                .refused(Some(Event::OnExported), "signature_mismatch");
+                .refused(Event::OnExported, "signature_mismatch");
             // Anybody can request any path.
-            scene.metrics.refused(None, "unknown_path");
+            let now = scene.clock.now();
+            let kind = UnexpectedRequest::UnknownPath;
+            scene.metrics.unexpected(kind, false, now);
         }
     };
     refuse(19);
@@ -328,6 +331,30 @@ async fn a_storm_of_refusals_alarms_until_it_has_been_calm() {
     assert_eq!(scene.check().await, (vec![], vec![]));
     scene.clock.advance(minutes(10));
     scene.assert_ended(AlarmKind::RefusedStorm).await;
+}
+
+#[tokio::test]
+async fn lost_requests_of_sns_alarm_until_a_message_arrives() {
+    let scene = Scene::new().await;
+    let lose = || {
+        let kind = UnexpectedRequest::PathCut;
+        scene.metrics.unexpected(kind, true, scene.clock.now());
+    };
+    lose();
+    let alarm = scene.assert_raised(AlarmKind::UnexpectedRequests).await;
+    assert_eq!(alarm.subject, "path_cut");
+    assert!(alarm.text.contains("proxy_pass"), "{}", alarm.text);
+    // Messages of the other event arrive, but this one's still do not.
+    scene.clock.advance(minutes(5));
+    scene.metrics.accepted_at(scene.clock.now());
+    assert_eq!(scene.check().await, (vec![], vec![]));
+    lose();
+    scene.clock.advance(hours(2));
+    assert_eq!(scene.check().await, (vec![], vec![]));
+
+    scene.metrics.accepted_at(scene.clock.now());
+    scene.clock.advance(minutes(10));
+    scene.assert_ended(AlarmKind::UnexpectedRequests).await;
 }
 
 #[tokio::test]

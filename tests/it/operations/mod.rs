@@ -4,5 +4,6 @@ mod alarms;
 mod metrics;
 mod proxies;
 mod secrets;
+mod staying_up;
 mod store_faults;
 mod traces;

@@ -8,3 +8,4 @@ mod logging;
 mod refusing;
 mod stopping;
 mod subscriptions;
+mod unexpected;

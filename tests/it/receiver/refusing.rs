@@ -27,7 +27,7 @@ fn answer(status: u16, code: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn a_wrong_token_is_not_found_and_leaves_no_trace() {
+async fn a_wrong_token_is_not_found_and_stores_nothing() {
     let app = TestApp::spawn().await;
     let message = Message::notification(&app.sns);
 
@@ -37,7 +37,7 @@ async fn a_wrong_token_is_not_found_and_leaves_no_trace() {
         "/webhooks/default/on_exported/".to_owned(),
     ] {
         let response = app.deliver_to(&path, &message).await;
-        assert_eq!(code(response).await, answer(404, "unknown_token"), "{path}");
+        assert_eq!(code(response).await, answer(404, "unknown_path"), "{path}");
     }
 
     assert!(app.stored_ids().await.is_empty());
@@ -58,7 +58,7 @@ async fn a_token_is_valid_for_its_own_account_and_event_only() {
 
     let crossed = format!("/webhooks/default/on_digitized/{PATH_TOKEN}");
     let response = app.deliver_to(&crossed, &message).await;
-    assert_eq!(code(response).await, answer(404, "unknown_token"));
+    assert_eq!(code(response).await, answer(404, "unknown_path"));
 
     let right = "/webhooks/default/on_digitized/for-digitized-only";
     assert_eq!(app.deliver_to(right, &message).await.status(), 200);
@@ -88,6 +88,34 @@ async fn everything_but_webhooks_and_health_is_not_found() {
 }
 
 #[tokio::test]
+async fn unknown_paths_tokens_and_methods_are_answered_alike() {
+    let app = TestApp::spawn().await;
+    let url = |path: &str| format!("http://{}{path}", app.public());
+    let right = app.webhook(Event::OnExported);
+    let client = reqwest::Client::new();
+    let mut answers = Vec::new();
+    for request in [
+        client.post(url("/webhooks/nobody/on_exported/x")),
+        client.post(url("/webhooks/default/on_exported/wrong")),
+        client.post(url(&format!("{right}x"))),
+        client.get(url(&right)),
+        client.get(url("/")),
+    ] {
+        let response = request.send().await.unwrap();
+        let mut headers = response.headers().clone();
+        let id = headers.remove("x-request-id").unwrap();
+        headers.remove("date");
+        let status = response.status();
+        let body = response.text().await.unwrap();
+        answers.push((status, headers, body.replace(id.to_str().unwrap(), "ID")));
+    }
+    assert_eq!(answers[0].0, 404);
+    for answer in &answers {
+        assert_eq!(*answer, answers[0]);
+    }
+}
+
+#[tokio::test]
 async fn on_loopback_the_token_may_be_missing() {
     let app = TestApp::with(|config| {
         config.public.url = "http://127.0.0.1/".parse().unwrap();
@@ -101,7 +129,7 @@ async fn on_loopback_the_token_may_be_missing() {
 
     assert_eq!(response.status(), 200);
     let wrong = app.deliver_to("/webhooks/default/on_exported/wrong", &message);
-    assert_eq!(code(wrong.await).await, answer(404, "unknown_token"));
+    assert_eq!(code(wrong.await).await, answer(404, "unknown_path"));
 }
 
 #[tokio::test]
@@ -128,6 +156,10 @@ async fn malformed_bodies_are_400_with_a_reason_each_and_quarantined() {
         (
             valid.replacen('{', r#"{"Type":"Notification","#, 1),
             "repeated_key",
+        ),
+        (
+            format!(r#"{{"Records":[{{"Sns":{valid}}}]}}"#),
+            "wrapped_message",
         ),
         (without("Signature"), "missing_field"),
         (with("Timestamp", "yesterday"), "malformed_field"),
@@ -358,7 +390,7 @@ async fn refusals_are_counted_by_event_and_code() {
     for line in [
         r#"ivesk_webhook_messages_total{event="on_exported",outcome="refused",code="signature_mismatch"} 1"#,
         r#"ivesk_webhook_messages_total{event="on_exported",outcome="accepted",code=""} 1"#,
-        r#"ivesk_webhook_messages_total{event="",outcome="refused",code="unknown_path"} 1"#,
+        r#"ivesk_webhook_unexpected_requests_total{kind="unknown_path",sns="yes"} 1"#,
         "ivesk_webhook_accept_duration_seconds_count 1",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");

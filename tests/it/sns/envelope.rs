@@ -377,6 +377,58 @@ fn raw_delivery_is_refused_by_name_whatever_the_body() {
 }
 
 #[test]
+fn what_another_aws_service_makes_of_a_message_is_named() {
+    let message = body(MessageType::Notification);
+    let text = message.to_string();
+    for (wrapped, named) in [
+        (
+            json!({"Records": [{"EventSource": "aws:sns", "Sns": message}]}),
+            "Records[0].Sns",
+        ),
+        (
+            json!({"Records": [{"receiptHandle": "x", "body": text, "eventSource": "aws:sqs"}]}),
+            "Records[0].body",
+        ),
+        (json!({"Records": [{"eventSource": "aws:s3"}]}), "`Records`"),
+        (json!({"Messages": [{"Body": text}]}), "SQS queue"),
+        (
+            json!({"MessageId": "x", "ReceiptHandle": "y", "Body": text}),
+            "SQS queue",
+        ),
+        (
+            json!({"version": "0", "detail-type": "x", "detail": message}),
+            "EventBridge",
+        ),
+        (
+            json!({"requestContext": {}, "httpMethod": "POST", "body": text}),
+            "API Gateway",
+        ),
+    ] {
+        let refused = refusal(&wrapped.to_string());
+        assert_eq!(refused.code(), "wrapped_message", "{wrapped}");
+        assert!(refused.to_string().contains(named), "{refused}");
+    }
+    // Unknown keys of a genuine message play no part.
+    let mut genuine = body(MessageType::Notification);
+    genuine["Records"] = json!([]);
+    assert!(parse(&genuine.to_string()).is_ok());
+}
+
+#[test]
+fn a_compressed_body_is_named_by_its_format() {
+    for (bytes, format) in [
+        (&b"\x1F\x8B\x08\0\0\0\0\0\0\x03"[..], "gzip"),
+        (b"\x78\x9C\xABV\x0A", "deflate"),
+        (b"\x28\xB5\x2F\xFD\x04", "zstd"),
+    ] {
+        let parsed = Envelope::parse(Bytes::copy_from_slice(bytes), &SnsHeaders::default());
+        let refused = parsed.expect_err("it is compressed");
+        assert_eq!(refused, VerifyError::CompressedBody(format));
+        assert!(refused.to_string().contains(format), "{refused}");
+    }
+}
+
+#[test]
 fn two_mebibytes_are_read_and_one_byte_more_is_not() {
     let valid = body(MessageType::Notification).to_string();
     let padded = format!("{valid}{}", " ".repeat(MAX_BODY_BYTES - valid.len()));
