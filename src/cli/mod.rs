@@ -10,6 +10,7 @@ use self::outcome::{Exit, Failure};
 use crate::config::DEFAULT_FILE;
 
 mod account;
+pub mod audit;
 pub mod completions;
 pub mod config;
 pub mod deliveries;
@@ -25,6 +26,7 @@ pub mod init;
 mod logging;
 pub mod man;
 pub mod notifications;
+pub mod open;
 pub mod outcome;
 pub mod pull;
 pub mod quarantine;
@@ -68,6 +70,7 @@ Examples:
   ivesk-webhook init --public-url https://hooks.example.lt    write a settings file
   ivesk-webhook config check                                  find mistakes in the settings
   ivesk-webhook serve                                         receive and pull until stopped
+  ivesk-webhook open                                          print a link to the status page
   ivesk-webhook doctor                                        find problems, with their fixes
   ivesk-webhook subscriptions create --print                  print the requests to send by hand
   ivesk-webhook feeds list                                    show the state of each feed
@@ -82,6 +85,8 @@ Exit codes: 0 done, 1 the check failed, 2 wrong use or configuration, 3 a servic
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// List what people and programs did
+    Audit(audit::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Check or show the settings
@@ -108,6 +113,8 @@ pub enum Command {
     Man(man::Args),
     /// List or export stored notifications
     Notifications(notifications::Args),
+    /// Print a link that lets your browser into the status page
+    Open(open::Args),
     /// Pull documents now (for cron), or read an earlier stretch again
     Pull(pull::Args),
     /// List, export or retry refused messages
@@ -194,6 +201,7 @@ fn exit_when_stdout_is_closed() {
 
 async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> {
     match command {
+        Command::Audit(args) => audit::run(args, globals).await,
         Command::Completions(args) => completions::run(args, Cli::command()).await,
         Command::Config(args) => config::run(args, globals).await,
         Command::Deliveries(args) => deliveries::run(args, globals).await,
@@ -207,6 +215,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> 
         Command::Init(args) => init::run(args, globals).await,
         Command::Man(args) => man::run(args, Cli::command()).await,
         Command::Notifications(args) => notifications::run(args, globals).await,
+        Command::Open(args) => open::run(args, globals).await,
         Command::Pull(args) => pull::run(args, globals).await,
         Command::Quarantine(args) => quarantine::run(args, globals).await,
         Command::Replay(args) => replay::run(args).await,

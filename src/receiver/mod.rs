@@ -29,7 +29,7 @@ pub mod ingest;
 pub mod listener;
 mod log;
 pub mod problem;
-mod stalled;
+pub(crate) mod stalled;
 pub mod webhooks;
 
 use caller::{Caller, Callers, REQUEST_ID};

@@ -212,10 +212,7 @@ fn company(code: &str) -> Result<Company, UnknownValue> {
 
 /// Returns the rights with this name.
 pub(super) fn rights(text: &str) -> Result<Rights, UnknownValue> {
-    Rights::ALL
-        .into_iter()
-        .find(|rights| rights.as_str() == text)
-        .ok_or(UnknownValue("right"))
+    text.parse().map_err(|_| UnknownValue("right"))
 }
 
 /// Returns the key of a message id: a UUID's 16 bytes, or more for any other text.

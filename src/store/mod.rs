@@ -13,6 +13,7 @@ use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 mod accounts;
 mod activity;
 mod alarms;
+mod audit;
 mod certificates;
 mod columns;
 mod completion;
@@ -34,7 +35,9 @@ pub mod postgres;
 mod pulls;
 mod quarantine;
 mod retention;
+mod rights;
 mod run_state;
+mod sessions;
 pub mod sqlite;
 mod subscriptions;
 mod tokens;
@@ -43,6 +46,7 @@ mod uploads;
 
 pub use activity::*;
 pub use alarms::*;
+pub use audit::*;
 pub use certificates::*;
 pub use deliveries::*;
 pub use documents::*;
@@ -52,7 +56,9 @@ pub use import_errors::*;
 pub use messages::*;
 pub use quarantine::*;
 pub use retention::*;
+pub use rights::*;
 pub use run_state::*;
+pub use sessions::*;
 pub use subscriptions::*;
 pub use tokens::*;
 pub use uploads::*;
@@ -62,7 +68,7 @@ pub type SharedStore = Arc<dyn Store>;
 
 /// The store, apart from deliveries. Every method may be called twice with the same effect.
 #[async_trait]
-pub trait Store: DeliveryStore {
+pub trait Store: DeliveryStore + AccessStore {
     /// Returns the clock that all processes on this store share; `None` if no other
     /// process shares it and the machine's own clock will do.
     fn clock(&self) -> Option<Clock> {

@@ -1,48 +1,15 @@
 //! Tokens of the admin listener.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::StoreError;
-use super::engine::{Operation, Row, Sql, TOKENS_LOCK, Tx};
+use super::engine::{Operation, Row, SESSIONS_LOCK, Sql, TOKENS_LOCK, Tx};
+use super::rights::Rights;
+use super::sessions::end_sessions_of_token;
 use crate::domain::Timestamp;
 
 /// Maximum number of tokens.
 pub const MAX_API_TOKENS: i64 = 64;
-
-/// The rights of a token's bearer.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    clap::ValueEnum,
-    utoipa::ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Rights {
-    /// See everything, including message bodies, and change nothing
-    Read,
-    /// Change things as well
-    Operate,
-}
-
-impl Rights {
-    /// Both, the lesser one first.
-    pub const ALL: [Self; 2] = [Self::Read, Self::Operate];
-
-    /// Returns the right's name in the store, on the command line and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Operate => "operate",
-        }
-    }
-}
 
 /// A token to be stored, without the token itself.
 #[derive(Clone, Debug)]
@@ -53,6 +20,8 @@ pub struct NewApiToken {
     pub rights: Rights,
     /// The SHA-256 digest of the token.
     pub hash: [u8; 32],
+    /// When it ends; `None` if it never does.
+    pub expires_at: Option<Timestamp>,
     /// The present moment.
     pub now: Timestamp,
 }
@@ -75,20 +44,27 @@ pub struct ApiTokenRow {
     pub id: i64,
     /// Its name.
     pub name: String,
-    /// The rights of its bearer.
+    /// The rights of its bearer: `metrics`, `read`, `operate`, `admin` or `destination:NAME`.
+    #[schema(value_type = String)]
     pub rights: Rights,
     /// When it was created.
     pub created_at: Timestamp,
+    /// When it ends; null if it never does.
+    pub expires_at: Option<Timestamp>,
+    /// When it was last used, to the minute; null if it never was.
+    pub last_used_at: Option<Timestamp>,
 }
 
 impl ApiTokenRow {
-    /// Reads a token from its columns `id, name, rights, created_at`.
+    /// Reads a token from its columns.
     fn read(row: &dyn Row) -> Result<Self, StoreError> {
         Ok(Self {
             id: row.get(0)?,
             name: row.get(1)?,
             rights: row.get(2)?,
             created_at: row.get(3)?,
+            expires_at: row.get(4)?,
+            last_used_at: row.get(5)?,
         })
     }
 }
@@ -102,7 +78,7 @@ impl Operation for NewApiToken {
             "SELECT EXISTS (SELECT 1 FROM api_token WHERE name = $1), count(*) FROM api_token",
         );
         static INSERT: Sql = Sql::new(
-            "INSERT INTO api_token (name, rights, hash, created_at) VALUES ($1, $2, $3, $4) RETURNING id",
+            "INSERT INTO api_token (name, rights, hash, created_at, expires_at) VALUES ($1, $2, $3, $4, $5) RETURNING id",
         );
         // One at a time, so that the limit holds and a taken name is reported as such.
         tx.lock(TOKENS_LOCK).await?;
@@ -118,7 +94,13 @@ impl Operation for NewApiToken {
         let id = tx
             .one(
                 &INSERT,
-                &[&self.name, &self.rights.as_str(), &self.hash, &self.now],
+                &[
+                    &self.name,
+                    &self.rights.to_string(),
+                    &self.hash,
+                    &self.now,
+                    &self.expires_at,
+                ],
                 |row| row.get(0),
             )
             .await?;
@@ -133,8 +115,9 @@ impl Operation for ListApiTokens {
     type Output = Vec<ApiTokenRow>;
 
     async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql =
-            Sql::new("SELECT id, name, rights, created_at FROM api_token ORDER BY id");
+        static SQL: Sql = Sql::new(
+            "SELECT id, name, rights, created_at, expires_at, last_used_at FROM api_token ORDER BY id",
+        );
         tx.all(&SQL, &[], ApiTokenRow::read).await
     }
 }
@@ -146,13 +129,14 @@ impl Operation for FindApiToken {
     type Output = Option<ApiTokenRow>;
 
     async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql =
-            Sql::new("SELECT id, name, rights, created_at FROM api_token WHERE hash = $1");
+        static SQL: Sql = Sql::new(
+            "SELECT id, name, rights, created_at, expires_at, last_used_at FROM api_token WHERE hash = $1",
+        );
         tx.first(&SQL, &[&self.0], ApiTokenRow::read).await
     }
 }
 
-/// Removes the token of this row; returns false if it does not exist.
+/// Removes the token of this row and ends its sessions; returns false if it does not exist.
 pub(super) struct RevokeApiToken(pub(super) i64);
 
 impl Operation for RevokeApiToken {
@@ -160,6 +144,9 @@ impl Operation for RevokeApiToken {
 
     async fn run<T: Tx>(self, tx: &mut T) -> Result<bool, StoreError> {
         static SQL: Sql = Sql::new("DELETE FROM api_token WHERE id = $1");
-        Ok(tx.execute(&SQL, &[&self.0]).await? > 0)
+        tx.lock(SESSIONS_LOCK).await?;
+        let exists = tx.execute(&SQL, &[&self.0]).await? > 0;
+        end_sessions_of_token(tx, self.0).await?;
+        Ok(exists)
     }
 }

@@ -63,6 +63,7 @@ macro_rules! write_transaction {
     }};
 }
 
+mod access_store;
 mod connection;
 mod copy;
 mod deliveries;

@@ -38,6 +38,7 @@ use super::{
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
 
+mod access_store;
 mod backup;
 mod deliveries;
 mod delivery_rows;

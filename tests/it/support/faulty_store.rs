@@ -480,3 +480,43 @@ impl DeliveryStore for FaultyStore {
         self.real.import_errors(filter).await
     }
 }
+
+#[async_trait]
+impl AccessStore for FaultyStore {
+    async fn make_login_link(&self, link: NewLoginLink) -> Result<(), StoreError> {
+        self.real.make_login_link(link).await
+    }
+
+    async fn use_login_link(&self, use_: UseLoginLink) -> Result<Option<SessionRow>, StoreError> {
+        self.real.use_login_link(use_).await
+    }
+
+    async fn open_session(&self, session: NewSession) -> Result<bool, StoreError> {
+        self.real.open_session(session).await
+    }
+
+    async fn session(
+        &self,
+        hash: [u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<SessionRow>, StoreError> {
+        self.check()?;
+        self.real.session(hash, now).await
+    }
+
+    async fn end_session(&self, hash: [u8; 32]) -> Result<(), StoreError> {
+        self.real.end_session(hash).await
+    }
+
+    async fn record_use(&self, used: Used) -> Result<(), StoreError> {
+        self.real.record_use(used).await
+    }
+
+    async fn record_action(&self, action: AuditEntry) -> Result<(), StoreError> {
+        self.real.record_action(action).await
+    }
+
+    async fn audit(&self, before: Option<i64>, limit: usize) -> Result<Vec<AuditRow>, StoreError> {
+        self.real.audit(before, limit).await
+    }
+}
