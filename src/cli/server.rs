@@ -346,3 +346,32 @@ async fn call_own(
     let bytes = to_bytes(response.into_body(), MAX_ANSWER_BYTES).await?;
     Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_strangers_socket_in_an_open_folder_is_not_believed() {
+        const STRANGER: u32 = 54_321;
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("admin.sock");
+        let this = rustix::process::geteuid().as_raw();
+        for (mode, believed) in [
+            (0o755, true),
+            (0o770, true),
+            (0o777, false),
+            (0o1777, false),
+        ] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(folder.path(), permissions).expect("changed");
+            assert_eq!(may_trust(&socket, STRANGER), believed, "{mode:o}");
+            assert!(
+                may_trust(&socket, 0) && may_trust(&socket, this),
+                "{mode:o}"
+            );
+        }
+    }
+}

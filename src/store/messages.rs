@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::StoreError;
 use super::columns;
-use super::engine::{Operation, Sql, Tx};
+use super::engine::{Operation, Row, Sql, Tx};
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::sns::VerifiedMessage;
 
@@ -43,8 +43,8 @@ pub enum Insertion {
     Duplicate,
 }
 
-/// A stored notification, for listing and export.
-#[derive(Clone, Serialize, utoipa::ToSchema)]
+/// A stored notification in a list.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct NotificationRow {
     /// Ascending in the order of arrival.
     pub id: i64,
@@ -58,8 +58,14 @@ pub struct NotificationRow {
     pub message_id: String,
     /// When it was received.
     pub received_at: Timestamp,
+}
+
+/// A stored notification, whole. Lists have [`NotificationRow`] alone.
+#[derive(Clone)]
+pub struct StoredNotification {
+    /// Its row.
+    pub row: NotificationRow,
     /// The body as received; `None` once retention removed it.
-    #[serde(skip)]
     pub body: Option<Vec<u8>>,
 }
 
@@ -69,23 +75,45 @@ pub(super) struct ListNotifications {
     pub(super) limit: usize,
 }
 
+/// Reads a row from its columns.
+fn read_row(row: &dyn Row) -> Result<NotificationRow, StoreError> {
+    Ok(NotificationRow {
+        id: row.get(0)?,
+        account: row.get(1)?,
+        event: columns::event(row.get(2)?)?,
+        kind: row.get(3)?,
+        message_id: columns::message_id(row.bytes(4)?),
+        received_at: row.get(5)?,
+    })
+}
+
 impl Operation for ListNotifications {
     type Output = Vec<NotificationRow>;
 
     async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
         static SQL: Sql = Sql::new(
-            "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at, n.body
+            "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at
              FROM notification n JOIN account a ON a.id = n.account_id
              WHERE n.id > $1 ORDER BY n.id LIMIT $2",
         );
-        tx.all(&SQL, &[&self.after, &self.limit], |row| {
-            Ok(NotificationRow {
-                id: row.get(0)?,
-                account: row.get(1)?,
-                event: columns::event(row.get(2)?)?,
-                kind: row.get(3)?,
-                message_id: columns::message_id(row.bytes(4)?),
-                received_at: row.get(5)?,
+        tx.all(&SQL, &[&self.after, &self.limit], read_row).await
+    }
+}
+
+/// Returns the notification of this row.
+pub(super) struct FindNotification(pub(super) i64);
+
+impl Operation for FindNotification {
+    type Output = Option<StoredNotification>;
+
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
+        static SQL: Sql = Sql::new(
+            "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at, n.body
+             FROM notification n JOIN account a ON a.id = n.account_id WHERE n.id = $1",
+        );
+        tx.first(&SQL, &[&self.0], |row| {
+            Ok(StoredNotification {
+                row: read_row(row)?,
                 body: row.get(6)?,
             })
         })

@@ -96,6 +96,9 @@ pub trait Store: DeliveryStore + AccessStore {
     /// Returns the lengths of this process's write queues. Never waits.
     fn queue_lengths(&self) -> QueueLengths;
 
+    /// Returns a stored notification with its body; `None` if the row does not exist.
+    async fn notification(&self, id: i64) -> Result<Option<StoredNotification>, StoreError>;
+
     /// Lists at most `limit` stored notifications after row `after`, oldest first.
     async fn notifications(
         &self,
@@ -201,6 +204,9 @@ pub trait Store: DeliveryStore + AccessStore {
 
     /// Lists at most `limit` quarantined messages after row `after`, oldest first.
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError>;
+
+    /// Returns a quarantined message with its body; `None` if the row does not exist.
+    async fn quarantined(&self, id: i64) -> Result<Option<QuarantinedMessage>, StoreError>;
 
     /// Removes a quarantined message.
     async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError>;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::StoreError;
-use super::engine::{Operation, Sql, Tx};
+use super::engine::{Operation, Row, Sql, Tx};
 use super::limits::RETENTION_BATCH;
 use crate::domain::{Account, Event, Timestamp};
 
@@ -28,7 +28,7 @@ pub struct Quarantined {
 }
 
 /// A row of the quarantine.
-#[derive(Clone, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct QuarantineRow {
     /// Ascending in the order of arrival.
     pub id: i64,
@@ -40,13 +40,19 @@ pub struct QuarantineRow {
     pub event: Event,
     /// The reason for the refusal.
     pub reason: String,
-    /// The SNS headers, `name: value` lines.
-    #[serde(skip)]
-    pub headers: String,
     /// Length of the body in bytes.
     pub size_bytes: u64,
+}
+
+/// A message of the quarantine, whole. Lists have [`QuarantineRow`] alone: a page of large
+/// messages would not fit into memory.
+#[derive(Clone)]
+pub struct QuarantinedMessage {
+    /// Its row.
+    pub row: QuarantineRow,
+    /// The SNS headers, `name: value` lines.
+    pub headers: String,
     /// The body as received.
-    #[serde(skip)]
     pub body: Vec<u8>,
 }
 
@@ -56,23 +62,45 @@ pub(super) struct ListQuarantined {
     pub(super) limit: usize,
 }
 
+/// Reads a row from its columns.
+fn read_row(row: &dyn Row) -> Result<QuarantineRow, StoreError> {
+    Ok(QuarantineRow {
+        id: row.get(0)?,
+        received_at: row.get(1)?,
+        account: row.get(2)?,
+        event: row.get(3)?,
+        reason: row.get(4)?,
+        size_bytes: row.get(5)?,
+    })
+}
+
 impl Operation for ListQuarantined {
     type Output = Vec<QuarantineRow>;
 
     async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
         static SQL: Sql = Sql::new(
-            "SELECT id, received_at, account, event, reason, headers, length(body), body
+            "SELECT id, received_at, account, event, reason, length(body)
              FROM quarantine WHERE id > $1 ORDER BY id LIMIT $2",
         );
-        tx.all(&SQL, &[&self.after, &self.limit], |row| {
-            Ok(QuarantineRow {
-                id: row.get(0)?,
-                received_at: row.get(1)?,
-                account: row.get(2)?,
-                event: row.get(3)?,
-                reason: row.get(4)?,
-                headers: row.get(5)?,
-                size_bytes: row.get(6)?,
+        tx.all(&SQL, &[&self.after, &self.limit], read_row).await
+    }
+}
+
+/// Returns the message of this row.
+pub(super) struct FindQuarantined(pub(super) i64);
+
+impl Operation for FindQuarantined {
+    type Output = Option<QuarantinedMessage>;
+
+    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
+        static SQL: Sql = Sql::new(
+            "SELECT id, received_at, account, event, reason, length(body), headers, body
+             FROM quarantine WHERE id = $1",
+        );
+        tx.first(&SQL, &[&self.0], |row| {
+            Ok(QuarantinedMessage {
+                row: read_row(row)?,
+                headers: row.get(6)?,
                 body: row.get(7)?,
             })
         })

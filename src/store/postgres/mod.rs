@@ -21,9 +21,9 @@ use super::documents::ReadSequence;
 use super::engine::Operation;
 use super::feeds::{ListAccounts, ListFeeds};
 use super::limits::QUARANTINE_QUEUE;
-use super::messages::ListNotifications;
+use super::messages::{FindNotification, ListNotifications};
 use super::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
-use super::quarantine::{ListQuarantined, RemoveQuarantined};
+use super::quarantine::{FindQuarantined, ListQuarantined, RemoveQuarantined};
 use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
 use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
 use super::triggers::{TriggerReconciliation, raise_all};
@@ -33,9 +33,9 @@ use super::{
     AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
     DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
     NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, QuarantineRow, Quarantined, Retention, RetentionOutcome, SequenceRow, Store,
-    StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun,
-    UploadEnd, UploadFilter, UploadRow,
+    PullPlan, QuarantineRow, Quarantined, QuarantinedMessage, Retention, RetentionOutcome,
+    SequenceRow, Store, StoreError, StoredNotification, SubscriptionChange, SubscriptionRow,
+    Trigger, UnannouncedDocuments, UploadBegun, UploadEnd, UploadFilter, UploadRow,
 };
 use crate::config::PostgresAddress;
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
@@ -288,6 +288,10 @@ impl Store for PostgresStore {
         lengths.unwrap_or_default()
     }
 
+    async fn notification(&self, id: i64) -> Result<Option<StoredNotification>, StoreError> {
+        self.read(FindNotification(id)).await
+    }
+
     async fn notifications(
         &self,
         after: i64,
@@ -452,6 +456,10 @@ impl Store for PostgresStore {
             }
         }
         self.read(ListQuarantined { after, limit }).await
+    }
+
+    async fn quarantined(&self, id: i64) -> Result<Option<QuarantinedMessage>, StoreError> {
+        self.read(FindQuarantined(id)).await
     }
 
     async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError> {

@@ -20,9 +20,9 @@ use super::certificates::{KeepCertificate, ListCertificates};
 use super::documents::ReadSequence;
 use super::engine::Operation;
 use super::feeds::{ListAccounts, ListFeeds};
-use super::messages::ListNotifications;
+use super::messages::{FindNotification, ListNotifications};
 use super::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
-use super::quarantine::{ListQuarantined, RemoveQuarantined};
+use super::quarantine::{FindQuarantined, ListQuarantined, RemoveQuarantined};
 use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
 use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
 use super::triggers::{TriggerReconciliation, raise_all};
@@ -32,9 +32,10 @@ use super::{
     AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
     DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
     NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, QuarantineRow, Quarantined, QueueLengths, Retention, RetentionOutcome, SequenceRow,
-    Store, StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments,
-    UploadBegun, UploadEnd, UploadFilter, UploadRow,
+    PullPlan, QuarantineRow, Quarantined, QuarantinedMessage, QueueLengths, Retention,
+    RetentionOutcome, SequenceRow, Store, StoreError, StoredNotification, SubscriptionChange,
+    SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun, UploadEnd, UploadFilter,
+    UploadRow,
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
 
@@ -329,6 +330,10 @@ impl Store for SqliteStore {
             .unwrap_or_default()
     }
 
+    async fn notification(&self, id: i64) -> Result<Option<StoredNotification>, StoreError> {
+        self.read(FindNotification(id)).await
+    }
+
     async fn notifications(
         &self,
         after: i64,
@@ -495,6 +500,10 @@ impl Store for SqliteStore {
 
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
         self.read(ListQuarantined { after, limit }).await
+    }
+
+    async fn quarantined(&self, id: i64) -> Result<Option<QuarantinedMessage>, StoreError> {
+        self.read(FindQuarantined(id)).await
     }
 
     async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError> {

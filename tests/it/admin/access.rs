@@ -6,7 +6,7 @@ use std::time::Duration;
 use ivesk_webhook::admin;
 use ivesk_webhook::app::App;
 use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind};
-use ivesk_webhook::domain::DestinationName;
+use ivesk_webhook::domain::{DestinationName, Event};
 use ivesk_webhook::store::{SharedStore, Store as _};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 
 use crate::support::app::{ADMIN_TOKEN, TestApp, code, json_of};
 use crate::support::fake_sns::{FOREIGN_TOPIC, Message};
-use crate::support::process::{Installation, within};
+use crate::support::process::{Installation, client, within};
 
 /// The loopback listener of a fresh installation: nobody has configured a token.
 fn without_token(config: &mut Config) {
@@ -510,8 +510,8 @@ async fn a_read_token_sees_no_token_and_no_link() {
     let document = json!({"id": "7f3a", "docnum": "SF-1", "filepath": link, "total": "1.00"});
     app.store_documents(&[document]).await;
     const SECRETS: [&str; 6] = [
-        "SubscribeURL",
-        "UnsubscribeURL",
+        "\"SubscribeURL\"",
+        "\"UnsubscribeURL\"",
         "\"Token\"",
         "Token=",
         "planted-signature",
@@ -553,7 +553,7 @@ async fn a_read_token_sees_no_token_and_no_link() {
         let page = as_bearer(&app, &read, Method::GET, path).await;
         assert_eq!(page.status(), 200, "{path}");
         let page = page.text().await.unwrap();
-        for secret in ["SubscribeURL", "planted-signature", "X-Amz-"] {
+        for secret in ["SubscribeURL", "Token=", "planted-signature", "X-Amz-"] {
             assert!(!page.contains(secret), "{path} holds {secret}");
         }
     }
@@ -745,4 +745,44 @@ async fn a_user_of_the_socket_is_named_in_the_audit_list() {
     assert_eq!(code, Some(0));
     let rows: Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(rows[0]["actor"], user);
+}
+
+/// Returns the memory that a process holds now, in bytes.
+fn memory_bytes(process: rustix::process::Pid) -> u64 {
+    let path = format!("/proc/{}/status", process.as_raw_nonzero());
+    let status = std::fs::read_to_string(path).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test]
+async fn lists_of_large_messages_take_little_memory() {
+    let installation = Installation::alone("");
+    let server = installation.start().await;
+    let webhook = installation.webhook(Event::OnExported);
+    let large = "x".repeat(100 * 1024);
+    for _ in 0..300 {
+        let refused = client().post(&webhook).body(large.clone()).send().await;
+        assert_eq!(refused.unwrap().status(), 400);
+    }
+    let before = memory_bytes(server.pid());
+    let mut most = before;
+    let mut listed = 0;
+    for path in ["/v1/quarantine?limit=500", "/quarantine"] {
+        for _ in 0..5 {
+            let list = installation.admin_request(Method::GET, path).send().await;
+            let list = list.unwrap();
+            assert_eq!(list.status(), 200);
+            let text = list.text().await.unwrap();
+            most = most.max(memory_bytes(server.pid()));
+            let json: Value = serde_json::from_str(&text).unwrap_or_default();
+            let rows = json["rows"].as_array().into_iter().flatten();
+            listed += rows.filter_map(|row| row["size_bytes"].as_u64()).sum::<u64>();
+        }
+    }
+    let stored = listed / 5;
+    assert!(stored > 20 << 20, "{stored}");
+    let grown = most - before;
+    assert!(grown < stored / 2, "{grown} bytes for a list of {stored}");
 }

@@ -132,6 +132,10 @@ impl Store for FaultyStore {
         self.real.queue_lengths()
     }
 
+    async fn notification(&self, id: i64) -> Result<Option<StoredNotification>, StoreError> {
+        self.real.notification(id).await
+    }
+
     async fn notifications(
         &self,
         after: i64,
@@ -254,6 +258,10 @@ impl Store for FaultyStore {
 
     async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError> {
         self.real.quarantine(after, limit).await
+    }
+
+    async fn quarantined(&self, id: i64) -> Result<Option<QuarantinedMessage>, StoreError> {
+        self.real.quarantined(id).await
     }
 
     async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError> {
