@@ -24,13 +24,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use axum::routing::get;
 use clap::Parser;
+use ivesk_webhook::config::StoreUrl;
 use ivesk_webhook::config::{Config, Loopback};
 use ivesk_webhook::domain::{Clock, Event};
 use ivesk_webhook::emulator::signer::{Signer, Unsigned};
 use ivesk_webhook::service::Service;
 use ivesk_webhook::sns::MessageType;
 use ivesk_webhook::store::Store;
-use ivesk_webhook::store::sqlite::SqliteStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -286,7 +286,7 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Re
 }
 
 async fn count(store: &std::path::Path) -> anyhow::Result<usize> {
-    let store = SqliteStore::open_for_reading(store)?;
+    let store = Store::open_for_reading(&StoreUrl::Sqlite(store.to_owned())).await?;
     let mut rows = 0;
     let mut after = 0;
     loop {

@@ -136,7 +136,7 @@ impl TraceEvent {
 /// # Errors
 ///
 /// Fails if the store does.
-pub async fn find(store: &dyn Store, query: &str) -> Result<Vec<Trace>, StoreError> {
+pub async fn find(store: &Store, query: &str) -> Result<Vec<Trace>, StoreError> {
     let query = query.trim();
     let mut traces = Vec::new();
     for (account, id) in identities(store, query).await? {
@@ -150,7 +150,7 @@ pub async fn find(store: &dyn Store, query: &str) -> Result<Vec<Trace>, StoreErr
 }
 
 /// Returns the documents that `query` names as (account, vendor's id), each once.
-async fn identities(store: &dyn Store, query: &str) -> Result<Vec<(Account, String)>, StoreError> {
+async fn identities(store: &Store, query: &str) -> Result<Vec<(Account, String)>, StoreError> {
     let by_id = store.documents(DocumentFilter {
         document_id: Some(query.to_owned()),
         limit: MAX_DOCUMENTS,
@@ -197,7 +197,7 @@ fn unique(mut identities: Vec<(Account, String)>) -> Vec<(Account, String)> {
 }
 
 /// Returns the documents whose number is `query`, or whose userdata contains it.
-async fn search(store: &dyn Store, query: &str) -> Result<Vec<(Account, String)>, StoreError> {
+async fn search(store: &Store, query: &str) -> Result<Vec<(Account, String)>, StoreError> {
     let mut search = DocumentSearch {
         versions: SEARCH_BATCH,
         ..DocumentSearch::default()
@@ -225,7 +225,7 @@ fn matches(row: &DocumentRow, query: &str) -> bool {
 
 /// Returns every upload that `matches`.
 async fn uploads(
-    store: &dyn Store,
+    store: &Store,
     matches: impl Fn(&UploadRow) -> bool,
 ) -> Result<Vec<UploadRow>, StoreError> {
     let mut matching = Vec::new();
@@ -246,7 +246,7 @@ async fn uploads(
 }
 
 async fn trace_document(
-    store: &dyn Store,
+    store: &Store,
     account: Account,
     document_id: String,
 ) -> Result<Trace, StoreError> {

@@ -143,7 +143,7 @@ pub(super) async fn find(
 /// Returns the versions of the document with this id, or the version with this sequence
 /// number.
 async fn by_id_or_sequence(
-    store: &dyn Store,
+    store: &Store,
     search: &DocumentSearch,
     text: &str,
 ) -> Result<Vec<DocumentRow>, AdminError> {
@@ -178,7 +178,7 @@ async fn by_id_or_sequence(
 /// Scans backwards until there are `limit` rows, nothing is left, or [`MAX_BATCHES`] were
 /// read.
 async fn scan(
-    store: &dyn Store,
+    store: &Store,
     mut search: DocumentSearch,
     limit: usize,
     matches: impl Fn(&DocumentRow) -> bool,

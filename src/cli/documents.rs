@@ -131,7 +131,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 
 /// Calls `each` for every matching version, with at most [`BATCH_ROWS`] in memory.
 async fn for_each(
-    store: &dyn Store,
+    store: &Store,
     mut filter: DocumentFilter,
     mut each: impl FnMut(DocumentRow) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
@@ -145,7 +145,7 @@ async fn for_each(
     }
 }
 
-async fn list(store: &dyn Store, filter: DocumentFilter, limit: usize) -> Result<Exit, Failure> {
+async fn list(store: &Store, filter: DocumentFilter, limit: usize) -> Result<Exit, Failure> {
     let mut newest = std::collections::VecDeque::new();
     let mut count = 0_u64;
     for_each(store, filter, |row| {
@@ -207,7 +207,7 @@ struct Line {
     document: Option<Box<serde_json::value::RawValue>>,
 }
 
-async fn list_json(store: &dyn Store, filter: DocumentFilter) -> Result<Exit, Failure> {
+async fn list_json(store: &Store, filter: DocumentFilter) -> Result<Exit, Failure> {
     for_each(store, filter, |row| {
         let document = row
             .body
@@ -220,7 +220,7 @@ async fn list_json(store: &dyn Store, filter: DocumentFilter) -> Result<Exit, Fa
     Ok(Exit::Done)
 }
 
-async fn show(store: &dyn Store, document: &str) -> Result<Exit, Failure> {
+async fn show(store: &Store, document: &str) -> Result<Exit, Failure> {
     let by_id = DocumentFilter {
         document_id: Some(document.to_owned()),
         limit: BATCH_ROWS,
@@ -262,7 +262,7 @@ async fn show(store: &dyn Store, document: &str) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-async fn trace(store: &dyn Store, document: &str, json: bool) -> Result<Exit, Failure> {
+async fn trace(store: &Store, document: &str, json: bool) -> Result<Exit, Failure> {
     let traces = crate::trace::find(store, document).await?;
     if json {
         println!("{}", serde_json::to_string(&traces)?);
@@ -328,7 +328,7 @@ fn print_trace(trace: &Trace) {
     println!("{table}\n");
 }
 
-async fn export(store: &dyn Store, filter: DocumentFilter, dir: &Path) -> Result<Exit, Failure> {
+async fn export(store: &Store, filter: DocumentFilter, dir: &Path) -> Result<Exit, Failure> {
     let mut written = 0_u64;
     let mut without_body = 0_u64;
     for_each(store, filter, |row| {

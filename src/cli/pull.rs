@@ -138,7 +138,7 @@ async fn pull_all(config: &Config, store: SharedStore) -> Result<Exit, Failure> 
 
 /// Returns a line for each account and feed that was not pulled because it is paused or waits.
 async fn skipped(
-    store: &dyn Store,
+    store: &Store,
     pulled: &BTreeMap<Feed, FeedResult>,
 ) -> Result<Vec<String>, Failure> {
     let now = Clock::system().now();
@@ -262,7 +262,7 @@ async fn dry_run(args: &Args, config: &Config) -> Result<Exit, Failure> {
 async fn chosen_feeds(
     args: &Args,
     config: &Config,
-    store: Option<&dyn Store>,
+    store: Option<&Store>,
 ) -> Result<Vec<(Feed, Option<Cursor>)>, Failure> {
     let account = args
         .account
@@ -317,7 +317,7 @@ async fn count(
     client: &Client,
     feed: &Feed,
     from: Option<Cursor>,
-    store: Option<&dyn Store>,
+    store: Option<&Store>,
     result: &mut FeedResult,
 ) -> Result<Result<(), ApiError>, Failure> {
     let mut position = Position {

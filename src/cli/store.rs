@@ -11,8 +11,7 @@ use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use crate::config::{Config, StoreUrl};
 use crate::service::open_store_for_reading;
-use crate::store::StoreError;
-use crate::store::postgres::{Progress, copy_from_sqlite};
+use crate::store::{Progress, StoreError, copy_from_sqlite};
 
 /// Arguments of `store`.
 #[derive(Debug, clap::Args)]

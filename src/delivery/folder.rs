@@ -152,7 +152,7 @@ impl Folder {
             Fetched::Missing(reason) => Ok(Attachment::Missing(reason)),
             // The JSON must not wait forever.
             Fetched::Failed(DestinationResponse::LinkExpired)
-                if delivery.link_tries >= MAX_LINK_TRIES =>
+                if delivery.link_timed_out || delivery.link_tries >= MAX_LINK_TRIES =>
             {
                 let reason = "its link has expired, and pulling the document again brought no \
                               working one";

@@ -51,7 +51,7 @@ pub fn settings(config: &Config, clock: &Clock) -> Vec<Check> {
 /// Checks the state of the configured destinations; those without a problem are left out.
 ///
 /// Returns `None` if the store can't be read, which another check reports.
-pub async fn state(config: &Config, store: &dyn Store) -> Option<Vec<Check>> {
+pub async fn state(config: &Config, store: &Store) -> Option<Vec<Check>> {
     let mut checks = Vec::new();
     for row in store.destinations().await.ok()? {
         let Some(destination) = config.destinations.get(&row.name) else {

@@ -7,15 +7,13 @@ use reqwest::header::DATE;
 use rustix::fs::Access;
 
 use super::Check;
-use crate::config::{Config, PostgresAddress, StoreUrl, is_loopback};
+use crate::config::{Config, StoreUrl, is_loopback};
 use crate::domain::{Clock, Company, Queue, Timestamp};
 use crate::egress;
 use crate::ivesk::{ApiError, Client};
 use crate::receiver::listener;
 use crate::sns::policy::endpoint;
-use crate::store::postgres::PostgresStore;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{Store as _, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Time limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,30 +80,7 @@ pub fn settings(config: &Config) -> Vec<Check> {
 pub async fn store(config: &Config) -> Vec<Check> {
     match &config.store.url {
         StoreUrl::Sqlite(path) => file(config, path).await,
-        StoreUrl::Postgres(address) => vec![database(address).await],
-    }
-}
-
-/// Checks that the database answers. An empty one passes: the first start creates its tables.
-async fn database(address: &PostgresAddress) -> Check {
-    match PostgresStore::open_for_reading(address.clone()).await {
-        Ok(store) => {
-            let last = store.sequence().await.map(|sequence| sequence.last);
-            // Opened read-only, so closing can't lose anything.
-            let _ = store.close().await;
-            match last {
-                Ok(last) => {
-                    Check::pass("store", format!("{address} holds {last} document versions"))
-                }
-                Err(error) => unusable(&error),
-            }
-        }
-        Err(error @ StoreError::Unreachable { .. }) => {
-            Check::unreachable("store", error.to_string())
-                .because(NOTHING_RECEIVED)
-                .fix("start the database, or check `store.url`")
-        }
-        Err(error) => unusable(&error),
+        StoreUrl::Postgres(address) => vec![content(config, address.to_string()).await],
     }
 }
 
@@ -128,7 +103,7 @@ async fn file(config: &Config, path: &Path) -> Vec<Check> {
             folder.display()
         ))
     } else if path.exists() {
-        content(path).await
+        content(config, path.display().to_string()).await
     } else {
         let found = format!("{} will be created at the first start", path.display());
         Check::pass("store", found)
@@ -139,20 +114,21 @@ async fn file(config: &Config, path: &Path) -> Vec<Check> {
     std::iter::once(store).chain(disk).collect()
 }
 
-/// Checks that the store's file can be read.
-async fn content(path: &Path) -> Check {
-    let store = match SqliteStore::open_for_reading(path) {
+/// Checks that the store can be read.
+async fn content(config: &Config, place: String) -> Check {
+    let store = match Store::open_for_reading(&config.store.url).await {
         Ok(store) => store,
+        Err(error @ StoreError::Unreachable { .. }) => {
+            return Check::unreachable("store", error.to_string())
+                .because(NOTHING_RECEIVED)
+                .fix("start the database, or check `store.url`");
+        }
         Err(error) => return unusable(&error),
     };
     let check = match store.sequence().await {
         Ok(sequence) => Check::pass(
             "store",
-            format!(
-                "{} holds {} document versions",
-                path.display(),
-                sequence.last
-            ),
+            format!("{place} holds {} document versions", sequence.last),
         ),
         Err(error) => unusable(&error),
     };

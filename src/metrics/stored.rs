@@ -59,7 +59,7 @@ impl StoreSnapshot {
     /// # Errors
     ///
     /// Fails if the store does.
-    pub async fn read(store: &dyn Store, now: Timestamp) -> Result<Self, StoreError> {
+    pub async fn read(store: &Store, now: Timestamp) -> Result<Self, StoreError> {
         Ok(Self {
             now,
             feeds: store.feeds().await?,

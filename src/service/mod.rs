@@ -18,7 +18,7 @@ use crate::admin::socket::{AdminSocket, SocketError};
 use crate::alarms::{self, Alarms};
 use crate::app::{App, ClientError};
 use crate::backoff;
-use crate::config::{AdminConfig, Config, ConfirmMode, StoreUrl};
+use crate::config::{AdminConfig, Config, ConfirmMode};
 use crate::delivery::import_errors::{self, ImportErrorSender};
 use crate::delivery::worker::{self, DestinationWorker};
 use crate::delivery::{self, OpenError};
@@ -28,9 +28,9 @@ use crate::pull::{self, Puller, configured_feeds};
 use crate::receiver::PublicRoutes;
 use crate::receiver::caller::Callers;
 use crate::receiver::listener::{self, Drained, Limits, ListenError, bind, local_address};
-use crate::store::postgres::{PostgresOptions, PostgresStore};
-use crate::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::store::{SharedStore, StoreError, SubscriptionRow, SubscriptionState};
+use crate::store::{
+    SharedStore, Store, StoreError, StoreOptions, SubscriptionRow, SubscriptionState,
+};
 use crate::subscriptions;
 use crate::uploads::watch::{self, WatchError, Watcher};
 use crate::uploads::{UploadSettings, Uploader};
@@ -79,34 +79,25 @@ pub enum StartError {
 }
 
 /// Opens the store of `config`: a SQLite file for this process alone, or a PostgreSQL
-/// database shared with others.
-///
-/// Returns after a few milliseconds, later if a migration runs. `clock` is this machine's; a
-/// shared store corrects it ([`crate::store::Store::clock`]).
+/// database shared with others. `clock` is this machine's.
 ///
 /// # Errors
 ///
-/// [`StoreError::InUse`] if another process has the file open, [`StoreError::Unreachable`]
-/// if the server can't be reached, and others, each with what to do.
+/// As [`Store::open`].
 pub async fn open_store(config: &Config, clock: &Clock) -> Result<SharedStore, StoreError> {
-    let ask = config.sns.confirm == ConfirmMode::Ask;
-    match &config.store.url {
-        StoreUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open(SqliteOptions {
-            path: path.clone(),
-            queue: MESSAGE_QUEUE,
-            quarantine_bytes: QUARANTINE_BYTES,
-            ask,
-        })?)),
-        StoreUrl::Postgres(address) => Ok(Arc::new(
-            PostgresStore::open(PostgresOptions {
-                address: address.clone(),
-                queue: MESSAGE_QUEUE,
-                quarantine_bytes: QUARANTINE_BYTES,
-                ask,
-                clock: clock.clone(),
-            })
-            .await?,
-        )),
+    let options = store_options(config, clock);
+    Ok(Arc::new(Store::open(options).await?))
+}
+
+/// Returns the options with which [`open_store`] opens the store.
+pub fn store_options(config: &Config, clock: &Clock) -> StoreOptions {
+    StoreOptions {
+        url: config.store.url.clone(),
+        queue: MESSAGE_QUEUE,
+        quarantine_bytes: QUARANTINE_BYTES,
+        ask: config.sns.confirm == ConfirmMode::Ask,
+        clock: clock.clone(),
+        hooks: None,
     }
 }
 
@@ -114,14 +105,10 @@ pub async fn open_store(config: &Config, clock: &Clock) -> Result<SharedStore, S
 ///
 /// # Errors
 ///
-/// If there is no store, or it can't be opened or reached.
+/// As [`Store::open_for_reading`].
 pub async fn open_store_for_reading(config: &Config) -> Result<SharedStore, StoreError> {
-    match &config.store.url {
-        StoreUrl::Sqlite(path) => Ok(Arc::new(SqliteStore::open_for_reading(path)?)),
-        StoreUrl::Postgres(address) => Ok(Arc::new(
-            PostgresStore::open_for_reading(address.clone()).await?,
-        )),
-    }
+    let store = Store::open_for_reading(&config.store.url).await?;
+    Ok(Arc::new(store))
 }
 
 /// The running service.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::StoreError;
-use super::engine::{Fragment, Operation, Row, Sql, Tx};
+use super::engine::{Column, Columns, Fragment, Param, Sql, Tx, operations};
 use crate::domain::Timestamp;
 
 /// Milliseconds of an hour.
@@ -47,8 +47,10 @@ pub struct Activity {
     pub documents: Vec<HourCount>,
 }
 
-/// Counts what arrived since this moment, from the newest rows.
-pub(super) struct CountActivity(pub(super) Timestamp);
+operations! {
+    /// Counts what arrived since a moment, by hour.
+    pub read activity(since: Timestamp) -> Activity;
+}
 
 /// Counts the rows of a table by hour. They are numbered in the order of time, on
 /// PostgreSQL nearly so, and the newest are read first.
@@ -56,65 +58,57 @@ const HOURS: &str = "
     SELECT at / $3, count(*) FROM (SELECT {moment} AS at FROM {table} ORDER BY {number} DESC LIMIT $2) AS newest
     WHERE at >= $1 GROUP BY 1 ORDER BY 1";
 
-impl Operation for CountActivity {
-    type Output = Activity;
+async fn activity<T: Tx>(tx: &mut T, since: Timestamp) -> Result<Activity, StoreError> {
+    static ACCEPTED: Sql = Sql::with(
+        HOURS,
+        &[
+            ("moment", Fragment::Same("received_at")),
+            ("table", Fragment::Same("notification")),
+            ("number", Fragment::Same("id")),
+        ],
+    );
+    static REFUSED: Sql = Sql::new(
+        "SELECT received_at / $3, reason, count(*)
+         FROM (SELECT received_at, reason FROM quarantine ORDER BY id DESC LIMIT $2) AS newest
+         WHERE received_at >= $1 GROUP BY 1, 2 ORDER BY 1, reason{bytewise}",
+    );
+    static DOCUMENTS: Sql = Sql::with(
+        HOURS,
+        &[
+            ("moment", Fragment::Same("stored_at")),
+            ("table", Fragment::Same("document")),
+            ("number", Fragment::Same("sequence")),
+        ],
+    );
+    let params: [&dyn Param; 3] = [&since, &MAX_COUNTED_ROWS, &HOUR_MS];
+    Ok(Activity {
+        accepted: tx.all(&ACCEPTED, &params).await?,
+        refused: tx.all(&REFUSED, &params).await?,
+        documents: tx.all(&DOCUMENTS, &params).await?,
+    })
+}
 
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Activity, StoreError> {
-        static ACCEPTED: Sql = Sql::with(
-            HOURS,
-            &[
-                ("moment", Fragment::Same("received_at")),
-                ("table", Fragment::Same("notification")),
-                ("number", Fragment::Same("id")),
-            ],
-        );
-        static REFUSED: Sql = Sql::new(
-            "SELECT received_at / $3, count(*), reason
-             FROM (SELECT received_at, reason FROM quarantine ORDER BY id DESC LIMIT $2) AS newest
-             WHERE received_at >= $1 GROUP BY 1, 3 ORDER BY 1, reason{bytewise}",
-        );
-        static DOCUMENTS: Sql = Sql::with(
-            HOURS,
-            &[
-                ("moment", Fragment::Same("stored_at")),
-                ("table", Fragment::Same("document")),
-                ("number", Fragment::Same("sequence")),
-            ],
-        );
-        let Self(since) = self;
-        Ok(Activity {
-            accepted: tx
-                .all(
-                    &ACCEPTED,
-                    &[&since, &MAX_COUNTED_ROWS, &HOUR_MS],
-                    hour_count,
-                )
-                .await?,
-            refused: tx
-                .all(&REFUSED, &[&since, &MAX_COUNTED_ROWS, &HOUR_MS], |row| {
-                    let HourCount { hour, count } = hour_count(row)?;
-                    Ok(RefusedCount {
-                        hour,
-                        reason: row.get(2)?,
-                        count,
-                    })
-                })
-                .await?,
-            documents: tx
-                .all(
-                    &DOCUMENTS,
-                    &[&since, &MAX_COUNTED_ROWS, &HOUR_MS],
-                    hour_count,
-                )
-                .await?,
+impl Column for HourCount {
+    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+        Ok(Self {
+            hour: hour(columns)?,
+            count: columns.get()?,
         })
     }
 }
 
-fn hour_count(row: &dyn Row) -> Result<HourCount, StoreError> {
-    let hours: i64 = row.get(0)?;
-    Ok(HourCount {
-        hour: Timestamp::from_millis(hours.saturating_mul(HOUR_MS)),
-        count: row.get(1)?,
-    })
+impl Column for RefusedCount {
+    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+        Ok(Self {
+            hour: hour(columns)?,
+            reason: columns.get()?,
+            count: columns.get()?,
+        })
+    }
+}
+
+/// Reads the start of an hour from its number.
+fn hour(columns: &mut Columns<'_>) -> Result<Timestamp, StoreError> {
+    let hours: i64 = columns.get()?;
+    Ok(Timestamp::from_millis(hours.saturating_mul(HOUR_MS)))
 }

@@ -5,76 +5,40 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::StoreError;
-use super::engine::{Fragment, Operation, Row, Sql, Tx};
+use super::columns::named;
+use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
 use super::limits::{RECENT_DOCUMENTS, RETENTION_BATCH};
 use crate::domain::{Account, Queue, Timestamp};
 
-/// The subject matter of an alarm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AlarmKind {
-    /// Documents are found without a notification, and no notification arrives.
-    Silence,
-    /// SNS announced that a subscription has ended.
-    Unsubscribed,
-    /// A feed or an account is paused until a person resumes it.
-    Paused,
-    /// A queue can't be pulled because a setting is missing.
-    Blocked,
-    /// A feed has not been up to date for long.
-    Behind,
-    /// Many messages were refused within a short time.
-    RefusedStorm,
-    /// A signing certificate expires soon and no newer one has been seen.
-    Certificate,
-    /// The store's disk is nearly full.
-    Disk,
-    /// Files were uploaded long ago, and no document of them has arrived.
-    UploadsLate,
-    /// A destination has been failing for long, or is closed.
-    Destination,
-    /// Documents are held at a destination until a person starts their feeds.
-    Held,
+named! {
+    /// The subject matter of an alarm.
+    pub enum AlarmKind {
+        /// Documents are found without a notification, and no notification arrives.
+        Silence = "silence",
+        /// SNS announced that a subscription has ended.
+        Unsubscribed = "unsubscribed",
+        /// A feed or an account is paused until a person resumes it.
+        Paused = "paused",
+        /// A queue can't be pulled because a setting is missing.
+        Blocked = "blocked",
+        /// A feed has not been up to date for long.
+        Behind = "behind",
+        /// Many messages were refused within a short time.
+        RefusedStorm = "refused_storm",
+        /// A signing certificate expires soon and no newer one has been seen.
+        Certificate = "certificate",
+        /// The store's disk is nearly full.
+        Disk = "disk",
+        /// Files were uploaded long ago, and no document of them has arrived.
+        UploadsLate = "uploads_late",
+        /// A destination has been failing for long, or is closed.
+        Destination = "destination",
+        /// Documents are held at a destination until a person starts their feeds.
+        Held = "held",
+    }
 }
 
 impl AlarmKind {
-    /// All kinds.
-    pub const ALL: [Self; 11] = [
-        Self::Silence,
-        Self::Unsubscribed,
-        Self::Paused,
-        Self::Blocked,
-        Self::Behind,
-        Self::RefusedStorm,
-        Self::Certificate,
-        Self::Disk,
-        Self::UploadsLate,
-        Self::Destination,
-        Self::Held,
-    ];
-
-    /// Returns the kind's name in the store, in logs and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Silence => "silence",
-            Self::Unsubscribed => "unsubscribed",
-            Self::Paused => "paused",
-            Self::Blocked => "blocked",
-            Self::Behind => "behind",
-            Self::RefusedStorm => "refused_storm",
-            Self::Certificate => "certificate",
-            Self::Disk => "disk",
-            Self::UploadsLate => "uploads_late",
-            Self::Destination => "destination",
-            Self::Held => "held",
-        }
-    }
-
-    /// Returns the kind with this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-
     /// Returns how long an alarm stays active after it was last seen.
     ///
     /// Problems that are visible in the store end at once. Those that only one process
@@ -215,55 +179,60 @@ pub struct UnannouncedDocuments {
     pub documents: u64,
 }
 
-/// The columns that [`AlarmRow::read`] reads.
+operations! {
+    /// Raises, continues and ends alarms according to an observation. Each change is
+    /// returned by exactly one call, on whichever replica.
+    pub write update_alarms(observation: AlarmObservation) -> AlarmChanges;
+
+    /// Lists alarms in the order in which they were raised.
+    pub read alarms(filter: AlarmFilter) -> Vec<AlarmRow>;
+
+    /// Leases the alarm whose notice is due first; nobody else sends it until the lease
+    /// expires.
+    pub write lease_notice(now: Timestamp, lease: Duration) -> Option<AlarmNotice>;
+
+    /// Records how sending a notice ended; returns false, with nothing changed, if another
+    /// process has leased it since.
+    pub write end_notice(notice: AlarmNotice, end: NoticeEnd, now: Timestamp) -> bool;
+
+    /// Counts, per queue, documents stored by `stored_by` that no notification announced
+    /// since the queue's last one; among the newest thousand documents.
+    pub read unannounced_documents(stored_by: Timestamp) -> Vec<UnannouncedDocuments>;
+}
+
+/// The columns of an [`AlarmRow`].
 const COLUMNS: Fragment = Fragment::Same(
     "id, kind, subject, text, raised_at, seen_at, ended_at, notify_at, attempts, last_error",
 );
 
-impl AlarmRow {
-    /// Reads an alarm; none if only a later version, which a replica may run, knows its kind.
-    fn read(row: &dyn Row) -> Result<Option<Self>, StoreError> {
-        let Some(kind) = AlarmKind::parse(&row.text(1)?) else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
-            id: row.get(0)?,
-            kind,
-            subject: row.get(2)?,
-            text: row.get(3)?,
-            raised_at: row.get(4)?,
-            seen_at: row.get(5)?,
-            ended_at: row.get(6)?,
-            notify_at: row.get(7)?,
-            attempts: row.get(8)?,
-            last_error: row.get(9)?,
-        }))
+rows! {
+    AlarmRow {
+        id, kind, subject, text, raised_at, seen_at, ended_at, notify_at, attempts, last_error,
     }
+    UnannouncedDocuments { account, queue, notified_at, documents }
 }
 
-impl Operation for AlarmObservation {
-    type Output = AlarmChanges;
-
-    /// Raises, continues and ends alarms. Each change is returned by exactly one call.
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<AlarmChanges, StoreError> {
-        let mut changes = AlarmChanges::default();
-        for finding in &self.found {
-            changes
-                .raised
-                .extend(record_finding(tx, &self, finding).await?);
-        }
-        let active = AlarmFilter {
-            active: true,
-            after: 0,
-            limit: usize::MAX,
-        };
-        for alarm in active.run(tx).await? {
-            if self.ends(alarm.kind, &alarm.subject, alarm.seen_at) {
-                changes.ended.extend(end_alarm(tx, &self, alarm.id).await?);
-            }
-        }
-        Ok(changes)
+async fn update_alarms<T: Tx>(
+    tx: &mut T,
+    observation: AlarmObservation,
+) -> Result<AlarmChanges, StoreError> {
+    let mut changes = AlarmChanges::default();
+    for finding in &observation.found {
+        let raised = record_finding(tx, &observation, finding).await?;
+        changes.raised.extend(raised);
     }
+    let active = AlarmFilter {
+        active: true,
+        after: 0,
+        limit: usize::MAX,
+    };
+    for alarm in alarms(tx, active).await? {
+        if observation.ends(alarm.kind, &alarm.subject, alarm.seen_at) {
+            let ended = end_alarm(tx, &observation, alarm.id).await?;
+            changes.ended.extend(ended);
+        }
+    }
+    Ok(changes)
 }
 
 /// Records a problem; returns the alarm if this raised it.
@@ -284,20 +253,17 @@ async fn record_finding<T: Tx>(
         &[("columns", COLUMNS)],
     );
     let now = observation.now;
-    let kind = finding.kind.as_str();
-    let known = tx.execute(&SEEN, &[&kind, &finding.subject, &now]).await?;
-    if known > 0 {
+    let Finding {
+        kind,
+        subject,
+        text,
+    } = finding;
+    if tx.execute(&SEEN, &[kind, subject, &now]).await? > 0 {
         return Ok(None);
     }
     let notify_at = observation.notify.then_some(now);
-    let raised = tx
-        .first(
-            &RAISE,
-            &[&kind, &finding.subject, &finding.text, &now, &notify_at],
-            AlarmRow::read,
-        )
-        .await?;
-    Ok(raised.flatten())
+    tx.first(&RAISE, &[kind, subject, text, &now, &notify_at])
+        .await
 }
 
 /// Ends an alarm; none if another replica has ended it.
@@ -313,145 +279,99 @@ async fn end_alarm<T: Tx>(
          WHERE id = $1 AND ended_at IS NULL RETURNING {columns}",
         &[("columns", COLUMNS)],
     );
-    let ended = tx
-        .first(
-            &SQL,
-            &[&id, &observation.now, &observation.notify],
-            AlarmRow::read,
-        )
-        .await?;
-    Ok(ended.flatten())
+    let AlarmObservation { now, notify, .. } = observation;
+    tx.first(&SQL, &[&id, now, notify]).await
 }
 
-impl Operation for AlarmFilter {
-    type Output = Vec<AlarmRow>;
-
-    /// Lists alarms in the order in which they were raised.
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::with(
-            "SELECT {columns} FROM alarm WHERE id > $1 AND (NOT $2 OR ended_at IS NULL)
-             ORDER BY id LIMIT $3",
-            &[("columns", COLUMNS)],
-        );
-        let rows = tx
-            .all(
-                &SQL,
-                &[&self.after, &self.active, &self.limit],
-                AlarmRow::read,
-            )
-            .await?;
-        Ok(rows.into_iter().flatten().collect())
-    }
+/// Lists alarms whose kind this version knows; a replica may run a later one.
+async fn alarms<T: Tx>(tx: &mut T, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
+    static SQL: Sql = Sql::with(
+        "SELECT {columns} FROM alarm
+         WHERE id > $1 AND (NOT $2 OR ended_at IS NULL) AND kind IN ({elements}($4))
+         ORDER BY id LIMIT $3",
+        &[("columns", COLUMNS)],
+    );
+    let known = AlarmKind::ALL.to_vec();
+    let params: [&dyn Param; 4] = [&filter.after, &filter.active, &filter.limit, &known];
+    tx.all(&SQL, &params).await
 }
 
-/// Leases the alarm whose notice is due first.
-pub(super) struct LeaseNotice {
-    pub(super) now: Timestamp,
-    pub(super) lease: Duration,
+async fn lease_notice<T: Tx>(
+    tx: &mut T,
+    now: Timestamp,
+    lease: Duration,
+) -> Result<Option<AlarmNotice>, StoreError> {
+    static SQL: Sql = Sql::with(
+        "UPDATE alarm SET notify_at = $2, fence = fence + 1
+         WHERE id = (SELECT id FROM alarm WHERE notify_at <= $1 AND kind IN ({elements}($3))
+                     ORDER BY notify_at, id LIMIT 1{skip_locked})
+         RETURNING {columns}, notified, fence",
+        &[("columns", COLUMNS)],
+    );
+    let until = now.after(lease);
+    let known = AlarmKind::ALL.to_vec();
+    let leased: Option<(AlarmRow, i64, i64)> = tx.first(&SQL, &[&now, &until, &known]).await?;
+    Ok(leased.map(|(alarm, notified, fence)| AlarmNotice {
+        alarm,
+        over: notified > 0,
+        fence,
+    }))
 }
 
-impl Operation for LeaseNotice {
-    type Output = Option<AlarmNotice>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::with(
-            "UPDATE alarm SET notify_at = $2, fence = fence + 1
-             WHERE id = (SELECT id FROM alarm WHERE notify_at <= $1 ORDER BY notify_at, id LIMIT 1{skip_locked})
-             RETURNING {columns}, notified, fence",
-            &[("columns", COLUMNS)],
-        );
-        let leased = tx
-            .first(&SQL, &[&self.now, &self.now.after(self.lease)], |row| {
-                let notified: i64 = row.get(10)?;
-                let fence = row.get(11)?;
-                Ok(AlarmRow::read(row)?.map(|alarm| AlarmNotice {
-                    alarm,
-                    over: notified > 0,
-                    fence,
-                }))
-            })
-            .await?;
-        Ok(leased.flatten())
-    }
-}
-
-/// Records how sending a notice ended; returns false if another process has leased it.
-pub(super) struct EndNotice {
-    pub(super) notice: AlarmNotice,
-    pub(super) end: NoticeEnd,
-    pub(super) now: Timestamp,
-}
-
-impl Operation for EndNotice {
-    type Output = bool;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<bool, StoreError> {
-        static TRY_AGAIN: Sql = Sql::new(
-            "UPDATE alarm SET notify_at = $3, attempts = attempts + 1, last_error = $4
-             WHERE id = $1 AND fence = $2",
-        );
-        // The notice of the alarm's end is due at once if it has ended.
-        static FINISH: Sql = Sql::new(
-            "UPDATE alarm SET notified = notified + 1, attempts = 0, last_error = $4,
-                 notify_at = CASE WHEN notified = 0 AND ended_at IS NOT NULL THEN $3 END
-             WHERE id = $1 AND fence = $2",
-        );
-        let (sql, at, error) = match self.end {
-            NoticeEnd::TryAgain { at, error } => (&TRY_AGAIN, at, Some(error)),
-            NoticeEnd::Sent => (&FINISH, self.now, None),
-            NoticeEnd::GivenUp { error } => (&FINISH, self.now, Some(error)),
-        };
-        let AlarmNotice { alarm, fence, .. } = self.notice;
-        let changed = tx.execute(sql, &[&alarm.id, &fence, &at, &error]).await?;
-        Ok(changed > 0)
-    }
+async fn end_notice<T: Tx>(
+    tx: &mut T,
+    notice: AlarmNotice,
+    end: NoticeEnd,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    static TRY_AGAIN: Sql = Sql::new(
+        "UPDATE alarm SET notify_at = $3, attempts = attempts + 1, last_error = $4
+         WHERE id = $1 AND fence = $2",
+    );
+    // The notice of the alarm's end is due at once if it has ended.
+    static FINISH: Sql = Sql::new(
+        "UPDATE alarm SET notified = notified + 1, attempts = 0, last_error = $4,
+             notify_at = CASE WHEN notified = 0 AND ended_at IS NOT NULL THEN $3 END
+         WHERE id = $1 AND fence = $2",
+    );
+    let (sql, at, error) = match end {
+        NoticeEnd::TryAgain { at, error } => (&TRY_AGAIN, at, Some(error)),
+        NoticeEnd::Sent => (&FINISH, now, None),
+        NoticeEnd::GivenUp { error } => (&FINISH, now, Some(error)),
+    };
+    let AlarmNotice { alarm, fence, .. } = notice;
+    Ok(tx.execute(sql, &[&alarm.id, &fence, &at, &error]).await? > 0)
 }
 
 /// Removes a batch of the alarms that ended before this moment; returns their number.
-pub(super) struct RemoveOldAlarms(pub(super) Timestamp);
-
-impl Operation for RemoveOldAlarms {
-    type Output = usize;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<usize, StoreError> {
-        static SQL: Sql = Sql::new(
-            "DELETE FROM alarm WHERE id IN (
-                 SELECT id FROM alarm WHERE ended_at < $1 ORDER BY id LIMIT $2{skip_locked})",
-        );
-        tx.execute(&SQL, &[&self.0, &RETENTION_BATCH]).await
-    }
+pub(super) async fn remove_old_alarms<T: Tx>(
+    tx: &mut T,
+    before: Timestamp,
+) -> Result<usize, StoreError> {
+    static SQL: Sql = Sql::new(
+        "DELETE FROM alarm WHERE id IN (
+             SELECT id FROM alarm WHERE ended_at < $1 ORDER BY id LIMIT $2{skip_locked})",
+    );
+    tx.execute(&SQL, &[&before, &RETENTION_BATCH]).await
 }
 
-/// Counts documents, stored by this moment, that no notification announced since the last
-/// one.
-pub(super) struct CountUnannounced(pub(super) Timestamp);
-
-impl Operation for CountUnannounced {
-    type Output = Vec<UnannouncedDocuments>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::new(
-            "WITH announced AS (
-                 SELECT f.account_id, f.queue, max(coalesce(w.again_at, w.due_at)) AS at
-                 FROM feed f LEFT JOIN feed_trigger w ON w.feed_id = f.id AND w.kind = 0
-                 GROUP BY f.account_id, f.queue),
-             recent AS (SELECT feed_id, version_ms, first_pull, found_by, stored_at
-                 FROM document ORDER BY sequence DESC LIMIT $2)
-             SELECT a.name, f.queue, announced.at, count(*)
-             FROM recent d JOIN feed f ON f.id = d.feed_id JOIN account a ON a.id = f.account_id
-                 JOIN announced ON announced.account_id = f.account_id AND announced.queue = f.queue
-             WHERE d.found_by IN (1, 2, 3) AND NOT d.first_pull AND d.stored_at <= $1
-                 AND d.version_ms > coalesce(announced.at, 0)
-             GROUP BY a.name, f.queue, announced.at ORDER BY a.name{bytewise}, f.queue{bytewise}",
-        );
-        tx.all(&SQL, &[&self.0, &RECENT_DOCUMENTS], |row| {
-            Ok(UnannouncedDocuments {
-                account: row.get(0)?,
-                queue: row.get(1)?,
-                notified_at: row.get(2)?,
-                documents: row.get(3)?,
-            })
-        })
-        .await
-    }
+async fn unannounced_documents<T: Tx>(
+    tx: &mut T,
+    stored_by: Timestamp,
+) -> Result<Vec<UnannouncedDocuments>, StoreError> {
+    static SQL: Sql = Sql::new(
+        "WITH announced AS (
+             SELECT f.account_id, f.queue, max(coalesce(w.again_at, w.due_at)) AS at
+             FROM feed f LEFT JOIN feed_trigger w ON w.feed_id = f.id AND w.kind = 0
+             GROUP BY f.account_id, f.queue),
+         recent AS (SELECT feed_id, version_ms, first_pull, found_by, stored_at
+             FROM document ORDER BY sequence DESC LIMIT $2)
+         SELECT a.name, f.queue, announced.at, count(*)
+         FROM recent d JOIN feed f ON f.id = d.feed_id JOIN account a ON a.id = f.account_id
+             JOIN announced ON announced.account_id = f.account_id AND announced.queue = f.queue
+         WHERE d.found_by IN (1, 2, 3) AND NOT d.first_pull AND d.stored_at <= $1
+             AND d.version_ms > coalesce(announced.at, 0)
+         GROUP BY a.name, f.queue, announced.at ORDER BY a.name{bytewise}, f.queue{bytewise}",
+    );
+    tx.all(&SQL, &[&stored_by, &RECENT_DOCUMENTS]).await
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::StoreError;
-use super::engine::{Operation, Row, Sql, Tx};
+use super::engine::{Sql, Tx, operations, rows};
 use crate::domain::Timestamp;
 
 /// Most rows of the audit list; the oldest make room for new ones.
@@ -42,57 +42,44 @@ pub struct AuditRow {
     pub detail: Option<String>,
 }
 
-impl AuditRow {
-    /// Reads a row from its columns `id, at, actor, action, subject, detail`.
-    fn read(row: &dyn Row) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: row.get(0)?,
-            at: row.get(1)?,
-            actor: row.get(2)?,
-            action: row.get(3)?,
-            subject: row.get(4)?,
-            detail: row.get(5)?,
-        })
-    }
+operations! {
+    /// Adds an action to the audit list, and removes what is beyond [`MAX_AUDIT_ROWS`].
+    pub write record_action(action: AuditEntry) -> ();
+
+    /// Lists at most `limit` actions before row `before`, newest first.
+    pub read audit(before: Option<i64>, limit: usize) -> Vec<AuditRow>;
 }
 
-impl Operation for AuditEntry {
-    type Output = ();
+rows! { AuditRow { id, at, actor, action, subject, detail } }
 
-    /// Adds the action, and removes what is beyond [`MAX_AUDIT_ROWS`].
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<(), StoreError> {
-        static INSERT: Sql = Sql::new(
-            "INSERT INTO audit (at, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5) RETURNING id",
-        );
-        static REMOVE: Sql = Sql::new("DELETE FROM audit WHERE id <= $1");
-        let at = tx.now_or(self.at);
-        let id: i64 = tx
-            .one(
-                &INSERT,
-                &[&at, &self.actor, &self.action, &self.subject, &self.detail],
-                |row| row.get(0),
-            )
-            .await?;
-        tx.execute(&REMOVE, &[&(id - MAX_AUDIT_ROWS)]).await?;
-        Ok(())
-    }
+async fn record_action<T: Tx>(tx: &mut T, entry: AuditEntry) -> Result<(), StoreError> {
+    static INSERT: Sql = Sql::new(
+        "INSERT INTO audit (at, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5) RETURNING id",
+    );
+    static REMOVE: Sql = Sql::new("DELETE FROM audit WHERE id <= $1");
+    let AuditEntry {
+        at,
+        actor,
+        action,
+        subject,
+        detail,
+    } = entry;
+    let at = tx.now_or(at);
+    let id: i64 = tx
+        .one(&INSERT, &[&at, &actor, &action, &subject, &detail])
+        .await?;
+    tx.run(&REMOVE, &[&(id - MAX_AUDIT_ROWS)]).await
 }
 
-/// Lists at most `limit` actions before row `before`, newest first.
-pub(super) struct ListAudit {
-    pub(super) before: Option<i64>,
-    pub(super) limit: usize,
-}
-
-impl Operation for ListAudit {
-    type Output = Vec<AuditRow>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::new(
-            "SELECT id, at, actor, action, subject, detail FROM audit
-             WHERE id < $1 ORDER BY id DESC LIMIT $2",
-        );
-        let before = self.before.unwrap_or(i64::MAX);
-        tx.all(&SQL, &[&before, &self.limit], AuditRow::read).await
-    }
+async fn audit<T: Tx>(
+    tx: &mut T,
+    before: Option<i64>,
+    limit: usize,
+) -> Result<Vec<AuditRow>, StoreError> {
+    static SQL: Sql = Sql::new(
+        "SELECT id, at, actor, action, subject, detail FROM audit
+         WHERE id < $1 ORDER BY id DESC LIMIT $2",
+    );
+    let before = before.unwrap_or(i64::MAX);
+    tx.all(&SQL, &[&before, &limit]).await
 }

@@ -1,11 +1,12 @@
 //! Conversions between domain values and columns, for both databases.
 
+use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::engine::{Column, Row};
+use super::engine::{Column, Columns, params, rows};
 use super::{
-    DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState, Rights, StoreError,
-    SubscriptionState, TriggerKind, UploadState,
+    AlarmKind, DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState, Rights,
+    StoreError, SubscriptionState, TriggerKind, UploadState,
 };
 use crate::domain::{Account, Company, Cursor, DestinationName, Event, Feed, Queue};
 
@@ -21,60 +22,122 @@ impl From<UnknownValue> for StoreError {
     }
 }
 
-/// Implements [`Column`] for types whose column holds a name.
+/// Defines an enum whose values have the same names in the store, in logs and in the API.
+macro_rules! named {
+    (
+        $(#[$attribute:meta])*
+        pub enum $rust:ident { $($(#[$of_value:meta])* $value:ident = $name:literal,)* }
+    ) => {
+        $(#[$attribute])*
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
+            serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+        )]
+        pub enum $rust { $($(#[$of_value])* #[serde(rename = $name)] $value,)* }
+
+        impl $rust {
+            /// All values, in their order.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$value),*];
+
+            /// Returns its name in the store, in logs and in the API.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$value => $name,)* }
+            }
+
+            /// Returns the value with this name.
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.into_iter().find(|value| value.as_str() == name)
+            }
+        }
+    };
+}
+pub(super) use named;
+
+/// Implements reading and writing for types whose column holds a name.
 macro_rules! named_columns {
-    ($($rust:ty: $parse:ident;)*) => {
+    ($($rust:ty: $what:literal, $name:ident => $parsed:expr;)*) => {
         $(impl Column for $rust {
-            fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
-                Ok($parse(&row.text(column)?)?)
+            fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+                let $name = columns.text()?;
+                Ok($parsed.ok_or(UnknownValue($what))?)
             }
         })*
+        params! { $($rust: Text, value => value.as_str();)* }
     };
 }
 
 named_columns! {
-    Account: account;
-    Company: company;
-    DeliveryState: delivery_state;
-    DestinationName: destination;
-    DestinationPauseReason: destination_pause_reason;
-    Event: event_name;
-    FeedPauseReason: feed_pause_reason;
-    ImportErrorState: import_error_state;
-    Queue: queue;
-    Rights: rights;
-    SubscriptionState: subscription_state;
-    UploadState: upload_state;
+    Account: "account name", name => Self::parse(&name).ok();
+    // Empty text is a feed that mixes them.
+    Company: "company code", code => match &*code {
+        "" => Some(Self::mixed()),
+        code => Self::parse(code).ok(),
+    };
+    AlarmKind: "kind of alarm", name => Self::parse(&name);
+    DeliveryState: "delivery state", name => Self::parse(&name);
+    DestinationName: "destination name", name => Self::parse(&name).ok();
+    DestinationPauseReason: "pause reason", name => Self::parse(&name);
+    Event: "event", name => Self::parse(&name);
+    FeedPauseReason: "pause reason", name => Self::parse(&name);
+    ImportErrorState: "import error state", name => Self::parse(&name);
+    Queue: "queue", name => Self::parse(&name);
+    SubscriptionState: "subscription state", name => Self::parse(&name);
+    UploadState: "upload state", name => Self::parse(&name);
+}
+
+impl Column for Rights {
+    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+        let rights = columns.text()?.parse();
+        Ok(rights.map_err(|_| UnknownValue("right"))?)
+    }
 }
 
 impl Column for Cursor {
-    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
-        Ok(Self::new(row.text(column)?))
+    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+        Ok(Self::new(columns.text()?))
     }
 }
 
-impl Column for Feed {
-    /// Reads three columns: account name, queue, company.
-    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
-        Ok(Self {
-            account: row.get(column)?,
-            queue: row.get(column + 1)?,
-            company: row.get(column + 2)?,
-        })
+impl Column for SecretString {
+    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+        Ok(columns.get::<String>()?.into())
     }
 }
+
+// Three columns, of which the first is the account's name.
+rows! { Feed { account, queue, company } }
 
 impl Column for TriggerKind {
-    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
-        Ok(kind(row.integer(column)?)?)
+    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+        let code: i64 = columns.get()?;
+        let known = Self::ALL.into_iter().find(|kind| kind_code(*kind) == code);
+        Ok(known.ok_or(UnknownValue("kind of trigger"))?)
     }
 }
 
 impl Column for Vec<TriggerKind> {
     /// Reads a list of codes, such as `0,3`; NULL is empty.
-    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
-        let codes: Option<String> = row.get(column)?;
-        Ok(trigger_kinds(codes.as_deref().unwrap_or_default()))
+    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+        let codes: Option<String> = columns.get()?;
+        let codes: Vec<&str> = codes.iter().flat_map(|codes| codes.split(',')).collect();
+        let is_listed = |kind: &TriggerKind| codes.contains(&&*kind_code(*kind).to_string());
+        Ok(TriggerKind::ALL.into_iter().filter(is_listed).collect())
+    }
+}
+
+params! {
+    Cursor: Text, cursor => cursor.as_str();
+    TriggerKind: Integer, kind => kind_code(*kind);
+}
+
+/// Returns the kind's code, which orders kinds by urgency.
+const fn kind_code(kind: TriggerKind) -> i64 {
+    match kind {
+        TriggerKind::Notification => 0,
+        TriggerKind::FollowUp => 1,
+        TriggerKind::LateFollowUp => 2,
+        TriggerKind::Reconciliation => 3,
+        TriggerKind::Backfill => 4,
     }
 }
 
@@ -92,127 +155,6 @@ pub(super) fn event(code: i64) -> Result<Event, UnknownValue> {
         .into_iter()
         .find(|event| event_code(*event) == code)
         .ok_or(UnknownValue("event"))
-}
-
-/// Returns the event with this name.
-pub(super) fn event_name(name: &str) -> Result<Event, UnknownValue> {
-    Event::parse(name).ok_or(UnknownValue("event"))
-}
-
-/// Returns the kind's code, which orders kinds by urgency.
-pub(super) const fn kind_code(kind: TriggerKind) -> i64 {
-    match kind {
-        TriggerKind::Notification => 0,
-        TriggerKind::FollowUp => 1,
-        TriggerKind::LateFollowUp => 2,
-        TriggerKind::Reconciliation => 3,
-        TriggerKind::Backfill => 4,
-    }
-}
-
-/// Returns the kind with this code.
-pub(super) fn kind(code: i64) -> Result<TriggerKind, UnknownValue> {
-    TriggerKind::ALL
-        .into_iter()
-        .find(|kind| kind_code(*kind) == code)
-        .ok_or(UnknownValue("kind of trigger"))
-}
-
-/// Parses a list of the kinds' codes, such as `0,3`.
-fn trigger_kinds(codes: &str) -> Vec<TriggerKind> {
-    TriggerKind::ALL
-        .into_iter()
-        .filter(|kind| {
-            codes
-                .split(',')
-                .any(|code| code.parse() == Ok(kind_code(*kind)))
-        })
-        .collect()
-}
-
-/// Returns the account with this name.
-pub(super) fn account(name: &str) -> Result<Account, UnknownValue> {
-    Account::parse(name).map_err(|_| UnknownValue("account name"))
-}
-
-/// Returns the queue with this name.
-pub(super) fn queue(name: &str) -> Result<Queue, UnknownValue> {
-    Queue::parse(name).ok_or(UnknownValue("queue"))
-}
-
-/// Returns the feed with these three columns.
-pub(super) fn feed(account_name: &str, queue: &str, company: &str) -> Result<Feed, UnknownValue> {
-    Ok(Feed {
-        account: account(account_name)?,
-        queue: self::queue(queue)?,
-        company: self::company(company)?,
-    })
-}
-
-/// Returns the pause reason with this name.
-fn feed_pause_reason(text: &str) -> Result<FeedPauseReason, UnknownValue> {
-    FeedPauseReason::ALL
-        .into_iter()
-        .find(|reason| reason.as_str() == text)
-        .ok_or(UnknownValue("pause reason"))
-}
-
-/// Returns the state of a subscription with this name.
-fn subscription_state(text: &str) -> Result<SubscriptionState, UnknownValue> {
-    SubscriptionState::ALL
-        .into_iter()
-        .find(|state| state.as_str() == text)
-        .ok_or(UnknownValue("subscription state"))
-}
-
-/// Returns the state of an upload with this name.
-fn upload_state(text: &str) -> Result<UploadState, UnknownValue> {
-    UploadState::ALL
-        .into_iter()
-        .find(|state| state.as_str() == text)
-        .ok_or(UnknownValue("upload state"))
-}
-
-/// Returns the state of a delivery with this name.
-pub(super) fn delivery_state(text: &str) -> Result<DeliveryState, UnknownValue> {
-    DeliveryState::ALL
-        .into_iter()
-        .find(|state| state.as_str() == text)
-        .ok_or(UnknownValue("delivery state"))
-}
-
-/// Returns the pause reason of a destination with this name.
-fn destination_pause_reason(text: &str) -> Result<DestinationPauseReason, UnknownValue> {
-    DestinationPauseReason::ALL
-        .into_iter()
-        .find(|reason| reason.as_str() == text)
-        .ok_or(UnknownValue("pause reason"))
-}
-
-/// Returns the state of an import error with this name.
-fn import_error_state(text: &str) -> Result<ImportErrorState, UnknownValue> {
-    ImportErrorState::ALL
-        .into_iter()
-        .find(|state| state.as_str() == text)
-        .ok_or(UnknownValue("import error state"))
-}
-
-/// Returns the destination with this name.
-fn destination(name: &str) -> Result<DestinationName, UnknownValue> {
-    DestinationName::parse(name).map_err(|_| UnknownValue("destination name"))
-}
-
-/// Returns the company with this code; empty text is a feed that mixes them.
-fn company(code: &str) -> Result<Company, UnknownValue> {
-    if code.is_empty() {
-        return Ok(Company::mixed());
-    }
-    Company::parse(code).map_err(|_| UnknownValue("company code"))
-}
-
-/// Returns the rights with this name.
-pub(super) fn rights(text: &str) -> Result<Rights, UnknownValue> {
-    text.parse().map_err(|_| UnknownValue("right"))
 }
 
 /// Returns the key of a message id: a UUID's 16 bytes, or more for any other text.
@@ -240,11 +182,6 @@ pub(super) fn new_epoch() -> String {
     // On supported systems the random source never fails once it has started.
     getrandom::fill(&mut random).expect("the system provides random bytes");
     random.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Converts a limit to the signed number that databases expect.
-pub(super) fn row_limit(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The end of a pull: what it completes, and the triggers that follow.
 
 use super::StoreError;
-use super::columns::kind_code;
 use super::engine::{Sql, Tx};
 use super::feeds::{PageLease, PullPlan, TriggerKind};
 use super::links::complete_link_request;
@@ -37,26 +36,23 @@ pub(super) async fn complete_pull<T: Tx>(
         "UPDATE feed_pull SET completed = coalesce(target, completed), target = NULL
          WHERE feed_id = $1 AND kind = $2",
     );
-    let (feed, kind) = (lease.feed_id, kind_code(lease.kind));
-    let is_backfill = lease.kind == TriggerKind::Backfill;
-    tx.execute(&UP_TO_DATE, &[&feed, &plan.now, &is_backfill])
+    let (feed, kind) = (lease.feed_id, lease.kind);
+    let is_backfill = kind == TriggerKind::Backfill;
+    let position_kind = position_kind(kind, lease.first_pull);
+    tx.run(&UP_TO_DATE, &[&feed, &plan.now, &is_backfill])
         .await?;
-    let position_kind = kind_code(position_kind(lease.kind, lease.first_pull));
-    tx.execute(&CLEAR_POSITION, &[&feed, &kind, &position_kind])
+    tx.run(&CLEAR_POSITION, &[&feed, &kind, &position_kind])
         .await?;
     // Only these kinds repeat, so that the row of notifications, which ingest writes, is
     // never touched here.
-    if matches!(
-        lease.kind,
-        TriggerKind::FollowUp | TriggerKind::LateFollowUp
-    ) {
-        tx.execute(&AGAIN, &[&feed, &kind]).await?;
+    if matches!(kind, TriggerKind::FollowUp | TriggerKind::LateFollowUp) {
+        tx.run(&AGAIN, &[&feed, &kind]).await?;
     }
-    tx.execute(&COMPLETE, &[&feed, &kind]).await?;
+    tx.run(&COMPLETE, &[&feed, &kind]).await?;
     if lease.first_pull && !is_backfill {
         complete_first_pull(tx, feed).await?;
     }
-    match lease.kind {
+    match kind {
         TriggerKind::Notification => {
             let [soon, late] = plan.follow_ups.map(|delay| plan.now.after(delay));
             raise(tx, feed, TriggerKind::FollowUp, soon).await?;
@@ -68,8 +64,8 @@ pub(super) async fn complete_pull<T: Tx>(
         }
         TriggerKind::FollowUp | TriggerKind::LateFollowUp | TriggerKind::Backfill => {}
     }
-    if lease.kind.overlaps() {
-        complete_link_request(tx, feed, lease.kind, plan.now).await?;
+    if kind.overlaps() {
+        complete_link_request(tx, feed, kind, plan.now).await?;
     }
     Ok(())
 }
@@ -85,10 +81,8 @@ async fn complete_first_pull<T: Tx>(tx: &mut T, feed: i64) -> Result<(), StoreEr
     static RESTART_OTHERS: Sql = Sql::new(
         "UPDATE feed_pull SET target = NULL, position = NULL WHERE feed_id = $1 AND kind <> $2",
     );
-    let backfill = kind_code(TriggerKind::Backfill);
-    let reconciliation = kind_code(TriggerKind::Reconciliation);
-    tx.execute(&RECONCILED, &[&feed, &reconciliation, &backfill])
+    let (reconciliation, backfill) = (TriggerKind::Reconciliation, TriggerKind::Backfill);
+    tx.run(&RECONCILED, &[&feed, &reconciliation, &backfill])
         .await?;
-    tx.execute(&RESTART_OTHERS, &[&feed, &backfill]).await?;
-    Ok(())
+    tx.run(&RESTART_OTHERS, &[&feed, &backfill]).await
 }

@@ -9,60 +9,20 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use serde::Serialize;
 
-use super::StoreError;
-use super::import_errors::{
-    ImportErrorFilter, ImportErrorLease, ImportErrorOutcome, ImportErrorRow, NewImportError,
-};
-use crate::domain::{Account, Company, DestinationName, Feed, Queue, Timestamp};
+use super::columns::named;
+use super::destinations::{DestinationFilter, DestinationPauseReason};
+use super::import_errors::NewImportError;
+use crate::domain::{DestinationName, Feed, Timestamp};
 
 /// Number of versions after a destination's position that one lease reads.
 pub(super) const LEASE_WINDOW: i64 = 2_000;
 
-/// Maximum number of attempt rows per delivery; the first is kept, then the newest.
-pub(super) const MAX_ATTEMPT_ROWS: i64 = 50;
-
-/// The error of an import error that names no company and therefore can't be sent.
-pub(super) const NO_COMPANY: &str = "the document does not say which of your companies it belongs to, and Įvesk.lt requires \
-     that; inform the accountant yourself";
-
 /// Time that deliveries wait for a feed to be pulled again for fresh links. After that its
 /// documents are delivered without their files.
 pub(super) const LINK_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The [`Delivery::link_tries`] of a version that no longer waits for a fresh link.
-pub(super) const NO_MORE_LINKS: u32 = 1000;
-
-/// Time that a version waits after the link to its file has expired, unless a fresh link
-/// arrives sooner.
-pub(super) const LINK_RETRY_DELAY: Duration = Duration::from_secs(60);
-
-/// Selects the documents that a destination receives.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DestinationFilter {
-    /// Documents of this queue.
-    pub queue: Queue,
-    /// Documents of these accounts; of all accounts if empty.
-    pub accounts: Vec<Account>,
-    /// Documents of these companies; of all companies if empty. The store ignores this
-    /// for the digitized queue, which mixes companies.
-    pub companies: Vec<Company>,
-}
-
-impl DestinationFilter {
-    /// Selects every document of a queue.
-    pub fn all_of(queue: Queue) -> Self {
-        Self {
-            queue,
-            accounts: Vec::new(),
-            companies: Vec::new(),
-        }
-    }
-}
 
 /// A worker's request for versions to deliver.
 #[derive(Clone, Debug)]
@@ -123,6 +83,9 @@ pub struct Delivery {
     /// Number of requests for a fresh link that brought none: a destination that has
     /// waited long enough continues without the file.
     pub link_tries: u32,
+    /// True if its feed could not be pulled for a fresh link for a day: it is delivered
+    /// without its file if its link has expired.
+    pub link_timed_out: bool,
     /// The note that this destination left when it accepted an earlier version of the
     /// document ([`DeliveryOutcome::Delivered`]).
     pub earlier_note: Option<String>,
@@ -197,48 +160,6 @@ pub enum LeaseAction {
     },
 }
 
-/// The point from which a person starts the feeds of a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartFrom {
-    /// Everything that is stored, and all later versions.
-    All,
-    /// Versions stored from now on.
-    Now,
-    /// Versions from this moment on, by the vendor's time, and all later versions.
-    Since(Timestamp),
-}
-
-/// A person's change of a destination.
-#[derive(Clone, Debug)]
-pub enum DestinationChange {
-    /// Stops deliveries until [`DestinationChange::Resume`].
-    Pause,
-    /// Resumes deliveries at once, paused or waiting.
-    Resume,
-    /// Starts feeds. Feeds that were started later than this are moved to the earlier
-    /// start; settled versions are not delivered again.
-    Start {
-        /// The documents that the destination receives.
-        filter: DestinationFilter,
-        /// Only this account's feeds.
-        account: Option<Account>,
-        /// Only this company's feed.
-        company: Option<Company>,
-        /// The starting point.
-        from: StartFrom,
-    },
-    /// Delivers rejected versions again, unless a newer version exists.
-    Retry {
-        /// Only this version, whatever its state; all rejected ones if none.
-        sequence: Option<i64>,
-    },
-    /// Skips a version that is not settled.
-    Skip {
-        /// The version's sequence number.
-        sequence: i64,
-    },
-}
-
 /// An outcome that arrives later: for a listed version from the program that read it, or
 /// for a delivered one from its destination.
 #[derive(Clone, Debug)]
@@ -254,68 +175,21 @@ pub enum LateOutcome {
     },
 }
 
-/// The state of one version at one destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DeliveryState {
-    /// It was attempted and will be retried, or was reset by a person.
-    Pending,
-    /// It is in the list that a program reads; no outcome has been reported yet.
-    Listed,
-    /// The destination accepted it.
-    Delivered,
-    /// The destination rejected it.
-    Rejected,
-    /// A person skipped it.
-    Skipped,
-    /// It belongs to a company that the destination does not receive.
-    Filtered,
-}
-
-impl DeliveryState {
-    /// All states.
-    pub const ALL: [Self; 6] = [
-        Self::Pending,
-        Self::Listed,
-        Self::Delivered,
-        Self::Rejected,
-        Self::Skipped,
-        Self::Filtered,
-    ];
-
-    /// Returns the state's name in the store and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Listed => "listed",
-            Self::Delivered => "delivered",
-            Self::Rejected => "rejected",
-            Self::Skipped => "skipped",
-            Self::Filtered => "filtered",
-        }
-    }
-}
-
-/// The reason why a destination is paused until a person resumes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DestinationPauseReason {
-    /// A person paused it.
-    ByHand,
-    /// It answered that it accepts nothing any more.
-    Closed,
-}
-
-impl DestinationPauseReason {
-    /// All reasons.
-    pub const ALL: [Self; 2] = [Self::ByHand, Self::Closed];
-
-    /// Returns the reason's name in the store and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ByHand => "by_hand",
-            Self::Closed => "closed",
-        }
+named! {
+    /// The state of one version at one destination.
+    pub enum DeliveryState {
+        /// It was attempted and will be retried, or was reset by a person.
+        Pending = "pending",
+        /// It is in the list that a program reads; no outcome has been reported yet.
+        Listed = "listed",
+        /// The destination accepted it.
+        Delivered = "delivered",
+        /// The destination rejected it.
+        Rejected = "rejected",
+        /// A person skipped it.
+        Skipped = "skipped",
+        /// It belongs to a company that the destination does not receive.
+        Filtered = "filtered",
     }
 }
 
@@ -351,18 +225,6 @@ pub struct DestinationRow {
     pub stuck_at: Option<i64>,
     /// When it last accepted or rejected a version.
     pub last_success_at: Option<Timestamp>,
-}
-
-/// A feed that is held at a destination until a person starts it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct HeldFeed {
-    /// The feed.
-    #[serde(flatten)]
-    pub feed: Feed,
-    /// Versions that are held.
-    pub documents: u64,
-    /// True if its first pull is complete.
-    pub complete: bool,
 }
 
 /// Attempts to deliver a version; consecutive attempts with the same result are one row.
@@ -434,121 +296,4 @@ pub struct FreshLink {
     pub version: String,
     /// The link; a secret.
     pub url: SecretString,
-}
-
-/// The store of deliveries. Every method may be called twice with the same effect.
-#[async_trait]
-pub trait DeliveryStore: Send + Sync + 'static {
-    /// Returns a watch that changes when this process may have stored documents or
-    /// changed a destination. The rows decide what is to be delivered.
-    fn arrivals(&self) -> watch::Receiver<()>;
-
-    /// Adds destinations that are not known yet, and stores their filters.
-    ///
-    /// Versions that are stored already are history to a new destination. If the filter of
-    /// a known one changes, feeds that no longer match have to be started again should they
-    /// return, and versions stored so far of newly matching feeds are history.
-    async fn register_destinations(
-        &self,
-        destinations: Vec<(DestinationName, DestinationFilter)>,
-        now: Timestamp,
-    ) -> Result<(), StoreError>;
-
-    /// Leases a destination with the next versions for it.
-    ///
-    /// Feeds without history are started automatically here. The lease covers the whole
-    /// destination, so that a document is delivered by one worker at a time.
-    async fn lease_deliveries(
-        &self,
-        request: DeliveryLeaseRequest,
-    ) -> Result<DeliveryLeased, StoreError>;
-
-    /// Records attempts with the import errors that follow, and applies `action` to the
-    /// lease. Returns true if more attempts may begin under the lease: not once it is
-    /// released, or a person has paused the destination. A pause leaves the lease with its
-    /// owner, which finishes the attempts in flight and then releases it.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::StaleLease`] if another worker has leased the destination since;
-    /// nothing is recorded then.
-    async fn settle_deliveries(
-        &self,
-        lease: DeliveryLease,
-        attempts: Vec<Attempt>,
-        action: LeaseAction,
-        now: Timestamp,
-    ) -> Result<bool, StoreError>;
-
-    /// Changes a destination and returns the number of affected feeds or versions; `None`
-    /// if the destination does not exist.
-    async fn change_destination(
-        &self,
-        destination: DestinationName,
-        change: DestinationChange,
-        now: Timestamp,
-    ) -> Result<Option<usize>, StoreError>;
-
-    /// Records an outcome that a destination reports later; returns false if the version
-    /// was never listed at or delivered to it.
-    async fn record_outcome(
-        &self,
-        destination: DestinationName,
-        sequence: i64,
-        outcome: LateOutcome,
-        now: Timestamp,
-    ) -> Result<bool, StoreError>;
-
-    /// Lists all destinations that were ever registered.
-    async fn destinations(&self) -> Result<Vec<DestinationRow>, StoreError>;
-
-    /// Lists feeds that match `filter` and are held at `destination` until they are started.
-    async fn held_feeds(
-        &self,
-        destination: DestinationName,
-        filter: DestinationFilter,
-    ) -> Result<Vec<HeldFeed>, StoreError>;
-
-    /// Lists deliveries with their attempts.
-    async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>, StoreError>;
-
-    /// Returns at most `limit` entries of a destination's list after place `after`; none
-    /// is added after `limit_bytes` of bodies.
-    async fn listed(
-        &self,
-        destination: DestinationName,
-        after: i64,
-        limit: usize,
-        limit_bytes: usize,
-    ) -> Result<Vec<ListEntry>, StoreError>;
-
-    /// Leases the import error of these accounts that is due next.
-    async fn lease_import_error(
-        &self,
-        accounts: Vec<Account>,
-        now: Timestamp,
-        lease: Duration,
-    ) -> Result<Option<ImportErrorLease>, StoreError>;
-
-    /// Records the result of sending an import error.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::StaleLease`] if another worker has leased the import error since.
-    async fn end_import_error(
-        &self,
-        lease: ImportErrorLease,
-        end: ImportErrorOutcome,
-        now: Timestamp,
-    ) -> Result<(), StoreError>;
-
-    /// Makes a refused or waiting import error due now; returns false if there is none
-    /// that can be sent.
-    async fn retry_import_error(&self, id: i64, now: Timestamp) -> Result<bool, StoreError>;
-
-    /// Lists import errors.
-    async fn import_errors(
-        &self,
-        filter: ImportErrorFilter,
-    ) -> Result<Vec<ImportErrorRow>, StoreError>;
 }

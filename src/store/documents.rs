@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::engine::{Fragment, Operation, Param, Row, Sql, Tx};
+use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
 use super::{StoreError, TriggerKind};
 use crate::domain::{Account, Company, Feed, Queue, Timestamp};
 
@@ -104,11 +104,33 @@ pub struct SequenceRow {
     pub last: i64,
 }
 
-/// The columns that [`DocumentRow::read`] reads.
+operations! {
+    /// Lists documents in ascending sequence.
+    pub read documents(filter: DocumentFilter) -> Vec<DocumentRow>;
+
+    /// Searches documents in descending sequence, a bounded number per call: one document's
+    /// or one company's versions by index, otherwise a stretch of the sequence.
+    pub read search_documents(search: DocumentSearch) -> FoundDocuments;
+
+    /// Returns for each of these (id, version) pairs whether `feed` has it already.
+    pub read known_versions(feed: Feed, versions: Vec<(String, String)>) -> Vec<bool>;
+
+    /// Returns the state of the numbering.
+    pub read sequence() -> SequenceRow;
+}
+
+/// The columns of a [`DocumentRow`].
 const COLUMNS: Fragment = Fragment::Same(
     "d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.superseded, d.first_pull,
         d.found_by, d.stored_at, d.body",
 );
+
+rows! {
+    DocumentRow {
+        sequence, feed, document_id, version, superseded, first_pull, found_by, stored_at, body,
+    }
+    SequenceRow { epoch, last }
+}
 
 /// Joins feed and account, and selects by the account $2, the queue $3 and the company $4.
 const OF_FEEDS: Fragment = Fragment::Same(
@@ -116,144 +138,126 @@ const OF_FEEDS: Fragment = Fragment::Same(
      WHERE ($2 IS NULL OR a.name = $2) AND ($3 IS NULL OR f.queue = $3) AND ($4 IS NULL OR f.company = $4)",
 );
 
-impl DocumentRow {
-    fn read(row: &dyn Row) -> Result<Self, StoreError> {
-        Ok(Self {
-            sequence: row.get(0)?,
-            feed: row.get(1)?,
-            document_id: row.get(4)?,
-            version: row.get(5)?,
-            superseded: row.get(6)?,
-            first_pull: row.get(7)?,
-            found_by: row.get(8)?,
-            stored_at: row.get(9)?,
-            body: row.get(10)?,
-        })
+async fn documents<T: Tx>(
+    tx: &mut T,
+    filter: DocumentFilter,
+) -> Result<Vec<DocumentRow>, StoreError> {
+    static SQL: Sql = Sql::with(
+        "SELECT {columns} FROM document d {of_feeds}
+           AND d.sequence > $1 AND ($5 IS NULL OR d.document_id = $5)
+         ORDER BY d.sequence LIMIT $6",
+        &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
+    );
+    let params: [&dyn Param; 6] = [
+        &filter.after.unwrap_or(0),
+        &filter.account,
+        &filter.queue,
+        &filter.company,
+        &filter.document_id,
+        &filter.limit,
+    ];
+    tx.all(&SQL, &params).await
+}
+
+/// Searches a bounded number of versions: one document's or one company's by index,
+/// otherwise a stretch of the sequence.
+async fn search_documents<T: Tx>(
+    tx: &mut T,
+    search: DocumentSearch,
+) -> Result<FoundDocuments, StoreError> {
+    // Prevents PostgreSQL from reading the whole sequence for its order.
+    const UNORDERED: Fragment = Fragment::Differs("", " + 0");
+    static OF_DOCUMENT: Sql = Sql::with(
+        "SELECT {columns} FROM document d{by_identity} {of_feeds}
+           AND d.sequence < $1 AND d.document_id = $6
+         ORDER BY d.sequence{unordered} DESC LIMIT $5",
+        &[
+            ("columns", COLUMNS),
+            ("of_feeds", OF_FEEDS),
+            ("unordered", UNORDERED),
+        ],
+    );
+    static OF_COMPANY: Sql = Sql::with(
+        "SELECT {columns} FROM document d {of_feeds} AND d.sequence IN (
+             SELECT one.sequence FROM document one{by_feed}
+             WHERE one.sequence < $1 AND one.feed_id IN (
+                 SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
+                 WHERE f.company = $4 AND ($2 IS NULL OR a.name = $2) AND ($3 IS NULL OR f.queue = $3))
+             ORDER BY one.sequence{unordered} DESC LIMIT $5)
+         ORDER BY d.sequence DESC",
+        &[
+            ("columns", COLUMNS),
+            ("of_feeds", OF_FEEDS),
+            ("unordered", UNORDERED),
+            (
+                "by_feed",
+                Fragment::Differs(" INDEXED BY document_feed", ""),
+            ),
+        ],
+    );
+    static OF_STRETCH: Sql = Sql::with(
+        "SELECT {columns} FROM document d {of_feeds}
+           AND d.sequence < $1 AND d.sequence >= $6
+         ORDER BY d.sequence DESC LIMIT $5",
+        &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
+    );
+    let DocumentSearch {
+        account,
+        queue,
+        company,
+        document_id,
+        before,
+        versions,
+    } = search;
+    let newest = sequence(tx).await?.last;
+    let before = before.unwrap_or(i64::MAX).min(newest.saturating_add(1));
+    let first = before.saturating_sub(versions.into()).max(1);
+    let limit = i64::from(versions);
+    let mut params: Vec<&dyn Param> = vec![&before, &account, &queue, &company, &limit];
+    if document_id.is_some() {
+        params.push(&document_id);
+        let rows = tx.all(&OF_DOCUMENT, &params).await?;
+        Ok(FoundDocuments::matching(rows, versions))
+    } else if company.is_some() {
+        let rows = tx.all(&OF_COMPANY, &params).await?;
+        Ok(FoundDocuments::matching(rows, versions))
+    } else {
+        params.push(&first);
+        let rows = tx.all(&OF_STRETCH, &params).await?;
+        Ok(FoundDocuments::from(rows, first))
     }
 }
 
-impl Operation for DocumentFilter {
-    type Output = Vec<DocumentRow>;
+/// The versions of two lists: ids $1, versions $2.
+pub(super) const VERSIONS: Fragment = Fragment::Differs(
+    "(SELECT key AS number, value AS document_id, $2 ->> key AS version FROM json_each($1)) AS v",
+    "unnest($1, $2) WITH ORDINALITY AS v (document_id, version, number)",
+);
 
-    /// Lists documents in ascending sequence.
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::with(
-            "SELECT {columns} FROM document d {of_feeds}
-               AND d.sequence > $1 AND ($5 IS NULL OR d.document_id = $5)
-             ORDER BY d.sequence LIMIT $6",
-            &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
-        );
-        tx.all(
-            &SQL,
-            &[
-                &self.after.unwrap_or(0),
-                &self.account.as_ref().map(Account::as_str),
-                &self.queue.map(Queue::as_str),
-                &self.company.as_ref().map(Company::as_str),
-                &self.document_id,
-                &self.limit,
-            ],
-            DocumentRow::read,
-        )
-        .await
-    }
+async fn known_versions<T: Tx>(
+    tx: &mut T,
+    feed: Feed,
+    versions: Vec<(String, String)>,
+) -> Result<Vec<bool>, StoreError> {
+    static SQL: Sql = Sql::with(
+        "SELECT EXISTS (
+             SELECT 1 FROM document d JOIN feed f ON f.id = d.feed_id JOIN account a ON a.id = f.account_id
+             WHERE d.document_id = v.document_id AND d.version = v.version
+               AND a.name = $3 AND f.queue = $4 AND f.company = $5)
+         FROM {versions} ORDER BY v.number",
+        &[("versions", VERSIONS)],
+    );
+    let (ids, versions): (Vec<String>, Vec<String>) = versions.into_iter().unzip();
+    let Feed {
+        account,
+        queue,
+        company,
+    } = feed;
+    let params: [&dyn Param; 5] = [&ids, &versions, &account, &queue, &company];
+    tx.all(&SQL, &params).await
 }
 
-impl Operation for DocumentSearch {
-    type Output = FoundDocuments;
-
-    /// Searches a bounded number of versions: one document's or one company's by index,
-    /// otherwise a stretch of the sequence.
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<FoundDocuments, StoreError> {
-        // Prevents PostgreSQL from reading the whole sequence for its order.
-        const UNORDERED: Fragment = Fragment::Differs {
-            sqlite: "",
-            postgres: " + 0",
-        };
-        static OF_DOCUMENT: Sql = Sql::with(
-            "SELECT {columns} FROM document d{by_identity} {of_feeds}
-               AND d.sequence < $1 AND d.document_id = $6
-             ORDER BY d.sequence{unordered} DESC LIMIT $5",
-            &[
-                ("columns", COLUMNS),
-                ("of_feeds", OF_FEEDS),
-                ("unordered", UNORDERED),
-                (
-                    "by_identity",
-                    Fragment::Differs {
-                        sqlite: " INDEXED BY document_identity",
-                        postgres: "",
-                    },
-                ),
-            ],
-        );
-        static OF_COMPANY: Sql = Sql::with(
-            "SELECT {columns} FROM document d {of_feeds} AND d.sequence IN (
-                 SELECT one.sequence FROM document one{by_feed}
-                 WHERE one.sequence < $1 AND one.feed_id IN (
-                     SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
-                     WHERE f.company = $4 AND ($2 IS NULL OR a.name = $2) AND ($3 IS NULL OR f.queue = $3))
-                 ORDER BY one.sequence{unordered} DESC LIMIT $5)
-             ORDER BY d.sequence DESC",
-            &[
-                ("columns", COLUMNS),
-                ("of_feeds", OF_FEEDS),
-                ("unordered", UNORDERED),
-                (
-                    "by_feed",
-                    Fragment::Differs {
-                        sqlite: " INDEXED BY document_feed",
-                        postgres: "",
-                    },
-                ),
-            ],
-        );
-        static OF_STRETCH: Sql = Sql::with(
-            "SELECT {columns} FROM document d {of_feeds}
-               AND d.sequence < $1 AND d.sequence >= $6
-             ORDER BY d.sequence DESC LIMIT $5",
-            &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
-        );
-        let newest = ReadSequence.run(tx).await?.last;
-        let before = self
-            .before
-            .unwrap_or(i64::MAX)
-            .min(newest.saturating_add(1));
-        let first = before.saturating_sub(i64::from(self.versions)).max(1);
-        let account = self.account.as_ref().map(Account::as_str);
-        let queue = self.queue.map(Queue::as_str);
-        let company = self.company.as_ref().map(Company::as_str);
-        let limit = i64::from(self.versions);
-        let common: [&dyn Param; 5] = [&before, &account, &queue, &company, &limit];
-        if let Some(id) = &self.document_id {
-            let params = [&common[..], &[id as &dyn Param]].concat();
-            let rows = tx.all(&OF_DOCUMENT, &params, DocumentRow::read).await?;
-            Ok(FoundDocuments::matching(rows, self.versions))
-        } else if company.is_some() {
-            let rows = tx.all(&OF_COMPANY, &common, DocumentRow::read).await?;
-            Ok(FoundDocuments::matching(rows, self.versions))
-        } else {
-            let params = [&common[..], &[&first as &dyn Param]].concat();
-            let rows = tx.all(&OF_STRETCH, &params, DocumentRow::read).await?;
-            Ok(FoundDocuments::from(rows, first))
-        }
-    }
-}
-
-/// Reads the state of the numbering.
-pub(super) struct ReadSequence;
-
-impl Operation for ReadSequence {
-    type Output = SequenceRow;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<SequenceRow, StoreError> {
-        static SQL: Sql = Sql::new("SELECT epoch, last FROM sequence");
-        tx.one(&SQL, &[], |row| {
-            Ok(SequenceRow {
-                epoch: row.get(0)?,
-                last: row.get(1)?,
-            })
-        })
-        .await
-    }
+pub(super) async fn sequence<T: Tx>(tx: &mut T) -> Result<SequenceRow, StoreError> {
+    static SQL: Sql = Sql::new("SELECT epoch, last FROM sequence");
+    tx.one(&SQL, &[]).await
 }

@@ -4,47 +4,28 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::engine::{Operation, Sql, Tx};
+use super::columns::named;
+use super::engine::{Sql, Tx, operations, rows};
 use super::{FreshLink, StoreError, UploadReturn};
 use crate::domain::{Account, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp};
 
-/// The kind of a trigger, most urgent first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TriggerKind {
-    /// A notification, or a person's request.
-    Notification,
-    /// The first of the two overlap reads after a notification.
-    FollowUp,
-    /// The second of them.
-    LateFollowUp,
-    /// The overlap read at start and every hour.
-    Reconciliation,
-    /// A person's request to read an old stretch again.
-    Backfill,
+named! {
+    /// The kind of a trigger, most urgent first.
+    pub enum TriggerKind {
+        /// A notification, or a person's request.
+        Notification = "notification",
+        /// The first of the two overlap reads after a notification.
+        FollowUp = "follow_up",
+        /// The second of them.
+        LateFollowUp = "late_follow_up",
+        /// The overlap read at start and every hour.
+        Reconciliation = "reconciliation",
+        /// A person's request to read an old stretch again.
+        Backfill = "backfill",
+    }
 }
 
 impl TriggerKind {
-    /// All kinds, most urgent first.
-    pub const ALL: [Self; 5] = [
-        Self::Notification,
-        Self::FollowUp,
-        Self::LateFollowUp,
-        Self::Reconciliation,
-        Self::Backfill,
-    ];
-
-    /// Returns the kind's name in the store and in logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Notification => "notification",
-            Self::FollowUp => "follow_up",
-            Self::LateFollowUp => "late_follow_up",
-            Self::Reconciliation => "reconciliation",
-            Self::Backfill => "backfill",
-        }
-    }
-
     /// Returns true if its pull starts from an older cursor and has a position of its own.
     pub const fn overlaps(self) -> bool {
         !matches!(self, Self::Notification)
@@ -211,41 +192,19 @@ pub enum PageFailure {
     },
 }
 
-/// The reason why a feed or an account is paused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum FeedPauseReason {
-    /// The vendor answered 401: the key is wrong or withdrawn.
-    Unauthorized,
-    /// The vendor answered 403: the key may not read this.
-    Forbidden,
-    /// The vendor answered 404: no such company, or `api.exported_path` is wrong.
-    NotFound,
-    /// The vendor returned one company's documents for another.
-    CompanyFilterIgnored,
-    /// A person paused it.
-    ByHand,
-}
-
-impl FeedPauseReason {
-    /// All reasons.
-    pub const ALL: [Self; 5] = [
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::NotFound,
-        Self::CompanyFilterIgnored,
-        Self::ByHand,
-    ];
-
-    /// Returns the reason's name in the store, in logs and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::NotFound => "not_found",
-            Self::CompanyFilterIgnored => "company_filter_ignored",
-            Self::ByHand => "by_hand",
-        }
+named! {
+    /// The reason why a feed or an account is paused.
+    pub enum FeedPauseReason {
+        /// The vendor answered 401: the key is wrong or withdrawn.
+        Unauthorized = "unauthorized",
+        /// The vendor answered 403: the key may not read this.
+        Forbidden = "forbidden",
+        /// The vendor answered 404: no such company, or `api.exported_path` is wrong.
+        NotFound = "not_found",
+        /// The vendor returned one company's documents for another.
+        CompanyFilterIgnored = "company_filter_ignored",
+        /// A person paused it.
+        ByHand = "by_hand",
     }
 }
 
@@ -312,64 +271,41 @@ pub struct PullPlan {
     pub lookback: Duration,
 }
 
-/// Lists all feeds.
-pub(super) struct ListFeeds;
+operations! {
+    /// Lists all feeds.
+    pub read feeds() -> Vec<FeedRow>;
 
-impl Operation for ListFeeds {
-    type Output = Vec<FeedRow>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::new(
-            "SELECT a.name, f.queue, f.company, f.cursor, f.last_page_at, f.up_to_date_at, f.first_complete_at,
-                    f.documents, f.missed_notifications, f.gaps, f.paused, f.waits_until, f.failures, f.last_error,
-                    (SELECT count(*) FROM unreadable u WHERE u.feed_id = f.id),
-                    (SELECT string_agg(CAST(d.kind AS TEXT), ',') FROM feed_trigger d
-                     LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
-                     WHERE d.feed_id = f.id AND d.raised > coalesce(r.completed, 0))
-             FROM feed f JOIN account a ON a.id = f.account_id
-             ORDER BY a.name{bytewise}, f.queue{bytewise}, f.company{bytewise}",
-        );
-        tx.all(&SQL, &[], |row| {
-            Ok(FeedRow {
-                feed: row.get(0)?,
-                cursor: row.get(3)?,
-                last_page_at: row.get(4)?,
-                up_to_date_at: row.get(5)?,
-                first_complete_at: row.get(6)?,
-                documents: row.get(7)?,
-                missed_notifications: row.get(8)?,
-                gaps: row.get(9)?,
-                paused: row.get(10)?,
-                waits_until: row.get(11)?,
-                failures: row.get(12)?,
-                last_error: row.get(13)?,
-                unreadable: row.get(14)?,
-                triggers: row.get(15)?,
-            })
-        })
-        .await
-    }
+    /// Lists all accounts.
+    pub read accounts() -> Vec<AccountRow>;
 }
 
-/// Lists all accounts.
-pub(super) struct ListAccounts;
-
-impl Operation for ListAccounts {
-    type Output = Vec<AccountRow>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::new(
-            "SELECT name, paused, waits_until, failures, last_error FROM account ORDER BY name{bytewise}",
-        );
-        tx.all(&SQL, &[], |row| {
-            Ok(AccountRow {
-                account: row.get(0)?,
-                paused: row.get(1)?,
-                waits_until: row.get(2)?,
-                failures: row.get(3)?,
-                last_error: row.get(4)?,
-            })
-        })
-        .await
+rows! {
+    FeedRow {
+        feed, cursor, last_page_at, up_to_date_at, first_complete_at, documents,
+        missed_notifications, gaps, unreadable, paused, waits_until, failures, last_error,
+        triggers,
     }
+    AccountRow { account, paused, waits_until, failures, last_error }
+}
+
+async fn feeds<T: Tx>(tx: &mut T) -> Result<Vec<FeedRow>, StoreError> {
+    static SQL: Sql = Sql::new(
+        "SELECT a.name, f.queue, f.company, f.cursor, f.last_page_at, f.up_to_date_at, f.first_complete_at,
+                f.documents, f.missed_notifications, f.gaps,
+                (SELECT count(*) FROM unreadable u WHERE u.feed_id = f.id),
+                f.paused, f.waits_until, f.failures, f.last_error,
+                (SELECT string_agg(CAST(d.kind AS TEXT), ',') FROM feed_trigger d
+                 LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
+                 WHERE d.feed_id = f.id AND d.raised > coalesce(r.completed, 0))
+         FROM feed f JOIN account a ON a.id = f.account_id
+         ORDER BY a.name{bytewise}, f.queue{bytewise}, f.company{bytewise}",
+    );
+    tx.all(&SQL, &[]).await
+}
+
+async fn accounts<T: Tx>(tx: &mut T) -> Result<Vec<AccountRow>, StoreError> {
+    static SQL: Sql = Sql::new(
+        "SELECT name, paused, waits_until, failures, last_error FROM account ORDER BY name{bytewise}",
+    );
+    tx.all(&SQL, &[]).await
 }

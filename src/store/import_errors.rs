@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::StoreError;
-use super::engine::{Fragment, Operation, Row, Sql, Tx};
+use super::columns::named;
+use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
 use crate::domain::{Account, Company, Timestamp};
 
 /// An import error for the vendor's accountant.
@@ -30,29 +31,15 @@ pub struct ImportErrorFilter {
     pub limit: usize,
 }
 
-/// The state of an import error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ImportErrorState {
-    /// It waits to be sent.
-    Pending,
-    /// The vendor accepted it.
-    Sent,
-    /// The vendor refused it, or it can't be sent.
-    Refused,
-}
-
-impl ImportErrorState {
-    /// All states.
-    pub const ALL: [Self; 3] = [Self::Pending, Self::Sent, Self::Refused];
-
-    /// Returns the state's name in the store and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Sent => "sent",
-            Self::Refused => "refused",
-        }
+named! {
+    /// The state of an import error.
+    pub enum ImportErrorState {
+        /// It waits to be sent.
+        Pending = "pending",
+        /// The vendor accepted it.
+        Sent = "sent",
+        /// The vendor refused it, or it can't be sent.
+        Refused = "refused",
     }
 }
 
@@ -115,193 +102,168 @@ pub enum ImportErrorOutcome {
     },
 }
 
-/// Selects the columns that [`ImportErrorRow::read`] reads.
+operations! {
+    /// Lists import errors, oldest first.
+    pub read import_errors(filter: ImportErrorFilter) -> Vec<ImportErrorRow>;
+
+    /// Leases the import error of these accounts that is due next, the least often tried
+    /// first.
+    pub write lease_import_error(
+        accounts: Vec<Account>,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Option<ImportErrorLease>;
+
+    /// Records the result of sending an import error.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::StaleLease`] if another worker has leased the import error since.
+    pub write end_import_error(
+        lease: ImportErrorLease,
+        end: ImportErrorOutcome,
+        now: Timestamp,
+    ) -> ();
+
+    /// Makes a refused or waiting import error due now; returns false if there is none that
+    /// can be sent.
+    pub write retry_import_error(id: i64, now: Timestamp) -> bool, then wake_deliveries;
+}
+
+/// Selects the columns of an [`ImportErrorRow`].
 const ROWS: Fragment = Fragment::Same(
-    "SELECT r.id, a.name, r.sequence, d.document_id, r.company, r.message, r.state, r.attempts,
+    "SELECT r.id, a.name, r.sequence, d.document_id, nullif(r.company, ''), r.message, r.state, r.attempts,
             r.created_at, r.sent_at, r.next_try_at, r.last_error
      FROM import_error r
      JOIN account a ON a.id = r.account_id
      JOIN document d ON d.sequence = r.sequence",
 );
 
-impl ImportErrorRow {
-    fn read(row: &dyn Row) -> Result<Self, StoreError> {
-        let company: Option<Company> = row.get(4)?;
-        Ok(Self {
-            id: row.get(0)?,
-            account: row.get(1)?,
-            sequence: row.get(2)?,
-            document_id: row.get(3)?,
-            company: company.filter(|company| *company != Company::mixed()),
-            message: row.get(5)?,
-            state: row.get(6)?,
-            attempts: row.get(7)?,
-            created_at: row.get(8)?,
-            sent_at: row.get(9)?,
-            next_try_at: row.get(10)?,
-            last_error: row.get(11)?,
-        })
+rows! {
+    ImportErrorRow {
+        id, account, sequence, document_id, company, message, state, attempts, created_at,
+        sent_at, next_try_at, last_error,
     }
 }
 
-impl Operation for ImportErrorFilter {
-    type Output = Vec<ImportErrorRow>;
-
-    /// Lists import errors, oldest first.
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        // Each kind of query has an index of its own.
-        static OF_VERSION: Sql = Sql::with(
-            "{rows} WHERE r.id > $1 AND r.sequence = $2 AND ($3 IS NULL OR r.state = $3)
-             ORDER BY r.id LIMIT $4",
-            &[("rows", ROWS)],
-        );
-        static OF_ALL: Sql = Sql::with(
-            "{rows} WHERE r.id > $1 AND ($2 IS NULL OR r.state = $2) ORDER BY r.id LIMIT $3",
-            &[("rows", ROWS)],
-        );
-        let state = self.state.map(ImportErrorState::as_str);
-        match self.sequence {
-            Some(sequence) => {
-                tx.all(
-                    &OF_VERSION,
-                    &[&self.after, &sequence, &state, &self.limit],
-                    ImportErrorRow::read,
-                )
-                .await
-            }
-            None => {
-                tx.all(
-                    &OF_ALL,
-                    &[&self.after, &state, &self.limit],
-                    ImportErrorRow::read,
-                )
-                .await
-            }
+async fn import_errors<T: Tx>(
+    tx: &mut T,
+    filter: ImportErrorFilter,
+) -> Result<Vec<ImportErrorRow>, StoreError> {
+    // Each kind of query has an index of its own.
+    static OF_VERSION: Sql = Sql::with(
+        "{rows} WHERE r.id > $1 AND ($2 IS NULL OR r.state = $2) AND r.sequence = $4
+         ORDER BY r.id LIMIT $3",
+        &[("rows", ROWS)],
+    );
+    static OF_ALL: Sql = Sql::with(
+        "{rows} WHERE r.id > $1 AND ($2 IS NULL OR r.state = $2) ORDER BY r.id LIMIT $3",
+        &[("rows", ROWS)],
+    );
+    let ImportErrorFilter {
+        after,
+        sequence,
+        state,
+        limit,
+    } = filter;
+    match sequence {
+        Some(sequence) => {
+            let params: [&dyn Param; 4] = [&after, &state, &limit, &sequence];
+            tx.all(&OF_VERSION, &params).await
         }
+        None => tx.all(&OF_ALL, &[&after, &state, &limit]).await,
     }
 }
 
-/// Leases a pending import error of one of these accounts, the least often tried first.
-pub(super) struct LeaseImportError {
-    pub(super) accounts: Vec<Account>,
-    pub(super) now: Timestamp,
-    pub(super) lease: Duration,
-}
-
-impl Operation for LeaseImportError {
-    type Output = Option<ImportErrorLease>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static FIND: Sql = Sql::with(
-            "{rows} WHERE r.state = 'pending' AND r.next_try_at <= $1 AND coalesce(r.leased_until, 0) <= $1
-               AND a.name IN ({elements}($2))
-             ORDER BY r.attempts, r.next_try_at, r.id LIMIT 1{skip_leased}",
-            &[
-                ("rows", ROWS),
-                (
-                    "skip_leased",
-                    Fragment::Differs {
-                        sqlite: "",
-                        postgres: " FOR NO KEY UPDATE OF r SKIP LOCKED",
-                    },
-                ),
-            ],
-        );
-        static LEASE: Sql = Sql::new(
-            "UPDATE import_error SET fence = fence + 1, attempts = attempts + 1, leased_until = $2 WHERE id = $1
-             RETURNING fence",
-        );
-        let now = tx.now_or(self.now);
-        let names: Vec<&str> = self.accounts.iter().map(Account::as_str).collect();
-        let found = tx
-            .first(&FIND, &[&now, &names], ImportErrorRow::read)
-            .await?;
-        let Some(mut row) = found else {
-            return Ok(None);
-        };
-        let fence = tx
-            .one(&LEASE, &[&row.id, &now.after(self.lease)], |row| row.get(0))
-            .await?;
-        row.attempts += 1;
-        Ok(Some(ImportErrorLease { row, fence }))
-    }
-}
-
-/// Records the result of sending. Fails with [`StoreError::StaleLease`] if another process
-/// has leased the import error since.
-pub(super) struct EndImportError {
-    pub(super) lease: ImportErrorLease,
-    pub(super) end: ImportErrorOutcome,
-    pub(super) now: Timestamp,
-}
-
-impl Operation for EndImportError {
-    type Output = ();
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<(), StoreError> {
-        static END: Sql = Sql::new(
-            "UPDATE import_error SET state = $3, last_error = $4, next_try_at = $5, leased_until = NULL,
-                 sent_at = CASE WHEN $3 = 'sent' THEN $6 ELSE sent_at END
-             WHERE id = $1 AND fence = $2",
-        );
-        static DELAY_OTHERS: Sql = Sql::new(
-            "WITH others AS (
-                 SELECT id FROM import_error
-                 WHERE state = 'pending' AND next_try_at < $2
-                   AND account_id = (SELECT account_id FROM import_error WHERE id = $1)
-                 ORDER BY id{lock_rows})
-             UPDATE import_error AS r SET next_try_at = $2 FROM others WHERE r.id = others.id",
-        );
-        let ImportErrorLease { row, fence } = self.lease;
-        let (state, error, next_try_at, others_wait_until) = match self.end {
-            ImportErrorOutcome::Sent => (ImportErrorState::Sent, None, None, None),
-            ImportErrorOutcome::Failed {
-                error,
-                next_try_at,
-                others_wait_until,
-            } => (
-                ImportErrorState::Pending,
-                Some(error),
-                Some(next_try_at),
-                Some(others_wait_until),
+async fn lease_import_error<T: Tx>(
+    tx: &mut T,
+    accounts: Vec<Account>,
+    now: Timestamp,
+    lease: Duration,
+) -> Result<Option<ImportErrorLease>, StoreError> {
+    static FIND: Sql = Sql::with(
+        "{rows} WHERE r.state = 'pending' AND r.next_try_at <= $1 AND coalesce(r.leased_until, 0) <= $1
+           AND a.name IN ({elements}($2))
+         ORDER BY r.attempts, r.next_try_at, r.id LIMIT 1{skip_leased}",
+        &[
+            ("rows", ROWS),
+            (
+                "skip_leased",
+                Fragment::Differs("", " FOR NO KEY UPDATE OF r SKIP LOCKED"),
             ),
-            ImportErrorOutcome::Refused { error } => {
-                (ImportErrorState::Refused, Some(error), None, None)
-            }
-        };
-        let now = tx.now_or(self.now);
-        let changed = tx
-            .execute(
-                &END,
-                &[&row.id, &fence, &state.as_str(), &error, &next_try_at, &now],
-            )
-            .await?;
-        if changed == 0 {
-            return Err(StoreError::StaleLease);
+        ],
+    );
+    static LEASE: Sql = Sql::new(
+        "UPDATE import_error SET fence = fence + 1, attempts = attempts + 1, leased_until = $2 WHERE id = $1
+         RETURNING attempts, fence",
+    );
+    let now = tx.now_or(now);
+    let found: Option<ImportErrorRow> = tx.first(&FIND, &[&now, &accounts]).await?;
+    let Some(row) = found else {
+        return Ok(None);
+    };
+    let (attempts, fence) = tx.one(&LEASE, &[&row.id, &now.after(lease)]).await?;
+    let row = ImportErrorRow { attempts, ..row };
+    Ok(Some(ImportErrorLease { row, fence }))
+}
+
+async fn end_import_error<T: Tx>(
+    tx: &mut T,
+    lease: ImportErrorLease,
+    end: ImportErrorOutcome,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    static END: Sql = Sql::new(
+        "UPDATE import_error SET state = $3, last_error = $4, next_try_at = $5, leased_until = NULL,
+             sent_at = CASE WHEN $3 = 'sent' THEN $6 ELSE sent_at END
+         WHERE id = $1 AND fence = $2",
+    );
+    // The account's others would fail alike.
+    static DELAY_OTHERS: Sql = Sql::new(
+        "WITH others AS (
+             SELECT id FROM import_error
+             WHERE state = 'pending' AND next_try_at < $2
+               AND account_id = (SELECT account_id FROM import_error WHERE id = $1)
+             ORDER BY id{lock_rows})
+         UPDATE import_error AS r SET next_try_at = $2 FROM others WHERE r.id = others.id",
+    );
+    let ImportErrorLease { row, fence } = lease;
+    let (state, error, next_try_at, others_wait_until) = match end {
+        ImportErrorOutcome::Sent => (ImportErrorState::Sent, None, None, None),
+        ImportErrorOutcome::Failed {
+            error,
+            next_try_at,
+            others_wait_until,
+        } => (
+            ImportErrorState::Pending,
+            Some(error),
+            Some(next_try_at),
+            Some(others_wait_until),
+        ),
+        ImportErrorOutcome::Refused { error } => {
+            (ImportErrorState::Refused, Some(error), None, None)
         }
-        if let Some(until) = others_wait_until {
-            // The account's others would fail alike.
-            tx.execute(&DELAY_OTHERS, &[&row.id, &until]).await?;
-        }
-        Ok(())
+    };
+    let now = tx.now_or(now);
+    let params: [&dyn Param; 6] = [&row.id, &fence, &state, &error, &next_try_at, &now];
+    if tx.execute(&END, &params).await? == 0 {
+        return Err(StoreError::StaleLease);
+    }
+    match others_wait_until {
+        Some(until) => tx.run(&DELAY_OTHERS, &[&row.id, &until]).await,
+        None => Ok(()),
     }
 }
 
-/// Makes an import error due now; returns false if it does not exist, was sent or can't be.
-pub(super) struct RetryImportError {
-    pub(super) id: i64,
-    pub(super) now: Timestamp,
-}
-
-impl Operation for RetryImportError {
-    type Output = bool;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<bool, StoreError> {
-        static SQL: Sql = Sql::new(
-            "UPDATE import_error SET state = 'pending', next_try_at = $2
-             WHERE id = $1 AND state <> 'sent' AND company IS NOT NULL",
-        );
-        let now = tx.now_or(self.now);
-        Ok(tx.execute(&SQL, &[&self.id, &now]).await? > 0)
-    }
+async fn retry_import_error<T: Tx>(
+    tx: &mut T,
+    id: i64,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    static SQL: Sql = Sql::new(
+        "UPDATE import_error SET state = 'pending', next_try_at = $2
+         WHERE id = $1 AND state <> 'sent' AND company IS NOT NULL",
+    );
+    let now = tx.now_or(now);
+    Ok(tx.execute(&SQL, &[&id, &now]).await? > 0)
 }

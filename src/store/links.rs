@@ -3,9 +3,8 @@
 use secrecy::ExposeSecret;
 
 use super::StoreError;
-use super::columns::kind_code;
 use super::deliveries::FreshLink;
-use super::engine::{Sql, Tx};
+use super::engine::{Param, Sql, Tx};
 use super::feeds::TriggerKind;
 use super::triggers::{backfill_from_beginning, raise};
 use crate::domain::Timestamp;
@@ -27,8 +26,8 @@ pub(super) async fn store_links<T: Tx>(
     }
     for link in links {
         let url = link.url.expose_secret();
-        tx.execute(&SQL, &[&link.document_id, &link.version, &feed, &url, &now])
-            .await?;
+        let params: [&dyn Param; 5] = [&link.document_id, &link.version, &feed, &url, &now];
+        tx.run(&SQL, &params).await?;
     }
     Ok(())
 }
@@ -49,11 +48,9 @@ pub(super) async fn request_fresh_link<T: Tx>(
     static REQUEST: Sql = Sql::new(
         "INSERT INTO fresh_link_request (feed_id, requested_at) VALUES ($1, $2) ON CONFLICT (feed_id) DO NOTHING",
     );
-    let tries: i64 = tx
-        .one(&COUNT, &[&destination, &sequence], |row| row.get(0))
-        .await?;
-    let feed: i64 = tx.one(&FEED, &[&sequence], |row| row.get(0)).await?;
-    tx.execute(&REQUEST, &[&feed, &now]).await?;
+    let tries: i64 = tx.one(&COUNT, &[&destination, &sequence]).await?;
+    let feed: i64 = tx.one(&FEED, &[&sequence]).await?;
+    tx.run(&REQUEST, &[&feed, &now]).await?;
     if tries == 1 {
         raise(tx, feed, TriggerKind::Reconciliation, now).await
     } else {
@@ -73,7 +70,7 @@ pub(super) async fn complete_link_request<T: Tx>(
         "DELETE FROM fresh_link_request WHERE feed_id = $1 AND requested_at <=
              (SELECT started_at FROM feed_pull WHERE feed_id = $1 AND kind = $2)",
     );
-    tx.execute(&COMPLETE, &[&feed, &kind_code(kind)]).await?;
+    tx.run(&COMPLETE, &[&feed, &kind]).await?;
     if links_requested(tx, feed).await? {
         raise(tx, feed, TriggerKind::Reconciliation, now).await?;
     }
@@ -83,6 +80,5 @@ pub(super) async fn complete_link_request<T: Tx>(
 /// Returns true if fresh links were requested for the feed.
 async fn links_requested<T: Tx>(tx: &mut T, feed: i64) -> Result<bool, StoreError> {
     static SQL: Sql = Sql::new("SELECT 1 FROM fresh_link_request WHERE feed_id = $1");
-    let request = tx.first(&SQL, &[&feed], |_| Ok(())).await?;
-    Ok(request.is_some())
+    Ok(tx.first::<()>(&SQL, &[&feed]).await?.is_some())
 }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::StoreError;
-use super::columns;
-use super::engine::{Operation, Row, Sql, Tx};
+use super::columns::{event, message_id};
+use super::engine::{Column, Columns, Sql, Tx, operations, rows};
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::sns::VerifiedMessage;
 
@@ -69,54 +69,49 @@ pub struct StoredNotification {
     pub body: Option<Vec<u8>>,
 }
 
-/// Lists at most `limit` stored notifications after row `after`, oldest first.
-pub(super) struct ListNotifications {
-    pub(super) after: i64,
-    pub(super) limit: usize,
+operations! {
+    /// Returns a stored notification with its body; `None` if the row does not exist.
+    pub read notification(id: i64) -> Option<StoredNotification>;
+
+    /// Lists at most `limit` stored notifications after row `after`, oldest first.
+    pub read notifications(after: i64, limit: usize) -> Vec<NotificationRow>;
 }
 
-/// Reads a row from its columns.
-fn read_row(row: &dyn Row) -> Result<NotificationRow, StoreError> {
-    Ok(NotificationRow {
-        id: row.get(0)?,
-        account: row.get(1)?,
-        event: columns::event(row.get(2)?)?,
-        kind: row.get(3)?,
-        message_id: columns::message_id(row.bytes(4)?),
-        received_at: row.get(5)?,
-    })
-}
-
-impl Operation for ListNotifications {
-    type Output = Vec<NotificationRow>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::new(
-            "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at
-             FROM notification n JOIN account a ON a.id = n.account_id
-             WHERE n.id > $1 ORDER BY n.id LIMIT $2",
-        );
-        tx.all(&SQL, &[&self.after, &self.limit], read_row).await
-    }
-}
-
-/// Returns the notification of this row.
-pub(super) struct FindNotification(pub(super) i64);
-
-impl Operation for FindNotification {
-    type Output = Option<StoredNotification>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::new(
-            "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at, n.body
-             FROM notification n JOIN account a ON a.id = n.account_id WHERE n.id = $1",
-        );
-        tx.first(&SQL, &[&self.0], |row| {
-            Ok(StoredNotification {
-                row: read_row(row)?,
-                body: row.get(6)?,
-            })
+impl Column for NotificationRow {
+    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: columns.get()?,
+            account: columns.get()?,
+            event: event(columns.get()?)?,
+            kind: columns.get()?,
+            message_id: message_id(&columns.get::<Vec<u8>>()?),
+            received_at: columns.get()?,
         })
-        .await
     }
+}
+
+rows! { StoredNotification { row, body } }
+
+async fn notification<T: Tx>(
+    tx: &mut T,
+    id: i64,
+) -> Result<Option<StoredNotification>, StoreError> {
+    static SQL: Sql = Sql::new(
+        "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at, n.body
+         FROM notification n JOIN account a ON a.id = n.account_id WHERE n.id = $1",
+    );
+    tx.first(&SQL, &[&id]).await
+}
+
+async fn notifications<T: Tx>(
+    tx: &mut T,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<NotificationRow>, StoreError> {
+    static SQL: Sql = Sql::new(
+        "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at
+         FROM notification n JOIN account a ON a.id = n.account_id
+         WHERE n.id > $1 ORDER BY n.id LIMIT $2",
+    );
+    tx.all(&SQL, &[&after, &limit]).await
 }

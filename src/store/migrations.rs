@@ -1,6 +1,6 @@
 //! The schema of both databases: its migrations, each written once.
 
-use super::engine::{Fragment, Sql, differs};
+use super::engine::{Fragment, Sql};
 
 /// A step from one version of the schema to the next.
 pub(super) struct Migration {
@@ -14,7 +14,7 @@ const TYPES: &[(&str, Fragment)] = &[
     // The row's number, given by the database.
     (
         "id",
-        differs(
+        Fragment::Differs(
             "INTEGER PRIMARY KEY",
             "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
         ),
@@ -22,18 +22,18 @@ const TYPES: &[(&str, Fragment)] = &[
     // The same, never used twice even if its row was removed.
     (
         "new_id",
-        differs(
+        Fragment::Differs(
             "INTEGER PRIMARY KEY AUTOINCREMENT",
             "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
         ),
     ),
-    ("integer", differs("INTEGER", "BIGINT")),
-    ("boolean", differs("INTEGER", "BOOLEAN")),
-    ("bytes", differs("BLOB", "BYTEA")),
+    ("integer", Fragment::Differs("INTEGER", "BIGINT")),
+    ("boolean", Fragment::Differs("INTEGER", "BOOLEAN")),
+    ("bytes", Fragment::Differs("BLOB", "BYTEA")),
     // SQLite checks the types of columns.
-    ("strict", differs(" STRICT", "")),
+    ("strict", Fragment::Differs(" STRICT", "")),
     // The same, and keeps the rows in the primary key.
-    ("by_key", differs(" STRICT, WITHOUT ROWID", "")),
+    ("by_key", Fragment::Differs(" STRICT, WITHOUT ROWID", "")),
 ];
 
 const FIRST: &str = include_str!("migrations/0001_first.sql");

@@ -1,4 +1,8 @@
-//! All SQL: the [`Store`] trait, and the types that go in and out of it.
+//! All SQL: the [`Store`], and the types that go in and out of it.
+//!
+//! Each operation is a function over a transaction of either database, in the file of its
+//! subject, and `operations!` makes it a method of the store. What the two databases do in
+//! ways of their own is in `engine`.
 //!
 //! Callers pass the time from their [`Clock`], so that tests can set it.
 
@@ -6,39 +10,45 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use tokio::sync::{Notify, watch};
 
-use crate::domain::{Account, Clock, Event, Feed, Timestamp};
+use self::engine::{Operation, PostgresEngine, SqliteEngine};
+use crate::config::StoreUrl;
+use crate::domain::Clock;
 
-mod accounts;
 mod activity;
 mod alarms;
+mod attempts;
 mod audit;
 mod certificates;
 mod columns;
 mod completion;
 mod debug;
 mod deliveries;
+mod delivery_leases;
 mod delivery_lists;
+mod destinations;
 mod documents;
 mod engine;
 mod error;
 mod feeds;
+mod hooks;
 mod import_errors;
+mod ingest;
+mod leases;
 mod limits;
 mod links;
 mod messages;
 mod migrations;
-mod outcomes;
+mod pages;
 mod pausing;
-pub mod postgres;
 mod pulls;
 mod quarantine;
 mod retention;
 mod rights;
+mod row_ids;
 mod run_state;
 mod sessions;
-pub mod sqlite;
 mod subscriptions;
 mod tokens;
 mod triggers;
@@ -49,9 +59,12 @@ pub use alarms::*;
 pub use audit::*;
 pub use certificates::*;
 pub use deliveries::*;
+pub use destinations::*;
 pub use documents::*;
+pub use engine::{Copied, Progress, copy_from_sqlite};
 pub use error::*;
 pub use feeds::*;
+pub use hooks::*;
 pub use import_errors::*;
 pub use messages::*;
 pub use quarantine::*;
@@ -63,16 +76,136 @@ pub use subscriptions::*;
 pub use tokens::*;
 pub use uploads::*;
 
-/// A shared handle to the store.
-pub type SharedStore = Arc<dyn Store>;
+/// Interval at which a worker checks a shared database for triggers of other replicas.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The store, apart from deliveries. Every method may be called twice with the same effect.
-#[async_trait]
-pub trait Store: DeliveryStore + AccessStore {
-    /// Returns the clock that all processes on this store share; `None` if no other
-    /// process shares it and the machine's own clock will do.
-    fn clock(&self) -> Option<Clock> {
-        None
+/// A shared handle to the store.
+pub type SharedStore = Arc<Store>;
+
+/// Options of a [`Store`] that is opened for writing.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// The database: a SQLite file for this process alone, or a PostgreSQL database that
+    /// other replicas may use too. It is created and migrated as needed.
+    pub url: StoreUrl,
+    /// Maximum number of messages that wait for the next commit.
+    pub queue: usize,
+    /// Maximum number of bytes of refused messages.
+    pub quarantine_bytes: u64,
+    /// True if new subscriptions wait for a person's approval.
+    pub ask: bool,
+    /// This machine's clock. A shared database corrects it ([`Store::clock`]), unless a test
+    /// sets it by hand.
+    pub clock: Clock,
+    /// What a test does to the store.
+    pub hooks: Option<Arc<dyn Hooks>>,
+}
+
+/// The store. Every method may be called twice with the same effect.
+pub struct Store {
+    engine: Engine,
+    hooks: Option<Arc<dyn Hooks>>,
+    /// Notified when a trigger may have been raised.
+    triggers: Arc<Notify>,
+    /// Changed when documents may have been stored, or a destination changed.
+    arrivals: watch::Sender<()>,
+}
+
+/// The database. Only the methods of [`Store`] in this file tell the two apart.
+enum Engine {
+    Sqlite(SqliteEngine),
+    Postgres(PostgresEngine),
+}
+
+/// Does the same with either engine.
+macro_rules! with_engine {
+    ($store:expr, $engine:ident => $work:expr) => {
+        match &$store.engine {
+            Engine::Sqlite($engine) => $work,
+            Engine::Postgres($engine) => $work,
+        }
+    };
+}
+
+impl Store {
+    /// Opens the store for reading and writing.
+    ///
+    /// Returns after a few milliseconds, later if a migration runs.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InUse`] if another process has the file open,
+    /// [`StoreError::Unreachable`] if the server can't be reached, and others, each with what
+    /// to do.
+    pub async fn open(options: StoreOptions) -> Result<Self, StoreError> {
+        let triggers = Arc::new(Notify::new());
+        let engine = match &options.url {
+            StoreUrl::Sqlite(path) => {
+                Engine::Sqlite(SqliteEngine::open(path, &options, Arc::clone(&triggers))?)
+            }
+            StoreUrl::Postgres(address) => Engine::Postgres(
+                PostgresEngine::open(address.clone(), &options, Arc::clone(&triggers)).await?,
+            ),
+        };
+        Ok(Self {
+            engine,
+            hooks: options.hooks,
+            triggers,
+            arrivals: watch::Sender::new(()),
+        })
+    }
+
+    /// Opens the store for reading, even while another process writes to it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no store with this version's schema, or it can't be opened or reached.
+    pub async fn open_for_reading(url: &StoreUrl) -> Result<Self, StoreError> {
+        let engine = match url {
+            StoreUrl::Sqlite(path) => Engine::Sqlite(SqliteEngine::open_for_reading(path)?),
+            StoreUrl::Postgres(address) => {
+                Engine::Postgres(PostgresEngine::open_for_reading(address.clone()).await?)
+            }
+        };
+        Ok(Self {
+            engine,
+            hooks: None,
+            triggers: Arc::default(),
+            arrivals: watch::Sender::new(()),
+        })
+    }
+
+    async fn before(&self, step: Step) -> Result<(), StoreError> {
+        match &self.hooks {
+            Some(hooks) => hooks.before(step).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Runs an operation in one snapshot.
+    async fn read<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        self.before(Step::Read).await?;
+        with_engine!(self, engine => engine.read(operation).await)
+    }
+
+    /// Reads the quarantine, with the messages that this process was offered before.
+    async fn read_after_flush<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        with_engine!(self, engine => engine.flush_quarantine().await);
+        self.read(operation).await
+    }
+
+    /// Runs an operation in a transaction that is synced to disk when this returns.
+    async fn write<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        self.before(Step::Write).await?;
+        with_engine!(self, engine => engine.write(operation).await)
+    }
+
+    fn wake_pullers(&self) {
+        self.triggers.notify_one();
+    }
+
+    fn wake_deliveries(&self) {
+        self.arrivals.send_replace(());
     }
 
     /// Stores a verified message and raises its trigger, in one transaction that is
@@ -80,231 +213,104 @@ pub trait Store: DeliveryStore + AccessStore {
     ///
     /// A SubscriptionConfirmation also adds a pending subscription, which awaits a
     /// person's approval if the store was opened so; an UnsubscribeConfirmation ends one.
-    async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion, StoreError>;
+    pub async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion, StoreError> {
+        self.before(Step::Accept).await?;
+        let insertion = with_engine!(self, engine => engine.accept(incoming).await)?;
+        self.before(Step::Accepted).await?;
+        Ok(insertion)
+    }
 
     /// Checks that a message could be stored now, on the path that messages take.
     ///
     /// # Errors
     ///
     /// The error that storing a message would return.
-    async fn probe(&self) -> Result<(), StoreError>;
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        self.before(Step::Probe).await?;
+        match &self.engine {
+            Engine::Sqlite(engine) => {
+                engine.probe().await?;
+                // Without its reader the puller and the admin API get no answers.
+                self.sequence().await.map(drop)
+            }
+            Engine::Postgres(engine) => engine.probe().await,
+        }
+    }
 
     /// Offers a refused message to the quarantine; returns false if it was dropped
     /// because the queue is full. Never waits.
-    fn offer_quarantine(&self, item: Quarantined) -> bool;
+    pub fn offer_quarantine(&self, item: Quarantined) -> bool {
+        with_engine!(self, engine => engine.offer_quarantine(item))
+    }
 
     /// Returns the lengths of this process's write queues. Never waits.
-    fn queue_lengths(&self) -> QueueLengths;
-
-    /// Returns a stored notification with its body; `None` if the row does not exist.
-    async fn notification(&self, id: i64) -> Result<Option<StoredNotification>, StoreError>;
-
-    /// Lists at most `limit` stored notifications after row `after`, oldest first.
-    async fn notifications(
-        &self,
-        after: i64,
-        limit: usize,
-    ) -> Result<Vec<NotificationRow>, StoreError>;
-
-    /// Adds feeds that are not known yet, due for reconciliation at `now`.
-    async fn register_feeds(&self, feeds: Vec<Feed>, now: Timestamp) -> Result<(), StoreError>;
-
-    /// Raises triggers, adding feeds that are not known yet.
-    async fn trigger(&self, triggers: Vec<Trigger>) -> Result<(), StoreError>;
-
-    /// Makes every known feed due for reconciliation at `due_at`, unless it is due sooner;
-    /// returns the number of feeds.
-    async fn trigger_reconciliation(&self, due_at: Timestamp) -> Result<usize, StoreError>;
-
-    /// Leases the most urgent feed that may be requested now.
-    async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>, StoreError>;
-
-    /// Stores a page with its cursor, raises the triggers that follow, and releases the
-    /// lease.
-    ///
-    /// A pull that ends raises `follow_ups` if a notification triggered it, and the next
-    /// reconciliation `reconcile_every` later if it was one.
-    async fn commit_page(
-        &self,
-        lease: PageLease,
-        page: PageToCommit,
-        plan: PullPlan,
-    ) -> Result<PageOutcome, StoreError>;
-
-    /// Records a failed request and releases the lease.
-    async fn fail_page(
-        &self,
-        lease: PageLease,
-        failure: PageFailure,
-        error: String,
-    ) -> Result<(), StoreError>;
-
-    /// Releases a lease without a result, as when the service stops.
-    async fn release_page(&self, lease: PageLease) -> Result<(), StoreError>;
-
-    /// Returns the moment when the next trigger is due; `None` if there is none.
-    async fn next_due(&self, request: LeaseRequest) -> Result<Option<Timestamp>, StoreError>;
+    pub fn queue_lengths(&self) -> QueueLengths {
+        with_engine!(self, engine => engine.queue_lengths())
+    }
 
     /// Waits until a trigger may have been raised since the last call. The rows decide
     /// what is due.
-    async fn triggered(&self);
+    pub async fn triggered(&self) {
+        match &self.engine {
+            Engine::Sqlite(_) => self.triggers.notified().await,
+            // Triggers of other replicas are found by polling; this process's wake at once.
+            Engine::Postgres(_) => {
+                let _ = tokio::time::timeout(POLL_INTERVAL, self.triggers.notified()).await;
+            }
+        }
+    }
 
-    /// Pauses or resumes one feed, or all feeds of the account if `feed` is none; returns
-    /// the number of feeds that changed.
-    async fn set_paused(
-        &self,
-        account: Account,
-        feed: Option<Feed>,
-        paused: bool,
-    ) -> Result<usize, StoreError>;
+    /// Returns a watch that changes when this process may have stored documents or
+    /// changed a destination. The rows decide what is to be delivered.
+    pub fn arrivals(&self) -> watch::Receiver<()> {
+        self.arrivals.subscribe()
+    }
 
-    /// Lists all feeds.
-    async fn feeds(&self) -> Result<Vec<FeedRow>, StoreError>;
-
-    /// Lists all accounts.
-    async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError>;
-
-    /// Lists documents in ascending sequence.
-    async fn documents(&self, filter: DocumentFilter) -> Result<Vec<DocumentRow>, StoreError>;
-
-    /// Searches documents in descending sequence, a bounded number per call: one document's
-    /// or one company's versions by index, otherwise a stretch of the sequence.
-    async fn search_documents(&self, search: DocumentSearch) -> Result<FoundDocuments, StoreError>;
-
-    /// Returns for each of these (id, version) pairs whether `feed` has it already.
-    async fn known_versions(
-        &self,
-        feed: Feed,
-        versions: Vec<(String, String)>,
-    ) -> Result<Vec<bool>, StoreError>;
-
-    /// Returns the state of the numbering.
-    async fn sequence(&self) -> Result<SequenceRow, StoreError>;
-
-    /// Records that a subscription was requested from the vendor; returns its row.
-    async fn subscription_requested(
-        &self,
-        account: Account,
-        event: Event,
-        name: String,
-        now: Timestamp,
-    ) -> Result<i64, StoreError>;
-
-    /// Lists all subscriptions.
-    async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError>;
-
-    /// Changes a subscription; `None` if the row does not exist or its state does not
-    /// allow the change.
-    async fn change_subscription(
-        &self,
-        id: i64,
-        change: SubscriptionChange,
-        now: Timestamp,
-    ) -> Result<Option<SubscriptionRow>, StoreError>;
-
-    /// Lists at most `limit` quarantined messages after row `after`, oldest first.
-    async fn quarantine(&self, after: i64, limit: usize) -> Result<Vec<QuarantineRow>, StoreError>;
-
-    /// Returns a quarantined message with its body; `None` if the row does not exist.
-    async fn quarantined(&self, id: i64) -> Result<Option<QuarantinedMessage>, StoreError>;
-
-    /// Removes a quarantined message.
-    async fn remove_quarantined(&self, id: i64) -> Result<(), StoreError>;
-
-    /// Counts what arrived since a moment, by hour.
-    async fn activity(&self, since: Timestamp) -> Result<Activity, StoreError>;
-
-    /// Lists certificates that have verified a message, newest first.
-    async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError>;
-
-    /// Stores a certificate that has verified a message; only the newest are kept.
-    async fn keep_certificate(&self, certificate: CertificateRow) -> Result<(), StoreError>;
-
-    /// Stores a token of the admin listener.
-    async fn make_api_token(&self, token: NewApiToken) -> Result<ApiTokenMade, StoreError>;
-
-    /// Lists the tokens of the admin listener, oldest first.
-    async fn api_tokens(&self) -> Result<Vec<ApiTokenRow>, StoreError>;
-
-    /// Returns the token with this SHA-256 digest.
-    async fn api_token(&self, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError>;
-
-    /// Removes a token; returns false if it does not exist.
-    async fn revoke_api_token(&self, id: i64) -> Result<bool, StoreError>;
-
-    /// Claims a file's content for sending, or returns why it is not to be sent.
-    async fn begin_upload(&self, upload: NewUpload) -> Result<UploadBegun, StoreError>;
-
-    /// Records how `owner`'s attempt ended; returns false, with nothing changed, if it no
-    /// longer owns the upload.
-    async fn end_upload(
-        &self,
-        id: i64,
-        owner: String,
-        end: UploadEnd,
-        now: Timestamp,
-    ) -> Result<bool, StoreError>;
-
-    /// Lists at most `limit` uploads, newest first, from row `before` downwards if given.
-    async fn newest_uploads(
-        &self,
-        before: Option<i64>,
-        limit: usize,
-    ) -> Result<Vec<UploadRow>, StoreError>;
-
-    /// Lists uploads, oldest first.
-    async fn uploads(&self, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError>;
-
-    /// Raises, continues and ends alarms according to an observation. Each change is
-    /// returned by exactly one call, on whichever replica.
-    async fn update_alarms(
-        &self,
-        observation: AlarmObservation,
-    ) -> Result<AlarmChanges, StoreError>;
-
-    /// Lists alarms in the order in which they were raised.
-    async fn alarms(&self, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError>;
-
-    /// Leases the alarm whose notice is due first; nobody else sends it until the lease
-    /// expires.
-    async fn lease_notice(
-        &self,
-        now: Timestamp,
-        lease: Duration,
-    ) -> Result<Option<AlarmNotice>, StoreError>;
-
-    /// Records how sending a notice ended; returns false, with nothing changed, if another
-    /// process has leased it since.
-    async fn end_notice(
-        &self,
-        notice: AlarmNotice,
-        end: NoticeEnd,
-        now: Timestamp,
-    ) -> Result<bool, StoreError>;
-
-    /// Counts, per queue, documents stored by `stored_by` that no notification announced
-    /// since the queue's last one; among the newest thousand documents.
-    async fn unannounced_documents(
-        &self,
-        stored_by: Timestamp,
-    ) -> Result<Vec<UnannouncedDocuments>, StoreError>;
-
-    /// Removes a bounded number of the rows and bodies that `retention` names.
-    async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError>;
+    /// Returns the clock that all processes on this store share; `None` if no other
+    /// process shares it and the machine's own clock will do.
+    pub fn clock(&self) -> Option<Clock> {
+        match &self.engine {
+            Engine::Sqlite(_) => None,
+            Engine::Postgres(engine) => Some(engine.clock()),
+        }
+    }
 
     /// Writes a complete copy to `to` while the service runs; an existing file is
     /// replaced.
     ///
     /// # Errors
     ///
-    /// [`StoreError::BackupOntoItself`] if `to` is the store or one of its files.
-    async fn backup(&self, to: PathBuf) -> Result<(), StoreError>;
+    /// [`StoreError::BackupOntoItself`] if `to` is the store or one of its files,
+    /// [`StoreError::BackedUpElsewhere`] on PostgreSQL.
+    pub async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.backup(to).await,
+            Engine::Postgres(_) => Err(StoreError::BackedUpElsewhere),
+        }
+    }
 
     /// Returns the free bytes of the store's disk; `None` if the store is not on a disk
     /// of this machine.
-    async fn free_bytes(&self) -> Result<Option<u64>, StoreError>;
+    ///
+    /// # Errors
+    ///
+    /// If the system does not answer.
+    pub async fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        let planted = self.hooks.as_ref().and_then(|hooks| hooks.free_bytes());
+        match &self.engine {
+            _ if planted.is_some() => Ok(planted),
+            Engine::Sqlite(engine) => engine.free_bytes().map(Some),
+            Engine::Postgres(_) => Ok(None),
+        }
+    }
 
     /// Finishes queued work and closes the store; later calls return
     /// [`StoreError::Closed`].
-    async fn close(&self) -> Result<(), StoreError>;
+    ///
+    /// # Errors
+    ///
+    /// If a part of the store has panicked.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        with_engine!(self, engine => engine.close().await)
+    }
 }

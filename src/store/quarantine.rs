@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::StoreError;
-use super::engine::{Operation, Row, Sql, Tx};
+use super::engine::{Param, Sql, Tx, operations, rows};
 use super::limits::RETENTION_BATCH;
 use crate::domain::{Account, Event, Timestamp};
 
@@ -56,83 +56,119 @@ pub struct QuarantinedMessage {
     pub body: Vec<u8>,
 }
 
-/// Lists at most `limit` messages after row `after`, oldest first.
-pub(super) struct ListQuarantined {
-    pub(super) after: i64,
-    pub(super) limit: usize,
+operations! {
+    /// Lists at most `limit` quarantined messages after row `after`, oldest first.
+    pub read_after_flush quarantine(after: i64, limit: usize) -> Vec<QuarantineRow>;
+
+    /// Returns a quarantined message with its body; `None` if the row does not exist.
+    pub read quarantined(id: i64) -> Option<QuarantinedMessage>;
+
+    /// Removes a quarantined message.
+    pub write remove_quarantined(id: i64) -> ();
 }
 
-/// Reads a row from its columns.
-fn read_row(row: &dyn Row) -> Result<QuarantineRow, StoreError> {
-    Ok(QuarantineRow {
-        id: row.get(0)?,
-        received_at: row.get(1)?,
-        account: row.get(2)?,
-        event: row.get(3)?,
-        reason: row.get(4)?,
-        size_bytes: row.get(5)?,
-    })
+rows! {
+    QuarantineRow { id, received_at, account, event, reason, size_bytes }
+    QuarantinedMessage { row, headers, body }
 }
 
-impl Operation for ListQuarantined {
-    type Output = Vec<QuarantineRow>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::new(
-            "SELECT id, received_at, account, event, reason, length(body)
-             FROM quarantine WHERE id > $1 ORDER BY id LIMIT $2",
-        );
-        tx.all(&SQL, &[&self.after, &self.limit], read_row).await
-    }
+async fn quarantine<T: Tx>(
+    tx: &mut T,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<QuarantineRow>, StoreError> {
+    static SQL: Sql = Sql::new(
+        "SELECT id, received_at, account, event, reason, length(body)
+         FROM quarantine WHERE id > $1 ORDER BY id LIMIT $2",
+    );
+    tx.all(&SQL, &[&after, &limit]).await
 }
 
-/// Returns the message of this row.
-pub(super) struct FindQuarantined(pub(super) i64);
-
-impl Operation for FindQuarantined {
-    type Output = Option<QuarantinedMessage>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::new(
-            "SELECT id, received_at, account, event, reason, length(body), headers, body
-             FROM quarantine WHERE id = $1",
-        );
-        tx.first(&SQL, &[&self.0], |row| {
-            Ok(QuarantinedMessage {
-                row: read_row(row)?,
-                headers: row.get(6)?,
-                body: row.get(7)?,
-            })
-        })
-        .await
-    }
+async fn quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<Option<QuarantinedMessage>, StoreError> {
+    static SQL: Sql = Sql::new(
+        "SELECT id, received_at, account, event, reason, length(body), headers, body
+         FROM quarantine WHERE id = $1",
+    );
+    tx.first(&SQL, &[&id]).await
 }
 
-/// Removes the message of this row.
-pub(super) struct RemoveQuarantined(pub(super) i64);
-
-impl Operation for RemoveQuarantined {
-    type Output = ();
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<(), StoreError> {
-        static SQL: Sql = Sql::new("DELETE FROM quarantine WHERE id = $1");
-        tx.execute(&SQL, &[&self.0]).await?;
-        Ok(())
-    }
+async fn remove_quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<(), StoreError> {
+    static SQL: Sql = Sql::new("DELETE FROM quarantine WHERE id = $1");
+    tx.run(&SQL, &[&id]).await
 }
 
 /// Removes a batch of the messages that were received before this moment; returns their
 /// number.
-pub(super) struct RemoveOldQuarantined(pub(super) Timestamp);
+pub(super) async fn remove_old_quarantined<T: Tx>(
+    tx: &mut T,
+    before: Timestamp,
+) -> Result<usize, StoreError> {
+    static SQL: Sql = Sql::new(
+        "DELETE FROM quarantine WHERE id IN (
+             SELECT id FROM quarantine WHERE received_at < $1 ORDER BY id LIMIT $2{skip_locked})",
+    );
+    tx.execute(&SQL, &[&before, &RETENTION_BATCH]).await
+}
 
-impl Operation for RemoveOldQuarantined {
-    type Output = usize;
+/// The bytes of quarantined messages: of those that claim no allowed topic, and of those that
+/// do. One half of the bound is for each.
+pub(super) type QuarantinedBytes = [u64; 2];
 
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<usize, StoreError> {
-        static SQL: Sql = Sql::new(
-            "DELETE FROM quarantine WHERE id IN (
-                 SELECT id FROM quarantine WHERE received_at < $1 ORDER BY id LIMIT $2{skip_locked})",
-        );
-        tx.execute(&SQL, &[&self.0, &RETENTION_BATCH]).await
+/// Counts what is stored.
+async fn quarantined_bytes<T: Tx>(tx: &mut T) -> Result<QuarantinedBytes, StoreError> {
+    static SQL: Sql = Sql::new(
+        "SELECT allowed_topic, CAST(sum(length(body) + octet_length(headers)) AS BIGINT)
+         FROM quarantine GROUP BY 1",
+    );
+    let mut stored = QuarantinedBytes::default();
+    for (allowed_topic, bytes) in tx.all::<(bool, u64)>(&SQL, &[]).await? {
+        stored[usize::from(allowed_topic)] = bytes;
     }
+    Ok(stored)
+}
+
+/// Stores the messages that fit the bound, and drops the others; returns what is stored now.
+/// `known` is what was stored, if that is known.
+pub(super) async fn store_quarantined<T: Tx>(
+    tx: &mut T,
+    limit_bytes: u64,
+    known: Option<QuarantinedBytes>,
+    items: &[Quarantined],
+) -> Result<QuarantinedBytes, StoreError> {
+    static SQL: Sql = Sql::new(
+        "INSERT INTO quarantine (received_at, account, event, reason, allowed_topic, headers, body)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    );
+    let share = |item: &Quarantined| usize::from(item.allowed_topic);
+    let size = |item: &Quarantined| (item.body.len() + item.headers.len()) as u64;
+    let all_fit = |stored: &QuarantinedBytes| {
+        let mut stored = *stored;
+        items.iter().all(|item| {
+            stored[share(item)] += size(item);
+            stored[share(item)] <= limit_bytes / 2
+        })
+    };
+    let mut stored = match known.filter(all_fit) {
+        Some(known) => known,
+        // Retention or a retry may have made room.
+        None => quarantined_bytes(tx).await?,
+    };
+    for item in items {
+        let after = stored[share(item)] + size(item);
+        if after > limit_bytes / 2 {
+            continue;
+        }
+        let params: [&dyn Param; 7] = [
+            &item.received_at,
+            &item.account,
+            &item.event,
+            &item.reason,
+            &item.allowed_topic,
+            &item.headers,
+            &item.body.as_ref(),
+        ];
+        tx.run(&SQL, &params).await?;
+        stored[share(item)] = after;
+    }
+    Ok(stored)
 }

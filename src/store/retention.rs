@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use super::StoreError;
-use super::alarms::RemoveOldAlarms;
-use super::engine::{Fragment, Operation, Sql, Tx};
+use super::alarms::remove_old_alarms;
+use super::engine::{Fragment, Param, Sql, Tx, operations};
 use super::limits::RETENTION_BATCH;
-use super::quarantine::RemoveOldQuarantined;
+use super::quarantine::remove_old_quarantined;
 use crate::domain::{DestinationName, Timestamp};
 
 /// The moments before which rows are removed.
@@ -40,19 +40,20 @@ pub struct RetentionOutcome {
     pub alarms: usize,
 }
 
-impl Operation for Retention {
-    type Output = RetentionOutcome;
+operations! {
+    /// Removes a bounded number of the rows and bodies that `retention` names.
+    pub write retain(retention: Retention) -> RetentionOutcome;
+}
 
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<RetentionOutcome, StoreError> {
-        let outcome = RetentionOutcome {
-            notification_bodies: remove_notification_bodies(tx, self.notifications_before).await?,
-            document_bodies: remove_document_bodies(tx, &self).await?,
-            quarantined: RemoveOldQuarantined(self.quarantine_before).run(tx).await?,
-            alarms: RemoveOldAlarms(self.alarms_before).run(tx).await?,
-        };
-        remove_links(tx, self.links_before).await?;
-        Ok(outcome)
-    }
+async fn retain<T: Tx>(tx: &mut T, retention: Retention) -> Result<RetentionOutcome, StoreError> {
+    let outcome = RetentionOutcome {
+        notification_bodies: remove_notification_bodies(tx, retention.notifications_before).await?,
+        document_bodies: remove_document_bodies(tx, &retention).await?,
+        quarantined: remove_old_quarantined(tx, retention.quarantine_before).await?,
+        alarms: remove_old_alarms(tx, retention.alarms_before).await?,
+    };
+    remove_links(tx, retention.links_before).await?;
+    Ok(outcome)
 }
 
 /// Removes the bodies of a batch of old notifications, continuing where the last step ended;
@@ -71,20 +72,16 @@ async fn remove_notification_bodies<T: Tx>(
         "UPDATE notification SET body = NULL WHERE id > $1 AND id <= $2 AND body IS NOT NULL",
     );
     static CONTINUE: Sql = Sql::new("UPDATE retention SET notification_id = $1");
-    let done: Option<i64> = tx.first(&DONE, &[], |row| row.get(0)).await?;
+    let done: Option<i64> = tx.first(&DONE, &[]).await?;
     let Some(done) = done else {
         return Ok(0);
     };
-    let newest: Option<i64> = tx
-        .one(&NEWEST, &[&before, &RETENTION_BATCH, &done], |row| {
-            row.get(0)
-        })
-        .await?;
+    let newest: Option<i64> = tx.one(&NEWEST, &[&before, &RETENTION_BATCH, &done]).await?;
     let Some(newest) = newest else {
         return Ok(0);
     };
     let removed = tx.execute(&REMOVE, &[&done, &newest]).await?;
-    tx.execute(&CONTINUE, &[&newest]).await?;
+    tx.run(&CONTINUE, &[&newest]).await?;
     Ok(removed)
 }
 
@@ -110,17 +107,11 @@ async fn remove_document_bodies<T: Tx>(
         &[
             (
                 "filter",
-                Fragment::Differs {
-                    sqlite: "s.filter",
-                    postgres: "s.filter::json",
-                },
+                Fragment::Differs("s.filter", "s.filter::json"),
             ),
             (
                 "skip_locked_documents",
-                Fragment::Differs {
-                    sqlite: "",
-                    postgres: " FOR NO KEY UPDATE OF d SKIP LOCKED",
-                },
+                Fragment::Differs("", " FOR NO KEY UPDATE OF d SKIP LOCKED"),
             ),
         ],
     );
@@ -128,20 +119,15 @@ async fn remove_document_bodies<T: Tx>(
         Sql::new("UPDATE document SET body = NULL WHERE sequence IN ({elements}($1))");
     static RECORD: Sql =
         Sql::new("UPDATE delivery SET body_removed = true WHERE sequence IN ({elements}($1))");
-    let names: Vec<&str> = retention
-        .destinations
-        .iter()
-        .map(DestinationName::as_str)
-        .collect();
-    let removable: Vec<i64> = tx
-        .all(
-            &REMOVABLE,
-            &[&retention.documents_before, &names, &RETENTION_BATCH],
-            |row| row.get(0),
-        )
-        .await?;
-    tx.execute(&REMOVE, &[&removable]).await?;
-    tx.execute(&RECORD, &[&removable]).await?;
+    let Retention {
+        documents_before,
+        destinations,
+        ..
+    } = retention;
+    let params: [&dyn Param; 3] = [documents_before, destinations, &RETENTION_BATCH];
+    let removable: Vec<i64> = tx.all(&REMOVABLE, &params).await?;
+    tx.run(&REMOVE, &[&removable]).await?;
+    tx.run(&RECORD, &[&removable]).await?;
     Ok(removable.len())
 }
 
@@ -151,6 +137,5 @@ async fn remove_links<T: Tx>(tx: &mut T, before: Timestamp) -> Result<(), StoreE
         "DELETE FROM document_link WHERE sequence IN (
              SELECT sequence FROM document_link WHERE listed_at < $1 LIMIT $2{skip_locked})",
     );
-    tx.execute(&SQL, &[&before, &RETENTION_BATCH]).await?;
-    Ok(())
+    tx.run(&SQL, &[&before, &RETENTION_BATCH]).await
 }

@@ -1,13 +1,10 @@
 //! Login links and sessions of browsers, which every replica knows by the digests of their
-//! secrets; and [`AccessStore`].
+//! secrets.
 
 use std::time::Duration;
 
-use async_trait::async_trait;
-
 use super::StoreError;
-use super::audit::{AuditEntry, AuditRow};
-use super::engine::{Operation, SESSIONS_LOCK, Sql, Tx};
+use super::engine::{SESSIONS_LOCK, Sql, Tx, operations, rows};
 use super::rights::Rights;
 use crate::domain::Timestamp;
 
@@ -23,37 +20,25 @@ pub const LINK_LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// Lifetime of a session.
 pub const SESSION_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// The part of the store that knows who may use the admin API, and what they did.
-#[async_trait]
-pub trait AccessStore: Send + Sync {
+operations! {
     /// Stores a login link.
-    async fn make_login_link(&self, link: NewLoginLink) -> Result<(), StoreError>;
+    pub write make_login_link(link: NewLoginLink) -> ();
 
     /// Uses up a login link and opens a session; `None` if the link is unknown, used up or
     /// too old.
-    async fn use_login_link(&self, use_: UseLoginLink) -> Result<Option<SessionRow>, StoreError>;
+    pub write use_login_link(used: UseLoginLink) -> Option<SessionRow>;
 
     /// Opens a session; returns false if its token has been revoked or has expired.
-    async fn open_session(&self, session: NewSession) -> Result<bool, StoreError>;
+    pub write open_session(session: NewSession) -> bool;
 
     /// Returns the session with this digest, unless it has expired.
-    async fn session(
-        &self,
-        hash: [u8; 32],
-        now: Timestamp,
-    ) -> Result<Option<SessionRow>, StoreError>;
+    pub read session(hash: [u8; 32], now: Timestamp) -> Option<SessionRow>;
 
     /// Ends a session.
-    async fn end_session(&self, hash: [u8; 32]) -> Result<(), StoreError>;
+    pub write end_session(hash: [u8; 32]) -> ();
 
     /// Records that a session or a token was used.
-    async fn record_use(&self, used: Used) -> Result<(), StoreError>;
-
-    /// Adds an action to the audit list.
-    async fn record_action(&self, action: AuditEntry) -> Result<(), StoreError>;
-
-    /// Lists at most `limit` actions before row `before`, newest first.
-    async fn audit(&self, before: Option<i64>, limit: usize) -> Result<Vec<AuditRow>, StoreError>;
+    pub write record_use(used: Used) -> ();
 }
 
 /// Returns the text that stands for a token as the owner of a session, and in the audit list.
@@ -74,37 +59,27 @@ pub struct NewLoginLink {
     pub now: Timestamp,
 }
 
-impl Operation for NewLoginLink {
-    type Output = ();
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<(), StoreError> {
-        static EXPIRED: Sql = Sql::new("DELETE FROM login_link WHERE expires_at <= $1");
-        static OLDEST: Sql = Sql::new(
-            "DELETE FROM login_link WHERE hash IN (
-                 SELECT hash FROM login_link ORDER BY created_at DESC, hash LIMIT $2 OFFSET $1)",
-        );
-        static INSERT: Sql = Sql::new(
-            "INSERT INTO login_link (hash, rights, created_by, created_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5)",
-        );
-        tx.lock(SESSIONS_LOCK).await?;
-        let now = tx.now_or(self.now);
-        tx.execute(&EXPIRED, &[&now]).await?;
-        tx.execute(&OLDEST, &[&(MAX_LOGIN_LINKS - 1), &MAX_LOGIN_LINKS])
-            .await?;
-        tx.execute(
-            &INSERT,
-            &[
-                &self.hash,
-                &self.rights.to_string(),
-                &self.created_by,
-                &now,
-                &now.after(LINK_LIFETIME),
-            ],
-        )
+async fn make_login_link<T: Tx>(tx: &mut T, link: NewLoginLink) -> Result<(), StoreError> {
+    static EXPIRED: Sql = Sql::new("DELETE FROM login_link WHERE expires_at <= $1");
+    static OLDEST: Sql = Sql::new(
+        "DELETE FROM login_link WHERE hash IN (
+             SELECT hash FROM login_link ORDER BY created_at DESC, hash LIMIT $2 OFFSET $1)",
+    );
+    static INSERT: Sql = Sql::new(
+        "INSERT INTO login_link (hash, rights, created_by, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5)",
+    );
+    tx.lock(SESSIONS_LOCK).await?;
+    let now = tx.now_or(link.now);
+    tx.run(&EXPIRED, &[&now]).await?;
+    tx.run(&OLDEST, &[&(MAX_LOGIN_LINKS - 1), &MAX_LOGIN_LINKS])
         .await?;
-        Ok(())
-    }
+    let (rights, end) = (link.rights.to_string(), now.after(LINK_LIFETIME));
+    tx.run(
+        &INSERT,
+        &[&link.hash, &rights, &link.created_by, &now, &end],
+    )
+    .await
 }
 
 /// The use of a login link.
@@ -118,37 +93,33 @@ pub struct UseLoginLink {
     pub now: Timestamp,
 }
 
-impl Operation for UseLoginLink {
-    type Output = Option<SessionRow>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static REMOVE: Sql = Sql::new(
-            "DELETE FROM login_link WHERE hash = $1 AND expires_at > $2 RETURNING rights, created_by",
-        );
-        tx.lock(SESSIONS_LOCK).await?;
-        let now = tx.now_or(self.now);
-        let removed = tx
-            .first(&REMOVE, &[&self.link, &now], |row| {
-                Ok(SessionRow {
-                    rights: row.get(0)?,
-                    created_by: row.get(1)?,
-                    last_used_at: now,
-                })
-            })
-            .await?;
-        let Some(session) = removed else {
-            return Ok(None);
-        };
-        insert_session(
-            tx,
-            &self.session,
-            &session,
-            now,
-            now.after(SESSION_LIFETIME),
-        )
-        .await?;
-        Ok(Some(session))
-    }
+async fn use_login_link<T: Tx>(
+    tx: &mut T,
+    used: UseLoginLink,
+) -> Result<Option<SessionRow>, StoreError> {
+    static REMOVE: Sql = Sql::new(
+        "DELETE FROM login_link WHERE hash = $1 AND expires_at > $2 RETURNING rights, created_by",
+    );
+    tx.lock(SESSIONS_LOCK).await?;
+    let now = tx.now_or(used.now);
+    let removed: Option<(Rights, String)> = tx.first(&REMOVE, &[&used.link, &now]).await?;
+    let Some((rights, created_by)) = removed else {
+        return Ok(None);
+    };
+    let session = SessionRow {
+        rights,
+        created_by,
+        last_used_at: now,
+    };
+    insert_session(
+        tx,
+        &used.session,
+        &session,
+        now,
+        now.after(SESSION_LIFETIME),
+    )
+    .await?;
+    Ok(Some(session))
 }
 
 /// A session to be opened with a token.
@@ -166,34 +137,37 @@ pub struct NewSession {
     pub now: Timestamp,
 }
 
-impl Operation for NewSession {
-    type Output = bool;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<bool, StoreError> {
-        static TOKEN: Sql = Sql::new("SELECT expires_at FROM api_token WHERE id = $1");
-        // Revoking a token waits for this lock, and then ends its sessions.
-        tx.lock(SESSIONS_LOCK).await?;
-        let now = tx.now_or(self.now);
-        let mut expires_at = now.after(SESSION_LIFETIME);
-        if let Some(id) = self.token {
-            let token: Option<Option<Timestamp>> =
-                tx.first(&TOKEN, &[&id], |row| row.get(0)).await?;
-            match token {
-                None => return Ok(false),
-                Some(Some(end)) if end <= now => return Ok(false),
-                Some(Some(end)) => expires_at = expires_at.min(end),
-                Some(None) => {}
-            }
-        }
-        let session = SessionRow {
-            rights: self.rights,
-            created_by: self.created_by,
-            last_used_at: now,
+async fn open_session<T: Tx>(tx: &mut T, session: NewSession) -> Result<bool, StoreError> {
+    static TOKEN: Sql = Sql::new(
+        "SELECT expires_at FROM api_token
+         WHERE id = $1 AND (expires_at IS NULL OR expires_at > $2)",
+    );
+    // Revoking a token waits for this lock, and then ends its sessions.
+    tx.lock(SESSIONS_LOCK).await?;
+    let now = tx.now_or(session.now);
+    let mut expires_at = now.after(SESSION_LIFETIME);
+    if let Some(id) = session.token {
+        let token: Option<TokenEnd> = tx.first(&TOKEN, &[&id, &now]).await?;
+        let Some(token) = token else {
+            return Ok(false);
         };
-        insert_session(tx, &self.hash, &session, now, expires_at).await?;
-        Ok(true)
+        expires_at = token.expires_at.unwrap_or(expires_at).min(expires_at);
     }
+    let row = SessionRow {
+        rights: session.rights,
+        created_by: session.created_by,
+        last_used_at: now,
+    };
+    insert_session(tx, &session.hash, &row, now, expires_at).await?;
+    Ok(true)
 }
+
+/// When a token ends, if it does.
+struct TokenEnd {
+    expires_at: Option<Timestamp>,
+}
+
+rows! { TokenEnd { expires_at } }
 
 /// Stores a session, after removing those that have expired and the oldest if there are too
 /// many.
@@ -213,16 +187,15 @@ async fn insert_session<T: Tx>(
         "INSERT INTO session (hash, rights, created_by, created_at, last_used_at, expires_at)
          VALUES ($1, $2, $3, $4, $4, $5)",
     );
-    tx.execute(&EXPIRED, &[&now]).await?;
-    tx.execute(&OLDEST, &[&(MAX_SESSIONS - 1), &MAX_SESSIONS])
+    tx.run(&EXPIRED, &[&now]).await?;
+    tx.run(&OLDEST, &[&(MAX_SESSIONS - 1), &MAX_SESSIONS])
         .await?;
     let rights = session.rights.to_string();
-    tx.execute(
+    tx.run(
         &INSERT,
         &[hash, &rights, &session.created_by, &now, &expires_at],
     )
-    .await?;
-    Ok(())
+    .await
 }
 
 /// A session of a browser.
@@ -236,42 +209,23 @@ pub struct SessionRow {
     pub last_used_at: Timestamp,
 }
 
-/// Finds a session that has not expired.
-pub(super) struct FindSession {
-    pub(super) hash: [u8; 32],
-    pub(super) now: Timestamp,
+rows! { SessionRow { rights, created_by, last_used_at } }
+
+async fn session<T: Tx>(
+    tx: &mut T,
+    hash: [u8; 32],
+    now: Timestamp,
+) -> Result<Option<SessionRow>, StoreError> {
+    static SQL: Sql = Sql::new(
+        "SELECT rights, created_by, last_used_at FROM session WHERE hash = $1 AND expires_at > $2",
+    );
+    let now = tx.now_or(now);
+    tx.first(&SQL, &[&hash, &now]).await
 }
 
-impl Operation for FindSession {
-    type Output = Option<SessionRow>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::new(
-            "SELECT rights, created_by, last_used_at FROM session WHERE hash = $1 AND expires_at > $2",
-        );
-        let now = tx.now_or(self.now);
-        tx.first(&SQL, &[&self.hash, &now], |row| {
-            Ok(SessionRow {
-                rights: row.get(0)?,
-                created_by: row.get(1)?,
-                last_used_at: row.get(2)?,
-            })
-        })
-        .await
-    }
-}
-
-/// Ends a session.
-pub(super) struct EndSession(pub(super) [u8; 32]);
-
-impl Operation for EndSession {
-    type Output = ();
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<(), StoreError> {
-        static SQL: Sql = Sql::new("DELETE FROM session WHERE hash = $1");
-        tx.execute(&SQL, &[&self.0]).await?;
-        Ok(())
-    }
+async fn end_session<T: Tx>(tx: &mut T, hash: [u8; 32]) -> Result<(), StoreError> {
+    static SQL: Sql = Sql::new("DELETE FROM session WHERE hash = $1");
+    tx.run(&SQL, &[&hash]).await
 }
 
 /// Ends the sessions and links of the token of this row.
@@ -280,9 +234,8 @@ pub(super) async fn end_sessions_of_token<T: Tx>(tx: &mut T, id: i64) -> Result<
     static LINKS: Sql = Sql::new("DELETE FROM login_link WHERE created_by LIKE $1");
     // The owner's text begins with the row, and `:` ends it.
     let pattern = format!("{}%", token_owner(id, ""));
-    tx.execute(&SESSIONS, &[&pattern]).await?;
-    tx.execute(&LINKS, &[&pattern]).await?;
-    Ok(())
+    tx.run(&SESSIONS, &[&pattern]).await?;
+    tx.run(&LINKS, &[&pattern]).await
 }
 
 /// The use of a token or a session.
@@ -294,16 +247,17 @@ pub enum Used {
     Session([u8; 32], Timestamp),
 }
 
-impl Operation for Used {
-    type Output = ();
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<(), StoreError> {
-        static TOKEN: Sql = Sql::new("UPDATE api_token SET last_used_at = $2 WHERE id = $1");
-        static SESSION: Sql = Sql::new("UPDATE session SET last_used_at = $2 WHERE hash = $1");
-        match self {
-            Self::Token(id, now) => tx.execute(&TOKEN, &[&id, &tx.now_or(now)]).await?,
-            Self::Session(hash, now) => tx.execute(&SESSION, &[&hash, &tx.now_or(now)]).await?,
-        };
-        Ok(())
+async fn record_use<T: Tx>(tx: &mut T, used: Used) -> Result<(), StoreError> {
+    static TOKEN: Sql = Sql::new("UPDATE api_token SET last_used_at = $2 WHERE id = $1");
+    static SESSION: Sql = Sql::new("UPDATE session SET last_used_at = $2 WHERE hash = $1");
+    match used {
+        Used::Token(id, now) => {
+            let now = tx.now_or(now);
+            tx.run(&TOKEN, &[&id, &now]).await
+        }
+        Used::Session(hash, now) => {
+            let now = tx.now_or(now);
+            tx.run(&SESSION, &[&hash, &now]).await
+        }
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::StoreError;
-use super::engine::{Operation, Row, SESSIONS_LOCK, Sql, TOKENS_LOCK, Tx};
+use super::engine::{SESSIONS_LOCK, Sql, TOKENS_LOCK, Tx, operations, rows};
 use super::rights::Rights;
 use super::sessions::end_sessions_of_token;
 use crate::domain::Timestamp;
@@ -55,98 +55,71 @@ pub struct ApiTokenRow {
     pub last_used_at: Option<Timestamp>,
 }
 
-impl ApiTokenRow {
-    /// Reads a token from its columns.
-    fn read(row: &dyn Row) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: row.get(0)?,
-            name: row.get(1)?,
-            rights: row.get(2)?,
-            created_at: row.get(3)?,
-            expires_at: row.get(4)?,
-            last_used_at: row.get(5)?,
-        })
-    }
+operations! {
+    /// Stores a token of the admin listener.
+    pub write make_api_token(token: NewApiToken) -> ApiTokenMade;
+
+    /// Lists the tokens of the admin listener, oldest first.
+    pub read api_tokens() -> Vec<ApiTokenRow>;
+
+    /// Returns the token with this SHA-256 digest.
+    pub read api_token(hash: [u8; 32]) -> Option<ApiTokenRow>;
+
+    /// Removes a token and ends its sessions; returns false if it does not exist.
+    pub write revoke_api_token(id: i64) -> bool;
 }
 
-impl Operation for NewApiToken {
-    type Output = ApiTokenMade;
+rows! { ApiTokenRow { id, name, rights, created_at, expires_at, last_used_at } }
 
-    /// Stores the token.
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<ApiTokenMade, StoreError> {
-        static COUNT: Sql = Sql::new(
-            "SELECT EXISTS (SELECT 1 FROM api_token WHERE name = $1), count(*) FROM api_token",
-        );
-        static INSERT: Sql = Sql::new(
-            "INSERT INTO api_token (name, rights, hash, created_at, expires_at) VALUES ($1, $2, $3, $4, $5) RETURNING id",
-        );
-        // One at a time, so that the limit holds and a taken name is reported as such.
-        tx.lock(TOKENS_LOCK).await?;
-        let (is_taken, count): (bool, i64) = tx
-            .one(&COUNT, &[&self.name], |row| Ok((row.get(0)?, row.get(1)?)))
-            .await?;
-        if is_taken {
-            return Ok(ApiTokenMade::NameTaken);
-        }
-        if count >= MAX_API_TOKENS {
-            return Ok(ApiTokenMade::TooMany);
-        }
-        let id = tx
-            .one(
-                &INSERT,
-                &[
-                    &self.name,
-                    &self.rights.to_string(),
-                    &self.hash,
-                    &self.now,
-                    &self.expires_at,
-                ],
-                |row| row.get(0),
-            )
-            .await?;
-        Ok(ApiTokenMade::Row(id))
+async fn make_api_token<T: Tx>(tx: &mut T, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
+    static COUNT: Sql = Sql::new(
+        "SELECT EXISTS (SELECT 1 FROM api_token WHERE name = $1), count(*) FROM api_token",
+    );
+    static INSERT: Sql = Sql::new(
+        "INSERT INTO api_token (name, rights, hash, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5) RETURNING id",
+    );
+    let NewApiToken {
+        name,
+        rights,
+        hash,
+        expires_at,
+        now,
+    } = token;
+    // One at a time, so that the limit holds and a taken name is reported as such.
+    tx.lock(TOKENS_LOCK).await?;
+    let (is_taken, count): (bool, i64) = tx.one(&COUNT, &[&name]).await?;
+    if is_taken {
+        return Ok(ApiTokenMade::NameTaken);
     }
+    if count >= MAX_API_TOKENS {
+        return Ok(ApiTokenMade::TooMany);
+    }
+    let rights = rights.to_string();
+    let id = tx
+        .one(&INSERT, &[&name, &rights, &hash, &now, &expires_at])
+        .await?;
+    Ok(ApiTokenMade::Row(id))
 }
 
-/// Lists the tokens, oldest first.
-pub(super) struct ListApiTokens;
-
-impl Operation for ListApiTokens {
-    type Output = Vec<ApiTokenRow>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::new(
-            "SELECT id, name, rights, created_at, expires_at, last_used_at FROM api_token ORDER BY id",
-        );
-        tx.all(&SQL, &[], ApiTokenRow::read).await
-    }
+async fn api_tokens<T: Tx>(tx: &mut T) -> Result<Vec<ApiTokenRow>, StoreError> {
+    static SQL: Sql = Sql::new(
+        "SELECT id, name, rights, created_at, expires_at, last_used_at FROM api_token ORDER BY id",
+    );
+    tx.all(&SQL, &[]).await
 }
 
-/// Finds the token with this SHA-256 digest.
-pub(super) struct FindApiToken(pub(super) [u8; 32]);
-
-impl Operation for FindApiToken {
-    type Output = Option<ApiTokenRow>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::new(
-            "SELECT id, name, rights, created_at, expires_at, last_used_at FROM api_token WHERE hash = $1",
-        );
-        tx.first(&SQL, &[&self.0], ApiTokenRow::read).await
-    }
+async fn api_token<T: Tx>(tx: &mut T, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
+    static SQL: Sql = Sql::new(
+        "SELECT id, name, rights, created_at, expires_at, last_used_at FROM api_token WHERE hash = $1",
+    );
+    tx.first(&SQL, &[&hash]).await
 }
 
-/// Removes the token of this row and ends its sessions; returns false if it does not exist.
-pub(super) struct RevokeApiToken(pub(super) i64);
-
-impl Operation for RevokeApiToken {
-    type Output = bool;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<bool, StoreError> {
-        static SQL: Sql = Sql::new("DELETE FROM api_token WHERE id = $1");
-        tx.lock(SESSIONS_LOCK).await?;
-        let exists = tx.execute(&SQL, &[&self.0]).await? > 0;
-        end_sessions_of_token(tx, self.0).await?;
-        Ok(exists)
-    }
+async fn revoke_api_token<T: Tx>(tx: &mut T, id: i64) -> Result<bool, StoreError> {
+    static SQL: Sql = Sql::new("DELETE FROM api_token WHERE id = $1");
+    tx.lock(SESSIONS_LOCK).await?;
+    let exists = tx.execute(&SQL, &[&id]).await? > 0;
+    end_sessions_of_token(tx, id).await?;
+    Ok(exists)
 }

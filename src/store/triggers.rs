@@ -1,16 +1,43 @@
 //! Raising triggers, and merging several into one.
 
 use super::StoreError;
-use super::columns::kind_code;
-use super::engine::{Fragment, Operation, Sql, Tx};
+use super::engine::{Fragment, Sql, Tx, operations};
 use super::feeds::{Trigger, TriggerKind};
-use crate::domain::{Cursor, Timestamp};
+use super::row_ids::feed_ids;
+use crate::domain::{Cursor, Feed, Timestamp};
 
-/// Raises triggers of the feeds with these ids.
-pub(super) async fn raise_all<T: Tx>(
+operations! {
+    /// Adds feeds that are not known yet, due for reconciliation at `now`.
+    pub write register_feeds(feeds: Vec<Feed>, now: Timestamp) -> (), then wake_pullers;
+
+    /// Raises triggers, adding feeds that are not known yet.
+    pub write trigger(triggers: Vec<Trigger>) -> (), then wake_pullers;
+
+    /// Makes every known feed due for reconciliation at `due_at`, unless it is due sooner;
+    /// returns the number of feeds.
+    pub write trigger_reconciliation(due_at: Timestamp) -> usize, then wake_pullers;
+}
+
+async fn register_feeds<T: Tx>(
     tx: &mut T,
-    mut triggers: Vec<(i64, Trigger)>,
+    feeds: Vec<Feed>,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
+    // A future moment of a caller's clock would delay work.
+    let due_at = now.min(tx.now_or(now));
+    feed_ids(tx, feeds, due_at).await.map(drop)
+}
+
+async fn trigger<T: Tx>(tx: &mut T, triggers: Vec<Trigger>) -> Result<(), StoreError> {
+    let Some(due_at) = triggers.iter().map(|trigger| trigger.due_at).min() else {
+        return Ok(());
+    };
+    let feeds = triggers.iter().map(|trigger| trigger.feed.clone());
+    let ids = feed_ids(tx, feeds, tx.now_or(due_at)).await?;
+    let triggers = triggers.into_iter();
+    let mut triggers: Vec<(i64, Trigger)> = triggers
+        .filter_map(|trigger| Some((*ids.get(&trigger.feed)?, trigger)))
+        .collect();
     // The same order everywhere prevents deadlocks.
     triggers.sort_by_key(|(feed, trigger)| (*feed, trigger.kind));
     for (feed, trigger) in triggers {
@@ -22,7 +49,7 @@ pub(super) async fn raise_all<T: Tx>(
             _ => trigger.due_at,
         };
         if trigger.kind == TriggerKind::Backfill {
-            start_backfill(tx, feed, trigger.from.as_ref()).await?;
+            start_backfill(tx, feed, trigger.from).await?;
         }
         raise(tx, feed, trigger.kind, due_at).await?;
     }
@@ -39,19 +66,19 @@ pub(super) async fn backfill_from_beginning<T: Tx>(
         "SELECT 1 FROM feed_trigger d LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
          WHERE d.feed_id = $1 AND d.kind = $2 AND d.raised > coalesce(r.completed, 0)",
     );
-    let kind = kind_code(TriggerKind::Backfill);
-    let pending = tx.first(&PENDING, &[&feed, &kind], |_| Ok(())).await?;
+    let kind = TriggerKind::Backfill;
+    let pending: Option<()> = tx.first(&PENDING, &[&feed, &kind]).await?;
     if pending.is_some() {
         return Ok(());
     }
     start_backfill(tx, feed, None).await?;
-    raise(tx, feed, TriggerKind::Backfill, now).await
+    raise(tx, feed, kind, now).await
 }
 
 async fn start_backfill<T: Tx>(
     tx: &mut T,
     feed: i64,
-    from: Option<&Cursor>,
+    from: Option<Cursor>,
 ) -> Result<(), StoreError> {
     // A page in flight of an earlier backfill must not set this one's position.
     static TAKE_LEASE: Sql =
@@ -60,34 +87,23 @@ async fn start_backfill<T: Tx>(
         "INSERT INTO feed_pull (feed_id, kind, position) VALUES ($1, $2, $3)
          ON CONFLICT (feed_id, kind) DO UPDATE SET target = NULL, position = excluded.position",
     );
-    tx.execute(&TAKE_LEASE, &[&feed]).await?;
-    let kind = kind_code(TriggerKind::Backfill);
-    tx.execute(&SET_POSITION, &[&feed, &kind, &from.map(Cursor::as_str)])
-        .await?;
-    Ok(())
+    tx.run(&TAKE_LEASE, &[&feed]).await?;
+    tx.run(&SET_POSITION, &[&feed, &TriggerKind::Backfill, &from])
+        .await
 }
 
-/// Makes every feed due for reconciliation at this moment, unless it is due sooner; returns
-/// the number of feeds.
-pub(super) struct TriggerReconciliation(pub(super) Timestamp);
-
-impl Operation for TriggerReconciliation {
-    type Output = usize;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<usize, StoreError> {
-        // Replicas that start together run this together, so the rows are locked in order.
-        static SOONER: Sql = Sql::new(
-            "WITH later AS (
-                 SELECT feed_id FROM feed_trigger WHERE kind = $1 AND due_at > $2
-                 ORDER BY feed_id{lock_rows})
-             UPDATE feed_trigger AS d SET due_at = $2 FROM later WHERE d.feed_id = later.feed_id AND d.kind = $1",
-        );
-        static COUNT: Sql = Sql::new("SELECT count(*) FROM feed_trigger WHERE kind = $1");
-        let kind = kind_code(TriggerKind::Reconciliation);
-        tx.execute(&SOONER, &[&kind, &self.0]).await?;
-        let feeds: u64 = tx.one(&COUNT, &[&kind], |row| row.get(0)).await?;
-        Ok(usize::try_from(feeds).unwrap_or(usize::MAX))
-    }
+async fn trigger_reconciliation<T: Tx>(tx: &mut T, due_at: Timestamp) -> Result<usize, StoreError> {
+    // Replicas that start together run this together, so the rows are locked in order.
+    static SOONER: Sql = Sql::new(
+        "WITH later AS (
+             SELECT feed_id FROM feed_trigger WHERE kind = $1 AND due_at > $2
+             ORDER BY feed_id{lock_rows})
+         UPDATE feed_trigger AS d SET due_at = $2 FROM later WHERE d.feed_id = later.feed_id AND d.kind = $1",
+    );
+    static COUNT: Sql = Sql::new("SELECT count(*) FROM feed_trigger WHERE kind = $1");
+    let kind = TriggerKind::Reconciliation;
+    tx.run(&SOONER, &[&kind, &due_at]).await?;
+    tx.one(&COUNT, &[&kind]).await
 }
 
 /// Raises one trigger.
@@ -130,6 +146,5 @@ pub(super) async fn raise<T: Tx>(
         TriggerKind::FollowUp | TriggerKind::LateFollowUp => &AGAIN,
         TriggerKind::Reconciliation => &ONCE,
     };
-    tx.execute(sql, &[&feed, &kind_code(kind), &due_at]).await?;
-    Ok(())
+    tx.run(sql, &[&feed, &kind, &due_at]).await
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::StoreError;
-use super::accounts::account_id;
-use super::engine::{Fragment, Operation, Row, Sql, Tx};
+use super::columns::named;
+use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
+use super::row_ids::account_id;
 use crate::domain::{Account, Timestamp};
 
 /// A file that is about to be sent.
@@ -57,32 +58,17 @@ pub enum UploadEnd {
     Failed(String),
 }
 
-/// The state of an upload, as far as sending goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum UploadState {
-    /// It is being sent, or its sender was interrupted.
-    Sending,
-    /// The vendor's storage accepted it.
-    Sent,
-    /// The vendor refused it.
-    Refused,
-    /// Sending failed.
-    Failed,
-}
-
-impl UploadState {
-    /// All states.
-    pub const ALL: [Self; 4] = [Self::Sending, Self::Sent, Self::Refused, Self::Failed];
-
-    /// Returns the state's name in the store and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sending => "sending",
-            Self::Sent => "sent",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-        }
+named! {
+    /// The state of an upload, as far as sending goes.
+    pub enum UploadState {
+        /// It is being sent, or its sender was interrupted.
+        Sending = "sending",
+        /// The vendor's storage accepted it.
+        Sent = "sent",
+        /// The vendor refused it.
+        Refused = "refused",
+        /// Sending failed.
+        Failed = "failed",
     }
 }
 
@@ -155,7 +141,22 @@ pub struct UploadReturn {
     pub document_id: String,
 }
 
-/// Selects the columns that [`UploadRow::read`] reads.
+operations! {
+    /// Claims a file's content for sending, or returns why it is not to be sent.
+    pub write begin_upload(upload: NewUpload) -> UploadBegun;
+
+    /// Records how `owner`'s attempt ended; returns false, with nothing changed, if it no
+    /// longer owns the upload.
+    pub write end_upload(id: i64, owner: String, end: UploadEnd, now: Timestamp) -> bool;
+
+    /// Lists at most `limit` uploads, newest first, from row `before` downwards if given.
+    pub read newest_uploads(before: Option<i64>, limit: usize) -> Vec<UploadRow>;
+
+    /// Lists uploads, oldest first.
+    pub read uploads(filter: UploadFilter) -> Vec<UploadRow>;
+}
+
+/// Selects the columns of an [`UploadRow`].
 const ROWS: Fragment = Fragment::Same(
     "SELECT u.id, a.name, u.file_name, u.size_bytes, u.sha256, u.correlation, u.state, u.attempts,
          u.created_at, u.changed_at, u.sent_at, u.last_error,
@@ -163,31 +164,15 @@ const ROWS: Fragment = Fragment::Same(
      FROM upload u JOIN account a ON a.id = u.account_id",
 );
 
-impl UploadRow {
-    fn read(row: &dyn Row) -> Result<Self, StoreError> {
-        let documents: Option<Vec<String>> = row.get(12)?;
-        Ok(Self {
-            id: row.get(0)?,
-            account: row.get(1)?,
-            file_name: row.get(2)?,
-            size_bytes: row.get(3)?,
-            sha256: row.get(4)?,
-            correlation: row.get(5)?,
-            state: row.get(6)?,
-            attempts: row.get(7)?,
-            created_at: row.get(8)?,
-            changed_at: row.get(9)?,
-            sent_at: row.get(10)?,
-            last_error: row.get(11)?,
-            documents: documents.unwrap_or_default(),
-        })
+rows! {
+    UploadRow {
+        id, account, file_name, size_bytes, sha256, correlation, state, attempts, created_at,
+        changed_at, sent_at, last_error, documents,
     }
-
-    async fn by_id<T: Tx>(tx: &mut T, id: i64) -> Result<Self, StoreError> {
-        static SQL: Sql = Sql::with("{rows} WHERE u.id = $1", &[("rows", ROWS)]);
-        tx.one(&SQL, &[&id], Self::read).await
-    }
+    LatestUpload { id, state, owner, claimed_until }
 }
+
+static BY_ID: Sql = Sql::with("{rows} WHERE u.id = $1", &[("rows", ROWS)]);
 
 /// The newest upload of a content, which decides whether it is sent.
 struct LatestUpload {
@@ -195,28 +180,6 @@ struct LatestUpload {
     state: UploadState,
     owner: Option<String>,
     claimed_until: Option<Timestamp>,
-}
-
-impl LatestUpload {
-    async fn find<T: Tx>(
-        tx: &mut T,
-        account: i64,
-        sha256: &str,
-    ) -> Result<Option<Self>, StoreError> {
-        static SQL: Sql = Sql::new(
-            "SELECT id, state, owner, claimed_until FROM upload
-             WHERE account_id = $1 AND sha256 = $2 ORDER BY id DESC LIMIT 1",
-        );
-        tx.first(&SQL, &[&account, &sha256], |row| {
-            Ok(Self {
-                id: row.get(0)?,
-                state: row.get(1)?,
-                owner: row.get(2)?,
-                claimed_until: row.get(3)?,
-            })
-        })
-        .await
-    }
 }
 
 impl NewUpload {
@@ -233,105 +196,80 @@ impl NewUpload {
             "INSERT INTO upload (account_id, correlation, sha256, size_bytes, file_name, state, created_at, changed_at)
              VALUES ($1, $2, $3, $4, $5, 'sending', $6, $6) RETURNING id",
         );
-        tx.one(
-            &SQL,
-            &[
-                &account,
-                &self.correlation,
-                &self.sha256,
-                &self.size_bytes,
-                &self.file_name,
-                &self.now,
-            ],
-            |row| row.get(0),
-        )
-        .await
+        let params: [&dyn Param; 6] = [
+            &account,
+            &self.correlation,
+            &self.sha256,
+            &self.size_bytes,
+            &self.file_name,
+            &self.now,
+        ];
+        tx.one(&SQL, &params).await
     }
 }
 
-impl Operation for NewUpload {
-    type Output = UploadBegun;
-
-    /// Claims the content for sending, or returns why it is not to be sent.
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<UploadBegun, StoreError> {
-        static CLAIM: Sql = Sql::new(
-            "UPDATE upload SET state = 'sending', owner = $2, claimed_until = $3, attempts = attempts + 1,
-                 changed_at = $4, file_name = $5
-             WHERE id = $1",
-        );
-        let account = account_id(tx, &self.account).await?;
-        tx.lock(self.lock()).await?;
-        let latest = LatestUpload::find(tx, account, &self.sha256).await?;
-        if let Some(latest) = &latest
-            && latest.state == UploadState::Sending
-            && latest.owner.as_ref() != Some(&self.owner)
-            && let Some(until) = latest.claimed_until.filter(|until| *until > self.now)
-        {
-            return Ok(UploadBegun::Busy { until });
+async fn begin_upload<T: Tx>(tx: &mut T, upload: NewUpload) -> Result<UploadBegun, StoreError> {
+    static LATEST: Sql = Sql::new(
+        "SELECT id, state, owner, claimed_until FROM upload
+         WHERE account_id = $1 AND sha256 = $2 ORDER BY id DESC LIMIT 1",
+    );
+    static CLAIM: Sql = Sql::new(
+        "UPDATE upload SET state = 'sending', owner = $2, claimed_until = $3, attempts = attempts + 1,
+             changed_at = $4, file_name = $5
+         WHERE id = $1",
+    );
+    let account = account_id(tx, &upload.account).await?;
+    tx.lock(upload.lock()).await?;
+    let latest: Option<LatestUpload> = tx.first(&LATEST, &[&account, &upload.sha256]).await?;
+    if let Some(latest) = &latest
+        && latest.state == UploadState::Sending
+        && latest.owner.as_ref() != Some(&upload.owner)
+        && let Some(until) = latest.claimed_until.filter(|until| *until > upload.now)
+    {
+        return Ok(UploadBegun::Busy { until });
+    }
+    let id = match latest {
+        Some(latest) if latest.state == UploadState::Sent && !upload.force => {
+            return tx
+                .one(&BY_ID, &[&latest.id])
+                .await
+                .map(UploadBegun::Already);
         }
-        let id = match latest {
-            Some(latest) if latest.state == UploadState::Sent && !self.force => {
-                return UploadRow::by_id(tx, latest.id)
-                    .await
-                    .map(UploadBegun::Already);
-            }
-            Some(latest) if latest.state != UploadState::Sent => latest.id,
-            _ => self.insert(tx, account).await?,
-        };
-        tx.execute(
-            &CLAIM,
-            &[
-                &id,
-                &self.owner,
-                &self.now.after(self.claim),
-                &self.now,
-                &self.file_name,
-            ],
-        )
+        Some(latest) if latest.state != UploadState::Sent => latest.id,
+        _ => upload.insert(tx, account).await?,
+    };
+    let NewUpload {
+        owner,
+        now,
+        claim,
+        file_name,
+        ..
+    } = upload;
+    tx.run(&CLAIM, &[&id, &owner, &now.after(claim), &now, &file_name])
         .await?;
-        UploadRow::by_id(tx, id).await.map(UploadBegun::Send)
-    }
+    tx.one(&BY_ID, &[&id]).await.map(UploadBegun::Send)
 }
 
-/// Records how `owner`'s attempt ended; returns false if another process has claimed the
-/// file.
-pub(super) struct EndUpload {
-    pub(super) id: i64,
-    pub(super) owner: String,
-    pub(super) end: UploadEnd,
-    pub(super) now: Timestamp,
-}
-
-impl Operation for EndUpload {
-    type Output = bool;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<bool, StoreError> {
-        static SQL: Sql = Sql::new(
-            "UPDATE upload SET state = $3, last_error = $4, changed_at = $5, sent_at = coalesce($6, sent_at),
-                 owner = NULL, claimed_until = NULL
-             WHERE id = $1 AND owner = $2",
-        );
-        let (state, error) = match self.end {
-            UploadEnd::Sent => (UploadState::Sent, None),
-            UploadEnd::Refused(error) => (UploadState::Refused, Some(error)),
-            UploadEnd::Failed(error) => (UploadState::Failed, Some(error)),
-        };
-        let sent_at = (state == UploadState::Sent).then_some(self.now);
-        let changed = tx
-            .execute(
-                &SQL,
-                &[
-                    &self.id,
-                    &self.owner,
-                    &state.as_str(),
-                    &error,
-                    &self.now,
-                    &sent_at,
-                ],
-            )
-            .await?;
-        Ok(changed > 0)
-    }
+async fn end_upload<T: Tx>(
+    tx: &mut T,
+    id: i64,
+    owner: String,
+    end: UploadEnd,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    static SQL: Sql = Sql::new(
+        "UPDATE upload SET state = $3, last_error = $4, changed_at = $5, sent_at = coalesce($6, sent_at),
+             owner = NULL, claimed_until = NULL
+         WHERE id = $1 AND owner = $2",
+    );
+    let (state, error) = match end {
+        UploadEnd::Sent => (UploadState::Sent, None),
+        UploadEnd::Refused(error) => (UploadState::Refused, Some(error)),
+        UploadEnd::Failed(error) => (UploadState::Failed, Some(error)),
+    };
+    let sent_at = (state == UploadState::Sent).then_some(now);
+    let params: [&dyn Param; 6] = [&id, &owner, &state, &error, &now, &sent_at];
+    Ok(tx.execute(&SQL, &params).await? > 0)
 }
 
 /// Links the documents of a page to the files that they were made of.
@@ -350,47 +288,35 @@ pub(super) async fn link_documents<T: Tx>(
     }
     let account = account_id(tx, account).await?;
     for one in returns {
-        tx.execute(&SQL, &[&account, &one.correlation, &one.document_id])
+        tx.run(&SQL, &[&account, &one.correlation, &one.document_id])
             .await?;
     }
     Ok(())
 }
 
-impl Operation for UploadFilter {
-    type Output = Vec<UploadRow>;
-
-    /// Lists uploads, oldest first.
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::with(
-            "{rows} WHERE u.id > $1 AND ($2 IS NULL OR (u.sent_at < $2 AND NOT EXISTS
-                 (SELECT 1 FROM upload_document d WHERE d.upload_id = u.id)))
-             ORDER BY u.id LIMIT $3",
-            &[("rows", ROWS)],
-        );
-        tx.all(
-            &SQL,
-            &[&self.after, &self.missing_since, &self.limit],
-            UploadRow::read,
-        )
-        .await
-    }
+async fn uploads<T: Tx>(tx: &mut T, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
+    static SQL: Sql = Sql::with(
+        "{rows} WHERE u.id > $1 AND ($2 IS NULL OR (u.sent_at < $2 AND NOT EXISTS
+             (SELECT 1 FROM upload_document d WHERE d.upload_id = u.id)))
+         ORDER BY u.id LIMIT $3",
+        &[("rows", ROWS)],
+    );
+    let UploadFilter {
+        after,
+        missing_since,
+        limit,
+    } = filter;
+    tx.all(&SQL, &[&after, &missing_since, &limit]).await
 }
 
-/// Lists at most `limit` uploads, newest first, from row `before` downwards if given.
-pub(super) struct ListNewestUploads {
-    pub(super) before: Option<i64>,
-    pub(super) limit: usize,
-}
-
-impl Operation for ListNewestUploads {
-    type Output = Vec<UploadRow>;
-
-    async fn run<T: Tx>(self, tx: &mut T) -> Result<Self::Output, StoreError> {
-        static SQL: Sql = Sql::with(
-            "{rows} WHERE u.id < $1 ORDER BY u.id DESC LIMIT $2",
-            &[("rows", ROWS)],
-        );
-        let before = self.before.unwrap_or(i64::MAX);
-        tx.all(&SQL, &[&before, &self.limit], UploadRow::read).await
-    }
+async fn newest_uploads<T: Tx>(
+    tx: &mut T,
+    before: Option<i64>,
+    limit: usize,
+) -> Result<Vec<UploadRow>, StoreError> {
+    static SQL: Sql = Sql::with(
+        "{rows} WHERE u.id < $1 ORDER BY u.id DESC LIMIT $2",
+        &[("rows", ROWS)],
+    );
+    tx.all(&SQL, &[&before.unwrap_or(i64::MAX), &limit]).await
 }

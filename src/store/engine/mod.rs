@@ -4,13 +4,19 @@
 use std::ops::ControlFlow;
 
 use super::StoreError;
-use crate::domain::Timestamp;
+use super::TriggerKind;
+use crate::domain::{DocumentVersion, Timestamp};
 
+mod postgres;
 mod sql;
+mod sqlite;
 mod value;
 
-pub(super) use self::sql::{Fragment, Sql, differs};
-pub(super) use self::value::{Column, Param, Row, Value};
+pub(super) use self::postgres::PostgresEngine;
+pub use self::postgres::{Copied, Progress, copy_from_sqlite};
+pub(super) use self::sql::{Fragment, Sql};
+pub(super) use self::sqlite::SqliteEngine;
+pub(super) use self::value::{Column, Columns, Kind, Param, Row, Scalar, Value, params, rows};
 
 /// [`Tx::lock`] held while subscriptions change; an arbitrary number, "IvWi".
 pub(super) const SUBSCRIPTIONS_LOCK: i64 = 0x4976_5769;
@@ -49,17 +55,30 @@ pub(super) trait Tx: Send {
         params: &[&dyn Param],
     ) -> impl Future<Output = Result<usize, StoreError>> + Send;
 
+    /// Stores notifications that are not stored yet, which are in the order of their identity;
+    /// returns for each whether it was new.
+    fn insert_notifications(
+        &mut self,
+        notifications: &[NewNotification<'_>],
+    ) -> impl Future<Output = Result<Vec<bool>, StoreError>> + Send;
+
+    /// Stores versions under the next sequence numbers. This must be the last statement, since
+    /// it may commit: the counter, for which others wait, is held for as short as possible.
+    fn insert_versions(
+        &mut self,
+        new: &NewVersions<'_>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// Runs a statement and returns all its rows.
-    fn all<R: Send>(
+    fn all<C: Column + Send>(
         &mut self,
         sql: &'static Sql,
         params: &[&dyn Param],
-        mut read: impl FnMut(&dyn Row) -> Result<R, StoreError> + Send,
-    ) -> impl Future<Output = Result<Vec<R>, StoreError>> + Send {
+    ) -> impl Future<Output = Result<Vec<C>, StoreError>> + Send {
         async move {
             let mut rows = Vec::new();
             self.each(sql, params, &mut |row| {
-                rows.push(read(row)?);
+                rows.push(Columns::of(row).get()?);
                 Ok(ControlFlow::Continue(()))
             })
             .await?;
@@ -68,16 +87,15 @@ pub(super) trait Tx: Send {
     }
 
     /// Runs a statement and returns its first row, if there is one.
-    fn first<R: Send>(
+    fn first<C: Column + Send>(
         &mut self,
         sql: &'static Sql,
         params: &[&dyn Param],
-        mut read: impl FnMut(&dyn Row) -> Result<R, StoreError> + Send,
-    ) -> impl Future<Output = Result<Option<R>, StoreError>> + Send {
+    ) -> impl Future<Output = Result<Option<C>, StoreError>> + Send {
         async move {
             let mut first = None;
             self.each(sql, params, &mut |row| {
-                first = Some(read(row)?);
+                first = Some(Columns::of(row).get()?);
                 Ok(ControlFlow::Break(()))
             })
             .await?;
@@ -86,17 +104,25 @@ pub(super) trait Tx: Send {
     }
 
     /// Runs a statement that returns one row.
-    fn one<R: Send>(
+    fn one<C: Column + Send>(
         &mut self,
         sql: &'static Sql,
         params: &[&dyn Param],
-        read: impl FnMut(&dyn Row) -> Result<R, StoreError> + Send,
-    ) -> impl Future<Output = Result<R, StoreError>> + Send {
+    ) -> impl Future<Output = Result<C, StoreError>> + Send {
         async move {
-            self.first(sql, params, read)
+            self.first(sql, params)
                 .await?
                 .ok_or_else(|| StoreError::Database("a statement returned no row".to_owned()))
         }
+    }
+
+    /// Runs a statement that returns no rows.
+    fn run(
+        &mut self,
+        sql: &'static Sql,
+        params: &[&dyn Param],
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        async move { self.execute(sql, params).await.map(drop) }
     }
 }
 
@@ -110,4 +136,85 @@ pub(super) trait Operation: Send + 'static {
         self,
         tx: &mut T,
     ) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
+}
+
+/// Declares methods of the store. Each reads one snapshot, or writes, in a transaction of its
+/// own, by the function of the same name and arguments that has the transaction as its first.
+///
+/// ```text
+/// operations! {
+///     /// Lists uploads, oldest first.
+///     pub read uploads(filter: UploadFilter) -> Vec<UploadRow>;
+///     /// Makes every known feed due for reconciliation at `due_at`.
+///     pub write trigger_reconciliation(due_at: Timestamp) -> usize, then wake_pullers;
+/// }
+/// ```
+macro_rules! operations {
+    ($(
+        $(#[$doc:meta])*
+        $visible:vis $kind:ident $name:ident($($argument:ident: $type:ty),* $(,)?) -> $output:ty
+            $(, then $wake:ident)?;
+    )*) => {
+        impl $crate::store::Store {
+            $(
+                $(#[$doc])*
+                $visible async fn $name(
+                    &self,
+                    $($argument: $type),*
+                ) -> Result<$output, $crate::store::StoreError> {
+                    struct Run {
+                        $($argument: $type),*
+                    }
+                    impl $crate::store::engine::Operation for Run {
+                        type Output = $output;
+
+                        async fn run<T: $crate::store::engine::Tx>(
+                            self,
+                            tx: &mut T,
+                        ) -> Result<$output, $crate::store::StoreError> {
+                            $name(tx $(, self.$argument)*).await
+                        }
+                    }
+                    let output = self.$kind(Run { $($argument),* }).await?;
+                    $(self.$wake();)?
+                    Ok(output)
+                }
+            )*
+        }
+    };
+}
+pub(super) use operations;
+
+/// A notification, as it is stored.
+pub(super) struct NewNotification<'a> {
+    pub(super) message_id: Vec<u8>,
+    pub(super) account: i64,
+    pub(super) event: i64,
+    pub(super) kind: &'a str,
+    pub(super) received_at: Timestamp,
+    pub(super) body: &'a [u8],
+}
+
+impl NewNotification<'_> {
+    /// Returns what no two notifications have in common.
+    pub(super) fn identity(&self) -> (&[u8], i64, i64) {
+        (&self.message_id, self.account, self.event)
+    }
+}
+
+/// New versions of a feed, in their order.
+pub(super) struct NewVersions<'d> {
+    pub(super) feed: i64,
+    pub(super) first_pull: bool,
+    /// The kind of trigger whose pull found them.
+    pub(super) found_by: TriggerKind,
+    pub(super) stored_at: Timestamp,
+    pub(super) versions: Vec<NewVersion<'d>>,
+}
+
+/// A version that is not stored yet.
+pub(super) struct NewVersion<'d> {
+    pub(super) document: &'d DocumentVersion,
+    /// True if a newer version of the document is known.
+    pub(super) superseded: bool,
 }

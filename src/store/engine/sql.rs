@@ -7,20 +7,15 @@ use std::sync::OnceLock;
 pub(in crate::store) enum Fragment {
     /// The same text for both databases.
     Same(&'static str),
-    /// Where the databases differ.
-    Differs {
-        /// SQLite's text.
-        sqlite: &'static str,
-        /// PostgreSQL's text.
-        postgres: &'static str,
-    },
+    /// SQLite's text and PostgreSQL's.
+    Differs(&'static str, &'static str),
 }
 
 impl Fragment {
     const fn texts(self) -> [&'static str; 2] {
         match self {
             Self::Same(text) => [text, text],
-            Self::Differs { sqlite, postgres } => [sqlite, postgres],
+            Self::Differs(sqlite, postgres) => [sqlite, postgres],
         }
     }
 }
@@ -31,27 +26,38 @@ type Named = (&'static str, Fragment);
 /// The fragments of every statement: what the two databases say differently.
 const DIALECT: &[Named] = &[
     // The greater and the lesser of several values; NULL if SQLite finds one among them.
-    ("greatest", differs("max", "greatest")),
-    ("least", differs("min", "least")),
+    ("greatest", Fragment::Differs("max", "greatest")),
+    ("least", Fragment::Differs("min", "least")),
     // Orders text by its bytes.
-    ("bytewise", differs("", " COLLATE \"C\"")),
+    ("bytewise", Fragment::Differs("", " COLLATE \"C\"")),
     // The elements of a list that is one parameter: `IN ({elements}($2))`.
     (
         "elements",
-        differs("SELECT value FROM json_each", "SELECT unnest"),
+        Fragment::Differs("SELECT value FROM json_each", "SELECT unnest"),
+    ),
+    // The number of elements of such a list: `{length}($2) = 0`.
+    (
+        "length",
+        Fragment::Differs("json_array_length", "cardinality"),
     ),
     // Gathers texts in one list: `{list}(name ORDER BY name)`; no rows may be NULL.
-    ("list", differs("json_group_array", "array_agg")),
+    ("list", Fragment::Differs("json_group_array", "array_agg")),
+    // Joins after the tables before it. SQLite reorders inner joins otherwise, and may choose
+    // one that scans or sorts.
+    ("then_join", Fragment::Differs("CROSS JOIN", "JOIN")),
+    // Reads a document's few versions; SQLite would otherwise scan its whole feed.
+    (
+        "by_identity",
+        Fragment::Differs(" INDEXED BY document_identity", ""),
+    ),
     // Locks the selected rows until the end of the transaction.
-    ("lock_rows", differs("", " FOR NO KEY UPDATE")),
+    ("lock_rows", Fragment::Differs("", " FOR NO KEY UPDATE")),
     // Locks the selected rows; those that another transaction holds are left out.
-    ("skip_locked", differs("", " FOR UPDATE SKIP LOCKED")),
+    (
+        "skip_locked",
+        Fragment::Differs("", " FOR UPDATE SKIP LOCKED"),
+    ),
 ];
-
-/// Returns a fragment where the databases differ.
-pub(in crate::store) const fn differs(sqlite: &'static str, postgres: &'static str) -> Fragment {
-    Fragment::Differs { sqlite, postgres }
-}
 
 /// A statement.
 ///
@@ -195,7 +201,7 @@ mod tests {
     fn fragments_are_rendered_for_each_database() {
         const FRAGMENTS: &[Named] = &[
             ("columns", Fragment::Same("id, {greatest}(a, $1)")),
-            ("rows", differs("r", "ROW(r)")),
+            ("rows", Fragment::Differs("r", "ROW(r)")),
         ];
         static SQL: Sql = Sql::with(
             "SELECT {columns}, {rows} FROM t WHERE b IN ({elements}($2)){skip_locked}",

@@ -5,21 +5,30 @@ use std::borrow::Cow;
 use crate::domain::Timestamp;
 use crate::store::StoreError;
 
-/// A value of a statement; `None` is NULL.
+/// The kind of a value, which NULL has too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Kind {
+    Integer,
+    Boolean,
+    Text,
+    Bytes,
+}
+
+/// A value of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Value<'a> {
+    /// NULL.
+    Null(Kind),
     /// A whole number.
-    Integer(Option<i64>),
+    Integer(i64),
     /// A truth value.
-    Boolean(Option<bool>),
+    Boolean(bool),
     /// Text.
-    Text(Option<&'a str>),
+    Text(&'a str),
     /// Bytes.
-    Bytes(Option<&'a [u8]>),
-    /// A list of texts.
-    Texts(Vec<&'a str>),
-    /// A list of whole numbers.
-    Integers(&'a [i64]),
+    Bytes(&'a [u8]),
+    /// A list of values of one kind.
+    List(Kind, Vec<Value<'a>>),
 }
 
 /// Something that a statement takes as a value.
@@ -28,35 +37,57 @@ pub(in crate::store) trait Param: Sync {
     fn value(&self) -> Value<'_>;
 }
 
+/// A [`Param`] whose values are of one kind, so that there may be none, or several.
+pub(in crate::store) trait Scalar: Param {
+    /// The kind.
+    const KIND: Kind;
+}
+
+/// Implements [`Scalar`]: `type: its kind, value => how it is written;`.
 macro_rules! params {
-    ($($rust:ty: $this:ident => $value:expr;)*) => {
-        $(impl Param for $rust {
-            fn value(&self) -> Value<'_> {
+    ($($rust:ty: $kind:ident, $this:ident => $value:expr;)*) => {
+        $(impl $crate::store::engine::Param for $rust {
+            fn value(&self) -> $crate::store::engine::Value<'_> {
                 let $this = self;
-                $value
+                $crate::store::engine::Value::$kind($value)
             }
+        }
+
+        impl $crate::store::engine::Scalar for $rust {
+            const KIND: $crate::store::engine::Kind = $crate::store::engine::Kind::$kind;
         })*
     };
 }
+pub(in crate::store) use params;
 
 params! {
-    i64: number => Value::Integer(Some(*number));
-    u64: number => Value::Integer(Some(signed(*number)));
-    usize: number => Value::Integer(Some(signed(*number)));
-    Option<i64>: number => Value::Integer(*number);
-    Timestamp: moment => Value::Integer(Some(moment.as_millis()));
-    Option<Timestamp>: moment => Value::Integer(moment.map(Timestamp::as_millis));
-    bool: yes => Value::Boolean(Some(*yes));
-    &str: text => Value::Text(Some(text));
-    String: text => Value::Text(Some(text));
-    Option<&str>: text => Value::Text(*text);
-    Option<String>: text => Value::Text(text.as_deref());
-    &[u8]: bytes => Value::Bytes(Some(bytes));
-    [u8; 32]: bytes => Value::Bytes(Some(bytes));
-    Vec<u8>: bytes => Value::Bytes(Some(bytes));
-    Option<&[u8]>: bytes => Value::Bytes(*bytes);
-    Vec<&str>: texts => Value::Texts(texts.clone());
-    Vec<i64>: numbers => Value::Integers(numbers);
+    i64: Integer, number => *number;
+    u32: Integer, number => i64::from(*number);
+    u64: Integer, number => signed(*number);
+    usize: Integer, number => signed(*number);
+    Timestamp: Integer, moment => moment.as_millis();
+    bool: Boolean, yes => *yes;
+    &str: Text, text => text;
+    String: Text, text => text;
+    &[u8]: Bytes, bytes => bytes;
+    [u8; 32]: Bytes, bytes => bytes;
+    Vec<u8>: Bytes, bytes => bytes;
+}
+
+impl<P: Scalar> Param for Option<P> {
+    fn value(&self) -> Value<'_> {
+        self.as_ref().map_or(Value::Null(P::KIND), P::value)
+    }
+}
+
+impl<P: Scalar> Scalar for Option<P> {
+    const KIND: Kind = P::KIND;
+}
+
+impl<P: Scalar> Param for Vec<P> {
+    fn value(&self) -> Value<'_> {
+        Value::List(P::KIND, self.iter().map(P::value).collect())
+    }
 }
 
 /// Converts a count or a limit to the signed number that databases expect.
@@ -85,24 +116,49 @@ pub(in crate::store) trait Row {
     fn texts(&self, column: usize) -> Result<Vec<String>, StoreError>;
 }
 
-impl dyn Row + '_ {
-    /// Reads a column.
-    pub(in crate::store) fn get<C: Column>(&self, column: usize) -> Result<C, StoreError> {
-        C::read(self, column)
+/// The columns of a row that were not read yet.
+pub(in crate::store) struct Columns<'r> {
+    row: &'r dyn Row,
+    next: usize,
+}
+
+impl<'r> Columns<'r> {
+    /// Returns all columns of a row.
+    pub(in crate::store) fn of(row: &'r dyn Row) -> Self {
+        Self { row, next: 0 }
+    }
+
+    /// Reads the next column, or the next several.
+    pub(in crate::store) fn get<C: Column>(&mut self) -> Result<C, StoreError> {
+        C::read(self)
+    }
+
+    /// Reads the next column as text.
+    pub(in crate::store) fn text(&mut self) -> Result<Cow<'r, str>, StoreError> {
+        self.next(Row::text)
+    }
+
+    fn next<C>(
+        &mut self,
+        read: impl FnOnce(&'r dyn Row, usize) -> Result<C, StoreError>,
+    ) -> Result<C, StoreError> {
+        let column = self.next;
+        self.next += 1;
+        read(self.row, column)
     }
 }
 
 /// Something that is read from one column, or from several that follow each other.
 pub(in crate::store) trait Column: Sized {
     /// Reads it.
-    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError>;
+    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError>;
 }
 
 macro_rules! columns {
     ($($rust:ty: ($row:ident, $column:ident) => $value:expr;)*) => {
         $(impl Column for $rust {
-            fn read($row: &dyn Row, $column: usize) -> Result<Self, StoreError> {
-                Ok($value)
+            fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+                columns.next(|$row, $column| Ok($value))
             }
         })*
     };
@@ -113,19 +169,58 @@ columns! {
     // Numbers that are never negative.
     u32: (row, column) => Self::try_from(row.integer(column)?).unwrap_or_default();
     u64: (row, column) => Self::try_from(row.integer(column)?).unwrap_or_default();
+    usize: (row, column) => Self::try_from(row.integer(column)?).unwrap_or_default();
     bool: (row, column) => row.boolean(column)?;
     Timestamp: (row, column) => Self::from_millis(row.integer(column)?);
     String: (row, column) => row.text(column)?.into_owned();
     Vec<u8>: (row, column) => row.bytes(column)?.to_vec();
-    Vec<String>: (row, column) => row.texts(column)?;
+    // NULL is a list without elements.
+    Vec<String>: (row, column) => match row.is_null(column)? {
+        true => Vec::new(),
+        false => row.texts(column)?,
+    };
 }
 
-impl<C: Column> Column for Option<C> {
-    fn read(row: &dyn Row, column: usize) -> Result<Self, StoreError> {
-        if row.is_null(column)? {
-            Ok(None)
-        } else {
-            C::read(row, column).map(Some)
-        }
+/// A row that exists.
+impl Column for () {
+    fn read(_columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+        Ok(())
     }
 }
+
+/// One column that may be NULL.
+impl<C: Column> Column for Option<C> {
+    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+        if columns.row.is_null(columns.next)? {
+            columns.next += 1;
+            return Ok(None);
+        }
+        C::read(columns).map(Some)
+    }
+}
+
+/// Implements [`Column`] for tuples and structs whose parts follow each other.
+macro_rules! rows {
+    ($($rust:ident { $($field:ident),* $(,)? })*) => {
+        $(impl $crate::store::engine::Column for $rust {
+            fn read(
+                columns: &mut $crate::store::engine::Columns<'_>,
+            ) -> Result<Self, $crate::store::StoreError> {
+                Ok(Self { $($field: columns.get()?),* })
+            }
+        })*
+    };
+}
+pub(in crate::store) use rows;
+
+macro_rules! tuples {
+    ($(($($part:ident),*))*) => {
+        $(impl<$($part: Column),*> Column for ($($part,)*) {
+            fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+                Ok(($(columns.get::<$part>()?,)*))
+            }
+        })*
+    };
+}
+
+tuples! { (A, B) (A, B, C) (A, B, C, D) }

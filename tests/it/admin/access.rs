@@ -7,7 +7,7 @@ use ivesk_webhook::admin;
 use ivesk_webhook::app::App;
 use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind};
 use ivesk_webhook::domain::{DestinationName, Event};
-use ivesk_webhook::store::{SharedStore, Store as _};
+use ivesk_webhook::store::SharedStore;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -778,7 +778,9 @@ async fn lists_of_large_messages_take_little_memory() {
             most = most.max(memory_bytes(server.pid()));
             let json: Value = serde_json::from_str(&text).unwrap_or_default();
             let rows = json["rows"].as_array().into_iter().flatten();
-            listed += rows.filter_map(|row| row["size_bytes"].as_u64()).sum::<u64>();
+            listed += rows
+                .filter_map(|row| row["size_bytes"].as_u64())
+                .sum::<u64>();
         }
     }
     let stored = listed / 5;

@@ -2,7 +2,7 @@
 
 use ivesk_webhook::cli::server::{Api, RunningServer};
 use ivesk_webhook::config::Config;
-use ivesk_webhook::store::{Store, TriggerKind};
+use ivesk_webhook::store::TriggerKind;
 use reqwest::Method;
 use serde_json::{Value, json};
 

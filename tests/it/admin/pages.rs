@@ -5,8 +5,7 @@ use std::time::Duration;
 use ivesk_webhook::config::{Config, DestinationConfig, DestinationKind, HistoryMode};
 use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::store::{
-    AlarmKind, AlarmObservation, CertificateRow, DeliveryStore, DestinationFilter, Finding,
-    NewUpload, Store, UploadEnd,
+    AlarmKind, AlarmObservation, CertificateRow, DestinationFilter, Finding, NewUpload, UploadEnd,
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};

@@ -8,10 +8,9 @@ use ivesk_webhook::emulator::{
     Control, DEFAULT_KEY, Emulator, EmulatorSettings, Endpoint, Fault, FaultKind, Switches,
 };
 use ivesk_webhook::file_names::identity;
-use ivesk_webhook::store::Store;
-use ivesk_webhook::store::sqlite::SqliteStore;
 use serde_json::Value;
 
+use crate::support::databases::open_file_for_reading;
 use crate::support::emulator::emulator_with;
 use crate::support::puller::{COMPANY, NEIGHBOR, exported, folder, signer, truth};
 
@@ -107,7 +106,9 @@ impl Scene {
     }
 
     async fn cursor(&self) -> Option<String> {
-        let store = SqliteStore::open_for_reading(&self.path("store.db")).expect("a store");
+        let store = open_file_for_reading(&self.path("store.db"))
+            .await
+            .expect("a store");
         let feeds = store.feeds().await.expect("feeds");
         let row = feeds.into_iter().find(|row| row.feed == exported(COMPANY));
         let cursor = row.and_then(|row| row.cursor);
@@ -369,7 +370,9 @@ async fn a_backup_is_complete_and_replaces_a_file_only_if_asked() {
         );
     }
 
-    let copy = SqliteStore::open_for_reading(&scene.path("copy.db")).expect("a store");
+    let copy = open_file_for_reading(&scene.path("copy.db"))
+        .await
+        .expect("a store");
     assert_eq!(copy.sequence().await.expect("numbering").last, 7);
     copy.close().await.expect("it closes");
 }

@@ -110,6 +110,7 @@ fn exported(control: &Control) -> BTreeMap<Version, String> {
                 link: None,
                 link_listed_at: None,
                 link_tries: 0,
+                link_timed_out: false,
                 earlier_note: None,
             };
             exported.insert((document_id, version), delivery.key());
@@ -119,7 +120,7 @@ fn exported(control: &Control) -> BTreeMap<Version, String> {
 }
 
 /// Returns a destination's versions that are in this state, according to the store.
-async fn in_state(store: &dyn Store, destination: &str, state: DeliveryState) -> BTreeSet<Version> {
+async fn in_state(store: &Store, destination: &str, state: DeliveryState) -> BTreeSet<Version> {
     let mut names = BTreeMap::new();
     let mut after = None;
     loop {
@@ -158,7 +159,7 @@ async fn in_state(store: &dyn Store, destination: &str, state: DeliveryState) ->
 }
 
 /// Returns the record of the receiver behind the destination `http`.
-async fn record_of(ledger: &Ledger, control: &Control, store: &dyn Store) -> Record {
+async fn record_of(ledger: &Ledger, control: &Control, store: &Store) -> Record {
     let versions = |entries: Vec<Entry>| -> BTreeSet<Version> {
         let entries = entries.into_iter();
         entries.map(|one| (one.document_id, one.version)).collect()
@@ -364,7 +365,7 @@ impl Program {
         }
     }
 
-    async fn record(&self, control: &Control, store: &dyn Store) -> Record {
+    async fn record(&self, control: &Control, store: &Store) -> Record {
         let record = std::fs::read_to_string(self.path("record")).expect("a record");
         let received: Vec<(Version, String)> = record
             .lines()
@@ -504,7 +505,7 @@ async fn kill_9_at_any_moment_delivers_every_newest_version_in_order() {
     server.terminate();
     let (status, log) = server.exited().await;
     assert!(status.success() && !log.contains("panicked"), "{log}");
-    let store = installation.read_store();
+    let store = installation.read_store().await;
     let of_ledger = record_of(&ledger, &control, store.as_ref()).await;
     let of_program = program.record(&control, store.as_ref()).await;
     eprintln!(

@@ -14,7 +14,7 @@ use ivesk_webhook::domain::{
 };
 use ivesk_webhook::emulator::signer::Signer;
 use ivesk_webhook::metrics::Metrics;
-use ivesk_webhook::service::open_store;
+use ivesk_webhook::service::store_options;
 use ivesk_webhook::store::*;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::support::app::TestApp;
 use crate::support::databases::Database;
 use crate::support::fake_sns::Message;
-use crate::support::faulty_store::FaultyStore;
+use crate::support::faults::Faults;
 use crate::support::process::write_program;
 use crate::support::puller::{
     COMPANY, digitized, exported, folder, hours, minutes, settings, start_time,
@@ -31,7 +31,8 @@ use crate::support::stand_in::{Answer, StandIn};
 
 /// A store and its alarms. Only the test stores pages.
 struct Scene {
-    store: Arc<FaultyStore>,
+    store: SharedStore,
+    faults: Arc<Faults>,
     clock: Clock,
     config: Config,
     metrics: Arc<Metrics>,
@@ -55,13 +56,18 @@ impl Scene {
             config.store.url = database.url();
         }
         change(&mut config, dir.path());
-        let store = open_store(&config, &clock).await.expect("the store opens");
-        let store = Arc::new(FaultyStore::around(store));
-        store.set_free_bytes(1 << 40);
+        let faults = Faults::none();
+        faults.set_free_bytes(1 << 40);
+        let options = StoreOptions {
+            hooks: Some(faults.clone()),
+            ..store_options(&config, &clock)
+        };
+        let store = Arc::new(Store::open(options).await.expect("the store opens"));
         let metrics = Arc::new(Metrics::new());
         let alarms = alarms(&config, &store, &metrics, &clock);
         Self {
             store,
+            faults,
             clock,
             config,
             metrics,
@@ -170,13 +176,8 @@ impl Scene {
     }
 }
 
-fn alarms(
-    config: &Config,
-    store: &Arc<FaultyStore>,
-    metrics: &Arc<Metrics>,
-    clock: &Clock,
-) -> Alarms {
-    let (store, metrics) = (Arc::clone(store) as SharedStore, Arc::clone(metrics));
+fn alarms(config: &Config, store: &SharedStore, metrics: &Arc<Metrics>, clock: &Clock) -> Alarms {
+    let (store, metrics) = (Arc::clone(store), Arc::clone(metrics));
     Alarms::new(config, store, metrics, clock.clone()).expect("a client")
 }
 
@@ -354,9 +355,9 @@ async fn a_certificate_near_expiry_alarms_until_it_is_renewed() {
 #[tokio::test]
 async fn a_filling_disk_alarms_before_messages_are_refused() {
     let scene = Scene::new().await;
-    scene.store.set_free_bytes((1 << 29) - 1);
+    scene.faults.set_free_bytes((1 << 29) - 1);
     scene.assert_raised(AlarmKind::Disk).await;
-    scene.store.set_free_bytes(1 << 29);
+    scene.faults.set_free_bytes(1 << 29);
     scene.clock.advance(minutes(10));
     scene.assert_ended(AlarmKind::Disk).await;
 }

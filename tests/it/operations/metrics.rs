@@ -8,7 +8,7 @@ use std::time::Duration;
 use ivesk_webhook::config::default_account;
 use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::emulator::signer::Signer;
-use ivesk_webhook::store::{CertificateRow, DeliveryStore as _, DestinationFilter, Store as _};
+use ivesk_webhook::store::{CertificateRow, DestinationFilter};
 use serde_json::Value;
 
 use crate::support::app::TestApp;

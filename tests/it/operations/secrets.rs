@@ -346,7 +346,7 @@ impl Scene {
         if self.database.is_some() {
             return;
         }
-        let store = self.installation.read_store();
+        let store = self.installation.read_store().await;
         let filter = DocumentFilter {
             limit: 1_000,
             ..DocumentFilter::default()

@@ -86,7 +86,7 @@ async fn a_collector_receives_all_spans_without_secrets() {
     for outcome in ["new", "duplicate", "signature_mismatch"] {
         assert!(outcomes.contains(outcome), "{outcome}: {outcomes:?}");
     }
-    let stored = installation.read_store();
+    let stored = installation.read_store().await;
     let rows = stored.notifications(0, 100).await.expect("readable");
     let ids: BTreeSet<String> = named("message")
         .filter_map(|span| attribute(span, "sns.message_id"))

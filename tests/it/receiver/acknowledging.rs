@@ -4,23 +4,22 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use ivesk_webhook::domain::Event;
-use ivesk_webhook::store::Store;
 
 use crate::support::app::{TestApp, code};
 use crate::support::fake_sns::Message;
-use crate::support::faulty_store::Fault;
+use crate::support::faults::Fault;
 
 #[tokio::test]
 async fn eight_copies_at_once_are_one_row() {
     let app = TestApp::spawn().await;
     let message = Message::notification(&app.sns);
-    app.store.hold();
+    app.faults.hold();
 
     let copies = join_all((0..8).map(|_| app.deliver(&message)));
     let release = async {
         // All eight are verified and wait for their insert.
-        app.store.until_waiting(8).await;
-        app.store.release();
+        app.faults.until_waiting(8).await;
+        app.faults.release();
     };
     let (answers, ()) = tokio::join!(copies, release);
 
@@ -37,12 +36,12 @@ async fn a_message_during_an_outage_is_stored_when_sns_retries() {
     let app = TestApp::spawn().await;
     let message = Message::notification(&app.sns);
 
-    app.store.set_fault(Some(Fault::Down));
+    app.faults.set(Some(Fault::Down));
     assert_eq!(app.deliver(&message).await.status(), 503);
     assert_eq!(app.get("/readyz").await, 503);
-    assert!(app.stored_ids().await.is_empty());
 
-    app.store.set_fault(None);
+    app.faults.set(None);
+    assert!(app.stored_ids().await.is_empty());
     assert_eq!(app.deliver(&message).await.status(), 200);
     assert_eq!(app.get("/readyz").await, 200);
     assert_eq!(app.stored_ids().await, [message.id()]);
@@ -52,11 +51,11 @@ async fn a_message_during_an_outage_is_stored_when_sns_retries() {
 async fn it_is_not_ready_while_only_reads_work() {
     let app = TestApp::spawn().await;
     for fault in [Fault::DiskFull, Fault::Closed] {
-        app.store.set_fault(Some(fault));
+        app.faults.set(Some(fault));
         assert!(app.store.sequence().await.is_ok());
         assert_eq!(app.get("/readyz").await, 503, "{fault:?}");
     }
-    app.store.set_fault(None);
+    app.faults.set(None);
     assert_eq!(app.get("/readyz").await, 200);
 }
 
@@ -65,9 +64,9 @@ async fn a_commit_whose_answer_was_lost_is_a_duplicate_next_time() {
     let app = TestApp::spawn().await;
     let message = Message::notification(&app.sns);
 
-    app.store.set_fault(Some(Fault::AnswerLost));
+    app.faults.set(Some(Fault::AnswerLost));
     assert_eq!(app.deliver(&message).await.status(), 503);
-    app.store.set_fault(None);
+    app.faults.set(None);
     assert_eq!(app.deliver(&message).await.status(), 200);
 
     assert_eq!(app.stored_ids().await, [message.id()]);
@@ -77,16 +76,16 @@ async fn a_commit_whose_answer_was_lost_is_a_duplicate_next_time() {
 async fn nothing_is_acknowledged_before_it_is_committed() {
     let app = Arc::new(TestApp::spawn().await);
     let message = Message::notification(&app.sns);
-    app.store.hold();
+    app.faults.hold();
 
     let request = app.deliver(&message);
     tokio::pin!(request);
     tokio::select! {
         answer = &mut request => panic!("answered {} before the commit", answer.status()),
-        () = app.store.until_waiting(1) => {}
+        () = app.faults.until_waiting(1) => {}
     }
     assert!(app.stored_ids().await.is_empty());
-    app.store.release();
+    app.faults.release();
 
     assert_eq!(request.await.status(), 200);
     assert_eq!(app.stored_ids().await, [message.id()]);
@@ -97,10 +96,10 @@ async fn a_panic_is_answered_503_and_the_next_request_is_served() {
     let app = TestApp::spawn().await;
     let message = Message::notification(&app.sns);
 
-    app.store.set_fault(Some(Fault::Panic));
+    app.faults.set(Some(Fault::Panic));
     let response = app.deliver(&message).await;
     assert_eq!(code(response).await, (503, "internal".to_owned()));
-    app.store.set_fault(None);
+    app.faults.set(None);
 
     assert_eq!(app.deliver(&message).await.status(), 200);
     assert!(app.metrics().await.contains("ivesk_webhook_panics_total 1"));

@@ -7,7 +7,7 @@ use tracing::instrument::WithSubscriber;
 use crate::support::app::{PATH_TOKEN, TestApp};
 use crate::support::captured_log::CapturedLog;
 use crate::support::fake_sns::{Confirming, Message, PLANTED_TOKEN, STRANGER};
-use crate::support::faulty_store::Fault;
+use crate::support::faults::Fault;
 
 /// Sends one message for each outcome; returns their signatures.
 async fn send_one_of_each() -> Vec<String> {
@@ -27,9 +27,9 @@ async fn send_one_of_each() -> Vec<String> {
     }
     app.sns.set_confirming(Confirming::Fails);
     app.deliver(&Message::confirmation(&app.sns)).await;
-    app.store.set_fault(Some(Fault::Down));
+    app.faults.set(Some(Fault::Down));
     app.deliver(&Message::notification(&app.sns)).await;
-    app.store.set_fault(None);
+    app.faults.set(None);
     let wrong = format!("/webhooks/default/on_exported/{PATH_TOKEN}x");
     app.deliver_to(&wrong, &messages[0]).await;
     app.get(&app.webhook(Event::OnExported)).await;

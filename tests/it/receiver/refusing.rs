@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use ivesk_webhook::domain::Event;
-use ivesk_webhook::store::{CertificateRow, Store};
+use ivesk_webhook::store::CertificateRow;
 
 use crate::support::app::{PATH_TOKEN, TestApp, code, json_of};
 use crate::support::fake_sns::{FOREIGN_TOPIC, MISNAMED, Message, SIGNER, STRANGER, start_time};
-use crate::support::faulty_store::Fault;
+use crate::support::faults::Fault;
 
 const AWS_CERTIFICATE: &str = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0123456789abcdef0123456789abcdef.pem";
 
@@ -253,12 +253,12 @@ async fn a_failing_store_is_503_and_quarantines_nothing() {
         (Fault::Closed, "store_unavailable"),
         (Fault::AnswerLost, "store_unavailable"),
     ] {
-        app.store.set_fault(Some(fault));
+        app.faults.set(Some(fault));
         let response = app.deliver(&Message::notification(&app.sns)).await;
         assert!(response.headers().contains_key("retry-after"));
         assert_eq!(code(response).await, answer(503, reason), "{fault:?}");
     }
-    app.store.set_fault(None);
+    app.faults.set(None);
     assert!(app.quarantine().await.is_empty());
 }
 
@@ -266,16 +266,16 @@ async fn a_failing_store_is_503_and_quarantines_nothing() {
 async fn a_nearly_full_disk_refuses_messages_until_there_is_room() {
     let app = TestApp::spawn().await;
     let shared = app.service().app();
-    app.store.set_free_bytes(1_000);
+    app.faults.set_free_bytes(1_000);
     ivesk_webhook::service::housekeeping::check_disk(shared).await;
 
     let outcome = refused(&app, &Message::notification(&app.sns)).await;
     assert_eq!(outcome, answer(503, "disk_nearly_full"));
     assert_eq!(app.get("/readyz").await, 503);
     assert_eq!(app.get("/healthz").await, 200);
-    assert_eq!(app.store.accepts(), 0);
+    assert_eq!(app.faults.accepts(), 0);
 
-    app.store.set_free_bytes(u64::MAX);
+    app.faults.set_free_bytes(u64::MAX);
     ivesk_webhook::service::housekeeping::check_disk(shared).await;
     let response = app.deliver(&Message::notification(&app.sns)).await;
     assert_eq!(response.status(), 200);

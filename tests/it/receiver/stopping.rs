@@ -14,7 +14,7 @@ async fn shutdown_finishes_requests_in_flight_and_accepts_no_more() {
     let message = Message::notification(&app.sns);
     let service = app.take_service();
     let shared = std::sync::Arc::clone(service.app());
-    app.store.hold();
+    app.faults.hold();
     let (stop, stopped) = oneshot::channel::<()>();
     let service = tokio::spawn(service.run_until(async {
         let _ = stopped.await;
@@ -24,7 +24,7 @@ async fn shutdown_finishes_requests_in_flight_and_accepts_no_more() {
     tokio::pin!(request);
     tokio::select! {
         _ = &mut request => panic!("answered before the commit"),
-        () = app.store.until_waiting(1) => {}
+        () = app.faults.until_waiting(1) => {}
     }
     stop.send(()).unwrap();
     // Until the listener is closed.
@@ -41,7 +41,7 @@ async fn shutdown_finishes_requests_in_flight_and_accepts_no_more() {
         .await
         .unwrap();
     assert_eq!(code(ready).await, (503, "shutting_down".to_owned()));
-    app.store.release();
+    app.faults.release();
 
     assert_eq!(request.await.status(), 200);
     assert!(service.await.unwrap(), "it stops cleanly");

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use ivesk_webhook::config::ConfirmMode;
 use ivesk_webhook::metrics::{StoreSnapshot, TextFormat};
 use ivesk_webhook::service::{Service, open_store};
-use ivesk_webhook::store::{Store, SubscriptionState};
+use ivesk_webhook::store::SubscriptionState;
 use ivesk_webhook::subscriptions::{ConfirmOutcome, TOKEN_LIFE};
 use serde_json::json;
 use tracing::Level;

@@ -12,7 +12,6 @@ use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, Publication, Selection,
 };
 use ivesk_webhook::service::Service;
-use ivesk_webhook::store::Store;
 use rustix::process::{Signal, kill_process};
 
 use crate::support::checker::{Sent, Stored, broken_promises, differences};

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ivesk_webhook::config::StoreUrl;
 use ivesk_webhook::domain::{
     Account, Clock, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp,
 };
 use ivesk_webhook::store::{
     DocumentFilter, LeaseRequest, PageEnd, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, SharedStore, StoreError, Trigger, TriggerKind,
+    PullPlan, SharedStore, Store, StoreError, Trigger, TriggerKind,
 };
 
 use crate::support::databases::{Cluster, Database, Options, query_sql, run_sql, skip_postgres};
@@ -346,20 +347,17 @@ async fn a_reader_creates_no_tables_and_backups_are_pg_dumps() {
     let Some(database) = Database::postgres("a reader").await else {
         return;
     };
-    let ivesk_webhook::config::StoreUrl::Postgres(address) = database.url() else {
-        unreachable!("it is PostgreSQL");
-    };
-    let open = ivesk_webhook::store::postgres::PostgresStore::open_for_reading;
+    let url = database.url();
     assert!(matches!(
-        open(address.clone()).await.err(),
+        Store::open_for_reading(&url).await.err(),
         Some(StoreError::NotPrepared)
     ));
     let store = database.open(Options::at(Clock::manual(START))).await;
     let store = store.expect("it opens");
     let error = store.backup("x".into()).await.expect_err("not here");
     assert!(error.to_string().contains("pg_dump"), "{error}");
-    let reader = open(address).await.expect("the store is readable");
-    use ivesk_webhook::store::Store as _;
+    let reader = Store::open_for_reading(&url).await;
+    let reader = reader.expect("the store is readable");
     store.probe().await.expect("a write would succeed");
     assert!(matches!(reader.probe().await, Err(StoreError::ReadOnly)));
     assert!(matches!(
@@ -379,7 +377,7 @@ fn certificate(name: &str) -> (String, String) {
 /// Connects; returns the error, or `None` if it succeeds.
 async fn refusal(url: &str) -> Option<String> {
     let address = ivesk_webhook::config::PostgresAddress::parse(url).expect("an address");
-    let opened = ivesk_webhook::store::postgres::PostgresStore::open_for_reading(address).await;
+    let opened = Store::open_for_reading(&StoreUrl::Postgres(address)).await;
     match opened.err() {
         None | Some(StoreError::NotPrepared) => None,
         Some(error) => Some(error.to_string()),

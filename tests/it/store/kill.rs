@@ -106,7 +106,7 @@ async fn kill_9_at_any_moment_loses_and_doubles_nothing() {
         let when = random_moment(&mut rng, &control, &mut server).await;
         let log = server.kill().await;
         let messages = Sent::messages(&control);
-        let store = installation.read_store();
+        let store = installation.read_store().await;
         seen.read_more(store.as_ref()).await;
         store.close().await.expect("it closes");
         let broken = broken_promises(&messages, &load.forged, &seen);
@@ -124,7 +124,7 @@ async fn kill_9_at_any_moment_loses_and_doubles_nothing() {
     until_stored(&installation, sent.versions()).await;
     server.terminate();
     let (status, log) = server.exited().await;
-    let store = installation.read_store();
+    let store = installation.read_store().await;
     let stored = Stored::all(store.as_ref()).await;
     let totals = control.attempts();
     eprintln!(

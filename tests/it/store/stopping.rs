@@ -10,12 +10,12 @@ use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, Emulator, EmulatorSettings, Outcome, Publication, Switches,
 };
 use ivesk_webhook::sns::MessageType;
-use ivesk_webhook::store::sqlite::SqliteStore;
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::checker::{Sent, Stored, broken_promises};
+use crate::support::databases::open_file_for_reading;
 use crate::support::emulator::{emulator, emulator_with};
 use crate::support::process::{Installation, until_closed, within};
 
@@ -106,7 +106,7 @@ fn publish(control: &Control, count: usize) {
 }
 
 async fn stored(installation: &Installation) -> Stored {
-    let store = installation.read_store();
+    let store = installation.read_store().await;
     let stored = Stored::all(store.as_ref()).await;
     store.close().await.expect("it closes");
     stored
@@ -273,7 +273,9 @@ async fn on_a_full_disk_messages_get_503_until_there_is_room() {
 
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(log.contains("is full; free some space"), "{log}");
-    let store = SqliteStore::open_for_reading(&database).expect("it is readable");
+    let store = open_file_for_reading(&database)
+        .await
+        .expect("it is readable");
     let stored = Stored::all(&store).await;
     assert_all_stored(&control, &stored, &log);
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use ivesk_webhook::config::{Config, Loopback, default_account};
 use ivesk_webhook::domain::{Clock, DocumentVersion, Event, Queue};
-use ivesk_webhook::service::{Service, open_store};
+use ivesk_webhook::service::{Service, store_options};
 use ivesk_webhook::store::{
-    LeaseRequest, PageEnd, PageToCommit, PullPlan, QuarantineRow, SharedStore, Store,
+    LeaseRequest, PageEnd, PageToCommit, PullPlan, QuarantineRow, SharedStore, Store, StoreOptions,
     SubscriptionRow,
 };
 use reqwest::{Response, StatusCode};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::databases::Database;
 use crate::support::fake_sns::{FakeSns, Message, start_time};
-use crate::support::faulty_store::FaultyStore;
+use crate::support::faults::Faults;
 
 /// Token of the webhook's path, which no log and no answer may show.
 pub(crate) const PATH_TOKEN: &str = "planted-path-token-5e7f";
@@ -27,7 +27,8 @@ pub(crate) const ADMIN_TOKEN: &str = "planted-private-token-5e7b";
 /// A running service.
 pub(crate) struct TestApp {
     pub(crate) sns: FakeSns,
-    pub(crate) store: Arc<FaultyStore>,
+    pub(crate) store: SharedStore,
+    pub(crate) faults: Arc<Faults>,
     pub(crate) clock: Clock,
     service: Option<Service>,
     public: SocketAddr,
@@ -53,16 +54,19 @@ impl TestApp {
         }
         change(&mut config);
         let clock = Clock::manual(start_time());
-        let store = Arc::new(FaultyStore::around(
-            open_store(&config, &clock).await.unwrap(),
-        ));
-        let shared: SharedStore = store.clone();
-        let service = Service::start_with(config.clone(), shared, clock.clone())
+        let faults = Faults::none();
+        let options = StoreOptions {
+            hooks: Some(faults.clone()),
+            ..store_options(&config, &clock)
+        };
+        let store = Arc::new(Store::open(options).await.unwrap());
+        let service = Service::start_with(config.clone(), Arc::clone(&store), clock.clone())
             .await
             .unwrap();
         Self {
             sns,
             store,
+            faults,
             clock,
             public: service.public_address(),
             admin: service.admin_address(),
@@ -216,10 +220,6 @@ impl TestApp {
 
     /// Returns the quarantine, once everything offered to it so far is stored.
     pub(crate) async fn quarantine(&self) -> Vec<QuarantineRow> {
-        // Each round of the writer handles one change and what was offered to the quarantine.
-        for _ in 0..2 {
-            self.store.trigger(Vec::new()).await.unwrap();
-        }
         self.store.quarantine(0, 1_000).await.unwrap()
     }
 

@@ -79,14 +79,14 @@ pub(crate) struct Stored {
 
 impl Stored {
     /// Reads everything in `store`.
-    pub(crate) async fn all(store: &dyn Store) -> Self {
+    pub(crate) async fn all(store: &Store) -> Self {
         let mut stored = Self::default();
         stored.read_more(store).await;
         stored
     }
 
     /// Adds the rows that were stored since the last call.
-    pub(crate) async fn read_more(&mut self, store: &dyn Store) {
+    pub(crate) async fn read_more(&mut self, store: &Store) {
         const PAGE: usize = 1000;
         loop {
             let rows = store.notifications(self.last_notification, PAGE).await;

@@ -6,24 +6,23 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ivesk_webhook::config::{PostgresAddress, StoreUrl};
 use ivesk_webhook::domain::Clock;
-use ivesk_webhook::store::postgres::{PostgresOptions, PostgresStore};
-use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
-use ivesk_webhook::store::{SharedStore, StoreError};
+use ivesk_webhook::store::{Hooks, SharedStore, Store, StoreError, StoreOptions};
 
 use crate::support::skip::skip;
 
 /// Options of a test's store.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) queue: usize,
     pub(crate) quarantine_bytes: u64,
     pub(crate) ask: bool,
     pub(crate) clock: Clock,
+    pub(crate) hooks: Option<Arc<dyn Hooks>>,
 }
 
 impl Options {
@@ -33,6 +32,7 @@ impl Options {
             quarantine_bytes: 64 << 20,
             ask: false,
             clock,
+            hooks: None,
         }
     }
 }
@@ -150,24 +150,15 @@ impl Database {
 
     /// Opens its store.
     pub(crate) async fn open(&self, options: Options) -> Result<SharedStore, StoreError> {
-        Ok(match self.url() {
-            StoreUrl::Sqlite(path) => std::sync::Arc::new(SqliteStore::open(SqliteOptions {
-                path,
-                queue: options.queue,
-                quarantine_bytes: options.quarantine_bytes,
-                ask: options.ask,
-            })?),
-            StoreUrl::Postgres(address) => std::sync::Arc::new(
-                PostgresStore::open(PostgresOptions {
-                    address,
-                    queue: options.queue,
-                    quarantine_bytes: options.quarantine_bytes,
-                    ask: options.ask,
-                    clock: options.clock,
-                })
-                .await?,
-            ),
-        })
+        let options = StoreOptions {
+            url: self.url(),
+            queue: options.queue,
+            quarantine_bytes: options.quarantine_bytes,
+            ask: options.ask,
+            clock: options.clock,
+            hooks: options.hooks,
+        };
+        Ok(Arc::new(Store::open(options).await?))
     }
 }
 
@@ -228,6 +219,11 @@ pub(crate) async fn query_sql(url: &str, sql: &str) -> Vec<Vec<Option<String>>> 
             _ => None,
         })
         .collect()
+}
+
+/// Opens a SQLite file for reading.
+pub(crate) async fn open_file_for_reading(path: &Path) -> Result<Store, StoreError> {
+    Store::open_for_reading(&StoreUrl::Sqlite(path.to_owned())).await
 }
 
 /// Skips a test that needs PostgreSQL.

@@ -34,6 +34,7 @@ pub(crate) fn delivery(id: &str, fields: Value) -> Delivery {
         link: None,
         link_listed_at: None,
         link_tries: 0,
+        link_timed_out: false,
         earlier_note: None,
     }
 }

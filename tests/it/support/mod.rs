@@ -10,7 +10,7 @@ pub(crate) mod destinations;
 pub(crate) mod doctor;
 pub(crate) mod emulator;
 pub(crate) mod fake_sns;
-pub(crate) mod faulty_store;
+pub(crate) mod faults;
 pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod process;

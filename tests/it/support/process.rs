@@ -11,7 +11,6 @@ use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, SubscriptionState,
 };
 use ivesk_webhook::store::SharedStore;
-use ivesk_webhook::store::sqlite::SqliteStore;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, Response};
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,6 +18,8 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, ChildStdout, Command};
+
+use crate::support::databases::open_file_for_reading;
 
 /// The configured token of every [`Installation`], with which the tests use the admin API.
 pub(crate) const ADMIN_TOKEN: &str = "private-token-of-the-tests-0123456789";
@@ -249,8 +250,8 @@ impl Installation {
     }
 
     /// Opens the store for reading, beside a server or without one.
-    pub(crate) fn read_store(&self) -> SharedStore {
-        let store = SqliteStore::open_for_reading(&self.database());
+    pub(crate) async fn read_store(&self) -> SharedStore {
+        let store = open_file_for_reading(&self.database()).await;
         Arc::new(store.expect("the store can be read"))
     }
 }

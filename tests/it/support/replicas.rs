@@ -3,10 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ivesk_webhook::config::StoreUrl;
 use ivesk_webhook::domain::Event;
 use ivesk_webhook::emulator::Control;
-use ivesk_webhook::store::postgres::PostgresStore;
+use ivesk_webhook::store::Store;
 
 use crate::support::databases::Database;
 use crate::support::process::{Installation, Server, subscribe};
@@ -37,10 +36,7 @@ pub(crate) async fn subscribe_at(control: &Control, balancer: SocketAddr) {
 }
 
 /// Opens the store for reading.
-pub(crate) async fn open_reader(database: &Database) -> PostgresStore {
-    let StoreUrl::Postgres(address) = database.url() else {
-        panic!("replicas share no file");
-    };
-    let store = PostgresStore::open_for_reading(address).await;
+pub(crate) async fn open_reader(database: &Database) -> Store {
+    let store = Store::open_for_reading(&database.url()).await;
     store.expect("the store is readable")
 }

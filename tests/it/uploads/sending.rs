@@ -7,13 +7,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ivesk_webhook::backoff::Backoff;
-use ivesk_webhook::config::{UploadOptions, default_account};
+use ivesk_webhook::config::{StoreUrl, UploadOptions, default_account};
 use ivesk_webhook::domain::{Clock, Queue, Timestamp};
 use ivesk_webhook::emulator::faults::{Endpoint, Fault, FaultKind};
 use ivesk_webhook::emulator::{Control, DEFAULT_KEY, Emulator, EmulatorSettings, Switches};
 use ivesk_webhook::ivesk::Client;
-use ivesk_webhook::store::sqlite::{SqliteOptions, SqliteStore};
-use ivesk_webhook::store::{LATE_AFTER, SharedStore, UploadFilter, UploadRow, UploadState};
+use ivesk_webhook::store::{
+    LATE_AFTER, SharedStore, Store, StoreOptions, UploadFilter, UploadRow, UploadState,
+};
 use ivesk_webhook::uploads::watch::{REFUSED, SENT, Watcher};
 use ivesk_webhook::uploads::{NoProgress, UploadOutcome, UploadReport, UploadSettings, Uploader};
 use tokio_util::sync::CancellationToken;
@@ -43,7 +44,7 @@ impl Office {
         };
         let emulator = emulator_with(settings).await;
         let folder = tempfile::tempdir().expect("a folder");
-        let store = open(&folder.path().join("test.db"));
+        let store = open(folder.path()).await;
         std::fs::create_dir(folder.path().join("outbox")).expect("created");
         Self {
             control: emulator.control(),
@@ -112,14 +113,16 @@ impl Office {
     }
 }
 
-fn open(path: &Path) -> SharedStore {
-    let options = SqliteOptions {
-        path: path.to_owned(),
+async fn open(folder: &Path) -> SharedStore {
+    let options = StoreOptions {
+        url: StoreUrl::Sqlite(folder.join("test.db")),
         queue: 64,
         quarantine_bytes: 0,
         ask: false,
+        clock: Clock::system(),
+        hooks: None,
     };
-    Arc::new(SqliteStore::open(options).expect("a store"))
+    Arc::new(Store::open(options).await.expect("a store"))
 }
 
 async fn upload(uploader: &Uploader, path: &Path) -> UploadReport {

@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
@@ -14,13 +14,15 @@ use rustls::pki_types::pem::PemObject;
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
-use tokio_postgres::types::{BorrowToSql, ToSql, Type};
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::tx::type_of;
 use crate::config::{Encryption, PostgresAddress};
 use crate::domain::{Clock, Correction, Timestamp};
-use crate::store::StoreError;
+use crate::store::engine::{Param, Value};
+use crate::store::{Hooks, StoreError};
 
 /// Maximum number of connections of one process: reads, workers and one for ingest.
 const MAX_CONNECTIONS: usize = 12;
@@ -49,53 +51,6 @@ const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL statement_timeout = '30s';
     SET LOCAL idle_in_transaction_session_timeout = '10s';
     SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_time";
-
-/// A value of a statement with its type, which is not known otherwise as nothing is
-/// prepared.
-pub(super) trait Parameter: ToSql + Sync {
-    /// Returns its type in the database.
-    fn kind(&self) -> Type;
-}
-
-macro_rules! parameters {
-    ($($rust:ty => $sql:ident,)*) => {
-        $(impl Parameter for $rust {
-            fn kind(&self) -> Type {
-                Type::$sql
-            }
-        })*
-    };
-}
-
-parameters! {
-    bool => BOOL,
-    Vec<bool> => BOOL_ARRAY,
-    i64 => INT8,
-    Option<i64> => INT8,
-    Vec<i64> => INT8_ARRAY,
-    Vec<Option<i64>> => INT8_ARRAY,
-    &str => TEXT,
-    Option<&str> => TEXT,
-    String => TEXT,
-    Option<String> => TEXT,
-    Vec<&str> => TEXT_ARRAY,
-    Vec<String> => TEXT_ARRAY,
-    &[u8] => BYTEA,
-    Option<&[u8]> => BYTEA,
-    Vec<u8> => BYTEA,
-    Vec<&[u8]> => BYTEA_ARRAY,
-    Vec<Vec<u8>> => BYTEA_ARRAY,
-    Vec<Option<bool>> => BOOL_ARRAY,
-    Vec<Option<String>> => TEXT_ARRAY,
-    Vec<Option<Vec<u8>>> => BYTEA_ARRAY,
-}
-
-fn typed<'a>(values: &[&'a dyn Parameter]) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
-    values
-        .iter()
-        .map(|value| (*value as &(dyn ToSql + Sync), value.kind()))
-        .collect()
-}
 
 /// Fails if the answer takes longer than [`RESPONSE_TIMEOUT`].
 async fn with_timeout<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T, StoreError>
@@ -157,10 +112,15 @@ pub(super) struct Pool {
     idle: Mutex<Vec<Client>>,
     permits: Semaphore,
     pub(super) time: DatabaseClock,
+    hooks: Option<Arc<dyn Hooks>>,
 }
 
 impl Pool {
-    pub(super) fn new(address: PostgresAddress, clock: Clock) -> Result<Self, StoreError> {
+    pub(super) fn new(
+        address: PostgresAddress,
+        clock: Clock,
+        hooks: Option<Arc<dyn Hooks>>,
+    ) -> Result<Self, StoreError> {
         let tls = match address.encryption() {
             Encryption::None => None,
             Encryption::Verified { authorities } => Some(
@@ -173,6 +133,7 @@ impl Pool {
             idle: Mutex::default(),
             permits: Semaphore::new(MAX_CONNECTIONS),
             time: DatabaseClock::new(clock),
+            hooks,
         })
     }
 
@@ -206,6 +167,7 @@ impl Pool {
                         client,
                         pool: self,
                         _permit: permit,
+                        is_committed: false,
                     });
                 }
                 // The server was restarted since the last use; nothing has been done yet.
@@ -328,6 +290,7 @@ pub(super) struct Transaction<'p> {
     pool: &'p Pool,
     _permit: SemaphorePermit<'p>,
     now: Timestamp,
+    is_committed: bool,
 }
 
 impl Transaction<'_> {
@@ -336,51 +299,30 @@ impl Transaction<'_> {
         self.now
     }
 
-    /// Runs a statement and returns its rows.
-    pub(super) async fn query(
-        &self,
-        sql: &str,
-        values: &[&dyn Parameter],
-    ) -> Result<Vec<Row>, StoreError> {
-        with_timeout(self.client.query_typed(sql, &typed(values))).await
-    }
-
-    /// Runs a statement that returns at most one row.
-    pub(super) async fn query_opt(
-        &self,
-        sql: &str,
-        values: &[&dyn Parameter],
-    ) -> Result<Option<Row>, StoreError> {
-        Ok(self.query(sql, values).await?.into_iter().next())
-    }
-
-    /// Runs a statement that returns one row.
-    pub(super) async fn query_one(
-        &self,
-        sql: &str,
-        values: &[&dyn Parameter],
-    ) -> Result<Row, StoreError> {
-        self.query_opt(sql, values)
-            .await?
-            .ok_or_else(|| StoreError::Database("a statement returned no row".to_owned()))
-    }
-
-    /// Runs a statement and returns the number of changed rows.
-    pub(super) async fn execute(
-        &self,
-        sql: &str,
-        values: &[&dyn Parameter],
-    ) -> Result<usize, StoreError> {
-        self.execute_typed(sql, &typed(values)).await
+    /// Returns the values of a statement with their types, which are not known otherwise as
+    /// nothing is prepared.
+    fn typed<'a>(&self, sql: &str, params: &[&'a dyn Param]) -> Vec<(Value<'a>, Type)> {
+        let typed = |param: &&'a dyn Param| {
+            let value = param.value();
+            let kind = type_of(&value);
+            (value, kind)
+        };
+        let values: Vec<(Value<'a>, Type)> = params.iter().map(typed).collect();
+        if let Some(hooks) = &self.pool.hooks {
+            let types: Vec<&str> = values.iter().map(|(_, kind)| kind.name()).collect();
+            hooks.statement(sql, &types);
+        }
+        values
     }
 
     /// Runs a statement and passes its rows to `row`, which may end the reading early.
-    pub(super) async fn stream<V: BorrowToSql>(
+    pub(super) async fn each(
         &self,
         sql: &str,
-        values: Vec<(V, Type)>,
+        params: &[&dyn Param],
         mut row: impl FnMut(&Row) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
+        let values = self.typed(sql, params);
         with_timeout(async {
             let mut rows = pin!(self.client.query_typed_raw(sql, values).await?);
             while let Some(found) = rows.try_next().await? {
@@ -393,13 +335,34 @@ impl Transaction<'_> {
         .await
     }
 
-    /// Runs a statement with values of these types and returns the number of changed rows.
-    pub(super) async fn execute_typed(
+    /// Runs a statement and returns its rows.
+    pub(super) async fn query(
         &self,
         sql: &str,
-        values: &[(&(dyn ToSql + Sync), Type)],
+        params: &[&dyn Param],
+    ) -> Result<Vec<Row>, StoreError> {
+        let values = self.typed(sql, params);
+        with_timeout(self.client.query_typed(sql, &borrowed(&values))).await
+    }
+
+    /// Runs a statement that returns one row.
+    pub(super) async fn query_one(
+        &self,
+        sql: &str,
+        params: &[&dyn Param],
+    ) -> Result<Row, StoreError> {
+        let row = self.query(sql, params).await?.into_iter().next();
+        row.ok_or_else(|| StoreError::Database("a statement returned no row".to_owned()))
+    }
+
+    /// Runs a statement and returns the number of changed rows.
+    pub(super) async fn execute(
+        &self,
+        sql: &str,
+        params: &[&dyn Param],
     ) -> Result<usize, StoreError> {
-        let changed = with_timeout(self.client.execute_typed(sql, values)).await?;
+        let values = self.typed(sql, params);
+        let changed = with_timeout(self.client.execute_typed(sql, &borrowed(&values))).await?;
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
@@ -419,7 +382,9 @@ impl Transaction<'_> {
     }
 
     async fn end(self, word: &str) -> Result<(), StoreError> {
-        with_timeout(self.client.batch_execute(word)).await?;
+        if !self.is_committed {
+            with_timeout(self.client.batch_execute(word)).await?;
+        }
         self.pool.recycle(self.client);
         Ok(())
     }
@@ -427,11 +392,12 @@ impl Transaction<'_> {
     /// Runs a last statement and commits, both sent at once: the statement's locks are held
     /// only for the server's own time, even if this process is suspended in between.
     pub(super) async fn execute_and_commit(
-        self,
+        &mut self,
         sql: &str,
-        values: &[&dyn Parameter],
-    ) -> Result<usize, StoreError> {
-        let values = typed(values);
+        params: &[&dyn Param],
+    ) -> Result<u64, StoreError> {
+        let values = self.typed(sql, params);
+        let values = borrowed(&values);
         let statement = self.client.execute_typed(sql, &values);
         let commit = self.client.batch_execute("COMMIT");
         // Each is sent when first polled, in this order. After a failed statement the server
@@ -442,7 +408,15 @@ impl Transaction<'_> {
         .await?;
         let changed = changed?;
         committed?;
-        self.pool.recycle(self.client);
-        Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+        self.is_committed = true;
+        Ok(changed)
     }
+}
+
+/// Returns values as the client takes them.
+fn borrowed<'v>(values: &'v [(Value<'_>, Type)]) -> Vec<(&'v (dyn ToSql + Sync), Type)> {
+    let values = values.iter();
+    values
+        .map(|(value, kind)| (value as &(dyn ToSql + Sync), kind.clone()))
+        .collect()
 }

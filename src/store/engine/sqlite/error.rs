@@ -7,7 +7,7 @@ use rusqlite::ErrorCode;
 use crate::store::StoreError;
 
 /// Converts SQLite's error about the file at `path` to one that says what to do.
-pub(in crate::store) fn explain(path: &Path, error: rusqlite::Error) -> StoreError {
+pub(in crate::store::engine) fn explain(path: &Path, error: rusqlite::Error) -> StoreError {
     let path = PathBuf::from(path);
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::DiskFull { path },
@@ -28,6 +28,10 @@ pub(in crate::store) fn explain(path: &Path, error: rusqlite::Error) -> StoreErr
              the disk's health, and limits on file sizes",
             path.display()
         )),
+        // The value is at fault, not the database.
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
+            StoreError::Value(error.to_string())
+        }
         _ => StoreError::Database(error.to_string()),
     }
 }

@@ -96,13 +96,10 @@ async fn version(transaction: &Transaction<'_>) -> Result<Option<SchemaVersion>,
         return Ok(None);
     }
     let row = transaction
-        .query_opt("SELECT version, works_from FROM ivesk_webhook_schema", &[])
+        .query_one("SELECT version, works_from FROM ivesk_webhook_schema", &[])
         .await?;
-    row.map(|row| {
-        Ok(SchemaVersion {
-            version: row.try_get(0)?,
-            works_from: row.try_get(1)?,
-        })
-    })
-    .transpose()
+    Ok(Some(SchemaVersion {
+        version: row.try_get(0)?,
+        works_from: row.try_get(1)?,
+    }))
 }

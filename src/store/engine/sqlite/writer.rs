@@ -3,17 +3,16 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 
-use super::error::explain;
-use super::ingest::{Ingest, RowIdCache};
-use super::quarantine::QuarantineWriter;
+use super::tx::{Begin, Database, immediate, in_transaction};
+use crate::store::ingest::{Group, PendingMessage, RowIds, store_group};
 use crate::store::limits::{MAX_GROUP, QUARANTINE_QUEUE};
-use crate::store::{self, AcceptedMessage, Insertion, Quarantined, StoreError};
+use crate::store::quarantine::{QuarantinedBytes, store_quarantined};
+use crate::store::{AcceptedMessage, Insertion, Quarantined, QueueLengths, StoreError};
 
 /// Maximum number of queued changes other than messages.
 const MAX_TASKS: usize = 1024;
@@ -23,12 +22,6 @@ const MAX_QUEUED_BYTES: usize = 64 << 20;
 
 /// A change of the database, run in a transaction of its own.
 type Task = Box<dyn FnOnce(&mut Connection) + Send>;
-
-/// A message that waits to be stored, and the channel for its answer.
-struct PendingMessage {
-    incoming: AcceptedMessage,
-    answer: oneshot::Sender<Result<Insertion, StoreError>>,
-}
 
 /// A queue that is bounded in number and in bytes.
 struct BoundedQueue<T> {
@@ -145,9 +138,9 @@ impl Inbox {
     }
 
     /// Returns the length of each queue.
-    pub(super) fn queue_lengths(&self) -> store::QueueLengths {
+    pub(super) fn queue_lengths(&self) -> QueueLengths {
         let queues = self.lock();
-        store::QueueLengths {
+        QueueLengths {
             messages: queues.messages.items.len(),
             refused: queues.refused.len(),
             changes: queues.tasks.len(),
@@ -205,12 +198,14 @@ impl Inbox {
 /// The state of the writer thread.
 pub(super) struct Writer {
     pub(super) connection: Connection,
-    pub(super) path: PathBuf,
+    pub(super) database: Arc<Database>,
     pub(super) inbox: Arc<Inbox>,
     /// Notified when a trigger may have been raised.
-    pub(super) trigger: Arc<Notify>,
+    pub(super) triggers: Arc<Notify>,
     pub(super) ask: bool,
-    pub(super) quarantine: QuarantineWriter,
+    pub(super) quarantine_bytes: u64,
+    /// What the quarantine holds, so that a flood costs no query; `None` if unknown.
+    pub(super) quarantined: Option<QuarantinedBytes>,
     /// The lock of the only process that may write, held until the last change is done.
     pub(super) _lock: File,
 }
@@ -232,18 +227,21 @@ impl Writer {
     }
 
     fn process_queues(mut self) {
-        let mut row_ids = RowIdCache::default();
+        let mut row_ids = RowIds::default();
         while let Some((messages, task, refused)) = self.inbox.next() {
             if !messages.is_empty() {
-                self.commit_group(messages, &mut row_ids);
+                let mut groups = vec![Group::new(messages)];
+                while let Some(group) = groups.pop() {
+                    let outcomes = self.store_group(group.messages(), &mut row_ids);
+                    groups.extend(group.answer(outcomes));
+                }
             }
             if let Some(task) = task {
                 task(&mut self.connection);
             }
             if !refused.is_empty()
-                && let Err(error) = self.quarantine.store(&mut self.connection, refused)
+                && let Err(error) = self.store_quarantined(&refused)
             {
-                let error = explain(&self.path, error);
                 tracing::warn!(%error, "failed to store refused messages in the quarantine");
             }
         }
@@ -256,93 +254,40 @@ impl Writer {
         }
     }
 
-    /// Stores a group in one transaction, and answers each message once it is on disk.
-    fn commit_group(&mut self, group: Vec<PendingMessage>, row_ids: &mut RowIdCache) {
-        let (messages, answers): (Vec<_>, Vec<_>) = group
-            .into_iter()
-            .map(|pending| (pending.incoming, pending.answer))
-            .unzip();
-        match self.store_group(messages, row_ids) {
-            Ok((outcomes, raised)) => {
-                if raised {
-                    self.trigger.notify_waiters();
-                    self.trigger.notify_one();
-                }
-                for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                    let outcome = outcome.map_err(|error| explain(&self.path, error));
-                    // The receiver is gone if the connection was dropped.
-                    let _ = answer.send(outcome);
-                }
-            }
-            Err(error) => {
-                // Rows that were rolled back must not be cached.
-                row_ids.clear();
-                let error = explain(&self.path, error);
-                tracing::error!(%error, "failed to store a group of {} messages", answers.len());
-                for answer in answers {
-                    let _ = answer.send(Err(error.clone()));
-                }
-            }
-        }
-    }
-
+    /// Stores a group in one transaction, which is on disk when this returns.
     fn store_group(
         &mut self,
-        messages: Vec<AcceptedMessage>,
-        row_ids: &mut RowIdCache,
-    ) -> rusqlite::Result<(Vec<rusqlite::Result<Insertion>>, bool)> {
-        let mut transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut ingest = Ingest::new(row_ids, self.ask);
-        let mut outcomes = Vec::with_capacity(messages.len());
-        for incoming in messages {
-            // A message that fails does not affect the others of its group.
-            let savepoint = transaction.savepoint()?;
-            match ingest.store(&savepoint, &incoming) {
-                Ok(insertion) => {
-                    savepoint.commit()?;
-                    outcomes.push(Ok(insertion));
-                }
-                Err(error) if aborts_transaction(&error) => return Err(error),
-                Err(error) => {
-                    drop(savepoint);
-                    ingest.clear_row_ids();
-                    outcomes.push(Err(error));
-                }
-            }
+        messages: &[AcceptedMessage],
+        row_ids: &mut RowIds,
+    ) -> Result<Vec<Insertion>, StoreError> {
+        let (connection, database) = (&mut self.connection, &self.database);
+        let stored = in_transaction(connection, database, Begin::Writing, |tx| {
+            immediate(store_group(tx, messages, row_ids, self.ask))
+        })?;
+        // Rows that were rolled back must not be cached.
+        row_ids.extend(stored.row_ids);
+        if stored.raised {
+            self.triggers.notify_waiters();
+            self.triggers.notify_one();
         }
-        let raised = ingest.raise_triggers(&transaction)?;
-        transaction.commit()?;
-        Ok((outcomes, raised))
+        Ok(stored.outcomes)
     }
-}
 
-/// Returns true if SQLite rolls back the whole transaction on this error
-/// (sqlite.org/lang_transaction.html, "Response To Errors Within A Transaction").
-fn aborts_transaction(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, OutOfMemory, SystemIoFailure};
-    matches!(
-        error.sqlite_error_code(),
-        Some(DiskFull | SystemIoFailure | OutOfMemory | DatabaseCorrupt)
-    )
+    fn store_quarantined(&mut self, refused: &[Quarantined]) -> Result<(), StoreError> {
+        let (connection, database) = (&mut self.connection, &self.database);
+        let (limit, known) = (self.quarantine_bytes, self.quarantined.take());
+        let stored = in_transaction(connection, database, Begin::Writing, |tx| {
+            immediate(store_quarantined(tx, limit, known, refused))
+        })?;
+        self.quarantined = Some(stored);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{BoundedQueue, MAX_QUEUED_BYTES};
-    use crate::store::sqlite::{SqliteOptions, SqliteStore};
-    use crate::store::{Store as _, StoreError};
-
-    fn store(folder: &tempfile::TempDir) -> SqliteStore {
-        let options = SqliteOptions {
-            path: folder.path().join("test.db"),
-            queue: 8,
-            quarantine_bytes: 1024,
-            ask: false,
-        };
-        SqliteStore::open(options).expect("opened a new store")
-    }
+    use crate::store::StoreError;
 
     #[test]
     fn a_queue_is_bounded_in_number_and_in_bytes() {
@@ -364,42 +309,5 @@ mod tests {
         queue
             .push('e', MAX_QUEUED_BYTES, 3)
             .expect("all the room again");
-    }
-
-    #[tokio::test]
-    async fn a_panic_of_the_writer_answers_all_and_fails_the_probe() {
-        let folder = tempfile::tempdir().expect("created a folder");
-        let store = store(&folder);
-        store.probe().await.expect("the store accepts writes");
-        let (go, held) = std::sync::mpsc::sync_channel::<()>(1);
-
-        let panicking = store.change(move |_| -> rusqlite::Result<()> {
-            let _ = held.recv();
-            panic!("planted")
-        });
-        let queued = store.change(|_| Ok(()));
-        let release = async { go.send(()) };
-        let (panicked, queued, released) = tokio::join!(panicking, queued, release);
-
-        released.expect("the writer waited");
-        for outcome in [panicked, queued, store.probe().await] {
-            assert!(matches!(outcome, Err(StoreError::Closed)), "{outcome:?}");
-        }
-        assert!(store.sequence().await.is_ok(), "reading still works");
-        assert!(store.close().await.is_err(), "the panic is reported");
-    }
-
-    #[tokio::test]
-    async fn a_panic_of_the_reader_fails_the_probe() {
-        let folder = tempfile::tempdir().expect("created a folder");
-        let store = store(&folder);
-
-        let panicked = store
-            .query(|_| -> rusqlite::Result<()> { panic!("planted") })
-            .await;
-
-        assert!(matches!(panicked, Err(StoreError::Closed)), "{panicked:?}");
-        let probed = store.probe().await;
-        assert!(matches!(probed, Err(StoreError::Closed)), "{probed:?}");
     }
 }

@@ -2,17 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
-use rusqlite::types::ValueRef;
+use rusqlite::types::Value as SqliteValue;
+use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::mpsc;
 
-use super::connection::{Parameter, Pool, Transaction};
-use super::rows::escape_nul;
+use super::connection::{Pool, Transaction};
 use super::schema;
 use crate::config::PostgresAddress;
 use crate::domain::Clock;
+use crate::store::StoreError;
+use crate::store::engine::{Kind, Param, Value, sqlite};
 use crate::store::migrations::tables;
-use crate::store::{StoreError, sqlite};
 
 /// Maximum number of rows per statement.
 const BATCH_ROWS: usize = 500;
@@ -53,7 +53,7 @@ pub async fn copy_from_sqlite(
     let target = to.to_string();
     // Locked until the end, so that no server starts on the file meanwhile.
     let (connection, lock) = sqlite::open_locked_for_reading(&from)?;
-    let pool = Pool::new(to, Clock::system())?;
+    let pool = Pool::new(to, Clock::system(), None)?;
     schema::migrate(&pool).await?;
     let transaction = pool.write().await?;
     let names = tables().collect::<Vec<_>>().join(", ");
@@ -146,23 +146,23 @@ async fn finish_copy(transaction: &Transaction<'_>, tables: &[Table]) -> Result<
 #[derive(Clone, Debug)]
 struct Column {
     name: String,
-    kind: ColumnKind,
+    kind: Kind,
     /// True if the database gives the numbers of new rows.
     numbered: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum ColumnKind {
-    Number,
-    Text,
-    Bytes,
-    Boolean,
 }
 
 #[derive(Clone, Debug)]
 struct Table {
     name: &'static str,
     columns: Vec<Column>,
+}
+
+impl Table {
+    /// Returns the names of its columns, separated by commas.
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.columns.iter().map(|one| one.name.as_str()).collect();
+        names.join(", ")
+    }
 }
 
 /// Reads the target's columns, so that only the migrations list them.
@@ -179,10 +179,10 @@ async fn read_tables(transaction: &Transaction<'_>) -> Result<Vec<Table>, StoreE
         let mut columns = Vec::with_capacity(rows.len());
         for row in rows {
             let kind = match row.try_get(1)? {
-                "bigint" => ColumnKind::Number,
-                "text" => ColumnKind::Text,
-                "bytea" => ColumnKind::Bytes,
-                "boolean" => ColumnKind::Boolean,
+                "bigint" => Kind::Integer,
+                "text" => Kind::Text,
+                "bytea" => Kind::Bytes,
+                "boolean" => Kind::Boolean,
                 other => {
                     return Err(StoreError::Database(format!(
                         "cannot copy table `{name}`: column type {other} is not supported; \
@@ -202,47 +202,19 @@ async fn read_tables(transaction: &Transaction<'_>) -> Result<Vec<Table>, StoreE
 }
 
 /// The values of one column of a batch.
-enum Values {
-    Numbers(Vec<Option<i64>>),
-    Texts(Vec<Option<String>>),
-    Bytes(Vec<Option<Vec<u8>>>),
-    Booleans(Vec<Option<bool>>),
-}
+struct Values(Kind, Vec<SqliteValue>);
 
-impl Values {
-    fn of(kind: ColumnKind) -> Self {
-        match kind {
-            ColumnKind::Number => Self::Numbers(Vec::new()),
-            ColumnKind::Text => Self::Texts(Vec::new()),
-            ColumnKind::Bytes => Self::Bytes(Vec::new()),
-            ColumnKind::Boolean => Self::Booleans(Vec::new()),
-        }
-    }
-
-    /// Adds SQLite's value and returns its size.
-    fn push(&mut self, value: ValueRef<'_>) -> Result<usize, rusqlite::types::FromSqlError> {
-        let size = match value {
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
-            ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 8,
+impl Param for Values {
+    fn value(&self) -> Value<'_> {
+        let value = |value| match value {
+            &SqliteValue::Integer(number) if self.0 == Kind::Boolean => Value::Boolean(number != 0),
+            SqliteValue::Integer(number) => Value::Integer(*number),
+            SqliteValue::Text(text) => Value::Text(text),
+            SqliteValue::Blob(bytes) => Value::Bytes(bytes),
+            // No column holds floating point numbers.
+            SqliteValue::Null | SqliteValue::Real(_) => Value::Null(self.0),
         };
-        match self {
-            Self::Numbers(values) => values.push(value.as_i64_or_null()?),
-            Self::Texts(values) => values.push(value.as_str_or_null()?.map(escape_nul)),
-            Self::Bytes(values) => values.push(value.as_blob_or_null()?.map(<[u8]>::to_vec)),
-            Self::Booleans(values) => {
-                values.push(value.as_i64_or_null()?.map(|number| number != 0));
-            }
-        }
-        Ok(size)
-    }
-
-    fn parameter(&self) -> &dyn Parameter {
-        match self {
-            Self::Numbers(values) => values,
-            Self::Texts(values) => values,
-            Self::Bytes(values) => values,
-            Self::Booleans(values) => values,
-        }
+        Value::List(self.0, self.1.iter().map(value).collect())
     }
 }
 
@@ -250,7 +222,7 @@ impl Values {
 struct Batch {
     table: usize,
     rows: u64,
-    values: Vec<Values>,
+    columns: Vec<Values>,
     total: u64,
 }
 
@@ -260,16 +232,16 @@ impl Batch {
         transaction: &Transaction<'_>,
         tables: &[Table],
     ) -> Result<u64, StoreError> {
-        let Table { name, columns } = &tables[self.table];
-        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-        let places: Vec<String> = (1..=columns.len()).map(|n| format!("${n}")).collect();
+        let table = &tables[self.table];
+        let places: Vec<String> = (1..=self.columns.len()).map(|n| format!("${n}")).collect();
         let sql = format!(
-            "INSERT INTO {name} ({}) OVERRIDING SYSTEM VALUE SELECT * FROM unnest({})",
-            names.join(", "),
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT * FROM unnest({})",
+            table.name,
+            table.names(),
             places.join(", ")
         );
-        let values: Vec<&dyn Parameter> = self.values.iter().map(Values::parameter).collect();
-        transaction.execute(&sql, &values).await?;
+        let columns: Vec<&dyn Param> = self.columns.iter().map(|one| one as &dyn Param).collect();
+        transaction.execute(&sql, &columns).await?;
         Ok(self.rows)
     }
 }
@@ -282,7 +254,12 @@ fn read_all(
     sender: &mpsc::Sender<Batch>,
 ) -> Result<(), StoreError> {
     let explain = |error| sqlite::explain(path, error);
-    refuse_unknown_tables(connection).map_err(explain)??;
+    if let Some(name) = unknown_table(connection).map_err(explain)? {
+        return Err(StoreError::Database(format!(
+            "cannot copy table `{name}`, which this version does not know; run the version of \
+             ivesk-webhook that created it"
+        )));
+    }
     let mut total = 0;
     for Table { name, .. } in tables {
         total += connection
@@ -292,11 +269,11 @@ fn read_all(
             .map_err(explain)?;
     }
     for (index, table) in tables.iter().enumerate() {
-        read_table(connection, table, |values, rows| {
+        read_table(connection, table, |columns, rows| {
             let batch = Batch {
                 table: index,
                 rows,
-                values,
+                columns,
                 total,
             };
             // The receiver is gone if the other side failed, which returns the error.
@@ -307,22 +284,15 @@ fn read_all(
     Ok(())
 }
 
-/// Fails if the file has a table that is not in the list and would be left behind.
-fn refuse_unknown_tables(connection: &Connection) -> rusqlite::Result<Result<(), StoreError>> {
-    let mut statement = connection.prepare(
-        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
-    )?;
-    let names = statement.query_map([], |row| row.get::<_, String>(0))?;
-    for name in names {
-        let name = name?;
-        if !tables().any(|known| known == name) {
-            return Ok(Err(StoreError::Database(format!(
-                "cannot copy table `{name}`, which this version does not know; run the \
-                 version of ivesk-webhook that created it"
-            ))));
-        }
-    }
-    Ok(Ok(()))
+/// Returns a table of the file that is not in the list and would be left behind.
+fn unknown_table(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let known: Vec<String> = tables().map(|name| format!("'{name}'")).collect();
+    let sql = format!(
+        "SELECT name FROM sqlite_schema
+         WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT IN ({})",
+        known.join(", ")
+    );
+    connection.query_row(&sql, [], |row| row.get(0)).optional()
 }
 
 /// Passes each batch of a table to `send`, until that returns false.
@@ -331,33 +301,34 @@ fn read_table(
     table: &Table,
     mut send: impl FnMut(Vec<Values>, u64) -> bool,
 ) -> rusqlite::Result<()> {
-    let names: Vec<&str> = table
-        .columns
-        .iter()
-        .map(|column| column.name.as_str())
-        .collect();
-    let mut statement =
-        connection.prepare(&format!("SELECT {} FROM {}", names.join(", "), table.name))?;
+    let sql = format!("SELECT {} FROM {}", table.names(), table.name);
+    let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
     let empty = || -> Vec<Values> {
-        let kinds = table.columns.iter().map(|column| column.kind);
-        kinds.map(Values::of).collect()
+        let columns = table.columns.iter();
+        columns.map(|one| Values(one.kind, Vec::new())).collect()
     };
-    let (mut values, mut count, mut bytes) = (empty(), 0, 0);
+    let (mut columns, mut count, mut bytes) = (empty(), 0, 0);
     while let Some(row) = rows.next()? {
-        for (index, column) in values.iter_mut().enumerate() {
-            bytes += column.push(row.get_ref(index)?)?;
+        for (index, column) in columns.iter_mut().enumerate() {
+            let value = row.get(index)?;
+            bytes += match &value {
+                SqliteValue::Text(text) => text.len(),
+                SqliteValue::Blob(bytes) => bytes.len(),
+                _ => 8,
+            };
+            column.1.push(value);
         }
         count += 1;
         if count >= BATCH_ROWS || bytes >= BATCH_BYTES {
-            if !send(std::mem::replace(&mut values, empty()), count as u64) {
+            if !send(std::mem::replace(&mut columns, empty()), count as u64) {
                 return Ok(());
             }
             (count, bytes) = (0, 0);
         }
     }
     if count > 0 {
-        send(values, count as u64);
+        send(columns, count as u64);
     }
     Ok(())
 }

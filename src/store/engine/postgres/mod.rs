@@ -1,0 +1,246 @@
+//! The store on PostgreSQL: one database that any number of replicas share.
+//!
+//! Sessions keep no state (no prepared statement, no LISTEN, no session lock), so that
+//! PgBouncer in transaction mode can be used. Due times and leases go by the database's clock.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use self::connection::Pool;
+use self::tasks::{Ingest, QuarantineCommand, run_quarantine};
+use super::Operation;
+use crate::config::PostgresAddress;
+use crate::domain::Clock;
+use crate::store::ingest::PendingMessage;
+use crate::store::limits::QUARANTINE_QUEUE;
+use crate::store::pausing::resume_at_start;
+use crate::store::{
+    AcceptedMessage, Insertion, Quarantined, QueueLengths, StoreError, StoreOptions,
+};
+
+mod connection;
+mod copy;
+mod error;
+mod schema;
+mod tasks;
+mod tx;
+
+pub use self::copy::{Copied, Progress, copy_from_sqlite};
+
+/// The channels to the tasks that write.
+struct Senders {
+    messages: mpsc::Sender<PendingMessage>,
+    quarantine: mpsc::Sender<QuarantineCommand>,
+}
+
+/// The store on PostgreSQL.
+pub(in crate::store) struct PostgresEngine {
+    pool: Arc<Pool>,
+    read_only: bool,
+    senders: Mutex<Option<Senders>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl PostgresEngine {
+    /// Opens the database, which other replicas may use too, and migrates it as needed.
+    pub(in crate::store) async fn open(
+        address: PostgresAddress,
+        options: &StoreOptions,
+        triggers: Arc<Notify>,
+    ) -> Result<Self, StoreError> {
+        let hooks = options.hooks.clone();
+        let pool = Arc::new(Pool::new(address, options.clock.clone(), hooks)?);
+        schema::migrate(&pool).await?;
+        let mut transaction = pool.write().await?;
+        resume_at_start(&mut transaction).await?;
+        transaction.commit().await?;
+        let (messages, arriving) = mpsc::channel(options.queue.max(1));
+        let (quarantine, refused) = mpsc::channel(QUARANTINE_QUEUE);
+        let ingest = Ingest {
+            pool: Arc::clone(&pool),
+            triggers,
+            ask: options.ask,
+        };
+        let quarantining = run_quarantine(Arc::clone(&pool), options.quarantine_bytes, refused);
+        let tasks = vec![
+            tokio::spawn(ingest.run(arriving)),
+            tokio::spawn(quarantining),
+        ];
+        Ok(Self {
+            pool,
+            read_only: false,
+            senders: Mutex::new(Some(Senders {
+                messages,
+                quarantine,
+            })),
+            tasks: Mutex::new(tasks),
+        })
+    }
+
+    /// Opens the database for reading.
+    pub(in crate::store) async fn open_for_reading(
+        address: PostgresAddress,
+    ) -> Result<Self, StoreError> {
+        let pool = Arc::new(Pool::new(address, Clock::system(), None)?);
+        schema::check(&pool).await?;
+        Ok(Self {
+            pool,
+            read_only: true,
+            senders: Mutex::new(None),
+            tasks: Mutex::default(),
+        })
+    }
+
+    /// Returns the clock that all processes on this database share.
+    pub(in crate::store) fn clock(&self) -> Clock {
+        self.pool.time.clock()
+    }
+
+    /// Runs an operation that writes.
+    pub(in crate::store) async fn write<O: Operation>(
+        &self,
+        operation: O,
+    ) -> Result<O::Output, StoreError> {
+        self.may_write()?;
+        let mut transaction = self.pool.write().await?;
+        match operation.run(&mut transaction).await {
+            Ok(outcome) => {
+                transaction.commit().await?;
+                Ok(outcome)
+            }
+            Err(StoreError::StaleLease) => {
+                transaction.roll_back().await?;
+                Err(StoreError::StaleLease)
+            }
+            // Its connection is closed, and the server rolls it back.
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs an operation that reads one snapshot.
+    pub(in crate::store) async fn read<O: Operation>(
+        &self,
+        operation: O,
+    ) -> Result<O::Output, StoreError> {
+        let mut transaction = self.pool.read().await?;
+        let outcome = operation.run(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(outcome)
+    }
+
+    fn may_write(&self) -> Result<(), StoreError> {
+        match self.read_only {
+            true => Err(StoreError::ReadOnly),
+            false => Ok(()),
+        }
+    }
+
+    fn senders<T>(&self, each: impl FnOnce(&Senders) -> T) -> Option<T> {
+        self.senders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map(each)
+    }
+
+    /// Stores a message with the next group.
+    pub(in crate::store) async fn accept(
+        &self,
+        incoming: AcceptedMessage,
+    ) -> Result<Insertion, StoreError> {
+        self.may_write()?;
+        let (answer, outcome) = oneshot::channel();
+        let inbox = self.senders(|senders| senders.messages.clone());
+        match inbox.as_ref().map(mpsc::Sender::try_reserve) {
+            Some(Ok(place)) => place.send(PendingMessage { incoming, answer }),
+            Some(Err(mpsc::error::TrySendError::Full(()))) => return Err(StoreError::QueueFull),
+            Some(Err(mpsc::error::TrySendError::Closed(()))) | None => {
+                return Err(StoreError::Closed);
+            }
+        }
+        // Kept until the answer, it would prevent the writer from ending.
+        drop(inbox);
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Begins a transaction that may write, on the primary.
+    pub(in crate::store) async fn probe(&self) -> Result<(), StoreError> {
+        self.may_write()?;
+        // The task that stores messages must be running.
+        if self.senders(|senders| senders.messages.is_closed()) != Some(false) {
+            return Err(StoreError::Closed);
+        }
+        // A server in recovery refuses a transaction that may write; if a pooler routes it
+        // elsewhere, this query detects that.
+        let transaction = self.pool.write().await?;
+        let row = transaction
+            .query_one(
+                "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean",
+                &[],
+            )
+            .await?;
+        let is_read_only: bool = row.try_get(0)?;
+        transaction.commit().await?;
+        if is_read_only {
+            return Err(StoreError::Unreachable {
+                detail: "the server is a read-only standby; name the primary in `store.url`".into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Queues a refused message for the quarantine; returns false if it was dropped.
+    pub(in crate::store) fn offer_quarantine(&self, item: Quarantined) -> bool {
+        let command = QuarantineCommand::Store(item);
+        self.senders(|senders| senders.quarantine.try_send(command).is_ok())
+            .unwrap_or(false)
+    }
+
+    /// Waits for the messages that were offered to the quarantine before.
+    pub(in crate::store) async fn flush_quarantine(&self) {
+        if let Some(inbox) = self.senders(|senders| senders.quarantine.clone()) {
+            let (done, flushed) = oneshot::channel();
+            if inbox.send(QuarantineCommand::Flush(done)).await.is_ok() {
+                let _ = flushed.await;
+            }
+        }
+    }
+
+    /// Returns the lengths of the queues of the tasks that write.
+    pub(in crate::store) fn queue_lengths(&self) -> QueueLengths {
+        let lengths = self.senders(|senders| QueueLengths {
+            messages: queue_length(&senders.messages),
+            refused: queue_length(&senders.quarantine),
+            changes: 0,
+        });
+        lengths.unwrap_or_default()
+    }
+
+    /// Ends the tasks once what is queued has been stored and answered.
+    pub(in crate::store) async fn close(&self) -> Result<(), StoreError> {
+        self.senders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut all_ended_well = true;
+        for task in tasks {
+            all_ended_well &= task.await.is_ok();
+        }
+        self.pool.close();
+        match all_ended_well {
+            true => Ok(()),
+            false => Err(StoreError::Database(
+                "a task of the store panicked; restart the service and report this as a bug"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+/// Returns the number of queued items.
+fn queue_length<T>(queue: &mpsc::Sender<T>) -> usize {
+    queue.max_capacity() - queue.capacity()
+}

@@ -1,0 +1,112 @@
+//! The tasks that write what is queued: messages, and refused messages.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::connection::Pool;
+use crate::store::ingest::{Group, PendingMessage, RowIds, store_group};
+use crate::store::limits::{MAX_GROUP, QUARANTINE_QUEUE};
+use crate::store::quarantine::store_quarantined;
+use crate::store::{AcceptedMessage, Insertion, Quarantined, StoreError};
+
+/// Maximum number of bytes of messages that share one commit, which bounds the memory of a
+/// group.
+const MAX_GROUP_BYTES: usize = 16 << 20;
+
+/// The task that stores messages; one per process.
+pub(super) struct Ingest {
+    pub(super) pool: Arc<Pool>,
+    /// Notified when a trigger may have been raised.
+    pub(super) triggers: Arc<Notify>,
+    pub(super) ask: bool,
+}
+
+impl Ingest {
+    /// Stores messages until all senders are gone.
+    pub(super) async fn run(self, mut inbox: mpsc::Receiver<PendingMessage>) {
+        let mut row_ids = RowIds::default();
+        let mut arrived = Vec::with_capacity(MAX_GROUP);
+        while inbox.recv_many(&mut arrived, MAX_GROUP).await > 0 {
+            while !arrived.is_empty() {
+                let mut groups = vec![Group::new(take_group(&mut arrived))];
+                while let Some(group) = groups.pop() {
+                    let outcomes = self.store_group(group.messages(), &mut row_ids).await;
+                    groups.extend(group.answer(outcomes));
+                }
+            }
+        }
+    }
+
+    /// Stores a group in one transaction, which is committed when this returns.
+    async fn store_group(
+        &self,
+        messages: &[AcceptedMessage],
+        row_ids: &mut RowIds,
+    ) -> Result<Vec<Insertion>, StoreError> {
+        let mut transaction = self.pool.write().await?;
+        let stored = store_group(&mut transaction, messages, row_ids, self.ask).await?;
+        transaction.commit().await?;
+        // Only committed rows are cached.
+        row_ids.extend(stored.row_ids);
+        if stored.raised {
+            self.triggers.notify_waiters();
+            self.triggers.notify_one();
+        }
+        Ok(stored.outcomes)
+    }
+}
+
+/// Removes and returns the messages that share the next commit; at least one.
+fn take_group(arrived: &mut Vec<PendingMessage>) -> Vec<PendingMessage> {
+    let mut bytes = 0;
+    let fits = arrived
+        .iter()
+        .take_while(|pending| {
+            bytes += pending.incoming.message.body().len();
+            bytes <= MAX_GROUP_BYTES
+        })
+        .count();
+    arrived.drain(..fits.max(1)).collect()
+}
+
+/// A command for the task that stores refused messages.
+pub(super) enum QuarantineCommand {
+    /// Stores a refused message.
+    Store(Quarantined),
+    /// Answers once all messages before this were stored or dropped.
+    Flush(oneshot::Sender<()>),
+}
+
+/// Stores refused messages until all senders are gone. Replicas that do this at the same moment
+/// may together exceed the bound by one batch each.
+pub(super) async fn run_quarantine(
+    pool: Arc<Pool>,
+    limit_bytes: u64,
+    mut inbox: mpsc::Receiver<QuarantineCommand>,
+) {
+    let mut arrived = Vec::new();
+    while inbox.recv_many(&mut arrived, QUARANTINE_QUEUE).await > 0 {
+        let (mut refused, mut flushes) = (Vec::new(), Vec::new());
+        for offer in arrived.drain(..) {
+            match offer {
+                QuarantineCommand::Store(item) => refused.push(item),
+                QuarantineCommand::Flush(done) => flushes.push(done),
+            }
+        }
+        let storing = async {
+            let mut transaction = pool.write().await?;
+            store_quarantined(&mut transaction, limit_bytes, None, &refused).await?;
+            transaction.commit().await
+        };
+        if !refused.is_empty()
+            && let Err(error) = storing.await
+        {
+            tracing::warn!(%error, "failed to store refused messages in the quarantine");
+        }
+        for done in flushes {
+            // The receiver may be gone.
+            let _ = done.send(());
+        }
+    }
+}

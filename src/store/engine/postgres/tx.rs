@@ -1,0 +1,282 @@
+//! Operations in transactions of PostgreSQL.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use bytes::BytesMut;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+
+use super::connection::Transaction;
+use crate::domain::Timestamp;
+use crate::store::StoreError;
+use crate::store::engine::{
+    Kind, NewNotification, NewVersions, Param, ReadRow, Row, Sql, Tx, Value,
+};
+
+type BoxedError = Box<dyn std::error::Error + Sync + Send>;
+
+impl Tx for Transaction<'_> {
+    fn now_or(&self, _local: Timestamp) -> Timestamp {
+        self.now()
+    }
+
+    async fn lock(&mut self, number: i64) -> Result<(), StoreError> {
+        self.query("SELECT pg_advisory_xact_lock($1)", &[&number])
+            .await?;
+        Ok(())
+    }
+
+    async fn each(
+        &mut self,
+        sql: &'static Sql,
+        params: &[&dyn Param],
+        row: ReadRow<'_>,
+    ) -> Result<(), StoreError> {
+        Transaction::each(self, sql.postgres(), params, |found| row(found)).await
+    }
+
+    async fn execute(
+        &mut self,
+        sql: &'static Sql,
+        params: &[&dyn Param],
+    ) -> Result<usize, StoreError> {
+        Transaction::execute(self, sql.postgres(), params).await
+    }
+
+    async fn insert_notifications(
+        &mut self,
+        notifications: &[NewNotification<'_>],
+    ) -> Result<Vec<bool>, StoreError> {
+        static SQL: Sql = Sql::new(
+            "INSERT INTO notification (account_id, event, message_id, kind, received_at, body)
+             SELECT * FROM unnest($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (message_id, account_id, event) DO NOTHING
+             RETURNING message_id, account_id, event",
+        );
+        let new = notifications;
+        let params: [&dyn Param; 6] = [
+            &list(new, |one| one.account),
+            &list(new, |one| one.event),
+            &list(new, |one| one.message_id.as_slice()),
+            &list(new, |one| one.kind),
+            &list(new, |one| one.received_at),
+            &list(new, |one| one.body),
+        ];
+        let inserted: Vec<(Vec<u8>, i64, i64)> = self.all(&SQL, &params).await?;
+        let mut inserted: HashSet<(&[u8], i64, i64)> = inserted
+            .iter()
+            .map(|(id, account, event)| (id.as_slice(), *account, *event))
+            .collect();
+        // Of several copies in one group the first is new.
+        Ok(list(new, |one| inserted.remove(&one.identity())))
+    }
+
+    async fn insert_versions(&mut self, new: &NewVersions<'_>) -> Result<(), StoreError> {
+        let versions = &new.versions;
+        let values: [&dyn Param; 10] = [
+            &versions.len(),
+            &list(versions, |one| one.document.id.as_str()),
+            &list(versions, |one| one.document.version.as_str()),
+            &list(versions, |one| one.document.version_time()),
+            &list(versions, |one| one.superseded),
+            &list(versions, |one| one.document.body.as_slice()),
+            &new.feed,
+            &new.first_pull,
+            &new.found_by,
+            &new.stored_at,
+        ];
+        // Sent with COMMIT, so that nobody waits for the counter until then; a visible number
+        // is committed, as are all before it.
+        let inserted = self
+            .execute_and_commit(
+                "WITH counter AS (UPDATE sequence SET last = last + $1 RETURNING last - $1 AS before)
+                 INSERT INTO document (sequence, feed_id, document_id, version, version_ms, superseded, first_pull,
+                     found_by, stored_at, body)
+                 SELECT counter.before + n.number, $7, n.document_id, n.version, n.version_ms, n.superseded, $8, $9, $10, n.body
+                 FROM counter, unnest($2, $3, $4, $5, $6) WITH ORDINALITY
+                     AS n (document_id, version, version_ms, superseded, body, number)",
+                &values,
+            )
+            .await?;
+        debug_assert_eq!(inserted, versions.len() as u64);
+        Ok(())
+    }
+}
+
+/// Returns one part of each item.
+fn list<'a, I, P>(items: &'a [I], part: impl FnMut(&'a I) -> P) -> Vec<P> {
+    items.iter().map(part).collect()
+}
+
+/// Returns the type of a value.
+pub(super) fn type_of(value: &Value<'_>) -> Type {
+    match value {
+        Value::Null(kind) => scalar(*kind),
+        Value::Integer(_) => Type::INT8,
+        Value::Boolean(_) => Type::BOOL,
+        Value::Text(_) => Type::TEXT,
+        Value::Bytes(_) => Type::BYTEA,
+        Value::List(Kind::Integer, _) => Type::INT8_ARRAY,
+        Value::List(Kind::Boolean, _) => Type::BOOL_ARRAY,
+        Value::List(Kind::Text, _) => Type::TEXT_ARRAY,
+        Value::List(Kind::Bytes, _) => Type::BYTEA_ARRAY,
+    }
+}
+
+fn scalar(kind: Kind) -> Type {
+    match kind {
+        Kind::Integer => Type::INT8,
+        Kind::Boolean => Type::BOOL,
+        Kind::Text => Type::TEXT,
+        Kind::Bytes => Type::BYTEA,
+    }
+}
+
+/// Escapes NUL, which JSON can contain and PostgreSQL can't store. The escape is U+FFFF,
+/// which is no character and is escaped too, so that different texts stay different.
+fn escape_nul(text: &str) -> Cow<'_, str> {
+    if text.contains(['\0', '\u{ffff}']) {
+        let escaped = text.replace('\u{ffff}', "\u{ffff}f");
+        Cow::Owned(escaped.replace('\0', "\u{ffff}0"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// Reverses [`escape_nul`].
+fn unescape_nul(text: &str) -> Cow<'_, str> {
+    if text.contains('\u{ffff}') {
+        let unescaped = text.replace("\u{ffff}0", "\0");
+        Cow::Owned(unescaped.replace("\u{ffff}f", "\u{ffff}"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+impl ToSql for Value<'_> {
+    /// Writes the value; its texts are escaped by [`escape_nul`].
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, BoxedError> {
+        match self {
+            Self::Null(_) => Ok(IsNull::Yes),
+            Self::Integer(number) => number.to_sql(kind, out),
+            Self::Boolean(yes) => yes.to_sql(kind, out),
+            Self::Text(text) => escape_nul(text).to_sql(kind, out),
+            Self::Bytes(bytes) => bytes.to_sql(kind, out),
+            Self::List(_, values) => values.to_sql(kind, out),
+        }
+    }
+
+    fn accepts(_kind: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+impl Row for tokio_postgres::Row {
+    fn is_null(&self, column: usize) -> Result<bool, StoreError> {
+        let found: Option<Present> = self.try_get(column)?;
+        Ok(found.is_none())
+    }
+
+    fn integer(&self, column: usize) -> Result<i64, StoreError> {
+        let WholeNumber(number) = self.try_get(column)?;
+        Ok(number)
+    }
+
+    fn boolean(&self, column: usize) -> Result<bool, StoreError> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn text(&self, column: usize) -> Result<Cow<'_, str>, StoreError> {
+        Ok(unescape_nul(self.try_get(column)?))
+    }
+
+    fn bytes(&self, column: usize) -> Result<&[u8], StoreError> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn texts(&self, column: usize) -> Result<Vec<String>, StoreError> {
+        let texts: Vec<&str> = self.try_get(column)?;
+        Ok(list(&texts, |text| unescape_nul(text).into_owned()))
+    }
+}
+
+/// A value of any type.
+struct Present;
+
+impl FromSql<'_> for Present {
+    fn from_sql(_kind: &Type, _raw: &[u8]) -> Result<Self, BoxedError> {
+        Ok(Self)
+    }
+
+    fn accepts(_kind: &Type) -> bool {
+        true
+    }
+}
+
+/// A whole number of a column, or of a function such as `length`, whose type is smaller.
+struct WholeNumber(i64);
+
+impl FromSql<'_> for WholeNumber {
+    fn from_sql(kind: &Type, raw: &[u8]) -> Result<Self, BoxedError> {
+        Ok(Self(if *kind == Type::INT4 {
+            i32::from_sql(kind, raw)?.into()
+        } else {
+            i64::from_sql(kind, raw)?
+        }))
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        matches!(*kind, Type::INT4 | Type::INT8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn written(param: &dyn Param) -> (Type, Option<Vec<u8>>) {
+        let value = param.value();
+        let kind = type_of(&value);
+        let mut out = BytesMut::new();
+        let is_null = value.to_sql(&kind, &mut out).expect("wrote the value");
+        let bytes = matches!(is_null, IsNull::No).then(|| out.to_vec());
+        (kind, bytes)
+    }
+
+    #[test]
+    fn values_are_written_with_their_types() {
+        let number = |number: i64| Some(number.to_be_bytes().to_vec());
+        assert_eq!(written(&5_i64), (Type::INT8, number(5)));
+        assert_eq!(written(&usize::MAX), (Type::INT8, number(i64::MAX)));
+        assert_eq!(written(&Timestamp::from_millis(7)), (Type::INT8, number(7)));
+        assert_eq!(written(&None::<Timestamp>), (Type::INT8, None));
+        assert_eq!(written(&true), (Type::BOOL, Some(vec![1])));
+        assert_eq!(written(&"ą"), (Type::TEXT, Some("ą".into())));
+        assert_eq!(written(&None::<String>), (Type::TEXT, None));
+        assert_eq!(written(&[3; 32]), (Type::BYTEA, Some(vec![3; 32])));
+        assert_eq!(written(&vec!["a"]).0, Type::TEXT_ARRAY);
+        assert_eq!(written(&Vec::<i64>::new()).0, Type::INT8_ARRAY);
+        assert_eq!(written(&vec![None::<&[u8]>]).0, Type::BYTEA_ARRAY);
+    }
+
+    #[test]
+    fn a_nul_is_escaped_in_texts_and_in_lists() {
+        let (_, text) = written(&"a\0b");
+        assert_eq!(text, Some("a\u{ffff}0b".into()));
+        let (_, list) = written(&vec!["\0"]);
+        let list = list.expect("it is not NULL");
+        assert!(list.ends_with("\u{ffff}0".as_bytes()), "{list:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_survives_escaping(text in "[\0\u{ffff}0f\\PC]{0,20}") {
+            let stored = escape_nul(&text);
+            prop_assert!(!stored.contains('\0'));
+            prop_assert_eq!(&*unescape_nul(&stored), text.as_str());
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Transactions of one connection, and the operations that run in them.
+
+use std::borrow::Cow;
+use std::future::ready;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use rusqlite::types::{ToSqlOutput, Value as OwnedValue, ValueRef};
+use rusqlite::{CachedStatement, Connection};
+
+use super::error::explain;
+use crate::domain::Timestamp;
+use crate::store::engine::{NewNotification, NewVersions, Param, ReadRow, Row, Sql, Tx, Value};
+use crate::store::{Hooks, StoreError};
+
+/// The database, as its errors name it and tests see it.
+pub(super) struct Database {
+    pub(super) path: PathBuf,
+    pub(super) hooks: Option<Arc<dyn Hooks>>,
+}
+
+/// A transaction in progress on a connection.
+pub(super) struct SqliteTx<'c> {
+    connection: &'c mut Connection,
+    database: &'c Database,
+}
+
+/// The statement that begins a transaction.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Begin {
+    /// Writes; waits for no other writer later on.
+    Writing,
+    /// Reads one snapshot.
+    Reading,
+}
+
+impl Begin {
+    const fn sql(self) -> &'static str {
+        match self {
+            Self::Writing => "BEGIN IMMEDIATE",
+            Self::Reading => "BEGIN DEFERRED",
+        }
+    }
+}
+
+/// Runs `work` in a transaction, which is committed if it succeeds and rolled back if not.
+pub(super) fn in_transaction<T>(
+    connection: &mut Connection,
+    database: &Database,
+    begin: Begin,
+    work: impl FnOnce(&mut SqliteTx<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let control = |connection: &Connection, sql: &str| {
+        connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute([]))
+            .map_err(|error| explain(&database.path, error))
+    };
+    control(connection, begin.sql())?;
+    let outcome = work(&mut SqliteTx {
+        connection,
+        database,
+    })
+    .and_then(|value| {
+        control(connection, "COMMIT")?;
+        Ok(value)
+    });
+    // SQLite itself rolls back after some errors, such as a full disk.
+    if outcome.is_err()
+        && !connection.is_autocommit()
+        && let Err(error) = control(connection, "ROLLBACK")
+    {
+        tracing::debug!(%error, "failed to roll back");
+    }
+    outcome
+}
+
+/// Returns the result of work that awaits nothing but a [`SqliteTx`].
+pub(super) fn immediate<T>(
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => Err(StoreError::Database(
+            "an operation waited for something other than its transaction; report this as a bug"
+                .to_owned(),
+        )),
+    }
+}
+
+impl SqliteTx<'_> {
+    /// Returns the prepared statement with its values.
+    fn bind(&self, sql: &Sql, params: &[&dyn Param]) -> Result<CachedStatement<'_>, StoreError> {
+        if let Some(hooks) = &self.database.hooks {
+            hooks.statement(sql.sqlite(), &[]);
+        }
+        let bind = || -> rusqlite::Result<_> {
+            let mut statement = self.connection.prepare_cached(sql.sqlite())?;
+            for (number, param) in (1..).zip(params) {
+                statement.raw_bind_parameter(number, bound(param.value()))?;
+            }
+            Ok(statement)
+        };
+        bind().map_err(|error| explain(&self.database.path, error))
+    }
+
+    fn read_each(
+        &self,
+        sql: &Sql,
+        params: &[&dyn Param],
+        row: ReadRow<'_>,
+    ) -> Result<(), StoreError> {
+        let mut statement = self.bind(sql, params)?;
+        let mut rows = statement.raw_query();
+        while let Some(found) = rows
+            .next()
+            .map_err(|error| explain(&self.database.path, error))?
+        {
+            if row(found)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Tx for SqliteTx<'_> {
+    fn now_or(&self, local: Timestamp) -> Timestamp {
+        local
+    }
+
+    fn lock(&mut self, _number: i64) -> impl Future<Output = Result<(), StoreError>> + Send {
+        // There is one writer.
+        ready(Ok(()))
+    }
+
+    fn each(
+        &mut self,
+        sql: &'static Sql,
+        params: &[&dyn Param],
+        row: ReadRow<'_>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        ready(self.read_each(sql, params, row))
+    }
+
+    fn execute(
+        &mut self,
+        sql: &'static Sql,
+        params: &[&dyn Param],
+    ) -> impl Future<Output = Result<usize, StoreError>> + Send {
+        ready(self.bind(sql, params).and_then(|mut statement| {
+            statement
+                .raw_execute()
+                .map_err(|error| explain(&self.database.path, error))
+        }))
+    }
+
+    async fn insert_notifications(
+        &mut self,
+        notifications: &[NewNotification<'_>],
+    ) -> Result<Vec<bool>, StoreError> {
+        static SQL: Sql = Sql::new(
+            "INSERT INTO notification (account_id, event, message_id, kind, received_at, body)
+             VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (message_id, account_id, event) DO NOTHING",
+        );
+        let mut is_new = Vec::with_capacity(notifications.len());
+        for new in notifications {
+            let values: [&dyn Param; 6] = [
+                &new.account,
+                &new.event,
+                &new.message_id,
+                &new.kind,
+                &new.received_at,
+                &new.body,
+            ];
+            is_new.push(self.execute(&SQL, &values).await? > 0);
+        }
+        Ok(is_new)
+    }
+
+    async fn insert_versions(&mut self, new: &NewVersions<'_>) -> Result<(), StoreError> {
+        static LAST: Sql = Sql::new("SELECT last FROM sequence");
+        static INSERT: Sql = Sql::new(
+            "INSERT INTO document (sequence, feed_id, document_id, version, version_ms, superseded, first_pull,
+                 found_by, stored_at, body)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        );
+        static SET_LAST: Sql = Sql::new("UPDATE sequence SET last = $1");
+        let mut last: i64 = self.one(&LAST, &[]).await?;
+        for version in &new.versions {
+            last += 1;
+            let document = version.document;
+            let values: [&dyn Param; 10] = [
+                &last,
+                &new.feed,
+                &document.id,
+                &document.version,
+                &document.version_time(),
+                &version.superseded,
+                &new.first_pull,
+                &new.found_by,
+                &new.stored_at,
+                &document.body,
+            ];
+            self.run(&INSERT, &values).await?;
+        }
+        self.run(&SET_LAST, &[&last]).await
+    }
+}
+
+fn bound(value: Value<'_>) -> ToSqlOutput<'_> {
+    ToSqlOutput::Borrowed(match value {
+        Value::Null(_) => ValueRef::Null,
+        Value::Integer(number) => ValueRef::Integer(number),
+        Value::Boolean(yes) => ValueRef::Integer(yes.into()),
+        Value::Text(text) => ValueRef::Text(text.as_bytes()),
+        Value::Bytes(bytes) => ValueRef::Blob(bytes),
+        Value::List(_, values) => {
+            let list: serde_json::Value = values.iter().map(json).collect();
+            return ToSqlOutput::Owned(OwnedValue::Text(list.to_string()));
+        }
+    })
+}
+
+/// Returns an element of a list: JSON holds no bytes, and no statement has a list of them.
+fn json(value: &Value<'_>) -> serde_json::Value {
+    match value {
+        Value::Integer(number) => (*number).into(),
+        Value::Boolean(yes) => i64::from(*yes).into(),
+        Value::Text(text) => (*text).into(),
+        Value::Null(_) | Value::Bytes(_) | Value::List(..) => serde_json::Value::Null,
+    }
+}
+
+impl Row for rusqlite::Row<'_> {
+    fn is_null(&self, column: usize) -> Result<bool, StoreError> {
+        let value = self.get_ref(column).map_err(unreadable)?;
+        Ok(matches!(value, ValueRef::Null))
+    }
+
+    fn integer(&self, column: usize) -> Result<i64, StoreError> {
+        self.get(column).map_err(unreadable)
+    }
+
+    fn boolean(&self, column: usize) -> Result<bool, StoreError> {
+        self.get(column).map_err(unreadable)
+    }
+
+    fn text(&self, column: usize) -> Result<Cow<'_, str>, StoreError> {
+        let value = self.get_ref(column).map_err(unreadable)?;
+        value
+            .as_str()
+            .map(Cow::Borrowed)
+            .map_err(|error| unreadable(error.into()))
+    }
+
+    fn bytes(&self, column: usize) -> Result<&[u8], StoreError> {
+        let value = self.get_ref(column).map_err(unreadable)?;
+        value.as_blob().map_err(|error| unreadable(error.into()))
+    }
+
+    fn texts(&self, column: usize) -> Result<Vec<String>, StoreError> {
+        let json = self.text(column)?;
+        serde_json::from_str(&json).map_err(|error| {
+            StoreError::Database(format!("column {column} is no list of texts: {error}"))
+        })
+    }
+}
+
+/// Converts the error of a column whose value has another type.
+fn unreadable(error: rusqlite::Error) -> StoreError {
+    StoreError::Database(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::engine::Column;
+
+    static CREATE: Sql = Sql::new(
+        "CREATE TABLE t (number INTEGER, yes INTEGER, text TEXT, bytes BLOB, moment INTEGER) STRICT",
+    );
+
+    fn with_tx<T>(
+        work: impl AsyncFnOnce(&mut SqliteTx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut connection = Connection::open_in_memory().expect("opened a database");
+        let database = Database {
+            path: ":memory:".into(),
+            hooks: None,
+        };
+        in_transaction(&mut connection, &database, Begin::Writing, |tx| {
+            immediate(work(tx))
+        })
+    }
+
+    /// Returns the rows of a statement.
+    fn rows<C: Column + Send>(sql: &'static Sql, params: &[&dyn Param]) -> Vec<C> {
+        with_tx(async |tx| tx.all(sql, params).await).expect("the statement succeeded")
+    }
+
+    #[test]
+    fn values_of_every_type_are_stored_and_read() {
+        static INSERT: Sql = Sql::new("INSERT INTO t VALUES ($1, $2, $3, $4, $5)");
+        static LIST: Sql =
+            Sql::new("SELECT number, yes, text, bytes, moment FROM t ORDER BY rowid");
+        type Numbers = (Option<i64>, Option<bool>);
+        type Others = (Option<String>, Option<Vec<u8>>, Option<Timestamp>);
+        let moment = Timestamp::from_millis(7);
+        let rows: Vec<(Numbers, Others)> = with_tx(async |tx| {
+            tx.run(&CREATE, &[]).await?;
+            let full: [&dyn Param; 5] = [&1_i64, &true, &"a\0b", &&b"c"[..], &moment];
+            assert_eq!(tx.execute(&INSERT, &full).await?, 1);
+            let empty: [&dyn Param; 5] = [
+                &None::<i64>,
+                &None::<bool>,
+                &None::<&str>,
+                &None::<&[u8]>,
+                &None::<Timestamp>,
+            ];
+            assert_eq!(tx.execute(&INSERT, &empty).await?, 1);
+            tx.all(&LIST, &[]).await
+        })
+        .expect("the statements succeeded");
+        let text = Some("a\0b".to_owned());
+        let full = (
+            (Some(1), Some(true)),
+            (text, Some(b"c".to_vec()), Some(moment)),
+        );
+        assert_eq!(rows, [full, ((None, None), (None, None, None))]);
+    }
+
+    #[test]
+    fn a_list_is_one_parameter() {
+        static SQL: Sql = Sql::new("SELECT 'ą' IN ({elements}($1)), 'b' IN ({elements}($1))");
+        assert_eq!(
+            rows::<(bool, bool)>(&SQL, &[&vec!["ą", "c"]]),
+            [(true, false)]
+        );
+        static SUM: Sql = Sql::new("SELECT sum(value) FROM ({elements}($1))");
+        assert_eq!(rows::<i64>(&SUM, &[&vec![3_i64, 4]]), [7]);
+        static JSON: Sql = Sql::new("SELECT json_array('ą', 'b')");
+        assert_eq!(rows::<Vec<String>>(&JSON, &[]), [["ą", "b"]]);
+    }
+
+    #[test]
+    fn reading_ends_early() {
+        static ROWS: Sql = Sql::new("SELECT 1 UNION ALL SELECT json('not JSON')");
+        let first: Option<i64> =
+            with_tx(async |tx| tx.first(&ROWS, &[]).await).expect("the second row is not reached");
+        assert_eq!(first, Some(1));
+    }
+
+    #[test]
+    fn a_failed_operation_leaves_nothing_behind() {
+        static TABLES: Sql = Sql::new("SELECT count(*) FROM sqlite_schema");
+        let mut connection = Connection::open_in_memory().expect("opened a database");
+        let database = Database {
+            path: ":memory:".into(),
+            hooks: None,
+        };
+        let failed = in_transaction(&mut connection, &database, Begin::Writing, |tx| {
+            immediate(tx.run(&CREATE, &[]))?;
+            Err::<(), _>(StoreError::StaleLease)
+        });
+        assert!(matches!(failed, Err(StoreError::StaleLease)), "{failed:?}");
+        assert!(connection.is_autocommit());
+        let count = in_transaction(&mut connection, &database, Begin::Reading, |tx| {
+            immediate(tx.one::<i64>(&TABLES, &[]))
+        });
+        assert_eq!(count.ok(), Some(0));
+    }
+}

@@ -1,0 +1,205 @@
+//! Ingest of verified messages: many per commit, with their triggers summed up.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use tokio::sync::oneshot;
+
+use super::columns::{event_code, message_key};
+use super::engine::{Fragment, NewNotification, Sql, Tx};
+use super::row_ids::{account_id, feed_ids};
+use super::subscriptions::record_subscription;
+use super::{AcceptedMessage, Insertion, StoreError, TriggerKind};
+use crate::domain::{Account, Feed};
+
+/// Number of cached feeds at which the cache is cleared.
+const MAX_CACHED_FEEDS: usize = 100_000;
+
+/// A message that waits to be stored, and the channel for its answer.
+pub(super) struct PendingMessage {
+    pub(super) incoming: AcceptedMessage,
+    pub(super) answer: oneshot::Sender<Result<Insertion, StoreError>>,
+}
+
+/// Messages that share one commit.
+pub(super) struct Group {
+    messages: Vec<AcceptedMessage>,
+    answers: Vec<oneshot::Sender<Result<Insertion, StoreError>>>,
+}
+
+impl Group {
+    pub(super) fn new(pending: Vec<PendingMessage>) -> Self {
+        let pending = pending.into_iter();
+        let (messages, answers) = pending.map(|one| (one.incoming, one.answer)).unzip();
+        Self { messages, answers }
+    }
+
+    /// Returns the messages.
+    pub(super) fn messages(&self) -> &[AcceptedMessage] {
+        &self.messages
+    }
+
+    /// Answers each message with the outcome of the commit. Returns the groups that are to be
+    /// committed instead, so that a message that can't be stored does not affect the others.
+    pub(super) fn answer(self, outcomes: Result<Vec<Insertion>, StoreError>) -> Vec<Self> {
+        // The receiver of an answer is gone if the connection was dropped.
+        match outcomes {
+            Ok(outcomes) => {
+                for (answer, outcome) in self.answers.into_iter().zip(outcomes) {
+                    let _ = answer.send(Ok(outcome));
+                }
+            }
+            Err(StoreError::Value(_)) if self.messages.len() > 1 => {
+                let pending = self.messages.into_iter().zip(self.answers);
+                let one = |(incoming, answer)| Self::new(vec![PendingMessage { incoming, answer }]);
+                return pending.map(one).collect();
+            }
+            Err(error) => {
+                tracing::error!(%error, "failed to store a group of {} messages", self.answers.len());
+                for answer in self.answers {
+                    let _ = answer.send(Err(error.clone()));
+                }
+            }
+        }
+        Vec::new()
+    }
+}
+
+/// Ids of rows, which are never removed.
+#[derive(Default)]
+pub(super) struct RowIds {
+    accounts: HashMap<Account, i64>,
+    feeds: HashMap<Feed, i64>,
+}
+
+impl RowIds {
+    /// Adds ids of committed rows.
+    pub(super) fn extend(&mut self, committed: Self) {
+        self.accounts.extend(committed.accounts);
+        if self.feeds.len() >= MAX_CACHED_FEEDS {
+            self.feeds.clear();
+        }
+        self.feeds.extend(committed.feeds);
+    }
+}
+
+/// A group that was stored, and is to be committed.
+pub(super) struct StoredGroup {
+    /// The outcome for each message.
+    pub(super) outcomes: Vec<Insertion>,
+    /// Ids of rows that may be cached once they are committed.
+    pub(super) row_ids: RowIds,
+    /// True if a trigger was raised.
+    pub(super) raised: bool,
+}
+
+/// Stores messages with their triggers and subscriptions. A new subscription waits for a
+/// person's approval if `ask` is true.
+pub(super) async fn store_group<T: Tx>(
+    tx: &mut T,
+    messages: &[AcceptedMessage],
+    known: &RowIds,
+    ask: bool,
+) -> Result<StoredGroup, StoreError> {
+    let mut row_ids = RowIds::default();
+    // In the order of names, as everywhere, which prevents deadlocks.
+    let accounts: BTreeSet<&Account> = messages.iter().map(|one| &one.account).collect();
+    for account in accounts {
+        let id = match known.accounts.get(account) {
+            Some(id) => *id,
+            None => account_id(tx, account).await?,
+        };
+        row_ids.accounts.insert(account.clone(), id);
+    }
+    let outcomes = insert(tx, messages, &row_ids.accounts).await?;
+    let new: Vec<&AcceptedMessage> = messages
+        .iter()
+        .zip(&outcomes)
+        .filter(|(_, outcome)| **outcome == Insertion::New)
+        .map(|(incoming, _)| incoming)
+        .collect();
+    let raised = raise_triggers(tx, &new, known, &mut row_ids).await?;
+    for incoming in new {
+        record_subscription(tx, row_ids.accounts[&incoming.account], incoming, ask).await?;
+    }
+    Ok(StoredGroup {
+        outcomes,
+        row_ids,
+        raised,
+    })
+}
+
+/// Stores the messages that are not stored yet.
+async fn insert<T: Tx>(
+    tx: &mut T,
+    messages: &[AcceptedMessage],
+    accounts: &HashMap<Account, i64>,
+) -> Result<Vec<Insertion>, StoreError> {
+    let mut rows: Vec<(usize, NewNotification<'_>)> = messages
+        .iter()
+        .map(|incoming| NewNotification {
+            message_id: message_key(incoming.message.message_id()),
+            account: accounts[&incoming.account],
+            event: event_code(incoming.event),
+            kind: incoming.message.message_type().as_str(),
+            received_at: incoming.received_at,
+            body: incoming.message.body(),
+        })
+        .enumerate()
+        .collect();
+    // The same order everywhere: replicas that receive the same messages may wait for each
+    // other, but never deadlock. Of several copies in one group the first stays first.
+    rows.sort_by(|(_, one), (_, other)| one.identity().cmp(&other.identity()));
+    let (places, rows): (Vec<usize>, Vec<NewNotification<'_>>) = rows.into_iter().unzip();
+    let is_new = tx.insert_notifications(&rows).await?;
+    let mut outcomes = vec![Insertion::Duplicate; messages.len()];
+    for place in places
+        .into_iter()
+        .zip(is_new)
+        .filter_map(|(place, new)| new.then_some(place))
+    {
+        outcomes[place] = Insertion::New;
+    }
+    Ok(outcomes)
+}
+
+/// Raises each feed's trigger once for the whole group; returns true if there was any.
+async fn raise_triggers<T: Tx>(
+    tx: &mut T,
+    new: &[&AcceptedMessage],
+    known: &RowIds,
+    row_ids: &mut RowIds,
+) -> Result<bool, StoreError> {
+    static SQL: Sql = Sql::with(
+        "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at)
+         SELECT v.feed_id, $3, v.triggers, $4 FROM {raised} WHERE true
+         ON CONFLICT (feed_id, kind) DO UPDATE
+         SET raised = d.raised + excluded.raised, due_at = excluded.due_at",
+        &[(
+            "raised",
+            Fragment::Differs(
+                "(SELECT value AS feed_id, $2 ->> key AS triggers FROM json_each($1)) AS v",
+                "unnest($1, $2) AS v (feed_id, triggers)",
+            ),
+        )],
+    );
+    let triggering = || new.iter().filter(|incoming| incoming.trigger.is_some());
+    let Some(received_at) = triggering().map(|incoming| incoming.received_at).max() else {
+        return Ok(false);
+    };
+    // A replica whose clock is ahead can't delay it.
+    let due_at = tx.now_or(received_at);
+    let feeds = || triggering().filter_map(|incoming| incoming.trigger.as_ref());
+    let unknown = feeds().filter(|feed| !known.feeds.contains_key(feed));
+    row_ids.feeds = feed_ids(tx, unknown.cloned(), due_at).await?;
+    let mut triggers: BTreeMap<i64, i64> = BTreeMap::new();
+    for feed in feeds() {
+        let id = known.feeds.get(feed).or_else(|| row_ids.feeds.get(feed));
+        if let Some(id) = id {
+            *triggers.entry(*id).or_default() += 1;
+        }
+    }
+    let (ids, counts): (Vec<i64>, Vec<i64>) = triggers.into_iter().unzip();
+    let kind = TriggerKind::Notification;
+    tx.run(&SQL, &[&ids, &counts, &kind, &due_at]).await?;
+    Ok(true)
+}

@@ -1,0 +1,335 @@
+//! Storing a page with its cursor, and the triggers that follow, in one transaction.
+//!
+//! A feed and its pulls are only changed under a lock of the feed's row and with its newest
+//! fence. Rows are locked in the same order everywhere: feed, account, rows that belong to
+//! the feed, and the sequence's counter last.
+
+use std::collections::{HashMap, HashSet};
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::StoreError;
+use super::completion::complete_pull;
+use super::documents::VERSIONS;
+use super::engine::{Fragment, NewVersion, NewVersions, Param, Sql, Tx, operations};
+use super::feeds::{
+    COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
+    PageToCommit, PullPlan, TriggerKind, UnreadableEntry,
+};
+use super::leases::{last_overlap_read, lock_as_owner, save_position, saved_cursors};
+use super::limits::MAX_UNREADABLE_ENTRIES;
+use super::links::store_links;
+use super::pausing::pause_feed;
+use super::pulls::{advance, is_unannounced, plan_cursor_save};
+use super::row_ids::feed_ids;
+use super::uploads::link_documents;
+use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
+
+operations! {
+    /// Stores a page with its cursor, raises the triggers that follow, and releases the
+    /// lease.
+    ///
+    /// A pull that ends raises `follow_ups` if a notification triggered it, and the next
+    /// reconciliation `reconcile_every` later if it was one.
+    pub write commit_page(lease: PageLease, page: PageToCommit, plan: PullPlan) -> PageOutcome,
+        then wake_deliveries;
+}
+
+async fn commit_page<T: Tx>(
+    tx: &mut T,
+    lease: PageLease,
+    page: PageToCommit,
+    plan: PullPlan,
+) -> Result<PageOutcome, StoreError> {
+    let account = lock_as_owner(tx, &lease).await?;
+    let plan = PullPlan {
+        now: tx.now_or(plan.now),
+        ..plan
+    };
+    let stored = StoredVersions::read(tx, &lease, account, &page.documents).await?;
+    if stored.company_filter_ignored(&lease, &page.documents) {
+        let reason = FeedPauseReason::CompanyFilterIgnored;
+        pause_feed(tx, lease.feed_id, reason, None, COMPANY_FILTER_IGNORED).await?;
+        return Ok(PageOutcome::CompanyFilterIgnored);
+    }
+    let new = stored.new_of(&page.documents);
+    let notified_at = notified_at(tx, lease.feed_id).await?;
+    let missed_notifications = new
+        .iter()
+        .filter(|document| is_unannounced(&lease, document, notified_at))
+        .count();
+    let counts = [new.len(), missed_notifications];
+    record_page(tx, &lease, &page, plan.now, counts).await?;
+    record_success(tx, account, plan.now).await?;
+    let companies = page.companies.iter();
+    let of_companies =
+        companies.map(|company| Feed::exported(lease.feed.account.clone(), company.clone()));
+    feed_ids(tx, of_companies, plan.now).await?;
+    let up_to_date = page.end == PageEnd::UpToDate;
+    move_cursor(tx, &lease, &page, &plan, up_to_date).await?;
+    if up_to_date {
+        complete_pull(tx, &lease, &plan).await?;
+    }
+    let outcome = PageOutcome::Committed(PageCommitted {
+        new: new.len(),
+        known: page.documents.len() - new.len(),
+        up_to_date,
+        missed_notifications,
+    });
+    insert(tx, &lease, new, plan.now).await?;
+    Ok(outcome)
+}
+
+/// The versions of a page that are stored already.
+struct StoredVersions {
+    /// (id, version) to (stored for another company of the account, stored here).
+    versions: HashMap<(String, String), (bool, bool)>,
+}
+
+/// Of the versions $1, $2: those stored for other companies than that of feed $3 of account
+/// $4, and for its own.
+static STORED: Sql = Sql::with(
+    "SELECT d.document_id, d.version,
+            {any}(d.feed_id <> $3 AND f.account_id = $4 AND f.queue = 'exported'), {any}(d.feed_id = $3)
+     FROM {versions} {then_join} document d ON d.document_id = v.document_id AND d.version = v.version
+     JOIN feed f ON f.id = d.feed_id GROUP BY d.document_id, d.version",
+    &[
+        ("versions", VERSIONS),
+        ("any", Fragment::Differs("max", "bool_or")),
+    ],
+);
+
+impl StoredVersions {
+    async fn read<T: Tx>(
+        tx: &mut T,
+        lease: &PageLease,
+        account: i64,
+        documents: &[DocumentVersion],
+    ) -> Result<Self, StoreError> {
+        let ids: Vec<&str> = documents.iter().map(|one| one.id.as_str()).collect();
+        let versions: Vec<&str> = documents.iter().map(|one| one.version.as_str()).collect();
+        let params: [&dyn Param; 4] = [&ids, &versions, &lease.feed_id, &account];
+        let stored: Vec<((String, String), (bool, bool))> = tx.all(&STORED, &params).await?;
+        Ok(Self {
+            versions: stored.into_iter().collect(),
+        })
+    }
+
+    fn of(&self, document: &DocumentVersion) -> (bool, bool) {
+        let key = (document.id.clone(), document.version.clone());
+        self.versions.get(&key).copied().unwrap_or_default()
+    }
+
+    /// Returns true if every document is stored for another company, and not all for this
+    /// one.
+    fn company_filter_ignored(&self, lease: &PageLease, documents: &[DocumentVersion]) -> bool {
+        lease.feed.queue == Queue::Exported
+            && !documents.is_empty()
+            && documents.iter().all(|document| self.of(document).0)
+            && !documents.iter().all(|document| self.of(document).1)
+    }
+
+    /// Returns the versions that are not stored yet, each once. None is added before
+    /// COMMIT: only the owner of the feed's lock inserts any.
+    fn new_of<'d>(&self, documents: &'d [DocumentVersion]) -> Vec<&'d DocumentVersion> {
+        let mut seen = HashSet::new();
+        documents
+            .iter()
+            .filter(|document| {
+                !self.of(document).1 && seen.insert((&document.id, &document.version))
+            })
+            .collect()
+    }
+}
+
+/// Returns the moment when the newest notification of this feed arrived.
+async fn notified_at<T: Tx>(tx: &mut T, feed: i64) -> Result<Option<Timestamp>, StoreError> {
+    static SQL: Sql = Sql::new("SELECT due_at FROM feed_trigger WHERE feed_id = $1 AND kind = $2");
+    tx.first(&SQL, &[&feed, &TriggerKind::Notification]).await
+}
+
+/// Updates the feed, and stores what came with the documents.
+async fn record_page<T: Tx>(
+    tx: &mut T,
+    lease: &PageLease,
+    page: &PageToCommit,
+    now: Timestamp,
+    [new, missed_notifications]: [usize; 2],
+) -> Result<(), StoreError> {
+    static SQL: Sql = Sql::new(
+        "UPDATE feed SET leased_until = NULL, last_page_at = $2, documents = documents + $3,
+             missed_notifications = missed_notifications + $4, gaps = gaps + $5,
+             paused = CASE WHEN paused = 'by_hand' THEN paused END, waits_until = NULL, failures = 0, last_error = NULL
+         WHERE id = $1",
+    );
+    let feed = lease.feed_id;
+    let gaps = i64::from(page.gap);
+    let params: [&dyn Param; 5] = [&feed, &now, &new, &missed_notifications, &gaps];
+    tx.run(&SQL, &params).await?;
+    for entry in &page.unreadable {
+        store_unreadable(tx, feed, entry, now).await?;
+    }
+    link_documents(tx, &lease.feed.account, &page.uploads).await?;
+    store_links(tx, feed, &page.links, now).await
+}
+
+async fn record_success<T: Tx>(tx: &mut T, account: i64, now: Timestamp) -> Result<(), StoreError> {
+    // A wait set since by another request in flight is kept.
+    static SQL: Sql = Sql::new(
+        "UPDATE account SET paused = CASE WHEN paused = 'by_hand' THEN paused END,
+             waits_until = CASE WHEN waits_until > $2 THEN waits_until END, failures = 0, last_error = NULL
+         WHERE id = $1 AND (failures > 0 OR paused IS NOT NULL)",
+    );
+    tx.run(&SQL, &[&account, &now]).await
+}
+
+/// Stores an entry without a usable id, once.
+async fn store_unreadable<T: Tx>(
+    tx: &mut T,
+    feed: i64,
+    entry: &UnreadableEntry,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    static SQL: Sql = Sql::new(
+        "INSERT INTO unreadable (feed_id, digest, seen_at, body)
+         SELECT $1, $2, $3, $4 WHERE (SELECT count(*) FROM unreadable WHERE feed_id = $1) < $5
+         ON CONFLICT (feed_id, digest) DO NOTHING",
+    );
+    let digest = digest(&SHA256, &entry.dedup_key);
+    let params: [&dyn Param; 5] = [
+        &feed,
+        &digest.as_ref(),
+        &now,
+        &entry.body,
+        &MAX_UNREADABLE_ENTRIES,
+    ];
+    tx.run(&SQL, &params).await
+}
+
+/// Saves the position of the pull, and the feed's cursor if this kind of pull moves it.
+async fn move_cursor<T: Tx>(
+    tx: &mut T,
+    lease: &PageLease,
+    page: &PageToCommit,
+    plan: &PullPlan,
+    up_to_date: bool,
+) -> Result<(), StoreError> {
+    static SQL: Sql = Sql::new("UPDATE feed SET cursor = $2 WHERE id = $1");
+    let advance = advance(lease, page, up_to_date);
+    save_position(tx, lease.feed_id, advance.kind, &advance.position).await?;
+    let Some(cursor) = advance.cursor else {
+        return Ok(());
+    };
+    tx.run(&SQL, &[&lease.feed_id, &cursor]).await?;
+    save_cursor(tx, lease.feed_id, &cursor, plan).await
+}
+
+/// Saves a cursor, and removes those that no overlap read needs any more.
+async fn save_cursor<T: Tx>(
+    tx: &mut T,
+    feed: i64,
+    cursor: &Cursor,
+    plan: &PullPlan,
+) -> Result<(), StoreError> {
+    static REMOVE: Sql =
+        Sql::new("DELETE FROM feed_cursor WHERE feed_id = $1 AND saved_at IN ({elements}($2))");
+    static SAVE: Sql =
+        Sql::new("INSERT INTO feed_cursor (feed_id, saved_at, cursor) VALUES ($1, $2, $3)");
+    let last = last_overlap_read(tx, feed, plan.now).await?;
+    let saved = saved_cursors(tx, feed).await?;
+    let change = plan_cursor_save(&saved, last.before(plan.lookback), plan.now);
+    if !change.unneeded.is_empty() {
+        tx.run(&REMOVE, &[&feed, &change.unneeded]).await?;
+    }
+    tx.run(&SAVE, &[&feed, &change.saved_at, cursor]).await
+}
+
+/// Stores new versions, and leaves one version of each document current: the latest by its
+/// moment, or else by its sequence number.
+async fn insert<T: Tx>(
+    tx: &mut T,
+    lease: &PageLease,
+    documents: Vec<&DocumentVersion>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    static SUPERSEDE: Sql =
+        Sql::new("UPDATE document SET superseded = true WHERE sequence IN ({elements}($1))");
+    if documents.is_empty() {
+        return Ok(());
+    }
+    let mut versions: Vec<NewVersion<'_>> = documents
+        .into_iter()
+        .map(|document| NewVersion {
+            document,
+            superseded: false,
+        })
+        .collect();
+    let current = current_versions(tx, lease, &versions).await?;
+    let superseded = supersede(&mut versions, current);
+    if !superseded.is_empty() {
+        tx.run(&SUPERSEDE, &[&superseded]).await?;
+    }
+    let new = NewVersions {
+        feed: lease.feed_id,
+        first_pull: lease.first_pull,
+        found_by: lease.kind,
+        stored_at: now,
+        versions,
+    };
+    tx.insert_versions(&new).await
+}
+
+/// The current version of a document.
+enum Current {
+    /// The sequence number of a stored one.
+    Stored(i64),
+    /// The index of a new one.
+    New(usize),
+}
+
+/// The current versions of documents, with their moments.
+type CurrentVersions = HashMap<String, (Current, Option<Timestamp>)>;
+
+/// The stored current versions of the documents $2 of feed $1.
+static CURRENT: Sql = Sql::new(
+    "SELECT document_id, sequence, version_ms FROM document{by_identity}
+     WHERE document_id IN ({elements}($2)) AND feed_id = $1 AND NOT superseded",
+);
+
+async fn current_versions<T: Tx>(
+    tx: &mut T,
+    lease: &PageLease,
+    versions: &[NewVersion<'_>],
+) -> Result<CurrentVersions, StoreError> {
+    let ids: Vec<&str> = versions
+        .iter()
+        .map(|version| version.document.id.as_str())
+        .collect();
+    let stored: Vec<(String, i64, Option<Timestamp>)> =
+        tx.all(&CURRENT, &[&lease.feed_id, &ids]).await?;
+    Ok(stored
+        .into_iter()
+        .map(|(id, sequence, time)| (id, (Current::Stored(sequence), time)))
+        .collect())
+}
+
+/// Marks superseded versions among the new ones; returns the sequence numbers of the stored
+/// ones that are superseded.
+fn supersede(versions: &mut [NewVersion<'_>], mut current: CurrentVersions) -> Vec<i64> {
+    let mut stored = Vec::new();
+    for index in 0..versions.len() {
+        let document = versions[index].document;
+        let time = document.version_time();
+        let before = current.get(&document.id).and_then(|(_, time)| *time);
+        if matches!((time, before), (Some(time), Some(before)) if time < before) {
+            versions[index].superseded = true;
+            continue;
+        }
+        match current.insert(document.id.clone(), (Current::New(index), time)) {
+            Some((Current::Stored(sequence), _)) => stored.push(sequence),
+            Some((Current::New(earlier), _)) => versions[earlier].superseded = true,
+            None => {}
+        }
+    }
+    stored
+}

@@ -1,0 +1,112 @@
+//! Faults that tests plant in a store.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ivesk_webhook::store::{Hooks, Step, StoreError};
+use tokio::sync::Semaphore;
+
+/// Fault of the next steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Every step fails.
+    Down,
+    /// The queue is full.
+    QueueFull,
+    /// The disk is full: reads work.
+    DiskFull,
+    /// The writer has ended: reads work.
+    Closed,
+    /// The commit works, but its answer is lost.
+    AnswerLost,
+    /// Storing a message panics.
+    Panic,
+}
+
+/// Holds messages and lets steps fail.
+pub(crate) struct Faults {
+    fault: Mutex<Option<Fault>>,
+    free_bytes: Mutex<Option<u64>>,
+    gate: Semaphore,
+    waiting: Semaphore,
+    accepts: AtomicUsize,
+}
+
+const OPEN: usize = 1 << 20;
+
+impl Faults {
+    pub(crate) fn none() -> Arc<Self> {
+        Arc::new(Self {
+            fault: Mutex::new(None),
+            free_bytes: Mutex::new(None),
+            gate: Semaphore::new(OPEN),
+            waiting: Semaphore::new(0),
+            accepts: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn set(&self, fault: Option<Fault>) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    pub(crate) fn set_free_bytes(&self, bytes: u64) {
+        *self.free_bytes.lock().unwrap() = Some(bytes);
+    }
+
+    /// Holds messages before their commit until [`Faults::release`].
+    pub(crate) fn hold(&self) {
+        self.gate.forget_permits(OPEN);
+    }
+
+    pub(crate) fn release(&self) {
+        self.gate.add_permits(OPEN);
+    }
+
+    /// Waits until `count` messages are held.
+    pub(crate) async fn until_waiting(&self, count: u32) {
+        self.waiting.acquire_many(count).await.unwrap().forget();
+    }
+
+    /// Returns the number of messages that reached the store.
+    pub(crate) fn accepts(&self) -> usize {
+        self.accepts.load(Ordering::SeqCst)
+    }
+
+    fn outcome(&self, step: Step) -> Result<(), StoreError> {
+        let fault = *self.fault.lock().unwrap();
+        let planted = |what: &str| Err(StoreError::Database(format!("planted: {what}")));
+        match (fault, step) {
+            (Some(Fault::Down), _) => planted("down"),
+            (Some(Fault::AnswerLost), Step::Accepted) => planted("answer lost"),
+            (Some(Fault::QueueFull), Step::Accept) => Err(StoreError::QueueFull),
+            (Some(Fault::Panic), Step::Accept) => panic!("planted"),
+            (Some(Fault::Closed), Step::Accept | Step::Probe) => Err(StoreError::Closed),
+            (Some(Fault::DiskFull), Step::Accept | Step::Probe) => Err(StoreError::DiskFull {
+                path: PathBuf::from("planted.db"),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Hooks for Faults {
+    fn before(
+        &self,
+        step: Step,
+    ) -> Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + '_>> {
+        Box::pin(async move {
+            if step == Step::Accept {
+                self.accepts.fetch_add(1, Ordering::SeqCst);
+                self.waiting.add_permits(1);
+                let _pass = self.gate.acquire().await.unwrap();
+            }
+            self.outcome(step)
+        })
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        *self.free_bytes.lock().unwrap()
+    }
+}
