@@ -29,16 +29,6 @@ pub fn client(timeout: Duration) -> Result<reqwest::Client, SetupError> {
     http::client(USER_AGENT, timeout)
 }
 
-/// Returns the same client for plain HTTP on this machine, which needs no CA certificates.
-///
-/// # Errors
-///
-/// If it can't be set up.
-pub fn client_without_https(timeout: Duration) -> Result<reqwest::Client, SetupError> {
-    let builder = http::client_builder(USER_AGENT, timeout);
-    Ok(builder.tls_certs_only([]).build()?)
-}
-
 /// Returns the same client, whose answers also contain the other side's certificate.
 ///
 /// # Errors

@@ -28,6 +28,7 @@ impl Process {
             .env("IVESK_WEBHOOK_API_KEY", KEY)
             .current_dir(folder)
             .args(arguments)
+            .env("IVESK_WEBHOOK_ADMIN_TOKEN", ADMIN_TOKEN)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -66,6 +67,9 @@ impl Drop for Process {
     }
 }
 
+/// The configured token of the measured servers.
+const ADMIN_TOKEN: &str = "private-token-of-the-benches-0123456789";
+
 /// Sends one request, without a client library whose start would be measured too.
 pub(crate) fn request(
     address: SocketAddr,
@@ -78,7 +82,7 @@ pub(crate) fn request(
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+         authorization: Bearer {ADMIN_TOKEN}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )?;
     let mut answer = String::new();

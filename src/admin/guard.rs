@@ -1,111 +1,142 @@
-//! Checks who may use the admin API, and for what.
+//! Checks that every request to the admin API passes: host, sender, right, origin, body; and
+//! records what was done.
 //!
-//! If a token is configured, a request needs that one or a stored one. Without one the
-//! listener is on loopback and open, and only web pages in a browser on the same machine
-//! must be kept out: those that use DNS rebinding (the Host header then names the page's
-//! host) or post a form (which can't have the content type of JSON). A token that is sent
-//! is checked in either case, so that a token with the right `read` can't change anything.
+//! Nothing is answered without proof of who asks, except health and the login. The checks go
+//! from the cheapest to the body, which is read only if the sender may do what it asks for.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::time::Duration;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest::{SHA256, digest};
-use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
-use axum::http::{HeaderMap, Method};
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use secrecy::ExposeSecret;
 
-use super::problem::AdminError;
+use super::audit::{self, Action};
+use super::identity::{Identity, identify};
+use super::listener::AdminPeer;
+use super::problem::{AdminError, read_body};
+use super::rules::{Needs, rule};
+use super::state::Admin;
 use crate::app::App;
-use crate::store::Rights;
 
-/// One of the tokens that this listener accepts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenId {
-    /// The configured token.
-    Configured,
-    /// The stored token of this row.
-    Stored(i64),
+/// Longest time for a request, from its head to its response.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The same for a backup, which copies the whole store.
+const BACKUP_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// Bounds every request in time, and keeps every response out of caches.
+pub(super) async fn bound(request: Request, next: Next) -> Response {
+    let timeout = match request.uri().path() {
+        "/v1/backup" => BACKUP_TIMEOUT,
+        _ => TIMEOUT,
+    };
+    let answered = tokio::time::timeout(timeout, next.run(request)).await;
+    let mut response = answered.unwrap_or_else(|_| AdminError::TookTooLong.into_response());
+    let headers = response.headers_mut();
+    let default = |value| HeaderValue::from_static(value);
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert_with(|| default("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, default("nosniff"));
+    response
 }
 
 /// Passes a permitted request on, and answers all others.
-pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    match admit(&app, request.method(), request.headers()).await {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let (identity, action, request) = match admit(&admin, request).await {
+        Ok(admitted) => admitted,
+        Err(error) => return error.into_response(),
+    };
+    let response = next.run(request).await;
+    if response.status().is_success()
+        && let Some(action) = action
+    {
+        audit::record(&admin.app, &identity, action).await;
+    }
+    response
+}
+
+/// Returns the sender of a permitted request, what is to be recorded about it, and the request
+/// with its whole body and the [`Identity`] among its extensions.
+async fn admit(
+    admin: &Admin,
+    request: Request,
+) -> Result<(Identity, Option<Action>, Request), AdminError> {
+    let peer = request.extensions().get::<AdminPeer>().copied();
+    check_host(&admin.app, request.headers(), peer)?;
+    let identity = identify(admin, request.headers(), peer).await?;
+    let identity = identity.ok_or(AdminError::Unauthorized)?;
+    let path = request.extensions().get::<MatchedPath>();
+    let Some(path) = path.map(|path| path.as_str().to_owned()) else {
+        return Err(AdminError::UnknownPath);
+    };
+    let Some(rule) = rule(request.method(), &path) else {
+        // The path does not have the method. If only the rule were missing, this would still
+        // keep everybody else out.
+        check_right(&identity, Needs::Admin)?;
+        return Ok((identity, None, request));
+    };
+    check_right(&identity, rule.needs)?;
+    let (mut head, body) = request.into_parts();
+    head.extensions.insert(identity.clone());
+    if head.method != Method::POST {
+        return Ok((identity, None, Request::from_parts(head, body)));
+    }
+    // A web page can post only forms, or names itself as the origin.
+    if head.headers.contains_key(ORIGIN) || !is_json(&head.headers) {
+        return Err(AdminError::NotJson);
+    }
+    let body = read_body(body).await?;
+    let action = rule
+        .action
+        .map(|name| Action::of_request(name, &path, head.uri.path(), &body));
+    let request = Request::from_parts(head, Body::from(body));
+    Ok((identity, action, request))
+}
+
+/// Checks that the sender has the right that a route needs.
+///
+/// # Errors
+///
+/// [`AdminError::MissingRight`].
+pub(super) fn check_right(identity: &Identity, needs: Needs) -> Result<(), AdminError> {
+    if needs.met_by(&identity.rights) {
+        Ok(())
+    } else {
+        Err(AdminError::MissingRight {
+            needs: needs.as_str(),
+            has: identity.rights.to_string(),
+        })
     }
 }
 
-async fn admit(app: &App, method: &Method, headers: &HeaderMap) -> Result<(), AdminError> {
-    if app.config.admin.token.is_none() && !names_loopback(headers) {
+/// Checks that the Host header names this machine, unless others may reach the listener.
+///
+/// Stops DNS rebinding: another site's page in a browser on this machine.
+///
+/// # Errors
+///
+/// [`AdminError::ForeignHost`].
+pub(super) fn check_host(
+    app: &App,
+    headers: &HeaderMap,
+    peer: Option<AdminPeer>,
+) -> Result<(), AdminError> {
+    let admin = &app.config.admin;
+    let is_private = admin.listen.ip().is_loopback() && admin.token.is_none();
+    let is_local = matches!(peer, Some(AdminPeer::Local { .. }));
+    if is_private && !is_local && !names_loopback(headers) {
         return Err(AdminError::ForeignHost);
-    }
-    let rights = rights(app, headers)
-        .await?
-        .ok_or(AdminError::Unauthorized)?;
-    let reads = matches!(*method, Method::GET | Method::HEAD);
-    if !reads && rights < Rights::Operate {
-        return Err(AdminError::ReadOnlyToken);
     }
     Ok(())
 }
 
-/// Refuses POST requests that a web page could send.
-pub(super) async fn refuse_forms(request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let from_a_page = headers.contains_key(ORIGIN) || !is_json(headers);
-    if request.method() == Method::POST && from_a_page {
-        return AdminError::NotJson.into_response();
-    }
-    next.run(request).await
-}
-
-/// Returns what the sender may do; `None` if the token is missing or wrong.
-async fn rights(app: &App, headers: &HeaderMap) -> Result<Option<Rights>, AdminError> {
-    let Some(token) = bearer(headers) else {
-        // Credentials of another scheme are wrong, not missing.
-        let open = app.config.admin.token.is_none() && !headers.contains_key(AUTHORIZATION);
-        return Ok(open.then_some(Rights::Operate));
-    };
-    let known = token_rights(app, token).await?;
-    Ok(known.map(|(_, rights)| rights))
-}
-
-/// Returns which token this is and what it allows; `None` if it is unknown.
-pub(super) async fn token_rights(
-    app: &App,
-    token: &str,
-) -> Result<Option<(TokenId, Rights)>, AdminError> {
-    let hash = sha256(token);
-    if let Some(configured) = &app.config.admin.token {
-        let configured = sha256(configured.expose_secret());
-        if verify_slices_are_equal(&hash, &configured).is_ok() {
-            return Ok(Some((TokenId::Configured, Rights::Operate)));
-        }
-    }
-    // The duration of a lookup can reveal only the hash, which does not reveal the token.
-    let stored = app.store.api_token(hash).await?;
-    Ok(stored.map(|row| (TokenId::Stored(row.id), row.rights)))
-}
-
-/// Returns the token of a request.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// Returns the SHA-256 of a token.
-pub(super) fn sha256(token: &str) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-    hash
-}
-
-/// Returns true if the Host header names this machine.
-pub(super) fn names_loopback(headers: &HeaderMap) -> bool {
+/// Returns true if the whole Host header is a name of this machine, perhaps with a port.
+fn names_loopback(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return false;
@@ -113,14 +144,24 @@ pub(super) fn names_loopback(headers: &HeaderMap) -> bool {
     let Ok(host) = host.to_str() else {
         return false;
     };
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((name, "")) => (name, None),
+            Some((name, after)) if after.starts_with(':') => (name, after.get(1..)),
+            _ => return false,
+        },
+        None => match host.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (host, None),
+        },
     };
-    name.eq_ignore_ascii_case("localhost")
+    let is_port =
+        port.is_none_or(|port| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()));
+    let is_loopback = name.eq_ignore_ascii_case("localhost")
         || name
             .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+            .is_ok_and(|address| address.is_loopback());
+    is_port && is_loopback
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -133,8 +174,6 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -150,6 +189,7 @@ mod tests {
             "localhost:8081",
             "LocalHost",
             "[::1]:8081",
+            "[::1]",
         ] {
             assert!(accepts(local), "{local}");
         }
@@ -157,6 +197,13 @@ mod tests {
             "evil.example",
             "127.0.0.1.evil.example",
             "localhost.evil.example:8081",
+            "127.0.0.1:evil.example",
+            "127.0.0.1:80:evil.example",
+            "localhost:80@evil.example",
+            "[::1]evil.example",
+            "[::1].evil.example:8081",
+            "[::1",
+            "[::1]8081",
             "192.168.1.2:8081",
             "[2001:db8::1]",
             "",
@@ -164,19 +211,5 @@ mod tests {
             assert!(!accepts(foreign), "{foreign}");
         }
         assert!(!names_loopback(&HeaderMap::new()));
-    }
-
-    #[test]
-    fn a_token_follows_the_word_bearer() {
-        let token = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(AUTHORIZATION, HeaderValue::from_static(value));
-            bearer(&headers).map(str::to_owned)
-        };
-        assert_eq!(token("Bearer right-token").as_deref(), Some("right-token"));
-        assert_eq!(token("bearer  right-token").as_deref(), Some("right-token"));
-        for wrong in ["Bearer", "Basic right-token", "right-token"] {
-            assert_eq!(token(wrong), None, "{wrong}");
-        }
     }
 }

@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::destinations::{DestinationChanged, configured_destination, parse_destination};
+use super::identity::Identity;
 use super::paging::PageQuery;
 use super::problem::{AdminError, ApiResult, Input, Params, RowId};
+use super::rules::Needs;
 use crate::app::App;
 use crate::config::DestinationKind;
 use crate::delivery::worker::rejection;
 use crate::domain::{DestinationName, Feed, Timestamp};
-use crate::store::{DeliveryState, DocumentFilter, LateOutcome, ListEntry};
+use crate::store::{DeliveryState, DocumentFilter, LateOutcome, ListEntry, Rights};
 
 /// Most bytes of documents in one response.
 const MAX_LIST_BYTES: usize = 8 << 20;
@@ -111,9 +113,10 @@ impl From<ListEntry> for ListedDocument {
     ))]
 pub(super) async fn documents(
     State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
     Params(query): Params<ListQuery>,
 ) -> ApiResult<Documents> {
-    let destination = list_of(&app, query.destination.as_deref())?;
+    let destination = list_of(&app, permitted(&identity, query.destination.as_deref())?)?;
     let page = PageQuery {
         after: None,
         limit: query.limit,
@@ -158,6 +161,28 @@ fn parse_place(text: &str, epoch: &str) -> Result<i64, AdminError> {
         None => Err(AdminError::BadRequest(
             "`after` is not a `next` of this list; start without it".to_owned(),
         )),
+    }
+}
+
+/// Returns the destination that a request names, or that its token is for; `None` if neither
+/// names one.
+///
+/// # Errors
+///
+/// If the token is for another destination.
+fn permitted<'r>(
+    identity: &'r Identity,
+    named: Option<&'r str>,
+) -> Result<Option<&'r str>, AdminError> {
+    match (&identity.rights, named) {
+        (Rights::Destination(own), Some(named)) if own.as_str() != named => {
+            Err(AdminError::MissingRight {
+                needs: Needs::List.as_str(),
+                has: identity.rights.to_string(),
+            })
+        }
+        (Rights::Destination(own), _) => Ok(Some(own.as_str())),
+        (_, named) => Ok(named),
     }
 }
 
@@ -225,10 +250,11 @@ enum ReportedOutcome {
     ))]
 pub(super) async fn outcome(
     State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
     RowId(sequence): RowId,
     Input(report): Input<OutcomeReport>,
 ) -> ApiResult<DestinationChanged> {
-    let destination = match report.destination.as_deref() {
+    let destination = match permitted(&identity, report.destination.as_deref())? {
         Some(name) => configured_destination(&app, name)?.0,
         None => list_of(&app, None)?,
     };

@@ -46,19 +46,13 @@ pub(super) async fn quarantined(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
 ) -> ApiResult<WithBody<QuarantineRow>> {
-    let row = quarantine_row(&app, id).await?;
+    let message = app.store.quarantined(id).await?;
+    let message = message.ok_or(AdminError::UnknownRow)?;
     Ok(Json(WithBody {
-        headers: row.headers.clone(),
-        body: Some(STANDARD.encode(&row.body)),
-        row,
+        headers: message.headers,
+        body: Some(STANDARD.encode(&message.body)),
+        row: message.row,
     }))
-}
-
-async fn quarantine_row(app: &App, id: i64) -> Result<QuarantineRow, AdminError> {
-    let rows = app.store.quarantine(id.saturating_sub(1), 1).await?;
-    rows.into_iter()
-        .find(|row| row.id == id)
-        .ok_or(AdminError::UnknownRow)
 }
 
 /// The result of verifying a quarantined message again.
@@ -88,8 +82,9 @@ pub(super) async fn retry(
 
 /// Verifies a row of the quarantine again.
 pub(super) async fn retry_quarantined(app: &App, id: i64) -> Result<RetryResult, AdminError> {
-    let row = quarantine_row(app, id).await?;
-    Ok(match app.ingest.retry(row).await {
+    let message = app.store.quarantined(id).await?;
+    let message = message.ok_or(AdminError::UnknownRow)?;
+    Ok(match app.ingest.retry(message).await {
         Ok(insertion) => RetryResult {
             accepted: true,
             duplicate: insertion == Insertion::Duplicate,
@@ -127,14 +122,11 @@ pub(super) async fn notification(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
 ) -> ApiResult<WithBody<NotificationRow>> {
-    let rows = app.store.notifications(id.saturating_sub(1), 1).await?;
-    let row = rows
-        .into_iter()
-        .find(|row| row.id == id)
-        .ok_or(AdminError::UnknownRow)?;
+    let notification = app.store.notification(id).await?;
+    let notification = notification.ok_or(AdminError::UnknownRow)?;
     Ok(Json(WithBody {
         headers: String::new(),
-        body: row.body.as_ref().map(|body| STANDARD.encode(body)),
-        row,
+        body: notification.body.map(|body| STANDARD.encode(body)),
+        row: notification.row,
     }))
 }

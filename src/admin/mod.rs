@@ -4,34 +4,42 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::pages::session::Sessions;
-use self::problem::{AdminError, MAX_BODY_BYTES};
+use self::attempts::Attempts;
+use self::problem::AdminError;
 use self::state::Admin;
+use self::uses::Uses;
 use crate::app::App;
 
 mod alarms;
+mod attempts;
+mod audit;
 mod certificates;
 mod destinations;
 mod documents;
 mod feeds;
 mod guard;
+mod identity;
 mod import_errors;
 mod list;
+pub mod listener;
+mod login_links;
 mod messages;
 mod openapi;
 mod pages;
 pub(crate) mod paging;
 mod problem;
+mod rules;
+pub mod socket;
 mod state;
 mod status;
 mod subscriptions;
 mod tokens;
 pub(crate) mod uploads;
+mod uses;
 
 /// Returns the admin listener's routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -40,22 +48,22 @@ pub fn router(app: Arc<App>) -> Router {
     openapi::complete(&mut api);
     api.merge(health);
     let admin = Admin {
-        sessions: Arc::new(Sessions::new()),
+        attempts: Arc::new(Attempts::default()),
+        uses: Arc::new(Uses::new()),
         document: openapi::to_json(&api),
         app,
     };
     let guarded = guarded
-        .route_layer(from_fn(guard::refuse_forms))
         .method_not_allowed_fallback(|| async { AdminError::UnknownMethod })
         .fallback(|| async { AdminError::UnknownPath })
-        .layer(from_fn_with_state(admin.clone(), guard::guard))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
+        .layer(from_fn_with_state(admin.clone(), guard::guard));
     open.merge(guarded)
         .merge(pages::router(&admin))
+        .layer(from_fn(guard::bound))
         .with_state(admin)
 }
 
-/// Returns the routes that need a token, each with its OpenAPI description.
+/// Returns the routes that need a right, each with its OpenAPI description.
 fn guarded() -> OpenApiRouter<Admin> {
     OpenApiRouter::with_openapi(openapi::outline())
         .routes(routes!(status::status))
@@ -93,12 +101,14 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(uploads::end))
         .routes(routes!(alarms::list))
         .routes(routes!(certificates::list))
+        .routes(routes!(audit::list))
+        .routes(routes!(login_links::create))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(openapi::document))
 }
 
-/// Returns the health routes, which need no token.
+/// Returns the health routes, which need none.
 fn health() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
         .routes(routes!(status::alive))

@@ -1,6 +1,7 @@
 //! The OpenAPI document, made of the same lines that register the routes.
 
 use axum::extract::State;
+use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Components, ContentBuilder, OpenApi, Ref, ResponseBuilder};
 
 use super::problem::ProblemBody;
+use super::rules::{Needs, rule};
 use super::state::Admin;
 
 /// The name of the security scheme.
@@ -20,9 +22,9 @@ const BEARER: &str = "bearer";
     info(
         title = "ivesk-webhook, admin API",
         description = "Shows the state of the service, and operates it.\n\n\
-            A GET needs a token with the right `read`, a POST one with `operate`; if no token is \
-            configured and the listener is on loopback, none is needed. Lists are paged: send the \
-            value of `next` as `after`. Fields may be added to responses.",
+            Each operation names the right that its token needs: `metrics` < `read` < `operate` < `admin`, \
+            or `destination:NAME` for the program behind a destination of the kind `list`. \
+            Lists are paged: send the value of `next` as `after`. Fields may be added to responses.",
         license(name = "MIT OR Apache-2.0"),
     ),
     tags(
@@ -51,7 +53,7 @@ pub(super) fn complete(api: &mut OpenApi) {
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
-            "The token of `admin.token_file`, or one of `ivesk-webhook tokens create`",
+            "A token of `ivesk-webhook tokens create`, or that of `admin.token_file`, which has the right `admin`",
         ))
         .build();
     api.components
@@ -60,7 +62,10 @@ pub(super) fn complete(api: &mut OpenApi) {
     for (path, item) in &mut api.paths.paths {
         let has_row = path.contains('{');
         for (operation, posts) in operations(item) {
-            complete_operation(operation, has_row, posts);
+            let method = if posts { Method::POST } else { Method::GET };
+            // Without a rule the guard lets only `admin` pass.
+            let needs = rule(&method, path).map_or(Needs::Admin, |rule| rule.needs);
+            complete_operation(operation, has_row, posts, needs);
         }
     }
 }
@@ -73,9 +78,8 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&mut Operation, bool
     get.into_iter().chain(post)
 }
 
-fn complete_operation(operation: &mut Operation, has_row: bool, posts: bool) {
-    let none: [&str; 0] = [];
-    operation.security = Some(vec![SecurityRequirement::new(BEARER, none)]);
+fn complete_operation(operation: &mut Operation, has_row: bool, posts: bool, needs: Needs) {
+    operation.security = Some(vec![SecurityRequirement::new(BEARER, [needs.as_str()])]);
     let has_input = operation.parameters.is_some() || operation.request_body.is_some();
     let problems = [
         (
@@ -83,12 +87,21 @@ fn complete_operation(operation: &mut Operation, has_row: bool, posts: bool) {
             "400",
             "`bad_request`: a parameter or the body is not valid",
         ),
-        (true, "401", "`unauthorized`: the token is missing or wrong"),
+        (
+            true,
+            "401",
+            "`unauthorized`: the token is missing or wrong; or `token_expired`",
+        ),
         (
             true,
             "403",
-            "`foreign_host`: without a token, only requests to this machine's own names are answered; or \
-             `read_only_token`: the token may only read",
+            "`missing_right`: the token needs another right; or `foreign_host`: only requests to this machine's \
+             own names are answered",
+        ),
+        (
+            posts,
+            "408",
+            "`body_incomplete`: the body did not arrive in time",
         ),
         (has_row, "404", "`unknown_row`: no such row"),
         (posts, "413", "`too_large`: the body is too large"),
@@ -99,8 +112,13 @@ fn complete_operation(operation: &mut Operation, has_row: bool, posts: bool) {
         ),
         (
             true,
+            "429",
+            "`too_many_attempts`: too many wrong tokens from this address; a right one is always accepted",
+        ),
+        (
+            true,
             "503",
-            "`store_unavailable`: the database can't be read or written",
+            "`store_unavailable`: the database can't be read or written; or `took_too_long`",
         ),
     ];
     for (_, status, description) in problems.into_iter().filter(|(may, ..)| *may) {

@@ -109,6 +109,7 @@ pub(crate) struct List(&'static str);
 
 impl List {
     pub(super) const ALARMS: Self = Self("alarms");
+    pub(super) const AUDIT: Self = Self("audit");
     pub(super) const CERTIFICATES: Self = Self("certificates");
     pub(super) const DOCUMENTS: Self = Self("documents");
     pub(super) const FEEDS: Self = Self("feeds");

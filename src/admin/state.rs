@@ -5,14 +5,16 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use bytes::Bytes;
 
-use super::pages::session::Sessions;
+use super::attempts::Attempts;
+use super::uses::Uses;
 use crate::app::App;
 
 /// The state that the admin listener's handlers share.
 #[derive(Clone)]
 pub(super) struct Admin {
     pub(super) app: Arc<App>,
-    pub(super) sessions: Arc<Sessions>,
+    pub(super) attempts: Arc<Attempts>,
+    pub(super) uses: Arc<Uses>,
     /// The OpenAPI document, as JSON.
     pub(super) document: Bytes,
 }

@@ -9,10 +9,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::guard::sha256;
+use super::identity::sha256;
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
 use crate::app::App;
+use crate::domain::Timestamp;
 use crate::store::{ApiTokenMade, ApiTokenRow, MAX_API_TOKENS, NewApiToken, Rights};
 
 /// The prefix of every token, by which a leaked one can be recognized.
@@ -24,7 +25,7 @@ const TOKEN_BYTES: usize = 32;
 /// Longest name, in characters.
 const MAX_NAME_CHARS: usize = 60;
 
-/// Lists tokens, with name and rights
+/// Lists tokens, with name, rights, end and last use
 ///
 /// The tokens themselves are not stored.
 #[utoipa::path(get, path = "/v1/tokens", tag = "tokens", params(PageQuery),
@@ -46,8 +47,13 @@ pub(super) struct TokenRequest {
     /// Its name: 1 to 60 characters, unique.
     #[schema(min_length = 1, max_length = 60)]
     name: String,
-    /// The rights of its bearer.
+    /// The rights of its bearer: `metrics`, `read`, `operate`, `admin`, or `destination:NAME` for
+    /// the program behind a destination of the kind `list`.
+    #[schema(value_type = String, pattern = "^(metrics|read|operate|admin|destination:[a-z0-9_-]{1,40})$")]
     rights: Rights,
+    /// When it ends, such as `2027-01-31T00:00:00Z`; absent if it never does.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
 }
 
 /// A created token.
@@ -79,6 +85,30 @@ pub(super) async fn create(
             "`name` must have 1 to {MAX_NAME_CHARS} characters"
         )));
     }
+    if let Rights::Destination(destination) = &request.rights
+        && !app.config.destinations.contains_key(destination)
+    {
+        return Err(AdminError::BadRequest(format!(
+            "there is no destination `{destination}` in the settings; `ivesk-webhook destinations list` lists them"
+        )));
+    }
+    let now = app.clock.now();
+    let expires_at = match request.expires_at.as_deref() {
+        None => None,
+        Some(text) => match Timestamp::parse(text) {
+            Some(end) if end > now => Some(end),
+            Some(_) => {
+                return Err(AdminError::BadRequest(
+                    "`expires_at` is in the past".to_owned(),
+                ));
+            }
+            None => {
+                return Err(AdminError::BadRequest(
+                    "`expires_at` is not a moment such as `2027-01-31T00:00:00Z`".to_owned(),
+                ));
+            }
+        },
+    };
     let token = random_token()?;
     let made = app
         .store
@@ -86,7 +116,8 @@ pub(super) async fn create(
             name,
             rights: request.rights,
             hash: sha256(&token),
-            now: app.clock.now(),
+            expires_at,
+            now,
         })
         .await?;
     match made {
@@ -114,7 +145,7 @@ pub(super) struct RevokedToken {
     id: i64,
 }
 
-/// Revokes a token, with immediate effect
+/// Revokes a token and ends its sessions, with immediate effect
 #[utoipa::path(post, path = "/v1/tokens/{id}/revoke", tag = "tokens", request_body = NoFields,
     params(("id" = i64, Path, description = "The token's row")),
     responses((status = OK, description = "The token is revoked", body = RevokedToken)))]

@@ -448,16 +448,18 @@ impl Demo {
         let origin = self.emulator.origin();
         println!(
             "
-Running until Ctrl-C. Status page: http://{}/
+Running until Ctrl-C. This prints a link to the status page:
+
+  ivesk-webhook open --socket {socket} --url http://{admin}/
+
 Act as the accountant in another terminal, then see the result:
 
-  curl {origin}/control/export --json '{{\"company\":\"{}\",\"documents\":3}}'
-  curl http://{}/v1/feeds
-  curl http://{}/metrics",
-            self.service.admin_address(),
-            DEFAULT_COMPANIES[0],
-            self.service.admin_address(),
-            self.service.admin_address(),
+  curl {origin}/control/export --json '{{\"company\":\"{company}\",\"documents\":3}}'
+  curl --unix-socket {socket} http://localhost/v1/feeds
+  curl --unix-socket {socket} http://localhost/metrics",
+            socket = self.config.admin.socket.display(),
+            admin = self.service.admin_address(),
+            company = DEFAULT_COMPANIES[0],
         );
         tokio::signal::ctrl_c()
             .await

@@ -55,7 +55,15 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     logging::start(&config.log)?;
     let clock = Clock::system();
     let mut checks = inside::settings(&config);
-    let server = RunningServer::find(&config).await?;
+    let server = match RunningServer::find(&config).await {
+        Ok(server) => server,
+        Err(failure) => {
+            checks.push(Check::fail("server", failure.message()).because(
+                "subcommands can't reach the server, and the public address can't be checked",
+            ));
+            None
+        }
+    };
     match &server {
         Some(server) => checks.extend(running(server, &config).await?),
         None => {
@@ -88,6 +96,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             // Last, so that it explains what the requests from outside met.
             checks.extend(unexpected_requests(server).await?);
         }
+        None if checks.iter().any(|check| check.check == "server") => {}
         None => checks.push(
             Check::fail("server", "no `serve` runs with these settings")
                 .because("no message is received, and the public address can't be checked")

@@ -13,6 +13,7 @@ use crate::config::DEFAULT_FILE;
 mod printing;
 
 mod account;
+pub mod audit;
 pub mod completions;
 pub mod config;
 pub mod deliveries;
@@ -29,6 +30,7 @@ mod log_lines;
 mod logging;
 pub mod man;
 pub mod notifications;
+pub mod open;
 pub mod outcome;
 pub mod pull;
 pub mod quarantine;
@@ -72,6 +74,7 @@ Examples:
   ivesk-webhook init --public-url https://hooks.example.lt    write a settings file
   ivesk-webhook config check                                  find mistakes in the settings
   ivesk-webhook serve                                         receive and pull until stopped
+  ivesk-webhook open                                          print a link to the status page
   ivesk-webhook doctor                                        find problems, with their fixes
   ivesk-webhook subscriptions create --print                  print the requests to send by hand
   ivesk-webhook feeds list                                    show the state of each feed
@@ -86,6 +89,8 @@ Exit codes: 0 done, 1 the check failed, 2 wrong use or configuration, 3 a servic
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// List what people and programs did
+    Audit(audit::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Check or show the settings
@@ -112,6 +117,8 @@ pub enum Command {
     Man(man::Args),
     /// List or export stored notifications
     Notifications(notifications::Args),
+    /// Print a link that lets your browser into the status page
+    Open(open::Args),
     /// Pull documents now (for cron), or read an earlier stretch again
     Pull(pull::Args),
     /// List, export or retry refused messages
@@ -173,6 +180,7 @@ pub fn run(cli: Cli) -> ExitCode {
 
 async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> {
     match command {
+        Command::Audit(args) => audit::run(args, globals).await,
         Command::Completions(args) => completions::run(args, Cli::command()).await,
         Command::Config(args) => config::run(args, globals).await,
         Command::Deliveries(args) => deliveries::run(args, globals).await,
@@ -186,6 +194,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Failure> 
         Command::Init(args) => init::run(args, globals).await,
         Command::Man(args) => man::run(args, Cli::command()).await,
         Command::Notifications(args) => notifications::run(args, globals).await,
+        Command::Open(args) => open::run(args, globals).await,
         Command::Pull(args) => pull::run(args, globals).await,
         Command::Quarantine(args) => quarantine::run(args, globals).await,
         Command::Replay(args) => replay::run(args).await,

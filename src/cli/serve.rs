@@ -84,6 +84,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 fn explain(error: StartError) -> Failure {
     match error {
         StartError::Listen(_)
+        | StartError::Socket(_)
         | StartError::Api(_)
         | StartError::Watch(_)
         | StartError::Destination(_) => Failure::usage(error),
@@ -214,6 +215,10 @@ fn summary(service: &Service) -> Vec<String> {
         service.public_address(),
         service.admin_address(),
     )];
+    lines.push(
+        "  open        `ivesk-webhook open` prints a link to the status page for your browser"
+            .to_owned(),
+    );
     lines.push(format!(
         "  webhooks    {}webhooks/{{account}}/{{event}}/… (`ivesk-webhook subscriptions create --print` prints them in full)",
         config.public.url

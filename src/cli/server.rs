@@ -1,25 +1,29 @@
 //! The admin API for subcommands: of the running server, or in this process if none runs.
 //!
-//! Both serve the same routes, so each subcommand is written once.
+//! Both serve the same routes, so each subcommand is written once. The running server is
+//! reached by its Unix socket, which proves each side to the other: no token is sent.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use axum::Router;
-use axum::body::Body;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use axum::body::{Body, to_bytes};
+use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::http::{Method, Request, StatusCode};
-use http_body_util::BodyExt;
-use secrecy::{ExposeSecret, SecretString};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::net::UnixStream;
 use tower::ServiceExt;
 
 use super::outcome::Failure;
+use crate::admin::listener::AdminPeer;
 use crate::app::App;
 use crate::config::Config;
 use crate::domain::Clock;
-use crate::egress;
 use crate::service::open_store;
 use crate::store::{SharedStore, StoreError};
 
@@ -35,26 +39,36 @@ const ROWS: usize = 500;
 /// Bytes of a response that are read at most.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
-/// A running server of this program with the same settings.
+/// A running server of this program, found by its socket.
 #[derive(Debug)]
 pub struct RunningServer {
-    client: reqwest::Client,
-    address: SocketAddr,
-    token: Option<SecretString>,
+    socket: PathBuf,
 }
 
 impl RunningServer {
-    /// Finds the server that responds at `admin.listen`; `None` if there is none.
+    /// Finds the server that listens on `admin.socket`; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// If a server runs but refuses our token.
+    /// If a server runs but this user may not use its socket, or may not trust it.
     pub async fn find(config: &Config) -> Result<Option<Self>, Failure> {
+        Self::find_at(&config.admin.socket).await
+    }
+
+    /// Finds the server that listens on `socket`; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`RunningServer::find`].
+    pub async fn find_at(socket: &Path) -> Result<Option<Self>, Failure> {
         let server = Self {
-            client: egress::client_without_https(CALL_TIMEOUT)?,
-            address: reachable_address(config.admin.listen),
-            token: config.admin.token.clone(),
+            socket: socket.to_owned(),
         };
+        match server.connect().await {
+            Ok(stream) => drop(stream),
+            Err(ConnectError::NobodyListens) => return Ok(None),
+            Err(error) => return Err(Failure::usage(error)),
+        }
         let status = server.call(Method::GET, "/v1/status", None);
         match tokio::time::timeout(FIND_TIMEOUT, status).await {
             Ok(Ok((StatusCode::OK, status))) if status["service"] == env!("CARGO_PKG_NAME") => {
@@ -66,12 +80,7 @@ impl RunningServer {
             {
                 Ok(Some(server))
             }
-            Ok(Ok((StatusCode::UNAUTHORIZED, _))) => Err(Failure::usage(anyhow!(
-                "the server at {} refused the token; set `admin.token_file` or IVESK_WEBHOOK_ADMIN_TOKEN \
-                 to the token that it was started with",
-                server.address
-            ))),
-            // Another program, or none; the store's lock shows if a server uses the store.
+            // Another program, or one that hangs; the store's lock shows if a server uses the store.
             Ok(Ok(_) | Err(_)) | Err(_) => Ok(None),
         }
     }
@@ -87,10 +96,10 @@ impl RunningServer {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value), anyhow::Error> {
-        let response = self.send(method, path, body).await?;
-        let status = response.status();
-        let body = egress::read_body(response, MAX_ANSWER_BYTES).await?;
-        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+        let call = self.send(method, path, body);
+        tokio::time::timeout(CALL_TIMEOUT, call)
+            .await
+            .map_err(|_| anyhow!("there was no response within {CALL_TIMEOUT:?}"))?
     }
 
     async fn send(
@@ -98,32 +107,92 @@ impl RunningServer {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<reqwest::Response, anyhow::Error> {
-        let url = format!("http://{}{path}", self.address);
-        let mut request = self.client.request(method, url);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token.expose_secret());
+    ) -> Result<(StatusCode, Value), anyhow::Error> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let response = async {
+            let response = sender.send_request(request(method, path, body)?).await?;
+            let status = response.status();
+            let body = to_bytes(Body::new(response.into_body()), MAX_ANSWER_BYTES).await?;
+            Ok::<_, anyhow::Error>((status, serde_json::from_slice(&body).unwrap_or_default()))
+        };
+        // The connection ends only after the response, or with an error that the response has too.
+        let mut response = std::pin::pin!(response);
+        tokio::select! {
+            answered = &mut response => answered,
+            _ = connection => response.await,
         }
-        if let Some(body) = body {
-            request = request
-                .header(CONTENT_TYPE, "application/json")
-                .body(body.to_string());
+    }
+
+    /// Connects to the server's socket.
+    async fn connect(&self) -> Result<UnixStream, ConnectError> {
+        let path = self.socket.clone();
+        let stream = match UnixStream::connect(&path).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                return Err(match error.kind() {
+                    io::ErrorKind::NotFound
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::ConnectionRefused => ConnectError::NobodyListens,
+                    io::ErrorKind::PermissionDenied => ConnectError::NotAllowed { path },
+                    _ => ConnectError::Unusable { path, error },
+                });
+            }
+        };
+        let server = stream.peer_cred().map(|server| server.uid());
+        match server {
+            Ok(server) if may_trust(&path, server) => Ok(stream),
+            Ok(server) => Err(ConnectError::Stranger { path, server }),
+            Err(error) => Err(ConnectError::Unusable { path, error }),
         }
-        request
-            .send()
-            .await
-            .map_err(|error| anyhow!(egress::describe(error)))
     }
 }
 
-/// Returns the address at which this machine reaches a listener, which may listen on all.
-fn reachable_address(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
+/// The reason why a server's socket can't be used.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("no server listens on the socket")]
+    NobodyListens,
+    #[error(
+        "this user may not use the server's socket {}; run this as root, as the user that the server runs as \
+         (`sudo -u USER`), or add this user to its group", path.display()
+    )]
+    NotAllowed { path: PathBuf },
+    #[error(
+        "the socket {} belongs to user {server}, in a folder that everybody may write to; set `admin.socket` to a \
+         path in a folder of the server's user", path.display()
+    )]
+    Stranger { path: PathBuf, server: u32 },
+    #[error("the server's socket {} can't be used: {error}", path.display())]
+    Unusable { path: PathBuf, error: io::Error },
+}
+
+/// Returns true if a server that runs as this user may be believed: root and this user
+/// themselves, and anybody in a folder that not everybody may write to.
+fn may_trust(socket: &Path, server: u32) -> bool {
+    /// The permission of others to write.
+    const OTHERS_WRITE: u32 = 0o002;
+    let this = rustix::process::geteuid().as_raw();
+    let folder = match socket.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     };
-    SocketAddr::new(ip, listen.port())
+    let is_private = || {
+        let folder = std::fs::metadata(folder);
+        folder.is_ok_and(|folder| folder.mode() & OTHERS_WRITE == 0)
+    };
+    server == 0 || server == this || is_private()
+}
+
+/// Returns a request of the API.
+fn request(method: Method, path: &str, body: Option<&Value>) -> axum::http::Result<Request<Body>> {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, "localhost")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Body::from(body))
 }
 
 /// The admin API.
@@ -136,8 +205,6 @@ pub enum Api {
         router: Router,
         /// The store that they use.
         store: SharedStore,
-        /// The token that they require.
-        token: Option<SecretString>,
     },
 }
 
@@ -146,7 +213,7 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// If a server refuses our token, or the store can't be opened.
+    /// If this user may not use the server's socket, or the store can't be opened.
     pub async fn open(config: &Config) -> Result<Self, Failure> {
         if let Some(server) = RunningServer::find(config).await? {
             return Ok(Self::Running(server));
@@ -156,20 +223,18 @@ impl Api {
             .await
             .map_err(|error| match error {
                 StoreError::InUse { path } => Failure::unreachable(anyhow!(
-                    "{} is in use by another process, but no server responds at {}; set `admin.listen` to the \
-                     address that the server was started with",
+                    "{} is in use by another process, but no server responds on the socket {}; set `admin.socket` \
+                     as the server was started with",
                     path.display(),
-                    config.admin.listen
+                    config.admin.socket.display()
                 )),
                 unreachable @ StoreError::Unreachable { .. } => Failure::unreachable(unreachable),
                 other => Failure::from(other),
             })?;
-        let token = config.admin.token.clone();
         let app = App::assemble(config.clone(), store.clone(), clock)?;
         Ok(Self::Own {
             router: crate::admin::router(app),
             store,
-            token,
         })
     }
 
@@ -250,9 +315,7 @@ impl Api {
                 .await
                 .context("the running server did not respond")
                 .map_err(Failure::unreachable)?,
-            Self::Own { router, token, .. } => {
-                call_own(router, token.as_ref(), method, path, body).await?
-            }
+            Self::Own { router, .. } => call_own(router, method, path, body).await?,
         };
         if status.is_success() {
             return Ok(response);
@@ -266,31 +329,49 @@ impl Api {
 
 async fn call_own(
     router: &Router,
-    token: Option<&SecretString>,
     method: Method,
     path: &str,
     body: Option<&Value>,
 ) -> Result<(StatusCode, Value), anyhow::Error> {
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(HOST, "localhost")
-        .header(CONTENT_TYPE, "application/json");
-    if let Some(token) = token {
-        request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose_secret()));
-    }
-    let body = body.map(Value::to_string).unwrap_or_default();
+    let mut request = request(method, path, body)?;
+    // Whoever may open the store needs no other proof.
+    request.extensions_mut().insert(AdminPeer::this_process());
     // A router responds to everything: its error type has no values.
     let response = router
         .clone()
-        .oneshot(request.body(Body::from(body))?)
+        .oneshot(request)
         .await
         .unwrap_or_else(|never| match never {});
     let status = response.status();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the answer of this process's own handlers, which bound it"
-    )]
-    let bytes = response.into_body().collect().await?.to_bytes();
+    let bytes = to_bytes(response.into_body(), MAX_ANSWER_BYTES).await?;
     Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_strangers_socket_in_an_open_folder_is_not_believed() {
+        const STRANGER: u32 = 54_321;
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("admin.sock");
+        let this = rustix::process::geteuid().as_raw();
+        for (mode, believed) in [
+            (0o755, true),
+            (0o770, true),
+            (0o777, false),
+            (0o1777, false),
+        ] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(folder.path(), permissions).expect("changed");
+            assert_eq!(may_trust(&socket, STRANGER), believed, "{mode:o}");
+            assert!(
+                may_trust(&socket, 0) && may_trust(&socket, this),
+                "{mode:o}"
+            );
+        }
+    }
 }

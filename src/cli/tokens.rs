@@ -8,6 +8,7 @@ use super::outcome::{Exit, Failure};
 use super::server::Api;
 use super::{logging, table};
 use crate::config::Config;
+use crate::domain::{Clock, Timestamp};
 use crate::store::Rights;
 
 /// Arguments of `tokens`.
@@ -24,20 +25,24 @@ enum Action {
         /// Name of the token: who or what uses it
         #[arg(long)]
         name: String,
-        /// Rights of the token
-        #[arg(long, value_enum)]
+        /// Rights of the token: metrics, read, operate, admin, or destination:NAME for the program
+        /// behind a destination of the kind `list`
+        #[arg(long)]
         rights: Rights,
+        /// When it ends: a time from now such as 90d, or a moment such as 2027-01-31T00:00:00Z
+        #[arg(long, value_name = "TIME", value_parser = expiry)]
+        expires: Option<Timestamp>,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Show the name and the rights of every token; the tokens themselves are not stored
+    /// Show name, rights, end and last use of every token; the tokens themselves are not stored
     List {
         /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Revoke a token, from the next request on
+    /// Revoke a token and its sessions, from the next request on
     Revoke {
         /// Number of the token, from `tokens list`
         id: i64,
@@ -50,35 +55,52 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     logging::start(&config.log)?;
     let api = Api::open(&config).await?;
     let outcome = match args.action {
-        Action::Create { name, rights, json } => create(&api, &name, rights, json).await,
+        Action::Create {
+            name,
+            rights,
+            expires,
+            json,
+        } => create(&api, &name, &rights, expires, json).await,
         Action::List { json } => list(&api, json).await,
         Action::Revoke { id } => revoke(&api, id).await,
     };
     api.close().await?;
-    if config.admin.token.is_none() {
-        eprintln!(
-            "warning: `admin.token_file` is not set, so anyone on this machine can use the admin API without a token"
-        );
-    }
     outcome
 }
 
-async fn create(api: &Api, name: &str, rights: Rights, json: bool) -> Result<Exit, Failure> {
-    let token = api
-        .post("/v1/tokens", &json!({"name": name, "rights": rights}))
-        .await?;
+async fn create(
+    api: &Api,
+    name: &str,
+    rights: &Rights,
+    expires_at: Option<Timestamp>,
+    json: bool,
+) -> Result<Exit, Failure> {
+    let request = json!({"name": name, "rights": rights, "expires_at": expires_at});
+    let token = api.post("/v1/tokens", &request).await?;
     if json {
         println!("{token:#}");
     } else {
         // The token alone goes to standard output: `… > token.txt`.
         println!("{}", table::cell(&token["token"]));
         eprintln!(
-            "Created token {} with the right `{}`. It is not shown again.",
+            "Created token {} with the right `{rights}`{}. It is not shown again.",
             table::cell(&token["id"]),
-            rights.as_str()
+            expires_at.map_or(String::new(), |end| format!(", until {end}")),
         );
     }
     Ok(Exit::Done)
+}
+
+/// Parses a moment, or a time from now.
+fn expiry(text: &str) -> Result<Timestamp, String> {
+    if let Some(moment) = Timestamp::parse(text) {
+        return Ok(moment);
+    }
+    humantime::parse_duration(text)
+        .map(|time| Clock::system().now().after(time))
+        .map_err(|_| {
+            "is neither a time such as 90d nor a moment such as 2027-01-31T00:00:00Z".to_owned()
+        })
 }
 
 async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
@@ -91,8 +113,15 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         println!("No tokens. `ivesk-webhook tokens create` creates one.");
         return Ok(Exit::Done);
     }
-    let fields = ["id", "name", "rights", "created_at"];
-    let mut table = table::new(["id", "name", "rights", "created"]);
+    let fields = [
+        "id",
+        "name",
+        "rights",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+    ];
+    let mut table = table::new(["id", "name", "rights", "created", "ends", "last used"]);
     for row in &rows {
         table.add_row(fields.map(|field| table::cell(&row[field])));
     }

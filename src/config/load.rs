@@ -99,8 +99,8 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     }
     let environment = Environment::of(layers.environment());
     let public = public::read(&mut layers);
-    let admin = admin::read(&mut layers, public.as_ref());
     let store = store::read(&mut layers);
+    let admin = admin::read(&mut layers, public.as_ref(), &store.url);
     let sns = sns::read(&mut layers);
     let api = api::read(&mut layers);
     let pull = pull::read(&mut layers, &api);

@@ -143,6 +143,7 @@ impl Config {
             },
             admin: AdminConfig {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                socket: admin::default_socket(&setup.store),
                 ..AdminConfig::default()
             },
             store: StoreConfig {

@@ -73,10 +73,15 @@ url = {url}
 #trusted_proxies = ["127.0.0.0/8", "::1"]
 
 [admin]
-# The pages, metrics, status and API, for people and programs of your own. An address other than
-# loopback requires a token: from a file, or from IVESK_WEBHOOK_ADMIN_TOKEN.
+# The pages, metrics, status and API. `ivesk-webhook open` lets your browser in, and
+# `ivesk-webhook tokens create` creates a token for a program.
 #listen = "127.0.0.1:8081"
+# A token with the right `admin`, for programs that are set up before the service runs: from a
+# file, or from IVESK_WEBHOOK_ADMIN_TOKEN.
 #token_file = "admin-token.txt"  # example
+# The Unix socket through which subcommands reach the server, for its owner and group. By default
+# beside the SQLite file.
+#socket = "/run/ivesk-webhook/admin.sock"  # example
 
 [store]
 # Relative to this file.

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use hyper::header::HeaderMap;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::body::Place;
 use super::caller::RequestId;
 use super::webhooks::Webhook;
 use crate::domain::Timestamp;
@@ -20,6 +20,6 @@ pub struct IncomingMessage<'w> {
     pub received_at: Timestamp,
     /// The id of its request; `None` for a message retried from the quarantine.
     pub request_id: Option<RequestId>,
-    /// The permit of a large body, returned when the message is answered.
-    pub(super) _permit: Option<OwnedSemaphorePermit>,
+    /// The place of a large body, free again when the message is answered.
+    pub(super) _place: Option<Place>,
 }

@@ -27,7 +27,7 @@ use crate::metrics::{Metrics, StoreStep};
 use crate::refusal::Refusal;
 use crate::sns::{Envelope, MessageType, VerifiedMessage, Verifier};
 use crate::store::{
-    AcceptedMessage, Insertion, QuarantineRow, Quarantined, SharedStore, StoreError,
+    AcceptedMessage, Insertion, Quarantined, QuarantinedMessage, SharedStore, StoreError,
 };
 use crate::subscriptions::Confirmations;
 use crate::unexpected::UnexpectedRequest;
@@ -182,14 +182,14 @@ impl Ingest {
     ) -> Result<IncomingMessage<'w>, Refusal> {
         self.health.admit()?;
         let received_at = self.clock.now();
-        let body::Body { bytes, permit } = self.body.read(body).await?;
+        let body::Body { bytes, place } = self.body.read(body).await?;
         Ok(IncomingMessage {
             webhook,
             headers: head.headers,
             body: bytes,
             received_at,
             request_id: Some(caller.request_id.clone()),
-            _permit: permit,
+            _place: place,
         })
     }
 
@@ -231,18 +231,19 @@ impl Ingest {
     /// # Errors
     ///
     /// The reason of the refusal; the message stays in the quarantine.
-    pub async fn retry(&self, row: QuarantineRow) -> Result<Insertion, Refusal> {
+    pub async fn retry(&self, message: QuarantinedMessage) -> Result<Insertion, Refusal> {
+        let QuarantinedMessage { row, headers, body } = message;
         let webhook = self
             .webhooks
             .get(&row.account, row.event)
             .ok_or(Refusal::UnknownPath)?;
         let incoming = IncomingMessage {
             webhook,
-            headers: read_header_lines(&row.headers),
-            body: Bytes::from(row.body),
+            headers: read_header_lines(&headers),
+            body: Bytes::from(body),
             received_at: row.received_at,
             request_id: None,
-            _permit: None,
+            _place: None,
         };
         let insertion = self.accept(&incoming).await?;
         // If this fails, the next retry finds a duplicate, which is a success too.

@@ -30,7 +30,7 @@ pub mod ingest;
 pub mod listener;
 mod log;
 pub mod problem;
-mod stalled;
+pub(crate) mod stalled;
 mod unreadable;
 pub mod webhooks;
 

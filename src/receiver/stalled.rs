@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 /// A stream that fails writes which make no progress.
-pub(super) struct WriteDeadline<S> {
+pub(crate) struct WriteDeadline<S> {
     stream: S,
     timeout: Duration,
     // Created when a write first has to wait, which is rare.
@@ -23,7 +23,7 @@ pub(super) struct WriteDeadline<S> {
 
 impl<S> WriteDeadline<S> {
     /// Wraps `stream`, so that a write fails after waiting for `timeout`.
-    pub(super) fn new(stream: S, timeout: Duration) -> Self {
+    pub(crate) fn new(stream: S, timeout: Duration) -> Self {
         Self {
             stream,
             timeout,

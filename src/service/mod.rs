@@ -8,16 +8,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::admin;
+use crate::admin::socket::{AdminSocket, SocketError};
 use crate::alarms::{self, Alarms};
 use crate::app::App;
 use crate::backoff;
-use crate::config::{Config, ConfirmMode};
+use crate::config::{AdminConfig, Config, ConfirmMode};
 use crate::delivery::import_errors::{self, ImportErrorSender};
 use crate::delivery::worker::{self, DestinationWorker};
 use crate::delivery::{self, OpenError};
@@ -37,9 +38,6 @@ use crate::uploads::{UploadSettings, Uploader};
 
 pub mod housekeeping;
 
-/// Most connections of the admin listener at once.
-const MAX_ADMIN_CONNECTIONS: usize = 64;
-
 /// Most messages that wait for the next commit; further ones are answered 503.
 const MESSAGE_QUEUE: usize = 4096;
 
@@ -58,6 +56,9 @@ pub enum StartError {
     /// A listener's address can't be used.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The socket of `admin.socket` can't be made.
+    #[error("{0}; {fix}", fix = .0.fix())]
+    Socket(SocketError),
     /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -148,6 +149,7 @@ impl Service {
     ) -> Result<Self, StartError> {
         let public = bind("public.listen", config.public.listen).await?;
         let admin = bind("admin.listen", config.admin.listen).await?;
+        let socket = bind_socket(&config.admin)?;
         let app = App::assemble(config, store, clock)?;
         let callers =
             Callers::new(&app.config).map_err(|error| StartError::Random(error.to_string()))?;
@@ -188,13 +190,18 @@ impl Service {
             stop_workers,
             stop_admin: CancellationToken::new(),
         };
-        service.spawn_listeners(public, admin, callers);
+        service.spawn_listeners(public, (admin, socket), callers);
         service.spawn_workers(Arc::new(puller), watcher, alarms);
         service.spawn_delivery(workers, import_errors);
         Ok(service)
     }
 
-    fn spawn_listeners(&mut self, public: TcpListener, admin: TcpListener, callers: Arc<Callers>) {
+    fn spawn_listeners(
+        &mut self,
+        public: TcpListener,
+        (private, socket): (TcpListener, Option<AdminSocket>),
+        callers: Arc<Callers>,
+    ) {
         let settings = &self.app.config.public;
         let limits = Limits {
             max_connections: settings.max_connections,
@@ -216,14 +223,19 @@ impl Service {
             "public listener"
         });
 
-        let limits = Limits {
-            max_connections: MAX_ADMIN_CONNECTIONS,
-            ..limits
-        };
-        let routes = TowerToHyperService::new(crate::admin::router(Arc::clone(&self.app)));
+        let routes = admin::router(Arc::clone(&self.app));
+        let header_timeout = settings.header_timeout;
         let stop = self.stop_admin.clone();
         self.tasks.spawn(async move {
-            listener::serve(admin, limits, routes, |_| {}, stop).await;
+            let local = async {
+                if let Some(socket) = socket {
+                    let (routes, stop) = (routes.clone(), stop.clone());
+                    admin::listener::serve_local(socket, header_timeout, routes, stop).await;
+                }
+            };
+            let network =
+                admin::listener::serve(private, header_timeout, routes.clone(), stop.clone());
+            tokio::join!(network, local);
             ADMIN_LISTENER
         });
     }
@@ -366,6 +378,20 @@ impl Service {
         }
         info!("stopped");
         clean
+    }
+}
+
+/// Makes the socket for the command line. If nobody has chosen its path, the service runs
+/// without it: programs have tokens, and messages must not wait for it.
+fn bind_socket(config: &AdminConfig) -> Result<Option<AdminSocket>, StartError> {
+    match AdminSocket::bind(&config.socket) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if config.socket_is_set => Err(StartError::Socket(error)),
+        Err(error) => {
+            let fix = error.fix();
+            error!("{error}; subcommands and `ivesk-webhook open` can't reach this server: {fix}");
+            Ok(None)
+        }
     }
 }
 

@@ -81,9 +81,15 @@ named_columns! {
     FeedPauseReason: "pause reason", name => Self::parse(&name);
     ImportErrorState: "import error state", name => Self::parse(&name);
     Queue: "queue", name => Self::parse(&name);
-    Rights: "right", name => Self::ALL.into_iter().find(|rights| rights.as_str() == name);
     SubscriptionState: "subscription state", name => Self::parse(&name);
     UploadState: "upload state", name => Self::parse(&name);
+}
+
+impl Column for Rights {
+    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+        let rights = columns.text()?.parse();
+        Ok(rights.map_err(|_| UnknownValue("right"))?)
+    }
 }
 
 impl Column for Cursor {

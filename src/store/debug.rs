@@ -3,19 +3,16 @@
 
 use std::fmt;
 
-use super::{Delivery, DocumentRow, NotificationRow, QuarantineRow, Quarantined, UnreadableEntry};
+use super::{
+    Delivery, DocumentRow, Quarantined, QuarantinedMessage, StoredNotification, UnreadableEntry,
+};
 use crate::domain::Redacted;
 
-impl fmt::Debug for NotificationRow {
+impl fmt::Debug for StoredNotification {
     /// Omits the body.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NotificationRow")
-            .field("id", &self.id)
-            .field("account", &self.account)
-            .field("event", &self.event)
-            .field("kind", &self.kind)
-            .field("message_id", &self.message_id)
-            .field("received_at", &self.received_at)
+        f.debug_struct("StoredNotification")
+            .field("row", &self.row)
             .field("body", &self.body.as_deref().map(Redacted))
             .finish()
     }
@@ -76,17 +73,12 @@ impl fmt::Debug for Quarantined {
     }
 }
 
-impl fmt::Debug for QuarantineRow {
+impl fmt::Debug for QuarantinedMessage {
     /// Omits headers and body, which a stranger may have written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QuarantineRow")
-            .field("id", &self.id)
-            .field("received_at", &self.received_at)
-            .field("account", &self.account)
-            .field("event", &self.event)
-            .field("reason", &self.reason)
+        f.debug_struct("QuarantinedMessage")
+            .field("row", &self.row)
             .field("headers", &Redacted(self.headers.as_bytes()))
-            .field("size_bytes", &self.size_bytes)
             .field("body", &Redacted(&self.body))
             .finish()
     }
@@ -97,7 +89,7 @@ mod tests {
     use super::*;
     use crate::domain::{Account, Company, DocumentVersion, Event, Feed, Queue, Timestamp};
     use crate::ivesk::Page;
-    use crate::store::{PageToCommit, TriggerKind};
+    use crate::store::{NotificationRow, PageToCommit, QuarantineRow, TriggerKind};
 
     const SECRET: &str = "planted-secret";
 
@@ -136,13 +128,15 @@ mod tests {
             ),
             format!(
                 "{:?}",
-                NotificationRow {
-                    id: 1,
-                    account: account.clone(),
-                    event,
-                    kind: String::new(),
-                    message_id: String::new(),
-                    received_at,
+                StoredNotification {
+                    row: NotificationRow {
+                        id: 1,
+                        account: account.clone(),
+                        event,
+                        kind: String::new(),
+                        message_id: String::new(),
+                        received_at,
+                    },
                     body: Some(body()),
                 }
             ),
@@ -178,14 +172,16 @@ mod tests {
             ),
             format!(
                 "{:?}",
-                QuarantineRow {
-                    id: 1,
-                    received_at,
-                    account,
-                    event,
-                    reason: String::new(),
+                QuarantinedMessage {
+                    row: QuarantineRow {
+                        id: 1,
+                        received_at,
+                        account,
+                        event,
+                        reason: String::new(),
+                        size_bytes: 0,
+                    },
                     headers: SECRET.to_owned(),
-                    size_bytes: 0,
                     body: body(),
                 }
             ),

@@ -33,7 +33,7 @@ pub enum StoreError {
         detail: String,
     },
     /// Another process has locked this store.
-    #[error("{} is in use by another ivesk-webhook process; stop it first, or run the command through its admin address", path.display())]
+    #[error("{} is in use by another ivesk-webhook process; stop it first", path.display())]
     InUse {
         /// The database file.
         path: PathBuf,

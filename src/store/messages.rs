@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::StoreError;
 use super::columns::{event, message_id};
-use super::engine::{Column, Columns, Sql, Tx, operations};
+use super::engine::{Column, Columns, Sql, Tx, operations, rows};
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::sns::VerifiedMessage;
 
@@ -66,8 +66,8 @@ pub(super) async fn rehearse_message<T: Tx>(tx: &mut T) -> Result<(), StoreError
     tx.run(&SUBSCRIPTION, &[&account]).await
 }
 
-/// A stored notification, for listing and export.
-#[derive(Clone, Serialize, utoipa::ToSchema)]
+/// A stored notification in a list.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct NotificationRow {
     /// Ascending in the order of arrival.
     pub id: i64,
@@ -81,12 +81,21 @@ pub struct NotificationRow {
     pub message_id: String,
     /// When it was received.
     pub received_at: Timestamp,
+}
+
+/// A stored notification, whole. Lists have [`NotificationRow`] alone.
+#[derive(Clone)]
+pub struct StoredNotification {
+    /// Its row.
+    pub row: NotificationRow,
     /// The body as received; `None` once retention removed it.
-    #[serde(skip)]
     pub body: Option<Vec<u8>>,
 }
 
 operations! {
+    /// Returns a stored notification with its body; `None` if the row does not exist.
+    pub read notification(id: i64) -> Option<StoredNotification>;
+
     /// Lists at most `limit` stored notifications after row `after`, oldest first.
     pub read notifications(after: i64, limit: usize) -> Vec<NotificationRow>;
 }
@@ -100,9 +109,21 @@ impl Column for NotificationRow {
             kind: columns.get()?,
             message_id: message_id(&columns.get::<Vec<u8>>()?),
             received_at: columns.get()?,
-            body: columns.get()?,
         })
     }
+}
+
+rows! { StoredNotification { row, body } }
+
+async fn notification<T: Tx>(
+    tx: &mut T,
+    id: i64,
+) -> Result<Option<StoredNotification>, StoreError> {
+    static SQL: Sql = Sql::new(
+        "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at, n.body
+         FROM notification n JOIN account a ON a.id = n.account_id WHERE n.id = $1",
+    );
+    tx.first(&SQL, &[&id]).await
 }
 
 async fn notifications<T: Tx>(
@@ -111,7 +132,7 @@ async fn notifications<T: Tx>(
     limit: usize,
 ) -> Result<Vec<NotificationRow>, StoreError> {
     static SQL: Sql = Sql::new(
-        "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at, n.body
+        "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at
          FROM notification n JOIN account a ON a.id = n.account_id
          WHERE n.id > $1 ORDER BY n.id LIMIT $2",
     );

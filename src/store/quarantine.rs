@@ -28,7 +28,7 @@ pub struct Quarantined {
 }
 
 /// A row of the quarantine.
-#[derive(Clone, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct QuarantineRow {
     /// Ascending in the order of arrival.
     pub id: i64,
@@ -40,13 +40,19 @@ pub struct QuarantineRow {
     pub event: Event,
     /// The reason for the refusal.
     pub reason: String,
-    /// The SNS headers, `name: value` lines.
-    #[serde(skip)]
-    pub headers: String,
     /// Length of the body in bytes.
     pub size_bytes: u64,
+}
+
+/// A message of the quarantine, whole. Lists have [`QuarantineRow`] alone: a page of large
+/// messages would not fit into memory.
+#[derive(Clone)]
+pub struct QuarantinedMessage {
+    /// Its row.
+    pub row: QuarantineRow,
+    /// The SNS headers, `name: value` lines.
+    pub headers: String,
     /// The body as received.
-    #[serde(skip)]
     pub body: Vec<u8>,
 }
 
@@ -54,11 +60,17 @@ operations! {
     /// Lists at most `limit` quarantined messages after row `after`, oldest first.
     pub read_after_flush quarantine(after: i64, limit: usize) -> Vec<QuarantineRow>;
 
+    /// Returns a quarantined message with its body; `None` if the row does not exist.
+    pub read quarantined(id: i64) -> Option<QuarantinedMessage>;
+
     /// Removes a quarantined message.
     pub write remove_quarantined(id: i64) -> ();
 }
 
-rows! { QuarantineRow { id, received_at, account, event, reason, headers, size_bytes, body } }
+rows! {
+    QuarantineRow { id, received_at, account, event, reason, size_bytes }
+    QuarantinedMessage { row, headers, body }
+}
 
 async fn quarantine<T: Tx>(
     tx: &mut T,
@@ -66,10 +78,18 @@ async fn quarantine<T: Tx>(
     limit: usize,
 ) -> Result<Vec<QuarantineRow>, StoreError> {
     static SQL: Sql = Sql::new(
-        "SELECT id, received_at, account, event, reason, headers, length(body), body
+        "SELECT id, received_at, account, event, reason, length(body)
          FROM quarantine WHERE id > $1 ORDER BY id LIMIT $2",
     );
     tx.all(&SQL, &[&after, &limit]).await
+}
+
+async fn quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<Option<QuarantinedMessage>, StoreError> {
+    static SQL: Sql = Sql::new(
+        "SELECT id, received_at, account, event, reason, length(body), headers, body
+         FROM quarantine WHERE id = $1",
+    );
+    tx.first(&SQL, &[&id]).await
 }
 
 async fn remove_quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<(), StoreError> {

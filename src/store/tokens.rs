@@ -1,48 +1,15 @@
 //! Tokens of the admin listener.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::StoreError;
-use super::engine::{Sql, TOKENS_LOCK, Tx, operations, rows};
+use super::engine::{SESSIONS_LOCK, Sql, TOKENS_LOCK, Tx, operations, rows};
+use super::rights::Rights;
+use super::sessions::end_sessions_of_token;
 use crate::domain::Timestamp;
 
 /// Maximum number of tokens.
 pub const MAX_API_TOKENS: i64 = 64;
-
-/// The rights of a token's bearer.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    clap::ValueEnum,
-    utoipa::ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Rights {
-    /// See everything, including message bodies, and change nothing
-    Read,
-    /// Change things as well
-    Operate,
-}
-
-impl Rights {
-    /// Both, the lesser one first.
-    pub const ALL: [Self; 2] = [Self::Read, Self::Operate];
-
-    /// Returns the right's name in the store, on the command line and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Operate => "operate",
-        }
-    }
-}
 
 /// A token to be stored, without the token itself.
 #[derive(Clone, Debug)]
@@ -53,6 +20,8 @@ pub struct NewApiToken {
     pub rights: Rights,
     /// The SHA-256 digest of the token.
     pub hash: [u8; 32],
+    /// When it ends; `None` if it never does.
+    pub expires_at: Option<Timestamp>,
     /// The present moment.
     pub now: Timestamp,
 }
@@ -75,10 +44,15 @@ pub struct ApiTokenRow {
     pub id: i64,
     /// Its name.
     pub name: String,
-    /// The rights of its bearer.
+    /// The rights of its bearer: `metrics`, `read`, `operate`, `admin` or `destination:NAME`.
+    #[schema(value_type = String)]
     pub rights: Rights,
     /// When it was created.
     pub created_at: Timestamp,
+    /// When it ends; null if it never does.
+    pub expires_at: Option<Timestamp>,
+    /// When it was last used, to the minute; null if it never was.
+    pub last_used_at: Option<Timestamp>,
 }
 
 operations! {
@@ -91,23 +65,25 @@ operations! {
     /// Returns the token with this SHA-256 digest.
     pub read api_token(hash: [u8; 32]) -> Option<ApiTokenRow>;
 
-    /// Removes a token; returns false if it does not exist.
+    /// Removes a token and ends its sessions; returns false if it does not exist.
     pub write revoke_api_token(id: i64) -> bool;
 }
 
-rows! { ApiTokenRow { id, name, rights, created_at } }
+rows! { ApiTokenRow { id, name, rights, created_at, expires_at, last_used_at } }
 
 async fn make_api_token<T: Tx>(tx: &mut T, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
     static COUNT: Sql = Sql::new(
         "SELECT EXISTS (SELECT 1 FROM api_token WHERE name = $1), count(*) FROM api_token",
     );
     static INSERT: Sql = Sql::new(
-        "INSERT INTO api_token (name, rights, hash, created_at) VALUES ($1, $2, $3, $4) RETURNING id",
+        "INSERT INTO api_token (name, rights, hash, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5) RETURNING id",
     );
     let NewApiToken {
         name,
         rights,
         hash,
+        expires_at,
         now,
     } = token;
     // One at a time, so that the limit holds and a taken name is reported as such.
@@ -119,22 +95,31 @@ async fn make_api_token<T: Tx>(tx: &mut T, token: NewApiToken) -> Result<ApiToke
     if count >= MAX_API_TOKENS {
         return Ok(ApiTokenMade::TooMany);
     }
-    let id = tx.one(&INSERT, &[&name, &rights, &hash, &now]).await?;
+    let rights = rights.to_string();
+    let id = tx
+        .one(&INSERT, &[&name, &rights, &hash, &now, &expires_at])
+        .await?;
     Ok(ApiTokenMade::Row(id))
 }
 
 async fn api_tokens<T: Tx>(tx: &mut T) -> Result<Vec<ApiTokenRow>, StoreError> {
-    static SQL: Sql = Sql::new("SELECT id, name, rights, created_at FROM api_token ORDER BY id");
+    static SQL: Sql = Sql::new(
+        "SELECT id, name, rights, created_at, expires_at, last_used_at FROM api_token ORDER BY id",
+    );
     tx.all(&SQL, &[]).await
 }
 
 async fn api_token<T: Tx>(tx: &mut T, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
-    static SQL: Sql =
-        Sql::new("SELECT id, name, rights, created_at FROM api_token WHERE hash = $1");
+    static SQL: Sql = Sql::new(
+        "SELECT id, name, rights, created_at, expires_at, last_used_at FROM api_token WHERE hash = $1",
+    );
     tx.first(&SQL, &[&hash]).await
 }
 
 async fn revoke_api_token<T: Tx>(tx: &mut T, id: i64) -> Result<bool, StoreError> {
     static SQL: Sql = Sql::new("DELETE FROM api_token WHERE id = $1");
-    Ok(tx.execute(&SQL, &[&id]).await? > 0)
+    tx.lock(SESSIONS_LOCK).await?;
+    let exists = tx.execute(&SQL, &[&id]).await? > 0;
+    end_sessions_of_token(tx, id).await?;
+    Ok(exists)
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, ORIGIN, REFERRER_POLICY, SET_COOKIE,
-    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
@@ -16,12 +15,15 @@ use url::form_urlencoded;
 use super::context::PageContext;
 use super::labels::Notice;
 use super::language::{self, Language};
-use super::session::{self, cookie, new_secret};
+use super::session::{self, is_secure, session_secret};
 use super::viewer::{FORM_TOKEN_FIELD, Viewer};
-use crate::admin::guard::{TokenId, names_loopback};
-use crate::admin::problem::{AdminError, MAX_BODY_BYTES};
+use crate::admin::audit::{self, Action};
+use crate::admin::guard::{check_host, check_right};
+use crate::admin::identity::{Identity, identify, new_secret, session_owner};
+use crate::admin::listener::AdminPeer;
+use crate::admin::problem::{AdminError, read_body};
+use crate::admin::rules::Needs;
 use crate::admin::state::Admin;
-use crate::store::Rights;
 
 /// Allows only resources of this listener, and no scripts.
 const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
@@ -48,6 +50,9 @@ impl Form {
     }
 }
 
+/// Pages that a viewer without a session sees.
+const OPEN_PAGES: [&str; 2] = ["/login", "/open"];
+
 /// Passes a request on to its page, or answers with an error or a redirect to the login.
 pub(super) async fn check_access(
     State(admin): State<Admin>,
@@ -55,14 +60,17 @@ pub(super) async fn check_access(
     next: Next,
 ) -> Response {
     let headers = request.headers();
-    let is_open = admin.app.config.admin.token.is_none();
-    // Stops DNS rebinding: another site's page in a browser on this machine.
-    if is_open && !names_loopback(headers) {
-        return AdminError::ForeignHost.into_response();
+    let peer = request.extensions().get::<AdminPeer>().copied();
+    if let Err(error) = check_host(&admin.app, headers, peer) {
+        return error.into_response();
     }
-    let cookie_secret = cookie(headers, session::COOKIE_NAME).map(str::to_owned);
-    let identified = identify(&admin, cookie_secret.as_deref(), is_open).await;
-    let identity = identified.as_ref().unwrap_or(&ANONYMOUS);
+    let cookie_secret = session_secret(headers).map(str::to_owned);
+    let is_secure = is_secure(headers);
+    let identified = viewer_of(&admin, headers, cookie_secret.as_deref(), peer).await;
+    let (identity, has_session) = match &identified {
+        Ok(Some((identity, has_session))) => (Some(identity), *has_session),
+        Ok(None) | Err(_) => (None, false),
+    };
     let query: Vec<(String, String)> = request
         .uri()
         .query()
@@ -80,107 +88,128 @@ pub(super) async fn check_access(
     let context = PageContext {
         viewer: Viewer {
             language: chosen.unwrap_or_else(|| Language::from_headers(headers)),
-            rights: identity.rights,
-            has_session: identity.has_session,
-            form_token: admin.sessions.form_token(&secret),
+            rights: identity.map(|identity| identity.rights.clone()),
+            has_session,
+            form_token: session::form_token(&secret),
             path: request.uri().path().to_owned(),
             notice: Notice::from_query(&query),
+            peer,
         },
         admin: admin.clone(),
     };
-    let mut response = match identified {
-        Err(error) => context.error_page(&error),
-        Ok(Identity { rights: None, .. }) if context.viewer.path != "/login" => {
-            Redirect::to("/login").into_response()
-        }
-        Ok(_) => match check_form(&context, &secret, request).await {
-            Ok(request) => next.run(request).await,
+    let is_open = OPEN_PAGES.contains(&context.viewer.path.as_str());
+    let mut response = match &identified {
+        Err(error) => context.error_page(error),
+        Ok(None) if !is_open => Redirect::to("/login").into_response(),
+        Ok(_) => match check_form(&context, identity, cookie_secret.as_deref(), request).await {
+            Ok((request, action)) => {
+                let response = next.run(request).await;
+                if let (Some(identity), Some(action)) = (identity, action)
+                    && response.status().is_redirection()
+                {
+                    audit::record(&admin.app, identity, action).await;
+                }
+                response
+            }
             Err(error) => context.error_page(&error),
         },
     };
     let headers = response.headers_mut();
     add_policies(headers);
-    if cookie_secret.is_none() {
-        set_cookie(headers, session::COOKIE_NAME, &secret);
+    if cookie_secret.is_none() && !headers.contains_key(SET_COOKIE) {
+        session::set_session_cookie(headers, &secret, is_secure);
     }
     if let Some(language) = chosen {
-        set_cookie(headers, language::COOKIE_NAME, language.code());
+        session::set_cookie(headers, language::COOKIE_NAME, language.code(), is_secure);
     }
     response
 }
 
-struct Identity {
-    has_session: bool,
-    rights: Option<Rights>,
-}
-
-/// A viewer without a session.
-const ANONYMOUS: Identity = Identity {
-    has_session: false,
-    rights: None,
-};
-
-async fn identify(
+/// Returns the viewer, and true if a session proves it; `None` before login.
+async fn viewer_of(
     admin: &Admin,
+    headers: &HeaderMap,
     secret: Option<&str>,
-    is_open: bool,
-) -> Result<Identity, AdminError> {
-    if is_open {
-        return Ok(Identity {
-            has_session: false,
-            rights: Some(Rights::Operate),
-        });
+    peer: Option<AdminPeer>,
+) -> Result<Option<(Identity, bool)>, AdminError> {
+    if let Some(identity) = identify(admin, headers, peer).await? {
+        return Ok(Some((identity, false)));
     }
-    let now = admin.app.clock.now();
-    let Some(session) = secret.and_then(|secret| admin.sessions.find(secret, now)) else {
-        return Ok(ANONYMOUS);
+    let Some(secret) = secret else {
+        return Ok(None);
     };
-    if let TokenId::Stored(id) = session.token {
-        // Revoking a token ends its sessions.
-        let tokens = admin.app.store.api_tokens().await?;
-        if !tokens.iter().any(|row| row.id == id) {
-            return Ok(ANONYMOUS);
-        }
-    }
-    Ok(Identity {
-        has_session: true,
-        rights: Some(session.rights),
-    })
+    let owner = session_owner(admin, secret).await?;
+    Ok(owner.map(|identity| (identity, true)))
 }
 
 /// Returns the request with the viewer and the form's fields as extensions, after verifying
-/// that the form is one of this listener's and that the viewer may submit it.
+/// that the form is one of this listener's and that the viewer may submit it; and the action
+/// for the audit list.
+///
+/// The body is read last.
 async fn check_form(
     context: &PageContext,
-    secret: &str,
+    identity: Option<&Identity>,
+    secret: Option<&str>,
     request: Request,
-) -> Result<Request, AdminError> {
+) -> Result<(Request, Option<Action>), AdminError> {
     let (mut head, body) = request.into_parts();
-    if head.method == Method::POST {
-        if !is_same_origin(&head.headers) {
-            return Err(AdminError::NotOurForm);
-        }
-        let body = to_bytes(body, MAX_BODY_BYTES)
-            .await
-            .map_err(|_| AdminError::TooLarge)?;
-        let fields: BTreeMap<_, _> = form_urlencoded::parse(&body).into_owned().collect();
-        let form_token = fields
-            .get(FORM_TOKEN_FIELD)
-            .map(String::as_str)
-            .unwrap_or_default();
-        if !context.admin.sessions.verify_form_token(secret, form_token) {
-            return Err(AdminError::NotOurForm);
-        }
-        let is_login_or_logout = matches!(head.uri.path(), "/login" | "/logout");
-        if !is_login_or_logout && !context.viewer.may_operate() {
-            return Err(AdminError::ReadOnlyToken);
-        }
-        head.extensions.insert(Form(fields));
-        head.extensions.insert(context.viewer.clone());
-        return Ok(Request::from_parts(head, Body::empty()));
-    }
     head.extensions.insert(context.viewer.clone());
-    Ok(Request::from_parts(head, body))
+    let path = head.uri.path().to_owned();
+    let needs_no_right = OPEN_PAGES.contains(&path.as_str()) || path == "/logout";
+    if !needs_no_right && let Some(identity) = identity {
+        let needs = match head.method {
+            Method::POST => Needs::Operate,
+            _ => Needs::Read,
+        };
+        check_right(identity, needs)?;
+    }
+    if head.method != Method::POST {
+        return Ok((Request::from_parts(head, body), None));
+    }
+    let secret = secret.ok_or(AdminError::NotOurForm)?;
+    if !is_same_origin(&head.headers) {
+        return Err(AdminError::NotOurForm);
+    }
+    let body = read_body(body).await?;
+    let fields: BTreeMap<_, _> = form_urlencoded::parse(&body).into_owned().collect();
+    let form_token = fields
+        .get(FORM_TOKEN_FIELD)
+        .map(String::as_str)
+        .unwrap_or_default();
+    if !session::verify_form_token(secret, form_token) {
+        return Err(AdminError::NotOurForm);
+    }
+    let form = Form(fields);
+    let action = action(&path, &form);
+    head.extensions.insert(form);
+    Ok((Request::from_parts(head, Body::empty()), action))
+}
+
+/// Returns what a form does, for the audit list; `None` if it only lets in or out, which is
+/// recorded where it happens.
+fn action(path: &str, form: &Form) -> Option<Action> {
+    let name = match path {
+        "/do/pull" => "pull",
+        "/do/pause-feed" => "feeds pause",
+        "/do/resume" => "feeds resume",
+        "/do/approve" => "subscriptions approve",
+        "/do/restore" => "subscriptions restore",
+        "/do/retry" => "quarantine retry",
+        "/do/destination" => match form.text("action") {
+            Some("pause") => "destinations pause",
+            Some("resume") => "destinations resume",
+            Some("retry") => "deliveries retry",
+            _ => "destinations start",
+        },
+        "/login" | "/open" | "/logout" => return None,
+        other => other,
+    };
+    let given = form.0.iter().filter(|(key, value)| {
+        !value.trim().is_empty() && !matches!(key.as_str(), FORM_TOKEN_FIELD | "action")
+    });
+    let given: Vec<String> = given.map(|(key, value)| format!("{key}={value}")).collect();
+    Some(Action::new(name, &given.join(" ")))
 }
 
 /// Returns true if the browser's headers, where present, name this origin as the requesting
@@ -204,22 +233,11 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
 fn add_policies(headers: &mut HeaderMap) {
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, CONTENT_POLICY),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         // With `no-referrer` browsers would hide the origin of our own forms.
         (REFERRER_POLICY, "same-origin"),
         (CACHE_CONTROL, "no-store"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
-    }
-}
-
-/// Sets a cookie that scripts can't read and requests from other sites don't carry.
-pub(super) fn set_cookie(headers: &mut HeaderMap, name: &str, value: &str) {
-    let seconds = session::LIFETIME.as_secs();
-    let text = format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}");
-    // Name and value consist of letters, digits, `-` and `_`.
-    if let Ok(text) = HeaderValue::from_str(&text) {
-        headers.append(SET_COOKIE, text);
     }
 }
 

@@ -135,7 +135,11 @@ async fn retry_all(app: &App) -> Result<Notice, PageError> {
         };
         after = last.id;
         for row in rows {
-            match app.ingest.retry(row).await {
+            // It may have left the quarantine meanwhile.
+            let Some(message) = app.store.quarantined(row.id).await? else {
+                continue;
+            };
+            match app.ingest.retry(message).await {
                 Ok(_) => accepted += 1,
                 Err(_) => refused += 1,
             }

@@ -114,7 +114,10 @@ impl Notice {
 pub(super) fn problem(code: &str) -> &'static str {
     match code {
         "unauthorized" => "Reikia prisijungti.",
-        "read_only_token" => "Šis prieigos raktas leidžia tik skaityti.",
+        "token_expired" => "Prieigos rakto galiojimas baigėsi.",
+        "too_many_attempts" => "Per daug neteisingų prieigos raktų iš šio adreso; palaukite.",
+        "missing_right" => "Tam jūsų teisių nepakanka.",
+        "took_too_long" => "Užklausa truko per ilgai.",
         "foreign_host" => "Atsakoma tik į šio kompiuterio užklausas.",
         "not_our_form" => {
             "Forma nebegalioja. Grįžkite, atnaujinkite puslapį ir bandykite dar kartą."

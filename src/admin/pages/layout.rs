@@ -14,7 +14,7 @@ pub(super) struct PageBody {
 }
 
 /// Menu entries: path, English and Lithuanian name.
-const MENU: [(&str, &str, &str); 9] = [
+const MENU: [(&str, &str, &str); 10] = [
     ("/", "Overview", "Apžvalga"),
     ("/feeds", "Feeds", "Srautai"),
     ("/documents", "Documents", "Dokumentai"),
@@ -24,6 +24,7 @@ const MENU: [(&str, &str, &str); 9] = [
     ("/quarantine", "Quarantine", "Karantinas"),
     ("/certificates", "Certificates", "Sertifikatai"),
     ("/alarms", "Alarms", "Įspėjimai"),
+    ("/audit", "Audit list", "Veiksmų sąrašas"),
 ];
 
 /// Renders a whole page.

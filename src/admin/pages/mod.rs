@@ -17,6 +17,7 @@ mod access;
 mod actions;
 mod alarms;
 mod attention;
+mod audit;
 mod certificates;
 mod chart;
 mod context;
@@ -29,7 +30,7 @@ mod layout;
 mod login;
 mod overview;
 mod quarantine;
-pub(super) mod session;
+mod session;
 mod subscriptions;
 mod uploads;
 mod viewer;
@@ -47,6 +48,8 @@ pub(super) fn router(admin: &Admin) -> Router<Admin> {
         .route("/quarantine", get(quarantine::page))
         .route("/alarms", get(alarms::page))
         .route("/certificates", get(certificates::page))
+        .route("/audit", get(audit::page))
+        .route("/open", get(login::link_page).post(login::use_link))
         .route("/login", get(login::page).post(login::log_in))
         .route("/logout", post(login::log_out))
         .route("/do/pull", post(actions::pull))

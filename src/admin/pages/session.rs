@@ -1,117 +1,84 @@
-//! Sessions of the status page, and the tokens that protect its forms from forgery (CSRF).
+//! Cookies of the pages, and the tokens that protect their forms from forgery (CSRF).
 //!
-//! A login with a token creates a session in this process's memory. Where no login is needed
-//! a browser still gets a cookie. In both cases each form holds an HMAC of the cookie under a
-//! key of this process: another site's page knows neither the cookie nor the token, so it
-//! can't submit a form.
-
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+//! Every browser gets a cookie with a secret, and each form holds a digest of it. Another
+//! site's page knows neither, so it can't submit a form. Nothing depends on this process:
+//! the form of one replica is accepted by another.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::hmac;
-use axum::http::HeaderMap;
-use axum::http::header::COOKIE;
+use axum::http::header::{COOKIE, FORWARDED, HeaderName, ORIGIN, SET_COOKIE};
+use axum::http::{HeaderMap, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::admin::guard::{TokenId, sha256};
-use crate::domain::Timestamp;
-use crate::store::Rights;
+use crate::admin::identity::sha256;
+use crate::store::SESSION_LIFETIME;
 
 /// Name of the cookie that holds a session's secret.
-pub(super) const COOKIE_NAME: &str = "ivesk_session";
+const COOKIE_NAME: &str = "ivesk_session";
 
-/// Lifetime of a session.
-pub(super) const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
+/// The same behind TLS: a browser accepts it only with `Secure`, from this very host and over
+/// TLS, so nobody else can plant one.
+const SECURE_COOKIE_NAME: &str = "__Host-ivesk_session";
 
-/// Maximum number of sessions; above it the oldest ends.
-const MAX_SESSIONS: usize = 256;
+/// Header in which a proxy names the client's protocol.
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// A session: the token that opened it, and its rights.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Session {
-    pub(super) token: TokenId,
-    pub(super) rights: Rights,
-    until: Timestamp,
+/// Returns the secret of the browser's session cookie.
+pub(super) fn session_secret(headers: &HeaderMap) -> Option<&str> {
+    cookie(headers, SECURE_COOKIE_NAME).or_else(|| cookie(headers, COOKIE_NAME))
 }
 
-/// The sessions of this process, and the key of its form tokens.
-pub(in super::super) struct Sessions {
-    key: hmac::Key,
-    open: Mutex<BTreeMap<[u8; 32], Session>>,
+/// Sets the session cookie.
+pub(super) fn set_session_cookie(headers: &mut HeaderMap, secret: &str, is_secure: bool) {
+    let name = if is_secure {
+        SECURE_COOKIE_NAME
+    } else {
+        COOKIE_NAME
+    };
+    set_cookie(headers, name, secret, is_secure);
 }
 
-impl Sessions {
-    /// Returns an empty set of sessions with a random key.
-    pub(in super::super) fn new() -> Self {
-        let mut key = [0; 32];
-        // The system's random source fails on no supported system once it has started.
-        getrandom::fill(&mut key).expect("the system gives random bytes");
-        Self {
-            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
-            open: Mutex::default(),
-        }
-    }
-
-    /// Creates a session and returns its secret, for the cookie.
-    pub(super) fn create(&self, token: TokenId, rights: Rights, now: Timestamp) -> String {
-        let secret = new_secret();
-        let mut open = self.open();
-        open.retain(|_, session| session.until > now);
-        if open.len() >= MAX_SESSIONS
-            && let Some(oldest) = open
-                .iter()
-                .min_by_key(|(_, session)| session.until)
-                .map(|(id, _)| *id)
-        {
-            open.remove(&oldest);
-        }
-        open.insert(
-            sha256(&secret),
-            Session {
-                token,
-                rights,
-                until: now.after(LIFETIME),
-            },
-        );
-        secret
-    }
-
-    /// Returns the session of this secret, unless it has expired.
-    pub(super) fn find(&self, secret: &str, now: Timestamp) -> Option<Session> {
-        let open = self.open();
-        let session = open.get(&sha256(secret)).copied();
-        session.filter(|session| session.until > now)
-    }
-
-    /// Ends the session of this secret.
-    pub(super) fn end(&self, secret: &str) {
-        self.open().remove(&sha256(secret));
-    }
-
-    /// Returns the token for the forms of the browser with this cookie.
-    pub(super) fn form_token(&self, cookie: &str) -> String {
-        URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, cookie.as_bytes()))
-    }
-
-    /// Returns true if `token` belongs to the browser with this cookie.
-    pub(super) fn verify_form_token(&self, cookie: &str, token: &str) -> bool {
-        let expected = self.form_token(cookie);
-        verify_slices_are_equal(expected.as_bytes(), token.as_bytes()).is_ok()
-    }
-
-    fn open(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], Session>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+/// Sets a cookie that scripts can't read and requests from other sites don't carry.
+pub(super) fn set_cookie(headers: &mut HeaderMap, name: &str, value: &str, is_secure: bool) {
+    let seconds = SESSION_LIFETIME.as_secs();
+    let secure = if is_secure { "; Secure" } else { "" };
+    let text =
+        format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
+    // Name and value consist of letters, digits, `-` and `_`.
+    if let Ok(text) = HeaderValue::from_str(&text) {
+        headers.append(SET_COOKIE, text);
     }
 }
 
-/// Returns a random secret of 256 bits.
-pub(super) fn new_secret() -> String {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).expect("the system gives random bytes");
-    URL_SAFE_NO_PAD.encode(bytes)
+/// Returns true if the browser reached this listener over TLS, through a proxy.
+///
+/// The proxy says so, or the browser itself, which names its page's origin when it posts.
+/// Whoever invents these headers keeps only itself from receiving its cookie.
+pub(super) fn is_secure(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let forwarded_proto = text(FORWARDED_PROTO).is_some_and(|proto| {
+        let first = proto.split(',').next().unwrap_or_default();
+        first.trim().eq_ignore_ascii_case("https")
+    });
+    let forwarded = text(FORWARDED).is_some_and(|line| {
+        let first = line.split(',').next().unwrap_or_default();
+        first.split(';').any(|pair| {
+            let pair = pair.trim().to_ascii_lowercase();
+            matches!(pair.as_str(), "proto=https" | "proto=\"https\"")
+        })
+    });
+    let origin = text(ORIGIN).is_some_and(|origin| origin.starts_with("https://"));
+    forwarded_proto || forwarded || origin
+}
+
+/// Returns the token for the forms of the browser with this secret.
+pub(super) fn form_token(secret: &str) -> String {
+    URL_SAFE_NO_PAD.encode(sha256(&format!("form:{secret}")))
+}
+
+/// Returns true if `token` belongs to the browser with this secret.
+pub(super) fn verify_form_token(secret: &str, token: &str) -> bool {
+    verify_slices_are_equal(form_token(secret).as_bytes(), token.as_bytes()).is_ok()
 }
 
 /// Returns the value of a cookie; none if it is missing, empty or longer than 100 bytes.
@@ -130,52 +97,55 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 mod tests {
     use super::*;
 
-    const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
-
-    #[test]
-    fn a_session_expires_or_is_ended_and_owns_its_forms() {
-        let sessions = Sessions::new();
-        let mine = sessions.create(TokenId::Configured, Rights::Operate, NOW);
-        let yours = sessions.create(TokenId::Stored(1), Rights::Read, NOW);
-        assert!(sessions.find(&mine, NOW).is_some());
-        assert!(sessions.find(&mine, NOW.after(LIFETIME)).is_none());
-        assert!(sessions.find("guessed", NOW).is_none());
-        let form = sessions.form_token(&mine);
-        assert!(sessions.verify_form_token(&mine, &form));
-        assert!(!sessions.verify_form_token(&yours, &form));
-        assert!(
-            !Sessions::new().verify_form_token(&mine, &form),
-            "another process's"
-        );
-        sessions.end(&mine);
-        assert!(sessions.find(&mine, NOW).is_none());
-        assert!(sessions.find(&yours, NOW).is_some());
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().expect("a value"));
+        }
+        headers
     }
 
     #[test]
-    fn the_oldest_session_makes_room_for_a_new_one() {
-        let sessions = Sessions::new();
-        let begin = |n| {
-            let now = NOW.after(Duration::from_secs(n));
-            sessions.create(TokenId::Configured, Rights::Read, now)
-        };
-        let first = begin(0);
-        let second = begin(1);
-        for n in 2..=MAX_SESSIONS as u64 {
-            begin(n);
-        }
-        assert!(sessions.find(&first, NOW).is_none());
-        assert!(sessions.find(&second, NOW).is_some());
+    fn a_form_belongs_to_one_browser_on_every_replica() {
+        let token = form_token("mine");
+        assert!(verify_form_token("mine", &token));
+        assert!(!verify_form_token("yours", &token));
+        assert!(!verify_form_token("mine", ""));
+        assert!(!token.contains("mine"));
     }
 
     #[test]
     fn a_cookie_is_found_among_others() {
-        let mut headers = HeaderMap::new();
-        headers.append(
-            COOKIE,
-            "a=1; ivesk_session=abc; b=2".parse().expect("a value"),
-        );
-        assert_eq!(cookie(&headers, COOKIE_NAME), Some("abc"));
-        assert_eq!(cookie(&headers, "c"), None);
+        let plain = headers(&[("cookie", "a=1; ivesk_session=abc; b=2")]);
+        assert_eq!(session_secret(&plain), Some("abc"));
+        assert_eq!(cookie(&plain, "c"), None);
+        let planted = headers(&[("cookie", "ivesk_session=planted; __Host-ivesk_session=own")]);
+        assert_eq!(session_secret(&planted), Some("own"));
+    }
+
+    #[test]
+    fn behind_tls_the_session_cookie_is_secure() {
+        for (name, value, expected) in [
+            ("x-forwarded-proto", "https", true),
+            ("x-forwarded-proto", "https, http", true),
+            ("x-forwarded-proto", "http", false),
+            ("forwarded", "for=192.0.2.1;proto=https;by=10.0.0.1", true),
+            ("forwarded", "for=192.0.2.1;proto=http", false),
+            ("origin", "https://admin.example.lt", true),
+            ("origin", "http://127.0.0.1:8081", false),
+        ] {
+            let request = headers(&[(name, value)]);
+            assert_eq!(is_secure(&request), expected, "{name}: {value}");
+            let mut response = HeaderMap::new();
+            set_session_cookie(&mut response, "s", is_secure(&request));
+            let set = response[SET_COOKIE].to_str().expect("text");
+            assert_eq!(
+                set.starts_with("__Host-ivesk_session=s;"),
+                expected,
+                "{set}"
+            );
+            assert_eq!(set.contains("; Secure"), expected, "{set}");
+            assert!(!set.contains("Domain") && set.contains("Path=/;"), "{set}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::labels::Notice;
 use super::language::Language;
+use crate::admin::listener::AdminPeer;
 use crate::store::Rights;
 
 /// Form field with the token that ties a form to its viewer.
@@ -21,11 +22,14 @@ pub(super) struct Viewer {
     pub(super) path: String,
     /// Result of the action before, shown on this page.
     pub(super) notice: Option<Notice>,
+    /// The other end of the connection.
+    pub(super) peer: Option<AdminPeer>,
 }
 
 impl Viewer {
     /// Returns true if the viewer may use the buttons.
     pub(super) fn may_operate(&self) -> bool {
-        self.rights >= Some(Rights::Operate)
+        let rights = self.rights.as_ref();
+        rights.is_some_and(|rights| rights.include(&Rights::Operate))
     }
 }

@@ -24,6 +24,9 @@ pub(super) const SUBSCRIPTIONS_LOCK: i64 = 0x4976_5769;
 /// [`Tx::lock`] held while a token is added; an arbitrary number, "IvWj".
 pub(super) const TOKENS_LOCK: i64 = 0x4976_576A;
 
+/// [`Tx::lock`] held while sessions begin or end; an arbitrary number, "IvWk".
+pub(super) const SESSIONS_LOCK: i64 = 0x4976_576B;
+
 /// Reads one row of a result, and decides whether another is read.
 pub(super) type ReadRow<'a> =
     &'a mut (dyn FnMut(&dyn Row) -> Result<ControlFlow<()>, StoreError> + Send);

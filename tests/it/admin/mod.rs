@@ -1,5 +1,6 @@
 //! The admin listener: its API, its document and its pages.
 
+mod access;
 mod api;
 mod openapi;
 mod pages;

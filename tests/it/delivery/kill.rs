@@ -17,7 +17,7 @@ use crate::support::deliveries::destination_name;
 use crate::support::emulator::emulator;
 use crate::support::ledger::{Entry, Ledger, Reaction, SECRET};
 use crate::support::load::{Rng, kills, seed};
-use crate::support::process::{Installation, Server, client, within, write_program};
+use crate::support::process::{ADMIN_TOKEN, Installation, Server, client, within, write_program};
 use crate::support::puller;
 use crate::support::replicas::{open_reader, sections, spawn_replica, subscribe_at};
 use crate::support::wires::Balancer;
@@ -274,6 +274,7 @@ impl<'a> Operator<'a> {
             for destination in destinations {
                 let path = format!("/v1/destinations/{destination}/resume");
                 let resume = self.client.post(installation.admin_url(&path));
+                let resume = resume.bearer_auth(ADMIN_TOKEN);
                 let resume = resume.header("content-type", "application/json").body("{}");
                 // The server may not run at this moment.
                 let _ = resume.send().await;

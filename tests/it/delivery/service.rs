@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::support::deliveries::{destination_name, drain, step, with_history, worker};
 use crate::support::ledger::{Ledger, Reaction};
-use crate::support::process::{client, within};
+use crate::support::process::{ADMIN_TOKEN, client, within};
 use crate::support::puller::{Bench, COMPANY, NEIGHBOR, company, folder, hours, minutes};
 
 /// The service on a bench's store, with the bench's destinations but no API key: the bench
@@ -35,6 +35,7 @@ impl Running {
         let mut config = bench.config.clone();
         let account = config.accounts.get_mut(&default_account());
         account.expect("the account").api_key = None;
+        config.admin.token = Some(ADMIN_TOKEN.to_owned().into());
         let store = Arc::clone(bench.store());
         let service = Service::start_with(config, store, bench.clock.clone()).await;
         let service = service.expect("the service starts");
@@ -47,7 +48,7 @@ impl Running {
 
     async fn request(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
         let url = format!("http://{}{path}", self.admin);
-        let mut request = self.client.request(method, url);
+        let mut request = self.client.request(method, url).bearer_auth(ADMIN_TOKEN);
         if let Some(body) = body {
             request = request
                 .header("content-type", "application/json")

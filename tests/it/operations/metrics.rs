@@ -15,7 +15,9 @@ use crate::support::app::TestApp;
 use crate::support::emulator::emulator;
 use crate::support::fake_sns::{Message, SIGNER, start_time};
 use crate::support::load::one_of_each;
-use crate::support::process::{Installation, client};
+use reqwest::Method;
+
+use crate::support::process::Installation;
 use crate::support::puller::exported;
 use crate::support::skip::skip;
 
@@ -54,8 +56,8 @@ fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
 
 /// Requests `/metrics` with this `Accept` header; returns content type and text.
 async fn scrape(installation: &Installation, accept: &str) -> (String, String) {
-    let answer = client()
-        .get(installation.admin_url("/metrics"))
+    let answer = installation
+        .admin_request(Method::GET, "/metrics")
         .header("accept", accept)
         .send()
         .await

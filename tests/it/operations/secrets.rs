@@ -359,10 +359,12 @@ impl Scene {
         assert!(holds(DOCUMENT), "a document with the planted content");
         assert!(holds("ASIAEMULATOR"), "a document with a link");
         let refused = store.quarantine(0, 100).await.expect("readable");
-        let bodies = refused
-            .iter()
-            .map(|row| String::from_utf8_lossy(&row.body).into_owned());
-        let bodies: Vec<String> = bodies.collect();
+        let mut bodies = Vec::new();
+        for row in refused {
+            let message = store.quarantined(row.id).await.expect("readable");
+            let body = message.expect("the row exists").body;
+            bodies.push(String::from_utf8_lossy(&body).into_owned());
+        }
         assert!(bodies.iter().any(|body| body.contains("planted5e7")));
         assert!(bodies.iter().any(|body| body.contains("\"Signature\"")));
         let rows = store.subscriptions().await.expect("readable");

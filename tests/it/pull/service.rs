@@ -9,7 +9,7 @@ use ivesk_webhook::pull::blocked_queues;
 use ivesk_webhook::service::{Service, open_store_for_reading};
 use ivesk_webhook::store::TriggerKind;
 
-use crate::support::process::subscribe;
+use crate::support::process::{ADMIN_TOKEN, subscribe};
 use crate::support::puller::{
     Bench, COMPANY, NEIGHBOR, account_settings, digitized, documents, exported, hours, minutes,
     set_exported_path, stored, tally, truth,
@@ -24,7 +24,8 @@ async fn receiving_service(bench: &Bench, event: Event) -> Service {
 }
 
 /// Starts the service on the bench's store, subscribed to an event.
-async fn service(bench: &Bench, config: Config, event: Event) -> Service {
+async fn service(bench: &Bench, mut config: Config, event: Event) -> Service {
+    config.admin.token = Some(ADMIN_TOKEN.to_owned().into());
     let store = Arc::clone(bench.store());
     let service = Service::start_with(config, store, bench.clock.clone()).await;
     let service = service.expect("the service starts");
@@ -149,7 +150,8 @@ async fn an_unknown_path_keeps_triggers_and_shows_blocked() {
     bench.control.idle().await;
     let http = ivesk_webhook::egress::client(minutes(1)).expect("a client");
     let url = format!("http://{}/v1/status", service.admin_address());
-    let answer = http.get(url).send().await.expect("an answer");
+    let request = http.get(url).bearer_auth(ADMIN_TOKEN);
+    let answer = request.send().await.expect("an answer");
     let answer = answer.text().await.expect("text");
     let status: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
     assert_eq!(status["blocked"][0]["missing"], "exported_path");

@@ -1,5 +1,6 @@
 //! The store, on both engines.
 
+mod access;
 mod alarms;
 mod copy;
 mod deliveries;

@@ -15,6 +15,7 @@ async fn make(test: &TestStore, name: &str, hash: u8) -> ApiTokenMade {
         name: name.to_owned(),
         rights: Rights::Read,
         hash: [hash; 32],
+        expires_at: None,
         now: START,
     });
     made.await.expect("answered")

@@ -21,6 +21,9 @@ use crate::support::faults::Faults;
 /// Token of the webhook's path, which no log and no answer may show.
 pub(crate) const PATH_TOKEN: &str = "planted-path-token-5e7f";
 
+/// The configured token, with which the tests use the admin API.
+pub(crate) const ADMIN_TOKEN: &str = "planted-private-token-5e7b";
+
 /// A running service.
 pub(crate) struct TestApp {
     pub(crate) sns: FakeSns,
@@ -152,8 +155,18 @@ impl TestApp {
         self.client.get(url).send().await.unwrap().status()
     }
 
-    /// Returns a request to the admin listener, which the test sends.
+    /// Returns a request to the admin listener with [`ADMIN_TOKEN`], which the test sends.
     pub(crate) fn admin_request(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+    ) -> reqwest::RequestBuilder {
+        self.anonymous_request(method, path)
+            .bearer_auth(ADMIN_TOKEN)
+    }
+
+    /// Returns a request to the admin listener that proves nothing.
+    pub(crate) fn anonymous_request(
         &self,
         method: reqwest::Method,
         path: &str,
@@ -182,6 +195,14 @@ impl TestApp {
             .send()
             .await;
         json_of(response.unwrap()).await
+    }
+
+    /// Creates a link that lets a browser in, as `open` does.
+    pub(crate) async fn login_link(&self) -> String {
+        let rights = json!({"rights": "admin"});
+        let (status, link) = self.admin_post("/v1/login-links", &rights).await;
+        assert_eq!(status, StatusCode::OK, "{link}");
+        format!("http://{}{}", self.admin, link["path"].as_str().unwrap())
     }
 
     pub(crate) async fn metrics(&self) -> String {
@@ -255,6 +276,7 @@ fn settings(sns: &FakeSns, dir: &Path) -> Config {
         local_origins: vec![sns.origin()],
         companies: Vec::new(),
     });
+    config.admin.token = Some(ADMIN_TOKEN.to_owned().into());
     // Nothing is pulled in these tests.
     let account = config.accounts.get_mut(&default_account()).unwrap();
     account.api_key = None;

@@ -11,8 +11,8 @@ use ivesk_webhook::emulator::{
     Control, DEFAULT_COMPANIES, DEFAULT_KEY, Emulator, SubscriptionState,
 };
 use ivesk_webhook::store::SharedStore;
-use reqwest::Response;
 use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder, Response};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
@@ -20,6 +20,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::support::databases::open_file_for_reading;
+
+/// The configured token of every [`Installation`], with which the tests use the admin API.
+pub(crate) const ADMIN_TOKEN: &str = "private-token-of-the-tests-0123456789";
 
 /// Longest wait for any event; a test that reaches it has failed.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -163,9 +166,16 @@ impl Installation {
         subscribe(control, targets).await;
     }
 
+    /// Returns a request to the admin listener with [`ADMIN_TOKEN`], which the test sends.
+    pub(crate) fn admin_request(&self, method: Method, path: &str) -> RequestBuilder {
+        client()
+            .request(method, self.admin_url(path))
+            .bearer_auth(ADMIN_TOKEN)
+    }
+
     /// Requests `path` of the admin listener and returns the JSON of the answer.
     pub(crate) async fn admin_json(&self, path: &str) -> Value {
-        let answer = client().get(self.admin_url(path)).send().await;
+        let answer = self.admin_request(Method::GET, path).send().await;
         let text = answer.expect("an answer").text().await.expect("a body");
         serde_json::from_str(&text).expect("JSON")
     }
@@ -180,6 +190,7 @@ impl Installation {
 
     fn set_environment(&self, command: &mut Command) {
         command.env("IVESK_WEBHOOK_CONFIG", self.settings());
+        command.env("IVESK_WEBHOOK_ADMIN_TOKEN", ADMIN_TOKEN);
         if self.with_key {
             command.env("IVESK_WEBHOOK_API_KEY", DEFAULT_KEY);
         }

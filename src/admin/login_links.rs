@@ -1,0 +1,61 @@
+//! Links that let a browser in.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::identity::{Identity, new_secret, sha256};
+use super::problem::{AdminError, ApiResult, Input};
+use crate::app::App;
+use crate::domain::Timestamp;
+use crate::store::{LINK_LIFETIME, NewLoginLink, Rights};
+
+/// The link to create.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LoginLinkRequest {
+    /// The rights of the browser's session: `read`, `operate` or `admin`.
+    #[schema(value_type = String, pattern = "^(read|operate|admin)$")]
+    rights: Rights,
+}
+
+/// A link that lets one browser in.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LoginLink {
+    /// Path and query of the link, on this listener. A secret until it is used.
+    path: String,
+    /// When it ends, unless it is used before.
+    expires_at: Timestamp,
+}
+
+/// Creates a link that lets one browser in, once, within ten minutes
+#[utoipa::path(post, path = "/v1/login-links", tag = "service", request_body = LoginLinkRequest,
+    responses((status = OK, description = "The link, shown this once", body = LoginLink)))]
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    Input(request): Input<LoginLinkRequest>,
+) -> ApiResult<LoginLink> {
+    if !request.rights.include(&Rights::Read) {
+        return Err(AdminError::BadRequest(
+            "`rights` must be `read`, `operate` or `admin`: the pages need `read`".to_owned(),
+        ));
+    }
+    let secret = new_secret();
+    let now = app.clock.now();
+    app.store
+        .make_login_link(NewLoginLink {
+            hash: sha256(&secret),
+            rights: request.rights,
+            created_by: identity.owner,
+            now,
+        })
+        .await?;
+    Ok(Json(LoginLink {
+        path: format!("/open?link={secret}"),
+        expires_at: now.after(LINK_LIFETIME),
+    }))
+}

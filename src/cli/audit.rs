@@ -1,0 +1,62 @@
+//! `audit`
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
+use super::server::Api;
+use super::{logging, table};
+use crate::config::Config;
+
+/// Arguments of `audit`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show who did what, newest first
+    List {
+        /// Number of rows to show, at most 500
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u16,
+        /// Print one JSON array
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs `audit`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let config = Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
+    logging::start(&config.log)?;
+    let api = Api::open(&config).await?;
+    let Action::List { limit, json } = args.action;
+    let outcome = list(&api, limit, json).await;
+    api.close().await?;
+    outcome
+}
+
+async fn list(api: &Api, limit: u16, json: bool) -> Result<Exit, Failure> {
+    let path = format!("/v1/audit?limit={}", limit.clamp(1, 500));
+    let rows = api.get(&path).await?["rows"].take();
+    if json {
+        println!("{rows:#}");
+        return Ok(Exit::Done);
+    }
+    let rows = rows.as_array().map(Vec::as_slice).unwrap_or_default();
+    if rows.is_empty() {
+        println!("No actions yet.");
+        return Ok(Exit::Done);
+    }
+    let fields = ["id", "at", "actor", "action", "subject"];
+    let mut table = table::new(["id", "when", "who", "action", "subject"]);
+    for row in rows {
+        table.add_row(fields.map(|field| table::cell(row.get(field).unwrap_or(&Value::Null))));
+    }
+    println!("{table}");
+    Ok(Exit::Done)
+}

@@ -1,0 +1,99 @@
+//! `open`
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use axum::http::Method;
+use serde_json::json;
+use url::Url;
+
+use super::globals::Globals;
+use super::outcome::{Exit, Failure};
+use super::server::RunningServer;
+use super::{logging, table};
+use crate::config::Config;
+use crate::store::Rights;
+
+/// Arguments of `open`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The link works once, within ten minutes, and the session that it opens ends after twelve hours. Whoever has the \
+link gets in: don't pass it on.
+
+Exit codes: 0 done, 1 the server refused, 2 wrong use or configuration, 3 no server runs")]
+pub struct Args {
+    /// Rights of the session: read, operate or admin
+    #[arg(long, default_value = "admin")]
+    rights: Rights,
+    /// Address at which your browser reaches the admin listener, if it is not `admin.listen`
+    #[arg(long, value_name = "URL")]
+    url: Option<Url>,
+    /// The server's socket, for a server with other settings
+    #[arg(long, value_name = "PATH", requires = "url")]
+    socket: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `open`.
+pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
+    let (socket, url) = match (args.socket, args.url) {
+        (Some(socket), Some(url)) => (socket, url),
+        (_, url) => {
+            let config =
+                Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
+            logging::start(&config.log)?;
+            let url = match url {
+                Some(url) => url,
+                None => {
+                    let address = reachable_address(config.admin.listen);
+                    Url::parse(&format!("http://{address}/")).map_err(Failure::usage)?
+                }
+            };
+            (config.admin.socket, url)
+        }
+    };
+    let Some(server) = RunningServer::find_at(&socket).await? else {
+        return Err(Failure::unreachable(anyhow!(
+            "no server listens on the socket {}; start `ivesk-webhook serve`, or set `admin.socket` as the server \
+             was started with",
+            socket.display()
+        )));
+    };
+    let request = json!({"rights": args.rights});
+    let (status, answer) = server
+        .call(Method::POST, "/v1/login-links", Some(&request))
+        .await
+        .map_err(Failure::unreachable)?;
+    if !status.is_success() {
+        return Err(anyhow!(table::cell(&answer["title"])).into());
+    }
+    let link = url.join(&table::cell(&answer["path"]))?;
+    let expires_at = &answer["expires_at"];
+    if args.json {
+        println!(
+            "{:#}",
+            json!({"url": link.as_str(), "expires_at": expires_at})
+        );
+    } else {
+        // The link alone goes to standard output: `xdg-open "$(ivesk-webhook open)"`.
+        println!("{link}");
+        eprintln!(
+            "Open this link in your browser. It works once, until {}.",
+            table::cell(expires_at)
+        );
+    }
+    Ok(Exit::Done)
+}
+
+/// Returns the address at which this machine reaches a listener, which may listen on all.
+fn reachable_address(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
