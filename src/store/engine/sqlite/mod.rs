@@ -11,9 +11,10 @@ use tokio::sync::{Notify, oneshot};
 pub(super) use self::error::explain;
 pub(super) use self::file::FileLock;
 use self::file::OpenFiles;
-use self::tx::{Begin, Database, immediate, in_transaction};
+use self::tx::{Begin, Database, SqliteTx, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
 use super::Operation;
+use crate::store::error::Result;
 use crate::store::leases::release_all_leases;
 use crate::store::messages::rehearse_message;
 use crate::store::pausing::resume_at_start;
@@ -48,7 +49,7 @@ impl SqliteEngine {
         path: &Path,
         options: &StoreOptions,
         triggers: Arc<Notify>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self> {
         let lock = FileLock::acquire(path)?;
         let path = &lock.database().to_owned();
         let mut connection = schema::open_for_writing(path)?;
@@ -79,7 +80,7 @@ impl SqliteEngine {
     }
 
     /// Opens the file for reading, even while another process writes to it.
-    pub(in crate::store) fn open_for_reading(path: &Path) -> Result<Self, StoreError> {
+    pub(in crate::store) fn open_for_reading(path: &Path) -> Result<Self> {
         let database = Database {
             path: path.to_owned(),
             hooks: None,
@@ -91,7 +92,7 @@ impl SqliteEngine {
         database: Arc<Database>,
         inbox: Option<Arc<Inbox>>,
         mut threads: Vec<JoinHandle<()>>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self> {
         let mut connection = schema::open_for_reading(&database.path)?;
         let (reads, inbox_of_reader) = mpsc::sync_channel::<Read>(256);
         threads.push(spawn("store-reader", &database.path, move || {
@@ -116,21 +117,33 @@ impl SqliteEngine {
         })
     }
 
-    fn inbox(&self) -> Result<&Inbox, StoreError> {
+    fn inbox(&self) -> Result<&Inbox> {
         self.inbox.as_deref().ok_or(StoreError::ReadOnly)
     }
 
     /// Runs an operation on the writer thread, in a transaction of its own.
-    pub(in crate::store) async fn write<O: Operation>(
+    pub(in crate::store) async fn write<O: Operation>(&self, operation: O) -> Result<O::Output> {
+        self.on_writer(Begin::Writing, |tx| immediate(operation.run(tx)))
+            .await
+    }
+
+    /// Runs work on the writer thread, in a transaction of its own. A rehearsal also checks that
+    /// the disk has room.
+    async fn on_writer<T: Send + 'static>(
         &self,
-        operation: O,
-    ) -> Result<O::Output, StoreError> {
+        begin: Begin,
+        work: impl FnOnce(&mut SqliteTx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let (answer, outcome) = oneshot::channel();
         let database = Arc::clone(&self.database);
         let work = move |connection: &mut Connection, files: &OpenFiles| {
             let outcome = files
                 .check()
-                .and_then(|()| run(operation, connection, &database, Begin::Writing));
+                .and_then(|()| in_transaction(connection, &database, begin, work))
+                .and_then(|done| match begin {
+                    Begin::Rehearsing => files.check_room().map(|()| done),
+                    Begin::Writing | Begin::Reading => Ok(done),
+                });
             // The receiver is gone if the caller was dropped; the change is kept.
             let _ = answer.send(outcome);
         };
@@ -139,14 +152,12 @@ impl SqliteEngine {
     }
 
     /// Runs an operation on the reader thread, in one snapshot.
-    pub(in crate::store) async fn read<O: Operation>(
-        &self,
-        operation: O,
-    ) -> Result<O::Output, StoreError> {
+    pub(in crate::store) async fn read<O: Operation>(&self, operation: O) -> Result<O::Output> {
         let (answer, outcome) = oneshot::channel();
         let database = Arc::clone(&self.database);
         let task: Read = Box::new(move |connection| {
-            let _ = answer.send(run(operation, connection, &database, Begin::Reading));
+            let read = |tx: &mut SqliteTx<'_>| immediate(operation.run(tx));
+            let _ = answer.send(in_transaction(connection, &database, Begin::Reading, read));
         });
         let reads = self
             .reads
@@ -164,10 +175,7 @@ impl SqliteEngine {
     }
 
     /// Stores a message with the next group.
-    pub(in crate::store) async fn accept(
-        &self,
-        incoming: AcceptedMessage,
-    ) -> Result<Insertion, StoreError> {
+    pub(in crate::store) async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion> {
         self.inbox()?
             .enqueue_message(incoming)?
             .await
@@ -175,22 +183,9 @@ impl SqliteEngine {
     }
 
     /// Checks that a message could be stored, on the writer thread.
-    pub(in crate::store) async fn probe(&self) -> Result<(), StoreError> {
-        let (answer, outcome) = oneshot::channel();
-        let database = Arc::clone(&self.database);
-        let work = move |connection: &mut Connection, files: &OpenFiles| {
-            let rehearsed = files
-                .check()
-                .and_then(|()| {
-                    in_transaction(connection, &database, Begin::Rehearsing, |tx| {
-                        immediate(rehearse_message(tx))
-                    })
-                })
-                .and_then(|()| files.check_room());
-            let _ = answer.send(rehearsed);
-        };
-        self.inbox()?.enqueue_task(Box::new(work))?;
-        outcome.await.map_err(|_| StoreError::Closed)?
+    pub(in crate::store) async fn probe(&self) -> Result<()> {
+        self.on_writer(Begin::Rehearsing, |tx| immediate(rehearse_message(tx)))
+            .await
     }
 
     /// Queues a refused message for the quarantine; returns false if it was dropped.
@@ -203,16 +198,7 @@ impl SqliteEngine {
     pub(in crate::store) async fn flush_quarantine(&self) {
         // Each round of the writer runs one task, then stores what was offered.
         for _ in 0..2 {
-            let (answer, done) = oneshot::channel();
-            let task = Box::new(move |_: &mut Connection, _: &OpenFiles| {
-                let _ = answer.send(());
-            });
-            if self
-                .inbox()
-                .is_ok_and(|inbox| inbox.enqueue_task(task).is_ok())
-            {
-                let _ = done.await;
-            }
+            let _ = self.on_writer(Begin::Writing, |_| Ok(())).await;
         }
     }
 
@@ -222,7 +208,7 @@ impl SqliteEngine {
     }
 
     /// Copies the database on a thread of its own, so that reads continue meanwhile.
-    pub(in crate::store) async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+    pub(in crate::store) async fn backup(&self, to: PathBuf) -> Result<()> {
         let (answer, outcome) = oneshot::channel();
         let source = self.database.path.clone();
         let thread = spawn("store-backup", &self.database.path, move || {
@@ -235,7 +221,7 @@ impl SqliteEngine {
     }
 
     /// Checks the whole file for damage, on a thread of its own.
-    pub(in crate::store) async fn check_integrity(&self) -> Result<(), StoreError> {
+    pub(in crate::store) async fn check_integrity(&self) -> Result<()> {
         let (answer, outcome) = oneshot::channel();
         let path = self.database.path.clone();
         // Dropped with this future, which ends the check.
@@ -253,7 +239,7 @@ impl SqliteEngine {
     }
 
     /// Returns the free bytes of the file's disk.
-    pub(in crate::store) fn free_bytes(&self) -> Result<u64, StoreError> {
+    pub(in crate::store) fn free_bytes(&self) -> Result<u64> {
         let path = &self.database.path;
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -267,7 +253,7 @@ impl SqliteEngine {
     }
 
     /// Ends the threads once what is queued is done.
-    pub(in crate::store) async fn close(&self) -> Result<(), StoreError> {
+    pub(in crate::store) async fn close(&self) -> Result<()> {
         if let Some(inbox) = &self.inbox {
             inbox.close();
         }
@@ -299,32 +285,16 @@ impl Drop for SqliteEngine {
     }
 }
 
-/// Runs an operation in a transaction of its own.
-fn run<O: Operation>(
-    operation: O,
-    connection: &mut Connection,
-    database: &Database,
-    begin: Begin,
-) -> Result<O::Output, StoreError> {
-    in_transaction(connection, database, begin, |tx| {
-        immediate(operation.run(tx))
-    })
-}
-
 /// Opens the file for reading and locks it against servers, until the returned lock is
 /// dropped.
-pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, FileLock), StoreError> {
+pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, FileLock)> {
     // Opened first, so that no lock file is created beside a missing file.
     drop(schema::open_for_reading(path)?);
     let lock = FileLock::acquire(path)?;
     Ok((schema::open_for_reading(path)?, lock))
 }
 
-fn spawn(
-    name: &str,
-    path: &Path,
-    work: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, StoreError> {
+fn spawn(name: &str, path: &Path, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
