@@ -116,10 +116,10 @@ pub(super) async fn find(
         )));
     }
     let (rows, next) = if text.is_empty() {
-        scan(&*app.store, search, limit, |_| true).await?
+        scan(&app.store, search, limit, |_| true).await?
     } else {
         // An id or sequence number is found by an index; only other text needs a scan.
-        let identified = by_id_or_sequence(&*app.store, &search, text).await?;
+        let identified = by_id_or_sequence(&app.store, &search, text).await?;
         if identified.is_empty() {
             let text = text.to_lowercase();
             let mentions = |row: &DocumentRow| {
@@ -129,7 +129,7 @@ pub(super) async fn find(
                         .as_deref()
                         .is_some_and(|body| view::mentions(body, &text))
             };
-            scan(&*app.store, search, limit, mentions).await?
+            scan(&app.store, search, limit, mentions).await?
         } else {
             (identified, None)
         }

@@ -191,7 +191,7 @@ async fn document(context: &PageContext, sequence: i64) -> PageResult {
         .into_iter()
         .map(FoundDocument::from)
         .collect();
-    let traces = trace::find(&*app.store, &row.document_id).await?;
+    let traces = trace::find(&app.store, &row.document_id).await?;
     let found = FoundDocument::from(row);
     let document_trace = traces.into_iter().find(|trace| {
         trace.account == found.row.feed.account
