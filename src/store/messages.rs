@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
-use super::StoreError;
 use super::columns::{event, message_id};
+use super::debug::redacted;
 use super::engine::{Column, Columns, Sql, Tx, operations};
+use super::error::Result;
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::sns::VerifiedMessage;
 
@@ -63,13 +64,15 @@ pub struct NotificationRow {
     pub body: Option<Vec<u8>>,
 }
 
+redacted! { NotificationRow { id, account, event, kind, message_id, received_at; body } }
+
 operations! {
     /// Lists at most `limit` stored notifications after row `after`, oldest first.
     pub read notifications(after: i64, limit: usize) -> Vec<NotificationRow>;
 }
 
 impl Column for NotificationRow {
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
         Ok(Self {
             id: columns.get()?,
             account: columns.get()?,
@@ -86,7 +89,7 @@ async fn notifications<T: Tx>(
     tx: &mut T,
     after: i64,
     limit: usize,
-) -> Result<Vec<NotificationRow>, StoreError> {
+) -> Result<Vec<NotificationRow>> {
     static SQL: Sql = Sql::new(
         "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at, n.body
          FROM notification n JOIN account a ON a.id = n.account_id

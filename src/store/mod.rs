@@ -35,7 +35,6 @@ mod hooks;
 mod import_errors;
 mod ingest;
 mod leases;
-mod limits;
 mod links;
 mod messages;
 mod migrations;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
-use super::engine::{Sql, TOKENS_LOCK, Tx, operations, rows};
+use super::engine::{Sql, TOKENS_LOCK, Tx, operations, params, rows};
+use super::error::Result;
 use crate::domain::Timestamp;
 
 /// Maximum number of tokens.
@@ -97,44 +97,38 @@ operations! {
 
 rows! { ApiTokenRow { id, name, rights, created_at } }
 
-async fn make_api_token<T: Tx>(tx: &mut T, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
+async fn make_api_token<T: Tx>(tx: &mut T, token: NewApiToken) -> Result<ApiTokenMade> {
     static COUNT: Sql = Sql::new(
         "SELECT EXISTS (SELECT 1 FROM api_token WHERE name = $1), count(*) FROM api_token",
     );
     static INSERT: Sql = Sql::new(
         "INSERT INTO api_token (name, rights, hash, created_at) VALUES ($1, $2, $3, $4) RETURNING id",
     );
-    let NewApiToken {
-        name,
-        rights,
-        hash,
-        now,
-    } = token;
     // One at a time, so that the limit holds and a taken name is reported as such.
     tx.lock(TOKENS_LOCK).await?;
-    let (is_taken, count): (bool, i64) = tx.one(&COUNT, &[&name]).await?;
+    let (is_taken, count): (bool, i64) = tx.one(&COUNT, &[&token.name]).await?;
     if is_taken {
         return Ok(ApiTokenMade::NameTaken);
     }
     if count >= MAX_API_TOKENS {
         return Ok(ApiTokenMade::TooMany);
     }
-    let id = tx.one(&INSERT, &[&name, &rights, &hash, &now]).await?;
-    Ok(ApiTokenMade::Row(id))
+    let params = params! { token.name, token.rights, token.hash, token.now };
+    Ok(ApiTokenMade::Row(tx.one(&INSERT, params).await?))
 }
 
-async fn api_tokens<T: Tx>(tx: &mut T) -> Result<Vec<ApiTokenRow>, StoreError> {
+async fn api_tokens<T: Tx>(tx: &mut T) -> Result<Vec<ApiTokenRow>> {
     static SQL: Sql = Sql::new("SELECT id, name, rights, created_at FROM api_token ORDER BY id");
     tx.all(&SQL, &[]).await
 }
 
-async fn api_token<T: Tx>(tx: &mut T, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
+async fn api_token<T: Tx>(tx: &mut T, hash: [u8; 32]) -> Result<Option<ApiTokenRow>> {
     static SQL: Sql =
         Sql::new("SELECT id, name, rights, created_at FROM api_token WHERE hash = $1");
     tx.first(&SQL, &[&hash]).await
 }
 
-async fn revoke_api_token<T: Tx>(tx: &mut T, id: i64) -> Result<bool, StoreError> {
+async fn revoke_api_token<T: Tx>(tx: &mut T, id: i64) -> Result<bool> {
     static SQL: Sql = Sql::new("DELETE FROM api_token WHERE id = $1");
     Ok(tx.execute(&SQL, &[&id]).await? > 0)
 }
