@@ -309,6 +309,19 @@ async fn a_newer_schema_is_used_while_compatible_and_then_refused() {
 }
 
 #[tokio::test]
+async fn a_value_that_cannot_be_read_is_no_unreachable_server() {
+    let Some(database) = Database::postgres("an unreadable value").await else {
+        return;
+    };
+    let store = database.open(Options::at(Clock::manual(START))).await;
+    let store = store.expect("a fresh store opens");
+    let damage = "ALTER TABLE sequence ALTER COLUMN epoch TYPE bytea USING epoch::bytea";
+    database.run(damage).await;
+    let read = store.sequence().await;
+    assert!(matches!(read, Err(StoreError::Database(_))), "{read:?}");
+}
+
+#[tokio::test]
 async fn a_restored_database_gets_a_new_epoch_once() {
     let Some(database) = Database::postgres("a restored database").await else {
         return;

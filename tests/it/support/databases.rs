@@ -148,6 +148,17 @@ impl Database {
         }
     }
 
+    /// Runs statements, as another program would.
+    pub(crate) async fn run(&self, sql: &str) {
+        match self {
+            Self::Sqlite(folder) => {
+                let file = rusqlite::Connection::open(folder.path().join("test.db"));
+                file.and_then(|file| file.execute_batch(sql)).expect("it runs");
+            }
+            Self::Postgres(_) => run_sql(&self.url_text(), sql).await,
+        }
+    }
+
     /// Opens its store.
     pub(crate) async fn open(&self, options: Options) -> Result<SharedStore, StoreError> {
         let options = StoreOptions {

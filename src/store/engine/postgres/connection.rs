@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
+use futures_util::{TryFutureExt as _, TryStreamExt as _};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls_platform_verifier::BuilderVerifierExt;
@@ -18,6 +18,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::error::cannot_connect;
 use super::tx::type_of;
 use crate::config::{Encryption, PostgresAddress};
 use crate::domain::{Clock, Correction, Timestamp};
@@ -202,15 +203,14 @@ impl Pool {
         };
         match &self.tls {
             None => {
-                let (client, connection) =
-                    with_timeout(settings.connect(NoTls)).await.map_err(at)?;
+                let connecting = settings.connect(NoTls).map_err(cannot_connect);
+                let (client, connection) = with_timeout(connecting).await.map_err(at)?;
                 tokio::spawn(drive(connection));
                 Ok(client)
             }
             Some(tls) => {
-                let (client, connection) = with_timeout(settings.connect(tls.clone()))
-                    .await
-                    .map_err(at)?;
+                let connecting = settings.connect(tls.clone()).map_err(cannot_connect);
+                let (client, connection) = with_timeout(connecting).await.map_err(at)?;
                 tokio::spawn(drive(connection));
                 Ok(client)
             }

@@ -1,6 +1,7 @@
 //! Explanations of PostgreSQL's errors for the person who runs the service.
 
 use std::error::Error as _;
+use std::io;
 use std::path::PathBuf;
 
 use tokio_postgres::error::{DbError, SqlState};
@@ -11,19 +12,46 @@ impl From<tokio_postgres::Error> for StoreError {
     /// Converts the error and adds what to do. Of the server's answer only the message is
     /// kept, as its detail may quote rows.
     fn from(error: tokio_postgres::Error) -> Self {
-        if let Some(answer) = error.as_db_error() {
-            return explain(answer);
-        }
-        let mut detail = error.to_string();
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            detail = format!("{detail}: {inner}");
-            cause = inner.source();
-        }
-        Self::Unreachable {
-            detail: format!("{detail}; check that the server is running and reachable"),
+        match error.as_db_error() {
+            Some(answer) => explain(answer),
+            None if is_of_connection(&error) => cannot_connect(error),
+            // A value that can't be converted, for example.
+            None => Self::Database(with_causes(&error)),
         }
     }
+}
+
+/// Converts the error of an attempt to connect.
+pub(super) fn cannot_connect(error: tokio_postgres::Error) -> StoreError {
+    match error.as_db_error() {
+        Some(answer) => explain(answer),
+        None => StoreError::Unreachable {
+            detail: format!(
+                "{}; check that the server is running and reachable",
+                with_causes(&error)
+            ),
+        },
+    }
+}
+
+/// Returns true if the connection has ended or failed.
+fn is_of_connection(error: &tokio_postgres::Error) -> bool {
+    let io = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<io::Error>());
+    // A value too large to be sent is an I/O error too, of invalid input.
+    error.is_closed() || io.is_some_and(|cause| cause.kind() != io::ErrorKind::InvalidInput)
+}
+
+/// Returns the error's text with those of its causes.
+fn with_causes(error: &tokio_postgres::Error) -> String {
+    let mut detail = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        detail = format!("{detail}: {inner}");
+        cause = inner.source();
+    }
+    detail
 }
 
 fn explain(answer: &DbError) -> StoreError {
