@@ -14,6 +14,7 @@ use super::globals::Globals;
 use super::log_lines::LogLines;
 use super::logging::{FINISH_TIMEOUT, ServiceLog};
 use super::outcome::{Exit, Failure};
+use super::server::reachable_address;
 use super::tunnel;
 use crate::app::App;
 use crate::config::{Config, ConfirmMode, StoreUrl};
@@ -212,7 +213,7 @@ fn summary(service: &Service) -> Vec<String> {
         "ivesk-webhook {} receives at {}; status page and admin API at http://{}",
         env!("CARGO_PKG_VERSION"),
         service.public_address(),
-        service.admin_address(),
+        reachable_address(service.admin_address()),
     )];
     lines.push(format!(
         "  webhooks    {}webhooks/{{account}}/{{event}}/… (`ivesk-webhook subscriptions create --print` prints them in full)",

@@ -117,7 +117,7 @@ impl RunningServer {
 }
 
 /// Returns the address at which this machine reaches a listener, which may listen on all.
-fn reachable_address(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable_address(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -156,8 +156,9 @@ impl Api {
             .await
             .map_err(|error| match error {
                 StoreError::InUse { path } => Failure::unreachable(anyhow!(
-                    "{} is in use by another process, but no server responds at {}; set `admin.listen` to the \
-                     address that the server was started with",
+                    "{} is in use by another process, but no server responds at {}. If another command such as \
+                     `pull` is running, wait until it has ended; if `serve` is, set `admin.listen` to the address \
+                     that it was started with",
                     path.display(),
                     config.admin.listen
                 )),

@@ -35,8 +35,9 @@ pub(super) fn read(layers: &mut Layers<'_>, public: Option<&PublicConfig>) -> Ad
     if !listen.ip().is_loopback() && token.is_none() && !layers.is_invalid("admin.token_file") {
         layers.report(
             "admin.listen",
-            "is not a loopback address, and no token is set; listen on 127.0.0.1, or set \
-             `admin.token_file` or IVESK_WEBHOOK_ADMIN_TOKEN",
+            "is not a loopback address, and no token is set; listen on 127.0.0.1. If others must \
+             reach it, as from outside a container, set `admin.token_file` or \
+             IVESK_WEBHOOK_ADMIN_TOKEN",
         );
     }
     if public.is_some_and(|public| collide(public.listen, listen)) {
