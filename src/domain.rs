@@ -46,6 +46,21 @@ impl Event {
         Self::ALL.into_iter().find(|event| event.as_str() == text)
     }
 
+    /// Returns false if a topic's name is that of the other event, such as `DPWebHook_onexport` for
+    /// `on_digitized`.
+    ///
+    /// The name of the digitized topic is not known (vendor-api U10), so one that names
+    /// neither event fits both.
+    pub fn fits_topic(self, topic_arn: &str) -> bool {
+        let name = topic_arn.rsplit(':').next().unwrap_or_default();
+        let name = name.to_ascii_lowercase();
+        let (own, other) = match self {
+            Self::OnExported => ("export", "digiti"),
+            Self::OnDigitized => ("digiti", "export"),
+        };
+        name.contains(own) || !name.contains(other)
+    }
+
     /// Returns the queue of the documents that this event announces.
     pub const fn queue(self) -> Queue {
         match self {
@@ -380,6 +395,26 @@ impl DocumentVersion {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_fits_unless_it_is_named_like_the_other_event() {
+        let arn = |name: &str| format!("arn:aws:sns:eu-west-1:007272210889:{name}");
+        for (name, exported, digitized) in [
+            ("DPWebHook_onexport", true, false),
+            ("DPWebHook_on_exported", true, false),
+            ("DPWebHook_ondigitize", false, true),
+            ("DPWebHook_onDigitized", false, true),
+            ("DPWebHook_queue", true, true),
+            ("DPWebHook_digitized_and_exported", true, true),
+        ] {
+            assert_eq!(Event::OnExported.fits_topic(&arn(name)), exported, "{name}");
+            assert_eq!(
+                Event::OnDigitized.fits_topic(&arn(name)),
+                digitized,
+                "{name}"
+            );
+        }
+    }
 
     #[test]
     fn a_company_code_keeps_leading_zeros_and_is_trimmed() {

@@ -80,7 +80,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Err(failed) => checks.push(failed.clone()),
     }
     checks.extend(destinations::settings(&config, &clock));
-    checks.extend(destination_state(&config).await);
+    checks.extend(stored_state(&config).await);
     if let Some(code) = &args.company
         && https.is_ok()
     {
@@ -177,18 +177,21 @@ async fn unexpected_requests(server: &RunningServer) -> Result<Vec<Check>, Failu
     Ok(inside::unexpected_requests(&counts.unwrap_or_default()))
 }
 
-/// Checks the state of the destinations; returns nothing if the store can't be read.
-async fn destination_state(config: &Config) -> Vec<Check> {
-    if config.destinations.is_empty() {
-        return Vec::new();
-    }
+/// Checks the state of subscriptions and destinations; returns nothing if the store can't be
+/// read.
+async fn stored_state(config: &Config) -> Vec<Check> {
     let Ok(store) = open_store_for_reading(config).await else {
         return Vec::new();
     };
-    let checks = destinations::state(config, store.as_ref()).await;
+    let mut checks = Vec::new();
+    if let Ok(rows) = store.subscriptions().await {
+        checks.extend(inside::topics(&rows));
+    }
+    let destinations = destinations::state(config, store.as_ref()).await;
+    checks.extend(destinations.unwrap_or_default());
     // Opened read-only, so closing can't lose anything.
     let _ = store.close().await;
-    checks.unwrap_or_default()
+    checks
 }
 
 async fn challenge(server: &RunningServer) -> Result<Challenge, Failure> {

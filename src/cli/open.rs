@@ -89,7 +89,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 }
 
 /// Returns the address at which this machine reaches a listener, which may listen on all.
-fn reachable_address(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable_address(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),

@@ -13,6 +13,7 @@ use url::Url;
 use super::globals::Globals;
 use super::log_lines::LogLines;
 use super::logging::{FINISH_TIMEOUT, ServiceLog};
+use super::open::reachable_address;
 use super::outcome::{Exit, Failure};
 use super::tunnel;
 use crate::app::App;
@@ -213,7 +214,7 @@ fn summary(service: &Service) -> Vec<String> {
         "ivesk-webhook {} receives at {}; status page and admin API at http://{}",
         env!("CARGO_PKG_VERSION"),
         service.public_address(),
-        service.admin_address(),
+        reachable_address(service.admin_address()),
     )];
     lines.push(
         "  open        `ivesk-webhook open` prints a link to the status page for your browser"

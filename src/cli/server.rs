@@ -223,8 +223,8 @@ impl Api {
             .await
             .map_err(|error| match error {
                 StoreError::InUse { path } => Failure::unreachable(anyhow!(
-                    "{} is in use by another process, but no server responds on the socket {}; set `admin.socket` \
-                     as the server was started with",
+                    "{} is in use by another process, but no server responds on the socket {}. If another command such \
+                     as `pull` is running, wait until it has ended; if `serve` is, set `admin.socket` as it was started with",
                     path.display(),
                     config.admin.socket.display()
                 )),

@@ -13,6 +13,7 @@ use super::{logging, table};
 use crate::config::{Config, is_loopback};
 use crate::domain::{Account, Event};
 use crate::ivesk::{ApiError, Client, subscription_body};
+use crate::receiver::log::SWAPPED_TARGETS_FIX;
 
 /// Arguments of `subscriptions`.
 #[derive(Debug, clap::Args)]
@@ -230,7 +231,23 @@ async fn list(config: &Config, json: bool) -> Result<Exit, Failure> {
         ]);
     }
     println!("{table}");
+    for row in rows.iter().filter(|row| has_other_topic(row)) {
+        println!(
+            "Subscription {} is to the other event's topic. Fix: {SWAPPED_TARGETS_FIX}.",
+            table::cell(&row["id"])
+        );
+    }
     Ok(Exit::Done)
+}
+
+/// Returns true if a webhook is subscribed to the topic of the other event.
+fn has_other_topic(row: &Value) -> bool {
+    let event = row["event"].as_str().and_then(Event::parse);
+    let topic_arn = row["topic_arn"].as_str();
+    row["state"] != "unsubscribed"
+        && event
+            .zip(topic_arn)
+            .is_some_and(|(event, topic_arn)| !event.fits_topic(topic_arn))
 }
 
 /// Approves or restores a subscription, and prints whether it is confirmed now.

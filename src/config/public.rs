@@ -96,6 +96,16 @@ fn public_url(text: &str) -> Result<Url, String> {
                 .to_owned(),
         );
     }
+    let segments: Vec<&str> = url.path().split('/').collect();
+    if let Some(at) = segments.iter().position(|segment| *segment == "webhooks") {
+        let mut right = url.clone();
+        right.set_path(&segments[..at].join("/"));
+        // What follows may contain a token.
+        return Err(format!(
+            "contains /webhooks, which the service adds itself; write `{}`",
+            right.as_str().trim_end_matches('/')
+        ));
+    }
     Ok(url)
 }
 

@@ -78,6 +78,11 @@ impl ListenError {
             io::ErrorKind::PermissionDenied => {
                 "this user may not use this port: set one above 1023, and let the proxy forward to it"
             }
+            // On all addresses the admin listener would be open to the network.
+            io::ErrorKind::AddrNotAvailable if self.setting == "admin.listen" => {
+                "no interface of this machine has this address (`ip address` lists them): set \
+                 127.0.0.1, or one of those if others must reach it"
+            }
             io::ErrorKind::AddrNotAvailable => {
                 "no interface of this machine has this address (`ip address` lists them): set one of \
                  those, or 0.0.0.0 for all"

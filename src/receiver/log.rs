@@ -12,7 +12,7 @@ use tracing::{Span, debug, debug_span, error, info, warn};
 use super::caller::{Caller, RequestId};
 use super::incoming::IncomingMessage;
 use super::webhooks::{ROUTE_TEMPLATE, Webhook};
-use crate::domain::Feed;
+use crate::domain::{Account, Event, Feed};
 use crate::refusal::Refusal;
 use crate::store::{Insertion, StoreError};
 use crate::unexpected::UnexpectedRequest;
@@ -21,14 +21,20 @@ use crate::unexpected::UnexpectedRequest;
 /// further ones are only counted.
 const MAX_LINES_PER_SECOND: u64 = 20;
 
-/// Time between two explanations of the same kind of unexpected request.
+/// Time between two explanations of the same problem.
 const EXPLAIN_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// What to do about swapped targets.
+pub const SWAPPED_TARGETS_FIX: &str = "subscribe each event with its own target, as `ivesk-webhook subscriptions create \
+    --print` shows it, and ask Įvesk.lt to remove the wrong subscriptions";
 
 /// Identifiers by which a message can be followed to the documents that it announced.
 pub(super) struct MessageIds {
     pub(super) message_id: String,
     /// The feed that it triggers.
     pub(super) feed: Option<Feed>,
+    /// Its topic, if that is the other event's.
+    pub(super) other_topic: Option<String>,
 }
 
 /// Returns the span of a message; its empty fields are recorded later.
@@ -55,10 +61,19 @@ pub struct MessageLog {
     duplicate: AtomicU64,
     accepted: LineLimit,
     refused: LineLimit,
-    explained: Mutex<BTreeMap<(UnexpectedRequest, bool), Explained>>,
+    explained: Mutex<BTreeMap<Problem, Explained>>,
 }
 
-/// The last explanation of a kind of unexpected request.
+/// A problem that many requests may have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Problem {
+    /// The request reached no webhook; true if SNS sent it.
+    Unexpected(UnexpectedRequest, bool),
+    /// The message's topic is that of the other event.
+    OtherTopic(Account, Event),
+}
+
+/// The last explanation of a problem.
 struct Explained {
     at: Instant,
     /// Requests since then.
@@ -125,6 +140,13 @@ impl MessageLog {
         if let Some(feed) = &feed {
             span.record("feed", feed);
         }
+        if let Some(topic_arn) = &ids.other_topic
+            && self
+                .explains(Problem::OtherTopic(account.clone(), event))
+                .is_some()
+        {
+            other_topic(account, event, topic_arn);
+        }
         if self.accepted.allows() {
             info!(%account, %event, request.id = request, sns.message_id = %id, feed, outcome, "accepted message `{id}` of {account}/{event}");
         } else {
@@ -175,7 +197,7 @@ impl MessageLog {
         if !from_sns && !kind.is_misconfiguration() {
             return;
         }
-        let Some(more) = self.explains(kind, from_sns) else {
+        let Some(more) = self.explains(Problem::Unexpected(kind, from_sns)) else {
             return;
         };
         let more = match more {
@@ -197,22 +219,22 @@ impl MessageLog {
         }
     }
 
-    /// Returns the number of requests since the last explanation of their kind if it is time
-    /// for another one.
-    fn explains(&self, kind: UnexpectedRequest, from_sns: bool) -> Option<u64> {
+    /// Returns the number of requests since the last explanation of their problem if it is
+    /// time for another one.
+    fn explains(&self, problem: Problem) -> Option<u64> {
         let now = Instant::now();
         let mut explained = self
             .explained
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        match explained.get_mut(&(kind, from_sns)) {
+        match explained.get_mut(&problem) {
             Some(last) if now.duration_since(last.at) < EXPLAIN_EVERY => {
                 last.more += 1;
                 None
             }
             last => {
                 let more = last.map_or(0, |last| last.more);
-                explained.insert((kind, from_sns), Explained { at: now, more: 0 });
+                explained.insert(problem, Explained { at: now, more: 0 });
                 Some(more)
             }
         }
@@ -249,6 +271,17 @@ pub(super) fn store_fault(fault: Option<&str>) {
         Some(fault) => error!("no message can be stored; all are answered 503: {fault}"),
         None => info!("messages can be stored again"),
     }
+}
+
+/// Logs that messages of the other event arrive at a webhook.
+pub fn other_topic(account: &Account, event: Event, topic_arn: &str) {
+    warn!(
+        %account,
+        %event,
+        sns.topic_arn = topic_arn,
+        "the webhook {account}/{event} receives messages of the other event's topic, {topic_arn}: the targets of \
+         the two subscriptions are swapped. Fix: {SWAPPED_TARGETS_FIX}"
+    );
 }
 
 /// Logs that the store did not commit a message.

@@ -28,7 +28,7 @@ pub mod health;
 pub mod incoming;
 pub mod ingest;
 pub mod listener;
-mod log;
+pub mod log;
 pub mod problem;
 pub(crate) mod stalled;
 mod unreadable;

@@ -29,6 +29,7 @@ use crate::pull::{self, Puller, configured_feeds};
 use crate::receiver::PublicRoutes;
 use crate::receiver::caller::Callers;
 use crate::receiver::listener::{self, Drained, Limits, ListenError, bind, local_address};
+use crate::receiver::log;
 use crate::store::{
     SharedStore, Store, StoreError, StoreOptions, SubscriptionRow, SubscriptionState,
 };
@@ -179,6 +180,10 @@ impl Service {
         for row in app.store.subscriptions().await? {
             if row.state == SubscriptionState::Unsubscribed {
                 log_ended(&row);
+            } else if let Some(topic_arn) = &row.topic_arn
+                && !row.event.fits_topic(topic_arn)
+            {
+                log::other_topic(&row.account, row.event, topic_arn);
             }
         }
         let mut service = Self {

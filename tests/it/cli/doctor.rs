@@ -1,10 +1,11 @@
 //! `doctor`: each line right, from inside and from outside.
 
-use ivesk_webhook::emulator::DEFAULT_COMPANIES;
+use ivesk_webhook::domain::Event;
+use ivesk_webhook::emulator::{DEFAULT_COMPANIES, SubscriptionState};
 
 use crate::support::doctor::Report;
 use crate::support::emulator::emulator;
-use crate::support::process::Installation;
+use crate::support::process::{Installation, within};
 use crate::support::stand_in::{Answer, StandIn};
 
 #[tokio::test]
@@ -75,6 +76,55 @@ async fn held_documents_are_reported_with_a_fix() {
     assert!(report.results("held").is_empty());
     assert!(report.results("delivery").is_empty());
     drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn swapped_targets_are_shown_until_they_are_put_right() {
+    let emulator = emulator("").await;
+    let control = emulator.control();
+    let installation = Installation::beside(&emulator, "", "");
+    let server = installation.start().await;
+    for (event, other) in [
+        (Event::OnExported, Event::OnDigitized),
+        (Event::OnDigitized, Event::OnExported),
+    ] {
+        let target = installation.webhook(other);
+        control.subscribe(event, &target).expect("on this machine");
+    }
+    within("the confirmations", control.idle()).await;
+    let subscriptions = control.subscriptions();
+    for subscription in &subscriptions {
+        assert_eq!(subscription.state, SubscriptionState::Confirmed);
+    }
+
+    let warning = "receives messages of the other event's topic";
+    assert_eq!(server.log().matches(warning).count(), 2, "{}", server.log());
+    let report = Report::of(&installation, &["--quick"]).await;
+    assert_eq!(report.results("topic"), ["fail", "fail"]);
+    let words = report.words("topic");
+    assert!(words.contains("DPWebHook_onexport"), "{words}");
+    assert!(words.contains("subscriptions create"), "{words}");
+    report.assert_explained();
+    let (_, list, _) = installation.run(&["subscriptions", "list"]).await;
+    assert_eq!(list.matches("the other event's topic").count(), 2, "{list}");
+    server.terminate();
+    assert!(server.exited().await.0.success());
+    let server = installation.start().await;
+    assert_eq!(server.log().matches(warning).count(), 2, "{}", server.log());
+
+    // SNS announces the end of each.
+    for subscription in &subscriptions {
+        assert!(control.unsubscribe(&subscription.subscription_arn));
+    }
+    within("the announcements", control.idle()).await;
+    let report = Report::of(&installation, &["--quick"]).await;
+    assert!(
+        report.results("topic").is_empty(),
+        "{}",
+        report.words("topic")
+    );
+    let (_, list, _) = installation.run(&["subscriptions", "list"]).await;
+    assert!(!list.contains("the other event's topic"), "{list}");
 }
 
 #[tokio::test]

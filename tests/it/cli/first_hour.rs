@@ -329,6 +329,54 @@ async fn doctor_names_the_store_file_that_another_user_owns() {
 }
 
 #[tokio::test]
+async fn an_admin_listener_on_all_addresses_gets_safe_advice() {
+    let installation = Installation::alone("");
+    let everywhere = [("IVESK_WEBHOOK_ADMIN_LISTEN", "0.0.0.0:8081")];
+    let (code, _, errors) = installation.run_with(&["serve"], &everywhere).await;
+    assert_eq!(code, Some(2));
+    assert_documented(
+        &errors,
+        "is not a loopback address, and no token is set; listen on 127.0.0.1. If others must reach \
+         it, as from outside a container, set `admin.token_file` or IVESK_WEBHOOK_ADMIN_TOKEN",
+    );
+    let token = (
+        "IVESK_WEBHOOK_ADMIN_TOKEN",
+        "0123456789abcdef0123456789abcdef",
+    );
+    let elsewhere = [("IVESK_WEBHOOK_ADMIN_LISTEN", "192.0.2.7:8081"), token];
+    let (code, _, errors) = installation.run_with(&["serve"], &elsewhere).await;
+    assert_eq!(code, Some(2));
+    assert!(
+        errors.contains("set 127.0.0.1, or one of those"),
+        "{errors}"
+    );
+    assert!(!errors.contains("0.0.0.0"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_second_pull_is_told_to_wait_for_the_first() {
+    // It accepts requests and never answers.
+    let vendor = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = vendor.local_addr().expect("it is bound");
+    let installation = Installation::with_key(&format!(
+        "[api]\nurl = \"http://{address}\"\nexported_path = \"path\"\n"
+    ));
+    let mut first = installation.command(&["pull"]);
+    let mut first = first.spawn().expect("it runs");
+    let request = within("the first request", vendor.accept()).await;
+
+    let (code, output) = run(&installation, &["pull"]).await;
+
+    assert_eq!(code, Some(3), "{output}");
+    assert_documented(
+        &output,
+        "If another command such as `pull` is running, wait until it has ended",
+    );
+    first.kill().await.expect("it is our child");
+    drop(request);
+}
+
+#[tokio::test]
 async fn a_full_disk_is_reported_at_first_start_and_by_doctor() {
     let installation = Installation::alone("");
     let required = [("IVESK_WEBHOOK_STORE_MIN_FREE_BYTES", "1125899906842624")];

@@ -3,16 +3,21 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
+use ivesk_webhook::domain::Event;
 use ivesk_webhook::emulator::{DEFAULT_COMPANIES, Emulator};
+use ivesk_webhook::unexpected::UnexpectedRequest::{self, *};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
+use crate::support::app::TestApp;
 use crate::support::doctor::Report;
 use crate::support::emulator::emulator;
+use crate::support::fake_sns::Message;
 use crate::support::process::{Installation, Port, Server, within};
 
 const PAGE: &str = include_str!("../../../docs/reverse-proxy.md");
@@ -48,6 +53,7 @@ fn write_certificate(folder: &Path) {
     let leaf = CertificateParams::new(["localhost".to_owned()]).expect("parameters");
     let leaf = leaf.signed_by(&key, &issuer).expect("a leaf");
     for (name, text) in [
+        ("both.pem", leaf.pem() + &key.serialize_pem()),
         ("root.pem", root.pem()),
         ("leaf.pem", leaf.pem()),
         ("key.pem", key.serialize_pem()),
@@ -56,11 +62,23 @@ fn write_certificate(folder: &Path) {
     }
 }
 
+/// Returns a configuration with shorter deadlines for stalled senders.
+fn impatient(configuration: &str) -> String {
+    configuration
+        .replace("_timeout 10s", "_timeout 1s")
+        .replace("_timeout   10s", "_timeout   1s")
+        .replace("read_header 10s", "read_header 1s")
+        .replace("read_body 10s", "read_body 1s")
+        .replace("timeout client 10s", "timeout client 1s")
+        .replace("timeout http-request 10s", "timeout http-request 1s")
+}
+
 /// A proxy of the page.
 #[derive(Clone, Copy)]
 enum Proxy {
     Nginx,
     Caddy,
+    Haproxy,
 }
 
 impl Proxy {
@@ -68,6 +86,7 @@ impl Proxy {
         match self {
             Self::Nginx => "nginx",
             Self::Caddy => "caddy",
+            Self::Haproxy => "haproxy",
         }
     }
 
@@ -76,6 +95,7 @@ impl Proxy {
         match self {
             Self::Nginx => block("nginx"),
             Self::Caddy => block("caddyfile"),
+            Self::Haproxy => block("haproxy"),
         }
     }
 
@@ -85,6 +105,7 @@ impl Proxy {
         let (begin, end, with_prefix) = match self {
             Self::Nginx => ("    location /webhooks/ {", "\n    }\n", "nginx prefix"),
             Self::Caddy => ("\thandle /webhooks/* {", "\n\t}\n", "caddyfile prefix"),
+            Self::Haproxy => ("    http-request deny", "\n", "haproxy prefix"),
         };
         let (before, rest) = whole.split_once(begin).expect("the block of webhooks");
         let (_, after) = rest.split_once(end).expect("its end");
@@ -97,6 +118,8 @@ struct Proxied {
     installation: Installation,
     emulator: Emulator,
     port: Port,
+    /// The port to which the proxy forwards.
+    upstream: u16,
     proxy: Option<Child>,
 }
 
@@ -117,6 +140,7 @@ impl Proxied {
         std::fs::write(installation.settings(), settings).expect("written");
         write_certificate(installation.folder());
         Self {
+            upstream: installation.public_port(),
             installation,
             emulator,
             port,
@@ -149,7 +173,7 @@ impl Proxied {
         std::fs::read_to_string(self.path("proxy.log")).unwrap_or_default()
     }
 
-    /// Returns a block of the page with this test's names and shorter deadlines.
+    /// Returns a block of the page with this test's names.
     fn adapt(&self, text: &str) -> String {
         text.replace(
             "/etc/letsencrypt/live/hooks.example.lt/fullchain.pem",
@@ -159,25 +183,27 @@ impl Proxied {
             "/etc/letsencrypt/live/hooks.example.lt/privkey.pem",
             &self.path("key.pem"),
         )
-        .replace(
-            "127.0.0.1:8080",
-            &format!("127.0.0.1:{}", self.installation.public_port()),
-        )
+        .replace("127.0.0.1:8080", &format!("127.0.0.1:{}", self.upstream))
         .replace(
             "listen 443",
             &format!("listen 127.0.0.1:{}", self.port.number),
         )
-        .replace("_timeout 10s", "_timeout 1s")
-        .replace("_timeout   10s", "_timeout   1s")
-        .replace("read_header 10s", "read_header 1s")
-        .replace("read_body 10s", "read_body 1s")
+        .replace("bind :443", &format!("bind 127.0.0.1:{}", self.port.number))
+        .replace(
+            "/etc/haproxy/certs/hooks.example.lt.pem",
+            &self.path("both.pem"),
+        )
     }
 
-    /// Starts a proxy and waits until it accepts connections.
+    /// Starts a proxy, in place of the one before, and waits until it accepts connections.
     async fn start_proxy(&mut self, proxy: Proxy, configuration: &str) {
+        if let Some(mut before) = self.proxy.take() {
+            before.kill().await.expect("it can be killed");
+        }
         let mut command = match proxy {
             Proxy::Nginx => self.nginx(configuration),
             Proxy::Caddy => self.caddy(configuration),
+            Proxy::Haproxy => self.haproxy(configuration),
         };
         let log = std::fs::File::create(self.path("proxy.log")).expect("a file");
         command
@@ -221,6 +247,15 @@ impl Proxied {
         std::fs::write(self.path("nginx.conf"), config).expect("written");
         let mut command = Command::new("nginx");
         command.args(["-e", "stderr", "-c", &self.path("nginx.conf")]);
+        command
+    }
+
+    fn haproxy(&self, configuration: &str) -> Command {
+        let configuration = self.adapt(configuration);
+        std::fs::write(self.path("haproxy.cfg"), configuration).expect("written");
+        let mut command = Command::new("haproxy");
+        // In the foreground.
+        command.args(["-db", "-f", &self.path("haproxy.cfg")]);
         command
     }
 
@@ -304,7 +339,8 @@ async fn assert_documented_configuration_works(proxy: Proxy) {
     if !is_installed(proxy.program()) {
         return;
     }
-    let proxied = Proxied::behind(proxy, &proxy.configuration()).await;
+    let configuration = impatient(&proxy.configuration());
+    let proxied = Proxied::behind(proxy, &configuration).await;
     let report = proxied.assert_doctor_passes(&[]).await;
     assert_eq!(report.results("header_deadline"), ["pass"]);
     assert_eq!(report.results("body_deadline"), ["pass"]);
@@ -312,7 +348,8 @@ async fn assert_documented_configuration_works(proxy: Proxy) {
     let client = proxied.client().build().expect("a client");
     let webhook = format!("{}/webhooks/x", proxied.url());
     let answer = client.post(webhook).send().await.expect("an answer");
-    assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+    let retried = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE];
+    assert!(retried.contains(&answer.status()), "{}", answer.status());
     let elsewhere = client.get(proxied.url()).send().await;
     assert_eq!(
         elsewhere.expect("an answer").status(),
@@ -329,6 +366,11 @@ async fn the_documented_nginx_configuration_works() {
 #[tokio::test]
 async fn the_documented_caddy_configuration_works() {
     assert_documented_configuration_works(Proxy::Caddy).await;
+}
+
+#[tokio::test]
+async fn the_documented_haproxy_configuration_works() {
+    assert_documented_configuration_works(Proxy::Haproxy).await;
 }
 
 async fn assert_prefix_works(proxy: Proxy) {
@@ -349,6 +391,219 @@ async fn nginx_works_below_a_prefix() {
 #[tokio::test]
 async fn caddy_works_below_a_prefix() {
     assert_prefix_works(Proxy::Caddy).await;
+}
+
+#[tokio::test]
+async fn haproxy_works_below_a_prefix() {
+    assert_prefix_works(Proxy::Haproxy).await;
+}
+
+/// A proxy that is set up wrongly, and what `doctor` says about it.
+struct Mistake {
+    proxy: Proxy,
+    right: &'static str,
+    wrong: &'static str,
+    /// The check that fails, and the kind of request that it explains.
+    check: &'static str,
+    kind: UnexpectedRequest,
+}
+
+const fn mistake(
+    proxy: Proxy,
+    right: &'static str,
+    wrong: &'static str,
+    kind: UnexpectedRequest,
+) -> Mistake {
+    let check = match kind {
+        PathCut | PathSlash | PathPrefix => "public_address",
+        _ => "unexpected_requests",
+    };
+    Mistake {
+        proxy,
+        right,
+        wrong,
+        check,
+        kind,
+    }
+}
+
+const NGINX_PASS: &str = "proxy_pass http://ivesk_webhook;";
+const CADDY_PASS: &str = "reverse_proxy 127.0.0.1:8080 {";
+const HAPROXY_PASS: &str = "server local 127.0.0.1:8080";
+
+const MISTAKES: [Mistake; 8] = [
+    mistake(
+        Proxy::Nginx,
+        NGINX_PASS,
+        "proxy_pass http://ivesk_webhook/;",
+        PathCut,
+    ),
+    mistake(
+        Proxy::Nginx,
+        NGINX_PASS,
+        "proxy_pass http://ivesk_webhook//webhooks/;",
+        PathSlash,
+    ),
+    mistake(
+        Proxy::Nginx,
+        NGINX_PASS,
+        "proxy_pass http://ivesk_webhook/x/webhooks/;",
+        PathPrefix,
+    ),
+    mistake(
+        Proxy::Nginx,
+        NGINX_PASS,
+        "proxy_pass https://ivesk_webhook;",
+        Tls,
+    ),
+    mistake(
+        Proxy::Caddy,
+        "handle /webhooks/* {",
+        "handle_path /webhooks/* {",
+        PathCut,
+    ),
+    mistake(
+        Proxy::Caddy,
+        CADDY_PASS,
+        "reverse_proxy h2c://127.0.0.1:8080 {",
+        Http2,
+    ),
+    mistake(
+        Proxy::Haproxy,
+        HAPROXY_PASS,
+        "server local 127.0.0.1:8080 send-proxy",
+        ProxyProtocol,
+    ),
+    mistake(
+        Proxy::Haproxy,
+        HAPROXY_PASS,
+        "server local 127.0.0.1:8080 send-proxy-v2",
+        ProxyProtocol,
+    ),
+];
+
+#[tokio::test]
+async fn doctor_tells_apart_what_a_proxy_does_wrong() {
+    let mut proxied = Proxied::with("", "", "").await;
+    for mistake in &MISTAKES {
+        if !is_installed(mistake.proxy.program()) {
+            continue;
+        }
+        let right = mistake.proxy.configuration();
+        assert!(right.contains(mistake.right), "{}", mistake.right);
+        let wrong = right.replace(mistake.right, mistake.wrong);
+        proxied.start_proxy(mistake.proxy, &wrong).await;
+        let server = proxied.installation.start().await;
+        let root = proxied.path("root.pem");
+        let report = Report::with(
+            &proxied.installation,
+            &["--quick"],
+            &[("SSL_CERT_FILE", &root)],
+        )
+        .await;
+        // HAProxy answers nothing where a connection has ended that it used before.
+        let reached = report.results("public_address");
+        assert!(!reached.contains(&"pass"), "{}", mistake.wrong);
+        let words = report.words(mistake.check);
+        let found = mistake.kind.explanation().found;
+        assert!(words.contains(found), "{}: {words}", mistake.wrong);
+        report.assert_explained();
+        drop(server);
+    }
+}
+
+#[tokio::test]
+async fn doctor_recognizes_a_proxy_that_leads_to_another_instance() {
+    if !is_installed("nginx") {
+        return;
+    }
+    let other = Installation::alone("");
+    let _other = other.start().await;
+    let mut proxied = Proxied::with("", "", "").await;
+    proxied.upstream = other.public_port();
+    proxied
+        .start_proxy(Proxy::Nginx, &Proxy::Nginx.configuration())
+        .await;
+    let server = proxied.installation.start().await;
+    let root = proxied.path("root.pem");
+    let variables = [("SSL_CERT_FILE", root.as_str())];
+    let report = Report::with(&proxied.installation, &["--quick"], &variables).await;
+    assert_eq!(report.results("public_address"), ["fail", "fail"]);
+    let words = report.words("public_address");
+    assert!(words.contains("another ivesk-webhook answers"), "{words}");
+    drop(server);
+}
+
+/// Messages that [`assert_no_message_is_lost`] sends at once.
+const SENDERS: usize = 50;
+
+/// Time after which the service closes an idle connection in these tests.
+const IDLE: Duration = Duration::from_millis(600);
+
+/// Returns how often each of [`SENDERS`] sends: enough to meet the race, or with the variable
+/// `IVESK_WEBHOOK_TEST_IDLE_REQUESTS` for that many requests in all.
+fn rounds() -> usize {
+    let requests = std::env::var("IVESK_WEBHOOK_TEST_IDLE_REQUESTS").ok();
+    requests.map_or(4, |requests| {
+        let requests: usize = requests.parse().expect("a number");
+        requests.div_ceil(SENDERS)
+    })
+}
+
+/// Sends messages around the moment at which the service closes idle connections, and asserts
+/// that each is answered 200.
+async fn assert_no_message_is_lost(proxy: Proxy) {
+    if !is_installed(proxy.program()) {
+        return;
+    }
+    let app = TestApp::with(|config| config.public.header_timeout = IDLE).await;
+    let mut proxied = Proxied::with("", "", "").await;
+    proxied.upstream = app.public().port();
+    let configuration = proxy
+        .configuration()
+        .replace("keepalive_timeout 5s", "keepalive_timeout 300ms")
+        .replace("keepalive 5s", "keepalive 300ms");
+    proxied.start_proxy(proxy, &configuration).await;
+    let url = format!("{}{}", proxied.url(), app.webhook(Event::OnExported));
+    // Only the connections between proxy and service are to be reused.
+    let client = proxied.client().pool_max_idle_per_host(0);
+    let client = client.build().expect("a client");
+    let send = async |body: String| {
+        let answer = client.post(&url).body(body).send().await;
+        answer.expect("an answer").status()
+    };
+    for round in 0..rounds() {
+        let mut sent = Vec::new();
+        for sender in 0..SENDERS {
+            let message = Message::notification(&app.sns);
+            // From 80 % to 120 % of the limit after the round before.
+            let pause = IDLE.mul_f64(0.8 + 0.4 * sender as f64 / SENDERS as f64);
+            let send = &send;
+            sent.push(async move {
+                tokio::time::sleep(pause).await;
+                send(message.body()).await
+            });
+        }
+        for status in futures_util::future::join_all(sent).await {
+            assert_eq!(status, 200, "round {round}: {}", proxied.proxy_log());
+        }
+    }
+    assert_eq!(app.store.accepts(), rounds() * SENDERS);
+}
+
+#[tokio::test]
+async fn nginx_loses_no_message_at_the_idle_limit() {
+    assert_no_message_is_lost(Proxy::Nginx).await;
+}
+
+#[tokio::test]
+async fn caddy_loses_no_message_at_the_idle_limit() {
+    assert_no_message_is_lost(Proxy::Caddy).await;
+}
+
+#[tokio::test]
+async fn haproxy_loses_no_message_at_the_idle_limit() {
+    assert_no_message_is_lost(Proxy::Haproxy).await;
 }
 
 /// Asserts that the client's own address is logged; returns the request's id.
@@ -385,6 +640,15 @@ async fn caddy_passes_the_true_client_address_and_id() {
         return;
     }
     let id = assert_client_is_logged(Proxy::Caddy, &Proxy::Caddy.configuration()).await;
+    assert!(uuid::Uuid::try_parse(&id).is_ok(), "{id}");
+}
+
+#[tokio::test]
+async fn haproxy_passes_the_true_client_address_and_id() {
+    if !is_installed("haproxy") {
+        return;
+    }
+    let id = assert_client_is_logged(Proxy::Haproxy, &Proxy::Haproxy.configuration()).await;
     assert!(uuid::Uuid::try_parse(&id).is_ok(), "{id}");
 }
 

@@ -277,6 +277,26 @@ fn public_and_api_urls_are_https_unless_loopback() {
 }
 
 #[test]
+fn a_public_url_with_webhooks_in_it_is_refused_with_its_form() {
+    let with =
+        |path: &str| public("").replace("hooks.example.lt", &format!("hooks.example.lt{path}"));
+    for (path, right) in [
+        ("/webhooks", "`https://hooks.example.lt`"),
+        ("/webhooks/", "`https://hooks.example.lt`"),
+        ("/ivesk/webhooks/", "`https://hooks.example.lt/ivesk`"),
+        (
+            "/webhooks/default/on_exported/planted-token-5e7f",
+            "`https://hooks.example.lt`",
+        ),
+    ] {
+        let message = refused_with(&with(path), &[]);
+        assert!(message.contains(right), "{message}");
+        assert!(!message.contains("planted"), "{message}");
+    }
+    assert!(parse(&with("/webhooks-of-ours")).is_ok());
+}
+
+#[test]
 fn an_empty_or_malformed_topic_list_refuses_to_start() {
     for bad in [
         "topics = []",
