@@ -111,6 +111,12 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let accounts = accounts::read(&mut layers, public.as_ref());
     let upload = upload::read(&mut layers, &accounts);
     let destinations = destinations::read(&mut layers, &accounts);
+    if upload.watch.as_ref() == Some(&store.backup_dir) {
+        layers.report(
+            "store.backup_dir",
+            "is the folder of `upload.watch`, whose files are sent to Įvesk.lt; name another folder",
+        );
+    }
     let settings = layers.finish()?;
     let Some(public) = public else {
         // `public` returns none only after it reported why, so `finish` has returned an error.

@@ -146,6 +146,7 @@ impl Config {
                 ..AdminConfig::default()
             },
             store: StoreConfig {
+                backup_dir: setup.store.with_file_name("backups"),
                 url: StoreUrl::Sqlite(setup.store),
                 ..StoreConfig::default()
             },

@@ -85,6 +85,8 @@ url = {url}
 # from a file, or from IVESK_WEBHOOK_STORE_PASSWORD.
 #url = "postgres://ivesk@db.example.lt/ivesk"  # example
 #password_file = "store-password.txt"  # example
+# The folder that `ivesk-webhook store backup` writes to, beside a SQLite file by default.
+#backup_dir = "backups"
 # With less free disk space messages are answered 503, and SNS sends them again. The alarm `disk` is
 # on below twice this. 256 MiB.
 #min_free_bytes = 268435456

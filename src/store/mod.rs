@@ -2,7 +2,6 @@
 //!
 //! Callers pass the time from their [`Clock`], so that tests can set it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use crate::domain::{Account, Clock, Event, Feed, Timestamp};
 mod accounts;
 mod activity;
 mod alarms;
+mod backup;
 mod certificates;
 mod columns;
 mod completion;
@@ -42,6 +42,7 @@ mod uploads;
 
 pub use activity::*;
 pub use alarms::*;
+pub use backup::*;
 pub use certificates::*;
 pub use deliveries::*;
 pub use documents::*;
@@ -279,13 +280,13 @@ pub trait Store: DeliveryStore {
     /// Removes a bounded number of the rows and bodies that `retention` names.
     async fn retain(&self, retention: Retention) -> Result<RetentionOutcome, StoreError>;
 
-    /// Writes a complete copy to `to` while the service runs; an existing file is
-    /// replaced.
+    /// Writes a complete copy to `to` while the service runs.
     ///
     /// # Errors
     ///
-    /// [`StoreError::BackupOntoItself`] if `to` is the store or one of its files.
-    async fn backup(&self, to: PathBuf) -> Result<(), StoreError>;
+    /// [`StoreError::BackupOntoItself`] if `to` is the store or one of its files,
+    /// [`StoreError::BackupExists`], [`StoreError::BackupRunning`].
+    async fn backup(&self, to: BackupFile) -> Result<(), StoreError>;
 
     /// Returns the free bytes of the store's disk; `None` if the store is not on a disk
     /// of this machine.

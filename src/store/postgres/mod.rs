@@ -3,7 +3,6 @@
 //! Sessions keep no state (no prepared statement, no LISTEN, no session lock), so that
 //! PgBouncer in transaction mode can be used. Due times and leases go by the database's clock.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,12 +29,12 @@ use super::triggers::{TriggerReconciliation, raise_all};
 use super::uploads::{EndUpload, ListNewestUploads};
 use super::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
-    AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
-    DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
-    NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, QuarantineRow, Quarantined, Retention, RetentionOutcome, SequenceRow, Store,
-    StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun,
-    UploadEnd, UploadFilter, UploadRow,
+    AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, BackupFile, CertificateRow,
+    DocumentFilter, DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest,
+    NewApiToken, NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome,
+    PageToCommit, PullPlan, QuarantineRow, Quarantined, Retention, RetentionOutcome, SequenceRow,
+    Store, StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments,
+    UploadBegun, UploadEnd, UploadFilter, UploadRow,
 };
 use crate::config::PostgresAddress;
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
@@ -556,7 +555,7 @@ impl Store for PostgresStore {
         self.write(retention).await
     }
 
-    async fn backup(&self, _to: PathBuf) -> Result<(), StoreError> {
+    async fn backup(&self, _to: BackupFile) -> Result<(), StoreError> {
         Err(StoreError::BackedUpElsewhere)
     }
 

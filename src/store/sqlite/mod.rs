@@ -29,12 +29,12 @@ use super::triggers::{TriggerReconciliation, raise_all};
 use super::uploads::{EndUpload, ListNewestUploads};
 use super::{
     AcceptedMessage, AccountRow, Activity, AlarmChanges, AlarmFilter, AlarmNotice,
-    AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, CertificateRow, DocumentFilter,
-    DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
-    NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, QuarantineRow, Quarantined, QueueLengths, Retention, RetentionOutcome, SequenceRow,
-    Store, StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments,
-    UploadBegun, UploadEnd, UploadFilter, UploadRow,
+    AlarmObservation, AlarmRow, ApiTokenMade, ApiTokenRow, BackupFile, CertificateRow,
+    DocumentFilter, DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest,
+    NewApiToken, NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome,
+    PageToCommit, PullPlan, QuarantineRow, Quarantined, QueueLengths, Retention, RetentionOutcome,
+    SequenceRow, Store, StoreError, SubscriptionChange, SubscriptionRow, Trigger,
+    UnannouncedDocuments, UploadBegun, UploadEnd, UploadFilter, UploadRow,
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
 
@@ -599,7 +599,7 @@ impl Store for SqliteStore {
         self.write(retention).await
     }
 
-    async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+    async fn backup(&self, to: BackupFile) -> Result<(), StoreError> {
         let (answer, outcome) = oneshot::channel();
         let source = self.path.clone();
         // On a thread of its own, so that other reads continue during a long copy.

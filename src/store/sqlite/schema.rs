@@ -1,12 +1,13 @@
 //! Opening the file: pragmas, migrations, and the check that it is a database of this program.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::error::explain;
 use crate::store::StoreError;
+use crate::store::backup::BackupFile;
 
 /// `PRAGMA application_id` of this program's files: "IvWh".
 const APPLICATION_ID: i32 = 0x4976_5768;
@@ -49,7 +50,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
         });
     }
     if (1..NEWEST).contains(&found) {
-        let copy = PathBuf::from(format!("{}.schema-{found}.backup", path.display()));
+        let copy = BackupFile::beside(path, &format!(".schema-{found}.backup"));
         super::backup::copy(&connection, path, &copy)?;
     }
     migrate(&mut connection, found).map_err(|error| explain(path, error))?;

@@ -272,6 +272,10 @@ fn the_docs_list_every_setting_with_variable_and_default() {
                 assert!(text.ends_with("/ivesk-webhook.db"), "{text}");
                 "sqlite://ivesk-webhook.db".to_owned()
             }
+            Value::String(text) if setting.name == "store.backup_dir" => {
+                assert!(text.ends_with("/backups"), "{text}");
+                "backups".to_owned()
+            }
             Value::String(_) if line.contains("` | required |") => continue,
             Value::String(text) => text,
             Value::Array(items) if !items.is_empty() => {

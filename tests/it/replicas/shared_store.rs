@@ -9,8 +9,8 @@ use ivesk_webhook::domain::{
     Account, Clock, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp,
 };
 use ivesk_webhook::store::{
-    DocumentFilter, LeaseRequest, PageEnd, PageFailure, PageLease, PageOutcome, PageToCommit,
-    PullPlan, SharedStore, StoreError, Trigger, TriggerKind,
+    BackupFile, DocumentFilter, LeaseRequest, PageEnd, PageFailure, PageLease, PageOutcome,
+    PageToCommit, PullPlan, SharedStore, StoreError, Trigger, TriggerKind,
 };
 
 use crate::support::databases::{Cluster, Database, Options, query_sql, run_sql, skip_postgres};
@@ -356,7 +356,8 @@ async fn a_reader_creates_no_tables_and_backups_are_pg_dumps() {
     ));
     let store = database.open(Options::at(Clock::manual(START))).await;
     let store = store.expect("it opens");
-    let error = store.backup("x".into()).await.expect_err("not here");
+    let file = BackupFile::named(std::path::Path::new("/"), "x", false).expect("a name");
+    let error = store.backup(file).await.expect_err("not here");
     assert!(error.to_string().contains("pg_dump"), "{error}");
     let reader = open(address).await.expect("the store is readable");
     use ivesk_webhook::store::Store as _;

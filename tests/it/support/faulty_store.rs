@@ -352,7 +352,7 @@ impl Store for FaultyStore {
         self.real.retain(retention).await
     }
 
-    async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+    async fn backup(&self, to: BackupFile) -> Result<(), StoreError> {
         self.real.backup(to).await
     }
 

@@ -434,6 +434,17 @@ fn a_key_file_is_read_beside_the_settings_and_trimmed() {
 }
 
 #[test]
+fn backups_are_beside_the_store_and_never_uploaded() {
+    let dir = |text: &str| valid(&local(text)).store.backup_dir;
+    assert_eq!(dir(""), Path::new("/etc/ivesk/backups"));
+    let store = "store.url = 'sqlite:///var/lib/ivesk/x.db'";
+    assert_eq!(dir(store), Path::new("/var/lib/ivesk/backups"));
+    assert_eq!(dir("store.backup_dir = 'b'"), Path::new("/etc/ivesk/b"));
+    let drop_folder = local("store.backup_dir = 'outbox'\n[upload]\nwatch = './outbox/'");
+    assert_eq!(names(&drop_folder), ["store.backup_dir"]);
+}
+
+#[test]
 fn a_store_url_may_be_a_file() {
     for bad in [
         "sqlite://",
