@@ -42,6 +42,8 @@
 //! - [`sns`]: verifies SNS messages and confirms subscriptions. A crate of its own, without
 //!   HTTP server and SQL.
 //! - [`file_names`]: file names that stay in their folder.
+//! - [`private_files`]: files that only this user may read, reached without following links.
+//! - [`visible`]: makes the words of others safe to read.
 //!
 //! # Who imports whom
 //!
@@ -56,7 +58,7 @@
 //! receiver      -> subscriptions
 //! alarms        -> pull, delivery
 //! every room    -> metrics, store, ivesk, config, refusal, program, egress, backoff, domain,
-//!                  sns, file_names
+//!                  sns, file_names, private_files, visible
 //! ```
 //!
 //! Of the rooms that every other may import, each imports only those to its right. The
@@ -84,6 +86,7 @@ pub mod file_names;
 pub mod ivesk;
 pub mod metrics;
 pub mod otlp;
+pub mod private_files;
 pub mod program;
 pub mod pull;
 pub mod receiver;
@@ -95,6 +98,7 @@ pub mod subscriptions;
 pub mod trace;
 pub mod tunnel;
 pub mod uploads;
+pub mod visible;
 
 pub use ivesk_emulator as emulator;
 pub use sns_messages as sns;
