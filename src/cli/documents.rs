@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::domain::{Account, Company, Queue};
 use crate::file_names::identity;
 use crate::ivesk::view::View;
+use crate::private_files::{FOLDER_MODE, create_dir_all, write};
 use crate::service::open_store_for_reading;
 use crate::store::{DocumentFilter, DocumentRow, Store};
 use crate::trace::Trace;
@@ -340,15 +341,14 @@ async fn export(store: &dyn Store, filter: DocumentFilter, dir: &Path) -> Result
             "" => row.feed.queue.as_str(),
             company => company,
         }));
-        std::fs::create_dir_all(&folder)
+        create_dir_all(&folder, FOLDER_MODE)
             .with_context(|| format!("failed to create {}", folder.display()))?;
         let file = folder.join(format!(
             "{}-{}.json",
             row.sequence,
             identity(&row.document_id)
         ));
-        std::fs::write(&file, body)
-            .with_context(|| format!("failed to write {}", file.display()))?;
+        write(&file, body).with_context(|| format!("failed to write {}", file.display()))?;
         written += 1;
         Ok(())
     })

@@ -1,21 +1,19 @@
 //! The file of a backup: a name in one folder, where nobody else can get in between.
 
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
 use crate::file_names::component;
+use crate::private_files::{FOLDER_MODE, create_dir_all, create_new};
 
 /// Longest name of a backup, in bytes: its temporary name is longer.
 const MAX_NAME_BYTES: usize = 200;
 /// Ending of an unfinished backup; its name begins with a dot, as no backup's does.
 const PARTIAL: &str = ".partial";
-/// Permissions: of files, and of the folder if it is created.
-const FILE_MODE: u32 = 0o600;
-const FOLDER_MODE: u32 = 0o700;
 /// Others may write there, and nothing keeps them from replacing files of this user.
 const WRITABLE_BY_OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
@@ -82,11 +80,7 @@ impl BackupFile {
     /// [`StoreError::NotAccessible`] if the folder or the file to replace is not safe to use.
     pub(super) fn create(&self) -> Result<Partial, StoreError> {
         let failed = |error: io::Error| not_accessible(&self.folder, &error.to_string());
-        DirBuilder::new()
-            .recursive(true)
-            .mode(FOLDER_MODE)
-            .create(&self.folder)
-            .map_err(failed)?;
+        create_dir_all(&self.folder, FOLDER_MODE).map_err(failed)?;
         let path = self.folder.canonicalize().map_err(failed)?;
         let folder = File::open(&path).map_err(failed)?;
         let mode = folder.metadata().map_err(failed)?.mode();
@@ -124,12 +118,7 @@ impl BackupFile {
         getrandom::fill(&mut random).map_err(|error| failed(io::Error::other(error)))?;
         let random = u64::from_ne_bytes(random);
         let partial = path.join(format!(".{random:016x}{PARTIAL}"));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(&partial)
-            .map_err(failed)?;
+        let file = create_new(&partial).map_err(failed)?;
         Ok(Partial {
             file,
             path: partial,

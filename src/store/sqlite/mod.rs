@@ -37,6 +37,7 @@ use super::{
     UnannouncedDocuments, UploadBegun, UploadEnd, UploadFilter, UploadRow,
 };
 use crate::domain::{Account, Event, Feed, Timestamp};
+use crate::private_files::open_or_create;
 
 mod backup;
 mod deliveries;
@@ -260,12 +261,7 @@ fn lock_file(path: &Path) -> Result<File, StoreError> {
         path: path.to_owned(),
         detail: format!("{error}; check that its folder exists and that this user may write there"),
     };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&name)
-        .map_err(not_accessible)?;
+    let file = open_or_create(Path::new(&name)).map_err(not_accessible)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::error::explain;
+use crate::private_files::create_new;
 use crate::store::StoreError;
 use crate::store::backup::BackupFile;
 
@@ -40,6 +41,9 @@ const CACHED_STATEMENTS: usize = 128;
 ///
 /// A file with an older schema is copied beside itself first.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
+    // SQLite would create it for everybody to read; the files beside it get its permissions. If this
+    // fails, so does opening, with an error that explains it.
+    let _ = create_new(path);
     let mut connection = Connection::open(path).map_err(|error| explain(path, error))?;
     prepare(&connection).map_err(|error| explain(path, error))?;
     let found = schema_version(&connection, path)?;
