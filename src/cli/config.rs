@@ -7,6 +7,7 @@ use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use super::table;
 use crate::config::{Config, ConfirmMode, Setting};
+use crate::doctor::exposed;
 
 /// Arguments of `config`.
 #[derive(Debug, clap::Args)]
@@ -82,6 +83,9 @@ fn remarks(config: &Config) -> Vec<String> {
             "`sns.confirm` is \"ask\": a subscription waits for `ivesk-webhook subscriptions approve`"
                 .to_owned(),
         );
+    }
+    for file in exposed::files(config) {
+        remarks.push(format!("WARNING: {}: {}", file.found(), file.fix()));
     }
     if !config.sns.local_origins.is_empty() {
         remarks.push(format!(

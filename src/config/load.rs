@@ -39,7 +39,10 @@ impl Config {
         let text = read_file(path, environment)?;
         let base_dir = path.parent().unwrap_or(Path::new(""));
         let source = path.display().to_string();
-        read(Layers::new(source, &text, base_dir, environment))
+        let (mut config, settings) = read(Layers::new(source, &text, base_dir, environment))?;
+        let holds = "the secret ends of the webhooks' paths".to_owned();
+        config.secret_files.push((path.to_owned(), holds));
+        Ok((config, settings))
     }
 
     /// Reads settings from text; relative paths in it start from `base_dir`.
@@ -117,6 +120,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
             "is the folder of `upload.watch`, whose files are sent to Įvesk.lt; name another folder",
         );
     }
+    let secret_files = layers.secret_files();
     let settings = layers.finish()?;
     let Some(public) = public else {
         // `public` returns none only after it reported why, so `finish` has returned an error.
@@ -139,6 +143,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         log,
         accounts,
         environment,
+        secret_files,
     };
     Ok((config, settings))
 }

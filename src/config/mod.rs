@@ -47,7 +47,7 @@ pub use admin::AdminConfig;
 pub use alarms::{AlarmCommand, AlarmTarget, AlarmsConfig};
 pub use api::{ApiConfig, ExportedPath};
 pub use check::is_loopback;
-pub use destinations::{DestinationConfig, DestinationKind, FolderLayout, HistoryMode};
+pub use destinations::{DestinationConfig, DestinationKind, FileMode, FolderLayout, HistoryMode};
 pub use environment::{Environment, VARIABLE_PREFIX};
 pub use import_errors::{ImportErrorLanguage, ImportErrorsConfig};
 pub use log::{LogConfig, LogFormat};
@@ -96,6 +96,8 @@ pub struct Config {
     pub accounts: BTreeMap<Account, AccountConfig>,
     /// The service's own variables, for programs of destinations that name some.
     pub environment: Environment,
+    /// Files that secrets were read from, the settings among them, and what each holds.
+    pub secret_files: Vec<(PathBuf, String)>,
 }
 
 /// The parts of [`Config::for_loopback`] that differ between demos and tests.
@@ -164,6 +166,7 @@ impl Config {
             log: LogConfig::default(),
             accounts: BTreeMap::from([(default_account(), account)]),
             environment: Environment::default(),
+            secret_files: Vec::new(),
         }
     }
 

@@ -193,6 +193,8 @@ url = {url}
 #files = true  # example
 # A larger PDF is left out. 64 MiB.
 #max_file_bytes = 67108864  # example
+# Who may read the files: "0640" lets the service's group, "0644" everybody on this machine.
+#file_mode = "0600"  # example
 #
 # Lists documents for a program that requests them: GET /v1/documents?after=
 #[destinations.reports]  # example

@@ -1,7 +1,6 @@
 //! Fetches a document's PDF: only from configured hosts, without the API key, limited in
 //! size, and checked before it is stored.
 
-use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -38,7 +37,7 @@ pub(super) struct Files {
 
 /// The result of fetching a file.
 pub(super) enum Fetched {
-    /// A PDF was written to the requested path; its SHA-256 in hexadecimal digits.
+    /// A PDF was written to the file; its SHA-256 in hexadecimal digits.
     Pdf(String),
     /// The file is not available and a retry would not help; the reason.
     Missing(String),
@@ -75,14 +74,14 @@ impl Files {
         })
     }
 
-    /// Fetches the file behind `link` into `path`, which must not exist yet.
+    /// Fetches the file behind `link` into `file`, which is new and empty.
     ///
     /// `listed_at` is the time when the vendor listed the link, if a pull was made for it.
     pub(super) async fn fetch(
         &self,
         link: Option<&SecretString>,
         listed_at: Option<Timestamp>,
-        path: &Path,
+        file: File,
     ) -> Fetched {
         let is_new = listed_at.is_some_and(|at| self.clock.now().since(at) < NEW_LINK_AGE);
         let url = link.and_then(|link| Url::parse(link.expose_secret()).ok());
@@ -94,7 +93,7 @@ impl Files {
         }
         match self.client.get(url).send().await {
             Ok(response) if response.status() == StatusCode::OK => {
-                self.receive(response, path).await
+                self.receive(response, file).await
             }
             Ok(response) => self.classify(response, is_new).await,
             Err(error) => unreachable(&egress::describe(error)),
@@ -129,9 +128,9 @@ impl Files {
         )))
     }
 
-    /// Writes the body of a success to `path`. A body shorter than its Content-Length is an
+    /// Writes the body of a success to `file`. A body shorter than its Content-Length is an
     /// error of the connection.
-    async fn receive(&self, mut response: Response, path: &Path) -> Fetched {
+    async fn receive(&self, mut response: Response, mut file: File) -> Fetched {
         let too_large = || {
             Fetched::Missing(format!(
                 "its file is larger than {} bytes (`max_file_bytes`)",
@@ -144,10 +143,6 @@ impl Files {
         {
             return too_large();
         }
-        let mut file = match File::create_new(path).await {
-            Ok(file) => file,
-            Err(error) => return Fetched::Disk(error),
-        };
         let mut head = Vec::with_capacity(HEAD_BYTES);
         let mut digest = Context::new(&SHA256);
         let mut bytes = 0_u64;

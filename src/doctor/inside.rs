@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use reqwest::header::DATE;
 use rustix::fs::Access;
 
-use super::Check;
+use super::{Check, exposed};
 use crate::config::{Config, PostgresAddress, StoreUrl, is_loopback};
 use crate::domain::{Clock, Company, Queue, Timestamp};
 use crate::egress;
@@ -62,6 +62,13 @@ pub fn settings(config: &Config) -> Vec<Check> {
             Check::note("subscribe_path", "`api.subscribe_path` is not set")
                 .because("`subscriptions create` can't send the request")
                 .fix("`ivesk-webhook subscriptions create --print` shows what to send by hand"),
+        );
+    }
+    for file in exposed::files(config) {
+        checks.push(
+            Check::note("secrets", file.found())
+                .because("who reads it can send messages as SNS does, act as this service, or see all documents")
+                .fix(file.fix()),
         );
     }
     if !config.sns.local_origins.is_empty() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ivesk_webhook::config::{
-    Config, DestinationConfig, DestinationKind, FolderLayout, HistoryMode, StoreUrl,
+    Config, DestinationConfig, DestinationKind, FileMode, FolderLayout, HistoryMode, StoreUrl,
     default_account,
 };
 use ivesk_webhook::delivery::worker::{DestinationWorker, StepOutcome};
@@ -417,6 +417,7 @@ impl Archive {
             layout: FolderLayout::Company,
             files: true,
             max_file_bytes: 1 << 20,
+            file_mode: FileMode::default(),
         });
         let worker = worker(&bench, "archive", &destination).await;
         Self {

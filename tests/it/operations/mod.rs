@@ -1,6 +1,7 @@
-//! Operation: alarms, metrics, traces, proxies and secrets.
+//! Operation: alarms, files, metrics, traces, proxies and secrets.
 
 mod alarms;
+mod files;
 mod metrics;
 mod proxies;
 mod secrets;
