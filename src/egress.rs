@@ -1,13 +1,13 @@
 //! Creates the HTTP clients: every request to another host is made by one of them.
 //!
-//! No redirects, no system proxy, no cookies, no compression (`sns_messages::http`).
-//! Callers check that a host is allowed before they build a request.
+//! No redirects, no proxy but `egress.proxy`, no cookies, no compression
+//! (`sns_messages::http`). Callers check that a host is allowed before they build a request.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use sns_messages::http;
-pub use sns_messages::http::{BodyError, describe, read_body};
+pub use sns_messages::http::{BodyError, Proxy, describe, read_body};
 
 use crate::domain::Timestamp;
 
@@ -19,13 +19,16 @@ pub const USER_AGENT: &str = concat!("ivesk-webhook/", env!("CARGO_PKG_VERSION")
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// Returns a client whose requests end after `timeout`, body included.
-pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
-    http::client(USER_AGENT, timeout)
+pub fn client(proxy: Option<&Proxy>, timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    http::client(USER_AGENT, proxy, timeout)
 }
 
 /// Returns the same client, whose answers also contain the other side's certificate.
-pub fn client_that_sees_certificates(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
-    http::client_builder(USER_AGENT, timeout)
+pub fn client_that_sees_certificates(
+    proxy: Option<&Proxy>,
+    timeout: Duration,
+) -> Result<reqwest::Client, reqwest::Error> {
+    http::client_builder(USER_AGENT, proxy, timeout)
         .tls_info(true)
         .build()
 }

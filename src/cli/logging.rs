@@ -8,6 +8,7 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::outcome::Failure;
 use crate::config::{LogConfig, LogFormat};
+use crate::egress::Proxy;
 use crate::otlp::Traces;
 
 /// Starts logging to standard error. A second call changes nothing.
@@ -36,7 +37,10 @@ pub(super) fn start(log: &LogConfig) -> Result<(), Failure> {
 /// # Errors
 ///
 /// As [`start`], and if no client for the collector can be created.
-pub(super) fn start_with_traces(log: &LogConfig) -> Result<Option<Traces>, Failure> {
+pub(super) fn start_with_traces(
+    log: &LogConfig,
+    proxy: Option<&Proxy>,
+) -> Result<Option<Traces>, Failure> {
     let Some(url) = &log.otlp_url else {
         return start(log).map(|()| None);
     };
@@ -46,7 +50,7 @@ pub(super) fn start_with_traces(log: &LogConfig) -> Result<Option<Traces>, Failu
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().with_ansi(false).boxed(),
     };
-    let traces = Traces::to(url)?;
+    let traces = Traces::to(url, proxy)?;
     let started = tracing_subscriber::registry()
         .with(lines.with_filter(filter))
         .with(traces.layer())

@@ -51,7 +51,7 @@ impl RunningServer {
     /// If a server runs but refuses our token.
     pub async fn find(config: &Config) -> Result<Option<Self>, Failure> {
         let server = Self {
-            client: egress::client(CALL_TIMEOUT)?,
+            client: egress::client(None, CALL_TIMEOUT)?,
             address: reachable_address(config.admin.listen),
             token: config.admin.token.clone(),
         };

@@ -8,8 +8,8 @@ use super::environment::{Environment, variable_of};
 use super::layers::Layers;
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
-    Config, DEFAULT_FILE, accounts, admin, alarms, api, destinations, import_errors, log, public,
-    pull, retention, sns, store, upload,
+    Config, DEFAULT_FILE, accounts, admin, alarms, api, destinations, egress, import_errors, log,
+    public, pull, retention, sns, store, upload,
 };
 
 impl Config {
@@ -104,8 +104,9 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let public = public::read(&mut layers);
     let admin = admin::read(&mut layers, public.as_ref());
     let store = store::read(&mut layers);
-    let sns = sns::read(&mut layers);
-    let api = api::read(&mut layers);
+    let egress = egress::read(&mut layers);
+    let sns = sns::read(&mut layers, &egress);
+    let api = api::read(&mut layers, &egress);
     let pull = pull::read(&mut layers, &api);
     let retention = retention::read(&mut layers);
     let alarms = alarms::read(&mut layers);
@@ -138,6 +139,7 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         upload,
         destinations,
         import_errors,
+        egress,
         retention,
         alarms,
         log,

@@ -122,8 +122,15 @@ url = {url}
 #timeout = "30s"
 # A larger page is not read. 32 MiB.
 #max_page_bytes = 33554432
-# Hosts from which documents' files may be fetched, with their subdomains.
+# Hosts from which documents' files may be fetched and to which files may be uploaded, with their
+# subdomains.
 #file_hosts = ["app.ivesk.lt", "amazonaws.com"]
+
+[egress]
+# The proxy for requests to other hosts. Variables such as HTTPS_PROXY are not used.
+#proxy = "http://proxy.example.lt:3128"  # example
+# Hosts that are reached without it, with their subdomains, such as ["books.example.lt"].
+#direct_hosts = []
 
 [pull]
 # How far follow-ups and reconciliation read back.

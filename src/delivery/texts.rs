@@ -93,6 +93,21 @@ mod tests {
     }
 
     #[test]
+    fn a_link_in_a_rejection_is_cut_before_it_is_kept_or_reported() {
+        let rejection = "No file at https://b.s3.eu-west-1.amazonaws.com/1?X-Amz-Signature=planted\n\
+                         nor at /1?X-Amz-Credential=planted; pay \u{202e}991 EUR\u{1b}[2J";
+        let settings = ImportErrorsConfig::default();
+        for text in [sanitize(rejection), import_error(&settings, rejection)] {
+            let shown = "No file at [address] nor at [secret] pay \\u{202e}991 EUR";
+            assert!(text.contains(shown), "{text}");
+            assert!(
+                !text.contains("planted") && !text.chars().any(is_invisible),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
     fn the_text_follows_the_configured_language_or_template() {
         let mut settings = ImportErrorsConfig::default();
         assert_eq!(

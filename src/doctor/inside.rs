@@ -241,7 +241,7 @@ pub fn disk(free: u64, minimum: u64) -> Check {
 
 /// Checks the connection to SNS, and this machine's clock against that of SNS.
 pub async fn sns(config: &Config, clock: &Clock) -> Vec<Check> {
-    let client = match egress::client(TIMEOUT) {
+    let client = match egress::client(config.egress.proxy.as_ref(), TIMEOUT) {
         Ok(client) => client,
         Err(error) => {
             let found = format!("failed to set up HTTPS: {}", egress::describe(error));
@@ -279,7 +279,7 @@ pub async fn sns(config: &Config, clock: &Clock) -> Vec<Check> {
                     format!("{origin} can't be reached: {}", egress::describe(error)),
                 )
                 .because("signing certificates are fetched and subscriptions confirmed there; without it every message is answered 503")
-                .fix("allow direct connections from this machine to that host on port 443; proxy variables are not used"),
+                .fix("allow connections from this machine to that host on port 443, or set `egress.proxy`; variables such as HTTPS_PROXY are not used"),
             ),
         }
     }
@@ -341,7 +341,7 @@ fn key_failed(name: &str, error: &ApiError) -> Check {
     match error {
         ApiError::Unreachable(_) => Check::unreachable("api", found)
             .because("documents are pulled from there")
-            .fix("allow direct connections from this machine to `api.url` on port 443; proxy variables are not used"),
+            .fix("allow connections from this machine to `api.url` on port 443, or set `egress.proxy`; variables such as HTTPS_PROXY are not used"),
         ApiError::Status {
             status: 401 | 403, ..
         } => Check::fail("api", found)

@@ -1,6 +1,7 @@
-//! Operation: alarms, files, metrics, traces, proxies and secrets.
+//! Operation: alarms, egress, files, metrics, traces, proxies and secrets.
 
 mod alarms;
+mod egress;
 mod files;
 mod metrics;
 mod proxies;

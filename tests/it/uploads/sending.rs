@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ivesk_webhook::backoff::Backoff;
-use ivesk_webhook::config::{UploadOptions, default_account};
+use ivesk_webhook::config::{ApiConfig, UploadOptions, default_account};
 use ivesk_webhook::domain::{Clock, Queue, Timestamp};
 use ivesk_webhook::emulator::faults::{Endpoint, Fault, FaultKind};
 use ivesk_webhook::emulator::{Control, DEFAULT_KEY, Emulator, EmulatorSettings, Switches};
@@ -61,10 +61,7 @@ impl Office {
 
     /// Returns an uploader such as another process has.
     fn uploader_with(&self, change: impl FnOnce(&mut UploadSettings)) -> Uploader {
-        let config = ivesk_webhook::config::ApiConfig {
-            url: self.emulator.api_url().parse().expect("a URL"),
-            ..Default::default()
-        };
+        let config = ApiConfig::at(self.emulator.api_url().parse().expect("a URL"));
         let client = Client::new(&config, DEFAULT_KEY.to_owned().into()).expect("a client");
         let mut settings = UploadSettings {
             account: default_account(),

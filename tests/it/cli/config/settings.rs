@@ -445,6 +445,31 @@ fn backups_are_beside_the_store_and_never_uploaded() {
 }
 
 #[test]
+fn a_proxy_is_an_address_and_its_password_is_never_shown() {
+    let text = |lines: &str| local(&format!("[egress]\n{lines}"));
+    let config = valid(&text(
+        "proxy = 'http://user:planted@proxy.example.lt:3128'\ndirect_hosts = ['books.example.lt']",
+    ));
+    assert!(config.egress.proxy.is_some() && config.api.proxy.is_some());
+    assert!(config.sns.settings().proxy.is_some());
+    assert!(!format!("{config:?}").contains("planted"));
+    for bad in [
+        "proxy.example.lt:3128",
+        "socks5://x:1",
+        "http://x:1/path",
+        "http://x:1?a",
+        "",
+    ] {
+        let text = text(&format!("proxy = '{bad}'"));
+        assert_eq!(names(&text), ["egress.proxy"], "{bad}");
+    }
+    let message = refused(&text("proxy = 'ftp://user:planted@x:1'"));
+    assert!(!message.contains("planted"), "{message}");
+    let unused = text("direct_hosts = ['books.example.lt']");
+    assert_eq!(names(&unused), ["egress.direct_hosts"]);
+}
+
+#[test]
 fn a_store_url_may_be_a_file() {
     for bad in [
         "sqlite://",
