@@ -1,13 +1,13 @@
 //! `config`
 
-use comfy_table::Table;
 use serde_json::{Value, json};
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
-use super::table;
+use super::table::{self, Table};
 use crate::config::{Config, ConfirmMode, Setting};
 use crate::doctor::exposed;
+use crate::visible::visible;
 
 /// Arguments of `config`.
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Action::Check => {
             println!("The settings are valid.");
             for remark in remarks(&config) {
-                println!("- {remark}");
+                println!("- {}", visible(&remark));
             }
         }
         Action::Show { json: true } => {

@@ -13,6 +13,7 @@ use crate::doctor::{Check, CheckResult, destinations, inside, outside, probe};
 use crate::domain::{Clock, Company};
 use crate::receiver::challenge::Challenge;
 use crate::service::open_store_for_reading;
+use crate::visible::visible_lines;
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
@@ -177,12 +178,16 @@ fn print(checks: &[Check], as_json: bool) {
             CheckResult::Unreachable => "NO ANSWER",
             CheckResult::Fail => "FAIL",
         };
-        println!("{result:<9} {}: {}", check.check, check.found);
+        println!(
+            "{result:<9} {}: {}",
+            check.check,
+            visible_lines(&check.found)
+        );
         if let Some(why) = check.why {
             println!("{:<9}   why: {why}", "");
         }
         if let Some(fix) = &check.fix {
-            println!("{:<9}   fix: {fix}", "");
+            println!("{:<9}   fix: {}", "", visible_lines(fix));
         }
     }
 }

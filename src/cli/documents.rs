@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Subcommand;
-use comfy_table::Table;
 use serde::Serialize;
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
-use super::table;
+use super::table::{self, Table};
 use crate::config::Config;
 use crate::domain::{Account, Company, Queue};
 use crate::file_names::identity;
@@ -19,6 +18,7 @@ use crate::private_files::{FOLDER_MODE, create_dir_all, write};
 use crate::service::open_store_for_reading;
 use crate::store::{DocumentFilter, DocumentRow, Store};
 use crate::trace::Trace;
+use crate::visible::visible;
 
 /// Rows read at once.
 const BATCH_ROWS: usize = 500;
@@ -292,9 +292,10 @@ fn print_trace(trace: &Trace) {
     let data: Vec<&str> = data.into_iter().flatten().map(String::as_str).collect();
     let id = trace.document_id.as_deref().unwrap_or("(not received yet)");
     println!(
-        "document {id} of account {}: {}",
+        "document {} of account {}: {}",
+        visible(id),
         trace.account,
-        data.join(", ")
+        visible(&data.join(", "))
     );
     let steps: Vec<String> = trace
         .story

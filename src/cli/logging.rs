@@ -1,11 +1,12 @@
 //! Logs and traces of subcommands.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Stderr};
 
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
+use super::log_lines::LogLines;
 use super::outcome::Failure;
 use crate::config::{LogConfig, LogFormat};
 use crate::egress::Proxy;
@@ -20,7 +21,7 @@ pub(super) fn start(log: &LogConfig) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&log.level).map_err(Failure::usage)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(lines_to_stderr(log.format));
     let started = match log.format {
         LogFormat::Text => builder
             .with_ansi(std::io::stderr().is_terminal())
@@ -45,7 +46,7 @@ pub(super) fn start_with_traces(
         return start(log).map(|()| None);
     };
     let filter = EnvFilter::try_new(&log.level).map_err(Failure::usage)?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(lines_to_stderr(log.format));
     let lines = match log.format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().with_ansi(false).boxed(),
@@ -58,4 +59,9 @@ pub(super) fn start_with_traces(
     // As in `start`.
     drop(started);
     Ok(Some(traces))
+}
+
+/// Returns what makes the writer of each event.
+fn lines_to_stderr(format: LogFormat) -> impl Fn() -> LogLines<Stderr> {
+    move || LogLines::new(std::io::stderr(), format)
 }

@@ -8,6 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use self::globals::{Globals, environment};
 use self::outcome::{Exit, Failure};
 use crate::config::DEFAULT_FILE;
+use crate::visible::visible_lines;
 
 mod account;
 pub mod completions;
@@ -22,6 +23,7 @@ pub mod feeds;
 pub mod globals;
 pub mod import_errors;
 pub mod init;
+mod log_lines;
 mod logging;
 pub mod man;
 pub mod notifications;
@@ -162,7 +164,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match runtime.block_on(dispatch(cli.command, &globals)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("error: {}", failure.message());
+            eprintln!("error: {}", visible_lines(&failure.message()));
             failure.exit().into()
         }
     }
