@@ -1,9 +1,11 @@
-//! Operation: alarms, egress, files, metrics, traces, proxies and secrets.
+//! Operation: alarms, past failures, egress, files, metrics, traces, proxies and secrets.
 
 mod alarms;
+mod corpus;
 mod egress;
 mod files;
 mod metrics;
 mod proxies;
+mod sbom;
 mod secrets;
 mod traces;
