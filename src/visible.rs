@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_others_are_one_line_without_links_and_signatures() {
+    fn the_words_of_others_are_one_line_without_links() {
         for (text, safe) in [
             ("no  such\n VAT code ", "no such VAT code"),
             (

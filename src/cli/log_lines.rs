@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_line_and_keeps_only_the_colors_of_the_formatter() {
+    fn an_event_is_one_line_and_keeps_only_our_colors() {
         let text = |event| written(event, LogFormat::Text);
         assert_eq!(
             text("\u{1b}[2mnow\u{1b}[0m ok\n"),
