@@ -33,7 +33,7 @@
 //! The modules, each of which uses only those above it:
 //!
 //! - [`time`]: moments, and the clock that returns them.
-//! - [`http`]: HTTP clients without redirects and proxies.
+//! - [`http`]: HTTP clients without redirects, and without proxies that nobody named.
 //! - [`settings`]: trusted topics, origins and certificate names.
 //! - [`error`]: the reasons for which a message is not verified.
 //! - [`message`]: types of message, headers, the largest body.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::http::Proxy;
+
 /// The trust settings, and the largest age of a message.
 ///
 /// [`Settings::default`] allows no topic at all.
@@ -22,6 +24,8 @@ pub struct Settings {
     pub local_origins: Vec<String>,
     /// `User-Agent` of requests to SNS, default this crate's name and version.
     pub user_agent: String,
+    /// The proxy of requests to SNS, default none.
+    pub proxy: Option<Proxy>,
 }
 
 impl Settings {
@@ -39,6 +43,7 @@ impl Default for Settings {
             max_age: Self::MAX_AGE,
             local_origins: Vec::new(),
             user_agent: Self::USER_AGENT.to_owned(),
+            proxy: None,
         }
     }
 }

@@ -588,7 +588,7 @@ async fn assert_no_message_is_lost(proxy: Proxy) {
             assert_eq!(status, 200, "round {round}: {}", proxied.proxy_log());
         }
     }
-    assert_eq!(app.store.accepts(), rounds() * SENDERS);
+    assert_eq!(app.faults.accepts(), rounds() * SENDERS);
 }
 
 #[tokio::test]
@@ -760,6 +760,8 @@ async fn the_systemd_unit_is_valid_and_hardened() {
             String::from_utf8_lossy(&text).into_owned(),
         )
     };
+    let text = std::fs::read_to_string(&path).expect("readable");
+    assert!(text.contains("\nLimitCORE=0\n"), "no core dump holds keys");
     let (passes, text) = analyze(&["verify", "--man=no"]).await;
     assert!(passes, "{text}");
     // It passes a unit with misspelled keys, too, and only warns.
