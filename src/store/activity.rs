@@ -3,8 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::StoreError;
-use super::engine::{Column, Columns, Fragment, Param, Sql, Tx, operations};
+use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
+use super::error::Result;
 use crate::domain::Timestamp;
 
 /// Milliseconds of an hour.
@@ -52,13 +52,18 @@ operations! {
     pub read activity(since: Timestamp) -> Activity;
 }
 
+rows! {
+    HourCount { hour, count }
+    RefusedCount { hour, reason, count }
+}
+
 /// Counts the rows of a table by hour. They are numbered in the order of time, on
 /// PostgreSQL nearly so, and the newest are read first.
 const HOURS: &str = "
-    SELECT at / $3, count(*) FROM (SELECT {moment} AS at FROM {table} ORDER BY {number} DESC LIMIT $2) AS newest
+    SELECT at / $3 * $3, count(*) FROM (SELECT {moment} AS at FROM {table} ORDER BY {number} DESC LIMIT $2) AS newest
     WHERE at >= $1 GROUP BY 1 ORDER BY 1";
 
-async fn activity<T: Tx>(tx: &mut T, since: Timestamp) -> Result<Activity, StoreError> {
+async fn activity<T: Tx>(tx: &mut T, since: Timestamp) -> Result<Activity> {
     static ACCEPTED: Sql = Sql::with(
         HOURS,
         &[
@@ -68,7 +73,7 @@ async fn activity<T: Tx>(tx: &mut T, since: Timestamp) -> Result<Activity, Store
         ],
     );
     static REFUSED: Sql = Sql::new(
-        "SELECT received_at / $3, reason, count(*)
+        "SELECT received_at / $3 * $3, reason, count(*)
          FROM (SELECT received_at, reason FROM quarantine ORDER BY id DESC LIMIT $2) AS newest
          WHERE received_at >= $1 GROUP BY 1, 2 ORDER BY 1, reason{bytewise}",
     );
@@ -86,29 +91,4 @@ async fn activity<T: Tx>(tx: &mut T, since: Timestamp) -> Result<Activity, Store
         refused: tx.all(&REFUSED, &params).await?,
         documents: tx.all(&DOCUMENTS, &params).await?,
     })
-}
-
-impl Column for HourCount {
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
-        Ok(Self {
-            hour: hour(columns)?,
-            count: columns.get()?,
-        })
-    }
-}
-
-impl Column for RefusedCount {
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
-        Ok(Self {
-            hour: hour(columns)?,
-            reason: columns.get()?,
-            count: columns.get()?,
-        })
-    }
-}
-
-/// Reads the start of an hour from its number.
-fn hour(columns: &mut Columns<'_>) -> Result<Timestamp, StoreError> {
-    let hours: i64 = columns.get()?;
-    Ok(Timestamp::from_millis(hours.saturating_mul(HOUR_MS)))
 }

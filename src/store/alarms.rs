@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::StoreError;
 use super::columns::named;
-use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
-use super::limits::{RECENT_DOCUMENTS, RETENTION_BATCH};
+use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
+use super::error::Result;
+use super::retention::RETENTION_BATCH;
 use crate::domain::{Account, Queue, Timestamp};
+
+/// Number of newest documents among which unannounced ones are counted.
+const RECENT_DOCUMENTS: i64 = 1_000;
 
 named! {
     /// The subject matter of an alarm.
@@ -212,10 +215,7 @@ rows! {
     UnannouncedDocuments { account, queue, notified_at, documents }
 }
 
-async fn update_alarms<T: Tx>(
-    tx: &mut T,
-    observation: AlarmObservation,
-) -> Result<AlarmChanges, StoreError> {
+async fn update_alarms<T: Tx>(tx: &mut T, observation: AlarmObservation) -> Result<AlarmChanges> {
     let mut changes = AlarmChanges::default();
     for finding in &observation.found {
         let raised = record_finding(tx, &observation, finding).await?;
@@ -240,7 +240,7 @@ async fn record_finding<T: Tx>(
     tx: &mut T,
     observation: &AlarmObservation,
     finding: &Finding,
-) -> Result<Option<AlarmRow>, StoreError> {
+) -> Result<Option<AlarmRow>> {
     static SEEN: Sql = Sql::new(
         "UPDATE alarm SET seen_at = {greatest}(seen_at, $3)
          WHERE kind = $1 AND subject = $2 AND ended_at IS NULL",
@@ -253,17 +253,16 @@ async fn record_finding<T: Tx>(
         &[("columns", COLUMNS)],
     );
     let now = observation.now;
-    let Finding {
-        kind,
-        subject,
-        text,
-    } = finding;
-    if tx.execute(&SEEN, &[kind, subject, &now]).await? > 0 {
+    let (kind, subject) = (finding.kind, &finding.subject);
+    if tx.execute(&SEEN, &[&kind, subject, &now]).await? > 0 {
         return Ok(None);
     }
     let notify_at = observation.notify.then_some(now);
-    tx.first(&RAISE, &[kind, subject, text, &now, &notify_at])
-        .await
+    tx.first(
+        &RAISE,
+        params! { kind, subject, finding.text, now, notify_at },
+    )
+    .await
 }
 
 /// Ends an alarm; none if another replica has ended it.
@@ -271,7 +270,7 @@ async fn end_alarm<T: Tx>(
     tx: &mut T,
     observation: &AlarmObservation,
     id: i64,
-) -> Result<Option<AlarmRow>, StoreError> {
+) -> Result<Option<AlarmRow>> {
     // The end is announced only to those who were sent the beginning.
     static SQL: Sql = Sql::with(
         "UPDATE alarm SET ended_at = $2,
@@ -284,7 +283,7 @@ async fn end_alarm<T: Tx>(
 }
 
 /// Lists alarms whose kind this version knows; a replica may run a later one.
-async fn alarms<T: Tx>(tx: &mut T, filter: AlarmFilter) -> Result<Vec<AlarmRow>, StoreError> {
+async fn alarms<T: Tx>(tx: &mut T, filter: AlarmFilter) -> Result<Vec<AlarmRow>> {
     static SQL: Sql = Sql::with(
         "SELECT {columns} FROM alarm
          WHERE id > $1 AND (NOT $2 OR ended_at IS NULL) AND kind IN ({elements}($4))
@@ -300,7 +299,7 @@ async fn lease_notice<T: Tx>(
     tx: &mut T,
     now: Timestamp,
     lease: Duration,
-) -> Result<Option<AlarmNotice>, StoreError> {
+) -> Result<Option<AlarmNotice>> {
     static SQL: Sql = Sql::with(
         "UPDATE alarm SET notify_at = $2, fence = fence + 1
          WHERE id = (SELECT id FROM alarm WHERE notify_at <= $1 AND kind IN ({elements}($3))
@@ -323,7 +322,7 @@ async fn end_notice<T: Tx>(
     notice: AlarmNotice,
     end: NoticeEnd,
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<bool> {
     static TRY_AGAIN: Sql = Sql::new(
         "UPDATE alarm SET notify_at = $3, attempts = attempts + 1, last_error = $4
          WHERE id = $1 AND fence = $2",
@@ -344,10 +343,7 @@ async fn end_notice<T: Tx>(
 }
 
 /// Removes a batch of the alarms that ended before this moment; returns their number.
-pub(super) async fn remove_old_alarms<T: Tx>(
-    tx: &mut T,
-    before: Timestamp,
-) -> Result<usize, StoreError> {
+pub(super) async fn remove_old_alarms<T: Tx>(tx: &mut T, before: Timestamp) -> Result<usize> {
     static SQL: Sql = Sql::new(
         "DELETE FROM alarm WHERE id IN (
              SELECT id FROM alarm WHERE ended_at < $1 ORDER BY id LIMIT $2{skip_locked})",
@@ -358,7 +354,7 @@ pub(super) async fn remove_old_alarms<T: Tx>(
 async fn unannounced_documents<T: Tx>(
     tx: &mut T,
     stored_by: Timestamp,
-) -> Result<Vec<UnannouncedDocuments>, StoreError> {
+) -> Result<Vec<UnannouncedDocuments>> {
     static SQL: Sql = Sql::new(
         "WITH announced AS (
              SELECT f.account_id, f.queue, max(coalesce(w.again_at, w.due_at)) AS at

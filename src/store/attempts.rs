@@ -8,7 +8,8 @@ use super::deliveries::{
     Attempt, DeliveryLease, DeliveryOutcome, DeliveryState, LateOutcome, LeaseAction,
 };
 use super::destinations;
-use super::engine::{Param, Sql, Tx, operations};
+use super::engine::{Sql, Tx, operations, params};
+use super::error::Result;
 use super::import_errors::{ImportErrorState, NewImportError};
 use super::links::request_fresh_link;
 use super::{Store, StoreError};
@@ -26,12 +27,8 @@ const NO_COMPANY: &str = "the document does not say which of your companies it b
      that; inform the accountant yourself";
 
 operations! {
-    write settle(
-        lease: DeliveryLease,
-        attempts: Vec<Attempt>,
-        action: LeaseAction,
-        now: Timestamp,
-    ) -> bool;
+    write settle(lease: DeliveryLease, attempts: Vec<Attempt>, action: LeaseAction, now: Timestamp)
+        -> bool;
 
     /// Records an outcome that a destination reports later; returns false if the version
     /// was never listed at or delivered to it.
@@ -59,7 +56,7 @@ impl Store {
         attempts: Vec<Attempt>,
         action: LeaseAction,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool> {
         let any = |is: fn(&DeliveryOutcome) -> bool| attempts.iter().any(|one| is(&one.outcome));
         let pulls = any(|outcome| matches!(outcome, DeliveryOutcome::LinkExpired));
         let rejects = any(|outcome| matches!(outcome, DeliveryOutcome::Rejected { .. }));
@@ -80,7 +77,7 @@ async fn settle<T: Tx>(
     attempts: Vec<Attempt>,
     action: LeaseAction,
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<bool> {
     static OWN: Sql = Sql::new("SELECT 1 FROM destination WHERE id = $1 AND fence = $2{lock_rows}");
     let now = tx.now_or(now);
     let destination = lease.destination_id;
@@ -107,7 +104,7 @@ async fn settle<T: Tx>(
 
 /// Locks the feeds that are to be pulled for fresh links before their triggers are touched,
 /// in the order in which a page's commit locks them.
-async fn lock_feeds<T: Tx>(tx: &mut T, expired: &Vec<i64>) -> Result<(), StoreError> {
+async fn lock_feeds<T: Tx>(tx: &mut T, expired: &Vec<i64>) -> Result<()> {
     static SQL: Sql = Sql::new(
         "SELECT 1 FROM feed WHERE id IN (SELECT feed_id FROM document WHERE sequence IN ({elements}($1)))
          ORDER BY id{lock_rows}",
@@ -123,7 +120,7 @@ async fn record_attempt<T: Tx>(
     destination: i64,
     one: &Attempt,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let update = DeliveryUpdate::of(&one.outcome, now);
     write_delivery(tx, destination, one.sequence, one.began_at, now, &update).await?;
     match &one.outcome {
@@ -147,7 +144,7 @@ async fn write_delivery<T: Tx>(
     began_at: Timestamp,
     now: Timestamp,
     update: &DeliveryUpdate<'_>,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static DELIVERY: Sql = Sql::new(
         "INSERT INTO delivery AS h (destination_id, sequence, state, began_at, changed_at, next_try_at, note, detail)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -173,32 +170,21 @@ async fn write_delivery<T: Tx>(
     );
     // The worker's clock may be ahead of the database's.
     let began_at = began_at.min(now);
-    let DeliveryUpdate {
-        state,
-        result,
-        note,
-        detail,
-        next_try_at,
-    } = update;
-    let params: [&dyn Param; 8] = [
-        &destination,
-        &sequence,
-        state,
-        &began_at,
-        &now,
-        next_try_at,
-        note,
-        detail,
-    ];
-    tx.run(&DELIVERY, &params).await?;
+    let (state, note, next_try_at) = (update.state, update.note, update.next_try_at);
+    let (result, detail) = (update.result, update.detail);
+    let params = params! { destination, sequence, state, began_at, now, next_try_at, note, detail };
+    tx.run(&DELIVERY, params).await?;
     let repeated = tx
-        .execute(&REPEATED, &[&destination, &sequence, &now, result, detail])
+        .execute(
+            &REPEATED,
+            &[&destination, &sequence, &now, &result, &detail],
+        )
         .await?;
     if repeated > 0 {
         return Ok(());
     }
-    let params: [&dyn Param; 6] = [&destination, &sequence, &began_at, &now, result, detail];
-    let number: i64 = tx.one(&ATTEMPT, &params).await?;
+    let params = params! { destination, sequence, began_at, now, result, detail };
+    let number: i64 = tx.one(&ATTEMPT, params).await?;
     if number > MAX_ATTEMPT_ROWS {
         let old = number - MAX_ATTEMPT_ROWS;
         tx.run(&REMOVE_OLD, &[&destination, &sequence, &old])
@@ -213,7 +199,7 @@ async fn add_import_error<T: Tx>(
     sequence: i64,
     import_error: &NewImportError,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static SQL: Sql = Sql::new(
         "INSERT INTO import_error (account_id, sequence, digest, company, message, state, created_at, next_try_at, last_error)
          SELECT f.account_id, d.sequence, $2, $3, $4, $5, $6, $7, $8
@@ -226,25 +212,12 @@ async fn add_import_error<T: Tx>(
         Some(_) => (ImportErrorState::Pending, Some(now), None),
         None => (ImportErrorState::Refused, None, Some(NO_COMPANY)),
     };
-    let params: [&dyn Param; 8] = [
-        &sequence,
-        &digest.as_ref(),
-        company,
-        message,
-        &state,
-        &now,
-        &due_at,
-        &error,
-    ];
-    tx.run(&SQL, &params).await
+    let params = params! { sequence, digest.as_ref(), company, message, state, now, due_at, error };
+    tx.run(&SQL, params).await
 }
 
 /// Assigns the next places in the destination's list to versions.
-async fn assign_numbers<T: Tx>(
-    tx: &mut T,
-    destination: i64,
-    listed: &Vec<i64>,
-) -> Result<(), StoreError> {
+async fn assign_numbers<T: Tx>(tx: &mut T, destination: i64, listed: &Vec<i64>) -> Result<()> {
     static COUNT: Sql = Sql::new(
         "UPDATE destination SET last_number = last_number + $2 WHERE id = $1 RETURNING last_number - $2",
     );
@@ -267,7 +240,7 @@ async fn record_success<T: Tx>(
     destination: i64,
     [delivered, rejected]: [usize; 2],
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static SQL: Sql = Sql::new(
         "UPDATE destination SET delivered = delivered + $2, rejected = rejected + $3, last_success_at = $4,
              failures = 0, failing_since = NULL, last_error = NULL, stuck_at = NULL, waits_until = NULL
@@ -283,7 +256,7 @@ async fn end_lease<T: Tx>(
     destination: i64,
     action: &LeaseAction,
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<bool> {
     static KEEP: Sql =
         Sql::new("UPDATE destination SET leased_until = $2 WHERE id = $1 RETURNING paused IS NULL");
     static RELEASE: Sql = Sql::new("UPDATE destination SET leased_until = NULL WHERE id = $1");
@@ -328,7 +301,7 @@ async fn record_outcome<T: Tx>(
     sequence: i64,
     outcome: LateOutcome,
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<bool> {
     static FIND: Sql = Sql::new(
         "SELECT state, detail FROM delivery
          WHERE destination_id = $1 AND sequence = $2 AND state IN ('listed', 'delivered', 'rejected')",

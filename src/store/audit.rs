@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::StoreError;
 use super::engine::{Sql, Tx, operations, rows};
+use super::error::Result;
 use crate::domain::Timestamp;
 
 /// Most rows of the audit list; the oldest make room for new ones.
@@ -52,7 +52,7 @@ operations! {
 
 rows! { AuditRow { id, at, actor, action, subject, detail } }
 
-async fn record_action<T: Tx>(tx: &mut T, entry: AuditEntry) -> Result<(), StoreError> {
+async fn record_action<T: Tx>(tx: &mut T, entry: AuditEntry) -> Result<()> {
     static INSERT: Sql = Sql::new(
         "INSERT INTO audit (at, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5) RETURNING id",
     );
@@ -71,11 +71,7 @@ async fn record_action<T: Tx>(tx: &mut T, entry: AuditEntry) -> Result<(), Store
     tx.run(&REMOVE, &[&(id - MAX_AUDIT_ROWS)]).await
 }
 
-async fn audit<T: Tx>(
-    tx: &mut T,
-    before: Option<i64>,
-    limit: usize,
-) -> Result<Vec<AuditRow>, StoreError> {
+async fn audit<T: Tx>(tx: &mut T, before: Option<i64>, limit: usize) -> Result<Vec<AuditRow>> {
     static SQL: Sql = Sql::new(
         "SELECT id, at, actor, action, subject, detail FROM audit
          WHERE id < $1 ORDER BY id DESC LIMIT $2",

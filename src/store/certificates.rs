@@ -1,7 +1,7 @@
 //! Signing certificates that have verified a message.
 
-use super::StoreError;
-use super::engine::{Sql, Tx, operations, rows};
+use super::engine::{Sql, Tx, operations, params, rows};
+use super::error::Result;
 use crate::domain::Timestamp;
 
 /// Maximum number of certificates kept.
@@ -28,16 +28,13 @@ operations! {
 
 rows! { CertificateRow { url, pem, fetched_at } }
 
-async fn certificates<T: Tx>(tx: &mut T) -> Result<Vec<CertificateRow>, StoreError> {
+async fn certificates<T: Tx>(tx: &mut T) -> Result<Vec<CertificateRow>> {
     static SQL: Sql =
         Sql::new("SELECT url, pem, fetched_at FROM certificate ORDER BY fetched_at DESC, url");
     tx.all(&SQL, &[]).await
 }
 
-async fn keep_certificate<T: Tx>(
-    tx: &mut T,
-    certificate: CertificateRow,
-) -> Result<(), StoreError> {
+async fn keep_certificate<T: Tx>(tx: &mut T, certificate: CertificateRow) -> Result<()> {
     static INSERT: Sql = Sql::new(
         "INSERT INTO certificate (url, pem, fetched_at) VALUES ($1, $2, $3)
          ON CONFLICT (url) DO UPDATE SET pem = excluded.pem, fetched_at = excluded.fetched_at",
@@ -46,11 +43,7 @@ async fn keep_certificate<T: Tx>(
         "DELETE FROM certificate WHERE url NOT IN
              (SELECT url FROM certificate ORDER BY fetched_at DESC, url LIMIT $1)",
     );
-    let CertificateRow {
-        url,
-        pem,
-        fetched_at,
-    } = certificate;
-    tx.run(&INSERT, &[&url, &pem, &fetched_at]).await?;
+    let params = params! { certificate.url, certificate.pem, certificate.fetched_at };
+    tx.run(&INSERT, params).await?;
     tx.run(&REMOVE_OLDEST, &[&MAX_CERTIFICATES]).await
 }

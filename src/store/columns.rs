@@ -3,7 +3,8 @@
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::engine::{Column, Columns, params, rows};
+use super::engine::{Column, Columns, rows, scalars};
+use super::error::Result;
 use super::{
     AlarmKind, DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState, Rights,
     StoreError, SubscriptionState, TriggerKind, UploadState,
@@ -57,12 +58,12 @@ pub(super) use named;
 macro_rules! named_columns {
     ($($rust:ty: $what:literal, $name:ident => $parsed:expr;)*) => {
         $(impl Column for $rust {
-            fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+            fn read(columns: &mut Columns<'_>) -> Result<Self> {
                 let $name = columns.text()?;
                 Ok($parsed.ok_or(UnknownValue($what))?)
             }
         })*
-        params! { $($rust: Text, value => value.as_str();)* }
+        scalars! { $($rust: Text, value => value.as_str();)* }
     };
 }
 
@@ -86,20 +87,20 @@ named_columns! {
 }
 
 impl Column for Rights {
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
         let rights = columns.text()?.parse();
         Ok(rights.map_err(|_| UnknownValue("right"))?)
     }
 }
 
 impl Column for Cursor {
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
         Ok(Self::new(columns.text()?))
     }
 }
 
 impl Column for SecretString {
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
         Ok(columns.get::<String>()?.into())
     }
 }
@@ -108,7 +109,7 @@ impl Column for SecretString {
 rows! { Feed { account, queue, company } }
 
 impl Column for TriggerKind {
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
         let code: i64 = columns.get()?;
         let known = Self::ALL.into_iter().find(|kind| kind_code(*kind) == code);
         Ok(known.ok_or(UnknownValue("kind of trigger"))?)
@@ -117,7 +118,7 @@ impl Column for TriggerKind {
 
 impl Column for Vec<TriggerKind> {
     /// Reads a list of codes, such as `0,3`; NULL is empty.
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
         let codes: Option<String> = columns.get()?;
         let codes: Vec<&str> = codes.iter().flat_map(|codes| codes.split(',')).collect();
         let is_listed = |kind: &TriggerKind| codes.contains(&&*kind_code(*kind).to_string());
@@ -125,7 +126,7 @@ impl Column for Vec<TriggerKind> {
     }
 }
 
-params! {
+scalars! {
     Cursor: Text, cursor => cursor.as_str();
     TriggerKind: Integer, kind => kind_code(*kind);
 }

@@ -1,7 +1,7 @@
 //! The end of a pull: what it completes, and the triggers that follow.
 
-use super::StoreError;
 use super::engine::{Sql, Tx};
+use super::error::Result;
 use super::feeds::{PageLease, PullPlan, TriggerKind};
 use super::links::complete_link_request;
 use super::pulls::position_kind;
@@ -12,7 +12,7 @@ pub(super) async fn complete_pull<T: Tx>(
     tx: &mut T,
     lease: &PageLease,
     plan: &PullPlan,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static UP_TO_DATE: Sql = Sql::new(
         "UPDATE feed SET up_to_date_at = $2,
              first_complete_at = CASE WHEN $3 THEN first_complete_at ELSE coalesce(first_complete_at, $2) END
@@ -70,7 +70,7 @@ pub(super) async fn complete_pull<T: Tx>(
     Ok(())
 }
 
-async fn complete_first_pull<T: Tx>(tx: &mut T, feed: i64) -> Result<(), StoreError> {
+async fn complete_first_pull<T: Tx>(tx: &mut T, feed: i64) -> Result<()> {
     // It has read everything, so it counts as a reconciliation that began with it.
     static RECONCILED: Sql = Sql::new(
         "INSERT INTO feed_pull (feed_id, kind, started_at)

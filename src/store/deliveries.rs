@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use super::columns::named;
+use super::debug::redacted;
 use super::destinations::{DestinationFilter, DestinationPauseReason};
 use super::import_errors::NewImportError;
 use crate::domain::{DestinationName, Feed, Timestamp};
@@ -90,6 +91,8 @@ pub struct Delivery {
     /// document ([`DeliveryOutcome::Delivered`]).
     pub earlier_note: Option<String>,
 }
+
+redacted! { Delivery { feed, document_id, version, sequence; body } }
 
 /// A lease on a destination, with versions to deliver.
 #[derive(Clone, Debug)]

@@ -1,12 +1,12 @@
 //! Leasing a destination with the next versions for it.
 
-use super::StoreError;
 use super::deliveries::{
     Delivery, DeliveryLease, DeliveryLeaseRequest, DeliveryLeased, LEASE_WINDOW, LINK_TIMEOUT,
 };
 use super::destinations::{MATCHING, start_automatically};
 use super::documents;
-use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
+use super::engine::{Fragment, Sql, Tx, operations, params, rows};
+use super::error::Result;
 use crate::domain::{DestinationName, Timestamp};
 
 operations! {
@@ -108,7 +108,7 @@ struct Candidate {
 async fn lease_deliveries<T: Tx>(
     tx: &mut T,
     request: DeliveryLeaseRequest,
-) -> Result<DeliveryLeased, StoreError> {
+) -> Result<DeliveryLeased> {
     static LEASE: Sql = Sql::new(
         "UPDATE destination SET fence = fence + 1, leased_until = $2 WHERE id = $1 RETURNING fence",
     );
@@ -130,19 +130,10 @@ async fn lease_deliveries<T: Tx>(
     let end = last.min(position.saturating_add(LEASE_WINDOW));
     let filter = &request.filter;
     let link_timeout = now.before(LINK_TIMEOUT);
-    let params: [&dyn Param; 11] = [
-        &id,
-        &filter.queue,
-        &filter.accounts,
-        &filter.companies,
-        &position,
-        &end,
-        &now,
-        &request.files,
-        &link_timeout,
-        &request.limit,
-        &request.limit_bytes,
-    ];
+    let params = params! {
+        id, filter.queue, filter.accounts, filter.companies, position, end, now, request.files,
+        link_timeout, request.limit, request.limit_bytes,
+    };
     let first: Option<i64> = tx.first(&FIRST_UNSETTLED, &params[..6]).await?;
     let settled_to = first.map_or(end, |first| first - 1);
     if settled_to > position {
@@ -150,7 +141,7 @@ async fn lease_deliveries<T: Tx>(
     }
     let mut deliveries: Vec<Delivery> = Vec::new();
     if first.is_some() {
-        deliveries = tx.all(&READY, &params).await?;
+        deliveries = tx.all(&READY, params).await?;
         deliveries.sort_by_key(|delivery| delivery.sequence);
     }
     if deliveries.is_empty() {
@@ -175,7 +166,7 @@ async fn lease_deliveries<T: Tx>(
 async fn lock_candidate<T: Tx>(
     tx: &mut T,
     destination: &DestinationName,
-) -> Result<Option<Candidate>, StoreError> {
+) -> Result<Option<Candidate>> {
     static SQL: Sql = Sql::with(
         "SELECT id, position, failures, paused IS NOT NULL, waits_until, leased_until FROM destination
          WHERE name = $1{skip_leased}",

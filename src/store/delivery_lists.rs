@@ -1,11 +1,11 @@
 //! Lists of destinations and of their deliveries.
 
-use super::StoreError;
 use super::deliveries::{
     AttemptRow, DeliveryFilter, DeliveryRow, DeliveryState, DestinationRow, LEASE_WINDOW, ListEntry,
 };
 use super::delivery_leases::{COLUMNS, OF_CHOSEN};
-use super::engine::{Column, Columns, Fragment, Param, Sql, Tx, operations, rows};
+use super::engine::{Column, Columns, Fragment, Param, Sql, Tx, operations, params, rows};
+use super::error::Result;
 use crate::domain::DestinationName;
 
 operations! {
@@ -17,12 +17,8 @@ operations! {
 
     /// Returns at most `limit` entries of a destination's list after place `after`; none
     /// is added after `limit_bytes` of bodies.
-    pub read listed(
-        destination: DestinationName,
-        after: i64,
-        limit: usize,
-        limit_bytes: usize,
-    ) -> Vec<ListEntry>;
+    pub read listed(destination: DestinationName, after: i64, limit: usize, limit_bytes: usize)
+        -> Vec<ListEntry>;
 }
 
 rows! {
@@ -34,7 +30,7 @@ rows! {
     ListEntry { number, state, delivery }
 }
 
-async fn destinations<T: Tx>(tx: &mut T) -> Result<Vec<DestinationRow>, StoreError> {
+async fn destinations<T: Tx>(tx: &mut T) -> Result<Vec<DestinationRow>> {
     // SQLite would otherwise begin with the feeds, and sort.
     static SQL: Sql = Sql::new(
         "SELECT s.name, s.position, {greatest}(q.last - s.position, 0),
@@ -57,7 +53,7 @@ async fn destinations<T: Tx>(tx: &mut T) -> Result<Vec<DestinationRow>, StoreErr
 
 impl Column for DeliveryRow {
     /// Reads a delivery without its attempts.
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
         Ok(Self {
             destination: columns.get()?,
             sequence: columns.get()?,
@@ -70,10 +66,7 @@ impl Column for DeliveryRow {
     }
 }
 
-async fn deliveries<T: Tx>(
-    tx: &mut T,
-    filter: DeliveryFilter,
-) -> Result<Vec<DeliveryRow>, StoreError> {
+async fn deliveries<T: Tx>(tx: &mut T, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>> {
     /// Selects destinations' ids and deliveries, after the sequence number $1 and by the name
     /// of the destination $2.
     const DELIVERIES: Fragment = Fragment::Same(
@@ -100,16 +93,10 @@ async fn deliveries<T: Tx>(
         "SELECT began_at, ended_at, result, detail, times FROM delivery_attempt
          WHERE destination_id = $1 AND sequence = $2 ORDER BY number",
     );
-    let DeliveryFilter {
-        destination,
-        state,
-        sequence,
-        after,
-        limit,
-    } = filter;
-    let params: [&dyn Param; 5] = [&after, &destination, &limit, &state, &sequence];
+    let (state, sequence) = (filter.state, filter.sequence);
+    let params = params! { filter.after, filter.destination, filter.limit, state, sequence };
     let found: Vec<(i64, DeliveryRow)> = match (sequence, state) {
-        (Some(_), _) => tx.all(&OF_VERSION, &params).await?,
+        (Some(_), _) => tx.all(&OF_VERSION, params).await?,
         (None, Some(DeliveryState::Rejected)) => tx.all(&REJECTED, &params[..3]).await?,
         (None, _) => tx.all(&OF_ALL, &params[..4]).await?,
     };
@@ -129,7 +116,7 @@ async fn listed<T: Tx>(
     after: i64,
     limit: usize,
     limit_bytes: usize,
-) -> Result<Vec<ListEntry>, StoreError> {
+) -> Result<Vec<ListEntry>> {
     static SQL: Sql = Sql::with(
         "SELECT c.number, c.state, {columns}, NULL
          FROM (SELECT entry.*, sum(size) OVER (ORDER BY number) - size AS bytes_before FROM (

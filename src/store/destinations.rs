@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::StoreError;
 use super::columns::named;
 use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
+use super::error::Result;
 use crate::domain::{Account, Company, DestinationName, Feed, Queue, Timestamp};
 
 /// Selects the documents that a destination receives.
@@ -135,7 +135,7 @@ async fn register_destinations<T: Tx>(
     tx: &mut T,
     mut destinations: Vec<(DestinationName, DestinationFilter)>,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static ADD: Sql = Sql::new(
         "INSERT INTO destination (name, created_at, filter, since_sequence, position)
          SELECT $1, $2, $3, last, last FROM sequence WHERE true ON CONFLICT (name) DO NOTHING",
@@ -174,7 +174,7 @@ async fn change_destination<T: Tx>(
     destination: DestinationName,
     change: DestinationChange,
     now: Timestamp,
-) -> Result<Option<usize>, StoreError> {
+) -> Result<Option<usize>> {
     static PAUSE: Sql =
         Sql::new("UPDATE destination SET paused = $2 WHERE id = $1 AND paused IS DISTINCT FROM $2");
     static RESUME: Sql = Sql::new(
@@ -211,10 +211,7 @@ async fn change_destination<T: Tx>(
 ///
 /// Whatever changes a destination locks its row first, then the rows that belong to it, then
 /// rows of feeds.
-pub(super) async fn lock<T: Tx>(
-    tx: &mut T,
-    destination: &DestinationName,
-) -> Result<Option<i64>, StoreError> {
+pub(super) async fn lock<T: Tx>(tx: &mut T, destination: &DestinationName) -> Result<Option<i64>> {
     static SQL: Sql = Sql::new("SELECT id FROM destination WHERE name = $1{lock_rows}");
     tx.first(&SQL, &[destination]).await
 }
@@ -224,7 +221,7 @@ async fn matching_feeds<T: Tx>(
     filter: &DestinationFilter,
     account: &Option<Account>,
     company: &Option<Company>,
-) -> Result<Vec<i64>, StoreError> {
+) -> Result<Vec<i64>> {
     static SQL: Sql = Sql::with(
         "SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
          WHERE {matching} AND ($1 IS NULL OR a.name = $1) AND ($5 IS NULL OR f.company = $5)",
@@ -243,7 +240,7 @@ pub(super) async fn start_automatically<T: Tx>(
     filter: &DestinationFilter,
     history: bool,
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<bool> {
     static SQL: Sql = Sql::with(
         "SELECT f.id FROM feed f JOIN account a ON a.id = f.account_id
          WHERE {matching} AND {held}
@@ -269,7 +266,7 @@ async fn start<T: Tx>(
     feeds: &Vec<i64>,
     from: StartFrom,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static START: Sql = Sql::new(
         "INSERT INTO destination_feed AS s (destination_id, feed_id, started_at, everything, after_sequence, since_ms)
          SELECT $1, f.id, $3, $4, q.last, $5 FROM sequence q, feed f WHERE f.id IN ({elements}($2))
@@ -306,7 +303,7 @@ async fn retry<T: Tx>(
     destination: i64,
     sequence: Option<i64>,
     now: Timestamp,
-) -> Result<usize, StoreError> {
+) -> Result<usize> {
     const RETRY: Fragment = Fragment::Same(
         "UPDATE delivery SET state = 'pending', next_try_at = NULL, link_tries = 0, number = NULL, changed_at = $2
          WHERE destination_id = $1 AND EXISTS (
@@ -333,12 +330,7 @@ async fn retry<T: Tx>(
     Ok(retried.len())
 }
 
-async fn skip<T: Tx>(
-    tx: &mut T,
-    destination: i64,
-    sequence: i64,
-    now: Timestamp,
-) -> Result<usize, StoreError> {
+async fn skip<T: Tx>(tx: &mut T, destination: i64, sequence: i64, now: Timestamp) -> Result<usize> {
     static SKIP: Sql = Sql::new(
         "INSERT INTO delivery AS h (destination_id, sequence, state, began_at, changed_at)
          SELECT $1, sequence, 'skipped', $3, $3 FROM document WHERE sequence = $2
@@ -360,7 +352,7 @@ async fn held_feeds<T: Tx>(
     tx: &mut T,
     destination: DestinationName,
     filter: DestinationFilter,
-) -> Result<Vec<HeldFeed>, StoreError> {
+) -> Result<Vec<HeldFeed>> {
     static FIND: Sql = Sql::new("SELECT id FROM destination WHERE name = $1");
     static SQL: Sql = Sql::with(
         "SELECT a.name, f.queue, f.company, f.documents, f.first_complete_at IS NOT NULL

@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
-use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
-use super::{StoreError, TriggerKind};
+use super::TriggerKind;
+use super::debug::redacted;
+use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
+use super::error::Result;
 use crate::domain::{Account, Company, Feed, Queue, Timestamp};
 
 /// Selects documents to list.
@@ -46,6 +48,12 @@ pub struct DocumentRow {
     /// The JSON as the vendor sent it; none once retention removed it.
     #[serde(skip)]
     pub body: Option<Vec<u8>>,
+}
+
+redacted! {
+    DocumentRow {
+        sequence, feed, document_id, version, superseded, first_pull, found_by, stored_at; body
+    }
 }
 
 /// A search for documents, newest first.
@@ -138,33 +146,23 @@ const OF_FEEDS: Fragment = Fragment::Same(
      WHERE ($2 IS NULL OR a.name = $2) AND ($3 IS NULL OR f.queue = $3) AND ($4 IS NULL OR f.company = $4)",
 );
 
-async fn documents<T: Tx>(
-    tx: &mut T,
-    filter: DocumentFilter,
-) -> Result<Vec<DocumentRow>, StoreError> {
+async fn documents<T: Tx>(tx: &mut T, filter: DocumentFilter) -> Result<Vec<DocumentRow>> {
     static SQL: Sql = Sql::with(
         "SELECT {columns} FROM document d {of_feeds}
            AND d.sequence > $1 AND ($5 IS NULL OR d.document_id = $5)
          ORDER BY d.sequence LIMIT $6",
         &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
     );
-    let params: [&dyn Param; 6] = [
-        &filter.after.unwrap_or(0),
-        &filter.account,
-        &filter.queue,
-        &filter.company,
-        &filter.document_id,
-        &filter.limit,
-    ];
-    tx.all(&SQL, &params).await
+    let params = params! {
+        filter.after.unwrap_or(0), filter.account, filter.queue, filter.company,
+        filter.document_id, filter.limit,
+    };
+    tx.all(&SQL, params).await
 }
 
 /// Searches a bounded number of versions: one document's or one company's by index,
 /// otherwise a stretch of the sequence.
-async fn search_documents<T: Tx>(
-    tx: &mut T,
-    search: DocumentSearch,
-) -> Result<FoundDocuments, StoreError> {
+async fn search_documents<T: Tx>(tx: &mut T, search: DocumentSearch) -> Result<FoundDocuments> {
     // Prevents PostgreSQL from reading the whole sequence for its order.
     const UNORDERED: Fragment = Fragment::Differs("", " + 0");
     static OF_DOCUMENT: Sql = Sql::with(
@@ -201,29 +199,24 @@ async fn search_documents<T: Tx>(
          ORDER BY d.sequence DESC LIMIT $5",
         &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
     );
-    let DocumentSearch {
-        account,
-        queue,
-        company,
-        document_id,
-        before,
-        versions,
-    } = search;
-    let newest = sequence(tx).await?.last;
-    let before = before.unwrap_or(i64::MAX).min(newest.saturating_add(1));
+    let (company, versions) = (&search.company, search.versions);
+    let after_newest = sequence(tx).await?.last.saturating_add(1);
+    let before = search.before.unwrap_or(i64::MAX).min(after_newest);
     let first = before.saturating_sub(versions.into()).max(1);
     let limit = i64::from(versions);
-    let mut params: Vec<&dyn Param> = vec![&before, &account, &queue, &company, &limit];
-    if document_id.is_some() {
-        params.push(&document_id);
-        let rows = tx.all(&OF_DOCUMENT, &params).await?;
+    let common: &[&dyn Param] = params! { before, search.account, search.queue, company, limit };
+    if let Some(id) = &search.document_id {
+        let rows = tx
+            .all(&OF_DOCUMENT, &[common, &[id as &dyn Param]].concat())
+            .await?;
         Ok(FoundDocuments::matching(rows, versions))
     } else if company.is_some() {
-        let rows = tx.all(&OF_COMPANY, &params).await?;
+        let rows = tx.all(&OF_COMPANY, common).await?;
         Ok(FoundDocuments::matching(rows, versions))
     } else {
-        params.push(&first);
-        let rows = tx.all(&OF_STRETCH, &params).await?;
+        let rows = tx
+            .all(&OF_STRETCH, &[common, &[&first as &dyn Param]].concat())
+            .await?;
         Ok(FoundDocuments::from(rows, first))
     }
 }
@@ -238,7 +231,7 @@ async fn known_versions<T: Tx>(
     tx: &mut T,
     feed: Feed,
     versions: Vec<(String, String)>,
-) -> Result<Vec<bool>, StoreError> {
+) -> Result<Vec<bool>> {
     static SQL: Sql = Sql::with(
         "SELECT EXISTS (
              SELECT 1 FROM document d JOIN feed f ON f.id = d.feed_id JOIN account a ON a.id = f.account_id
@@ -248,16 +241,11 @@ async fn known_versions<T: Tx>(
         &[("versions", VERSIONS)],
     );
     let (ids, versions): (Vec<String>, Vec<String>) = versions.into_iter().unzip();
-    let Feed {
-        account,
-        queue,
-        company,
-    } = feed;
-    let params: [&dyn Param; 5] = [&ids, &versions, &account, &queue, &company];
-    tx.all(&SQL, &params).await
+    let params = params! { ids, versions, feed.account, feed.queue, feed.company };
+    tx.all(&SQL, params).await
 }
 
-pub(super) async fn sequence<T: Tx>(tx: &mut T) -> Result<SequenceRow, StoreError> {
+pub(super) async fn sequence<T: Tx>(tx: &mut T) -> Result<SequenceRow> {
     static SQL: Sql = Sql::new("SELECT epoch, last FROM sequence");
     tx.one(&SQL, &[]).await
 }

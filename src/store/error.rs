@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+/// A result of the store.
+pub(super) type Result<T, E = StoreError> = std::result::Result<T, E>;
+
 /// An error of the store; its text says what to do.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {

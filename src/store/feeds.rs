@@ -5,8 +5,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::columns::named;
+use super::debug::redacted;
 use super::engine::{Sql, Tx, operations, rows};
-use super::{FreshLink, StoreError, UploadReturn};
+use super::error::Result;
+use super::{FreshLink, UploadReturn};
 use crate::domain::{Account, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp};
 
 named! {
@@ -131,6 +133,8 @@ pub struct UnreadableEntry {
     /// The entry, byte for byte.
     pub body: Vec<u8>,
 }
+
+redacted! { UnreadableEntry { ; dedup_key, body } }
 
 /// The place of a page in its pull.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -288,7 +292,7 @@ rows! {
     AccountRow { account, paused, waits_until, failures, last_error }
 }
 
-async fn feeds<T: Tx>(tx: &mut T) -> Result<Vec<FeedRow>, StoreError> {
+async fn feeds<T: Tx>(tx: &mut T) -> Result<Vec<FeedRow>> {
     static SQL: Sql = Sql::new(
         "SELECT a.name, f.queue, f.company, f.cursor, f.last_page_at, f.up_to_date_at, f.first_complete_at,
                 f.documents, f.missed_notifications, f.gaps,
@@ -303,7 +307,7 @@ async fn feeds<T: Tx>(tx: &mut T) -> Result<Vec<FeedRow>, StoreError> {
     tx.all(&SQL, &[]).await
 }
 
-async fn accounts<T: Tx>(tx: &mut T) -> Result<Vec<AccountRow>, StoreError> {
+async fn accounts<T: Tx>(tx: &mut T) -> Result<Vec<AccountRow>> {
     static SQL: Sql = Sql::new(
         "SELECT name, paused, waits_until, failures, last_error FROM account ORDER BY name{bytewise}",
     );

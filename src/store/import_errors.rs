@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::StoreError;
 use super::columns::named;
-use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
+use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
+use super::error::Result;
 use crate::domain::{Account, Company, Timestamp};
 
 /// An import error for the vendor's accountant.
@@ -108,22 +109,16 @@ operations! {
 
     /// Leases the import error of these accounts that is due next, the least often tried
     /// first.
-    pub write lease_import_error(
-        accounts: Vec<Account>,
-        now: Timestamp,
-        lease: Duration,
-    ) -> Option<ImportErrorLease>;
+    pub write lease_import_error(accounts: Vec<Account>, now: Timestamp, lease: Duration)
+        -> Option<ImportErrorLease>;
 
     /// Records the result of sending an import error.
     ///
     /// # Errors
     ///
     /// [`StoreError::StaleLease`] if another worker has leased the import error since.
-    pub write end_import_error(
-        lease: ImportErrorLease,
-        end: ImportErrorOutcome,
-        now: Timestamp,
-    ) -> ();
+    pub write end_import_error(lease: ImportErrorLease, end: ImportErrorOutcome, now: Timestamp)
+        -> ();
 
     /// Makes a refused or waiting import error due now; returns false if there is none that
     /// can be sent.
@@ -149,7 +144,7 @@ rows! {
 async fn import_errors<T: Tx>(
     tx: &mut T,
     filter: ImportErrorFilter,
-) -> Result<Vec<ImportErrorRow>, StoreError> {
+) -> Result<Vec<ImportErrorRow>> {
     // Each kind of query has an index of its own.
     static OF_VERSION: Sql = Sql::with(
         "{rows} WHERE r.id > $1 AND ($2 IS NULL OR r.state = $2) AND r.sequence = $4
@@ -160,18 +155,10 @@ async fn import_errors<T: Tx>(
         "{rows} WHERE r.id > $1 AND ($2 IS NULL OR r.state = $2) ORDER BY r.id LIMIT $3",
         &[("rows", ROWS)],
     );
-    let ImportErrorFilter {
-        after,
-        sequence,
-        state,
-        limit,
-    } = filter;
-    match sequence {
-        Some(sequence) => {
-            let params: [&dyn Param; 4] = [&after, &state, &limit, &sequence];
-            tx.all(&OF_VERSION, &params).await
-        }
-        None => tx.all(&OF_ALL, &[&after, &state, &limit]).await,
+    let params = params! { filter.after, filter.state, filter.limit, filter.sequence };
+    match filter.sequence {
+        Some(_) => tx.all(&OF_VERSION, params).await,
+        None => tx.all(&OF_ALL, &params[..3]).await,
     }
 }
 
@@ -180,7 +167,7 @@ async fn lease_import_error<T: Tx>(
     accounts: Vec<Account>,
     now: Timestamp,
     lease: Duration,
-) -> Result<Option<ImportErrorLease>, StoreError> {
+) -> Result<Option<ImportErrorLease>> {
     static FIND: Sql = Sql::with(
         "{rows} WHERE r.state = 'pending' AND r.next_try_at <= $1 AND coalesce(r.leased_until, 0) <= $1
            AND a.name IN ({elements}($2))
@@ -212,7 +199,7 @@ async fn end_import_error<T: Tx>(
     lease: ImportErrorLease,
     end: ImportErrorOutcome,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static END: Sql = Sql::new(
         "UPDATE import_error SET state = $3, last_error = $4, next_try_at = $5, leased_until = NULL,
              sent_at = CASE WHEN $3 = 'sent' THEN $6 ELSE sent_at END
@@ -255,11 +242,7 @@ async fn end_import_error<T: Tx>(
     }
 }
 
-async fn retry_import_error<T: Tx>(
-    tx: &mut T,
-    id: i64,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
+async fn retry_import_error<T: Tx>(tx: &mut T, id: i64, now: Timestamp) -> Result<bool> {
     static SQL: Sql = Sql::new(
         "UPDATE import_error SET state = 'pending', next_try_at = $2
          WHERE id = $1 AND state <> 'sent' AND company IS NOT NULL",

@@ -6,10 +6,14 @@ use tokio::sync::oneshot;
 
 use super::columns::{event_code, message_key};
 use super::engine::{Fragment, NewNotification, Sql, Tx};
+use super::error::Result;
 use super::row_ids::{account_id, feed_ids};
 use super::subscriptions::record_subscription;
 use super::{AcceptedMessage, Insertion, StoreError, TriggerKind};
 use crate::domain::{Account, Feed};
+
+/// Maximum number of messages that share one commit.
+pub(super) const MAX_GROUP: usize = 1024;
 
 /// Number of cached feeds at which the cache is cleared.
 const MAX_CACHED_FEEDS: usize = 100_000;
@@ -17,13 +21,13 @@ const MAX_CACHED_FEEDS: usize = 100_000;
 /// A message that waits to be stored, and the channel for its answer.
 pub(super) struct PendingMessage {
     pub(super) incoming: AcceptedMessage,
-    pub(super) answer: oneshot::Sender<Result<Insertion, StoreError>>,
+    pub(super) answer: oneshot::Sender<Result<Insertion>>,
 }
 
 /// Messages that share one commit.
 pub(super) struct Group {
     messages: Vec<AcceptedMessage>,
-    answers: Vec<oneshot::Sender<Result<Insertion, StoreError>>>,
+    answers: Vec<oneshot::Sender<Result<Insertion>>>,
 }
 
 impl Group {
@@ -40,7 +44,7 @@ impl Group {
 
     /// Answers each message with the outcome of the commit. Returns the groups that are to be
     /// committed instead, so that a message that can't be stored does not affect the others.
-    pub(super) fn answer(self, outcomes: Result<Vec<Insertion>, StoreError>) -> Vec<Self> {
+    pub(super) fn answer(self, outcomes: Result<Vec<Insertion>>) -> Vec<Self> {
         // The receiver of an answer is gone if the connection was dropped.
         match outcomes {
             Ok(outcomes) => {
@@ -99,7 +103,7 @@ pub(super) async fn store_group<T: Tx>(
     messages: &[AcceptedMessage],
     known: &RowIds,
     ask: bool,
-) -> Result<StoredGroup, StoreError> {
+) -> Result<StoredGroup> {
     let mut row_ids = RowIds::default();
     // In the order of names, as everywhere, which prevents deadlocks.
     let accounts: BTreeSet<&Account> = messages.iter().map(|one| &one.account).collect();
@@ -133,7 +137,7 @@ async fn insert<T: Tx>(
     tx: &mut T,
     messages: &[AcceptedMessage],
     accounts: &HashMap<Account, i64>,
-) -> Result<Vec<Insertion>, StoreError> {
+) -> Result<Vec<Insertion>> {
     let mut rows: Vec<(usize, NewNotification<'_>)> = messages
         .iter()
         .map(|incoming| NewNotification {
@@ -168,7 +172,7 @@ async fn raise_triggers<T: Tx>(
     new: &[&AcceptedMessage],
     known: &RowIds,
     row_ids: &mut RowIds,
-) -> Result<bool, StoreError> {
+) -> Result<bool> {
     static SQL: Sql = Sql::with(
         "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at)
          SELECT v.feed_id, $3, v.triggers, $4 FROM {raised} WHERE true

@@ -2,7 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
+use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
+use super::error::Result;
 use super::feeds::{LeaseRequest, PageLease, Position, TriggerKind};
 use super::pulls::{SavedCursor, overlap_start, position_kind};
 use super::{Store, StoreError};
@@ -56,7 +57,7 @@ const MAX_LEASE_ATTEMPTS: usize = 4;
 
 impl Store {
     /// Leases the most urgent feed that may be requested now.
-    pub async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>, StoreError> {
+    pub async fn lease_page(&self, request: LeaseRequest) -> Result<Option<PageLease>> {
         for _ in 0..MAX_LEASE_ATTEMPTS {
             if let ControlFlow::Break(lease) = self.try_lease(request.clone()).await? {
                 return Ok(lease);
@@ -66,10 +67,7 @@ impl Store {
     }
 }
 
-async fn next_due<T: Tx>(
-    tx: &mut T,
-    request: LeaseRequest,
-) -> Result<Option<Timestamp>, StoreError> {
+async fn next_due<T: Tx>(tx: &mut T, request: LeaseRequest) -> Result<Option<Timestamp>> {
     static SQL: Sql = Sql::with(
         "SELECT min({greatest}(d.due_at, coalesce(f.waits_until, 0), coalesce(a.waits_until, 0),
                                coalesce(f.leased_until, 0)))
@@ -84,7 +82,7 @@ async fn next_due<T: Tx>(
 async fn try_lease<T: Tx>(
     tx: &mut T,
     request: LeaseRequest,
-) -> Result<ControlFlow<Option<PageLease>>, StoreError> {
+) -> Result<ControlFlow<Option<PageLease>>> {
     // A feed that no other replica has locked.
     static CHOOSE: Sql = Sql::with(
         "SELECT f.id, f.account_id {pending} AND {due}
@@ -172,7 +170,7 @@ async fn start_or_resume<T: Tx>(
     feed_id: i64,
     candidate: &Candidate,
     now: Timestamp,
-) -> Result<Position, StoreError> {
+) -> Result<Position> {
     static START: Sql = Sql::new(
         "INSERT INTO feed_pull (feed_id, kind, target, started_at) VALUES ($1, $2, $3, $4)
          ON CONFLICT (feed_id, kind) DO UPDATE SET target = excluded.target, started_at = excluded.started_at",
@@ -205,7 +203,7 @@ async fn start_or_resume<T: Tx>(
     Ok(position)
 }
 
-async fn position<T: Tx>(tx: &mut T, feed: i64, kind: TriggerKind) -> Result<Position, StoreError> {
+async fn position<T: Tx>(tx: &mut T, feed: i64, kind: TriggerKind) -> Result<Position> {
     static SQL: Sql = Sql::new(
         "SELECT position, previous_next, previous_entries FROM feed_pull WHERE feed_id = $1 AND kind = $2",
     );
@@ -219,19 +217,15 @@ pub(super) async fn save_position<T: Tx>(
     feed: i64,
     kind: TriggerKind,
     position: &Position,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static SQL: Sql = Sql::new(
         "INSERT INTO feed_pull (feed_id, kind, position, previous_next, previous_entries) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (feed_id, kind) DO UPDATE SET position = excluded.position,
              previous_next = excluded.previous_next, previous_entries = excluded.previous_entries",
     );
-    let Position {
-        from,
-        previous_next,
-        previous_entries,
-    } = position;
-    let params: [&dyn Param; 5] = [&feed, &kind, from, previous_next, previous_entries];
-    tx.run(&SQL, &params).await
+    let (previous, entries) = (&position.previous_next, position.previous_entries);
+    tx.run(&SQL, &[&feed, &kind, &position.from, previous, &entries])
+        .await
 }
 
 /// Returns the moment when the newest complete overlap read began; the first pull counts
@@ -243,29 +237,23 @@ pub(super) async fn last_overlap_read<T: Tx>(
     tx: &mut T,
     feed: i64,
     now: Timestamp,
-) -> Result<Timestamp, StoreError> {
+) -> Result<Timestamp> {
     static SQL: Sql = Sql::new(
         "SELECT coalesce(
              (SELECT max(started_at) FROM feed_pull
               WHERE feed_id = $1 AND kind IN ($2, $3, $4) AND target IS NULL),
              (SELECT min(started_at) FROM feed_pull WHERE feed_id = $1 AND kind <> $5))",
     );
-    let params: [&dyn Param; 5] = [
-        &feed,
-        &TriggerKind::FollowUp,
-        &TriggerKind::LateFollowUp,
-        &TriggerKind::Reconciliation,
-        &TriggerKind::Backfill,
-    ];
-    let began_at: Option<Timestamp> = tx.one(&SQL, &params).await?;
+    let params = params! {
+        feed, TriggerKind::FollowUp, TriggerKind::LateFollowUp, TriggerKind::Reconciliation,
+        TriggerKind::Backfill,
+    };
+    let began_at: Option<Timestamp> = tx.one(&SQL, params).await?;
     Ok(began_at.unwrap_or(now).min(now))
 }
 
 /// Returns the feed's saved cursors, newest first.
-pub(super) async fn saved_cursors<T: Tx>(
-    tx: &mut T,
-    feed: i64,
-) -> Result<Vec<SavedCursor>, StoreError> {
+pub(super) async fn saved_cursors<T: Tx>(tx: &mut T, feed: i64) -> Result<Vec<SavedCursor>> {
     static SQL: Sql = Sql::new(
         "SELECT saved_at, cursor FROM feed_cursor WHERE feed_id = $1 ORDER BY saved_at DESC",
     );
@@ -274,7 +262,7 @@ pub(super) async fn saved_cursors<T: Tx>(
 
 /// Locks the lease's feed and returns the row of its account. Fails with
 /// [`StoreError::StaleLease`] if another worker has leased the feed since.
-pub(super) async fn lock_as_owner<T: Tx>(tx: &mut T, lease: &PageLease) -> Result<i64, StoreError> {
+pub(super) async fn lock_as_owner<T: Tx>(tx: &mut T, lease: &PageLease) -> Result<i64> {
     static SQL: Sql =
         Sql::new("SELECT account_id FROM feed WHERE id = $1 AND fence = $2{lock_rows}");
     tx.first(&SQL, &[&lease.feed_id, &lease.fence])
@@ -283,7 +271,7 @@ pub(super) async fn lock_as_owner<T: Tx>(tx: &mut T, lease: &PageLease) -> Resul
 }
 
 /// Releases all leases: at the start of the only process, those of a process that ended.
-pub(super) async fn release_all_leases<T: Tx>(tx: &mut T) -> Result<(), StoreError> {
+pub(super) async fn release_all_leases<T: Tx>(tx: &mut T) -> Result<()> {
     static FEEDS: Sql =
         Sql::new("UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL");
     static DESTINATIONS: Sql = Sql::new("UPDATE destination SET leased_until = NULL");

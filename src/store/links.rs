@@ -2,9 +2,9 @@
 
 use secrecy::ExposeSecret;
 
-use super::StoreError;
 use super::deliveries::FreshLink;
 use super::engine::{Param, Sql, Tx};
+use super::error::Result;
 use super::feeds::TriggerKind;
 use super::triggers::{backfill_from_beginning, raise};
 use crate::domain::Timestamp;
@@ -15,7 +15,7 @@ pub(super) async fn store_links<T: Tx>(
     feed: i64,
     links: &[FreshLink],
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static SQL: Sql = Sql::new(
         "INSERT INTO document_link (sequence, url, listed_at)
          SELECT sequence, $4, $5 FROM document WHERE document_id = $1 AND version = $2 AND feed_id = $3
@@ -39,7 +39,7 @@ pub(super) async fn request_fresh_link<T: Tx>(
     destination: i64,
     sequence: i64,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static COUNT: Sql = Sql::new(
         "UPDATE delivery SET link_tries = link_tries + 1 WHERE destination_id = $1 AND sequence = $2
          RETURNING link_tries",
@@ -65,7 +65,7 @@ pub(super) async fn complete_link_request<T: Tx>(
     feed: i64,
     kind: TriggerKind,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static COMPLETE: Sql = Sql::new(
         "DELETE FROM fresh_link_request WHERE feed_id = $1 AND requested_at <=
              (SELECT started_at FROM feed_pull WHERE feed_id = $1 AND kind = $2)",
@@ -78,7 +78,7 @@ pub(super) async fn complete_link_request<T: Tx>(
 }
 
 /// Returns true if fresh links were requested for the feed.
-async fn links_requested<T: Tx>(tx: &mut T, feed: i64) -> Result<bool, StoreError> {
+async fn links_requested<T: Tx>(tx: &mut T, feed: i64) -> Result<bool> {
     static SQL: Sql = Sql::new("SELECT 1 FROM fresh_link_request WHERE feed_id = $1");
     Ok(tx.first::<()>(&SQL, &[&feed]).await?.is_some())
 }

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
-use super::StoreError;
 use super::columns::{event, message_id};
+use super::debug::redacted;
 use super::engine::{Column, Columns, Sql, Tx, operations, rows};
+use super::error::Result;
 use crate::domain::{Account, Event, Feed, Timestamp};
 use crate::sns::VerifiedMessage;
 
@@ -69,6 +70,8 @@ pub struct StoredNotification {
     pub body: Option<Vec<u8>>,
 }
 
+redacted! { StoredNotification { row; body } }
+
 operations! {
     /// Returns a stored notification with its body; `None` if the row does not exist.
     pub read notification(id: i64) -> Option<StoredNotification>;
@@ -78,7 +81,7 @@ operations! {
 }
 
 impl Column for NotificationRow {
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
         Ok(Self {
             id: columns.get()?,
             account: columns.get()?,
@@ -92,10 +95,7 @@ impl Column for NotificationRow {
 
 rows! { StoredNotification { row, body } }
 
-async fn notification<T: Tx>(
-    tx: &mut T,
-    id: i64,
-) -> Result<Option<StoredNotification>, StoreError> {
+async fn notification<T: Tx>(tx: &mut T, id: i64) -> Result<Option<StoredNotification>> {
     static SQL: Sql = Sql::new(
         "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at, n.body
          FROM notification n JOIN account a ON a.id = n.account_id WHERE n.id = $1",
@@ -107,7 +107,7 @@ async fn notifications<T: Tx>(
     tx: &mut T,
     after: i64,
     limit: usize,
-) -> Result<Vec<NotificationRow>, StoreError> {
+) -> Result<Vec<NotificationRow>> {
     static SQL: Sql = Sql::new(
         "SELECT n.id, a.name, n.event, n.kind, n.message_id, n.received_at
          FROM notification n JOIN account a ON a.id = n.account_id

@@ -36,7 +36,6 @@ mod hooks;
 mod import_errors;
 mod ingest;
 mod leases;
-mod limits;
 mod links;
 mod messages;
 mod migrations;

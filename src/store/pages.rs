@@ -8,22 +8,24 @@ use std::collections::{HashMap, HashSet};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::StoreError;
 use super::completion::complete_pull;
 use super::documents::VERSIONS;
-use super::engine::{Fragment, NewVersion, NewVersions, Param, Sql, Tx, operations};
+use super::engine::{NewVersion, NewVersions, Param, Sql, Tx, operations, params};
+use super::error::Result;
 use super::feeds::{
     COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
     PageToCommit, PullPlan, TriggerKind, UnreadableEntry,
 };
 use super::leases::{last_overlap_read, lock_as_owner, save_position, saved_cursors};
-use super::limits::MAX_UNREADABLE_ENTRIES;
 use super::links::store_links;
 use super::pausing::pause_feed;
 use super::pulls::{advance, is_unannounced, plan_cursor_save};
 use super::row_ids::feed_ids;
 use super::uploads::link_documents;
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
+
+/// Maximum number of unreadable entries kept per feed.
+const MAX_UNREADABLE_ENTRIES: i64 = 1000;
 
 operations! {
     /// Stores a page with its cursor, raises the triggers that follow, and releases the
@@ -40,19 +42,32 @@ async fn commit_page<T: Tx>(
     lease: PageLease,
     page: PageToCommit,
     plan: PullPlan,
-) -> Result<PageOutcome, StoreError> {
+) -> Result<PageOutcome> {
     let account = lock_as_owner(tx, &lease).await?;
     let plan = PullPlan {
         now: tx.now_or(plan.now),
         ..plan
     };
-    let stored = StoredVersions::read(tx, &lease, account, &page.documents).await?;
-    if stored.company_filter_ignored(&lease, &page.documents) {
+    let stored = stored_versions(tx, &lease, account, &page.documents).await?;
+    // Every document is stored for another company, and not all for this one.
+    if lease.feed.queue == Queue::Exported
+        && !stored.is_empty()
+        && stored.iter().all(|(elsewhere, _)| *elsewhere)
+        && !stored.iter().all(|(_, here)| *here)
+    {
         let reason = FeedPauseReason::CompanyFilterIgnored;
         pause_feed(tx, lease.feed_id, reason, None, COMPANY_FILTER_IGNORED).await?;
         return Ok(PageOutcome::CompanyFilterIgnored);
     }
-    let new = stored.new_of(&page.documents);
+    // Each once. None is added before COMMIT: only the owner of the feed's lock inserts any.
+    let mut seen = HashSet::new();
+    let new: Vec<&DocumentVersion> = page
+        .documents
+        .iter()
+        .zip(&stored)
+        .filter(|(one, (_, here))| !here && seen.insert((&one.id, &one.version)))
+        .map(|(document, _)| document)
+        .collect();
     let notified_at = notified_at(tx, lease.feed_id).await?;
     let missed_notifications = new
         .iter()
@@ -80,70 +95,31 @@ async fn commit_page<T: Tx>(
     Ok(outcome)
 }
 
-/// The versions of a page that are stored already.
-struct StoredVersions {
-    /// (id, version) to (stored for another company of the account, stored here).
-    versions: HashMap<(String, String), (bool, bool)>,
-}
-
-/// Of the versions $1, $2: those stored for other companies than that of feed $3 of account
-/// $4, and for its own.
-static STORED: Sql = Sql::with(
-    "SELECT d.document_id, d.version,
-            {any}(d.feed_id <> $3 AND f.account_id = $4 AND f.queue = 'exported'), {any}(d.feed_id = $3)
-     FROM {versions} {then_join} document d ON d.document_id = v.document_id AND d.version = v.version
-     JOIN feed f ON f.id = d.feed_id GROUP BY d.document_id, d.version",
-    &[
-        ("versions", VERSIONS),
-        ("any", Fragment::Differs("max", "bool_or")),
-    ],
-);
-
-impl StoredVersions {
-    async fn read<T: Tx>(
-        tx: &mut T,
-        lease: &PageLease,
-        account: i64,
-        documents: &[DocumentVersion],
-    ) -> Result<Self, StoreError> {
-        let ids: Vec<&str> = documents.iter().map(|one| one.id.as_str()).collect();
-        let versions: Vec<&str> = documents.iter().map(|one| one.version.as_str()).collect();
-        let params: [&dyn Param; 4] = [&ids, &versions, &lease.feed_id, &account];
-        let stored: Vec<((String, String), (bool, bool))> = tx.all(&STORED, &params).await?;
-        Ok(Self {
-            versions: stored.into_iter().collect(),
-        })
-    }
-
-    fn of(&self, document: &DocumentVersion) -> (bool, bool) {
-        let key = (document.id.clone(), document.version.clone());
-        self.versions.get(&key).copied().unwrap_or_default()
-    }
-
-    /// Returns true if every document is stored for another company, and not all for this
-    /// one.
-    fn company_filter_ignored(&self, lease: &PageLease, documents: &[DocumentVersion]) -> bool {
-        lease.feed.queue == Queue::Exported
-            && !documents.is_empty()
-            && documents.iter().all(|document| self.of(document).0)
-            && !documents.iter().all(|document| self.of(document).1)
-    }
-
-    /// Returns the versions that are not stored yet, each once. None is added before
-    /// COMMIT: only the owner of the feed's lock inserts any.
-    fn new_of<'d>(&self, documents: &'d [DocumentVersion]) -> Vec<&'d DocumentVersion> {
-        let mut seen = HashSet::new();
-        documents
-            .iter()
-            .filter(|document| {
-                !self.of(document).1 && seen.insert((&document.id, &document.version))
-            })
-            .collect()
-    }
+/// Returns for each document whether its version is stored for another company of the account,
+/// and whether it is stored here.
+async fn stored_versions<T: Tx>(
+    tx: &mut T,
+    lease: &PageLease,
+    account: i64,
+    documents: &[DocumentVersion],
+) -> Result<Vec<(bool, bool)>> {
+    static SQL: Sql = Sql::with(
+        "SELECT EXISTS (SELECT 1 FROM document d JOIN feed f ON f.id = d.feed_id
+                WHERE d.document_id = v.document_id AND d.version = v.version AND d.feed_id <> $3
+                  AND f.account_id = $4 AND f.queue = 'exported'),
+             EXISTS (SELECT 1 FROM document d
+                WHERE d.document_id = v.document_id AND d.version = v.version AND d.feed_id = $3)
+         FROM {versions} ORDER BY v.number",
+        &[("versions", VERSIONS)],
+    );
+    let ids: Vec<&str> = documents.iter().map(|one| one.id.as_str()).collect();
+    let versions: Vec<&str> = documents.iter().map(|one| one.version.as_str()).collect();
+    tx.all(&SQL, &[&ids, &versions, &lease.feed_id, &account])
+        .await
 }
 
 /// Returns the moment when the newest notification of this feed arrived.
-async fn notified_at<T: Tx>(tx: &mut T, feed: i64) -> Result<Option<Timestamp>, StoreError> {
+async fn notified_at<T: Tx>(tx: &mut T, feed: i64) -> Result<Option<Timestamp>> {
     static SQL: Sql = Sql::new("SELECT due_at FROM feed_trigger WHERE feed_id = $1 AND kind = $2");
     tx.first(&SQL, &[&feed, &TriggerKind::Notification]).await
 }
@@ -155,7 +131,7 @@ async fn record_page<T: Tx>(
     page: &PageToCommit,
     now: Timestamp,
     [new, missed_notifications]: [usize; 2],
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static SQL: Sql = Sql::new(
         "UPDATE feed SET leased_until = NULL, last_page_at = $2, documents = documents + $3,
              missed_notifications = missed_notifications + $4, gaps = gaps + $5,
@@ -173,7 +149,7 @@ async fn record_page<T: Tx>(
     store_links(tx, feed, &page.links, now).await
 }
 
-async fn record_success<T: Tx>(tx: &mut T, account: i64, now: Timestamp) -> Result<(), StoreError> {
+async fn record_success<T: Tx>(tx: &mut T, account: i64, now: Timestamp) -> Result<()> {
     // A wait set since by another request in flight is kept.
     static SQL: Sql = Sql::new(
         "UPDATE account SET paused = CASE WHEN paused = 'by_hand' THEN paused END,
@@ -189,21 +165,15 @@ async fn store_unreadable<T: Tx>(
     feed: i64,
     entry: &UnreadableEntry,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static SQL: Sql = Sql::new(
         "INSERT INTO unreadable (feed_id, digest, seen_at, body)
          SELECT $1, $2, $3, $4 WHERE (SELECT count(*) FROM unreadable WHERE feed_id = $1) < $5
          ON CONFLICT (feed_id, digest) DO NOTHING",
     );
     let digest = digest(&SHA256, &entry.dedup_key);
-    let params: [&dyn Param; 5] = [
-        &feed,
-        &digest.as_ref(),
-        &now,
-        &entry.body,
-        &MAX_UNREADABLE_ENTRIES,
-    ];
-    tx.run(&SQL, &params).await
+    let params = params! { feed, digest.as_ref(), now, entry.body, MAX_UNREADABLE_ENTRIES };
+    tx.run(&SQL, params).await
 }
 
 /// Saves the position of the pull, and the feed's cursor if this kind of pull moves it.
@@ -213,7 +183,7 @@ async fn move_cursor<T: Tx>(
     page: &PageToCommit,
     plan: &PullPlan,
     up_to_date: bool,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static SQL: Sql = Sql::new("UPDATE feed SET cursor = $2 WHERE id = $1");
     let advance = advance(lease, page, up_to_date);
     save_position(tx, lease.feed_id, advance.kind, &advance.position).await?;
@@ -225,12 +195,7 @@ async fn move_cursor<T: Tx>(
 }
 
 /// Saves a cursor, and removes those that no overlap read needs any more.
-async fn save_cursor<T: Tx>(
-    tx: &mut T,
-    feed: i64,
-    cursor: &Cursor,
-    plan: &PullPlan,
-) -> Result<(), StoreError> {
+async fn save_cursor<T: Tx>(tx: &mut T, feed: i64, cursor: &Cursor, plan: &PullPlan) -> Result<()> {
     static REMOVE: Sql =
         Sql::new("DELETE FROM feed_cursor WHERE feed_id = $1 AND saved_at IN ({elements}($2))");
     static SAVE: Sql =
@@ -251,7 +216,7 @@ async fn insert<T: Tx>(
     lease: &PageLease,
     documents: Vec<&DocumentVersion>,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static SUPERSEDE: Sql =
         Sql::new("UPDATE document SET superseded = true WHERE sequence IN ({elements}($1))");
     if documents.is_empty() {
@@ -300,7 +265,7 @@ async fn current_versions<T: Tx>(
     tx: &mut T,
     lease: &PageLease,
     versions: &[NewVersion<'_>],
-) -> Result<CurrentVersions, StoreError> {
+) -> Result<CurrentVersions> {
     let ids: Vec<&str> = versions
         .iter()
         .map(|version| version.document.id.as_str())

@@ -1,7 +1,7 @@
 //! Pages that were not stored: waiting, pausing and resuming feeds and accounts.
 
-use super::StoreError;
 use super::engine::{Param, Sql, Tx, operations};
+use super::error::Result;
 use super::feeds::{FeedPauseReason, PageFailure, PageLease};
 use super::leases::lock_as_owner;
 use super::row_ids::account_id;
@@ -30,7 +30,7 @@ async fn fail_page<T: Tx>(
     lease: PageLease,
     failure: PageFailure,
     error: String,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static FAIL_FEED: Sql = Sql::new(
         "UPDATE feed SET leased_until = NULL, failures = failures + 1, last_error = $2 WHERE id = $1",
     );
@@ -61,7 +61,7 @@ async fn fail_page<T: Tx>(
     }
 }
 
-async fn release_page<T: Tx>(tx: &mut T, lease: PageLease) -> Result<(), StoreError> {
+async fn release_page<T: Tx>(tx: &mut T, lease: PageLease) -> Result<()> {
     static SQL: Sql = Sql::new("UPDATE feed SET leased_until = NULL WHERE id = $1 AND fence = $2");
     tx.run(&SQL, &[&lease.feed_id, &lease.fence]).await
 }
@@ -73,7 +73,7 @@ pub(super) async fn pause_feed<T: Tx>(
     reason: FeedPauseReason,
     retry_at: Option<Timestamp>,
     error: &str,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static SQL: Sql = Sql::new(
         "UPDATE feed SET leased_until = NULL, paused = $2, waits_until = $3, last_error = $4 WHERE id = $1",
     );
@@ -85,7 +85,7 @@ async fn set_paused<T: Tx>(
     account: Account,
     feed: Option<Feed>,
     paused: bool,
-) -> Result<usize, StoreError> {
+) -> Result<usize> {
     static FEEDS: Sql = Sql::new(
         "WITH chosen AS (
              SELECT id FROM feed
@@ -113,7 +113,7 @@ async fn set_paused<T: Tx>(
 
 /// Resumes at the start of a process what was paused for a person, as a restart often fixes
 /// it.
-pub(super) async fn resume_at_start<T: Tx>(tx: &mut T) -> Result<(), StoreError> {
+pub(super) async fn resume_at_start<T: Tx>(tx: &mut T) -> Result<()> {
     static FEEDS: Sql = Sql::new(
         "WITH chosen AS (
              SELECT id FROM feed WHERE paused IN ('unauthorized', 'forbidden', 'not_found')

@@ -3,10 +3,14 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::StoreError;
-use super::engine::{Param, Sql, Tx, operations, rows};
-use super::limits::RETENTION_BATCH;
+use super::debug::redacted;
+use super::engine::{Sql, Tx, operations, params, rows};
+use super::error::Result;
+use super::retention::RETENTION_BATCH;
 use crate::domain::{Account, Event, Timestamp};
+
+/// Maximum number of refused messages that wait to be stored in the quarantine.
+pub(super) const QUARANTINE_QUEUE: usize = 64;
 
 /// A refused message for the quarantine.
 #[derive(Clone)]
@@ -56,6 +60,11 @@ pub struct QuarantinedMessage {
     pub body: Vec<u8>,
 }
 
+redacted! {
+    Quarantined { received_at, account, event, reason, allowed_topic; headers, body }
+    QuarantinedMessage { row; headers, body }
+}
+
 operations! {
     /// Lists at most `limit` quarantined messages after row `after`, oldest first.
     pub read_after_flush quarantine(after: i64, limit: usize) -> Vec<QuarantineRow>;
@@ -72,11 +81,7 @@ rows! {
     QuarantinedMessage { row, headers, body }
 }
 
-async fn quarantine<T: Tx>(
-    tx: &mut T,
-    after: i64,
-    limit: usize,
-) -> Result<Vec<QuarantineRow>, StoreError> {
+async fn quarantine<T: Tx>(tx: &mut T, after: i64, limit: usize) -> Result<Vec<QuarantineRow>> {
     static SQL: Sql = Sql::new(
         "SELECT id, received_at, account, event, reason, length(body)
          FROM quarantine WHERE id > $1 ORDER BY id LIMIT $2",
@@ -84,7 +89,7 @@ async fn quarantine<T: Tx>(
     tx.all(&SQL, &[&after, &limit]).await
 }
 
-async fn quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<Option<QuarantinedMessage>, StoreError> {
+async fn quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<Option<QuarantinedMessage>> {
     static SQL: Sql = Sql::new(
         "SELECT id, received_at, account, event, reason, length(body), headers, body
          FROM quarantine WHERE id = $1",
@@ -92,17 +97,14 @@ async fn quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<Option<QuarantinedMes
     tx.first(&SQL, &[&id]).await
 }
 
-async fn remove_quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<(), StoreError> {
+async fn remove_quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<()> {
     static SQL: Sql = Sql::new("DELETE FROM quarantine WHERE id = $1");
     tx.run(&SQL, &[&id]).await
 }
 
 /// Removes a batch of the messages that were received before this moment; returns their
 /// number.
-pub(super) async fn remove_old_quarantined<T: Tx>(
-    tx: &mut T,
-    before: Timestamp,
-) -> Result<usize, StoreError> {
+pub(super) async fn remove_old_quarantined<T: Tx>(tx: &mut T, before: Timestamp) -> Result<usize> {
     static SQL: Sql = Sql::new(
         "DELETE FROM quarantine WHERE id IN (
              SELECT id FROM quarantine WHERE received_at < $1 ORDER BY id LIMIT $2{skip_locked})",
@@ -115,7 +117,7 @@ pub(super) async fn remove_old_quarantined<T: Tx>(
 pub(super) type QuarantinedBytes = [u64; 2];
 
 /// Counts what is stored.
-async fn quarantined_bytes<T: Tx>(tx: &mut T) -> Result<QuarantinedBytes, StoreError> {
+async fn quarantined_bytes<T: Tx>(tx: &mut T) -> Result<QuarantinedBytes> {
     static SQL: Sql = Sql::new(
         "SELECT allowed_topic, CAST(sum(length(body) + octet_length(headers)) AS BIGINT)
          FROM quarantine GROUP BY 1",
@@ -134,7 +136,7 @@ pub(super) async fn store_quarantined<T: Tx>(
     limit_bytes: u64,
     known: Option<QuarantinedBytes>,
     items: &[Quarantined],
-) -> Result<QuarantinedBytes, StoreError> {
+) -> Result<QuarantinedBytes> {
     static SQL: Sql = Sql::new(
         "INSERT INTO quarantine (received_at, account, event, reason, allowed_topic, headers, body)
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -158,16 +160,11 @@ pub(super) async fn store_quarantined<T: Tx>(
         if after > limit_bytes / 2 {
             continue;
         }
-        let params: [&dyn Param; 7] = [
-            &item.received_at,
-            &item.account,
-            &item.event,
-            &item.reason,
-            &item.allowed_topic,
-            &item.headers,
-            &item.body.as_ref(),
-        ];
-        tx.run(&SQL, &params).await?;
+        let params = params! {
+            item.received_at, item.account, item.event, item.reason, item.allowed_topic,
+            item.headers, item.body.as_ref(),
+        };
+        tx.run(&SQL, params).await?;
         stored[share(item)] = after;
     }
     Ok(stored)

@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 
-use super::StoreError;
 use super::alarms::remove_old_alarms;
-use super::engine::{Fragment, Param, Sql, Tx, operations};
-use super::limits::RETENTION_BATCH;
+use super::engine::{Fragment, Sql, Tx, operations, params};
+use super::error::Result;
 use super::quarantine::remove_old_quarantined;
 use crate::domain::{DestinationName, Timestamp};
+
+/// Maximum number of rows that one retention step changes, so that ingest never waits long.
+pub(super) const RETENTION_BATCH: i64 = 2_000;
 
 /// The moments before which rows are removed.
 #[derive(Clone, Debug)]
@@ -45,7 +47,7 @@ operations! {
     pub write retain(retention: Retention) -> RetentionOutcome;
 }
 
-async fn retain<T: Tx>(tx: &mut T, retention: Retention) -> Result<RetentionOutcome, StoreError> {
+async fn retain<T: Tx>(tx: &mut T, retention: Retention) -> Result<RetentionOutcome> {
     let outcome = RetentionOutcome {
         notification_bodies: remove_notification_bodies(tx, retention.notifications_before).await?,
         document_bodies: remove_document_bodies(tx, &retention).await?,
@@ -58,10 +60,7 @@ async fn retain<T: Tx>(tx: &mut T, retention: Retention) -> Result<RetentionOutc
 
 /// Removes the bodies of a batch of old notifications, continuing where the last step ended;
 /// none while another replica does so.
-async fn remove_notification_bodies<T: Tx>(
-    tx: &mut T,
-    before: Timestamp,
-) -> Result<usize, StoreError> {
+async fn remove_notification_bodies<T: Tx>(tx: &mut T, before: Timestamp) -> Result<usize> {
     static DONE: Sql = Sql::new("SELECT notification_id FROM retention{skip_locked}");
     static NEWEST: Sql = Sql::new(
         "SELECT max(id) FROM (
@@ -87,10 +86,7 @@ async fn remove_notification_bodies<T: Tx>(
 
 /// Removes the bodies of a batch of documents that were delivered long ago and that no
 /// configured destination has yet to receive, the earliest first.
-async fn remove_document_bodies<T: Tx>(
-    tx: &mut T,
-    retention: &Retention,
-) -> Result<usize, StoreError> {
+async fn remove_document_bodies<T: Tx>(tx: &mut T, retention: &Retention) -> Result<usize> {
     // Rows that another replica has locked are left to it.
     static REMOVABLE: Sql = Sql::with(
         "SELECT h.sequence FROM delivery h
@@ -119,20 +115,16 @@ async fn remove_document_bodies<T: Tx>(
         Sql::new("UPDATE document SET body = NULL WHERE sequence IN ({elements}($1))");
     static RECORD: Sql =
         Sql::new("UPDATE delivery SET body_removed = true WHERE sequence IN ({elements}($1))");
-    let Retention {
-        documents_before,
-        destinations,
-        ..
-    } = retention;
-    let params: [&dyn Param; 3] = [documents_before, destinations, &RETENTION_BATCH];
-    let removable: Vec<i64> = tx.all(&REMOVABLE, &params).await?;
+    let (before, destinations) = (&retention.documents_before, &retention.destinations);
+    let params = params! { before, destinations, RETENTION_BATCH };
+    let removable: Vec<i64> = tx.all(&REMOVABLE, params).await?;
     tx.run(&REMOVE, &[&removable]).await?;
     tx.run(&RECORD, &[&removable]).await?;
     Ok(removable.len())
 }
 
 /// Removes a batch of old links.
-async fn remove_links<T: Tx>(tx: &mut T, before: Timestamp) -> Result<(), StoreError> {
+async fn remove_links<T: Tx>(tx: &mut T, before: Timestamp) -> Result<()> {
     static SQL: Sql = Sql::new(
         "DELETE FROM document_link WHERE sequence IN (
              SELECT sequence FROM document_link WHERE listed_at < $1 LIMIT $2{skip_locked})",

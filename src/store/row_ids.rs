@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::StoreError;
 use super::engine::{Fragment, Sql, Tx};
+use super::error::Result;
 use super::feeds::TriggerKind;
 use crate::domain::{Account, Feed, Timestamp};
 
 /// Returns the account's id; adds the account if it is new.
-pub(super) async fn account_id<T: Tx>(tx: &mut T, account: &Account) -> Result<i64, StoreError> {
+pub(super) async fn account_id<T: Tx>(tx: &mut T, account: &Account) -> Result<i64> {
     static FIND: Sql = Sql::new("SELECT id FROM account WHERE name = $1");
     static INSERT: Sql =
         Sql::new("INSERT INTO account (name) VALUES ($1) ON CONFLICT (name) DO NOTHING");
@@ -31,7 +31,7 @@ pub(super) async fn feed_ids<T: Tx>(
     tx: &mut T,
     feeds: impl IntoIterator<Item = Feed> + Send,
     due_at: Timestamp,
-) -> Result<HashMap<Feed, i64>, StoreError> {
+) -> Result<HashMap<Feed, i64>> {
     static ADD: Sql = Sql::with(
         "INSERT INTO feed (account_id, queue, company)
          SELECT a.id, v.queue, v.company FROM {wanted} JOIN account a ON a.name = v.account
@@ -65,7 +65,7 @@ pub(super) async fn feed_ids<T: Tx>(
     Ok(found)
 }
 
-async fn find_feeds<T: Tx>(tx: &mut T, feeds: &[Feed]) -> Result<HashMap<Feed, i64>, StoreError> {
+async fn find_feeds<T: Tx>(tx: &mut T, feeds: &[Feed]) -> Result<HashMap<Feed, i64>> {
     static SQL: Sql = Sql::with(
         "SELECT a.name, f.queue, f.company, f.id
          FROM {wanted} {then_join} account a ON a.name = v.account

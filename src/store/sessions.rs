@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::StoreError;
 use super::engine::{SESSIONS_LOCK, Sql, Tx, operations, rows};
+use super::error::Result;
 use super::rights::Rights;
 use crate::domain::Timestamp;
 
@@ -59,7 +59,7 @@ pub struct NewLoginLink {
     pub now: Timestamp,
 }
 
-async fn make_login_link<T: Tx>(tx: &mut T, link: NewLoginLink) -> Result<(), StoreError> {
+async fn make_login_link<T: Tx>(tx: &mut T, link: NewLoginLink) -> Result<()> {
     static EXPIRED: Sql = Sql::new("DELETE FROM login_link WHERE expires_at <= $1");
     static OLDEST: Sql = Sql::new(
         "DELETE FROM login_link WHERE hash IN (
@@ -93,10 +93,7 @@ pub struct UseLoginLink {
     pub now: Timestamp,
 }
 
-async fn use_login_link<T: Tx>(
-    tx: &mut T,
-    used: UseLoginLink,
-) -> Result<Option<SessionRow>, StoreError> {
+async fn use_login_link<T: Tx>(tx: &mut T, used: UseLoginLink) -> Result<Option<SessionRow>> {
     static REMOVE: Sql = Sql::new(
         "DELETE FROM login_link WHERE hash = $1 AND expires_at > $2 RETURNING rights, created_by",
     );
@@ -137,7 +134,7 @@ pub struct NewSession {
     pub now: Timestamp,
 }
 
-async fn open_session<T: Tx>(tx: &mut T, session: NewSession) -> Result<bool, StoreError> {
+async fn open_session<T: Tx>(tx: &mut T, session: NewSession) -> Result<bool> {
     static TOKEN: Sql = Sql::new(
         "SELECT expires_at FROM api_token
          WHERE id = $1 AND (expires_at IS NULL OR expires_at > $2)",
@@ -177,7 +174,7 @@ async fn insert_session<T: Tx>(
     session: &SessionRow,
     now: Timestamp,
     expires_at: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static EXPIRED: Sql = Sql::new("DELETE FROM session WHERE expires_at <= $1");
     static OLDEST: Sql = Sql::new(
         "DELETE FROM session WHERE hash IN (
@@ -211,11 +208,7 @@ pub struct SessionRow {
 
 rows! { SessionRow { rights, created_by, last_used_at } }
 
-async fn session<T: Tx>(
-    tx: &mut T,
-    hash: [u8; 32],
-    now: Timestamp,
-) -> Result<Option<SessionRow>, StoreError> {
+async fn session<T: Tx>(tx: &mut T, hash: [u8; 32], now: Timestamp) -> Result<Option<SessionRow>> {
     static SQL: Sql = Sql::new(
         "SELECT rights, created_by, last_used_at FROM session WHERE hash = $1 AND expires_at > $2",
     );
@@ -223,13 +216,13 @@ async fn session<T: Tx>(
     tx.first(&SQL, &[&hash, &now]).await
 }
 
-async fn end_session<T: Tx>(tx: &mut T, hash: [u8; 32]) -> Result<(), StoreError> {
+async fn end_session<T: Tx>(tx: &mut T, hash: [u8; 32]) -> Result<()> {
     static SQL: Sql = Sql::new("DELETE FROM session WHERE hash = $1");
     tx.run(&SQL, &[&hash]).await
 }
 
 /// Ends the sessions and links of the token of this row.
-pub(super) async fn end_sessions_of_token<T: Tx>(tx: &mut T, id: i64) -> Result<(), StoreError> {
+pub(super) async fn end_sessions_of_token<T: Tx>(tx: &mut T, id: i64) -> Result<()> {
     static SESSIONS: Sql = Sql::new("DELETE FROM session WHERE created_by LIKE $1");
     static LINKS: Sql = Sql::new("DELETE FROM login_link WHERE created_by LIKE $1");
     // The owner's text begins with the row, and `:` ends it.
@@ -247,7 +240,7 @@ pub enum Used {
     Session([u8; 32], Timestamp),
 }
 
-async fn record_use<T: Tx>(tx: &mut T, used: Used) -> Result<(), StoreError> {
+async fn record_use<T: Tx>(tx: &mut T, used: Used) -> Result<()> {
     static TOKEN: Sql = Sql::new("UPDATE api_token SET last_used_at = $2 WHERE id = $1");
     static SESSION: Sql = Sql::new("UPDATE session SET last_used_at = $2 WHERE hash = $1");
     match used {

@@ -3,9 +3,9 @@
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
-use super::StoreError;
 use super::columns::named;
-use super::engine::{Fragment, Param, SUBSCRIPTIONS_LOCK, Sql, Tx, operations, rows};
+use super::engine::{Fragment, Param, SUBSCRIPTIONS_LOCK, Sql, Tx, operations, params, rows};
+use super::error::Result;
 use super::messages::AcceptedMessage;
 use super::row_ids::account_id;
 use crate::domain::{Account, Event, Timestamp};
@@ -89,20 +89,13 @@ operations! {
 
     /// Records that a subscription was requested from the vendor; returns its row. Repeated
     /// requests are one row until a message of SNS arrives.
-    pub write subscription_requested(
-        account: Account,
-        event: Event,
-        name: String,
-        now: Timestamp,
-    ) -> i64;
+    pub write subscription_requested(account: Account, event: Event, name: String, now: Timestamp)
+        -> i64;
 
     /// Changes a subscription; `None` if the row does not exist or its state does not
     /// allow the change.
-    pub write change_subscription(
-        id: i64,
-        change: SubscriptionChange,
-        now: Timestamp,
-    ) -> Option<SubscriptionRow>;
+    pub write change_subscription(id: i64, change: SubscriptionChange, now: Timestamp)
+        -> Option<SubscriptionRow>;
 }
 
 /// Selects the columns of a [`SubscriptionRow`].
@@ -119,7 +112,7 @@ rows! {
     }
 }
 
-async fn subscriptions<T: Tx>(tx: &mut T) -> Result<Vec<SubscriptionRow>, StoreError> {
+async fn subscriptions<T: Tx>(tx: &mut T) -> Result<Vec<SubscriptionRow>> {
     static SQL: Sql = Sql::with("{rows} ORDER BY s.id", &[("rows", ROWS)]);
     tx.all(&SQL, &[]).await
 }
@@ -130,7 +123,7 @@ async fn subscription_requested<T: Tx>(
     event: Event,
     name: String,
     now: Timestamp,
-) -> Result<i64, StoreError> {
+) -> Result<i64> {
     static FIND: Sql = Sql::new(
         "SELECT id FROM subscription WHERE account_id = $1 AND event = $2 AND name = $3 AND state = 'requested'",
     );
@@ -157,7 +150,7 @@ async fn change_subscription<T: Tx>(
     id: i64,
     change: SubscriptionChange,
     now: Timestamp,
-) -> Result<Option<SubscriptionRow>, StoreError> {
+) -> Result<Option<SubscriptionRow>> {
     static APPROVE: Sql = Sql::with(
         "{set_state} WHERE id = $1 AND state = 'awaiting_approval'",
         &[("set_state", SET_STATE)],
@@ -207,7 +200,7 @@ pub(super) async fn record_subscription<T: Tx>(
     account: i64,
     incoming: &AcceptedMessage,
     ask: bool,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static FIND: Sql = Sql::new(
         "SELECT id, last_message_at, topic_arn IS NOT NULL FROM subscription
          WHERE account_id = $1 AND event = $2 AND (topic_arn = $3 OR (topic_arn IS NULL AND state = 'requested'))
@@ -245,26 +238,16 @@ pub(super) async fn record_subscription<T: Tx>(
         None => tx.one(&INSERT, &[&account, &event, &state, &now]).await?,
     };
     let next_try_at = (state == SubscriptionState::Pending).then_some(now);
-    let params: [&dyn Param; 8] = [
-        &id,
-        &topic,
-        &state,
-        &now,
-        &message_at,
-        &next_try_at,
-        &message.subscribe_url().map(ExposeSecret::expose_secret),
-        &message.token().map(ExposeSecret::expose_secret),
-    ];
-    tx.run(&UPDATE, &params).await
+    let params = params! {
+        id, topic, state, now, message_at, next_try_at,
+        message.subscribe_url().map(ExposeSecret::expose_secret),
+        message.token().map(ExposeSecret::expose_secret),
+    };
+    tx.run(&UPDATE, params).await
 }
 
 /// Merges the oldest unanswered request into subscription `id`, which takes its name.
-async fn merge_request<T: Tx>(
-    tx: &mut T,
-    id: i64,
-    account: i64,
-    event: Event,
-) -> Result<(), StoreError> {
+async fn merge_request<T: Tx>(tx: &mut T, id: i64, account: i64, event: Event) -> Result<()> {
     static REMOVE: Sql = Sql::new(
         "DELETE FROM subscription WHERE id = (
              SELECT id FROM subscription

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::StoreError;
-use super::engine::{SESSIONS_LOCK, Sql, TOKENS_LOCK, Tx, operations, rows};
+use super::engine::{SESSIONS_LOCK, Sql, TOKENS_LOCK, Tx, operations, params, rows};
+use super::error::Result;
 use super::rights::Rights;
 use super::sessions::end_sessions_of_token;
 use crate::domain::Timestamp;
@@ -71,7 +71,7 @@ operations! {
 
 rows! { ApiTokenRow { id, name, rights, created_at, expires_at, last_used_at } }
 
-async fn make_api_token<T: Tx>(tx: &mut T, token: NewApiToken) -> Result<ApiTokenMade, StoreError> {
+async fn make_api_token<T: Tx>(tx: &mut T, token: NewApiToken) -> Result<ApiTokenMade> {
     static COUNT: Sql = Sql::new(
         "SELECT EXISTS (SELECT 1 FROM api_token WHERE name = $1), count(*) FROM api_token",
     );
@@ -79,44 +79,35 @@ async fn make_api_token<T: Tx>(tx: &mut T, token: NewApiToken) -> Result<ApiToke
         "INSERT INTO api_token (name, rights, hash, created_at, expires_at)
          VALUES ($1, $2, $3, $4, $5) RETURNING id",
     );
-    let NewApiToken {
-        name,
-        rights,
-        hash,
-        expires_at,
-        now,
-    } = token;
     // One at a time, so that the limit holds and a taken name is reported as such.
     tx.lock(TOKENS_LOCK).await?;
-    let (is_taken, count): (bool, i64) = tx.one(&COUNT, &[&name]).await?;
+    let (is_taken, count): (bool, i64) = tx.one(&COUNT, &[&token.name]).await?;
     if is_taken {
         return Ok(ApiTokenMade::NameTaken);
     }
     if count >= MAX_API_TOKENS {
         return Ok(ApiTokenMade::TooMany);
     }
-    let rights = rights.to_string();
-    let id = tx
-        .one(&INSERT, &[&name, &rights, &hash, &now, &expires_at])
-        .await?;
-    Ok(ApiTokenMade::Row(id))
+    let rights = token.rights.to_string();
+    let params = params! { token.name, rights, token.hash, token.now, token.expires_at };
+    Ok(ApiTokenMade::Row(tx.one(&INSERT, params).await?))
 }
 
-async fn api_tokens<T: Tx>(tx: &mut T) -> Result<Vec<ApiTokenRow>, StoreError> {
+async fn api_tokens<T: Tx>(tx: &mut T) -> Result<Vec<ApiTokenRow>> {
     static SQL: Sql = Sql::new(
         "SELECT id, name, rights, created_at, expires_at, last_used_at FROM api_token ORDER BY id",
     );
     tx.all(&SQL, &[]).await
 }
 
-async fn api_token<T: Tx>(tx: &mut T, hash: [u8; 32]) -> Result<Option<ApiTokenRow>, StoreError> {
+async fn api_token<T: Tx>(tx: &mut T, hash: [u8; 32]) -> Result<Option<ApiTokenRow>> {
     static SQL: Sql = Sql::new(
         "SELECT id, name, rights, created_at, expires_at, last_used_at FROM api_token WHERE hash = $1",
     );
     tx.first(&SQL, &[&hash]).await
 }
 
-async fn revoke_api_token<T: Tx>(tx: &mut T, id: i64) -> Result<bool, StoreError> {
+async fn revoke_api_token<T: Tx>(tx: &mut T, id: i64) -> Result<bool> {
     static SQL: Sql = Sql::new("DELETE FROM api_token WHERE id = $1");
     tx.lock(SESSIONS_LOCK).await?;
     let exists = tx.execute(&SQL, &[&id]).await? > 0;

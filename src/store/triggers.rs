@@ -1,7 +1,7 @@
 //! Raising triggers, and merging several into one.
 
-use super::StoreError;
 use super::engine::{Fragment, Sql, Tx, operations};
+use super::error::Result;
 use super::feeds::{Trigger, TriggerKind};
 use super::row_ids::feed_ids;
 use crate::domain::{Cursor, Feed, Timestamp};
@@ -18,17 +18,13 @@ operations! {
     pub write trigger_reconciliation(due_at: Timestamp) -> usize, then wake_pullers;
 }
 
-async fn register_feeds<T: Tx>(
-    tx: &mut T,
-    feeds: Vec<Feed>,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+async fn register_feeds<T: Tx>(tx: &mut T, feeds: Vec<Feed>, now: Timestamp) -> Result<()> {
     // A future moment of a caller's clock would delay work.
     let due_at = now.min(tx.now_or(now));
     feed_ids(tx, feeds, due_at).await.map(drop)
 }
 
-async fn trigger<T: Tx>(tx: &mut T, triggers: Vec<Trigger>) -> Result<(), StoreError> {
+async fn trigger<T: Tx>(tx: &mut T, triggers: Vec<Trigger>) -> Result<()> {
     let Some(due_at) = triggers.iter().map(|trigger| trigger.due_at).min() else {
         return Ok(());
     };
@@ -61,7 +57,7 @@ pub(super) async fn backfill_from_beginning<T: Tx>(
     tx: &mut T,
     feed: i64,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static PENDING: Sql = Sql::new(
         "SELECT 1 FROM feed_trigger d LEFT JOIN feed_pull r ON r.feed_id = d.feed_id AND r.kind = d.kind
          WHERE d.feed_id = $1 AND d.kind = $2 AND d.raised > coalesce(r.completed, 0)",
@@ -75,11 +71,7 @@ pub(super) async fn backfill_from_beginning<T: Tx>(
     raise(tx, feed, kind, now).await
 }
 
-async fn start_backfill<T: Tx>(
-    tx: &mut T,
-    feed: i64,
-    from: Option<Cursor>,
-) -> Result<(), StoreError> {
+async fn start_backfill<T: Tx>(tx: &mut T, feed: i64, from: Option<Cursor>) -> Result<()> {
     // A page in flight of an earlier backfill must not set this one's position.
     static TAKE_LEASE: Sql =
         Sql::new("UPDATE feed SET fence = fence + 1, leased_until = NULL WHERE id = $1");
@@ -92,7 +84,7 @@ async fn start_backfill<T: Tx>(
         .await
 }
 
-async fn trigger_reconciliation<T: Tx>(tx: &mut T, due_at: Timestamp) -> Result<usize, StoreError> {
+async fn trigger_reconciliation<T: Tx>(tx: &mut T, due_at: Timestamp) -> Result<usize> {
     // Replicas that start together run this together, so the rows are locked in order.
     static SOONER: Sql = Sql::new(
         "WITH later AS (
@@ -116,7 +108,7 @@ pub(super) async fn raise<T: Tx>(
     feed: i64,
     kind: TriggerKind,
     due_at: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     // `excluded.raised` is one more than was completed: from there on a trigger is pending.
     const INSERT: Fragment = Fragment::Same(
         "INSERT INTO feed_trigger AS d (feed_id, kind, raised, due_at)

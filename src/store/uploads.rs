@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::StoreError;
 use super::columns::named;
-use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
+use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
+use super::error::Result;
 use super::row_ids::account_id;
 use crate::domain::{Account, Timestamp};
 
@@ -169,18 +169,9 @@ rows! {
         id, account, file_name, size_bytes, sha256, correlation, state, attempts, created_at,
         changed_at, sent_at, last_error, documents,
     }
-    LatestUpload { id, state, owner, claimed_until }
 }
 
 static BY_ID: Sql = Sql::with("{rows} WHERE u.id = $1", &[("rows", ROWS)]);
-
-/// The newest upload of a content, which decides whether it is sent.
-struct LatestUpload {
-    id: i64,
-    state: UploadState,
-    owner: Option<String>,
-    claimed_until: Option<Timestamp>,
-}
 
 impl NewUpload {
     /// Returns the number of the lock for its content.
@@ -191,24 +182,19 @@ impl NewUpload {
             .cast_signed()
     }
 
-    async fn insert<T: Tx>(&self, tx: &mut T, account: i64) -> Result<i64, StoreError> {
+    async fn insert<T: Tx>(&self, tx: &mut T, account: i64) -> Result<i64> {
         static SQL: Sql = Sql::new(
             "INSERT INTO upload (account_id, correlation, sha256, size_bytes, file_name, state, created_at, changed_at)
              VALUES ($1, $2, $3, $4, $5, 'sending', $6, $6) RETURNING id",
         );
-        let params: [&dyn Param; 6] = [
-            &account,
-            &self.correlation,
-            &self.sha256,
-            &self.size_bytes,
-            &self.file_name,
-            &self.now,
-        ];
-        tx.one(&SQL, &params).await
+        let params = params! {
+            account, self.correlation, self.sha256, self.size_bytes, self.file_name, self.now,
+        };
+        tx.one(&SQL, params).await
     }
 }
 
-async fn begin_upload<T: Tx>(tx: &mut T, upload: NewUpload) -> Result<UploadBegun, StoreError> {
+async fn begin_upload<T: Tx>(tx: &mut T, upload: NewUpload) -> Result<UploadBegun> {
     static LATEST: Sql = Sql::new(
         "SELECT id, state, owner, claimed_until FROM upload
          WHERE account_id = $1 AND sha256 = $2 ORDER BY id DESC LIMIT 1",
@@ -220,33 +206,25 @@ async fn begin_upload<T: Tx>(tx: &mut T, upload: NewUpload) -> Result<UploadBegu
     );
     let account = account_id(tx, &upload.account).await?;
     tx.lock(upload.lock()).await?;
-    let latest: Option<LatestUpload> = tx.first(&LATEST, &[&account, &upload.sha256]).await?;
-    if let Some(latest) = &latest
-        && latest.state == UploadState::Sending
-        && latest.owner.as_ref() != Some(&upload.owner)
-        && let Some(until) = latest.claimed_until.filter(|until| *until > upload.now)
+    // The newest upload of the content decides whether it is sent.
+    type Latest = (i64, UploadState, Option<String>, Option<Timestamp>);
+    let latest: Option<Latest> = tx.first(&LATEST, &[&account, &upload.sha256]).await?;
+    if let Some((_, UploadState::Sending, owner, Some(until))) = &latest
+        && owner.as_ref() != Some(&upload.owner)
+        && *until > upload.now
     {
-        return Ok(UploadBegun::Busy { until });
+        return Ok(UploadBegun::Busy { until: *until });
     }
     let id = match latest {
-        Some(latest) if latest.state == UploadState::Sent && !upload.force => {
-            return tx
-                .one(&BY_ID, &[&latest.id])
-                .await
-                .map(UploadBegun::Already);
+        Some((id, UploadState::Sent, ..)) if !upload.force => {
+            return tx.one(&BY_ID, &[&id]).await.map(UploadBegun::Already);
         }
-        Some(latest) if latest.state != UploadState::Sent => latest.id,
+        Some((id, state, ..)) if state != UploadState::Sent => id,
         _ => upload.insert(tx, account).await?,
     };
-    let NewUpload {
-        owner,
-        now,
-        claim,
-        file_name,
-        ..
-    } = upload;
-    tx.run(&CLAIM, &[&id, &owner, &now.after(claim), &now, &file_name])
-        .await?;
+    let until = upload.now.after(upload.claim);
+    let params = params! { id, upload.owner, until, upload.now, upload.file_name };
+    tx.run(&CLAIM, params).await?;
     tx.one(&BY_ID, &[&id]).await.map(UploadBegun::Send)
 }
 
@@ -256,7 +234,7 @@ async fn end_upload<T: Tx>(
     owner: String,
     end: UploadEnd,
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<bool> {
     static SQL: Sql = Sql::new(
         "UPDATE upload SET state = $3, last_error = $4, changed_at = $5, sent_at = coalesce($6, sent_at),
              owner = NULL, claimed_until = NULL
@@ -277,7 +255,7 @@ pub(super) async fn link_documents<T: Tx>(
     tx: &mut T,
     account: &Account,
     returns: &[UploadReturn],
-) -> Result<(), StoreError> {
+) -> Result<()> {
     static SQL: Sql = Sql::new(
         "INSERT INTO upload_document (upload_id, document_id)
          SELECT id, $3 FROM upload WHERE account_id = $1 AND correlation = $2
@@ -294,26 +272,22 @@ pub(super) async fn link_documents<T: Tx>(
     Ok(())
 }
 
-async fn uploads<T: Tx>(tx: &mut T, filter: UploadFilter) -> Result<Vec<UploadRow>, StoreError> {
+async fn uploads<T: Tx>(tx: &mut T, filter: UploadFilter) -> Result<Vec<UploadRow>> {
     static SQL: Sql = Sql::with(
         "{rows} WHERE u.id > $1 AND ($2 IS NULL OR (u.sent_at < $2 AND NOT EXISTS
              (SELECT 1 FROM upload_document d WHERE d.upload_id = u.id)))
          ORDER BY u.id LIMIT $3",
         &[("rows", ROWS)],
     );
-    let UploadFilter {
-        after,
-        missing_since,
-        limit,
-    } = filter;
-    tx.all(&SQL, &[&after, &missing_since, &limit]).await
+    let params = params! { filter.after, filter.missing_since, filter.limit };
+    tx.all(&SQL, params).await
 }
 
 async fn newest_uploads<T: Tx>(
     tx: &mut T,
     before: Option<i64>,
     limit: usize,
-) -> Result<Vec<UploadRow>, StoreError> {
+) -> Result<Vec<UploadRow>> {
     static SQL: Sql = Sql::with(
         "{rows} WHERE u.id < $1 ORDER BY u.id DESC LIMIT $2",
         &[("rows", ROWS)],

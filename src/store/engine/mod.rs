@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use super::StoreError;
 use super::TriggerKind;
 use crate::domain::{DocumentVersion, Timestamp};
+use crate::store::error::Result;
 
 mod postgres;
 mod sql;
@@ -16,7 +17,9 @@ pub(super) use self::postgres::PostgresEngine;
 pub use self::postgres::{Copied, Progress, copy_from_sqlite};
 pub(super) use self::sql::{Fragment, Sql};
 pub(super) use self::sqlite::SqliteEngine;
-pub(super) use self::value::{Column, Columns, Kind, Param, Row, Scalar, Value, params, rows};
+pub(super) use self::value::{
+    Column, Columns, Kind, Param, Row, Scalar, Value, params, rows, scalars,
+};
 
 /// [`Tx::lock`] held while subscriptions change; an arbitrary number, "IvWi".
 pub(super) const SUBSCRIPTIONS_LOCK: i64 = 0x4976_5769;
@@ -28,8 +31,7 @@ pub(super) const TOKENS_LOCK: i64 = 0x4976_576A;
 pub(super) const SESSIONS_LOCK: i64 = 0x4976_576B;
 
 /// Reads one row of a result, and decides whether another is read.
-pub(super) type ReadRow<'a> =
-    &'a mut (dyn FnMut(&dyn Row) -> Result<ControlFlow<()>, StoreError> + Send);
+pub(super) type ReadRow<'a> = &'a mut (dyn FnMut(&dyn Row) -> Result<ControlFlow<()>> + Send);
 
 /// An open transaction. It is committed if its operation succeeds.
 pub(super) trait Tx: Send {
@@ -38,7 +40,7 @@ pub(super) trait Tx: Send {
     fn now_or(&self, local: Timestamp) -> Timestamp;
 
     /// Waits until no other transaction holds the lock `number`, and holds it until the end.
-    fn lock(&mut self, number: i64) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn lock(&mut self, number: i64) -> impl Future<Output = Result<()>> + Send;
 
     /// Runs a statement and passes its rows to `row`, which may end the reading early.
     fn each(
@@ -46,35 +48,33 @@ pub(super) trait Tx: Send {
         sql: &'static Sql,
         params: &[&dyn Param],
         row: ReadRow<'_>,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// Runs a statement that returns no rows; returns the number of changed rows.
     fn execute(
         &mut self,
         sql: &'static Sql,
         params: &[&dyn Param],
-    ) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    ) -> impl Future<Output = Result<usize>> + Send;
 
     /// Stores notifications that are not stored yet, which are in the order of their identity;
     /// returns for each whether it was new.
     fn insert_notifications(
         &mut self,
         notifications: &[NewNotification<'_>],
-    ) -> impl Future<Output = Result<Vec<bool>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<bool>>> + Send;
 
     /// Stores versions under the next sequence numbers. This must be the last statement, since
     /// it may commit: the counter, for which others wait, is held for as short as possible.
-    fn insert_versions(
-        &mut self,
-        new: &NewVersions<'_>,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn insert_versions(&mut self, new: &NewVersions<'_>)
+    -> impl Future<Output = Result<()>> + Send;
 
     /// Runs a statement and returns all its rows.
     fn all<C: Column + Send>(
         &mut self,
         sql: &'static Sql,
         params: &[&dyn Param],
-    ) -> impl Future<Output = Result<Vec<C>, StoreError>> + Send {
+    ) -> impl Future<Output = Result<Vec<C>>> + Send {
         async move {
             let mut rows = Vec::new();
             self.each(sql, params, &mut |row| {
@@ -91,7 +91,7 @@ pub(super) trait Tx: Send {
         &mut self,
         sql: &'static Sql,
         params: &[&dyn Param],
-    ) -> impl Future<Output = Result<Option<C>, StoreError>> + Send {
+    ) -> impl Future<Output = Result<Option<C>>> + Send {
         async move {
             let mut first = None;
             self.each(sql, params, &mut |row| {
@@ -108,7 +108,7 @@ pub(super) trait Tx: Send {
         &mut self,
         sql: &'static Sql,
         params: &[&dyn Param],
-    ) -> impl Future<Output = Result<C, StoreError>> + Send {
+    ) -> impl Future<Output = Result<C>> + Send {
         async move {
             self.first(sql, params)
                 .await?
@@ -121,7 +121,7 @@ pub(super) trait Tx: Send {
         &mut self,
         sql: &'static Sql,
         params: &[&dyn Param],
-    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+    ) -> impl Future<Output = Result<()>> + Send {
         async move { self.execute(sql, params).await.map(drop) }
     }
 }
@@ -132,10 +132,7 @@ pub(super) trait Operation: Send + 'static {
     type Output: Send + 'static;
 
     /// Runs it. It must await nothing but `tx`: SQLite's writer thread polls it once.
-    fn run<T: Tx>(
-        self,
-        tx: &mut T,
-    ) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
+    fn run<T: Tx>(self, tx: &mut T) -> impl Future<Output = Result<Self::Output>> + Send;
 }
 
 /// Declares methods of the store. Each reads one snapshot, or writes, in a transaction of its

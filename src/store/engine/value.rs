@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::domain::Timestamp;
-use crate::store::StoreError;
+use crate::store::error::Result;
 
 /// The kind of a value, which NULL has too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(in crate::store) trait Scalar: Param {
 }
 
 /// Implements [`Scalar`]: `type: its kind, value => how it is written;`.
-macro_rules! params {
+macro_rules! scalars {
     ($($rust:ty: $kind:ident, $this:ident => $value:expr;)*) => {
         $(impl $crate::store::engine::Param for $rust {
             fn value(&self) -> $crate::store::engine::Value<'_> {
@@ -58,18 +58,18 @@ macro_rules! params {
         })*
     };
 }
-pub(in crate::store) use params;
+pub(in crate::store) use scalars;
 
-params! {
+scalars! {
     i64: Integer, number => *number;
     u32: Integer, number => i64::from(*number);
     u64: Integer, number => signed(*number);
     usize: Integer, number => signed(*number);
     Timestamp: Integer, moment => moment.as_millis();
     bool: Boolean, yes => *yes;
-    &str: Text, text => text;
+    str: Text, text => text;
     String: Text, text => text;
-    &[u8]: Bytes, bytes => bytes;
+    [u8]: Bytes, bytes => bytes;
     [u8; 32]: Bytes, bytes => bytes;
     Vec<u8>: Bytes, bytes => bytes;
 }
@@ -84,11 +84,35 @@ impl<P: Scalar> Scalar for Option<P> {
     const KIND: Kind = P::KIND;
 }
 
-impl<P: Scalar> Param for Vec<P> {
+impl<P: Scalar> Param for [P] {
     fn value(&self) -> Value<'_> {
         Value::List(P::KIND, self.iter().map(P::value).collect())
     }
 }
+
+impl<P: Scalar> Param for Vec<P> {
+    fn value(&self) -> Value<'_> {
+        self.as_slice().value()
+    }
+}
+
+impl<P: Param + ?Sized> Param for &P {
+    fn value(&self) -> Value<'_> {
+        (**self).value()
+    }
+}
+
+impl<P: Scalar + ?Sized> Scalar for &P {
+    const KIND: Kind = P::KIND;
+}
+
+/// Returns the parameters of a statement: `params! { id, name }`.
+macro_rules! params {
+    ($($param:expr),* $(,)?) => {
+        &[$(&$param as &dyn $crate::store::engine::Param),*]
+    };
+}
+pub(in crate::store) use params;
 
 /// Converts a count or a limit to the signed number that databases expect.
 fn signed(number: impl TryInto<i64>) -> i64 {
@@ -98,22 +122,22 @@ fn signed(number: impl TryInto<i64>) -> i64 {
 /// A row of a result.
 pub(in crate::store) trait Row {
     /// Returns true if the column is NULL.
-    fn is_null(&self, column: usize) -> Result<bool, StoreError>;
+    fn is_null(&self, column: usize) -> Result<bool>;
 
     /// Reads a whole number.
-    fn integer(&self, column: usize) -> Result<i64, StoreError>;
+    fn integer(&self, column: usize) -> Result<i64>;
 
     /// Reads a truth value.
-    fn boolean(&self, column: usize) -> Result<bool, StoreError>;
+    fn boolean(&self, column: usize) -> Result<bool>;
 
     /// Reads text.
-    fn text(&self, column: usize) -> Result<Cow<'_, str>, StoreError>;
+    fn text(&self, column: usize) -> Result<Cow<'_, str>>;
 
     /// Reads bytes.
-    fn bytes(&self, column: usize) -> Result<&[u8], StoreError>;
+    fn bytes(&self, column: usize) -> Result<&[u8]>;
 
     /// Reads a list of texts: an array, or its JSON where the database has no arrays.
-    fn texts(&self, column: usize) -> Result<Vec<String>, StoreError>;
+    fn texts(&self, column: usize) -> Result<Vec<String>>;
 }
 
 /// The columns of a row that were not read yet.
@@ -129,19 +153,16 @@ impl<'r> Columns<'r> {
     }
 
     /// Reads the next column, or the next several.
-    pub(in crate::store) fn get<C: Column>(&mut self) -> Result<C, StoreError> {
+    pub(in crate::store) fn get<C: Column>(&mut self) -> Result<C> {
         C::read(self)
     }
 
     /// Reads the next column as text.
-    pub(in crate::store) fn text(&mut self) -> Result<Cow<'r, str>, StoreError> {
+    pub(in crate::store) fn text(&mut self) -> Result<Cow<'r, str>> {
         self.next(Row::text)
     }
 
-    fn next<C>(
-        &mut self,
-        read: impl FnOnce(&'r dyn Row, usize) -> Result<C, StoreError>,
-    ) -> Result<C, StoreError> {
+    fn next<C>(&mut self, read: impl FnOnce(&'r dyn Row, usize) -> Result<C>) -> Result<C> {
         let column = self.next;
         self.next += 1;
         read(self.row, column)
@@ -151,13 +172,13 @@ impl<'r> Columns<'r> {
 /// Something that is read from one column, or from several that follow each other.
 pub(in crate::store) trait Column: Sized {
     /// Reads it.
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError>;
+    fn read(columns: &mut Columns<'_>) -> Result<Self>;
 }
 
 macro_rules! columns {
     ($($rust:ty: ($row:ident, $column:ident) => $value:expr;)*) => {
         $(impl Column for $rust {
-            fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+            fn read(columns: &mut Columns<'_>) -> Result<Self> {
                 columns.next(|$row, $column| Ok($value))
             }
         })*
@@ -183,14 +204,14 @@ columns! {
 
 /// A row that exists.
 impl Column for () {
-    fn read(_columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+    fn read(_columns: &mut Columns<'_>) -> Result<Self> {
         Ok(())
     }
 }
 
 /// One column that may be NULL.
 impl<C: Column> Column for Option<C> {
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
         if columns.row.is_null(columns.next)? {
             columns.next += 1;
             return Ok(None);
@@ -216,7 +237,7 @@ pub(in crate::store) use rows;
 macro_rules! tuples {
     ($(($($part:ident),*))*) => {
         $(impl<$($part: Column),*> Column for ($($part,)*) {
-            fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+            fn read(columns: &mut Columns<'_>) -> Result<Self> {
                 Ok(($(columns.get::<$part>()?,)*))
             }
         })*

@@ -22,6 +22,7 @@ use super::tx::type_of;
 use crate::config::{Encryption, PostgresAddress};
 use crate::domain::{Clock, Correction, Timestamp};
 use crate::store::engine::{Param, Value};
+use crate::store::error::Result;
 use crate::store::{Hooks, StoreError};
 
 /// Maximum number of connections of one process: reads, workers and one for ingest.
@@ -53,7 +54,7 @@ const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_time";
 
 /// Fails if the answer takes longer than [`RESPONSE_TIMEOUT`].
-async fn with_timeout<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T, StoreError>
+async fn with_timeout<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T>
 where
     StoreError: From<E>,
 {
@@ -120,7 +121,7 @@ impl Pool {
         address: PostgresAddress,
         clock: Clock,
         hooks: Option<Arc<dyn Hooks>>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self> {
         let tls = match address.encryption() {
             Encryption::None => None,
             Encryption::Verified { authorities } => Some(
@@ -138,16 +139,16 @@ impl Pool {
     }
 
     /// Begins a transaction that writes.
-    pub(super) async fn write(&self) -> Result<Transaction<'_>, StoreError> {
+    pub(super) async fn write(&self) -> Result<Transaction<'_>> {
         self.begin(BEGIN_WRITING).await
     }
 
     /// Begins a transaction that reads one snapshot.
-    pub(super) async fn read(&self) -> Result<Transaction<'_>, StoreError> {
+    pub(super) async fn read(&self) -> Result<Transaction<'_>> {
         self.begin(BEGIN_READING).await
     }
 
-    async fn begin(&self, statements: &str) -> Result<Transaction<'_>, StoreError> {
+    async fn begin(&self, statements: &str) -> Result<Transaction<'_>> {
         let permit = match timeout(ACQUIRE_TIMEOUT, self.permits.acquire()).await {
             Ok(Ok(permit)) => permit,
             Ok(Err(_)) => return Err(StoreError::Closed),
@@ -191,7 +192,7 @@ impl Pool {
         }
     }
 
-    async fn connect(&self) -> Result<Client, StoreError> {
+    async fn connect(&self) -> Result<Client> {
         let settings = self.address.settings();
         let at = |error: StoreError| match error {
             StoreError::Unreachable { detail } => StoreError::Unreachable {
@@ -238,7 +239,7 @@ async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error
 }
 
 /// Returns the database's time from the answer to a transaction's first statements.
-fn database_time(answer: &[SimpleQueryMessage]) -> Result<Timestamp, StoreError> {
+fn database_time(answer: &[SimpleQueryMessage]) -> Result<Timestamp> {
     let row = answer.iter().rev().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
@@ -251,37 +252,33 @@ fn database_time(answer: &[SimpleQueryMessage]) -> Result<Timestamp, StoreError>
 
 /// Returns a TLS connector that verifies the server's certificate and name.
 fn tls(authorities: Option<&std::path::Path>) -> Result<MakeRustlsConnect, String> {
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let failed = |error| format!("failed to set up TLS: {error}");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| format!("failed to set up TLS: {error}"))?;
+        .map_err(failed)?;
     let builder = match authorities {
-        None => builder
-            .with_platform_verifier()
-            .map_err(|error| format!("failed to set up TLS: {error}"))?,
-        Some(file) => {
-            let unusable = |reason: String| {
-                format!(
-                    "cannot use `sslrootcert` {}: {reason}; name a PEM file of certificates",
-                    file.display()
-                )
-            };
-            let mut roots = rustls::RootCertStore::empty();
-            for certificate in
-                CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))?
-            {
-                let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-                roots
-                    .add(certificate)
-                    .map_err(|error| unusable(error.to_string()))?;
-            }
-            if roots.is_empty() {
-                return Err(unusable("it holds no certificate".to_owned()));
-            }
-            builder.with_root_certificates(roots)
-        }
+        None => builder.with_platform_verifier().map_err(failed)?,
+        Some(file) => builder.with_root_certificates(roots(file).map_err(|reason| {
+            format!(
+                "cannot use `sslrootcert` {}: {reason}; name a PEM file of certificates",
+                file.display()
+            )
+        })?),
     };
     Ok(MakeRustlsConnect::new(builder.with_no_client_auth()))
+}
+
+/// Reads certificates of authorities.
+fn roots(file: &std::path::Path) -> Result<rustls::RootCertStore, Box<dyn std::error::Error>> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file)? {
+        roots.add(certificate?)?;
+    }
+    match roots.is_empty() {
+        true => Err("it holds no certificate".into()),
+        false => Ok(roots),
+    }
 }
 
 /// An open transaction. Dropping it closes its connection, and the server rolls it back.
@@ -303,7 +300,7 @@ impl Transaction<'_> {
     /// nothing is prepared.
     fn typed<'a>(&self, sql: &str, params: &[&'a dyn Param]) -> Vec<(Value<'a>, Type)> {
         let typed = |param: &&'a dyn Param| {
-            let value = param.value();
+            let value = (**param).value();
             let kind = type_of(&value);
             (value, kind)
         };
@@ -320,8 +317,8 @@ impl Transaction<'_> {
         &self,
         sql: &str,
         params: &[&dyn Param],
-        mut row: impl FnMut(&Row) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError> {
+        mut row: impl FnMut(&Row) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
         let values = self.typed(sql, params);
         with_timeout(async {
             let mut rows = pin!(self.client.query_typed_raw(sql, values).await?);
@@ -336,52 +333,40 @@ impl Transaction<'_> {
     }
 
     /// Runs a statement and returns its rows.
-    pub(super) async fn query(
-        &self,
-        sql: &str,
-        params: &[&dyn Param],
-    ) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn query(&self, sql: &str, params: &[&dyn Param]) -> Result<Vec<Row>> {
         let values = self.typed(sql, params);
         with_timeout(self.client.query_typed(sql, &borrowed(&values))).await
     }
 
     /// Runs a statement that returns one row.
-    pub(super) async fn query_one(
-        &self,
-        sql: &str,
-        params: &[&dyn Param],
-    ) -> Result<Row, StoreError> {
+    pub(super) async fn query_one(&self, sql: &str, params: &[&dyn Param]) -> Result<Row> {
         let row = self.query(sql, params).await?.into_iter().next();
         row.ok_or_else(|| StoreError::Database("a statement returned no row".to_owned()))
     }
 
     /// Runs a statement and returns the number of changed rows.
-    pub(super) async fn execute(
-        &self,
-        sql: &str,
-        params: &[&dyn Param],
-    ) -> Result<usize, StoreError> {
+    pub(super) async fn execute(&self, sql: &str, params: &[&dyn Param]) -> Result<usize> {
         let values = self.typed(sql, params);
         let changed = with_timeout(self.client.execute_typed(sql, &borrowed(&values))).await?;
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
     /// Runs several statements without values.
-    pub(super) async fn script(&self, sql: &str) -> Result<(), StoreError> {
+    pub(super) async fn script(&self, sql: &str) -> Result<()> {
         with_timeout(self.client.batch_execute(sql)).await
     }
 
     /// Commits it: synced to the server's disk when this returns.
-    pub(super) async fn commit(self) -> Result<(), StoreError> {
+    pub(super) async fn commit(self) -> Result<()> {
         self.end("COMMIT").await
     }
 
     /// Rolls it back and keeps the connection.
-    pub(super) async fn roll_back(self) -> Result<(), StoreError> {
+    pub(super) async fn roll_back(self) -> Result<()> {
         self.end("ROLLBACK").await
     }
 
-    async fn end(self, word: &str) -> Result<(), StoreError> {
+    async fn end(self, word: &str) -> Result<()> {
         if !self.is_committed {
             with_timeout(self.client.batch_execute(word)).await?;
         }
@@ -395,7 +380,7 @@ impl Transaction<'_> {
         &mut self,
         sql: &str,
         params: &[&dyn Param],
-    ) -> Result<u64, StoreError> {
+    ) -> Result<u64> {
         let values = self.typed(sql, params);
         let values = borrowed(&values);
         let statement = self.client.execute_typed(sql, &values);

@@ -99,26 +99,15 @@ pub async fn copy_from_sqlite(
 
 /// Returns true if no table holds rows that a service has stored.
 async fn is_empty(transaction: &Transaction<'_>) -> Result<bool, StoreError> {
-    for table in tables() {
-        if table == "retention" {
-            continue;
-        }
-        let condition = if table == "sequence" {
-            "WHERE last > 0"
-        } else {
-            ""
-        };
-        let row = transaction
-            .query_one(
-                &format!("SELECT EXISTS (SELECT 1 FROM {table} {condition})"),
-                &[],
-            )
-            .await?;
-        if row.try_get(0)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let filled: Vec<String> = tables()
+        .filter(|table| *table != "retention")
+        .map(|table| match table {
+            "sequence" => "EXISTS (SELECT 1 FROM sequence WHERE last > 0)".to_owned(),
+            _ => format!("EXISTS (SELECT 1 FROM {table})"),
+        })
+        .collect();
+    let sql = format!("SELECT NOT ({})", filled.join(" OR "));
+    Ok(transaction.query_one(&sql, &[]).await?.try_get(0)?)
 }
 
 /// Completes the copy: leases are released, and ids continue after the highest.

@@ -13,9 +13,10 @@ use self::tasks::{Ingest, QuarantineCommand, run_quarantine};
 use super::Operation;
 use crate::config::PostgresAddress;
 use crate::domain::Clock;
+use crate::store::error::Result;
 use crate::store::ingest::PendingMessage;
-use crate::store::limits::QUARANTINE_QUEUE;
 use crate::store::pausing::resume_at_start;
+use crate::store::quarantine::QUARANTINE_QUEUE;
 use crate::store::{
     AcceptedMessage, Insertion, Quarantined, QueueLengths, StoreError, StoreOptions,
 };
@@ -49,7 +50,7 @@ impl PostgresEngine {
         address: PostgresAddress,
         options: &StoreOptions,
         triggers: Arc<Notify>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self> {
         let hooks = options.hooks.clone();
         let pool = Arc::new(Pool::new(address, options.clock.clone(), hooks)?);
         schema::migrate(&pool).await?;
@@ -80,9 +81,7 @@ impl PostgresEngine {
     }
 
     /// Opens the database for reading.
-    pub(in crate::store) async fn open_for_reading(
-        address: PostgresAddress,
-    ) -> Result<Self, StoreError> {
+    pub(in crate::store) async fn open_for_reading(address: PostgresAddress) -> Result<Self> {
         let pool = Arc::new(Pool::new(address, Clock::system(), None)?);
         schema::check(&pool).await?;
         Ok(Self {
@@ -99,10 +98,7 @@ impl PostgresEngine {
     }
 
     /// Runs an operation that writes.
-    pub(in crate::store) async fn write<O: Operation>(
-        &self,
-        operation: O,
-    ) -> Result<O::Output, StoreError> {
+    pub(in crate::store) async fn write<O: Operation>(&self, operation: O) -> Result<O::Output> {
         self.may_write()?;
         let mut transaction = self.pool.write().await?;
         match operation.run(&mut transaction).await {
@@ -120,17 +116,14 @@ impl PostgresEngine {
     }
 
     /// Runs an operation that reads one snapshot.
-    pub(in crate::store) async fn read<O: Operation>(
-        &self,
-        operation: O,
-    ) -> Result<O::Output, StoreError> {
+    pub(in crate::store) async fn read<O: Operation>(&self, operation: O) -> Result<O::Output> {
         let mut transaction = self.pool.read().await?;
         let outcome = operation.run(&mut transaction).await?;
         transaction.commit().await?;
         Ok(outcome)
     }
 
-    fn may_write(&self) -> Result<(), StoreError> {
+    fn may_write(&self) -> Result<()> {
         match self.read_only {
             true => Err(StoreError::ReadOnly),
             false => Ok(()),
@@ -146,27 +139,19 @@ impl PostgresEngine {
     }
 
     /// Stores a message with the next group.
-    pub(in crate::store) async fn accept(
-        &self,
-        incoming: AcceptedMessage,
-    ) -> Result<Insertion, StoreError> {
+    pub(in crate::store) async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion> {
         self.may_write()?;
         let (answer, outcome) = oneshot::channel();
-        let inbox = self.senders(|senders| senders.messages.clone());
-        match inbox.as_ref().map(mpsc::Sender::try_reserve) {
-            Some(Ok(place)) => place.send(PendingMessage { incoming, answer }),
-            Some(Err(mpsc::error::TrySendError::Full(()))) => return Err(StoreError::QueueFull),
-            Some(Err(mpsc::error::TrySendError::Closed(()))) | None => {
-                return Err(StoreError::Closed);
-            }
+        let pending = PendingMessage { incoming, answer };
+        match self.senders(|senders| senders.messages.try_send(pending)) {
+            Some(Ok(())) => outcome.await.map_err(|_| StoreError::Closed)?,
+            Some(Err(mpsc::error::TrySendError::Full(_))) => Err(StoreError::QueueFull),
+            Some(Err(mpsc::error::TrySendError::Closed(_))) | None => Err(StoreError::Closed),
         }
-        // Kept until the answer, it would prevent the writer from ending.
-        drop(inbox);
-        outcome.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Begins a transaction that may write, on the primary.
-    pub(in crate::store) async fn probe(&self) -> Result<(), StoreError> {
+    pub(in crate::store) async fn probe(&self) -> Result<()> {
         self.may_write()?;
         // The task that stores messages must be running.
         if self.senders(|senders| senders.messages.is_closed()) != Some(false) {
@@ -219,7 +204,7 @@ impl PostgresEngine {
     }
 
     /// Ends the tasks once what is queued has been stored and answered.
-    pub(in crate::store) async fn close(&self) -> Result<(), StoreError> {
+    pub(in crate::store) async fn close(&self) -> Result<()> {
         self.senders
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

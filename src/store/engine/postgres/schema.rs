@@ -3,6 +3,7 @@
 use super::connection::{Pool, Transaction};
 use crate::store::StoreError;
 use crate::store::columns::new_epoch;
+use crate::store::error::Result;
 use crate::store::migrations::{MIGRATIONS, NEWEST};
 
 /// Created before the migrations. One row: `version` is the number of migrations applied.
@@ -20,7 +21,7 @@ const LOCK: i64 = 0x4976_5768;
 
 /// Migrates the database to this program's schema, or accepts a newer one that still works
 /// with it. Sets the epoch of the numbering, a new one in a restored database.
-pub(super) async fn migrate(pool: &Pool) -> Result<(), StoreError> {
+pub(super) async fn migrate(pool: &Pool) -> Result<()> {
     let transaction = pool.write().await?;
     // Another replica may be migrating, which may take long.
     transaction
@@ -34,7 +35,7 @@ pub(super) async fn migrate(pool: &Pool) -> Result<(), StoreError> {
             transaction.script(CREATE).await?;
             0
         }
-        Some(found) => found.check_supported()?,
+        Some(found) => found,
     };
     for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
         transaction.script(migration.sql.postgres()).await?;
@@ -56,50 +57,31 @@ pub(super) async fn migrate(pool: &Pool) -> Result<(), StoreError> {
 }
 
 /// Fails if this program can't read the schema.
-pub(super) async fn check(pool: &Pool) -> Result<(), StoreError> {
+pub(super) async fn check(pool: &Pool) -> Result<()> {
     let transaction = pool.read().await?;
     let found = version(&transaction).await?;
     transaction.commit().await?;
     match found {
-        Some(found) if found.check_supported()? >= NEWEST.into() => Ok(()),
+        Some(found) if found >= NEWEST.into() => Ok(()),
         _ => Err(StoreError::NotPrepared),
     }
 }
 
-struct SchemaVersion {
-    version: i64,
-    works_from: i64,
-}
-
-impl SchemaVersion {
-    /// Returns the version, unless it requires a newer program.
-    fn check_supported(&self) -> Result<i64, StoreError> {
-        if self.works_from > NEWEST.into() {
-            return Err(StoreError::NewerSchema {
-                found: u32::try_from(self.version).unwrap_or(u32::MAX),
-                known: NEWEST,
-            });
-        }
-        Ok(self.version)
-    }
-}
-
-async fn version(transaction: &Transaction<'_>) -> Result<Option<SchemaVersion>, StoreError> {
-    let exists: bool = transaction
-        .query_one(
-            "SELECT to_regclass('ivesk_webhook_schema') IS NOT NULL",
-            &[],
-        )
-        .await?
-        .try_get(0)?;
-    if !exists {
+/// Returns the schema's version, if there is one; fails if it requires a newer program.
+async fn version(transaction: &Transaction<'_>) -> Result<Option<i64>> {
+    let exists = "SELECT to_regclass('ivesk_webhook_schema') IS NOT NULL";
+    if !transaction.query_one(exists, &[]).await?.try_get(0)? {
         return Ok(None);
     }
     let row = transaction
         .query_one("SELECT version, works_from FROM ivesk_webhook_schema", &[])
         .await?;
-    Ok(Some(SchemaVersion {
-        version: row.try_get(0)?,
-        works_from: row.try_get(1)?,
-    }))
+    let (version, works_from): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    if works_from > NEWEST.into() {
+        return Err(StoreError::NewerSchema {
+            found: u32::try_from(version).unwrap_or(u32::MAX),
+            known: NEWEST,
+        });
+    }
+    Ok(Some(version))
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::connection::Pool;
-use crate::store::ingest::{Group, PendingMessage, RowIds, store_group};
-use crate::store::limits::{MAX_GROUP, QUARANTINE_QUEUE};
-use crate::store::quarantine::store_quarantined;
-use crate::store::{AcceptedMessage, Insertion, Quarantined, StoreError};
+use crate::store::error::Result;
+use crate::store::ingest::{Group, MAX_GROUP, PendingMessage, RowIds, store_group};
+use crate::store::quarantine::{QUARANTINE_QUEUE, store_quarantined};
+use crate::store::{AcceptedMessage, Insertion, Quarantined};
 
 /// Maximum number of bytes of messages that share one commit, which bounds the memory of a
 /// group.
@@ -43,7 +43,7 @@ impl Ingest {
         &self,
         messages: &[AcceptedMessage],
         row_ids: &mut RowIds,
-    ) -> Result<Vec<Insertion>, StoreError> {
+    ) -> Result<Vec<Insertion>> {
         let mut transaction = self.pool.write().await?;
         let stored = store_group(&mut transaction, messages, row_ids, self.ask).await?;
         transaction.commit().await?;

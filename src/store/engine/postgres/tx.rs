@@ -8,10 +8,10 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use super::connection::Transaction;
 use crate::domain::Timestamp;
-use crate::store::StoreError;
 use crate::store::engine::{
-    Kind, NewNotification, NewVersions, Param, ReadRow, Row, Sql, Tx, Value,
+    Kind, NewNotification, NewVersions, Param, ReadRow, Row, Sql, Tx, Value, params,
 };
+use crate::store::error::Result;
 
 type BoxedError = Box<dyn std::error::Error + Sync + Send>;
 
@@ -20,7 +20,7 @@ impl Tx for Transaction<'_> {
         self.now()
     }
 
-    async fn lock(&mut self, number: i64) -> Result<(), StoreError> {
+    async fn lock(&mut self, number: i64) -> Result<()> {
         self.query("SELECT pg_advisory_xact_lock($1)", &[&number])
             .await?;
         Ok(())
@@ -31,22 +31,18 @@ impl Tx for Transaction<'_> {
         sql: &'static Sql,
         params: &[&dyn Param],
         row: ReadRow<'_>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<()> {
         Transaction::each(self, sql.postgres(), params, |found| row(found)).await
     }
 
-    async fn execute(
-        &mut self,
-        sql: &'static Sql,
-        params: &[&dyn Param],
-    ) -> Result<usize, StoreError> {
+    async fn execute(&mut self, sql: &'static Sql, params: &[&dyn Param]) -> Result<usize> {
         Transaction::execute(self, sql.postgres(), params).await
     }
 
     async fn insert_notifications(
         &mut self,
         notifications: &[NewNotification<'_>],
-    ) -> Result<Vec<bool>, StoreError> {
+    ) -> Result<Vec<bool>> {
         static SQL: Sql = Sql::new(
             "INSERT INTO notification (account_id, event, message_id, kind, received_at, body)
              SELECT * FROM unnest($1, $2, $3, $4, $5, $6)
@@ -54,15 +50,12 @@ impl Tx for Transaction<'_> {
              RETURNING message_id, account_id, event",
         );
         let new = notifications;
-        let params: [&dyn Param; 6] = [
-            &list(new, |one| one.account),
-            &list(new, |one| one.event),
-            &list(new, |one| one.message_id.as_slice()),
-            &list(new, |one| one.kind),
-            &list(new, |one| one.received_at),
-            &list(new, |one| one.body),
-        ];
-        let inserted: Vec<(Vec<u8>, i64, i64)> = self.all(&SQL, &params).await?;
+        let params = params! {
+            list(new, |one| one.account), list(new, |one| one.event),
+            list(new, |one| one.message_id.as_slice()), list(new, |one| one.kind),
+            list(new, |one| one.received_at), list(new, |one| one.body),
+        };
+        let inserted: Vec<(Vec<u8>, i64, i64)> = self.all(&SQL, params).await?;
         let mut inserted: HashSet<(&[u8], i64, i64)> = inserted
             .iter()
             .map(|(id, account, event)| (id.as_slice(), *account, *event))
@@ -71,20 +64,16 @@ impl Tx for Transaction<'_> {
         Ok(list(new, |one| inserted.remove(&one.identity())))
     }
 
-    async fn insert_versions(&mut self, new: &NewVersions<'_>) -> Result<(), StoreError> {
+    async fn insert_versions(&mut self, new: &NewVersions<'_>) -> Result<()> {
         let versions = &new.versions;
-        let values: [&dyn Param; 10] = [
-            &versions.len(),
-            &list(versions, |one| one.document.id.as_str()),
-            &list(versions, |one| one.document.version.as_str()),
-            &list(versions, |one| one.document.version_time()),
-            &list(versions, |one| one.superseded),
-            &list(versions, |one| one.document.body.as_slice()),
-            &new.feed,
-            &new.first_pull,
-            &new.found_by,
-            &new.stored_at,
-        ];
+        let values = params! {
+            versions.len(), list(versions, |one| one.document.id.as_str()),
+            list(versions, |one| one.document.version.as_str()),
+            list(versions, |one| one.document.version_time()),
+            list(versions, |one| one.superseded),
+            list(versions, |one| one.document.body.as_slice()), new.feed, new.first_pull,
+            new.found_by, new.stored_at,
+        };
         // Sent with COMMIT, so that nobody waits for the counter until then; a visible number
         // is committed, as are all before it.
         let inserted = self
@@ -95,7 +84,7 @@ impl Tx for Transaction<'_> {
                  SELECT counter.before + n.number, $7, n.document_id, n.version, n.version_ms, n.superseded, $8, $9, $10, n.body
                  FROM counter, unnest($2, $3, $4, $5, $6) WITH ORDINALITY
                      AS n (document_id, version, version_ms, superseded, body, number)",
-                &values,
+                values,
             )
             .await?;
         debug_assert_eq!(inserted, versions.len() as u64);
@@ -174,29 +163,29 @@ impl ToSql for Value<'_> {
 }
 
 impl Row for tokio_postgres::Row {
-    fn is_null(&self, column: usize) -> Result<bool, StoreError> {
+    fn is_null(&self, column: usize) -> Result<bool> {
         let found: Option<Present> = self.try_get(column)?;
         Ok(found.is_none())
     }
 
-    fn integer(&self, column: usize) -> Result<i64, StoreError> {
+    fn integer(&self, column: usize) -> Result<i64> {
         let WholeNumber(number) = self.try_get(column)?;
         Ok(number)
     }
 
-    fn boolean(&self, column: usize) -> Result<bool, StoreError> {
+    fn boolean(&self, column: usize) -> Result<bool> {
         Ok(self.try_get(column)?)
     }
 
-    fn text(&self, column: usize) -> Result<Cow<'_, str>, StoreError> {
+    fn text(&self, column: usize) -> Result<Cow<'_, str>> {
         Ok(unescape_nul(self.try_get(column)?))
     }
 
-    fn bytes(&self, column: usize) -> Result<&[u8], StoreError> {
+    fn bytes(&self, column: usize) -> Result<&[u8]> {
         Ok(self.try_get(column)?)
     }
 
-    fn texts(&self, column: usize) -> Result<Vec<String>, StoreError> {
+    fn texts(&self, column: usize) -> Result<Vec<String>> {
         let texts: Vec<&str> = self.try_get(column)?;
         Ok(list(&texts, |text| unescape_nul(text).into_owned()))
     }

@@ -8,6 +8,7 @@ use rusqlite::{Connection, params};
 use super::error::explain;
 use crate::store::StoreError;
 use crate::store::columns::new_epoch;
+use crate::store::error::Result;
 
 /// Suffixes of the database's own files (sqlite.org/fileformat2.html), and of the lock file.
 const OWN_SUFFIXES: [&str; 5] = ["", "-wal", "-shm", "-journal", ".lock"];
@@ -18,7 +19,7 @@ const OWN_SUFFIXES: [&str; 5] = ["", "-wal", "-shm", "-journal", ".lock"];
 ///
 /// [`StoreError::BackupOntoItself`] if that would replace the database or a file that
 /// belongs to it: a server would continue to write to a deleted file.
-pub(super) fn copy(connection: &Connection, source: &Path, to: &Path) -> Result<(), StoreError> {
+pub(super) fn copy(connection: &Connection, source: &Path, to: &Path) -> Result<()> {
     let partial = with_suffix(to, ".partial");
     for target in [to, &partial] {
         if belongs_to(source, target) {

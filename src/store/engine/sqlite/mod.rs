@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 
 pub(super) use self::error::explain;
-use self::tx::{Begin, Database, immediate, in_transaction};
+use self::tx::{Begin, Database, SqliteTx, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
 use super::Operation;
+use crate::store::error::Result;
 use crate::store::leases::release_all_leases;
 use crate::store::pausing::resume_at_start;
 use crate::store::{
@@ -44,7 +45,7 @@ impl SqliteEngine {
         path: &Path,
         options: &StoreOptions,
         triggers: Arc<Notify>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self> {
         let lock = lock_file(path)?;
         let mut connection = schema::open_for_writing(path)?;
         backup::ensure_epoch(&connection).map_err(|error| explain(path, error))?;
@@ -74,7 +75,7 @@ impl SqliteEngine {
     }
 
     /// Opens the file for reading, even while another process writes to it.
-    pub(in crate::store) fn open_for_reading(path: &Path) -> Result<Self, StoreError> {
+    pub(in crate::store) fn open_for_reading(path: &Path) -> Result<Self> {
         let database = Database {
             path: path.to_owned(),
             hooks: None,
@@ -86,7 +87,7 @@ impl SqliteEngine {
         database: Arc<Database>,
         inbox: Option<Arc<Inbox>>,
         mut threads: Vec<JoinHandle<()>>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self> {
         let mut connection = schema::open_for_reading(&database.path)?;
         let (reads, inbox_of_reader) = mpsc::sync_channel::<Read>(256);
         threads.push(spawn("store-reader", &database.path, move || {
@@ -111,33 +112,35 @@ impl SqliteEngine {
         })
     }
 
-    fn inbox(&self) -> Result<&Inbox, StoreError> {
+    fn inbox(&self) -> Result<&Inbox> {
         self.inbox.as_deref().ok_or(StoreError::ReadOnly)
     }
 
     /// Runs an operation on the writer thread, in a transaction of its own.
-    pub(in crate::store) async fn write<O: Operation>(
+    pub(in crate::store) async fn write<O: Operation>(&self, operation: O) -> Result<O::Output> {
+        self.on_writer(|tx| immediate(operation.run(tx))).await
+    }
+
+    async fn on_writer<T: Send + 'static>(
         &self,
-        operation: O,
-    ) -> Result<O::Output, StoreError> {
+        work: impl FnOnce(&mut SqliteTx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let (answer, outcome) = oneshot::channel();
         let database = Arc::clone(&self.database);
         self.inbox()?.enqueue_task(Box::new(move |connection| {
             // The receiver is gone if the caller was dropped; the change is kept.
-            let _ = answer.send(run(operation, connection, &database, Begin::Writing));
+            let _ = answer.send(in_transaction(connection, &database, Begin::Writing, work));
         }))?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Runs an operation on the reader thread, in one snapshot.
-    pub(in crate::store) async fn read<O: Operation>(
-        &self,
-        operation: O,
-    ) -> Result<O::Output, StoreError> {
+    pub(in crate::store) async fn read<O: Operation>(&self, operation: O) -> Result<O::Output> {
         let (answer, outcome) = oneshot::channel();
         let database = Arc::clone(&self.database);
         let task: Read = Box::new(move |connection| {
-            let _ = answer.send(run(operation, connection, &database, Begin::Reading));
+            let read = |tx: &mut SqliteTx<'_>| immediate(operation.run(tx));
+            let _ = answer.send(in_transaction(connection, &database, Begin::Reading, read));
         });
         let reads = self
             .reads
@@ -155,28 +158,16 @@ impl SqliteEngine {
     }
 
     /// Stores a message with the next group.
-    pub(in crate::store) async fn accept(
-        &self,
-        incoming: AcceptedMessage,
-    ) -> Result<Insertion, StoreError> {
+    pub(in crate::store) async fn accept(&self, incoming: AcceptedMessage) -> Result<Insertion> {
         self.inbox()?
             .enqueue_message(incoming)?
             .await
             .map_err(|_| StoreError::Closed)?
     }
 
-    /// Begins a transaction on the writer thread, and rolls it back.
-    pub(in crate::store) async fn probe(&self) -> Result<(), StoreError> {
-        let (answer, outcome) = oneshot::channel();
-        let database = Arc::clone(&self.database);
-        self.inbox()?.enqueue_task(Box::new(move |connection| {
-            let begun = connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
-                .and_then(rusqlite::Transaction::rollback)
-                .map_err(|error| explain(&database.path, error));
-            let _ = answer.send(begun);
-        }))?;
-        outcome.await.map_err(|_| StoreError::Closed)?
+    /// Begins a transaction on the writer thread, which changes nothing.
+    pub(in crate::store) async fn probe(&self) -> Result<()> {
+        self.on_writer(|_| Ok(())).await
     }
 
     /// Queues a refused message for the quarantine; returns false if it was dropped.
@@ -189,16 +180,7 @@ impl SqliteEngine {
     pub(in crate::store) async fn flush_quarantine(&self) {
         // Each round of the writer runs one task, then stores what was offered.
         for _ in 0..2 {
-            let (answer, done) = oneshot::channel();
-            let task = Box::new(move |_: &mut Connection| {
-                let _ = answer.send(());
-            });
-            if self
-                .inbox()
-                .is_ok_and(|inbox| inbox.enqueue_task(task).is_ok())
-            {
-                let _ = done.await;
-            }
+            let _ = self.probe().await;
         }
     }
 
@@ -208,7 +190,7 @@ impl SqliteEngine {
     }
 
     /// Copies the database on a thread of its own, so that reads continue meanwhile.
-    pub(in crate::store) async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+    pub(in crate::store) async fn backup(&self, to: PathBuf) -> Result<()> {
         let (answer, outcome) = oneshot::channel();
         let source = self.database.path.clone();
         let thread = spawn("store-backup", &self.database.path, move || {
@@ -221,7 +203,7 @@ impl SqliteEngine {
     }
 
     /// Returns the free bytes of the file's disk.
-    pub(in crate::store) fn free_bytes(&self) -> Result<u64, StoreError> {
+    pub(in crate::store) fn free_bytes(&self) -> Result<u64> {
         let path = &self.database.path;
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -235,7 +217,7 @@ impl SqliteEngine {
     }
 
     /// Ends the threads once what is queued is done.
-    pub(in crate::store) async fn close(&self) -> Result<(), StoreError> {
+    pub(in crate::store) async fn close(&self) -> Result<()> {
         if let Some(inbox) = &self.inbox {
             inbox.close();
         }
@@ -267,21 +249,9 @@ impl Drop for SqliteEngine {
     }
 }
 
-/// Runs an operation in a transaction of its own.
-fn run<O: Operation>(
-    operation: O,
-    connection: &mut Connection,
-    database: &Database,
-    begin: Begin,
-) -> Result<O::Output, StoreError> {
-    in_transaction(connection, database, begin, |tx| {
-        immediate(operation.run(tx))
-    })
-}
-
 /// Opens the file for reading and locks it against servers, until the returned lock file is
 /// dropped.
-pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, File), StoreError> {
+pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, File)> {
     // Opened first, so that no lock file is created beside a missing file.
     drop(schema::open_for_reading(path)?);
     let lock = lock_file(path)?;
@@ -289,7 +259,7 @@ pub(super) fn open_locked_for_reading(path: &Path) -> Result<(Connection, File),
 }
 
 /// Acquires the lock of the only process that may write; it is released when the process ends.
-fn lock_file(path: &Path) -> Result<File, StoreError> {
+fn lock_file(path: &Path) -> Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let not_accessible = |error: std::io::Error| StoreError::NotAccessible {
@@ -311,11 +281,7 @@ fn lock_file(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-fn spawn(
-    name: &str,
-    path: &Path,
-    work: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, StoreError> {
+fn spawn(name: &str, path: &Path, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)

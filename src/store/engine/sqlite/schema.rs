@@ -7,6 +7,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::error::explain;
 use crate::store::StoreError;
+use crate::store::error::Result;
 use crate::store::migrations::{MIGRATIONS, NEWEST};
 
 /// `PRAGMA application_id` of this program's files: "IvWh".
@@ -22,7 +23,7 @@ const CACHED_STATEMENTS: usize = 128;
 /// Opens the file for its only writer; creates and migrates it as needed.
 ///
 /// A file with an older schema is copied beside itself first.
-pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
+pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
     let mut connection = Connection::open(path).map_err(|error| explain(path, error))?;
     prepare(&connection).map_err(|error| explain(path, error))?;
     let found = schema_version(&connection, path)?;
@@ -41,7 +42,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Opens the file for reading, with or without a writer in another process.
-pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
+pub(super) fn open_for_reading(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection =
         Connection::open_with_flags(path, flags).map_err(|error| explain(path, error))?;
@@ -80,7 +81,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Returns the schema's version, 0 for a new file. Fails for another program's database.
-fn schema_version(connection: &Connection, path: &Path) -> Result<u32, StoreError> {
+fn schema_version(connection: &Connection, path: &Path) -> Result<u32> {
     let read =
         |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let application = read("application_id").map_err(|error| explain(path, error))?;

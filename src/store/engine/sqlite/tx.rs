@@ -12,7 +12,10 @@ use rusqlite::{CachedStatement, Connection};
 
 use super::error::explain;
 use crate::domain::Timestamp;
-use crate::store::engine::{NewNotification, NewVersions, Param, ReadRow, Row, Sql, Tx, Value};
+use crate::store::engine::{
+    NewNotification, NewVersions, Param, ReadRow, Row, Sql, Tx, Value, params,
+};
+use crate::store::error::Result;
 use crate::store::{Hooks, StoreError};
 
 /// The database, as its errors name it and tests see it.
@@ -50,8 +53,8 @@ pub(super) fn in_transaction<T>(
     connection: &mut Connection,
     database: &Database,
     begin: Begin,
-    work: impl FnOnce(&mut SqliteTx<'_>) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
+    work: impl FnOnce(&mut SqliteTx<'_>) -> Result<T>,
+) -> Result<T> {
     let control = |connection: &Connection, sql: &str| {
         connection
             .prepare_cached(sql)
@@ -78,9 +81,7 @@ pub(super) fn in_transaction<T>(
 }
 
 /// Returns the result of work that awaits nothing but a [`SqliteTx`].
-pub(super) fn immediate<T>(
-    work: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
+pub(super) fn immediate<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => outcome,
         Poll::Pending => Err(StoreError::Database(
@@ -92,7 +93,7 @@ pub(super) fn immediate<T>(
 
 impl SqliteTx<'_> {
     /// Returns the prepared statement with its values.
-    fn bind(&self, sql: &Sql, params: &[&dyn Param]) -> Result<CachedStatement<'_>, StoreError> {
+    fn bind(&self, sql: &Sql, params: &[&dyn Param]) -> Result<CachedStatement<'_>> {
         if let Some(hooks) = &self.database.hooks {
             hooks.statement(sql.sqlite(), &[]);
         }
@@ -106,12 +107,7 @@ impl SqliteTx<'_> {
         bind().map_err(|error| explain(&self.database.path, error))
     }
 
-    fn read_each(
-        &self,
-        sql: &Sql,
-        params: &[&dyn Param],
-        row: ReadRow<'_>,
-    ) -> Result<(), StoreError> {
+    fn read_each(&self, sql: &Sql, params: &[&dyn Param], row: ReadRow<'_>) -> Result<()> {
         let mut statement = self.bind(sql, params)?;
         let mut rows = statement.raw_query();
         while let Some(found) = rows
@@ -131,7 +127,7 @@ impl Tx for SqliteTx<'_> {
         local
     }
 
-    fn lock(&mut self, _number: i64) -> impl Future<Output = Result<(), StoreError>> + Send {
+    fn lock(&mut self, _number: i64) -> impl Future<Output = Result<()>> + Send {
         // There is one writer.
         ready(Ok(()))
     }
@@ -141,7 +137,7 @@ impl Tx for SqliteTx<'_> {
         sql: &'static Sql,
         params: &[&dyn Param],
         row: ReadRow<'_>,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+    ) -> impl Future<Output = Result<()>> + Send {
         ready(self.read_each(sql, params, row))
     }
 
@@ -149,7 +145,7 @@ impl Tx for SqliteTx<'_> {
         &mut self,
         sql: &'static Sql,
         params: &[&dyn Param],
-    ) -> impl Future<Output = Result<usize, StoreError>> + Send {
+    ) -> impl Future<Output = Result<usize>> + Send {
         ready(self.bind(sql, params).and_then(|mut statement| {
             statement
                 .raw_execute()
@@ -160,7 +156,7 @@ impl Tx for SqliteTx<'_> {
     async fn insert_notifications(
         &mut self,
         notifications: &[NewNotification<'_>],
-    ) -> Result<Vec<bool>, StoreError> {
+    ) -> Result<Vec<bool>> {
         static SQL: Sql = Sql::new(
             "INSERT INTO notification (account_id, event, message_id, kind, received_at, body)
              VALUES ($1, $2, $3, $4, $5, $6)
@@ -168,20 +164,15 @@ impl Tx for SqliteTx<'_> {
         );
         let mut is_new = Vec::with_capacity(notifications.len());
         for new in notifications {
-            let values: [&dyn Param; 6] = [
-                &new.account,
-                &new.event,
-                &new.message_id,
-                &new.kind,
-                &new.received_at,
-                &new.body,
-            ];
-            is_new.push(self.execute(&SQL, &values).await? > 0);
+            let values = params! {
+                new.account, new.event, new.message_id, new.kind, new.received_at, new.body,
+            };
+            is_new.push(self.execute(&SQL, values).await? > 0);
         }
         Ok(is_new)
     }
 
-    async fn insert_versions(&mut self, new: &NewVersions<'_>) -> Result<(), StoreError> {
+    async fn insert_versions(&mut self, new: &NewVersions<'_>) -> Result<()> {
         static LAST: Sql = Sql::new("SELECT last FROM sequence");
         static INSERT: Sql = Sql::new(
             "INSERT INTO document (sequence, feed_id, document_id, version, version_ms, superseded, first_pull,
@@ -193,19 +184,11 @@ impl Tx for SqliteTx<'_> {
         for version in &new.versions {
             last += 1;
             let document = version.document;
-            let values: [&dyn Param; 10] = [
-                &last,
-                &new.feed,
-                &document.id,
-                &document.version,
-                &document.version_time(),
-                &version.superseded,
-                &new.first_pull,
-                &new.found_by,
-                &new.stored_at,
-                &document.body,
-            ];
-            self.run(&INSERT, &values).await?;
+            let values = params! {
+                last, new.feed, document.id, document.version, document.version_time(),
+                version.superseded, new.first_pull, new.found_by, new.stored_at, document.body,
+            };
+            self.run(&INSERT, values).await?;
         }
         self.run(&SET_LAST, &[&last]).await
     }
@@ -236,20 +219,20 @@ fn json(value: &Value<'_>) -> serde_json::Value {
 }
 
 impl Row for rusqlite::Row<'_> {
-    fn is_null(&self, column: usize) -> Result<bool, StoreError> {
+    fn is_null(&self, column: usize) -> Result<bool> {
         let value = self.get_ref(column).map_err(unreadable)?;
         Ok(matches!(value, ValueRef::Null))
     }
 
-    fn integer(&self, column: usize) -> Result<i64, StoreError> {
+    fn integer(&self, column: usize) -> Result<i64> {
         self.get(column).map_err(unreadable)
     }
 
-    fn boolean(&self, column: usize) -> Result<bool, StoreError> {
+    fn boolean(&self, column: usize) -> Result<bool> {
         self.get(column).map_err(unreadable)
     }
 
-    fn text(&self, column: usize) -> Result<Cow<'_, str>, StoreError> {
+    fn text(&self, column: usize) -> Result<Cow<'_, str>> {
         let value = self.get_ref(column).map_err(unreadable)?;
         value
             .as_str()
@@ -257,12 +240,12 @@ impl Row for rusqlite::Row<'_> {
             .map_err(|error| unreadable(error.into()))
     }
 
-    fn bytes(&self, column: usize) -> Result<&[u8], StoreError> {
+    fn bytes(&self, column: usize) -> Result<&[u8]> {
         let value = self.get_ref(column).map_err(unreadable)?;
         value.as_blob().map_err(|error| unreadable(error.into()))
     }
 
-    fn texts(&self, column: usize) -> Result<Vec<String>, StoreError> {
+    fn texts(&self, column: usize) -> Result<Vec<String>> {
         let json = self.text(column)?;
         serde_json::from_str(&json).map_err(|error| {
             StoreError::Database(format!("column {column} is no list of texts: {error}"))
@@ -284,15 +267,16 @@ mod tests {
         "CREATE TABLE t (number INTEGER, yes INTEGER, text TEXT, bytes BLOB, moment INTEGER) STRICT",
     );
 
-    fn with_tx<T>(
-        work: impl AsyncFnOnce(&mut SqliteTx<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let mut connection = Connection::open_in_memory().expect("opened a database");
-        let database = Database {
+    fn database() -> Database {
+        Database {
             path: ":memory:".into(),
             hooks: None,
-        };
-        in_transaction(&mut connection, &database, Begin::Writing, |tx| {
+        }
+    }
+
+    fn with_tx<T>(work: impl AsyncFnOnce(&mut SqliteTx<'_>) -> Result<T>) -> Result<T> {
+        let mut connection = Connection::open_in_memory().expect("opened a database");
+        in_transaction(&mut connection, &database(), Begin::Writing, |tx| {
             immediate(work(tx))
         })
     }
@@ -358,19 +342,16 @@ mod tests {
     fn a_failed_operation_leaves_nothing_behind() {
         static TABLES: Sql = Sql::new("SELECT count(*) FROM sqlite_schema");
         let mut connection = Connection::open_in_memory().expect("opened a database");
-        let database = Database {
-            path: ":memory:".into(),
-            hooks: None,
+        let mut run = |work: fn(&mut SqliteTx<'_>) -> Result<i64>| {
+            let database = database();
+            in_transaction(&mut connection, &database, Begin::Writing, work)
         };
-        let failed = in_transaction(&mut connection, &database, Begin::Writing, |tx| {
+        let failed = run(|tx| {
             immediate(tx.run(&CREATE, &[]))?;
-            Err::<(), _>(StoreError::StaleLease)
+            Err(StoreError::StaleLease)
         });
         assert!(matches!(failed, Err(StoreError::StaleLease)), "{failed:?}");
-        assert!(connection.is_autocommit());
-        let count = in_transaction(&mut connection, &database, Begin::Reading, |tx| {
-            immediate(tx.one::<i64>(&TABLES, &[]))
-        });
-        assert_eq!(count.ok(), Some(0));
+        let tables = run(|tx| immediate(tx.one(&TABLES, &[])));
+        assert_eq!(tables.expect("a transaction begins"), 0);
     }
 }

@@ -9,9 +9,9 @@ use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 
 use super::tx::{Begin, Database, immediate, in_transaction};
-use crate::store::ingest::{Group, PendingMessage, RowIds, store_group};
-use crate::store::limits::{MAX_GROUP, QUARANTINE_QUEUE};
-use crate::store::quarantine::{QuarantinedBytes, store_quarantined};
+use crate::store::error::Result;
+use crate::store::ingest::{Group, MAX_GROUP, PendingMessage, RowIds, store_group};
+use crate::store::quarantine::{QUARANTINE_QUEUE, QuarantinedBytes, store_quarantined};
 use crate::store::{AcceptedMessage, Insertion, Quarantined, QueueLengths, StoreError};
 
 /// Maximum number of queued changes other than messages.
@@ -40,7 +40,7 @@ impl<T> Default for BoundedQueue<T> {
 
 impl<T> BoundedQueue<T> {
     /// Appends `item`, which counts as `bytes`, if there is room for it.
-    fn push(&mut self, item: T, bytes: usize, capacity: usize) -> Result<(), StoreError> {
+    fn push(&mut self, item: T, bytes: usize, capacity: usize) -> Result<()> {
         if self.items.len() >= capacity || self.bytes + bytes > MAX_QUEUED_BYTES {
             return Err(StoreError::QueueFull);
         }
@@ -95,7 +95,7 @@ impl Inbox {
     pub(super) fn enqueue_message(
         &self,
         incoming: AcceptedMessage,
-    ) -> Result<oneshot::Receiver<Result<Insertion, StoreError>>, StoreError> {
+    ) -> Result<oneshot::Receiver<Result<Insertion>>> {
         let (answer, receiver) = oneshot::channel();
         let mut queues = self.lock();
         if queues.closing {
@@ -111,7 +111,7 @@ impl Inbox {
     }
 
     /// Queues a change.
-    pub(super) fn enqueue_task(&self, task: Task) -> Result<(), StoreError> {
+    pub(super) fn enqueue_task(&self, task: Task) -> Result<()> {
         let mut queues = self.lock();
         if queues.closing {
             return Err(StoreError::Closed);
@@ -259,7 +259,7 @@ impl Writer {
         &mut self,
         messages: &[AcceptedMessage],
         row_ids: &mut RowIds,
-    ) -> Result<Vec<Insertion>, StoreError> {
+    ) -> Result<Vec<Insertion>> {
         let (connection, database) = (&mut self.connection, &self.database);
         let stored = in_transaction(connection, database, Begin::Writing, |tx| {
             immediate(store_group(tx, messages, row_ids, self.ask))
@@ -273,7 +273,7 @@ impl Writer {
         Ok(stored.outcomes)
     }
 
-    fn store_quarantined(&mut self, refused: &[Quarantined]) -> Result<(), StoreError> {
+    fn store_quarantined(&mut self, refused: &[Quarantined]) -> Result<()> {
         let (connection, database) = (&mut self.connection, &self.database);
         let (limit, known) = (self.quarantine_bytes, self.quarantined.take());
         let stored = in_transaction(connection, database, Begin::Writing, |tx| {
