@@ -72,11 +72,6 @@ pub mod admin;
 pub mod alarms;
 pub mod app;
 pub mod backoff;
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "results go to stdout, progress and errors to stderr"
-)]
 pub mod cli;
 pub mod config;
 pub mod delivery;
