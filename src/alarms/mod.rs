@@ -218,7 +218,12 @@ impl Alarms {
 /// Checks and notifies until `shutdown` is canceled.
 pub async fn run(alarms: Alarms, shutdown: CancellationToken) {
     let checks = check_at_intervals(&alarms, &shutdown);
-    let faults = store_faults::announce(&alarms, &shutdown);
+    let faults = async {
+        if let Some(notifier) = &alarms.notifier {
+            let faults = alarms.health.watch_store();
+            store_faults::announce(faults, notifier, &alarms.clock, &shutdown).await;
+        }
+    };
     tokio::join!(checks, faults);
 }
 

@@ -5,28 +5,30 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Alarms;
 use super::notifier::Notifier;
 use crate::backoff;
-use crate::domain::Timestamp;
+use crate::domain::{Clock, Timestamp};
+use crate::receiver::health::StoreFaults;
 use crate::store::{AlarmNotice, AlarmRow};
 
 /// Sends a notice when a fault of the store begins and when it ends, until `shutdown` is
 /// canceled; a notice that fails is retried.
-pub(super) async fn announce(alarms: &Alarms, shutdown: &CancellationToken) {
-    let Some(notifier) = &alarms.notifier else {
-        return;
-    };
-    let mut faults = alarms.health.watch_store();
+pub(super) async fn announce(
+    mut faults: watch::Receiver<StoreFaults>,
+    notifier: &Notifier,
+    clock: &Clock,
+    shutdown: &CancellationToken,
+) {
     let mut announced = Vec::new();
     let mut failures = 0;
     loop {
         let active = faults.borrow_and_update().alarms();
-        let sent = announce_changes(notifier, &mut announced, active, alarms.clock.now()).await;
+        let sent = announce_changes(notifier, &mut announced, active, clock.now()).await;
         failures = if sent { 0 } else { failures + 1 };
         let retry = async {
             if sent {

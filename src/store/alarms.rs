@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::columns::named;
+use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
-use super::retention::RETENTION_BATCH;
 use crate::domain::{Account, Queue, Timestamp};
 
 /// Number of newest documents among which unannounced ones are counted.
@@ -46,6 +45,8 @@ named! {
         Held = "held",
     }
 }
+
+named_columns! { AlarmKind: "kind of alarm", name => Self::parse(&name); }
 
 impl AlarmKind {
     /// Returns how long an alarm stays active after it was last seen.
@@ -353,12 +354,16 @@ async fn end_notice<T: Tx>(
 }
 
 /// Removes a batch of the alarms that ended before this moment; returns their number.
-pub(super) async fn remove_old_alarms<T: Tx>(tx: &mut T, before: Timestamp) -> Result<usize> {
+pub(super) async fn remove_old_alarms<T: Tx>(
+    tx: &mut T,
+    before: Timestamp,
+    limit: i64,
+) -> Result<usize> {
     static SQL: Sql = Sql::new(
         "DELETE FROM alarm WHERE id IN (
              SELECT id FROM alarm WHERE ended_at < $1 ORDER BY id LIMIT $2{skip_locked})",
     );
-    tx.execute(&SQL, &[&before, &RETENTION_BATCH]).await
+    tx.execute(&SQL, &[&before, &limit]).await
 }
 
 async fn unannounced_documents<T: Tx>(

@@ -4,18 +4,14 @@ use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::engine::{Column, Columns, rows, scalars};
-use super::error::Result;
-use super::{
-    AlarmKind, DeliveryState, DestinationPauseReason, FeedPauseReason, ImportErrorState, Rights,
-    StoreError, SubscriptionState, TriggerKind, UploadState,
-};
+use super::error::{Result, StoreError};
 use crate::domain::{Account, Company, Cursor, DestinationName, Event, Feed, Queue};
 
 /// A column with a value that this version does not know: another program or a newer
 /// version wrote it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("a row holds an unknown {0}; run the version of ivesk-webhook that wrote it")]
-pub(super) struct UnknownValue(&'static str);
+pub(super) struct UnknownValue(pub(super) &'static str);
 
 impl From<UnknownValue> for StoreError {
     fn from(unknown: UnknownValue) -> Self {
@@ -57,15 +53,18 @@ pub(super) use named;
 /// Implements reading and writing for types whose column holds a name.
 macro_rules! named_columns {
     ($($rust:ty: $what:literal, $name:ident => $parsed:expr;)*) => {
-        $(impl Column for $rust {
-            fn read(columns: &mut Columns<'_>) -> Result<Self> {
+        $(impl $crate::store::engine::Column for $rust {
+            fn read(
+                columns: &mut $crate::store::engine::Columns<'_>,
+            ) -> Result<Self, $crate::store::StoreError> {
                 let $name = columns.text()?;
-                Ok($parsed.ok_or(UnknownValue($what))?)
+                Ok($parsed.ok_or($crate::store::columns::UnknownValue($what))?)
             }
         })*
-        scalars! { $($rust: Text, value => value.as_str();)* }
+        $crate::store::engine::scalars! { $($rust: Text, value => value.as_str();)* }
     };
 }
+pub(super) use named_columns;
 
 named_columns! {
     Account: "account name", name => Self::parse(&name).ok();
@@ -74,23 +73,9 @@ named_columns! {
         "" => Some(Self::mixed()),
         code => Self::parse(code).ok(),
     };
-    AlarmKind: "kind of alarm", name => Self::parse(&name);
-    DeliveryState: "delivery state", name => Self::parse(&name);
     DestinationName: "destination name", name => Self::parse(&name).ok();
-    DestinationPauseReason: "pause reason", name => Self::parse(&name);
     Event: "event", name => Self::parse(&name);
-    FeedPauseReason: "pause reason", name => Self::parse(&name);
-    ImportErrorState: "import error state", name => Self::parse(&name);
     Queue: "queue", name => Self::parse(&name);
-    SubscriptionState: "subscription state", name => Self::parse(&name);
-    UploadState: "upload state", name => Self::parse(&name);
-}
-
-impl Column for Rights {
-    fn read(columns: &mut Columns<'_>) -> Result<Self> {
-        let rights = columns.text()?.parse();
-        Ok(rights.map_err(|_| UnknownValue("right"))?)
-    }
 }
 
 impl Column for Cursor {
@@ -108,39 +93,7 @@ impl Column for SecretString {
 // Three columns, of which the first is the account's name.
 rows! { Feed { account, queue, company } }
 
-impl Column for TriggerKind {
-    fn read(columns: &mut Columns<'_>) -> Result<Self> {
-        let code: i64 = columns.get()?;
-        let known = Self::ALL.into_iter().find(|kind| kind_code(*kind) == code);
-        Ok(known.ok_or(UnknownValue("kind of trigger"))?)
-    }
-}
-
-impl Column for Vec<TriggerKind> {
-    /// Reads a list of codes, such as `0,3`; NULL is empty.
-    fn read(columns: &mut Columns<'_>) -> Result<Self> {
-        let codes: Option<String> = columns.get()?;
-        let codes: Vec<&str> = codes.iter().flat_map(|codes| codes.split(',')).collect();
-        let is_listed = |kind: &TriggerKind| codes.contains(&&*kind_code(*kind).to_string());
-        Ok(TriggerKind::ALL.into_iter().filter(is_listed).collect())
-    }
-}
-
-scalars! {
-    Cursor: Text, cursor => cursor.as_str();
-    TriggerKind: Integer, kind => kind_code(*kind);
-}
-
-/// Returns the kind's code, which orders kinds by urgency.
-const fn kind_code(kind: TriggerKind) -> i64 {
-    match kind {
-        TriggerKind::Notification => 0,
-        TriggerKind::FollowUp => 1,
-        TriggerKind::LateFollowUp => 2,
-        TriggerKind::Reconciliation => 3,
-        TriggerKind::Backfill => 4,
-    }
-}
+scalars! { Cursor: Text, cursor => cursor.as_str(); }
 
 /// Returns the event's code in the notification table.
 pub(super) const fn event_code(event: Event) -> i64 {

@@ -2,9 +2,10 @@
 
 use super::engine::{Sql, Tx};
 use super::error::Result;
-use super::feeds::{PageLease, PullPlan, TriggerKind};
+use super::feeds::{PageLease, PullPlan};
 use super::links::complete_link_request;
 use super::pulls::position_kind;
+use super::trigger_kind::TriggerKind;
 use super::triggers::raise;
 
 /// Completes the triggers of the pull, and raises those that follow.

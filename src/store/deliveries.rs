@@ -12,7 +12,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Serialize;
 
-use super::columns::named;
+use super::columns::{named, named_columns};
 use super::debug::redacted;
 use super::destinations::{DestinationFilter, DestinationPauseReason};
 use super::import_errors::NewImportError;
@@ -195,6 +195,8 @@ named! {
         Filtered = "filtered",
     }
 }
+
+named_columns! { DeliveryState: "delivery state", name => Self::parse(&name); }
 
 /// The state of a destination.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::columns::named;
+use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, rows};
 use super::error::Result;
 use crate::domain::{Account, Company, DestinationName, Feed, Queue, Timestamp};
@@ -81,6 +81,8 @@ named! {
         Closed = "closed",
     }
 }
+
+named_columns! { DestinationPauseReason: "pause reason", name => Self::parse(&name); }
 
 /// A feed that is held at a destination until a person starts it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]

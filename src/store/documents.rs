@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::TriggerKind;
 use super::debug::redacted;
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
+use super::trigger_kind::TriggerKind;
 use crate::domain::{Account, Company, Feed, Queue, Timestamp};
 
 /// Selects documents to list.

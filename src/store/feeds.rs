@@ -4,35 +4,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::columns::named;
+use super::columns::{named, named_columns};
 use super::debug::redacted;
 use super::engine::{Sql, Tx, operations, rows};
 use super::error::Result;
+use super::trigger_kind::TriggerKind;
 use super::{FreshLink, UploadReturn};
 use crate::domain::{Account, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp};
-
-named! {
-    /// The kind of a trigger, most urgent first.
-    pub enum TriggerKind {
-        /// A notification, or a person's request.
-        Notification = "notification",
-        /// The first of the two overlap reads after a notification.
-        FollowUp = "follow_up",
-        /// The second of them.
-        LateFollowUp = "late_follow_up",
-        /// The overlap read at start and every hour.
-        Reconciliation = "reconciliation",
-        /// A person's request to read an old stretch again.
-        Backfill = "backfill",
-    }
-}
-
-impl TriggerKind {
-    /// Returns true if its pull starts from an older cursor and has a position of its own.
-    pub const fn overlaps(self) -> bool {
-        !matches!(self, Self::Notification)
-    }
-}
 
 /// A request to pull a feed.
 #[derive(Clone, Debug)]
@@ -211,6 +189,8 @@ named! {
         ByHand = "by_hand",
     }
 }
+
+named_columns! { FeedPauseReason: "pause reason", name => Self::parse(&name); }
 
 /// The state of a feed.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::StoreError;
-use super::columns::named;
+use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use crate::domain::{Account, Company, Timestamp};
@@ -43,6 +43,8 @@ named! {
         Refused = "refused",
     }
 }
+
+named_columns! { ImportErrorState: "import error state", name => Self::parse(&name); }
 
 /// An import error; there is one for each (version, text).
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]

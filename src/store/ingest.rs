@@ -9,7 +9,8 @@ use super::engine::{Fragment, NewNotification, Sql, Tx};
 use super::error::Result;
 use super::row_ids::{account_id, feed_ids};
 use super::subscriptions::record_subscription;
-use super::{AcceptedMessage, Insertion, StoreError, TriggerKind};
+use super::trigger_kind::TriggerKind;
+use super::{AcceptedMessage, Insertion, StoreError};
 use crate::domain::{Account, Feed};
 
 /// Maximum number of messages that share one commit.

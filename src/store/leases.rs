@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
-use super::feeds::{LeaseRequest, PageLease, Position, TriggerKind};
+use super::feeds::{LeaseRequest, PageLease, Position};
 use super::pulls::{SavedCursor, overlap_start, position_kind};
+use super::trigger_kind::TriggerKind;
 use super::{Store, StoreError};
 use crate::domain::{Cursor, Feed, Timestamp};
 
@@ -268,15 +269,4 @@ pub(super) async fn lock_as_owner<T: Tx>(tx: &mut T, lease: &PageLease) -> Resul
     tx.first(&SQL, &[&lease.feed_id, &lease.fence])
         .await?
         .ok_or(StoreError::StaleLease)
-}
-
-/// Releases all leases: at the start of the only process, those of a process that ended.
-pub(super) async fn release_all_leases<T: Tx>(tx: &mut T) -> Result<()> {
-    static FEEDS: Sql =
-        Sql::new("UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL");
-    static DESTINATIONS: Sql = Sql::new("UPDATE destination SET leased_until = NULL");
-    static IMPORT_ERRORS: Sql = Sql::new("UPDATE import_error SET leased_until = NULL");
-    tx.run(&FEEDS, &[]).await?;
-    tx.run(&DESTINATIONS, &[]).await?;
-    tx.run(&IMPORT_ERRORS, &[]).await
 }

@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 use super::deliveries::FreshLink;
 use super::engine::{Param, Sql, Tx};
 use super::error::Result;
-use super::feeds::TriggerKind;
+use super::trigger_kind::TriggerKind;
 use super::triggers::{backfill_from_beginning, raise};
 use crate::domain::Timestamp;
 

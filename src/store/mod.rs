@@ -39,6 +39,7 @@ mod leases;
 mod links;
 mod messages;
 mod migrations;
+mod options;
 mod pages;
 mod pausing;
 mod pulls;
@@ -48,8 +49,10 @@ mod rights;
 mod row_ids;
 mod run_state;
 mod sessions;
+mod start;
 mod subscriptions;
 mod tokens;
+mod trigger_kind;
 mod triggers;
 mod uploads;
 
@@ -67,6 +70,7 @@ pub use feeds::*;
 pub use hooks::*;
 pub use import_errors::*;
 pub use messages::*;
+pub use options::*;
 pub use quarantine::*;
 pub use retention::*;
 pub use rights::*;
@@ -74,6 +78,7 @@ pub use run_state::*;
 pub use sessions::*;
 pub use subscriptions::*;
 pub use tokens::*;
+pub use trigger_kind::*;
 pub use uploads::*;
 
 /// Interval at which a worker checks a shared database for triggers of other replicas.
@@ -81,25 +86,6 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A shared handle to the store.
 pub type SharedStore = Arc<Store>;
-
-/// Options of a [`Store`] that is opened for writing.
-#[derive(Clone)]
-pub struct StoreOptions {
-    /// The database: a SQLite file for this process alone, or a PostgreSQL database that
-    /// other replicas may use too. It is created and migrated as needed.
-    pub url: StoreUrl,
-    /// Maximum number of messages that wait for the next commit.
-    pub queue: usize,
-    /// Maximum number of bytes of refused messages.
-    pub quarantine_bytes: u64,
-    /// True if new subscriptions wait for a person's approval.
-    pub ask: bool,
-    /// This machine's clock. A shared database corrects it ([`Store::clock`]), unless a test
-    /// sets it by hand.
-    pub clock: Clock,
-    /// What a test does to the store.
-    pub hooks: Option<Arc<dyn Hooks>>,
-}
 
 /// The store. Every method may be called twice with the same effect.
 pub struct Store {

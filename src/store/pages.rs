@@ -14,13 +14,14 @@ use super::engine::{NewVersion, NewVersions, Param, Sql, Tx, operations, params}
 use super::error::Result;
 use super::feeds::{
     COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
-    PageToCommit, PullPlan, TriggerKind, UnreadableEntry,
+    PageToCommit, PullPlan, UnreadableEntry,
 };
 use super::leases::{last_overlap_read, lock_as_owner, save_position, saved_cursors};
 use super::links::store_links;
 use super::pausing::pause_feed;
 use super::pulls::{advance, is_unannounced, plan_cursor_save};
 use super::row_ids::feed_ids;
+use super::trigger_kind::TriggerKind;
 use super::uploads::link_documents;
 use crate::domain::{Cursor, DocumentVersion, Feed, Queue, Timestamp};
 

@@ -110,19 +110,3 @@ async fn set_paused<T: Tx>(
     }
     Ok(changed)
 }
-
-/// Resumes at the start of a process what was paused for a person, as a restart often fixes
-/// it.
-pub(super) async fn resume_at_start<T: Tx>(tx: &mut T) -> Result<()> {
-    static FEEDS: Sql = Sql::new(
-        "WITH chosen AS (
-             SELECT id FROM feed WHERE paused IN ('unauthorized', 'forbidden', 'not_found')
-             ORDER BY id{lock_rows})
-         UPDATE feed AS f SET paused = NULL, waits_until = NULL FROM chosen WHERE f.id = chosen.id",
-    );
-    static ACCOUNTS: Sql = Sql::new(
-        "UPDATE account SET paused = NULL, waits_until = NULL WHERE paused IS NOT NULL AND paused <> 'by_hand'",
-    );
-    tx.run(&FEEDS, &[]).await?;
-    tx.run(&ACCOUNTS, &[]).await
-}

@@ -1,6 +1,7 @@
 //! Cursors and positions of pulls, for both databases.
 
-use super::{PageLease, PageToCommit, Position, TriggerKind};
+use super::trigger_kind::TriggerKind;
+use super::{PageLease, PageToCommit, Position};
 use crate::domain::{Cursor, DocumentVersion, Timestamp};
 
 /// Minimum distance in time between saved cursors; a closer one replaces the older.

@@ -6,7 +6,6 @@ use serde::Serialize;
 use super::debug::redacted;
 use super::engine::{Sql, Tx, operations, params, rows};
 use super::error::Result;
-use super::retention::RETENTION_BATCH;
 use crate::domain::{Account, Event, Timestamp};
 
 /// Maximum number of refused messages that wait to be stored in the quarantine.
@@ -104,12 +103,16 @@ async fn remove_quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<()> {
 
 /// Removes a batch of the messages that were received before this moment; returns their
 /// number.
-pub(super) async fn remove_old_quarantined<T: Tx>(tx: &mut T, before: Timestamp) -> Result<usize> {
+pub(super) async fn remove_old_quarantined<T: Tx>(
+    tx: &mut T,
+    before: Timestamp,
+    limit: i64,
+) -> Result<usize> {
     static SQL: Sql = Sql::new(
         "DELETE FROM quarantine WHERE id IN (
              SELECT id FROM quarantine WHERE received_at < $1 ORDER BY id LIMIT $2{skip_locked})",
     );
-    tx.execute(&SQL, &[&before, &RETENTION_BATCH]).await
+    tx.execute(&SQL, &[&before, &limit]).await
 }
 
 /// The bytes of quarantined messages: of those that claim no allowed topic, and of those that

@@ -9,7 +9,7 @@ use super::quarantine::remove_old_quarantined;
 use crate::domain::{DestinationName, Timestamp};
 
 /// Maximum number of rows that one retention step changes, so that ingest never waits long.
-pub(super) const RETENTION_BATCH: i64 = 2_000;
+const RETENTION_BATCH: i64 = 2_000;
 
 /// The moments before which rows are removed.
 #[derive(Clone, Debug)]
@@ -51,8 +51,9 @@ async fn retain<T: Tx>(tx: &mut T, retention: Retention) -> Result<RetentionOutc
     let outcome = RetentionOutcome {
         notification_bodies: remove_notification_bodies(tx, retention.notifications_before).await?,
         document_bodies: remove_document_bodies(tx, &retention).await?,
-        quarantined: remove_old_quarantined(tx, retention.quarantine_before).await?,
-        alarms: remove_old_alarms(tx, retention.alarms_before).await?,
+        quarantined: remove_old_quarantined(tx, retention.quarantine_before, RETENTION_BATCH)
+            .await?,
+        alarms: remove_old_alarms(tx, retention.alarms_before, RETENTION_BATCH).await?,
     };
     remove_links(tx, retention.links_before).await?;
     Ok(outcome)

@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::columns::UnknownValue;
+use super::engine::{Column, Columns};
+use super::error::Result as StoreResult;
 use crate::domain::DestinationName;
 
 /// What the bearer of a token or the owner of a session may do.
@@ -93,6 +96,13 @@ impl<'de> Deserialize<'de> for Rights {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Column for Rights {
+    fn read(columns: &mut Columns<'_>) -> StoreResult<Self> {
+        let rights = columns.text()?.parse();
+        Ok(rights.map_err(|_| UnknownValue("right"))?)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::engine::{Fragment, Sql, Tx};
 use super::error::Result;
-use super::feeds::TriggerKind;
+use super::trigger_kind::TriggerKind;
 use crate::domain::{Account, Feed, Timestamp};
 
 /// Returns the account's id; adds the account if it is new.

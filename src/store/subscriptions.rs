@@ -3,7 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
-use super::columns::named;
+use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, SUBSCRIPTIONS_LOCK, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::messages::AcceptedMessage;
@@ -26,6 +26,8 @@ named! {
         Unsubscribed = "unsubscribed",
     }
 }
+
+named_columns! { SubscriptionState: "subscription state", name => Self::parse(&name); }
 
 /// A subscription.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]

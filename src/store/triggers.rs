@@ -2,8 +2,9 @@
 
 use super::engine::{Fragment, Sql, Tx, operations};
 use super::error::Result;
-use super::feeds::{Trigger, TriggerKind};
+use super::feeds::Trigger;
 use super::row_ids::feed_ids;
+use super::trigger_kind::TriggerKind;
 use crate::domain::{Cursor, Feed, Timestamp};
 
 operations! {

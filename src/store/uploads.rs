@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::columns::named;
+use super::columns::{named, named_columns};
 use super::engine::{Fragment, Param, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use super::row_ids::account_id;
@@ -71,6 +71,8 @@ named! {
         Failed = "failed",
     }
 }
+
+named_columns! { UploadState: "upload state", name => Self::parse(&name); }
 
 /// Selects uploads to list.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use super::StoreError;
-use super::TriggerKind;
+use super::trigger_kind::TriggerKind;
 use crate::domain::{DocumentVersion, Timestamp};
 use crate::store::error::Result;
 

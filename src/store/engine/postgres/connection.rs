@@ -19,7 +19,7 @@ use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::cannot_connect;
-use super::tx::type_of;
+use super::types::type_of;
 use crate::config::{Encryption, PostgresAddress};
 use crate::domain::{Clock, Correction, Timestamp};
 use crate::store::engine::{Param, Value};

@@ -16,8 +16,8 @@ use crate::domain::Clock;
 use crate::store::error::Result;
 use crate::store::ingest::PendingMessage;
 use crate::store::messages::rehearse_message;
-use crate::store::pausing::resume_at_start;
 use crate::store::quarantine::QUARANTINE_QUEUE;
+use crate::store::start::resume_at_start;
 use crate::store::{
     AcceptedMessage, Insertion, Quarantined, QueueLengths, StoreError, StoreOptions,
 };
@@ -28,6 +28,7 @@ mod error;
 mod schema;
 mod tasks;
 mod tx;
+mod types;
 
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
 

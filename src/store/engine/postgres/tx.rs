@@ -9,7 +9,7 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use super::connection::Transaction;
 use crate::domain::Timestamp;
 use crate::store::engine::{
-    Kind, NewNotification, NewVersions, Param, ReadRow, Row, Sql, Tx, Value, params,
+    NewNotification, NewVersions, Param, ReadRow, Row, Sql, Tx, Value, params,
 };
 use crate::store::error::Result;
 
@@ -95,30 +95,6 @@ impl Tx for Transaction<'_> {
 /// Returns one part of each item.
 fn list<'a, I, P>(items: &'a [I], part: impl FnMut(&'a I) -> P) -> Vec<P> {
     items.iter().map(part).collect()
-}
-
-/// Returns the type of a value.
-pub(super) fn type_of(value: &Value<'_>) -> Type {
-    match value {
-        Value::Null(kind) => scalar(*kind),
-        Value::Integer(_) => Type::INT8,
-        Value::Boolean(_) => Type::BOOL,
-        Value::Text(_) => Type::TEXT,
-        Value::Bytes(_) => Type::BYTEA,
-        Value::List(Kind::Integer, _) => Type::INT8_ARRAY,
-        Value::List(Kind::Boolean, _) => Type::BOOL_ARRAY,
-        Value::List(Kind::Text, _) => Type::TEXT_ARRAY,
-        Value::List(Kind::Bytes, _) => Type::BYTEA_ARRAY,
-    }
-}
-
-fn scalar(kind: Kind) -> Type {
-    match kind {
-        Kind::Integer => Type::INT8,
-        Kind::Boolean => Type::BOOL,
-        Kind::Text => Type::TEXT,
-        Kind::Bytes => Type::BYTEA,
-    }
 }
 
 /// Escapes NUL, which JSON can contain and PostgreSQL can't store. The escape is U+FFFF,

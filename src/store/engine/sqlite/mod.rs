@@ -15,9 +15,8 @@ use self::tx::{Begin, Database, SqliteTx, immediate, in_transaction};
 use self::writer::{Inbox, Writer};
 use super::Operation;
 use crate::store::error::Result;
-use crate::store::leases::release_all_leases;
 use crate::store::messages::rehearse_message;
-use crate::store::pausing::resume_at_start;
+use crate::store::start::{release_all_leases, resume_at_start};
 use crate::store::{
     AcceptedMessage, BackupFile, Insertion, Quarantined, QueueLengths, StoreError, StoreOptions,
 };

@@ -1,0 +1,31 @@
+//! The start of a process that uses the database.
+
+use super::engine::{Sql, Tx};
+use super::error::Result;
+
+/// Releases all leases: at the start of the only process, those of a process that ended.
+pub(super) async fn release_all_leases<T: Tx>(tx: &mut T) -> Result<()> {
+    static FEEDS: Sql =
+        Sql::new("UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL");
+    static DESTINATIONS: Sql = Sql::new("UPDATE destination SET leased_until = NULL");
+    static IMPORT_ERRORS: Sql = Sql::new("UPDATE import_error SET leased_until = NULL");
+    tx.run(&FEEDS, &[]).await?;
+    tx.run(&DESTINATIONS, &[]).await?;
+    tx.run(&IMPORT_ERRORS, &[]).await
+}
+
+/// Resumes at the start of a process what was paused for a person, as a restart often fixes
+/// it.
+pub(super) async fn resume_at_start<T: Tx>(tx: &mut T) -> Result<()> {
+    static FEEDS: Sql = Sql::new(
+        "WITH chosen AS (
+             SELECT id FROM feed WHERE paused IN ('unauthorized', 'forbidden', 'not_found')
+             ORDER BY id{lock_rows})
+         UPDATE feed AS f SET paused = NULL, waits_until = NULL FROM chosen WHERE f.id = chosen.id",
+    );
+    static ACCOUNTS: Sql = Sql::new(
+        "UPDATE account SET paused = NULL, waits_until = NULL WHERE paused IS NOT NULL AND paused <> 'by_hand'",
+    );
+    tx.run(&FEEDS, &[]).await?;
+    tx.run(&ACCOUNTS, &[]).await
+}
