@@ -170,6 +170,7 @@ impl Refusal {
     /// answer is final, and sending the message again would change nothing.
     pub fn of_confirmation(error: &ConfirmError) -> Option<Self> {
         match error {
+            ConfirmError::TopicNotAllowed => Some(VerifyError::TopicNotAllowed.into()),
             ConfirmError::Untrusted => Some(VerifyError::UntrustedSubscribeUrl.into()),
             ConfirmError::Unavailable(why) => Some(Self::ConfirmationUnavailable(why.clone())),
             ConfirmError::Rejected { .. } => None,
@@ -247,10 +248,11 @@ mod tests {
     fn only_a_confirmation_that_sns_rejected_is_accepted() {
         let rejected = ConfirmError::Rejected {
             status: 400,
-            code: None,
+            code: "InvalidParameter".to_owned(),
         };
         assert_eq!(Refusal::of_confirmation(&rejected), None);
         for (error, code) in [
+            (ConfirmError::TopicNotAllowed, "topic_not_allowed"),
             (ConfirmError::Untrusted, "untrusted_subscribe_url"),
             (
                 ConfirmError::Unavailable("timed out".to_owned()),

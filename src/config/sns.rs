@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
-use sns_messages::{Settings, TopicRule};
+use sns_messages::{Settings, TopicRule, region};
 use url::Url;
 
 use super::check::excerpt;
@@ -54,6 +54,7 @@ impl SnsConfig {
             max_age: self.max_age,
             local_origins: self.local_origins.clone(),
             user_agent: egress::USER_AGENT.to_owned(),
+            ..Settings::default()
         }
     }
 }
@@ -172,8 +173,7 @@ fn topic(account: &str, region: &str, name_prefix: &str) -> Result<TopicRule, St
             excerpt(account)
         ));
     }
-    let in_region = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if !region.contains('-') || !region.chars().all(in_region) {
+    if region::partition(region).is_none() {
         return Err(format!(
             "the topic's region `{}` is not an AWS region; write one such as eu-west-1",
             excerpt(region)

@@ -12,7 +12,7 @@ use crate::domain::{Clock, Company, Queue, Timestamp};
 use crate::egress;
 use crate::ivesk::{ApiError, Client};
 use crate::receiver::listener;
-use crate::sns::policy::endpoint;
+use crate::sns::region;
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store as _, StoreError};
@@ -250,7 +250,7 @@ pub async fn sns(config: &Config, clock: &Clock) -> Vec<Check> {
             .sns
             .topics
             .iter()
-            .map(|topic| endpoint(&topic.region))
+            .filter_map(|topic| region::endpoint(&topic.region))
             .collect(),
         local => local.to_vec(),
     };

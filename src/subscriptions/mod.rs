@@ -219,7 +219,9 @@ impl Confirmations {
         let now = self.clock.now();
         let next_try_at = match error {
             ConfirmError::Unavailable(_) => next_try(row, now),
-            ConfirmError::Untrusted | ConfirmError::Rejected { .. } => None,
+            ConfirmError::TopicNotAllowed
+            | ConfirmError::Untrusted
+            | ConfirmError::Rejected { .. } => None,
         };
         match next_try_at {
             Some(moment) => warn!(
