@@ -27,6 +27,7 @@ mod import_errors;
 mod limits;
 mod links;
 mod messages;
+mod migrations;
 mod outcomes;
 mod pausing;
 pub mod postgres;

@@ -99,7 +99,7 @@ async fn remove_document_bodies<T: Tx>(
         "SELECT h.sequence FROM delivery h
          JOIN document d ON d.sequence = h.sequence
          JOIN feed f ON f.id = d.feed_id
-         WHERE h.state = 'delivered' AND {has_body} AND h.changed_at < $1
+         WHERE h.state = 'delivered' AND NOT h.body_removed AND h.changed_at < $1
            AND NOT EXISTS (SELECT 1 FROM delivery o WHERE o.sequence = h.sequence
                AND (o.state IN ('pending', 'listed', 'rejected') OR o.changed_at >= $1))
            AND NOT EXISTS (SELECT 1 FROM destination s WHERE s.name IN ({elements}($2))
@@ -108,14 +108,6 @@ async fn remove_document_bodies<T: Tx>(
                    SELECT 1 FROM destination_feed b WHERE b.destination_id = s.id AND b.feed_id = f.id)))
          ORDER BY h.changed_at LIMIT $3{skip_locked_documents}",
         &[
-            // As the index of delivered versions says it.
-            (
-                "has_body",
-                Fragment::Differs {
-                    sqlite: "h.body_removed = 0",
-                    postgres: "NOT h.body_removed",
-                },
-            ),
             (
                 "filter",
                 Fragment::Differs {

@@ -9,7 +9,7 @@ use crate::domain::Timestamp;
 mod sql;
 mod value;
 
-pub(super) use self::sql::{Fragment, Sql};
+pub(super) use self::sql::{Fragment, Sql, differs};
 pub(super) use self::value::{Column, Param, Row, Value};
 
 /// [`Tx::lock`] held while subscriptions change; an arbitrary number, "IvWi".

@@ -48,7 +48,8 @@ const DIALECT: &[Named] = &[
     ("skip_locked", differs("", " FOR UPDATE SKIP LOCKED")),
 ];
 
-const fn differs(sqlite: &'static str, postgres: &'static str) -> Fragment {
+/// Returns a fragment where the databases differ.
+pub(in crate::store) const fn differs(sqlite: &'static str, postgres: &'static str) -> Fragment {
     Fragment::Differs { sqlite, postgres }
 }
 

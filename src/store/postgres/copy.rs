@@ -11,35 +11,8 @@ use super::rows::escape_nul;
 use super::schema;
 use crate::config::PostgresAddress;
 use crate::domain::Clock;
+use crate::store::migrations::tables;
 use crate::store::{StoreError, sqlite};
-
-/// The tables, in an order that respects foreign keys.
-const TABLES: [&str; 24] = [
-    "account",
-    "feed",
-    "feed_cursor",
-    "feed_trigger",
-    "feed_pull",
-    "notification",
-    "retention",
-    "document",
-    "unreadable",
-    "subscription",
-    "certificate",
-    "quarantine",
-    "upload",
-    "upload_document",
-    "destination",
-    "destination_feed",
-    "delivery",
-    "delivery_attempt",
-    "import_error",
-    "fresh_link_request",
-    "document_link",
-    "api_token",
-    "alarm",
-    "sequence",
-];
 
 /// Maximum number of rows per statement.
 const BATCH_ROWS: usize = 500;
@@ -83,10 +56,10 @@ pub async fn copy_from_sqlite(
     let pool = Pool::new(to, Clock::system())?;
     schema::migrate(&pool).await?;
     let transaction = pool.write().await?;
+    let names = tables().collect::<Vec<_>>().join(", ");
     transaction
         .script(&format!(
-            "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT",
-            TABLES.join(", ")
+            "LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE NOWAIT"
         ))
         .await?;
     if !is_empty(&transaction).await? {
@@ -96,7 +69,7 @@ pub async fn copy_from_sqlite(
     transaction
         .script("DELETE FROM sequence; DELETE FROM retention")
         .await?;
-    let tables = columns(&transaction).await?;
+    let tables = read_tables(&transaction).await?;
     let (sender, mut batches) = mpsc::channel(2);
     let reading = {
         let tables = tables.clone();
@@ -113,7 +86,7 @@ pub async fn copy_from_sqlite(
             "the thread that reads the file panicked; report this as a bug".to_owned(),
         )
     })??;
-    finish_copy(&transaction).await?;
+    finish_copy(&transaction, &tables).await?;
     let row = transaction
         .query_one("SELECT last FROM sequence", &[])
         .await?;
@@ -126,7 +99,7 @@ pub async fn copy_from_sqlite(
 
 /// Returns true if no table holds rows that a service has stored.
 async fn is_empty(transaction: &Transaction<'_>) -> Result<bool, StoreError> {
-    for table in TABLES {
+    for table in tables() {
         if table == "retention" {
             continue;
         }
@@ -148,44 +121,34 @@ async fn is_empty(transaction: &Transaction<'_>) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// Completes the copy: ids continue after the highest, and leases are released.
-async fn finish_copy(transaction: &Transaction<'_>) -> Result<(), StoreError> {
-    transaction
-        .script(
-            "UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL;
-             UPDATE destination SET leased_until = NULL WHERE leased_until IS NOT NULL;
-             UPDATE import_error SET leased_until = NULL WHERE leased_until IS NOT NULL",
-        )
-        .await?;
-    for table in [
-        "account",
-        "feed",
-        "notification",
-        "subscription",
-        "quarantine",
-        "upload",
-        "destination",
-        "import_error",
-        "api_token",
-        "alarm",
-    ] {
-        transaction
-            .query(
-                &format!(
-                    "SELECT setval(pg_get_serial_sequence('{table}', 'id'), greatest(max(id), 1), max(id) IS NOT NULL) FROM {table}"
-                ),
-                &[],
-            )
-            .await?;
+/// Completes the copy: leases are released, and ids continue after the highest.
+async fn finish_copy(transaction: &Transaction<'_>, tables: &[Table]) -> Result<(), StoreError> {
+    for Table { name, columns } in tables {
+        if columns.iter().any(|column| column.name == "leased_until") {
+            transaction
+                .script(&format!(
+                    "UPDATE {name} SET leased_until = NULL WHERE leased_until IS NOT NULL"
+                ))
+                .await?;
+        }
+        if columns.iter().any(|column| column.numbered) {
+            transaction
+                .script(&format!(
+                    "SELECT setval(pg_get_serial_sequence('{name}', 'id'), greatest(max(id), 1), max(id) IS NOT NULL) FROM {name}"
+                ))
+                .await?;
+        }
     }
     Ok(())
 }
 
-/// A column of the target and its kind.
+/// A column of the target.
 #[derive(Clone, Debug)]
 struct Column {
     name: String,
     kind: ColumnKind,
+    /// True if the database gives the numbers of new rows.
+    numbered: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -203,12 +166,12 @@ struct Table {
 }
 
 /// Reads the target's columns, so that only the migrations list them.
-async fn columns(transaction: &Transaction<'_>) -> Result<Vec<Table>, StoreError> {
-    let mut tables = Vec::with_capacity(TABLES.len());
-    for name in TABLES {
+async fn read_tables(transaction: &Transaction<'_>) -> Result<Vec<Table>, StoreError> {
+    let mut found = Vec::new();
+    for name in tables() {
         let rows = transaction
             .query(
-                "SELECT attname::text, format_type(atttypid, NULL) FROM pg_attribute
+                "SELECT attname::text, format_type(atttypid, NULL), attidentity <> '' FROM pg_attribute
                  WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
                 &[&name],
             )
@@ -230,11 +193,12 @@ async fn columns(transaction: &Transaction<'_>) -> Result<Vec<Table>, StoreError
             columns.push(Column {
                 name: row.try_get(0)?,
                 kind,
+                numbered: row.try_get(2)?,
             });
         }
-        tables.push(Table { name, columns });
+        found.push(Table { name, columns });
     }
-    Ok(tables)
+    Ok(found)
 }
 
 /// The values of one column of a batch.
@@ -320,9 +284,9 @@ fn read_all(
     let explain = |error| sqlite::explain(path, error);
     refuse_unknown_tables(connection).map_err(explain)??;
     let mut total = 0;
-    for table in TABLES {
+    for Table { name, .. } in tables {
         total += connection
-            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+            .query_row(&format!("SELECT count(*) FROM {name}"), [], |row| {
                 row.get::<_, u64>(0)
             })
             .map_err(explain)?;
@@ -351,7 +315,7 @@ fn refuse_unknown_tables(connection: &Connection) -> rusqlite::Result<Result<(),
     let names = statement.query_map([], |row| row.get::<_, String>(0))?;
     for name in names {
         let name = name?;
-        if !TABLES.contains(&name.as_str()) {
+        if !tables().any(|known| known == name) {
             return Ok(Err(StoreError::Database(format!(
                 "cannot copy table `{name}`, which this version does not know; run the \
                  version of ivesk-webhook that created it"

@@ -3,45 +3,17 @@
 use super::connection::{Pool, Transaction};
 use crate::store::StoreError;
 use crate::store::columns::new_epoch;
+use crate::store::migrations::{MIGRATIONS, NEWEST};
 
-/// The migrations in order; the schema's version is the number of those applied. Append only
-/// after the first release, and each must leave a schema that the previous release works
-/// with (`works_from` in the schema's row).
-const MIGRATIONS: [Migration; 5] = [
-    Migration {
-        sql: include_str!("migrations/0001_first.sql"),
-        works_from: 1,
-    },
-    Migration {
-        sql: include_str!("migrations/0002_upload.sql"),
-        works_from: 1,
-    },
-    Migration {
-        sql: include_str!("migrations/0003_delivery.sql"),
-        works_from: 1,
-    },
-    Migration {
-        sql: include_str!("migrations/0004_api_token.sql"),
-        works_from: 1,
-    },
-    Migration {
-        sql: include_str!("migrations/0005_alarm.sql"),
-        works_from: 1,
-    },
-];
-
-struct Migration {
-    sql: &'static str,
-    /// The oldest schema version whose programs work with the database after this.
-    works_from: i64,
-}
-
-/// The newest schema version that this program supports.
-#[expect(
-    clippy::cast_possible_wrap,
-    reason = "`try_from` is no const, and there are few migrations"
-)]
-const NEWEST: i64 = MIGRATIONS.len() as i64;
+/// Created before the migrations. One row: `version` is the number of migrations applied.
+/// `works_from` is the oldest schema version that a program must support to work with this
+/// one, so that two releases can share the database during a rolling upgrade.
+const CREATE: &str = "CREATE TABLE ivesk_webhook_schema (
+        id BIGINT PRIMARY KEY CHECK (id = 1),
+        version BIGINT NOT NULL,
+        works_from BIGINT NOT NULL
+    );
+    INSERT INTO ivesk_webhook_schema (id, version, works_from) VALUES (1, 0, 0)";
 
 /// The advisory lock that migrations hold until COMMIT; an arbitrary number, "IvWh".
 const LOCK: i64 = 0x4976_5768;
@@ -58,15 +30,18 @@ pub(super) async fn migrate(pool: &Pool) -> Result<(), StoreError> {
         .query("SELECT pg_advisory_xact_lock($1)", &[&LOCK])
         .await?;
     let found = match version(&transaction).await? {
-        None => 0,
+        None => {
+            transaction.script(CREATE).await?;
+            0
+        }
         Some(found) => found.check_supported()?,
     };
     for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
-        transaction.script(migration.sql).await?;
+        transaction.script(migration.sql.postgres()).await?;
         transaction
             .execute(
                 "UPDATE ivesk_webhook_schema SET version = version + 1, works_from = $1",
-                &[&migration.works_from],
+                &[&i64::from(migration.works_from)],
             )
             .await?;
     }
@@ -86,7 +61,7 @@ pub(super) async fn check(pool: &Pool) -> Result<(), StoreError> {
     let found = version(&transaction).await?;
     transaction.commit().await?;
     match found {
-        Some(found) if found.check_supported()? >= NEWEST => Ok(()),
+        Some(found) if found.check_supported()? >= NEWEST.into() => Ok(()),
         _ => Err(StoreError::NotPrepared),
     }
 }
@@ -99,10 +74,10 @@ struct SchemaVersion {
 impl SchemaVersion {
     /// Returns the version, unless it requires a newer program.
     fn check_supported(&self) -> Result<i64, StoreError> {
-        if self.works_from > NEWEST {
+        if self.works_from > NEWEST.into() {
             return Err(StoreError::NewerSchema {
                 found: u32::try_from(self.version).unwrap_or(u32::MAX),
-                known: u32::try_from(NEWEST).unwrap_or(u32::MAX),
+                known: NEWEST,
             });
         }
         Ok(self.version)

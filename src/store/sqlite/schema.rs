@@ -7,26 +7,10 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::error::explain;
 use crate::store::StoreError;
+use crate::store::migrations::{MIGRATIONS, NEWEST};
 
 /// `PRAGMA application_id` of this program's files: "IvWh".
 const APPLICATION_ID: i32 = 0x4976_5768;
-
-/// The migrations in order; the schema's version is the number of those applied. Append only
-/// after the first release.
-const MIGRATIONS: [&str; 5] = [
-    include_str!("migrations/0001_first.sql"),
-    include_str!("migrations/0002_upload.sql"),
-    include_str!("migrations/0003_delivery.sql"),
-    include_str!("migrations/0004_api_token.sql"),
-    include_str!("migrations/0005_alarm.sql"),
-];
-
-/// The newest schema version that this program supports.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "`try_from` is no const, and there are few migrations"
-)]
-pub(super) const NEWEST: u32 = MIGRATIONS.len() as u32;
 
 /// Number of pages in the write-ahead log after which they are moved into the database.
 /// SQLite's default of 1,000 would sync twice as often as the commits do.
@@ -119,7 +103,7 @@ fn migrate(connection: &mut Connection, found: u32) -> rusqlite::Result<()> {
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for migration in &MIGRATIONS[found as usize..] {
-        transaction.execute_batch(migration)?;
+        transaction.execute_batch(migration.sql.sqlite())?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", NEWEST)?;

@@ -1,0 +1,477 @@
+-- The tables of both databases; types in braces are written by src/store/migrations.rs.
+-- Times are milliseconds since 1970-01-01T00:00:00Z.
+
+-- One row. `last` is the newest sequence number of a document version; it is raised
+-- last before COMMIT, so numbers have no gaps and appear in the order of commits.
+-- `epoch` changes when a backup is restored: numbers of different epochs don't compare.
+-- `backup` is true in files written by `store backup`; in a restored PostgreSQL database
+-- it is set by hand (docs/postgres.md).
+CREATE TABLE sequence (
+    id {integer} PRIMARY KEY CHECK (id = 1),
+    epoch TEXT NOT NULL,
+    last {integer} NOT NULL,
+    backup {boolean} NOT NULL DEFAULT FALSE
+){strict};
+
+-- One API key at the vendor, with its backoff, which replicas share. Accounts and feeds are
+-- never deleted, as their numbers are cached and referred to: they have a `removed_at`.
+CREATE TABLE account (
+    id {id},
+    name TEXT NOT NULL UNIQUE,
+    removed_at {integer},
+    paused TEXT,
+    waits_until {integer},
+    failures {integer} NOT NULL DEFAULT 0,
+    last_error TEXT
+){strict};
+
+-- The number of entries of the largest page that a queue of an account has ever shown: a page
+-- as large may have been cut.
+CREATE TABLE account_queue (
+    account_id {integer} NOT NULL REFERENCES account (id),
+    queue TEXT NOT NULL,
+    largest_page {integer} NOT NULL,
+    PRIMARY KEY (account_id, queue)
+){by_key};
+
+-- One (account, queue, company) with one cursor. `fence` rises with every lease, so that
+-- a stale owner can't write; `last_leased_at` keeps turns fair between companies.
+-- `begins_at` is the moment in the vendor's time from which its versions are no history,
+-- NULL until it is known. `incomplete` is why the last pull ended without proof.
+CREATE TABLE feed (
+    id {id},
+    account_id {integer} NOT NULL REFERENCES account (id),
+    queue TEXT NOT NULL,
+    company TEXT NOT NULL,
+    begins_at TEXT,
+    removed_at {integer},
+    cursor TEXT,
+    incomplete TEXT,
+    incomplete_since {integer},
+    fence {integer} NOT NULL DEFAULT 0,
+    leased_until {integer},
+    last_leased_at {integer},
+    last_page_at {integer},
+    up_to_date_at {integer},
+    first_complete_at {integer},
+    documents {integer} NOT NULL DEFAULT 0,
+    missed_notifications {integer} NOT NULL DEFAULT 0,
+    gaps {integer} NOT NULL DEFAULT 0,
+    paused TEXT,
+    waits_until {integer},
+    failures {integer} NOT NULL DEFAULT 0,
+    last_error TEXT,
+    UNIQUE (account_id, queue, company)
+){strict};
+
+-- For counting an account's requests in flight.
+CREATE INDEX feed_leased ON feed (account_id, leased_until) WHERE leased_until IS NOT NULL;
+
+-- Saved cursors for overlap reads: the newest that is old enough, and all later ones.
+CREATE TABLE feed_cursor (
+    feed_id {integer} NOT NULL REFERENCES feed (id),
+    saved_at {integer} NOT NULL,
+    cursor TEXT NOT NULL,
+    PRIMARY KEY (feed_id, saved_at)
+){by_key};
+
+-- Stretches of feeds in which versions may be missing: after `from_cursor` (NULL: from the
+-- beginning) up to `to_cursor` (NULL: not known). `dismissed_by` is the person who closed it;
+-- NULL if a pull proved that nothing is missing.
+CREATE TABLE gap (
+    id {id},
+    feed_id {integer} NOT NULL REFERENCES feed (id),
+    from_cursor TEXT,
+    to_cursor TEXT,
+    reason TEXT NOT NULL,
+    found_at {integer} NOT NULL,
+    closed_at {integer},
+    dismissed_by TEXT
+){strict};
+
+CREATE INDEX gap_open ON gap (feed_id) WHERE closed_at IS NULL;
+
+-- Triggers, apart from feeds and pulls, so that ingest, which writes them, never waits
+-- behind a page. `kind` is the order of urgency: 0 notification, 1 follow-up, 2 late
+-- follow-up, 3 reconciliation, 4 backfill. `raised` counts triggers; those above
+-- `feed_pull.completed` are pending. `again_at` is the latest due time that was requested
+-- while a trigger was pending. `depth` is how far back the pull reads: 0 from the cursor, 1
+-- from the lookback, 2 from the beginning, 3 from `from_cursor` to `to_cursor`.
+CREATE TABLE feed_trigger (
+    feed_id {integer} NOT NULL REFERENCES feed (id),
+    kind {integer} NOT NULL,
+    raised {integer} NOT NULL,
+    due_at {integer} NOT NULL,
+    again_at {integer},
+    depth {integer} NOT NULL DEFAULT 0,
+    from_cursor TEXT,
+    to_cursor TEXT,
+    PRIMARY KEY (feed_id, kind)
+){by_key};
+
+-- The pull for a kind of trigger: it will have completed the triggers up to `target`,
+-- which is NULL while no pull is in progress. `position` is the `from` of its next
+-- request; the other two describe its previous page.
+CREATE TABLE feed_pull (
+    feed_id {integer} NOT NULL REFERENCES feed (id),
+    kind {integer} NOT NULL,
+    completed {integer} NOT NULL DEFAULT 0,
+    target {integer},
+    started_at {integer},
+    position TEXT,
+    previous_next TEXT,
+    previous_entries {integer} NOT NULL DEFAULT 0,
+    PRIMARY KEY (feed_id, kind)
+){by_key};
+
+-- Verified messages. `message_id` is the UUID's 16 bytes, whose index is half as large as
+-- that of its text. `event` is 1 for on_exported, 2 for on_digitized. Retention removes
+-- `body`.
+CREATE TABLE notification (
+    id {id},
+    account_id {integer} NOT NULL REFERENCES account (id),
+    event {integer} NOT NULL,
+    message_id {bytes} NOT NULL,
+    kind TEXT NOT NULL,
+    received_at {integer} NOT NULL,
+    body {bytes}
+){strict};
+
+CREATE UNIQUE INDEX notification_identity ON notification (message_id, account_id, event);
+
+-- One row: the newest notification that retention has processed. Rows arrive in the order
+-- of time, so the next step continues from there and never reads the table twice.
+CREATE TABLE retention (
+    id {integer} PRIMARY KEY CHECK (id = 1),
+    notification_id {integer} NOT NULL
+){strict};
+
+INSERT INTO retention (id, notification_id) VALUES (1, 0);
+
+-- Versions of documents, numbered without gaps. `version_ms` is `version` as a moment,
+-- NULL if it is not one. Retention removes `body`, never the row.
+CREATE TABLE document (
+    sequence {integer} PRIMARY KEY,
+    feed_id {integer} NOT NULL REFERENCES feed (id),
+    document_id TEXT NOT NULL,
+    version TEXT NOT NULL,
+    version_ms {integer},
+    superseded {boolean} NOT NULL,
+    first_pull {boolean} NOT NULL,
+    found_by {integer} NOT NULL,
+    stored_at {integer} NOT NULL,
+    body {bytes}
+){strict};
+
+-- The identity, ordered so that it also finds a document under other companies.
+CREATE UNIQUE INDEX document_identity ON document (document_id, version, feed_id);
+CREATE INDEX document_feed ON document (feed_id, sequence);
+
+-- Versions that a person erased, by the SHA-256 digest of their document's id.
+CREATE TABLE tombstone (
+    feed_id {integer} NOT NULL REFERENCES feed (id),
+    document_digest {bytes} NOT NULL,
+    version TEXT NOT NULL,
+    erased_at {integer} NOT NULL,
+    PRIMARY KEY (feed_id, document_digest, version)
+){by_key};
+
+-- Entries of pages without a usable id, kept aside so that none of them stops a feed.
+CREATE TABLE unreadable (
+    feed_id {integer} NOT NULL REFERENCES feed (id),
+    digest {bytes} NOT NULL,
+    seen_at {integer} NOT NULL,
+    body {bytes} NOT NULL,
+    PRIMARY KEY (feed_id, digest)
+){by_key};
+
+-- Subscriptions, requested from the vendor or offered by SNS; a topic may have several.
+-- `last_message_at` is the Timestamp of the message that the row reflects: older ones that
+-- arrive late are ignored. `last_heard_at` is when its topic last sent a message.
+CREATE TABLE subscription (
+    id {id},
+    account_id {integer} NOT NULL REFERENCES account (id),
+    event TEXT NOT NULL,
+    name TEXT,
+    topic_arn TEXT,
+    subscription_arn TEXT,
+    state TEXT NOT NULL,
+    created_at {integer} NOT NULL,
+    changed_at {integer} NOT NULL,
+    last_message_at {integer},
+    last_heard_at {integer},
+    next_try_at {integer},
+    attempts {integer} NOT NULL DEFAULT 0,
+    last_error TEXT,
+    subscribe_url TEXT,
+    token TEXT
+){strict};
+
+CREATE INDEX subscription_topic ON subscription (account_id, event, topic_arn);
+CREATE UNIQUE INDEX subscription_identity ON subscription (subscription_arn) WHERE subscription_arn IS NOT NULL;
+
+-- Topics that a person allowed, beyond those that the settings allow.
+CREATE TABLE allowed_topic (
+    topic_arn TEXT PRIMARY KEY,
+    allowed_at {integer} NOT NULL,
+    allowed_by TEXT NOT NULL
+){strict};
+
+-- Signing certificates that have verified a message.
+CREATE TABLE certificate (
+    url TEXT PRIMARY KEY,
+    pem {bytes} NOT NULL,
+    fetched_at {integer} NOT NULL
+){strict};
+
+-- Refused messages, kept for a limited time and within a limited size.
+CREATE TABLE quarantine (
+    id {id},
+    received_at {integer} NOT NULL,
+    account TEXT NOT NULL,
+    event TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    allowed_topic {boolean} NOT NULL,
+    headers TEXT NOT NULL,
+    body {bytes} NOT NULL
+){strict};
+
+-- Files sent to the vendor. `correlation` is sent with the file and returned with the
+-- documents made of it. `owner` is the process that is sending it; no other process
+-- sends it before `claimed_until`.
+CREATE TABLE upload (
+    id {id},
+    account_id {integer} NOT NULL REFERENCES account (id),
+    correlation TEXT NOT NULL UNIQUE,
+    sha256 TEXT NOT NULL,
+    size_bytes {integer} NOT NULL,
+    file_name TEXT NOT NULL,
+    state TEXT NOT NULL,
+    owner TEXT,
+    claimed_until {integer},
+    attempts {integer} NOT NULL DEFAULT 0,
+    created_at {integer} NOT NULL,
+    changed_at {integer} NOT NULL,
+    sent_at {integer},
+    last_error TEXT
+){strict};
+
+-- Not unique: `--force` sends the same content again.
+CREATE INDEX upload_content ON upload (account_id, sha256);
+
+-- The documents made of a file: one, or several if the vendor splits it.
+CREATE TABLE upload_document (
+    upload_id {integer} NOT NULL REFERENCES upload (id),
+    document_id TEXT NOT NULL,
+    PRIMARY KEY (upload_id, document_id)
+){by_key};
+
+-- Destinations of documents. Every version at or below `position`, of feeds that were
+-- started, is settled. Versions stored when the destination was registered, or when its
+-- `filter` last changed (`since_sequence`), are history and not delivered automatically.
+-- One worker at a time holds the lease; `fence` rises with each, so that a stale owner
+-- can't write. `last_number` is the newest place in the list that a program reads.
+CREATE TABLE destination (
+    id {id},
+    name TEXT NOT NULL UNIQUE,
+    created_at {integer} NOT NULL,
+    filter TEXT NOT NULL,
+    since_sequence {integer} NOT NULL,
+    position {integer} NOT NULL,
+    last_number {integer} NOT NULL DEFAULT 0,
+    fence {integer} NOT NULL DEFAULT 0,
+    leased_until {integer},
+    paused TEXT,
+    waits_until {integer},
+    failing_since {integer},
+    failures {integer} NOT NULL DEFAULT 0,
+    last_error TEXT,
+    stuck_at {integer},
+    last_success_at {integer},
+    delivered {integer} NOT NULL DEFAULT 0,
+    rejected {integer} NOT NULL DEFAULT 0
+){strict};
+
+-- Feeds that were started at a destination; others are held. Delivered are all versions
+-- (`everything`), or those after `after_sequence` that are not from the first pull, and
+-- those from `since_ms` on.
+CREATE TABLE destination_feed (
+    destination_id {integer} NOT NULL REFERENCES destination (id),
+    feed_id {integer} NOT NULL REFERENCES feed (id),
+    started_at {integer} NOT NULL,
+    everything {boolean} NOT NULL,
+    after_sequence {integer} NOT NULL,
+    since_ms {integer},
+    PRIMARY KEY (destination_id, feed_id)
+){by_key};
+
+-- One feed at one destination, in its own order. Versions before the moment `begins_at` (NULL:
+-- not known) are history. Of these, a person started the ones from `history_from` up to
+-- `history_until`, also moments; `history_position` is how far that has come. Every version at
+-- or below `position` is finished. `due_at` is NULL if nothing waits, so that an idle, paused
+-- or held lane costs nothing. `equal_rejections` counts rejections with the digest
+-- `last_rejection` in a row.
+CREATE TABLE lane (
+    destination_id {integer} NOT NULL REFERENCES destination (id),
+    feed_id {integer} NOT NULL REFERENCES feed (id),
+    begins_at TEXT,
+    position {integer} NOT NULL DEFAULT 0,
+    history_from TEXT,
+    history_until TEXT,
+    history_position {integer},
+    due_at {integer},
+    last_leased_at {integer},
+    leased_until {integer},
+    fence {integer} NOT NULL DEFAULT 0,
+    waits_until {integer},
+    failures {integer} NOT NULL DEFAULT 0,
+    failing_since {integer},
+    last_error TEXT,
+    paused TEXT,
+    removed_at {integer},
+    equal_rejections {integer} NOT NULL DEFAULT 0,
+    last_rejection {bytes},
+    PRIMARY KEY (destination_id, feed_id)
+){by_key};
+
+CREATE INDEX lane_due ON lane (destination_id, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX lane_feed ON lane (feed_id);
+
+-- The delivery of a version to a destination; no row before the first attempt. `note` is
+-- the destination's own, `detail` its answer. `body_removed` means that retention has
+-- removed the document's body. `number` is the place in the list that a program reads.
+CREATE TABLE delivery (
+    destination_id {integer} NOT NULL REFERENCES destination (id),
+    sequence {integer} NOT NULL REFERENCES document (sequence),
+    state TEXT NOT NULL,
+    number {integer},
+    began_at {integer} NOT NULL,
+    changed_at {integer} NOT NULL,
+    next_try_at {integer},
+    link_tries {integer} NOT NULL DEFAULT 0,
+    note TEXT,
+    detail TEXT,
+    body_removed {boolean} NOT NULL DEFAULT FALSE,
+    PRIMARY KEY (destination_id, sequence)
+){by_key};
+
+-- For finding the deliveries of one version.
+CREATE INDEX delivery_version ON delivery (sequence);
+CREATE UNIQUE INDEX delivery_number ON delivery (destination_id, number) WHERE number IS NOT NULL;
+-- Deliveries that retention has not processed, in the order of acceptance.
+CREATE INDEX delivery_delivered ON delivery (changed_at) WHERE state = 'delivered' AND NOT body_removed;
+CREATE INDEX delivery_rejected ON delivery (destination_id, sequence) WHERE state = 'rejected';
+
+-- Attempts; consecutive ones with the same result are one row.
+CREATE TABLE delivery_attempt (
+    destination_id {integer} NOT NULL,
+    sequence {integer} NOT NULL,
+    number {integer} NOT NULL,
+    began_at {integer} NOT NULL,
+    ended_at {integer} NOT NULL,
+    result TEXT NOT NULL,
+    detail TEXT,
+    times {integer} NOT NULL,
+    PRIMARY KEY (destination_id, sequence, number),
+    FOREIGN KEY (destination_id, sequence) REFERENCES delivery (destination_id, sequence)
+){by_key};
+
+-- Import errors for the vendor's accountant: one for each (version, text). The digest
+-- stands for the text, as an index of whole texts would be as large as the texts.
+CREATE TABLE import_error (
+    id {id},
+    account_id {integer} NOT NULL REFERENCES account (id),
+    sequence {integer} NOT NULL REFERENCES document (sequence),
+    digest {bytes} NOT NULL,
+    company TEXT,
+    message TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempts {integer} NOT NULL DEFAULT 0,
+    fence {integer} NOT NULL DEFAULT 0,
+    leased_until {integer},
+    created_at {integer} NOT NULL,
+    sent_at {integer},
+    next_try_at {integer},
+    last_error TEXT,
+    UNIQUE (sequence, digest)
+){strict};
+
+CREATE INDEX import_error_pending ON import_error (next_try_at) WHERE state = 'pending';
+
+-- Feeds that are pulled again because links to files have expired, and the fresh links
+-- found. A link is a secret, as is the one in the document's body.
+CREATE TABLE fresh_link_request (
+    feed_id {integer} PRIMARY KEY REFERENCES feed (id),
+    requested_at {integer} NOT NULL
+){strict};
+
+CREATE TABLE document_link (
+    sequence {integer} PRIMARY KEY REFERENCES document (sequence),
+    url TEXT NOT NULL,
+    listed_at {integer} NOT NULL
+){strict};
+
+-- Tokens of the admin listener. `hash` is the SHA-256 digest of the token, which itself is
+-- not stored. An id is never used twice, so that the holder of a revoked token never
+-- passes for another one.
+CREATE TABLE api_token (
+    id {new_id},
+    name TEXT NOT NULL UNIQUE,
+    rights TEXT NOT NULL,
+    hash {bytes} NOT NULL UNIQUE,
+    created_at {integer} NOT NULL,
+    expires_at {integer},
+    last_used_at {integer}
+){strict};
+
+-- Links that let a browser in, by the digest of their secret.
+CREATE TABLE login_link (
+    hash {bytes} PRIMARY KEY,
+    rights TEXT NOT NULL,
+    created_by TEXT NOT NULL,
+    created_at {integer} NOT NULL,
+    expires_at {integer} NOT NULL
+){by_key};
+
+-- Sessions of browsers, by the digest of their cookie.
+CREATE TABLE session (
+    hash {bytes} PRIMARY KEY,
+    rights TEXT NOT NULL,
+    created_by TEXT NOT NULL,
+    created_at {integer} NOT NULL,
+    last_used_at {integer} NOT NULL,
+    expires_at {integer} NOT NULL
+){by_key};
+
+-- Changes by people and programs: who did what to which part.
+CREATE TABLE audit (
+    id {new_id},
+    at {integer} NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    detail TEXT
+){strict};
+
+-- Problems that a person should know of; a kind and subject have one active alarm at a
+-- time. `notified` is 0 until the notice of its beginning was sent to the configured
+-- target, 1 until that of its end was, then 2; `notify_at` is when the next notice is due,
+-- and `fence` rises with every attempt.
+CREATE TABLE alarm (
+    id {id},
+    kind TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    text TEXT NOT NULL,
+    raised_at {integer} NOT NULL,
+    seen_at {integer} NOT NULL,
+    ended_at {integer},
+    notified {integer} NOT NULL DEFAULT 0,
+    notify_at {integer},
+    fence {integer} NOT NULL DEFAULT 0,
+    attempts {integer} NOT NULL DEFAULT 0,
+    last_error TEXT
+){strict};
+
+CREATE UNIQUE INDEX alarm_active ON alarm (kind, subject) WHERE ended_at IS NULL;
+CREATE INDEX alarm_to_notify ON alarm (notify_at) WHERE notify_at IS NOT NULL;
+
