@@ -12,5 +12,9 @@ pub(super) const RECENT_DOCUMENTS: i64 = 1_000;
 /// Maximum number of messages that share one commit.
 pub(super) const MAX_GROUP: usize = 1024;
 
+/// Maximum number of refused messages in each of the quarantine's two shares: those that claim
+/// an allowed topic, and all others.
+pub(super) const MAX_QUARANTINED: u64 = 5_000;
+
 /// Maximum number of refused messages that wait to be stored in the quarantine.
 pub(super) const QUARANTINE_QUEUE: usize = 64;

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::connection::Pool;
 use super::rows::{self, escape_nul};
-use crate::store::limits::QUARANTINE_QUEUE;
+use crate::store::limits::{MAX_QUARANTINED, QUARANTINE_QUEUE};
 use crate::store::{Quarantined, StoreError};
 
 /// A command for the task that stores refused messages.
@@ -51,23 +51,25 @@ pub(super) async fn run(
 /// together exceed the bound by one batch each.
 async fn store(pool: &Pool, share_bytes: u64, items: &[Quarantined]) -> Result<(), StoreError> {
     let transaction = pool.write().await?;
-    let mut stored_bytes = [0_u64; 2];
+    let mut stored = [(0_u64, 0_u64); 2];
     let rows = transaction
         .query(
-            "SELECT allowed_topic, sum(length(body) + octet_length(headers))::bigint FROM quarantine GROUP BY 1",
+            "SELECT allowed_topic, count(*), sum(length(body) + octet_length(headers))::bigint FROM quarantine GROUP BY 1",
             &[],
         )
         .await?;
     for row in rows {
-        stored_bytes[usize::from(row.try_get::<_, bool>(0)?)] = rows::count(&row, 1)?;
+        let share = usize::from(row.try_get::<_, bool>(0)?);
+        stored[share] = (rows::count(&row, 1)?, rows::count(&row, 2)?);
     }
     for item in items {
-        let stored = &mut stored_bytes[usize::from(item.allowed_topic)];
+        let (messages, bytes) = &mut stored[usize::from(item.allowed_topic)];
         let size = (item.body.len() + item.headers.len()) as u64;
-        if *stored + size > share_bytes {
+        if *messages >= MAX_QUARANTINED || *bytes + size > share_bytes {
             continue;
         }
-        *stored += size;
+        *messages += 1;
+        *bytes += size;
         transaction
             .execute(
                 "INSERT INTO quarantine (received_at, account, event, reason, allowed_topic, headers, body)

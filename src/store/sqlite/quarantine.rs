@@ -3,12 +3,20 @@
 use rusqlite::{Connection, params};
 
 use crate::store::Quarantined;
+use crate::store::limits::MAX_QUARANTINED;
 
-/// Stores refused messages and counts their bytes, so that a flood costs no query.
+/// Stores refused messages and counts them, so that a flood costs no query.
 pub(super) struct QuarantineWriter {
     /// Maximum bytes of each of the two shares: allowed topics, and all others.
     share_bytes: u64,
-    stored_bytes: [u64; 2],
+    stored: [Share; 2],
+}
+
+/// What a share of the quarantine holds.
+#[derive(Clone, Copy, Default)]
+struct Share {
+    messages: u64,
+    bytes: u64,
 }
 
 impl QuarantineWriter {
@@ -17,18 +25,18 @@ impl QuarantineWriter {
     pub(super) fn open(connection: &Connection, limit_bytes: u64) -> rusqlite::Result<Self> {
         let mut writer = Self {
             share_bytes: limit_bytes / 2,
-            stored_bytes: [0; 2],
+            stored: [Share::default(); 2],
         };
         writer.count(connection)?;
         Ok(writer)
     }
 
     fn count(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        for (share, stored) in self.stored_bytes.iter_mut().enumerate() {
+        for (share, stored) in self.stored.iter_mut().enumerate() {
             *stored = connection.query_row(
-                "SELECT coalesce(sum(length(body) + length(headers)), 0) FROM quarantine WHERE allowed_topic = ?1",
+                "SELECT count(*), coalesce(sum(length(body) + length(headers)), 0) FROM quarantine WHERE allowed_topic = ?1",
                 params![share == 1],
-                |row| row.get(0),
+                |row| Ok(Share { messages: row.get(0)?, bytes: row.get(1)? }),
             )?;
         }
         Ok(())
@@ -41,7 +49,8 @@ impl QuarantineWriter {
         items: Vec<Quarantined>,
     ) -> rusqlite::Result<()> {
         let fits = |writer: &Self, item: &Quarantined| {
-            writer.stored_bytes[usize::from(item.allowed_topic)] + size(item) <= writer.share_bytes
+            let stored = writer.stored[usize::from(item.allowed_topic)];
+            stored.messages < MAX_QUARANTINED && stored.bytes + size(item) <= writer.share_bytes
         };
         if !items.iter().all(|item| fits(self, item)) {
             // Retention or a retry may have made room since the last count.
@@ -51,7 +60,9 @@ impl QuarantineWriter {
         for item in items.iter() {
             if fits(self, item) {
                 insert(&transaction, item)?;
-                self.stored_bytes[usize::from(item.allowed_topic)] += size(item);
+                let stored = &mut self.stored[usize::from(item.allowed_topic)];
+                stored.messages += 1;
+                stored.bytes += size(item);
             }
         }
         transaction.commit()
