@@ -13,6 +13,7 @@ use crate::receiver::ingest::{Ingest, Parts};
 use crate::sns::{CertificateStore, Confirmer, Verifier};
 use crate::store::{CertificateRow, SharedStore};
 use crate::subscriptions::Confirmations;
+use crate::subscriptions::topics::ApprovedTopics;
 
 /// The error of an HTTPS client that can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,10 @@ pub struct App {
     pub store: SharedStore,
     /// Accepts messages.
     pub ingest: Arc<Ingest>,
+    /// Verifies messages.
+    pub verifier: Arc<Verifier>,
+    /// Topics that a person approved.
+    pub topics: Arc<ApprovedTopics>,
     /// Confirms subscriptions.
     pub confirmations: Arc<Confirmations>,
     /// Refuses messages while the service stops or the disk is nearly full.
@@ -58,17 +63,20 @@ impl App {
             clock: clock.clone(),
         });
         let verifier = Arc::new(Verifier::new(&sns, certificates, clock.clone())?);
+        let topics = Arc::new(ApprovedTopics::new(Arc::clone(&store), sns.known.clone()));
         let confirmations = Arc::new(Confirmations::new(
             Arc::clone(&store),
             Confirmer::new(&sns)?,
+            Arc::clone(&topics),
             Arc::clone(&metrics),
             clock.clone(),
         ));
         let ingest = Arc::new(Ingest::new(
             &config,
             Parts {
-                verifier,
+                verifier: Arc::clone(&verifier),
                 store: Arc::clone(&store),
+                topics: Arc::clone(&topics),
                 confirmations: Arc::clone(&confirmations),
                 health: Arc::clone(&health),
                 metrics: Arc::clone(&metrics),
@@ -79,6 +87,8 @@ impl App {
             config,
             store,
             ingest,
+            verifier,
+            topics,
             confirmations,
             health,
             metrics,

@@ -52,9 +52,9 @@
 //! service       -> admin, app, receiver, subscriptions, pull, delivery, uploads, alarms
 //! admin         -> app, receiver, subscriptions, pull, delivery, trace
 //! app           -> receiver, subscriptions
-//! doctor        -> receiver, delivery
+//! doctor        -> receiver, subscriptions, delivery
 //! receiver      -> subscriptions
-//! alarms        -> pull, delivery
+//! alarms        -> subscriptions, pull, delivery
 //! every room    -> metrics, store, ivesk, config, refusal, program, egress, backoff, domain,
 //!                  sns, file_names
 //! ```

@@ -6,12 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
 use crate::app::App;
+use crate::sns::{Envelope, SnsHeaders};
 use crate::store::{Insertion, NotificationRow, QuarantineRow};
 
 /// A row with the message's headers and body.
@@ -26,31 +28,59 @@ pub(super) struct WithBody<R> {
     body: Option<String>,
 }
 
+/// A refused message, and the topic that it claims.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RefusedMessage {
+    /// The message.
+    #[serde(flatten)]
+    row: QuarantineRow,
+    /// The topic that it claims to be of; null if it is no SNS message.
+    topic_arn: Option<String>,
+}
+
+impl From<QuarantineRow> for RefusedMessage {
+    fn from(row: QuarantineRow) -> Self {
+        Self {
+            topic_arn: claimed_topic(&row.body),
+            row,
+        }
+    }
+}
+
+/// Returns the topic that a message claims to be of, whether that is true or not.
+pub(super) fn claimed_topic(body: &[u8]) -> Option<String> {
+    let envelope = Envelope::parse(Bytes::copy_from_slice(body), &SnsHeaders::default()).ok()?;
+    Some(envelope.topic_arn().to_owned())
+}
+
 /// Lists refused messages, oldest first
 #[utoipa::path(get, path = "/v1/quarantine", tag = "messages", params(PageQuery),
-    responses((status = OK, description = "Refused messages", body = Page<QuarantineRow>)))]
+    responses((status = OK, description = "Refused messages", body = Page<RefusedMessage>)))]
 pub(super) async fn quarantine(
     State(app): State<Arc<App>>,
     Params(page): Params<PageQuery>,
-) -> ApiResult<Page<QuarantineRow>> {
+) -> ApiResult<Page<RefusedMessage>> {
     let (limit, after) = (page.limit()?, page.row(List::QUARANTINE)?);
     let rows = app.store.quarantine(after, limit + 1).await?;
-    Ok(Json(Page::of(List::QUARANTINE, rows, limit, |row| row.id)))
+    let rows: Vec<RefusedMessage> = rows.into_iter().map(RefusedMessage::from).collect();
+    Ok(Json(Page::of(List::QUARANTINE, rows, limit, |refused| {
+        refused.row.id
+    })))
 }
 
 /// Returns a refused message with its body
 #[utoipa::path(get, path = "/v1/quarantine/{id}", tag = "messages",
     params(("id" = i64, Path, description = "The row")),
-    responses((status = OK, description = "The message", body = WithBody<QuarantineRow>)))]
+    responses((status = OK, description = "The message", body = WithBody<RefusedMessage>)))]
 pub(super) async fn quarantined(
     State(app): State<Arc<App>>,
     RowId(id): RowId,
-) -> ApiResult<WithBody<QuarantineRow>> {
+) -> ApiResult<WithBody<RefusedMessage>> {
     let row = quarantine_row(&app, id).await?;
     Ok(Json(WithBody {
         headers: row.headers.clone(),
         body: Some(STANDARD.encode(&row.body)),
-        row,
+        row: row.into(),
     }))
 }
 

@@ -9,7 +9,7 @@ use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::RunningServer;
 use crate::config::Config;
-use crate::doctor::{Check, CheckResult, destinations, inside, outside, probe};
+use crate::doctor::{Check, CheckResult, destinations, inside, outside, probe, subscriptions};
 use crate::domain::{Clock, Company};
 use crate::receiver::challenge::Challenge;
 use crate::service::open_store_for_reading;
@@ -17,7 +17,8 @@ use crate::service::open_store_for_reading;
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Checks the settings, the clock, the store, the disk, the connections to SNS and Įvesk.lt, and the API keys. If \
+Checks the settings, the clock, the store, the disk, the connections to SNS and Įvesk.lt, the API keys, and the \
+subscriptions. If \
 `serve` runs, also checks `public.url`: that requests reach this process unchanged, without a redirect or a login; \
 the certificate; a body of 1.6 MB; and the time limits for senders that stall (up to 35 s).
 Nothing is changed or stored.
@@ -66,7 +67,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     checks.extend(inside::sns(&config, &clock).await);
     checks.extend(inside::api_keys(&config).await);
     checks.extend(destinations::settings(&config, &clock));
-    checks.extend(destination_state(&config).await);
+    checks.extend(stored_state(&config, &clock).await);
     if let Some(code) = &args.company {
         let company = Company::parse(code).map_err(Failure::usage)?;
         let account = chosen_account(args.account.as_deref(), &config)?;
@@ -128,18 +129,19 @@ async fn running(server: &RunningServer, config: &Config) -> Result<Vec<Check>, 
     Ok(checks)
 }
 
-/// Checks the state of the destinations; returns nothing if the store can't be read.
-async fn destination_state(config: &Config) -> Vec<Check> {
-    if config.destinations.is_empty() {
-        return Vec::new();
-    }
+/// Checks the state of subscriptions and destinations; returns nothing if the store can't be
+/// read.
+async fn stored_state(config: &Config, clock: &Clock) -> Vec<Check> {
     let Ok(store) = open_store_for_reading(config).await else {
         return Vec::new();
     };
-    let checks = destinations::state(config, store.as_ref()).await;
+    let of_subscriptions = subscriptions::state(config, store.as_ref(), clock.now()).await;
+    let of_destinations = destinations::state(config, store.as_ref()).await;
     // Opened read-only, so closing can't lose anything.
     let _ = store.close().await;
-    checks.unwrap_or_default()
+    let mut checks = of_subscriptions.unwrap_or_default();
+    checks.extend(of_destinations.unwrap_or_default());
+    checks
 }
 
 async fn challenge(server: &RunningServer) -> Result<Challenge, Failure> {

@@ -29,7 +29,7 @@ use crate::receiver::caller::Callers;
 use crate::receiver::listener::{self, Drained, Limits, ListenError, bind, local_address};
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::store::{SharedStore, StoreError, SubscriptionRow, SubscriptionState};
+use crate::store::{SharedStore, StoreError};
 use crate::subscriptions;
 use crate::uploads::watch::{self, WatchError, Watcher};
 use crate::uploads::{UploadSettings, Uploader};
@@ -185,12 +185,10 @@ impl Service {
         let (store, metrics) = (Arc::clone(&app.store), Arc::clone(&app.metrics));
         let alarms = Alarms::new(&app.config, store, metrics, app.clock.clone())
             .map_err(ClientError::from)?;
-        // The process may have ended between the commit and the log line.
-        for row in app.store.subscriptions().await? {
-            if row.state == SubscriptionState::Unsubscribed {
-                log_ended(&row);
-            }
-        }
+        // No message waits for these.
+        app.verifier.load_certificates().await;
+        app.topics.load().await;
+        app.confirmations.log_concerns(&app.config).await?;
         let mut service = Self {
             public: local_address("public.listen", &public, app.config.public.listen)?,
             admin: local_address("admin.listen", &admin, app.config.admin.listen)?,
@@ -246,9 +244,10 @@ impl Service {
         });
 
         let confirmations = Arc::clone(&self.app.confirmations);
+        let config = self.app.config.clone();
         let stop = self.stop_workers.clone();
         self.tasks.spawn(async move {
-            subscriptions::run(confirmations, stop).await;
+            subscriptions::run(confirmations, config, stop).await;
             "confirmation worker"
         });
 
@@ -411,18 +410,6 @@ fn workers(app: &App) -> Result<Vec<DestinationWorker>, OpenError> {
         ))
     });
     workers.collect()
-}
-
-fn log_ended(row: &SubscriptionRow) {
-    let SubscriptionRow {
-        id, account, event, ..
-    } = row;
-    error!(
-        %account,
-        %event,
-        "subscription {id} of {account}/{event} has ended: no more notifications will arrive. \
-         If this was not intended, run `ivesk-webhook subscriptions restore {id}`"
-    );
 }
 
 fn log_early_end(ended: Option<Result<&'static str, tokio::task::JoinError>>) {

@@ -17,6 +17,8 @@ pub enum AlarmKind {
     Silence,
     /// SNS announced that a subscription has ended.
     Unsubscribed,
+    /// A subscription could not be confirmed, or waits for a person.
+    Unconfirmed,
     /// A feed or an account is paused until a person resumes it.
     Paused,
     /// A queue can't be pulled because a setting is missing.
@@ -39,9 +41,10 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Silence,
         Self::Unsubscribed,
+        Self::Unconfirmed,
         Self::Paused,
         Self::Blocked,
         Self::Behind,
@@ -58,6 +61,7 @@ impl AlarmKind {
         match self {
             Self::Silence => "silence",
             Self::Unsubscribed => "unsubscribed",
+            Self::Unconfirmed => "unconfirmed",
             Self::Paused => "paused",
             Self::Blocked => "blocked",
             Self::Behind => "behind",
@@ -84,6 +88,7 @@ impl AlarmKind {
             Self::RefusedStorm | Self::Blocked | Self::Disk => Duration::from_secs(10 * 60),
             Self::Silence
             | Self::Unsubscribed
+            | Self::Unconfirmed
             | Self::Paused
             | Self::Behind
             | Self::Certificate

@@ -9,10 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
+use crate::sns::UnknownTopicConfirmation;
 
 mod accounts;
 mod activity;
 mod alarms;
+mod allowed_topics;
 mod certificates;
 mod columns;
 mod completion;
@@ -36,6 +38,7 @@ mod quarantine;
 mod retention;
 mod run_state;
 pub mod sqlite;
+mod subscription_messages;
 mod subscriptions;
 mod tokens;
 mod triggers;
@@ -53,6 +56,7 @@ pub use messages::*;
 pub use quarantine::*;
 pub use retention::*;
 pub use run_state::*;
+pub use subscription_messages::{MAX_UNKNOWN_TOPICS, UnknownTopicOffer};
 pub use subscriptions::*;
 pub use tokens::*;
 pub use uploads::*;
@@ -183,6 +187,23 @@ pub trait Store: DeliveryStore {
 
     /// Lists all subscriptions.
     async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError>;
+
+    /// Keeps a confirmation of a topic that is not allowed for a person. `valid_since` is when
+    /// the oldest token that is still valid was sent.
+    async fn offer_unknown_topic(
+        &self,
+        account: Account,
+        event: Event,
+        confirmation: UnknownTopicConfirmation,
+        received_at: Timestamp,
+        valid_since: Timestamp,
+    ) -> Result<UnknownTopicOffer, StoreError>;
+
+    /// Lists at most `limit` topics that a person allowed.
+    async fn allowed_topics(&self, limit: usize) -> Result<Vec<String>, StoreError>;
+
+    /// Returns true if a person allowed this topic.
+    async fn is_topic_allowed(&self, topic_arn: String) -> Result<bool, StoreError>;
 
     /// Changes a subscription; `None` if the row does not exist or its state does not
     /// allow the change.

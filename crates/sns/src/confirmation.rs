@@ -20,9 +20,9 @@ pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Why a subscription was not confirmed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfirmError {
-    /// [`VerifyError::TopicNotAllowed`]: no request was made.
-    #[error("{}", VerifyError::TopicNotAllowed)]
-    TopicNotAllowed,
+    /// The topic, which is this one, is not on the allowlist: no request was made.
+    #[error("the topic {0} is not on the allowlist")]
+    TopicNotAllowed(String),
     /// [`VerifyError::UntrustedSubscribeUrl`]: no request was made.
     #[error("{}", VerifyError::UntrustedSubscribeUrl)]
     Untrusted,
@@ -77,7 +77,7 @@ impl Confirmer {
     ) -> Result<String, ConfirmError> {
         let url = subscribe_url.expose_secret();
         if !self.policy.allows(topic_arn) {
-            return Err(ConfirmError::TopicNotAllowed);
+            return Err(ConfirmError::TopicNotAllowed(topic_arn.to_owned()));
         }
         self.policy
             .check_subscribe_url(url, topic_arn, token.expose_secret())

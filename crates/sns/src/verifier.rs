@@ -131,7 +131,8 @@ impl fmt::Debug for VerifiedMessage {
 /// accept(unknown);
 /// # }
 /// ```
-pub struct UnknownTopicConfirmation(VerifiedMessage);
+#[derive(Clone)]
+pub struct UnknownTopicConfirmation(Arc<VerifiedMessage>);
 
 impl UnknownTopicConfirmation {
     /// Returns `MessageId`.
@@ -172,6 +173,10 @@ impl fmt::Debug for UnknownTopicConfirmation {
             .field(&self.0)
             .finish()
     }
+}
+
+fn not_allowed(envelope: &Envelope) -> VerifyError {
+    VerifyError::TopicNotAllowed(envelope.topic_arn().to_owned())
 }
 
 /// A genuine message, of a topic that is allowed or not.
@@ -319,7 +324,7 @@ impl Verifier {
         received_at: Timestamp,
     ) -> Result<VerifiedMessage, VerifyError> {
         if !self.policy.allows(envelope.topic_arn()) {
-            return Err(VerifyError::TopicNotAllowed);
+            return Err(not_allowed(&envelope));
         }
         self.verify_signed(envelope, received_at).await
     }
@@ -337,13 +342,13 @@ impl Verifier {
     ) -> Result<Genuine, VerifyError> {
         let allowed = self.policy.allows(envelope.topic_arn());
         if !allowed && envelope.message_type() != MessageType::SubscriptionConfirmation {
-            return Err(VerifyError::TopicNotAllowed);
+            return Err(not_allowed(&envelope));
         }
         let message = self.verify_signed(envelope, received_at).await?;
         Ok(if allowed {
             Genuine::Message(message)
         } else {
-            Genuine::UnknownTopic(UnknownTopicConfirmation(message))
+            Genuine::UnknownTopic(UnknownTopicConfirmation(Arc::new(message)))
         })
     }
 
@@ -377,7 +382,9 @@ impl Verifier {
         contents: &'a Contents,
     ) -> Result<(CertificateOrigin<'a>, Signature), VerifyError> {
         let text = &contents.text;
-        let topic = TopicArn::parse(text.topic_arn()).ok_or(VerifyError::TopicNotAllowed)?;
+        // The envelope refuses any other.
+        let topic = TopicArn::parse(text.topic_arn())
+            .ok_or_else(|| VerifyError::TopicNotAllowed(text.topic_arn().to_owned()))?;
         let origin = self
             .policy
             .certificate_origin(&contents.certificate_url, &topic)?;

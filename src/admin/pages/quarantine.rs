@@ -9,6 +9,7 @@ use super::feeds::ListQuery;
 use super::labels;
 use super::language::grouped;
 use super::layout::{PageBody, button, next_page, table};
+use crate::admin::messages::claimed_topic;
 use crate::admin::paging::{List, Page};
 use crate::domain::Timestamp;
 use crate::store::QuarantineRow;
@@ -66,7 +67,10 @@ fn message(context: &PageContext, row: &QuarantineRow, now: Timestamp) -> Vec<Ma
         html! { (row.id) },
         language.moment(row.received_at, now),
         html! { strong { (row.account) } " " (labels::event(language, row.event)) },
-        html! { code { (row.reason) } },
+        html! {
+            code { (row.reason) }
+            @if let Some(topic_arn) = claimed_topic(&row.body) { p { code { (topic_arn) } } }
+        },
         html! { (grouped(row.size_bytes)) },
         html! {
             @if viewer.may_operate() {

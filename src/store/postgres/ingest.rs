@@ -3,17 +3,16 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use secrecy::ExposeSecret;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::connection::{Pool, Transaction};
 use super::rows::{account_id, feed_ids};
-use crate::domain::{Account, Event, Feed, Timestamp};
+use crate::domain::{Account, Feed, Timestamp};
 use crate::sns::MessageType;
 use crate::store::columns::{event_code, kind_code, message_key};
-use crate::store::engine::SUBSCRIPTIONS_LOCK;
 use crate::store::limits::MAX_GROUP;
-use crate::store::{AcceptedMessage, Insertion, StoreError, SubscriptionState, TriggerKind};
+use crate::store::subscription_messages::{HeardTopics, record_confirmation};
+use crate::store::{AcceptedMessage, Insertion, StoreError, TriggerKind};
 
 /// Maximum number of bytes of messages that share one commit, which bounds the memory of a
 /// group.
@@ -92,7 +91,7 @@ impl Ingest {
         messages: &[AcceptedMessage],
         row_ids: &mut RowIdCache,
     ) -> Result<Vec<Insertion>, StoreError> {
-        let transaction = self.pool.write().await?;
+        let mut transaction = self.pool.write().await?;
         let mut accounts = HashMap::new();
         // In the order of names, as everywhere, which prevents deadlocks.
         for account in messages
@@ -116,15 +115,16 @@ impl Ingest {
                 .map(|(incoming, _)| incoming)
         };
         let (feeds, raised) = raise_triggers(&transaction, new(), row_ids).await?;
+        let mut heard = HeardTopics::default();
         for incoming in new() {
-            record_confirmation(
-                &transaction,
-                accounts[&incoming.account],
-                incoming,
-                self.ask,
-            )
-            .await?;
+            let account = accounts[&incoming.account];
+            if incoming.message.message_type() == MessageType::Notification {
+                heard.add(account, incoming);
+            } else {
+                record_confirmation(&mut transaction, account, incoming, self.ask).await?;
+            }
         }
+        heard.record(&mut transaction).await?;
         transaction.commit().await?;
         // Only committed rows are cached.
         row_ids.accounts.extend(accounts);
@@ -262,122 +262,6 @@ async fn raise_triggers(
         )
         .await?;
     Ok((added, true))
-}
-
-async fn record_confirmation(
-    transaction: &Transaction<'_>,
-    account: i64,
-    incoming: &AcceptedMessage,
-    ask: bool,
-) -> Result<(), StoreError> {
-    let state = match incoming.message.message_type() {
-        MessageType::Notification => return Ok(()),
-        MessageType::SubscriptionConfirmation if ask => SubscriptionState::AwaitingApproval,
-        MessageType::SubscriptionConfirmation => SubscriptionState::Pending,
-        MessageType::UnsubscribeConfirmation => SubscriptionState::Unsubscribed,
-    };
-    record_subscription(transaction, account, incoming, state).await
-}
-
-/// Sets the state of the topic's subscription, unless it reflects a newer message.
-///
-/// A requested subscription has no topic until the first message of SNS arrives. If its
-/// topic has a row already, as after subscribing again, the request is merged into that row.
-async fn record_subscription(
-    transaction: &Transaction<'_>,
-    account: i64,
-    incoming: &AcceptedMessage,
-    state: SubscriptionState,
-) -> Result<(), StoreError> {
-    transaction
-        .query("SELECT pg_advisory_xact_lock($1)", &[&SUBSCRIPTIONS_LOCK])
-        .await?;
-    let message = &incoming.message;
-    let event: Event = incoming.event;
-    let row = transaction
-        .query_opt(
-            "SELECT id, last_message_at, topic_arn IS NOT NULL FROM subscription
-             WHERE account_id = $1 AND event = $2
-               AND (topic_arn = $3 OR (topic_arn IS NULL AND state = 'requested'))
-             ORDER BY topic_arn IS NULL, id DESC LIMIT 1",
-            &[&account, &event.as_str(), &message.topic_arn()],
-        )
-        .await?;
-    let message_at = message.timestamp().as_millis();
-    let now = incoming.received_at.as_millis();
-    let id: i64 = match row {
-        Some(row)
-            if row
-                .try_get::<_, Option<i64>>(1)?
-                .is_some_and(|newer| newer > message_at) =>
-        {
-            return Ok(());
-        }
-        Some(row) => {
-            let id = row.try_get(0)?;
-            let of_this_topic: bool = row.try_get(2)?;
-            if of_this_topic && message.message_type() == MessageType::SubscriptionConfirmation {
-                merge_request(transaction, id, account, event).await?;
-            }
-            id
-        }
-        None => transaction
-            .query_one(
-                "INSERT INTO subscription (account_id, event, state, created_at, changed_at)
-                 VALUES ($1, $2, $3, $4, $4) RETURNING id",
-                &[&account, &event.as_str(), &state.as_str(), &now],
-            )
-            .await?
-            .try_get(0)?,
-    };
-    let next_try_at = (state == SubscriptionState::Pending).then_some(now);
-    transaction
-        .execute(
-            "UPDATE subscription SET topic_arn = $2, state = $3, changed_at = $4, last_message_at = $5, next_try_at = $6,
-                 attempts = 0, last_error = NULL, subscribe_url = $7, token = $8
-             WHERE id = $1",
-            &[
-                &id,
-                &message.topic_arn(),
-                &state.as_str(),
-                &now,
-                &message_at,
-                &next_try_at,
-                &message.subscribe_url().map(ExposeSecret::expose_secret),
-                &message.token().map(ExposeSecret::expose_secret),
-            ],
-        )
-        .await?;
-    Ok(())
-}
-
-/// Merges the oldest unanswered request into subscription `id`, which takes its name.
-async fn merge_request(
-    transaction: &Transaction<'_>,
-    id: i64,
-    account: i64,
-    event: Event,
-) -> Result<(), StoreError> {
-    let request = transaction
-        .query_opt(
-            "DELETE FROM subscription WHERE id = (
-                 SELECT id FROM subscription
-                 WHERE account_id = $1 AND event = $2 AND topic_arn IS NULL AND state = 'requested'
-                 ORDER BY id LIMIT 1)
-             RETURNING name",
-            &[&account, &event.as_str()],
-        )
-        .await?;
-    if let Some(request) = request {
-        let name: Option<String> = request.try_get(0)?;
-        transaction
-            .execute(
-                "UPDATE subscription SET name = coalesce($2, name) WHERE id = $1",
-                &[&id, &name],
-            )
-            .await?;
-    }
-    Ok(())
 }
 
 /// Returns a moment from a caller's clock, but no later than the database's present: a

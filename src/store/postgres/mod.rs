@@ -16,6 +16,7 @@ use self::ingest::{Ingest, PendingMessage};
 use self::quarantine::QuarantineCommand;
 use super::activity::CountActivity;
 use super::alarms::{CountUnannounced, EndNotice, LeaseNotice};
+use super::allowed_topics::{IsTopicAllowed, ListAllowedTopics};
 use super::certificates::{KeepCertificate, ListCertificates};
 use super::documents::ReadSequence;
 use super::engine::Operation;
@@ -24,6 +25,7 @@ use super::limits::QUARANTINE_QUEUE;
 use super::messages::ListNotifications;
 use super::pausing::{FailPage, ReleasePage, ResumeAtStart, SetPaused};
 use super::quarantine::{ListQuarantined, RemoveQuarantined};
+use super::subscription_messages::OfferUnknownTopic;
 use super::subscriptions::{ChangeSubscription, ListSubscriptions, RecordSubscriptionRequest};
 use super::tokens::{FindApiToken, ListApiTokens, RevokeApiToken};
 use super::triggers::{TriggerReconciliation, raise_all};
@@ -34,11 +36,12 @@ use super::{
     DocumentRow, DocumentSearch, FeedRow, FoundDocuments, Insertion, LeaseRequest, NewApiToken,
     NewUpload, NoticeEnd, NotificationRow, PageFailure, PageLease, PageOutcome, PageToCommit,
     PullPlan, QuarantineRow, Quarantined, Retention, RetentionOutcome, SequenceRow, Store,
-    StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments, UploadBegun,
-    UploadEnd, UploadFilter, UploadRow,
+    StoreError, SubscriptionChange, SubscriptionRow, Trigger, UnannouncedDocuments,
+    UnknownTopicOffer, UploadBegun, UploadEnd, UploadFilter, UploadRow,
 };
 use crate::config::PostgresAddress;
 use crate::domain::{Account, Clock, Event, Feed, Timestamp};
+use crate::sns::UnknownTopicConfirmation;
 
 pub use self::copy::{Copied, Progress, copy_from_sqlite};
 
@@ -431,6 +434,32 @@ impl Store for PostgresStore {
 
     async fn subscriptions(&self) -> Result<Vec<SubscriptionRow>, StoreError> {
         self.read(ListSubscriptions).await
+    }
+
+    async fn offer_unknown_topic(
+        &self,
+        account: Account,
+        event: Event,
+        confirmation: UnknownTopicConfirmation,
+        received_at: Timestamp,
+        valid_since: Timestamp,
+    ) -> Result<UnknownTopicOffer, StoreError> {
+        self.write(OfferUnknownTopic {
+            account,
+            event,
+            confirmation,
+            received_at,
+            valid_since,
+        })
+        .await
+    }
+
+    async fn allowed_topics(&self, limit: usize) -> Result<Vec<String>, StoreError> {
+        self.read(ListAllowedTopics { limit }).await
+    }
+
+    async fn is_topic_allowed(&self, topic_arn: String) -> Result<bool, StoreError> {
+        self.read(IsTopicAllowed(topic_arn)).await
     }
 
     async fn change_subscription(

@@ -46,25 +46,28 @@ pub(super) fn in_transaction<T>(
     begin: Begin,
     work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let control = |connection: &Connection, sql: &str| {
-        connection
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.execute([]))
-            .map_err(|error| explain(path, error))
-    };
-    control(connection, begin.sql())?;
+    control(connection, path, begin.sql())?;
     let outcome = work(connection).and_then(|value| {
-        control(connection, "COMMIT")?;
+        control(connection, path, "COMMIT")?;
         Ok(value)
     });
     // SQLite itself rolls back after some errors, such as a full disk.
     if outcome.is_err()
         && !connection.is_autocommit()
-        && let Err(error) = control(connection, "ROLLBACK")
+        && let Err(error) = control(connection, path, "ROLLBACK")
     {
         tracing::debug!(%error, "failed to roll back");
     }
     outcome
+}
+
+/// Runs a statement that begins or ends a transaction or a savepoint.
+pub(super) fn control(connection: &Connection, path: &Path, sql: &str) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute([]))
+        .map(drop)
+        .map_err(|error| explain(path, error))
 }
 
 /// Runs an operation in the transaction in progress.

@@ -6,12 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 
 use super::error::explain;
 use super::ingest::{Ingest, RowIdCache};
 use super::quarantine::QuarantineWriter;
+use super::tx::{Begin, control, in_transaction};
 use crate::store::limits::{MAX_GROUP, QUARANTINE_QUEUE};
 use crate::store::{self, AcceptedMessage, Insertion, Quarantined, StoreError};
 
@@ -262,14 +263,13 @@ impl Writer {
             .into_iter()
             .map(|pending| (pending.incoming, pending.answer))
             .unzip();
-        match self.store_group(messages, row_ids) {
+        match self.store_group(&messages, row_ids) {
             Ok((outcomes, raised)) => {
                 if raised {
                     self.trigger.notify_waiters();
                     self.trigger.notify_one();
                 }
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                    let outcome = outcome.map_err(|error| explain(&self.path, error));
                     // The receiver is gone if the connection was dropped.
                     let _ = answer.send(outcome);
                 }
@@ -277,7 +277,6 @@ impl Writer {
             Err(error) => {
                 // Rows that were rolled back must not be cached.
                 row_ids.clear();
-                let error = explain(&self.path, error);
                 tracing::error!(%error, "failed to store a group of {} messages", answers.len());
                 for answer in answers {
                     let _ = answer.send(Err(error.clone()));
@@ -288,44 +287,45 @@ impl Writer {
 
     fn store_group(
         &mut self,
-        messages: Vec<AcceptedMessage>,
+        messages: &[AcceptedMessage],
         row_ids: &mut RowIdCache,
-    ) -> rusqlite::Result<(Vec<rusqlite::Result<Insertion>>, bool)> {
-        let mut transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut ingest = Ingest::new(row_ids, self.ask);
-        let mut outcomes = Vec::with_capacity(messages.len());
-        for incoming in messages {
-            // A message that fails does not affect the others of its group.
-            let savepoint = transaction.savepoint()?;
-            match ingest.store(&savepoint, &incoming) {
-                Ok(insertion) => {
-                    savepoint.commit()?;
-                    outcomes.push(Ok(insertion));
+    ) -> Result<(Vec<Result<Insertion, StoreError>>, bool), StoreError> {
+        let (path, ask) = (&self.path, self.ask);
+        in_transaction(&mut self.connection, path, Begin::Writing, |connection| {
+            let mut ingest = Ingest::new(row_ids, ask);
+            let mut outcomes = Vec::with_capacity(messages.len());
+            for incoming in messages {
+                // A message that fails does not affect the others of its group.
+                control(connection, path, "SAVEPOINT message")?;
+                let outcome = ingest.store(connection, path, incoming);
+                match &outcome {
+                    Ok(_) => {}
+                    Err(error) if ends_transaction(error, connection) => {
+                        return Err(error.clone());
+                    }
+                    Err(_) => {
+                        control(connection, path, "ROLLBACK TO message")?;
+                        ingest.clear_row_ids();
+                    }
                 }
-                Err(error) if aborts_transaction(&error) => return Err(error),
-                Err(error) => {
-                    drop(savepoint);
-                    ingest.clear_row_ids();
-                    outcomes.push(Err(error));
-                }
+                control(connection, path, "RELEASE message")?;
+                outcomes.push(outcome);
             }
-        }
-        let raised = ingest.raise_triggers(&transaction)?;
-        transaction.commit()?;
-        Ok((outcomes, raised))
+            let raised = ingest.finish(connection, path)?;
+            Ok((outcomes, raised))
+        })
     }
 }
 
-/// Returns true if SQLite rolls back the whole transaction on this error
-/// (sqlite.org/lang_transaction.html, "Response To Errors Within A Transaction").
-fn aborts_transaction(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, OutOfMemory, SystemIoFailure};
-    matches!(
-        error.sqlite_error_code(),
-        Some(DiskFull | SystemIoFailure | OutOfMemory | DatabaseCorrupt)
-    )
+/// Returns true if the transaction can't go on: SQLite rolls it back on some errors
+/// (sqlite.org/lang_transaction.html, "Response To Errors Within A Transaction"), and others
+/// concern every message.
+fn ends_transaction(error: &StoreError, connection: &Connection) -> bool {
+    connection.is_autocommit()
+        || matches!(
+            error,
+            StoreError::DiskFull { .. } | StoreError::Corrupt { .. }
+        )
 }
 
 #[cfg(test)]

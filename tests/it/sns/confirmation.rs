@@ -137,7 +137,8 @@ async fn a_topic_that_is_not_allowed_is_never_confirmed() {
     let (url, token) = (SecretString::from(url), SecretString::from(TOKEN));
 
     let refused = confirmer.confirm(STRANGERS_TOPIC, &url, &token).await;
-    assert_eq!(refused, Err(ConfirmError::TopicNotAllowed));
+    let topic = STRANGERS_TOPIC.to_owned();
+    assert_eq!(refused, Err(ConfirmError::TopicNotAllowed(topic)));
     assert_eq!(server.requests(), 0);
 
     settings.known.approve_topic(STRANGERS_TOPIC);

@@ -178,7 +178,9 @@ async fn other_messages_of_an_unknown_topic_stay_refused() {
     ] {
         let body = signed(&of_strangers_topic(message_type));
         let error = classify(&verifier, &body).await.unwrap_err();
-        assert_eq!(error, VerifyError::TopicNotAllowed);
+        let expected = VerifyError::TopicNotAllowed(STRANGERS_TOPIC.to_owned());
+        assert_eq!(error, expected);
+        assert!(error.to_string().contains(STRANGERS_TOPIC));
     }
 }
 

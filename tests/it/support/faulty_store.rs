@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ivesk_webhook::domain::{Account, DestinationName, Event, Feed, Timestamp};
+use ivesk_webhook::sns::UnknownTopicConfirmation;
 use ivesk_webhook::store::*;
 use tokio::sync::{Semaphore, watch};
 
@@ -34,6 +35,7 @@ pub(crate) struct FaultyStore {
     gate: Semaphore,
     waiting: Semaphore,
     accepts: AtomicUsize,
+    certificate_reads: AtomicUsize,
 }
 
 const OPEN: usize = 1 << 20;
@@ -47,11 +49,17 @@ impl FaultyStore {
             gate: Semaphore::new(OPEN),
             waiting: Semaphore::new(0),
             accepts: AtomicUsize::new(0),
+            certificate_reads: AtomicUsize::new(0),
         }
     }
 
     pub(crate) fn set_fault(&self, fault: Option<Fault>) {
         *self.fault.lock().unwrap() = fault;
+    }
+
+    /// Returns how often the stored certificates were read.
+    pub(crate) fn certificate_reads(&self) -> usize {
+        self.certificate_reads.load(Ordering::SeqCst)
     }
 
     pub(crate) fn set_free_bytes(&self, bytes: u64) {
@@ -243,6 +251,30 @@ impl Store for FaultyStore {
         self.real.subscriptions().await
     }
 
+    async fn offer_unknown_topic(
+        &self,
+        account: Account,
+        event: Event,
+        confirmation: UnknownTopicConfirmation,
+        received_at: Timestamp,
+        valid_since: Timestamp,
+    ) -> Result<UnknownTopicOffer, StoreError> {
+        self.check()?;
+        self.real
+            .offer_unknown_topic(account, event, confirmation, received_at, valid_since)
+            .await
+    }
+
+    async fn allowed_topics(&self, limit: usize) -> Result<Vec<String>, StoreError> {
+        self.check()?;
+        self.real.allowed_topics(limit).await
+    }
+
+    async fn is_topic_allowed(&self, topic_arn: String) -> Result<bool, StoreError> {
+        self.check()?;
+        self.real.is_topic_allowed(topic_arn).await
+    }
+
     async fn change_subscription(
         &self,
         id: i64,
@@ -266,6 +298,7 @@ impl Store for FaultyStore {
     }
 
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
+        self.certificate_reads.fetch_add(1, Ordering::SeqCst);
         self.real.certificates().await
     }
 
