@@ -262,11 +262,18 @@ impl CertificateCache {
     }
 
     async fn fetch(&self, url: &str, origin: &CertificateOrigin<'_>) -> Fetched {
-        let pem = match &self.source {
-            Source::Network(client) => fetch_pem(client, url).await?,
-            Source::Folder(folder) => read_pem(folder, url).await?,
+        let fetched = match &self.source {
+            Source::Network(client) => fetch_pem(client, url).await,
+            Source::Folder(folder) => read_pem(folder, url).await,
         };
-        self.check(&pem, origin).map(Arc::new)
+        match fetched {
+            Ok(pem) => self.check(&pem, origin).map(Arc::new),
+            // Another process that shares the store may have fetched it.
+            Err(error) => {
+                self.read_store().await;
+                self.cached(url).ok_or(error)
+            }
+        }
     }
 
     fn check(

@@ -131,8 +131,7 @@ impl fmt::Debug for VerifiedMessage {
 /// accept(unknown);
 /// # }
 /// ```
-#[derive(Clone)]
-pub struct UnknownTopicConfirmation(Arc<VerifiedMessage>);
+pub struct UnknownTopicConfirmation(VerifiedMessage);
 
 impl UnknownTopicConfirmation {
     /// Returns `MessageId`.
@@ -348,7 +347,7 @@ impl Verifier {
         Ok(if allowed {
             Genuine::Message(message)
         } else {
-            Genuine::UnknownTopic(UnknownTopicConfirmation(Arc::new(message)))
+            Genuine::UnknownTopic(UnknownTopicConfirmation(message))
         })
     }
 

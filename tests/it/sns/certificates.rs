@@ -371,10 +371,23 @@ async fn certificates_loaded_at_the_start_are_not_loaded_again() {
     verifier.load_certificates().await;
     assert_eq!(certificates.loads.load(Ordering::SeqCst), 1);
     assert!(verifier.known_certificate(&sns_url(&SIGNER)).is_some());
-    let unknown = OTHER_SIGNER.sign(&notification(), 1, &sns_url(&OTHER_SIGNER));
-    code(&verifier, &unknown).await;
+    assert_eq!(code(&verifier, &signed(&notification())).await, "valid");
 
     assert_eq!(certificates.loads.load(Ordering::SeqCst), 1);
+}
+
+/// SNS is unreachable from here, and not from the other replica.
+#[tokio::test]
+async fn a_certificate_that_another_replica_stored_is_used() {
+    let certificates = MemoryCertificates::with(&[]);
+    let verifier = verifier_with(&SnsConfig::default(), certificates.clone(), clock());
+    verifier.load_certificates().await;
+    let body = signed(&notification());
+
+    let stored = (sns_url(&SIGNER), SIGNER.certificate_pem().into());
+    certificates.saved.lock().unwrap().push(stored);
+
+    assert_eq!(code(&verifier, &body).await, "valid");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,7 +35,7 @@ pub(crate) struct FaultyStore {
     gate: Semaphore,
     waiting: Semaphore,
     accepts: AtomicUsize,
-    certificate_reads: AtomicUsize,
+    certificates_hang: AtomicBool,
 }
 
 const OPEN: usize = 1 << 20;
@@ -49,7 +49,7 @@ impl FaultyStore {
             gate: Semaphore::new(OPEN),
             waiting: Semaphore::new(0),
             accepts: AtomicUsize::new(0),
-            certificate_reads: AtomicUsize::new(0),
+            certificates_hang: AtomicBool::new(false),
         }
     }
 
@@ -57,9 +57,9 @@ impl FaultyStore {
         *self.fault.lock().unwrap() = fault;
     }
 
-    /// Returns how often the stored certificates were read.
-    pub(crate) fn certificate_reads(&self) -> usize {
-        self.certificate_reads.load(Ordering::SeqCst)
+    /// Leaves reads of certificates unanswered from now on.
+    pub(crate) fn hang_certificates(&self) {
+        self.certificates_hang.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn set_free_bytes(&self, bytes: u64) {
@@ -298,7 +298,9 @@ impl Store for FaultyStore {
     }
 
     async fn certificates(&self) -> Result<Vec<CertificateRow>, StoreError> {
-        self.certificate_reads.fetch_add(1, Ordering::SeqCst);
+        if self.certificates_hang.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.real.certificates().await
     }
 
