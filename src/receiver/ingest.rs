@@ -240,22 +240,22 @@ impl Ingest {
     ) -> Result<Insertion, Refusal> {
         let webhook = incoming.webhook;
         let request = incoming.request_id.as_ref();
-        let shown = confirmation.clone();
+        let confirmation = Arc::new(confirmation);
         let offer = self.store.offer_unknown_topic(
             webhook.account.clone(),
             webhook.event,
-            confirmation,
+            Arc::clone(&confirmation),
             incoming.received_at,
             self.clock.now().before(TOKEN_LIFE),
         );
         match self.within_commit_timeout(offer).await? {
             UnknownTopicOffer::New(id) => {
-                log::unknown_topic(webhook, &shown, id, request);
+                log::unknown_topic(webhook, &confirmation, id, request);
                 Ok(Insertion::New)
             }
             UnknownTopicOffer::Known(_) => Ok(Insertion::Duplicate),
             UnknownTopicOffer::TooMany => {
-                Err(VerifyError::TopicNotAllowed(shown.topic_arn().to_owned()).into())
+                Err(VerifyError::TopicNotAllowed(confirmation.topic_arn().to_owned()).into())
             }
         }
     }

@@ -194,7 +194,7 @@ pub trait Store: DeliveryStore {
         &self,
         account: Account,
         event: Event,
-        confirmation: UnknownTopicConfirmation,
+        confirmation: Arc<UnknownTopicConfirmation>,
         received_at: Timestamp,
         valid_since: Timestamp,
     ) -> Result<UnknownTopicOffer, StoreError>;

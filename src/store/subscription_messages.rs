@@ -1,5 +1,6 @@
 //! What messages of SNS say about subscriptions: offered, ended, heard from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -436,7 +437,7 @@ impl Heard<'_> {
 pub(super) struct OfferUnknownTopic {
     pub(super) account: Account,
     pub(super) event: Event,
-    pub(super) confirmation: UnknownTopicConfirmation,
+    pub(super) confirmation: Arc<UnknownTopicConfirmation>,
     pub(super) received_at: Timestamp,
     /// When the oldest token that is still valid was sent.
     pub(super) valid_since: Timestamp,

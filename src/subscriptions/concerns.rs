@@ -13,6 +13,9 @@ use crate::domain::{Account, Event, Timestamp};
 use crate::sns::policy::TopicArn;
 use crate::store::{SubscriptionRow, SubscriptionState};
 
+/// Lifetime of SNS's confirmation tokens (AWS, API_Subscribe).
+pub const TOKEN_LIFE: Duration = Duration::from_secs(2 * 24 * 60 * 60);
+
 /// Time for which SNS may take to send its confirmation after a request.
 const ANSWER_TIME: Duration = Duration::from_secs(2 * 60);
 
@@ -53,7 +56,9 @@ pub fn all<'r>(
     let mut concerns: Vec<Concern<'r>> = rows
         .iter()
         .filter_map(|row| match row.state {
-            SubscriptionState::UnknownTopic => Some(Concern::UnknownTopic(row)),
+            SubscriptionState::UnknownTopic if !is_stale_offer(row, rows, now) => {
+                Some(Concern::UnknownTopic(row))
+            }
             SubscriptionState::AwaitingApproval => Some(Concern::AwaitsApproval(row)),
             SubscriptionState::Failed if !is_replaced(row, rows) => Some(Concern::Failed(row)),
             SubscriptionState::Unsubscribed if !is_replaced(row, rows) => Some(Concern::Ended(row)),
@@ -113,6 +118,20 @@ fn is_replaced(row: &SubscriptionRow, rows: &[SubscriptionRow]) -> bool {
             && other.event == row.event
             && (other.topic_arn == row.topic_arn || other.changed_at > row.changed_at)
     })
+}
+
+/// Returns true if an unknown topic is no longer worth a person's time: its token has
+/// expired, and the event has a confirmed subscription.
+fn is_stale_offer(row: &SubscriptionRow, rows: &[SubscriptionRow], now: Timestamp) -> bool {
+    let has_expired = row
+        .last_message_at
+        .is_none_or(|sent| sent.after(TOKEN_LIFE) <= now);
+    has_expired
+        && rows.iter().any(|other| {
+            other.state == SubscriptionState::Confirmed
+                && other.account == row.account
+                && other.event == row.event
+        })
 }
 
 /// Returns the AWS account that owns a topic.
@@ -297,5 +316,123 @@ fn write_line(concern: &Concern<'_>) {
         error!(%account, %event, sns.topic_arn = topic, "{concern}. Fix: {fix}");
     } else {
         warn!(%account, %event, sns.topic_arn = topic, "{concern}. Fix: {fix}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Loopback, default_account};
+    use SubscriptionState::{Confirmed, Failed, Pending, Requested, UnknownTopic, Unsubscribed};
+
+    const TOPIC: &str = "arn:aws:sns:eu-west-1:007272210889:DPWebHook_onexport";
+
+    fn config() -> Config {
+        let mut config = Config::for_loopback(Loopback {
+            listen: ([127, 0, 0, 1], 0).into(),
+            store: "test.db".into(),
+            api_url: "http://127.0.0.1:9/".parse().expect("a URL"),
+            api_key: "key".to_owned().into(),
+            local_origins: Vec::new(),
+            companies: Vec::new(),
+        });
+        for account in config.accounts.values_mut() {
+            account.digitized = false;
+        }
+        config
+    }
+
+    fn minutes(number: u64) -> Timestamp {
+        Timestamp::from_millis(0).after(Duration::from_secs(60 * number))
+    }
+
+    fn row(id: i64, state: SubscriptionState, changed_at: Timestamp) -> SubscriptionRow {
+        SubscriptionRow {
+            id,
+            account: default_account(),
+            event: Event::OnExported,
+            name: None,
+            topic_arn: Some(TOPIC.to_owned()),
+            subscription_arn: None,
+            state,
+            created_at: changed_at,
+            changed_at,
+            last_message_at: Some(changed_at),
+            last_heard_at: None,
+            next_try_at: None,
+            attempts: 0,
+            last_error: None,
+            subscribe_url: None,
+            token: None,
+        }
+    }
+
+    /// Returns the urgency and the row of each concern ten minutes after the start.
+    fn urgencies(rows: &[SubscriptionRow]) -> Vec<(u8, Option<i64>)> {
+        let config = config();
+        all(&config, rows, minutes(10))
+            .iter()
+            .map(|concern| (concern.urgency(), concern.row().map(|row| row.id)))
+            .collect()
+    }
+
+    #[test]
+    fn an_event_is_missing_until_its_subscription_is_confirmed() {
+        assert_eq!(urgencies(&[]), [(4, None)]);
+        assert_eq!(urgencies(&[row(1, Requested, minutes(8))]), [(4, None)]);
+        assert_eq!(urgencies(&[row(1, Requested, minutes(9))]), []);
+        assert_eq!(urgencies(&[row(1, Pending, minutes(9))]), []);
+        let mut tried = row(1, Pending, minutes(9));
+        tried.attempts = 1;
+        assert_eq!(urgencies(&[tried]), [(4, None)]);
+        assert_eq!(urgencies(&[row(1, Confirmed, minutes(1))]), []);
+        let mut other = row(1, Confirmed, minutes(1));
+        other.event = Event::OnDigitized;
+        assert_eq!(urgencies(&[other]), [(4, None)]);
+    }
+
+    #[test]
+    fn what_is_missing_is_told_once() {
+        assert_eq!(urgencies(&[row(1, Failed, minutes(1))]), [(2, Some(1))]);
+        assert_eq!(
+            urgencies(&[
+                row(1, Unsubscribed, minutes(1)),
+                row(2, Failed, minutes(2)),
+                row(3, UnknownTopic, minutes(3))
+            ]),
+            [(0, Some(3)), (2, Some(2)), (3, Some(1))]
+        );
+    }
+
+    #[test]
+    fn a_confirmed_subscription_replaces_what_failed_or_ended() {
+        let elsewhere = |mut row: SubscriptionRow| {
+            row.topic_arn = Some(format!("{TOPIC}2"));
+            row
+        };
+        let confirmed = row(2, Confirmed, minutes(5));
+        for state in [Failed, Unsubscribed] {
+            for (other, is_replaced) in [
+                (row(1, state, minutes(1)), true),
+                (row(1, state, minutes(9)), true),
+                (elsewhere(row(1, state, minutes(1))), true),
+                (elsewhere(row(1, state, minutes(9))), false),
+            ] {
+                let found = urgencies(&[other, confirmed.clone()]);
+                assert_eq!(found.is_empty(), is_replaced, "{found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_topic_is_told_until_it_is_stale() {
+        let unknown = row(1, UnknownTopic, minutes(0));
+        let confirmed = row(2, Confirmed, minutes(5));
+        let config = config();
+        let later = minutes(0).after(TOKEN_LIFE);
+        let both = [unknown.clone(), confirmed];
+        assert_eq!(all(&config, &both, minutes(10)).len(), 1);
+        assert_eq!(all(&config, &both, later).len(), 0);
+        assert_eq!(all(&config, &[unknown], later).len(), 1);
     }
 }

@@ -22,6 +22,7 @@ use crate::store::{
 };
 
 use self::concerns::ConcernLog;
+pub use self::concerns::TOKEN_LIFE;
 use self::topics::ApprovedTopics;
 use crate::config::Config;
 
@@ -30,9 +31,6 @@ pub mod topics;
 
 /// Longest time for a confirmation within its request; SNS gives up after 15 s.
 pub const IN_REQUEST: Duration = Duration::from_secs(5);
-
-/// Lifetime of SNS's confirmation tokens (AWS, API_Subscribe).
-pub const TOKEN_LIFE: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 /// Interval at which the worker checks for due rows.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);

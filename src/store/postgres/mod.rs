@@ -440,7 +440,7 @@ impl Store for PostgresStore {
         &self,
         account: Account,
         event: Event,
-        confirmation: UnknownTopicConfirmation,
+        confirmation: Arc<UnknownTopicConfirmation>,
         received_at: Timestamp,
         valid_since: Timestamp,
     ) -> Result<UnknownTopicOffer, StoreError> {

@@ -490,7 +490,7 @@ impl Store for SqliteStore {
         &self,
         account: Account,
         event: Event,
-        confirmation: UnknownTopicConfirmation,
+        confirmation: Arc<UnknownTopicConfirmation>,
         received_at: Timestamp,
         valid_since: Timestamp,
     ) -> Result<UnknownTopicOffer, StoreError> {

@@ -9,7 +9,9 @@ use ivesk_webhook::config::ConfirmMode;
 use ivesk_webhook::domain::Event;
 use ivesk_webhook::metrics::{StoreSnapshot, TextFormat};
 use ivesk_webhook::service::{Service, open_store};
-use ivesk_webhook::store::{MAX_UNKNOWN_TOPICS, Store, SubscriptionRow, SubscriptionState};
+use ivesk_webhook::store::{
+    CertificateRow, MAX_UNKNOWN_TOPICS, Store, SubscriptionRow, SubscriptionState,
+};
 use ivesk_webhook::subscriptions::{ConfirmOutcome, TOKEN_LIFE};
 use serde_json::json;
 use tracing::Level;
@@ -17,8 +19,8 @@ use tracing::instrument::WithSubscriber as _;
 
 use crate::support::app::{TestApp, code};
 use crate::support::captured_log::CapturedLog;
-use crate::support::fake_sns::{Confirming, FOREIGN_TOPIC, Message, STRANGER, TOPIC};
-use crate::support::faulty_store::Fault;
+use crate::support::fake_sns::{Confirming, FOREIGN_TOPIC, Message, SIGNER, STRANGER, TOPIC};
+use crate::support::faulty_store::{Fault, FaultyStore};
 
 /// The metric of a subscription that has ended.
 const ENDED: &str =
@@ -553,11 +555,31 @@ async fn a_missing_subscription_is_loud_and_rarely_repeated() {
 }
 
 #[tokio::test]
-async fn certificates_are_read_before_the_first_message() {
-    let app = TestApp::spawn().await;
-    assert_eq!(app.store.certificate_reads(), 1);
+async fn the_first_message_after_a_restart_waits_for_no_read() {
+    let mut app = TestApp::spawn().await;
+    let url = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0123.pem";
+    let row = CertificateRow {
+        url: url.to_owned(),
+        pem: SIGNER.certificate_pem().as_bytes().to_vec(),
+        fetched_at: app.clock.now(),
+    };
+    app.store.keep_certificate(row).await.unwrap();
+    let message = Message::notification(&app.sns).with_certificate_at(url);
+    let path = app.webhook(Event::OnExported);
+    let mut config = app.config();
+    config.public.listen.set_port(0);
+    config.admin.listen.set_port(0);
+    assert!(app.stop().await);
 
-    app.deliver(&Message::notification(&app.sns)).await;
+    let store = open_store(&config, &app.clock).await.unwrap();
+    let store = Arc::new(FaultyStore::around(store));
+    let service = Service::start_with(config, store.clone(), app.clock.clone())
+        .await
+        .unwrap();
+    store.hang_certificates();
 
-    assert_eq!(app.store.certificate_reads(), 1);
+    let address = format!("http://{}{path}", service.public_address());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.post(address).body(message.body()).send().await;
+    assert_eq!(answer.unwrap().status(), 200);
 }

@@ -1,5 +1,6 @@
 //! Subscriptions: requested, offered, confirmed, heard, ended and refused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ivesk_webhook::domain::{Account, Clock, Event, Timestamp};
@@ -155,7 +156,7 @@ impl Scene {
         let offered = self.test.store.offer_unknown_topic(
             account(),
             Event::OnExported,
-            confirmation,
+            Arc::new(confirmation),
             at,
             at.before(48 * HOUR),
         );

@@ -1,8 +1,8 @@
 //! A store that fails on demand, around a real one.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -255,7 +255,7 @@ impl Store for FaultyStore {
         &self,
         account: Account,
         event: Event,
-        confirmation: UnknownTopicConfirmation,
+        confirmation: Arc<UnknownTopicConfirmation>,
         received_at: Timestamp,
         valid_since: Timestamp,
     ) -> Result<UnknownTopicOffer, StoreError> {
