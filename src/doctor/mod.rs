@@ -2,7 +2,7 @@
 //!
 //! [`inside`] checks the settings, the store and outgoing connections; [`outside`] sends
 //! requests through the public address as SNS does; [`probe`] finds the exported queue's
-//! path; [`destinations`] checks the configured destinations.
+//! path; [`destinations`] checks the configured destinations, [`subscriptions`] those at SNS.
 
 use serde::Serialize;
 
@@ -11,6 +11,7 @@ pub mod inside;
 pub mod outside;
 pub mod probe;
 mod stall;
+pub mod subscriptions;
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -1,6 +1,6 @@
 //! Conversions between domain values and columns, for both databases.
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::engine::{Column, Columns, rows, scalars};
@@ -128,6 +128,7 @@ impl Column for Vec<TriggerKind> {
 
 scalars! {
     Cursor: Text, cursor => cursor.as_str();
+    SecretString: Text, secret => secret.expose_secret();
     TriggerKind: Integer, kind => kind_code(*kind);
 }
 

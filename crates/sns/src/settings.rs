@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::known_arns::KnownArns;
+
 /// The trust settings, and the largest age of a message.
 ///
 /// [`Settings::default`] allows no topic at all.
@@ -20,6 +22,9 @@ pub struct Settings {
     /// and certificate name are lifted. For tests only: whoever answers there can forge
     /// messages.
     pub local_origins: Vec<String>,
+    /// Topics that a person approved, and the program's own subscriptions. Every verifier
+    /// and confirmer of these settings sees what is added later.
+    pub known: KnownArns,
     /// `User-Agent` of requests to SNS, default this crate's name and version.
     pub user_agent: String,
 }
@@ -38,6 +43,7 @@ impl Default for Settings {
             certificate_names: BTreeMap::new(),
             max_age: Self::MAX_AGE,
             local_origins: Vec::new(),
+            known: KnownArns::default(),
             user_agent: Self::USER_AGENT.to_owned(),
         }
     }

@@ -588,7 +588,7 @@ async fn assert_no_message_is_lost(proxy: Proxy) {
             assert_eq!(status, 200, "round {round}: {}", proxied.proxy_log());
         }
     }
-    assert_eq!(app.store.accepts(), rounds() * SENDERS);
+    assert_eq!(app.faults.accepts(), rounds() * SENDERS);
 }
 
 #[tokio::test]
