@@ -21,7 +21,7 @@ use crate::pull::{BlockedQueue, blocked_queues};
 use crate::receiver::challenge::Challenge;
 use crate::receiver::problem::Problem;
 use crate::store::{AccountRow, Activity, SequenceRow, StoreError};
-use crate::subscriptions::concerns::{self, Concern};
+use crate::subscriptions::problems;
 
 /// The state of the service.
 #[derive(Serialize, ToSchema)]
@@ -53,14 +53,14 @@ pub(super) struct Status {
     /// The number of subscriptions.
     subscriptions: usize,
     /// What a person should know of or decide about subscriptions, the most urgent first.
-    subscription_concerns: Vec<SubscriptionConcern>,
+    subscription_problems: Vec<SubscriptionProblem>,
     /// Requests to the public listener of this process that reached no webhook, within a day.
     unexpected_requests: Vec<UnexpectedCount>,
 }
 
 /// Something that a person should know of or decide about subscriptions.
 #[derive(Serialize, ToSchema)]
-pub(super) struct SubscriptionConcern {
+pub(super) struct SubscriptionProblem {
     /// The account.
     account: Account,
     /// The event.
@@ -73,15 +73,15 @@ pub(super) struct SubscriptionConcern {
     fix: String,
 }
 
-impl SubscriptionConcern {
-    fn of(concern: &Concern<'_>) -> Self {
-        let (account, event) = concern.webhook();
+impl SubscriptionProblem {
+    fn of(problem: &problems::Problem<'_>) -> Self {
+        let (account, event) = problem.webhook();
         Self {
             account: account.clone(),
             event,
-            id: concern.row().map(|row| row.id),
-            found: concern.to_string(),
-            fix: concern.fix(),
+            id: problem.row().map(|row| row.id),
+            found: problem.to_string(),
+            fix: problem.fix(),
         }
     }
 }
@@ -116,7 +116,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
     let feeds = app.store.feeds().await?;
     let subscriptions = app.store.subscriptions().await?;
     let now = app.clock.now();
-    let concerns = concerns::all(&app.config, &subscriptions, now);
+    let problems = problems::all(&app.config, &subscriptions, now);
     let reason = app.ingest.readiness().await.err();
     let faults = app.health.store_faults();
     Ok(Json(Status {
@@ -133,7 +133,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
         feeds: feeds.len(),
         paused_feeds: feeds.iter().filter(|row| row.paused.is_some()).count(),
         subscriptions: subscriptions.len(),
-        subscription_concerns: concerns.iter().map(SubscriptionConcern::of).collect(),
+        subscription_problems: problems.iter().map(SubscriptionProblem::of).collect(),
         unexpected_requests: app.metrics.unexpected_requests(now),
     }))
 }

@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::domain::{Event, Timestamp};
 use crate::store::SubscriptionRow;
 use crate::subscriptions::ConfirmOutcome;
-use crate::subscriptions::concerns::{self, Concern, aws_account};
+use crate::subscriptions::problems::{self, Problem, aws_account};
 
 /// A subscription, and what a person should do about it.
 #[derive(Serialize, ToSchema)]
@@ -31,10 +31,10 @@ pub(super) struct Subscription {
 /// Returns all subscriptions, oldest first.
 pub(super) async fn all_subscriptions(app: &App) -> Result<Vec<Subscription>, AdminError> {
     let rows = app.store.subscriptions().await?;
-    let concerns = concerns::all(&app.config, &rows, app.clock.now());
+    let problems = problems::all(&app.config, &rows, app.clock.now());
     let fix = |row: &SubscriptionRow| {
-        let of_row = |concern: &&Concern<'_>| concern.row().is_some_and(|one| one.id == row.id);
-        concerns.iter().find(of_row).map(Concern::fix)
+        let of_row = |problem: &&Problem<'_>| problem.row().is_some_and(|one| one.id == row.id);
+        problems.iter().find(of_row).map(Problem::fix)
     };
     let fixes: Vec<Option<String>> = rows.iter().map(fix).collect();
     let owner = |row: &SubscriptionRow| {

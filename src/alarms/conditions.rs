@@ -11,7 +11,7 @@ use crate::store::{
     AlarmKind, DestinationPauseReason, DestinationRow, FeedPauseReason, FeedRow, Finding, HeldFeed,
     UnannouncedDocuments,
 };
-use crate::subscriptions::concerns::{self, Concern};
+use crate::subscriptions::problems::{self, Problem};
 
 /// Largest number of active alarms of one kind.
 const MAX_OF_A_KIND: usize = 100;
@@ -100,19 +100,19 @@ fn silence(facts: &Facts) -> Vec<Finding> {
 }
 
 fn subscriptions(facts: &Facts, config: &Config) -> Vec<Finding> {
-    let concerns = concerns::all(config, &facts.stored.subscriptions, facts.stored.now);
-    concerns
+    let problems = problems::all(config, &facts.stored.subscriptions, facts.stored.now);
+    problems
         .iter()
-        .filter_map(|concern| {
+        .filter_map(|problem| {
             // What is missing is told in the log and on the overview: it is how every
             // installation begins.
-            let row = concern.row()?;
-            let kind = match concern {
-                Concern::Ended(_) => AlarmKind::Unsubscribed,
+            let row = problem.row()?;
+            let kind = match problem {
+                Problem::Ended(_) => AlarmKind::Unsubscribed,
                 _ => AlarmKind::Unconfirmed,
             };
             let subject = format!("{}/{}/{}", row.account, row.event, row.id);
-            let text = format!("{concern}. Fix: {}", concern.fix());
+            let text = format!("{problem}. Fix: {}", problem.fix());
             Some(finding(kind, subject, text))
         })
         .collect()

@@ -7,16 +7,16 @@ use crate::config::{Config, vendor_topics};
 use crate::domain::Timestamp;
 use crate::receiver::log::SWAPPED_TARGETS_FIX;
 use crate::store::{Store, SubscriptionRow, SubscriptionState};
-use crate::subscriptions::concerns::{self, Concern, aws_account};
+use crate::subscriptions::problems::{self, Problem, aws_account};
 
 /// Checks the subscriptions that the store holds.
 ///
 /// Returns `None` if the store can't be read, which another check reports.
 pub async fn state(config: &Config, store: &Store, now: Timestamp) -> Option<Vec<Check>> {
     let rows = store.subscriptions().await.ok()?;
-    let mut checks: Vec<Check> = concerns::all(config, &rows, now)
+    let mut checks: Vec<Check> = problems::all(config, &rows, now)
         .iter()
-        .map(of_concern)
+        .map(of_problem)
         .collect();
     let confirmed = rows
         .iter()
@@ -27,19 +27,19 @@ pub async fn state(config: &Config, store: &Store, now: Timestamp) -> Option<Vec
     Some(checks)
 }
 
-fn of_concern(concern: &Concern<'_>) -> Check {
-    let check = match concern {
-        Concern::Missing { local: true, .. } => Check::note("subscription", concern.to_string()),
-        _ => Check::fail("subscription", concern.to_string()),
+fn of_problem(problem: &Problem<'_>) -> Check {
+    let check = match problem {
+        Problem::Missing { local: true, .. } => Check::note("subscription", problem.to_string()),
+        _ => Check::fail("subscription", problem.to_string()),
     };
-    let why = match concern {
-        Concern::UnknownTopic(_) => {
+    let why = match problem {
+        Problem::UnknownTopic(_) => {
             "any AWS customer can have SNS offer a topic to an address; its owner decides what is published"
         }
-        Concern::Missing { local: true, .. } => "SNS can't reach this machine at `public.url`",
+        Problem::Missing { local: true, .. } => "SNS can't reach this machine at `public.url`",
         _ => "documents are found by the hourly reconciliation instead of within seconds",
     };
-    check.because(why).fix(concern.fix())
+    check.because(why).fix(problem.fix())
 }
 
 fn described(row: &SubscriptionRow) -> String {

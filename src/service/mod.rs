@@ -177,7 +177,7 @@ impl Service {
         // No message waits for these.
         app.verifier.load_certificates().await;
         app.topics.load().await;
-        app.confirmations.log_concerns(&app.config).await?;
+        app.confirmations.log_problems(&app.config).await?;
         log_other_topics(&app.store.subscriptions().await?);
         let mut service = Self {
             public: local_address("public.listen", &public, app.config.public.listen)?,

@@ -1,7 +1,7 @@
 //! Confirms and approves SNS subscriptions, and restores those that ended.
 //!
 //! A verified SubscriptionConfirmation is stored before its SubscribeURL is visited. The
-//! request that brought it confirms at once; a worker retries what failed. [`concerns`] are
+//! request that brought it confirms at once; a worker retries what failed. [`problems`] are
 //! what a person should know of or decide.
 
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::store::{
     SharedStore, StoreError, SubscriptionChange, SubscriptionRow, SubscriptionState,
 };
 
-use self::concerns::ConcernLog;
-pub use self::concerns::TOKEN_LIFE;
+use self::problems::ProblemLog;
+pub use self::problems::TOKEN_LIFE;
 use self::topics::ApprovedTopics;
 use crate::config::Config;
 
-pub mod concerns;
+pub mod problems;
 pub mod topics;
 
 /// Longest time for a confirmation within its request; SNS gives up after 15 s.
@@ -73,7 +73,7 @@ pub struct Confirmations {
     clock: Clock,
     // One visit at a time: the second copy of a message finds its subscription confirmed.
     visiting: Mutex<()>,
-    log: ConcernLog,
+    log: ProblemLog,
 }
 
 impl Confirmations {
@@ -92,7 +92,7 @@ impl Confirmations {
             metrics,
             clock,
             visiting: Mutex::new(()),
-            log: ConcernLog::default(),
+            log: ProblemLog::default(),
         }
     }
 
@@ -101,11 +101,11 @@ impl Confirmations {
     /// # Errors
     ///
     /// If the store fails.
-    pub async fn log_concerns(&self, config: &Config) -> Result<(), StoreError> {
+    pub async fn log_problems(&self, config: &Config) -> Result<(), StoreError> {
         let rows = self.store.subscriptions().await?;
         self.topics.learn_subscriptions(&rows);
         let now = self.clock.now();
-        self.log.write(&concerns::all(config, &rows, now), now);
+        self.log.write(&problems::all(config, &rows, now), now);
         Ok(())
     }
 
@@ -333,7 +333,7 @@ fn next_try(row: &SubscriptionRow, now: Timestamp) -> Option<Timestamp> {
     (next < row.changed_at.after(TOKEN_LIFE)).then_some(next)
 }
 
-/// Confirms due subscriptions and logs concerns until `shutdown` is canceled; a visit in
+/// Confirms due subscriptions and logs problems until `shutdown` is canceled; a visit in
 /// progress is finished.
 pub async fn run(confirmations: Arc<Confirmations>, config: Config, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
@@ -343,7 +343,7 @@ pub async fn run(confirmations: Arc<Confirmations>, config: Config, shutdown: Ca
             Ok(_) => continue,
             Err(error) => warn!("failed to read pending subscriptions: {error}"),
         }
-        if let Err(error) = confirmations.log_concerns(&config).await {
+        if let Err(error) = confirmations.log_problems(&config).await {
             warn!("failed to read the state of subscriptions: {error}");
         }
         shutdown

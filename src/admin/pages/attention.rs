@@ -20,7 +20,7 @@ use crate::pull::blocked_queues;
 use crate::store::{
     AlarmKind, FeedRow, LATE_AFTER, SubscriptionRow, SubscriptionState, UploadFilter,
 };
-use crate::subscriptions::concerns::{self, Concern, aws_account};
+use crate::subscriptions::problems::{self, Problem, aws_account};
 
 /// Maximum number of items of one kind.
 const MAX_LISTED: usize = 10;
@@ -43,15 +43,15 @@ pub(super) async fn all(
         now: app.clock.now(),
         items: Vec::new(),
     };
-    let concerns = concerns::all(&app.config, subscriptions, attention.now);
+    let problems = problems::all(&app.config, subscriptions, attention.now);
     // First: who owns an unknown topic must be decided while its token is valid.
-    let unknown = |concern: &&Concern<'_>| matches!(concern, Concern::UnknownTopic(_));
-    attention.subscriptions(concerns.iter().filter(unknown));
+    let unknown = |problem: &&Problem<'_>| matches!(problem, Problem::UnknownTopic(_));
+    attention.subscriptions(problems.iter().filter(unknown));
     attention.alarms(app).await?;
     attention.blocked(app);
     attention.paused(app, feeds).await?;
     attention.stale(feeds);
-    attention.subscriptions(concerns.iter().filter(|concern| !unknown(concern)));
+    attention.subscriptions(problems.iter().filter(|problem| !unknown(problem)));
     attention.uploads(app).await?;
     for destination in all_destinations(app).await? {
         // A destination that the settings no longer name receives nothing.
@@ -161,9 +161,9 @@ impl AttentionList {
         );
     }
 
-    fn subscriptions<'c>(&mut self, concerns: impl Iterator<Item = &'c Concern<'c>>) {
-        for concern in concerns.take(MAX_LISTED) {
-            let text = concern_text(self.language, concern, self.now);
+    fn subscriptions<'c>(&mut self, problems: impl Iterator<Item = &'c Problem<'c>>) {
+        for problem in problems.take(MAX_LISTED) {
+            let text = problem_text(self.language, problem, self.now);
             self.add("/subscriptions", text);
         }
     }
@@ -249,15 +249,15 @@ impl AttentionList {
 }
 
 /// Renders what a person should know of or decide about subscriptions.
-fn concern_text(language: Language, concern: &Concern<'_>, now: Timestamp) -> Markup {
-    let (account, event) = concern.webhook();
+fn problem_text(language: Language, problem: &Problem<'_>, now: Timestamp) -> Markup {
+    let (account, event) = problem.webhook();
     let subscription = |state| {
         let (_, word) = labels::subscription(language, state);
         let label = language.pick("Subscription", "Prenumerata");
         html! { (label) " " (account) "/" (event) ": " (word) "." }
     };
-    match concern {
-        Concern::UnknownTopic(row) => {
+    match problem {
+        Problem::UnknownTopic(row) => {
             let topic_arn = row.topic_arn.as_deref().unwrap_or_default();
             html! {
                 (account) "/" (event) ": "
@@ -265,13 +265,13 @@ fn concern_text(language: Language, concern: &Concern<'_>, now: Timestamp) -> Ma
                 " " code { (topic_arn) } "."
             }
         }
-        Concern::AwaitsApproval(row) | Concern::Failed(row) | Concern::Ended(row) => {
+        Problem::AwaitsApproval(row) | Problem::Failed(row) | Problem::Ended(row) => {
             subscription(row.state)
         }
-        Concern::Missing {
+        Problem::Missing {
             waiting: Some(row), ..
         } if row.state == SubscriptionState::Pending => subscription(row.state),
-        Concern::Missing {
+        Problem::Missing {
             waiting: Some(row), ..
         } => {
             let (before, after) = (
@@ -286,7 +286,7 @@ fn concern_text(language: Language, concern: &Concern<'_>, now: Timestamp) -> Ma
                 (label) " " (account) "/" (event) ": " (before) " " (language.moment(row.changed_at, now)) ", " (after)
             }
         }
-        Concern::Missing { local, .. } => {
+        Problem::Missing { local, .. } => {
             let text = if *local {
                 language.pick(
                     "no subscription. `public.url` is on this machine, where SNS can't reach it.",

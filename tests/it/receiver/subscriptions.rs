@@ -266,10 +266,10 @@ fn other_handles(app: &TestApp) -> Arc<App> {
 }
 
 /// Returns the lines that are logged now about subscriptions.
-async fn concerns(app: &TestApp, handles: &App) -> Vec<String> {
+async fn problems(app: &TestApp, handles: &App) -> Vec<String> {
     let captured = CapturedLog::default();
     let config = app.config();
-    let logged = handles.confirmations.log_concerns(&config);
+    let logged = handles.confirmations.log_problems(&config);
     let subscriber = captured.subscriber(Level::INFO);
     logged.with_subscriber(subscriber).await.unwrap();
     let log = captured.text();
@@ -307,7 +307,7 @@ async fn a_confirmation_of_an_unknown_topic_waits_for_a_person() {
     let fix = shown["fix"].as_str().unwrap();
     assert!(fix.contains(&format!("approve {}", row.id)), "{fix}");
 
-    let log = concerns(&app, &other_handles(&app)).await.join("\n");
+    let log = problems(&app, &other_handles(&app)).await.join("\n");
     let line = log.lines().find(|line| line.contains(FOREIGN_TOPIC));
     let line = line.unwrap_or_else(|| panic!("{log}"));
     assert!(
@@ -525,7 +525,7 @@ async fn the_end_of_an_older_subscription_leaves_the_live_one() {
 async fn a_missing_subscription_is_loud_and_rarely_repeated() {
     let app = TestApp::spawn().await;
     let handles = other_handles(&app);
-    let lines = async || concerns(&app, &handles).await;
+    let lines = async || problems(&app, &handles).await;
     assert_eq!(lines().await.len(), 1);
     assert!(lines().await.is_empty(), "not again at once");
     app.clock.advance(Duration::from_secs(6 * 3600));

@@ -19,12 +19,12 @@ pub const TOKEN_LIFE: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 /// Time for which SNS may take to send its confirmation after a request.
 const ANSWER_TIME: Duration = Duration::from_secs(2 * 60);
 
-/// Interval at which the log repeats a concern.
+/// Interval at which the log repeats a problem.
 const REPEAT_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Something that a person should know of or decide.
 #[derive(Clone, Copy, Debug)]
-pub enum Concern<'r> {
+pub enum Problem<'r> {
     /// SNS offers a subscription to a topic that is not allowed.
     UnknownTopic(&'r SubscriptionRow),
     /// A subscription waits for approval.
@@ -46,30 +46,30 @@ pub enum Concern<'r> {
     },
 }
 
-/// Returns all concerns, the most urgent first: unknown topics, then what else waits for a
+/// Returns all problems, the most urgent first: unknown topics, then what else waits for a
 /// person, then events without a subscription.
 pub fn all<'r>(
     config: &'r Config,
     rows: &'r [SubscriptionRow],
     now: Timestamp,
-) -> Vec<Concern<'r>> {
-    let mut concerns: Vec<Concern<'r>> = rows
+) -> Vec<Problem<'r>> {
+    let mut problems: Vec<Problem<'r>> = rows
         .iter()
         .filter_map(|row| match row.state {
             SubscriptionState::UnknownTopic if !is_stale_offer(row, rows, now) => {
-                Some(Concern::UnknownTopic(row))
+                Some(Problem::UnknownTopic(row))
             }
-            SubscriptionState::AwaitingApproval => Some(Concern::AwaitsApproval(row)),
-            SubscriptionState::Failed if !is_replaced(row, rows) => Some(Concern::Failed(row)),
-            SubscriptionState::Unsubscribed if !is_replaced(row, rows) => Some(Concern::Ended(row)),
+            SubscriptionState::AwaitingApproval => Some(Problem::AwaitsApproval(row)),
+            SubscriptionState::Failed if !is_replaced(row, rows) => Some(Problem::Failed(row)),
+            SubscriptionState::Unsubscribed if !is_replaced(row, rows) => Some(Problem::Ended(row)),
             _ => None,
         })
         .collect();
     for (account, event) in configured_events(config) {
         let of_event = |row: &&SubscriptionRow| row.account == *account && row.event == event;
-        let is_told = concerns
+        let is_told = problems
             .iter()
-            .filter_map(Concern::row)
+            .filter_map(Problem::row)
             .any(|row| of_event(&row));
         let mut of_event = rows.iter().filter(of_event);
         let is_confirmed = |row: &SubscriptionRow| row.state == SubscriptionState::Confirmed;
@@ -83,7 +83,7 @@ pub fn all<'r>(
             )
         });
         if waiting.is_none_or(|row| row.attempts > 0 || row.changed_at.after(ANSWER_TIME) <= now) {
-            concerns.push(Concern::Missing {
+            problems.push(Problem::Missing {
                 account,
                 event,
                 waiting,
@@ -91,8 +91,8 @@ pub fn all<'r>(
             });
         }
     }
-    concerns.sort_by_key(Concern::urgency);
-    concerns
+    problems.sort_by_key(Problem::urgency);
+    problems
 }
 
 /// Returns the events that notifications are expected of: those that have a webhook, without
@@ -139,7 +139,7 @@ pub fn aws_account(topic_arn: &str) -> Option<&str> {
     TopicArn::parse(topic_arn).map(|topic| topic.account)
 }
 
-impl<'r> Concern<'r> {
+impl<'r> Problem<'r> {
     /// Returns the subscription that a person must decide about.
     pub const fn row(&self) -> Option<&'r SubscriptionRow> {
         match self {
@@ -218,7 +218,7 @@ impl<'r> Concern<'r> {
     }
 }
 
-impl fmt::Display for Concern<'_> {
+impl fmt::Display for Problem<'_> {
     /// Writes what was found, without what to do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (account, event) = self.webhook();
@@ -273,23 +273,23 @@ impl fmt::Display for Concern<'_> {
     }
 }
 
-/// Logs concerns: each at once when it begins, and then rarely.
+/// Logs problems: each at once when it begins, and then rarely.
 #[derive(Default)]
-pub(super) struct ConcernLog(Mutex<HashMap<String, Timestamp>>);
+pub(super) struct ProblemLog(Mutex<HashMap<String, Timestamp>>);
 
-impl ConcernLog {
+impl ProblemLog {
     /// Logs those that are new, or were last logged [`REPEAT_EVERY`] ago.
-    pub(super) fn write(&self, concerns: &[Concern<'_>], now: Timestamp) {
+    pub(super) fn write(&self, problems: &[Problem<'_>], now: Timestamp) {
         // A panic leaves the times whole.
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut *logged);
-        for concern in concerns {
-            let key = format!("{:?} {}", concern.urgency(), key(concern));
+        for problem in problems {
+            let key = format!("{:?} {}", problem.urgency(), key(problem));
             let last = before.get(&key).copied();
             // A moment in the future means that the clock was set back.
             let is_due = last.is_none_or(|last| last > now || last.after(REPEAT_EVERY) <= now);
             if is_due {
-                write_line(concern);
+                write_line(problem);
             }
             let at = last.filter(|_| !is_due).unwrap_or(now);
             logged.insert(key, at);
@@ -297,25 +297,25 @@ impl ConcernLog {
     }
 }
 
-/// Returns what a concern is about, without what changes while it lasts.
-fn key(concern: &Concern<'_>) -> String {
-    let (account, event) = concern.webhook();
-    let row = match concern {
-        Concern::Missing { waiting, .. } => *waiting,
+/// Returns what a problem is about, without what changes while it lasts.
+fn key(problem: &Problem<'_>) -> String {
+    let (account, event) = problem.webhook();
+    let row = match problem {
+        Problem::Missing { waiting, .. } => *waiting,
         other => other.row(),
     };
     let row = row.map(|row| (row.id, row.state));
     format!("{account}/{event} {row:?}")
 }
 
-fn write_line(concern: &Concern<'_>) {
-    let (account, event) = concern.webhook();
-    let topic = concern.row().and_then(|row| row.topic_arn.as_deref());
-    let fix = concern.fix();
-    if concern.needs_person() {
-        error!(%account, %event, sns.topic_arn = topic, "{concern}. Fix: {fix}");
+fn write_line(problem: &Problem<'_>) {
+    let (account, event) = problem.webhook();
+    let topic = problem.row().and_then(|row| row.topic_arn.as_deref());
+    let fix = problem.fix();
+    if problem.needs_person() {
+        error!(%account, %event, sns.topic_arn = topic, "{problem}. Fix: {fix}");
     } else {
-        warn!(%account, %event, sns.topic_arn = topic, "{concern}. Fix: {fix}");
+        warn!(%account, %event, sns.topic_arn = topic, "{problem}. Fix: {fix}");
     }
 }
 
@@ -367,12 +367,12 @@ mod tests {
         }
     }
 
-    /// Returns the urgency and the row of each concern ten minutes after the start.
+    /// Returns the urgency and the row of each problem ten minutes after the start.
     fn urgencies(rows: &[SubscriptionRow]) -> Vec<(u8, Option<i64>)> {
         let config = config();
         all(&config, rows, minutes(10))
             .iter()
-            .map(|concern| (concern.urgency(), concern.row().map(|row| row.id)))
+            .map(|problem| (problem.urgency(), problem.row().map(|row| row.id)))
             .collect()
     }
 
