@@ -14,6 +14,7 @@ use crate::receiver::ingest::{Ingest, Parts};
 use crate::sns::{CertificateStore, Confirmer, Verifier};
 use crate::store::{CertificateRow, SharedStore};
 use crate::subscriptions::Confirmations;
+use crate::subscriptions::topics::ApprovedTopics;
 
 /// The handles that the service, the admin listener and subcommands share.
 pub struct App {
@@ -23,6 +24,10 @@ pub struct App {
     pub store: SharedStore,
     /// Accepts messages.
     pub ingest: Arc<Ingest>,
+    /// Verifies messages.
+    pub verifier: Arc<Verifier>,
+    /// Topics that a person approved.
+    pub topics: Arc<ApprovedTopics>,
     /// Confirms subscriptions.
     pub confirmations: Arc<Confirmations>,
     /// Refuses messages while the service stops or the disk is nearly full.
@@ -54,17 +59,20 @@ impl App {
             clock: clock.clone(),
         });
         let verifier = Arc::new(Verifier::new(&sns, certificates, clock.clone())?);
+        let topics = Arc::new(ApprovedTopics::new(Arc::clone(&store), sns.known.clone()));
         let confirmations = Arc::new(Confirmations::new(
             Arc::clone(&store),
             Confirmer::new(&sns)?,
+            Arc::clone(&topics),
             Arc::clone(&metrics),
             clock.clone(),
         ));
         let ingest = Arc::new(Ingest::new(
             &config,
             Parts {
-                verifier,
+                verifier: Arc::clone(&verifier),
                 store: Arc::clone(&store),
+                topics: Arc::clone(&topics),
                 confirmations: Arc::clone(&confirmations),
                 health: Arc::clone(&health),
                 metrics: Arc::clone(&metrics),
@@ -75,6 +83,8 @@ impl App {
             config,
             store,
             ingest,
+            verifier,
+            topics,
             confirmations,
             health,
             metrics,

@@ -55,9 +55,9 @@
 //! service       -> admin, app, receiver, subscriptions, pull, delivery, uploads, alarms
 //! admin         -> app, receiver, subscriptions, pull, delivery, trace
 //! app           -> receiver, subscriptions
-//! doctor        -> receiver, delivery
+//! doctor        -> receiver, subscriptions, delivery
 //! receiver      -> subscriptions
-//! alarms        -> receiver, pull, delivery
+//! alarms        -> subscriptions, receiver, pull, delivery
 //! every room    -> metrics, store, ivesk, config, refusal, unexpected, program, egress,
 //!                  backoff, domain, sns, file_names, private_files, visible
 //! ```

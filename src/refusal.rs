@@ -120,7 +120,7 @@ reasons! {
     Self::Unverified(VerifyError::UnsupportedSignatureVersion) =>
         "unsupported_signature_version", SERVICE_UNAVAILABLE, "The signature version is not known yet.", kept: true;
 
-    Self::Unverified(VerifyError::TopicNotAllowed) =>
+    Self::Unverified(VerifyError::TopicNotAllowed(_)) =>
         "topic_not_allowed", FORBIDDEN, "The topic is not on the allowlist.", kept: true;
     Self::Unverified(VerifyError::UntrustedCertificateUrl) =>
         "untrusted_certificate_url", FORBIDDEN, "The certificate's URL is not an SNS address.", kept: true;
@@ -172,6 +172,9 @@ impl Refusal {
     /// answer is final, and sending the message again would change nothing.
     pub fn of_confirmation(error: &ConfirmError) -> Option<Self> {
         match error {
+            ConfirmError::TopicNotAllowed(topic_arn) => {
+                Some(VerifyError::TopicNotAllowed(topic_arn.clone()).into())
+            }
             ConfirmError::Untrusted => Some(VerifyError::UntrustedSubscribeUrl.into()),
             ConfirmError::Unavailable(why) => Some(Self::ConfirmationUnavailable(why.clone())),
             ConfirmError::Rejected { .. } => None,
@@ -204,7 +207,7 @@ mod tests {
             VerifyError::HeaderMismatch("x-amz-sns-topic-arn"),
             VerifyError::UnsupportedType,
             VerifyError::UnsupportedSignatureVersion,
-            VerifyError::TopicNotAllowed,
+            VerifyError::TopicNotAllowed(text()),
             VerifyError::UntrustedCertificateUrl,
             VerifyError::UntrustedSubscribeUrl,
             VerifyError::MalformedSignature,
@@ -251,10 +254,14 @@ mod tests {
     fn only_a_confirmation_that_sns_rejected_is_accepted() {
         let rejected = ConfirmError::Rejected {
             status: 400,
-            code: None,
+            code: "InvalidParameter".to_owned(),
         };
         assert_eq!(Refusal::of_confirmation(&rejected), None);
         for (error, code) in [
+            (
+                ConfirmError::TopicNotAllowed("arn".to_owned()),
+                "topic_not_allowed",
+            ),
             (ConfirmError::Untrusted, "untrusted_subscribe_url"),
             (
                 ConfirmError::Unavailable("timed out".to_owned()),

@@ -15,11 +15,13 @@ use utoipa::ToSchema;
 use super::alarms::store_alarms;
 use super::problem::{AdminError, ApiResult, Input, NoFields};
 use crate::app::App;
+use crate::domain::{Account, Event};
 use crate::metrics::{StoreSnapshot, StoreStep, TextFormat, UnexpectedCount};
 use crate::pull::{BlockedQueue, blocked_queues};
 use crate::receiver::challenge::Challenge;
 use crate::receiver::problem::Problem;
 use crate::store::{AccountRow, Activity, BackupFile, SequenceRow, StoreError};
+use crate::subscriptions::problems;
 
 /// The state of the service.
 #[derive(Serialize, ToSchema)]
@@ -50,8 +52,38 @@ pub(super) struct Status {
     paused_feeds: usize,
     /// The number of subscriptions.
     subscriptions: usize,
+    /// What a person should know of or decide about subscriptions, the most urgent first.
+    subscription_problems: Vec<SubscriptionProblem>,
     /// Requests to the public listener of this process that reached no webhook, within a day.
     unexpected_requests: Vec<UnexpectedCount>,
+}
+
+/// Something that a person should know of or decide about subscriptions.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SubscriptionProblem {
+    /// The account.
+    account: Account,
+    /// The event.
+    event: Event,
+    /// The subscription's row; null if there is none.
+    id: Option<i64>,
+    /// What was found.
+    found: String,
+    /// What to do.
+    fix: String,
+}
+
+impl SubscriptionProblem {
+    fn of(problem: &problems::Problem<'_>) -> Self {
+        let (account, event) = problem.webhook();
+        Self {
+            account: account.clone(),
+            event,
+            id: problem.row().map(|row| row.id),
+            found: problem.to_string(),
+            fix: problem.fix(),
+        }
+    }
 }
 
 /// Returns 200 while the process runs
@@ -82,6 +114,9 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     responses((status = OK, description = "The state", body = Status)))]
 pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
     let feeds = app.store.feeds().await?;
+    let subscriptions = app.store.subscriptions().await?;
+    let now = app.clock.now();
+    let problems = problems::all(&app.config, &subscriptions, now);
     let reason = app.ingest.readiness().await.err();
     let faults = app.health.store_faults();
     Ok(Json(Status {
@@ -97,8 +132,9 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> ApiResult<Status> {
         blocked: blocked_queues(&app.config),
         feeds: feeds.len(),
         paused_feeds: feeds.iter().filter(|row| row.paused.is_some()).count(),
-        subscriptions: app.store.subscriptions().await?.len(),
-        unexpected_requests: app.metrics.unexpected_requests(app.clock.now()),
+        subscriptions: subscriptions.len(),
+        subscription_problems: problems.iter().map(SubscriptionProblem::of).collect(),
+        unexpected_requests: app.metrics.unexpected_requests(now),
     }))
 }
 

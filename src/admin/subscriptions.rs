@@ -12,22 +12,61 @@ use super::paging::{List, Page, PageQuery};
 use super::problem::{AdminError, ApiResult, Input, NoFields, Params, RowId};
 use crate::app::App;
 use crate::domain::{Event, Timestamp};
-use crate::store::{SubscriptionChange, SubscriptionRow};
+use crate::store::SubscriptionRow;
 use crate::subscriptions::ConfirmOutcome;
+use crate::subscriptions::problems::{self, Problem, aws_account};
+
+/// A subscription, and what a person should do about it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Subscription {
+    /// The subscription.
+    #[serde(flatten)]
+    pub(super) row: SubscriptionRow,
+    /// The AWS account that owns the topic, once a message of SNS has arrived.
+    pub(super) aws_account: Option<String>,
+    /// What a person should do; null if nothing is to be done.
+    pub(super) fix: Option<String>,
+}
+
+/// Returns all subscriptions, oldest first.
+pub(super) async fn all_subscriptions(app: &App) -> Result<Vec<Subscription>, AdminError> {
+    let rows = app.store.subscriptions().await?;
+    let problems = problems::all(&app.config, &rows, app.clock.now());
+    let fix = |row: &SubscriptionRow| {
+        let of_row = |problem: &&Problem<'_>| problem.row().is_some_and(|one| one.id == row.id);
+        problems.iter().find(of_row).map(Problem::fix)
+    };
+    let fixes: Vec<Option<String>> = rows.iter().map(fix).collect();
+    let owner = |row: &SubscriptionRow| {
+        let topic_arn = row.topic_arn.as_deref()?;
+        aws_account(topic_arn).map(str::to_owned)
+    };
+    let rows = rows.into_iter().zip(fixes);
+    Ok(rows
+        .map(|(row, fix)| Subscription {
+            aws_account: owner(&row),
+            fix,
+            row,
+        })
+        .collect())
+}
 
 /// Lists subscriptions with their state
 #[utoipa::path(get, path = "/v1/subscriptions", tag = "subscriptions", params(PageQuery),
-    responses((status = OK, description = "Subscriptions", body = Page<SubscriptionRow>)))]
+    responses((status = OK, description = "Subscriptions", body = Page<Subscription>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(page): Params<PageQuery>,
-) -> ApiResult<Page<SubscriptionRow>> {
+) -> ApiResult<Page<Subscription>> {
     let (limit, after) = (page.limit()?, page.row(List::SUBSCRIPTIONS)?);
-    let mut rows = app.store.subscriptions().await?;
-    rows.retain(|row| row.id > after);
-    Ok(Json(Page::of(List::SUBSCRIPTIONS, rows, limit, |row| {
-        row.id
-    })))
+    let mut rows = all_subscriptions(&app).await?;
+    rows.retain(|subscription| subscription.row.id > after);
+    Ok(Json(Page::of(
+        List::SUBSCRIPTIONS,
+        rows,
+        limit,
+        |subscription| subscription.row.id,
+    )))
 }
 
 /// A subscription that was requested from Įvesk.lt.
@@ -78,6 +117,10 @@ pub(super) struct ConfirmResult {
 }
 
 /// Approves a subscription, and confirms it
+///
+/// If its topic is not known, exactly that topic is allowed from then on: find out first who
+/// owns its AWS account. If SNS's token has expired meanwhile, the topic is allowed, and the
+/// subscription must be requested again.
 #[utoipa::path(post, path = "/v1/subscriptions/{id}/approve", tag = "subscriptions", request_body = NoFields,
     params(("id" = i64, Path, description = "The subscription's row")),
     responses(
@@ -90,17 +133,15 @@ pub(super) async fn approve(
     RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
 ) -> ApiResult<ConfirmResult> {
-    change(&app, id, SubscriptionChange::Approved)
-        .await
-        .map(Json)
+    change(&app, id, Decision::Approve("api")).await.map(Json)
 }
 
-/// Restores a subscription that has ended
+/// Restores a subscription that has ended, or could not be confirmed
 #[utoipa::path(post, path = "/v1/subscriptions/{id}/restore", tag = "subscriptions", request_body = NoFields,
     params(("id" = i64, Path, description = "The subscription's row")),
     responses(
         (status = OK, description = "The result", body = ConfirmResult),
-        (status = CONFLICT, description = "`conflict`: it has not ended",
+        (status = CONFLICT, description = "`conflict`: it has not ended or failed, or has no token",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
 pub(super) async fn restore(
@@ -108,32 +149,42 @@ pub(super) async fn restore(
     RowId(id): RowId,
     Input(NoFields {}): Input<NoFields>,
 ) -> ApiResult<ConfirmResult> {
-    change(&app, id, SubscriptionChange::Restored)
-        .await
-        .map(Json)
+    change(&app, id, Decision::Restore).await.map(Json)
+}
+
+/// A person's decision about a subscription.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Decision {
+    /// Approve it; says by what means.
+    Approve(&'static str),
+    /// Restore it.
+    Restore,
 }
 
 /// Approves or restores a subscription, and returns the result of visiting SubscribeURL.
 pub(super) async fn change(
     app: &App,
     id: i64,
-    change: SubscriptionChange,
+    decision: Decision,
 ) -> Result<ConfirmResult, AdminError> {
-    let conflict = match change {
-        SubscriptionChange::Approved => {
+    let conflict = match decision {
+        Decision::Approve(_) => {
             "the subscription does not await approval; `subscriptions list` shows the state of each"
         }
-        _ => "the subscription has not ended; `subscriptions list` shows the state of each",
+        Decision::Restore => {
+            "the subscription has not ended or failed, or SNS sent no token for it; `subscriptions list` shows the state of \
+             each"
+        }
     };
     let rows = app.store.subscriptions().await?;
     if !rows.iter().any(|row| row.id == id) {
         return Err(AdminError::UnknownRow);
     }
-    let outcome = app
-        .confirmations
-        .change(id, change)
-        .await?
-        .ok_or(AdminError::Conflict(conflict.into()))?;
+    let outcome = match decision {
+        Decision::Approve(by) => app.confirmations.approve(id, by).await?,
+        Decision::Restore => app.confirmations.restore(id).await?,
+    };
+    let outcome = outcome.ok_or(AdminError::Conflict(conflict.into()))?;
     Ok(match outcome {
         ConfirmOutcome::Confirmed { .. } | ConfirmOutcome::Idle => ConfirmResult {
             confirmed: true,
@@ -146,6 +197,11 @@ pub(super) async fn change(
             confirmed: false,
             error: Some(error.to_string()),
             next_try_at,
+        },
+        ConfirmOutcome::Expired { error, .. } => ConfirmResult {
+            confirmed: false,
+            error: Some(error),
+            next_try_at: None,
         },
     })
 }

@@ -9,8 +9,9 @@ use crate::metrics::{Refusals, StoreSnapshot, UnexpectedCount};
 use crate::pull::blocked_queues;
 use crate::store::{
     AlarmKind, DestinationPauseReason, DestinationRow, FeedPauseReason, FeedRow, Finding, HeldFeed,
-    SubscriptionState, UnannouncedDocuments,
+    UnannouncedDocuments,
 };
+use crate::subscriptions::problems::{self, Problem};
 
 /// Largest number of active alarms of one kind.
 const MAX_OF_A_KIND: usize = 100;
@@ -42,7 +43,7 @@ pub(super) struct Facts {
 /// Returns all problems.
 pub(super) fn findings(facts: &Facts, config: &Config) -> Vec<Finding> {
     let mut found = silence(facts);
-    found.extend(unsubscribed(facts));
+    found.extend(subscriptions(facts, config));
     found.extend(paused(facts));
     found.extend(blocked(facts, config));
     found.extend(behind(facts, config));
@@ -98,21 +99,21 @@ fn silence(facts: &Facts) -> Vec<Finding> {
     facts.unannounced_documents.iter().map(to_finding).collect()
 }
 
-fn unsubscribed(facts: &Facts) -> Vec<Finding> {
-    let subscriptions = facts.stored.subscriptions.iter();
-    let ended = subscriptions.filter(|row| row.state == SubscriptionState::Unsubscribed);
-    ended
-        .map(|row| {
-            let (id, account, event) = (row.id, &row.account, row.event);
-            let text = format!(
-                "subscription {id} of {account}/{event} has ended, so its notifications have \
-                 stopped. Fix: unless this was intended, run `ivesk-webhook subscriptions restore {id}`"
-            );
-            finding(
-                AlarmKind::Unsubscribed,
-                format!("{account}/{event}/{id}"),
-                text,
-            )
+fn subscriptions(facts: &Facts, config: &Config) -> Vec<Finding> {
+    let problems = problems::all(config, &facts.stored.subscriptions, facts.stored.now);
+    problems
+        .iter()
+        .filter_map(|problem| {
+            // What is missing is told in the log and on the overview: it is how every
+            // installation begins.
+            let row = problem.row()?;
+            let kind = match problem {
+                Problem::Ended(_) => AlarmKind::Unsubscribed,
+                _ => AlarmKind::Unconfirmed,
+            };
+            let subject = format!("{}/{}/{}", row.account, row.event, row.id);
+            let text = format!("{problem}. Fix: {}", problem.fix());
+            Some(finding(kind, subject, text))
         })
         .collect()
 }

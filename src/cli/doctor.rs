@@ -9,7 +9,7 @@ use super::logging;
 use super::outcome::{Exit, Failure};
 use super::server::RunningServer;
 use crate::config::Config;
-use crate::doctor::{Check, CheckResult, destinations, inside, outside, probe};
+use crate::doctor::{Check, CheckResult, destinations, inside, outside, probe, subscriptions};
 use crate::domain::{Clock, Company};
 use crate::receiver::challenge::Challenge;
 use crate::service::open_store_for_reading;
@@ -18,7 +18,8 @@ use crate::visible::visible_lines;
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Checks the settings, the clock, the store, the disk, the connections to SNS and Įvesk.lt, and the API keys. If \
+Checks the settings, the clock, the store, the disk, the connections to SNS and Įvesk.lt, the API keys, and the \
+subscriptions. If \
 `serve` runs, also checks `public.url`: that requests reach this process unchanged, without a redirect or a login; \
 the certificate; a body of 1.6 MB; and the time limits for senders that stall (up to 35 s).
 Nothing is changed or stored.
@@ -81,7 +82,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Err(failed) => checks.push(failed.clone()),
     }
     checks.extend(destinations::settings(&config, &clock));
-    checks.extend(stored_state(&config).await);
+    checks.extend(stored_state(&config, &clock).await);
     if let Some(code) = &args.company
         && https.is_ok()
     {
@@ -180,18 +181,16 @@ async fn unexpected_requests(server: &RunningServer) -> Result<Vec<Check>, Failu
 
 /// Checks the state of subscriptions and destinations; returns nothing if the store can't be
 /// read.
-async fn stored_state(config: &Config) -> Vec<Check> {
+async fn stored_state(config: &Config, clock: &Clock) -> Vec<Check> {
     let Ok(store) = open_store_for_reading(config).await else {
         return Vec::new();
     };
-    let mut checks = Vec::new();
-    if let Ok(rows) = store.subscriptions().await {
-        checks.extend(inside::topics(&rows));
-    }
-    let destinations = destinations::state(config, store.as_ref()).await;
-    checks.extend(destinations.unwrap_or_default());
+    let of_subscriptions = subscriptions::state(config, store.as_ref(), clock.now()).await;
+    let of_destinations = destinations::state(config, store.as_ref()).await;
     // Opened read-only, so closing can't lose anything.
     let _ = store.close().await;
+    let mut checks = of_subscriptions.unwrap_or_default();
+    checks.extend(of_destinations.unwrap_or_default());
     checks
 }
 

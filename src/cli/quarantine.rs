@@ -70,13 +70,16 @@ async fn list(api: &Api, json: bool) -> Result<Exit, Failure> {
         println!("The quarantine is empty.");
         return Ok(Exit::Done);
     }
-    let columns = ["id", "received", "account", "event", "reason", "bytes"];
+    let columns = [
+        "id", "received", "account", "event", "reason", "topic", "bytes",
+    ];
     let fields = [
         "id",
         "received_at",
         "account",
         "event",
         "reason",
+        "topic_arn",
         "size_bytes",
     ];
     let mut table = table::new(columns);

@@ -1,6 +1,8 @@
 //! `subscriptions`
 
-use anyhow::anyhow;
+use std::io::IsTerminal as _;
+
+use anyhow::{Context as _, anyhow};
 use clap::Subcommand;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -32,12 +34,19 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Confirm a subscription that awaits approval (`sns.confirm = "ask"`)
+    /// Confirm a subscription that waits for approval (`sns.confirm = "ask"`), or allow its topic
+    ///
+    /// If the topic is not known, exactly that topic is allowed from then on, and its subscription
+    /// confirmed. Any AWS customer can offer a topic to this address, so find out first whether
+    /// Įvesk.lt owns the AWS account that is named.
     Approve {
         /// Number of the subscription, from `subscriptions list`
         id: i64,
+        /// Allow an unknown topic without asking
+        #[arg(long)]
+        yes: bool,
     },
-    /// Restore a subscription that has ended
+    /// Restore a subscription that has ended, or could not be confirmed
     Restore {
         /// Number of the subscription, from `subscriptions list`
         id: i64,
@@ -79,7 +88,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     match args.action {
         Action::Create(args) => create(&args, &config).await,
         Action::List { json } => list(&config, json).await,
-        Action::Approve { id } => confirm(&config, id, "approve").await,
+        Action::Approve { id, yes } => approve(&config, id, yes).await,
         Action::Restore { id } => confirm(&config, id, "restore").await,
     }
 }
@@ -201,7 +210,9 @@ async fn list(config: &Config, json: bool) -> Result<Exit, Failure> {
     let api = Api::open(config).await?;
     let rows = api.rows("/v1/subscriptions").await;
     api.close().await?;
-    let rows = rows?;
+    let mut rows = rows?;
+    // Who owns an unknown topic is the most urgent question.
+    rows.sort_by_key(|row| row["state"] != UNKNOWN_TOPIC);
     if json {
         println!("{:#}", Value::Array(rows));
         return Ok(Exit::Done);
@@ -216,24 +227,38 @@ async fn list(config: &Config, json: bool) -> Result<Exit, Failure> {
         "event",
         "state",
         "since",
-        "topic",
+        "last heard",
+        "AWS account",
+        "subscription or topic",
         "last error",
     ]);
     for row in &rows {
+        let arn = match &row["subscription_arn"] {
+            Value::Null => &row["topic_arn"],
+            arn => arn,
+        };
         table.add_row([
             table::cell(&row["id"]),
             table::cell(&row["account"]),
             table::cell(&row["event"]),
             table::cell(&row["state"]),
             table::cell(&row["changed_at"]),
-            table::cell(&row["topic_arn"]),
+            table::cell(&row["last_heard_at"]),
+            table::cell(&row["aws_account"]),
+            table::cell(arn),
             table::cell(&row["last_error"]),
         ]);
     }
     println!("{table}");
+    let fixes = rows
+        .iter()
+        .filter_map(|row| Some((&row["id"], row["fix"].as_str()?)));
+    for (id, fix) in fixes {
+        println!("\nSubscription {id} needs a person: {fix}.");
+    }
     for row in rows.iter().filter(|row| has_other_topic(row)) {
         println!(
-            "Subscription {} is to the other event's topic. Fix: {SWAPPED_TARGETS_FIX}.",
+            "\nSubscription {} is to the other event's topic. Fix: {SWAPPED_TARGETS_FIX}.",
             table::cell(&row["id"])
         );
     }
@@ -244,10 +269,58 @@ async fn list(config: &Config, json: bool) -> Result<Exit, Failure> {
 fn has_other_topic(row: &Value) -> bool {
     let event = row["event"].as_str().and_then(Event::parse);
     let topic_arn = row["topic_arn"].as_str();
-    row["state"] != "unsubscribed"
+    let states = [UNKNOWN_TOPIC, "failed", "unsubscribed"];
+    !states.iter().any(|state| row["state"] == *state)
         && event
             .zip(topic_arn)
             .is_some_and(|(event, topic_arn)| !event.fits_topic(topic_arn))
+}
+
+/// The state of a subscription to a topic that is not allowed.
+const UNKNOWN_TOPIC: &str = "unknown_topic";
+
+/// Approves a subscription; asks first if its topic is not known.
+async fn approve(config: &Config, id: i64, yes: bool) -> Result<Exit, Failure> {
+    let api = Api::open(config).await?;
+    let rows = api.rows("/v1/subscriptions").await;
+    api.close().await?;
+    let row = rows?.into_iter().find(|row| row["id"] == id);
+    if let Some(row) = row.filter(|row| row["state"] == UNKNOWN_TOPIC) {
+        let (topic, owner) = (
+            table::cell(&row["topic_arn"]),
+            table::cell(&row["aws_account"]),
+        );
+        eprintln!(
+            "Subscription {id} is to the topic {topic}, which belongs to AWS account {owner}.\n\
+             Any AWS customer can offer a topic to this address, and whoever owns it decides what is published there. \
+             Approve it only if Įvesk.lt says that AWS account {owner} is theirs."
+        );
+        if !yes && !ask(&format!("Allow exactly this topic of AWS account {owner}?"))? {
+            println!("Nothing was changed.");
+            return Ok(Exit::Failed);
+        }
+    }
+    confirm(config, id, "approve").await
+}
+
+/// Asks a person a question; returns true if the answer is yes.
+///
+/// # Errors
+///
+/// If nobody can answer, since standard input is no terminal.
+fn ask(question: &str) -> Result<bool, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::usage(anyhow!(
+            "nobody can be asked here: run this in a terminal, or add --yes"
+        )));
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .context("failed to read the answer")?;
+    let answer = answer.trim().to_lowercase();
+    Ok(matches!(answer.as_str(), "y" | "yes" | "t" | "taip"))
 }
 
 /// Approves or restores a subscription, and prints whether it is confirmed now.
@@ -270,7 +343,9 @@ async fn confirm(config: &Config, id: i64, action: &str) -> Result<Exit, Failure
         Value::String(_) => println!(
             "Subscription {id} is not confirmed yet: {error}. `ivesk-webhook serve` retries once it runs."
         ),
-        _ => println!("Subscription {id} is not confirmed: {error}."),
+        _ => println!(
+            "Subscription {id} is not confirmed: {error}. `ivesk-webhook subscriptions create` subscribes again."
+        ),
     }
     Ok(Exit::Failed)
 }

@@ -57,7 +57,7 @@ pub use problem::{ConfigError, Origin, Problem, Setting};
 pub use public::PublicConfig;
 pub use pull::PullConfig;
 pub use retention::RetentionConfig;
-pub use sns::{ConfirmMode, SnsConfig, vendor_topic};
+pub use sns::{ConfirmMode, SnsConfig, vendor_topic, vendor_topics};
 pub use sns_messages::TopicRule;
 pub use sns_messages::http::is_loopback;
 pub use store::{StoreConfig, StoreUrl};

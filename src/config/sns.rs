@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
-use sns_messages::{Settings, TopicRule};
+use sns_messages::{Settings, TopicRule, region};
 use url::Url;
 
 use super::check::excerpt;
@@ -20,7 +20,7 @@ const MIN_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 /// Trusted topics, and the confirmation of subscriptions.
 #[derive(Clone, Debug)]
 pub struct SnsConfig {
-    /// `sns.topics`: trusted topics, default [`vendor_topic`]; never empty.
+    /// `sns.topics`: trusted topics, default [`vendor_topics`]; never empty.
     pub topics: Vec<TopicRule>,
     /// `sns.confirm`: `"auto"` (default) or `"ask"`.
     pub confirm: ConfirmMode,
@@ -39,7 +39,7 @@ pub struct SnsConfig {
 impl Default for SnsConfig {
     fn default() -> Self {
         Self {
-            topics: vec![vendor_topic()],
+            topics: vendor_topics(),
             confirm: ConfirmMode::Auto,
             max_age: Settings::MAX_AGE,
             local_origins: Vec::new(),
@@ -57,10 +57,24 @@ impl SnsConfig {
             certificate_names: self.certificate_names.clone(),
             max_age: self.max_age,
             local_origins: self.local_origins.clone(),
-            user_agent: USER_AGENT.to_owned(),
+            user_agent: egress::USER_AGENT.to_owned(),
             proxy: self.proxy.clone(),
+            ..Settings::default()
         }
     }
+}
+
+/// The AWS account that the upload address of the vendor's published sample belongs to; the
+/// sample's topic names another one, which may be altered (vendor-api U10).
+const OTHER_VENDOR_ACCOUNT: &str = "007268210879";
+
+/// Returns a rule for each account that the vendor's topics may belong to.
+pub fn vendor_topics() -> Vec<TopicRule> {
+    let other = TopicRule {
+        account: OTHER_VENDOR_ACCOUNT.to_owned(),
+        ..vendor_topic()
+    };
+    vec![vendor_topic(), other]
 }
 
 /// Returns the rule for the vendor's topics, as its published sample names one
@@ -178,8 +192,7 @@ fn topic(account: &str, region: &str, name_prefix: &str) -> Result<TopicRule, St
             excerpt(account)
         ));
     }
-    let in_region = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if !region.contains('-') || !region.chars().all(in_region) {
+    if region::partition(region).is_none() {
         return Err(format!(
             "the topic's region `{}` is not an AWS region; write one such as eu-west-1",
             excerpt(region)

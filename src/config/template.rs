@@ -103,9 +103,15 @@ url = {url}
 #max_age = "8h"
 # For tests only: origins such as "http://127.0.0.1:4566" that replace SNS.
 #local_origins = []
-# Trusted topics. All parts must match; the topic's name begins with name_prefix.
+# Trusted topics. All parts must match; the topic's name begins with name_prefix. By default these two:
+# which AWS account Įvesk.lt uses is not certain. A topic of another account waits for
+# `subscriptions approve`.
 #[[sns.topics]]
 #account = "007272210889"
+#region = "eu-west-1"
+#name_prefix = "DPWebHook_"
+#[[sns.topics]]
+#account = "007268210879"
 #region = "eu-west-1"
 #name_prefix = "DPWebHook_"
 

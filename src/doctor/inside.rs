@@ -13,9 +13,8 @@ use crate::domain::{Clock, Company, Queue, Timestamp};
 use crate::egress;
 use crate::ivesk::{ApiError, Client};
 use crate::receiver::listener;
-use crate::receiver::log::SWAPPED_TARGETS_FIX;
-use crate::sns::policy::endpoint;
-use crate::store::{Store, StoreError, SubscriptionRow, SubscriptionState};
+use crate::sns::region;
+use crate::store::{Store, StoreError};
 use crate::unexpected::UnexpectedRequest;
 
 /// Time limit of one request.
@@ -124,32 +123,6 @@ pub fn unexpected_requests(counts: &[Unexpected]) -> Vec<Check> {
         return vec![Check::pass(CHECK, found)];
     }
     checks
-}
-
-/// Checks that no webhook is subscribed to the other event's topic; those without a problem are
-/// left out.
-pub fn topics(subscriptions: &[SubscriptionRow]) -> Vec<Check> {
-    let live = subscriptions
-        .iter()
-        .filter(|row| row.state != SubscriptionState::Unsubscribed);
-    let swapped = live.filter_map(|row| {
-        let topic_arn = row.topic_arn.as_ref()?;
-        (!row.event.fits_topic(topic_arn)).then_some((row, topic_arn))
-    });
-    swapped
-        .map(|(row, topic_arn)| {
-            let SubscriptionRow {
-                id, account, event, ..
-            } = row;
-            let found = format!(
-                "subscription {id}: the webhook {account}/{event} receives messages of {topic_arn}, the other \
-                 event's topic"
-            );
-            Check::fail("topic", found)
-                .because("each notification triggers a pull of the wrong queue: documents arrive up to an hour late")
-                .fix(SWAPPED_TARGETS_FIX)
-        })
-        .collect()
 }
 
 /// Checks the store directly; used while no server runs.
@@ -311,7 +284,7 @@ pub async fn sns(client: &reqwest::Client, config: &Config, clock: &Clock) -> Ve
             .sns
             .topics
             .iter()
-            .map(|topic| endpoint(&topic.region))
+            .filter_map(|topic| region::endpoint(&topic.region))
             .collect(),
         local => local.to_vec(),
     };

@@ -2,8 +2,8 @@
 //!
 //! [`inside`] checks the settings, the store and outgoing connections; [`outside`] sends
 //! requests through the public address as SNS does; [`probe`] finds the exported queue's
-//! path; [`destinations`] checks the configured destinations; [`exposed`] finds secrets that everybody
-//! can read.
+//! path; [`destinations`] checks the configured destinations, [`subscriptions`] those at SNS;
+//! [`exposed`] finds secrets that everybody can read.
 
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ pub mod inside;
 pub mod outside;
 pub mod probe;
 mod stall;
+pub mod subscriptions;
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

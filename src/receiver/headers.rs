@@ -21,6 +21,7 @@ pub fn sns_headers(headers: &HeaderMap) -> SnsHeaders {
         message_type: text("x-amz-sns-message-type"),
         message_id: text("x-amz-sns-message-id"),
         topic_arn: text("x-amz-sns-topic-arn"),
+        subscription_arn: text("x-amz-sns-subscription-arn"),
         raw_delivery: headers
             .get("x-amz-sns-rawdelivery")
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true")),

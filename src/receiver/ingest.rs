@@ -25,11 +25,16 @@ use crate::domain::{Clock, Event, Feed, Timestamp};
 use crate::ivesk::notification;
 use crate::metrics::{Metrics, StoreStep};
 use crate::refusal::Refusal;
-use crate::sns::{Envelope, MessageType, VerifiedMessage, Verifier};
+use crate::sns::{
+    Envelope, Genuine, MessageType, UnknownTopicConfirmation, VerifiedMessage, Verifier,
+    VerifyError,
+};
 use crate::store::{
     AcceptedMessage, Insertion, Quarantined, QuarantinedMessage, SharedStore, StoreError,
+    UnknownTopicOffer,
 };
-use crate::subscriptions::Confirmations;
+use crate::subscriptions::topics::ApprovedTopics;
+use crate::subscriptions::{Confirmations, TOKEN_LIFE};
 use crate::unexpected::UnexpectedRequest;
 
 /// Longest time for a commit; SNS itself gives up after 15 s.
@@ -44,6 +49,7 @@ pub struct Ingest {
     body: BodyReader,
     verifier: Arc<Verifier>,
     store: SharedStore,
+    topics: Arc<ApprovedTopics>,
     confirmations: Arc<Confirmations>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
@@ -60,6 +66,8 @@ pub struct Parts {
     pub verifier: Arc<Verifier>,
     /// Stores them.
     pub store: SharedStore,
+    /// Topics that a person approved.
+    pub topics: Arc<ApprovedTopics>,
     /// Confirms subscriptions.
     pub confirmations: Arc<Confirmations>,
     /// Refuses messages while the service stops or the disk is nearly full.
@@ -78,6 +86,7 @@ impl Ingest {
             body: BodyReader::new(config.public.body_timeout),
             verifier: parts.verifier,
             store: parts.store,
+            topics: parts.topics,
             confirmations: parts.confirmations,
             health: parts.health,
             metrics: parts.metrics,
@@ -194,7 +203,8 @@ impl Ingest {
     }
 
     /// Verifies a message as of its receipt, commits it, and confirms the subscription of
-    /// a confirmation. A second call changes nothing.
+    /// a confirmation, or keeps it for a person if its topic is not known. A second call
+    /// changes nothing.
     ///
     /// # Errors
     ///
@@ -203,10 +213,21 @@ impl Ingest {
         let webhook = incoming.webhook;
         let headers = sns_headers(&incoming.headers);
         let envelope = Envelope::parse(incoming.body.clone(), &headers)?;
-        let message = self
+        // A person may have approved it on another replica.
+        self.topics
+            .learn_if_needed(&self.verifier, envelope.topic_arn())
+            .await
+            .map_err(|error| self.store_refusal(&error))?;
+        let genuine = self
             .verifier
-            .verify_at(envelope, incoming.received_at)
+            .classify_at(envelope, incoming.received_at)
             .await?;
+        let message = match genuine {
+            Genuine::Message(message) => message,
+            Genuine::UnknownTopic(confirmation) => {
+                return self.keep_unknown_topic(incoming, confirmation).await;
+            }
+        };
         let action = Action::of(&message);
         let ids = MessageIds {
             message_id: message.message_id().to_owned(),
@@ -225,6 +246,34 @@ impl Ingest {
             .accepted(webhook, insertion, &ids, incoming.request_id.as_ref());
         self.perform(webhook, action, insertion).await?;
         Ok(insertion)
+    }
+
+    /// Keeps a confirmation of an unknown topic for a person, who may approve the topic.
+    async fn keep_unknown_topic(
+        &self,
+        incoming: &IncomingMessage<'_>,
+        confirmation: UnknownTopicConfirmation,
+    ) -> Result<Insertion, Refusal> {
+        let webhook = incoming.webhook;
+        let request = incoming.request_id.as_ref();
+        let confirmation = Arc::new(confirmation);
+        let offer = self.store.offer_unknown_topic(
+            webhook.account.clone(),
+            webhook.event,
+            Arc::clone(&confirmation),
+            incoming.received_at,
+            self.clock.now().before(TOKEN_LIFE),
+        );
+        match self.within_commit_timeout(offer).await? {
+            UnknownTopicOffer::New(id) => {
+                log::unknown_topic(webhook, &confirmation, id, request);
+                Ok(Insertion::New)
+            }
+            UnknownTopicOffer::Known(_) => Ok(Insertion::Duplicate),
+            UnknownTopicOffer::TooMany => {
+                Err(VerifyError::TopicNotAllowed(confirmation.topic_arn().to_owned()).into())
+            }
+        }
     }
 
     /// Verifies a quarantined message again, as of its receipt, and removes it from the
@@ -273,8 +322,15 @@ impl Ingest {
         let commit = self
             .metrics
             .timed(StoreStep::Accept, self.store.accept(accepted));
+        self.within_commit_timeout(commit).await
+    }
+
+    async fn within_commit_timeout<T>(
+        &self,
+        commit: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, Refusal> {
         match tokio::time::timeout(COMMIT_TIMEOUT, commit).await {
-            Ok(Ok(insertion)) => Ok(insertion),
+            Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(error)) => Err(self.store_refusal(&error)),
             Err(_) => {
                 error!("the store did not commit a message within {COMMIT_TIMEOUT:?}");
@@ -297,10 +353,13 @@ impl Ingest {
                     .confirm_message(&webhook.account, webhook.event, &topic_arn, &token)
                     .await
             }
-            Action::ReportEnd { topic_arn } => {
+            Action::ReportEnd {
+                topic_arn,
+                subscription_arn,
+            } => {
                 if insertion == Insertion::New {
                     self.metrics.unsubscribed(webhook.event);
-                    log::unsubscribed(webhook, &topic_arn);
+                    log::unsubscribed(webhook, &topic_arn, subscription_arn.as_deref());
                 }
                 Ok(())
             }
@@ -401,8 +460,11 @@ enum Action {
         topic_arn: String,
         token: SecretString,
     },
-    /// Report that the subscription of this topic has ended.
-    ReportEnd { topic_arn: String },
+    /// Report that a subscription of this topic has ended.
+    ReportEnd {
+        topic_arn: String,
+        subscription_arn: Option<String>,
+    },
 }
 
 impl Action {
@@ -417,6 +479,7 @@ impl Action {
             },
             MessageType::UnsubscribeConfirmation => Self::ReportEnd {
                 topic_arn: topic_arn(),
+                subscription_arn: message.ended_subscription().map(str::to_owned),
             },
         }
     }

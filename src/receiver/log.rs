@@ -14,6 +14,7 @@ use super::incoming::IncomingMessage;
 use super::webhooks::{ROUTE_TEMPLATE, Webhook};
 use crate::domain::{Account, Event, Feed};
 use crate::refusal::Refusal;
+use crate::sns::UnknownTopicConfirmation;
 use crate::store::{Insertion, StoreError};
 use crate::unexpected::UnexpectedRequest;
 
@@ -254,14 +255,37 @@ impl MessageLog {
 }
 
 /// Logs that SNS reports the end of a subscription.
-pub(super) fn unsubscribed(webhook: &Webhook, topic_arn: &str) {
+pub(super) fn unsubscribed(webhook: &Webhook, topic_arn: &str, subscription_arn: Option<&str>) {
     let Webhook { account, event, .. } = webhook;
+    let name = subscription_arn.unwrap_or("of an unknown ARN");
     error!(
         %account,
         %event,
         sns.topic_arn = topic_arn,
-        "SNS reports that the subscription of {account}/{event} has ended: no more notifications will arrive. \
-         If this was not intended, run `ivesk-webhook subscriptions restore`"
+        sns.subscription_arn = subscription_arn,
+        "SNS reports that the subscription {name} of {account}/{event} has ended. If this was not intended, \
+         `ivesk-webhook subscriptions list` shows how to restore it"
+    );
+}
+
+/// Logs that a genuine confirmation of an unknown topic waits for a person.
+pub(super) fn unknown_topic(
+    webhook: &Webhook,
+    confirmation: &UnknownTopicConfirmation,
+    id: i64,
+    request: Option<&RequestId>,
+) {
+    let Webhook { account, event, .. } = webhook;
+    let (topic_arn, owner) = (confirmation.topic_arn(), confirmation.aws_account());
+    error!(
+        %account,
+        %event,
+        request.id = request.map(RequestId::as_str),
+        sns.message_id = confirmation.message_id(),
+        sns.topic_arn = topic_arn,
+        "SNS offers a subscription of {account}/{event} to a topic that `sns.topics` does not allow: {topic_arn}, of AWS \
+         account {owner}. It waits as subscription {id}. If Įvesk.lt owns that account, run \
+         `ivesk-webhook subscriptions approve {id}`"
     );
 }
 

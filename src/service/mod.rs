@@ -30,9 +30,7 @@ use crate::receiver::PublicRoutes;
 use crate::receiver::caller::Callers;
 use crate::receiver::listener::{self, Drained, Limits, ListenError, bind, local_address};
 use crate::receiver::log;
-use crate::store::{
-    SharedStore, Store, StoreError, StoreOptions, SubscriptionRow, SubscriptionState,
-};
+use crate::store::{SharedStore, Store, StoreError, StoreOptions, SubscriptionRow};
 use crate::subscriptions;
 use crate::uploads::watch::{self, WatchError, Watcher};
 use crate::uploads::{UploadSettings, Uploader};
@@ -176,16 +174,11 @@ impl Service {
         let (store, metrics) = (Arc::clone(&app.store), Arc::clone(&app.metrics));
         let health = Arc::clone(&app.health);
         let alarms = Alarms::new(&app.config, store, metrics, health, app.clock.clone())?;
-        // The process may have ended between the commit and the log line.
-        for row in app.store.subscriptions().await? {
-            if row.state == SubscriptionState::Unsubscribed {
-                log_ended(&row);
-            } else if let Some(topic_arn) = &row.topic_arn
-                && !row.event.fits_topic(topic_arn)
-            {
-                log::other_topic(&row.account, row.event, topic_arn);
-            }
-        }
+        // No message waits for these.
+        app.verifier.load_certificates().await;
+        app.topics.load().await;
+        app.confirmations.log_problems(&app.config).await?;
+        log_other_topics(&app.store.subscriptions().await?);
         let mut service = Self {
             public: local_address("public.listen", &public, app.config.public.listen)?,
             admin: local_address("admin.listen", &admin, app.config.admin.listen)?,
@@ -254,9 +247,10 @@ impl Service {
         });
 
         let confirmations = Arc::clone(&self.app.confirmations);
+        let config = self.app.config.clone();
         let stop = self.stop_workers.clone();
         self.tasks.spawn(async move {
-            subscriptions::run(confirmations, stop).await;
+            subscriptions::run(confirmations, config, stop).await;
             "confirmation worker"
         });
 
@@ -449,16 +443,13 @@ fn workers(app: &App) -> Result<Vec<DestinationWorker>, OpenError> {
     workers.collect()
 }
 
-fn log_ended(row: &SubscriptionRow) {
-    let SubscriptionRow {
-        id, account, event, ..
-    } = row;
-    error!(
-        %account,
-        %event,
-        "subscription {id} of {account}/{event} has ended: no more notifications will arrive. \
-         If this was not intended, run `ivesk-webhook subscriptions restore {id}`"
-    );
+/// Logs subscriptions to the other event's topic, without waiting for its next message.
+fn log_other_topics(subscriptions: &[SubscriptionRow]) {
+    for row in subscriptions {
+        if let Some(topic_arn) = row.other_topic() {
+            log::other_topic(&row.account, row.event, topic_arn);
+        }
+    }
 }
 
 fn log_early_end(ended: Option<Result<&'static str, tokio::task::JoinError>>) {

@@ -19,6 +19,8 @@ named! {
         Silence = "silence",
         /// SNS announced that a subscription has ended.
         Unsubscribed = "unsubscribed",
+        /// A subscription could not be confirmed, or waits for a person.
+        Unconfirmed = "unconfirmed",
         /// A feed or an account is paused until a person resumes it.
         Paused = "paused",
         /// A queue can't be pulled because a setting is missing.
@@ -60,6 +62,7 @@ impl AlarmKind {
             }
             Self::Silence
             | Self::Unsubscribed
+            | Self::Unconfirmed
             | Self::Paused
             | Self::Behind
             | Self::Certificate

@@ -1,6 +1,6 @@
 //! Conversions between domain values and columns, for both databases.
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::engine::{Column, Columns, rows, scalars};
@@ -93,7 +93,10 @@ impl Column for SecretString {
 // Three columns, of which the first is the account's name.
 rows! { Feed { account, queue, company } }
 
-scalars! { Cursor: Text, cursor => cursor.as_str(); }
+scalars! {
+    Cursor: Text, cursor => cursor.as_str();
+    SecretString: Text, secret => secret.expose_secret();
+}
 
 /// Returns the event's code in the notification table.
 pub(super) const fn event_code(event: Event) -> i64 {

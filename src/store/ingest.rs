@@ -8,10 +8,11 @@ use super::columns::{event_code, message_key};
 use super::engine::{Fragment, NewNotification, Sql, Tx};
 use super::error::Result;
 use super::row_ids::{account_id, feed_ids};
-use super::subscriptions::record_subscription;
+use super::subscription_messages::{HeardTopics, record_confirmation};
 use super::trigger_kind::TriggerKind;
 use super::{AcceptedMessage, Insertion, StoreError};
 use crate::domain::{Account, Feed};
+use crate::sns::MessageType;
 
 /// Maximum number of messages that share one commit.
 pub(super) const MAX_GROUP: usize = 1024;
@@ -123,9 +124,16 @@ pub(super) async fn store_group<T: Tx>(
         .map(|(incoming, _)| incoming)
         .collect();
     let raised = raise_triggers(tx, &new, known, &mut row_ids).await?;
+    let mut heard = HeardTopics::default();
     for incoming in new {
-        record_subscription(tx, row_ids.accounts[&incoming.account], incoming, ask).await?;
+        let account = row_ids.accounts[&incoming.account];
+        if incoming.message.message_type() == MessageType::Notification {
+            heard.add(account, incoming);
+        } else {
+            record_confirmation(tx, account, incoming, ask).await?;
+        }
     }
+    heard.record(tx).await?;
     Ok(StoredGroup {
         outcomes,
         row_ids,

@@ -4,12 +4,17 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::debug::redacted;
-use super::engine::{Sql, Tx, operations, params, rows};
+use super::engine::{Column, Columns, Sql, Tx, operations, params, rows};
 use super::error::Result;
 use crate::domain::{Account, Event, Timestamp};
+use crate::sns::{Envelope, SnsHeaders};
 
 /// Maximum number of refused messages that wait to be stored in the quarantine.
 pub(super) const QUARANTINE_QUEUE: usize = 64;
+
+/// Maximum number of refused messages in each of the quarantine's two shares: those that claim
+/// an allowed topic, and all others.
+const MAX_QUARANTINED: u64 = 5_000;
 
 /// A refused message for the quarantine.
 #[derive(Clone)]
@@ -45,6 +50,9 @@ pub struct QuarantineRow {
     pub reason: String,
     /// Length of the body in bytes.
     pub size_bytes: u64,
+    /// The topic that it claims to be of, whether that is true or not; null if it is no SNS
+    /// message.
+    pub topic_arn: Option<String>,
 }
 
 /// A message of the quarantine, whole. Lists have [`QuarantineRow`] alone: a page of large
@@ -76,13 +84,32 @@ operations! {
 }
 
 rows! {
-    QuarantineRow { id, received_at, account, event, reason, size_bytes }
     QuarantinedMessage { row, headers, body }
+}
+
+impl Column for QuarantineRow {
+    /// Reads the columns up to the body, of which nothing but the topic is kept.
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
+        Ok(Self {
+            id: columns.get()?,
+            received_at: columns.get()?,
+            account: columns.get()?,
+            event: columns.get()?,
+            reason: columns.get()?,
+            size_bytes: columns.get()?,
+            topic_arn: claimed_topic(columns.get()?),
+        })
+    }
+}
+
+fn claimed_topic(body: Vec<u8>) -> Option<String> {
+    let envelope = Envelope::parse(body.into(), &SnsHeaders::default()).ok()?;
+    Some(envelope.topic_arn().to_owned())
 }
 
 async fn quarantine<T: Tx>(tx: &mut T, after: i64, limit: usize) -> Result<Vec<QuarantineRow>> {
     static SQL: Sql = Sql::new(
-        "SELECT id, received_at, account, event, reason, length(body)
+        "SELECT id, received_at, account, event, reason, length(body), body
          FROM quarantine WHERE id > $1 ORDER BY id LIMIT $2",
     );
     tx.all(&SQL, &[&after, &limit]).await
@@ -90,7 +117,7 @@ async fn quarantine<T: Tx>(tx: &mut T, after: i64, limit: usize) -> Result<Vec<Q
 
 async fn quarantined<T: Tx>(tx: &mut T, id: i64) -> Result<Option<QuarantinedMessage>> {
     static SQL: Sql = Sql::new(
-        "SELECT id, received_at, account, event, reason, length(body), headers, body
+        "SELECT id, received_at, account, event, reason, length(body), body, headers, body
          FROM quarantine WHERE id = $1",
     );
     tx.first(&SQL, &[&id]).await
@@ -115,19 +142,38 @@ pub(super) async fn remove_old_quarantined<T: Tx>(
     tx.execute(&SQL, &[&before, &limit]).await
 }
 
-/// The bytes of quarantined messages: of those that claim no allowed topic, and of those that
-/// do. One half of the bound is for each.
-pub(super) type QuarantinedBytes = [u64; 2];
+/// What the quarantine holds in each of its two shares: of messages that claim no allowed topic,
+/// and of those that do. One half of the bound in bytes is for each.
+pub(super) type Shares = [Share; 2];
+
+/// What a share of the quarantine holds.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Share {
+    messages: u64,
+    bytes: u64,
+}
+
+impl Share {
+    /// Returns the share with one more message; `None` if there is no room for it.
+    fn with(self, item: &Quarantined, limit_bytes: u64) -> Option<Self> {
+        let after = Self {
+            messages: self.messages + 1,
+            bytes: self.bytes + (item.body.len() + item.headers.len()) as u64,
+        };
+        let fits = after.messages <= MAX_QUARANTINED && after.bytes <= limit_bytes / 2;
+        fits.then_some(after)
+    }
+}
 
 /// Counts what is stored.
-async fn quarantined_bytes<T: Tx>(tx: &mut T) -> Result<QuarantinedBytes> {
+async fn stored_shares<T: Tx>(tx: &mut T) -> Result<Shares> {
     static SQL: Sql = Sql::new(
-        "SELECT allowed_topic, CAST(sum(length(body) + octet_length(headers)) AS BIGINT)
+        "SELECT allowed_topic, count(*), CAST(sum(length(body) + octet_length(headers)) AS BIGINT)
          FROM quarantine GROUP BY 1",
     );
-    let mut stored = QuarantinedBytes::default();
-    for (allowed_topic, bytes) in tx.all::<(bool, u64)>(&SQL, &[]).await? {
-        stored[usize::from(allowed_topic)] = bytes;
+    let mut stored = Shares::default();
+    for (allowed_topic, messages, bytes) in tx.all::<(bool, u64, u64)>(&SQL, &[]).await? {
+        stored[usize::from(allowed_topic)] = Share { messages, bytes };
     }
     Ok(stored)
 }
@@ -137,38 +183,36 @@ async fn quarantined_bytes<T: Tx>(tx: &mut T) -> Result<QuarantinedBytes> {
 pub(super) async fn store_quarantined<T: Tx>(
     tx: &mut T,
     limit_bytes: u64,
-    known: Option<QuarantinedBytes>,
+    known: Option<Shares>,
     items: &[Quarantined],
-) -> Result<QuarantinedBytes> {
+) -> Result<Shares> {
     static SQL: Sql = Sql::new(
         "INSERT INTO quarantine (received_at, account, event, reason, allowed_topic, headers, body)
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
     );
-    let share = |item: &Quarantined| usize::from(item.allowed_topic);
-    let size = |item: &Quarantined| (item.body.len() + item.headers.len()) as u64;
-    let all_fit = |stored: &QuarantinedBytes| {
+    let add = |stored: &mut Shares, item: &Quarantined| {
+        let share = &mut stored[usize::from(item.allowed_topic)];
+        let after = share.with(item, limit_bytes);
+        *share = after.unwrap_or(*share);
+        after.is_some()
+    };
+    let all_fit = |stored: &Shares| {
         let mut stored = *stored;
-        items.iter().all(|item| {
-            stored[share(item)] += size(item);
-            stored[share(item)] <= limit_bytes / 2
-        })
+        items.iter().all(|item| add(&mut stored, item))
     };
     let mut stored = match known.filter(all_fit) {
         Some(known) => known,
         // Retention or a retry may have made room.
-        None => quarantined_bytes(tx).await?,
+        None => stored_shares(tx).await?,
     };
     for item in items {
-        let after = stored[share(item)] + size(item);
-        if after > limit_bytes / 2 {
-            continue;
+        if add(&mut stored, item) {
+            let params = params! {
+                item.received_at, item.account, item.event, item.reason, item.allowed_topic,
+                item.headers, item.body.as_ref(),
+            };
+            tx.run(&SQL, params).await?;
         }
-        let params = params! {
-            item.received_at, item.account, item.event, item.reason, item.allowed_topic,
-            item.headers, item.body.as_ref(),
-        };
-        tx.run(&SQL, params).await?;
-        stored[share(item)] = after;
     }
     Ok(stored)
 }

@@ -1,7 +1,8 @@
 //! Confirms and approves SNS subscriptions, and restores those that ended.
 //!
 //! A verified SubscriptionConfirmation is stored before its SubscribeURL is visited. The
-//! request that brought it confirms at once; a worker retries what failed.
+//! request that brought it confirms at once; a worker retries what failed. [`problems`] are
+//! what a person should know of or decide.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +21,16 @@ use crate::store::{
     SharedStore, StoreError, SubscriptionChange, SubscriptionRow, SubscriptionState,
 };
 
+use self::problems::ProblemLog;
+pub use self::problems::TOKEN_LIFE;
+use self::topics::ApprovedTopics;
+use crate::config::Config;
+
+pub mod problems;
+pub mod topics;
+
 /// Longest time for a confirmation within its request; SNS gives up after 15 s.
 pub const IN_REQUEST: Duration = Duration::from_secs(5);
-
-/// Lifetime of SNS's confirmation tokens (AWS, API_Subscribe).
-pub const TOKEN_LIFE: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 /// Interval at which the worker checks for due rows.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -48,16 +54,26 @@ pub enum ConfirmOutcome {
         /// The time of the next attempt; `None` if it could not succeed.
         next_try_at: Option<Timestamp>,
     },
+    /// Nothing was visited: the token had expired when a person approved its topic, which is
+    /// allowed now.
+    Expired {
+        /// The row.
+        id: i64,
+        /// What to do.
+        error: String,
+    },
 }
 
 /// Confirms subscriptions that the store holds as pending.
 pub struct Confirmations {
     store: SharedStore,
     confirmer: Confirmer,
+    topics: Arc<ApprovedTopics>,
     metrics: Arc<Metrics>,
     clock: Clock,
     // One visit at a time: the second copy of a message finds its subscription confirmed.
     visiting: Mutex<()>,
+    log: ProblemLog,
 }
 
 impl Confirmations {
@@ -65,16 +81,32 @@ impl Confirmations {
     pub fn new(
         store: SharedStore,
         confirmer: Confirmer,
+        topics: Arc<ApprovedTopics>,
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Self {
         Self {
             store,
             confirmer,
+            topics,
             metrics,
             clock,
             visiting: Mutex::new(()),
+            log: ProblemLog::default(),
         }
+    }
+
+    /// Logs what a person should know of: what is new at once, the rest rarely.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn log_problems(&self, config: &Config) -> Result<(), StoreError> {
+        let rows = self.store.subscriptions().await?;
+        self.topics.learn_subscriptions(&rows);
+        let now = self.clock.now();
+        self.log.write(&problems::all(config, &rows, now), now);
+        Ok(())
     }
 
     /// Confirms the subscription of a SubscriptionConfirmation that was just stored.
@@ -102,7 +134,11 @@ impl Confirmations {
             }
         };
         match tokio::time::timeout(IN_REQUEST, attempt).await {
-            Ok(Ok(ConfirmOutcome::Idle | ConfirmOutcome::Confirmed { .. })) => Ok(()),
+            Ok(Ok(
+                ConfirmOutcome::Idle
+                | ConfirmOutcome::Confirmed { .. }
+                | ConfirmOutcome::Expired { .. },
+            )) => Ok(()),
             // After a final rejection, sending the message again would change nothing.
             Ok(Ok(ConfirmOutcome::Failed { error, .. })) => {
                 Refusal::of_confirmation(&error).map_or(Ok(()), Err)
@@ -152,13 +188,33 @@ impl Confirmations {
         }
     }
 
-    /// Approves or restores subscription `id`, and visits its SubscribeURL at once; `None`
-    /// if its state does not allow that.
+    /// Approves subscription `id`, and its topic if that is not known, and visits its
+    /// SubscribeURL at once; `None` if its state does not allow that. `by` says who approved.
     ///
     /// # Errors
     ///
     /// If the store fails.
-    pub async fn change(
+    pub async fn approve(
+        &self,
+        id: i64,
+        by: &'static str,
+    ) -> Result<Option<ConfirmOutcome>, StoreError> {
+        let valid_since = self.clock.now().before(TOKEN_LIFE);
+        let change = SubscriptionChange::Approved { by, valid_since };
+        self.change(id, change).await
+    }
+
+    /// Restores subscription `id`, and visits its SubscribeURL at once; `None` if its state
+    /// does not allow that.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn restore(&self, id: i64) -> Result<Option<ConfirmOutcome>, StoreError> {
+        self.change(id, SubscriptionChange::Restored).await
+    }
+
+    async fn change(
         &self,
         id: i64,
         change: SubscriptionChange,
@@ -166,7 +222,14 @@ impl Confirmations {
         let _visiting = self.visiting.lock().await;
         let now = self.clock.now();
         match self.store.change_subscription(id, change, now).await? {
-            Some(row) => self.visit(&row).await.map(Some),
+            Some(row) if row.state == SubscriptionState::Pending => {
+                self.visit(&row).await.map(Some)
+            }
+            // Its token has expired.
+            Some(row) => Ok(Some(ConfirmOutcome::Expired {
+                id,
+                error: row.last_error.unwrap_or_default(),
+            })),
             None => Ok(None),
         }
     }
@@ -175,6 +238,8 @@ impl Confirmations {
     async fn visit(&self, row: &SubscriptionRow) -> Result<ConfirmOutcome, StoreError> {
         let visited = match (&row.topic_arn, &row.subscribe_url, &row.token) {
             (Some(topic_arn), Some(url), Some(token)) => {
+                // Another replica may have approved it.
+                self.topics.learn(topic_arn).await?;
                 self.confirmer.confirm(topic_arn, url, token).await
             }
             // Only a message that has all three makes a row pending.
@@ -183,7 +248,7 @@ impl Confirmations {
         self.metrics.confirmation_visit(visited.is_ok());
         match visited {
             Ok(subscription_arn) => self.record_confirmed(row, subscription_arn).await,
-            Err(error) => self.record_failed(row, error).await,
+            Err(error) => self.record_failure(row, error).await,
         }
     }
 
@@ -201,14 +266,18 @@ impl Confirmations {
             sns.subscription_arn = %subscription_arn,
             "confirmed the subscription of {account}/{event}"
         );
-        let change = SubscriptionChange::Confirmed { subscription_arn };
+        self.topics.add_subscription(&subscription_arn);
+        let change = SubscriptionChange::Confirmed {
+            token: row.token.clone().unwrap_or_default(),
+            subscription_arn,
+        };
         self.store
             .change_subscription(*id, change, self.clock.now())
             .await?;
         Ok(ConfirmOutcome::Confirmed { id: *id })
     }
 
-    async fn record_failed(
+    async fn record_failure(
         &self,
         row: &SubscriptionRow,
         error: ConfirmError,
@@ -219,7 +288,9 @@ impl Confirmations {
         let now = self.clock.now();
         let next_try_at = match error {
             ConfirmError::Unavailable(_) => next_try(row, now),
-            ConfirmError::Untrusted | ConfirmError::Rejected { .. } => None,
+            ConfirmError::TopicNotAllowed(_)
+            | ConfirmError::Untrusted
+            | ConfirmError::Rejected { .. } => None,
         };
         match next_try_at {
             Some(moment) => warn!(
@@ -234,8 +305,14 @@ impl Confirmations {
                  Run `ivesk-webhook subscriptions create` to request a new one"
             ),
         }
+        let expired = matches!(error, ConfirmError::Unavailable(_)) && next_try_at.is_none();
         let change = SubscriptionChange::AttemptFailed {
-            error: error.to_string(),
+            token: row.token.clone(),
+            error: if expired {
+                format!("{error}, until its token expired after two days; subscribe again")
+            } else {
+                error.to_string()
+            },
             next_try_at,
         };
         self.store.change_subscription(*id, change, now).await?;
@@ -249,21 +326,25 @@ impl Confirmations {
 
 /// Returns when to visit a row's SubscribeURL again; `None` once its token has expired.
 ///
-/// A row's state last changed when its token arrived or later, so the token may expire
-/// earlier than assumed here: at worst one attempt is in vain.
+/// A person may approve or restore a subscription long after its token was sent, so the token
+/// may expire earlier than assumed here: at worst some attempts are in vain.
 fn next_try(row: &SubscriptionRow, now: Timestamp) -> Option<Timestamp> {
     let next = now.after(backoff::CONFIRMATION.delay(row.attempts, 0.0));
     (next < row.changed_at.after(TOKEN_LIFE)).then_some(next)
 }
 
-/// Confirms due subscriptions until `shutdown` is canceled; a visit in progress is finished.
-pub async fn run(confirmations: Arc<Confirmations>, shutdown: CancellationToken) {
+/// Confirms due subscriptions and logs problems until `shutdown` is canceled; a visit in
+/// progress is finished.
+pub async fn run(confirmations: Arc<Confirmations>, config: Config, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         match confirmations.confirm_next().await {
             Ok(ConfirmOutcome::Idle) => {}
             // Already logged; the next one may be due as well.
             Ok(_) => continue,
             Err(error) => warn!("failed to read pending subscriptions: {error}"),
+        }
+        if let Err(error) = confirmations.log_problems(&config).await {
+            warn!("failed to read the state of subscriptions: {error}");
         }
         shutdown
             .run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL))
@@ -286,6 +367,8 @@ mod tests {
             state: SubscriptionState::Pending,
             created_at: Timestamp::from_millis(0),
             changed_at: Timestamp::from_millis(0),
+            last_message_at: None,
+            last_heard_at: None,
             next_try_at: None,
             attempts,
             last_error: None,

@@ -92,6 +92,7 @@ async fn verify(
         message_type: header("x-amz-sns-message-type"),
         message_id: header("x-amz-sns-message-id"),
         topic_arn: header("x-amz-sns-topic-arn"),
+        subscription_arn: header("x-amz-sns-subscription-arn"),
         raw_delivery: header("x-amz-sns-rawdelivery").is_some_and(|value| value == "true"),
     };
     app.verifier.verify(Envelope::parse(body, &headers)?).await

@@ -111,6 +111,11 @@ impl Certificate {
         })
     }
 
+    /// Returns true if it is no longer valid at `at`.
+    pub(super) fn has_expired(&self, at: Timestamp) -> bool {
+        self.summary.not_after < at && self.check_dates(at).is_err()
+    }
+
     /// Returns the PEM text as it was fetched.
     pub fn pem(&self) -> &[u8] {
         &self.pem

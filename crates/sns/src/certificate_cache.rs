@@ -18,8 +18,14 @@ use crate::time::{Clock, Timestamp};
 pub const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(4);
 /// The largest certificate that is read; AWS's have about 2 KiB.
 pub const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
-/// Number of certificates that are fetched within [`FETCH_PERIOD`], whatever their URLs.
+/// Number of certificates that are fetched within [`FETCH_PERIOD`] for messages that claim an
+/// allowed topic, whatever their URLs.
 pub const MAX_FETCHES: usize = 10;
+/// Number of further fetches for messages that name one of the program's own subscriptions:
+/// strangers don't know their ARNs, and so can't use this reserve up.
+pub const RESERVED_FETCHES: usize = 5;
+/// Number of fetches for confirmations of unknown topics, apart from all others.
+pub const UNKNOWN_TOPIC_FETCHES: usize = 3;
 /// See [`MAX_FETCHES`].
 pub const FETCH_PERIOD: Duration = Duration::from_secs(60);
 /// Time for which a failure is remembered: less than the 20 s after which SNS retries.
@@ -59,6 +65,17 @@ pub(super) enum Source {
     Folder(PathBuf),
 }
 
+/// What a message claims that needs a certificate, which decides who pays for the fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// It is of an allowed topic, and names one of the program's own subscriptions.
+    OwnSubscription,
+    /// It is of an allowed topic.
+    AllowedTopic,
+    /// It is of a topic that is not allowed.
+    UnknownTopic,
+}
+
 /// The certificates that were fetched, and the fetches in progress.
 ///
 /// A flood of made-up URLs costs at most [`MAX_FETCHES`] requests in
@@ -81,14 +98,21 @@ struct Entries {
     failures: HashMap<String, Failure>,
     /// Fetches in progress, so that many waiters share one.
     pending: HashMap<String, PendingFetch>,
-    /// Start times of the last [`MAX_FETCHES`] fetches.
-    started: VecDeque<Timestamp>,
+    started: Starts,
+    reserved: Starts,
+    unknown_topics: Starts,
     arrivals: u64,
 }
+
+/// Start times of the last fetches.
+#[derive(Default)]
+struct Starts(VecDeque<Timestamp>);
 
 struct Good {
     certificate: Arc<Certificate>,
     arrival: u64,
+    /// When a newer one was last asked for, because its dates did not fit.
+    refreshed_at: Option<Timestamp>,
 }
 
 struct Failure {
@@ -135,12 +159,36 @@ impl CertificateCache {
         self: &Arc<Self>,
         url: &str,
         origin: &CertificateOrigin<'_>,
+        claim: Claim,
     ) -> Fetched {
         if let Some(certificate) = self.cached(url) {
             return Ok(certificate);
         }
+        self.load().await;
+        self.obtain(url, origin, claim, None).await
+    }
+
+    /// Loads the stored certificates, unless that is done already.
+    pub(super) async fn load(&self) {
         self.store_read.get_or_init(|| self.read_store()).await;
-        self.obtain(url, origin, None).await
+    }
+
+    /// Returns true if a newer certificate than the cached one at `url` should be fetched,
+    /// because its dates did not fit; at most once in [`FETCH_PERIOD`].
+    pub(super) fn may_refresh(&self, url: &str) -> bool {
+        let now = self.clock.now();
+        match self.write().good.get_mut(url) {
+            Some(good) => {
+                let due = good
+                    .refreshed_at
+                    .is_none_or(|last| !is_within(last, now, FETCH_PERIOD));
+                if due {
+                    good.refreshed_at = Some(now);
+                }
+                due
+            }
+            None => false,
+        }
     }
 
     /// Fetches a newer certificate at `url` than `stale`; returns `None` if there is none
@@ -149,9 +197,10 @@ impl CertificateCache {
         self: &Arc<Self>,
         url: &str,
         origin: &CertificateOrigin<'_>,
+        claim: Claim,
         stale: &Arc<Certificate>,
     ) -> Option<Arc<Certificate>> {
-        let fetched = self.obtain(url, origin, Some(stale)).await.ok()?;
+        let fetched = self.obtain(url, origin, claim, Some(stale)).await.ok()?;
         (fetched.pem() != stale.pem()).then_some(fetched)
     }
 
@@ -172,9 +221,10 @@ impl CertificateCache {
         self: &Arc<Self>,
         url: &str,
         origin: &CertificateOrigin<'_>,
+        claim: Claim,
         stale: Option<&Arc<Certificate>>,
     ) -> Fetched {
-        let step = self.write().next_step(url, stale, self.allowance());
+        let step = self.write().next_step(url, stale, self.allowance(claim));
         let mut fetch = match step {
             Step::Have(outcome) => return outcome,
             Step::Await(fetch) => fetch,
@@ -203,20 +253,27 @@ impl CertificateCache {
         }
     }
 
-    fn allowance(&self) -> Allowance {
+    fn allowance(&self, claim: Claim) -> Allowance {
         Allowance {
             now: self.clock.now(),
             // Reading a folder makes no requests.
-            limited: matches!(self.source, Source::Network(_)),
+            limited: matches!(self.source, Source::Network(_)).then_some(claim),
         }
     }
 
     async fn fetch(&self, url: &str, origin: &CertificateOrigin<'_>) -> Fetched {
-        let pem = match &self.source {
-            Source::Network(client) => fetch_pem(client, url).await?,
-            Source::Folder(folder) => read_pem(folder, url).await?,
+        let fetched = match &self.source {
+            Source::Network(client) => fetch_pem(client, url).await,
+            Source::Folder(folder) => read_pem(folder, url).await,
         };
-        self.check(&pem, origin).map(Arc::new)
+        match fetched {
+            Ok(pem) => self.check(&pem, origin).map(Arc::new),
+            // Another process that shares the store may have fetched it.
+            Err(error) => {
+                self.read_store().await;
+                self.cached(url).ok_or(error)
+            }
+        }
     }
 
     fn check(
@@ -226,7 +283,9 @@ impl CertificateCache {
     ) -> Result<Certificate, VerifyError> {
         match origin {
             CertificateOrigin::Sns { region } => {
-                Certificate::parse(pem, Some(&self.policy.certificate_name(region)))
+                let name = self.policy.certificate_name(region);
+                let name = name.ok_or(VerifyError::UntrustedCertificateUrl)?;
+                Certificate::parse(pem, Some(&name))
             }
             CertificateOrigin::Local => Certificate::parse(pem, None),
         }
@@ -288,10 +347,11 @@ impl CertificateCache {
     }
 }
 
-/// The start time of a fetch, and whether it counts against the limit.
+/// The start time of a fetch, and the claim whose limit it counts against; `None` is not
+/// limited.
 struct Allowance {
     now: Timestamp,
-    limited: bool,
+    limited: Option<Claim>,
 }
 
 impl Entries {
@@ -314,32 +374,34 @@ impl Entries {
         {
             return Step::Have(Err(failure.error.clone()));
         }
-        if allowance.limited && !self.start_fetch(allowance.now) {
-            return Step::Have(Err(VerifyError::CertificateUnavailable(format!(
-                "{MAX_FETCHES} certificates were fetched within a minute already"
-            ))));
+        if let Some(claim) = allowance.limited
+            && !self.start_fetch(claim, allowance.now)
+        {
+            return Step::Have(Err(VerifyError::CertificateUnavailable(
+                "too many certificates were fetched within a minute already".to_owned(),
+            )));
         }
         let (done, fetch) = watch::channel(None);
         self.pending.insert(url.to_owned(), fetch.clone());
         Step::Fetch(done, fetch)
     }
 
-    /// Counts one fetch and returns true, unless there were [`MAX_FETCHES`] in the last
-    /// [`FETCH_PERIOD`].
-    fn start_fetch(&mut self, now: Timestamp) -> bool {
-        // A start in the future means that the clock was set back.
-        self.started
-            .retain(|start| *start <= now && now.since(*start) < FETCH_PERIOD);
-        if self.started.len() >= MAX_FETCHES {
-            return false;
+    /// Counts one fetch and returns true, unless the limit of `claim` is reached.
+    fn start_fetch(&mut self, claim: Claim, now: Timestamp) -> bool {
+        match claim {
+            Claim::OwnSubscription => {
+                self.started.add(now, MAX_FETCHES) || self.reserved.add(now, RESERVED_FETCHES)
+            }
+            Claim::AllowedTopic => self.started.add(now, MAX_FETCHES),
+            Claim::UnknownTopic => self.unknown_topics.add(now, UNKNOWN_TOPIC_FETCHES),
         }
-        self.started.push_back(now);
-        true
     }
 
     fn add_good(&mut self, url: &str, certificate: &Arc<Certificate>) {
         self.failures.remove(url);
-        if self.good.len() >= MAX_GOOD && !self.good.contains_key(url) {
+        let replaced = self.good.get(url);
+        let refreshed_at = replaced.and_then(|good| good.refreshed_at);
+        if self.good.len() >= MAX_GOOD && replaced.is_none() {
             self.evict_one_good();
         }
         self.arrivals += 1;
@@ -348,6 +410,7 @@ impl Entries {
             Good {
                 certificate: Arc::clone(certificate),
                 arrival: self.arrivals,
+                refreshed_at,
             },
         );
     }
@@ -376,10 +439,28 @@ impl Entries {
     }
 }
 
+impl Starts {
+    /// Adds a start and returns true, unless there were `limit` in the last [`FETCH_PERIOD`].
+    fn add(&mut self, now: Timestamp, limit: usize) -> bool {
+        self.0.retain(|start| is_within(*start, now, FETCH_PERIOD));
+        if self.0.len() >= limit {
+            return false;
+        }
+        self.0.push_back(now);
+        true
+    }
+}
+
 impl Failure {
     fn is_fresh(&self, now: Timestamp) -> bool {
-        self.at <= now && now.since(self.at) < FAILURE_MEMORY
+        is_within(self.at, now, FAILURE_MEMORY)
     }
+}
+
+/// Returns true if `moment` is less than `period` ago. One in the future is not: the clock was
+/// set back.
+fn is_within(moment: Timestamp, now: Timestamp, period: Duration) -> bool {
+    moment <= now && now.since(moment) < period
 }
 
 async fn fetch_pem(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, VerifyError> {
@@ -465,7 +546,8 @@ mod tests {
             let certificates = certificates(source, &clock);
             for number in 0..10_000 {
                 let url = format!("http://127.0.0.1:1/{number}.pem");
-                let got = certificates.get(&url, &CertificateOrigin::Local).await;
+                let local = CertificateOrigin::Local;
+                let got = certificates.get(&url, &local, Claim::AllowedTopic).await;
                 assert!(got.is_err());
                 if number % 100 == 0 {
                     clock.advance(Duration::from_secs(1));
@@ -520,21 +602,36 @@ mod tests {
     #[test]
     fn ten_fetches_begin_in_a_minute_and_the_next_ones_in_the_next() {
         let mut entries = Entries::default();
-        let started = (0..100).filter(|_| entries.start_fetch(now())).count();
+        let mut start = |at| entries.start_fetch(Claim::AllowedTopic, at);
+        let started = (0..100).filter(|_| start(now())).count();
         assert_eq!(started, MAX_FETCHES);
         let almost = now().after(FETCH_PERIOD.saturating_sub(Duration::from_millis(1)));
-        assert!(!entries.start_fetch(almost));
-        assert!(entries.start_fetch(now().after(FETCH_PERIOD)));
+        assert!(!start(almost));
+        assert!(start(now().after(FETCH_PERIOD)));
+    }
+
+    #[test]
+    fn strangers_use_up_neither_the_reserve_nor_each_others_fetches() {
+        let mut entries = Entries::default();
+        let mut started = |claim| {
+            (0..100)
+                .filter(|_| entries.start_fetch(claim, now()))
+                .count()
+        };
+        assert_eq!(started(Claim::UnknownTopic), UNKNOWN_TOPIC_FETCHES);
+        assert_eq!(started(Claim::AllowedTopic), MAX_FETCHES);
+        assert_eq!(started(Claim::OwnSubscription), RESERVED_FETCHES);
     }
 
     #[test]
     fn a_clock_that_was_set_back_does_not_stop_the_fetching() {
         let mut entries = Entries::default();
+        let mut start = |at| entries.start_fetch(Claim::AllowedTopic, at);
         for _ in 0..MAX_FETCHES {
-            assert!(entries.start_fetch(now()));
+            assert!(start(now()));
         }
-        assert!(!entries.start_fetch(now()));
+        assert!(!start(now()));
 
-        assert!(entries.start_fetch(now().before(Duration::from_secs(3 * 3600))));
+        assert!(start(now().before(Duration::from_secs(3 * 3600))));
     }
 }

@@ -8,7 +8,8 @@ use url::Url;
 
 use crate::error::VerifyError;
 use crate::http;
-use crate::policy::{Policy, TopicArn, endpoint};
+use crate::policy::{Policy, TopicArn, is_subscription_to};
+use crate::region;
 use crate::settings::Settings;
 
 /// Longest time for a confirmation: SNS itself waits 15 s for the answer to its message.
@@ -19,23 +20,24 @@ pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Why a subscription was not confirmed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfirmError {
+    /// The topic, which is this one, is not on the allowlist: no request was made.
+    #[error("the topic {0} is not on the allowlist")]
+    TopicNotAllowed(String),
     /// [`VerifyError::UntrustedSubscribeUrl`]: no request was made.
     #[error("{}", VerifyError::UntrustedSubscribeUrl)]
     Untrusted,
-    /// SNS was unreachable or throttled the request: a later retry could succeed.
+    /// SNS was unreachable, throttled the request, or something between answered for it: a
+    /// later retry could succeed.
     #[error("failed to ask SNS for the confirmation: {0}")]
     Unavailable(String),
     /// SNS rejected the confirmation, and will again: the token has expired (after two
     /// days) or was never valid.
-    #[error(
-        "SNS rejected the confirmation ({status}{}); subscribe again for a new token",
-        code.as_deref().map(|code| format!(", {code}")).unwrap_or_default()
-    )]
+    #[error("SNS rejected the confirmation ({status}, {code}); subscribe again for a new token")]
     Rejected {
         /// The HTTP status, 400 to 499.
         status: u16,
-        /// SNS's `Code`, such as `InvalidParameter`, if the answer contained one.
-        code: Option<String>,
+        /// SNS's `Code`, such as `InvalidParameter`.
+        code: String,
     },
 }
 
@@ -65,7 +67,8 @@ impl Confirmer {
     /// Requests `subscribe_url` and returns the `SubscriptionArn` in the answer.
     ///
     /// The URL is checked again, so a stored one may be confirmed later. Redirects are
-    /// not followed. Confirming twice is harmless: SNS answers with the same ARN.
+    /// not followed. Confirming twice is harmless: SNS answers with the same ARN. Only
+    /// SNS's own error document rejects a confirmation; a web filter's page does not.
     ///
     /// # Errors
     ///
@@ -77,6 +80,9 @@ impl Confirmer {
         token: &SecretString,
     ) -> Result<String, ConfirmError> {
         let url = subscribe_url.expose_secret();
+        if !self.policy.allows(topic_arn) {
+            return Err(ConfirmError::TopicNotAllowed(topic_arn.to_owned()));
+        }
         self.policy
             .check_subscribe_url(url, topic_arn, token.expose_secret())
             .map_err(|_| ConfirmError::Untrusted)?;
@@ -93,7 +99,10 @@ impl Confirmer {
         let answer = String::from_utf8_lossy(&body);
         if status == StatusCode::OK {
             return subscription_arn(&answer, topic_arn).ok_or_else(|| {
-                ConfirmError::Unavailable("the answer contains no SubscriptionArn".to_owned())
+                ConfirmError::Unavailable(
+                    "the answer contains no SubscriptionArn of the topic, so it is not from SNS"
+                        .to_owned(),
+                )
             });
         }
         Err(classify_failure(status, error_code(&answer)))
@@ -116,7 +125,7 @@ impl Confirmer {
     ) -> Result<(), ConfirmError> {
         let topic = TopicArn::parse(topic_arn).ok_or(ConfirmError::Untrusted)?;
         let origin = match self.policy.local_origins() {
-            [] => endpoint(topic.region),
+            [] => region::endpoint(topic.region).ok_or(ConfirmError::Untrusted)?,
             [local, ..] => local.clone(),
         };
         let mut url = Url::parse(&origin).map_err(|_| ConfirmError::Untrusted)?;
@@ -143,23 +152,25 @@ impl Confirmer {
 }
 
 fn classify_failure(status: StatusCode, code: Option<String>) -> ConfirmError {
+    let number = status.as_u16();
+    let Some(code) = code else {
+        return ConfirmError::Unavailable(format!(
+            "it answered {number} without an error of SNS; does a proxy or web filter answer for it?"
+        ));
+    };
     // AWS also throttles with 400 and a code, such as `Throttling`.
     let throttled = matches!(
         status,
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
-    ) || code
-        .as_deref()
-        .is_some_and(|code| code.contains("Throttl") || code == "RequestLimitExceeded");
+    ) || code.contains("Throttl")
+        || code == "RequestLimitExceeded";
     if status.is_client_error() && !throttled {
         return ConfirmError::Rejected {
-            status: status.as_u16(),
+            status: number,
             code,
         };
     }
-    ConfirmError::Unavailable(match code {
-        Some(code) => format!("it answered {} ({code})", status.as_u16()),
-        None => format!("it answered {}", status.as_u16()),
-    })
+    ConfirmError::Unavailable(format!("it answered {number} ({code})"))
 }
 
 /// Returns the text of the first `<name>` in SNS's answer, which has neither attributes
@@ -172,15 +183,23 @@ fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 
 /// Returns `SubscriptionArn`, if it belongs to a subscription to this topic.
 fn subscription_arn(xml: &str, topic_arn: &str) -> Option<String> {
-    let arn = element(xml, "SubscriptionArn")?;
-    let id = arn.strip_prefix(topic_arn)?.strip_prefix(':')?;
-    let plausible =
-        (1..=100).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    plausible.then(|| arn.to_owned())
+    element(xml, "SubscriptionArn")
+        .filter(|arn| is_subscription_to(arn, topic_arn))
+        .map(str::to_owned)
 }
 
+/// Returns `Code` of SNS's error document (AWS, "Common Error Types"); `None` for any other
+/// answer.
 fn error_code(xml: &str) -> Option<String> {
-    element(xml, "Code")
+    let text = xml.trim_start_matches('\u{feff}').trim_start();
+    let root = match text.strip_prefix("<?xml") {
+        Some(declaration) => declaration.split_once("?>")?.1.trim_start(),
+        None => text,
+    };
+    root.strip_prefix("<ErrorResponse")
+        .filter(|rest| rest.starts_with(['>', ' ', '\t', '\r', '\n']))
+        .and_then(|document| element(document, "Error"))
+        .and_then(|error| element(error, "Code"))
         .filter(|code| {
             (1..=64).contains(&code.len())
                 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.')
@@ -238,10 +257,15 @@ mod tests {
         for (status, code) in [
             (429, None),
             (408, None),
+            (400, None),
+            (403, None),
+            (404, None),
             (400, Some("Throttling")),
             (403, Some("ThrottlingException")),
             (400, Some("Throttled")),
+            (429, Some("AnyOther")),
             (500, None),
+            (500, Some("InternalFailure")),
             (503, Some("ServiceUnavailable")),
             (302, None),
         ] {
@@ -249,15 +273,47 @@ mod tests {
             assert!(matches!(error, ConfirmError::Unavailable(_)), "{status}");
         }
         for (status, code) in [
-            (400, Some("InvalidParameter")),
-            (403, None),
-            (404, Some("NotFound")),
+            (400, "InvalidParameter"),
+            (403, "AuthorizationError"),
+            (404, "NotFound"),
         ] {
-            let error = classify(status, code);
+            let error = classify(status, Some(code));
             assert!(
                 matches!(error, ConfirmError::Rejected { .. }),
                 "{status} {error}"
             );
+        }
+    }
+
+    #[test]
+    fn only_snss_own_error_document_has_a_code() {
+        let code = "<Error><Type>Sender</Type><Code>NotFound</Code></Error>";
+        for document in [
+            format!("<ErrorResponse>{code}</ErrorResponse>"),
+            format!(
+                "<ErrorResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\">\n  {code}\n</ErrorResponse>"
+            ),
+            format!("<?xml version=\"1.0\"?>\n<ErrorResponse\n>{code}</ErrorResponse>"),
+        ] {
+            assert_eq!(
+                error_code(&document).as_deref(),
+                Some("NotFound"),
+                "{document}"
+            );
+        }
+        for other in [
+            String::new(),
+            "<html><head><title>Access denied</title></head><body>web filter</body></html>".into(),
+            // S3's error, and a filter's page that quotes SNS's.
+            code.to_owned(),
+            format!("<html><ErrorResponse>{code}</ErrorResponse></html>"),
+            format!("<ErrorResponses>{code}</ErrorResponses>"),
+            "<ErrorResponse><Code>NotFound</Code></ErrorResponse>".to_owned(),
+            "<ErrorResponse><Error><Code></Code></Error></ErrorResponse>".to_owned(),
+            "<ErrorResponse><Error><Code>not a code</Code></Error></ErrorResponse>".to_owned(),
+            "{\"Error\":{\"Code\":\"NotFound\"}}".to_owned(),
+        ] {
+            assert_eq!(error_code(&other), None, "{other}");
         }
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Contents {
     /// Base64, not yet decoded.
     pub(super) signature: String,
     pub(super) certificate_url: String,
+    /// The subscription that the headers name; they are not signed.
+    pub(super) subscription_arn: Option<String>,
 }
 
 impl Envelope {
@@ -159,6 +161,7 @@ impl Contents {
             version,
             signature: signature.to_owned(),
             certificate_url: certificate_url.to_owned(),
+            subscription_arn: headers.subscription_arn.clone(),
         })
     }
 }

@@ -82,9 +82,9 @@ pub enum VerifyError {
     #[error("the signature version is neither 1 nor 2")]
     UnsupportedSignatureVersion,
 
-    /// `TopicArn` is not on the allowlist.
-    #[error("the topic is not on the allowlist")]
-    TopicNotAllowed,
+    /// `TopicArn`, which is this one, is not on the allowlist.
+    #[error("the topic {0} is not on the allowlist")]
+    TopicNotAllowed(String),
     /// `SigningCertURL` is not the SNS address of the topic's region.
     #[error("the certificate's URL is not the SNS address of the topic's region")]
     UntrustedCertificateUrl,
@@ -147,7 +147,7 @@ reasons! {
     // A new version of SNS's signature is for a new release of this crate.
     Self::UnsupportedSignatureVersion => "unsupported_signature_version", Maybe;
 
-    Self::TopicNotAllowed => "topic_not_allowed", Never;
+    Self::TopicNotAllowed(_) => "topic_not_allowed", Never;
     Self::UntrustedCertificateUrl => "untrusted_certificate_url", Never;
     Self::UntrustedSubscribeUrl => "untrusted_subscribe_url", Never;
     Self::MalformedSignature => "malformed_signature", Never;

@@ -34,6 +34,8 @@
 //!
 //! - [`time`]: moments, and the clock that returns them.
 //! - [`http`]: HTTP clients without redirects, and without proxies that nobody named.
+//! - [`region`]: AWS's regions, and SNS's addresses and certificate names there.
+//! - [`known_arns`]: topics and subscriptions that are learned while the program runs.
 //! - [`settings`]: trusted topics, origins and certificate names.
 //! - [`error`]: the reasons for which a message is not verified.
 //! - [`message`]: types of message, headers, the largest body.
@@ -53,8 +55,10 @@ pub mod confirmation;
 pub mod envelope;
 pub mod error;
 pub mod http;
+pub mod known_arns;
 pub mod message;
 pub mod policy;
+pub mod region;
 #[cfg(test)]
 mod samples;
 pub mod settings;
@@ -68,6 +72,7 @@ pub use certificate_cache::{CertificateStore, NoCertificateStore};
 pub use confirmation::{ConfirmError, Confirmer};
 pub use envelope::Envelope;
 pub use error::VerifyError;
+pub use known_arns::KnownArns;
 pub use message::{MAX_BODY_BYTES, MessageType, SnsHeaders};
 pub use settings::{Settings, TopicRule};
-pub use verifier::{SavedMessages, VerifiedMessage, Verifier};
+pub use verifier::{Genuine, SavedMessages, UnknownTopicConfirmation, VerifiedMessage, Verifier};

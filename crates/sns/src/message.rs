@@ -13,6 +13,8 @@ pub struct SnsHeaders {
     pub message_id: Option<String>,
     /// `x-amz-sns-topic-arn`
     pub topic_arn: Option<String>,
+    /// `x-amz-sns-subscription-arn`
+    pub subscription_arn: Option<String>,
     /// `x-amz-sns-rawdelivery: true`
     pub raw_delivery: bool,
 }

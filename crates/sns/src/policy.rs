@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use url::{Url, form_urlencoded};
 
 use crate::error::VerifyError;
+use crate::known_arns::KnownArns;
+use crate::region;
 use crate::settings::{Settings, TopicRule};
 
-/// The parts of `arn:aws[a-z-]*:sns:<region>:<12 digits>:<name>`.
+/// The parts of `arn:<partition>:sns:<region>:<12 digits>:<name>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicArn<'a> {
     /// Such as `eu-west-1`.
@@ -25,17 +27,14 @@ pub struct TopicArn<'a> {
 impl<'a> TopicArn<'a> {
     /// Parses a whole ARN; returns `None` if any part of it has another form.
     pub fn parse(arn: &'a str) -> Option<Self> {
-        let mut parts = arn.strip_prefix("arn:aws")?.splitn(5, ':');
+        let mut parts = arn.strip_prefix("arn:")?.splitn(5, ':');
         let partition = parts.next()?;
         let service = parts.next()?;
         let region = parts.next()?;
         let account = parts.next()?;
         let name = parts.next()?;
-        let valid = partition
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b == b'-')
+        let valid = region::partition(region) == Some(partition)
             && service == "sns"
-            && is_region(region)
             && account.len() == 12
             && account.bytes().all(|b| b.is_ascii_digit())
             && is_topic_name(name);
@@ -53,21 +52,6 @@ impl<'a> TopicArn<'a> {
     }
 }
 
-/// Returns true for words of lower-case letters with a number at the end: `eu-west-1`,
-/// `us-gov-west-1`, `eusc-de-east-1`.
-fn is_region(text: &str) -> bool {
-    let Some((words, number)) = text.rsplit_once('-') else {
-        return false;
-    };
-    text.len() <= 32
-        && (1..=2).contains(&number.len())
-        && number.bytes().all(|b| b.is_ascii_digit())
-        && words.contains('-')
-        && words
-            .split('-')
-            .all(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase()))
-}
-
 /// Returns true if SNS allows the name.
 ///
 /// "Topic names can be up to 256 characters … alphanumeric characters plus
@@ -81,10 +65,30 @@ fn is_topic_name(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// Returns the origin of SNS in a region, as both kinds of URL contain it.
-pub fn endpoint(region: &str) -> String {
-    let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
-    format!("https://sns.{region}.amazonaws.com{suffix}")
+/// Returns true if `arn` has the form of a subscription to this topic: the topic's ARN, and
+/// an id of letters, digits and `-`.
+pub fn is_subscription_to(arn: &str, topic_arn: &str) -> bool {
+    subscription_arn_len(arn, topic_arn) == Some(arn.len())
+}
+
+/// Returns the first ARN in `text` of a subscription to this topic.
+pub fn find_subscription_arn<'a>(text: &'a str, topic_arn: &str) -> Option<&'a str> {
+    text.match_indices(topic_arn).find_map(|(start, _)| {
+        let rest = &text[start..];
+        subscription_arn_len(rest, topic_arn).map(|len| &rest[..len])
+    })
+}
+
+/// Returns the length of the ARN of a subscription to this topic that `text` begins with.
+fn subscription_arn_len(text: &str, topic_arn: &str) -> Option<usize> {
+    let id = text.strip_prefix(topic_arn)?.strip_prefix(':')?;
+    let len = id
+        .bytes()
+        .take_while(|b| b.is_ascii_alphanumeric() || *b == b'-')
+        .count();
+    (1..=100)
+        .contains(&len)
+        .then_some(topic_arn.len() + 1 + len)
 }
 
 /// The origin of a certificate whose URL the policy allows.
@@ -115,6 +119,7 @@ impl CertificateOrigin<'_> {
 #[derive(Clone, Debug)]
 pub struct Policy {
     topics: Vec<TopicRule>,
+    known: KnownArns,
     any_topic: bool,
     certificate_names: BTreeMap<String, String>,
     local_origins: Vec<String>,
@@ -125,6 +130,7 @@ impl Policy {
     pub fn new(settings: &Settings) -> Self {
         Self {
             topics: settings.topics.clone(),
+            known: settings.known.clone(),
             any_topic: false,
             certificate_names: settings.certificate_names.clone(),
             local_origins: settings
@@ -149,14 +155,23 @@ impl Policy {
         &self.local_origins
     }
 
-    /// Returns true if messages of this topic are accepted.
-    pub fn allows(&self, topic: &TopicArn<'_>) -> bool {
-        self.any_topic || self.topics.iter().any(|rule| topic.matches(rule))
+    /// Returns true if messages of this topic are accepted: a rule of the settings matches
+    /// it, or a person has approved exactly this ARN.
+    pub fn allows(&self, topic_arn: &str) -> bool {
+        TopicArn::parse(topic_arn).is_some_and(|topic| {
+            self.any_topic
+                || self.topics.iter().any(|rule| topic.matches(rule))
+                || self.known.is_approved(topic_arn)
+        })
     }
 
-    /// Checks `SigningCertURL`: exactly
-    /// `https://sns.<region>.amazonaws.com[.cn]/SimpleNotificationService-<hex>.pem`
-    /// with the topic's region, or anything under a local origin.
+    /// Returns the ARNs that the program has learned.
+    pub fn known(&self) -> &KnownArns {
+        &self.known
+    }
+
+    /// Checks `SigningCertURL`: exactly `SimpleNotificationService-<hex>.pem` at the origin of
+    /// SNS in the topic's region, or anything under a local origin.
     ///
     /// # Errors
     ///
@@ -192,9 +207,8 @@ impl Policy {
         token: &str,
     ) -> Result<(), VerifyError> {
         let topic = TopicArn::parse(topic_arn).ok_or(VerifyError::UntrustedSubscribeUrl)?;
-        let query = url
-            .strip_prefix(endpoint(topic.region).as_str())
-            .and_then(|rest| rest.strip_prefix("/?"))
+        let query = region::endpoint(topic.region)
+            .and_then(|origin| url.strip_prefix(origin.as_str())?.strip_prefix("/?"))
             .or_else(|| {
                 self.is_local(url)
                     .then(|| url.split_once('?'))
@@ -208,12 +222,12 @@ impl Policy {
     }
 
     /// Returns the name of SNS's certificate in `region`: from
-    /// [`Settings::certificate_names`], else from AWS's own table (`SnsHostProvider` of
-    /// aws-sdk-java-v2).
-    pub fn certificate_name(&self, region: &str) -> Cow<'_, str> {
+    /// [`Settings::certificate_names`], else from AWS's own table; `None` if it is no region
+    /// of AWS.
+    pub fn certificate_name(&self, region: &str) -> Option<Cow<'_, str>> {
         match self.certificate_names.get(region) {
-            Some(name) => Cow::Borrowed(name),
-            None => built_in_certificate_name(region),
+            Some(name) => Some(Cow::Borrowed(name)),
+            None => region::certificate_name(region),
         }
     }
 
@@ -240,40 +254,18 @@ impl Policy {
 ///
 /// Stored URLs come without a topic, so the region is read from them.
 pub fn certificate_region(url: &str) -> Option<&str> {
-    let rest = url.strip_prefix("https://sns.")?;
-    let (host, file) = rest.split_once('/')?;
-    let region = match host.strip_suffix(".amazonaws.com") {
-        Some(region) if !region.starts_with("cn-") => region,
-        _ => host
-            .strip_suffix(".amazonaws.com.cn")
-            .filter(|region| region.starts_with("cn-"))?,
-    };
+    let (host, file) = url.strip_prefix("https://")?.split_once('/')?;
+    let (region, _) = host.strip_prefix("sns.")?.split_once('.')?;
+    let origin = region::endpoint(region)?;
     let hex = file
         .strip_prefix("SimpleNotificationService-")?
         .strip_suffix(".pem")?;
-    let valid = is_region(region)
+    let valid = origin.strip_prefix("https://") == Some(host)
         && (1..=64).contains(&hex.len())
         && hex
             .bytes()
             .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     valid.then_some(region)
-}
-
-fn built_in_certificate_name(region: &str) -> Cow<'static, str> {
-    match region {
-        "cn-north-1" => Cow::Borrowed("sns-cn-north-1.amazonaws.com.cn"),
-        "cn-northwest-1" => Cow::Borrowed("sns-cn-northwest-1.amazonaws.com.cn"),
-        "us-gov-west-1" | "us-gov-east-1" => Cow::Borrowed("sns-us-gov-west-1.amazonaws.com"),
-        // Regions that an AWS account must opt in to.
-        "af-south-1" | "ap-east-1" | "ap-east-2" | "ap-south-2" | "ap-southeast-3"
-        | "ap-southeast-4" | "ap-southeast-5" | "ap-southeast-6" | "ap-southeast-7"
-        | "ca-west-1" | "eu-central-2" | "eu-south-1" | "eu-south-2" | "il-central-1"
-        | "me-central-1" | "me-south-1" | "mx-central-1" => {
-            Cow::Owned(format!("sns-signing.{region}.amazonaws.com"))
-        }
-        _ if region.starts_with("cn-") => Cow::Borrowed("sns.amazonaws.com.cn"),
-        _ => Cow::Borrowed("sns.amazonaws.com"),
-    }
 }
 
 /// Returns true if the query is the three pairs that confirm this topic with this
@@ -346,6 +338,7 @@ mod tests {
             ARN,
             "arn:aws-cn:sns:cn-north-1:123456789012:a",
             "arn:aws-us-gov:sns:us-gov-west-1:123456789012:a-B_9.fifo",
+            "arn:aws-eusc:sns:eusc-de-east-1:123456789012:a",
         ] {
             assert!(TopicArn::parse(good).is_some(), "{good}");
         }
@@ -368,6 +361,12 @@ mod tests {
             "arn:aws:sns:EU-WEST-1:123456789012:a",
             "arn:aws:sqs:eu-west-1:123456789012:a",
             "arn:aws9:sns:eu-west-1:123456789012:a",
+            "arn::sns:eu-west-1:123456789012:a",
+            "arn:aws-cn:sns:eu-west-1:123456789012:a",
+            "arn:aws:sns:cn-north-1:123456789012:a",
+            "arn:aws:sns:us-gov-west-1:123456789012:a",
+            "arn:aws:sns:eusc-de-east-1:123456789012:a",
+            "arn:aws:sns:xx-west-1:123456789012:a",
             " arn:aws:sns:eu-west-1:123456789012:a",
             "xarn:aws:sns:eu-west-1:123456789012:a",
             "arn:aws:sns:eu-west-1:00727221088٣:a",
@@ -380,7 +379,7 @@ mod tests {
     #[test]
     fn only_topics_that_match_a_rule_are_allowed() {
         let policy = policy();
-        let allows = |arn| policy.allows(&TopicArn::parse(arn).unwrap());
+        let allows = |arn| policy.allows(arn);
 
         assert!(allows(ARN));
         assert!(allows("arn:aws:sns:eu-west-1:123456789012:orders_"));
@@ -395,10 +394,36 @@ mod tests {
     }
 
     #[test]
+    fn a_subscription_is_found_only_if_it_belongs_to_the_topic() {
+        let find = |text: &str| find_subscription_arn(text, ARN).map(str::to_owned);
+        let mine = format!("{ARN}:2bcfbf39-05c3-41de-beaa-fcfcc21c8f55");
+        for text in [
+            format!("You have chosen to deactivate subscription {mine}.\nTo cancel this"),
+            format!("{ARN} {ARN}2:0f0e {mine}"),
+            mine.clone(),
+        ] {
+            assert_eq!(find(&text), Some(mine.clone()), "{text}");
+        }
+        for text in [
+            "",
+            ARN,
+            &format!("{ARN}:"),
+            &format!("{ARN}: 0f0e"),
+            &format!("{ARN}2:0f0e"),
+            "arn:aws:sns:eu-west-1:111122223333:orders_shipped:0f0e",
+            &format!("{ARN}:{}", "a".repeat(101)),
+        ] {
+            assert_eq!(find(text), None, "{text}");
+        }
+        assert!(is_subscription_to(&mine, ARN));
+        assert!(!is_subscription_to(&format!("{mine}."), ARN));
+    }
+
+    #[test]
     fn an_empty_allowlist_allows_nothing() {
         let policy = Policy::new(&Settings::default());
 
-        assert!(!policy.allows(&TopicArn::parse(ARN).unwrap()));
+        assert!(!policy.allows(ARN));
     }
 
     #[test]
@@ -489,17 +514,33 @@ mod tests {
     }
 
     #[test]
-    fn only_china_has_its_own_suffix() {
+    fn a_certificate_url_ends_as_its_partition_does() {
         let policy = policy();
-        let url = "https://sns.cn-north-1.amazonaws.com.cn/SimpleNotificationService-7f.pem";
+        for (region, suffix) in [
+            ("cn-north-1", "amazonaws.com.cn"),
+            ("eusc-de-east-1", "amazonaws.eu"),
+            ("us-gov-west-1", "amazonaws.com"),
+        ] {
+            for other in ["amazonaws.com", "amazonaws.com.cn", "amazonaws.eu"] {
+                let url = format!("https://sns.{region}.{other}/SimpleNotificationService-7f.pem");
+                let allowed = policy.certificate_origin(&url, &topic(region)).is_ok();
+                assert_eq!(allowed, other == suffix, "{url}");
+            }
+        }
+    }
 
-        assert!(policy.certificate_origin(url, &topic("cn-north-1")).is_ok());
-        let without = "https://sns.cn-north-1.amazonaws.com/SimpleNotificationService-7f.pem";
-        assert!(
-            policy
-                .certificate_origin(without, &topic("cn-north-1"))
-                .is_err()
-        );
+    #[test]
+    fn a_topic_that_a_person_approved_is_allowed_alone() {
+        let settings = settings();
+        let policy = Policy::new(&settings);
+        let stranger = "arn:aws:sns:eu-west-1:111122223333:orders_shipped";
+        assert!(!policy.allows(stranger));
+
+        settings.known.approve_topic(stranger);
+
+        assert!(policy.allows(stranger));
+        assert!(!policy.allows("arn:aws:sns:eu-west-1:111122223333:orders_shipped2"));
+        assert!(!policy.allows("arn:aws:sns:us-east-1:111122223333:orders_shipped"));
     }
 
     #[test]
@@ -619,7 +660,11 @@ mod tests {
             ("us-gov-west-1", "sns-us-gov-west-1.amazonaws.com"),
             ("eu-north-9", "sns-new.amazonaws.com"),
         ] {
-            assert_eq!(policy.certificate_name(region), name, "{region}");
+            assert_eq!(
+                policy.certificate_name(region).as_deref(),
+                Some(name),
+                "{region}"
+            );
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::http::Proxy;
+use crate::known_arns::KnownArns;
 
 /// The trust settings, and the largest age of a message.
 ///
@@ -22,6 +23,9 @@ pub struct Settings {
     /// and certificate name are lifted. For tests only: whoever answers there can forge
     /// messages.
     pub local_origins: Vec<String>,
+    /// Topics that a person approved, and the program's own subscriptions. Every verifier
+    /// and confirmer of these settings sees what is added later.
+    pub known: KnownArns,
     /// `User-Agent` of requests to SNS, default this crate's name and version.
     pub user_agent: String,
     /// The proxy of requests to SNS, default none.
@@ -42,6 +46,7 @@ impl Default for Settings {
             certificate_names: BTreeMap::new(),
             max_age: Self::MAX_AGE,
             local_origins: Vec::new(),
+            known: KnownArns::default(),
             user_agent: Self::USER_AGENT.to_owned(),
             proxy: None,
         }

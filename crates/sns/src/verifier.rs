@@ -11,13 +11,15 @@ use secrecy::SecretString;
 use crate::canonical::CanonicalText;
 use crate::certificate::{Certificate, CertificateSummary};
 use crate::certificate_cache::{
-    CERTIFICATE_TIMEOUT, CertificateCache, CertificateStore, NoCertificateStore, Source,
+    CERTIFICATE_TIMEOUT, CertificateCache, CertificateStore, Claim, NoCertificateStore, Source,
 };
 use crate::envelope::{Contents, Envelope};
 use crate::error::VerifyError;
 use crate::http;
 use crate::message::MessageType;
-use crate::policy::{CertificateOrigin, Policy, TopicArn};
+use crate::policy::{
+    CertificateOrigin, Policy, TopicArn, find_subscription_arn, is_subscription_to,
+};
 use crate::settings::Settings;
 use crate::signature::Signature;
 use crate::time::{Clock, Timestamp};
@@ -79,6 +81,16 @@ impl VerifiedMessage {
         self.text.message()
     }
 
+    /// Returns the ARN of the subscription that an UnsubscribeConfirmation ends: the one in its
+    /// signed `Message` that belongs to its topic. `None` for the other types, and if there is
+    /// none.
+    pub fn ended_subscription(&self) -> Option<&str> {
+        if self.message_type != MessageType::UnsubscribeConfirmation {
+            return None;
+        }
+        find_subscription_arn(self.message(), self.topic_arn())
+    }
+
     /// Returns `Token`; the two confirmation types have one.
     pub fn token(&self) -> Option<&SecretString> {
         self.token.as_ref()
@@ -105,6 +117,74 @@ impl fmt::Debug for VerifiedMessage {
             .field("timestamp", &self.timestamp)
             .finish_non_exhaustive()
     }
+}
+
+/// A genuine SubscriptionConfirmation of a topic that is not allowed.
+///
+/// It is good for one thing: being shown to a person, who may approve the topic. It can't be
+/// stored as a message, and [`Confirmer::confirm`](crate::Confirmer::confirm) makes no request
+/// until its topic is allowed.
+///
+/// ```compile_fail
+/// # fn accept(_: sns_messages::VerifiedMessage) {}
+/// # fn shown(unknown: sns_messages::UnknownTopicConfirmation) {
+/// accept(unknown);
+/// # }
+/// ```
+pub struct UnknownTopicConfirmation(VerifiedMessage);
+
+impl UnknownTopicConfirmation {
+    /// Returns `MessageId`.
+    pub fn message_id(&self) -> &str {
+        self.0.message_id()
+    }
+
+    /// Returns `TopicArn`.
+    pub fn topic_arn(&self) -> &str {
+        self.0.topic_arn()
+    }
+
+    /// Returns the AWS account that owns the topic: twelve digits.
+    pub fn aws_account(&self) -> &str {
+        TopicArn::parse(self.topic_arn()).map_or("", |topic| topic.account)
+    }
+
+    /// Returns `Timestamp`: when SNS sent it.
+    pub fn timestamp(&self) -> Timestamp {
+        self.0.timestamp()
+    }
+
+    /// Returns `Token`, to be kept until a person decides.
+    pub fn token(&self) -> Option<&SecretString> {
+        self.0.token()
+    }
+
+    /// Returns `SubscribeURL`, to be kept until a person decides.
+    pub fn subscribe_url(&self) -> Option<&SecretString> {
+        self.0.subscribe_url()
+    }
+}
+
+impl fmt::Debug for UnknownTopicConfirmation {
+    /// Leaves out body, token and URLs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("UnknownTopicConfirmation")
+            .field(&self.0)
+            .finish()
+    }
+}
+
+fn not_allowed(envelope: &Envelope) -> VerifyError {
+    VerifyError::TopicNotAllowed(envelope.topic_arn().to_owned())
+}
+
+/// A genuine message, of a topic that is allowed or not.
+#[derive(Debug)]
+pub enum Genuine {
+    /// Its topic is allowed.
+    Message(VerifiedMessage),
+    /// It asks to confirm a subscription to a topic that is not allowed.
+    UnknownTopic(UnknownTopicConfirmation),
 }
 
 /// Options for verifying saved messages, long after they arrived.
@@ -210,7 +290,13 @@ impl Verifier {
 
     /// Returns true if messages of this topic are accepted.
     pub fn allows_topic(&self, topic_arn: &str) -> bool {
-        TopicArn::parse(topic_arn).is_some_and(|topic| self.policy.allows(&topic))
+        self.policy.allows(topic_arn)
+    }
+
+    /// Loads the stored certificates. Call it before the first message, which otherwise waits
+    /// for that.
+    pub async fn load_certificates(&self) {
+        self.certificates.load().await;
     }
 
     /// Returns the certificate at `url`, if a message caused it to be fetched.
@@ -243,6 +329,41 @@ impl Verifier {
         envelope: Envelope,
         received_at: Timestamp,
     ) -> Result<VerifiedMessage, VerifyError> {
+        if !self.policy.allows(envelope.topic_arn()) {
+            return Err(not_allowed(&envelope));
+        }
+        self.verify_signed(envelope, received_at).await
+    }
+
+    /// Verifies `envelope` as [`Verifier::verify_at`] does, and returns a genuine
+    /// SubscriptionConfirmation of a topic that is not allowed as what it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Verifier::verify`]; [`VerifyError::TopicNotAllowed`] for the other types of message.
+    pub async fn classify_at(
+        &self,
+        envelope: Envelope,
+        received_at: Timestamp,
+    ) -> Result<Genuine, VerifyError> {
+        let allowed = self.policy.allows(envelope.topic_arn());
+        if !allowed && envelope.message_type() != MessageType::SubscriptionConfirmation {
+            return Err(not_allowed(&envelope));
+        }
+        let message = self.verify_signed(envelope, received_at).await?;
+        Ok(if allowed {
+            Genuine::Message(message)
+        } else {
+            Genuine::UnknownTopic(UnknownTopicConfirmation(message))
+        })
+    }
+
+    /// Verifies everything but the topic.
+    async fn verify_signed(
+        &self,
+        envelope: Envelope,
+        received_at: Timestamp,
+    ) -> Result<VerifiedMessage, VerifyError> {
         let Envelope { body, contents } = envelope;
         let (origin, signature) = self.check_claims(&contents)?;
         let certificate = self
@@ -267,9 +388,9 @@ impl Verifier {
         contents: &'a Contents,
     ) -> Result<(CertificateOrigin<'a>, Signature), VerifyError> {
         let text = &contents.text;
+        // The envelope refuses any other.
         let topic = TopicArn::parse(text.topic_arn())
-            .filter(|topic| self.policy.allows(topic))
-            .ok_or(VerifyError::TopicNotAllowed)?;
+            .ok_or_else(|| VerifyError::TopicNotAllowed(text.topic_arn().to_owned()))?;
         let origin = self
             .policy
             .certificate_origin(&contents.certificate_url, &topic)?;
@@ -281,6 +402,21 @@ impl Verifier {
         Ok((origin, signature))
     }
 
+    /// Returns what the message claims, which is unproven while its certificate is fetched.
+    fn claim(&self, contents: &Contents) -> Claim {
+        let topic_arn = contents.text.topic_arn();
+        if !self.policy.allows(topic_arn) {
+            return Claim::UnknownTopic;
+        }
+        let known = self.policy.known();
+        match &contents.subscription_arn {
+            Some(arn) if is_subscription_to(arn, topic_arn) && known.is_subscription(arn) => {
+                Claim::OwnSubscription
+            }
+            _ => Claim::AllowedTopic,
+        }
+    }
+
     async fn verify_signature(
         &self,
         contents: &Contents,
@@ -289,22 +425,30 @@ impl Verifier {
         at: Timestamp,
     ) -> Result<Arc<Certificate>, VerifyError> {
         let url = &contents.certificate_url;
+        let claim = self.claim(contents);
         let check = |certificate: &Certificate| {
             certificate.check_dates(at)?;
             certificate.verify(contents.version, contents.text.as_bytes(), signature)
         };
-        let mut certificate = self.certificates.get(url, origin).await?;
+        let mut certificate = self.certificates.get(url, origin, claim).await?;
         if let Err(error) = check(&certificate) {
-            // A local stand-in that was restarted may sign with another key under the
-            // same URL; SNS gives a new certificate a new URL.
-            let may_be_stale =
-                *origin == CertificateOrigin::Local && error == VerifyError::SignatureMismatch;
+            let may_be_stale = match error {
+                // A local stand-in that was restarted may sign with another key under the
+                // same URL; SNS gives a new certificate a new URL.
+                VerifyError::SignatureMismatch => *origin == CertificateOrigin::Local,
+                // One that was renewed under the same URL could fit. One whose time has not
+                // come fits later by itself.
+                VerifyError::CertificateDates { .. } => {
+                    certificate.has_expired(at) && self.certificates.may_refresh(url)
+                }
+                _ => false,
+            };
             if !may_be_stale {
                 return Err(error);
             }
             certificate = self
                 .certificates
-                .newer(url, origin, &certificate)
+                .newer(url, origin, claim, &certificate)
                 .await
                 .ok_or(error)?;
             check(&certificate)?;

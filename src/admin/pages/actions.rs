@@ -12,11 +12,11 @@ use super::labels::Notice;
 use crate::admin::feeds::{FeedSelection, PullRequest, set_paused, trigger_pull};
 use crate::admin::messages::retry_quarantined;
 use crate::admin::problem::AdminError;
-use crate::admin::subscriptions;
+use crate::admin::subscriptions::{self, Decision};
 use crate::app::App;
 use crate::delivery::worker::filter;
 use crate::domain::{DestinationName, Queue, Timestamp};
-use crate::store::{DestinationChange, StartFrom, SubscriptionChange};
+use crate::store::{DestinationChange, StartFrom};
 
 /// Time for one retry of the whole quarantine; the remaining messages need another one.
 const RETRY_ALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -79,12 +79,12 @@ async fn change_feeds(app: &App, form: &Form, paused: bool) -> Result<String, Pa
 }
 
 pub(super) async fn approve(context: PageContext, Extension(form): Extension<Form>) -> Response {
-    let done = change_subscription(&context.admin.app, &form, SubscriptionChange::Approved).await;
+    let done = change_subscription(&context.admin.app, &form, Decision::Approve("page")).await;
     context.redirect(done)
 }
 
 pub(super) async fn restore(context: PageContext, Extension(form): Extension<Form>) -> Response {
-    let done = change_subscription(&context.admin.app, &form, SubscriptionChange::Restored).await;
+    let done = change_subscription(&context.admin.app, &form, Decision::Restore).await;
     context.redirect(done)
 }
 
@@ -97,9 +97,9 @@ fn row_id(form: &Form) -> Result<i64, AdminError> {
 async fn change_subscription(
     app: &App,
     form: &Form,
-    change: SubscriptionChange,
+    decision: Decision,
 ) -> Result<String, PageError> {
-    let changed = subscriptions::change(app, row_id(form)?, change).await?;
+    let changed = subscriptions::change(app, row_id(form)?, decision).await?;
     let notice = if changed.confirmed {
         Notice::Confirmed
     } else {

@@ -20,6 +20,7 @@ use crate::pull::blocked_queues;
 use crate::store::{
     AlarmKind, FeedRow, LATE_AFTER, SubscriptionRow, SubscriptionState, UploadFilter,
 };
+use crate::subscriptions::problems::{self, Problem, aws_account};
 
 /// Maximum number of items of one kind.
 const MAX_LISTED: usize = 10;
@@ -42,11 +43,15 @@ pub(super) async fn all(
         now: app.clock.now(),
         items: Vec::new(),
     };
+    let problems = problems::all(&app.config, subscriptions, attention.now);
+    // First: who owns an unknown topic must be decided while its token is valid.
+    let unknown = |problem: &&Problem<'_>| matches!(problem, Problem::UnknownTopic(_));
+    attention.subscriptions(problems.iter().filter(unknown));
     attention.alarms(app).await?;
     attention.blocked(app);
     attention.paused(app, feeds).await?;
     attention.stale(feeds);
-    attention.subscriptions(subscriptions);
+    attention.subscriptions(problems.iter().filter(|problem| !unknown(problem)));
     attention.uploads(app).await?;
     for destination in all_destinations(app).await? {
         // A destination that the settings no longer name receives nothing.
@@ -156,17 +161,9 @@ impl AttentionList {
         );
     }
 
-    fn subscriptions(&mut self, rows: &[SubscriptionRow]) {
-        let waiting = rows.iter().filter(|row| {
-            matches!(
-                row.state,
-                SubscriptionState::AwaitingApproval | SubscriptionState::Unsubscribed
-            )
-        });
-        for row in waiting.take(MAX_LISTED) {
-            let (_, word) = labels::subscription(self.language, row.state);
-            let label = self.language.pick("Subscription", "Prenumerata");
-            let text = html! { (label) " " (row.account) "/" (row.event) ": " (word) "." };
+    fn subscriptions<'c>(&mut self, problems: impl Iterator<Item = &'c Problem<'c>>) {
+        for problem in problems.take(MAX_LISTED) {
+            let text = problem_text(self.language, problem, self.now);
             self.add("/subscriptions", text);
         }
     }
@@ -248,5 +245,60 @@ impl AttentionList {
             self.add("/certificates", text);
         }
         Ok(())
+    }
+}
+
+/// Renders what a person should know of or decide about subscriptions.
+fn problem_text(language: Language, problem: &Problem<'_>, now: Timestamp) -> Markup {
+    let (account, event) = problem.webhook();
+    let subscription = |state| {
+        let (_, word) = labels::subscription(language, state);
+        let label = language.pick("Subscription", "Prenumerata");
+        html! { (label) " " (account) "/" (event) ": " (word) "." }
+    };
+    match problem {
+        Problem::UnknownTopic(row) => {
+            let topic_arn = row.topic_arn.as_deref().unwrap_or_default();
+            html! {
+                (account) "/" (event) ": "
+                (labels::unknown_topic(language, aws_account(topic_arn).unwrap_or_default()))
+                " " code { (topic_arn) } "."
+            }
+        }
+        Problem::AwaitsApproval(row) | Problem::Failed(row) | Problem::Ended(row) => {
+            subscription(row.state)
+        }
+        Problem::Missing {
+            waiting: Some(row), ..
+        } if row.state == SubscriptionState::Pending => subscription(row.state),
+        Problem::Missing {
+            waiting: Some(row), ..
+        } => {
+            let (before, after) = (
+                language.pick("requested", "užsakyta"),
+                with_code(language.pick(
+                    "and SNS has not asked to confirm it. `ivesk-webhook doctor` finds the cause.",
+                    "bet SNS neprašė jos patvirtinti. Priežastį randa komanda „ivesk-webhook doctor“.",
+                )),
+            );
+            let label = language.pick("Subscription", "Prenumerata");
+            html! {
+                (label) " " (account) "/" (event) ": " (before) " " (language.moment(row.changed_at, now)) ", " (after)
+            }
+        }
+        Problem::Missing { local, .. } => {
+            let text = if *local {
+                language.pick(
+                    "no subscription. `public.url` is on this machine, where SNS can't reach it.",
+                    "prenumeratos nėra. `public.url` yra šio kompiuterio adresas, kurio SNS nepasiekia.",
+                )
+            } else {
+                language.pick(
+                    "no subscription, so no notifications arrive. `ivesk-webhook subscriptions create` requests one from Įvesk.lt.",
+                    "prenumeratos nėra, todėl pranešimai negaunami. Komanda „ivesk-webhook subscriptions create“ užsako ją iš Įvesk.lt.",
+                )
+            };
+            html! { (account) "/" (event) ": " (with_code(text)) }
+        }
     }
 }

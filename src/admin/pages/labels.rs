@@ -198,6 +198,18 @@ pub(super) fn not_ready(language: Language, code: &str) -> &str {
     }
 }
 
+/// Says who owns a topic that is not known.
+pub(super) fn unknown_topic(language: Language, aws_account: &str) -> String {
+    match language {
+        Language::English => format!(
+            "SNS offers a subscription to a topic of AWS account {aws_account}, which is not allowed:"
+        ),
+        Language::Lithuanian => format!(
+            "SNS siūlo prenumeruoti temą, kuri priklauso AWS paskyrai {aws_account} ir nėra leidžiama:"
+        ),
+    }
+}
+
 /// Returns the label of a subscription's state.
 pub(super) fn subscription(
     language: Language,
@@ -205,6 +217,14 @@ pub(super) fn subscription(
 ) -> (Severity, &'static str) {
     match state {
         SubscriptionState::Requested => (Severity::Pending, language.pick("requested", "užsakyta")),
+        SubscriptionState::UnknownTopic => (
+            Severity::Problem,
+            language.pick("unknown topic", "nežinoma tema"),
+        ),
+        SubscriptionState::Failed => (
+            Severity::Problem,
+            language.pick("not confirmed", "nepatvirtinta"),
+        ),
         SubscriptionState::AwaitingApproval => (
             Severity::Problem,
             language.pick("waiting for approval", "laukia patvirtinimo"),
@@ -284,6 +304,9 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
             "dokumentai gaunami be pranešimų",
         ),
         AlarmKind::Unsubscribed => language.pick("subscription ended", "prenumerata nutraukta"),
+        AlarmKind::Unconfirmed => {
+            language.pick("subscription not confirmed", "prenumerata nepatvirtinta")
+        }
         AlarmKind::Paused => language.pick("paused", "sustabdyta"),
         AlarmKind::Blocked => language.pick("a setting is missing", "trūksta nustatymo"),
         AlarmKind::Behind => language.pick("not up to date", "neatnaujinta laiku"),

@@ -66,7 +66,10 @@ fn message(context: &PageContext, row: &QuarantineRow, now: Timestamp) -> Vec<Ma
         html! { (row.id) },
         language.moment(row.received_at, now),
         html! { strong { (row.account) } " " (labels::event(language, row.event)) },
-        html! { code { (row.reason) } },
+        html! {
+            code { (row.reason) }
+            @if let Some(topic_arn) = &row.topic_arn { p { code { (topic_arn) } } }
+        },
         html! { (grouped(row.size_bytes)) },
         html! {
             @if viewer.may_operate() {

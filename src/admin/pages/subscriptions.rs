@@ -1,11 +1,13 @@
-//! Subscriptions: states, and the buttons to approve and restore.
+//! Subscriptions: states, when they were last heard, and the buttons to approve and restore.
 
 use axum::response::Response;
 use maud::{Markup, html};
 
 use super::context::{PageContext, PageResult};
 use super::labels;
+use super::language::Language;
 use super::layout::{PageBody, badge, button, table, with_code};
+use crate::admin::subscriptions::{Subscription, all_subscriptions};
 use crate::domain::Timestamp;
 use crate::store::{SubscriptionRow, SubscriptionState};
 
@@ -17,15 +19,18 @@ pub(super) async fn page(context: PageContext) -> Response {
 async fn list(context: &PageContext) -> PageResult {
     let (app, language) = (&context.admin.app, context.viewer.language);
     let now = app.clock.now();
-    let subscriptions = app.store.subscriptions().await?;
+    let mut subscriptions = all_subscriptions(app).await?;
+    // Who owns an unknown topic is the most urgent question.
+    subscriptions.sort_by_key(|one| one.row.state != SubscriptionState::UnknownTopic);
     let rows = subscriptions
         .iter()
-        .map(|row| subscription(context, row, now))
+        .map(|one| subscription(context, one, now))
         .collect();
     let columns = [
         language.pick("Subscription", "Prenumerata"),
         language.pick("State", "Būsena"),
         language.pick("Since", "Nuo"),
+        language.pick("Last heard", "Paskutinis pranešimas"),
         language.pick("Topic", "Tema"),
         language.pick("Actions", "Veiksmai"),
     ];
@@ -41,8 +46,10 @@ async fn list(context: &PageContext) -> PageResult {
     })
 }
 
-fn subscription(context: &PageContext, row: &SubscriptionRow, now: Timestamp) -> Vec<Markup> {
+fn subscription(context: &PageContext, one: &Subscription, now: Timestamp) -> Vec<Markup> {
     let (viewer, language) = (&context.viewer, context.viewer.language);
+    let row = &one.row;
+    let owner = one.aws_account.as_deref().unwrap_or_default();
     let (severity, word) = labels::subscription(language, row.state);
     let id = row.id.to_string();
     let name = format!("{}/{}", row.account, row.event);
@@ -60,15 +67,47 @@ fn subscription(context: &PageContext, row: &SubscriptionRow, now: Timestamp) ->
             }
         },
         language.moment(row.changed_at, now),
-        html! { @if let Some(topic) = &row.topic_arn { code { (topic) } } @else { "–" } },
+        language.optional_moment(row.last_heard_at, now),
+        html! {
+            @match (&row.subscription_arn, &row.topic_arn) {
+                (Some(arn), _) | (None, Some(arn)) => { code { (arn) } }
+                (None, None) => { "–" }
+            }
+            @if !owner.is_empty() {
+                p { (language.pick("AWS account ", "AWS paskyra ")) (owner) }
+            }
+        },
         html! {
             @if viewer.may_operate() {
-                @if row.state == SubscriptionState::AwaitingApproval {
+                @if row.state == SubscriptionState::UnknownTopic {
+                    p { (unknown_topic_warning(language, owner)) }
+                    (button(viewer, "/do/approve", &fields, language.pick("Allow this topic", "Leisti šią temą"), Some(&name)))
+                } @else if row.state == SubscriptionState::AwaitingApproval {
                     (button(viewer, "/do/approve", &fields, language.pick("Approve", "Patvirtinti"), Some(&name)))
-                } @else if row.state == SubscriptionState::Unsubscribed {
+                } @else if may_restore(row) {
                     (button(viewer, "/do/restore", &fields, language.pick("Restore", "Atkurti"), Some(&name)))
                 }
             }
         },
     ]
+}
+
+/// Returns true if SNS sent a token that could restore or confirm the subscription.
+fn may_restore(row: &SubscriptionRow) -> bool {
+    row.subscribe_url.is_some()
+        && matches!(
+            row.state,
+            SubscriptionState::Unsubscribed | SubscriptionState::Failed
+        )
+}
+
+fn unknown_topic_warning(language: Language, owner: &str) -> String {
+    match language {
+        Language::English => format!(
+            "Any AWS customer can offer a topic to this address. Allow it only if Įvesk.lt says that AWS account {owner} is theirs."
+        ),
+        Language::Lithuanian => format!(
+            "Temą šiam adresui gali pasiūlyti bet kuris AWS klientas. Leiskite ją tik tada, jei Įvesk.lt patvirtina, kad AWS paskyra {owner} yra jų."
+        ),
+    }
 }

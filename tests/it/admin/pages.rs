@@ -298,6 +298,77 @@ async fn what_is_invisible_in_a_document_is_shown_as_an_escape() {
 }
 
 #[tokio::test]
+async fn an_unknown_topic_comes_first_and_a_button_allows_it() {
+    let app = filled(|_| {}).await;
+    let offer = Message::confirmation(&app.sns)
+        .of_topic(FOREIGN_TOPIC)
+        .published_at(app.clock.now());
+    assert_eq!(app.deliver(&offer).await.status(), 200);
+
+    for (language, owner) in [
+        (
+            "en",
+            "a topic of AWS account 123456789012, which is not allowed",
+        ),
+        (
+            "lt",
+            "kuri priklauso AWS paskyrai 123456789012 ir nėra leidžiama",
+        ),
+    ] {
+        let overview = get(&app, &format!("/?lang={language}")).await;
+        let list = between(&overview, "<ul class=\"attention\">", "</ul>");
+        let first = between(list, "<li>", "</li>");
+        assert!(first.contains(owner), "{list}");
+        assert!(first.contains(FOREIGN_TOPIC), "{list}");
+    }
+    let (page, cookie) = page_and_cookie(&app, "/subscriptions").await;
+    let first = between(&page, "<tbody role=\"rowgroup\">", "</tr>");
+    assert!(first.contains(FOREIGN_TOPIC), "{first}");
+    assert!(
+        first.contains("says that AWS account 123456789012 is theirs"),
+        "{first}"
+    );
+    let lithuanian = get(&app, "/subscriptions?lang=lt").await;
+    assert!(lithuanian.contains("AWS paskyra 123456789012 yra jų"));
+    assert!(lithuanian.contains("Leisti šią temą"));
+
+    let rows = app.store.subscriptions().await.expect("readable");
+    let row = rows
+        .iter()
+        .find(|row| row.topic_arn.as_deref() == Some(FOREIGN_TOPIC));
+    let id = row.expect("it is kept").id.to_string();
+    let form_token = form_token(&page);
+    let fields = [("form_token", form_token.as_str()), ("id", id.as_str())];
+    let page = submit(&app, "/do/approve", &cookie, &fields).await;
+    let page = text(page).await;
+    assert!(page.contains("Subscription confirmed."), "{page}");
+    let notification = Message::notification(&app.sns)
+        .of_topic(FOREIGN_TOPIC)
+        .published_at(app.clock.now());
+    assert_eq!(app.deliver(&notification).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_missing_subscription_is_on_the_overview() {
+    let app = TestApp::spawn().await;
+    for (language, words) in [
+        (
+            "en",
+            "default/on_exported: no subscription, so no notifications arrive",
+        ),
+        (
+            "lt",
+            "default/on_exported: prenumeratos nėra, todėl pranešimai negaunami",
+        ),
+    ] {
+        let overview = get(&app, &format!("/?lang={language}")).await;
+        assert!(overview.contains(words), "{overview}");
+    }
+    app.deliver(&Message::confirmation(&app.sns)).await;
+    assert!(!get(&app, "/").await.contains("no subscription"));
+}
+
+#[tokio::test]
 async fn a_button_works_from_our_own_forms_only() {
     let app = filled(|_| {}).await;
     let (page, cookie) = page_and_cookie(&app, "/feeds").await;

@@ -7,5 +7,6 @@ mod doctor;
 mod first_hour;
 mod pull;
 mod recordings;
+mod subscriptions;
 mod tunnel;
 mod verify;

@@ -34,6 +34,7 @@ async fn verify(bench: &Bench, delivery: &Delivery) -> Result<VerifiedMessage, V
         message_type: header("x-amz-sns-message-type"),
         message_id: header("x-amz-sns-message-id"),
         topic_arn: header("x-amz-sns-topic-arn"),
+        subscription_arn: header("x-amz-sns-subscription-arn"),
         raw_delivery: header("x-amz-sns-rawdelivery").is_some(),
     };
     verifier

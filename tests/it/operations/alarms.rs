@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::support::app::TestApp;
 use crate::support::databases::Database;
-use crate::support::fake_sns::Message;
+use crate::support::fake_sns::{Confirming, FOREIGN_TOPIC, Message};
 use crate::support::faults::Faults;
 use crate::support::process::write_program;
 use crate::support::puller::{
@@ -574,6 +574,45 @@ async fn an_ended_subscription_alarms_until_it_is_restored() {
         .send()
         .await;
     assert_eq!(beyond.expect("an answer").status(), 400);
+}
+
+#[tokio::test]
+async fn a_subscription_that_needs_a_person_alarms() {
+    let app = TestApp::spawn().await;
+    let alarms = Alarms::new(
+        &app.config(),
+        app.store.clone(),
+        Arc::new(Metrics::new()),
+        Arc::default(),
+        app.clock.clone(),
+    )
+    .expect("a client");
+    // SNS rejects the token.
+    app.sns.set_confirming(Confirming::IsRefused);
+    app.deliver(&Message::confirmation(&app.sns)).await;
+    assert_eq!(check(&alarms).await.0, [AlarmKind::Unconfirmed]);
+    let listed = app.admin("/v1/alarms?active=true").await;
+    let words = listed["rows"][0]["text"].as_str().expect("text");
+    assert!(words.contains("InvalidParameter"), "{words}");
+    assert!(words.contains("subscriptions create"), "{words}");
+    // The next token is good.
+    app.sns.set_confirming(Confirming::Succeeds);
+    app.clock.advance(minutes(1));
+    let again = Message::confirmation(&app.sns).published_at(app.clock.now());
+    app.deliver(&again).await;
+    assert_eq!(check(&alarms).await.1, [AlarmKind::Unconfirmed]);
+
+    let foreign = Message::confirmation(&app.sns).of_topic(FOREIGN_TOPIC);
+    app.deliver(&foreign).await;
+    assert_eq!(check(&alarms).await.0, [AlarmKind::Unconfirmed]);
+    let listed = app.admin("/v1/alarms?active=true").await;
+    let words = listed["rows"][0]["text"].as_str().expect("text");
+    assert!(words.contains(FOREIGN_TOPIC), "{words}");
+    let rows = app.store.subscriptions().await.expect("readable");
+    let id = rows.last().expect("it is kept").id;
+    let path = format!("/v1/subscriptions/{id}/approve");
+    app.admin_post(&path, &json!({})).await;
+    assert_eq!(check(&alarms).await.1, [AlarmKind::Unconfirmed]);
 }
 
 /// Pauses the feed as after a refusal of the vendor.

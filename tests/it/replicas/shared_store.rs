@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use ivesk_webhook::config::StoreUrl;
 use ivesk_webhook::domain::{
-    Account, Clock, Company, Cursor, DocumentVersion, Feed, Queue, Timestamp,
+    Account, Clock, Company, Cursor, DocumentVersion, Event, Feed, Queue, Timestamp,
 };
+use ivesk_webhook::sns::MessageType;
 use ivesk_webhook::store::{
-    BackupFile, DocumentFilter, LeaseRequest, PageEnd, PageFailure, PageLease, PageOutcome,
-    PageToCommit, PullPlan, SharedStore, Store, StoreError, Trigger, TriggerKind,
+    AcceptedMessage, BackupFile, DocumentFilter, LeaseRequest, PageEnd, PageFailure, PageLease,
+    PageOutcome, PageToCommit, PullPlan, SharedStore, Store, StoreError, SubscriptionChange,
+    Trigger, TriggerKind,
 };
 
 use crate::support::databases::{Cluster, Database, Options, query_sql, run_sql, skip_postgres};
 use crate::support::process::Port;
+use crate::support::sns::{SIGNER, TOPIC, sns_url, unsigned, verifier_at, verify};
 
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
@@ -447,4 +450,77 @@ async fn an_encrypted_connection_requires_the_right_certificate() {
     cluster.resume_with(&plain).expect("it starts again");
     let error = refusal(&url("localhost", &trusted)).await;
     error.expect("a server without TLS is refused");
+}
+
+/// Offers, ends, notifications and people at once: every change is made, and none waits for
+/// another that waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_change_subscriptions_at_once_without_deadlock() {
+    let Some(pair) = Pair::open("subscriptions changed at once").await else {
+        return;
+    };
+    let verifier = verifier_at(Clock::manual(START));
+    let mut accepts = Vec::new();
+    for number in 0..60_u32 {
+        for (place, message_type) in MessageType::ALL.into_iter().enumerate() {
+            let mut message = unsigned(message_type);
+            message.message_id = format!("00000000-0000-4000-8000-{number:011}{place}");
+            message.timestamp = START.after(Duration::from_secs(number.into())).to_string();
+            if message_type == MessageType::UnsubscribeConfirmation {
+                message.message = format!("deactivate subscription {TOPIC}:{}.", number % 7);
+            }
+            let body = SIGNER.sign(&message, 2, &sns_url(&SIGNER));
+            // Each arrives at both replicas.
+            for store in &pair.stores {
+                let accepted = AcceptedMessage {
+                    account: account("default"),
+                    event: Event::OnExported,
+                    message: verify(&verifier, &body).await.expect("genuine"),
+                    received_at: START,
+                    trigger: Some(feed("default", 1)),
+                };
+                accepts.push((Arc::clone(store), accepted));
+            }
+        }
+    }
+    let accepts = accepts
+        .into_iter()
+        .map(|(store, message)| async move { store.accept(message).await.map(drop) });
+    let changes = (0..60).map(|number| {
+        let store = Arc::clone(&pair.stores[number % 2]);
+        async move {
+            let name = format!("hook{number}");
+            let event = Event::OnExported;
+            let requested = store.subscription_requested(account("default"), event, name, START);
+            requested.await?;
+            for row in store.subscriptions().await? {
+                let change = match row.token {
+                    Some(token) if number % 3 > 0 => SubscriptionChange::Confirmed {
+                        token,
+                        subscription_arn: format!("{TOPIC}:{}", number % 7),
+                    },
+                    _ => SubscriptionChange::Restored,
+                };
+                store.change_subscription(row.id, change, START).await?;
+            }
+            Ok::<(), StoreError>(())
+        }
+    });
+    let (accepted, changed) = futures_util::future::join(
+        futures_util::future::join_all(accepts),
+        futures_util::future::join_all(changes),
+    )
+    .await;
+    for outcome in accepted.into_iter().chain(changed) {
+        outcome.expect("no deadlock, and no ARN twice");
+    }
+    let rows = pair.stores[0].subscriptions().await.expect("readable");
+    let arns: Vec<_> = rows
+        .iter()
+        .filter_map(|row| row.subscription_arn.as_ref())
+        .collect();
+    let distinct: BTreeSet<_> = arns.iter().collect();
+    assert_eq!(arns.len(), distinct.len(), "{arns:?}");
+    let notifications = pair.stores[1].notifications(0, 1_000).await;
+    assert_eq!(notifications.expect("readable").len(), 180);
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use ivesk_webhook::config::SnsConfig;
 use ivesk_webhook::domain::Clock;
-use ivesk_webhook::emulator::signer::Unsigned;
+use ivesk_webhook::emulator::signer::{SNS_NAME, Signer, Unsigned};
 use ivesk_webhook::sns::certificate_cache::{
     CERTIFICATE_TIMEOUT, FAILURE_MEMORY, FETCH_PERIOD, MAX_CERTIFICATE_BYTES, MAX_FETCHES,
+    UNKNOWN_TOPIC_FETCHES,
 };
-use ivesk_webhook::sns::{SavedMessages, Verifier, VerifyError};
+use ivesk_webhook::sns::{MessageType, SavedMessages, SnsHeaders, Verifier, VerifyError};
 
 use crate::support::sns::*;
 
@@ -103,6 +104,111 @@ async fn ten_thousand_urls_make_few_requests_and_block_no_good_one() {
     let before = server.requests();
     assert_eq!(code(&verifier, &good).await, "valid");
     assert_eq!(server.requests(), before);
+}
+
+/// Strangers don't know the ARN of a subscription, which only SNS's messages name.
+#[tokio::test]
+async fn names_made_up_by_strangers_leave_a_reserve() {
+    let server = Server::start().await;
+    let settings = server.config().settings();
+    let arn = format!("{TOPIC}:6b0e71bd-7e97-4d97-80ce-4a0994e55286");
+    settings.known.add_subscription(&arn);
+    let store = std::sync::Arc::new(ivesk_webhook::sns::NoCertificateStore);
+    let verifier = Verifier::new(&settings, store, clock()).unwrap();
+    let template = SIGNER.sign(&notification(), 1, &format!("{}/@.pem", server.origin));
+    let naming = |arn: &str| SnsHeaders {
+        subscription_arn: Some(arn.to_owned()),
+        ..SnsHeaders::default()
+    };
+    let guess = naming(&format!("{TOPIC}:0f0e"));
+    for number in 0..1000 {
+        let body = template.replace('@', &number.to_string());
+        let refused = verifier.verify(parse_with(&body, &guess).unwrap()).await;
+        assert_eq!(refused.unwrap_err().code(), "certificate_unavailable");
+    }
+    assert_eq!(server.requests(), MAX_FETCHES);
+
+    // SNS presents a new certificate.
+    let genuine = SIGNER.sign(&notification(), 1, &server.serve("/new.pem", &SIGNER));
+    let unnamed = parse(&genuine).unwrap();
+    let refused = verifier.verify(unnamed).await.unwrap_err();
+    assert_eq!(refused.code(), "certificate_unavailable");
+    let named = parse_with(&genuine, &naming(&arn)).unwrap();
+    assert!(verifier.verify(named).await.is_ok());
+    assert_eq!(server.requests(), MAX_FETCHES + 1);
+    // Cached now for all, also without the header.
+    assert_eq!(code(&verifier, &genuine).await, "valid");
+}
+
+#[tokio::test]
+async fn unknown_topics_use_up_no_fetches_of_allowed_ones() {
+    let server = Server::start().await;
+    let verifier = local_verifier(&server, &clock());
+    let confirmation = unsigned(MessageType::SubscriptionConfirmation);
+    let strangers = Unsigned {
+        topic_arn: STRANGERS_TOPIC.to_owned(),
+        subscribe_url: Some(subscribe_url(&server.origin).replace(TOPIC, STRANGERS_TOPIC)),
+        ..confirmation
+    };
+    let template = SIGNER.sign(&strangers, 1, &format!("{}/@.pem", server.origin));
+    for number in 0..1000 {
+        let body = template.replace('@', &number.to_string());
+        let refused = verifier.classify_at(parse(&body).unwrap(), time(NOW)).await;
+        assert_eq!(refused.unwrap_err().code(), "certificate_unavailable");
+    }
+    assert_eq!(server.requests(), UNKNOWN_TOPIC_FETCHES);
+
+    let ours = SIGNER.sign(&notification(), 1, &server.serve("/cert.pem", &SIGNER));
+    assert_eq!(code(&verifier, &ours).await, "valid");
+}
+
+/// SNS gives a new certificate a new name; one that keeps its name is found all the same.
+#[tokio::test]
+async fn an_expired_certificate_is_fetched_again_once_a_minute() {
+    let server = Server::start().await;
+    let expired = Signer::generate(
+        SNS_NAME,
+        time("2026-01-01T00:00:00Z"),
+        time("2026-11-23T07:59:00Z"),
+    )
+    .unwrap();
+    let url = server.serve("/cert.pem", &expired);
+    let clock = clock();
+    let verifier = local_verifier(&server, &clock);
+    let body = SIGNER.sign(&notification(), 1, &url);
+    for _ in 0..20 {
+        assert_eq!(code(&verifier, &body).await, "certificate_dates");
+    }
+    assert_eq!(server.requests(), 2, "the first fetch and one more");
+
+    server.serve("/cert.pem", &SIGNER);
+    assert_eq!(code(&verifier, &body).await, "certificate_dates");
+    clock.advance(FETCH_PERIOD);
+    assert_eq!(code(&verifier, &body).await, "valid");
+    assert_eq!(server.requests(), 3);
+}
+
+/// The clock is behind: the certificate fits by itself once the clock is right.
+#[tokio::test]
+async fn a_certificate_whose_time_has_not_come_is_fetched_once() {
+    let server = Server::start().await;
+    let url = server.serve("/cert.pem", &SIGNER);
+    let clock = Clock::manual(time("2025-12-31T23:59:00Z"));
+    let verifier = local_verifier(&server, &clock);
+    let body = SIGNER.sign(
+        &Unsigned {
+            timestamp: "2026-01-01T00:00:00.000Z".to_owned(),
+            ..notification()
+        },
+        1,
+        &url,
+    );
+    for _ in 0..20 {
+        assert_eq!(code(&verifier, &body).await, "certificate_dates");
+    }
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(code(&verifier, &body).await, "valid");
+    assert_eq!(server.requests(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,6 +361,33 @@ async fn a_fetch_that_fails_leaves_the_good_certificate_in_use() {
 
     assert_eq!(server.requests(), 2);
     assert_eq!(code(&verifier, &good).await, "valid");
+}
+
+#[tokio::test]
+async fn certificates_loaded_at_the_start_are_not_loaded_again() {
+    let certificates = MemoryCertificates::with(&[&SIGNER]);
+    let verifier = verifier_with(&SnsConfig::default(), certificates.clone(), clock());
+
+    verifier.load_certificates().await;
+    assert_eq!(certificates.loads.load(Ordering::SeqCst), 1);
+    assert!(verifier.known_certificate(&sns_url(&SIGNER)).is_some());
+    assert_eq!(code(&verifier, &signed(&notification())).await, "valid");
+
+    assert_eq!(certificates.loads.load(Ordering::SeqCst), 1);
+}
+
+/// SNS is unreachable from here, and not from the other replica.
+#[tokio::test]
+async fn a_certificate_that_another_replica_stored_is_used() {
+    let certificates = MemoryCertificates::with(&[]);
+    let verifier = verifier_with(&SnsConfig::default(), certificates.clone(), clock());
+    verifier.load_certificates().await;
+    let body = signed(&notification());
+
+    let stored = (sns_url(&SIGNER), SIGNER.certificate_pem().into());
+    certificates.saved.lock().unwrap().push(stored);
+
+    assert_eq!(code(&verifier, &body).await, "valid");
 }
 
 #[tokio::test]

@@ -90,11 +90,12 @@ async fn an_expired_token_is_distinguished_from_an_sns_outage() {
         confirm(&config, &url).await,
         Err(ConfirmError::Rejected {
             status: 400,
-            code: Some("InvalidParameter".to_owned())
+            code: "InvalidParameter".to_owned()
         })
     );
+    let throttling = "<ErrorResponse><Error><Code>Throttling</Code></Error></ErrorResponse>";
     for (status, body) in [
-        (400, "<Error><Code>Throttling</Code></Error>"),
+        (400, throttling),
         (429, ""),
         (500, ""),
         (503, "<Error><Code>ServiceUnavailable</Code></Error>"),
@@ -105,6 +106,44 @@ async fn an_expired_token_is_distinguished_from_an_sns_outage() {
         let error = confirm(&config, &url).await.unwrap_err();
         assert!(matches!(error, ConfirmError::Unavailable(_)), "{status}");
     }
+}
+
+/// A web filter, a proxy or a captive portal answers in place of SNS.
+#[tokio::test]
+async fn only_snss_own_error_document_is_final() {
+    let server = Server::start().await;
+    let page = "<html><head><title>Access denied</title></head><body>web filter</body></html>\n";
+    let s3 = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
+    for status in [400, 401, 403, 404, 407, 451] {
+        for body in [page, s3, "{\"Code\":\"NotFound\"}", ""] {
+            server.answer("/", Answer::Status(status, body));
+            let error = confirm(&server.config(), &subscribe_url(&server.origin)).await;
+            let error = error.unwrap_err();
+            assert!(matches!(error, ConfirmError::Unavailable(_)), "{status}");
+            assert!(error.to_string().contains("web filter"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_is_not_allowed_is_never_confirmed() {
+    let server = Server::start().await;
+    let arn = format!("{STRANGERS_TOPIC}:6b0e71bd");
+    let answer = confirmed().replace(ARN, &arn);
+    server.answer("/", Answer::Body(answer.into()));
+    let settings = server.config().settings();
+    let confirmer = Confirmer::new(&settings).unwrap();
+    let url = subscribe_url(&server.origin).replace(TOPIC, STRANGERS_TOPIC);
+    let (url, token) = (SecretString::from(url), SecretString::from(TOKEN));
+
+    let refused = confirmer.confirm(STRANGERS_TOPIC, &url, &token).await;
+    let topic = STRANGERS_TOPIC.to_owned();
+    assert_eq!(refused, Err(ConfirmError::TopicNotAllowed(topic)));
+    assert_eq!(server.requests(), 0);
+
+    settings.known.approve_topic(STRANGERS_TOPIC);
+    let confirmed = confirmer.confirm(STRANGERS_TOPIC, &url, &token).await;
+    assert_eq!(confirmed, Ok(arn));
 }
 
 #[tokio::test]

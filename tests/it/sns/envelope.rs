@@ -329,6 +329,7 @@ fn a_header_that_disagrees_with_the_body_is_refused() {
         message_type: Some("Notification".to_owned()),
         message_id: Some("165545c9-2a5c-472c-8df2-7ff2be2b3b1b".to_owned()),
         topic_arn: Some(TOPIC.to_owned()),
+        subscription_arn: None,
         raw_delivery: false,
     };
     assert!(parse_with(&body, &right).is_ok());

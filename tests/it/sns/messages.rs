@@ -6,7 +6,7 @@ use ivesk_webhook::config::{SnsConfig, TopicRule, vendor_topic};
 use ivesk_webhook::domain::Clock;
 use ivesk_webhook::emulator::signer::{Signer, Unsigned};
 use ivesk_webhook::sns::canonical::{CanonicalText, SignedFields};
-use ivesk_webhook::sns::{MessageType, SnsHeaders, VerifyError};
+use ivesk_webhook::sns::{Genuine, MessageType, SnsHeaders, Verifier, VerifyError};
 use secrecy::ExposeSecret as _;
 
 use crate::support::sns::*;
@@ -128,6 +128,145 @@ async fn a_message_of_a_strangers_topic_is_refused_despite_headers() {
     assert!(verifier.allows_topic(TOPIC));
     assert!(!verifier.allows_topic(STRANGERS_TOPIC));
     assert!(!verifier.allows_topic("DPWebHook_onexport"));
+}
+
+fn of_strangers_topic(message_type: MessageType) -> Unsigned {
+    let message = unsigned(message_type);
+    Unsigned {
+        topic_arn: STRANGERS_TOPIC.to_owned(),
+        subscribe_url: message
+            .subscribe_url
+            .map(|url| url.replace(TOPIC, STRANGERS_TOPIC)),
+        ..message
+    }
+}
+
+async fn classify(verifier: &Verifier, body: &str) -> Result<Genuine, VerifyError> {
+    verifier.classify_at(parse(body)?, time(NOW)).await
+}
+
+/// It is shown to a person, and is no message that could be stored or acted on.
+#[tokio::test]
+async fn a_genuine_confirmation_of_an_unknown_topic_is_its_own_type() {
+    let verifier = verifier();
+    let body = signed(&of_strangers_topic(MessageType::SubscriptionConfirmation));
+
+    let genuine = classify(&verifier, &body).await.unwrap();
+    let Genuine::UnknownTopic(unknown) = genuine else {
+        panic!("{genuine:?}");
+    };
+    assert_eq!(unknown.topic_arn(), STRANGERS_TOPIC);
+    assert_eq!(unknown.aws_account(), "111122223333");
+    assert_eq!(unknown.timestamp(), time(NOW));
+    let printed = format!("{unknown:?}");
+    assert!(!printed.contains(TOKEN), "{printed}");
+    assert!(!printed.contains("Confirm&"), "{printed}");
+    // Where nobody can approve it, it is refused like any other.
+    assert_eq!(code(&verifier, &body).await, "topic_not_allowed");
+
+    let ours = signed(&unsigned(MessageType::SubscriptionConfirmation));
+    let genuine = classify(&verifier, &ours).await.unwrap();
+    assert!(matches!(genuine, Genuine::Message(_)), "{genuine:?}");
+}
+
+#[tokio::test]
+async fn other_messages_of_an_unknown_topic_stay_refused() {
+    let verifier = verifier();
+    for message_type in [
+        MessageType::Notification,
+        MessageType::UnsubscribeConfirmation,
+    ] {
+        let body = signed(&of_strangers_topic(message_type));
+        let error = classify(&verifier, &body).await.unwrap_err();
+        let expected = VerifyError::TopicNotAllowed(STRANGERS_TOPIC.to_owned());
+        assert_eq!(error, expected);
+        assert!(error.to_string().contains(STRANGERS_TOPIC));
+    }
+}
+
+/// Everything but the topic is checked as for any other message.
+#[tokio::test]
+async fn a_confirmation_of_an_unknown_topic_must_be_genuine() {
+    let verifier = verifier();
+    let genuine = of_strangers_topic(MessageType::SubscriptionConfirmation);
+    let forged = OTHER_SIGNER.sign(&genuine, 1, &sns_url(&SIGNER));
+    let elsewhere = Unsigned {
+        subscribe_url: Some(subscribe_url("https://evil.example")),
+        ..genuine.clone()
+    };
+    let of_another_topic = Unsigned {
+        subscribe_url: unsigned(MessageType::SubscriptionConfirmation).subscribe_url,
+        ..genuine.clone()
+    };
+    let old = Unsigned {
+        timestamp: "2026-11-22T08:00:00.000Z".to_owned(),
+        ..genuine.clone()
+    };
+    let certificate = SIGNER.sign(&genuine, 1, "https://evil.example/a.pem");
+    for (body, expected) in [
+        (forged, "signature_mismatch"),
+        (signed(&elsewhere), "untrusted_subscribe_url"),
+        (signed(&of_another_topic), "untrusted_subscribe_url"),
+        (signed(&old), "too_old"),
+        (certificate, "untrusted_certificate_url"),
+    ] {
+        let error = classify(&verifier, &body).await.unwrap_err();
+        assert_eq!(error.code(), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_approved_topic_is_allowed_at_once_and_no_other() {
+    let settings = SnsConfig::default().settings();
+    let certificates = MemoryCertificates::with(&[&SIGNER]);
+    let verifier = Verifier::new(&settings, certificates, clock()).unwrap();
+    let body = signed(&of_strangers_topic(MessageType::Notification));
+    assert_eq!(code(&verifier, &body).await, "topic_not_allowed");
+
+    settings.known.approve_topic(STRANGERS_TOPIC);
+
+    assert_eq!(code(&verifier, &body).await, "valid");
+    let twin = signed(&Unsigned {
+        topic_arn: format!("{STRANGERS_TOPIC}2"),
+        ..notification()
+    });
+    assert_eq!(code(&verifier, &twin).await, "topic_not_allowed");
+}
+
+#[tokio::test]
+async fn an_unsubscription_names_its_subscription_in_signed_text() {
+    let verifier = verifier();
+    let of = |message: String, message_type| {
+        signed(&Unsigned {
+            message,
+            ..unsigned(message_type)
+        })
+    };
+    let words = |arn: &str| {
+        format!(
+            "You have chosen to deactivate subscription {arn}.\nTo cancel this operation and \
+             restore the subscription, visit the SubscribeURL included in this message."
+        )
+    };
+    let ended = format!("{TOPIC}:2bcfbf39-05c3-41de-beaa-fcfcc21c8f55");
+    let strangers = format!("{STRANGERS_TOPIC}:2bcfbf39-05c3-41de-beaa-fcfcc21c8f55");
+    for (message, message_type, expected) in [
+        (
+            words(&ended),
+            MessageType::UnsubscribeConfirmation,
+            Some(&ended),
+        ),
+        (
+            words(&strangers),
+            MessageType::UnsubscribeConfirmation,
+            None,
+        ),
+        (words(&ended), MessageType::SubscriptionConfirmation, None),
+        (words(&ended), MessageType::Notification, None),
+    ] {
+        let verified = verify(&verifier, &of(message, message_type)).await.unwrap();
+        assert_eq!(verified.ended_subscription(), expected.map(String::as_str));
+    }
 }
 
 #[tokio::test]

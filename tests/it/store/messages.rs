@@ -19,6 +19,7 @@ on_both_stores! {
     a_closed_store_says_so_and_has_stored_what_it_accepted,
     activity_is_counted_by_the_hour,
     the_quarantine_is_bounded_with_a_share_for_allowed_topics,
+    the_quarantine_is_bounded_in_number_too,
     retention_removes_bodies_and_never_identities,
 }
 
@@ -208,6 +209,41 @@ async fn the_quarantine_is_bounded_with_a_share_for_allowed_topics(database: Dat
     while quarantined(&test).await == 0 {
         write(&test).await;
     }
+}
+
+async fn the_quarantine_is_bounded_in_number_too(database: Database) {
+    let test = TestStore::new(database).await;
+    let refused = |allowed_topic| Quarantined {
+        received_at: START,
+        account: account(),
+        event: Event::OnExported,
+        reason: "malformed_json".to_owned(),
+        allowed_topic,
+        headers: String::new(),
+        body: Bytes::from_static(b"{}"),
+    };
+    let count = async || {
+        let rows = test.store.quarantine(0, 20_000).await;
+        rows.expect("readable").len()
+    };
+    // Far below the limit in bytes.
+    let mut offered = 0;
+    while offered < 5_200 {
+        if test.store.offer_quarantine(refused(false)) {
+            offered += 1;
+        } else {
+            write(&test).await;
+        }
+    }
+    assert!(test.store.offer_quarantine(refused(true)));
+    for _ in 0..3 {
+        write(&test).await;
+        count().await;
+    }
+    while count().await < 5_001 {
+        write(&test).await;
+    }
+    assert_eq!(count().await, 5_001, "the other share has room");
 }
 
 async fn retention_removes_bodies_and_never_identities(database: Database) {

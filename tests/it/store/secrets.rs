@@ -96,6 +96,7 @@ fn debug_shows_the_length_of_a_body_but_not_the_body() {
                     event,
                     reason: String::new(),
                     size_bytes: 0,
+                    topic_arn: None,
                 },
                 headers: SECRET.to_owned(),
                 body: body(),

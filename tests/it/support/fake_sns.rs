@@ -46,6 +46,8 @@ pub(crate) enum Confirming {
     Succeeds,
     Fails,
     IsRefused,
+    /// A web filter answers in place of SNS.
+    IsFiltered,
 }
 
 struct Behavior {
@@ -121,6 +123,11 @@ async fn confirm(
             ),
         ),
         Confirming::Fails => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
+        Confirming::IsFiltered => (
+            StatusCode::FORBIDDEN,
+            "<html><head><title>Access denied</title></head><body>web filter</body></html>\n"
+                .to_owned(),
+        ),
         Confirming::IsRefused => (
             StatusCode::BAD_REQUEST,
             "<ErrorResponse><Error><Code>InvalidParameter</Code></Error></ErrorResponse>"
@@ -192,8 +199,20 @@ impl Message {
     }
 
     pub(crate) fn of_topic(mut self, topic_arn: &str) -> Self {
+        let url = self.unsigned.subscribe_url.as_mut();
+        if let Some(url) = url {
+            *url = url.replace(&self.unsigned.topic_arn, topic_arn);
+        }
         self.unsigned.topic_arn = topic_arn.to_owned();
         self
+    }
+
+    /// Says which subscription has ended, in SNS's own words.
+    pub(crate) fn of_subscription(self, subscription_arn: &str) -> Self {
+        self.saying(&format!(
+            "You have chosen to deactivate subscription {subscription_arn}.\nTo cancel this \
+             operation and restore the subscription, visit the SubscribeURL included in this message."
+        ))
     }
 
     pub(crate) fn published_at(mut self, moment: Timestamp) -> Self {

@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     AnswerLost,
     /// Storing a message panics.
     Panic,
+    /// Reads are not answered.
+    ReadsHang,
 }
 
 /// Holds messages and lets steps fail.
@@ -101,6 +103,10 @@ impl Hooks for Faults {
                 self.accepts.fetch_add(1, Ordering::SeqCst);
                 self.waiting.add_permits(1);
                 let _pass = self.gate.acquire().await.unwrap();
+            }
+            let fault = *self.fault.lock().unwrap();
+            if (fault, step) == (Some(Fault::ReadsHang), Step::Read) {
+                std::future::pending::<()>().await;
             }
             self.outcome(step)
         })

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use super::connection::Transaction;
+use super::types::type_of;
 use crate::domain::Timestamp;
 use crate::store::engine::{
     NewNotification, NewVersions, Param, ReadRow, Row, Sql, Tx, Value, params,

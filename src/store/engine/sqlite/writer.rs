@@ -11,7 +11,7 @@ use super::file::OpenFiles;
 use super::tx::{Begin, Database, immediate, in_transaction};
 use crate::store::error::Result;
 use crate::store::ingest::{Group, MAX_GROUP, PendingMessage, RowIds, store_group};
-use crate::store::quarantine::{QUARANTINE_QUEUE, QuarantinedBytes, store_quarantined};
+use crate::store::quarantine::{QUARANTINE_QUEUE, Shares, store_quarantined};
 use crate::store::{AcceptedMessage, Insertion, Quarantined, QueueLengths, StoreError};
 
 /// Maximum number of queued changes other than messages.
@@ -205,7 +205,7 @@ pub(super) struct Writer {
     pub(super) ask: bool,
     pub(super) quarantine_bytes: u64,
     /// What the quarantine holds, so that a flood costs no query; `None` if unknown.
-    pub(super) quarantined: Option<QuarantinedBytes>,
+    pub(super) quarantined: Option<Shares>,
     /// The database's files, locked until the last change is done.
     pub(super) files: OpenFiles,
 }

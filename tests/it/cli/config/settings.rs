@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ivesk_webhook::config::{
     AlarmTarget, Config, ConfigError, ConfirmMode, LogFormat, Loopback, Origin, StoreUrl,
-    vendor_topic,
+    vendor_topics,
 };
 use ivesk_webhook::domain::{Company, Event};
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ fn unset_settings_have_their_documented_defaults() {
         config.store.url,
         StoreUrl::Sqlite(PathBuf::from("/etc/ivesk/ivesk-webhook.db"))
     );
-    assert_eq!(config.sns.topics, [vendor_topic()]);
+    assert_eq!(config.sns.topics, vendor_topics());
     assert_eq!(config.sns.confirm, ConfirmMode::Auto);
     assert_eq!(config.sns.max_age, Duration::from_secs(8 * 3600));
     assert_eq!(config.api.url.as_str(), "https://app.ivesk.lt/api/pub");
