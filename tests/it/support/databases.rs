@@ -153,7 +153,8 @@ impl Database {
         match self {
             Self::Sqlite(folder) => {
                 let file = rusqlite::Connection::open(folder.path().join("test.db"));
-                file.and_then(|file| file.execute_batch(sql)).expect("it runs");
+                file.and_then(|file| file.execute_batch(sql))
+                    .expect("it runs");
             }
             Self::Postgres(_) => run_sql(&self.url_text(), sql).await,
         }
