@@ -45,7 +45,8 @@ impl Group {
     }
 
     /// Answers each message with the outcome of the commit. Returns the groups that are to be
-    /// committed instead, so that a message that can't be stored does not affect the others.
+    /// committed instead, the last first, so that a message that can't be stored does not
+    /// affect the others.
     pub(super) fn answer(self, outcomes: Result<Vec<Insertion>>) -> Vec<Self> {
         // The receiver of an answer is gone if the connection was dropped.
         match outcomes {
@@ -57,7 +58,7 @@ impl Group {
             Err(StoreError::Value(_)) if self.messages.len() > 1 => {
                 let pending = self.messages.into_iter().zip(self.answers);
                 let one = |(incoming, answer)| Self::new(vec![PendingMessage { incoming, answer }]);
-                return pending.map(one).collect();
+                return pending.rev().map(one).collect();
             }
             Err(error) => {
                 tracing::error!(%error, "failed to store a group of {} messages", self.answers.len());

@@ -17,6 +17,7 @@ on_both_stores! {
     one_message_sent_eight_times_is_one_row_and_one_pull,
     a_full_queue_answers_at_once_and_loses_nothing_queued,
     a_closed_store_says_so_and_has_stored_what_it_accepted,
+    a_message_that_the_database_rejects_stops_only_itself,
     activity_is_counted_by_the_hour,
     the_quarantine_is_bounded_with_a_share_for_allowed_topics,
     the_quarantine_is_bounded_in_number_too,
@@ -96,6 +97,32 @@ async fn one_message_sent_eight_times_is_one_row_and_one_pull(database: Database
     let mut served = test.drain().await;
     served.retain(|kind| *kind == TriggerKind::Notification);
     assert_eq!(served.len(), 1);
+}
+
+async fn a_message_that_the_database_rejects_stops_only_itself(database: Database) {
+    let test = TestStore::new(database).await;
+    let ends_once = "CREATE UNIQUE INDEX planted ON notification (kind)
+                     WHERE kind = 'UnsubscribeConfirmation'";
+    test.database.run(ends_once).await;
+    let messages = Messages::new();
+    let mut accepts = Vec::new();
+    for number in 0..50 {
+        let message_type = match number {
+            10 | 30 => MessageType::UnsubscribeConfirmation,
+            _ => MessageType::Notification,
+        };
+        let message = messages.message(number, message_type, START).await;
+        accepts.push(test.store.accept(message));
+    }
+    let mut outcomes = join_all(accepts).await;
+    let rejected = outcomes.remove(30);
+    assert!(
+        matches!(rejected, Err(StoreError::Value(_))),
+        "{rejected:?}"
+    );
+    let is_new = |outcome: &Result<Insertion, StoreError>| matches!(outcome, Ok(Insertion::New));
+    assert!(outcomes.iter().all(is_new), "{outcomes:?}");
+    assert_eq!(stored_notifications(&test).await, 49);
 }
 
 async fn a_full_queue_answers_at_once_and_loses_nothing_queued(database: Database) {

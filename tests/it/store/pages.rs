@@ -16,6 +16,7 @@ on_both_stores! {
     a_page_stored_twice_is_stored_once,
     an_overlap_read_moves_the_cursor_with_its_last_page_only,
     a_newer_version_supersedes_in_whichever_order_they_arrive,
+    ids_of_any_characters_stay_apart,
     a_page_of_another_company_pauses_the_feed,
     a_backfill_has_its_own_position_and_leaves_the_cursor,
     companies_of_the_digitized_queue_become_feeds,
@@ -128,6 +129,29 @@ async fn a_newer_version_supersedes_in_whichever_order_they_arrive(database: Dat
             (versions[2].to_owned(), true)
         ]
     );
+}
+
+async fn ids_of_any_characters_stay_apart(database: Database) {
+    let test = TestStore::new(database).await;
+    let feed = company("1");
+    let odd = ["a\0b", "a", "a\0", "\u{ffff}0", "\"", "\\", "1", "{}", "ą"].map(|id| (id, "1"));
+    for _ in 0..2 {
+        test.pull(&feed, last_page(&odd, Some("1"))).await;
+    }
+    let newer = odd.map(|(id, _)| (id, "\0\""));
+    test.pull(&feed, last_page(&newer, Some("2"))).await;
+    let documents = test.documents().await;
+    assert_eq!(documents.len(), 2 * odd.len());
+    for (row, (id, version)) in documents.iter().zip(odd.iter().chain(&newer)) {
+        let is_old = *version == "1";
+        assert_eq!((&*row.1, &*row.2, row.3), (*id, *version, is_old));
+    }
+    let asked = newer.iter().chain(&[("b", "1"), ("a", "2")]);
+    let asked = asked.map(|(id, version)| ((*id).to_owned(), (*version).to_owned()));
+    let known = test.store.known_versions(feed, asked.collect()).await;
+    let known = known.expect("readable");
+    assert_eq!(known.iter().filter(|known| **known).count(), odd.len());
+    assert!(known[..odd.len()].iter().all(|known| *known));
 }
 
 async fn a_page_of_another_company_pauses_the_feed(database: Database) {
