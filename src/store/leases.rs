@@ -275,7 +275,10 @@ pub(super) async fn release_all_leases<T: Tx>(tx: &mut T) -> Result<()> {
     static FEEDS: Sql =
         Sql::new("UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL");
     static DESTINATIONS: Sql = Sql::new("UPDATE destination SET leased_until = NULL");
-    static IMPORT_ERRORS: Sql = Sql::new("UPDATE import_error SET leased_until = NULL");
+    static IMPORT_ERRORS: Sql = Sql::new(
+        "UPDATE import_error SET leased_until = NULL
+         WHERE state = 'pending' AND next_try_at > 0 AND leased_until IS NOT NULL",
+    );
     tx.run(&FEEDS, &[]).await?;
     tx.run(&DESTINATIONS, &[]).await?;
     tx.run(&IMPORT_ERRORS, &[]).await

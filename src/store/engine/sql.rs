@@ -52,6 +52,11 @@ const DIALECT: &[Named] = &[
     ),
     // Locks the selected rows until the end of the transaction.
     ("lock_rows", Fragment::Differs("", " FOR NO KEY UPDATE")),
+    // Locks the selected rows in the order of ids, which prevents deadlocks.
+    (
+        "lock_in_order",
+        Fragment::Differs("", " ORDER BY id FOR NO KEY UPDATE"),
+    ),
     // Locks the selected rows; those that another transaction holds are left out.
     (
         "skip_locked",
