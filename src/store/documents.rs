@@ -164,16 +164,9 @@ async fn documents<T: Tx>(tx: &mut T, filter: DocumentFilter) -> Result<Vec<Docu
         "SELECT {columns} FROM document d {of_feeds} AND d.sequence > $1 ORDER BY d.sequence LIMIT $5",
         &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
     );
-    let DocumentFilter {
-        account,
-        queue,
-        company,
-        limit,
-        ..
-    } = &filter;
-    let params =
-        params! { filter.after.unwrap_or(0), account, queue, company, limit, filter.document_id };
-    match filter.document_id {
+    let (after, limit, id) = (filter.after.unwrap_or(0), filter.limit, &filter.document_id);
+    let params = params! { after, filter.account, filter.queue, filter.company, limit, id };
+    match id {
         Some(_) => tx.all(&OF_DOCUMENT, params).await,
         None => tx.all(&OF_ALL, &params[..5]).await,
     }

@@ -67,7 +67,7 @@ const DIALECT: &[Named] = &[
 /// A statement.
 ///
 /// Parameters are `$1`, `$2` and following. `{name}` stands for a fragment: one of the
-/// statement's own, whose text may contain the common ones, or one of those. An unknown name
+/// statement's own, whose text may contain later ones, or one of the common ones. An unknown name
 /// fails to compile in a `static`.
 #[derive(Debug)]
 pub(in crate::store) struct Sql {
@@ -96,9 +96,11 @@ impl Sql {
         let mut index = 0;
         while index < fragments.len() {
             let [sqlite, postgres] = fragments[index].1.texts();
-            assert_known(sqlite, &[]);
-            assert_known(postgres, &[]);
             index += 1;
+            // It may contain those after it.
+            let (_, later) = fragments.split_at(index);
+            assert_known(sqlite, later);
+            assert_known(postgres, later);
         }
         Self {
             text,
