@@ -10,7 +10,7 @@ use crate::domain::Timestamp;
 /// Milliseconds of an hour.
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
-/// Maximum number of rows of each kind that are counted, newest first.
+/// Number of newest rows of each kind among which are those that are counted.
 const MAX_COUNTED_ROWS: i64 = 100_000;
 
 /// The count of one hour.
@@ -60,7 +60,8 @@ rows! {
 /// Counts the rows of a table by hour. They are numbered in the order of time, on
 /// PostgreSQL nearly so, and the newest are read first.
 const HOURS: &str = "
-    SELECT at / $3 * $3, count(*) FROM (SELECT {moment} AS at FROM {table} ORDER BY {number} DESC LIMIT $2) AS newest
+    SELECT at / $3 * $3, count(*) FROM (SELECT {moment} AS at FROM {table}
+        WHERE {number} > (SELECT max({number}) FROM {table}) - $2) AS newest
     WHERE at >= $1 GROUP BY 1 ORDER BY 1";
 
 async fn activity<T: Tx>(tx: &mut T, since: Timestamp) -> Result<Activity> {
@@ -74,8 +75,8 @@ async fn activity<T: Tx>(tx: &mut T, since: Timestamp) -> Result<Activity> {
     );
     static REFUSED: Sql = Sql::new(
         "SELECT received_at / $3 * $3, reason, count(*)
-         FROM (SELECT received_at, reason FROM quarantine ORDER BY id DESC LIMIT $2) AS newest
-         WHERE received_at >= $1 GROUP BY 1, 2 ORDER BY 1, reason{bytewise}",
+         FROM quarantine
+         WHERE id > (SELECT max(id) FROM quarantine) - $2 AND received_at >= $1 GROUP BY 1, 2 ORDER BY 1, reason{bytewise}",
     );
     static DOCUMENTS: Sql = Sql::with(
         HOURS,

@@ -364,7 +364,7 @@ pub(super) async fn remove_old_alarms<T: Tx>(
 ) -> Result<usize> {
     static SQL: Sql = Sql::new(
         "DELETE FROM alarm WHERE id IN (
-             SELECT id FROM alarm WHERE ended_at < $1 ORDER BY id LIMIT $2{skip_locked})",
+             SELECT id FROM alarm WHERE ended_at < $1 ORDER BY ended_at LIMIT $2{skip_locked})",
     );
     tx.execute(&SQL, &[&before, &limit]).await
 }
@@ -379,7 +379,7 @@ async fn unannounced_documents<T: Tx>(
              FROM feed f LEFT JOIN feed_trigger w ON w.feed_id = f.id AND w.kind = 0
              GROUP BY f.account_id, f.queue),
          recent AS (SELECT feed_id, version_ms, first_pull, found_by, stored_at
-             FROM document ORDER BY sequence DESC LIMIT $2)
+             FROM document WHERE sequence > (SELECT last FROM sequence) - $2)
          SELECT a.name, f.queue, announced.at, count(*)
          FROM recent d JOIN feed f ON f.id = d.feed_id JOIN account a ON a.id = f.account_id
              JOIN announced ON announced.account_id = f.account_id AND announced.queue = f.queue

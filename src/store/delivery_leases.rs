@@ -7,7 +7,7 @@ use super::destinations::{MATCHING, start_automatically};
 use super::documents;
 use super::engine::{Fragment, Sql, Tx, operations, params, rows};
 use super::error::Result;
-use crate::domain::{DestinationName, Timestamp};
+use crate::domain::Timestamp;
 
 operations! {
     /// Leases a destination with the next versions for it.
@@ -109,12 +109,21 @@ async fn lease_deliveries<T: Tx>(
     tx: &mut T,
     request: DeliveryLeaseRequest,
 ) -> Result<DeliveryLeased> {
+    // None also if another replica has locked it.
+    static LOCK: Sql = Sql::with(
+        "SELECT id, position, failures, paused IS NOT NULL, waits_until, leased_until FROM destination
+         WHERE name = $1{skip_leased}",
+        &[(
+            "skip_leased",
+            Fragment::Differs("", " FOR NO KEY UPDATE SKIP LOCKED"),
+        )],
+    );
     static LEASE: Sql = Sql::new(
         "UPDATE destination SET fence = fence + 1, leased_until = $2 WHERE id = $1 RETURNING fence",
     );
     static SET_POSITION: Sql = Sql::new("UPDATE destination SET position = $2 WHERE id = $1");
     let now = tx.now_or(request.now);
-    let found = lock_candidate(tx, &request.destination).await?;
+    let found: Option<Candidate> = tx.first(&LOCK, &[&request.destination]).await?;
     let Some(destination) = found.filter(|destination| !destination.paused) else {
         return Ok(DeliveryLeased::Nothing { until: None });
     };
@@ -160,20 +169,4 @@ async fn lease_deliveries<T: Tx>(
         failures: destination.failures,
         deliveries,
     }))
-}
-
-/// Locks the destination's row; `None` also if another replica has locked it.
-async fn lock_candidate<T: Tx>(
-    tx: &mut T,
-    destination: &DestinationName,
-) -> Result<Option<Candidate>> {
-    static SQL: Sql = Sql::with(
-        "SELECT id, position, failures, paused IS NOT NULL, waits_until, leased_until FROM destination
-         WHERE name = $1{skip_leased}",
-        &[(
-            "skip_leased",
-            Fragment::Differs("", " FOR NO KEY UPDATE SKIP LOCKED"),
-        )],
-    );
-    tx.first(&SQL, &[destination]).await
 }

@@ -146,25 +146,35 @@ const OF_FEEDS: Fragment = Fragment::Same(
      WHERE ($2 IS NULL OR a.name = $2) AND ($3 IS NULL OR f.queue = $3) AND ($4 IS NULL OR f.company = $4)",
 );
 
+/// Prevents PostgreSQL from reading the whole sequence for its order.
+const UNORDERED: Fragment = Fragment::Differs("", " + 0");
+
 async fn documents<T: Tx>(tx: &mut T, filter: DocumentFilter) -> Result<Vec<DocumentRow>> {
-    static SQL: Sql = Sql::with(
-        "SELECT {columns} FROM document d {of_feeds}
-           AND d.sequence > $1 AND ($5 IS NULL OR d.document_id = $5)
-         ORDER BY d.sequence LIMIT $6",
+    static OF_DOCUMENT: Sql = Sql::with(
+        "SELECT {columns} FROM document d{by_identity} {of_feeds}
+           AND d.sequence > $1 AND d.document_id = $6
+         ORDER BY d.sequence{unordered} LIMIT $5",
+        &[
+            ("columns", COLUMNS),
+            ("of_feeds", OF_FEEDS),
+            ("unordered", UNORDERED),
+        ],
+    );
+    static OF_ALL: Sql = Sql::with(
+        "SELECT {columns} FROM document d {of_feeds} AND d.sequence > $1 ORDER BY d.sequence LIMIT $5",
         &[("columns", COLUMNS), ("of_feeds", OF_FEEDS)],
     );
-    let params = params! {
-        filter.after.unwrap_or(0), filter.account, filter.queue, filter.company,
-        filter.document_id, filter.limit,
-    };
-    tx.all(&SQL, params).await
+    let (after, limit, id) = (filter.after.unwrap_or(0), filter.limit, &filter.document_id);
+    let params = params! { after, filter.account, filter.queue, filter.company, limit, id };
+    match id {
+        Some(_) => tx.all(&OF_DOCUMENT, params).await,
+        None => tx.all(&OF_ALL, &params[..5]).await,
+    }
 }
 
 /// Searches a bounded number of versions: one document's or one company's by index,
 /// otherwise a stretch of the sequence.
 async fn search_documents<T: Tx>(tx: &mut T, search: DocumentSearch) -> Result<FoundDocuments> {
-    // Prevents PostgreSQL from reading the whole sequence for its order.
-    const UNORDERED: Fragment = Fragment::Differs("", " + 0");
     static OF_DOCUMENT: Sql = Sql::with(
         "SELECT {columns} FROM document d{by_identity} {of_feeds}
            AND d.sequence < $1 AND d.document_id = $6

@@ -212,8 +212,7 @@ async fn end_import_error<T: Tx>(
         "WITH others AS (
              SELECT id FROM import_error
              WHERE state = 'pending' AND next_try_at < $2
-               AND account_id = (SELECT account_id FROM import_error WHERE id = $1)
-             ORDER BY id{lock_rows})
+               AND account_id = (SELECT account_id FROM import_error WHERE id = $1){lock_in_order})
          UPDATE import_error AS r SET next_try_at = $2 FROM others WHERE r.id = others.id",
     );
     let ImportErrorLease { row, fence } = lease;

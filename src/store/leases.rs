@@ -172,13 +172,17 @@ async fn start_or_resume<T: Tx>(
     candidate: &Candidate,
     now: Timestamp,
 ) -> Result<Position> {
+    static POSITION: Sql = Sql::new(
+        "SELECT position, previous_next, previous_entries FROM feed_pull WHERE feed_id = $1 AND kind = $2",
+    );
     static START: Sql = Sql::new(
         "INSERT INTO feed_pull (feed_id, kind, target, started_at) VALUES ($1, $2, $3, $4)
          ON CONFLICT (feed_id, kind) DO UPDATE SET target = excluded.target, started_at = excluded.started_at",
     );
     let (kind, first_pull) = (candidate.kind, candidate.first_pull);
     let position_kind = position_kind(kind, first_pull);
-    let stored = position(tx, feed_id, position_kind).await?;
+    let stored: Option<Position> = tx.first(&POSITION, &[&feed_id, &position_kind]).await?;
+    let stored = stored.unwrap_or_default();
     if candidate.in_progress {
         return Ok(stored);
     }
@@ -202,14 +206,6 @@ async fn start_or_resume<T: Tx>(
         .await?;
     save_position(tx, feed_id, position_kind, &position).await?;
     Ok(position)
-}
-
-async fn position<T: Tx>(tx: &mut T, feed: i64, kind: TriggerKind) -> Result<Position> {
-    static SQL: Sql = Sql::new(
-        "SELECT position, previous_next, previous_entries FROM feed_pull WHERE feed_id = $1 AND kind = $2",
-    );
-    let stored = tx.first(&SQL, &[&feed, &kind]).await?;
-    Ok(stored.unwrap_or_default())
 }
 
 /// Saves the position of a pull.

@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::completion::complete_pull;
 use super::documents::VERSIONS;
-use super::engine::{NewVersion, NewVersions, Param, Sql, Tx, operations, params};
+use super::engine::{Fragment, Param, Sql, Tx, operations, params};
 use super::error::Result;
 use super::feeds::{
     COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
@@ -218,84 +218,89 @@ async fn insert<T: Tx>(
     documents: Vec<&DocumentVersion>,
     now: Timestamp,
 ) -> Result<()> {
+    static CURRENT: Sql = Sql::new(
+        "SELECT document_id, sequence, version_ms FROM document{by_identity}
+         WHERE document_id IN ({elements}($2)) AND feed_id = $1 AND NOT superseded",
+    );
     static SUPERSEDE: Sql =
         Sql::new("UPDATE document SET superseded = true WHERE sequence IN ({elements}($1))");
     if documents.is_empty() {
         return Ok(());
     }
-    let mut versions: Vec<NewVersion<'_>> = documents
-        .into_iter()
-        .map(|document| NewVersion {
-            document,
-            superseded: false,
-        })
-        .collect();
-    let current = current_versions(tx, lease, &versions).await?;
-    let superseded = supersede(&mut versions, current);
-    if !superseded.is_empty() {
-        tx.run(&SUPERSEDE, &[&superseded]).await?;
+    let ids: Vec<&str> = documents.iter().map(|one| one.id.as_str()).collect();
+    let current = tx.all(&CURRENT, &[&lease.feed_id, &ids]).await?;
+    let (stored, new) = superseded(&documents, current);
+    if !stored.is_empty() {
+        tx.run(&SUPERSEDE, &[&stored]).await?;
     }
-    let new = NewVersions {
-        feed: lease.feed_id,
-        first_pull: lease.first_pull,
-        found_by: lease.kind,
-        stored_at: now,
-        versions,
+    let times: Vec<Option<Timestamp>> = documents.iter().map(|one| one.version_time()).collect();
+    let row = |index: usize| -> Vec<&dyn Param> {
+        let (one, time, superseded) = (documents[index], &times[index], &new[index]);
+        let of_document: [&dyn Param; 5] = [&one.id, &one.version, time, superseded, &one.body];
+        let of_pull: [&dyn Param; 4] = [&lease.feed_id, &lease.first_pull, &lease.kind, &now];
+        [&of_document[..], &of_pull].concat()
     };
-    tx.insert_versions(&new).await
+    let rows: Vec<Vec<&dyn Param>> = (0..documents.len()).map(row).collect();
+    tx.insert_numbered(&INSERT, &rows).await
 }
 
-/// The current version of a document.
-enum Current {
-    /// The sequence number of a stored one.
-    Stored(i64),
-    /// The index of a new one.
-    New(usize),
-}
-
-/// The current versions of documents, with their moments.
-type CurrentVersions = HashMap<String, (Current, Option<Timestamp>)>;
-
-/// The stored current versions of the documents $2 of feed $1.
-static CURRENT: Sql = Sql::new(
-    "SELECT document_id, sequence, version_ms FROM document{by_identity}
-     WHERE document_id IN ({elements}($2)) AND feed_id = $1 AND NOT superseded",
+/// The versions of a page; see [`Tx::insert_numbered`].
+static INSERT: Sql = Sql::with(
+    "{counter} INSERT INTO document (sequence, {columns}) {values}",
+    &[
+        (
+            "counter",
+            Fragment::Differs(
+                "",
+                "WITH counter AS (UPDATE sequence SET last = last + $1 RETURNING last - $1 AS before)",
+            ),
+        ),
+        (
+            "values",
+            Fragment::Differs(
+                "VALUES ($1, {params})",
+                "SELECT counter.before + n.number, {columns}
+                 FROM counter, unnest({params}) WITH ORDINALITY AS n ({columns}, number)",
+            ),
+        ),
+        (
+            "params",
+            Fragment::Same("$2, $3, $4, $5, $6, $7, $8, $9, $10"),
+        ),
+        (
+            "columns",
+            Fragment::Same(
+                "document_id, version, version_ms, superseded, body, feed_id, first_pull, found_by, stored_at",
+            ),
+        ),
+    ],
 );
 
-async fn current_versions<T: Tx>(
-    tx: &mut T,
-    lease: &PageLease,
-    versions: &[NewVersion<'_>],
-) -> Result<CurrentVersions> {
-    let ids: Vec<&str> = versions
-        .iter()
-        .map(|version| version.document.id.as_str())
-        .collect();
-    let stored: Vec<(String, i64, Option<Timestamp>)> =
-        tx.all(&CURRENT, &[&lease.feed_id, &ids]).await?;
-    Ok(stored
+/// Returns the sequence numbers of the stored current versions (id, sequence number, moment)
+/// that new ones supersede, and for each new one whether it is superseded.
+fn superseded(
+    new: &[&DocumentVersion],
+    current: Vec<(String, i64, Option<Timestamp>)>,
+) -> (Vec<i64>, Vec<bool>) {
+    /// The sequence number of a stored version, or the index of a new one.
+    type Place = std::result::Result<i64, usize>;
+    let current = current
         .into_iter()
-        .map(|(id, sequence, time)| (id, (Current::Stored(sequence), time)))
-        .collect())
-}
-
-/// Marks superseded versions among the new ones; returns the sequence numbers of the stored
-/// ones that are superseded.
-fn supersede(versions: &mut [NewVersion<'_>], mut current: CurrentVersions) -> Vec<i64> {
-    let mut stored = Vec::new();
-    for index in 0..versions.len() {
-        let document = versions[index].document;
+        .map(|(id, sequence, time)| (id, (Ok(sequence), time)));
+    let mut current: HashMap<String, (Place, Option<Timestamp>)> = current.collect();
+    let (mut of_stored, mut of_new) = (Vec::new(), vec![false; new.len()]);
+    for (index, document) in new.iter().enumerate() {
         let time = document.version_time();
         let before = current.get(&document.id).and_then(|(_, time)| *time);
         if matches!((time, before), (Some(time), Some(before)) if time < before) {
-            versions[index].superseded = true;
+            of_new[index] = true;
             continue;
         }
-        match current.insert(document.id.clone(), (Current::New(index), time)) {
-            Some((Current::Stored(sequence), _)) => stored.push(sequence),
-            Some((Current::New(earlier), _)) => versions[earlier].superseded = true,
+        match current.insert(document.id.clone(), (Err(index), time)) {
+            Some((Ok(sequence), _)) => of_stored.push(sequence),
+            Some((Err(earlier), _)) => of_new[earlier] = true,
             None => {}
         }
     }
-    stored
+    (of_stored, of_new)
 }

@@ -90,8 +90,7 @@ async fn set_paused<T: Tx>(
         "WITH chosen AS (
              SELECT id FROM feed
              WHERE account_id = $1 AND ($2 OR (queue = $3 AND company = $4))
-               AND ($5 IS NOT NULL OR paused IS NOT NULL OR waits_until IS NOT NULL)
-             ORDER BY id{lock_rows})
+               AND ($5 IS NOT NULL OR paused IS NOT NULL OR waits_until IS NOT NULL){lock_in_order})
          UPDATE feed AS f SET paused = $5, waits_until = NULL, failures = 0,
              last_error = CASE WHEN $5 IS NULL THEN NULL ELSE last_error END
          FROM chosen WHERE f.id = chosen.id",

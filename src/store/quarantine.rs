@@ -137,7 +137,7 @@ pub(super) async fn remove_old_quarantined<T: Tx>(
 ) -> Result<usize> {
     static SQL: Sql = Sql::new(
         "DELETE FROM quarantine WHERE id IN (
-             SELECT id FROM quarantine WHERE received_at < $1 ORDER BY id LIMIT $2{skip_locked})",
+             SELECT id FROM quarantine WHERE received_at < $1 ORDER BY received_at LIMIT $2{skip_locked})",
     );
     tx.execute(&SQL, &[&before, &limit]).await
 }

@@ -128,7 +128,7 @@ async fn remove_document_bodies<T: Tx>(tx: &mut T, retention: &Retention) -> Res
 async fn remove_links<T: Tx>(tx: &mut T, before: Timestamp) -> Result<()> {
     static SQL: Sql = Sql::new(
         "DELETE FROM document_link WHERE sequence IN (
-             SELECT sequence FROM document_link WHERE listed_at < $1 LIMIT $2{skip_locked})",
+             SELECT sequence FROM document_link WHERE listed_at < $1 ORDER BY listed_at LIMIT $2{skip_locked})",
     );
     tx.run(&SQL, &[&before, &RETENTION_BATCH]).await
 }

@@ -8,7 +8,10 @@ pub(super) async fn release_all_leases<T: Tx>(tx: &mut T) -> Result<()> {
     static FEEDS: Sql =
         Sql::new("UPDATE feed SET leased_until = NULL WHERE leased_until IS NOT NULL");
     static DESTINATIONS: Sql = Sql::new("UPDATE destination SET leased_until = NULL");
-    static IMPORT_ERRORS: Sql = Sql::new("UPDATE import_error SET leased_until = NULL");
+    static IMPORT_ERRORS: Sql = Sql::new(
+        "UPDATE import_error SET leased_until = NULL
+         WHERE state = 'pending' AND next_try_at > 0 AND leased_until IS NOT NULL",
+    );
     tx.run(&FEEDS, &[]).await?;
     tx.run(&DESTINATIONS, &[]).await?;
     tx.run(&IMPORT_ERRORS, &[]).await
@@ -19,8 +22,7 @@ pub(super) async fn release_all_leases<T: Tx>(tx: &mut T) -> Result<()> {
 pub(super) async fn resume_at_start<T: Tx>(tx: &mut T) -> Result<()> {
     static FEEDS: Sql = Sql::new(
         "WITH chosen AS (
-             SELECT id FROM feed WHERE paused IN ('unauthorized', 'forbidden', 'not_found')
-             ORDER BY id{lock_rows})
+             SELECT id FROM feed WHERE paused IN ('unauthorized', 'forbidden', 'not_found'){lock_in_order})
          UPDATE feed AS f SET paused = NULL, waits_until = NULL FROM chosen WHERE f.id = chosen.id",
     );
     static ACCOUNTS: Sql = Sql::new(

@@ -276,8 +276,8 @@ pub(super) async fn link_documents<T: Tx>(
 
 async fn uploads<T: Tx>(tx: &mut T, filter: UploadFilter) -> Result<Vec<UploadRow>> {
     static SQL: Sql = Sql::with(
-        "{rows} WHERE u.id > $1 AND ($2 IS NULL OR (u.sent_at < $2 AND NOT EXISTS
-             (SELECT 1 FROM upload_document d WHERE d.upload_id = u.id)))
+        "{rows} WHERE u.id > $1 AND ($2 IS NULL OR (u.sent_at < $2
+             AND (SELECT min(d.document_id) FROM upload_document d WHERE d.upload_id = u.id) IS NULL))
          ORDER BY u.id LIMIT $3",
         &[("rows", ROWS)],
     );

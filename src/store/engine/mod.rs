@@ -4,8 +4,7 @@
 use std::ops::ControlFlow;
 
 use super::StoreError;
-use super::trigger_kind::TriggerKind;
-use crate::domain::{DocumentVersion, Timestamp};
+use crate::domain::Timestamp;
 use crate::store::error::Result;
 
 mod postgres;
@@ -64,10 +63,16 @@ pub(super) trait Tx: Send {
         notifications: &[NewNotification<'_>],
     ) -> impl Future<Output = Result<Vec<bool>>> + Send;
 
-    /// Stores versions under the next sequence numbers. This must be the last statement, since
-    /// it may commit: the counter, for which others wait, is held for as short as possible.
-    fn insert_versions(&mut self, new: &NewVersions<'_>)
-    -> impl Future<Output = Result<()>> + Send;
+    /// Inserts rows under the next sequence numbers. The statement takes on SQLite a number and
+    /// the values of one row; on PostgreSQL the count of the rows, and each column as a list.
+    ///
+    /// It must be the last statement, since it may commit: the counter, for which others wait,
+    /// is held for as short as possible.
+    fn insert_numbered(
+        &mut self,
+        sql: &'static Sql,
+        rows: &[Vec<&dyn Param>],
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// Runs a statement and returns all its rows.
     fn all<C: Column + Send>(
@@ -197,21 +202,4 @@ impl NewNotification<'_> {
     pub(super) fn identity(&self) -> (&[u8], i64, i64) {
         (&self.message_id, self.account, self.event)
     }
-}
-
-/// New versions of a feed, in their order.
-pub(super) struct NewVersions<'d> {
-    pub(super) feed: i64,
-    pub(super) first_pull: bool,
-    /// The kind of trigger whose pull found them.
-    pub(super) found_by: TriggerKind,
-    pub(super) stored_at: Timestamp,
-    pub(super) versions: Vec<NewVersion<'d>>,
-}
-
-/// A version that is not stored yet.
-pub(super) struct NewVersion<'d> {
-    pub(super) document: &'d DocumentVersion,
-    /// True if a newer version of the document is known.
-    pub(super) superseded: bool,
 }

@@ -52,6 +52,11 @@ const DIALECT: &[Named] = &[
     ),
     // Locks the selected rows until the end of the transaction.
     ("lock_rows", Fragment::Differs("", " FOR NO KEY UPDATE")),
+    // Locks the selected rows in the order of ids, which prevents deadlocks.
+    (
+        "lock_in_order",
+        Fragment::Differs("", " ORDER BY id FOR NO KEY UPDATE"),
+    ),
     // Locks the selected rows; those that another transaction holds are left out.
     (
         "skip_locked",
@@ -62,7 +67,7 @@ const DIALECT: &[Named] = &[
 /// A statement.
 ///
 /// Parameters are `$1`, `$2` and following. `{name}` stands for a fragment: one of the
-/// statement's own, whose text may contain the common ones, or one of those. An unknown name
+/// statement's own, whose text may contain later ones, or one of the common ones. An unknown name
 /// fails to compile in a `static`.
 #[derive(Debug)]
 pub(in crate::store) struct Sql {
@@ -91,9 +96,11 @@ impl Sql {
         let mut index = 0;
         while index < fragments.len() {
             let [sqlite, postgres] = fragments[index].1.texts();
-            assert_known(sqlite, &[]);
-            assert_known(postgres, &[]);
             index += 1;
+            // It may contain those after it.
+            let (_, later) = fragments.split_at(index);
+            assert_known(sqlite, later);
+            assert_known(postgres, later);
         }
         Self {
             text,

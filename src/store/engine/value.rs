@@ -31,6 +31,19 @@ pub(in crate::store) enum Value<'a> {
     List(Kind, Vec<Value<'a>>),
 }
 
+impl Value<'_> {
+    /// Returns its kind, or that of its elements.
+    pub(in crate::store) fn kind(&self) -> Kind {
+        match self {
+            Self::Null(kind) | Self::List(kind, _) => *kind,
+            Self::Integer(_) => Kind::Integer,
+            Self::Boolean(_) => Kind::Boolean,
+            Self::Text(_) => Kind::Text,
+            Self::Bytes(_) => Kind::Bytes,
+        }
+    }
+}
+
 /// Something that a statement takes as a value.
 pub(in crate::store) trait Param: Sync {
     /// Returns its value.

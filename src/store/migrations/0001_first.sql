@@ -236,6 +236,8 @@ CREATE TABLE quarantine (
     body {bytes} NOT NULL
 ){strict};
 
+CREATE INDEX quarantine_received ON quarantine (received_at);
+
 -- Files sent to the vendor. `correlation` is sent with the file and returned with the
 -- documents made of it. `owner` is the process that is sending it; no other process
 -- sends it before `claimed_until`.
@@ -411,6 +413,8 @@ CREATE TABLE document_link (
     listed_at {integer} NOT NULL
 ){strict};
 
+CREATE INDEX document_link_listed ON document_link (listed_at);
+
 -- Tokens of the admin listener. `hash` is the SHA-256 digest of the token, which itself is
 -- not stored. An id is never used twice, so that the holder of a revoked token never
 -- passes for another one.
@@ -473,5 +477,6 @@ CREATE TABLE alarm (
 ){strict};
 
 CREATE UNIQUE INDEX alarm_active ON alarm (kind, subject) WHERE ended_at IS NULL;
+CREATE INDEX alarm_ended ON alarm (ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX alarm_to_notify ON alarm (notify_at) WHERE notify_at IS NOT NULL;
 

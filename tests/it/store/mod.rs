@@ -7,6 +7,7 @@ mod deliveries;
 mod kill;
 mod messages;
 mod pages;
+mod plans;
 mod secrets;
 mod sqlite;
 mod states;

@@ -11,8 +11,9 @@ use std::sync::{Arc, OnceLock};
 
 use ivesk_webhook::config::{PostgresAddress, StoreUrl};
 use ivesk_webhook::domain::Clock;
-use ivesk_webhook::store::{Hooks, SharedStore, Store, StoreError, StoreOptions};
+use ivesk_webhook::store::{SharedStore, Store, StoreError, StoreOptions};
 
+use crate::support::plans::Statements;
 use crate::support::skip::skip;
 
 /// Options of a test's store.
@@ -22,7 +23,6 @@ pub(crate) struct Options {
     pub(crate) quarantine_bytes: u64,
     pub(crate) ask: bool,
     pub(crate) clock: Clock,
-    pub(crate) hooks: Option<Arc<dyn Hooks>>,
 }
 
 impl Options {
@@ -32,7 +32,6 @@ impl Options {
             quarantine_bytes: 64 << 20,
             ask: false,
             clock,
-            hooks: None,
         }
     }
 }
@@ -67,20 +66,30 @@ pub(crate) use on_both_stores;
 /// A new database of one test, removed when it is dropped.
 pub(crate) enum Database {
     /// A file in a folder of its own.
-    Sqlite(tempfile::TempDir),
+    Sqlite(SqliteFile),
     /// A database of a server.
     Postgres(PostgresDatabase),
+}
+
+/// A SQLite file of one test.
+pub(crate) struct SqliteFile {
+    folder: tempfile::TempDir,
+    statements: Arc<Statements>,
 }
 
 /// A PostgreSQL database of one test.
 pub(crate) struct PostgresDatabase {
     server: String,
     name: String,
+    statements: Arc<Statements>,
 }
 
 impl Database {
     pub(crate) fn sqlite() -> Self {
-        Self::Sqlite(tempfile::tempdir().expect("a folder"))
+        Self::Sqlite(SqliteFile {
+            folder: tempfile::tempdir().expect("a folder"),
+            statements: Arc::default(),
+        })
     }
 
     /// Creates a database, or skips `test` and returns `None` if there is no PostgreSQL.
@@ -118,13 +127,14 @@ impl Database {
         Self::Postgres(PostgresDatabase {
             server: url.to_owned(),
             name,
+            statements: Arc::default(),
         })
     }
 
     /// Returns its URL.
     pub(crate) fn url(&self) -> StoreUrl {
         match self {
-            Self::Sqlite(folder) => StoreUrl::Sqlite(folder.path().join("test.db")),
+            Self::Sqlite(own) => StoreUrl::Sqlite(own.folder.path().join("test.db")),
             Self::Postgres(own) => {
                 let server = PostgresAddress::parse(&own.server).expect("a usable address");
                 StoreUrl::Postgres(server.with_database(&own.name))
@@ -143,7 +153,7 @@ impl Database {
     /// Returns the folder of a SQLite file.
     pub(crate) fn folder(&self) -> &Path {
         match self {
-            Self::Sqlite(folder) => folder.path(),
+            Self::Sqlite(own) => own.folder.path(),
             Self::Postgres(_) => panic!("a PostgreSQL database has no folder"),
         }
     }
@@ -151,8 +161,8 @@ impl Database {
     /// Runs statements, as another program would.
     pub(crate) async fn run(&self, sql: &str) {
         match self {
-            Self::Sqlite(folder) => {
-                let file = rusqlite::Connection::open(folder.path().join("test.db"));
+            Self::Sqlite(own) => {
+                let file = rusqlite::Connection::open(own.folder.path().join("test.db"));
                 file.and_then(|file| file.execute_batch(sql))
                     .expect("it runs");
             }
@@ -160,7 +170,36 @@ impl Database {
         }
     }
 
-    /// Opens its store.
+    /// Explains the statements that no test has explained yet; returns those that read a
+    /// whole table.
+    pub(crate) async fn explain(&self) -> Vec<String> {
+        match self {
+            Self::Sqlite(own) => {
+                let path = own.folder.path().join("test.db");
+                own.statements.explain_in_file(&path)
+            }
+            Self::Postgres(own) => {
+                let client = connect(&self.url_text()).await.expect("PostgreSQL answers");
+                own.statements.explain_with(&client).await
+            }
+        }
+    }
+
+    /// Returns the statements that its stores run.
+    pub(crate) fn statements(&self) -> Arc<Statements> {
+        match self {
+            Self::Sqlite(own) => Arc::clone(&own.statements),
+            Self::Postgres(own) => Arc::clone(&own.statements),
+        }
+    }
+
+    /// Returns the plans of the statements that its stores ran and that contain `part`.
+    pub(crate) fn plans(&self, part: &str) -> Vec<String> {
+        let path = self.folder().join("test.db");
+        self.statements().plans_in_file(&path, part)
+    }
+
+    /// Opens its store, whose statements are explained when the test ends.
     pub(crate) async fn open(&self, options: Options) -> Result<SharedStore, StoreError> {
         let options = StoreOptions {
             url: self.url(),
@@ -168,15 +207,26 @@ impl Database {
             quarantine_bytes: options.quarantine_bytes,
             ask: options.ask,
             clock: options.clock,
-            hooks: options.hooks,
+            hooks: Some(self.statements()),
         };
         Ok(Arc::new(Store::open(options).await?))
+    }
+}
+
+impl Drop for SqliteFile {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let path = self.folder.path().join("test.db");
+            let found = self.statements.explain_in_file(&path);
+            assert!(found.is_empty(), "{}", found.join("\n\n"));
+        }
     }
 }
 
 impl Drop for PostgresDatabase {
     fn drop(&mut self) {
         let (server, name) = (self.server.clone(), self.name.clone());
+        let explained = (!std::thread::panicking()).then(|| Arc::clone(&self.statements));
         // The test's runtime may be shutting down, so this has its own.
         let removed = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -184,14 +234,24 @@ impl Drop for PostgresDatabase {
                 .build()
                 .expect("a runtime");
             runtime.block_on(async move {
+                let own = connect(&in_database(&server, &name)).await;
+                let found = match (explained, own) {
+                    (Some(statements), Some(client)) => statements.explain_with(&client).await,
+                    _ => Vec::new(),
+                };
                 let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
                 // The test may have stopped the server.
                 if let Some(client) = connect(&server).await {
                     let _ = client.batch_execute(&sql).await;
                 }
+                assert!(found.is_empty(), "{}", found.join("\n\n"));
             });
         });
-        let _ = removed.join();
+        if let Err(panic) = removed.join()
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
     }
 }
 

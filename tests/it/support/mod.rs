@@ -13,6 +13,7 @@ pub(crate) mod fake_sns;
 pub(crate) mod faults;
 pub(crate) mod ledger;
 pub(crate) mod load;
+pub(crate) mod plans;
 pub(crate) mod process;
 pub(crate) mod puller;
 pub(crate) mod python;

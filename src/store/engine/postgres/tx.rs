@@ -9,9 +9,7 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use super::connection::Transaction;
 use super::types::type_of;
 use crate::domain::Timestamp;
-use crate::store::engine::{
-    NewNotification, NewVersions, Param, ReadRow, Row, Sql, Tx, Value, params,
-};
+use crate::store::engine::{NewNotification, Param, ReadRow, Row, Sql, Tx, Value, params};
 use crate::store::error::Result;
 
 type BoxedError = Box<dyn std::error::Error + Sync + Send>;
@@ -65,31 +63,29 @@ impl Tx for Transaction<'_> {
         Ok(list(new, |one| inserted.remove(&one.identity())))
     }
 
-    async fn insert_versions(&mut self, new: &NewVersions<'_>) -> Result<()> {
-        let versions = &new.versions;
-        let values = params! {
-            versions.len(), list(versions, |one| one.document.id.as_str()),
-            list(versions, |one| one.document.version.as_str()),
-            list(versions, |one| one.document.version_time()),
-            list(versions, |one| one.superseded),
-            list(versions, |one| one.document.body.as_slice()), new.feed, new.first_pull,
-            new.found_by, new.stored_at,
-        };
+    async fn insert_numbered(&mut self, sql: &'static Sql, rows: &[Vec<&dyn Param>]) -> Result<()> {
+        let width = rows.first().map_or(0, Vec::len);
+        let columns: Vec<Column<'_>> = (0..width)
+            .map(|column| Column(list(rows, |row| row[column])))
+            .collect();
+        let count = rows.len();
+        let mut params: Vec<&dyn Param> = vec![&count];
+        params.extend(columns.iter().map(|column| column as &dyn Param));
         // Sent with COMMIT, so that nobody waits for the counter until then; a visible number
         // is committed, as are all before it.
-        let inserted = self
-            .execute_and_commit(
-                "WITH counter AS (UPDATE sequence SET last = last + $1 RETURNING last - $1 AS before)
-                 INSERT INTO document (sequence, feed_id, document_id, version, version_ms, superseded, first_pull,
-                     found_by, stored_at, body)
-                 SELECT counter.before + n.number, $7, n.document_id, n.version, n.version_ms, n.superseded, $8, $9, $10, n.body
-                 FROM counter, unnest($2, $3, $4, $5, $6) WITH ORDINALITY
-                     AS n (document_id, version, version_ms, superseded, body, number)",
-                values,
-            )
-            .await?;
-        debug_assert_eq!(inserted, versions.len() as u64);
+        let inserted = self.execute_and_commit(sql.postgres(), &params).await?;
+        debug_assert_eq!(inserted, count as u64);
         Ok(())
+    }
+}
+
+/// The values of one column, of which there is at least one.
+struct Column<'a>(Vec<&'a dyn Param>);
+
+impl Param for Column<'_> {
+    fn value(&self) -> Value<'_> {
+        let values = list(&self.0, |param| param.value());
+        Value::List(values[0].kind(), values)
     }
 }
 

@@ -6,24 +6,14 @@ use crate::store::engine::{Kind, Value};
 
 /// Returns the type of a value.
 pub(super) fn type_of(value: &Value<'_>) -> Type {
-    match value {
-        Value::Null(kind) => scalar(*kind),
-        Value::Integer(_) => Type::INT8,
-        Value::Boolean(_) => Type::BOOL,
-        Value::Text(_) => Type::TEXT,
-        Value::Bytes(_) => Type::BYTEA,
-        Value::List(Kind::Integer, _) => Type::INT8_ARRAY,
-        Value::List(Kind::Boolean, _) => Type::BOOL_ARRAY,
-        Value::List(Kind::Text, _) => Type::TEXT_ARRAY,
-        Value::List(Kind::Bytes, _) => Type::BYTEA_ARRAY,
-    }
-}
-
-fn scalar(kind: Kind) -> Type {
-    match kind {
-        Kind::Integer => Type::INT8,
-        Kind::Boolean => Type::BOOL,
-        Kind::Text => Type::TEXT,
-        Kind::Bytes => Type::BYTEA,
+    match (value.kind(), matches!(value, Value::List(..))) {
+        (Kind::Integer, false) => Type::INT8,
+        (Kind::Boolean, false) => Type::BOOL,
+        (Kind::Text, false) => Type::TEXT,
+        (Kind::Bytes, false) => Type::BYTEA,
+        (Kind::Integer, true) => Type::INT8_ARRAY,
+        (Kind::Boolean, true) => Type::BOOL_ARRAY,
+        (Kind::Text, true) => Type::TEXT_ARRAY,
+        (Kind::Bytes, true) => Type::BYTEA_ARRAY,
     }
 }

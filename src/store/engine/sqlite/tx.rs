@@ -12,9 +12,7 @@ use rusqlite::{CachedStatement, Connection};
 
 use super::error::explain;
 use crate::domain::Timestamp;
-use crate::store::engine::{
-    NewNotification, NewVersions, Param, ReadRow, Row, Sql, Tx, Value, params,
-};
+use crate::store::engine::{NewNotification, Param, ReadRow, Row, Sql, Tx, Value, params};
 use crate::store::error::Result;
 use crate::store::{Hooks, StoreError};
 
@@ -183,23 +181,14 @@ impl Tx for SqliteTx<'_> {
         Ok(is_new)
     }
 
-    async fn insert_versions(&mut self, new: &NewVersions<'_>) -> Result<()> {
+    async fn insert_numbered(&mut self, sql: &'static Sql, rows: &[Vec<&dyn Param>]) -> Result<()> {
         static LAST: Sql = Sql::new("SELECT last FROM sequence");
-        static INSERT: Sql = Sql::new(
-            "INSERT INTO document (sequence, feed_id, document_id, version, version_ms, superseded, first_pull,
-                 found_by, stored_at, body)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-        );
         static SET_LAST: Sql = Sql::new("UPDATE sequence SET last = $1");
         let mut last: i64 = self.one(&LAST, &[]).await?;
-        for version in &new.versions {
+        for row in rows {
             last += 1;
-            let document = version.document;
-            let values = params! {
-                last, new.feed, document.id, document.version, document.version_time(),
-                version.superseded, new.first_pull, new.found_by, new.stored_at, document.body,
-            };
-            self.run(&INSERT, values).await?;
+            self.run(sql, &[&[&last as &dyn Param], row.as_slice()].concat())
+                .await?;
         }
         self.run(&SET_LAST, &[&last]).await
     }

@@ -1,0 +1,239 @@
+//! Plans of the store's statements: each statement that a test runs is explained once, on the
+//! test's own database, and must read tables that grow by an index.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::Path;
+use std::sync::Mutex;
+
+use ivesk_webhook::store::Hooks;
+use serde_json::Value;
+
+/// Tables that grow with the messages, documents and companies.
+const GROWING: [&str; 20] = [
+    "alarm",
+    "audit",
+    "delivery",
+    "delivery_attempt",
+    "destination_feed",
+    "document",
+    "document_link",
+    "feed",
+    "feed_cursor",
+    "feed_pull",
+    "feed_trigger",
+    "gap",
+    "import_error",
+    "lane",
+    "notification",
+    "quarantine",
+    "tombstone",
+    "unreadable",
+    "upload",
+    "upload_document",
+];
+
+/// A part of statements that may read all of a table, the table, and the reason.
+type Exception = (&'static str, &'static str, &'static str);
+
+const EXCEPTIONS: &[Exception] = &[
+    // A feed is a company, of which there are thousands at most.
+    (
+        "f.missed_notifications, f.gaps",
+        "feed",
+        "it lists all feeds",
+    ),
+    (
+        "f.queue = 'digitized' OR",
+        "feed",
+        "all feeds that a destination takes",
+    ),
+    (
+        "FROM document d JOIN feed f",
+        "feed",
+        "few beside the documents",
+    ),
+    ("WITH announced AS", "feed", "it compares all feeds"),
+    (
+        "FROM feed_trigger d",
+        "feed",
+        "the most urgent of all feeds",
+    ),
+    (
+        "FROM feed_trigger d",
+        "feed_trigger",
+        "the most urgent of all feeds",
+    ),
+    ("WITH later AS", "feed_trigger", "once, at the start"),
+    (
+        "count(*) FROM feed_trigger",
+        "feed_trigger",
+        "once, at the start",
+    ),
+    ("paused IN ('unauthorized'", "feed", "once, at the start"),
+    (
+        "WHERE leased_until IS NOT NULL",
+        "feed",
+        "its index has leased ones only",
+    ),
+    // SQLite looks for rows that refer to a deleted feed, and none is ever deleted.
+    ("INSERT INTO feed (", "destination_feed", "it is never run"),
+    ("INSERT INTO feed (", "gap", "it is never run"),
+    (
+        "FROM quarantine GROUP BY 1",
+        "quarantine",
+        "bounded by its size",
+    ),
+];
+
+/// The statements that the stores of one database ran, with the types of their parameters.
+#[derive(Default)]
+pub(crate) struct Statements(Mutex<BTreeMap<String, Vec<String>>>);
+
+impl Hooks for Statements {
+    fn statement(&self, sql: &str, types: &[&str]) {
+        let mut seen = self.0.lock().expect("never poisoned");
+        if !seen.contains_key(sql) {
+            let types = types.iter().map(|name| (*name).to_owned()).collect();
+            seen.insert(sql.to_owned(), types);
+        }
+    }
+}
+
+impl Statements {
+    /// Returns those that no test has explained yet in this kind of database.
+    fn take_new(&self, kind: &'static str) -> BTreeMap<String, Vec<String>> {
+        static EXPLAINED: Mutex<Option<HashSet<(&str, String)>>> = Mutex::new(None);
+        let mut explained = EXPLAINED.lock().expect("never poisoned");
+        let explained = explained.get_or_insert_default();
+        let mut seen = self.0.lock().expect("never poisoned");
+        let mut new = std::mem::take(&mut *seen);
+        new.retain(|sql, _| explained.insert((kind, sql.clone())));
+        new
+    }
+
+    /// Explains the new ones in a SQLite file; returns those that read a whole table.
+    pub(crate) fn explain_in_file(&self, path: &Path) -> Vec<String> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let Ok(connection) = rusqlite::Connection::open_with_flags(path, flags) else {
+            return Vec::new();
+        };
+        let tables: rusqlite::Result<i64> =
+            connection.query_row("SELECT count(*) FROM document", [], |row| row.get(0));
+        if tables.is_err() {
+            // The test has damaged it.
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for sql in self.take_new("SQLite").into_keys() {
+            let plan = plan_in_file(&connection, &sql);
+            let scanned = plan.iter().filter_map(|step| step.strip_prefix("SCAN "));
+            let names = scanned.filter_map(|rest| rest.split(' ').next());
+            let tables = names.flat_map(|name| tables_named(&sql, name));
+            found.extend(complaint(&sql, tables.collect(), &plan.join("\n")));
+        }
+        found
+    }
+
+    /// Returns the plans in a SQLite file of those statements that contain `part`.
+    pub(crate) fn plans_in_file(&self, path: &Path, part: &str) -> Vec<String> {
+        let connection = rusqlite::Connection::open(path).expect("it opens");
+        let seen = self.0.lock().expect("never poisoned");
+        seen.keys()
+            .filter(|sql| sql.contains(part))
+            .map(|sql| plan_in_file(&connection, sql).join("\n"))
+            .collect()
+    }
+
+    /// Explains the new ones in a PostgreSQL database; returns those that read a whole table.
+    pub(crate) async fn explain_with(&self, client: &tokio_postgres::Client) -> Vec<String> {
+        let settings = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off";
+        let mut found = Vec::new();
+        if client.batch_execute(settings).await.is_err() {
+            // The test has stopped the server.
+            return found;
+        }
+        for (sql, types) in self.take_new("PostgreSQL") {
+            let values = vec!["NULL"; types.len()].join(", ");
+            let (types, values) = match types.is_empty() {
+                true => (String::new(), String::new()),
+                false => (format!("({})", types.join(", ")), format!("({values})")),
+            };
+            let prepare = format!("PREPARE explained{types} AS {sql}");
+            if client.batch_execute(&prepare).await.is_err() {
+                // Statements of migrations have no plan.
+                continue;
+            }
+            let explain = async |options: &str| {
+                let explain = format!("EXPLAIN ({options}) EXECUTE explained{values}");
+                let rows = client.simple_query(&explain).await;
+                let rows = rows.unwrap_or_else(|error| panic!("{error}: {sql}"));
+                let lines = rows.iter().filter_map(|row| match row {
+                    tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+                    _ => None,
+                });
+                lines.collect::<Vec<_>>().join("\n")
+            };
+            let tree: Value = serde_json::from_str(&explain("FORMAT JSON").await).expect("a plan");
+            let mut scanned = BTreeSet::new();
+            find_scans(&tree[0]["Plan"], &Value::Null, &mut scanned);
+            found.extend(complaint(&sql, scanned, &explain("COSTS OFF").await));
+            let _ = client.batch_execute("DEALLOCATE explained").await;
+        }
+        found
+    }
+}
+
+fn plan_in_file(connection: &rusqlite::Connection, sql: &str) -> Vec<String> {
+    let mut statement = connection
+        .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+        .unwrap_or_else(|error| panic!("{error}: {sql}"));
+    let values = vec![rusqlite::types::Null; statement.parameter_count()];
+    statement
+        .query_map(rusqlite::params_from_iter(values), |row| row.get(3))
+        .and_then(Iterator::collect)
+        .unwrap_or_else(|error| panic!("{error}: {sql}"))
+}
+
+/// Returns the growing tables that a statement calls `name`.
+fn tables_named(sql: &str, name: &str) -> Vec<String> {
+    let words: Vec<&str> = sql
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
+        .collect();
+    let is_of = |table: &&str| {
+        name == *table
+            || words.windows(3).any(|three| {
+                three[0] == *table && (three[1] == name || (three[1] == "AS" && three[2] == name))
+            })
+    };
+    let tables = GROWING.iter().filter(|table| is_of(table));
+    tables.map(|table| (*table).to_owned()).collect()
+}
+
+/// Collects the tables that a plan reads without a condition of an index.
+fn find_scans(node: &Value, parent: &Value, scanned: &mut BTreeSet<String>) {
+    let is_scan = match node["Node Type"].as_str() {
+        Some("Seq Scan") => true,
+        Some("Index Scan" | "Index Only Scan" | "Bitmap Index Scan") => {
+            node["Index Cond"].is_null()
+        }
+        _ => false,
+    };
+    let table = [node, parent].map(|node| node["Relation Name"].as_str());
+    if is_scan && let Some(table) = table[0].or(table[1]) {
+        scanned.insert(table.to_owned());
+    }
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        find_scans(child, node, scanned);
+    }
+}
+
+/// Returns what is wrong if a growing table is among `scanned`, unless it is an exception.
+fn complaint(sql: &str, mut scanned: BTreeSet<String>, plan: &str) -> Option<String> {
+    scanned.retain(|table| GROWING.contains(&table.as_str()));
+    scanned.retain(|table| {
+        let mut exceptions = EXCEPTIONS.iter();
+        !exceptions.any(|(part, of, _)| of == table && sql.contains(part))
+    });
+    (!scanned.is_empty()).then(|| format!("{sql}\nreads all of {scanned:?}:\n{plan}"))
+}
