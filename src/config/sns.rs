@@ -11,7 +11,7 @@ use super::check::excerpt;
 use super::egress::EgressConfig;
 use super::layers::Layers;
 use super::value::{ConfigValue, RawValue};
-use crate::egress::{Proxy, USER_AGENT};
+use crate::egress::{self, Proxy};
 
 /// The least `sns.max_age`: SNS retries for up to an hour (AWS caps the whole retry policy at
 /// 3,600 s), and a retry carries the time of its first publication.

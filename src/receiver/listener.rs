@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -172,6 +173,7 @@ where
         let service = FromPeer {
             service: service.clone(),
             peer: Peer(peer),
+            called: AtomicBool::new(false),
         };
         let (stop, cut_off) = (stop.clone(), cut_off.clone());
         let on_unreadable = on_unreadable.clone();
@@ -235,8 +237,10 @@ where
     };
     let error = ended.err()?;
     debug!(%error, "a connection ended early");
-    let unread = connection.into_parts().read_buf;
-    unreadable::of_error(&error, &unread).map(|kind| Unreadable {
+    let parts = connection.into_parts();
+    let unread = parts.read_buf;
+    let in_first_head = !parts.service.called.into_inner();
+    unreadable::of_error(&error, &unread, in_first_head).map(|kind| Unreadable {
         kind,
         from_sns: unreadable::bytes_are_from_sns(&unread),
     })
@@ -268,6 +272,8 @@ async fn is_proxied_from_sns(mut stream: TcpStream) -> bool {
 struct FromPeer<S> {
     service: S,
     peer: Peer,
+    /// True once a request has arrived.
+    called: AtomicBool,
 }
 
 impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for FromPeer<S> {
@@ -276,6 +282,7 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for FromPeer<S> {
     type Future = S::Future;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        self.called.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(self.peer);
         self.service.call(request)
     }

@@ -29,8 +29,13 @@ pub(super) fn of_first_bytes(bytes: &[u8]) -> Option<UnexpectedRequest> {
 }
 
 /// Returns the kind of request that ended a connection with `error`; `None` if the head of a
-/// request was not the cause. `unread` is what came since the last complete head.
-pub(super) fn of_error(error: &hyper::Error, unread: &[u8]) -> Option<UnexpectedRequest> {
+/// request was not the cause. `unread` is what came since the last complete head, and
+/// `in_first_head` is true if there was none.
+pub(super) fn of_error(
+    error: &hyper::Error,
+    unread: &[u8],
+    in_first_head: bool,
+) -> Option<UnexpectedRequest> {
     if error.is_parse_too_large() {
         return Some(UnexpectedRequest::HeadTooLarge);
     }
@@ -43,8 +48,9 @@ pub(super) fn of_error(error: &hyper::Error, unread: &[u8]) -> Option<Unexpected
             }),
         );
     }
-    // An idle connection ends with a timeout, too.
-    let cut_off = error.is_incomplete_message() || error.is_timeout();
+    // An idle connection ends with a timeout, too; one that is reset within a body leaves the
+    // body's bytes.
+    let cut_off = error.is_incomplete_message() || error.is_timeout() || in_first_head;
     (cut_off && !unread.is_empty()).then_some(UnexpectedRequest::CutOff)
 }
 

@@ -7,9 +7,9 @@ use secrecy::SecretString;
 
 use super::engine::{Fragment, SUBSCRIPTIONS_LOCK, Sql, Tx, operations, params, rows};
 use super::error::Result;
+use super::messages::AcceptedMessage;
 use super::row_ids::account_id;
-use super::subscriptions::merge_request;
-use super::{AcceptedMessage, SubscriptionState};
+use super::subscriptions::{SubscriptionState, merge_request};
 use crate::domain::{Account, Event, Timestamp};
 use crate::sns::{MessageType, UnknownTopicConfirmation};
 

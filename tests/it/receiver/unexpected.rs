@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ivesk_webhook::alarms::Alarms;
 use ivesk_webhook::domain::Event;
@@ -206,6 +207,50 @@ async fn log_and_doctor_explain_what_reached_no_webhook() {
     }
     assert_eq!(report.code, Some(1));
     report.assert_explained();
+}
+
+const CUT_OFF: &str = "ivesk_webhook_unexpected_requests_total{kind=\"cut_off\",sns=\"yes\"} ";
+
+#[tokio::test]
+async fn a_head_that_stalls_is_counted_and_silence_is_not() {
+    let app = TestApp::with(|config| {
+        config.public.header_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let webhook = app.webhook(Event::OnExported);
+    let head = format!("POST {webhook} HTTP/1.1\r\n{SNS_HEADERS}");
+    for sent in [head.as_bytes(), b""] {
+        let mut stream = TcpStream::connect(app.public()).await.expect("it listens");
+        stream.write_all(sent).await.expect("sent");
+        let mut answer = Vec::new();
+        let end = stream.read_to_end(&mut answer);
+        within("the end of the connection", end)
+            .await
+            .expect("no error");
+        assert!(answer.is_empty());
+    }
+    let counted = format!("{CUT_OFF}1\n");
+    within("the count", async {
+        while !app.metrics().await.contains(&counted) {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_head_that_a_reset_cuts_off_is_counted() {
+    let app = TestApp::spawn().await;
+    let webhook = app.webhook(Event::OnExported);
+    let head = format!("POST {webhook} HTTP/1.1\r\n{SNS_HEADERS}");
+    within("the count", async {
+        // A reset may overtake the bytes before it.
+        while !app.metrics().await.contains(CUT_OFF) {
+            let mut stream = TcpStream::connect(app.public()).await.expect("it listens");
+            stream.set_zero_linger().expect("a socket option");
+            stream.write_all(head.as_bytes()).await.expect("sent");
+            app.get("/healthz").await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -7,7 +7,6 @@ use bytes::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use super::connection::Transaction;
-use super::types::type_of;
 use crate::domain::Timestamp;
 use crate::store::engine::{NewNotification, Param, ReadRow, Row, Sql, Tx, Value, params};
 use crate::store::error::Result;
@@ -196,6 +195,7 @@ impl FromSql<'_> for WholeNumber {
 
 #[cfg(test)]
 mod tests {
+    use super::super::types::type_of;
     use super::*;
     use proptest::prelude::*;
 
