@@ -645,10 +645,12 @@ proptest! {
             _ => format!("public.url = 'http://127.0.0.1:8080'\n{text}"),
         };
         if let Err(error) = parse(&text) {
-            // Only for itself, or for one that depends on it.
+            // The problem is of its section, or names it: `pull.lease` depends on `api.timeout`.
             let section = name.split('.').next().expect("a section");
             let is_near = |problem: &ivesk_webhook::config::Problem| {
-                problem.setting.starts_with(section) || name == "public.url"
+                problem.setting.starts_with(section)
+                    || problem.message.contains(name.as_str())
+                    || name == "public.url"
             };
             prop_assert!(error.problems.iter().all(is_near), "{}: {}", text, error);
         }
