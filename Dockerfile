@@ -2,14 +2,20 @@
 # Run: docker run -v ivesk:/var/lib/ivesk-webhook -p 8080:8080 -e IVESK_WEBHOOK_API_KEY ivesk-webhook
 # The settings file is /var/lib/ivesk-webhook/ivesk-webhook.toml; the database is beside it.
 
+# The base images have tags here, which the registry may move. A digest changes with every rebuild of the image and has to be read from
+# the registry, so a release names it: `docker buildx imagetools inspect rust:1.95-slim-trixie` prints it, and
+# `docker build --build-arg RUST_IMAGE=rust@sha256:… --build-arg DEBIAN_IMAGE=debian@sha256:… .` builds with it.
+ARG RUST_IMAGE=rust:1.95-slim-trixie
+# The same Debian release as above, so that the C library is the same.
+ARG DEBIAN_IMAGE=debian:trixie-slim
+
 # Builds with the image's own toolchain: .dockerignore excludes rust-toolchain.toml, which would download another.
-FROM rust:1.95-slim-trixie AS build
+FROM ${RUST_IMAGE} AS build
 WORKDIR /src
 COPY . .
 RUN cargo build --release --locked --bin ivesk-webhook
 
-# The same Debian release as above, so that the C library is the same.
-FROM debian:trixie-slim
+FROM ${DEBIAN_IMAGE}
 # The root certificates that verify those of Įvesk.lt and Amazon.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates \

@@ -1,13 +1,13 @@
 //! Creates the HTTP clients: every request to another host is made by one of them.
 //!
-//! No redirects, no system proxy, no cookies, no compression (`sns_messages::http`).
-//! Callers check that a host is allowed before they build a request.
+//! No redirects, no proxy but `egress.proxy`, no cookies, no compression
+//! (`sns_messages::http`). Callers check that a host is allowed before they build a request.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use sns_messages::http;
-pub use sns_messages::http::{BodyError, SetupError, describe, read_body};
+pub use sns_messages::http::{BodyError, Proxy, SetupError, describe, read_body};
 
 use crate::domain::Timestamp;
 
@@ -17,16 +17,14 @@ pub const USER_AGENT: &str = concat!("ivesk-webhook/", env!("CARGO_PKG_VERSION")
 /// The longest wait for a `Retry-After`: a request once an hour harms nobody, and a date
 /// that is wrong by a year must not stop anything for a year.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
-/// The most characters of foreign text in a log.
-const MAX_LOGGED_CHARS: usize = 300;
 
 /// Returns a client whose requests end after `timeout`, body included.
 ///
 /// # Errors
 ///
 /// If HTTPS can't be set up, for instance without CA certificates.
-pub fn client(timeout: Duration) -> Result<reqwest::Client, SetupError> {
-    http::client(USER_AGENT, timeout)
+pub fn client(proxy: Option<&Proxy>, timeout: Duration) -> Result<reqwest::Client, SetupError> {
+    http::client(USER_AGENT, proxy, timeout)
 }
 
 /// Returns the same client, whose answers also contain the other side's certificate.
@@ -34,8 +32,11 @@ pub fn client(timeout: Duration) -> Result<reqwest::Client, SetupError> {
 /// # Errors
 ///
 /// As [`client`].
-pub fn client_that_sees_certificates(timeout: Duration) -> Result<reqwest::Client, SetupError> {
-    let builder = http::client_builder(USER_AGENT, timeout);
+pub fn client_that_sees_certificates(
+    proxy: Option<&Proxy>,
+    timeout: Duration,
+) -> Result<reqwest::Client, SetupError> {
+    let builder = http::client_builder(USER_AGENT, proxy, timeout);
     Ok(builder.tls_info(true).build()?)
 }
 
@@ -55,39 +56,9 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(delay.min(MAX_RETRY_AFTER))
 }
 
-/// Sanitizes foreign text for a log: one line, short, without addresses.
-pub fn sanitize_for_log(text: &str) -> String {
-    let text = without_addresses(text);
-    // Control characters could forge lines of a log or drive a terminal.
-    let spaced = text.replace(char::is_control, " ");
-    let words: Vec<&str> = spaced.split_whitespace().collect();
-    words.join(" ").chars().take(MAX_LOGGED_CHARS).collect()
-}
-
-/// Replaces each address in `text` by `[address]`: it may be a presigned one.
-fn without_addresses(text: &str) -> String {
-    let ends_address = |c: char| c.is_whitespace() || c.is_control() || "\"'<>".contains(c);
-    let mut clean = String::new();
-    let mut rest = text;
-    while let Some(colon) = rest.find("://") {
-        let (before, after) = rest.split_at(colon);
-        let scheme = before
-            .rfind(|c: char| !c.is_ascii_alphanumeric())
-            .map_or(0, |at| {
-                at + before[at..].chars().next().map_or(0, char::len_utf8)
-            });
-        clean.push_str(&before[..scheme]);
-        clean.push_str("[address]");
-        rest = after.find(ends_address).map_or("", |end| &after[end..]);
-    }
-    clean.push_str(rest);
-    clean
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn delay(value: &str) -> Option<Duration> {
         let now = Timestamp::parse("1994-11-06T08:49:00Z").expect("a valid time");
@@ -107,14 +78,6 @@ mod tests {
         assert_eq!(delay("99999999999999999999999"), seconds(3600));
         for bad in ["", "-1", "soon", "1.5"] {
             assert_eq!(delay(bad), None, "{bad}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_address_is_left_in_an_error(before in "\\PC{0,20}", after in "\\PC{0,20}") {
-            let text = format!("{before} https://host/secret {after}");
-            prop_assert!(!without_addresses(&text).contains("host/secret"));
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use crate::visible::is_invisible;
+
 /// Longest name on most file systems, in bytes.
 pub const MAX_BYTES: usize = 255;
 /// Longest [`identity`], in bytes.
@@ -21,7 +23,7 @@ pub fn component(text: &str, max_bytes: usize) -> String {
     assert!(max_bytes > 1, "a name needs room");
     let safe: String = text
         .chars()
-        .filter(|c| !is_invisible(*c))
+        .filter(|c| c.is_whitespace() || !is_invisible(*c))
         .map(|c| match c {
             _ if c.is_whitespace() => ' ',
             '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' => '_',
@@ -72,16 +74,6 @@ fn truncate(text: &str, max_bytes: usize) -> &str {
         end -= 1;
     }
     &text[..end]
-}
-
-/// Returns true for characters that are invisible or change the order of visible ones:
-/// controls, direction marks, joiners, tags.
-fn is_invisible(c: char) -> bool {
-    (c.is_control() && !c.is_whitespace())
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Returns true if the name is a device on Windows, whatever follows its first dot.

@@ -43,6 +43,8 @@
 //! - [`sns`]: verifies SNS messages and confirms subscriptions. A crate of its own, without
 //!   HTTP server and SQL.
 //! - [`file_names`]: file names that stay in their folder.
+//! - [`private_files`]: files that only this user may read, reached without following links.
+//! - [`visible`]: makes the words of others safe to read.
 //!
 //! # Who imports whom
 //!
@@ -57,7 +59,7 @@
 //! receiver      -> subscriptions
 //! alarms        -> subscriptions, receiver, pull, delivery
 //! every room    -> metrics, store, ivesk, config, refusal, unexpected, program, egress,
-//!                  backoff, domain, sns, file_names
+//!                  backoff, domain, sns, file_names, private_files, visible
 //! ```
 //!
 //! Of the rooms that every other may import, each imports only those to its right. The
@@ -70,11 +72,6 @@ pub mod admin;
 pub mod alarms;
 pub mod app;
 pub mod backoff;
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "results go to stdout, progress and errors to stderr"
-)]
 pub mod cli;
 pub mod config;
 pub mod delivery;
@@ -85,6 +82,7 @@ pub mod file_names;
 pub mod ivesk;
 pub mod metrics;
 pub mod otlp;
+pub mod private_files;
 pub mod program;
 pub mod pull;
 pub mod receiver;
@@ -97,6 +95,7 @@ pub mod trace;
 pub mod tunnel;
 pub mod unexpected;
 pub mod uploads;
+pub mod visible;
 
 pub use ivesk_emulator as emulator;
 pub use sns_messages as sns;

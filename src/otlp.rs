@@ -21,7 +21,7 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 use url::Url;
 
-use crate::egress;
+use crate::egress::{self, Proxy};
 
 /// Time limit of one batch.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,9 +58,9 @@ impl Traces {
     /// # Errors
     ///
     /// Fails if the HTTPS client or the exporter can't be created.
-    pub fn to(url: &Url) -> Result<Self, OtlpError> {
+    pub fn to(url: &Url, proxy: Option<&Proxy>) -> Result<Self, OtlpError> {
         let collector = Collector {
-            client: egress::client(TIMEOUT)?,
+            client: egress::client(proxy, TIMEOUT)?,
             runtime: Handle::current(),
             failing: AtomicBool::new(false),
         };

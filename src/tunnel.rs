@@ -66,7 +66,7 @@ pub enum TunnelError {
 ///
 /// Fails if no tunnel answers, or none leads to that port.
 pub async fn find(kind: Kind, api: Option<&Url>, port: u16) -> Result<Url, TunnelError> {
-    let client = egress::client(TIMEOUT)?;
+    let client = egress::client(None, TIMEOUT)?;
     let custom =
         |path: &str| api.map(|api| format!("{}{path}", api.as_str().trim_end_matches('/')));
     let mut tried = Vec::new();

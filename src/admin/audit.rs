@@ -11,8 +11,9 @@ use super::identity::Identity;
 use super::paging::{List, Page, PageQuery};
 use super::problem::{ApiResult, Params};
 use crate::app::App;
-use crate::egress::sanitize_for_log;
+
 use crate::store::{AuditEntry, AuditRow};
+use crate::visible::foreign;
 
 /// Lists actions of people and programs, newest first
 ///
@@ -52,7 +53,7 @@ impl Action {
     pub(super) fn new(name: impl Into<String>, subject: &str) -> Self {
         Self {
             name: name.into(),
-            subject: sanitize_for_log(subject),
+            subject: foreign(subject),
         }
     }
 

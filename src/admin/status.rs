@@ -20,7 +20,7 @@ use crate::metrics::{StoreSnapshot, StoreStep, TextFormat, UnexpectedCount};
 use crate::pull::{BlockedQueue, blocked_queues};
 use crate::receiver::challenge::Challenge;
 use crate::receiver::problem::Problem;
-use crate::store::{AccountRow, Activity, SequenceRow, StoreError};
+use crate::store::{AccountRow, Activity, BackupFile, SequenceRow, StoreError};
 use crate::subscriptions::problems;
 
 /// The state of the service.
@@ -156,51 +156,44 @@ pub(super) async fn activity(State(app): State<Arc<App>>) -> ApiResult<Activity>
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BackupRequest {
-    /// An absolute path on the server's machine.
-    #[schema(value_type = String, min_length = 1)]
-    path: PathBuf,
-    /// True to replace an existing file.
-    #[serde(default)]
-    force: bool,
+    /// The name of a new file in the folder `store.backup_dir`, without a path.
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
 }
 
 /// A complete backup.
 #[derive(Serialize, ToSchema)]
 pub(super) struct BackedUp {
-    /// The file.
+    /// The file on the server's machine.
     #[schema(value_type = String)]
     path: PathBuf,
 }
 
-/// Writes a backup of the store to a file on the server's machine
+/// Writes a backup of the store to the folder `store.backup_dir` on the server's machine
+///
+/// Existing files are never replaced.
 #[utoipa::path(post, path = "/v1/backup", tag = "service", request_body = BackupRequest,
     responses(
         (status = OK, description = "The backup is written", body = BackedUp),
-        (status = CONFLICT, description = "`conflict`: the file exists",
+        (status = CONFLICT, description = "`conflict`: the file exists, or another backup is being written",
             body = inline(super::problem::ProblemBody), content_type = "application/problem+json"),
     ))]
 pub(super) async fn backup(
     State(app): State<Arc<App>>,
-    Input(BackupRequest { path, force }): Input<BackupRequest>,
+    Input(BackupRequest { name }): Input<BackupRequest>,
 ) -> ApiResult<BackedUp> {
-    if !path.is_absolute() {
-        return Err(AdminError::BadRequest(
-            "`path` must be absolute: the server's working folder may be another one".to_owned(),
-        ));
-    }
-    if !force && path.symlink_metadata().is_ok() {
-        return Err(AdminError::Conflict(
-            "the file exists; choose another `path`, or add `\"force\": true`".into(),
-        ));
-    }
-    app.store
-        .backup(path.clone())
-        .await
-        .map_err(|error| match error {
-            StoreError::BackupOntoItself { .. } => AdminError::BadRequest(error.to_string()),
-            other => AdminError::Store(other),
-        })?;
-    Ok(Json(BackedUp { path }))
+    let answer = |error: StoreError| match error {
+        StoreError::BackupName { .. } | StoreError::BackupOntoItself { .. } => {
+            AdminError::BadRequest(error.to_string())
+        }
+        StoreError::BackupExists { .. } | StoreError::BackupRunning { .. } => {
+            AdminError::Conflict(error.to_string().into())
+        }
+        other => AdminError::Store(other),
+    };
+    let file = BackupFile::named(&app.config.store.backup_dir, &name, false).map_err(answer)?;
+    app.store.backup(file.clone()).await.map_err(answer)?;
+    Ok(Json(BackedUp { path: file.path() }))
 }
 
 /// Issues a challenge for the public address, which only this process can answer

@@ -14,6 +14,7 @@ use super::problem::{AdminError, ApiResult, Input, Params, RowId};
 use crate::app::App;
 use crate::domain::Timestamp;
 use crate::store::{NewUpload, UploadBegun, UploadEnd, UploadFilter, UploadRow};
+use crate::visible::foreign;
 
 /// Longest claim: a 2 GB file on a slow line.
 const MAX_CLAIM_SECONDS: u64 = 48 * 60 * 60;
@@ -163,7 +164,8 @@ pub(super) async fn end(
     RowId(id): RowId,
     Input(result): Input<UploadResult>,
 ) -> ApiResult<ResultRecorded> {
-    let end = match (result.error, result.refused) {
+    let error = result.error.map(|error| foreign(&error));
+    let end = match (error, result.refused) {
         (None, _) => UploadEnd::Sent,
         (Some(error), true) => UploadEnd::Refused(error),
         (Some(error), false) => UploadEnd::Failed(error),

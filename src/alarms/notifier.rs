@@ -67,7 +67,7 @@ impl Notifier {
         Ok(match &config.alarms.target {
             None => None,
             Some(AlarmTarget::Url(url)) => Some(Self::Http {
-                client: egress::client(TIMEOUT)?,
+                client: egress::client(config.egress.proxy.as_ref(), TIMEOUT)?,
                 url: url.clone(),
             }),
             Some(AlarmTarget::Command(command)) => Some(Self::Command(Program {

@@ -1,12 +1,13 @@
 //! `config`
 
-use comfy_table::Table;
 use serde_json::{Value, json};
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
-use super::table;
+use super::table::{self, Table};
 use crate::config::{Config, ConfirmMode, Setting};
+use crate::doctor::exposed;
+use crate::visible::visible;
 
 /// Arguments of `config`.
 #[derive(Debug, clap::Args)]
@@ -35,7 +36,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Action::Check => {
             println!("The settings are valid.");
             for remark in remarks(&config) {
-                println!("- {remark}");
+                println!("- {}", visible(&remark));
             }
         }
         Action::Show { json: true } => {
@@ -82,6 +83,9 @@ fn remarks(config: &Config) -> Vec<String> {
             "`sns.confirm` is \"ask\": a subscription waits for `ivesk-webhook subscriptions approve`"
                 .to_owned(),
         );
+    }
+    for file in exposed::files(config) {
+        remarks.push(format!("WARNING: {}: {}", file.found(), file.fix()));
     }
     if !config.sns.local_origins.is_empty() {
         remarks.push(format!(

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 use super::outcome::{Exit, Failure};
 use super::{documents, logging};
 use crate::config::{
-    Config, DestinationConfig, DestinationKind, FolderLayout, HistoryMode, LogConfig, Loopback,
-    UploadOptions, default_account, fresh_token,
+    Config, DestinationConfig, DestinationKind, FileMode, FolderLayout, HistoryMode, LogConfig,
+    Loopback, UploadOptions, default_account, fresh_token,
 };
 use crate::domain::{Clock, Company, DestinationName, Event, Queue};
 use crate::emulator::{
@@ -22,6 +22,7 @@ use crate::emulator::{
     sample_pdf,
 };
 use crate::ivesk::Client;
+use crate::private_files::{FOLDER_MODE, create_dir_all};
 use crate::service::Service;
 use crate::store::{DocumentFilter, SharedStore, SubscriptionState};
 
@@ -95,7 +96,7 @@ impl Folder {
                 ))
             }
         };
-        std::fs::create_dir_all(&path)
+        create_dir_all(&path, FOLDER_MODE)
             .with_context(|| format!("failed to create {}", path.display()))?;
         Ok(Self { path, temporary })
     }
@@ -160,6 +161,7 @@ impl Demo {
             layout: FolderLayout::Archiver,
             files: true,
             max_file_bytes: 1 << 20,
+            file_mode: FileMode::default(),
         };
         let destination = DestinationConfig {
             // No earlier document is in any books.

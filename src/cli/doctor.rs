@@ -13,6 +13,7 @@ use crate::doctor::{Check, CheckResult, destinations, inside, outside, probe, su
 use crate::domain::{Clock, Company};
 use crate::receiver::challenge::Challenge;
 use crate::service::open_store_for_reading;
+use crate::visible::visible_lines;
 
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
@@ -72,7 +73,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             checks.extend(inside::listeners(&config).await);
         }
     }
-    let https = inside::https();
+    let https = inside::https(&config);
     match &https {
         Ok(client) => {
             checks.extend(inside::sns(client, &config, &clock).await);
@@ -228,12 +229,16 @@ fn print(checks: &[Check], as_json: bool) {
             CheckResult::Unreachable => "NO ANSWER",
             CheckResult::Fail => "FAIL",
         };
-        println!("{result:<9} {}: {}", check.check, check.found);
+        println!(
+            "{result:<9} {}: {}",
+            check.check,
+            visible_lines(&check.found)
+        );
         if let Some(why) = check.why {
             println!("{:<9}   why: {why}", "");
         }
         if let Some(fix) = &check.fix {
-            println!("{:<9}   fix: {fix}", "");
+            println!("{:<9}   fix: {}", "", visible_lines(fix));
         }
     }
 }

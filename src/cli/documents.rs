@@ -4,19 +4,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Subcommand;
-use comfy_table::Table;
 use serde::Serialize;
 
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
-use super::{printing, table};
+use super::printing;
+use super::table::{self, Table};
 use crate::config::Config;
 use crate::domain::{Account, Company, Queue};
 use crate::file_names::identity;
 use crate::ivesk::view::View;
+use crate::private_files::{FOLDER_MODE, create_dir_all, write};
 use crate::service::open_store_for_reading;
 use crate::store::{DocumentFilter, DocumentRow, Store};
 use crate::trace::Trace;
+use crate::visible::visible;
 
 /// Rows read at once.
 const BATCH_ROWS: usize = 500;
@@ -287,9 +289,10 @@ fn print_trace(trace: &Trace) {
     let data: Vec<&str> = data.into_iter().flatten().map(String::as_str).collect();
     let id = trace.document_id.as_deref().unwrap_or("(not received yet)");
     println!(
-        "document {id} of account {}: {}",
+        "document {} of account {}: {}",
+        visible(id),
         trace.account,
-        data.join(", ")
+        visible(&data.join(", "))
     );
     let steps: Vec<String> = trace
         .story
@@ -336,15 +339,14 @@ async fn export(store: &Store, filter: DocumentFilter, dir: &Path) -> Result<Exi
             "" => row.feed.queue.as_str(),
             company => company,
         }));
-        std::fs::create_dir_all(&folder)
+        create_dir_all(&folder, FOLDER_MODE)
             .with_context(|| format!("failed to create {}", folder.display()))?;
         let file = folder.join(format!(
             "{}-{}.json",
             row.sequence,
             identity(&row.document_id)
         ));
-        std::fs::write(&file, body)
-            .with_context(|| format!("failed to write {}", file.display()))?;
+        write(&file, body).with_context(|| format!("failed to write {}", file.display()))?;
         written += 1;
         Ok(())
     })

@@ -1,7 +1,6 @@
 //! `init`
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use crate::config::{Config, FreshSettings, fresh_token};
 use crate::domain::{Account, Company, Event, InvalidName};
+use crate::private_files::create_new;
 
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
@@ -95,11 +95,7 @@ fn keep_old(path: &Path) -> anyhow::Result<Option<PathBuf>> {
 
 /// Writes a new file that only its owner can read.
 fn write_new(path: &Path, text: &SecretString) -> Result<(), Failure> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let written = options.open(path).and_then(|mut file: File| {
+    let written = create_new(path).and_then(|mut file| {
         file.write_all(text.expose_secret().as_bytes())?;
         file.sync_all()
     });

@@ -12,7 +12,9 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use super::log_lines::LogLines;
 use super::outcome::Failure;
+use super::visible_lines::VisibleLines;
 use crate::config::{LogConfig, LogFormat};
+use crate::egress::Proxy;
 use crate::otlp::Traces;
 
 /// Longest time for the last lines of a service.
@@ -24,7 +26,12 @@ pub(super) const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// If `log.level` is not a filter, which [`crate::config`] rules out.
 pub(super) fn start(log: &LogConfig) -> Result<(), Failure> {
-    start_to(log, std::io::stderr, None)
+    let format = log.format;
+    start_to(
+        log,
+        move || VisibleLines::new(std::io::stderr(), format),
+        None,
+    )
 }
 
 /// The log of a service, which never waits for its output.
@@ -40,9 +47,10 @@ impl ServiceLog {
     /// # Errors
     ///
     /// As [`start`], and if no client for the collector or no thread can be created.
-    pub(super) fn start(log: &LogConfig) -> Result<Self, Failure> {
-        let lines = LogLines::to(std::io::stderr())?;
-        let traces = log.otlp_url.as_ref().map(Traces::to).transpose()?;
+    pub(super) fn start(log: &LogConfig, proxy: Option<&Proxy>) -> Result<Self, Failure> {
+        let lines = LogLines::to(VisibleLines::new(std::io::stderr(), log.format))?;
+        let url = log.otlp_url.as_ref();
+        let traces = url.map(|url| Traces::to(url, proxy)).transpose()?;
         start_to(log, lines.clone(), traces.as_ref())?;
         Ok(Self { lines, traces })
     }

@@ -17,6 +17,10 @@ pub struct Args {
 /// Runs `man` for `program`.
 pub async fn run(args: Args, program: Command) -> Result<Exit, Failure> {
     let dir = args.dir;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "man pages are for everybody to read"
+    )]
     std::fs::create_dir_all(&dir).with_context(|| format!("failed to create {}", dir.display()))?;
     clap_mangen::generate_to(program, &dir)
         .with_context(|| format!("failed to write to {}", dir.display()))?;

@@ -8,6 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use self::globals::{Globals, environment};
 use self::outcome::{Exit, Failure};
 use crate::config::DEFAULT_FILE;
+use crate::visible::visible_lines;
 
 #[macro_use]
 mod printing;
@@ -47,6 +48,7 @@ mod tunnel;
 pub mod upload;
 pub mod uploads;
 pub mod verify;
+mod visible_lines;
 
 /// Receives Įvesk.lt webhooks, verifies them, pulls every document exactly once, and delivers it.
 #[derive(Debug, Parser)]
@@ -172,7 +174,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match runtime.block_on(dispatch(cli.command, &globals)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("error: {}", failure.message());
+            eprintln!("error: {}", visible_lines(&failure.message()));
             failure.exit().into()
         }
     }

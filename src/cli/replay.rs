@@ -93,7 +93,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         .map(|path| Ok((path.as_path(), read(path)?)))
         .collect::<Result<Vec<_>, Failure>>()?;
 
-    let client = egress::client(SNS_TIMEOUT)?;
+    let client = egress::client(None, SNS_TIMEOUT)?;
     let mut responses = Vec::new();
     for (path, saved) in &messages {
         for _ in 0..args.count {

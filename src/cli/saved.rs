@@ -1,10 +1,10 @@
 //! Files that hold the body of one message each, for `replay` and `verify`.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+
+use crate::private_files::{FOLDER_MODE, create_dir_all, write};
 
 /// A folder for exported messages.
 pub(super) struct ExportDir(PathBuf);
@@ -16,7 +16,7 @@ impl ExportDir {
     ///
     /// If it can't be created.
     pub(super) fn open(path: &Path) -> Result<Self, anyhow::Error> {
-        std::fs::create_dir_all(path)
+        create_dir_all(path, FOLDER_MODE)
             .with_context(|| format!("failed to create {}", path.display()))?;
         Ok(Self(path.to_owned()))
     }
@@ -37,17 +37,7 @@ impl ExportDir {
         body: &[u8],
     ) -> Result<PathBuf, anyhow::Error> {
         let path = self.0.join(file_name(received_at, event, id));
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::OpenOptionsExt;
-            options.mode(0o600);
-        }
-        options
-            .open(&path)
-            .and_then(|mut file| file.write_all(body))
-            .with_context(|| format!("failed to write {}", path.display()))?;
+        write(&path, body).with_context(|| format!("failed to write {}", path.display()))?;
         Ok(path)
     }
 }

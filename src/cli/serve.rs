@@ -47,7 +47,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         Some(kind) => tunnel::settings(kind, args.tunnel_api.as_ref(), globals).await?,
         None => Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?,
     };
-    let log = ServiceLog::start(&config.log)?;
+    let log = ServiceLog::start(&config.log, config.egress.proxy.as_ref())?;
     // Installed before anything runs, so that no signal is missed.
     let mut signals = Signals::listen(log.lines().clone())?;
     ignore_other_signals()?;

@@ -1,7 +1,6 @@
 //! `store`
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 
 use anyhow::anyhow;
 use clap::Subcommand;
@@ -11,7 +10,7 @@ use super::globals::Globals;
 use super::outcome::{Exit, Failure};
 use crate::config::{Config, StoreUrl};
 use crate::service::open_store_for_reading;
-use crate::store::{Progress, StoreError, copy_from_sqlite};
+use crate::store::{BackupFile, Progress, StoreError, copy_from_sqlite};
 
 /// Arguments of `store`.
 #[derive(Debug, clap::Args)]
@@ -24,11 +23,12 @@ pub struct Args {
 enum Action {
     /// Write a complete copy of the store, also while the service runs
     #[command(after_help = "\
+The file is written to the folder `store.backup_dir`, by default `backups` beside the store.
 To restore: stop the service, replace the file of `store.url` with the copy, remove the files beside it \
 that end in -wal and -shm, and start the service. Sequence numbers then belong to a new epoch.")]
     Backup {
-        /// File to write
-        file: PathBuf,
+        /// Name of the file to write, without a folder
+        name: String,
         /// Replace an existing file, but never the store itself
         #[arg(long)]
         force: bool,
@@ -51,36 +51,33 @@ IVESK_WEBHOOK_STORE_PASSWORD: in --to, other users of this machine could read it
 /// Runs `store`.
 pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     match args.action {
-        Action::Backup { file, force } => {
+        Action::Backup { name, force } => {
             let config =
                 Config::load(&globals.config, &globals.environment).map_err(Failure::usage)?;
-            back_up(&config, file, force).await
+            back_up(&config, &name, force).await
         }
         Action::Copy { from, to } => copy(&from, &to, globals).await,
     }
 }
 
-async fn back_up(config: &Config, file: PathBuf, force: bool) -> Result<Exit, Failure> {
-    if file.exists() && !force {
-        return Err(Failure::usage(anyhow!(
-            "{} exists already; name another file, or add --force",
-            file.display()
-        )));
-    }
+async fn back_up(config: &Config, name: &str, force: bool) -> Result<Exit, Failure> {
+    let file = BackupFile::named(&config.store.backup_dir, name, force).map_err(Failure::usage)?;
     // The copy is one snapshot, so the service may keep writing.
     let store = open_store_for_reading(config).await?;
     store
         .backup(file.clone())
         .await
         .map_err(|error| match error {
-            onto_itself @ StoreError::BackupOntoItself { .. } => Failure::usage(onto_itself),
+            StoreError::BackupOntoItself { .. } | StoreError::BackupExists { .. } => {
+                Failure::usage(error)
+            }
             other => Failure::from(other),
         })?;
     let sequence = store.sequence().await?;
     store.close().await?;
     println!(
         "Wrote {}, with all documents up to sequence number {} or later.",
-        file.display(),
+        file.path().display(),
         sequence.last
     );
     Ok(Exit::Done)

@@ -29,6 +29,7 @@ use crate::uploads::watch::{self, Watcher};
 use crate::uploads::{
     FileReport, Progress, UploadOutcome, UploadReport, UploadSettings, Uploader, walk,
 };
+use crate::visible::visible;
 
 /// Arguments of `upload`.
 #[derive(Debug, clap::Args)]
@@ -298,11 +299,7 @@ impl Screen {
 
     fn progress(&self, path: &Path) -> Arc<Bar> {
         Arc::new(Bar {
-            name: path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
+            name: visible(&path.file_name().unwrap_or_default().to_string_lossy()).into_owned(),
             bars: self.bars.clone(),
             bar: Mutex::new(None),
         })
@@ -372,7 +369,8 @@ impl Progress for Bar {
 }
 
 fn line(file: &FileReport) -> String {
-    let path = file.path.display();
+    let path = file.path.to_string_lossy();
+    let path = visible(&path);
     match &file.report.outcome {
         UploadOutcome::Sent { id } => format!("{path}: sent as upload {id}"),
         UploadOutcome::AlreadySent { id } => {

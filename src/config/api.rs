@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use url::{Host, Url};
+use sns_messages::http::{is_loopback, is_named};
+use url::Url;
 
-use super::check::{base_url, excerpt};
+use super::check::{base_url, excerpt, host_name};
+use super::egress::EgressConfig;
 use super::layers::Layers;
+use crate::egress::Proxy;
 
 /// The vendor's API.
 #[derive(Clone, Debug)]
@@ -28,9 +31,25 @@ pub struct ApiConfig {
     pub timeout: Duration,
     /// `api.max_page_bytes`, default 32 MiB: a larger page is not read.
     pub max_page_bytes: usize,
-    /// `api.file_hosts`: hosts from which documents' files may be fetched, with their subdomains.
-    /// Default the API's own and `amazonaws.com`, where S3 is.
+    /// `api.file_hosts`: hosts from which documents' files may be fetched and to which files may be
+    /// uploaded, with their subdomains. Default the API's own and `amazonaws.com`, where S3 is.
     pub file_hosts: Vec<String>,
+    /// From `[egress]`: the proxy of requests to the API and to file hosts.
+    pub proxy: Option<Proxy>,
+}
+
+/// Why a link of the vendor's is not followed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForbiddenLink {
+    /// It is not plain https.
+    #[error("is not plain https and was not followed; report it to Įvesk.lt")]
+    NotHttps,
+    /// The settings do not name its host.
+    #[error(
+        "points to {0} and was not followed; if Įvesk.lt has moved its files there, add the host to \
+         `api.file_hosts`"
+    )]
+    OtherHost(String),
 }
 
 impl ApiConfig {
@@ -47,8 +66,29 @@ impl ApiConfig {
             subscribe_path: None,
             import_error_path: None,
             import_error_type: "application/json".to_owned(),
+            proxy: None,
             timeout: Duration::from_secs(30),
             max_page_bytes: 32 * 1024 * 1024,
+        }
+    }
+}
+
+impl ApiConfig {
+    /// Checks a link of the vendor's to a file, or to where one is uploaded: https to a host that
+    /// the settings name (invariant 6), or on this machine if the API is.
+    ///
+    /// # Errors
+    ///
+    /// The reason for not following it.
+    pub fn permit(&self, url: &Url) -> Result<(), ForbiddenLink> {
+        let on_this_machine = self.url.scheme() == "http" && is_loopback(&self.url);
+        let is_safe = url.scheme() == "https"
+            || (url.scheme() == "http" && on_this_machine && is_loopback(url));
+        let has_user = !url.username().is_empty() || url.password().is_some();
+        match url.host_str() {
+            Some(_) if is_safe && !has_user && is_named(url, &self.file_hosts) => Ok(()),
+            Some(host) if is_safe && !has_user => Err(ForbiddenLink::OtherHost(host.to_owned())),
+            _ => Err(ForbiddenLink::NotHttps),
         }
     }
 }
@@ -72,14 +112,15 @@ pub struct ExportedPath {
 }
 
 /// Reads `[api]`.
-pub(super) fn read(layers: &mut Layers<'_>) -> ApiConfig {
+pub(super) fn read(layers: &mut Layers<'_>, egress: &EgressConfig) -> ApiConfig {
     let url = layers.text("api.url", ApiConfig::default().url, base_url, |url| {
         url.as_str().into()
     });
     let default = ApiConfig::at(url);
     ApiConfig {
         url: default.url,
-        file_hosts: layers.list("api.file_hosts", default.file_hosts, file_host, |host| {
+        proxy: egress.proxy.clone(),
+        file_hosts: layers.list("api.file_hosts", default.file_hosts, host_name, |host| {
             host.as_str().into()
         }),
         exported_path: layers.text(
@@ -115,26 +156,6 @@ pub(super) fn read(layers: &mut Layers<'_>) -> ApiConfig {
             default.max_page_bytes,
             64 * 1024..=1 << 30,
         ),
-    }
-}
-
-/// Parses one of `api.file_hosts`: a host, which includes its subdomains.
-fn file_host(text: &str) -> Result<String, String> {
-    let is_address = Host::parse(text).is_ok_and(|host| !matches!(host, Host::Domain(_)));
-    let in_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    let is_name = text.chars().all(in_name)
-        && !text.starts_with(['.', '-'])
-        && !text.ends_with(['.', '-'])
-        // A top-level domain would include everybody's hosts.
-        && (text.contains('.') || text == "localhost");
-    if is_address || is_name {
-        Ok(text.to_owned())
-    } else {
-        Err(format!(
-            "`{}` is not a host; write its name alone in lower case, such as files.example.lt, \
-             which includes a.files.example.lt",
-            excerpt(text)
-        ))
     }
 }
 
@@ -205,5 +226,45 @@ fn media_type(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("is not a media type; write one such as application/json".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permits(api: &str, hosts: &[&str], link: &str) -> bool {
+        let mut api = ApiConfig::at(api.parse().expect("an address"));
+        api.file_hosts
+            .extend(hosts.iter().map(|host| (*host).to_owned()));
+        api.permit(&link.parse().expect("an address")).is_ok()
+    }
+
+    #[test]
+    fn files_come_from_and_go_to_named_hosts_only() {
+        const API: &str = "https://app.ivesk.lt/api/pub";
+        for (link, hosts, permitted) in [
+            ("https://app.ivesk.lt/public/1?Signature=x", &[][..], true),
+            ("https://b.s3.eu-west-1.amazonaws.com/1", &[], true),
+            ("https://files.ivesk.lt/1", &[], false),
+            ("https://files.ivesk.lt/1", &["ivesk.lt"], true),
+            ("https://evilamazonaws.com/1", &[], false),
+            ("https://amazonaws.com.evil.example/1", &[], false),
+            ("https://amazonaws.com@evil.example/1", &[], false),
+            ("https://user:word@app.ivesk.lt/1", &[], false),
+            ("http://app.ivesk.lt/1", &[], false),
+            ("http://127.0.0.1/1", &["127.0.0.1"], false),
+            ("https://169.254.169.254/1", &[], false),
+            ("https://169.254.169.254/1", &["169.254"], false),
+            ("https://10.0.0.1/1", &["0.0.1"], false),
+            ("ftp://app.ivesk.lt/1", &[], false),
+            ("file:///etc/passwd", &[], false),
+        ] {
+            assert_eq!(permits(API, hosts, link), permitted, "{link} {hosts:?}");
+        }
+        let local = "http://127.0.0.1:4566/api/pub";
+        assert!(permits(local, &[], "http://127.0.0.1:4566/public/1"));
+        assert!(!permits(local, &[], "http://localhost:4566/public/1"));
+        assert!(!permits(local, &["example.lt"], "http://example.lt/1"));
     }
 }

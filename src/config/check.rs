@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+pub(super) use sns_messages::http::is_loopback;
 use url::{Host, Url};
 
 /// The least length of a token: 32 of 64 possible characters are 192 random bits.
@@ -22,16 +23,6 @@ const MAX_SECRET_FILE_BYTES: u64 = 16 * 1024;
 
 /// The longest part of a value that a message repeats.
 const MAX_EXCERPT_CHARS: usize = 60;
-
-/// Returns true if a URL's host is this machine: `localhost`, `127.0.0.0/8` or `[::1]`.
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
-}
 
 /// Returns the name in the first `${NAME}` of a text.
 pub(super) fn placeholder(text: &str) -> Option<&str> {
@@ -66,6 +57,26 @@ pub(super) fn web_url(text: &str, example: &str) -> Result<Url, String> {
         );
     }
     Ok(url)
+}
+
+/// Parses a host, which includes its subdomains.
+pub(super) fn host_name(text: &str) -> Result<String, String> {
+    let is_address = Host::parse(text).is_ok_and(|host| !matches!(host, Host::Domain(_)));
+    let in_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let is_name = text.chars().all(in_name)
+        && !text.starts_with(['.', '-'])
+        && !text.ends_with(['.', '-'])
+        // A top-level domain would include everybody's hosts.
+        && (text.contains('.') || text == "localhost");
+    if is_address || is_name {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "`{}` is not a host; write its name alone in lower case, such as files.example.lt, \
+             which includes a.files.example.lt",
+            excerpt(text)
+        ))
+    }
 }
 
 /// Parses an address and port to listen on.

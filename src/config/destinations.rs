@@ -14,7 +14,7 @@ use url::Url;
 use super::accounts::{AccountConfig, companies};
 use super::check::{excerpt, web_url};
 use super::environment::{VARIABLE_PREFIX, variable_of};
-use super::layers::Layers;
+use super::layers::{Layers, show};
 use crate::domain::{Account, Company, DestinationName, Queue};
 
 /// The settings of every destination.
@@ -32,7 +32,10 @@ const COMMON: [&str; 7] = [
 const KINDS: [(&str, &[&str]); 4] = [
     ("http", &["url", "secret_file", SECRET]),
     ("command", &["program", "arguments", "environment"]),
-    ("folder", &["path", "layout", "files", "max_file_bytes"]),
+    (
+        "folder",
+        &["path", "layout", "files", "max_file_bytes", "file_mode"],
+    ),
     ("list", &[]),
 ];
 
@@ -126,6 +129,8 @@ pub enum DestinationKind {
         files: bool,
         /// `max_file_bytes`, default 64 MiB: a larger PDF is left out.
         max_file_bytes: u64,
+        /// `file_mode`, default 0600: the permissions of the files.
+        file_mode: FileMode,
     },
     /// `list`: a program requests them, `GET /v1/documents?after=`.
     List,
@@ -164,6 +169,44 @@ fn without_query(url: &Url) -> String {
         shown.set_query(Some("[set]"));
     }
     shown.into()
+}
+
+/// Permissions of a folder destination's files; those who may read them may enter its folders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(u16);
+
+impl Default for FileMode {
+    fn default() -> Self {
+        Self(0o600)
+    }
+}
+
+impl FileMode {
+    /// Parses `0600`, `0640`, `0644` and similar: the owner may always read and write, nobody may
+    /// run a file, and only the owner and the group may change one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix('0').unwrap_or(text);
+        let is_octal =
+            digits.len() == 3 && digits.bytes().all(|digit| (b'0'..b'8').contains(&digit));
+        let mode = u16::from_str_radix(digits, 8).ok().filter(|_| is_octal)?;
+        (mode & !0o664 == 0 && mode & 0o600 == 0o600).then_some(Self(mode))
+    }
+
+    /// Returns the permissions of files, as chmod(2) has them.
+    pub fn of_files(self) -> u16 {
+        self.0
+    }
+
+    /// Returns the permissions of the folders they are in.
+    pub fn of_folders(self) -> u16 {
+        self.0 | 0o100 | (self.0 & 0o044) >> 2
+    }
+}
+
+impl fmt::Display for FileMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
 }
 
 /// The layout of a folder destination's files.
@@ -434,11 +477,24 @@ fn folder(layers: &mut Layers<'_>, name: &DestinationName) -> Option<Destination
         64 * 1024 * 1024_u64,
         1024..=1 << 32,
     );
+    let file_mode = layers.text(
+        &format!("destinations.{name}.file_mode"),
+        FileMode::default(),
+        |text| {
+            FileMode::parse(text).ok_or_else(|| {
+                "is not a file's permissions in octal digits; write \"0600\" for the service's user \
+                 alone, \"0640\" if its group may read, or \"0644\" if everybody may"
+                    .to_owned()
+            })
+        },
+        show,
+    );
     Some(DestinationKind::Folder {
         path: path?,
         layout,
         files,
         max_file_bytes,
+        file_mode,
     })
 }
 

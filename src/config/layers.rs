@@ -36,6 +36,8 @@ pub(super) struct Layers<'a> {
     variables: BTreeSet<String>,
     invalid: BTreeSet<String>,
     settings: Vec<Setting>,
+    /// Files that secrets were read from, and what they hold.
+    secret_files: Vec<(PathBuf, String)>,
     problems: Vec<Problem>,
 }
 
@@ -57,6 +59,7 @@ impl<'a> Layers<'a> {
             variables: BTreeSet::new(),
             invalid: BTreeSet::new(),
             settings: Vec::new(),
+            secret_files: Vec::new(),
             problems: Vec::new(),
         };
         let text = toml_text.strip_prefix('\u{feff}').unwrap_or(toml_text);
@@ -346,9 +349,12 @@ impl<'a> Layers<'a> {
                     Origin::Variable(name) if name == secret_variable => {
                         value.text().map(str::to_owned)
                     }
-                    _ => value
-                        .text()
-                        .and_then(|path| check::secret_file(&self.path(path))),
+                    _ => value.text().and_then(|path| {
+                        let path = self.path(path);
+                        let holds = format!("the secret of `{file_setting}`");
+                        self.secret_files.push((path.clone(), holds));
+                        check::secret_file(&path)
+                    }),
                 };
                 match text.and_then(|text| parse(&text)) {
                     Ok(secret) => (Some(secret), value.origin),
@@ -362,6 +368,11 @@ impl<'a> Layers<'a> {
         let shown = secret.as_ref().map_or(Value::Null, |_| "[set]".into());
         self.record(file_setting, file_variable, shown, origin);
         secret
+    }
+
+    /// Returns the files that secrets were read from, and what they hold.
+    pub(super) fn secret_files(&mut self) -> Vec<(PathBuf, String)> {
+        std::mem::take(&mut self.secret_files)
     }
 
     /// Reports settings and variables that were never read, and returns those that were.

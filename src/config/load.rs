@@ -8,8 +8,8 @@ use super::environment::{Environment, variable_of};
 use super::layers::Layers;
 use super::problem::{ConfigError, Problem, Setting};
 use super::{
-    Config, DEFAULT_FILE, accounts, admin, alarms, api, destinations, import_errors, log, public,
-    pull, retention, sns, store, upload,
+    Config, DEFAULT_FILE, accounts, admin, alarms, api, destinations, egress, import_errors, log,
+    public, pull, retention, sns, store, upload,
 };
 
 impl Config {
@@ -39,7 +39,10 @@ impl Config {
         let text = read_file(path, environment)?;
         let base_dir = path.parent().unwrap_or(Path::new(""));
         let source = path.display().to_string();
-        read(Layers::new(source, &text, base_dir, environment))
+        let (mut config, settings) = read(Layers::new(source, &text, base_dir, environment))?;
+        let holds = "the secret ends of the webhooks' paths".to_owned();
+        config.secret_files.push((path.to_owned(), holds));
+        Ok((config, settings))
     }
 
     /// Reads settings from text; relative paths in it start from `base_dir`.
@@ -101,8 +104,9 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let public = public::read(&mut layers);
     let store = store::read(&mut layers);
     let admin = admin::read(&mut layers, public.as_ref(), &store.url);
-    let sns = sns::read(&mut layers);
-    let api = api::read(&mut layers);
+    let egress = egress::read(&mut layers);
+    let sns = sns::read(&mut layers, &egress);
+    let api = api::read(&mut layers, &egress);
     let pull = pull::read(&mut layers, &api);
     let retention = retention::read(&mut layers);
     let alarms = alarms::read(&mut layers);
@@ -111,6 +115,13 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
     let accounts = accounts::read(&mut layers, public.as_ref());
     let upload = upload::read(&mut layers, &accounts);
     let destinations = destinations::read(&mut layers, &accounts);
+    if upload.watch.as_ref() == Some(&store.backup_dir) {
+        layers.report(
+            "store.backup_dir",
+            "is the folder of `upload.watch`, whose files are sent to Įvesk.lt; name another folder",
+        );
+    }
+    let secret_files = layers.secret_files();
     let settings = layers.finish()?;
     let Some(public) = public else {
         // `public` returns none only after it reported why, so `finish` has returned an error.
@@ -128,11 +139,13 @@ fn read(mut layers: Layers<'_>) -> Result<(Config, Vec<Setting>), ConfigError> {
         upload,
         destinations,
         import_errors,
+        egress,
         retention,
         alarms,
         log,
         accounts,
         environment,
+        secret_files,
     };
     Ok((config, settings))
 }

@@ -26,6 +26,7 @@ mod alarms;
 mod api;
 mod check;
 mod destinations;
+mod egress;
 mod environment;
 mod import_errors;
 mod layers;
@@ -45,9 +46,9 @@ mod value;
 pub use accounts::{AccountConfig, default_account};
 pub use admin::AdminConfig;
 pub use alarms::{AlarmCommand, AlarmTarget, AlarmsConfig};
-pub use api::{ApiConfig, ExportedPath};
-pub use check::is_loopback;
-pub use destinations::{DestinationConfig, DestinationKind, FolderLayout, HistoryMode};
+pub use api::{ApiConfig, ExportedPath, ForbiddenLink};
+pub use destinations::{DestinationConfig, DestinationKind, FileMode, FolderLayout, HistoryMode};
+pub use egress::EgressConfig;
 pub use environment::{Environment, VARIABLE_PREFIX};
 pub use import_errors::{ImportErrorLanguage, ImportErrorsConfig};
 pub use log::{LogConfig, LogFormat};
@@ -58,6 +59,7 @@ pub use pull::PullConfig;
 pub use retention::RetentionConfig;
 pub use sns::{ConfirmMode, SnsConfig, vendor_topic, vendor_topics};
 pub use sns_messages::TopicRule;
+pub use sns_messages::http::is_loopback;
 pub use store::{StoreConfig, StoreUrl};
 pub use template::{FreshSettings, fresh_token};
 pub use upload::{CorrelationKey, UploadConfig, UploadOptions};
@@ -84,6 +86,8 @@ pub struct Config {
     pub upload: UploadConfig,
     /// `[destinations.NAME]`: where documents are delivered; none by default.
     pub destinations: BTreeMap<DestinationName, DestinationConfig>,
+    /// `[egress]`
+    pub egress: EgressConfig,
     /// `[import_errors]`
     pub import_errors: ImportErrorsConfig,
     /// `[retention]`
@@ -96,6 +100,8 @@ pub struct Config {
     pub accounts: BTreeMap<Account, AccountConfig>,
     /// The service's own variables, for programs of destinations that name some.
     pub environment: Environment,
+    /// Files that secrets were read from, the settings among them, and what each holds.
+    pub secret_files: Vec<(PathBuf, String)>,
 }
 
 /// The parts of [`Config::for_loopback`] that differ between demos and tests.
@@ -147,6 +153,7 @@ impl Config {
                 ..AdminConfig::default()
             },
             store: StoreConfig {
+                backup_dir: setup.store.with_file_name("backups"),
                 url: StoreUrl::Sqlite(setup.store),
                 ..StoreConfig::default()
             },
@@ -159,11 +166,13 @@ impl Config {
             upload: UploadConfig::default(),
             destinations: BTreeMap::new(),
             import_errors: ImportErrorsConfig::default(),
+            egress: EgressConfig::default(),
             retention: RetentionConfig::default(),
             alarms: AlarmsConfig::default(),
             log: LogConfig::default(),
             accounts: BTreeMap::from([(default_account(), account)]),
             environment: Environment::default(),
+            secret_files: Vec::new(),
         }
     }
 

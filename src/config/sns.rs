@@ -8,9 +8,10 @@ use sns_messages::{Settings, TopicRule, region};
 use url::Url;
 
 use super::check::excerpt;
+use super::egress::EgressConfig;
 use super::layers::Layers;
 use super::value::{ConfigValue, RawValue};
-use crate::egress;
+use crate::egress::{Proxy, USER_AGENT};
 
 /// The least `sns.max_age`: SNS retries for up to an hour (AWS caps the whole retry policy at
 /// 3,600 s), and a retry carries the time of its first publication.
@@ -28,6 +29,8 @@ pub struct SnsConfig {
     /// `sns.local_origins`: origins such as `http://127.0.0.1:4566` that are exempt from the rules
     /// on https, host, path and certificate name. For tests only.
     pub local_origins: Vec<String>,
+    /// From `[egress]`: the proxy of requests to SNS.
+    pub proxy: Option<Proxy>,
     /// Not a setting: names of signing certificates by region, where they differ from the
     /// built-in table.
     pub certificate_names: BTreeMap<String, String>,
@@ -40,6 +43,7 @@ impl Default for SnsConfig {
             confirm: ConfirmMode::Auto,
             max_age: Settings::MAX_AGE,
             local_origins: Vec::new(),
+            proxy: None,
             certificate_names: BTreeMap::new(),
         }
     }
@@ -53,7 +57,8 @@ impl SnsConfig {
             certificate_names: self.certificate_names.clone(),
             max_age: self.max_age,
             local_origins: self.local_origins.clone(),
-            user_agent: egress::USER_AGENT.to_owned(),
+            user_agent: USER_AGENT.to_owned(),
+            proxy: self.proxy.clone(),
             ..Settings::default()
         }
     }
@@ -92,7 +97,7 @@ pub enum ConfirmMode {
 }
 
 /// Reads `[sns]`.
-pub(super) fn read(layers: &mut Layers<'_>) -> SnsConfig {
+pub(super) fn read(layers: &mut Layers<'_>, egress: &EgressConfig) -> SnsConfig {
     let default = SnsConfig::default();
     let config = SnsConfig {
         topics: layers.read("sns.topics", default.topics, topics, |topics| {
@@ -106,6 +111,7 @@ pub(super) fn read(layers: &mut Layers<'_>) -> SnsConfig {
         local_origins: layers.list("sns.local_origins", Vec::new(), origin, |origin| {
             origin.as_str().into()
         }),
+        proxy: egress.proxy.clone(),
         certificate_names: default.certificate_names,
     };
     if config.max_age < MIN_MAX_AGE && !layers.is_invalid("sns.max_age") {

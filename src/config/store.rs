@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::layers::{Layers, show};
 use super::postgres::PostgresAddress;
 
@@ -12,6 +14,9 @@ pub struct StoreConfig {
     /// `store.url`, default `sqlite://ivesk-webhook.db`, relative to the settings file;
     /// or `postgres://USER@HOST/DATABASE`, which several replicas may share.
     pub url: StoreUrl,
+    /// `store.backup_dir`, default `backups` in the folder of a SQLite file: the one folder that
+    /// backups are written to. Relative to the settings file.
+    pub backup_dir: PathBuf,
     /// `store.min_free_bytes`, default 256 MiB: with less free disk space messages are answered
     /// 503 and SNS sends them again.
     pub min_free_bytes: u64,
@@ -29,6 +34,7 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             url: StoreUrl::Sqlite(PathBuf::from("ivesk-webhook.db")),
+            backup_dir: PathBuf::from("backups"),
             min_free_bytes: 256 * 1024 * 1024,
         }
     }
@@ -110,8 +116,18 @@ pub(super) fn read(layers: &mut Layers<'_>) -> StoreConfig {
             url
         }
     };
+    let default_dir = match &url {
+        StoreUrl::Sqlite(file) => file.with_file_name(default.backup_dir),
+        StoreUrl::Postgres(_) => layers.path(&default.backup_dir.to_string_lossy()),
+    };
     StoreConfig {
         url,
+        backup_dir: layers.read(
+            "store.backup_dir",
+            default_dir,
+            |value, layers| Ok(layers.path(value.text()?)),
+            |dir| json!(dir),
+        ),
         min_free_bytes: layers.number("store.min_free_bytes", default.min_free_bytes, 0..=1 << 50),
     }
 }

@@ -90,6 +90,8 @@ url = {url}
 # from a file, or from IVESK_WEBHOOK_STORE_PASSWORD.
 #url = "postgres://ivesk@db.example.lt/ivesk"  # example
 #password_file = "store-password.txt"  # example
+# The folder that `ivesk-webhook store backup` writes to, beside a SQLite file by default.
+#backup_dir = "backups"
 # With less free disk space messages are answered 503, and SNS sends them again. The alarm `disk` is
 # on below twice this. 256 MiB.
 #min_free_bytes = 268435456
@@ -131,8 +133,15 @@ url = {url}
 #timeout = "30s"
 # A larger page is not read. 32 MiB.
 #max_page_bytes = 33554432
-# Hosts from which documents' files may be fetched, with their subdomains.
+# Hosts from which documents' files may be fetched and to which files may be uploaded, with their
+# subdomains.
 #file_hosts = ["app.ivesk.lt", "amazonaws.com"]
+
+[egress]
+# The proxy for requests to other hosts. Variables such as HTTPS_PROXY are not used.
+#proxy = "http://proxy.example.lt:3128"  # example
+# Hosts that are reached without it, with their subdomains, such as ["books.example.lt"].
+#direct_hosts = []
 
 [pull]
 # How far follow-ups and reconciliation read back.
@@ -202,6 +211,8 @@ url = {url}
 #files = true  # example
 # A larger PDF is left out. 64 MiB.
 #max_file_bytes = 67108864  # example
+# Who may read the files: "0640" lets the service's group, "0644" everybody on this machine.
+#file_mode = "0600"  # example
 #
 # Lists documents for a program that requests them: GET /v1/documents?after=
 #[destinations.reports]  # example

@@ -9,9 +9,9 @@ use rustix::fs::{Access, access};
 use serde_json::Value;
 
 use super::destination::{Destination, DestinationResponse};
-use crate::egress;
 use crate::program::{self, Finished, Program, ProgramError};
 use crate::store::Delivery;
+use crate::visible::foreign;
 
 /// Exit code of a rejection (`sysexits.h`, `EX_DATAERR`).
 const REJECTED: i32 = 65;
@@ -130,7 +130,7 @@ fn classify(finished: &Finished) -> DestinationResponse {
         None => format!("the program was killed ({})", finished.status),
     };
     let errors = String::from_utf8_lossy(&finished.stderr);
-    let mut lines = errors.lines().rev().map(egress::sanitize_for_log);
+    let mut lines = errors.lines().rev().map(foreign);
     DestinationResponse::unavailable(match lines.find(|line| !line.is_empty()) {
         Some(line) => format!("{exited}: {line}"),
         None => exited,

@@ -1,7 +1,6 @@
 //! Fetches a document's PDF: only from configured hosts, without the API key, limited in
 //! size, and checked before it is stored.
 
-use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -9,10 +8,10 @@ use reqwest::{Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
-use url::{Host, Url};
+use url::Url;
 
 use super::destination::DestinationResponse;
-use crate::config::{ApiConfig, is_loopback};
+use crate::config::ApiConfig;
 use crate::domain::{Clock, Timestamp};
 use crate::egress;
 use crate::ivesk::upload::s3_code;
@@ -29,16 +28,14 @@ const MAX_ERROR_BYTES: usize = 64 * 1024;
 /// A client for documents' files.
 pub(super) struct Files {
     client: reqwest::Client,
-    hosts: Vec<String>,
-    /// True if the API itself is on this machine; its files may then be too.
-    on_this_machine: bool,
+    api: ApiConfig,
     max_bytes: u64,
     clock: Clock,
 }
 
 /// The result of fetching a file.
 pub(super) enum Fetched {
-    /// A PDF was written to the requested path; its SHA-256 in hexadecimal digits.
+    /// A PDF was written to the file; its SHA-256 in hexadecimal digits.
     Pdf(String),
     /// The file is not available and a retry would not help; the reason.
     Missing(String),
@@ -60,73 +57,47 @@ impl Files {
         timeout: Duration,
         clock: Clock,
     ) -> Result<Self, String> {
-        let client = egress::client(timeout).map_err(|error| error.to_string())?;
+        let client =
+            egress::client(api.proxy.as_ref(), timeout).map_err(|error| error.to_string())?;
         Ok(Self {
             client,
-            hosts: api.file_hosts.clone(),
-            on_this_machine: api.url.scheme() == "http" && is_loopback(&api.url),
+            api: api.clone(),
             max_bytes,
             clock,
         })
     }
 
-    /// Fetches the file behind `link` into `path`, which must not exist yet.
+    /// Fetches the file behind `link` into `file`, which is new and empty.
     ///
     /// `listed_at` is the time when the vendor listed the link, if a pull was made for it.
     pub(super) async fn fetch(
         &self,
         link: Option<&SecretString>,
         listed_at: Option<Timestamp>,
-        path: &Path,
+        file: File,
     ) -> Fetched {
         let is_new = listed_at.is_some_and(|at| self.clock.now().since(at) < NEW_LINK_AGE);
         let url = link.and_then(|link| Url::parse(link.expose_secret()).ok());
         let Some(url) = url else {
             return Fetched::Missing("Įvesk.lt lists no link to its file".to_owned());
         };
-        if let Err(response) = self.permit(&url) {
-            return Fetched::Failed(response);
+        if let Err(forbidden) = self.api.permit(&url) {
+            return Fetched::Failed(DestinationResponse::unavailable(format!(
+                "the link to the document's file {forbidden}"
+            )));
         }
         match self.client.get(url).send().await {
             Ok(response) if response.status() == StatusCode::OK => {
-                self.receive(response, path).await
+                self.receive(response, file).await
             }
             Ok(response) => self.classify(response, is_new).await,
             Err(error) => unreachable(&egress::describe(error)),
         }
     }
 
-    /// Checks that the settings name the link's host (invariant 6).
-    fn permit(&self, url: &Url) -> Result<(), DestinationResponse> {
-        let is_named = |host: &str| {
-            self.hosts.iter().any(|named| {
-                let prefix = host.strip_suffix(named.as_str());
-                let is_name = matches!(url.host(), Some(Host::Domain(_)));
-                prefix.is_some_and(|prefix| prefix.is_empty() || (is_name && prefix.ends_with('.')))
-            })
-        };
-        let is_safe = url.scheme() == "https"
-            || (url.scheme() == "http" && self.on_this_machine && is_loopback(url));
-        let has_user = !url.username().is_empty() || url.password().is_some();
-        let problem = match url.host_str() {
-            Some(_) if !is_safe || has_user => {
-                "is not plain https and was not followed; report it to Įvesk.lt".to_owned()
-            }
-            Some(host) if is_named(host) => return Ok(()),
-            Some(host) => format!(
-                "points to {host} and was not followed; if Įvesk.lt has moved its files there, add \
-                 the host to `api.file_hosts`"
-            ),
-            None => "names no host; report it to Įvesk.lt".to_owned(),
-        };
-        Err(DestinationResponse::unavailable(format!(
-            "the link to the document's file {problem}"
-        )))
-    }
-
-    /// Writes the body of a success to `path`. A body shorter than its Content-Length is an
+    /// Writes the body of a success to `file`. A body shorter than its Content-Length is an
     /// error of the connection.
-    async fn receive(&self, mut response: Response, path: &Path) -> Fetched {
+    async fn receive(&self, mut response: Response, mut file: File) -> Fetched {
         let too_large = || {
             Fetched::Missing(format!(
                 "its file is larger than {} bytes (`max_file_bytes`)",
@@ -139,10 +110,6 @@ impl Files {
         {
             return too_large();
         }
-        let mut file = match File::create_new(path).await {
-            Ok(file) => file,
-            Err(error) => return Fetched::Disk(error),
-        };
         let mut head = Vec::with_capacity(HEAD_BYTES);
         let mut digest = Context::new(&SHA256);
         let mut bytes = 0_u64;
@@ -216,46 +183,4 @@ fn unreachable(reason: &str) -> Fetched {
     Fetched::Failed(DestinationResponse::unavailable(format!(
         "failed to fetch the document's file: {reason}"
     )))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn permits(api: &str, hosts: &[&str], link: &str) -> bool {
-        let api = ApiConfig::at(api.parse().expect("an address"));
-        let mut files = Files::new(&api, 1, Duration::from_secs(1), Clock::system()).expect("TLS");
-        files
-            .hosts
-            .extend(hosts.iter().map(|host| (*host).to_owned()));
-        files.permit(&link.parse().expect("an address")).is_ok()
-    }
-
-    #[test]
-    fn files_are_fetched_from_named_hosts_only() {
-        const API: &str = "https://app.ivesk.lt/api/pub";
-        for (link, hosts, permitted) in [
-            ("https://app.ivesk.lt/public/1?Signature=x", &[][..], true),
-            ("https://b.s3.eu-west-1.amazonaws.com/1", &[], true),
-            ("https://files.ivesk.lt/1", &[], false),
-            ("https://files.ivesk.lt/1", &["ivesk.lt"], true),
-            ("https://evilamazonaws.com/1", &[], false),
-            ("https://amazonaws.com.evil.example/1", &[], false),
-            ("https://amazonaws.com@evil.example/1", &[], false),
-            ("https://user:word@app.ivesk.lt/1", &[], false),
-            ("http://app.ivesk.lt/1", &[], false),
-            ("http://127.0.0.1/1", &["127.0.0.1"], false),
-            ("https://169.254.169.254/1", &[], false),
-            ("https://169.254.169.254/1", &["169.254"], false),
-            ("https://10.0.0.1/1", &["0.0.1"], false),
-            ("ftp://app.ivesk.lt/1", &[], false),
-            ("file:///etc/passwd", &[], false),
-        ] {
-            assert_eq!(permits(API, hosts, link), permitted, "{link} {hosts:?}");
-        }
-        let local = "http://127.0.0.1:4566/api/pub";
-        assert!(permits(local, &[], "http://127.0.0.1:4566/public/1"));
-        assert!(!permits(local, &[], "http://localhost:4566/public/1"));
-        assert!(!permits(local, &["example.lt"], "http://example.lt/1"));
-    }
 }

@@ -1,35 +1,36 @@
 //! Delivers to a folder: JSON files, each with its PDF beside it.
 //!
 //! A JSON file appears last: everything that belongs to it is in place and synced before
-//! the JSON is renamed to its name. Unfinished files are in [`TEMPORARY`], and the PDFs
-//! themselves in [`STORED`], each content once; the names that people read are hard links to
+//! the JSON is renamed to its name. Unfinished files are in `.files/tmp`, and the PDFs
+//! themselves in `.files`, each content once; the names that people read are hard links to
 //! them.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
+use rustix::fs::{Mode, fchmod};
 use tracing::warn;
 
 use super::destination::{Destination, DestinationResponse};
 use super::files::{Fetched, Files, hex};
-use crate::config::{Config, DestinationConfig, DestinationKind, FolderLayout};
+use crate::config::{Config, DestinationConfig, DestinationKind, FileMode, FolderLayout};
 use crate::domain::{Clock, Company, DestinationName, Queue, Timestamp};
 use crate::file_names::{self, component, identity};
 use crate::ivesk::document::{self, Side};
 use crate::ivesk::view::View;
+use crate::private_files::{Dir, FOLDER_MODE, create_dir_all};
 use crate::store::Delivery;
 
 /// Folder of PDFs by the hash of their content. No company's folder begins with a dot.
 const STORED: &str = ".files";
-/// Folder of files that are being written.
-const TEMPORARY: &str = ".files/tmp";
+/// Folder in it of files that are being written.
+const TEMPORARY: &str = "tmp";
 /// Age after which a temporary file counts as left behind by a crash.
 const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest date in a file name, in bytes.
@@ -70,6 +71,7 @@ impl Folder {
             layout,
             files,
             max_file_bytes,
+            file_mode,
         } = &destination.kind
         else {
             return Err("its kind is not `folder`".to_owned());
@@ -90,7 +92,7 @@ impl Folder {
         };
         Ok(Self {
             name: name.clone(),
-            disk: Arc::new(Disk::open(path)?),
+            disk: Arc::new(Disk::open(path, *file_mode)?),
             plan: Plan {
                 layout: *layout,
                 by_account: accounts > 1,
@@ -143,11 +145,14 @@ impl Folder {
         };
         let own = document::link(&delivery.body);
         let link = delivery.link.as_ref().or(own.as_ref());
-        let file = self
-            .disk
-            .temporary()
-            .map_err(|error| self.disk.unavailable(&error))?;
-        match files.fetch(link, delivery.link_listed_at, &file.0).await {
+        let disk = Arc::clone(&self.disk);
+        let created = tokio::task::spawn_blocking(move || disk.temporary()).await;
+        let created = created.map_err(io::Error::other).flatten();
+        let (file, open) = created.map_err(|error| self.disk.unavailable(&error))?;
+        match files
+            .fetch(link, delivery.link_listed_at, open.into())
+            .await
+        {
             Fetched::Pdf(hash) => Ok(Attachment::Pdf { file, hash }),
             Fetched::Missing(reason) => Ok(Attachment::Missing(reason)),
             // The JSON must not wait forever.
@@ -341,36 +346,72 @@ enum Attachment {
 }
 
 /// A file that is removed on drop.
-struct TemporaryFile(PathBuf);
+struct TemporaryFile {
+    folder: Dir,
+    name: String,
+}
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let _ = self.folder.remove(&self.name);
     }
 }
 
 /// The folder on the disk. Every method may block.
+///
+/// Others may write in it too. So its folders are opened one after another from the root on, and no
+/// link in it is followed; a link in the path of the root is.
 struct Disk {
     root: PathBuf,
+    file_mode: Mode,
+    folder_mode: Mode,
+}
+
+/// The folder of a document's files, and their name without an ending.
+struct Place {
+    folder: Dir,
+    stem: String,
+}
+
+impl Place {
+    fn name(&self, ending: &str) -> String {
+        format!("{}{ending}", self.stem)
+    }
 }
 
 impl Disk {
-    fn open(path: &Path) -> Result<Self, String> {
+    fn open(path: &Path, mode: FileMode) -> Result<Self, String> {
         let root = std::path::absolute(path)
             .map_err(|error| format!("its folder {}: {error}", path.display()))?;
-        let disk = Self { root };
-        let checked = fs::create_dir_all(disk.root.join(TEMPORARY)).and_then(|()| {
+        let disk = Self {
+            root,
+            file_mode: Mode::from_raw_mode(mode.of_files().into()),
+            folder_mode: Mode::from_raw_mode(mode.of_folders().into()),
+        };
+        let checked = create_dir_all(&disk.root, disk.folder_mode).and_then(|()| {
+            let (stored, _) = disk.root()?.make_child(STORED, FOLDER_MODE)?;
+            stored.make_child(TEMPORARY, FOLDER_MODE)?;
             disk.remove_abandoned()?;
-            let probe = disk.temporary()?;
-            File::create_new(&probe.0)?.sync_all()
+            let (_probe, file) = disk.temporary()?;
+            file.sync_all()
         });
         checked.map_err(|error| disk.describe(&error))?;
         Ok(disk)
     }
 
+    fn root(&self) -> io::Result<Dir> {
+        Dir::open(&self.root)
+    }
+
+    /// Opens the folder of PDFs by the hash of their content.
+    fn stored(&self) -> io::Result<Dir> {
+        self.root()?.child(STORED)
+    }
+
     /// Removes temporary files that a crash left behind; younger ones may be another process's.
     fn remove_abandoned(&self) -> io::Result<()> {
-        for entry in fs::read_dir(self.root.join(TEMPORARY))? {
+        let folder = self.stored()?.child(TEMPORARY)?;
+        for entry in fs::read_dir(self.root.join(STORED).join(TEMPORARY))? {
             let entry = entry?;
             let modified = entry.metadata().and_then(|metadata| metadata.modified());
             #[expect(
@@ -379,17 +420,28 @@ impl Disk {
             )]
             let age = modified.map(|modified| SystemTime::now().duration_since(modified));
             if matches!(age, Ok(Ok(age)) if age > ABANDONED_AFTER) {
-                ignore_missing(fs::remove_file(entry.path()))?;
+                folder.remove(entry.file_name())?;
             }
         }
         Ok(())
     }
 
-    /// Returns a temporary file name that is not in use.
-    fn temporary(&self) -> io::Result<TemporaryFile> {
+    /// Returns the name of a temporary file, which is not in use.
+    fn temporary_name(&self) -> io::Result<TemporaryFile> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-        Ok(TemporaryFile(self.root.join(TEMPORARY).join(hex(&bytes))))
+        Ok(TemporaryFile {
+            folder: self.stored()?.child(TEMPORARY)?,
+            name: hex(&bytes),
+        })
+    }
+
+    /// Creates a temporary file. It has its final permissions: only this user may enter its folder.
+    fn temporary(&self) -> io::Result<(TemporaryFile, File)> {
+        let temporary = self.temporary_name()?;
+        let file = temporary.folder.create_new(&temporary.name)?;
+        fchmod(&file, self.file_mode)?;
+        Ok((temporary, file))
     }
 
     /// Describes a problem with the folder and its fix.
@@ -406,6 +458,9 @@ impl Disk {
             ErrorKind::CrossesDevices => {
                 "spans several file systems, so files can't be moved into it; keep all of it on one"
             }
+            ErrorKind::InvalidInput => {
+                "contains something that the service did not put there; replace it by a folder"
+            }
             _ => "can't be used; check the disk",
         };
         format!("its folder {} {problem} ({error})", self.root.display())
@@ -415,20 +470,44 @@ impl Disk {
         DestinationResponse::unavailable(self.describe(error))
     }
 
-    fn absolute(&self, path: &str, ending: &str) -> PathBuf {
-        self.root.join(format!("{path}{ending}"))
+    /// Opens the place of a path; `None` if its folder does not exist.
+    fn find(&self, path: &str) -> io::Result<Option<Place>> {
+        let (folders, stem) = split(path);
+        let mut folder = self.root()?;
+        for name in folders {
+            folder = match folder.child(name) {
+                Ok(child) => child,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(Some(Place { folder, stem }))
     }
 
-    fn stored(&self, hash: &str) -> PathBuf {
-        self.root.join(STORED).join(format!("{hash}{PDF}"))
+    /// Opens the place of a path, creates its folders, and syncs the name of each new one.
+    fn make(&self, path: &str) -> io::Result<Place> {
+        let (folders, stem) = split(path);
+        let mut folder = self.root()?;
+        for name in folders {
+            let (child, created) = folder.make_child(name, self.folder_mode)?;
+            if created {
+                folder.sync()?;
+            }
+            folder = child;
+        }
+        Ok(Place { folder, stem })
     }
 
     /// Returns true if an earlier attempt has filed everything already; finishes that attempt.
     fn finish_if_filed(&self, filing: &Filing) -> io::Result<bool> {
         for path in &filing.paths {
-            let is_same = has_content(&self.absolute(path, JSON), &filing.body)?;
+            let Some(place) = self.find(path)? else {
+                return Ok(false);
+            };
+            let Place { folder, .. } = &place;
+            let is_same = has_content(folder, &place.name(JSON), &filing.body)?;
             let has_pdf =
-                self.absolute(path, PDF).is_file() && !self.absolute(path, NO_PDF).exists();
+                folder.has_file(place.name(PDF))? && folder.about(place.name(NO_PDF))?.is_none();
             if !is_same || (filing.with_pdf && !has_pdf) {
                 return Ok(false);
             }
@@ -441,92 +520,92 @@ impl Disk {
     fn file(&self, filing: &Filing, attachment: &Attachment) -> io::Result<()> {
         let has_pdf = matches!(attachment, Attachment::Pdf { .. });
         if let Attachment::Pdf { file, hash } = attachment {
-            self.store(&file.0, hash)?;
+            self.store(file, hash)?;
         }
         for path in &filing.paths {
-            let folder = self.create_folder(path)?;
+            let place = self.make(path)?;
             match attachment {
                 Attachment::Disabled => {}
-                Attachment::Pdf { file, hash } => self.attach(path, &file.0, hash)?,
+                Attachment::Pdf { file, hash } => self.attach(&place, file, hash)?,
                 Attachment::Missing(reason) => {
                     let note = format!(
                         "The PDF of this document is missing: {reason}.\n\
                          A PDF of the same name belongs to an earlier version.\n"
                     );
-                    self.write(&self.absolute(path, NO_PDF), note.as_bytes())?;
+                    self.write(&place, NO_PDF, note.as_bytes())?;
                 }
             }
-            sync_folder(&folder)?;
-            self.write(&self.absolute(path, JSON), &filing.body)?;
+            place.folder.sync()?;
+            self.write(&place, JSON, &filing.body)?;
             if has_pdf {
-                ignore_missing(fs::remove_file(self.absolute(path, NO_PDF)))?;
+                place.folder.remove(place.name(NO_PDF))?;
             }
-            sync_folder(&folder)?;
+            place.folder.sync()?;
         }
         self.remove_earlier(filing, has_pdf)
     }
 
-    /// Creates the folder of a file, and syncs the name of each new folder.
-    fn create_folder(&self, path: &str) -> io::Result<PathBuf> {
-        let mut folder = self.root.clone();
-        let names = Path::new(path).parent().unwrap_or(Path::new(""));
-        for name in names {
-            let parent = folder.clone();
-            folder.push(name);
-            match fs::create_dir(&folder) {
-                Ok(()) => sync_folder(&parent)?,
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(folder)
-    }
-
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.temporary()?;
-        let mut file = File::create_new(&temporary.0)?;
+    fn write(&self, place: &Place, ending: &str, bytes: &[u8]) -> io::Result<()> {
+        let (temporary, mut file) = self.temporary()?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&temporary.0, path)
+        let TemporaryFile { folder, name } = &temporary;
+        folder.rename(name, &place.folder, place.name(ending))
     }
 
     /// Stores a fetched PDF under its hash, unless an intact copy exists.
-    fn store(&self, fetched: &Path, hash: &str) -> io::Result<()> {
-        let stored = self.stored(hash);
-        if hash_of(&stored)?.as_deref() == Some(hash) {
+    fn store(&self, fetched: &TemporaryFile, hash: &str) -> io::Result<()> {
+        let stored = self.stored()?;
+        let name = stored_name(hash);
+        if hash_of(&stored, &name)?.as_deref() == Some(hash) {
             return Ok(());
         }
-        let temporary = self.temporary()?;
-        link_or_copy(fetched, &temporary.0)?;
-        fs::rename(&temporary.0, &stored)?;
-        sync_folder(&self.root.join(STORED))
+        let linked = self.link_or_copy(&fetched.folder, &fetched.name)?;
+        linked.folder.rename(&linked.name, &stored, name)?;
+        stored.sync()
     }
 
     /// Links the stored PDF under the name that people read.
-    fn attach(&self, path: &str, fetched: &Path, hash: &str) -> io::Result<()> {
-        let path = self.absolute(path, PDF);
-        let earlier = hash_of(&path)?;
+    fn attach(&self, place: &Place, fetched: &TemporaryFile, hash: &str) -> io::Result<()> {
+        let name = place.name(PDF);
+        let earlier = hash_of(&place.folder, &name)?;
         if earlier.as_deref() == Some(hash) {
             return Ok(());
         }
-        let temporary = self.temporary()?;
-        match link_or_copy(&self.stored(hash), &temporary.0) {
+        let linked = match self.link_or_copy(&self.stored()?, &stored_name(hash)) {
             // Another document has just removed the stored PDF as unused.
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                link_or_copy(fetched, &temporary.0)?;
+                self.link_or_copy(&fetched.folder, &fetched.name)?
             }
             other => other?,
-        }
-        fs::rename(&temporary.0, &path)?;
+        };
+        linked.folder.rename(&linked.name, &place.folder, name)?;
         match earlier {
             Some(earlier) => self.remove_unused(&earlier),
             None => Ok(()),
         }
     }
 
-    fn remove_pdf(&self, path: &Path) -> io::Result<()> {
-        let hash = hash_of(path)?;
-        ignore_missing(fs::remove_file(path))?;
+    /// Gives the file `name` of `folder` a second, temporary name, or copies it if the file system
+    /// has no hard links.
+    fn link_or_copy(&self, folder: &Dir, name: &str) -> io::Result<TemporaryFile> {
+        let linked = self.temporary_name()?;
+        match folder.link(name, &linked.folder, &linked.name) {
+            Ok(()) => Ok(linked),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(error),
+            Err(_) => {
+                let (temporary, mut copy) = self.temporary()?;
+                io::copy(&mut folder.open_file(name)?, &mut copy)?;
+                copy.sync_all()?;
+                Ok(temporary)
+            }
+        }
+    }
+
+    fn remove_pdf(&self, place: &Place) -> io::Result<()> {
+        let name = place.name(PDF);
+        let hash = hash_of(&place.folder, &name)?;
+        place.folder.remove(name)?;
         match hash {
             Some(hash) => self.remove_unused(&hash),
             None => Ok(()),
@@ -535,11 +614,11 @@ impl Disk {
 
     /// Removes a stored PDF if no document links to it.
     fn remove_unused(&self, hash: &str) -> io::Result<()> {
-        let stored = self.stored(hash);
-        match fs::symlink_metadata(&stored) {
-            Ok(metadata) if metadata.nlink() == 1 => ignore_missing(fs::remove_file(&stored)),
-            Ok(_) => Ok(()),
-            Err(error) => ignore_missing(Err(error)),
+        let stored = self.stored()?;
+        let name = stored_name(hash);
+        match stored.about(&name)? {
+            Some(about) if about.st_nlink == 1 => stored.remove(name),
+            _ => Ok(()),
         }
     }
 
@@ -548,59 +627,74 @@ impl Disk {
     fn remove_earlier(&self, filing: &Filing, has_pdf: bool) -> io::Result<()> {
         let earlier = filing.earlier.as_deref().unwrap_or_default().lines();
         for path in earlier.filter_map(|line| line.strip_suffix(JSON)) {
-            if filing.paths.iter().any(|new| new == path) || !self.is_inside(path)? {
+            if filing.paths.iter().any(|new| new == path) || !is_ours(path) {
                 continue;
             }
+            let place = match self.find(path) {
+                Ok(Some(place)) => place,
+                Ok(None) => continue,
+                // A link has taken its place: what it leads to is not ours.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => continue,
+                Err(error) => return Err(error),
+            };
             // The JSON first: a JSON file never exists without its other files.
-            ignore_missing(fs::remove_file(self.absolute(path, JSON)))?;
-            ignore_missing(fs::remove_file(self.absolute(path, NO_PDF)))?;
+            place.folder.remove(place.name(JSON))?;
+            place.folder.remove(place.name(NO_PDF))?;
             if has_pdf {
-                self.remove_pdf(&self.absolute(path, PDF))?;
+                self.remove_pdf(&place)?;
             }
         }
         Ok(())
     }
-
-    /// Returns true if a stored path is inside this folder, with every symbolic link followed.
-    fn is_inside(&self, path: &str) -> io::Result<bool> {
-        let mut names = Path::new(path).components();
-        if !names.all(|name| matches!(name, Component::Normal(_))) || path.starts_with('.') {
-            return Ok(false);
-        }
-        let path = self.absolute(path, JSON);
-        match path.parent().unwrap_or(&self.root).canonicalize() {
-            Ok(folder) => Ok(folder.starts_with(self.root.canonicalize()?)),
-            Err(error) => ignore_missing(Err(error)).map(|()| false),
-        }
-    }
 }
 
-fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
+/// Splits a path into the names of its folders and the last name.
+fn split(path: &str) -> (Vec<&str>, String) {
+    let mut folders: Vec<&str> = path.split('/').collect();
+    let stem = folders.pop().unwrap_or_default().to_owned();
+    (folders, stem)
+}
+
+/// Returns true if a stored path is one that a document's files may have: below the root, and not
+/// in a folder of our own.
+fn is_ours(path: &str) -> bool {
+    let mut names = Path::new(path).components();
+    names.all(|name| matches!(name, Component::Normal(_))) && !path.starts_with('.')
+}
+
+fn stored_name(hash: &str) -> String {
+    format!("{hash}{PDF}")
+}
+
+/// Opens a file; `None` if there is no such name, or something else has it.
+fn open_if_file(folder: &Dir, name: &str) -> io::Result<Option<File>> {
+    match folder.open_file(name) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
 /// Returns true if the file exists and contains exactly these bytes.
-fn has_content(path: &Path, bytes: &[u8]) -> io::Result<bool> {
-    match File::open(path) {
-        Ok(file) if file.metadata()?.len() == bytes.len() as u64 => {
-            let mut content = Vec::with_capacity(bytes.len());
-            file.take(bytes.len() as u64 + 1)
-                .read_to_end(&mut content)?;
-            Ok(content == bytes)
-        }
-        Ok(_) => Ok(false),
-        Err(error) => ignore_missing(Err(error)).map(|()| false),
+fn has_content(folder: &Dir, name: &str, bytes: &[u8]) -> io::Result<bool> {
+    let Some(file) = open_if_file(folder, name)? else {
+        return Ok(false);
+    };
+    if file.metadata()?.len() != bytes.len() as u64 {
+        return Ok(false);
     }
+    let mut content = Vec::with_capacity(bytes.len());
+    file.take(bytes.len() as u64 + 1)
+        .read_to_end(&mut content)?;
+    Ok(content == bytes)
 }
 
 /// Returns the SHA-256 of a file's content, or `None` if there is no such file.
-fn hash_of(path: &Path) -> io::Result<Option<String>> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) => return ignore_missing(Err(error)).map(|()| None),
+fn hash_of(folder: &Dir, name: &str) -> io::Result<Option<String>> {
+    let Some(mut file) = open_if_file(folder, name)? else {
+        return Ok(None);
     };
     let mut digest = Context::new(&SHA256);
     let mut chunk = vec![0; 64 * 1024];
@@ -609,32 +703,5 @@ fn hash_of(path: &Path) -> io::Result<Option<String>> {
             0 => return Ok(Some(hex(digest.finish().as_ref()))),
             count => digest.update(&chunk[..count]),
         }
-    }
-}
-
-/// Creates a hard link, or a copy if the file system has no hard links.
-fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::hard_link(from, to) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            fs::copy(from, to)?;
-            File::open(to)?.sync_all()
-        }
-        other => other,
-    }
-}
-
-/// Syncs the names in a folder to the disk.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(folder)?.sync_all() {
-        // Some network file systems can't sync folders.
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::InvalidInput | ErrorKind::Unsupported
-            ) =>
-        {
-            Ok(())
-        }
-        other => other,
     }
 }

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::destination::{Destination, DestinationResponse};
 use crate::domain::Clock;
-use crate::egress;
+use crate::egress::{self, Proxy};
 use crate::store::Delivery;
 
 /// Header with the epoch and the version's sequence number.
@@ -41,10 +41,11 @@ impl Http {
     pub(super) fn new(
         url: &Url,
         secrets: &[SecretString],
+        proxy: Option<&Proxy>,
         timeout: Duration,
         clock: Clock,
     ) -> Result<Self, String> {
-        let client = egress::client(timeout).map_err(|error| error.to_string())?;
+        let client = egress::client(proxy, timeout).map_err(|error| error.to_string())?;
         let keys = secrets
             .iter()
             .map(|secret| Webhook::new(secret.expose_secret()))

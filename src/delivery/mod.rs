@@ -60,10 +60,14 @@ pub fn open(
 ) -> Result<Option<Box<dyn Destination>>, OpenError> {
     let timeout = destination.timeout;
     let opened: Result<Box<dyn Destination>, String> = match &destination.kind {
-        DestinationKind::Http { url, secrets } => {
-            http::Http::new(url, secrets, timeout, clock.clone())
-                .map(|destination| Box::new(destination) as _)
-        }
+        DestinationKind::Http { url, secrets } => http::Http::new(
+            url,
+            secrets,
+            config.egress.proxy.as_ref(),
+            timeout,
+            clock.clone(),
+        )
+        .map(|destination| Box::new(destination) as _),
         DestinationKind::Command {
             program,
             arguments,

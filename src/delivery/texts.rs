@@ -4,9 +4,7 @@
 //! reasons give equal texts: they contain nothing of the single document.
 
 use crate::config::{ImportErrorLanguage, ImportErrorsConfig};
-
-/// Longest message of a destination that the accountant sees, in characters.
-const MAX_CHARS: usize = 300;
+use crate::visible::foreign;
 
 /// First words of lines of a stack trace, in languages that accounting systems are written in.
 const TRACE_PREFIXES: [&str; 11] = [
@@ -23,27 +21,17 @@ const TRACE_PREFIXES: [&str; 11] = [
     "#0 ",
 ];
 
-/// Returns a destination's message as it is stored and shown: one line without control
-/// characters, of at most 300 characters, up to the first line of a stack trace or of HTML.
+/// Returns a destination's message as it is stored and shown: [`foreign`] words, up to the first
+/// line of a stack trace or of HTML.
 ///
 /// Returns an empty text if nothing of it is readable for people.
 pub fn sanitize(message: &str) -> String {
-    let mut words: Vec<&str> = Vec::new();
-    for line in message.lines() {
+    let is_readable = |line: &&str| {
         let line = line.trim();
-        if TRACE_PREFIXES.iter().any(|prefix| line.starts_with(prefix)) || is_markup(line) {
-            break;
-        }
-        words.extend(
-            line.split(|c: char| c.is_whitespace() || c.is_control())
-                .filter(|word| !word.is_empty()),
-        );
-    }
-    let text = words.join(" ");
-    match text.char_indices().nth(MAX_CHARS) {
-        Some((end, _)) => format!("{}…", text[..end].trim_end()),
-        None => text,
-    }
+        !TRACE_PREFIXES.iter().any(|prefix| line.starts_with(prefix)) && !is_markup(line)
+    };
+    let lines: Vec<&str> = message.lines().take_while(is_readable).collect();
+    foreign(&lines.join("\n"))
 }
 
 fn is_markup(line: &str) -> bool {
@@ -79,6 +67,7 @@ pub fn import_error(settings: &ImportErrorsConfig, message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::visible::{MAX_CHARS, is_invisible};
     use proptest::prelude::*;
 
     #[test]
@@ -89,6 +78,7 @@ mod tests {
             "Unknown VAT code PVM99\nCaused by: java.lang.NullPointerException",
             "Unknown VAT code PVM99\n<html><body>Server error</body></html>",
             "  Unknown\tVAT\u{1b} code\r\nPVM99  ",
+            "Unknown VAT code PVM99\n\r\n   at Books.Import(Invoice.cs:12)",
         ] {
             assert_eq!(sanitize(trace), "Unknown VAT code PVM99", "{trace}");
         }
@@ -99,6 +89,21 @@ mod tests {
             "<!DOCTYPE html><title>500</title>",
         ] {
             assert_eq!(sanitize(unreadable), "", "{unreadable}");
+        }
+    }
+
+    #[test]
+    fn a_link_in_a_rejection_is_cut_before_it_is_kept_or_reported() {
+        let rejection = "No file at https://b.s3.eu-west-1.amazonaws.com/1?X-Amz-Signature=planted\n\
+                         nor at /1?X-Amz-Credential=planted; pay \u{202e}991 EUR\u{1b}[2J";
+        let settings = ImportErrorsConfig::default();
+        for text in [sanitize(rejection), import_error(&settings, rejection)] {
+            let shown = "No file at [address] nor at [secret] pay \\u{202e}991 EUR";
+            assert!(text.contains(shown), "{text}");
+            assert!(
+                !text.contains("planted") && !text.chars().any(is_invisible),
+                "{text:?}"
+            );
         }
     }
 
@@ -126,7 +131,7 @@ mod tests {
         fn any_message_becomes_one_short_line(message in "\\PC{0,200}[\\x00-\\x1f]{0,5}\\PC{0,400}") {
             let text = sanitize(&message);
             prop_assert!(text.chars().count() <= MAX_CHARS + 1);
-            prop_assert!(!text.chars().any(char::is_control));
+            prop_assert!(!text.chars().any(is_invisible));
         }
     }
 }

@@ -7,7 +7,7 @@ use reqwest::header::DATE;
 use rustix::fs::Access;
 use serde::Deserialize;
 
-use super::Check;
+use super::{Check, exposed};
 use crate::config::{Config, StoreUrl, is_loopback};
 use crate::domain::{Clock, Company, Queue, Timestamp};
 use crate::egress;
@@ -62,6 +62,13 @@ pub fn settings(config: &Config) -> Vec<Check> {
             Check::note("subscribe_path", "`api.subscribe_path` is not set")
                 .because("`subscriptions create` can't send the request")
                 .fix("`ivesk-webhook subscriptions create --print` shows what to send by hand"),
+        );
+    }
+    for file in exposed::files(config) {
+        checks.push(
+            Check::note("secrets", file.found())
+                .because("who reads it can send messages as SNS does, act as this service, or see all documents")
+                .fix(file.fix()),
         );
     }
     if !config.sns.local_origins.is_empty() {
@@ -262,8 +269,8 @@ pub fn disk(free: u64, minimum: u64) -> Check {
 /// # Errors
 ///
 /// The failed check if HTTPS can't be set up.
-pub fn https() -> Result<reqwest::Client, Check> {
-    egress::client(TIMEOUT).map_err(|error| {
+pub fn https(config: &Config) -> Result<reqwest::Client, Check> {
+    egress::client(config.egress.proxy.as_ref(), TIMEOUT).map_err(|error| {
         Check::fail("https", error.found())
             .because("`serve` does not start without HTTPS; SNS, Įvesk.lt and the public address can't be checked")
             .fix(error.fix())
@@ -299,7 +306,7 @@ pub async fn sns(client: &reqwest::Client, config: &Config, clock: &Clock) -> Ve
                     format!("{origin} can't be reached: {}", egress::describe(error)),
                 )
                 .because("signing certificates are fetched and subscriptions confirmed there; without it every message is answered 503")
-                .fix("allow direct connections from this machine to that host on port 443; proxy variables are not used"),
+                .fix("allow connections from this machine to that host on port 443, or set `egress.proxy`; variables such as HTTPS_PROXY are not used"),
             ),
         }
     }
@@ -361,7 +368,7 @@ fn key_failed(name: &str, error: &ApiError) -> Check {
     match error {
         ApiError::Unreachable(_) => Check::unreachable("api", found)
             .because("documents are pulled from there")
-            .fix("allow direct connections from this machine to `api.url` on port 443; proxy variables are not used"),
+            .fix("allow connections from this machine to `api.url` on port 443, or set `egress.proxy`; variables such as HTTPS_PROXY are not used"),
         ApiError::Status {
             status: 401 | 403, ..
         } => Check::fail("api", found)

@@ -16,6 +16,7 @@ use crate::config::{Config, is_loopback};
 use crate::domain::Timestamp;
 use crate::egress;
 use crate::receiver::challenge::{Challenge, Echo, HEADER};
+use crate::visible::foreign;
 
 /// Time limit of one request, the same as that of SNS.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -40,7 +41,8 @@ pub async fn checks(
     now: Timestamp,
     slow: bool,
 ) -> Vec<Check> {
-    let client = match egress::client_that_sees_certificates(TIMEOUT) {
+    let client = match egress::client_that_sees_certificates(config.egress.proxy.as_ref(), TIMEOUT)
+    {
         Ok(client) => client,
         Err(error) => {
             return vec![
@@ -224,7 +226,7 @@ impl Reply {
             .starts_with("application/problem+json")
             .then(|| serde_json::from_slice(&body).ok())
             .flatten();
-        let code = problem.and_then(|problem| Some(problem["code"].as_str()?.to_owned()));
+        let code = problem.and_then(|problem| Some(foreign(problem["code"].as_str()?)));
         Self::Other {
             status,
             server,

@@ -56,7 +56,7 @@ impl Client {
             why: "the API key contains characters that are not valid in a header; copy it again",
         })?;
         key_header.set_sensitive(true);
-        let http = egress::client(config.timeout)
+        let http = egress::client(config.proxy.as_ref(), config.timeout)
             .map_err(|error| ApiError::Unreachable(error.to_string()))?;
         Ok(Self {
             http,

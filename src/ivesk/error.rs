@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::egress;
+use crate::visible::foreign;
 
 /// An error of a request.
 ///
@@ -69,7 +69,7 @@ pub(super) fn message(body: &[u8], secrets: &[&str]) -> Option<String> {
         .iter()
         .filter(|secret| !secret.is_empty())
         .fold(text, |text, secret| text.replace(secret, "[secret]"));
-    let text = egress::sanitize_for_log(&text);
+    let text = foreign(&text);
     (!text.is_empty()).then_some(text)
 }
 
@@ -88,7 +88,7 @@ mod tests {
             Some("Key [secret] may not [31m read [address] now")
         );
         let long = format!(r#"{{"message":"{}"}}"#, "ž".repeat(1000));
-        assert_eq!(read(&long).map(|text| text.chars().count()), Some(300));
+        assert_eq!(read(&long).map(|text| text.chars().count()), Some(301));
         for none in [
             "",
             "<html>",

@@ -155,10 +155,51 @@ mod tests {
         }
     }
 
+    #[test]
+    fn pages_that_were_once_taken_wrong_are_taken_right() {
+        for (folder, expected) in [("accepted", true), ("refused", false)] {
+            let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/corpus/pages");
+            let files = std::fs::read_dir(format!("{corpus}/{folder}")).expect("a folder");
+            for file in files {
+                let file = file.expect("a file").path();
+                let body = std::fs::read(&file).expect("readable");
+                assert_eq!(Page::read(&body).is_ok(), expected, "{}", file.display());
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_cause_a_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Page::read(&body);
+        }
+
+        /// Entries keep their bytes, whatever is in them and between them.
+        #[test]
+        fn any_documents_keep_their_bytes(
+            entries in proptest::collection::vec(
+                ("[ \t\r\n]{0,2}", "\\PC{0,12}", any::<i64>(), "[ \t\r\n]{0,2}"),
+                0..5,
+            ),
+            is_first in any::<bool>(),
+        ) {
+            let entries: Vec<String> = entries
+                .into_iter()
+                .map(|(before, text, number, after)| {
+                    let text = serde_json::Value::from(text);
+                    format!("{{{before}\"id\":{text},{after}\"total\" : {number}.50{before}}}")
+                })
+                .collect();
+            let documents = format!("\"documents\":[{}]", entries.join(" ,\n"));
+            let body = match is_first {
+                true => format!("{{{documents},\"next\":\"a\"}}"),
+                false => format!("{{\"next\":\"a\",{documents}}}"),
+            };
+            let page = Page::read(body.as_bytes()).expect("a page");
+            let expected: Vec<&[u8]> = entries.iter().map(String::as_bytes).collect();
+            prop_assert_eq!(page.documents, expected);
+            // A page that was cut is no page.
+            prop_assert!(Page::read(&body.as_bytes()[..body.len() - 1]).is_err());
         }
 
         #[test]

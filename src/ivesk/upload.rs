@@ -8,13 +8,13 @@ use bytes::Bytes;
 use reqwest::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
-use url::{Host, Url};
+use url::Url;
 
 use super::client::{Client, MAX_SMALL_BODY_BYTES, encoded};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::observer::Endpoint;
-use crate::config::{UploadOptions, is_loopback};
+use crate::config::{ForbiddenLink, UploadOptions};
 use crate::egress;
 
 /// The slowest upload of a small office; a PUT's deadline grows with the file at this rate.
@@ -109,9 +109,9 @@ pub enum UploadError {
     /// The request for a location failed.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// The location is not https, or not a host's name.
-    #[error("Įvesk.lt returned an upload location that is not https; nothing was sent there")]
-    UntrustedLocation,
+    /// The settings do not permit the location.
+    #[error("the upload location that Įvesk.lt returned {0}")]
+    ForbiddenLocation(#[source] ForbiddenLink),
     /// No connection, or no answer in time.
     #[error("the file storage could not be reached: {0}")]
     Unreachable(String),
@@ -160,7 +160,7 @@ impl UploadError {
         let temporary = UploadErrorKind::Temporary { retry_after: None };
         match self {
             Self::FileName => UploadErrorKind::FileRefused,
-            Self::UntrustedLocation => UploadErrorKind::NeedsPerson,
+            Self::ForbiddenLocation(_) => UploadErrorKind::NeedsPerson,
             Self::Unreachable(_) => temporary,
             Self::Refused { code, .. } if is_temporary(code.as_deref()) => temporary,
             Self::Refused { status, .. } => match status {
@@ -288,21 +288,13 @@ impl Client {
         })
     }
 
-    /// Returns the location's URL if it is https, or on this machine as the API is.
+    /// Returns the location's URL, if the settings permit it.
     fn checked(&self, url: &SecretString) -> Result<Url, UploadError> {
-        let url = Url::parse(url.expose_secret()).map_err(|_| UploadError::UntrustedLocation)?;
-        let own_machine = self.config.url.scheme() == "http"
-            && is_loopback(&self.config.url)
-            && url.scheme() == "http"
-            && is_loopback(&url);
-        let https_elsewhere =
-            url.scheme() == "https" && matches!(url.host(), Some(Host::Domain(_)));
-        let no_user = url.username().is_empty() && url.password().is_none();
-        if no_user && (own_machine || https_elsewhere) {
-            Ok(url)
-        } else {
-            Err(UploadError::UntrustedLocation)
-        }
+        let forbidden = UploadError::ForbiddenLocation;
+        let url = Url::parse(url.expose_secret());
+        let url = url.map_err(|_| forbidden(ForbiddenLink::NotHttps))?;
+        self.config.permit(&url).map_err(forbidden)?;
+        Ok(url)
     }
 }
 

@@ -87,7 +87,7 @@ named_columns! {
 }
 
 impl Column for Rights {
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
         let rights = columns.text()?.parse();
         Ok(rights.map_err(|_| UnknownValue("right"))?)
     }

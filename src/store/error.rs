@@ -93,6 +93,26 @@ pub enum StoreError {
         /// The target of the backup.
         path: PathBuf,
     },
+    /// The name of a backup is not that of a file in `store.backup_dir`.
+    #[error(
+        "{name:?} is not a name for a backup; write the name of a file alone, such as ivesk.db: its folder is `store.backup_dir`"
+    )]
+    BackupName {
+        /// The name.
+        name: String,
+    },
+    /// The file of a backup exists.
+    #[error("{} exists already; choose another name, or replace it with `ivesk-webhook store backup --force`", path.display())]
+    BackupExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another backup is being written to the folder.
+    #[error("another backup is being written to {}; retry once it is complete", folder.display())]
+    BackupRunning {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// PostgreSQL is backed up with its own tools.
     #[error(
         "a PostgreSQL store is backed up with PostgreSQL's own tools; run `pg_dump --format=custom --file=FILE DATABASE` (docs/postgres.md)"

@@ -6,7 +6,6 @@
 //!
 //! Callers pass the time from their [`Clock`], so that tests can set it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ mod alarms;
 mod allowed_topics;
 mod attempts;
 mod audit;
+mod backup;
 mod certificates;
 mod columns;
 mod completion;
@@ -58,6 +58,7 @@ mod uploads;
 pub use activity::*;
 pub use alarms::*;
 pub use audit::*;
+pub use backup::*;
 pub use certificates::*;
 pub use deliveries::*;
 pub use destinations::*;
@@ -277,14 +278,14 @@ impl Store {
         }
     }
 
-    /// Writes a complete copy to `to` while the service runs; an existing file is
-    /// replaced.
+    /// Writes a complete copy to `to` while the service runs.
     ///
     /// # Errors
     ///
     /// [`StoreError::BackupOntoItself`] if `to` is the store or one of its files,
+    /// [`StoreError::BackupExists`], [`StoreError::BackupRunning`];
     /// [`StoreError::BackedUpElsewhere`] on PostgreSQL.
-    pub async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+    pub async fn backup(&self, to: BackupFile) -> Result<(), StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.backup(to).await,
             Engine::Postgres(_) => Err(StoreError::BackedUpElsewhere),

@@ -1,15 +1,18 @@
 //! One file: its hash, and its bytes as a stream that fails if the file changes.
+//!
+//! It is opened once. What is sent is what was hashed, whatever its name leads to by then.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use tokio::fs::File;
-use tokio::io::AsyncReadExt as _;
 
 use super::report::Progress;
+use crate::private_files;
 
 /// Bytes in memory at once, for each upload in progress.
 const CHUNK_BYTES: usize = 128 * 1024;
@@ -20,7 +23,7 @@ pub enum FileError {
     /// It has no content.
     #[error("the file is empty")]
     Empty,
-    /// It can't be opened or read.
+    /// It can't be opened or read, or is no regular file.
     #[error("the file can't be read: {0}")]
     Unreadable(String),
     /// It was written to meanwhile.
@@ -37,7 +40,7 @@ impl From<std::io::Error> for FileError {
 /// A file with the hash of its content.
 #[derive(Debug)]
 pub struct OpenFile {
-    path: PathBuf,
+    file: Arc<File>,
     size_bytes: u64,
     sha256: String,
 }
@@ -59,29 +62,29 @@ impl Fault {
 }
 
 impl OpenFile {
-    /// Reads a whole file for its length and hash.
+    /// Opens a file and reads all of it for its length and hash. Links are not followed.
     ///
     /// # Errors
     ///
-    /// If it is empty or can't be read.
+    /// If it is empty, can't be read, or is not a regular file.
     pub async fn read(path: &Path) -> Result<Self, FileError> {
-        let mut file = File::open(path).await?;
+        let path = path.to_owned();
+        let file = Arc::new(on_disk(move || private_files::open(&path)).await?);
         let mut hash = Context::new(&SHA256);
-        let mut chunk = vec![0; CHUNK_BYTES];
         let mut size_bytes: u64 = 0;
         loop {
-            let length = file.read(&mut chunk).await?;
-            if length == 0 {
+            let chunk = read_at(&file, size_bytes, CHUNK_BYTES).await?;
+            if chunk.is_empty() {
                 break;
             }
-            hash.update(&chunk[..length]);
-            size_bytes += length as u64;
+            hash.update(&chunk);
+            size_bytes += chunk.len() as u64;
         }
         if size_bytes == 0 {
             return Err(FileError::Empty);
         }
         Ok(Self {
-            path: path.to_owned(),
+            file,
             size_bytes,
             sha256: digits(hash),
         })
@@ -100,18 +103,12 @@ impl OpenFile {
     /// Returns the bytes, read as they are sent. The last chunk is sent only if the content still
     /// has the hash that was read first. Otherwise the request is aborted, so that the storage
     /// keeps nothing, and the fault has the error.
-    ///
-    /// # Errors
-    ///
-    /// If the file can't be opened any more.
-    pub async fn stream(
-        &self,
-        progress: Arc<dyn Progress>,
-    ) -> Result<(reqwest::Body, Fault), FileError> {
+    pub fn stream(&self, progress: Arc<dyn Progress>) -> (reqwest::Body, Fault) {
         let fault = Fault::default();
         let reading = Reading {
-            file: File::open(&self.path).await?,
-            left_bytes: self.size_bytes,
+            file: Arc::clone(&self.file),
+            read_bytes: 0,
+            size_bytes: self.size_bytes,
             hash: Some(Context::new(&SHA256)),
             sha256: self.sha256.clone(),
             fault: fault.clone(),
@@ -121,14 +118,15 @@ impl OpenFile {
             let chunk = reading.next().await?;
             Some((chunk, reading))
         });
-        Ok((reqwest::Body::wrap_stream(chunks), fault))
+        (reqwest::Body::wrap_stream(chunks), fault)
     }
 }
 
 /// A file that is being read as a request's body.
 struct Reading {
-    file: File,
-    left_bytes: u64,
+    file: Arc<File>,
+    read_bytes: u64,
+    size_bytes: u64,
     /// None once reading has ended or failed.
     hash: Option<Context>,
     sha256: String,
@@ -139,7 +137,7 @@ struct Reading {
 impl Reading {
     async fn next(&mut self) -> Option<Result<Bytes, FileError>> {
         self.hash.as_ref()?;
-        if self.left_bytes == 0 {
+        if self.read_bytes == self.size_bytes {
             return None;
         }
         let chunk = self.chunk().await;
@@ -154,26 +152,43 @@ impl Reading {
     }
 
     async fn chunk(&mut self) -> Result<Bytes, FileError> {
-        let length = usize::try_from(self.left_bytes)
+        let length = usize::try_from(self.size_bytes - self.read_bytes)
             .unwrap_or(usize::MAX)
             .min(CHUNK_BYTES);
-        let mut chunk = BytesMut::zeroed(length);
-        match self.file.read_exact(&mut chunk).await {
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                return Err(FileError::Changed);
-            }
-            Err(error) => return Err(error.into()),
+        let chunk = read_at(&self.file, self.read_bytes, length).await?;
+        if chunk.is_empty() {
+            return Err(FileError::Changed);
         }
-        self.left_bytes -= length as u64;
+        self.read_bytes += chunk.len() as u64;
         if let Some(hash) = &mut self.hash {
             hash.update(&chunk);
-            if self.left_bytes == 0 && digits(hash.clone()) != self.sha256 {
+            if self.read_bytes == self.size_bytes && digits(hash.clone()) != self.sha256 {
                 return Err(FileError::Changed);
             }
         }
-        Ok(chunk.freeze())
+        Ok(chunk)
     }
+}
+
+/// Reads at most `length` bytes at `offset`; none at the end of the file.
+async fn read_at(file: &Arc<File>, offset: u64, length: usize) -> std::io::Result<Bytes> {
+    let file = Arc::clone(file);
+    on_disk(move || {
+        let mut chunk = BytesMut::zeroed(length);
+        let length = file.read_at(&mut chunk, offset)?;
+        chunk.truncate(length);
+        Ok(chunk.freeze())
+    })
+    .await
+}
+
+/// Runs `work` on a thread that may block.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(std::io::Error::other)?
 }
 
 fn digits(hash: Context) -> String {
@@ -190,6 +205,7 @@ fn digits(hash: Context) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the rules are for the service")]
 mod tests {
     use futures_util::StreamExt as _;
 
@@ -197,10 +213,7 @@ mod tests {
     use crate::uploads::NoProgress;
 
     async fn sent(file: &OpenFile) -> (Result<Vec<u8>, ()>, Option<FileError>) {
-        let (body, fault) = file
-            .stream(Arc::new(NoProgress))
-            .await
-            .expect("the file opens");
+        let (body, fault) = file.stream(Arc::new(NoProgress));
         let response = reqwest::Response::from(hyper::Response::new(body));
         let mut whole = Vec::new();
         let mut chunks = response.bytes_stream();
@@ -235,6 +248,19 @@ mod tests {
         let longer = [&content[..], b"more"].concat();
         std::fs::write(&path, longer).expect("written");
         assert_eq!(sent(&file).await, (Ok(content), None));
+    }
+
+    #[tokio::test]
+    async fn what_was_hashed_is_sent_wherever_its_name_leads_by_then() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.pdf");
+        let secret = folder.path().join("secret");
+        std::fs::write(&path, "invoice").expect("written");
+        std::fs::write(&secret, "secret!").expect("written");
+        let file = OpenFile::read(&path).await.expect("it can be read");
+        std::fs::remove_file(&path).expect("removed");
+        std::os::unix::fs::symlink(&secret, &path).expect("linked");
+        assert_eq!(sent(&file).await, (Ok(b"invoice".to_vec()), None));
     }
 
     #[tokio::test]

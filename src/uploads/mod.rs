@@ -116,7 +116,7 @@ impl Uploader {
             sha256: Some(file.sha256().to_owned()),
         };
         let Some(name) = file_name(path) else {
-            let error = UploadError::FileName.to_string();
+            let error = "the file name is not UTF-8 text; rename the file".to_owned();
             return Ok(report(UploadOutcome::Refused { error }));
         };
         let content = self.content_lock(file.sha256());
@@ -251,7 +251,7 @@ impl Uploader {
         options.correlation = Some(data);
         let location = self.client.upload_location(name, &options).await?;
         progress.began(file.size_bytes());
-        let (body, fault) = file.stream(Arc::clone(progress)).await?;
+        let (body, fault) = file.stream(Arc::clone(progress));
         let put = self.client.put_stream(&location, file.size_bytes(), body);
         put.await.map_err(|error| match fault.take() {
             // The file broke the request, not the network.

@@ -72,6 +72,7 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), (PathBuf, io::Err
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the rules are for the service")]
 mod tests {
     use super::*;
 

@@ -4,7 +4,9 @@
 //! that was sent, so a scan may stop anywhere.
 
 use std::collections::HashMap;
-use std::io;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,6 +19,12 @@ use super::journal::JournalError;
 use super::{FileReport, NoProgress, UploadOutcome, UploadReport, Uploader, walk, writers};
 use crate::backoff;
 use crate::domain::Timestamp;
+use crate::file_names;
+use crate::private_files::Dir;
+use crate::visible::visible;
+
+/// Ending of the name of a note, which follows the refused file's name.
+const NOTE: &str = ".txt";
 
 /// Folder for files that were sent.
 pub const SENT: &str = "sent";
@@ -53,7 +61,8 @@ pub enum WatchError {
     Journal(#[from] JournalError),
 }
 
-/// Size and time of a file, which change while it is written.
+/// Size and time of a file, which change while it is written. Not its number: some network file
+/// systems number a file anew at each look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileStamp {
     size_bytes: u64,
@@ -61,8 +70,9 @@ struct FileStamp {
 }
 
 impl FileStamp {
+    /// Returns the stamp of what has this name, also of a link.
     fn of(path: &Path) -> io::Result<Self> {
-        let metadata = std::fs::metadata(path)?;
+        let metadata = std::fs::symlink_metadata(path)?;
         Ok(Self {
             size_bytes: metadata.len(),
             modified: metadata.modified().ok(),
@@ -90,19 +100,20 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Creates a watcher for `folder`, with the folders [`SENT`] and [`REFUSED`] in it.
+    /// Creates a watcher for `folder`, with the folders [`SENT`] and [`REFUSED`] in it. They have
+    /// the permissions of `folder`, since who puts files there should see how they ended.
     ///
     /// # Errors
     ///
     /// If the folder is missing or not writable.
     pub fn open(folder: &Path, uploader: Uploader) -> Result<Self, WatchError> {
+        let failed = |reason| WatchError::Folder {
+            path: folder.to_owned(),
+            reason,
+        };
+        let opened = Dir::open(folder).map_err(failed)?;
         for name in [SENT, REFUSED] {
-            let path = folder.join(name);
-            let created = match std::fs::create_dir(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                created => created,
-            };
-            created.map_err(|reason| WatchError::Folder { path, reason })?;
+            made_inside(&opened, name).map_err(failed)?;
         }
         Ok(Self {
             folder: folder.to_owned(),
@@ -276,62 +287,109 @@ impl Watcher {
     /// Moves a file to the folder `to`, under a name that is free there. A note is written first,
     /// so that no file is there without one.
     fn move_away(&mut self, path: &Path, to: &str, note: Option<&str>) -> Result<(), WatchError> {
-        let failed = |path: &Path, reason| WatchError::Folder {
+        let failed = |reason| WatchError::Folder {
             path: path.to_owned(),
             reason,
         };
-        let stamp = FileStamp::of(path).map_err(|reason| failed(path, reason))?;
+        let stamp = FileStamp::of(path).map_err(failed)?;
         if self.files.get(path).is_none_or(|file| file.stamp != stamp) {
             // Another file has replaced it: that one is new.
             self.files.remove(path);
             return Ok(());
         }
-        let target = free_name(&self.folder.join(to), path);
-        if let Some(note) = note {
-            let note_path = note_path(&target);
-            let text = format!(
-                "{}\n\nTried at {}. To try again, move the file back to the folder above.\n",
-                note,
+        let note = note.map(|note| {
+            format!(
+                "{note}\n\nTried at {}. To try again, move the file back to the folder above.\n",
                 self.now()
-            );
-            std::fs::write(&note_path, text).map_err(|reason| failed(&note_path, reason))?;
-        }
-        std::fs::rename(path, &target).map_err(|reason| failed(path, reason))?;
+            )
+        });
+        let name = path.file_name().unwrap_or_default();
+        let moved = Dir::open(&self.folder).and_then(|folder| {
+            let target = made_inside(&folder, to)?;
+            move_to(&folder, name, &target, note.as_deref())
+        });
+        moved.map_err(failed)?;
         self.files.remove(path);
         Ok(())
     }
 }
 
+/// Returns a file's name for a log or a message.
 fn shown(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    visible(&name).into_owned()
 }
 
-fn note_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".txt");
-    PathBuf::from(name)
+/// Opens the folder `name` in the drop folder, and makes it again if somebody has removed it. It is
+/// never a link: that could lead to files of the service.
+fn made_inside(folder: &Dir, name: &str) -> io::Result<Dir> {
+    let (made, _) = folder.make_child(OsStr::new(name), folder.mode()?)?;
+    Ok(made)
 }
 
-/// Returns `name.pdf`, or `name-2.pdf` and so on if that exists.
-fn free_name(folder: &Path, path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default();
-    let first = folder.join(name);
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path
-        .extension()
-        .map(|extension| format!(".{}", extension.to_string_lossy()))
-        .unwrap_or_default();
-    let exists = |path: &PathBuf| path.exists() || note_path(path).exists();
-    if !exists(&first) {
-        return first;
+/// Moves the file `name` to the folder `target` under the first free name, its note first.
+fn move_to(folder: &Dir, name: &OsStr, target: &Dir, note: Option<&str>) -> io::Result<()> {
+    for number in 1_u64.. {
+        let new = numbered(name, number);
+        let note_name = note_name(&new);
+        if target.about(&new)?.is_some() || target.about(&note_name)?.is_some() {
+            continue;
+        }
+        let Some(note) = note else {
+            return folder.rename(name, target, &new);
+        };
+        let mut file = match target.create_new(&note_name) {
+            Ok(file) => file,
+            // Somebody was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            Err(error) => return Err(error),
+        };
+        let moved = file
+            .write_all(note.as_bytes())
+            // Who may read the refused file may read why.
+            .and_then(|()| folder.copy_mode(name, &file))
+            .and_then(|()| folder.rename(name, target, &new));
+        if moved.is_err() {
+            // Only the first error is reported.
+            let _ = target.remove(&note_name);
+        }
+        return moved;
     }
-    (2u64..)
-        .map(|number| folder.join(format!("{stem}-{number}{extension}")))
-        .find(|path| !exists(path))
-        .unwrap_or(first)
+    unreachable!("a folder has fewer files than there are numbers")
+}
+
+/// Returns `name.pdf` for the first, then `name-2.pdf` and so on.
+fn numbered(name: &OsStr, number: u64) -> OsString {
+    if number == 1 {
+        return name.to_owned();
+    }
+    let path = Path::new(name);
+    let mut end = OsString::from(format!("-{number}"));
+    if let Some(extension) = path.extension() {
+        end.push(".");
+        end.push(extension);
+    }
+    with_ending(path.file_stem().unwrap_or_default(), &end)
+}
+
+/// Returns the name of a file's note.
+fn note_name(name: &OsStr) -> OsString {
+    with_ending(name, OsStr::new(NOTE))
+}
+
+/// Returns `name` and then `ending`, with `name` cut so that the file system accepts it.
+fn with_ending(name: &OsStr, ending: &OsStr) -> OsString {
+    let bytes = name.as_bytes();
+    let mut room = file_names::MAX_BYTES
+        .saturating_sub(ending.len())
+        .min(bytes.len());
+    // Not within a character of UTF-8.
+    while room > 0 && bytes.get(room).is_some_and(|byte| byte & 0xc0 == 0x80) {
+        room -= 1;
+    }
+    let mut whole = OsStr::from_bytes(&bytes[..room]).to_owned();
+    whole.push(ending);
+    whole
 }
 
 /// Scans every `interval` until `stop` is canceled. Uploads in progress then have a few seconds;

@@ -92,6 +92,7 @@ fn is_writable(process: &Path, descriptor: &Path) -> Option<bool> {
 }
 
 #[cfg(all(test, target_os = "linux"))]
+#[expect(clippy::disallowed_methods, reason = "the rules are for the service")]
 mod tests {
     use std::fs::File;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
 use sns_messages::time::Clock;
 use tokio::net::TcpListener;
@@ -25,7 +26,7 @@ use crate::switches::Switches;
 use crate::uploads::Uploads;
 use crate::vendor::Vendor;
 use crate::world::World;
-use crate::{api, control_api, links, s3, sns_api};
+use crate::{api, control_api, guard, links, s3, sns_api};
 
 /// API key of the default account.
 pub const DEFAULT_KEY: &str = "00000000-0000-4000-8000-000000000000emulator";
@@ -239,5 +240,6 @@ fn router(vendor: Arc<Vendor>) -> Router {
         .fallback(sns_api::certificate_or_nothing)
         // Files have a limit of their own.
         .layer(DefaultBodyLimit::max(16 * 1024 * 1024))
+        .layer(from_fn_with_state(Arc::clone(&vendor), guard::pass))
         .with_state(vendor)
 }

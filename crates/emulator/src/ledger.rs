@@ -58,7 +58,7 @@ impl Ledger {
             permits: Arc::new(Semaphore::new(concurrency.clamp(1, 10_000))),
             retry_now: watch::Sender::new(0),
             // Each request sets its own time limit.
-            client: http::client(USER_AGENT, Duration::from_secs(3600))?,
+            client: http::client(USER_AGENT, None, Duration::from_secs(3600))?,
         })
     }
 

@@ -17,6 +17,7 @@
 //! - `ledger`: certificates, subscriptions and deliveries of the emulated SNS.
 //! - `vendor`: the state that all requests share.
 //! - `gate`: applies faults to requests and answers.
+//! - `guard`: refuses what a page of another origin sends.
 //! - [`delivery`]: the attempts to deliver one message to one subscriber.
 //! - `sns`: subscribing, confirming, publishing.
 //! - `announce`: publishes notifications of documents.
@@ -36,6 +37,7 @@ mod emulator;
 mod error_report;
 pub mod faults;
 mod gate;
+mod guard;
 mod ledger;
 mod links;
 mod meter;

@@ -15,6 +15,7 @@ use crate::signer::Unsigned;
 use crate::subscription::{Subscription, SubscriptionState};
 use crate::vendor::Vendor;
 use sns_messages::MessageType;
+use sns_messages::http::is_loopback;
 
 /// Lifetime of a confirmation token (vendor-api, "How SNS delivers").
 pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_secs(2 * 24 * 3600);
@@ -38,13 +39,10 @@ fn check_target(vendor: &Vendor, target: &str) -> Result<(), TargetError> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(TargetError::NotAUrl);
     }
-    let local = match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => return Err(TargetError::NotAUrl),
-    };
-    if local || vendor.allow_remote {
+    if url.host().is_none() {
+        return Err(TargetError::NotAUrl);
+    }
+    if is_loopback(&url) || vendor.allow_remote {
         Ok(())
     } else {
         Err(TargetError::Remote)

@@ -539,7 +539,7 @@ mod tests {
         let clock = Clock::manual(now());
         // Neither has a certificate; a folder is read without limit.
         let sources = [
-            Source::Network(http::client("test", CERTIFICATE_TIMEOUT).unwrap()),
+            Source::Network(http::client("test", None, CERTIFICATE_TIMEOUT).unwrap()),
             Source::Folder(folder.path().to_owned()),
         ];
         for source in sources {

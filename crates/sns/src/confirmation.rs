@@ -55,7 +55,11 @@ impl Confirmer {
     /// If no HTTPS client can be created, for instance without CA certificates.
     pub fn new(settings: &Settings) -> Result<Self, http::SetupError> {
         Ok(Self {
-            client: http::client(&settings.user_agent, CONFIRMATION_TIMEOUT)?,
+            client: http::client(
+                &settings.user_agent,
+                settings.proxy.as_ref(),
+                CONFIRMATION_TIMEOUT,
+            )?,
             policy: Policy::new(settings),
         })
     }

@@ -1,10 +1,13 @@
 //! HTTP clients without redirects, system proxy, cookies or compression.
 //!
-//! Callers check that a host may be asked before they build a request.
+//! Callers check that a host may be asked before they build a request. A proxy is used only if the
+//! caller names one, never because a variable such as `HTTPS_PROXY` does.
 
+use std::fmt;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
+use url::{Host, Url};
 
 /// Longest time for connecting, whatever a client's own timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,13 +48,71 @@ impl From<reqwest::Error> for SetupError {
     }
 }
 
+/// The proxy of requests to other hosts.
+#[derive(Clone)]
+pub struct Proxy {
+    url: Url,
+    direct_hosts: Vec<String>,
+}
+
+impl Proxy {
+    /// Creates a proxy at `url`, which may hold user and password, for all hosts but loopback and
+    /// `direct_hosts` with their subdomains.
+    pub fn new(url: Url, direct_hosts: Vec<String>) -> Self {
+        Self { url, direct_hosts }
+    }
+
+    /// Returns the proxy for a request to `url`; `None` if the request is direct.
+    fn of(&self, url: &Url) -> Option<Url> {
+        let is_direct = is_loopback(url) || is_named(url, &self.direct_hosts);
+        (!is_direct).then(|| self.url.clone())
+    }
+}
+
+impl fmt::Debug for Proxy {
+    /// Leaves out user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy")
+            .field("host", &self.url.host_str())
+            .field("direct_hosts", &self.direct_hosts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Returns true if a URL's host is this machine: `localhost`, `127.0.0.0/8` or `[::1]`.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+/// Returns true if a URL's host is one of `hosts` or a subdomain of one. An IP address has no
+/// subdomains.
+pub fn is_named(url: &Url, hosts: &[String]) -> bool {
+    let Some(host) = url.host_str() else {
+        return false;
+    };
+    let is_name = matches!(url.host(), Some(Host::Domain(_)));
+    hosts.iter().any(|named| {
+        host.strip_suffix(named.as_str())
+            .is_some_and(|prefix| prefix.is_empty() || (is_name && prefix.ends_with('.')))
+    })
+}
+
 /// Returns a client whose requests end after `timeout`, body included.
 ///
 /// # Errors
 ///
 /// If TLS can't be set up, for instance without CA certificates.
-pub fn client(user_agent: &str, timeout: Duration) -> Result<reqwest::Client, SetupError> {
-    Ok(client_builder(user_agent, timeout).build()?)
+pub fn client(
+    user_agent: &str,
+    proxy: Option<&Proxy>,
+    timeout: Duration,
+) -> Result<reqwest::Client, SetupError> {
+    Ok(client_builder(user_agent, proxy, timeout).build()?)
 }
 
 /// Returns the builder of [`client`], for callers that need more options.
@@ -59,14 +120,22 @@ pub fn client(user_agent: &str, timeout: Duration) -> Result<reqwest::Client, Se
     clippy::disallowed_methods,
     reason = "the one place that builds clients"
 )]
-pub fn client_builder(user_agent: &str, timeout: Duration) -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
+pub fn client_builder(
+    user_agent: &str,
+    proxy: Option<&Proxy>,
+    timeout: Duration,
+) -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder()
         .user_agent(user_agent)
         .redirect(Policy::none())
         .no_proxy()
         .connect_timeout(timeout.min(CONNECT_TIMEOUT))
         .timeout(timeout)
-        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT);
+    match proxy.cloned() {
+        Some(proxy) => builder.proxy(reqwest::Proxy::custom(move |url| proxy.of(url))),
+        None => builder,
+    }
 }
 
 /// Why a body could not be read.

@@ -33,7 +33,7 @@
 //! The modules, each of which uses only those above it:
 //!
 //! - [`time`]: moments, and the clock that returns them.
-//! - [`http`]: HTTP clients without redirects and proxies.
+//! - [`http`]: HTTP clients without redirects, and without proxies that nobody named.
 //! - [`region`]: AWS's regions, and SNS's addresses and certificate names there.
 //! - [`known_arns`]: topics and subscriptions that are learned while the program runs.
 //! - [`settings`]: trusted topics, origins and certificate names.

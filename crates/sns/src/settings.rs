@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::http::Proxy;
 use crate::known_arns::KnownArns;
 
 /// The trust settings, and the largest age of a message.
@@ -27,6 +28,8 @@ pub struct Settings {
     pub known: KnownArns,
     /// `User-Agent` of requests to SNS, default this crate's name and version.
     pub user_agent: String,
+    /// The proxy of requests to SNS, default none.
+    pub proxy: Option<Proxy>,
 }
 
 impl Settings {
@@ -45,6 +48,7 @@ impl Default for Settings {
             local_origins: Vec::new(),
             known: KnownArns::default(),
             user_agent: Self::USER_AGENT.to_owned(),
+            proxy: None,
         }
     }
 }

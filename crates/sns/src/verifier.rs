@@ -197,6 +197,13 @@ pub struct SavedMessages {
     pub any_topic: bool,
 }
 
+/// Returns the source that fetches certificates.
+fn network(settings: &Settings) -> Result<Source, http::SetupError> {
+    let proxy = settings.proxy.as_ref();
+    let client = http::client(&settings.user_agent, proxy, CERTIFICATE_TIMEOUT)?;
+    Ok(Source::Network(client))
+}
+
 /// Checks messages against the trust policy.
 pub struct Verifier {
     policy: Arc<Policy>,
@@ -218,7 +225,7 @@ impl Verifier {
         store: Arc<dyn CertificateStore>,
         clock: Clock,
     ) -> Result<Self, http::SetupError> {
-        let source = Source::Network(http::client(&settings.user_agent, CERTIFICATE_TIMEOUT)?);
+        let source = network(settings)?;
         let policy = Policy::new(settings);
         for origin in policy.local_origins() {
             tracing::warn!(
@@ -248,7 +255,7 @@ impl Verifier {
     ) -> Result<Self, http::SetupError> {
         let source = match saved.certificates {
             Some(folder) => Source::Folder(folder),
-            None => Source::Network(http::client(&settings.user_agent, CERTIFICATE_TIMEOUT)?),
+            None => network(settings)?,
         };
         let policy = if saved.any_topic {
             Policy::new(settings).with_any_topic()

@@ -1,11 +1,14 @@
 //! The frame of every page, and the elements that pages are built from.
 
-use maud::{DOCTYPE, Markup, html};
+use std::borrow::Cow;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::labels::Severity;
 use super::language::Language;
 use super::viewer::{FORM_TOKEN_FIELD, Viewer};
 use crate::admin::problem::AdminError;
+use crate::visible::{escaped, is_invisible};
 
 /// Title and content of one page.
 pub(super) struct PageBody {
@@ -27,8 +30,18 @@ const MENU: [(&str, &str, &str); 10] = [
     ("/audit", "Audit list", "Veiksmų sąrašas"),
 ];
 
-/// Renders a whole page.
+/// Renders a whole page. What is invisible in it is shown as an escape: it can only come from
+/// documents, messages and names that others wrote.
 pub(super) fn render(viewer: &Viewer, body: PageBody) -> Markup {
+    let page = frame(viewer, body).into_string();
+    let is_hidden = |c: char| is_invisible(c) && c != '\n' && c != '\t';
+    match escaped(&page, is_hidden) {
+        Cow::Borrowed(_) => PreEscaped(page),
+        Cow::Owned(shown) => PreEscaped(shown),
+    }
+}
+
+fn frame(viewer: &Viewer, body: PageBody) -> Markup {
     let language = viewer.language;
     html! {
         (DOCTYPE)

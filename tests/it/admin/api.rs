@@ -298,24 +298,44 @@ async fn feeds_are_paused_and_resumed_by_name() {
 async fn a_backup_is_written_while_it_runs() {
     let app = TestApp::spawn().await;
     app.deliver(&Message::notification(&app.sns)).await;
-    let path = app.dir().join("backup.db");
+    let folder = &app.config().store.backup_dir;
 
-    let (status, answer) = app.admin_post("/v1/backup", &json!({"path": path})).await;
+    let name = json!({"name": "backup.db"});
+    let (status, answer) = app.admin_post("/v1/backup", &name).await;
     assert_eq!(status, 200, "{answer}");
+    let path = folder.join("backup.db");
+    assert_eq!(answer["path"], json!(path));
     assert!(path.metadata().unwrap().len() > 0);
 
-    let (status, answer) = app.admin_post("/v1/backup", &json!({"path": path})).await;
-    assert_eq!(status, 409, "it replaces a file only if asked: {answer}");
-    let forced = json!({"path": path, "force": true});
-    assert_eq!(app.admin_post("/v1/backup", &forced).await.0, 200);
-    let live = json!({"path": app.dir().join("test.db"), "force": true});
-    let (status, answer) = app.admin_post("/v1/backup", &live).await;
-    assert_eq!(status, 400, "{answer}");
+    let (status, answer) = app.admin_post("/v1/backup", &name).await;
+    assert_eq!(status, 409, "it replaces no file: {answer}");
+}
 
-    let (status, _) = app
-        .admin_post("/v1/backup", &json!({"path": "relative.db"}))
-        .await;
-    assert_eq!(status, 400);
+#[tokio::test]
+async fn a_backup_by_the_api_leaves_its_folder_in_no_way() {
+    let app = TestApp::spawn().await;
+    let before = listed(app.dir());
+    for body in [
+        json!({"path": app.dir().join("drop/invoice.pdf")}),
+        json!({"path": app.dir().join("test.db"), "force": true}),
+        json!({"name": "test.db", "force": true}),
+        json!({"name": app.dir().join("invoice.pdf")}),
+        json!({"name": "../test.db"}),
+        json!({"name": "../drop/invoice.pdf"}),
+        json!({"name": "."}),
+        json!({"name": ".lock"}),
+        json!({"name": "a\u{0}b"}),
+        json!({"name": ""}),
+    ] {
+        let (status, answer) = app.admin_post("/v1/backup", &body).await;
+        assert_eq!(status, 400, "{body}: {answer}");
+    }
+    assert_eq!(listed(app.dir()), before);
+}
+
+fn listed(folder: &std::path::Path) -> std::collections::BTreeSet<std::ffi::OsString> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name()).collect()
 }
 
 #[tokio::test]

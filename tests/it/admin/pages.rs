@@ -7,6 +7,7 @@ use ivesk_webhook::domain::{DestinationName, Queue};
 use ivesk_webhook::store::{
     AlarmKind, AlarmObservation, CertificateRow, DestinationFilter, Finding, NewUpload, UploadEnd,
 };
+use ivesk_webhook::visible::is_invisible;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
@@ -343,6 +344,28 @@ async fn a_missing_subscription_is_on_the_overview() {
     }
     app.deliver(&Message::confirmation(&app.sns)).await;
     assert!(!get(&app, "/").await.contains("no subscription"));
+}
+
+#[tokio::test]
+async fn what_is_invisible_in_a_document_is_shown_as_an_escape() {
+    let app = TestApp::spawn().await;
+    let hostile = json!({
+        "id": "x-1", "docnum": "SF\u{200b}-7", "sellername": "UAB \u{202e}dabar\u{202c}",
+        "total": "1\u{2066}99", "buyername": "a\u{1b}[2J\u{e0041}",
+    });
+    app.store_documents(&[hostile]).await;
+    for path in ["/documents", "/documents/1"] {
+        let page = get(&app, path).await;
+        for shown in [
+            "SF\\u{200b}-7",
+            "UAB \\u{202e}dabar\\u{202c}",
+            "a[2J\\u{e0041}",
+        ] {
+            assert!(page.contains(shown), "{shown} in {page}");
+        }
+        let hidden = page.chars().find(|c| *c != '\n' && is_invisible(*c));
+        assert_eq!(hidden, None, "{path}");
+    }
 }
 
 #[tokio::test]

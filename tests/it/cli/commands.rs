@@ -272,6 +272,10 @@ fn the_docs_list_every_setting_with_variable_and_default() {
                 assert!(text.ends_with("/ivesk-webhook.db"), "{text}");
                 "sqlite://ivesk-webhook.db".to_owned()
             }
+            Value::String(text) if setting.name == "store.backup_dir" => {
+                assert!(text.ends_with("/backups"), "{text}");
+                "backups".to_owned()
+            }
             Value::String(_) if line.contains("` | required |") => continue,
             Value::String(text) => text,
             Value::Array(items) if !items.is_empty() => {
@@ -384,22 +388,27 @@ fn a_closed_standard_output_causes_no_panic() {
 }
 
 #[test]
-fn every_test_that_guards_an_invariant_exists() {
+fn every_test_that_the_docs_name_exists() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = std::fs::read_to_string(root.join("docs/architecture.md")).expect("the page");
-    let guards: Vec<&str> = page
-        .lines()
-        .filter(|line| line.starts_with("| ") && line.contains("**"))
-        .flat_map(|line| line.split('`').skip(1).step_by(2))
-        .filter(|code| {
-            code.len() > 20 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        })
-        .filter(|code| code.contains('_'))
-        .collect();
-    assert!(guards.len() >= 30, "{guards:?}");
-    let sources = rust_sources(&root.join("tests/it"));
-    for guard in guards {
-        assert!(sources.contains(&format!("fn {guard}(")), "{guard}");
+    let sources = ["tests/it", "src", "crates"].map(|folder| rust_sources(&root.join(folder)));
+    for (page, least) in [("docs/architecture.md", 30), ("docs/security.md", 40)] {
+        let text = std::fs::read_to_string(root.join(page)).expect("the page");
+        let named: Vec<&str> = text
+            .lines()
+            .flat_map(|line| line.split('`').skip(1).step_by(2))
+            .filter(|code| {
+                let in_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+                code.len() > 20 && code.matches('_').count() > 2 && code.bytes().all(in_name)
+            })
+            .collect();
+        assert!(named.len() >= least, "{page}: {named:?}");
+        for test in named {
+            let definition = format!("fn {test}(");
+            assert!(
+                sources.iter().any(|text| text.contains(&definition)),
+                "{page}: {test}"
+            );
+        }
     }
 }
 

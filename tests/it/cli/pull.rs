@@ -360,21 +360,43 @@ async fn a_backup_is_complete_and_replaces_a_file_only_if_asked() {
     scene
         .succeed(&["store", "backup", "--force", "copy.db"])
         .await;
-    if scene.path("test.db").exists() {
-        let itself = scene.run(&["store", "backup", "--force", "test.db"]).await;
-        assert_eq!(itself.code, 2);
-        assert!(
-            itself.errors.contains("the store itself"),
-            "{}",
-            itself.errors
-        );
-    }
 
-    let copy = open_file_for_reading(&scene.path("copy.db"))
+    let copy = open_file_for_reading(&scene.path("backups/copy.db"))
         .await
         .expect("a store");
     assert_eq!(copy.sequence().await.expect("numbering").last, 7);
     copy.close().await.expect("it closes");
+}
+
+#[tokio::test]
+async fn a_backup_by_the_cli_leaves_its_folder_in_no_way() {
+    let scene = Scene::new("").await;
+    scene.succeed(&["pull"]).await;
+    let store = std::fs::read(scene.path("store.db")).expect("a store");
+    for name in ["../store.db", "/tmp/copy.db", "sub/copy.db", "..", ".x"] {
+        let refused = scene.run(&["store", "backup", "--force", name]).await;
+        assert_eq!(refused.code, 2, "{name}");
+        assert!(
+            refused.errors.contains("store.backup_dir"),
+            "{}",
+            refused.errors
+        );
+    }
+    // Somebody has put a link there that leads to the store.
+    std::fs::create_dir(scene.path("backups")).expect("a folder");
+    std::os::unix::fs::symlink(scene.path("store.db"), scene.path("backups/copy.db"))
+        .expect("a link");
+    let refused = scene.run(&["store", "backup", "--force", "copy.db"]).await;
+    assert_eq!(refused.code, 2, "{}", refused.errors);
+    assert!(
+        refused.errors.contains("the store itself"),
+        "{}",
+        refused.errors
+    );
+    assert_eq!(
+        std::fs::read(scene.path("store.db")).expect("a store"),
+        store
+    );
 }
 
 #[tokio::test]

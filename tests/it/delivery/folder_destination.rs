@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ivesk_webhook::config::{
-    Config, DestinationConfig, DestinationKind, ExportedPath, FolderLayout,
+    Config, DestinationConfig, DestinationKind, ExportedPath, FileMode, FolderLayout,
 };
 use ivesk_webhook::delivery::{Delivery, Destination, DestinationResponse, open};
 use ivesk_webhook::domain::{Clock, Company, DestinationName, Feed, Queue, Timestamp};
@@ -37,6 +37,7 @@ struct Archive {
     layout: FolderLayout,
     files: bool,
     max_file_bytes: u64,
+    file_mode: FileMode,
     config: Config,
 }
 
@@ -51,6 +52,7 @@ impl Archive {
             layout: FolderLayout::Company,
             files: true,
             max_file_bytes: 1 << 20,
+            file_mode: FileMode::default(),
             config,
         }
     }
@@ -74,6 +76,7 @@ impl Archive {
             layout: self.layout,
             files: self.files,
             max_file_bytes: self.max_file_bytes,
+            file_mode: self.file_mode,
         };
         destination_config(kind, AMPLE)
     }
@@ -701,6 +704,98 @@ async fn nothing_outside_the_folder_is_ever_removed() {
 }
 
 #[tokio::test]
+async fn a_pipe_in_the_place_of_a_file_is_replaced_not_waited_for() {
+    let archive = Archive::of_json(FolderLayout::Company);
+    let pipe = archive.root().join("302320404/a-1.json");
+    std::fs::create_dir_all(pipe.parent().expect("a folder")).expect("created");
+    make_pipe(&pipe);
+    let document = delivery("a-1", json!({}));
+    archive.file(&document).await;
+    assert_eq!(archive.read("302320404/a-1.json"), document.body);
+}
+
+#[tokio::test]
+async fn nothing_is_written_through_a_link_in_the_folder() {
+    use std::os::unix::fs::symlink;
+
+    let store = StandIn::start([Answer::ok(sample_pdf("one"))]).await;
+    let archive = Archive::at(&store.url("/api/pub"));
+    let document = delivery("a-1", json!({ "url": store.url("/f") }));
+    drop(archive.destination());
+    let outside = archive.folder.path().join("outside");
+    std::fs::create_dir(&outside).expect("created");
+
+    // A company's folder.
+    symlink(&outside, archive.root().join(COMPANY)).expect("linked");
+    let (error, _) = unavailable(archive.deliver(&document).await);
+    assert!(error.contains("no link is followed"), "{error}");
+    std::fs::remove_file(archive.root().join(COMPANY)).expect("removed");
+
+    // The folders of this service's own files.
+    for own in [".files/tmp", ".files"] {
+        let own = archive.root().join(own);
+        let destination = archive.destination();
+        std::fs::rename(&own, archive.folder.path().join("aside")).expect("moved");
+        symlink(&outside, &own).expect("linked");
+        let (error, _) = unavailable(destination.deliver(&document).await);
+        assert!(error.contains("no link is followed"), "{error}");
+        let reopened = try_open(&archive.settings(), &archive.config, &[]).err();
+        assert!(reopened.is_some(), "a start fails too");
+        std::fs::remove_file(&own).expect("removed");
+        std::fs::rename(archive.folder.path().join("aside"), &own).expect("moved");
+    }
+    assert_eq!(names_below(&outside), set([]));
+
+    // The names of the files themselves, which lead to files of somebody else.
+    let folder = archive.root().join(COMPANY);
+    std::fs::create_dir(&folder).expect("created");
+    for ending in ["json", "pdf", "nopdf.txt"] {
+        std::fs::write(outside.join(ending), document.body.clone()).expect("written");
+        symlink(outside.join(ending), folder.join(format!("a-1.{ending}"))).expect("linked");
+    }
+    archive.file(&document).await;
+    for name in ["a-1.json", "a-1.pdf"] {
+        assert!(
+            folder
+                .join(name)
+                .symlink_metadata()
+                .expect("filed")
+                .is_file()
+        );
+    }
+    for ending in ["json", "pdf", "nopdf.txt"] {
+        let kept = std::fs::read(outside.join(ending)).expect("not removed");
+        assert_eq!(kept, document.body, "{ending}");
+    }
+}
+
+#[tokio::test]
+async fn the_permissions_of_what_is_filed_are_those_of_the_settings() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    for (mode, of_folders) in [("0600", 0o700), ("0640", 0o750), ("0664", 0o775)] {
+        let store = StandIn::start([Answer::ok(sample_pdf("one")), Answer::ok("<html>")]).await;
+        let mut archive = Archive::at(&store.url("/api/pub"));
+        archive.file_mode = FileMode::parse(mode).expect("permissions");
+        for id in ["a-1", "a-2"] {
+            archive
+                .file(&delivery(id, json!({ "url": store.url("/f") })))
+                .await;
+        }
+        let of_files = u32::from_str_radix(mode, 8).expect("octal");
+        let found = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o7777;
+        assert_eq!(archive.files().len(), 4);
+        for name in archive.files() {
+            assert_eq!(found(&archive.root().join(&name)), of_files, "{name}");
+        }
+        for folder in [archive.root(), archive.root().join(COMPANY)] {
+            assert_eq!(found(&folder), of_folders, "{}", folder.display());
+        }
+        assert_eq!(found(&archive.root().join(".files")), 0o700);
+    }
+}
+
+#[tokio::test]
 async fn an_unusable_folder_is_reported() {
     let archive = Archive::of_json(FolderLayout::Company);
     std::fs::write(archive.root(), "a file").expect("written");
@@ -759,15 +854,17 @@ proptest! {
 
 #[tokio::test]
 async fn a_document_is_written_by_one_attempt_at_a_time() {
-    let archive = Archive::of_json(FolderLayout::Company);
+    let store = StandIn::start([Answer::ok(sample_pdf("one"))]).await;
+    let archive = Archive::at(&store.url("/api/pub"));
     let destination = archive.destination();
-    // Opening a pipe waits for its other end, as a disk that hangs does.
-    let pipe = archive.root().join("302320404/a-1.json");
-    std::fs::create_dir(pipe.parent().expect("a folder")).expect("created");
-    make_pipe(&pipe);
+    // Reading the earlier PDF has no end before the test gives it one, as with a disk that hangs.
+    let earlier = archive.root().join("302320404/a-1.pdf");
+    std::fs::create_dir(earlier.parent().expect("a folder")).expect("created");
+    let earlier = std::fs::File::create(earlier).expect("created");
+    earlier.set_len(1 << 40).expect("a file with a hole");
 
     let (one, two) = (
-        delivery("a-1", json!({})),
+        delivery("a-1", json!({ "url": store.url("/f") })),
         delivery("a-1", json!({ "total": 2 })),
     );
     let neighbor = delivery("a-2", json!({}));
@@ -783,11 +880,9 @@ async fn a_document_is_written_by_one_attempt_at_a_time() {
         response = &mut first => panic!("{response:?}"),
         others = others => others,
     };
-    // Before any assertion: the waiting thread would keep a failed test from ending.
-    let released = tokio::task::spawn_blocking(move || std::fs::File::create(pipe));
+    // Before any assertion: the reading thread would keep a failed test from ending.
+    earlier.set_len(0).expect("the end");
     delivered(within("the first attempt", first).await);
-    let other_end = within("the pipe", released).await;
-    drop(other_end.expect("it ran").expect("a pipe"));
     let (error, _) = unavailable(second);
     assert!(error.contains("still writing"), "{error}");
     delivered(third);

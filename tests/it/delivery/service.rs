@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ivesk_webhook::config::{
-    Config, DestinationConfig, DestinationKind, FolderLayout, HistoryMode, StoreUrl,
+    Config, DestinationConfig, DestinationKind, FileMode, FolderLayout, HistoryMode, StoreUrl,
     default_account,
 };
 use ivesk_webhook::delivery::worker::{DestinationWorker, StepOutcome};
 use ivesk_webhook::domain::Queue;
 use ivesk_webhook::emulator::{Endpoint, sample_pdf};
 use ivesk_webhook::service::Service;
-use ivesk_webhook::store::DestinationChange;
+use ivesk_webhook::store::{BackupFile, DestinationChange};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -367,13 +367,13 @@ async fn a_restored_backup_refuses_old_positions_and_keeps_keys() {
     let running = Running::on(&bench).await;
     export(&bench, 3).await;
     running.list_of(3).await;
-    let copy = dir.path().join("copy.db");
+    let copy = BackupFile::named(dir.path(), "copy.db", false).expect("a name");
     bench.store().backup(copy.clone()).await.expect("a backup");
     export(&bench, 2).await;
     let (before, next) = running.list_of(5).await;
     running.stop().await;
 
-    bench.restart_with(|_| restore(&copy, &file)).await;
+    bench.restart_with(|_| restore(&copy.path(), &file)).await;
     bench.settle().await;
     let running = Running::on(&bench).await;
     let path = format!("/v1/documents?after={next}");
@@ -418,6 +418,7 @@ impl Archive {
             layout: FolderLayout::Company,
             files: true,
             max_file_bytes: 1 << 20,
+            file_mode: FileMode::default(),
         });
         let worker = worker(&bench, "archive", &destination).await;
         Self {

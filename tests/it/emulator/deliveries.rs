@@ -24,6 +24,7 @@ async fn verify(bench: &Bench, delivery: &Delivery) -> Result<VerifiedMessage, V
         confirm: ConfirmMode::Auto,
         max_age: Duration::from_secs(8 * 3600),
         local_origins: vec![bench.emulator.origin()],
+        proxy: None,
     };
     let clock = Clock::manual(bench.control.now());
     let verifier =

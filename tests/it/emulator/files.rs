@@ -229,7 +229,7 @@ async fn a_chunked_upload_and_one_without_a_length_are_refused() {
     // The client always sends a length, so this request is written by hand.
     let path = location.url.strip_prefix(&bench.emulator.origin());
     let head = format!(
-        "PUT {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: {}\r\ncontent-disposition: {}\r\n\r\n",
+        "PUT {} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-type: {}\r\ncontent-disposition: {}\r\n\r\n",
         path.expect("here"),
         location.content_type,
         location.disposition

@@ -21,6 +21,7 @@ use crate::support::puller::{signer, start_time};
 mod deliveries;
 mod faults;
 mod files;
+mod guard;
 mod posts;
 mod queues;
 
@@ -87,7 +88,7 @@ impl Bench {
         Self {
             control: emulator.control(),
             emulator,
-            http: ivesk_webhook::egress::client(Duration::from_secs(60)).expect("a client"),
+            http: ivesk_webhook::egress::client(None, Duration::from_secs(60)).expect("a client"),
         }
     }
 

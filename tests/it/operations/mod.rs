@@ -1,8 +1,12 @@
-//! Operation: alarms, metrics, traces, proxies and secrets.
+//! Operation: alarms, past failures, egress, files, metrics, traces, proxies and secrets.
 
 mod alarms;
+mod corpus;
+mod egress;
+mod files;
 mod metrics;
 mod proxies;
+mod sbom;
 mod secrets;
 mod staying_up;
 mod store_faults;

@@ -760,6 +760,8 @@ async fn the_systemd_unit_is_valid_and_hardened() {
             String::from_utf8_lossy(&text).into_owned(),
         )
     };
+    let text = std::fs::read_to_string(&path).expect("readable");
+    assert!(text.contains("\nLimitCORE=0\n"), "no core dump holds keys");
     let (passes, text) = analyze(&["verify", "--man=no"]).await;
     assert!(passes, "{text}");
     // It passes a unit with misspelled keys, too, and only warns.

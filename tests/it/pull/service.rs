@@ -148,7 +148,7 @@ async fn an_unknown_path_keeps_triggers_and_shows_blocked() {
     let service = service(&bench, config, Event::OnExported).await;
     bench.export_unannounced(COMPANY, 2);
     bench.control.idle().await;
-    let http = ivesk_webhook::egress::client(minutes(1)).expect("a client");
+    let http = ivesk_webhook::egress::client(None, minutes(1)).expect("a client");
     let url = format!("http://{}/v1/status", service.admin_address());
     let request = http.get(url).bearer_auth(ADMIN_TOKEN);
     let answer = request.send().await.expect("an answer");

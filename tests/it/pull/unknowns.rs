@@ -164,7 +164,7 @@ async fn u21_unknown_fields_and_numbers_survive_byte_for_byte() {
 
 /// Returns the only document of the list as the vendor's bytes.
 async fn listed(bench: &Bench) -> String {
-    let http = ivesk_webhook::egress::client(seconds(30)).expect("a client");
+    let http = ivesk_webhook::egress::client(None, seconds(30)).expect("a client");
     let url = format!("{}/api/pub/exported/{COMPANY}", bench.origin());
     let request = http.get(url).header("x-api-key", DEFAULT_KEY);
     let page = request.send().await.expect("an answer");

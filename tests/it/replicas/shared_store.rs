@@ -11,9 +11,9 @@ use ivesk_webhook::domain::{
 };
 use ivesk_webhook::sns::MessageType;
 use ivesk_webhook::store::{
-    AcceptedMessage, DocumentFilter, LeaseRequest, PageEnd, PageFailure, PageLease, PageOutcome,
-    PageToCommit, PullPlan, SharedStore, Store, StoreError, SubscriptionChange, Trigger,
-    TriggerKind,
+    AcceptedMessage, BackupFile, DocumentFilter, LeaseRequest, PageEnd, PageFailure, PageLease,
+    PageOutcome, PageToCommit, PullPlan, SharedStore, Store, StoreError, SubscriptionChange,
+    Trigger, TriggerKind,
 };
 
 use crate::support::databases::{Cluster, Database, Options, query_sql, run_sql, skip_postgres};
@@ -370,7 +370,8 @@ async fn a_reader_creates_no_tables_and_backups_are_pg_dumps() {
     ));
     let store = database.open(Options::at(Clock::manual(START))).await;
     let store = store.expect("it opens");
-    let error = store.backup("x".into()).await.expect_err("not here");
+    let file = BackupFile::named(std::path::Path::new("/"), "x", false).expect("a name");
+    let error = store.backup(file).await.expect_err("not here");
     assert!(error.to_string().contains("pg_dump"), "{error}");
     let reader = Store::open_for_reading(&url).await;
     let reader = reader.expect("the store is readable");

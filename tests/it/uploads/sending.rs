@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ivesk_webhook::backoff::Backoff;
-use ivesk_webhook::config::{StoreUrl, UploadOptions, default_account};
+use ivesk_webhook::config::{ApiConfig, StoreUrl, UploadOptions, default_account};
 use ivesk_webhook::domain::{Clock, Queue, Timestamp};
 use ivesk_webhook::emulator::faults::{Endpoint, Fault, FaultKind};
 use ivesk_webhook::emulator::{Control, DEFAULT_KEY, Emulator, EmulatorSettings, Switches};
@@ -19,6 +19,7 @@ use ivesk_webhook::uploads::watch::{REFUSED, SENT, Watcher};
 use ivesk_webhook::uploads::{NoProgress, UploadOutcome, UploadReport, UploadSettings, Uploader};
 use tokio_util::sync::CancellationToken;
 
+use crate::support::destinations::make_pipe;
 use crate::support::emulator::{emulator, emulator_with};
 use crate::support::process::{Installation, within};
 use crate::support::stand_in::axum_serve;
@@ -61,10 +62,7 @@ impl Office {
 
     /// Returns an uploader such as another process has.
     fn uploader_with(&self, change: impl FnOnce(&mut UploadSettings)) -> Uploader {
-        let config = ivesk_webhook::config::ApiConfig {
-            url: self.emulator.api_url().parse().expect("a URL"),
-            ..Default::default()
-        };
+        let config = ApiConfig::at(self.emulator.api_url().parse().expect("a URL"));
         let client = Client::new(&config, DEFAULT_KEY.to_owned().into()).expect("a client");
         let mut settings = UploadSettings {
             account: default_account(),
@@ -449,6 +447,188 @@ async fn a_refused_file_is_set_aside_with_a_note() {
     watcher.scan().await.expect("a scan");
     watcher.scan().await.expect("a scan");
     assert_eq!(office.received(), ["a.pdf"]);
+}
+
+#[tokio::test]
+async fn only_a_regular_file_is_uploaded_and_none_is_waited_for() {
+    let office = Office::new("").await;
+    let at = |name: &str| office.folder.path().join(name);
+    std::fs::write(at("secret"), "secret").expect("written");
+    std::os::unix::fs::symlink(at("secret"), at("link.pdf")).expect("linked");
+    make_pipe(&at("pipe.pdf"));
+    let uploader = office.uploader();
+    let device = PathBuf::from("/dev/zero");
+    for path in [at("link.pdf"), at("pipe.pdf"), at("outbox"), device] {
+        let report = within("a report", upload(&uploader, &path)).await;
+        let UploadOutcome::Failed { error, .. } = report.outcome else {
+            panic!("{}: {:?}", path.display(), report.outcome);
+        };
+        assert!(error.contains("not a regular file"), "{error}");
+    }
+    assert!(office.rows().await.is_empty());
+    assert!(office.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_file_replaced_by_a_link_between_two_looks_is_not_sent() {
+    let office = Office::new("").await;
+    let secret = office.folder.path().join("secret");
+    std::fs::write(&secret, "%PDF a").expect("written");
+    let mut watcher = office.watcher();
+    let path = office.put("a.pdf", "%PDF a");
+    watcher.scan().await.expect("a scan");
+    std::fs::remove_file(&path).expect("removed");
+    std::os::unix::fs::symlink(&secret, &path).expect("linked");
+    for _ in 0..3 {
+        assert!(watcher.scan().await.expect("a scan").is_empty());
+    }
+    assert!(office.received().is_empty());
+    assert!(path.is_symlink() && secret.exists());
+}
+
+#[tokio::test]
+async fn a_folder_replaced_by_a_link_gets_no_file_and_no_note() {
+    let office = Office::new("").await;
+    let mut watcher = office.watcher();
+    let outside = office.folder.path().join("outside");
+    std::fs::create_dir(&outside).expect("created");
+    for name in [SENT, REFUSED] {
+        std::fs::remove_dir(office.outbox().join(name)).expect("removed");
+        std::os::unix::fs::symlink(&outside, office.outbox().join(name)).expect("linked");
+    }
+    office.put("a.pdf", "%PDF a");
+    office.put("b\n.pdf", "%PDF b");
+    watcher.scan().await.expect("a scan");
+    let error = watcher.scan().await.expect_err("nowhere to move them");
+    assert!(error.to_string().contains("no link is followed"), "{error}");
+    assert!(names(&outside).is_empty());
+
+    // Without the links, the folders are made again, and nothing is sent twice.
+    for name in [SENT, REFUSED] {
+        std::fs::remove_file(office.outbox().join(name)).expect("removed");
+    }
+    watcher.scan().await.expect("a scan");
+    assert_eq!(names(&office.outbox().join(SENT)), ["a.pdf"]);
+    assert_eq!(names(&office.outbox().join(REFUSED)).len(), 2);
+    assert_eq!(office.received(), ["a.pdf"]);
+}
+
+#[tokio::test]
+async fn a_note_is_never_written_through_a_link() {
+    let office = Office::new("").await;
+    let mut watcher = office.watcher();
+    let refused = office.outbox().join(REFUSED);
+    let outside = office.folder.path().join("outside");
+    std::os::unix::fs::symlink(&outside, refused.join("a\u{7}.pdf.txt")).expect("linked");
+    office.put("a\u{7}.pdf", "%PDF a");
+    watcher.scan().await.expect("a scan");
+    watcher.scan().await.expect("a scan");
+    assert!(!outside.exists());
+    let found = names(&refused);
+    assert_eq!(
+        found,
+        ["a\u{7}-2.pdf", "a\u{7}-2.pdf.txt", "a\u{7}.pdf.txt"]
+    );
+}
+
+#[tokio::test]
+async fn the_folders_for_sent_and_refused_are_open_to_the_same_people() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let office = Office::new("").await;
+    let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("allowed");
+    };
+    set(&office.outbox(), 0o770);
+    let mut watcher = office.watcher();
+    let refused = office.outbox().join(REFUSED);
+    assert_eq!(
+        (mode(&office.outbox().join(SENT)), mode(&refused)),
+        (0o770, 0o770)
+    );
+    set(&office.put("b\n.pdf", "%PDF b"), 0o640);
+    watcher.scan().await.expect("a scan");
+    watcher.scan().await.expect("a scan");
+    assert_eq!(mode(&refused.join("b\n.pdf.txt")), 0o640);
+}
+
+#[tokio::test]
+async fn a_file_with_an_unusable_name_is_set_aside_with_a_note() {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let office = Office::new("").await;
+    let mut watcher = office.watcher();
+    office.put("a\n.pdf", "%PDF a");
+    // `sąskaita` in cp1257.
+    let baltic = std::ffi::OsStr::from_bytes(b"s\xe0skaita.pdf");
+    std::fs::write(office.outbox().join(baltic), "%PDF b").expect("written");
+    let long = format!("{}.pdf", "ž".repeat(124));
+    assert_eq!(long.len(), 252);
+    office.put(&long, "%PDF c");
+    let kind = FaultKind::Status {
+        status: 413,
+        retry_after: None,
+    };
+    office.control.fault(fault(Endpoint::Upload, kind, 1));
+
+    for _ in 0..4 {
+        watcher.scan().await.expect("a scan");
+    }
+    let refused = office.outbox().join(REFUSED);
+    let entries = std::fs::read_dir(&refused).expect("a folder");
+    let entries: Vec<_> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    assert_eq!(entries.len(), 6, "{entries:?}");
+    let note =
+        std::fs::read_to_string(refused.join(std::ffi::OsStr::from_bytes(b"s\xe0skaita.pdf.txt")));
+    assert!(note.expect("a note").contains("not UTF-8"));
+    let note = refused.join(format!("{}.txt", "ž".repeat(124) + ".pd"));
+    let note = std::fs::read_to_string(&note).expect("a note");
+    assert!(note.contains("413"), "{note}");
+    assert!(office.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_name_that_forges_a_log_line_is_escaped() {
+    let emulator = emulator("").await;
+    let installation = Installation::beside(&emulator, "", "[upload]\nwatch = \"outbox\"");
+    let outbox = installation.folder().join("outbox");
+    std::fs::create_dir(&outbox).expect("created");
+    let forged = "a\n2026-11-28T08:00:00Z  INFO all is well\u{1b}[2K\u{202e}.pdf";
+    std::fs::write(outbox.join(forged), "%PDF a").expect("written");
+    let server = installation.start().await;
+    within("the refusal", async {
+        while !server.log().contains("was refused") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    server.terminate();
+    let (_, log) = server.exited().await;
+    let about = |line: &&str| line.contains("all is well");
+    let lines: Vec<&str> = log.lines().filter(about).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(lines[0].contains("WARN"), "{log}");
+    assert!(
+        lines[0].contains("`a\\n2026-11-28T08:00:00Z  INFO all is well\\u{1b}[2K\\u{202e}.pdf`"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn the_upload_command_escapes_names_and_does_not_hang() {
+    let emulator = emulator("").await;
+    let installation = Installation::beside(&emulator, "", "");
+    make_pipe(&installation.folder().join("pipe\u{1b}[2J.pdf"));
+    let (code, lines, errors) = installation.run(&["upload", "pipe\u{1b}[2J.pdf"]).await;
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(lines.contains("not a regular file"), "{lines}");
+    assert!(
+        !lines.contains('\u{1b}') && !errors.contains('\u{1b}'),
+        "{lines}{errors}"
+    );
 }
 
 #[tokio::test]

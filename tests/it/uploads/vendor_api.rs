@@ -3,17 +3,14 @@
 use bytes::Bytes;
 use ivesk_webhook::config::{ApiConfig, CorrelationKey, UploadOptions};
 use ivesk_webhook::ivesk::Client;
-use ivesk_webhook::ivesk::upload::{UploadError, UploadLocation};
+use ivesk_webhook::ivesk::upload::{UploadError, UploadErrorKind, UploadLocation};
 use secrecy::SecretString;
 use serde_json::json;
 
 use crate::support::stand_in::{Answer, StandIn};
 
 fn client(server: &StandIn) -> Client {
-    let config = ApiConfig {
-        url: server.url("/api/pub").parse().expect("a URL"),
-        ..ApiConfig::default()
-    };
+    let config = ApiConfig::at(server.url("/api/pub").parse().expect("a URL"));
     Client::new(&config, SecretString::from("dp_planted_key")).expect("a client")
 }
 
@@ -209,7 +206,7 @@ async fn a_storage_error_is_plain_and_holds_no_link() {
 }
 
 #[tokio::test]
-async fn a_file_goes_to_https_or_to_loopback_if_the_api_is_there() {
+async fn a_file_goes_only_to_hosts_that_the_settings_name() {
     let server = StandIn::start([]).await;
     let put = async |client: &Client, url: &str| {
         let location = location(&server, url).await;
@@ -222,6 +219,8 @@ async fn a_file_goes_to_https_or_to_loopback_if_the_api_is_there() {
         "http://s3.example/x",
         "http://169.254.169.254/latest",
         "https://169.254.169.254/latest",
+        "https://collector.example/x",
+        "https://app.ivesk.lt.collector.example/x",
         "https://user@s3.example/x",
         "ftp://s3.example/x",
         "file:///etc/passwd",
@@ -229,12 +228,27 @@ async fn a_file_goes_to_https_or_to_loopback_if_the_api_is_there() {
         "",
     ] {
         let refused = put(&local, url).await;
+        let is_forbidden = matches!(refused, Err(UploadError::ForbiddenLocation(_)));
+        assert!(is_forbidden, "{url}: {refused:?}");
+    }
+    for url in [
+        &loopback,
+        "https://evilamazonaws.com/x",
+        "https://files.ivesk.lt/x",
+    ] {
+        let refused = put(&remote, url).await.expect_err(url);
         assert!(
-            matches!(refused, Err(UploadError::UntrustedLocation)),
+            matches!(refused, UploadError::ForbiddenLocation(_)),
             "{url}"
         );
+        assert_eq!(refused.kind(), UploadErrorKind::NeedsPerson);
     }
-    let refused = put(&remote, &loopback).await;
-    assert!(matches!(refused, Err(UploadError::UntrustedLocation)));
+    let refused = put(&remote, "https://files.ivesk.lt/x?Signature=planted").await;
+    let text = refused.expect_err("not named").to_string();
+    assert!(
+        text.contains("files.ivesk.lt") && text.contains("`api.file_hosts`"),
+        "{text}"
+    );
+    assert!(!text.contains("planted"), "{text}");
     assert!(server.requests().is_empty());
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use tokio_postgres::error::{DbError, SqlState};
 
 use crate::store::StoreError;
+use crate::visible::foreign;
 
 impl From<tokio_postgres::Error> for StoreError {
     /// Converts the error and adds what to do. Of the server's answer only the message is
@@ -56,7 +57,7 @@ fn with_causes(error: &tokio_postgres::Error) -> String {
 
 fn explain(answer: &DbError) -> StoreError {
     let code = answer.code();
-    let message = format!("{} ({})", answer.message(), code.code());
+    let message = format!("{} ({})", foreign(answer.message()), code.code());
     let class = code.code().get(..2).unwrap_or_default();
     if *code == SqlState::DISK_FULL {
         return StoreError::DiskFull {

@@ -3,32 +3,31 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OpenFlags, params};
 
 use super::error::explain;
 use crate::store::StoreError;
+use crate::store::backup::BackupFile;
 use crate::store::columns::new_epoch;
 use crate::store::error::Result;
 
 /// Suffixes of the database's own files (sqlite.org/fileformat2.html), and of the lock file.
 const OWN_SUFFIXES: [&str; 5] = ["", "-wal", "-shm", "-journal", ".lock"];
 
-/// Writes a complete copy of the database at `source` to `to`, which is replaced.
+/// Writes a complete copy of the database at `source` to `target`.
 ///
 /// # Errors
 ///
 /// [`StoreError::BackupOntoItself`] if that would replace the database or a file that
 /// belongs to it: a server would continue to write to a deleted file.
-pub(super) fn copy(connection: &Connection, source: &Path, to: &Path) -> Result<()> {
-    let partial = with_suffix(to, ".partial");
-    for target in [to, &partial] {
-        if belongs_to(source, target) {
-            return Err(StoreError::BackupOntoItself {
-                path: to.to_owned(),
-            });
-        }
+pub(super) fn copy(connection: &Connection, source: &Path, target: &BackupFile) -> Result<()> {
+    let to = target.path();
+    if belongs_to(source, &to) {
+        return Err(StoreError::BackupOntoItself { path: to });
     }
-    write_copy(connection, &partial, to).map_err(|error| explain(to, error))
+    let partial = target.create()?;
+    write_copy(connection, partial.path()).map_err(|error| explain(&to, error))?;
+    partial.finish()
 }
 
 /// Returns true if `target` is the database at `source` or one of the files beside it.
@@ -63,24 +62,16 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Copies with `VACUUM INTO`, which reads one snapshot while writers continue. The copy gets
-/// its final name only once it is complete.
-fn write_copy(source: &Connection, partial: &Path, to: &Path) -> rusqlite::Result<()> {
-    if partial.exists() {
-        std::fs::remove_file(partial).map_err(cannot_open)?;
-    }
-    source.execute("VACUUM INTO ?1", params![partial.to_string_lossy()])?;
-    Connection::open(partial)?.execute("UPDATE sequence SET backup = 1", [])?;
-    let file = std::fs::File::open(partial).map_err(cannot_open)?;
-    file.sync_all().map_err(cannot_open)?;
-    std::fs::rename(partial, to).map_err(cannot_open)
-}
-
-fn cannot_open(error: std::io::Error) -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(
-        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
-        Some(error.to_string()),
-    )
+/// Copies with `VACUUM INTO`, which reads one snapshot while writers continue, and which
+/// writes to no file that has content.
+fn write_copy(source: &Connection, to: &Path) -> rusqlite::Result<()> {
+    let text = to
+        .to_str()
+        .ok_or_else(|| rusqlite::Error::InvalidPath(to.to_owned()))?;
+    source.execute("VACUUM INTO ?1", params![text])?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    Connection::open_with_flags(to, flags)?.execute("UPDATE sequence SET backup = 1", [])?;
+    Ok(())
 }
 
 /// Sets the epoch of the numbering, a new one in a restored backup.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use crate::private_files::open_or_create;
 use crate::store::StoreError;
 
 /// Number of bytes that the disk must have room for: a commit of a few messages.
@@ -76,12 +77,7 @@ impl FileLock {
                 database.display()
             )));
         }
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(beside(&database, ".lock"))
-            .map_err(denied)?;
+        let file = open_or_create(&beside(&database, ".lock")).map_err(denied)?;
         match file.try_lock() {
             Ok(()) => Ok(Self {
                 named: path.to_owned(),

@@ -1,7 +1,7 @@
 //! The store on SQLite: one file, one writer thread, one reader thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -19,7 +19,7 @@ use crate::store::leases::release_all_leases;
 use crate::store::messages::rehearse_message;
 use crate::store::pausing::resume_at_start;
 use crate::store::{
-    AcceptedMessage, Insertion, Quarantined, QueueLengths, StoreError, StoreOptions,
+    AcceptedMessage, BackupFile, Insertion, Quarantined, QueueLengths, StoreError, StoreOptions,
 };
 
 mod backup;
@@ -208,7 +208,7 @@ impl SqliteEngine {
     }
 
     /// Copies the database on a thread of its own, so that reads continue meanwhile.
-    pub(in crate::store) async fn backup(&self, to: PathBuf) -> Result<()> {
+    pub(in crate::store) async fn backup(&self, to: BackupFile) -> Result<()> {
         let (answer, outcome) = oneshot::channel();
         let source = self.database.path.clone();
         let thread = spawn("store-backup", &self.database.path, move || {

@@ -1,12 +1,14 @@
 //! Opening the file: pragmas, migrations, and the check that it is a database of this program.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::error::explain;
+use crate::private_files::create_new;
 use crate::store::StoreError;
+use crate::store::backup::BackupFile;
 use crate::store::error::Result;
 use crate::store::migrations::{MIGRATIONS, NEWEST};
 
@@ -24,6 +26,9 @@ const CACHED_STATEMENTS: usize = 128;
 ///
 /// A file with an older schema is copied beside itself first.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
+    // SQLite would create it for everybody to read; the files beside it get its permissions. If this
+    // fails, so does opening, with an error that explains it.
+    let _ = create_new(path);
     let mut connection = Connection::open(path).map_err(|error| explain(path, error))?;
     prepare(&connection).map_err(|error| explain(path, error))?;
     let found = schema_version(&connection, path)?;
@@ -34,7 +39,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection> {
         });
     }
     if (1..NEWEST).contains(&found) {
-        let copy = PathBuf::from(format!("{}.schema-{found}.backup", path.display()));
+        let copy = BackupFile::beside(path, &format!(".schema-{found}.backup"));
         super::backup::copy(&connection, path, &copy)?;
     }
     migrate(&mut connection, found).map_err(|error| explain(path, error))?;

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ivesk_webhook::config::{Config, ConfigError, DestinationKind, FolderLayout, HistoryMode};
+use ivesk_webhook::config::{
+    Config, ConfigError, DestinationKind, FileMode, FolderLayout, HistoryMode,
+};
 use ivesk_webhook::domain::{DestinationName, Queue};
 
 use super::*;
@@ -51,6 +53,7 @@ fn a_destination_has_documented_defaults_and_relative_paths() {
         layout,
         files,
         max_file_bytes,
+        file_mode,
     } = &destination("archive").kind
     else {
         panic!("{config:?}");
@@ -58,6 +61,7 @@ fn a_destination_has_documented_defaults_and_relative_paths() {
     assert_eq!(path, Path::new("/etc/ivesk/archive"));
     assert_eq!(*layout, FolderLayout::Company);
     assert_eq!((*files, *max_file_bytes), (true, 64 * 1024 * 1024));
+    assert_eq!(*file_mode, FileMode::default());
     let reports = destination("reports");
     assert!(matches!(reports.kind, DestinationKind::List));
     assert_eq!(
@@ -106,6 +110,31 @@ fn a_destination_can_be_defined_by_variables_alone() {
         panic!("{shown}");
     };
     assert_eq!(secrets.len(), 2);
+}
+
+#[test]
+fn the_permissions_of_filed_documents_are_octal_and_harmless() {
+    let text = |mode: &str| {
+        destination(&format!(
+            "kind = 'folder'\npath = 'archive'\nfile_mode = '{mode}'"
+        ))
+    };
+    for mode in ["0600", "640", "0660", "0644", "0664"] {
+        valid(&text(mode));
+    }
+    for bad in [
+        "",
+        "0",
+        "0400",
+        "0700",
+        "0666",
+        "0607",
+        "01600",
+        "rw-r--r--",
+        "0x1f",
+    ] {
+        assert_eq!(names(&text(bad)), ["destinations.erp.file_mode"], "{bad}");
+    }
 }
 
 #[test]

@@ -454,6 +454,42 @@ fn a_key_file_is_read_beside_the_settings_and_trimmed() {
 }
 
 #[test]
+fn backups_are_beside_the_store_and_never_uploaded() {
+    let dir = |text: &str| valid(&local(text)).store.backup_dir;
+    assert_eq!(dir(""), Path::new("/etc/ivesk/backups"));
+    let store = "store.url = 'sqlite:///var/lib/ivesk/x.db'";
+    assert_eq!(dir(store), Path::new("/var/lib/ivesk/backups"));
+    assert_eq!(dir("store.backup_dir = 'b'"), Path::new("/etc/ivesk/b"));
+    let drop_folder = local("store.backup_dir = 'outbox'\n[upload]\nwatch = './outbox/'");
+    assert_eq!(names(&drop_folder), ["store.backup_dir"]);
+}
+
+#[test]
+fn a_proxy_is_an_address_and_its_password_is_never_shown() {
+    let text = |lines: &str| local(&format!("[egress]\n{lines}"));
+    let config = valid(&text(
+        "proxy = 'http://user:planted@proxy.example.lt:3128'\ndirect_hosts = ['books.example.lt']",
+    ));
+    assert!(config.egress.proxy.is_some() && config.api.proxy.is_some());
+    assert!(config.sns.settings().proxy.is_some());
+    assert!(!format!("{config:?}").contains("planted"));
+    for bad in [
+        "proxy.example.lt:3128",
+        "socks5://x:1",
+        "http://x:1/path",
+        "http://x:1?a",
+        "",
+    ] {
+        let text = text(&format!("proxy = '{bad}'"));
+        assert_eq!(names(&text), ["egress.proxy"], "{bad}");
+    }
+    let message = refused(&text("proxy = 'ftp://user:planted@x:1'"));
+    assert!(!message.contains("planted"), "{message}");
+    let unused = text("direct_hosts = ['books.example.lt']");
+    assert_eq!(names(&unused), ["egress.direct_hosts"]);
+}
+
+#[test]
 fn a_store_url_may_be_a_file() {
     for bad in [
         "sqlite://",
@@ -544,6 +580,44 @@ fn settings_for_one_machine_need_no_token() {
     );
 }
 
+/// Returns the names of all settings but those of destinations.
+fn setting_names() -> Vec<String> {
+    static NAMES: std::sync::LazyLock<Vec<String>> = std::sync::LazyLock::new(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("x.toml");
+        std::fs::write(&file, local("[accounts.default]")).expect("written");
+        let (_, settings) = Config::explain(&file, &BTreeMap::new()).expect("valid");
+        settings.into_iter().map(|setting| setting.name).collect()
+    });
+    NAMES.clone()
+}
+
+/// Generates values as TOML writes them, many of them near to what a setting expects.
+fn toml_value() -> impl Strategy<Value = String> {
+    let text = prop_oneof![
+        "\\PC{0,20}",
+        "[0-9]{1,6}(ms|s|m|h|d|y|)",
+        "(https?|postgres|sqlite|ftp)://[a-z@:/.?#\\[\\]0-9]{0,20}",
+        "[0-9.:\\[\\]/]{0,20}",
+        "/?[a-z{}?=&./%2e]{0,20}",
+    ];
+    let text = text.prop_map(|text| toml::Value::String(text).to_string());
+    let leaf = prop_oneof![
+        text,
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<bool>().prop_map(|switch| switch.to_string()),
+        Just("1.5".to_owned()),
+        Just("2026-11-28".to_owned()),
+    ];
+    leaf.prop_recursive(2, 6, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3)
+                .prop_map(|items| format!("[{}]", items.join(", "))),
+            inner.prop_map(|value| format!("{{ account = {value} }}")),
+        ]
+    })
+}
+
 proptest! {
     #[test]
     fn no_text_causes_a_panic(text in "\\PC{0,200}", value in "\\PC{0,60}") {
@@ -555,6 +629,29 @@ proptest! {
             ("IVESK_WEBHOOK_STORE_URL", &value),
             ("IVESK_WEBHOOK_PULL_LOOKBACK", &value),
         ]);
+    }
+
+    /// Any value of any setting is valid, or the mistake names the setting.
+    #[test]
+    fn any_value_of_any_setting_is_valid_or_a_mistake_that_names_it(
+        place in any::<prop::sample::Index>(),
+        value in toml_value(),
+    ) {
+        let names = setting_names();
+        let name = place.get(&names);
+        let text = format!("{name} = {value}\n");
+        let text = match name.as_str() {
+            "public.url" => text,
+            _ => format!("public.url = 'http://127.0.0.1:8080'\n{text}"),
+        };
+        if let Err(error) = parse(&text) {
+            // Only for itself, or for one that depends on it.
+            let section = name.split('.').next().expect("a section");
+            let is_near = |problem: &ivesk_webhook::config::Problem| {
+                problem.setting.starts_with(section) || name == "public.url"
+            };
+            prop_assert!(error.problems.iter().all(is_near), "{}: {}", text, error);
+        }
     }
 
     #[test]

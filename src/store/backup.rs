@@ -1,0 +1,181 @@
+//! The file of a backup: a name in one folder, where nobody else can get in between.
+
+use std::ffi::OsString;
+use std::fs::{File, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+use crate::file_names::component;
+use crate::private_files::{FOLDER_MODE, create_dir_all, create_new};
+
+/// Longest name of a backup, in bytes: its temporary name is longer.
+const MAX_NAME_BYTES: usize = 200;
+/// Ending of an unfinished backup; its name begins with a dot, as no backup's does.
+const PARTIAL: &str = ".partial";
+/// Others may write there, and nothing keeps them from replacing files of this user.
+const WRITABLE_BY_OTHERS: u32 = 0o002;
+const STICKY: u32 = 0o1000;
+
+/// Where a backup is written.
+#[derive(Clone, Debug)]
+pub struct BackupFile {
+    folder: PathBuf,
+    name: OsString,
+    replace: bool,
+    /// True if it is beside the store: who may write there can replace the store itself.
+    is_beside_store: bool,
+}
+
+impl BackupFile {
+    /// Returns the file `name` in `folder`, which is created if it is missing. With `replace` an
+    /// existing file is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BackupName`] if `name` is not the name of a visible file: a path, for
+    /// example.
+    pub fn named(folder: &Path, name: &str, replace: bool) -> Result<Self, StoreError> {
+        if component(name, MAX_NAME_BYTES) != name {
+            return Err(StoreError::BackupName {
+                name: name.to_owned(),
+            });
+        }
+        Ok(Self {
+            folder: folder.to_owned(),
+            name: name.into(),
+            replace,
+            is_beside_store: false,
+        })
+    }
+
+    /// Returns the file beside the database at `database` whose name has `ending` added; an
+    /// existing one is replaced.
+    pub(super) fn beside(database: &Path, ending: &str) -> Self {
+        let mut name = database.file_name().unwrap_or_default().to_owned();
+        name.push(ending);
+        let folder = match database.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        Self {
+            folder: folder.to_owned(),
+            name,
+            replace: true,
+            is_beside_store: true,
+        }
+    }
+
+    /// Returns the file's path.
+    pub fn path(&self) -> PathBuf {
+        self.folder.join(&self.name)
+    }
+
+    /// Creates an unfinished file that only this user may read.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BackupExists`], [`StoreError::BackupRunning`], or
+    /// [`StoreError::NotAccessible`] if the folder or the file to replace is not safe to use.
+    pub(super) fn create(&self) -> Result<Partial, StoreError> {
+        let failed = |error: io::Error| not_accessible(&self.folder, &error.to_string());
+        create_dir_all(&self.folder, FOLDER_MODE).map_err(failed)?;
+        let path = self.folder.canonicalize().map_err(failed)?;
+        let folder = File::open(&path).map_err(failed)?;
+        let mode = folder.metadata().map_err(failed)?.mode();
+        if !self.is_beside_store && mode & WRITABLE_BY_OTHERS != 0 && mode & STICKY == 0 {
+            return Err(not_accessible(
+                &self.folder,
+                "every user of this machine may write there, and could replace a backup while it \
+                 is written; remove that permission (chmod o-w), or name another folder in \
+                 `store.backup_dir`",
+            ));
+        }
+        let to = path.join(&self.name);
+        match to.symlink_metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(not_accessible(&to, &error.to_string())),
+            Ok(_) if !self.replace => return Err(StoreError::BackupExists { path: to }),
+            Ok(existing) if existing.is_file() => {}
+            Ok(_) => {
+                return Err(not_accessible(
+                    &to,
+                    "it is not a regular file, and only such are replaced; choose another name",
+                ));
+            }
+        }
+        match folder.try_lock() {
+            // What is unfinished there, a crash has left behind.
+            Ok(()) => remove_partials(&path).map_err(failed)?,
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::BackupRunning { folder: path });
+            }
+            // Some network file systems can't lock folders.
+            Err(TryLockError::Error(_)) => {}
+        }
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|error| failed(io::Error::other(error)))?;
+        let random = u64::from_ne_bytes(random);
+        let partial = path.join(format!(".{random:016x}{PARTIAL}"));
+        let file = create_new(&partial).map_err(failed)?;
+        Ok(Partial {
+            file,
+            path: partial,
+            to,
+            folder,
+        })
+    }
+}
+
+/// An unfinished backup, removed on drop. Its folder is locked against other backups.
+pub(super) struct Partial {
+    file: File,
+    path: PathBuf,
+    to: PathBuf,
+    folder: File,
+}
+
+impl Partial {
+    /// Returns the path to write to: an empty file, whose folder's path has no links.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Syncs the file and gives it its name.
+    pub(super) fn finish(self) -> Result<(), StoreError> {
+        let finished = self
+            .file
+            .sync_all()
+            .and_then(|()| std::fs::rename(&self.path, &self.to))
+            .and_then(|()| self.folder.sync_all());
+        finished.map_err(|error| not_accessible(&self.to, &error.to_string()))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Once it is finished there is no such file.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Removes unfinished backups, and what SQLite put beside them.
+fn remove_partials(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.contains(PARTIAL) && entry.file_type()?.is_file() {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn not_accessible(path: &Path, detail: &str) -> StoreError {
+    StoreError::NotAccessible {
+        path: path.to_owned(),
+        detail: detail.to_owned(),
+    }
+}
