@@ -117,6 +117,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the rules are for the service")]
 mod tests {
     use super::*;
 

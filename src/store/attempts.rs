@@ -104,6 +104,10 @@ async fn settle<T: Tx>(
 
 /// Locks the feeds that are to be pulled for fresh links before their triggers are touched,
 /// in the order in which a page's commit locks them.
+#[expect(
+    clippy::ptr_arg,
+    reason = "only a type with a size is a value of a statement"
+)]
 async fn lock_feeds<T: Tx>(tx: &mut T, expired: &Vec<i64>) -> Result<()> {
     static SQL: Sql = Sql::new(
         "SELECT 1 FROM feed WHERE id IN (SELECT feed_id FROM document WHERE sequence IN ({elements}($1)))
@@ -217,6 +221,10 @@ async fn add_import_error<T: Tx>(
 }
 
 /// Assigns the next places in the destination's list to versions.
+#[expect(
+    clippy::ptr_arg,
+    reason = "only a type with a size is a value of a statement"
+)]
 async fn assign_numbers<T: Tx>(tx: &mut T, destination: i64, listed: &Vec<i64>) -> Result<()> {
     static COUNT: Sql = Sql::new(
         "UPDATE destination SET last_number = last_number + $2 WHERE id = $1 RETURNING last_number - $2",

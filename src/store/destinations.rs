@@ -262,6 +262,10 @@ pub(super) async fn start_automatically<T: Tx>(
 }
 
 /// Starts feeds, or moves their start to an earlier point; settled versions stay settled.
+#[expect(
+    clippy::ptr_arg,
+    reason = "only a type with a size is a value of a statement"
+)]
 async fn start<T: Tx>(
     tx: &mut T,
     destination: i64,

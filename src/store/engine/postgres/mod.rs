@@ -145,11 +145,15 @@ impl PostgresEngine {
         self.may_write()?;
         let (answer, outcome) = oneshot::channel();
         let pending = PendingMessage { incoming, answer };
-        match self.senders(|senders| senders.messages.try_send(pending)) {
-            Some(Ok(())) => outcome.await.map_err(|_| StoreError::Closed)?,
-            Some(Err(mpsc::error::TrySendError::Full(_))) => Err(StoreError::QueueFull),
-            Some(Err(mpsc::error::TrySendError::Closed(_))) | None => Err(StoreError::Closed),
-        }
+        let queued = self.senders(|senders| {
+            let sent = senders.messages.try_send(pending);
+            sent.map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => StoreError::QueueFull,
+                mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
+            })
+        });
+        queued.unwrap_or(Err(StoreError::Closed))?;
+        outcome.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Checks that a message could be stored, on the primary.

@@ -226,6 +226,7 @@ fn follow_links(path: &Path) -> io::Result<PathBuf> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the rules are for the service")]
 mod tests {
     use std::fs;
 
