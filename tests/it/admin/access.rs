@@ -505,6 +505,8 @@ async fn a_read_token_sees_no_token_and_no_link() {
     app.deliver(&Message::notification(&app.sns)).await;
     app.deliver(&Message::confirmation(&app.sns).of_topic(FOREIGN_TOPIC))
         .await;
+    app.deliver(&Message::notification(&app.sns).of_topic(FOREIGN_TOPIC))
+        .await;
     app.quarantine().await;
     let link = "https://files.example.lt/1.pdf?X-Amz-Signature=planted-signature";
     let document = json!({"id": "7f3a", "docnum": "SF-1", "filepath": link, "total": "1.00"});

@@ -103,7 +103,7 @@ async fn the_last_line_of_standard_error_becomes_the_message() {
     );
     let script = Script::new("head -c 5000 /dev/zero | tr '\\0' e >&2; exit 2");
     let (error, _) = unavailable(script.response().await);
-    assert!(error.ends_with('e') && error.len() < 400, "{error}");
+    assert!(error.ends_with("e…") && error.len() < 400, "{error}");
 }
 
 #[tokio::test]

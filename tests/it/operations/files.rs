@@ -1,6 +1,6 @@
 //! Files of the service that no other user may read.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use ivesk_webhook::domain::Event;
@@ -95,7 +95,12 @@ async fn no_other_user_may_read_a_file_whatever_the_umask() {
     let found = below(folder);
     for path in &found {
         let about = path.symlink_metadata().expect("there");
-        let expected = if about.is_dir() { 0o700 } else { 0o600 };
+        let expected = match about.file_type() {
+            kind if kind.is_dir() => 0o700,
+            // For the group that the administrator chooses.
+            kind if kind.is_socket() => 0o660,
+            _ => 0o600,
+        };
         let mode = about.permissions().mode() & 0o7777;
         assert_eq!(mode, expected, "{mode:o} {}", path.display());
     }
@@ -135,10 +140,16 @@ async fn secrets_that_everybody_can_read_are_reported_with_the_fix() {
     installation.start().await.stop_and_read().await;
     let (code, _, errors) = installation.run(&["store", "backup", "copy.db"]).await;
     assert_eq!(code, Some(0), "{errors}");
+    // The variable of the tests would replace the file.
+    let run = async |arguments: &[&str]| {
+        let mut command = installation.command(arguments);
+        let output = command.env_remove("IVESK_WEBHOOK_ADMIN_TOKEN").output();
+        let output = output.await.expect("the program runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
     let reported = async || {
-        let (code, check, errors) = installation.run(&["config", "check"]).await;
-        assert_eq!(code, Some(0), "{errors}");
-        let (_, doctor, _) = installation.run(&["doctor", "--quick"]).await;
+        let check = run(&["config", "check"]).await;
+        let doctor = run(&["doctor", "--quick"]).await;
         files.map(|file| {
             let fix = format!("chmod o= '{}'", folder.join(file).display());
             (check.contains(&fix), doctor.contains(&fix))

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
 use ivesk_webhook::domain::Event;
+use reqwest::Method;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -14,7 +15,7 @@ use tokio::process::{Child, Command};
 
 use crate::support::doctor::Report;
 use crate::support::emulator::emulator;
-use crate::support::process::{Installation, Server, client, within};
+use crate::support::process::{ADMIN_TOKEN, Installation, Server, client, within};
 
 /// `serve` with a standard error of the test's choice.
 struct Serve {
@@ -32,6 +33,7 @@ impl Serve {
             .arg(env!("CARGO_BIN_EXE_ivesk-webhook"))
             .env_clear()
             .env("IVESK_WEBHOOK_CONFIG", installation.settings())
+            .env("IVESK_WEBHOOK_ADMIN_TOKEN", ADMIN_TOKEN)
             .current_dir(installation.folder())
             .kill_on_drop(true)
             .stdin(Stdio::null())
@@ -62,12 +64,11 @@ impl Serve {
 
     /// Asserts that requests are answered, and that lost lines are counted.
     async fn assert_answers(&self) {
-        let client = client();
-        let metrics = self.installation.admin_url("/metrics");
+        let metrics = || self.installation.admin_request(Method::GET, "/metrics");
         let lost = async {
             loop {
                 self.assert_answers_once().await;
-                let answer = client.get(&metrics).send().await.expect("an answer");
+                let answer = metrics().send().await.expect("an answer");
                 let text = answer.text().await.expect("text");
                 if counts_lost_lines(&text) {
                     return;

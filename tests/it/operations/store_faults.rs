@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use ivesk_webhook::domain::Event;
 use ivesk_webhook::emulator::{Control, DEFAULT_COMPANIES, Emulator, Publication};
+use reqwest::Method;
 
 use crate::support::doctor::Report;
 use crate::support::emulator::emulator;
-use crate::support::process::{Installation, Server, client, within, write_program};
+use crate::support::process::{Installation, Server, within, write_program};
 #[cfg(target_os = "linux")]
 use crate::support::small_disk::SmallDisk;
 
@@ -78,7 +79,11 @@ impl Scene {
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
-        let answer = client().get(self.installation.admin_url(path)).send().await;
+        let answer = self
+            .installation
+            .admin_request(Method::GET, path)
+            .send()
+            .await;
         let answer = answer.expect("an answer");
         (answer.status().as_u16(), answer.text().await.expect("text"))
     }
@@ -207,11 +212,9 @@ async fn a_renamed_database_is_seen_until_it_is_put_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replaced_database_is_seen_and_used_after_a_restart() {
     let scene = Scene::start().await;
-    let copy = beside(&scene.database, ".copy");
-    let (code, _, errors) = scene
-        .installation
-        .run(&["store", "backup", &copy.display().to_string()])
-        .await;
+    let copy = scene.installation.folder().join("backups/copy.db");
+    let backup = ["store", "backup", "copy.db"];
+    let (code, _, errors) = scene.installation.run(&backup).await;
     assert_eq!(code, Some(0), "{errors}");
     std::fs::rename(&copy, &scene.database).expect("renamed");
     scene
