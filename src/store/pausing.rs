@@ -12,7 +12,7 @@ operations! {
     ///
     /// # Errors
     ///
-    /// [`StoreError::StaleLease`] if another worker has leased the feed since.
+    /// [`StoreError::StaleLease`](super::StoreError::StaleLease) if another worker has leased the feed since.
     pub write fail_page(lease: PageLease, failure: PageFailure, error: String) -> ();
 
     /// Releases a lease without a result, as when the service stops, unless another worker

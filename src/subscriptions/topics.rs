@@ -43,7 +43,7 @@ impl ApprovedTopics {
     ///
     /// # Errors
     ///
-    /// If the store fails or takes longer than [`ASK_TIMEOUT`].
+    /// If the store fails or takes longer than a few seconds.
     pub async fn learn(&self, topic_arn: &str) -> Result<(), StoreError> {
         if self.known.is_approved(topic_arn) {
             return Ok(());
