@@ -19,11 +19,12 @@ impl From<UnknownValue> for StoreError {
     }
 }
 
-/// Defines an enum whose values have the same names in the store, in logs and in the API.
+/// Defines an enum whose values have the same names in the store, in logs and in the API. The
+/// names are token trees, since utoipa reads no literal that a macro has parsed.
 macro_rules! named {
     (
         $(#[$attribute:meta])*
-        pub enum $rust:ident { $($(#[$of_value:meta])* $value:ident = $name:literal,)* }
+        pub enum $rust:ident { $($(#[$of_value:meta])* $value:ident = $name:tt,)* }
     ) => {
         $(#[$attribute])*
         #[derive(

@@ -238,7 +238,8 @@ async fn a_connection_cut_after_commit_loses_and_doubles_nothing() {
         Err(why) => return skip_postgres("a connection that is cut", &why),
     };
     let database = Database::on(&cluster.url()).await;
-    let wire = BreakingWire::to(cluster.folder().join(".s.PGSQL.5432"), 9).await;
+    // Fewer than that are sent before the service is ready: it does not start without its database.
+    let wire = BreakingWire::to(cluster.folder().join(".s.PGSQL.5432"), 17).await;
     let direct = url::Url::parse(&database.url_text()).expect("a URL");
     let through = format!("postgres://postgres@{}{}", wire.address(), direct.path());
     let mut scene = Scene::of(database, [through, direct.into()]).await;
