@@ -134,8 +134,8 @@ pub(super) fn message_id(key: &[u8]) -> String {
     }
 }
 
-/// Returns a random epoch, unique to this store.
-pub(super) fn new_epoch() -> String {
+/// Returns 16 random hexadecimal digits: a new epoch, or a name that nothing else has.
+pub(super) fn random_hex() -> String {
     let mut random = [0_u8; 8];
     // On supported systems the random source never fails once it has started.
     getrandom::fill(&mut random).expect("the system provides random bytes");

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::columns::{event, message_id};
+use super::columns::{event, message_id, random_hex};
 use super::debug::redacted;
 use super::engine::{Column, Columns, Sql, Tx, operations, rows};
 use super::error::Result;
@@ -58,8 +58,10 @@ pub(super) async fn rehearse_message<T: Tx>(tx: &mut T) -> Result<()> {
     static SUBSCRIPTION: Sql = Sql::new(
         "INSERT INTO subscription (account_id, event, state, created_at, changed_at) VALUES ($1, '', '', 0, 0)",
     );
-    // No account has such a name.
-    let account: i64 = tx.one(&ACCOUNT, &[&" rehearsal "]).await?;
+    // No account has such a name, and no two probes have the same: that of a replica which is
+    // suspended must not delay those of others.
+    let name = format!(" rehearsal {} ", random_hex());
+    let account: i64 = tx.one(&ACCOUNT, &[&name]).await?;
     let feed: i64 = tx.one(&FEED, &[&account]).await?;
     tx.run(&NOTIFICATION, &[&account, &[0_u8].as_slice()])
         .await?;

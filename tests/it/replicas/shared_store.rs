@@ -11,9 +11,9 @@ use ivesk_webhook::domain::{
 };
 use ivesk_webhook::sns::MessageType;
 use ivesk_webhook::store::{
-    AcceptedMessage, BackupFile, DocumentFilter, LeaseRequest, PageEnd, PageFailure, PageLease,
-    PageOutcome, PageToCommit, PullPlan, SharedStore, Store, StoreError, SubscriptionChange,
-    Trigger, TriggerKind,
+    AcceptedMessage, BackupFile, DocumentFilter, Hooks, LeaseRequest, PageEnd, PageFailure,
+    PageLease, PageOutcome, PageToCommit, PullPlan, SharedStore, Store, StoreError, StoreOptions,
+    SubscriptionChange, Trigger, TriggerKind,
 };
 
 use crate::support::databases::{Cluster, Database, Options, query_sql, run_sql, skip_postgres};
@@ -84,6 +84,60 @@ impl Pair {
         let leases = futures_util::future::join_all(leases).await;
         leases.into_iter().flatten().collect()
     }
+}
+
+/// Holds the store's probe in the middle of its transaction.
+struct HeldProbe {
+    reached: tokio::sync::Semaphore,
+    gate: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Hooks for HeldProbe {
+    fn statement(&self, sql: &str, _types: &[&str]) {
+        if sql.contains("INSERT INTO subscription") {
+            self.reached.add_permits(1);
+            // Ends when the test drops the other half.
+            let _ = self.gate.lock().expect("never poisoned").recv();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_suspended_replicas_probe_delays_no_other() {
+    let Some(database) = Database::postgres("a suspended probe").await else {
+        return;
+    };
+    let clock = Clock::manual(START);
+    let other = database.open(Options::at(clock.clone())).await;
+    let other = other.expect("opens");
+    let (release, gate) = std::sync::mpsc::channel();
+    let held = Arc::new(HeldProbe {
+        reached: tokio::sync::Semaphore::new(0),
+        gate: std::sync::Mutex::new(gate),
+    });
+    let suspended = Store::open(StoreOptions {
+        url: database.url(),
+        queue: 16,
+        quarantine_bytes: 1024,
+        ask: false,
+        clock,
+        hooks: Some(held.clone()),
+    });
+    let suspended = Arc::new(suspended.await.expect("opens"));
+
+    let probing = {
+        let store = Arc::clone(&suspended);
+        tokio::spawn(async move { store.probe().await })
+    };
+    held.reached
+        .acquire()
+        .await
+        .expect("it is in its transaction")
+        .forget();
+    // The wait for a row that the other holds would end with an error.
+    other.probe().await.expect("it does not wait");
+    drop(release);
+    probing.await.expect("no panic").expect("it was only slow");
 }
 
 fn account(name: &str) -> Account {

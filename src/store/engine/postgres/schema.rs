@@ -2,7 +2,7 @@
 
 use super::connection::{Pool, Transaction};
 use crate::store::StoreError;
-use crate::store::columns::new_epoch;
+use crate::store::columns::random_hex;
 use crate::store::error::Result;
 use crate::store::migrations::{MIGRATIONS, NEWEST};
 
@@ -50,7 +50,7 @@ pub(super) async fn migrate(pool: &Pool) -> Result<()> {
         .execute(
             "INSERT INTO sequence (id, epoch, last) VALUES (1, $1, 0)
              ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, backup = false WHERE sequence.backup",
-            &[&new_epoch()],
+            &[&random_hex()],
         )
         .await?;
     transaction.commit().await

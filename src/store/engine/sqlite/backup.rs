@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::error::explain;
 use crate::store::StoreError;
 use crate::store::backup::BackupFile;
-use crate::store::columns::new_epoch;
+use crate::store::columns::random_hex;
 use crate::store::error::Result;
 
 /// Suffixes of the database's own files (sqlite.org/fileformat2.html), and of the lock file.
@@ -76,7 +76,7 @@ fn write_copy(source: &Connection, to: &Path) -> rusqlite::Result<()> {
 
 /// Sets the epoch of the numbering, a new one in a restored backup.
 pub(super) fn ensure_epoch(connection: &Connection) -> rusqlite::Result<()> {
-    let epoch = new_epoch();
+    let epoch = random_hex();
     connection.execute(
         "INSERT INTO sequence (id, epoch, last) VALUES (1, ?1, 0)
          ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, backup = 0 WHERE backup = 1",
