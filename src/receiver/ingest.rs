@@ -411,7 +411,17 @@ impl Ingest {
     ///
     /// The reason for which it would be refused.
     pub async fn readiness(&self) -> Result<(), Refusal> {
+        // The store is checked even if messages are refused for another reason, so that its
+        // faults begin and end as they do.
+        let stored = match self.health.is_draining() {
+            true => Ok(()),
+            false => self.check_store().await,
+        };
         self.health.admit()?;
+        stored
+    }
+
+    async fn check_store(&self) -> Result<(), Refusal> {
         let probe = async {
             let _turn = self.probing.lock().await;
             self.store.probe().await

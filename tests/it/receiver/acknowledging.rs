@@ -60,6 +60,20 @@ async fn it_is_not_ready_while_only_reads_work() {
 }
 
 #[tokio::test]
+async fn a_fault_of_the_store_ends_while_the_disk_is_nearly_full() {
+    let app = TestApp::spawn().await;
+    let health = Arc::clone(&app.service().app().health);
+    app.faults.set(Some(Fault::DiskFull));
+    assert_eq!(app.get("/readyz").await, 503);
+    assert!(health.store_faults().unavailable.is_some());
+
+    health.set_disk_nearly_full(true);
+    app.faults.set(None);
+    assert_eq!(app.get("/readyz").await, 503);
+    assert_eq!(health.store_faults().unavailable, None);
+}
+
+#[tokio::test]
 async fn a_commit_whose_answer_was_lost_is_a_duplicate_next_time() {
     let app = TestApp::spawn().await;
     let message = Message::notification(&app.sns);
