@@ -46,11 +46,13 @@ pub(super) async fn list(
         limit: limit + 1,
     };
     let is_first = filter.after == 0;
-    let mut rows = app.store.alarms(filter).await?;
+    let rows = app.store.alarms(filter).await?;
+    let mut page = Page::of(List::ALARMS, rows, limit, |row| row.id);
     if is_first {
-        rows.splice(0..0, store_alarms(&app));
+        // Beyond the limit, since no cursor can lead to them.
+        page.rows.splice(0..0, store_alarms(&app));
     }
-    Ok(Json(Page::of(List::ALARMS, rows, limit, |row| row.id)))
+    Ok(Json(page))
 }
 
 /// Lists at most `limit` active alarms, and first those that the store can't keep.

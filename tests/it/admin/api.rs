@@ -2,12 +2,13 @@
 
 use ivesk_webhook::cli::server::{Api, RunningServer};
 use ivesk_webhook::config::Config;
-use ivesk_webhook::store::TriggerKind;
+use ivesk_webhook::store::{AlarmKind, AlarmObservation, Finding, TriggerKind};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::app::{TestApp, code};
 use crate::support::fake_sns::{FOREIGN_TOPIC, Message};
+use crate::support::faults::Fault;
 
 #[tokio::test]
 async fn status_names_what_is_missing() {
@@ -38,6 +39,35 @@ async fn an_unknown_exported_path_is_shown_as_blocked() {
     let blocked = json!([{"account": "default", "queue": "exported", "missing": "exported_path"}]);
     assert_eq!(status["blocked"], blocked);
     assert!(!status.to_string().contains("planted"));
+}
+
+#[tokio::test]
+async fn the_alarms_are_read_to_their_end_with_a_fault_of_the_store() {
+    let app = TestApp::spawn().await;
+    let found = ["one", "two"].map(|subject| Finding {
+        kind: AlarmKind::Silence,
+        subject: subject.to_owned(),
+        text: String::new(),
+    });
+    let updated = app.store.update_alarms(AlarmObservation {
+        now: app.clock.now(),
+        found: found.to_vec(),
+        notify: false,
+    });
+    updated.await.expect("stored");
+    app.faults.set(Some(Fault::DiskFull));
+    assert_eq!(app.get("/readyz").await, 503);
+
+    let first = app.admin("/v1/alarms?limit=1").await;
+    let next = first["next"].as_str().expect("another page");
+    let last = app.admin(&format!("/v1/alarms?limit=1&after={next}")).await;
+    let subjects = |page: &Value| {
+        let rows = page["rows"].as_array().expect("a list").iter();
+        rows.map(|row| row["subject"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(subjects(&first), ["store", "one"]);
+    assert_eq!(subjects(&last), ["two"]);
+    assert_eq!(last["next"], Value::Null);
 }
 
 #[tokio::test]
