@@ -21,7 +21,7 @@ enum Action {
     /// Show who did what, newest first
     List {
         /// Number of rows to show, at most 500
-        #[arg(long, value_name = "N", default_value_t = 50)]
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
         limit: u16,
         /// Print one JSON array
         #[arg(long)]
@@ -41,7 +41,7 @@ pub async fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
 }
 
 async fn list(api: &Api, limit: u16, json: bool) -> Result<Exit, Failure> {
-    let path = format!("/v1/audit?limit={}", limit.clamp(1, 500));
+    let path = format!("/v1/audit?limit={limit}");
     let rows = api.get(&path).await?["rows"].take();
     if json {
         println!("{rows:#}");
