@@ -27,7 +27,7 @@ RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin
 USER 10001:10001
 WORKDIR /var/lib/ivesk-webhook
 VOLUME /var/lib/ivesk-webhook
-# The public listener. The admin listener (8081) can be reached only inside the container unless `admin.listen` and a token are set.
+# The public listener. The admin listener (8081) can be reached only inside the container, unless `admin.listen` is set.
 EXPOSE 8080
 # In exec form, so that SIGTERM reaches the program and starts an orderly shutdown. No HEALTHCHECK, since the image has
 # no HTTP client: let the orchestrator request /healthz (alive) and /readyz (accepts messages) on port 8080.

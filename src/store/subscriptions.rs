@@ -167,7 +167,7 @@ async fn subscription_requested<T: Tx>(
          ORDER BY state = 'requested' DESC, state = 'failed', id DESC LIMIT 1",
     );
     static RENAME: Sql = Sql::new("UPDATE subscription SET name = $2 WHERE id = $1");
-    // A failed one begins anew; the message that answers may name another topic.
+    // A failed one begins again; the message that answers may name another topic.
     static RESTART: Sql = Sql::new(
         "UPDATE subscription SET state = 'requested', changed_at = $2, topic_arn = NULL, subscription_arn = NULL,
              last_message_at = NULL, next_try_at = NULL, attempts = 0, last_error = NULL, subscribe_url = NULL, token = NULL

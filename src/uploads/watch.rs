@@ -62,7 +62,7 @@ pub enum WatchError {
 }
 
 /// Size and time of a file, which change while it is written. Not its number: some network file
-/// systems number a file anew at each look.
+/// systems give a file another number at each look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileStamp {
     size_bytes: u64,
