@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tracing::Level;
 use tracing::instrument::WithSubscriber as _;
 
-use crate::support::captured_log::CapturedLog;
+use crate::support::captured_log::{CapturedLog, in_own_process};
 use crate::support::destinations::{
     AMPLE, COMPANY, VENDOR_API, config, delivered, delivery, destination_config, make_pipe,
     other_account, try_open, unavailable,
@@ -950,7 +950,8 @@ fn a_list_destination_is_sent_nothing() {
 
 #[tokio::test]
 async fn no_log_line_holds_a_link_or_a_document() {
-    let captured = CapturedLog::default();
+    in_own_process!(no_log_line_holds_a_link_or_a_document);
+    let captured = CapturedLog::new();
     // A document without its file, and a destination that fails.
     let deliveries = async {
         let answers = [Answer::ok("planted"), Answer::status(500, "planted")];

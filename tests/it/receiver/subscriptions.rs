@@ -18,7 +18,7 @@ use tracing::Level;
 use tracing::instrument::WithSubscriber as _;
 
 use crate::support::app::{TestApp, code};
-use crate::support::captured_log::CapturedLog;
+use crate::support::captured_log::{CapturedLog, in_own_process};
 use crate::support::fake_sns::{Confirming, FOREIGN_TOPIC, Message, SIGNER, STRANGER, TOPIC};
 use crate::support::faults::{Fault, Faults};
 
@@ -226,6 +226,7 @@ async fn an_ended_subscription_raises_the_alarm_and_can_be_restored() {
 
 #[tokio::test]
 async fn an_ended_subscription_is_reported_at_each_start() {
+    in_own_process!(an_ended_subscription_is_reported_at_each_start);
     let mut app = TestApp::spawn().await;
     app.deliver(&Message::confirmation(&app.sns)).await;
     app.clock.advance(Duration::from_secs(60));
@@ -236,7 +237,7 @@ async fn an_ended_subscription_is_reported_at_each_start() {
     config.admin.listen.set_port(0);
     assert!(app.stop().await);
 
-    let captured = CapturedLog::default();
+    let captured = CapturedLog::new();
     let store = open_store(&config, &app.clock).await.unwrap();
     // The first process's counters are lost; its rows are not.
     let service = Service::start_with(config, store, app.clock.clone())
@@ -267,7 +268,7 @@ fn other_handles(app: &TestApp) -> Arc<App> {
 
 /// Returns the lines that are logged now about subscriptions.
 async fn problems(app: &TestApp, handles: &App) -> Vec<String> {
-    let captured = CapturedLog::default();
+    let captured = CapturedLog::new();
     let config = app.config();
     let logged = handles.confirmations.log_problems(&config);
     let subscriber = captured.subscriber(Level::INFO);
@@ -289,6 +290,7 @@ fn notification_of(app: &TestApp, topic_arn: &str) -> Message {
 
 #[tokio::test]
 async fn a_confirmation_of_an_unknown_topic_waits_for_a_person() {
+    in_own_process!(a_confirmation_of_an_unknown_topic_waits_for_a_person);
     let app = TestApp::spawn().await;
     let foreign = Message::confirmation(&app.sns).of_topic(FOREIGN_TOPIC);
     for _ in 0..3 {
@@ -523,6 +525,7 @@ async fn the_end_of_an_older_subscription_leaves_the_live_one() {
 
 #[tokio::test]
 async fn a_missing_subscription_is_loud_and_rarely_repeated() {
+    in_own_process!(a_missing_subscription_is_loud_and_rarely_repeated);
     let app = TestApp::spawn().await;
     let handles = other_handles(&app);
     let lines = async || problems(&app, &handles).await;
