@@ -23,6 +23,7 @@
 //! - [`uploads`]: uploads files to Įvesk.lt, by hand or from a watched folder.
 //! - [`alarms`]: notifies people when a problem begins, and again when it ends.
 //! - [`doctor`]: finds what keeps an installation from working, and names the fix.
+//! - [`erasure`]: erases documents, with their files in the folders of destinations.
 //! - [`trace`]: traces one document from its upload or first pull to its deliveries.
 //! - [`tunnel`]: finds the public address of a tunnel on this machine.
 //! - [`otlp`]: exports traces to a collector.
@@ -52,12 +53,13 @@
 //!
 //! ```text
 //! cli           -> every room
-//! service       -> admin, app, receiver, subscriptions, pull, delivery, uploads, alarms
-//! admin         -> app, receiver, subscriptions, pull, delivery, trace
+//! service       -> admin, app, receiver, subscriptions, pull, delivery, uploads, alarms, erasure
+//! admin         -> app, receiver, subscriptions, pull, delivery, erasure, trace
 //! app           -> receiver, subscriptions
 //! doctor        -> receiver, subscriptions, delivery
 //! receiver      -> subscriptions
 //! alarms        -> subscriptions, receiver, pull, delivery
+//! erasure       -> delivery
 //! every room    -> metrics, store, ivesk, config, refusal, unexpected, program, egress,
 //!                  backoff, domain, sns, file_names, private_files, visible
 //! ```
@@ -78,6 +80,7 @@ pub mod delivery;
 pub mod doctor;
 pub mod domain;
 pub mod egress;
+pub mod erasure;
 pub mod file_names;
 pub mod ivesk;
 pub mod metrics;

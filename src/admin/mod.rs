@@ -81,6 +81,7 @@ fn guarded() -> OpenApiRouter<Admin> {
         .routes(routes!(subscriptions::restore))
         .routes(routes!(documents::search))
         .routes(routes!(documents::trace))
+        .routes(routes!(documents::erase))
         .routes(routes!(list::documents))
         .routes(routes!(list::outcome))
         .routes(routes!(destinations::destinations))

@@ -92,7 +92,7 @@ const fn post(path: &'static str, needs: Needs, action: &'static str) -> Rule {
 }
 
 /// Every route that needs a right.
-const RULES: [Rule; 42] = [
+const RULES: [Rule; 43] = [
     get("/metrics", Metrics),
     get("/v1/status", Read),
     get("/v1/activity", Read),
@@ -121,6 +121,7 @@ const RULES: [Rule; 42] = [
     ),
     get("/v1/documents/search", Read),
     get("/v1/documents/trace", Read),
+    post("/v1/documents/erase", Admin, "documents erase"),
     // Documents contain links to files.
     get("/v1/documents", List),
     work("/v1/documents/{id}/outcome", List),

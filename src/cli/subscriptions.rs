@@ -1,8 +1,6 @@
 //! `subscriptions`
 
-use std::io::IsTerminal as _;
-
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::Subcommand;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -10,6 +8,7 @@ use serde_json::{Value, json};
 use super::account::{chosen_account, no_api_key};
 use super::globals::Globals;
 use super::outcome::{Exit, Failure};
+use super::question::ask;
 use super::server::Api;
 use super::{logging, table};
 use crate::config::{Config, is_loopback};
@@ -303,24 +302,37 @@ async fn approve(config: &Config, id: i64, yes: bool) -> Result<Exit, Failure> {
     confirm(config, id, "approve").await
 }
 
-/// Asks a person a question; returns true if the answer is yes.
-///
-/// # Errors
-///
-/// If nobody can answer, since standard input is no terminal.
-fn ask(question: &str) -> Result<bool, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage(anyhow!(
-            "nobody can be asked here: run this in a terminal, or add --yes"
-        )));
-    }
-    eprint!("{question} [y/N] ");
-    let mut answer = String::new();
-    std::io::stdin()
-        .read_line(&mut answer)
-        .context("failed to read the answer")?;
-    let answer = answer.trim().to_lowercase();
-    Ok(matches!(answer.as_str(), "y" | "yes" | "t" | "taip"))
+/// Revokes the approval of a topic, named by its ARN or by one of its subscriptions.
+async fn revoke(config: &Config, subscription: &str) -> Result<Exit, Failure> {
+    let api = Api::open(config).await?;
+    let revoked = revoke_topic(&api, subscription).await;
+    api.close().await?;
+    let (topic, subscriptions) = revoked?;
+    println!(
+        "Messages of the topic {topic} are refused from now on. {} left the list.",
+        counted(subscriptions, "subscription")
+    );
+    Ok(Exit::Done)
+}
+
+async fn revoke_topic(api: &Api, subscription: &str) -> Result<(String, u64), Failure> {
+    let topic_arn = match subscription.parse::<i64>() {
+        Err(_) => subscription.to_owned(),
+        Ok(id) => {
+            let rows = api.rows("/v1/subscriptions").await?;
+            let row = rows.into_iter().find(|row| row["id"] == id);
+            let topic_arn = row.and_then(|row| row["topic_arn"].as_str().map(str::to_owned));
+            topic_arn.ok_or_else(|| {
+                anyhow!(
+                    "subscription {id} does not exist, or has no topic yet; `ivesk-webhook subscriptions list` shows all"
+                )
+            })?
+        }
+    };
+    let request = json!({ "topic_arn": topic_arn });
+    let revoked = api.post("/v1/subscriptions/revoke", &request).await?;
+    let subscriptions = revoked["subscriptions"].as_u64().unwrap_or_default();
+    Ok((table::cell(&request["topic_arn"]), subscriptions))
 }
 
 /// Approves or restores a subscription, and prints whether it is confirmed now.

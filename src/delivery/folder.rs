@@ -381,13 +381,8 @@ impl Place {
 
 impl Disk {
     fn open(path: &Path, mode: FileMode) -> Result<Self, String> {
-        let root = std::path::absolute(path)
+        let disk = Self::existing(path, mode)
             .map_err(|error| format!("its folder {}: {error}", path.display()))?;
-        let disk = Self {
-            root,
-            file_mode: Mode::from_raw_mode(mode.of_files().into()),
-            folder_mode: Mode::from_raw_mode(mode.of_folders().into()),
-        };
         let checked = create_dir_all(&disk.root, disk.folder_mode).and_then(|()| {
             let (stored, _) = disk.root()?.make_child(STORED, FOLDER_MODE)?;
             stored.make_child(TEMPORARY, FOLDER_MODE)?;
@@ -397,6 +392,15 @@ impl Disk {
         });
         checked.map_err(|error| disk.describe(&error))?;
         Ok(disk)
+    }
+
+    /// Returns the folder of a destination as it is, without making anything.
+    fn existing(path: &Path, mode: FileMode) -> io::Result<Self> {
+        Ok(Self {
+            root: std::path::absolute(path)?,
+            file_mode: Mode::from_raw_mode(mode.of_files().into()),
+            folder_mode: Mode::from_raw_mode(mode.of_folders().into()),
+        })
     }
 
     fn root(&self) -> io::Result<Dir> {
@@ -482,6 +486,42 @@ impl Disk {
             };
         }
         Ok(Some(Place { folder, stem }))
+    }
+
+    /// Opens the place of a path that a note names; `None` if nothing of ours can be there.
+    fn find_ours(&self, path: &str) -> io::Result<Option<Place>> {
+        if !is_ours(path) {
+            return Ok(None);
+        }
+        match self.find(path) {
+            // A link has taken its place: what it leads to is not ours.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(None),
+            other => other,
+        }
+    }
+
+    /// Removes the files that belong to a line of a note, each if it is a regular file; returns
+    /// their number.
+    fn erase(&self, line: &str) -> io::Result<usize> {
+        let Some(path) = line.strip_suffix(JSON) else {
+            return Ok(0);
+        };
+        let Some(place) = self.find_ours(path)? else {
+            return Ok(0);
+        };
+        let mut removed = 0;
+        for ending in [JSON, NO_PDF, PDF] {
+            if !place.folder.has_file(place.name(ending))? {
+                continue;
+            }
+            match ending {
+                PDF => self.remove_pdf(&place)?,
+                _ => place.folder.remove(place.name(ending))?,
+            }
+            removed += 1;
+        }
+        place.folder.sync()?;
+        Ok(removed)
     }
 
     /// Opens the place of a path, creates its folders, and syncs the name of each new one.
@@ -622,20 +662,33 @@ impl Disk {
         }
     }
 
+    /// Removes every stored PDF that no document links to.
+    ///
+    /// A PDF whose document was moved away or changed by others has left one behind.
+    fn remove_all_unused(&self) -> io::Result<()> {
+        let stored = self.stored()?;
+        for entry in fs::read_dir(self.root.join(STORED))? {
+            let name = entry?.file_name();
+            match stored.about(&name)? {
+                Some(about) if about.st_nlink == 1 && stored.has_file(&name)? => {
+                    stored.remove(&name)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the files of an earlier version that had another path; its PDF only if another
     /// one has replaced it.
     fn remove_earlier(&self, filing: &Filing, has_pdf: bool) -> io::Result<()> {
         let earlier = filing.earlier.as_deref().unwrap_or_default().lines();
         for path in earlier.filter_map(|line| line.strip_suffix(JSON)) {
-            if filing.paths.iter().any(|new| new == path) || !is_ours(path) {
+            if filing.paths.iter().any(|new| new == path) {
                 continue;
             }
-            let place = match self.find(path) {
-                Ok(Some(place)) => place,
-                Ok(None) => continue,
-                // A link has taken its place: what it leads to is not ours.
-                Err(error) if error.kind() == ErrorKind::InvalidInput => continue,
-                Err(error) => return Err(error),
+            let Some(place) = self.find_ours(path)? else {
+                continue;
             };
             // The JSON first: a JSON file never exists without its other files.
             place.folder.remove(place.name(JSON))?;
@@ -646,6 +699,57 @@ impl Disk {
         }
         Ok(())
     }
+}
+
+/// Files of erased documents that were removed from a folder.
+#[derive(Debug, Default)]
+pub struct RemovedFiles {
+    /// The lines of notes whose files are gone.
+    pub done: Vec<String>,
+    /// The number of files that were removed.
+    pub files: usize,
+    /// The problem with the first one that remains, and its fix.
+    pub problem: Option<String>,
+}
+
+/// Removes the files that lines of notes name from the folder of a destination: those that were
+/// filed there, and nothing through a link. May block.
+///
+/// The last call of several also removes the stored PDFs that are left without a document.
+pub(super) fn remove_filed(
+    path: &Path,
+    mode: FileMode,
+    lines: Vec<String>,
+    is_last: bool,
+) -> RemovedFiles {
+    let mut removed = RemovedFiles::default();
+    let disk = match Disk::existing(path, mode) {
+        Ok(disk) => disk,
+        Err(error) => {
+            removed.problem = Some(format!("its folder {}: {error}", path.display()));
+            return removed;
+        }
+    };
+    // Without the folder nothing is known to be gone: its disk may not be mounted.
+    if let Err(error) = disk.stored() {
+        removed.problem = Some(disk.describe(&error));
+        return removed;
+    }
+    for line in lines {
+        match disk.erase(&line) {
+            Ok(files) => {
+                removed.files += files;
+                removed.done.push(line);
+            }
+            Err(error) => {
+                removed.problem.get_or_insert_with(|| disk.describe(&error));
+            }
+        }
+    }
+    if is_last && let Err(error) = disk.remove_all_unused() {
+        removed.problem.get_or_insert_with(|| disk.describe(&error));
+    }
+    removed
 }
 
 /// Splits a path into the names of its folders and the last name.

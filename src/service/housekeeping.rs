@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::app::App;
+use crate::erasure;
 use crate::store::{LATE_AFTER, Retention, RetentionOutcome, StoreError, UploadFilter};
 
 /// Interval between checks of the disk's free space.
@@ -88,6 +89,20 @@ pub async fn retain(app: &App) -> RetentionOutcome {
     }
 }
 
+/// Removes files of erased documents that could not be removed before: their disk was not
+/// mounted, or the service ended.
+async fn remove_erased_files(app: &App) {
+    match erasure::remove_files(&app.store, &app.config, None).await {
+        Ok(outcome) => {
+            for left in outcome.left {
+                let (destination, files, problem) = (left.destination, left.files, left.problem);
+                warn!(%destination, files, "{files} files of erased documents remain at destination `{destination}`: {problem}");
+            }
+        }
+        Err(error) => warn!("failed to read which files of erased documents remain: {error}"),
+    }
+}
+
 /// Counts the uploads whose documents are late, for metrics.
 pub async fn check_uploads(app: &App) {
     let filter = UploadFilter {
@@ -159,6 +174,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
         }
         if now >= retention {
             let removed = retain(&app).await;
+            remove_erased_files(&app).await;
             let more = removed != RetentionOutcome::default();
             retention = now
                 + if more {

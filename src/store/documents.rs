@@ -45,14 +45,17 @@ pub struct DocumentRow {
     pub found_by: TriggerKind,
     /// When it was stored.
     pub stored_at: Timestamp,
-    /// The JSON as the vendor sent it; none once retention removed it.
+    /// When a person erased it: its id and its contents are gone since then.
+    pub erased_at: Option<Timestamp>,
+    /// The JSON as the vendor sent it; none once retention removed it, or a person erased it.
     #[serde(skip)]
     pub body: Option<Vec<u8>>,
 }
 
 redacted! {
     DocumentRow {
-        sequence, feed, document_id, version, superseded, first_pull, found_by, stored_at; body
+        sequence, feed, document_id, version, superseded, first_pull, found_by, stored_at, erased_at;
+        body
     }
 }
 
@@ -130,12 +133,13 @@ operations! {
 /// The columns of a [`DocumentRow`].
 const COLUMNS: Fragment = Fragment::Same(
     "d.sequence, a.name, f.queue, f.company, d.document_id, d.version, d.superseded, d.first_pull,
-        d.found_by, d.stored_at, d.body",
+        d.found_by, d.stored_at, d.erased_at, d.body",
 );
 
 rows! {
     DocumentRow {
-        sequence, feed, document_id, version, superseded, first_pull, found_by, stored_at, body,
+        sequence, feed, document_id, version, superseded, first_pull, found_by, stored_at, erased_at,
+        body,
     }
     SequenceRow { epoch, last }
 }

@@ -11,6 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::completion::complete_pull;
 use super::documents::VERSIONS;
 use super::engine::{Fragment, Param, Sql, Tx, operations, params};
+use super::erasure::mark_erased;
 use super::error::Result;
 use super::feeds::{
     COMPANY_FILTER_IGNORED, FeedPauseReason, PageCommitted, PageEnd, PageLease, PageOutcome,
@@ -49,7 +50,9 @@ async fn commit_page<T: Tx>(
         now: tx.now_or(plan.now),
         ..plan
     };
-    let stored = stored_versions(tx, &lease, account, &page.documents).await?;
+    let mut stored = stored_versions(tx, &lease, account, &page.documents).await?;
+    let here = stored.iter_mut().map(|(_, here)| here);
+    mark_erased(tx, lease.feed_id, &page.documents, here).await?;
     // Every document is stored for another company, and not all for this one.
     if lease.feed.queue == Queue::Exported
         && !stored.is_empty()
@@ -160,7 +163,7 @@ async fn record_success<T: Tx>(tx: &mut T, account: i64, now: Timestamp) -> Resu
     tx.run(&SQL, &[&account, &now]).await
 }
 
-/// Stores an entry without a usable id, once.
+/// Stores an entry without a usable id, once, unless a person has erased it.
 async fn store_unreadable<T: Tx>(
     tx: &mut T,
     feed: i64,
@@ -170,6 +173,7 @@ async fn store_unreadable<T: Tx>(
     static SQL: Sql = Sql::new(
         "INSERT INTO unreadable (feed_id, digest, seen_at, body)
          SELECT $1, $2, $3, $4 WHERE (SELECT count(*) FROM unreadable WHERE feed_id = $1) < $5
+             AND NOT EXISTS (SELECT 1 FROM tombstone WHERE feed_id = $1 AND document_digest = $2 AND version = '')
          ON CONFLICT (feed_id, digest) DO NOTHING",
     );
     let digest = digest(&SHA256, &entry.dedup_key);

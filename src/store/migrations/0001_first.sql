@@ -149,7 +149,8 @@ CREATE TABLE retention (
 INSERT INTO retention (id, notification_id) VALUES (1, 0);
 
 -- Versions of documents, numbered without gaps. `version_ms` is `version` as a moment,
--- NULL if it is not one. Retention removes `body`, never the row.
+-- NULL if it is not one. Retention removes `body`, never the row. Of an erased version only
+-- its numbers and times are left: `document_id` is `erased-` and the sequence number.
 CREATE TABLE document (
     sequence {integer} PRIMARY KEY,
     feed_id {integer} NOT NULL REFERENCES feed (id),
@@ -160,6 +161,7 @@ CREATE TABLE document (
     first_pull {boolean} NOT NULL,
     found_by {integer} NOT NULL,
     stored_at {integer} NOT NULL,
+    erased_at {integer},
     body {bytes}
 ){strict};
 
@@ -167,7 +169,8 @@ CREATE TABLE document (
 CREATE UNIQUE INDEX document_identity ON document (document_id, version, feed_id);
 CREATE INDEX document_feed ON document (feed_id, sequence);
 
--- Versions that a person erased, by the SHA-256 digest of their document's id.
+-- Versions that a person erased, by the SHA-256 digest of their document's id, and with the
+-- empty version unreadable entries, by their own digest: no later pull brings them back.
 CREATE TABLE tombstone (
     feed_id {integer} NOT NULL REFERENCES feed (id),
     document_digest {bytes} NOT NULL,
@@ -267,6 +270,8 @@ CREATE TABLE upload_document (
     document_id TEXT NOT NULL,
     PRIMARY KEY (upload_id, document_id)
 ){by_key};
+
+CREATE INDEX upload_of_document ON upload_document (document_id);
 
 -- Destinations of documents. Every version at or below `position`, of feeds that were
 -- started, is settled. Versions stored when the destination was registered, or when its
@@ -376,6 +381,14 @@ CREATE TABLE delivery_attempt (
     times {integer} NOT NULL,
     PRIMARY KEY (destination_id, sequence, number),
     FOREIGN KEY (destination_id, sequence) REFERENCES delivery (destination_id, sequence)
+){by_key};
+
+-- Files of erased documents at destinations that are folders, until they are removed: one line
+-- of a delivery's note each.
+CREATE TABLE erased_file (
+    destination_id {integer} NOT NULL REFERENCES destination (id),
+    path TEXT NOT NULL,
+    PRIMARY KEY (destination_id, path)
 ){by_key};
 
 -- Import errors for the vendor's accountant: one for each (version, text). The digest

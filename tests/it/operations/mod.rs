@@ -3,6 +3,7 @@
 mod alarms;
 mod corpus;
 mod egress;
+mod erasing;
 mod files;
 mod metrics;
 mod proxies;

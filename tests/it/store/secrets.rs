@@ -71,6 +71,7 @@ fn debug_shows_the_length_of_a_body_but_not_the_body() {
                 first_pull: false,
                 found_by: TriggerKind::Notification,
                 stored_at: received_at,
+                erased_at: None,
                 body: Some(body()),
             }
         ),

@@ -9,7 +9,7 @@ use ivesk_webhook::store::Hooks;
 use serde_json::Value;
 
 /// Tables that grow with the messages, documents and companies.
-const GROWING: [&str; 20] = [
+const GROWING: [&str; 21] = [
     "alarm",
     "audit",
     "delivery",
@@ -17,6 +17,7 @@ const GROWING: [&str; 20] = [
     "destination_feed",
     "document",
     "document_link",
+    "erased_file",
     "feed",
     "feed_cursor",
     "feed_pull",
@@ -53,6 +54,7 @@ const EXCEPTIONS: &[Exception] = &[
         "few beside the documents",
     ),
     ("WITH announced AS", "feed", "it compares all feeds"),
+    ("f.id FROM account a", "feed", "all feeds of an erasure"),
     (
         "FROM feed_trigger d",
         "feed",

@@ -16,6 +16,7 @@ use secrecy::ExposeSecret;
 use super::test_store::{HOUR, START, account, company, last_page, retention};
 use crate::support::databases::{Database, Options, on_both_stores};
 
+mod erasing;
 mod import_errors;
 mod leases;
 mod links;
