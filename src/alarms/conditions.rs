@@ -109,6 +109,7 @@ fn subscriptions(facts: &Facts, config: &Config) -> Vec<Finding> {
             let row = problem.row()?;
             let kind = match problem {
                 Problem::Ended(_) => AlarmKind::Unsubscribed,
+                Problem::OtherTopic(_) => AlarmKind::SwappedTargets,
                 _ => AlarmKind::Unconfirmed,
             };
             let subject = format!("{}/{}/{}", row.account, row.event, row.id);

@@ -14,7 +14,6 @@ use super::{logging, table};
 use crate::config::{Config, is_loopback};
 use crate::domain::{Account, Event};
 use crate::ivesk::{ApiError, Client, subscription_body};
-use crate::receiver::log::SWAPPED_TARGETS_FIX;
 
 /// Arguments of `subscriptions`.
 #[derive(Debug, clap::Args)]
@@ -249,30 +248,11 @@ async fn list(config: &Config, json: bool) -> Result<Exit, Failure> {
         ]);
     }
     println!("{table}");
-    let fixes = rows
-        .iter()
-        .filter_map(|row| Some((&row["id"], row["fix"].as_str()?)));
-    for (id, fix) in fixes {
-        println!("\nSubscription {id} needs a person: {fix}.");
-    }
-    for row in rows.iter().filter(|row| has_other_topic(row)) {
-        println!(
-            "\nSubscription {} is to the other event's topic. Fix: {SWAPPED_TARGETS_FIX}.",
-            table::cell(&row["id"])
-        );
+    for row in rows.iter().filter(|row| !row["fix"].is_null()) {
+        let (problem, fix) = (table::cell(&row["problem"]), table::cell(&row["fix"]));
+        println!("\nNeeds a person: {problem}. Fix: {fix}.");
     }
     Ok(Exit::Done)
-}
-
-/// Returns true if a webhook is subscribed to the topic of the other event.
-fn has_other_topic(row: &Value) -> bool {
-    let event = row["event"].as_str().and_then(Event::parse);
-    let topic_arn = row["topic_arn"].as_str();
-    let states = [UNKNOWN_TOPIC, "failed", "unsubscribed"];
-    !states.iter().any(|state| row["state"] == *state)
-        && event
-            .zip(topic_arn)
-            .is_some_and(|(event, topic_arn)| !event.fits_topic(topic_arn))
 }
 
 /// The state of a subscription to a topic that is not allowed.

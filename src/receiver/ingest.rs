@@ -232,8 +232,6 @@ impl Ingest {
         let ids = MessageIds {
             message_id: message.message_id().to_owned(),
             feed: triggered_feed(webhook, &message),
-            other_topic: (!webhook.event.fits_topic(message.topic_arn()))
-                .then(|| message.topic_arn().to_owned()),
         };
 
         // SNS may deliver a message twice, so a duplicate is a success.

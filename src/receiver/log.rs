@@ -12,7 +12,7 @@ use tracing::{Span, debug, debug_span, error, info, warn};
 use super::caller::{Caller, RequestId};
 use super::incoming::IncomingMessage;
 use super::webhooks::{ROUTE_TEMPLATE, Webhook};
-use crate::domain::{Account, Event, Feed};
+use crate::domain::Feed;
 use crate::refusal::Refusal;
 use crate::sns::UnknownTopicConfirmation;
 use crate::store::{Insertion, StoreError};
@@ -25,17 +25,11 @@ const MAX_LINES_PER_SECOND: u64 = 20;
 /// Time between two explanations of the same problem.
 const EXPLAIN_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// What to do about swapped targets.
-pub const SWAPPED_TARGETS_FIX: &str = "subscribe each event with its own target, as `ivesk-webhook subscriptions create \
-    --print` shows it, and ask Įvesk.lt to remove the wrong subscriptions";
-
 /// Identifiers by which a message can be followed to the documents that it announced.
 pub(super) struct MessageIds {
     pub(super) message_id: String,
     /// The feed that it triggers.
     pub(super) feed: Option<Feed>,
-    /// Its topic, if that is the other event's.
-    pub(super) other_topic: Option<String>,
 }
 
 /// Returns the span of a message; its empty fields are recorded later.
@@ -62,16 +56,8 @@ pub struct MessageLog {
     duplicate: AtomicU64,
     accepted: LineLimit,
     refused: LineLimit,
-    explained: Mutex<BTreeMap<Problem, Explained>>,
-}
-
-/// A problem that many requests may have.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Problem {
-    /// The request reached no webhook; true if SNS sent it.
-    Unexpected(UnexpectedRequest, bool),
-    /// The message's topic is that of the other event.
-    OtherTopic(Account, Event),
+    /// By kind, and whether SNS sent it.
+    explained: Mutex<BTreeMap<(UnexpectedRequest, bool), Explained>>,
 }
 
 /// The last explanation of a problem.
@@ -141,13 +127,6 @@ impl MessageLog {
         if let Some(feed) = &feed {
             span.record("feed", feed);
         }
-        if let Some(topic_arn) = &ids.other_topic
-            && self
-                .explains(Problem::OtherTopic(account.clone(), event))
-                .is_some()
-        {
-            other_topic(account, event, topic_arn);
-        }
         if self.accepted.allows() {
             info!(%account, %event, request.id = request, sns.message_id = %id, feed, outcome, "accepted message `{id}` of {account}/{event}");
         } else {
@@ -198,7 +177,7 @@ impl MessageLog {
         if !from_sns && !kind.is_misconfiguration() {
             return;
         }
-        let Some(more) = self.explains(Problem::Unexpected(kind, from_sns)) else {
+        let Some(more) = self.explains((kind, from_sns)) else {
             return;
         };
         let more = match more {
@@ -222,7 +201,7 @@ impl MessageLog {
 
     /// Returns the number of requests since the last explanation of their problem if it is
     /// time for another one.
-    fn explains(&self, problem: Problem) -> Option<u64> {
+    fn explains(&self, problem: (UnexpectedRequest, bool)) -> Option<u64> {
         let now = Instant::now();
         let mut explained = self
             .explained
@@ -295,17 +274,6 @@ pub(super) fn store_fault(fault: Option<&str>) {
         Some(fault) => error!("no message can be stored; all are answered 503: {fault}"),
         None => info!("messages can be stored again"),
     }
-}
-
-/// Logs that messages of the other event arrive at a webhook.
-pub fn other_topic(account: &Account, event: Event, topic_arn: &str) {
-    warn!(
-        %account,
-        %event,
-        sns.topic_arn = topic_arn,
-        "the webhook {account}/{event} receives messages of the other event's topic, {topic_arn}: the targets of \
-         the two subscriptions are swapped. Fix: {SWAPPED_TARGETS_FIX}"
-    );
 }
 
 /// Logs that the store did not commit a message.

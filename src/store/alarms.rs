@@ -21,6 +21,8 @@ named! {
         Unsubscribed = "unsubscribed",
         /// A subscription could not be confirmed, or waits for a person.
         Unconfirmed = "unconfirmed",
+        /// A webhook is subscribed to the topic of the other event.
+        SwappedTargets = "swapped_targets",
         /// A feed or an account is paused until a person resumes it.
         Paused = "paused",
         /// A queue can't be pulled because a setting is missing.
@@ -63,6 +65,7 @@ impl AlarmKind {
             Self::Silence
             | Self::Unsubscribed
             | Self::Unconfirmed
+            | Self::SwappedTargets
             | Self::Paused
             | Self::Behind
             | Self::Certificate

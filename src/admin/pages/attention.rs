@@ -268,6 +268,14 @@ fn problem_text(language: Language, problem: &Problem<'_>, now: Timestamp) -> Ma
         Problem::AwaitsApproval(row) | Problem::Failed(row) | Problem::Ended(row) => {
             subscription(row.state)
         }
+        Problem::OtherTopic(row) => html! {
+            (account) "/" (event) ": "
+            (language.pick(
+                "subscribed to the other event's topic, so the targets are swapped:",
+                "užsakyta kito įvykio tema, taigi gavimo adresai sukeisti:",
+            ))
+            " " code { (row.topic_arn.as_deref().unwrap_or_default()) } "."
+        },
         Problem::Missing {
             waiting: Some(row), ..
         } if row.state == SubscriptionState::Pending => subscription(row.state),

@@ -307,6 +307,9 @@ pub(super) fn alarm(language: Language, kind: AlarmKind) -> &'static str {
         AlarmKind::Unconfirmed => {
             language.pick("subscription not confirmed", "prenumerata nepatvirtinta")
         }
+        AlarmKind::SwappedTargets => {
+            language.pick("targets are swapped", "sukeisti gavimo adresai")
+        }
         AlarmKind::Paused => language.pick("paused", "sustabdyta"),
         AlarmKind::Blocked => language.pick("a setting is missing", "trūksta nustatymo"),
         AlarmKind::Behind => language.pick("not up to date", "neatnaujinta laiku"),

@@ -61,6 +61,9 @@ fn subscription(context: &PageContext, one: &Subscription, now: Timestamp) -> Ve
         },
         html! {
             (badge(severity, word))
+            @if row.other_topic().is_some() && one.fix.is_some() {
+                p.error { (language.pick("This is the other event's topic: the targets of the two subscriptions are swapped.", "Tai kito įvykio tema: dviejų prenumeratų gavimo adresai sukeisti.")) }
+            }
             @if let Some(error) = &row.last_error { p.error lang="en" { (error) } }
             @if let Some(at) = row.next_try_at {
                 p { (language.pick("Next attempt: ", "Kitas bandymas: ")) (language.moment(at, now)) }

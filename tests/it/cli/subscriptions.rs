@@ -79,7 +79,7 @@ async fn an_unknown_topic_is_shown_approved_and_heard() {
     assert_eq!(rows[0]["name"], "ivesk-webhook-default-on_exported");
     let (_, list, _) = scene.run(&["subscriptions", "list"]).await;
     assert!(
-        list.contains(TOPIC) && list.contains("needs a person"),
+        list.contains(TOPIC) && list.contains("Needs a person"),
         "{list}"
     );
     let report = Report::of(&scene.installation, &["--quick"]).await;
